@@ -1,0 +1,1 @@
+//! Async-first fair locks for Tokio.
