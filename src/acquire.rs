@@ -1,0 +1,246 @@
+//! The future that waits for a lock: deadline, progress and clean-up, the same for every backend.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::future::FusedFuture;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Guard;
+use crate::lock::Waiting;
+
+/// How often a caller of [`Acquire::on_wait`] hears of the line.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// What a backend gives to the future. Sealed: it may change with any release.
+pub(crate) mod sealed {
+    use super::*;
+
+    /// One caller's place in a line.
+    pub trait Attempt: Future<Output = Result<Self::Guard>> + Unpin + Send + 'static {
+        type Guard;
+        /// Refuse to wait when the line already has this many waiters.
+        fn set_max_waiting(&mut self, most: usize);
+        /// Leave the line now.
+        fn cancel(&mut self);
+        /// The state of the wait, for people.
+        fn waiting(&self) -> Option<Waiting>;
+        /// The error of a time limit that passed.
+        fn timed_out(&self) -> Error;
+    }
+
+    /// Ties a guard to the way it is waited for.
+    pub trait Granted: Sized {
+        type Attempt: Attempt<Guard = Self>;
+    }
+}
+use sealed::Attempt;
+
+type Teller = Box<dyn FnMut(&Waiting) + Send>;
+
+pin_project! {
+    /// Waits in line for a lock; resolves to the guard.
+    ///
+    /// Lazy: the place in line counts from the first poll. The limit of [`timeout`](Acquire::timeout) counts from its
+    /// call, as in Tokio. Owned: it borrows nothing, so it can be stored, spawned and sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it at any point leaves the line: the ticket goes, the next waiter moves up, and a lock that had just
+    /// been granted is passed on at once. So `tokio::select!` and timeouts may drop it freely; only the place in line
+    /// is lost. In a `select!` loop that should keep its place, poll one pinned future by reference; it is a
+    /// [`FusedFuture`].
+    ///
+    /// # Runtime
+    ///
+    /// The wait itself needs no runtime; a time limit or `on_wait` uses Tokio's timer, so it needs a runtime with
+    /// `enable_time`.
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Acquire<G: Guard> {
+        attempt: G::Attempt,
+        #[pin]
+        sleep: Option<Sleep>,
+        limit: Limit,
+        teller: Option<Teller>,
+        tell_at: Option<Instant>,
+        done: bool,
+    }
+}
+
+/// When to stop waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Never,
+    At(Instant),
+    /// A limit of zero: exactly one attempt, without a look at a clock.
+    AtOnce,
+}
+
+impl Limit {
+    /// A limit too far away for the clock is no limit.
+    fn after(limit: Option<Duration>) -> Self {
+        match limit {
+            None => Self::Never,
+            Some(Duration::ZERO) => Self::AtOnce,
+            Some(limit) => now()
+                .checked_add(limit)
+                .map_or(Self::Never, Self::At),
+        }
+    }
+
+    fn earliest(self, other: Option<Instant>) -> Option<Instant> {
+        match self {
+            Self::At(when) => Some(other.map_or(when, |other| other.min(when))),
+            Self::Never | Self::AtOnce => other,
+        }
+    }
+
+    fn has_passed(self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::AtOnce => true,
+            Self::At(when) => now() >= when,
+        }
+    }
+}
+
+/// Tokio's clock, so that a test's paused time is honoured.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<G: Guard> Acquire<G> {
+    pub(crate) fn new(attempt: G::Attempt, limit: Option<Duration>) -> Self {
+        Self {
+            attempt,
+            sleep: None,
+            limit: Limit::after(limit),
+            teller: None,
+            tell_at: None,
+            done: false,
+        }
+    }
+
+    /// Gives up with [`ErrorKind::TimedOut`] after `limit`, counted from this call. `None` waits for ever, also where
+    /// the lock has a default limit. Zero means exactly one attempt. Limits beyond the reach of the clock are no limit.
+    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.limit = Limit::after(limit.into());
+        self
+    }
+
+    /// Gives up with [`ErrorKind::TimedOut`] at this instant of the monotonic clock.
+    pub fn deadline(mut self, when: Instant) -> Self {
+        self.limit = Limit::At(when);
+        self
+    }
+
+    /// Calls `tell` when the wait begins and then once a second, with the place in line and the holder; never when
+    /// the lock is entered at once.
+    ///
+    /// ```no_run
+    /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
+    /// let guard = lock.acquire().on_wait(|line| eprintln!("{line}")).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn on_wait(mut self, tell: impl FnMut(&Waiting) + Send + 'static) -> Self {
+        self.teller = Some(Box::new(tell));
+        self
+    }
+
+    /// Fails with [`ErrorKind::Busy`] instead of waiting when `most` or more already wait, to shed load. With 0 the
+    /// caller never waits. A group of tasks that waits in another process counts as one.
+    pub fn max_waiting(mut self, most: usize) -> Self {
+        self.attempt.set_max_waiting(most);
+        self
+    }
+}
+
+impl<G: Guard> Future for Acquire<G> {
+    type Output = Result<G>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<G>> {
+        let mut this = self.project();
+        if *this.done {
+            return Poll::Pending;
+        }
+        // The lock first, then the clock: who has been granted the lock in time gets it however late he is polled.
+        if let Poll::Ready(result) = Pin::new(&mut *this.attempt).poll(cx) {
+            *this.done = true;
+            return Poll::Ready(result);
+        }
+        loop {
+            if this.limit.has_passed() {
+                *this.done = true;
+                let error = this.attempt.timed_out();
+                this.attempt.cancel();
+                return Poll::Ready(Err(error));
+            }
+            if let Some(tell) = this.teller {
+                tell_when_due(tell, this.tell_at, this.attempt);
+            }
+            let Some(wake_at) = this.limit.earliest(*this.tell_at) else {
+                return Poll::Pending;
+            };
+            if let Err(error) = set_alarm(this.sleep.as_mut(), wake_at) {
+                *this.done = true;
+                this.attempt.cancel();
+                return Poll::Ready(Err(error));
+            }
+            let ringing = match this.sleep.as_mut().as_pin_mut() {
+                Some(sleep) => sleep.poll(cx).is_ready(),
+                None => false,
+            };
+            if !ringing {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<G: Guard> FusedFuture for Acquire<G> {
+    fn is_terminated(&self) -> bool {
+        self.done
+    }
+}
+
+impl<G: Guard> fmt::Debug for Acquire<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquire")
+            .field("limit", &self.limit)
+            .field("done", &self.done)
+            .finish_non_exhaustive()
+    }
+}
+
+fn tell_when_due(tell: &mut Teller, due: &mut Option<Instant>, attempt: &mut impl Attempt) {
+    let now = now();
+    if due.is_some_and(|due| now < due) {
+        return;
+    }
+    *due = now.checked_add(TELL_EVERY);
+    if let Some(waiting) = attempt.waiting() {
+        tell(&waiting);
+    }
+}
+
+/// Sets the timer, at the first use by making it: Tokio panics where a timer is made outside a runtime, so ask first.
+fn set_alarm(mut sleep: Pin<&mut Option<Sleep>>, at: Instant) -> Result<()> {
+    let at = tokio::time::Instant::from_std(at);
+    match sleep.as_mut().as_pin_mut() {
+        Some(sleep) if sleep.deadline() == at => {}
+        Some(sleep) => sleep.reset(at),
+        None if tokio::runtime::Handle::try_current().is_err() => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "a time limit or on_wait needs a Tokio runtime; blocking_acquire takes a limit without one",
+            ));
+        }
+        None => sleep.set(Some(tokio::time::sleep_until(at))),
+    }
+    Ok(())
+}

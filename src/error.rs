@@ -1,0 +1,191 @@
+//! What can go wrong, said once.
+//!
+//! Contention is a value (`None`, [`ErrorKind::Busy`], [`ErrorKind::TimedOut`]), failure is an error, and doubt is a
+//! failure: no operating system error is ever read as "somebody holds it" or as "you hold it".
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The result of every fallible call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed: a [kind](Error::kind), the [path](Error::path) it concerns, and the cause.
+///
+/// The text names the step that failed and the path: `cannot open the lock file "/run/app.lock": Permission denied
+/// (os error 13)`. Converts to [`std::io::Error`] without loss: the `Error` is the inner error of the result and
+/// [`std::io::Error::downcast`] gets it back.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Inner>);
+
+/// What kind of failure an [`Error`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The time limit passed before the lock was free.
+    TimedOut,
+    /// The line is longer than the caller is willing to join, and the caller asked to fail instead of waiting.
+    Busy,
+    /// The lock was closed with `close()`, so nobody may wait for it through this handle any more.
+    Closed,
+    /// The lock was lost while it was held.
+    Lost,
+    /// The lock file was deleted or replaced while somebody still holds the lock through the old one.
+    Replaced,
+    /// The call would wait for itself.
+    Deadlock,
+    /// Another protocol version, another kind of lock or another limit lives at this path.
+    Incompatible,
+    /// An argument cannot be meant.
+    InvalidInput,
+    /// The platform, the file system or the place of the call cannot do it.
+    Unsupported,
+    /// What lies on disk cannot be understood and must not be replaced.
+    Corrupt,
+    /// The backend cannot be reached.
+    Unavailable,
+    /// The operating system refused; see [`Error::io_error`] for its error number.
+    Io,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Inner {
+    #[error("cannot {step} {path:?}: {source}")]
+    Io {
+        kind: ErrorKind,
+        step: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("timed out after {waited:?} waiting for {path:?}")]
+    TimedOut { path: PathBuf, waited: Duration },
+    #[error("{text}: {path:?}")]
+    Plain {
+        kind: ErrorKind,
+        text: String,
+        path: PathBuf,
+    },
+    #[error("{text}")]
+    Pathless { kind: ErrorKind, text: String },
+}
+
+impl Error {
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Inner::Io { kind, .. } | Inner::Plain { kind, .. } | Inner::Pathless { kind, .. } => {
+                *kind
+            }
+            Inner::TimedOut { .. } => ErrorKind::TimedOut,
+        }
+    }
+
+    /// The file or directory that the failed step was about.
+    pub fn path(&self) -> Option<&Path> {
+        match &*self.0 {
+            Inner::Io { path, .. } | Inner::TimedOut { path, .. } | Inner::Plain { path, .. } => {
+                Some(path)
+            }
+            Inner::Pathless { .. } => None,
+        }
+    }
+
+    /// The operating system's error behind this one, with its number.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match &*self.0 {
+            Inner::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io(step: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+            _ => ErrorKind::Io,
+        };
+        Self(Box::new(Inner::Io {
+            kind,
+            step,
+            path: path.into(),
+            source,
+        }))
+    }
+
+    pub(crate) fn timed_out(path: impl Into<PathBuf>, waited: Duration) -> Self {
+        Self(Box::new(Inner::TimedOut {
+            path: path.into(),
+            waited,
+        }))
+    }
+
+    pub(crate) fn at(kind: ErrorKind, text: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self(Box::new(Inner::Plain {
+            kind,
+            text: text.into(),
+            path: path.into(),
+        }))
+    }
+
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self(Box::new(Inner::Pathless {
+            kind,
+            text: text.into(),
+        }))
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::TimedOut => io::ErrorKind::TimedOut,
+            ErrorKind::Busy => io::ErrorKind::WouldBlock,
+            ErrorKind::Closed | ErrorKind::Lost => io::ErrorKind::BrokenPipe,
+            ErrorKind::Deadlock => io::ErrorKind::Deadlock,
+            ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
+            ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+            ErrorKind::Corrupt | ErrorKind::Incompatible => io::ErrorKind::InvalidData,
+            ErrorKind::Unavailable => io::ErrorKind::NotConnected,
+            ErrorKind::Replaced => io::ErrorKind::Other,
+            ErrorKind::Io => error
+                .io_error()
+                .map_or(io::ErrorKind::Other, io::Error::kind),
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversion_to_io_error_is_lossless() {
+        let source = io::Error::from_raw_os_error(13);
+        let expected = source.kind();
+        let error = Error::io("open the lock file", "/x/y", source);
+        let io_error = io::Error::from(error);
+        assert_eq!(io_error.kind(), expected);
+        let back = io_error
+            .downcast::<Error>()
+            .expect("the error is kept inside");
+        assert_eq!(back.kind(), ErrorKind::Io);
+        assert_eq!(back.path(), Some(Path::new("/x/y")));
+        assert_eq!(
+            back.io_error().and_then(io::Error::raw_os_error),
+            Some(13),
+            "the error number survives"
+        );
+    }
+
+    #[test]
+    fn text_names_step_and_path() {
+        let error = Error::io(
+            "open the lock file",
+            "/x/y",
+            io::Error::from(io::ErrorKind::PermissionDenied),
+        );
+        let text = error.to_string();
+        assert!(text.contains("open the lock file") && text.contains("/x/y"));
+    }
+}

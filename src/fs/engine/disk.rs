@@ -1,0 +1,428 @@
+//! Everything of one lock on disk, as one process uses it: the door's path, the queue, the state.
+//!
+//! No policy: each method is one or a few steps of the protocol (`docs/protocol.md`), named as in the model.
+//!
+//! # Invariants
+//!
+//! 1. `state` is written only between [`Disk::enter`] and [`Disk::leave`], with the door and `state` itself locked.
+//! 2. What was opened is opened anew when the directory is gone, when a listing lacks `state`, or when the record says
+//!    that its lock was removed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::door::Door;
+use super::state::{self, Content, Draft, Record};
+use super::step::{self, Step};
+use super::ticket::queue::{Own, Queue, STATE};
+use super::ticket::{Mode, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::file;
+use crate::fs::sys::flock;
+use crate::fs::sys::fork::Private;
+
+/// How often what was just opened may turn out to be removed before something is wrong.
+const TRIES: usize = 1000;
+
+/// Where a lock lives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) door: PathBuf,
+    pub(crate) queue: PathBuf,
+}
+
+impl Place {
+    /// The lock file at this path and the queue beside it, `<path>.queue`.
+    pub(crate) fn new(door: PathBuf) -> Self {
+        let mut queue = door.clone().into_os_string();
+        queue.push(".queue");
+        Self {
+            door,
+            queue: queue.into(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.queue.join(STATE)
+    }
+}
+
+/// The files of one lock.
+pub(crate) struct Disk {
+    place: Arc<Place>,
+    queue: Option<Queue>,
+    state: Option<Private>,
+    draft: Draft,
+    /// Whose words the draft bears.
+    words: Option<Arc<str>>,
+    /// Whether this file system was seen to refuse a second lock.
+    excludes: bool,
+}
+
+/// What a holder that just entered knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entered {
+    pub(crate) token: u64,
+    pub(crate) predecessor_crashed: bool,
+}
+
+/// What came of the lock on the state file.
+enum StateLock {
+    /// Locked, with the record found.
+    Locked(Option<Record>),
+    /// The last holder through this very door is dying: the kernel has dropped its door before its state.
+    Dying,
+}
+
+/// How an attempt to remove a lock ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cleared {
+    Removed,
+    InUse,
+}
+
+impl Disk {
+    pub(crate) fn new(place: Arc<Place>) -> Self {
+        Self {
+            place,
+            queue: None,
+            state: None,
+            draft: Draft::new(),
+            words: None,
+            excludes: false,
+        }
+    }
+
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// The queue directory, opened or made. `mode` is for a lock file that does not exist yet either.
+    fn queue(&mut self, mode: Option<u32>) -> Result<&mut Queue> {
+        if self.queue.is_none() {
+            self.state = None;
+            let door = &self.place.door;
+            let queue = Queue::open(&self.place.queue, || {
+                let door =
+                    Door::open(door, mode).map_err(|e| Error::io("open the lock file", door, e))?;
+                Ok(door.mode())
+            })?;
+            self.queue = Some(queue);
+            self.check_kind()?;
+        }
+        // Set just above.
+        let text = "the queue directory is not open";
+        self.queue
+            .as_mut()
+            .ok_or_else(|| Error::at(ErrorKind::Corrupt, text, &self.place.queue))
+    }
+
+    /// Forgets what is open: the directory or the state file has been removed or replaced.
+    pub(crate) fn reopen(&mut self) {
+        self.queue = None;
+        self.state = None;
+    }
+
+    /// Refuses a lock of another version or kind before anything of it is touched.
+    pub(crate) fn check_kind(&self) -> Result<()> {
+        match self.read_unlocked()? {
+            Some(bytes) => self.refuse_foreign(&state::parse(&bytes)),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_foreign(&self, content: &Content) -> Result<()> {
+        let Content::Foreign(theirs) = content else {
+            return Ok(());
+        };
+        let text = format!(
+            "the lock at this path is of {theirs}, this one is of {}",
+            state::ourselves()
+        );
+        Err(Error::at(ErrorKind::Incompatible, text, self.place.state()))
+    }
+
+    /// The bytes of the state file without any lock: for people and for the check of the kind.
+    pub(crate) fn read_unlocked(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.place.state();
+        let at = |error| Error::io("read the state file", &path, error);
+        let mut buffer = vec![0; state::LENGTH];
+        let read = match &self.state {
+            Some(file) => file::read_start(file, &mut buffer).map_err(at)?,
+            None => match file::open_to_read(&path).map_err(at)? {
+                Some(file) => file::read_start(&file, &mut buffer).map_err(at)?,
+                None => return Ok(None),
+            },
+        };
+        buffer.truncate(read);
+        Ok(Some(buffer))
+    }
+
+    /// The line as it stands now.
+    pub(crate) fn list(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
+        for _ in 0..TRIES {
+            step::at(Step::ListQueue);
+            let queue = self.queue(mode)?;
+            if queue.list()?.is_some() {
+                if !queue.has_state() {
+                    self.state = None;
+                }
+                return Ok(self.line());
+            }
+            self.reopen();
+        }
+        Err(self.vanishing())
+    }
+
+    /// The line as it was last listed.
+    pub(crate) fn line(&self) -> &[Ticket] {
+        self.queue.as_ref().map_or(&[], Queue::line)
+    }
+
+    /// The queue directory, if it is open.
+    pub(crate) fn open_queue(&self) -> Option<&Queue> {
+        self.queue.as_ref()
+    }
+
+    /// Takes a place: at the end of the line, or before everybody.
+    pub(crate) fn take_ticket(&mut self, mode: Option<u32>, first: bool) -> Result<Own> {
+        for _ in 0..TRIES {
+            let queue = self.queue(mode)?;
+            let taken = if first {
+                queue.take_first(Mode::Exclusive)?
+            } else {
+                queue.take(Mode::Exclusive)?
+            };
+            if let Some(own) = taken {
+                return Ok(own);
+            }
+            self.reopen();
+        }
+        Err(self.vanishing())
+    }
+
+    fn vanishing(&self) -> Error {
+        let text = "the queue directory vanishes as fast as it is made";
+        Error::at(ErrorKind::Corrupt, text, &self.place.queue)
+    }
+
+    /// Makes the holder of the locked door the holder of the lock: locks `state`, writes token and held flag. `None`
+    /// while the last holder is still dying; try again soon, with the door kept locked.
+    pub(crate) fn enter(&mut self, door: &Door, words: &Arc<str>) -> Result<Option<Entered>> {
+        step::at(Step::LockState);
+        let StateLock::Locked(record) = self.lock_state(door)? else {
+            return Ok(None);
+        };
+        if self.words.as_ref().is_none_or(|it| !Arc::ptr_eq(it, words)) {
+            self.draft.set_owner(words);
+            self.words = Some(words.clone());
+        }
+        let last = record.map_or(0, |record| record.token);
+        let now = state::wall_clock_us();
+        let token = state::next_token(last, now);
+        step::at(Step::WriteHeld);
+        let bytes = self.draft.entered(token, door.id(), now);
+        let written = match &self.state {
+            Some(file) => file::write_at(file, 0, bytes),
+            None => Ok(()),
+        };
+        if let Err(error) = written {
+            let error = Error::io("write the state file", self.place.state(), error);
+            self.unlock_state();
+            return Err(error);
+        }
+        Ok(Some(Entered {
+            token,
+            predecessor_crashed: record.is_some_and(|record| record.held),
+        }))
+    }
+
+    /// Locks the state file that is in use now and reads it.
+    fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
+        for _ in 0..TRIES {
+            self.open_state(door)?;
+            let Some(file) = &self.state else { continue };
+            let at = |step, error| Error::io(step, self.place.state(), error);
+            if !flock::try_lock_exclusive(file).map_err(|e| at("lock the state file", e))? {
+                return self.refused(door);
+            }
+            match self.read_locked() {
+                Ok(Content::Ours(record)) => return Ok(StateLock::Locked(Some(record))),
+                Ok(Content::Nothing) => return Ok(StateLock::Locked(None)),
+                Ok(Content::Removed) => {
+                    self.unlock_state();
+                    self.reopen();
+                }
+                Ok(content @ Content::Foreign(_)) => {
+                    self.unlock_state();
+                    self.refuse_foreign(&content)?;
+                }
+                Err(error) => {
+                    self.unlock_state();
+                    return Err(error);
+                }
+            }
+        }
+        Err(self.vanishing())
+    }
+
+    fn read_locked(&mut self) -> Result<Content> {
+        let path = self.place.state();
+        let at = |step, error| Error::io(step, &path, error);
+        let Some(file) = &self.state else {
+            return Ok(Content::Nothing);
+        };
+        if !self.excludes {
+            // Some file systems answer every lock with yes. Ask once whether a second one is refused.
+            let second = file::open_to_read(&path).map_err(|e| at("open the state file", e))?;
+            if let Some(second) = second
+                && file::id_of(&second).ok() == file::id_of(file).ok()
+                && flock::try_lock_exclusive(&second).map_err(|e| at("lock the state file", e))?
+            {
+                let text = "this file system grants one lock to two holders";
+                return Err(Error::at(ErrorKind::Unsupported, text, path));
+            }
+            self.excludes = true;
+        }
+        let mut buffer = [0; state::LENGTH];
+        let read =
+            file::read_start(file, &mut buffer).map_err(|e| at("read the state file", e))?;
+        Ok(state::parse(&buffer[..read]))
+    }
+
+    fn open_state(&mut self, door: &Door) -> Result<()> {
+        if self.state.is_some() && self.queue.is_some() {
+            return Ok(());
+        }
+        let mode = self.queue(Some(door.mode()))?.mode();
+        let path = self.place.state();
+        match file::open_lock_file(&path, Some(mode)) {
+            Ok((file, _)) => self.state = Some(Private::new(file)),
+            // The directory went away in between: make it again.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.reopen(),
+            Err(error) => return Err(Error::io("open the state file", path, error)),
+        }
+        Ok(())
+    }
+
+    fn unlock_state(&self) {
+        if let Some(file) = &self.state {
+            // Should this fail, the lock goes when the file is closed; until then newcomers are told `Replaced`.
+            let _ = flock::unlock(file);
+        }
+    }
+
+    /// The state is locked although the door was free. Through the same door: its holder is dying, one descriptor after
+    /// the other. Through another: it lives, and the lock file was deleted or replaced under it.
+    fn refused(&self, door: &Door) -> Result<StateLock> {
+        let bytes = self.read_unlocked()?.unwrap_or_default();
+        if let Content::Ours(record) = state::parse(&bytes)
+            && record.door == door.id()
+        {
+            return Ok(StateLock::Dying);
+        }
+        let text = "the lock file was deleted or replaced while somebody still holds the lock through the old one";
+        Err(Error::at(ErrorKind::Replaced, text, &self.place.door))
+    }
+
+    /// Raises the token on disk to the end of a block, of which tokens are handed out without writing.
+    pub(crate) fn reserve_to(&mut self, token: u64) -> Result<()> {
+        let Some(file) = &self.state else {
+            return Ok(());
+        };
+        let (at, bytes) = self.draft.token(token);
+        file::write_at(file, at, bytes)
+            .map_err(|e| Error::io("write the state file", self.place.state(), e))
+    }
+
+    /// The last steps of a holder: clears the held flag, unlocks everything, closes the door. All are done even when
+    /// one fails; the first failure is reported. A flag that was to be reported and was not stays.
+    pub(crate) fn leave(&mut self, door: Door, keep_flag: bool) -> Result<()> {
+        step::at(Step::ClearHeld);
+        let mut result = Ok(());
+        if let Some(file) = self.state.as_ref().filter(|_| !keep_flag) {
+            let (at, byte) = state::CLEARED;
+            result = file::write_at(file, at, byte)
+                .map_err(|e| Error::io("write the state file", self.place.state(), e));
+        }
+        step::at(Step::UnlockState);
+        self.unlock_state();
+        let left = door
+            .leave()
+            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e));
+        result.and(left)
+    }
+
+    /// The token in the record, without locking it.
+    pub(crate) fn peek_token(&mut self, door: &Door) -> Result<u64> {
+        self.open_state(door)?;
+        let bytes = self.read_unlocked()?.unwrap_or_default();
+        Ok(match state::parse(&bytes) {
+            Content::Ours(record) => record.token,
+            _ => 0,
+        })
+    }
+
+    /// Removes the lock from disk; the door is locked, current, and was found with an empty line.
+    pub(crate) fn remove(&mut self, door: Door) -> Result<Cleared> {
+        let result = self.remove_all(&door);
+        let left = door
+            .leave()
+            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e));
+        let cleared = result?;
+        left.map(|()| cleared)
+    }
+
+    fn remove_all(&mut self, door: &Door) -> Result<Cleared> {
+        let StateLock::Locked(record) = self.lock_state(door)? else {
+            return Ok(Cleared::InUse);
+        };
+        let result = self.remove_locked(record);
+        self.unlock_state();
+        self.reopen();
+        if result? == Cleared::InUse {
+            return Ok(Cleared::InUse);
+        }
+        step::at(Step::UnlinkDoor);
+        remove_file(&self.place.door, "remove the lock file")?;
+        Ok(Cleared::Removed)
+    }
+
+    fn remove_locked(&mut self, record: Option<Record>) -> Result<Cleared> {
+        let path = self.place.state();
+        let at = |error| Error::io("write the state file", &path, error);
+        let Some(file) = &self.state else {
+            return Ok(Cleared::InUse);
+        };
+        step::at(Step::TombstoneState);
+        let mut kept = [0; state::LENGTH];
+        let length = file::read_start(file, &mut kept).map_err(at)?;
+        file::write_at(file, 0, state::REMOVED.as_bytes()).map_err(at)?;
+        step::at(Step::UnlinkState);
+        remove_file(&path, "remove the state file")?;
+        step::at(Step::RemoveQueue);
+        match std::fs::remove_dir(&self.place.queue) {
+            Ok(()) => Ok(Cleared::Removed),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Cleared::Removed),
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                // Somebody came, or keeps files of his own here. Put the record back for the next holder.
+                if record.is_some() {
+                    let (fresh, _) = file::open_lock_file(&path, file::mode_of(file).ok())
+                        .map_err(|e| Error::io("write the state file back", &path, e))?;
+                    file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
+                }
+                Ok(Cleared::InUse)
+            }
+            Err(error) => Err(Error::io("remove the queue directory", &self.place.queue, error)),
+        }
+    }
+}
+
+fn remove_file(path: &Path, step: &'static str) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(step, path, error))
+        }
+        _ => Ok(()),
+    }
+}

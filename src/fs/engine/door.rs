@@ -1,0 +1,73 @@
+//! The door: the lock file itself. Who holds the OS lock on it holds the lock; nothing else decides.
+//!
+//! Every use opens the file afresh, because the *close* at the end is what wakes the next in line. Whoever has locked
+//! the door, if only for an instant, unlocks and closes that very descriptor ([`Door::leave`]): the kernel announces a close
+//! before it drops a lock, so closing alone would wake the next one too early.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::step::{self, Step};
+use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::flock;
+use crate::fs::sys::fork::Private;
+
+/// An open lock file, locked or not.
+#[derive(Debug)]
+pub(crate) struct Door {
+    file: Private,
+    id: FileId,
+    mode: u32,
+}
+
+impl Door {
+    /// Opens the lock file, creating it if it is missing.
+    pub(crate) fn open(path: &Path, mode: Option<u32>) -> io::Result<Self> {
+        file::open_lock_file(path, mode).map(Self::new)
+    }
+
+    /// Opens the lock file if there is one.
+    pub(crate) fn open_existing(path: &Path) -> io::Result<Option<Self>> {
+        Ok(file::open_existing(path)?.map(Self::new))
+    }
+
+    fn new((file, facts): (File, file::Facts)) -> Self {
+        Self {
+            file: Private::new(file),
+            id: facts.id,
+            mode: facts.mode,
+        }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Permission bits of the lock file; the queue is open to the same people.
+    pub(crate) fn mode(&self) -> u32 {
+        self.mode
+    }
+
+    pub(crate) fn try_lock(&self) -> io::Result<bool> {
+        flock::try_lock_exclusive(&self.file)
+    }
+
+    /// Whether this is the file that the path means now.
+    pub(crate) fn is_current(&self, path: &Path) -> io::Result<bool> {
+        Ok(file::id_at(path)? == Some(self.id))
+    }
+
+    /// Unlocks, then closes. The lock is gone even when unlocking failed, by the close.
+    pub(crate) fn leave(self) -> io::Result<()> {
+        step::at(Step::UnlockDoor);
+        let result = flock::unlock(&self.file);
+        step::at(Step::CloseDoor);
+        drop(self);
+        result
+    }
+}

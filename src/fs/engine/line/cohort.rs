@@ -1,0 +1,341 @@
+//! The waiting tasks of this process, in order. Pure: no clock, no disk, no waking; driven by [`super::core`].
+//!
+//! # What it is
+//!
+//! A *cohort* is a run of tasks that arrived one after the other with no other process between them: they share one
+//! ticket on disk and hand the lock to each other in memory. The cohorts of a process stand in the order of their
+//! tickets; inside, tasks stand in order of arrival.
+//!
+//! Waiters live in a slab and are linked by index, so that joining and leaving cost no allocation once it has grown,
+//! and leaving from the middle costs the same as from the front.
+//!
+//! # Invariants
+//!
+//! 1. Every waiter is in exactly one cohort; a cohort is removed by [`Cohorts::remove_cohort`], and only when empty.
+//! 2. `sleepers` counts the waiters of the cohort that let an offer lapse and have not been polled since.
+//! 3. A key of a waiter that has gone never means another one: slots carry a stamp.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::super::ticket::queue::Own;
+
+const NONE: u32 = u32::MAX;
+
+/// Names a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    index: u32,
+    stamp: u32,
+}
+
+/// Names a cohort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CohortId(u64);
+
+/// One waiting task.
+pub(crate) struct Waiter<T> {
+    pub(crate) waker: Option<Waker>,
+    pub(crate) data: T,
+    pub(crate) cohort: CohortId,
+    /// It let an offer lapse: passed over until it is polled.
+    asleep: bool,
+    /// It was polled since the last roll call.
+    answered: bool,
+    previous: u32,
+    next: u32,
+}
+
+struct Slot<T> {
+    stamp: u32,
+    waiter: Option<Waiter<T>>,
+    next_free: u32,
+}
+
+/// A run of tasks with one ticket.
+pub(crate) struct Cohort {
+    pub(crate) id: CohortId,
+    /// The place on disk; none while its process holds the lock and nobody else queues.
+    pub(crate) ticket: Option<Own>,
+    first: u32,
+    last: u32,
+    pub(crate) length: usize,
+    sleepers: usize,
+}
+
+/// All cohorts of a process on one lock.
+pub(crate) struct Cohorts<T> {
+    slots: Vec<Slot<T>>,
+    free: u32,
+    line: VecDeque<Cohort>,
+    next_id: u64,
+    waiting: usize,
+}
+
+impl<T> Cohorts<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            line: VecDeque::new(),
+            next_id: 0,
+            waiting: 0,
+        }
+    }
+
+    /// How many tasks wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Cohort> {
+        self.line.iter()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// A new, empty cohort at the end.
+    pub(crate) fn add_cohort(&mut self, ticket: Option<Own>) -> CohortId {
+        self.next_id += 1;
+        let id = CohortId(self.next_id);
+        self.line.push_back(Cohort {
+            id,
+            ticket,
+            first: NONE,
+            last: NONE,
+            length: 0,
+            sleepers: 0,
+        });
+        id
+    }
+
+    pub(crate) fn cohort(&self, id: CohortId) -> Option<&Cohort> {
+        self.line.iter().find(|cohort| cohort.id == id)
+    }
+
+    pub(crate) fn cohort_mut(&mut self, id: CohortId) -> Option<&mut Cohort> {
+        // The one that holds or knocks is at the front, the one that is joined at the back.
+        let back = self.line.len().wrapping_sub(1);
+        if self.line.get(back).is_some_and(|cohort| cohort.id == id) {
+            return self.line.get_mut(back);
+        }
+        self.line.iter_mut().find(|cohort| cohort.id == id)
+    }
+
+    pub(crate) fn last(&self) -> Option<&Cohort> {
+        self.line.back()
+    }
+
+    /// Takes an empty cohort out of the line; its ticket, if it still stands, comes back.
+    pub(crate) fn remove_cohort(&mut self, id: CohortId) -> Option<Own> {
+        let index = self.line.iter().position(|cohort| cohort.id == id)?;
+        debug_assert_eq!(self.line[index].length, 0, "a cohort with waiters removed");
+        self.line.remove(index)?.ticket
+    }
+
+    /// Moves a cohort to the end, with a new ticket: its old one has disappeared.
+    pub(crate) fn requeue(&mut self, id: CohortId, ticket: Own) {
+        if let Some(index) = self.line.iter().position(|cohort| cohort.id == id)
+            && let Some(mut cohort) = self.line.remove(index)
+        {
+            cohort.ticket = Some(ticket);
+            self.line.push_back(cohort);
+        }
+    }
+
+    /// The first cohort in which anybody is awake.
+    pub(crate) fn first_awake(&self) -> Option<&Cohort> {
+        self.line
+            .iter()
+            .find(|cohort| cohort.length > cohort.sleepers)
+    }
+
+    /// A task joins a cohort at its end.
+    pub(crate) fn join(&mut self, id: CohortId, data: T) -> Option<Key> {
+        let previous = self.cohort(id)?.last;
+        let index = self.allocate(Waiter {
+            waker: None,
+            data,
+            cohort: id,
+            asleep: false,
+            answered: true,
+            previous,
+            next: NONE,
+        });
+        if let Some(last) = self.at_mut(previous) {
+            last.next = index;
+        }
+        let cohort = self.cohort_mut(id)?;
+        if cohort.first == NONE {
+            cohort.first = index;
+        }
+        cohort.last = index;
+        cohort.length += 1;
+        self.waiting += 1;
+        Some(self.key(index))
+    }
+
+    /// A task leaves, from wherever it stands.
+    pub(crate) fn leave(&mut self, key: Key) -> Option<Waiter<T>> {
+        self.get(key)?;
+        let slot = self.slots.get_mut(key.index as usize)?;
+        let waiter = slot.waiter.take()?;
+        slot.stamp = slot.stamp.wrapping_add(1);
+        slot.next_free = self.free;
+        self.free = key.index;
+        if let Some(previous) = self.at_mut(waiter.previous) {
+            previous.next = waiter.next;
+        }
+        if let Some(next) = self.at_mut(waiter.next) {
+            next.previous = waiter.previous;
+        }
+        if let Some(cohort) = self.cohort_mut(waiter.cohort) {
+            if cohort.first == key.index {
+                cohort.first = waiter.next;
+            }
+            if cohort.last == key.index {
+                cohort.last = waiter.previous;
+            }
+            cohort.length -= 1;
+            cohort.sleepers -= usize::from(waiter.asleep);
+        }
+        self.waiting -= 1;
+        Some(waiter)
+    }
+
+    pub(crate) fn get(&self, key: Key) -> Option<&Waiter<T>> {
+        let slot = self.slots.get(key.index as usize)?;
+        slot.waiter.as_ref().filter(|_| slot.stamp == key.stamp)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Waiter<T>> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        slot.waiter.as_mut().filter(|_| slot.stamp == key.stamp)
+    }
+
+    /// The first task of a cohort that is awake.
+    pub(crate) fn front(&self, id: CohortId) -> Option<Key> {
+        let mut index = self.cohort(id)?.first;
+        while let Some(waiter) = self.at(index) {
+            if !waiter.asleep {
+                return Some(self.key(index));
+            }
+            index = waiter.next;
+        }
+        None
+    }
+
+    /// A task was polled: it is awake. `true` when it had been taken for asleep.
+    pub(crate) fn wake_up(&mut self, key: Key) -> bool {
+        let Some(waiter) = self.get_mut(key) else {
+            return false;
+        };
+        waiter.answered = true;
+        let was_asleep = std::mem::take(&mut waiter.asleep);
+        let cohort = waiter.cohort;
+        if was_asleep && let Some(cohort) = self.cohort_mut(cohort) {
+            cohort.sleepers -= 1;
+        }
+        was_asleep
+    }
+
+    /// A task let its offer lapse. Everybody else in its cohort must answer before the next window ends:
+    /// [`Cohorts::end_roll_call`]. So a cohort of a thousand futures that nobody polls costs two windows, not a thousand.
+    pub(crate) fn begin_roll_call(&mut self, lapsed: Key, mut call: impl FnMut(&Waker)) {
+        self.set_asleep(lapsed);
+        let Some(cohort) = self.get(lapsed).map(|waiter| waiter.cohort) else {
+            return;
+        };
+        let mut index = self.cohort(cohort).map_or(NONE, |cohort| cohort.first);
+        while let Some(waiter) = self.at_mut(index) {
+            if !waiter.asleep {
+                waiter.answered = false;
+                waiter.waker.iter().for_each(&mut call);
+            }
+            index = waiter.next;
+        }
+    }
+
+    /// Everybody in the cohort who has not been polled since the roll call is asleep.
+    pub(crate) fn end_roll_call(&mut self, id: CohortId) {
+        let mut index = self.cohort(id).map_or(NONE, |cohort| cohort.first);
+        while let Some(waiter) = self.at(index) {
+            let (next, absent) = (waiter.next, !waiter.answered);
+            if absent {
+                self.set_asleep(self.key(index));
+            }
+            index = next;
+        }
+    }
+
+    fn set_asleep(&mut self, key: Key) {
+        let Some(waiter) = self.get_mut(key) else {
+            return;
+        };
+        let cohort = waiter.cohort;
+        if !std::mem::replace(&mut waiter.asleep, true)
+            && let Some(cohort) = self.cohort_mut(cohort)
+        {
+            cohort.sleepers += 1;
+        }
+    }
+
+    /// Calls `each` for the tasks of a cohort, first to last.
+    pub(crate) fn for_each(&self, id: CohortId, mut each: impl FnMut(Key, &Waiter<T>)) {
+        let mut index = self.cohort(id).map_or(NONE, |cohort| cohort.first);
+        while let Some(waiter) = self.at(index) {
+            each(self.key(index), waiter);
+            index = waiter.next;
+        }
+    }
+
+    /// How many tasks of its own cohort stand before a task.
+    pub(crate) fn before(&self, key: Key) -> usize {
+        let mut count = 0;
+        let mut index = self.get(key).map_or(NONE, |waiter| waiter.previous);
+        while let Some(waiter) = self.at(index) {
+            count += 1;
+            index = waiter.previous;
+        }
+        count
+    }
+
+    /// Gives back memory that a crowd left behind.
+    pub(crate) fn shrink(&mut self) {
+        if self.waiting == 0 && self.slots.len() > 64 {
+            self.slots = Vec::new();
+            self.free = NONE;
+        }
+    }
+
+    fn allocate(&mut self, waiter: Waiter<T>) -> u32 {
+        if let Some(slot) = self.slots.get_mut(self.free as usize) {
+            let index = self.free;
+            self.free = slot.next_free;
+            slot.waiter = Some(waiter);
+            return index;
+        }
+        self.slots.push(Slot {
+            stamp: 0,
+            waiter: Some(waiter),
+            next_free: NONE,
+        });
+        // Four thousand million waiting tasks do not fit into memory.
+        (self.slots.len() - 1) as u32
+    }
+
+    fn key(&self, index: u32) -> Key {
+        let stamp = self.slots.get(index as usize).map_or(0, |slot| slot.stamp);
+        Key { index, stamp }
+    }
+
+    fn at(&self, index: u32) -> Option<&Waiter<T>> {
+        self.slots.get(index as usize)?.waiter.as_ref()
+    }
+
+    fn at_mut(&mut self, index: u32) -> Option<&mut Waiter<T>> {
+        self.slots.get_mut(index as usize)?.waiter.as_mut()
+    }
+}

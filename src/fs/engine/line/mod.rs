@@ -1,0 +1,334 @@
+//! The line of one lock in this process: shared by all its handles, futures and guards.
+//!
+//! [`Line`] is a mutex around [`core::Core`] and the way in for three kinds of callers: futures that are polled or
+//! dropped, guards that are released, and the watch thread. Wakers are called after the mutex is free.
+//!
+//! All handles on one path share one line, found by the canonical path of the directory and the file's name, so that
+//! the same lock under two spellings is one line.
+//!
+//! # After a fork
+//!
+//! A line belongs to the process that made it. In a forked child its files mean `/dev/null` and its mutex may be locked by a
+//! thread that does not exist, so every call asks [`Line::is_foreign`] first and touches nothing: handles fail, guards
+//! fall silent.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use super::disk::{Cleared, Place};
+use super::door::Door;
+use super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use crate::backoff::Backoff;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::fork::{PerProcess, generation};
+use crate::fs::sys::host;
+use crate::guard::Loss;
+use crate::lock::{Status, Waiting};
+
+mod cohort;
+mod contender;
+mod core;
+mod look;
+
+use self::core::{Core, Entry, Wakes};
+pub(crate) use cohort::Key;
+
+/// How the first in line waits for the lock file itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wait {
+    /// Sleep until the kernel tells that the file was closed, by whomever. Falls back to polling where the platform or the
+    /// file system tells nothing.
+    #[default]
+    Watch,
+    /// Look again after these delays.
+    Poll(Backoff),
+}
+
+/// What a waiting task wants, as the engine sees it. Of several tasks of a process the first in line decides.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// This process and the label, as they stand in the record.
+    pub(crate) words: Arc<str>,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) poll_interval: Duration,
+    pub(crate) claim_window: Duration,
+    pub(crate) wait: Wait,
+    /// Set once for a handle and all its clones.
+    pub(crate) closed: Arc<AtomicBool>,
+}
+
+/// A lock that was granted, on its way into a guard.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) door: Door,
+    pub(crate) token: u64,
+    pub(crate) waited: Option<Duration>,
+    pub(crate) predecessor_crashed: bool,
+}
+
+/// One lock in this process.
+pub(crate) struct Line {
+    place: Arc<Place>,
+    generation: u32,
+    seat: Seat,
+    queue_changed: Arc<AtomicBool>,
+    core: Mutex<Core>,
+}
+
+type Registry = Mutex<HashMap<PathBuf, Weak<Line>>>;
+
+static LINES: PerProcess<Registry> = PerProcess::new(Mutex::default);
+
+impl Line {
+    /// The line of the lock file at this path, shared with everybody in this process who uses it.
+    pub(crate) fn of(path: &Path) -> Result<Arc<Self>> {
+        let door = canonical(path)?;
+        let mut lines = LINES.get().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get(&door).and_then(Weak::upgrade) {
+            return Ok(line);
+        }
+        lines.retain(|_, line| line.strong_count() > 0);
+        let line = Self::new(door.clone());
+        lines.insert(door, Arc::downgrade(&line));
+        Ok(line)
+    }
+
+    fn new(door: PathBuf) -> Arc<Self> {
+        let events = !door.parent().is_some_and(host::is_on_network);
+        let place = Arc::new(Place::new(door));
+        Arc::new_cyclic(|line: &Weak<Self>| {
+            let seat = watch().enroll(line.clone());
+            let core = Core::new(place.clone(), seat, events);
+            Self {
+                place,
+                generation: generation(),
+                seat,
+                queue_changed: core.queue_changed.clone(),
+                core: Mutex::new(core),
+            }
+        })
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether waiters here are told, or must look.
+    pub(crate) fn has_events(&self) -> bool {
+        self.with(|core| core.events).0
+    }
+
+    /// Refuses a path that cannot be a lock of this kind.
+    pub(crate) fn check(&self) -> Result<()> {
+        let path = &self.place.door;
+        if let Err(error) = crate::fs::sys::file::check_lock_path(path) {
+            let kind = match error.kind() {
+                std::io::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
+                _ => return Err(Error::io("look at the lock file", path, error)),
+            };
+            return Err(Error::at(kind, format!("no lock can be here: {error}"), path));
+        }
+        self.with(|core| core.disk.check_kind()).0
+    }
+
+    /// Whether this line was made before a fork, by the parent.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.generation != generation()
+    }
+
+    fn refuse_foreign(&self) -> Result<()> {
+        if self.is_foreign() {
+            let text = "this handle was opened before a fork; open the lock again in the child";
+            return Err(Error::at(ErrorKind::Unsupported, text, &self.place.door));
+        }
+        Ok(())
+    }
+
+    /// Runs one step under the mutex, sets the timer, and wakes whom it concerns.
+    fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = step(&mut core);
+        let armed = self.arm(&mut core);
+        let wakes: Wakes = std::mem::take(&mut core.wakes);
+        drop(core);
+        wakes.fire();
+        (result, armed)
+    }
+
+    fn arm(&self, core: &mut Core) -> Result<()> {
+        let Some(due) = core.due() else {
+            return Ok(());
+        };
+        if core.armed.is_some_and(|armed| armed <= due) {
+            return Ok(());
+        }
+        watch()
+            .arm(self.seat, due)
+            .map_err(|e| Error::io("set a timer for", &self.place.door, e))?;
+        core.armed = Some(due);
+        Ok(())
+    }
+
+    /// A task arrives: granted at once, or waiting under a key that must be polled or cancelled.
+    pub(crate) fn enter(
+        &self,
+        settings: &Arc<Settings>,
+        most: Option<usize>,
+        waker: &Waker,
+    ) -> Result<Entered> {
+        self.refuse_foreign()?;
+        if settings.closed.load(Ordering::Acquire) {
+            return Err(self.closed());
+        }
+        let (entry, armed) = self.with(|core| core.enter(settings, most, waker));
+        match entry? {
+            Entry::Granted(grant) => Ok(Entered::Granted(grant)),
+            Entry::Waiting(key) => match armed {
+                Ok(()) => Ok(Entered::Waiting(key)),
+                Err(error) => {
+                    self.cancel(key);
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    fn closed(&self) -> Error {
+        Error::at(ErrorKind::Closed, "the lock was closed", &self.place.door)
+    }
+
+    pub(crate) fn poll(&self, key: Key, waker: &Waker) -> Poll<Result<Grant>> {
+        if let Err(error) = self.refuse_foreign() {
+            return Poll::Ready(Err(error));
+        }
+        self.with(|core| core.poll(key, waker)).0
+    }
+
+    pub(crate) fn cancel(&self, key: Key) {
+        if !self.is_foreign() {
+            self.with(|core| core.cancel(key)).0;
+        }
+    }
+
+    pub(crate) fn try_enter(&self, settings: &Arc<Settings>) -> Result<Option<Grant>> {
+        self.refuse_foreign()?;
+        if settings.closed.load(Ordering::Acquire) {
+            return Err(self.closed());
+        }
+        self.with(|core| core.try_enter(settings)).0
+    }
+
+    /// Gives a granted lock back. In a forked child this only lets go of the descriptor.
+    pub(crate) fn release(&self, door: Door, token: u64) -> Result<()> {
+        if self.is_foreign() {
+            return self.refuse_foreign();
+        }
+        self.with(|core| core.release(door, token)).0
+    }
+
+    /// Ends the waits of one handle and its clones, and refuses new ones.
+    pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
+        closed.store(true, Ordering::Release);
+        if !self.is_foreign() {
+            self.with(|core| core.close(closed, || self.closed())).0;
+        }
+    }
+
+    pub(crate) fn remove(&self) -> Result<Cleared> {
+        self.refuse_foreign()?;
+        self.with(Core::remove).0
+    }
+
+    pub(crate) fn is_locked(&self) -> Result<bool> {
+        self.refuse_foreign()?;
+        self.with(|core| core.is_locked()).0
+    }
+
+    pub(crate) fn status(&self) -> Result<Status> {
+        self.refuse_foreign()?;
+        self.with(|core| core.status()).0
+    }
+
+    pub(crate) fn waiting(&self, key: Key) -> Option<Waiting> {
+        if self.is_foreign() {
+            return None;
+        }
+        self.with(|core| core.waiting(key)).0
+    }
+
+    pub(crate) fn is_held(&self, token: u64) -> bool {
+        !self.is_foreign() && self.with(|core| core.is_held(token)).0
+    }
+
+    /// Prepares [`Line::poll_lost`] for the guard that owns this door.
+    pub(crate) fn watch_for_loss(&self, door: &Door) {
+        if !self.is_foreign() {
+            self.with(|core| core.watch_for_loss(door)).0;
+        }
+    }
+
+    pub(crate) fn poll_lost(&self, token: u64, poll: Duration, waker: &Waker) -> Poll<Loss> {
+        if self.is_foreign() {
+            return Poll::Pending;
+        }
+        self.with(|core| core.poll_lost(token, poll, waker)).0
+    }
+}
+
+/// What became of a newcomer.
+pub(crate) enum Entered {
+    Granted(Grant),
+    Waiting(Key),
+}
+
+impl Watcher for Line {
+    fn on_event(&self, id: WatchId) {
+        match id.seen {
+            // Without the mutex, which may be held for as long as a few system calls take.
+            Seen::Queue => self.queue_changed.store(true, Ordering::SeqCst),
+            _ if self.is_foreign() => {}
+            _ => self.with(|core| core.on_event(id)).0,
+        }
+    }
+
+    fn on_timer(&self) {
+        if !self.is_foreign() {
+            self.with(Core::on_timer).0;
+        }
+    }
+}
+
+impl Drop for Line {
+    /// Nobody waits or holds any more. Gives back watches and the directory's descriptors.
+    fn drop(&mut self) {
+        if !self.is_foreign() {
+            let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
+            core.end();
+            watch().leave(self.seat);
+        }
+    }
+}
+
+/// The lock file's path with every directory on the way resolved, so that all spellings of it are one. The file itself is
+/// not resolved: a symbolic link there is refused when it is opened.
+fn canonical(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        let text = "a lock needs a file name";
+        return Err(Error::at(ErrorKind::InvalidInput, text, path));
+    };
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let parent = parent
+        .canonicalize()
+        .map_err(|e| Error::io("find the directory", parent, e))?;
+    Ok(parent.join(name))
+}
+

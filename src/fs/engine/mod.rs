@@ -1,0 +1,11 @@
+//! What the file locks are made of: the line of this process, the queue on disk, the door, and the waking.
+
+pub(crate) mod blocking;
+pub(crate) mod disk;
+pub(crate) mod door;
+pub(crate) mod line;
+pub(crate) mod owner;
+pub(crate) mod state;
+pub(crate) mod step;
+pub(crate) mod ticket;
+pub(crate) mod watch;

@@ -1,0 +1,277 @@
+//! The record of a lock: which kind it is, the last token, and who is inside.
+//!
+//! # Stored format, version 1
+//!
+//! One file, `state`, 640 bytes of ASCII in four lines, read with one call and written with one call:
+//!
+//! ```text
+//! stanchion 1 lock 00000000000000000000           version, kind, limit (0: none)
+//! token 00001764000000000000 held 1 door 0000000000000065024 0000000000000131083
+//! since 00001764000000000000
+//! pid=4711 start=123456 boot=… ns=… host=… label=…            padded with spaces
+//! ```
+//!
+//! Numbers have 20 digits, so that every field stands at a fixed place. `token` is the highest token that may have been
+//! given; `held` is `1` from the entering of a holder to its leaving, and a holder that dies leaves it standing; `since` is in
+//! microseconds since the epoch, for people only.
+//!
+//! # Invariants
+//!
+//! 1. Written only by who holds the door *and* the OS lock on this file.
+//! 2. `token` on disk is never below a token that was handed out.
+//! 3. A record that is empty or rubbish is replaced by the next holder; the wall clock then keeps tokens growing. A
+//!    record of another version or kind is never touched.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::owner::Recorded;
+use crate::fs::sys::file::FileId;
+
+/// The version of everything on disk; see `docs/protocol.md`.
+const VERSION: u32 = 1;
+/// Bytes of a record.
+pub(crate) const LENGTH: usize = 640;
+
+const DIGITS: usize = 20;
+/// A token above this was never given out: it leaves no room to grow, so such a record is rubbish.
+const HIGHEST: u64 = 1 << 62;
+const FIRST: &str = "stanchion 1 lock 00000000000000000000\n";
+const TOKEN_AT: usize = FIRST.len() + "token ".len();
+const HELD_AT: usize = TOKEN_AT + DIGITS + " held ".len();
+const DEVICE_AT: usize = HELD_AT + 1 + " door ".len();
+const INODE_AT: usize = DEVICE_AT + DIGITS + 1;
+const SINCE_AT: usize = INODE_AT + DIGITS + "\nsince ".len();
+const OWNER_AT: usize = SINCE_AT + DIGITS + 1;
+
+/// What the record says, as far as the protocol needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) token: u64,
+    pub(crate) held: bool,
+    /// The door through which the last holder entered.
+    pub(crate) door: FileId,
+}
+
+/// What was found in a state file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A record of this version and kind.
+    Ours(Record),
+    /// Nothing, or rubbish: the next holder writes afresh.
+    Nothing,
+    /// Its lock was removed; the file is out of use and a new one takes its place.
+    Removed,
+    /// Another version or kind of lock lives here: what it says of itself.
+    Foreign(String),
+}
+
+/// How this implementation names itself, for the message about a foreign record.
+pub(crate) fn ourselves() -> String {
+    format!("version {VERSION}, kind lock")
+}
+
+/// Reads a record.
+pub(crate) fn parse(bytes: &[u8]) -> Content {
+    if bytes.starts_with(REMOVED.as_bytes()) {
+        return Content::Removed;
+    }
+    if bytes.starts_with(FIRST.as_bytes()) {
+        return record(bytes).map_or(Content::Nothing, Content::Ours);
+    }
+    foreign(bytes).map_or(Content::Nothing, Content::Foreign)
+}
+
+fn record(bytes: &[u8]) -> Option<Record> {
+    let held = match bytes.get(HELD_AT)? {
+        b'0' => false,
+        b'1' => true,
+        _ => return None,
+    };
+    let door = FileId {
+        device: number(bytes, DEVICE_AT)?,
+        inode: number(bytes, INODE_AT)?,
+    };
+    let token = number(bytes, TOKEN_AT).filter(|token| *token <= HIGHEST)?;
+    Some(Record { token, held, door })
+}
+
+/// The first line of a record that is not ours but of our family.
+fn foreign(bytes: &[u8]) -> Option<String> {
+    let line = bytes.split(|&byte| byte == b'\n').next()?;
+    let line = std::str::from_utf8(line.get(..line.len().min(80))?).ok()?;
+    let mut words = line.split_ascii_whitespace();
+    (words.next()? == "stanchion").then_some(())?;
+    let version: u32 = words.next()?.parse().ok()?;
+    let kind = words.next()?;
+    let limit = words.next().and_then(|it| it.parse::<u64>().ok());
+    let mut text = format!("version {version}, kind {kind}");
+    if let Some(limit) = limit.filter(|limit| *limit > 0) {
+        text.push_str(&format!(", limit {limit}"));
+    }
+    (text != ourselves()).then_some(text)
+}
+
+/// The holder named in a record, for people.
+pub(crate) fn holder(bytes: &[u8]) -> Option<Recorded> {
+    let since = number(bytes, SINCE_AT).unwrap_or(0);
+    let words = std::str::from_utf8(bytes.get(OWNER_AT..)?).ok()?;
+    Some(Recorded::parse(words.trim_end(), since))
+}
+
+/// A record ready to be written; only its numbers change from grant to grant.
+pub(crate) struct Draft {
+    bytes: Box<[u8; LENGTH]>,
+}
+
+impl Draft {
+    pub(crate) fn new() -> Self {
+        let mut bytes = Box::new([b' '; LENGTH]);
+        let zero = [b'0'; DIGITS];
+        bytes[..FIRST.len()].copy_from_slice(FIRST.as_bytes());
+        let mut put = |at: usize, text: &[u8]| bytes[at..at + text.len()].copy_from_slice(text);
+        put(FIRST.len(), b"token ");
+        put(TOKEN_AT + DIGITS, b" held 0 door ");
+        put(DEVICE_AT + DIGITS, b" ");
+        put(INODE_AT + DIGITS, b"\nsince ");
+        put(SINCE_AT + DIGITS, b"\n");
+        for at in [TOKEN_AT, DEVICE_AT, INODE_AT, SINCE_AT] {
+            put(at, &zero);
+        }
+        put(LENGTH - 1, b"\n");
+        Self { bytes }
+    }
+
+    /// Names the holder: the words of an [`Identity`](super::owner::Identity).
+    pub(crate) fn set_owner(&mut self, words: &str) {
+        let room = &mut self.bytes[OWNER_AT..LENGTH - 1];
+        room.fill(b' ');
+        let length = words.len().min(room.len());
+        room[..length].copy_from_slice(&words.as_bytes()[..length]);
+    }
+
+    /// The whole record of a holder that enters.
+    pub(crate) fn entered(&mut self, token: u64, door: FileId, since_us: u64) -> &[u8] {
+        self.put(TOKEN_AT, token);
+        self.put(DEVICE_AT, door.device);
+        self.put(INODE_AT, door.inode);
+        self.put(SINCE_AT, since_us);
+        self.bytes[HELD_AT] = b'1';
+        &self.bytes[..]
+    }
+
+    /// The same record with a higher token, for a block that is reserved ahead: where to write what.
+    pub(crate) fn token(&mut self, token: u64) -> (u64, &[u8]) {
+        self.put(TOKEN_AT, token);
+        (
+            TOKEN_AT as u64,
+            &self.bytes[TOKEN_AT..TOKEN_AT + DIGITS],
+        )
+    }
+
+    fn put(&mut self, at: usize, mut value: u64) {
+        for digit in self.bytes[at..at + DIGITS].iter_mut().rev() {
+            // A decimal digit always fits.
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+    }
+}
+
+/// The one byte that says that nobody is inside: where, and which.
+pub(crate) const CLEARED: (u64, &[u8]) = (HELD_AT as u64, b"0");
+
+/// What takes the place of the first line when the lock is removed, so that whoever has the file open sees it.
+pub(crate) const REMOVED: &str = "stanchion removed\n";
+
+/// The token of the next grant, at this time of the wall clock.
+pub(crate) fn next_token(last: u64, now_us: u64) -> u64 {
+    last.saturating_add(1).max(now_us)
+}
+
+/// Microseconds since the epoch.
+pub(crate) fn wall_clock_us() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0))
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    let digits = bytes.get(at..at + DIGITS)?;
+    digits.iter().try_fold(0_u64, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOOR: FileId = FileId {
+        device: 65024,
+        inode: 131_083,
+    };
+
+    #[test]
+    fn a_record_survives_the_round_trip() {
+        let mut draft = Draft::new();
+        draft.set_owner("pid=7 label=x");
+        let bytes = draft.entered(1_764_000_000_000_000, DOOR, 12).to_vec();
+        let record = Record {
+            token: 1_764_000_000_000_000,
+            held: true,
+            door: DOOR,
+        };
+        assert_eq!(parse(&bytes), Content::Ours(record));
+        let holder = holder(&bytes).expect("a holder is named");
+        assert_eq!(holder.owner.pid, Some(7));
+        assert_eq!(holder.owner.label.as_deref(), Some("x"));
+        assert_eq!(bytes.len(), LENGTH);
+        assert_eq!(bytes.iter().filter(|&&byte| byte == b'\n').count(), 4);
+    }
+
+    #[test]
+    fn the_places_of_the_short_writes_are_right() {
+        let mut draft = Draft::new();
+        let mut bytes = draft.entered(5, DOOR, 0).to_vec();
+        let (at, digits) = draft.token(77);
+        bytes[at as usize..][..digits.len()].copy_from_slice(digits);
+        let (at, flag) = CLEARED;
+        bytes[at as usize..][..flag.len()].copy_from_slice(flag);
+        let expected = Record {
+            token: 77,
+            held: false,
+            door: DOOR,
+        };
+        assert_eq!(parse(&bytes), Content::Ours(expected));
+    }
+
+    #[test]
+    fn p66_foreign_records_are_named_and_rubbish_is_nothing() {
+        let foreign = |text: &str| parse(text.as_bytes());
+        let named = |text: &str| Content::Foreign(text.into());
+        assert_eq!(foreign("stanchion 2 lock 0\n"), named("version 2, kind lock"));
+        assert_eq!(
+            foreign("stanchion 1 semaphore 5\nmore"),
+            named("version 1, kind semaphore, limit 5")
+        );
+        assert_eq!(foreign(REMOVED), Content::Removed);
+        for rubbish in ["", "x", "\0\0\0\0", "stanchion", "stanchion x lock", FIRST] {
+            assert_eq!(foreign(rubbish), Content::Nothing, "{rubbish:?}");
+        }
+        let torn = format!("{FIRST}token 0000000000000000000x held 1");
+        assert_eq!(foreign(&torn), Content::Nothing);
+        let huge = format!("{FIRST}token 99999999999999999999 held 1 door");
+        assert_eq!(foreign(&huge), Content::Nothing, "it overflows");
+        let endless = format!("{FIRST}token 18446744073709551615 held 1 door");
+        assert_eq!(foreign(&endless), Content::Nothing, "it cannot grow");
+    }
+
+    #[test]
+    fn p49_tokens_grow_whatever_the_clock_says() {
+        assert_eq!(next_token(1000, 17), 1001);
+        assert_eq!(next_token(1000, 1000), 1001);
+        assert_eq!(next_token(1000, 5000), 5000);
+        assert!(wall_clock_us() > 1_700_000_000_000_000);
+    }
+}

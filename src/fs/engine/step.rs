@@ -1,0 +1,117 @@
+//! The names of the protocol's steps, the same in the code, in the model (`tests/model`) and in `docs/protocol.md`.
+//!
+//! With the feature `test-hooks` a process can be told to die or to stop at the n-th passage of a step, by
+//! `STANCHION_AT=kill:LockState:1` or `STANCHION_AT=stop:Grant:3`, and to find no inotify, by
+//! `STANCHION_NO_INOTIFY=24` (the error number to report). Without the feature all of this is nothing.
+
+/// One system call of the protocol, or what stands for one. A hook fires *before* the step of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    ListQueue,
+    CreateTicket,
+    OpenPredecessor,
+    WatchPredecessor,
+    TryPredecessor,
+    ReapPredecessor,
+    OpenDoor,
+    WatchDoor,
+    TryDoor,
+    CheckDoor,
+    CheckMarks,
+    LockState,
+    WriteHeld,
+    Grant,
+    UnlinkTicket,
+    CloseTicket,
+    ClearHeld,
+    UnlockState,
+    UnlockDoor,
+    CloseDoor,
+    FastOpen,
+    FastTryDoor,
+    FastCheck,
+    FastList,
+    GiveBack,
+    Probe,
+    MarkTicket,
+    Unmark,
+    TombstoneState,
+    UnlinkState,
+    RemoveQueue,
+    UnlinkDoor,
+}
+
+#[cfg(not(feature = "test-hooks"))]
+mod hooks {
+    use super::Step;
+
+    #[inline(always)]
+    pub(crate) fn at(_step: Step) {}
+
+    #[cfg(target_os = "linux")]
+    #[inline(always)]
+    pub(crate) fn inotify_allowed() -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "test-hooks")]
+mod hooks {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::Step;
+
+    struct Order {
+        stop: bool,
+        step: String,
+        passages: AtomicUsize,
+    }
+
+    fn order() -> Option<&'static Order> {
+        static ORDER: OnceLock<Option<Order>> = OnceLock::new();
+        ORDER
+            .get_or_init(|| {
+                let text = std::env::var("STANCHION_AT").ok()?;
+                let mut parts = text.split(':');
+                let stop = parts.next()? == "stop";
+                let step = parts.next()?.to_owned();
+                let passages = parts.next().unwrap_or("1").parse().ok()?;
+                let passages = AtomicUsize::new(passages);
+                Some(Order {
+                    stop,
+                    step,
+                    passages,
+                })
+            })
+            .as_ref()
+    }
+
+    pub(crate) fn at(step: Step) {
+        let Some(order) = order() else { return };
+        if format!("{step:?}") != order.step {
+            return;
+        }
+        // Counts down to the one passage meant; below zero it wraps to numbers never reached again.
+        if order.passages.fetch_sub(1, Ordering::SeqCst) == 1 {
+            crate::fs::sys::host::end_or_stop_self(order.stop);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn inotify_allowed() -> std::io::Result<()> {
+        static NUMBER: OnceLock<Option<i32>> = OnceLock::new();
+        let number = NUMBER.get_or_init(|| {
+            let text = std::env::var("STANCHION_NO_INOTIFY").ok()?;
+            text.parse().ok()
+        });
+        match number {
+            Some(number) => Err(std::io::Error::from_raw_os_error(*number)),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) use hooks::at;
+#[cfg(target_os = "linux")]
+pub(crate) use hooks::inotify_allowed;

@@ -1,0 +1,118 @@
+//! Who is next: a pure function from the line to what one of its members does.
+
+use super::Ticket;
+
+/// Where a ticket stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is not in the line at all: somebody removed its file.
+    Missing,
+    /// This one, the next unmarked one before it, must go first. Only this one need be watched.
+    Behind(Ticket),
+    /// Nobody unmarked is before it. The marked ones were asleep when their turn came; they keep their place and are
+    /// first again when they wake.
+    Head { passed: Vec<Ticket> },
+}
+
+/// The place of `mine` in a sorted line. `marked` is asked only for tickets below it, from the nearest downwards.
+pub(crate) fn place<E>(
+    line: &[Ticket],
+    mine: Ticket,
+    mut marked: impl FnMut(Ticket) -> Result<bool, E>,
+) -> Result<Place, E> {
+    let Ok(index) = line.binary_search(&mine) else {
+        return Ok(Place::Missing);
+    };
+    let mut passed = Vec::new();
+    for &ticket in line[..index].iter().rev() {
+        if !marked(ticket)? {
+            return Ok(Place::Behind(ticket));
+        }
+        passed.push(ticket);
+    }
+    Ok(Place::Head { passed })
+}
+
+/// The number for a newcomer: above everybody in the line, and never one that was given before, because the clock has
+/// moved on since. `None` when the line has no numbers left.
+pub(crate) fn next_number(line: &[Ticket], monotonic_ns: u64) -> Option<u64> {
+    let above = line.last().map_or(0, |last| last.number + 1);
+    Some(above.max(monotonic_ns)).filter(|number| *number <= super::HIGHEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    fn line(numbers: &[u64]) -> Vec<Ticket> {
+        numbers.iter().copied().map(Ticket::exclusive).collect()
+    }
+
+    fn place_of(mine: u64, numbers: &[u64], marks: &[u64]) -> Place {
+        let answer: Result<_, Infallible> =
+            place(&line(numbers), Ticket::exclusive(mine), |ticket| {
+                Ok(marks.contains(&ticket.number))
+            });
+        answer.unwrap_or_else(|never| match never {})
+    }
+
+    fn behind(number: u64) -> Place {
+        Place::Behind(Ticket::exclusive(number))
+    }
+
+    fn head(passed: &[u64]) -> Place {
+        let passed = line(passed);
+        Place::Head { passed }
+    }
+
+    #[test]
+    fn p09_the_table() {
+        let table = [
+            // mine, line, marked, expected
+            (5, &[5][..], &[][..], head(&[])),
+            (5, &[5, 6, 7], &[], head(&[])),
+            (6, &[5, 6, 7], &[], behind(5)),
+            (7, &[5, 6, 7], &[], behind(6)),
+            (7, &[], &[], Place::Missing),
+            (7, &[5, 6], &[], Place::Missing),
+            (7, &[6, 8], &[], Place::Missing),
+            (7, &[5, 6, 7], &[6], behind(5)),
+            (7, &[5, 6, 7], &[5], behind(6)),
+            (7, &[5, 6, 7], &[5, 6], head(&[6, 5])),
+            (7, &[5, 6, 7], &[7], behind(6)),
+            (5, &[5, 6, 7], &[5, 6, 7], head(&[])),
+            (7, &[0, 7, u64::MAX], &[u64::MAX], behind(0)),
+        ];
+        for (mine, numbers, marks, expected) in table {
+            let found = place_of(mine, numbers, marks);
+            assert_eq!(found, expected, "{mine} in {numbers:?}, marked {marks:?}");
+        }
+    }
+
+    #[test]
+    fn every_unmarked_ticket_but_the_first_waits_for_another() {
+        let numbers = [3, 4, 8, 9, 15];
+        for pattern in 0_u32..32 {
+            let marks: Vec<u64> = (0..5)
+                .filter(|bit| pattern & (1 << bit) != 0)
+                .map(|bit| numbers[bit])
+                .collect();
+            let heads = numbers
+                .iter()
+                .filter(|number| !marks.contains(number))
+                .filter(|&&number| matches!(place_of(number, &numbers, &marks), Place::Head { .. }))
+                .count();
+            assert_eq!(heads, usize::from(marks.len() < 5), "marks {marks:?}");
+        }
+    }
+
+    #[test]
+    fn p13_numbers_only_grow() {
+        assert_eq!(next_number(&[], 17), Some(17));
+        assert_eq!(next_number(&line(&[5]), 17), Some(17));
+        assert_eq!(next_number(&line(&[5, 40]), 17), Some(41));
+        assert_eq!(next_number(&line(&[super::super::HIGHEST]), 17), None);
+        assert_eq!(next_number(&[], u64::MAX), None);
+    }
+}

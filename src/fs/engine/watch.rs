@@ -1,0 +1,371 @@
+//! File events and short timers for everybody who waits in this process.
+//!
+//! # What it is
+//!
+//! One thread and, on Linux, one inotify instance for all locks of the process, made at the first contention. The
+//! thread sleeps in the kernel until a watched file is closed or a timer is due, then calls the [`Watcher`] on its own
+//! stack, so that the lock is tried where the event arrives and not after one more hop to a runtime's worker. It
+//! belongs to no runtime: locks keep working when the runtime that first used them is gone.
+//!
+//! # Algorithm
+//!
+//! - A watch is on an *inode*, taken through an open descriptor (`/proc/self/fd/N`), and fires **once**: the kernel takes it
+//!   off with the event (`IN_ONESHOT`). Who wants more asks again. So nobody has to be told to stop, a release costs its next
+//!   waiter no extra system call, and a watch never outlives its use.
+//! - One watch per inode per inotify instance: several watchers of one inode share it, all are told, and the kernel's
+//!   watch is removed when the last of them leaves.
+//! - Timers are a heap under the same mutex and one `timerfd`: arming from another thread costs one system call and
+//!   wakes nobody.
+//! - [`Watch::is_quiet`] answers, in one `FIONREAD`, whether any event may be on its way: the kernel queues the event of
+//!   a new file inside the call that makes it, so "nothing queued, nothing being read" means that nothing was made.
+//!
+//! # Invariants
+//!
+//! 1. An event that the kernel has queued for a live watch reaches each of its watchers (or [`Seen::Everything`] does, when
+//!    the kernel's queue overflowed).
+//! 2. The mutex here is never held while a watcher is called; watchers may call in with their own mutex held.
+//! 3. A flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can answer yes again.
+//!
+//! # Where there are no events
+//!
+//! No inotify (not Linux, no instance or watch left, no descriptor) means [`Watch::add`] fails and the caller polls; timers
+//! then run on a condition variable, which needs no descriptor. Both are counted in [`Watch::failures`].
+//!
+//! # After a fork
+//!
+//! The child has no such thread; it starts with a fresh, idle `Watch` and its own instance when it first needs one.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use crate::fs::sys::fork::PerProcess;
+
+#[cfg(target_os = "linux")]
+mod inotify;
+mod timers;
+
+#[cfg(target_os = "linux")]
+use inotify::Events;
+#[cfg(not(target_os = "linux"))]
+use timers::NoEvents as Events;
+
+/// What a watch is for, so that whoever is called knows what may have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Seen {
+    /// A ticket's descriptor was closed.
+    Predecessor,
+    /// The door was closed by somebody.
+    Door,
+    /// The door's name or attributes changed while it was held.
+    Held,
+    /// A file was made in the queue directory, or the directory went away.
+    Queue,
+    /// Events were lost: anything may have happened.
+    Everything,
+}
+
+/// Somebody who is called when a watched file changes or a timer is due. Called on the watch thread.
+pub(crate) trait Watcher: Send + Sync {
+    /// The watch is over. Quick for [`Seen::Queue`]: others wait for the answer.
+    fn on_event(&self, id: WatchId);
+    fn on_timer(&self);
+}
+
+/// One watch, to be given back with [`Watch::forget`] unless it has fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WatchId {
+    number: i32,
+    pub(crate) seen: Seen,
+}
+
+/// A watcher's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Seat(u64);
+
+/// The events and timers of this process.
+pub(crate) struct Watch {
+    table: Mutex<Table>,
+    source: OnceLock<Source>,
+    started: AtomicBool,
+    /// Whether the thread has taken events out of the kernel's queue and has not yet told everybody.
+    reading: AtomicBool,
+    failures: AtomicU64,
+}
+
+#[derive(Default)]
+struct Table {
+    seats: HashMap<Seat, Occupant>,
+    next_seat: u64,
+    watches: HashMap<i32, Vec<(Seat, Seen)>>,
+    timers: BinaryHeap<Reverse<(Instant, Seat)>>,
+}
+
+struct Occupant {
+    watcher: Weak<dyn Watcher>,
+    armed: Option<Instant>,
+}
+
+/// Where the thread sleeps.
+enum Source {
+    Events(Events),
+    Timers(timers::Timers),
+}
+
+static WATCH: PerProcess<Watch> = PerProcess::new(Watch::new);
+
+/// The watch of this process; idle, without thread or descriptor, until it is first used.
+pub(crate) fn watch() -> &'static Watch {
+    WATCH.get()
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            table: Mutex::default(),
+            source: OnceLock::new(),
+            started: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Gives a watcher its number. It keeps nobody alive.
+    pub(crate) fn enroll(&self, watcher: Weak<dyn Watcher>) -> Seat {
+        let mut table = self.table();
+        table.next_seat += 1;
+        let seat = Seat(table.next_seat);
+        let armed = None;
+        table.seats.insert(seat, Occupant { watcher, armed });
+        seat
+    }
+
+    /// Takes a watcher off the list, with its timer; its watches it has given back itself.
+    pub(crate) fn leave(&self, seat: Seat) {
+        self.table().seats.remove(&seat);
+    }
+
+    /// Watches the inode behind an open descriptor, once.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no watch or no instance to give; the caller polls instead.
+    pub(crate) fn add(&'static self, seat: Seat, file: &File, seen: Seen) -> io::Result<WatchId> {
+        let result = self.source().and_then(|source| {
+            let Source::Events(events) = source else {
+                return Err(io::ErrorKind::Unsupported.into());
+            };
+            // Under the mutex, so that the thread cannot look for the entry before it is there.
+            let mut table = self.table();
+            let number = events.add(file, seen)?;
+            table.watches.entry(number).or_default().push((seat, seen));
+            Ok(WatchId { number, seen })
+        });
+        if result.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Gives a watch back; one that has fired is gone already.
+    pub(crate) fn forget(&self, seat: Seat, id: WatchId) {
+        let mut table = self.table();
+        let Some(users) = table.watches.get_mut(&id.number) else {
+            return;
+        };
+        if let Some(index) = users.iter().position(|user| *user == (seat, id.seen)) {
+            users.swap_remove(index);
+        }
+        if users.is_empty() {
+            table.watches.remove(&id.number);
+            if let Some(Source::Events(events)) = self.source.get() {
+                events.remove(id.number);
+            }
+        }
+    }
+
+    /// Calls the watcher's timer at `at`, or earlier if an earlier call is due already. One timer per seat.
+    pub(crate) fn arm(&'static self, seat: Seat, at: Instant) -> io::Result<()> {
+        let source = self.source()?;
+        let mut table = self.table();
+        let Some(occupant) = table.seats.get_mut(&seat) else {
+            return Ok(());
+        };
+        if occupant.armed.is_some_and(|armed| armed <= at) {
+            return Ok(());
+        }
+        occupant.armed = Some(at);
+        let earliest = table.timers.peek().is_none_or(|top| at < top.0.0);
+        table.timers.push(Reverse((at, seat)));
+        if earliest {
+            source.set_timer(at)?;
+        }
+        Ok(())
+    }
+
+    /// Whether no event is queued and none is being handed out. A kernel that cannot say counts as not quiet.
+    pub(crate) fn is_quiet(&self) -> bool {
+        // In this order: an event leaves the kernel's queue only while `reading` is set, and `reading` is cleared only
+        // after the flags that the event sets.
+        let Some(Source::Events(events)) = self.source.get() else {
+            return false;
+        };
+        events.is_empty() && !self.reading.load(Ordering::SeqCst)
+    }
+
+    /// How often a watch was not to be had, or events were lost.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The source of events, opened at the first use, with the thread that serves it.
+    fn source(&'static self) -> io::Result<&'static Source> {
+        if self.started.load(Ordering::Acquire)
+            && let Some(source) = self.source.get()
+        {
+            return Ok(source);
+        }
+        // Under the mutex: of several first users one opens the source and starts the thread.
+        let _table = self.table();
+        let source = match self.source.get() {
+            Some(source) => source,
+            None => {
+                let fresh = Events::open().map_or_else(
+                    |_| Source::Timers(timers::Timers::default()),
+                    Source::Events,
+                );
+                self.source.get_or_init(|| fresh)
+            }
+        };
+        if !self.started.load(Ordering::Acquire) {
+            std::thread::Builder::new()
+                .name("stanchion-watch".into())
+                .spawn(move || self.run(source))?;
+            self.started.store(true, Ordering::Release);
+        }
+        Ok(source)
+    }
+
+    /// The thread.
+    fn run(&'static self, source: &'static Source) {
+        crate::fs::sys::host::block_signals();
+        let mut fired = Vec::new();
+        let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
+        loop {
+            source.sleep();
+            self.reading.store(true, Ordering::SeqCst);
+            let overflowed = source.take(&mut fired);
+            self.collect(&mut fired, overflowed, &mut due);
+            // Flags first, so that `is_quiet` is right as soon as `reading` is cleared; then the slow calls.
+            let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
+            for (watcher, id) in due.iter().filter(quick) {
+                watcher.on_event(*id);
+            }
+            self.reading.store(false, Ordering::SeqCst);
+            for (watcher, id) in due.drain(..).filter(|(_, id)| id.seen != Seen::Queue) {
+                watcher.on_event(id);
+            }
+            for watcher in self.take_due_timers(source) {
+                watcher.on_timer();
+            }
+        }
+    }
+
+    /// Turns numbers of watches into calls to make. Every watch named here has left the kernel.
+    fn collect(
+        &self,
+        fired: &mut Vec<i32>,
+        overflowed: bool,
+        due: &mut Vec<(Arc<dyn Watcher>, WatchId)>,
+    ) {
+        let mut table = self.table();
+        for number in fired.drain(..) {
+            for (seat, seen) in table.watches.remove(&number).unwrap_or_default() {
+                if let Some(watcher) = table.watcher(seat) {
+                    due.push((watcher, WatchId { number, seen }));
+                }
+            }
+        }
+        if overflowed {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            let seats: Vec<_> = table.seats.keys().copied().collect();
+            for watcher in seats.into_iter().filter_map(|seat| table.watcher(seat)) {
+                for (watcher, seen) in [(watcher.clone(), Seen::Queue), (watcher, Seen::Everything)] {
+                    due.push((watcher, WatchId { number: -1, seen }));
+                }
+            }
+        }
+    }
+
+    fn take_due_timers(&self, source: &Source) -> Vec<Arc<dyn Watcher>> {
+        let mut due = Vec::new();
+        let mut table = self.table();
+        if table.timers.is_empty() {
+            return due;
+        }
+        let now = Instant::now();
+        let mut changed = false;
+        while let Some(Reverse((at, seat))) = table.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            table.timers.pop();
+            changed = true;
+            // An entry that was overtaken by an earlier one of the same seat means nothing any more.
+            let armed = table
+                .seats
+                .get_mut(&seat)
+                .is_some_and(|occupant| occupant.armed.take_if(|armed| *armed <= now).is_some());
+            if armed && let Some(watcher) = table.watcher(seat) {
+                due.push(watcher);
+            }
+        }
+        if changed && let Some(Reverse((at, _))) = table.timers.peek() {
+            // It worked when the timer was made; should it fail now, the next `arm` or event sets it again.
+            let _ = source.set_timer(*at);
+        }
+        due
+    }
+}
+
+impl Source {
+    /// Sleeps until an event is queued or the timer has run out.
+    fn sleep(&self) {
+        match self {
+            Self::Events(events) => events.sleep(),
+            Self::Timers(timers) => timers.sleep(),
+        }
+    }
+
+    /// Takes what is queued: the numbers of the watches that are over, and whether events were lost.
+    fn take(&self, fired: &mut Vec<i32>) -> bool {
+        match self {
+            Self::Events(events) => events.take(fired),
+            Self::Timers(_) => false,
+        }
+    }
+
+    fn set_timer(&self, at: Instant) -> io::Result<()> {
+        match self {
+            Self::Events(events) => events.set_timer(at),
+            Self::Timers(timers) => {
+                timers.set(at);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Table {
+    fn watcher(&self, seat: Seat) -> Option<Arc<dyn Watcher>> {
+        self.seats.get(&seat)?.watcher.upgrade()
+    }
+}

@@ -1,0 +1,126 @@
+//! The source of events on Linux: inotify for files, a timerfd for timers, one `poll` over both.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use super::Seen;
+use crate::fs::sys::dir::proc_path;
+use crate::fs::sys::fork::Private;
+
+/// Room for 256 events without a name.
+const BUFFER: usize = 4096;
+
+pub(super) struct Events {
+    events: Private,
+    timer: Private,
+}
+
+impl Events {
+    pub(super) fn open() -> io::Result<Self> {
+        crate::fs::engine::step::inotify_allowed()?;
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        Ok(Self {
+            events: Private::new(File::from(events)),
+            timer: Private::new(File::from(timer)),
+        })
+    }
+
+    pub(super) fn add(&self, file: &File, seen: Seen) -> io::Result<i32> {
+        crate::fs::engine::step::inotify_allowed()?;
+        let what = match seen {
+            // Both kinds of close: a holder may have opened the file read-only.
+            Seen::Predecessor | Seen::Door => WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE,
+            // A link count that drops is a change of attributes.
+            Seen::Held | Seen::Everything => {
+                WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF
+            }
+            Seen::Queue => {
+                WatchFlags::CREATE
+                    | WatchFlags::MOVED_TO
+                    | WatchFlags::MOVE_SELF
+                    | WatchFlags::DELETE_SELF
+            }
+        };
+        let mut buffer = [0; 32];
+        let path = proc_path(file, &mut buffer);
+        // MASK_ADD: somebody else in this process may wait on the same inode for something else.
+        let flags = what | WatchFlags::ONESHOT | WatchFlags::MASK_ADD;
+        Ok(inotify::add_watch(&*self.events, path, flags)?)
+    }
+
+    pub(super) fn remove(&self, number: i32) {
+        // It may have fired in this instant, and then it is gone.
+        let _ = inotify::remove_watch(&*self.events, number);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        ioctl_fionread(&*self.events).is_ok_and(|bytes| bytes == 0)
+    }
+
+    pub(super) fn set_timer(&self, at: Instant) -> io::Result<()> {
+        let delay = at.saturating_duration_since(Instant::now());
+        let value = Timespec {
+            tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+            // Zero would disarm.
+            tv_nsec: delay.subsec_nanos().max(1).into(),
+        };
+        let it_interval = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let setting = Itimerspec {
+            it_interval,
+            it_value: value,
+        };
+        timerfd_settime(&*self.timer, TimerfdTimerFlags::empty(), &setting)?;
+        Ok(())
+    }
+
+    /// Sleeps until an event is queued or the timer has run out.
+    pub(super) fn sleep(&self) {
+        let mut both = [
+            PollFd::new(&*self.events, PollFlags::IN),
+            PollFd::new(&*self.timer, PollFlags::IN),
+        ];
+        // An error (a signal, or no memory for an instant) is a wake-up without news.
+        let _ = poll(&mut both, None);
+        if both[1].revents().contains(PollFlags::IN) {
+            let mut expirations = [0; 8];
+            let _ = rustix::io::read(&*self.timer, &mut expirations);
+        }
+    }
+
+    /// Takes what is queued: the numbers of the watches that are over, and whether events were lost.
+    pub(super) fn take(&self, fired: &mut Vec<i32>) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let mut reader = inotify::Reader::new(&*self.events, &mut buffer);
+        let mut overflowed = false;
+        loop {
+            match reader.next() {
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
+                    overflowed = true;
+                }
+                // The event and the word that the watch is over come as two; the first one counts.
+                Ok(event) => {
+                    if fired.last() != Some(&event.wd()) {
+                        fired.push(event.wd());
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return overflowed,
+            }
+        }
+    }
+}

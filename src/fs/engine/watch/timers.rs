@@ -1,0 +1,73 @@
+//! Timers where there are no file events: a condition variable, which needs no descriptor.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+#[derive(Default)]
+pub(super) struct Timers {
+    due: Mutex<Option<Instant>>,
+    changed: Condvar,
+}
+
+impl Timers {
+    pub(super) fn set(&self, at: Instant) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn sleep(&self) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let now = Instant::now();
+            due = match *due {
+                Some(at) if at <= now => {
+                    *due = None;
+                    return;
+                }
+                Some(at) => {
+                    let wait = self.changed.wait_timeout(due, at - now);
+                    wait.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .changed
+                    .wait(due)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// Platforms whose file events tell nothing of closes.
+#[cfg(not(target_os = "linux"))]
+pub(super) enum NoEvents {}
+
+#[cfg(not(target_os = "linux"))]
+impl NoEvents {
+    pub(super) fn open() -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn add(&self, _: &std::fs::File, _: super::Seen) -> std::io::Result<i32> {
+        match *self {}
+    }
+
+    pub(super) fn remove(&self, _: i32) {
+        match *self {}
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn set_timer(&self, _: Instant) -> std::io::Result<()> {
+        match *self {}
+    }
+
+    pub(super) fn sleep(&self) {
+        match *self {}
+    }
+
+    pub(super) fn take(&self, _: &mut Vec<i32>) -> bool {
+        match *self {}
+    }
+}

@@ -1,0 +1,167 @@
+//! The list of private descriptors, and the handler that empties it in a forked child.
+//!
+//! The handler may run while any other thread of the parent was anywhere, so the list is lock-free and never freed: a
+//! chain of blocks of slots, each slot a descriptor or `FREE`. A slot is taken by a compare-and-swap and freed by a
+//! store.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::Once;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+
+const FREE: i32 = -1;
+const BLOCK: usize = 128;
+
+struct Block {
+    slots: [AtomicI32; BLOCK],
+    next: AtomicPtr<Block>,
+}
+
+impl Block {
+    const fn new() -> Self {
+        Self {
+            slots: [const { AtomicI32::new(FREE) }; BLOCK],
+            next: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    }
+
+    fn next(&self) -> Option<&'static Block> {
+        let next = self.next.load(Ordering::Acquire);
+        // SAFETY: blocks are leaked boxes, valid for ever and only ever shared.
+        unsafe { next.as_ref() }
+    }
+
+    /// The block behind this one, appended if there is none.
+    fn next_or_append(&self) -> &'static Block {
+        if let Some(next) = self.next() {
+            return next;
+        }
+        let fresh = Box::into_raw(Box::new(Block::new()));
+        match self.next.compare_exchange(
+            std::ptr::null_mut(),
+            fresh,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            // SAFETY: just leaked and now part of the chain for ever.
+            Ok(_) => unsafe { &*fresh },
+            Err(winner) => {
+                // SAFETY: nobody else has seen `fresh`.
+                drop(unsafe { Box::from_raw(fresh) });
+                // SAFETY: as in `next`.
+                unsafe { &*winner }
+            }
+        }
+    }
+}
+
+static FIRST: Block = Block::new();
+/// The block where a slot was freed or taken last: a hint that keeps the search short.
+static HINT: AtomicPtr<Block> = AtomicPtr::new(std::ptr::null_mut());
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+static INSTALL: Once = Once::new();
+
+pub(super) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// One entry of the list; freed when dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    entry: &'static AtomicI32,
+    block: *const Block,
+    generation: u32,
+}
+
+// SAFETY: `block` points to a leaked block that is only ever shared, and all access to it is atomic.
+unsafe impl Send for Slot {}
+// SAFETY: as above.
+unsafe impl Sync for Slot {}
+
+impl Slot {
+    pub(super) fn take(file: &File) -> Self {
+        INSTALL.call_once(install);
+        let descriptor = file.as_raw_fd();
+        let hint = HINT.load(Ordering::Acquire);
+        // SAFETY: the hint is null or a leaked block.
+        let mut block = unsafe { hint.as_ref() }.unwrap_or(&FIRST);
+        let mut from_the_start = std::ptr::eq(block, &FIRST);
+        loop {
+            if let Some(slot) = Self::take_in(block, descriptor) {
+                return slot;
+            }
+            block = match block.next() {
+                Some(next) => next,
+                None if from_the_start => block.next_or_append(),
+                None => {
+                    from_the_start = true;
+                    &FIRST
+                }
+            };
+        }
+    }
+
+    fn take_in(block: &'static Block, descriptor: i32) -> Option<Self> {
+        let entry = block.slots.iter().find(|entry| {
+            entry.load(Ordering::Relaxed) == FREE
+                && entry
+                    .compare_exchange(FREE, descriptor, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+        })?;
+        Some(Self {
+            entry,
+            block,
+            generation: generation(),
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // In a child the handler has emptied the list, and the entry may be somebody else's by now.
+        if self.generation == generation() {
+            self.entry.store(FREE, Ordering::Release);
+            HINT.store(self.block.cast_mut(), Ordering::Release);
+        }
+    }
+}
+
+fn install() {
+    // SAFETY: `in_child` is a plain function that lives for ever and calls async-signal-safe functions only. A failure
+    // (out of memory) leaves forked children with their copies, which is what happens without this handler.
+    let _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+/// Runs in the child, inside `fork`, on its only thread: async-signal-safe calls only.
+unsafe extern "C" fn in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    HINT.store(std::ptr::null_mut(), Ordering::Relaxed);
+    // SAFETY: a constant C string.
+    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    let mut block = Some(&FIRST);
+    while let Some(current) = block {
+        for entry in &current.slots {
+            let descriptor = entry.swap(FREE, Ordering::Relaxed);
+            if descriptor != FREE {
+                replace(descriptor, null);
+            }
+        }
+        block = current.next();
+    }
+    if null >= 0 {
+        // SAFETY: `null` was opened above and is used by nobody else.
+        unsafe { libc::close(null) };
+    }
+}
+
+fn replace(descriptor: i32, null: i32) {
+    // SAFETY: plain system calls on numbers; whoever owns `descriptor` in this child finds a valid file under it. Where
+    // /dev/null cannot be opened the number is closed, and its owner's later close fails harmlessly.
+    unsafe {
+        if null >= 0 && libc::dup2(null, descriptor) >= 0 {
+            libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+        } else {
+            libc::close(descriptor);
+        }
+    }
+}

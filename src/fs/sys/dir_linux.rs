@@ -1,0 +1,205 @@
+//! The queue directory on Linux: one kept descriptor, everything else relative to it.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
+use rustix::io::Errno;
+
+use super::file::FileId;
+use super::flock;
+use super::fork::Private;
+
+/// Room for about 250 entries a system call.
+const LISTING: usize = 8 * 1024;
+
+/// An open queue directory.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    descriptor: File,
+    path: PathBuf,
+    buffer: Box<[MaybeUninit<u8>; LISTING]>,
+}
+
+/// What a look at a name finds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) id: FileId,
+    pub(crate) marked: bool,
+}
+
+impl Dir {
+    /// Opens the directory; `None` when there is none.
+    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match fs::open(path, flags, Mode::empty()) {
+            Ok(descriptor) => Ok(Some(Self {
+                descriptor: File::from(descriptor),
+                path: path.to_path_buf(),
+                buffer: Box::new([MaybeUninit::uninit(); LISTING]),
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the directory with exactly these permissions, or leaves an existing one as it is.
+    pub(crate) fn create(path: &Path, mode: u32) -> io::Result<()> {
+        match fs::mkdir(path, Mode::from_raw_mode(mode)) {
+            // The umask may have taken bits away; only the creator sets them, and only while nobody else can be in.
+            Ok(()) => fs::chmod(path, Mode::from_raw_mode(mode)).map_err(Into::into),
+            Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Permission bits for the files in here: those of the directory without the right to enter.
+    pub(crate) fn mode(&self) -> u32 {
+        fs::fstat(&self.descriptor).map_or(0o600, |stat| stat.st_mode & 0o666)
+    }
+
+    pub(crate) fn descriptor(&self) -> &File {
+        &self.descriptor
+    }
+
+    /// Calls `each` with the name of every regular file; `false` when the directory itself has been removed.
+    pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+        fs::seek(&self.descriptor, SeekFrom::Start(0))?;
+        let mut raw = RawDir::new(&self.descriptor, &mut self.buffer[..]);
+        while let Some(entry) = raw.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Errno::NOENT) => return Ok(false),
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let name = entry.file_name();
+            let regular = match entry.file_type() {
+                FileType::RegularFile => true,
+                FileType::Unknown => fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
+                    .is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::RegularFile),
+                _ => false,
+            };
+            if regular {
+                each(name.to_bytes());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Creates a ticket that is locked from the first instant anybody can see it.
+    ///
+    /// [`io::ErrorKind::AlreadyExists`]: the name is taken. [`io::ErrorKind::NotFound`]: the directory is gone.
+    pub(crate) fn create_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
+        match self.link_locked(name, mode) {
+            Err(error) if lacks_tmpfile(&error) => self.create_then_lock(name, mode),
+            result => result,
+        }
+    }
+
+    /// Nameless first, then locked, then linked under its name.
+    fn link_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = fs::openat(
+            &self.descriptor,
+            c".",
+            flags,
+            Mode::from_raw_mode(mode),
+        )?;
+        let file = Private::new(File::from(file));
+        let id = self.own(&file, mode)?;
+        if !flock::try_lock_exclusive(&file)? {
+            return Err(io::Error::other("a file nobody else can see is locked"));
+        }
+        let mut buffer = [0; 32];
+        let source = proc_path(&file, &mut buffer);
+        fs::linkat(fs::CWD, source, &self.descriptor, name, AtFlags::SYMLINK_FOLLOW)?;
+        Ok((file, id))
+    }
+
+    /// Where files without a name are not to be had. A reaper may be faster than the lock; then the name or the lock is
+    /// gone, and the caller takes another number.
+    fn create_then_lock(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode))?;
+        let file = Private::new(File::from(file));
+        let id = self.own(&file, mode)?;
+        let locked = flock::try_lock_exclusive(&file)?;
+        if locked && self.find(name)?.is_some_and(|found| found.id == id) {
+            return Ok((file, id));
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// The identity of a file just made; makes up for bits that the umask took.
+    fn own(&self, file: &File, mode: u32) -> io::Result<FileId> {
+        let stat = fs::fstat(file)?;
+        if stat.st_mode & 0o777 != mode {
+            fs::fchmod(file, Mode::from_raw_mode(mode))?;
+        }
+        Ok(FileId {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        })
+    }
+
+    /// Opens a ticket of somebody else to watch it and to try its lock; `None` when it is gone.
+    pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Option<File>> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        match fs::openat(&self.descriptor, name, flags, Mode::empty()) {
+            Ok(descriptor) => Ok(Some(File::from(descriptor))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks at a name without opening it, which would wake whoever watches the file.
+    pub(crate) fn find(&self, name: &str) -> io::Result<Option<Found>> {
+        match fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Found {
+                id: FileId {
+                    device: stat.st_dev,
+                    inode: stat.st_ino,
+                },
+                marked: stat.st_size > 0,
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a name; one that is gone already is no error.
+    pub(crate) fn unlink(&self, name: &str) -> io::Result<()> {
+        match fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// `/proc/self/fd/N`: a path that means an open file, whatever its name is by now.
+pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    let room = buffer.len();
+    let mut rest = &mut buffer[..];
+    // 14 bytes and at most 10 digits: it always fits.
+    let _ = write!(rest, "/proc/self/fd/{}", file.as_raw_fd());
+    let length = room - rest.len();
+    std::str::from_utf8(&buffer[..length]).unwrap_or_default()
+}
+
+fn lacks_tmpfile(error: &io::Error) -> bool {
+    let unsupported = [Errno::OPNOTSUPP, Errno::ISDIR, Errno::INVAL, Errno::NOSYS, Errno::PERM];
+    let number = error.raw_os_error();
+    unsupported
+        .iter()
+        .any(|errno| number == Some(errno.raw_os_error()))
+        || (number == Some(Errno::NOENT.raw_os_error()) && !Path::new("/proc/self/fd").exists())
+}

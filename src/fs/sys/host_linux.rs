@@ -1,0 +1,118 @@
+//! Who and where we are, on Linux.
+
+use std::path::Path;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// A value that no two boots of a host share.
+pub(crate) fn boot_id() -> Option<String> {
+    read_trimmed("/proc/sys/kernel/random/boot_id")
+}
+
+/// The pid namespace this process lives in: pids mean nothing outside it.
+pub(crate) fn pid_namespace() -> Option<u64> {
+    let link = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let text = link.to_str()?;
+    text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// When a process of this pid namespace was started, in clock ticks since boot; `None` when there is no such process.
+/// A reused pid has another start.
+pub(crate) fn process_start(pid: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses and may hold anything, so count from the last one: field 22 is the 20th behind it.
+    let behind = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let text = std::str::from_utf8(&stat[behind..]).ok()?;
+    text.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The host's name.
+pub(crate) fn host_name() -> Option<String> {
+    let name = rustix::system::uname();
+    name.nodename().to_str().ok().map(str::to_owned)
+}
+
+/// Nanoseconds on a clock that never goes back and that all processes of the host share.
+pub(crate) fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec)
+        .unwrap_or(0)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Whether the file system at this path is served by somebody who may be slow or gone, and tells no events.
+pub(crate) fn is_on_network(path: &Path) -> bool {
+    /// From the kernel's `magic.h` and the file systems' own headers.
+    const NETWORK: [u32; 13] = [
+        0x6969,      // NFS
+        0x517B,      // SMB
+        0xFF53_4D42, // CIFS
+        0xFE53_4D42, // SMB2
+        0x0102_1997, // 9P
+        0x6573_5546, // FUSE: sshfs, GlusterFS and others
+        0x5346_414F, // AFS
+        0x6B41_4653, // kAFS
+        0x7375_7245, // Coda
+        0x00C3_6400, // Ceph
+        0x0BD0_0BD0, // Lustre
+        0x7461_636F, // OCFS2
+        0x0116_1970, // GFS2
+    ];
+    rustix::fs::statfs(path).is_ok_and(|it| {
+        // The field is signed, unsigned, wide or narrow by architecture; the magic is its low 32 bits.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+        let magic = it.f_type as u32;
+        NETWORK.contains(&magic)
+    })
+}
+
+/// The process that holds the lock of a file, as far as this pid namespace can see.
+pub(crate) fn lock_owner(device: u64, inode: u64, table: &LockTable) -> Option<u32> {
+    let key = format!(
+        "{:02x}:{:02x}:{inode}",
+        rustix::fs::major(device),
+        rustix::fs::minor(device)
+    );
+    table.0.lines().find_map(|line| {
+        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131083 0 EOF`; waiters have an arrow before the kind.
+        let mut words = line.split_ascii_whitespace().skip(1);
+        (words.next()? == "FLOCK").then_some(())?;
+        let mut words = words.skip(2);
+        let pid = words.next()?;
+        (words.next()? == key).then(|| pid.parse().ok())?
+    })
+}
+
+/// The kernel's list of file locks at one instant.
+pub(crate) struct LockTable(String);
+
+impl LockTable {
+    pub(crate) fn read() -> Self {
+        Self(std::fs::read_to_string("/proc/locks").unwrap_or_default())
+    }
+}
+
+fn read_trimmed(path: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Keeps signals off the calling thread, so that the program's handlers run on its own threads.
+pub(crate) fn block_signals() {
+    // SAFETY: `set` is filled before it is read; the calls touch nothing but it and this thread's signal mask.
+    unsafe {
+        let mut set = std::mem::MaybeUninit::uninit();
+        libc::sigfillset(set.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+
+/// Ends this process as `kill -9` would, or stops it as SIGSTOP would.
+#[cfg(feature = "test-hooks")]
+pub(crate) fn end_or_stop_self(stop: bool) {
+    let signal = if stop { libc::SIGSTOP } else { libc::SIGKILL };
+    // SAFETY: sends a signal to this very process.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}

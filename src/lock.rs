@@ -1,0 +1,201 @@
+//! What every lock can do: the trait to write backend-neutral code against, and the words to describe a line.
+
+use std::fmt;
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use crate::acquire::Acquire;
+use crate::error::Result;
+use crate::guard::Guard;
+
+/// A lock of any backend.
+///
+/// ```
+/// use stanchion::{Guard, Lock, Result};
+///
+/// async fn with_token<L: Lock>(lock: &L) -> Result<u64> {
+///     let guard = lock.acquire().await?;
+///     let token = guard.token();
+///     guard.release().await?;
+///     Ok(token)
+/// }
+/// # let lock = stanchion::FifoLock::open(tempfile::tempdir().unwrap().path().join("a.lock")).unwrap();
+/// # assert!(futures::executor::block_on(with_token(&lock)).unwrap_err().path().is_some());
+/// ```
+pub trait Lock: Send + Sync {
+    /// What a successful acquire hands out.
+    type Guard: Guard;
+
+    /// Waits in line for the lock; see [`Acquire`].
+    fn acquire(&self) -> Acquire<Self::Guard>;
+
+    /// Takes the lock if that needs no waiting: `None` when it is held or when anyone queues.
+    fn try_acquire(&self) -> impl Future<Output = Result<Option<Self::Guard>>> + Send;
+
+    /// Who holds the lock and who waits for it.
+    fn status(&self) -> impl Future<Output = Result<Status>> + Send;
+
+    /// What this lock can and cannot do.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// What a lock of some backend can and cannot do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Grants are in order of arrival.
+    pub fair: bool,
+    /// A release wakes the next waiter by itself; otherwise waiters look again after a delay.
+    pub push: bool,
+    /// The guard learns when it loses the lock.
+    pub detects_loss: bool,
+    /// Every exclusive grant carries a greater token than all before.
+    pub tokens: bool,
+    /// How far the lock reaches.
+    pub reach: Reach,
+}
+
+impl Capabilities {
+    pub(crate) fn of_fair_file_lock(push: bool) -> Self {
+        Self {
+            fair: true,
+            push,
+            detects_loss: true,
+            tokens: true,
+            reach: Reach::Host,
+        }
+    }
+}
+
+/// Among whom a lock excludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reach {
+    /// The tasks and threads of one process.
+    Process,
+    /// All processes of one host.
+    Host,
+    /// All hosts that reach the same backend.
+    Network,
+}
+
+/// A process that holds a lock or waits for it, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Owner {
+    /// Process id, in the process's own pid namespace.
+    pub pid: Option<u32>,
+    /// Name of the host.
+    pub host: Option<String>,
+    /// The label given in the options of the lock.
+    pub label: Option<String>,
+    /// Since when it holds or waits, by the wall clock of its host.
+    pub since: Option<SystemTime>,
+}
+
+impl Owner {
+    pub(crate) fn unknown() -> Self {
+        Self {
+            pid: None,
+            host: None,
+            label: None,
+            since: None,
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "pid {pid}")?,
+            None => f.write_str("an unknown process")?,
+        }
+        if let Some(label) = &self.label {
+            write!(f, " \"{label}\"")?;
+        }
+        if let Some(host) = &self.host {
+            write!(f, " on {host}")?;
+        }
+        if let Some(age) = self.since.and_then(|since| since.elapsed().ok()) {
+            write!(f, " for {}", Readable(age))?;
+        }
+        Ok(())
+    }
+}
+
+/// One entry of the line, in order of service.
+///
+/// The tasks of one process that came one after the other share an entry; only their own process knows how many they
+/// are, so to every other process they count as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiter {
+    /// The number of its ticket: unique per lock, growing with arrival. `None` for a task of this process that waits
+    /// behind this process's own hold and needs no ticket.
+    pub ticket: Option<u64>,
+    /// Who waits.
+    pub owner: Owner,
+    /// Whether it was asleep when its turn came, so that others pass it until it wakes.
+    pub passed_over: bool,
+    /// Whether it is a task of this process.
+    pub here: bool,
+}
+
+/// A look at the line: who holds the lock, who waits, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// Who is inside, if anybody is. A holder that died is not reported.
+    pub holder: Option<Owner>,
+    /// Who waits, the next one first.
+    pub waiters: Vec<Waiter>,
+    /// The greatest fencing token that may have been given out; 0 when none was.
+    pub last_token: u64,
+    /// Whether the waiters of this process look again after delays instead of being told, because file events are not
+    /// to be had or not wanted.
+    pub polling: bool,
+    /// How often, since the start of this process, a file could not be watched or events were lost, for any lock.
+    pub watch_failures: u64,
+}
+
+/// What a waiting caller is told through [`Acquire::on_wait`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiting {
+    /// Place in line: 1 is the next to enter.
+    pub place: usize,
+    /// Who is inside, as far as it is known.
+    pub holder: Option<Owner>,
+    /// How long the caller has been waiting.
+    pub waited: Duration,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "place {} in line, waiting for {}",
+            self.place,
+            Readable(self.waited)
+        )?;
+        match &self.holder {
+            Some(holder) => write!(f, ", held by {holder}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A duration as a person would say it.
+struct Readable(Duration);
+
+impl fmt::Display for Readable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        match seconds {
+            0 => write!(f, "{} ms", self.0.as_millis()),
+            1..60 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            60..3600 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
+            _ => write!(f, "{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        }
+    }
+}
