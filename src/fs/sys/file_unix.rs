@@ -1,11 +1,25 @@
 //! Lock files on Unix: how they are opened, told apart, marked, read and written.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-pub(crate) use std::os::fd::{AsFd as AsHandle, BorrowedFd as BorrowedHandle};
+use rustix::fs::{FileType, Stat, fstat, lstat};
+use rustix::io::Errno;
+
+/// Lets a guard lend its open lock file; `file()` of the guard gives it.
+macro_rules! lend_file {
+    ($guard:ty) => {
+        impl std::os::fd::AsFd for $guard {
+            /// The open, locked lock file.
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.file().as_fd()
+            }
+        }
+    };
+}
+pub(crate) use lend_file;
 
 /// Which file this is, whatever its name: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +28,13 @@ pub(crate) struct FileId {
     pub(crate) inode: u64,
 }
 
-impl From<&Metadata> for FileId {
-    fn from(metadata: &Metadata) -> Self {
+impl From<&Stat> for FileId {
+    // The fields have other widths and signs on other Unixes.
+    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+    fn from(stat: &Stat) -> Self {
         Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
         }
     }
 }
@@ -46,9 +62,7 @@ pub(crate) fn open_lock_file(path: &Path, mode: Option<u32>) -> io::Result<(File
         match options(mode).create_new(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // A dangling symbolic link exists for O_EXCL and is missing for open: without this, a loop for ever.
-                if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
-                    return Err(refused("it is a symbolic link"));
-                }
+                check_lock_path(path)?;
             }
             Ok(file) => {
                 if let Some(mode) = mode {
@@ -81,16 +95,24 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
 
 /// The permission bits of an open file.
 pub(crate) fn mode_of(file: &File) -> io::Result<u32> {
-    Ok(file.metadata()?.mode() & 0o777)
+    Ok(permissions(&fstat(file)?))
+}
+
+#[allow(clippy::unnecessary_cast)]
+fn permissions(stat: &Stat) -> u32 {
+    stat.st_mode as u32 & 0o777
 }
 
 /// Refuses what can never be a lock file, before anything is created.
 pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_symlink() => Err(refused("it is a symbolic link")),
-        Ok(found) if !found.is_file() => Err(refused("it is not a regular file")),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    match lstat(path) {
+        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(()),
+            FileType::Symlink => Err(refused("it is a symbolic link")),
+            _ => Err(refused("it is not a regular file")),
+        },
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -105,13 +127,13 @@ fn options(mode: Option<u32>) -> OpenOptions {
 }
 
 fn checked(file: File) -> io::Result<(File, Facts)> {
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    let stat = fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(refused("it is not a regular file"));
     }
     let facts = Facts {
-        id: FileId::from(&metadata),
-        mode: metadata.mode() & 0o777,
+        id: FileId::from(&stat),
+        mode: permissions(&stat),
     };
     Ok((file, facts))
 }
@@ -123,9 +145,8 @@ fn refused(why: &'static str) -> io::Error {
 /// Puts what the kernel says of links, sockets and devices into words.
 fn plain(error: io::Error, path: &Path) -> io::Error {
     match error.raw_os_error() {
-        Some(libc::ELOOP) if std::fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink()) => {
-            refused("it is a symbolic link")
-        }
+        // Free, NetBSD and Linux have three different numbers for O_NOFOLLOW's refusal.
+        Some(libc::ELOOP | libc::EMLINK) => check_lock_path(path).err().unwrap_or(error),
         Some(libc::ENXIO) => refused("it is not a regular file"),
         _ => error,
     }
@@ -133,16 +154,42 @@ fn plain(error: io::Error, path: &Path) -> io::Error {
 
 /// The identity of what is at this path now, not following a final link; `None` when nothing is.
 pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some(FileId::from(&metadata))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    match lstat(path) {
+        Ok(stat) => Ok(Some(FileId::from(&stat))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Identity and mark of what is at this path.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
+    match lstat(path) {
+        Ok(stat) => Ok(Some((FileId::from(&stat), stat.st_size > 0))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sets the permission bits of a file just made.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(PermissionsExt::from_mode(mode))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn mode_of_path(path: &Path) -> io::Result<u32> {
+    Ok(permissions(&lstat(path)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_mode_of_path(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
 }
 
 /// The identity of an open file.
 pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
-    file.metadata().map(|metadata| FileId::from(&metadata))
+    Ok(FileId::from(&fstat(file)?))
 }
 
 /// Fills `buffer` from the start of the file; returns how much there was.
@@ -175,5 +222,5 @@ pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
 
 /// Whether an open ticket bears a mark.
 pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
-    Ok(file.metadata()?.len() > 0)
+    Ok(fstat(file)?.st_size > 0)
 }
