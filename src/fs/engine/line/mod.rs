@@ -29,10 +29,15 @@ use crate::fs::sys::host;
 use crate::guard::Loss;
 use crate::lock::{Status, Waiting};
 
+mod arrival;
 mod cohort;
 mod contender;
 mod core;
+mod ladder;
 mod look;
+mod loss;
+mod passing;
+mod possession;
 
 use self::core::{Core, Entry, Wakes};
 pub(crate) use cohort::Key;
