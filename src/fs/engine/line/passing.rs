@@ -20,13 +20,7 @@ const REFUSALS: u32 = 4;
 /// The door was free although others stood before us: what must not change until we may pass.
 pub(super) struct Still {
     token: u64,
-    /// How long the door must have been free for the one with so many live tickets before it. Beyond one window each, a
-/// quarter more for everyone but the first, so that two with the same window pass in their order whatever their timers do.
-fn windows_to_pass(before: usize) -> usize {
-    before + before.saturating_sub(1).div_ceil(4)
-}
-
-/// The unmarked tickets before ours: how many, and the first.
+    /// The unmarked tickets before ours: how many, and the first.
     before: (usize, Option<Ticket>),
     windows: usize,
     /// How often in a row the door was found locked since then.
@@ -130,6 +124,12 @@ impl Contender {
             Flow::Again => Ok(Outcome::Sleep),
         }
     }
+}
+
+/// How long the door must have been free for the one with so many live tickets before it. Beyond one window each, a
+/// quarter more for everyone but the first, so that two with the same window pass in their order whatever their timers do.
+fn windows_to_pass(before: usize) -> usize {
+    before + before.saturating_sub(1).div_ceil(4)
 }
 
 /// The unmarked tickets before ours: how many, and the first. Those marked whose owners are dead are cleared away.
