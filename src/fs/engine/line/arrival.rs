@@ -38,10 +38,10 @@ impl Core {
         waker: &Waker,
     ) -> Result<Entry> {
         let mut spare = None;
-        if self.is_idle() {
-            if let Some(grant) = self.fast_path(settings, &mut spare)? {
-                return Ok(Entry::Granted(grant));
-            }
+        if self.is_idle()
+            && let Some(grant) = self.fast_path(settings, &mut spare)?
+        {
+            return Ok(Entry::Granted(grant));
         }
         if let Some(most) = most {
             self.refuse_if_longer_than(most, settings)?;

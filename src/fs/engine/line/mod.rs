@@ -221,7 +221,7 @@ impl Line {
 
     pub(crate) fn cancel(&self, key: Key) {
         if !self.is_foreign() {
-            self.with(|core| core.cancel(key)).0;
+            self.with(|core| core.cancel(key));
         }
     }
 
@@ -245,7 +245,7 @@ impl Line {
     pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
         closed.store(true, Ordering::Release);
         if !self.is_foreign() {
-            self.with(|core| core.close(closed, || self.closed())).0;
+            self.with(|core| core.close(closed, || self.closed()));
         }
     }
 
@@ -278,7 +278,7 @@ impl Line {
     /// Prepares [`Line::poll_lost`] for the guard that owns this door.
     pub(crate) fn watch_for_loss(&self, door: &Door) {
         if !self.is_foreign() {
-            self.with(|core| core.watch_for_loss(door)).0;
+            self.with(|core| core.watch_for_loss(door));
         }
     }
 
@@ -308,7 +308,7 @@ impl Watcher for Line {
 
     fn on_timer(&self) {
         if !self.is_foreign() {
-            self.with(Core::on_timer).0;
+            self.with(Core::on_timer);
         }
     }
 }
