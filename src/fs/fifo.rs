@@ -4,6 +4,7 @@
 //! disk in `ticket` and `line/contender.rs`, the protocol in `docs/protocol.md`.
 
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
@@ -19,7 +20,7 @@ use super::engine::disk::Cleared;
 use super::engine::door::Door;
 use super::engine::line::{Entered, Grant, Key, Line, Settings, Wait};
 use super::engine::owner::identity;
-use super::sys::file::{AsHandle, BorrowedHandle};
+use super::sys::file::lend_file;
 use crate::acquire::{Acquire, sealed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, Lost};
@@ -312,11 +313,9 @@ impl FifoLock {
             let body = pin!(body(&guard));
             match select(body, guard.lost()).await {
                 Either::Left((value, _)) => Ok(value),
-                Either::Right((loss, _)) => Err(Error::at(
-                    ErrorKind::Lost,
-                    loss.to_string(),
-                    self.path(),
-                )),
+                Either::Right((loss, _)) => {
+                    Err(Error::at(ErrorKind::Lost, loss.to_string(), self.path()))
+                }
             }
         };
         let released = guard.release().await;
@@ -481,6 +480,13 @@ impl FifoGuard {
         self.give_back()
     }
 
+    fn file(&self) -> &File {
+        match &self.door {
+            Some(door) => door.file(),
+            None => unreachable!("a guard has its door until it is consumed"),
+        }
+    }
+
     fn give_back(&mut self) -> Result<()> {
         match self.door.take() {
             Some(door) => self.shared.line.release(door, self.token),
@@ -523,15 +529,7 @@ impl Guard for FifoGuard {
     }
 }
 
-impl AsHandle for FifoGuard {
-    /// The open, locked lock file.
-    fn as_fd(&self) -> BorrowedHandle<'_> {
-        match &self.door {
-            Some(door) => door.file().as_fd(),
-            None => unreachable!("a guard has its door until it is consumed"),
-        }
-    }
-}
+lend_file!(FifoGuard);
 
 impl fmt::Debug for FifoGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

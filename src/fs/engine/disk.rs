@@ -244,7 +244,12 @@ impl Disk {
             let Some(file) = &self.state else { continue };
             let at = |step, error| Error::io(step, self.place.state(), error);
             if !flock::try_lock_exclusive(file).map_err(|e| at("lock the state file", e))? {
-                return self.refused(door);
+                if self.state_is_current()? {
+                    return self.refused(door);
+                }
+                // Whoever removes the lock still has the old file locked.
+                self.reopen();
+                continue;
             }
             match self.read_locked() {
                 Ok(Content::Ours(record)) => return Ok(StateLock::Locked(Some(record))),
@@ -285,8 +290,7 @@ impl Disk {
             self.excludes = true;
         }
         let mut buffer = [0; state::LENGTH];
-        let read =
-            file::read_start(file, &mut buffer).map_err(|e| at("read the state file", e))?;
+        let read = file::read_start(file, &mut buffer).map_err(|e| at("read the state file", e))?;
         Ok(state::parse(&buffer[..read]))
     }
 
@@ -310,6 +314,16 @@ impl Disk {
             // Should this fail, the lock goes when the file is closed; until then newcomers are told `Replaced`.
             let _ = flock::unlock(file);
         }
+    }
+
+    /// Whether the open state file is the one that is in use.
+    fn state_is_current(&self) -> Result<bool> {
+        let path = self.place.state();
+        let at = |error| Error::io("look at the state file", &path, error);
+        let Some(file) = &self.state else {
+            return Ok(false);
+        };
+        Ok(file::id_at(&path).map_err(at)? == Some(file::id_of(file).map_err(at)?))
     }
 
     /// The state is locked although the door was free. Through the same door: its holder is dying, one descriptor after
@@ -413,7 +427,11 @@ impl Disk {
                 }
                 Ok(Cleared::InUse)
             }
-            Err(error) => Err(Error::io("remove the queue directory", &self.place.queue, error)),
+            Err(error) => Err(Error::io(
+                "remove the queue directory",
+                &self.place.queue,
+                error,
+            )),
         }
     }
 }

@@ -29,10 +29,15 @@ use crate::fs::sys::host;
 use crate::guard::Loss;
 use crate::lock::{Status, Waiting};
 
+mod arrival;
 mod cohort;
 mod contender;
 mod core;
+mod ladder;
 mod look;
+mod loss;
+mod passing;
+mod possession;
 
 use self::core::{Core, Entry, Wakes};
 pub(crate) use cohort::Key;
@@ -132,7 +137,11 @@ impl Line {
                 std::io::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
                 _ => return Err(Error::io("look at the lock file", path, error)),
             };
-            return Err(Error::at(kind, format!("no lock can be here: {error}"), path));
+            return Err(Error::at(
+                kind,
+                format!("no lock can be here: {error}"),
+                path,
+            ));
         }
         self.with(|core| core.disk.check_kind()).0
     }
@@ -212,7 +221,7 @@ impl Line {
 
     pub(crate) fn cancel(&self, key: Key) {
         if !self.is_foreign() {
-            self.with(|core| core.cancel(key)).0;
+            self.with(|core| core.cancel(key));
         }
     }
 
@@ -236,7 +245,7 @@ impl Line {
     pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
         closed.store(true, Ordering::Release);
         if !self.is_foreign() {
-            self.with(|core| core.close(closed, || self.closed())).0;
+            self.with(|core| core.close(closed, || self.closed()));
         }
     }
 
@@ -269,7 +278,7 @@ impl Line {
     /// Prepares [`Line::poll_lost`] for the guard that owns this door.
     pub(crate) fn watch_for_loss(&self, door: &Door) {
         if !self.is_foreign() {
-            self.with(|core| core.watch_for_loss(door)).0;
+            self.with(|core| core.watch_for_loss(door));
         }
     }
 
@@ -299,7 +308,7 @@ impl Watcher for Line {
 
     fn on_timer(&self) {
         if !self.is_foreign() {
-            self.with(Core::on_timer).0;
+            self.with(Core::on_timer);
         }
     }
 }
@@ -331,4 +340,3 @@ fn canonical(path: &Path) -> Result<PathBuf> {
         .map_err(|e| Error::io("find the directory", parent, e))?;
     Ok(parent.join(name))
 }
-

@@ -1,0 +1,257 @@
+//! How a task comes: straight in when nobody is there, else to the cohort it belongs to.
+//!
+//! # The fast path
+//!
+//! Try-lock the door, see that it is the one the path means, *then* list: with an empty line the task enters without a ticket;
+//! else the door is given back and the task queues. (List-then-lock would let a newcomer pass a live waiter.) When the
+//! last look saw a line, it lists first as well, so as not to disturb those who knock.
+//!
+//! # Which cohort
+//!
+//! The last one, if its ticket is the last in the directory; the one in possession, if the directory is empty; else a new
+//! one. From the second task on the queue directory is watched, and one question to the kernel tells that nobody has come
+//! since the last look, which then still holds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use super::super::disk::Entered;
+use super::super::door::Door;
+use super::super::step::{self, Step};
+use super::super::ticket::Ticket;
+use super::super::watch::{Seen, watch};
+use super::cohort::CohortId;
+use super::contender::Cause;
+use super::core::{Caller, Core, Entry};
+use super::possession::{Occupant, Possession};
+use super::{Grant, Settings};
+use crate::error::{Error, ErrorKind, Result};
+
+impl Core {
+    /// A task arrives.
+    pub(crate) fn enter(
+        &mut self,
+        settings: &Arc<Settings>,
+        most: Option<usize>,
+        waker: &Waker,
+    ) -> Result<Entry> {
+        let mut spare = None;
+        if self.is_idle()
+            && let Some(grant) = self.fast_path(settings, &mut spare)?
+        {
+            return Ok(Entry::Granted(grant));
+        }
+        if let Some(most) = most {
+            self.refuse_if_longer_than(most, settings)?;
+        }
+        let cohort = self.cohort_to_join(settings)?;
+        let caller = Caller {
+            settings: settings.clone(),
+            since: Instant::now(),
+        };
+        let Some(key) = self.cohorts.join(cohort, caller) else {
+            return Err(self.confused());
+        };
+        self.drive(Cause::Local, spare);
+        match self.poll(key, waker) {
+            Poll::Ready(result) => result.map(Entry::Granted),
+            Poll::Pending => Ok(Entry::Waiting(key)),
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.possession.is_none() && self.cohorts.is_empty()
+    }
+
+    pub(super) fn confused(&self) -> Error {
+        let text = "a cohort of waiting tasks has disappeared";
+        Error::at(ErrorKind::Corrupt, text, &self.disk.place().door)
+    }
+
+    /// Enters without a ticket if the door is free and nobody queues. A door that was opened and not locked is left in
+    /// `spare`, since closing it would wake others.
+    pub(crate) fn fast_path(
+        &mut self,
+        settings: &Arc<Settings>,
+        spare: &mut Option<Door>,
+    ) -> Result<Option<Grant>> {
+        self.tidy();
+        if self.saw_line && !self.disk.list(settings.mode)?.is_empty() {
+            return Ok(None);
+        }
+        let Some(door) = self.lock_current_door(settings, spare)? else {
+            self.saw_line = true;
+            return Ok(None);
+        };
+        step::at(Step::FastList);
+        let empty = self.disk.list(Some(door.mode())).map(<[_]>::is_empty);
+        let entered = match empty {
+            Ok(true) => self.disk.enter(&door, &settings.words),
+            other => other.map(|_| None),
+        };
+        match entered {
+            Ok(Some(entered)) => {
+                self.saw_line = false;
+                let grant = self.possess_at_once(door, entered, settings);
+                Ok(Some(grant))
+            }
+            other => {
+                self.saw_line = true;
+                step::at(Step::GiveBack);
+                let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
+                other.and(left).map(|()| None)
+            }
+        }
+    }
+
+    /// Locks the file that the path means, if nobody holds it.
+    pub(super) fn lock_current_door(
+        &mut self,
+        settings: &Settings,
+        spare: &mut Option<Door>,
+    ) -> Result<Option<Door>> {
+        loop {
+            step::at(Step::FastOpen);
+            let path = &self.disk.place().door;
+            let door =
+                Door::open(path, settings.mode).map_err(|e| self.io("open the lock file", e))?;
+            step::at(Step::FastTryDoor);
+            if !door
+                .try_lock()
+                .map_err(|e| self.io("lock the lock file", e))?
+            {
+                *spare = Some(door);
+                return Ok(None);
+            }
+            step::at(Step::FastCheck);
+            let current = door.is_current(path);
+            if current.as_ref().is_ok_and(|current| *current) {
+                return Ok(Some(door));
+            }
+            let left = door.leave();
+            current.map_err(|e| self.io("look at the lock file", e))?;
+            left.map_err(|e| self.io("unlock the lock file", e))?;
+        }
+    }
+
+    pub(super) fn possess_at_once(
+        &mut self,
+        door: Door,
+        entered: Entered,
+        settings: &Settings,
+    ) -> Grant {
+        let possession = Possession::new(&door, entered, None, settings);
+        self.possession = Some(Possession {
+            crashed: false,
+            occupant: Occupant::Guard,
+            ..possession
+        });
+        Grant {
+            door,
+            token: entered.token,
+            waited: None,
+            predecessor_crashed: entered.predecessor_crashed,
+        }
+    }
+
+    /// The cohort a newcomer belongs to.
+    pub(super) fn cohort_to_join(&mut self, settings: &Arc<Settings>) -> Result<CohortId> {
+        if !self.is_idle() {
+            if let Some(cohort) = self.known_tail() {
+                return Ok(cohort);
+            }
+            if let Some(cohort) = self.look_at_tail(settings)? {
+                self.tail.cohort = Some(cohort);
+                return Ok(cohort);
+            }
+        }
+        let ticket = self.disk.take_ticket(settings.mode, false)?;
+        let cohort = self.cohorts.add_cohort(Some(ticket));
+        // Only a look made after the watch was set can be relied on.
+        self.tail.cohort = None;
+        Ok(cohort)
+    }
+
+    /// Our cohort that was last at the last look, if nothing has been queued since.
+    pub(super) fn known_tail(&self) -> Option<CohortId> {
+        let cohort = self.tail.cohort?;
+        let same = self.tail.watch.is_some()
+            && self.cohorts.last().is_some_and(|last| last.id == cohort)
+            && !self.queue_changed.load(Ordering::SeqCst)
+            && watch().is_quiet();
+        same.then_some(cohort)
+    }
+
+    /// Looks who stands last: one of our cohorts, or the one in possession when nobody stands at all.
+    pub(super) fn look_at_tail(&mut self, settings: &Arc<Settings>) -> Result<Option<CohortId>> {
+        self.watch_queue(settings)?;
+        let leftovers = &self.leftovers;
+        let line = self.disk.list(settings.mode)?;
+        let last = line
+            .iter()
+            .rfind(|ticket| leftovers.iter().all(|own| own.ticket != **ticket))
+            .copied();
+        let Some(last) = last else {
+            return Ok(self.cohort_in_possession());
+        };
+        Ok(self
+            .cohorts
+            .last()
+            .filter(|cohort| cohort.ticket.as_ref().is_some_and(|own| own.ticket == last))
+            .map(|cohort| cohort.id))
+    }
+
+    /// The cohort that holds the door; made when the first task joins it. None if another one of ours stands behind it.
+    pub(super) fn cohort_in_possession(&mut self) -> Option<CohortId> {
+        let possession = self.possession.as_mut()?;
+        let known = possession.cohort;
+        match (known, self.cohorts.last()) {
+            (Some(known), Some(last)) => (last.id == known).then_some(known),
+            (None, None) => {
+                let fresh = self.cohorts.add_cohort(None);
+                possession.cohort = Some(fresh);
+                Some(fresh)
+            }
+            _ => None,
+        }
+    }
+
+    /// From the second task of a process on, the queue directory is watched, so that most joins need no look.
+    pub(super) fn watch_queue(&mut self, settings: &Settings) -> Result<()> {
+        if self.queue_changed.swap(false, Ordering::SeqCst) {
+            self.tail.watch = None;
+        }
+        if self.tail.watch.is_some() || !self.events {
+            return Ok(());
+        }
+        // Opens the directory if it is not open yet.
+        self.disk.list(settings.mode)?;
+        let directory = self.disk.open_queue().and_then(|it| it.dir().descriptor());
+        if let Some(directory) = directory {
+            self.tail.watch = watch().add(self.seat, directory, Seen::Queue).ok();
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse_if_longer_than(&mut self, most: usize, settings: &Settings) -> Result<()> {
+        let own: Vec<Ticket> = self.own_tickets();
+        let line = self.disk.list(settings.mode)?;
+        let others = line.iter().filter(|it| !own.contains(it)).count();
+        let waiting = others + self.cohorts.waiting();
+        if waiting < most {
+            return Ok(());
+        }
+        let text = format!("{waiting} already wait, and at most {most} may");
+        Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door))
+    }
+
+    pub(super) fn own_tickets(&self) -> Vec<Ticket> {
+        let standing = self.cohorts.iter().filter_map(|it| it.ticket.as_ref());
+        standing
+            .chain(&self.leftovers)
+            .map(|own| own.ticket)
+            .collect()
+    }
+}

@@ -1,0 +1,163 @@
+//! How those who sleep when their turn comes are passed.
+//!
+//! Once per claim window a waiter that is not first looks whether the door is free although somebody is before it. Free,
+//! and free again `k` windows later with the same token and the same `k` unmarked tickets before it: they are asleep. It takes the
+//! door, marks their tickets, and enters. A sleeper that wakes takes its own mark off and is first again; whoever
+//! counted on a mark looks at it once more when it has the door, and gives the door back if the mark is gone.
+
+use super::super::disk::Disk;
+use super::super::door::Door;
+use super::super::step::{self, Step};
+use super::super::ticket::Ticket;
+use super::super::ticket::queue::{Own, Queue};
+use super::contender::{Contender, Flow, Outcome, Stage};
+use super::ladder::{COARSE, after};
+use crate::error::{Error, Result};
+
+/// How often a door that was free may be found locked before it counts as held.
+const REFUSALS: u32 = 4;
+
+/// The door was free although others stood before us: what must not change until we may pass.
+pub(super) struct Still {
+    token: u64,
+    /// The unmarked tickets before ours: how many, and the first.
+    before: (usize, Option<Ticket>),
+    windows: usize,
+    /// How often in a row the door was found locked since then.
+    refusals: u32,
+}
+
+impl Contender {
+    /// Once per window: clears away the marked dead, and looks whether those before us are asleep.
+    pub(super) fn look_past(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
+        disk.list(self.settings.mode)?;
+        let Some(queue) = disk.open_queue() else {
+            return Ok(Outcome::Sleep);
+        };
+        if !queue.line().contains(&own.ticket) {
+            self.reset();
+            return Ok(Outcome::TicketGone);
+        }
+        let before = awake_before(queue, own.ticket)?;
+        if before.0 == 0 || !matches!(self.stage, Stage::Behind { .. }) {
+            self.still = None;
+            return Ok(Outcome::Sleep);
+        }
+        let Some(door) = self.free_door(disk)? else {
+            return Ok(Outcome::Sleep);
+        };
+        let token = match disk.peek_token(&door) {
+            Ok(token) => token,
+            Err(error) => {
+                let _ = door.leave();
+                return Err(error);
+            }
+        };
+        let windows = match &self.still {
+            Some(then) if then.token == token && then.before == before => then.windows + 1,
+            _ => 0,
+        };
+        self.still = Some(Still {
+            token,
+            before,
+            windows,
+            refusals: 0,
+        });
+        if windows < windows_to_pass(before.0) {
+            step::at(Step::GiveBack);
+            door.leave()
+                .map_err(|e| Error::io("unlock the lock file", &disk.place().door, e))?;
+            return Ok(Outcome::Sleep);
+        }
+        self.pass(own, disk, door)
+    }
+
+    /// The door, locked, if nobody holds it.
+    pub(super) fn free_door(&mut self, disk: &Disk) -> Result<Option<Door>> {
+        let path = &disk.place().door;
+        let at = |step, error| Error::io(step, path, error);
+        step::at(Step::Probe);
+        let kept = match self.probe.take() {
+            Some(door) if door.is_current(path).unwrap_or(false) => Some(door),
+            _ => Door::open_existing(path).map_err(|e| at("open the lock file", e))?,
+        };
+        let Some(door) = kept else {
+            return Ok(None);
+        };
+        if !door.try_lock().map_err(|e| at("lock the lock file", e))? {
+            self.probe = Some(door);
+            self.count_refusal();
+            return Ok(None);
+        }
+        if !door.is_current(path).unwrap_or(false) {
+            self.still = None;
+            let _ = door.leave();
+            return Ok(None);
+        }
+        Ok(Some(door))
+    }
+
+    /// A door found locked may be held, or only tried by somebody like us in this instant: that must not start the count
+    /// afresh, or the one behind us would be first to pass.
+    fn count_refusal(&mut self) {
+        let Some(still) = &mut self.still else { return };
+        still.refusals += 1;
+        if still.refusals > REFUSALS {
+            self.still = None;
+        } else {
+            self.window_at = after(COARSE * still.refusals);
+        }
+    }
+
+    /// Those before us are asleep: marks them and goes in.
+    pub(super) fn pass(&mut self, own: &Own, disk: &mut Disk, door: Door) -> Result<Outcome> {
+        self.reset();
+        self.still = None;
+        let marked = mark_all_before(own, disk, self.settings.mode);
+        self.stage = Stage::Entering { door };
+        if let Err(error) = marked {
+            self.give_back();
+            return Err(error);
+        }
+        match self.enter(disk)? {
+            Flow::Done(outcome) => Ok(outcome),
+            Flow::Again => Ok(Outcome::Sleep),
+        }
+    }
+}
+
+/// How long the door must have been free for the one with so many live tickets before it. Beyond one window each, a
+/// quarter more for everyone but the first, so that two with the same window pass in their order whatever their timers do.
+fn windows_to_pass(before: usize) -> usize {
+    before + before.saturating_sub(1).div_ceil(4)
+}
+
+/// The unmarked tickets before ours: how many, and the first. Those marked whose owners are dead are cleared away.
+fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
+    let (mut count, mut first) = (0, None);
+    for &ticket in queue.line().iter().take_while(|it| **it < own) {
+        if !queue.is_marked(ticket)? {
+            count += 1;
+            first = first.or(Some(ticket));
+        } else if let Some(file) = queue.open_other(ticket)? {
+            queue.reap_if_dead(ticket, &file)?;
+        }
+    }
+    Ok((count, first))
+}
+
+fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<()> {
+    disk.list(mode)?;
+    let Some(queue) = disk.open_queue() else {
+        return Ok(());
+    };
+    for &ticket in queue.line().iter().take_while(|it| **it < own.ticket) {
+        if queue.is_unmarked(ticket)?
+            && let Some(file) = queue.open_other(ticket)?
+            && !queue.reap_if_dead(ticket, &file)?
+        {
+            queue.mark(ticket, &file)?;
+        }
+    }
+    Ok(())
+}

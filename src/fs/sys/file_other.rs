@@ -1,0 +1,87 @@
+//! Platforms with neither flock nor LockFileEx: every function answers `Unsupported`.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// There is nothing to lend a file as.
+macro_rules! lend_file {
+    ($guard:ty) => {};
+}
+pub(crate) use lend_file;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) id: FileId,
+    pub(crate) mode: u32,
+}
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn open_lock_file(_path: &Path, _mode: Option<u32>) -> io::Result<(File, Facts)> {
+    unsupported()
+}
+
+pub(crate) fn open_existing(_path: &Path) -> io::Result<Option<(File, Facts)>> {
+    unsupported()
+}
+
+pub(crate) fn open_to_read(_path: &Path) -> io::Result<Option<File>> {
+    unsupported()
+}
+
+pub(crate) fn check_lock_path(_path: &Path) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn mode_of(_file: &File) -> io::Result<u32> {
+    unsupported()
+}
+
+pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn mode_of_path(_path: &Path) -> io::Result<u32> {
+    unsupported()
+}
+
+pub(crate) fn set_mode_of_path(_path: &Path, _mode: u32) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn id_at(_path: &Path) -> io::Result<Option<FileId>> {
+    unsupported()
+}
+
+pub(crate) fn id_of(_file: &File) -> io::Result<FileId> {
+    unsupported()
+}
+
+pub(crate) fn look_at(_path: &Path) -> io::Result<Option<(FileId, bool)>> {
+    unsupported()
+}
+
+pub(crate) fn read_start(_file: &File, _buffer: &mut [u8]) -> io::Result<usize> {
+    unsupported()
+}
+
+pub(crate) fn write_at(_file: &File, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn set_mark(_file: &File, _marked: bool) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn is_marked(_file: &File) -> io::Result<bool> {
+    unsupported()
+}

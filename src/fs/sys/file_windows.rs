@@ -1,0 +1,166 @@
+//! Lock files on Windows: how they are opened, told apart, marked, read and written.
+//!
+//! A lock there is mandatory: nobody else can read or write a locked file. So a mark is not content but the time of the
+//! last write, set to the epoch, which every handle may change; and the record of a held lock cannot be read.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::windows::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use winapi_util::file as facts;
+
+/// Lets a guard lend its open lock file; `file()` of the guard gives it.
+macro_rules! lend_file {
+    ($guard:ty) => {
+        impl std::os::windows::io::AsHandle for $guard {
+            /// The open, locked lock file.
+            fn as_handle(&self) -> std::os::windows::io::BorrowedHandle<'_> {
+                self.file().as_handle()
+            }
+        }
+    };
+}
+pub(crate) use lend_file;
+
+/// `FILE_FLAG_OPEN_REPARSE_POINT`: a link itself, not what it points to.
+const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+/// The error of reading or writing what another handle has locked.
+const LOCK_VIOLATION: i32 = 33;
+
+/// Which file this is, whatever its name: volume and index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) id: FileId,
+    pub(crate) mode: u32,
+}
+
+pub(crate) fn open_lock_file(path: &Path, _mode: Option<u32>) -> io::Result<(File, Facts)> {
+    checked(options().create(true).open(path)?)
+}
+
+pub(crate) fn open_existing(path: &Path) -> io::Result<Option<(File, Facts)>> {
+    match options().open(path) {
+        Ok(file) => checked(file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
+    Ok(open_existing(path)?.map(|(file, _)| file))
+}
+
+pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => Err(refused()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.custom_flags(OPEN_REPARSE_POINT);
+    options
+}
+
+fn checked(file: File) -> io::Result<(File, Facts)> {
+    if !file.metadata()?.is_file() {
+        return Err(refused());
+    }
+    let facts = Facts {
+        id: id_of(&file)?,
+        mode: 0o666,
+    };
+    Ok((file, facts))
+}
+
+fn refused() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+}
+
+pub(crate) fn mode_of(_file: &File) -> io::Result<u32> {
+    Ok(0o666)
+}
+
+pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn mode_of_path(_path: &Path) -> io::Result<u32> {
+    Ok(0o777)
+}
+
+pub(crate) fn set_mode_of_path(_path: &Path, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {
+    Ok(look_at(path)?.map(|(id, _)| id))
+}
+
+pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
+    let found = facts::information(file)?;
+    Ok(FileId {
+        device: found.volume_serial_number(),
+        inode: found.file_index(),
+    })
+}
+
+/// Identity and mark of what is at this path.
+pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
+    match options().write(false).open(path) {
+        Ok(file) => Ok(Some((id_of(&file)?, is_marked(&file)?))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What another handle has locked reads as empty: whoever needs the record holds its lock.
+pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.seek_read(&mut buffer[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.raw_os_error() == Some(LOCK_VIOLATION) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+pub(crate) fn write_at(file: &File, offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    let mut at = offset;
+    while !bytes.is_empty() {
+        let written = file.seek_write(bytes, at)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        at += written as u64;
+    }
+    Ok(())
+}
+
+pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
+    file.set_modified(if marked { mark() } else { SystemTime::now() })
+}
+
+pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.modified()? <= mark())
+}
+
+/// A time of writing that no real ticket has. Not zero, which Windows reads as "leave it".
+fn mark() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1)
+}
