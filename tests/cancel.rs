@@ -10,7 +10,7 @@ use futures::future::FusedFuture;
 use stanchion::{Acquire, FifoGuard, FifoLock};
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use support::{Place, Polled, Random, SAFETY, assert_pending, eventually, open_files};
@@ -80,7 +80,7 @@ fn storm(multi_thread: bool, lock: &FifoLock, shared: &Arc<Shared>, place: &Plac
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
-    let runtime = builder.worker_threads(4).enable_all().build();
+    let runtime = builder.worker_threads(4).enable_time().build();
     let runtime = runtime.expect("a runtime");
     let door = place.path();
     runtime.block_on(async {

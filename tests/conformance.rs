@@ -18,7 +18,7 @@ mod ownership;
 #[path = "conformance/subject.rs"]
 mod subject;
 #[path = "conformance/support.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 #[path = "conformance/waiting.rs"]
 mod waiting;

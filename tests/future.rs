@@ -8,7 +8,7 @@ use futures::future::FusedFuture;
 use stanchion::{Acquire, ErrorKind, FifoGuard, FifoLock, FifoOptions, Lost, Waiting};
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 #[path = "future/limits.rs"]
