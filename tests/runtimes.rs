@@ -14,7 +14,7 @@ mod loss;
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
-use support::{Place, Polled, SAFETY, assert_pending, assert_ready, eventually, kind_of};
+use support::{Place, Polled, Random, SAFETY, assert_pending, assert_ready, eventually, kind_of};
 
 /// No safety net: a wake-up that is lost stays lost.
 fn open(place: &Place) -> FifoLock {

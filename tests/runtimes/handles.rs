@@ -124,25 +124,28 @@ mod close {
     /// Whatever comes first, nobody waits on a closed handle.
     #[test]
     fn it_races_with_newcomers() {
-        for _ in 0..200 {
-            let place = Place::new();
-            let lock = open(&place);
-            let _guard = held(&lock);
-            let start = std::sync::Barrier::new(3);
-            std::thread::scope(|scope| {
-                for _ in 0..2 {
-                    scope.spawn(|| {
+        let place = Place::new();
+        let guard = held(&open(&place));
+        let start = std::sync::Barrier::new(2);
+        let mut random = Random::new(1);
+        std::thread::scope(|scope| {
+            for _ in 0..5000 {
+                let lock = open(&place);
+                let newcomer = scope.spawn({
+                    let (lock, start) = (lock.clone(), &start);
+                    move || {
                         start.wait();
-                        for _ in 0..20 {
-                            let ended = Polled::new(lock.acquire()).finish();
-                            assert_eq!(kind_of(ended), ErrorKind::Closed);
-                        }
-                    });
-                }
+                        kind_of(Polled::new(lock.acquire()).finish())
+                    }
+                });
                 start.wait();
+                (0..random.below(200)).for_each(|_| std::hint::spin_loop());
                 lock.close();
-            });
-        }
+                assert_eq!(newcomer.join().expect("a thread"), ErrorKind::Closed);
+            }
+        });
+        drop(guard);
+        place.assert_idle();
     }
 }
 
