@@ -457,13 +457,14 @@ impl FifoGuard {
     ///
     /// Dropping it changes nothing; a loss is told to every later call too.
     pub fn lost(&self) -> Lost {
-        if let Some(door) = &self.door {
-            self.shared.line.watch_for_loss(door);
-        }
         let line = self.shared.line.clone();
-        let (token, poll) = (self.token, self.shared.config.poll_interval);
+        let latch = match &self.door {
+            Some(door) => line.watch_for_loss(door),
+            None => Arc::default(),
+        };
+        let token = self.token;
         Lost::new(std::future::poll_fn(move |cx| {
-            line.poll_lost(token, poll, cx.waker())
+            line.poll_lost(&latch, token, cx.waker())
         }))
     }
 

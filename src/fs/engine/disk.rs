@@ -174,6 +174,25 @@ impl Disk {
         Err(self.vanishing())
     }
 
+    /// The line as it stands now, without making a directory for it.
+    pub(crate) fn list_existing(&mut self) -> Result<&[Ticket]> {
+        if self.queue.is_none() {
+            self.state = None;
+            self.queue = Queue::open_existing(&self.place.queue)?;
+            self.check_kind()?;
+        }
+        let alive = match &mut self.queue {
+            Some(queue) => queue.list()?.is_some(),
+            None => return Ok(&[]),
+        };
+        if !alive {
+            self.reopen();
+        } else if !self.queue.as_ref().is_some_and(Queue::has_state) {
+            self.state = None;
+        }
+        Ok(self.line())
+    }
+
     /// The line as it was last listed.
     pub(crate) fn line(&self) -> &[Ticket] {
         self.queue.as_ref().map_or(&[], Queue::line)

@@ -114,8 +114,12 @@ impl Contender {
         self.reset();
         self.still = None;
         let marked = mark_all_before(own, disk, self.settings.mode);
-        self.stage = Stage::Entering { door };
-        if let Err(error) = marked {
+        let (passed, result) = match marked {
+            Ok(passed) => (passed, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        self.stage = Stage::Entering { door, passed };
+        if let Err(error) = result {
             self.give_back();
             return Err(error);
         }
@@ -146,10 +150,12 @@ fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
     Ok((count, first))
 }
 
-fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<()> {
+/// Marks everybody before us who lives; returns all who are marked then.
+fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<Vec<Ticket>> {
     disk.list(mode)?;
+    let mut passed = Vec::new();
     let Some(queue) = disk.open_queue() else {
-        return Ok(());
+        return Ok(passed);
     };
     for &ticket in queue.line().iter().take_while(|it| **it < own.ticket) {
         if queue.is_unmarked(ticket)?
@@ -158,6 +164,7 @@ fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<()> 
         {
             queue.mark(ticket, &file)?;
         }
+        passed.push(ticket);
     }
-    Ok(())
+    Ok(passed)
 }
