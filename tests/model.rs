@@ -32,12 +32,27 @@ fn holds(rules: &Rules) {
     assert_eq!(outcome.fault, Fault::None, "\n{}", outcome.trace);
 }
 
-#[test]
-fn one_round() {
-    holds(&Rules::new([1, 1, 1]));
-}
 
-#[test]
-fn kill_one() {
-    holds(&Rules { kills: 1, ..Rules::new([1, 1, 1]) });
-}
+use world::Role;
+use rules::Clock;
+fn base() -> Rules { Rules::new([1,1,1]) }
+
+#[test] fn a_two_rounds() { holds(&Rules::new([2, 2, 1])); }
+#[test] fn a_two_rounds_tmp() { holds(&Rules{tmpfile:true, ..Rules::new([2, 2, 2])}); }
+#[test] fn b_kill2_tmp() { holds(&Rules { kills: 2, tmpfile:true, ..base() }); }
+#[test] fn b_kill2() { holds(&Rules { kills: 2, ..base() }); }
+#[test] fn c_cancel2() { holds(&Rules { cancels: 2, ..base() }); }
+#[test] fn c_cancel_kill_tmp() { holds(&Rules { cancels: 1, kills:1, tmpfile:true, ..base() }); }
+#[test] fn d_fast() { holds(&Rules { fast: true, ..Rules::new([1,1,2]) }); }
+#[test] fn d_fast_kill() { holds(&Rules { fast: true, kills:1, tmpfile:true, ..base() }); }
+#[test] fn e_coarse() { holds(&Rules { clock: Clock::Coarse, kills:1, ..base() }); }
+#[test] fn e_behind() { holds(&Rules { clock: Clock::Behind, kills:1, ..Rules::new([1,1,1]) }); }
+#[test] fn e_behind_tmp() { holds(&Rules { clock: Clock::Behind, kills:0, ..Rules::new([1,1,2]) }); }
+#[test] fn f_stop1() { holds(&Rules { windows: true, stops:1, tmpfile: true, ..base() }); }
+#[test] fn f_stop2() { holds(&Rules { windows: true, stops:2, tmpfile: true, ..base() }); }
+#[test] fn f_stop_kill() { holds(&Rules { windows: true, stops:1, kills:1, tmpfile: true, ..base() }); }
+#[test] fn g_remove() { holds(&Rules { roles:[Role::Locker, Role::Locker, Role::Remover], wall: true, fast:true, ..base() }); }
+#[test] fn g_remove_kill() { holds(&Rules { roles:[Role::Locker, Role::Locker, Role::Remover], wall: true, kills: 1, ..base() }); }
+#[test] fn h_intrude() { holds(&Rules { intrusions: 1, ..base() }); }
+#[test] fn h_intrude_kill() { holds(&Rules { intrusions: 1, kills:1, fast: true, tmpfile: true, ..base() }); }
+#[test] fn h_intrude_remove() { holds(&Rules { intrusions: 1, roles:[Role::Locker, Role::Locker, Role::Remover], wall: true, tmpfile: true, fast:true, ..base() }); }

@@ -48,6 +48,7 @@ fn collect_tickets(w: &mut World, ranks: bool) {
         proc.own = rename(proc.own);
         proc.pred = rename(proc.pred);
         proc.target = rename(proc.target);
+        proc.front = rename(proc.front);
         let skip = proc.skip;
         proc.skip = 0;
         for (slot, &new) in renamed.iter().enumerate() {

@@ -201,7 +201,7 @@ pub(crate) fn explore(rules: &Rules) -> Outcome {
 
 /// All that can happen next. A state where nothing can is judged here: it is the end, or somebody is stuck.
 fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
-    let mut keep = |act: Act, mut w: World, out: &mut Vec<(Act, World)>| {
+    let keep = |act: Act, mut w: World, out: &mut Vec<(Act, World)>| {
         canon::collect(&mut w, rules.ranks());
         out.push((act, w));
     };

@@ -72,6 +72,7 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
 /// SIGKILL: descriptors without a lock are gone at once, the others follow one by one.
 fn kill(w: &mut World, p: usize) -> bool {
     w.kills -= 1;
+    w.idle = 0;
     if w.procs[p].has(flag::GUARD) {
         w.report = Report::Must;
     } else if w.procs[p].has(flag::WRITTEN) && w.report == Report::MustNot {
@@ -124,7 +125,15 @@ fn stop(w: &mut World, p: usize) -> bool {
     w.idle = 0;
     w.procs[p].life = Life::Stopped;
     w.procs[p].set(flag::SLEPT);
+    may_be_passed(w, p);
     true
+}
+
+/// Who is counting windows may pass a process that was asleep in one of them.
+fn may_be_passed(w: &mut World, p: usize) {
+    for other in w.procs.iter_mut().filter(|other| other.looks > 0) {
+        other.exempt |= 1 << p;
+    }
 }
 
 fn go_on(w: &mut World, p: usize) -> bool {
@@ -143,9 +152,9 @@ fn cancel(w: &mut World, p: usize) -> bool {
     }
     let keep = flag::WRITTEN | flag::CRASHED | flag::PRED_WATCH | flag::DOOR_WATCH;
     proc.flags &= keep;
-    (proc.ahead, proc.first, proc.exempt) = (0, 0, 0);
-    (proc.skip, proc.seen, proc.looks, proc.behind) = (0, 0, 0, 0);
+    (proc.ahead, proc.first, proc.skip) = (0, 0, 0);
     (proc.target, proc.next, proc.pc) = (NONE, Pc::Idle, Pc::Leave);
+    w.count_anew(p);
     crate::leave::finish(w, p);
     true
 }
@@ -156,9 +165,10 @@ fn unclaimed(w: &mut World, p: usize) -> bool {
     w.idle = 0;
     let proc = &mut w.procs[p];
     proc.set(flag::GIVES_UP | flag::SLEPT);
-    (proc.seen, proc.looks, proc.behind) = (0, 0, 0);
-    (proc.skip, proc.exempt, proc.first) = (0, 0, 0);
+    (proc.skip, proc.first) = (0, 0);
     proc.pc = Pc::Leave;
+    w.count_anew(p);
+    may_be_passed(w, p);
     true
 }
 

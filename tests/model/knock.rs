@@ -36,11 +36,12 @@ pub(crate) fn become_head(w: &mut World, p: usize) -> Taken {
     }
     let proc = &mut w.procs[p];
     proc.clear(flag::LOOK);
-    (proc.seen, proc.looks, proc.behind) = (0, 0, 0);
-    if proc.door == NONE {
+    let door = proc.door;
+    w.count_anew(p);
+    if door == NONE {
         return go(w, p, Pc::OpenDoor, Step::ListQueue, "I am the head");
     }
-    proc.set(flag::LADDER);
+    w.procs[p].set(flag::LADDER);
     go(w, p, Pc::WaitDoor, Step::ListQueue, "I am the head")
 }
 
@@ -56,9 +57,9 @@ fn check_knock(w: &mut World, p: usize) -> Taken {
 
 /// Asleep, or on the ladder, at the door.
 fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let woken = w.procs[p].has(flag::DOOR_EVENT);
+    let woken = w.procs[p].has(flag::DOOR_EVENT | flag::DUE);
     if woken {
-        w.procs[p].clear(flag::DOOR_EVENT);
+        w.procs[p].clear(flag::DOOR_EVENT | flag::DUE);
         w.procs[p].set(flag::LADDER);
         if rules.windows {
             let marked = w.own(p).mark;
@@ -75,10 +76,6 @@ fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
             return Some((Step::TryDoor, "woken: refused"));
         }
         return sleep(w, p, Fd::Door, Step::TryDoor, rules);
-    }
-    if w.procs[p].has(flag::DUE) {
-        w.procs[p].clear(flag::DUE);
-        return go(w, p, Pc::Look, Step::TryDoor, "timer: looks");
     }
     None
 }
@@ -200,10 +197,10 @@ fn grant(w: &mut World, p: usize) -> Taken {
     }
     (w.last_token, w.report, w.idle) = (proc.token, Report::MustNot, 0);
     w.leaves_line(p);
+    w.count_anew(p);
     let proc = &mut w.procs[p];
     proc.set(flag::GUARD);
     proc.clear(flag::CRASHED);
-    (proc.ahead, proc.first, proc.exempt) = (0, 0, 0);
-    (proc.skip, proc.seen, proc.looks, proc.behind) = (0, 0, 0, 0);
+    (proc.ahead, proc.first, proc.skip) = (0, 0, 0);
     go(w, p, Pc::Held, Step::Grant, "")
 }

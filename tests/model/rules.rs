@@ -38,6 +38,8 @@ pub(crate) enum Mutation {
     MarksNotRechecked,
     /// A refused probe is not tried again before it counts as "not free".
     ProbeWithoutLadder,
+    /// Windows are counted on although the tickets before one have changed.
+    CountThroughChanges,
     /// The token is written when the guard exists already.
     TokenAfterGuard,
     /// A new ticket takes the lowest number that is free.

@@ -243,7 +243,8 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
         w.procs[p].clear(flag::LOOK);
         return go(w, p, Pc::Unmark, Step::ListQueue, "own ticket is marked");
     }
-    let mut before = None;
+    let mut before: Option<usize> = None;
+    let mut front: Option<usize> = None;
     let (mut behind, mut skip) = (0, 0);
     for t in w.slots() {
         let ticket = w.tickets[t];
@@ -255,19 +256,25 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
             continue;
         }
         behind += 1;
-        if before.is_none_or(|b: usize| w.tickets[b].number < ticket.number) {
+        if before.is_none_or(|b| w.tickets[b].number < ticket.number) {
             before = Some(t);
+        }
+        if front.is_none_or(|f| w.tickets[f].number > ticket.number) {
+            front = Some(t);
         }
     }
     w.procs[p].skip = skip;
-    match before {
-        None => knock::become_head(w, p),
-        Some(t) => stay_behind(w, p, t as u8, behind, rules),
+    let (Some(before), Some(front)) = (before, front) else {
+        return knock::become_head(w, p);
+    };
+    if w.procs[p].has(flag::LOOK) && rules.windows {
+        window::compare(w, p, front as u8, behind, rules);
     }
+    stay_behind(w, p, before as u8)
 }
 
 /// Somebody is before me: open him, probe the door for him, or try him.
-fn stay_behind(w: &mut World, p: usize, before: u8, behind: u8, rules: &Rules) -> Taken {
+fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
     let proc = &mut w.procs[p];
     let timer = proc.has(flag::LOOK);
     proc.clear(flag::LOOK);
@@ -275,8 +282,7 @@ fn stay_behind(w: &mut World, p: usize, before: u8, behind: u8, rules: &Rules) -
         proc.target = before;
         return go(w, p, Pc::OpenPred, Step::ListQueue, "somebody is before me");
     }
-    if timer && rules.windows {
-        proc.behind = behind;
+    if timer {
         return go(w, p, Pc::ProbeOpen, Step::ListQueue, "timer: still behind");
     }
     proc.set(flag::LADDER);

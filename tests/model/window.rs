@@ -5,9 +5,6 @@ use crate::rules::{Mutation, Rules};
 use crate::steps::{Step, Taken, give_back, go};
 use crate::world::{Fault, Fd, Life, NONE, Pc, World, flag, holder};
 
-/// Windows with a free door that one frozen process may cost.
-const WINDOWS_PER_SLEEPER: u8 = 2;
-
 /// Takes the next step of a process that probes, marks or unmarks.
 pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     match w.procs[p].pc {
@@ -26,10 +23,21 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
+/// The timer's look: who is before me has changed since the last one, so windows are counted anew.
+pub(crate) fn compare(w: &mut World, p: usize, front: u8, behind: u8, rules: &Rules) {
+    let proc = &w.procs[p];
+    let changed = proc.front != front || proc.behind != behind;
+    if changed && !rules.is(Mutation::CountThroughChanges) {
+        w.count_anew(p);
+    }
+    let proc = &mut w.procs[p];
+    (proc.front, proc.behind) = (front, behind);
+}
+
 fn probe_try(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.try_lock(p, Fd::Door) {
         let asleep = w.mask(|q| q.life != Life::Awake || q.has(flag::SLEPT));
-        w.procs[p].exempt = asleep | marked(w);
+        w.procs[p].exempt |= asleep | marked(w);
         return go(w, p, Pc::ProbeSee, Step::Probe, "free");
     }
     let other = w.procs[holder(*w.lock_behind(p, Fd::Door)?)];
@@ -41,8 +49,8 @@ fn probe_try(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if passing && !rules.is(Mutation::ProbeWithoutLadder) {
         return None;
     }
-    let proc = &mut w.procs[p];
-    (proc.looks, proc.seen, proc.next) = (0, 0, Pc::WaitPred);
+    w.count_anew(p);
+    w.procs[p].next = Pc::WaitPred;
     go(w, p, Pc::GiveClose, Step::Probe, "not free")
 }
 
@@ -52,18 +60,17 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
         NONE => 0,
         state => w.states[usize::from(state)].token,
     };
-    let same_door = w.procs[p].door == w.door_path;
+    if w.procs[p].door != w.door_path {
+        w.count_anew(p);
+        return give_back(w, p, Pc::WaitPred, Step::Probe, "another file by now");
+    }
     let proc = &mut w.procs[p];
-    proc.looks = match (same_door, proc.looks) {
-        (false, _) => 0,
-        (true, looks) if looks > 0 && proc.seen == token => looks + 1,
-        (true, _) => 1,
-    };
+    let counts_on = proc.looks > 0 && proc.seen == token;
+    proc.looks = if counts_on { proc.looks + 1 } else { 1 };
     proc.seen = token;
     if proc.looks > proc.behind {
         return go(w, p, Pc::MarkList, Step::Probe, "the windows are over: passes");
     }
-    proc.exempt = 0;
     give_back(w, p, Pc::WaitPred, Step::Probe, "waits one more window")
 }
 
@@ -140,9 +147,11 @@ pub(crate) fn pass(w: &mut World, rules: &Rules) -> bool {
     }
     w.idle += 1;
     let asleep = w.mask(|proc| proc.life == Life::Stopped).count_ones() as u8;
+    let owned = |t: usize| w.procs.iter().any(|proc| usize::from(proc.own) == t);
+    let dead = w.slots().filter(|&t| w.tickets[t].linked && !owned(t)).count() as u8;
     if asleep == 0 && marked(w) == 0 {
         w.fail(Fault::Stuck);
-    } else if w.idle > WINDOWS_PER_SLEEPER * asleep.max(1) {
+    } else if w.idle > 1 + (asleep + dead).max(1) {
         w.fail(Fault::Frozen);
     }
     true

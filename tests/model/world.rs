@@ -77,7 +77,6 @@ pub(crate) enum Pc {
     Leave,
     GiveUnlock,
     GiveClose,
-    Nap,
     Tomb,
     UnlinkState,
     RemoveQueue,
@@ -174,6 +173,8 @@ pub(crate) struct Proc {
     pub(crate) looks: u8,
     /// Unmarked tickets below its own at the last look.
     pub(crate) behind: u8,
+    /// Slot of the lowest of them.
+    pub(crate) front: u8,
     /// Ticket slots: marks skipped at the last look, or tickets still to be marked.
     pub(crate) skip: u8,
     /// Processes that had a place before this one began.
@@ -204,6 +205,7 @@ impl Proc {
             seen: 0,
             looks: 0,
             behind: 0,
+            front: NONE,
             skip: 0,
             ahead: 0,
             first: 0,
@@ -555,5 +557,12 @@ impl World {
             other.ahead &= !(1 << p);
             other.first &= !(1 << p);
         }
+    }
+
+    /// Process `p` forgets what its probes have seen.
+    pub(crate) fn count_anew(&mut self, p: usize) {
+        let proc = &mut self.procs[p];
+        (proc.seen, proc.looks, proc.behind) = (0, 0, 0);
+        (proc.front, proc.exempt) = (NONE, 0);
     }
 }
