@@ -3,6 +3,7 @@
 use crate::leave;
 use crate::rules::{Mutation, Rules};
 use crate::steps::{Step, Taken, give_back, go, sleep};
+use crate::window;
 use crate::world::{Fault, Fd, Life, N, NONE, Pc, Report, Role, World, flag, holder};
 
 /// Takes the next step of a process at the door.
@@ -57,7 +58,7 @@ fn check_knock(w: &mut World, p: usize) -> Taken {
 
 /// Asleep, or on the ladder, at the door.
 fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let woken = w.procs[p].has(flag::DOOR_EVENT | flag::DUE);
+    let woken = w.procs[p].has(flag::DOOR_EVENT) || window::is_due(w, p);
     if woken {
         w.procs[p].clear(flag::DOOR_EVENT | flag::DUE);
         w.procs[p].set(flag::LADDER);

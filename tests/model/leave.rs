@@ -116,6 +116,7 @@ pub(crate) fn tidy(w: &mut World, p: usize) -> Taken {
     if !closing && w.own(p).linked {
         if w.locks(p, Fd::Own) {
             w.own(p).linked = false;
+            w.idle = 0;
             return Some((Step::UnlinkTicket, ""));
         }
         if w.try_lock(p, Fd::Own) {

@@ -276,13 +276,12 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
 /// Somebody is before me: open him, probe the door for him, or try him.
 fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
     let proc = &mut w.procs[p];
-    let timer = proc.has(flag::LOOK);
-    proc.clear(flag::LOOK);
     if proc.pred != before {
         proc.target = before;
         return go(w, p, Pc::OpenPred, Step::ListQueue, "somebody is before me");
     }
-    if timer {
+    if proc.has(flag::LOOK) {
+        proc.clear(flag::LOOK);
         return go(w, p, Pc::ProbeOpen, Step::ListQueue, "timer: still behind");
     }
     proc.set(flag::LADDER);
@@ -307,26 +306,25 @@ fn open_pred(w: &mut World, p: usize) -> Taken {
 }
 
 fn watch_pred(w: &mut World, p: usize) -> Taken {
-    w.procs[p].set(flag::PRED_WATCH);
+    w.procs[p].set(flag::PRED_WATCH | flag::LADDER);
     go(w, p, Pc::Look, Step::WatchPredecessor, "")
 }
 
 /// Asleep, or on the ladder, at the ticket before its own.
 fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let proc = &mut w.procs[p];
-    if proc.has(flag::PRED_EVENT) {
+    if w.procs[p].has(flag::PRED_EVENT) {
         return look(w, p, rules);
     }
-    if proc.has(flag::LADDER) {
+    if w.procs[p].has(flag::LADDER) {
         if w.try_lock(p, Fd::Pred) {
             w.procs[p].clear(flag::LADDER);
             return go(w, p, Pc::ReapCheck, Step::TryPredecessor, "got it: nobody owns it");
         }
         return sleep(w, p, Fd::Pred, Step::TryPredecessor, rules);
     }
-    if proc.has(flag::DUE) {
-        proc.clear(flag::DUE);
-        proc.set(flag::LOOK);
+    if window::is_due(w, p) {
+        w.procs[p].clear(flag::DUE);
+        w.procs[p].set(flag::LOOK);
         return look(w, p, rules);
     }
     None
@@ -356,6 +354,7 @@ fn reap(w: &mut World, p: usize) -> Taken {
     let pred = usize::from(w.procs[p].pred);
     if let Some(t) = w.lookup(w.tickets[pred].number) {
         w.tickets[t].linked = false;
+        w.idle = 0;
         let owner = (0..w.procs.len()).find(|&q| usize::from(w.procs[q].own) == t);
         if owner.is_some_and(|q| w.procs[q].has(flag::PLACED) && w.locks(q, Fd::Own)) {
             w.fail(Fault::Reaped);

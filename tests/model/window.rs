@@ -23,11 +23,10 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// The timer's look: who is before me has changed since the last one, so windows are counted anew.
+/// The timer's look: if another ticket is the first before me now, windows are counted anew.
 pub(crate) fn compare(w: &mut World, p: usize, front: u8, behind: u8, rules: &Rules) {
     let proc = &w.procs[p];
-    let changed = proc.front != front || proc.behind != behind;
-    if changed && !rules.is(Mutation::CountThroughChanges) {
+    if proc.front != front && !rules.is(Mutation::CountThroughChanges) {
         w.count_anew(p);
     }
     let proc = &mut w.procs[p];
@@ -123,8 +122,16 @@ fn is_quiet(w: &World, p: usize) -> bool {
     }
 }
 
-/// A window goes by: only when everything else has come to rest. All timers become due; in which order they fire, and
-/// between which steps of others, is open. True when it went by.
+/// May this process answer its timer? One after the other, in the order of the line: a timer fires once a window, so
+/// between two looks of one waiter each other waiter that is awake has had its own, from beginning to end.
+pub(crate) fn is_due(w: &World, p: usize) -> bool {
+    let number = |q: usize| w.tickets[usize::from(w.procs[q].own)].number;
+    let first = |q: usize| w.procs[q].own == NONE || is_quiet(w, q) || number(q) >= number(p);
+    w.procs[p].has(flag::DUE) && (0..w.procs.len()).all(first)
+}
+
+/// A window goes by: only when everything else has come to rest. All timers become due; between
+/// which steps of others they fire is open. True when it went by.
 pub(crate) fn pass(w: &mut World, rules: &Rules) -> bool {
     let waiting = |proc: &crate::world::Proc| {
         proc.life == Life::Awake && matches!(proc.pc, Pc::WaitPred | Pc::WaitDoor)
