@@ -50,6 +50,10 @@ fn base() -> Rules { Rules::new([1,1,1]) }
 #[test] fn e_behind_tmp() { holds(&Rules { clock: Clock::Behind, kills:0, ..Rules::new([1,1,2]) }); }
 #[test] fn f_stop1() { holds(&Rules { windows: true, stops:1, tmpfile: true, ..base() }); }
 #[test] fn f_stop2() { holds(&Rules { windows: true, stops:2, tmpfile: true, ..base() }); }
+#[test] fn f_unclaimed() { holds(&Rules { windows: true, unclaimed:1, stops:1, tmpfile: true, ..base() }); }
+#[test] fn f_unclaimed0() { holds(&Rules { windows: true, unclaimed:1, cancels:1, tmpfile: true, ..base() }); }
+#[test] fn f_stop_cancel() { holds(&Rules { windows: true, stops:1, cancels:1, tmpfile: true, ..base() }); }
+#[test] fn f_stop_fast() { holds(&Rules { windows: true, stops:1, fast: true, tmpfile: true, ..Rules::new([1,1,1]) }); }
 #[test] fn f_stop_kill() { holds(&Rules { windows: true, stops:1, kills:1, tmpfile: true, ..base() }); }
 #[test] fn g_remove() { holds(&Rules { roles:[Role::Locker, Role::Locker, Role::Remover], wall: true, fast:true, ..base() }); }
 #[test] fn g_remove_kill() { holds(&Rules { roles:[Role::Locker, Role::Locker, Role::Remover], wall: true, kills: 1, ..base() }); }

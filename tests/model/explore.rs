@@ -10,8 +10,8 @@ use std::hash::{Hash, Hasher};
 use crate::canon;
 use crate::faults::{self, Event};
 use crate::leave;
-use crate::rules::Rules;
-use crate::steps::{self, Step};
+use crate::rules::{Clock, Rules};
+use crate::steps::{self, Step, Taken};
 use crate::window;
 use crate::world::{Fault, Life, N, NONE, Pc, World, holder};
 
@@ -199,6 +199,35 @@ pub(crate) fn explore(rules: &Rules) -> Outcome {
     }
 }
 
+/// What a process does side by side.
+#[derive(Clone, Copy)]
+enum Lane {
+    Main,
+    Tidy,
+    DrawSame,
+}
+
+const LANES: [Lane; 3] = [Lane::Main, Lane::Tidy, Lane::DrawSame];
+
+impl Lane {
+    /// Worth a try?
+    fn may_step(self, w: &World, p: usize, rules: &Rules) -> bool {
+        match self {
+            Self::Main => true,
+            Self::Tidy => matches!(w.procs[p].pc, Pc::Held | Pc::Leave),
+            Self::DrawSame => rules.clock == Clock::Coarse,
+        }
+    }
+
+    fn step(self, w: &mut World, p: usize, rules: &Rules) -> Taken {
+        match self {
+            Self::Main => steps::step(w, p, rules),
+            Self::Tidy => leave::tidy(w, p),
+            Self::DrawSame => steps::draw_same(w, p, rules),
+        }
+    }
+}
+
 /// All that can happen next. A state where nothing can is judged here: it is the end, or somebody is stuck.
 fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let keep = |act: Act, mut w: World, out: &mut Vec<(Act, World)>| {
@@ -207,10 +236,12 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     };
     let mut moving = false;
     for p in (0..N).filter(|&p| world.procs[p].life == Life::Awake) {
-        let programs = [steps::step, |w: &mut World, p, _: &Rules| leave::tidy(w, p), steps::draw_same];
-        for program in programs {
+        for lane in LANES {
+            if !lane.may_step(world, p, rules) {
+                continue;
+            }
             let mut w = *world;
-            if let Some((step, note)) = program(&mut w, p, rules) {
+            if let Some((step, note)) = lane.step(&mut w, p, rules) {
                 moving |= world.procs[p].pc != Pc::Idle;
                 keep(Act::Did(p, step, note), w, out);
             }
@@ -218,19 +249,22 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     }
     for p in 0..N {
         for event in Event::TO_PROCESS {
+            if !faults::may_happen(world, p, event) {
+                continue;
+            }
             let mut w = *world;
-            if faults::happen(&mut w, p, event, rules) {
+            if faults::happen(&mut w, p, event) {
                 moving |= world.procs[p].life == Life::Dying;
                 keep(Act::Befell(p, event), w, out);
             }
         }
     }
     let mut w = *world;
-    if faults::intrude(&mut w) {
+    if w.intrusions > 0 && faults::intrude(&mut w) {
         keep(Act::Passed(Event::Intrude), w, out);
     }
     let mut w = *world;
-    if window::pass(&mut w, rules) {
+    if rules.windows && window::pass(&mut w) {
         moving = true;
         keep(Act::Passed(Event::Window), w, out);
     }

@@ -1,6 +1,5 @@
 //! What happens to processes: kill, stop and continue, cancel, an offer nobody claims, a foreign removal of the door.
 
-use crate::rules::Rules;
 use crate::world::{Fd, Life, NONE, Pc, Proc, Report, World, flag};
 
 /// Something that happens to a process or to the files.
@@ -42,8 +41,24 @@ impl Event {
     ];
 }
 
+/// Worth a try? A quick look, so that most of what cannot happen costs no copy of the state.
+pub(crate) fn may_happen(w: &World, p: usize, event: Event) -> bool {
+    let life = w.procs[p].life;
+    match event {
+        Event::CloseOwn | Event::ClosePred | Event::CloseDoor | Event::CloseState => {
+            life == Life::Dying
+        }
+        Event::Kill => w.kills > 0,
+        Event::Stop => w.stops > 0 && life == Life::Awake,
+        Event::Continue => life == Life::Stopped,
+        Event::Cancel => w.cancels > 0 && life == Life::Awake,
+        Event::Unclaimed => w.unclaimed > 0 && w.procs[p].pc == Pc::Grant,
+        Event::Intrude | Event::Window => false,
+    }
+}
+
 /// Lets it happen to process `p`; false when it cannot happen now.
-pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bool {
+pub(crate) fn happen(w: &mut World, p: usize, event: Event) -> bool {
     let proc = w.procs[p];
     let begun = !matches!(proc.pc, Pc::Idle | Pc::Done);
     match event {
@@ -63,7 +78,7 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
         }
         Event::Unclaimed => {
             let offered = proc.life == Life::Awake && proc.pc == Pc::Grant && proc.own != NONE;
-            offered && rules.windows && w.stops > 0 && unclaimed(w, p)
+            offered && w.unclaimed > 0 && unclaimed(w, p)
         }
         Event::Intrude | Event::Window => false,
     }
@@ -161,7 +176,7 @@ fn cancel(w: &mut World, p: usize) -> bool {
 
 /// The offer goes back: marks itself, unlocks, closes, and sleeps until it is polled.
 fn unclaimed(w: &mut World, p: usize) -> bool {
-    w.stops -= 1;
+    w.unclaimed -= 1;
     w.idle = 0;
     let proc = &mut w.procs[p];
     proc.set(flag::GIVES_UP | flag::SLEPT);

@@ -104,6 +104,7 @@ fn check_marks(w: &mut World, p: usize) -> Taken {
         found.is_some_and(|t| !w.tickets[t].mark)
     };
     if skipped.any(awake) {
+        w.idle = 0;
         return give_back(w, p, Pc::Look, Step::CheckMarks, "a mark is gone");
     }
     w.procs[p].exempt = marked(w);

@@ -66,6 +66,8 @@ pub(crate) struct Rules {
     pub(crate) windows: bool,
     pub(crate) kills: u8,
     pub(crate) stops: u8,
+    /// Grants that are offered and not claimed for a window.
+    pub(crate) unclaimed: u8,
     pub(crate) cancels: u8,
     /// Foreign removals of the lock file.
     pub(crate) intrusions: u8,
@@ -85,6 +87,7 @@ impl Rules {
             windows: false,
             kills: 0,
             stops: 0,
+            unclaimed: 0,
             cancels: 0,
             intrusions: 0,
             broken: None,
@@ -118,6 +121,7 @@ impl Rules {
         let mut world = World::new(procs);
         world.kills = self.kills;
         world.stops = self.stops;
+        world.unclaimed = self.unclaimed;
         world.cancels = self.cancels;
         world.intrusions = self.intrusions;
         world

@@ -94,6 +94,9 @@ fn mark_list(w: &mut World, p: usize) -> Taken {
 /// Opens one ticket, writes the mark, closes it: the close is an event for whoever watches that ticket.
 fn mark(w: &mut World, p: usize) -> Taken {
     let skip = w.procs[p].skip;
+    if skip == 0 {
+        return enter(w, p, Step::MarkTicket, "all gone");
+    }
     let t = skip.trailing_zeros() as usize;
     w.procs[p].skip = skip & (skip - 1);
     if w.lookup(w.tickets[t].number) == Some(t) {
@@ -132,11 +135,11 @@ pub(crate) fn is_due(w: &World, p: usize) -> bool {
 
 /// A window goes by: only when everything else has come to rest. All timers become due; between
 /// which steps of others they fire is open. True when it went by.
-pub(crate) fn pass(w: &mut World, rules: &Rules) -> bool {
+pub(crate) fn pass(w: &mut World) -> bool {
     let waiting = |proc: &crate::world::Proc| {
         proc.life == Life::Awake && matches!(proc.pc, Pc::WaitPred | Pc::WaitDoor)
     };
-    if !rules.windows || w.mask(waiting) == 0 || !(0..w.procs.len()).all(|p| is_quiet(w, p)) {
+    if w.mask(waiting) == 0 || !(0..w.procs.len()).all(|p| is_quiet(w, p)) {
         return false;
     }
     for proc in &mut w.procs {

@@ -6,12 +6,14 @@
 //! [`lock_of`] packs it. So "the lock of an open file description" is literal: another descriptor of the same process
 //! does not own it.
 
+use std::hash::{Hash, Hasher};
+
 /// Processes in a world.
 pub(crate) const N: usize = 3;
 /// Slots for ticket inodes; the explorer asserts that they suffice.
 pub(crate) const TICKETS: usize = 8;
 /// Slots for door inodes and for state inodes.
-pub(crate) const INODES: usize = 5;
+pub(crate) const INODES: usize = 4;
 /// An index that refers to nothing.
 pub(crate) const NONE: u8 = 0xff;
 
@@ -292,7 +294,7 @@ pub(crate) enum Report {
 }
 
 /// A state of the model.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct World {
     pub(crate) procs: [Proc; N],
     /// Sorted by number; `ticket_count` are in use.
@@ -307,6 +309,7 @@ pub(crate) struct World {
     /// How many kills, stops, cancels and foreign removals of the door may still come.
     pub(crate) kills: u8,
     pub(crate) stops: u8,
+    pub(crate) unclaimed: u8,
     pub(crate) cancels: u8,
     pub(crate) intrusions: u8,
     /// The highest token granted.
@@ -335,6 +338,41 @@ pub(crate) fn holder(lock: u8) -> usize {
     usize::from((lock - 1) % N as u8)
 }
 
+impl Hash for World {
+    /// What is not in use does not count.
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.procs.hash(to);
+        for t in self.slots() {
+            self.tickets[t].hash(to);
+        }
+        for i in 0..INODES {
+            if self.doors[i].used {
+                self.doors[i].hash(to);
+            }
+            to.write_u8(i as u8);
+            if self.states[i].used {
+                self.states[i].hash(to);
+            }
+        }
+        let bytes = [
+            self.ticket_count,
+            self.door_path,
+            self.state_path,
+            u8::from(self.queue),
+            self.kills,
+            self.stops,
+            self.unclaimed,
+            self.cancels,
+            self.intrusions,
+            self.last_token,
+            self.report as u8,
+            self.idle,
+            self.fault as u8,
+        ];
+        to.write(&bytes);
+    }
+}
+
 impl World {
     /// Nothing on disk, nobody has begun.
     pub(crate) fn new(procs: [Proc; N]) -> Self {
@@ -360,6 +398,7 @@ impl World {
             queue: false,
             kills: 0,
             stops: 0,
+            unclaimed: 0,
             cancels: 0,
             intrusions: 0,
             last_token: 0,
