@@ -27,7 +27,7 @@ use world::Fault;
 /// The scenario holds.
 fn holds(rules: &Rules) {
     let start = std::time::Instant::now();
-    let outcome = explore(rules);
+    let outcome = explore(rules, None);
     println!("{} states, {} edges, depth {}, {:?}", outcome.states, outcome.edges, outcome.depth, start.elapsed());
     assert_eq!(outcome.fault, Fault::None, "\n{}", outcome.trace);
 }

@@ -136,6 +136,16 @@ impl Seen {
         Some(self.prints.len() as u32 - 1)
     }
 
+    fn outcome(&self, edges: usize, depth: usize, fault: Fault, trace: String) -> Outcome {
+        Outcome {
+            states: self.prints.len(),
+            edges,
+            depth,
+            fault,
+            trace,
+        }
+    }
+
     fn place(&self, print: u128) -> usize {
         let mask = self.index.len() - 1;
         let mut place = print as usize & mask;
@@ -154,8 +164,8 @@ impl Seen {
     }
 }
 
-/// Searches everything the scenario can reach, up to the first fault.
-pub(crate) fn explore(rules: &Rules) -> Outcome {
+/// Searches everything the scenario can reach, up to the first fault; when one is `wanted`, up to the first of that kind.
+pub(crate) fn explore(rules: &Rules, wanted: Option<Fault>) -> Outcome {
     let mut seen = Seen::new();
     let mut start = rules.start();
     canon::sort_procs(&mut start);
@@ -170,18 +180,16 @@ pub(crate) fn explore(rules: &Rules) -> Outcome {
             successors(&world, rules, &mut moves);
             edges += moves.len();
             for (_, mut world) in moves.drain(..) {
+                if wanted.is_some_and(|wanted| world.fault != wanted) {
+                    world.fault = Fault::None;
+                }
                 canon::sort_procs(&mut world);
                 let Some(number) = seen.insert(fingerprint(&world), number) else {
                     continue;
                 };
                 if world.fault != Fault::None {
-                    return Outcome {
-                        states: seen.prints.len(),
-                        edges,
-                        depth: depth + 1,
-                        fault: world.fault,
-                        trace: trace(rules, &seen, number),
-                    };
+                    let trace = trace(rules, &seen, number, wanted);
+                    return seen.outcome(edges, depth + 1, world.fault, trace);
                 }
                 next.push((world, number));
             }
@@ -190,13 +198,7 @@ pub(crate) fn explore(rules: &Rules) -> Outcome {
         next.clear();
         depth += 1;
     }
-    Outcome {
-        states: seen.prints.len(),
-        edges,
-        depth,
-        fault: Fault::None,
-        trace: String::new(),
-    }
+    seen.outcome(edges, depth, Fault::None, String::new())
 }
 
 /// What a process does side by side.
@@ -300,7 +302,7 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
 }
 
 /// The steps from the start to state `number`, one a line.
-fn trace(rules: &Rules, seen: &Seen, number: u32) -> String {
+fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> String {
     let mut way = vec![number];
     while let Some(&last) = way.last().filter(|&&last| last != 0) {
         way.push(seen.parents[last as usize]);
@@ -312,16 +314,22 @@ fn trace(rules: &Rules, seen: &Seen, number: u32) -> String {
     for (line, &number) in way.iter().rev().enumerate() {
         moves.clear();
         successors(&world, rules, &mut moves);
-        let wanted = seen.prints[number as usize];
+        let print = seen.prints[number as usize];
         let (act, next) = moves
             .iter()
             .find(|(_, next)| {
                 let mut sorted = *next;
+                if wanted.is_some_and(|wanted| sorted.fault != wanted) {
+                    sorted.fault = Fault::None;
+                }
                 canon::sort_procs(&mut sorted);
-                fingerprint(&sorted) == wanted
+                fingerprint(&sorted) == print
             })
             .expect("the way was found once");
         world = *next;
+        if wanted.is_some_and(|wanted| world.fault != wanted) {
+            world.fault = Fault::None;
+        }
         let act = match *act {
             Act::Did(p, step, note) => format!("p{p} {step:?} {note}"),
             Act::Befell(p, event) => format!("p{p} *{event:?}*"),

@@ -58,7 +58,7 @@ fn check_knock(w: &mut World, p: usize) -> Taken {
 
 /// Asleep, or on the ladder, at the door.
 fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let woken = w.procs[p].has(flag::DOOR_EVENT) || window::is_due(w, p);
+    let woken = w.procs[p].has(flag::DOOR_EVENT) || window::is_due(w, p, rules);
     if woken {
         w.procs[p].clear(flag::DOOR_EVENT | flag::DUE);
         w.procs[p].set(flag::LADDER);
@@ -155,7 +155,8 @@ fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.procs[other].life == Life::Dying && !rules.is(Mutation::ReplacedAtOnce) {
         return None;
     }
-    if w.procs[other].life == Life::Dying || w.procs[other].door == w.procs[p].door {
+    let same_door = w.procs[other].door == w.procs[p].door;
+    if w.procs[other].life == Life::Dying || same_door || rules.intrusions == 0 {
         w.fail(Fault::Replaced);
     }
     w.leaves_line(p);

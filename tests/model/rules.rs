@@ -64,6 +64,8 @@ pub(crate) struct Rules {
     pub(crate) wall: bool,
     /// Claim windows are on.
     pub(crate) windows: bool,
+    /// The timers of one window fire in any order, else in the order of the line.
+    pub(crate) jitter: bool,
     pub(crate) kills: u8,
     pub(crate) stops: u8,
     /// Grants that are offered and not claimed for a window.
@@ -85,6 +87,7 @@ impl Rules {
             clock: Clock::Fine,
             wall: false,
             windows: false,
+            jitter: false,
             kills: 0,
             stops: 0,
             unclaimed: 0,

@@ -275,8 +275,11 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 /// Somebody is before me: open him, probe the door for him, or try him.
 fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
+    let opened = w.procs[p].pred;
+    let number = |slot: u8| w.tickets[usize::from(slot)].number;
+    let same_name = opened != NONE && number(opened) == number(before);
     let proc = &mut w.procs[p];
-    if proc.pred != before {
+    if !same_name {
         proc.target = before;
         return go(w, p, Pc::OpenPred, Step::ListQueue, "somebody is before me");
     }
@@ -322,7 +325,7 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
         }
         return sleep(w, p, Fd::Pred, Step::TryPredecessor, rules);
     }
-    if window::is_due(w, p) {
+    if window::is_due(w, p, rules) {
         w.procs[p].clear(flag::DUE);
         w.procs[p].set(flag::LOOK);
         return look(w, p, rules);

@@ -125,12 +125,13 @@ fn is_quiet(w: &World, p: usize) -> bool {
     }
 }
 
-/// May this process answer its timer? One after the other, in the order of the line: a timer fires once a window, so
-/// between two looks of one waiter each other waiter that is awake has had its own, from beginning to end.
-pub(crate) fn is_due(w: &World, p: usize) -> bool {
+/// May this process answer its timer? Timers of one length fire in turn: between two looks of one waiter each other
+/// waiter that is awake has had its own, from beginning to end. The order of the line stands for any such turn. With
+/// jitter all that is left is that each looks once a window.
+pub(crate) fn is_due(w: &World, p: usize, rules: &Rules) -> bool {
     let number = |q: usize| w.tickets[usize::from(w.procs[q].own)].number;
     let first = |q: usize| w.procs[q].own == NONE || is_quiet(w, q) || number(q) >= number(p);
-    w.procs[p].has(flag::DUE) && (0..w.procs.len()).all(first)
+    w.procs[p].has(flag::DUE) && (rules.jitter || (0..w.procs.len()).all(first))
 }
 
 /// A window goes by: only when everything else has come to rest. All timers become due; between
