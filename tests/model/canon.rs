@@ -23,6 +23,10 @@ fn collect_tickets(w: &mut World, ranks: bool) {
             count += 1;
         }
     }
+    let ordered = |i: usize| kept[i].1 == i as u8 && (!ranks || usize::from(kept[i].0) == i + 1);
+    if count == usize::from(w.ticket_count) && ranks && (0..count).all(ordered) {
+        return;
+    }
     kept[..count].sort_unstable();
     let old = w.tickets;
     let mut renamed = [NONE; TICKETS];

@@ -255,7 +255,7 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
                 continue;
             }
             let mut w = *world;
-            if faults::happen(&mut w, p, event) {
+            if faults::happen(&mut w, p, event, rules) {
                 moving |= world.procs[p].life == Life::Dying;
                 keep(Act::Befell(p, event), w, out);
             }

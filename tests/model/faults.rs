@@ -1,5 +1,6 @@
 //! What happens to processes: kill, stop and continue, cancel, an offer nobody claims, a foreign removal of the door.
 
+use crate::rules::Rules;
 use crate::world::{Fd, Life, NONE, Pc, Proc, Report, World, flag};
 
 /// Something that happens to a process or to the files.
@@ -58,7 +59,7 @@ pub(crate) fn may_happen(w: &World, p: usize, event: Event) -> bool {
 }
 
 /// Lets it happen to process `p`; false when it cannot happen now.
-pub(crate) fn happen(w: &mut World, p: usize, event: Event) -> bool {
+pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bool {
     let proc = w.procs[p];
     let begun = !matches!(proc.pc, Pc::Idle | Pc::Done);
     match event {
@@ -70,7 +71,10 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event) -> bool {
             let alive = matches!(proc.life, Life::Awake | Life::Stopped);
             begun && alive && w.kills > 0 && kill(w, p)
         }
-        Event::Stop => begun && proc.life == Life::Awake && w.stops > 0 && stop(w, p),
+        Event::Stop => {
+            let place = !rules.stops_in_line || matches!(proc.pc, Pc::WaitPred | Pc::WaitDoor);
+            begun && place && proc.life == Life::Awake && w.stops > 0 && stop(w, p)
+        }
         Event::Continue => proc.life == Life::Stopped && go_on(w, p),
         Event::Cancel => {
             let can = begun && proc.life == Life::Awake && !proc.has(flag::GUARD);

@@ -133,11 +133,13 @@ fn open_state(w: &mut World, p: usize) -> Taken {
 }
 
 fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    if !rules.is(Mutation::NoStateLock) && !w.try_lock(p, Fd::State) {
+    let locked = rules.is(Mutation::NoStateLock) || w.try_lock(p, Fd::State);
+    let state = w.procs[p].state;
+    let stale = w.state_path != state || w.states[usize::from(state)].tombstone;
+    if !locked && (!stale || rules.is(Mutation::RefusalUnchecked)) {
         return state_refused(w, p, rules);
     }
-    let state = w.procs[p].state;
-    if w.state_path != state || w.states[usize::from(state)].tombstone {
+    if stale {
         w.unlock(p, Fd::State);
         w.forget(p, Fd::State);
         return go(w, p, Pc::OpenState, Step::LockState, "another file by now");

@@ -109,7 +109,24 @@ fn a_dying_holder_is_no_replaced_door() {
 
 #[test]
 fn removing_without_a_look_at_the_inode_splits_the_lock() {
-    breaks(with_remover(), Mutation::RemoveWithoutCheck, Fault::Replaced);
+    let rules = Rules {
+        roles: [Role::Locker, Role::Remover, Role::Remover],
+        wall: true,
+        fast: true,
+        ..Rules::new([1, 1, 1])
+    };
+    breaks(rules, Mutation::RemoveWithoutCheck, Fault::Replaced);
+}
+
+#[test]
+fn an_old_state_file_kept_open_is_no_replaced_door() {
+    let rules = Rules {
+        roles: [Role::Locker, Role::Remover, Role::Remover],
+        wall: true,
+        fast: true,
+        ..Rules::new([2, 1, 0])
+    };
+    breaks(rules, Mutation::RefusalUnchecked, Fault::Replaced);
 }
 
 #[test]
@@ -124,7 +141,7 @@ fn a_dropped_offer_swallows_the_crash() {
         kills: 1,
         cancels: 1,
         tmpfile: true,
-        ..Rules::new([1, 1, 1])
+        ..Rules::new([1, 2, 0])
     };
     breaks(rules, Mutation::SwallowCrash, Fault::Crash);
 }

@@ -34,6 +34,8 @@ pub(crate) enum Mutation {
     DoorBeforeState,
     /// A refused state file is `Replaced` at once, also while its holder is dying.
     ReplacedAtOnce,
+    /// A refused state file is taken for the current one, although it may be an old one kept open.
+    RefusalUnchecked,
     /// Marks skipped at the last look are taken to stand still.
     MarksNotRechecked,
     /// A refused probe is not tried again before it counts as "not free".
@@ -68,6 +70,8 @@ pub(crate) struct Rules {
     pub(crate) jitter: bool,
     pub(crate) kills: u8,
     pub(crate) stops: u8,
+    /// Stops hit those who sleep in line only; else any step.
+    pub(crate) stops_in_line: bool,
     /// Grants that are offered and not claimed for a window.
     pub(crate) unclaimed: u8,
     pub(crate) cancels: u8,
@@ -90,6 +94,7 @@ impl Rules {
             jitter: false,
             kills: 0,
             stops: 0,
+            stops_in_line: false,
             unclaimed: 0,
             cancels: 0,
             intrusions: 0,
