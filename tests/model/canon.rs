@@ -17,7 +17,10 @@ fn collect_tickets(w: &mut World, ranks: bool) {
     let mut count = 0;
     for slot in w.slots() {
         let s = slot as u8;
-        let open = w.procs.iter().any(|p| [p.own, p.pred, p.target].contains(&s));
+        let open = w
+            .procs
+            .iter()
+            .any(|p| [p.own, p.pred, p.target].contains(&s));
         if w.tickets[slot].linked || open {
             kept[count] = (w.tickets[slot].number, s);
             count += 1;
@@ -48,7 +51,13 @@ fn collect_tickets(w: &mut World, ranks: bool) {
     }
     w.ticket_count = count as u8;
     for proc in &mut w.procs {
-        let rename = |slot: u8| if slot == NONE { NONE } else { renamed[usize::from(slot)] };
+        let rename = |slot: u8| {
+            if slot == NONE {
+                NONE
+            } else {
+                renamed[usize::from(slot)]
+            }
+        };
         proc.own = rename(proc.own);
         proc.pred = rename(proc.pred);
         proc.target = rename(proc.target);
@@ -98,7 +107,13 @@ pub(crate) fn sort_procs(w: &mut World) {
         lock - p as u8 + renamed[p]
     };
     let remask = |mask: u8| {
-        (0..N).fold(0, |new, p| if mask & (1 << p) == 0 { new } else { new | 1 << renamed[p] })
+        (0..N).fold(0, |new, p| {
+            if mask & (1 << p) == 0 {
+                new
+            } else {
+                new | 1 << renamed[p]
+            }
+        })
     };
     for proc in &mut w.procs {
         proc.ahead = remask(proc.ahead);

@@ -105,11 +105,12 @@ fn fingerprint(world: &World) -> u128 {
     print.finish()
 }
 
-/// The states seen: fingerprints in order of discovery, their parents, and an open-addressed index.
+/// The states seen: fingerprints in order of discovery, their parents, and the same fingerprints as an open-addressed
+/// set (0 is a free place).
 struct Seen {
     prints: Vec<u128>,
     parents: Vec<u32>,
-    index: Vec<u32>,
+    set: Vec<u128>,
 }
 
 impl Seen {
@@ -117,22 +118,22 @@ impl Seen {
         Self {
             prints: Vec::new(),
             parents: Vec::new(),
-            index: vec![0; 1 << 16],
+            set: vec![0; 1 << 16],
         }
     }
 
     /// The number of a state that is new; `None` for one seen before.
     fn insert(&mut self, print: u128, parent: u32) -> Option<u32> {
-        if self.prints.len() * 8 > self.index.len() * 5 {
+        if self.prints.len() * 8 > self.set.len() * 5 {
             self.grow();
         }
         let place = self.place(print);
-        if self.index[place] != 0 {
+        if self.set[place] != 0 {
             return None;
         }
         self.prints.push(print);
         self.parents.push(parent);
-        self.index[place] = self.prints.len() as u32;
+        self.set[place] = print;
         Some(self.prints.len() as u32 - 1)
     }
 
@@ -147,19 +148,19 @@ impl Seen {
     }
 
     fn place(&self, print: u128) -> usize {
-        let mask = self.index.len() - 1;
+        let mask = self.set.len() - 1;
         let mut place = print as usize & mask;
-        while self.index[place] != 0 && self.prints[self.index[place] as usize - 1] != print {
+        while self.set[place] != 0 && self.set[place] != print {
             place = (place + 1) & mask;
         }
         place
     }
 
     fn grow(&mut self) {
-        self.index = vec![0; self.index.len() * 2];
+        self.set = vec![0; self.set.len() * 2];
         for i in 0..self.prints.len() {
             let place = self.place(self.prints[i]);
-            self.index[place] = i as u32 + 1;
+            self.set[place] = self.prints[i];
         }
     }
 }
@@ -286,7 +287,10 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     if let Some(p) = (0..N).find(|&p| waiting(p)) {
         if !stopped {
             w.fail(Fault::Stuck);
-            out.push((Act::Did(p, steps::Step::ListQueue, "never: nothing will wake it"), w));
+            out.push((
+                Act::Did(p, steps::Step::ListQueue, "never: nothing will wake it"),
+                w,
+            ));
         }
         return;
     }
@@ -345,7 +349,15 @@ fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> Stri
 fn describe(w: &World) -> String {
     let lock = |lock: u8| match lock {
         0 => "free".to_owned(),
-        lock => format!("p{}{}", holder(lock), if w.is_dropping(lock) { "(dropping)" } else { "" }),
+        lock => format!(
+            "p{}{}",
+            holder(lock),
+            if w.is_dropping(lock) {
+                "(dropping)"
+            } else {
+                ""
+            }
+        ),
     };
     let mut text = String::new();
     for (i, door) in w.doors.iter().enumerate().filter(|(_, door)| door.used) {
@@ -355,7 +367,12 @@ fn describe(w: &World) -> String {
     for (i, state) in w.states.iter().enumerate().filter(|(_, state)| state.used) {
         let old = if w.state_path == i as u8 { "" } else { "old " };
         let held = if state.held { " held" } else { "" };
-        let _ = write!(text, "{old}state {} t{}{held}  ", lock(state.lock), state.token);
+        let _ = write!(
+            text,
+            "{old}state {} t{}{held}  ",
+            lock(state.lock),
+            state.token
+        );
     }
     for t in w.slots() {
         let ticket = w.tickets[t];
@@ -363,8 +380,17 @@ fn describe(w: &World) -> String {
         let owner = owner.map_or("dead".to_owned(), |p| format!("of p{p}"));
         let name = if ticket.linked { "" } else { "unlinked " };
         let mark = if ticket.mark { " marked" } else { "" };
-        let _ = write!(text, "[{name}{} {owner} {}{mark}] ", ticket.number, lock(ticket.lock));
+        let _ = write!(
+            text,
+            "[{name}{} {owner} {}{mark}] ",
+            ticket.number,
+            lock(ticket.lock)
+        );
     }
-    debug_assert!(w.procs.iter().all(|proc| proc.target == NONE || proc.pc == Pc::OpenPred));
+    debug_assert!(
+        w.procs
+            .iter()
+            .all(|proc| proc.target == NONE || proc.pc == Pc::OpenPred)
+    );
     text
 }

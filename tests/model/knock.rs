@@ -65,7 +65,13 @@ fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
         if rules.windows {
             let marked = w.own(p).mark;
             let next = if marked { Pc::Unmark } else { Pc::WaitDoor };
-            return go(w, p, next, Step::CheckMarks, "woken: looks for its own mark");
+            return go(
+                w,
+                p,
+                next,
+                Step::CheckMarks,
+                "woken: looks for its own mark",
+            );
         }
     }
     if w.procs[p].has(flag::LADDER) {

@@ -6,10 +6,15 @@ use crate::explore::explore;
 use crate::rules::{Clock, Mutation, Rules};
 use crate::world::{Fault, Role};
 
-/// The mutation leads to this fault.
+/// Unbroken the protocol holds, and the mutation leads to this fault.
 fn breaks(rules: Rules, mutation: Mutation, fault: Fault) {
     let sound = explore(&rules, None);
-    assert_eq!(sound.fault, Fault::None, "unbroken it must hold\n{}", sound.trace);
+    assert_eq!(sound.fault, Fault::None, "unbroken\n{}", sound.trace);
+    finds(rules, mutation, fault);
+}
+
+/// The mutation leads to this fault. For rules that are a scenario of their own, which need not be searched twice.
+fn finds(rules: Rules, mutation: Mutation, fault: Fault) {
     let outcome = explore(&rules.broken(mutation), Some(fault));
     println!("{mutation:?}: {} states\n{}", outcome.states, outcome.trace);
     assert_eq!(outcome.fault, fault, "\n{}", outcome.trace);
@@ -154,7 +159,7 @@ fn marks_taken_on_trust_pass_one_who_is_awake() {
         tmpfile: true,
         ..Rules::new([1, 1, 1])
     };
-    breaks(rules, Mutation::MarksNotRechecked, Fault::Order);
+    finds(rules, Mutation::MarksNotRechecked, Fault::Order);
 }
 
 #[test]
@@ -166,7 +171,7 @@ fn windows_counted_through_a_change_pass_one_who_is_awake() {
         tmpfile: true,
         ..Rules::new([1, 1, 1])
     };
-    breaks(rules, Mutation::CountThroughChanges, Fault::Order);
+    finds(rules, Mutation::CountThroughChanges, Fault::Order);
 }
 
 #[test]
@@ -178,5 +183,5 @@ fn one_refused_probe_passes_one_who_is_awake() {
         tmpfile: true,
         ..Rules::new([1, 1, 1])
     };
-    breaks(rules, Mutation::ProbeWithoutLadder, Fault::Order);
+    finds(rules, Mutation::ProbeWithoutLadder, Fault::Order);
 }

@@ -75,7 +75,11 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::ProbeOpen | Pc::ProbeTry | Pc::ProbeSee | Pc::MarkList | Pc::Mark | Pc::Unmark => {
             window::step(w, p, rules)
         }
-        Pc::Tomb | Pc::UnlinkState | Pc::RemoveQueue | Pc::StateBack | Pc::CheckRemove
+        Pc::Tomb
+        | Pc::UnlinkState
+        | Pc::RemoveQueue
+        | Pc::StateBack
+        | Pc::CheckRemove
         | Pc::UnlinkDoor => leave::remove(w, p, rules),
         Pc::Leave | Pc::GiveUnlock | Pc::GiveClose => leave::step(w, p, rules),
         Pc::Done => None,
@@ -90,7 +94,13 @@ pub(crate) fn go(w: &mut World, p: usize, pc: Pc, step: Step, note: &'static str
 }
 
 /// Unlocks and closes the door, then goes on at `next`.
-pub(crate) fn give_back(w: &mut World, p: usize, next: Pc, step: Step, note: &'static str) -> Taken {
+pub(crate) fn give_back(
+    w: &mut World,
+    p: usize,
+    next: Pc,
+    step: Step,
+    note: &'static str,
+) -> Taken {
     w.procs[p].next = next;
     go(w, p, Pc::GiveUnlock, step, note)
 }
@@ -108,7 +118,11 @@ fn begin(w: &mut World, p: usize, rules: &Rules) -> Taken {
 fn fast_open(w: &mut World, p: usize, rules: &Rules) -> Taken {
     w.open_door(p);
     let list_first = rules.is(Mutation::ListThenLock);
-    let next = if list_first { Pc::FastList } else { Pc::FastTry };
+    let next = if list_first {
+        Pc::FastList
+    } else {
+        Pc::FastTry
+    };
     go(w, p, next, Step::FastOpen, "")
 }
 
@@ -187,14 +201,24 @@ pub(crate) fn draw_same(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
     w.procs[p].first = 0;
     w.draw(p, last);
-    go(w, p, Pc::Create, Step::ListQueue, "draws a number of the same tick")
+    go(
+        w,
+        p,
+        Pc::Create,
+        Step::ListQueue,
+        "draws a number of the same tick",
+    )
 }
 
 fn create(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let number = w.own(p).number;
     if !w.queue || w.lookup(number).is_some() {
         w.procs[p].own = NONE;
-        let note = if w.queue { "name taken" } else { "no directory" };
+        let note = if w.queue {
+            "name taken"
+        } else {
+            "no directory"
+        };
         return go(w, p, Pc::Draw, Step::CreateTicket, note);
     }
     w.own(p).linked = true;
@@ -220,7 +244,13 @@ fn check_ticket(w: &mut World, p: usize) -> Taken {
     if w.own(p).linked {
         return go(w, p, Pc::Look, Step::CheckTicket, "");
     }
-    go(w, p, Pc::Retake, Step::CheckTicket, "reaped before it was locked")
+    go(
+        w,
+        p,
+        Pc::Retake,
+        Step::CheckTicket,
+        "reaped before it was locked",
+    )
 }
 
 /// Closes a ticket that was lost, then takes another.
@@ -321,7 +351,13 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.procs[p].has(flag::LADDER) {
         if w.try_lock(p, Fd::Pred) {
             w.procs[p].clear(flag::LADDER);
-            return go(w, p, Pc::ReapCheck, Step::TryPredecessor, "got it: nobody owns it");
+            return go(
+                w,
+                p,
+                Pc::ReapCheck,
+                Step::TryPredecessor,
+                "got it: nobody owns it",
+            );
         }
         return sleep(w, p, Fd::Pred, Step::TryPredecessor, rules);
     }
@@ -348,9 +384,21 @@ fn reap_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let pred = w.procs[p].pred;
     let same = w.lookup(w.tickets[usize::from(pred)].number) == Some(usize::from(pred));
     if same || rules.is(Mutation::ReapWithoutCheck) {
-        return go(w, p, Pc::Reap, Step::ReapPredecessor, "name and descriptor agree");
+        return go(
+            w,
+            p,
+            Pc::Reap,
+            Step::ReapPredecessor,
+            "name and descriptor agree",
+        );
     }
-    go(w, p, Pc::ReapClose, Step::ReapPredecessor, "name is gone or another's")
+    go(
+        w,
+        p,
+        Pc::ReapClose,
+        Step::ReapPredecessor,
+        "name is gone or another's",
+    )
 }
 
 fn reap(w: &mut World, p: usize) -> Taken {
@@ -370,5 +418,11 @@ fn reap_close(w: &mut World, p: usize) -> Taken {
     if w.close_half(p, Fd::Pred) {
         return go(w, p, Pc::Look, Step::ReapPredecessor, "closes it");
     }
-    go(w, p, Pc::ReapClose, Step::ReapPredecessor, "closes it: announced")
+    go(
+        w,
+        p,
+        Pc::ReapClose,
+        Step::ReapPredecessor,
+        "closes it: announced",
+    )
 }

@@ -68,7 +68,13 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
     proc.looks = if counts_on { proc.looks + 1 } else { 1 };
     proc.seen = token;
     if proc.looks > proc.behind {
-        return go(w, p, Pc::MarkList, Step::Probe, "the windows are over: passes");
+        return go(
+            w,
+            p,
+            Pc::MarkList,
+            Step::Probe,
+            "the windows are over: passes",
+        );
     }
     give_back(w, p, Pc::WaitPred, Step::Probe, "waits one more window")
 }
@@ -159,7 +165,10 @@ pub(crate) fn pass(w: &mut World) -> bool {
     w.idle += 1;
     let asleep = w.mask(|proc| proc.life == Life::Stopped).count_ones() as u8;
     let owned = |t: usize| w.procs.iter().any(|proc| usize::from(proc.own) == t);
-    let dead = w.slots().filter(|&t| w.tickets[t].linked && !owned(t)).count() as u8;
+    let dead = w
+        .slots()
+        .filter(|&t| w.tickets[t].linked && !owned(t))
+        .count() as u8;
     if asleep == 0 && marked(w) == 0 {
         w.fail(Fault::Stuck);
     } else if w.idle > 1 + (asleep + dead).max(1) {

@@ -576,10 +576,7 @@ impl World {
     pub(crate) fn draw(&mut self, p: usize, number: u8) {
         let slot = usize::from(self.ticket_count);
         assert!(slot < TICKETS, "ticket slots suffice");
-        self.tickets[slot] = Ticket {
-            number,
-            ..EMPTY
-        };
+        self.tickets[slot] = Ticket { number, ..EMPTY };
         self.procs[p].own = slot as u8;
         self.ticket_count += 1;
     }
