@@ -3,7 +3,8 @@
 //! Processes with the same role run the same program, so a state and the same state with two of them exchanged have the
 //! same future. Sorting them keeps one of up to six.
 
-use crate::world::{EMPTY, INODES, N, NONE, TICKETS, World, holder};
+use crate::kernel::holder;
+use crate::world::{EMPTY, INODES, N, NONE, TICKETS, World};
 
 /// Frees what nobody can reach. `ranks`: ticket numbers mean nothing but their order.
 pub(crate) fn collect(w: &mut World, ranks: bool) {

@@ -9,11 +9,12 @@ use std::hash::{Hash, Hasher};
 
 use crate::canon;
 use crate::faults::{self, Event};
+use crate::kernel::holder;
 use crate::leave;
 use crate::rules::{Clock, Rules};
 use crate::steps::{self, Step, Taken};
 use crate::window;
-use crate::world::{Fault, Life, N, NONE, Pc, World, holder};
+use crate::world::{Fault, Life, N, NONE, Pc, World};
 
 /// What happened between two states.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,11 @@
 //! The head of the line: knocks at the door, enters, holds. And how every grant is judged.
 
+use crate::kernel::holder;
 use crate::leave;
 use crate::rules::{Mutation, Rules};
 use crate::steps::{Step, Taken, give_back, go, sleep};
 use crate::window;
-use crate::world::{Fault, Fd, Life, N, NONE, Pc, Report, Role, World, flag, holder};
+use crate::world::{Fault, Fd, Life, N, NONE, Pc, Report, Role, World, flag};
 
 /// Takes the next step of a process at the door.
 pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {

@@ -1,9 +1,10 @@
 //! The claim window: probing the door past a sleeper, marking, and finding one's own mark.
 
+use crate::kernel::holder;
 use crate::knock::{enter, marked};
 use crate::rules::{Mutation, Rules};
 use crate::steps::{Step, Taken, give_back, go};
-use crate::world::{Fault, Fd, Life, NONE, Pc, World, flag, holder};
+use crate::world::{Fault, Fd, Life, NONE, Pc, Proc, World, flag};
 
 /// Takes the next step of a process that probes, marks or unmarks.
 pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
@@ -143,9 +144,8 @@ pub(crate) fn is_due(w: &World, p: usize, rules: &Rules) -> bool {
 /// A window goes by: only when everything else has come to rest. All timers become due; between
 /// which steps of others they fire is open. True when it went by.
 pub(crate) fn pass(w: &mut World) -> bool {
-    let waiting = |proc: &crate::world::Proc| {
-        proc.life == Life::Awake && matches!(proc.pc, Pc::WaitPred | Pc::WaitDoor)
-    };
+    let waiting =
+        |proc: &Proc| proc.life == Life::Awake && matches!(proc.pc, Pc::WaitPred | Pc::WaitDoor);
     if w.mask(waiting) == 0 || !(0..w.procs.len()).all(|p| is_quiet(w, p)) {
         return false;
     }
