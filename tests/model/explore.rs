@@ -25,6 +25,8 @@ pub(crate) enum Act {
     Befell(usize, Event),
     /// Something happened to all.
     Passed(Event),
+    /// Nothing moves any more, and it should not be so.
+    Rested(&'static str),
 }
 
 /// What a search found.
@@ -285,13 +287,10 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     };
     let stopped = world.procs.iter().any(|proc| proc.life == Life::Stopped);
     let mut w = *world;
-    if let Some(p) = (0..N).find(|&p| waiting(p)) {
+    if (0..N).any(waiting) {
         if !stopped {
             w.fail(Fault::Stuck);
-            out.push((
-                Act::Did(p, steps::Step::ListQueue, "never: nothing will wake it"),
-                w,
-            ));
+            out.push((Act::Rested("one waits and nothing will wake it"), w));
         }
         return;
     }
@@ -302,7 +301,7 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let unclean = !world.line_is_empty() || world.states.iter().any(|state| state.held);
     if !stopped && (locked || (unclean && !killed && rules.cancels == 0)) {
         w.fail(Fault::Leftover);
-        out.push((Act::Passed(Event::Window), w));
+        out.push((Act::Rested("all is over, not all is given back"), w));
     }
 }
 
@@ -339,6 +338,7 @@ fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> Stri
             Act::Did(p, step, note) => format!("p{p} {step:?} {note}"),
             Act::Befell(p, event) => format!("p{p} *{event:?}*"),
             Act::Passed(event) => format!("   *{event:?}*"),
+            Act::Rested(note) => format!("   {note}"),
         };
         let _ = writeln!(text, "{:3}  {act:<52} | {}", line + 1, describe(&world));
     }
