@@ -87,9 +87,7 @@ impl Limit {
         match limit {
             None => Self::Never,
             Some(Duration::ZERO) => Self::AtOnce,
-            Some(limit) => now()
-                .checked_add(limit)
-                .map_or(Self::Never, Self::At),
+            Some(limit) => now().checked_add(limit).map_or(Self::Never, Self::At),
         }
     }
 

@@ -97,8 +97,7 @@ mod tests {
 
     #[test]
     fn delays_double_and_stay_within_their_bounds() {
-        let mut backoff =
-            Backoff::new(Duration::from_millis(1), Duration::from_millis(5)).seed(42);
+        let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(5)).seed(42);
         for step in [1, 2, 4, 5, 5, 5] {
             let delay = backoff.next_delay();
             let step = Duration::from_millis(step);

@@ -312,11 +312,9 @@ impl FifoLock {
             let body = pin!(body(&guard));
             match select(body, guard.lost()).await {
                 Either::Left((value, _)) => Ok(value),
-                Either::Right((loss, _)) => Err(Error::at(
-                    ErrorKind::Lost,
-                    loss.to_string(),
-                    self.path(),
-                )),
+                Either::Right((loss, _)) => {
+                    Err(Error::at(ErrorKind::Lost, loss.to_string(), self.path()))
+                }
             }
         };
         let released = guard.release().await;

@@ -89,7 +89,10 @@ mod tests {
                 let _entered = handle.enter();
                 in_async_context()
             });
-            (local.await.expect("local"), blocking.await.expect("blocking"))
+            (
+                local.await.expect("local"),
+                blocking.await.expect("blocking"),
+            )
         });
         assert_eq!(inside, (true, false));
         let in_place = runtime.block_on(async {

@@ -285,8 +285,7 @@ impl Disk {
             self.excludes = true;
         }
         let mut buffer = [0; state::LENGTH];
-        let read =
-            file::read_start(file, &mut buffer).map_err(|e| at("read the state file", e))?;
+        let read = file::read_start(file, &mut buffer).map_err(|e| at("read the state file", e))?;
         Ok(state::parse(&buffer[..read]))
     }
 
@@ -413,7 +412,11 @@ impl Disk {
                 }
                 Ok(Cleared::InUse)
             }
-            Err(error) => Err(Error::io("remove the queue directory", &self.place.queue, error)),
+            Err(error) => Err(Error::io(
+                "remove the queue directory",
+                &self.place.queue,
+                error,
+            )),
         }
     }
 }

@@ -162,10 +162,7 @@ impl Draft {
     /// The same record with a higher token, for a block that is reserved ahead: where to write what.
     pub(crate) fn token(&mut self, token: u64) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
-        (
-            TOKEN_AT as u64,
-            &self.bytes[TOKEN_AT..TOKEN_AT + DIGITS],
-        )
+        (TOKEN_AT as u64, &self.bytes[TOKEN_AT..TOKEN_AT + DIGITS])
     }
 
     fn put(&mut self, at: usize, mut value: u64) {
@@ -250,7 +247,10 @@ mod tests {
     fn p66_foreign_records_are_named_and_rubbish_is_nothing() {
         let foreign = |text: &str| parse(text.as_bytes());
         let named = |text: &str| Content::Foreign(text.into());
-        assert_eq!(foreign("stanchion 2 lock 0\n"), named("version 2, kind lock"));
+        assert_eq!(
+            foreign("stanchion 2 lock 0\n"),
+            named("version 2, kind lock")
+        );
         assert_eq!(
             foreign("stanchion 1 semaphore 5\nmore"),
             named("version 1, kind semaphore, limit 5")

@@ -298,7 +298,8 @@ impl Watch {
             self.failures.fetch_add(1, Ordering::Relaxed);
             let seats: Vec<_> = table.seats.keys().copied().collect();
             for watcher in seats.into_iter().filter_map(|seat| table.watcher(seat)) {
-                for (watcher, seen) in [(watcher.clone(), Seen::Queue), (watcher, Seen::Everything)] {
+                for (watcher, seen) in [(watcher.clone(), Seen::Queue), (watcher, Seen::Everything)]
+                {
                     due.push((watcher, WatchId { number: -1, seen }));
                 }
             }

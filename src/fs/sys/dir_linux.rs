@@ -106,12 +106,7 @@ impl Dir {
     /// Nameless first, then locked, then linked under its name.
     fn link_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = fs::openat(
-            &self.descriptor,
-            c".",
-            flags,
-            Mode::from_raw_mode(mode),
-        )?;
+        let file = fs::openat(&self.descriptor, c".", flags, Mode::from_raw_mode(mode))?;
         let file = Private::new(File::from(file));
         let id = self.own(&file, mode)?;
         if !flock::try_lock_exclusive(&file)? {
@@ -119,14 +114,21 @@ impl Dir {
         }
         let mut buffer = [0; 32];
         let source = proc_path(&file, &mut buffer);
-        fs::linkat(fs::CWD, source, &self.descriptor, name, AtFlags::SYMLINK_FOLLOW)?;
+        fs::linkat(
+            fs::CWD,
+            source,
+            &self.descriptor,
+            name,
+            AtFlags::SYMLINK_FOLLOW,
+        )?;
         Ok((file, id))
     }
 
     /// Where files without a name are not to be had. A reaper may be faster than the lock; then the name or the lock is
     /// gone, and the caller takes another number.
     fn create_then_lock(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode))?;
         let file = Private::new(File::from(file));
         let id = self.own(&file, mode)?;
@@ -196,7 +198,13 @@ pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
 }
 
 fn lacks_tmpfile(error: &io::Error) -> bool {
-    let unsupported = [Errno::OPNOTSUPP, Errno::ISDIR, Errno::INVAL, Errno::NOSYS, Errno::PERM];
+    let unsupported = [
+        Errno::OPNOTSUPP,
+        Errno::ISDIR,
+        Errno::INVAL,
+        Errno::NOSYS,
+        Errno::PERM,
+    ];
     let number = error.raw_os_error();
     unsupported
         .iter()

@@ -61,7 +61,11 @@ pub(crate) fn is_on_network(path: &Path) -> bool {
     ];
     rustix::fs::statfs(path).is_ok_and(|it| {
         // The field is signed, unsigned, wide or narrow by architecture; the magic is its low 32 bits.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast
+        )]
         let magic = it.f_type as u32;
         NETWORK.contains(&magic)
     })
@@ -107,7 +111,6 @@ pub(crate) fn block_signals() {
         libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
     }
 }
-
 
 /// Ends this process as `kill -9` would, or stops it as SIGSTOP would.
 #[cfg(feature = "test-hooks")]

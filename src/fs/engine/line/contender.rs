@@ -31,9 +31,9 @@ use std::time::{Duration, Instant};
 use super::super::disk::{Disk, Entered};
 use super::super::door::Door;
 use super::super::step::{self, Step};
+use super::super::ticket::Ticket;
 use super::super::ticket::policy::{self, Place};
 use super::super::ticket::queue::{Own, Queue};
-use super::super::ticket::Ticket;
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::cohort::CohortId;
 use super::{Settings, Wait};
@@ -82,7 +82,9 @@ enum Stage {
         passed: Vec<Ticket>,
     },
     /// The door is locked by us.
-    Entering { door: Door },
+    Entering {
+        door: Door,
+    },
 }
 
 /// How a waiter learns that something happened.
@@ -196,7 +198,10 @@ impl Contender {
             self.ladder.climb();
         }
         let at = |step, error| Error::io(step, disk.place().queue.join(own.ticket.name()), error);
-        if own.is_marked().map_err(|e| at("look at the own ticket", e))? {
+        if own
+            .is_marked()
+            .map_err(|e| at("look at the own ticket", e))?
+        {
             own.set_mark(false)
                 .map_err(|e| at("unmark the own ticket", e))?;
         }
@@ -580,4 +585,3 @@ impl Ladder {
 fn after(delay: Duration) -> Option<Instant> {
     Instant::now().checked_add(delay)
 }
-

@@ -96,7 +96,10 @@ impl Wakes {
     }
 
     pub(crate) fn fire(self) {
-        self.first.into_iter().chain(self.more).for_each(Waker::wake);
+        self.first
+            .into_iter()
+            .chain(self.more)
+            .for_each(Waker::wake);
     }
 }
 
@@ -259,7 +262,10 @@ impl Core {
             let door =
                 Door::open(path, settings.mode).map_err(|e| self.io("open the lock file", e))?;
             step::at(Step::FastTryDoor);
-            if !door.try_lock().map_err(|e| self.io("lock the lock file", e))? {
+            if !door
+                .try_lock()
+                .map_err(|e| self.io("lock the lock file", e))?
+            {
                 *spare = Some(door);
                 return Ok(None);
             }
@@ -399,7 +405,9 @@ impl Core {
             self.drive(Cause::Local, None);
         }
         if self.is_offered_to(key) {
-            return self.claim(key).map_or(Poll::Pending, |grant| Poll::Ready(Ok(grant)));
+            return self
+                .claim(key)
+                .map_or(Poll::Pending, |grant| Poll::Ready(Ok(grant)));
         }
         if let Some(waiter) = self.cohorts.get_mut(key)
             && !waiter.waker.as_ref().is_some_and(|it| it.will_wake(waker))
@@ -410,14 +418,17 @@ impl Core {
     }
 
     fn take_failure(&mut self, key: Key) -> Option<Error> {
-        let index = self.failures.iter().position(|(failed, _)| *failed == key)?;
+        let index = self
+            .failures
+            .iter()
+            .position(|(failed, _)| *failed == key)?;
         Some(self.failures.swap_remove(index).1)
     }
 
     fn is_offered_to(&self, key: Key) -> bool {
-        self.possession.as_ref().is_some_and(
-            |it| matches!(&it.occupant, Occupant::Offer { to, .. } if *to == key),
-        )
+        self.possession
+            .as_ref()
+            .is_some_and(|it| matches!(&it.occupant, Occupant::Offer { to, .. } if *to == key))
     }
 
     /// Turns the offer into a guard. Nothing here may touch the disk: the ticket goes later.
@@ -470,8 +481,16 @@ impl Core {
 
     /// Removes a cohort that nobody is left in, unless it is the one in possession.
     fn drop_if_empty(&mut self, id: CohortId) {
-        let holds = self.possession.as_ref().is_some_and(|it| it.cohort == Some(id));
-        if holds || self.cohorts.cohort(id).is_none_or(|cohort| cohort.length > 0) {
+        let holds = self
+            .possession
+            .as_ref()
+            .is_some_and(|it| it.cohort == Some(id));
+        if holds
+            || self
+                .cohorts
+                .cohort(id)
+                .is_none_or(|cohort| cohort.length > 0)
+        {
             return;
         }
         if self.contender.as_ref().is_some_and(|it| it.cohort == id) {
@@ -573,7 +592,11 @@ impl Core {
             if self.tick_at.is_none() {
                 self.tick_at = Instant::now().checked_add(waiter.data.settings.claim_window);
             }
-            waiter.waker.take().into_iter().for_each(|it| self.wakes.push(it));
+            waiter
+                .waker
+                .take()
+                .into_iter()
+                .for_each(|it| self.wakes.push(it));
         }
     }
 
@@ -681,8 +704,7 @@ impl Core {
                 let Some(settings) = self.settings_of(cohort) else {
                     return;
                 };
-                let fresh =
-                    Contender::new(cohort, settings, self.seat, self.events, spare.take());
+                let fresh = Contender::new(cohort, settings, self.seat, self.events, spare.take());
                 self.contender = Some(fresh);
             }
             match self.step(cohort, cause) {
@@ -703,7 +725,9 @@ impl Core {
     fn step(&mut self, cohort: CohortId, cause: Cause) -> Result<bool> {
         let (Some(contender), Some(own)) = (
             self.contender.as_mut(),
-            self.cohorts.cohort(cohort).and_then(|it| it.ticket.as_ref()),
+            self.cohorts
+                .cohort(cohort)
+                .and_then(|it| it.ticket.as_ref()),
         ) else {
             return Err(self.confused());
         };
@@ -818,7 +842,8 @@ impl Core {
                 self.cohorts.end_roll_call(cohort);
             }
             let wakes = &mut self.wakes;
-            self.cohorts.begin_roll_call(to, |waker| wakes.push(waker.clone()));
+            self.cohorts
+                .begin_roll_call(to, |waker| wakes.push(waker.clone()));
             self.roll_call = true;
             self.pass_on();
             self.lapsing = Some(self.offers);
@@ -914,12 +939,7 @@ impl Core {
 
 impl Possession {
     /// With an occupant still to be set.
-    fn new(
-        door: &Door,
-        entered: Entered,
-        cohort: Option<CohortId>,
-        settings: &Settings,
-    ) -> Self {
+    fn new(door: &Door, entered: Entered, cohort: Option<CohortId>, settings: &Settings) -> Self {
         Self {
             cohort,
             door: door.id(),

@@ -119,11 +119,7 @@ impl Core {
             waiters: self.waiters()?,
             last_token,
             watch_failures: watch().failures(),
-            polling: !self.events
-                || self
-                    .contender
-                    .as_ref()
-                    .is_some_and(Contender::is_polling),
+            polling: !self.events || self.contender.as_ref().is_some_and(Contender::is_polling),
         })
     }
 

@@ -132,7 +132,11 @@ impl Line {
                 std::io::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
                 _ => return Err(Error::io("look at the lock file", path, error)),
             };
-            return Err(Error::at(kind, format!("no lock can be here: {error}"), path));
+            return Err(Error::at(
+                kind,
+                format!("no lock can be here: {error}"),
+                path,
+            ));
         }
         self.with(|core| core.disk.check_kind()).0
     }
@@ -331,4 +335,3 @@ fn canonical(path: &Path) -> Result<PathBuf> {
         .map_err(|e| Error::io("find the directory", parent, e))?;
     Ok(parent.join(name))
 }
-

@@ -160,7 +160,11 @@ impl Queue {
             Err(error) => match error.kind() {
                 io::ErrorKind::AlreadyExists => Ok(Created::Taken),
                 io::ErrorKind::NotFound => Ok(Created::Gone),
-                _ => Err(Error::io("take a ticket", self.dir.path().join(name), error)),
+                _ => Err(Error::io(
+                    "take a ticket",
+                    self.dir.path().join(name),
+                    error,
+                )),
             },
         }
     }
@@ -267,7 +271,11 @@ impl Own {
     }
 
     pub(crate) fn set_mark(&self, marked: bool) -> io::Result<()> {
-        step::at(if marked { Step::MarkTicket } else { Step::Unmark });
+        step::at(if marked {
+            Step::MarkTicket
+        } else {
+            Step::Unmark
+        });
         file::set_mark(&self.file, marked)
     }
 }

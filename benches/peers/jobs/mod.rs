@@ -1,0 +1,16 @@
+//! What is measured, one job per module: each has the parent's part, `round`, and the part of its processes, `child`.
+
+use crate::plan::Job;
+
+pub(crate) mod handover;
+pub(crate) mod tasks;
+pub(crate) mod throughput;
+pub(crate) mod uncontended;
+
+/// All jobs, in the order of the table.
+pub(crate) const ALL: [&Job; 4] = [
+    &uncontended::JOB,
+    &handover::JOB,
+    &tasks::JOB,
+    &throughput::JOB,
+];
