@@ -171,6 +171,10 @@ fn play<S: Subject>(role: &str, call: Call) {
         "handover" => run(jobs::handover::child::<S>(call)),
         "tasks" => run(jobs::tasks::child::<S>(call)),
         "throughput" => run(jobs::throughput::child::<S>(call)),
+        "overtakes" => run(jobs::overtakes::child::<S>(call)),
+        "hold" => run(jobs::crash::child::<S>(call)),
+        "crowd" => run(jobs::crowd::child::<S>(call)),
+        "dropping" => run(jobs::dropping::child::<S>(call)),
         _ => panic!("an unknown role: {role}"),
     }
 }

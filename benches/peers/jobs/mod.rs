@@ -2,15 +2,25 @@
 
 use crate::plan::Job;
 
+pub(crate) mod crash;
+pub(crate) mod crowd;
+pub(crate) mod dropping;
 pub(crate) mod handover;
+pub(crate) mod idle;
+pub(crate) mod overtakes;
 pub(crate) mod tasks;
 pub(crate) mod throughput;
 pub(crate) mod uncontended;
 
 /// All jobs, in the order of the table.
-pub(crate) const ALL: [&Job; 4] = [
+pub(crate) const ALL: [&Job; 9] = [
     &uncontended::JOB,
     &handover::JOB,
     &tasks::JOB,
     &throughput::JOB,
+    &overtakes::JOB,
+    &crash::JOB,
+    &idle::JOB,
+    &crowd::JOB,
+    &dropping::JOB,
 ];
