@@ -86,7 +86,7 @@ impl Child {
             .map_err(|error| io::Error::other(format!("{line:?}: {error}")))
     }
 
-    /// Waits for lines of numbers up to the line `end`.
+    /// Waits for rows of numbers, which come after a line with their count.
     pub(crate) fn table(&mut self) -> io::Result<Vec<Vec<u64>>> {
         let rows = self.numbers()?;
         (0..rows.first().copied().unwrap_or(0))

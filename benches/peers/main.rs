@@ -31,7 +31,7 @@
 //! of a service runs, and a wake-up that crosses threads is part of the price. Processes note `CLOCK_MONOTONIC`, the same
 //! for all of a host, in memory of their own, and report when the round is over. The subjects take turns within each job, round
 //! by round, so that a machine that slows down or warms up does so for all; the figure of a subject is the median of its
-//! rounds, or the worst where a single bad round is a fault. Nothing is asserted: a target that is missed says so in the table.
+//! rounds, or the worst one where a single bad round is a fault. Nothing is asserted: a target that is missed says so in the table.
 //!
 //! # What the numbers do not say
 //!

@@ -57,7 +57,7 @@ pub(crate) enum Target {
     /// Shown for information.
     None,
     AtMost(f64),
-    /// Nothing, once rounded as the table rounds.
+    /// Nothing, to a tenth of a percent: less than 0.05.
     Zero,
     AtMostTimesPeer(f64),
     AtLeastTimesPeer(f64),

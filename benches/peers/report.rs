@@ -58,7 +58,7 @@ impl Row {
         match self.metric.target {
             Target::None => None,
             Target::AtMost(most) => Some(value <= most),
-            Target::Zero => Some(show(self.metric.unit, value) == show(self.metric.unit, 0.0)),
+            Target::Zero => Some(value < 0.05),
             Target::AtMostTimesPeer(most) => Some(self.ratio()? <= most),
             Target::AtLeastTimesPeer(least) => Some(self.ratio()? >= least),
         }
@@ -70,7 +70,7 @@ impl Row {
         match self.metric.target {
             Target::None => String::new(),
             Target::AtMost(most) => format!("≤ {}", show(unit, most)),
-            Target::Zero => show(unit, 0.0),
+            Target::Zero => "0.0 %".to_owned(),
             Target::AtMostTimesPeer(most) => format!("≤ {most:.1} × {peer}"),
             Target::AtLeastTimesPeer(least) => format!("≥ {least:.1} × {peer}"),
         }
@@ -125,6 +125,7 @@ fn show(unit: Unit, value: f64) -> String {
         Unit::PerSecond => format!("{} /s", digits(value)),
         Unit::Count => format!("{value:.0}"),
         Unit::Bytes => format!("{value:.0} B"),
+        Unit::Percent if value > 0.0 && value < 0.05 => format!("{value:.3} %"),
         Unit::Percent => format!("{value:.1} %"),
     }
 }

@@ -15,7 +15,7 @@ pub(crate) const JOB: Job = Job {
     subjects: &Kind::FILES,
     rounds: [1, 2],
     metrics: &[Metric {
-        name: "12 waiting processes, share of a core",
+        name: "share of a core of 12 waiting processes",
         unit: Unit::Percent,
         pick: Pick::Worst,
         peer: None,
