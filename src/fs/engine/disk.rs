@@ -220,6 +220,17 @@ impl Disk {
         Err(self.vanishing())
     }
 
+    /// Marks our own ticket. Through a second descriptor, whose close tells whoever waits behind it.
+    pub(crate) fn mark_own(&self, own: &Own) -> Result<()> {
+        let Some(queue) = &self.queue else {
+            return Ok(());
+        };
+        match queue.open_other(own.ticket)? {
+            Some(file) => queue.mark(own.ticket, &file),
+            None => Ok(()),
+        }
+    }
+
     fn vanishing(&self) -> Error {
         let text = "the queue directory vanishes as fast as it is made";
         Error::at(ErrorKind::Corrupt, text, &self.place.queue)
@@ -273,6 +284,10 @@ impl Disk {
             match self.read_locked() {
                 Ok(Content::Ours(record)) => return Ok(StateLock::Locked(Some(record))),
                 Ok(Content::Nothing) => return Ok(StateLock::Locked(None)),
+                // Locked by us and still under its name: who wanted to remove the lock died before he could.
+                Ok(Content::Removed) if self.state_is_current()? => {
+                    return Ok(StateLock::Locked(None));
+                }
                 Ok(Content::Removed) => {
                     self.unlock_state();
                     self.reopen();
@@ -417,7 +432,12 @@ impl Disk {
             return Ok(Cleared::InUse);
         }
         step::at(Step::UnlinkDoor);
-        remove_file(&self.place.door, "remove the lock file")?;
+        let path = &self.place.door;
+        let current = door.is_current(path);
+        // Another file under this name is not ours to remove.
+        if current.map_err(|e| Error::io("look at the lock file", path, e))? {
+            remove_file(path, "remove the lock file")?;
+        }
         Ok(Cleared::Removed)
     }
 
@@ -438,8 +458,10 @@ impl Disk {
             Ok(()) => Ok(Cleared::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Cleared::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                // Somebody came, or keeps files of his own here. Put the record back for the next holder.
-                if record.is_some() {
+                // Somebody came, or keeps files of his own here. Put the record back for the next holder; a file that
+                // stands there already is newer.
+                let there = file::id_at(&path).map_err(at)?.is_some();
+                if record.is_some() && !there {
                     let (fresh, _) = file::open_lock_file(&path, file::mode_of(file).ok())
                         .map_err(|e| Error::io("write the state file back", &path, e))?;
                     file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;

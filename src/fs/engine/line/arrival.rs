@@ -45,7 +45,18 @@ impl Core {
             return Ok(Entry::Granted(grant));
         }
         if let Some(most) = most {
-            self.refuse_if_longer_than(most, settings)?;
+            let waiting = self.count_waiting(most, settings)?;
+            // The dead have been cleared away by the count: the lock may be free after all.
+            if waiting == 0
+                && self.is_idle()
+                && let Some(grant) = self.fast_path(settings, &mut spare)?
+            {
+                return Ok(Entry::Granted(grant));
+            }
+            if waiting >= most {
+                let text = format!("{waiting} already wait, and at most {most} may");
+                return Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door));
+            }
         }
         let cohort = self.cohort_to_join(settings)?;
         let caller = Caller {
@@ -252,21 +263,17 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn refuse_if_longer_than(&mut self, most: usize, settings: &Settings) -> Result<()> {
+    /// How many wait: the tasks of this process, and the tickets of others. Those are counted as living unless that makes too
+    /// many, because to ask them wakes whoever stands behind.
+    pub(super) fn count_waiting(&mut self, most: usize, settings: &Settings) -> Result<usize> {
         let own: Vec<Ticket> = self.own_tickets();
         let line = self.disk.list(settings.mode)?;
         let others = line.iter().filter(|it| !own.contains(it));
         let mut others: Vec<_> = others.copied().collect();
         if others.len() + self.cohorts.waiting() >= most {
-            // Only now, because to ask wakes whoever stands behind.
             others = self.living(others)?;
         }
-        let waiting = others.len() + self.cohorts.waiting();
-        if waiting < most {
-            return Ok(());
-        }
-        let text = format!("{waiting} already wait, and at most {most} may");
-        Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door))
+        Ok(others.len() + self.cohorts.waiting())
     }
 
     /// Those of these tickets whose owners live; the others are cleared away.

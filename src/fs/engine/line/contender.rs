@@ -215,7 +215,12 @@ impl Contender {
                 Ok(Flow::Done(Outcome::TicketGone))
             }
             Place::Behind(ticket) => self.wait_behind(ticket, queue),
-            Place::Head { passed } => self.approach(disk, passed),
+            Place::Head { passed } => {
+                if !matches!(self.stage, Stage::Knocking { .. }) {
+                    reap_passed(queue, &passed)?;
+                }
+                self.approach(disk, passed)
+            }
         }
     }
 
@@ -402,6 +407,16 @@ impl Contender {
             watch().forget(self.seat, id);
         }
     }
+}
+
+/// Clears away those marked tickets whose owners are dead. Nobody watches a marked ticket, so this wakes nobody.
+fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
+    for &ticket in passed {
+        if let Some(file) = queue.open_other(ticket)? {
+            queue.reap_if_dead(ticket, &file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a ticket that we pass has lost its mark: its owner is awake, and first again.

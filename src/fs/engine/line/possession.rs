@@ -230,11 +230,8 @@ impl Core {
                 Err(error) => result = Err(error),
             }
         }
-        if asleep
-            && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref())
-            && let Err(error) = own.set_mark(true)
-        {
-            result = Err(self.io("mark the own ticket", error));
+        if asleep && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref()) {
+            result = result.and(self.disk.mark_own(own));
         }
         if let Err(error) = result {
             self.fail_all(id, error);
