@@ -13,6 +13,8 @@ use stanchion::{Acquire, ErrorKind, FifoGuard, FifoLock, FifoOptions, Lost, Wait
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
+#[path = "future/histories.rs"]
+mod histories;
 #[path = "future/limits.rs"]
 mod limits;
 
