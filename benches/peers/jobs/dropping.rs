@@ -75,7 +75,7 @@ fn drop_some(children: &mut [Child], rounds: u64) -> io::Result<u64> {
     }
     let mut dropped = 0;
     for child in children {
-        dropped += child.numbers()?.iter().sum::<u64>();
+        dropped += child.number()?;
     }
     sleep(SETTLE);
     Ok(dropped)
