@@ -1,9 +1,10 @@
 //! Processes that stand still: a stopped waiter delays the rest by its claim windows and is first again afterwards; a
 //! stopped holder is never passed.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::crew::{Crew, Who, everywhere};
+use crate::crew::{Crew, Who, everywhere, until};
 
 const WINDOW: Duration = Duration::from_millis(200);
 
@@ -16,6 +17,14 @@ fn crew_with_windows(mut crew: Crew) -> Crew {
 fn assert_in_time(begun: Instant, asleep: u32) {
     let bound = WINDOW * 4 * asleep + Duration::from_secs(1);
     assert!(begun.elapsed() < bound, "{:?}", begun.elapsed());
+}
+
+/// Who wakes takes its own mark off before it looks, and is first from then on.
+fn until_awake(crew: &Crew) {
+    until("no ticket bears a mark", || {
+        let marked = |ticket: &PathBuf| std::fs::metadata(ticket).is_ok_and(|it| it.len() > 0);
+        !crew.tickets().iter().any(marked)
+    });
 }
 
 #[test]
@@ -34,11 +43,7 @@ fn p64_a_stopped_head_is_passed_and_is_first_again() {
         crew.expect_held(next, 1);
         assert_in_time(begun, 1);
         crew.go_on(sleeper);
-        // It takes off its own mark before it looks: from then on it is first.
-        let ticket = crew.tickets().remove(0);
-        crate::crew::until("the sleeper has removed its mark", || {
-            std::fs::metadata(&ticket).is_ok_and(|it| it.len() == 0)
-        });
+        until_awake(&crew);
         crew.release(next, 1);
         crew.expect_held(sleeper, 1);
         crew.release(sleeper, 1);
@@ -100,11 +105,7 @@ fn p64_several_stopped_heads_are_passed() {
         for &who in sleepers.iter().rev() {
             crew.go_on(who);
         }
-        for ticket in crew.tickets() {
-            crate::crew::until("no mark is left", || {
-                std::fs::metadata(&ticket).is_ok_and(|it| it.len() == 0)
-            });
-        }
+        until_awake(&crew);
         crew.release(next, 1);
         for who in sleepers {
             crew.expect_held(who, 1);
@@ -186,7 +187,7 @@ fn p64_a_stopped_sleeper_that_dies_leaves_nothing_behind() {
         crew.acquire(next, 3);
         // Whoever waits for a window clears away what no live process stands behind.
         crew.queue(holder, 4);
-        crate::crew::until("only the live ticket stands", || crew.tickets().len() == 1);
+        until("only the live ticket stands", || crew.tickets().len() == 1);
         crew.release(next, 3);
         crew.expect_held(holder, 4);
     });
