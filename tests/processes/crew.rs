@@ -273,6 +273,20 @@ impl Crew {
         self.find(|_| true)
     }
 
+    /// Sends a command about a slot and returns what came of it, after a wait or at once.
+    pub(crate) fn answer(&mut self, who: Who, command: &str, slot: u32) -> String {
+        let line = self.ask(who, command);
+        if line == format!("queued {slot}") {
+            return self.line(who);
+        }
+        line
+    }
+
+    /// The one inside has gone in a way that the crew could not follow.
+    pub(crate) fn nobody_inside(&mut self) {
+        self.inside = None;
+    }
+
     // ---- locks ------------------------------------------------------------------------------------------------------
 
     /// Queues: must not get the lock at once.

@@ -223,8 +223,12 @@ fn kill_at((name, window, scenario): (&str, &str, Scenario), step: &str) -> bool
         let _story = Story(format!("{name}, {order}"));
         let mut crew = Crew::new();
         crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", window);
+        let t0 = std::time::Instant::now();
         let alive = scenario(&mut crew, &order);
+        if t0.elapsed().as_millis() > 150 { eprintln!("{name} {order} {alive} took {:?}", t0.elapsed()); }
+        let t0 = std::time::Instant::now();
         check_repaired(&mut crew);
+        if t0.elapsed().as_millis() > 100 { eprintln!("check {name} {order} {alive} took {:?}", t0.elapsed()); }
         if alive {
             return passage > 1;
         }
