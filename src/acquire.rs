@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
+use tokio::task::coop;
 use tokio::time::Sleep;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -166,8 +167,11 @@ impl<G: Guard> Future for Acquire<G> {
         if *this.done {
             return Poll::Pending;
         }
+        // A loop of acquires that never wait must still let others run.
+        let budget = std::task::ready!(coop::poll_proceed(cx));
         // The lock first, then the clock: who has been granted the lock in time gets it however late he is polled.
         if let Poll::Ready(result) = Pin::new(&mut *this.attempt).poll(cx) {
+            budget.made_progress();
             *this.done = true;
             return Poll::Ready(result);
         }

@@ -4,27 +4,29 @@
 //! disk in `ticket` and `line/contender.rs`, the protocol in `docs/protocol.md`.
 
 use std::fmt;
-use std::fs::File;
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
 use super::engine::blocking;
 use super::engine::disk::Cleared;
-use super::engine::door::Door;
-use super::engine::line::{Entered, Grant, Key, Line, Settings, Wait};
+use super::engine::line::{Line, Settings};
 use super::engine::owner::identity;
-use super::sys::file::lend_file;
-use crate::acquire::{Acquire, sealed};
+use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{Guard, Lost};
-use crate::lock::{Capabilities, Lock, Status, Waiting};
+use crate::lock::{Capabilities, Lock, Status};
+
+mod attempt;
+mod guard;
+mod options;
+
+use attempt::Attempt;
+pub use guard::FifoGuard;
+pub use options::{FifoConfig, FifoOptions};
 
 /// A fair exclusive lock on a path: first come, first served, across tasks and processes.
 ///
@@ -48,100 +50,6 @@ use crate::lock::{Capabilities, Lock, Status, Waiting};
 #[derive(Clone)]
 pub struct FifoLock {
     shared: Arc<Shared>,
-}
-
-/// The options of a [`FifoLock`], with their defaults; [`FifoLock::config`] reads them back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FifoConfig {
-    /// Time limit of an [`acquire`](FifoLock::acquire) that sets none; `None`, the default, waits for ever.
-    pub timeout: Option<Duration>,
-    /// What holders and waiters are called in [`FifoLock::status`]; none by default. Cut after about 96 bytes.
-    pub label: Option<String>,
-    /// Permission bits of a lock file that has to be created, exactly, whatever the umask; `None`, the default, leaves
-    /// them to the umask. The queue is always open to those who may use the lock file.
-    pub mode: Option<u32>,
-    /// How often a waiter looks again although it was told nothing: only a safety net. Default 1 s; [`Duration::MAX`]
-    /// switches it off.
-    pub poll_interval: Duration,
-    /// How long a grant may stay unclaimed, and a free lock untouched, before the next in line passes a sleeper.
-    /// Default 2 s; [`Duration::MAX`] switches passing off.
-    pub claim_window: Duration,
-    /// How the first in line waits for the lock file; default [`Wait::Watch`].
-    pub wait: Wait,
-    /// Whether the last handle, guard and future of this handle removes lock file and queue when nobody uses them; off
-    /// by default.
-    pub remove_when_idle: bool,
-}
-
-impl Default for FifoConfig {
-    fn default() -> Self {
-        Self {
-            timeout: None,
-            label: None,
-            mode: None,
-            poll_interval: Duration::from_secs(1),
-            claim_window: Duration::from_secs(2),
-            wait: Wait::Watch,
-            remove_when_idle: false,
-        }
-    }
-}
-
-/// Builds a [`FifoLock`]; made by [`FifoLock::options`].
-#[derive(Clone, Debug, Default)]
-#[must_use = "options do nothing until a lock is opened with them"]
-pub struct FifoOptions {
-    config: FifoConfig,
-}
-
-impl FifoOptions {
-    /// Sets [`FifoConfig::timeout`].
-    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.timeout = limit.into();
-        self
-    }
-
-    /// Sets [`FifoConfig::label`].
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.config.label = Some(label.into());
-        self
-    }
-
-    /// Sets [`FifoConfig::mode`].
-    pub fn mode(mut self, bits: u32) -> Self {
-        self.config.mode = Some(bits);
-        self
-    }
-
-    /// Sets [`FifoConfig::poll_interval`].
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.config.poll_interval = interval;
-        self
-    }
-
-    /// Sets [`FifoConfig::claim_window`].
-    pub fn claim_window(mut self, window: Duration) -> Self {
-        self.config.claim_window = window;
-        self
-    }
-
-    /// Sets [`FifoConfig::wait`].
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.config.wait = wait;
-        self
-    }
-
-    /// Sets [`FifoConfig::remove_when_idle`].
-    pub fn remove_when_idle(mut self, remove: bool) -> Self {
-        self.config.remove_when_idle = remove;
-        self
-    }
-
-    /// Opens the lock; see [`FifoLock::open`].
-    pub fn open(self, path: impl AsRef<Path>) -> Result<FifoLock> {
-        FifoLock::with_config(path.as_ref(), self.config)
-    }
 }
 
 /// What [`FifoLock::remove`] did.
@@ -257,11 +165,7 @@ impl FifoLock {
     }
 
     fn attempt(&self) -> Attempt {
-        Attempt {
-            shared: self.shared.clone(),
-            most: None,
-            stage: Stage::New,
-        }
+        Attempt::new(self.shared.clone())
     }
 
     /// Takes the lock if nobody holds it and nobody queues; else `None`, and nothing on disk has changed.
@@ -401,225 +305,4 @@ fn full_path(path: &Path) -> PathBuf {
     } else {
         path.to_path_buf()
     }
-}
-
-/// The lock is held as long as this value lives.
-///
-/// Dropping it releases: the lock goes to the next in line at once, also outside a runtime, also while unwinding. In a
-/// forked child dropping it does nothing to the parent's lock.
-#[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct FifoGuard {
-    /// There until the guard is released.
-    door: Option<Door>,
-    shared: Arc<Shared>,
-    token: u64,
-    waited: Option<Duration>,
-    predecessor_crashed: bool,
-}
-
-impl FifoGuard {
-    fn new(shared: Arc<Shared>, grant: Grant) -> Self {
-        Self {
-            door: Some(grant.door),
-            shared,
-            token: grant.token,
-            waited: grant.waited,
-            predecessor_crashed: grant.predecessor_crashed,
-        }
-    }
-
-    /// The fencing token: strictly greater than that of every earlier grant of this lock, across processes and crashes, and
-    /// across deleted state unless the wall clock was set back as well or more than a million grants a second went on
-    /// before. Microseconds since the epoch, or one more than the last.
-    pub fn token(&self) -> u64 {
-        self.token
-    }
-
-    /// How long the caller stood in line; `None` when it entered at once.
-    pub fn waited(&self) -> Option<Duration> {
-        self.waited
-    }
-
-    /// Whether the last holder died inside, so that what the lock protects may be half done.
-    pub fn predecessor_crashed(&self) -> bool {
-        self.predecessor_crashed
-    }
-
-    /// Whether the lock is still held: compares the lock file with its path, about a microsecond.
-    pub fn is_held(&self) -> bool {
-        self.shared.line.is_held(self.token)
-    }
-
-    /// Resolves when the lock file is deleted, renamed or replaced while this guard lives; see [`Lost`]. Nobody else can enter
-    /// while the guard lives even then: newcomers get [`ErrorKind::Replaced`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it changes nothing; a loss is told to every later call too.
-    pub fn lost(&self) -> Lost {
-        if let Some(door) = &self.door {
-            self.shared.line.watch_for_loss(door);
-        }
-        let line = self.shared.line.clone();
-        let (token, poll) = (self.token, self.shared.config.poll_interval);
-        Lost::new(std::future::poll_fn(move |cx| {
-            line.poll_lost(token, poll, cx.waker())
-        }))
-    }
-
-    /// Releases the lock and says whether that went well.
-    ///
-    /// # Cancel safety
-    ///
-    /// Releases at the first poll, without waiting; dropped before it, the guard inside releases as any guard does.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Lost`] when the lock had been lost; [`ErrorKind::Io`] when a step failed. The lock is given up in any case.
-    pub async fn release(mut self) -> Result<()> {
-        self.give_back()
-    }
-
-    fn file(&self) -> &File {
-        match &self.door {
-            Some(door) => door.file(),
-            None => unreachable!("a guard has its door until it is consumed"),
-        }
-    }
-
-    fn give_back(&mut self) -> Result<()> {
-        match self.door.take() {
-            Some(door) => self.shared.line.release(door, self.token),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for FifoGuard {
-    /// Releases: a few short system calls, or none when a task of this process is next. Errors cannot be told from here; the
-    /// closed descriptor frees the lock whatever happens.
-    fn drop(&mut self) {
-        let _ = self.give_back();
-    }
-}
-
-impl Guard for FifoGuard {
-    fn token(&self) -> u64 {
-        FifoGuard::token(self)
-    }
-
-    fn waited(&self) -> Option<Duration> {
-        FifoGuard::waited(self)
-    }
-
-    fn predecessor_crashed(&self) -> bool {
-        FifoGuard::predecessor_crashed(self)
-    }
-
-    fn is_held(&self) -> bool {
-        FifoGuard::is_held(self)
-    }
-
-    fn lost(&self) -> Lost {
-        FifoGuard::lost(self)
-    }
-
-    async fn release(self) -> Result<()> {
-        FifoGuard::release(self).await
-    }
-}
-
-lend_file!(FifoGuard);
-
-impl fmt::Debug for FifoGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FifoGuard")
-            .field("path", &self.shared.line.place().door)
-            .field("token", &self.token)
-            .finish_non_exhaustive()
-    }
-}
-
-/// One caller's place in the line.
-#[doc(hidden)]
-pub struct Attempt {
-    shared: Arc<Shared>,
-    most: Option<usize>,
-    stage: Stage,
-}
-
-enum Stage {
-    New,
-    Waiting(Key, Instant),
-    Over,
-}
-
-impl Future for Attempt {
-    type Output = Result<FifoGuard>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let grant = match this.stage {
-            Stage::Over => return Poll::Pending,
-            Stage::New => {
-                this.stage = Stage::Over;
-                let shared = &this.shared;
-                match shared.line.enter(&shared.settings, this.most, cx.waker())? {
-                    Entered::Granted(grant) => grant,
-                    Entered::Waiting(key) => {
-                        this.stage = Stage::Waiting(key, Instant::now());
-                        return Poll::Pending;
-                    }
-                }
-            }
-            Stage::Waiting(key, _) => match this.shared.line.poll(key, cx.waker()) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => {
-                    this.stage = Stage::Over;
-                    result?
-                }
-            },
-        };
-        Poll::Ready(Ok(FifoGuard::new(this.shared.clone(), grant)))
-    }
-}
-
-impl Drop for Attempt {
-    /// Leaves the line.
-    fn drop(&mut self) {
-        sealed::Attempt::cancel(self);
-    }
-}
-
-impl sealed::Attempt for Attempt {
-    type Guard = FifoGuard;
-
-    fn set_max_waiting(&mut self, most: usize) {
-        self.most = Some(most);
-    }
-
-    fn cancel(&mut self) {
-        if let Stage::Waiting(key, _) = std::mem::replace(&mut self.stage, Stage::Over) {
-            self.shared.line.cancel(key);
-        }
-    }
-
-    fn waiting(&self) -> Option<Waiting> {
-        match self.stage {
-            Stage::Waiting(key, _) => self.shared.line.waiting(key),
-            Stage::New | Stage::Over => None,
-        }
-    }
-
-    fn timed_out(&self) -> Error {
-        let waited = match self.stage {
-            Stage::Waiting(_, since) => since.elapsed(),
-            Stage::New | Stage::Over => Duration::ZERO,
-        };
-        Error::timed_out(&self.shared.line.place().door, waited)
-    }
-}
-
-impl sealed::Granted for FifoGuard {
-    type Attempt = Attempt;
 }

@@ -174,6 +174,25 @@ impl Disk {
         Err(self.vanishing())
     }
 
+    /// The line as it stands now, without making a directory for it.
+    pub(crate) fn list_existing(&mut self) -> Result<&[Ticket]> {
+        if self.queue.is_none() {
+            self.state = None;
+            self.queue = Queue::open_existing(&self.place.queue)?;
+            self.check_kind()?;
+        }
+        let alive = match &mut self.queue {
+            Some(queue) => queue.list()?.is_some(),
+            None => return Ok(&[]),
+        };
+        if !alive {
+            self.reopen();
+        } else if !self.queue.as_ref().is_some_and(Queue::has_state) {
+            self.state = None;
+        }
+        Ok(self.line())
+    }
+
     /// The line as it was last listed.
     pub(crate) fn line(&self) -> &[Ticket] {
         self.queue.as_ref().map_or(&[], Queue::line)
@@ -199,6 +218,17 @@ impl Disk {
             self.reopen();
         }
         Err(self.vanishing())
+    }
+
+    /// Marks our own ticket. Through a second descriptor, whose close tells whoever waits behind it.
+    pub(crate) fn mark_own(&self, own: &Own) -> Result<()> {
+        let Some(queue) = &self.queue else {
+            return Ok(());
+        };
+        match queue.open_other(own.ticket)? {
+            Some(file) => queue.mark(own.ticket, &file),
+            None => Ok(()),
+        }
     }
 
     fn vanishing(&self) -> Error {
@@ -244,11 +274,20 @@ impl Disk {
             let Some(file) = &self.state else { continue };
             let at = |step, error| Error::io(step, self.place.state(), error);
             if !flock::try_lock_exclusive(file).map_err(|e| at("lock the state file", e))? {
-                return self.refused(door);
+                if self.state_is_current()? {
+                    return self.refused(door);
+                }
+                // Whoever removes the lock still has the old file locked.
+                self.reopen();
+                continue;
             }
             match self.read_locked() {
                 Ok(Content::Ours(record)) => return Ok(StateLock::Locked(Some(record))),
                 Ok(Content::Nothing) => return Ok(StateLock::Locked(None)),
+                // Locked by us and still under its name: who wanted to remove the lock died before he could.
+                Ok(Content::Removed) if self.state_is_current()? => {
+                    return Ok(StateLock::Locked(None));
+                }
                 Ok(Content::Removed) => {
                     self.unlock_state();
                     self.reopen();
@@ -309,6 +348,16 @@ impl Disk {
             // Should this fail, the lock goes when the file is closed; until then newcomers are told `Replaced`.
             let _ = flock::unlock(file);
         }
+    }
+
+    /// Whether the open state file is the one that is in use.
+    fn state_is_current(&self) -> Result<bool> {
+        let path = self.place.state();
+        let at = |error| Error::io("look at the state file", &path, error);
+        let Some(file) = &self.state else {
+            return Ok(false);
+        };
+        Ok(file::id_at(&path).map_err(at)? == Some(file::id_of(file).map_err(at)?))
     }
 
     /// The state is locked although the door was free. Through the same door: its holder is dying, one descriptor after
@@ -383,7 +432,12 @@ impl Disk {
             return Ok(Cleared::InUse);
         }
         step::at(Step::UnlinkDoor);
-        remove_file(&self.place.door, "remove the lock file")?;
+        let path = &self.place.door;
+        let current = door.is_current(path);
+        // Another file under this name is not ours to remove.
+        if current.map_err(|e| Error::io("look at the lock file", path, e))? {
+            remove_file(path, "remove the lock file")?;
+        }
         Ok(Cleared::Removed)
     }
 
@@ -404,8 +458,10 @@ impl Disk {
             Ok(()) => Ok(Cleared::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Cleared::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                // Somebody came, or keeps files of his own here. Put the record back for the next holder.
-                if record.is_some() {
+                // Somebody came, or keeps files of his own here. Put the record back for the next holder; a file that
+                // stands there already is newer.
+                let there = file::id_at(&path).map_err(at)?.is_some();
+                if record.is_some() && !there {
                     let (fresh, _) = file::open_lock_file(&path, file::mode_of(file).ok())
                         .map_err(|e| Error::io("write the state file back", &path, e))?;
                     file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;

@@ -1,12 +1,14 @@
 //! Lock files on Unix: how they are opened, told apart, marked, read and written.
+//!
+//! Through `rustix` rather than the standard library where it matters: on Linux it goes straight to the kernel, which
+//! saves the C library's cancellation points around open, read and write.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{FileType, Stat, fstat, lstat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, lstat};
+use rustix::io::{Errno, pread, pwrite};
 
 /// Lets a guard lend its open lock file; `file()` of the guard gives it.
 macro_rules! lend_file {
@@ -54,19 +56,19 @@ pub(crate) struct Facts {
 pub(crate) fn open_lock_file(path: &Path, mode: Option<u32>) -> io::Result<(File, Facts)> {
     loop {
         // Without O_CREAT first: in a sticky directory the kernel refuses O_CREAT on another user's file.
-        match options(mode).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        match open(path, OFlags::RDWR, None) {
+            Err(Errno::NOENT) => {}
             Ok(file) => return checked(file),
             Err(error) => return Err(plain(error, path)),
         }
-        match options(mode).create_new(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+        match open(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode) {
+            Err(Errno::EXIST) => {
                 // A dangling symbolic link exists for O_EXCL and is missing for open: without this, a loop for ever.
                 check_lock_path(path)?;
             }
             Ok(file) => {
                 if let Some(mode) = mode {
-                    file.set_permissions(PermissionsExt::from_mode(mode))?;
+                    fchmod(&file, mode_bits(mode))?;
                 }
                 return checked(file);
             }
@@ -77,8 +79,8 @@ pub(crate) fn open_lock_file(path: &Path, mode: Option<u32>) -> io::Result<(File
 
 /// Opens an existing lock file, or says that there is none.
 pub(crate) fn open_existing(path: &Path) -> io::Result<Option<(File, Facts)>> {
-    match options(None).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+    match open(path, OFlags::RDWR, None) {
+        Err(Errno::NOENT) => Ok(None),
         Ok(file) => checked(file).map(Some),
         Err(error) => Err(plain(error, path)),
     }
@@ -86,8 +88,8 @@ pub(crate) fn open_existing(path: &Path) -> io::Result<Option<(File, Facts)>> {
 
 /// Opens a file to look at its content, or says that there is none. Same precautions as for lock files.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
-    match options(None).write(false).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+    match open(path, OFlags::RDONLY, None) {
+        Err(Errno::NOENT) => Ok(None),
         Ok(file) => checked(file).map(|(file, _)| Some(file)),
         Err(error) => Err(plain(error, path)),
     }
@@ -116,14 +118,19 @@ pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
     }
 }
 
-fn options(mode: Option<u32>) -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .mode(mode.unwrap_or(0o666))
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY);
-    options
+fn open(path: &Path, access: OFlags, mode: Option<u32>) -> rustix::io::Result<File> {
+    let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    loop {
+        match rustix::fs::open(path, access | careful, mode_bits(mode.unwrap_or(0o666))) {
+            Err(Errno::INTR) => {}
+            result => return result.map(File::from),
+        }
+    }
+}
+
+fn mode_bits(mode: u32) -> Mode {
+    // Permission bits fit into every platform's type for them.
+    Mode::from_bits_truncate((mode & 0o777) as _)
 }
 
 fn checked(file: File) -> io::Result<(File, Facts)> {
@@ -143,12 +150,12 @@ fn refused(why: &'static str) -> io::Error {
 }
 
 /// Puts what the kernel says of links, sockets and devices into words.
-fn plain(error: io::Error, path: &Path) -> io::Error {
-    match error.raw_os_error() {
-        // Free, NetBSD and Linux have three different numbers for O_NOFOLLOW's refusal.
-        Some(libc::ELOOP | libc::EMLINK) => check_lock_path(path).err().unwrap_or(error),
-        Some(libc::ENXIO) => refused("it is not a regular file"),
-        _ => error,
+fn plain(error: Errno, path: &Path) -> io::Error {
+    match error {
+        // Linux and macOS, FreeBSD, NetBSD have three different numbers for O_NOFOLLOW's refusal.
+        Errno::LOOP | Errno::MLINK => check_lock_path(path).err().unwrap_or(error.into()),
+        Errno::NXIO | Errno::ISDIR => refused("it is not a regular file"),
+        _ => error.into(),
     }
 }
 
@@ -174,7 +181,7 @@ pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
 /// Sets the permission bits of a file just made.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
-    file.set_permissions(PermissionsExt::from_mode(mode))
+    Ok(fchmod(file, mode_bits(mode))?)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -184,7 +191,7 @@ pub(crate) fn mode_of_path(path: &Path) -> io::Result<u32> {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set_mode_of_path(path: &Path, mode: u32) -> io::Result<()> {
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+    Ok(rustix::fs::chmod(path, mode_bits(mode))?)
 }
 
 /// The identity of an open file.
@@ -196,25 +203,36 @@ pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], filled as u64) {
+        match pread(file, &mut buffer[filled..], filled as u64) {
             Ok(0) => break,
             Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(filled)
 }
 
 /// Writes at `offset` with one system call where the file system allows.
-pub(crate) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    file.write_all_at(bytes, offset)
+pub(crate) fn write_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match pwrite(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Marks a ticket as passed over, or takes the mark away. A mark is one byte of content, so that `stat` sees it.
 pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
     if marked {
-        file.write_all_at(b"p", 0)
+        write_at(file, 0, b"p")
     } else {
         file.set_len(0)
     }

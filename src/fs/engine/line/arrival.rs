@@ -37,14 +37,26 @@ impl Core {
         most: Option<usize>,
         waker: &Waker,
     ) -> Result<Entry> {
+        self.refuse_closed(settings)?;
         let mut spare = None;
-        if self.is_idle() {
-            if let Some(grant) = self.fast_path(settings, &mut spare)? {
-                return Ok(Entry::Granted(grant));
-            }
+        if self.is_idle()
+            && let Some(grant) = self.fast_path(settings, &mut spare)?
+        {
+            return Ok(Entry::Granted(grant));
         }
         if let Some(most) = most {
-            self.refuse_if_longer_than(most, settings)?;
+            let waiting = self.count_waiting(most, settings)?;
+            // The dead have been cleared away by the count: the lock may be free after all.
+            if waiting == 0
+                && self.is_idle()
+                && let Some(grant) = self.fast_path(settings, &mut spare)?
+            {
+                return Ok(Entry::Granted(grant));
+            }
+            if waiting >= most {
+                let text = format!("{waiting} already wait, and at most {most} may");
+                return Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door));
+            }
         }
         let cohort = self.cohort_to_join(settings)?;
         let caller = Caller {
@@ -59,6 +71,15 @@ impl Core {
             Poll::Ready(result) => result.map(Entry::Granted),
             Poll::Pending => Ok(Entry::Waiting(key)),
         }
+    }
+
+    /// Asked under the mutex, so that no wait begins after `close` has ended them all.
+    pub(super) fn refuse_closed(&self, settings: &Settings) -> Result<()> {
+        if settings.closed.load(Ordering::Acquire) {
+            let door = &self.disk.place().door;
+            return Err(Error::at(ErrorKind::Closed, "the lock was closed", door));
+        }
+        Ok(())
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -78,7 +99,7 @@ impl Core {
         spare: &mut Option<Door>,
     ) -> Result<Option<Grant>> {
         self.tidy();
-        if self.saw_line && !self.disk.list(settings.mode)?.is_empty() {
+        if self.saw_line && !self.disk.list_existing()?.is_empty() {
             return Ok(None);
         }
         let Some(door) = self.lock_current_door(settings, spare)? else {
@@ -177,8 +198,15 @@ impl Core {
     /// Our cohort that was last at the last look, if nothing has been queued since.
     pub(super) fn known_tail(&self) -> Option<CohortId> {
         let cohort = self.tail.cohort?;
-        let same = self.tail.watch.is_some()
-            && self.cohorts.last().is_some_and(|last| last.id == cohort)
+        let last = self.cohorts.last().filter(|last| last.id == cohort)?;
+        // Without a ticket it stands before everybody, so it must not grow while a sleeper is first.
+        let passing = self
+            .possession
+            .as_ref()
+            .is_some_and(|it| !it.passed.is_empty());
+        let first = last.ticket.is_some() || (self.cohorts.count() == 1 && !passing);
+        let same = first
+            && self.tail.watch.is_some()
             && !self.queue_changed.load(Ordering::SeqCst)
             && watch().is_quiet();
         same.then_some(cohort)
@@ -235,16 +263,31 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn refuse_if_longer_than(&mut self, most: usize, settings: &Settings) -> Result<()> {
+    /// How many wait: the tasks of this process, and the tickets of others. Those are counted as living unless that makes too
+    /// many, because to ask them wakes whoever stands behind.
+    pub(super) fn count_waiting(&mut self, most: usize, settings: &Settings) -> Result<usize> {
         let own: Vec<Ticket> = self.own_tickets();
         let line = self.disk.list(settings.mode)?;
-        let others = line.iter().filter(|it| !own.contains(it)).count();
-        let waiting = others + self.cohorts.waiting();
-        if waiting < most {
-            return Ok(());
+        let others = line.iter().filter(|it| !own.contains(it));
+        let mut others: Vec<_> = others.copied().collect();
+        if others.len() + self.cohorts.waiting() >= most {
+            others = self.living(others)?;
         }
-        let text = format!("{waiting} already wait, and at most {most} may");
-        Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door))
+        Ok(others.len() + self.cohorts.waiting())
+    }
+
+    /// Those of these tickets whose owners live; the others are cleared away.
+    pub(super) fn living(&self, tickets: Vec<Ticket>) -> Result<Vec<Ticket>> {
+        let mut living = Vec::new();
+        for ticket in tickets {
+            if let Some(queue) = self.disk.open_queue()
+                && let Some(file) = queue.open_other(ticket)?
+                && !queue.reap_if_dead(ticket, &file)?
+            {
+                living.push(ticket);
+            }
+        }
+        Ok(living)
     }
 
     pub(super) fn own_tickets(&self) -> Vec<Ticket> {

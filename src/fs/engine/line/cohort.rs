@@ -13,7 +13,7 @@
 //!
 //! 1. Every waiter is in exactly one cohort; a cohort is removed by [`Cohorts::remove_cohort`], and only when empty.
 //! 2. `sleepers` counts the waiters of the cohort that let an offer lapse and have not been polled since.
-//! 3. A key of a waiter that has gone never means another one: slots carry a stamp.
+//! 3. A key of a waiter that has gone never means another one: every waiter has a stamp of its own.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -26,7 +26,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     index: u32,
-    stamp: u32,
+    stamp: u64,
 }
 
 /// Names a cohort.
@@ -42,12 +42,12 @@ pub(crate) struct Waiter<T> {
     asleep: bool,
     /// It was polled since the last roll call.
     answered: bool,
+    stamp: u64,
     previous: u32,
     next: u32,
 }
 
 struct Slot<T> {
-    stamp: u32,
     waiter: Option<Waiter<T>>,
     next_free: u32,
 }
@@ -69,7 +69,14 @@ pub(crate) struct Cohorts<T> {
     free: u32,
     line: VecDeque<Cohort>,
     next_id: u64,
+    next_stamp: u64,
     waiting: usize,
+}
+
+impl<T> Waiter<T> {
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep
+    }
 }
 
 impl<T> Cohorts<T> {
@@ -79,6 +86,7 @@ impl<T> Cohorts<T> {
             free: NONE,
             line: VecDeque::new(),
             next_id: 0,
+            next_stamp: 0,
             waiting: 0,
         }
     }
@@ -90,6 +98,10 @@ impl<T> Cohorts<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Cohort> {
         self.line.iter()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.line.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -155,12 +167,14 @@ impl<T> Cohorts<T> {
     /// A task joins a cohort at its end.
     pub(crate) fn join(&mut self, id: CohortId, data: T) -> Option<Key> {
         let previous = self.cohort(id)?.last;
+        self.next_stamp += 1;
         let index = self.allocate(Waiter {
             waker: None,
             data,
             cohort: id,
             asleep: false,
             answered: true,
+            stamp: self.next_stamp,
             previous,
             next: NONE,
         });
@@ -182,7 +196,6 @@ impl<T> Cohorts<T> {
         self.get(key)?;
         let slot = self.slots.get_mut(key.index as usize)?;
         let waiter = slot.waiter.take()?;
-        slot.stamp = slot.stamp.wrapping_add(1);
         slot.next_free = self.free;
         self.free = key.index;
         if let Some(previous) = self.at_mut(waiter.previous) {
@@ -206,13 +219,13 @@ impl<T> Cohorts<T> {
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&Waiter<T>> {
-        let slot = self.slots.get(key.index as usize)?;
-        slot.waiter.as_ref().filter(|_| slot.stamp == key.stamp)
+        self.at(key.index)
+            .filter(|waiter| waiter.stamp == key.stamp)
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Waiter<T>> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        slot.waiter.as_mut().filter(|_| slot.stamp == key.stamp)
+        self.at_mut(key.index)
+            .filter(|waiter| waiter.stamp == key.stamp)
     }
 
     /// The first task of a cohort that is awake.
@@ -318,7 +331,6 @@ impl<T> Cohorts<T> {
             return index;
         }
         self.slots.push(Slot {
-            stamp: 0,
             waiter: Some(waiter),
             next_free: NONE,
         });
@@ -327,7 +339,7 @@ impl<T> Cohorts<T> {
     }
 
     fn key(&self, index: u32) -> Key {
-        let stamp = self.slots.get(index as usize).map_or(0, |slot| slot.stamp);
+        let stamp = self.at(index).map_or(0, |waiter| waiter.stamp);
         Key { index, stamp }
     }
 

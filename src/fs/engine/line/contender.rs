@@ -63,6 +63,7 @@ pub(super) enum Stage {
     /// The door is locked by us.
     Entering {
         door: Door,
+        passed: Vec<Ticket>,
     },
 }
 
@@ -71,9 +72,17 @@ pub(crate) enum Outcome {
     /// Nothing to do until an event or [`Contender::due`].
     Sleep,
     /// The lock is ours.
-    Entered(Door, Entered),
+    Entered(Inside),
     /// Our ticket has disappeared; take another.
     TicketGone,
+}
+
+/// A contender that has become the holder.
+pub(crate) struct Inside {
+    pub(crate) door: Door,
+    pub(crate) entered: Entered,
+    /// The marked tickets before ours.
+    pub(crate) passed: Vec<Ticket>,
 }
 
 pub(super) enum Flow {
@@ -123,9 +132,7 @@ impl Contender {
 
     pub(crate) fn is_polling(&self) -> bool {
         match &self.stage {
-            Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } => {
-                matches!(eye, Eye::Polling(_))
-            }
+            Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } => eye.is_polling(),
             Stage::Fresh | Stage::Entering { .. } => false,
         }
     }
@@ -150,7 +157,7 @@ impl Contender {
     /// Leaves the line on disk; the ticket is the caller's business.
     pub(crate) fn retire(mut self) {
         self.look_away();
-        if let Stage::Entering { door } = std::mem::replace(&mut self.stage, Stage::Fresh) {
+        if let Stage::Entering { door, .. } = std::mem::replace(&mut self.stage, Stage::Fresh) {
             // Locked, so it is unlocked and closed; a failure to unlock is made good by the close.
             let _ = door.leave();
         }
@@ -176,13 +183,17 @@ impl Contender {
             own.set_mark(false)
                 .map_err(|e| at("unmark the own ticket", e))?;
         }
+        // On a mere rung of the ladder nothing was announced: the one before can only have died.
+        let mut rung_only = cause == Cause::Timer && !window;
         loop {
             let flow = match &self.stage {
                 Stage::Entering { .. } => self.enter(disk)?,
                 // Without listing first: a lower ticket whose owner was stopped on its way out must not hold us up.
                 Stage::Knocking { .. } => self.knock(disk)?,
+                Stage::Behind { .. } if rung_only => self.try_before(disk)?,
                 Stage::Fresh | Stage::Behind { .. } => self.look(own, disk)?,
             };
+            rung_only = false;
             if let Flow::Done(outcome) = flow {
                 if window && matches!(outcome, Outcome::Sleep) {
                     return self.look_past(own, disk);
@@ -204,7 +215,12 @@ impl Contender {
                 Ok(Flow::Done(Outcome::TicketGone))
             }
             Place::Behind(ticket) => self.wait_behind(ticket, queue),
-            Place::Head { passed } => self.approach(disk, passed),
+            Place::Head { passed } => {
+                if !matches!(self.stage, Stage::Knocking { .. }) {
+                    reap_passed(queue, &passed)?;
+                }
+                self.approach(disk, passed)
+            }
         }
     }
 
@@ -231,7 +247,25 @@ impl Contender {
         if eye.watch(self.seat, file, Seen::Predecessor, self.events) {
             return Ok(Flow::Again);
         }
-        if queue.reap_if_dead(before, file)? {
+        self.try_in(queue)
+    }
+
+    /// Tries the ticket before ours without a look at the line.
+    fn try_before(&mut self, disk: &Disk) -> Result<Flow> {
+        match (&self.stage, disk.open_queue()) {
+            (Stage::Behind { eye, .. }, Some(queue)) if !eye.is_polling() => self.try_in(queue),
+            _ => {
+                self.reset();
+                Ok(Flow::Again)
+            }
+        }
+    }
+
+    fn try_in(&mut self, queue: &Queue) -> Result<Flow> {
+        let Stage::Behind { ticket, file, eye } = &mut self.stage else {
+            return Ok(Flow::Again);
+        };
+        if queue.reap_if_dead(*ticket, file)? {
             self.reset();
             return Ok(Flow::Again);
         }
@@ -315,7 +349,7 @@ impl Contender {
     pub(super) fn lock_taken(&mut self) {
         self.look_away();
         self.stage = match std::mem::replace(&mut self.stage, Stage::Fresh) {
-            Stage::Knocking { door, .. } => Stage::Entering { door },
+            Stage::Knocking { door, passed, .. } => Stage::Entering { door, passed },
             other => other,
         };
     }
@@ -325,7 +359,7 @@ impl Contender {
         step::at(Step::GiveBack);
         self.look_away();
         match std::mem::replace(&mut self.stage, Stage::Fresh) {
-            Stage::Knocking { door, .. } | Stage::Entering { door } => {
+            Stage::Knocking { door, .. } | Stage::Entering { door, .. } => {
                 let _ = door.leave();
             }
             Stage::Fresh | Stage::Behind { .. } => {}
@@ -333,7 +367,7 @@ impl Contender {
     }
 
     pub(super) fn enter(&mut self, disk: &mut Disk) -> Result<Flow> {
-        let Stage::Entering { door } = &self.stage else {
+        let Stage::Entering { door, .. } = &self.stage else {
             return Ok(Flow::Again);
         };
         match disk.enter(door, &self.settings.words) {
@@ -344,7 +378,14 @@ impl Contender {
                 Ok(Flow::Done(Outcome::Sleep))
             }
             Ok(Some(entered)) => match std::mem::replace(&mut self.stage, Stage::Fresh) {
-                Stage::Entering { door } => Ok(Flow::Done(Outcome::Entered(door, entered))),
+                Stage::Entering { door, passed } => {
+                    let inside = Inside {
+                        door,
+                        entered,
+                        passed,
+                    };
+                    Ok(Flow::Done(Outcome::Entered(inside)))
+                }
                 _ => Ok(Flow::Again),
             },
             Err(error) => {
@@ -368,8 +409,18 @@ impl Contender {
     }
 }
 
+/// Clears away those marked tickets whose owners are dead. Nobody watches a marked ticket, so this wakes nobody.
+fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
+    for &ticket in passed {
+        if let Some(file) = queue.open_other(ticket)? {
+            queue.reap_if_dead(ticket, &file)?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether a ticket that we pass has lost its mark: its owner is awake, and first again.
-fn marks_gone(disk: &Disk, passed: &[Ticket]) -> Result<bool> {
+pub(super) fn marks_gone(disk: &Disk, passed: &[Ticket]) -> Result<bool> {
     let Some(queue) = disk.open_queue() else {
         return Ok(false);
     };

@@ -33,20 +33,19 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::super::disk::{Disk, Entered, Place};
+use super::super::disk::{Disk, Place};
 use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::queue::Own;
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::cohort::{CohortId, Cohorts, Key};
-use super::contender::{Cause, Contender, Outcome};
+use super::contender::{Cause, Contender, Inside, Outcome};
 use super::possession::{Occupant, Possession};
 use super::{Grant, Settings};
 use crate::error::{Error, Result};
-use crate::guard::Loss;
 
 /// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
-const TIDY_AFTER: Duration = Duration::from_micros(100);
+const TIDY_AFTER: Duration = Duration::from_micros(500);
 
 /// What a waiting task brings along.
 pub(crate) struct Caller {
@@ -60,11 +59,14 @@ pub(crate) enum Entry {
     Waiting(Key),
 }
 
-/// Wakers to call once the mutex is free.
+/// Wakers to call, or only to drop, once the mutex is free: a waker is foreign code, and dropping it may drop the last
+/// reference to another future that waits in this very line.
 #[derive(Default)]
 pub(crate) struct Wakes {
     first: Option<Waker>,
     more: Vec<Waker>,
+    discarded: Option<Waker>,
+    more_discarded: Vec<Waker>,
 }
 
 impl Wakes {
@@ -72,6 +74,14 @@ impl Wakes {
         match self.first {
             None => self.first = Some(waker),
             Some(_) => self.more.push(waker),
+        }
+    }
+
+    pub(super) fn discard(&mut self, waker: Option<Waker>) {
+        match (waker, &self.discarded) {
+            (Some(waker), None) => self.discarded = Some(waker),
+            (Some(waker), Some(_)) => self.more_discarded.push(waker),
+            (None, _) => {}
         }
     }
 
@@ -110,9 +120,7 @@ pub(crate) struct Core {
     pub(super) tail: Tail,
     /// Set from the watch thread when the queue directory changed.
     pub(super) queue_changed: Arc<AtomicBool>,
-    /// The lock that was lost last, for those who ask late.
-    pub(super) lost: Option<(u64, Loss)>,
-    pub(super) lost_wakers: Vec<(u64, Waker)>,
+    pub(super) lost_wakers: Vec<Waker>,
     pub(super) lost_at: Option<Instant>,
     pub(super) armed: Option<Instant>,
     pub(super) seat: Seat,
@@ -138,7 +146,6 @@ impl Core {
             saw_line: false,
             tail: Tail::default(),
             queue_changed: Arc::default(),
-            lost: None,
             lost_wakers: Vec::new(),
             lost_at: None,
             armed: None,
@@ -168,7 +175,8 @@ impl Core {
         if let Some(waiter) = self.cohorts.get_mut(key)
             && !waiter.waker.as_ref().is_some_and(|it| it.will_wake(waker))
         {
-            waiter.waker = Some(waker.clone());
+            let old = waiter.waker.replace(waker.clone());
+            self.wakes.discard(old);
         }
         Poll::Pending
     }
@@ -190,6 +198,7 @@ impl Core {
     /// Turns the offer into a guard. Nothing here may touch the disk: the ticket goes later.
     pub(super) fn claim(&mut self, key: Key) -> Option<Grant> {
         let waiter = self.cohorts.leave(key)?;
+        self.wakes.discard(waiter.waker);
         let possession = self.possession.as_mut()?;
         let Occupant::Offer { door, .. } =
             std::mem::replace(&mut possession.occupant, Occupant::Guard)
@@ -226,6 +235,7 @@ impl Core {
         let Some(waiter) = self.cohorts.leave(key) else {
             return;
         };
+        self.wakes.discard(waiter.waker);
         if offered {
             self.pass_on();
         } else {
@@ -235,18 +245,18 @@ impl Core {
         self.cohorts.shrink();
     }
 
-    /// Removes a cohort that nobody is left in, unless it is the one in possession.
+    /// Removes a cohort that nobody is left in; of the one in possession only the ticket.
     pub(super) fn drop_if_empty(&mut self, id: CohortId) {
         let holds = self
             .possession
             .as_ref()
             .is_some_and(|it| it.cohort == Some(id));
-        if holds
-            || self
-                .cohorts
-                .cohort(id)
-                .is_none_or(|cohort| cohort.length > 0)
-        {
+        let Some(cohort) = self.cohorts.cohort_mut(id).filter(|it| it.length == 0) else {
+            return;
+        };
+        if holds {
+            self.leftovers.extend(cohort.ticket.take());
+            self.tidy();
             return;
         }
         if self.contender.as_ref().is_some_and(|it| it.cohort == id) {
@@ -331,9 +341,9 @@ impl Core {
         };
         match contender.step(own, &mut self.disk, cause)? {
             Outcome::Sleep => Ok(true),
-            Outcome::Entered(door, entered) => {
+            Outcome::Entered(inside) => {
                 self.retire();
-                self.possess(cohort, door, entered);
+                self.possess(cohort, inside);
                 Ok(true)
             }
             Outcome::TicketGone => {
@@ -347,14 +357,22 @@ impl Core {
         }
     }
 
-    pub(super) fn possess(&mut self, cohort: CohortId, door: Door, entered: Entered) {
+    pub(super) fn possess(&mut self, cohort: CohortId, inside: Inside) {
+        let Inside {
+            door,
+            entered,
+            passed,
+        } = inside;
         let (Some(front), Some(settings)) = (self.cohorts.front(cohort), self.settings_of(cohort))
         else {
             let _ = self.disk.leave(door, entered.predecessor_crashed);
             return;
         };
         let possession = Possession::new(&door, entered, Some(cohort), &settings);
-        self.possession = Some(possession);
+        self.possession = Some(Possession {
+            passed,
+            ..possession
+        });
         self.roll_call = false;
         self.lapsing = None;
         self.offer(front, door);

@@ -37,6 +37,10 @@ impl Eye {
         fresh
     }
 
+    pub(super) fn is_polling(&self) -> bool {
+        matches!(self, Self::Polling(_))
+    }
+
     /// Where nothing is watched, the next look comes after a jittered delay.
     pub(super) fn pace(&mut self, ladder: &mut Ladder) {
         if let Self::Polling(backoff) = self {

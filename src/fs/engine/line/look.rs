@@ -27,6 +27,7 @@ use crate::lock::{Owner, Status, Waiter, Waiting};
 impl Core {
     /// Takes the lock if nobody holds it and nobody queues.
     pub(crate) fn try_enter(&mut self, settings: &Arc<Settings>) -> Result<Option<Grant>> {
+        self.refuse_closed(settings)?;
         if self.possession.is_some() || self.cohorts.waiting() > 0 || self.anybody_queues()? {
             return Ok(None);
         }
@@ -36,18 +37,8 @@ impl Core {
     /// Whether a live ticket stands in the directory; those of the dead are cleared away.
     fn anybody_queues(&mut self) -> Result<bool> {
         self.tidy();
-        let Some(mut queue) = Queue::open_existing(&self.disk.place().queue)? else {
-            return Ok(false);
-        };
-        let line = queue.list()?.unwrap_or_default().to_vec();
-        for ticket in line {
-            if let Some(file) = queue.open_other(ticket)?
-                && !queue.reap_if_dead(ticket, &file)?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let line = self.disk.list_existing()?.to_vec();
+        Ok(!self.living(line)?.is_empty())
     }
 
     /// Whether anybody holds the lock, whoever it is: asked of the operating system.
@@ -179,7 +170,7 @@ impl Core {
             waiters.push(Waiter {
                 ticket,
                 owner: identity().owner(waiter.data.settings.label.as_deref(), since),
-                passed_over,
+                passed_over: passed_over || waiter.is_asleep(),
                 here: true,
             });
         });

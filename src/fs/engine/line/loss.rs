@@ -5,13 +5,18 @@
 //! enters meanwhile, because the lock on `state` refuses a second holder, so the loss says that newcomers fail, not that they
 //! are inside.
 
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::super::door::Door;
 use super::super::watch::{Seen, watch};
 use super::core::Core;
+use crate::fs::sys::file;
 use crate::guard::Loss;
+
+/// How often the door is compared with its path although nothing was announced, while somebody asks.
+const NET: Duration = Duration::from_secs(1);
 
 impl Core {
     /// Whether the guard with this token still has the lock.
@@ -22,36 +27,53 @@ impl Core {
             .is_some_and(|it| it.token == token && it.loss.is_none())
     }
 
-    /// Asks to hear of a loss; `door` is the guard's, for the watch.
-    pub(crate) fn watch_for_loss(&mut self, door: &Door) {
+    /// Asks to hear of a loss of the present grant; `door` is the guard's, for the watch.
+    pub(super) fn watch_for_loss(&mut self, door: &Door) -> Arc<OnceLock<Loss>> {
         self.look_for_loss(false);
-        if let Some(possession) = &mut self.possession
-            && possession.loss.is_none()
-            && possession.held_watch.is_none()
-            && self.events
-        {
-            possession.held_watch = watch().add(self.seat, door.file(), Seen::Held).ok();
-            // It may have gone before the watch was there.
-            self.look_for_loss(false);
+        let (seat, events) = (self.seat, self.events);
+        let Some(possession) = &mut self.possession else {
+            return Arc::default();
+        };
+        let latch = possession.latch.get_or_insert_default().clone();
+        match possession.loss {
+            Some(loss) => {
+                latch.get_or_init(|| loss);
+            }
+            None if possession.held_watch.is_none() && events => {
+                possession.held_watch = watch().add(seat, door.file(), Seen::Held).ok();
+                // It may have gone before the watch was there.
+                self.look_for_loss(false);
+            }
+            None => {}
         }
+        latch
     }
 
-    pub(crate) fn poll_lost(&mut self, token: u64, poll: Duration, waker: &Waker) -> Poll<Loss> {
-        if let Some((lost, loss)) = self.lost
-            && lost == token
-        {
-            return Poll::Ready(loss);
+    pub(super) fn poll_lost(
+        &mut self,
+        latch: &OnceLock<Loss>,
+        token: u64,
+        waker: &Waker,
+    ) -> Poll<Loss> {
+        if let Some(loss) = latch.get() {
+            return Poll::Ready(*loss);
         }
         let held = self.possession.as_ref().is_some_and(|it| it.token == token);
-        if held {
-            self.lost_wakers
-                .retain(|(watched, it)| *watched != token || !it.will_wake(waker));
-            self.lost_wakers.push((token, waker.clone()));
-            if self.lost_at.is_none() {
-                self.lost_at = Instant::now().checked_add(poll.min(Duration::from_secs(1)));
-            }
+        let known = self.lost_wakers.iter().any(|it| it.will_wake(waker));
+        if held && !known {
+            self.lost_wakers.push(waker.clone());
+        }
+        if held && self.lost_at.is_none() {
+            self.lost_at = Instant::now().checked_add(NET);
         }
         Poll::Pending
+    }
+
+    /// The guard is gone, and was not lost: whoever still asks stays pending.
+    pub(super) fn forget_lost_wakers(&mut self) {
+        for waker in self.lost_wakers.drain(..) {
+            self.wakes.discard(Some(waker));
+        }
     }
 
     /// Compares the door with its path. What cannot be looked at is not taken for lost.
@@ -65,24 +87,21 @@ impl Core {
         if possession.loss.is_some() {
             return;
         }
-        let path = &self.disk.place().door;
-        let loss = match crate::fs::sys::file::id_at(path) {
+        possession.loss = match file::id_at(&self.disk.place().door) {
             Ok(Some(id)) if id == possession.door => None,
             Ok(Some(_)) => Some(Loss::Replaced),
             Ok(None) => Some(Loss::Deleted),
             Err(_) => None,
         };
-        if let Some(loss) = loss {
-            possession.loss = Some(loss);
-            let token = possession.token;
-            self.lost = Some((token, loss));
-            for (watched, waker) in std::mem::take(&mut self.lost_wakers) {
-                if watched == token {
-                    self.wakes.push(waker);
-                }
+        if let Some(loss) = possession.loss {
+            if let Some(latch) = &possession.latch {
+                latch.get_or_init(|| loss);
+            }
+            for waker in self.lost_wakers.drain(..) {
+                self.wakes.push(waker);
             }
         } else if !self.lost_wakers.is_empty() {
-            self.lost_at = Instant::now().checked_add(Duration::from_secs(1));
+            self.lost_at = Instant::now().checked_add(NET);
         }
     }
 }

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -170,6 +170,11 @@ impl Line {
         (result, armed)
     }
 
+    /// A step without a caller who could be told that its timer could not be set; the next step sets it.
+    fn act(&self, step: impl FnOnce(&mut Core)) {
+        let ((), _) = self.with(step);
+    }
+
     fn arm(&self, core: &mut Core) -> Result<()> {
         let Some(due) = core.due() else {
             return Ok(());
@@ -192,9 +197,6 @@ impl Line {
         waker: &Waker,
     ) -> Result<Entered> {
         self.refuse_foreign()?;
-        if settings.closed.load(Ordering::Acquire) {
-            return Err(self.closed());
-        }
         let (entry, armed) = self.with(|core| core.enter(settings, most, waker));
         match entry? {
             Entry::Granted(grant) => Ok(Entered::Granted(grant)),
@@ -221,15 +223,12 @@ impl Line {
 
     pub(crate) fn cancel(&self, key: Key) {
         if !self.is_foreign() {
-            self.with(|core| core.cancel(key)).0;
+            self.act(|core| core.cancel(key));
         }
     }
 
     pub(crate) fn try_enter(&self, settings: &Arc<Settings>) -> Result<Option<Grant>> {
         self.refuse_foreign()?;
-        if settings.closed.load(Ordering::Acquire) {
-            return Err(self.closed());
-        }
         self.with(|core| core.try_enter(settings)).0
     }
 
@@ -245,7 +244,7 @@ impl Line {
     pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
         closed.store(true, Ordering::Release);
         if !self.is_foreign() {
-            self.with(|core| core.close(closed, || self.closed())).0;
+            self.act(|core| core.close(closed, || self.closed()));
         }
     }
 
@@ -276,17 +275,24 @@ impl Line {
     }
 
     /// Prepares [`Line::poll_lost`] for the guard that owns this door.
-    pub(crate) fn watch_for_loss(&self, door: &Door) {
-        if !self.is_foreign() {
-            self.with(|core| core.watch_for_loss(door)).0;
+    pub(crate) fn watch_for_loss(&self, door: &Door) -> Arc<OnceLock<Loss>> {
+        if self.is_foreign() {
+            return Arc::default();
         }
+        self.with(|core| core.watch_for_loss(door)).0
     }
 
-    pub(crate) fn poll_lost(&self, token: u64, poll: Duration, waker: &Waker) -> Poll<Loss> {
-        if self.is_foreign() {
-            return Poll::Pending;
+    pub(crate) fn poll_lost(
+        &self,
+        latch: &OnceLock<Loss>,
+        token: u64,
+        waker: &Waker,
+    ) -> Poll<Loss> {
+        match latch.get() {
+            Some(loss) => Poll::Ready(*loss),
+            None if self.is_foreign() => Poll::Pending,
+            None => self.with(|core| core.poll_lost(latch, token, waker)).0,
         }
-        self.with(|core| core.poll_lost(token, poll, waker)).0
     }
 }
 
@@ -302,13 +308,13 @@ impl Watcher for Line {
             // Without the mutex, which may be held for as long as a few system calls take.
             Seen::Queue => self.queue_changed.store(true, Ordering::SeqCst),
             _ if self.is_foreign() => {}
-            _ => self.with(|core| core.on_event(id)).0,
+            _ => self.act(|core| core.on_event(id)),
         }
     }
 
     fn on_timer(&self) {
         if !self.is_foreign() {
-            self.with(Core::on_timer).0;
+            self.act(Core::on_timer);
         }
     }
 }

@@ -11,7 +11,11 @@ use super::super::step::{self, Step};
 use super::super::ticket::Ticket;
 use super::super::ticket::queue::{Own, Queue};
 use super::contender::{Contender, Flow, Outcome, Stage};
+use super::ladder::{COARSE, after};
 use crate::error::{Error, Result};
+
+/// How often a door that was free may be found locked before it counts as held.
+const REFUSALS: u32 = 4;
 
 /// The door was free although others stood before us: what must not change until we may pass.
 pub(super) struct Still {
@@ -19,6 +23,8 @@ pub(super) struct Still {
     /// The unmarked tickets before ours: how many, and the first.
     before: (usize, Option<Ticket>),
     windows: usize,
+    /// How often in a row the door was found locked since then.
+    refusals: u32,
 }
 
 impl Contender {
@@ -55,8 +61,9 @@ impl Contender {
             token,
             before,
             windows,
+            refusals: 0,
         });
-        if windows < before.0 {
+        if windows < windows_to_pass(before.0) {
             step::at(Step::GiveBack);
             door.leave()
                 .map_err(|e| Error::io("unlock the lock file", &disk.place().door, e))?;
@@ -78,8 +85,8 @@ impl Contender {
             return Ok(None);
         };
         if !door.try_lock().map_err(|e| at("lock the lock file", e))? {
-            self.still = None;
             self.probe = Some(door);
+            self.count_refusal();
             return Ok(None);
         }
         if !door.is_current(path).unwrap_or(false) {
@@ -90,13 +97,29 @@ impl Contender {
         Ok(Some(door))
     }
 
+    /// A door found locked may be held, or only tried by somebody like us in this instant: that must not start the count
+    /// afresh, or the one behind us would be first to pass.
+    fn count_refusal(&mut self) {
+        let Some(still) = &mut self.still else { return };
+        still.refusals += 1;
+        if still.refusals > REFUSALS {
+            self.still = None;
+        } else {
+            self.window_at = after(COARSE * still.refusals);
+        }
+    }
+
     /// Those before us are asleep: marks them and goes in.
     pub(super) fn pass(&mut self, own: &Own, disk: &mut Disk, door: Door) -> Result<Outcome> {
         self.reset();
         self.still = None;
         let marked = mark_all_before(own, disk, self.settings.mode);
-        self.stage = Stage::Entering { door };
-        if let Err(error) = marked {
+        let (passed, result) = match marked {
+            Ok(passed) => (passed, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        self.stage = Stage::Entering { door, passed };
+        if let Err(error) = result {
             self.give_back();
             return Err(error);
         }
@@ -105,6 +128,12 @@ impl Contender {
             Flow::Again => Ok(Outcome::Sleep),
         }
     }
+}
+
+/// How long the door must have been free for the one with so many live tickets before it. Beyond one window each, a
+/// quarter more for everyone but the first, so that two with the same window pass in their order whatever their timers do.
+fn windows_to_pass(before: usize) -> usize {
+    before + before.saturating_sub(1).div_ceil(4)
 }
 
 /// The unmarked tickets before ours: how many, and the first. Those marked whose owners are dead are cleared away.
@@ -121,10 +150,12 @@ fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
     Ok((count, first))
 }
 
-fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<()> {
+/// Marks everybody before us who lives; returns all who are marked then.
+fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<Vec<Ticket>> {
     disk.list(mode)?;
+    let mut passed = Vec::new();
     let Some(queue) = disk.open_queue() else {
-        return Ok(());
+        return Ok(passed);
     };
     for &ticket in queue.line().iter().take_while(|it| **it < own.ticket) {
         if queue.is_unmarked(ticket)?
@@ -133,6 +164,7 @@ fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<()> 
         {
             queue.mark(ticket, &file)?;
         }
+        passed.push(ticket);
     }
-    Ok(())
+    Ok(passed)
 }

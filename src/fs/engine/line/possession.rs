@@ -13,15 +13,16 @@
 //! A hand-over touches no disk, allocates nothing, and reads no clock; every 1024th writes the end of the next
 //! block of tokens.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::super::disk::Entered;
 use super::super::door::Door;
+use super::super::ticket::Ticket;
 use super::super::watch::{WatchId, watch};
 use super::Settings;
 use super::cohort::{CohortId, Key};
-use super::contender::Cause;
+use super::contender::{Cause, marks_gone};
 use super::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::FileId;
@@ -41,6 +42,10 @@ pub(crate) struct Possession {
     pub(super) crashed: bool,
     pub(super) loss: Option<Loss>,
     pub(super) held_watch: Option<WatchId>,
+    /// Told of a loss of the present grant; there once somebody asks.
+    pub(super) latch: Option<Arc<OnceLock<Loss>>>,
+    /// The sleepers' tickets we passed: they are first again as soon as they wake.
+    pub(super) passed: Vec<Ticket>,
     pub(crate) label: Option<Arc<str>>,
     pub(crate) since: Instant,
 }
@@ -67,6 +72,8 @@ impl Possession {
             crashed: entered.predecessor_crashed,
             loss: None,
             held_watch: None,
+            latch: None,
+            passed: Vec::new(),
             label: settings.label.clone(),
             since: Instant::now(),
         }
@@ -90,9 +97,9 @@ impl Core {
         };
         let lost = possession.loss;
         debug_assert_eq!(possession.token, token, "a guard that is not the holder's");
-        self.lost_wakers.retain(|(watched, _)| *watched != token);
-        let next = possession.cohort.and_then(|it| self.cohorts.front(it));
-        if let (Some(next), None) = (next, lost) {
+        possession.latch = None;
+        self.forget_lost_wakers();
+        if let (Some(next), None) = (self.next_in_memory(), lost) {
             match self.next_token() {
                 Ok(()) => {
                     self.offer(next, door);
@@ -113,6 +120,23 @@ impl Core {
             )),
             None => left,
         }
+    }
+
+    /// Who gets the lock in memory: the first of the cohort in possession, unless somebody who was passed has woken.
+    pub(super) fn next_in_memory(&self) -> Option<Key> {
+        let possession = self.possession.as_ref()?;
+        let cohort = possession.cohort?;
+        let first = self.cohorts.first_awake()?;
+        if first.id != cohort {
+            return None;
+        }
+        // What cannot be looked at is not known to sleep on.
+        if !possession.passed.is_empty()
+            && !marks_gone(&self.disk, &possession.passed).is_ok_and(|gone| !gone)
+        {
+            return None;
+        }
+        self.cohorts.front(cohort)
     }
 
     /// The token for a hand-over in memory: from the block reserved on disk, or from a new block.
@@ -157,7 +181,7 @@ impl Core {
         else {
             return;
         };
-        match possession.cohort.and_then(|it| self.cohorts.front(it)) {
+        match self.next_in_memory() {
             Some(next) => self.offer(next, door),
             None => {
                 // Nobody is there to hear of a failure; the door is closed whatever happens.
@@ -206,11 +230,8 @@ impl Core {
                 Err(error) => result = Err(error),
             }
         }
-        if asleep
-            && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref())
-            && let Err(error) = own.set_mark(true)
-        {
-            result = Err(self.io("mark the own ticket", error));
+        if asleep && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref()) {
+            result = result.and(self.disk.mark_own(own));
         }
         if let Err(error) = result {
             self.fail_all(id, error);

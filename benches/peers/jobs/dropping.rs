@@ -1,0 +1,150 @@
+//! Futures dropped at random, in the tasks of two processes that want the same lock: what is left when all have gone.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::task::Poll;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::child::{Call, Child, say};
+use crate::clock::Random;
+use crate::plan::{Job, Metric, NOT_MEASURED, Pick, Scene, Target, Unit};
+use crate::procfs::descriptors;
+use crate::subject::{Kind, Subject};
+
+pub(crate) const JOB: Job = Job {
+    name: "dropping",
+    subjects: &[Kind::Stanchion, Kind::AsyncFdLock],
+    rounds: [1, 2],
+    metrics: &[
+        metric("tickets left after 20,000 rounds"),
+        metric("descriptors left after them"),
+        metric("locks left behind"),
+    ],
+    round,
+};
+
+const fn metric(name: &'static str) -> Metric {
+    Metric {
+        name,
+        unit: Unit::Count,
+        pick: Pick::Worst,
+        peer: None,
+        target: Target::AtMost(0.0),
+    }
+}
+
+/// Of all tasks together; the same in a quick run, because the table names it.
+const ROUNDS: u64 = 20_000;
+const PROCESSES: u64 = 2;
+const TASKS: u64 = 4;
+/// For a peer whose threads still wait for what nobody wants any more.
+const SETTLE: Duration = Duration::from_millis(300);
+
+fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
+    let start = |index| {
+        let seed = scene.round * PROCESSES + index;
+        Child::start("dropping", kind, &scene.path, &[seed])
+    };
+    let mut children = (0..PROCESSES).map(start).collect::<io::Result<Vec<_>>>()?;
+    // What is opened once and stays is opened now.
+    drop_some(&mut children, 400)?;
+    let before = open(&children)?;
+    drop_some(&mut children, ROUNDS)?;
+    let after = open(&children)?;
+    let tickets = match kind {
+        Kind::Stanchion => tickets(&scene.path)? as f64,
+        _ => NOT_MEASURED,
+    };
+    let left = f64::from(u8::from(is_locked(&scene.path)?));
+    Ok(vec![tickets, after.saturating_sub(before) as f64, left])
+}
+
+fn drop_some(children: &mut [Child], rounds: u64) -> io::Result<()> {
+    for child in children.iter_mut() {
+        child.tell(&(rounds / PROCESSES / TASKS).to_string())?;
+    }
+    for child in children {
+        child.expect("done")?;
+    }
+    sleep(SETTLE);
+    Ok(())
+}
+
+fn open(children: &[Child]) -> io::Result<usize> {
+    children.iter().map(|child| descriptors(child.id())).sum()
+}
+
+/// Files in the line on disk, save its state.
+fn tickets(path: &Path) -> io::Result<usize> {
+    let mut queue = PathBuf::from(path).into_os_string();
+    queue.push(".queue");
+    let mut count = 0;
+    for entry in std::fs::read_dir(queue)? {
+        count += usize::from(entry?.file_name() != "state");
+    }
+    Ok(count)
+}
+
+fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = std::fs::File::open(path)?;
+    match fs2::FileExt::try_lock_exclusive(&file) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) async fn child<S: Subject>(mut call: Call) {
+    let first = S::open(&call.path);
+    let mut seed = call.number(0) * 1_000_000;
+    say("ready");
+    loop {
+        let rounds: u64 = call.order().await.parse().expect("a number");
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                seed += 1;
+                tokio::spawn(play(first.another(), rounds, Random::new(seed)))
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("the task");
+        }
+        say("done");
+    }
+}
+
+async fn play<S: Subject>(mut lock: S, rounds: u64, mut random: Random) {
+    for _ in 0..rounds {
+        if let Some(guard) = attempt(&mut lock, &mut random).await {
+            for _ in 0..random.below(4) {
+                tokio::task::yield_now().await;
+            }
+            lock.release(guard);
+        }
+    }
+}
+
+/// An acquire that ends, or is dropped before its first poll, after a few polls, after a while.
+async fn attempt<S: Subject>(lock: &mut S, random: &mut Random) -> Option<S::Guard> {
+    match random.below(8) {
+        0..4 => {
+            let mut acquire = pin!(lock.acquire());
+            for _ in 0..random.below(4) {
+                let polled = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context)));
+                if let Poll::Ready(guard) = polled.await {
+                    return Some(guard);
+                }
+                tokio::task::yield_now().await;
+            }
+            None
+        }
+        4..6 => {
+            let limit = Duration::from_micros(random.below(1_500));
+            tokio::time::timeout(limit, lock.acquire()).await.ok()
+        }
+        _ => Some(lock.acquire().await),
+    }
+}

@@ -1,0 +1,83 @@
+//! From just before a release until the task of the next process holds.
+//!
+//! Two processes take turns. Whoever holds says so, then sleeps for two milliseconds, notes the time and releases; the
+//! parent, told that one holds, lets the other one ask, so that it has long been asleep in its wait when the release
+//! comes. Nobody but the two is awake between the two timestamps.
+
+use std::io;
+use std::time::Duration;
+
+use crate::child::{Call, Child, say, say_table};
+use crate::clock::{now, quantile};
+use crate::plan::{Job, Metric, Pick, Scene, Target, Unit};
+use crate::subject::{Kind, Subject};
+
+pub(crate) const JOB: Job = Job {
+    name: "handover",
+    subjects: &Kind::FILES,
+    rounds: [3, 7],
+    metrics: &[
+        Metric {
+            name: "median",
+            unit: Unit::Nanoseconds,
+            pick: Pick::Median,
+            peer: Some(Kind::AsyncFdLock),
+            target: Target::AtMostTimesPeer(1.0),
+        },
+        Metric {
+            name: "99th percentile",
+            unit: Unit::Nanoseconds,
+            pick: Pick::Median,
+            peer: Some(Kind::AsyncFdLock),
+            target: Target::None,
+        },
+    ],
+    round,
+};
+
+/// How long a process holds: the other one must be asleep by then.
+const HOLD: Duration = Duration::from_millis(2);
+
+fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
+    let start = || Child::start("handover", kind, &scene.path, &[]);
+    let mut pair = [start()?, start()?];
+    let samples = scene.amount(100, 200) as usize;
+    let mut turn = 0;
+    pair[turn].tell("ask")?;
+    for _ in 0..samples {
+        pair[turn].expect("holds")?;
+        turn = 1 - turn;
+        pair[turn].tell("ask")?;
+    }
+    pair[turn].expect("holds")?;
+    let mut holds = Vec::new();
+    for child in &mut pair {
+        child.tell("report")?;
+        holds.extend(child.table()?);
+    }
+    holds.sort();
+    let waits = holds.windows(2).filter_map(|pair| {
+        let (released, acquired) = (*pair[0].get(1)?, *pair[1].first()?);
+        Some(acquired.saturating_sub(released) as f64)
+    });
+    // The first few also pay for threads and files that are made once.
+    let waits: Vec<_> = waits.skip(samples / 20).collect();
+    let at = |share| quantile(&waits, share).unwrap_or(f64::NAN);
+    Ok(vec![at(0.5), at(0.99)])
+}
+
+pub(crate) async fn child<S: Subject>(mut call: Call) {
+    let mut lock = S::open(&call.path);
+    let mut holds = Vec::new();
+    say("ready");
+    while call.order().await == "ask" {
+        let guard = lock.acquire().await;
+        let acquired = now();
+        say("holds");
+        tokio::time::sleep(HOLD).await;
+        let released = now();
+        lock.release(guard);
+        holds.push([acquired, released]);
+    }
+    say_table(&holds);
+}

@@ -1,0 +1,26 @@
+//! What is measured, one job per module: each has the parent's part, `round`, and the part of its processes, `child`.
+
+use crate::plan::Job;
+
+pub(crate) mod crash;
+pub(crate) mod crowd;
+pub(crate) mod dropping;
+pub(crate) mod handover;
+pub(crate) mod idle;
+pub(crate) mod overtakes;
+pub(crate) mod tasks;
+pub(crate) mod throughput;
+pub(crate) mod uncontended;
+
+/// All jobs, in the order of the table.
+pub(crate) const ALL: [&Job; 9] = [
+    &uncontended::JOB,
+    &handover::JOB,
+    &tasks::JOB,
+    &throughput::JOB,
+    &overtakes::JOB,
+    &crash::JOB,
+    &idle::JOB,
+    &crowd::JOB,
+    &dropping::JOB,
+];

@@ -1,0 +1,69 @@
+//! Who came when and who was served when.
+//!
+//! Order is promised between calls that do not overlap: one has *arrived* when its first poll has returned, and passes are
+//! counted only against those who had arrived before the other one asked.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+
+use crate::clock::now;
+
+/// One turn of a process.
+pub(crate) struct Grant {
+    /// Just before the first poll.
+    asked: u64,
+    /// Just after the first poll.
+    arrived: u64,
+    /// Just after the last poll.
+    pub(crate) acquired: u64,
+}
+
+impl Grant {
+    /// From the numbers of [`stamped`].
+    pub(crate) fn from_row(row: &[u64]) -> Option<Self> {
+        let [asked, arrived, acquired] = *row.first_chunk()?;
+        Some(Self {
+            asked,
+            arrived,
+            acquired,
+        })
+    }
+
+    fn passed(&self, later: &Self) -> bool {
+        self.acquired < later.acquired && later.arrived < self.asked
+    }
+}
+
+/// How many of the grants passed anybody who was still waiting.
+pub(crate) fn passing(grants: &mut [Grant]) -> usize {
+    grants.sort_by_key(|grant| grant.acquired);
+    // From the last to the first: the earliest arrival among those who were served later.
+    let mut earliest = u64::MAX;
+    let mut count = 0;
+    for grant in grants.iter().rev() {
+        count += usize::from(earliest < grant.asked);
+        earliest = earliest.min(grant.arrived);
+    }
+    count
+}
+
+/// How often anybody was passed: one grant may pass many.
+pub(crate) fn passes(grants: &[Grant]) -> usize {
+    let passed_by = |grant: &Grant| grants.iter().filter(|later| grant.passed(later)).count();
+    grants.iter().map(passed_by).sum()
+}
+
+/// Runs an acquire to its end and notes when it asked, arrived and acquired.
+pub(crate) async fn stamped<T>(acquire: impl Future<Output = T>) -> ([u64; 3], T) {
+    let mut acquire = pin!(acquire);
+    let asked = now();
+    let mut arrived = None;
+    let guard = poll_fn(|context| {
+        let outcome = acquire.as_mut().poll(context);
+        arrived.get_or_insert_with(now);
+        outcome
+    });
+    let guard = guard.await;
+    let acquired = now();
+    ([asked, arrived.unwrap_or(acquired), acquired], guard)
+}

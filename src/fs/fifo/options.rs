@@ -1,0 +1,102 @@
+//! The options of the fair lock and their defaults.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::FifoLock;
+use crate::error::Result;
+use crate::fs::engine::line::Wait;
+
+/// The options of a [`FifoLock`], with their defaults; [`FifoLock::config`] reads them back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FifoConfig {
+    /// Time limit of an [`acquire`](FifoLock::acquire) that sets none; `None`, the default, waits for ever.
+    pub timeout: Option<Duration>,
+    /// What holders and waiters are called in [`FifoLock::status`]; none by default. Cut after about 96 bytes.
+    pub label: Option<String>,
+    /// Permission bits of a lock file that has to be created, exactly, whatever the umask; `None`, the default, leaves
+    /// them to the umask. The queue is always open to those who may use the lock file.
+    pub mode: Option<u32>,
+    /// How often a waiter looks again although it was told nothing: only a safety net. Default 1 s; [`Duration::MAX`]
+    /// switches it off.
+    pub poll_interval: Duration,
+    /// How long a grant may stay unclaimed, and a free lock untouched, before the next in line passes a sleeper.
+    /// Default 2 s; [`Duration::MAX`] switches passing off.
+    pub claim_window: Duration,
+    /// How the first in line waits for the lock file; default [`Wait::Watch`].
+    pub wait: Wait,
+    /// Whether the last handle, guard and future of this handle removes lock file and queue when nobody uses them; off
+    /// by default.
+    pub remove_when_idle: bool,
+}
+
+impl Default for FifoConfig {
+    fn default() -> Self {
+        Self {
+            timeout: None,
+            label: None,
+            mode: None,
+            poll_interval: Duration::from_secs(1),
+            claim_window: Duration::from_secs(2),
+            wait: Wait::Watch,
+            remove_when_idle: false,
+        }
+    }
+}
+
+/// Builds a [`FifoLock`]; made by [`FifoLock::options`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until a lock is opened with them"]
+pub struct FifoOptions {
+    config: FifoConfig,
+}
+
+impl FifoOptions {
+    /// Sets [`FifoConfig::timeout`].
+    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.config.timeout = limit.into();
+        self
+    }
+
+    /// Sets [`FifoConfig::label`].
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.config.label = Some(label.into());
+        self
+    }
+
+    /// Sets [`FifoConfig::mode`].
+    pub fn mode(mut self, bits: u32) -> Self {
+        self.config.mode = Some(bits);
+        self
+    }
+
+    /// Sets [`FifoConfig::poll_interval`].
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.config.poll_interval = interval;
+        self
+    }
+
+    /// Sets [`FifoConfig::claim_window`].
+    pub fn claim_window(mut self, window: Duration) -> Self {
+        self.config.claim_window = window;
+        self
+    }
+
+    /// Sets [`FifoConfig::wait`].
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.config.wait = wait;
+        self
+    }
+
+    /// Sets [`FifoConfig::remove_when_idle`].
+    pub fn remove_when_idle(mut self, remove: bool) -> Self {
+        self.config.remove_when_idle = remove;
+        self
+    }
+
+    /// Opens the lock; see [`FifoLock::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<FifoLock> {
+        FifoLock::with_config(path.as_ref(), self.config)
+    }
+}

@@ -1,0 +1,75 @@
+//! One suite for every lock: what each must survive within one process, whatever it is made of.
+//!
+//! A lock joins with a [`Subject`](subject::Subject) and one line at the end of this file. Every lock gets every
+//! property: the list below is the only one, and a property that is written but not listed does not compile.
+
+#![deny(dead_code)]
+
+#[path = "conformance/cancellation.rs"]
+mod cancellation;
+#[path = "conformance/exclusion.rs"]
+mod exclusion;
+#[path = "conformance/fifo.rs"]
+mod fifo;
+#[path = "conformance/order.rs"]
+mod order;
+#[path = "conformance/ownership.rs"]
+mod ownership;
+#[path = "conformance/subject.rs"]
+mod subject;
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+#[path = "conformance/waiting.rs"]
+mod waiting;
+
+/// Makes one test of every property, for one lock.
+macro_rules! conforms {
+    ($name:ident, $subject:ty) => {
+        mod $name {
+            conforms! { @tests $subject:
+                exclusion::p01_no_update_is_lost,
+                exclusion::p01_no_update_is_lost_among_threads_that_block,
+                exclusion::p02_two_handles_exclude_each_other,
+                exclusion::p02_tasks_threads_and_runtimes_exclude_each_other,
+                exclusion::p07_different_locks_never_contend,
+                exclusion::p07_all_spellings_of_a_name_are_one_lock,
+                exclusion::p40_no_guard_without_the_lock,
+                order::p09_waiters_are_served_in_order,
+                order::p09_handles_and_threads_share_one_line,
+                order::p10_a_newcomer_never_passes_a_waiter,
+                order::p10_a_newcomer_never_passes_an_offer,
+                order::p11_leaving_changes_no_order,
+                order::p11_timing_out_changes_no_order,
+                waiting::p12_a_failed_try_changes_nothing,
+                waiting::p16_zero_is_one_attempt,
+                waiting::p17_a_limit_is_kept,
+                waiting::p18_extreme_limits_are_honoured,
+                waiting::p20_a_free_lock_is_entered_at_once,
+                waiting::p21_a_release_wakes_the_next_one_only,
+                waiting::p21_no_wake_up_is_lost_without_polling,
+                cancellation::p23_dropping_at_every_stage_frees_the_place,
+                cancellation::p24_a_cancelled_acquire_never_releases_a_later_claim,
+                cancellation::p25_a_cancelled_release_completes,
+                cancellation::p25_an_aborted_holder_releases,
+                cancellation::p62_a_storm_leaves_nothing,
+                ownership::p39_acquiring_what_is_held_waits,
+                ownership::p39_a_panic_poisons_nothing,
+                ownership::p41_guards_go_anywhere,
+                ownership::p49_tokens_increase,
+                ownership::the_status_tells_who_holds_and_who_waits,
+                ownership::the_capabilities_are_told,
+            }
+        }
+    };
+    (@tests $subject:ty: $($group:ident::$property:ident,)*) => {
+        $(
+            #[test]
+            fn $property() {
+                crate::$group::$property::<$subject>();
+            }
+        )*
+    };
+}
+
+conforms!(fifo_lock, crate::fifo::Fifo);

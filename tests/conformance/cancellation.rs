@@ -1,0 +1,112 @@
+//! Cancelling, everywhere: nothing stays behind.
+
+use std::sync::Arc;
+
+use stanchion::{Guard, Lock};
+
+use crate::subject::{Subject, assert_idle, held, queued, tried};
+use crate::support::{Polled, Random, assert_pending, assert_ready, eventually, in_runtime};
+
+pub(crate) fn p23_dropping_at_every_stage_frees_the_place<S: Subject>() {
+    // Before the first poll, while queued, with the offer made and not claimed.
+    for stage in 0..3 {
+        let subject = S::new();
+        let lock = subject.open_without_polling();
+        let guard = held::<S>(&lock);
+        let mut dropped = Polled::new(lock.acquire());
+        if stage > 0 {
+            assert_pending!(dropped.poll().map(drop));
+        }
+        let mut next = queued::<S>(&lock);
+        if stage < 2 {
+            drop(dropped);
+            drop(guard);
+        } else {
+            drop(guard);
+            dropped.bell.wait_beyond(0);
+            drop(dropped);
+        }
+        drop(next.finish().expect("moved up"));
+        drop(next);
+        assert_idle(&subject);
+    }
+}
+
+pub(crate) fn p24_a_cancelled_acquire_never_releases_a_later_claim<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let mut done = Polled::new(lock.acquire());
+    drop(assert_ready!(done.poll()).expect("free"));
+    let guard = held::<S>(&lock);
+    let cancelled = queued::<S>(&lock);
+    let mut next = queued::<S>(&lock);
+    drop(guard);
+    drop(cancelled);
+    let guard = assert_ready!(next.poll()).expect("moved up");
+    drop((done, next));
+    assert!(guard.is_held());
+    assert!(tried::<S>(&lock).is_none());
+    drop(guard);
+    assert_idle(&subject);
+}
+
+pub(crate) fn p25_a_cancelled_release_completes<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open_without_polling();
+    let guard = held::<S>(&lock);
+    let mut next = queued::<S>(&lock);
+    drop(guard.release());
+    let guard = next.finish().expect("released by the drop");
+    let mut release = Polled::new(guard.release());
+    let _ = release.poll();
+    drop(release);
+    eventually("released", || tried::<S>(&lock).is_some());
+    assert_idle(&subject);
+}
+
+pub(crate) fn p25_an_aborted_holder_releases<S: Subject>() {
+    let subject = S::new();
+    let lock = Arc::new(subject.open_without_polling());
+    in_runtime(async {
+        let (inside, is_inside) = tokio::sync::oneshot::channel();
+        let mine = lock.clone();
+        let task = tokio::spawn(async move {
+            let _guard = mine.acquire().await.expect("free");
+            inside.send(()).expect("the test listens");
+            std::future::pending::<()>().await;
+        });
+        is_inside.await.expect("inside");
+        task.abort();
+        drop(lock.acquire().await.expect("released"));
+        assert!(task.await.expect_err("aborted").is_cancelled());
+    });
+    assert_idle(&subject);
+}
+
+/// Many come, many leave early; in the end the lock occupies what it did when it was quiet.
+pub(crate) fn p62_a_storm_leaves_nothing<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    drop(held::<S>(&lock));
+    let quiet = subject.resources();
+    let mut random = Random::new(62);
+    for _ in 0..50 {
+        let guard = held::<S>(&lock);
+        let mut line: Vec<_> = (0..20).map(|_| queued::<S>(&lock)).collect();
+        while line.len() > 10 {
+            let index = random.below(line.len() as u64) as usize;
+            drop(line.swap_remove(index));
+        }
+        drop(guard);
+        // In whatever order they are dropped or finished: who is dropped passes on what he was offered.
+        let kept = line.split_off(5);
+        drop(line);
+        drop(kept);
+    }
+    assert_idle(&subject);
+    let busy = subject.resources();
+    // The first contention may open what is kept for the next: a bounded number, not one for each of a thousand.
+    assert!(busy <= quiet + 4, "{busy} descriptors, {quiet} before");
+    drop(lock);
+    eventually("all is given back", || subject.resources() == 0);
+}

@@ -1,0 +1,104 @@
+//! Who holds, where a guard may go, and what is told of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stanchion::{Capabilities, ErrorKind, Guard, Lock};
+
+use crate::subject::{Subject, assert_idle, held, queued, tried};
+use crate::support::{Polled, assert_ready, in_runtime, kind_of};
+
+/// A second acquire of the same task waits as any other does; it errs with its limit and harms nobody.
+pub(crate) fn p39_acquiring_what_is_held_waits<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let guard = held::<S>(&lock);
+    let again = lock.acquire().timeout(Duration::from_millis(5));
+    assert_eq!(kind_of(in_runtime(again)), ErrorKind::TimedOut);
+    assert!(guard.is_held());
+    drop(guard);
+    assert_idle(&subject);
+}
+
+pub(crate) fn p39_a_panic_poisons_nothing<S: Subject>() {
+    let subject = S::new();
+    let lock = Arc::new(subject.open_without_polling());
+    let mine = lock.clone();
+    let panicked = in_runtime(async {
+        let task = tokio::spawn(async move {
+            let _guard = mine.acquire().await.expect("free");
+            std::panic::resume_unwind(Box::new("inside"));
+        });
+        task.await.expect_err("it panicked").is_panic()
+    });
+    assert!(panicked);
+    let guard = held::<S>(&lock);
+    assert!(!guard.predecessor_crashed(), "a panic releases");
+    drop(guard);
+    assert_idle(&subject);
+}
+
+pub(crate) fn p41_guards_go_anywhere<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let guard = held::<S>(&lock);
+    let guard = std::thread::spawn(move || guard).join().expect("a thread");
+    let mut next = queued::<S>(&lock);
+    in_runtime(async {
+        let task = tokio::spawn(async move { guard.release().await });
+        task.await.expect("a task").expect("released elsewhere");
+    });
+    let guard = assert_ready!(next.poll()).expect("its turn");
+    std::thread::spawn(move || drop(guard))
+        .join()
+        .expect("dropped elsewhere");
+    assert_idle(&subject);
+}
+
+pub(crate) fn p49_tokens_increase<S: Subject>() {
+    let subject = S::new();
+    let mut last = 0;
+    let mut grow = |guard: crate::subject::GuardOf<S>| {
+        assert!(guard.token() > last, "{} after {last}", guard.token());
+        last = guard.token();
+    };
+    for _ in 0..20 {
+        let lock = subject.open();
+        grow(held::<S>(&lock));
+        grow(tried::<S>(&lock).expect("free"));
+        let guard = held::<S>(&lock);
+        let mut line: Vec<_> = (0..70).map(|_| queued::<S>(&lock)).collect();
+        grow(guard);
+        for waiter in &mut line {
+            grow(waiter.finish().expect("its turn"));
+        }
+    }
+    assert_idle(&subject);
+}
+
+pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let look = || Polled::new(lock.status()).finish().expect("a status");
+    let empty = look();
+    assert_eq!((empty.holder, empty.waiters.len(), empty.last_token), (None, 0, 0));
+    let guard = held::<S>(&lock);
+    let (waiter, _other) = (queued::<S>(&lock), queued::<S>(&lock));
+    let status = look();
+    let holder = status.holder.expect("a holder");
+    assert_eq!(holder.pid, Some(std::process::id()));
+    assert!(holder.since.is_some_and(|since| since.elapsed().is_ok()));
+    assert_eq!(status.last_token, guard.token());
+    assert_eq!(status.waiters.len(), 2);
+    assert!(status.waiters.iter().all(|it| it.here && !it.passed_over));
+    drop(waiter);
+    assert_eq!(look().waiters.len(), 1);
+    drop(guard);
+}
+
+pub(crate) fn the_capabilities_are_told<S: Subject>() {
+    let subject = S::new();
+    let told: Capabilities = subject.open().capabilities();
+    assert!(told.fair && told.tokens && told.detects_loss);
+    assert_eq!(told, subject.open().capabilities());
+}

@@ -1,0 +1,60 @@
+//! What the suite needs to know of a lock, and how it drives one.
+
+use stanchion::{Acquire, Lock};
+
+use crate::support::{Polled, assert_pending, assert_ready};
+
+/// A lock under test. Each value is a place of its own with nothing in it yet.
+pub(crate) trait Subject: Sized + 'static {
+    type Lock: Lock + 'static;
+
+    fn new() -> Self;
+
+    /// A handle on the one lock of this place; each call opens it anew.
+    fn open(&self) -> Self::Lock;
+
+    /// The same, with every safety net switched off, so that a wake-up that is lost stays lost.
+    fn open_without_polling(&self) -> Self::Lock;
+
+    /// The same lock under all other names that mean it.
+    fn open_by_other_names(&self) -> Vec<Self::Lock>;
+
+    /// Another lock, beside the first.
+    fn open_another(&self) -> Self::Lock;
+
+    /// How many places in line the backend keeps.
+    fn places(&self) -> usize;
+
+    /// Everything about the lock that others can see, in any form that can be compared.
+    fn footprint(&self) -> String;
+
+    /// How many resources of this process the lock occupies: descriptors, connections.
+    fn resources(&self) -> usize;
+}
+
+pub(crate) type GuardOf<S> = <<S as Subject>::Lock as Lock>::Guard;
+pub(crate) type Waiter<S> = Polled<Acquire<GuardOf<S>>>;
+
+/// A waiter that has been polled once and waits.
+pub(crate) fn queued<S: Subject>(lock: &S::Lock) -> Waiter<S> {
+    let mut waiter = Polled::new(lock.acquire());
+    assert_pending!(waiter.poll().map(|it| it.map(drop)));
+    waiter
+}
+
+/// The guard of a lock that is free.
+pub(crate) fn held<S: Subject>(lock: &S::Lock) -> GuardOf<S> {
+    let mut future = Polled::new(lock.acquire());
+    assert_ready!(future.poll()).expect("the lock is free")
+}
+
+/// The guard of a lock that is free, or nothing.
+pub(crate) fn tried<S: Subject>(lock: &S::Lock) -> Option<GuardOf<S>> {
+    Polled::new(lock.try_acquire()).finish().expect("no error")
+}
+
+/// Nothing is left: no place in line, and the lock can be had at once.
+pub(crate) fn assert_idle<S: Subject>(subject: &S) {
+    assert_eq!(subject.places(), 0, "places in line are left");
+    assert!(tried::<S>(&subject.open()).is_some(), "it is not free");
+}

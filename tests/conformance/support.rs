@@ -1,0 +1,293 @@
+//! What the suites share: a future polled by hand, a place for locks, and somebody from outside who holds or waits.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use stanchion::{ErrorKind, FifoLock, FifoOptions};
+
+/// Far longer than anything here takes: only keeps a broken lock from hanging the run.
+pub(crate) const SAFETY: Duration = Duration::from_secs(30);
+
+/// Takes the value out of a future that must be ready.
+macro_rules! assert_ready {
+    ($polled:expr) => {
+        match $polled {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("{} is pending", stringify!($polled)),
+        }
+    };
+}
+pub(crate) use assert_ready;
+
+/// Insists that a future is not ready.
+macro_rules! assert_pending {
+    ($polled:expr) => {
+        match $polled {
+            std::task::Poll::Pending => {}
+            std::task::Poll::Ready(value) => panic!("{} is {value:?}", stringify!($polled)),
+        }
+    };
+}
+pub(crate) use assert_pending;
+
+/// A waker that counts, and that a thread can wait for.
+#[derive(Default)]
+pub(crate) struct Bell {
+    rings: Mutex<usize>,
+    rung: Condvar,
+}
+
+impl Bell {
+    pub(crate) fn rings(&self) -> usize {
+        *self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks until the bell has rung more than `before` times.
+    pub(crate) fn wait_beyond(&self, before: usize) {
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rings, limit) = self
+            .rung
+            .wait_timeout_while(rings, SAFETY, |rings| *rings <= before)
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(rings);
+        assert!(!limit.timed_out(), "nobody was woken");
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.rung.notify_all();
+    }
+}
+
+/// A future that moves only when it is told to.
+pub(crate) struct Polled<F> {
+    future: Pin<Box<F>>,
+    pub(crate) bell: Arc<Bell>,
+}
+
+impl<F: Future> Polled<F> {
+    pub(crate) fn new(future: F) -> Self {
+        let (future, bell) = (Box::pin(future), Arc::default());
+        Self { future, bell }
+    }
+
+    pub(crate) fn poll(&mut self) -> Poll<F::Output> {
+        let waker = Waker::from(self.bell.clone());
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+
+    /// Polls with another waker than this one's own.
+    pub(crate) fn poll_with(&mut self, waker: &Waker) -> Poll<F::Output> {
+        self.future.as_mut().poll(&mut Context::from_waker(waker))
+    }
+
+    pub(crate) fn future(&self) -> &F {
+        &self.future
+    }
+
+    pub(crate) fn rings(&self) -> usize {
+        self.bell.rings()
+    }
+
+    /// Polls whenever the bell rings, until the future is ready.
+    pub(crate) fn finish(&mut self) -> F::Output {
+        let begun = Instant::now();
+        loop {
+            let before = self.rings();
+            if let Poll::Ready(output) = self.poll() {
+                return output;
+            }
+            assert!(begun.elapsed() < SAFETY, "never ready");
+            self.bell.wait_beyond(before);
+        }
+    }
+}
+
+/// Looks again and again, giving way to others in between, until it is so.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < SAFETY, "never came: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Runs a future on a runtime of its own with several threads.
+pub(crate) fn in_runtime<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        tokio::time::timeout(SAFETY, future)
+            .await
+            .expect("the test hangs")
+    })
+}
+
+/// A directory with one lock in it.
+pub(crate) struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { directory }
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory().join("a.lock")
+    }
+
+    pub(crate) fn queue(&self) -> PathBuf {
+        self.directory().join("a.lock.queue")
+    }
+
+    pub(crate) fn open(&self) -> FifoLock {
+        self.open_with(FifoLock::options())
+    }
+
+    pub(crate) fn open_with(&self, options: FifoOptions) -> FifoLock {
+        options.open(self.path()).expect("a lock")
+    }
+
+    /// The tickets that stand in line on disk, in order.
+    pub(crate) fn tickets(&self) -> Vec<String> {
+        let names = file_names(&self.queue());
+        names.into_iter().filter(|name| name != "state").collect()
+    }
+
+    /// The names of everything there is.
+    pub(crate) fn footprint(&self) -> BTreeSet<String> {
+        let mut names = file_names(self.directory());
+        for name in file_names(&self.queue()) {
+            names.insert(format!("queue/{name}"));
+        }
+        names
+    }
+
+    /// How many descriptors of this process mean something in here, deleted or not.
+    pub(crate) fn descriptors(&self) -> usize {
+        open_files()
+            .iter()
+            .filter(|target| target.starts_with(self.directory()))
+            .count()
+    }
+
+    /// Somebody who holds the lock without knowing of lines.
+    pub(crate) fn outsider_holds(&self) -> Outsider {
+        Outsider::locks(&self.path())
+    }
+
+    /// A waiter of another process: its ticket, locked.
+    pub(crate) fn outsider_waits(&self, number: u64) -> Outsider {
+        std::fs::create_dir_all(self.queue()).expect("the queue directory");
+        Outsider::locks(&self.ticket(number))
+    }
+
+    /// What a waiter that was killed leaves behind.
+    pub(crate) fn outsider_died_waiting(&self, number: u64) {
+        std::fs::create_dir_all(self.queue()).expect("the queue directory");
+        drop(open_file(&self.ticket(number)));
+    }
+
+    pub(crate) fn ticket(&self, number: u64) -> PathBuf {
+        self.queue().join(format!("{number:020}.x"))
+    }
+
+    /// Nothing is left of waiting: no ticket, and the lock can be had at once.
+    pub(crate) fn assert_idle(&self) {
+        assert_eq!(self.tickets(), Vec::<String>::new(), "tickets are left");
+        let lock = self.open();
+        let guard = lock.try_acquire().expect("no error");
+        assert!(guard.is_some(), "the lock is not free");
+    }
+}
+
+/// The operating system's lock on a file, held through a descriptor that the crate knows nothing of.
+pub(crate) struct Outsider {
+    file: File,
+    path: PathBuf,
+}
+
+impl Outsider {
+    fn locks(path: &Path) -> Self {
+        let file = open_file(path);
+        fs2::FileExt::try_lock_exclusive(&file).expect("the file is free");
+        let path = path.to_path_buf();
+        Self { file, path }
+    }
+
+    /// Unlocks, then closes.
+    pub(crate) fn lets_go(self) {
+        fs2::FileExt::unlock(&self.file).expect("unlocked");
+    }
+
+    /// Takes its ticket away, then unlocks and closes.
+    pub(crate) fn leaves_the_line(self) {
+        std::fs::remove_file(&self.path).expect("its ticket is there");
+        self.lets_go();
+    }
+}
+
+fn open_file(path: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(path).expect("the file opens")
+}
+
+fn file_names(directory: &Path) -> BTreeSet<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return BTreeSet::new();
+    };
+    entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.into_string().expect("a plain name"))
+        .collect()
+}
+
+/// What the descriptors of this process mean.
+pub(crate) fn open_files() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/proc/self/fd").expect("a list of descriptors");
+    entries
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .collect()
+}
+
+/// The kind of the error that a call must have ended with.
+pub(crate) fn kind_of<T>(result: stanchion::Result<T>) -> ErrorKind {
+    match result {
+        Ok(_) => panic!("it went well"),
+        Err(error) => error.kind(),
+    }
+}
+
+/// xorshift64: the same numbers for the same seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % end
+    }
+}

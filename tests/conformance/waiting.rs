@@ -1,0 +1,115 @@
+//! Waiting, and how long.
+
+use std::time::{Duration, Instant};
+
+use stanchion::{ErrorKind, Guard, Lock};
+
+use crate::subject::{Subject, assert_idle, held, queued, tried};
+use crate::support::{Polled, SAFETY, assert_ready, in_runtime, kind_of};
+
+pub(crate) fn p12_a_failed_try_changes_nothing<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let guard = held::<S>(&lock);
+    let waiter = queued::<S>(&lock);
+    let before = subject.footprint();
+    for _ in 0..3 {
+        assert!(tried::<S>(&lock).is_none());
+        assert!(tried::<S>(&subject.open()).is_none());
+        assert_eq!(subject.footprint(), before);
+    }
+    drop((guard, waiter));
+    assert_idle(&subject);
+}
+
+pub(crate) fn p16_zero_is_one_attempt<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let at_once = || Polled::new(lock.acquire().timeout(Duration::ZERO));
+    let guard = assert_ready!(at_once().poll()).expect("one attempt is made");
+    assert_eq!(kind_of(assert_ready!(at_once().poll())), ErrorKind::TimedOut);
+    assert_eq!(subject.places(), 0);
+    drop(guard);
+    assert_idle(&subject);
+}
+
+pub(crate) fn p17_a_limit_is_kept<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let _guard = held::<S>(&lock);
+    for limit in [1, 20, 50].map(Duration::from_millis) {
+        let begun = Instant::now();
+        let waited = lock.acquire().timeout(limit);
+        assert_eq!(kind_of(in_runtime(waited)), ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= limit, "too early");
+        assert!(begun.elapsed() < SAFETY / 3, "too late");
+    }
+}
+
+pub(crate) fn p18_extreme_limits_are_honoured<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let limits = [Duration::MAX, Duration::from_nanos(1)];
+    for limit in limits {
+        let guard = in_runtime(lock.acquire().timeout(limit)).expect("the lock is free");
+        let short = lock.acquire().timeout(Duration::from_nanos(1));
+        assert_eq!(kind_of(in_runtime(short)), ErrorKind::TimedOut);
+        in_runtime(async {
+            let mut waits = Polled::new(lock.acquire().timeout(Duration::MAX));
+            assert!(waits.poll().is_pending());
+            drop(guard);
+            drop(assert_ready!(waits.poll()).expect("its turn"));
+        });
+    }
+    assert_idle(&subject);
+}
+
+/// Ready at the first poll: there is nothing it could sleep on.
+pub(crate) fn p20_a_free_lock_is_entered_at_once<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    for _ in 0..100 {
+        let mut future = Polled::new(lock.acquire());
+        let guard = assert_ready!(future.poll()).expect("free");
+        assert_eq!(guard.waited(), None, "nobody was before it");
+        assert_eq!(future.rings(), 0);
+        drop(guard);
+    }
+    assert_idle(&subject);
+}
+
+pub(crate) fn p21_a_release_wakes_the_next_one_only<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open_without_polling();
+    let mut guard = held::<S>(&lock);
+    let mut line: Vec<_> = (0..8).map(|_| queued::<S>(&lock)).collect();
+    while !line.is_empty() {
+        drop(guard);
+        line[0].bell.wait_beyond(0);
+        let woken = line.iter().filter(|waiter| waiter.rings() > 0).count();
+        assert_eq!(woken, 1);
+        guard = assert_ready!(line.remove(0).poll()).expect("woken for good reason");
+        assert!(guard.waited().is_some(), "it stood in line");
+    }
+    drop(guard);
+    assert_idle(&subject);
+}
+
+pub(crate) fn p21_no_wake_up_is_lost_without_polling<S: Subject>() {
+    const TASKS: usize = 20;
+    let subject = S::new();
+    in_runtime(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..TASKS {
+            let lock = subject.open_without_polling();
+            tasks.spawn(async move {
+                for _ in 0..50 {
+                    drop(lock.acquire().await.expect("the lock"));
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        tasks.join_all().await;
+    });
+    assert_idle(&subject);
+}

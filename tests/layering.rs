@@ -1,0 +1,259 @@
+//! The layers of the source, as the design draws them: arrows point down only.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// No file may be longer, documentation included.
+const LONGEST: usize = 500;
+
+/// Where a file stands. Lower layers know nothing of higher ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Layer {
+    /// What the operating system gives.
+    Sys,
+    /// Words that every backend speaks: errors, guards, the future, delays.
+    Face,
+    /// The line and its parts.
+    Engine,
+    /// The locks on files.
+    Primitive,
+    /// `lib.rs` and what stands above all backends.
+    Root,
+}
+
+impl Layer {
+    /// The layer of a module, named by its path below the crate: `["fs", "engine", "door"]`.
+    fn of(module: &[&str]) -> Self {
+        match module {
+            ["fs", "sys", ..] => Self::Sys,
+            ["fs", "engine", ..] => Self::Engine,
+            ["fs", ..] => Self::Primitive,
+            ["error" | "backoff" | "lock" | "guard" | "acquire" | "trace", ..] => Self::Face,
+            _ => Self::Root,
+        }
+    }
+
+    fn may_use(self, other: Self) -> bool {
+        match self {
+            Self::Sys => other == Self::Sys,
+            Self::Face => other == Self::Face,
+            Self::Engine => matches!(other, Self::Sys | Self::Face | Self::Engine),
+            // The platform is the engine's business, save for the names of its handles.
+            Self::Primitive => other != Self::Root,
+            Self::Root => true,
+        }
+    }
+}
+
+struct Source {
+    /// Relative to `src`, with slashes.
+    name: String,
+    text: String,
+}
+
+impl Source {
+    /// The path of its module: `fs/engine/line/mod.rs` is `fs`, `engine`, `line`.
+    fn module(&self) -> Vec<&str> {
+        let path = self.name.trim_end_matches(".rs");
+        let mut parts: Vec<_> = path.split('/').collect();
+        if matches!(parts.last(), Some(&("mod" | "lib"))) {
+            parts.pop();
+        }
+        parts
+    }
+
+    /// Its lines of code, numbered from 1, without comments and without the tests at its end.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let is_code = |line: &str| !line.trim_start().starts_with("//");
+        let before_tests = self
+            .text
+            .split("\n#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap_or(&self.text);
+        let numbered = before_tests.lines().enumerate();
+        numbered
+            .filter(move |(_, line)| is_code(line))
+            .map(|(index, line)| (index + 1, line))
+    }
+
+    /// Everything it names by a path that starts at the crate or at a parent, made absolute.
+    fn paths(&self) -> Vec<(usize, Vec<String>)> {
+        let mut found = Vec::new();
+        // A module inside a file that takes over the file's names is no arrow.
+        let inner = |line: &str| line.starts_with(' ') && line.trim() == "use super::*;";
+        for (number, line) in self.code().filter(|(_, line)| !inner(line)) {
+            for start in ["crate::", "super::"] {
+                let mut rest = line;
+                while let Some(at) = rest.find(start) {
+                    let before = rest[..at].chars().next_back();
+                    let path = &rest[at..];
+                    rest = &rest[at + start.len()..];
+                    if before.is_none_or(|it| !it.is_alphanumeric() && it != '_' && it != ':') {
+                        found.push((number, self.absolute(path)));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn absolute(&self, path: &str) -> Vec<String> {
+        let end = path.find(|it: char| !it.is_alphanumeric() && it != '_' && it != ':');
+        let words = path[..end.unwrap_or(path.len())].split("::");
+        let mut absolute: Vec<String> = self.module().into_iter().map(str::to_owned).collect();
+        for word in words.filter(|word| !word.is_empty()) {
+            match word {
+                "crate" => absolute.clear(),
+                "super" => _ = absolute.pop(),
+                word => absolute.push(word.to_owned()),
+            }
+        }
+        absolute
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut directories = vec![root.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                found.push(read(&root, path));
+            }
+        }
+    }
+    assert!(found.len() > 20, "the sources are not where they were");
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+fn read(root: &Path, path: PathBuf) -> Source {
+    let text = std::fs::read_to_string(&path).expect("a source file");
+    let name = path.strip_prefix(root).expect("below the root");
+    let name = name.to_str().expect("a plain name").replace('\\', "/");
+    Source { name, text }
+}
+
+/// Insists that there are no complaints, and shows them all if there are.
+fn assert_none(complaints: Vec<String>, rule: &str) {
+    assert!(complaints.is_empty(), "{rule}:\n  {}", complaints.join("\n  "));
+}
+
+/// Complaints about lines of code that contain one of these, outside the files where they belong.
+fn outside(words: &[&str], belongs: impl Fn(&str) -> bool) -> Vec<String> {
+    let sources = sources();
+    let mut complaints = Vec::new();
+    for source in sources.iter().filter(|source| !belongs(&source.name)) {
+        for (number, line) in source.code() {
+            if words.iter().any(|word| line.contains(word)) {
+                complaints.push(format!("src/{}:{number}: {}", source.name, line.trim()));
+            }
+        }
+    }
+    complaints
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let from = Layer::of(&source.module());
+        for (number, path) in source.paths() {
+            let words: Vec<_> = path.iter().map(String::as_str).collect();
+            // What is named from the crate's root directly is what its users see.
+            let to = Layer::of(&words);
+            if from != Layer::Root && !from.may_use(to) {
+                let (name, path) = (&source.name, path.join("::"));
+                complaints.push(format!("src/{name}:{number}: {from:?} uses {to:?}: {path}"));
+            }
+        }
+    }
+    assert_none(complaints, "forbidden arrows");
+}
+
+/// The test above must see the arrows there are.
+#[test]
+fn the_known_arrows_are_seen() {
+    let mut arrows = BTreeMap::<(Layer, Layer), usize>::new();
+    for source in sources() {
+        let from = Layer::of(&source.module());
+        for (_, path) in source.paths() {
+            let words: Vec<_> = path.iter().map(String::as_str).collect();
+            *arrows.entry((from, Layer::of(&words))).or_default() += 1;
+        }
+    }
+    for arrow in [
+        (Layer::Primitive, Layer::Engine),
+        (Layer::Primitive, Layer::Face),
+        (Layer::Engine, Layer::Face),
+        (Layer::Engine, Layer::Sys),
+        (Layer::Face, Layer::Face),
+    ] {
+        assert!(arrows.contains_key(&arrow), "{arrow:?} in {arrows:?}");
+    }
+}
+
+#[test]
+fn the_platform_is_asked_about_in_few_places() {
+    let belongs = |name: &str| {
+        let watch = name.starts_with("fs/engine/watch/") || name == "fs/engine/watch.rs";
+        let one = matches!(name, "lib.rs" | "trace.rs" | "fs/engine/step.rs");
+        watch || one || name.starts_with("fs/sys/")
+    };
+    // `cfg(test)` alone asks about no platform and no feature.
+    let found = outside(&["cfg(", "cfg!(", "cfg_attr("], belongs);
+    let real = found
+        .into_iter()
+        .filter(|line| !line.ends_with("#[cfg(test)]"))
+        .collect();
+    assert_none(real, "`cfg` outside its places");
+}
+
+#[test]
+fn unsafe_code_is_in_the_platform_layer_only() {
+    let belongs = |name: &str| name.starts_with("fs/sys/");
+    let words = ["unsafe ", "unsafe{", "allow(unsafe_code)", "libc::"];
+    assert_none(outside(&words, belongs), "`unsafe` outside fs/sys");
+}
+
+#[test]
+fn operating_system_locks_have_one_home() {
+    let found = outside(&["fs2::"], |name| name == "fs/sys/flock.rs");
+    assert_none(found, "fs2 outside fs/sys/flock.rs");
+}
+
+#[test]
+fn the_front_page_has_no_logic() {
+    let sources = sources();
+    let front = sources.iter().find(|it| it.name == "lib.rs");
+    let words = ["fn ", "impl ", "let ", "match ", "static "];
+    let found = front.expect("lib.rs").code().filter(|(_, line)| {
+        let code = line.trim_start();
+        words.iter().any(|word| code.contains(word))
+    });
+    let found = found.map(|(number, line)| format!("src/lib.rs:{number}: {line}"));
+    assert_none(found.collect(), "logic on the front page");
+}
+
+#[test]
+fn no_file_has_a_name_that_means_nothing() {
+    let vague = ["util", "utils", "common", "helpers", "types", "misc"];
+    let sources = sources();
+    let found = sources
+        .iter()
+        .filter(|it| it.module().iter().any(|part| vague.contains(part)));
+    assert_none(found.map(|it| it.name.clone()).collect(), "vague names");
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let found = sources().into_iter().filter_map(|source| {
+        let lines = source.text.lines().count();
+        (lines > LONGEST).then(|| format!("src/{}: {lines} lines", source.name))
+    });
+    assert_none(found.collect(), "files above 500 lines");
+}

@@ -1,0 +1,226 @@
+//! An exhaustive model of the lock protocol on disk, at the granularity of system calls.
+//!
+//! # What is modelled
+//!
+//! Three processes run the protocol, each in one or two rounds of acquire and release. `world.rs` and `kernel.rs` are the kernel: door
+//! inodes, their path, and locks that belong to an open file description; the queue directory with its tickets (number,
+//! name, inode, lock, mark); the state file (token, held flag, tombstone, lock); watches by inode; and closes, which are
+//! *announced* to the watchers before the lock of that descriptor drops. `steps.rs`, `knock.rs`, `leave.rs` and `window.rs`
+//! are the program: one system call a step, under the names the implementation gives its fail points ([`steps::Step`]).
+//! `faults.rs` is what befalls a process at any step: kill -9 (descriptors then close one by one, in any order), SIGSTOP
+//! with or without a SIGCONT, the drop of the future, an offer nobody claims, a stranger who unlinks the lock file.
+//! `explore.rs` visits every state that any order of all this can reach.
+//!
+//! The slow poll is switched off throughout: a wake-up that is lost shows as a state in which nothing moves.
+//!
+//! # What is abstracted
+//!
+//! - The *ladder* is a retry that is sure to happen after the announced lock has dropped: a waiter may try at any moment
+//!   while it is on the ladder, and goes to sleep only when no announced close of that inode is still to come.
+//! - A *claim window* goes by when everything else has come to rest; the timers of a window then fire at any moment before
+//!   the next one. Waiters that are awake look in turn ([`rules::Rules::jitter`] lifts that).
+//! - A listing is one step: an entry that stands throughout is in every listing, one that comes or goes meanwhile may or may
+//!   not be. So are a write of the state record, and a check followed by an unlink while the lock that guards it is held.
+//! - A process is one waiter: the cohort of tasks behind one ticket is a matter of memory, not of the disk.
+//! - A ticket that is marked and whose owner is dead is skipped, as by the protocol; that somebody reaps it is not modelled.
+//! - Ticket numbers count by their order; tokens by themselves. Processes are interchangeable.
+//!
+//! # What is checked
+//!
+//! In every state, and named by [`world::Fault`]: never two guards; nobody is granted before one whose ticket was locked
+//! when he began, nor before one whose ticket was locked when his fast path got the door, save past a mark or past one who was
+//! asleep in the windows counted; nobody waits for ever; tokens rise; no ticket is unlinked under its living owner; a death inside is
+//! reported by exactly the next grant; `Replaced` only when somebody holds under another door; a frozen process
+//! costs the line one window more than there are sleeping or dead tickets; at the end nothing is locked or left.
+//!
+//! # How to read a counter-example
+//!
+//! A line is a step: its number, the process, the step and how it went; after the bar stand the files with the process that
+//! has each lock. `*Kill*` and the like are faults. The last line names what was found wrong. The search is
+//! breadth-first, so there is no shorter way to that fault.
+//!
+//! # How large
+//!
+//! What runs by default ends within a minute. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
+//! breaks the protocol rule by rule, to show that the model notices.
+
+#[path = "model/canon.rs"]
+mod canon;
+#[path = "model/explore.rs"]
+mod explore;
+#[path = "model/faults.rs"]
+mod faults;
+#[path = "model/kernel.rs"]
+mod kernel;
+#[path = "model/knock.rs"]
+mod knock;
+#[path = "model/leave.rs"]
+mod leave;
+#[path = "model/mutations.rs"]
+mod mutations;
+#[path = "model/rules.rs"]
+mod rules;
+#[path = "model/steps.rs"]
+mod steps;
+#[path = "model/window.rs"]
+mod window;
+#[path = "model/world.rs"]
+mod world;
+
+use explore::explore;
+use rules::{Clock, Rules};
+use world::{Fault, Role};
+
+/// No state of the scenario is wrong.
+fn holds(rules: &Rules) {
+    let start = std::time::Instant::now();
+    let outcome = explore(rules, None);
+    println!(
+        "{} states, {} edges, depth {}, {:.1?}",
+        outcome.states,
+        outcome.edges,
+        outcome.depth,
+        start.elapsed()
+    );
+    assert_eq!(outcome.fault, Fault::None, "\n{}", outcome.trace);
+}
+
+/// Three lockers, one round each, tickets created and then locked.
+fn created() -> Rules {
+    Rules::new([1, 1, 1])
+}
+
+/// The same with tickets that appear locked.
+fn linked() -> Rules {
+    Rules {
+        tmpfile: true,
+        ..created()
+    }
+}
+
+/// The same with claim windows.
+fn windows() -> Rules {
+    Rules {
+        windows: true,
+        ..linked()
+    }
+}
+
+/// Two lockers and one that removes.
+fn removing() -> Rules {
+    Rules {
+        roles: [Role::Locker, Role::Locker, Role::Remover],
+        wall: true,
+        fast: true,
+        ..created()
+    }
+}
+
+/// A test for each scenario; those marked `wide` take long and run on demand.
+macro_rules! scenarios {
+    ($($(#[doc = $doc:literal])* $name:ident: $base:expr => { $($field:ident: $value:expr),* $(,)? })*) => {
+        $(
+            $(#[doc = $doc])*
+            #[test]
+            fn $name() {
+                holds(&Rules { $($field: $value,)* ..$base });
+            }
+        )*
+    };
+    (wide: $($(#[doc = $doc:literal])* $name:ident: $base:expr => { $($field:ident: $value:expr),* $(,)? })*) => {
+        $(
+            $(#[doc = $doc])*
+            #[test]
+            #[ignore = "wide: millions of states"]
+            fn $name() {
+                holds(&Rules { $($field: $value,)* ..$base });
+            }
+        )*
+    };
+}
+
+scenarios! {
+    /// The bare queue, with a reaper racing the creator of a ticket.
+    queue_of_created_tickets: created() => { rounds: [2, 1, 1] }
+    /// The bare queue.
+    queue_of_linked_tickets: linked() => { rounds: [2, 2, 2] }
+    /// Any two are killed, anywhere.
+    two_kills: linked() => { kills: 2 }
+    /// Any future is dropped, anywhere.
+    cancel: created() => { cancels: 1 }
+    /// The fast path against the queue.
+    fast_path: created() => { fast: true, rounds: [1, 1, 2] }
+    /// The same, with a kill.
+    fast_path_and_kill: created() => { fast: true, kills: 1 }
+    /// Two draws in one tick of the clock.
+    coarse_clock: created() => { clock: Clock::Coarse }
+    /// The same, with a kill.
+    coarse_clock_and_kill: linked() => { clock: Clock::Coarse, kills: 1 }
+    /// The clock is far behind the tickets, so numbers come back.
+    lagging_clock: created() => { clock: Clock::Behind }
+    /// The same, with a kill.
+    lagging_clock_and_kill: linked() => { clock: Clock::Behind, kills: 1 }
+    /// The same, with a second round.
+    lagging_clock_twice: linked() => { clock: Clock::Behind, rounds: [1, 1, 2] }
+    /// One is stopped anywhere, and may go on anywhere; timers fire in any order.
+    one_sleeper: windows() => { stops: 1, jitter: true }
+    /// The same against the fast path.
+    one_sleeper_and_fast_path: windows() => { stops: 1, fast: true }
+    /// Two sleep in line.
+    two_sleepers: windows() => { stops: 2, stops_in_line: true }
+    /// Of two, one is stopped and one killed, anywhere.
+    one_sleeper_and_kill: windows() => { stops: 1, kills: 1, rounds: [1, 2, 0] }
+    /// One sleeps in line, one future is dropped anywhere.
+    one_sleeper_and_cancel: windows() => { stops: 1, stops_in_line: true, cancels: 1 }
+    /// A kill, with a reaper racing the creator of a ticket.
+    kill: created() => { kills: 1 }
+    /// One grant is offered and not claimed.
+    unclaimed_offer: windows() => { unclaimed: 1 }
+    /// `remove` against two lockers.
+    remove: removing() => { rounds: [2, 1, 1] }
+    /// The same, with a kill.
+    remove_and_kill: removing() => { kills: 1 }
+    /// The same without the fast path, with a dropped future.
+    remove_and_cancel: removing() => { fast: false, cancels: 1 }
+    /// Two that remove, and a kill.
+    two_removes: removing() => {
+        roles: [Role::Locker, Role::Remover, Role::Remover], rounds: [2, 1, 1], kills: 1
+    }
+    /// A stranger unlinks the lock file.
+    replaced_door: created() => { intrusions: 1 }
+    /// The same while somebody removes.
+    replaced_door_and_remove: removing() => { intrusions: 1, tmpfile: true }
+}
+
+scenarios! { wide:
+    /// Any two are killed.
+    wide_two_kills: created() => { kills: 2 }
+    /// Two rounds for two.
+    wide_queue_of_created_tickets: created() => { rounds: [2, 2, 1] }
+    /// Any two futures are dropped.
+    wide_two_cancels: created() => { cancels: 2 }
+    /// A kill and a dropped future.
+    wide_kill_and_cancel: linked() => { kills: 1, cancels: 1 }
+    /// A dropped future on the fast path.
+    wide_fast_path_and_cancel: created() => { fast: true, cancels: 1 }
+    /// One sleeps, tickets are created and then locked.
+    wide_sleeper_of_created_tickets: windows() => { stops: 1, tmpfile: false }
+    /// One sleeps, with a second round.
+    wide_sleeper_twice: windows() => { stops: 1, rounds: [1, 1, 2] }
+    /// Two sleep, stopped anywhere.
+    wide_two_sleepers: windows() => { stops: 2 }
+    /// One is stopped and one killed, anywhere.
+    wide_sleeper_and_kill: windows() => { stops: 1, kills: 1 }
+    /// One is stopped and one future dropped, anywhere.
+    wide_sleeper_and_cancel: windows() => { stops: 1, cancels: 1 }
+    /// An unclaimed offer and a sleeper.
+    wide_unclaimed_and_sleeper: windows() => { unclaimed: 1, stops: 1 }
+    /// An unclaimed offer and a kill.
+    wide_unclaimed_and_kill: windows() => { unclaimed: 1, kills: 1 }
+    /// An unclaimed offer and a dropped future.
+    wide_unclaimed_and_cancel: windows() => { unclaimed: 1, cancels: 1 }
+    /// A stranger unlinks the lock file, and one is killed.
+    wide_replaced_door_and_kill: linked() => { intrusions: 1, kills: 1 }
+    /// A stranger unlinks the lock file under the fast path.
+    wide_replaced_door_and_fast_path: created() => { intrusions: 1, fast: true, rounds: [2, 1, 1] }
+}

@@ -1,0 +1,397 @@
+//! Breadth-first search over all states, with a readable trace of the shortest way to the first fault.
+//!
+//! A state seen is kept as a fingerprint of 128 bits and the index of the state it was reached from; whole states are
+//! kept for the current layer only. A trace is found by walking the parents back and then running the steps again: the
+//! states searched are sorted by process, those of the trace are not, so that p0 stays p0 from line to line.
+
+use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
+
+use crate::canon;
+use crate::faults::{self, Event};
+use crate::kernel::holder;
+use crate::leave;
+use crate::rules::{Clock, Rules};
+use crate::steps::{self, Step, Taken};
+use crate::window;
+use crate::world::{Fault, Life, N, NONE, Pc, World};
+
+/// What happened between two states.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Act {
+    /// A process took a step.
+    Did(usize, Step, &'static str),
+    /// Something happened to a process.
+    Befell(usize, Event),
+    /// Something happened to all.
+    Passed(Event),
+    /// Nothing moves any more, and it should not be so.
+    Rested(&'static str),
+}
+
+/// What a search found.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) states: usize,
+    pub(crate) edges: usize,
+    pub(crate) depth: usize,
+    pub(crate) fault: Fault,
+    /// The way to the fault, empty when there is none.
+    pub(crate) trace: String,
+}
+
+/// A hasher of two lanes, fed whole words.
+struct Print {
+    lanes: (u64, u64),
+    word: u64,
+    bytes: u32,
+}
+
+impl Print {
+    fn mix(&mut self) {
+        let (a, b) = self.lanes;
+        let x = u128::from(a ^ self.word) * 0x9e37_79b9_7f4a_7c15_u128;
+        let y = u128::from(b.wrapping_add(self.word)) * 0xd6e8_feb8_6659_fd93_u128;
+        self.lanes = (
+            (x as u64) ^ (y >> 64) as u64 ^ b.rotate_left(29),
+            (y as u64) ^ (x >> 64) as u64 ^ a.rotate_left(17),
+        );
+        (self.word, self.bytes) = (0, 0);
+    }
+
+    fn finish(mut self) -> u128 {
+        self.mix();
+        self.mix();
+        (u128::from(self.lanes.0) << 64) | u128::from(self.lanes.1)
+    }
+}
+
+impl Hasher for Print {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u8(byte);
+        }
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.word = (self.word << 8) | u64::from(byte);
+        self.bytes += 1;
+        if self.bytes == 8 {
+            self.mix();
+        }
+    }
+
+    fn write_u16(&mut self, word: u16) {
+        self.write_u8(word as u8);
+        self.write_u8((word >> 8) as u8);
+    }
+
+    fn write_isize(&mut self, discriminant: isize) {
+        self.write_u8(discriminant as u8);
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.lanes.0
+    }
+}
+
+/// The fingerprint of a state up to the exchange of processes.
+fn fingerprint(world: &World) -> u128 {
+    let mut print = Print {
+        lanes: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344),
+        word: 0,
+        bytes: 0,
+    };
+    world.hash(&mut print);
+    print.finish()
+}
+
+/// The states seen: fingerprints in order of discovery, their parents, and the same fingerprints as an open-addressed
+/// set (0 is a free place).
+struct Seen {
+    prints: Vec<u128>,
+    parents: Vec<u32>,
+    set: Vec<u128>,
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self {
+            prints: Vec::new(),
+            parents: Vec::new(),
+            set: vec![0; 1 << 16],
+        }
+    }
+
+    /// The number of a state that is new; `None` for one seen before.
+    fn insert(&mut self, print: u128, parent: u32) -> Option<u32> {
+        if self.prints.len() * 8 > self.set.len() * 5 {
+            self.grow();
+        }
+        let place = self.place(print);
+        if self.set[place] != 0 {
+            return None;
+        }
+        self.prints.push(print);
+        self.parents.push(parent);
+        self.set[place] = print;
+        Some(self.prints.len() as u32 - 1)
+    }
+
+    fn outcome(&self, edges: usize, depth: usize, fault: Fault, trace: String) -> Outcome {
+        Outcome {
+            states: self.prints.len(),
+            edges,
+            depth,
+            fault,
+            trace,
+        }
+    }
+
+    fn place(&self, print: u128) -> usize {
+        let mask = self.set.len() - 1;
+        let mut place = print as usize & mask;
+        while self.set[place] != 0 && self.set[place] != print {
+            place = (place + 1) & mask;
+        }
+        place
+    }
+
+    fn grow(&mut self) {
+        self.set = vec![0; self.set.len() * 2];
+        for i in 0..self.prints.len() {
+            let place = self.place(self.prints[i]);
+            self.set[place] = self.prints[i];
+        }
+    }
+}
+
+/// Searches everything the scenario can reach, up to the first fault; when one is `wanted`, up to the first of that kind.
+pub(crate) fn explore(rules: &Rules, wanted: Option<Fault>) -> Outcome {
+    let mut seen = Seen::new();
+    let mut start = rules.start();
+    canon::sort_procs(&mut start);
+    seen.insert(fingerprint(&start), u32::MAX);
+    let mut layer = vec![(start, 0)];
+    let mut next = Vec::new();
+    let mut moves = Vec::new();
+    let (mut edges, mut depth) = (0, 0);
+    while !layer.is_empty() {
+        for &(world, number) in &layer {
+            moves.clear();
+            successors(&world, rules, &mut moves);
+            edges += moves.len();
+            for (_, mut world) in moves.drain(..) {
+                if wanted.is_some_and(|wanted| world.fault != wanted) {
+                    world.fault = Fault::None;
+                }
+                canon::sort_procs(&mut world);
+                let Some(number) = seen.insert(fingerprint(&world), number) else {
+                    continue;
+                };
+                if world.fault != Fault::None {
+                    let trace = trace(rules, &seen, number, wanted);
+                    return seen.outcome(edges, depth + 1, world.fault, trace);
+                }
+                next.push((world, number));
+            }
+        }
+        std::mem::swap(&mut layer, &mut next);
+        next.clear();
+        depth += 1;
+    }
+    seen.outcome(edges, depth, Fault::None, String::new())
+}
+
+/// What a process does side by side.
+#[derive(Clone, Copy)]
+enum Lane {
+    Main,
+    Tidy,
+    DrawSame,
+}
+
+const LANES: [Lane; 3] = [Lane::Main, Lane::Tidy, Lane::DrawSame];
+
+impl Lane {
+    /// Worth a try?
+    fn may_step(self, w: &World, p: usize, rules: &Rules) -> bool {
+        match self {
+            Self::Main => true,
+            Self::Tidy => matches!(w.procs[p].pc, Pc::Held | Pc::Leave),
+            Self::DrawSame => rules.clock == Clock::Coarse,
+        }
+    }
+
+    fn step(self, w: &mut World, p: usize, rules: &Rules) -> Taken {
+        match self {
+            Self::Main => steps::step(w, p, rules),
+            Self::Tidy => leave::tidy(w, p),
+            Self::DrawSame => steps::draw_same(w, p, rules),
+        }
+    }
+}
+
+/// All that can happen next. A state where nothing can is judged here: it is the end, or somebody is stuck.
+fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
+    let keep = |act: Act, mut w: World, out: &mut Vec<(Act, World)>| {
+        canon::collect(&mut w, rules.ranks());
+        out.push((act, w));
+    };
+    let mut moving = false;
+    for p in (0..N).filter(|&p| world.procs[p].life == Life::Awake) {
+        for lane in LANES {
+            if !lane.may_step(world, p, rules) {
+                continue;
+            }
+            let mut w = *world;
+            if let Some((step, note)) = lane.step(&mut w, p, rules) {
+                moving |= world.procs[p].pc != Pc::Idle;
+                keep(Act::Did(p, step, note), w, out);
+            }
+        }
+    }
+    for p in 0..N {
+        for event in Event::TO_PROCESS {
+            if !faults::may_happen(world, p, event) {
+                continue;
+            }
+            let mut w = *world;
+            if faults::happen(&mut w, p, event, rules) {
+                moving |= world.procs[p].life == Life::Dying;
+                keep(Act::Befell(p, event), w, out);
+            }
+        }
+    }
+    let mut w = *world;
+    if w.intrusions > 0 && faults::intrude(&mut w) {
+        keep(Act::Passed(Event::Intrude), w, out);
+    }
+    let mut w = *world;
+    if rules.windows && window::pass(&mut w) {
+        moving = true;
+        keep(Act::Passed(Event::Window), w, out);
+    }
+    if !moving {
+        judge_rest(world, rules, out);
+    }
+}
+
+/// Nothing moves unless somebody new comes, is woken or killed: is it all right to rest here?
+fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
+    let waiting = |p: usize| {
+        let proc = &world.procs[p];
+        proc.life == Life::Awake && !matches!(proc.pc, Pc::Idle | Pc::Done)
+    };
+    let stopped = world.procs.iter().any(|proc| proc.life == Life::Stopped);
+    let mut w = *world;
+    if (0..N).any(waiting) {
+        if !stopped {
+            w.fail(Fault::Stuck);
+            out.push((Act::Rested("one waits and nothing will wake it"), w));
+        }
+        return;
+    }
+    let killed = world.procs.iter().any(|proc| proc.life == Life::Dead);
+    let locked = world.doors.iter().any(|door| door.lock != 0)
+        || world.states.iter().any(|state| state.lock != 0)
+        || world.tickets.iter().any(|ticket| ticket.lock != 0);
+    let unclean = !world.line_is_empty() || world.states.iter().any(|state| state.held);
+    if !stopped && (locked || (unclean && !killed && rules.cancels == 0)) {
+        w.fail(Fault::Leftover);
+        out.push((Act::Rested("all is over, not all is given back"), w));
+    }
+}
+
+/// The steps from the start to state `number`, one a line.
+fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> String {
+    let mut way = vec![number];
+    while let Some(&last) = way.last().filter(|&&last| last != 0) {
+        way.push(seen.parents[last as usize]);
+    }
+    way.pop();
+    let mut world = rules.start();
+    let mut text = String::new();
+    let mut moves = Vec::new();
+    for (line, &number) in way.iter().rev().enumerate() {
+        moves.clear();
+        successors(&world, rules, &mut moves);
+        let print = seen.prints[number as usize];
+        let (act, next) = moves
+            .iter()
+            .find(|(_, next)| {
+                let mut sorted = *next;
+                if wanted.is_some_and(|wanted| sorted.fault != wanted) {
+                    sorted.fault = Fault::None;
+                }
+                canon::sort_procs(&mut sorted);
+                fingerprint(&sorted) == print
+            })
+            .expect("the way was found once");
+        world = *next;
+        if wanted.is_some_and(|wanted| world.fault != wanted) {
+            world.fault = Fault::None;
+        }
+        let act = match *act {
+            Act::Did(p, step, note) => format!("p{p} {step:?} {note}"),
+            Act::Befell(p, event) => format!("p{p} *{event:?}*"),
+            Act::Passed(event) => format!("   *{event:?}*"),
+            Act::Rested(note) => format!("   {note}"),
+        };
+        let _ = writeln!(text, "{:3}  {act:<52} | {}", line + 1, describe(&world));
+    }
+    let _ = writeln!(text, "     {:?}", world.fault);
+    text
+}
+
+/// Files and locks in one line.
+fn describe(w: &World) -> String {
+    let lock = |lock: u8| match lock {
+        0 => "free".to_owned(),
+        lock => format!(
+            "p{}{}",
+            holder(lock),
+            if w.is_dropping(lock) {
+                "(dropping)"
+            } else {
+                ""
+            }
+        ),
+    };
+    let mut text = String::new();
+    for (i, door) in w.doors.iter().enumerate().filter(|(_, door)| door.used) {
+        let old = if w.door_path == i as u8 { "" } else { "old " };
+        let _ = write!(text, "{old}door {}  ", lock(door.lock));
+    }
+    for (i, state) in w.states.iter().enumerate().filter(|(_, state)| state.used) {
+        let old = if w.state_path == i as u8 { "" } else { "old " };
+        let held = if state.held { " held" } else { "" };
+        let _ = write!(
+            text,
+            "{old}state {} t{}{held}  ",
+            lock(state.lock),
+            state.token
+        );
+    }
+    for t in w.slots() {
+        let ticket = w.tickets[t];
+        let owner = (0..N).find(|&p| w.procs[p].own == t as u8);
+        let owner = owner.map_or("dead".to_owned(), |p| format!("of p{p}"));
+        let name = if ticket.linked { "" } else { "unlinked " };
+        let mark = if ticket.mark { " marked" } else { "" };
+        let _ = write!(
+            text,
+            "[{name}{} {owner} {}{mark}] ",
+            ticket.number,
+            lock(ticket.lock)
+        );
+    }
+    debug_assert!(
+        w.procs
+            .iter()
+            .all(|proc| proc.target == NONE || proc.pc == Pc::OpenPred)
+    );
+    text
+}

@@ -1,0 +1,209 @@
+//! What the kernel does for the protocol: try-locks, closes, watches, names; and a few questions about a state.
+
+use crate::world::{EMPTY, Fault, Fd, N, NONE, Proc, StateFile, TICKETS, Ticket, World, flag};
+
+/// The lock byte of a descriptor.
+pub(crate) fn lock_of(p: usize, fd: Fd) -> u8 {
+    1 + (fd as u8) * N as u8 + p as u8
+}
+
+/// The process a lock byte belongs to.
+pub(crate) fn holder(lock: u8) -> usize {
+    usize::from((lock - 1) % N as u8)
+}
+
+impl World {
+    /// Notes the first fault.
+    pub(crate) fn fail(&mut self, fault: Fault) {
+        if self.fault == Fault::None {
+            self.fault = fault;
+        }
+    }
+
+    /// The ticket slots in use.
+    pub(crate) fn slots(&self) -> std::ops::Range<usize> {
+        0..usize::from(self.ticket_count)
+    }
+
+    /// The ticket this process has drawn.
+    pub(crate) fn own(&mut self, p: usize) -> &mut Ticket {
+        &mut self.tickets[usize::from(self.procs[p].own)]
+    }
+
+    /// The inode a ticket's name stands for.
+    pub(crate) fn lookup(&self, number: u8) -> Option<usize> {
+        self.slots()
+            .find(|&t| self.tickets[t].linked && self.tickets[t].number == number)
+    }
+
+    /// Is the line without a single ticket?
+    pub(crate) fn line_is_empty(&self) -> bool {
+        !self.slots().any(|t| self.tickets[t].linked)
+    }
+
+    /// The lock byte of the inode this descriptor has open.
+    pub(crate) fn lock_behind(&mut self, p: usize, fd: Fd) -> Option<&mut u8> {
+        let proc = &self.procs[p];
+        let index = match fd {
+            Fd::Own => proc.own,
+            Fd::Pred => proc.pred,
+            Fd::Door => proc.door,
+            Fd::State => proc.state,
+        };
+        if index == NONE {
+            return None;
+        }
+        let index = usize::from(index);
+        Some(match fd {
+            Fd::Own | Fd::Pred => &mut self.tickets[index].lock,
+            Fd::Door => &mut self.doors[index].lock,
+            Fd::State => &mut self.states[index].lock,
+        })
+    }
+
+    /// Does this descriptor hold its lock?
+    pub(crate) fn locks(&mut self, p: usize, fd: Fd) -> bool {
+        self.lock_behind(p, fd)
+            .is_some_and(|lock| *lock == lock_of(p, fd))
+    }
+
+    /// `flock(LOCK_EX | LOCK_NB)`: true when this descriptor holds the lock now.
+    pub(crate) fn try_lock(&mut self, p: usize, fd: Fd) -> bool {
+        let mine = lock_of(p, fd);
+        match self.lock_behind(p, fd) {
+            Some(lock) if *lock == 0 || *lock == mine => {
+                *lock = mine;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Lets the lock go if this descriptor holds it.
+    pub(crate) fn unlock(&mut self, p: usize, fd: Fd) {
+        if self.locks(p, fd) {
+            *self.lock_behind(p, fd).expect("it is open") = 0;
+        }
+    }
+
+    /// Is the close of the holder of this lock announced, so that the lock is about to drop?
+    pub(crate) fn is_dropping(&self, lock: u8) -> bool {
+        let fd = Fd::ALL[usize::from((lock - 1) / N as u8)];
+        self.procs[holder(lock)].announced & fd.bit() != 0
+    }
+
+    /// Delivers the close of a descriptor to whoever watches that inode.
+    pub(crate) fn announce(&mut self, p: usize, fd: Fd) {
+        let proc = self.procs[p];
+        match fd {
+            Fd::Own => self.ticket_event(p, proc.own),
+            Fd::Pred => self.ticket_event(p, proc.pred),
+            Fd::Door => {
+                for (q, other) in self.procs.iter_mut().enumerate() {
+                    if q != p && other.door == proc.door && other.has(flag::DOOR_WATCH) {
+                        other.set(flag::DOOR_EVENT);
+                    }
+                }
+            }
+            Fd::State => {}
+        }
+    }
+
+    /// An event of a ticket inode, for everybody but the one who caused it.
+    pub(crate) fn ticket_event(&mut self, p: usize, slot: u8) {
+        for (q, other) in self.procs.iter_mut().enumerate() {
+            if q != p && other.pred == slot && other.has(flag::PRED_WATCH) {
+                other.set(flag::PRED_EVENT);
+            }
+        }
+    }
+
+    /// Forgets a descriptor that is closed, with its watch.
+    pub(crate) fn forget(&mut self, p: usize, fd: Fd) {
+        let proc = &mut self.procs[p];
+        proc.announced &= !fd.bit();
+        match fd {
+            Fd::Own => proc.own = NONE,
+            Fd::Pred => {
+                proc.pred = NONE;
+                proc.clear(flag::PRED_WATCH | flag::PRED_EVENT);
+            }
+            Fd::Door => {
+                proc.door = NONE;
+                proc.clear(flag::DOOR_WATCH | flag::DOOR_EVENT);
+            }
+            Fd::State => proc.state = NONE,
+        }
+    }
+
+    /// One half of a close: the announcement, or (when there was one) the end of lock and descriptor. A descriptor
+    /// without a lock is closed in one go. True when it is closed.
+    pub(crate) fn close_half(&mut self, p: usize, fd: Fd) -> bool {
+        let announced = self.procs[p].announced & fd.bit() != 0;
+        if !announced {
+            self.announce(p, fd);
+            if self.locks(p, fd) {
+                self.procs[p].announced |= fd.bit();
+                return false;
+            }
+        }
+        self.unlock(p, fd);
+        self.forget(p, fd);
+        true
+    }
+
+    /// `open(path, O_CREAT)` of the lock file.
+    pub(crate) fn open_door(&mut self, p: usize) {
+        if self.door_path == NONE {
+            let free = self.doors.iter().position(|door| !door.used);
+            let free = free.expect("door inodes suffice");
+            self.doors[free].used = true;
+            self.door_path = free as u8;
+        }
+        self.procs[p].door = self.door_path;
+    }
+
+    /// A fresh state file under its name.
+    pub(crate) fn create_state(&mut self, token: u8, held: bool) {
+        let free = self.states.iter().position(|state| !state.used);
+        let free = free.expect("state inodes suffice");
+        self.states[free] = StateFile {
+            used: true,
+            lock: 0,
+            token,
+            held,
+            tombstone: false,
+        };
+        self.state_path = free as u8;
+    }
+
+    /// A slot for a ticket of this number, not yet on disk.
+    pub(crate) fn draw(&mut self, p: usize, number: u8) {
+        let slot = usize::from(self.ticket_count);
+        assert!(slot < TICKETS, "ticket slots suffice");
+        self.tickets[slot] = Ticket { number, ..EMPTY };
+        self.procs[p].own = slot as u8;
+        self.ticket_count += 1;
+    }
+
+    /// The processes for which `test` holds, as a mask.
+    pub(crate) fn mask(&self, test: impl Fn(&Proc) -> bool) -> u8 {
+        (0..N).fold(0, |mask, p| mask | (u8::from(test(&self.procs[p])) << p))
+    }
+
+    /// Nobody has to wait for this process any more: it was granted, gave up or died.
+    pub(crate) fn leaves_line(&mut self, p: usize) {
+        self.procs[p].clear(flag::PLACED);
+        for other in &mut self.procs {
+            other.ahead &= !(1 << p);
+            other.first &= !(1 << p);
+        }
+    }
+
+    /// Process `p` forgets what its probes have seen.
+    pub(crate) fn count_anew(&mut self, p: usize) {
+        let proc = &mut self.procs[p];
+        (proc.seen, proc.looks, proc.behind) = (0, 0, 0);
+        (proc.front, proc.exempt) = (NONE, 0);
+    }
+}

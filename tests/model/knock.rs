@@ -1,0 +1,218 @@
+//! The head of the line: knocks at the door, enters, holds. And how every grant is judged.
+
+use crate::kernel::holder;
+use crate::leave;
+use crate::rules::{Mutation, Rules};
+use crate::steps::{Step, Taken, give_back, go, sleep};
+use crate::window;
+use crate::world::{Fault, Fd, Life, N, NONE, Pc, Report, Role, World, flag};
+
+/// Takes the next step of a process at the door.
+pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    match w.procs[p].pc {
+        Pc::OpenDoor => {
+            w.open_door(p);
+            go(w, p, Pc::WatchDoor, Step::OpenDoor, "")
+        }
+        Pc::WatchDoor => {
+            w.procs[p].set(flag::DOOR_WATCH);
+            go(w, p, Pc::CheckKnock, Step::WatchDoor, "")
+        }
+        Pc::CheckKnock => check_knock(w, p),
+        Pc::WaitDoor => wait_door(w, p, rules),
+        Pc::CheckDoor => check_door(w, p, rules),
+        Pc::CheckMarks => check_marks(w, p),
+        Pc::OpenState => open_state(w, p),
+        Pc::LockState => lock_state(w, p, rules),
+        Pc::WriteHeld => write_held(w, p, rules),
+        Pc::Grant => grant(w, p),
+        Pc::Held => leave::release(w, p),
+        _ => None,
+    }
+}
+
+/// Nobody unmarked is before me: I knock.
+pub(crate) fn become_head(w: &mut World, p: usize) -> Taken {
+    if w.procs[p].pred != NONE {
+        w.close_half(p, Fd::Pred);
+    }
+    let proc = &mut w.procs[p];
+    proc.clear(flag::LOOK);
+    let door = proc.door;
+    w.count_anew(p);
+    if door == NONE {
+        return go(w, p, Pc::OpenDoor, Step::ListQueue, "I am the head");
+    }
+    w.procs[p].set(flag::LADDER);
+    go(w, p, Pc::WaitDoor, Step::ListQueue, "I am the head")
+}
+
+/// After the watch: is what I watch still the lock file?
+fn check_knock(w: &mut World, p: usize) -> Taken {
+    if w.procs[p].door == w.door_path {
+        w.procs[p].set(flag::LADDER);
+        return go(w, p, Pc::WaitDoor, Step::CheckDoor, "");
+    }
+    w.close_half(p, Fd::Door);
+    go(w, p, Pc::OpenDoor, Step::CheckDoor, "another file by now")
+}
+
+/// Asleep, or on the ladder, at the door.
+fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let woken = w.procs[p].has(flag::DOOR_EVENT) || window::is_due(w, p, rules);
+    if woken {
+        w.procs[p].clear(flag::DOOR_EVENT | flag::DUE);
+        w.procs[p].set(flag::LADDER);
+        if rules.windows {
+            let marked = w.own(p).mark;
+            let next = if marked { Pc::Unmark } else { Pc::WaitDoor };
+            return go(
+                w,
+                p,
+                next,
+                Step::CheckMarks,
+                "woken: looks for its own mark",
+            );
+        }
+    }
+    if w.procs[p].has(flag::LADDER) {
+        if w.try_lock(p, Fd::Door) {
+            w.procs[p].clear(flag::LADDER);
+            return go(w, p, Pc::CheckDoor, Step::TryDoor, "got it");
+        }
+        if woken {
+            return Some((Step::TryDoor, "woken: refused"));
+        }
+        return sleep(w, p, Fd::Door, Step::TryDoor, rules);
+    }
+    None
+}
+
+/// Holding the door: is it still the lock file?
+fn check_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    if w.procs[p].door != w.door_path && !rules.is(Mutation::NoCheckDoor) {
+        return give_back(w, p, Pc::OpenDoor, Step::CheckDoor, "another file by now");
+    }
+    if w.procs[p].skip == 0 {
+        return enter(w, p, Step::CheckDoor, "");
+    }
+    if rules.is(Mutation::MarksNotRechecked) {
+        return enter(w, p, Step::CheckDoor, "");
+    }
+    go(w, p, Pc::CheckMarks, Step::CheckDoor, "")
+}
+
+/// Holding the door: do the marks I skipped still stand?
+fn check_marks(w: &mut World, p: usize) -> Taken {
+    let skip = w.procs[p].skip;
+    let mut skipped = w.slots().filter(|t| skip & (1 << t) != 0);
+    let awake = |t: usize| {
+        let found = w.lookup(w.tickets[t].number);
+        found.is_some_and(|t| !w.tickets[t].mark)
+    };
+    if skipped.any(awake) {
+        w.idle = 0;
+        return give_back(w, p, Pc::Look, Step::CheckMarks, "a mark is gone");
+    }
+    w.procs[p].exempt = marked(w);
+    enter(w, p, Step::CheckMarks, "")
+}
+
+/// The processes whose ticket is marked.
+pub(crate) fn marked(w: &World) -> u8 {
+    w.mask(|q| q.own != NONE && w.tickets[usize::from(q.own)].mark)
+}
+
+/// The door is mine: on to the state file.
+pub(crate) fn enter(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
+    let open = w.procs[p].state != NONE;
+    let next = if open { Pc::LockState } else { Pc::OpenState };
+    go(w, p, next, step, note)
+}
+
+fn open_state(w: &mut World, p: usize) -> Taken {
+    w.queue = true;
+    if w.state_path == NONE {
+        w.create_state(0, false);
+    }
+    w.procs[p].state = w.state_path;
+    go(w, p, Pc::LockState, Step::LockState, "opens it")
+}
+
+fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let locked = rules.is(Mutation::NoStateLock) || w.try_lock(p, Fd::State);
+    let state = w.procs[p].state;
+    let stale = w.state_path != state || w.states[usize::from(state)].tombstone;
+    if !locked && (!stale || rules.is(Mutation::RefusalUnchecked)) {
+        return state_refused(w, p, rules);
+    }
+    if stale {
+        w.unlock(p, Fd::State);
+        w.forget(p, Fd::State);
+        return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
+    }
+    let next = match w.procs[p].role {
+        Role::Locker => Pc::WriteHeld,
+        Role::Remover => Pc::Tomb,
+    };
+    go(w, p, next, Step::LockState, "")
+}
+
+/// Somebody has the state file: a dying one will let it go; a living one holds under another door.
+fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let other = holder(*w.lock_behind(p, Fd::State)?);
+    if w.procs[other].life == Life::Dying && !rules.is(Mutation::ReplacedAtOnce) {
+        return None;
+    }
+    let same_door = w.procs[other].door == w.procs[p].door;
+    if w.procs[other].life == Life::Dying || same_door || rules.intrusions == 0 {
+        w.fail(Fault::Replaced);
+    }
+    w.leaves_line(p);
+    go(w, p, Pc::Leave, Step::LockState, "refused: Replaced")
+}
+
+fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let last = w.last_token;
+    let state = &mut w.states[usize::from(w.procs[p].state)];
+    let proc = &mut w.procs[p];
+    let floor = if rules.wall { last } else { 0 };
+    proc.token = state.token.max(floor) + 1;
+    if rules.is(Mutation::TokenAfterGuard) {
+        proc.set(flag::LATE);
+    } else {
+        state.token = proc.token;
+    }
+    if state.held {
+        proc.set(flag::CRASHED);
+    }
+    state.held = true;
+    proc.set(flag::WRITTEN);
+    go(w, p, Pc::Grant, Step::WriteHeld, "")
+}
+
+/// The guard exists from here on. This is where exclusion, order, token and crash report are judged.
+fn grant(w: &mut World, p: usize) -> Taken {
+    let proc = w.procs[p];
+    if (0..N).any(|q| w.procs[q].has(flag::GUARD)) {
+        w.fail(Fault::Exclusion);
+    }
+    if (proc.ahead | proc.first) & !proc.exempt != 0 {
+        w.fail(Fault::Order);
+    }
+    if proc.token <= w.last_token {
+        w.fail(Fault::Token);
+    }
+    let crashed = proc.has(flag::CRASHED);
+    if (w.report == Report::Must && !crashed) || (w.report == Report::MustNot && crashed) {
+        w.fail(Fault::Crash);
+    }
+    (w.last_token, w.report, w.idle) = (proc.token, Report::MustNot, 0);
+    w.leaves_line(p);
+    w.count_anew(p);
+    let proc = &mut w.procs[p];
+    proc.set(flag::GUARD);
+    proc.clear(flag::CRASHED);
+    (proc.ahead, proc.first, proc.skip) = (0, 0, 0);
+    go(w, p, Pc::Held, Step::Grant, "")
+}

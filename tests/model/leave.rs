@@ -1,0 +1,196 @@
+//! Everything that gives something back: release, cancel, a door that turned out to be the wrong one, `remove`.
+
+use crate::rules::{Mutation, Rules};
+use crate::steps::{Step, Taken, go};
+use crate::world::{Fd, Life, NONE, Pc, Proc, Report, Role, World, flag};
+
+/// Takes the next step of a process that gives something back.
+pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let taken = match w.procs[p].pc {
+        Pc::GiveUnlock => give_unlock(w, p),
+        Pc::GiveClose => give_close(w, p, rules),
+        _ => leave(w, p, rules),
+    };
+    finish(w, p);
+    taken
+}
+
+/// First step of a release: the guard is gone, and so is the held flag.
+pub(crate) fn release(w: &mut World, p: usize) -> Taken {
+    let proc = &mut w.procs[p];
+    let state = &mut w.states[usize::from(proc.state)];
+    if proc.has(flag::LATE) {
+        proc.clear(flag::LATE);
+        state.token = proc.token;
+        return Some((Step::WriteHeld, "the token, late"));
+    }
+    state.held = false;
+    proc.clear(flag::GUARD | flag::WRITTEN);
+    proc.token = 0;
+    go(w, p, Pc::Leave, Step::ClearHeld, "")
+}
+
+fn give_unlock(w: &mut World, p: usize) -> Taken {
+    w.unlock(p, Fd::Door);
+    let step = match w.procs[p].next {
+        Pc::Draw | Pc::Look => Step::GiveBack,
+        Pc::WaitPred => Step::Probe,
+        _ => Step::UnlockDoor,
+    };
+    go(w, p, Pc::GiveClose, step, "unlocks the door")
+}
+
+fn give_close(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    if !rules.is(Mutation::GiveBackWithoutClose) {
+        w.announce(p, Fd::Door);
+    }
+    w.forget(p, Fd::Door);
+    let next = std::mem::replace(&mut w.procs[p].next, Pc::Idle);
+    go(w, p, next, Step::CloseDoor, "")
+}
+
+/// Gives back, in order, whatever the process has except its ticket.
+fn leave(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let proc = w.procs[p];
+    if proc.has(flag::GIVES_UP) && !w.own(p).mark {
+        w.own(p).mark = true;
+        return Some((Step::MarkTicket, "its own: nobody claims the offer"));
+    }
+    if proc.has(flag::WRITTEN) {
+        return unwrite(w, p, rules);
+    }
+    let door_first = rules.is(Mutation::DoorBeforeState) && proc.door != NONE;
+    if w.locks(p, Fd::State) && !door_first {
+        w.unlock(p, Fd::State);
+        if proc.role == Role::Remover {
+            w.forget(p, Fd::State);
+        }
+        return Some((Step::UnlockState, ""));
+    }
+    if proc.door != NONE {
+        return leave_door(w, p, rules);
+    }
+    if proc.pred != NONE {
+        w.close_half(p, Fd::Pred);
+        return Some((Step::CloseTicket, "the predecessor's"));
+    }
+    None
+}
+
+/// The held flag was written and no guard came of it: back to what it was.
+fn unwrite(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let proc = &mut w.procs[p];
+    let crashed = proc.has(flag::CRASHED) && !rules.is(Mutation::SwallowCrash);
+    w.states[usize::from(proc.state)].held = crashed;
+    proc.clear(flag::WRITTEN | flag::CRASHED | flag::LATE);
+    proc.token = 0;
+    Some((Step::ClearHeld, "as it was found"))
+}
+
+fn leave_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let locked = w.locks(p, Fd::Door);
+    if locked && rules.is(Mutation::CloseBeforeUnlock) && w.procs[p].next != Pc::Done {
+        w.announce(p, Fd::Door);
+        w.procs[p].next = Pc::Done;
+        return Some((Step::CloseDoor, "before the unlock"));
+    }
+    if locked {
+        w.unlock(p, Fd::Door);
+        if w.procs[p].next == Pc::Done {
+            w.procs[p].next = Pc::Idle;
+            w.forget(p, Fd::Door);
+        }
+        return Some((Step::UnlockDoor, ""));
+    }
+    w.close_half(p, Fd::Door);
+    Some((Step::CloseDoor, ""))
+}
+
+/// The ticket goes any time after the guard exists, or after the call was given up, beside the main program.
+pub(crate) fn tidy(w: &mut World, p: usize) -> Taken {
+    let proc = w.procs[p];
+    if !matches!(proc.pc, Pc::Held | Pc::Leave) || proc.own == NONE || proc.has(flag::GIVES_UP) {
+        return None;
+    }
+    let closing = proc.announced & Fd::Own.bit() != 0;
+    if !closing && w.own(p).linked {
+        if w.locks(p, Fd::Own) {
+            w.own(p).linked = false;
+            w.idle = 0;
+            return Some((Step::UnlinkTicket, ""));
+        }
+        if w.try_lock(p, Fd::Own) {
+            return Some((Step::LockTicket, "to unlink it"));
+        }
+    }
+    let closed = w.close_half(p, Fd::Own);
+    finish(w, p);
+    Some((Step::CloseTicket, if closed { "" } else { "announced" }))
+}
+
+/// Ends the round when nothing is left to give back.
+pub(crate) fn finish(w: &mut World, p: usize) {
+    let proc = w.procs[p];
+    let busy = proc.pc != Pc::Leave
+        || proc.has(flag::WRITTEN)
+        || w.locks(p, Fd::State)
+        || proc.door != NONE
+        || proc.pred != NONE;
+    if busy {
+        return;
+    }
+    if proc.has(flag::GIVES_UP) {
+        let proc = &mut w.procs[p];
+        proc.clear(flag::GIVES_UP);
+        proc.set(flag::SLEPT);
+        (proc.life, proc.pc) = (Life::Stopped, Pc::Look);
+    } else if proc.own == NONE {
+        w.leaves_line(p);
+        let mut fresh = Proc::new(proc.role, proc.rounds - 1);
+        if fresh.rounds > 0 {
+            fresh.state = proc.state;
+        }
+        w.procs[p] = fresh;
+    }
+}
+
+/// `remove`, holding door and state with nobody in line.
+pub(crate) fn remove(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let state = usize::from(w.procs[p].state);
+    match w.procs[p].pc {
+        Pc::Tomb => {
+            w.states[state].tombstone = true;
+            go(w, p, Pc::UnlinkState, Step::TombstoneState, "")
+        }
+        Pc::UnlinkState => {
+            if w.state_path == w.procs[p].state {
+                w.state_path = NONE;
+            }
+            if w.report == Report::Must {
+                w.report = Report::May;
+            }
+            go(w, p, Pc::RemoveQueue, Step::UnlinkState, "")
+        }
+        Pc::RemoveQueue if w.line_is_empty() && w.state_path == NONE => {
+            w.queue = false;
+            go(w, p, Pc::CheckRemove, Step::RemoveQueue, "")
+        }
+        Pc::RemoveQueue => go(w, p, Pc::StateBack, Step::RemoveQueue, "refused"),
+        Pc::StateBack => {
+            if w.queue && w.state_path == NONE {
+                let old = w.states[state];
+                w.create_state(old.token, old.held);
+            }
+            go(w, p, Pc::Leave, Step::RemoveQueue, "state back: InUse")
+        }
+        Pc::CheckRemove => {
+            let same = w.procs[p].door == w.door_path || rules.is(Mutation::RemoveWithoutCheck);
+            let next = if same { Pc::UnlinkDoor } else { Pc::Leave };
+            go(w, p, next, Step::CheckDoor, "")
+        }
+        _ => {
+            w.door_path = NONE;
+            go(w, p, Pc::Leave, Step::UnlinkDoor, "")
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a scenario fixes: who takes part, what may go wrong, which form of the protocol runs, and what is broken in it.
+
+use crate::world::{N, Proc, Role, World};
+
+/// Where ticket numbers come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Clock {
+    /// The clock moves on between any two draws.
+    Fine,
+    /// Two draws may fall into the same tick.
+    Coarse,
+    /// The clock is far behind the tickets: only "highest listed + 1" counts, so a number may come back.
+    Behind,
+}
+
+/// A part of the protocol left out or turned round, to see the model fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mutation {
+    /// Closes the door's descriptor first and lets the lock go later.
+    CloseBeforeUnlock,
+    /// Unlocks a door it does not want and keeps the descriptor.
+    GiveBackWithoutClose,
+    /// The fast path lists first and locks then.
+    ListThenLock,
+    /// A reaper unlinks the name without comparing inodes.
+    ReapWithoutCheck,
+    /// One try after an event or a new watch, then sleep.
+    NoLadder,
+    /// Who has locked the door does not compare it with the path.
+    NoCheckDoor,
+    /// The holder does not lock the state file.
+    NoStateLock,
+    /// Lets the door go before the state file.
+    DoorBeforeState,
+    /// A refused state file is `Replaced` at once, also while its holder is dying.
+    ReplacedAtOnce,
+    /// A refused state file is taken for the current one, although it may be an old one kept open.
+    RefusalUnchecked,
+    /// Marks skipped at the last look are taken to stand still.
+    MarksNotRechecked,
+    /// A refused probe is not tried again before it counts as "not free".
+    ProbeWithoutLadder,
+    /// Windows are counted on although the tickets before one have changed.
+    CountThroughChanges,
+    /// The token is written when the guard exists already.
+    TokenAfterGuard,
+    /// A new ticket takes the lowest number that is free.
+    LowNumbers,
+    /// `remove` compares no inode.
+    RemoveWithoutCheck,
+    /// A dropped offer clears the held flag whatever it was.
+    SwallowCrash,
+}
+
+/// One scenario.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) roles: [Role; N],
+    pub(crate) rounds: [u8; N],
+    /// Acquire tries the door before it queues.
+    pub(crate) fast: bool,
+    /// Tickets appear already locked (`O_TMPFILE`, lock, `linkat`).
+    pub(crate) tmpfile: bool,
+    pub(crate) clock: Clock,
+    /// Tokens lean on a wall clock that moves on; else on the state file alone.
+    pub(crate) wall: bool,
+    /// Claim windows are on.
+    pub(crate) windows: bool,
+    /// The timers of one window fire in any order, else in the order of the line.
+    pub(crate) jitter: bool,
+    pub(crate) kills: u8,
+    pub(crate) stops: u8,
+    /// Stops hit those who sleep in line only; else any step.
+    pub(crate) stops_in_line: bool,
+    /// Grants that are offered and not claimed for a window.
+    pub(crate) unclaimed: u8,
+    pub(crate) cancels: u8,
+    /// Foreign removals of the lock file.
+    pub(crate) intrusions: u8,
+    pub(crate) broken: Option<Mutation>,
+}
+
+impl Rules {
+    /// Lockers with these many rounds each, nothing goes wrong.
+    pub(crate) fn new(rounds: [u8; N]) -> Self {
+        Self {
+            roles: [Role::Locker; N],
+            rounds,
+            fast: false,
+            tmpfile: false,
+            clock: Clock::Fine,
+            wall: false,
+            windows: false,
+            jitter: false,
+            kills: 0,
+            stops: 0,
+            stops_in_line: false,
+            unclaimed: 0,
+            cancels: 0,
+            intrusions: 0,
+            broken: None,
+        }
+    }
+
+    /// The same with a part of the protocol broken.
+    pub(crate) fn broken(self, mutation: Mutation) -> Self {
+        Self {
+            broken: Some(mutation),
+            ..self
+        }
+    }
+
+    /// Is this part broken?
+    pub(crate) fn is(&self, mutation: Mutation) -> bool {
+        self.broken == Some(mutation)
+    }
+
+    /// Do ticket numbers mean nothing but their order?
+    pub(crate) fn ranks(&self) -> bool {
+        self.clock != Clock::Behind && !self.is(Mutation::LowNumbers)
+    }
+
+    /// The first state.
+    pub(crate) fn start(&self) -> World {
+        let mut procs = [Proc::new(Role::Locker, 0); N];
+        for (p, proc) in procs.iter_mut().enumerate() {
+            *proc = Proc::new(self.roles[p], self.rounds[p]);
+        }
+        let mut world = World::new(procs);
+        world.kills = self.kills;
+        world.stops = self.stops;
+        world.unclaimed = self.unclaimed;
+        world.cancels = self.cancels;
+        world.intrusions = self.intrusions;
+        world
+    }
+}

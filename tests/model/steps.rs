@@ -1,0 +1,428 @@
+//! The program of a process, one system call a step: from the call of `acquire` up to the place where it waits for the
+//! ticket before its own. `knock.rs` goes on from there; `leave.rs` has everything that gives something back.
+//!
+//! A step that cannot be taken now (asleep, or waiting for a lock that is about to drop) is `None`. A refused try-lock
+//! that is simply tried again changes nothing and is no step of its own.
+
+use crate::knock;
+use crate::leave;
+use crate::rules::{Clock, Mutation, Rules};
+use crate::window;
+use crate::world::{Fault, Fd, NONE, Pc, Role, World, flag};
+
+/// The steps, by the names the implementation uses for its fail points.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    ListQueue,
+    CreateTicket,
+    LockTicket,
+    CheckTicket,
+    OpenPredecessor,
+    WatchPredecessor,
+    TryPredecessor,
+    ReapPredecessor,
+    OpenDoor,
+    WatchDoor,
+    TryDoor,
+    CheckDoor,
+    CheckMarks,
+    LockState,
+    WriteHeld,
+    Grant,
+    UnlinkTicket,
+    CloseTicket,
+    ClearHeld,
+    UnlockState,
+    UnlockDoor,
+    CloseDoor,
+    FastOpen,
+    FastTryDoor,
+    FastCheck,
+    FastList,
+    GiveBack,
+    Probe,
+    MarkTicket,
+    Unmark,
+    TombstoneState,
+    UnlinkState,
+    RemoveQueue,
+    UnlinkDoor,
+}
+
+/// A step that was taken, with a word on how it went; `None` when it cannot be taken now.
+pub(crate) type Taken = Option<(Step, &'static str)>;
+
+/// Takes the next step of process `p`.
+pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    match w.procs[p].pc {
+        Pc::Idle => begin(w, p, rules),
+        Pc::FastOpen => fast_open(w, p, rules),
+        Pc::FastTry => fast_try(w, p),
+        Pc::FastCheck => fast_check(w, p, rules),
+        Pc::FastList => fast_list(w, p, rules),
+        Pc::Draw => draw(w, p, rules),
+        Pc::Create => create(w, p, rules),
+        Pc::LockTicket => lock_ticket(w, p),
+        Pc::CheckTicket => check_ticket(w, p),
+        Pc::Retake => retake(w, p),
+        Pc::Look => look(w, p, rules),
+        Pc::OpenPred => open_pred(w, p),
+        Pc::WatchPred => watch_pred(w, p),
+        Pc::WaitPred => wait_pred(w, p, rules),
+        Pc::ReapCheck => reap_check(w, p, rules),
+        Pc::Reap => reap(w, p),
+        Pc::ReapClose => reap_close(w, p),
+        Pc::ProbeOpen | Pc::ProbeTry | Pc::ProbeSee | Pc::MarkList | Pc::Mark | Pc::Unmark => {
+            window::step(w, p, rules)
+        }
+        Pc::Tomb
+        | Pc::UnlinkState
+        | Pc::RemoveQueue
+        | Pc::StateBack
+        | Pc::CheckRemove
+        | Pc::UnlinkDoor => leave::remove(w, p, rules),
+        Pc::Leave | Pc::GiveUnlock | Pc::GiveClose => leave::step(w, p, rules),
+        Pc::Done => None,
+        _ => knock::step(w, p, rules),
+    }
+}
+
+/// Puts the process at its next step and says how this one went.
+pub(crate) fn go(w: &mut World, p: usize, pc: Pc, step: Step, note: &'static str) -> Taken {
+    w.procs[p].pc = pc;
+    Some((step, note))
+}
+
+/// Unlocks and closes the door, then goes on at `next`.
+pub(crate) fn give_back(
+    w: &mut World,
+    p: usize,
+    next: Pc,
+    step: Step,
+    note: &'static str,
+) -> Taken {
+    w.procs[p].next = next;
+    go(w, p, Pc::GiveUnlock, step, note)
+}
+
+/// The first step of a call: who has a place now comes first.
+fn begin(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    w.procs[p].ahead = w.mask(|other| other.has(flag::PLACED));
+    if rules.fast || w.procs[p].role == Role::Remover {
+        fast_open(w, p, rules)
+    } else {
+        draw(w, p, rules)
+    }
+}
+
+fn fast_open(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    w.open_door(p);
+    let list_first = rules.is(Mutation::ListThenLock);
+    let next = if list_first {
+        Pc::FastList
+    } else {
+        Pc::FastTry
+    };
+    go(w, p, next, Step::FastOpen, "")
+}
+
+fn fast_try(w: &mut World, p: usize) -> Taken {
+    if w.try_lock(p, Fd::Door) {
+        w.procs[p].first = w.mask(|other| other.has(flag::PLACED));
+        return go(w, p, Pc::FastCheck, Step::FastTryDoor, "got it");
+    }
+    w.procs[p].next = queue_or_leave(w, p);
+    go(w, p, Pc::GiveClose, Step::FastTryDoor, "refused")
+}
+
+fn fast_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let unchecked = rules.is(Mutation::NoCheckDoor)
+        || (rules.is(Mutation::RemoveWithoutCheck) && w.procs[p].role == Role::Remover);
+    if w.procs[p].door != w.door_path && !unchecked {
+        return give_back(w, p, Pc::FastOpen, Step::FastCheck, "another file by now");
+    }
+    if rules.is(Mutation::ListThenLock) {
+        return knock::enter(w, p, Step::FastCheck, "");
+    }
+    go(w, p, Pc::FastList, Step::FastCheck, "")
+}
+
+fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    if !w.line_is_empty() {
+        let next = queue_or_leave(w, p);
+        return give_back(w, p, next, Step::FastList, "somebody queues");
+    }
+    if rules.is(Mutation::ListThenLock) {
+        return go(w, p, Pc::FastTry, Step::FastList, "empty");
+    }
+    knock::enter(w, p, Step::FastList, "empty")
+}
+
+/// Where the fast path goes on when it was not fast: into the line, or home.
+fn queue_or_leave(w: &World, p: usize) -> Pc {
+    match w.procs[p].role {
+        Role::Locker => Pc::Draw,
+        Role::Remover => Pc::Leave,
+    }
+}
+
+/// Lists the queue to draw a number.
+fn draw(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    w.procs[p].first = 0;
+    if !w.queue {
+        w.queue = true;
+        return go(w, p, Pc::Draw, Step::ListQueue, "no directory: makes it");
+    }
+    let number = number(w, rules);
+    w.draw(p, number);
+    go(w, p, Pc::Create, Step::ListQueue, "draws a number")
+}
+
+/// The number a listing leads to.
+fn number(w: &World, rules: &Rules) -> u8 {
+    let linked = || w.slots().filter(|&t| w.tickets[t].linked);
+    if rules.is(Mutation::LowNumbers) {
+        let free = (1..).find(|&n| w.lookup(n).is_none());
+        return free.expect("some number is free");
+    }
+    let highest = match rules.clock {
+        Clock::Behind => linked().map(|t| w.tickets[t].number).max(),
+        Clock::Fine | Clock::Coarse => w.slots().map(|t| w.tickets[t].number).max(),
+    };
+    highest.unwrap_or(0) + 1
+}
+
+/// With a coarse clock: draws the number somebody else drew in the same tick.
+pub(crate) fn draw_same(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let fits = rules.clock == Clock::Coarse && w.procs[p].pc == Pc::Draw && w.queue;
+    let last = w.slots().map(|t| w.tickets[t].number).max()?;
+    if !fits || w.lookup(last).is_some() {
+        return None;
+    }
+    w.procs[p].first = 0;
+    w.draw(p, last);
+    go(
+        w,
+        p,
+        Pc::Create,
+        Step::ListQueue,
+        "draws a number of the same tick",
+    )
+}
+
+fn create(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let number = w.own(p).number;
+    if !w.queue || w.lookup(number).is_some() {
+        w.procs[p].own = NONE;
+        let note = if w.queue {
+            "name taken"
+        } else {
+            "no directory"
+        };
+        return go(w, p, Pc::Draw, Step::CreateTicket, note);
+    }
+    w.own(p).linked = true;
+    if rules.tmpfile {
+        w.try_lock(p, Fd::Own);
+        w.procs[p].set(flag::PLACED);
+        return go(w, p, Pc::Look, Step::CreateTicket, "appears locked");
+    }
+    go(w, p, Pc::LockTicket, Step::CreateTicket, "")
+}
+
+fn lock_ticket(w: &mut World, p: usize) -> Taken {
+    if !w.try_lock(p, Fd::Own) {
+        return go(w, p, Pc::Retake, Step::LockTicket, "refused");
+    }
+    if w.own(p).linked {
+        w.procs[p].set(flag::PLACED);
+    }
+    go(w, p, Pc::CheckTicket, Step::LockTicket, "")
+}
+
+fn check_ticket(w: &mut World, p: usize) -> Taken {
+    if w.own(p).linked {
+        return go(w, p, Pc::Look, Step::CheckTicket, "");
+    }
+    go(
+        w,
+        p,
+        Pc::Retake,
+        Step::CheckTicket,
+        "reaped before it was locked",
+    )
+}
+
+/// Closes a ticket that was lost, then takes another.
+fn retake(w: &mut World, p: usize) -> Taken {
+    if w.close_half(p, Fd::Own) {
+        return go(w, p, Pc::Draw, Step::CloseTicket, "takes another");
+    }
+    go(w, p, Pc::Retake, Step::CloseTicket, "announced")
+}
+
+/// Lists the queue to find the place of its own ticket.
+fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    w.procs[p].clear(flag::PRED_EVENT);
+    let own = *w.own(p);
+    if !own.linked {
+        w.procs[p].clear(flag::LOOK);
+        return go(w, p, Pc::Retake, Step::ListQueue, "own ticket is gone");
+    }
+    if own.mark {
+        w.procs[p].clear(flag::LOOK);
+        return go(w, p, Pc::Unmark, Step::ListQueue, "own ticket is marked");
+    }
+    let mut before: Option<usize> = None;
+    let mut front: Option<usize> = None;
+    let (mut behind, mut skip) = (0, 0);
+    for t in w.slots() {
+        let ticket = w.tickets[t];
+        if !ticket.linked || ticket.number >= own.number {
+            continue;
+        }
+        if ticket.mark {
+            skip |= 1 << t;
+            continue;
+        }
+        behind += 1;
+        if before.is_none_or(|b| w.tickets[b].number < ticket.number) {
+            before = Some(t);
+        }
+        if front.is_none_or(|f| w.tickets[f].number > ticket.number) {
+            front = Some(t);
+        }
+    }
+    w.procs[p].skip = skip;
+    let (Some(before), Some(front)) = (before, front) else {
+        return knock::become_head(w, p);
+    };
+    if w.procs[p].has(flag::LOOK) && rules.windows {
+        window::compare(w, p, front as u8, behind, rules);
+    }
+    stay_behind(w, p, before as u8)
+}
+
+/// Somebody is before me: open him, probe the door for him, or try him.
+fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
+    let opened = w.procs[p].pred;
+    let number = |slot: u8| w.tickets[usize::from(slot)].number;
+    let same_name = opened != NONE && number(opened) == number(before);
+    let proc = &mut w.procs[p];
+    if !same_name {
+        proc.target = before;
+        return go(w, p, Pc::OpenPred, Step::ListQueue, "somebody is before me");
+    }
+    if proc.has(flag::LOOK) {
+        proc.clear(flag::LOOK);
+        return go(w, p, Pc::ProbeOpen, Step::ListQueue, "timer: still behind");
+    }
+    proc.set(flag::LADDER);
+    go(w, p, Pc::WaitPred, Step::ListQueue, "still behind")
+}
+
+/// Opens the ticket before its own; the one opened before that is closed, and so is the door of a former head.
+fn open_pred(w: &mut World, p: usize) -> Taken {
+    for fd in [Fd::Pred, Fd::Door] {
+        if w.lock_behind(p, fd).is_some() {
+            w.close_half(p, fd);
+        }
+    }
+    let target = std::mem::replace(&mut w.procs[p].target, NONE);
+    match w.lookup(w.tickets[usize::from(target)].number) {
+        Some(t) => {
+            w.procs[p].pred = t as u8;
+            go(w, p, Pc::WatchPred, Step::OpenPredecessor, "")
+        }
+        None => go(w, p, Pc::Look, Step::OpenPredecessor, "gone"),
+    }
+}
+
+fn watch_pred(w: &mut World, p: usize) -> Taken {
+    w.procs[p].set(flag::PRED_WATCH | flag::LADDER);
+    go(w, p, Pc::Look, Step::WatchPredecessor, "")
+}
+
+/// Asleep, or on the ladder, at the ticket before its own.
+fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    if w.procs[p].has(flag::PRED_EVENT) {
+        return look(w, p, rules);
+    }
+    if w.procs[p].has(flag::LADDER) {
+        if w.try_lock(p, Fd::Pred) {
+            w.procs[p].clear(flag::LADDER);
+            return go(
+                w,
+                p,
+                Pc::ReapCheck,
+                Step::TryPredecessor,
+                "got it: nobody owns it",
+            );
+        }
+        return sleep(w, p, Fd::Pred, Step::TryPredecessor, rules);
+    }
+    if window::is_due(w, p, rules) {
+        w.procs[p].clear(flag::DUE);
+        w.procs[p].set(flag::LOOK);
+        return look(w, p, rules);
+    }
+    None
+}
+
+/// The last rung was refused: sleep, unless the lock is announced to drop, for then a later rung gets it.
+pub(crate) fn sleep(w: &mut World, p: usize, fd: Fd, step: Step, rules: &Rules) -> Taken {
+    let lock = *w.lock_behind(p, fd)?;
+    if w.is_dropping(lock) && !rules.is(Mutation::NoLadder) {
+        return None;
+    }
+    w.procs[p].clear(flag::LADDER);
+    Some((step, "refused: sleeps"))
+}
+
+/// Holding a dead ticket's lock: is its name still this inode?
+fn reap_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let pred = w.procs[p].pred;
+    let same = w.lookup(w.tickets[usize::from(pred)].number) == Some(usize::from(pred));
+    if same || rules.is(Mutation::ReapWithoutCheck) {
+        return go(
+            w,
+            p,
+            Pc::Reap,
+            Step::ReapPredecessor,
+            "name and descriptor agree",
+        );
+    }
+    go(
+        w,
+        p,
+        Pc::ReapClose,
+        Step::ReapPredecessor,
+        "name is gone or another's",
+    )
+}
+
+fn reap(w: &mut World, p: usize) -> Taken {
+    let pred = usize::from(w.procs[p].pred);
+    if let Some(t) = w.lookup(w.tickets[pred].number) {
+        w.tickets[t].linked = false;
+        w.idle = 0;
+        let owner = (0..w.procs.len()).find(|&q| usize::from(w.procs[q].own) == t);
+        if owner.is_some_and(|q| w.procs[q].has(flag::PLACED) && w.locks(q, Fd::Own)) {
+            w.fail(Fault::Reaped);
+        }
+    }
+    go(w, p, Pc::ReapClose, Step::ReapPredecessor, "unlinks it")
+}
+
+fn reap_close(w: &mut World, p: usize) -> Taken {
+    if w.close_half(p, Fd::Pred) {
+        return go(w, p, Pc::Look, Step::ReapPredecessor, "closes it");
+    }
+    go(
+        w,
+        p,
+        Pc::ReapClose,
+        Step::ReapPredecessor,
+        "closes it: announced",
+    )
+}

@@ -1,0 +1,400 @@
+//! The state of the model: what the kernel keeps (inodes, names, locks) and what each process keeps (program counter,
+//! open descriptors, registers). `kernel.rs` has the operations on it.
+//!
+//! Everything is a byte, so that a state is small to copy and quick to hash. References between parts are indices; an
+//! index that refers to nothing is [`NONE`]. A lock is a byte too: 0 when free, else the descriptor that holds it, as
+//! [`crate::kernel::lock_of`] packs it. So "the lock of an open file description" is literal: another descriptor of the same process
+//! does not own it.
+
+use std::hash::{Hash, Hasher};
+
+/// Processes in a world.
+pub(crate) const N: usize = 3;
+/// Slots for ticket inodes; the explorer asserts that they suffice.
+pub(crate) const TICKETS: usize = 8;
+/// Slots for door inodes and for state inodes.
+pub(crate) const INODES: usize = 4;
+/// An index that refers to nothing.
+pub(crate) const NONE: u8 = 0xff;
+
+/// What a process was started for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Role {
+    /// Acquires and releases.
+    Locker,
+    /// Calls `remove` instead.
+    Remover,
+}
+
+/// Is the process able to run?
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Life {
+    /// It runs.
+    Awake,
+    /// SIGSTOP, or a future nobody polls: its descriptors stay, it does not step.
+    Stopped,
+    /// Killed; the kernel is closing its descriptors one by one.
+    Dying,
+    /// Killed and closed.
+    Dead,
+}
+
+/// Where a process stands in its program: the step it will take next.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Pc {
+    Idle,
+    FastOpen,
+    FastTry,
+    FastCheck,
+    FastList,
+    Draw,
+    Create,
+    LockTicket,
+    CheckTicket,
+    Retake,
+    Look,
+    OpenPred,
+    WatchPred,
+    WaitPred,
+    ReapCheck,
+    Reap,
+    ReapClose,
+    OpenDoor,
+    WatchDoor,
+    CheckKnock,
+    Unmark,
+    WaitDoor,
+    CheckDoor,
+    CheckMarks,
+    ProbeOpen,
+    ProbeTry,
+    ProbeSee,
+    MarkList,
+    Mark,
+    OpenState,
+    LockState,
+    WriteHeld,
+    Grant,
+    Held,
+    Leave,
+    GiveUnlock,
+    GiveClose,
+    Tomb,
+    UnlinkState,
+    RemoveQueue,
+    StateBack,
+    CheckRemove,
+    UnlinkDoor,
+    Done,
+}
+
+/// The descriptors a process may have open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fd {
+    /// Its own ticket.
+    Own,
+    /// The ticket before its own.
+    Pred,
+    /// The lock file.
+    Door,
+    /// The state file.
+    State,
+}
+
+impl Fd {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Own, Self::Pred, Self::Door, Self::State];
+
+    /// The bit of this descriptor in [`Proc::announced`].
+    pub(crate) fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// The bits of [`Proc::flags`].
+pub(crate) mod flag {
+    /// Watches the predecessor's inode.
+    pub(crate) const PRED_WATCH: u16 = 1;
+    /// An event of the predecessor's inode is unread.
+    pub(crate) const PRED_EVENT: u16 = 1 << 1;
+    /// Watches the door's inode.
+    pub(crate) const DOOR_WATCH: u16 = 1 << 2;
+    /// An event of the door's inode is unread.
+    pub(crate) const DOOR_EVENT: u16 = 1 << 3;
+    /// On the ladder: will try again without an event.
+    pub(crate) const LADDER: u16 = 1 << 4;
+    /// Has written the held flag.
+    pub(crate) const WRITTEN: u16 = 1 << 5;
+    /// Found the held flag set by somebody who died.
+    pub(crate) const CRASHED: u16 = 1 << 6;
+    /// This look at the queue comes from the claim window's timer.
+    pub(crate) const LOOK: u16 = 1 << 7;
+    /// The claim window's timer has fired.
+    pub(crate) const DUE: u16 = 1 << 8;
+    /// The guard exists.
+    pub(crate) const GUARD: u16 = 1 << 9;
+    /// Has a place in line: its ticket stands and is locked, the guard is still to come.
+    pub(crate) const PLACED: u16 = 1 << 10;
+    /// Was stopped at some time in the current window.
+    pub(crate) const SLEPT: u16 = 1 << 11;
+    /// Still has to write its token (only in a mutation).
+    pub(crate) const LATE: u16 = 1 << 12;
+    /// Gives up an offer nobody claims.
+    pub(crate) const GIVES_UP: u16 = 1 << 13;
+}
+
+/// One process. The masks of other processes stand last, so that sorting processes hardly depends on them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Proc {
+    pub(crate) role: Role,
+    pub(crate) life: Life,
+    pub(crate) pc: Pc,
+    /// Where to go on after the door was given back.
+    pub(crate) next: Pc,
+    /// Rounds left, the current one included.
+    pub(crate) rounds: u8,
+    /// Slot of its own ticket.
+    pub(crate) own: u8,
+    /// Slot of the predecessor it has open.
+    pub(crate) pred: u8,
+    /// Slot of the ticket it is about to open.
+    pub(crate) target: u8,
+    /// Door inode it has open.
+    pub(crate) door: u8,
+    /// State inode it has open.
+    pub(crate) state: u8,
+    /// See [`flag`].
+    pub(crate) flags: u16,
+    /// Descriptors whose close is announced while their lock still stands.
+    pub(crate) announced: u8,
+    /// Token of the grant in hand.
+    pub(crate) token: u8,
+    /// Token seen by the last probe that found the door free.
+    pub(crate) seen: u8,
+    /// Probes in a row that found the door free and that token.
+    pub(crate) looks: u8,
+    /// Unmarked tickets below its own at the last look.
+    pub(crate) behind: u8,
+    /// Slot of the lowest of them.
+    pub(crate) front: u8,
+    /// Ticket slots: marks skipped at the last look, or tickets still to be marked.
+    pub(crate) skip: u8,
+    /// Processes that had a place before this one began.
+    pub(crate) ahead: u8,
+    /// Processes that had a place when the fast path got the door.
+    pub(crate) first: u8,
+    /// Processes that may be passed: asleep or marked when it was decided.
+    pub(crate) exempt: u8,
+}
+
+impl Proc {
+    /// A process that has not begun.
+    pub(crate) fn new(role: Role, rounds: u8) -> Self {
+        Self {
+            role,
+            life: Life::Awake,
+            pc: if rounds == 0 { Pc::Done } else { Pc::Idle },
+            next: Pc::Idle,
+            rounds,
+            own: NONE,
+            pred: NONE,
+            target: NONE,
+            door: NONE,
+            state: NONE,
+            flags: 0,
+            announced: 0,
+            token: 0,
+            seen: 0,
+            looks: 0,
+            behind: 0,
+            front: NONE,
+            skip: 0,
+            ahead: 0,
+            first: 0,
+            exempt: 0,
+        }
+    }
+
+    /// Is this bit of [`flag`] set?
+    pub(crate) fn has(&self, bit: u16) -> bool {
+        self.flags & bit != 0
+    }
+
+    /// Sets bits of [`flag`].
+    pub(crate) fn set(&mut self, bits: u16) {
+        self.flags |= bits;
+    }
+
+    /// Clears bits of [`flag`].
+    pub(crate) fn clear(&mut self, bits: u16) {
+        self.flags &= !bits;
+    }
+}
+
+/// A ticket inode, from the moment its number is drawn.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Ticket {
+    /// The number in its name.
+    pub(crate) number: u8,
+    /// The name stands in the queue directory.
+    pub(crate) linked: bool,
+    /// The mark: the file is not empty.
+    pub(crate) mark: bool,
+    pub(crate) lock: u8,
+}
+
+/// A door inode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Door {
+    pub(crate) used: bool,
+    pub(crate) lock: u8,
+}
+
+/// A state inode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct StateFile {
+    pub(crate) used: bool,
+    pub(crate) lock: u8,
+    pub(crate) token: u8,
+    pub(crate) held: bool,
+    pub(crate) tombstone: bool,
+}
+
+/// What was found wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Two guards at once.
+    Exclusion,
+    /// Somebody was granted before one who had to come first.
+    Order,
+    /// Somebody waits and nothing is left that could wake him.
+    Stuck,
+    /// A token that is not above the one before.
+    Token,
+    /// A ticket was unlinked under its living owner.
+    Reaped,
+    /// A death inside was not reported by exactly the next grant.
+    Crash,
+    /// `Replaced` although nobody held under another door.
+    Replaced,
+    /// All is over, and a lock, a ticket or a flag is left behind.
+    Leftover,
+    /// A frozen process holds up the line for more windows than promised.
+    Frozen,
+}
+
+/// May or must the next grant report that its predecessor died inside?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Report {
+    MustNot,
+    May,
+    Must,
+}
+
+/// A state of the model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct World {
+    pub(crate) procs: [Proc; N],
+    /// Sorted by number; `ticket_count` are in use.
+    pub(crate) tickets: [Ticket; TICKETS],
+    pub(crate) ticket_count: u8,
+    pub(crate) doors: [Door; INODES],
+    pub(crate) door_path: u8,
+    pub(crate) states: [StateFile; INODES],
+    pub(crate) state_path: u8,
+    /// The queue directory exists.
+    pub(crate) queue: bool,
+    /// How many kills, stops, cancels and foreign removals of the door may still come.
+    pub(crate) kills: u8,
+    pub(crate) stops: u8,
+    pub(crate) unclaimed: u8,
+    pub(crate) cancels: u8,
+    pub(crate) intrusions: u8,
+    /// The highest token granted.
+    pub(crate) last_token: u8,
+    pub(crate) report: Report,
+    /// Windows gone by with the door free and somebody waiting.
+    pub(crate) idle: u8,
+    pub(crate) fault: Fault,
+}
+
+/// A ticket slot not in use.
+pub(crate) const EMPTY: Ticket = Ticket {
+    number: 0,
+    linked: false,
+    mark: false,
+    lock: 0,
+};
+
+impl Hash for World {
+    /// What is not in use does not count.
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.procs.hash(to);
+        for t in self.slots() {
+            self.tickets[t].hash(to);
+        }
+        for i in 0..INODES {
+            if self.doors[i].used {
+                self.doors[i].hash(to);
+            }
+            to.write_u8(i as u8);
+            if self.states[i].used {
+                self.states[i].hash(to);
+            }
+        }
+        let bytes = [
+            self.ticket_count,
+            self.door_path,
+            self.state_path,
+            u8::from(self.queue),
+            self.kills,
+            self.stops,
+            self.unclaimed,
+            self.cancels,
+            self.intrusions,
+            self.last_token,
+            self.report as u8,
+            self.idle,
+            self.fault as u8,
+        ];
+        to.write(&bytes);
+    }
+}
+
+impl World {
+    /// Nothing on disk, nobody has begun.
+    pub(crate) fn new(procs: [Proc; N]) -> Self {
+        let state = StateFile {
+            used: false,
+            lock: 0,
+            token: 0,
+            held: false,
+            tombstone: false,
+        };
+        let door = Door {
+            used: false,
+            lock: 0,
+        };
+        Self {
+            procs,
+            tickets: [EMPTY; TICKETS],
+            ticket_count: 0,
+            doors: [door; INODES],
+            door_path: NONE,
+            states: [state; INODES],
+            state_path: NONE,
+            queue: false,
+            kills: 0,
+            stops: 0,
+            unclaimed: 0,
+            cancels: 0,
+            intrusions: 0,
+            last_token: 0,
+            report: Report::MustNot,
+            idle: 0,
+            fault: Fault::None,
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The life of a handle: `run`, `close`, `remove`, `status`, tokens.
+
+use super::*;
+
+mod run {
+    use super::*;
+
+    #[test]
+    fn it_holds_the_lock_for_the_body_and_returns_its_value() {
+        let place = Place::new();
+        let lock = open(&place);
+        let value = current_thread().block_on(lock.run(async |guard| {
+            assert!(guard.is_held());
+            assert!(lock.try_acquire().expect("no error").is_none());
+            tokio::task::yield_now().await;
+            guard.token()
+        }));
+        assert!(value.expect("no error") > 0);
+        place.assert_idle();
+    }
+
+    #[test]
+    fn dropping_it_releases_at_every_point() {
+        let place = Place::new();
+        let lock = open(&place);
+        let guard = held(&lock);
+        let mut waits = Polled::new(lock.run(async |_| std::future::pending::<()>().await));
+        assert_pending!(waits.poll());
+        drop(waits);
+        assert_eq!(waiters(&lock), 0);
+        drop(guard);
+        let mut inside = Polled::new(lock.run(async |_| std::future::pending::<()>().await));
+        assert_pending!(inside.poll());
+        assert!(lock.is_locked().expect("no error"));
+        drop(inside);
+        place.assert_idle();
+    }
+
+    #[test]
+    fn the_limit_of_the_options_holds_for_it() {
+        let place = Place::new();
+        let lock = place.open_with(FifoLock::options().timeout(Duration::ZERO));
+        let _guard = held(&lock);
+        let refused = Polled::new(lock.run(async |_| ())).finish();
+        assert_eq!(kind_of(refused), ErrorKind::TimedOut);
+    }
+}
+
+mod close {
+    use super::*;
+
+    #[test]
+    fn it_ends_every_wait_now_and_later() {
+        let place = Place::new();
+        let lock = open(&place);
+        let guard = held(&lock);
+        let clone = lock.clone();
+        let mut waiting = [queued(&lock), queued(&clone)];
+        let mut unpolled = Polled::new(clone.acquire());
+        lock.close();
+        for waiter in &mut waiting {
+            assert_eq!(waiter.rings(), 1, "woken");
+            let error: Error = assert_ready!(waiter.poll()).expect_err("closed");
+            assert_eq!((error.kind(), error.path()), (ErrorKind::Closed, Some(lock.path())));
+        }
+        assert_eq!(kind_of(assert_ready!(unpolled.poll())), ErrorKind::Closed);
+        assert_eq!(kind_of(clone.try_acquire()), ErrorKind::Closed);
+        assert_eq!(kind_of(clone.blocking_acquire(None)), ErrorKind::Closed);
+        assert!(guard.is_held(), "guards that are out stay");
+        drop(guard);
+        place.assert_idle();
+    }
+
+    #[test]
+    fn it_leaves_other_handles_alone() {
+        let place = Place::new();
+        let (lock, other) = (open(&place), open(&place));
+        let guard = held(&lock);
+        let mut line = [queued(&lock), queued(&other), queued(&lock), queued(&other)];
+        lock.close();
+        drop(guard);
+        for (index, waiter) in line.iter_mut().enumerate() {
+            let result = waiter.finish();
+            assert_eq!(result.is_ok(), index % 2 == 1, "{result:?}");
+        }
+        drop(line);
+        place.assert_idle();
+    }
+
+    #[test]
+    fn it_takes_an_unclaimed_offer_back() {
+        let place = Place::new();
+        let (lock, other) = (open(&place), open(&place));
+        let guard = held(&lock);
+        let (mut offered, mut next) = (queued(&lock), queued(&other));
+        drop(guard);
+        lock.close();
+        drop(assert_ready!(next.poll()).expect("passed on"));
+        assert_eq!(kind_of(assert_ready!(offered.poll())), ErrorKind::Closed);
+        place.assert_idle();
+    }
+
+    /// The crowd of a closed handle has not been polled yet when others come through another handle.
+    #[test]
+    fn its_errors_reach_those_whom_they_concern() {
+        let place = Place::new();
+        let (lock, other) = (open(&place), open(&place));
+        let guard = held(&lock);
+        let mut crowd: Vec<_> = (0..200).map(|_| queued(&lock)).collect();
+        lock.close();
+        let mut line: Vec<_> = (0..100).map(|_| queued(&other)).collect();
+        crowd.truncate(150);
+        for waiter in &mut crowd {
+            assert_eq!(kind_of(assert_ready!(waiter.poll())), ErrorKind::Closed);
+        }
+        drop(guard);
+        for waiter in &mut line {
+            drop(waiter.finish().expect("it was not closed"));
+        }
+        drop((crowd, line));
+        place.assert_idle();
+    }
+
+    /// Whatever comes first, nobody waits on a closed handle.
+    #[test]
+    fn it_races_with_newcomers() {
+        let place = Place::new();
+        let guard = held(&open(&place));
+        let start = std::sync::Barrier::new(2);
+        let mut random = Random::new(1);
+        std::thread::scope(|scope| {
+            for _ in 0..5000 {
+                let lock = open(&place);
+                let newcomer = scope.spawn({
+                    let (lock, start) = (lock.clone(), &start);
+                    move || {
+                        start.wait();
+                        kind_of(Polled::new(lock.acquire()).finish())
+                    }
+                });
+                start.wait();
+                (0..random.below(200)).for_each(|_| std::hint::spin_loop());
+                lock.close();
+                assert_eq!(newcomer.join().expect("a thread"), ErrorKind::Closed);
+            }
+        });
+        drop(guard);
+        place.assert_idle();
+    }
+}
+
+mod remove {
+    use super::*;
+
+    fn is_empty(place: &Place) -> bool {
+        place.footprint().is_empty()
+    }
+
+    #[test]
+    fn it_removes_what_is_idle_and_nothing_else() {
+        let place = Place::new();
+        let lock = open(&place);
+        assert_eq!(lock.remove().expect("no error"), Removal::Removed, "nothing there");
+        let guard = held(&lock);
+        assert_eq!(lock.remove().expect("no error"), Removal::InUse, "held");
+        assert!(guard.is_held());
+        let waiter = queued(&lock);
+        drop(guard);
+        assert_eq!(lock.remove().expect("no error"), Removal::InUse, "offered");
+        drop(waiter);
+        assert_eq!(lock.remove().expect("no error"), Removal::Removed);
+        assert!(is_empty(&place), "{:?}", place.footprint());
+    }
+
+    #[test]
+    fn it_spares_other_processes() {
+        let place = Place::new();
+        let lock = open(&place);
+        drop(held(&lock));
+        let outsider = place.outsider_holds();
+        assert_eq!(lock.remove().expect("no error"), Removal::InUse);
+        outsider.lets_go();
+        let waiting = place.outsider_waits(7);
+        assert_eq!(lock.remove().expect("no error"), Removal::InUse);
+        assert!(place.ticket(7).exists());
+        waiting.leaves_the_line();
+        let foreign = place.queue().join("notes.txt");
+        std::fs::write(&foreign, "not the lock's").expect("written");
+        assert_eq!(lock.remove().expect("no error"), Removal::InUse);
+        assert!(foreign.exists());
+        std::fs::remove_file(foreign).expect("removed");
+        assert_eq!(lock.remove().expect("no error"), Removal::Removed);
+        assert!(is_empty(&place));
+    }
+
+    #[test]
+    fn a_removed_lock_can_be_used_and_its_tokens_go_on() {
+        let place = Place::new();
+        let lock = open(&place);
+        let mut last = 0;
+        for _ in 0..5 {
+            let guard = held(&lock);
+            assert!(guard.token() > last, "p49");
+            last = guard.token();
+            assert!(!guard.predecessor_crashed());
+            let mut waiter = queued(&lock);
+            drop(guard);
+            drop(assert_ready!(waiter.poll()).expect("its turn"));
+            assert_eq!(lock.remove().expect("no error"), Removal::Removed);
+        }
+    }
+
+    #[test]
+    fn p59_the_last_user_removes_it_when_idle() {
+        let place = Place::new();
+        let open = || place.open_with(FifoLock::options().remove_when_idle(true));
+        let lock = open();
+        let (guard, future, clone) = (held(&lock), lock.acquire(), lock.clone());
+        drop(lock);
+        drop(clone);
+        drop(future);
+        assert!(guard.is_held());
+        assert!(!is_empty(&place));
+        drop(guard);
+        assert!(is_empty(&place), "{:?}", place.footprint());
+        let (lock, other) = (open(), place.open());
+        let guard = held(&other);
+        drop(lock);
+        assert!(guard.is_held(), "others use it");
+        drop(guard);
+        assert!(!is_empty(&place), "it was not idle then");
+    }
+}
+
+mod status {
+    use super::*;
+
+    #[test]
+    fn looking_creates_nothing() {
+        let place = Place::new();
+        let lock = open(&place);
+        let status = lock.status().expect("a status");
+        assert_eq!((status.holder, status.last_token), (None, 0));
+        assert!(status.waiters.is_empty());
+        assert!(!lock.is_locked().expect("no error"));
+        assert!(place.footprint().is_empty());
+        assert_eq!(place.descriptors(), 0);
+    }
+
+    /// Refused by somebody who knows of no queue: there is none afterwards either.
+    #[test]
+    fn p12_a_refused_try_creates_nothing() {
+        let place = Place::new();
+        let lock = open(&place);
+        let outsider = place.outsider_holds();
+        let before = place.footprint();
+        for _ in 0..3 {
+            assert!(lock.try_acquire().expect("no error").is_none());
+            assert_eq!(place.footprint(), before);
+        }
+        outsider.lets_go();
+        place.assert_idle();
+    }
+
+    #[test]
+    fn it_tells_labels_and_places_in_order() {
+        let place = Place::new();
+        let label = |name: &str| place.open_with(FifoLock::options().label(name));
+        let (first, second) = (label("first"), label("second"));
+        let guard = held(&first);
+        let (_a, _b, _c) = (queued(&second), queued(&first), queued(&second));
+        let status = second.status().expect("a status");
+        let labels: Vec<_> = status.waiters.iter().map(|it| it.owner.label.clone()).collect();
+        assert_eq!(labels.iter().flatten().collect::<Vec<_>>(), ["second", "first", "second"]);
+        let holder = status.holder.expect("a holder");
+        assert_eq!(holder.label.as_deref(), Some("first"));
+        assert_eq!(status.last_token, guard.token());
+        assert!(status.waiters.iter().all(|it| it.ticket.is_none() && it.here));
+    }
+
+    #[test]
+    fn it_tells_tickets_and_other_processes() {
+        let place = Place::new();
+        let lock = open(&place);
+        let (_outsider, _early) = (place.outsider_holds(), place.outsider_waits(1));
+        let _mine = [queued(&lock), queued(&lock)];
+        let _late = place.outsider_waits(1 << 62);
+        let status = lock.status().expect("a status");
+        let here: Vec<_> = status.waiters.iter().map(|it| it.here).collect();
+        assert_eq!(here, [false, true, true, false]);
+        let tickets: Vec<_> = status.waiters.iter().map(|it| it.ticket).collect();
+        assert_eq!((tickets[0], tickets[3]), (Some(1), Some(1 << 62)));
+        assert!(tickets[1].is_some() && tickets[1] == tickets[2], "{tickets:?}");
+    }
+
+    #[test]
+    fn a_holder_that_left_is_not_told() {
+        let place = Place::new();
+        let lock = open(&place);
+        let guard = held(&lock);
+        let token = guard.token();
+        drop(guard);
+        let status = lock.status().expect("a status");
+        assert_eq!((status.holder, status.last_token), (None, token));
+        drop(lock);
+        let status = place.open().status().expect("a status");
+        assert_eq!((status.holder, status.last_token), (None, token), "read from disk");
+    }
+
+    #[test]
+    fn p49_tokens_grow_over_handles_blocks_and_deleted_state() {
+        let place = Place::new();
+        let mut last = 0;
+        let mut grows = |guard: &FifoGuard| {
+            assert!(guard.token() > last, "{} after {last}", guard.token());
+            last = guard.token();
+        };
+        for round in 0..3 {
+            let lock = open(&place);
+            let guard = held(&lock);
+            grows(&guard);
+            // More than one block that is reserved ahead.
+            let mut line: Vec<_> = (0..1500).map(|_| queued(&lock)).collect();
+            drop(guard);
+            for waiter in &mut line {
+                grows(&assert_ready!(waiter.poll()).expect("its turn"));
+            }
+            drop(line);
+            drop(lock);
+            if round == 1 {
+                std::fs::remove_file(place.queue().join("state")).expect("deleted");
+            }
+        }
+    }
+}
