@@ -90,19 +90,45 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
     for how in ["delete", "rename", "replace"] {
         everywhere(|mut crew| {
             crew.by_events_only();
-            let (holder, waiters) = (crew.start(), [crew.start(), crew.start(), crew.start()]);
+            let (holder, newcomer) = (crew.start(), crew.start());
+            let waiters = [crew.start(), crew.start(), crew.start()];
             crew.take(holder, 1);
-            crew.queue(waiters[0], 1);
-            crew.queue(waiters[1], 1);
+            for who in waiters {
+                crew.queue(who, 1);
+                crew.stop(who);
+            }
             change(crew.lock(), how);
-            // A newcomer sees a free lock file and a line before it.
-            crew.queue(waiters[2], 1);
             crew.tell(holder, "release 1");
             assert_eq!(crew.line(holder), "released 1 Lost");
             crew.nobody_inside();
-            for who in waiters {
+            // The new lock file is free, but there is a line before it.
+            crew.queue(newcomer, 1);
+            for who in waiters.into_iter().rev() {
+                crew.go_on(who);
+            }
+            for who in waiters.into_iter().chain([newcomer]) {
                 assert!(!crew.expect_held(who, 1).crashed);
                 crew.release(who, 1);
+            }
+            crew.expect_no_tickets();
+        });
+    }
+}
+
+#[test]
+fn p05_waiters_are_told_of_a_replacement_under_a_live_holder() {
+    for how in ["delete", "rename", "replace"] {
+        everywhere(|mut crew| {
+            crew.set("TAKER_POLL", "20");
+            let (holder, waiters) = (crew.start(), [crew.start(), crew.start()]);
+            crew.take(holder, 1);
+            for who in waiters {
+                crew.queue(who, 1);
+            }
+            change(crew.lock(), how);
+            for who in waiters {
+                let line = crew.line(who);
+                assert!(line.starts_with("failed 1 Replaced"), "{how}: {line}");
             }
             crew.expect_no_tickets();
         });
