@@ -77,8 +77,16 @@ impl Child {
         Err(io::Error::other(format!("{line:?} instead of {wanted:?}")))
     }
 
+    /// Waits for a line with one number.
+    pub(crate) fn number(&mut self) -> io::Result<u64> {
+        match self.numbers()?[..] {
+            [number] => Ok(number),
+            ref other => Err(io::Error::other(format!("{other:?} instead of a number"))),
+        }
+    }
+
     /// Waits for a line of numbers.
-    pub(crate) fn numbers(&mut self) -> io::Result<Vec<u64>> {
+    fn numbers(&mut self) -> io::Result<Vec<u64>> {
         let line = self.line()?;
         let words = line.split_ascii_whitespace().map(str::parse);
         words
@@ -87,11 +95,13 @@ impl Child {
     }
 
     /// Waits for rows of numbers, which come after a line with their count.
-    pub(crate) fn table(&mut self) -> io::Result<Vec<Vec<u64>>> {
-        let rows = self.numbers()?;
-        (0..rows.first().copied().unwrap_or(0))
-            .map(|_| self.numbers())
-            .collect()
+    pub(crate) fn table<const N: usize>(&mut self) -> io::Result<Vec<[u64; N]>> {
+        let row = |numbers: Vec<u64>| {
+            let text = format!("{numbers:?} instead of {N} numbers");
+            numbers.try_into().map_err(|_| io::Error::other(text))
+        };
+        let rows = self.number()?;
+        (0..rows).map(|_| row(self.numbers()?)).collect()
     }
 
     /// `kill -9`, without waiting for the end.

@@ -36,7 +36,7 @@
 //! # What the numbers do not say
 //!
 //! - They hold for one machine and its file system for temporary files (`TMPDIR` chooses another). The ratios travel better
-//!   than the figures; two cores for twelve processes exaggerate the price of every wake-up.
+//!   than the figures; few cores for many processes exaggerate the price of every wake-up.
 //! - `handover` and `crash` wait a few milliseconds before they release or kill. A backoff is still at its short steps
 //!   then; after a longer wait it takes up to its longest step, 50 ms.
 //! - Grants a second of locks that barge count one process that takes the lock again and again while the others wait. The

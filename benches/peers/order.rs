@@ -20,13 +20,12 @@ pub(crate) struct Grant {
 
 impl Grant {
     /// From the numbers of [`stamped`].
-    pub(crate) fn from_row(row: &[u64]) -> Option<Self> {
-        let [asked, arrived, acquired] = *row.first_chunk()?;
-        Some(Self {
+    pub(crate) fn from_row([asked, arrived, acquired]: [u64; 3]) -> Self {
+        Self {
             asked,
             arrived,
             acquired,
-        })
+        }
     }
 
     fn passed(&self, later: &Self) -> bool {

@@ -71,11 +71,11 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
         Kind::Stanchion | Kind::Tokio => CROWD,
     };
     let mut holder = ask(kind, scene)?;
-    holder.numbers()?;
+    holder.number()?;
     let mut child = Child::start("crowd", kind, &scene.path, &[tasks])?;
     let before = Size::of(&child)?;
     child.tell("wait")?;
-    let heap = child.numbers()?.first().copied().unwrap_or(0);
+    let heap = child.number()?;
     let after = Size::of(&child)?;
     let window = Duration::from_millis(scene.amount(1_500, 4_000));
     let processor = share_of_a_core(slice::from_ref(&child), window)?;

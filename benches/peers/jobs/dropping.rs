@@ -19,7 +19,12 @@ pub(crate) const JOB: Job = Job {
     subjects: &[Kind::Stanchion, Kind::AsyncFdLock],
     rounds: [1, 2],
     metrics: &[
-        metric("tickets left after 20,000 rounds"),
+        Metric {
+            target: Target::None,
+            pick: Pick::Median,
+            ..metric("of 20,000 futures, dropped while waiting")
+        },
+        metric("tickets left after them"),
         metric("descriptors left after them"),
         metric("locks left behind"),
     ],
@@ -52,25 +57,28 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     // What is opened once and stays is opened now.
     drop_some(&mut children, 400)?;
     let before = open(&children)?;
-    drop_some(&mut children, ROUNDS)?;
+    let dropped = drop_some(&mut children, ROUNDS)?;
     let after = open(&children)?;
     let tickets = match kind {
         Kind::Stanchion => tickets(&scene.path)? as f64,
         _ => NOT_MEASURED,
     };
     let left = f64::from(u8::from(is_locked(&scene.path)?));
-    Ok(vec![tickets, after.saturating_sub(before) as f64, left])
+    let descriptors = after.saturating_sub(before) as f64;
+    Ok(vec![dropped as f64, tickets, descriptors, left])
 }
 
-fn drop_some(children: &mut [Child], rounds: u64) -> io::Result<()> {
+/// Lets the processes play and says how many futures they dropped while these waited.
+fn drop_some(children: &mut [Child], rounds: u64) -> io::Result<u64> {
     for child in children.iter_mut() {
         child.tell(&(rounds / PROCESSES / TASKS).to_string())?;
     }
+    let mut dropped = 0;
     for child in children {
-        child.expect("done")?;
+        dropped += child.number()?;
     }
     sleep(SETTLE);
-    Ok(())
+    Ok(dropped)
 }
 
 fn open(children: &[Child]) -> io::Result<usize> {
@@ -109,42 +117,61 @@ pub(crate) async fn child<S: Subject>(mut call: Call) {
                 tokio::spawn(play(first.another(), rounds, Random::new(seed)))
             })
             .collect();
+        let mut dropped = 0;
         for task in tasks {
-            task.await.expect("the task");
+            dropped += task.await.expect("the task");
         }
-        say("done");
+        say(&dropped.to_string());
     }
 }
 
-async fn play<S: Subject>(mut lock: S, rounds: u64, mut random: Random) {
+/// Returns how many futures were dropped while they waited.
+async fn play<S: Subject>(mut lock: S, rounds: u64, mut random: Random) -> u64 {
+    let mut dropped = 0;
     for _ in 0..rounds {
-        if let Some(guard) = attempt(&mut lock, &mut random).await {
-            for _ in 0..random.below(4) {
-                tokio::task::yield_now().await;
+        match attempt(&mut lock, &mut random).await {
+            End::Held(guard) => {
+                for _ in 0..random.below(4) {
+                    tokio::task::yield_now().await;
+                }
+                lock.release(guard);
             }
-            lock.release(guard);
+            End::Dropped => dropped += 1,
+            End::Unused => {}
         }
     }
+    dropped
+}
+
+/// What became of a future.
+enum End<G> {
+    Held(G),
+    /// After its first poll.
+    Dropped,
+    /// Before its first poll.
+    Unused,
 }
 
 /// An acquire that ends, or is dropped before its first poll, after a few polls, after a while.
-async fn attempt<S: Subject>(lock: &mut S, random: &mut Random) -> Option<S::Guard> {
+async fn attempt<S: Subject>(lock: &mut S, random: &mut Random) -> End<S::Guard> {
     match random.below(8) {
         0..4 => {
+            let polls = random.below(4);
             let mut acquire = pin!(lock.acquire());
-            for _ in 0..random.below(4) {
+            for _ in 0..polls {
                 let polled = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context)));
                 if let Poll::Ready(guard) = polled.await {
-                    return Some(guard);
+                    return End::Held(guard);
                 }
                 tokio::task::yield_now().await;
             }
-            None
+            if polls > 0 { End::Dropped } else { End::Unused }
         }
         4..6 => {
             let limit = Duration::from_micros(random.below(1_500));
-            tokio::time::timeout(limit, lock.acquire()).await.ok()
+            let outcome = tokio::time::timeout(limit, lock.acquire()).await;
+            outcome.map_or(End::Dropped, End::Held)
         }
-        _ => Some(lock.acquire().await),
+        _ => End::Held(lock.acquire().await),
     }
 }

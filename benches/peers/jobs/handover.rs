@@ -50,18 +50,21 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
         pair[turn].tell("ask")?;
     }
     pair[turn].expect("holds")?;
-    let mut holds = Vec::new();
+    let mut holds: Vec<[u64; 2]> = Vec::new();
     for child in &mut pair {
         child.tell("report")?;
         holds.extend(child.table()?);
     }
     holds.sort();
-    let waits = holds.windows(2).filter_map(|pair| {
-        let (released, acquired) = (*pair[0].get(1)?, *pair[1].first()?);
-        Some(acquired.saturating_sub(released) as f64)
+    let waits = holds.windows(2).map(|pair| {
+        let ([_, released], [acquired, _]) = (pair[0], pair[1]);
+        let wait = acquired.checked_sub(released);
+        wait.ok_or_else(|| io::Error::other("two held the lock at once"))
     });
+    let waits = waits.collect::<io::Result<Vec<_>>>()?;
     // The first few also pay for threads and files that are made once.
-    let waits: Vec<_> = waits.skip(samples / 20).collect();
+    let waits = waits.iter().skip(samples / 20).map(|wait| *wait as f64);
+    let waits: Vec<_> = waits.collect();
     let at = |share| quantile(&waits, share).unwrap_or(f64::NAN);
     Ok(vec![at(0.5), at(0.99)])
 }

@@ -30,7 +30,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let mut holder = ask(kind, scene)?;
-    holder.numbers()?;
+    holder.number()?;
     let start = |_| ask(kind, scene);
     let waiters = (0..WAITERS).map(start).collect::<io::Result<Vec<_>>>()?;
     sleep(SETTLE);

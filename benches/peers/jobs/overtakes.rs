@@ -48,8 +48,7 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     }
     let mut grants = Vec::new();
     for child in &mut children {
-        let rows = child.table()?;
-        grants.extend(rows.iter().filter_map(|row| Grant::from_row(row)));
+        grants.extend(child.table()?.into_iter().map(Grant::from_row));
     }
     let passes = passes(&grants);
     Ok(vec![passes as f64, passing(&mut grants) as f64])

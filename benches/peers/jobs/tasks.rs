@@ -39,8 +39,7 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     };
     let measure = |tasks: u64| {
         let mut child = Child::start("tasks", kind, &scene.path, &[tasks, grants / tasks])?;
-        let numbers = child.numbers()?;
-        let spent = numbers.first().copied().unwrap_or(0);
+        let spent = child.number()?;
         Ok(spent as f64 / (grants / tasks * tasks) as f64)
     };
     [8, 100].into_iter().map(measure).collect()

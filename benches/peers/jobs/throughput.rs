@@ -52,7 +52,7 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     for child in &mut children {
         let mine = child.table()?;
         busiest = busiest.max(mine.len());
-        grants.extend(mine.iter().filter_map(|row| Grant::from_row(row)));
+        grants.extend(mine.into_iter().map(Grant::from_row));
     }
     let inside = grants.iter().filter(|grant| grant.acquired < end).count();
     let per_second = inside as f64 * 1e9 / (end - begin) as f64;

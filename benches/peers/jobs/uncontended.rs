@@ -24,9 +24,7 @@ pub(crate) const JOB: Job = Job {
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let times = scene.amount(2_000, 5_000);
     let mut child = Child::start("uncontended", kind, &scene.path, &[times])?;
-    let numbers = child.numbers()?;
-    let spent = numbers.first().copied().unwrap_or(0);
-    Ok(vec![spent as f64 / times as f64])
+    Ok(vec![child.number()? as f64 / times as f64])
 }
 
 pub(crate) async fn child<S: Subject>(call: Call) {
