@@ -255,8 +255,8 @@ fn p62_descriptors_and_threads_are_back_after_a_storm_of_deaths() {
             crew.queue(witness, 1);
             crew.queue(witness, 2);
             crew.kill_now(victims[1]);
-            crew.kill_now(victims[0]);
             assert_eq!(crew.ask(witness, "cancel 2"), "cancelled 2");
+            crew.kill_now(victims[0]);
             crew.expect_held(witness, 1);
             crew.release(witness, 1);
         }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 /// Longer than anything takes; only to turn a hang into a failure.
@@ -444,15 +444,25 @@ impl Crew {
 
     /// SIGSTOP, and the process stands still when this returns.
     pub(crate) fn stop(&mut self, who: Who) {
-        kill_process(self.process(who), Signal::STOP).expect("a process to stop");
-        self.expect_stopped(who);
+        assert!(self.stop_unless_dead(who), "{who:?} is dead");
     }
 
-    /// Waits until a process has stopped, by whatever signal.
+    /// SIGSTOP; `false` when the process died before it.
+    pub(crate) fn stop_unless_dead(&mut self, who: Who) -> bool {
+        kill_process(self.process(who), Signal::STOP).expect("a process to stop");
+        self.has_stopped(who)
+    }
+
+    /// Waits until a process has stopped by itself.
     pub(crate) fn expect_stopped(&mut self, who: Who) {
-        let waited = waitpid(Some(self.process(who)), WaitOptions::UNTRACED);
-        let (_, status) = waited.expect("a child").expect("a change");
-        assert!(status.stopped(), "{who:?} did not stop: {status:?}");
+        assert!(self.has_stopped(who), "{who:?} died instead of stopping");
+    }
+
+    fn has_stopped(&self, who: Who) -> bool {
+        // The news stays there for whoever waits for the end.
+        let news = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(self.process(who)), news).expect("a child");
+        status.expect("a change").stopped()
     }
 
     pub(crate) fn go_on(&mut self, who: Who) {

@@ -174,10 +174,7 @@ fn as_a_sleeper(crew: &mut Crew, order: &str) -> bool {
     let victim = victim(crew, order);
     crew.take(holder, 1);
     crew.tell(victim, "acquire 1");
-    let queued = lives(crew, victim, "queued 1");
-    if queued {
-        crew.stop(victim);
-    }
+    let queued = lives(crew, victim, "queued 1") && crew.stop_unless_dead(victim);
     crew.queue(next, 1);
     crew.release(holder, 1);
     crew.expect_held(next, 1);
