@@ -3,11 +3,11 @@
 
 #![cfg(unix)]
 
+#[path = "processes/at_the_limit.rs"]
+mod at_the_limit;
 #[allow(dead_code)]
 #[path = "processes/crew.rs"]
 mod crew;
-#[path = "processes/at_the_limit.rs"]
-mod at_the_limit;
 #[path = "processes/other_users.rs"]
 mod other_users;
 #[allow(dead_code)]
@@ -61,7 +61,10 @@ fn errors(path: &Path) -> Vec<Error> {
         Ok(lock) => lock,
         Err(error) => return vec![error],
     };
-    let tried = lock.try_acquire().map(|_| "tried").expect_err("a try must fail");
+    let tried = lock
+        .try_acquire()
+        .map(|_| "tried")
+        .expect_err("a try must fail");
     let waited = lock.blocking_acquire(None).map(|_| "waited");
     vec![tried, waited.expect_err("an acquire must fail")]
 }
@@ -76,8 +79,14 @@ fn assert_refused(home: &Path, path: &Path, kind: ErrorKind, words: &str) {
         let named = error.path().expect("a path");
         let family = named.starts_with(path) || path.starts_with(named);
         let queue = format!("{}.queue", path.display());
-        assert!(family || named.starts_with(&queue), "{named:?} for {path:?}");
-        assert!(text.contains(&*named.to_string_lossy()), "{text:?} lacks the path");
+        assert!(
+            family || named.starts_with(&queue),
+            "{named:?} for {path:?}"
+        );
+        assert!(
+            text.contains(&*named.to_string_lossy()),
+            "{text:?} lacks the path"
+        );
     }
     assert_eq!(snapshot(home), before, "something was touched");
 }
@@ -113,7 +122,10 @@ fn p33_p57_other_things_at_the_path_are_refused_and_untouched() {
 fn p33_devices_are_refused() {
     in_time(|| {
         let dev = Path::new("/dev");
-        for name in ["null", "zero", "tty"].iter().filter(|name| dev.join(name).exists()) {
+        for name in ["null", "zero", "tty"]
+            .iter()
+            .filter(|name| dev.join(name).exists())
+        {
             for error in errors(&dev.join(name)) {
                 assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
                 assert!(error.to_string().contains("not a regular file"), "{error}");
@@ -140,7 +152,10 @@ fn p57_what_takes_the_place_after_the_lock_was_opened_is_refused_too() {
             make(lock.path());
             let before = snapshot(home.path());
             let tried = lock.try_acquire().map(|_| ()).expect_err("refused");
-            let waited = lock.blocking_acquire(None).map(|_| ()).expect_err("refused");
+            let waited = lock
+                .blocking_acquire(None)
+                .map(|_| ())
+                .expect_err("refused");
             for error in [tried, waited] {
                 assert!(error.to_string().contains("open the lock file"), "{error}");
                 assert_eq!(error.path(), Some(lock.path()));
@@ -166,10 +181,17 @@ fn p60_missing_parents_and_long_names_leave_nothing_behind() {
             assert_refused(home.path(), &at(name), ErrorKind::Io, "cannot");
         }
         let deep = at(&"d/".repeat(3000)).join("it.lock");
-        assert!(errors(&deep).iter().all(|error| error.kind() == ErrorKind::Io));
+        assert!(
+            errors(&deep)
+                .iter()
+                .all(|error| error.kind() == ErrorKind::Io)
+        );
         for name in ["..", "/", ""] {
             let error = errors(Path::new(name)).remove(0);
-            assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Io), "{error}");
+            assert!(
+                matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Io),
+                "{error}"
+            );
         }
     });
 }
@@ -183,7 +205,10 @@ fn p45_a_parent_that_disappears_is_an_error_and_no_hang() {
         let lock = FifoLock::open(parent.join("it.lock")).expect("a lock");
         drop(lock.try_acquire().expect("no error").expect("free"));
         std::fs::remove_dir_all(&parent).expect("deleted");
-        let error = lock.blocking_acquire(None).map(|_| ()).expect_err("no directory");
+        let error = lock
+            .blocking_acquire(None)
+            .map(|_| ())
+            .expect_err("no directory");
         assert_eq!(error.kind(), ErrorKind::Io);
         let number = error.io_error().and_then(std::io::Error::raw_os_error);
         assert_eq!(number, Some(libc::ENOENT), "{error}");
@@ -256,8 +281,14 @@ fn p33_p49_rubbish_in_the_record_is_healed_and_tokens_grow() {
             let first = lock.blocking_acquire(None).expect("healed").token();
             let second = lock.blocking_acquire(None).expect("healed").token();
             assert!(first > 1_600_000_000_000_000 && second > first);
-            let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_micros();
-            assert!(u128::from(second) <= now + 1_000_000, "{second} leaves no room to grow");
+            let now = std::time::UNIX_EPOCH
+                .elapsed()
+                .expect("a clock")
+                .as_micros();
+            assert!(
+                u128::from(second) <= now + 1_000_000,
+                "{second} leaves no room to grow"
+            );
             let record = std::fs::read(lock.queue_dir().join("state")).expect("a record");
             assert!(record.starts_with(b"stanchion 1 lock "));
         }
@@ -268,9 +299,15 @@ fn p33_p49_rubbish_in_the_record_is_healed_and_tokens_grow() {
 fn p66_p08_another_kind_or_version_is_refused_with_both_values() {
     in_time(|| {
         for (record, theirs) in [
-            ("stanchion 2 lock 00000000000000000000\n", "version 2, kind lock"),
+            (
+                "stanchion 2 lock 00000000000000000000\n",
+                "version 2, kind lock",
+            ),
             ("stanchion 1 rwlock 0\n", "version 1, kind rwlock"),
-            ("stanchion 1 semaphore 00000000000000000005\nmore", "kind semaphore, limit 5"),
+            (
+                "stanchion 1 semaphore 00000000000000000005\nmore",
+                "kind semaphore, limit 5",
+            ),
         ] {
             let home = scratch();
             let path = home.path().join("it.lock");
@@ -278,7 +315,12 @@ fn p66_p08_another_kind_or_version_is_refused_with_both_values() {
             std::fs::create_dir(&queue).expect("a queue");
             std::fs::write(queue.join("state"), record).expect("a record");
             assert_refused(home.path(), &path, ErrorKind::Incompatible, theirs);
-            assert_refused(home.path(), &path, ErrorKind::Incompatible, "version 1, kind lock");
+            assert_refused(
+                home.path(),
+                &path,
+                ErrorKind::Incompatible,
+                "version 1, kind lock",
+            );
         }
     });
 }
@@ -294,7 +336,9 @@ fn p66_a_record_that_turns_foreign_later_is_refused_in_every_way() {
         let before = snapshot(home.path());
         let errors = [
             lock.try_acquire().map(|_| ()).expect_err("refused"),
-            lock.blocking_acquire(None).map(|_| ()).expect_err("refused"),
+            lock.blocking_acquire(None)
+                .map(|_| ())
+                .expect_err("refused"),
             lock.status().map(|_| ()).expect_err("refused"),
             lock.remove().map(|_| ()).expect_err("refused"),
         ];
@@ -303,7 +347,11 @@ fn p66_a_record_that_turns_foreign_later_is_refused_in_every_way() {
             assert!(error.to_string().contains("limit 5"), "{error}");
         }
         // The directory's time of change is that of the ticket that came and went.
-        let contents = |seen: Seen| seen.into_iter().map(|it| (it.0, it.1.3)).collect::<Vec<_>>();
+        let contents = |seen: Seen| {
+            seen.into_iter()
+                .map(|it| (it.0, it.1.3))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(contents(snapshot(home.path())), contents(before));
     });
 }
@@ -341,7 +389,10 @@ fn p33_rubbish_in_a_ticket_is_a_mark_and_no_more() {
             let ticket = lock.queue_dir().join("00000000000000000001.x");
             std::fs::write(&ticket, content).expect("a ticket of nobody");
             drop(lock.blocking_acquire(None).expect("the lock"));
-            assert_eq!(lock.remove().expect("no error"), stanchion::Removal::Removed);
+            assert_eq!(
+                lock.remove().expect("no error"),
+                stanchion::Removal::Removed
+            );
             drop(lock.blocking_acquire(None).expect("the lock"));
         }
     });

@@ -15,7 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Takes the lock and keeps the guard where a copy of the process finds it.
 fn keep(crew: &mut Crew, who: Who) -> u64 {
     let line = crew.ask(who, "keep");
-    let token = line.strip_prefix("kept ").unwrap_or_else(|| panic!("{line}"));
+    let token = line
+        .strip_prefix("kept ")
+        .unwrap_or_else(|| panic!("{line}"));
     token.parse().expect("a token")
 }
 
@@ -175,13 +177,17 @@ fn open_files(crew: &mut Crew, who: Who, command: &str) -> Vec<String> {
         if line == "listed" {
             return files;
         }
-        let file = line.strip_prefix("file ").unwrap_or_else(|| panic!("{line}"));
+        let file = line
+            .strip_prefix("file ")
+            .unwrap_or_else(|| panic!("{line}"));
         files.push(file.to_owned());
     }
 }
 
-fn concerns_the_lock(file: &String) -> bool {
-    ["it.lock", "inotify", "timerfd"].iter().any(|it| file.contains(it))
+fn concerns_the_lock(file: &str) -> bool {
+    ["it.lock", "inotify", "timerfd"]
+        .iter()
+        .any(|it| file.contains(it))
 }
 
 #[test]
@@ -194,7 +200,10 @@ fn p36_no_descriptor_leaks_through_exec() {
         crew.queue(other, 1);
         for who in [holder, other] {
             let leaked = open_files(&mut crew, who, "list-files");
-            assert!(!leaked.iter().any(concerns_the_lock), "{leaked:?}");
+            assert!(
+                !leaked.iter().any(|file| concerns_the_lock(file)),
+                "{leaked:?}"
+            );
         }
     });
 }

@@ -16,7 +16,9 @@ impl Mount {
         let point = home.path().join("mount");
         std::fs::create_dir(&point).expect("a directory");
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&point);
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&point);
         if !mount.output().is_ok_and(|it| it.status.success()) {
             eprintln!("SKIPPED: a file system cannot be mounted here");
             return None;
@@ -26,7 +28,10 @@ impl Mount {
 
     fn again(&self, options: &str) {
         let mut mount = Command::new("mount");
-        let done = mount.args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
+        let done = mount
+            .args(["-o", &format!("remount,{options}")])
+            .arg(&self.0)
+            .status();
         assert!(done.expect("mount").success());
     }
 }
@@ -43,15 +48,30 @@ fn number(error: &stanchion::Error) -> Option<i32> {
 
 #[test]
 fn p60_a_read_only_file_system_is_a_clear_error() {
-    let Some(mount) = Mount::new("size=1m") else { return };
+    let Some(mount) = Mount::new("size=1m") else {
+        return;
+    };
     let path = mount.0.join("it.lock");
     let used = mount.0.join("used.lock");
-    drop(FifoLock::open(&used).expect("a lock").try_acquire().expect("no error").expect("free"));
+    drop(
+        FifoLock::open(&used)
+            .expect("a lock")
+            .try_acquire()
+            .expect("no error")
+            .expect("free"),
+    );
     mount.again("ro");
     for path in [path, used] {
         let lock = FifoLock::open(&path).expect("opening changes nothing");
-        let error = lock.blocking_acquire(None).map(|_| ()).expect_err("read-only");
-        assert_eq!((error.kind(), number(&error)), (ErrorKind::Io, Some(libc::EROFS)), "{error}");
+        let error = lock
+            .blocking_acquire(None)
+            .map(|_| ())
+            .expect_err("read-only");
+        assert_eq!(
+            (error.kind(), number(&error)),
+            (ErrorKind::Io, Some(libc::EROFS)),
+            "{error}"
+        );
         assert!(error.to_string().contains("open the lock file"), "{error}");
     }
     mount.again("rw");
@@ -62,12 +82,16 @@ fn p60_a_read_only_file_system_is_a_clear_error() {
 /// How many more files the mounted file system takes.
 fn fill(directory: &Path) -> Vec<PathBuf> {
     let paths = (0..).map(|index| directory.join(format!("filler{index}")));
-    paths.take_while(|path| std::fs::write(path, "").is_ok()).collect()
+    paths
+        .take_while(|path| std::fs::write(path, "").is_ok())
+        .collect()
 }
 
 #[test]
 fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
-    let Some(mount) = Mount::new("size=1m,nr_inodes=40") else { return };
+    let Some(mount) = Mount::new("size=1m,nr_inodes=40") else {
+        return;
+    };
     let path = mount.0.join("it.lock");
     // One file after the other becomes possible: lock file, queue, record.
     for spare in 0..6 {
@@ -80,23 +104,34 @@ fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
             Ok(guard) => assert!(spare >= 3, "with {spare} files: {guard:?}"),
             Err(error) => {
                 assert!(spare < 4, "{spare} files are enough: {error}");
-                assert_eq!((error.kind(), number(&error)), (ErrorKind::Io, Some(libc::ENOSPC)));
+                assert_eq!(
+                    (error.kind(), number(&error)),
+                    (ErrorKind::Io, Some(libc::ENOSPC))
+                );
                 assert!(error.to_string().contains("it.lock"), "{error}");
-                assert!(!lock.is_locked().expect("an answer"), "what was taken is given back");
+                assert!(
+                    !lock.is_locked().expect("an answer"),
+                    "what was taken is given back"
+                );
             }
         }
         for filler in fillers {
             std::fs::remove_file(filler).expect("removed");
         }
         drop(lock.blocking_acquire(None).expect("healed"));
-        assert_eq!(lock.remove().expect("no error"), stanchion::Removal::Removed);
+        assert_eq!(
+            lock.remove().expect("no error"),
+            stanchion::Removal::Removed
+        );
         assert_eq!(std::fs::read_dir(&mount.0).expect("a directory").count(), 0);
     }
 }
 
 #[test]
 fn p60_p43_no_room_for_a_ticket_fails_the_newcomer_alone() {
-    let Some(mount) = Mount::new("size=1m,nr_inodes=40") else { return };
+    let Some(mount) = Mount::new("size=1m,nr_inodes=40") else {
+        return;
+    };
     let mut crew = Crew::at(&mount.0.join("it.lock"));
     let (holder, waiter, newcomer) = (crew.start(), crew.start(), crew.start());
     crew.take(holder, 1);
@@ -104,7 +139,10 @@ fn p60_p43_no_room_for_a_ticket_fails_the_newcomer_alone() {
     let fillers = fill(&mount.0);
     for _ in 0..3 {
         let answer = crew.answer(newcomer, "acquire 1", 1);
-        assert!(answer.starts_with("failed 1 Io cannot take a ticket"), "{answer}");
+        assert!(
+            answer.starts_with("failed 1 Io cannot take a ticket"),
+            "{answer}"
+        );
         assert!(answer.contains("No space left"), "{answer}");
         assert_eq!(crew.tickets().len(), 1);
     }
@@ -120,11 +158,16 @@ fn p60_p43_no_room_for_a_ticket_fails_the_newcomer_alone() {
 
 #[test]
 fn p60_p43_no_room_for_the_record_gives_the_lock_back() {
-    let Some(mount) = Mount::new("size=64k") else { return };
+    let Some(mount) = Mount::new("size=64k") else {
+        return;
+    };
     let lock = FifoLock::open(mount.0.join("it.lock")).expect("a lock");
     let filler = mount.0.join("filler");
     let _ = std::fs::write(&filler, vec![0; 1 << 20]);
-    let error = lock.blocking_acquire(None).map(|_| ()).expect_err("no room");
+    let error = lock
+        .blocking_acquire(None)
+        .map(|_| ())
+        .expect_err("no room");
     assert_eq!(number(&error), Some(libc::ENOSPC), "{error}");
     assert!(error.to_string().contains("state"), "{error}");
     assert!(!lock.is_locked().expect("an answer"));
@@ -157,7 +200,10 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
                 crew.tell(poor, "release 1");
                 crew.expect(poor, "released 1");
             } else {
-                assert!(line.starts_with("failed 1 Io"), "with {most} descriptors: {line}");
+                assert!(
+                    line.starts_with("failed 1 Io"),
+                    "with {most} descriptors: {line}"
+                );
             }
             crew.take(holder, 1);
         } else {
@@ -165,7 +211,10 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
             assert!(!before.is_empty());
         }
         crew.end(poor);
-        assert!(crew.tickets().is_empty(), "with {most} descriptors a ticket stays");
+        assert!(
+            crew.tickets().is_empty(),
+            "with {most} descriptors a ticket stays"
+        );
     }
     crew.queue(waiter, 1);
     crew.release(holder, 1);

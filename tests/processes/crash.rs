@@ -146,7 +146,10 @@ fn p65_release_drop_and_panic_are_no_crash() {
             let leaver = crew.start();
             crew.take(leaver, 1);
             crew.end(leaver);
-            assert!(!crew.take_and_release(b).crashed, "the process ended in good order");
+            assert!(
+                !crew.take_and_release(b).crashed,
+                "the process ended in good order"
+            );
         }
     });
 }
@@ -190,7 +193,10 @@ fn p65_a_grant_that_nobody_claims_passes_the_word_on() {
         crew.queue(next, 1);
         crew.kill(victim);
         assert_eq!(crew.ask(asleep, "cancel 1"), "cancelled 1");
-        assert!(crew.expect_held(next, 1).crashed, "the one who let go was never inside");
+        assert!(
+            crew.expect_held(next, 1).crashed,
+            "the one who let go was never inside"
+        );
     });
 }
 
@@ -244,7 +250,9 @@ fn p62_descriptors_and_threads_are_back_after_a_storm_of_deaths() {
     everywhere(|mut crew| {
         let witness = crew.start();
         let count = |crew: &mut Crew| -> Vec<String> {
-            ["count fd", "count task"].map(|it| crew.ask(witness, it)).into()
+            ["count fd", "count task"]
+                .map(|it| crew.ask(witness, it))
+                .into()
         };
         crew.contend(witness);
         let before = count(&mut crew);

@@ -5,14 +5,15 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
+
+#[path = "signals.rs"]
+mod signals;
 
 /// Longer than anything takes; only to turn a hang into a failure.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
@@ -56,7 +57,9 @@ pub(crate) struct Crew {
 /// A directory of this test alone, on a real disk.
 pub(crate) fn scratch() -> TempDir {
     let base = std::env::var("STANCHION_TEST_DIR");
-    scratch_in(Path::new(base.as_deref().unwrap_or(env!("CARGO_TARGET_TMPDIR"))))
+    scratch_in(Path::new(
+        base.as_deref().unwrap_or(env!("CARGO_TARGET_TMPDIR")),
+    ))
 }
 
 pub(crate) fn scratch_in(base: &Path) -> TempDir {
@@ -169,7 +172,13 @@ impl Crew {
         let who = Who(self.members.len());
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command
-            .args([CHILD, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+            .args([
+                CHILD,
+                "--exact",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env("TAKER_LOCK", &self.lock)
             .envs(self.environment.iter().cloned())
             .envs(environment.iter().copied())
@@ -196,10 +205,6 @@ impl Crew {
 
     pub(crate) fn pid(&self, who: Who) -> u32 {
         self.members[who.0].child.id()
-    }
-
-    fn process(&self, who: Who) -> Pid {
-        Pid::from_child(&self.members[who.0].child)
     }
 
     /// Sends a command.
@@ -346,7 +351,12 @@ impl Crew {
             waited: Duration::from_millis(number(4)),
         };
         assert_eq!(self.inside, None, "two are inside: {line:?} of {who:?}");
-        assert!(held.token > self.token, "the token went from {} to {}", self.token, held.token);
+        assert!(
+            held.token > self.token,
+            "the token went from {} to {}",
+            self.token,
+            held.token
+        );
         self.token = held.token;
         self.inside = Some((who, held.slot));
         held
@@ -389,107 +399,6 @@ impl Crew {
         self.release(who, 98);
         self.end(other);
     }
-
-    // ---- signals ----------------------------------------------------------------------------------------------------
-
-    /// `kill -9`, and the process is gone when this returns.
-    pub(crate) fn kill(&mut self, who: Who) {
-        self.forget(who);
-        kill_process(self.process(who), Signal::KILL).expect("a process to kill");
-        self.bury(who);
-        self.drain(who);
-    }
-
-    /// `kill -9`, without waiting for the end.
-    pub(crate) fn kill_now(&mut self, who: Who) {
-        self.forget(who);
-        self.members[who.0].killed = true;
-        kill_process(self.process(who), Signal::KILL).expect("a process to kill");
-    }
-
-    /// Whether it was killed by [`Crew::kill_now`].
-    pub(crate) fn is_dead(&self, who: Who) -> bool {
-        self.members[who.0].killed
-    }
-
-    fn forget(&mut self, who: Who) {
-        self.inside.take_if(|inside| inside.0 == who);
-    }
-
-    fn bury(&mut self, who: Who) {
-        self.members[who.0].child.wait().expect("its end");
-        self.members[who.0].gone = true;
-    }
-
-    /// Takes everything that a dead member has said.
-    fn drain(&mut self, who: Who) {
-        while self.line(who) != "gone" {}
-    }
-
-    /// Waits for the end of a process and tells the signal that ended it.
-    pub(crate) fn signal_of(&mut self, who: Who) -> Option<i32> {
-        let status = self.members[who.0].child.wait().expect("its end");
-        self.members[who.0].gone = true;
-        status.signal()
-    }
-
-    /// Ends a process in good order.
-    pub(crate) fn end(&mut self, who: Who) {
-        self.tell(who, "end");
-        self.forget(who);
-        let signal = self.signal_of(who);
-        assert_eq!(signal, None, "{who:?} ended by a signal");
-        self.drain(who);
-    }
-
-    /// SIGSTOP, and the process stands still when this returns.
-    pub(crate) fn stop(&mut self, who: Who) {
-        assert!(self.stop_unless_dead(who), "{who:?} is dead");
-    }
-
-    /// SIGSTOP; `false` when the process died before it.
-    pub(crate) fn stop_unless_dead(&mut self, who: Who) -> bool {
-        kill_process(self.process(who), Signal::STOP).expect("a process to stop");
-        self.has_stopped(who)
-    }
-
-    /// Waits until a process has stopped by itself.
-    pub(crate) fn expect_stopped(&mut self, who: Who) {
-        assert!(self.has_stopped(who), "{who:?} died instead of stopping");
-    }
-
-    fn has_stopped(&self, who: Who) -> bool {
-        // The news stays there for whoever waits for the end.
-        let news = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        let status = waitid(WaitId::Pid(self.process(who)), news).expect("a child");
-        status.expect("a change").stopped()
-    }
-
-    pub(crate) fn go_on(&mut self, who: Who) {
-        kill_process(self.process(who), Signal::CONT).expect("a process to wake");
-    }
-
-    /// Waits until no timer is armed in a process: from here on only an event can wake it.
-    pub(crate) fn until_only_events_wake(&mut self, who: Who) {
-        let pid = self.pid(who);
-        until("the timer is off", || {
-            let timers = timers_of(pid);
-            !timers.is_empty() && timers.iter().all(|text| text.contains("it_value: (0, 0)"))
-        });
-    }
-}
-
-fn timers_of(pid: u32) -> Vec<String> {
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
-    descriptors
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let target = std::fs::read_link(entry.path()).ok()?;
-            target.to_string_lossy().contains("timerfd").then_some(())?;
-            let name = entry.file_name().into_string().ok()?;
-            std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{name}")).ok()
-        })
-        .collect()
 }
 
 impl Drop for Crew {

@@ -17,11 +17,18 @@ fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, u32, u64, i64, Vec<u8>)
         for entry in std::fs::read_dir(&directory).expect("a directory") {
             let path = entry.expect("an entry").path();
             let it = std::fs::symlink_metadata(&path).expect("a file");
-            let content = if it.is_file() { std::fs::read(&path).expect("content") } else { Vec::new() };
+            let content = if it.is_file() {
+                std::fs::read(&path).expect("content")
+            } else {
+                Vec::new()
+            };
             if it.is_dir() {
                 open.push(path.clone());
             }
-            seen.insert(path, (it.ino(), it.mode(), it.size(), it.mtime_nsec(), content));
+            seen.insert(
+                path,
+                (it.ino(), it.mode(), it.size(), it.mtime_nsec(), content),
+            );
         }
     }
     seen
@@ -156,10 +163,16 @@ fn p05_a_replaced_lock_file_is_never_a_second_lock() {
             change(crew.lock(), how);
             for command in ["try 1", "acquire 1"] {
                 let answer = crew.answer(other, command, 1);
-                assert!(answer.starts_with("failed 1 Replaced"), "{how}, {command}: {answer}");
+                assert!(
+                    answer.starts_with("failed 1 Replaced"),
+                    "{how}, {command}: {answer}"
+                );
             }
             let answer = crew.ask(other, "remove");
-            assert!(answer.starts_with("not-removed Replaced"), "{how}: {answer}");
+            assert!(
+                answer.starts_with("not-removed Replaced"),
+                "{how}: {answer}"
+            );
             crew.tell(holder, "release 1");
             assert_eq!(crew.line(holder), "released 1 Lost");
             crew.nobody_inside();
@@ -233,7 +246,12 @@ fn p07_spellings_and_symlinked_parents_are_one_lock() {
         let home = home(&crew);
         std::fs::create_dir(home.join("side")).expect("a directory");
         symlink(&home, home.join("link")).expect("a link to the directory");
-        let spellings = ["./it.lock", "side/../it.lock", "link/it.lock", "link/./link//it.lock"];
+        let spellings = [
+            "./it.lock",
+            "side/../it.lock",
+            "link/it.lock",
+            "link/./link//it.lock",
+        ];
         let plain = crew.start();
         crew.take(plain, 1);
         let mut others = Vec::new();
@@ -279,7 +297,11 @@ fn p14_foreign_files_in_the_queue_are_ignored_and_kept() {
         crew.release(holder, 1);
         crew.expect_held(waiters[1], 1);
         crew.release(waiters[1], 1);
-        assert_eq!(crew.ask(holder, "remove"), "in-use", "the files of others are in it");
+        assert_eq!(
+            crew.ask(holder, "remove"),
+            "in-use",
+            "the files of others are in it"
+        );
         for path in foreign {
             assert!(path.symlink_metadata().is_ok(), "{path:?} is gone");
         }
@@ -290,8 +312,16 @@ fn p14_foreign_files_in_the_queue_are_ignored_and_kept() {
 /// Files that are no tickets, some of them almost.
 fn rubbish(queue: &Path) -> Vec<PathBuf> {
     let at = |name: &str| queue.join(name);
-    let plain = [".hidden", "README", "1.x", "99999999999999999999.x", "00000000000000000001.X",
-        "00000000000000000001.x.swp", "00000000000000000001", "-0000000000000000001.x"];
+    let plain = [
+        ".hidden",
+        "README",
+        "1.x",
+        "99999999999999999999.x",
+        "00000000000000000001.X",
+        "00000000000000000001.x.swp",
+        "00000000000000000001",
+        "-0000000000000000001.x",
+    ];
     let mut all: Vec<_> = plain.map(at).into();
     for path in &all {
         std::fs::write(path, "rubbish").expect("a file");
@@ -300,17 +330,26 @@ fn rubbish(queue: &Path) -> Vec<PathBuf> {
     symlink("/nowhere", at("00000000000000000003.x")).expect("a dangling link");
     symlink("README", at("00000000000000000004.x")).expect("a link");
     let pipe = at("00000000000000000005.x");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o666.into(), 0)
-        .expect("a pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        0o666.into(),
+        0,
+    )
+    .expect("a pipe");
     all.extend((2..=5).map(|number| at(&format!("{number:020}.x"))));
     all
 }
 
 #[test]
 fn p14_tickets_of_the_dead_are_cleared_away_whatever_their_number() {
-    for name in ["00000000000000000000.x", "00000000000000000007.s", "09223372036854775808.x",
-        "09223372036854775807.p3"]
-    {
+    for name in [
+        "00000000000000000000.x",
+        "00000000000000000007.s",
+        "09223372036854775808.x",
+        "09223372036854775807.p3",
+    ] {
         everywhere(|mut crew| {
             let (user, other) = (crew.start(), crew.start());
             crew.take_and_release(user);
@@ -320,7 +359,11 @@ fn p14_tickets_of_the_dead_are_cleared_away_whatever_their_number() {
             crew.release(user, 1);
             crew.expect_held(other, 1);
             crew.release(other, 1);
-            assert_eq!(crew.ask(user, "remove"), "removed", "nothing is left of {name}");
+            assert_eq!(
+                crew.ask(user, "remove"),
+                "removed",
+                "nothing is left of {name}"
+            );
         });
     }
 }

@@ -117,8 +117,16 @@ fn p10_a_try_does_not_pass_a_live_waiter() {
         crew.queue(waiter, 1);
         crew.stop(waiter);
         crew.release(holder, 0);
-        assert_eq!(crew.ask(newcomer, "try 2"), "none", "the door is free, but somebody queues");
-        assert_eq!(crew.ask(holder, "try 2"), "none", "the last holder is a newcomer too");
+        assert_eq!(
+            crew.ask(newcomer, "try 2"),
+            "none",
+            "the door is free, but somebody queues"
+        );
+        assert_eq!(
+            crew.ask(holder, "try 2"),
+            "none",
+            "the last holder is a newcomer too"
+        );
         crew.go_on(waiter);
         crew.expect_held(waiter, 1);
     });
@@ -136,7 +144,10 @@ fn leave(crew: &mut Crew, (who, slot): (Who, u32), how: &str) {
         ),
         _ => {
             let line = crew.line(who);
-            assert!(line.starts_with(&format!("failed {slot} TimedOut")), "{line}");
+            assert!(
+                line.starts_with(&format!("failed {slot} TimedOut")),
+                "{line}"
+            );
         }
     }
 }
@@ -151,7 +162,11 @@ fn p11_a_waiter_that_leaves_changes_nothing_for_the_rest() {
                 crew.take(holder, 0);
                 let mut waiters: Vec<Who> = (0..4).map(|_| crew.start()).collect();
                 for (index, &who) in waiters.iter().enumerate() {
-                    let limit = if how == "time out" && index == victim { "20" } else { "" };
+                    let limit = if how == "time out" && index == victim {
+                        "20"
+                    } else {
+                        ""
+                    };
                     crew.tell(who, &format!("acquire 1 {limit}"));
                     crew.expect(who, "queued 1");
                 }
@@ -255,8 +270,8 @@ fn p21_every_hand_over_needs_nothing_but_the_event() {
     everywhere(|mut crew| {
         crew.by_events_only();
         let (holder, waiters) = line(&mut crew, &[(0, 1), (1, 1), (2, 1), (2, 2)]);
-        for process in 0..3 {
-            crew.until_only_events_wake(waiters[process].0);
+        for &(who, _) in &waiters[..3] {
+            crew.until_only_events_wake(who);
         }
         crew.release(holder, 0);
         crew.expect_held(waiters[0].0, 1);

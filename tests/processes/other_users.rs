@@ -130,7 +130,10 @@ fn p45_p58_who_may_not_is_told_and_changes_nothing() {
                 assert!(answer.contains("Permission denied"), "{answer}");
             }
         } else {
-            assert!(line.starts_with("unopened Io") && line.contains("Permission denied"), "{line}");
+            assert!(
+                line.starts_with("unopened Io") && line.contains("Permission denied"),
+                "{line}"
+            );
         }
         assert_eq!(crew.tickets().len(), 0);
         crew.release(owner, 1);
@@ -147,9 +150,15 @@ fn p60_a_directory_without_the_right_to_write_is_an_error() {
         open_to(&crew, 0o755, 0);
         let eve = crew.start_with(&[("TAKER_AS", EVE)]);
         let answer = crew.ask(eve, "acquire 1");
-        assert!(answer.starts_with("failed 1 Io cannot open the lock file"), "{answer}");
+        assert!(
+            answer.starts_with("failed 1 Io cannot open the lock file"),
+            "{answer}"
+        );
         assert!(answer.contains("Permission denied"), "{answer}");
-        assert_eq!(std::fs::read_dir(home(&crew)).expect("a directory").count(), 0);
+        assert_eq!(
+            std::fs::read_dir(home(&crew)).expect("a directory").count(),
+            0
+        );
     });
 }
 
@@ -169,8 +178,15 @@ fn p58_the_mode_is_exact_and_the_umask_is_left_alone() {
             assert_eq!(of(&crew.tickets()[0]), bits, "umask {umask}");
             let directory = of(&crew.queue_dir());
             assert_eq!(directory & 0o666, bits, "umask {umask}: {directory:o}");
-            assert_eq!(directory & 0o111, (bits & 0o444) >> 2, "umask {umask}: {directory:o}");
-            assert_eq!(crew.ask(a, "umask"), format!("umask {:o}", u32::from_str_radix(umask, 8).expect("octal")));
+            assert_eq!(
+                directory & 0o111,
+                (bits & 0o444) >> 2,
+                "umask {umask}: {directory:o}"
+            );
+            assert_eq!(
+                crew.ask(a, "umask"),
+                format!("umask {:o}", u32::from_str_radix(umask, 8).expect("octal"))
+            );
             crew.release(a, 1);
             crew.expect_held(b, 1);
         }
@@ -185,7 +201,10 @@ fn p58_an_existing_lock_file_keeps_its_mode() {
         std::fs::set_permissions(crew.lock(), PermissionsExt::from_mode(0o604)).expect("a mode");
         let user = crew.start();
         crew.take_and_release(user);
-        assert_eq!(crew.lock().metadata().expect("a file").mode() & 0o777, 0o604);
+        assert_eq!(
+            crew.lock().metadata().expect("a file").mode() & 0o777,
+            0o604
+        );
         assert_eq!(std::fs::read(crew.lock()).expect("content"), b"content");
     });
 }

@@ -17,7 +17,10 @@ fn all_steps() -> Vec<&'static str> {
     let (_, behind) = source.split_once("enum Step {").expect("the list of steps");
     let (list, _) = behind.split_once('}').expect("its end");
     let names = list.split(',').filter_map(|line| line.lines().last());
-    names.map(str::trim).filter(|name| !name.is_empty()).collect()
+    names
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 /// What happens around the victim: `true` when it came through alive.
@@ -262,6 +265,9 @@ fn p30_p13_death_at_every_step_is_repaired_by_the_next() {
         reached.extend(slow.join().expect("every case of the sleepers"));
         reached
     });
-    let missed: Vec<_> = all_steps().into_iter().filter(|it| !reached.contains(it)).collect();
+    let missed: Vec<_> = all_steps()
+        .into_iter()
+        .filter(|it| !reached.contains(it))
+        .collect();
     assert!(missed.is_empty(), "no scenario reaches {missed:?}");
 }

@@ -157,7 +157,10 @@ fn p64_a_stopped_holder_is_never_passed() {
         crew.expect(clock, "queued 1");
         let line = crew.line(clock);
         assert!(line.starts_with("failed 1 TimedOut"), "{line}");
-        assert!(waiters.iter().all(|who| !crew.has_spoken(*who)), "the holder was passed");
+        assert!(
+            waiters.iter().all(|who| !crew.has_spoken(*who)),
+            "the holder was passed"
+        );
         assert_eq!(crew.ask(clock, "try 2"), "none");
         crew.go_on(holder);
         crew.release(holder, 1);
@@ -320,7 +323,13 @@ mod inside_a_step {
 
     #[test]
     fn p64_stopped_with_the_door_in_hand_is_a_stopped_holder() {
-        for step in ["LockState", "WriteHeld", "Grant", "UnlinkTicket", "CloseTicket"] {
+        for step in [
+            "LockState",
+            "WriteHeld",
+            "Grant",
+            "UnlinkTicket",
+            "CloseTicket",
+        ] {
             stopped_at(step, |crew, holder, sleeper| {
                 crew.expect(sleeper, "queued 1");
                 crew.release(holder, 1);

@@ -32,7 +32,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use stanchion::{Acquire, ErrorKind, FifoGuard, FifoLock, FifoOptions, Removal};
+use stanchion::{Acquire, FifoGuard, FifoLock, FifoOptions, Removal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -171,12 +171,23 @@ impl Taker {
             }),
             "storm" => {
                 let leave = number(3).unwrap_or(0);
-                storm(&self.lock, number(1).unwrap_or(1), number(2).unwrap_or(1), leave).await;
+                storm(
+                    &self.lock,
+                    number(1).unwrap_or(1),
+                    number(2).unwrap_or(1),
+                    leave,
+                )
+                .await;
                 say("stormed");
             }
             "count" => count(words[1]),
             "touch" => {
-                drop(OpenOptions::new().read(true).write(true).open(self.lock.path()));
+                drop(
+                    OpenOptions::new()
+                        .read(true)
+                        .write(true)
+                        .open(self.lock.path()),
+                );
                 say("touched");
             }
             "umask" => say(format_args!("umask {:o}", user::umask())),
@@ -311,7 +322,10 @@ async fn wait(
 fn announce(number: u32, guard: &FifoGuard) {
     let crashed = u8::from(guard.predecessor_crashed());
     let waited = guard.waited().unwrap_or_default().as_millis();
-    say(format_args!("held {number} {} {crashed} {waited}", guard.token()));
+    say(format_args!(
+        "held {number} {} {crashed} {waited}",
+        guard.token()
+    ));
 }
 
 async fn hold(number: u32, guard: FifoGuard, end: oneshot::Receiver<End>) {
@@ -419,6 +433,11 @@ fn list_files() {
 fn spawn() {
     let null = || std::process::Stdio::null();
     let mut command = std::process::Command::new("sleep");
-    let child = command.arg("60").stdin(null()).stdout(null()).stderr(null()).spawn();
+    let child = command
+        .arg("60")
+        .stdin(null())
+        .stdout(null())
+        .stderr(null())
+        .spawn();
     say(format_args!("spawned {}", child.expect("sleep").id()));
 }
