@@ -417,22 +417,24 @@ impl Disk {
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
 
-    /// The last steps of a holder: clears the held flag, unlocks everything, closes the door. All are done even when
-    /// one fails; the first failure is reported. A flag that was to be reported and was not stays.
-    pub(crate) fn leave(&mut self, door: Door, keep_flag: bool) -> Result<()> {
+    /// The first step of a holder on its way out: clears the held flag, unless it was found set and has not been reported
+    /// yet.
+    pub(crate) fn clear_held(&mut self, keep_flag: bool) -> Result<()> {
         step::at(Step::ClearHeld);
-        let mut result = Ok(());
-        if let Some(file) = self.state.as_ref().filter(|_| !keep_flag) {
-            let (at, byte) = state::CLEARED;
-            result = file::write_at(file, at, byte)
-                .map_err(|e| Error::io("write the state file", self.place.state(), e));
-        }
+        let Some(file) = self.state.as_ref().filter(|_| !keep_flag) else {
+            return Ok(());
+        };
+        let (at, byte) = state::CLEARED;
+        file::write_at(file, at, byte)
+            .map_err(|e| Error::io("write the state file", self.place.state(), e))
+    }
+
+    /// The last steps of a holder: unlocks everything and closes the door, also when something fails on the way.
+    pub(crate) fn leave(&mut self, door: Door) -> Result<()> {
         step::at(Step::UnlockState);
         self.unlock_state();
-        let left = door
-            .leave()
-            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e));
-        result.and(left)
+        door.leave()
+            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e))
     }
 
     /// The token in the record, without locking it.

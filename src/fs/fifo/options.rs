@@ -18,8 +18,8 @@ pub struct FifoConfig {
     /// Permission bits of a lock file that has to be created, exactly, whatever the umask; `None`, the default, leaves
     /// them to the umask. The queue is always open to those who may use the lock file.
     pub mode: Option<u32>,
-    /// How often a waiter looks again although it was told nothing: only a safety net. Default 1 s; [`Duration::MAX`]
-    /// switches it off.
+    /// How often a waiter looks again although it was told nothing: only a safety net. Default 10 s; [`Duration::MAX`]
+    /// switches it off. The looks of the claim window come on top.
     pub poll_interval: Duration,
     /// How long a grant may stay unclaimed, and a free lock untouched, before the next in line passes a sleeper.
     /// Default 2 s; [`Duration::MAX`] switches passing off.
@@ -37,7 +37,7 @@ impl Default for FifoConfig {
             timeout: None,
             label: None,
             mode: None,
-            poll_interval: Duration::from_secs(1),
+            poll_interval: Duration::from_secs(10),
             claim_window: Duration::from_secs(2),
             wait: Wait::Watch,
             remove_when_idle: false,

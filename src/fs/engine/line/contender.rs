@@ -75,6 +75,8 @@ pub(crate) enum Outcome {
     Sleep,
     /// The lock is ours.
     Entered(Inside),
+    /// The door is locked by us; step again at once to go in. Time to wake the task.
+    AtDoor,
     /// Our ticket has disappeared; take another.
     TicketGone,
 }
@@ -179,32 +181,33 @@ impl Contender {
         } else if cause == Cause::Timer && self.ladder.at.is_some_and(|at| now >= at) {
             self.ladder.climb();
         }
-        let at = |step, error| Error::io(step, disk.place().queue.join(own.ticket.name()), error);
-        if own
-            .is_marked()
-            .map_err(|e| at("look at the own ticket", e))?
-        {
-            own.set_mark(false)
-                .map_err(|e| at("unmark the own ticket", e))?;
-        }
         // On a mere rung of the ladder nothing was announced: the one before can only have died.
         let mut rung_only = cause == Cause::Timer && !window;
+        // A free door is taken whether or not somebody has marked us: a mark matters to those who find it locked.
+        let mut mark_seen = matches!(self.stage, Stage::Knocking { .. });
         loop {
+            if !std::mem::replace(&mut mark_seen, true) {
+                unmark(own, disk)?;
+            }
             let flow = match &self.stage {
                 Stage::Entering { .. } => self.enter(disk)?,
                 // Without listing first: a lower ticket whose owner was stopped on its way out must not hold us up.
-                Stage::Knocking { .. } => self.knock(disk)?,
+                Stage::Knocking { .. } => self.knock(disk, cause == Cause::Event)?,
                 Stage::Behind { .. } if rung_only => self.try_before(disk)?,
                 Stage::Fresh | Stage::Behind { .. } => self.look(own, disk)?,
             };
             rung_only = false;
-            if let Flow::Done(outcome) = flow {
-                if window && matches!(outcome, Outcome::Sleep) {
-                    return self.look_past(own, disk);
-                }
-                return Ok(outcome);
+            match flow {
+                Flow::Again => {}
+                Flow::Done(Outcome::Sleep) if self.is_knocking() && unmark(own, disk)? => {}
+                Flow::Done(Outcome::Sleep) if window => return self.look_past(own, disk),
+                Flow::Done(outcome) => return Ok(outcome),
             }
         }
+    }
+
+    fn is_knocking(&self) -> bool {
+        matches!(self.stage, Stage::Knocking { .. })
     }
 
     /// Finds the place in the line and waits for whoever is next before.
@@ -287,7 +290,7 @@ impl Contender {
     pub(super) fn approach(&mut self, disk: &mut Disk, now_passed: Vec<Ticket>) -> Result<Flow> {
         if let Stage::Knocking { passed, .. } = &mut self.stage {
             *passed = now_passed;
-            return self.knock(disk);
+            return self.knock(disk, false);
         }
         self.reset();
         let place = disk.place();
@@ -307,11 +310,11 @@ impl Contender {
             eye,
             passed: now_passed,
         };
-        self.knock(disk)
+        self.knock(disk, false)
     }
 
-    pub(super) fn knock(&mut self, disk: &mut Disk) -> Result<Flow> {
-        let Stage::Knocking { door, eye, passed } = &mut self.stage else {
+    pub(super) fn knock(&mut self, disk: &mut Disk, on_event: bool) -> Result<Flow> {
+        let Stage::Knocking { door, eye, .. } = &mut self.stage else {
             return Ok(Flow::Again);
         };
         let path = &disk.place().door;
@@ -335,24 +338,28 @@ impl Contender {
                 return Ok(Flow::Done(Outcome::Sleep));
             }
         }
+        self.lock_taken();
+        // The task can be woken while we do the rest: to wake a sleeping thread takes longer than all of it.
+        Ok(if on_event {
+            Flow::Done(Outcome::AtDoor)
+        } else {
+            Flow::Again
+        })
+    }
+
+    /// Whether the locked door is the right one and those we pass are still asleep.
+    fn is_ours(&self, disk: &Disk) -> Result<bool> {
+        let Stage::Entering { door, passed } = &self.stage else {
+            return Ok(false);
+        };
+        let path = &disk.place().door;
         step::at(Step::CheckDoor);
         let current = door.is_current(path);
-        step::at(Step::CheckMarks);
-        let awake = current.as_ref().is_ok_and(|current| *current)
-            && match marks_gone(disk, passed) {
-                Ok(gone) => !gone,
-                Err(error) => {
-                    self.give_back();
-                    return Err(error);
-                }
-            };
-        self.lock_taken();
-        if awake {
-            return Ok(Flow::Again);
+        if !current.map_err(|e| Error::io("look at the lock file", path, e))? {
+            return Ok(false);
         }
-        self.give_back();
-        current.map_err(|e| at("look at the lock file", e))?;
-        Ok(Flow::Again)
+        step::at(Step::CheckMarks);
+        Ok(!marks_gone(disk, passed)?)
     }
 
     /// From knocking to entering: the door in hand is locked.
@@ -377,6 +384,17 @@ impl Contender {
     }
 
     pub(super) fn enter(&mut self, disk: &mut Disk) -> Result<Flow> {
+        match self.is_ours(disk) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.give_back();
+                return Ok(Flow::Again);
+            }
+            Err(error) => {
+                self.give_back();
+                return Err(error);
+            }
+        }
         let Stage::Entering { door, .. } = &self.stage else {
             return Ok(Flow::Again);
         };
@@ -417,6 +435,19 @@ impl Contender {
             watch().forget(self.seat, id);
         }
     }
+}
+
+/// We are awake: takes the mark off our ticket; `true` when there was one.
+fn unmark(own: &Own, disk: &Disk) -> Result<bool> {
+    let at = |step, error| Error::io(step, disk.place().queue.join(own.ticket.name()), error);
+    let marked = own
+        .is_marked()
+        .map_err(|e| at("look at the own ticket", e))?;
+    if marked {
+        own.set_mark(false)
+            .map_err(|e| at("unmark the own ticket", e))?;
+    }
+    Ok(marked)
 }
 
 /// Clears away those marked tickets whose owners are dead. Nobody watches a marked ticket, so this wakes nobody.

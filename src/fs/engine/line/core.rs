@@ -124,6 +124,8 @@ pub(crate) struct Core {
     pub(super) offers: u64,
     pub(super) lapsing: Option<u64>,
     pub(super) roll_call: bool,
+    /// The contender has locked the door and not gone in yet.
+    pub(super) at_door: bool,
     pub(super) saw_line: bool,
     /// Whether the line was listed in this very call.
     pub(super) listed: bool,
@@ -156,6 +158,7 @@ impl Core {
             offers: 0,
             lapsing: None,
             roll_call: false,
+            at_door: false,
             saw_line: false,
             listed: false,
             tail: Tail::default(),
@@ -179,6 +182,7 @@ impl Core {
         if let Some(error) = self.take_failure(key) {
             return Poll::Ready(Err(error));
         }
+        self.go_in();
         if self.cohorts.wake_up(key) {
             self.drive(Cause::Local, None);
         }
@@ -371,6 +375,11 @@ impl Core {
         };
         match contender.step(own, &mut self.disk, cause)? {
             Outcome::Sleep => Ok(true),
+            Outcome::AtDoor => {
+                self.at_door = true;
+                self.wake_front(cohort);
+                Ok(true)
+            }
             Outcome::Entered(inside) => {
                 self.retire();
                 self.possess(cohort, inside);
@@ -387,6 +396,22 @@ impl Core {
         }
     }
 
+    fn wake_front(&mut self, cohort: CohortId) {
+        let front = self.cohorts.front(cohort);
+        if let Some(waiter) = front.and_then(|it| self.cohorts.get_mut(it))
+            && let Some(waker) = waiter.waker.take()
+        {
+            self.wakes.push(waker);
+        }
+    }
+
+    /// Goes on where a step stopped at the locked door: after the wakers were called, or when a task comes by.
+    pub(crate) fn go_in(&mut self) {
+        if std::mem::take(&mut self.at_door) {
+            self.drive(Cause::Local, None);
+        }
+    }
+
     pub(super) fn possess(&mut self, cohort: CohortId, inside: Inside) {
         let Inside {
             door,
@@ -395,7 +420,8 @@ impl Core {
         } = inside;
         let (Some(front), Some(settings)) = (self.cohorts.front(cohort), self.settings_of(cohort))
         else {
-            let _ = self.disk.leave(door, entered.predecessor_crashed);
+            let _ = self.disk.clear_held(entered.predecessor_crashed);
+            let _ = self.disk.leave(door);
             return;
         };
         let possession = Possession::new(&door, entered, Some(cohort), &settings);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::super::door::Door;
 use super::super::watch::{Seen, watch};
 use super::core::Core;
-use crate::fs::sys::file;
+use crate::fs::sys::file::{self, FileId};
 use crate::guard::Loss;
 
 /// How often the door is compared with its path although nothing was announced, while somebody asks.
@@ -76,6 +76,16 @@ impl Core {
         }
     }
 
+    /// What has happened to the lock file that was locked as this one.
+    pub(super) fn loss_of(&self, door: FileId) -> Option<Loss> {
+        match file::id_at(&self.disk.place().door) {
+            Ok(Some(id)) if id == door => None,
+            Ok(Some(_)) => Some(Loss::Replaced),
+            Ok(None) => Some(Loss::Deleted),
+            Err(_) => None,
+        }
+    }
+
     /// Compares the door with its path. What cannot be looked at is not taken for lost.
     pub(super) fn look_for_loss(&mut self, watch_fired: bool) {
         let Some(possession) = &mut self.possession else {
@@ -87,12 +97,12 @@ impl Core {
         if possession.loss.is_some() {
             return;
         }
-        possession.loss = match file::id_at(&self.disk.place().door) {
-            Ok(Some(id)) if id == possession.door => None,
-            Ok(Some(_)) => Some(Loss::Replaced),
-            Ok(None) => Some(Loss::Deleted),
-            Err(_) => None,
+        let door = possession.door;
+        let loss = self.loss_of(door);
+        let Some(possession) = &mut self.possession else {
+            return;
         };
+        possession.loss = loss;
         if let Some(loss) = possession.loss {
             if let Some(latch) = &possession.latch {
                 latch.get_or_init(|| loss);

@@ -323,7 +323,10 @@ impl Watcher for Line {
             // Without the mutex, which may be held for as long as a few system calls take.
             Seen::Queue => self.queue_changed.store(true, Ordering::SeqCst),
             _ if self.is_foreign() => {}
-            _ => self.act(|core| core.on_event(id)),
+            _ => {
+                self.act(|core| core.on_event(id));
+                self.act(Core::go_in);
+            }
         }
     }
 

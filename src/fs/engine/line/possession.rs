@@ -97,10 +97,6 @@ impl Core {
         };
         debug_assert_eq!(possession.token, token, "a guard that is not the holder's");
         let next = self.next_in_memory();
-        if next.is_none() {
-            // Nobody is kept waiting by a look now: it tells the holder what it may not have asked.
-            self.look_for_loss(false);
-        }
         let lost = self.end_grant();
         if let (Some(next), None) = (next, lost) {
             match self.next_token() {
@@ -109,13 +105,13 @@ impl Core {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.leave(door).and(Err(error))?;
+                    self.leave(door).0.and(Err(error))?;
                 }
             }
             return Ok(());
         }
-        let left = self.leave(door);
-        match lost {
+        let (left, seen) = self.leave(door);
+        match lost.or(seen) {
             Some(loss) => Err(Error::at(
                 ErrorKind::Lost,
                 loss.to_string(),
@@ -204,9 +200,12 @@ impl Core {
     }
 
     /// Out: the queue first, then the lock, then whoever waits here behind others.
-    pub(super) fn leave(&mut self, door: Door) -> Result<()> {
+    ///
+    /// A loss that nobody asked about is seen here, while the lock still protects the look.
+    pub(super) fn leave(&mut self, door: Door) -> (Result<()>, Option<Loss>) {
         let Some(mut possession) = self.possession.take() else {
-            return door.leave().map_err(|e| self.io("unlock the lock file", e));
+            let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
+            return (left, None);
         };
         if let Some(id) = possession.held_watch.take() {
             watch().forget(self.seat, id);
@@ -214,13 +213,15 @@ impl Core {
         if let Some(cohort) = possession.cohort {
             self.keep_place(cohort);
         }
-        let result = self.disk.leave(door, possession.crashed);
+        let cleared = self.disk.clear_held(possession.crashed);
+        let loss = self.loss_of(possession.door);
+        let left = self.disk.leave(door);
         if let Some(cohort) = possession.cohort {
             self.drop_if_empty(cohort);
         }
         self.tidy();
         self.drive(Cause::Local, None);
-        result
+        (cleared.and(left), loss)
     }
 
     /// Whoever is left in a cohort that leaves the door keeps its place on disk; if all are asleep, with a mark, so that
