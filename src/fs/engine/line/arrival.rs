@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::super::disk::Entered;
+use super::super::disk::{Entered, TakePlace};
 use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::Ticket;
@@ -39,6 +39,7 @@ impl Core {
     ) -> Result<Entry> {
         self.refuse_closed(settings)?;
         let mut spare = None;
+        self.listed = false;
         if self.is_idle()
             && let Some(grant) = self.fast_path(settings, &mut spare)?
         {
@@ -100,6 +101,7 @@ impl Core {
     ) -> Result<Option<Grant>> {
         self.tidy();
         if self.saw_line && !self.disk.list_existing()?.is_empty() {
+            self.listed = true;
             return Ok(None);
         }
         let Some(door) = self.lock_current_door(settings, spare)? else {
@@ -188,7 +190,11 @@ impl Core {
                 return Ok(cohort);
             }
         }
-        let ticket = self.disk.take_ticket(settings.mode, false)?;
+        let place = match std::mem::take(&mut self.listed) {
+            true => TakePlace::EndAsListed,
+            false => TakePlace::End,
+        };
+        let ticket = self.disk.take_ticket(settings.mode, place)?;
         let cohort = self.cohorts.add_cohort(Some(ticket));
         // Only a look made after the watch was set can be relied on.
         self.tail.cohort = None;

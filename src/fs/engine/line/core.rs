@@ -33,9 +33,10 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::super::disk::{Disk, Place};
+use super::super::disk::{Disk, Place, TakePlace};
 use super::super::door::Door;
 use super::super::step::{self, Step};
+use super::super::ticket::Ticket;
 use super::super::ticket::queue::Own;
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::cohort::{CohortId, Cohorts, Key};
@@ -45,7 +46,7 @@ use super::{Grant, Settings};
 use crate::error::{Error, Result};
 
 /// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
-const TIDY_AFTER: Duration = Duration::from_micros(500);
+const TIDY_AFTER: Duration = Duration::from_millis(1);
 
 /// What a waiting task brings along.
 pub(crate) struct Caller {
@@ -117,6 +118,8 @@ pub(crate) struct Core {
     pub(super) lapsing: Option<u64>,
     pub(super) roll_call: bool,
     pub(super) saw_line: bool,
+    /// Whether the line was listed in this very call.
+    pub(super) listed: bool,
     pub(super) tail: Tail,
     /// Set from the watch thread when the queue directory changed.
     pub(super) queue_changed: Arc<AtomicBool>,
@@ -144,6 +147,7 @@ impl Core {
             lapsing: None,
             roll_call: false,
             saw_line: false,
+            listed: false,
             tail: Tail::default(),
             queue_changed: Arc::default(),
             lost_wakers: Vec::new(),
@@ -312,7 +316,17 @@ impl Core {
                 let Some(settings) = self.settings_of(cohort) else {
                     return;
                 };
-                let fresh = Contender::new(cohort, settings, self.seat, self.events, spare.take());
+                let fresh = {
+                    let guess = self.guess_before(cohort);
+                    Contender::new(
+                        cohort,
+                        settings,
+                        self.seat,
+                        self.events,
+                        spare.take(),
+                        guess,
+                    )
+                };
                 self.contender = Some(fresh);
             }
             match self.step(cohort, cause) {
@@ -327,6 +341,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Who stood last when a cohort's ticket was taken, if that was the last listing.
+    fn guess_before(&self, cohort: CohortId) -> Option<Ticket> {
+        let own = self.cohorts.cohort(cohort)?.ticket.as_ref()?.ticket;
+        self.disk.line().last().copied().filter(|last| *last < own)
     }
 
     /// `true` when there is nothing more to do now.
@@ -348,7 +368,7 @@ impl Core {
             }
             Outcome::TicketGone => {
                 let mode = self.settings_of(cohort).and_then(|it| it.mode);
-                let ticket = self.disk.take_ticket(mode, false)?;
+                let ticket = self.disk.take_ticket(mode, TakePlace::End)?;
                 self.retire();
                 self.tail.cohort = None;
                 self.cohorts.requeue(cohort, ticket);
@@ -382,10 +402,7 @@ impl Core {
     pub(crate) fn tidy(&mut self) {
         self.tidy_at = None;
         while let Some(own) = self.leftovers.pop() {
-            if let Some(queue) = self.disk.open_queue() {
-                // What cannot be removed loses its lock with this descriptor, and the next one reaps it.
-                let _ = queue.give_up(own);
-            }
+            self.disk.give_up(own);
         }
     }
 
@@ -441,6 +458,7 @@ impl Core {
     pub(crate) fn end(&mut self) {
         self.retire();
         self.tidy();
+        self.disk.drop_spares();
         if let Some(id) = self.tail.watch.take() {
             watch().forget(self.seat, id);
         }

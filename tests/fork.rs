@@ -1,0 +1,230 @@
+//! Fork and exec: what a copy of the process may do to the lock of its parent, which is nothing.
+
+#![cfg(unix)]
+
+#[allow(dead_code)]
+#[path = "processes/crew.rs"]
+mod crew;
+#[allow(dead_code)]
+#[path = "processes/taker.rs"]
+mod taker;
+
+use crew::{Crew, Who, everywhere};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Takes the lock and keeps the guard where a copy of the process finds it.
+fn keep(crew: &mut Crew, who: Who) -> u64 {
+    let line = crew.ask(who, "keep");
+    let token = line
+        .strip_prefix("kept ")
+        .unwrap_or_else(|| panic!("{line}"));
+    token.parse().expect("a token")
+}
+
+/// A process that the crew did not start itself; ended with the test.
+struct Stray(Pid);
+
+impl Stray {
+    fn read(line: &str, word: &str) -> Self {
+        let pid = line.strip_prefix(word).unwrap_or_else(|| panic!("{line}"));
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+        Self(pid.expect("a pid"))
+    }
+
+    fn assert_alive(&self) {
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", self.0.as_raw_pid()));
+        let state = state.expect("it is alive");
+        let (_, state) = state.rsplit_once(") ").expect("its state");
+        assert!(!state.starts_with('Z'), "it has ended");
+    }
+}
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+#[test]
+fn p34_the_end_of_a_forked_child_frees_nothing() {
+    everywhere(|mut crew| {
+        let (holder, other) = (crew.start(), crew.start());
+        keep(&mut crew, holder);
+        for _ in 0..5 {
+            assert_eq!(crew.ask(holder, "fork end"), "ended");
+            assert_eq!(crew.ask(other, "try 1"), "none");
+        }
+        assert_eq!(crew.ask(holder, "let-go"), "let-go");
+        assert!(!crew.take_and_release(other).crashed);
+    });
+}
+
+#[test]
+fn p34_a_guard_dropped_in_a_forked_child_does_not_unlock() {
+    everywhere(|mut crew| {
+        let (holder, waiter, other) = (crew.start(), crew.start(), crew.start());
+        keep(&mut crew, holder);
+        crew.queue(waiter, 1);
+        assert_eq!(crew.ask(holder, "fork drop"), "dropped");
+        assert_eq!(crew.ask(other, "try 1"), "none");
+        assert_eq!(crew.ask(other, "is-locked"), "yes");
+        assert!(!crew.has_spoken(waiter));
+        assert_eq!(crew.ask(holder, "let-go"), "let-go");
+        assert!(!crew.expect_held(waiter, 1).crashed);
+    });
+}
+
+#[test]
+fn p34_a_handle_from_before_a_fork_is_refused_in_the_child() {
+    let mut crew = Crew::new();
+    let holder = crew.start();
+    keep(&mut crew, holder);
+    let answer = crew.ask(holder, "fork old");
+    assert!(answer.starts_with("old Unsupported"), "{answer}");
+    assert!(answer.contains("fork"), "{answer}");
+    assert_eq!(crew.ask(holder, "let-go"), "let-go");
+}
+
+#[test]
+fn p34_a_forked_child_is_another_process_in_the_line() {
+    everywhere(|mut crew| {
+        let holder = crew.start();
+        crew.contend(holder);
+        let token = keep(&mut crew, holder);
+        assert_eq!(crew.ask(holder, "fork try"), "none", "its parent is inside");
+        assert_eq!(crew.ask(holder, "fork take"), "waiting");
+        crew::until("the child stands in line", || crew.tickets().len() == 1);
+        crew.tell(holder, "let-go");
+        let mut lines = [crew.line(holder), crew.line(holder)];
+        lines.sort();
+        let got = lines[0].strip_prefix("got ").expect("the child gets it");
+        assert!(got.parse::<u64>().expect("a token") > token);
+        assert_eq!(lines[1], "let-go");
+        // The child ended by `_exit` with its guard: a death inside, not a lock for ever.
+        crew.acquire(holder, 1);
+        crew.release(holder, 1);
+        crew.expect_no_tickets();
+    });
+}
+
+#[test]
+fn p37_a_killed_holder_with_a_live_forked_child_frees_the_lock() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, waiter) = (crew.start(), crew.start());
+        crew.contend(holder);
+        keep(&mut crew, holder);
+        crew.queue(waiter, 1);
+        let stray = Stray::read(&crew.ask(holder, "fork stay"), "forked ");
+        crew.kill_now(holder);
+        assert!(crew.expect_held(waiter, 1).crashed);
+        stray.assert_alive();
+    });
+}
+
+#[test]
+fn p37_a_killed_waiter_with_a_live_forked_child_leaves_the_line() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, victim, next) = (crew.start(), crew.start(), crew.start());
+        crew.take(holder, 1);
+        crew.queue(victim, 1);
+        crew.queue(next, 1);
+        let stray = Stray::read(&crew.ask(victim, "fork stay"), "forked ");
+        crew.kill_now(victim);
+        crew.release(holder, 1);
+        crew.expect_held(next, 1);
+        stray.assert_alive();
+    });
+}
+
+#[test]
+fn p37_a_release_is_heard_although_a_forked_child_lives() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, waiter) = (crew.start(), crew.start());
+        keep(&mut crew, holder);
+        crew.queue(waiter, 1);
+        let stray = Stray::read(&crew.ask(holder, "fork stay"), "forked ");
+        crew.until_only_events_wake(waiter);
+        crew.tell(holder, "let-go");
+        crew.expect_held(waiter, 1);
+        stray.assert_alive();
+    });
+}
+
+#[test]
+fn p37_a_killed_holder_with_a_live_program_started_by_exec_frees_the_lock() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, waiter) = (crew.start(), crew.start());
+        crew.contend(holder);
+        crew.take(holder, 1);
+        crew.queue(waiter, 1);
+        let stray = Stray::read(&crew.ask(holder, "spawn"), "spawned ");
+        crew.kill_now(holder);
+        assert!(crew.expect_held(waiter, 1).crashed);
+        stray.assert_alive();
+    });
+}
+
+/// What of the lock, its queue and its events is open.
+fn open_files(crew: &mut Crew, who: Who, command: &str) -> Vec<String> {
+    crew.tell(who, command);
+    let mut files = Vec::new();
+    loop {
+        let line = crew.line(who);
+        if line == "listed" {
+            return files;
+        }
+        let file = line
+            .strip_prefix("file ")
+            .unwrap_or_else(|| panic!("{line}"));
+        files.push(file.to_owned());
+    }
+}
+
+fn concerns_the_lock(file: &str) -> bool {
+    ["it.lock", "inotify", "timerfd"]
+        .iter()
+        .any(|it| file.contains(it))
+}
+
+#[test]
+fn p36_no_descriptor_leaks_through_exec() {
+    everywhere(|mut crew| {
+        let (holder, other) = (crew.start(), crew.start());
+        crew.contend(holder);
+        crew.contend(other);
+        crew.take(holder, 1);
+        crew.queue(other, 1);
+        for who in [holder, other] {
+            let leaked = open_files(&mut crew, who, "list-files");
+            assert!(
+                !leaked.iter().any(|file| concerns_the_lock(file)),
+                "{leaked:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn p34_a_forked_child_has_no_file_that_carries_a_lock() {
+    everywhere(|mut crew| {
+        let (holder, other) = (crew.start(), crew.start());
+        crew.contend(holder);
+        crew.take(holder, 1);
+        crew.queue(other, 1);
+        crew.queue(holder, 2);
+        for who in [holder, other] {
+            let open = open_files(&mut crew, who, "fork list");
+            let lock = crew.lock().to_string_lossy().into_owned();
+            let locked = |file: &&String| {
+                **file == lock || file.ends_with("/state") || file.contains("inotify")
+            };
+            assert_eq!(open.iter().find(locked), None, "{open:?}");
+        }
+        crew.release(holder, 1);
+        crew.expect_held(other, 1);
+    });
+}

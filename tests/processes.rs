@@ -1,0 +1,24 @@
+//! The lock among real processes: order and exclusion, crashes, stops.
+//!
+//! The tests that need fail points run with the feature `test-hooks` only.
+
+#![cfg(unix)]
+
+#[path = "processes/crash.rs"]
+mod crash;
+#[path = "processes/crew.rs"]
+mod crew;
+#[path = "processes/files.rs"]
+mod files;
+#[path = "processes/order.rs"]
+mod order;
+#[cfg(feature = "test-hooks")]
+#[path = "processes/steps.rs"]
+mod steps;
+#[path = "processes/stop.rs"]
+mod stop;
+#[path = "processes/storm.rs"]
+mod storm;
+#[allow(dead_code)]
+#[path = "processes/taker.rs"]
+mod taker;

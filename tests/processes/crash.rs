@@ -1,0 +1,275 @@
+//! Sudden deaths: whoever dies frees its place at once, the next one learns of a death inside, tokens keep growing.
+
+use std::time::{Duration, Instant};
+
+use crate::crew::{Crew, Who, everywhere};
+
+/// Far less than any poll interval, far more than a busy machine needs.
+const PROMPT: Duration = Duration::from_millis(500);
+
+#[test]
+fn p28_the_death_of_the_holder_lets_the_next_one_in_at_once() {
+    everywhere(|mut crew| {
+        crew.set("TAKER_POLL", "30000").set("TAKER_WINDOW", "never");
+        let mut times = Vec::new();
+        let mut holder = crew.start();
+        crew.take(holder, 1);
+        for _ in 0..20 {
+            let next = crew.start();
+            crew.queue(next, 1);
+            let begun = Instant::now();
+            crew.kill_now(holder);
+            let held = crew.expect_held(next, 1);
+            times.push(begun.elapsed());
+            assert!(held.crashed);
+            holder = next;
+        }
+        times.sort();
+        assert!(times[10] < PROMPT, "{times:?}");
+    });
+}
+
+#[test]
+fn p28_the_death_of_a_holder_with_many_tasks_lets_the_next_one_in() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, next) = (crew.start(), crew.start());
+        crew.take(holder, 0);
+        for slot in 1..=5 {
+            crew.queue(holder, slot);
+        }
+        crew.queue(next, 1);
+        crew.queue(holder, 6);
+        crew.release(holder, 0);
+        crew.expect_held(holder, 1);
+        crew.kill_now(holder);
+        assert!(crew.expect_held(next, 1).crashed);
+        crew.release(next, 1);
+        crew.take_and_release(next);
+        crew.expect_no_tickets();
+    });
+}
+
+/// Kills some of four waiters and, at the end, the holder: the rest are served in order.
+fn kill_subset(crew: &mut Crew, subset: u32) {
+    let holder = crew.start();
+    crew.take(holder, 0);
+    let waiters: Vec<Who> = (0..4).map(|_| crew.start()).collect();
+    for &who in &waiters {
+        crew.queue(who, 1);
+    }
+    let dies = |index: usize| subset & (1 << index) != 0;
+    for (index, &who) in waiters.iter().enumerate() {
+        if dies(index) {
+            crew.kill_now(who);
+        }
+    }
+    crew.kill_now(holder);
+    let alive = waiters.iter().enumerate().filter(|it| !dies(it.0));
+    for (place, (_, &who)) in alive.enumerate() {
+        let held = crew.expect_held(who, 1);
+        assert_eq!(held.crashed, place == 0, "only the first follows a crash");
+        crew.release(who, 1);
+    }
+    let newcomer = crew.start();
+    let held = crew.acquire(newcomer, 1);
+    assert_eq!(held.crashed, subset == 0b1111);
+    crew.release(newcomer, 1);
+    crew.expect_no_tickets();
+}
+
+#[test]
+fn p29_any_subset_of_the_waiters_dies_with_the_holder() {
+    for subset in 0..16 {
+        let mut crew = Crew::new();
+        crew.by_events_only();
+        kill_subset(&mut crew, subset);
+    }
+}
+
+#[test]
+fn p29_any_subset_dies_while_the_line_moves() {
+    for subset in 0..8_u32 {
+        let mut crew = Crew::new();
+        crew.by_events_only();
+        let members: Vec<Who> = (0..6).map(|_| crew.start()).collect();
+        crew.take(members[0], 1);
+        for &who in &members[1..] {
+            crew.queue(who, 1);
+        }
+        // The release and the deaths of its successors meet.
+        crew.let_go(members[0], 1, "release");
+        for index in 0..3 {
+            if subset & (1 << index) != 0 {
+                crew.kill_now(members[1 + index]);
+            }
+        }
+        // Who was killed may have been inside for a moment, and even have said so.
+        let last = members[5];
+        loop {
+            let line = crew.line_of_anyone();
+            if line.0 == last && line.1.starts_with("held") {
+                break;
+            }
+            if line.1.starts_with("held") && !crew.is_dead(line.0) {
+                crew.tell(line.0, "release 1");
+            }
+        }
+    }
+}
+
+#[test]
+fn p65_exactly_the_next_grant_learns_of_a_death_inside() {
+    everywhere(|mut crew| {
+        let (a, b) = (crew.start(), crew.start());
+        assert!(!crew.take_and_release(a).crashed, "a new lock");
+        let victim = crew.start();
+        crew.take(victim, 1);
+        crew.kill(victim);
+        assert!(crew.take_and_release(a).crashed, "it died inside");
+        assert!(!crew.take_and_release(b).crashed, "told once");
+        assert!(!crew.take_and_release(a).crashed, "told once");
+    });
+}
+
+#[test]
+fn p65_release_drop_and_panic_are_no_crash() {
+    everywhere(|mut crew| {
+        let (a, b) = (crew.start(), crew.start());
+        for how in ["release", "drop", "panic"] {
+            crew.take(a, 1);
+            crew.queue(b, 1);
+            crew.let_go(a, 1, how);
+            crew.expect_released(a, 1);
+            assert!(!crew.expect_held(b, 1).crashed, "after {how}");
+            crew.release(b, 1);
+            let leaver = crew.start();
+            crew.take(leaver, 1);
+            crew.end(leaver);
+            assert!(
+                !crew.take_and_release(b).crashed,
+                "the process ended in good order"
+            );
+        }
+    });
+}
+
+#[test]
+fn p65_the_death_of_a_waiter_is_no_crash() {
+    everywhere(|mut crew| {
+        let (holder, victim, next) = (crew.start(), crew.start(), crew.start());
+        crew.take(holder, 1);
+        crew.queue(victim, 1);
+        crew.queue(next, 1);
+        crew.kill(victim);
+        crew.release(holder, 1);
+        assert!(!crew.expect_held(next, 1).crashed);
+    });
+}
+
+#[test]
+fn p65_in_a_crowd_of_tasks_only_the_first_is_told() {
+    everywhere(|mut crew| {
+        let (victim, crowd) = (crew.start(), crew.start());
+        crew.take(victim, 1);
+        for slot in 1..=4 {
+            crew.queue(crowd, slot);
+        }
+        crew.kill(victim);
+        for slot in 1..=4 {
+            assert_eq!(crew.expect_held(crowd, slot).crashed, slot == 1);
+            crew.release(crowd, slot);
+        }
+    });
+}
+
+#[test]
+fn p65_a_grant_that_nobody_claims_passes_the_word_on() {
+    everywhere(|mut crew| {
+        let (victim, asleep, next) = (crew.start(), crew.start(), crew.start());
+        crew.take(victim, 1);
+        crew.queue(asleep, 1);
+        assert_eq!(crew.ask(asleep, "freeze 1"), "frozen 1");
+        crew.queue(next, 1);
+        crew.kill(victim);
+        assert_eq!(crew.ask(asleep, "cancel 1"), "cancelled 1");
+        assert!(
+            crew.expect_held(next, 1).crashed,
+            "the one who let go was never inside"
+        );
+    });
+}
+
+#[test]
+fn p49_tokens_grow_over_deaths_and_deleted_records() {
+    everywhere(|mut crew| {
+        let mut holder = crew.start();
+        crew.take(holder, 1);
+        for round in 0..24 {
+            let next = crew.start();
+            match round % 4 {
+                0 => crew.kill(holder),
+                1 => crew.release(holder, 1),
+                2 => {
+                    std::fs::remove_file(crew.state()).expect("the record deleted");
+                    crew.release(holder, 1);
+                }
+                _ => {
+                    crew.release(holder, 1);
+                    std::fs::remove_dir_all(crew.queue_dir()).expect("the queue deleted");
+                }
+            }
+            // The crew checks that the token has grown.
+            crew.acquire(next, 1);
+            holder = next;
+        }
+    });
+}
+
+#[test]
+fn p49_tokens_handed_on_in_memory_are_never_given_again() {
+    everywhere(|mut crew| {
+        let (crowd, other) = (crew.start(), crew.start());
+        crew.take(crowd, 0);
+        for slot in 1..=20 {
+            crew.queue(crowd, slot);
+        }
+        crew.release(crowd, 0);
+        for slot in 1..20 {
+            crew.expect_held(crowd, slot);
+            crew.release(crowd, slot);
+        }
+        crew.expect_held(crowd, 20);
+        crew.kill(crowd);
+        crew.acquire(other, 1);
+    });
+}
+
+#[test]
+fn p62_descriptors_and_threads_are_back_after_a_storm_of_deaths() {
+    everywhere(|mut crew| {
+        let witness = crew.start();
+        let count = |crew: &mut Crew| -> Vec<String> {
+            ["count fd", "count task"]
+                .map(|it| crew.ask(witness, it))
+                .into()
+        };
+        crew.contend(witness);
+        let before = count(&mut crew);
+        for _ in 0..15 {
+            let victims = [crew.start(), crew.start()];
+            crew.take(victims[0], 1);
+            crew.queue(victims[1], 1);
+            crew.queue(witness, 1);
+            crew.queue(witness, 2);
+            crew.kill_now(victims[1]);
+            assert_eq!(crew.ask(witness, "cancel 2"), "cancelled 2");
+            crew.kill_now(victims[0]);
+            crew.expect_held(witness, 1);
+            crew.release(witness, 1);
+        }
+        crew.contend(witness);
+        assert_eq!(count(&mut crew), before);
+        crew.expect_no_tickets();
+    });
+}

@@ -1,0 +1,305 @@
+//! Order among processes and tasks: who queued first is served first, whatever happens to the others.
+
+use crate::crew::{Crew, Who, everywhere};
+
+/// Each waiter is served in turn and leaves.
+fn serve(crew: &mut Crew, waiters: &[(Who, u32)]) {
+    for &(who, slot) in waiters {
+        crew.expect_held(who, slot);
+        crew.release(who, slot);
+    }
+}
+
+/// A holder and waiters behind it: each a process, a slot in that process.
+fn line(crew: &mut Crew, places: &[(usize, u32)]) -> (Who, Vec<(Who, u32)>) {
+    let most = places.iter().map(|it| it.0).max().unwrap_or(0);
+    let holder = crew.start();
+    crew.take(holder, 0);
+    let others: Vec<Who> = (0..=most).map(|_| crew.start()).collect();
+    let mut waiters = Vec::new();
+    for &(process, slot) in places {
+        crew.queue(others[process], slot);
+        waiters.push((others[process], slot));
+    }
+    (holder, waiters)
+}
+
+#[test]
+fn p09_processes_are_served_in_the_order_they_queued() {
+    everywhere(|mut crew| {
+        let places: Vec<_> = (0..8).map(|process| (process, 1)).collect();
+        let (holder, waiters) = line(&mut crew, &places);
+        assert_eq!(crew.tickets().len(), 8);
+        crew.release(holder, 0);
+        serve(&mut crew, &waiters);
+        crew.expect_no_tickets();
+    });
+}
+
+#[test]
+fn p09_tasks_and_processes_mixed_are_served_in_the_order_they_queued() {
+    let patterns: [&[usize]; 4] = [
+        &[0, 0, 0, 1, 1, 0, 0, 1, 2, 0],
+        &[0, 1, 0, 1, 0, 1, 0, 1],
+        &[2, 2, 1, 1, 0, 0, 0, 2, 1, 0, 0],
+        &[0, 0, 0, 0, 0, 0],
+    ];
+    everywhere(|mut crew| {
+        for pattern in patterns {
+            let places: Vec<_> = pattern.iter().copied().zip(1..).collect();
+            let (holder, waiters) = line(&mut crew, &places);
+            crew.release(holder, 0);
+            serve(&mut crew, &waiters);
+            crew.expect_no_tickets();
+        }
+    });
+}
+
+#[test]
+fn p09_the_holders_own_tasks_do_not_pass_others() {
+    everywhere(|mut crew| {
+        let (a, b) = (crew.start(), crew.start());
+        crew.take(a, 0);
+        // Behind its own hold a task needs no ticket; behind another process it does.
+        crew.queue(a, 1);
+        crew.queue(b, 2);
+        crew.queue(a, 3);
+        crew.queue(a, 4);
+        crew.queue(b, 5);
+        crew.release(a, 0);
+        serve(&mut crew, &[(a, 1), (b, 2), (a, 3), (a, 4), (b, 5)]);
+        crew.expect_no_tickets();
+    });
+}
+
+#[test]
+fn p09_the_order_holds_over_several_turns_of_the_same_tasks() {
+    everywhere(|mut crew| {
+        let members: Vec<Who> = (0..4).map(|_| crew.start()).collect();
+        crew.take(members[0], 0);
+        for &member in &members[1..] {
+            crew.queue(member, 0);
+        }
+        for turn in 1..40 {
+            let (inside, next) = (members[(turn - 1) % 4], members[turn % 4]);
+            crew.release(inside, 0);
+            crew.expect_held(next, 0);
+            crew.queue(inside, 0);
+        }
+    });
+}
+
+#[test]
+fn p10_a_newcomer_cannot_pass_in_the_instant_of_release() {
+    everywhere(|mut crew| {
+        let (holder, waiter, newcomer) = (crew.start(), crew.start(), crew.start());
+        for _ in 0..50 {
+            crew.take(holder, 0);
+            crew.queue(waiter, 1);
+            crew.let_go(holder, 0, "release");
+            crew.tell(newcomer, "acquire 2");
+            crew.expect_held(waiter, 1);
+            crew.expect(newcomer, "queued 2");
+            crew.release(waiter, 1);
+            crew.expect_held(newcomer, 2);
+            crew.release(newcomer, 2);
+            crew.expect_released(holder, 0);
+            crew.expect_no_tickets();
+        }
+    });
+}
+
+#[test]
+fn p10_a_try_does_not_pass_a_live_waiter() {
+    everywhere(|mut crew| {
+        let (holder, waiter, newcomer) = (crew.start(), crew.start(), crew.start());
+        crew.take(holder, 0);
+        crew.queue(waiter, 1);
+        crew.stop(waiter);
+        crew.release(holder, 0);
+        assert_eq!(
+            crew.ask(newcomer, "try 2"),
+            "none",
+            "the door is free, but somebody queues"
+        );
+        assert_eq!(
+            crew.ask(holder, "try 2"),
+            "none",
+            "the last holder is a newcomer too"
+        );
+        crew.go_on(waiter);
+        crew.expect_held(waiter, 1);
+    });
+}
+
+/// What takes a waiter out of the line.
+const LEAVINGS: [&str; 3] = ["kill", "cancel", "time out"];
+
+fn leave(crew: &mut Crew, (who, slot): (Who, u32), how: &str) {
+    match how {
+        "kill" => crew.kill(who),
+        "cancel" => assert_eq!(
+            crew.ask(who, &format!("cancel {slot}")),
+            format!("cancelled {slot}")
+        ),
+        _ => {
+            let line = crew.line(who);
+            assert!(
+                line.starts_with(&format!("failed {slot} TimedOut")),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn p11_a_waiter_that_leaves_changes_nothing_for_the_rest() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        for how in LEAVINGS {
+            for victim in 0..4 {
+                let holder = crew.start();
+                crew.take(holder, 0);
+                let mut waiters: Vec<Who> = (0..4).map(|_| crew.start()).collect();
+                for (index, &who) in waiters.iter().enumerate() {
+                    let limit = if how == "time out" && index == victim {
+                        "20"
+                    } else {
+                        ""
+                    };
+                    crew.tell(who, &format!("acquire 1 {limit}"));
+                    crew.expect(who, "queued 1");
+                }
+                leave(&mut crew, (waiters[victim], 1), how);
+                waiters.remove(victim);
+                crew.release(holder, 0);
+                for who in waiters {
+                    let held = crew.expect_held(who, 1);
+                    assert!(!held.crashed, "{how}: nobody died inside");
+                    crew.release(who, 1);
+                }
+                // Nobody stands behind the last one to clear its ticket away; the next comer does.
+                crew.take_and_release(holder);
+                crew.expect_no_tickets();
+            }
+        }
+    });
+}
+
+#[test]
+fn p11_a_task_that_leaves_its_cohort_changes_nothing_for_the_rest() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        for victim in 1..=5 {
+            let (holder, crowd, last) = (crew.start(), crew.start(), crew.start());
+            crew.take(holder, 0);
+            for slot in 1..=5 {
+                crew.queue(crowd, slot);
+            }
+            crew.queue(last, 1);
+            leave(&mut crew, (crowd, victim), "cancel");
+            crew.release(holder, 0);
+            let rest: Vec<_> = (1..=5).filter(|slot| *slot != victim).collect();
+            for slot in rest {
+                crew.expect_held(crowd, slot);
+                crew.release(crowd, slot);
+            }
+            crew.expect_held(last, 1);
+            crew.release(last, 1);
+            crew.expect_no_tickets();
+        }
+    });
+}
+
+#[test]
+fn p11_the_whole_line_leaves() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, waiters) = line(&mut crew, &[(0, 1), (1, 1), (0, 2), (1, 2)]);
+        for waiter in waiters {
+            leave(&mut crew, waiter, "cancel");
+        }
+        crew.expect_no_tickets();
+        crew.release(holder, 0);
+        crew.take_and_release(holder);
+    });
+}
+
+#[test]
+fn p27_a_waiter_keeps_its_own_deadline_behind_others() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, waiter, late) = (crew.start(), crew.start(), crew.start());
+        crew.take(holder, 0);
+        crew.queue(waiter, 1);
+        let begun = std::time::Instant::now();
+        crew.tell(late, "acquire 2 60");
+        crew.expect(late, "queued 2");
+        let line = crew.line(late);
+        let elapsed = begun.elapsed();
+        assert!(line.starts_with("failed 2 TimedOut"), "{line}");
+        assert!(elapsed.as_millis() >= 60, "too early: {elapsed:?}");
+        assert!(elapsed.as_secs() < 5, "too late: {elapsed:?}");
+        assert_eq!(crew.tickets().len(), 1, "its ticket is gone");
+        crew.release(holder, 0);
+        crew.expect_held(waiter, 1);
+    });
+}
+
+#[test]
+fn p27_a_deadline_holds_behind_a_stopped_process() {
+    let mut crew = Crew::new();
+    crew.by_events_only();
+    let (holder, waiter, late) = (crew.start(), crew.start(), crew.start());
+    crew.take(holder, 0);
+    crew.queue(waiter, 1);
+    crew.stop(waiter);
+    crew.stop(holder);
+    crew.tell(late, "acquire 2 20");
+    crew.expect(late, "queued 2");
+    let line = crew.line(late);
+    assert!(line.starts_with("failed 2 TimedOut"), "{line}");
+    crew.go_on(waiter);
+    crew.go_on(holder);
+    crew.release(holder, 0);
+    crew.expect_held(waiter, 1);
+}
+
+#[test]
+fn p21_every_hand_over_needs_nothing_but_the_event() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, waiters) = line(&mut crew, &[(0, 1), (1, 1), (2, 1), (2, 2)]);
+        for &(who, _) in &waiters[..3] {
+            crew.until_only_events_wake(who);
+        }
+        crew.release(holder, 0);
+        crew.expect_held(waiters[0].0, 1);
+        // The new head has made its last rung too before the next release.
+        crew.until_only_events_wake(waiters[1].0);
+        crew.kill(waiters[0].0);
+        crew.expect_held(waiters[1].0, 1);
+        crew.until_only_events_wake(waiters[2].0);
+        crew.release(waiters[1].0, 1);
+        crew.expect_held(waiters[2].0, 1);
+        crew.release(waiters[2].0, 1);
+        crew.expect_held(waiters[2].0, 2);
+    });
+}
+
+#[test]
+fn p63_a_death_in_the_middle_of_the_line_needs_nothing_but_the_event() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let (holder, waiters) = line(&mut crew, &[(0, 1), (1, 1), (2, 1)]);
+        for &(who, _) in &waiters {
+            crew.until_only_events_wake(who);
+        }
+        crew.kill(waiters[1].0);
+        crew.until_only_events_wake(waiters[2].0);
+        leave(&mut crew, waiters[0], "cancel");
+        crew.until_only_events_wake(waiters[2].0);
+        crew.release(holder, 0);
+        crew.expect_held(waiters[2].0, 1);
+    });
+}

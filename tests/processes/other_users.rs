@@ -1,0 +1,237 @@
+//! Other users: who may use a lock, who may not, and what that leaves on disk. Needs root; else it is skipped visibly.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use crate::crew::{Crew, everywhere};
+
+const TEAM: u32 = 60_100;
+/// Two users with a group of their own each, both in the team: `user:group:more groups`.
+const ANN: &str = "60001:60001:60100";
+const BOB: &str = "60002:60002:60100";
+/// The same two with the team as their first group.
+const ANN_OF_THE_TEAM: &str = "60001:60100:60100";
+const BOB_OF_THE_TEAM: &str = "60002:60100:60100";
+/// Not in the team.
+const EVE: &str = "60003:60003:60003";
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: only root can become another user");
+    }
+    root
+}
+
+fn home(crew: &Crew) -> &Path {
+    crew.lock().parent().expect("a directory")
+}
+
+fn open_to(crew: &Crew, mode: u32, group: u32) {
+    chown(home(crew), None, Some(group)).expect("a group");
+    std::fs::set_permissions(home(crew), PermissionsExt::from_mode(mode)).expect("a mode");
+}
+
+/// Both hold and wait, each behind the other, and die on each other.
+fn share(crew: &mut Crew, ann: &str, bob: &str) {
+    let a = crew.start_with(&[("TAKER_AS", ann)]);
+    let b = crew.start_with(&[("TAKER_AS", bob)]);
+    for (first, second) in [(a, b), (b, a)] {
+        crew.take(first, 1);
+        crew.queue(second, 1);
+        crew.queue(first, 2);
+        crew.release(first, 1);
+        crew.expect_held(second, 1);
+        crew.release(second, 1);
+        crew.expect_held(first, 2);
+        crew.release(first, 2);
+        assert!(crew.ask(second, "status").starts_with("status false"));
+    }
+    // One clears away what the other left when it died.
+    let victim = crew.start_with(&[("TAKER_AS", ann)]);
+    crew.take(b, 1);
+    crew.queue(victim, 1);
+    crew.queue(a, 1);
+    crew.kill(victim);
+    crew.release(b, 1);
+    crew.expect_held(a, 1);
+    crew.kill(a);
+    assert!(crew.acquire(b, 2).crashed);
+    crew.release(b, 2);
+    crew.expect_no_tickets();
+}
+
+#[test]
+fn p58_two_users_of_one_group_share_a_lock() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        crew.set("TAKER_MODE", "660").set("TAKER_UMASK", "077");
+        open_to(&crew, 0o770, TEAM);
+        share(&mut crew, ANN_OF_THE_TEAM, BOB_OF_THE_TEAM);
+    });
+}
+
+#[test]
+fn p58_two_users_share_a_lock_in_a_directory_of_their_group() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        crew.set("TAKER_MODE", "660");
+        // Files made here belong to the team, whoever makes them.
+        open_to(&crew, 0o2770, TEAM);
+        share(&mut crew, ANN, BOB);
+    });
+}
+
+#[test]
+fn p58_two_users_share_a_lock_file_made_by_root() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        open_to(&crew, 0o777, 0);
+        std::fs::write(crew.lock(), "").expect("a lock file");
+        chown(crew.lock(), None, Some(TEAM)).expect("a group");
+        std::fs::set_permissions(crew.lock(), PermissionsExt::from_mode(0o660)).expect("a mode");
+        share(&mut crew, ANN, BOB);
+    });
+}
+
+#[test]
+fn p58_everybody_shares_a_lock_in_a_sticky_directory() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        crew.set("TAKER_MODE", "666");
+        open_to(&crew, 0o1777, 0);
+        share(&mut crew, ANN, EVE);
+    });
+}
+
+#[test]
+fn p45_p58_who_may_not_is_told_and_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        open_to(&crew, 0o775, TEAM);
+        let owner = crew.start_with(&[("TAKER_MODE", "660")]);
+        crew.take(owner, 1);
+        let eve = crew.start_unready(&[("TAKER_AS", EVE)]);
+        let line = crew.line(eve);
+        if line == "ready" {
+            for command in ["try 1", "acquire 1"] {
+                let answer = crew.ask(eve, command);
+                assert!(answer.starts_with("failed 1 Io"), "{answer}");
+                assert!(answer.contains("Permission denied"), "{answer}");
+            }
+        } else {
+            assert!(
+                line.starts_with("unopened Io") && line.contains("Permission denied"),
+                "{line}"
+            );
+        }
+        assert_eq!(crew.tickets().len(), 0);
+        crew.release(owner, 1);
+        crew.take_and_release(owner);
+    });
+}
+
+#[test]
+fn p60_a_directory_without_the_right_to_write_is_an_error() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        open_to(&crew, 0o755, 0);
+        let eve = crew.start_with(&[("TAKER_AS", EVE)]);
+        let answer = crew.ask(eve, "acquire 1");
+        assert!(
+            answer.starts_with("failed 1 Io cannot open the lock file"),
+            "{answer}"
+        );
+        assert!(answer.contains("Permission denied"), "{answer}");
+        assert_eq!(
+            std::fs::read_dir(home(&crew)).expect("a directory").count(),
+            0
+        );
+    });
+}
+
+#[test]
+fn p58_the_mode_is_exact_and_the_umask_is_left_alone() {
+    for umask in ["000", "022", "077"] {
+        for mode in ["600", "640", "660", "666"] {
+            let mut crew = Crew::new();
+            crew.set("TAKER_UMASK", umask).set("TAKER_MODE", mode);
+            let (a, b) = (crew.start(), crew.start());
+            crew.take(a, 1);
+            crew.queue(b, 1);
+            let bits = u32::from_str_radix(mode, 8).expect("octal");
+            let of = |path: &Path| path.metadata().expect("a file").mode() & 0o777;
+            assert_eq!(of(crew.lock()), bits, "umask {umask}");
+            assert_eq!(of(&crew.state()), bits, "umask {umask}");
+            assert_eq!(of(&crew.tickets()[0]), bits, "umask {umask}");
+            let directory = of(&crew.queue_dir());
+            assert_eq!(directory & 0o666, bits, "umask {umask}: {directory:o}");
+            assert_eq!(
+                directory & 0o111,
+                (bits & 0o444) >> 2,
+                "umask {umask}: {directory:o}"
+            );
+            assert_eq!(
+                crew.ask(a, "umask"),
+                format!("umask {:o}", u32::from_str_radix(umask, 8).expect("octal"))
+            );
+            crew.release(a, 1);
+            crew.expect_held(b, 1);
+        }
+    }
+}
+
+#[test]
+fn p58_an_existing_lock_file_keeps_its_mode() {
+    everywhere(|mut crew| {
+        crew.set("TAKER_MODE", "666");
+        std::fs::write(crew.lock(), "content").expect("a lock file");
+        std::fs::set_permissions(crew.lock(), PermissionsExt::from_mode(0o604)).expect("a mode");
+        let user = crew.start();
+        crew.take_and_release(user);
+        assert_eq!(
+            crew.lock().metadata().expect("a file").mode() & 0o777,
+            0o604
+        );
+        assert_eq!(std::fs::read(crew.lock()).expect("content"), b"content");
+    });
+}
+
+#[test]
+fn p59_what_stays_is_the_lock_file_and_its_record() {
+    everywhere(|mut crew| {
+        let (a, b) = (crew.start(), crew.start());
+        for _ in 0..20 {
+            crew.take(a, 1);
+            crew.queue(b, 1);
+            crew.release(a, 1);
+            crew.expect_held(b, 1);
+            crew.release(b, 1);
+        }
+        crew.end(a);
+        crew.end(b);
+        let names = |path: &Path| -> Vec<String> {
+            let entries = std::fs::read_dir(path).expect("a directory");
+            let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+            let mut names: Vec<_> = entries.map(|it| name(it.expect("an entry"))).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(home(&crew)), ["it.lock", "it.lock.queue"]);
+        assert_eq!(names(&crew.queue_dir()), ["state"]);
+        assert_eq!(crew.state().metadata().expect("a record").len(), 640);
+        assert_eq!(crew.lock().metadata().expect("a lock file").len(), 0);
+    });
+}

@@ -1,0 +1,366 @@
+//! Processes that stand still: a stopped waiter delays the rest by its claim windows and is first again afterwards; a
+//! stopped holder is never passed.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::crew::{Crew, Who, everywhere, until};
+
+const WINDOW: Duration = Duration::from_millis(200);
+
+fn crew_with_windows(mut crew: Crew) -> Crew {
+    crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", "200");
+    crew
+}
+
+/// The next one is in after at most two windows for each who is asleep; twice that on a busy machine.
+fn assert_in_time(begun: Instant, asleep: u32) {
+    let bound = WINDOW * 4 * asleep + Duration::from_secs(1);
+    assert!(begun.elapsed() < bound, "{:?}", begun.elapsed());
+}
+
+/// Who wakes takes its own mark off before it looks, and is first from then on.
+fn until_awake(crew: &Crew) {
+    until("no ticket bears a mark", || {
+        let marked = |ticket: &PathBuf| std::fs::metadata(ticket).is_ok_and(|it| it.len() > 0);
+        !crew.tickets().iter().any(marked)
+    });
+}
+
+#[test]
+fn p64_a_stopped_head_is_passed_and_is_first_again() {
+    everywhere(|crew| {
+        let mut crew = crew_with_windows(crew);
+        let (holder, sleeper) = (crew.start(), crew.start());
+        let (next, last) = (crew.start(), crew.start());
+        crew.take(holder, 1);
+        crew.queue(sleeper, 1);
+        crew.queue(next, 1);
+        crew.queue(last, 1);
+        crew.stop(sleeper);
+        let begun = Instant::now();
+        crew.release(holder, 1);
+        crew.expect_held(next, 1);
+        assert_in_time(begun, 1);
+        crew.go_on(sleeper);
+        until_awake(&crew);
+        crew.release(next, 1);
+        crew.expect_held(sleeper, 1);
+        crew.release(sleeper, 1);
+        crew.expect_held(last, 1);
+        crew.release(last, 1);
+        crew.expect_no_tickets();
+    });
+}
+
+#[test]
+fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
+    everywhere(|crew| {
+        let mut crew = crew_with_windows(crew);
+        let (holder, sleeper) = (crew.start(), crew.start());
+        let others: Vec<Who> = (0..5).map(|_| crew.start()).collect();
+        crew.take(holder, 1);
+        crew.queue(sleeper, 1);
+        for &who in &others {
+            crew.queue(who, 1);
+        }
+        crew.stop(sleeper);
+        crew.release(holder, 1);
+        crew.expect_held(others[0], 1);
+        for pair in others.windows(2) {
+            let begun = Instant::now();
+            crew.release(pair[0], 1);
+            crew.expect_held(pair[1], 1);
+            assert!(begun.elapsed() < WINDOW, "{:?}", begun.elapsed());
+        }
+        crew.release(others[4], 1);
+        // A newcomer goes past the mark too, and the sleeper is still first when it wakes.
+        crew.acquire(holder, 2);
+        crew.go_on(sleeper);
+        crew.release(holder, 2);
+        crew.expect_held(sleeper, 1);
+    });
+}
+
+#[test]
+fn p64_several_stopped_heads_are_passed() {
+    everywhere(|crew| {
+        let mut crew = crew_with_windows(crew);
+        let holder = crew.start();
+        crew.take(holder, 1);
+        let sleepers: Vec<Who> = (0..3).map(|_| crew.start()).collect();
+        for &who in &sleepers {
+            crew.queue(who, 1);
+        }
+        let next = crew.start();
+        crew.queue(next, 1);
+        for &who in &sleepers {
+            crew.stop(who);
+        }
+        let begun = Instant::now();
+        crew.release(holder, 1);
+        crew.expect_held(next, 1);
+        assert_in_time(begun, 3);
+        // While the lock is held they come back, in any order, and keep theirs.
+        for &who in sleepers.iter().rev() {
+            crew.go_on(who);
+        }
+        until_awake(&crew);
+        crew.release(next, 1);
+        for who in sleepers {
+            crew.expect_held(who, 1);
+            crew.release(who, 1);
+        }
+    });
+}
+
+#[test]
+fn p64_sleepers_between_the_awake() {
+    everywhere(|crew| {
+        let mut crew = crew_with_windows(crew);
+        let holder = crew.start();
+        crew.take(holder, 1);
+        let waiters: Vec<Who> = (0..6).map(|_| crew.start()).collect();
+        for &who in &waiters {
+            crew.queue(who, 1);
+        }
+        for index in [0, 2, 4] {
+            crew.stop(waiters[index]);
+        }
+        crew.release(holder, 1);
+        for index in [1, 3, 5] {
+            crew.expect_held(waiters[index], 1);
+            crew.release(waiters[index], 1);
+        }
+        for index in [0, 2, 4] {
+            crew.go_on(waiters[index]);
+            crew.expect_held(waiters[index], 1);
+            crew.release(waiters[index], 1);
+        }
+        crew.expect_no_tickets();
+    });
+}
+
+#[test]
+fn p64_a_stopped_holder_is_never_passed() {
+    everywhere(|mut crew| {
+        crew.set("TAKER_POLL", "20").set("TAKER_WINDOW", "20");
+        let (holder, waiters) = (crew.start(), [crew.start(), crew.start()]);
+        crew.take(holder, 1);
+        for who in waiters {
+            crew.queue(who, 1);
+        }
+        crew.stop(holder);
+        // Many windows go by: a wait that ends by its own limit measures them.
+        let clock = crew.start();
+        crew.tell(clock, "acquire 1 600");
+        crew.expect(clock, "queued 1");
+        let line = crew.line(clock);
+        assert!(line.starts_with("failed 1 TimedOut"), "{line}");
+        assert!(
+            waiters.iter().all(|who| !crew.has_spoken(*who)),
+            "the holder was passed"
+        );
+        assert_eq!(crew.ask(clock, "try 2"), "none");
+        crew.go_on(holder);
+        crew.release(holder, 1);
+        for who in waiters {
+            crew.expect_held(who, 1);
+            crew.release(who, 1);
+        }
+    });
+}
+
+#[test]
+fn p64_a_stopped_sleeper_that_dies_leaves_nothing_behind() {
+    everywhere(|crew| {
+        let mut crew = crew_with_windows(crew);
+        let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
+        crew.take(holder, 1);
+        crew.queue(sleeper, 1);
+        crew.queue(next, 1);
+        crew.stop(sleeper);
+        crew.release(holder, 1);
+        let held = crew.expect_held(next, 1);
+        assert!(!held.crashed);
+        crew.kill(sleeper);
+        crew.release(next, 1);
+        assert!(!crew.acquire(holder, 2).crashed);
+        crew.release(holder, 2);
+        crew.acquire(next, 3);
+        // Whoever waits for a window clears away what no live process stands behind.
+        crew.queue(holder, 4);
+        until("only the live ticket stands", || crew.tickets().len() == 1);
+        crew.release(next, 3);
+        crew.expect_held(holder, 4);
+    });
+}
+
+#[test]
+fn p64_a_future_that_nobody_polls_is_passed_and_keeps_its_place() {
+    everywhere(|crew| {
+        let mut crew = crew_with_windows(crew);
+        let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
+        crew.take(holder, 1);
+        crew.queue(sleeper, 1);
+        assert_eq!(crew.ask(sleeper, "freeze 1"), "frozen 1");
+        crew.queue(next, 1);
+        let begun = Instant::now();
+        crew.release(holder, 1);
+        crew.expect_held(next, 1);
+        assert_in_time(begun, 1);
+        crew.queue(holder, 2);
+        assert_eq!(crew.ask(sleeper, "thaw 1"), "thawed 1");
+        crew.release(next, 1);
+        crew.expect_held(sleeper, 1);
+        crew.release(sleeper, 1);
+        crew.expect_held(holder, 2);
+    });
+}
+
+#[test]
+fn p64_a_frozen_task_does_not_hold_up_its_own_process() {
+    everywhere(|crew| {
+        let mut crew = crew_with_windows(crew);
+        let (holder, crowd) = (crew.start(), crew.start());
+        crew.take(holder, 1);
+        for slot in 1..=4 {
+            crew.queue(crowd, slot);
+        }
+        for slot in [1, 3] {
+            let frozen = format!("frozen {slot}");
+            assert_eq!(crew.ask(crowd, &format!("freeze {slot}")), frozen);
+        }
+        crew.release(holder, 1);
+        for slot in [2, 4] {
+            crew.expect_held(crowd, slot);
+            crew.release(crowd, slot);
+        }
+        for slot in [1, 3] {
+            let thawed = format!("thawed {slot}");
+            assert_eq!(crew.ask(crowd, &format!("thaw {slot}")), thawed);
+            crew.expect_held(crowd, slot);
+            crew.release(crowd, slot);
+        }
+        crew.expect_no_tickets();
+    });
+}
+
+/// Stopped in the middle of a step: before its ticket is there it is nobody; afterwards it is a sleeper; with the door in
+/// hand it is a holder.
+#[cfg(feature = "test-hooks")]
+mod inside_a_step {
+    use super::{Crew, crew_with_windows, everywhere};
+
+    fn stopped_at(step: &str, everyone: impl Fn(&mut Crew, crate::crew::Who, crate::crew::Who)) {
+        everywhere(|crew| {
+            let mut crew = crew_with_windows(crew);
+            let holder = crew.start();
+            let sleeper = crew.start_with(&[("STANCHION_AT", &format!("stop:{step}:1"))]);
+            crew.take(holder, 1);
+            crew.tell(sleeper, "acquire 1");
+            everyone(&mut crew, holder, sleeper);
+        });
+    }
+
+    #[test]
+    fn p64_a_sleeper_without_a_ticket_is_in_nobodys_way() {
+        for step in ["FastOpen", "FastTryDoor", "ListQueue", "CreateTicket"] {
+            stopped_at(step, |crew, holder, sleeper| {
+                crew.expect_stopped(sleeper);
+                let next = crew.start();
+                crew.queue(next, 1);
+                crew.release(holder, 1);
+                crew.expect_held(next, 1);
+                crew.go_on(sleeper);
+                crew.expect(sleeper, "queued 1");
+                crew.release(next, 1);
+                crew.expect_held(sleeper, 1);
+            });
+        }
+    }
+
+    #[test]
+    fn p64_a_sleeper_at_the_door_is_passed() {
+        for step in ["OpenDoor", "TryDoor", "WatchDoor", "CheckDoor"] {
+            stopped_at(step, |crew, holder, sleeper| {
+                crew.expect_stopped(sleeper);
+                let next = crew.start();
+                crew.queue(next, 1);
+                crew.release(holder, 1);
+                crew.expect_held(next, 1);
+                crew.go_on(sleeper);
+                crew.expect(sleeper, "queued 1");
+                crew.release(next, 1);
+                crew.expect_held(sleeper, 1);
+            });
+        }
+    }
+
+    #[test]
+    fn p64_a_sleeper_behind_another_is_passed_when_its_turn_comes() {
+        for step in ["OpenPredecessor", "WatchPredecessor", "TryPredecessor"] {
+            everywhere(|crew| {
+                let mut crew = crew_with_windows(crew);
+                let (holder, first, next) = (crew.start(), crew.start(), crew.start());
+                let sleeper = crew.start_with(&[("STANCHION_AT", &format!("stop:{step}:1"))]);
+                crew.take(holder, 1);
+                crew.queue(first, 1);
+                crew.tell(sleeper, "acquire 1");
+                crew.expect_stopped(sleeper);
+                crew.queue(next, 1);
+                crew.release(holder, 1);
+                crew.expect_held(first, 1);
+                crew.release(first, 1);
+                crew.expect_held(next, 1);
+                crew.go_on(sleeper);
+                crew.expect(sleeper, "queued 1");
+                crew.release(next, 1);
+                crew.expect_held(sleeper, 1);
+            });
+        }
+    }
+
+    #[test]
+    fn p64_stopped_with_the_door_in_hand_is_a_stopped_holder() {
+        for step in [
+            "LockState",
+            "WriteHeld",
+            "Grant",
+            "UnlinkTicket",
+            "CloseTicket",
+        ] {
+            stopped_at(step, |crew, holder, sleeper| {
+                crew.expect(sleeper, "queued 1");
+                crew.release(holder, 1);
+                crew.expect_stopped(sleeper);
+                crew.tell(holder, "acquire 2 900");
+                crew.expect(holder, "queued 2");
+                let line = crew.line(holder);
+                assert!(line.starts_with("failed 2 TimedOut"), "{step}: {line}");
+                crew.go_on(sleeper);
+                crew.expect_held(sleeper, 1);
+                crew.release(sleeper, 1);
+                crew.take_and_release(holder);
+            });
+        }
+    }
+
+    #[test]
+    fn p64_stopped_on_the_way_out_with_the_door_free_is_in_nobodys_way() {
+        everywhere(|crew| {
+            let mut crew = crew_with_windows(crew);
+            let holder = crew.start_with(&[("STANCHION_AT", "stop:CloseDoor:1")]);
+            let next = crew.start();
+            crew.take(holder, 1);
+            crew.queue(next, 1);
+            crew.let_go(holder, 1, "release");
+            crew.expect_stopped(holder);
+            crew.expect_held(next, 1);
+            crew.release(next, 1);
+            crew.take_and_release(next);
+            crew.go_on(holder);
+            crew.expect_released(holder, 1);
+        });
+    }
+}
