@@ -114,7 +114,7 @@ impl Disk {
             let queue = Queue::open(&self.place.queue, || {
                 let door =
                     Door::open(door, mode).map_err(|e| Error::io("open the lock file", door, e))?;
-                Ok(door.mode())
+                Ok((door.mode(), door.group()))
             })?;
             self.queue = Some(queue);
             self.check_kind()?;
@@ -145,6 +145,13 @@ impl Disk {
     pub(crate) fn reopen(&mut self) {
         self.queue = None;
         self.state = None;
+    }
+
+    /// What is made in the queue is for the same people as the lock file.
+    pub(crate) fn share_like(&mut self, door: &Door) {
+        if let Some(queue) = &mut self.queue {
+            queue.set_mode(door.mode());
+        }
     }
 
     /// Refuses a lock of another version or kind before anything of it is touched.
@@ -357,7 +364,9 @@ impl Disk {
         if self.state.is_some() && self.queue.is_some() {
             return Ok(());
         }
-        let mode = self.queue(Some(door.mode()))?.mode();
+        let queue = self.queue(Some(door.mode()))?;
+        queue.set_mode(door.mode());
+        let mode = queue.mode();
         let path = self.place.state();
         match file::open_lock_file(&path, Some(mode)) {
             Ok((file, _)) => self.state = Some(Private::new(file)),

@@ -50,11 +50,20 @@ impl Dir {
         }
     }
 
-    /// Makes the directory with exactly these permissions, or leaves an existing one as it is.
-    pub(crate) fn create(path: &Path, mode: u32) -> io::Result<()> {
+    /// Makes the directory with exactly these permissions and, where that is allowed, this group, or leaves an existing
+    /// one as it is. What is made inside inherits the group.
+    pub(crate) fn create(path: &Path, mode: u32, group: u32) -> io::Result<()> {
         match fs::mkdir(path, Mode::from_raw_mode(mode)) {
             // The umask may have taken bits away; only the creator sets them, and only while nobody else can be in.
-            Ok(()) => fs::chmod(path, Mode::from_raw_mode(mode)).map_err(Into::into),
+            Ok(()) => {
+                let inherit = if mode & 0o070 == 0 { 0 } else { 0o2000 };
+                if fs::stat(path)?.st_gid != group {
+                    // Who may not give it away shares with his own group, as with the lock file.
+                    let _ = fs::chown(path, None, Some(fs::Gid::from_raw(group)));
+                }
+                fs::chmod(path, Mode::from_raw_mode(mode | inherit))?;
+                Ok(())
+            }
             Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -34,10 +34,10 @@ impl Dir {
         }
     }
 
-    /// Makes the directory with exactly these permissions, or leaves an existing one as it is.
-    pub(crate) fn create(path: &Path, mode: u32) -> io::Result<()> {
+    /// Makes the directory with exactly these permissions and, where that is allowed, this group, or leaves an existing one as it is.
+    pub(crate) fn create(path: &Path, mode: u32, group: u32) -> io::Result<()> {
         match DirBuilder::new().create(path) {
-            Ok(()) => file::set_mode_of_path(path, mode),
+            Ok(()) => file::open_to_group(path, mode, group),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }

@@ -86,6 +86,11 @@ impl Wakes {
         }
     }
 
+    /// Whether there is nothing to call and nothing to drop.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.discarded.is_none()
+    }
+
     pub(crate) fn fire(self) {
         self.first
             .into_iter()
@@ -113,6 +118,8 @@ pub(crate) struct Core {
     pub(super) leftovers: Vec<Own>,
     pub(super) tidy_at: Option<Instant>,
     pub(super) tick_at: Option<Instant>,
+    /// The window that `tick_at` was set for.
+    pub(super) tick_window: Duration,
     /// Counts offers, so that a tick can tell whether the one it saw is still unclaimed.
     pub(super) offers: u64,
     pub(super) lapsing: Option<u64>,
@@ -123,6 +130,8 @@ pub(crate) struct Core {
     pub(super) tail: Tail,
     /// Set from the watch thread when the queue directory changed.
     pub(super) queue_changed: Arc<AtomicBool>,
+    /// Whether it is worth while to ask the kernel before a join.
+    pub(super) tail_watched: Arc<AtomicBool>,
     pub(super) lost_wakers: Vec<Waker>,
     pub(super) lost_at: Option<Instant>,
     pub(super) armed: Option<Instant>,
@@ -143,6 +152,7 @@ impl Core {
             leftovers: Vec::new(),
             tidy_at: None,
             tick_at: None,
+            tick_window: Duration::MAX,
             offers: 0,
             lapsing: None,
             roll_call: false,
@@ -150,6 +160,7 @@ impl Core {
             listed: false,
             tail: Tail::default(),
             queue_changed: Arc::default(),
+            tail_watched: Arc::default(),
             lost_wakers: Vec::new(),
             lost_at: None,
             armed: None,
@@ -164,7 +175,7 @@ impl Core {
     }
 
     /// A waiting task is polled.
-    pub(crate) fn poll(&mut self, key: Key, waker: &Waker) -> Poll<Result<Grant>> {
+    pub(crate) fn poll(&mut self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
         if let Some(error) = self.take_failure(key) {
             return Poll::Ready(Err(error));
         }
@@ -173,7 +184,7 @@ impl Core {
         }
         if self.is_offered_to(key) {
             return self
-                .claim(key)
+                .claim(key, now)
                 .map_or(Poll::Pending, |grant| Poll::Ready(Ok(grant)));
         }
         if let Some(waiter) = self.cohorts.get_mut(key)
@@ -200,7 +211,7 @@ impl Core {
     }
 
     /// Turns the offer into a guard. Nothing here may touch the disk: the ticket goes later.
-    pub(super) fn claim(&mut self, key: Key) -> Option<Grant> {
+    pub(super) fn claim(&mut self, key: Key, now: Instant) -> Option<Grant> {
         let waiter = self.cohorts.leave(key)?;
         self.wakes.discard(waiter.waker);
         let possession = self.possession.as_mut()?;
@@ -210,7 +221,6 @@ impl Core {
             return None;
         };
         step::at(Step::Grant);
-        let now = Instant::now();
         possession.since = now;
         possession.label.clone_from(&waiter.data.settings.label);
         let grant = Grant {

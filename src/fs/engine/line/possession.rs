@@ -171,8 +171,10 @@ impl Core {
         self.offers += 1;
         possession.occupant = Occupant::Offer { to, door };
         if let Some(waiter) = self.cohorts.get_mut(to) {
-            if self.tick_at.is_none() {
-                self.tick_at = Instant::now().checked_add(waiter.data.settings.claim_window);
+            let window = waiter.data.settings.claim_window;
+            if self.tick_at.is_none() || window < self.tick_window {
+                self.tick_at = Instant::now().checked_add(window);
+                self.tick_window = window;
             }
             waiter
                 .waker
@@ -296,6 +298,7 @@ impl Core {
         }
         if self.possession.is_some() && self.tick_at.is_none() {
             self.tick_at = Instant::now().checked_add(window);
+            self.tick_window = window;
         }
     }
 }

@@ -77,14 +77,14 @@ pub(crate) struct Own {
 }
 
 impl Queue {
-    /// Opens the directory, or makes it with the permissions that go with a lock file of `mode`.
-    pub(crate) fn open(path: &Path, mode: impl FnOnce() -> Result<u32>) -> Result<Self> {
+    /// Opens the directory, or makes it for the same people as the lock file, whose permission bits and group `door` tells.
+    pub(crate) fn open(path: &Path, door: impl FnOnce() -> Result<(u32, u32)>) -> Result<Self> {
         let open = || Dir::open(path).map_err(|e| Error::io("open the queue directory", path, e));
-        let mut mode = Some(mode);
+        let mut door = Some(door);
         let mut known = None;
         for _ in 0..TRIES {
             if let Some(dir) = open()? {
-                let mode = known.unwrap_or_else(|| dir.mode());
+                let mode = known.map_or_else(|| dir.mode(), |(mode, _)| mode);
                 return Ok(Self {
                     dir,
                     line: Vec::new(),
@@ -95,12 +95,12 @@ impl Queue {
                     adopted: false,
                 });
             }
-            if let Some(mode) = mode.take() {
-                known = Some(mode()?);
+            if let Some(door) = door.take() {
+                known = Some(door()?);
             }
-            let bits = known.unwrap_or(0o600);
+            let (bits, group) = known.unwrap_or((0o600, 0));
             // Who may read the files may enter the directory.
-            Dir::create(path, bits | (bits & 0o444) >> 2)
+            Dir::create(path, bits | (bits & 0o444) >> 2, group)
                 .map_err(|e| Error::io("make the queue directory", path, e))?;
         }
         let text = "the queue directory vanishes as fast as it is made";
@@ -123,6 +123,11 @@ impl Queue {
 
     pub(crate) fn dir(&self) -> &Dir {
         &self.dir
+    }
+
+    /// The lock file's permission bits are known: they are those of the files in the queue.
+    pub(crate) fn set_mode(&mut self, mode: u32) {
+        self.mode = mode;
     }
 
     /// Permission bits of the files in the queue.
