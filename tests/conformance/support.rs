@@ -168,7 +168,8 @@ impl Place {
     /// The tickets that stand in line on disk, in order.
     pub(crate) fn tickets(&self) -> Vec<String> {
         let names = file_names(&self.queue());
-        names.into_iter().filter(|name| name != "state").collect()
+        let is_ticket = |name: &String| name.starts_with(|it: char| it.is_ascii_digit());
+        names.into_iter().filter(is_ticket).collect()
     }
 
     /// The names of everything there is.
@@ -203,6 +204,16 @@ impl Place {
     pub(crate) fn outsider_died_waiting(&self, number: u64) {
         std::fs::create_dir_all(self.queue()).expect("the queue directory");
         drop(open_file(&self.ticket(number)));
+    }
+
+    /// The same of one whose ticket's file was to be used again: it has a second name.
+    pub(crate) fn outsider_died_waiting_with_a_spare(&self, number: u64) {
+        use std::os::unix::fs::MetadataExt;
+        self.outsider_died_waiting(number);
+        let ticket = self.ticket(number);
+        let inode = std::fs::metadata(&ticket).expect("there").ino();
+        let spare = self.queue().join(format!("spare.{inode}"));
+        std::fs::hard_link(ticket, spare).expect("a second name");
     }
 
     pub(crate) fn ticket(&self, number: u64) -> PathBuf {

@@ -158,3 +158,35 @@ fn p09_p11_p23_random_histories_follow_the_model() {
         history.ends();
     }
 }
+
+/// A newcomer that comes in the very instant after somebody of another process stands behind him, whatever the watch
+/// has been told of it by then.
+#[test]
+fn p09_a_newcomer_sees_whoever_has_just_queued() {
+    let place = Place::new();
+    let lock = with_window(&place, Duration::MAX);
+    let guard = held(&lock);
+    let mut line = vec![queued(&lock)];
+    for round in 0..5_000 {
+        line.push(queued(&lock));
+        let outsider = place.outsider_waits((1 << 62) + round);
+        spin(round % 64);
+        line.push(queued(&lock));
+        let status = lock.status().expect("a status");
+        let last = status.waiters.last().expect("some wait");
+        assert!(
+            last.here && last.ticket.is_some(),
+            "round {round}: {last:?}"
+        );
+        outsider.leaves_the_line();
+        line.truncate(1);
+    }
+    drop(guard);
+    drop(line.remove(0).finish().expect("its turn"));
+    place.assert_idle();
+}
+
+/// Lets a moment pass that is different each time.
+fn spin(turns: u64) {
+    (0..turns * 8).for_each(|_| std::hint::spin_loop());
+}

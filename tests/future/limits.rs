@@ -55,6 +55,17 @@ fn p16_zero_clears_the_dead_away() {
     place.assert_idle();
 }
 
+/// Whoever takes a dead waiter's file over must not keep his place alive with it.
+#[test]
+fn p29_a_dead_waiter_with_a_spare_file_holds_nobody_up() {
+    let place = Place::new();
+    let lock = with_window(&place, Duration::MAX);
+    place.outsider_died_waiting_with_a_spare(1);
+    let mut future = Polled::new(lock.acquire().timeout(Duration::ZERO));
+    drop(assert_ready!(future.poll()).expect("nobody alive is before it"));
+    place.assert_idle();
+}
+
 #[test]
 fn the_limit_counts_from_its_call() {
     in_paused_time(async || {
