@@ -246,6 +246,21 @@ fn p49_tokens_handed_on_in_memory_are_never_given_again() {
 }
 
 #[test]
+fn p65_a_death_is_told_although_the_record_was_deleted_before_it() {
+    everywhere(|mut crew| {
+        let (a, b, c) = (crew.start(), crew.start(), crew.start());
+        crew.take_and_release(b);
+        crew.take(a, 1);
+        crew.queue(b, 1);
+        std::fs::remove_file(crew.state()).expect("the record deleted");
+        crew.release(a, 1);
+        crew.expect_held(b, 1);
+        crew.kill(b);
+        assert!(crew.acquire(c, 1).crashed);
+    });
+}
+
+#[test]
 fn p62_descriptors_and_threads_are_back_after_a_storm_of_deaths() {
     everywhere(|mut crew| {
         let witness = crew.start();

@@ -280,7 +280,12 @@ impl Crew {
 
     /// Sends a command about a slot and returns what came of it, after a wait or at once.
     pub(crate) fn answer(&mut self, who: Who, command: &str, slot: u32) -> String {
-        let line = self.ask(who, command);
+        self.tell(who, command);
+        self.answer_to_acquire(who, slot)
+    }
+
+    pub(crate) fn answer_to_acquire(&mut self, who: Who, slot: u32) -> String {
+        let line = self.line(who);
         if line == format!("queued {slot}") {
             return self.line(who);
         }
