@@ -3,6 +3,7 @@
 //! A lock joins with a [`Subject`](subject::Subject) and one line at the end of this file. Every lock gets every
 //! property: the list below is the only one, and a property that is written but not listed does not compile.
 
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 #![deny(dead_code)]
 
 #[path = "conformance/cancellation.rs"]

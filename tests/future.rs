@@ -1,5 +1,7 @@
 //! The acquire future, polled by hand: what each poll does, and what dropping it does at each stage.
 
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use stanchion::{Acquire, ErrorKind, FifoGuard, FifoLock, FifoOptions, Lost, Wait
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
+#[path = "future/histories.rs"]
+mod histories;
 #[path = "future/limits.rs"]
 mod limits;
 
@@ -82,7 +86,10 @@ mod shape {
         let place = Place::new();
         let lock = place.open();
         let future = lock.acquire();
-        assert!(place.footprint().is_empty(), "nothing before the first poll");
+        assert!(
+            place.footprint().is_empty(),
+            "nothing before the first poll"
+        );
         drop(held(&lock));
         drop(future);
     }
@@ -397,7 +404,9 @@ mod sleepers {
             tickets.len() == 1 && tickets.iter().all(|it| size(it).is_ok_and(|size| size > 0))
         };
         eventually("one ticket stands, with a mark", marked);
-        eventually("the lock file is free", || !lock.is_locked().expect("no error"));
+        eventually("the lock file is free", || {
+            !lock.is_locked().expect("no error")
+        });
         let outsider = place.outsider_holds();
         for sleeper in &mut sleepers {
             assert_pending!(sleeper.poll());
@@ -422,7 +431,9 @@ mod sleepers {
         });
         let status = lock.status().expect("status");
         assert!(status.waiters[0].passed_over, "{status:?}");
-        let guard = Polled::new(lock.acquire()).finish().expect("nobody is awake");
+        let guard = Polled::new(lock.acquire())
+            .finish()
+            .expect("nobody is awake");
         assert_pending!(sleeper.poll());
         drop(guard);
         drop(sleeper.finish().expect("awake again"));
@@ -458,6 +469,20 @@ mod sleepers {
         assert!(windows < 100, "{windows} windows for a thousand sleepers");
         drop((awake, sleepers));
         place.assert_idle();
+    }
+
+    /// The window is the one of the handle that was granted, not of those before it.
+    #[test]
+    fn a_long_window_of_another_handle_delays_nobody() {
+        let place = Place::new();
+        let patient = with_window(&place, Duration::from_secs(86_400));
+        let lock = with_window(&place, WINDOW);
+        let guard = held(&lock);
+        let (mut first, mut sleeper, mut third) = (queued(&patient), queued(&lock), queued(&lock));
+        drop(guard);
+        drop(assert_ready!(first.poll()).expect("claimed"));
+        drop(third.finish().expect("passed the sleeper"));
+        drop(sleeper.finish().expect("awake"));
     }
 
     #[test]

@@ -28,7 +28,10 @@ impl Layer {
             ["fs", "sys", ..] => Self::Sys,
             ["fs", "engine", ..] => Self::Engine,
             ["fs", ..] => Self::Primitive,
-            ["error" | "backoff" | "lock" | "guard" | "acquire" | "trace", ..] => Self::Face,
+            [
+                "error" | "backoff" | "lock" | "guard" | "acquire" | "trace",
+                ..,
+            ] => Self::Face,
             _ => Self::Root,
         }
     }
@@ -140,7 +143,11 @@ fn read(root: &Path, path: PathBuf) -> Source {
 
 /// Insists that there are no complaints, and shows them all if there are.
 fn assert_none(complaints: Vec<String>, rule: &str) {
-    assert!(complaints.is_empty(), "{rule}:\n  {}", complaints.join("\n  "));
+    assert!(
+        complaints.is_empty(),
+        "{rule}:\n  {}",
+        complaints.join("\n  ")
+    );
 }
 
 /// Complaints about lines of code that contain one of these, outside the files where they belong.

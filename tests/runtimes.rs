@@ -1,5 +1,7 @@
 //! Runtimes that come and go, threads without one, and the life of a handle: close, remove, loss, status.
 
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +146,9 @@ fn p26_a_guard_works_outside_any_runtime() {
         let place = Place::new();
         let lock = open(&place);
         let runtime = new();
-        let guard = runtime.block_on(lock.acquire().into_future()).expect("free");
+        let guard = runtime
+            .block_on(lock.acquire().into_future())
+            .expect("free");
         drop(runtime);
         assert!(guard.is_held());
         let mut next = queued(&lock);
@@ -273,9 +277,8 @@ mod blocking {
         drop(guard);
         drop(runtime.block_on(task).expect("a task").expect("served"));
         let in_place = lock.clone();
-        let task = runtime.spawn(async move {
-            tokio::task::block_in_place(|| in_place.blocking_acquire(None))
-        });
+        let task = runtime
+            .spawn(async move { tokio::task::block_in_place(|| in_place.blocking_acquire(None)) });
         drop(runtime.block_on(task).expect("a task").expect("free"));
         place.assert_idle();
     }

@@ -113,7 +113,10 @@ pub(crate) fn p07_different_locks_never_contend<S: Subject>() {
     let beside = held::<S>(&other);
     assert!(guard.is_held() && beside.is_held());
     drop(guard);
-    assert!(tried::<S>(&other).is_none(), "a release of one frees no other");
+    assert!(
+        tried::<S>(&other).is_none(),
+        "a release of one frees no other"
+    );
     drop((waiter, beside));
     assert_idle(&subject);
 }

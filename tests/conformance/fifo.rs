@@ -51,7 +51,10 @@ impl Subject for Fifo {
 
     fn footprint(&self) -> String {
         let read = |name: &String| {
-            let path = self.0.directory().join(name.replace("queue/", "a.lock.queue/"));
+            let path = self
+                .0
+                .directory()
+                .join(name.replace("queue/", "a.lock.queue/"));
             let content = std::fs::read(&path).unwrap_or_default();
             format!("{name}: {}\n", String::from_utf8_lossy(&content))
         };

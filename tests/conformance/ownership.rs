@@ -81,7 +81,10 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
     let lock = subject.open();
     let look = || Polled::new(lock.status()).finish().expect("a status");
     let empty = look();
-    assert_eq!((empty.holder, empty.waiters.len(), empty.last_token), (None, 0, 0));
+    assert_eq!(
+        (empty.holder, empty.waiters.len(), empty.last_token),
+        (None, 0, 0)
+    );
     let guard = held::<S>(&lock);
     let (waiter, _other) = (queued::<S>(&lock), queued::<S>(&lock));
     let status = look();

@@ -27,7 +27,10 @@ pub(crate) fn p16_zero_is_one_attempt<S: Subject>() {
     let lock = subject.open();
     let at_once = || Polled::new(lock.acquire().timeout(Duration::ZERO));
     let guard = assert_ready!(at_once().poll()).expect("one attempt is made");
-    assert_eq!(kind_of(assert_ready!(at_once().poll())), ErrorKind::TimedOut);
+    assert_eq!(
+        kind_of(assert_ready!(at_once().poll())),
+        ErrorKind::TimedOut
+    );
     assert_eq!(subject.places(), 0);
     drop(guard);
     assert_idle(&subject);

@@ -194,7 +194,10 @@ fn a_limit_without_a_runtime_is_refused_and_leaves_nothing() {
     let lock = place.open();
     let guard = held(&lock);
     let mut waiter = Polled::new(lock.acquire().timeout(Duration::from_secs(1)));
-    assert_eq!(kind_of(assert_ready!(waiter.poll())), ErrorKind::Unsupported);
+    assert_eq!(
+        kind_of(assert_ready!(waiter.poll())),
+        ErrorKind::Unsupported
+    );
     assert_eq!(lock.status().expect("status").waiters.len(), 0);
     drop(guard);
     drop(waiter);

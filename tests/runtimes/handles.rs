@@ -61,7 +61,10 @@ mod close {
         for waiter in &mut waiting {
             assert_eq!(waiter.rings(), 1, "woken");
             let error: Error = assert_ready!(waiter.poll()).expect_err("closed");
-            assert_eq!((error.kind(), error.path()), (ErrorKind::Closed, Some(lock.path())));
+            assert_eq!(
+                (error.kind(), error.path()),
+                (ErrorKind::Closed, Some(lock.path()))
+            );
         }
         assert_eq!(kind_of(assert_ready!(unpolled.poll())), ErrorKind::Closed);
         assert_eq!(kind_of(clone.try_acquire()), ErrorKind::Closed);
@@ -160,7 +163,11 @@ mod remove {
     fn it_removes_what_is_idle_and_nothing_else() {
         let place = Place::new();
         let lock = open(&place);
-        assert_eq!(lock.remove().expect("no error"), Removal::Removed, "nothing there");
+        assert_eq!(
+            lock.remove().expect("no error"),
+            Removal::Removed,
+            "nothing there"
+        );
         let guard = held(&lock);
         assert_eq!(lock.remove().expect("no error"), Removal::InUse, "held");
         assert!(guard.is_held());
@@ -270,12 +277,24 @@ mod status {
         let guard = held(&first);
         let (_a, _b, _c) = (queued(&second), queued(&first), queued(&second));
         let status = second.status().expect("a status");
-        let labels: Vec<_> = status.waiters.iter().map(|it| it.owner.label.clone()).collect();
-        assert_eq!(labels.iter().flatten().collect::<Vec<_>>(), ["second", "first", "second"]);
+        let labels: Vec<_> = status
+            .waiters
+            .iter()
+            .map(|it| it.owner.label.clone())
+            .collect();
+        assert_eq!(
+            labels.iter().flatten().collect::<Vec<_>>(),
+            ["second", "first", "second"]
+        );
         let holder = status.holder.expect("a holder");
         assert_eq!(holder.label.as_deref(), Some("first"));
         assert_eq!(status.last_token, guard.token());
-        assert!(status.waiters.iter().all(|it| it.ticket.is_none() && it.here));
+        assert!(
+            status
+                .waiters
+                .iter()
+                .all(|it| it.ticket.is_none() && it.here)
+        );
     }
 
     #[test]
@@ -290,7 +309,10 @@ mod status {
         assert_eq!(here, [false, true, true, false]);
         let tickets: Vec<_> = status.waiters.iter().map(|it| it.ticket).collect();
         assert_eq!((tickets[0], tickets[3]), (Some(1), Some(1 << 62)));
-        assert!(tickets[1].is_some() && tickets[1] == tickets[2], "{tickets:?}");
+        assert!(
+            tickets[1].is_some() && tickets[1] == tickets[2],
+            "{tickets:?}"
+        );
     }
 
     #[test]
@@ -304,7 +326,11 @@ mod status {
         assert_eq!((status.holder, status.last_token), (None, token));
         drop(lock);
         let status = place.open().status().expect("a status");
-        assert_eq!((status.holder, status.last_token), (None, token), "read from disk");
+        assert_eq!(
+            (status.holder, status.last_token),
+            (None, token),
+            "read from disk"
+        );
     }
 
     #[test]

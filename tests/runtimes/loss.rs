@@ -3,8 +3,10 @@
 use super::*;
 
 /// What can happen to a lock file, and what the holder must be told.
+type Accident = (fn(&Place), Loss);
+
 fn each_accident(test: impl Fn(&Place, &dyn Fn(), Loss)) {
-    let accidents: [(fn(&Place), Loss); 3] = [
+    let accidents: [Accident; 3] = [
         (delete, Loss::Deleted),
         (rename_away, Loss::Deleted),
         (replace, Loss::Replaced),
@@ -201,7 +203,9 @@ fn p05_a_touch_is_no_loss() {
     let guard = held(&lock);
     let mut lost = Polled::new(guard.lost());
     assert_pending!(lost.poll());
-    let mut permissions = std::fs::metadata(place.path()).expect("there").permissions();
+    let mut permissions = std::fs::metadata(place.path())
+        .expect("there")
+        .permissions();
     permissions.set_readonly(true);
     std::fs::set_permissions(place.path(), permissions).expect("changed");
     assert!(guard.is_held());

@@ -66,6 +66,15 @@ pub(crate) struct Entered {
     pub(crate) predecessor_crashed: bool,
 }
 
+/// Where in the line to take a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakePlace {
+    End,
+    /// At the end of the line as it has just been listed.
+    EndAsListed,
+    First,
+}
+
 /// What came of the lock on the state file.
 enum StateLock {
     /// Locked, with the record found.
@@ -105,7 +114,7 @@ impl Disk {
             let queue = Queue::open(&self.place.queue, || {
                 let door =
                     Door::open(door, mode).map_err(|e| Error::io("open the lock file", door, e))?;
-                Ok(door.mode())
+                Ok((door.mode(), door.group()))
             })?;
             self.queue = Some(queue);
             self.check_kind()?;
@@ -117,10 +126,32 @@ impl Disk {
             .ok_or_else(|| Error::at(ErrorKind::Corrupt, text, &self.place.queue))
     }
 
+    /// Removes our own tickets from the line.
+    pub(crate) fn give_up(&mut self, own: Own) {
+        if let Some(queue) = &mut self.queue {
+            // What cannot be removed loses its lock with this descriptor, and the next one reaps it.
+            let _ = queue.give_up(own);
+        }
+    }
+
+    /// Deletes what this process keeps in the queue for its next ticket.
+    pub(crate) fn drop_spares(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.drop_spares();
+        }
+    }
+
     /// Forgets what is open: the directory or the state file has been removed or replaced.
     pub(crate) fn reopen(&mut self) {
         self.queue = None;
         self.state = None;
+    }
+
+    /// What is made in the queue is for the same people as the lock file.
+    pub(crate) fn share_like(&mut self, door: &Door) {
+        if let Some(queue) = &mut self.queue {
+            queue.set_mode(door.mode());
+        }
     }
 
     /// Refuses a lock of another version or kind before anything of it is touched.
@@ -204,13 +235,14 @@ impl Disk {
     }
 
     /// Takes a place: at the end of the line, or before everybody.
-    pub(crate) fn take_ticket(&mut self, mode: Option<u32>, first: bool) -> Result<Own> {
+    pub(crate) fn take_ticket(&mut self, mode: Option<u32>, place: TakePlace) -> Result<Own> {
+        let mut listed = place == TakePlace::EndAsListed && self.queue.is_some();
         for _ in 0..TRIES {
             let queue = self.queue(mode)?;
-            let taken = if first {
+            let taken = if place == TakePlace::First {
                 queue.take_first(Mode::Exclusive)?
             } else {
-                queue.take(Mode::Exclusive)?
+                queue.take(Mode::Exclusive, std::mem::take(&mut listed))?
             };
             if let Some(own) = taken {
                 return Ok(own);
@@ -332,7 +364,9 @@ impl Disk {
         if self.state.is_some() && self.queue.is_some() {
             return Ok(());
         }
-        let mode = self.queue(Some(door.mode()))?.mode();
+        let queue = self.queue(Some(door.mode()))?;
+        queue.set_mode(door.mode());
+        let mode = queue.mode();
         let path = self.place.state();
         match file::open_lock_file(&path, Some(mode)) {
             Ok((file, _)) => self.state = Some(Private::new(file)),
@@ -444,6 +478,9 @@ impl Disk {
     fn remove_locked(&mut self, record: Option<Record>) -> Result<Cleared> {
         let path = self.place.state();
         let at = |error| Error::io("write the state file", &path, error);
+        if let Some(queue) = &mut self.queue {
+            queue.clear_spares()?;
+        }
         let Some(file) = &self.state else {
             return Ok(Cleared::InUse);
         };
@@ -454,7 +491,9 @@ impl Disk {
         step::at(Step::UnlinkState);
         remove_file(&path, "remove the state file")?;
         step::at(Step::RemoveQueue);
-        match std::fs::remove_dir(&self.place.queue) {
+        #[allow(clippy::disallowed_methods)] // the one place
+        let removed = std::fs::remove_dir(&self.place.queue);
+        match removed {
             Ok(()) => Ok(Cleared::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Cleared::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
@@ -478,7 +517,9 @@ impl Disk {
 }
 
 fn remove_file(path: &Path, step: &'static str) -> Result<()> {
-    match std::fs::remove_file(path) {
+    #[allow(clippy::disallowed_methods)] // the one place
+    let removed = std::fs::remove_file(path);
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::io(step, path, error))
         }

@@ -19,6 +19,7 @@ pub(crate) struct Door {
     file: Private,
     id: FileId,
     mode: u32,
+    group: u32,
 }
 
 impl Door {
@@ -37,6 +38,7 @@ impl Door {
             file: Private::new(file),
             id: facts.id,
             mode: facts.mode,
+            group: facts.group,
         }
     }
 
@@ -51,6 +53,11 @@ impl Door {
     /// Permission bits of the lock file; the queue is open to the same people.
     pub(crate) fn mode(&self) -> u32 {
         self.mode
+    }
+
+    /// The group of the lock file.
+    pub(crate) fn group(&self) -> u32 {
+        self.group
     }
 
     pub(crate) fn try_lock(&self) -> io::Result<bool> {

@@ -14,8 +14,8 @@
 //!   waiter no extra system call, and a watch never outlives its use.
 //! - One watch per inode per inotify instance: several watchers of one inode share it, all are told, and the kernel's
 //!   watch is removed when the last of them leaves.
-//! - Timers are a heap under the same mutex and one `timerfd`: arming from another thread costs one system call and
-//!   wakes nobody.
+//! - Timers are a heap under the same mutex. The thread sleeps until the earliest; only who arms an earlier one from
+//!   another thread while it sleeps needs a system call, a `timerfd` that wakes it at that time and not now.
 //! - [`Watch::is_quiet`] answers, in one `FIONREAD`, whether any event may be on its way: the kernel queues the event of
 //!   a new file inside the call that makes it, so "nothing queued, nothing being read" means that nothing was made.
 //!
@@ -44,6 +44,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::fs::sys::fork::PerProcess;
+use crate::fs::sys::host;
 
 #[cfg(target_os = "linux")]
 mod inotify;
@@ -103,6 +104,14 @@ struct Table {
     next_seat: u64,
     watches: HashMap<i32, Vec<(Seat, Seen)>>,
     timers: BinaryHeap<Reverse<(Instant, Seat)>>,
+    /// Until when the thread sleeps, if it does.
+    asleep: Option<Sleeping>,
+}
+
+/// When the thread will wake by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sleeping {
+    until: Option<Instant>,
 }
 
 struct Occupant {
@@ -199,9 +208,11 @@ impl Watch {
             return Ok(());
         }
         occupant.armed = Some(at);
-        let earliest = table.timers.peek().is_none_or(|top| at < top.0.0);
         table.timers.push(Reverse((at, seat)));
-        if earliest {
+        if let Some(sleeping) = &mut table.asleep
+            && sleeping.until.is_none_or(|until| at < until)
+        {
+            sleeping.until = Some(at);
             source.set_timer(at)?;
         }
         Ok(())
@@ -256,11 +267,12 @@ impl Watch {
 
     /// The thread.
     fn run(&'static self, source: &'static Source) {
-        crate::fs::sys::host::block_signals();
+        host::prepare_helper_thread();
         let mut fired = Vec::new();
         let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
         loop {
-            source.sleep();
+            let until = self.fall_asleep();
+            source.sleep(until);
             self.reading.store(true, Ordering::SeqCst);
             let overflowed = source.take(&mut fired);
             self.collect(&mut fired, overflowed, &mut due);
@@ -273,10 +285,18 @@ impl Watch {
             for (watcher, id) in due.drain(..).filter(|(_, id)| id.seen != Seen::Queue) {
                 watcher.on_event(id);
             }
-            for watcher in self.take_due_timers(source) {
+            for watcher in self.take_due_timers() {
                 watcher.on_timer();
             }
         }
+    }
+
+    /// Says until when the thread sleeps; from here on an earlier timer wakes it.
+    fn fall_asleep(&self) -> Option<Instant> {
+        let mut table = self.table();
+        let until = table.timers.peek().map(|Reverse((at, _))| *at);
+        table.asleep = Some(Sleeping { until });
+        until
     }
 
     /// Turns numbers of watches into calls to make. Every watch named here has left the kernel.
@@ -287,6 +307,7 @@ impl Watch {
         due: &mut Vec<(Arc<dyn Watcher>, WatchId)>,
     ) {
         let mut table = self.table();
+        table.asleep = None;
         for number in fired.drain(..) {
             for (seat, seen) in table.watches.remove(&number).unwrap_or_default() {
                 if let Some(watcher) = table.watcher(seat) {
@@ -306,20 +327,18 @@ impl Watch {
         }
     }
 
-    fn take_due_timers(&self, source: &Source) -> Vec<Arc<dyn Watcher>> {
+    fn take_due_timers(&self) -> Vec<Arc<dyn Watcher>> {
         let mut due = Vec::new();
         let mut table = self.table();
         if table.timers.is_empty() {
             return due;
         }
         let now = Instant::now();
-        let mut changed = false;
         while let Some(Reverse((at, seat))) = table.timers.peek().copied() {
             if at > now {
                 break;
             }
             table.timers.pop();
-            changed = true;
             // An entry that was overtaken by an earlier one of the same seat means nothing any more.
             let armed = table
                 .seats
@@ -329,20 +348,16 @@ impl Watch {
                 due.push(watcher);
             }
         }
-        if changed && let Some(Reverse((at, _))) = table.timers.peek() {
-            // It worked when the timer was made; should it fail now, the next `arm` or event sets it again.
-            let _ = source.set_timer(*at);
-        }
         due
     }
 }
 
 impl Source {
-    /// Sleeps until an event is queued or the timer has run out.
-    fn sleep(&self) {
+    /// Sleeps until an event is queued, this time has come, or the timer that was set has run out.
+    fn sleep(&self, until: Option<Instant>) {
         match self {
-            Self::Events(events) => events.sleep(),
-            Self::Timers(timers) => timers.sleep(),
+            Self::Events(events) => events.sleep(until),
+            Self::Timers(timers) => timers.sleep(until),
         }
     }
 

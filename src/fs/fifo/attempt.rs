@@ -15,7 +15,8 @@ use crate::lock::Waiting;
 /// One caller's place in the line.
 #[doc(hidden)]
 pub struct Attempt {
-    shared: Arc<Shared>,
+    /// There until the guard takes it over.
+    shared: Option<Arc<Shared>>,
     most: Option<usize>,
     stage: Stage,
 }
@@ -31,28 +32,31 @@ impl Future for Attempt {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let grant = match this.stage {
-            Stage::Over => return Poll::Pending,
-            Stage::New => {
-                this.stage = Stage::Over;
-                let shared = &this.shared;
-                match shared.line.enter(&shared.settings, this.most, cx.waker())? {
-                    Entered::Granted(grant) => grant,
-                    Entered::Waiting(key) => {
-                        this.stage = Stage::Waiting(key, Instant::now());
-                        return Poll::Pending;
-                    }
-                }
-            }
-            Stage::Waiting(key, _) => match this.shared.line.poll(key, cx.waker()) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => {
-                    this.stage = Stage::Over;
-                    result?
-                }
-            },
+        let Some(shared) = this.shared.take() else {
+            return Poll::Pending;
         };
-        Poll::Ready(Ok(FifoGuard::new(this.shared.clone(), grant)))
+        let now = Instant::now();
+        let result = match this.stage {
+            Stage::Over => return Poll::Pending,
+            Stage::New => match shared
+                .line
+                .enter(&shared.settings, this.most, cx.waker(), now)
+            {
+                Ok(Entered::Granted(grant)) => Poll::Ready(Ok(grant)),
+                Ok(Entered::Waiting(key)) => {
+                    this.stage = Stage::Waiting(key, now);
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            },
+            Stage::Waiting(key, _) => shared.line.poll(key, cx.waker(), now),
+        };
+        let Poll::Ready(result) = result else {
+            this.shared = Some(shared);
+            return Poll::Pending;
+        };
+        this.stage = Stage::Over;
+        Poll::Ready(result.map(|grant| FifoGuard::new(shared, grant)))
     }
 }
 
@@ -71,14 +75,16 @@ impl sealed::Attempt for Attempt {
     }
 
     fn cancel(&mut self) {
-        if let Stage::Waiting(key, _) = std::mem::replace(&mut self.stage, Stage::Over) {
-            self.shared.line.cancel(key);
+        if let Stage::Waiting(key, _) = std::mem::replace(&mut self.stage, Stage::Over)
+            && let Some(shared) = &self.shared
+        {
+            shared.line.cancel(key);
         }
     }
 
     fn waiting(&self) -> Option<Waiting> {
         match self.stage {
-            Stage::Waiting(key, _) => self.shared.line.waiting(key),
+            Stage::Waiting(key, _) => self.shared.as_ref()?.line.waiting(key),
             Stage::New | Stage::Over => None,
         }
     }
@@ -88,7 +94,8 @@ impl sealed::Attempt for Attempt {
             Stage::Waiting(_, since) => since.elapsed(),
             Stage::New | Stage::Over => Duration::ZERO,
         };
-        Error::timed_out(&self.shared.line.place().door, waited)
+        let path = self.shared.as_ref().map(|it| it.line.place().door.clone());
+        Error::timed_out(path.unwrap_or_default(), waited)
     }
 }
 
@@ -99,7 +106,7 @@ impl sealed::Granted for FifoGuard {
 impl Attempt {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            shared,
+            shared: Some(shared),
             most: None,
             stage: Stage::New,
         }

@@ -14,12 +14,16 @@ use super::fork::Private;
 
 /// Room for about 250 entries a system call.
 const LISTING: usize = 8 * 1024;
+/// More room than the longest entry needs. A listing that leaves so much was not cut short for want of room.
+const ROOM: usize = 512;
 
 /// An open queue directory.
 #[derive(Debug)]
 pub(crate) struct Dir {
     descriptor: File,
     path: PathBuf,
+    /// Whether one call lists everything that fits: then no second call is needed to hear that there is no more.
+    lists_at_once: bool,
     buffer: Box<[MaybeUninit<u8>; LISTING]>,
 }
 
@@ -36,6 +40,7 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match fs::open(path, flags, Mode::empty()) {
             Ok(descriptor) => Ok(Some(Self {
+                lists_at_once: lists_at_once(&descriptor),
                 descriptor: File::from(descriptor),
                 path: path.to_path_buf(),
                 buffer: Box::new([MaybeUninit::uninit(); LISTING]),
@@ -45,11 +50,20 @@ impl Dir {
         }
     }
 
-    /// Makes the directory with exactly these permissions, or leaves an existing one as it is.
-    pub(crate) fn create(path: &Path, mode: u32) -> io::Result<()> {
+    /// Makes the directory with exactly these permissions and, where that is allowed, this group, or leaves an existing
+    /// one as it is. What is made inside inherits the group.
+    pub(crate) fn create(path: &Path, mode: u32, group: u32) -> io::Result<()> {
         match fs::mkdir(path, Mode::from_raw_mode(mode)) {
             // The umask may have taken bits away; only the creator sets them, and only while nobody else can be in.
-            Ok(()) => fs::chmod(path, Mode::from_raw_mode(mode)).map_err(Into::into),
+            Ok(()) => {
+                let inherit = if mode & 0o070 == 0 { 0 } else { 0o2000 };
+                if fs::stat(path)?.st_gid != group {
+                    // Who may not give it away shares with his own group, as with the lock file.
+                    let _ = fs::chown(path, None, Some(fs::Gid::from_raw(group)));
+                }
+                fs::chmod(path, Mode::from_raw_mode(mode | inherit))?;
+                Ok(())
+            }
             Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -73,6 +87,7 @@ impl Dir {
     pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
         fs::seek(&self.descriptor, SeekFrom::Start(0))?;
         let mut raw = RawDir::new(&self.descriptor, &mut self.buffer[..]);
+        let mut used = 0;
         while let Some(entry) = raw.next() {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -89,6 +104,11 @@ impl Dir {
             };
             if regular {
                 each(name.to_bytes());
+            }
+            // An entry's header, its name and the padding.
+            used += 28 + name.to_bytes().len();
+            if self.lists_at_once && raw.is_buffer_empty() && used + ROOM <= LISTING {
+                break;
             }
         }
         Ok(true)
@@ -113,8 +133,14 @@ impl Dir {
         if !flock::try_lock_exclusive(&file)? {
             return Err(io::Error::other("a file nobody else can see is locked"));
         }
+        self.link(&file, name)?;
+        Ok((file, id))
+    }
+
+    /// Gives an open file of this directory one more name, which must not be taken.
+    pub(crate) fn link(&self, file: &File, name: &str) -> io::Result<()> {
         let mut buffer = [0; 32];
-        let source = proc_path(&file, &mut buffer);
+        let source = proc_path(file, &mut buffer);
         fs::linkat(
             fs::CWD,
             source,
@@ -122,7 +148,7 @@ impl Dir {
             name,
             AtFlags::SYMLINK_FOLLOW,
         )?;
-        Ok((file, id))
+        Ok(())
     }
 
     /// Where files without a name are not to be had. A reaper may be faster than the lock; then the name or the lock is
@@ -179,7 +205,9 @@ impl Dir {
 
     /// Removes a name; one that is gone already is no error.
     pub(crate) fn unlink(&self, name: &str) -> io::Result<()> {
-        match fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
+        #[allow(clippy::disallowed_methods)] // the one place
+        let removed = fs::unlinkat(&self.descriptor, name, AtFlags::empty());
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -196,6 +224,22 @@ pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
     let _ = write!(rest, "/proc/self/fd/{}", file.as_raw_fd());
     let length = room - rest.len();
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
+}
+
+/// Whether the file system at this descriptor lists a directory until the buffer is full or the end is reached. Nothing
+/// promises it; ext4 and tmpfs do, and others may be interrupted at their own block boundaries.
+fn lists_at_once(directory: impl std::os::fd::AsFd) -> bool {
+    const EXT4: u32 = 0xEF53;
+    const TMPFS: u32 = 0x0102_1994;
+    fs::fstatfs(directory).is_ok_and(|it| {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast
+        )]
+        let magic = it.f_type as u32;
+        [EXT4, TMPFS].contains(&magic)
+    })
 }
 
 fn lacks_tmpfile(error: &io::Error) -> bool {

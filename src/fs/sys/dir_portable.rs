@@ -34,10 +34,10 @@ impl Dir {
         }
     }
 
-    /// Makes the directory with exactly these permissions, or leaves an existing one as it is.
-    pub(crate) fn create(path: &Path, mode: u32) -> io::Result<()> {
+    /// Makes the directory with exactly these permissions and, where that is allowed, this group, or leaves an existing one as it is.
+    pub(crate) fn create(path: &Path, mode: u32, group: u32) -> io::Result<()> {
         match DirBuilder::new().create(path) {
-            Ok(()) => file::set_mode_of_path(path, mode),
+            Ok(()) => file::open_to_group(path, mode, group),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }
@@ -91,6 +91,11 @@ impl Dir {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
+    /// Gives an open file one more name; not to be had here.
+    pub(crate) fn link(&self, _file: &File, _name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Opens a ticket of somebody else to try its lock; `None` when it is gone.
     pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Option<File>> {
         Ok(file::open_existing(&self.path.join(name))?.map(|(file, _)| file))
@@ -104,7 +109,9 @@ impl Dir {
 
     /// Removes a name; one that is gone already is no error.
     pub(crate) fn unlink(&self, name: &str) -> io::Result<()> {
-        match std::fs::remove_file(self.path.join(name)) {
+        #[allow(clippy::disallowed_methods)] // the one place
+        let removed = std::fs::remove_file(self.path.join(name));
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

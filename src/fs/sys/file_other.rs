@@ -20,6 +20,7 @@ pub(crate) struct FileId {
 pub(crate) struct Facts {
     pub(crate) id: FileId,
     pub(crate) mode: u32,
+    pub(crate) group: u32,
 }
 
 fn unsupported<T>() -> io::Result<T> {
@@ -54,7 +55,7 @@ pub(crate) fn mode_of_path(_path: &Path) -> io::Result<u32> {
     unsupported()
 }
 
-pub(crate) fn set_mode_of_path(_path: &Path, _mode: u32) -> io::Result<()> {
+pub(crate) fn open_to_group(_path: &Path, _mode: u32, _group: u32) -> io::Result<()> {
     unsupported()
 }
 

@@ -47,6 +47,7 @@ pub(crate) struct Facts {
     pub(crate) id: FileId,
     /// Permission bits: who may use the lock, so that the queue can be opened to the same people.
     pub(crate) mode: u32,
+    pub(crate) group: u32,
 }
 
 /// Opens the lock file, creating it if it is missing; the flag says whether this call created it.
@@ -141,6 +142,7 @@ fn checked(file: File) -> io::Result<(File, Facts)> {
     let facts = Facts {
         id: FileId::from(&stat),
         mode: permissions(&stat),
+        group: stat.st_gid,
     };
     Ok((file, facts))
 }
@@ -190,7 +192,12 @@ pub(crate) fn mode_of_path(path: &Path) -> io::Result<u32> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn set_mode_of_path(path: &Path, mode: u32) -> io::Result<()> {
+pub(crate) fn open_to_group(path: &Path, mode: u32, _group: u32) -> io::Result<()> {
+    set_mode_of_path(path, mode)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_mode_of_path(path: &Path, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::chmod(path, mode_bits(mode))?)
 }
 

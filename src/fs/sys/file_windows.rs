@@ -40,6 +40,7 @@ pub(crate) struct FileId {
 pub(crate) struct Facts {
     pub(crate) id: FileId,
     pub(crate) mode: u32,
+    pub(crate) group: u32,
 }
 
 pub(crate) fn open_lock_file(path: &Path, _mode: Option<u32>) -> io::Result<(File, Facts)> {
@@ -80,6 +81,7 @@ fn checked(file: File) -> io::Result<(File, Facts)> {
     let facts = Facts {
         id: id_of(&file)?,
         mode: 0o666,
+        group: 0,
     };
     Ok((file, facts))
 }
@@ -100,7 +102,7 @@ pub(crate) fn mode_of_path(_path: &Path) -> io::Result<u32> {
     Ok(0o777)
 }
 
-pub(crate) fn set_mode_of_path(_path: &Path, _mode: u32) -> io::Result<()> {
+pub(crate) fn open_to_group(_path: &Path, _mode: u32, _group: u32) -> io::Result<()> {
     Ok(())
 }
 

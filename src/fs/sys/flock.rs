@@ -8,7 +8,9 @@ use std::io;
 /// Takes the exclusive lock if nobody else has one on this file: `false` says that somebody has.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
     loop {
-        match fs2::FileExt::try_lock_exclusive(file) {
+        #[allow(clippy::disallowed_methods)] // the one place
+        let result = fs2::FileExt::try_lock_exclusive(file);
+        match result {
             Ok(()) => return Ok(true),
             Err(error) if is_contention(&error) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -20,7 +22,9 @@ pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
 /// Gives the lock of this descriptor back. Everybody who waits learns of it by the close that must follow.
 pub(crate) fn unlock(file: &File) -> io::Result<()> {
     loop {
-        match fs2::FileExt::unlock(file) {
+        #[allow(clippy::disallowed_methods)] // the one place
+        let result = fs2::FileExt::unlock(file);
+        match result {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }

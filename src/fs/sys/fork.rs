@@ -23,16 +23,16 @@ pub(crate) fn generation() -> u32 {
 /// An open file of this process alone: a forked child finds `/dev/null` under its number.
 #[derive(Debug)]
 pub(crate) struct Private {
-    file: File,
+    // Fields drop in order. The slot first: a number in the list whose file is closed might be another file by the time
+    // of a fork. The other way round a child may keep a copy, but of a file whose lock has been given back or means nothing.
     _slot: atfork::Slot,
+    file: File,
 }
 
 impl Private {
     pub(crate) fn new(file: File) -> Self {
         let slot = atfork::Slot::take(&file);
-        // Fields drop in order: the file is closed before its slot is freed, so a child of a fork in between finds a
-        // number in the slot that it may safely replace, never a lock without a slot.
-        Self { file, _slot: slot }
+        Self { _slot: slot, file }
     }
 }
 

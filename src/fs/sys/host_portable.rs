@@ -45,7 +45,7 @@ impl LockTable {
     }
 }
 
-pub(crate) fn block_signals() {}
+pub(crate) fn prepare_helper_thread() {}
 
 #[cfg(feature = "test-hooks")]
 pub(crate) fn end_or_stop_self(_stop: bool) {

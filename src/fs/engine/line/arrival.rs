@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::super::disk::Entered;
+use super::super::disk::{Entered, TakePlace};
 use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::Ticket;
@@ -29,16 +29,32 @@ use super::possession::{Occupant, Possession};
 use super::{Grant, Settings};
 use crate::error::{Error, ErrorKind, Result};
 
+/// How a task comes.
+pub(super) struct Arrival<'a> {
+    /// Refuse when so many wait.
+    pub(super) most: Option<usize>,
+    pub(super) waker: &'a Waker,
+    /// See [`Core::known_tail`].
+    pub(super) quiet: bool,
+    pub(super) now: Instant,
+}
+
 impl Core {
     /// A task arrives.
     pub(crate) fn enter(
         &mut self,
         settings: &Arc<Settings>,
-        most: Option<usize>,
-        waker: &Waker,
+        arrival: Arrival<'_>,
     ) -> Result<Entry> {
+        let Arrival {
+            most,
+            waker,
+            quiet,
+            now,
+        } = arrival;
         self.refuse_closed(settings)?;
         let mut spare = None;
+        self.listed = false;
         if self.is_idle()
             && let Some(grant) = self.fast_path(settings, &mut spare)?
         {
@@ -58,16 +74,16 @@ impl Core {
                 return Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door));
             }
         }
-        let cohort = self.cohort_to_join(settings)?;
+        let cohort = self.cohort_to_join(settings, quiet)?;
         let caller = Caller {
             settings: settings.clone(),
-            since: Instant::now(),
+            since: now,
         };
         let Some(key) = self.cohorts.join(cohort, caller) else {
             return Err(self.confused());
         };
         self.drive(Cause::Local, spare);
-        match self.poll(key, waker) {
+        match self.poll(key, waker, now) {
             Poll::Ready(result) => result.map(Entry::Granted),
             Poll::Pending => Ok(Entry::Waiting(key)),
         }
@@ -100,6 +116,7 @@ impl Core {
     ) -> Result<Option<Grant>> {
         self.tidy();
         if self.saw_line && !self.disk.list_existing()?.is_empty() {
+            self.listed = true;
             return Ok(None);
         }
         let Some(door) = self.lock_current_door(settings, spare)? else {
@@ -149,6 +166,7 @@ impl Core {
             step::at(Step::FastCheck);
             let current = door.is_current(path);
             if current.as_ref().is_ok_and(|current| *current) {
+                self.disk.share_like(&door);
                 return Ok(Some(door));
             }
             let left = door.leave();
@@ -178,9 +196,13 @@ impl Core {
     }
 
     /// The cohort a newcomer belongs to.
-    pub(super) fn cohort_to_join(&mut self, settings: &Arc<Settings>) -> Result<CohortId> {
+    pub(super) fn cohort_to_join(
+        &mut self,
+        settings: &Arc<Settings>,
+        quiet: bool,
+    ) -> Result<CohortId> {
         if !self.is_idle() {
-            if let Some(cohort) = self.known_tail() {
+            if let Some(cohort) = self.known_tail(quiet) {
                 return Ok(cohort);
             }
             if let Some(cohort) = self.look_at_tail(settings)? {
@@ -188,7 +210,11 @@ impl Core {
                 return Ok(cohort);
             }
         }
-        let ticket = self.disk.take_ticket(settings.mode, false)?;
+        let place = match std::mem::take(&mut self.listed) {
+            true => TakePlace::EndAsListed,
+            false => TakePlace::End,
+        };
+        let ticket = self.disk.take_ticket(settings.mode, place)?;
         let cohort = self.cohorts.add_cohort(Some(ticket));
         // Only a look made after the watch was set can be relied on.
         self.tail.cohort = None;
@@ -196,7 +222,11 @@ impl Core {
     }
 
     /// Our cohort that was last at the last look, if nothing has been queued since.
-    pub(super) fn known_tail(&self) -> Option<CohortId> {
+    ///
+    /// `quiet` is the kernel's word that no event was on its way when this call began. It comes before the flag, which is set before
+    /// the kernel can say so again; and before the mutex, because whoever queues after this call has begun is not
+    /// before it.
+    pub(super) fn known_tail(&self, quiet: bool) -> Option<CohortId> {
         let cohort = self.tail.cohort?;
         let last = self.cohorts.last().filter(|last| last.id == cohort)?;
         // Without a ticket it stands before everybody, so it must not grow while a sleeper is first.
@@ -206,9 +236,9 @@ impl Core {
             .is_some_and(|it| !it.passed.is_empty());
         let first = last.ticket.is_some() || (self.cohorts.count() == 1 && !passing);
         let same = first
+            && quiet
             && self.tail.watch.is_some()
-            && !self.queue_changed.load(Ordering::SeqCst)
-            && watch().is_quiet();
+            && !self.queue_changed.load(Ordering::SeqCst);
         same.then_some(cohort)
     }
 
@@ -259,6 +289,8 @@ impl Core {
         let directory = self.disk.open_queue().and_then(|it| it.dir().descriptor());
         if let Some(directory) = directory {
             self.tail.watch = watch().add(self.seat, directory, Seen::Queue).ok();
+            self.tail_watched
+                .store(self.tail.watch.is_some(), Ordering::Relaxed);
         }
         Ok(())
     }

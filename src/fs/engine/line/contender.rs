@@ -46,6 +46,8 @@ pub(crate) struct Contender {
     pub(super) still: Option<Still>,
     /// A door kept open from one window to the next, so that looking at it wakes nobody.
     pub(super) probe: Option<Door>,
+    /// Who probably stands before us, from the listing that our number was taken from.
+    guess: Option<Ticket>,
 }
 
 pub(super) enum Stage {
@@ -106,6 +108,7 @@ impl Contender {
         seat: Seat,
         events: bool,
         door: Option<Door>,
+        guess: Option<Ticket>,
     ) -> Self {
         let mut ladder = Ladder::new(settings.poll_interval);
         ladder.start(COARSE);
@@ -119,6 +122,7 @@ impl Contender {
             ladder,
             still: None,
             probe: door,
+            guess,
         }
     }
 
@@ -205,6 +209,12 @@ impl Contender {
 
     /// Finds the place in the line and waits for whoever is next before.
     pub(super) fn look(&mut self, own: &Own, disk: &mut Disk) -> Result<Flow> {
+        if let (Stage::Fresh, Some(guess), Some(queue)) =
+            (&self.stage, self.guess.take(), disk.open_queue())
+        {
+            // Opened and watched before the look that is needed in any case: mostly the right one.
+            return self.wait_behind(guess, queue);
+        }
         disk.list(self.settings.mode)?;
         let Some(queue) = disk.open_queue() else {
             return Ok(Flow::Again);

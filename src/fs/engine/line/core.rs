@@ -33,9 +33,10 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::super::disk::{Disk, Place};
+use super::super::disk::{Disk, Place, TakePlace};
 use super::super::door::Door;
 use super::super::step::{self, Step};
+use super::super::ticket::Ticket;
 use super::super::ticket::queue::Own;
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::cohort::{CohortId, Cohorts, Key};
@@ -45,7 +46,7 @@ use super::{Grant, Settings};
 use crate::error::{Error, Result};
 
 /// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
-const TIDY_AFTER: Duration = Duration::from_micros(500);
+const TIDY_AFTER: Duration = Duration::from_millis(1);
 
 /// What a waiting task brings along.
 pub(crate) struct Caller {
@@ -85,6 +86,11 @@ impl Wakes {
         }
     }
 
+    /// Whether there is nothing to call and nothing to drop.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.discarded.is_none()
+    }
+
     pub(crate) fn fire(self) {
         self.first
             .into_iter()
@@ -112,14 +118,20 @@ pub(crate) struct Core {
     pub(super) leftovers: Vec<Own>,
     pub(super) tidy_at: Option<Instant>,
     pub(super) tick_at: Option<Instant>,
+    /// The window that `tick_at` was set for.
+    pub(super) tick_window: Duration,
     /// Counts offers, so that a tick can tell whether the one it saw is still unclaimed.
     pub(super) offers: u64,
     pub(super) lapsing: Option<u64>,
     pub(super) roll_call: bool,
     pub(super) saw_line: bool,
+    /// Whether the line was listed in this very call.
+    pub(super) listed: bool,
     pub(super) tail: Tail,
     /// Set from the watch thread when the queue directory changed.
     pub(super) queue_changed: Arc<AtomicBool>,
+    /// Whether it is worth while to ask the kernel before a join.
+    pub(super) tail_watched: Arc<AtomicBool>,
     pub(super) lost_wakers: Vec<Waker>,
     pub(super) lost_at: Option<Instant>,
     pub(super) armed: Option<Instant>,
@@ -140,12 +152,15 @@ impl Core {
             leftovers: Vec::new(),
             tidy_at: None,
             tick_at: None,
+            tick_window: Duration::MAX,
             offers: 0,
             lapsing: None,
             roll_call: false,
             saw_line: false,
+            listed: false,
             tail: Tail::default(),
             queue_changed: Arc::default(),
+            tail_watched: Arc::default(),
             lost_wakers: Vec::new(),
             lost_at: None,
             armed: None,
@@ -160,7 +175,7 @@ impl Core {
     }
 
     /// A waiting task is polled.
-    pub(crate) fn poll(&mut self, key: Key, waker: &Waker) -> Poll<Result<Grant>> {
+    pub(crate) fn poll(&mut self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
         if let Some(error) = self.take_failure(key) {
             return Poll::Ready(Err(error));
         }
@@ -169,7 +184,7 @@ impl Core {
         }
         if self.is_offered_to(key) {
             return self
-                .claim(key)
+                .claim(key, now)
                 .map_or(Poll::Pending, |grant| Poll::Ready(Ok(grant)));
         }
         if let Some(waiter) = self.cohorts.get_mut(key)
@@ -196,7 +211,7 @@ impl Core {
     }
 
     /// Turns the offer into a guard. Nothing here may touch the disk: the ticket goes later.
-    pub(super) fn claim(&mut self, key: Key) -> Option<Grant> {
+    pub(super) fn claim(&mut self, key: Key, now: Instant) -> Option<Grant> {
         let waiter = self.cohorts.leave(key)?;
         self.wakes.discard(waiter.waker);
         let possession = self.possession.as_mut()?;
@@ -206,7 +221,6 @@ impl Core {
             return None;
         };
         step::at(Step::Grant);
-        let now = Instant::now();
         possession.since = now;
         possession.label.clone_from(&waiter.data.settings.label);
         let grant = Grant {
@@ -312,7 +326,17 @@ impl Core {
                 let Some(settings) = self.settings_of(cohort) else {
                     return;
                 };
-                let fresh = Contender::new(cohort, settings, self.seat, self.events, spare.take());
+                let fresh = {
+                    let guess = self.guess_before(cohort);
+                    Contender::new(
+                        cohort,
+                        settings,
+                        self.seat,
+                        self.events,
+                        spare.take(),
+                        guess,
+                    )
+                };
                 self.contender = Some(fresh);
             }
             match self.step(cohort, cause) {
@@ -327,6 +351,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Who stood last when a cohort's ticket was taken, if that was the last listing.
+    fn guess_before(&self, cohort: CohortId) -> Option<Ticket> {
+        let own = self.cohorts.cohort(cohort)?.ticket.as_ref()?.ticket;
+        self.disk.line().last().copied().filter(|last| *last < own)
     }
 
     /// `true` when there is nothing more to do now.
@@ -348,7 +378,7 @@ impl Core {
             }
             Outcome::TicketGone => {
                 let mode = self.settings_of(cohort).and_then(|it| it.mode);
-                let ticket = self.disk.take_ticket(mode, false)?;
+                let ticket = self.disk.take_ticket(mode, TakePlace::End)?;
                 self.retire();
                 self.tail.cohort = None;
                 self.cohorts.requeue(cohort, ticket);
@@ -382,10 +412,7 @@ impl Core {
     pub(crate) fn tidy(&mut self) {
         self.tidy_at = None;
         while let Some(own) = self.leftovers.pop() {
-            if let Some(queue) = self.disk.open_queue() {
-                // What cannot be removed loses its lock with this descriptor, and the next one reaps it.
-                let _ = queue.give_up(own);
-            }
+            self.disk.give_up(own);
         }
     }
 
@@ -441,6 +468,7 @@ impl Core {
     pub(crate) fn end(&mut self) {
         self.retire();
         self.tidy();
+        self.disk.drop_spares();
         if let Some(id) = self.tail.watch.take() {
             watch().forget(self.seat, id);
         }

@@ -9,7 +9,7 @@ use crate::backoff::Backoff;
 /// The first rung after an event: the lock of a dead holder was free at most 62 µs after its close was announced.
 pub(super) const FINE: Duration = Duration::from_micros(50);
 /// The first rung after a new watch.
-pub(super) const COARSE: Duration = Duration::from_millis(1);
+pub(super) const COARSE: Duration = Duration::from_millis(5);
 /// With the slow poll switched off, the ladder ends here.
 const LAST_RUNG: Duration = Duration::from_secs(1);
 

@@ -31,6 +31,8 @@ impl Core {
         if self.possession.is_some() || self.cohorts.waiting() > 0 || self.anybody_queues()? {
             return Ok(None);
         }
+        // The line has just been looked at.
+        self.saw_line = false;
         self.fast_path(settings, &mut None)
     }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::disk::{Cleared, Place};
 use super::door::Door;
@@ -39,6 +39,7 @@ mod loss;
 mod passing;
 mod possession;
 
+use self::arrival::Arrival;
 use self::core::{Core, Entry, Wakes};
 pub(crate) use cohort::Key;
 
@@ -83,6 +84,8 @@ pub(crate) struct Line {
     generation: u32,
     seat: Seat,
     queue_changed: Arc<AtomicBool>,
+    tail_watched: Arc<AtomicBool>,
+    events: bool,
     core: Mutex<Core>,
 }
 
@@ -115,6 +118,8 @@ impl Line {
                 generation: generation(),
                 seat,
                 queue_changed: core.queue_changed.clone(),
+                tail_watched: core.tail_watched.clone(),
+                events,
                 core: Mutex::new(core),
             }
         })
@@ -126,7 +131,7 @@ impl Line {
 
     /// Whether waiters here are told, or must look.
     pub(crate) fn has_events(&self) -> bool {
-        self.with(|core| core.events).0
+        self.events
     }
 
     /// Refuses a path that cannot be a lock of this kind.
@@ -164,6 +169,9 @@ impl Line {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let result = step(&mut core);
         let armed = self.arm(&mut core);
+        if core.wakes.is_empty() {
+            return (result, armed);
+        }
         let wakes: Wakes = std::mem::take(&mut core.wakes);
         drop(core);
         wakes.fire();
@@ -195,9 +203,16 @@ impl Line {
         settings: &Arc<Settings>,
         most: Option<usize>,
         waker: &Waker,
+        now: Instant,
     ) -> Result<Entered> {
         self.refuse_foreign()?;
-        let (entry, armed) = self.with(|core| core.enter(settings, most, waker));
+        let arrival = Arrival {
+            most,
+            waker,
+            quiet: self.tail_watched.load(Ordering::Relaxed) && watch().is_quiet(),
+            now,
+        };
+        let (entry, armed) = self.with(|core| core.enter(settings, arrival));
         match entry? {
             Entry::Granted(grant) => Ok(Entered::Granted(grant)),
             Entry::Waiting(key) => match armed {
@@ -214,11 +229,11 @@ impl Line {
         Error::at(ErrorKind::Closed, "the lock was closed", &self.place.door)
     }
 
-    pub(crate) fn poll(&self, key: Key, waker: &Waker) -> Poll<Result<Grant>> {
+    pub(crate) fn poll(&self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
         if let Err(error) = self.refuse_foreign() {
             return Poll::Ready(Err(error));
         }
-        self.with(|core| core.poll(key, waker)).0
+        self.with(|core| core.poll(key, waker, now)).0
     }
 
     pub(crate) fn cancel(&self, key: Key) {

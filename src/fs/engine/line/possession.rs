@@ -16,7 +16,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::super::disk::Entered;
+use super::super::disk::{Entered, TakePlace};
 use super::super::door::Door;
 use super::super::ticket::Ticket;
 use super::super::watch::{WatchId, watch};
@@ -92,14 +92,17 @@ impl Possession {
 impl Core {
     /// A guard is given back. `Lost` when there was nothing left to give back.
     pub(crate) fn release(&mut self, door: Door, token: u64) -> Result<()> {
-        let Some(possession) = self.possession.as_mut() else {
+        let Some(possession) = self.possession.as_ref() else {
             return door.leave().map_err(|e| self.io("unlock the lock file", e));
         };
-        let lost = possession.loss;
         debug_assert_eq!(possession.token, token, "a guard that is not the holder's");
-        possession.latch = None;
-        self.forget_lost_wakers();
-        if let (Some(next), None) = (self.next_in_memory(), lost) {
+        let next = self.next_in_memory();
+        if next.is_none() {
+            // Nobody is kept waiting by a look now: it tells the holder what it may not have asked.
+            self.look_for_loss(false);
+        }
+        let lost = self.end_grant();
+        if let (Some(next), None) = (next, lost) {
             match self.next_token() {
                 Ok(()) => {
                     self.offer(next, door);
@@ -120,6 +123,14 @@ impl Core {
             )),
             None => left,
         }
+    }
+
+    /// The present grant is over: forgets who asked about its loss.
+    pub(super) fn end_grant(&mut self) -> Option<Loss> {
+        self.forget_lost_wakers();
+        let possession = self.possession.as_mut()?;
+        possession.latch = None;
+        possession.loss
     }
 
     /// Who gets the lock in memory: the first of the cohort in possession, unless somebody who was passed has woken.
@@ -160,8 +171,10 @@ impl Core {
         self.offers += 1;
         possession.occupant = Occupant::Offer { to, door };
         if let Some(waiter) = self.cohorts.get_mut(to) {
-            if self.tick_at.is_none() {
-                self.tick_at = Instant::now().checked_add(waiter.data.settings.claim_window);
+            let window = waiter.data.settings.claim_window;
+            if self.tick_at.is_none() || window < self.tick_window {
+                self.tick_at = Instant::now().checked_add(window);
+                self.tick_window = window;
             }
             waiter
                 .waker
@@ -221,7 +234,7 @@ impl Core {
         let mut result = Ok(());
         if cohort.ticket.is_none() {
             let mode = settings.as_ref().and_then(|it| it.mode);
-            match self.disk.take_ticket(mode, true) {
+            match self.disk.take_ticket(mode, TakePlace::First) {
                 Ok(ticket) => {
                     if let Some(cohort) = self.cohorts.cohort_mut(id) {
                         cohort.ticket = Some(ticket);
@@ -285,6 +298,7 @@ impl Core {
         }
         if self.possession.is_some() && self.tick_at.is_none() {
             self.tick_at = Instant::now().checked_add(window);
+            self.tick_window = window;
         }
     }
 }

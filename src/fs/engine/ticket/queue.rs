@@ -1,5 +1,13 @@
 //! The queue directory: listing the line, taking a place in it, and clearing away the places of the dead.
 //!
+//! # Spare files
+//!
+//! To make and to delete a file is dear where many come and go: ext4 does not use an inode again for a minute and searches ever
+//! longer for a fresh one (27 µs a ticket after some seconds, against 6 µs). So a process keeps the file of a ticket that
+//! is done under the name `spare.<inode>`, open and locked, and links it under the next number. A name that disappears is announced
+//! to whoever watches the file, as its close is. A dead process's spare file is adopted by the next one that needs a
+//! file, or deleted with the queue.
+//!
 //! # Invariants
 //!
 //! 1. A number never comes back: it is above everybody listed and at least the monotonic clock in nanoseconds.
@@ -20,6 +28,10 @@ use crate::fs::sys::{flock, host};
 
 /// The file that is not a ticket.
 pub(crate) const STATE: &str = "state";
+/// What names of spare files begin with; the rest is the inode's number.
+const SPARE: &str = "spare.";
+/// How many files a process keeps: for its first cohort and the next one.
+const SPARES: usize = 2;
 /// How often a name may be taken by others in a row before something is wrong.
 const TRIES: usize = 1000;
 
@@ -29,6 +41,29 @@ pub(crate) struct Queue {
     line: Vec<Ticket>,
     has_state: bool,
     mode: u32,
+    /// Names of spare files in the last listing.
+    spares: Vec<String>,
+    /// Our own files that bear no ticket at present.
+    own_spares: Vec<Spare>,
+    /// Whether dead processes' spare files were looked for.
+    adopted: bool,
+}
+
+/// A file of ours without a ticket.
+struct Spare {
+    file: Private,
+    id: FileId,
+}
+
+impl Spare {
+    /// With a new name it becomes a ticket, which must not bear the mark of the last one.
+    fn is_clean(&self) -> bool {
+        match file::is_marked(&self.file) {
+            Ok(false) => true,
+            Ok(true) => file::set_mark(&self.file, false).is_ok(),
+            Err(_) => false,
+        }
+    }
 }
 
 /// A place in line that is ours: the ticket's file, open and locked.
@@ -37,30 +72,35 @@ pub(crate) struct Own {
     pub(crate) ticket: Ticket,
     file: Private,
     id: FileId,
+    /// Whether the file has its spare name too.
+    kept: bool,
 }
 
 impl Queue {
-    /// Opens the directory, or makes it with the permissions that go with a lock file of `mode`.
-    pub(crate) fn open(path: &Path, mode: impl FnOnce() -> Result<u32>) -> Result<Self> {
+    /// Opens the directory, or makes it for the same people as the lock file, whose permission bits and group `door` tells.
+    pub(crate) fn open(path: &Path, door: impl FnOnce() -> Result<(u32, u32)>) -> Result<Self> {
         let open = || Dir::open(path).map_err(|e| Error::io("open the queue directory", path, e));
-        let mut mode = Some(mode);
+        let mut door = Some(door);
         let mut known = None;
         for _ in 0..TRIES {
             if let Some(dir) = open()? {
-                let mode = known.unwrap_or_else(|| dir.mode());
+                let mode = known.map_or_else(|| dir.mode(), |(mode, _)| mode);
                 return Ok(Self {
                     dir,
                     line: Vec::new(),
                     has_state: false,
                     mode,
+                    spares: Vec::new(),
+                    own_spares: Vec::new(),
+                    adopted: false,
                 });
             }
-            if let Some(mode) = mode.take() {
-                known = Some(mode()?);
+            if let Some(door) = door.take() {
+                known = Some(door()?);
             }
-            let bits = known.unwrap_or(0o600);
+            let (bits, group) = known.unwrap_or((0o600, 0));
             // Who may read the files may enter the directory.
-            Dir::create(path, bits | (bits & 0o444) >> 2)
+            Dir::create(path, bits | (bits & 0o444) >> 2, group)
                 .map_err(|e| Error::io("make the queue directory", path, e))?;
         }
         let text = "the queue directory vanishes as fast as it is made";
@@ -75,11 +115,19 @@ impl Queue {
             dir,
             line: Vec::new(),
             has_state: false,
+            spares: Vec::new(),
+            own_spares: Vec::new(),
+            adopted: false,
         }))
     }
 
     pub(crate) fn dir(&self) -> &Dir {
         &self.dir
+    }
+
+    /// The lock file's permission bits are known: they are those of the files in the queue.
+    pub(crate) fn set_mode(&mut self, mode: u32) {
+        self.mode = mode;
     }
 
     /// Permission bits of the files in the queue.
@@ -90,13 +138,20 @@ impl Queue {
     /// The line as it stands now, in order; `None` when the directory has been removed.
     pub(crate) fn list(&mut self) -> Result<Option<&[Ticket]>> {
         let (line, has_state) = (&mut self.line, &mut self.has_state);
+        let spares = &mut self.spares;
         line.clear();
+        spares.clear();
         *has_state = false;
+        let look_for_spares = !self.adopted;
         let alive = self
             .dir
             .list(|name| match Ticket::parse(name) {
                 Some(ticket) => line.push(ticket),
-                None => *has_state |= name == STATE.as_bytes(),
+                None if name == STATE.as_bytes() => *has_state = true,
+                None if look_for_spares && name.starts_with(SPARE.as_bytes()) => {
+                    spares.extend(String::from_utf8(name.to_vec()));
+                }
+                None => {}
             })
             .map_err(|e| Error::io("list the queue directory", self.dir.path(), e))?;
         line.sort_unstable();
@@ -113,12 +168,16 @@ impl Queue {
         self.has_state
     }
 
-    /// Takes a place at the end of the line; `None` when the directory has been removed.
-    pub(crate) fn take(&mut self, mode: Mode) -> Result<Option<Own>> {
+    /// Takes a place at the end of the line; `None` when the directory has been removed. `listed` says that the line has just been
+    /// listed.
+    pub(crate) fn take(&mut self, mode: Mode, mut listed: bool) -> Result<Option<Own>> {
         for _ in 0..TRIES {
             step::at(Step::ListQueue);
-            if self.list()?.is_none() {
+            if !std::mem::take(&mut listed) && self.list()?.is_none() {
                 return Ok(None);
+            }
+            if self.clear_ahead_of_clock()? {
+                continue;
             }
             let Some(number) = policy::next_number(&self.line, host::monotonic_ns()) else {
                 self.clear_last()?;
@@ -149,14 +208,55 @@ impl Queue {
                 Created::Gone => return Ok(None),
             }
         }
-        self.take(mode)
+        self.take(mode, false)
     }
 
-    fn create(&self, ticket: Ticket) -> Result<Created> {
+    /// A number above the clock is somebody's who came in the same nanosecond, or rubbish that would push up all numbers
+    /// to come: if its owner is dead it is cleared away.
+    fn clear_ahead_of_clock(&self) -> Result<bool> {
+        let Some(last) = self.line.last().copied() else {
+            return Ok(false);
+        };
+        if last.number <= host::monotonic_ns() {
+            return Ok(false);
+        }
+        match self.open_other(last)? {
+            Some(file) => self.reap_if_dead(last, &file),
+            None => Ok(true),
+        }
+    }
+
+    fn create(&mut self, ticket: Ticket) -> Result<Created> {
         step::at(Step::CreateTicket);
         let name = ticket.name();
+        self.adopt_spare()?;
+        if let Some(spare) = self.own_spares.pop().filter(Spare::is_clean) {
+            let Spare { file, id } = spare;
+            match self.dir.link(&file, &name) {
+                Ok(()) => {
+                    let kept = true;
+                    return Ok(Created::Own(Own {
+                        ticket,
+                        file,
+                        id,
+                        kept,
+                    }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self.own_spares.push(Spare { file, id });
+                    return Ok(Created::Taken);
+                }
+                // Somebody has deleted it, or links are not to be had: a new file, then.
+                Err(_) => {}
+            }
+        }
         match self.dir.create_locked(&name, self.mode) {
-            Ok((file, id)) => Ok(Created::Own(Own { ticket, file, id })),
+            Ok((file, id)) => Ok(Created::Own(Own {
+                ticket,
+                file,
+                id,
+                kept: false,
+            })),
             Err(error) => match error.kind() {
                 io::ErrorKind::AlreadyExists => Ok(Created::Taken),
                 io::ErrorKind::NotFound => Ok(Created::Gone),
@@ -229,13 +329,66 @@ impl Queue {
             .map_err(|e| Error::io("mark the ticket", self.path_of(ticket), e))
     }
 
-    /// Removes our own ticket from the line: unlink, then close.
-    pub(crate) fn give_up(&self, own: Own) -> Result<()> {
+    /// Removes our own ticket from the line: unlink, then close, or keep the file for the next ticket.
+    pub(crate) fn give_up(&mut self, own: Own) -> Result<()> {
+        let keep = self.own_spares.len() < SPARES && (own.kept || self.set_aside(&own));
         step::at(Step::UnlinkTicket);
         let result = self.unlink_if_same(own.ticket, own.id);
         step::at(Step::CloseTicket);
-        drop(own);
+        if own.kept && !keep {
+            let _ = self.dir.unlink(&spare_name(own.id));
+        }
+        if keep && result.is_ok() {
+            let Own { file, id, .. } = own;
+            self.own_spares.push(Spare { file, id });
+        }
         result
+    }
+
+    /// Gives the ticket's file its spare name, where links are to be had.
+    fn set_aside(&self, own: &Own) -> bool {
+        self.dir.link(&own.file, &spare_name(own.id)).is_ok()
+    }
+
+    /// Once per queue: takes over a spare file whose process is dead.
+    fn adopt_spare(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.adopted, true) {
+            return Ok(());
+        }
+        for name in std::mem::take(&mut self.spares) {
+            let at = |error| Error::io("adopt a spare file", self.dir.path().join(&name), error);
+            let Some(file) = self.dir.open_ticket(&name).map_err(at)? else {
+                continue;
+            };
+            let file = Private::new(file);
+            let id = file::id_of(&file).map_err(at)?;
+            if spare_name(id) == name && flock::try_lock_exclusive(&file).map_err(at)? {
+                self.own_spares.push(Spare { file, id });
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes our own spare files.
+    pub(crate) fn drop_spares(&mut self) {
+        for spare in self.own_spares.drain(..) {
+            // What cannot be deleted is adopted by somebody else later.
+            let _ = self.dir.unlink(&spare_name(spare.id));
+        }
+    }
+
+    /// Deletes all spare files, also of the living, who make new ones: for whoever removes the queue, holding the door.
+    pub(crate) fn clear_spares(&mut self) -> Result<()> {
+        self.drop_spares();
+        self.adopted = false;
+        self.list()?;
+        for name in std::mem::take(&mut self.spares) {
+            self.dir
+                .unlink(&name)
+                .map_err(|e| Error::io("delete a spare file", self.dir.path().join(&name), e))?;
+        }
+        Ok(())
     }
 
     fn unlink_if_same(&self, ticket: Ticket, id: FileId) -> Result<()> {
@@ -257,6 +410,10 @@ impl Queue {
     fn path_of(&self, ticket: Ticket) -> std::path::PathBuf {
         self.dir.path().join(ticket.name())
     }
+}
+
+fn spare_name(id: FileId) -> String {
+    format!("{SPARE}{}", id.inode)
 }
 
 enum Created {

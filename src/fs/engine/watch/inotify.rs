@@ -41,7 +41,11 @@ impl Events {
         crate::fs::engine::step::inotify_allowed()?;
         let what = match seen {
             // Both kinds of close: a holder may have opened the file read-only.
-            Seen::Predecessor | Seen::Door => WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE,
+            Seen::Door => WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE,
+            // A ticket goes with its name or, when its owner dies, with the close.
+            Seen::Predecessor => {
+                WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE | WatchFlags::ATTRIB
+            }
             // A link count that drops is a change of attributes.
             Seen::Held | Seen::Everything => {
                 WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF
@@ -70,12 +74,9 @@ impl Events {
     }
 
     pub(super) fn set_timer(&self, at: Instant) -> io::Result<()> {
-        let delay = at.saturating_duration_since(Instant::now());
-        let value = Timespec {
-            tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
-            // Zero would disarm.
-            tv_nsec: delay.subsec_nanos().max(1).into(),
-        };
+        let mut value = time_left(at);
+        // Zero would disarm.
+        value.tv_nsec = value.tv_nsec.max(1);
         let it_interval = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -88,14 +89,14 @@ impl Events {
         Ok(())
     }
 
-    /// Sleeps until an event is queued or the timer has run out.
-    pub(super) fn sleep(&self) {
+    pub(super) fn sleep(&self, until: Option<Instant>) {
         let mut both = [
             PollFd::new(&*self.events, PollFlags::IN),
             PollFd::new(&*self.timer, PollFlags::IN),
         ];
         // An error (a signal, or no memory for an instant) is a wake-up without news.
-        let _ = poll(&mut both, None);
+        let timeout = until.map(time_left);
+        let _ = poll(&mut both, timeout.as_ref());
         if both[1].revents().contains(PollFlags::IN) {
             let mut expirations = [0; 8];
             let _ = rustix::io::read(&*self.timer, &mut expirations);
@@ -118,9 +119,21 @@ impl Events {
                         fired.push(event.wd());
                     }
                 }
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) => continue,
                 Err(_) => return overflowed,
             }
+            // More than one buffer holds is still there at the next sleep, which then is none.
+            if reader.is_buffer_empty() {
+                return overflowed;
+            }
         }
+    }
+}
+
+fn time_left(at: Instant) -> Timespec {
+    let delay = at.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: delay.subsec_nanos().into(),
     }
 }

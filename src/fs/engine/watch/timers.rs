@@ -11,12 +11,17 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn set(&self, at: Instant) {
-        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        *due = Some(due.map_or(at, |set| set.min(at)));
+        drop(due);
         self.changed.notify_one();
     }
 
-    pub(super) fn sleep(&self) {
+    pub(super) fn sleep(&self, until: Option<Instant>) {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = until {
+            *due = Some(due.map_or(until, |set| set.min(until)));
+        }
         loop {
             let now = Instant::now();
             due = match *due {
@@ -63,7 +68,7 @@ impl NoEvents {
         match *self {}
     }
 
-    pub(super) fn sleep(&self) {
+    pub(super) fn sleep(&self, _: Option<Instant>) {
         match *self {}
     }
 

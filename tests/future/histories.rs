@@ -1,0 +1,160 @@
+//! Random histories of one line, held against the simplest model of it: a queue.
+//!
+//! Waiters of this process come, are polled, and leave, through two handles; waiters of other processes come, leave,
+//! and die in between. After every step, whoever is first and can enter must enter, and nobody else.
+
+use std::collections::VecDeque;
+
+use super::support::{Outsider, Random};
+use super::*;
+
+enum Waits {
+    Ours(Waiter),
+    Theirs(Outsider),
+}
+
+struct History {
+    place: Place,
+    handles: [FifoLock; 2],
+    line: VecDeque<Waits>,
+    guard: Option<FifoGuard>,
+    random: Random,
+    last_token: u64,
+}
+
+impl History {
+    fn new(seed: u64) -> Self {
+        let place = Place::new();
+        let open = || with_window(&place, Duration::from_secs(3600));
+        let handles = [open(), open()];
+        drop(held(&handles[0]));
+        Self {
+            place,
+            handles,
+            line: VecDeque::new(),
+            guard: None,
+            random: Random::new(seed),
+            last_token: 0,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(10) {
+            0..4 => self.one_of_ours_comes(),
+            4 => self.one_of_theirs_comes(),
+            5..7 => self.one_leaves(),
+            7 => self.one_is_polled(),
+            _ => self.guard = None,
+        }
+        self.first_one_enters();
+        self.nobody_else_does();
+    }
+
+    fn one_of_ours_comes(&mut self) {
+        let handle = &self.handles[self.random.below(2) as usize];
+        assert_eq!(
+            handle.try_acquire().expect("no error").is_none(),
+            self.is_busy(),
+            "a try goes through exactly when nobody is there"
+        );
+        let mut waiter = Polled::new(handle.acquire());
+        if self.is_busy() {
+            assert_pending!(waiter.poll());
+            self.line.push_back(Waits::Ours(waiter));
+        } else {
+            let guard = assert_ready!(waiter.poll()).expect("free");
+            self.enter(guard);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.guard.is_some() || !self.line.is_empty()
+    }
+
+    fn one_of_theirs_comes(&mut self) {
+        let last = self.place.tickets().pop().unwrap_or_default();
+        let last = last.trim_end_matches(".x").parse().unwrap_or(0_u64);
+        let waits = self.place.outsider_waits(last.max(1 << 62) + 1);
+        self.line.push_back(Waits::Theirs(waits));
+    }
+
+    fn one_leaves(&mut self) {
+        if self.line.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.line.len() as u64) as usize;
+        match self.line.remove(index) {
+            Some(Waits::Theirs(outsider)) if self.random.below(2) == 0 => {
+                outsider.leaves_the_line();
+            }
+            // Ours is cancelled; theirs dies: its file is closed, and stays.
+            _ => {}
+        }
+    }
+
+    fn one_is_polled(&mut self) {
+        let length = self.line.len().max(1) as u64;
+        let index = self.random.below(length) as usize;
+        if let Some(Waits::Ours(waiter)) = self.line.get_mut(index) {
+            assert_pending!(waiter.poll());
+        }
+    }
+
+    fn first_one_enters(&mut self) {
+        if self.guard.is_none()
+            && let Some(Waits::Ours(first)) = self.line.front_mut()
+        {
+            let guard = first.finish().expect("its turn");
+            self.line.pop_front();
+            self.enter(guard);
+        }
+    }
+
+    fn enter(&mut self, guard: FifoGuard) {
+        assert!(guard.token() > self.last_token, "tokens increase");
+        assert!(!guard.predecessor_crashed(), "nobody died inside");
+        self.last_token = guard.token();
+        self.guard = Some(guard);
+    }
+
+    fn nobody_else_does(&mut self) {
+        for waits in &mut self.line {
+            if let Waits::Ours(waiter) = waits {
+                assert_pending!(waiter.poll());
+            }
+        }
+        let status = self.handles[0].status().expect("a status");
+        let ours = |it: &&Waits| matches!(it, Waits::Ours(_));
+        let expected = self.line.iter().filter(ours).count();
+        let here = status.waiters.iter().filter(|it| it.here).count();
+        assert_eq!(here, expected, "{status:?}");
+        assert_eq!(status.holder.is_some(), self.guard.is_some());
+    }
+
+    fn ends(mut self) {
+        while let Some(first) = self.line.pop_front() {
+            self.guard = None;
+            match first {
+                Waits::Theirs(outsider) => outsider.leaves_the_line(),
+                Waits::Ours(mut waiter) => drop(waiter.finish().expect("its turn")),
+            }
+        }
+        self.guard = None;
+        // What the last of the dead left behind goes with the next one who comes.
+        drop(held(&self.handles[0]));
+        self.place.assert_idle();
+        drop(self.handles);
+        eventually("all is given back", || self.place.descriptors() == 0);
+    }
+}
+
+#[test]
+fn p09_p11_p23_random_histories_follow_the_model() {
+    for seed in 0..200 {
+        let mut history = History::new(seed);
+        for _ in 0..100 {
+            history.step();
+        }
+        history.ends();
+    }
+}
