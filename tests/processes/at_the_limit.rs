@@ -226,11 +226,7 @@ fn p62_a_process_recovers_from_having_no_descriptors() {
     let mut crew = Crew::new();
     let (other, poor) = (crew.start(), crew.start());
     crew.contend(poor);
-    let before = crew.ask(poor, "count fd");
-    let open: u64 = before
-        .strip_prefix("count ")
-        .and_then(|it| it.parse().ok())
-        .expect("a count");
+    let open = crew.count(poor, "fd");
     crew.take(other, 1);
     for most in std::iter::once(3).chain(open - 2..open + 8) {
         assert_eq!(crew.ask(poor, &format!("limit {most}")), "limited");
@@ -250,7 +246,11 @@ fn p62_a_process_recovers_from_having_no_descriptors() {
     crew.expect_held(poor, 3);
     crew.release(poor, 3);
     crew.contend(poor);
-    assert_eq!(crew.ask(poor, "count fd"), before);
+    let after = crew.count(poor, "fd");
+    assert!(
+        after <= open + 2,
+        "it may keep two files for its next tickets: {open}, {after}"
+    );
 }
 
 #[cfg(feature = "test-hooks")]

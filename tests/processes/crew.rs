@@ -297,6 +297,13 @@ impl Crew {
         self.inside = None;
     }
 
+    /// How many entries of `/proc/self/<what>` a member has.
+    pub(crate) fn count(&mut self, who: Who, what: &str) -> usize {
+        let line = self.ask(who, &format!("count {what}"));
+        let number = line.strip_prefix("count ").and_then(|it| it.parse().ok());
+        number.unwrap_or_else(|| panic!("{line}"))
+    }
+
     // ---- locks ------------------------------------------------------------------------------------------------------
 
     /// Queues: must not get the lock at once.
