@@ -221,6 +221,38 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
     crew.expect_held(waiter, 1);
 }
 
+#[test]
+fn p62_a_process_recovers_from_having_no_descriptors() {
+    let mut crew = Crew::new();
+    let (other, poor) = (crew.start(), crew.start());
+    crew.contend(poor);
+    let open = crew.count(poor, "fd");
+    crew.take(other, 1);
+    for most in std::iter::once(3).chain(open - 2..open + 8) {
+        assert_eq!(crew.ask(poor, &format!("limit {most}")), "limited");
+        let answer = crew.ask(poor, "acquire 1");
+        if answer == "queued 1" {
+            assert!(most > 3, "there is no descriptor for a ticket");
+            assert_eq!(crew.ask(poor, "cancel 1"), "cancelled 1");
+        } else {
+            let typed = answer.starts_with("failed 1 Io");
+            assert!(typed && answer.contains("Too many open files"), "{answer}");
+        }
+        assert!(crew.tickets().is_empty());
+    }
+    assert_eq!(crew.ask(poor, "limit 200"), "limited");
+    crew.queue(poor, 3);
+    crew.release(other, 1);
+    crew.expect_held(poor, 3);
+    crew.release(poor, 3);
+    crew.contend(poor);
+    let after = crew.count(poor, "fd");
+    assert!(
+        after <= open + 2,
+        "it may keep two files for its next tickets: {open}, {after}"
+    );
+}
+
 #[cfg(feature = "test-hooks")]
 mod without_inotify {
     use crate::crew::{Crew, Who, everywhere};

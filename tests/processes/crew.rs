@@ -280,7 +280,12 @@ impl Crew {
 
     /// Sends a command about a slot and returns what came of it, after a wait or at once.
     pub(crate) fn answer(&mut self, who: Who, command: &str, slot: u32) -> String {
-        let line = self.ask(who, command);
+        self.tell(who, command);
+        self.answer_to_acquire(who, slot)
+    }
+
+    pub(crate) fn answer_to_acquire(&mut self, who: Who, slot: u32) -> String {
+        let line = self.line(who);
         if line == format!("queued {slot}") {
             return self.line(who);
         }
@@ -290,6 +295,13 @@ impl Crew {
     /// The one inside has gone in a way that the crew could not follow.
     pub(crate) fn nobody_inside(&mut self) {
         self.inside = None;
+    }
+
+    /// How many entries of `/proc/self/<what>` a member has.
+    pub(crate) fn count(&mut self, who: Who, what: &str) -> usize {
+        let line = self.ask(who, &format!("count {what}"));
+        let number = line.strip_prefix("count ").and_then(|it| it.parse().ok());
+        number.unwrap_or_else(|| panic!("{line}"))
     }
 
     // ---- locks ------------------------------------------------------------------------------------------------------

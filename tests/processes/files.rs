@@ -282,6 +282,55 @@ fn p07_different_paths_never_contend() {
 }
 
 #[test]
+fn p07_names_of_any_bytes() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = crate::crew::scratch();
+    let name = std::ffi::OsStr::from_bytes(b" \xff\n-*'\"%");
+    let lock = stanchion::FifoLock::open(home.path().join(name)).expect("a lock");
+    let guard = lock.try_acquire().expect("no error").expect("free");
+    let other = home.path().join(".").join(name);
+    let other = stanchion::FifoLock::open(other).expect("a lock");
+    assert!(other.try_acquire().expect("no error").is_none());
+    drop(guard);
+    assert_eq!(
+        lock.remove().expect("no error"),
+        stanchion::Removal::Removed
+    );
+    assert_eq!(
+        std::fs::read_dir(home.path()).expect("a directory").count(),
+        0
+    );
+}
+
+#[test]
+fn p10_everybody_sees_who_holds_and_how_many_wait() {
+    everywhere(|mut crew| {
+        let (holder, waiter, witness) = (crew.start(), crew.start(), crew.start());
+        let look = |crew: &mut Crew| -> (usize, u32) {
+            let line = crew.ask(witness, "status");
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |index: usize| words[index].parse::<u32>().expect("a number");
+            (number(4) as usize, number(5))
+        };
+        assert_eq!(look(&mut crew), (0, 0));
+        crew.take(holder, 1);
+        assert_eq!(look(&mut crew), (0, crew.pid(holder)));
+        crew.queue(waiter, 1);
+        assert_eq!(look(&mut crew), (1, crew.pid(holder)));
+        crew.kill(holder);
+        crew.expect_held(waiter, 1);
+        until("its ticket is gone", || crew.tickets().is_empty());
+        assert_eq!(look(&mut crew), (0, crew.pid(waiter)));
+        crew.kill(waiter);
+        assert_eq!(
+            look(&mut crew),
+            (0, 0),
+            "a holder that died is not reported"
+        );
+    });
+}
+
+#[test]
 fn p14_foreign_files_in_the_queue_are_ignored_and_kept() {
     everywhere(|mut crew| {
         let user = crew.start();

@@ -72,7 +72,8 @@ impl Crew {
         self.has_stopped(who)
     }
 
-    /// Waits until a process has stopped by itself.
+    /// Waits until a process has stopped by itself, at a fail point.
+    #[cfg(feature = "test-hooks")]
     pub(crate) fn expect_stopped(&mut self, who: Who) {
         assert!(self.has_stopped(who), "{who:?} died instead of stopping");
     }

@@ -211,6 +211,7 @@ fn p64_a_future_that_nobody_polls_is_passed_and_keeps_its_place() {
         assert_in_time(begun, 1);
         crew.queue(holder, 2);
         assert_eq!(crew.ask(sleeper, "thaw 1"), "thawed 1");
+        until_awake(&crew);
         crew.release(next, 1);
         crew.expect_held(sleeper, 1);
         crew.release(sleeper, 1);

@@ -137,6 +137,63 @@ fn p63_a_storm_in_which_waiters_and_holders_are_killed() {
     });
 }
 
+/// Each member in turn stands still for as long as it takes another one to come in.
+#[test]
+fn p64_a_storm_in_which_members_fall_asleep() {
+    everywhere(|mut crew| {
+        crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", "10");
+        let members: Vec<Who> = (0..6).map(|_| crew.start()).collect();
+        for &who in &members {
+            crew.tell(who, "storm 150 1 5");
+        }
+        let witness = crew.start();
+        for &who in members.iter().cycle().take(24) {
+            crew.stop(who);
+            // The witness waits in line, and gives up where the sleeper is inside.
+            crew.tell(witness, "acquire 1 40");
+            let line = crew.answer_to_acquire(witness, 1);
+            if line.starts_with("held") {
+                crew.tell(witness, "release 1");
+                crew.expect(witness, "released 1");
+            } else {
+                assert!(line.starts_with("failed 1 TimedOut"), "{line}");
+            }
+            crew.go_on(who);
+        }
+        until_stormed(&mut crew, &members);
+        let log = read_log(crew.lock(), &HashSet::new());
+        assert_eq!((counter(crew.lock()), log.broken), (log.rounds, 0));
+        crew.acquire(witness, 2);
+        crew.release(witness, 2);
+        crew.expect_no_tickets();
+    });
+}
+
+#[test]
+fn p59_a_lock_that_its_last_user_removes() {
+    everywhere(|mut crew| {
+        crew.set("TAKER_REMOVES", "1");
+        for _ in 0..10 {
+            let members: Vec<Who> = (0..4).map(|_| crew.start()).collect();
+            for &who in &members {
+                crew.tell(who, "storm 10 2 4");
+                crew.tell(who, "end");
+            }
+            until_stormed(&mut crew, &members);
+            for &who in &members {
+                assert_eq!(crew.signal_of(who), None);
+            }
+        }
+        let log = read_log(crew.lock(), &HashSet::new());
+        assert_eq!((counter(crew.lock()), log.broken), (log.rounds, 0));
+        let last = crew.start();
+        crew.acquire(last, 1);
+        crew.release(last, 1);
+        crew.end(last);
+        assert!(!crew.lock().exists() && !crew.queue_dir().exists());
+    });
+}
+
 #[test]
 fn p62_a_storm_leaves_nothing_open() {
     everywhere(|mut crew| {
@@ -144,7 +201,7 @@ fn p62_a_storm_leaves_nothing_open() {
         let (one, two) = (crew.start(), crew.start());
         crew.contend(one);
         crew.contend(two);
-        let count = |crew: &mut Crew| [one, two].map(|who| crew.ask(who, "count fd"));
+        let count = |crew: &mut Crew| [one, two].map(|who| crew.count(who, "fd"));
         let before = count(&mut crew);
         for who in [one, two] {
             crew.tell(who, "storm 50 20 3");
@@ -154,7 +211,10 @@ fn p62_a_storm_leaves_nothing_open() {
         crew.contend(one);
         crew.contend(two);
         crew.expect_no_tickets();
-        assert_eq!(count(&mut crew), before);
+        for (before, after) in before.into_iter().zip(count(&mut crew)) {
+            // A process may keep two files for its next tickets.
+            assert!(after <= before + 2, "{before} were open, {after} are");
+        }
     });
 }
 

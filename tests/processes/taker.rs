@@ -16,6 +16,7 @@
 //! | `remove` | `removed` or `in-use` |
 //! | `storm ROUNDS TASKS LEAVE` | `stormed`; one in LEAVE waits is given up; 0: none |
 //! | `count WHAT` | `count n`: of `fd` or `task` in `/proc/self` |
+//! | `limit N` | `limited`: from now on at most N open files |
 //! | `touch` | `touched`: opens and closes the lock file |
 //! | `umask` | `umask bits` |
 //! | `list-files` | one `file target` for each descriptor that a program run by exec finds, then `listed` |
@@ -77,6 +78,9 @@ fn options() -> FifoOptions {
     }
     if let Some(window) = duration("TAKER_WINDOW") {
         options = options.claim_window(window);
+    }
+    if std::env::var_os("TAKER_REMOVES").is_some() {
+        options = options.remove_when_idle(true);
     }
     if let Ok(mode) = std::env::var("TAKER_MODE") {
         options = options.mode(u32::from_str_radix(&mode, 8).expect("an octal number"));
@@ -189,6 +193,10 @@ impl Taker {
                         .open(self.lock.path()),
                 );
                 say("touched");
+            }
+            "limit" => {
+                user::limit_files(number(1).expect("a number of files"));
+                say("limited");
             }
             "umask" => say(format_args!("umask {:o}", user::umask())),
             "list-files" => list_files(),
