@@ -8,7 +8,7 @@
 //! 2. What was opened is opened anew when the directory is gone, when a listing lacks `state`, or when the record says
 //!    that its lock was removed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::door::Door;
@@ -23,6 +23,8 @@ use crate::fs::sys::fork::Private;
 
 /// How often what was just opened may turn out to be removed before something is wrong.
 const TRIES: usize = 1000;
+
+mod removal;
 
 /// Where a lock lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +54,7 @@ pub(crate) struct Disk {
     place: Arc<Place>,
     queue: Option<Queue>,
     state: Option<Private>,
+    state_inode: Option<u64>,
     draft: Draft,
     /// Whose words the draft bears.
     words: Option<Arc<str>>,
@@ -96,6 +99,7 @@ impl Disk {
             place,
             queue: None,
             state: None,
+            state_inode: None,
             draft: Draft::new(),
             words: None,
             excludes: false,
@@ -195,9 +199,7 @@ impl Disk {
             step::at(Step::ListQueue);
             let queue = self.queue(mode)?;
             if queue.list()?.is_some() {
-                if !queue.has_state() {
-                    self.state = None;
-                }
+                self.forget_old_state()?;
                 return Ok(self.line());
             }
             self.reopen();
@@ -218,10 +220,21 @@ impl Disk {
         };
         if !alive {
             self.reopen();
-        } else if !self.queue.as_ref().is_some_and(Queue::has_state) {
-            self.state = None;
+        } else {
+            self.forget_old_state()?;
         }
         Ok(self.line())
+    }
+
+    /// Closes the state file when the listing shows that another one, or none, has its name.
+    fn forget_old_state(&mut self) -> Result<()> {
+        let listed = self.queue.as_ref().and_then(Queue::state_inode);
+        let same = listed.is_some() && listed == self.state_inode;
+        // Some file systems list other numbers than they tell of open files; those are asked once more.
+        if self.state.is_some() && !same && (listed.is_none() || !self.state_is_current()?) {
+            self.state = None;
+        }
+        Ok(())
     }
 
     /// The line as it was last listed.
@@ -270,6 +283,7 @@ impl Disk {
 
     /// Makes the holder of the locked door the holder of the lock: locks `state`, writes token and held flag. `None`
     /// while the last holder is still dying; try again soon, with the door kept locked.
+    /// Which file `state` is counts from the last listing: who has slept since then calls [`Disk::refresh`] first.
     pub(crate) fn enter(&mut self, door: &Door, words: &Arc<str>) -> Result<Option<Entered>> {
         step::at(Step::LockState);
         let StateLock::Locked(record) = self.lock_state(door)? else {
@@ -369,7 +383,10 @@ impl Disk {
         let mode = queue.mode();
         let path = self.place.state();
         match file::open_lock_file(&path, Some(mode)) {
-            Ok((file, _)) => self.state = Some(Private::new(file)),
+            Ok((file, facts)) => {
+                self.state_inode = Some(facts.id.inode);
+                self.state = Some(Private::new(file));
+            }
             // The directory went away in between: make it again.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.reopen(),
             Err(error) => return Err(Error::io("open the state file", path, error)),
@@ -392,6 +409,14 @@ impl Disk {
             return Ok(false);
         };
         Ok(file::id_at(&path).map_err(at)? == Some(file::id_of(file).map_err(at)?))
+    }
+
+    /// Closes the state file if another one, or none, has its name by now.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        if self.state.is_some() && !self.state_is_current()? {
+            self.state = None;
+        }
+        Ok(())
     }
 
     /// The state is locked although the door was free. Through the same door: its holder is dying, one descriptor after
@@ -417,15 +442,18 @@ impl Disk {
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
 
-    /// The first step of a holder on its way out: clears the held flag, unless it was found set and has not been reported
-    /// yet.
-    pub(crate) fn clear_held(&mut self, keep_flag: bool) -> Result<()> {
+    /// The first step of a holder on its way out: writes the last token that was given, and clears the held flag unless a
+    /// crash was found and has not been reported yet.
+    pub(crate) fn clear_held(&mut self, token: u64, keep_flag: bool) -> Result<()> {
         step::at(Step::ClearHeld);
-        let Some(file) = self.state.as_ref().filter(|_| !keep_flag) else {
+        let Some(file) = &self.state else {
             return Ok(());
         };
-        let (at, byte) = state::CLEARED;
-        file::write_at(file, at, byte)
+        let (at, bytes) = match keep_flag {
+            true => self.draft.token(token),
+            false => self.draft.left(token),
+        };
+        file::write_at(file, at, bytes)
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
 
@@ -445,86 +473,5 @@ impl Disk {
             Content::Ours(record) => record.token,
             _ => 0,
         })
-    }
-
-    /// Removes the lock from disk; the door is locked, current, and was found with an empty line.
-    pub(crate) fn remove(&mut self, door: Door) -> Result<Cleared> {
-        let result = self.remove_all(&door);
-        let left = door
-            .leave()
-            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e));
-        let cleared = result?;
-        left.map(|()| cleared)
-    }
-
-    fn remove_all(&mut self, door: &Door) -> Result<Cleared> {
-        let StateLock::Locked(record) = self.lock_state(door)? else {
-            return Ok(Cleared::InUse);
-        };
-        let result = self.remove_locked(record);
-        self.unlock_state();
-        self.reopen();
-        if result? == Cleared::InUse {
-            return Ok(Cleared::InUse);
-        }
-        step::at(Step::UnlinkDoor);
-        let path = &self.place.door;
-        let current = door.is_current(path);
-        // Another file under this name is not ours to remove.
-        if current.map_err(|e| Error::io("look at the lock file", path, e))? {
-            remove_file(path, "remove the lock file")?;
-        }
-        Ok(Cleared::Removed)
-    }
-
-    fn remove_locked(&mut self, record: Option<Record>) -> Result<Cleared> {
-        let path = self.place.state();
-        let at = |error| Error::io("write the state file", &path, error);
-        if let Some(queue) = &mut self.queue {
-            queue.clear_spares()?;
-        }
-        let Some(file) = &self.state else {
-            return Ok(Cleared::InUse);
-        };
-        step::at(Step::TombstoneState);
-        let mut kept = [0; state::LENGTH];
-        let length = file::read_start(file, &mut kept).map_err(at)?;
-        file::write_at(file, 0, state::REMOVED.as_bytes()).map_err(at)?;
-        step::at(Step::UnlinkState);
-        remove_file(&path, "remove the state file")?;
-        step::at(Step::RemoveQueue);
-        #[allow(clippy::disallowed_methods)] // the one place
-        let removed = std::fs::remove_dir(&self.place.queue);
-        match removed {
-            Ok(()) => Ok(Cleared::Removed),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Cleared::Removed),
-            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                // Somebody came, or keeps files of his own here. Put the record back for the next holder; a file that
-                // stands there already is newer.
-                let there = file::id_at(&path).map_err(at)?.is_some();
-                if record.is_some() && !there {
-                    let (fresh, _) = file::open_lock_file(&path, file::mode_of(file).ok())
-                        .map_err(|e| Error::io("write the state file back", &path, e))?;
-                    file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
-                }
-                Ok(Cleared::InUse)
-            }
-            Err(error) => Err(Error::io(
-                "remove the queue directory",
-                &self.place.queue,
-                error,
-            )),
-        }
-    }
-}
-
-fn remove_file(path: &Path, step: &'static str) -> Result<()> {
-    #[allow(clippy::disallowed_methods)] // the one place
-    let removed = std::fs::remove_file(path);
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(step, path, error))
-        }
-        _ => Ok(()),
     }
 }

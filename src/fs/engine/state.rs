@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Numbers have 20 digits, so that every field stands at a fixed place. `token` is the highest token that may have been
-//! given; `held` is `1` from the entering of a holder to its leaving, and a holder that dies leaves it standing; `since` is in
+//! given (a holder that leaves writes the last one that was); `held` is `1` from the entering of a holder to its leaving, and a holder that dies leaves it standing; `since` is in
 //! microseconds since the epoch, for people only.
 //!
 //! # Invariants
@@ -165,6 +165,13 @@ impl Draft {
         (TOKEN_AT as u64, &self.bytes[TOKEN_AT..TOKEN_AT + DIGITS])
     }
 
+    /// Nobody is inside any more, and this is the last token that was given: where to write what.
+    pub(crate) fn left(&mut self, token: u64) -> (u64, &[u8]) {
+        self.put(TOKEN_AT, token);
+        self.bytes[HELD_AT] = b'0';
+        (TOKEN_AT as u64, &self.bytes[TOKEN_AT..=HELD_AT])
+    }
+
     fn put(&mut self, at: usize, mut value: u64) {
         for digit in self.bytes[at..at + DIGITS].iter_mut().rev() {
             // A decimal digit always fits.
@@ -173,9 +180,6 @@ impl Draft {
         }
     }
 }
-
-/// The one byte that says that nobody is inside: where, and which.
-pub(crate) const CLEARED: (u64, &[u8]) = (HELD_AT as u64, b"0");
 
 /// What takes the place of the first line when the lock is removed, so that whoever has the file open sees it.
 pub(crate) const REMOVED: &str = "stanchion removed\n";
@@ -233,10 +237,11 @@ mod tests {
         let mut bytes = draft.entered(5, DOOR, 0).to_vec();
         let (at, digits) = draft.token(77);
         bytes[at as usize..][..digits.len()].copy_from_slice(digits);
-        let (at, flag) = CLEARED;
-        bytes[at as usize..][..flag.len()].copy_from_slice(flag);
+        assert!(matches!(parse(&bytes), Content::Ours(it) if it.token == 77 && it.held));
+        let (at, left) = draft.left(76);
+        bytes[at as usize..][..left.len()].copy_from_slice(left);
         let expected = Record {
-            token: 77,
+            token: 76,
             held: false,
             door: DOOR,
         };

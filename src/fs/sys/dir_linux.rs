@@ -83,8 +83,8 @@ impl Dir {
         Some(&self.descriptor)
     }
 
-    /// Calls `each` with the name of every regular file; `false` when the directory itself has been removed.
-    pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+    /// Calls `each` with name and inode of every regular file; `false` when the directory itself has been removed.
+    pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8], u64)) -> io::Result<bool> {
         fs::seek(&self.descriptor, SeekFrom::Start(0))?;
         let mut raw = RawDir::new(&self.descriptor, &mut self.buffer[..]);
         let mut used = 0;
@@ -103,7 +103,7 @@ impl Dir {
                 _ => false,
             };
             if regular {
-                each(name.to_bytes());
+                each(name.to_bytes(), entry.ino());
             }
             // An entry's header, its name and the padding.
             used += 28 + name.to_bytes().len();

@@ -57,8 +57,8 @@ impl Dir {
         None
     }
 
-    /// Calls `each` with the name of every regular file; `false` when the directory itself has been removed.
-    pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+    /// Calls `each` with name (and inode, not known here) of every regular file; `false` when the directory itself has been removed.
+    pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8], u64)) -> io::Result<bool> {
         let entries = match std::fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -67,7 +67,7 @@ impl Dir {
         for entry in entries {
             let entry = entry?;
             if entry.file_type().is_ok_and(|it| it.is_file()) {
-                each(entry.file_name().as_encoded_bytes());
+                each(entry.file_name().as_encoded_bytes(), 0);
             }
         }
         Ok(true)

@@ -86,3 +86,8 @@ pub(crate) fn set_mark(_file: &File, _marked: bool) -> io::Result<()> {
 pub(crate) fn is_marked(_file: &File) -> io::Result<bool> {
     unsupported()
 }
+
+/// Files have one name here: nothing is ever linked.
+pub(crate) fn has_one_name(_file: &File) -> io::Result<bool> {
+    Ok(true)
+}

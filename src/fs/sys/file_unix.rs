@@ -201,6 +201,11 @@ fn set_mode_of_path(path: &Path, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::chmod(path, mode_bits(mode))?)
 }
 
+/// Whether an open file has one name, and no more.
+pub(crate) fn has_one_name(file: &File) -> io::Result<bool> {
+    Ok(fstat(file)?.st_nlink == 1)
+}
+
 /// The identity of an open file.
 pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
     Ok(FileId::from(&fstat(file)?))

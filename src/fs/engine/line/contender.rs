@@ -384,7 +384,10 @@ impl Contender {
     }
 
     pub(super) fn enter(&mut self, disk: &mut Disk) -> Result<Flow> {
-        match self.is_ours(disk) {
+        match self
+            .is_ours(disk)
+            .and_then(|ours| disk.refresh().map(|()| ours))
+        {
             Ok(true) => {}
             Ok(false) => {
                 self.give_back();

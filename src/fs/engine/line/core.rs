@@ -420,7 +420,9 @@ impl Core {
         } = inside;
         let (Some(front), Some(settings)) = (self.cohorts.front(cohort), self.settings_of(cohort))
         else {
-            let _ = self.disk.clear_held(entered.predecessor_crashed);
+            let _ = self
+                .disk
+                .clear_held(entered.token, entered.predecessor_crashed);
             let _ = self.disk.leave(door);
             return;
         };

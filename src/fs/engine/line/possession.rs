@@ -213,7 +213,7 @@ impl Core {
         if let Some(cohort) = possession.cohort {
             self.keep_place(cohort);
         }
-        let cleared = self.disk.clear_held(possession.crashed);
+        let cleared = self.disk.clear_held(possession.token, possession.crashed);
         let loss = self.loss_of(possession.door);
         let left = self.disk.leave(door);
         if let Some(cohort) = possession.cohort {

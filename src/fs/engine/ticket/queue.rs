@@ -39,7 +39,8 @@ const TRIES: usize = 1000;
 pub(crate) struct Queue {
     dir: Dir,
     line: Vec<Ticket>,
-    has_state: bool,
+    /// The inode that bears the name of the state file.
+    state_inode: Option<u64>,
     mode: u32,
     /// Names of spare files in the last listing.
     spares: Vec<String>,
@@ -88,7 +89,7 @@ impl Queue {
                 return Ok(Self {
                     dir,
                     line: Vec::new(),
-                    has_state: false,
+                    state_inode: None,
                     mode,
                     spares: Vec::new(),
                     own_spares: Vec::new(),
@@ -114,7 +115,7 @@ impl Queue {
             mode: dir.mode(),
             dir,
             line: Vec::new(),
-            has_state: false,
+            state_inode: None,
             spares: Vec::new(),
             own_spares: Vec::new(),
             adopted: false,
@@ -137,17 +138,17 @@ impl Queue {
 
     /// The line as it stands now, in order; `None` when the directory has been removed.
     pub(crate) fn list(&mut self) -> Result<Option<&[Ticket]>> {
-        let (line, has_state) = (&mut self.line, &mut self.has_state);
+        let (line, state_inode) = (&mut self.line, &mut self.state_inode);
         let spares = &mut self.spares;
         line.clear();
         spares.clear();
-        *has_state = false;
+        *state_inode = None;
         let look_for_spares = !self.adopted;
         let alive = self
             .dir
-            .list(|name| match Ticket::parse(name) {
+            .list(|name, inode| match Ticket::parse(name) {
                 Some(ticket) => line.push(ticket),
-                None if name == STATE.as_bytes() => *has_state = true,
+                None if name == STATE.as_bytes() => *state_inode = Some(inode),
                 None if look_for_spares && name.starts_with(SPARE.as_bytes()) => {
                     spares.extend(String::from_utf8(name.to_vec()));
                 }
@@ -163,9 +164,9 @@ impl Queue {
         &self.line
     }
 
-    /// Whether the last listing showed the state file.
-    pub(crate) fn has_state(&self) -> bool {
-        self.has_state
+    /// The inode of the state file in the last listing; `None` when it was missing.
+    pub(crate) fn state_inode(&self) -> Option<u64> {
+        self.state_inode
     }
 
     /// Takes a place at the end of the line; `None` when the directory has been removed. `listed` says that the line has just been
@@ -229,7 +230,7 @@ impl Queue {
     fn create(&mut self, ticket: Ticket) -> Result<Created> {
         step::at(Step::CreateTicket);
         let name = ticket.name();
-        self.adopt_spare()?;
+        self.adopt_spares();
         if let Some(spare) = self.own_spares.pop().filter(Spare::is_clean) {
             let Spare { file, id } = spare;
             match self.dir.link(&file, &name) {
@@ -325,8 +326,14 @@ impl Queue {
     /// Marks the ticket of a sleeper.
     pub(crate) fn mark(&self, ticket: Ticket, file: &File) -> Result<()> {
         step::at(Step::MarkTicket);
-        file::set_mark(file, true)
-            .map_err(|e| Error::io("mark the ticket", self.path_of(ticket), e))
+        let at = |error| Error::io("mark the ticket", self.path_of(ticket), error);
+        file::set_mark(file, true).map_err(at)?;
+        let id = file::id_of(file).map_err(at)?;
+        if !self.find(ticket)?.is_some_and(|found| found.id == id) {
+            // The owner has gone in this instant and may use the file for its next ticket.
+            file::set_mark(file, false).map_err(at)?;
+        }
+        Ok(())
     }
 
     /// Removes our own ticket from the line: unlink, then close, or keep the file for the next ticket.
@@ -350,24 +357,39 @@ impl Queue {
         self.dir.link(&own.file, &spare_name(own.id)).is_ok()
     }
 
-    /// Once per queue: takes over a spare file whose process is dead.
-    fn adopt_spare(&mut self) -> Result<()> {
+    /// Once per queue: takes over the spare files of dead processes, and deletes what nobody needs. What cannot be had is
+    /// left alone: spare files are a convenience.
+    fn adopt_spares(&mut self) {
         if std::mem::replace(&mut self.adopted, true) {
-            return Ok(());
+            return;
         }
         for name in std::mem::take(&mut self.spares) {
-            let at = |error| Error::io("adopt a spare file", self.dir.path().join(&name), error);
-            let Some(file) = self.dir.open_ticket(&name).map_err(at)? else {
+            let Some(spare) = self.dead_spare(&name) else {
                 continue;
             };
-            let file = Private::new(file);
-            let id = file::id_of(&file).map_err(at)?;
-            if spare_name(id) == name && flock::try_lock_exclusive(&file).map_err(at)? {
-                self.own_spares.push(Spare { file, id });
-                break;
+            if self.own_spares.len() < SPARES {
+                self.own_spares.push(spare);
+            } else {
+                let _ = self.dir.unlink(&name);
+                let _ = flock::unlock(&spare.file);
             }
         }
-        Ok(())
+    }
+
+    /// The spare file of this name, locked, if its process is dead. Not one with a second name: that is a ticket of the dead,
+    /// which our lock would bring back to life.
+    fn dead_spare(&self, name: &str) -> Option<Spare> {
+        let file = Private::new(self.dir.open_ticket(name).ok()??);
+        let id = file::id_of(&file).ok()?;
+        if spare_name(id) != name || !flock::try_lock_exclusive(&file).ok()? {
+            return None;
+        }
+        // Only who has the lock gives it names, so this stays true.
+        if file::has_one_name(&file).unwrap_or(false) {
+            return Some(Spare { file, id });
+        }
+        let _ = flock::unlock(&file);
+        None
     }
 
     /// Deletes our own spare files.
@@ -384,6 +406,10 @@ impl Queue {
         self.adopted = false;
         self.list()?;
         for name in std::mem::take(&mut self.spares) {
+            let found = self.dir.find(&name).ok().flatten();
+            if found.is_none_or(|found| spare_name(found.id) != name) {
+                continue;
+            }
             self.dir
                 .unlink(&name)
                 .map_err(|e| Error::io("delete a spare file", self.dir.path().join(&name), e))?;

@@ -1,0 +1,97 @@
+//! Taking a lock off the disk: only while holding it, with nobody in line, and so that whoever has its files open sees it.
+//!
+//! Tombstone and unlink `state`, remove the directory, unlink the door, unlock, close. A directory that cannot be removed,
+//! because somebody came, gets its record back. A crash in between leaves files that the next holder uses or replaces; a crash
+//! of an earlier holder that nobody was told of is forgotten with the record.
+
+use std::path::Path;
+
+use super::super::door::Door;
+use super::super::state::{self, Record};
+use super::super::step::{self, Step};
+use super::{Cleared, Disk, StateLock};
+use crate::error::{Error, Result};
+use crate::fs::sys::file;
+
+impl Disk {
+    /// Removes the lock from disk; the door is locked, current, and was found with an empty line.
+    pub(crate) fn remove(&mut self, door: Door) -> Result<Cleared> {
+        let result = self.remove_all(&door);
+        let left = door
+            .leave()
+            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e));
+        let cleared = result?;
+        left.map(|()| cleared)
+    }
+
+    fn remove_all(&mut self, door: &Door) -> Result<Cleared> {
+        let StateLock::Locked(record) = self.lock_state(door)? else {
+            return Ok(Cleared::InUse);
+        };
+        let result = self.remove_locked(record);
+        self.unlock_state();
+        self.reopen();
+        if result? == Cleared::InUse {
+            return Ok(Cleared::InUse);
+        }
+        step::at(Step::UnlinkDoor);
+        let path = &self.place.door;
+        let current = door.is_current(path);
+        // Another file under this name is not ours to remove.
+        if current.map_err(|e| Error::io("look at the lock file", path, e))? {
+            remove_file(path, "remove the lock file")?;
+        }
+        Ok(Cleared::Removed)
+    }
+
+    fn remove_locked(&mut self, record: Option<Record>) -> Result<Cleared> {
+        let path = self.place.state();
+        let at = |error| Error::io("write the state file", &path, error);
+        if let Some(queue) = &mut self.queue {
+            queue.clear_spares()?;
+        }
+        let Some(file) = &self.state else {
+            return Ok(Cleared::InUse);
+        };
+        step::at(Step::TombstoneState);
+        let mut kept = [0; state::LENGTH];
+        let length = file::read_start(file, &mut kept).map_err(at)?;
+        file::write_at(file, 0, state::REMOVED.as_bytes()).map_err(at)?;
+        step::at(Step::UnlinkState);
+        remove_file(&path, "remove the state file")?;
+        step::at(Step::RemoveQueue);
+        #[allow(clippy::disallowed_methods)] // the one place
+        let removed = std::fs::remove_dir(&self.place.queue);
+        match removed {
+            Ok(()) => Ok(Cleared::Removed),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Cleared::Removed),
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                // Somebody came, or keeps files of his own here. Put the record back for the next holder; a file that
+                // stands there already is newer.
+                let there = file::id_at(&path).map_err(at)?.is_some();
+                if record.is_some() && !there {
+                    let (fresh, _) = file::open_lock_file(&path, file::mode_of(file).ok())
+                        .map_err(|e| Error::io("write the state file back", &path, e))?;
+                    file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
+                }
+                Ok(Cleared::InUse)
+            }
+            Err(error) => Err(Error::io(
+                "remove the queue directory",
+                &self.place.queue,
+                error,
+            )),
+        }
+    }
+}
+
+fn remove_file(path: &Path, step: &'static str) -> Result<()> {
+    #[allow(clippy::disallowed_methods)] // the one place
+    let removed = std::fs::remove_file(path);
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(step, path, error))
+        }
+        _ => Ok(()),
+    }
+}
