@@ -38,9 +38,11 @@ mod look;
 mod loss;
 mod passing;
 mod possession;
+mod wakes;
 
 use self::arrival::Arrival;
-use self::core::{Core, Entry, Wakes};
+use self::core::{Core, Entry};
+use self::wakes::Wakes;
 pub(crate) use cohort::Key;
 
 /// How the first in line waits for the lock file itself.
