@@ -1,0 +1,169 @@
+//! Offers that nobody claims: how sleepers are passed, and how they come back.
+
+use super::*;
+
+#[test]
+fn p64_an_offer_that_is_never_claimed_goes_on() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    let guard = held(&lock);
+    let (mut sleeper, mut next) = (queued(&lock), queued(&lock));
+    let begun = Instant::now();
+    drop(guard);
+    let guard = next.finish().expect("passed the sleeper");
+    assert!(begun.elapsed() >= WINDOW, "not before a window has gone by");
+    assert_pending!(sleeper.poll());
+    drop(guard);
+    drop(assert_ready!(sleeper.poll()).expect("its place was kept"));
+    drop(sleeper);
+    place.assert_idle();
+}
+
+#[test]
+fn a_sleeper_that_wakes_is_first_again() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    let guard = held(&lock);
+    let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
+    drop(guard);
+    let guard = second.finish().expect("passed the sleeper");
+    let mut third = queued(&lock);
+    assert_pending!(sleeper.poll());
+    drop(guard);
+    assert_pending!(third.poll());
+    drop(assert_ready!(sleeper.poll()).expect("before the third"));
+    drop(assert_ready!(third.poll()).expect("then the third"));
+}
+
+/// The one who passed has a ticket of its own, and others of its process stand behind it.
+#[test]
+fn a_sleeper_with_an_earlier_ticket_is_first_again() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    let outsider = place.outsider_holds();
+    let mut sleeper = queued(&lock);
+    let between = place.outsider_waits(1 << 62);
+    let (mut second, mut third) = (queued(&lock), queued(&lock));
+    between.leaves_the_line();
+    outsider.lets_go();
+    let guard = second.finish().expect("passed the sleeper");
+    assert_pending!(sleeper.poll());
+    drop(guard);
+    assert_pending!(third.poll());
+    drop(assert_ready!(sleeper.poll()).expect("before the third"));
+    drop(third.finish().expect("then the third"));
+    drop((sleeper, second, third));
+    place.assert_idle();
+}
+
+#[test]
+fn p64_when_all_sleep_the_lock_is_free_for_other_processes() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    let guard = held(&lock);
+    let mut sleepers: Vec<_> = (0..3).map(|_| queued(&lock)).collect();
+    drop(guard);
+    let marked = || {
+        let tickets = place.tickets();
+        let size = |name| std::fs::metadata(place.queue().join(name)).map(|it| it.len());
+        tickets.len() == 1 && tickets.iter().all(|it| size(it).is_ok_and(|size| size > 0))
+    };
+    eventually("one ticket stands, with a mark", marked);
+    eventually("the lock file is free", || {
+        !lock.is_locked().expect("no error")
+    });
+    let outsider = place.outsider_holds();
+    for sleeper in &mut sleepers {
+        assert_pending!(sleeper.poll());
+    }
+    outsider.lets_go();
+    for sleeper in &mut sleepers {
+        drop(sleeper.finish().expect("in order again"));
+    }
+    drop(sleepers);
+    place.assert_idle();
+}
+
+#[test]
+fn a_newcomer_passes_a_line_of_sleepers() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    let guard = held(&lock);
+    let mut sleeper = queued(&lock);
+    drop(guard);
+    eventually("the sleeper was passed over", || {
+        !lock.is_locked().expect("no error")
+    });
+    let status = lock.status().expect("status");
+    assert!(status.waiters[0].passed_over, "{status:?}");
+    let guard = Polled::new(lock.acquire())
+        .finish()
+        .expect("nobody is awake");
+    assert_pending!(sleeper.poll());
+    drop(guard);
+    drop(sleeper.finish().expect("awake again"));
+    drop(sleeper);
+    place.assert_idle();
+}
+
+#[test]
+fn status_tells_who_of_a_cohort_was_passed_over() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    let guard = held(&lock);
+    let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
+    drop(guard);
+    let _guard = second.finish().expect("passed the sleeper");
+    let passed = || lock.status().expect("status").waiters[0].passed_over;
+    assert!(passed());
+    assert_pending!(sleeper.poll());
+    assert!(!passed(), "it is awake");
+}
+
+#[test]
+fn p64_a_thousand_sleepers_cost_a_few_windows() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    let guard = held(&lock);
+    let sleepers: Vec<_> = (0..1000).map(|_| queued(&lock)).collect();
+    let mut awake = queued(&lock);
+    let begun = Instant::now();
+    drop(guard);
+    drop(awake.finish().expect("passed a thousand"));
+    let windows = begun.elapsed().as_millis() / WINDOW.as_millis();
+    assert!(windows < 100, "{windows} windows for a thousand sleepers");
+    drop((awake, sleepers));
+    place.assert_idle();
+}
+
+/// The window is the one of the handle that was granted, not of those before it.
+#[test]
+fn a_long_window_of_another_handle_delays_nobody() {
+    let place = Place::new();
+    let patient = with_window(&place, Duration::from_secs(86_400));
+    let lock = with_window(&place, WINDOW);
+    let guard = held(&lock);
+    let (mut first, mut sleeper, mut third) = (queued(&patient), queued(&lock), queued(&lock));
+    drop(guard);
+    drop(assert_ready!(first.poll()).expect("claimed"));
+    drop(third.finish().expect("passed the sleeper"));
+    drop(sleeper.finish().expect("awake"));
+}
+
+#[test]
+fn a_window_without_end_passes_nobody() {
+    let place = Place::new();
+    let lock = with_window(&place, Duration::MAX);
+    let guard = held(&lock);
+    let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
+    // The clock of a lock whose windows do end shows how long "for ever" has lasted.
+    let (elsewhere, clock) = (Place::new(), WINDOW);
+    let other = with_window(&elsewhere, clock);
+    let other_guard = held(&other);
+    let (_asleep, mut passes) = (queued(&other), queued(&other));
+    drop((guard, other_guard));
+    drop(passes.finish().expect("passed"));
+    assert_pending!(second.poll());
+    drop(assert_ready!(sleeper.poll()).expect("still offered"));
+    drop(assert_ready!(second.poll()).expect("then the second"));
+}
