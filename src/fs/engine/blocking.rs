@@ -64,6 +64,7 @@ pub(crate) fn in_async_context() -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // they are what is tested here
 mod tests {
     use super::*;
 
