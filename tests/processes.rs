@@ -3,6 +3,7 @@
 //! The tests that need fail points run with the feature `test-hooks` only.
 
 #![cfg(unix)]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[path = "processes/crash.rs"]
 mod crash;
