@@ -2,6 +2,7 @@
 //! answer is a typed error that names step and path, or healing; never a hang, a panic, or a changed foreign file.
 #![allow(clippy::disallowed_methods)] // foreign processes and the clumsy user are played here
 #![cfg(unix)]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[path = "processes/at_the_limit.rs"]
 mod at_the_limit;

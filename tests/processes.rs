@@ -3,6 +3,7 @@
 //! The tests that need fail points run with the feature `test-hooks` only.
 #![allow(clippy::disallowed_methods)] // foreign processes and the clumsy user are played here
 #![cfg(unix)]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[path = "processes/crash.rs"]
 mod crash;
