@@ -1,6 +1,5 @@
 //! Everything that can stand in the way: at the path, in the queue, in the record, in the file system, in the limits. The
 //! answer is a typed error that names step and path, or healing; never a hang, a panic, or a changed foreign file.
-#![allow(clippy::disallowed_methods)] // foreign processes and the clumsy user are played here
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 

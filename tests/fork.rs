@@ -1,5 +1,4 @@
 //! Fork and exec: what a copy of the process may do to the lock of its parent, which is nothing.
-#![allow(clippy::disallowed_methods)] // foreign processes and the clumsy user are played here
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 

@@ -1,7 +1,6 @@
 //! The lock among real processes: order and exclusion, crashes, stops.
 //!
 //! The tests that need fail points run with the feature `test-hooks` only.
-#![allow(clippy::disallowed_methods)] // foreign processes and the clumsy user are played here
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
