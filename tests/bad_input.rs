@@ -1,7 +1,7 @@
 //! Everything that can stand in the way: at the path, in the queue, in the record, in the file system, in the limits. The
 //! answer is a typed error that names step and path, or healing; never a hang, a panic, or a changed foreign file.
-
 #![cfg(unix)]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[path = "processes/at_the_limit.rs"]
 mod at_the_limit;

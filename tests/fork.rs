@@ -1,6 +1,6 @@
 //! Fork and exec: what a copy of the process may do to the lock of its parent, which is nothing.
-
 #![cfg(unix)]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[allow(dead_code)]
 #[path = "processes/crew.rs"]

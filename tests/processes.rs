@@ -1,8 +1,8 @@
 //! The lock among real processes: order and exclusion, crashes, stops.
 //!
 //! The tests that need fail points run with the feature `test-hooks` only.
-
 #![cfg(unix)]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[path = "processes/crash.rs"]
 mod crash;

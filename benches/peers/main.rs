@@ -45,6 +45,7 @@
 //!   `fd-lock` have then only sent for a thread that will ask the kernel.
 //! - Memory is what the allocator was asked for, the task itself included, but not the stacks of threads; these are in the
 //!   resident size, as far as they were touched.
+#![allow(clippy::disallowed_methods)] // foreign processes and the clumsy user are played here
 
 #[cfg(target_os = "linux")]
 mod child;

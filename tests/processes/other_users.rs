@@ -230,7 +230,12 @@ fn p59_what_stays_is_the_lock_file_and_its_record() {
             names
         };
         assert_eq!(names(home(&crew)), ["it.lock", "it.lock.queue"]);
-        assert_eq!(names(&crew.queue_dir()), ["state"]);
+        // A file kept for the next ticket may outlive a process that ends in haste; the next process takes it over.
+        let (spares, rest): (Vec<_>, Vec<_>) = names(&crew.queue_dir())
+            .into_iter()
+            .partition(|name| name.starts_with("spare."));
+        assert_eq!(rest, ["state"]);
+        assert!(spares.len() <= 2, "{spares:?}");
         assert_eq!(crew.state().metadata().expect("a record").len(), 640);
         assert_eq!(crew.lock().metadata().expect("a lock file").len(), 0);
     });

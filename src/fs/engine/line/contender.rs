@@ -181,6 +181,7 @@ impl Contender {
         } else if cause == Cause::Timer && self.ladder.at.is_some_and(|at| now >= at) {
             self.ladder.climb();
         }
+        let on_event = cause == Cause::Event;
         // On a mere rung of the ladder nothing was announced: the one before can only have died.
         let mut rung_only = cause == Cause::Timer && !window;
         // A free door is taken whether or not somebody has marked us: a mark matters to those who find it locked.
@@ -192,9 +193,9 @@ impl Contender {
             let flow = match &self.stage {
                 Stage::Entering { .. } => self.enter(disk)?,
                 // Without listing first: a lower ticket whose owner was stopped on its way out must not hold us up.
-                Stage::Knocking { .. } => self.knock(disk, cause == Cause::Event)?,
+                Stage::Knocking { .. } => self.knock(disk, on_event)?,
                 Stage::Behind { .. } if rung_only => self.try_before(disk)?,
-                Stage::Fresh | Stage::Behind { .. } => self.look(own, disk)?,
+                Stage::Fresh | Stage::Behind { .. } => self.look(own, disk, on_event)?,
             };
             rung_only = false;
             match flow {
@@ -211,7 +212,7 @@ impl Contender {
     }
 
     /// Finds the place in the line and waits for whoever is next before.
-    pub(super) fn look(&mut self, own: &Own, disk: &mut Disk) -> Result<Flow> {
+    pub(super) fn look(&mut self, own: &Own, disk: &mut Disk, on_event: bool) -> Result<Flow> {
         if let (Stage::Fresh, Some(guess), Some(queue)) =
             (&self.stage, self.guess.take(), disk.open_queue())
         {
@@ -232,7 +233,7 @@ impl Contender {
                 if !matches!(self.stage, Stage::Knocking { .. }) {
                     reap_passed(queue, &passed)?;
                 }
-                self.approach(disk, passed)
+                self.approach(disk, passed, on_event)
             }
         }
     }
@@ -287,10 +288,15 @@ impl Contender {
     }
 
     /// Nobody awake is before us: opens the door, or stays at the one that is open.
-    pub(super) fn approach(&mut self, disk: &mut Disk, now_passed: Vec<Ticket>) -> Result<Flow> {
+    pub(super) fn approach(
+        &mut self,
+        disk: &mut Disk,
+        now_passed: Vec<Ticket>,
+        on_event: bool,
+    ) -> Result<Flow> {
         if let Stage::Knocking { passed, .. } = &mut self.stage {
             *passed = now_passed;
-            return self.knock(disk, false);
+            return self.knock(disk, on_event);
         }
         self.reset();
         let place = disk.place();
@@ -310,7 +316,7 @@ impl Contender {
             eye,
             passed: now_passed,
         };
-        self.knock(disk, false)
+        self.knock(disk, on_event)
     }
 
     pub(super) fn knock(&mut self, disk: &mut Disk, on_event: bool) -> Result<Flow> {
