@@ -141,12 +141,13 @@ impl Core {
 
     /// A waiting task is polled.
     pub(crate) fn poll(&mut self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
-        if let Some(error) = self.take_failure(key) {
-            return Poll::Ready(Err(error));
-        }
         self.go_in();
         if self.cohorts.wake_up(key) {
             self.drive(Cause::Local, None);
+        }
+        // After the drives, which may end this very wait.
+        if let Some(error) = self.take_failure(key) {
+            return Poll::Ready(Err(error));
         }
         if self.is_offered_to(key) {
             return self
