@@ -83,7 +83,7 @@ pub enum Reach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Owner {
-    /// Process id, in the process's own pid namespace.
+    /// Process id: a holder's in its own pid namespace, a waiter's as this process sees it.
     pub pid: Option<u32>,
     /// Name of the host.
     pub host: Option<String>,

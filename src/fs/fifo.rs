@@ -14,7 +14,7 @@ use futures::future::{Either, select};
 
 use super::engine::blocking;
 use super::engine::disk::Cleared;
-use super::engine::line::{Line, Settings};
+use super::engine::line::{Line, Settings, Wait};
 use super::engine::owner::identity;
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,8 +57,8 @@ pub struct FifoLock {
 pub enum Removal {
     /// Lock file and queue are gone, or there were none.
     Removed,
-    /// Somebody holds the lock or waits for it, or the queue directory holds files that are not the lock's: nothing
-    /// was changed.
+    /// Somebody holds the lock or waits for it, or the queue directory holds files that are not the lock's: the lock goes
+    /// on as it was.
     InUse,
 }
 
@@ -176,7 +176,7 @@ impl FifoLock {
 
     /// Waits in line for the lock on this thread, for callers without a runtime; `None` waits for ever.
     ///
-    /// Works on any thread that may block, also in `tokio::task::spawn_blocking` and `block_in_place`.
+    /// The default limit of the options does not count here. Works on any thread that may block, also in `tokio::task::spawn_blocking` and `block_in_place`.
     ///
     /// # Errors
     ///
@@ -284,7 +284,8 @@ impl Lock for FifoLock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::of_fair_file_lock(self.shared.line.has_events())
+        let watches = self.shared.config.wait == Wait::Watch;
+        Capabilities::of_fair_file_lock(watches && self.shared.line.has_events())
     }
 }
 

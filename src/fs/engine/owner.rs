@@ -120,7 +120,11 @@ impl Recorded {
         };
         self.namespace.is_some()
             && self.namespace == here.namespace
-            && host::process_start(pid) != Some(start)
+            && match host::process_start(pid) {
+                Some(found) => found != start,
+                // Hidden processes have no readable start either; only the kernel's word counts.
+                None => !host::process_exists(pid),
+            }
     }
 }
 

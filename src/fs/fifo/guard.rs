@@ -59,8 +59,8 @@ impl FifoGuard {
         self.shared.line.is_held(self.token)
     }
 
-    /// Resolves when the lock file is deleted, renamed or replaced while this guard lives; see [`Lost`]. Nobody else can enter
-    /// while the guard lives even then: newcomers get [`ErrorKind::Replaced`](crate::ErrorKind::Replaced).
+    /// Resolves when the lock file is deleted, renamed or replaced while this guard lives; see [`Lost`]. As long as
+    /// its queue directory stands nobody else can enter while the guard lives even then: newcomers get [`ErrorKind::Replaced`](crate::ErrorKind::Replaced).
     ///
     /// # Cancel safety
     ///
@@ -85,7 +85,8 @@ impl FifoGuard {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock had been lost; [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed. The lock is given up in any case.
+    /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock had been lost (a loss that nobody asked about is seen when the lock
+    /// leaves this process, not when it goes from task to task); [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed. The lock is given up in any case.
     pub async fn release(mut self) -> Result<()> {
         self.give_back()
     }

@@ -57,12 +57,15 @@ impl Dir {
             // The umask may have taken bits away; only the creator sets them, and only while nobody else can be in.
             Ok(()) => {
                 let inherit = if mode & 0o070 == 0 { 0 } else { 0o2000 };
-                if fs::stat(path)?.st_gid != group {
+                if fs::stat(path).is_ok_and(|it| it.st_gid != group) {
                     // Who may not give it away shares with his own group, as with the lock file.
                     let _ = fs::chown(path, None, Some(fs::Gid::from_raw(group)));
                 }
-                fs::chmod(path, Mode::from_raw_mode(mode | inherit))?;
-                Ok(())
+                match fs::chmod(path, Mode::from_raw_mode(mode | inherit)) {
+                    // Removed in this instant: the caller looks again.
+                    Ok(()) | Err(Errno::NOENT) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
             }
             Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error.into()),

@@ -180,8 +180,7 @@ pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
     }
 }
 
-/// Sets the permission bits of a file just made.
-#[cfg(not(target_os = "linux"))]
+/// Sets the permission bits of a file of ours.
 pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(fchmod(file, mode_bits(mode))?)
 }

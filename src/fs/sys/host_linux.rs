@@ -26,6 +26,17 @@ pub(crate) fn process_start(pid: u32) -> Option<u64> {
     text.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Whether there is a process with this pid, also one that /proc hides from us. In doubt there is.
+pub(crate) fn process_exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+/// Whether the kernel tells of closed files.
+pub(crate) const TELLS_CLOSES: bool = true;
+
 /// The host's name.
 pub(crate) fn host_name() -> Option<String> {
     let name = rustix::system::uname();

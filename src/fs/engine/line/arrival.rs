@@ -160,6 +160,7 @@ impl Core {
                 .try_lock()
                 .map_err(|e| self.io("lock the lock file", e))?
             {
+                self.disk.share_like(&door);
                 *spare = Some(door);
                 return Ok(None);
             }

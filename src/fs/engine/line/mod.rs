@@ -110,7 +110,7 @@ impl Line {
     }
 
     fn new(door: PathBuf) -> Arc<Self> {
-        let events = !door.parent().is_some_and(host::is_on_network);
+        let events = host::TELLS_CLOSES && !door.parent().is_some_and(host::is_on_network);
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let seat = watch().enroll(line.clone());

@@ -1,7 +1,7 @@
 //! How those who sleep when their turn comes are passed.
 //!
 //! Once per claim window a waiter that is not first looks whether the door is free although somebody is before it. Free,
-//! and free again `k` windows later with the same token and the same `k` unmarked tickets before it: they are asleep. It takes the
+//! and free again `k` windows later (a quarter more for `k` above 1) with the same token and the same `k` unmarked tickets before it: they are asleep. It takes the
 //! door, marks their tickets, and enters. A sleeper that wakes takes its own mark off and is first again; whoever
 //! counted on a mark looks at it once more when it has the door, and gives the door back if the mark is gone.
 

@@ -10,7 +10,8 @@
 //!
 //! # Invariants
 //!
-//! 1. A number never comes back: it is above everybody listed and at least the monotonic clock in nanoseconds.
+//! 1. A number never comes back: it is above everybody listed and at least the monotonic clock in nanoseconds. The one exception,
+//!    [`Queue::take_first`], goes just below the lowest, while its process holds the door.
 //! 2. A place counts from the lock on its file. On Linux the file appears under its name already locked.
 //! 3. A ticket's file is unlinked only by who holds its lock and has seen that name and descriptor are one inode.
 
@@ -57,8 +58,15 @@ struct Spare {
 }
 
 impl Spare {
-    /// With a new name it becomes a ticket, which must not bear the mark of the last one.
-    fn is_clean(&self) -> bool {
+    /// With a new name it becomes a ticket, which must not bear the mark of the last one, and is for whoever may use the
+    /// lock file now.
+    fn is_clean(&self, mode: u32) -> bool {
+        let shared = file::mode_of(&self.file).is_ok_and(|it| it == mode)
+            || file::set_mode(&self.file, mode).is_ok();
+        shared && self.is_unmarked()
+    }
+
+    fn is_unmarked(&self) -> bool {
         match file::is_marked(&self.file) {
             Ok(false) => true,
             Ok(true) => file::set_mark(&self.file, false).is_ok(),
@@ -231,7 +239,7 @@ impl Queue {
         step::at(Step::CreateTicket);
         let name = ticket.name();
         self.adopt_spares();
-        if let Some(spare) = self.own_spares.pop().filter(Spare::is_clean) {
+        if let Some(spare) = self.own_spares.pop().filter(|it| it.is_clean(self.mode)) {
             let Spare { file, id } = spare;
             match self.dir.link(&file, &name) {
                 Ok(()) => {
