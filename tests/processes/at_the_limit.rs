@@ -222,6 +222,28 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
 }
 
 #[test]
+fn p43_a_wait_that_fails_at_the_door_is_told_and_the_next_one_is_served() {
+    let mut crew = Crew::new();
+    let (holder, next) = (crew.start(), crew.start());
+    for _ in 0..20 {
+        let poor = crew.start();
+        crew.take(holder, 1);
+        crew.queue(poor, 1);
+        crew.queue(next, 1);
+        // The record cannot be opened any more.
+        assert_eq!(crew.ask(poor, "limit 3"), "limited");
+        crew.release(holder, 1);
+        let line = crew.line(poor);
+        assert!(line.starts_with("failed 1 Io"), "{line}");
+        assert!(line.contains("Too many open files"), "{line}");
+        crew.expect_held(next, 1);
+        crew.release(next, 1);
+        crew.end(poor);
+        crew.expect_no_tickets();
+    }
+}
+
+#[test]
 fn p62_a_process_recovers_from_having_no_descriptors() {
     let mut crew = Crew::new();
     let (other, poor) = (crew.start(), crew.start());
