@@ -45,8 +45,8 @@ const fn metric(name: &'static str) -> Metric {
 const ROUNDS: u64 = 20_000;
 const PROCESSES: u64 = 2;
 const TASKS: u64 = 4;
-/// For a peer whose threads still wait for what nobody wants any more.
-const SETTLE: Duration = Duration::from_millis(300);
+/// For a peer whose threads still wait for what nobody wants any more, and for what is kept a moment for the next ticket.
+const SETTLE: Duration = Duration::from_secs(1);
 
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let start = |index| {

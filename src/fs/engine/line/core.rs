@@ -48,6 +48,8 @@ use crate::error::{Error, Result};
 
 /// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
 const TIDY_AFTER: Duration = Duration::from_millis(1);
+/// How long after the last ticket its file is kept for the next one.
+const REST: Duration = Duration::from_millis(250);
 
 /// What a waiting task brings along.
 pub(crate) struct Caller {
@@ -79,6 +81,8 @@ pub(crate) struct Core {
     /// Tickets whose work is done.
     pub(super) leftovers: Vec<Own>,
     pub(super) tidy_at: Option<Instant>,
+    /// When to let go of what is kept for the next ticket, unless one is taken before.
+    pub(super) rest_at: Option<Instant>,
     pub(super) tick_at: Option<Instant>,
     /// The window that `tick_at` was set for.
     pub(super) tick_window: Duration,
@@ -115,6 +119,7 @@ impl Core {
             failures: Vec::new(),
             leftovers: Vec::new(),
             tidy_at: None,
+            rest_at: None,
             tick_at: None,
             tick_window: Duration::MAX,
             offers: 0,
@@ -402,6 +407,9 @@ impl Core {
     /// Removes the tickets whose holders have their guards.
     pub(crate) fn tidy(&mut self) {
         self.tidy_at = None;
+        if !self.leftovers.is_empty() {
+            self.rest_at = Instant::now().checked_add(REST);
+        }
         while let Some(own) = self.leftovers.pop() {
             self.disk.give_up(own);
         }
@@ -433,6 +441,13 @@ impl Core {
         if due(self.tidy_at) {
             self.tidy();
         }
+        if due(self.rest_at) {
+            self.rest_at = None;
+            match self.possession.is_none() && self.cohorts.waiting() == 0 {
+                true => self.disk.drop_spares(),
+                false => self.rest_at = now.checked_add(REST),
+            }
+        }
         if due(self.lost_at) {
             self.lost_at = None;
             self.look_for_loss(false);
@@ -449,10 +464,16 @@ impl Core {
     /// When to be called again.
     pub(crate) fn due(&self) -> Option<Instant> {
         let contender = self.contender.as_ref().and_then(Contender::due);
-        [self.tidy_at, self.lost_at, self.tick_at, contender]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.tidy_at,
+            self.rest_at,
+            self.lost_at,
+            self.tick_at,
+            contender,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Lets go of what the kernel keeps for this line.

@@ -5,7 +5,7 @@
 //! To make and to delete a file is dear where many come and go: ext4 does not use an inode again for a minute and searches ever
 //! longer for a fresh one (27 µs a ticket after some seconds, against 6 µs). So a process keeps the file of a ticket that
 //! is done under the name `spare.<inode>`, open and locked, and links it under the next number. A name that disappears is announced
-//! to whoever watches the file, as its close is. A dead process's spare file is adopted by the next one that needs a
+//! to whoever watches the file, as its close is. After a quarter of a second without a ticket it lets go of it. A dead process's spare file is adopted by the next one that needs a
 //! file, or deleted with the queue.
 //!
 //! # Invariants
