@@ -69,6 +69,8 @@ pin_project! {
         limit: Limit,
         teller: Option<Teller>,
         tell_at: Option<Instant>,
+        polled: bool,
+        kept: Option<Result<G>>,
         done: bool,
     }
 }
@@ -121,6 +123,8 @@ impl<G: Guard> Acquire<G> {
             limit: Limit::after(limit),
             teller: None,
             tell_at: None,
+            polled: false,
+            kept: None,
             done: false,
         }
     }
@@ -167,8 +171,22 @@ impl<G: Guard> Future for Acquire<G> {
         if *this.done {
             return Poll::Pending;
         }
-        // A loop of acquires that never wait must still let others run.
-        let budget = std::task::ready!(coop::poll_proceed(cx));
+        if let Some(result) = this.kept.take() {
+            *this.done = true;
+            return Poll::Ready(result);
+        }
+        // A loop of acquires that never wait must still let others run. The place in line counts from the first poll all
+        // the same: what it brings is kept until the task has yielded.
+        let first = !std::mem::replace(this.polled, true);
+        let budget = match coop::poll_proceed(cx) {
+            Poll::Ready(budget) => budget,
+            Poll::Pending => {
+                if first && let Poll::Ready(result) = Pin::new(&mut *this.attempt).poll(cx) {
+                    *this.kept = Some(result);
+                }
+                return Poll::Pending;
+            }
+        };
         // The lock first, then the clock: who has been granted the lock in time gets it however late he is polled.
         if let Poll::Ready(result) = Pin::new(&mut *this.attempt).poll(cx) {
             budget.made_progress();

@@ -335,3 +335,25 @@ mod dropped {
         assert!(lock.try_acquire().expect("no error").is_none());
     }
 }
+
+/// The place in line counts from the first poll, also in a task that has used up its share of the runtime.
+#[tokio::test]
+async fn p09_a_task_that_must_yield_has_its_place_all_the_same() {
+    use std::future::Future;
+    let dir = tempfile::tempdir().expect("a directory");
+    let lock = stanchion::FifoLock::open(dir.path().join("it.lock")).expect("a lock");
+    // Without ever waiting, until the runtime asks for a pause: that poll is the one meant.
+    for _ in 0..1000 {
+        let mut acquire = Box::pin(lock.acquire());
+        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(acquire.as_mut().poll(cx)));
+        if first.await.is_pending() {
+            assert!(
+                lock.try_acquire().expect("no error").is_none(),
+                "it is ours"
+            );
+            drop(acquire.await.expect("the lock"));
+            return;
+        }
+    }
+    panic!("a thousand acquires without a pause");
+}
