@@ -144,6 +144,16 @@ scenarios! {
     queue_of_created_tickets: created() => { rounds: [2, 1, 1] }
     /// The bare queue.
     queue_of_linked_tickets: linked() => { rounds: [2, 2, 2] }
+    /// The bare queue, where files are used for several tickets.
+    queue_of_spare_files: linked() => { spares: true, rounds: [2, 2, 2] }
+    /// The same, with a kill.
+    spare_files_and_kill: linked() => { spares: true, rounds: [2, 2, 1], kills: 1 }
+    /// The same, with a dropped future.
+    spare_files_and_cancel: linked() => { spares: true, rounds: [2, 2, 1], cancels: 1 }
+    /// Spare files and one that sleeps in line.
+    spare_files_and_sleeper: windows() => {
+        spares: true, stops: 1, stops_in_line: true, rounds: [1, 1, 2]
+    }
     /// Any two are killed, anywhere.
     two_kills: linked() => { kills: 2 }
     /// Any future is dropped, anywhere.

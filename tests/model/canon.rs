@@ -21,7 +21,7 @@ fn collect_tickets(w: &mut World, ranks: bool) {
         let open = w
             .procs
             .iter()
-            .any(|p| [p.own, p.pred, p.target].contains(&s));
+            .any(|p| [p.own, p.pred, p.target, p.spare].contains(&s));
         if w.tickets[slot].linked || open {
             kept[count] = (w.tickets[slot].number, s);
             count += 1;
@@ -62,6 +62,7 @@ fn collect_tickets(w: &mut World, ranks: bool) {
         proc.own = rename(proc.own);
         proc.pred = rename(proc.pred);
         proc.target = rename(proc.target);
+        proc.spare = rename(proc.spare);
         proc.front = rename(proc.front);
         let skip = proc.skip;
         proc.skip = 0;

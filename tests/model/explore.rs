@@ -9,12 +9,12 @@ use std::hash::{Hash, Hasher};
 
 use crate::canon;
 use crate::faults::{self, Event};
-use crate::kernel::holder;
+use crate::kernel::{descriptor, holder};
 use crate::leave;
 use crate::rules::{Clock, Rules};
 use crate::steps::{self, Step, Taken};
 use crate::window;
-use crate::world::{Fault, Life, N, NONE, Pc, World};
+use crate::world::{Fault, Fd, Life, N, NONE, Pc, World};
 
 /// What happened between two states.
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +228,7 @@ impl Lane {
     fn step(self, w: &mut World, p: usize, rules: &Rules) -> Taken {
         match self {
             Self::Main => steps::step(w, p, rules),
-            Self::Tidy => leave::tidy(w, p),
+            Self::Tidy => leave::tidy(w, p, rules),
             Self::DrawSame => steps::draw_same(w, p, rules),
         }
     }
@@ -297,7 +297,10 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let killed = world.procs.iter().any(|proc| proc.life == Life::Dead);
     let locked = world.doors.iter().any(|door| door.lock != 0)
         || world.states.iter().any(|state| state.lock != 0)
-        || world.tickets.iter().any(|ticket| ticket.lock != 0);
+        || world
+            .tickets
+            .iter()
+            .any(|ticket| ticket.lock != 0 && descriptor(ticket.lock) != Fd::Spare);
     let unclean = !world.line_is_empty() || world.states.iter().any(|state| state.held);
     if !stopped && (locked || (unclean && !killed && rules.cancels == 0)) {
         w.fail(Fault::Leftover);
@@ -391,7 +394,11 @@ fn describe(w: &World) -> String {
     debug_assert!(
         w.procs
             .iter()
-            .all(|proc| proc.target == NONE || proc.pc == Pc::OpenPred)
+            .all(|proc| proc.target == NONE
+                || matches!(
+                    proc.pc,
+                    Pc::Create | Pc::LockTicket | Pc::CheckTicket | Pc::OpenPred
+                ))
     );
     text
 }

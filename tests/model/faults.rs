@@ -8,11 +8,12 @@ use crate::world::{Fd, Life, NONE, Pc, Proc, Report, World, flag};
 pub(crate) enum Event {
     /// SIGKILL. From here on the kernel closes its descriptors, in any order.
     Kill,
-    /// Of a killed process: the close of the own ticket, the predecessor's, the door, the state file.
+    /// Of a killed process: the close of the own ticket, the predecessor's, the door, the state file, the spare file.
     CloseOwn,
     ClosePred,
     CloseDoor,
     CloseState,
+    CloseSpare,
     /// SIGSTOP.
     Stop,
     /// SIGCONT.
@@ -29,11 +30,12 @@ pub(crate) enum Event {
 
 impl Event {
     /// What can happen to a process.
-    pub(crate) const TO_PROCESS: [Self; 9] = [
+    pub(crate) const TO_PROCESS: [Self; 10] = [
         Self::CloseOwn,
         Self::ClosePred,
         Self::CloseDoor,
         Self::CloseState,
+        Self::CloseSpare,
         Self::Kill,
         Self::Stop,
         Self::Continue,
@@ -46,9 +48,11 @@ impl Event {
 pub(crate) fn may_happen(w: &World, p: usize, event: Event) -> bool {
     let life = w.procs[p].life;
     match event {
-        Event::CloseOwn | Event::ClosePred | Event::CloseDoor | Event::CloseState => {
-            life == Life::Dying
-        }
+        Event::CloseOwn
+        | Event::ClosePred
+        | Event::CloseDoor
+        | Event::CloseState
+        | Event::CloseSpare => life == Life::Dying,
         Event::Kill => w.kills > 0,
         Event::Stop => w.stops > 0 && life == Life::Awake,
         Event::Continue => life == Life::Stopped,
@@ -67,6 +71,7 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
         Event::ClosePred => dying_close(w, p, Fd::Pred),
         Event::CloseDoor => dying_close(w, p, Fd::Door),
         Event::CloseState => dying_close(w, p, Fd::State),
+        Event::CloseSpare => dying_close(w, p, Fd::Spare),
         Event::Kill => {
             let alive = matches!(proc.life, Life::Awake | Life::Stopped);
             begun && alive && w.kills > 0 && kill(w, p)
@@ -100,7 +105,7 @@ fn kill(w: &mut World, p: usize) -> bool {
     w.leaves_line(p);
     let old = w.procs[p];
     if old.pc == Pc::Create {
-        w.procs[p].own = NONE;
+        w.undraw(p);
     }
     for fd in Fd::ALL {
         if w.lock_behind(p, fd).is_some() && !w.locks(p, fd) {
@@ -114,6 +119,7 @@ fn kill(w: &mut World, p: usize) -> bool {
         pred: rest.pred,
         door: rest.door,
         state: rest.state,
+        spare: rest.spare,
         announced: rest.announced,
         ..Proc::new(old.role, 0)
     };
@@ -165,10 +171,10 @@ fn go_on(w: &mut World, p: usize) -> bool {
 fn cancel(w: &mut World, p: usize) -> bool {
     w.cancels -= 1;
     w.leaves_line(p);
-    let proc = &mut w.procs[p];
-    if proc.pc == Pc::Create {
-        proc.own = NONE;
+    if w.procs[p].pc == Pc::Create {
+        w.undraw(p);
     }
+    let proc = &mut w.procs[p];
     let keep = flag::WRITTEN | flag::CRASHED | flag::PRED_WATCH | flag::DOOR_WATCH;
     proc.flags &= keep;
     (proc.ahead, proc.first, proc.skip) = (0, 0, 0);

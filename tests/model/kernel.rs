@@ -7,6 +7,11 @@ pub(crate) fn lock_of(p: usize, fd: Fd) -> u8 {
     1 + (fd as u8) * N as u8 + p as u8
 }
 
+/// The descriptor a lock byte belongs to.
+pub(crate) fn descriptor(lock: u8) -> Fd {
+    Fd::ALL[usize::from((lock - 1) / N as u8)]
+}
+
 /// The process a lock byte belongs to.
 pub(crate) fn holder(lock: u8) -> usize {
     usize::from((lock - 1) % N as u8)
@@ -49,13 +54,14 @@ impl World {
             Fd::Pred => proc.pred,
             Fd::Door => proc.door,
             Fd::State => proc.state,
+            Fd::Spare => proc.spare,
         };
         if index == NONE {
             return None;
         }
         let index = usize::from(index);
         Some(match fd {
-            Fd::Own | Fd::Pred => &mut self.tickets[index].lock,
+            Fd::Own | Fd::Pred | Fd::Spare => &mut self.tickets[index].lock,
             Fd::Door => &mut self.doors[index].lock,
             Fd::State => &mut self.states[index].lock,
         })
@@ -88,8 +94,7 @@ impl World {
 
     /// Is the close of the holder of this lock announced, so that the lock is about to drop?
     pub(crate) fn is_dropping(&self, lock: u8) -> bool {
-        let fd = Fd::ALL[usize::from((lock - 1) / N as u8)];
-        self.procs[holder(lock)].announced & fd.bit() != 0
+        self.procs[holder(lock)].announced & descriptor(lock).bit() != 0
     }
 
     /// Delivers the close of a descriptor to whoever watches that inode.
@@ -98,6 +103,7 @@ impl World {
         match fd {
             Fd::Own => self.ticket_event(p, proc.own),
             Fd::Pred => self.ticket_event(p, proc.pred),
+            Fd::Spare => self.ticket_event(p, proc.spare),
             Fd::Door => {
                 for (q, other) in self.procs.iter_mut().enumerate() {
                     if q != p && other.door == proc.door && other.has(flag::DOOR_WATCH) {
@@ -133,6 +139,7 @@ impl World {
                 proc.clear(flag::DOOR_WATCH | flag::DOOR_EVENT);
             }
             Fd::State => proc.state = NONE,
+            Fd::Spare => proc.spare = NONE,
         }
     }
 
@@ -177,8 +184,42 @@ impl World {
         self.state_path = free as u8;
     }
 
-    /// A slot for a ticket of this number, not yet on disk.
+    /// Keeps the file of its own ticket, which has no name any more, open and locked.
+    pub(crate) fn set_aside(&mut self, p: usize) {
+        let slot = std::mem::replace(&mut self.procs[p].own, NONE);
+        self.procs[p].spare = slot;
+        let file = &mut self.tickets[usize::from(slot)];
+        (file.number, file.lock) = (0, lock_of(p, Fd::Spare));
+    }
+
+    /// Closes the file it keeps.
+    pub(crate) fn drop_spare(&mut self, p: usize) {
+        self.announce(p, Fd::Spare);
+        self.unlock(p, Fd::Spare);
+        self.forget(p, Fd::Spare);
+    }
+
+    /// A ticket that could not get its number: the file it was to be is kept, or was never made.
+    pub(crate) fn undraw(&mut self, p: usize) {
+        if self.locks(p, Fd::Own) {
+            self.set_aside(p);
+        }
+        self.procs[p].own = NONE;
+    }
+
+    /// A slot for a ticket of this number, not yet on disk; or the file that is kept.
     pub(crate) fn draw(&mut self, p: usize, number: u8) {
+        let spare = std::mem::replace(&mut self.procs[p].spare, NONE);
+        if spare != NONE {
+            let lock = lock_of(p, Fd::Own);
+            self.tickets[usize::from(spare)] = Ticket {
+                number,
+                lock,
+                ..EMPTY
+            };
+            self.procs[p].own = spare;
+            return;
+        }
         let slot = usize::from(self.ticket_count);
         assert!(slot < TICKETS, "ticket slots suffice");
         self.tickets[slot] = Ticket { number, ..EMPTY };

@@ -107,7 +107,7 @@ fn leave_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
 }
 
 /// The ticket goes any time after the guard exists, or after the call was given up, beside the main program.
-pub(crate) fn tidy(w: &mut World, p: usize) -> Taken {
+pub(crate) fn tidy(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = w.procs[p];
     if !matches!(proc.pc, Pc::Held | Pc::Leave) || proc.own == NONE || proc.has(flag::GIVES_UP) {
         return None;
@@ -117,6 +117,12 @@ pub(crate) fn tidy(w: &mut World, p: usize) -> Taken {
         if w.locks(p, Fd::Own) {
             w.own(p).linked = false;
             w.idle = 0;
+            if rules.spares {
+                w.ticket_event(p, proc.own);
+                w.set_aside(p);
+                finish(w, p);
+                return Some((Step::UnlinkTicket, "keeps the file"));
+            }
             return Some((Step::UnlinkTicket, ""));
         }
         if w.try_lock(p, Fd::Own) {
@@ -148,7 +154,9 @@ pub(crate) fn finish(w: &mut World, p: usize) {
         w.leaves_line(p);
         let mut fresh = Proc::new(proc.role, proc.rounds - 1);
         if fresh.rounds > 0 {
-            fresh.state = proc.state;
+            (fresh.state, fresh.spare) = (proc.state, proc.spare);
+        } else if proc.spare != NONE {
+            w.drop_spare(p);
         }
         w.procs[p] = fresh;
     }

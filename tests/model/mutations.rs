@@ -59,6 +59,16 @@ fn no_ladder_loses_the_wake_up_of_a_death() {
 }
 
 #[test]
+fn a_predecessor_not_looked_at_again_loses_the_wake_up() {
+    let rules = Rules {
+        spares: true,
+        rounds: [2, 1, 0],
+        ..two()
+    };
+    breaks(rules, Mutation::PredecessorUnchecked, Fault::Stuck);
+}
+
+#[test]
 fn listing_before_locking_passes_a_waiter() {
     let rules = Rules {
         fast: true,

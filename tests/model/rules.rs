@@ -46,6 +46,8 @@ pub(crate) enum Mutation {
     TokenAfterGuard,
     /// A new ticket takes the lowest number that is free.
     LowNumbers,
+    /// Who has just watched the ticket before its own does not look whether it still stands there.
+    PredecessorUnchecked,
     /// `remove` compares no inode.
     RemoveWithoutCheck,
     /// A dropped offer clears the held flag whatever it was.
@@ -61,6 +63,8 @@ pub(crate) struct Rules {
     pub(crate) fast: bool,
     /// Tickets appear already locked (`O_TMPFILE`, lock, `linkat`).
     pub(crate) tmpfile: bool,
+    /// The file of a ticket that is done is kept, open and locked, for the next one; with `tmpfile` only.
+    pub(crate) spares: bool,
     pub(crate) clock: Clock,
     /// Tokens lean on a wall clock that moves on; else on the state file alone.
     pub(crate) wall: bool,
@@ -88,6 +92,7 @@ impl Rules {
             rounds,
             fast: false,
             tmpfile: false,
+            spares: false,
             clock: Clock::Fine,
             wall: false,
             windows: false,

@@ -19,6 +19,7 @@ pub(crate) enum Step {
     CheckTicket,
     OpenPredecessor,
     WatchPredecessor,
+    CheckPredecessor,
     TryPredecessor,
     ReapPredecessor,
     OpenDoor,
@@ -68,6 +69,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::Look => look(w, p, rules),
         Pc::OpenPred => open_pred(w, p),
         Pc::WatchPred => watch_pred(w, p),
+        Pc::CheckPred => check_pred(w, p, rules),
         Pc::WaitPred => wait_pred(w, p, rules),
         Pc::ReapCheck => reap_check(w, p, rules),
         Pc::Reap => reap(w, p),
@@ -174,8 +176,25 @@ fn draw(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return go(w, p, Pc::Draw, Step::ListQueue, "no directory: makes it");
     }
     let number = number(w, rules);
+    expect_before(w, p);
     w.draw(p, number);
     go(w, p, Pc::Create, Step::ListQueue, "draws a number")
+}
+
+/// Who stands last in this listing will be opened first.
+fn expect_before(w: &mut World, p: usize) {
+    let standing = w.slots().filter(|&t| w.tickets[t].linked);
+    let last = standing.max_by_key(|&t| w.tickets[t].number);
+    w.procs[p].target = last.map_or(NONE, |t| t as u8);
+}
+
+/// The ticket stands: to whom stood last when its number was drawn, or to look who is there.
+fn placed(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
+    let next = match w.procs[p].target {
+        NONE => Pc::Look,
+        _ => Pc::OpenPred,
+    };
+    go(w, p, next, step, note)
 }
 
 /// The number a listing leads to.
@@ -200,6 +219,7 @@ pub(crate) fn draw_same(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return None;
     }
     w.procs[p].first = 0;
+    expect_before(w, p);
     w.draw(p, last);
     go(
         w,
@@ -213,7 +233,8 @@ pub(crate) fn draw_same(w: &mut World, p: usize, rules: &Rules) -> Taken {
 fn create(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let number = w.own(p).number;
     if !w.queue || w.lookup(number).is_some() {
-        w.procs[p].own = NONE;
+        w.undraw(p);
+        w.procs[p].target = NONE;
         let note = if w.queue {
             "name taken"
         } else {
@@ -222,16 +243,20 @@ fn create(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return go(w, p, Pc::Draw, Step::CreateTicket, note);
     }
     w.own(p).linked = true;
+    // The link count of a file that is used again changes.
+    let slot = w.procs[p].own;
+    w.ticket_event(p, slot);
     if rules.tmpfile {
         w.try_lock(p, Fd::Own);
         w.procs[p].set(flag::PLACED);
-        return go(w, p, Pc::Look, Step::CreateTicket, "appears locked");
+        return placed(w, p, Step::CreateTicket, "appears locked");
     }
     go(w, p, Pc::LockTicket, Step::CreateTicket, "")
 }
 
 fn lock_ticket(w: &mut World, p: usize) -> Taken {
     if !w.try_lock(p, Fd::Own) {
+        w.procs[p].target = NONE;
         return go(w, p, Pc::Retake, Step::LockTicket, "refused");
     }
     if w.own(p).linked {
@@ -242,8 +267,9 @@ fn lock_ticket(w: &mut World, p: usize) -> Taken {
 
 fn check_ticket(w: &mut World, p: usize) -> Taken {
     if w.own(p).linked {
-        return go(w, p, Pc::Look, Step::CheckTicket, "");
+        return placed(w, p, Step::CheckTicket, "");
     }
+    w.procs[p].target = NONE;
     go(
         w,
         p,
@@ -340,7 +366,30 @@ fn open_pred(w: &mut World, p: usize) -> Taken {
 
 fn watch_pred(w: &mut World, p: usize) -> Taken {
     w.procs[p].set(flag::PRED_WATCH | flag::LADDER);
-    go(w, p, Pc::Look, Step::WatchPredecessor, "")
+    go(w, p, Pc::CheckPred, Step::WatchPredecessor, "")
+}
+
+/// With the watch in place: does it still stand there, unmarked?
+fn check_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let pred = usize::from(w.procs[p].pred);
+    let ticket = w.tickets[pred];
+    let same = w.lookup(ticket.number) == Some(pred);
+    let own = *w.own(p);
+    let note = if !same {
+        "gone"
+    } else if ticket.mark {
+        "marked"
+    } else if w.procs[p].has(flag::LOOK) {
+        "stands there; the timer wants a look"
+    } else if ticket.number >= own.number {
+        "behind me"
+    } else {
+        return go(w, p, Pc::WaitPred, Step::CheckPredecessor, "stands there");
+    };
+    if rules.is(Mutation::PredecessorUnchecked) {
+        return go(w, p, Pc::WaitPred, Step::CheckPredecessor, note);
+    }
+    go(w, p, Pc::Look, Step::CheckPredecessor, note)
 }
 
 /// Asleep, or on the ladder, at the ticket before its own.

@@ -55,6 +55,7 @@ pub(crate) enum Pc {
     Look,
     OpenPred,
     WatchPred,
+    CheckPred,
     WaitPred,
     ReapCheck,
     Reap,
@@ -99,11 +100,19 @@ pub(crate) enum Fd {
     Door,
     /// The state file.
     State,
+    /// The file of its last ticket, kept for the next one.
+    Spare,
 }
 
 impl Fd {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Own, Self::Pred, Self::Door, Self::State];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Own,
+        Self::Pred,
+        Self::Door,
+        Self::State,
+        Self::Spare,
+    ];
 
     /// The bit of this descriptor in [`Proc::announced`].
     pub(crate) fn bit(self) -> u8 {
@@ -163,6 +172,8 @@ pub(crate) struct Proc {
     pub(crate) door: u8,
     /// State inode it has open.
     pub(crate) state: u8,
+    /// Slot of the ticket file it keeps without a ticket.
+    pub(crate) spare: u8,
     /// See [`flag`].
     pub(crate) flags: u16,
     /// Descriptors whose close is announced while their lock still stands.
@@ -201,6 +212,7 @@ impl Proc {
             target: NONE,
             door: NONE,
             state: NONE,
+            spare: NONE,
             flags: 0,
             announced: 0,
             token: 0,

@@ -17,7 +17,7 @@ use super::step::{self, Step};
 use super::ticket::queue::{Own, Queue, STATE};
 use super::ticket::{Mode, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::sys::file;
+use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::Private;
 
@@ -54,7 +54,8 @@ pub(crate) struct Disk {
     place: Arc<Place>,
     queue: Option<Queue>,
     state: Option<Private>,
-    state_inode: Option<u64>,
+    /// Which file `state` is.
+    state_id: Option<FileId>,
     draft: Draft,
     /// Whose words the draft bears.
     words: Option<Arc<str>>,
@@ -99,7 +100,7 @@ impl Disk {
             place,
             queue: None,
             state: None,
-            state_inode: None,
+            state_id: None,
             draft: Draft::new(),
             words: None,
             excludes: false,
@@ -229,7 +230,7 @@ impl Disk {
     /// Closes the state file when the listing shows that another one, or none, has its name.
     fn forget_old_state(&mut self) -> Result<()> {
         let listed = self.queue.as_ref().and_then(Queue::state_inode);
-        let same = listed.is_some() && listed == self.state_inode;
+        let same = listed.is_some() && listed == self.state_id.map(|id| id.inode);
         // Some file systems list other numbers than they tell of open files; those are asked once more.
         if self.state.is_some() && !same && (listed.is_none() || !self.state_is_current()?) {
             self.state = None;
@@ -369,7 +370,7 @@ impl Disk {
             }
             self.excludes = true;
         }
-        let mut buffer = [0; state::LENGTH];
+        let mut buffer = [0; state::HEAD];
         let read = file::read_start(file, &mut buffer).map_err(|e| at("read the state file", e))?;
         Ok(state::parse(&buffer[..read]))
     }
@@ -384,7 +385,7 @@ impl Disk {
         let path = self.place.state();
         match file::open_lock_file(&path, Some(mode)) {
             Ok((file, facts)) => {
-                self.state_inode = Some(facts.id.inode);
+                self.state_id = Some(facts.id);
                 self.state = Some(Private::new(file));
             }
             // The directory went away in between: make it again.
@@ -405,10 +406,7 @@ impl Disk {
     fn state_is_current(&self) -> Result<bool> {
         let path = self.place.state();
         let at = |error| Error::io("look at the state file", &path, error);
-        let Some(file) = &self.state else {
-            return Ok(false);
-        };
-        Ok(file::id_at(&path).map_err(at)? == Some(file::id_of(file).map_err(at)?))
+        Ok(self.state.is_some() && file::id_at(&path).map_err(at)? == self.state_id)
     }
 
     /// Closes the state file if another one, or none, has its name by now.

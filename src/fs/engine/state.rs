@@ -41,6 +41,8 @@ const HELD_AT: usize = TOKEN_AT + DIGITS + " held ".len();
 const DEVICE_AT: usize = HELD_AT + 1 + " door ".len();
 const INODE_AT: usize = DEVICE_AT + DIGITS + 1;
 const SINCE_AT: usize = INODE_AT + DIGITS + "\nsince ".len();
+/// What a newcomer must know of the record: all but the words for people.
+pub(crate) const HEAD: usize = SINCE_AT;
 const OWNER_AT: usize = SINCE_AT + DIGITS + 1;
 
 /// What the record says, as far as the protocol needs it.

@@ -11,6 +11,7 @@ pub(crate) enum Step {
     CreateTicket,
     OpenPredecessor,
     WatchPredecessor,
+    CheckPredecessor,
     TryPredecessor,
     ReapPredecessor,
     OpenDoor,

@@ -272,9 +272,9 @@ impl Watch {
         let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
         loop {
             let until = self.fall_asleep();
-            source.sleep(until);
+            let news = source.sleep(until);
             self.reading.store(true, Ordering::SeqCst);
-            let overflowed = source.take(&mut fired);
+            let overflowed = news && source.take(&mut fired);
             self.collect(&mut fired, overflowed, &mut due);
             // Flags first, so that `is_quiet` is right as soon as `reading` is cleared; then the slow calls.
             let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
@@ -353,11 +353,15 @@ impl Watch {
 }
 
 impl Source {
-    /// Sleeps until an event is queued, this time has come, or the timer that was set has run out.
-    fn sleep(&self, until: Option<Instant>) {
+    /// Sleeps until an event is queued, this time has come, or the timer that was set has run out. `true` when there may be
+    /// events.
+    fn sleep(&self, until: Option<Instant>) -> bool {
         match self {
             Self::Events(events) => events.sleep(until),
-            Self::Timers(timers) => timers.sleep(until),
+            Self::Timers(timers) => {
+                timers.sleep(until);
+                false
+            }
         }
     }
 

@@ -88,7 +88,7 @@ impl FifoGuard {
     /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock had been lost (a loss that nobody asked about is seen when the lock
     /// leaves this process, not when it goes from task to task); [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed. The lock is given up in any case.
     pub async fn release(mut self) -> Result<()> {
-        self.give_back()
+        self.give_back(true)
     }
 
     fn file(&self) -> &File {
@@ -98,9 +98,9 @@ impl FifoGuard {
         }
     }
 
-    fn give_back(&mut self) -> Result<()> {
+    fn give_back(&mut self, listens: bool) -> Result<()> {
         match self.door.take() {
-            Some(door) => self.shared.line.release(door, self.token),
+            Some(door) => self.shared.line.release(door, self.token, listens),
             None => Ok(()),
         }
     }
@@ -110,7 +110,7 @@ impl Drop for FifoGuard {
     /// Releases: a few short system calls, or none when a task of this process is next. Errors cannot be told from here; the
     /// closed descriptor frees the lock whatever happens.
     fn drop(&mut self) {
-        let _ = self.give_back();
+        let _ = self.give_back(false);
     }
 }
 

@@ -26,7 +26,7 @@ use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::Ticket;
 use super::super::ticket::policy::{self, Place};
-use super::super::ticket::queue::{Own, Queue};
+use super::super::ticket::queue::{Own, Queue, Standing};
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::cohort::CohortId;
 use super::ladder::{COARSE, Eye, FINE, Ladder, after};
@@ -143,6 +143,16 @@ impl Contender {
         }
     }
 
+    /// Whether this watch is ours.
+    pub(crate) fn expects(&self, id: WatchId) -> bool {
+        match &self.stage {
+            Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } => {
+                matches!(eye, Eye::Watching(own) if *own == id)
+            }
+            Stage::Fresh | Stage::Entering { .. } => false,
+        }
+    }
+
     /// A watch has fired; `false` when it is none of ours.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
         let (Stage::Behind { eye, .. } | Stage::Knocking { eye, .. }) = &mut self.stage else {
@@ -185,7 +195,7 @@ impl Contender {
         // On a mere rung of the ladder nothing was announced: the one before can only have died.
         let mut rung_only = cause == Cause::Timer && !window;
         // A free door is taken whether or not somebody has marked us: a mark matters to those who find it locked.
-        let mut mark_seen = matches!(self.stage, Stage::Knocking { .. });
+        let mut mark_seen = matches!(self.stage, Stage::Knocking { .. } | Stage::Entering { .. });
         loop {
             if !std::mem::replace(&mut mark_seen, true) {
                 unmark(own, disk)?;
@@ -259,7 +269,15 @@ impl Contender {
         };
         step::at(Step::WatchPredecessor);
         if eye.watch(self.seat, file, Seen::Predecessor, self.events) {
-            return Ok(Flow::Again);
+            step::at(Step::CheckPredecessor);
+            match queue.still_stands(before, file)? {
+                Standing::Unmarked => {}
+                Standing::Marked => return Ok(Flow::Again),
+                Standing::Gone => {
+                    self.reset();
+                    return Ok(Flow::Again);
+                }
+            }
         }
         self.try_in(queue)
     }

@@ -48,6 +48,8 @@ use crate::error::{Error, Result};
 
 /// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
 const TIDY_AFTER: Duration = Duration::from_millis(1);
+/// The same where holders were mostly gone by then, so that the timer would wake the thread for nothing.
+const TIDY_LATEST: Duration = Duration::from_millis(16);
 /// How long after the last ticket its file is kept for the next one.
 const REST: Duration = Duration::from_millis(250);
 
@@ -81,6 +83,7 @@ pub(crate) struct Core {
     /// Tickets whose work is done.
     pub(super) leftovers: Vec<Own>,
     pub(super) tidy_at: Option<Instant>,
+    tidy_after: Duration,
     /// When to let go of what is kept for the next ticket, unless one is taken before.
     pub(super) rest_at: Option<Instant>,
     pub(super) tick_at: Option<Instant>,
@@ -119,6 +122,7 @@ impl Core {
             failures: Vec::new(),
             leftovers: Vec::new(),
             tidy_at: None,
+            tidy_after: TIDY_AFTER,
             rest_at: None,
             tick_at: None,
             tick_window: Duration::MAX,
@@ -207,7 +211,7 @@ impl Core {
             && let Some(ticket) = cohort.ticket.take()
         {
             self.leftovers.push(ticket);
-            self.tidy_at = now.checked_add(TIDY_AFTER);
+            self.tidy_at = now.checked_add(self.tidy_after);
         }
         Some(grant)
     }
@@ -415,6 +419,22 @@ impl Core {
         }
     }
 
+    /// A holder goes. If the timer has not removed its ticket by then, it can wait longer the next time.
+    pub(super) fn tidy_later(&mut self) {
+        if self.tidy_at.is_some() {
+            self.tidy_after = (self.tidy_after * 2).min(TIDY_LATEST);
+        }
+    }
+
+    /// The door was closed, mostly because it is free: the first task can wake up while the rest is done here.
+    pub(crate) fn announce(&mut self, id: WatchId) {
+        if id.seen == Seen::Door
+            && let Some(cohort) = self.contender.as_ref().filter(|it| it.expects(id))
+        {
+            self.wake_front(cohort.cohort);
+        }
+    }
+
     pub(crate) fn on_event(&mut self, id: WatchId) {
         match id.seen {
             Seen::Predecessor | Seen::Door => {
@@ -439,6 +459,7 @@ impl Core {
         let now = Instant::now();
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.tidy_at) {
+            self.tidy_after = TIDY_AFTER;
             self.tidy();
         }
         if due(self.rest_at) {

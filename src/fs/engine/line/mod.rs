@@ -91,6 +91,8 @@ pub(crate) struct Line {
     core: Mutex<Core>,
 }
 
+const SPINS: usize = 50;
+
 type Registry = Mutex<HashMap<PathBuf, Weak<Line>>>;
 
 static LINES: PerProcess<Registry> = PerProcess::new(Mutex::default);
@@ -168,7 +170,7 @@ impl Line {
 
     /// Runs one step under the mutex, sets the timer, and wakes whom it concerns.
     fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
-        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut core = self.lock();
         let result = step(&mut core);
         let armed = self.arm(&mut core);
         if core.wakes.is_empty() {
@@ -178,6 +180,18 @@ impl Line {
         drop(core);
         wakes.fire();
         (result, armed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Core> {
+        for _ in 0..SPINS {
+            match self.core.try_lock() {
+                Ok(core) => return core,
+                Err(std::sync::TryLockError::Poisoned(error)) => return error.into_inner(),
+                Err(std::sync::TryLockError::WouldBlock) => {}
+            }
+            for _ in 0..16 { std::hint::spin_loop(); }
+        }
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A step without a caller who could be told that its timer could not be set; the next step sets it.
@@ -249,12 +263,13 @@ impl Line {
         self.with(|core| core.try_enter(settings)).0
     }
 
-    /// Gives a granted lock back. In a forked child this only lets go of the descriptor.
-    pub(crate) fn release(&self, door: Door, token: u64) -> Result<()> {
+    /// Gives a granted lock back. In a forked child this only lets go of the descriptor. To see a loss that nobody asked about
+    /// costs a look at the path, which is spared where nobody `listens`.
+    pub(crate) fn release(&self, door: Door, token: u64, listens: bool) -> Result<()> {
         if self.is_foreign() {
             return self.refuse_foreign();
         }
-        self.with(|core| core.release(door, token)).0
+        self.with(|core| core.release(door, token, listens)).0
     }
 
     /// Ends the waits of one handle and its clones, and refuses new ones.
@@ -326,6 +341,7 @@ impl Watcher for Line {
             Seen::Queue => self.queue_changed.store(true, Ordering::SeqCst),
             _ if self.is_foreign() => {}
             _ => {
+                self.act(|core| core.announce(id));
                 self.act(|core| core.on_event(id));
                 self.act(Core::go_in);
             }

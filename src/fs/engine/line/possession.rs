@@ -90,8 +90,8 @@ impl Possession {
 }
 
 impl Core {
-    /// A guard is given back. `Lost` when there was nothing left to give back.
-    pub(crate) fn release(&mut self, door: Door, token: u64) -> Result<()> {
+    /// A guard is given back. `Lost` when there was nothing left to give back, for a caller who `listens`.
+    pub(crate) fn release(&mut self, door: Door, token: u64, listens: bool) -> Result<()> {
         let Some(possession) = self.possession.as_ref() else {
             return door.leave().map_err(|e| self.io("unlock the lock file", e));
         };
@@ -105,12 +105,12 @@ impl Core {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.leave(door).0.and(Err(error))?;
+                    self.leave(door, false).0.and(Err(error))?;
                 }
             }
             return Ok(());
         }
-        let (left, seen) = self.leave(door);
+        let (left, seen) = self.leave(door, listens);
         match lost.or(seen) {
             Some(loss) => Err(Error::at(
                 ErrorKind::Lost,
@@ -194,15 +194,15 @@ impl Core {
             Some(next) => self.offer(next, door),
             None => {
                 // Nobody is there to hear of a failure; the door is closed whatever happens.
-                let _ = self.leave(door);
+                let _ = self.leave(door, false);
             }
         }
     }
 
     /// Out: the queue first, then the lock, then whoever waits here behind others.
     ///
-    /// A loss that nobody asked about is seen here, while the lock still protects the look.
-    pub(super) fn leave(&mut self, door: Door) -> (Result<()>, Option<Loss>) {
+    /// With `look`, a loss that nobody asked about is seen here, while the lock still protects the look.
+    pub(super) fn leave(&mut self, door: Door, look: bool) -> (Result<()>, Option<Loss>) {
         let Some(mut possession) = self.possession.take() else {
             let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
             return (left, None);
@@ -210,11 +210,12 @@ impl Core {
         if let Some(id) = possession.held_watch.take() {
             watch().forget(self.seat, id);
         }
+        self.tidy_later();
         if let Some(cohort) = possession.cohort {
             self.keep_place(cohort);
         }
         let cleared = self.disk.clear_held(possession.token, possession.crashed);
-        let loss = self.loss_of(possession.door);
+        let loss = look.then(|| self.loss_of(possession.door)).flatten();
         let left = self.disk.leave(door);
         if let Some(cohort) = possession.cohort {
             self.drop_if_empty(cohort);

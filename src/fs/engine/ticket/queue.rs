@@ -331,6 +331,17 @@ impl Queue {
         Ok(self.find(ticket)?.is_some_and(|found| !found.marked))
     }
 
+    /// Whether a ticket that was opened has its name still.
+    pub(crate) fn still_stands(&self, ticket: Ticket, file: &File) -> Result<Standing> {
+        let id = file::id_of(file)
+            .map_err(|e| Error::io("look at the ticket", self.path_of(ticket), e))?;
+        Ok(match self.find(ticket)?.filter(|found| found.id == id) {
+            None => Standing::Gone,
+            Some(found) if found.marked => Standing::Marked,
+            Some(_) => Standing::Unmarked,
+        })
+    }
+
     /// Marks the ticket of a sleeper.
     pub(crate) fn mark(&self, ticket: Ticket, file: &File) -> Result<()> {
         step::at(Step::MarkTicket);
@@ -448,6 +459,14 @@ impl Queue {
 
 fn spare_name(id: FileId) -> String {
     format!("{SPARE}{}", id.inode)
+}
+
+/// What has become of a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Unmarked,
+    Marked,
+    Gone,
 }
 
 enum Created {

@@ -89,7 +89,8 @@ impl Events {
         Ok(())
     }
 
-    pub(super) fn sleep(&self, until: Option<Instant>) {
+    /// `true` when there may be something to take.
+    pub(super) fn sleep(&self, until: Option<Instant>) -> bool {
         let mut both = [
             PollFd::new(&*self.events, PollFlags::IN),
             PollFd::new(&*self.timer, PollFlags::IN),
@@ -101,6 +102,7 @@ impl Events {
             let mut expirations = [0; 8];
             let _ = rustix::io::read(&*self.timer, &mut expirations);
         }
+        !both[0].revents().is_empty()
     }
 
     /// Takes what is queued: the numbers of the watches that are over, and whether events were lost.

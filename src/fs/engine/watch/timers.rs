@@ -68,7 +68,7 @@ impl NoEvents {
         match *self {}
     }
 
-    pub(super) fn sleep(&self, _: Option<Instant>) {
+    pub(super) fn sleep(&self, _: Option<Instant>) -> bool {
         match *self {}
     }
 
