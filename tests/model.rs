@@ -21,6 +21,7 @@
 //!   the next one. Waiters that are awake look in turn ([`rules::Rules::jitter`] lifts that).
 //! - A listing is one step: an entry that stands throughout is in every listing, one that comes or goes meanwhile may or may
 //!   not be. So are a write of the state record, and a check followed by an unlink while the lock that guards it is held.
+//! - A spare file is kept until its process ends; names of spare files, and that others adopt them, are not modelled.
 //! - A process is one waiter: the cohort of tasks behind one ticket is a matter of memory, not of the disk.
 //! - A ticket that is marked and whose owner is dead is skipped, as by the protocol; that somebody reaps it is not modelled.
 //! - Ticket numbers count by their order; tokens by themselves. Processes are interchangeable.

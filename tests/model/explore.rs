@@ -391,14 +391,10 @@ fn describe(w: &World) -> String {
             lock(ticket.lock)
         );
     }
-    debug_assert!(
-        w.procs
-            .iter()
-            .all(|proc| proc.target == NONE
-                || matches!(
-                    proc.pc,
-                    Pc::Create | Pc::LockTicket | Pc::CheckTicket | Pc::OpenPred
-                ))
-    );
+    debug_assert!(w.procs.iter().all(|proc| proc.target == NONE
+        || matches!(
+            proc.pc,
+            Pc::Create | Pc::LockTicket | Pc::CheckTicket | Pc::OpenPred
+        )));
     text
 }

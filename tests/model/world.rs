@@ -106,13 +106,7 @@ pub(crate) enum Fd {
 
 impl Fd {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Own,
-        Self::Pred,
-        Self::Door,
-        Self::State,
-        Self::Spare,
-    ];
+    pub(crate) const ALL: [Self; 5] = [Self::Own, Self::Pred, Self::Door, Self::State, Self::Spare];
 
     /// The bit of this descriptor in [`Proc::announced`].
     pub(crate) fn bit(self) -> u8 {

@@ -78,6 +78,14 @@ impl Crew {
         assert!(self.has_stopped(who), "{who:?} died instead of stopping");
     }
 
+    /// Whether a process has ended, whatever ended it.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn has_ended(&self, who: Who) -> bool {
+        let news = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::Pid(self.process(who)), news).expect("a child");
+        status.is_some()
+    }
+
     fn has_stopped(&self, who: Who) -> bool {
         // The news stays there for whoever waits for the end.
         let news = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;

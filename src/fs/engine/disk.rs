@@ -196,10 +196,23 @@ impl Disk {
 
     /// The line as it stands now.
     pub(crate) fn list(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
+        self.list_by(mode, Queue::list)
+    }
+
+    /// The same for who expects that nothing has changed.
+    pub(crate) fn list_if_changed(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
+        self.list_by(mode, Queue::list_if_changed)
+    }
+
+    fn list_by(
+        &mut self,
+        mode: Option<u32>,
+        list: impl Fn(&mut Queue) -> Result<Option<&[Ticket]>>,
+    ) -> Result<&[Ticket]> {
         for _ in 0..TRIES {
             step::at(Step::ListQueue);
             let queue = self.queue(mode)?;
-            if queue.list()?.is_some() {
+            if list(queue)?.is_some() {
                 self.forget_old_state()?;
                 return Ok(self.line());
             }

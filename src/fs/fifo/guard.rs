@@ -86,7 +86,7 @@ impl FifoGuard {
     /// # Errors
     ///
     /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock had been lost (a loss that nobody asked about is seen when the lock
-    /// leaves this process, not when it goes from task to task); [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed. The lock is given up in any case.
+    /// leaves this process, not when it goes from task to task, and by this method, not by a drop); [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed. The lock is given up in any case.
     pub async fn release(mut self) -> Result<()> {
         self.give_back(true)
     }

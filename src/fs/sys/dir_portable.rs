@@ -21,6 +21,10 @@ pub(crate) struct Found {
     pub(crate) marked: bool,
 }
 
+/// A time at which a directory was changed for the last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unchanged {}
+
 impl Dir {
     /// Finds the directory; `None` when there is none.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
@@ -54,6 +58,11 @@ impl Dir {
 
     /// Something to watch; there is nothing that could be watched here.
     pub(crate) fn descriptor(&self) -> Option<&File> {
+        None
+    }
+
+    /// Since when the directory has been as it is: not known here.
+    pub(crate) fn unchanged_since(&self) -> Option<Unchanged> {
         None
     }
 

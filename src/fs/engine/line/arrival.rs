@@ -124,7 +124,8 @@ impl Core {
             return Ok(None);
         };
         step::at(Step::FastList);
-        let empty = self.disk.list(Some(door.mode())).map(<[_]>::is_empty);
+        let line = self.disk.list_if_changed(Some(door.mode()));
+        let empty = line.map(<[_]>::is_empty);
         let entered = match empty {
             Ok(true) => self.disk.enter(&door, &settings.words),
             other => other.map(|_| None),

@@ -30,7 +30,7 @@ use super::super::ticket::queue::{Own, Queue, Standing};
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::cohort::CohortId;
 use super::ladder::{COARSE, Eye, FINE, Ladder, after};
-use super::passing::Still;
+use super::passing::{Still, marks_gone, reap_passed, unmark};
 use super::{Settings, Wait};
 use crate::error::{Error, Result};
 
@@ -143,16 +143,6 @@ impl Contender {
         }
     }
 
-    /// Whether this watch is ours.
-    pub(crate) fn expects(&self, id: WatchId) -> bool {
-        match &self.stage {
-            Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } => {
-                matches!(eye, Eye::Watching(own) if *own == id)
-            }
-            Stage::Fresh | Stage::Entering { .. } => false,
-        }
-    }
-
     /// A watch has fired; `false` when it is none of ours.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
         let (Stage::Behind { eye, .. } | Stage::Knocking { eye, .. }) = &mut self.stage else {
@@ -188,12 +178,17 @@ impl Contender {
         }
         if cause == Cause::Event {
             self.ladder.start(FINE);
-        } else if cause == Cause::Timer && self.ladder.at.is_some_and(|at| now >= at) {
+        }
+        let rung = cause == Cause::Timer && self.ladder.at.is_some_and(|at| now >= at);
+        let slow_poll = rung && self.ladder.is_slowest();
+        if rung {
             self.ladder.climb();
+        } else if window && cause == Cause::Timer && self.is_held_up(disk)? {
+            return Ok(Outcome::Sleep);
         }
         let on_event = cause == Cause::Event;
-        // On a mere rung of the ladder nothing was announced: the one before can only have died.
-        let mut rung_only = cause == Cause::Timer && !window;
+        // On a mere rung of the ladder nothing was announced: the one before can only have died. The slow poll looks at all.
+        let mut rung_only = cause == Cause::Timer && !window && !slow_poll;
         // A free door is taken whether or not somebody has marked us: a mark matters to those who find it locked.
         let mut mark_seen = matches!(self.stage, Stage::Knocking { .. } | Stage::Entering { .. });
         loop {
@@ -462,40 +457,4 @@ impl Contender {
             watch().forget(self.seat, id);
         }
     }
-}
-
-/// We are awake: takes the mark off our ticket; `true` when there was one.
-fn unmark(own: &Own, disk: &Disk) -> Result<bool> {
-    let at = |step, error| Error::io(step, disk.place().queue.join(own.ticket.name()), error);
-    let marked = own
-        .is_marked()
-        .map_err(|e| at("look at the own ticket", e))?;
-    if marked {
-        own.set_mark(false)
-            .map_err(|e| at("unmark the own ticket", e))?;
-    }
-    Ok(marked)
-}
-
-/// Clears away those marked tickets whose owners are dead. Nobody watches a marked ticket, so this wakes nobody.
-fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
-    for &ticket in passed {
-        if let Some(file) = queue.open_other(ticket)? {
-            queue.reap_if_dead(ticket, &file)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether a ticket that we pass has lost its mark: its owner is awake, and first again.
-pub(super) fn marks_gone(disk: &Disk, passed: &[Ticket]) -> Result<bool> {
-    let Some(queue) = disk.open_queue() else {
-        return Ok(false);
-    };
-    for &ticket in passed {
-        if queue.is_unmarked(ticket)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

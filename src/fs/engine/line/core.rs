@@ -31,7 +31,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::disk::{Disk, Place, TakePlace};
 use super::super::door::Door;
@@ -39,19 +39,13 @@ use super::super::step::{self, Step};
 use super::super::ticket::Ticket;
 use super::super::ticket::queue::Own;
 use super::super::watch::{Seat, Seen, WatchId, watch};
+use super::agenda::Agenda;
 use super::cohort::{CohortId, Cohorts, Key};
 use super::contender::{Cause, Contender, Inside, Outcome};
 use super::possession::{Occupant, Possession};
 use super::wakes::Wakes;
 use super::{Grant, Settings};
 use crate::error::{Error, Result};
-
-/// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
-const TIDY_AFTER: Duration = Duration::from_millis(1);
-/// The same where holders were mostly gone by then, so that the timer would wake the thread for nothing.
-const TIDY_LATEST: Duration = Duration::from_millis(16);
-/// How long after the last ticket its file is kept for the next one.
-const REST: Duration = Duration::from_millis(250);
 
 /// What a waiting task brings along.
 pub(crate) struct Caller {
@@ -82,13 +76,7 @@ pub(crate) struct Core {
     pub(super) failures: Vec<(Key, Error)>,
     /// Tickets whose work is done.
     pub(super) leftovers: Vec<Own>,
-    pub(super) tidy_at: Option<Instant>,
-    tidy_after: Duration,
-    /// When to let go of what is kept for the next ticket, unless one is taken before.
-    pub(super) rest_at: Option<Instant>,
-    pub(super) tick_at: Option<Instant>,
-    /// The window that `tick_at` was set for.
-    pub(super) tick_window: Duration,
+    pub(super) agenda: Agenda,
     /// Counts offers, so that a tick can tell whether the one it saw is still unclaimed.
     pub(super) offers: u64,
     pub(super) lapsing: Option<u64>,
@@ -104,8 +92,6 @@ pub(crate) struct Core {
     /// Whether it is worth while to ask the kernel before a join.
     pub(super) tail_watched: Arc<AtomicBool>,
     pub(super) lost_wakers: Vec<Waker>,
-    pub(super) lost_at: Option<Instant>,
-    pub(super) armed: Option<Instant>,
     pub(super) seat: Seat,
     /// Whether file events can be expected here.
     pub(super) events: bool,
@@ -121,11 +107,7 @@ impl Core {
             contender: None,
             failures: Vec::new(),
             leftovers: Vec::new(),
-            tidy_at: None,
-            tidy_after: TIDY_AFTER,
-            rest_at: None,
-            tick_at: None,
-            tick_window: Duration::MAX,
+            agenda: Agenda::new(),
             offers: 0,
             lapsing: None,
             roll_call: false,
@@ -136,8 +118,6 @@ impl Core {
             queue_changed: Arc::default(),
             tail_watched: Arc::default(),
             lost_wakers: Vec::new(),
-            lost_at: None,
-            armed: None,
             seat,
             events,
             wakes: Wakes::default(),
@@ -211,7 +191,7 @@ impl Core {
             && let Some(ticket) = cohort.ticket.take()
         {
             self.leftovers.push(ticket);
-            self.tidy_at = now.checked_add(self.tidy_after);
+            self.agenda.claimed(now);
         }
         Some(grant)
     }
@@ -410,28 +390,9 @@ impl Core {
 
     /// Removes the tickets whose holders have their guards.
     pub(crate) fn tidy(&mut self) {
-        self.tidy_at = None;
-        if !self.leftovers.is_empty() {
-            self.rest_at = Instant::now().checked_add(REST);
-        }
+        self.agenda.tidied(!self.leftovers.is_empty());
         while let Some(own) = self.leftovers.pop() {
             self.disk.give_up(own);
-        }
-    }
-
-    /// A holder goes. If the timer has not removed its ticket by then, it can wait longer the next time.
-    pub(super) fn tidy_later(&mut self) {
-        if self.tidy_at.is_some() {
-            self.tidy_after = (self.tidy_after * 2).min(TIDY_LATEST);
-        }
-    }
-
-    /// The door was closed, mostly because it is free: the first task can wake up while the rest is done here.
-    pub(crate) fn announce(&mut self, id: WatchId) {
-        if id.seen == Seen::Door
-            && let Some(cohort) = self.contender.as_ref().filter(|it| it.expects(id))
-        {
-            self.wake_front(cohort.cohort);
         }
     }
 
@@ -455,29 +416,25 @@ impl Core {
     }
 
     pub(crate) fn on_timer(&mut self) {
-        self.armed = None;
         let now = Instant::now();
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.tidy_at) {
-            self.tidy_after = TIDY_AFTER;
+        let due = self.agenda.take(now);
+        if due.tidy {
             self.tidy();
         }
-        if due(self.rest_at) {
-            self.rest_at = None;
+        if due.rest {
             match self.possession.is_none() && self.cohorts.waiting() == 0 {
                 true => self.disk.drop_spares(),
-                false => self.rest_at = now.checked_add(REST),
+                false => self.agenda.rest_later(now),
             }
         }
-        if due(self.lost_at) {
-            self.lost_at = None;
+        if due.compare {
             self.look_for_loss(false);
         }
-        if due(self.tick_at) {
-            self.tick_at = None;
+        if due.tick {
             self.tick();
         }
-        if due(self.contender.as_ref().and_then(Contender::due)) {
+        let contender = self.contender.as_ref().and_then(Contender::due);
+        if contender.is_some_and(|at| at <= now) {
             self.drive(Cause::Timer, None);
         }
     }
@@ -485,16 +442,7 @@ impl Core {
     /// When to be called again.
     pub(crate) fn due(&self) -> Option<Instant> {
         let contender = self.contender.as_ref().and_then(Contender::due);
-        [
-            self.tidy_at,
-            self.rest_at,
-            self.lost_at,
-            self.tick_at,
-            contender,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.agenda.next(), contender].into_iter().flatten().min()
     }
 
     /// Lets go of what the kernel keeps for this line.

@@ -71,6 +71,11 @@ impl Ladder {
         self.at = after(self.delay);
     }
 
+    /// Whether the present rung is as long as any: the slow poll.
+    pub(super) fn is_slowest(&self) -> bool {
+        self.delay >= self.slowest
+    }
+
     /// The next rung; with the slow poll off there is a last one.
     pub(super) fn climb(&mut self) {
         if self.slowest == Duration::MAX && self.delay >= LAST_RUNG {

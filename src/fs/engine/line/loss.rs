@@ -7,16 +7,12 @@
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
 
 use super::super::door::Door;
 use super::super::watch::{Seen, watch};
 use super::core::Core;
 use crate::fs::sys::file::{self, FileId};
 use crate::guard::Loss;
-
-/// How often the door is compared with its path although nothing was announced, while somebody asks.
-const NET: Duration = Duration::from_secs(1);
 
 impl Core {
     /// Whether the guard with this token still has the lock.
@@ -63,8 +59,8 @@ impl Core {
         if held && !known {
             self.lost_wakers.push(waker.clone());
         }
-        if held && self.lost_at.is_none() {
-            self.lost_at = Instant::now().checked_add(NET);
+        if held {
+            self.agenda.compare_later();
         }
         Poll::Pending
     }
@@ -111,7 +107,7 @@ impl Core {
                 self.wakes.push(waker);
             }
         } else if !self.lost_wakers.is_empty() {
-            self.lost_at = Instant::now().checked_add(NET);
+            self.agenda.compare_later();
         }
     }
 }

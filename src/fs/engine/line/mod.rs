@@ -29,6 +29,7 @@ use crate::fs::sys::host;
 use crate::guard::Loss;
 use crate::lock::{Status, Waiting};
 
+mod agenda;
 mod arrival;
 mod cohort;
 mod contender;
@@ -90,8 +91,6 @@ pub(crate) struct Line {
     events: bool,
     core: Mutex<Core>,
 }
-
-const SPINS: usize = 50;
 
 type Registry = Mutex<HashMap<PathBuf, Weak<Line>>>;
 
@@ -170,7 +169,7 @@ impl Line {
 
     /// Runs one step under the mutex, sets the timer, and wakes whom it concerns.
     fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
-        let mut core = self.lock();
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let result = step(&mut core);
         let armed = self.arm(&mut core);
         if core.wakes.is_empty() {
@@ -182,18 +181,6 @@ impl Line {
         (result, armed)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Core> {
-        for _ in 0..SPINS {
-            match self.core.try_lock() {
-                Ok(core) => return core,
-                Err(std::sync::TryLockError::Poisoned(error)) => return error.into_inner(),
-                Err(std::sync::TryLockError::WouldBlock) => {}
-            }
-            for _ in 0..16 { std::hint::spin_loop(); }
-        }
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A step without a caller who could be told that its timer could not be set; the next step sets it.
     fn act(&self, step: impl FnOnce(&mut Core)) {
         let ((), _) = self.with(step);
@@ -203,13 +190,13 @@ impl Line {
         let Some(due) = core.due() else {
             return Ok(());
         };
-        if core.armed.is_some_and(|armed| armed <= due) {
+        if core.agenda.armed.is_some_and(|armed| armed <= due) {
             return Ok(());
         }
         watch()
             .arm(self.seat, due)
             .map_err(|e| Error::io("set a timer for", &self.place.door, e))?;
-        core.armed = Some(due);
+        core.agenda.armed = Some(due);
         Ok(())
     }
 
@@ -341,7 +328,6 @@ impl Watcher for Line {
             Seen::Queue => self.queue_changed.store(true, Ordering::SeqCst),
             _ if self.is_foreign() => {}
             _ => {
-                self.act(|core| core.announce(id));
                 self.act(|core| core.on_event(id));
                 self.act(Core::go_in);
             }

@@ -28,8 +28,38 @@ pub(super) struct Still {
 }
 
 impl Contender {
+    /// Behind others, with a door that was locked a window ago and still is: there is nothing to look at. A waiter that has
+    /// long been idle pays one system call a window.
+    pub(super) fn is_held_up(&mut self, disk: &Disk) -> Result<bool> {
+        let path = &disk.place().door;
+        let Some(door) = &self.probe else {
+            return Ok(false);
+        };
+        if !matches!(self.stage, Stage::Behind { .. }) || !door.is_current(path).unwrap_or(false) {
+            return Ok(false);
+        }
+        step::at(Step::Probe);
+        let free = door
+            .try_lock()
+            .map_err(|e| Error::io("lock the lock file", path, e))?;
+        if !free {
+            self.count_refusal();
+            return Ok(true);
+        }
+        // Back, and from the beginning: list, then probe.
+        step::at(Step::GiveBack);
+        if let Some(door) = self.probe.take() {
+            let _ = door.leave();
+        }
+        Ok(false)
+    }
+
     /// Once per window: clears away the marked dead, and looks whether those before us are asleep.
     pub(super) fn look_past(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
+        if !matches!(self.stage, Stage::Behind { .. }) {
+            self.still = None;
+            return Ok(Outcome::Sleep);
+        }
         disk.list(self.settings.mode)?;
         let Some(queue) = disk.open_queue() else {
             return Ok(Outcome::Sleep);
@@ -39,7 +69,7 @@ impl Contender {
             return Ok(Outcome::TicketGone);
         }
         let before = awake_before(queue, own.ticket)?;
-        if before.0 == 0 || !matches!(self.stage, Stage::Behind { .. }) {
+        if before.0 == 0 {
             self.still = None;
             return Ok(Outcome::Sleep);
         }
@@ -167,4 +197,40 @@ fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<Vec<
         passed.push(ticket);
     }
     Ok(passed)
+}
+
+/// We are awake: takes the mark off our ticket; `true` when there was one.
+pub(super) fn unmark(own: &Own, disk: &Disk) -> Result<bool> {
+    let at = |step, error| Error::io(step, disk.place().queue.join(own.ticket.name()), error);
+    let marked = own
+        .is_marked()
+        .map_err(|e| at("look at the own ticket", e))?;
+    if marked {
+        own.set_mark(false)
+            .map_err(|e| at("unmark the own ticket", e))?;
+    }
+    Ok(marked)
+}
+
+/// Clears away those marked tickets whose owners are dead. Nobody watches a marked ticket, so this wakes nobody.
+pub(super) fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
+    for &ticket in passed {
+        if let Some(file) = queue.open_other(ticket)? {
+            queue.reap_if_dead(ticket, &file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a ticket that we pass has lost its mark: its owner is awake, and first again.
+pub(super) fn marks_gone(disk: &Disk, passed: &[Ticket]) -> Result<bool> {
+    let Some(queue) = disk.open_queue() else {
+        return Ok(false);
+    };
+    for &ticket in passed {
+        if queue.is_unmarked(ticket)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -22,8 +22,9 @@ use super::super::ticket::Ticket;
 use super::super::watch::{WatchId, watch};
 use super::Settings;
 use super::cohort::{CohortId, Key};
-use super::contender::{Cause, marks_gone};
+use super::contender::Cause;
 use super::core::Core;
+use super::passing::marks_gone;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::FileId;
 use crate::guard::Loss;
@@ -168,10 +169,7 @@ impl Core {
         possession.occupant = Occupant::Offer { to, door };
         if let Some(waiter) = self.cohorts.get_mut(to) {
             let window = waiter.data.settings.claim_window;
-            if self.tick_at.is_none() || window < self.tick_window {
-                self.tick_at = Instant::now().checked_add(window);
-                self.tick_window = window;
-            }
+            self.agenda.offered(window);
             waiter
                 .waker
                 .take()
@@ -210,7 +208,7 @@ impl Core {
         if let Some(id) = possession.held_watch.take() {
             watch().forget(self.seat, id);
         }
-        self.tidy_later();
+        self.agenda.left();
         if let Some(cohort) = possession.cohort {
             self.keep_place(cohort);
         }
@@ -298,9 +296,8 @@ impl Core {
             self.pass_on();
             self.lapsing = Some(self.offers);
         }
-        if self.possession.is_some() && self.tick_at.is_none() {
-            self.tick_at = Instant::now().checked_add(window);
-            self.tick_window = window;
+        if self.possession.is_some() {
+            self.agenda.offered(window);
         }
     }
 }

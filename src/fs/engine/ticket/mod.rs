@@ -8,6 +8,7 @@ use std::fmt;
 
 pub(crate) mod policy;
 pub(crate) mod queue;
+mod spare;
 
 /// Numbers above this are no tickets, so that there is always a next number.
 const HIGHEST: u64 = 1 << 63;

@@ -1,13 +1,5 @@
 //! The queue directory: listing the line, taking a place in it, and clearing away the places of the dead.
 //!
-//! # Spare files
-//!
-//! To make and to delete a file is dear where many come and go: ext4 does not use an inode again for a minute and searches ever
-//! longer for a fresh one (27 µs a ticket after some seconds, against 6 µs). So a process keeps the file of a ticket that
-//! is done under the name `spare.<inode>`, open and locked, and links it under the next number. A name that disappears is announced
-//! to whoever watches the file, as its close is. After a quarter of a second without a ticket it lets go of it. A dead process's spare file is adopted by the next one that needs a
-//! file, or deleted with the queue.
-//!
 //! # Invariants
 //!
 //! 1. A number never comes back: it is above everybody listed and at least the monotonic clock in nanoseconds. The one exception,
@@ -19,20 +11,17 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::spare::{self, Spare, Spares};
 use super::{Mode, Ticket, policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::step::{self, Step};
-use crate::fs::sys::dir::{Dir, Found};
+use crate::fs::sys::dir::{Dir, Found, Unchanged};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
 use crate::fs::sys::{flock, host};
 
 /// The file that is not a ticket.
 pub(crate) const STATE: &str = "state";
-/// What names of spare files begin with; the rest is the inode's number.
-const SPARE: &str = "spare.";
-/// How many files a process keeps: for its first cohort and the next one.
-const SPARES: usize = 2;
 /// How often a name may be taken by others in a row before something is wrong.
 const TRIES: usize = 1000;
 
@@ -40,39 +29,12 @@ const TRIES: usize = 1000;
 pub(crate) struct Queue {
     dir: Dir,
     line: Vec<Ticket>,
+    /// Since when `line` is right, if that can be told.
+    unchanged: Option<Unchanged>,
     /// The inode that bears the name of the state file.
     state_inode: Option<u64>,
     mode: u32,
-    /// Names of spare files in the last listing.
-    spares: Vec<String>,
-    /// Our own files that bear no ticket at present.
-    own_spares: Vec<Spare>,
-    /// Whether dead processes' spare files were looked for.
-    adopted: bool,
-}
-
-/// A file of ours without a ticket.
-struct Spare {
-    file: Private,
-    id: FileId,
-}
-
-impl Spare {
-    /// With a new name it becomes a ticket, which must not bear the mark of the last one, and is for whoever may use the
-    /// lock file now.
-    fn is_clean(&self, mode: u32) -> bool {
-        let shared = file::mode_of(&self.file).is_ok_and(|it| it == mode)
-            || file::set_mode(&self.file, mode).is_ok();
-        shared && self.is_unmarked()
-    }
-
-    fn is_unmarked(&self) -> bool {
-        match file::is_marked(&self.file) {
-            Ok(false) => true,
-            Ok(true) => file::set_mark(&self.file, false).is_ok(),
-            Err(_) => false,
-        }
-    }
+    spares: Spares,
 }
 
 /// A place in line that is ours: the ticket's file, open and locked.
@@ -97,11 +59,10 @@ impl Queue {
                 return Ok(Self {
                     dir,
                     line: Vec::new(),
+                    unchanged: None,
                     state_inode: None,
                     mode,
-                    spares: Vec::new(),
-                    own_spares: Vec::new(),
-                    adopted: false,
+                    spares: Spares::new(),
                 });
             }
             if let Some(door) = door.take() {
@@ -123,10 +84,9 @@ impl Queue {
             mode: dir.mode(),
             dir,
             line: Vec::new(),
+            unchanged: None,
             state_inode: None,
-            spares: Vec::new(),
-            own_spares: Vec::new(),
-            adopted: false,
+            spares: Spares::new(),
         }))
     }
 
@@ -146,24 +106,32 @@ impl Queue {
 
     /// The line as it stands now, in order; `None` when the directory has been removed.
     pub(crate) fn list(&mut self) -> Result<Option<&[Ticket]>> {
+        self.unchanged = None;
         let (line, state_inode) = (&mut self.line, &mut self.state_inode);
         let spares = &mut self.spares;
         line.clear();
-        spares.clear();
+        spares.forget_names();
         *state_inode = None;
-        let look_for_spares = !self.adopted;
         let alive = self
             .dir
             .list(|name, inode| match Ticket::parse(name) {
                 Some(ticket) => line.push(ticket),
                 None if name == STATE.as_bytes() => *state_inode = Some(inode),
-                None if look_for_spares && name.starts_with(SPARE.as_bytes()) => {
-                    spares.extend(String::from_utf8(name.to_vec()));
-                }
-                None => {}
+                None => spares.see(name),
             })
             .map_err(|e| Error::io("list the queue directory", self.dir.path(), e))?;
         line.sort_unstable();
+        Ok(alive.then_some(&self.line[..]))
+    }
+
+    /// The same, listed only if the directory has changed. To ask costs more where it mostly has.
+    pub(crate) fn list_if_changed(&mut self) -> Result<Option<&[Ticket]>> {
+        let unchanged = self.dir.unchanged_since();
+        if unchanged.is_some() && unchanged == self.unchanged {
+            return Ok(Some(&self.line));
+        }
+        let alive = self.list()?.is_some();
+        self.unchanged = unchanged;
         Ok(alive.then_some(&self.line[..]))
     }
 
@@ -238,8 +206,7 @@ impl Queue {
     fn create(&mut self, ticket: Ticket) -> Result<Created> {
         step::at(Step::CreateTicket);
         let name = ticket.name();
-        self.adopt_spares();
-        if let Some(spare) = self.own_spares.pop().filter(|it| it.is_clean(self.mode)) {
+        if let Some(spare) = self.spares.take(&self.dir, self.mode) {
             let Spare { file, id } = spare;
             match self.dir.link(&file, &name) {
                 Ok(()) => {
@@ -252,7 +219,7 @@ impl Queue {
                     }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    self.own_spares.push(Spare { file, id });
+                    self.spares.put(Spare { file, id });
                     return Ok(Created::Taken);
                 }
                 // Somebody has deleted it, or links are not to be had: a new file, then.
@@ -357,83 +324,38 @@ impl Queue {
 
     /// Removes our own ticket from the line: unlink, then close, or keep the file for the next ticket.
     pub(crate) fn give_up(&mut self, own: Own) -> Result<()> {
-        let keep = self.own_spares.len() < SPARES && (own.kept || self.set_aside(&own));
+        let keep = self.spares.has_room() && (own.kept || self.set_aside(&own));
         step::at(Step::UnlinkTicket);
         let result = self.unlink_if_same(own.ticket, own.id);
         step::at(Step::CloseTicket);
         if own.kept && !keep {
-            let _ = self.dir.unlink(&spare_name(own.id));
+            let _ = self.dir.unlink(&spare::name_of(own.id));
         }
         if keep && result.is_ok() {
             let Own { file, id, .. } = own;
-            self.own_spares.push(Spare { file, id });
+            self.spares.put(Spare { file, id });
         }
         result
     }
 
     /// Gives the ticket's file its spare name, where links are to be had.
     fn set_aside(&self, own: &Own) -> bool {
-        self.dir.link(&own.file, &spare_name(own.id)).is_ok()
-    }
-
-    /// Once per queue: takes over the spare files of dead processes, and deletes what nobody needs. What cannot be had is
-    /// left alone: spare files are a convenience.
-    fn adopt_spares(&mut self) {
-        if std::mem::replace(&mut self.adopted, true) {
-            return;
-        }
-        for name in std::mem::take(&mut self.spares) {
-            let Some(spare) = self.dead_spare(&name) else {
-                continue;
-            };
-            if self.own_spares.len() < SPARES {
-                self.own_spares.push(spare);
-            } else {
-                let _ = self.dir.unlink(&name);
-                let _ = flock::unlock(&spare.file);
-            }
-        }
-    }
-
-    /// The spare file of this name, locked, if its process is dead. Not one with a second name: that is a ticket of the dead,
-    /// which our lock would bring back to life.
-    fn dead_spare(&self, name: &str) -> Option<Spare> {
-        let file = Private::new(self.dir.open_ticket(name).ok()??);
-        let id = file::id_of(&file).ok()?;
-        if spare_name(id) != name || !flock::try_lock_exclusive(&file).ok()? {
-            return None;
-        }
-        // Only who has the lock gives it names, so this stays true.
-        if file::has_one_name(&file).unwrap_or(false) {
-            return Some(Spare { file, id });
-        }
-        let _ = flock::unlock(&file);
-        None
+        self.dir.link(&own.file, &spare::name_of(own.id)).is_ok()
     }
 
     /// Deletes our own spare files.
     pub(crate) fn drop_spares(&mut self) {
-        for spare in self.own_spares.drain(..) {
-            // What cannot be deleted is adopted by somebody else later.
-            let _ = self.dir.unlink(&spare_name(spare.id));
-        }
+        self.spares.drop_own(&self.dir);
     }
 
-    /// Deletes all spare files, also of the living, who make new ones: for whoever removes the queue, holding the door.
+    /// Deletes all spare files, for whoever removes the queue, holding the door.
     pub(crate) fn clear_spares(&mut self) -> Result<()> {
         self.drop_spares();
-        self.adopted = false;
+        self.spares.look_again();
         self.list()?;
-        for name in std::mem::take(&mut self.spares) {
-            let found = self.dir.find(&name).ok().flatten();
-            if found.is_none_or(|found| spare_name(found.id) != name) {
-                continue;
-            }
-            self.dir
-                .unlink(&name)
-                .map_err(|e| Error::io("delete a spare file", self.dir.path().join(&name), e))?;
-        }
-        Ok(())
+        self.spares
+            .delete_listed(&self.dir)
+            .map_err(|(name, e)| Error::io("delete a spare file", self.dir.path().join(name), e))
     }
 
     fn unlink_if_same(&self, ticket: Ticket, id: FileId) -> Result<()> {
@@ -455,10 +377,6 @@ impl Queue {
     fn path_of(&self, ticket: Ticket) -> std::path::PathBuf {
         self.dir.path().join(ticket.name())
     }
-}
-
-fn spare_name(id: FileId) -> String {
-    format!("{SPARE}{}", id.inode)
 }
 
 /// What has become of a ticket.

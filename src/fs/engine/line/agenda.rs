@@ -1,0 +1,114 @@
+//! What a line has to do at what time, apart from its contender.
+
+use std::time::{Duration, Instant};
+
+/// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
+const TIDY_AFTER: Duration = Duration::from_millis(1);
+/// The same where holders have mostly left by then, so that the timer would wake the thread for nothing.
+const TIDY_LATEST: Duration = Duration::from_millis(16);
+/// How long after the last ticket its file is kept for the next one.
+const REST_AFTER: Duration = Duration::from_millis(250);
+/// How often the door is compared with its path although nothing was announced, while somebody asks.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+
+/// The timers of a line.
+pub(super) struct Agenda {
+    /// Remove the tickets whose work is done.
+    tidy: Option<Instant>,
+    tidy_after: Duration,
+    /// Let go of what is kept for the next ticket, unless one is taken before.
+    rest: Option<Instant>,
+    /// Look whether offers are claimed.
+    tick: Option<Instant>,
+    /// The window that `tick` was set for.
+    window: Duration,
+    /// Look whether the lock was lost.
+    compare: Option<Instant>,
+    /// What the watch thread was told.
+    pub(super) armed: Option<Instant>,
+}
+
+/// What is to be done now.
+pub(super) struct Due {
+    pub(super) tidy: bool,
+    pub(super) rest: bool,
+    pub(super) tick: bool,
+    pub(super) compare: bool,
+}
+
+impl Agenda {
+    pub(super) fn new() -> Self {
+        Self {
+            tidy: None,
+            tidy_after: TIDY_AFTER,
+            rest: None,
+            tick: None,
+            window: Duration::MAX,
+            compare: None,
+            armed: None,
+        }
+    }
+
+    /// The earliest of all.
+    pub(super) fn next(&self) -> Option<Instant> {
+        [self.tidy, self.rest, self.tick, self.compare]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes off the list what is due.
+    pub(super) fn take(&mut self, now: Instant) -> Due {
+        self.armed = None;
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        let due = Due {
+            tidy: due(&mut self.tidy),
+            rest: due(&mut self.rest),
+            tick: due(&mut self.tick),
+            compare: due(&mut self.compare),
+        };
+        if due.tidy {
+            self.tidy_after = TIDY_AFTER;
+        }
+        due
+    }
+
+    /// A holder has its guard, and its ticket can go.
+    pub(super) fn claimed(&mut self, now: Instant) {
+        self.tidy = now.checked_add(self.tidy_after);
+    }
+
+    /// A holder leaves. If its ticket is still there, the timer can wait longer the next time.
+    pub(super) fn left(&mut self) {
+        if self.tidy.is_some() {
+            self.tidy_after = (self.tidy_after * 2).min(TIDY_LATEST);
+        }
+    }
+
+    /// The tickets are removed.
+    pub(super) fn tidied(&mut self, any: bool) {
+        self.tidy = None;
+        if any {
+            self.rest_later(Instant::now());
+        }
+    }
+
+    pub(super) fn rest_later(&mut self, now: Instant) {
+        self.rest = now.checked_add(REST_AFTER);
+    }
+
+    /// An offer is made under this window; of several windows the shortest counts.
+    pub(super) fn offered(&mut self, window: Duration) {
+        if self.tick.is_none() || window < self.window {
+            self.tick = Instant::now().checked_add(window);
+            self.window = window;
+        }
+    }
+
+    /// Somebody wants to hear of a loss.
+    pub(super) fn compare_later(&mut self) {
+        if self.compare.is_none() {
+            self.compare = Instant::now().checked_add(COMPARE_EVERY);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Spare files: the file of a ticket that is done, kept for the next one.
+//!
+//! To make and to delete a file is dear where many come and go: ext4 does not use an inode again for a minute and searches ever
+//! longer for a fresh one (27 µs a ticket after some seconds, against 6 µs). So a process keeps the file under the name
+//! `spare.<inode>`, open and locked, and links it under the next number. A name that disappears is announced to whoever watches the
+//! file, as its close is. After a quarter of a second without a ticket it lets go of it. A dead process's spare file is
+//! adopted by the next one that needs a file, or deleted with the queue.
+//!
+//! Spare files are a convenience: what cannot be had is left alone, and a new file is made.
+
+use std::io;
+
+use crate::fs::sys::dir::Dir;
+use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::flock;
+use crate::fs::sys::fork::Private;
+
+/// What their names begin with; the rest is the inode's number.
+const PREFIX: &str = "spare.";
+/// How many files a process keeps: for its first cohort and the next one.
+const MOST: usize = 2;
+
+/// A file of ours without a ticket.
+pub(super) struct Spare {
+    pub(super) file: Private,
+    pub(super) id: FileId,
+}
+
+/// The spare files of one queue, as this process sees them.
+pub(super) struct Spares {
+    own: Vec<Spare>,
+    /// Names in the last listing.
+    listed: Vec<String>,
+    /// Whether those of dead processes were looked for.
+    adopted: bool,
+}
+
+impl Spare {
+    /// With a new name it becomes a ticket, which must not bear the mark of the last one, and is for whoever may use the
+    /// lock file now.
+    fn is_clean(&self, mode: u32) -> bool {
+        let shared = file::mode_of(&self.file).is_ok_and(|it| it == mode)
+            || file::set_mode(&self.file, mode).is_ok();
+        shared && self.is_unmarked()
+    }
+
+    fn is_unmarked(&self) -> bool {
+        match file::is_marked(&self.file) {
+            Ok(false) => true,
+            Ok(true) => file::set_mark(&self.file, false).is_ok(),
+            Err(_) => false,
+        }
+    }
+}
+
+impl Spares {
+    pub(super) fn new() -> Self {
+        Self {
+            own: Vec::new(),
+            listed: Vec::new(),
+            adopted: false,
+        }
+    }
+
+    /// A listing begins.
+    pub(super) fn forget_names(&mut self) {
+        self.listed.clear();
+    }
+
+    /// A name in a listing that is no ticket.
+    pub(super) fn see(&mut self, name: &[u8]) {
+        if !self.adopted && name.starts_with(PREFIX.as_bytes()) {
+            self.listed.extend(String::from_utf8(name.to_vec()));
+        }
+    }
+
+    /// A file for a ticket, if there is one.
+    pub(super) fn take(&mut self, dir: &Dir, mode: u32) -> Option<Spare> {
+        self.adopt(dir);
+        self.own.pop().filter(|spare| spare.is_clean(mode))
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.own.len() < MOST
+    }
+
+    pub(super) fn put(&mut self, spare: Spare) {
+        self.own.push(spare);
+    }
+
+    /// Once per queue: takes over the files of dead processes, and deletes what nobody needs.
+    fn adopt(&mut self, dir: &Dir) {
+        if std::mem::replace(&mut self.adopted, true) {
+            return;
+        }
+        for name in std::mem::take(&mut self.listed) {
+            let Some(spare) = of_the_dead(dir, &name) else {
+                continue;
+            };
+            if self.has_room() {
+                self.own.push(spare);
+            } else {
+                let _ = dir.unlink(&name);
+                let _ = flock::unlock(&spare.file);
+            }
+        }
+    }
+
+    /// Deletes our own.
+    pub(super) fn drop_own(&mut self, dir: &Dir) {
+        for spare in self.own.drain(..) {
+            // What cannot be deleted is adopted by somebody else later.
+            let _ = dir.unlink(&name_of(spare.id));
+        }
+    }
+
+    /// From the next listing on, names are noted again.
+    pub(super) fn look_again(&mut self) {
+        self.adopted = false;
+    }
+
+    /// Deletes all that were listed, also those of the living, who make new ones. The name that could not be deleted is told.
+    pub(super) fn delete_listed(&mut self, dir: &Dir) -> Result<(), (String, io::Error)> {
+        for name in std::mem::take(&mut self.listed) {
+            let found = dir.find(&name).ok().flatten();
+            if found.is_some_and(|found| name_of(found.id) == name) {
+                dir.unlink(&name).map_err(|error| (name, error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name under which a file is kept.
+pub(super) fn name_of(id: FileId) -> String {
+    format!("{PREFIX}{}", id.inode)
+}
+
+/// The spare file of this name, locked, if its process is dead. Not one with a second name: that is a ticket of the dead,
+/// which our lock would bring back to life.
+fn of_the_dead(dir: &Dir, name: &str) -> Option<Spare> {
+    let file = Private::new(dir.open_ticket(name).ok()??);
+    let id = file::id_of(&file).ok()?;
+    if name_of(id) != name || !flock::try_lock_exclusive(&file).ok()? {
+        return None;
+    }
+    // Only who has the lock gives it names, so this stays true.
+    if file::has_one_name(&file).unwrap_or(false) {
+        return Some(Spare { file, id });
+    }
+    let _ = flock::unlock(&file);
+    None
+}
