@@ -16,7 +16,7 @@
 //! | `throughput` | 8 processes without pause: grants a second, in which order, shared how evenly |
 //! | `overtakes` | 12 processes of 12 rounds: how often a grant passes somebody who came earlier |
 //! | `crash` | from just before `kill -9` of the holder until the next process holds |
-//! | `idle` | processor time of 12 processes that wait |
+//! | `idle` | processor time of 12 processes that have waited for 11 seconds (half a second in a quick run) |
 //! | `crowd` | descriptors, memory, threads and processor time of 10,000 waiting tasks of one process |
 //! | `dropping` | futures dropped at random: what is left afterwards |
 //!

@@ -13,7 +13,7 @@ use crate::subject::Kind;
 pub(crate) const JOB: Job = Job {
     name: "idle",
     subjects: &Kind::FILES,
-    rounds: [1, 2],
+    rounds: [1, 1],
     metrics: &[Metric {
         name: "share of a core of 12 waiting processes",
         unit: Unit::Percent,
@@ -25,15 +25,14 @@ pub(crate) const JOB: Job = Job {
 };
 
 const WAITERS: usize = 12;
-/// How long they are left to fall asleep.
-const SETTLE: Duration = Duration::from_millis(500);
 
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let mut holder = ask(kind, scene)?;
     holder.number()?;
     let start = |_| ask(kind, scene);
     let waiters = (0..WAITERS).map(start).collect::<io::Result<Vec<_>>>()?;
-    sleep(SETTLE);
+    // So long that what a waiter does in its first seconds, to be sure that it has missed nothing, is over.
+    sleep(Duration::from_millis(scene.amount(500, 11_000)));
     let window = Duration::from_millis(scene.amount(1_500, 5_000));
     Ok(vec![share_of_a_core(&waiters, window)?])
 }
