@@ -25,7 +25,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use fs::engine::line::Wait;
 pub use fs::fifo::{FifoConfig, FifoGuard, FifoLock, FifoOptions, Removal};
 pub use guard::{Guard, Loss, Lost};
-pub use lock::{Capabilities, Lock, Owner, Reach, Status, Waiter, Waiting};
+pub use lock::{Capabilities, Changes, Lock, Owner, Reach, Status, Waiter, Waiting};
 
 mod acquire;
 mod backoff;

@@ -2,7 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
+
+use futures::Stream;
 
 use crate::acquire::Acquire;
 use crate::error::Result;
@@ -89,6 +93,8 @@ pub struct Owner {
     pub host: Option<String>,
     /// The label given in the options of the lock.
     pub label: Option<String>,
+    /// Its command line, where this process may read it; arguments are separated by spaces.
+    pub command: Option<String>,
     /// Since when it holds or waits, by the wall clock of its host.
     pub since: Option<SystemTime>,
 }
@@ -99,6 +105,7 @@ impl Owner {
             pid: None,
             host: None,
             label: None,
+            command: None,
             since: None,
         }
     }
@@ -156,6 +163,48 @@ pub struct Status {
     pub polling: bool,
     /// How often, since the start of this process, a file could not be watched or events were lost, for any lock.
     pub watch_failures: u64,
+}
+
+/// The line as it moves: a [`Stream`] of [`Status`].
+///
+/// The first item is the line as it stands; each further one follows a change. Changes in quick succession may come as one,
+/// at most one every 20 ms, so a slow consumer misses steps, never the present state. It ends only after an error.
+///
+/// Looking on locks nothing, opens no ticket, and delays nobody.
+///
+/// # Cancel safety
+///
+/// Dropping it, or a future that waits for its next item, changes nothing for the lock.
+#[must_use = "streams do nothing unless polled"]
+pub struct Changes {
+    inner: Pin<Box<dyn Stream<Item = Result<Status>> + Send>>,
+}
+
+impl Changes {
+    pub(crate) fn new(stream: impl Stream<Item = Result<Status>> + Send + 'static) -> Self {
+        Self {
+            inner: Box::pin(stream),
+        }
+    }
+
+    /// The next change, for callers without a `StreamExt`; `None` after an error.
+    pub async fn next(&mut self) -> Option<Result<Status>> {
+        std::future::poll_fn(|cx| self.inner.as_mut().poll_next(cx)).await
+    }
+}
+
+impl Stream for Changes {
+    type Item = Result<Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.inner.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes").finish_non_exhaustive()
+    }
 }
 
 /// What a waiting caller is told through [`Acquire::on_wait`].

@@ -10,6 +10,8 @@ mod crash;
 mod crew;
 #[path = "processes/files.rs"]
 mod files;
+#[path = "processes/onlooker.rs"]
+mod onlooker;
 #[path = "processes/order.rs"]
 mod order;
 #[cfg(feature = "test-hooks")]

@@ -14,11 +14,11 @@ use futures::future::{Either, select};
 
 use super::engine::blocking;
 use super::engine::disk::Cleared;
-use super::engine::line::{Line, Settings, Wait};
+use super::engine::line::{Line, Observer, Settings, Wait};
 use super::engine::owner::identity;
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Lock, Status};
+use crate::lock::{Capabilities, Changes, Lock, Status};
 
 mod attempt;
 mod guard;
@@ -235,6 +235,21 @@ impl FifoLock {
     /// Who holds the lock and who waits, in order. Locks nothing, opens no ticket, disturbs nobody.
     pub fn status(&self) -> Result<Status> {
         self.shared.line.status()
+    }
+
+    /// The line as it moves: what [`status`](FifoLock::status) shows, again after each change. Told by file events; where there are none it
+    /// looks ten times a second.
+    ///
+    /// ```no_run
+    /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
+    /// let mut changes = lock.changes();
+    /// while let Some(line) = changes.next().await {
+    ///     println!("{} wait", line?.waiters.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn changes(&self) -> Changes {
+        Changes::new(Observer::new(self.shared.line.clone()))
     }
 
     /// Deletes lock file and queue if nobody holds the lock or waits for it. The lock stays usable: the next acquire makes

@@ -297,6 +297,22 @@ impl Crew {
         self.inside = None;
     }
 
+    /// How often a member's watch thread has slept.
+    pub(crate) fn wake_ups(&self, who: Who) -> u64 {
+        let tasks =
+            std::fs::read_dir(format!("/proc/{}/task", self.pid(who))).expect("its threads");
+        let count = |task: PathBuf| {
+            let name = std::fs::read_to_string(task.join("comm")).ok()?;
+            let status = std::fs::read_to_string(task.join("status")).ok()?;
+            let line = status.lines().find(|it| it.starts_with("voluntary_ctxt"))?;
+            let number = line.split_whitespace().last()?;
+            name.starts_with("stanchion")
+                .then(|| number.parse::<u64>().ok())?
+        };
+        let tasks = tasks.map(|it| it.expect("a thread").path());
+        tasks.filter_map(count).sum::<u64>()
+    }
+
     /// How many entries of `/proc/self/<what>` a member has.
     pub(crate) fn count(&mut self, who: Who, what: &str) -> usize {
         let line = self.ask(who, &format!("count {what}"));

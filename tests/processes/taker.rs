@@ -79,6 +79,9 @@ fn options() -> FifoOptions {
     if let Some(window) = duration("TAKER_WINDOW") {
         options = options.claim_window(window);
     }
+    if let Ok(label) = std::env::var("TAKER_LABEL") {
+        options = options.label(label);
+    }
     if std::env::var_os("TAKER_REMOVES").is_some() {
         options = options.remove_when_idle(true);
     }

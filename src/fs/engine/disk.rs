@@ -162,20 +162,9 @@ impl Disk {
     /// Refuses a lock of another version or kind before anything of it is touched.
     pub(crate) fn check_kind(&self) -> Result<()> {
         match self.read_unlocked()? {
-            Some(bytes) => self.refuse_foreign(&state::parse(&bytes)),
+            Some(bytes) => refuse_foreign(&self.place, &state::parse(&bytes)),
             None => Ok(()),
         }
-    }
-
-    fn refuse_foreign(&self, content: &Content) -> Result<()> {
-        let Content::Foreign(theirs) = content else {
-            return Ok(());
-        };
-        let text = format!(
-            "the lock at this path is of {theirs}, this one is of {}",
-            state::ourselves()
-        );
-        Err(Error::at(ErrorKind::Incompatible, text, self.place.state()))
     }
 
     /// The bytes of the state file without any lock: for people and for the check of the kind.
@@ -262,14 +251,19 @@ impl Disk {
     }
 
     /// Takes a place: at the end of the line, or before everybody.
-    pub(crate) fn take_ticket(&mut self, mode: Option<u32>, place: TakePlace) -> Result<Own> {
+    pub(crate) fn take_ticket(
+        &mut self,
+        mode: Option<u32>,
+        words: Option<&Arc<str>>,
+        place: TakePlace,
+    ) -> Result<Own> {
         let mut listed = place == TakePlace::EndAsListed && self.queue.is_some();
         for _ in 0..TRIES {
             let queue = self.queue(mode)?;
             let taken = if place == TakePlace::First {
-                queue.take_first(Mode::Exclusive)?
+                queue.take_first(Mode::Exclusive, words)?
             } else {
-                queue.take(Mode::Exclusive, std::mem::take(&mut listed))?
+                queue.take(Mode::Exclusive, words, std::mem::take(&mut listed))?
             };
             if let Some(own) = taken {
                 return Ok(own);
@@ -354,7 +348,7 @@ impl Disk {
                 }
                 Ok(content @ Content::Foreign(_)) => {
                     self.unlock_state();
-                    self.refuse_foreign(&content)?;
+                    refuse_foreign(&self.place, &content)?;
                 }
                 Err(error) => {
                     self.unlock_state();
@@ -485,4 +479,16 @@ impl Disk {
             _ => 0,
         })
     }
+}
+
+/// A lock of another version or kind is not touched.
+pub(crate) fn refuse_foreign(place: &Place, content: &Content) -> Result<()> {
+    let Content::Foreign(theirs) = content else {
+        return Ok(());
+    };
+    let text = format!(
+        "the lock at this path is of {theirs}, this one is of {}",
+        state::ourselves()
+    );
+    Err(Error::at(ErrorKind::Incompatible, text, place.state()))
 }

@@ -23,6 +23,7 @@ pub(crate) struct Identity {
     boot: Option<String>,
     namespace: Option<u64>,
     host: Option<String>,
+    command: Option<String>,
 }
 
 /// This process.
@@ -35,6 +36,7 @@ pub(crate) fn identity() -> &'static Identity {
             boot: host::boot_id(),
             namespace: host::pid_namespace(),
             host: host::host_name(),
+            command: host::command_line(pid),
         }
     });
     IDENTITY.get()
@@ -63,6 +65,7 @@ impl Identity {
             pid: Some(self.pid),
             host: self.host.clone(),
             label: label.map(str::to_owned),
+            command: self.command.clone(),
             since,
         }
     }
@@ -95,12 +98,36 @@ impl Recorded {
                 pid: value("pid").and_then(|it| it.parse().ok()),
                 host: value("host").map(unescape),
                 label: value("label").map(unescape),
+                command: None,
                 since,
             },
             start: number("start"),
             boot: value("boot").map(unescape),
             namespace: number("ns"),
         }
+    }
+
+    /// The owner as the public face shows it, with its command line where that can be read.
+    pub(crate) fn into_owner(self) -> Owner {
+        let command = match (self.owner.pid, self.start) {
+            (Some(pid), Some(start)) if self.is_of_here() => {
+                host::command_line(pid).filter(|_| host::process_start(pid) == Some(start))
+            }
+            _ => None,
+        };
+        Owner {
+            command,
+            ..self.owner
+        }
+    }
+
+    /// Whether its pid means here what it meant there.
+    fn is_of_here(&self) -> bool {
+        let here = identity();
+        self.boot.is_some()
+            && self.boot == here.boot
+            && self.namespace.is_some()
+            && self.namespace == here.namespace
     }
 
     /// Whether the process is gone beyond doubt.

@@ -66,6 +66,10 @@ pub(crate) enum Seen {
     Held,
     /// A file was made in the queue directory, or the directory went away.
     Queue,
+    /// A file was made or removed in the queue directory, or the directory went away.
+    Line,
+    /// The record was written or removed.
+    Record,
     /// Events were lost: anything may have happened.
     Everything,
 }

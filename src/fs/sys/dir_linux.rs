@@ -1,5 +1,6 @@
 //! The queue directory on Linux: one kept descriptor, everything else relative to it.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,6 +19,10 @@ const LISTING: usize = 8 * 1024;
 /// More room than the longest entry needs. A listing that leaves so much was not cut short for want of room.
 const ROOM: usize = 512;
 
+/// The extended attribute with the words for people.
+const NOTE: &CStr = c"user.stanchion";
+/// More than the words of any owner.
+const LONGEST_NOTE: usize = 1024;
 /// More than two ticks of the slowest clock, in nanoseconds.
 const STILL_NS: i64 = 25_000_000;
 
@@ -233,6 +238,18 @@ impl Dir {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Notes on a ticket's file whose it is, for people. A file system without such notes has none.
+    pub(crate) fn describe(file: &File, words: &str) {
+        let _ = fs::fsetxattr(file, NOTE, words.as_bytes(), fs::XattrFlags::empty());
+    }
+
+    /// Whose the file of this name is, seen without opening it.
+    pub(crate) fn description(&self, name: &str) -> Option<String> {
+        let mut words = [0; LONGEST_NOTE];
+        let length = fs::lgetxattr(self.path.join(name), NOTE, &mut words[..]).ok()?;
+        String::from_utf8(words[..length].to_vec()).ok()
     }
 
     /// Removes a name; one that is gone already is no error.

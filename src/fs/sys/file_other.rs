@@ -43,6 +43,11 @@ pub(crate) fn check_lock_path(_path: &Path) -> io::Result<()> {
     unsupported()
 }
 
+/// Nothing can be watched here.
+pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
 pub(crate) fn mode_of(_file: &File) -> io::Result<u32> {
     unsupported()
 }

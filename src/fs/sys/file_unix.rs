@@ -96,6 +96,23 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Something to watch a file by: not opened, so that neither this nor its end announces anything to anybody.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(File::from(file))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Nothing can be watched here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
 /// The permission bits of an open file.
 pub(crate) fn mode_of(file: &File) -> io::Result<u32> {
     Ok(permissions(&fstat(file)?))

@@ -90,6 +90,11 @@ fn refused() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
+/// Nothing can be watched here.
+pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
 pub(crate) fn mode_of(_file: &File) -> io::Result<u32> {
     Ok(0o666)
 }

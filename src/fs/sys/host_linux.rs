@@ -99,6 +99,17 @@ pub(crate) fn lock_owner(device: u64, inode: u64, table: &LockTable) -> Option<u
     })
 }
 
+/// The command line of a process of this pid namespace, its arguments separated by spaces.
+pub(crate) fn command_line(pid: u32) -> Option<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<_> = bytes
+        .split(|&byte| byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(String::from_utf8_lossy)
+        .collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
 /// The kernel's list of file locks at one instant.
 pub(crate) struct LockTable(String);
 

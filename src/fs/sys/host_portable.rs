@@ -43,6 +43,11 @@ pub(crate) fn lock_owner(_device: u64, _inode: u64, _table: &LockTable) -> Optio
     None
 }
 
+/// Not to be had without more of the platform.
+pub(crate) fn command_line(_pid: u32) -> Option<String> {
+    None
+}
+
 pub(crate) struct LockTable;
 
 impl LockTable {

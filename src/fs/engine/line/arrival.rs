@@ -216,7 +216,9 @@ impl Core {
             true => TakePlace::EndAsListed,
             false => TakePlace::End,
         };
-        let ticket = self.disk.take_ticket(settings.mode, place)?;
+        let ticket = self
+            .disk
+            .take_ticket(settings.mode, Some(&settings.words), place)?;
         let cohort = self.cohorts.add_cohort(Some(ticket));
         // Only a look made after the watch was set can be relied on.
         self.tail.cohort = None;

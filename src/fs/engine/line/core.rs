@@ -338,8 +338,10 @@ impl Core {
                 Ok(true)
             }
             Outcome::TicketGone => {
-                let mode = self.settings_of(cohort).and_then(|it| it.mode);
-                let ticket = self.disk.take_ticket(mode, TakePlace::End)?;
+                let settings = self.settings_of(cohort);
+                let mode = settings.as_ref().and_then(|it| it.mode);
+                let words = settings.as_ref().map(|it| &it.words);
+                let ticket = self.disk.take_ticket(mode, words, TakePlace::End)?;
                 self.retire();
                 self.tail.cohort = None;
                 self.cohorts.requeue(cohort, ticket);
@@ -404,7 +406,8 @@ impl Core {
                 }
             }
             Seen::Held => self.look_for_loss(true),
-            Seen::Queue => {}
+            // Those are the onlookers' own.
+            Seen::Queue | Seen::Line | Seen::Record => {}
             Seen::Everything => {
                 self.look_for_loss(false);
                 if let Some(contender) = &mut self.contender {

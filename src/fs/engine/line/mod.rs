@@ -37,14 +37,17 @@ mod core;
 mod ladder;
 mod look;
 mod loss;
+mod observer;
 mod passing;
 mod possession;
+mod view;
 mod wakes;
 
 use self::arrival::Arrival;
 use self::core::{Core, Entry};
 use self::wakes::Wakes;
 pub(crate) use cohort::Key;
+pub(crate) use observer::Observer;
 
 /// How the first in line waits for the lock file itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -279,14 +282,16 @@ impl Line {
 
     pub(crate) fn status(&self) -> Result<Status> {
         self.refuse_foreign()?;
-        self.with(|core| core.status()).0
+        let (snapshot, _) = self.with(|core| core.snapshot());
+        view::status(&self.place, snapshot)
     }
 
     pub(crate) fn waiting(&self, key: Key) -> Option<Waiting> {
         if self.is_foreign() {
             return None;
         }
-        self.with(|core| core.waiting(key)).0
+        let (standing, _) = self.with(|core| core.standing(key));
+        Some(view::waiting(&self.place, standing?))
     }
 
     pub(crate) fn is_held(&self, token: u64) -> bool {

@@ -234,7 +234,8 @@ impl Core {
         let mut result = Ok(());
         if cohort.ticket.is_none() {
             let mode = settings.as_ref().and_then(|it| it.mode);
-            match self.disk.take_ticket(mode, TakePlace::First) {
+            let words = settings.as_ref().map(|it| &it.words);
+            match self.disk.take_ticket(mode, words, TakePlace::First) {
                 Ok(ticket) => {
                     if let Some(cohort) = self.cohorts.cohort_mut(id) {
                         cohort.ticket = Some(ticket);

@@ -10,14 +10,14 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::spare::{self, Spare, Spares};
+use super::spare::{self, Spares, TicketFile};
 use super::{Mode, Ticket, policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::step::{self, Step};
 use crate::fs::sys::dir::{Dir, Found, Unchanged};
 use crate::fs::sys::file::{self, FileId};
-use crate::fs::sys::fork::Private;
 use crate::fs::sys::{flock, host};
 
 /// The file that is not a ticket.
@@ -41,8 +41,7 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 pub(crate) struct Own {
     pub(crate) ticket: Ticket,
-    file: Private,
-    id: FileId,
+    file: TicketFile,
     /// Whether the file has its spare name too.
     kept: bool,
 }
@@ -147,7 +146,13 @@ impl Queue {
 
     /// Takes a place at the end of the line; `None` when the directory has been removed. `listed` says that the line has just been
     /// listed.
-    pub(crate) fn take(&mut self, mode: Mode, mut listed: bool) -> Result<Option<Own>> {
+    /// `words` say for people who waits, if that is known.
+    pub(crate) fn take(
+        &mut self,
+        mode: Mode,
+        words: Option<&Arc<str>>,
+        mut listed: bool,
+    ) -> Result<Option<Own>> {
         for _ in 0..TRIES {
             step::at(Step::ListQueue);
             if !std::mem::take(&mut listed) && self.list()?.is_none() {
@@ -160,7 +165,7 @@ impl Queue {
                 self.clear_last()?;
                 continue;
             };
-            match self.create(Ticket { number, mode })? {
+            match self.create(Ticket { number, mode }, words)? {
                 Created::Own(own) => return Ok(Some(own)),
                 Created::Taken => {}
                 Created::Gone => return Ok(None),
@@ -172,20 +177,24 @@ impl Queue {
 
     /// Takes a place before everybody: for a process that holds the door, gives it up unused, and has no ticket to stay
     /// first in line with.
-    pub(crate) fn take_first(&mut self, mode: Mode) -> Result<Option<Own>> {
+    pub(crate) fn take_first(
+        &mut self,
+        mode: Mode,
+        words: Option<&Arc<str>>,
+    ) -> Result<Option<Own>> {
         for back in 1..TRIES as u64 {
             if self.list()?.is_none() {
                 return Ok(None);
             }
             let first = self.line.first().map(|first| first.number);
             let number = first.map_or_else(host::monotonic_ns, |it| it.saturating_sub(back));
-            match self.create(Ticket { number, mode })? {
+            match self.create(Ticket { number, mode }, words)? {
                 Created::Own(own) => return Ok(Some(own)),
                 Created::Taken => {}
                 Created::Gone => return Ok(None),
             }
         }
-        self.take(mode, false)
+        self.take(mode, words, false)
     }
 
     /// A number above the clock is somebody's who came in the same nanosecond, or rubbish that would push up all numbers
@@ -203,23 +212,18 @@ impl Queue {
         }
     }
 
-    fn create(&mut self, ticket: Ticket) -> Result<Created> {
+    fn create(&mut self, ticket: Ticket, words: Option<&Arc<str>>) -> Result<Created> {
         step::at(Step::CreateTicket);
         let name = ticket.name();
-        if let Some(spare) = self.spares.take(&self.dir, self.mode) {
-            let Spare { file, id } = spare;
-            match self.dir.link(&file, &name) {
+        if let Some(mut file) = self.spares.take(&self.dir, self.mode) {
+            file.describe(words);
+            match self.dir.link(&file.file, &name) {
                 Ok(()) => {
                     let kept = true;
-                    return Ok(Created::Own(Own {
-                        ticket,
-                        file,
-                        id,
-                        kept,
-                    }));
+                    return Ok(Created::Own(Own { ticket, file, kept }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    self.spares.put(Spare { file, id });
+                    self.spares.put(file);
                     return Ok(Created::Taken);
                 }
                 // Somebody has deleted it, or links are not to be had: a new file, then.
@@ -227,12 +231,12 @@ impl Queue {
             }
         }
         match self.dir.create_locked(&name, self.mode) {
-            Ok((file, id)) => Ok(Created::Own(Own {
-                ticket,
-                file,
-                id,
-                kept: false,
-            })),
+            Ok((file, id)) => {
+                let mut file = TicketFile::new(file, id);
+                file.describe(words);
+                let kept = false;
+                Ok(Created::Own(Own { ticket, file, kept }))
+            }
             Err(error) => match error.kind() {
                 io::ErrorKind::AlreadyExists => Ok(Created::Taken),
                 io::ErrorKind::NotFound => Ok(Created::Gone),
@@ -326,21 +330,21 @@ impl Queue {
     pub(crate) fn give_up(&mut self, own: Own) -> Result<()> {
         let keep = self.spares.has_room() && (own.kept || self.set_aside(&own));
         step::at(Step::UnlinkTicket);
-        let result = self.unlink_if_same(own.ticket, own.id);
+        let result = self.unlink_if_same(own.ticket, own.file.id);
         step::at(Step::CloseTicket);
         if own.kept && !keep {
-            let _ = self.dir.unlink(&spare::name_of(own.id));
+            let _ = self.dir.unlink(&spare::name_of(own.file.id));
         }
         if keep && result.is_ok() {
-            let Own { file, id, .. } = own;
-            self.spares.put(Spare { file, id });
+            self.spares.put(own.file);
         }
         result
     }
 
     /// Gives the ticket's file its spare name, where links are to be had.
     fn set_aside(&self, own: &Own) -> bool {
-        self.dir.link(&own.file, &spare::name_of(own.id)).is_ok()
+        let file = &own.file;
+        self.dir.link(&file.file, &spare::name_of(file.id)).is_ok()
     }
 
     /// Deletes our own spare files.
@@ -374,6 +378,11 @@ impl Queue {
             .map_err(|e| Error::io("look at the ticket", self.path_of(ticket), e))
     }
 
+    /// Whose a ticket is, as its owner noted it.
+    pub(crate) fn description(&self, ticket: Ticket) -> Option<String> {
+        self.dir.description(&ticket.name())
+    }
+
     fn path_of(&self, ticket: Ticket) -> std::path::PathBuf {
         self.dir.path().join(ticket.name())
     }
@@ -395,7 +404,7 @@ enum Created {
 
 impl Own {
     pub(crate) fn is_marked(&self) -> io::Result<bool> {
-        file::is_marked(&self.file)
+        file::is_marked(&self.file.file)
     }
 
     pub(crate) fn set_mark(&self, marked: bool) -> io::Result<()> {
@@ -404,6 +413,6 @@ impl Own {
         } else {
             Step::Unmark
         });
-        file::set_mark(&self.file, marked)
+        file::set_mark(&self.file.file, marked)
     }
 }

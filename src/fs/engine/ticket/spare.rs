@@ -1,4 +1,4 @@
-//! Spare files: the file of a ticket that is done, kept for the next one.
+//! TicketFile files: the file of a ticket that is done, kept for the next one.
 //!
 //! To make and to delete a file is dear where many come and go: ext4 does not use an inode again for a minute and searches ever
 //! longer for a fresh one (27 µs a ticket after some seconds, against 6 µs). So a process keeps the file under the name
@@ -6,9 +6,10 @@
 //! file, as its close is. After a quarter of a second without a ticket it lets go of it. A dead process's spare file is
 //! adopted by the next one that needs a file, or deleted with the queue.
 //!
-//! Spare files are a convenience: what cannot be had is left alone, and a new file is made.
+//! TicketFile files are a convenience: what cannot be had is left alone, and a new file is made.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::fs::sys::dir::Dir;
 use crate::fs::sys::file::{self, FileId};
@@ -20,22 +21,39 @@ const PREFIX: &str = "spare.";
 /// How many files a process keeps: for its first cohort and the next one.
 const MOST: usize = 2;
 
-/// A file of ours without a ticket.
-pub(super) struct Spare {
+/// A file of ours, open and locked, that is a ticket, was one, or will be one.
+#[derive(Debug)]
+pub(super) struct TicketFile {
     pub(super) file: Private,
     pub(super) id: FileId,
+    /// What is noted on it for people.
+    words: Option<Arc<str>>,
 }
 
 /// The spare files of one queue, as this process sees them.
 pub(super) struct Spares {
-    own: Vec<Spare>,
+    own: Vec<TicketFile>,
     /// Names in the last listing.
     listed: Vec<String>,
     /// Whether those of dead processes were looked for.
     adopted: bool,
 }
 
-impl Spare {
+impl TicketFile {
+    pub(super) fn new(file: Private, id: FileId) -> Self {
+        let words = None;
+        Self { file, id, words }
+    }
+
+    /// Notes whose it is, unless that stands there already.
+    pub(super) fn describe(&mut self, words: Option<&Arc<str>>) {
+        let Some(words) = words else { return };
+        if self.words.as_ref().is_none_or(|it| !Arc::ptr_eq(it, words)) {
+            Dir::describe(&self.file, words);
+            self.words = Some(words.clone());
+        }
+    }
+
     /// With a new name it becomes a ticket, which must not bear the mark of the last one, and is for whoever may use the
     /// lock file now.
     fn is_clean(&self, mode: u32) -> bool {
@@ -75,7 +93,7 @@ impl Spares {
     }
 
     /// A file for a ticket, if there is one.
-    pub(super) fn take(&mut self, dir: &Dir, mode: u32) -> Option<Spare> {
+    pub(super) fn take(&mut self, dir: &Dir, mode: u32) -> Option<TicketFile> {
         self.adopt(dir);
         self.own.pop().filter(|spare| spare.is_clean(mode))
     }
@@ -84,7 +102,7 @@ impl Spares {
         self.own.len() < MOST
     }
 
-    pub(super) fn put(&mut self, spare: Spare) {
+    pub(super) fn put(&mut self, spare: TicketFile) {
         self.own.push(spare);
     }
 
@@ -138,7 +156,7 @@ pub(super) fn name_of(id: FileId) -> String {
 
 /// The spare file of this name, locked, if its process is dead. Not one with a second name: that is a ticket of the dead,
 /// which our lock would bring back to life.
-fn of_the_dead(dir: &Dir, name: &str) -> Option<Spare> {
+fn of_the_dead(dir: &Dir, name: &str) -> Option<TicketFile> {
     let file = Private::new(dir.open_ticket(name).ok()??);
     let id = file::id_of(&file).ok()?;
     if name_of(id) != name || !flock::try_lock_exclusive(&file).ok()? {
@@ -146,7 +164,7 @@ fn of_the_dead(dir: &Dir, name: &str) -> Option<Spare> {
     }
     // Only who has the lock gives it names, so this stays true.
     if file::has_one_name(&file).unwrap_or(false) {
-        return Some(Spare { file, id });
+        return Some(TicketFile::new(file, id));
     }
     let _ = flock::unlock(&file);
     None

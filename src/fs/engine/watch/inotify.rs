@@ -56,6 +56,14 @@ impl Events {
                     | WatchFlags::MOVE_SELF
                     | WatchFlags::DELETE_SELF
             }
+            Seen::Line => {
+                WatchFlags::CREATE
+                    | WatchFlags::DELETE
+                    | WatchFlags::MOVE
+                    | WatchFlags::MOVE_SELF
+                    | WatchFlags::DELETE_SELF
+            }
+            Seen::Record => WatchFlags::MODIFY | WatchFlags::DELETE_SELF,
         };
         let mut buffer = [0; 32];
         let path = proc_path(file, &mut buffer);

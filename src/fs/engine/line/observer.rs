@@ -1,0 +1,202 @@
+//! The line as it moves, for whoever looks on.
+//!
+//! # Algorithm
+//!
+//! Three files are watched, once each: the queue directory (tickets come and go), the record (a holder enters or leaves) and
+//! the lock file (a holder dies, with the rest of its files). An event means a look; a look that shows nothing new is not told. The watches
+//! are set before the look, so that nothing moves unseen in between. Files are opened with `O_PATH`, which announces
+//! nothing to those who wait on them.
+//!
+//! # Cost
+//!
+//! At most one look in [`PACE`], so a storm of grants costs the onlooker no more than its consumer's time, and the
+//! others nothing. One look a second without an event: a waiter that dies as the last in line announces itself to nobody.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::Stream;
+use futures::task::AtomicWaker;
+
+use super::super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use super::Line;
+use crate::error::Result;
+use crate::fs::sys::file;
+use crate::lock::{Owner, Status};
+
+/// The shortest time between two looks.
+const PACE: Duration = Duration::from_millis(20);
+/// The longest time between two looks, with events and without.
+const NET: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A stream of what the line looks like, one item for each change that was seen. Never ends, save after an error.
+pub(crate) struct Observer {
+    line: Arc<Line>,
+    seat: Seat,
+    signal: Arc<Signal>,
+    last: Option<Status>,
+    not_before: Option<Instant>,
+    failed: bool,
+}
+
+/// What the watch thread leaves for the task.
+#[derive(Default)]
+struct Signal {
+    due: AtomicBool,
+    waker: AtomicWaker,
+    watches: Mutex<Vec<WatchId>>,
+}
+
+impl Watcher for Signal {
+    fn on_event(&self, id: WatchId) {
+        self.watches().retain(|it| *it != id);
+        self.on_timer();
+    }
+
+    fn on_timer(&self) {
+        self.due.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+impl Signal {
+    fn watches(&self) -> std::sync::MutexGuard<'_, Vec<WatchId>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer {
+    pub(crate) fn new(line: Arc<Line>) -> Self {
+        let signal = Arc::new(Signal::default());
+        signal.due.store(true, Ordering::Release);
+        let weak: std::sync::Weak<Signal> = Arc::downgrade(&signal);
+        Self {
+            line,
+            seat: watch().enroll(weak),
+            signal,
+            last: None,
+            not_before: None,
+            failed: false,
+        }
+    }
+
+    /// Watches what is not watched; `false` when something could not be.
+    fn watch(&self) -> bool {
+        if !self.line.has_events() {
+            return false;
+        }
+        let place = self.line.place();
+        let state = place.state();
+        let files = [
+            (&place.queue, Seen::Line),
+            (&state, Seen::Record),
+            (&place.door, Seen::Door),
+        ];
+        files.into_iter().all(|(path, seen)| {
+            if self.signal.watches().iter().any(|it| it.seen == seen) {
+                return true;
+            }
+            let Ok(Some(file)) = file::open_to_watch(path) else {
+                return false;
+            };
+            // Noted under the mutex: the event may come before this call returns.
+            let mut watches = self.signal.watches();
+            let added = watch().add(self.seat, &file, seen);
+            added.map(|id| watches.push(id)).is_ok()
+        })
+    }
+
+    fn arm(&self, at: Instant) -> Result<()> {
+        watch()
+            .arm(self.seat, at)
+            .map_err(|e| crate::error::Error::io("set a timer for", &self.line.place().door, e))
+    }
+
+    /// Looks, if it is time to; something new is returned.
+    fn look(&mut self) -> Result<Option<Status>> {
+        let now = Instant::now();
+        if let Some(at) = self.not_before.filter(|at| now < *at) {
+            self.arm(at)?;
+            return Ok(None);
+        }
+        let told = self.watch();
+        let status = self.line.status()?;
+        self.not_before = now.checked_add(PACE);
+        self.arm(now + if told { NET } else { POLL })?;
+        if self.last.as_ref().is_some_and(|last| same(last, &status)) {
+            return Ok(None);
+        }
+        self.last = Some(status.clone());
+        Ok(Some(status))
+    }
+}
+
+impl Stream for Observer {
+    type Item = Result<Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.failed {
+            return Poll::Ready(None);
+        }
+        self.signal.waker.register(cx.waker());
+        while self.signal.due.swap(false, Ordering::AcqRel) {
+            match self.look() {
+                Ok(None) => {}
+                Ok(Some(status)) => {
+                    return Poll::Ready(Some(Ok(status)));
+                }
+                Err(error) => {
+                    self.failed = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Observer {
+    /// Gives the watches back. In a forked child they are not ours.
+    fn drop(&mut self) {
+        if self.line.is_foreign() {
+            return;
+        }
+        for id in self.signal.watches().drain(..) {
+            watch().forget(self.seat, id);
+        }
+        watch().leave(self.seat);
+    }
+}
+
+/// Whether two looks show the same, up to what the clocks make of "since".
+fn same(a: &Status, b: &Status) -> bool {
+    let owners = |a: &Owner, b: &Owner| {
+        (&a.pid, &a.host, &a.label) == (&b.pid, &b.host, &b.label) && close(a.since, b.since)
+    };
+    let holders = match (&a.holder, &b.holder) {
+        (Some(a), Some(b)) => owners(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    holders
+        && (a.last_token, a.polling, a.watch_failures)
+            == (b.last_token, b.polling, b.watch_failures)
+        && a.waiters.len() == b.waiters.len()
+        && a.waiters.iter().zip(&b.waiters).all(|(a, b)| {
+            (a.ticket, a.passed_over, a.here) == (b.ticket, b.passed_over, b.here)
+                && owners(&a.owner, &b.owner)
+        })
+}
+
+fn close(a: Option<SystemTime>, b: Option<SystemTime>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => {
+            let apart = a.duration_since(b).or_else(|_| b.duration_since(a));
+            apart.is_ok_and(|apart| apart < Duration::from_secs(1))
+        }
+        (a, b) => a.is_none() && b.is_none(),
+    }
+}

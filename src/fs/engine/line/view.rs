@@ -1,0 +1,247 @@
+//! The line made visible: who holds, who waits, in order.
+//!
+//! What this process knows is copied under the mutex; the files are read without it. So a look holds up nobody. It locks
+//! nothing and opens no ticket, and it is no instant: what moves meanwhile may be seen before or after its move.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::super::disk::{self, Place};
+use super::super::owner::{Recorded, identity};
+use super::super::state::{self, Content};
+use super::super::ticket::Ticket;
+use super::super::ticket::queue::Queue;
+use super::super::watch::watch;
+use super::cohort::Key;
+use super::contender::Contender;
+use super::core::Core;
+use crate::error::{Error, Result};
+use crate::fs::sys::{file, host};
+use crate::lock::{Owner, Status, Waiter, Waiting};
+
+/// What this process knows of the line.
+pub(super) struct Snapshot {
+    here: Option<Here>,
+    /// Its cohorts in order, each with its ticket.
+    cohorts: Vec<(Option<Ticket>, Vec<Task>)>,
+    /// Tickets that stand although nobody waits behind them any more.
+    leftovers: Vec<Ticket>,
+    polling: bool,
+}
+
+/// The lock is in this process's hands.
+struct Here {
+    /// Whether somebody holds it; else it is on its way to a task.
+    claimed: bool,
+    token: u64,
+    label: Option<Arc<str>>,
+    since: Instant,
+}
+
+struct Task {
+    label: Option<Arc<str>>,
+    since: Instant,
+    asleep: bool,
+}
+
+/// Where a waiting task stands.
+pub(super) struct Standing {
+    here: Option<Here>,
+    /// How many tasks of this process stand before it.
+    before: usize,
+    ticket: Option<Ticket>,
+    own: Vec<Ticket>,
+    waited: Duration,
+}
+
+impl Core {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let tasks = |id| {
+            let mut tasks = Vec::new();
+            self.cohorts.for_each(id, |_, waiter| {
+                tasks.push(Task {
+                    label: waiter.data.settings.label.clone(),
+                    since: waiter.data.since,
+                    asleep: waiter.is_asleep(),
+                });
+            });
+            tasks
+        };
+        let cohorts = self.cohorts.iter().map(|cohort| {
+            let ticket = cohort.ticket.as_ref().map(|own| own.ticket);
+            (ticket, tasks(cohort.id))
+        });
+        Snapshot {
+            here: self.here(),
+            cohorts: cohorts.collect(),
+            leftovers: self.leftovers.iter().map(|own| own.ticket).collect(),
+            polling: !self.events || self.contender.as_ref().is_some_and(Contender::is_polling),
+        }
+    }
+
+    fn here(&self) -> Option<Here> {
+        self.possession.as_ref().map(|possession| Here {
+            claimed: possession.is_claimed(),
+            token: possession.token(),
+            label: possession.label.clone(),
+            since: possession.since,
+        })
+    }
+
+    /// Where a task stands, as far as memory tells.
+    pub(super) fn standing(&self, key: Key) -> Option<Standing> {
+        let waiter = self.cohorts.get(key)?;
+        let ticket = self
+            .cohorts
+            .cohort(waiter.cohort)
+            .and_then(|it| it.ticket.as_ref())
+            .map(|own| own.ticket);
+        let earlier = self.cohorts.iter().take_while(|it| it.id != waiter.cohort);
+        Some(Standing {
+            here: self.here(),
+            before: earlier.map(|it| it.length).sum::<usize>() + self.cohorts.before(key),
+            ticket,
+            own: self.own_tickets(),
+            waited: waiter.data.since.elapsed(),
+        })
+    }
+}
+
+impl Here {
+    fn owner(&self) -> Option<Owner> {
+        let owner = || identity().owner(self.label.as_deref(), long_ago(self.since));
+        self.claimed.then(owner)
+    }
+}
+
+/// Who holds, who waits.
+pub(super) fn status(place: &Place, snapshot: Snapshot) -> Result<Status> {
+    let (holder, last_token) = holder(place, snapshot.here)?;
+    Ok(Status {
+        holder,
+        waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers)?,
+        last_token,
+        polling: snapshot.polling,
+        watch_failures: watch().failures(),
+    })
+}
+
+/// What a waiting task tells its caller.
+pub(super) fn waiting(place: &Place, standing: Standing) -> Waiting {
+    let foreign = foreign_before(place, standing.ticket, &standing.own);
+    let holder = holder(place, standing.here).ok().and_then(|(it, _)| it);
+    Waiting {
+        place: 1 + standing.before + foreign,
+        holder,
+        waited: standing.waited,
+    }
+}
+
+/// The holder, and the greatest token that may have been given.
+fn holder(place: &Place, here: Option<Here>) -> Result<(Option<Owner>, u64)> {
+    let record = read_record(place)?;
+    let content = state::parse(&record);
+    disk::refuse_foreign(place, &content)?;
+    let (token, held) = match content {
+        Content::Ours(record) => (record.token, record.held),
+        _ => (0, false),
+    };
+    Ok(match here {
+        Some(here) => (here.owner(), here.token),
+        None => {
+            let recorded = state::holder(&record).filter(|it| held && !it.is_provably_gone());
+            (recorded.map(Recorded::into_owner), token)
+        }
+    })
+}
+
+fn read_record(place: &Place) -> Result<Vec<u8>> {
+    let path = place.state();
+    let at = |error| Error::io("read the state file", &path, error);
+    let Some(file) = file::open_to_read(&path).map_err(at)? else {
+        return Ok(Vec::new());
+    };
+    let mut buffer = vec![0; state::LENGTH];
+    let read = file::read_start(&file, &mut buffer).map_err(at)?;
+    buffer.truncate(read);
+    Ok(buffer)
+}
+
+/// The line in order of service: first the tasks that get the lock in memory, then ticket by ticket.
+fn waiters(
+    place: &Place,
+    cohorts: &[(Option<Ticket>, Vec<Task>)],
+    leftovers: &[Ticket],
+) -> Result<Vec<Waiter>> {
+    let mut waiters = Vec::new();
+    for (_, tasks) in cohorts.iter().filter(|(ticket, _)| ticket.is_none()) {
+        waiters.extend(tasks.iter().map(|task| task.waiter(None, false)));
+    }
+    let Some(mut queue) = Queue::open_existing(&place.queue)? else {
+        return Ok(waiters);
+    };
+    let line = queue.list()?.unwrap_or_default().to_vec();
+    let locks = host::LockTable::read();
+    for ticket in line {
+        if leftovers.contains(&ticket) {
+            continue;
+        }
+        let Some(found) = queue.find(ticket)? else {
+            continue;
+        };
+        if let Some((_, tasks)) = cohorts.iter().find(|(own, _)| *own == Some(ticket)) {
+            let own = tasks.iter();
+            waiters.extend(own.map(|task| task.waiter(Some(ticket.number), found.marked)));
+            continue;
+        }
+        let noted = queue
+            .description(ticket)
+            .map(|words| Recorded::parse(&words, 0));
+        if noted.as_ref().is_some_and(Recorded::is_provably_gone) {
+            continue;
+        }
+        let locked_by = host::lock_owner(found.id.device, found.id.inode, &locks);
+        let mut owner = noted.map_or_else(Owner::unknown, Recorded::into_owner);
+        owner.pid = locked_by.or(owner.pid);
+        owner.since = arrival(ticket);
+        waiters.push(Waiter {
+            ticket: Some(ticket.number),
+            owner,
+            passed_over: found.marked,
+            here: false,
+        });
+    }
+    Ok(waiters)
+}
+
+impl Task {
+    fn waiter(&self, ticket: Option<u64>, passed_over: bool) -> Waiter {
+        Waiter {
+            ticket,
+            owner: identity().owner(self.label.as_deref(), long_ago(self.since)),
+            passed_over: passed_over || self.asleep,
+            here: true,
+        }
+    }
+}
+
+/// Tickets of other processes before ours. Their cohorts count as one each.
+fn foreign_before(place: &Place, ticket: Option<Ticket>, own: &[Ticket]) -> usize {
+    let Some(ticket) = ticket else { return 0 };
+    let Ok(Some(mut queue)) = Queue::open_existing(&place.queue) else {
+        return 0;
+    };
+    let line = queue.list().ok().flatten().unwrap_or_default();
+    let before = line.iter().take_while(|it| **it < ticket);
+    before.filter(|it| !own.contains(it)).count()
+}
+
+/// When a ticket was taken: its number is the monotonic clock then, unless others had pushed it up.
+fn arrival(ticket: Ticket) -> Option<SystemTime> {
+    let age = host::monotonic_ns().checked_sub(ticket.number)?;
+    SystemTime::now().checked_sub(Duration::from_nanos(age))
+}
+
+fn long_ago(since: Instant) -> Option<SystemTime> {
+    SystemTime::now().checked_sub(since.elapsed())
+}
