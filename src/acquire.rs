@@ -55,12 +55,13 @@ pin_project! {
     /// Dropping it at any point leaves the line: the ticket goes, the next waiter moves up, and a lock that had just
     /// been granted is passed on at once. So `tokio::select!` and timeouts may drop it freely; only the place in line
     /// is lost. In a `select!` loop that should keep its place, poll one pinned future by reference; it is a
-    /// [`FusedFuture`].
+    /// `FusedFuture`.
     ///
     /// # Runtime
     ///
-    /// The wait itself needs no runtime; a time limit or `on_wait` uses Tokio's timer, so it needs a runtime with
-    /// `enable_time`.
+    /// The wait itself needs no runtime. A time limit (other than zero) or `on_wait` uses Tokio's timer: without a runtime the first poll fails
+    /// with [`ErrorKind::Unsupported`], and in a runtime without `enable_time` it panics, as Tokio's own timers do, whether or not
+    /// the lock is free.
     #[must_use = "futures do nothing unless awaited"]
     pub struct Acquire<G: Guard> {
         attempt: G::Attempt,
@@ -174,6 +175,14 @@ impl<G: Guard> Future for Acquire<G> {
         if let Some(result) = this.kept.take() {
             *this.done = true;
             return Poll::Ready(result);
+        }
+        // Made before the first attempt, so that what a limit needs is missed at once and not only when the lock is held.
+        if !*this.polled
+            && let Some(at) = this.limit.earliest(this.teller.as_ref().map(|_| now()))
+            && let Err(error) = set_alarm(this.sleep.as_mut(), at)
+        {
+            *this.done = true;
+            return Poll::Ready(Err(error));
         }
         // A loop of acquires that never wait must still let others run. The place in line counts from the first poll all
         // the same: what it brings is kept until the task has yielded.

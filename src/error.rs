@@ -3,9 +3,12 @@
 //! Contention is a value (`None`, [`ErrorKind::Busy`], [`ErrorKind::TimedOut`]), failure is an error, and doubt is a
 //! failure: no operating system error is ever read as "somebody holds it" or as "you hold it".
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::lock::Readable;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,7 +18,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The text names the step that failed and the path: `cannot open the lock file "/run/app.lock": Permission denied
 /// (os error 13)`. Converts to [`std::io::Error`] without loss: the `Error` is the inner error of the result and
 /// [`std::io::Error::downcast`] gets it back.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<Inner>);
 
@@ -58,7 +61,7 @@ enum Inner {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("timed out after {waited:?} waiting for {path:?}")]
+    #[error("timed out after {} waiting for {path:?}", Readable(*.waited))]
     TimedOut { path: PathBuf, waited: Duration },
     #[error("{text}: {path:?}")]
     Plain {
@@ -132,6 +135,13 @@ impl Error {
             kind,
             text: text.into(),
         }))
+    }
+}
+
+/// As `main` prints it when it returns one: the kind, and the text for people.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind())
     }
 }
 

@@ -118,7 +118,7 @@ impl fmt::Display for Owner {
             None => f.write_str("an unknown process")?,
         }
         if let Some(label) = &self.label {
-            write!(f, " \"{label}\"")?;
+            write!(f, " {label:?}")?;
         }
         if let Some(host) = &self.host {
             write!(f, " on {host}")?;
@@ -235,7 +235,7 @@ impl fmt::Display for Waiting {
 }
 
 /// A duration as a person would say it.
-struct Readable(Duration);
+pub(crate) struct Readable(pub(crate) Duration);
 
 impl fmt::Display for Readable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

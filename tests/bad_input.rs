@@ -397,3 +397,18 @@ fn p33_rubbish_in_a_ticket_is_a_mark_and_no_more() {
         }
     });
 }
+
+#[test]
+fn options_that_cannot_be_meant_are_refused() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("it.lock");
+    let kind = |opened: stanchion::Result<FifoLock>| opened.expect_err("refused").kind();
+    for mode in [0, 0o400, 0o044, 0o1666] {
+        let opened = FifoLock::options().mode(mode).open(&path);
+        assert_eq!(kind(opened), ErrorKind::InvalidInput, "{mode:o}");
+    }
+    let slash = format!("{}/", path.display());
+    assert_eq!(kind(FifoLock::open(slash)), ErrorKind::InvalidInput);
+    let none = std::fs::read_dir(home.path()).expect("a listing").count();
+    assert_eq!(none, 0, "nothing is left");
+}

@@ -72,13 +72,14 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if self.config.remove_when_idle && !self.line.is_foreign() {
             // Nobody is left to hear of a failure; what stays is a lock file and an empty queue.
-            let _ = self.line.remove();
+            let _ = self.line.remove(true);
         }
     }
 }
 
 impl FifoLock {
-    /// Opens the lock at `path`. A bare file name without any separator goes into the system's temporary directory.
+    /// Opens the lock at `path`. A bare file name without any separator goes into the system's temporary directory, which
+    /// may differ from process to process (`TMPDIR`, private directories of services) and lies open to every user: good for a try, not for production.
     ///
     /// Nothing is created before the first acquire.
     ///
@@ -101,8 +102,11 @@ impl FifoLock {
             let text = "poll_interval and claim_window must be longer than nothing";
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
-        if config.mode.is_some_and(|bits| bits & !0o777 != 0) {
-            let text = "mode takes permission bits, at most 0o777";
+        if config
+            .mode
+            .is_some_and(|bits| bits & !0o777 != 0 || bits & 0o600 != 0o600)
+        {
+            let text = "mode takes permission bits, at most 0o777, with which the owner may read and write";
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
         let line = Line::of(&full_path(path))?;
@@ -169,6 +173,10 @@ impl FifoLock {
     }
 
     /// Takes the lock if nobody holds it and nobody queues; else `None`, and nothing on disk has changed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](FifoLock::acquire), save time limits: after [`close`](FifoLock::close) [`ErrorKind::Closed`].
     pub fn try_acquire(&self) -> Result<Option<FifoGuard>> {
         let grant = self.shared.line.try_enter(&self.shared.settings)?;
         Ok(grant.map(|grant| FifoGuard::new(self.shared.clone(), grant)))
@@ -227,12 +235,23 @@ impl FifoLock {
         released.map(|()| value)
     }
 
-    /// Whether anybody holds the lock now, by any program. Asks by trying: the lock is taken for an instant if it is free.
+    /// Whether anybody holds the lock now, by any program. Asks by trying: the lock is taken for a microsecond if it is free, and
+    /// who tries without waiting in just that instant may find it held. To look again and again,
+    /// [`status`](FifoLock::status) disturbs nobody; it knows the holders that are Stanchion's.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the lock file cannot be opened or locked.
     pub fn is_locked(&self) -> Result<bool> {
         self.shared.line.is_locked()
     }
 
     /// Who holds the lock and who waits, in order. Locks nothing, opens no ticket, disturbs nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Incompatible`] when another kind or version of lock lives here, [`ErrorKind::Io`] when record or queue cannot
+    /// be read.
     pub fn status(&self) -> Result<Status> {
         self.shared.line.status()
     }
@@ -253,16 +272,25 @@ impl FifoLock {
     }
 
     /// Deletes lock file and queue if nobody holds the lock or waits for it. The lock stays usable: the next acquire makes
-    /// them anew.
+    /// them anew. A lock file with content is somebody's data, and stays.
+    ///
+    /// With the record goes what it says of a holder that died inside: the next one is not told. (What
+    /// [`remove_when_idle`](FifoConfig::remove_when_idle) does keeps the record then.)
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a file or the directory cannot be deleted, for instance because it is another user's; the record is
+    /// written back then. [`ErrorKind::Incompatible`] when another kind or version of lock lives here.
     pub fn remove(&self) -> Result<Removal> {
-        self.shared.line.remove().map(|cleared| match cleared {
+        self.shared.line.remove(false).map(|cleared| match cleared {
             Cleared::Removed => Removal::Removed,
             Cleared::InUse => Removal::InUse,
         })
     }
 
-    /// Ends every wait through this handle and its clones with [`ErrorKind::Closed`], now and later, for a graceful
-    /// shutdown. Guards that are out stay valid; other handles, also on the same path, are not concerned.
+    /// Ends every wait through this handle and its clones with [`ErrorKind::Closed`], for a graceful shutdown. Later calls of
+    /// `acquire` and `try_acquire` get the same, for ever; guards that are out stay valid, looking at the lock and removing it
+    /// still work, and other handles, also on the same path, are not concerned.
     pub fn close(&self) {
         self.shared.line.close(&self.shared.settings.closed);
     }

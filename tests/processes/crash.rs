@@ -326,3 +326,16 @@ fn p59_deaths_leave_no_heap_of_files() {
         assert_eq!(crew.ask(last, "remove"), "removed");
     });
 }
+
+#[test]
+fn p13_who_only_looked_does_not_remove_what_is_still_to_be_told() {
+    everywhere(|mut crew| {
+        let (victim, next) = (crew.start(), crew.start());
+        crew.take(victim, 1);
+        crew.kill(victim);
+        let options = stanchion::FifoLock::options().remove_when_idle(true);
+        drop(options.open(crew.lock()).expect("open"));
+        assert!(crew.acquire(next, 1).crashed);
+        crew.release(next, 1);
+    });
+}

@@ -141,6 +141,27 @@ fn p45_p58_who_may_not_is_told_and_changes_nothing() {
     });
 }
 
+/// Who may use a lock in a sticky directory may not delete it; what he tries must not cost the record.
+#[test]
+fn p13_a_removal_that_is_refused_forgets_no_crash() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        open_to(&crew, 0o1777, 0);
+        crew.set("TAKER_MODE", "666");
+        let (victim, next) = (crew.start(), crew.start());
+        crew.take(victim, 1);
+        crew.kill(victim);
+        let eve = crew.start_with(&[("TAKER_AS", EVE)]);
+        let answer = crew.ask(eve, "remove");
+        assert!(answer.contains("Io"), "{answer}");
+        assert!(crew.lock().exists());
+        assert!(crew.acquire(next, 1).crashed);
+        crew.release(next, 1);
+    });
+}
+
 #[test]
 fn p60_a_directory_without_the_right_to_write_is_an_error() {
     if !is_root() {

@@ -201,6 +201,18 @@ mod remove {
     }
 
     #[test]
+    fn a_file_with_content_stays() {
+        let place = Place::new();
+        std::fs::write(place.path(), "precious").expect("written");
+        let lock = open(&place);
+        drop(held(&lock));
+        assert_eq!(lock.remove().expect("no error"), Removal::Removed);
+        drop(place.open_with(FifoLock::options().remove_when_idle(true)));
+        assert_eq!(std::fs::read(place.path()).expect("there"), b"precious");
+        assert!(!place.queue().exists());
+    }
+
+    #[test]
     fn a_removed_lock_can_be_used_and_its_tokens_go_on() {
         let place = Place::new();
         let lock = open(&place);

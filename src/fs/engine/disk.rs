@@ -470,6 +470,12 @@ impl Disk {
             .map_err(|e| Error::io("unlock the lock file", &self.place.door, e))
     }
 
+    /// Whether the record says that somebody is inside, without locking it.
+    pub(crate) fn says_held(&self) -> Result<bool> {
+        let bytes = self.read_unlocked()?.unwrap_or_default();
+        Ok(matches!(state::parse(&bytes), Content::Ours(record) if record.held))
+    }
+
     /// The token in the record, without locking it.
     pub(crate) fn peek_token(&mut self, door: &Door) -> Result<u64> {
         self.open_state(door)?;

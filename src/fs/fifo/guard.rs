@@ -49,7 +49,8 @@ impl FifoGuard {
         self.waited
     }
 
-    /// Whether the last holder died inside, so that what the lock protects may be half done.
+    /// Whether the last holder's process ended while it held the lock, so that what the lock protects may be half done. A
+    /// panic that unwinds releases in order, and does not count.
     pub fn predecessor_crashed(&self) -> bool {
         self.predecessor_crashed
     }

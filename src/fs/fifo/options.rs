@@ -16,7 +16,7 @@ pub struct FifoConfig {
     /// What holders and waiters are called in [`FifoLock::status`]; none by default. Cut after about 96 bytes.
     pub label: Option<String>,
     /// Permission bits of a lock file that has to be created, exactly, whatever the umask; `None`, the default, leaves
-    /// them to the umask. The queue is always open to those who may use the lock file.
+    /// them to the umask. The owner must be able to read and write. The queue is always open to those who may use the lock file.
     pub mode: Option<u32>,
     /// How often a waiter looks again although it was told nothing: only a safety net. Default 10 s; [`Duration::MAX`]
     /// switches it off. The looks of the claim window come on top.
@@ -26,8 +26,8 @@ pub struct FifoConfig {
     pub claim_window: Duration,
     /// How the first in line waits for the lock file; default [`Wait::Watch`].
     pub wait: Wait,
-    /// Whether the last handle, guard and future of this handle removes lock file and queue when nobody uses them; off
-    /// by default.
+    /// Whether the last handle, guard and future of this handle removes lock file and queue when nobody uses them and no crash
+    /// is still to be told; off by default. A lock file with content stays.
     pub remove_when_idle: bool,
 }
 

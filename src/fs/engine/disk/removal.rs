@@ -1,8 +1,9 @@
 //! Taking a lock off the disk: only while holding it, with nobody in line, and so that whoever has its files open sees it.
 //!
 //! Tombstone and unlink `state`, remove the directory, unlink the door, unlock, close. A directory that cannot be removed,
-//! because somebody came, gets its record back. A crash in between leaves files that the next holder uses or replaces; a crash
-//! of an earlier holder that nobody was told of is forgotten with the record.
+//! for whatever reason, gets its record back. A crash in between leaves files that the next holder uses or replaces. A crash
+//! of an earlier holder that nobody was told of goes with the record, unless the caller wants it kept. A lock file with content is
+//! somebody's data, and stays.
 
 use std::path::Path;
 
@@ -15,8 +16,9 @@ use crate::fs::sys::file;
 
 impl Disk {
     /// Removes the lock from disk; the door is locked, current, and was found with an empty line.
-    pub(crate) fn remove(&mut self, door: Door) -> Result<Cleared> {
-        let result = self.remove_all(&door);
+    /// With `keep_crash` nothing is removed while a crash is still to be told.
+    pub(crate) fn remove(&mut self, door: Door, keep_crash: bool) -> Result<Cleared> {
+        let result = self.remove_all(&door, keep_crash);
         let left = door
             .leave()
             .map_err(|e| Error::io("unlock the lock file", &self.place.door, e));
@@ -24,11 +26,15 @@ impl Disk {
         left.map(|()| cleared)
     }
 
-    fn remove_all(&mut self, door: &Door) -> Result<Cleared> {
+    fn remove_all(&mut self, door: &Door, keep_crash: bool) -> Result<Cleared> {
         let StateLock::Locked(record) = self.lock_state(door)? else {
             return Ok(Cleared::InUse);
         };
-        let result = self.remove_locked(record);
+        let untold = keep_crash && record.is_some_and(|record| record.held);
+        let result = match untold {
+            true => Ok(Cleared::InUse),
+            false => self.remove_locked(record),
+        };
         self.unlock_state();
         self.reopen();
         if result? == Cleared::InUse {
@@ -36,9 +42,10 @@ impl Disk {
         }
         step::at(Step::UnlinkDoor);
         let path = &self.place.door;
-        let current = door.is_current(path);
+        let at = |e| Error::io("look at the lock file", path, e);
+        let empty = door.file().metadata().map_err(at)?.len() == 0;
         // Another file under this name is not ours to remove.
-        if current.map_err(|e| Error::io("look at the lock file", path, e))? {
+        if empty && door.is_current(path).map_err(at)? {
             remove_file(path, "remove the lock file")?;
         }
         Ok(Cleared::Removed)
@@ -62,26 +69,26 @@ impl Disk {
         step::at(Step::RemoveQueue);
         #[allow(clippy::disallowed_methods)] // the one place
         let removed = std::fs::remove_dir(&self.place.queue);
-        match removed {
-            Ok(()) => Ok(Cleared::Removed),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Cleared::Removed),
-            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                // Somebody came, or keeps files of his own here. Put the record back for the next holder; a file that
-                // stands there already is newer.
-                let there = file::id_at(&path).map_err(at)?.is_some();
-                if record.is_some() && !there {
-                    let (fresh, _) = file::open_lock_file(&path, file::mode_of(file).ok())
-                        .map_err(|e| Error::io("write the state file back", &path, e))?;
-                    file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
-                }
-                Ok(Cleared::InUse)
-            }
-            Err(error) => Err(Error::io(
-                "remove the queue directory",
-                &self.place.queue,
-                error,
-            )),
+        let error = match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => error,
+            _ => return Ok(Cleared::Removed),
+        };
+        // Put the record back for the next holder; a file that stands there already is newer.
+        let there = file::id_at(&path).map_err(at)?.is_some();
+        if record.is_some() && !there {
+            let (fresh, _) = file::open_lock_file(&path, file::mode_of(file).ok())
+                .map_err(|e| Error::io("write the state file back", &path, e))?;
+            file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
         }
+        // Somebody came, or keeps files of his own here.
+        if error.kind() == std::io::ErrorKind::DirectoryNotEmpty {
+            return Ok(Cleared::InUse);
+        }
+        Err(Error::io(
+            "remove the queue directory",
+            &self.place.queue,
+            error,
+        ))
     }
 }
 

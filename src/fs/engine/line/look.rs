@@ -13,6 +13,9 @@ use super::core::Core;
 use super::{Grant, Settings};
 use crate::error::{Error, Result};
 
+/// How often a door that is locked although nobody is inside is tried.
+const TRIES: usize = 16;
+
 impl Core {
     /// Takes the lock if nobody holds it and nobody queues.
     pub(crate) fn try_enter(&mut self, settings: &Arc<Settings>) -> Result<Option<Grant>> {
@@ -20,9 +23,17 @@ impl Core {
         if self.possession.is_some() || self.cohorts.waiting() > 0 || self.anybody_queues()? {
             return Ok(None);
         }
-        // The line has just been looked at.
-        self.saw_line = false;
-        self.fast_path(settings, &mut None)
+        for _ in 0..TRIES {
+            // The line has just been looked at.
+            self.saw_line = false;
+            let grant = self.fast_path(settings, &mut None)?;
+            if grant.is_some() || self.disk.says_held()? {
+                return Ok(grant);
+            }
+            // Locked, and nobody inside: somebody only looks whether it is free, or is on the way in or out.
+            std::hint::spin_loop();
+        }
+        Ok(None)
     }
 
     /// Whether a live ticket stands in the directory; those of the dead are cleared away.
@@ -48,8 +59,8 @@ impl Core {
         Ok(!free)
     }
 
-    /// Removes lock file and queue if nobody uses them.
-    pub(crate) fn remove(&mut self) -> Result<Cleared> {
+    /// Removes lock file and queue if nobody uses them; with `keep_crash` also only if no crash is still to be told.
+    pub(crate) fn remove(&mut self, keep_crash: bool) -> Result<Cleared> {
         self.disk.check_kind()?;
         if self.possession.is_some() || self.cohorts.waiting() > 0 || self.anybody_queues()? {
             return Ok(Cleared::InUse);
@@ -70,7 +81,7 @@ impl Core {
             .map_err(|e| at("look at the lock file", e))
             .and_then(|current| Ok(current && self.disk.list(None)?.is_empty()));
         if let Ok(true) = ready {
-            return self.disk.remove(door);
+            return self.disk.remove(door, keep_crash);
         }
         let left = door.leave().map_err(|e| at("unlock the lock file", e));
         ready.and(left).map(|()| Cleared::InUse)

@@ -270,9 +270,9 @@ impl Line {
         }
     }
 
-    pub(crate) fn remove(&self) -> Result<Cleared> {
+    pub(crate) fn remove(&self, keep_crash: bool) -> Result<Cleared> {
         self.refuse_foreign()?;
-        self.with(Core::remove).0
+        self.with(|core| core.remove(keep_crash)).0
     }
 
     pub(crate) fn is_locked(&self) -> Result<bool> {
@@ -360,7 +360,11 @@ impl Drop for Line {
 /// The lock file's path with every directory on the way resolved, so that all spellings of it are one. The file itself is
 /// not resolved: a symbolic link there is refused when it is opened.
 fn canonical(path: &Path) -> Result<PathBuf> {
-    let Some(name) = path.file_name() else {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let named = !bytes
+        .last()
+        .is_some_and(|it| std::path::is_separator(char::from(*it)));
+    let Some(name) = path.file_name().filter(|_| named) else {
         let text = "a lock needs a file name";
         return Err(Error::at(ErrorKind::InvalidInput, text, path));
     };
