@@ -26,6 +26,7 @@ pub use fs::engine::line::Wait;
 pub use fs::fifo::{FifoConfig, FifoGuard, FifoLock, FifoOptions, Removal};
 pub use guard::{Guard, Loss, Lost};
 pub use lock::{Capabilities, Changes, Lock, Owner, Reach, Status, Waiter, Waiting};
+pub use stats::{Histogram, Stats};
 
 mod acquire;
 mod backoff;
@@ -33,3 +34,5 @@ mod error;
 mod fs;
 mod guard;
 mod lock;
+mod stats;
+mod trace;

@@ -32,3 +32,15 @@ fn queue_serves_in_order() {
 fn select_leaves_nothing_behind() {
     run("select", "closed for the night");
 }
+
+#[test]
+fn metrics_counts_every_grant() {
+    let output = Command::new(example("metrics")).output();
+    let text = output.expect("the example is built").stdout;
+    let text = String::from_utf8(text).expect("text");
+    assert!(text.contains("stanchion_grants_total 20\n"), "{text}");
+    assert!(
+        text.contains("stanchion_wait_seconds_bucket{le=\"+Inf\"}"),
+        "{text}"
+    );
+}

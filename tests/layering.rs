@@ -29,7 +29,7 @@ impl Layer {
             ["fs", "engine", ..] => Self::Engine,
             ["fs", ..] => Self::Primitive,
             [
-                "error" | "backoff" | "lock" | "guard" | "acquire" | "trace",
+                "error" | "backoff" | "lock" | "guard" | "acquire" | "stats" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,

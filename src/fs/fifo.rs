@@ -14,11 +14,13 @@ use futures::future::{Either, select};
 
 use super::engine::blocking;
 use super::engine::disk::Cleared;
-use super::engine::line::{Line, Observer, Settings, Wait};
+use super::engine::line::{Line, Observer, Settings, Wait, stats_of_process};
 use super::engine::owner::identity;
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Changes, Lock, Status};
+use crate::stats::Stats;
+use crate::trace;
 
 mod attempt;
 mod guard;
@@ -72,7 +74,9 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if self.config.remove_when_idle && !self.line.is_foreign() {
             // Nobody is left to hear of a failure; what stays is a lock file and an empty queue.
-            let _ = self.line.remove(true);
+            if let Err(error) = self.line.remove(true) {
+                trace::unheard(&self.line.place().door, &error);
+            }
         }
     }
 }
@@ -271,6 +275,11 @@ impl FifoLock {
         Changes::new(Observer::new(self.shared.line.clone()))
     }
 
+    /// What all handles of this process on this path have done so far.
+    pub fn stats(&self) -> Stats {
+        self.shared.line.stats()
+    }
+
     /// Deletes lock file and queue if nobody holds the lock or waits for it. The lock stays usable: the next acquire makes
     /// them anew. A lock file with content is somebody's data, and stays.
     ///
@@ -308,6 +317,13 @@ impl FifoLock {
     /// The options this handle was opened with.
     pub fn config(&self) -> &FifoConfig {
         &self.shared.config
+    }
+}
+
+impl Stats {
+    /// What all locks of this process have done so far, those that are closed by now included. A forked child begins at zero.
+    pub fn of_process() -> Self {
+        stats_of_process()
     }
 }
 

@@ -371,3 +371,34 @@ mod status {
         }
     }
 }
+
+mod stats {
+    use super::*;
+
+    #[test]
+    fn what_happens_is_counted() {
+        let place = Place::new();
+        let lock = open(&place);
+        let before = stanchion::Stats::of_process();
+        assert_eq!(lock.stats(), stanchion::Stats::default());
+        let guard = held(&lock);
+        let (mut first, second, mut third) = (queued(&lock), queued(&lock), queued(&lock));
+        drop(second);
+        drop(guard);
+        drop(assert_ready!(first.poll()).expect("its turn"));
+        drop(assert_ready!(third.poll()).expect("its turn"));
+        let stats = lock.stats();
+        assert_eq!((stats.grants, stats.waits, stats.in_memory), (3, 2, 2));
+        assert_eq!((stats.abandoned, stats.wait_time.count()), (1, 2));
+        assert_eq!(
+            stats.crashes + stats.losses + stats.passed + stats.overslept,
+            0
+        );
+        // Handles on one path count together, and nothing is forgotten with the last one.
+        assert_eq!(open(&place).stats(), stats);
+        drop(lock);
+        let after = stanchion::Stats::of_process();
+        assert!(after.grants >= before.grants + 3);
+        assert!(after.wait_time.count() >= before.wait_time.count() + 2);
+    }
+}

@@ -11,6 +11,7 @@ use crate::acquire::sealed;
 use crate::error::{Error, Result};
 use crate::fs::engine::line::{Entered, Key};
 use crate::lock::Waiting;
+use crate::trace;
 
 /// One caller's place in the line.
 #[doc(hidden)]
@@ -19,6 +20,7 @@ pub struct Attempt {
     shared: Option<Arc<Shared>>,
     most: Option<usize>,
     stage: Stage,
+    span: trace::Wait,
 }
 
 enum Stage {
@@ -44,18 +46,20 @@ impl Future for Attempt {
             {
                 Ok(Entered::Granted(grant)) => Poll::Ready(Ok(grant)),
                 Ok(Entered::Waiting(key)) => {
+                    this.span.begin(&shared.line.place().door);
                     this.stage = Stage::Waiting(key, now);
                     Poll::Pending
                 }
                 Err(error) => Poll::Ready(Err(error)),
             },
-            Stage::Waiting(key, _) => shared.line.poll(key, cx.waker(), now),
+            Stage::Waiting(key, _) => this.span.poll(|| shared.line.poll(key, cx.waker(), now)),
         };
         let Poll::Ready(result) = result else {
             this.shared = Some(shared);
             return Poll::Pending;
         };
         this.stage = Stage::Over;
+        this.span.end();
         Poll::Ready(result.map(|grant| FifoGuard::new(shared, grant)))
     }
 }
@@ -79,6 +83,7 @@ impl sealed::Attempt for Attempt {
             && let Some(shared) = &self.shared
         {
             shared.line.cancel(key);
+            self.span.end();
         }
     }
 
@@ -109,6 +114,7 @@ impl Attempt {
             shared: Some(shared),
             most: None,
             stage: Stage::New,
+            span: trace::Wait::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::fs::engine::door::Door;
 use crate::fs::engine::line::Grant;
 use crate::fs::sys::file::lend_file;
 use crate::guard::{Guard, Lost};
+use crate::trace;
 
 /// The lock is held as long as this value lives.
 ///
@@ -24,11 +25,15 @@ pub struct FifoGuard {
     token: u64,
     waited: Option<Duration>,
     predecessor_crashed: bool,
+    _span: trace::Hold,
 }
 
 impl FifoGuard {
     pub(super) fn new(shared: Arc<Shared>, grant: Grant) -> Self {
+        let path = &shared.line.place().door;
+        let span = trace::Hold::begin(path, grant.token, grant.waited);
         Self {
+            _span: span,
             door: Some(grant.door),
             shared,
             token: grant.token,
@@ -111,7 +116,9 @@ impl Drop for FifoGuard {
     /// Releases: a few short system calls, or none when a task of this process is next. Errors cannot be told from here; the
     /// closed descriptor frees the lock whatever happens.
     fn drop(&mut self) {
-        let _ = self.give_back(false);
+        if let Err(error) = self.give_back(false) {
+            trace::unheard(&self.shared.line.place().door, &error);
+        }
     }
 }
 

@@ -186,6 +186,8 @@ impl Core {
         entered: Entered,
         settings: &Settings,
     ) -> Grant {
+        self.counts.grants.add(1);
+        self.note_crash(entered);
         let possession = Possession::new(&door, entered, None, settings);
         self.possession = Some(Possession {
             crashed: false,

@@ -31,6 +31,7 @@ use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::cohort::CohortId;
 use super::ladder::{COARSE, Eye, FINE, Ladder, after};
 use super::passing::{Still, marks_gone, reap_passed, unmark};
+use super::report::News;
 use super::{Settings, Wait};
 use crate::error::{Error, Result};
 
@@ -46,6 +47,7 @@ pub(crate) struct Contender {
     pub(super) still: Option<Still>,
     /// A door kept open from one window to the next, so that looking at it wakes nobody.
     pub(super) probe: Option<Door>,
+    pub(super) news: News,
     /// Who probably stands before us, from the listing that our number was taken from.
     guess: Option<Ticket>,
 }
@@ -124,6 +126,7 @@ impl Contender {
             ladder,
             still: None,
             probe: door,
+            news: News::default(),
             guess,
         }
     }
@@ -193,7 +196,7 @@ impl Contender {
         let mut mark_seen = matches!(self.stage, Stage::Knocking { .. } | Stage::Entering { .. });
         loop {
             if !std::mem::replace(&mut mark_seen, true) {
-                unmark(own, disk)?;
+                self.news.overslept |= unmark(own, disk)?;
             }
             let flow = match &self.stage {
                 Stage::Entering { .. } => self.enter(disk)?,
@@ -205,7 +208,9 @@ impl Contender {
             rung_only = false;
             match flow {
                 Flow::Again => {}
-                Flow::Done(Outcome::Sleep) if self.is_knocking() && unmark(own, disk)? => {}
+                Flow::Done(Outcome::Sleep) if self.is_knocking() && unmark(own, disk)? => {
+                    self.news.overslept = true;
+                }
                 Flow::Done(Outcome::Sleep) if window => return self.look_past(own, disk),
                 Flow::Done(outcome) => return Ok(outcome),
             }
@@ -263,7 +268,10 @@ impl Contender {
             return Ok(Flow::Again);
         };
         step::at(Step::WatchPredecessor);
-        if eye.watch(self.seat, file, Seen::Predecessor, self.events) {
+        let told = !eye.is_polling();
+        let fresh = eye.watch(self.seat, file, Seen::Predecessor, self.events);
+        self.news.fell_back |= told && eye.is_polling();
+        if fresh {
             step::at(Step::CheckPredecessor);
             match queue.still_stands(before, file)? {
                 Standing::Unmarked => {}
@@ -345,7 +353,9 @@ impl Contender {
                 break;
             }
             step::at(Step::WatchDoor);
+            let told = !eye.is_polling();
             let fresh = eye.watch(self.seat, door.file(), Seen::Door, self.events);
+            self.news.fell_back |= told && eye.is_polling();
             step::at(Step::CheckDoor);
             let current = door.is_current(path);
             if !current.map_err(|e| at("look at the lock file", e))? {

@@ -2,7 +2,8 @@
 //! a time, and no call waits.
 //!
 //! The parts: this file, waiting and events · [`arrival`](super::arrival), how a task comes · [`possession`](super::possession), the
-//! door in our hands · [`contender`](super::contender), the line on disk · [`loss`](super::loss) · [`look`](super::look).
+//! door in our hands · [`contender`](super::contender), the line on disk · [`loss`](super::loss) · [`look`](super::look) ·
+//! [`report`](super::report).
 //!
 //! # Algorithm
 //!
@@ -46,6 +47,8 @@ use super::possession::{Occupant, Possession};
 use super::wakes::Wakes;
 use super::{Grant, Settings};
 use crate::error::{Error, Result};
+use crate::stats::Counts;
+use crate::trace::Notes;
 
 /// What a waiting task brings along.
 pub(crate) struct Caller {
@@ -96,6 +99,9 @@ pub(crate) struct Core {
     /// Whether file events can be expected here.
     pub(super) events: bool,
     pub(super) wakes: Wakes,
+    pub(super) counts: Arc<Counts>,
+    /// To be told after the mutex is free.
+    pub(super) notes: Notes,
 }
 
 impl Core {
@@ -121,6 +127,8 @@ impl Core {
             seat,
             events,
             wakes: Wakes::default(),
+            counts: Arc::default(),
+            notes: Notes::default(),
         }
     }
 
@@ -185,6 +193,11 @@ impl Core {
             waited: Some(now.saturating_duration_since(waiter.data.since)),
             predecessor_crashed: std::mem::take(&mut possession.crashed),
         };
+        self.counts.grants.add(1);
+        self.counts.in_memory.add(u64::from(possession.in_memory));
+        if let Some(waited) = grant.waited {
+            self.counts.waited(waited);
+        }
         self.roll_call = false;
         if let Some(cohort) = self.cohorts.cohort_mut(waiter.cohort)
             && cohort.length == 0
@@ -206,6 +219,7 @@ impl Core {
             return;
         };
         self.wakes.discard(waiter.waker);
+        self.counts.abandoned.add(1);
         if offered {
             self.pass_on();
         } else {
@@ -245,6 +259,7 @@ impl Core {
     /// A task's wait ends with an error.
     pub(super) fn fail(&mut self, key: Key, error: Error) {
         if let Some(waiter) = self.cohorts.leave(key) {
+            self.counts.abandoned.add(1);
             self.failures.push((key, error));
             waiter.waker.into_iter().for_each(|it| self.wakes.push(it));
             self.drop_if_empty(waiter.cohort);
@@ -325,7 +340,10 @@ impl Core {
         ) else {
             return Err(self.confused());
         };
-        match contender.step(own, &mut self.disk, cause)? {
+        let outcome = contender.step(own, &mut self.disk, cause);
+        let news = std::mem::take(&mut contender.news);
+        self.note(news);
+        match outcome? {
             Outcome::Sleep => Ok(true),
             Outcome::AtDoor => {
                 self.at_door = true;
@@ -380,6 +398,7 @@ impl Core {
             let _ = self.disk.leave(door);
             return;
         };
+        self.note_crash(entered);
         let possession = Possession::new(&door, entered, Some(cohort), &settings);
         self.possession = Some(Possession {
             passed,

@@ -13,6 +13,7 @@ use super::super::watch::{Seen, watch};
 use super::core::Core;
 use crate::fs::sys::file::{self, FileId};
 use crate::guard::Loss;
+use crate::trace::Note;
 
 impl Core {
     /// Whether the guard with this token still has the lock.
@@ -100,6 +101,8 @@ impl Core {
         };
         possession.loss = loss;
         if let Some(loss) = possession.loss {
+            self.counts.losses.add(1);
+            self.notes.push(Note::Lost(loss));
             if let Some(latch) = &possession.latch {
                 latch.get_or_init(|| loss);
             }

@@ -28,6 +28,7 @@ use crate::fs::sys::fork::{PerProcess, generation};
 use crate::fs::sys::host;
 use crate::guard::Loss;
 use crate::lock::{Status, Waiting};
+use crate::stats::{Counts, Stats};
 
 mod agenda;
 mod arrival;
@@ -40,6 +41,7 @@ mod loss;
 mod observer;
 mod passing;
 mod possession;
+mod report;
 mod view;
 mod wakes;
 
@@ -92,24 +94,67 @@ pub(crate) struct Line {
     queue_changed: Arc<AtomicBool>,
     tail_watched: Arc<AtomicBool>,
     events: bool,
+    counts: Arc<Counts>,
     core: Mutex<Core>,
 }
 
-type Registry = Mutex<HashMap<PathBuf, Weak<Line>>>;
+/// The lines of this process, and what they have done.
+#[derive(Default)]
+struct Registry {
+    lines: HashMap<PathBuf, Weak<Line>>,
+    counts: Vec<Arc<Counts>>,
+    /// Of lines that are gone.
+    past: Stats,
+}
 
-static LINES: PerProcess<Registry> = PerProcess::new(Mutex::default);
+static REGISTRY: PerProcess<Mutex<Registry>> = PerProcess::new(Mutex::default);
+
+fn registry() -> std::sync::MutexGuard<'static, Registry> {
+    REGISTRY
+        .get()
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registry {
+    /// Keeps of the lines that are gone only their sums.
+    fn bury(&mut self) {
+        self.lines.retain(|_, line| line.strong_count() > 0);
+        let past = &mut self.past;
+        self.counts.retain(|counts| {
+            let alive = Arc::strong_count(counts) > 1;
+            if !alive {
+                past.add(&counts.snapshot());
+            }
+            alive
+        });
+    }
+}
+
+/// What all lines of this process have done.
+pub(crate) fn stats_of_process() -> Stats {
+    let mut registry = registry();
+    registry.bury();
+    let mut sum = registry.past.clone();
+    registry
+        .counts
+        .iter()
+        .for_each(|counts| sum.add(&counts.snapshot()));
+    sum
+}
 
 impl Line {
     /// The line of the lock file at this path, shared with everybody in this process who uses it.
     pub(crate) fn of(path: &Path) -> Result<Arc<Self>> {
         let door = canonical(path)?;
-        let mut lines = LINES.get().lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.get(&door).and_then(Weak::upgrade) {
+        let mut registry = registry();
+        if let Some(line) = registry.lines.get(&door).and_then(Weak::upgrade) {
             return Ok(line);
         }
-        lines.retain(|_, line| line.strong_count() > 0);
+        registry.bury();
         let line = Self::new(door.clone());
-        lines.insert(door, Arc::downgrade(&line));
+        registry.lines.insert(door, Arc::downgrade(&line));
+        registry.counts.push(line.counts.clone());
         Ok(line)
     }
 
@@ -126,6 +171,7 @@ impl Line {
                 queue_changed: core.queue_changed.clone(),
                 tail_watched: core.tail_watched.clone(),
                 events,
+                counts: core.counts.clone(),
                 core: Mutex::new(core),
             }
         })
@@ -133,6 +179,11 @@ impl Line {
 
     pub(crate) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// What this line has done.
+    pub(crate) fn stats(&self) -> Stats {
+        self.counts.snapshot()
     }
 
     /// Whether waiters here are told, or must look.
@@ -175,12 +226,14 @@ impl Line {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let result = step(&mut core);
         let armed = self.arm(&mut core);
-        if core.wakes.is_empty() {
+        if core.wakes.is_empty() && core.notes.is_empty() {
             return (result, armed);
         }
         let wakes: Wakes = std::mem::take(&mut core.wakes);
+        let notes = std::mem::take(&mut core.notes);
         drop(core);
         wakes.fire();
+        notes.tell(&self.place.door);
         (result, armed)
     }
 

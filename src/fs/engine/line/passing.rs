@@ -143,7 +143,7 @@ impl Contender {
     pub(super) fn pass(&mut self, own: &Own, disk: &mut Disk, door: Door) -> Result<Outcome> {
         self.reset();
         self.still = None;
-        let marked = mark_all_before(own, disk, self.settings.mode);
+        let marked = mark_all_before(own, disk, self.settings.mode, &mut self.news.passed);
         let (passed, result) = match marked {
             Ok(passed) => (passed, Ok(())),
             Err(error) => (Vec::new(), Err(error)),
@@ -181,7 +181,12 @@ fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
 }
 
 /// Marks everybody before us who lives; returns all who are marked then.
-fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<Vec<Ticket>> {
+fn mark_all_before(
+    own: &Own,
+    disk: &mut Disk,
+    mode: Option<u32>,
+    marked: &mut usize,
+) -> Result<Vec<Ticket>> {
     disk.list(mode)?;
     let mut passed = Vec::new();
     let Some(queue) = disk.open_queue() else {
@@ -193,6 +198,7 @@ fn mark_all_before(own: &Own, disk: &mut Disk, mode: Option<u32>) -> Result<Vec<
             && !queue.reap_if_dead(ticket, &file)?
         {
             queue.mark(ticket, &file)?;
+            *marked += 1;
         }
         passed.push(ticket);
     }

@@ -37,6 +37,8 @@ pub(crate) struct Possession {
     pub(super) cohort: Option<CohortId>,
     pub(super) door: FileId,
     pub(super) occupant: Occupant,
+    /// Whether the present grant came from another task of this process.
+    pub(super) in_memory: bool,
     pub(super) token: u64,
     pub(super) reserved: u64,
     /// The holder before us died inside and no guard here has been told yet.
@@ -68,6 +70,7 @@ impl Possession {
             cohort,
             door: door.id(),
             occupant: Occupant::Guard,
+            in_memory: false,
             token: entered.token,
             reserved: entered.token,
             crashed: entered.predecessor_crashed,
@@ -102,6 +105,9 @@ impl Core {
         if let (Some(next), None) = (next, lost) {
             match self.next_token() {
                 Ok(()) => {
+                    if let Some(possession) = &mut self.possession {
+                        possession.in_memory = true;
+                    }
                     self.offer(next, door);
                     return Ok(());
                 }
@@ -294,6 +300,7 @@ impl Core {
             self.cohorts
                 .begin_roll_call(to, |waker| wakes.push(waker.clone()));
             self.roll_call = true;
+            self.note_overslept();
             self.pass_on();
             self.lapsing = Some(self.offers);
         }

@@ -1,0 +1,55 @@
+//! Exports what a lock has done in the text format of Prometheus; any metrics crate is fed the same way.
+//!
+//! ```text
+//! cargo run --example metrics
+//! ```
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use stanchion::{FifoLock, Result, Stats};
+
+/// Ten lines: a counter each, and the histogram with its cumulative buckets.
+fn export(stats: &Stats) -> String {
+    let mut text = String::new();
+    let counters = [
+        ("grants", stats.grants),
+        ("waits", stats.waits),
+        ("passed", stats.passed),
+    ];
+    for (name, count) in counters {
+        let _ = writeln!(text, "stanchion_{name}_total {count}");
+    }
+    let (mut below, wait) = (0, &stats.wait_time);
+    for (bound, count) in wait.steps() {
+        below += count;
+        let bound = bound.map_or("+Inf".to_owned(), |it| it.as_secs_f64().to_string());
+        let _ = writeln!(
+            text,
+            "stanchion_wait_seconds_bucket{{le=\"{bound}\"}} {below}"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "stanchion_wait_seconds_sum {}",
+        wait.sum().as_secs_f64()
+    );
+    let _ = writeln!(text, "stanchion_wait_seconds_count {}", wait.count());
+    text
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let home = tempfile::tempdir().expect("a directory");
+    let lock = FifoLock::open(home.path().join("metrics.lock"))?;
+    let worker = async |lock: FifoLock| -> Result<()> {
+        for _ in 0..10 {
+            let _guard = lock.acquire().await?;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    };
+    tokio::try_join!(worker(lock.clone()), worker(lock.clone()))?;
+    print!("{}", export(&Stats::of_process()));
+    Ok(())
+}

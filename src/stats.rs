@@ -1,0 +1,224 @@
+//! Counts of what a lock has done in this process, for metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How many steps the histogram has. The last one is open.
+const STEPS: usize = 28;
+
+/// What a lock has done in this process so far; only grows.
+///
+/// One snapshot, for [one lock](crate::FifoLock::stats) or for [all of them](Stats::of_process). To export it, read it whenever your metrics
+/// are collected and set the counters to its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Guards handed out.
+    pub grants: u64,
+    /// Of these, how many came from another task of this process without touching the disk.
+    pub in_memory: u64,
+    /// Of these, how many had to wait.
+    pub waits: u64,
+    /// How long those waited.
+    pub wait_time: Histogram,
+    /// Waits that ended without a guard: dropped, timed out, closed, failed.
+    pub abandoned: u64,
+    /// Sleepers of other processes that were passed.
+    pub passed: u64,
+    /// How often this process was asleep when its turn came: others passed it, or an offer was not claimed in time.
+    pub overslept: u64,
+    /// Holders before that died inside.
+    pub crashes: u64,
+    /// Waits that fell back to looking again after delays because nothing could be watched.
+    pub fallbacks: u64,
+    /// Times the lock was lost while it was held, as far as somebody looked.
+    pub losses: u64,
+}
+
+impl Stats {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.grants += other.grants;
+        self.in_memory += other.in_memory;
+        self.waits += other.waits;
+        self.wait_time.merge(&other.wait_time);
+        self.abandoned += other.abandoned;
+        self.passed += other.passed;
+        self.overslept += other.overslept;
+        self.crashes += other.crashes;
+        self.fallbacks += other.fallbacks;
+        self.losses += other.losses;
+    }
+}
+
+/// The counters behind a [`Stats`]. Written by one thread at a time, read by any.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) grants: Counter,
+    pub(crate) in_memory: Counter,
+    pub(crate) waits: Counter,
+    steps: [Counter; STEPS],
+    waited_ns: Counter,
+    pub(crate) abandoned: Counter,
+    pub(crate) passed: Counter,
+    pub(crate) overslept: Counter,
+    pub(crate) crashes: Counter,
+    pub(crate) fallbacks: Counter,
+    pub(crate) losses: Counter,
+}
+
+/// One of them: no more than a load and a store, because its writers exclude each other.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, more: u64) {
+        self.0
+            .store(self.get().wrapping_add(more), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counts {
+    pub(crate) fn waited(&self, waited: Duration) {
+        self.waits.add(1);
+        self.steps[step_of(waited)].add(1);
+        self.waited_ns
+            .add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats {
+            grants: self.grants.get(),
+            in_memory: self.in_memory.get(),
+            waits: self.waits.get(),
+            wait_time: Histogram {
+                counts: std::array::from_fn(|step| self.steps[step].get()),
+                sum: Duration::from_nanos(self.waited_ns.get()),
+            },
+            abandoned: self.abandoned.get(),
+            passed: self.passed.get(),
+            overslept: self.overslept.get(),
+            crashes: self.crashes.get(),
+            fallbacks: self.fallbacks.get(),
+            losses: self.losses.get(),
+        }
+    }
+}
+
+/// The step whose upper bound is the first that is not below.
+fn step_of(duration: Duration) -> usize {
+    let micros = u64::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+    let step = micros
+        .checked_next_power_of_two()
+        .map_or(63, u64::trailing_zeros);
+    (step as usize).min(STEPS - 1)
+}
+
+/// Durations, counted in steps that double: up to 1 µs, 2 µs, 4 µs and so on up to 67 seconds, and beyond.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; STEPS],
+    sum: Duration,
+}
+
+impl Histogram {
+    fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// All of them together.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// The steps: the upper bound (included; `None` for the last, which is open) and how many durations fell into it. Not cumulative.
+    pub fn steps(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
+        let bound = |step| (step < STEPS - 1).then(|| Duration::from_micros(1_u64 << step));
+        let numbered = self.counts.iter().enumerate();
+        numbered.map(move |(step, count)| (bound(step), *count))
+    }
+
+    /// The bound under which this share of the durations lies, for instance 0.99; `None` when nothing was counted or
+    /// it lies in the open step.
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let wanted = share.clamp(0.0, 1.0) * self.count() as f64;
+        let mut seen = 0;
+        let step = self.steps().find(|(_, count)| {
+            seen += count;
+            seen > 0 && seen as f64 >= wanted
+        });
+        step.and_then(|(bound, _)| bound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn micros(of: &[u64]) -> Histogram {
+        let counts = Counts::default();
+        of.iter()
+            .for_each(|us| counts.waited(Duration::from_micros(*us)));
+        counts.snapshot().wait_time
+    }
+
+    #[test]
+    fn steps_double_and_include_their_bound() {
+        let histogram = micros(&[0, 1, 2, 3, 4, 5, 1 << 26, (1 << 26) + 1]);
+        let counted = histogram.steps().filter(|(_, count)| *count > 0);
+        let found: Vec<_> = counted
+            .map(|(bound, count)| (bound.map(|it| it.as_micros()), count))
+            .collect();
+        let expected = [
+            (Some(1), 2),
+            (Some(2), 1),
+            (Some(4), 2),
+            (Some(8), 1),
+            (Some(1 << 26), 1),
+            (None, 1),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(histogram.count(), 8);
+    }
+
+    #[test]
+    fn the_longest_duration_is_counted() {
+        let counts = Counts::default();
+        counts.waited(Duration::MAX);
+        let histogram = counts.snapshot().wait_time;
+        assert_eq!((histogram.count(), histogram.quantile(0.5)), (1, None));
+    }
+
+    #[test]
+    fn sums_add_up() {
+        let counts = Counts::default();
+        counts.waited(Duration::from_micros(3));
+        counts.grants.add(2);
+        let mut sum = counts.snapshot();
+        sum.add(&counts.snapshot());
+        assert_eq!((sum.grants, sum.waits), (4, 2));
+        assert_eq!(sum.wait_time.sum(), Duration::from_micros(6));
+        assert_eq!(sum.wait_time.count(), 2);
+    }
+
+    #[test]
+    fn quantiles_are_bounds() {
+        let histogram = micros(&[10, 10, 10, 1000]);
+        let bound = |share| histogram.quantile(share).map(|it| it.as_micros());
+        assert_eq!(bound(0.0), Some(16));
+        assert_eq!(bound(0.75), Some(16));
+        assert_eq!(bound(0.76), Some(1024));
+        assert_eq!(Histogram::default().quantile(0.5), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! What is worth telling an operator, with the feature `tracing`; without it every function here is empty.
+//!
+//! Two spans: `stanchion.wait`, from the first poll that had to wait to the grant or the drop, and `stanchion.hold`, for the
+//! life of a guard. Events carry the lock's path as `lock`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::guard::Loss;
+
+/// Something that happened under the mutex of a line, told after it is free: a subscriber is foreign code.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "tracing"), allow(dead_code))]
+pub(crate) enum Note {
+    /// Sleepers of other processes were passed.
+    Passed { tickets: usize },
+    /// Others have passed this process, or its offer was not claimed in time.
+    Overslept,
+    /// The holder before died inside.
+    PredecessorCrashed { token: u64 },
+    /// Nothing can be watched: this wait looks again after delays.
+    Fallback,
+    /// The lock file was deleted or replaced under the holder.
+    Lost(Loss),
+}
+
+#[cfg(feature = "tracing")]
+mod on {
+    use super::*;
+
+    /// What happened under the mutex.
+    #[derive(Default)]
+    pub(crate) struct Notes(Vec<Note>);
+
+    impl Notes {
+        pub(crate) fn push(&mut self, note: Note) {
+            self.0.push(note);
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        pub(crate) fn tell(self, lock: &Path) {
+            let lock = lock.display();
+            for note in self.0 {
+                match note {
+                    Note::Passed { tickets } => {
+                        tracing::warn!(%lock, tickets, "passed over sleepers");
+                    }
+                    Note::Overslept => tracing::warn!(%lock, "was asleep when its turn came"),
+                    Note::PredecessorCrashed { token } => {
+                        tracing::warn!(%lock, token, "the last holder died inside");
+                    }
+                    Note::Fallback => {
+                        tracing::warn!(%lock, "no file events to be had: waits by polling");
+                    }
+                    Note::Lost(loss) => tracing::error!(%lock, %loss, "lost the lock"),
+                }
+            }
+        }
+    }
+
+    /// The span of a wait.
+    #[derive(Default)]
+    pub(crate) struct Wait(Option<tracing::Span>);
+
+    impl Wait {
+        pub(crate) fn begin(&mut self, lock: &Path) {
+            self.0 = Some(tracing::info_span!("stanchion.wait", lock = %lock.display()));
+        }
+
+        pub(crate) fn poll<T>(&self, poll: impl FnOnce() -> T) -> T {
+            match &self.0 {
+                Some(span) => span.in_scope(poll),
+                None => poll(),
+            }
+        }
+
+        pub(crate) fn end(&mut self) {
+            self.0 = None;
+        }
+    }
+
+    /// The span of a hold.
+    pub(crate) struct Hold(#[allow(dead_code)] tracing::Span);
+
+    impl Hold {
+        pub(crate) fn begin(lock: &Path, token: u64, waited: Option<Duration>) -> Self {
+            let span = tracing::info_span!("stanchion.hold", lock = %lock.display(), token);
+            span.in_scope(|| match waited {
+                Some(waited) => tracing::debug!(?waited, "granted"),
+                None => tracing::debug!("granted at once"),
+            });
+            Self(span)
+        }
+    }
+
+    /// What a drop could not do, and nobody else hears of.
+    pub(crate) fn unheard(lock: &Path, error: &Error) {
+        tracing::error!(lock = %lock.display(), %error, "giving back failed");
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use super::*;
+
+    #[derive(Default)]
+    pub(crate) struct Notes(());
+
+    impl Notes {
+        #[inline(always)]
+        pub(crate) fn push(&mut self, _: Note) {}
+
+        #[inline(always)]
+        pub(crate) fn is_empty(&self) -> bool {
+            true
+        }
+
+        #[inline(always)]
+        pub(crate) fn tell(self, _: &Path) {}
+    }
+
+    #[derive(Default)]
+    pub(crate) struct Wait(());
+
+    impl Wait {
+        #[inline(always)]
+        pub(crate) fn begin(&mut self, _: &Path) {}
+
+        #[inline(always)]
+        pub(crate) fn poll<T>(&self, poll: impl FnOnce() -> T) -> T {
+            poll()
+        }
+
+        #[inline(always)]
+        pub(crate) fn end(&mut self) {}
+    }
+
+    pub(crate) struct Hold;
+
+    impl Hold {
+        #[inline(always)]
+        pub(crate) fn begin(_: &Path, _: u64, _: Option<Duration>) -> Self {
+            Self
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn unheard(_: &Path, _: &Error) {}
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) use off::{Hold, Notes, Wait, unheard};
+#[cfg(feature = "tracing")]
+pub(crate) use on::{Hold, Notes, Wait, unheard};
