@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clock::median;
 use crate::plan::{Metric, Pick, Target, Unit};
+use crate::plot::{self, Bar};
 use crate::subject::Kind;
 
 /// One line of the table, filled round by round.
@@ -147,7 +148,7 @@ pub(crate) fn show_all(metrics: &[Metric], values: &[f64]) -> String {
     shown.join(", ")
 }
 
-/// Prints the table and writes `bench/peers.md` and `bench/peers.json` in the target directory.
+/// Prints the table and writes `bench/peers.md`, `bench/peers.json` and `bench/handover.svg` in the target directory.
 pub(crate) fn publish(rows: &[Row], quick: bool, load: &str) -> io::Result<()> {
     let facts = facts(quick, load);
     let table = table(rows);
@@ -156,8 +157,35 @@ pub(crate) fn publish(rows: &[Row], quick: bool, load: &str) -> io::Result<()> {
     std::fs::create_dir_all(&directory)?;
     std::fs::write(directory.join("peers.md"), markdown(&facts, &table))?;
     std::fs::write(directory.join("peers.json"), json(&facts, rows))?;
+    if let Some(picture) = picture(&facts, rows) {
+        std::fs::write(directory.join("handover.svg"), picture)?;
+    }
     eprintln!("written to {}", directory.join("peers.{md,json}").display());
     Ok(())
+}
+
+/// The hand-over between processes, if it was measured.
+fn picture(facts: &[(&str, String)], rows: &[Row]) -> Option<String> {
+    let mut handover = rows.iter().filter(|row| row.job == "handover");
+    let (median, late) = (handover.next()?, handover.next()?);
+    let bars = Kind::FILES.into_iter().filter_map(|kind| {
+        Some(Bar {
+            name: kind.name(),
+            median: median.value(kind)?,
+            late: late.value(kind)?,
+            ours: kind == Kind::Stanchion,
+        })
+    });
+    let fact = |wanted| facts.iter().find(|(name, _)| *name == wanted);
+    let fact = |wanted| fact(wanted).map_or("", |(_, value)| value);
+    let caption = format!(
+        "{}, Linux {}, {} cores, {}",
+        fact("date"),
+        fact("kernel"),
+        fact("cores"),
+        fact("command")
+    );
+    Some(plot::svg(&bars.collect::<Vec<_>>(), &caption))
 }
 
 fn table(rows: &[Row]) -> String {
