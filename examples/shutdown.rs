@@ -1,83 +1,54 @@
-//! A worker that may be stopped at any time: it gives up a wait that takes too long or when told to end, and finishes the
-//! job it has begun. `shutdown LOCK` works until SIGTERM or ctrl-c; without LOCK it plays a round by itself (on Unix).
+//! A worker that may be stopped at any time: it gives up a wait that takes too long or when it is told to end, finishes
+//! the job it has begun, and leaves nothing behind. Start it in two terminals, and stop it with ctrl-c or SIGTERM:
+//!
+//! ```text
+//! cargo run --example shutdown [LOCK]
+//! ```
 #![allow(clippy::disallowed_methods)]
 
-use std::{env, error::Error, pin::pin, time::Duration};
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
-use stanchion::{ErrorKind, FifoLock, Removal};
-use tokio::sync::mpsc::{UnboundedReceiver as Told, UnboundedSender as Tell, unbounded_channel};
+use stanchion::{ErrorKind, FifoLock};
 
-type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+/// Shorter than a job, so that it happens.
+const LONGEST_WAIT: Duration = Duration::from_millis(300);
+const JOB: Duration = Duration::from_millis(500);
 
 #[tokio::main]
-async fn main() -> Result {
-    let Some(path) = env::args().nth(1) else {
-        return play().await;
-    };
-    let (tell, mut told) = unbounded_channel();
-    let worker = tokio::spawn(work(FifoLock::open(path)?, tell));
-    while let Some(line) = told.recv().await {
-        println!("{line}");
-    }
-    worker.await?
-}
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // A bare name goes into the temporary directory.
+    let path = std::env::args().nth(1);
+    let path = path.unwrap_or_else(|| "stanchion-shutdown.lock".into());
+    let lock = FifoLock::options().label("worker").open(path)?;
+    let begun = Instant::now();
+    let tell = |line: &str| println!("{:>8.1?}  {line}", begun.elapsed());
 
-async fn work(lock: FifoLock, tell: Tell<String>) -> Result {
+    // Made once and polled by reference: a signal during a job is not lost.
     let mut stop = pin!(stop_signal()?);
-    tell.send("waits".into())?;
+    tell("waits");
     loop {
         let entered = tokio::select! {
-            biased; // told to stop, it takes no further job, even if the lock is free
-            () = &mut stop => return Ok(tell.send("stops".into())?),
-            entered = lock.acquire().timeout(Duration::from_millis(200)) => entered,
+            biased; // told to stop, it begins no other job, even if the lock is free
+            () = &mut stop => break,
+            entered = lock.acquire().timeout(LONGEST_WAIT) => entered,
         };
         let guard = match entered {
+            Ok(guard) => guard,
             Err(error) if error.kind() == ErrorKind::TimedOut => {
-                tell.send(format!("gives up: {error}"))?;
-                continue; // at the end of the line
+                tell("gives up, and waits again at the end of the line");
+                continue;
             }
-            entered => entered?,
+            Err(error) => return Err(error.into()),
         };
-        tell.send(format!("begins job {}", guard.token()))?;
-        tokio::time::sleep(Duration::from_millis(200)).await; // not in the select, so it is finished
-        tell.send(format!("ends job {}", guard.token()))?;
+        let token = guard.token();
+        tell(&format!("begins job {token}"));
+        tokio::time::sleep(JOB).await; // outside of the select, so it is finished
+        tell(&format!("ends job {token}"));
         guard.release().await?;
     }
-}
-
-/// Stops one worker in the middle of its job, and another in the middle of its wait.
-async fn play() -> Result {
-    let dir = tempfile::tempdir()?;
-    let lock = FifoLock::open(dir.path().join("shutdown.lock"))?;
-    for stop_at in ["begins job", "waits"] {
-        let (tell, mut told) = unbounded_channel();
-        let guard = lock.acquire().await?;
-        let worker = tokio::spawn(work(lock.clone(), tell));
-        if stop_at == "begins job" {
-            until(&mut told, "gives up").await?;
-            drop(guard);
-        }
-        until(&mut told, stop_at).await?;
-        println!("kill -TERM"); // to the parent of this shell, which is us
-        let kill = ["-c", "kill -TERM $PPID"];
-        let killed = tokio::process::Command::new("sh").args(kill).status();
-        assert!(killed.await?.success());
-        until(&mut told, "stops").await?;
-        worker.await??;
-    }
-    assert_eq!(lock.remove()?, Removal::Removed); // refused while anybody holds or waits
-    println!("nothing is left behind");
+    tell("stops"); // the wait was dropped by the select, and the place in line with it
     Ok(())
-}
-
-async fn until(told: &mut Told<String>, begin: &str) -> Result {
-    while let Some(line) = told.recv().await {
-        println!("{line}");
-        if line.starts_with(begin) {
-            return Ok(());
-        }
-    }
-    Err("the worker ended early".into())
 }
 
 /// Listens from the call on, not from the first poll, so that no signal finds nobody.
