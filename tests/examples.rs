@@ -1,4 +1,5 @@
 //! The examples do what they say. Most check themselves, so it is enough that they end well; `web` has tests of its own.
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 use std::process::Command;
 
