@@ -197,8 +197,7 @@ fn a_server_that_is_told_to_stop_finishes_its_work() {
     let scene = Scene::new(8);
     let mut line = Line::of(scene.b.port);
     let working = scene.a.work(500);
-    let pid = scene.a.pid();
-    line.until("A is inside", |it| it["holder"]["pid"] == pid);
+    line.until("A has been inside", |it| it["last_token"] != 0);
 
     scene.a.program.terminate();
     assert!(token(&working.answer()) > 0);
