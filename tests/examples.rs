@@ -1,17 +1,13 @@
-//! The examples do what they say: they check themselves, so it is enough that they end well.
+//! The examples do what they say. Most check themselves, so it is enough that they end well; `web` has tests of its own.
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-/// The examples are built beside the tests.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let profile = test.parent().and_then(|deps| deps.parent());
-    profile
-        .expect("a target directory")
-        .join("examples")
-        .join(name)
-}
+#[allow(dead_code)]
+#[path = "web/started.rs"]
+mod started;
+
+use started::{Started, example};
 
 fn run(name: &str, last_line: &str) {
     let output = Command::new(example(name))
@@ -43,4 +39,34 @@ fn metrics_counts_every_grant() {
         text.contains("stanchion_wait_seconds_bucket{le=\"+Inf\"}"),
         "{text}"
     );
+}
+
+/// Told to stop in the middle of a job it finishes the job, and in the middle of a wait it leaves the line.
+#[cfg(unix)]
+#[test]
+fn shutdown_stops_wherever_it_is() {
+    use stanchion::FifoLock;
+
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let lock = FifoLock::open(scratch.path().join("shutdown.lock")).expect("a lock");
+    let started = || Started::new(example("shutdown"), &[lock.path()]);
+
+    let guard = lock.blocking_acquire(None).expect("the lock");
+    let worker = started();
+    worker.after("gives up");
+    drop(guard);
+    worker.after("begins job");
+    worker.terminate();
+    let next = || worker.line().unwrap_or_default();
+    assert!(next().contains("ends job"));
+    assert!(next().ends_with("stops"));
+    assert!(worker.end().success());
+
+    let _guard = lock.blocking_acquire(None).expect("the lock");
+    let worker = started();
+    worker.after("gives up");
+    worker.terminate();
+    worker.after("stops");
+    assert!(worker.end().success());
+    assert!(lock.status().expect("the line").waiters.is_empty());
 }

@@ -47,6 +47,7 @@ mod wakes;
 
 use self::arrival::Arrival;
 use self::core::{Core, Entry};
+use self::observer::Onlookers;
 use self::wakes::Wakes;
 pub(crate) use cohort::Key;
 pub(crate) use observer::Observer;
@@ -95,6 +96,7 @@ pub(crate) struct Line {
     tail_watched: Arc<AtomicBool>,
     events: bool,
     counts: Arc<Counts>,
+    onlookers: Onlookers,
     core: Mutex<Core>,
 }
 
@@ -172,6 +174,7 @@ impl Line {
                 tail_watched: core.tail_watched.clone(),
                 events,
                 counts: core.counts.clone(),
+                onlookers: Onlookers::default(),
                 core: Mutex::new(core),
             }
         })
@@ -226,6 +229,9 @@ impl Line {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let result = step(&mut core);
         let armed = self.arm(&mut core);
+        if self.onlookers.any() {
+            self.onlookers.tell();
+        }
         if core.wakes.is_empty() && core.notes.is_empty() {
             return (result, armed);
         }
@@ -335,7 +341,9 @@ impl Line {
 
     pub(crate) fn status(&self) -> Result<Status> {
         self.refuse_foreign()?;
-        let (snapshot, _) = self.with(|core| core.snapshot());
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = core.snapshot();
+        drop(core);
         view::status(&self.place, snapshot)
     }
 

@@ -3,9 +3,9 @@
 //! # Algorithm
 //!
 //! Three files are watched, once each: the queue directory (tickets come and go), the record (a holder enters or leaves) and
-//! the lock file (a holder dies, with the rest of its files). An event means a look; a look that shows nothing new is not told. The watches
-//! are set before the look, so that nothing moves unseen in between. Files are opened with `O_PATH`, which announces
-//! nothing to those who wait on them.
+//! the lock file (a holder dies, with the rest of its files). What moves in memory only, this process tells itself. News means
+//! a look; a look that shows nothing new is not told. The watches are set before the look, so that nothing moves unseen
+//! in between. Files are opened with `O_PATH`, which announces nothing to those who wait on them.
 //!
 //! # Cost
 //!
@@ -14,7 +14,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,6 +33,39 @@ const PACE: Duration = Duration::from_millis(20);
 const NET: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 
+/// Those who look on at a line of this process, to be told of what only memory shows.
+#[derive(Default)]
+pub(super) struct Onlookers {
+    any: AtomicBool,
+    signals: Mutex<Vec<Weak<Signal>>>,
+}
+
+impl Onlookers {
+    /// Quick, because it is asked at every step.
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Something may have moved. Wakes nobody on the spot: the watch thread does, so that no foreign code runs here.
+    pub(super) fn tell(&self) {
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        signals.retain(|signal| match signal.upgrade() {
+            Some(signal) => {
+                signal.soon();
+                true
+            }
+            None => false,
+        });
+        self.any.store(!signals.is_empty(), Ordering::Relaxed);
+    }
+
+    fn enroll(&self, signal: Weak<Signal>) {
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        signals.push(signal);
+        self.any.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A stream of what the line looks like, one item for each change that was seen. Never ends, save after an error.
 pub(crate) struct Observer {
     line: Arc<Line>,
@@ -44,8 +77,8 @@ pub(crate) struct Observer {
 }
 
 /// What the watch thread leaves for the task.
-#[derive(Default)]
-struct Signal {
+pub(super) struct Signal {
+    seat: OnceLock<Seat>,
     due: AtomicBool,
     waker: AtomicWaker,
     watches: Mutex<Vec<WatchId>>,
@@ -64,6 +97,23 @@ impl Watcher for Signal {
 }
 
 impl Signal {
+    fn new() -> Self {
+        Self {
+            seat: OnceLock::new(),
+            due: AtomicBool::new(true),
+            waker: AtomicWaker::new(),
+            watches: Mutex::default(),
+        }
+    }
+
+    /// Asks for a look, not before the pace allows.
+    fn soon(&self) {
+        if let Some(seat) = self.seat.get() {
+            // Without a timer the net catches it.
+            let _ = watch().arm(*seat, Instant::now() + PACE);
+        }
+    }
+
     fn watches(&self) -> std::sync::MutexGuard<'_, Vec<WatchId>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,12 +121,14 @@ impl Signal {
 
 impl Observer {
     pub(crate) fn new(line: Arc<Line>) -> Self {
-        let signal = Arc::new(Signal::default());
-        signal.due.store(true, Ordering::Release);
-        let weak: std::sync::Weak<Signal> = Arc::downgrade(&signal);
+        let signal = Arc::new(Signal::new());
+        let weak: Weak<Signal> = Arc::downgrade(&signal);
+        let seat = watch().enroll(weak.clone());
+        signal.seat.get_or_init(|| seat);
+        line.onlookers.enroll(weak);
         Self {
             line,
-            seat: watch().enroll(weak),
+            seat,
             signal,
             last: None,
             not_before: None,

@@ -177,23 +177,31 @@ fn waiters(
     for (_, tasks) in cohorts.iter().filter(|(ticket, _)| ticket.is_none()) {
         waiters.extend(tasks.iter().map(|task| task.waiter(None, false)));
     }
-    let Some(mut queue) = Queue::open_existing(&place.queue)? else {
-        return Ok(waiters);
-    };
-    let line = queue.list()?.unwrap_or_default().to_vec();
+    let mut queue = Queue::open_existing(&place.queue)?;
+    let own = cohorts.iter().filter_map(|(ticket, _)| *ticket);
+    // Our own tickets stand where memory has them, also if they have gone or come since.
+    let mut line: Vec<_> = own.collect();
+    if let Some(queue) = &mut queue {
+        let listed = queue.list()?.unwrap_or_default().iter();
+        line.extend(listed.filter(|it| !leftovers.contains(it)));
+    }
+    line.sort_unstable();
+    line.dedup();
     let locks = host::LockTable::read();
     for ticket in line {
-        if leftovers.contains(&ticket) {
-            continue;
-        }
-        let Some(found) = queue.find(ticket)? else {
-            continue;
+        let found = match &queue {
+            Some(queue) => queue.find(ticket)?,
+            None => None,
         };
         if let Some((_, tasks)) = cohorts.iter().find(|(own, _)| *own == Some(ticket)) {
+            let marked = found.is_some_and(|found| found.marked);
             let own = tasks.iter();
-            waiters.extend(own.map(|task| task.waiter(Some(ticket.number), found.marked)));
+            waiters.extend(own.map(|task| task.waiter(Some(ticket.number), marked)));
             continue;
         }
+        let (Some(queue), Some(found)) = (&queue, found) else {
+            continue;
+        };
         let noted = queue
             .description(ticket)
             .map(|words| Recorded::parse(&words, 0));
@@ -203,6 +211,10 @@ fn waiters(
         let locked_by = host::lock_owner(found.id.device, found.id.inode, &locks);
         let mut owner = noted.map_or_else(Owner::unknown, Recorded::into_owner);
         owner.pid = locked_by.or(owner.pid);
+        if owner.pid == Some(std::process::id()) {
+            // Ours, made after the look into memory.
+            continue;
+        }
         owner.since = arrival(ticket);
         waiters.push(Waiter {
             ticket: Some(ticket.number),

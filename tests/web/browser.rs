@@ -1,0 +1,147 @@
+//! A real browser without a window: Chromium, driven by chromedriver over WebDriver, which is JSON over HTTP.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::http::ask;
+use super::started::{Started, WATCHDOG};
+
+/// By this key an answer names an element, says the WebDriver standard.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// Resolves when the condition holds: looks after each change of the page, so nothing is polled.
+const WAIT: &str = "
+    const done = arguments[arguments.length - 1];
+    const fits = () => { CONDITION };
+    const look = () => { if (fits()) { watch.disconnect(); done(true); } };
+    const watch = new MutationObserver(look);
+    watch.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+    look();
+";
+
+pub(crate) struct Browser {
+    driver: Driver,
+    /// Dropped last, when nobody writes there any more.
+    _profile: tempfile::TempDir,
+}
+
+struct Driver {
+    _program: Started,
+    port: u16,
+    session: String,
+}
+
+impl Browser {
+    /// `None`, and a word about it, where there is no Chromium.
+    pub(crate) fn start() -> Option<Self> {
+        let (Some(browser), Some(driver)) = (find("chromium"), find("chromedriver")) else {
+            eprintln!("SKIPPED: chromium or chromedriver is not installed");
+            return None;
+        };
+        let profile = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let program = Started::new(driver, &["--port=0"]);
+        let port = program.after("started successfully on port ");
+        let port = port.trim_end_matches('.').parse().expect("a port");
+        let mut driver = Driver {
+            _program: program,
+            port,
+            session: String::new(),
+        };
+        let begun = driver.call("POST", "/session", &wishes(&browser, profile.path()));
+        let id = begun["sessionId"].as_str().expect("a session");
+        driver.session = format!("/session/{id}");
+        let this = Self {
+            driver,
+            _profile: profile,
+        };
+        let watchdog = u64::try_from(WATCHDOG.as_millis() / 2).expect("a short time");
+        this.tell("/timeouts", &json!({ "script": watchdog }));
+        Some(this)
+    }
+
+    pub(crate) fn open(&self, url: &str) {
+        self.tell("/url", &json!({ "url": url }));
+    }
+
+    pub(crate) fn click(&self, selector: &str) {
+        let wanted = json!({ "using": "css selector", "value": selector });
+        let element = self.tell("/element", &wanted);
+        let id = element[ELEMENT].as_str().expect("an element");
+        self.tell(&format!("/element/{id}/click"), &json!({}));
+    }
+
+    /// Runs the body of a function in the page.
+    pub(crate) fn run(&self, script: &str, arguments: Value) -> Value {
+        self.tell(
+            "/execute/sync",
+            &json!({ "script": script, "args": arguments }),
+        )
+    }
+
+    /// Waits until the body of a function returns true in the page.
+    pub(crate) fn until(&self, condition: &str, arguments: Value) {
+        // An arrow function has the arguments of the function around it.
+        let script = WAIT.replace("CONDITION", condition);
+        let body = json!({ "script": script, "args": arguments });
+        let outcome = self.driver.ask("POST", &self.path("/execute/async"), &body);
+        if outcome["value"] != json!(true) {
+            let page = self.run("return document.body.innerText", json!([]));
+            panic!("never so: {condition} with {arguments}: {outcome}\n{page}");
+        }
+    }
+
+    fn tell(&self, path: &str, body: &Value) -> Value {
+        self.driver.call("POST", &self.path(path), body)
+    }
+
+    fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.driver.session)
+    }
+}
+
+impl Driver {
+    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        let mut answer = self.ask(method, path, body);
+        let value = answer["value"].take();
+        assert!(value["error"].is_null(), "{method} {path}: {value}");
+        value
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        ask(method, self.port, path, &body.to_string())
+            .answer()
+            .json()
+    }
+}
+
+impl Drop for Driver {
+    /// The driver ends the browser; the driver itself is killed then.
+    fn drop(&mut self) {
+        if !self.session.is_empty() {
+            let end = || self.ask("DELETE", &self.session, &json!({}));
+            let _ = catch_unwind(AssertUnwindSafe(end)); // the test may be failing already
+        }
+    }
+}
+
+fn wishes(browser: &Path, profile: &Path) -> Value {
+    let mut arguments = vec![
+        "--headless=new".to_owned(),
+        "--disable-gpu".to_owned(),
+        "--disable-dev-shm-usage".to_owned(),
+        format!("--user-data-dir={}", profile.display()),
+    ];
+    if rustix::process::geteuid().is_root() {
+        arguments.push("--no-sandbox".to_owned()); // which root cannot have
+    }
+    let chrome = json!({ "binary": browser, "args": arguments });
+    json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": chrome } } })
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&path).map(|it| it.join(program));
+    found.find(|it| it.is_file())
+}
