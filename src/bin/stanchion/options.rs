@@ -58,7 +58,7 @@ pub(crate) struct Run {
     /// What others see in the line beside the process id
     #[arg(long, value_name = "TEXT")]
     pub(crate) label: Option<String>,
-    /// Do not let the command inherit the lock: it ends with stanchion, even if that is killed
+    /// Do not let the command inherit the lock: if stanchion is killed the lock is free, though the command goes on
     #[arg(long)]
     pub(crate) close: bool,
     #[arg(value_name = "LOCK", help = PLACE)]

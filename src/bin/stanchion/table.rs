@@ -133,9 +133,9 @@ mod tests {
         };
         let expected = [
             "/a.lock: held, 1 waiting, last token 7",
-            "PLACE       PID   FOR         LABEL                HOST  COMMAND",
+            "PLACE       PID   FOR         LABEL               HOST  COMMAND",
             "inside      4711  1 min 30 s  \u{fffd}[2Jnightly backup  -     -",
-            "1 (asleep)  -     -           -                    -     -",
+            "1 (asleep)  -     -           -                   -     -",
         ];
         assert_eq!(lines(&picture), expected);
         let sentence = sentence(&picture);
