@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --example metrics
 //! ```
+#![allow(clippy::disallowed_methods)]
 
 use std::fmt::Write;
 use std::time::Duration;

@@ -1,0 +1,60 @@
+//! Exit codes, and how the program says what went wrong.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use stanchion::{Error, ErrorKind};
+
+/// Wrong usage, as clap has it.
+pub(crate) const USAGE: u8 = 2;
+/// Somebody else has the lock (`EX_TEMPFAIL`).
+pub(crate) const BUSY: u8 = 75;
+/// The time limit passed, as with `timeout(1)`.
+pub(crate) const TIMED_OUT: u8 = 124;
+/// The program itself failed.
+pub(crate) const OWN: u8 = 125;
+
+/// The exit code, or why there is no other.
+pub(crate) type Answer = Result<u8, Failure>;
+
+/// What ends the program before its work is done.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    pub(crate) fn own(text: impl Into<String>) -> Self {
+        Self {
+            code: OWN,
+            text: text.into(),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match error.kind() {
+            ErrorKind::TimedOut => TIMED_OUT,
+            ErrorKind::Busy => BUSY,
+            _ => OWN,
+        };
+        Self {
+            code,
+            text: error.to_string(),
+        }
+    }
+}
+
+/// A message on stderr. Nobody may be there to read it, which is no reason to fail.
+pub(crate) fn say(text: impl Display) {
+    let line = plain(&format!("stanchion: {text}"));
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Text of others, made harmless for a terminal: a label may hold anything.
+pub(crate) fn plain(text: &str) -> String {
+    let harmless = |it: char| if it.is_control() { '\u{fffd}' } else { it };
+    text.chars().map(harmless).collect()
+}

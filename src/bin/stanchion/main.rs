@@ -1,0 +1,56 @@
+//! The program `stanchion`: run a command under the fair lock, look at the line, remove a lock.
+//!
+//! What it promises to scripts, exit codes and JSON, stands in `docs/cli.md`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod exit;
+mod json;
+mod options;
+// The kernel's list of locks is Linux's alone.
+#[cfg_attr(not(target_os = "linux"), path = "outsider_none.rs")]
+mod outsider;
+mod picture;
+mod remove;
+#[cfg_attr(not(unix), path = "run_none.rs")]
+mod run;
+mod status;
+mod table;
+#[cfg_attr(not(unix), path = "terminal_none.rs")]
+mod terminal;
+
+use exit::{Answer, Failure};
+use options::{Options, Task};
+
+fn main() -> ExitCode {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => {
+            // Help and version come this way too, with code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+        }
+    };
+    let code = start(options).unwrap_or_else(|failure| {
+        exit::say(&failure.text);
+        failure.code
+    });
+    ExitCode::from(code)
+}
+
+fn start(options: Options) -> Answer {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::own(format!("cannot start: {error}")))?;
+    // This is where the program's one runtime lives; nothing is inside it yet.
+    #[allow(clippy::disallowed_methods)]
+    runtime.block_on(async {
+        match options.task {
+            Task::Run(options) => run::run(options).await,
+            Task::Status(options) => status::status(options).await,
+            Task::Remove(options) => remove::remove(&options),
+        }
+    })
+}

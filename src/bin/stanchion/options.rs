@@ -1,0 +1,114 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A bare name without any separator goes into \
+                     the temporary directory";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0..123  the command's own code
+  128+n   signal n ended the command, or the wait for the lock
+  2       wrong usage
+  75      busy, with --no-wait
+  124     the time limit passed
+  125     stanchion itself failed, or the lock was lost while the command ran
+  126     the command cannot be executed
+  127     the command was not found
+A command may end with any of these codes itself.";
+
+/// A fair lock for commands: first come, first served, among all processes of a host
+#[derive(Debug, Parser)]
+#[command(name = "stanchion", version, max_term_width = 100)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Run a command while holding the lock
+    Run(Run),
+    /// Show who holds the lock and who waits
+    Status(Status),
+    /// Delete the lock's files if nobody uses them
+    #[command(
+        after_help = "Exit codes:\n  0    the files are gone, or there were none\n  75   in use: nothing was changed\n  \
+                            125  stanchion itself failed"
+    )]
+    Remove(Remove),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES, override_usage = "stanchion run [OPTIONS] <LOCK> -- <COMMAND>...")]
+pub(crate) struct Run {
+    /// Give up after this long, decimals allowed; 0 is exactly one attempt
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "no_wait")]
+    pub(crate) timeout: Option<Duration>,
+    /// Fail with code 75 instead of waiting
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Say nothing but errors: no line while waiting, no warning, no word when the lock was not to be had
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// What others see in the line beside the process id
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+    /// Do not let the command inherit the lock: if stanchion is killed the lock is free, though the command goes on
+    #[arg(long)]
+    pub(crate) close: bool,
+    #[arg(value_name = "LOCK", help = PLACE)]
+    pub(crate) lock: PathBuf,
+    /// The command and its arguments; it finds its fencing token in STANCHION_TOKEN, the lock in STANCHION_LOCK
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0    whether or not the lock is held\n  125  stanchion itself failed"
+)]
+pub(crate) struct Status {
+    /// One JSON object per line; docs/cli.md describes it
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Go on until interrupted: redraw on a terminal, else one line for each change
+    #[arg(long)]
+    pub(crate) watch: bool,
+    #[arg(value_name = "LOCK", help = PLACE)]
+    pub(crate) lock: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    #[arg(value_name = "LOCK", help = PLACE)]
+    pub(crate) lock: PathBuf,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_have_decimals_and_no_sign() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "soon", "-1", "inf", "NaN", "1e300"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

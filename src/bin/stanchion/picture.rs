@@ -1,0 +1,100 @@
+//! What there is to show: the line at one moment.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use stanchion::{FifoLock, Owner, Status};
+
+use crate::outsider;
+
+/// Who is inside.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Inside {
+    Nobody,
+    /// Somebody who came through the line.
+    Holder(Person),
+    /// Somebody who has the file locked and left no record.
+    Outsider(Person),
+}
+
+/// A process, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Person {
+    pub(crate) pid: Option<u32>,
+    pub(crate) label: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) command: Option<String>,
+    pub(crate) since: Option<SystemTime>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct InLine {
+    pub(crate) ticket: Option<u64>,
+    pub(crate) person: Person,
+    pub(crate) passed_over: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Picture {
+    pub(crate) lock: String,
+    pub(crate) at: SystemTime,
+    pub(crate) inside: Inside,
+    pub(crate) line: Vec<InLine>,
+    pub(crate) last_token: u64,
+}
+
+impl Picture {
+    pub(crate) fn new(lock: &FifoLock, status: &Status) -> Self {
+        Self {
+            lock: lock.path().to_string_lossy().into_owned(),
+            at: SystemTime::now(),
+            inside: inside(lock.path(), status),
+            line: line(status),
+            last_token: status.last_token,
+        }
+    }
+
+    /// In one word, the same for people and for programs.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.inside {
+            Inside::Nobody => "free",
+            Inside::Holder(_) => "held",
+            Inside::Outsider(_) => "locked",
+        }
+    }
+
+    pub(crate) fn person_inside(&self) -> Option<&Person> {
+        match &self.inside {
+            Inside::Nobody => None,
+            Inside::Holder(person) | Inside::Outsider(person) => Some(person),
+        }
+    }
+}
+
+pub(crate) fn inside(door: &Path, status: &Status) -> Inside {
+    match &status.holder {
+        Some(owner) => Inside::Holder(owner.into()),
+        None => outsider::at(door).map_or(Inside::Nobody, Inside::Outsider),
+    }
+}
+
+fn line(status: &Status) -> Vec<InLine> {
+    let in_line = status.waiters.iter().map(|it| InLine {
+        ticket: it.ticket,
+        person: (&it.owner).into(),
+        passed_over: it.passed_over,
+    });
+    in_line.collect()
+}
+
+impl From<&Owner> for Person {
+    fn from(owner: &Owner) -> Self {
+        Self {
+            pid: owner.pid,
+            label: owner.label.clone(),
+            host: owner.host.clone(),
+            command: owner.command.clone(),
+            since: owner.since,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The one line that shows the wait, on a terminal.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::terminal;
+
+/// Back to the start of the line, and nothing on it.
+const CLEAR: &str = "\r\x1b[K";
+
+/// Erases the line when it goes, however the wait ended.
+pub(super) struct LiveLine {
+    painter: Option<Painter>,
+}
+
+#[derive(Clone)]
+pub(super) struct Painter {
+    name: String,
+    shown: Arc<AtomicBool>,
+}
+
+impl LiveLine {
+    /// Draws nothing when asked to be quiet, and where there is nobody to see it or no way to take it back.
+    pub(super) fn new(lock: &Path, quiet: bool) -> Self {
+        let draws = !quiet && terminal::can_rewrite(&io::stderr());
+        let painter = || Painter {
+            name: lock
+                .file_name()
+                .unwrap_or(lock.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
+            shown: Arc::default(),
+        };
+        Self {
+            painter: draws.then(painter),
+        }
+    }
+
+    pub(super) fn painter(&self) -> Option<Painter> {
+        self.painter.clone()
+    }
+}
+
+impl Drop for LiveLine {
+    fn drop(&mut self) {
+        if let Some(painter) = &self.painter {
+            painter.erase();
+        }
+    }
+}
+
+impl Painter {
+    pub(super) fn draw(&mut self, wait: impl Display) {
+        let stderr = io::stderr();
+        // A terminal that was halted (Ctrl-S) would halt the wait too, and so cost the place in line.
+        if !terminal::takes_text(&stderr) {
+            return;
+        }
+        let text = format!("{}: {wait}", self.name);
+        let width = terminal::size(&stderr).0;
+        // One column less: some terminals wrap when the last one is filled.
+        let text = terminal::cut(&text, width.saturating_sub(1));
+        let written = write!(stderr.lock(), "{CLEAR}{text}");
+        self.shown.fetch_or(written.is_ok(), Ordering::Relaxed);
+    }
+
+    fn erase(&self) {
+        let stderr = io::stderr();
+        if self.shown.load(Ordering::Relaxed) && terminal::takes_text(&stderr) {
+            let _ = write!(stderr.lock(), "{CLEAR}");
+        }
+    }
+}

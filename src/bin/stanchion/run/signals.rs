@@ -1,0 +1,87 @@
+//! Signals that come while the program waits or the command runs.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, getpgrp, kill_process};
+use tokio::signal::unix::{self, SignalKind, signal};
+
+const HEARD: [Signal; 6] = [
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::HUP,
+    Signal::USR1,
+    Signal::USR2,
+];
+
+/// The signals that this program takes instead of dying of them.
+pub(super) struct Signals {
+    streams: Vec<(Signal, unix::Signal)>,
+    /// Keeps a handler in place: where SIGCHLD is ignored the kernel throws away how a command ended.
+    _child: unix::Signal,
+}
+
+impl Signals {
+    /// A signal that was ignored when the program started (`nohup`, a job in a script's background) stays ignored, also in the
+    /// command.
+    pub(super) fn listen() -> io::Result<Self> {
+        let ignored = ignored();
+        let heard = HEARD.into_iter();
+        let streams = heard
+            .filter(|it| ignored & bit(*it) == 0)
+            .map(|it| Ok((it, signal(SignalKind::from_raw(it.as_raw()))?)))
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            streams,
+            _child: signal(SignalKind::child())?,
+        })
+    }
+
+    /// The next signal; safe to cancel.
+    pub(super) async fn next(&mut self) -> Signal {
+        poll_fn(|cx| {
+            let mut streams = self.streams.iter_mut();
+            let found =
+                streams.find_map(|(it, stream)| stream.poll_recv(cx).is_ready().then_some(*it));
+            found.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+fn bit(signal: Signal) -> u64 {
+    1 << (signal.as_raw() - 1)
+}
+
+/// The signals this program was told to ignore, as far as the system says.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|it| it.strip_prefix("SigIgn:"));
+    mask.and_then(|it| u64::from_str_radix(it.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+pub(super) fn process(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
+}
+
+/// Passes a signal on to the command, unless the terminal has told it already.
+pub(super) fn pass_on(signal: Signal, command: Pid) {
+    let from_keyboard = signal == Signal::INT || signal == Signal::QUIT;
+    if from_keyboard && is_in_foreground() {
+        return;
+    }
+    // It may have ended in this very moment.
+    let _ = kill_process(command, signal);
+}
+
+/// Whether a key on the terminal reaches this process, and with it everybody in its group.
+fn is_in_foreground() -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/tty", flags, Mode::empty())
+        .and_then(rustix::termios::tcgetpgrp)
+        .is_ok_and(|group| group == getpgrp())
+}

@@ -1,0 +1,88 @@
+//! `stanchion status`: who holds, who waits, once or as it changes.
+
+use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
+
+use stanchion::FifoLock;
+use tokio::time::timeout;
+
+use crate::exit::{Answer, Failure};
+use crate::options::Status;
+use crate::picture::Picture;
+use crate::{json, table, terminal};
+
+/// Ages grow on a terminal, and locks without a record announce themselves to nobody.
+const REFRESH: Duration = Duration::from_secs(1);
+/// To the upper left corner, and nothing below it.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+pub(crate) async fn status(options: Status) -> Answer {
+    let lock = FifoLock::open(&options.lock)?;
+    if options.watch {
+        return watch(&lock, options.json).await;
+    }
+    let picture = Picture::new(&lock, &lock.status()?);
+    let text = match options.json {
+        true => json::object(&picture),
+        false => table::lines(&picture).join("\n"),
+    };
+    print(&format!("{text}\n"))?;
+    Ok(0)
+}
+
+/// Ends by a signal, by an error, or when nobody reads any more.
+async fn watch(lock: &FifoLock, json: bool) -> Answer {
+    let redraws = !json && terminal::can_rewrite(&io::stdout());
+    let mut changes = lock.changes();
+    let mut line = None;
+    let mut shown = None;
+    loop {
+        let news = match timeout(REFRESH, changes.next()).await {
+            Ok(None) => return Ok(0),
+            Ok(Some(news)) => Some(news?),
+            Err(_) => None,
+        };
+        let changed = news.is_some();
+        line = news.or(line);
+        let Some(line) = &line else { continue };
+        let picture = Picture::new(lock, line);
+        if !(changed || redraws || shown.as_ref() != Some(&picture.inside)) {
+            continue;
+        }
+        let text = match (redraws, json) {
+            (true, _) => screen(&picture),
+            (false, true) => json::object(&picture) + "\n",
+            (false, false) => table::sentence(&picture) + "\n",
+        };
+        if !print(&text)? {
+            return Ok(0);
+        }
+        shown = Some(picture.inside);
+    }
+}
+
+/// As much as fits on the terminal.
+fn screen(picture: &Picture) -> String {
+    let (columns, rows) = terminal::size(io::stdout());
+    let mut lines = table::lines(picture);
+    // The last row is left to the cursor.
+    let room = rows.saturating_sub(1).max(1);
+    if lines.len() > room {
+        let hidden = lines.len() - (room - 1);
+        lines.truncate(room - 1);
+        lines.push(format!("… and {hidden} more"));
+    }
+    let lines: Vec<_> = lines.iter().map(|it| terminal::cut(it, columns)).collect();
+    format!("{CLEAR}{}\n", lines.join("\n"))
+}
+
+/// Whether anybody still reads.
+fn print(text: &str) -> Result<bool, Failure> {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(text.as_bytes());
+    match written.and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::own(format!("cannot write: {error}"))),
+    }
+}

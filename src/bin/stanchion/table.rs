@@ -1,0 +1,147 @@
+//! The line for people: a heading and a table, or one sentence.
+
+use std::time::{Duration, SystemTime};
+
+use crate::exit::plain;
+use crate::picture::{Inside, Person, Picture};
+
+const COLUMNS: [&str; 6] = ["PLACE", "PID", "FOR", "LABEL", "HOST", "COMMAND"];
+
+/// Heading and table, line by line.
+pub(crate) fn lines(picture: &Picture) -> Vec<String> {
+    let heading = format!("{}: {}", picture.lock, summary(picture));
+    let mut rows = Vec::new();
+    if let Some(person) = picture.person_inside() {
+        rows.push(row("inside".to_owned(), person, picture.at));
+    }
+    for (index, it) in picture.line.iter().enumerate() {
+        let place = match it.passed_over {
+            true => format!("{} (asleep)", index + 1),
+            false => (index + 1).to_string(),
+        };
+        rows.push(row(place, &it.person, picture.at));
+    }
+    let mut lines = vec![plain(&heading)];
+    if !rows.is_empty() {
+        rows.insert(0, COLUMNS.map(str::to_owned));
+        lines.extend(aligned(&rows));
+    }
+    lines
+}
+
+/// In one sentence, for a log of changes.
+pub(crate) fn sentence(picture: &Picture) -> String {
+    let by = match picture.person_inside() {
+        Some(Person {
+            pid: Some(pid),
+            label,
+            ..
+        }) => match label {
+            Some(label) => format!(" by pid {pid} \"{label}\""),
+            None => format!(" by pid {pid}"),
+        },
+        _ => String::new(),
+    };
+    plain(&format!("{}: {}", picture.lock, facts(picture, &by)))
+}
+
+fn summary(picture: &Picture) -> String {
+    let by = match picture.inside {
+        Inside::Outsider(_) => " by a process that left no record",
+        _ => "",
+    };
+    facts(picture, by)
+}
+
+fn facts(picture: &Picture, by: &str) -> String {
+    let token = match picture.last_token {
+        0 => "no token given yet".to_owned(),
+        token => format!("last token {token}"),
+    };
+    let (state, waiting) = (picture.state(), picture.line.len());
+    format!("{state}{by}, {waiting} waiting, {token}")
+}
+
+type Row = [String; COLUMNS.len()];
+
+fn row(place: String, person: &Person, now: SystemTime) -> Row {
+    let age = person.since.and_then(|it| now.duration_since(it).ok());
+    let word = |word: &Option<String>| word.as_deref().map_or_else(|| "-".to_owned(), plain);
+    [
+        place,
+        person
+            .pid
+            .map_or_else(|| "-".to_owned(), |it| it.to_string()),
+        age.map_or_else(|| "-".to_owned(), readable),
+        word(&person.label),
+        word(&person.host),
+        word(&person.command),
+    ]
+}
+
+fn aligned(rows: &[Row]) -> impl Iterator<Item = String> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(move |row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..COLUMNS.len()).map(width).collect();
+    rows.iter().map(move |row| {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    })
+}
+
+/// A duration as a person would say it.
+fn readable(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0 => format!("{} ms", age.as_millis()),
+        1..60 => format!("{:.1} s", age.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::picture::InLine;
+
+    #[test]
+    fn columns_stand_below_each_other_and_obey_nobody() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let holder = Person {
+            pid: Some(4711),
+            label: Some("\x1b[2Jnightly backup".into()),
+            since: Some(now - Duration::from_secs(90)),
+            ..Person::default()
+        };
+        let waiter = InLine {
+            ticket: None,
+            person: Person::default(),
+            passed_over: true,
+        };
+        let picture = Picture {
+            lock: "/a.lock".into(),
+            at: now,
+            inside: Inside::Holder(holder),
+            line: vec![waiter],
+            last_token: 7,
+        };
+        let expected = [
+            "/a.lock: held, 1 waiting, last token 7",
+            "PLACE       PID   FOR         LABEL               HOST  COMMAND",
+            "inside      4711  1 min 30 s  \u{fffd}[2Jnightly backup  -     -",
+            "1 (asleep)  -     -           -                   -     -",
+        ];
+        assert_eq!(lines(&picture), expected);
+        let sentence = sentence(&picture);
+        assert_eq!(
+            sentence,
+            "/a.lock: held by pid 4711 \"\u{fffd}[2Jnightly backup\", 1 waiting, last token 7"
+        );
+    }
+}

@@ -1,0 +1,16 @@
+//! Terminals where the program knows nothing of them: nothing is redrawn.
+
+/// Whether text can be taken back there.
+pub(crate) fn can_rewrite<T>(_: &T) -> bool {
+    false
+}
+
+/// Columns and rows.
+pub(crate) fn size<T>(_: T) -> (usize, usize) {
+    (80, 24)
+}
+
+/// As much of a text as fits into so many columns.
+pub(crate) fn cut(text: &str, columns: usize) -> String {
+    crate::exit::plain(text).chars().take(columns).collect()
+}

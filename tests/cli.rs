@@ -1,0 +1,24 @@
+//! The program `stanchion`, as a shell sees it: real processes, exit codes, signals, terminals.
+#![cfg(all(unix, feature = "cli"))]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+#[allow(dead_code)]
+#[path = "processes/crew.rs"]
+mod crew;
+#[path = "cli/inherit.rs"]
+mod inherit;
+#[path = "cli/look.rs"]
+mod look;
+#[path = "cli/program.rs"]
+mod program;
+#[path = "cli/run.rs"]
+mod run;
+#[path = "cli/signals.rs"]
+mod signals;
+#[allow(dead_code)]
+#[path = "processes/taker.rs"]
+mod taker;
+#[path = "cli/terminal.rs"]
+mod terminal;
+#[path = "cli/wrong.rs"]
+mod wrong;

@@ -1,0 +1,131 @@
+//! `status` and `remove`.
+
+use rustix::process::Signal;
+
+use crate::program::{End, Site};
+
+#[test]
+fn looking_creates_nothing() {
+    let site = Site::new();
+    for options in [&["status"][..], &["status", "--json"]] {
+        let look = site.start(&[options, &["LOCK"]].concat());
+        assert!(look.line().contains("free"));
+        assert_eq!(look.end(), End::quiet(0));
+    }
+    let watch = site.start(&["status", "--watch", "LOCK"]);
+    assert!(watch.line().contains("free"));
+    watch.signal(Signal::INT);
+    assert_eq!(watch.end(), End::quiet(-Signal::INT.as_raw()));
+    assert!(site.is_empty());
+}
+
+#[test]
+fn the_table_names_holder_and_waiters() {
+    let site = Site::new();
+    let mut holder = site.start(&[
+        "run",
+        "--label",
+        "night\x1bly",
+        "LOCK",
+        "--",
+        "sh",
+        "-c",
+        "echo in; read x",
+    ]);
+    holder.expect("in");
+    let waiting = site.run("echo second");
+    site.until_waiting(1);
+    let look = site.start(&["status", "LOCK"]);
+    assert!(look.line().contains("it.lock: held, 1 waiting, last token"));
+    let columns = ["PLACE", "PID", "FOR", "LABEL", "HOST", "COMMAND"];
+    let heading = look.line();
+    let heading: Vec<_> = heading.split_whitespace().collect();
+    assert_eq!(heading, columns);
+    let inside = look.line();
+    assert!(inside.starts_with("inside "), "{inside}");
+    assert!(inside.contains("night\u{fffd}ly"), "{inside}");
+    assert!(inside.contains("read x"), "{inside}");
+    let second = look.line();
+    assert!(second.starts_with("1 "), "{second}");
+    assert!(second.contains("echo second"), "{second}");
+    assert_eq!(look.end(), End::quiet(0));
+
+    let look = site.start(&["status", "--json", "LOCK"]);
+    let line = look.line();
+    let pieces = [
+        r#""state":"held","holder":{"pid":"#,
+        r#""label":"night\u001bly","host":"#,
+        r#""waiters":[{"place":1,"ticket":""#,
+        r#""passed_over":false}],"last_token":1"#,
+    ];
+    for piece in pieces {
+        assert!(line.contains(piece), "{piece} in {line}");
+    }
+    holder.tell("go");
+    assert_eq!(waiting.end(), End::quiet(0));
+}
+
+#[test]
+fn a_lock_without_a_record_is_seen() {
+    let site = Site::new();
+    assert_eq!(site.run("true").end(), End::quiet(0));
+    let mut foreign = site.shell("flock \"$LOCK\" sh -c 'echo in; read x'");
+    foreign.expect("in");
+    let look = site.start(&["status", "LOCK"]);
+    if cfg!(target_os = "linux") {
+        assert!(look.line().contains(": locked by a process that left no"));
+        assert!(look.line_with("inside").contains("flock"));
+    }
+    foreign.tell("go");
+    assert_eq!(foreign.end(), End::quiet(0));
+}
+
+#[test]
+fn a_watch_sees_each_change() {
+    let site = Site::new();
+    let json = site.start(&["status", "--watch", "--json", "LOCK"]);
+    let plain = site.start(&["status", "--watch", "LOCK"]);
+    assert!(json.line().contains(r#""state":"free""#));
+    assert!(plain.line().contains(": free, 0 waiting, no token"));
+    let mut holder = site.holder();
+    assert!(json.line_with("held").contains(r#""waiters":[]"#));
+    plain.line_with(": held by pid ");
+    let waiting = site.run("true");
+    json.line_with(r#""place":1"#);
+    plain.line_with(", 1 waiting");
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+    assert_eq!(waiting.end(), End::quiet(0));
+    json.line_with(r#""state":"free""#);
+    plain.line_with(": free, 0 waiting, last token");
+    json.signal(Signal::INT);
+    assert_eq!(json.end(), End::quiet(-Signal::INT.as_raw()));
+}
+
+#[test]
+fn a_watch_that_nobody_reads_ends() {
+    let site = Site::new();
+    let mut watch =
+        site.shell("{ $PROGRAM status --watch \"$LOCK\"; echo $? >&2; } | head -n 1; read x");
+    assert!(watch.line().contains("free"));
+    // Its next words find nobody.
+    assert_eq!(site.run("true").end(), End::quiet(0));
+    watch.tell("go");
+    let expected = End {
+        code: 0,
+        errors: "0\n".into(),
+    };
+    assert_eq!(watch.end(), expected);
+}
+
+#[test]
+fn removing_leaves_nothing() {
+    let site = Site::new();
+    assert_eq!(site.end_of(&["remove", "LOCK"]), End::quiet(0));
+    let mut holder = site.holder();
+    site.end_of(&["remove", "LOCK"]).expect(75, "in use");
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+    assert_eq!(site.end_of(&["remove", "LOCK"]), End::quiet(0));
+    assert!(site.is_empty());
+}

@@ -1,0 +1,230 @@
+//! Starts the program around a lock of its own, and speaks with it. Waits for lines, for ends, and for conditions only.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use stanchion::{FifoLock, Status};
+use tempfile::TempDir;
+
+use crate::crew::{WATCHDOG, scratch, until};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_stanchion");
+
+/// A lock in a directory of its own.
+pub(crate) struct Site {
+    directory: TempDir,
+}
+
+/// How a program ended: as the shell says it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) code: i32,
+    pub(crate) errors: String,
+}
+
+pub(crate) struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Option<JoinHandle<String>>,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        Self {
+            directory: scratch(),
+        }
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.directory().join("it.lock")
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let mut entries = std::fs::read_dir(self.directory()).expect("a directory");
+        entries.next().is_none()
+    }
+
+    /// What commands write into `$LOG`.
+    pub(crate) fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.directory().join("log"));
+        text.unwrap_or_default().replace('\n', " ")
+    }
+
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        // Out of the way of a terminal that the tests may have been started from.
+        command.process_group(0).current_dir(self.directory());
+        command.env("LOCK", self.lock()).env("PROGRAM", PROGRAM);
+        command.env("LOG", self.directory().join("log"));
+        command
+    }
+
+    /// `stanchion` with these arguments; `LOCK` among them is the lock.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Program {
+        let mut command = self.command(PROGRAM);
+        let lock = self.lock();
+        command.args(arguments.iter().map(|it| match *it {
+            "LOCK" => lock.as_os_str(),
+            other => OsStr::new(other),
+        }));
+        Program::start(command)
+    }
+
+    /// `stanchion run LOCK -- sh -c SCRIPT`.
+    pub(crate) fn run(&self, script: &str) -> Program {
+        self.start(&["run", "LOCK", "--", "sh", "-c", script])
+    }
+
+    pub(crate) fn shell(&self, script: &str) -> Program {
+        let mut command = self.command("sh");
+        command.args(["-c", script]);
+        Program::start(command)
+    }
+
+    /// Holds the lock until it is told a line.
+    pub(crate) fn holder(&self) -> Program {
+        let program = self.run("echo in; read x");
+        program.expect("in");
+        program
+    }
+
+    /// How a program with these arguments ends.
+    pub(crate) fn end_of(&self, arguments: &[&str]) -> End {
+        self.start(arguments).end()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let lock = FifoLock::open(self.lock()).expect("open");
+        lock.status().expect("a look")
+    }
+
+    pub(crate) fn until_waiting(&self, count: usize) {
+        until("so many wait", || self.status().waiters.len() == count);
+    }
+
+    /// No ticket stands, nobody is inside, and the next one hears of no crash.
+    pub(crate) fn expect_clean(&self) {
+        let queue = self.directory().join("it.lock.queue");
+        let entries = std::fs::read_dir(queue).expect("a queue");
+        let names = entries.map(|it| it.expect("an entry").file_name());
+        let names: Vec<_> = names.collect();
+        assert_eq!(names, ["state"], "what is left in the queue");
+        let next = self.end_of(&["run", "--no-wait", "LOCK", "--", "true"]);
+        assert_eq!(next, End::quiet(0));
+    }
+}
+
+impl End {
+    pub(crate) fn quiet(code: i32) -> Self {
+        Self {
+            code,
+            errors: String::new(),
+        }
+    }
+
+    /// With this code, and a message about this.
+    #[track_caller]
+    pub(crate) fn expect(&self, code: i32, about: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.errors.contains(about), "{about:?} in {self:?}");
+    }
+}
+
+impl Program {
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a child process");
+        let (output, mut errors) = (child.stdout.take(), child.stderr.take());
+        let (to, lines) = channel();
+        std::thread::spawn(move || {
+            let output = BufReader::new(output.expect("its output"));
+            for line in output.lines().map_while(Result::ok) {
+                // Who listens no longer closes the pipe.
+                if to.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let errors = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = errors.as_mut().map(|it| it.read_to_end(&mut text));
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self {
+            child,
+            lines,
+            errors: Some(errors),
+        }
+    }
+
+    pub(crate) fn line(&self) -> String {
+        self.lines.recv_timeout(WATCHDOG).expect("a line")
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&self, line: &str) {
+        assert_eq!(self.line(), line);
+    }
+
+    /// The first line that holds these words.
+    pub(crate) fn line_with(&self, words: &str) -> String {
+        loop {
+            let line = self.line();
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("its input");
+        writeln!(input, "{line}").expect("somebody who listens");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a process");
+    }
+
+    /// `kill -9`, and the program is gone when this returns.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.code();
+    }
+
+    /// The exit code; a signal that ended the program itself is minus its number.
+    pub(crate) fn code(&mut self) -> i32 {
+        let mut status = None;
+        until("the program has ended", || {
+            status = self.child.try_wait().expect("its end");
+            status.is_some()
+        });
+        let status = status.expect("just found");
+        let signal = status.signal().map(|it| -it);
+        status.code().or(signal).expect("a code or a signal")
+    }
+
+    pub(crate) fn end(mut self) -> End {
+        let code = self.code();
+        let errors = self.errors.take().expect("only taken here");
+        let errors = errors.join().expect("its messages");
+        End { code, errors }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

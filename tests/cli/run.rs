@@ -1,0 +1,139 @@
+//! What a command under the lock gets, and what its end gives.
+
+use crate::program::{End, Site};
+
+#[test]
+fn the_commands_own_code_comes_through() {
+    let site = Site::new();
+    for code in [0, 1, 7, 75, 124, 255] {
+        let script = format!("exit {code}");
+        assert_eq!(site.run(&script).end(), End::quiet(code));
+    }
+    site.expect_clean();
+}
+
+#[test]
+fn a_signal_that_ended_the_command_comes_through() {
+    let site = Site::new();
+    for (name, number) in [("TERM", 15), ("KILL", 9), ("SEGV", 11)] {
+        let script = format!("kill -{name} $$");
+        assert_eq!(site.run(&script).end(), End::quiet(128 + number));
+    }
+    site.expect_clean();
+}
+
+#[test]
+fn the_command_finds_token_and_lock() {
+    let site = Site::new();
+    let mut last = 0;
+    for _ in 0..3 {
+        let program = site.run(r#"echo $STANCHION_TOKEN; echo "$STANCHION_LOCK""#);
+        let token: u64 = program.line().parse().expect("a number");
+        assert!(token > last, "{token} after {last}");
+        last = token;
+        let lock = site.lock().canonicalize().expect("the lock file");
+        program.expect(lock.to_str().expect("a plain name"));
+        assert_eq!(program.end(), End::quiet(0));
+    }
+}
+
+#[test]
+fn the_command_has_the_programs_input_and_output() {
+    let site = Site::new();
+    let mut program = site.run("read x; echo got $x; echo oops >&2");
+    program.tell("it");
+    program.expect("got it");
+    let expected = End {
+        code: 0,
+        errors: "oops\n".into(),
+    };
+    assert_eq!(program.end(), expected);
+}
+
+#[test]
+fn commands_run_one_after_the_other_as_they_came() {
+    let site = Site::new();
+    let mut first = site.holder();
+    let script = |number: usize| format!("echo in-{number} >>$LOG; echo out-{number} >>$LOG");
+    let start = |number| {
+        let program = site.run(&script(number));
+        site.until_waiting(number);
+        program
+    };
+    let others: Vec<_> = (1..=4).map(start).collect();
+    first.tell("go");
+    assert_eq!(first.end(), End::quiet(0));
+    for program in others {
+        assert_eq!(program.end(), End::quiet(0));
+    }
+    let expected = "in-1 out-1 in-2 out-2 in-3 out-3 in-4 out-4 ";
+    assert_eq!(site.log(), expected);
+    site.expect_clean();
+}
+
+#[test]
+fn who_may_not_wait_says_who_holds() {
+    let site = Site::new();
+    let mut holder = site.start(&[
+        "run",
+        "--label",
+        "nightly",
+        "LOCK",
+        "--",
+        "sh",
+        "-c",
+        "echo in; read x",
+    ]);
+    holder.expect("in");
+    let tail = ["LOCK", "--", "true"];
+    let end = |options: &[&str]| site.end_of(&[&["run"], options, &tail].concat());
+    end(&["--no-wait"]).expect(75, "\"nightly\"");
+    end(&["--timeout", "0"]).expect(124, "timed out");
+    end(&["--timeout", "0.02"]).expect(124, "timed out");
+    assert_eq!(end(&["--no-wait", "--quiet"]), End::quiet(75));
+    assert_eq!(end(&["--timeout", "0.02", "-q"]), End::quiet(124));
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+    assert_eq!(end(&["--timeout", "0"]), End::quiet(0));
+    site.expect_clean();
+}
+
+#[test]
+fn flock_is_excluded_and_excludes() {
+    let site = Site::new();
+    let mut holder = site.holder();
+    let flock = || site.shell("flock -n \"$LOCK\" true");
+    assert_eq!(flock().end(), End::quiet(1));
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+    assert_eq!(flock().end(), End::quiet(0));
+
+    let mut foreign = site.shell("flock \"$LOCK\" sh -c 'echo in; read x'");
+    foreign.expect("in");
+    let busy = site.end_of(&["run", "--no-wait", "LOCK", "--", "true"]);
+    busy.expect(75, "busy");
+    let waiting = site.run("echo second");
+    site.until_waiting(1);
+    foreign.tell("go");
+    waiting.expect("second");
+    assert_eq!(waiting.end(), End::quiet(0));
+    site.expect_clean();
+}
+
+#[test]
+fn a_lock_that_was_lost_is_a_failure() {
+    let site = Site::new();
+    site.run("rm \"$LOCK\"").end().expect(125, "was deleted");
+    let own = site.run("rm \"$LOCK\"; exit 4").end();
+    own.expect(4, "was deleted");
+}
+
+#[test]
+fn a_bare_name_is_in_the_temporary_directory() {
+    let site = Site::new();
+    let mut command = site.command("sh");
+    command.args(["-c", "cd / && exec $PROGRAM run bare.lock -- true"]);
+    command.env("TMPDIR", site.directory());
+    assert_eq!(crate::program::Program::start(command).end(), End::quiet(0));
+    assert!(site.directory().join("bare.lock").exists());
+}

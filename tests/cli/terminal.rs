@@ -1,0 +1,233 @@
+//! On a terminal: the live line, keys, and a terminal that goes away or is halted.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::crew::{WATCHDOG, until};
+use crate::program::{PROGRAM, Site};
+
+const COLUMNS: u16 = 60;
+const CLEAR: &str = "\r\x1b[K";
+
+/// The user's side of a terminal.
+struct Terminal {
+    user: File,
+    seen: String,
+}
+
+impl Terminal {
+    fn new() -> (Self, File) {
+        let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
+        let user: OwnedFd = user.expect("a terminal");
+        grantpt(&user).expect("a terminal");
+        unlockpt(&user).expect("a terminal");
+        let name = ptsname(&user, Vec::new()).expect("its name");
+        let size = Winsize {
+            ws_row: 10,
+            ws_col: COLUMNS,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(user.as_fd(), size).expect("a size");
+        let mut options = File::options();
+        let other = options
+            .read(true)
+            .write(true)
+            .open(name.to_str().expect("a plain name"));
+        let terminal = Self {
+            user: user.into(),
+            seen: String::new(),
+        };
+        (terminal, other.expect("its other side"))
+    }
+
+    /// Reads until these words have come; returns everything since the last call, them included.
+    fn until(&mut self, words: &str) -> String {
+        loop {
+            if let Some(at) = self.seen.find(words) {
+                let rest = self.seen.split_off(at + words.len());
+                return std::mem::replace(&mut self.seen, rest);
+            }
+            let mut asked = [PollFd::new(&self.user, PollFlags::IN)];
+            let limit = Timespec::try_from(WATCHDOG).expect("a short time");
+            let ready = poll(&mut asked, Some(&limit)).expect("a look");
+            assert!(ready > 0, "{words:?} does not come after {:?}", self.seen);
+            let mut buffer = [0; 1024];
+            let count = self.user.read(&mut buffer).expect("words");
+            self.seen += &String::from_utf8_lossy(&buffer[..count]);
+        }
+    }
+
+    fn press(&mut self, key: u8) {
+        self.user.write_all(&[key]).expect("a key");
+    }
+}
+
+fn clone(file: &File) -> File {
+    file.try_clone().expect("a duplicate")
+}
+
+/// The program in the foreground of a terminal of its own.
+fn in_foreground(site: &Site, other: &File, arguments: &[&str]) -> std::process::Child {
+    // A session of its own; `setsid` would only get in the way of a group of its own.
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", PROGRAM]).args(arguments);
+    command
+        .current_dir(site.directory())
+        .env("TERM", "xterm")
+        .env("LOG", site.directory().join("log"));
+    command.stdin(clone(other)).stdout(clone(other));
+    command.stderr(clone(other)).spawn().expect("a program")
+}
+
+fn code(child: &mut std::process::Child) -> Option<i32> {
+    let mut status = None;
+    until("it has ended", || {
+        status = child.try_wait().expect("its end");
+        status.is_some()
+    });
+    status.and_then(|it| it.code())
+}
+
+#[test]
+fn one_line_shows_the_wait_and_goes() {
+    let site = Site::new();
+    let mut holder = site.holder();
+    let (mut terminal, other) = Terminal::new();
+    let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "echo", "inside"]);
+    let first = terminal.until("place 1 in line, ");
+    assert!(first.starts_with(&format!("{CLEAR}it.lock: ")), "{first:?}");
+    // It is told again after a second, in the same place.
+    let second = terminal.until("place 1 in line, ");
+    assert!(
+        second.contains(CLEAR) && !second.contains('\n'),
+        "{second:?}"
+    );
+    let drawn = second.split(CLEAR).next().expect("the rest of the line");
+    let length = "it.lock: place 1 in line, ".len() + drawn.chars().count();
+    assert_eq!(
+        length,
+        usize::from(COLUMNS) - 1,
+        "cut to the width: {drawn:?}"
+    );
+    holder.tell("go");
+    let rest = terminal.until("inside");
+    assert!(rest.ends_with(&format!("{CLEAR}inside")), "{rest:?}");
+    assert!(!rest.contains('\n'), "{rest:?}");
+    assert_eq!(code(&mut waiting), Some(0));
+}
+
+#[test]
+fn quiet_draws_nothing() {
+    let site = Site::new();
+    let mut holder = site.holder();
+    let (mut terminal, other) = Terminal::new();
+    let arguments = ["run", "--quiet", "./it.lock", "--", "echo", "inside"];
+    let mut waiting = in_foreground(&site, &other, &arguments);
+    site.until_waiting(1);
+    holder.tell("go");
+    assert_eq!(terminal.until("inside"), "inside");
+    assert_eq!(code(&mut waiting), Some(0));
+}
+
+#[test]
+fn the_interrupt_key_reaches_the_command_and_the_program_waits_for_it() {
+    let site = Site::new();
+    let (mut terminal, other) = Terminal::new();
+    let script = "trap 'echo heard; exit 5' INT; echo in; while :; do sleep 0.01; done";
+    let mut program = in_foreground(
+        &site,
+        &other,
+        &["run", "./it.lock", "--", "sh", "-c", script],
+    );
+    terminal.until("in\r\n");
+    terminal.press(0x03);
+    terminal.until("heard");
+    assert_eq!(code(&mut program), Some(5));
+    site.expect_clean();
+}
+
+#[test]
+fn the_interrupt_key_ends_the_wait() {
+    let site = Site::new();
+    let mut holder = site.holder();
+    let (mut terminal, other) = Terminal::new();
+    let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "true"]);
+    terminal.until("place 1 in line");
+    terminal.press(0x03);
+    assert_eq!(code(&mut waiting), Some(130));
+    site.until_waiting(0);
+    holder.tell("go");
+    assert_eq!(holder.end().code, 0);
+    site.expect_clean();
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_the_wait() {
+    let site = Site::new();
+    let mut holder = site.holder();
+    let (mut terminal, other) = Terminal::new();
+    let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "true"]);
+    drop(other);
+    terminal.until("place 1 in line");
+    drop(terminal);
+    assert_eq!(code(&mut waiting), Some(129));
+    site.until_waiting(0);
+    holder.tell("go");
+    assert_eq!(holder.end().code, 0);
+    site.expect_clean();
+}
+
+#[test]
+fn a_terminal_that_goes_away_is_told_to_the_command() {
+    let site = Site::new();
+    let (mut terminal, other) = Terminal::new();
+    let script = "trap 'echo gone >>$LOG; exit 6' HUP; echo in; while :; do sleep 0.01; done";
+    let mut program = in_foreground(
+        &site,
+        &other,
+        &["run", "./it.lock", "--", "sh", "-c", script],
+    );
+    drop(other);
+    terminal.until("in\r\n");
+    drop(terminal);
+    assert_eq!(code(&mut program), Some(6));
+    assert_eq!(site.log(), "gone ");
+    site.expect_clean();
+}
+
+#[test]
+fn a_halted_terminal_does_not_halt_the_wait() {
+    let site = Site::new();
+    let mut holder = site.holder();
+    let (mut terminal, other) = Terminal::new();
+    // Ctrl-S: from here on writes to the terminal wait.
+    terminal.press(0x13);
+    let arguments = ["run", "./it.lock", "--", "sh", "-c", "echo inside >>$LOG"];
+    let mut waiting = in_foreground(&site, &other, &arguments);
+    site.until_waiting(1);
+    holder.tell("go");
+    assert_eq!(code(&mut waiting), Some(0));
+    assert_eq!(site.log(), "inside ");
+}
+
+#[test]
+fn a_watch_redraws() {
+    let site = Site::new();
+    let (mut terminal, other) = Terminal::new();
+    let mut watch = in_foreground(&site, &other, &["status", "--watch", "./it.lock"]);
+    let first = terminal.until("free, 0 waiting");
+    assert!(first.starts_with("\x1b[H\x1b[2J"), "{first:?}");
+    let mut holder = site.holder();
+    let second = terminal.until("held, 0 waiting");
+    assert!(second.contains("\x1b[H\x1b[2J"), "{second:?}");
+    terminal.press(0x03);
+    assert_eq!(code(&mut watch), None, "ended by the signal");
+    holder.tell("go");
+}

@@ -1,0 +1,107 @@
+//! Everything that a shell can do wrong: a clear message, the documented code, nothing left behind.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::program::{End, Site};
+
+#[test]
+fn wrong_usage() {
+    let site = Site::new();
+    for (arguments, about) in [
+        (&[][..], "Usage"),
+        (&["dance"], "dance"),
+        (&["run"], "LOCK"),
+        (&["run", "LOCK"], "COMMAND"),
+        (&["run", "LOCK", "--"], "COMMAND"),
+        (&["run", "LOCK", "true"], "true"),
+        (&["run", "--loud", "LOCK", "--", "true"], "--loud"),
+        (&["run", "--timeout", "soon", "LOCK", "--", "true"], "soon"),
+        (&["run", "--timeout=-1", "LOCK", "--", "true"], "-1"),
+        (&["run", "", "--", "true"], "LOCK"),
+        (
+            &["run", "--timeout", "1", "--no-wait", "LOCK", "--", "true"],
+            "cannot be used with",
+        ),
+        (&["status"], "LOCK"),
+        (&["status", "LOCK", "more"], "more"),
+        (&["remove"], "LOCK"),
+    ] {
+        site.end_of(arguments).expect(2, about);
+    }
+    assert!(site.is_empty());
+}
+
+#[test]
+fn help_names_every_code() {
+    let site = Site::new();
+    let help = site.start(&["run", "--help"]);
+    for code in ["128+n", "2 ", "75 ", "124 ", "125 ", "126 ", "127 "] {
+        help.line_with(&format!("  {code}"));
+    }
+    assert_eq!(help.end(), End::quiet(0));
+    assert_eq!(site.end_of(&["--version"]), End::quiet(0));
+}
+
+#[test]
+fn commands_that_cannot_be_run() {
+    let site = Site::new();
+    let plain = site.directory().join("plain");
+    std::fs::write(&plain, "no program").expect("a file");
+    let rubbish = site.directory().join("rubbish");
+    std::fs::write(&rubbish, "no program").expect("a file");
+    std::fs::set_permissions(&rubbish, PermissionsExt::from_mode(0o755)).expect("a mode");
+    for (command, code, about) in [
+        ("./missing", 127, "./missing"),
+        ("surely-no-such-command", 127, "surely-no-such-command"),
+        ("", 127, "cannot run"),
+        ("./plain", 126, "Permission denied"),
+        (".", 126, "cannot run"),
+        ("./plain/below", 126, "Not a directory"),
+        ("./rubbish", 126, "Exec format"),
+    ] {
+        let end = site.end_of(&["run", "LOCK", "--", command]);
+        end.expect(code, about);
+        site.expect_clean();
+    }
+}
+
+#[test]
+fn places_where_no_lock_can_be() {
+    let site = Site::new();
+    for task in [&["run"][..], &["status"], &["remove"]] {
+        for (place, about) in [
+            (".", "needs a file name"),
+            ("/dev", "not a regular file"),
+            ("./missing/it.lock", "cannot find the directory"),
+            ("/dev/null", "not a regular file"),
+        ] {
+            let command: &[&str] = if task == ["run"] {
+                &["--", "true"]
+            } else {
+                &[]
+            };
+            let end = site.end_of(&[task, &[place], command].concat());
+            end.expect(125, about);
+        }
+    }
+    assert!(site.is_empty());
+}
+
+#[test]
+fn nobody_to_hear_a_message() {
+    let site = Site::new();
+    for redirected in ["2>&-", "2>/dev/full", ">&- 2>&- <&-"] {
+        let code = |arguments: &str| {
+            let script = format!("exec $PROGRAM {arguments} {redirected}");
+            site.shell(&script).end().code
+        };
+        assert_eq!(code("run \"$LOCK\" -- sh -c 'exit 3'"), 3);
+        assert_eq!(code("run \"$LOCK\" -- ./missing"), 127);
+        assert_eq!(code("run ./missing/it.lock -- true"), 125);
+        assert_eq!(code("run"), 2);
+        assert_eq!(code("status \"$LOCK\""), 0);
+        site.expect_clean();
+    }
+    let full = site.shell("exec $PROGRAM status \"$LOCK\" >/dev/full");
+    full.end().expect(125, "cannot write");
+}
