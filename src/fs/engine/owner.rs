@@ -121,6 +121,11 @@ impl Recorded {
         }
     }
 
+    pub(crate) fn is_this_process(&self) -> bool {
+        let here = identity();
+        self.is_of_here() && self.owner.pid == Some(here.pid) && self.start == here.start
+    }
+
     /// Whether its pid means here what it meant there.
     fn is_of_here(&self) -> bool {
         let here = identity();

@@ -208,13 +208,13 @@ fn waiters(
         if noted.as_ref().is_some_and(Recorded::is_provably_gone) {
             continue;
         }
+        if noted.as_ref().is_some_and(Recorded::is_this_process) {
+            // Made after the look into memory.
+            continue;
+        }
         let locked_by = host::lock_owner(found.id.device, found.id.inode, &locks);
         let mut owner = noted.map_or_else(Owner::unknown, Recorded::into_owner);
         owner.pid = locked_by.or(owner.pid);
-        if owner.pid == Some(std::process::id()) {
-            // Ours, made after the look into memory.
-            continue;
-        }
         owner.since = arrival(ticket);
         waiters.push(Waiter {
             ticket: Some(ticket.number),
