@@ -16,8 +16,6 @@ use super::fork::Private;
 
 /// Room for about 250 entries a system call.
 const LISTING: usize = 8 * 1024;
-/// More room than the longest entry needs. A listing that leaves so much was not cut short for want of room.
-const ROOM: usize = 512;
 
 /// The extended attribute with the words for people.
 const NOTE: &CStr = c"user.stanchion";
@@ -35,8 +33,8 @@ pub(crate) struct Unchanged((i64, u32));
 pub(crate) struct Dir {
     descriptor: File,
     path: PathBuf,
-    /// Whether the file system is one of those whose ways are known.
-    well_known: bool,
+    /// Whether times of change tell all changes.
+    tells_changes: bool,
     buffer: Box<[MaybeUninit<u8>; LISTING]>,
 }
 
@@ -53,7 +51,7 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match fs::open(path, flags, Mode::empty()) {
             Ok(descriptor) => Ok(Some(Self {
-                well_known: is_well_known(&descriptor),
+                tells_changes: tells_changes(&descriptor),
                 descriptor: File::from(descriptor),
                 path: path.to_path_buf(),
                 buffer: Box::new([MaybeUninit::uninit(); LISTING]),
@@ -107,7 +105,7 @@ impl Dir {
     pub(crate) fn unchanged_since(&self) -> Option<Unchanged> {
         let flags = StatxFlags::CTIME | StatxFlags::NLINK;
         let found = fs::statx(&self.descriptor, c"", AtFlags::EMPTY_PATH, flags).ok()?;
-        if !self.well_known || found.stx_nlink == 0 {
+        if !self.tells_changes || found.stx_nlink == 0 {
             return None;
         }
         let since = (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec);
@@ -121,10 +119,11 @@ impl Dir {
     }
 
     /// Calls `each` with name and inode of every regular file; `false` when the directory itself has been removed.
+    ///
+    /// Asks until the kernel says that there is no more: a signal that is pending cuts an answer short at any entry.
     pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8], u64)) -> io::Result<bool> {
         fs::seek(&self.descriptor, SeekFrom::Start(0))?;
         let mut raw = RawDir::new(&self.descriptor, &mut self.buffer[..]);
-        let mut used = 0;
         while let Some(entry) = raw.next() {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -141,11 +140,6 @@ impl Dir {
             };
             if regular {
                 each(name.to_bytes(), entry.ino());
-            }
-            // An entry's header, its name and the padding.
-            used += 28 + name.to_bytes().len();
-            if self.well_known && raw.is_buffer_empty() && used + ROOM <= LISTING {
-                break;
             }
         }
         Ok(true)
@@ -275,10 +269,9 @@ pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
 }
 
-/// Whether the file system at this descriptor does two things that nothing promises: it lists a directory until the buffer
-/// is full or the end is reached, so that no second call is needed to hear that there is no more; and each change of a
-/// directory sets its time of change. ext4 and tmpfs do.
-fn is_well_known(directory: impl std::os::fd::AsFd) -> bool {
+/// Whether each change of a directory sets its time of change on the file system at this descriptor. Nothing promises it; ext4
+/// and tmpfs do.
+fn tells_changes(directory: impl std::os::fd::AsFd) -> bool {
     const EXT4: u32 = 0xEF53;
     const TMPFS: u32 = 0x0102_1994;
     fs::fstatfs(directory).is_ok_and(|it| {

@@ -285,10 +285,15 @@ impl Contender {
         self.try_in(queue)
     }
 
-    /// Tries the ticket before ours without a look at the line.
+    /// Tries the ticket before ours without a look at the line, as long as it stands there.
     fn try_before(&mut self, disk: &Disk) -> Result<Flow> {
         match (&self.stage, disk.open_queue()) {
-            (Stage::Behind { eye, .. }, Some(queue)) if !eye.is_polling() => self.try_in(queue),
+            (Stage::Behind { ticket, file, eye }, Some(queue))
+                if !eye.is_polling()
+                    && queue.still_stands(*ticket, file)? == Standing::Unmarked =>
+            {
+                self.try_in(queue)
+            }
             _ => {
                 self.reset();
                 Ok(Flow::Again)
