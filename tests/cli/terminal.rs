@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -49,6 +50,7 @@ impl Terminal {
 
     /// Reads until these words have come; returns everything since the last call, them included.
     fn until(&mut self, words: &str) -> String {
+        let begun = Instant::now();
         loop {
             if let Some(at) = self.seen.find(words) {
                 let rest = self.seen.split_off(at + words.len());
@@ -57,7 +59,9 @@ impl Terminal {
             let mut asked = [PollFd::new(&self.user, PollFlags::IN)];
             let limit = Timespec::try_from(WATCHDOG).expect("a short time");
             let ready = poll(&mut asked, Some(&limit)).expect("a look");
-            assert!(ready > 0, "{words:?} does not come after {:?}", self.seen);
+            // A screen that is drawn again and again is no answer.
+            let late = ready == 0 || begun.elapsed() > WATCHDOG;
+            assert!(!late, "{words:?} does not come after {:?}", self.seen);
             let mut buffer = [0; 1024];
             let count = self.user.read(&mut buffer).expect("words");
             self.seen += &String::from_utf8_lossy(&buffer[..count]);

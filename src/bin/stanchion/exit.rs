@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use stanchion::{Error, ErrorKind};
 
+use crate::text::plain;
+
 /// Wrong usage, as clap has it.
 pub(crate) const USAGE: u8 = 2;
 /// Somebody else has the lock (`EX_TEMPFAIL`).
@@ -51,10 +53,4 @@ impl From<Error> for Failure {
 pub(crate) fn say(text: impl Display) {
     let line = plain(&format!("stanchion: {text}"));
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// Text of others, made harmless for a terminal: a label may hold anything.
-pub(crate) fn plain(text: &str) -> String {
-    let harmless = |it: char| if it.is_control() { '\u{fffd}' } else { it };
-    text.chars().map(harmless).collect()
 }

@@ -20,6 +20,7 @@ mod status;
 mod table;
 #[cfg_attr(not(unix), path = "terminal_none.rs")]
 mod terminal;
+mod text;
 
 use exit::{Answer, Failure};
 use options::{Options, Task};

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::exit::{Answer, Failure};
 use crate::options::Status;
 use crate::picture::Picture;
-use crate::{json, table, terminal};
+use crate::{json, table, terminal, text};
 
 /// Ages grow on a terminal, and locks without a record announce themselves to nobody.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ pub(crate) async fn status(options: Status) -> Answer {
     let picture = Picture::new(&lock, &lock.status()?);
     let text = match options.json {
         true => json::object(&picture),
-        false => table::lines(&picture).join("\n"),
+        false => table::lines(&picture, None).join("\n"),
     };
     print(&format!("{text}\n"))?;
     Ok(0)
@@ -64,7 +64,7 @@ async fn watch(lock: &FifoLock, json: bool) -> Answer {
 /// As much as fits on the terminal.
 fn screen(picture: &Picture) -> String {
     let (columns, rows) = terminal::size(io::stdout());
-    let mut lines = table::lines(picture);
+    let mut lines = table::lines(picture, Some(columns));
     // The last row is left to the cursor.
     let room = rows.saturating_sub(1).max(1);
     if lines.len() > room {
@@ -72,7 +72,7 @@ fn screen(picture: &Picture) -> String {
         lines.truncate(room - 1);
         lines.push(format!("… and {hidden} more"));
     }
-    let lines: Vec<_> = lines.iter().map(|it| terminal::cut(it, columns)).collect();
+    let lines: Vec<_> = lines.iter().map(|it| text::cut(it, columns)).collect();
     format!("{CLEAR}{}\n", lines.join("\n"))
 }
 

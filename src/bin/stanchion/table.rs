@@ -2,14 +2,19 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::exit::plain;
 use crate::picture::{Inside, Person, Picture};
+use crate::text::{self, plain};
 
 const COLUMNS: [&str; 6] = ["PLACE", "PID", "FOR", "LABEL", "HOST", "COMMAND"];
 
-/// Heading and table, line by line.
-pub(crate) fn lines(picture: &Picture) -> Vec<String> {
-    let heading = format!("{}: {}", picture.lock, summary(picture));
+/// Heading and table, line by line. In a heading for so many columns a long path gives way to what happens there.
+pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
+    let summary = summary(picture);
+    let room = columns.map(|it| it.saturating_sub(summary.chars().count() + ": ".len()));
+    let heading = match room {
+        Some(room) => format!("{}: {summary}", text::cut_front(&picture.lock, room)),
+        None => format!("{}: {summary}", picture.lock),
+    };
     let mut rows = Vec::new();
     if let Some(person) = picture.person_inside() {
         rows.push(row("inside".to_owned(), person, picture.at));
@@ -137,7 +142,7 @@ mod tests {
             "inside      4711  1 min 30 s  \u{fffd}[2Jnightly backup  -     -",
             "1 (asleep)  -     -           -                   -     -",
         ];
-        assert_eq!(lines(&picture), expected);
+        assert_eq!(lines(&picture, None), expected);
         let sentence = sentence(&picture);
         assert_eq!(
             sentence,

@@ -27,28 +27,3 @@ pub(crate) fn size(output: impl AsFd) -> (usize, usize) {
         _ => USUAL,
     }
 }
-
-/// As much of a text as fits into so many columns, and nothing that a terminal would obey.
-pub(crate) fn cut(text: &str, columns: usize) -> String {
-    let mut left = columns;
-    let fits = |it: &char| {
-        // Roughly: from here on come the scripts whose characters are two columns wide.
-        let width = if u32::from(*it) < 0x1100 { 1 } else { 2 };
-        let fits = width <= left;
-        left = left.saturating_sub(width);
-        fits
-    };
-    crate::exit::plain(text).chars().take_while(fits).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_cut_fits_and_obeys_nobody() {
-        assert_eq!(cut("abcdef", 4), "abcd");
-        assert_eq!(cut("日本語", 5), "日本");
-        assert_eq!(cut("a\x1b[2Jb", 80), "a\u{fffd}[2Jb");
-    }
-}

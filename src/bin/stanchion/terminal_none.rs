@@ -9,8 +9,3 @@ pub(crate) fn can_rewrite<T>(_: &T) -> bool {
 pub(crate) fn size<T>(_: T) -> (usize, usize) {
     (80, 24)
 }
-
-/// As much of a text as fits into so many columns.
-pub(crate) fn cut(text: &str, columns: usize) -> String {
-    crate::exit::plain(text).chars().take(columns).collect()
-}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::terminal;
+use crate::{terminal, text};
 
 /// Back to the start of the line, and nothing on it.
 const CLEAR: &str = "\r\x1b[K";
@@ -62,7 +62,7 @@ impl Painter {
         let text = format!("{}: {wait}", self.name);
         let width = terminal::size(&stderr).0;
         // One column less: some terminals wrap when the last one is filled.
-        let text = terminal::cut(&text, width.saturating_sub(1));
+        let text = text::cut(&text, width.saturating_sub(1));
         let written = write!(stderr.lock(), "{CLEAR}{text}");
         self.shown.fetch_or(written.is_ok(), Ordering::Relaxed);
     }

@@ -1,0 +1,54 @@
+//! Text of others on a terminal: harmless, and no longer than there is room.
+
+/// Text of others, made harmless for a terminal: a label may hold anything.
+pub(crate) fn plain(text: &str) -> String {
+    let harmless = |it: char| if it.is_control() { '\u{fffd}' } else { it };
+    text.chars().map(harmless).collect()
+}
+
+/// As much of a text as fits into so many columns, and nothing that a terminal would obey.
+pub(crate) fn cut(text: &str, columns: usize) -> String {
+    let text = plain(text);
+    text.chars().take_while(fit_into(columns)).collect()
+}
+
+/// The same for a text whose end matters more than its beginning, such as a path.
+pub(crate) fn cut_front(text: &str, columns: usize) -> String {
+    let text = plain(text);
+    let mut fits = fit_into(columns);
+    if text.chars().all(|it| fits(&it)) {
+        return text;
+    }
+    let end: Vec<_> = text
+        .chars()
+        .rev()
+        .take_while(fit_into(columns.saturating_sub(1)))
+        .collect();
+    std::iter::once('…').chain(end.into_iter().rev()).collect()
+}
+
+fn fit_into(columns: usize) -> impl FnMut(&char) -> bool {
+    let mut left = columns;
+    move |it| {
+        // Roughly: from here on come the scripts whose characters are two columns wide.
+        let width = if u32::from(*it) < 0x1100 { 1 } else { 2 };
+        let fits = width <= left;
+        left = left.saturating_sub(width);
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_fits_and_obeys_nobody() {
+        assert_eq!(cut("abcdef", 4), "abcd");
+        assert_eq!(cut("日本語", 5), "日本");
+        assert_eq!(cut("a\x1b[2Jb", 80), "a\u{fffd}[2Jb");
+        assert_eq!(cut_front("/srv/it.lock", 12), "/srv/it.lock");
+        assert_eq!(cut_front("/srv/it.lock", 8), "…it.lock");
+        assert_eq!(cut_front("/日本", 4), "…本");
+    }
+}
