@@ -1,9 +1,15 @@
-//! Async-first fair locks for Tokio: first come, first served, across tasks and processes.
+//! Several programs, or several copies of one, must not do the same thing at the same time: deploy, migrate, back up,
+//! write one file. Stanchion is a lock for that, made for Tokio: a path, an `acquire().await`, a guard. Who came
+//! first goes first, over all tasks of all processes of a host; a killed program holds up nobody; a dropped future leaves nothing
+//! behind.
 //!
 //! | you want | take |
 //! |---|---|
 //! | one at a time, in order of arrival, among all tasks of all processes of a host | [`FifoLock`] |
 //! | code that works with any of the locks | the traits [`Lock`] and [`Guard`] |
+//! | only tasks of one process | `tokio::sync::Mutex`, which needs no file |
+//!
+//! # A first lock
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -14,10 +20,65 @@
 //!
 //! let lock = FifoLock::open(path)?;
 //! let guard = lock.acquire().await?;
+//! if guard.predecessor_crashed() {
+//!     eprintln!("the last holder died inside: check what it left");
+//! }
 //! println!("inside, with fencing token {}", guard.token());
 //! guard.release().await?; // or just drop it
 //! # Ok(()) }
 //! ```
+//!
+//! Open a lock once and clone the handle; all handles on one path in a process share one line.
+//!
+//! # Waiting
+//!
+//! Whatever a caller wants beside the lock goes onto the future, see [`Acquire`]: a time limit, a word about its place in
+//! line, an upper limit for the line. Dropping the future leaves the line at any point, so `select!` needs no second thought.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> stanchion::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let lock = stanchion::FifoLock::open(dir.path().join("deploy.lock"))?;
+//! # let limit = std::time::Duration::from_secs(5);
+//! use stanchion::ErrorKind;
+//!
+//! let waiting = lock.acquire().timeout(limit).max_waiting(10).on_wait(|line| eprintln!("{line}"));
+//! match waiting.await {
+//!     Ok(guard) => println!("waited for {:?}", guard.waited()),
+//!     Err(error) if error.kind() == ErrorKind::TimedOut => println!("too long: {error}"),
+//!     Err(error) if error.kind() == ErrorKind::Busy => println!("too many wait already"),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! A lock that somebody else has is a value ([`FifoLock::try_acquire`] gives `None`) or one of the two errors above, which
+//! the caller asked for. Every other [`Error`] is a failure: no lock was taken, and none is believed to be held.
+//!
+//! # What holds, and what does not
+//!
+//! - The lock is the OS lock on the file, so no mistake in the queue beside it can let two in, and the kernel frees it at
+//!   the death of its holder. The next one hears of that: [`FifoGuard::predecessor_crashed`].
+//! - On Linux a waiter sleeps until the one before it leaves. Elsewhere, and on network file systems, waiters look again after 1 to
+//!   50 ms. Nothing but Linux is tested.
+//! - A waiter that is stopped, or whose future is not polled, is passed after about two claim windows, 2 s each by
+//!   default ([`FifoOptions::claim_window`]), and is first again when it wakes. A stopped *holder* is never passed.
+//! - A fencing token is greater than all before ([`FifoGuard::token`]), also across crashes and deleted files, unless the wall
+//!   clock was set back as well.
+//! - If somebody deletes or replaces the lock file under a holder, newcomers are refused and the holder can hear of it:
+//!   [`FifoGuard::lost`]. If the queue directory goes with it, newcomers get in.
+//! - The lock is not re-entrant, reaches one host, and knows of a plain `flock` on its file only that it excludes it.
+//! - A handle from before a `fork` answers with an error in the child; open the lock again there.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `tracing` | spans for waits and holds; events for sleepers passed, crashes found, falls back to polling, losses |
+//! | `cli` | the program `stanchion`: `flock(1)` with a line |
+//!
+//! None is on by default.
 
 pub use acquire::Acquire;
 pub use backoff::Backoff;

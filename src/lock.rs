@@ -152,8 +152,12 @@ pub struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Who is inside, if anybody is. A holder that died is not reported.
+    /// Who is inside, if anybody is who came through the line. A holder that died is not reported.
     pub holder: Option<Owner>,
+    /// Who else has the lock file locked, without a record and without a place in line: `flock(1)`, or a command
+    /// whose `stanchion run` was killed. As the kernel's list of locks names it, so on Linux only; its process id is missing when it
+    /// took the lock elsewhere or is gone and left the lock to its heirs.
+    pub outsider: Option<Owner>,
     /// Who waits, the next one first.
     pub waiters: Vec<Waiter>,
     /// The greatest fencing token that may have been given out; 0 when none was.
@@ -213,7 +217,7 @@ impl fmt::Debug for Changes {
 pub struct Waiting {
     /// Place in line: 1 is the next to enter.
     pub place: usize,
-    /// Who is inside, as far as it is known.
+    /// Who is inside, as far as it is known, [outsiders](Status::outsider) included.
     pub holder: Option<Owner>,
     /// How long the caller has been waiting.
     pub waited: Duration,

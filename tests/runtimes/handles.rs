@@ -327,6 +327,27 @@ mod status {
         );
     }
 
+    /// As the kernel's list of locks names it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn it_names_an_outsider_apart() {
+        let place = Place::new();
+        let lock = open(&place);
+        let outsider = place.outsider_holds();
+        let status = lock.status().expect("a status");
+        let named = status.outsider.expect("an outsider");
+        assert_eq!(status.holder, None);
+        assert_eq!(named.pid, Some(std::process::id()));
+        assert!(named.command.is_some() && named.label.is_none());
+        outsider.lets_go();
+        let guard = held(&lock);
+        let status = lock.status().expect("a status");
+        assert!(status.holder.is_some() && status.outsider.is_none());
+        drop(guard);
+        let status = lock.status().expect("a status");
+        assert_eq!((status.holder, status.outsider), (None, None));
+    }
+
     #[test]
     fn a_holder_that_left_is_not_told() {
         let place = Place::new();

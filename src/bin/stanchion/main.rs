@@ -9,9 +9,6 @@ use clap::Parser;
 mod exit;
 mod json;
 mod options;
-// The kernel's list of locks is Linux's alone.
-#[cfg_attr(not(target_os = "linux"), path = "outsider_none.rs")]
-mod outsider;
 mod picture;
 mod remove;
 #[cfg_attr(not(unix), path = "run_none.rs")]

@@ -1,11 +1,8 @@
 //! What there is to show: the line at one moment.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use stanchion::{FifoLock, Owner, Status};
-
-use crate::outsider;
 
 /// Who is inside.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +45,7 @@ impl Picture {
         Self {
             lock: lock.path().to_string_lossy().into_owned(),
             at: SystemTime::now(),
-            inside: inside(lock.path(), status),
+            inside: inside(status),
             line: line(status),
             last_token: status.last_token,
         }
@@ -71,10 +68,11 @@ impl Picture {
     }
 }
 
-pub(crate) fn inside(door: &Path, status: &Status) -> Inside {
-    match &status.holder {
-        Some(owner) => Inside::Holder(owner.into()),
-        None => outsider::at(door).map_or(Inside::Nobody, Inside::Outsider),
+fn inside(status: &Status) -> Inside {
+    match (&status.holder, &status.outsider) {
+        (Some(owner), _) => Inside::Holder(owner.into()),
+        (None, Some(owner)) => Inside::Outsider(owner.into()),
+        (None, None) => Inside::Nobody,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::options::Status;
 use crate::picture::Picture;
 use crate::{json, table, terminal, text};
 
-/// Ages grow on a terminal, and locks without a record announce themselves to nobody.
+/// Ages grow on a terminal.
 const REFRESH: Duration = Duration::from_secs(1);
 /// To the upper left corner, and nothing below it.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -35,7 +35,6 @@ async fn watch(lock: &FifoLock, json: bool) -> Answer {
     let redraws = !json && terminal::can_rewrite(&io::stdout());
     let mut changes = lock.changes();
     let mut line = None;
-    let mut shown = None;
     loop {
         let news = match timeout(REFRESH, changes.next()).await {
             Ok(None) => return Ok(0),
@@ -45,10 +44,10 @@ async fn watch(lock: &FifoLock, json: bool) -> Answer {
         let changed = news.is_some();
         line = news.or(line);
         let Some(line) = &line else { continue };
-        let picture = Picture::new(lock, line);
-        if !(changed || redraws || shown.as_ref() != Some(&picture.inside)) {
+        if !(changed || redraws) {
             continue;
         }
+        let picture = Picture::new(lock, line);
         let text = match (redraws, json) {
             (true, _) => screen(&picture),
             (false, true) => json::object(&picture) + "\n",
@@ -57,7 +56,6 @@ async fn watch(lock: &FifoLock, json: bool) -> Answer {
         if !print(&text)? {
             return Ok(0);
         }
-        shown = Some(picture.inside);
     }
 }
 

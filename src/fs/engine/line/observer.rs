@@ -229,11 +229,12 @@ fn same(a: &Status, b: &Status) -> bool {
     let owners = |a: &Owner, b: &Owner| {
         (&a.pid, &a.host, &a.label) == (&b.pid, &b.host, &b.label) && close(a.since, b.since)
     };
-    let holders = match (&a.holder, &b.holder) {
+    let same_owner = |a: &Option<Owner>, b: &Option<Owner>| match (a, b) {
         (Some(a), Some(b)) => owners(a, b),
         (a, b) => a.is_none() && b.is_none(),
     };
-    holders
+    same_owner(&a.holder, &b.holder)
+        && same_owner(&a.outsider, &b.outsider)
         && (a.last_token, a.polling, a.watch_failures)
             == (b.last_token, b.polling, b.watch_failures)
         && a.waiters.len() == b.waiters.len()

@@ -3,6 +3,7 @@
 //! What this process knows is copied under the mutex; the files are read without it. So a look holds up nobody. It locks
 //! nothing and opens no ticket, and it is no instant: what moves meanwhile may be seen before or after its move.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -116,10 +117,14 @@ impl Here {
 
 /// Who holds, who waits.
 pub(super) fn status(place: &Place, snapshot: Snapshot) -> Result<Status> {
+    let ours = snapshot.here.is_some();
     let (holder, last_token) = holder(place, snapshot.here)?;
+    let locks = host::LockTable::read();
+    let outsider = (holder.is_none() && !ours).then(|| outsider(place, &locks));
     Ok(Status {
         holder,
-        waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers)?,
+        outsider: outsider.flatten(),
+        waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers, &locks)?,
         last_token,
         polling: snapshot.polling,
         watch_failures: watch().failures(),
@@ -129,7 +134,10 @@ pub(super) fn status(place: &Place, snapshot: Snapshot) -> Result<Status> {
 /// What a waiting task tells its caller.
 pub(super) fn waiting(place: &Place, standing: Standing) -> Waiting {
     let foreign = foreign_before(place, standing.ticket, &standing.own);
+    let ours = standing.here.is_some();
     let holder = holder(place, standing.here).ok().and_then(|(it, _)| it);
+    let outsider = || outsider(place, &host::LockTable::read()).filter(|_| !ours);
+    let holder = holder.or_else(outsider);
     Waiting {
         place: 1 + standing.before + foreign,
         holder,
@@ -155,6 +163,26 @@ fn holder(place: &Place, here: Option<Here>) -> Result<(Option<Owner>, u64)> {
     })
 }
 
+/// Who has the door locked, and not the record with it, as those do who come through the line.
+fn outsider(place: &Place, locks: &host::LockTable) -> Option<Owner> {
+    let owner_of = |path: &Path| {
+        let id = file::id_at(path).ok()??;
+        host::lock_owner(id.device, id.inode, locks)
+    };
+    let pid = owner_of(&place.door)?;
+    if owner_of(&place.state()) == Some(pid) {
+        // It enters or leaves in this instant.
+        return None;
+    }
+    // The list names who took the lock; its heirs may go on without it.
+    let command = host::command_line(pid);
+    Some(Owner {
+        pid: command.is_some().then_some(pid),
+        command,
+        ..Owner::unknown()
+    })
+}
+
 fn read_record(place: &Place) -> Result<Vec<u8>> {
     let path = place.state();
     let at = |error| Error::io("read the state file", &path, error);
@@ -172,6 +200,7 @@ fn waiters(
     place: &Place,
     cohorts: &[(Option<Ticket>, Vec<Task>)],
     leftovers: &[Ticket],
+    locks: &host::LockTable,
 ) -> Result<Vec<Waiter>> {
     let mut waiters = Vec::new();
     for (_, tasks) in cohorts.iter().filter(|(ticket, _)| ticket.is_none()) {
@@ -187,7 +216,6 @@ fn waiters(
     }
     line.sort_unstable();
     line.dedup();
-    let locks = host::LockTable::read();
     for ticket in line {
         let found = match &queue {
             Some(queue) => queue.find(ticket)?,
@@ -212,7 +240,7 @@ fn waiters(
             // Made after the look into memory.
             continue;
         }
-        let locked_by = host::lock_owner(found.id.device, found.id.inode, &locks);
+        let locked_by = host::lock_owner(found.id.device, found.id.inode, locks);
         let mut owner = noted.map_or_else(Owner::unknown, Recorded::into_owner);
         owner.pid = locked_by.or(owner.pid);
         owner.since = arrival(ticket);
