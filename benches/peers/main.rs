@@ -14,6 +14,7 @@
 //! | `handover` | from just before a release until the task of the next process holds |
 //! | `tasks` | hand-over among 8 and among 100 tasks of one process |
 //! | `throughput` | 8 processes without pause: grants a second, in which order, shared how evenly |
+//! | `onlooker` | from one grant to the next in such a crowd, unwatched and while somebody looks on |
 //! | `overtakes` | 12 processes of 12 rounds: how often a grant passes somebody who came earlier |
 //! | `crash` | from just before `kill -9` of the holder until the next process holds |
 //! | `idle` | processor time of 12 processes that have waited for 11 seconds (half a second in a quick run) |

@@ -7,17 +7,19 @@ pub(crate) mod crowd;
 pub(crate) mod dropping;
 pub(crate) mod handover;
 pub(crate) mod idle;
+pub(crate) mod onlooker;
 pub(crate) mod overtakes;
 pub(crate) mod tasks;
 pub(crate) mod throughput;
 pub(crate) mod uncontended;
 
 /// All jobs, in the order of the table.
-pub(crate) const ALL: [&Job; 9] = [
+pub(crate) const ALL: [&Job; 10] = [
     &uncontended::JOB,
     &handover::JOB,
     &tasks::JOB,
     &throughput::JOB,
+    &onlooker::JOB,
     &overtakes::JOB,
     &crash::JOB,
     &idle::JOB,
