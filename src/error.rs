@@ -71,16 +71,26 @@ enum Inner {
     },
     #[error("{text}")]
     Pathless { kind: ErrorKind, text: String },
+    #[error("cannot {step} the open file: {source}")]
+    PathlessIo {
+        kind: ErrorKind,
+        step: &'static str,
+        source: io::Error,
+    },
+    #[error("{first}; then {second}")]
+    Both { first: Error, second: Error },
 }
 
 impl Error {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
-            Inner::Io { kind, .. } | Inner::Plain { kind, .. } | Inner::Pathless { kind, .. } => {
-                *kind
-            }
+            Inner::Io { kind, .. }
+            | Inner::Plain { kind, .. }
+            | Inner::Pathless { kind, .. }
+            | Inner::PathlessIo { kind, .. } => *kind,
             Inner::TimedOut { .. } => ErrorKind::TimedOut,
+            Inner::Both { first, .. } => first.kind(),
         }
     }
 
@@ -90,29 +100,38 @@ impl Error {
             Inner::Io { path, .. } | Inner::TimedOut { path, .. } | Inner::Plain { path, .. } => {
                 Some(path)
             }
-            Inner::Pathless { .. } => None,
+            Inner::Pathless { .. } | Inner::PathlessIo { .. } => None,
+            Inner::Both { first, second } => first.path().or(second.path()),
         }
     }
 
     /// The operating system's error behind this one, with its number.
     pub fn io_error(&self) -> Option<&io::Error> {
         match &*self.0 {
-            Inner::Io { source, .. } => Some(source),
+            Inner::Io { source, .. } | Inner::PathlessIo { source, .. } => Some(source),
+            Inner::Both { first, second } => first.io_error().or(second.io_error()),
             _ => None,
         }
     }
 
     pub(crate) fn io(step: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        let kind = match source.kind() {
-            io::ErrorKind::Unsupported => ErrorKind::Unsupported,
-            _ => ErrorKind::Io,
-        };
         Self(Box::new(Inner::Io {
-            kind,
+            kind: kind_of(&source),
             step,
             path: path.into(),
             source,
         }))
+    }
+
+    pub(crate) fn pathless_io(step: &'static str, source: io::Error) -> Self {
+        let kind = kind_of(&source);
+        Self(Box::new(Inner::PathlessIo { kind, step, source }))
+    }
+
+    /// Two failures, of which the first is the cause of the call's.
+    pub(crate) fn and(self, second: Self) -> Self {
+        let first = self;
+        Self(Box::new(Inner::Both { first, second }))
     }
 
     pub(crate) fn timed_out(path: impl Into<PathBuf>, waited: Duration) -> Self {
@@ -135,6 +154,13 @@ impl Error {
             kind,
             text: text.into(),
         }))
+    }
+}
+
+fn kind_of(source: &io::Error) -> ErrorKind {
+    match source.kind() {
+        io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+        _ => ErrorKind::Io,
     }
 }
 

@@ -17,8 +17,9 @@ use crate::error::Result;
 /// is sealed: its methods may grow.
 pub trait Guard: sealed::Granted + Send + Sized + 'static {
     /// The fencing token of this grant: strictly greater than the token of every earlier exclusive grant of the lock,
-    /// also across crashes. Hand it to the resource the lock protects and let that refuse smaller ones.
-    fn token(&self) -> u64;
+    /// also across crashes. Hand it to the resource the lock protects and let that refuse smaller ones. `None` where
+    /// the lock [gives none](crate::Capabilities::tokens).
+    fn token(&self) -> Option<u64>;
 
     /// How long the caller stood in line; `None` when the lock was entered at once.
     fn waited(&self) -> Option<Duration>;

@@ -83,10 +83,14 @@
 pub use acquire::Acquire;
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result};
-pub use fs::engine::line::Wait;
-pub use fs::fifo::{FifoConfig, FifoGuard, FifoLock, FifoOptions, Removal};
+pub use fs::atomic::{AtomicFile, CreateAtomic};
+pub use fs::engine::wait::Wait;
+pub use fs::fifo::{FifoConfig, FifoGuard, FifoLock, FifoOptions};
+pub use fs::file::{FileConfig, FileGuard, FileLock, FileOptions};
+pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
+pub use fs::open::{OpenLocked, open_locked};
 pub use guard::{Guard, Loss, Lost};
-pub use lock::{Capabilities, Changes, Lock, Owner, Reach, Status, Waiter, Waiting};
+pub use lock::{Capabilities, Changes, Lock, Owner, Reach, Removal, Status, Waiter, Waiting};
 pub use stats::{Histogram, Stats};
 
 mod acquire;

@@ -17,7 +17,7 @@ use crate::guard::Guard;
 /// ```
 /// use stanchion::{Guard, Lock, Result};
 ///
-/// async fn with_token<L: Lock>(lock: &L) -> Result<u64> {
+/// async fn with_token<L: Lock>(lock: &L) -> Result<Option<u64>> {
 ///     let guard = lock.acquire().await?;
 ///     let token = guard.token();
 ///     guard.release().await?;
@@ -67,6 +67,14 @@ impl Capabilities {
             detects_loss: true,
             tokens: true,
             reach: Reach::Host,
+        }
+    }
+
+    pub(crate) fn of_plain_file_lock(push: bool) -> Self {
+        Self {
+            fair: false,
+            tokens: false,
+            ..Self::of_fair_file_lock(push)
         }
     }
 }
@@ -169,6 +177,16 @@ pub struct Status {
     pub watch_failures: u64,
 }
 
+/// What `remove` of a lock did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Removal {
+    /// The lock's files are gone, or there were none.
+    Removed,
+    /// Somebody holds the lock or waits for it in line, or the queue directory holds files that are not the lock's: the
+    /// lock goes on as it was.
+    InUse,
+}
+
 /// The line as it moves: a [`Stream`] of [`Status`].
 ///
 /// The first item is the line as it stands; each further one follows a change. Changes in quick succession may come as one,
@@ -215,8 +233,8 @@ impl fmt::Debug for Changes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// Place in line: 1 is the next to enter.
-    pub place: usize,
+    /// Place in line: 1 is the next to enter. `None` where the lock keeps no line.
+    pub place: Option<usize>,
     /// Who is inside, as far as it is known, [outsiders](Status::outsider) included.
     pub holder: Option<Owner>,
     /// How long the caller has been waiting.
@@ -225,12 +243,10 @@ pub struct Waiting {
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "place {} in line, waiting for {}",
-            self.place,
-            Readable(self.waited)
-        )?;
+        if let Some(place) = self.place {
+            write!(f, "place {place} in line, ")?;
+        }
+        write!(f, "waiting for {}", Readable(self.waited))?;
         match &self.holder {
             Some(holder) => write!(f, ", held by {holder}"),
             None => Ok(()),

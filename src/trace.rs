@@ -87,7 +87,7 @@ mod on {
     pub(crate) struct Hold(#[allow(dead_code)] tracing::Span);
 
     impl Hold {
-        pub(crate) fn begin(lock: &Path, token: u64, waited: Option<Duration>) -> Self {
+        pub(crate) fn begin(lock: &Path, token: Option<u64>, waited: Option<Duration>) -> Self {
             let span = tracing::info_span!("stanchion.hold", lock = %lock.display(), token);
             span.in_scope(|| match waited {
                 Some(waited) => tracing::debug!(?waited, "granted"),
@@ -143,7 +143,7 @@ mod off {
 
     impl Hold {
         #[inline(always)]
-        pub(crate) fn begin(_: &Path, _: u64, _: Option<Duration>) -> Self {
+        pub(crate) fn begin(_: &Path, _: Option<u64>, _: Option<Duration>) -> Self {
             Self
         }
     }

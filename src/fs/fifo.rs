@@ -14,11 +14,12 @@ use futures::future::{Either, select};
 
 use super::engine::blocking;
 use super::engine::disk::Cleared;
-use super::engine::line::{Line, Observer, Settings, Wait, stats_of_process};
+use super::engine::line::{Line, Observer, Settings, stats_of_process};
 use super::engine::owner::identity;
+use super::engine::wait::Wait;
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Changes, Lock, Status};
+use crate::lock::{Capabilities, Changes, Lock, Removal, Status};
 use crate::stats::Stats;
 use crate::trace;
 
@@ -52,16 +53,6 @@ pub use options::{FifoConfig, FifoOptions};
 #[derive(Clone)]
 pub struct FifoLock {
     shared: Arc<Shared>,
-}
-
-/// What [`FifoLock::remove`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Removal {
-    /// Lock file and queue are gone, or there were none.
-    Removed,
-    /// Somebody holds the lock or waits for it, or the queue directory holds files that are not the lock's: the lock goes
-    /// on as it was.
-    InUse,
 }
 
 struct Shared {

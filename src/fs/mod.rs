@@ -1,5 +1,9 @@
 //! Locks on files of one host.
 
+pub(crate) mod atomic;
 pub(crate) mod engine;
 pub(crate) mod fifo;
+pub(crate) mod file;
+pub(crate) mod flags;
+pub(crate) mod open;
 pub(crate) mod sys;

@@ -9,9 +9,11 @@ use std::io;
 use std::path::Path;
 
 use super::step::{self, Step};
+use crate::error::{Error, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::Private;
+use crate::lock::Removal;
 
 /// An open lock file, locked or not.
 #[derive(Debug)]
@@ -76,5 +78,40 @@ impl Door {
         step::at(Step::CloseDoor);
         drop(self);
         result
+    }
+}
+
+/// Deletes a file that nobody has locked, under its lock.
+pub(crate) fn remove_if_free(path: &Path) -> Result<Removal> {
+    let at = |step, error| Error::io(step, path, error);
+    let Some(door) = Door::open_existing(path).map_err(|e| at("open the file", e))? else {
+        return Ok(Removal::Removed);
+    };
+    if !door.try_lock().map_err(|e| at("lock the file", e))? {
+        return Ok(Removal::InUse);
+    }
+    let removed = unlink_if_same(path, door.id());
+    let left = door.leave().map_err(|e| at("unlock the file", e));
+    removed.and(left).map(|()| Removal::Removed)
+}
+
+/// Deletes a file that we have locked, unless its name means another one by now.
+pub(crate) fn unlink_if_same(path: &Path, id: FileId) -> Result<()> {
+    let found = file::id_at(path).map_err(|e| Error::io("look at the file", path, e))?;
+    match found == Some(id) {
+        true => remove_file(path, "remove the file"),
+        false => Ok(()),
+    }
+}
+
+/// That it is gone already is no failure.
+pub(crate) fn remove_file(path: &Path, step: &'static str) -> Result<()> {
+    #[allow(clippy::disallowed_methods)] // the one place
+    let removed = std::fs::remove_file(path);
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(step, path, error))
+        }
+        _ => Ok(()),
     }
 }

@@ -3,9 +3,13 @@
 pub(crate) mod blocking;
 pub(crate) mod disk;
 pub(crate) mod door;
+pub(crate) mod knock;
 pub(crate) mod line;
 pub(crate) mod owner;
+pub(crate) mod path;
 pub(crate) mod state;
 pub(crate) mod step;
 pub(crate) mod ticket;
+pub(crate) mod vigil;
+pub(crate) mod wait;
 pub(crate) mod watch;

@@ -7,10 +7,11 @@
 //! Stored as one line of `key=value` words (see `docs/protocol.md`), with everything in label and host that is not
 //! printable ASCII, a space, `%` or `=` written as `%XX`.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::fs::sys::fork::PerProcess;
-use crate::fs::sys::host;
+use crate::fs::sys::{file, host};
 use crate::lock::Owner;
 
 /// Longest label and host kept in a record, in bytes as written.
@@ -157,6 +158,27 @@ impl Recorded {
                 // Hidden processes have no readable start either; only the kernel's word counts.
                 None => !host::process_exists(pid),
             }
+    }
+}
+
+/// Who has a file locked, as the kernel's list tells.
+pub(crate) fn holder_of_file(path: &Path) -> Option<Owner> {
+    locker(path, &host::LockTable::read()).map(of_pid)
+}
+
+/// The process that has a file locked.
+pub(crate) fn locker(path: &Path, locks: &host::LockTable) -> Option<u32> {
+    let id = file::id_at(path).ok()??;
+    host::lock_owner(id.device, id.inode, locks)
+}
+
+/// The list names who took the lock; its heirs may go on without it.
+pub(crate) fn of_pid(pid: u32) -> Owner {
+    let command = host::command_line(pid);
+    Owner {
+        pid: command.is_some().then_some(pid),
+        command,
+        ..Owner::unknown()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! With the feature `test-hooks` a process can be told to die or to stop at the n-th passage of a step, by
 //! `STANCHION_AT=kill:LockState:1` or `STANCHION_AT=stop:Grant:3`, and to find no inotify, by
-//! `STANCHION_NO_INOTIFY=24` (the error number to report). Without the feature all of this is nothing.
+//! `STANCHION_NO_INOTIFY=24` (the error number to report). `STANCHION_FAIL=AtomicSync:28` lets a step of an `AtomicFile` fail,
+//! `STANCHION_NO_NAMELESS=1` takes files without a name from it. Without the feature all of this is nothing.
 
 /// One system call of the protocol, or what stands for one. A hook fires *before* the step of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,16 @@ mod hooks {
 
     #[inline(always)]
     pub(crate) fn at(_step: Step) {}
+
+    #[inline(always)]
+    pub(crate) fn at_named(_step: &str) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(crate) fn nameless_allowed() -> bool {
+        true
+    }
 
     #[cfg(target_os = "linux")]
     #[inline(always)]
@@ -99,6 +110,31 @@ mod hooks {
         }
     }
 
+    /// The same for the steps of other files, which fail where `STANCHION_FAIL` names them.
+    pub(crate) fn at_named(step: &str) -> std::io::Result<()> {
+        static FAILURE: OnceLock<Option<(String, i32)>> = OnceLock::new();
+        if let Some(order) = order()
+            && step == order.step
+            && order.passages.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            crate::fs::sys::host::end_or_stop_self(order.stop);
+        }
+        let failure = FAILURE.get_or_init(|| {
+            let text = std::env::var("STANCHION_FAIL").ok()?;
+            let (step, number) = text.split_once(':')?;
+            Some((step.to_owned(), number.parse().ok()?))
+        });
+        match failure {
+            Some((name, number)) if name == step => Err(std::io::Error::from_raw_os_error(*number)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether files without a name may be used.
+    pub(crate) fn nameless_allowed() -> bool {
+        std::env::var_os("STANCHION_NO_NAMELESS").is_none()
+    }
+
     #[cfg(target_os = "linux")]
     pub(crate) fn inotify_allowed() -> std::io::Result<()> {
         static NUMBER: OnceLock<Option<i32>> = OnceLock::new();
@@ -113,6 +149,6 @@ mod hooks {
     }
 }
 
-pub(crate) use hooks::at;
 #[cfg(target_os = "linux")]
 pub(crate) use hooks::inotify_allowed;
+pub(crate) use hooks::{at, at_named, nameless_allowed};

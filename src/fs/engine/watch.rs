@@ -88,6 +88,13 @@ pub(crate) struct WatchId {
     pub(crate) seen: Seen,
 }
 
+impl WatchId {
+    /// Of an event that no watch brings.
+    pub(crate) fn without_watch(seen: Seen) -> Self {
+        Self { number: -1, seen }
+    }
+}
+
 /// A watcher's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Seat(u64);
@@ -160,6 +167,14 @@ impl Watch {
     /// Takes a watcher off the list, with its timer; its watches it has given back itself.
     pub(crate) fn leave(&self, seat: Seat) {
         self.table().seats.remove(&seat);
+    }
+
+    /// Calls a watcher on this thread, with an event that no watch brings.
+    pub(crate) fn call(&self, seat: Seat, id: WatchId) {
+        let watcher = self.table().watcher(seat);
+        if let Some(watcher) = watcher {
+            watcher.on_event(id);
+        }
     }
 
     /// Watches the inode behind an open descriptor, once.
@@ -325,7 +340,7 @@ impl Watch {
             for watcher in seats.into_iter().filter_map(|seat| table.watcher(seat)) {
                 for (watcher, seen) in [(watcher.clone(), Seen::Queue), (watcher, Seen::Everything)]
                 {
-                    due.push((watcher, WatchId { number: -1, seen }));
+                    due.push((watcher, WatchId::without_watch(seen)));
                 }
             }
         }

@@ -31,7 +31,7 @@ pub struct FifoGuard {
 impl FifoGuard {
     pub(super) fn new(shared: Arc<Shared>, grant: Grant) -> Self {
         let path = &shared.line.place().door;
-        let span = trace::Hold::begin(path, grant.token, grant.waited);
+        let span = trace::Hold::begin(path, Some(grant.token), grant.waited);
         Self {
             _span: span,
             door: Some(grant.door),
@@ -123,8 +123,8 @@ impl Drop for FifoGuard {
 }
 
 impl Guard for FifoGuard {
-    fn token(&self) -> u64 {
-        FifoGuard::token(self)
+    fn token(&self) -> Option<u64> {
+        Some(FifoGuard::token(self))
     }
 
     fn waited(&self) -> Option<Duration> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::FifoLock;
 use crate::error::Result;
-use crate::fs::engine::line::Wait;
+use crate::fs::engine::wait::Wait;
 
 /// The options of a [`FifoLock`], with their defaults; [`FifoLock::config`] reads them back.
 #[derive(Clone, Debug, PartialEq, Eq)]

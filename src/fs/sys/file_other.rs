@@ -27,6 +27,23 @@ fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// There is nothing to lend a file as.
+pub(crate) trait AsOpen {}
+
+pub(crate) fn open_as(_path: &Path, _access: &super::Access) -> io::Result<File> {
+    unsupported()
+}
+
+pub(crate) fn facts_of(_file: &File, _path: &Path) -> io::Result<(Facts, bool)> {
+    unsupported()
+}
+
+pub(crate) fn duplicate(_file: &impl AsOpen) -> io::Result<File> {
+    unsupported()
+}
+
+pub(crate) fn announce(_file: &File) {}
+
 pub(crate) fn open_lock_file(_path: &Path, _mode: Option<u32>) -> io::Result<(File, Facts)> {
     unsupported()
 }

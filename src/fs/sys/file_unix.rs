@@ -7,8 +7,12 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+pub(crate) use std::os::fd::AsFd as AsOpen;
+
 use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, lstat};
 use rustix::io::{Errno, pread, pwrite};
+
+use super::Access;
 
 /// Lets a guard lend its open lock file; `file()` of the guard gives it.
 macro_rules! lend_file {
@@ -55,25 +59,70 @@ pub(crate) struct Facts {
 /// Never follows a symbolic link, never blocks on a FIFO, never truncates. `mode`, when given, is set exactly by the
 /// creator, whatever the umask; files that exist keep theirs.
 pub(crate) fn open_lock_file(path: &Path, mode: Option<u32>) -> io::Result<(File, Facts)> {
+    open_or_create(path, OFlags::RDWR, mode).and_then(checked)
+}
+
+fn open_or_create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     loop {
         // Without O_CREAT first: in a sticky directory the kernel refuses O_CREAT on another user's file.
-        match open(path, OFlags::RDWR, None) {
+        match open(path, access, None) {
             Err(Errno::NOENT) => {}
-            Ok(file) => return checked(file),
+            Ok(file) => return Ok(file),
             Err(error) => return Err(plain(error, path)),
         }
-        match open(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode) {
-            Err(Errno::EXIST) => {
+        match create(path, access, mode) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // A dangling symbolic link exists for O_EXCL and is missing for open: without this, a loop for ever.
                 check_lock_path(path)?;
             }
-            Ok(file) => {
-                if let Some(mode) = mode {
-                    fchmod(&file, mode_bits(mode))?;
-                }
-                return checked(file);
-            }
-            Err(error) => return Err(plain(error, path)),
+            result => return result,
+        }
+    }
+}
+
+fn create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
+    let file = open(path, access | OFlags::CREATE | OFlags::EXCL, mode);
+    let file = file.map_err(|error| plain(error, path))?;
+    if let Some(mode) = mode {
+        fchmod(&file, mode_bits(mode))?;
+    }
+    Ok(file)
+}
+
+/// Opens any file that is to be locked, with the same precautions; [`facts_of`] tells whether it can be one.
+pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
+    let mut flags = match (access.read, access.write || access.append) {
+        (true, true) => OFlags::RDWR,
+        (false, true) => OFlags::WRONLY,
+        _ => OFlags::RDONLY,
+    };
+    flags.set(OFlags::APPEND, access.append);
+    match (access.create_new, access.create) {
+        (true, _) => create(path, flags, access.mode),
+        (false, true) => open_or_create(path, flags, access.mode),
+        (false, false) => open(path, flags, None).map_err(|error| plain(error, path)),
+    }
+}
+
+/// What an open file is, and whether it has lost its last name; refused if it cannot be locked.
+pub(crate) fn facts_of(file: &File, _path: &Path) -> io::Result<(Facts, bool)> {
+    let stat = fstat(file)?;
+    Ok((facts(&stat)?, stat.st_nlink == 0))
+}
+
+/// Another descriptor of the same open file.
+pub(crate) fn duplicate(file: &impl AsOpen) -> io::Result<File> {
+    Ok(File::from(file.as_fd().try_clone_to_owned()?))
+}
+
+/// Tells those who wait for a close of this file, although it stays open: opens and closes it once more.
+pub(crate) fn announce(file: &File) {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let careful = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    for access in [OFlags::RDONLY, OFlags::WRONLY] {
+        if rustix::fs::open(&path, access | careful, Mode::empty()).is_ok() {
+            return;
         }
     }
 }
@@ -152,16 +201,19 @@ fn mode_bits(mode: u32) -> Mode {
 }
 
 fn checked(file: File) -> io::Result<(File, Facts)> {
-    let stat = fstat(&file)?;
+    let facts = facts(&fstat(&file)?)?;
+    Ok((file, facts))
+}
+
+fn facts(stat: &Stat) -> io::Result<Facts> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(refused("it is not a regular file"));
     }
-    let facts = Facts {
-        id: FileId::from(&stat),
-        mode: permissions(&stat),
+    Ok(Facts {
+        id: FileId::from(stat),
+        mode: permissions(stat),
         group: stat.st_gid,
-    };
-    Ok((file, facts))
+    })
 }
 
 fn refused(why: &'static str) -> io::Error {

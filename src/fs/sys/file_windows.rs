@@ -6,10 +6,13 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::windows::fs::{FileExt, OpenOptionsExt};
+pub(crate) use std::os::windows::io::AsHandle as AsOpen;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use winapi_util::file as facts;
+
+use super::Access;
 
 /// Lets a guard lend its open lock file; `file()` of the guard gives it.
 macro_rules! lend_file {
@@ -66,6 +69,30 @@ pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Opens any file that is to be locked; [`facts_of`] tells whether it can be one.
+pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(access.read).write(access.write);
+    options.append(access.append);
+    options.create(access.create).create_new(access.create_new);
+    options.custom_flags(OPEN_REPARSE_POINT);
+    options.open(path)
+}
+
+/// What an open file is, and whether its name means another one by now; refused if it cannot be locked.
+pub(crate) fn facts_of(file: &File, path: &Path) -> io::Result<(Facts, bool)> {
+    let (_, facts) = checked(file.try_clone()?)?;
+    Ok((facts, id_at(path)? != Some(facts.id)))
+}
+
+/// Another handle of the same open file.
+pub(crate) fn duplicate(file: &impl AsOpen) -> io::Result<File> {
+    Ok(File::from(file.as_handle().try_clone_to_owned()?))
+}
+
+/// Nobody can be told here.
+pub(crate) fn announce(_file: &File) {}
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();

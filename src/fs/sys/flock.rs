@@ -7,16 +7,55 @@ use std::io;
 
 /// Takes the exclusive lock if nobody else has one on this file: `false` says that somebody has.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
+    #[allow(clippy::disallowed_methods)] // the one place
+    attempt(|| fs2::FileExt::try_lock_exclusive(file))
+}
+
+/// Takes the shared lock unless somebody has the exclusive one.
+pub(crate) fn try_lock_shared(file: &File) -> io::Result<bool> {
+    #[allow(clippy::disallowed_methods)] // the one place
+    attempt(|| fs2::FileExt::try_lock_shared(file))
+}
+
+pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
+    match shared {
+        true => try_lock_shared(file),
+        false => try_lock_exclusive(file),
+    }
+}
+
+/// Waits for the lock in the kernel, without end: for threads that have nothing else to do.
+pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
+    #[allow(clippy::disallowed_methods)] // the one place
+    let locked = attempt(|| match shared {
+        true => fs2::FileExt::lock_shared(file),
+        false => fs2::FileExt::lock_exclusive(file),
+    })?;
+    // A wait that ends with "would block" has waited for nothing.
+    match locked {
+        true => Ok(()),
+        false => Err(fs2::lock_contended_error()),
+    }
+}
+
+fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
     loop {
-        #[allow(clippy::disallowed_methods)] // the one place
-        let result = fs2::FileExt::try_lock_exclusive(file);
-        match result {
+        match call() {
             Ok(()) => return Ok(true),
             Err(error) if is_contention(&error) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(told_apart(error)),
         }
     }
+}
+
+/// A file system that cannot lock says so in several ways.
+fn told_apart(error: io::Error) -> io::Error {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::ENOLCK) {
+        return io::Error::new(io::ErrorKind::Unsupported, error);
+    }
+    error
 }
 
 /// Gives the lock of this descriptor back. Everybody who waits learns of it by the close that must follow.

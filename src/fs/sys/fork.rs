@@ -36,6 +36,22 @@ impl Private {
     }
 }
 
+/// The entry of a file whose owner is another library.
+#[derive(Debug)]
+pub(crate) struct Registered(#[allow(dead_code)] atfork::Slot);
+
+impl Private {
+    /// The file and its entry apart. The entry must go before the file is closed.
+    pub(crate) fn into_parts(self) -> (Registered, File) {
+        (Registered(self._slot), self.file)
+    }
+
+    pub(crate) fn from_parts(entry: Registered, file: File) -> Self {
+        let Registered(slot) = entry;
+        Self { _slot: slot, file }
+    }
+}
+
 impl Deref for Private {
     type Target = File;
 

@@ -52,34 +52,42 @@ pub(crate) fn monotonic_ns() -> u64 {
         .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// From the kernel's `magic.h` and the file systems' own headers.
+const NETWORK: [u32; 13] = [
+    0x6969,      // NFS
+    0x517B,      // SMB
+    0xFF53_4D42, // CIFS
+    0xFE53_4D42, // SMB2
+    0x0102_1997, // 9P
+    0x6573_5546, // FUSE: sshfs, GlusterFS and others
+    0x5346_414F, // AFS
+    0x6B41_4653, // kAFS
+    0x7375_7245, // Coda
+    0x00C3_6400, // Ceph
+    0x0BD0_0BD0, // Lustre
+    0x7461_636F, // OCFS2
+    0x0116_1970, // GFS2
+];
+
 /// Whether the file system at this path is served by somebody who may be slow or gone, and tells no events.
 pub(crate) fn is_on_network(path: &Path) -> bool {
-    /// From the kernel's `magic.h` and the file systems' own headers.
-    const NETWORK: [u32; 13] = [
-        0x6969,      // NFS
-        0x517B,      // SMB
-        0xFF53_4D42, // CIFS
-        0xFE53_4D42, // SMB2
-        0x0102_1997, // 9P
-        0x6573_5546, // FUSE: sshfs, GlusterFS and others
-        0x5346_414F, // AFS
-        0x6B41_4653, // kAFS
-        0x7375_7245, // Coda
-        0x00C3_6400, // Ceph
-        0x0BD0_0BD0, // Lustre
-        0x7461_636F, // OCFS2
-        0x0116_1970, // GFS2
-    ];
-    rustix::fs::statfs(path).is_ok_and(|it| {
-        // The field is signed, unsigned, wide or narrow by architecture; the magic is its low 32 bits.
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::unnecessary_cast
-        )]
-        let magic = it.f_type as u32;
-        NETWORK.contains(&magic)
-    })
+    rustix::fs::statfs(path).is_ok_and(|it| is_of_network(&it))
+}
+
+/// The same of an open file.
+pub(crate) fn is_file_on_network(file: &std::fs::File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|it| is_of_network(&it))
+}
+
+fn is_of_network(found: &rustix::fs::StatFs) -> bool {
+    // The field is signed, unsigned, wide or narrow by architecture; the magic is its low 32 bits.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast
+    )]
+    let magic = found.f_type as u32;
+    NETWORK.contains(&magic)
 }
 
 /// The process that holds the lock of a file, as far as this pid namespace can see.

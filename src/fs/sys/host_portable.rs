@@ -39,6 +39,10 @@ pub(crate) fn is_on_network(_path: &Path) -> bool {
     false
 }
 
+pub(crate) fn is_file_on_network(_file: &std::fs::File) -> bool {
+    false
+}
+
 pub(crate) fn lock_owner(_device: u64, _inode: u64, _table: &LockTable) -> Option<u32> {
     None
 }

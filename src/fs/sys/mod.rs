@@ -5,13 +5,26 @@
 //!
 //! | part | what it gives |
 //! |---|---|
-//! | [`flock`] | try-lock and unlock of an open file, through `fs2` |
+//! | [`flock`] | lock and unlock of an open file, through `fs2` |
 //! | [`file`](mod@file) | opening lock files, file identity, marks, positioned reads and writes |
 //! | [`dir`](mod@dir) | the queue directory: listing, locked tickets, look-ups by name |
 //! | [`fork`] | what a forked child must not keep |
+//! | [`replace`] | nameless files, links, and the order in which a new file reaches the disk |
 //! | [`host`] | who and where we are: boot, process start, clock |
 
 #![allow(unsafe_code)]
+
+/// How a file that is to be locked is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Access {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) append: bool,
+    pub(crate) create: bool,
+    pub(crate) create_new: bool,
+    /// Permission bits of a file that is created, exactly.
+    pub(crate) mode: Option<u32>,
+}
 
 pub(crate) mod flock;
 pub(crate) mod fork;
@@ -28,6 +41,10 @@ pub(crate) mod dir;
 #[cfg_attr(target_os = "linux", path = "host_linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "host_portable.rs")]
 pub(crate) mod host;
+
+#[cfg_attr(unix, path = "replace_unix.rs")]
+#[cfg_attr(not(unix), path = "replace_other.rs")]
+pub(crate) mod replace;
 
 #[cfg_attr(unix, path = "atfork.rs")]
 #[cfg_attr(not(unix), path = "atfork_none.rs")]

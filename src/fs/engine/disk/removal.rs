@@ -5,9 +5,7 @@
 //! of an earlier holder that nobody was told of goes with the record, unless the caller wants it kept. A lock file with content is
 //! somebody's data, and stays.
 
-use std::path::Path;
-
-use super::super::door::Door;
+use super::super::door::{Door, remove_file};
 use super::super::state::{self, Record};
 use super::super::step::{self, Step};
 use super::{Cleared, Disk, StateLock};
@@ -89,16 +87,5 @@ impl Disk {
             &self.place.queue,
             error,
         ))
-    }
-}
-
-fn remove_file(path: &Path, step: &'static str) -> Result<()> {
-    #[allow(clippy::disallowed_methods)] // the one place
-    let removed = std::fs::remove_file(path);
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(step, path, error))
-        }
-        _ => Ok(()),
     }
 }

@@ -27,12 +27,12 @@ use super::super::step::{self, Step};
 use super::super::ticket::Ticket;
 use super::super::ticket::policy::{self, Place};
 use super::super::ticket::queue::{Own, Queue, Standing};
+use super::super::wait::{COARSE, Eye, FINE, Ladder, Wait, after};
 use super::super::watch::{Seat, Seen, WatchId, watch};
+use super::Settings;
 use super::cohort::CohortId;
-use super::ladder::{COARSE, Eye, FINE, Ladder, after};
 use super::passing::{Still, marks_gone, reap_passed, unmark};
 use super::report::News;
-use super::{Settings, Wait};
 use crate::error::{Error, Result};
 
 /// The place on disk of one cohort.
@@ -151,11 +151,14 @@ impl Contender {
         let (Stage::Behind { eye, .. } | Stage::Knocking { eye, .. }) = &mut self.stage else {
             return false;
         };
-        let ours = matches!(eye, Eye::Watching(own) if *own == id);
-        if ours {
-            *eye = Eye::Open;
+        match eye {
+            Eye::Watching(own) if *own == id => {
+                *eye = Eye::Open;
+                true
+            }
+            Eye::Sitting(sitter) => sitter.id() == id,
+            _ => false,
         }
-        ours
     }
 
     /// Events were lost: whatever is watched may have changed, and the watch may be over.
@@ -332,10 +335,7 @@ impl Contender {
             None => Door::open(&place.door, self.settings.mode)
                 .map_err(|e| Error::io("open the lock file", &place.door, e))?,
         };
-        let eye = match &self.settings.wait {
-            Wait::Watch => Eye::Open,
-            Wait::Poll(backoff) => Eye::Polling(backoff.clone()),
-        };
+        let eye = Eye::new(&self.settings.wait);
         self.ladder.start(COARSE);
         self.stage = Stage::Knocking {
             door,
@@ -354,11 +354,18 @@ impl Contender {
         // Try before watching: after an event the lock is mostly there. A refusal counts only with a watch in place.
         loop {
             step::at(Step::TryDoor);
-            if door.try_lock().map_err(|e| at("lock the lock file", e))? {
+            let locked = match eye.sitter() {
+                Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
+                None => door.try_lock(),
+            };
+            if locked.map_err(|e| at("lock the lock file", e))? {
                 break;
             }
             step::at(Step::WatchDoor);
             let told = !eye.is_polling();
+            if self.settings.wait == Wait::Blocking {
+                eye.sit(self.seat, door.file(), false);
+            }
             let fresh = eye.watch(self.seat, door.file(), Seen::Door, self.events);
             self.news.fell_back |= told && eye.is_polling();
             step::at(Step::CheckDoor);

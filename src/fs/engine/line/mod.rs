@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use super::disk::{Cleared, Place};
 use super::door::Door;
+use super::path::canonical;
+use super::wait::Wait;
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
-use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::fork::{PerProcess, generation};
 use crate::fs::sys::host;
@@ -35,7 +36,6 @@ mod arrival;
 mod cohort;
 mod contender;
 mod core;
-mod ladder;
 mod look;
 mod loss;
 mod observer;
@@ -51,18 +51,6 @@ use self::observer::Onlookers;
 use self::wakes::Wakes;
 pub(crate) use cohort::Key;
 pub(crate) use observer::Observer;
-
-/// How the first in line waits for the lock file itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Wait {
-    /// Sleep until the kernel tells that the file was closed, by whomever. Falls back to polling where the platform or the
-    /// file system tells nothing.
-    #[default]
-    Watch,
-    /// Look again after these delays.
-    Poll(Backoff),
-}
 
 /// What a waiting task wants, as the engine sees it. Of several tasks of a process the first in line decides.
 #[derive(Debug)]
@@ -416,25 +404,4 @@ impl Drop for Line {
             watch().leave(self.seat);
         }
     }
-}
-
-/// The lock file's path with every directory on the way resolved, so that all spellings of it are one. The file itself is
-/// not resolved: a symbolic link there is refused when it is opened.
-fn canonical(path: &Path) -> Result<PathBuf> {
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let named = !bytes
-        .last()
-        .is_some_and(|it| std::path::is_separator(char::from(*it)));
-    let Some(name) = path.file_name().filter(|_| named) else {
-        let text = "a lock needs a file name";
-        return Err(Error::at(ErrorKind::InvalidInput, text, path));
-    };
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let parent = parent
-        .canonicalize()
-        .map_err(|e| Error::io("find the directory", parent, e))?;
-    Ok(parent.join(name))
 }

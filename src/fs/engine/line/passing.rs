@@ -10,8 +10,8 @@ use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::Ticket;
 use super::super::ticket::queue::{Own, Queue};
+use super::super::wait::{COARSE, after};
 use super::contender::{Contender, Flow, Outcome, Stage};
-use super::ladder::{COARSE, after};
 use crate::error::{Error, Result};
 
 /// How often a door that was free may be found locked before it counts as held.

@@ -3,12 +3,11 @@
 //! What this process knows is copied under the mutex; the files are read without it. So a look holds up nobody. It locks
 //! nothing and opens no ticket, and it is no instant: what moves meanwhile may be seen before or after its move.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::disk::{self, Place};
-use super::super::owner::{Recorded, identity};
+use super::super::owner::{Recorded, identity, locker, of_pid};
 use super::super::state::{self, Content};
 use super::super::ticket::Ticket;
 use super::super::ticket::queue::Queue;
@@ -139,7 +138,7 @@ pub(super) fn waiting(place: &Place, standing: Standing) -> Waiting {
     let outsider = || outsider(place, &host::LockTable::read()).filter(|_| !ours);
     let holder = holder.or_else(outsider);
     Waiting {
-        place: 1 + standing.before + foreign,
+        place: Some(1 + standing.before + foreign),
         holder,
         waited: standing.waited,
     }
@@ -165,22 +164,12 @@ fn holder(place: &Place, here: Option<Here>) -> Result<(Option<Owner>, u64)> {
 
 /// Who has the door locked, and not the record with it, as those do who come through the line.
 fn outsider(place: &Place, locks: &host::LockTable) -> Option<Owner> {
-    let owner_of = |path: &Path| {
-        let id = file::id_at(path).ok()??;
-        host::lock_owner(id.device, id.inode, locks)
-    };
-    let pid = owner_of(&place.door)?;
-    if owner_of(&place.state()) == Some(pid) {
+    let pid = locker(&place.door, locks)?;
+    if locker(&place.state(), locks) == Some(pid) {
         // It enters or leaves in this instant.
         return None;
     }
-    // The list names who took the lock; its heirs may go on without it.
-    let command = host::command_line(pid);
-    Some(Owner {
-        pid: command.is_some().then_some(pid),
-        command,
-        ..Owner::unknown()
-    })
+    Some(of_pid(pid))
 }
 
 fn read_record(place: &Place) -> Result<Vec<u8>> {

@@ -1,0 +1,394 @@
+//! Write a file as a whole, then put it in place: readers see the old one or the new one, never a mix.
+//!
+//! # Algorithm
+//!
+//! ```text
+//! create   a file without a name in the directory of the target (O_TMPFILE); where there is none, one with a temporary name
+//! write    …
+//! commit   flush · mode and owner of the file that is replaced · fsync
+//!          replace:     lock it · link it to a temporary name · rename that over the target
+//!          no_clobber:  link it to the target, which must not exist
+//!          fsync of the directory · clear away temporary files of the dead
+//! ```
+//!
+//! # Names
+//!
+//! `.NAME.stanchion-N`, `N` from 0 to 15, the first that is free. Its owner keeps the file open and OS-locked as long as it
+//! has that name.
+//!
+//! # Invariants
+//!
+//! 1. The target's name always means a whole file: it changes in one `rename` or one `link`, after the content is on disk.
+//! 2. A temporary name is removed only by who holds the lock of its file and has seen that name and file are the same.
+//!
+//! # After a crash
+//!
+//! Before the link nothing is left (where files have no names), after it a temporary file without a lock; the next commit to the
+//! same target removes it. After the rename the new file is there.
+//!
+//! # Cost
+//!
+//! Two syncs to disk: milliseconds. All of it runs in Tokio's pool of blocking threads.
+
+use std::fmt;
+use std::fs::File;
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncSeek, AsyncWrite, AsyncWriteExt};
+
+use super::engine::door::unlink_if_same;
+use super::engine::path::canonical;
+use super::engine::{blocking, step};
+use super::sys::{file, flock, replace};
+use crate::error::{Error, ErrorKind, Result};
+use crate::trace;
+
+/// So many may put the same target in place at once under temporary names.
+const NAMES: usize = 16;
+
+/// A new content for a file, which takes the place of the old one as a whole or not at all.
+///
+/// Write into it, then [`commit`](AtomicFile::commit). Dropped without that nothing has changed and nothing is left.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("settings.json");
+/// use stanchion::AtomicFile;
+/// use tokio::io::AsyncWriteExt;
+///
+/// let mut file = AtomicFile::create(&path).await?;
+/// file.write_all(b"{}").await?;
+/// file.commit().await?;
+/// assert_eq!(std::fs::read(&path)?, b"{}");
+/// # Ok(()) }
+/// ```
+pub struct AtomicFile {
+    /// There until it is committed.
+    file: Option<tokio::fs::File>,
+    place: Place,
+}
+
+/// What [`AtomicFile::create`] is to do; await it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is created unless it is awaited"]
+pub struct CreateAtomic {
+    path: PathBuf,
+    mode: Option<u32>,
+    no_clobber: bool,
+}
+
+/// Where it goes, and what it is called until then.
+struct Place {
+    target: PathBuf,
+    directory: PathBuf,
+    mode: Option<u32>,
+    no_clobber: bool,
+    /// The temporary name, where the file has one.
+    temporary: Option<Temporary>,
+}
+
+/// A temporary name of ours; removed when dropped.
+struct Temporary {
+    path: PathBuf,
+    id: file::FileId,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = unlink_if_same(&self.path, self.id) {
+            trace::unheard(&self.path, &error);
+        }
+    }
+}
+
+impl AtomicFile {
+    /// Begins a new content for the file at `path`. Await the result.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] when something other than a regular file is at the path (symbolic links are not followed),
+    /// [`ErrorKind::Unsupported`] outside a Tokio runtime, [`ErrorKind::Io`] when nothing can be created beside it.
+    pub fn create(path: impl Into<PathBuf>) -> CreateAtomic {
+        CreateAtomic {
+            path: path.into(),
+            mode: None,
+            no_clobber: false,
+        }
+    }
+
+    /// The file whose content this will be, with every directory on the way resolved.
+    pub fn path(&self) -> &Path {
+        &self.place.target
+    }
+
+    /// Puts the new content in place, and returns when it is on disk, name and all. It keeps permission bits and, as far as
+    /// this process may, owner and group of the file it replaces; extended attributes, access lists and other hard links it
+    /// does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end either nothing happens or all of it: what has begun is finished in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] with the step that failed: the old file is as it was and nothing is left, save that after "sync
+    /// the directory" the new one is in place, and may be gone after a loss of power. With
+    /// [`no_clobber`](CreateAtomic::no_clobber) and a file that has come meanwhile, `io_error().kind()` is `AlreadyExists`.
+    pub async fn commit(mut self) -> Result<()> {
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        let flushed = file.flush().await;
+        flushed.map_err(|e| Error::io("write the new content of", &self.place.target, e))?;
+        let file = file.into_std().await;
+        blocking::run(move || self.place.put(file)).await?
+    }
+}
+
+impl CreateAtomic {
+    /// Never replaces: [`commit`](AtomicFile::commit) fails when there is a file by then; off by default.
+    pub fn no_clobber(mut self, keep: bool) -> Self {
+        self.no_clobber = keep;
+        self
+    }
+
+    /// Permission bits of the new file, exactly, whatever the umask and the file it replaces.
+    pub fn mode(mut self, bits: u32) -> Self {
+        self.mode = Some(bits);
+        self
+    }
+
+    fn open(self) -> Result<AtomicFile> {
+        let target = canonical(&self.path)?;
+        if self.mode.is_some_and(|bits| bits & !0o777 != 0) {
+            let text = "mode takes permission bits, at most 0o777";
+            return Err(Error::at(ErrorKind::InvalidInput, text, target));
+        }
+        let directory = target.parent().unwrap_or(Path::new(".")).to_path_buf();
+        let mut place = Place {
+            target,
+            directory,
+            mode: self.mode,
+            no_clobber: self.no_clobber,
+            temporary: None,
+        };
+        place.look()?;
+        let file = place.create()?;
+        Ok(AtomicFile {
+            file: Some(tokio::fs::File::from_std(file)),
+            place,
+        })
+    }
+}
+
+impl IntoFuture for CreateAtomic {
+    type Output = Result<AtomicFile>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<AtomicFile>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { blocking::run(move || self.open()).await? })
+    }
+}
+
+impl Place {
+    fn at(&self, step: &'static str) -> impl Fn(io::Error) -> Error {
+        move |error| Error::io(step, &self.target, error)
+    }
+
+    /// Looks at what is to be replaced; refuses what cannot be.
+    fn look(&self) -> Result<Option<replace::Look>> {
+        replace::look_of(&self.target).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => {
+                let text = format!("this cannot be replaced: {error}");
+                Error::at(ErrorKind::InvalidInput, text, &self.target)
+            }
+            _ => self.at("look at")(error),
+        })
+    }
+
+    fn create(&mut self) -> Result<File> {
+        let mode = self.mode.unwrap_or(0o666);
+        step::at_named("AtomicCreate").map_err(self.at("create a file beside"))?;
+        let nameless = match step::nameless_allowed() {
+            true => replace::open_nameless(&self.directory, mode),
+            false => Ok(None),
+        };
+        if let Some(file) = nameless.map_err(self.at("create a file beside"))? {
+            return Ok(file);
+        }
+        self.with_free_name(|path| {
+            let file = replace::create_named(path, mode)?;
+            // Somebody who clears away takes it for a dead one's until it is locked.
+            let ours = flock::try_lock_exclusive(&file)?;
+            let stands = file::id_at(path)? == Some(file::id_of(&file)?);
+            Ok((ours && stands).then_some(file))
+        })
+    }
+
+    /// Takes the first temporary name that is free. `take` fails with `AlreadyExists` where it is not, and gives `None` where it was lost
+    /// again.
+    fn with_free_name(&mut self, take: impl Fn(&Path) -> io::Result<Option<File>>) -> Result<File> {
+        for number in 0..NAMES {
+            let path = self.temporary_name(number);
+            match take(&path) {
+                Ok(Some(file)) => {
+                    let id = file::id_of(&file).map_err(self.at("look at the file beside"))?;
+                    self.temporary = Some(Temporary { path, id });
+                    return Ok(file);
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(self.at("create a file beside")(error)),
+            }
+        }
+        let text = "all temporary names of the file are taken";
+        Err(Error::at(ErrorKind::Busy, text, &self.target))
+    }
+
+    fn temporary_name(&self, number: usize) -> PathBuf {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(self.target.file_name().unwrap_or_default());
+        name.push(format!(".stanchion-{number}"));
+        self.directory.join(name)
+    }
+
+    /// Commits: everything after the last write.
+    fn put(mut self, file: File) -> Result<()> {
+        self.dress(&file)?;
+        let synced = step::at_named("AtomicSync").and_then(|()| file.sync_all());
+        synced.map_err(self.at("sync the new content of"))?;
+        // From the link on the name is ours as long as this is held.
+        // Where files cannot be locked, nobody clears away.
+        let _ = flock::try_lock_exclusive(&file);
+        match self.no_clobber {
+            true => self.put_new(&file)?,
+            false => self.replace(file)?,
+        }
+        let synced = step::at_named("AtomicSyncDirectory");
+        let synced = synced.and_then(|()| replace::sync_directory(&self.directory));
+        let synced = synced.map_err(self.at("sync the directory of"));
+        self.clear_away_the_dead();
+        synced
+    }
+
+    /// Gives the file the look of the one it replaces.
+    fn dress(&self, file: &File) -> Result<()> {
+        let old = self.look()?;
+        let dressed = step::at_named("AtomicDress").and_then(|()| match (self.mode, old) {
+            (Some(bits), _) => replace::set_bits(file, bits),
+            (None, Some(look)) => replace::make_look(file, &look),
+            (None, None) => Ok(()),
+        });
+        dressed.map_err(self.at("set permissions for"))
+    }
+
+    fn put_new(&mut self, file: &File) -> Result<()> {
+        let put = step::at_named("AtomicLink").and_then(|()| match &self.temporary {
+            Some(temporary) => std::fs::hard_link(&temporary.path, &self.target),
+            None => replace::name(file, &self.target),
+        });
+        put.map_err(self.at("put in place"))?;
+        // The temporary name goes with the value.
+        self.temporary = None;
+        Ok(())
+    }
+
+    fn replace(&mut self, file: File) -> Result<()> {
+        step::at_named("AtomicLink").map_err(self.at("create a file beside"))?;
+        let _open = match self.temporary {
+            Some(_) => file,
+            None => {
+                let named = std::cell::Cell::new(Some(file));
+                self.with_free_name(|path| {
+                    let Some(file) = named.take() else {
+                        return Ok(None);
+                    };
+                    let linked = replace::name(&file, path);
+                    match linked {
+                        Ok(()) => Ok(Some(file)),
+                        Err(error) => {
+                            named.set(Some(file));
+                            Err(error)
+                        }
+                    }
+                })?
+            }
+        };
+        let Some(temporary) = self.temporary.take() else {
+            return Ok(());
+        };
+        let renamed = step::at_named("AtomicRename");
+        let renamed = renamed.and_then(|()| std::fs::rename(&temporary.path, &self.target));
+        renamed.map_err(self.at("put in place"))?;
+        // The name is gone with the rename.
+        std::mem::forget(temporary);
+        Ok(())
+    }
+
+    /// Removes temporary files whose owners died. What fails is left to the next commit.
+    fn clear_away_the_dead(&self) {
+        for path in (0..NAMES).map(|number| self.temporary_name(number)) {
+            if let Ok(Some(file)) = replace::open_named(&path)
+                && flock::try_lock_exclusive(&file).unwrap_or(false)
+                && let Ok(id) = file::id_of(&file)
+            {
+                let _ = unlink_if_same(&path, id);
+            }
+        }
+    }
+}
+
+impl AtomicFile {
+    fn pinned(self: Pin<&mut Self>) -> io::Result<Pin<&mut tokio::fs::File>> {
+        let file = self.get_mut().file.as_mut();
+        file.map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncWrite for AtomicFile {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.pinned()?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pinned()?.poll_flush(cx)
+    }
+
+    /// Flushes; it is [`commit`](AtomicFile::commit) that puts it in place.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pinned()?.poll_shutdown(cx)
+    }
+}
+
+impl AsyncSeek for AtomicFile {
+    fn start_seek(self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
+        self.pinned()?.start_seek(position)
+    }
+
+    fn poll_complete(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        self.pinned()?.poll_complete(cx)
+    }
+}
+
+impl fmt::Debug for AtomicFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtomicFile")
+            .field("path", &self.place.target)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,452 @@
+//! The wait for the operating system's lock on a file, without a queue: whoever tries first after a release has it.
+//!
+//! # Algorithm
+//!
+//! Open the file, try the lock. Refused, one of three ways to wait:
+//!
+//! - *told*: watch the open file for closes, by whomever, then try again; after each event and each new watch also along
+//!   the rungs of a [`Ladder`], because the kernel announces the close of a dying process before it drops the
+//!   lock. The slow poll at its end finds those who unlock and do not close.
+//! - *polling*: try again after jittered delays.
+//! - *sitting*: a [`Sitter`](super::blocking::Sitter) waits in the lock call.
+//!
+//! The lock is tried where the event arrives, on the watch thread, so that the task is woken with the lock in hand.
+//!
+//! # Invariants
+//!
+//! 1. What is watched is the open descriptor, opened before and tried again after: nothing happens unseen in between.
+//! 2. A lock counts only if its file bears the path's name: found deleted or replaced, it is given back, and the path is
+//!    opened anew. Who has waited compares the path; who has not asks only whether the file has a name at all.
+//! 3. Whoever had the lock, if only for an instant, unlocks and then closes.
+//! 4. A lock that comes for a wait that was dropped is given back at once.
+//!
+//! # After a crash
+//!
+//! The kernel closes the files of the dead; that is the event.
+//!
+//! # Fairness
+//!
+//! None. The kernel serves those who sit in the call in their order, and a newcomer before all others.
+//!
+//! # Cost
+//!
+//! Nobody else there: open, lock, fstat; unlock, close. Waiting by watch: no processor time but the slow poll. A release wakes all
+//! who watch, and one of them wins.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::wait::{COARSE, Eye, FINE, Ladder, Wait};
+use super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::{Private, generation};
+use crate::fs::sys::{Access, flock};
+
+/// Which file is to be locked, and how.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) path: PathBuf,
+    pub(crate) access: Access,
+    pub(crate) manner: Manner,
+    /// Whether this file system was seen to exclude.
+    pub(crate) excludes: AtomicBool,
+}
+
+/// How the lock is waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct Manner {
+    pub(crate) shared: bool,
+    pub(crate) wait: Wait,
+    pub(crate) poll_interval: Duration,
+    /// Whether file events can be expected.
+    pub(crate) events: bool,
+}
+
+/// An open file with the lock on it.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    pub(crate) file: Private,
+    pub(crate) id: FileId,
+}
+
+/// What came of a first try.
+pub(crate) enum First {
+    Locked(Locked),
+    /// Somebody else has it; the file is open.
+    Refused(Private),
+}
+
+impl Target {
+    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
+        Error::io(step, &self.path, error)
+    }
+
+    fn open(&self) -> Result<Private> {
+        let file = file::open_as(&self.path, &self.access);
+        Ok(Private::new(file.map_err(|e| self.io("open the file", e))?))
+    }
+
+    /// Opens the file and tries the lock once.
+    pub(crate) fn try_once(&self) -> Result<First> {
+        loop {
+            let file = self.open()?;
+            let locked = flock::try_lock(&file, self.manner.shared);
+            let locked = locked.map_err(|e| self.io("lock the file", e))?;
+            let facts = file::facts_of(&file, &self.path);
+            let deleted = match facts.map_err(|e| self.io("look at the file", e)) {
+                Ok((facts, false)) if locked => {
+                    let locked = Locked { file, id: facts.id };
+                    return self.proven(locked).map(First::Locked);
+                }
+                Ok((_, deleted)) => deleted,
+                Err(error) => {
+                    give_back(file, locked);
+                    return Err(error);
+                }
+            };
+            if !deleted {
+                return Ok(First::Refused(file));
+            }
+            give_back(file, locked);
+        }
+    }
+
+    /// Some file systems answer every lock with yes. Asks once whether a second one is refused.
+    fn proven(&self, locked: Locked) -> Result<Locked> {
+        if self.excludes.load(Ordering::Relaxed) {
+            return Ok(locked);
+        }
+        let access = Access {
+            create: false,
+            create_new: false,
+            ..self.access
+        };
+        let granted_twice = match file::open_as(&self.path, &access) {
+            // It has another name by now, or may not be opened again: that proves nothing.
+            Err(_) => false,
+            Ok(second) => {
+                file::id_of(&second).ok() == Some(locked.id)
+                    && flock::try_lock_exclusive(&second).unwrap_or(false)
+            }
+        };
+        if granted_twice {
+            give_back(locked.file, true);
+            let text = "this file system grants one lock to two holders";
+            return Err(Error::at(ErrorKind::Unsupported, text, &self.path));
+        }
+        self.excludes.store(true, Ordering::Relaxed);
+        Ok(locked)
+    }
+
+    /// Whether the open file is the one that the path means.
+    fn is_current(&self, file: &Private) -> Result<Option<FileId>> {
+        let id = file::id_of(file).map_err(|e| self.io("look at the file", e))?;
+        let found = file::id_at(&self.path).map_err(|e| self.io("look at the file", e))?;
+        Ok((found == Some(id)).then_some(id))
+    }
+}
+
+/// Unlocks if need be, then closes.
+fn give_back(file: Private, locked: bool) {
+    if locked {
+        // If it fails the close does it.
+        let _ = flock::unlock(&file);
+    }
+    drop(file);
+}
+
+/// A wait. Dropped, it gives back what it has.
+pub(crate) struct Knock {
+    knocker: Arc<Knocker>,
+    seat: Seat,
+    generation: u32,
+}
+
+/// Whose lock is waited for.
+pub(crate) enum Source {
+    /// Of the file at a path, whichever that is when the lock is free.
+    Path(Arc<Target>),
+    /// Of a file that the caller has open.
+    Open(Manner),
+}
+
+impl Source {
+    fn manner(&self) -> &Manner {
+        match self {
+            Self::Path(target) => &target.manner,
+            Self::Open(manner) => manner,
+        }
+    }
+
+    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
+        match self {
+            Self::Path(target) => target.io(step, error),
+            Self::Open(_) => Error::pathless_io(step, error),
+        }
+    }
+}
+
+struct Knocker {
+    source: Source,
+    seat: OnceLock<Seat>,
+    core: Mutex<Core>,
+}
+
+struct Core {
+    stage: Stage,
+    ladder: Ladder,
+    waker: Option<Waker>,
+}
+
+enum Stage {
+    Refused { file: Private, eye: Eye },
+    Locked(Locked),
+    Failed(Error),
+    Over,
+}
+
+/// Why somebody looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Begin,
+    Event,
+    Timer,
+}
+
+impl Knock {
+    /// Begins to wait for the lock of an open file that was refused.
+    pub(crate) fn begin(source: Source, file: Private, waker: &Waker) -> Self {
+        let manner = source.manner();
+        let eye = Eye::new(&manner.wait);
+        let mut ladder = Ladder::new(manner.poll_interval);
+        ladder.start(COARSE);
+        let knocker = Arc::new(Knocker {
+            source,
+            seat: OnceLock::new(),
+            core: Mutex::new(Core {
+                stage: Stage::Refused { file, eye },
+                ladder,
+                waker: Some(waker.clone()),
+            }),
+        });
+        let weak = Arc::downgrade(&knocker);
+        let seat = watch().enroll(weak);
+        knocker.seat.get_or_init(|| seat);
+        knocker.act(Cause::Begin);
+        Self {
+            knocker,
+            seat,
+            generation: generation(),
+        }
+    }
+
+    pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<Locked>> {
+        if self.generation != generation() {
+            let text = "this wait began before a fork; begin another one in the child";
+            return Poll::Ready(Err(Error::new(ErrorKind::Unsupported, text)));
+        }
+        let mut core = self.knocker.core();
+        match std::mem::replace(&mut core.stage, Stage::Over) {
+            Stage::Locked(locked) => Poll::Ready(Ok(locked)),
+            Stage::Failed(error) => Poll::Ready(Err(error)),
+            other => {
+                core.stage = other;
+                let known = core.waker.as_ref().is_some_and(|it| it.will_wake(waker));
+                let old = (!known).then(|| core.waker.replace(waker.clone()));
+                drop(core);
+                drop(old);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether it looks again after delays because it is not told.
+    pub(crate) fn is_polling(&self) -> bool {
+        matches!(&self.knocker.core().stage, Stage::Refused { eye, .. } if eye.is_polling())
+    }
+}
+
+impl Drop for Knock {
+    /// Gives back the watch, and a lock that came for nobody. In a forked child they are not ours.
+    fn drop(&mut self) {
+        if self.generation != generation() {
+            return;
+        }
+        let mut core = self.knocker.core();
+        let stage = std::mem::replace(&mut core.stage, Stage::Over);
+        let waker = core.waker.take();
+        drop(core);
+        drop(waker);
+        watch().leave(self.seat);
+        match stage {
+            Stage::Refused { file, eye } => {
+                if let Eye::Watching(id) = eye {
+                    watch().forget(self.seat, id);
+                }
+                drop(file);
+            }
+            Stage::Locked(locked) => give_back(locked.file, true),
+            Stage::Failed(_) | Stage::Over => {}
+        }
+    }
+}
+
+impl Knocker {
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks, sets the timer, and wakes the task when there is something for it.
+    fn act(&self, cause: Cause) {
+        let Some(seat) = self.seat.get().copied() else {
+            return;
+        };
+        let mut core = self.core();
+        let core_mut = &mut *core;
+        if !matches!(core_mut.stage, Stage::Refused { .. }) {
+            return;
+        }
+        let looked = self.look(core_mut, seat, cause).and_then(|stage| {
+            let due = core_mut.ladder.at.filter(|_| stage.is_none());
+            let armed = due.map_or(Ok(()), |at| watch().arm(seat, at));
+            armed
+                .map(|()| stage)
+                .map_err(|e| self.source.io("set a timer for", e))
+        });
+        match looked {
+            Ok(None) => return,
+            Ok(Some(stage)) => core_mut.stage = stage,
+            Err(error) => core_mut.stage = Stage::Failed(error),
+        }
+        let waker = core.waker.take();
+        drop(core);
+        if cause != Cause::Begin
+            && let Some(waker) = waker
+        {
+            waker.wake();
+        }
+    }
+
+    /// Tries the lock, and makes sure of being told when to try again. The stage that follows, unless it is the same.
+    fn look(&self, core: &mut Core, seat: Seat, cause: Cause) -> Result<Option<Stage>> {
+        let manner = self.source.manner();
+        match cause {
+            Cause::Begin => {}
+            Cause::Event => core.ladder.start(FINE),
+            Cause::Timer if core.ladder.at.is_some_and(|at| Instant::now() < at) => {
+                return Ok(None);
+            }
+            Cause::Timer => core.ladder.climb(),
+        }
+        loop {
+            let Stage::Refused { file, eye } = &mut core.stage else {
+                return Ok(None);
+            };
+            let locked = match eye.sitter() {
+                Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
+                None => flock::try_lock(file, manner.shared),
+            };
+            let locked = locked.map_err(|e| self.source.io("lock the file", e))?;
+            let fresh = !locked && {
+                if manner.wait == Wait::Blocking {
+                    eye.sit(seat, file, manner.shared);
+                }
+                eye.watch(seat, file, Seen::Door, manner.events)
+            };
+            match self.id_if_current(file) {
+                Ok(Some(id)) if locked => {
+                    look_away(seat, eye);
+                    return Ok(self.take(core, id));
+                }
+                Ok(Some(_)) if fresh => {}
+                Ok(Some(_)) => {
+                    eye.pace(&mut core.ladder);
+                    return Ok(None);
+                }
+                Ok(None) => self.open_anew(core, seat, locked)?,
+                Err(error) => {
+                    look_away(seat, eye);
+                    if locked {
+                        let _ = flock::unlock(file);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn id_if_current(&self, file: &Private) -> Result<Option<FileId>> {
+        match &self.source {
+            Source::Path(target) => target.is_current(file),
+            Source::Open(_) => {
+                let id = file::id_of(file);
+                id.map(Some)
+                    .map_err(|e| self.source.io("look at the file", e))
+            }
+        }
+    }
+
+    /// The open file, which is locked, as the end of the wait.
+    fn take(&self, core: &mut Core, id: FileId) -> Option<Stage> {
+        match std::mem::replace(&mut core.stage, Stage::Over) {
+            Stage::Refused { file, .. } => Some(Stage::Locked(Locked { file, id })),
+            other => Some(other),
+        }
+    }
+
+    /// The path means another file by now: lets go of this one and opens that.
+    fn open_anew(&self, core: &mut Core, seat: Seat, locked: bool) -> Result<()> {
+        let Source::Path(target) = &self.source else {
+            return Ok(());
+        };
+        let eye = Eye::new(&target.manner.wait);
+        let fresh = target.open()?;
+        file::facts_of(&fresh, &target.path).map_err(|e| target.io("look at the file", e))?;
+        let fresh = Stage::Refused { file: fresh, eye };
+        if let Stage::Refused { file, mut eye } = std::mem::replace(&mut core.stage, fresh) {
+            look_away(seat, &mut eye);
+            drop(eye);
+            give_back(file, locked);
+        }
+        core.ladder.start(COARSE);
+        Ok(())
+    }
+}
+
+fn look_away(seat: Seat, eye: &mut Eye) {
+    if let Eye::Watching(id) = *eye {
+        watch().forget(seat, id);
+        *eye = Eye::Open;
+    }
+}
+
+impl Watcher for Knocker {
+    fn on_event(&self, id: WatchId) {
+        let mut core = self.core();
+        if let Stage::Refused { eye, .. } = &mut core.stage {
+            match eye {
+                Eye::Watching(own) if *own == id => *eye = Eye::Open,
+                // Events were lost: a watch may be over, or not.
+                Eye::Watching(own) if id.seen == Seen::Everything => {
+                    let own = *own;
+                    *eye = Eye::Open;
+                    if let Some(seat) = self.seat.get() {
+                        watch().forget(*seat, own);
+                    }
+                }
+                Eye::Sitting(_) => {}
+                _ => return,
+            }
+        }
+        drop(core);
+        self.act(Cause::Event);
+    }
+
+    fn on_timer(&self) {
+        self.act(Cause::Timer);
+    }
+}

@@ -1,0 +1,260 @@
+//! The plain lock on a file: the operating system's own, shared or exclusive, and the guard is the open file.
+//!
+//! This file is the face; how it waits stands in [`engine::knock`](super::engine::knock).
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use super::engine::knock::{First, Manner, Target};
+use super::engine::owner::holder_of_file;
+use super::engine::path::{canonical, canonical_behind_links};
+use super::engine::wait::Wait;
+use super::engine::watch::watch;
+use super::engine::{blocking, door};
+use super::sys::{Access, file, host};
+use crate::acquire::Acquire;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::{Capabilities, Lock, Removal, Status};
+
+mod attempt;
+mod guard;
+mod options;
+
+pub(crate) use attempt::FileAttempt;
+pub use guard::FileGuard;
+pub use options::{FileConfig, FileOptions};
+
+/// A plain lock on a file, exclusive or [shared](FileConfig::shared), with the open file as its guard.
+///
+/// It is `flock` (on Windows `LockFileEx`), so it excludes `flock(1)`, Python's `fcntl.flock` and `portalocker`, and every
+/// other program that locks whole files so. There is no queue: of those who wait, any may be next. For a queue take
+/// [`FifoLock`](crate::FifoLock), which excludes this lock on the same path and the other way round.
+///
+/// A handle is a path with options; each acquire opens the file anew. A path without a directory means the working
+/// directory, as for any file.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("counter");
+/// use stanchion::FileLock;
+/// use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+///
+/// let lock = FileLock::open(path)?;
+/// let mut file = lock.acquire().await?;
+/// let mut text = String::new();
+/// file.read_to_string(&mut text).await?;
+/// let next = text.parse().unwrap_or(0) + 1;
+/// file.rewind().await?;
+/// file.write_all(next.to_string().as_bytes()).await?;
+/// file.release().await?; // or drop it; then nobody hears of a failed write
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct FileLock {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) target: Arc<Target>,
+    pub(crate) config: FileConfig,
+}
+
+impl FileLock {
+    /// Opens the lock with the default options: exclusive, for reading and writing, created if missing.
+    ///
+    /// Nothing is created or opened before the first acquire.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the directory does not exist or cannot be read; [`ErrorKind::InvalidInput`] when something other
+    /// than a regular file is at the path, or the options contradict each other.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::options().open(path)
+    }
+
+    /// Starts with the default options.
+    pub fn options() -> FileOptions {
+        FileOptions::default()
+    }
+
+    fn with_config(path: &Path, config: FileConfig) -> Result<Self> {
+        if let Some(text) = config.contradiction() {
+            return Err(Error::at(ErrorKind::InvalidInput, text, path));
+        }
+        let path = match config.follow_symlinks {
+            true => canonical_behind_links(path)?,
+            false => canonical(path)?,
+        };
+        file::check_lock_path(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => {
+                let text = format!("no lock can be here: {error}");
+                Error::at(ErrorKind::InvalidInput, text, &path)
+            }
+            _ => Error::io("look at the file", &path, error),
+        })?;
+        let events = host::TELLS_CLOSES && !path.parent().is_some_and(host::is_on_network);
+        let manner = Manner {
+            shared: config.shared,
+            wait: config.wait.clone(),
+            poll_interval: config.poll_interval,
+            events,
+        };
+        let access = Access {
+            read: config.read,
+            write: config.write,
+            append: config.append,
+            create: config.create && (config.write || config.append),
+            create_new: config.create_new,
+            mode: config.mode,
+        };
+        let target = Target {
+            path,
+            access,
+            manner,
+            excludes: AtomicBool::new(false),
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                target: Arc::new(target),
+                config,
+            }),
+        })
+    }
+
+    /// Waits for the lock; resolves to the open, locked file.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any point gives up the wait. A lock that has come or comes for a dropped future is given
+    /// back at once, in all three ways to wait.
+    ///
+    /// # Fairness
+    ///
+    /// None: see the type.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller asked for it, [`ErrorKind::Unsupported`] where the
+    /// file system cannot lock, or says yes to everybody, and [`ErrorKind::Io`] with step and path for everything the
+    /// operating system refuses. [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`]: there is no line to count.
+    ///
+    /// # Platform notes
+    ///
+    /// See [`Wait`] for who is told and who looks again.
+    pub fn acquire(&self) -> Acquire<FileGuard> {
+        Acquire::new(self.attempt(), self.shared.config.timeout)
+    }
+
+    fn attempt(&self) -> FileAttempt {
+        FileAttempt::new(self.shared.clone())
+    }
+
+    /// Takes the lock if nobody has it; else `None`. One attempt, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](FileLock::acquire), save time limits.
+    pub fn try_acquire(&self) -> Result<Option<FileGuard>> {
+        match self.shared.target.try_once()? {
+            First::Locked(locked) => FileGuard::new(&self.shared, locked, None).map(Some),
+            First::Refused(_) => Ok(None),
+        }
+    }
+
+    /// Waits for the lock on this thread, for callers without a runtime; `None` waits for ever. The default limit of the
+    /// options does not count here.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](FileLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
+    pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FileGuard> {
+        if blocking::in_async_context() {
+            let text = "blocking_acquire was called from async code: use acquire().await there";
+            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
+        }
+        let begun = Instant::now();
+        let deadline = limit.and_then(|limit| begun.checked_add(limit));
+        let outcome = blocking::block_on(self.attempt(), deadline);
+        outcome.unwrap_or_else(|| Err(Error::timed_out(self.path(), begun.elapsed())))
+    }
+
+    /// Who has the file locked, as the kernel's list of locks tells (on Linux), as [`Status::outsider`]: a plain lock keeps no
+    /// record and no line. Locks nothing, opens nothing.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn status(&self) -> Result<Status> {
+        Ok(Status {
+            holder: None,
+            outsider: holder_of_file(self.path()),
+            waiters: Vec::new(),
+            last_token: 0,
+            polling: !self.pushes(),
+            watch_failures: watch().failures(),
+        })
+    }
+
+    /// Deletes the file if nobody has it locked, with what is in it. The lock stays usable: the next acquire makes the file
+    /// anew, if it may. Whoever waits on the deleted file moves to the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the file cannot be opened, locked or deleted.
+    pub fn remove(&self) -> Result<Removal> {
+        door::remove_if_free(self.path())
+    }
+
+    fn pushes(&self) -> bool {
+        match self.shared.config.wait {
+            Wait::Watch => self.shared.target.manner.events,
+            Wait::Poll(_) => false,
+            Wait::Blocking => true,
+        }
+    }
+
+    /// The file, with every directory on the way resolved, and links at its end if those are followed.
+    pub fn path(&self) -> &Path {
+        &self.shared.target.path
+    }
+
+    /// The options this handle was opened with.
+    pub fn config(&self) -> &FileConfig {
+        &self.shared.config
+    }
+}
+
+impl Lock for FileLock {
+    type Guard = FileGuard;
+
+    fn acquire(&self) -> Acquire<FileGuard> {
+        FileLock::acquire(self)
+    }
+
+    async fn try_acquire(&self) -> Result<Option<FileGuard>> {
+        FileLock::try_acquire(self)
+    }
+
+    async fn status(&self) -> Result<Status> {
+        FileLock::status(self)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::of_plain_file_lock(self.pushes())
+    }
+}
+
+impl fmt::Debug for FileLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileLock")
+            .field("path", &self.path())
+            .field("config", &self.shared.config)
+            .finish()
+    }
+}

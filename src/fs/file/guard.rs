@@ -1,0 +1,353 @@
+//! The guard of the plain file lock: the open file.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::engine::door::unlink_if_same;
+use crate::fs::engine::knock::Locked;
+use crate::fs::engine::vigil::{Vigil, loss_of};
+use crate::fs::sys::file::{AsOpen, FileId, lend_file};
+use crate::fs::sys::flock;
+use crate::fs::sys::fork::{Private, Registered, generation};
+use crate::guard::{Guard, Loss, Lost};
+use crate::trace;
+
+/// A plain lock, held, as the open file: read it, write it, seek in it.
+///
+/// Reads and writes go through Tokio's pool of blocking threads, as those of `tokio::fs::File` do, so they need a runtime; and
+/// like there a write has only been handed over when it returns: `flush`, [`sync_all`](FileGuard::sync_all) or
+/// [`release`](FileGuard::release) wait for it and tell whether it went well.
+///
+/// Dropping it releases. If one of its writes is still running then, the file stays locked until that has ended, and nobody
+/// learns whether it did. In a forked child dropping it does nothing to the parent's lock.
+#[must_use = "the lock is released as soon as the guard is dropped"]
+pub struct FileGuard {
+    // First: the entry must go before the file is closed.
+    entry: Option<Registered>,
+    content: Option<Content>,
+    shared: Arc<Shared>,
+    id: FileId,
+    generation: u32,
+    waited: Option<Duration>,
+    vigil: OnceLock<Arc<Vigil>>,
+    _span: trace::Hold,
+}
+
+/// The open file, as whoever used it last needs it.
+enum Content {
+    Plain(File),
+    Async(tokio::fs::File),
+}
+
+impl FileGuard {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        locked: Locked,
+        waited: Option<Duration>,
+    ) -> Result<Self> {
+        let path = &shared.target.path;
+        let (entry, file) = locked.file.into_parts();
+        let guard = Self {
+            entry: Some(entry),
+            content: Some(Content::Plain(file)),
+            shared: shared.clone(),
+            id: locked.id,
+            generation: generation(),
+            waited,
+            vigil: OnceLock::new(),
+            _span: trace::Hold::begin(path, None, waited),
+        };
+        if shared.config.truncate
+            && let Some(Content::Plain(file)) = &guard.content
+            && let Err(error) = file.set_len(0)
+        {
+            // The guard releases.
+            return Err(Error::io("truncate the file", path, error));
+        }
+        Ok(guard)
+    }
+
+    /// How long the caller waited; `None` when the lock was free at once. So this tells a creator that others were there before.
+    pub fn waited(&self) -> Option<Duration> {
+        self.waited
+    }
+
+    /// Whether the path still means this file: a look at the present, about a microsecond.
+    pub fn is_held(&self) -> bool {
+        self.loss().is_none()
+    }
+
+    fn loss(&self) -> Option<Loss> {
+        loss_of(&self.shared.target.path, self.id)
+    }
+
+    /// Resolves when the file is deleted, renamed or replaced while this guard lives; see [`Lost`]. Others can lock the new
+    /// file then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing; a loss is told to every later call too.
+    pub fn lost(&self) -> Lost {
+        let target = &self.shared.target;
+        let begin = || Vigil::begin(target.path.clone(), self.id, target.manner.events);
+        let vigil = self.vigil.get_or_init(begin).clone();
+        Lost::new(std::future::poll_fn(move |cx| vigil.poll(cx.waker())))
+    }
+
+    /// Waits for what was written, then for the disk to have it, content and metadata.
+    ///
+    /// # Cancel safety
+    ///
+    /// The lock is not touched; what was written may or may not be on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a write since the last flush, or the sync, failed.
+    pub async fn sync_all(&mut self) -> Result<()> {
+        let path = self.shared.target.path.clone();
+        let file = self.tokio_file();
+        let synced = match file {
+            Some(file) => file.sync_all().await,
+            None => Ok(()),
+        };
+        synced.map_err(|e| Error::io("sync the file", path, e))
+    }
+
+    /// The file for the standard library's calls, which block this thread. Waits for reads and writes that still run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a write since the last flush failed.
+    pub async fn as_std(&mut self) -> Result<&mut File> {
+        let path = &self.shared.target.path;
+        loop {
+            match self.content.take() {
+                Some(Content::Async(file)) => match file.try_into_std() {
+                    Ok(file) => self.content = Some(Content::Plain(file)),
+                    Err(file) => {
+                        // Put back before the wait, which may be dropped.
+                        self.content = Some(Content::Async(file));
+                        if let Some(Content::Async(busy)) = &mut self.content {
+                            let flushed = busy.flush().await;
+                            flushed.map_err(|e| Error::io("write to the file", path, e))?;
+                        }
+                    }
+                },
+                other => {
+                    self.content = other;
+                    break;
+                }
+            }
+        }
+        match &mut self.content {
+            Some(Content::Plain(file)) => Ok(file),
+            _ => unreachable!("a guard has its file until it is consumed"),
+        }
+    }
+
+    /// Gives the open file away, still locked: the lock goes when the last copy of it is closed. Waits for reads and writes
+    /// that still run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end it releases, as the guard does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a write since the last flush failed; the lock is released then.
+    pub async fn into_std(mut self) -> Result<File> {
+        self.as_std().await?;
+        self.entry = None;
+        match self.content.take() {
+            Some(Content::Plain(file)) => Ok(file),
+            _ => unreachable!("as_std has made it plain"),
+        }
+    }
+
+    /// Waits for what was written, releases the lock, and says whether all went well.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it releases as any dropped guard does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a write since the last flush failed, or a step of the release;
+    /// [`ErrorKind::Lost`] when the file had been deleted, renamed or replaced. The lock is given up in any case.
+    pub async fn release(mut self) -> Result<()> {
+        let path = self.shared.target.path.clone();
+        let flushed = match &mut self.content {
+            Some(Content::Async(file)) => file.flush().await,
+            _ => Ok(()),
+        };
+        let flushed = flushed.map_err(|e| Error::io("write to the file", &path, e));
+        let lost = self
+            .loss()
+            .map(|loss| Error::at(ErrorKind::Lost, loss.to_string(), &path));
+        let released = self.give_back().and(lost.map_or(Ok(()), Err));
+        match (flushed, released) {
+            (Err(first), Err(second)) => Err(first.and(second)),
+            (first, second) => first.and(second),
+        }
+    }
+
+    /// Removes the file if that was asked for, unlocks, closes. With a write still running the close is left to that.
+    fn give_back(&mut self) -> Result<()> {
+        if let Some(vigil) = self.vigil.get() {
+            vigil.end();
+        }
+        let entry = self.entry.take();
+        let Some(content) = self.content.take() else {
+            return Ok(());
+        };
+        if self.generation != generation() {
+            // A forked child: the file is the parent's, and so is the lock.
+            return Ok(());
+        }
+        let path = &self.shared.target.path;
+        let removed = match self.shared.config.remove_on_release {
+            true => unlink_if_same(path, self.id),
+            false => Ok(()),
+        };
+        let file = match content {
+            Content::Plain(file) => Ok(file),
+            Content::Async(file) => file.try_into_std(),
+        };
+        let unlocked = match (file, entry) {
+            (Ok(file), Some(entry)) => {
+                let file = Private::from_parts(entry, file);
+                flock::unlock(&file).map_err(|e| Error::io("unlock the file", path, e))
+            }
+            _ => Ok(()),
+        };
+        match (removed, unlocked) {
+            (Err(first), Err(second)) => Err(first.and(second)),
+            (first, second) => first.and(second),
+        }
+    }
+
+    fn file(&self) -> &dyn AsOpen {
+        match &self.content {
+            Some(Content::Plain(file)) => file,
+            Some(Content::Async(file)) => file,
+            None => unreachable!("a guard has its file until it is consumed"),
+        }
+    }
+
+    /// The file for Tokio.
+    fn tokio_file(&mut self) -> Option<&mut tokio::fs::File> {
+        if let Some(Content::Plain(_)) = &self.content
+            && let Some(Content::Plain(file)) = self.content.take()
+        {
+            self.content = Some(Content::Async(tokio::fs::File::from_std(file)));
+        }
+        match &mut self.content {
+            Some(Content::Async(file)) => Some(file),
+            _ => None,
+        }
+    }
+
+    fn pinned(self: Pin<&mut Self>) -> io::Result<Pin<&mut tokio::fs::File>> {
+        let file = self.get_mut().tokio_file();
+        file.map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncRead for FileGuard {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.pinned()?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for FileGuard {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.pinned()?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pinned()?.poll_flush(cx)
+    }
+
+    /// Flushes; the lock stays.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pinned()?.poll_shutdown(cx)
+    }
+}
+
+impl AsyncSeek for FileGuard {
+    fn start_seek(self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
+        self.pinned()?.start_seek(position)
+    }
+
+    fn poll_complete(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        self.pinned()?.poll_complete(cx)
+    }
+}
+
+impl Drop for FileGuard {
+    /// Releases: two short system calls, or none while a write still runs. Errors cannot be told from here; the
+    /// closed file frees the lock whatever happens.
+    fn drop(&mut self) {
+        if let Err(error) = self.give_back() {
+            trace::unheard(&self.shared.target.path, &error);
+        }
+    }
+}
+
+impl Guard for FileGuard {
+    fn token(&self) -> Option<u64> {
+        None
+    }
+
+    fn waited(&self) -> Option<Duration> {
+        FileGuard::waited(self)
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        false
+    }
+
+    fn is_held(&self) -> bool {
+        FileGuard::is_held(self)
+    }
+
+    fn lost(&self) -> Lost {
+        FileGuard::lost(self)
+    }
+
+    async fn release(self) -> Result<()> {
+        FileGuard::release(self).await
+    }
+}
+
+lend_file!(FileGuard);
+
+impl fmt::Debug for FileGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileGuard")
+            .field("path", &self.shared.target.path)
+            .finish_non_exhaustive()
+    }
+}

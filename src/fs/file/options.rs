@@ -1,0 +1,180 @@
+//! The options of the plain file lock and their defaults.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::FileLock;
+use crate::error::Result;
+use crate::fs::engine::wait::Wait;
+
+/// The options of a [`FileLock`], with their defaults; [`FileLock::config`] reads them back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileConfig {
+    /// Open for reading; on by default.
+    pub read: bool,
+    /// Open for writing; on by default.
+    pub write: bool,
+    /// Write at the end only; off by default.
+    pub append: bool,
+    /// Create the file if it is missing; on by default. Counts only with `write` or `append`.
+    pub create: bool,
+    /// Create the file, and fail if there is one; off by default.
+    pub create_new: bool,
+    /// Empty the file, *after* the lock is held; off by default.
+    pub truncate: bool,
+    /// Permission bits of a file that has to be created, exactly, whatever the umask; `None`, the default, leaves them to the
+    /// umask.
+    pub mode: Option<u32>,
+    /// Several may hold a shared lock at once, while nobody holds the exclusive one; off by default.
+    pub shared: bool,
+    /// Time limit of an [`acquire`](FileLock::acquire) that sets none; `None`, the default, waits for ever.
+    pub timeout: Option<Duration>,
+    /// Do not wait: fail with [`ErrorKind::Busy`](crate::ErrorKind::Busy) when somebody has the lock; off by default.
+    pub fail_when_locked: bool,
+    /// Delete the file when the lock is released, still under the lock; off by default.
+    pub remove_on_release: bool,
+    /// Follow symbolic links at the path, once, when the lock is opened; off by default: a link is refused.
+    pub follow_symlinks: bool,
+    /// How to wait; default [`Wait::Watch`].
+    pub wait: Wait,
+    /// How often [`Wait::Watch`] looks again although it was told nothing. Finds those who unlock the file and keep it
+    /// open, which announces nothing. Default 1 s; [`Duration::MAX`] switches it off.
+    pub poll_interval: Duration,
+}
+
+impl Default for FileConfig {
+    fn default() -> Self {
+        Self {
+            read: true,
+            write: true,
+            append: false,
+            create: true,
+            create_new: false,
+            truncate: false,
+            mode: None,
+            shared: false,
+            timeout: None,
+            fail_when_locked: false,
+            remove_on_release: false,
+            follow_symlinks: false,
+            wait: Wait::Watch,
+            poll_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+impl FileConfig {
+    /// What cannot be meant.
+    pub(super) fn contradiction(&self) -> Option<&'static str> {
+        let writes = self.write || self.append;
+        let bad_mode = self.mode.is_some_and(|bits| bits & !0o777 != 0);
+        match () {
+            () if !self.read && !writes => Some("read, write or append, or what is it opened for?"),
+            () if self.truncate && !self.write => Some("truncate needs write"),
+            () if self.truncate && self.append => Some("truncate and append contradict each other"),
+            () if self.create_new && !writes => Some("create_new needs write or append"),
+            () if bad_mode => Some("mode takes permission bits, at most 0o777"),
+            () if self.poll_interval.is_zero() => Some("poll_interval must be longer than nothing"),
+            () => None,
+        }
+    }
+}
+
+/// Builds a [`FileLock`]; made by [`FileLock::options`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until a lock is opened with them"]
+pub struct FileOptions {
+    config: FileConfig,
+}
+
+impl FileOptions {
+    /// Sets [`FileConfig::read`].
+    pub fn read(mut self, read: bool) -> Self {
+        self.config.read = read;
+        self
+    }
+
+    /// Sets [`FileConfig::write`].
+    pub fn write(mut self, write: bool) -> Self {
+        self.config.write = write;
+        self
+    }
+
+    /// Sets [`FileConfig::append`].
+    pub fn append(mut self, append: bool) -> Self {
+        self.config.append = append;
+        self
+    }
+
+    /// Sets [`FileConfig::create`].
+    pub fn create(mut self, create: bool) -> Self {
+        self.config.create = create;
+        self
+    }
+
+    /// Sets [`FileConfig::create_new`].
+    pub fn create_new(mut self, create_new: bool) -> Self {
+        self.config.create_new = create_new;
+        self
+    }
+
+    /// Sets [`FileConfig::truncate`].
+    pub fn truncate(mut self, truncate: bool) -> Self {
+        self.config.truncate = truncate;
+        self
+    }
+
+    /// Sets [`FileConfig::mode`].
+    pub fn mode(mut self, bits: u32) -> Self {
+        self.config.mode = Some(bits);
+        self
+    }
+
+    /// Takes the shared lock: see [`FileConfig::shared`].
+    pub fn shared(mut self) -> Self {
+        self.config.shared = true;
+        self
+    }
+
+    /// Sets [`FileConfig::timeout`].
+    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.config.timeout = limit.into();
+        self
+    }
+
+    /// Sets [`FileConfig::fail_when_locked`].
+    pub fn fail_when_locked(mut self, fail: bool) -> Self {
+        self.config.fail_when_locked = fail;
+        self
+    }
+
+    /// Sets [`FileConfig::remove_on_release`].
+    pub fn remove_on_release(mut self, remove: bool) -> Self {
+        self.config.remove_on_release = remove;
+        self
+    }
+
+    /// Sets [`FileConfig::follow_symlinks`].
+    pub fn follow_symlinks(mut self, follow: bool) -> Self {
+        self.config.follow_symlinks = follow;
+        self
+    }
+
+    /// Sets [`FileConfig::wait`].
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.config.wait = wait;
+        self
+    }
+
+    /// Sets [`FileConfig::poll_interval`].
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.config.poll_interval = interval;
+        self
+    }
+
+    /// Opens the lock; see [`FileLock::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<FileLock> {
+        FileLock::with_config(path.as_ref(), self.config)
+    }
+}

@@ -1,0 +1,116 @@
+//! Replacing a file as a whole: files without a name, links, and the order in which things reach the disk.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fchown, linkat, lstat};
+use rustix::io::Errno;
+
+fn bits(mode: u32) -> Mode {
+    Mode::from_bits_truncate((mode & 0o777) as _)
+}
+
+/// A file without a name in this directory, gone at the latest when its owner dies; `None` where there is no such thing.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<File>> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags, bits(mode)) {
+        Ok(file) => Ok(Some(File::from(file))),
+        // Not on this file system, or not with this kernel.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open_nameless(_directory: &Path, _mode: u32) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
+/// A new file under this name; it must not exist.
+pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(File::from(rustix::fs::open(path, flags, bits(mode))?))
+}
+
+/// Opens what is under the name of a temporary file, if anything is.
+pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(File::from(file))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a nameless file a name that nothing has.
+pub(crate) fn name(file: &File, path: &Path) -> io::Result<()> {
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Permission bits, owner and group of a file that is to be replaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    mode: u32,
+    owner: u32,
+    group: u32,
+}
+
+/// What is at the path now; refused if it cannot be replaced as a file. `None` when nothing is.
+pub(crate) fn look_of(path: &Path) -> io::Result<Option<Look>> {
+    let stat = match lstat(path) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Symlink => return Err(refused("it is a symbolic link")),
+        _ => return Err(refused("it is not a regular file")),
+    }
+    #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
+    let mode = stat.st_mode as u32 & 0o7777;
+    Ok(Some(Look {
+        mode,
+        owner: stat.st_uid,
+        group: stat.st_gid,
+    }))
+}
+
+fn refused(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+/// Makes a file look like the one it replaces. The owner as far as we may; without the right owner never more than the
+/// permission bits.
+pub(crate) fn make_look(file: &File, look: &Look) -> io::Result<()> {
+    let owner = rustix::fs::Uid::from_raw(look.owner);
+    let group = rustix::fs::Gid::from_raw(look.group);
+    let whole = fchown(file, Some(owner), Some(group)).is_ok();
+    let group_only = whole || fchown(file, None, Some(group)).is_ok();
+    // Set-id bits mean another thing under another owner, group bits under another group.
+    let mode = match (whole, group_only) {
+        (true, _) => look.mode,
+        (false, true) => look.mode & 0o777,
+        (false, false) => look.mode & 0o707,
+    };
+    Ok(fchmod(file, Mode::from_bits_truncate(mode as _))?)
+}
+
+pub(crate) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
+    Ok(fchmod(file, bits(mode))?)
+}
+
+/// Makes sure that what happened to names in this directory survives a loss of power.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match directory.sync_all() {
+        // Some file systems cannot, and say so.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        result => result,
+    }
+}
