@@ -12,6 +12,8 @@ mod cancellation;
 mod exclusion;
 #[path = "conformance/fifo.rs"]
 mod fifo;
+#[path = "conformance/file.rs"]
+mod file;
 #[path = "conformance/order.rs"]
 mod order;
 #[path = "conformance/ownership.rs"]
@@ -24,7 +26,7 @@ mod support;
 #[path = "conformance/waiting.rs"]
 mod waiting;
 
-/// Makes one test of every property, for one lock.
+/// Makes one test of every property, for one lock: all that hold without a line, and those of a line for locks that keep one.
 macro_rules! conforms {
     ($name:ident, $subject:ty) => {
         mod $name {
@@ -36,18 +38,11 @@ macro_rules! conforms {
                 exclusion::p07_different_locks_never_contend,
                 exclusion::p07_all_spellings_of_a_name_are_one_lock,
                 exclusion::p40_no_guard_without_the_lock,
-                order::p09_waiters_are_served_in_order,
-                order::p09_handles_and_threads_share_one_line,
-                order::p10_a_newcomer_never_passes_a_waiter,
-                order::p10_a_newcomer_never_passes_an_offer,
-                order::p11_leaving_changes_no_order,
-                order::p11_timing_out_changes_no_order,
                 waiting::p12_a_failed_try_changes_nothing,
                 waiting::p16_zero_is_one_attempt,
                 waiting::p17_a_limit_is_kept,
                 waiting::p18_extreme_limits_are_honoured,
                 waiting::p20_a_free_lock_is_entered_at_once,
-                waiting::p21_a_release_wakes_the_next_one_only,
                 waiting::p21_no_wake_up_is_lost_without_polling,
                 cancellation::p23_dropping_at_every_stage_frees_the_place,
                 cancellation::p24_a_cancelled_acquire_never_releases_a_later_claim,
@@ -57,9 +52,24 @@ macro_rules! conforms {
                 ownership::p39_acquiring_what_is_held_waits,
                 ownership::p39_a_panic_poisons_nothing,
                 ownership::p41_guards_go_anywhere,
+                ownership::the_capabilities_are_told,
+            }
+        }
+    };
+    ($name:ident, $subject:ty, with a line in $line:ident) => {
+        conforms!($name, $subject);
+
+        mod $line {
+            conforms! { @tests $subject:
+                order::p09_waiters_are_served_in_order,
+                order::p09_handles_and_threads_share_one_line,
+                order::p10_a_newcomer_never_passes_a_waiter,
+                order::p10_a_newcomer_never_passes_an_offer,
+                order::p11_leaving_changes_no_order,
+                order::p11_timing_out_changes_no_order,
+                waiting::p21_a_release_wakes_the_next_one_only,
                 ownership::p49_tokens_increase,
                 ownership::the_status_tells_who_holds_and_who_waits,
-                ownership::the_capabilities_are_told,
             }
         }
     };
@@ -73,4 +83,7 @@ macro_rules! conforms {
     };
 }
 
-conforms!(fifo_lock, crate::fifo::Fifo);
+conforms!(fifo_lock, crate::fifo::Fifo, with a line in fifo_line);
+conforms!(file_lock_watch, crate::file::Plain<crate::file::Watched>);
+conforms!(file_lock_poll, crate::file::Plain<crate::file::Polled>);
+conforms!(file_lock_blocking, crate::file::Plain<crate::file::Blocked>);

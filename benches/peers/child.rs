@@ -11,7 +11,9 @@ use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use tokio::sync::mpsc;
 
 use crate::jobs;
-use crate::subject::{AsyncFdLock, FdLock, Fs2, Kind, Stanchion, Subject, Tokio};
+use crate::subject::{
+    AsyncFdLock, Blocked, FdLock, Fs2, Kind, Plain, Polled, Stanchion, Subject, Tokio, Watched,
+};
 
 /// The first argument of a child.
 pub(crate) const WORD: &str = "child";
@@ -167,6 +169,9 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     };
     match kind {
         Kind::Stanchion => play::<Stanchion>(&role, call),
+        Kind::FileWatch => play::<Plain<Watched>>(&role, call),
+        Kind::FilePoll => play::<Plain<Polled>>(&role, call),
+        Kind::FileBlocking => play::<Plain<Blocked>>(&role, call),
         Kind::AsyncFdLock => play::<AsyncFdLock>(&role, call),
         Kind::FdLock => play::<FdLock>(&role, call),
         Kind::Fs2 => play::<Fs2>(&role, call),

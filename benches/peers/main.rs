@@ -20,6 +20,7 @@
 //! | `idle` | processor time of 12 processes that have waited for 11 seconds (half a second in a quick run) |
 //! | `crowd` | descriptors, memory, threads and processor time of 10,000 waiting tasks of one process |
 //! | `dropping` | futures dropped at random: what is left afterwards |
+//! | `plain-uncontended`, `plain-handover` | the first two for the plain file lock in its three ways to wait |
 //!
 //! The peers are `async-fd-lock` (a blocking thread per waiter), `fd-lock` (its blocking call in `spawn_blocking`), the
 //! try-lock of `fs2` with a jittered backoff of 1 to 50 ms, and, inside one process, `tokio::sync::Mutex`. Each peer

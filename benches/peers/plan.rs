@@ -13,6 +13,7 @@ use crate::subject::Kind;
 /// One thing that is measured: its rounds give one number for each of its metrics.
 pub(crate) struct Job {
     pub(crate) name: &'static str,
+    /// The first is the one that the others are held against.
     pub(crate) subjects: &'static [Kind],
     /// Rounds of each subject, in a quick and in a full run.
     pub(crate) rounds: [usize; 2],
@@ -157,7 +158,8 @@ fn measure(choice: &Choice) -> io::Result<()> {
 fn run(job: &Job, quick: bool) -> io::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let rounds = job.rounds[usize::from(!quick)];
-    let mut rows: Vec<Row> = job.metrics.iter().map(|m| Row::new(job.name, *m)).collect();
+    let row = |metric: &Metric| Row::new(job.name, job.subjects[0], *metric);
+    let mut rows: Vec<Row> = job.metrics.iter().map(row).collect();
     for round in 0..rounds {
         for kind in job.subjects {
             let begun = Instant::now();
@@ -170,7 +172,7 @@ fn run(job: &Job, quick: bool) -> io::Result<Vec<Row>> {
             let seconds = begun.elapsed().as_secs_f64();
             let shown = report::show_all(job.metrics, &values);
             eprintln!(
-                "{:<11} {}/{rounds} {:<14} {seconds:4.1} s  {shown}",
+                "{:<17} {}/{rounds} {:<14} {seconds:4.1} s  {shown}",
                 job.name,
                 round + 1,
                 kind.name()

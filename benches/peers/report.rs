@@ -13,15 +13,17 @@ use crate::subject::Kind;
 /// One line of the table, filled round by round.
 pub(crate) struct Row {
     job: &'static str,
+    ours: Kind,
     metric: Metric,
     values: Vec<(Kind, f64)>,
 }
 
 impl Row {
-    pub(crate) fn new(job: &'static str, metric: Metric) -> Self {
+    pub(crate) fn new(job: &'static str, ours: Kind, metric: Metric) -> Self {
         let values = Vec::new();
         Self {
             job,
+            ours,
             metric,
             values,
         }
@@ -49,13 +51,13 @@ impl Row {
 
     fn ratio(&self) -> Option<f64> {
         let peer = self.value(self.metric.peer?)?;
-        let ratio = self.value(Kind::Stanchion)? / peer;
+        let ratio = self.value(self.ours)? / peer;
         ratio.is_finite().then_some(ratio)
     }
 
     /// Whether the target is reached; `None` when there is none, or nothing to hold it against.
     fn met(&self) -> Option<bool> {
-        let value = self.value(Kind::Stanchion)?;
+        let value = self.value(self.ours)?;
         match self.metric.target {
             Target::None => None,
             Target::AtMost(most) => Some(value <= most),
@@ -77,10 +79,11 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, kinds: &[Kind]) -> Vec<String> {
         let shown = |kind| self.value(kind).map(|value| show(self.metric.unit, value));
         let mut cells = vec![self.job.to_owned(), self.metric.name.to_owned()];
-        cells.extend(Kind::ALL.map(|kind| shown(kind).unwrap_or_else(|| "–".to_owned())));
+        let kinds = kinds.iter().copied();
+        cells.extend(kinds.map(|kind| shown(kind).unwrap_or_else(|| "–".to_owned())));
         let peer = self.metric.peer.map_or("", Kind::name);
         cells.push(
             self.ratio()
@@ -151,7 +154,7 @@ pub(crate) fn show_all(metrics: &[Metric], values: &[f64]) -> String {
 /// Prints the table and writes `bench/peers.md`, `bench/peers.json` and `bench/handover.svg` in the target directory.
 pub(crate) fn publish(rows: &[Row], quick: bool, load: &str) -> io::Result<()> {
     let facts = facts(quick, load);
-    let table = table(rows);
+    let table = tables(rows);
     println!("{table}");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
     std::fs::create_dir_all(&directory)?;
@@ -188,12 +191,22 @@ fn picture(facts: &[(&str, String)], rows: &[Row]) -> Option<String> {
     Some(plot::svg(&bars.collect::<Vec<_>>(), &caption))
 }
 
-fn table(rows: &[Row]) -> String {
+/// The fair lock and the plain one, each beside its peers.
+fn tables(rows: &[Row]) -> String {
+    let fair = |row: &&Row| row.ours == Kind::Stanchion;
+    let (fair, plain): (Vec<_>, Vec<_>) = rows.iter().partition(fair);
+    let tables = [(fair, &Kind::FAIR[..]), (plain, &Kind::PLAIN[..])];
+    let tables = tables.iter().filter(|(rows, _)| !rows.is_empty());
+    let tables: Vec<_> = tables.map(|(rows, kinds)| table(rows, kinds)).collect();
+    tables.join("\n")
+}
+
+fn table(rows: &[&Row], kinds: &[Kind]) -> String {
     let mut head = vec!["job", "what"];
-    head.extend(Kind::ALL.map(Kind::name));
+    head.extend(kinds.iter().map(|kind| kind.name()));
     head.extend(["ratio", "target", "met"]);
     let mut lines = vec![head.iter().map(|word| word.to_string()).collect()];
-    lines.extend(rows.iter().map(Row::cells));
+    lines.extend(rows.iter().map(|row| row.cells(kinds)));
     let width = |column: usize| {
         let cells = lines
             .iter()

@@ -5,18 +5,23 @@
 
 use std::fs::{File, OpenOptions};
 use std::future::Future;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_fd_lock::{LockWrite, RwLockWriteGuard};
-use stanchion::{Backoff, FifoGuard, FifoLock};
+use stanchion::{Backoff, FifoGuard, FifoLock, FileGuard, FileLock, Wait};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// Which lock is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Stanchion,
+    /// The plain lock in its three ways to wait.
+    FileWatch,
+    FilePoll,
+    FileBlocking,
     AsyncFdLock,
     FdLock,
     Fs2,
@@ -24,8 +29,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Stanchion,
+        Self::FileWatch,
+        Self::FilePoll,
+        Self::FileBlocking,
         Self::AsyncFdLock,
         Self::FdLock,
         Self::Fs2,
@@ -36,9 +44,31 @@ impl Kind {
     pub(crate) const FILES: [Self; 4] =
         [Self::Stanchion, Self::AsyncFdLock, Self::FdLock, Self::Fs2];
 
+    /// Those beside the fair lock.
+    pub(crate) const FAIR: [Self; 5] = [
+        Self::Stanchion,
+        Self::AsyncFdLock,
+        Self::FdLock,
+        Self::Fs2,
+        Self::Tokio,
+    ];
+
+    /// Those without a queue of their own.
+    pub(crate) const PLAIN: [Self; 6] = [
+        Self::FileWatch,
+        Self::FilePoll,
+        Self::FileBlocking,
+        Self::AsyncFdLock,
+        Self::FdLock,
+        Self::Fs2,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stanchion => "stanchion",
+            Self::FileWatch => "file-watch",
+            Self::FilePoll => "file-poll",
+            Self::FileBlocking => "file-blocking",
             Self::AsyncFdLock => "async-fd-lock",
             Self::FdLock => "fd-lock",
             Self::Fs2 => "fs2-backoff",
@@ -87,6 +117,57 @@ impl Subject for Stanchion {
     }
 
     fn release(&mut self, guard: FifoGuard) {
+        drop(guard);
+    }
+}
+
+/// What tells the three ways to wait apart.
+pub(crate) trait Way: Send + Sync + 'static {
+    fn wait() -> Wait;
+}
+
+pub(crate) struct Watched;
+pub(crate) struct Polled;
+pub(crate) struct Blocked;
+
+impl Way for Watched {
+    fn wait() -> Wait {
+        Wait::Watch
+    }
+}
+
+impl Way for Polled {
+    fn wait() -> Wait {
+        Wait::Poll(Backoff::default())
+    }
+}
+
+impl Way for Blocked {
+    fn wait() -> Wait {
+        Wait::Blocking
+    }
+}
+
+/// [`FileLock`] with one of its ways to wait.
+pub(crate) struct Plain<W>(FileLock, PhantomData<W>);
+
+impl<W: Way> Subject for Plain<W> {
+    type Guard = FileGuard;
+
+    fn open(path: &Path) -> Self {
+        let lock = FileLock::options().wait(W::wait()).open(path);
+        Self(lock.expect("open"), PhantomData)
+    }
+
+    fn another(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
+    }
+
+    async fn acquire(&mut self) -> FileGuard {
+        self.0.acquire().await.expect("acquire")
+    }
+
+    fn release(&mut self, guard: FileGuard) {
         drop(guard);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stanchion::{Guard, Lock};
 
-use crate::subject::{Subject, assert_idle, held, queued, tried};
-use crate::support::{Polled, Random, assert_pending, assert_ready, in_runtime};
+use crate::subject::{Subject, assert_idle, held, next_turn, queued, tried, turn};
+use crate::support::{Polled, Random, assert_pending, in_runtime};
 
 /// Updated by reading, giving way to others, and writing: any overlap loses an update.
 #[derive(Default)]
@@ -82,7 +82,7 @@ pub(crate) fn p02_two_handles_exclude_each_other<S: Subject>() {
     assert!(tried::<S>(&second).is_none(), "another handle");
     let mut waiter = queued::<S>(&second);
     drop(guard);
-    let guard = assert_ready!(waiter.poll()).expect("the lock");
+    let guard = turn::<S>(&mut waiter);
     assert!(tried::<S>(&first).is_none(), "the other way round");
     drop(guard);
     assert_idle(&subject);
@@ -127,9 +127,9 @@ pub(crate) fn p07_all_spellings_of_a_name_are_one_lock<S: Subject>() {
     let others = subject.open_by_other_names();
     let mut waiters: Vec<_> = others.iter().map(|it| queued::<S>(it)).collect();
     drop(guard);
-    for index in 0..waiters.len() {
-        let guard = assert_ready!(waiters[index].poll()).expect("its turn");
-        for later in &mut waiters[index + 1..] {
+    while !waiters.is_empty() {
+        let guard = next_turn::<S>(&mut waiters);
+        for later in &mut waiters {
             assert_pending!(later.poll().map(drop));
         }
         drop(guard);

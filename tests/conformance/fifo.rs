@@ -12,6 +12,8 @@ pub(crate) struct Fifo(Place);
 impl Subject for Fifo {
     type Lock = FifoLock;
 
+    const FAIR: bool = true;
+
     fn new() -> Self {
         Self(Place::new())
     }
@@ -26,19 +28,8 @@ impl Subject for Fifo {
     }
 
     fn open_by_other_names(&self) -> Vec<FifoLock> {
-        let directory = self.0.directory();
-        let deep = directory.join("deep");
-        std::fs::create_dir_all(&deep).expect("a directory");
-        let link = directory.join("link");
-        std::os::unix::fs::symlink(".", &link).expect("a link");
-        let names = [
-            directory.join(".").join("a.lock"),
-            deep.join("..").join("a.lock"),
-            link.join("a.lock"),
-            link.join("link").join("deep/../a.lock"),
-        ];
         let open = |name| FifoLock::open(name).expect("the same lock");
-        names.map(open).into()
+        self.0.other_names().map(open).into()
     }
 
     fn open_another(&self) -> FifoLock {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use stanchion::{Capabilities, ErrorKind, Guard, Lock};
 
-use crate::subject::{Subject, assert_idle, held, queued, tried};
-use crate::support::{Polled, assert_ready, in_runtime, kind_of};
+use crate::subject::{Subject, assert_idle, held, queued, tried, turn};
+use crate::support::{Polled, in_runtime, kind_of};
 
 /// A second acquire of the same task waits as any other does; it errs with its limit and harms nobody.
 pub(crate) fn p39_acquiring_what_is_held_waits<S: Subject>() {
@@ -48,7 +48,7 @@ pub(crate) fn p41_guards_go_anywhere<S: Subject>() {
         let task = tokio::spawn(async move { guard.release().await });
         task.await.expect("a task").expect("released elsewhere");
     });
-    let guard = assert_ready!(next.poll()).expect("its turn");
+    let guard = turn::<S>(&mut next);
     std::thread::spawn(move || drop(guard))
         .join()
         .expect("dropped elsewhere");
@@ -59,8 +59,9 @@ pub(crate) fn p49_tokens_increase<S: Subject>() {
     let subject = S::new();
     let mut last = 0;
     let mut grow = |guard: crate::subject::GuardOf<S>| {
-        assert!(guard.token() > last, "{} after {last}", guard.token());
-        last = guard.token();
+        let token = guard.token().expect("it gives tokens");
+        assert!(token > last, "{token} after {last}");
+        last = token;
     };
     for _ in 0..20 {
         let lock = subject.open();
@@ -91,7 +92,7 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
     let holder = status.holder.expect("a holder");
     assert_eq!(holder.pid, Some(std::process::id()));
     assert!(holder.since.is_some_and(|since| since.elapsed().is_ok()));
-    assert_eq!(status.last_token, guard.token());
+    assert_eq!(Some(status.last_token), guard.token());
     assert_eq!(status.waiters.len(), 2);
     assert!(status.waiters.iter().all(|it| it.here && !it.passed_over));
     drop(waiter);
@@ -102,6 +103,9 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
 pub(crate) fn the_capabilities_are_told<S: Subject>() {
     let subject = S::new();
     let told: Capabilities = subject.open().capabilities();
-    assert!(told.fair && told.tokens && told.detects_loss);
+    assert_eq!((told.fair, told.tokens), (S::FAIR, S::FAIR));
+    assert!(told.detects_loss);
+    let guard = held::<S>(&subject.open());
+    assert_eq!(guard.token().is_some(), told.tokens);
     assert_eq!(told, subject.open().capabilities());
 }

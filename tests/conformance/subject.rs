@@ -1,12 +1,17 @@
 //! What the suite needs to know of a lock, and how it drives one.
 
+use std::task::Poll;
+
 use stanchion::{Acquire, Lock};
 
-use crate::support::{Polled, assert_pending, assert_ready};
+use crate::support::{Polled, assert_pending, assert_ready, eventually};
 
 /// A lock under test. Each value is a place of its own with nothing in it yet.
 pub(crate) trait Subject: Sized + 'static {
     type Lock: Lock + 'static;
+
+    /// Whether it keeps a line, and gives tokens.
+    const FAIR: bool;
 
     fn new() -> Self;
 
@@ -44,8 +49,36 @@ pub(crate) fn queued<S: Subject>(lock: &S::Lock) -> Waiter<S> {
 
 /// The guard of a lock that is free.
 pub(crate) fn held<S: Subject>(lock: &S::Lock) -> GuardOf<S> {
-    let mut future = Polled::new(lock.acquire());
-    assert_ready!(future.poll()).expect("the lock is free")
+    turn::<S>(&mut Polled::new(lock.acquire()))
+}
+
+/// The guard of a waiter whose turn it is: there at once where a release hands over, else as soon as it has come.
+pub(crate) fn turn<S: Subject>(waiter: &mut Waiter<S>) -> GuardOf<S> {
+    let granted = match S::FAIR {
+        true => assert_ready!(waiter.poll()),
+        false => waiter.finish(),
+    };
+    granted.expect("the lock is free")
+}
+
+/// Takes the first of these waiters that has its guard out of them. In a line that is the first one.
+pub(crate) fn next_turn<S: Subject>(waiters: &mut Vec<Waiter<S>>) -> GuardOf<S> {
+    let mut found = None;
+    eventually("somebody's turn", || {
+        let ready = |it: &mut Waiter<S>| match it.poll() {
+            Poll::Ready(granted) => Some(granted.expect("its turn")),
+            Poll::Pending => None,
+        };
+        found = waiters
+            .iter_mut()
+            .enumerate()
+            .find_map(|(i, it)| Some((i, ready(it)?)));
+        found.is_some()
+    });
+    let (index, guard) = found.expect("just found");
+    assert!(index == 0 || !S::FAIR, "the first in line is first");
+    waiters.remove(index);
+    guard
 }
 
 /// The guard of a lock that is free, or nothing.
@@ -56,5 +89,10 @@ pub(crate) fn tried<S: Subject>(lock: &S::Lock) -> Option<GuardOf<S>> {
 /// Nothing is left: no place in line, and the lock can be had at once.
 pub(crate) fn assert_idle<S: Subject>(subject: &S) {
     assert_eq!(subject.places(), 0, "places in line are left");
-    assert!(tried::<S>(&subject.open()).is_some(), "it is not free");
+    let is_free = || tried::<S>(&subject.open()).is_some();
+    match S::FAIR {
+        true => assert!(is_free(), "it is not free"),
+        // A thread that sits for nobody any more may have it for an instant.
+        false => eventually("it is free", is_free),
+    }
 }

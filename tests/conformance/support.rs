@@ -157,6 +157,21 @@ impl Place {
         self.directory().join("a.lock.queue")
     }
 
+    /// Other names that mean the lock file.
+    pub(crate) fn other_names(&self) -> [PathBuf; 4] {
+        let directory = self.directory();
+        let deep = directory.join("deep");
+        std::fs::create_dir_all(&deep).expect("a directory");
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(".", &link).expect("a link");
+        [
+            directory.join(".").join("a.lock"),
+            deep.join("..").join("a.lock"),
+            link.join("a.lock"),
+            link.join("link").join("deep/../a.lock"),
+        ]
+    }
+
     pub(crate) fn open(&self) -> FifoLock {
         self.open_with(FifoLock::options())
     }

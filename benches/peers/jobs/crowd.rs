@@ -68,7 +68,8 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let tasks = match kind {
         Kind::AsyncFdLock => CROWD.min(limit.saturating_sub(2_000) / 2),
         Kind::FdLock | Kind::Fs2 => CROWD.min(limit.saturating_sub(2_000)),
-        Kind::Stanchion | Kind::Tokio => CROWD,
+        // Waiters of the others share what they wait with.
+        _ => CROWD,
     };
     let mut holder = ask(kind, scene)?;
     holder.number()?;

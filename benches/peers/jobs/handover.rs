@@ -38,7 +38,7 @@ pub(crate) const JOB: Job = Job {
 /// How long a process holds: the other one must be asleep by then.
 const HOLD: Duration = Duration::from_millis(2);
 
-fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
+pub(super) fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let start = || Child::start("handover", kind, &scene.path, &[]);
     let mut pair = [start()?, start()?];
     let samples = scene.amount(100, 200) as usize;

@@ -9,12 +9,13 @@ pub(crate) mod handover;
 pub(crate) mod idle;
 pub(crate) mod onlooker;
 pub(crate) mod overtakes;
+pub(crate) mod plain;
 pub(crate) mod tasks;
 pub(crate) mod throughput;
 pub(crate) mod uncontended;
 
 /// All jobs, in the order of the table.
-pub(crate) const ALL: [&Job; 10] = [
+pub(crate) const ALL: [&Job; 12] = [
     &uncontended::JOB,
     &handover::JOB,
     &tasks::JOB,
@@ -25,4 +26,6 @@ pub(crate) const ALL: [&Job; 10] = [
     &idle::JOB,
     &crowd::JOB,
     &dropping::JOB,
+    &plain::UNCONTENDED,
+    &plain::HANDOVER,
 ];

@@ -9,7 +9,7 @@ use crate::subject::{Kind, Subject};
 
 pub(crate) const JOB: Job = Job {
     name: "uncontended",
-    subjects: &Kind::ALL,
+    subjects: &Kind::FAIR,
     rounds: [3, 9],
     metrics: &[Metric {
         name: "acquire + release",
@@ -21,7 +21,7 @@ pub(crate) const JOB: Job = Job {
     round,
 };
 
-fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
+pub(super) fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let times = scene.amount(2_000, 5_000);
     let mut child = Child::start("uncontended", kind, &scene.path, &[times])?;
     Ok(vec![child.number()? as f64 / times as f64])

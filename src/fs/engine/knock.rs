@@ -18,7 +18,8 @@
 //! 2. A lock counts only if its file bears the path's name: found deleted or replaced, it is given back, and the path is
 //!    opened anew. Who has waited compares the path; who has not asks only whether the file has a name at all.
 //! 3. Whoever had the lock, if only for an instant, unlocks and then closes.
-//! 4. A lock that comes for a wait that was dropped is given back at once.
+//! 4. A lock that comes for a wait that was dropped is given back at once; one that comes for a task that is not polled, after
+//!    [`CLAIM_WINDOW`]. That task tries again when it is polled.
 //!
 //! # After a crash
 //!
@@ -45,6 +46,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::{Private, generation};
 use crate::fs::sys::{Access, flock};
+
+/// How long a lock that came is kept for a task that is not polled.
+const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 
 /// Which file is to be locked, and how.
 #[derive(Debug)]
@@ -199,12 +203,20 @@ struct Knocker {
 struct Core {
     stage: Stage,
     ladder: Ladder,
+    /// Until when a lock that came is kept for the task.
+    claim_by: Option<Instant>,
     waker: Option<Waker>,
 }
 
 enum Stage {
-    Refused { file: Private, eye: Eye },
+    Refused {
+        file: Private,
+        eye: Eye,
+    },
+    /// To be taken by the task.
     Locked(Locked),
+    /// The task did not come for the lock in time; it looks again when it is polled. The file, where that is the caller's.
+    Asleep(Option<Private>),
     Failed(Error),
     Over,
 }
@@ -230,6 +242,7 @@ impl Knock {
             core: Mutex::new(Core {
                 stage: Stage::Refused { file, eye },
                 ladder,
+                claim_by: None,
                 waker: Some(waker.clone()),
             }),
         });
@@ -249,6 +262,7 @@ impl Knock {
             let text = "this wait began before a fork; begin another one in the child";
             return Poll::Ready(Err(Error::new(ErrorKind::Unsupported, text)));
         }
+        self.knocker.wake_up();
         let mut core = self.knocker.core();
         match std::mem::replace(&mut core.stage, Stage::Over) {
             Stage::Locked(locked) => Poll::Ready(Ok(locked)),
@@ -290,7 +304,7 @@ impl Drop for Knock {
                 drop(file);
             }
             Stage::Locked(locked) => give_back(locked.file, true),
-            Stage::Failed(_) | Stage::Over => {}
+            Stage::Asleep(_) | Stage::Failed(_) | Stage::Over => {}
         }
     }
 }
@@ -307,6 +321,9 @@ impl Knocker {
         };
         let mut core = self.core();
         let core_mut = &mut *core;
+        if cause == Cause::Timer && matches!(core_mut.stage, Stage::Locked(_)) {
+            self.fall_asleep(core_mut);
+        }
         if !matches!(core_mut.stage, Stage::Refused { .. }) {
             return;
         }
@@ -319,7 +336,12 @@ impl Knocker {
         });
         match looked {
             Ok(None) => return,
-            Ok(Some(stage)) => core_mut.stage = stage,
+            Ok(Some(stage)) => {
+                core_mut.stage = stage;
+                core_mut.claim_by = Instant::now().checked_add(CLAIM_WINDOW);
+                // Without a timer a task that never comes keeps the lock.
+                let _ = core_mut.claim_by.map(|at| watch().arm(seat, at));
+            }
             Err(error) => core_mut.stage = Stage::Failed(error),
         }
         let waker = core.waker.take();
@@ -329,6 +351,53 @@ impl Knocker {
         {
             waker.wake();
         }
+    }
+
+    /// A lock that nobody has come for in time goes back, so that a task that is not polled holds up nobody.
+    fn fall_asleep(&self, core: &mut Core) {
+        if core.claim_by.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        core.stage = match std::mem::replace(&mut core.stage, Stage::Over) {
+            Stage::Locked(locked) => match self.source {
+                Source::Path(_) => {
+                    give_back(locked.file, true);
+                    Stage::Asleep(None)
+                }
+                Source::Open(_) => {
+                    let _ = flock::unlock(&locked.file);
+                    file::announce(&locked.file);
+                    Stage::Asleep(Some(locked.file))
+                }
+            },
+            other => other,
+        };
+    }
+
+    /// The task is polled: one that had fallen asleep begins anew.
+    fn wake_up(&self) {
+        let mut core = self.core();
+        let file = match std::mem::replace(&mut core.stage, Stage::Over) {
+            Stage::Asleep(Some(file)) => Ok(file),
+            Stage::Asleep(None) => match &self.source {
+                Source::Path(target) => target.open(),
+                Source::Open(_) => return,
+            },
+            other => {
+                core.stage = other;
+                return;
+            }
+        };
+        core.stage = match file {
+            Ok(file) => Stage::Refused {
+                file,
+                eye: Eye::new(&self.source.manner().wait),
+            },
+            Err(error) => Stage::Failed(error),
+        };
+        core.ladder.start(COARSE);
+        drop(core);
+        self.act(Cause::Begin);
     }
 
     /// Tries the lock, and makes sure of being told when to try again. The stage that follows, unless it is the same.
