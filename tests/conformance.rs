@@ -25,6 +25,8 @@ mod subject;
 mod support;
 #[path = "conformance/waiting.rs"]
 mod waiting;
+#[path = "conformance/way.rs"]
+mod way;
 
 /// Makes one test of every property, for one lock: all that hold without a line, and those of a line for locks that keep one.
 macro_rules! conforms {
@@ -83,7 +85,13 @@ macro_rules! conforms {
     };
 }
 
-conforms!(fifo_lock, crate::fifo::Fifo, with a line in fifo_line);
-conforms!(file_lock_watch, crate::file::Plain<crate::file::Watched>);
-conforms!(file_lock_poll, crate::file::Plain<crate::file::Polled>);
-conforms!(file_lock_blocking, crate::file::Plain<crate::file::Blocked>);
+use crate::fifo::Fifo;
+use crate::file::Plain;
+use crate::way::{Blocked, Polled, Watched};
+
+conforms!(fifo_lock, crate::Fifo<crate::Watched>, with a line in fifo_line);
+conforms!(fifo_lock_poll, crate::Fifo<crate::Polled>, with a line in fifo_line_poll);
+conforms!(fifo_lock_blocking, crate::Fifo<crate::Blocked>, with a line in fifo_line_blocking);
+conforms!(file_lock, crate::Plain<crate::Watched>);
+conforms!(file_lock_poll, crate::Plain<crate::Polled>);
+conforms!(file_lock_blocking, crate::Plain<crate::Blocked>);

@@ -72,6 +72,8 @@ pub struct AtomicFile {
     /// There until it is committed.
     file: Option<tokio::fs::File>,
     place: Place,
+    /// A write that failed, although the writer was told: a content with a hole is never put in place.
+    failed: Option<io::Error>,
 }
 
 /// What [`AtomicFile::create`] is to do; await it.
@@ -141,14 +143,17 @@ impl AtomicFile {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] with the step that failed: the old file is as it was and nothing is left, save that after "sync
+    /// [`ErrorKind::Io`] with the step that failed, a write that failed earlier included: the old file is as it was and nothing is left, save that after "sync
     /// the directory" the new one is in place, and may be gone after a loss of power. With
     /// [`no_clobber`](CreateAtomic::no_clobber) and a file that has come meanwhile, `io_error().kind()` is `AlreadyExists`.
     pub async fn commit(mut self) -> Result<()> {
         let Some(mut file) = self.file.take() else {
             return Ok(());
         };
-        let flushed = file.flush().await;
+        let flushed = match self.failed.take() {
+            Some(error) => Err(error),
+            None => file.flush().await,
+        };
         flushed.map_err(|e| Error::io("write the new content of", &self.place.target, e))?;
         let file = file.into_std().await;
         blocking::run(move || self.place.put(file)).await?
@@ -187,6 +192,7 @@ impl CreateAtomic {
         Ok(AtomicFile {
             file: Some(tokio::fs::File::from_std(file)),
             place,
+            failed: None,
         })
     }
 }
@@ -356,22 +362,37 @@ impl AtomicFile {
     }
 }
 
+impl AtomicFile {
+    /// Remembers a failure, which its writer hears of as well.
+    fn noting<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &result {
+            let same = error.raw_os_error().map(io::Error::from_raw_os_error);
+            self.failed = Some(same.unwrap_or_else(|| error.kind().into()));
+        }
+        result
+    }
+}
+
 impl AsyncWrite for AtomicFile {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.pinned()?.poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut *this).pinned()?.poll_write(cx, bytes);
+        this.noting(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pinned()?.poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut *this).pinned()?.poll_flush(cx);
+        this.noting(flushed)
     }
 
     /// Flushes; it is [`commit`](AtomicFile::commit) that puts it in place.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pinned()?.poll_shutdown(cx)
+        self.poll_flush(cx)
     }
 }
 

@@ -1,30 +1,38 @@
-//! `FifoLock` as a subject.
+//! `FifoLock` as a subject, its head waiting in each of three ways.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
-use stanchion::FifoLock;
+use stanchion::{FifoLock, FifoOptions};
 
 use crate::subject::Subject;
 use crate::support::Place;
+use crate::way::Way;
 
-pub(crate) struct Fifo(Place);
+pub(crate) struct Fifo<W>(Place, PhantomData<W>);
 
-impl Subject for Fifo {
+impl<W: Way> Fifo<W> {
+    fn options() -> FifoOptions {
+        FifoLock::options().wait(W::wait())
+    }
+}
+
+impl<W: Way> Subject for Fifo<W> {
     type Lock = FifoLock;
 
     const FAIR: bool = true;
 
     fn new() -> Self {
-        Self(Place::new())
+        Self(Place::new(), PhantomData)
     }
 
     fn open(&self) -> FifoLock {
-        self.0.open()
+        self.0.open_with(Self::options())
     }
 
     fn open_without_polling(&self) -> FifoLock {
         self.0
-            .open_with(FifoLock::options().poll_interval(Duration::MAX))
+            .open_with(Self::options().poll_interval(Duration::MAX))
     }
 
     fn open_by_other_names(&self) -> Vec<FifoLock> {

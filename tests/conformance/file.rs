@@ -3,37 +3,11 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use stanchion::{Backoff, FileLock, FileOptions, Wait};
+use stanchion::{FileLock, FileOptions};
 
 use crate::subject::Subject;
 use crate::support::Place;
-
-/// How a subject waits.
-pub(crate) trait Way: 'static {
-    fn wait() -> Wait;
-}
-
-pub(crate) struct Watched;
-pub(crate) struct Polled;
-pub(crate) struct Blocked;
-
-impl Way for Watched {
-    fn wait() -> Wait {
-        Wait::Watch
-    }
-}
-
-impl Way for Polled {
-    fn wait() -> Wait {
-        Wait::Poll(Backoff::default())
-    }
-}
-
-impl Way for Blocked {
-    fn wait() -> Wait {
-        Wait::Blocking
-    }
-}
+use crate::way::Way;
 
 pub(crate) struct Plain<W>(Place, PhantomData<W>);
 

@@ -53,6 +53,8 @@ impl Place {
 pub(crate) struct Disk {
     place: Arc<Place>,
     queue: Option<Queue>,
+    /// How often the directory was opened: tells one from its successor.
+    opened: u64,
     state: Option<Private>,
     /// Which file `state` is.
     state_id: Option<FileId>,
@@ -99,6 +101,7 @@ impl Disk {
         Self {
             place,
             queue: None,
+            opened: 0,
             state: None,
             state_id: None,
             draft: Draft::new(),
@@ -122,6 +125,7 @@ impl Disk {
                 Ok((door.mode(), door.group()))
             })?;
             self.queue = Some(queue);
+            self.opened += 1;
             self.check_kind()?;
         }
         // Set just above.
@@ -215,6 +219,7 @@ impl Disk {
         if self.queue.is_none() {
             self.state = None;
             self.queue = Queue::open_existing(&self.place.queue)?;
+            self.opened += 1;
             self.check_kind()?;
         }
         let alive = match &mut self.queue {
@@ -238,6 +243,10 @@ impl Disk {
             self.state = None;
         }
         Ok(())
+    }
+
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// The line as it was last listed.

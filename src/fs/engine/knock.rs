@@ -355,7 +355,9 @@ impl Knocker {
 
     /// A lock that nobody has come for in time goes back, so that a task that is not polled holds up nobody.
     fn fall_asleep(&self, core: &mut Core) {
-        if core.claim_by.is_some_and(|at| Instant::now() < at) {
+        if let Some(at) = core.claim_by.filter(|at| Instant::now() < *at) {
+            // An earlier timer, of the wait.
+            let _ = self.seat.get().map(|seat| watch().arm(*seat, at));
             return;
         }
         core.stage = match std::mem::replace(&mut core.stage, Stage::Over) {

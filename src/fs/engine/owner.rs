@@ -128,7 +128,7 @@ impl Recorded {
     }
 
     /// Whether its pid means here what it meant there.
-    fn is_of_here(&self) -> bool {
+    pub(crate) fn is_of_here(&self) -> bool {
         let here = identity();
         self.boot.is_some()
             && self.boot == here.boot

@@ -118,10 +118,16 @@ impl Vigil {
 impl Watcher for Vigil {
     fn on_event(&self, id: WatchId) {
         let mut core = self.core();
-        if core.watch == Some(id) {
-            core.watch = None;
-        }
+        let over = match core.watch {
+            Some(own) if own == id => core.watch.take(),
+            // Events were lost: the watch may be over, or not.
+            Some(_) if id.seen == Seen::Everything => core.watch.take(),
+            _ => None,
+        };
         drop(core);
+        if let (Some(own), Some(seat)) = (over.filter(|it| *it != id), self.seat.get()) {
+            watch().forget(*seat, own);
+        }
         self.look();
     }
 

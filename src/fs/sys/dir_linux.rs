@@ -105,7 +105,8 @@ impl Dir {
     pub(crate) fn unchanged_since(&self) -> Option<Unchanged> {
         let flags = StatxFlags::CTIME | StatxFlags::NLINK;
         let found = fs::statx(&self.descriptor, c"", AtFlags::EMPTY_PATH, flags).ok()?;
-        if !self.tells_changes || found.stx_nlink == 0 {
+        // Inodes of 128 bytes (ext2, ext3, some of ext4) keep whole seconds only: all changes within one look like one.
+        if !self.tells_changes || found.stx_nlink == 0 || found.stx_ctime.tv_nsec == 0 {
             return None;
         }
         let since = (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec);

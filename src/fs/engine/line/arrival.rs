@@ -247,6 +247,7 @@ impl Core {
         let same = first
             && quiet
             && self.tail.watch.is_some()
+            && self.tail.opened == self.disk.opened()
             && !self.queue_changed.load(Ordering::SeqCst);
         same.then_some(cohort)
     }
@@ -263,11 +264,39 @@ impl Core {
         let Some(last) = last else {
             return Ok(self.cohort_in_possession());
         };
-        Ok(self
-            .cohorts
-            .last()
-            .filter(|cohort| cohort.ticket.as_ref().is_some_and(|own| own.ticket == last))
-            .map(|cohort| cohort.id))
+        let ours = self.cohorts.last();
+        let ours = ours.filter(|it| it.ticket.as_ref().is_some_and(|own| own.ticket == last));
+        match ours.map(|it| it.id) {
+            Some(ours) if self.somebody_came_late(ours)? => Ok(None),
+            ours => Ok(ours),
+        }
+    }
+
+    /// Whether a foreign ticket stands before this cohort although the cohort was first: it holds the door, or knocks. The other one had
+    /// chosen his number before we came, and linked it after we had looked. We may go in before him, but who comes from
+    /// now on comes after him.
+    fn somebody_came_late(&self, ours: CohortId) -> Result<bool> {
+        let holds = self.possession.as_ref().map(|it| it.cohort == Some(ours));
+        let knocks = self
+            .contender
+            .as_ref()
+            .map(|it| it.cohort == ours && it.is_first());
+        let was_first = holds.unwrap_or(false) || knocks.unwrap_or(false);
+        let Some(queue) = self.disk.open_queue().filter(|_| was_first) else {
+            return Ok(false);
+        };
+        let own = self.own_tickets();
+        let mine = self.cohorts.cohort(ours).and_then(|it| it.ticket.as_ref());
+        let before = queue
+            .line()
+            .iter()
+            .take_while(|it| mine.is_none_or(|own| **it < own.ticket));
+        for ticket in before.filter(|it| !own.contains(it)) {
+            if queue.is_unmarked(*ticket)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The cohort that holds the door; made when the first task joins it. None if another one of ours stands behind it.
@@ -290,11 +319,18 @@ impl Core {
         if self.queue_changed.swap(false, Ordering::SeqCst) {
             self.tail.watch = None;
         }
+        // A removed directory announces nothing as long as anybody has it open.
+        if self.tail.opened != self.disk.opened()
+            && let Some(id) = self.tail.watch.take()
+        {
+            watch().forget(self.seat, id);
+        }
         if self.tail.watch.is_some() || !self.events {
             return Ok(());
         }
         // Opens the directory if it is not open yet.
         self.disk.list(settings.mode)?;
+        self.tail.opened = self.disk.opened();
         let directory = self.disk.open_queue().and_then(|it| it.dir().descriptor());
         if let Some(directory) = directory {
             self.tail.watch = watch().add(self.seat, directory, Seen::Queue).ok();

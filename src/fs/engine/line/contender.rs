@@ -34,6 +34,7 @@ use super::cohort::CohortId;
 use super::passing::{Still, marks_gone, reap_passed, unmark};
 use super::report::News;
 use crate::error::{Error, Result};
+use crate::fs::sys::fork::Private;
 
 /// The place on disk of one cohort.
 pub(crate) struct Contender {
@@ -56,7 +57,7 @@ pub(super) enum Stage {
     Fresh,
     Behind {
         ticket: Ticket,
-        file: std::fs::File,
+        file: Private,
         eye: Eye,
     },
     Knocking {
@@ -68,6 +69,8 @@ pub(super) enum Stage {
     Entering {
         door: Door,
         passed: Vec<Ticket>,
+        /// Whether `state` was found locked: the last holder is still dying.
+        dying: bool,
     },
 }
 
@@ -220,6 +223,11 @@ impl Contender {
         }
     }
 
+    /// Nobody awake was before it when it last looked.
+    pub(super) fn is_first(&self) -> bool {
+        matches!(self.stage, Stage::Knocking { .. } | Stage::Entering { .. })
+    }
+
     fn is_knocking(&self) -> bool {
         matches!(self.stage, Stage::Knocking { .. })
     }
@@ -260,6 +268,7 @@ impl Contender {
                 return Ok(Flow::Again);
             };
             let eye = Eye::Open;
+            let file = Private::new(file);
             self.stage = Stage::Behind {
                 ticket: before,
                 file,
@@ -291,9 +300,8 @@ impl Contender {
     /// Tries the ticket before ours without a look at the line, as long as it stands there.
     fn try_before(&mut self, disk: &Disk) -> Result<Flow> {
         match (&self.stage, disk.open_queue()) {
-            (Stage::Behind { ticket, file, eye }, Some(queue))
-                if !eye.is_polling()
-                    && queue.still_stands(*ticket, file)? == Standing::Unmarked =>
+            (Stage::Behind { ticket, file, .. }, Some(queue))
+                if queue.still_stands(*ticket, file)? == Standing::Unmarked =>
             {
                 self.try_in(queue)
             }
@@ -390,7 +398,7 @@ impl Contender {
 
     /// Whether the locked door is the right one and those we pass are still asleep.
     fn is_ours(&self, disk: &Disk) -> Result<bool> {
-        let Stage::Entering { door, passed } = &self.stage else {
+        let Stage::Entering { door, passed, .. } = &self.stage else {
             return Ok(false);
         };
         let path = &disk.place().door;
@@ -407,7 +415,11 @@ impl Contender {
     pub(super) fn lock_taken(&mut self) {
         self.look_away();
         self.stage = match std::mem::replace(&mut self.stage, Stage::Fresh) {
-            Stage::Knocking { door, passed, .. } => Stage::Entering { door, passed },
+            Stage::Knocking { door, passed, .. } => Stage::Entering {
+                door,
+                passed,
+                dying: false,
+            },
             other => other,
         };
     }
@@ -439,18 +451,19 @@ impl Contender {
                 return Err(error);
             }
         }
-        let Stage::Entering { door, .. } = &self.stage else {
+        let Stage::Entering { door, dying, .. } = &mut self.stage else {
             return Ok(Flow::Again);
         };
         match disk.enter(door, &self.settings.words) {
             Ok(None) => {
-                if self.ladder.at.is_none() {
+                // The door may have been had without an event, on a rung that is seconds long.
+                if !std::mem::replace(dying, true) || self.ladder.at.is_none() {
                     self.ladder.start(FINE);
                 }
                 Ok(Flow::Done(Outcome::Sleep))
             }
             Ok(Some(entered)) => match std::mem::replace(&mut self.stage, Stage::Fresh) {
-                Stage::Entering { door, passed } => {
+                Stage::Entering { door, passed, .. } => {
                     let inside = Inside {
                         door,
                         entered,

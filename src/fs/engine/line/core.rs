@@ -68,6 +68,8 @@ pub(super) struct Tail {
     /// Our cohort that stood last.
     pub(super) cohort: Option<CohortId>,
     pub(super) watch: Option<WatchId>,
+    /// Which opening of the directory is watched.
+    pub(super) opened: u64,
 }
 
 pub(crate) struct Core {

@@ -48,6 +48,7 @@ mod wakes;
 use self::arrival::Arrival;
 use self::core::{Core, Entry};
 use self::observer::Onlookers;
+use self::view::Outsiders;
 use self::wakes::Wakes;
 pub(crate) use cohort::Key;
 pub(crate) use observer::Observer;
@@ -328,11 +329,15 @@ impl Line {
     }
 
     pub(crate) fn status(&self) -> Result<Status> {
+        self.look_at(Outsiders::Look)
+    }
+
+    fn look_at(&self, outsiders: Outsiders) -> Result<Status> {
         self.refuse_foreign()?;
         let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = core.snapshot();
         drop(core);
-        view::status(&self.place, snapshot)
+        view::status(&self.place, snapshot, outsiders)
     }
 
     pub(crate) fn waiting(&self, key: Key) -> Option<Waiting> {

@@ -23,6 +23,7 @@ use futures::task::AtomicWaker;
 
 use super::super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use super::Line;
+use super::view::Outsiders;
 use crate::error::Result;
 use crate::fs::sys::file;
 use crate::lock::{Owner, Status};
@@ -86,6 +87,14 @@ pub(super) struct Signal {
 
 impl Watcher for Signal {
     fn on_event(&self, id: WatchId) {
+        if id.seen == Seen::Everything {
+            // Events were lost: any of the watches may be over.
+            if let Some(seat) = self.seat.get() {
+                for id in self.watches().drain(..) {
+                    watch().forget(*seat, id);
+                }
+            }
+        }
         self.watches().retain(|it| *it != id);
         self.on_timer();
     }
@@ -176,7 +185,9 @@ impl Observer {
             return Ok(None);
         }
         let told = self.watch();
-        let status = self.line.status()?;
+        let since = self.last.as_ref().map_or(0, |last| last.last_token);
+        let outsiders = Outsiders::LookUnlessMoved { since };
+        let status = self.line.look_at(outsiders)?;
         self.not_before = now.checked_add(PACE);
         self.arm(now + if told { NET } else { POLL })?;
         if self.last.as_ref().is_some_and(|last| same(last, &status)) {

@@ -148,7 +148,11 @@ impl Contender {
             Ok(passed) => (passed, Ok(())),
             Err(error) => (Vec::new(), Err(error)),
         };
-        self.stage = Stage::Entering { door, passed };
+        self.stage = Stage::Entering {
+            door,
+            passed,
+            dying: false,
+        };
         if let Err(error) = result {
             self.give_back();
             return Err(error);

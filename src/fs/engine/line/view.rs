@@ -3,6 +3,7 @@
 //! What this process knows is copied under the mutex; the files are read without it. So a look holds up nobody. It locks
 //! nothing and opens no ticket, and it is no instant: what moves meanwhile may be seen before or after its move.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -114,15 +115,42 @@ impl Here {
     }
 }
 
+/// Whether the kernel's list of locks is asked for a holder without a record.
+#[derive(Clone, Copy)]
+pub(super) enum Outsiders {
+    Look,
+    /// Not if the lock has been granted since: in a line that moves, the lock is mostly on its way from one to the next.
+    LookUnlessMoved {
+        since: u64,
+    },
+}
+
+/// The kernel's list of locks, read when it is first needed: to make it the kernel holds up whoever locks a file anywhere.
+struct Locks(OnceCell<host::LockTable>);
+
+impl Locks {
+    fn new() -> Self {
+        Self(OnceCell::new())
+    }
+
+    fn table(&self) -> &host::LockTable {
+        self.0.get_or_init(host::LockTable::read)
+    }
+}
+
 /// Who holds, who waits.
-pub(super) fn status(place: &Place, snapshot: Snapshot) -> Result<Status> {
+pub(super) fn status(place: &Place, snapshot: Snapshot, outsiders: Outsiders) -> Result<Status> {
     let ours = snapshot.here.is_some();
     let (holder, last_token) = holder(place, snapshot.here)?;
-    let locks = host::LockTable::read();
-    let outsider = (holder.is_none() && !ours).then(|| outsider(place, &locks));
+    let locks = Locks::new();
+    let looked_for = match outsiders {
+        Outsiders::Look => true,
+        Outsiders::LookUnlessMoved { since } => since == last_token,
+    };
+    let looks = holder.is_none() && !ours && looked_for;
     Ok(Status {
         holder,
-        outsider: outsider.flatten(),
+        outsider: looks.then(|| outsider(place, locks.table())).flatten(),
         waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers, &locks)?,
         last_token,
         polling: snapshot.polling,
@@ -189,7 +217,7 @@ fn waiters(
     place: &Place,
     cohorts: &[(Option<Ticket>, Vec<Task>)],
     leftovers: &[Ticket],
-    locks: &host::LockTable,
+    locks: &Locks,
 ) -> Result<Vec<Waiter>> {
     let mut waiters = Vec::new();
     for (_, tasks) in cohorts.iter().filter(|(ticket, _)| ticket.is_none()) {
@@ -229,7 +257,10 @@ fn waiters(
             // Made after the look into memory.
             continue;
         }
-        let locked_by = host::lock_owner(found.id.device, found.id.inode, locks);
+        // The note's process id means something here only if it was written here.
+        let known = noted.as_ref().is_some_and(Recorded::is_of_here);
+        let of_lock = || host::lock_owner(found.id.device, found.id.inode, locks.table());
+        let locked_by = if known { None } else { of_lock() };
         let mut owner = noted.map_or_else(Owner::unknown, Recorded::into_owner);
         owner.pid = locked_by.or(owner.pid);
         owner.since = arrival(ticket);

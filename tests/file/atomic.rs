@@ -1,0 +1,356 @@
+//! Files that are replaced as a whole: old or new, never a mix, whatever happens at whichever step.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use stanchion::{AtomicFile, Error, ErrorKind};
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+
+use crate::support::{Place, eventually, in_runtime, kind_of};
+
+const OLD: &str = "the old content, whole";
+/// Longer than any buffer on the way.
+const PIECES: usize = 3000;
+const PIECE: &[u8] = b"one thousand and twenty-four bytes are not needed: this piece will do";
+/// The steps of a commit, as `src/fs/atomic.rs` names them.
+const STEPS: [&str; 6] = [
+    "AtomicCreate",
+    "AtomicDress",
+    "AtomicSync",
+    "AtomicLink",
+    "AtomicRename",
+    "AtomicSyncDirectory",
+];
+
+fn new_content() -> Vec<u8> {
+    PIECE.repeat(PIECES)
+}
+
+async fn replace(path: &Path) -> Result<(), Error> {
+    let mut file = AtomicFile::create(path).await?;
+    for _ in 0..PIECES {
+        file.write_all(PIECE).await.expect("written");
+    }
+    file.commit().await
+}
+
+/// The child program: replaces the file, and says what came of it.
+#[test]
+#[ignore = "the child program of the other tests"]
+fn child() {
+    let Some(path) = std::env::var_os("ATOMIC_PATH") else {
+        return;
+    };
+    let result = in_runtime(replace(Path::new(&path)));
+    match result {
+        Ok(()) => println!("@done"),
+        Err(error) => {
+            let number = error.io_error().and_then(std::io::Error::raw_os_error);
+            println!("@failed {number:?} {error}");
+        }
+    }
+}
+
+/// Runs the child with a fault; its last words, if it had any.
+fn child_with(path: &Path, faults: &[(&str, &str)]) -> String {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["atomic::child", "--exact", "--ignored", "--nocapture"]);
+    command
+        .env("ATOMIC_PATH", path)
+        .envs(faults.iter().copied());
+    let output = command.stderr(Stdio::null()).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = text
+        .lines()
+        .filter_map(|line| Some(line.split_once('@')?.1.to_owned()));
+    said.last().unwrap_or_default()
+}
+
+fn names(place: &Place) -> Vec<String> {
+    let mut names: Vec<_> = place.footprint().into_iter().collect();
+    names.sort();
+    names
+}
+
+fn old_one(place: &Place) -> PathBuf {
+    let path = place.path();
+    std::fs::write(&path, OLD).expect("written");
+    path
+}
+
+#[test]
+fn it_replaces_and_keeps_the_look() {
+    let place = Place::new();
+    let path = old_one(&place);
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).expect("a mode");
+    let before = std::fs::metadata(&path).expect("there");
+    in_runtime(replace(&path)).expect("replaced");
+    assert_eq!(std::fs::read(&path).expect("read"), new_content());
+    let after = std::fs::metadata(&path).expect("there");
+    assert_eq!(after.mode(), before.mode());
+    assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+    assert_ne!(after.ino(), before.ino());
+    assert_eq!(names(&place), ["a.lock"]);
+}
+
+#[test]
+fn it_makes_what_was_not_there() {
+    let place = Place::new();
+    let path = place.path();
+    in_runtime(async {
+        let mut file = AtomicFile::create(&path).mode(0o604).await.expect("begun");
+        file.write_all(b"ab").await.expect("written");
+        file.rewind().await.expect("rewound");
+        file.write_all(b"A").await.expect("written");
+        assert!(!path.exists(), "not before the commit");
+        file.commit().await.expect("in place");
+    });
+    assert_eq!(std::fs::read(&path).expect("read"), b"Ab");
+    let mode = std::fs::metadata(&path).expect("there").mode();
+    assert_eq!(mode & 0o777, 0o604);
+}
+
+#[test]
+fn dropped_it_leaves_nothing() {
+    let place = Place::new();
+    let path = old_one(&place);
+    in_runtime(async {
+        let mut file = AtomicFile::create(&path).await.expect("begun");
+        file.write_all(b"half").await.expect("written");
+        drop(file);
+        // Also a commit that is dropped before it began.
+        let mut file = AtomicFile::create(&path).await.expect("begun");
+        file.write_all(b"half").await.expect("written");
+        drop(file.commit());
+    });
+    assert_eq!(std::fs::read_to_string(&path).expect("read"), OLD);
+    assert_eq!(names(&place), ["a.lock"]);
+    assert_eq!(place.descriptors(), 0);
+}
+
+/// Dropped somewhere in the middle: nothing or all of it.
+#[test]
+fn a_dropped_commit_is_all_or_nothing() {
+    for polls in 0..12 {
+        let place = Place::new();
+        let path = old_one(&place);
+        in_runtime(async {
+            let mut file = AtomicFile::create(&path).await.expect("begun");
+            file.write_all(&new_content()).await.expect("written");
+            let mut commit = Box::pin(file.commit());
+            for _ in 0..polls {
+                if futures::poll!(commit.as_mut()).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        eventually("it is over", || place.descriptors() == 0);
+        let content = std::fs::read(&path).expect("read");
+        assert!(content == OLD.as_bytes() || content == new_content());
+        assert_eq!(names(&place), ["a.lock"]);
+    }
+}
+
+#[test]
+fn no_clobber_never_replaces() {
+    let place = Place::new();
+    let path = place.path();
+    in_runtime(async {
+        let begin = || async {
+            let mut file = AtomicFile::create(&path)
+                .no_clobber(true)
+                .await
+                .expect("begun");
+            file.write_all(b"first").await.expect("written");
+            file
+        };
+        let (first, second) = (begin().await, begin().await);
+        first.commit().await.expect("nothing was there");
+        let error = second.commit().await.expect_err("it came first");
+        let io = error.io_error().expect("of the system");
+        assert_eq!(io.kind(), std::io::ErrorKind::AlreadyExists);
+    });
+    assert_eq!(std::fs::read(&path).expect("read"), b"first");
+    assert_eq!(names(&place), ["a.lock"]);
+}
+
+#[test]
+fn p57_what_is_no_file_is_refused() {
+    let place = Place::new();
+    let victim = place.directory().join("victim");
+    std::fs::write(&victim, OLD).expect("written");
+    symlink("victim", place.path()).expect("a link");
+    let refused = in_runtime(async { kind_of(AtomicFile::create(place.path()).await) });
+    assert_eq!(refused, ErrorKind::InvalidInput);
+    let refused = in_runtime(async { kind_of(AtomicFile::create(place.directory()).await) });
+    assert_eq!(refused, ErrorKind::InvalidInput);
+    let nowhere = place.directory().join("no/such");
+    let refused = in_runtime(async { kind_of(AtomicFile::create(nowhere).await) });
+    assert_eq!(refused, ErrorKind::Io);
+    assert_eq!(std::fs::read_to_string(victim).expect("read"), OLD);
+}
+
+#[test]
+fn outside_a_runtime_it_says_so() {
+    let place = Place::new();
+    let waiting = std::future::IntoFuture::into_future(AtomicFile::create(place.path()));
+    let refused = crate::support::Polled::new(waiting).finish();
+    assert_eq!(kind_of(refused), ErrorKind::Unsupported);
+}
+
+/// Readers look while writers replace: each sees one whole content.
+#[test]
+fn readers_see_old_or_new() {
+    const ROUNDS: usize = 40;
+    let place = Place::new();
+    let path = old_one(&place);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let content = std::fs::read(&path).expect("always there");
+                    let letter = content[0];
+                    let whole = content == OLD.as_bytes()
+                        || (content.len() == 100_000 && content.iter().all(|it| *it == letter));
+                    assert!(whole, "{} bytes of a mix", content.len());
+                }
+            });
+        }
+        in_runtime(async {
+            let writer = |letter: u8| {
+                let path = path.clone();
+                async move {
+                    for _ in 0..ROUNDS {
+                        let mut file = AtomicFile::create(&path).await.expect("begun");
+                        let content = vec![letter; 100_000];
+                        file.write_all(&content).await.expect("written");
+                        file.commit().await.expect("in place");
+                    }
+                }
+            };
+            let (a, b) = (tokio::spawn(writer(b'a')), tokio::spawn(writer(b'b')));
+            a.await.expect("a writer");
+            b.await.expect("a writer");
+        });
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(names(&place), ["a.lock"]);
+}
+
+/// With files that have no name, and where there are none.
+fn both_ways(test: impl Fn(&[(&str, &str)])) {
+    test(&[]);
+    test(&[("STANCHION_NO_NAMELESS", "1")]);
+}
+
+fn with<'a>(way: &[(&'a str, &'a str)], fault: (&'a str, &'a str)) -> Vec<(&'a str, &'a str)> {
+    [way, &[fault]].concat()
+}
+
+#[cfg(feature = "test-hooks")]
+#[test]
+fn p30_killed_at_any_step_it_is_old_or_new_and_the_next_commit_leaves_nothing() {
+    const TIMES: usize = 5;
+    both_ways(|way| {
+        for step in STEPS {
+            for _ in 0..TIMES {
+                let place = Place::new();
+                let path = old_one(&place);
+                let order = format!("kill:{step}:1");
+                let said = child_with(&path, &with(way, ("STANCHION_AT", &order)));
+                assert_eq!(said, "", "it was killed at {step}");
+                let content = std::fs::read(&path).expect("always there");
+                let renamed = step == "AtomicSyncDirectory";
+                let expected = if renamed { new_content() } else { OLD.into() };
+                assert!(content == expected, "at {step}");
+                in_runtime(replace(&path)).expect("the next one");
+                assert_eq!(names(&place), ["a.lock"], "left by a death at {step}");
+            }
+        }
+    });
+}
+
+#[cfg(feature = "test-hooks")]
+#[test]
+fn p60_an_error_at_any_step_leaves_the_old_one_and_nothing_else() {
+    both_ways(|way| {
+        for step in STEPS {
+            for number in ["28", "5"] {
+                let place = Place::new();
+                let path = old_one(&place);
+                let fault = format!("{step}:{number}");
+                let said = child_with(&path, &with(way, ("STANCHION_FAIL", &fault)));
+                let told = format!("failed Some({number}) cannot ");
+                assert!(said.starts_with(&told), "{said:?} at {step}");
+                assert!(said.contains("a.lock"), "it names the file: {said}");
+                let content = std::fs::read(&path).expect("always there");
+                let renamed = step == "AtomicSyncDirectory";
+                let expected = if renamed { new_content() } else { OLD.into() };
+                assert!(content == expected, "at {step}");
+                assert_eq!(names(&place), ["a.lock"], "left by a failure at {step}");
+            }
+        }
+    });
+}
+
+/// A disk that is really full.
+#[test]
+fn p60_a_full_disk_leaves_the_old_one() {
+    let place = Place::new();
+    let mounted = place.directory().join("small");
+    std::fs::create_dir(&mounted).expect("a directory");
+    let options = ["-t", "tmpfs", "-o", "size=64k", "none"];
+    let mount = Command::new("mount").args(options).arg(&mounted).status();
+    if !mount.is_ok_and(|it| it.success()) {
+        println!("SKIPPED: may not mount");
+        return;
+    }
+    let path = mounted.join("file");
+    std::fs::write(&path, OLD).expect("written");
+    let failed = in_runtime(async {
+        let mut file = AtomicFile::create(&path).await.expect("begun");
+        let written = file.write_all(&new_content()).await;
+        let flushed = file.flush().await;
+        // A writer that goes on all the same.
+        let committed = file.commit().await.expect_err("it has a hole");
+        let full = committed.io_error().map(std::io::Error::kind);
+        assert_eq!(full, Some(std::io::ErrorKind::StorageFull));
+        written.is_err() || flushed.is_err()
+    });
+    let content = std::fs::read_to_string(&path).expect("read");
+    let entries = std::fs::read_dir(&mounted).expect("a directory").count();
+    let unmounted = Command::new("umount").arg(&mounted).status();
+    assert!(
+        unmounted.is_ok_and(|it| it.success()),
+        "nothing holds it open"
+    );
+    assert!(failed, "it is full");
+    assert!(content == OLD && entries == 1, "{entries} entries");
+}
+
+/// What a writer that died under a name of its own left, without a lock; and what a living one has.
+#[test]
+fn only_the_dead_are_cleared_away() {
+    let place = Place::new();
+    let path = old_one(&place);
+    let name = |number: usize| {
+        place
+            .directory()
+            .join(format!(".a.lock.stanchion-{number}"))
+    };
+    for number in [0, 3, 15] {
+        std::fs::write(name(number), "left").expect("written");
+    }
+    let alive = std::fs::File::create(name(1)).expect("a file");
+    fs2::FileExt::lock_exclusive(&alive).expect("locked");
+    std::fs::write(place.directory().join(".a.lock.stanchion-x"), "foreign").expect("written");
+    in_runtime(replace(&path)).expect("replaced");
+    assert_eq!(
+        names(&place),
+        [".a.lock.stanchion-1", ".a.lock.stanchion-x", "a.lock"]
+    );
+    drop(alive);
+}

@@ -1,0 +1,203 @@
+//! Others who lock the same file: `flock(1)`, Python's `fcntl.flock`, `portalocker`. Waits go by events alone.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use stanchion::{FileLock, FileOptions};
+
+use crate::support::{Place, eventually};
+use crate::{by_events, held, open, queued};
+
+/// A program that says `in` when it has the lock, and lets go when it is told a line.
+struct Foreign {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Foreign {
+    fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a program");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut foreign = Self { child, output };
+        foreign.expect("in");
+        foreign
+    }
+
+    fn expect(&mut self, wanted: &str) {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        assert_eq!(line.trim_end(), wanted);
+    }
+
+    fn tell(&mut self) {
+        let input = self.child.stdin.as_mut().expect("its input");
+        writeln!(input, "go").expect("it listens");
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().expect("killed");
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn flock(path: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new("flock");
+    command.args(options).arg(path);
+    // `exec`, so that no shell is left with the lock when the program is killed.
+    command.args(["sh", "-c", "echo in; read x; echo out"]);
+    command
+}
+
+/// Python, with `portalocker` where `STANCHION_PYTHON` says; visibly skipped where there is none.
+fn python(module: &str) -> Option<String> {
+    let named = std::env::var("STANCHION_PYTHON").ok();
+    let program = named.unwrap_or_else(|| "python3".to_owned());
+    let mut asked = Command::new(&program);
+    asked.args(["-c", &format!("import {module}")]);
+    let found = asked
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|it| it.success());
+    if !found {
+        println!("SKIPPED: no python with {module} is here");
+    }
+    found.then_some(program)
+}
+
+fn script(program: &str, path: &Path, text: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-u", "-c", text]).arg(path);
+    command
+}
+
+const FCNTL: &str = "
+import fcntl, sys
+f = open(sys.argv[1], MODE)
+fcntl.flock(f, fcntl.LOCK_EX)
+print('in'); sys.stdin.readline()
+f.close()
+print('out'); sys.stdin.readline()
+";
+
+const PORTALOCKER: &str = "
+import portalocker, sys
+lock = portalocker.Lock(sys.argv[1], 'a', timeout=30)
+with lock:
+    print('in'); sys.stdin.readline()
+print('out'); sys.stdin.readline()
+";
+
+/// Excluded while it is in; woken when it lets go and when it is killed.
+fn excludes_and_wakes(place: &Place, start: &dyn Fn() -> Command) {
+    for killed in [false, true] {
+        let mut foreign = Foreign::start(start());
+        let lock = open(place, by_events());
+        assert!(lock.try_acquire().expect("no error").is_none());
+        let mut waiter = queued(&lock);
+        match killed {
+            true => foreign.kill(),
+            false => foreign.tell(),
+        }
+        drop(waiter.finish().expect("its turn"));
+    }
+}
+
+#[test]
+fn flock_of_the_shell() {
+    let place = Place::new();
+    excludes_and_wakes(&place, &|| {
+        let mut command = Command::new("sh");
+        // The shell itself is the holder, so that killing it ends the hold.
+        let text = "exec 9>>\"$0\"; flock 9; echo in; read x";
+        command.args(["-c", text]).arg(place.path());
+        command
+    });
+}
+
+/// The other way round: what we hold, they wait for or are refused.
+#[test]
+fn flock_waits_for_us_and_shares_with_us() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options());
+    let guard = held(&lock);
+    let refused = flock(&place.path(), &["-n"]).status().expect("it runs");
+    assert_eq!(refused.code(), Some(1));
+    let thread = std::thread::spawn({
+        let command = flock(&place.path(), &[]);
+        move || Foreign::start(command)
+    });
+    eventually("it stands in the lock call", || {
+        let locks = std::fs::read_to_string("/proc/locks").expect("the kernel's list");
+        locks.contains("->")
+    });
+    drop(guard);
+    let foreign = thread.join().expect("it gets in");
+    drop(foreign);
+    eventually("free", || lock.try_acquire().expect("no error").is_some());
+    let shared: FileOptions = FileLock::options().shared();
+    let guard = held(&open(&place, shared.clone()));
+    let foreign = Foreign::start(flock(&place.path(), &["-s"]));
+    let beside = held(&open(&place, shared));
+    assert!(lock.try_acquire().expect("no error").is_none());
+    drop((guard, beside, foreign));
+}
+
+/// A holder that had opened the file read-only announces another kind of close.
+#[test]
+fn fcntl_of_python() {
+    let Some(program) = python("fcntl") else {
+        return;
+    };
+    let place = Place::new();
+    std::fs::write(place.path(), "content").expect("written");
+    for mode in ["'r'", "'r+'", "'a'"] {
+        let text = FCNTL.replace("MODE", mode);
+        excludes_and_wakes(&place, &|| script(&program, &place.path(), &text));
+    }
+    let content = std::fs::read_to_string(place.path()).expect("read");
+    assert_eq!(content, "content", "p46: nobody touches it");
+}
+
+#[test]
+fn portalocker_of_python() {
+    let Some(program) = python("portalocker") else {
+        return;
+    };
+    let place = Place::new();
+    excludes_and_wakes(&place, &|| script(&program, &place.path(), PORTALOCKER));
+    let guard = held(&open(&place, FileLock::options()));
+    let text = "
+import portalocker, sys
+try:
+    portalocker.Lock(sys.argv[1], 'a', timeout=0, fail_when_locked=True).acquire()
+except portalocker.exceptions.LockException:
+    print('refused')
+";
+    let refused = script(&program, &place.path(), text)
+        .output()
+        .expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&refused.stdout).trim(), "refused");
+    drop(guard);
+}
+
+/// The fair lock and the plain one on one path.
+#[test]
+fn the_fair_lock_is_excluded_both_ways() {
+    let place = Place::new();
+    let (fair, plain) = (place.open(), open(&place, by_events()));
+    let guard = held(&plain);
+    assert!(fair.try_acquire().expect("no error").is_none());
+    drop(guard);
+    let guard = fair.try_acquire().expect("no error").expect("free");
+    let mut waiter = queued(&plain);
+    drop(guard);
+    drop(waiter.finish().expect("woken by the close"));
+}

@@ -1,0 +1,167 @@
+//! The guard is the open file.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::mpsc::channel;
+
+use stanchion::{ErrorKind, FileLock, Loss};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+
+use crate::support::{Place, Polled, assert_pending, eventually, in_runtime};
+use crate::{by_events, held, open, queued};
+
+#[test]
+fn it_reads_writes_seeks_and_syncs() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options());
+    in_runtime(async {
+        let mut file = lock.acquire().await.expect("free");
+        assert_eq!(file.waited(), None);
+        file.write_all(b"hello, world").await.expect("written");
+        file.sync_all().await.expect("on disk");
+        file.seek(SeekFrom::Start(7)).await.expect("sought");
+        let mut rest = String::new();
+        file.read_to_string(&mut rest).await.expect("read");
+        assert_eq!(rest, "world");
+        let plain = file.as_std().await.expect("plain");
+        plain.write_all(b"!").expect("written");
+        plain.rewind().expect("rewound");
+        let mut all = String::new();
+        plain.read_to_string(&mut all).expect("read");
+        assert_eq!(all, "hello, world!");
+        file.write_all(b"!").await.expect("and back again");
+        file.release().await.expect("released");
+    });
+    let content = std::fs::read_to_string(place.path()).expect("read");
+    assert_eq!(content, "hello, world!!");
+    let appending = open(&place, FileLock::options().append(true));
+    in_runtime(async {
+        let mut file = appending.acquire().await.expect("free");
+        file.rewind().await.expect("rewound");
+        file.write_all(b"?").await.expect("written");
+        file.release().await.expect("released");
+    });
+    let content = std::fs::read_to_string(place.path()).expect("read");
+    assert_eq!(content, "hello, world!!?");
+}
+
+#[test]
+fn p43_a_release_tells_of_a_failed_write_and_releases() {
+    let place = Place::new();
+    std::fs::write(place.path(), "").expect("written");
+    let lock = open(&place, FileLock::options().write(false));
+    in_runtime(async {
+        let mut file = lock.acquire().await.expect("free");
+        file.write_all(b"x").await.expect("handed over");
+        let error = file.release().await.expect_err("it may only read");
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("write to the file"), "{error}");
+        drop(lock.acquire().await.expect("released all the same"));
+    });
+}
+
+/// The pool has one thread, and that one is busy: the write has been handed over and has not begun.
+#[test]
+fn a_guard_dropped_over_a_running_write_stays_locked_until_that_has_ended() {
+    let place = Place::new();
+    let lock = open(&place, by_events());
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).build().expect("a runtime");
+    for _ in 0..50 {
+        let (go_on, may_go_on) = channel::<()>();
+        let (begun, has_begun) = channel();
+        runtime.spawn_blocking(move || {
+            begun.send(()).expect("the test listens");
+            let _ = may_go_on.recv();
+        });
+        has_begun.recv().expect("it has begun");
+        let mut waiter = runtime.block_on(async {
+            let mut file = lock.acquire().await.expect("free");
+            file.write_all(b"the last word").await.expect("handed over");
+            drop(file);
+            queued(&lock)
+        });
+        assert!(lock.try_acquire().expect("no error").is_none());
+        assert_pending!(waiter.poll().map(drop));
+        let before = std::fs::metadata(place.path()).expect("there").len();
+        go_on.send(()).expect("it listens");
+        let guard = waiter.finish().expect("the write has ended");
+        let after = std::fs::metadata(place.path()).expect("there").len();
+        assert!(after >= before && after == 13, "written before the unlock");
+        drop(guard);
+    }
+}
+
+#[test]
+fn the_file_can_be_had_with_the_lock_on_it() {
+    let place = Place::new();
+    let lock = open(&place, by_events());
+    in_runtime(async {
+        let mut guard = lock.acquire().await.expect("free");
+        guard.write_all(b"mine").await.expect("written");
+        let mut file = guard.into_std().await.expect("the file");
+        assert!(lock.try_acquire().expect("no error").is_none());
+        let mut waiter = queued(&lock);
+        file.rewind().expect("rewound");
+        let mut text = String::new();
+        file.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "mine");
+        drop(file);
+        drop(waiter.finish().expect("the close has freed it"));
+    });
+    eventually("nothing stays open", || place.descriptors() == 0);
+}
+
+#[test]
+fn p05_p48_a_loss_is_told_to_all_and_stays() {
+    for rename in [false, true] {
+        let place = Place::new();
+        let lock = open(&place, FileLock::options());
+        let guard = held(&lock);
+        let mut lost = Polled::new(guard.lost());
+        let mut other = Polled::new(guard.lost());
+        assert_pending!(lost.poll());
+        assert_pending!(other.poll());
+        assert!(guard.is_held());
+        let expected = match rename {
+            false => {
+                std::fs::remove_file(place.path()).expect("removed");
+                Loss::Deleted
+            }
+            true => {
+                let new = place.directory().join("new");
+                std::fs::write(&new, "").expect("written");
+                std::fs::rename(new, place.path()).expect("replaced");
+                Loss::Replaced
+            }
+        };
+        assert_eq!(lost.finish(), expected);
+        assert_eq!(other.finish(), expected);
+        assert_eq!(
+            Polled::new(guard.lost()).finish(),
+            expected,
+            "a later one too"
+        );
+        assert!(!guard.is_held());
+        let error = Polled::new(guard.release()).finish().expect_err("lost");
+        assert_eq!(error.kind(), ErrorKind::Lost);
+        let guard = held(&lock);
+        let mut pending = Polled::new(guard.lost());
+        assert_pending!(pending.poll());
+        drop(guard);
+        assert_pending!(pending.poll());
+    }
+}
+
+/// Another file has the name by then: it is somebody else's.
+#[test]
+fn p38_removal_on_release_spares_the_file_of_others() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options().remove_on_release(true));
+    let guard = held(&lock);
+    std::fs::rename(place.path(), place.directory().join("aside")).expect("renamed");
+    std::fs::write(place.path(), "another").expect("written");
+    drop(guard);
+    let content = std::fs::read_to_string(place.path()).expect("still there");
+    assert_eq!(content, "another");
+    assert!(place.directory().join("aside").exists());
+}

@@ -1,0 +1,254 @@
+//! What the options mean, and what cannot be meant.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use stanchion::{Error, ErrorKind, FileLock, FileOptions, Removal};
+
+use crate::support::{Place, Polled, assert_ready, kind_of};
+use crate::{held, open, queued};
+
+fn refused(options: FileOptions) -> Error {
+    let place = Place::new();
+    let error = options.open(place.path()).expect_err("it cannot be meant");
+    assert!(place.footprint().is_empty());
+    error
+}
+
+#[test]
+fn contradictions_are_told_at_once() {
+    let options = FileLock::options;
+    for (wrong, word) in [
+        (options().read(false).write(false), "read"),
+        (options().write(false).truncate(true), "truncate"),
+        (options().append(true).truncate(true), "append"),
+        (options().write(false).create_new(true), "create_new"),
+        (options().mode(0o1777), "mode"),
+        (options().poll_interval(std::time::Duration::ZERO), "poll"),
+    ] {
+        let error = refused(wrong);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn nothing_is_made_before_the_first_acquire() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options());
+    assert!(place.footprint().is_empty());
+    let status = lock.status().expect("a status");
+    assert!(status.holder.is_none() && status.outsider.is_none());
+    assert!(place.footprint().is_empty());
+    drop(held(&lock));
+    assert!(place.path().exists());
+}
+
+#[test]
+fn a_missing_file_is_made_only_if_it_may_be() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options().create(false));
+    let error = lock.try_acquire().expect_err("there is nothing");
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(error.path(), Some(lock.path()));
+    let io = error.io_error().expect("of the system");
+    assert_eq!(io.kind(), std::io::ErrorKind::NotFound);
+    let new = open(&place, FileLock::options().create_new(true));
+    drop(held(&new));
+    let error = new.try_acquire().expect_err("there is one");
+    let io = error.io_error().expect("of the system");
+    assert_eq!(io.kind(), std::io::ErrorKind::AlreadyExists);
+    drop(held(&lock));
+}
+
+/// The content is the holder's until the lock is held, and gone afterwards.
+#[test]
+fn p46_truncation_comes_after_the_lock() {
+    let place = Place::new();
+    std::fs::write(place.path(), "the holder's").expect("written");
+    let holder = held(&open(&place, FileLock::options()));
+    let lock = open(&place, FileLock::options().truncate(true));
+    assert!(lock.try_acquire().expect("no error").is_none());
+    let mut waiter = queued(&lock);
+    let content = || std::fs::read_to_string(place.path()).expect("read");
+    assert_eq!(content(), "the holder's");
+    drop(holder);
+    let guard = waiter.finish().expect("its turn");
+    assert_eq!(content(), "");
+    drop(guard);
+}
+
+#[test]
+fn the_mode_is_the_makers_alone() {
+    let place = Place::new();
+    drop(held(&open(&place, FileLock::options().mode(0o664))));
+    let mode = || {
+        let facts = std::fs::metadata(place.path()).expect("there");
+        facts.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(), 0o664, "whatever the umask");
+    drop(held(&open(&place, FileLock::options().mode(0o600))));
+    assert_eq!(mode(), 0o664, "it was there");
+}
+
+#[test]
+fn who_may_only_read_can_lock() {
+    let place = Place::new();
+    std::fs::write(place.path(), "fixed").expect("written");
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o444)).expect("a mode");
+    let reading = FileLock::options().write(false);
+    let guard = held(&open(&place, reading.clone()));
+    assert!(
+        open(&place, reading)
+            .try_acquire()
+            .expect("no error")
+            .is_none()
+    );
+    drop(guard);
+}
+
+#[test]
+fn shared_locks_go_together_and_exclude_the_other_kind() {
+    let place = Place::new();
+    let shared = open(&place, FileLock::options().shared());
+    let exclusive = open(&place, FileLock::options());
+    let (one, two) = (held(&shared), held(&shared));
+    assert!(exclusive.try_acquire().expect("no error").is_none());
+    let mut writer = queued(&exclusive);
+    drop(one);
+    drop(two);
+    let guard = writer.finish().expect("its turn");
+    assert!(shared.try_acquire().expect("no error").is_none());
+    drop(guard);
+}
+
+#[test]
+fn to_fail_instead_of_waiting_names_the_holder() {
+    let place = Place::new();
+    let holder = held(&open(&place, FileLock::options()));
+    let lock = open(&place, FileLock::options().fail_when_locked(true));
+    let busy = assert_ready!(Polled::new(lock.acquire()).poll()).expect_err("it is held");
+    assert_eq!(busy.kind(), ErrorKind::Busy);
+    let pid = format!("pid {}", std::process::id());
+    assert!(busy.to_string().contains(&pid), "{busy}");
+    let plain = open(&place, FileLock::options());
+    let limited = |most| Polled::new(plain.acquire().max_waiting(most)).poll();
+    assert_eq!(kind_of(assert_ready!(limited(0))), ErrorKind::Busy);
+    let counted = kind_of(assert_ready!(limited(3)));
+    assert_eq!(counted, ErrorKind::Unsupported, "there is no line to count");
+    drop(holder);
+    drop(assert_ready!(limited(3)).expect("free"));
+}
+
+#[test]
+fn p57_links_are_refused_or_followed_and_nothing_else_is_touched() {
+    let place = Place::new();
+    let victim = place.directory().join("victim");
+    std::fs::write(&victim, "precious").expect("written");
+    std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o640)).expect("a mode");
+    symlink("victim", place.path()).expect("a link");
+    let eager = FileLock::options().truncate(true).mode(0o600);
+    let error = eager.clone().open(place.path()).expect_err("it is a link");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    // One that becomes a link later.
+    std::fs::remove_file(place.path()).expect("removed");
+    let lock = open(&place, eager);
+    symlink("victim", place.path()).expect("a link");
+    let error = lock.try_acquire().expect_err("it is a link by now");
+    assert!(error.to_string().contains("symbolic link"), "{error}");
+    assert_eq!(std::fs::read_to_string(&victim).expect("read"), "precious");
+    let following = open(&place, FileLock::options().follow_symlinks(true));
+    assert_eq!(following.path(), victim.canonicalize().expect("there"));
+    let guard = held(&following);
+    let direct = FileLock::open(&victim).expect("a lock");
+    assert!(direct.try_acquire().expect("no error").is_none());
+    drop(guard);
+    // To nothing yet, and in a circle.
+    std::fs::remove_file(place.path()).expect("removed");
+    symlink("deep/../later", place.path()).expect("a link");
+    std::fs::create_dir(place.directory().join("deep")).expect("a directory");
+    drop(held(&open(
+        &place,
+        FileLock::options().follow_symlinks(true),
+    )));
+    assert!(place.directory().join("later").exists());
+    let circle = place.directory().join("circle");
+    symlink("circle", &circle).expect("a link");
+    let error = FileLock::options().follow_symlinks(true).open(circle);
+    assert_eq!(kind_of(error), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn p33_what_is_no_file_is_refused_without_a_hang() {
+    let place = Place::new();
+    let kinds = [rustix::fs::FileType::Fifo, rustix::fs::FileType::Socket];
+    for kind in kinds {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        // Also when it comes after the lock was opened.
+        for late in [false, true] {
+            let make = || rustix::fs::mknodat(rustix::fs::CWD, place.path(), kind, mode, 0);
+            if !late {
+                make().expect("made");
+            }
+            let opened = FileLock::open(place.path());
+            let error = match late {
+                false => opened.expect_err("it is no file"),
+                true => {
+                    make().expect("made");
+                    let tried = opened.expect("nothing is there").try_acquire();
+                    tried.expect_err("it is no file")
+                }
+            };
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+            std::fs::remove_file(place.path()).expect("removed");
+        }
+    }
+    let error = FileLock::open(place.directory()).expect_err("it is a directory");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let error = FileLock::open("/dev/null").expect_err("it is a device");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let error = FileLock::open(place.directory().join("no/such")).expect_err("no directory");
+    assert_eq!(error.kind(), ErrorKind::Io);
+}
+
+#[test]
+fn removing_spares_what_is_held() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options());
+    assert_eq!(lock.remove().expect("nothing is there"), Removal::Removed);
+    let guard = held(&lock);
+    assert_eq!(lock.remove().expect("no error"), Removal::InUse);
+    let mut waiter = queued(&lock);
+    drop(guard);
+    drop(waiter.finish().expect("its turn"));
+    assert_eq!(lock.remove().expect("no error"), Removal::Removed);
+    assert!(!place.path().exists());
+    drop(held(&lock));
+}
+
+/// The holder deletes the file as it leaves; who waited on that one goes on with the next.
+#[test]
+fn p04_removal_on_release_lets_nobody_wait_on_a_deleted_file() {
+    let place = Place::new();
+    let lock = open(&place, crate::by_events().remove_on_release(true));
+    let guard = held(&lock);
+    let mut waiters = vec![queued(&lock), queued(&lock), queued(&lock)];
+    drop(guard);
+    assert!(!place.path().exists() || !waiters.is_empty());
+    while !waiters.is_empty() {
+        let mut found = None;
+        crate::support::eventually("somebody's turn", || {
+            found = waiters.iter_mut().position(|it| match it.poll() {
+                std::task::Poll::Ready(guard) => {
+                    let guard = guard.expect("its turn");
+                    assert!(guard.is_held(), "on the file that the path means");
+                    drop(guard);
+                    true
+                }
+                std::task::Poll::Pending => false,
+            });
+            found.is_some()
+        });
+        waiters.remove(found.expect("just found"));
+    }
+    assert!(place.footprint().is_empty());
+}

@@ -1,0 +1,196 @@
+//! The three ways to wait, and what becomes of waits that nobody comes for.
+
+use std::time::{Duration, Instant};
+
+use stanchion::{FileLock, Wait};
+
+use crate::support::{Place, Polled, SAFETY, assert_pending, eventually, in_runtime};
+use crate::{by_events, held, open, queued};
+
+fn threads_in_the_lock_call() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("a list of threads");
+    let names = tasks.filter_map(|it| std::fs::read_to_string(it.ok()?.path().join("comm")).ok());
+    names
+        .filter(|name| name.trim() == "stanchion-flock")
+        .count()
+}
+
+fn unlock(file: &std::fs::File) {
+    fs2::FileExt::unlock(file).expect("unlocked");
+}
+
+/// An unlock without a close announces nothing; only who sits in the lock call hears of it.
+#[test]
+fn blocking_wakes_at_an_unlock_without_a_close() {
+    let place = Place::new();
+    let file = std::fs::File::create(place.path()).expect("a file");
+    fs2::FileExt::lock_exclusive(&file).expect("locked");
+    let lock = open(&place, by_events().wait(Wait::Blocking));
+    let mut waiter = queued(&lock);
+    unlock(&file);
+    let guard = waiter.finish().expect("its turn");
+    assert!(guard.waited().is_some());
+    drop(guard);
+    eventually("the thread has gone", || threads_in_the_lock_call() == 0);
+}
+
+/// Watching finds it by the slow poll.
+#[test]
+fn watching_finds_an_unlock_without_a_close() {
+    let place = Place::new();
+    let file = std::fs::File::create(place.path()).expect("a file");
+    fs2::FileExt::lock_exclusive(&file).expect("locked");
+    let lock = open(&place, FileLock::options());
+    let mut waiter = queued(&lock);
+    unlock(&file);
+    drop(waiter.finish().expect("its turn"));
+}
+
+#[test]
+fn a_lock_that_comes_for_a_dropped_wait_goes_back() {
+    let place = Place::new();
+    for wait in [Wait::Watch, Wait::Blocking] {
+        let lock = open(&place, by_events().wait(wait));
+        let outsider = place.outsider_holds();
+        let waiters: Vec<_> = (0..8).map(|_| queued(&lock)).collect();
+        drop(waiters);
+        outsider.lets_go();
+        eventually("free", || lock.try_acquire().expect("no error").is_some());
+        eventually("nothing stays open", || place.descriptors() == 0);
+    }
+}
+
+/// Many more than may sit: the others poll. Neither the pool nor the shutdown of the runtime waits for any of them.
+#[test]
+fn a_thousand_blocked_waiters_leave_the_pool_and_the_shutdown_alone() {
+    const WAITERS: usize = 1000;
+    let place = Place::new();
+    let lock = open(&place, FileLock::options().wait(Wait::Blocking));
+    let guard = held(&lock);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (began, begun) = std::sync::mpsc::channel();
+    for _ in 0..WAITERS {
+        let (lock, began) = (lock.clone(), began.clone());
+        runtime.spawn(async move {
+            let mut waiting = std::pin::pin!(lock.acquire());
+            let first = futures::poll!(waiting.as_mut());
+            began.send(first.is_pending()).expect("the test listens");
+            drop(waiting.await);
+        });
+    }
+    assert!(begun.iter().take(WAITERS).all(|waits| waits));
+    assert!(threads_in_the_lock_call() <= 64);
+    let beside = place.directory().join("beside");
+    runtime.block_on(async {
+        let write = tokio::fs::write(&beside, "works");
+        tokio::time::timeout(SAFETY, write)
+            .await
+            .expect("in time")
+            .expect("written");
+    });
+    let begun = Instant::now();
+    drop(runtime);
+    let took = begun.elapsed();
+    println!("shut down in {took:?}");
+    assert!(took < SAFETY / 3, "the shutdown waits for blocked threads");
+    drop(guard);
+    eventually("free", || lock.try_acquire().expect("no error").is_some());
+    eventually("nothing stays open", || place.descriptors() == 0);
+}
+
+/// A future that has the lock and is not polled gives it back after two seconds, and tries again when it is polled.
+#[test]
+fn a_lock_that_nobody_comes_for_goes_to_others() {
+    let place = Place::new();
+    for wait in [Wait::Watch, Wait::Blocking] {
+        let lock = open(&place, by_events().wait(wait));
+        let guard = held(&lock);
+        let mut sleeper = queued(&lock);
+        drop(guard);
+        sleeper.bell.wait_beyond(0);
+        assert!(
+            lock.try_acquire().expect("no error").is_none(),
+            "kept for it"
+        );
+        let mut other = queued(&lock);
+        let guard = other.finish().expect("the sleeper's time is over");
+        assert_pending!(sleeper.poll().map(drop));
+        drop(guard);
+        drop(sleeper.finish().expect("awake again"));
+    }
+    eventually("nothing stays open", || place.descriptors() == 0);
+}
+
+#[test]
+fn a_wait_follows_the_path_to_another_file() {
+    let place = Place::new();
+    for wait in [Wait::Watch, Wait::Blocking] {
+        let options = FileLock::options().poll_interval(Duration::from_millis(20));
+        let lock = open(&place, options.wait(wait));
+        let first = held(&lock);
+        let mut waiter = queued(&lock);
+        std::fs::rename(place.path(), place.directory().join("aside")).expect("renamed");
+        std::fs::write(place.path(), "").expect("written");
+        let guard = waiter.finish().expect("nobody has the new one");
+        assert!(guard.is_held() && !first.is_held());
+        drop((guard, first));
+    }
+}
+
+#[test]
+fn the_wait_is_told_of_without_a_place() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options());
+    let _guard = held(&lock);
+    let (tell, told) = std::sync::mpsc::channel();
+    in_runtime(async {
+        let heard = move |line: &stanchion::Waiting| {
+            let _ = tell.send((line.place, line.holder.clone(), line.to_string()));
+        };
+        let limit = Duration::from_millis(5);
+        let wait = lock.acquire().on_wait(heard).timeout(limit);
+        wait.await.expect_err("it is held");
+    });
+    let (place, holder, text) = told.recv().expect("told");
+    assert_eq!(place, None);
+    assert_eq!(holder.and_then(|it| it.pid), Some(std::process::id()));
+    assert!(text.starts_with("waiting for "), "{text}");
+}
+
+#[test]
+fn threads_without_a_runtime_can_wait() {
+    let place = Place::new();
+    let lock = open(&place, by_events());
+    let guard = held(&lock);
+    let late = lock.blocking_acquire(Some(Duration::from_millis(5)));
+    assert_eq!(
+        crate::support::kind_of(late),
+        stanchion::ErrorKind::TimedOut
+    );
+    let other = lock.clone();
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        tell.send(()).expect("the test listens");
+        drop(other.blocking_acquire(None).expect("its turn"));
+    });
+    told.recv().expect("it begins");
+    drop(guard);
+    thread.join().expect("a thread");
+    let inside = in_runtime(async { lock.blocking_acquire(None) });
+    assert_eq!(
+        crate::support::kind_of(inside),
+        stanchion::ErrorKind::Unsupported
+    );
+}
+
+/// Polled once more after the end, by a `select!` in a loop for instance.
+#[test]
+fn a_finished_wait_stays_pending() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options());
+    let mut done = Polled::new(lock.acquire());
+    drop(done.finish().expect("free"));
+    assert_pending!(done.poll().map(drop));
+}
