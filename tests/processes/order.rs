@@ -303,3 +303,25 @@ fn p63_a_death_in_the_middle_of_the_line_needs_nothing_but_the_event() {
         crew.expect_held(waiters[2].0, 1);
     });
 }
+
+/// The directory that was watched is gone, and as long as somebody has it open nothing tells so.
+#[test]
+fn p10_a_lock_that_was_removed_and_made_anew_keeps_the_order() {
+    everywhere(|mut crew| {
+        let (keeper, remover, other) = (crew.start(), crew.start(), crew.start());
+        // From its second task on it watches the directory.
+        crew.take(keeper, 1);
+        crew.queue(keeper, 2);
+        crew.release(keeper, 1);
+        crew.expect_held(keeper, 2);
+        crew.release(keeper, 2);
+        crew.expect_no_tickets();
+        assert_eq!(crew.ask(remover, "remove"), "removed");
+        crew.take(keeper, 1);
+        crew.queue(keeper, 2);
+        crew.queue(other, 1);
+        crew.queue(keeper, 3);
+        crew.release(keeper, 1);
+        serve(&mut crew, &[(keeper, 2), (other, 1), (keeper, 3)]);
+    });
+}

@@ -298,6 +298,30 @@ mod inside_a_step {
         }
     }
 
+    /// Stopped between the choice of a number and the link: others with higher numbers look, find nobody before them, and may
+    /// go in first. Who comes after the link does not, also not behind one of those others in memory.
+    #[test]
+    fn p10_a_late_ticket_is_passed_only_by_those_before_it() {
+        for _ in 0..5 {
+            stopped_at("CreateTicket", |crew, holder, late| {
+                crew.expect_stopped(late);
+                let early = crew.start();
+                crew.queue(early, 1);
+                crew.go_on(late);
+                crew.expect(late, "queued 1");
+                crew.queue(early, 2);
+                crew.release(holder, 1);
+                let mut served = Vec::new();
+                for _ in 0..3 {
+                    let held = crew.next_held();
+                    served.push((held.who, held.slot));
+                    crew.release(held.who, held.slot);
+                }
+                assert_eq!(served[2], (early, 2), "it came last: {served:?}");
+            });
+        }
+    }
+
     #[test]
     fn p64_a_sleeper_behind_another_is_passed_when_its_turn_comes() {
         for step in ["OpenPredecessor", "WatchPredecessor", "TryPredecessor"] {
