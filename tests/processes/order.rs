@@ -309,6 +309,9 @@ fn p63_a_death_in_the_middle_of_the_line_needs_nothing_but_the_event() {
 fn p10_a_lock_that_was_removed_and_made_anew_keeps_the_order() {
     everywhere(|mut crew| {
         let (keeper, remover, other) = (crew.start(), crew.start(), crew.start());
+        // Has the directory open, and does nothing.
+        let bystander = crew.start();
+        crew.take_and_release(bystander);
         // From its second task on it watches the directory.
         crew.take(keeper, 1);
         crew.queue(keeper, 2);
