@@ -6,7 +6,8 @@
 //! stay valid, so that whatever still owns them in the child closes nothing of somebody else's.
 //!
 //! Not covered: a fork by another thread between the opening of a file and its registration (a few hundred
-//! nanoseconds, before the lock is taken), and raw `clone` calls that skip the C library's handlers.
+//! nanoseconds, before the lock is taken), and `vfork`, `posix_spawn` and raw `clone` calls, which skip the C library's
+//! handlers: such a child has its copies until `exec`.
 
 use std::fs::File;
 use std::marker::PhantomData;

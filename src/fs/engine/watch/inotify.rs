@@ -123,7 +123,8 @@ impl Events {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
                     overflowed = true;
                 }
-                // The event and the word that the watch is over come as two; the first one counts.
+                // The event and the word that the watch is over come as two. Right behind each other they count once; else the
+                // second is needed: a watch that was asked for again between the two has the same number, and is over.
                 Ok(event) => {
                     if fired.last() != Some(&event.wd()) {
                         fired.push(event.wd());
