@@ -65,6 +65,24 @@ fn the_table_names_holder_and_waiters() {
     assert_eq!(waiting.end(), End::quiet(0));
 }
 
+/// A width of more than 65,535 is too much for a format string.
+#[test]
+fn a_long_command_line_is_cut_for_people_and_whole_for_programs() {
+    let site = Site::new();
+    let long = "long".repeat(20_000);
+    let mut holder = site.run(&format!(": {long}; echo in; read x"));
+    holder.expect("in");
+    let look = site.start(&["status", "LOCK"]);
+    let row = look.line_with("inside");
+    assert!(row.ends_with('…'), "{row}");
+    assert!(row.chars().count() < 400, "{row}");
+    assert_eq!(look.end(), End::quiet(0));
+    let look = site.start(&["status", "--json", "LOCK"]);
+    assert!(look.line().contains(&long));
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+}
+
 #[test]
 fn a_lock_without_a_record_is_seen() {
     let site = Site::new();
