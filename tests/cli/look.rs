@@ -137,6 +137,21 @@ fn a_watch_that_nobody_reads_ends() {
 }
 
 #[test]
+fn a_watch_that_nobody_reads_ends_also_while_nothing_happens() {
+    let site = Site::new();
+    let mut watch =
+        site.shell("{ $PROGRAM status --watch \"$LOCK\"; echo $? >&2; } | head -n 1; read x");
+    assert!(watch.line().contains("free"));
+    watch.tell("go");
+    watch.end().expect(0, "0\n");
+    for nobody in [">&-", ">/dev/null"] {
+        let watch = site.shell(&format!("exec $PROGRAM status --watch \"$LOCK\" {nobody}"));
+        assert_eq!(watch.end(), End::quiet(0));
+    }
+    assert!(site.is_empty());
+}
+
+#[test]
 fn removing_leaves_nothing() {
     let site = Site::new();
     assert_eq!(site.end_of(&["remove", "LOCK"]), End::quiet(0));
