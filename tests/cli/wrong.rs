@@ -87,6 +87,23 @@ fn places_where_no_lock_can_be() {
     assert!(site.is_empty());
 }
 
+/// Tokio panics where it cannot make what it needs for signals.
+#[test]
+fn a_panic_is_one_line_and_a_code() {
+    let site = Site::new();
+    let few = |count: usize, arguments: &str| {
+        let script = format!("ulimit -n {count}; exec $PROGRAM {arguments}");
+        site.shell(&script).end()
+    };
+    few(6, "run \"$LOCK\" -- true").expect(125, "internal error");
+    for count in 5..20 {
+        let end = few(count, "status \"$LOCK\"");
+        assert!([0, 125].contains(&end.code), "{end:?}");
+        let lines = end.errors.lines().count();
+        assert_eq!(lines, usize::from(end.code != 0), "{end:?}");
+    }
+}
+
 #[test]
 fn nobody_to_hear_a_message() {
     let site = Site::new();

@@ -23,6 +23,7 @@ use exit::{Answer, Failure};
 use options::{Options, Task};
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(exit::panicked));
     let options = match Options::try_parse() {
         Ok(options) => options,
         Err(error) => {
