@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat, stat};
+use rustix::process::getpgrp;
+use rustix::termios::{tcgetpgrp, tcgetwinsize};
 
 /// Columns and rows where the terminal does not tell.
 const USUAL: (usize, usize) = (80, 24);
@@ -19,6 +21,12 @@ pub(crate) fn takes_text(output: &impl AsFd) -> bool {
     let mut asked = [PollFd::new(output, PollFlags::OUT)];
     let at_once = Timespec::default();
     poll(&mut asked, Some(&at_once)).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether this process is in the foreground there. A job in the background would write over the prompt, or be stopped
+/// (`stty tostop`).
+pub(crate) fn is_ours(output: &impl AsFd) -> bool {
+    tcgetpgrp(output).is_ok_and(|group| group == getpgrp())
 }
 
 /// Whether anybody can still read there. A descriptor that was closed at the start is the null device by now: the runtime library
@@ -41,7 +49,7 @@ fn is_null(output: &impl AsFd) -> bool {
 
 /// Columns and rows.
 pub(crate) fn size(output: impl AsFd) -> (usize, usize) {
-    match rustix::termios::tcgetwinsize(output) {
+    match tcgetwinsize(output) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
         _ => USUAL,
     }
