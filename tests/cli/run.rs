@@ -99,6 +99,43 @@ fn who_may_not_wait_says_who_holds() {
 }
 
 #[test]
+fn who_waits_for_its_own_end_is_told_once() {
+    let site = Site::new();
+    std::os::unix::fs::symlink(".", site.directory().join("here")).expect("a link");
+    // Long enough for the line to be told of twice.
+    let inner = |options: &str| {
+        let script = format!("$PROGRAM run {options} ./here/it.lock -- true; echo $?");
+        let program = site.run(&script);
+        program.expect("124");
+        program.end()
+    };
+    let told = inner("--timeout 1.1");
+    let count = told.errors.matches("was started under").count();
+    assert_eq!(count, 1, "{told:?}");
+    assert_eq!(inner("--timeout 0.01 --quiet"), End::quiet(0));
+    let other = site.run("$PROGRAM run ./other.lock -- true");
+    assert_eq!(other.end(), End::quiet(0));
+    site.expect_clean();
+}
+
+#[test]
+fn who_was_left_behind_may_wait_for_the_lock_of_its_past() {
+    let site = Site::new();
+    let script = "exec 3<&0; { read x <&3; $PROGRAM run \"$LOCK\" -- echo later; } & echo left";
+    let mut first = site.run(script);
+    first.expect("left");
+    assert_eq!(first.code(), 0);
+    let mut holder = site.holder();
+    first.tell("go");
+    site.until_waiting(1);
+    holder.tell("go");
+    first.expect("later");
+    assert_eq!(first.end(), End::quiet(0));
+    assert_eq!(holder.end(), End::quiet(0));
+    site.expect_clean();
+}
+
+#[test]
 fn flock_is_excluded_and_excludes() {
     let site = Site::new();
     let mut holder = site.holder();

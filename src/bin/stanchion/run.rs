@@ -21,9 +21,11 @@ use super::exit::{Answer, BUSY, Failure, OWN, TIMED_OUT, say};
 use super::options::Run;
 
 mod live;
+mod nested;
 mod signals;
 
 use live::LiveLine;
+use nested::Nested;
 use signals::Signals;
 
 const NOT_EXECUTABLE: u8 = 126;
@@ -66,12 +68,19 @@ async fn enter(lock: &FifoLock, options: &Run) -> Result<FifoGuard, Failure> {
         return lock.try_acquire()?.ok_or_else(|| busy(lock));
     }
     let line = LiveLine::new(lock.path(), options.quiet);
-    let acquire = lock.acquire().timeout(options.timeout);
-    let guard = match line.painter() {
-        Some(mut paint) => acquire.on_wait(move |it| paint.draw(it)).await,
-        None => acquire.await,
-    };
-    Ok(guard?)
+    let mut paint = line.painter();
+    let mut nested = Nested::in_itself(lock).filter(|_| !options.quiet);
+    let mut acquire = lock.acquire().timeout(options.timeout);
+    // Who is told costs the others a look at the line each second.
+    if paint.is_some() || nested.is_some() {
+        acquire = acquire.on_wait(move |it| {
+            nested.take_if(|nested| nested.tell());
+            if let Some(paint) = &mut paint {
+                paint.draw(it);
+            }
+        });
+    }
+    Ok(acquire.await?)
 }
 
 fn busy(lock: &FifoLock) -> Failure {
@@ -97,8 +106,8 @@ async fn under_lock(
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .env("STANCHION_TOKEN", guard.token().to_string())
-        .env("STANCHION_LOCK", lock.path());
+        .env(nested::TOKEN, guard.token().to_string())
+        .env(nested::LOCK, lock.path());
     let child = {
         let _inherited = if options.close {
             None
