@@ -162,3 +162,21 @@ fn removing_leaves_nothing() {
     assert_eq!(site.end_of(&["remove", "LOCK"]), End::quiet(0));
     assert!(site.is_empty());
 }
+
+#[test]
+fn removing_keeps_what_is_not_the_locks_and_says_so() {
+    let site = Site::new();
+    assert_eq!(site.run("true").end(), End::quiet(0));
+    let foreign = site.directory().join("it.lock.queue/foreign");
+    std::fs::write(&foreign, "").expect("a file");
+    site.end_of(&["remove", "LOCK"]).expect(75, "foreign files");
+    assert!(site.lock().exists());
+    std::fs::remove_file(foreign).expect("the file");
+    std::fs::write(site.lock(), "data").expect("a file");
+    site.end_of(&["remove", "LOCK"]).expect(0, "was kept");
+    let content = std::fs::read_to_string(site.lock());
+    assert_eq!(content.expect("the lock file"), "data");
+    assert!(!site.directory().join("it.lock.queue").exists());
+    // Nothing is left to remove, and the file is still there.
+    site.end_of(&["remove", "LOCK"]).expect(0, "was kept");
+}

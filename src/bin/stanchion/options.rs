@@ -37,7 +37,8 @@ pub(crate) enum Task {
     Status(Status),
     /// Delete the lock's files if nobody uses them
     #[command(
-        after_help = "Exit codes:\n  0    the files are gone, or there were none\n  75   in use: nothing was changed\n  \
+        after_help = "Exit codes:\n  0    the files are gone, or there were none; a lock file with content is kept\n  75   in use, or foreign \
+                            files in the queue: nothing was changed\n  \
                             125  stanchion itself failed"
     )]
     Remove(Remove),
