@@ -1,5 +1,6 @@
 //! What a command under the lock gets, and what its end gives.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::program::{End, PROGRAM, Program, Site};
@@ -135,6 +136,19 @@ fn who_was_left_behind_may_wait_for_the_lock_of_its_past() {
     assert_eq!(first.end(), End::quiet(0));
     assert_eq!(holder.end(), End::quiet(0));
     site.expect_clean();
+}
+
+#[test]
+fn a_mode_counts_whatever_the_umask() {
+    let site = Site::new();
+    let script = "umask 077; $PROGRAM run --mode 660 \"$LOCK\" -- true";
+    assert_eq!(site.shell(script).end(), End::quiet(0));
+    let mode = |path: &Path| path.metadata().expect("a file").permissions().mode();
+    assert_eq!(mode(&site.lock()) & 0o777, 0o660);
+    // Another mode changes nothing on a lock that is there.
+    let again = site.end_of(&["run", "--mode", "666", "LOCK", "--", "true"]);
+    assert_eq!(again, End::quiet(0));
+    assert_eq!(mode(&site.lock()) & 0o777, 0o660);
 }
 
 #[test]

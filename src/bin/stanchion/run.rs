@@ -35,10 +35,7 @@ const BY_SIGNAL: i32 = 128;
 pub(crate) async fn run(options: Run) -> Answer {
     let mut signals = Signals::listen()
         .map_err(|error| Failure::own(format!("cannot listen for signals: {error}")))?;
-    let lock = match &options.label {
-        Some(label) => FifoLock::options().label(label).open(&options.lock)?,
-        None => FifoLock::open(&options.lock)?,
-    };
+    let lock = open(&options)?;
     let entered = tokio::select! {
         biased;
         signal = signals.next() => return Ok(code_of_signal(signal.as_raw())),
@@ -61,6 +58,17 @@ pub(crate) async fn run(options: Run) -> Answer {
     let ended = under_lock(&options, &guard, &lock, &mut signals).await;
     let left = leave(guard, lock.path(), !options.close).await;
     after(ended, left)
+}
+
+fn open(options: &Run) -> stanchion::Result<FifoLock> {
+    let mut how = FifoLock::options();
+    if let Some(label) = &options.label {
+        how = how.label(label);
+    }
+    if let Some(bits) = options.mode {
+        how = how.mode(bits);
+    }
+    how.open(&options.lock)
 }
 
 async fn enter(lock: &FifoLock, options: &Run) -> Result<FifoGuard, Failure> {
