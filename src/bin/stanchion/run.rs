@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use stanchion::{FifoGuard, FifoLock};
+use stanchion::{ErrorKind, FifoGuard, FifoLock};
 use tokio::process::{Child, Command};
 
 use super::exit::{Answer, BUSY, Failure, OWN, TIMED_OUT, say};
@@ -73,7 +73,8 @@ fn open(options: &Run) -> stanchion::Result<FifoLock> {
 
 async fn enter(lock: &FifoLock, options: &Run) -> Result<FifoGuard, Failure> {
     if options.no_wait {
-        return lock.try_acquire()?.ok_or_else(|| busy(lock));
+        let guard = lock.try_acquire()?;
+        return guard.ok_or_else(|| with_holder(lock, busy(lock)));
     }
     let line = LiveLine::new(lock.path(), options.quiet);
     let mut paint = line.painter();
@@ -88,17 +89,24 @@ async fn enter(lock: &FifoLock, options: &Run) -> Result<FifoGuard, Failure> {
             }
         });
     }
-    Ok(acquire.await?)
+    acquire.await.map_err(|error| match error.kind() {
+        ErrorKind::TimedOut => with_holder(lock, error.into()),
+        _ => error.into(),
+    })
 }
 
 fn busy(lock: &FifoLock) -> Failure {
-    let holder = lock.status().ok().and_then(|status| status.holder);
-    let path = lock.path().display();
-    let text = match holder {
-        Some(holder) => format!("{path} is busy: held by {holder}"),
-        None => format!("{path} is busy"),
-    };
+    let text = format!("{} is busy", lock.path().display());
     Failure { code: BUSY, text }
+}
+
+/// For who did not get the lock: the one who has it, if anybody still has.
+fn with_holder(lock: &FifoLock, mut failure: Failure) -> Failure {
+    let status = lock.status().ok();
+    if let Some(holder) = status.and_then(|it| it.holder.or(it.outsider)) {
+        failure.text += &format!(": held by {holder}");
+    }
+    failure
 }
 
 async fn under_lock(
