@@ -413,3 +413,19 @@ fn options_that_cannot_be_meant_are_refused() {
     let none = std::fs::read_dir(home.path()).expect("a listing").count();
     assert_eq!(none, 0, "nothing is left");
 }
+
+/// Starts itself anew: the environment of a process with threads must not be changed.
+#[test]
+fn a_bare_name_and_a_relative_temporary_directory() {
+    if std::env::var_os("TMPDIR").is_some_and(|it| it == "below") {
+        let error = FifoLock::open("bare.lock").expect_err("a place nobody knows");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("TMPDIR is \"below\""));
+        return;
+    }
+    let test = std::env::current_exe().expect("the path of this test");
+    let mut child = std::process::Command::new(test);
+    let name = "a_bare_name_and_a_relative_temporary_directory";
+    child.args(["--exact", name]).env("TMPDIR", "below");
+    assert!(child.status().expect("a child process").success());
+}

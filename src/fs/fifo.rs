@@ -81,7 +81,8 @@ impl FifoLock {
     /// # Errors
     ///
     /// [`ErrorKind::Io`] when the directory does not exist or cannot be read; [`ErrorKind::InvalidInput`] when something other
-    /// than a regular file is at the path (symbolic links are not followed), or an option makes no sense;
+    /// than a regular file is at the path (symbolic links are not followed), an option makes no sense, or a bare name meets a
+    /// relative `TMPDIR` (an empty one counts as none);
     /// [`ErrorKind::Incompatible`] when another kind or version of lock lives there.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(path)
@@ -104,7 +105,7 @@ impl FifoLock {
             let text = "mode takes permission bits, at most 0o777, with which the owner may read and write";
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
-        let line = Line::of(&full_path(path))?;
+        let line = Line::of(&full_path(path)?)?;
         line.check()?;
         let settings = Settings {
             words: identity().words(config.label.as_deref()).into(),
@@ -349,11 +350,21 @@ impl fmt::Debug for FifoLock {
 }
 
 /// A bare name means the temporary directory.
-fn full_path(path: &Path) -> PathBuf {
+fn full_path(path: &Path) -> Result<PathBuf> {
     let bare = path.file_name() == Some(path.as_os_str());
-    if bare {
-        std::env::temp_dir().join(path)
-    } else {
-        path.to_path_buf()
+    if !bare {
+        return Ok(path.to_path_buf());
     }
+    let directory = std::env::temp_dir();
+    if directory.as_os_str().is_empty() {
+        // An empty TMPDIR is none, and only Unix has that variable.
+        return Ok(Path::new("/tmp").join(path));
+    }
+    if directory.is_relative() {
+        // It would be another lock in each working directory.
+        let text =
+            format!("a bare name needs an absolute temporary directory, TMPDIR is {directory:?}");
+        return Err(Error::at(ErrorKind::InvalidInput, text, path));
+    }
+    Ok(directory.join(path))
 }

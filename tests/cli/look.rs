@@ -65,6 +65,24 @@ fn the_table_names_holder_and_waiters() {
     assert_eq!(waiting.end(), End::quiet(0));
 }
 
+/// A width of more than 65,535 is too much for a format string.
+#[test]
+fn a_long_command_line_is_cut_for_people_and_whole_for_programs() {
+    let site = Site::new();
+    let long = "long".repeat(20_000);
+    let mut holder = site.run(&format!(": {long}; echo in; read x"));
+    holder.expect("in");
+    let look = site.start(&["status", "LOCK"]);
+    let row = look.line_with("inside");
+    assert!(row.ends_with('…'), "{row}");
+    assert!(row.chars().count() < 400, "{row}");
+    assert_eq!(look.end(), End::quiet(0));
+    let look = site.start(&["status", "--json", "LOCK"]);
+    assert!(look.line().contains(&long));
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+}
+
 #[test]
 fn a_lock_without_a_record_is_seen() {
     let site = Site::new();
@@ -119,6 +137,21 @@ fn a_watch_that_nobody_reads_ends() {
 }
 
 #[test]
+fn a_watch_that_nobody_reads_ends_also_while_nothing_happens() {
+    let site = Site::new();
+    let mut watch =
+        site.shell("{ $PROGRAM status --watch \"$LOCK\"; echo $? >&2; } | head -n 1; read x");
+    assert!(watch.line().contains("free"));
+    watch.tell("go");
+    watch.end().expect(0, "0\n");
+    for nobody in [">&-", ">/dev/null"] {
+        let watch = site.shell(&format!("exec $PROGRAM status --watch \"$LOCK\" {nobody}"));
+        assert_eq!(watch.end(), End::quiet(0));
+    }
+    assert!(site.is_empty());
+}
+
+#[test]
 fn removing_leaves_nothing() {
     let site = Site::new();
     assert_eq!(site.end_of(&["remove", "LOCK"]), End::quiet(0));
@@ -128,4 +161,22 @@ fn removing_leaves_nothing() {
     assert_eq!(holder.end(), End::quiet(0));
     assert_eq!(site.end_of(&["remove", "LOCK"]), End::quiet(0));
     assert!(site.is_empty());
+}
+
+#[test]
+fn removing_keeps_what_is_not_the_locks_and_says_so() {
+    let site = Site::new();
+    assert_eq!(site.run("true").end(), End::quiet(0));
+    let foreign = site.directory().join("it.lock.queue/foreign");
+    std::fs::write(&foreign, "").expect("a file");
+    site.end_of(&["remove", "LOCK"]).expect(75, "foreign files");
+    assert!(site.lock().exists());
+    std::fs::remove_file(foreign).expect("the file");
+    std::fs::write(site.lock(), "data").expect("a file");
+    site.end_of(&["remove", "LOCK"]).expect(0, "was kept");
+    let content = std::fs::read_to_string(site.lock());
+    assert_eq!(content.expect("the lock file"), "data");
+    assert!(!site.directory().join("it.lock.queue").exists());
+    // Nothing is left to remove, and the file is still there.
+    site.end_of(&["remove", "LOCK"]).expect(0, "was kept");
 }

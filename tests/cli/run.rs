@@ -1,6 +1,9 @@
 //! What a command under the lock gets, and what its end gives.
 
-use crate::program::{End, Site};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::program::{End, PROGRAM, Program, Site};
 
 #[test]
 fn the_commands_own_code_comes_through() {
@@ -88,14 +91,68 @@ fn who_may_not_wait_says_who_holds() {
     let tail = ["LOCK", "--", "true"];
     let end = |options: &[&str]| site.end_of(&[&["run"], options, &tail].concat());
     end(&["--no-wait"]).expect(75, "\"nightly\"");
-    end(&["--timeout", "0"]).expect(124, "timed out");
-    end(&["--timeout", "0.02"]).expect(124, "timed out");
+    for limit in ["0", "0.02"] {
+        let late = end(&["--timeout", limit]);
+        late.expect(124, "timed out");
+        late.expect(124, ": held by pid ");
+        late.expect(124, "\"nightly\"");
+    }
     assert_eq!(end(&["--no-wait", "--quiet"]), End::quiet(75));
     assert_eq!(end(&["--timeout", "0.02", "-q"]), End::quiet(124));
     holder.tell("go");
     assert_eq!(holder.end(), End::quiet(0));
     assert_eq!(end(&["--timeout", "0"]), End::quiet(0));
     site.expect_clean();
+}
+
+#[test]
+fn who_waits_for_its_own_end_is_told_once() {
+    let site = Site::new();
+    std::os::unix::fs::symlink(".", site.directory().join("here")).expect("a link");
+    // Long enough for the line to be told of twice.
+    let inner = |options: &str| {
+        let script = format!("$PROGRAM run {options} ./here/it.lock -- true; echo $?");
+        let program = site.run(&script);
+        program.expect("124");
+        program.end()
+    };
+    let told = inner("--timeout 1.1");
+    let count = told.errors.matches("was started under").count();
+    assert_eq!(count, 1, "{told:?}");
+    assert_eq!(inner("--timeout 0.01 --quiet"), End::quiet(0));
+    let other = site.run("$PROGRAM run ./other.lock -- true");
+    assert_eq!(other.end(), End::quiet(0));
+    site.expect_clean();
+}
+
+#[test]
+fn who_was_left_behind_may_wait_for_the_lock_of_its_past() {
+    let site = Site::new();
+    let script = "exec 3<&0; { read x <&3; $PROGRAM run \"$LOCK\" -- echo later; } & echo left";
+    let mut first = site.run(script);
+    first.expect("left");
+    assert_eq!(first.code(), 0);
+    let mut holder = site.holder();
+    first.tell("go");
+    site.until_waiting(1);
+    holder.tell("go");
+    first.expect("later");
+    assert_eq!(first.end(), End::quiet(0));
+    assert_eq!(holder.end(), End::quiet(0));
+    site.expect_clean();
+}
+
+#[test]
+fn a_mode_counts_whatever_the_umask() {
+    let site = Site::new();
+    let script = "umask 077; $PROGRAM run --mode 660 \"$LOCK\" -- true";
+    assert_eq!(site.shell(script).end(), End::quiet(0));
+    let mode = |path: &Path| path.metadata().expect("a file").permissions().mode();
+    assert_eq!(mode(&site.lock()) & 0o777, 0o660);
+    // Another mode changes nothing on a lock that is there.
+    let again = site.end_of(&["run", "--mode", "666", "LOCK", "--", "true"]);
+    assert_eq!(again, End::quiet(0));
+    assert_eq!(mode(&site.lock()) & 0o777, 0o660);
 }
 
 #[test]
@@ -112,6 +169,9 @@ fn flock_is_excluded_and_excludes() {
     foreign.expect("in");
     let busy = site.end_of(&["run", "--no-wait", "LOCK", "--", "true"]);
     busy.expect(75, "busy");
+    if cfg!(target_os = "linux") {
+        busy.expect(75, ": held by pid ");
+    }
     let waiting = site.run("echo second");
     site.until_waiting(1);
     foreign.tell("go");
@@ -134,6 +194,32 @@ fn a_bare_name_is_in_the_temporary_directory() {
     let mut command = site.command("sh");
     command.args(["-c", "cd / && exec $PROGRAM run bare.lock -- true"]);
     command.env("TMPDIR", site.directory());
-    assert_eq!(crate::program::Program::start(command).end(), End::quiet(0));
+    assert_eq!(Program::start(command).end(), End::quiet(0));
     assert!(site.directory().join("bare.lock").exists());
+}
+
+#[test]
+fn a_temporary_directory_without_a_place_is_none() {
+    let site = Site::new();
+    let end = |directory: &str, arguments: &[&str]| {
+        let mut command = site.command(PROGRAM);
+        command.args(arguments).env("TMPDIR", directory);
+        Program::start(command).end()
+    };
+    for directory in [".", "below", "./below"] {
+        let end = end(directory, &["run", "bare.lock", "--", "true"]);
+        end.expect(125, "TMPDIR is");
+    }
+    // With a separator the name is no business of TMPDIR's.
+    assert_eq!(end(".", &["status", "./it.lock"]).code, 0);
+    let mut command = site.command(PROGRAM);
+    command.args(["status", "bare.lock"]).env("TMPDIR", "");
+    let look = Program::start(command);
+    let default = Path::new("/tmp").canonicalize().expect("a directory");
+    let shown = default.join("bare.lock: ");
+    assert!(
+        look.line()
+            .starts_with(shown.to_str().expect("a plain name"))
+    );
+    assert!(site.is_empty());
 }

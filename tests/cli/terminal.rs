@@ -79,9 +79,13 @@ fn clone(file: &File) -> File {
 
 /// The program in the foreground of a terminal of its own.
 fn in_foreground(site: &Site, other: &File, arguments: &[&str]) -> std::process::Child {
+    start_in_foreground(site, other, &[&[PROGRAM], arguments].concat())
+}
+
+fn start_in_foreground(site: &Site, other: &File, words: &[&str]) -> std::process::Child {
     // A session of its own; `setsid` would only get in the way of a group of its own.
     let mut command = Command::new("setsid");
-    command.args(["--ctty", PROGRAM]).args(arguments);
+    command.arg("--ctty").args(words);
     command
         .current_dir(site.directory())
         .env("TERM", "xterm")
@@ -219,6 +223,38 @@ fn a_halted_terminal_does_not_halt_the_wait() {
     holder.tell("go");
     assert_eq!(code(&mut waiting), Some(0));
     assert_eq!(site.log(), "inside ");
+}
+
+/// With `tostop` a background job that writes to its terminal is stopped.
+#[test]
+fn a_background_job_draws_nothing_and_is_not_stopped() {
+    let site = Site::new();
+    let mut holder = site.holder();
+    let (mut terminal, other) = Terminal::new();
+    let script = format!(
+        "stty tostop; set -m; {PROGRAM} run ./it.lock -- sh -c 'echo inside >>$LOG' & wait; echo done"
+    );
+    let mut shell = start_in_foreground(&site, &other, &["sh", "-c", &script]);
+    site.until_waiting(1);
+    holder.tell("go");
+    let seen = terminal.until("done");
+    assert!(!seen.contains(CLEAR), "{seen:?}");
+    assert_eq!(site.log(), "inside ");
+    assert_eq!(code(&mut shell), Some(0));
+}
+
+#[test]
+fn a_job_that_comes_to_the_foreground_draws() {
+    let site = Site::new();
+    let mut holder = site.holder();
+    let (mut terminal, other) = Terminal::new();
+    let script = format!("set -m; {PROGRAM} run ./it.lock -- true & read x; fg");
+    let mut shell = start_in_foreground(&site, &other, &["sh", "-c", &script]);
+    site.until_waiting(1);
+    terminal.press(b'\n');
+    terminal.until("place 1 in line, ");
+    holder.tell("go");
+    assert_eq!(code(&mut shell), Some(0));
 }
 
 #[test]

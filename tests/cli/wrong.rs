@@ -1,8 +1,10 @@
 //! Everything that a shell can do wrong: a clear message, the documented code, nothing left behind.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::program::{End, Site};
+use crate::program::{End, PROGRAM, Program, Site};
 
 #[test]
 fn wrong_usage() {
@@ -13,10 +15,31 @@ fn wrong_usage() {
         (&["run"], "LOCK"),
         (&["run", "LOCK"], "COMMAND"),
         (&["run", "LOCK", "--"], "COMMAND"),
-        (&["run", "LOCK", "true"], "true"),
+        (&["run", "LOCK", "true"], "tip: put '--' before"),
+        (&["run", "-q", "LOCK", "ls", "-l"], "tip: put '--' before"),
         (&["run", "--loud", "LOCK", "--", "true"], "--loud"),
         (&["run", "--timeout", "soon", "LOCK", "--", "true"], "soon"),
-        (&["run", "--timeout=-1", "LOCK", "--", "true"], "-1"),
+        (
+            &["run", "--timeout=-1", "LOCK", "--", "true"],
+            "not negative",
+        ),
+        (
+            &["run", "--timeout", "-1", "LOCK", "--", "true"],
+            "not negative",
+        ),
+        (
+            &["run", "--timeout", "inf", "LOCK", "--", "true"],
+            "without --timeout",
+        ),
+        (
+            &["run", "--timeout", "1e300", "LOCK", "--", "true"],
+            "without --timeout",
+        ),
+        (
+            &["run", "--mode", "rw", "LOCK", "--", "true"],
+            "not an octal",
+        ),
+        (&["run", "--mode", "440", "LOCK", "--", "true"], "the owner"),
         (&["run", "", "--", "true"], "LOCK"),
         (
             &["run", "--timeout", "1", "--no-wait", "LOCK", "--", "true"],
@@ -28,6 +51,17 @@ fn wrong_usage() {
     ] {
         site.end_of(arguments).expect(2, about);
     }
+    assert!(site.is_empty());
+}
+
+#[test]
+fn a_label_that_is_no_text() {
+    let site = Site::new();
+    let mut command = site.command(PROGRAM);
+    let label = OsStr::from_bytes(b"\xff");
+    command.args(["run", "--label"]).arg(label);
+    command.args(["./it.lock", "--", "true"]);
+    Program::start(command).end().expect(2, "--label");
     assert!(site.is_empty());
 }
 
@@ -85,6 +119,23 @@ fn places_where_no_lock_can_be() {
         }
     }
     assert!(site.is_empty());
+}
+
+/// Tokio panics where it cannot make what it needs for signals.
+#[test]
+fn a_panic_is_one_line_and_a_code() {
+    let site = Site::new();
+    let few = |count: usize, arguments: &str| {
+        let script = format!("ulimit -n {count}; exec $PROGRAM {arguments}");
+        site.shell(&script).end()
+    };
+    few(6, "run \"$LOCK\" -- true").expect(125, "internal error");
+    for count in 5..20 {
+        let end = few(count, "status \"$LOCK\"");
+        assert!([0, 125].contains(&end.code), "{end:?}");
+        let lines = end.errors.lines().count();
+        assert_eq!(lines, usize::from(end.code != 0), "{end:?}");
+    }
 }
 
 #[test]

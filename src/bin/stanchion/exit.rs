@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 
 use stanchion::{Error, ErrorKind};
 
@@ -47,6 +48,21 @@ impl From<Error> for Failure {
             text: error.to_string(),
         }
     }
+}
+
+/// Ends the program at a panic, of whatever thread, as `kill -9` would: were it to unwind, the lock would go while the command runs.
+pub(crate) fn panicked(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("no text");
+    match panic.location() {
+        Some(place) => say(format_args!("internal error at {place}: {text}")),
+        None => say(format_args!("internal error: {text}")),
+    }
+    // This is the program, not the library.
+    #[allow(clippy::disallowed_methods)]
+    std::process::exit(OWN.into());
 }
 
 /// A message on stderr. Nobody may be there to read it, which is no reason to fail.

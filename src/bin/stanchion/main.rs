@@ -4,8 +4,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod exit;
 mod json;
 mod options;
@@ -23,7 +21,8 @@ use exit::{Answer, Failure};
 use options::{Options, Task};
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    std::panic::set_hook(Box::new(exit::panicked));
+    let options = match Options::read() {
         Ok(options) => options,
         Err(error) => {
             // Help and version come this way too, with code 0.

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Error, Parser, Subcommand};
 
 const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A bare name without any separator goes into \
                      the temporary directory";
@@ -29,6 +31,27 @@ pub(crate) struct Options {
     pub(crate) task: Task,
 }
 
+impl Options {
+    pub(crate) fn read() -> Result<Self, Error> {
+        Self::try_parse().map_err(with_tip)
+    }
+}
+
+/// Who knows other programs of this kind leaves the `--` out; clap's message would not say what is missing.
+fn with_tip(mut error: Error) -> Error {
+    let is_run = std::env::args_os().nth(1).is_some_and(|it| it == "run");
+    let is_word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => !argument.starts_with('-'),
+        _ => false,
+    };
+    if error.kind() == ErrorKind::UnknownArgument && is_run && is_word {
+        let tip = StyledStr::from("put '--' before the command");
+        let tips = ContextValue::StyledStrs(vec![tip]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     /// Run a command while holding the lock
@@ -37,7 +60,8 @@ pub(crate) enum Task {
     Status(Status),
     /// Delete the lock's files if nobody uses them
     #[command(
-        after_help = "Exit codes:\n  0    the files are gone, or there were none\n  75   in use: nothing was changed\n  \
+        after_help = "Exit codes:\n  0    the files are gone, or there were none; a lock file with content is kept\n  75   in use, or foreign \
+                            files in the queue: nothing was changed\n  \
                             125  stanchion itself failed"
     )]
     Remove(Remove),
@@ -47,7 +71,7 @@ pub(crate) enum Task {
 #[command(after_help = EXIT_CODES, override_usage = "stanchion run [OPTIONS] <LOCK> -- <COMMAND>...")]
 pub(crate) struct Run {
     /// Give up after this long, decimals allowed; 0 is exactly one attempt
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "no_wait")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "no_wait", allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     /// Fail with code 75 instead of waiting
     #[arg(long)]
@@ -56,8 +80,11 @@ pub(crate) struct Run {
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// What others see in the line beside the process id
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = OsStringValueParser::new().try_map(utf8))]
     pub(crate) label: Option<String>,
+    /// Permission bits of a lock file that has to be created, whatever the umask: 660 for the group, 666 for all users
+    #[arg(long, value_name = "OCTAL", value_parser = permissions)]
+    pub(crate) mode: Option<u32>,
     /// Do not let the command inherit the lock: if stanchion is killed the lock is free, though the command goes on
     #[arg(long)]
     pub(crate) close: bool,
@@ -91,7 +118,24 @@ pub(crate) struct Remove {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| "not a number of seconds")?;
-    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+    if number < 0.0 {
+        return Err("a time limit is not negative; 0 is exactly one attempt".into());
+    }
+    let limit = Duration::try_from_secs_f64(number);
+    limit.map_err(|_| "not a length of time; without --timeout the wait has no limit".into())
+}
+
+fn permissions(text: &str) -> Result<u32, String> {
+    let bits = u32::from_str_radix(text, 8).map_err(|_| "not an octal number")?;
+    if bits > 0o777 || bits & 0o600 != 0o600 {
+        return Err("between 600 and 777, and the owner must be able to read and write".into());
+    }
+    Ok(bits)
+}
+
+/// By hand, because clap's own message does not say which argument is meant.
+fn utf8(text: OsString) -> Result<String, &'static str> {
+    text.into_string().map_err(|_| "not UTF-8")
 }
 
 #[cfg(test)]
@@ -109,6 +153,15 @@ mod tests {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         for wrong in ["", "soon", "-1", "inf", "NaN", "1e300"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn permissions_are_octal_and_let_the_owner_in() {
+        assert_eq!(permissions("660"), Ok(0o660));
+        assert_eq!(permissions("0666"), Ok(0o666));
+        for wrong in ["", "rw", "668", "1666", "440", "-660"] {
+            assert!(permissions(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -14,16 +14,18 @@ use std::process::ExitStatus;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use stanchion::{FifoGuard, FifoLock};
+use stanchion::{ErrorKind, FifoGuard, FifoLock};
 use tokio::process::{Child, Command};
 
 use super::exit::{Answer, BUSY, Failure, OWN, TIMED_OUT, say};
 use super::options::Run;
 
 mod live;
+mod nested;
 mod signals;
 
 use live::LiveLine;
+use nested::Nested;
 use signals::Signals;
 
 const NOT_EXECUTABLE: u8 = 126;
@@ -33,10 +35,7 @@ const BY_SIGNAL: i32 = 128;
 pub(crate) async fn run(options: Run) -> Answer {
     let mut signals = Signals::listen()
         .map_err(|error| Failure::own(format!("cannot listen for signals: {error}")))?;
-    let lock = match &options.label {
-        Some(label) => FifoLock::options().label(label).open(&options.lock)?,
-        None => FifoLock::open(&options.lock)?,
-    };
+    let lock = open(&options)?;
     let entered = tokio::select! {
         biased;
         signal = signals.next() => return Ok(code_of_signal(signal.as_raw())),
@@ -61,27 +60,53 @@ pub(crate) async fn run(options: Run) -> Answer {
     after(ended, left)
 }
 
+fn open(options: &Run) -> stanchion::Result<FifoLock> {
+    let mut how = FifoLock::options();
+    if let Some(label) = &options.label {
+        how = how.label(label);
+    }
+    if let Some(bits) = options.mode {
+        how = how.mode(bits);
+    }
+    how.open(&options.lock)
+}
+
 async fn enter(lock: &FifoLock, options: &Run) -> Result<FifoGuard, Failure> {
     if options.no_wait {
-        return lock.try_acquire()?.ok_or_else(|| busy(lock));
+        let guard = lock.try_acquire()?;
+        return guard.ok_or_else(|| with_holder(lock, busy(lock)));
     }
     let line = LiveLine::new(lock.path(), options.quiet);
-    let acquire = lock.acquire().timeout(options.timeout);
-    let guard = match line.painter() {
-        Some(mut paint) => acquire.on_wait(move |it| paint.draw(it)).await,
-        None => acquire.await,
-    };
-    Ok(guard?)
+    let mut paint = line.painter();
+    let mut nested = Nested::in_itself(lock).filter(|_| !options.quiet);
+    let mut acquire = lock.acquire().timeout(options.timeout);
+    // Who is told costs the others a look at the line each second.
+    if paint.is_some() || nested.is_some() {
+        acquire = acquire.on_wait(move |it| {
+            nested.take_if(|nested| nested.tell());
+            if let Some(paint) = &mut paint {
+                paint.draw(it);
+            }
+        });
+    }
+    acquire.await.map_err(|error| match error.kind() {
+        ErrorKind::TimedOut => with_holder(lock, error.into()),
+        _ => error.into(),
+    })
 }
 
 fn busy(lock: &FifoLock) -> Failure {
-    let holder = lock.status().ok().and_then(|status| status.holder);
-    let path = lock.path().display();
-    let text = match holder {
-        Some(holder) => format!("{path} is busy: held by {holder}"),
-        None => format!("{path} is busy"),
-    };
+    let text = format!("{} is busy", lock.path().display());
     Failure { code: BUSY, text }
+}
+
+/// For who did not get the lock: the one who has it, if anybody still has.
+fn with_holder(lock: &FifoLock, mut failure: Failure) -> Failure {
+    let status = lock.status().ok();
+    if let Some(holder) = status.and_then(|it| it.holder.or(it.outsider)) {
+        failure.text += &format!(": held by {holder}");
+    }
+    failure
 }
 
 async fn under_lock(
@@ -97,8 +122,8 @@ async fn under_lock(
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .env("STANCHION_TOKEN", guard.token().to_string())
-        .env("STANCHION_LOCK", lock.path());
+        .env(nested::TOKEN, guard.token().to_string())
+        .env(nested::LOCK, lock.path());
     let child = {
         let _inherited = if options.close {
             None

@@ -11,7 +11,7 @@ use crate::options::Status;
 use crate::picture::Picture;
 use crate::{json, table, terminal, text};
 
-/// Ages grow on a terminal.
+/// Ages grow on a terminal, and a reader may go while there is nothing to write.
 const REFRESH: Duration = Duration::from_secs(1);
 /// To the upper left corner, and nothing below it.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -35,7 +35,7 @@ async fn watch(lock: &FifoLock, json: bool) -> Answer {
     let redraws = !json && terminal::can_rewrite(&io::stdout());
     let mut changes = lock.changes();
     let mut line = None;
-    loop {
+    while terminal::is_read(&io::stdout()) {
         let news = match timeout(REFRESH, changes.next()).await {
             Ok(None) => return Ok(0),
             Ok(Some(news)) => Some(news?),
@@ -54,9 +54,10 @@ async fn watch(lock: &FifoLock, json: bool) -> Answer {
             (false, false) => table::sentence(&picture) + "\n",
         };
         if !print(&text)? {
-            return Ok(0);
+            break;
         }
     }
+    Ok(0)
 }
 
 /// As much as fits on the terminal.

@@ -6,6 +6,8 @@ use crate::picture::{Inside, Person, Picture};
 use crate::text::{self, plain};
 
 const COLUMNS: [&str; 6] = ["PLACE", "PID", "FOR", "LABEL", "HOST", "COMMAND"];
+/// A command line can be megabytes long; whoever wants it whole has JSON.
+const LONGEST_COMMAND: usize = 200;
 
 /// Heading and table, line by line. In a heading for so many columns a long path gives way to what happens there.
 pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
@@ -80,7 +82,7 @@ fn row(place: String, person: &Person, now: SystemTime) -> Row {
         age.map_or_else(|| "-".to_owned(), readable),
         word(&person.label),
         word(&person.host),
-        word(&person.command),
+        text::cut(&word(&person.command), LONGEST_COMMAND),
     ]
 }
 
@@ -92,11 +94,15 @@ fn aligned(rows: &[Row]) -> impl Iterator<Item = String> {
     let widths: Vec<_> = (0..COLUMNS.len()).map(width).collect();
     rows.iter().map(move |row| {
         let cells = row.iter().zip(&widths);
-        let cells: Vec<_> = cells
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let cells: Vec<_> = cells.map(|(cell, width)| padded(cell, *width)).collect();
         cells.join("  ").trim_end().to_owned()
     })
+}
+
+/// By hand, because a width in a format string must not be above 65,535.
+fn padded(cell: &str, width: usize) -> String {
+    let missing = width.saturating_sub(cell.chars().count());
+    cell.to_owned() + &" ".repeat(missing)
 }
 
 /// A duration as a person would say it.

@@ -1,22 +1,28 @@
 //! Text of others on a terminal: harmless, and no longer than there is room.
 
+use std::str::Chars;
+
 /// Text of others, made harmless for a terminal: a label may hold anything.
 pub(crate) fn plain(text: &str) -> String {
     let harmless = |it: char| if it.is_control() { '\u{fffd}' } else { it };
     text.chars().map(harmless).collect()
 }
 
-/// As much of a text as fits into so many columns, and nothing that a terminal would obey.
+/// As much of a text as fits into so many columns, and nothing that a terminal would obey. A text that was cut ends with
+/// `…`, so that no number looks whole that is not.
 pub(crate) fn cut(text: &str, columns: usize) -> String {
     let text = plain(text);
-    text.chars().take_while(fit_into(columns)).collect()
+    if columns == 0 || fits_into(text.chars(), columns) {
+        return text.chars().take_while(fit_into(columns)).collect();
+    }
+    let start = text.chars().take_while(fit_into(columns - 1));
+    start.chain(std::iter::once('…')).collect()
 }
 
 /// The same for a text whose end matters more than its beginning, such as a path.
 pub(crate) fn cut_front(text: &str, columns: usize) -> String {
     let text = plain(text);
-    let mut fits = fit_into(columns);
-    if text.chars().all(|it| fits(&it)) {
+    if fits_into(text.chars(), columns) {
         return text;
     }
     let end: Vec<_> = text
@@ -25,6 +31,11 @@ pub(crate) fn cut_front(text: &str, columns: usize) -> String {
         .take_while(fit_into(columns.saturating_sub(1)))
         .collect();
     std::iter::once('…').chain(end.into_iter().rev()).collect()
+}
+
+fn fits_into(mut text: Chars<'_>, columns: usize) -> bool {
+    let mut fits = fit_into(columns);
+    text.all(|it| fits(&it))
 }
 
 fn fit_into(columns: usize) -> impl FnMut(&char) -> bool {
@@ -44,8 +55,11 @@ mod tests {
 
     #[test]
     fn what_is_cut_fits_and_obeys_nobody() {
-        assert_eq!(cut("abcdef", 4), "abcd");
-        assert_eq!(cut("日本語", 5), "日本");
+        assert_eq!(cut("abcdef", 6), "abcdef");
+        assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(cut("日本語", 5), "日本…");
+        assert_eq!(cut("日本語", 4), "日…");
+        assert_eq!(cut("abcdef", 0), "");
         assert_eq!(cut("a\x1b[2Jb", 80), "a\u{fffd}[2Jb");
         assert_eq!(cut_front("/srv/it.lock", 12), "/srv/it.lock");
         assert_eq!(cut_front("/srv/it.lock", 8), "…it.lock");

@@ -1,7 +1,7 @@
 //! The one line that shows the wait, on a terminal.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, Stderr, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,8 +55,7 @@ impl Drop for LiveLine {
 impl Painter {
     pub(super) fn draw(&mut self, wait: impl Display) {
         let stderr = io::stderr();
-        // A terminal that was halted (Ctrl-S) would halt the wait too, and so cost the place in line.
-        if !terminal::takes_text(&stderr) {
+        if !can_draw(&stderr) {
             return;
         }
         let text = format!("{}: {wait}", self.name);
@@ -69,8 +68,14 @@ impl Painter {
 
     fn erase(&self) {
         let stderr = io::stderr();
-        if self.shown.load(Ordering::Relaxed) && terminal::takes_text(&stderr) {
+        if self.shown.load(Ordering::Relaxed) && can_draw(&stderr) {
             let _ = write!(stderr.lock(), "{CLEAR}");
         }
     }
+}
+
+/// Asked each time: a job moves between foreground and background, and a terminal that was halted (Ctrl-S) would halt the wait
+/// too, and so cost the place in line.
+fn can_draw(stderr: &Stderr) -> bool {
+    terminal::is_ours(stderr) && terminal::takes_text(stderr)
 }
