@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::file::{FileAttempt, FileGuard, FileLock};
 use crate::acquire::Acquire;
+use crate::error::Result;
 
 /// Opens a file for reading and writing, creates it if it is missing, and locks it exclusively; resolves to the open file,
 /// positioned at its start.
@@ -65,7 +66,7 @@ impl OpenLocked {
 }
 
 impl IntoFuture for OpenLocked {
-    type Output = crate::Result<FileGuard>;
+    type Output = Result<FileGuard>;
     type IntoFuture = Acquire<FileGuard>;
 
     fn into_future(self) -> Acquire<FileGuard> {

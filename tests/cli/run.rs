@@ -18,10 +18,14 @@ fn the_commands_own_code_comes_through() {
 #[test]
 fn a_signal_that_ended_the_command_comes_through() {
     let site = Site::new();
-    for (name, number) in [("TERM", 15), ("KILL", 9), ("SEGV", 11)] {
+    // It dies of what people send, and tells by its code of the rest.
+    for (name, code) in [("TERM", -15), ("INT", -2), ("KILL", 137), ("SEGV", 139)] {
         let script = format!("kill -{name} $$");
-        assert_eq!(site.run(&script).end(), End::quiet(128 + number));
+        assert_eq!(site.run(&script).end(), End::quiet(code));
     }
+    // A shell sees no difference.
+    let script = "\"$PROGRAM\" run \"$LOCK\" -- sh -c 'kill -TERM $$'; exit $?";
+    assert_eq!(site.shell(script).code(), 143);
     site.expect_clean();
 }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Instant;
 
@@ -94,13 +95,17 @@ fn start_in_foreground(site: &Site, other: &File, words: &[&str]) -> std::proces
     command.stderr(clone(other)).spawn().expect("a program")
 }
 
-fn code(child: &mut std::process::Child) -> Option<i32> {
+fn end(child: &mut std::process::Child) -> std::process::ExitStatus {
     let mut status = None;
     until("it has ended", || {
         status = child.try_wait().expect("its end");
         status.is_some()
     });
-    status.and_then(|it| it.code())
+    status.expect("just found")
+}
+
+fn code(child: &mut std::process::Child) -> Option<i32> {
+    end(child).code()
 }
 
 #[test]
@@ -169,7 +174,7 @@ fn the_interrupt_key_ends_the_wait() {
     let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "true"]);
     terminal.until("place 1 in line");
     terminal.press(0x03);
-    assert_eq!(code(&mut waiting), Some(130));
+    assert_eq!(end(&mut waiting).signal(), Some(2));
     site.until_waiting(0);
     holder.tell("go");
     assert_eq!(holder.end().code, 0);
@@ -185,7 +190,7 @@ fn a_terminal_that_goes_away_ends_the_wait() {
     drop(other);
     terminal.until("place 1 in line");
     drop(terminal);
-    assert_eq!(code(&mut waiting), Some(129));
+    assert_eq!(end(&mut waiting).signal(), Some(1));
     site.until_waiting(0);
     holder.tell("go");
     assert_eq!(holder.end().code, 0);

@@ -64,7 +64,7 @@ fn child_with(path: &Path, faults: &[(&str, &str)]) -> String {
     let said = text
         .lines()
         .filter_map(|line| Some(line.split_once('@')?.1.to_owned()));
-    said.last().unwrap_or_default()
+    said.next_back().unwrap_or_default()
 }
 
 fn names(place: &Place) -> Vec<String> {

@@ -14,11 +14,33 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const BUSY: u8 = 75;
 /// The time limit passed, as with `timeout(1)`.
 pub(crate) const TIMED_OUT: u8 = 124;
+/// And the signal's number.
+const BY_SIGNAL: i32 = 128;
 /// The program itself failed.
 pub(crate) const OWN: u8 = 125;
 
-/// The exit code, or why there is no other.
-pub(crate) type Answer = Result<u8, Failure>;
+/// How the program ends, or why not so.
+pub(crate) type Answer = Result<Ended, Failure>;
+
+/// How the program ends in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(u8),
+    /// By this signal, which ended the wait or the command.
+    Signal(i32),
+}
+
+impl Ended {
+    pub(crate) const WELL: Self = Self::Code(0);
+
+    /// As shells say it.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(number) => u8::try_from(BY_SIGNAL + number).unwrap_or(OWN),
+        }
+    }
+}
 
 /// What ends the program before its work is done.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ mod table;
 mod terminal;
 mod text;
 
-use exit::{Answer, Failure};
+use exit::{Answer, Ended, Failure};
 use options::{Options, Task};
 
 fn main() -> ExitCode {
@@ -30,11 +30,14 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }
     };
-    let code = start(options).unwrap_or_else(|failure| {
+    let ended = start(options).unwrap_or_else(|failure| {
         exit::say(&failure.text);
-        failure.code
+        Ended::Code(failure.code)
     });
-    ExitCode::from(code)
+    if let Ended::Signal(number) = ended {
+        run::die_of(number);
+    }
+    ExitCode::from(ended.code())
 }
 
 fn start(options: Options) -> Answer {

@@ -4,7 +4,7 @@ use std::fs::symlink_metadata;
 
 use stanchion::{FifoLock, Removal};
 
-use super::exit::{Answer, BUSY, say};
+use super::exit::{Answer, BUSY, Ended, say};
 use super::options::Remove;
 
 pub(crate) fn remove(options: &Remove) -> Answer {
@@ -18,13 +18,13 @@ pub(crate) fn remove(options: &Remove) -> Answer {
                     "{path} has content and was kept; its queue is gone"
                 ));
             }
-            Ok(0)
+            Ok(Ended::WELL)
         }
         Removal::InUse => {
             say(format_args!(
                 "{path} is in use, or its queue holds foreign files; nothing was removed"
             ));
-            Ok(BUSY)
+            Ok(Ended::Code(BUSY))
         }
     }
 }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use stanchion::{ErrorKind, FifoGuard, FifoLock};
 use tokio::process::{Child, Command};
 
-use super::exit::{Answer, BUSY, Failure, OWN, TIMED_OUT, say};
+use super::exit::{Answer, BUSY, Ended, Failure, OWN, TIMED_OUT, say};
 use super::options::Run;
 
 mod live;
@@ -27,10 +27,10 @@ mod signals;
 use live::LiveLine;
 use nested::Nested;
 use signals::Signals;
+pub(crate) use signals::die_of;
 
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
-const BY_SIGNAL: i32 = 128;
 
 pub(crate) async fn run(options: Run) -> Answer {
     let mut signals = Signals::listen()
@@ -38,14 +38,14 @@ pub(crate) async fn run(options: Run) -> Answer {
     let lock = open(&options)?;
     let entered = tokio::select! {
         biased;
-        signal = signals.next() => return Ok(code_of_signal(signal.as_raw())),
+        signal = signals.next() => return Ok(Ended::Signal(signal.as_raw())),
         entered = enter(&lock, &options) => entered,
     };
     let guard = match entered {
         Ok(guard) => guard,
         // The code says it all to who wants no words.
         Err(Failure { code, .. }) if options.quiet && matches!(code, BUSY | TIMED_OUT) => {
-            return Ok(code);
+            return Ok(Ended::Code(code));
         }
         Err(failure) => return Err(failure),
     };
@@ -137,7 +137,7 @@ async fn under_lock(
     let status = supervise(child, signals)
         .await
         .map_err(|error| Failure::own(format!("cannot wait for the command: {error}")))?;
-    Ok(code_of(status))
+    Ok(end_of(status))
 }
 
 /// A duplicate that a child keeps across `exec`.
@@ -174,16 +174,12 @@ async fn supervise(mut child: Child, signals: &mut Signals) -> io::Result<ExitSt
     }
 }
 
-fn code_of(status: ExitStatus) -> u8 {
+fn end_of(status: ExitStatus) -> Ended {
     match (status.code(), status.signal()) {
-        (Some(code), _) => u8::try_from(code).unwrap_or(OWN),
-        (None, Some(signal)) => code_of_signal(signal),
-        (None, None) => OWN,
+        (Some(code), _) => Ended::Code(u8::try_from(code).unwrap_or(OWN)),
+        (None, Some(signal)) => Ended::Signal(signal),
+        (None, None) => Ended::Code(OWN),
     }
-}
-
-fn code_of_signal(signal: i32) -> u8 {
-    u8::try_from(BY_SIGNAL + signal).unwrap_or(OWN)
 }
 
 /// Unlocks, and sees to it that the next in line hears of it.
@@ -200,7 +196,7 @@ async fn leave(guard: FifoGuard, path: &Path, inherited: bool) -> stanchion::Res
 fn after(ended: Answer, left: stanchion::Result<()>) -> Answer {
     match (ended, left) {
         (ended, Ok(())) => ended,
-        (Ok(0), Err(error)) => Err(error.into()),
+        (Ok(Ended::WELL), Err(error)) => Err(error.into()),
         (ended, Err(error)) => {
             say(error);
             ended

@@ -6,7 +6,7 @@ use std::time::Duration;
 use stanchion::FifoLock;
 use tokio::time::timeout;
 
-use crate::exit::{Answer, Failure};
+use crate::exit::{Answer, Ended, Failure};
 use crate::options::Status;
 use crate::picture::Picture;
 use crate::{json, table, terminal, text};
@@ -27,7 +27,7 @@ pub(crate) async fn status(options: Status) -> Answer {
         false => table::lines(&picture, None).join("\n"),
     };
     print(&format!("{text}\n"))?;
-    Ok(0)
+    Ok(Ended::WELL)
 }
 
 /// Ends by a signal, by an error, or when nobody reads any more.
@@ -37,7 +37,7 @@ async fn watch(lock: &FifoLock, json: bool) -> Answer {
     let mut line = None;
     while terminal::is_read(&io::stdout()) {
         let news = match timeout(REFRESH, changes.next()).await {
-            Ok(None) => return Ok(0),
+            Ok(None) => return Ok(Ended::WELL),
             Ok(Some(news)) => Some(news?),
             Err(_) => None,
         };
@@ -57,7 +57,7 @@ async fn watch(lock: &FifoLock, json: bool) -> Answer {
             break;
         }
     }
-    Ok(0)
+    Ok(Ended::WELL)
 }
 
 /// As much as fits on the terminal.

@@ -34,8 +34,6 @@
 //! Nobody else there: open, lock, fstat; unlock, close. Waiting by watch: no processor time but the slow poll. A release wakes all
 //! who watch, and one of them wins.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -44,124 +42,16 @@ use super::wait::{COARSE, Eye, FINE, Ladder, Wait};
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, generation};
-use crate::fs::sys::{Access, flock};
+
+mod target;
+
+use target::give_back;
+pub(crate) use target::{First, Locked, Manner, Target};
 
 /// How long a lock that came is kept for a task that is not polled.
 const CLAIM_WINDOW: Duration = Duration::from_secs(2);
-
-/// Which file is to be locked, and how.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) path: PathBuf,
-    pub(crate) access: Access,
-    pub(crate) manner: Manner,
-    /// Whether this file system was seen to exclude.
-    pub(crate) excludes: AtomicBool,
-}
-
-/// How the lock is waited for.
-#[derive(Clone, Debug)]
-pub(crate) struct Manner {
-    pub(crate) shared: bool,
-    pub(crate) wait: Wait,
-    pub(crate) poll_interval: Duration,
-    /// Whether file events can be expected.
-    pub(crate) events: bool,
-}
-
-/// An open file with the lock on it.
-#[derive(Debug)]
-pub(crate) struct Locked {
-    pub(crate) file: Private,
-    pub(crate) id: FileId,
-}
-
-/// What came of a first try.
-pub(crate) enum First {
-    Locked(Locked),
-    /// Somebody else has it; the file is open.
-    Refused(Private),
-}
-
-impl Target {
-    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
-        Error::io(step, &self.path, error)
-    }
-
-    fn open(&self) -> Result<Private> {
-        let file = file::open_as(&self.path, &self.access);
-        Ok(Private::new(file.map_err(|e| self.io("open the file", e))?))
-    }
-
-    /// Opens the file and tries the lock once.
-    pub(crate) fn try_once(&self) -> Result<First> {
-        loop {
-            let file = self.open()?;
-            let locked = flock::try_lock(&file, self.manner.shared);
-            let locked = locked.map_err(|e| self.io("lock the file", e))?;
-            let facts = file::facts_of(&file, &self.path);
-            let deleted = match facts.map_err(|e| self.io("look at the file", e)) {
-                Ok((facts, false)) if locked => {
-                    let locked = Locked { file, id: facts.id };
-                    return self.proven(locked).map(First::Locked);
-                }
-                Ok((_, deleted)) => deleted,
-                Err(error) => {
-                    give_back(file, locked);
-                    return Err(error);
-                }
-            };
-            if !deleted {
-                return Ok(First::Refused(file));
-            }
-            give_back(file, locked);
-        }
-    }
-
-    /// Some file systems answer every lock with yes. Asks once whether a second one is refused.
-    fn proven(&self, locked: Locked) -> Result<Locked> {
-        if self.excludes.load(Ordering::Relaxed) {
-            return Ok(locked);
-        }
-        let access = Access {
-            create: false,
-            create_new: false,
-            ..self.access
-        };
-        let granted_twice = match file::open_as(&self.path, &access) {
-            // It has another name by now, or may not be opened again: that proves nothing.
-            Err(_) => false,
-            Ok(second) => {
-                file::id_of(&second).ok() == Some(locked.id)
-                    && flock::try_lock_exclusive(&second).unwrap_or(false)
-            }
-        };
-        if granted_twice {
-            give_back(locked.file, true);
-            let text = "this file system grants one lock to two holders";
-            return Err(Error::at(ErrorKind::Unsupported, text, &self.path));
-        }
-        self.excludes.store(true, Ordering::Relaxed);
-        Ok(locked)
-    }
-
-    /// Whether the open file is the one that the path means.
-    fn is_current(&self, file: &Private) -> Result<Option<FileId>> {
-        let id = file::id_of(file).map_err(|e| self.io("look at the file", e))?;
-        let found = file::id_at(&self.path).map_err(|e| self.io("look at the file", e))?;
-        Ok((found == Some(id)).then_some(id))
-    }
-}
-
-/// Unlocks if need be, then closes.
-fn give_back(file: Private, locked: bool) {
-    if locked {
-        // If it fails the close does it.
-        let _ = flock::unlock(&file);
-    }
-    drop(file);
-}
 
 /// A wait. Dropped, it gives back what it has.
 pub(crate) struct Knock {

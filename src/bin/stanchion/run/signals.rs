@@ -85,3 +85,18 @@ fn is_in_foreground() -> bool {
         .and_then(rustix::termios::tcgetpgrp)
         .is_ok_and(|group| group == getpgrp())
 }
+
+/// Dies of a signal that people and supervisors send: shells end a loop on Ctrl-C only if what they ran has died of it. Of
+/// any other one the exit code tells.
+pub(crate) fn die_of(number: i32) {
+    let sent = [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP];
+    if sent.iter().any(|it| it.as_raw() == number) {
+        // A core dump would be the command's business.
+        let none = rustix::process::Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+        let _ = signal_hook::low_level::emulate_default_handler(number);
+    }
+}

@@ -1,0 +1,211 @@
+//! Being the holder, on disk: the state file, locked, with token and held flag in it.
+
+use std::sync::Arc;
+
+use super::super::door::Door;
+use super::super::state::{self, Content};
+use super::super::step::{self, Step};
+use super::{Disk, Entered, StateLock, TRIES, refuse_foreign};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::file;
+use crate::fs::sys::flock;
+use crate::fs::sys::fork::Private;
+
+impl Disk {
+    /// Makes the holder of the locked door the holder of the lock: locks `state`, writes token and held flag. `None`
+    /// while the last holder is still dying; try again soon, with the door kept locked.
+    /// Which file `state` is counts from the last listing: who has slept since then calls [`Disk::refresh`] first.
+    pub(crate) fn enter(&mut self, door: &Door, words: &Arc<str>) -> Result<Option<Entered>> {
+        step::at(Step::LockState);
+        let StateLock::Locked(record) = self.lock_state(door)? else {
+            return Ok(None);
+        };
+        if self.words.as_ref().is_none_or(|it| !Arc::ptr_eq(it, words)) {
+            self.draft.set_owner(words);
+            self.words = Some(words.clone());
+        }
+        let last = record.map_or(0, |record| record.token);
+        let now = state::wall_clock_us();
+        let token = state::next_token(last, now);
+        step::at(Step::WriteHeld);
+        let bytes = self.draft.entered(token, door.id(), now);
+        let written = match &self.state {
+            Some(file) => file::write_at(file, 0, bytes),
+            None => Ok(()),
+        };
+        if let Err(error) = written {
+            let error = Error::io("write the state file", self.place.state(), error);
+            self.unlock_state();
+            return Err(error);
+        }
+        Ok(Some(Entered {
+            token,
+            predecessor_crashed: record.is_some_and(|record| record.held),
+        }))
+    }
+
+    /// Locks the state file that is in use now and reads it.
+    pub(super) fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
+        for _ in 0..TRIES {
+            self.open_state(door)?;
+            let Some(file) = &self.state else { continue };
+            let at = |step, error| Error::io(step, self.place.state(), error);
+            if !flock::try_lock_exclusive(file).map_err(|e| at("lock the state file", e))? {
+                if self.state_is_current()? {
+                    return self.refused(door);
+                }
+                // Whoever removes the lock still has the old file locked.
+                self.reopen();
+                continue;
+            }
+            match self.read_locked() {
+                Ok(Content::Ours(record)) => return Ok(StateLock::Locked(Some(record))),
+                Ok(Content::Nothing) => return Ok(StateLock::Locked(None)),
+                // Locked by us and still under its name: who wanted to remove the lock died before he could.
+                Ok(Content::Removed) if self.state_is_current()? => {
+                    return Ok(StateLock::Locked(None));
+                }
+                Ok(Content::Removed) => {
+                    self.unlock_state();
+                    self.reopen();
+                }
+                Ok(content @ Content::Foreign(_)) => {
+                    self.unlock_state();
+                    refuse_foreign(&self.place, &content)?;
+                }
+                Err(error) => {
+                    self.unlock_state();
+                    return Err(error);
+                }
+            }
+        }
+        Err(self.vanishing())
+    }
+
+    fn read_locked(&mut self) -> Result<Content> {
+        let path = self.place.state();
+        let at = |step, error| Error::io(step, &path, error);
+        let Some(file) = &self.state else {
+            return Ok(Content::Nothing);
+        };
+        if !self.excludes {
+            // Some file systems answer every lock with yes. Ask once whether a second one is refused.
+            let second = file::open_to_read(&path).map_err(|e| at("open the state file", e))?;
+            if let Some(second) = second
+                && file::id_of(&second).ok() == file::id_of(file).ok()
+                && flock::try_lock_exclusive(&second).map_err(|e| at("lock the state file", e))?
+            {
+                let text = "this file system grants one lock to two holders";
+                return Err(Error::at(ErrorKind::Unsupported, text, path));
+            }
+            self.excludes = true;
+        }
+        let mut buffer = [0; state::HEAD];
+        let read = file::read_start(file, &mut buffer).map_err(|e| at("read the state file", e))?;
+        Ok(state::parse(&buffer[..read]))
+    }
+
+    fn open_state(&mut self, door: &Door) -> Result<()> {
+        if self.state.is_some() && self.queue.is_some() {
+            return Ok(());
+        }
+        let queue = self.queue(Some(door.mode()))?;
+        queue.set_mode(door.mode());
+        let mode = queue.mode();
+        let path = self.place.state();
+        match file::open_lock_file(&path, Some(mode)) {
+            Ok((file, facts)) => {
+                self.state_id = Some(facts.id);
+                self.state = Some(Private::new(file));
+            }
+            // The directory went away in between: make it again.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.reopen(),
+            Err(error) => return Err(Error::io("open the state file", path, error)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn unlock_state(&self) {
+        if let Some(file) = &self.state {
+            // Should this fail, the lock goes when the file is closed; until then newcomers are told `Replaced`.
+            let _ = flock::unlock(file);
+        }
+    }
+
+    /// Whether the open state file is the one that is in use.
+    pub(super) fn state_is_current(&self) -> Result<bool> {
+        let path = self.place.state();
+        let at = |error| Error::io("look at the state file", &path, error);
+        Ok(self.state.is_some() && file::id_at(&path).map_err(at)? == self.state_id)
+    }
+
+    /// Closes the state file if another one, or none, has its name by now.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        if self.state.is_some() && !self.state_is_current()? {
+            self.state = None;
+        }
+        Ok(())
+    }
+
+    /// The state is locked although the door was free. Through the same door: its holder is dying, one descriptor after
+    /// the other. Through another: it lives, and the lock file was deleted or replaced under it.
+    fn refused(&self, door: &Door) -> Result<StateLock> {
+        let bytes = self.read_unlocked()?.unwrap_or_default();
+        if let Content::Ours(record) = state::parse(&bytes)
+            && record.door == door.id()
+        {
+            return Ok(StateLock::Dying);
+        }
+        let text = "the lock file was deleted or replaced while somebody still holds the lock through the old one";
+        Err(Error::at(ErrorKind::Replaced, text, &self.place.door))
+    }
+
+    /// Raises the token on disk to the end of a block, of which tokens are handed out without writing.
+    pub(crate) fn reserve_to(&mut self, token: u64) -> Result<()> {
+        let Some(file) = &self.state else {
+            return Ok(());
+        };
+        let (at, bytes) = self.draft.token(token);
+        file::write_at(file, at, bytes)
+            .map_err(|e| Error::io("write the state file", self.place.state(), e))
+    }
+
+    /// The first step of a holder on its way out: writes the last token that was given, and clears the held flag unless a
+    /// crash was found and has not been reported yet.
+    pub(crate) fn clear_held(&mut self, token: u64, keep_flag: bool) -> Result<()> {
+        step::at(Step::ClearHeld);
+        let Some(file) = &self.state else {
+            return Ok(());
+        };
+        let (at, bytes) = match keep_flag {
+            true => self.draft.token(token),
+            false => self.draft.left(token),
+        };
+        file::write_at(file, at, bytes)
+            .map_err(|e| Error::io("write the state file", self.place.state(), e))
+    }
+
+    /// The last steps of a holder: unlocks everything and closes the door, also when something fails on the way.
+    pub(crate) fn leave(&mut self, door: Door) -> Result<()> {
+        step::at(Step::UnlockState);
+        self.unlock_state();
+        door.leave()
+            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e))
+    }
+
+    /// Whether the record says that somebody is inside, without locking it.
+    pub(crate) fn says_held(&self) -> Result<bool> {
+        let bytes = self.read_unlocked()?.unwrap_or_default();
+        Ok(matches!(state::parse(&bytes), Content::Ours(record) if record.held))
+    }
+
+    /// The token in the record, without locking it.
+    pub(crate) fn peek_token(&mut self, door: &Door) -> Result<u64> {
+        self.open_state(door)?;
+        let bytes = self.read_unlocked()?.unwrap_or_default();
+        Ok(match state::parse(&bytes) {
+            Content::Ours(record) => record.token,
+            _ => 0,
+        })
+    }
+}
