@@ -6,6 +6,9 @@
 //! | you want | take |
 //! |---|---|
 //! | one at a time, in order of arrival, among all tasks of all processes of a host | [`FifoLock`] |
+//! | a file to oneself, or shared with other readers, among all programs that lock files | [`FileLock`], [`open_locked`] |
+//! | to lock a file that is open already | [`lock`], [`unlock`] |
+//! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
 //! | code that works with any of the locks | the traits [`Lock`] and [`Guard`] |
 //! | only tasks of one process | `tokio::sync::Mutex`, which needs no file |
 //!

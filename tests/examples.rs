@@ -30,6 +30,34 @@ fn select_leaves_nothing_behind() {
 }
 
 #[test]
+fn atomic_write_shows_whole_versions() {
+    run("atomic_write", "each of them whole");
+}
+
+#[test]
+fn single_instance_refuses_the_second_one() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let path = scratch.path().join("app.pid");
+    let start = || {
+        let mut command = Command::new(example("single_instance"));
+        command.arg(&path).stdin(std::process::Stdio::piped());
+        command.stdout(std::process::Stdio::piped());
+        command.spawn().expect("the example is built")
+    };
+    let mut first = start();
+    let mut output = std::io::BufReader::new(first.stdout.take().expect("its output"));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
+    assert!(line.starts_with("running as process"), "{line}");
+    let second = start().wait_with_output().expect("its end");
+    let told = String::from_utf8(second.stdout).expect("text");
+    assert_eq!(told, format!("already running as process {}\n", first.id()));
+    drop(first.stdin.take());
+    assert!(first.wait().expect("its end").success());
+    assert!(!path.exists());
+}
+
+#[test]
 fn metrics_counts_every_grant() {
     let output = Command::new(example("metrics")).output();
     let text = output.expect("the example is built").stdout;

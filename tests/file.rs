@@ -12,6 +12,8 @@ mod foreign;
 mod guard;
 #[path = "file/options.rs"]
 mod options;
+#[path = "file/storm.rs"]
+mod storm;
 #[path = "conformance/support.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;

@@ -61,7 +61,7 @@ fn child_with(path: &Path, faults: &[(&str, &str)]) -> String {
         .envs(faults.iter().copied());
     let output = command.stderr(Stdio::null()).output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = text
+    let mut said = text
         .lines()
         .filter_map(|line| Some(line.split_once('@')?.1.to_owned()));
     said.next_back().unwrap_or_default()
