@@ -13,7 +13,7 @@
 //!
 //! # Names
 //!
-//! `.NAME.stanchion-N`, `N` from 0 to 15, the first that is free. Its owner keeps the file open and OS-locked as long as it
+//! `.NAME.stanchion-N`, `N` from 0 to 15, the first that is free; with a hash in place of names above 240 bytes. Its owner keeps the file open and OS-locked as long as it
 //! has that name.
 //!
 //! # Invariants
@@ -47,6 +47,8 @@ use super::sys::{file, flock, replace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::trace;
 
+/// The longest name of a target that its temporary names repeat, in bytes.
+const LONGEST_NAME: usize = 240;
 /// So many may put the same target in place at once under temporary names.
 const NAMES: usize = 16;
 
@@ -262,8 +264,14 @@ impl Place {
     }
 
     fn temporary_name(&self, number: usize) -> PathBuf {
+        let target = self.target.file_name().unwrap_or_default();
         let mut name = std::ffi::OsString::from(".");
-        name.push(self.target.file_name().unwrap_or_default());
+        if target.len() <= LONGEST_NAME {
+            name.push(target);
+        } else {
+            // There must be room for the ending: most file systems allow 255 bytes.
+            name.push(format!("{:016x}", fnv_1a(target.as_encoded_bytes())));
+        }
         name.push(format!(".stanchion-{number}"));
         self.directory.join(name)
     }
@@ -352,6 +360,13 @@ impl Place {
             }
         }
     }
+}
+
+/// A hash that is the same in every process and version: Fowler, Noll and Vo's, 64 bits.
+fn fnv_1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 impl AtomicFile {

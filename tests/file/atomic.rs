@@ -112,6 +112,17 @@ fn it_makes_what_was_not_there() {
 }
 
 #[test]
+fn the_longest_name_there_can_be_has_room() {
+    let place = Place::new();
+    let name = "n".repeat(255);
+    let path = place.directory().join(&name);
+    std::fs::write(&path, OLD).expect("written");
+    in_runtime(replace(&path)).expect("replaced");
+    assert_eq!(std::fs::read(&path).expect("read"), new_content());
+    assert_eq!(names(&place), [name]);
+}
+
+#[test]
 fn dropped_it_leaves_nothing() {
     let place = Place::new();
     let path = old_one(&place);

@@ -44,6 +44,27 @@ fn it_reads_writes_seeks_and_syncs() {
     assert_eq!(content, "hello, world!!?");
 }
 
+/// A read that was begun and dropped leaves the file where its reader is.
+#[test]
+fn a_dropped_read_moves_nothing() {
+    let place = Place::new();
+    std::fs::write(place.path(), "0123456789").expect("written");
+    let lock = open(&place, FileLock::options());
+    in_runtime(async {
+        for _ in 0..20 {
+            let mut file = lock.acquire().await.expect("free");
+            let mut two = [0; 2];
+            file.read_exact(&mut two).await.expect("read");
+            let mut five = [0; 5];
+            // Mostly dropped while it runs; else it has been read.
+            let read = futures::poll!(Box::pin(file.read(&mut five)).as_mut()).is_ready();
+            let plain = file.as_std().await.expect("plain");
+            let place = plain.stream_position().expect("a place");
+            assert_eq!(place, if read { 7 } else { 2 });
+        }
+    });
+}
+
 #[test]
 fn p43_a_release_tells_of_a_failed_write_and_releases() {
     let place = Place::new();

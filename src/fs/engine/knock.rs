@@ -103,6 +103,8 @@ enum Stage {
         file: Private,
         eye: Eye,
     },
+    /// Locked where the event arrived, and not yet compared with the path: the task is being woken meanwhile.
+    Unchecked(Private),
     /// To be taken by the task.
     Locked(Locked),
     /// The task did not come for the lock in time; it looks again when it is polled. The file, where that is the caller's.
@@ -153,6 +155,7 @@ impl Knock {
             return Poll::Ready(Err(Error::new(ErrorKind::Unsupported, text)));
         }
         self.knocker.wake_up();
+        self.knocker.check();
         let mut core = self.knocker.core();
         match std::mem::replace(&mut core.stage, Stage::Over) {
             Stage::Locked(locked) => Poll::Ready(Ok(locked)),
@@ -193,7 +196,7 @@ impl Drop for Knock {
                 }
                 drop(file);
             }
-            Stage::Locked(locked) => give_back(locked.file, true),
+            Stage::Locked(Locked { file, .. }) | Stage::Unchecked(file) => give_back(file, true),
             Stage::Asleep(_) | Stage::Failed(_) | Stage::Over => {}
         }
     }
@@ -226,12 +229,7 @@ impl Knocker {
         });
         match looked {
             Ok(None) => return,
-            Ok(Some(stage)) => {
-                core_mut.stage = stage;
-                core_mut.claim_by = Instant::now().checked_add(CLAIM_WINDOW);
-                // Without a timer a task that never comes keeps the lock.
-                let _ = core_mut.claim_by.map(|at| watch().arm(seat, at));
-            }
+            Ok(Some(stage)) => core_mut.stage = stage,
             Err(error) => core_mut.stage = Stage::Failed(error),
         }
         let waker = core.waker.take();
@@ -241,6 +239,47 @@ impl Knocker {
         {
             waker.wake();
         }
+        // The task wakes up meanwhile: that takes longer than this.
+        self.check();
+    }
+
+    /// Compares what was locked with the path. By whoever comes first, the thread that locked it or the task.
+    fn check(&self) {
+        let Some(seat) = self.seat.get().copied() else {
+            return;
+        };
+        let mut core = self.core();
+        let file = match std::mem::replace(&mut core.stage, Stage::Over) {
+            Stage::Unchecked(file) => file,
+            other => {
+                core.stage = other;
+                return;
+            }
+        };
+        match self.id_if_current(&file) {
+            Ok(Some(id)) => {
+                core.stage = Stage::Locked(Locked { file, id });
+                core.claim_by = Instant::now().checked_add(CLAIM_WINDOW);
+                // Without a timer a task that never comes keeps the lock.
+                let _ = core.claim_by.map(|at| watch().arm(seat, at));
+                return;
+            }
+            Ok(None) => {
+                let eye = Eye::Open;
+                core.stage = Stage::Refused { file, eye };
+                if let Err(error) = self.open_anew(&mut core, seat, true) {
+                    core.stage = Stage::Failed(error);
+                    return;
+                }
+            }
+            Err(error) => {
+                give_back(file, true);
+                core.stage = Stage::Failed(error);
+                return;
+            }
+        }
+        drop(core);
+        self.act(Cause::Begin);
     }
 
     /// A lock that nobody has come for in time goes back, so that a task that is not polled holds up nobody.
@@ -312,28 +351,25 @@ impl Knocker {
                 None => flock::try_lock(file, manner.shared),
             };
             let locked = locked.map_err(|e| self.source.io("lock the file", e))?;
-            let fresh = !locked && {
+            if locked {
+                look_away(seat, eye);
+                return Ok(self.take(core));
+            }
+            let fresh = {
                 if manner.wait == Wait::Blocking {
                     eye.sit(seat, file, manner.shared);
                 }
                 eye.watch(seat, file, Seen::Door, manner.events)
             };
             match self.id_if_current(file) {
-                Ok(Some(id)) if locked => {
-                    look_away(seat, eye);
-                    return Ok(self.take(core, id));
-                }
                 Ok(Some(_)) if fresh => {}
                 Ok(Some(_)) => {
                     eye.pace(&mut core.ladder);
                     return Ok(None);
                 }
-                Ok(None) => self.open_anew(core, seat, locked)?,
+                Ok(None) => self.open_anew(core, seat, false)?,
                 Err(error) => {
                     look_away(seat, eye);
-                    if locked {
-                        let _ = flock::unlock(file);
-                    }
                     return Err(error);
                 }
             }
@@ -352,9 +388,9 @@ impl Knocker {
     }
 
     /// The open file, which is locked, as the end of the wait.
-    fn take(&self, core: &mut Core, id: FileId) -> Option<Stage> {
+    fn take(&self, core: &mut Core) -> Option<Stage> {
         match std::mem::replace(&mut core.stage, Stage::Over) {
-            Stage::Refused { file, .. } => Some(Stage::Locked(Locked { file, id })),
+            Stage::Refused { file, .. } => Some(Stage::Unchecked(file)),
             other => Some(other),
         }
     }

@@ -313,6 +313,12 @@ impl Watch {
     /// Says until when the thread sleeps; from here on an earlier timer wakes it.
     fn fall_asleep(&self) -> Option<Instant> {
         let mut table = self.table();
+        // Timers of those who have left, or have been called earlier, wake nobody.
+        while let Some(Reverse((at, seat))) = table.timers.peek().copied()
+            && table.seats.get(&seat).and_then(|it| it.armed) != Some(at)
+        {
+            table.timers.pop();
+        }
         let until = table.timers.peek().map(|Reverse((at, _))| *at);
         table.asleep = Some(Sleeping { until });
         until

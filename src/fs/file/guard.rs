@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -133,22 +133,22 @@ impl FileGuard {
     /// [`ErrorKind::Io`] when a write since the last flush failed.
     pub async fn as_std(&mut self) -> Result<&mut File> {
         let path = &self.shared.target.path;
-        loop {
-            match self.content.take() {
-                Some(Content::Async(file)) => match file.try_into_std() {
-                    Ok(file) => self.content = Some(Content::Plain(file)),
-                    Err(file) => {
-                        // Put back before the wait, which may be dropped.
-                        self.content = Some(Content::Async(file));
-                        if let Some(Content::Async(busy)) = &mut self.content {
-                            let flushed = busy.flush().await;
-                            flushed.map_err(|e| Error::io("write to the file", path, e))?;
-                        }
-                    }
-                },
-                other => {
-                    self.content = other;
-                    break;
+        if let Some(Content::Async(file)) = &mut self.content {
+            let flushed = file.flush().await;
+            flushed.map_err(|e| Error::io("write to the file", path, e))?;
+            // A read that was dropped may have read ahead: back to where the caller is.
+            let sought = file.seek(io::SeekFrom::Current(0)).await;
+            sought.map_err(|e| Error::io("seek in the file", path, e))?;
+        }
+        if let Some(Content::Async(file)) =
+            self.content.take_if(|it| matches!(it, Content::Async(_)))
+        {
+            match file.try_into_std() {
+                Ok(file) => self.content = Some(Content::Plain(file)),
+                Err(file) => {
+                    self.content = Some(Content::Async(file));
+                    let text = "the file is still in use";
+                    return Err(Error::at(ErrorKind::Busy, text, path));
                 }
             }
         }
