@@ -130,6 +130,23 @@ impl<G: Guard> Acquire<G> {
         }
     }
 
+    /// The same wait with another attempt around its own, before anything else was asked of it.
+    pub(crate) fn map_attempt<H: Guard>(
+        self,
+        wrap: impl FnOnce(G::Attempt) -> H::Attempt,
+    ) -> Acquire<H> {
+        Acquire {
+            attempt: wrap(self.attempt),
+            sleep: self.sleep,
+            limit: self.limit,
+            teller: self.teller,
+            tell_at: self.tell_at,
+            polled: self.polled,
+            kept: None,
+            done: self.done,
+        }
+    }
+
     /// Gives up with [`ErrorKind::TimedOut`] after `limit`, counted from this call. `None` waits for ever, also where
     /// the lock has a default limit. Zero means exactly one attempt. Limits beyond the reach of the clock are no limit.
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {

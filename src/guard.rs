@@ -15,7 +15,7 @@ use crate::error::Result;
 ///
 /// Dropping it releases, best effort and without a word to the caller; [`release`](Guard::release) reports. This trait
 /// is sealed: its methods may grow.
-pub trait Guard: sealed::Granted + Send + Sized + 'static {
+pub trait Guard: sealed::Granted + Send + Sync + Sized + 'static {
     /// The fencing token of this grant: strictly greater than the token of every earlier exclusive grant of the lock,
     /// also across crashes. Hand it to the resource the lock protects and let that refuse smaller ones. `None` where
     /// the lock [gives none](crate::Capabilities::tokens).

@@ -94,6 +94,7 @@ pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
 pub use fs::open::{OpenLocked, open_locked};
 pub use guard::{Guard, Loss, Lost};
 pub use lock::{Capabilities, Changes, Lock, Owner, Reach, Removal, Status, Waiter, Waiting};
+pub use reentrant::{Holder, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
 
 mod acquire;
@@ -102,5 +103,6 @@ mod error;
 mod fs;
 mod guard;
 mod lock;
+mod reentrant;
 mod stats;
 mod trace;

@@ -18,6 +18,8 @@ mod file;
 mod order;
 #[path = "conformance/ownership.rs"]
 mod ownership;
+#[path = "conformance/reentrant.rs"]
+mod reentrant;
 #[path = "conformance/subject.rs"]
 mod subject;
 #[path = "conformance/support.rs"]
@@ -95,3 +97,4 @@ conforms!(fifo_lock_blocking, crate::Fifo<crate::Blocked>, with a line in fifo_l
 conforms!(file_lock, crate::Plain<crate::Watched>);
 conforms!(file_lock_poll, crate::Plain<crate::Polled>);
 conforms!(file_lock_blocking, crate::Plain<crate::Blocked>);
+conforms!(reentrant_fifo_lock, crate::reentrant::Reentered, with a line in reentrant_line);

@@ -1,0 +1,456 @@
+//! Re-entry over any lock: whoever holds it may take it again.
+//!
+//! # Algorithm
+//!
+//! A re-entrant lock counts by *holder*, an identity that the caller can show: a [`Holder`] value, the holder of the
+//! [`scope`](Holder::scope) it runs in, or, if asked for, its Tokio task. Whoever shows none is a stranger to everybody, also to itself. What a
+//! holder has is one guard of the inner lock, shared by all its guards; the last of them releases it.
+//!
+//! A wait looks, whenever it is polled, whether its holder has the lock by now: so of two waits of one holder the first that
+//! is granted lets the other one in, which leaves the line.
+//!
+//! # Invariants
+//!
+//! 1. The inner guard lives as long as any guard made from it, and no longer.
+//! 2. The table names for each holder the guard that it has now, weakly. An entry that is dead means nothing.
+//! 3. Wakers are called after the mutex is free.
+//!
+//! # Fairness
+//!
+//! That of the inner lock. A re-entry waits for nobody.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::acquire::{Acquire, sealed};
+use crate::error::{Error, Result};
+use crate::guard::{Guard, Lost};
+use crate::lock::{Capabilities, Lock, Status, Waiting};
+
+tokio::task_local! {
+    static SCOPE: Holder;
+}
+
+/// Someone who may take a [`Reentrant`] lock again while having it. Clones are the same holder.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> stanchion::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("deploy.lock");
+/// use stanchion::{FifoLock, Holder, Lock, Reentrant};
+///
+/// let lock = Reentrant::new(FifoLock::open(path)?);
+/// Holder::new()
+///     .scope(async {
+///         let outer = lock.acquire().await?;
+///         let inner = lock.acquire().await?; // the same holder: does not wait
+///         drop(outer);
+///         inner.release().await // the last one: now the lock is free
+///     })
+///     .await
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Holder(Identity);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    Made(u64),
+    Task(tokio::task::Id),
+}
+
+impl Holder {
+    /// Somebody new.
+    #[allow(clippy::new_without_default)] // two defaults would not be equal
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(Identity::Made(NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Runs a future as this holder: every [`Reentrant`] lock that it takes by `acquire` or `try_acquire` is this holder's. Not those of tasks
+    /// that it spawns. An inner scope hides the outer one.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the future.
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        SCOPE.scope(self.clone(), future)
+    }
+
+    /// Who runs this code, as far as it has said.
+    fn of_here(by_task: bool) -> Self {
+        let in_scope = SCOPE.try_with(Self::clone).ok();
+        let task = || tokio::task::try_id().filter(|_| by_task);
+        in_scope
+            .or_else(|| task().map(|id| Self(Identity::Task(id))))
+            .unwrap_or_else(Self::new)
+    }
+}
+
+/// Makes any lock re-entrant: its holder may take it again, and it is released with the last of the holder's guards.
+///
+/// Who the holder is must be shown: by a guard ([`reenter`](ReentrantGuard::reenter)), by a [`Holder`]
+/// ([`acquire_as`](Reentrant::acquire_as), [`scope`](Holder::scope)), or by the Tokio task, but that only if it is asked for
+/// ([`by_task`](Reentrant::by_task)). Another handle on the same lock, re-entrant or not, is another party: clone this one.
+pub struct Reentrant<L: Lock> {
+    lock: Arc<L>,
+    table: Arc<Table<L::Guard>>,
+    by_task: bool,
+}
+
+/// One of the guards of a re-entrant lock's holder. May move between tasks; the last one releases.
+#[must_use = "the lock is released as soon as its last guard is dropped"]
+pub struct ReentrantGuard<G: Guard> {
+    held: Arc<Held<G>>,
+    waited: Option<Duration>,
+    predecessor_crashed: bool,
+}
+
+/// What a holder has.
+struct Held<G> {
+    guard: G,
+    holder: Holder,
+}
+
+struct Table<G> {
+    entries: Mutex<HashMap<Holder, Entry<G>>>,
+}
+
+/// What is known of a holder that has the lock or waits for it.
+struct Entry<G> {
+    held: Weak<Held<G>>,
+    waiting: Vec<Waker>,
+}
+
+impl<G: Guard> Table<G> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<Holder, Entry<G>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The guard that this holder has; if none, `waker` is called when it gets one.
+    fn held_by(&self, holder: &Holder, waker: Option<&Waker>) -> Option<Arc<Held<G>>> {
+        let mut entries = self.entries();
+        let found = entries.get(holder).and_then(|it| it.held.upgrade());
+        if let (None, Some(waker)) = (&found, waker) {
+            let entry = entries.entry(holder.clone()).or_insert_with(Entry::empty);
+            if !entry.waiting.iter().any(|it| it.will_wake(waker)) {
+                entry.waiting.push(waker.clone());
+            }
+        }
+        found
+    }
+
+    /// The holder has got the inner lock: its other waits may come in.
+    fn enter(&self, guard: G, holder: Holder) -> Arc<Held<G>> {
+        let held = Arc::new(Held {
+            guard,
+            holder: holder.clone(),
+        });
+        let mut entries = self.entries();
+        // Dead entries of others are cleared away here, so there are never more than live ones and waits.
+        entries.retain(|_, it| it.held.strong_count() > 0 || !it.waiting.is_empty());
+        let entry = entries.entry(holder).or_insert_with(Entry::empty);
+        entry.held = Arc::downgrade(&held);
+        let waiting = std::mem::take(&mut entry.waiting);
+        drop(entries);
+        waiting.into_iter().for_each(Waker::wake);
+        held
+    }
+
+    /// A wait of this holder is over.
+    fn forget(&self, holder: &Holder) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(holder) else {
+            return;
+        };
+        // Whoever still waits is asked to register anew.
+        let waiting = std::mem::take(&mut entry.waiting);
+        if entry.held.strong_count() == 0 {
+            entries.remove(holder);
+        }
+        drop(entries);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<G> Entry<G> {
+    fn empty() -> Self {
+        Self {
+            held: Weak::new(),
+            waiting: Vec::new(),
+        }
+    }
+}
+
+impl<L: Lock> Reentrant<L> {
+    /// Makes a lock re-entrant. Clones of the result know each other's holders.
+    pub fn new(lock: L) -> Self {
+        let entries = Mutex::new(HashMap::new());
+        Self {
+            lock: Arc::new(lock),
+            table: Arc::new(Table { entries }),
+            by_task: false,
+        }
+    }
+
+    /// Takes the Tokio task for the holder, outside of any [`scope`](Holder::scope).
+    ///
+    /// All that runs in one task is one holder then, also the branches of one `join!` or `select!`: each of them gets in while
+    /// another one has the lock. A spawned task is another holder.
+    pub fn by_task(mut self) -> Self {
+        self.by_task = true;
+        self
+    }
+
+    /// The lock inside.
+    pub fn inner(&self) -> &L {
+        &self.lock
+    }
+
+    /// Waits for the lock as the holder of the [`scope`](Holder::scope) this runs in; in none, as somebody new. Whoever has it
+    /// already gets another guard at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the inner lock: dropping the future leaves the line.
+    ///
+    /// # Errors
+    ///
+    /// Those of the inner lock.
+    pub fn acquire(&self) -> Acquire<ReentrantGuard<L::Guard>> {
+        self.acquire_as(&Holder::of_here(self.by_task))
+    }
+
+    /// The same as a holder that the caller shows.
+    pub fn acquire_as(&self, holder: &Holder) -> Acquire<ReentrantGuard<L::Guard>> {
+        let holder = holder.clone();
+        self.lock.acquire().map_attempt(|inner| ReentrantAttempt {
+            inner: Some(inner),
+            table: self.table.clone(),
+            holder,
+            waits: false,
+        })
+    }
+
+    /// Takes the lock if its holder has it already, or if that needs no waiting; else `None`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the inner lock.
+    pub async fn try_acquire(&self) -> Result<Option<ReentrantGuard<L::Guard>>> {
+        self.try_acquire_as(&Holder::of_here(self.by_task)).await
+    }
+
+    /// The same as a holder that the caller shows.
+    ///
+    /// # Errors
+    ///
+    /// Those of the inner lock.
+    pub async fn try_acquire_as(
+        &self,
+        holder: &Holder,
+    ) -> Result<Option<ReentrantGuard<L::Guard>>> {
+        if let Some(held) = self.table.held_by(holder, None) {
+            return Ok(Some(ReentrantGuard::another(held)));
+        }
+        let guard = self.lock.try_acquire().await?;
+        Ok(guard.map(|guard| ReentrantGuard::first(guard, holder.clone(), &self.table)))
+    }
+}
+
+impl<L: Lock> Clone for Reentrant<L> {
+    fn clone(&self) -> Self {
+        Self {
+            lock: self.lock.clone(),
+            table: self.table.clone(),
+            by_task: self.by_task,
+        }
+    }
+}
+
+impl<L: Lock + fmt::Debug> fmt::Debug for Reentrant<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reentrant").field(&self.lock).finish()
+    }
+}
+
+impl<L: Lock> Lock for Reentrant<L> {
+    type Guard = ReentrantGuard<L::Guard>;
+
+    fn acquire(&self) -> Acquire<Self::Guard> {
+        Reentrant::acquire(self)
+    }
+
+    async fn try_acquire(&self) -> Result<Option<Self::Guard>> {
+        Reentrant::try_acquire(self).await
+    }
+
+    async fn status(&self) -> Result<Status> {
+        self.lock.status().await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.lock.capabilities()
+    }
+}
+
+impl<G: Guard> ReentrantGuard<G> {
+    fn first(guard: G, holder: Holder, table: &Table<G>) -> Self {
+        let (waited, predecessor_crashed) = (guard.waited(), guard.predecessor_crashed());
+        Self {
+            held: table.enter(guard, holder),
+            waited,
+            predecessor_crashed,
+        }
+    }
+
+    fn another(held: Arc<Held<G>>) -> Self {
+        Self {
+            held,
+            waited: None,
+            predecessor_crashed: false,
+        }
+    }
+
+    /// Another guard of the same holder, at once.
+    pub fn reenter(&self) -> Self {
+        Self::another(self.held.clone())
+    }
+
+    /// Who holds.
+    pub fn holder(&self) -> &Holder {
+        &self.held.holder
+    }
+
+    /// The guard of the lock inside.
+    pub fn inner(&self) -> &G {
+        &self.held.guard
+    }
+}
+
+impl<G: Guard> Guard for ReentrantGuard<G> {
+    /// That of the lock inside, the same for all guards of one hold.
+    fn token(&self) -> Option<u64> {
+        self.held.guard.token()
+    }
+
+    fn waited(&self) -> Option<Duration> {
+        self.waited
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        self.predecessor_crashed
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.guard.is_held()
+    }
+
+    fn lost(&self) -> Lost {
+        self.held.guard.lost()
+    }
+
+    /// Releases the lock inside if this was the last guard, and says whether that went well.
+    async fn release(self) -> Result<()> {
+        match Arc::into_inner(self.held) {
+            Some(held) => held.guard.release().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl<G: Guard + fmt::Debug> fmt::Debug for ReentrantGuard<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReentrantGuard")
+            .field("inner", &self.held.guard)
+            .field("holder", &self.held.holder)
+            .finish()
+    }
+}
+
+/// One caller's wait.
+#[doc(hidden)]
+pub struct ReentrantAttempt<G: Guard> {
+    inner: Option<G::Attempt>,
+    table: Arc<Table<G>>,
+    holder: Holder,
+    /// Whether the table knows of this wait.
+    waits: bool,
+}
+
+impl<G: Guard> Future for ReentrantAttempt<G> {
+    type Output = Result<ReentrantGuard<G>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else {
+            return Poll::Pending;
+        };
+        if let Some(held) = this.table.held_by(&this.holder, Some(cx.waker())) {
+            this.inner = None;
+            return Poll::Ready(Ok(ReentrantGuard::another(held)));
+        }
+        this.waits = true;
+        match Pin::new(inner).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(guard)) => {
+                this.inner = None;
+                this.waits = false;
+                let holder = this.holder.clone();
+                Poll::Ready(Ok(ReentrantGuard::first(guard, holder, &this.table)))
+            }
+            Poll::Ready(Err(error)) => {
+                sealed::Attempt::cancel(this);
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+}
+
+impl<G: Guard> Drop for ReentrantAttempt<G> {
+    fn drop(&mut self) {
+        sealed::Attempt::cancel(self);
+    }
+}
+
+impl<G: Guard> sealed::Attempt for ReentrantAttempt<G> {
+    type Guard = ReentrantGuard<G>;
+
+    fn set_max_waiting(&mut self, most: usize) {
+        if let Some(inner) = &mut self.inner {
+            inner.set_max_waiting(most);
+        }
+    }
+
+    /// Leaves the line, and the table.
+    fn cancel(&mut self) {
+        if let Some(mut inner) = self.inner.take() {
+            inner.cancel();
+        }
+        if std::mem::take(&mut self.waits) {
+            self.table.forget(&self.holder);
+        }
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.inner.as_ref()?.waiting()
+    }
+
+    fn timed_out(&self) -> Error {
+        match &self.inner {
+            Some(inner) => inner.timed_out(),
+            None => Error::timed_out("", Duration::ZERO),
+        }
+    }
+}
+
+impl<G: Guard> sealed::Granted for ReentrantGuard<G> {
+    type Attempt = ReentrantAttempt<G>;
+}

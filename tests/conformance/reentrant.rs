@@ -1,0 +1,48 @@
+//! A re-entrant lock as a subject: to strangers it is the lock inside.
+
+use stanchion::{FifoLock, Reentrant};
+
+use crate::fifo::Fifo;
+use crate::subject::Subject;
+use crate::way::Watched;
+
+pub(crate) struct Reentered(Fifo<Watched>);
+
+impl Subject for Reentered {
+    type Lock = Reentrant<FifoLock>;
+
+    const FAIR: bool = true;
+
+    fn new() -> Self {
+        Self(Fifo::new())
+    }
+
+    fn open(&self) -> Self::Lock {
+        Reentrant::new(self.0.open())
+    }
+
+    fn open_without_polling(&self) -> Self::Lock {
+        Reentrant::new(self.0.open_without_polling())
+    }
+
+    fn open_by_other_names(&self) -> Vec<Self::Lock> {
+        let others = self.0.open_by_other_names();
+        others.into_iter().map(Reentrant::new).collect()
+    }
+
+    fn open_another(&self) -> Self::Lock {
+        Reentrant::new(self.0.open_another())
+    }
+
+    fn places(&self) -> usize {
+        self.0.places()
+    }
+
+    fn footprint(&self) -> String {
+        self.0.footprint()
+    }
+
+    fn resources(&self) -> usize {
+        self.0.resources()
+    }
+}

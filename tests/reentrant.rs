@@ -1,0 +1,236 @@
+//! Re-entry: by whom, and until when.
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use stanchion::{FifoGuard, FifoLock, FileLock, Guard, Holder, Reentrant, ReentrantGuard};
+use support::{Place, Polled, assert_pending, assert_ready, in_runtime};
+
+fn lock(place: &Place) -> Reentrant<FifoLock> {
+    Reentrant::new(place.open())
+}
+
+fn held(lock: &Reentrant<FifoLock>, holder: &Holder) -> ReentrantGuard<FifoGuard> {
+    assert_ready!(Polled::new(lock.acquire_as(holder)).poll()).expect("at once")
+}
+
+fn is_free(place: &Place) -> bool {
+    place.open().try_acquire().expect("no error").is_some()
+}
+
+#[test]
+fn p42_a_holder_comes_in_again_and_the_last_guard_releases() {
+    let place = Place::new();
+    let (lock, me) = (lock(&place), Holder::new());
+    let first = held(&lock, &me);
+    let second = held(&lock.clone(), &me);
+    let third = second.reenter();
+    assert_eq!(first.token(), third.token());
+    assert!(first.waited().is_none() && second.holder() == &me);
+    drop(first);
+    assert!(!is_free(&place));
+    let released = Polled::new(second.release()).finish();
+    released.expect("there is another one");
+    assert!(third.is_held() && !is_free(&place));
+    Polled::new(third.release()).finish().expect("released");
+    assert!(is_free(&place));
+    // Afterwards it is a lock like any other to its last holder too.
+    let other = held(&lock, &Holder::new());
+    let mut again = Polled::new(lock.acquire_as(&me));
+    assert_pending!(again.poll());
+    drop(other);
+    drop(assert_ready!(again.poll()).expect("its turn"));
+    assert!(is_free(&place));
+}
+
+#[test]
+fn p42_nobody_else_comes_in() {
+    let place = Place::new();
+    let (lock, me) = (lock(&place), Holder::new());
+    let guard = held(&lock, &me);
+    let enters = |holder: &Holder| {
+        let tried = Polled::new(lock.try_acquire_as(holder)).finish();
+        tried.expect("no error").is_some()
+    };
+    assert!(!enters(&Holder::new()));
+    assert!(enters(&me));
+    // Who shows nothing is a stranger, also to itself.
+    let mut stranger = Polled::new(lock.acquire());
+    assert_pending!(stranger.poll());
+    // Another handle that was made re-entrant by itself knows nothing of this one's holders.
+    let apart = Reentrant::new(place.open());
+    let mut other = Polled::new(apart.acquire_as(&me));
+    assert_pending!(other.poll());
+    drop(guard);
+    let guard = assert_ready!(stranger.poll()).expect("its turn");
+    let mut again = Polled::new(lock.acquire());
+    assert_pending!(again.poll());
+    drop((again, guard));
+    drop(assert_ready!(other.poll()).expect("its turn"));
+}
+
+#[test]
+fn a_scope_shows_its_holder_and_tasks_it_spawns_do_not() {
+    let place = Place::new();
+    let lock = lock(&place);
+    in_runtime(async {
+        let me = Holder::new();
+        me.scope(async {
+            let outer = lock.acquire().await.expect("free");
+            let inner = lock.acquire().await.expect("the same holder");
+            let spawned = tokio::spawn({
+                let lock = lock.clone();
+                async move { lock.try_acquire().await.expect("no error").is_none() }
+            });
+            assert!(spawned.await.expect("a task"), "a stranger");
+            Holder::new()
+                .scope(async {
+                    assert!(lock.try_acquire().await.expect("no error").is_none());
+                    let mine = lock.try_acquire_as(&me).await.expect("no error");
+                    assert!(mine.is_some(), "shown");
+                })
+                .await;
+            drop((outer, inner));
+        })
+        .await;
+    });
+    assert!(is_free(&place));
+}
+
+/// What `by_task` means: all branches of one task are one holder, and are in at once.
+#[test]
+fn by_task_the_branches_of_a_join_are_one_holder() {
+    let place = Place::new();
+    let lock = lock(&place).by_task();
+    in_runtime(async {
+        let task = tokio::spawn(async move {
+            let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let branch = || async {
+                let guard = lock.acquire().await.expect("the lock");
+                let now = inside.fetch_add(1, Ordering::Relaxed) + 1;
+                most.fetch_max(now, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                inside.fetch_sub(1, Ordering::Relaxed);
+                drop(guard);
+            };
+            tokio::join!(branch(), branch());
+            most.load(Ordering::Relaxed)
+        });
+        assert_eq!(task.await.expect("a task"), 2, "both at once");
+        // Two tasks are two holders.
+        let lock = Reentrant::new(place.open()).by_task();
+        let guard = {
+            let lock = lock.clone();
+            let task = tokio::spawn(async move { lock.acquire().await.expect("free") });
+            task.await.expect("a task")
+        };
+        let other =
+            tokio::spawn(async move { lock.try_acquire().await.expect("no error").is_none() });
+        assert!(other.await.expect("a task"));
+        drop(guard);
+    });
+    assert!(is_free(&place));
+}
+
+/// The first one that is granted lets the other one in, which leaves the line.
+#[test]
+fn two_waits_of_one_holder_come_in_together() {
+    let place = Place::new();
+    let (lock, me) = (lock(&place), Holder::new());
+    let guard = held(&lock, &Holder::new());
+    let mut first = Polled::new(lock.acquire_as(&me));
+    assert_pending!(first.poll());
+    let mut between = Polled::new(lock.acquire_as(&Holder::new()));
+    assert_pending!(between.poll());
+    let mut second = Polled::new(lock.acquire_as(&me));
+    assert_pending!(second.poll());
+    drop(guard);
+    let mine = assert_ready!(first.poll()).expect("its turn");
+    second.bell.wait_beyond(0);
+    let also_mine = assert_ready!(second.poll()).expect("it has it already");
+    assert_pending!(between.poll());
+    drop(mine);
+    assert_pending!(between.poll());
+    drop(also_mine);
+    drop(assert_ready!(between.poll()).expect("its turn"));
+    assert!(is_free(&place));
+}
+
+/// A wait that is dropped must not take the other one's wake-up with it.
+#[test]
+fn a_dropped_wait_takes_nothing_from_the_other_one() {
+    let place = Place::new();
+    let (lock, me) = (lock(&place), Holder::new());
+    let guard = held(&lock, &Holder::new());
+    let mut waits: Vec<_> = (0..3).map(|_| Polled::new(lock.acquire_as(&me))).collect();
+    for wait in &mut waits {
+        assert_pending!(wait.poll());
+    }
+    drop(waits.remove(0));
+    drop(guard);
+    let mine = waits.remove(0).finish().expect("its turn");
+    let also_mine = waits.remove(0).finish().expect("it has it already");
+    drop((mine, also_mine));
+    assert!(is_free(&place));
+}
+
+#[test]
+fn p41_guards_move_and_threads_may_share_a_holder() {
+    let place = Place::new();
+    let lock = Reentrant::new(FileLock::open(place.path()).expect("a lock"));
+    let me = Holder::new();
+    let first = Polled::new(lock.acquire_as(&me)).finish().expect("free");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let (lock, me, guard) = (lock.clone(), me.clone(), first.reenter());
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    let mine = Polled::new(lock.acquire_as(&me)).finish().expect("held");
+                    assert!(mine.inner().is_held());
+                }
+                drop(guard);
+            });
+        }
+    });
+    drop(first);
+    assert!(is_free(&place));
+}
+
+/// Takes and gives back by two threads of one holder and a stranger: never two holders inside.
+#[test]
+fn p42_a_storm_of_holders_is_exclusive() {
+    let place = Place::new();
+    let lock = lock(&place);
+    let inside = std::sync::Mutex::new(None::<Holder>);
+    std::thread::scope(|scope| {
+        for group in 0..3 {
+            let holder = Holder::new();
+            for thread in 0..2 {
+                let (lock, holder, inside) = (lock.clone(), holder.clone(), &inside);
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        let mut wait = Polled::new(lock.acquire_as(&holder));
+                        if (round + group + thread) % 7 == 0 {
+                            let _ = wait.poll().map(drop);
+                            continue;
+                        }
+                        let guard = wait.finish().expect("its turn");
+                        let before = inside.lock().expect("a mutex").replace(holder.clone());
+                        assert!(before.is_none_or(|it| it == holder), "two holders");
+                        std::thread::yield_now();
+                        // Only the last one knows that nobody of the holder is inside any more.
+                        let token = guard.token();
+                        assert_eq!(guard.reenter().token(), token);
+                        *inside.lock().expect("a mutex") = None;
+                        drop(guard);
+                    }
+                });
+            }
+        }
+    });
+    assert!(is_free(&place));
+}
