@@ -393,13 +393,22 @@ impl<G: Guard> Future for ReentrantAttempt<G> {
         let Some(inner) = &mut this.inner else {
             return Poll::Pending;
         };
-        if let Some(held) = this.table.held_by(&this.holder, Some(cx.waker())) {
-            this.inner = None;
+        if let Some(held) = this.table.held_by(&this.holder, None) {
+            sealed::Attempt::cancel(this);
             return Poll::Ready(Ok(ReentrantGuard::another(held)));
         }
-        this.waits = true;
         match Pin::new(inner).poll(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                // Another wait of this holder may have come in between.
+                this.waits = true;
+                match this.table.held_by(&this.holder, Some(cx.waker())) {
+                    Some(held) => {
+                        sealed::Attempt::cancel(this);
+                        Poll::Ready(Ok(ReentrantGuard::another(held)))
+                    }
+                    None => Poll::Pending,
+                }
+            }
             Poll::Ready(Ok(guard)) => {
                 this.inner = None;
                 this.waits = false;

@@ -13,7 +13,7 @@
 //!
 //! # Names
 //!
-//! `.NAME.stanchion-N`, `N` from 0 to 15, the first that is free; with a hash in place of names above 240 bytes. Its owner keeps the file open and OS-locked as long as it
+//! `.NAME.stanchion-N`, `N` from 0 to 1023, the first that is free; with a hash in place of names above 240 bytes. Its owner keeps the file open and OS-locked as long as it
 //! has that name.
 //!
 //! # Invariants
@@ -50,11 +50,17 @@ use crate::trace;
 /// The longest name of a target that its temporary names repeat, in bytes.
 const LONGEST_NAME: usize = 240;
 /// So many may put the same target in place at once under temporary names.
-const NAMES: usize = 16;
+const NAMES: usize = 1024;
+/// So many names, and all below one's own, are looked through for what the dead have left.
+const SWEPT: usize = 16;
 
 /// A new content for a file, which takes the place of the old one as a whole or not at all.
 ///
-/// Write into it, then [`commit`](AtomicFile::commit). Dropped without that nothing has changed and nothing is left.
+/// Write into it, then [`commit`](AtomicFile::commit). Dropped without that nothing has changed and nothing is left. It needs the right to write
+/// in the directory, not to the file it replaces.
+///
+/// To read a file, change it and write it anew while nobody else does, lock *another* file for that, such as
+/// `settings.json.lock`: the file itself is a new one after each commit, and a lock on the old one is lost with it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -101,6 +107,7 @@ struct Place {
 struct Temporary {
     path: PathBuf,
     id: file::FileId,
+    number: usize,
 }
 
 impl Drop for Temporary {
@@ -147,7 +154,8 @@ impl AtomicFile {
     ///
     /// [`ErrorKind::Io`] with the step that failed, a write that failed earlier included: the old file is as it was and nothing is left, save that after "sync
     /// the directory" the new one is in place, and may be gone after a loss of power. With
-    /// [`no_clobber`](CreateAtomic::no_clobber) and a file that has come meanwhile, `io_error().kind()` is `AlreadyExists`.
+    /// [`no_clobber`](CreateAtomic::no_clobber) and a file that is there by now, `io_error().kind()` is `AlreadyExists`.
+    /// [`ErrorKind::Busy`] when more than a thousand put the same file in place in this very instant.
     pub async fn commit(mut self) -> Result<()> {
         let Some(mut file) = self.file.take() else {
             return Ok(());
@@ -163,13 +171,14 @@ impl AtomicFile {
 }
 
 impl CreateAtomic {
-    /// Never replaces: [`commit`](AtomicFile::commit) fails when there is a file by then; off by default.
+    /// Never replaces: [`commit`](AtomicFile::commit) fails when there is a file by then, and only then; off by default.
     pub fn no_clobber(mut self, keep: bool) -> Self {
         self.no_clobber = keep;
         self
     }
 
-    /// Permission bits of the new file, exactly, whatever the umask and the file it replaces.
+    /// Permission bits of the new file, exactly, whatever the umask and the file it replaces. Without this it has those of the file
+    /// it replaces, or 0o666 less the umask.
     pub fn mode(mut self, bits: u32) -> Self {
         self.mode = Some(bits);
         self
@@ -251,7 +260,7 @@ impl Place {
             match take(&path) {
                 Ok(Some(file)) => {
                     let id = file::id_of(&file).map_err(self.at("look at the file beside"))?;
-                    self.temporary = Some(Temporary { path, id });
+                    self.temporary = Some(Temporary { path, id, number });
                     return Ok(file);
                 }
                 Ok(None) => {}
@@ -284,14 +293,14 @@ impl Place {
         // From the link on the name is ours as long as this is held.
         // Where files cannot be locked, nobody clears away.
         let _ = flock::try_lock_exclusive(&file);
-        match self.no_clobber {
+        let number = match self.no_clobber {
             true => self.put_new(&file)?,
             false => self.replace(file)?,
-        }
+        };
         let synced = step::at_named("AtomicSyncDirectory");
         let synced = synced.and_then(|()| replace::sync_directory(&self.directory));
         let synced = synced.map_err(self.at("sync the directory of"));
-        self.clear_away_the_dead();
+        self.clear_away_the_dead(number);
         synced
     }
 
@@ -306,18 +315,20 @@ impl Place {
         dressed.map_err(self.at("set permissions for"))
     }
 
-    fn put_new(&mut self, file: &File) -> Result<()> {
+    /// Puts it where nothing is yet; the number of the temporary name that it had.
+    fn put_new(&mut self, file: &File) -> Result<usize> {
         let put = step::at_named("AtomicLink").and_then(|()| match &self.temporary {
             Some(temporary) => std::fs::hard_link(&temporary.path, &self.target),
             None => replace::name(file, &self.target),
         });
         put.map_err(self.at("put in place"))?;
         // The temporary name goes with the value.
-        self.temporary = None;
-        Ok(())
+        let number = self.temporary.take().map_or(0, |it| it.number);
+        Ok(number)
     }
 
-    fn replace(&mut self, file: File) -> Result<()> {
+    /// Puts it in the place of what is there; the number of the temporary name that it had.
+    fn replace(&mut self, file: File) -> Result<usize> {
         step::at_named("AtomicLink").map_err(self.at("create a file beside"))?;
         let _open = match self.temporary {
             Some(_) => file,
@@ -339,19 +350,20 @@ impl Place {
             }
         };
         let Some(temporary) = self.temporary.take() else {
-            return Ok(());
+            return Ok(0);
         };
         let renamed = step::at_named("AtomicRename");
         let renamed = renamed.and_then(|()| std::fs::rename(&temporary.path, &self.target));
         renamed.map_err(self.at("put in place"))?;
         // The name is gone with the rename.
+        let number = temporary.number;
         std::mem::forget(temporary);
-        Ok(())
+        Ok(number)
     }
 
     /// Removes temporary files whose owners died. What fails is left to the next commit.
-    fn clear_away_the_dead(&self) {
-        for path in (0..NAMES).map(|number| self.temporary_name(number)) {
+    fn clear_away_the_dead(&self, own: usize) {
+        for path in (0..SWEPT.max(own)).map(|number| self.temporary_name(number)) {
             if let Ok(Some(file)) = replace::open_named(&path)
                 && flock::try_lock_exclusive(&file).unwrap_or(false)
                 && let Ok(id) = file::id_of(&file)

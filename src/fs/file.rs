@@ -33,6 +33,9 @@ pub use options::{FileConfig, FileOptions};
 /// other program that locks whole files so. There is no queue: of those who wait, any may be next. For a queue take
 /// [`FifoLock`](crate::FifoLock), which excludes this lock on the same path and the other way round.
 ///
+/// Do not lock a file that others replace, for instance by [`AtomicFile`](crate::AtomicFile): with each replacement the lock is lost. Lock
+/// another one beside it.
+///
 /// A handle is a path with options; each acquire opens the file anew. A path without a directory means the working
 /// directory, as for any file.
 ///
@@ -93,7 +96,7 @@ impl FileLock {
         };
         file::check_lock_path(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::InvalidInput => {
-                let text = format!("no lock can be here: {error}");
+                let text = format!("no lock can be here (see follow_symlinks for links): {error}");
                 Error::at(ErrorKind::InvalidInput, text, &path)
             }
             _ => Error::io("look at the file", &path, error),
@@ -132,7 +135,8 @@ impl FileLock {
     /// # Cancel safety
     ///
     /// Dropping the future at any point gives up the wait. A lock that has come or comes for a dropped future is given
-    /// back at once, in all three ways to wait.
+    /// back at once, in all three ways to wait. For a future that is kept and not polled it is kept two seconds, which
+    /// the others wait; then it goes back, and the future tries again when it is polled.
     ///
     /// # Fairness
     ///

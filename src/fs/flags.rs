@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::engine::knock::{Knock, Manner, Source};
 use super::engine::wait::Wait;
-use super::sys::file::{AsOpen, announce, duplicate};
+use super::sys::file::{announce, duplicate};
 use super::sys::fork::Private;
 use super::sys::{flock, host};
 use crate::error::{Error, ErrorKind, Result};
@@ -101,16 +101,23 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// An open file of any type: on Unix whatever is `AsFd`, on Windows `AsHandle`. So `std::fs::File`, `tokio::fs::File` and
-/// the guards of this crate.
+/// An open file: `std::fs::File` or `tokio::fs::File`. Not the guards of this crate, which have their lock already.
 pub trait OpenFile: sealed::Sealed {
     #[doc(hidden)]
     fn duplicate(&self) -> std::io::Result<std::fs::File>;
 }
 
-impl<T: AsOpen> sealed::Sealed for T {}
+impl sealed::Sealed for std::fs::File {}
 
-impl<T: AsOpen> OpenFile for T {
+impl OpenFile for std::fs::File {
+    fn duplicate(&self) -> std::io::Result<std::fs::File> {
+        duplicate(self)
+    }
+}
+
+impl sealed::Sealed for tokio::fs::File {}
+
+impl OpenFile for tokio::fs::File {
     fn duplicate(&self) -> std::io::Result<std::fs::File> {
         duplicate(self)
     }
@@ -121,6 +128,8 @@ impl<T: AsOpen> OpenFile for T {
 ///
 /// A file that has the lock already keeps it, or changes between shared and exclusive. The change is not one step: the kernel
 /// gives up the old lock first, so others may come in between, and a change that fails or is cancelled leaves none.
+///
+/// A time limit: `tokio::time::timeout(limit, lock(&file, flags))`.
 ///
 /// # Cancel safety
 ///
@@ -149,14 +158,20 @@ impl<T: AsOpen> OpenFile for T {
 /// # let dir = tempfile::tempdir().unwrap();
 /// use stanchion::{LockFlags, lock, unlock};
 ///
-/// let file = std::fs::File::create(dir.path().join("a.txt"))?;
+/// use tokio::io::AsyncWriteExt;
+///
+/// let mut file = tokio::fs::File::create(dir.path().join("a.txt")).await?;
 /// lock(&file, LockFlags::EXCLUSIVE).await?;
+/// file.write_all(b"mine").await?;
+/// file.flush().await?; // Tokio's writes end later than `write_all`
 /// unlock(&file)?;
 /// # Ok(()) }
 /// ```
 pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
     let Some(order) = flags.order() else {
-        let text = format!("{flags:?} cannot be meant");
+        let text = format!(
+            "{flags:?} cannot be meant: either SHARED or EXCLUSIVE, with or without NON_BLOCKING, or UNBLOCK alone"
+        );
         return Err(Error::new(ErrorKind::InvalidInput, text));
     };
     let (shared, waits) = match order {
@@ -196,6 +211,9 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
 }
 
 /// Gives the lock of an open file back, and tells those who wait for it. A file without a lock is left as it is.
+///
+/// **Flush a `tokio::fs::File` first**: its writes go on in the background when `write_all` has returned, and would
+/// go on without the lock. (The guard of a [`FileLock`](crate::FileLock) sees to that by itself.)
 ///
 /// # Errors
 ///

@@ -251,6 +251,27 @@ fn readers_see_old_or_new() {
     assert_eq!(names(&place), ["a.lock"]);
 }
 
+/// Many more at once than there are names that are swept.
+#[test]
+fn a_crowd_of_writers_finds_room() {
+    let place = Place::new();
+    let path = old_one(&place);
+    in_runtime(async {
+        let mut writers = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let path = path.clone();
+            writers.spawn(async move {
+                let mut file = AtomicFile::create(&path).await.expect("begun");
+                file.write_all(b"whole").await.expect("written");
+                file.commit().await.expect("in place");
+            });
+        }
+        writers.join_all().await;
+    });
+    assert_eq!(std::fs::read(&path).expect("read"), b"whole");
+    assert_eq!(names(&place), ["a.lock"]);
+}
+
 /// With files that have no name, and where there are none.
 fn both_ways(test: impl Fn(&[(&str, &str)])) {
     test(&[]);

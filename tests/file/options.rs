@@ -18,10 +18,15 @@ fn refused(options: FileOptions) -> Error {
 fn contradictions_are_told_at_once() {
     let options = FileLock::options;
     for (wrong, word) in [
-        (options().read(false).write(false), "read"),
+        (options().read(false).write(false), "append"),
         (options().write(false).truncate(true), "truncate"),
         (options().append(true).truncate(true), "append"),
         (options().write(false).create_new(true), "create_new"),
+        (options().shared().truncate(true), "truncate"),
+        (
+            options().shared().remove_on_release(true),
+            "remove_on_release",
+        ),
         (options().mode(0o1777), "mode"),
         (options().poll_interval(std::time::Duration::ZERO), "poll"),
     ] {

@@ -178,6 +178,12 @@ fn threads_without_a_runtime_can_wait() {
     told.recv().expect("it begins");
     drop(guard);
     thread.join().expect("a thread");
+    // Read and written without a runtime too.
+    let mut file = held(&lock);
+    let plain = file.blocking_as_std().expect("plain");
+    std::io::Write::write_all(plain, b"words").expect("written");
+    file.blocking_release().expect("released");
+    assert_eq!(std::fs::read(place.path()).expect("read"), b"words");
     let inside = in_runtime(async { lock.blocking_acquire(None) });
     assert_eq!(
         crate::support::kind_of(inside),

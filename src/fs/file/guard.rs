@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt, AsyncWrite, AsyncWriteExt, R
 
 use super::Shared;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::engine::blocking;
 use crate::fs::engine::door::unlink_if_same;
 use crate::fs::engine::knock::Locked;
 use crate::fs::engine::vigil::{Vigil, loss_of};
@@ -156,6 +158,39 @@ impl FileGuard {
             Some(Content::Plain(file)) => Ok(file),
             _ => unreachable!("a guard has its file until it is consumed"),
         }
+    }
+
+    /// [`as_std`](FileGuard::as_std) for callers without a runtime: waits on this thread.
+    ///
+    /// # Errors
+    ///
+    /// As there; [`ErrorKind::Unsupported`] inside an async task.
+    pub fn blocking_as_std(&mut self) -> Result<&mut File> {
+        self.refuse_async()?;
+        blocking::block_on(self.as_std(), None).unwrap_or_else(|| unreachable!("no deadline"))
+    }
+
+    /// [`release`](FileGuard::release) for callers without a runtime: waits on this thread.
+    ///
+    /// # Errors
+    ///
+    /// As there; [`ErrorKind::Unsupported`] inside an async task, where the guard is dropped.
+    pub fn blocking_release(self) -> Result<()> {
+        self.refuse_async()?;
+        blocking::block_on(self.release(), None).unwrap_or_else(|| unreachable!("no deadline"))
+    }
+
+    fn refuse_async(&self) -> Result<()> {
+        if blocking::in_async_context() {
+            let text = "a blocking call from async code: use the one that is awaited";
+            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
+        }
+        Ok(())
+    }
+
+    /// The file's path, as its lock has it.
+    pub fn path(&self) -> &Path {
+        &self.shared.target.path
     }
 
     /// Gives the open file away, still locked: the lock goes when the last copy of it is closed. Waits for reads and writes

@@ -26,7 +26,8 @@ pub struct FileConfig {
     /// Permission bits of a file that has to be created, exactly, whatever the umask; `None`, the default, leaves them to the
     /// umask.
     pub mode: Option<u32>,
-    /// Several may hold a shared lock at once, while nobody holds the exclusive one; off by default.
+    /// Several may hold a shared lock at once, while nobody holds the exclusive one; off by default. Who only reads sets `write(false)`
+    /// as well, so that the file need not be writable and is not created.
     pub shared: bool,
     /// Time limit of an [`acquire`](FileLock::acquire) that sets none; `None`, the default, waits for ever.
     pub timeout: Option<Duration>,
@@ -70,9 +71,15 @@ impl FileConfig {
         let writes = self.write || self.append;
         let bad_mode = self.mode.is_some_and(|bits| bits & !0o777 != 0);
         match () {
-            () if !self.read && !writes => Some("read, write or append, or what is it opened for?"),
+            () if !self.read && !writes => Some("none of read, write and append is set"),
             () if self.truncate && !self.write => Some("truncate needs write"),
             () if self.truncate && self.append => Some("truncate and append contradict each other"),
+            () if self.shared && self.truncate => {
+                Some("truncate takes the content from others who hold the lock: not with shared")
+            }
+            () if self.shared && self.remove_on_release => Some(
+                "remove_on_release takes the file from others who hold the lock: not with shared",
+            ),
             () if self.create_new && !writes => Some("create_new needs write or append"),
             () if bad_mode => Some("mode takes permission bits, at most 0o777"),
             () if self.poll_interval.is_zero() => Some("poll_interval must be longer than nothing"),
