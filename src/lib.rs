@@ -9,6 +9,7 @@
 //! | a file to oneself, or shared with other readers, among all programs that lock files | [`FileLock`], [`open_locked`] |
 //! | to lock a file that is open already | [`lock`], [`unlock`] |
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
+//! | a lock that its holder may take again | [`Reentrant`], around any of the locks |
 //! | code that works with any of the locks | the traits [`Lock`] and [`Guard`] |
 //! | only tasks of one process | `tokio::sync::Mutex`, which needs no file |
 //!
@@ -71,7 +72,7 @@
 //!   clock was set back as well.
 //! - If somebody deletes or replaces the lock file under a holder, newcomers are refused and the holder can hear of it:
 //!   [`FifoGuard::lost`]. If the queue directory goes with it, newcomers get in.
-//! - The lock is not re-entrant, reaches one host, and knows of a plain `flock` on its file only that it excludes it.
+//! - The lock is not re-entrant by itself ([`Reentrant`] makes it so), reaches one host, and knows of a plain `flock` on its file only that it excludes it.
 //! - A handle from before a `fork` answers with an error in the child; open the lock again there.
 //!
 //! # Features
