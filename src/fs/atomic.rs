@@ -43,6 +43,7 @@ use tokio::io::{AsyncSeek, AsyncWrite, AsyncWriteExt};
 use super::engine::door::unlink_if_same;
 use super::engine::path::canonical;
 use super::engine::{blocking, step};
+use super::sys::fork::{Private, Registered, generation};
 use super::sys::{file, flock, replace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::trace;
@@ -77,9 +78,11 @@ const SWEPT: usize = 16;
 /// # Ok(()) }
 /// ```
 pub struct AtomicFile {
+    place: Place,
+    // Before the file: the entry must go before the file is closed.
+    _entry: Registered,
     /// There until it is committed.
     file: Option<tokio::fs::File>,
-    place: Place,
     /// A write that failed, although the writer was told: a content with a hole is never put in place.
     failed: Option<io::Error>,
 }
@@ -106,12 +109,21 @@ struct Place {
 /// A temporary name of ours; removed when dropped.
 struct Temporary {
     path: PathBuf,
-    id: file::FileId,
     number: usize,
+    id: file::FileId,
+    /// A copy of the locked file, closed after the name is gone, in whatever order everything else is: without the lock the name
+    /// may be somebody else's at any moment, and the kernel uses numbers of files again.
+    _locked: Private,
+    generation: u32,
+    renamed: bool,
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
+        // In a forked child the name is the parent's.
+        if self.renamed || self.generation != generation() {
+            return;
+        }
         if let Err(error) = unlink_if_same(&self.path, self.id) {
             trace::unheard(&self.path, &error);
         }
@@ -198,11 +210,12 @@ impl CreateAtomic {
             no_clobber: self.no_clobber,
             temporary: None,
         };
-        place.look()?;
-        let file = place.create()?;
+        let old = place.look()?;
+        let (entry, file) = place.create(old.is_some())?.into_parts();
         Ok(AtomicFile {
-            file: Some(tokio::fs::File::from_std(file)),
             place,
+            _entry: entry,
+            file: Some(tokio::fs::File::from_std(file)),
             failed: None,
         })
     }
@@ -233,35 +246,57 @@ impl Place {
         })
     }
 
-    fn create(&mut self) -> Result<File> {
-        let mode = self.mode.unwrap_or(0o666);
+    fn create(&mut self, replaces: bool) -> Result<Private> {
+        // Nobody else reads it before it has its final look.
+        let mode = match (replaces, self.mode) {
+            (false, None) => 0o666,
+            _ => 0o600,
+        };
         step::at_named("AtomicCreate").map_err(self.at("create a file beside"))?;
         let nameless = match step::nameless_allowed() {
             true => replace::open_nameless(&self.directory, mode),
             false => Ok(None),
         };
         if let Some(file) = nameless.map_err(self.at("create a file beside"))? {
-            return Ok(file);
+            return Ok(Private::new(file));
         }
-        self.with_free_name(|path| {
+        let file = self.with_free_name(|path| {
             let file = replace::create_named(path, mode)?;
-            // Somebody who clears away takes it for a dead one's until it is locked.
-            let ours = flock::try_lock_exclusive(&file)?;
+            // Somebody who clears away takes it for a dead one's until it is locked. Where files cannot be locked, nobody does.
+            let ours = flock::try_lock_exclusive(&file).unwrap_or(true);
             let stands = file::id_at(path)? == Some(file::id_of(&file)?);
             Ok((ours && stands).then_some(file))
-        })
+        })?;
+        Ok(Private::new(file))
     }
 
-    /// Takes the first temporary name that is free. `take` fails with `AlreadyExists` where it is not, and gives `None` where it was lost
-    /// again.
+    /// Takes the first temporary name that is free, and gives a copy of the file that has it. `take` fails with
+    /// `AlreadyExists` where it is not free, and gives `None` where it was lost again.
     fn with_free_name(&mut self, take: impl Fn(&Path) -> io::Result<Option<File>>) -> Result<File> {
         for number in 0..NAMES {
             let path = self.temporary_name(number);
-            match take(&path) {
+            let mut taken = take(&path);
+            if taken
+                .as_ref()
+                .is_err_and(|it| it.kind() == io::ErrorKind::AlreadyExists)
+            {
+                clear_if_dead(&path);
+                taken = take(&path);
+            }
+            match taken {
                 Ok(Some(file)) => {
-                    let id = file::id_of(&file).map_err(self.at("look at the file beside"))?;
-                    self.temporary = Some(Temporary { path, id, number });
-                    return Ok(file);
+                    let step = "look at the file beside";
+                    let id = file::id_of(&file).map_err(self.at(step))?;
+                    let copy = file.try_clone().map_err(self.at(step))?;
+                    self.temporary = Some(Temporary {
+                        path,
+                        number,
+                        id,
+                        _locked: Private::new(file),
+                        generation: generation(),
+                        renamed: false,
+                    });
+                    return Ok(copy);
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -295,8 +330,10 @@ impl Place {
         let _ = flock::try_lock_exclusive(&file);
         let number = match self.no_clobber {
             true => self.put_new(&file)?,
-            false => self.replace(file)?,
+            false => self.replace(&file)?,
         };
+        // A forked child may have a copy of it, which is the target now.
+        let _ = flock::unlock(&file);
         let synced = step::at_named("AtomicSyncDirectory");
         let synced = synced.and_then(|()| replace::sync_directory(&self.directory));
         let synced = synced.map_err(self.at("sync the directory of"));
@@ -308,7 +345,10 @@ impl Place {
     fn dress(&self, file: &File) -> Result<()> {
         let old = self.look()?;
         let dressed = step::at_named("AtomicDress").and_then(|()| match (self.mode, old) {
-            (Some(bits), _) => replace::set_bits(file, bits),
+            (Some(bits), Some(look)) => {
+                replace::make_look(file, &look).and_then(|()| replace::set_bits(file, bits))
+            }
+            (Some(bits), None) => replace::set_bits(file, bits),
             (None, Some(look)) => replace::make_look(file, &look),
             (None, None) => Ok(()),
         });
@@ -328,49 +368,43 @@ impl Place {
     }
 
     /// Puts it in the place of what is there; the number of the temporary name that it had.
-    fn replace(&mut self, file: File) -> Result<usize> {
+    fn replace(&mut self, file: &File) -> Result<usize> {
         step::at_named("AtomicLink").map_err(self.at("create a file beside"))?;
-        let _open = match self.temporary {
-            Some(_) => file,
-            None => {
-                let named = std::cell::Cell::new(Some(file));
-                self.with_free_name(|path| {
-                    let Some(file) = named.take() else {
-                        return Ok(None);
-                    };
-                    let linked = replace::name(&file, path);
-                    match linked {
-                        Ok(()) => Ok(Some(file)),
-                        Err(error) => {
-                            named.set(Some(file));
-                            Err(error)
-                        }
-                    }
-                })?
-            }
-        };
-        let Some(temporary) = self.temporary.take() else {
+        if self.temporary.is_none() {
+            self.with_free_name(|path| {
+                let copy = file.try_clone()?;
+                replace::name(file, path).map(|()| Some(copy))
+            })?;
+        }
+        let Some(mut temporary) = self.temporary.take() else {
             return Ok(0);
         };
-        let renamed = step::at_named("AtomicRename");
-        let renamed = renamed.and_then(|()| std::fs::rename(&temporary.path, &self.target));
-        renamed.map_err(self.at("put in place"))?;
-        // The name is gone with the rename.
-        let number = temporary.number;
-        std::mem::forget(temporary);
-        Ok(number)
+        let at = self.at("put in place");
+        step::at_named("AtomicRename").map_err(&at)?;
+        // Somebody who does not keep to the locks may have taken the name.
+        if file::id_at(&temporary.path).map_err(&at)? != Some(temporary.id) {
+            return Err(at(io::ErrorKind::NotFound.into()));
+        }
+        std::fs::rename(&temporary.path, &self.target).map_err(&at)?;
+        temporary.renamed = true;
+        Ok(temporary.number)
     }
 
     /// Removes temporary files whose owners died. What fails is left to the next commit.
     fn clear_away_the_dead(&self, own: usize) {
-        for path in (0..SWEPT.max(own)).map(|number| self.temporary_name(number)) {
-            if let Ok(Some(file)) = replace::open_named(&path)
-                && flock::try_lock_exclusive(&file).unwrap_or(false)
-                && let Ok(id) = file::id_of(&file)
-            {
-                let _ = unlink_if_same(&path, id);
-            }
+        for number in 0..SWEPT.max(own) {
+            clear_if_dead(&self.temporary_name(number));
         }
+    }
+}
+
+/// Removes a temporary file if nobody has it locked.
+fn clear_if_dead(path: &Path) {
+    if let Ok(Some(file)) = replace::open_named(path)
+        && flock::try_lock_exclusive(&file).unwrap_or(false)
+        && let Ok(id) = file::id_of(&file)
+    {
+        let _ = unlink_if_same(path, id);
     }
 }
 

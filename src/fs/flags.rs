@@ -127,7 +127,8 @@ impl OpenFile for tokio::fs::File {
 /// of it, and goes when it is [unlocked](unlock) or its last copy is closed.
 ///
 /// A file that has the lock already keeps it, or changes between shared and exclusive. The change is not one step: the kernel
-/// gives up the old lock first, so others may come in between, and a change that fails or is cancelled leaves none.
+/// gives up the old lock first, so others may come in between, and a change that fails or is cancelled leaves none. All copies of one open file are
+/// one holder: two calls at once for it are not told apart, and one that is cancelled gives back what the other has got.
 ///
 /// A time limit: `tokio::time::timeout(limit, lock(&file, flags))`.
 ///
@@ -181,6 +182,10 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
     let at = Error::pathless_io;
     let file = Private::new(file.duplicate().map_err(|e| at("copy", e))?);
     if flock::try_lock(&file, shared).map_err(|e| at("lock", e))? {
+        // It may have been exclusive until now, and others wait to share it.
+        if shared {
+            announce(&file);
+        }
         return Ok(());
     }
     if !waits {

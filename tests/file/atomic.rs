@@ -363,6 +363,70 @@ fn p60_a_full_disk_leaves_the_old_one() {
     assert!(content == OLD && entries == 1, "{entries} entries");
 }
 
+/// Writers that drop their file and writers that commit, where temporary names stand as long as the writing: the name of one who
+/// leaves must not take the next one's with it.
+#[cfg(feature = "test-hooks")]
+#[test]
+fn p01_droppers_and_committers_never_mix() {
+    let place = Place::new();
+    let path = old_one(&place);
+    let start = |letter: &str, drops: &str| {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["atomic::crowd", "--exact", "--ignored", "--nocapture"]);
+        command
+            .env("ATOMIC_PATH", &path)
+            .env("ATOMIC_LETTER", letter);
+        command
+            .env("ATOMIC_DROPS", drops)
+            .env("STANCHION_NO_NAMELESS", "1");
+        command.stdout(Stdio::null()).spawn().expect("a child")
+    };
+    let mut crowd: Vec<_> = [("a", "0"), ("b", "0"), ("c", "3"), ("d", "4"), ("e", "2")]
+        .map(|(letter, drops)| start(letter, drops))
+        .into();
+    let mut looks = 0;
+    while crowd
+        .iter_mut()
+        .any(|it| it.try_wait().expect("a look").is_none())
+    {
+        let content = std::fs::read(&path).expect("always there");
+        let whole = content == OLD.as_bytes()
+            || (content.len() == 20_000 && content.iter().all(|it| *it == content[0]));
+        assert!(whole, "{} bytes of a mix", content.len());
+        looks += 1;
+    }
+    for mut child in crowd {
+        assert!(child.wait().expect("its end").success());
+    }
+    assert!(looks > 10);
+    in_runtime(replace(&path)).expect("replaced");
+    assert_eq!(names(&place), ["a.lock"]);
+}
+
+/// The child program of the test above.
+#[test]
+#[ignore = "the child program of the other tests"]
+fn crowd() {
+    let Some(path) = std::env::var_os("ATOMIC_PATH") else {
+        return;
+    };
+    let word = |name| std::env::var(name).expect("a word");
+    let letter = word("ATOMIC_LETTER").into_bytes()[0];
+    let drops: usize = word("ATOMIC_DROPS").parse().expect("a number");
+    in_runtime(async {
+        for round in 0..150 {
+            let mut file = AtomicFile::create(&path).await.expect("begun");
+            for _ in 0..4 {
+                file.write_all(&[letter; 5000]).await.expect("written");
+                file.flush().await.expect("written");
+            }
+            if drops == 0 || round % drops == 0 {
+                file.commit().await.expect("in place");
+            }
+        }
+    });
+}
+
 /// What a writer that died under a name of its own left, without a lock; and what a living one has.
 #[test]
 fn only_the_dead_are_cleared_away() {
@@ -375,6 +439,8 @@ fn only_the_dead_are_cleared_away() {
     };
     for number in [0, 3, 15] {
         std::fs::write(name(number), "left").expect("written");
+        // With the look of a target that may only be read.
+        std::fs::set_permissions(name(number), PermissionsExt::from_mode(0o444)).expect("a mode");
     }
     let alive = std::fs::File::create(name(1)).expect("a file");
     fs2::FileExt::lock_exclusive(&alive).expect("locked");

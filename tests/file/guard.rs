@@ -80,6 +80,29 @@ fn p43_a_release_tells_of_a_failed_write_and_releases() {
     });
 }
 
+/// Also when the write has failed long before anybody asks.
+#[test]
+fn p43_whoever_waits_for_the_writes_hears_of_a_failed_one() {
+    let place = Place::new();
+    std::fs::write(place.path(), "").expect("written");
+    let lock = open(&place, FileLock::options().write(false));
+    for way in 0..3 {
+        in_runtime(async {
+            let mut file = lock.acquire().await.expect("free");
+            file.write_all(b"x").await.expect("handed over");
+            tokio::task::spawn_blocking(|| ())
+                .await
+                .expect("the pool has moved on");
+            let told = match way {
+                0 => file.as_std().await.map(drop),
+                1 => file.sync_all().await,
+                _ => file.into_std().await.map(drop),
+            };
+            assert_eq!(told.expect_err("it may only read").kind(), ErrorKind::Io);
+        });
+    }
+}
+
 /// The pool has one thread, and that one is busy: the write has been handed over and has not begun.
 #[test]
 fn a_guard_dropped_over_a_running_write_stays_locked_until_that_has_ended() {

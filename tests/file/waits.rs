@@ -200,3 +200,51 @@ fn a_finished_wait_stays_pending() {
     drop(done.finish().expect("free"));
     assert_pending!(done.poll().map(drop));
 }
+
+/// A waker is foreign code, and may panic: only its own task is the poorer.
+#[test]
+fn a_waker_that_panics_stops_nobody_else() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: std::sync::Arc<Self>) {
+            std::panic::resume_unwind(Box::new("a bad waker"));
+        }
+    }
+    for wait in [Wait::Watch, Wait::Blocking] {
+        let place = Place::new();
+        let lock = open(&place, by_events().wait(wait));
+        let guard = held(&lock);
+        let bad = std::task::Waker::from(std::sync::Arc::new(Panics));
+        let mut victim = Polled::new(lock.acquire());
+        assert_pending!(victim.poll_with(&bad).map(drop));
+        drop(guard);
+        eventually("it came for the victim", || {
+            lock.try_acquire().expect("no error").is_none()
+        });
+        let mut other = queued(&lock);
+        drop(victim);
+        drop(other.finish().expect("its turn"));
+        let fair = place.open();
+        let guard = fair.try_acquire().expect("no error").expect("free");
+        let mut waiter = queued(&lock);
+        drop(guard);
+        drop(waiter.finish().expect("its turn"));
+    }
+}
+
+/// Whatever has come to the path in the meantime: a wait that fell asleep looks at it as at the first time.
+#[test]
+fn p33_a_sleeper_takes_nothing_that_is_no_file() {
+    let place = Place::new();
+    let lock = open(&place, by_events().create_new(true));
+    let guard = held(&lock);
+    let plain = open(&place, by_events());
+    let mut sleeper = queued(&plain);
+    drop(guard);
+    sleeper.bell.wait_beyond(0);
+    let mut other = queued(&plain);
+    drop(other.finish().expect("the sleeper's time is over"));
+    std::fs::remove_file(place.path()).expect("removed");
+    std::fs::create_dir(place.path()).expect("a directory");
+    sleeper.finish().expect_err("it is a directory");
+}

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use tokio::task::coop;
 
-use super::watch::{Seat, Seen, WatchId, watch};
+use super::watch::{Seat, Seen, WatchId, surviving, watch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::sys::fork::{PerProcess, Private};
+use crate::fs::sys::fork::{PerProcess, Private, generation};
 use crate::fs::sys::{flock, host};
 
 /// Threads of one process that sit in a lock call.
@@ -103,6 +103,7 @@ pub(crate) struct Sitter {
 struct Chair {
     file: Private,
     seat: Seat,
+    generation: u32,
     stage: Mutex<Stage>,
 }
 
@@ -128,12 +129,18 @@ impl Sitter {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()?;
         let stage = Mutex::new(Stage::Waiting);
-        let chair = Arc::new(Chair { file, seat, stage });
+        let generation = generation();
+        let chair = Arc::new(Chair {
+            file,
+            seat,
+            generation,
+            stage,
+        });
         let sat = chair.clone();
         let thread = std::thread::Builder::new().name("stanchion-flock".into());
         let started = thread.spawn(move || {
             host::prepare_helper_thread();
-            sat.sit(shared);
+            surviving(|| sat.sit(shared));
             drop(sat);
             sitting.fetch_sub(1, Ordering::Relaxed);
         });
@@ -165,6 +172,10 @@ impl Sitter {
 impl Drop for Sitter {
     /// A lock that nobody has asked for goes back: here if it has come, else by the thread as soon as it comes.
     fn drop(&mut self) {
+        // In a forked child there is no such thread, and it may have had the mutex at the fork.
+        if self.chair.generation != generation() {
+            return;
+        }
         let mut stage = self.chair.stage();
         let unasked = matches!(*stage, Stage::Arrived(Ok(())));
         if !matches!(*stage, Stage::Taken) {

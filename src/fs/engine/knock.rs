@@ -69,6 +69,15 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// A lock that came for nobody. A file that is the caller's stays open, so that no close tells the others.
+    fn give_back(&self, file: Private) {
+        if let Self::Open(_) = self {
+            let _ = flock::unlock(&file);
+            file::announce(&file);
+        }
+        give_back(file, true);
+    }
+
     fn manner(&self) -> &Manner {
         match self {
             Self::Path(target) => &target.manner,
@@ -196,7 +205,9 @@ impl Drop for Knock {
                 }
                 drop(file);
             }
-            Stage::Locked(Locked { file, .. }) | Stage::Unchecked(file) => give_back(file, true),
+            Stage::Locked(Locked { file, .. }) | Stage::Unchecked(file) => {
+                self.knocker.source.give_back(file);
+            }
             Stage::Asleep(_) | Stage::Failed(_) | Stage::Over => {}
         }
     }
@@ -311,7 +322,7 @@ impl Knocker {
         let file = match std::mem::replace(&mut core.stage, Stage::Over) {
             Stage::Asleep(Some(file)) => Ok(file),
             Stage::Asleep(None) => match &self.source {
-                Source::Path(target) => target.open(),
+                Source::Path(target) => target.open_again(),
                 Source::Open(_) => return,
             },
             other => {
@@ -401,8 +412,7 @@ impl Knocker {
             return Ok(());
         };
         let eye = Eye::new(&target.manner.wait);
-        let fresh = target.open()?;
-        file::facts_of(&fresh, &target.path).map_err(|e| target.io("look at the file", e))?;
+        let fresh = target.open_again()?;
         let fresh = Stage::Refused { file: fresh, eye };
         if let Stage::Refused { file, mut eye } = std::mem::replace(&mut core.stage, fresh) {
             look_away(seat, &mut eye);

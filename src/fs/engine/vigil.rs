@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::generation;
 use crate::guard::Loss;
 
 /// How often the file is compared with its path although nothing was announced.
@@ -20,6 +21,7 @@ pub(crate) struct Vigil {
     path: PathBuf,
     id: FileId,
     events: bool,
+    generation: u32,
     seat: OnceLock<Seat>,
     latch: OnceLock<Loss>,
     core: Mutex<Core>,
@@ -48,6 +50,7 @@ impl Vigil {
             path,
             id,
             events,
+            generation: generation(),
             seat: OnceLock::new(),
             latch: OnceLock::new(),
             core: Mutex::default(),
@@ -59,6 +62,10 @@ impl Vigil {
     }
 
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Loss> {
+        // In a forked child nothing of this is ours, and the mutex may be locked for ever.
+        if self.generation != generation() {
+            return Poll::Pending;
+        }
         let mut core = self.core();
         if let Some(loss) = self.latch.get() {
             return Poll::Ready(*loss);
@@ -71,6 +78,9 @@ impl Vigil {
 
     /// The file is given back, and was not lost: whoever still asks stays pending.
     pub(crate) fn end(&self) {
+        if self.generation != generation() {
+            return;
+        }
         let mut core = self.core();
         core.over = true;
         let wakers = std::mem::take(&mut core.wakers);

@@ -21,7 +21,8 @@ pub enum Wait {
     Poll(Backoff),
     /// A thread sits in the system's own blocking lock call. Wakes at every unlock, also where no close follows and where files
     /// tell no events (network file systems). At most 64 threads of a process do so; whoever comes
-    /// then polls. The threads are not the runtime's: neither its pool nor its shutdown waits for them.
+    /// then polls. A wait that is dropped leaves its thread there until the lock is free. The threads are not the runtime's: neither
+    /// its pool nor its shutdown waits for them.
     Blocking,
 }
 

@@ -302,10 +302,10 @@ impl Watch {
             }
             self.reading.store(false, Ordering::SeqCst);
             for (watcher, id) in due.drain(..).filter(|(_, id)| id.seen != Seen::Queue) {
-                watcher.on_event(id);
+                surviving(|| watcher.on_event(id));
             }
             for watcher in self.take_due_timers() {
-                watcher.on_timer();
+                surviving(|| watcher.on_timer());
             }
         }
     }
@@ -375,6 +375,12 @@ impl Watch {
         }
         due
     }
+}
+
+/// Calls a watcher, which calls wakers: foreign code. One that panics must not end the thread that all others wait for; its
+/// message has been printed by then.
+pub(crate) fn surviving(call: impl FnOnce()) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
 }
 
 impl Source {

@@ -17,7 +17,7 @@ use crate::fs::engine::blocking;
 use crate::fs::engine::door::unlink_if_same;
 use crate::fs::engine::knock::Locked;
 use crate::fs::engine::vigil::{Vigil, loss_of};
-use crate::fs::sys::file::{AsOpen, FileId, lend_file};
+use crate::fs::sys::file::{AsOpen, FileId, duplicate, lend_file};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, Registered, generation};
 use crate::guard::{Guard, Loss, Lost};
@@ -85,7 +85,7 @@ impl FileGuard {
 
     /// Whether the path still means this file: a look at the present, about a microsecond.
     pub fn is_held(&self) -> bool {
-        self.loss().is_none()
+        self.generation == generation() && self.loss().is_none()
     }
 
     fn loss(&self) -> Option<Loss> {
@@ -115,13 +115,22 @@ impl FileGuard {
     ///
     /// [`ErrorKind::Io`] when a write since the last flush, or the sync, failed.
     pub async fn sync_all(&mut self) -> Result<()> {
+        self.refuse_copy()?;
         let path = self.shared.target.path.clone();
-        let file = self.tokio_file();
-        let synced = match file {
-            Some(file) => file.sync_all().await,
-            None => Ok(()),
+        let at = |step| move |error| Error::io(step, path, error);
+        if let Some(Content::Async(file)) = &mut self.content {
+            let flushed = file.flush().await;
+            flushed.map_err(at.clone()("write to the file"))?;
+        }
+        // Through a copy of its own: dropped half way, it leaves the file to whoever uses it next.
+        let copy = match &self.content {
+            Some(Content::Plain(file)) => duplicate(file),
+            Some(Content::Async(file)) => duplicate(file),
+            None => return Ok(()),
         };
-        synced.map_err(|e| Error::io("sync the file", path, e))
+        let copy = copy.map_err(at.clone()("sync the file"))?;
+        let synced = blocking::run(move || copy.sync_all()).await?;
+        synced.map_err(at("sync the file"))
     }
 
     /// The file for the standard library's calls, which block this thread. Waits for reads and writes that still run.
@@ -134,6 +143,7 @@ impl FileGuard {
     ///
     /// [`ErrorKind::Io`] when a write since the last flush failed.
     pub async fn as_std(&mut self) -> Result<&mut File> {
+        self.refuse_copy()?;
         let path = &self.shared.target.path;
         if let Some(Content::Async(file)) = &mut self.content {
             let flushed = file.flush().await;
@@ -180,6 +190,15 @@ impl FileGuard {
         blocking::block_on(self.release(), None).unwrap_or_else(|| unreachable!("no deadline"))
     }
 
+    /// In a forked child the file is the parent's, and so is the lock.
+    fn refuse_copy(&self) -> Result<()> {
+        if self.generation != generation() {
+            let text = "this guard is from before a fork; open the lock again in the child";
+            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
+        }
+        Ok(())
+    }
+
     fn refuse_async(&self) -> Result<()> {
         if blocking::in_async_context() {
             let text = "a blocking call from async code: use the one that is awaited";
@@ -223,6 +242,7 @@ impl FileGuard {
     /// [`ErrorKind::Io`] when a write since the last flush failed, or a step of the release;
     /// [`ErrorKind::Lost`] when the file had been deleted, renamed or replaced. The lock is given up in any case.
     pub async fn release(mut self) -> Result<()> {
+        self.refuse_copy()?;
         let path = self.shared.target.path.clone();
         let flushed = match &mut self.content {
             Some(Content::Async(file)) => file.flush().await,
@@ -241,16 +261,15 @@ impl FileGuard {
 
     /// Removes the file if that was asked for, unlocks, closes. With a write still running the close is left to that.
     fn give_back(&mut self) -> Result<()> {
-        if let Some(vigil) = self.vigil.get() {
-            vigil.end();
-        }
         let entry = self.entry.take();
         let Some(content) = self.content.take() else {
             return Ok(());
         };
         if self.generation != generation() {
-            // A forked child: the file is the parent's, and so is the lock.
             return Ok(());
+        }
+        if let Some(vigil) = self.vigil.get() {
+            vigil.end();
         }
         let path = &self.shared.target.path;
         let removed = match self.shared.config.remove_on_release {
@@ -266,7 +285,12 @@ impl FileGuard {
                 let file = Private::from_parts(entry, file);
                 flock::unlock(&file).map_err(|e| Error::io("unlock the file", path, e))
             }
-            _ => Ok(()),
+            (file, entry) => {
+                // The entry first: the file closes its number at the end of the write, or here.
+                drop(entry);
+                drop(file);
+                Ok(())
+            }
         };
         match (removed, unlocked) {
             (Err(first), Err(second)) => Err(first.and(second)),
@@ -296,7 +320,11 @@ impl FileGuard {
     }
 
     fn pinned(self: Pin<&mut Self>) -> io::Result<Pin<&mut tokio::fs::File>> {
-        let file = self.get_mut().tokio_file();
+        let this = self.get_mut();
+        if this.generation != generation() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let file = this.tokio_file();
         file.map(Pin::new)
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }

@@ -37,8 +37,14 @@ pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
 
 /// Opens what is under the name of a temporary file, if anything is.
 pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    match rustix::fs::open(path, flags, Mode::empty()) {
+    let careful = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let open = |access| rustix::fs::open(path, access | careful, Mode::empty());
+    // It has the look of its target, which may be for reading or for writing only.
+    let opened = match open(OFlags::RDONLY) {
+        Err(Errno::ACCESS) => open(OFlags::WRONLY),
+        opened => opened,
+    };
+    match opened {
         Ok(file) => Ok(Some(File::from(file))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
@@ -107,7 +113,12 @@ pub(crate) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
 /// Makes sure that what happened to names in this directory survives a loss of power.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(directory) => File::from(directory),
+        // Who may write in a directory may still not read it, and then there is no way.
+        Err(Errno::ACCESS) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     match directory.sync_all() {
         // Some file systems cannot, and say so.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),

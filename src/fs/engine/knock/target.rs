@@ -49,9 +49,22 @@ impl Target {
         Error::io(step, &self.path, error)
     }
 
-    pub(super) fn open(&self) -> Result<Private> {
+    fn open(&self) -> Result<Private> {
         let file = file::open_as(&self.path, &self.access);
         Ok(Private::new(file.map_err(|e| self.io("open the file", e))?))
+    }
+
+    /// Opens what the path means by now, for a wait that had another file: it may have been made meanwhile, by us too.
+    pub(super) fn open_again(&self) -> Result<Private> {
+        let access = Access {
+            create: self.access.create || self.access.create_new,
+            create_new: false,
+            ..self.access
+        };
+        let file = file::open_as(&self.path, &access);
+        let file = Private::new(file.map_err(|e| self.io("open the file", e))?);
+        file::facts_of(&file, &self.path).map_err(|e| self.io("look at the file", e))?;
+        Ok(file)
     }
 
     /// Opens the file and tries the lock once.

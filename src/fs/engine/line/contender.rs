@@ -486,9 +486,11 @@ impl Contender {
     }
 
     pub(super) fn look_away(&mut self) {
+        // A thread that sits in the lock call stays there: a second one, or a try, would meet it at the same open file.
         if let Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } = &mut self.stage
-            && let Eye::Watching(id) = std::mem::replace(eye, Eye::Open)
+            && let Eye::Watching(id) = *eye
         {
+            *eye = Eye::Open;
             watch().forget(self.seat, id);
         }
     }
