@@ -22,16 +22,19 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use crate::acquire::{Acquire, sealed};
-use crate::error::{Error, Result};
+use crate::acquire::Acquire;
+use crate::error::Result;
 use crate::guard::{Guard, Lost};
-use crate::lock::{Capabilities, Lock, Status, Waiting};
+use crate::lock::{Capabilities, Lock, Status};
+
+mod attempt;
+
+use attempt::ReentrantAttempt;
 
 tokio::task_local! {
     static SCOPE: Holder;
@@ -44,7 +47,7 @@ tokio::task_local! {
 /// # async fn main() -> stanchion::Result<()> {
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("deploy.lock");
-/// use stanchion::{FifoLock, Holder, Lock, Reentrant};
+/// use stanchion::{FifoLock, Holder, Reentrant};
 ///
 /// let lock = Reentrant::new(FifoLock::open(path)?);
 /// Holder::new()
@@ -231,12 +234,10 @@ impl<L: Lock> Reentrant<L> {
     /// The same as a holder that the caller shows.
     pub fn acquire_as(&self, holder: &Holder) -> Acquire<ReentrantGuard<L::Guard>> {
         let holder = holder.clone();
-        self.lock.acquire().map_attempt(|inner| ReentrantAttempt {
-            inner: Some(inner),
-            table: self.table.clone(),
-            holder,
-            waits: false,
-        })
+        let table = self.table.clone();
+        self.lock
+            .acquire()
+            .map_attempt(|inner| ReentrantAttempt::new(inner, table, holder))
     }
 
     /// Takes the lock if its holder has it already, or if that needs no waiting; else `None`.
@@ -335,34 +336,76 @@ impl<G: Guard> ReentrantGuard<G> {
     }
 }
 
-impl<G: Guard> Guard for ReentrantGuard<G> {
-    /// That of the lock inside, the same for all guards of one hold.
-    fn token(&self) -> Option<u64> {
+impl<G: Guard> ReentrantGuard<G> {
+    /// The fencing token of the lock inside, the same for all guards of one hold; `None` where it gives none.
+    pub fn token(&self) -> Option<u64> {
         self.held.guard.token()
     }
 
-    fn waited(&self) -> Option<Duration> {
+    /// How long the caller waited; `None` for a re-entry, and when the lock was entered at once.
+    pub fn waited(&self) -> Option<Duration> {
         self.waited
     }
 
-    fn predecessor_crashed(&self) -> bool {
+    /// Whether the holder before this one died inside; told to the first guard of a hold.
+    pub fn predecessor_crashed(&self) -> bool {
         self.predecessor_crashed
     }
 
-    fn is_held(&self) -> bool {
+    /// Whether the lock inside is still held.
+    pub fn is_held(&self) -> bool {
         self.held.guard.is_held()
     }
 
-    fn lost(&self) -> Lost {
+    /// Resolves when the lock inside is lost; see [`Lost`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing.
+    pub fn lost(&self) -> Lost {
         self.held.guard.lost()
     }
 
     /// Releases the lock inside if this was the last guard, and says whether that went well.
-    async fn release(self) -> Result<()> {
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the lock inside; this guard is gone in any case.
+    ///
+    /// # Errors
+    ///
+    /// Those of the lock inside.
+    pub async fn release(self) -> Result<()> {
         match Arc::into_inner(self.held) {
             Some(held) => held.guard.release().await,
             None => Ok(()),
         }
+    }
+}
+
+impl<G: Guard> Guard for ReentrantGuard<G> {
+    fn token(&self) -> Option<u64> {
+        ReentrantGuard::token(self)
+    }
+
+    fn waited(&self) -> Option<Duration> {
+        ReentrantGuard::waited(self)
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        ReentrantGuard::predecessor_crashed(self)
+    }
+
+    fn is_held(&self) -> bool {
+        ReentrantGuard::is_held(self)
+    }
+
+    fn lost(&self) -> Lost {
+        ReentrantGuard::lost(self)
+    }
+
+    async fn release(self) -> Result<()> {
+        ReentrantGuard::release(self).await
     }
 }
 
@@ -373,93 +416,4 @@ impl<G: Guard + fmt::Debug> fmt::Debug for ReentrantGuard<G> {
             .field("holder", &self.held.holder)
             .finish()
     }
-}
-
-/// One caller's wait.
-#[doc(hidden)]
-pub struct ReentrantAttempt<G: Guard> {
-    inner: Option<G::Attempt>,
-    table: Arc<Table<G>>,
-    holder: Holder,
-    /// Whether the table knows of this wait.
-    waits: bool,
-}
-
-impl<G: Guard> Future for ReentrantAttempt<G> {
-    type Output = Result<ReentrantGuard<G>>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let Some(inner) = &mut this.inner else {
-            return Poll::Pending;
-        };
-        if let Some(held) = this.table.held_by(&this.holder, None) {
-            sealed::Attempt::cancel(this);
-            return Poll::Ready(Ok(ReentrantGuard::another(held)));
-        }
-        match Pin::new(inner).poll(cx) {
-            Poll::Pending => {
-                // Another wait of this holder may have come in between.
-                this.waits = true;
-                match this.table.held_by(&this.holder, Some(cx.waker())) {
-                    Some(held) => {
-                        sealed::Attempt::cancel(this);
-                        Poll::Ready(Ok(ReentrantGuard::another(held)))
-                    }
-                    None => Poll::Pending,
-                }
-            }
-            Poll::Ready(Ok(guard)) => {
-                this.inner = None;
-                this.waits = false;
-                let holder = this.holder.clone();
-                Poll::Ready(Ok(ReentrantGuard::first(guard, holder, &this.table)))
-            }
-            Poll::Ready(Err(error)) => {
-                sealed::Attempt::cancel(this);
-                Poll::Ready(Err(error))
-            }
-        }
-    }
-}
-
-impl<G: Guard> Drop for ReentrantAttempt<G> {
-    fn drop(&mut self) {
-        sealed::Attempt::cancel(self);
-    }
-}
-
-impl<G: Guard> sealed::Attempt for ReentrantAttempt<G> {
-    type Guard = ReentrantGuard<G>;
-
-    fn set_max_waiting(&mut self, most: usize) {
-        if let Some(inner) = &mut self.inner {
-            inner.set_max_waiting(most);
-        }
-    }
-
-    /// Leaves the line, and the table.
-    fn cancel(&mut self) {
-        if let Some(mut inner) = self.inner.take() {
-            inner.cancel();
-        }
-        if std::mem::take(&mut self.waits) {
-            self.table.forget(&self.holder);
-        }
-    }
-
-    fn waiting(&self) -> Option<Waiting> {
-        self.inner.as_ref()?.waiting()
-    }
-
-    fn timed_out(&self) -> Error {
-        match &self.inner {
-            Some(inner) => inner.timed_out(),
-            None => Error::timed_out("", Duration::ZERO),
-        }
-    }
-}
-
-impl<G: Guard> sealed::Granted for ReentrantGuard<G> {
-    type Attempt = ReentrantAttempt<G>;
 }

@@ -7,7 +7,7 @@ mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stanchion::{FifoGuard, FifoLock, FileLock, Guard, Holder, Reentrant, ReentrantGuard};
+use stanchion::{FifoGuard, FifoLock, FileLock, Holder, Reentrant, ReentrantGuard};
 use support::{Place, Polled, assert_pending, assert_ready, in_runtime};
 
 fn lock(place: &Place) -> Reentrant<FifoLock> {

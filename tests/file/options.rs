@@ -257,3 +257,59 @@ fn p04_removal_on_release_lets_nobody_wait_on_a_deleted_file() {
     }
     assert!(place.footprint().is_empty());
 }
+
+/// The child program of the test below: what each way to lock says.
+#[test]
+#[ignore = "the child program of the other tests"]
+fn child() {
+    let Some(path) = std::env::var_os("LOCK_PATH") else {
+        return;
+    };
+    let fair = stanchion::FifoLock::open(&path).expect("a lock");
+    let plain = FileLock::open(&path).expect("a lock");
+    let shared = FileLock::options().shared().open(&path).expect("a lock");
+    let file = std::fs::File::create(&path).expect("a file");
+    println!(
+        "@fair {:?}",
+        fair.try_acquire().map(drop).map_err(|it| it.kind())
+    );
+    for lock in [plain, shared] {
+        println!(
+            "@plain {:?}",
+            lock.try_acquire().map(drop).map_err(|it| it.kind())
+        );
+    }
+    let locked = Polled::new(stanchion::lock(&file, stanchion::LockFlags::EXCLUSIVE)).finish();
+    println!("@open {:?}", locked.map_err(|it| it.kind()));
+}
+
+/// A file system that cannot lock, and one that grants every lock: told, never taken for a lock.
+#[cfg(feature = "test-hooks")]
+#[test]
+fn p61_a_file_system_without_locks_is_detected() {
+    // ENOSYS, ENOLCK, EOPNOTSUPP; and yes to everybody.
+    for answer in ["38", "37", "95", "yes"] {
+        let place = Place::new();
+        let mut command =
+            std::process::Command::new(std::env::current_exe().expect("this program"));
+        command.args(["options::child", "--exact", "--ignored", "--nocapture"]);
+        command
+            .env("LOCK_PATH", place.path())
+            .env("STANCHION_FLOCK", answer);
+        let output = command.output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let said: Vec<_> = text
+            .lines()
+            .filter_map(|it| Some(it.split_once('@')?.1))
+            .collect();
+        let wanted = ["fair", "plain", "plain"].map(|it| format!("{it} Err(Unsupported)"));
+        assert_eq!(said[..3], wanted, "{answer}");
+        // Of an open file nobody can be asked whether a second one is refused.
+        let open = if answer == "yes" {
+            "open Ok(())"
+        } else {
+            "open Err(Unsupported)"
+        };
+        assert_eq!(said[3], open, "{answer}");
+    }
+}

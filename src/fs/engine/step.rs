@@ -3,7 +3,7 @@
 //! With the feature `test-hooks` a process can be told to die or to stop at the n-th passage of a step, by
 //! `STANCHION_AT=kill:LockState:1` or `STANCHION_AT=stop:Grant:3`, and to find no inotify, by
 //! `STANCHION_NO_INOTIFY=24` (the error number to report). `STANCHION_FAIL=AtomicSync:28` lets a step of an `AtomicFile` fail,
-//! `STANCHION_NO_NAMELESS=1` takes files without a name from it. Without the feature all of this is nothing.
+//! `STANCHION_NO_NAMELESS=1` takes files without a name from it. `STANCHION_FLOCK` is for `sys/flock.rs`. Without the feature all of this is nothing.
 
 /// One system call of the protocol, or what stands for one. A hook fires *before* the step of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,10 @@ pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
 }
 
 fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
+    #[cfg(feature = "test-hooks")]
+    if let Some(answer) = pretended() {
+        return answer.map_err(told_apart);
+    }
     loop {
         match call() {
             Ok(()) => return Ok(true),
@@ -47,6 +51,16 @@ fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
             Err(error) => return Err(told_apart(error)),
         }
     }
+}
+
+/// `STANCHION_FLOCK=yes` plays a file system that grants every lock, `STANCHION_FLOCK=37` one that answers with this error number.
+#[cfg(feature = "test-hooks")]
+fn pretended() -> Option<io::Result<bool>> {
+    static ANSWER: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let answer = ANSWER.get_or_init(|| std::env::var("STANCHION_FLOCK").ok());
+    let answer = answer.as_deref()?;
+    let number = answer.parse().ok().map(io::Error::from_raw_os_error);
+    Some(number.map_or(Ok(true), Err))
 }
 
 /// A file system that cannot lock says so in several ways.
