@@ -8,6 +8,7 @@
 //! printable ASCII, a space, `%` or `=` written as `%XX`.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::fs::sys::fork::PerProcess;
@@ -24,7 +25,8 @@ pub(crate) struct Identity {
     boot: Option<String>,
     namespace: Option<u64>,
     host: Option<String>,
-    command: Option<String>,
+    /// Read when it is first asked for: most processes never look at a line.
+    command: OnceLock<Option<String>>,
 }
 
 /// This process.
@@ -37,7 +39,7 @@ pub(crate) fn identity() -> &'static Identity {
             boot: host::boot_id(),
             namespace: host::pid_namespace(),
             host: host::host_name(),
-            command: host::command_line(pid),
+            command: OnceLock::new(),
         }
     });
     IDENTITY.get()
@@ -60,13 +62,17 @@ impl Identity {
         words
     }
 
+    fn command(&self) -> &Option<String> {
+        self.command.get_or_init(|| host::command_line(self.pid))
+    }
+
     /// This process as the public face shows it.
     pub(crate) fn owner(&self, label: Option<&str>, since: Option<SystemTime>) -> Owner {
         Owner {
             pid: Some(self.pid),
             host: self.host.clone(),
             label: label.map(str::to_owned),
-            command: self.command.clone(),
+            command: self.command().clone(),
             since,
         }
     }
