@@ -128,10 +128,12 @@ impl Error {
         Self(Box::new(Inner::PathlessIo { kind, step, source }))
     }
 
-    /// Two failures, of which the first is the cause of the call's.
-    pub(crate) fn and(self, second: Self) -> Self {
-        let first = self;
-        Self(Box::new(Inner::Both { first, second }))
+    /// Two steps that were both taken; of two failures the first is the cause of the call's.
+    pub(crate) fn of_both(first: Result<()>, second: Result<()>) -> Result<()> {
+        match (first, second) {
+            (Err(first), Err(second)) => Err(Self(Box::new(Inner::Both { first, second }))),
+            (first, second) => first.and(second),
+        }
     }
 
     pub(crate) fn timed_out(path: impl Into<PathBuf>, waited: Duration) -> Self {

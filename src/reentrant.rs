@@ -334,9 +334,7 @@ impl<G: Guard> ReentrantGuard<G> {
     pub fn inner(&self) -> &G {
         &self.held.guard
     }
-}
 
-impl<G: Guard> ReentrantGuard<G> {
     /// The fencing token of the lock inside, the same for all guards of one hold; `None` where it gives none.
     pub fn token(&self) -> Option<u64> {
         self.held.guard.token()

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::{Either, select};
 
@@ -186,14 +186,7 @@ impl FifoLock {
     ///
     /// As [`acquire`](FifoLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
     pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FifoGuard> {
-        if blocking::in_async_context() {
-            let text = "blocking_acquire was called from async code: use acquire().await there";
-            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
-        }
-        let begun = Instant::now();
-        let deadline = limit.and_then(|limit| begun.checked_add(limit));
-        let outcome = blocking::block_on(self.attempt(), deadline);
-        outcome.unwrap_or_else(|| Err(Error::timed_out(self.path(), begun.elapsed())))
+        blocking::acquire(self.attempt(), self.path(), limit)
     }
 
     /// Runs `body` under the lock: acquires, runs, releases, and reports. When the lock is lost the body is dropped

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::engine::knock::{First, Manner, Target};
 use super::engine::owner::holder_of_file;
@@ -178,14 +178,7 @@ impl FileLock {
     ///
     /// As [`acquire`](FileLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
     pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FileGuard> {
-        if blocking::in_async_context() {
-            let text = "blocking_acquire was called from async code: use acquire().await there";
-            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
-        }
-        let begun = Instant::now();
-        let deadline = limit.and_then(|limit| begun.checked_add(limit));
-        let outcome = blocking::block_on(self.attempt(), deadline);
-        outcome.unwrap_or_else(|| Err(Error::timed_out(self.path(), begun.elapsed())))
+        blocking::acquire(self.attempt(), self.path(), limit)
     }
 
     /// Who has the file locked, as the kernel's list of locks tells (on Linux), as [`Status::outsider`]: a plain lock keeps no

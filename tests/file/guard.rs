@@ -65,6 +65,30 @@ fn a_dropped_read_moves_nothing() {
     });
 }
 
+/// Begun in a runtime and gone on with outside: told where that needs the runtime's threads, never a panic.
+#[test]
+fn a_guard_may_leave_its_runtime() {
+    let place = Place::new();
+    std::fs::write(place.path(), "0123456789").expect("written");
+    let lock = open(&place, FileLock::options());
+    let mut file = in_runtime(async {
+        let mut file = lock.acquire().await.expect("free");
+        file.write_all(b"ab").await.expect("written");
+        file
+    });
+    let plain = file.blocking_as_std().expect("nothing was read");
+    assert_eq!(plain.stream_position().expect("a place"), 2);
+    let mut file = in_runtime(async {
+        let mut two = [0; 2];
+        file.read_exact(&mut two).await.expect("read");
+        file
+    });
+    if let Err(error) = file.blocking_as_std().map(drop) {
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+    file.blocking_release().expect("released");
+}
+
 #[test]
 fn p43_a_release_tells_of_a_failed_write_and_releases() {
     let place = Place::new();

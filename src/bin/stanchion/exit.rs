@@ -27,6 +27,7 @@ pub(crate) type Answer = Result<Ended, Failure>;
 pub(crate) enum Ended {
     Code(u8),
     /// By this signal, which ended the wait or the command.
+    #[allow(dead_code)] // where there are no signals
     Signal(i32),
 }
 

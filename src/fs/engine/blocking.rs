@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::task::coop;
 
 use super::watch::{Seat, Seen, WatchId, surviving, watch};
@@ -74,13 +76,39 @@ pub(crate) fn in_async_context() -> bool {
     false
 }
 
+/// Refuses to block a thread that other tasks need.
+pub(crate) fn refuse_async(path: &Path) -> Result<()> {
+    if in_async_context() {
+        let text = "a blocking call from async code: use the one that is awaited there";
+        return Err(Error::at(ErrorKind::Unsupported, text, path));
+    }
+    Ok(())
+}
+
+/// Waits on this thread for a lock, at most that long.
+pub(crate) fn acquire<G>(
+    attempt: impl Future<Output = Result<G>>,
+    path: &Path,
+    limit: Option<Duration>,
+) -> Result<G> {
+    refuse_async(path)?;
+    let begun = Instant::now();
+    let deadline = limit.and_then(|limit| begun.checked_add(limit));
+    let outcome = block_on(attempt, deadline);
+    outcome.unwrap_or_else(|| Err(Error::timed_out(path, begun.elapsed())))
+}
+
+/// The runtime whose pool of threads does what blocks shortly.
+pub(crate) fn pool() -> Result<Handle> {
+    Handle::try_current().map_err(|_| {
+        let text = "this needs a Tokio runtime: files are read and written in its pool of threads";
+        Error::new(ErrorKind::Unsupported, text)
+    })
+}
+
 /// Runs short blocking work in the runtime's pool of threads. Once begun it is finished, also when the future is dropped.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-        let text = "this needs a Tokio runtime: files are written in its pool of threads";
-        return Err(Error::new(ErrorKind::Unsupported, text));
-    };
-    let done = runtime.spawn_blocking(work).await;
+    let done = pool()?.spawn_blocking(work).await;
     done.map_err(|_| {
         Error::new(
             ErrorKind::Closed,

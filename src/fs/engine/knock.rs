@@ -71,11 +71,10 @@ pub(crate) enum Source {
 impl Source {
     /// A lock that came for nobody. A file that is the caller's stays open, so that no close tells the others.
     fn give_back(&self, file: Private) {
-        if let Self::Open(_) = self {
-            let _ = flock::unlock(&file);
-            file::announce(&file);
+        match self {
+            Self::Path(_) => give_back(file, true),
+            Self::Open(_) => hand_back(&file),
         }
-        give_back(file, true);
     }
 
     fn manner(&self) -> &Manner {
@@ -276,12 +275,8 @@ impl Knocker {
                 return;
             }
             Ok(None) => {
-                let eye = Eye::Open;
-                core.stage = Stage::Refused { file, eye };
-                if let Err(error) = self.open_anew(&mut core, seat, true) {
-                    core.stage = Stage::Failed(error);
-                    return;
-                }
+                give_back(file, true);
+                self.begin_anew(&mut core);
             }
             Err(error) => {
                 give_back(file, true);
@@ -307,8 +302,7 @@ impl Knocker {
                     Stage::Asleep(None)
                 }
                 Source::Open(_) => {
-                    let _ = flock::unlock(&locked.file);
-                    file::announce(&locked.file);
+                    hand_back(&locked.file);
                     Stage::Asleep(Some(locked.file))
                 }
             },
@@ -319,27 +313,34 @@ impl Knocker {
     /// The task is polled: one that had fallen asleep begins anew.
     fn wake_up(&self) {
         let mut core = self.core();
-        let file = match std::mem::replace(&mut core.stage, Stage::Over) {
-            Stage::Asleep(Some(file)) => Ok(file),
-            Stage::Asleep(None) => match &self.source {
-                Source::Path(target) => target.open_again(),
-                Source::Open(_) => return,
-            },
+        match std::mem::replace(&mut core.stage, Stage::Over) {
+            Stage::Asleep(Some(file)) => self.refused(&mut core, file),
+            Stage::Asleep(None) => self.begin_anew(&mut core),
             other => {
                 core.stage = other;
                 return;
             }
-        };
-        core.stage = match file {
-            Ok(file) => Stage::Refused {
-                file,
-                eye: Eye::new(&self.source.manner().wait),
-            },
-            Err(error) => Stage::Failed(error),
-        };
-        core.ladder.start(COARSE);
+        }
         drop(core);
         self.act(Cause::Begin);
+    }
+
+    /// Opens what the path means by now.
+    fn begin_anew(&self, core: &mut Core) {
+        let Source::Path(target) = &self.source else {
+            return;
+        };
+        match target.open_again() {
+            Ok(file) => self.refused(core, file),
+            Err(error) => core.stage = Stage::Failed(error),
+        }
+    }
+
+    /// The wait goes on with this file.
+    fn refused(&self, core: &mut Core, file: Private) {
+        let eye = Eye::new(&self.source.manner().wait);
+        core.stage = Stage::Refused { file, eye };
+        core.ladder.start(COARSE);
     }
 
     /// Tries the lock, and makes sure of being told when to try again. The stage that follows, unless it is the same.
@@ -355,7 +356,8 @@ impl Knocker {
         }
         loop {
             let Stage::Refused { file, eye } = &mut core.stage else {
-                return Ok(None);
+                // Opened anew, and that failed.
+                return Ok(Some(std::mem::replace(&mut core.stage, Stage::Over)));
             };
             let locked = match eye.sitter() {
                 Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
@@ -378,7 +380,10 @@ impl Knocker {
                     eye.pace(&mut core.ladder);
                     return Ok(None);
                 }
-                Ok(None) => self.open_anew(core, seat, false)?,
+                Ok(None) => {
+                    look_away(seat, eye);
+                    self.begin_anew(core);
+                }
                 Err(error) => {
                     look_away(seat, eye);
                     return Err(error);
@@ -405,23 +410,12 @@ impl Knocker {
             other => Some(other),
         }
     }
+}
 
-    /// The path means another file by now: lets go of this one and opens that.
-    fn open_anew(&self, core: &mut Core, seat: Seat, locked: bool) -> Result<()> {
-        let Source::Path(target) = &self.source else {
-            return Ok(());
-        };
-        let eye = Eye::new(&target.manner.wait);
-        let fresh = target.open_again()?;
-        let fresh = Stage::Refused { file: fresh, eye };
-        if let Stage::Refused { file, mut eye } = std::mem::replace(&mut core.stage, fresh) {
-            look_away(seat, &mut eye);
-            drop(eye);
-            give_back(file, locked);
-        }
-        core.ladder.start(COARSE);
-        Ok(())
-    }
+/// Unlocks a file that stays open.
+fn hand_back(file: &Private) {
+    let _ = flock::unlock(file);
+    file::announce(file);
 }
 
 fn look_away(seat: Seat, eye: &mut Eye) {

@@ -36,6 +36,8 @@ pub struct FileGuard {
     // First: the entry must go before the file is closed.
     entry: Option<Registered>,
     content: Option<Content>,
+    /// Whether a read had to wait: one that was dropped then may have read more than its caller got.
+    may_be_ahead: bool,
     shared: Arc<Shared>,
     id: FileId,
     generation: u32,
@@ -61,6 +63,7 @@ impl FileGuard {
         let guard = Self {
             entry: Some(entry),
             content: Some(Content::Plain(file)),
+            may_be_ahead: false,
             shared: shared.clone(),
             id: locked.id,
             generation: generation(),
@@ -116,11 +119,11 @@ impl FileGuard {
     /// [`ErrorKind::Io`] when a write since the last flush, or the sync, failed.
     pub async fn sync_all(&mut self) -> Result<()> {
         self.refuse_copy()?;
-        let path = self.shared.target.path.clone();
-        let at = |step| move |error| Error::io(step, path, error);
+        let path = &self.shared.target.path;
+        let at = |step, error| Error::io(step, path, error);
         if let Some(Content::Async(file)) = &mut self.content {
             let flushed = file.flush().await;
-            flushed.map_err(at.clone()("write to the file"))?;
+            flushed.map_err(|e| at("write to the file", e))?;
         }
         // Through a copy of its own: dropped half way, it leaves the file to whoever uses it next.
         let copy = match &self.content {
@@ -128,9 +131,9 @@ impl FileGuard {
             Some(Content::Async(file)) => duplicate(file),
             None => return Ok(()),
         };
-        let copy = copy.map_err(at.clone()("sync the file"))?;
+        let copy = copy.map_err(|e| at("sync the file", e))?;
         let synced = blocking::run(move || copy.sync_all()).await?;
-        synced.map_err(at("sync the file"))
+        synced.map_err(|e| at("sync the file", e))
     }
 
     /// The file for the standard library's calls, which block this thread. Waits for reads and writes that still run.
@@ -141,16 +144,21 @@ impl FileGuard {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when a write since the last flush failed.
+    /// [`ErrorKind::Io`] when a write since the last flush failed; [`ErrorKind::Unsupported`] outside a runtime when the file was read
+    /// by Tokio before.
     pub async fn as_std(&mut self) -> Result<&mut File> {
         self.refuse_copy()?;
         let path = &self.shared.target.path;
         if let Some(Content::Async(file)) = &mut self.content {
             let flushed = file.flush().await;
             flushed.map_err(|e| Error::io("write to the file", path, e))?;
-            // A read that was dropped may have read ahead: back to where the caller is.
-            let sought = file.seek(io::SeekFrom::Current(0)).await;
-            sought.map_err(|e| Error::io("seek in the file", path, e))?;
+            if self.may_be_ahead {
+                // Back to where the caller is. Tokio panics where it has no pool for it.
+                blocking::pool()?;
+                let sought = file.seek(io::SeekFrom::Current(0)).await;
+                sought.map_err(|e| Error::io("seek in the file", path, e))?;
+                self.may_be_ahead = false;
+            }
         }
         if let Some(Content::Async(file)) =
             self.content.take_if(|it| matches!(it, Content::Async(_)))
@@ -176,7 +184,7 @@ impl FileGuard {
     ///
     /// As there; [`ErrorKind::Unsupported`] inside an async task.
     pub fn blocking_as_std(&mut self) -> Result<&mut File> {
-        self.refuse_async()?;
+        blocking::refuse_async(self.path())?;
         blocking::block_on(self.as_std(), None).unwrap_or_else(|| unreachable!("no deadline"))
     }
 
@@ -186,7 +194,7 @@ impl FileGuard {
     ///
     /// As there; [`ErrorKind::Unsupported`] inside an async task, where the guard is dropped.
     pub fn blocking_release(self) -> Result<()> {
-        self.refuse_async()?;
+        blocking::refuse_async(self.path())?;
         blocking::block_on(self.release(), None).unwrap_or_else(|| unreachable!("no deadline"))
     }
 
@@ -194,14 +202,6 @@ impl FileGuard {
     fn refuse_copy(&self) -> Result<()> {
         if self.generation != generation() {
             let text = "this guard is from before a fork; open the lock again in the child";
-            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
-        }
-        Ok(())
-    }
-
-    fn refuse_async(&self) -> Result<()> {
-        if blocking::in_async_context() {
-            let text = "a blocking call from async code: use the one that is awaited";
             return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
         }
         Ok(())
@@ -253,10 +253,7 @@ impl FileGuard {
             .loss()
             .map(|loss| Error::at(ErrorKind::Lost, loss.to_string(), &path));
         let released = self.give_back().and(lost.map_or(Ok(()), Err));
-        match (flushed, released) {
-            (Err(first), Err(second)) => Err(first.and(second)),
-            (first, second) => first.and(second),
-        }
+        Error::of_both(flushed, released)
     }
 
     /// Removes the file if that was asked for, unlocks, closes. With a write still running the close is left to that.
@@ -292,10 +289,7 @@ impl FileGuard {
                 Ok(())
             }
         };
-        match (removed, unlocked) {
-            (Err(first), Err(second)) => Err(first.and(second)),
-            (first, second) => first.and(second),
-        }
+        Error::of_both(removed, unlocked)
     }
 
     fn file(&self) -> &dyn AsOpen {
@@ -336,7 +330,10 @@ impl AsyncRead for FileGuard {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.pinned()?.poll_read(cx, buffer)
+        let this = self.get_mut();
+        let read = Pin::new(&mut *this).pinned()?.poll_read(cx, buffer);
+        this.may_be_ahead |= read.is_pending();
+        read
     }
 }
 

@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 
 use super::super::door::Door;
+use super::super::vigil::loss_of;
 use super::super::watch::{Seen, watch};
 use super::core::Core;
-use crate::fs::sys::file::{self, FileId};
 use crate::guard::Loss;
 use crate::trace::Note;
 
@@ -73,16 +73,6 @@ impl Core {
         }
     }
 
-    /// What has happened to the lock file that was locked as this one.
-    pub(super) fn loss_of(&self, door: FileId) -> Option<Loss> {
-        match file::id_at(&self.disk.place().door) {
-            Ok(Some(id)) if id == door => None,
-            Ok(Some(_)) => Some(Loss::Replaced),
-            Ok(None) => Some(Loss::Deleted),
-            Err(_) => None,
-        }
-    }
-
     /// Compares the door with its path. What cannot be looked at is not taken for lost.
     pub(super) fn look_for_loss(&mut self, watch_fired: bool) {
         let Some(possession) = &mut self.possession else {
@@ -95,7 +85,7 @@ impl Core {
             return;
         }
         let door = possession.door;
-        let loss = self.loss_of(door);
+        let loss = loss_of(&self.disk.place().door, door);
         let Some(possession) = &mut self.possession else {
             return;
         };

@@ -19,6 +19,7 @@ use std::time::Instant;
 use super::super::disk::{Entered, TakePlace};
 use super::super::door::Door;
 use super::super::ticket::Ticket;
+use super::super::vigil::loss_of;
 use super::super::watch::{WatchId, watch};
 use super::Settings;
 use super::cohort::{CohortId, Key};
@@ -219,7 +220,9 @@ impl Core {
             self.keep_place(cohort);
         }
         let cleared = self.disk.clear_held(possession.token, possession.crashed);
-        let loss = look.then(|| self.loss_of(possession.door)).flatten();
+        let loss = look
+            .then(|| loss_of(&self.disk.place().door, possession.door))
+            .flatten();
         let left = self.disk.leave(door);
         if let Some(cohort) = possession.cohort {
             self.drop_if_empty(cohort);
