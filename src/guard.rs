@@ -50,6 +50,8 @@ pub enum Loss {
     Deleted,
     /// Another file stands where the lock file stood.
     Replaced,
+    /// The operating system has taken the lock away where it was only to be shared with others.
+    Unlocked,
 }
 
 impl fmt::Display for Loss {
@@ -57,6 +59,7 @@ impl fmt::Display for Loss {
         f.write_str(match self {
             Self::Deleted => "the lock file was deleted or renamed while it was held",
             Self::Replaced => "the lock file was replaced while it was held",
+            Self::Unlocked => "the operating system took the lock away while it was to be shared",
         })
     }
 }

@@ -89,12 +89,16 @@ pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result};
 pub use fs::atomic::{AtomicFile, CreateAtomic};
 pub use fs::engine::wait::Wait;
-pub use fs::fifo::{FifoConfig, FifoGuard, FifoLock, FifoOptions};
+pub use fs::fair::{FifoConfig, FifoOptions};
+pub use fs::fifo::{FifoGuard, FifoLock};
 pub use fs::file::{FileConfig, FileGuard, FileLock, FileOptions};
 pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
 pub use fs::open::{OpenLocked, open_locked};
+pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use guard::{Guard, Loss, Lost};
-pub use lock::{Capabilities, Changes, Lock, Owner, Reach, Removal, Status, Waiter, Waiting};
+pub use lock::{
+    Capabilities, Changes, Lock, Owner, Reach, Removal, SharedLock, Status, Waiter, Waiting,
+};
 pub use reentrant::{Holder, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
 

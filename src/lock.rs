@@ -43,6 +43,19 @@ pub trait Lock: Send + Sync {
     fn capabilities(&self) -> Capabilities;
 }
 
+/// A lock that several may share who only read: [`Lock::acquire`] takes it for one alone, [`acquire_shared`](SharedLock::acquire_shared)
+/// for one of any number.
+pub trait SharedLock: Lock {
+    /// What a successful shared acquire hands out.
+    type SharedGuard: Guard;
+
+    /// Waits in line to share the lock; see [`Acquire`].
+    fn acquire_shared(&self) -> Acquire<Self::SharedGuard>;
+
+    /// Shares the lock if that needs no waiting.
+    fn try_acquire_shared(&self) -> impl Future<Output = Result<Option<Self::SharedGuard>>> + Send;
+}
+
 /// What a lock of some backend can and cannot do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,35 +1,24 @@
 //! The fair lock: exclusive, first come first served, among all tasks of all processes of a host.
 //!
-//! This file is the face; the algorithm is in [`engine`](super::engine): the line of this process in `line`, the line on
-//! disk in `ticket` and `line/contender.rs`, the protocol in `docs/protocol.md`.
+//! This file is the face; what it has in common with the other fair locks is in [`fair`](super::fair).
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::future::{Either, select};
 
 use super::engine::blocking;
-use super::engine::disk::Cleared;
-use super::engine::line::{Line, Observer, Settings, stats_of_process};
-use super::engine::owner::identity;
-use super::engine::wait::Wait;
+use super::engine::state::Kind;
+use super::engine::ticket::Mode;
+use super::fair::attempt::Attempt;
+use super::fair::guard::fair_guard;
+use super::fair::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Changes, Lock, Removal, Status};
-use crate::stats::Stats;
-use crate::trace;
-
-mod attempt;
-mod guard;
-mod options;
-
-use attempt::Attempt;
-pub use guard::FifoGuard;
-pub use options::{FifoConfig, FifoOptions};
+use crate::lock::{Capabilities, Lock, Status};
 
 /// A fair exclusive lock on a path: first come, first served, across tasks and processes.
 ///
@@ -55,21 +44,10 @@ pub struct FifoLock {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    line: Arc<Line>,
-    settings: Arc<Settings>,
-    config: FifoConfig,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if self.config.remove_when_idle && !self.line.is_foreign() {
-            // Nobody is left to hear of a failure; what stays is a lock file and an empty queue.
-            if let Err(error) = self.line.remove(true) {
-                trace::unheard(&self.line.place().door, &error);
-            }
-        }
-    }
+fair_guard! {
+    /// The lock is held as long as this value lives.
+    FifoGuard,
+    token: "The fencing token: strictly greater than that of every earlier grant of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last."
 }
 
 impl FifoLock {
@@ -91,38 +69,6 @@ impl FifoLock {
     /// Starts with the default options.
     pub fn options() -> FifoOptions {
         FifoOptions::default()
-    }
-
-    fn with_config(path: &Path, config: FifoConfig) -> Result<Self> {
-        if config.poll_interval.is_zero() || config.claim_window.is_zero() {
-            let text = "poll_interval and claim_window must be longer than nothing";
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
-        }
-        if config
-            .mode
-            .is_some_and(|bits| bits & !0o777 != 0 || bits & 0o600 != 0o600)
-        {
-            let text = "mode takes permission bits, at most 0o777, with which the owner may read and write";
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
-        }
-        let line = Line::of(&full_path(path)?)?;
-        line.check()?;
-        let settings = Settings {
-            words: identity().words(config.label.as_deref()).into(),
-            label: config.label.as_deref().map(Arc::from),
-            mode: config.mode,
-            poll_interval: config.poll_interval,
-            claim_window: config.claim_window,
-            wait: config.wait.clone(),
-            closed: Arc::new(AtomicBool::new(false)),
-        };
-        Ok(Self {
-            shared: Arc::new(Shared {
-                line,
-                settings: Arc::new(settings),
-                config,
-            }),
-        })
     }
 
     /// Waits in line for the lock.
@@ -161,11 +107,7 @@ impl FifoLock {
     /// # Ok(()) }
     /// ```
     pub fn acquire(&self) -> Acquire<FifoGuard> {
-        Acquire::new(self.attempt(), self.shared.config.timeout)
-    }
-
-    fn attempt(&self) -> Attempt {
-        Attempt::new(self.shared.clone())
+        self.shared.acquire(Mode::Exclusive)
     }
 
     /// Takes the lock if nobody holds it and nobody queues; else `None`, and nothing on disk has changed.
@@ -174,8 +116,7 @@ impl FifoLock {
     ///
     /// Those of [`acquire`](FifoLock::acquire), save time limits: after [`close`](FifoLock::close) [`ErrorKind::Closed`].
     pub fn try_acquire(&self) -> Result<Option<FifoGuard>> {
-        let grant = self.shared.line.try_enter(&self.shared.settings)?;
-        Ok(grant.map(|grant| FifoGuard::new(self.shared.clone(), grant)))
+        self.shared.try_acquire(Mode::Exclusive)
     }
 
     /// Waits in line for the lock on this thread, for callers without a runtime; `None` waits for ever.
@@ -186,7 +127,8 @@ impl FifoLock {
     ///
     /// As [`acquire`](FifoLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
     pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FifoGuard> {
-        blocking::acquire(self.attempt(), self.path(), limit)
+        let attempt = Attempt::new(self.shared.clone(), Mode::Exclusive);
+        blocking::acquire(attempt, self.path(), limit)
     }
 
     /// Runs `body` under the lock: acquires, runs, releases, and reports. When the lock is lost the body is dropped
@@ -224,91 +166,13 @@ impl FifoLock {
         released.map(|()| value)
     }
 
-    /// Whether anybody holds the lock now, by any program. Asks by trying: the lock is taken for a microsecond if it is free, and
-    /// who tries without waiting in just that instant may find it held. To look again and again,
-    /// [`status`](FifoLock::status) disturbs nobody; it knows the holders that are Stanchion's.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] when the lock file cannot be opened or locked.
-    pub fn is_locked(&self) -> Result<bool> {
-        self.shared.line.is_locked()
-    }
-
-    /// Who holds the lock and who waits, in order. Locks nothing, opens no ticket, disturbs nobody.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Incompatible`] when another kind or version of lock lives here, [`ErrorKind::Io`] when record or queue cannot
-    /// be read.
-    pub fn status(&self) -> Result<Status> {
-        self.shared.line.status()
-    }
-
-    /// The line as it moves: what [`status`](FifoLock::status) shows, again after each change. Told by file events; where there are none it
-    /// looks ten times a second.
-    ///
-    /// ```no_run
-    /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
-    /// let mut changes = lock.changes();
-    /// while let Some(line) = changes.next().await {
-    ///     println!("{} wait", line?.waiters.len());
-    /// }
-    /// # Ok(()) }
-    /// ```
-    pub fn changes(&self) -> Changes {
-        Changes::new(Observer::new(self.shared.line.clone()))
-    }
-
-    /// What all handles of this process on this path have done so far.
-    pub fn stats(&self) -> Stats {
-        self.shared.line.stats()
-    }
-
-    /// Deletes lock file and queue if nobody holds the lock or waits for it. The lock stays usable: the next acquire makes
-    /// them anew. A lock file with content is somebody's data, and stays.
-    ///
-    /// With the record goes what it says of a holder that died inside: the next one is not told. (What
-    /// [`remove_when_idle`](FifoConfig::remove_when_idle) does keeps the record then.)
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] when a file or the directory cannot be deleted, for instance because it is another user's; the record is
-    /// written back then. [`ErrorKind::Incompatible`] when another kind or version of lock lives here.
-    pub fn remove(&self) -> Result<Removal> {
-        self.shared.line.remove(false).map(|cleared| match cleared {
-            Cleared::Removed => Removal::Removed,
-            Cleared::InUse => Removal::InUse,
-        })
-    }
-
-    /// Ends every wait through this handle and its clones with [`ErrorKind::Closed`], for a graceful shutdown. Later calls of
-    /// `acquire` and `try_acquire` get the same, for ever; guards that are out stay valid, looking at the lock and removing it
-    /// still work, and other handles, also on the same path, are not concerned.
-    pub fn close(&self) {
-        self.shared.line.close(&self.shared.settings.closed);
-    }
-
-    /// The lock file, with every directory on the way resolved.
-    pub fn path(&self) -> &Path {
-        &self.shared.line.place().door
-    }
-
-    /// The directory where the line stands: `<path>.queue`.
-    pub fn queue_dir(&self) -> &Path {
-        &self.shared.line.place().queue
-    }
-
-    /// The options this handle was opened with.
-    pub fn config(&self) -> &FifoConfig {
-        &self.shared.config
-    }
+    fair_methods!();
 }
 
-impl Stats {
-    /// What all locks of this process have done so far, those that are closed by now included. A forked child begins at zero.
-    pub fn of_process() -> Self {
-        stats_of_process()
+impl Fair for FifoLock {
+    fn with_config(path: &Path, config: FifoConfig) -> Result<Self> {
+        let shared = Shared::open(path, Kind::Lock, config)?;
+        Ok(Self { shared })
     }
 }
 
@@ -328,8 +192,7 @@ impl Lock for FifoLock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let watches = self.shared.config.wait == Wait::Watch;
-        Capabilities::of_fair_file_lock(watches && self.shared.line.has_events())
+        self.shared.capabilities()
     }
 }
 
@@ -340,24 +203,4 @@ impl fmt::Debug for FifoLock {
             .field("config", &self.shared.config)
             .finish()
     }
-}
-
-/// A bare name means the temporary directory.
-fn full_path(path: &Path) -> Result<PathBuf> {
-    let bare = path.file_name() == Some(path.as_os_str());
-    if !bare {
-        return Ok(path.to_path_buf());
-    }
-    let directory = std::env::temp_dir();
-    if directory.as_os_str().is_empty() {
-        // An empty TMPDIR is none, and only Unix has that variable.
-        return Ok(Path::new("/tmp").join(path));
-    }
-    if directory.is_relative() {
-        // It would be another lock in each working directory.
-        let text =
-            format!("a bare name needs an absolute temporary directory, TMPDIR is {directory:?}");
-        return Err(Error::at(ErrorKind::InvalidInput, text, path));
-    }
-    Ok(directory.join(path))
 }

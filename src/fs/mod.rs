@@ -2,8 +2,10 @@
 
 pub(crate) mod atomic;
 pub(crate) mod engine;
+pub(crate) mod fair;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod flags;
 pub(crate) mod open;
+pub(crate) mod rwlock;
 pub(crate) mod sys;

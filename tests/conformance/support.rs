@@ -215,6 +215,12 @@ impl Place {
         Outsider::locks(&self.ticket(number))
     }
 
+    /// The same of one who wants to read.
+    pub(crate) fn outsider_waits_to_read(&self, number: u64) -> Outsider {
+        std::fs::create_dir_all(self.queue()).expect("the queue directory");
+        Outsider::locks(&self.queue().join(format!("{number:020}.s")))
+    }
+
     /// What a waiter that was killed leaves behind.
     pub(crate) fn outsider_died_waiting(&self, number: u64) {
         std::fs::create_dir_all(self.queue()).expect("the queue directory");

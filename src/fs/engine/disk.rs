@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::door::Door;
-use super::state::{self, Content, Draft, Record};
+use super::state::{self, Content, Draft, Kind, Record};
 use super::step::{self, Step};
 use super::ticket::queue::{Own, Queue, STATE};
 use super::ticket::{Mode, Ticket};
@@ -25,6 +25,7 @@ const TRIES: usize = 1000;
 
 mod hold;
 mod removal;
+mod share;
 
 /// Where a lock lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +53,7 @@ impl Place {
 /// The files of one lock.
 pub(crate) struct Disk {
     place: Arc<Place>,
+    kind: Kind,
     queue: Option<Queue>,
     /// How often the directory was opened: tells one from its successor.
     opened: u64,
@@ -97,14 +99,15 @@ pub(crate) enum Cleared {
 }
 
 impl Disk {
-    pub(crate) fn new(place: Arc<Place>) -> Self {
+    pub(crate) fn new(place: Arc<Place>, kind: Kind) -> Self {
         Self {
             place,
+            kind,
             queue: None,
             opened: 0,
             state: None,
             state_id: None,
-            draft: Draft::new(),
+            draft: Draft::new(kind),
             words: None,
             excludes: false,
         }
@@ -166,9 +169,13 @@ impl Disk {
     /// Refuses a lock of another version or kind before anything of it is touched.
     pub(crate) fn check_kind(&self) -> Result<()> {
         match self.read_unlocked()? {
-            Some(bytes) => refuse_foreign(&self.place, &state::parse(&bytes)),
+            Some(bytes) => refuse_foreign(&self.place, self.kind, &self.parse(&bytes)),
             None => Ok(()),
         }
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Content {
+        state::parse(bytes, self.kind)
     }
 
     /// The bytes of the state file without any lock: for people and for the check of the kind.
@@ -262,6 +269,7 @@ impl Disk {
     /// Takes a place: at the end of the line, or before everybody.
     pub(crate) fn take_ticket(
         &mut self,
+        want: Mode,
         mode: Option<u32>,
         words: Option<&Arc<str>>,
         place: TakePlace,
@@ -270,9 +278,9 @@ impl Disk {
         for _ in 0..TRIES {
             let queue = self.queue(mode)?;
             let taken = if place == TakePlace::First {
-                queue.take_first(Mode::Exclusive, words)?
+                queue.take_first(want, words)?
             } else {
-                queue.take(Mode::Exclusive, words, std::mem::take(&mut listed))?
+                queue.take(want, words, std::mem::take(&mut listed))?
             };
             if let Some(own) = taken {
                 return Ok(own);
@@ -300,13 +308,13 @@ impl Disk {
 }
 
 /// A lock of another version or kind is not touched.
-pub(crate) fn refuse_foreign(place: &Place, content: &Content) -> Result<()> {
+pub(crate) fn refuse_foreign(place: &Place, kind: Kind, content: &Content) -> Result<()> {
     let Content::Foreign(theirs) = content else {
         return Ok(());
     };
     let text = format!(
         "the lock at this path is of {theirs}, this one is of {}",
-        state::ourselves()
+        kind.of_ours()
     );
     Err(Error::at(ErrorKind::Incompatible, text, place.state()))
 }

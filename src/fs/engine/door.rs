@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::step::{self, Step};
 use crate::error::{Error, Result};
@@ -62,8 +63,21 @@ impl Door {
         self.group
     }
 
-    pub(crate) fn try_lock(&self) -> io::Result<bool> {
-        flock::try_lock_exclusive(&self.file)
+    pub(crate) fn try_lock(&self, shared: bool) -> io::Result<bool> {
+        flock::try_lock(&self.file, shared)
+    }
+
+    /// From exclusive to shared, with nobody let in between; `false` when the lock was lost on the way. [`Door::ring`] must follow.
+    pub(crate) fn share(&self) -> io::Result<bool> {
+        step::at(Step::ShareDoor);
+        flock::share(&self.file)
+    }
+
+    /// A word to those who wait at the door, without unlocking it: a close, for there is no other signal.
+    pub(crate) fn ring(&self, path: &Path) {
+        step::at(Step::RingDoor);
+        // Who cannot be told looks again by and by.
+        let _ = file::open_existing(path);
     }
 
     /// Whether this is the file that the path means now.
@@ -73,10 +87,16 @@ impl Door {
 
     /// Unlocks, then closes. The lock is gone even when unlocking failed, by the close.
     pub(crate) fn leave(self) -> io::Result<()> {
+        Self::leave_last(Arc::new(self))
+    }
+
+    /// The same for the last owner of a door that guards have shared.
+    pub(crate) fn leave_last(door: Arc<Self>) -> io::Result<()> {
+        debug_assert_eq!(Arc::strong_count(&door), 1, "a guard still has the door");
         step::at(Step::UnlockDoor);
-        let result = flock::unlock(&self.file);
+        let result = flock::unlock(&door.file);
         step::at(Step::CloseDoor);
-        drop(self);
+        drop(door);
         result
     }
 }
@@ -87,7 +107,7 @@ pub(crate) fn remove_if_free(path: &Path) -> Result<Removal> {
     let Some(door) = Door::open_existing(path).map_err(|e| at("open the file", e))? else {
         return Ok(Removal::Removed);
     };
-    if !door.try_lock().map_err(|e| at("lock the file", e))? {
+    if !door.try_lock(false).map_err(|e| at("lock the file", e))? {
         return Ok(Removal::InUse);
     }
     let removed = unlink_if_same(path, door.id());

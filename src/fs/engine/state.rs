@@ -5,19 +5,20 @@
 //! One file, `state`, 640 bytes of ASCII in four lines, read with one call and written with one call:
 //!
 //! ```text
-//! stanchion 1 lock 00000000000000000000           version, kind, limit (0: none)
+//! stanchion 1 lock 00000000000000000000           version, kind (lock, rwlock, semaphore), limit (0: none)
 //! token 00001764000000000000 held 1 door 0000000000000065024 0000000000000131083
 //! since 00001764000000000000
 //! pid=4711 start=123456 boot=… ns=… host=… label=…            padded with spaces
 //! ```
 //!
-//! Numbers have 20 digits, so that every field stands at a fixed place. `token` is the highest token that may have been
+//! Numbers have 20 digits, so that every field stands at a fixed place after the first line. `token` is the highest token that may have been
 //! given (a holder that leaves writes the last one that was); `held` is `1` from the entering of a holder to its leaving, and a holder that dies leaves it standing; `since` is in
 //! microseconds since the epoch, for people only.
 //!
 //! # Invariants
 //!
-//! 1. Written only by who holds the door *and* the OS lock on this file.
+//! 1. Written only by who holds the door *and* the exclusive OS lock on this file. One exception: the reader who was in
+//!    charge of a crash clears the flag with a shared lock, and nobody else writes meanwhile.
 //! 2. `token` on disk is never below a token that was handed out.
 //! 3. A record that is empty or rubbish is replaced by the next holder; the wall clock then keeps tokens growing. A
 //!    record of another version or kind is never touched.
@@ -35,19 +36,50 @@ pub(crate) const LENGTH: usize = 640;
 const DIGITS: usize = 20;
 /// A token above this was never given out: it leaves no room to grow, so such a record is rubbish.
 const HIGHEST: u64 = 1 << 62;
-const FIRST: &str = "stanchion 1 lock 00000000000000000000\n";
-const TOKEN_AT: usize = FIRST.len() + "token ".len();
+/// Places after the first line.
+const TOKEN_AT: usize = "token ".len();
 const HELD_AT: usize = TOKEN_AT + DIGITS + " held ".len();
 const DEVICE_AT: usize = HELD_AT + 1 + " door ".len();
 const INODE_AT: usize = DEVICE_AT + DIGITS + 1;
 const SINCE_AT: usize = INODE_AT + DIGITS + "\nsince ".len();
-/// What a newcomer must know of the record: all but the words for people.
-pub(crate) const HEAD: usize = SINCE_AT;
 const OWNER_AT: usize = SINCE_AT + DIGITS + 1;
+/// What a newcomer must know of the record, of whatever kind: all but the words for people.
+pub(crate) const HEAD: usize = 160;
+
+/// What kind of lock a record is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Lock,
+    RwLock,
+    Semaphore,
+}
+
+impl Kind {
+    /// As the record names it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::RwLock => "rwlock",
+            Self::Semaphore => "semaphore",
+        }
+    }
+
+    /// The beginning of the first line, up to the limit.
+    fn start(self) -> String {
+        format!("stanchion {VERSION} {} ", self.word())
+    }
+
+    /// How this implementation names a lock of this kind, for the message about a foreign record.
+    pub(crate) fn of_ours(self) -> String {
+        format!("version {VERSION}, kind {}", self.word())
+    }
+}
 
 /// What the record says, as far as the protocol needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
+    /// Permits in all; 0 where the kind has none.
+    pub(crate) limit: u64,
     pub(crate) token: u64,
     pub(crate) held: bool,
     /// The door through which the last holder entered.
@@ -67,23 +99,27 @@ pub(crate) enum Content {
     Foreign(String),
 }
 
-/// How this implementation names itself, for the message about a foreign record.
-pub(crate) fn ourselves() -> String {
-    format!("version {VERSION}, kind lock")
-}
-
-/// Reads a record.
-pub(crate) fn parse(bytes: &[u8]) -> Content {
+/// Reads a record, for a lock of this kind.
+pub(crate) fn parse(bytes: &[u8], kind: Kind) -> Content {
     if bytes.starts_with(REMOVED.as_bytes()) {
         return Content::Removed;
     }
-    if bytes.starts_with(FIRST.as_bytes()) {
-        return record(bytes).map_or(Content::Nothing, Content::Ours);
+    match body(bytes, kind) {
+        Some((limit, body)) => record(limit, body).map_or(Content::Nothing, Content::Ours),
+        None => foreign(bytes, kind).map_or(Content::Nothing, Content::Foreign),
     }
-    foreign(bytes).map_or(Content::Nothing, Content::Foreign)
 }
 
-fn record(bytes: &[u8]) -> Option<Record> {
+/// The limit and what comes after the first line, if that one is of this version and kind.
+fn body(bytes: &[u8], kind: Kind) -> Option<(u64, &[u8])> {
+    let rest = bytes.strip_prefix(kind.start().as_bytes())?;
+    let limit = number(rest, 0)?;
+    let counted = kind == Kind::Semaphore;
+    let body = rest.get(DIGITS..)?.strip_prefix(b"\n")?;
+    (counted == (limit > 0)).then_some((limit, body))
+}
+
+fn record(limit: u64, bytes: &[u8]) -> Option<Record> {
     let held = match bytes.get(HELD_AT)? {
         b'0' => false,
         b'1' => true,
@@ -94,11 +130,16 @@ fn record(bytes: &[u8]) -> Option<Record> {
         inode: number(bytes, INODE_AT)?,
     };
     let token = number(bytes, TOKEN_AT).filter(|token| *token <= HIGHEST)?;
-    Some(Record { token, held, door })
+    Some(Record {
+        limit,
+        token,
+        held,
+        door,
+    })
 }
 
 /// The first line of a record that is not ours but of our family.
-fn foreign(bytes: &[u8]) -> Option<String> {
+fn foreign(bytes: &[u8], ours: Kind) -> Option<String> {
     let line = bytes.split(|&byte| byte == b'\n').next()?;
     let line = std::str::from_utf8(line.get(..line.len().min(80))?).ok()?;
     let mut words = line.split_ascii_whitespace();
@@ -110,11 +151,12 @@ fn foreign(bytes: &[u8]) -> Option<String> {
     if let Some(limit) = limit.filter(|limit| *limit > 0) {
         text.push_str(&format!(", limit {limit}"));
     }
-    (text != ourselves()).then_some(text)
+    (text != ours.of_ours()).then_some(text)
 }
 
 /// The holder named in a record, for people.
-pub(crate) fn holder(bytes: &[u8]) -> Option<Recorded> {
+pub(crate) fn holder(bytes: &[u8], kind: Kind) -> Option<Recorded> {
+    let (_, bytes) = body(bytes, kind)?;
     let since = number(bytes, SINCE_AT).unwrap_or(0);
     let words = std::str::from_utf8(bytes.get(OWNER_AT..)?).ok()?;
     Some(Recorded::parse(words.trim_end(), since))
@@ -123,15 +165,26 @@ pub(crate) fn holder(bytes: &[u8]) -> Option<Recorded> {
 /// A record ready to be written; only its numbers change from grant to grant.
 pub(crate) struct Draft {
     bytes: Box<[u8; LENGTH]>,
+    /// Length of the first line.
+    body: usize,
 }
 
 impl Draft {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         let mut bytes = Box::new([b' '; LENGTH]);
         let zero = [b'0'; DIGITS];
-        bytes[..FIRST.len()].copy_from_slice(FIRST.as_bytes());
-        let mut put = |at: usize, text: &[u8]| bytes[at..at + text.len()].copy_from_slice(text);
-        put(FIRST.len(), b"token ");
+        let start = kind.start();
+        let body = start.len() + DIGITS + 1;
+        let first = start.bytes().chain(zero).chain([b'\n']);
+        bytes
+            .iter_mut()
+            .zip(first)
+            .for_each(|(to, from)| *to = from);
+        bytes[LENGTH - 1] = b'\n';
+        let bytes_of_body = &mut bytes[body..];
+        let mut put =
+            |at: usize, text: &[u8]| bytes_of_body[at..at + text.len()].copy_from_slice(text);
+        put(0, b"token ");
         put(TOKEN_AT + DIGITS, b" held 0 door ");
         put(DEVICE_AT + DIGITS, b" ");
         put(INODE_AT + DIGITS, b"\nsince ");
@@ -139,13 +192,17 @@ impl Draft {
         for at in [TOKEN_AT, DEVICE_AT, INODE_AT, SINCE_AT] {
             put(at, &zero);
         }
-        put(LENGTH - 1, b"\n");
-        Self { bytes }
+        Self { bytes, body }
+    }
+
+    /// Sets the number of permits.
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        digits(&mut self.bytes[self.body - 1 - DIGITS..], limit);
     }
 
     /// Names the holder: the words of an [`Identity`](super::owner::Identity).
     pub(crate) fn set_owner(&mut self, words: &str) {
-        let room = &mut self.bytes[OWNER_AT..LENGTH - 1];
+        let room = &mut self.bytes[self.body + OWNER_AT..LENGTH - 1];
         room.fill(b' ');
         let length = words.len().min(room.len());
         room[..length].copy_from_slice(&words.as_bytes()[..length]);
@@ -157,29 +214,47 @@ impl Draft {
         self.put(DEVICE_AT, door.device);
         self.put(INODE_AT, door.inode);
         self.put(SINCE_AT, since_us);
-        self.bytes[HELD_AT] = b'1';
+        self.bytes[self.body + HELD_AT] = b'1';
+        &self.bytes[..]
+    }
+
+    /// The whole record of a lock that nobody holds exclusively, save for a flag that somebody has left.
+    pub(crate) fn unheld(&mut self, token: u64, door: FileId, held: bool) -> &[u8] {
+        self.entered(token, door, 0);
+        self.bytes[self.body + HELD_AT] = b'0' + u8::from(held);
         &self.bytes[..]
     }
 
     /// The same record with a higher token, for a block that is reserved ahead: where to write what.
     pub(crate) fn token(&mut self, token: u64) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
-        (TOKEN_AT as u64, &self.bytes[TOKEN_AT..TOKEN_AT + DIGITS])
+        self.part(DIGITS)
     }
 
-    /// Nobody is inside any more, and this is the last token that was given: where to write what.
-    pub(crate) fn left(&mut self, token: u64) -> (u64, &[u8]) {
+    /// Whether somebody is inside exclusively, and the last token that was given: where to write what.
+    pub(crate) fn flag(&mut self, token: u64, held: bool) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
-        self.bytes[HELD_AT] = b'0';
-        (TOKEN_AT as u64, &self.bytes[TOKEN_AT..=HELD_AT])
+        self.bytes[self.body + HELD_AT] = b'0' + u8::from(held);
+        self.part(HELD_AT + 1 - TOKEN_AT)
     }
 
-    fn put(&mut self, at: usize, mut value: u64) {
-        for digit in self.bytes[at..at + DIGITS].iter_mut().rev() {
-            // A decimal digit always fits.
-            *digit = b'0' + (value % 10) as u8;
-            value /= 10;
-        }
+    /// So many bytes from the token on.
+    fn part(&self, length: usize) -> (u64, &[u8]) {
+        let at = self.body + TOKEN_AT;
+        (at as u64, &self.bytes[at..at + length])
+    }
+
+    fn put(&mut self, at: usize, value: u64) {
+        digits(&mut self.bytes[self.body + at..], value);
+    }
+}
+
+/// Writes a number into the first bytes.
+fn digits(bytes: &mut [u8], mut value: u64) {
+    for digit in bytes[..DIGITS].iter_mut().rev() {
+        // A decimal digit always fits.
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
     }
 }
 
@@ -217,16 +292,17 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_round_trip() {
-        let mut draft = Draft::new();
+        let mut draft = Draft::new(Kind::Lock);
         draft.set_owner("pid=7 label=x");
         let bytes = draft.entered(1_764_000_000_000_000, DOOR, 12).to_vec();
         let record = Record {
+            limit: 0,
             token: 1_764_000_000_000_000,
             held: true,
             door: DOOR,
         };
-        assert_eq!(parse(&bytes), Content::Ours(record));
-        let holder = holder(&bytes).expect("a holder is named");
+        assert_eq!(parse(&bytes, Kind::Lock), Content::Ours(record));
+        let holder = holder(&bytes, Kind::Lock).expect("a holder is named");
         assert_eq!(holder.owner.pid, Some(7));
         assert_eq!(holder.owner.label.as_deref(), Some("x"));
         assert_eq!(bytes.len(), LENGTH);
@@ -235,24 +311,27 @@ mod tests {
 
     #[test]
     fn the_places_of_the_short_writes_are_right() {
-        let mut draft = Draft::new();
+        let mut draft = Draft::new(Kind::Lock);
         let mut bytes = draft.entered(5, DOOR, 0).to_vec();
         let (at, digits) = draft.token(77);
         bytes[at as usize..][..digits.len()].copy_from_slice(digits);
-        assert!(matches!(parse(&bytes), Content::Ours(it) if it.token == 77 && it.held));
-        let (at, left) = draft.left(76);
+        assert!(
+            matches!(parse(&bytes, Kind::Lock), Content::Ours(it) if it.token == 77 && it.held)
+        );
+        let (at, left) = draft.flag(76, false);
         bytes[at as usize..][..left.len()].copy_from_slice(left);
         let expected = Record {
+            limit: 0,
             token: 76,
             held: false,
             door: DOOR,
         };
-        assert_eq!(parse(&bytes), Content::Ours(expected));
+        assert_eq!(parse(&bytes, Kind::Lock), Content::Ours(expected));
     }
 
     #[test]
     fn p66_foreign_records_are_named_and_rubbish_is_nothing() {
-        let foreign = |text: &str| parse(text.as_bytes());
+        let foreign = |text: &str| parse(text.as_bytes(), Kind::Lock);
         let named = |text: &str| Content::Foreign(text.into());
         assert_eq!(
             foreign("stanchion 2 lock 0\n"),
@@ -263,15 +342,44 @@ mod tests {
             named("version 1, kind semaphore, limit 5")
         );
         assert_eq!(foreign(REMOVED), Content::Removed);
-        for rubbish in ["", "x", "\0\0\0\0", "stanchion", "stanchion x lock", FIRST] {
+        let first = "stanchion 1 lock 00000000000000000000\n";
+        for rubbish in ["", "x", "\0\0\0\0", "stanchion", "stanchion x lock", first] {
             assert_eq!(foreign(rubbish), Content::Nothing, "{rubbish:?}");
         }
-        let torn = format!("{FIRST}token 0000000000000000000x held 1");
+        let torn = format!("{first}token 0000000000000000000x held 1");
         assert_eq!(foreign(&torn), Content::Nothing);
-        let huge = format!("{FIRST}token 99999999999999999999 held 1 door");
+        let huge = format!("{first}token 99999999999999999999 held 1 door");
         assert_eq!(foreign(&huge), Content::Nothing, "it overflows");
-        let endless = format!("{FIRST}token 18446744073709551615 held 1 door");
+        let endless = format!("{first}token 18446744073709551615 held 1 door");
         assert_eq!(foreign(&endless), Content::Nothing, "it cannot grow");
+    }
+
+    #[test]
+    fn p66_every_kind_reads_its_own_records_only() {
+        let kinds = [Kind::Lock, Kind::RwLock, Kind::Semaphore];
+        for kind in kinds {
+            let mut draft = Draft::new(kind);
+            let limit = if kind == Kind::Semaphore { 12 } else { 0 };
+            draft.set_limit(limit);
+            draft.set_owner("pid=7");
+            let mut bytes = draft.unheld(5, DOOR, false).to_vec();
+            let (at, flag) = draft.flag(6, true);
+            bytes[at as usize..][..flag.len()].copy_from_slice(flag);
+            let record = Record {
+                limit,
+                token: 6,
+                held: true,
+                door: DOOR,
+            };
+            for reader in kinds {
+                match parse(&bytes, reader) {
+                    Content::Ours(found) => assert_eq!((found, reader), (record, kind)),
+                    Content::Foreign(text) => assert!(text.contains(kind.word()) && reader != kind),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(bytes.len() == LENGTH && bytes.ends_with(b"\n"));
+        }
     }
 
     #[test]

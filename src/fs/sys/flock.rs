@@ -24,6 +24,19 @@ pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
     }
 }
 
+/// Turns our exclusive lock into a shared one, with nobody let in between; `false` when the lock was lost on the way.
+///
+/// `flock` converts in one step where it only gives up rights: Linux since 4.0 under one spin lock, the BSDs and macOS in `lf_setlock`.
+/// Windows gives the same handle a second, shared lock, and the first unlock takes the exclusive one.
+pub(crate) fn share(file: &File) -> io::Result<bool> {
+    let shared = try_lock_shared(file)?;
+    #[cfg(windows)]
+    if shared {
+        unlock(file)?;
+    }
+    Ok(shared)
+}
+
 /// Waits for the lock in the kernel, without end: for threads that have nothing else to do.
 pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
     #[allow(clippy::disallowed_methods)] // the one place

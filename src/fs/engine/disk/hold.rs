@@ -1,4 +1,5 @@
-//! Being the holder, on disk: the state file, locked, with token and held flag in it.
+//! Being inside, on disk: the state file, locked, with token and held flag in it. Of an exclusive holder, here; readers share the
+//! lock in [`share`](super::share).
 
 use std::sync::Arc;
 
@@ -71,7 +72,7 @@ impl Disk {
                 }
                 Ok(content @ Content::Foreign(_)) => {
                     self.unlock_state();
-                    refuse_foreign(&self.place, &content)?;
+                    refuse_foreign(&self.place, self.kind, &content)?;
                 }
                 Err(error) => {
                     self.unlock_state();
@@ -82,30 +83,42 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    fn read_locked(&mut self) -> Result<Content> {
+    /// Reads the record, with the state file locked by us.
+    pub(super) fn read_locked(&mut self) -> Result<Content> {
+        if !self.excludes {
+            self.see_that_locks_exclude()?;
+            self.excludes = true;
+        }
+        self.read_head()
+    }
+
+    /// Some file systems answer every lock with yes. Asks whether a second one is refused.
+    fn see_that_locks_exclude(&self) -> Result<()> {
         let path = self.place.state();
         let at = |step, error| Error::io(step, &path, error);
+        let second = file::open_to_read(&path).map_err(|e| at("open the state file", e))?;
+        if let (Some(second), Some(file)) = (second, &self.state)
+            && file::id_of(&second).ok() == file::id_of(file).ok()
+            && flock::try_lock_exclusive(&second).map_err(|e| at("lock the state file", e))?
+        {
+            let text = "this file system grants one lock to two holders";
+            return Err(Error::at(ErrorKind::Unsupported, text, path));
+        }
+        Ok(())
+    }
+
+    /// Reads what a newcomer must know of the record.
+    pub(super) fn read_head(&self) -> Result<Content> {
         let Some(file) = &self.state else {
             return Ok(Content::Nothing);
         };
-        if !self.excludes {
-            // Some file systems answer every lock with yes. Ask once whether a second one is refused.
-            let second = file::open_to_read(&path).map_err(|e| at("open the state file", e))?;
-            if let Some(second) = second
-                && file::id_of(&second).ok() == file::id_of(file).ok()
-                && flock::try_lock_exclusive(&second).map_err(|e| at("lock the state file", e))?
-            {
-                let text = "this file system grants one lock to two holders";
-                return Err(Error::at(ErrorKind::Unsupported, text, path));
-            }
-            self.excludes = true;
-        }
         let mut buffer = [0; state::HEAD];
-        let read = file::read_start(file, &mut buffer).map_err(|e| at("read the state file", e))?;
-        Ok(state::parse(&buffer[..read]))
+        let read = file::read_start(file, &mut buffer)
+            .map_err(|e| Error::io("read the state file", self.place.state(), e))?;
+        Ok(self.parse(&buffer[..read]))
     }
 
-    fn open_state(&mut self, door: &Door) -> Result<()> {
+    pub(super) fn open_state(&mut self, door: &Door) -> Result<()> {
         if self.state.is_some() && self.queue.is_some() {
             return Ok(());
         }
@@ -151,13 +164,18 @@ impl Disk {
     /// the other. Through another: it lives, and the lock file was deleted or replaced under it.
     fn refused(&self, door: &Door) -> Result<StateLock> {
         let bytes = self.read_unlocked()?.unwrap_or_default();
-        if let Content::Ours(record) = state::parse(&bytes)
+        if let Content::Ours(record) = self.parse(&bytes)
             && record.door == door.id()
         {
             return Ok(StateLock::Dying);
         }
+        Err(self.replaced())
+    }
+
+    /// Somebody is inside under a door that the path does not mean any more.
+    pub(crate) fn replaced(&self) -> Error {
         let text = "the lock file was deleted or replaced while somebody still holds the lock through the old one";
-        Err(Error::at(ErrorKind::Replaced, text, &self.place.door))
+        Error::at(ErrorKind::Replaced, text, &self.place.door)
     }
 
     /// Raises the token on disk to the end of a block, of which tokens are handed out without writing.
@@ -174,36 +192,42 @@ impl Disk {
     /// crash was found and has not been reported yet.
     pub(crate) fn clear_held(&mut self, token: u64, keep_flag: bool) -> Result<()> {
         step::at(Step::ClearHeld);
+        self.write_flag(token, keep_flag)
+    }
+
+    /// The next holder is of this process too: writes his token and the held flag.
+    pub(crate) fn set_held(&mut self, token: u64) -> Result<()> {
+        step::at(Step::WriteHeld);
+        self.write_flag(token, true)
+    }
+
+    fn write_flag(&mut self, token: u64, held: bool) -> Result<()> {
         let Some(file) = &self.state else {
             return Ok(());
         };
-        let (at, bytes) = match keep_flag {
-            true => self.draft.token(token),
-            false => self.draft.left(token),
-        };
+        let (at, bytes) = self.draft.flag(token, held);
         file::write_at(file, at, bytes)
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
 
     /// The last steps of a holder: unlocks everything and closes the door, also when something fails on the way.
-    pub(crate) fn leave(&mut self, door: Door) -> Result<()> {
+    pub(crate) fn leave(&mut self, door: Arc<Door>) -> Result<()> {
         step::at(Step::UnlockState);
         self.unlock_state();
-        door.leave()
-            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e))
+        Door::leave_last(door).map_err(|e| Error::io("unlock the lock file", &self.place.door, e))
     }
 
     /// Whether the record says that somebody is inside, without locking it.
     pub(crate) fn says_held(&self) -> Result<bool> {
         let bytes = self.read_unlocked()?.unwrap_or_default();
-        Ok(matches!(state::parse(&bytes), Content::Ours(record) if record.held))
+        Ok(matches!(self.parse(&bytes), Content::Ours(record) if record.held))
     }
 
     /// The token in the record, without locking it.
     pub(crate) fn peek_token(&mut self, door: &Door) -> Result<u64> {
         self.open_state(door)?;
         let bytes = self.read_unlocked()?.unwrap_or_default();
-        Ok(match state::parse(&bytes) {
+        Ok(match self.parse(&bytes) {
             Content::Ours(record) => record.token,
             _ => 0,
         })

@@ -6,9 +6,13 @@
 //! else the door is given back and the task queues. (List-then-lock would let a newcomer pass a live waiter.) When the
 //! last look saw a line, it lists first as well, so as not to disturb those who knock.
 //!
+//! A reader asks for the shared lock and minds only those who want the exclusive one. If readers of this process are inside and nobody
+//! waits whom he would pass, he goes in with them, without the door.
+//!
 //! # Which cohort
 //!
-//! The last one, if its ticket is the last in the directory; the one in possession, if the directory is empty; else a new
+//! The last one, if its ticket is the last in the directory and asks for all that the newcomer wants (an exclusive one holds up everybody, so
+//! anybody may stand behind it; a shared one only those who share); the one in possession of the whole lock, if the directory is empty; else a new
 //! one. From the second task on the queue directory is watched, and one question to the kernel tells that nobody has come
 //! since the last look, which then still holds.
 
@@ -20,17 +24,19 @@ use std::time::Instant;
 use super::super::disk::{Entered, TakePlace};
 use super::super::door::Door;
 use super::super::step::{self, Step};
-use super::super::ticket::Ticket;
+use super::super::ticket::{Mode, Ticket};
 use super::super::watch::{Seen, watch};
 use super::cohort::CohortId;
 use super::contender::Cause;
-use super::core::{Caller, Core, Entry};
-use super::possession::{Occupant, Possession};
+use super::core::{Arrived, Caller, Core, Others};
+use super::inside::Extent;
+use super::possession::Possession;
 use super::{Grant, Settings};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a task comes.
 pub(super) struct Arrival<'a> {
+    pub(super) want: Mode,
     /// Refuse when so many wait.
     pub(super) most: Option<usize>,
     pub(super) waker: &'a Waker,
@@ -45,8 +51,9 @@ impl Core {
         &mut self,
         settings: &Arc<Settings>,
         arrival: Arrival<'_>,
-    ) -> Result<Entry> {
+    ) -> Result<Arrived> {
         let Arrival {
+            want,
             most,
             waker,
             quiet,
@@ -55,19 +62,16 @@ impl Core {
         self.refuse_closed(settings)?;
         let mut spare = None;
         self.listed = false;
-        if self.is_idle()
-            && let Some(grant) = self.fast_path(settings, &mut spare)?
-        {
-            return Ok(Entry::Granted(grant));
+        if let Some(grant) = self.go_straight_in(settings, want, quiet, &mut spare)? {
+            return Ok(Arrived::Granted(grant));
         }
         if let Some(most) = most {
             let waiting = self.count_waiting(most, settings)?;
             // The dead have been cleared away by the count: the lock may be free after all.
             if waiting == 0
-                && self.is_idle()
-                && let Some(grant) = self.fast_path(settings, &mut spare)?
+                && let Some(grant) = self.go_straight_in(settings, want, false, &mut spare)?
             {
-                return Ok(Entry::Granted(grant));
+                return Ok(Arrived::Granted(grant));
             }
             if waiting >= most {
                 let text = match most {
@@ -77,9 +81,10 @@ impl Core {
                 return Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door));
             }
         }
-        let cohort = self.cohort_to_join(settings, quiet)?;
+        let cohort = self.cohort_to_join(settings, want, quiet)?;
         let caller = Caller {
             settings: settings.clone(),
+            want,
             since: now,
         };
         let Some(key) = self.cohorts.join(cohort, caller) else {
@@ -87,9 +92,74 @@ impl Core {
         };
         self.drive(Cause::Local, spare);
         match self.poll(key, waker, now) {
-            Poll::Ready(result) => result.map(Entry::Granted),
-            Poll::Pending => Ok(Entry::Waiting(key)),
+            Poll::Ready(result) => result.map(Arrived::Granted),
+            Poll::Pending => Ok(Arrived::Waiting(key)),
         }
+    }
+
+    /// In without waiting, if there is nobody to wait for.
+    fn go_straight_in(
+        &mut self,
+        settings: &Arc<Settings>,
+        want: Mode,
+        quiet: bool,
+        spare: &mut Option<Door>,
+    ) -> Result<Option<Grant>> {
+        if self.is_idle() {
+            return self.fast_path(settings, want, spare);
+        }
+        if want != Mode::Shared || !self.admits_readers() {
+            return Ok(None);
+        }
+        if !self.knows_nobody_in_the_way(quiet) {
+            self.look_who_else_queues(settings.mode)?;
+            // Readers of other processes may go in as well, if it is them who queue.
+            self.share_if_wanted();
+            if !self.lets_readers_by() {
+                return Ok(None);
+            }
+        }
+        Ok(self.join_at_once(settings))
+    }
+
+    /// Whether readers are inside, or offers to them out, and nobody waits here for whom a reader would have to wait.
+    pub(super) fn admits_readers(&self) -> bool {
+        let nobody_waits = self.cohorts.waiting() == self.cohorts.offered();
+        let possession = self.possession.as_ref();
+        nobody_waits && possession.is_some_and(|it| it.admits(Mode::Shared))
+    }
+
+    /// Whether the last look still holds, and showed nobody for whom a reader would have to wait.
+    fn knows_nobody_in_the_way(&self, quiet: bool) -> bool {
+        quiet && self.last_look_holds() && self.lets_readers_by()
+    }
+
+    /// Whether the others who were seen in line are no obstacle to a reader of ours.
+    pub(super) fn lets_readers_by(&self) -> bool {
+        let extent = self.possession.as_ref().map(|it| it.extent);
+        match self.tail.others {
+            Others::Nobody => true,
+            Others::OnlyReaders => extent == Some(Extent::Share),
+            Others::Somebody => false,
+        }
+    }
+
+    /// One more reader beside those who are inside.
+    pub(super) fn join_at_once(&mut self, settings: &Settings) -> Option<Grant> {
+        let possession = self.possession.as_mut()?;
+        possession.inside.add(Mode::Shared);
+        possession.label.clone_from(&settings.label);
+        let grant = Grant {
+            door: possession.door.clone(),
+            want: Mode::Shared,
+            token: possession.token,
+            waited: None,
+            predecessor_crashed: std::mem::take(&mut possession.crashed),
+        };
+        self.counts.grants.add(1);
+        self.counts.in_memory.add(1);
+        self.see_reader_in(grant.predecessor_crashed);
+        Some(grant)
     }
 
     /// Asked under the mutex, so that no wait begins after `close` has ended them all.
@@ -110,33 +180,34 @@ impl Core {
         Error::at(ErrorKind::Corrupt, text, &self.disk.place().door)
     }
 
-    /// Enters without a ticket if the door is free and nobody queues. A door that was opened and not locked is left in
+    /// Enters without a ticket if the door is free and nobody queues for whom we would have to wait. A door that was opened and not locked is left in
     /// `spare`, since closing it would wake others.
     pub(crate) fn fast_path(
         &mut self,
         settings: &Arc<Settings>,
+        want: Mode,
         spare: &mut Option<Door>,
     ) -> Result<Option<Grant>> {
         self.tidy();
-        if self.saw_line && !self.disk.list_existing()?.is_empty() {
+        if self.saw_line && is_in_the_way(self.disk.list_existing()?, want) {
             self.listed = true;
             return Ok(None);
         }
-        let Some(door) = self.lock_current_door(settings, spare)? else {
+        let Some(door) = self.lock_current_door(settings, want, spare)? else {
             self.saw_line = true;
             return Ok(None);
         };
         step::at(Step::FastList);
         let line = self.disk.list_if_changed(Some(door.mode()));
-        let empty = line.map(<[_]>::is_empty);
-        let entered = match empty {
-            Ok(true) => self.disk.enter(&door, &settings.words),
+        let entered = match line.map(|line| is_in_the_way(line, want)) {
+            Ok(false) if want == Mode::Shared => self.disk.enter_shared(&door),
+            Ok(false) => self.disk.enter(&door, &settings.words),
             other => other.map(|_| None),
         };
         match entered {
             Ok(Some(entered)) => {
                 self.saw_line = false;
-                let grant = self.possess_at_once(door, entered, settings);
+                let grant = self.possess_at_once(door, want, entered, settings);
                 Ok(Some(grant))
             }
             other => {
@@ -152,6 +223,7 @@ impl Core {
     pub(super) fn lock_current_door(
         &mut self,
         settings: &Settings,
+        want: Mode,
         spare: &mut Option<Door>,
     ) -> Result<Option<Door>> {
         loop {
@@ -161,7 +233,7 @@ impl Core {
                 Door::open(path, settings.mode).map_err(|e| self.io("open the lock file", e))?;
             step::at(Step::FastTryDoor);
             if !door
-                .try_lock()
+                .try_lock(want == Mode::Shared)
                 .map_err(|e| self.io("lock the lock file", e))?
             {
                 self.disk.share_like(&door);
@@ -180,39 +252,44 @@ impl Core {
         }
     }
 
-    pub(super) fn possess_at_once(
+    fn possess_at_once(
         &mut self,
         door: Door,
+        want: Mode,
         entered: Entered,
         settings: &Settings,
     ) -> Grant {
         self.counts.grants.add(1);
         self.note_crash(entered);
-        let possession = Possession::new(&door, entered, None, settings);
-        self.possession = Some(Possession {
-            crashed: false,
-            occupant: Occupant::Guard,
-            ..possession
-        });
-        Grant {
-            door,
+        let mut possession = Possession::new(door, entered, want, settings);
+        possession.inside.add(want);
+        possession.crashed = false;
+        let grant = Grant {
+            door: possession.door.clone(),
+            want,
             token: entered.token,
             waited: None,
             predecessor_crashed: entered.predecessor_crashed,
+        };
+        self.possession = Some(possession);
+        if want == Mode::Shared {
+            self.see_reader_in(grant.predecessor_crashed);
         }
+        grant
     }
 
     /// The cohort a newcomer belongs to.
     pub(super) fn cohort_to_join(
         &mut self,
         settings: &Arc<Settings>,
+        want: Mode,
         quiet: bool,
     ) -> Result<CohortId> {
         if !self.is_idle() {
-            if let Some(cohort) = self.known_tail(quiet) {
+            if let Some(cohort) = self.known_tail(quiet).filter(|it| self.takes(*it, want)) {
                 return Ok(cohort);
             }
-            if let Some(cohort) = self.look_at_tail(settings)? {
+            if let Some(cohort) = self.look_at_tail(settings, want)? {
                 self.tail.cohort = Some(cohort);
                 return Ok(cohort);
             }
@@ -223,8 +300,8 @@ impl Core {
         };
         let ticket = self
             .disk
-            .take_ticket(settings.mode, Some(&settings.words), place)?;
-        let cohort = self.cohorts.add_cohort(Some(ticket));
+            .take_ticket(want, settings.mode, Some(&settings.words), place)?;
+        let cohort = self.cohorts.add_cohort(Some(ticket), want);
         // Only a look made after the watch was set can be relied on.
         self.tail.cohort = None;
         Ok(cohort)
@@ -244,17 +321,45 @@ impl Core {
             .as_ref()
             .is_some_and(|it| !it.passed.is_empty());
         let first = last.ticket.is_some() || (self.cohorts.count() == 1 && !passing);
-        let same = first
-            && quiet
-            && self.tail.watch.is_some()
-            && self.tail.opened == self.disk.opened()
-            && !self.queue_changed.load(Ordering::SeqCst);
-        same.then_some(cohort)
+        (first && quiet && self.last_look_holds()).then_some(cohort)
     }
 
-    /// Looks who stands last: one of our cohorts, or the one in possession when nobody stands at all.
-    pub(super) fn look_at_tail(&mut self, settings: &Arc<Settings>) -> Result<Option<CohortId>> {
-        self.watch_queue(settings)?;
+    /// Whether nothing has been queued since the last look, as far as this process has been told.
+    fn last_look_holds(&self) -> bool {
+        self.tail.watch.is_some()
+            && self.tail.opened == self.disk.opened()
+            && !self.queue_changed.load(Ordering::SeqCst)
+    }
+
+    fn takes(&self, cohort: CohortId, want: Mode) -> bool {
+        self.cohorts.cohort(cohort).is_some_and(|it| it.takes(want))
+    }
+
+    /// Whether no other process queues.
+    pub(super) fn is_alone(&mut self) -> bool {
+        if !self.events {
+            return false;
+        }
+        // What cannot be looked at may be there.
+        (self.last_look_holds() && self.tail.others == Others::Nobody)
+            || self.look_who_else_queues(None).is_ok() && self.tail.others == Others::Nobody
+    }
+
+    /// Looks who of other processes stands in line.
+    fn look_who_else_queues(&mut self, bits: Option<u32>) -> Result<()> {
+        self.tail.others = Others::Somebody;
+        self.watch_queue(bits)?;
+        let own = self.own_tickets();
+        let line = self.disk.list(bits)?.iter();
+        let modes = line.filter(|it| !own.contains(it)).map(|it| it.mode);
+        self.tail.others = others(modes);
+        Ok(())
+    }
+
+    /// Looks who stands last: one of our cohorts, or the one in possession when nobody stands at all. None if it does not take a
+    /// newcomer with this wish.
+    fn look_at_tail(&mut self, settings: &Settings, want: Mode) -> Result<Option<CohortId>> {
+        self.watch_queue(settings.mode)?;
         let leftovers = &self.leftovers;
         let line = self.disk.list(settings.mode)?;
         let last = line
@@ -266,6 +371,7 @@ impl Core {
         };
         let ours = self.cohorts.last();
         let ours = ours.filter(|it| it.ticket.as_ref().is_some_and(|own| own.ticket == last));
+        let ours = ours.filter(|it| it.takes(want));
         match ours.map(|it| it.id) {
             Some(ours) if self.somebody_came_late(ours)? => Ok(None),
             ours => Ok(ours),
@@ -287,10 +393,10 @@ impl Core {
         };
         let own = self.own_tickets();
         let mine = self.cohorts.cohort(ours).and_then(|it| it.ticket.as_ref());
-        let before = queue
-            .line()
-            .iter()
-            .take_while(|it| mine.is_none_or(|own| **it < own.ticket));
+        let earlier = |it: &&Ticket| {
+            mine.is_none_or(|own| **it < own.ticket && it.mode.conflicts(own.ticket.mode))
+        };
+        let before = queue.line().iter().filter(earlier);
         for ticket in before.filter(|it| !own.contains(it)) {
             if queue.is_unmarked(*ticket)? {
                 return Ok(true);
@@ -299,14 +405,16 @@ impl Core {
         Ok(false)
     }
 
-    /// The cohort that holds the door; made when the first task joins it. None if another one of ours stands behind it.
-    pub(super) fn cohort_in_possession(&mut self) -> Option<CohortId> {
-        let possession = self.possession.as_mut()?;
+    /// The cohort that holds the whole lock; made when the first task joins it. None if another one of ours stands behind it.
+    fn cohort_in_possession(&mut self) -> Option<CohortId> {
+        let possession = self.possession.as_mut();
+        // From where others can get in, a place must be seen on disk.
+        let possession = possession.filter(|it| it.extent == Extent::Whole)?;
         let known = possession.cohort;
         match (known, self.cohorts.last()) {
             (Some(known), Some(last)) => (last.id == known).then_some(known),
             (None, None) => {
-                let fresh = self.cohorts.add_cohort(None);
+                let fresh = self.cohorts.add_cohort(None, Mode::Exclusive);
                 possession.cohort = Some(fresh);
                 Some(fresh)
             }
@@ -315,7 +423,7 @@ impl Core {
     }
 
     /// From the second task of a process on, the queue directory is watched, so that most joins need no look.
-    pub(super) fn watch_queue(&mut self, settings: &Settings) -> Result<()> {
+    fn watch_queue(&mut self, bits: Option<u32>) -> Result<()> {
         if self.queue_changed.swap(false, Ordering::SeqCst) {
             self.tail.watch = None;
         }
@@ -329,10 +437,11 @@ impl Core {
             return Ok(());
         }
         // Opens the directory if it is not open yet.
-        self.disk.list(settings.mode)?;
+        self.disk.list(bits)?;
         self.tail.opened = self.disk.opened();
         let directory = self.disk.open_queue().and_then(|it| it.dir().descriptor());
         if let Some(directory) = directory {
+            self.tail.others = Others::Somebody;
             self.tail.watch = watch().add(self.seat, directory, Seen::Queue).ok();
             self.tail_watched
                 .store(self.tail.watch.is_some(), Ordering::Relaxed);
@@ -373,5 +482,19 @@ impl Core {
             .chain(&self.leftovers)
             .map(|own| own.ticket)
             .collect()
+    }
+}
+
+/// Whether anybody stands in line for whom a newcomer with this wish must wait.
+pub(super) fn is_in_the_way(line: &[Ticket], want: Mode) -> bool {
+    line.iter().any(|it| it.mode.conflicts(want))
+}
+
+fn others(mut modes: impl Iterator<Item = Mode>) -> Others {
+    match modes.try_fold(Others::Nobody, |_, mode| {
+        (mode == Mode::Shared).then_some(Others::OnlyReaders)
+    }) {
+        Some(others) => others,
+        None => Others::Somebody,
     }
 }

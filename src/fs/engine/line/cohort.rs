@@ -12,12 +12,14 @@
 //! # Invariants
 //!
 //! 1. Every waiter is in exactly one cohort; a cohort is removed by [`Cohorts::remove_cohort`], and only when empty.
-//! 2. `sleepers` counts the waiters of the cohort that let an offer lapse and have not been polled since.
+//! 2. `sleepers` counts the waiters of the cohort that let an offer lapse and have not been polled since, `offered` those with an
+//!    offer that stands. Nobody is both.
 //! 3. A key of a waiter that has gone never means another one: every waiter has a stamp of its own.
 
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use super::super::ticket::Mode;
 use super::super::ticket::queue::Own;
 
 const NONE: u32 = u32::MAX;
@@ -40,6 +42,8 @@ pub(crate) struct Waiter<T> {
     pub(crate) cohort: CohortId,
     /// It let an offer lapse: passed over until it is polled.
     asleep: bool,
+    /// The number of the offer that it has; 0 for none.
+    offered: u64,
     /// It was polled since the last roll call.
     answered: bool,
     stamp: u64,
@@ -57,10 +61,30 @@ pub(crate) struct Cohort {
     pub(crate) id: CohortId,
     /// The place on disk; none while its process holds the lock and nobody else queues.
     pub(crate) ticket: Option<Own>,
+    /// What its ticket asks for.
+    pub(crate) mode: Mode,
     first: u32,
     last: u32,
     pub(crate) length: usize,
     sleepers: usize,
+    offered: usize,
+}
+
+impl Cohort {
+    /// Whether anybody in it waits who is awake.
+    fn has_awake(&self) -> bool {
+        self.length > self.sleepers + self.offered
+    }
+
+    /// Whether all who are left in it sleep.
+    pub(crate) fn sleeps(&self) -> bool {
+        self.length > 0 && self.length == self.sleepers
+    }
+
+    /// Whether somebody with this wish may stand behind its ticket: whoever comes later sees only what that one asks for.
+    pub(crate) fn takes(&self, want: Mode) -> bool {
+        self.mode == Mode::Exclusive || self.mode == want
+    }
 }
 
 /// All cohorts of a process on one lock.
@@ -71,9 +95,14 @@ pub(crate) struct Cohorts<T> {
     next_id: u64,
     next_stamp: u64,
     waiting: usize,
+    offered: usize,
 }
 
 impl<T> Waiter<T> {
+    pub(crate) fn has_offer(&self) -> bool {
+        self.offered > 0
+    }
+
     pub(crate) fn is_asleep(&self) -> bool {
         self.asleep
     }
@@ -88,7 +117,13 @@ impl<T> Cohorts<T> {
             next_id: 0,
             next_stamp: 0,
             waiting: 0,
+            offered: 0,
         }
+    }
+
+    /// How many offers stand.
+    pub(crate) fn offered(&self) -> usize {
+        self.offered
     }
 
     /// How many tasks wait.
@@ -109,16 +144,18 @@ impl<T> Cohorts<T> {
     }
 
     /// A new, empty cohort at the end.
-    pub(crate) fn add_cohort(&mut self, ticket: Option<Own>) -> CohortId {
+    pub(crate) fn add_cohort(&mut self, ticket: Option<Own>, mode: Mode) -> CohortId {
         self.next_id += 1;
         let id = CohortId(self.next_id);
         self.line.push_back(Cohort {
             id,
             ticket,
+            mode,
             first: NONE,
             last: NONE,
             length: 0,
             sleepers: 0,
+            offered: 0,
         });
         id
     }
@@ -157,11 +194,9 @@ impl<T> Cohorts<T> {
         }
     }
 
-    /// The first cohort in which anybody is awake.
+    /// The first cohort in which anybody waits who is awake.
     pub(crate) fn first_awake(&self) -> Option<&Cohort> {
-        self.line
-            .iter()
-            .find(|cohort| cohort.length > cohort.sleepers)
+        self.line.iter().find(|cohort| cohort.has_awake())
     }
 
     /// A task joins a cohort at its end.
@@ -173,6 +208,7 @@ impl<T> Cohorts<T> {
             data,
             cohort: id,
             asleep: false,
+            offered: 0,
             answered: true,
             stamp: self.next_stamp,
             previous,
@@ -213,8 +249,10 @@ impl<T> Cohorts<T> {
             }
             cohort.length -= 1;
             cohort.sleepers -= usize::from(waiter.asleep);
+            cohort.offered -= usize::from(waiter.has_offer());
         }
         self.waiting -= 1;
+        self.offered -= usize::from(waiter.has_offer());
         Some(waiter)
     }
 
@@ -228,16 +266,53 @@ impl<T> Cohorts<T> {
             .filter(|waiter| waiter.stamp == key.stamp)
     }
 
-    /// The first task of a cohort that is awake.
+    /// The first task of a cohort that waits and is awake.
     pub(crate) fn front(&self, id: CohortId) -> Option<Key> {
         let mut index = self.cohort(id)?.first;
         while let Some(waiter) = self.at(index) {
-            if !waiter.asleep {
+            if !waiter.asleep && !waiter.has_offer() {
                 return Some(self.key(index));
             }
             index = waiter.next;
         }
         None
+    }
+
+    /// A task gets an offer, with a number above 0.
+    pub(crate) fn offer(&mut self, to: Key, number: u64) -> Option<&mut Waiter<T>> {
+        let cohort = self.get(to).filter(|it| !it.has_offer())?.cohort;
+        self.cohort_mut(cohort)?.offered += 1;
+        self.offered += 1;
+        let waiter = self.get_mut(to)?;
+        waiter.offered = number;
+        Some(waiter)
+    }
+
+    /// Takes an offer back; `false` when there was none.
+    fn withdraw(&mut self, key: Key) -> bool {
+        let Some(waiter) = self.get_mut(key).filter(|it| it.has_offer()) else {
+            return false;
+        };
+        waiter.offered = 0;
+        let cohort = waiter.cohort;
+        if let Some(cohort) = self.cohort_mut(cohort) {
+            cohort.offered -= 1;
+        }
+        self.offered -= 1;
+        true
+    }
+
+    /// Whose offers are no newer than this one.
+    pub(crate) fn offered_up_to(&self, number: u64) -> Vec<Key> {
+        let mut found = Vec::new();
+        for cohort in &self.line {
+            self.for_each(cohort.id, |key, waiter| {
+                if waiter.has_offer() && waiter.offered <= number {
+                    found.push(key);
+                }
+            });
+        }
+        found
     }
 
     /// A task was polled: it is awake. `true` when it had been taken for asleep.
@@ -254,16 +329,17 @@ impl<T> Cohorts<T> {
         was_asleep
     }
 
-    /// A task let its offer lapse. Everybody else in its cohort must answer before the next window ends:
+    /// A task let its offer lapse, and has it no more. Everybody else in its cohort must answer before the next window ends:
     /// [`Cohorts::end_roll_call`]. So a cohort of a thousand futures that nobody polls costs two windows, not a thousand.
     pub(crate) fn begin_roll_call(&mut self, lapsed: Key, mut call: impl FnMut(&Waker)) {
+        self.withdraw(lapsed);
         self.set_asleep(lapsed);
         let Some(cohort) = self.get(lapsed).map(|waiter| waiter.cohort) else {
             return;
         };
         let mut index = self.cohort(cohort).map_or(NONE, |cohort| cohort.first);
         while let Some(waiter) = self.at_mut(index) {
-            if !waiter.asleep {
+            if !waiter.asleep && !waiter.has_offer() {
                 waiter.answered = false;
                 waiter.waker.iter().for_each(&mut call);
             }
@@ -275,7 +351,7 @@ impl<T> Cohorts<T> {
     pub(crate) fn end_roll_call(&mut self, id: CohortId) {
         let mut index = self.cohort(id).map_or(NONE, |cohort| cohort.first);
         while let Some(waiter) = self.at(index) {
-            let (next, absent) = (waiter.next, !waiter.answered);
+            let (next, absent) = (waiter.next, !waiter.answered && !waiter.has_offer());
             if absent {
                 self.set_asleep(self.key(index));
             }

@@ -24,21 +24,23 @@ use std::time::Instant;
 use super::super::disk::{Disk, Entered};
 use super::super::door::Door;
 use super::super::step::{self, Step};
-use super::super::ticket::Ticket;
 use super::super::ticket::policy::{self, Place};
 use super::super::ticket::queue::{Own, Queue, Standing};
-use super::super::wait::{COARSE, Eye, FINE, Ladder, Wait, after};
+use super::super::ticket::{Mode, Ticket};
+use super::super::wait::{COARSE, Eye, FINE, Ladder, after};
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::Settings;
 use super::cohort::CohortId;
-use super::passing::{Still, marks_gone, reap_passed, unmark};
+use super::passing::{Still, reap_passed, unmark};
 use super::report::News;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::sys::fork::Private;
 
 /// The place on disk of one cohort.
 pub(crate) struct Contender {
     pub(crate) cohort: CohortId,
+    /// What the one it stands there for wants.
+    pub(super) want: Mode,
     pub(super) settings: Arc<Settings>,
     pub(super) seat: Seat,
     pub(super) events: bool,
@@ -51,6 +53,8 @@ pub(crate) struct Contender {
     pub(super) news: News,
     /// Who probably stands before us, from the listing that our number was taken from.
     guess: Option<Ticket>,
+    /// Whether this process has readers inside whom ours may join.
+    pub(super) joins: bool,
 }
 
 pub(super) enum Stage {
@@ -69,8 +73,8 @@ pub(super) enum Stage {
     Entering {
         door: Door,
         passed: Vec<Ticket>,
-        /// Whether `state` was found locked: the last holder is still dying.
-        dying: bool,
+        /// How often `state` was found locked: the last holder is still dying.
+        refusals: u32,
     },
 }
 
@@ -79,7 +83,9 @@ pub(crate) enum Outcome {
     /// Nothing to do until an event or [`Contender::due`].
     Sleep,
     /// The lock is ours.
-    Entered(Inside),
+    Entered(Entry),
+    /// A reader is first, and this process has readers inside already. With the marked tickets before it.
+    Joins(Vec<Ticket>),
     /// The door is locked by us; step again at once to go in. Time to wake the task.
     AtDoor,
     /// Our ticket has disappeared; take another.
@@ -87,7 +93,7 @@ pub(crate) enum Outcome {
 }
 
 /// A contender that has become the holder.
-pub(crate) struct Inside {
+pub(crate) struct Entry {
     pub(crate) door: Door,
     pub(crate) entered: Entered,
     /// The marked tickets before ours.
@@ -108,19 +114,31 @@ pub(crate) enum Cause {
     Timer,
 }
 
+/// For whom a contender stands in line.
+pub(super) struct Stand {
+    pub(super) cohort: CohortId,
+    pub(super) want: Mode,
+    pub(super) settings: Arc<Settings>,
+    /// A door that is open and not locked.
+    pub(super) door: Option<Door>,
+    /// Who probably stands before us.
+    pub(super) guess: Option<Ticket>,
+}
+
 impl Contender {
-    pub(crate) fn new(
-        cohort: CohortId,
-        settings: Arc<Settings>,
-        seat: Seat,
-        events: bool,
-        door: Option<Door>,
-        guess: Option<Ticket>,
-    ) -> Self {
+    pub(super) fn new(stand: Stand, seat: Seat, events: bool) -> Self {
+        let Stand {
+            cohort,
+            want,
+            settings,
+            door,
+            guess,
+        } = stand;
         let mut ladder = Ladder::new(settings.poll_interval);
         ladder.start(COARSE);
         Self {
             cohort,
+            want,
             window_at: after(settings.claim_window),
             settings,
             seat,
@@ -131,7 +149,12 @@ impl Contender {
             probe: door,
             news: News::default(),
             guess,
+            joins: false,
         }
+    }
+
+    pub(super) fn shares(&self) -> bool {
+        self.want == Mode::Shared
     }
 
     /// When to step again if nothing happens before.
@@ -254,6 +277,10 @@ impl Contender {
                 if !matches!(self.stage, Stage::Knocking { .. }) {
                     reap_passed(queue, &passed)?;
                 }
+                if self.joins {
+                    self.reset();
+                    return Ok(Flow::Done(Outcome::Joins(passed)));
+                }
                 self.approach(disk, passed, on_event)
             }
         }
@@ -322,162 +349,6 @@ impl Contender {
         }
         eye.pace(&mut self.ladder);
         Ok(Flow::Done(Outcome::Sleep))
-    }
-
-    /// Nobody awake is before us: opens the door, or stays at the one that is open.
-    pub(super) fn approach(
-        &mut self,
-        disk: &mut Disk,
-        now_passed: Vec<Ticket>,
-        on_event: bool,
-    ) -> Result<Flow> {
-        if let Stage::Knocking { passed, .. } = &mut self.stage {
-            *passed = now_passed;
-            return self.knock(disk, on_event);
-        }
-        self.reset();
-        let place = disk.place();
-        step::at(Step::OpenDoor);
-        let door = match self.probe.take() {
-            Some(door) => door,
-            None => Door::open(&place.door, self.settings.mode)
-                .map_err(|e| Error::io("open the lock file", &place.door, e))?,
-        };
-        let eye = Eye::new(&self.settings.wait);
-        self.ladder.start(COARSE);
-        self.stage = Stage::Knocking {
-            door,
-            eye,
-            passed: now_passed,
-        };
-        self.knock(disk, on_event)
-    }
-
-    pub(super) fn knock(&mut self, disk: &mut Disk, on_event: bool) -> Result<Flow> {
-        let Stage::Knocking { door, eye, .. } = &mut self.stage else {
-            return Ok(Flow::Again);
-        };
-        let path = &disk.place().door;
-        let at = |step, error| Error::io(step, path, error);
-        // Try before watching: after an event the lock is mostly there. A refusal counts only with a watch in place.
-        loop {
-            step::at(Step::TryDoor);
-            let locked = match eye.sitter() {
-                Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
-                None => door.try_lock(),
-            };
-            if locked.map_err(|e| at("lock the lock file", e))? {
-                break;
-            }
-            step::at(Step::WatchDoor);
-            let told = !eye.is_polling();
-            if self.settings.wait == Wait::Blocking {
-                eye.sit(self.seat, door.file(), false);
-            }
-            let fresh = eye.watch(self.seat, door.file(), Seen::Door, self.events);
-            self.news.fell_back |= told && eye.is_polling();
-            step::at(Step::CheckDoor);
-            let current = door.is_current(path);
-            if !current.map_err(|e| at("look at the lock file", e))? {
-                self.reset();
-                return Ok(Flow::Again);
-            }
-            if !fresh {
-                eye.pace(&mut self.ladder);
-                return Ok(Flow::Done(Outcome::Sleep));
-            }
-        }
-        self.lock_taken();
-        // The task can be woken while we do the rest: to wake a sleeping thread takes longer than all of it.
-        Ok(if on_event {
-            Flow::Done(Outcome::AtDoor)
-        } else {
-            Flow::Again
-        })
-    }
-
-    /// Whether the locked door is the right one and those we pass are still asleep.
-    fn is_ours(&self, disk: &Disk) -> Result<bool> {
-        let Stage::Entering { door, passed, .. } = &self.stage else {
-            return Ok(false);
-        };
-        let path = &disk.place().door;
-        step::at(Step::CheckDoor);
-        let current = door.is_current(path);
-        if !current.map_err(|e| Error::io("look at the lock file", path, e))? {
-            return Ok(false);
-        }
-        step::at(Step::CheckMarks);
-        Ok(!marks_gone(disk, passed)?)
-    }
-
-    /// From knocking to entering: the door in hand is locked.
-    pub(super) fn lock_taken(&mut self) {
-        self.look_away();
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Fresh) {
-            Stage::Knocking { door, passed, .. } => Stage::Entering {
-                door,
-                passed,
-                dying: false,
-            },
-            other => other,
-        };
-    }
-
-    /// Unlocks and closes a door that was locked for nothing, and starts again.
-    pub(super) fn give_back(&mut self) {
-        step::at(Step::GiveBack);
-        self.look_away();
-        match std::mem::replace(&mut self.stage, Stage::Fresh) {
-            Stage::Knocking { door, .. } | Stage::Entering { door, .. } => {
-                let _ = door.leave();
-            }
-            Stage::Fresh | Stage::Behind { .. } => {}
-        }
-    }
-
-    pub(super) fn enter(&mut self, disk: &mut Disk) -> Result<Flow> {
-        match self
-            .is_ours(disk)
-            .and_then(|ours| disk.refresh().map(|()| ours))
-        {
-            Ok(true) => {}
-            Ok(false) => {
-                self.give_back();
-                return Ok(Flow::Again);
-            }
-            Err(error) => {
-                self.give_back();
-                return Err(error);
-            }
-        }
-        let Stage::Entering { door, dying, .. } = &mut self.stage else {
-            return Ok(Flow::Again);
-        };
-        match disk.enter(door, &self.settings.words) {
-            Ok(None) => {
-                // The door may have been had without an event, on a rung that is seconds long.
-                if !std::mem::replace(dying, true) || self.ladder.at.is_none() {
-                    self.ladder.start(FINE);
-                }
-                Ok(Flow::Done(Outcome::Sleep))
-            }
-            Ok(Some(entered)) => match std::mem::replace(&mut self.stage, Stage::Fresh) {
-                Stage::Entering { door, passed, .. } => {
-                    let inside = Inside {
-                        door,
-                        entered,
-                        passed,
-                    };
-                    Ok(Flow::Done(Outcome::Entered(inside)))
-                }
-                _ => Ok(Flow::Again),
-            },
-            Err(error) => {
-                self.give_back();
-                Err(error)
-            }
-        }
     }
 
     pub(super) fn reset(&mut self) {

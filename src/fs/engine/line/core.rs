@@ -1,8 +1,8 @@
 //! The state of one lock in one process. Everything happens under the mutex of its [`Line`](super::Line), one call at
 //! a time, and no call waits.
 //!
-//! The parts: this file, waiting and events · [`arrival`](super::arrival), how a task comes · [`possession`](super::possession), the
-//! door in our hands · [`contender`](super::contender), the line on disk · [`loss`](super::loss) · [`look`](super::look) ·
+//! The parts: this file, waiting and events · [`arrival`](super::arrival), how a task comes · [`turn`](super::turn), whose turn it is in the
+//! line on disk, for whom the [`contender`](super::contender) stands · [`possession`](super::possession), the door in our hands · [`loss`](super::loss) · [`look`](super::look) ·
 //! [`report`](super::report).
 //!
 //! # Algorithm
@@ -20,7 +20,7 @@
 //! # Invariants
 //!
 //! 1. `possession` is there exactly while this process has the door locked by a guard or an offer.
-//! 2. At most one guard or one offer exists; the door's descriptor is inside it.
+//! 2. Who is inside, by a guard or an offer, is one writer or any number of readers; they share the door's descriptor.
 //! 3. A cohort with waiters has a ticket, or is the one in possession.
 //! 4. A ticket is removed only after its last waiter has its guard (`leftovers`), or has left.
 //! 5. A crash that was found is told to exactly one guard, or stays on disk.
@@ -34,16 +34,17 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::super::disk::{Disk, Place, TakePlace};
-use super::super::door::Door;
+use super::super::disk::{Disk, Place};
+use super::super::state::Kind;
 use super::super::step::{self, Step};
-use super::super::ticket::Ticket;
+use super::super::ticket::Mode;
 use super::super::ticket::queue::Own;
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::agenda::Agenda;
-use super::cohort::{CohortId, Cohorts, Key};
-use super::contender::{Cause, Contender, Inside, Outcome};
-use super::possession::{Occupant, Possession};
+use super::cohort::{CohortId, Cohorts, Key, Waiter};
+use super::contender::{Cause, Contender};
+use super::inside::Extent;
+use super::possession::Possession;
 use super::wakes::Wakes;
 use super::{Grant, Settings};
 use crate::error::{Error, Result};
@@ -53,11 +54,12 @@ use crate::trace::Notes;
 /// What a waiting task brings along.
 pub(crate) struct Caller {
     pub(crate) settings: Arc<Settings>,
+    pub(crate) want: Mode,
     pub(crate) since: Instant,
 }
 
 /// What became of a newcomer.
-pub(crate) enum Entry {
+pub(crate) enum Arrived {
     Granted(Grant),
     Waiting(Key),
 }
@@ -70,6 +72,18 @@ pub(super) struct Tail {
     pub(super) watch: Option<WatchId>,
     /// Which opening of the directory is watched.
     pub(super) opened: u64,
+    /// Who else stood there.
+    pub(super) others: Others,
+}
+
+/// Tickets of other processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Somebody, of whatever mode, or not known.
+    #[default]
+    Somebody,
+    OnlyReaders,
+    Nobody,
 }
 
 pub(crate) struct Core {
@@ -96,6 +110,8 @@ pub(crate) struct Core {
     pub(super) queue_changed: Arc<AtomicBool>,
     /// Whether it is worth while to ask the kernel before a join.
     pub(super) tail_watched: Arc<AtomicBool>,
+    /// Readers of ours are inside under a whole lock: whoever else queues must be heard at once.
+    pub(super) lends: Arc<AtomicBool>,
     pub(super) lost_wakers: Vec<Waker>,
     pub(super) seat: Seat,
     /// Whether file events can be expected here.
@@ -107,9 +123,9 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(place: Arc<Place>, seat: Seat, events: bool) -> Self {
+    pub(crate) fn new(place: Arc<Place>, kind: Kind, seat: Seat, events: bool) -> Self {
         Self {
-            disk: Disk::new(place),
+            disk: Disk::new(place, kind),
             cohorts: Cohorts::new(),
             possession: None,
             contender: None,
@@ -125,6 +141,7 @@ impl Core {
             tail: Tail::default(),
             queue_changed: Arc::default(),
             tail_watched: Arc::default(),
+            lends: Arc::default(),
             lost_wakers: Vec::new(),
             seat,
             events,
@@ -142,13 +159,13 @@ impl Core {
     pub(crate) fn poll(&mut self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
         self.go_in();
         if self.cohorts.wake_up(key) {
-            self.drive(Cause::Local, None);
+            self.settle();
         }
         // After the drives, which may end this very wait.
         if let Some(error) = self.take_failure(key) {
             return Poll::Ready(Err(error));
         }
-        if self.is_offered_to(key) {
+        if self.cohorts.get(key).is_some_and(Waiter::has_offer) {
             return self
                 .claim(key, now)
                 .map_or(Poll::Pending, |grant| Poll::Ready(Ok(grant)));
@@ -170,27 +187,20 @@ impl Core {
         Some(self.failures.swap_remove(index).1)
     }
 
-    pub(super) fn is_offered_to(&self, key: Key) -> bool {
-        self.possession
-            .as_ref()
-            .is_some_and(|it| matches!(&it.occupant, Occupant::Offer { to, .. } if *to == key))
-    }
-
     /// Turns the offer into a guard. Nothing here may touch the disk: the ticket goes later.
-    pub(super) fn claim(&mut self, key: Key, now: Instant) -> Option<Grant> {
+    fn claim(&mut self, key: Key, now: Instant) -> Option<Grant> {
         let waiter = self.cohorts.leave(key)?;
         self.wakes.discard(waiter.waker);
         let possession = self.possession.as_mut()?;
-        let Occupant::Offer { door, .. } =
-            std::mem::replace(&mut possession.occupant, Occupant::Guard)
-        else {
-            return None;
-        };
         step::at(Step::Grant);
-        possession.since = now;
+        if possession.inside.count() == 1 {
+            possession.since = now;
+        }
         possession.label.clone_from(&waiter.data.settings.label);
+        let want = waiter.data.want;
         let grant = Grant {
-            door,
+            door: possession.door.clone(),
+            want,
             token: possession.token,
             waited: Some(now.saturating_duration_since(waiter.data.since)),
             predecessor_crashed: std::mem::take(&mut possession.crashed),
@@ -201,14 +211,45 @@ impl Core {
             self.counts.waited(waited);
         }
         self.roll_call = false;
-        if let Some(cohort) = self.cohorts.cohort_mut(waiter.cohort)
-            && cohort.length == 0
-            && let Some(ticket) = cohort.ticket.take()
-        {
+        let shared = possession.extent == Extent::Share;
+        self.ticket_done(waiter.cohort, shared, now);
+        if want == Mode::Shared {
+            self.see_reader_in(grant.predecessor_crashed);
+        }
+        Some(grant)
+    }
+
+    /// The ticket of a cohort in which nobody is left has done its work. Readers of other processes may wait behind it, if the lock is
+    /// `shared`: then it goes at once.
+    fn ticket_done(&mut self, id: CohortId, shared: bool, now: Instant) {
+        let holds = self.holds_for(id);
+        let Some(cohort) = self.cohorts.cohort_mut(id).filter(|it| it.length == 0) else {
+            return;
+        };
+        if let Some(ticket) = cohort.ticket.take() {
             self.leftovers.push(ticket);
             self.agenda.claimed(now);
         }
-        Some(grant)
+        if !holds {
+            self.cohorts.remove_cohort(id);
+        }
+        if shared {
+            self.tidy();
+        }
+    }
+
+    /// A reader has its guard. A crash that it was told of is told, so the flag on disk goes; should that fail, it is told again.
+    pub(super) fn see_reader_in(&mut self, told: bool) {
+        if told {
+            let _ = self.set_flag(false);
+        }
+        self.share_if_wanted();
+    }
+
+    /// Whether this is the cohort in possession.
+    fn holds_for(&self, id: CohortId) -> bool {
+        let possession = self.possession.as_ref();
+        possession.is_some_and(|it| it.cohort == Some(id))
     }
 
     /// A waiting task's future is dropped.
@@ -216,27 +257,24 @@ impl Core {
         if self.take_failure(key).is_some() {
             return;
         }
-        let offered = self.is_offered_to(key);
-        let Some(waiter) = self.cohorts.leave(key) else {
+        let Some(mut waiter) = self.cohorts.leave(key) else {
             return;
         };
-        self.wakes.discard(waiter.waker);
+        self.wakes.discard(waiter.waker.take());
         self.counts.abandoned.add(1);
-        if offered {
-            self.pass_on();
-        } else {
-            self.drop_if_empty(waiter.cohort);
-            self.drive(Cause::Local, None);
+        if waiter.has_offer()
+            && let Some(possession) = &mut self.possession
+        {
+            possession.inside.remove(waiter.data.want);
         }
+        self.drop_if_empty(waiter.cohort);
+        self.settle();
         self.cohorts.shrink();
     }
 
     /// Removes a cohort that nobody is left in; of the one in possession only the ticket.
     pub(super) fn drop_if_empty(&mut self, id: CohortId) {
-        let holds = self
-            .possession
-            .as_ref()
-            .is_some_and(|it| it.cohort == Some(id));
+        let holds = self.holds_for(id);
         let Some(cohort) = self.cohorts.cohort_mut(id).filter(|it| it.length == 0) else {
             return;
         };
@@ -285,130 +323,6 @@ impl Core {
             self.failures.push((key, error()));
             waker.into_iter().for_each(|it| self.wakes.push(it));
         }
-    }
-
-    /// Brings the first cohort that is awake as far as it gets without waiting.
-    pub(crate) fn drive(&mut self, cause: Cause, mut spare: Option<Door>) {
-        while self.possession.is_none() {
-            let Some(cohort) = self.cohorts.first_awake().map(|cohort| cohort.id) else {
-                self.retire();
-                return;
-            };
-            if self.contender.as_ref().is_none_or(|it| it.cohort != cohort) {
-                self.retire();
-                let Some(settings) = self.settings_of(cohort) else {
-                    return;
-                };
-                let fresh = {
-                    let guess = self.guess_before(cohort);
-                    Contender::new(
-                        cohort,
-                        settings,
-                        self.seat,
-                        self.events,
-                        spare.take(),
-                        guess,
-                    )
-                };
-                self.contender = Some(fresh);
-            }
-            match self.step(cohort, cause) {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => {
-                    self.retire();
-                    match self.cohorts.front(cohort) {
-                        Some(front) => self.fail(front, error),
-                        None => return,
-                    }
-                }
-            }
-        }
-    }
-
-    /// Who stood last when a cohort's ticket was taken, if that was the last listing.
-    fn guess_before(&self, cohort: CohortId) -> Option<Ticket> {
-        let own = self.cohorts.cohort(cohort)?.ticket.as_ref()?.ticket;
-        self.disk.line().last().copied().filter(|last| *last < own)
-    }
-
-    /// `true` when there is nothing more to do now.
-    pub(super) fn step(&mut self, cohort: CohortId, cause: Cause) -> Result<bool> {
-        let (Some(contender), Some(own)) = (
-            self.contender.as_mut(),
-            self.cohorts
-                .cohort(cohort)
-                .and_then(|it| it.ticket.as_ref()),
-        ) else {
-            return Err(self.confused());
-        };
-        let outcome = contender.step(own, &mut self.disk, cause);
-        let news = std::mem::take(&mut contender.news);
-        self.note(news);
-        match outcome? {
-            Outcome::Sleep => Ok(true),
-            Outcome::AtDoor => {
-                self.at_door = true;
-                self.wake_front(cohort);
-                Ok(true)
-            }
-            Outcome::Entered(inside) => {
-                self.retire();
-                self.possess(cohort, inside);
-                Ok(true)
-            }
-            Outcome::TicketGone => {
-                let settings = self.settings_of(cohort);
-                let mode = settings.as_ref().and_then(|it| it.mode);
-                let words = settings.as_ref().map(|it| &it.words);
-                let ticket = self.disk.take_ticket(mode, words, TakePlace::End)?;
-                self.retire();
-                self.tail.cohort = None;
-                self.cohorts.requeue(cohort, ticket);
-                Ok(false)
-            }
-        }
-    }
-
-    fn wake_front(&mut self, cohort: CohortId) {
-        let front = self.cohorts.front(cohort);
-        if let Some(waiter) = front.and_then(|it| self.cohorts.get_mut(it))
-            && let Some(waker) = waiter.waker.take()
-        {
-            self.wakes.push(waker);
-        }
-    }
-
-    /// Goes on where a step stopped at the locked door: after the wakers were called, or when a task comes by.
-    pub(crate) fn go_in(&mut self) {
-        if std::mem::take(&mut self.at_door) {
-            self.drive(Cause::Local, None);
-        }
-    }
-
-    pub(super) fn possess(&mut self, cohort: CohortId, inside: Inside) {
-        let Inside {
-            door,
-            entered,
-            passed,
-        } = inside;
-        let (Some(front), Some(settings)) = (self.cohorts.front(cohort), self.settings_of(cohort))
-        else {
-            let _ = self
-                .disk
-                .clear_held(entered.token, entered.predecessor_crashed);
-            let _ = self.disk.leave(door);
-            return;
-        };
-        self.note_crash(entered);
-        let possession = Possession::new(&door, entered, Some(cohort), &settings);
-        self.possession = Some(Possession {
-            passed,
-            ..possession
-        });
-        self.roll_call = false;
-        self.lapsing = None;
-        self.offer(front, door);
     }
 
     /// Removes the tickets whose holders have their guards.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::super::disk::Cleared;
 use super::super::door::Door;
+use super::super::ticket::Mode;
 use super::core::Core;
 use super::{Grant, Settings};
 use crate::error::{Error, Result};
@@ -17,16 +18,23 @@ use crate::error::{Error, Result};
 const TRIES: usize = 16;
 
 impl Core {
-    /// Takes the lock if nobody holds it and nobody queues.
-    pub(crate) fn try_enter(&mut self, settings: &Arc<Settings>) -> Result<Option<Grant>> {
+    /// Takes the lock if nobody holds it and nobody queues for whom we would have to wait.
+    pub(crate) fn try_enter(
+        &mut self,
+        settings: &Arc<Settings>,
+        want: Mode,
+    ) -> Result<Option<Grant>> {
         self.refuse_closed(settings)?;
-        if self.possession.is_some() || self.cohorts.waiting() > 0 || self.anybody_queues()? {
+        if self.possession.is_some() {
+            return self.try_join(settings, want);
+        }
+        if self.cohorts.waiting() > 0 || self.anybody_queues(want)? {
             return Ok(None);
         }
         for _ in 0..TRIES {
             // The line has just been looked at.
             self.saw_line = false;
-            let grant = self.fast_path(settings, &mut None)?;
+            let grant = self.fast_path(settings, want, &mut None)?;
             if grant.is_some() || self.disk.says_held()? {
                 return Ok(grant);
             }
@@ -36,11 +44,23 @@ impl Core {
         Ok(None)
     }
 
-    /// Whether a live ticket stands in the directory; those of the dead are cleared away.
-    fn anybody_queues(&mut self) -> Result<bool> {
+    /// Goes in with the readers of this process who are inside.
+    fn try_join(&mut self, settings: &Settings, want: Mode) -> Result<Option<Grant>> {
+        if want != Mode::Shared || !self.admits_readers() || self.anybody_queues(want)? {
+            return Ok(None);
+        }
+        self.share_if_wanted();
+        Ok(self.join_at_once(settings))
+    }
+
+    /// Whether a live ticket of somebody else stands in the directory for which one with this wish must wait; those of the dead are cleared away.
+    fn anybody_queues(&mut self, want: Mode) -> Result<bool> {
         self.tidy();
-        let line = self.disk.list_existing()?.to_vec();
-        Ok(!self.living(line)?.is_empty())
+        let own = self.own_tickets();
+        let line = self.disk.list_existing()?.iter();
+        let others = line.filter(|it| it.mode.conflicts(want) && !own.contains(it));
+        let others = others.copied().collect();
+        Ok(!self.living(others)?.is_empty())
     }
 
     /// Whether anybody holds the lock, whoever it is: asked of the operating system.
@@ -52,7 +72,9 @@ impl Core {
         let at = |step, error| Error::io(step, path, error);
         let door = Door::open_existing(path).map_err(|e| at("open the lock file", e))?;
         let Some(door) = door else { return Ok(false) };
-        let free = door.try_lock().map_err(|e| at("lock the lock file", e))?;
+        let free = door
+            .try_lock(false)
+            .map_err(|e| at("lock the lock file", e))?;
         if free {
             door.leave().map_err(|e| at("unlock the lock file", e))?;
         }
@@ -62,7 +84,10 @@ impl Core {
     /// Removes lock file and queue if nobody uses them; with `keep_crash` also only if no crash is still to be told.
     pub(crate) fn remove(&mut self, keep_crash: bool) -> Result<Cleared> {
         self.disk.check_kind()?;
-        if self.possession.is_some() || self.cohorts.waiting() > 0 || self.anybody_queues()? {
+        if self.possession.is_some()
+            || self.cohorts.waiting() > 0
+            || self.anybody_queues(Mode::Exclusive)?
+        {
             return Ok(Cleared::InUse);
         }
         let place = self.disk.place().clone();
@@ -73,7 +98,10 @@ impl Core {
             None if !place.queue.exists() => return Ok(Cleared::Removed),
             None => Door::open(&place.door, None).map_err(|e| at("open the lock file", e))?,
         };
-        if !door.try_lock().map_err(|e| at("lock the lock file", e))? {
+        if !door
+            .try_lock(false)
+            .map_err(|e| at("lock the lock file", e))?
+        {
             return Ok(Cleared::InUse);
         }
         let ready = door

@@ -8,7 +8,6 @@
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 
-use super::super::door::Door;
 use super::super::vigil::loss_of;
 use super::super::watch::{Seen, watch};
 use super::core::Core;
@@ -24,8 +23,8 @@ impl Core {
             .is_some_and(|it| it.token == token && it.loss.is_none())
     }
 
-    /// Asks to hear of a loss of the present grant; `door` is the guard's, for the watch.
-    pub(super) fn watch_for_loss(&mut self, door: &Door) -> Arc<OnceLock<Loss>> {
+    /// Asks to hear of a loss of the present grant.
+    pub(super) fn watch_for_loss(&mut self) -> Arc<OnceLock<Loss>> {
         self.look_for_loss(false);
         let (seat, events) = (self.seat, self.events);
         let Some(possession) = &mut self.possession else {
@@ -37,7 +36,7 @@ impl Core {
                 latch.get_or_init(|| loss);
             }
             None if possession.held_watch.is_none() && events => {
-                possession.held_watch = watch().add(seat, door.file(), Seen::Held).ok();
+                possession.held_watch = watch().add(seat, possession.door.file(), Seen::Held).ok();
                 // It may have gone before the watch was there.
                 self.look_for_loss(false);
             }
@@ -84,23 +83,27 @@ impl Core {
         if possession.loss.is_some() {
             return;
         }
-        let door = possession.door;
-        let loss = loss_of(&self.disk.place().door, door);
+        let door = possession.door.id();
+        match loss_of(&self.disk.place().door, door) {
+            Some(loss) => self.lose(loss),
+            None if !self.lost_wakers.is_empty() => self.agenda.compare_later(),
+            None => {}
+        }
+    }
+
+    /// The lock that we have counts for nothing any more: tells everybody inside.
+    pub(super) fn lose(&mut self, loss: Loss) {
         let Some(possession) = &mut self.possession else {
             return;
         };
-        possession.loss = loss;
-        if let Some(loss) = possession.loss {
-            self.counts.losses.add(1);
-            self.notes.push(Note::Lost(loss));
-            if let Some(latch) = &possession.latch {
-                latch.get_or_init(|| loss);
-            }
-            for waker in self.lost_wakers.drain(..) {
-                self.wakes.push(waker);
-            }
-        } else if !self.lost_wakers.is_empty() {
-            self.agenda.compare_later();
+        possession.loss = Some(loss);
+        self.counts.losses.add(1);
+        self.notes.push(Note::Lost(loss));
+        if let Some(latch) = &possession.latch {
+            latch.get_or_init(|| loss);
+        }
+        for waker in self.lost_wakers.drain(..) {
+            self.wakes.push(waker);
         }
     }
 }

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use super::disk::{Cleared, Place};
 use super::door::Door;
 use super::path::canonical;
+use super::state::Kind;
+use super::ticket::Mode;
 use super::wait::Wait;
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,20 +35,23 @@ use crate::stats::{Counts, Stats};
 
 mod agenda;
 mod arrival;
+mod at_door;
 mod cohort;
 mod contender;
 mod core;
+mod inside;
 mod look;
 mod loss;
 mod observer;
 mod passing;
 mod possession;
 mod report;
+mod turn;
 mod view;
 mod wakes;
 
 use self::arrival::Arrival;
-use self::core::{Core, Entry};
+use self::core::{Arrived, Core};
 use self::observer::Onlookers;
 use self::view::Outsiders;
 use self::wakes::Wakes;
@@ -70,7 +75,8 @@ pub(crate) struct Settings {
 /// A lock that was granted, on its way into a guard.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    pub(crate) door: Door,
+    pub(crate) door: Arc<Door>,
+    pub(crate) want: Mode,
     pub(crate) token: u64,
     pub(crate) waited: Option<Duration>,
     pub(crate) predecessor_crashed: bool,
@@ -79,10 +85,12 @@ pub(crate) struct Grant {
 /// One lock in this process.
 pub(crate) struct Line {
     place: Arc<Place>,
+    kind: Kind,
     generation: u32,
     seat: Seat,
     queue_changed: Arc<AtomicBool>,
     tail_watched: Arc<AtomicBool>,
+    lends: Arc<AtomicBool>,
     events: bool,
     counts: Arc<Counts>,
     onlookers: Onlookers,
@@ -136,31 +144,40 @@ pub(crate) fn stats_of_process() -> Stats {
 
 impl Line {
     /// The line of the lock file at this path, shared with everybody in this process who uses it.
-    pub(crate) fn of(path: &Path) -> Result<Arc<Self>> {
+    pub(crate) fn of(path: &Path, kind: Kind) -> Result<Arc<Self>> {
         let door = canonical(path)?;
         let mut registry = registry();
         if let Some(line) = registry.lines.get(&door).and_then(Weak::upgrade) {
-            return Ok(line);
+            if line.kind == kind {
+                return Ok(line);
+            }
+            let (theirs, ours) = (line.kind.of_ours(), kind.of_ours());
+            let text = format!(
+                "this process has a lock of {theirs} open at this path, this one is of {ours}"
+            );
+            return Err(Error::at(ErrorKind::Incompatible, text, door));
         }
         registry.bury();
-        let line = Self::new(door.clone());
+        let line = Self::new(door.clone(), kind);
         registry.lines.insert(door, Arc::downgrade(&line));
         registry.counts.push(line.counts.clone());
         Ok(line)
     }
 
-    fn new(door: PathBuf) -> Arc<Self> {
+    fn new(door: PathBuf, kind: Kind) -> Arc<Self> {
         let events = host::TELLS_CLOSES && !door.parent().is_some_and(host::is_on_network);
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let seat = watch().enroll(line.clone());
-            let core = Core::new(place.clone(), seat, events);
+            let core = Core::new(place.clone(), kind, seat, events);
             Self {
                 place,
+                kind,
                 generation: generation(),
                 seat,
                 queue_changed: core.queue_changed.clone(),
                 tail_watched: core.tail_watched.clone(),
+                lends: core.lends.clone(),
                 events,
                 counts: core.counts.clone(),
                 onlookers: Onlookers::default(),
@@ -255,12 +272,14 @@ impl Line {
     pub(crate) fn enter(
         &self,
         settings: &Arc<Settings>,
-        most: Option<usize>,
+        wish: Wish,
         waker: &Waker,
         now: Instant,
     ) -> Result<Entered> {
         self.refuse_foreign()?;
+        let Wish { want, most } = wish;
         let arrival = Arrival {
+            want,
             most,
             waker,
             quiet: self.tail_watched.load(Ordering::Relaxed) && watch().is_quiet(),
@@ -268,8 +287,8 @@ impl Line {
         };
         let (entry, armed) = self.with(|core| core.enter(settings, arrival));
         match entry? {
-            Entry::Granted(grant) => Ok(Entered::Granted(grant)),
-            Entry::Waiting(key) => match armed {
+            Arrived::Granted(grant) => Ok(Entered::Granted(grant)),
+            Arrived::Waiting(key) => match armed {
                 Ok(()) => Ok(Entered::Waiting(key)),
                 Err(error) => {
                     self.cancel(key);
@@ -296,18 +315,24 @@ impl Line {
         }
     }
 
-    pub(crate) fn try_enter(&self, settings: &Arc<Settings>) -> Result<Option<Grant>> {
+    pub(crate) fn try_enter(&self, settings: &Arc<Settings>, want: Mode) -> Result<Option<Grant>> {
         self.refuse_foreign()?;
-        self.with(|core| core.try_enter(settings)).0
+        self.with(|core| core.try_enter(settings, want)).0
     }
 
     /// Gives a granted lock back. In a forked child this only lets go of the descriptor. To see a loss that nobody asked about
     /// costs a look at the path, which is spared where nobody `listens`.
-    pub(crate) fn release(&self, door: Door, token: u64, listens: bool) -> Result<()> {
+    pub(crate) fn release(&self, door: Arc<Door>, want: Mode, listens: bool) -> Result<()> {
         if self.is_foreign() {
             return self.refuse_foreign();
         }
-        self.with(|core| core.release(door, token, listens)).0
+        self.with(|core| core.release(door, want, listens)).0
+    }
+
+    /// The writer inside goes on as a reader.
+    pub(crate) fn downgrade(&self) -> Result<()> {
+        self.refuse_foreign()?;
+        self.with(Core::downgrade).0
     }
 
     /// Ends the waits of one handle and its clones, and refuses new ones.
@@ -337,7 +362,7 @@ impl Line {
         let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = core.snapshot();
         drop(core);
-        view::status(&self.place, snapshot, outsiders)
+        view::status(&self.place, self.kind, snapshot, outsiders)
     }
 
     pub(crate) fn waiting(&self, key: Key) -> Option<Waiting> {
@@ -345,19 +370,19 @@ impl Line {
             return None;
         }
         let (standing, _) = self.with(|core| core.standing(key));
-        Some(view::waiting(&self.place, standing?))
+        Some(view::waiting(&self.place, self.kind, standing?))
     }
 
     pub(crate) fn is_held(&self, token: u64) -> bool {
         !self.is_foreign() && self.with(|core| core.is_held(token)).0
     }
 
-    /// Prepares [`Line::poll_lost`] for the guard that owns this door.
-    pub(crate) fn watch_for_loss(&self, door: &Door) -> Arc<OnceLock<Loss>> {
+    /// Prepares [`Line::poll_lost`] for a guard that is out.
+    pub(crate) fn watch_for_loss(&self) -> Arc<OnceLock<Loss>> {
         if self.is_foreign() {
             return Arc::default();
         }
-        self.with(|core| core.watch_for_loss(door)).0
+        self.with(Core::watch_for_loss).0
     }
 
     pub(crate) fn poll_lost(
@@ -374,6 +399,14 @@ impl Line {
     }
 }
 
+/// What a newcomer wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub(crate) want: Mode,
+    /// Refuse when so many wait.
+    pub(crate) most: Option<usize>,
+}
+
 /// What became of a newcomer.
 pub(crate) enum Entered {
     Granted(Grant),
@@ -384,7 +417,12 @@ impl Watcher for Line {
     fn on_event(&self, id: WatchId) {
         match id.seen {
             // Without the mutex, which may be held for as long as a few system calls take.
-            Seen::Queue => self.queue_changed.store(true, Ordering::SeqCst),
+            Seen::Queue => {
+                self.queue_changed.store(true, Ordering::SeqCst);
+                if self.lends.load(Ordering::SeqCst) && !self.is_foreign() {
+                    self.act(Core::share_if_wanted);
+                }
+            }
             _ if self.is_foreign() => {}
             _ => {
                 self.act(|core| core.on_event(id));

@@ -40,7 +40,7 @@ impl Contender {
         }
         step::at(Step::Probe);
         let free = door
-            .try_lock()
+            .try_lock(false)
             .map_err(|e| Error::io("lock the lock file", path, e))?;
         if !free {
             self.count_refusal();
@@ -114,7 +114,11 @@ impl Contender {
         let Some(door) = kept else {
             return Ok(None);
         };
-        if !door.try_lock().map_err(|e| at("lock the lock file", e))? {
+        // Not even readers may be inside: else those before us may rightly wait for them.
+        if !door
+            .try_lock(false)
+            .map_err(|e| at("lock the lock file", e))?
+        {
             self.probe = Some(door);
             self.count_refusal();
             return Ok(None);
@@ -148,10 +152,28 @@ impl Contender {
             Ok(passed) => (passed, Ok(())),
             Err(error) => (Vec::new(), Err(error)),
         };
+        let path = disk.place().door.clone();
+        let shared = match self.shares() {
+            true => door.share(),
+            false => Ok(true),
+        };
+        if self.shares() {
+            // Other readers may have found it locked in this instant.
+            door.ring(&path);
+        }
         self.stage = Stage::Entering {
             door,
             passed,
-            dying: false,
+            refusals: 0,
+        };
+        let shared = shared.map_err(|e| Error::io("share the lock of the lock file", path, e));
+        let result = match result.and(shared) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.give_back();
+                return Ok(Outcome::Sleep);
+            }
+            Err(error) => Err(error),
         };
         if let Err(error) = result {
             self.give_back();
@@ -184,7 +206,7 @@ fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
     Ok((count, first))
 }
 
-/// Marks everybody before us who lives; returns all who are marked then.
+/// Marks everybody before us who lives and whom we may not join; returns all who are marked then.
 fn mark_all_before(
     own: &Own,
     disk: &mut Disk,
@@ -196,7 +218,8 @@ fn mark_all_before(
     let Some(queue) = disk.open_queue() else {
         return Ok(passed);
     };
-    for &ticket in queue.line().iter().take_while(|it| **it < own.ticket) {
+    let before = queue.line().iter().take_while(|it| **it < own.ticket);
+    for &ticket in before.filter(|it| it.mode.conflicts(own.ticket.mode)) {
         if queue.is_unmarked(ticket)?
             && let Some(file) = queue.open_other(ticket)?
             && !queue.reap_if_dead(ticket, &file)?

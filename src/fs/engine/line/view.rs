@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::disk::{self, Place};
 use super::super::owner::{Recorded, identity, locker, of_pid};
-use super::super::state::{self, Content};
+use super::super::state::{self, Content, Kind};
 use super::super::ticket::Ticket;
 use super::super::ticket::queue::Queue;
 use super::super::watch::watch;
@@ -82,7 +82,7 @@ impl Core {
 
     fn here(&self) -> Option<Here> {
         self.possession.as_ref().map(|possession| Here {
-            claimed: possession.is_claimed(),
+            claimed: possession.inside.count() > self.cohorts.offered(),
             token: possession.token(),
             label: possession.label.clone(),
             since: possession.since,
@@ -139,9 +139,14 @@ impl Locks {
 }
 
 /// Who holds, who waits.
-pub(super) fn status(place: &Place, snapshot: Snapshot, outsiders: Outsiders) -> Result<Status> {
+pub(super) fn status(
+    place: &Place,
+    kind: Kind,
+    snapshot: Snapshot,
+    outsiders: Outsiders,
+) -> Result<Status> {
     let ours = snapshot.here.is_some();
-    let (holder, last_token) = holder(place, snapshot.here)?;
+    let (holder, last_token) = holder(place, kind, snapshot.here)?;
     let locks = Locks::new();
     let looked_for = match outsiders {
         Outsiders::Look => true,
@@ -159,10 +164,12 @@ pub(super) fn status(place: &Place, snapshot: Snapshot, outsiders: Outsiders) ->
 }
 
 /// What a waiting task tells its caller.
-pub(super) fn waiting(place: &Place, standing: Standing) -> Waiting {
+pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting {
     let foreign = foreign_before(place, standing.ticket, &standing.own);
     let ours = standing.here.is_some();
-    let holder = holder(place, standing.here).ok().and_then(|(it, _)| it);
+    let holder = holder(place, kind, standing.here)
+        .ok()
+        .and_then(|(it, _)| it);
     let outsider = || outsider(place, &host::LockTable::read()).filter(|_| !ours);
     let holder = holder.or_else(outsider);
     Waiting {
@@ -173,10 +180,10 @@ pub(super) fn waiting(place: &Place, standing: Standing) -> Waiting {
 }
 
 /// The holder, and the greatest token that may have been given.
-fn holder(place: &Place, here: Option<Here>) -> Result<(Option<Owner>, u64)> {
+fn holder(place: &Place, kind: Kind, here: Option<Here>) -> Result<(Option<Owner>, u64)> {
     let record = read_record(place)?;
-    let content = state::parse(&record);
-    disk::refuse_foreign(place, &content)?;
+    let content = state::parse(&record, kind);
+    disk::refuse_foreign(place, kind, &content)?;
     let (token, held) = match content {
         Content::Ours(record) => (record.token, record.held),
         _ => (0, false),
@@ -184,7 +191,7 @@ fn holder(place: &Place, here: Option<Here>) -> Result<(Option<Owner>, u64)> {
     Ok(match here {
         Some(here) => (here.owner(), here.token),
         None => {
-            let recorded = state::holder(&record).filter(|it| held && !it.is_provably_gone());
+            let recorded = state::holder(&record, kind).filter(|it| held && !it.is_provably_gone());
             (recorded.map(Recorded::into_owner), token)
         }
     })

@@ -29,6 +29,13 @@ pub(crate) enum Mode {
     Permits(u32),
 }
 
+impl Mode {
+    /// Whether two of these may not be inside together, so that the one who comes later waits for the other.
+    pub(crate) fn conflicts(self, other: Self) -> bool {
+        self != Self::Shared || other != Self::Shared
+    }
+}
+
 impl Ticket {
     #[cfg(test)]
     pub(crate) fn exclusive(number: u64) -> Self {

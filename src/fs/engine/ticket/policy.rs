@@ -7,14 +7,15 @@ use super::Ticket;
 pub(crate) enum Place {
     /// It is not in the line at all: somebody removed its file.
     Missing,
-    /// This one, the next unmarked one before it, must go first. Only this one need be watched.
+    /// This one, the next unmarked one before it that conflicts with it, must go first. Only this one need be watched.
     Behind(Ticket),
-    /// Nobody unmarked is before it. The marked ones were asleep when their turn came; they keep their place and are
+    /// Nobody unmarked is before it that conflicts with it. The marked ones were asleep when their turn came; they keep their place and are
     /// first again when they wake.
     Head { passed: Vec<Ticket> },
 }
 
-/// The place of `mine` in a sorted line. `marked` is asked only for tickets below it, from the nearest downwards.
+/// The place of `mine` in a sorted line. `marked` is asked only for tickets below it, from the nearest downwards. A shared ticket
+/// waits for exclusive ones only: those before it who share are no obstacle.
 pub(crate) fn place<E>(
     line: &[Ticket],
     mine: Ticket,
@@ -24,7 +25,8 @@ pub(crate) fn place<E>(
         return Ok(Place::Missing);
     };
     let mut passed = Vec::new();
-    for &ticket in line[..index].iter().rev() {
+    let before = line[..index].iter().rev();
+    for &ticket in before.filter(|it| it.mode.conflicts(mine.mode)) {
         if !marked(ticket)? {
             return Ok(Place::Behind(ticket));
         }
@@ -88,6 +90,41 @@ mod tests {
             let found = place_of(mine, numbers, marks);
             assert_eq!(found, expected, "{mine} in {numbers:?}, marked {marks:?}");
         }
+    }
+
+    #[test]
+    fn p15_readers_wait_for_writers_only() {
+        use super::super::Mode::{Exclusive, Shared};
+        let ticket = |number, mode| Ticket { number, mode };
+        let line = [
+            ticket(1, Shared),
+            ticket(2, Exclusive),
+            ticket(3, Shared),
+            ticket(4, Shared),
+            ticket(5, Exclusive),
+        ];
+        let place_of = |index: usize, marks: &[u64]| {
+            let answer: Result<_, Infallible> =
+                place(&line, line[index], |it| Ok(marks.contains(&it.number)));
+            answer.unwrap_or_else(|never| match never {})
+        };
+        let first = || Place::Head { passed: Vec::new() };
+        assert_eq!(place_of(0, &[]), first());
+        assert_eq!(place_of(1, &[]), Place::Behind(line[0]));
+        assert_eq!(place_of(2, &[]), Place::Behind(line[1]));
+        assert_eq!(
+            place_of(3, &[]),
+            Place::Behind(line[1]),
+            "not behind the reader"
+        );
+        assert_eq!(
+            place_of(4, &[]),
+            Place::Behind(line[3]),
+            "a writer waits for all"
+        );
+        let passed = vec![line[1]];
+        assert_eq!(place_of(3, &[2]), Place::Head { passed });
+        assert_eq!(place_of(4, &[4, 3]), Place::Behind(line[1]));
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! The options of the fair lock and their defaults.
+//! The options of the fair locks and their defaults.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::Path;
 use std::time::Duration;
 
-use super::FifoLock;
+use super::Fair;
 use crate::error::Result;
 use crate::fs::engine::wait::Wait;
+use crate::fs::fifo::FifoLock;
 
-/// The options of a [`FifoLock`], with their defaults; [`FifoLock::config`] reads them back.
+/// The options of a [`FifoLock`] or [`FifoRwLock`](crate::FifoRwLock), with their defaults; [`FifoLock::config`] reads them back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FifoConfig {
@@ -45,14 +48,40 @@ impl Default for FifoConfig {
     }
 }
 
-/// Builds a [`FifoLock`]; made by [`FifoLock::options`].
-#[derive(Clone, Debug, Default)]
+/// Builds a fair lock; made by [`FifoLock::options`] and its like.
 #[must_use = "options do nothing until a lock is opened with them"]
-pub struct FifoOptions {
+pub struct FifoOptions<L = FifoLock> {
     config: FifoConfig,
+    lock: PhantomData<fn() -> L>,
 }
 
-impl FifoOptions {
+impl<L> Default for FifoOptions<L> {
+    fn default() -> Self {
+        Self {
+            config: FifoConfig::default(),
+            lock: PhantomData,
+        }
+    }
+}
+
+impl<L> Clone for FifoOptions<L> {
+    fn clone(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            lock: PhantomData,
+        }
+    }
+}
+
+impl<L> fmt::Debug for FifoOptions<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("FifoOptions");
+        text.field("config", &self.config).finish()
+    }
+}
+
+#[allow(private_bounds)] // which locks these are is this crate's business
+impl<L: Fair> FifoOptions<L> {
     /// Sets [`FifoConfig::timeout`].
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.config.timeout = limit.into();
@@ -96,7 +125,7 @@ impl FifoOptions {
     }
 
     /// Opens the lock; see [`FifoLock::open`].
-    pub fn open(self, path: impl AsRef<Path>) -> Result<FifoLock> {
-        FifoLock::with_config(path.as_ref(), self.config)
+    pub fn open(self, path: impl AsRef<Path>) -> Result<L> {
+        L::with_config(path.as_ref(), self.config)
     }
 }

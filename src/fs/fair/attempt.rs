@@ -1,26 +1,30 @@
-//! The wait for the fair lock: what [`Acquire`](crate::Acquire) drives.
+//! The wait for a fair lock: what [`Acquire`](crate::Acquire) drives.
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{FifoGuard, Shared};
+use super::Shared;
+use super::guard::{FairGuard, Held};
 use crate::acquire::sealed;
 use crate::error::{Error, Result};
-use crate::fs::engine::line::{Entered, Key};
+use crate::fs::engine::line::{Entered, Key, Wish};
+use crate::fs::engine::ticket::Mode;
 use crate::lock::Waiting;
 use crate::trace;
 
 /// One caller's place in the line.
 #[doc(hidden)]
-pub struct Attempt {
+pub struct Attempt<G> {
     /// There until the guard takes it over.
     shared: Option<Arc<Shared>>,
-    most: Option<usize>,
+    wish: Wish,
     stage: Stage,
     span: trace::Wait,
+    _guard: PhantomData<fn() -> G>,
 }
 
 enum Stage {
@@ -29,8 +33,8 @@ enum Stage {
     Over,
 }
 
-impl Future for Attempt {
-    type Output = Result<FifoGuard>;
+impl<G: FairGuard> Future for Attempt<G> {
+    type Output = Result<G>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -42,7 +46,7 @@ impl Future for Attempt {
             Stage::Over => return Poll::Pending,
             Stage::New => match shared
                 .line
-                .enter(&shared.settings, this.most, cx.waker(), now)
+                .enter(&shared.settings, this.wish, cx.waker(), now)
             {
                 Ok(Entered::Granted(grant)) => Poll::Ready(Ok(grant)),
                 Ok(Entered::Waiting(key)) => {
@@ -60,31 +64,47 @@ impl Future for Attempt {
         };
         this.stage = Stage::Over;
         this.span.end();
-        Poll::Ready(result.map(|grant| FifoGuard::new(shared, grant)))
+        Poll::Ready(result.map(|grant| G::new(Held::new(shared, grant))))
     }
 }
 
-impl Drop for Attempt {
+impl<G> Drop for Attempt<G> {
     /// Leaves the line.
     fn drop(&mut self) {
-        sealed::Attempt::cancel(self);
+        self.leave();
     }
 }
 
-impl sealed::Attempt for Attempt {
-    type Guard = FifoGuard;
-
-    fn set_max_waiting(&mut self, most: usize) {
-        self.most = Some(most);
+impl<G> Attempt<G> {
+    pub(crate) fn new(shared: Arc<Shared>, want: Mode) -> Self {
+        Self {
+            shared: Some(shared),
+            wish: Wish { want, most: None },
+            stage: Stage::New,
+            span: trace::Wait::default(),
+            _guard: PhantomData,
+        }
     }
 
-    fn cancel(&mut self) {
+    fn leave(&mut self) {
         if let Stage::Waiting(key, _) = std::mem::replace(&mut self.stage, Stage::Over)
             && let Some(shared) = &self.shared
         {
             shared.line.cancel(key);
             self.span.end();
         }
+    }
+}
+
+impl<G: FairGuard> sealed::Attempt for Attempt<G> {
+    type Guard = G;
+
+    fn set_max_waiting(&mut self, most: usize) {
+        self.wish.most = Some(most);
+    }
+
+    fn cancel(&mut self) {
+        self.leave();
     }
 
     fn waiting(&self) -> Option<Waiting> {
@@ -101,20 +121,5 @@ impl sealed::Attempt for Attempt {
         };
         let path = self.shared.as_ref().map(|it| it.line.place().door.clone());
         Error::timed_out(path.unwrap_or_default(), waited)
-    }
-}
-
-impl sealed::Granted for FifoGuard {
-    type Attempt = Attempt;
-}
-
-impl Attempt {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared: Some(shared),
-            most: None,
-            stage: Stage::New,
-            span: trace::Wait::default(),
-        }
     }
 }

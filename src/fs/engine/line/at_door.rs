@@ -1,0 +1,185 @@
+//! The last steps of a contender: at the door, and through it.
+//!
+//! The door is opened, then watched, then compared with its path, then tried. Who has it locked looks once more whether it is the right
+//! one and whether those he passed still sleep, and makes the record his own; else he gives it back and begins again.
+
+use super::super::disk::Disk;
+use super::super::door::Door;
+use super::super::step::{self, Step};
+use super::super::ticket::{Mode, Ticket};
+use super::super::wait::{COARSE, Eye, FINE, Wait};
+use super::super::watch::Seen;
+use super::contender::{Contender, Entry, Flow, Outcome, Stage};
+use super::passing::marks_gone;
+use crate::error::{Error, Result};
+
+/// Rungs of the ladder, from 50 µs on and doubling, that a reader waits for a record that somebody is about to write: 200 ms.
+const MOST_REFUSALS: u32 = 12;
+
+impl Contender {
+    /// Nobody awake is before us: opens the door, or stays at the one that is open.
+    pub(super) fn approach(
+        &mut self,
+        disk: &mut Disk,
+        now_passed: Vec<Ticket>,
+        on_event: bool,
+    ) -> Result<Flow> {
+        if let Stage::Knocking { passed, .. } = &mut self.stage {
+            *passed = now_passed;
+            return self.knock(disk, on_event);
+        }
+        self.reset();
+        let place = disk.place();
+        step::at(Step::OpenDoor);
+        let door = match self.probe.take() {
+            Some(door) => door,
+            None => Door::open(&place.door, self.settings.mode)
+                .map_err(|e| Error::io("open the lock file", &place.door, e))?,
+        };
+        let eye = Eye::new(&self.settings.wait);
+        self.ladder.start(COARSE);
+        self.stage = Stage::Knocking {
+            door,
+            eye,
+            passed: now_passed,
+        };
+        self.knock(disk, on_event)
+    }
+
+    pub(super) fn knock(&mut self, disk: &mut Disk, on_event: bool) -> Result<Flow> {
+        let Stage::Knocking { door, eye, .. } = &mut self.stage else {
+            return Ok(Flow::Again);
+        };
+        let path = &disk.place().door;
+        let at = |step, error| Error::io(step, path, error);
+        // Try before watching: after an event the lock is mostly there. A refusal counts only with a watch in place.
+        loop {
+            step::at(Step::TryDoor);
+            let locked = match eye.sitter() {
+                Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
+                None => door.try_lock(self.want == Mode::Shared),
+            };
+            if locked.map_err(|e| at("lock the lock file", e))? {
+                break;
+            }
+            step::at(Step::WatchDoor);
+            let told = !eye.is_polling();
+            if self.settings.wait == Wait::Blocking {
+                eye.sit(self.seat, door.file(), self.want == Mode::Shared);
+            }
+            let fresh = eye.watch(self.seat, door.file(), Seen::Door, self.events);
+            self.news.fell_back |= told && eye.is_polling();
+            step::at(Step::CheckDoor);
+            let current = door.is_current(path);
+            if !current.map_err(|e| at("look at the lock file", e))? {
+                self.reset();
+                return Ok(Flow::Again);
+            }
+            if !fresh {
+                eye.pace(&mut self.ladder);
+                return Ok(Flow::Done(Outcome::Sleep));
+            }
+        }
+        self.lock_taken();
+        // The task can be woken while we do the rest: to wake a sleeping thread takes longer than all of it.
+        Ok(if on_event {
+            Flow::Done(Outcome::AtDoor)
+        } else {
+            Flow::Again
+        })
+    }
+
+    /// Whether the locked door is the right one and those we pass are still asleep.
+    fn is_ours(&self, disk: &Disk) -> Result<bool> {
+        let Stage::Entering { door, passed, .. } = &self.stage else {
+            return Ok(false);
+        };
+        let path = &disk.place().door;
+        step::at(Step::CheckDoor);
+        let current = door.is_current(path);
+        if !current.map_err(|e| Error::io("look at the lock file", path, e))? {
+            return Ok(false);
+        }
+        step::at(Step::CheckMarks);
+        Ok(!marks_gone(disk, passed)?)
+    }
+
+    /// From knocking to entering: the door in hand is locked.
+    pub(super) fn lock_taken(&mut self) {
+        self.look_away();
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Fresh) {
+            Stage::Knocking { door, passed, .. } => Stage::Entering {
+                door,
+                passed,
+                refusals: 0,
+            },
+            other => other,
+        };
+    }
+
+    /// Unlocks and closes a door that was locked for nothing, and starts again.
+    pub(super) fn give_back(&mut self) {
+        step::at(Step::GiveBack);
+        self.look_away();
+        match std::mem::replace(&mut self.stage, Stage::Fresh) {
+            Stage::Knocking { door, .. } | Stage::Entering { door, .. } => {
+                let _ = door.leave();
+            }
+            Stage::Fresh | Stage::Behind { .. } => {}
+        }
+    }
+
+    pub(super) fn enter(&mut self, disk: &mut Disk) -> Result<Flow> {
+        match self
+            .is_ours(disk)
+            .and_then(|ours| disk.refresh().map(|()| ours))
+        {
+            Ok(true) => {}
+            Ok(false) => {
+                self.give_back();
+                return Ok(Flow::Again);
+            }
+            Err(error) => {
+                self.give_back();
+                return Err(error);
+            }
+        }
+        let Stage::Entering { door, refusals, .. } = &mut self.stage else {
+            return Ok(Flow::Again);
+        };
+        let entered = match self.want {
+            Mode::Shared => disk.enter_shared(door),
+            Mode::Exclusive | Mode::Permits(_) => disk.enter(door, &self.settings.words),
+        };
+        match entered {
+            // A writer is told at once by the record; a reader only by the time that passes.
+            Ok(None) if *refusals > MOST_REFUSALS && self.want == Mode::Shared => {
+                self.give_back();
+                Err(disk.replaced())
+            }
+            Ok(None) => {
+                // The door may have been had without an event, on a rung that is seconds long.
+                if *refusals == 0 || self.ladder.at.is_none() {
+                    self.ladder.start(FINE);
+                }
+                *refusals += 1;
+                Ok(Flow::Done(Outcome::Sleep))
+            }
+            Ok(Some(entered)) => match std::mem::replace(&mut self.stage, Stage::Fresh) {
+                Stage::Entering { door, passed, .. } => {
+                    let entry = Entry {
+                        door,
+                        entered,
+                        passed,
+                    };
+                    Ok(Flow::Done(Outcome::Entered(entry)))
+                }
+                _ => Ok(Flow::Again),
+            },
+            Err(error) => {
+                self.give_back();
+                Err(error)
+            }
+        }
+    }
+}

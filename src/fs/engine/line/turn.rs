@@ -1,0 +1,182 @@
+//! Whose turn it is: for which cohort of this process a [`Contender`] stands in the line on disk, and what comes of it.
+//!
+//! The first cohort with anybody awake has one. Not while the process has the whole lock, for then there is nothing more to be
+//! had. While it has a share, with readers inside, later cohorts stand in line as if they were another process's; if readers
+//! come to the head they go in with those who are there.
+
+use std::sync::Arc;
+
+use super::super::disk::TakePlace;
+use super::super::door::Door;
+use super::super::ticket::{Mode, Ticket};
+use super::Settings;
+use super::cohort::CohortId;
+use super::contender::{Cause, Contender, Entry, Outcome, Stand};
+use super::core::Core;
+use super::inside::Extent;
+use super::possession::Possession;
+use crate::error::Result;
+
+impl Core {
+    /// Brings the first cohort that is awake as far as it gets without waiting.
+    pub(crate) fn drive(&mut self, cause: Cause, mut spare: Option<Door>) {
+        loop {
+            let first = self.cohorts.first_awake().map(|cohort| cohort.id);
+            let Some(cohort) = first.filter(|it| self.may_stand_for(*it)) else {
+                self.retire();
+                return;
+            };
+            let Some((want, settings)) = self.first_wish(cohort) else {
+                return;
+            };
+            let right = |it: &Contender| it.cohort == cohort && it.want == want;
+            if !self.contender.as_ref().is_some_and(right) {
+                self.retire();
+                let stand = Stand {
+                    cohort,
+                    want,
+                    settings,
+                    door: spare.take(),
+                    guess: self.guess_before(cohort),
+                };
+                self.contender = Some(Contender::new(stand, self.seat, self.events));
+            }
+            match self.step(cohort, cause) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    self.retire();
+                    match self.cohorts.front(cohort) {
+                        Some(front) => self.fail(front, error),
+                        None => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether this process may stand in line for a cohort: not while it has all there is to have, nor for those whose turn it
+    /// is as soon as the readers inside have gone.
+    fn may_stand_for(&self, id: CohortId) -> bool {
+        let held = self.possession.as_ref();
+        held.is_none_or(|it| it.extent == Extent::Share && it.cohort != Some(id))
+    }
+
+    /// What the first of a cohort wants.
+    fn first_wish(&self, id: CohortId) -> Option<(Mode, Arc<Settings>)> {
+        let front = self.cohorts.get(self.cohorts.front(id)?)?;
+        Some((front.data.want, front.data.settings.clone()))
+    }
+
+    /// Who stood last when a cohort's ticket was taken, if that was the last listing, and it must wait for that one.
+    fn guess_before(&self, cohort: CohortId) -> Option<Ticket> {
+        let own = self.cohorts.cohort(cohort)?.ticket.as_ref()?.ticket;
+        let last = self.disk.line().last().copied();
+        last.filter(|last| *last < own && last.mode.conflicts(own.mode))
+    }
+
+    /// `true` when there is nothing more to do now.
+    pub(super) fn step(&mut self, cohort: CohortId, cause: Cause) -> Result<bool> {
+        let (Some(contender), Some(own)) = (
+            self.contender.as_mut(),
+            self.cohorts
+                .cohort(cohort)
+                .and_then(|it| it.ticket.as_ref()),
+        ) else {
+            return Err(self.confused());
+        };
+        contender.joins = contender.shares() && self.possession.is_some();
+        let outcome = contender.step(own, &mut self.disk, cause);
+        let news = std::mem::take(&mut contender.news);
+        let (want, mode) = (contender.want, own.ticket.mode);
+        self.note(news);
+        match outcome? {
+            Outcome::Sleep => Ok(true),
+            Outcome::AtDoor => {
+                self.at_door = true;
+                self.wake_front(cohort);
+                Ok(true)
+            }
+            Outcome::Entered(entry) => {
+                self.retire();
+                self.possess(cohort, want, entry);
+                Ok(self.possession.is_none())
+            }
+            Outcome::Joins(passed) => {
+                self.retire();
+                self.join_own_readers(cohort, passed);
+                Ok(false)
+            }
+            Outcome::TicketGone => {
+                let settings = self.settings_of(cohort);
+                let bits = settings.as_ref().and_then(|it| it.mode);
+                let words = settings.as_ref().map(|it| &it.words);
+                let ticket = self.disk.take_ticket(mode, bits, words, TakePlace::End)?;
+                self.retire();
+                self.tail.cohort = None;
+                self.cohorts.requeue(cohort, ticket);
+                Ok(false)
+            }
+        }
+    }
+
+    fn wake_front(&mut self, cohort: CohortId) {
+        let front = self.cohorts.front(cohort);
+        if let Some(waiter) = front.and_then(|it| self.cohorts.get_mut(it))
+            && let Some(waker) = waiter.waker.take()
+        {
+            self.wakes.push(waker);
+        }
+    }
+
+    /// Goes on where a step stopped at the locked door: after the wakers were called, or when a task comes by.
+    pub(crate) fn go_in(&mut self) {
+        if std::mem::take(&mut self.at_door) {
+            self.drive(Cause::Local, None);
+        }
+    }
+
+    fn possess(&mut self, cohort: CohortId, want: Mode, entry: Entry) {
+        let Entry {
+            door,
+            entered,
+            passed,
+        } = entry;
+        let (Some(front), Some(settings)) = (self.cohorts.front(cohort), self.settings_of(cohort))
+        else {
+            if want == Mode::Exclusive {
+                let told = entered.predecessor_crashed;
+                let _ = self.disk.clear_held(entered.token, told);
+            }
+            let _ = self.disk.leave(Arc::new(door));
+            return;
+        };
+        self.note_crash(entered);
+        let possession = Possession::new(door, entered, want, &settings);
+        self.possession = Some(Possession {
+            cohort: Some(cohort),
+            passed,
+            ..possession
+        });
+        self.roll_call = false;
+        self.lapsing = None;
+        self.offer(front, want);
+        if want == Mode::Shared {
+            // Those behind who read as well. A failure is theirs, and they try again.
+            let _ = self.serve();
+        }
+    }
+
+    /// Readers of a cohort whose turn has come go in with those of this process who are inside.
+    fn join_own_readers(&mut self, cohort: CohortId, passed: Vec<Ticket>) {
+        let Some(possession) = &mut self.possession else {
+            return;
+        };
+        let before = possession.cohort.replace(cohort);
+        possession.passed.extend(passed);
+        let _ = self.serve();
+        if let Some(before) = before {
+            self.drop_if_empty(before);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What the guards of the fair locks have in common.
+
+use std::fmt;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Shared;
+use crate::error::Result;
+use crate::fs::engine::door::Door;
+use crate::fs::engine::line::Grant;
+use crate::fs::engine::ticket::Mode;
+use crate::guard::{Guard, Loss, Lost};
+use crate::trace;
+
+/// A guard of a fair lock.
+#[doc(hidden)]
+pub trait FairGuard: Guard {
+    #[doc(hidden)]
+    fn new(held: Held) -> Self;
+}
+
+/// A grant in a caller's hands.
+#[doc(hidden)]
+pub struct Held {
+    shared: Arc<Shared>,
+    /// There until the guard is released.
+    door: Option<Arc<Door>>,
+    want: Mode,
+    token: u64,
+    waited: Option<Duration>,
+    predecessor_crashed: bool,
+    /// There once somebody asks for a loss.
+    asked: OnceLock<Asked>,
+    _span: trace::Hold,
+}
+
+struct Asked {
+    latch: Arc<OnceLock<Loss>>,
+    /// Set when the guard is given back unlost: others may be inside by the same lock, and lose it later.
+    over: Arc<AtomicBool>,
+}
+
+impl Held {
+    pub(crate) fn new(shared: Arc<Shared>, grant: Grant) -> Self {
+        let path = &shared.line.place().door;
+        let span = trace::Hold::begin(path, Some(grant.token), grant.waited);
+        Self {
+            _span: span,
+            door: Some(grant.door),
+            shared,
+            want: grant.want,
+            token: grant.token,
+            waited: grant.waited,
+            predecessor_crashed: grant.predecessor_crashed,
+            asked: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        self.token
+    }
+
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        self.waited
+    }
+
+    pub(crate) fn predecessor_crashed(&self) -> bool {
+        self.predecessor_crashed
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.shared.line.is_held(self.token)
+    }
+
+    pub(crate) fn lost(&self) -> Lost {
+        let line = self.shared.line.clone();
+        let latch = match &self.door {
+            Some(_) => line.watch_for_loss(),
+            None => Arc::default(),
+        };
+        let token = self.token;
+        let asked = self.asked.get_or_init(|| Asked {
+            latch: latch.clone(),
+            over: Arc::default(),
+        });
+        let over = asked.over.clone();
+        Lost::new(std::future::poll_fn(move |cx| {
+            match over.load(Ordering::Relaxed) {
+                true => Poll::Pending,
+                false => line.poll_lost(&latch, token, cx.waker()),
+            }
+        }))
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        match &self.door {
+            Some(door) => door.file(),
+            None => unreachable!("a guard has its door until it is consumed"),
+        }
+    }
+
+    /// From writer to reader, in the same hands.
+    pub(crate) fn downgrade(mut self) -> Result<Self> {
+        let downgraded = self.shared.line.downgrade();
+        // In any case: what is given back then is a reader's.
+        self.want = Mode::Shared;
+        downgraded.map(|()| self)
+    }
+
+    pub(crate) fn give_back(&mut self, listens: bool) -> Result<()> {
+        let Some(door) = self.door.take() else {
+            return Ok(());
+        };
+        if let Some(asked) = self.asked.get() {
+            let unlost = asked.latch.get().is_none();
+            asked.over.store(unlost, Ordering::Relaxed);
+        }
+        self.shared.line.release(door, self.want, listens)
+    }
+}
+
+impl Drop for Held {
+    /// Releases: a few short system calls, or none when a task of this process is next. Errors cannot be told from here; the
+    /// closed descriptor frees the lock whatever happens.
+    fn drop(&mut self) {
+        if let Err(error) = self.give_back(false) {
+            trace::unheard(&self.shared.line.place().door, &error);
+        }
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("path", &self.shared.line.place().door)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Defines a guard around a [`Held`]: its doc comment, its name, and what is to be said of its token.
+macro_rules! fair_guard {
+    ($(#[$about:meta])* $name:ident, token: $token:literal) => {
+        $(#[$about])*
+        ///
+        /// Dropping it releases: the lock goes to the next in line at once, also outside a runtime, also while unwinding. In a
+        /// forked child dropping it does nothing to the parent's lock.
+        #[must_use = "the lock is released as soon as the guard is dropped"]
+        pub struct $name {
+            held: $crate::fs::fair::guard::Held,
+        }
+
+        impl $name {
+            #[doc = $token]
+            pub fn token(&self) -> u64 {
+                self.held.token()
+            }
+
+            /// How long the caller stood in line; `None` when it entered at once.
+            pub fn waited(&self) -> Option<std::time::Duration> {
+                self.held.waited()
+            }
+
+            /// Whether the last exclusive holder's process ended while it held the lock, so that what the lock protects may be half
+            /// done. A panic that unwinds releases in order, and does not count.
+            pub fn predecessor_crashed(&self) -> bool {
+                self.held.predecessor_crashed()
+            }
+
+            /// Whether the lock is still held: compares the lock file with its path, about a microsecond.
+            pub fn is_held(&self) -> bool {
+                self.held.is_held()
+            }
+
+            /// Resolves when the lock file is deleted, renamed or replaced while this guard lives; see
+            /// [`Lost`](crate::Lost). As long as its queue directory stands nobody else can enter while the guard lives even then:
+            /// newcomers get [`ErrorKind::Replaced`](crate::ErrorKind::Replaced).
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropping it changes nothing; a loss is told to every later call too.
+            pub fn lost(&self) -> crate::guard::Lost {
+                self.held.lost()
+            }
+
+            /// Releases the lock and says whether that went well.
+            ///
+            /// # Cancel safety
+            ///
+            /// Releases at the first poll, without waiting; dropped before it, the guard inside releases as any guard does.
+            ///
+            /// # Errors
+            ///
+            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock had been lost (a loss that nobody asked about is seen when the lock
+            /// leaves this process, not when it goes from task to task, and by this method, not by a drop);
+            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed. The lock is given up in any case.
+            pub async fn release(mut self) -> crate::error::Result<()> {
+                self.held.give_back(true)
+            }
+
+            fn file(&self) -> &std::fs::File {
+                self.held.file()
+            }
+        }
+
+        impl crate::guard::Guard for $name {
+            fn token(&self) -> Option<u64> {
+                Some($name::token(self))
+            }
+
+            fn waited(&self) -> Option<std::time::Duration> {
+                $name::waited(self)
+            }
+
+            fn predecessor_crashed(&self) -> bool {
+                $name::predecessor_crashed(self)
+            }
+
+            fn is_held(&self) -> bool {
+                $name::is_held(self)
+            }
+
+            fn lost(&self) -> crate::guard::Lost {
+                $name::lost(self)
+            }
+
+            async fn release(self) -> crate::error::Result<()> {
+                $name::release(self).await
+            }
+        }
+
+        impl crate::acquire::sealed::Granted for $name {
+            type Attempt = $crate::fs::fair::attempt::Attempt<Self>;
+        }
+
+        impl $crate::fs::fair::guard::FairGuard for $name {
+            fn new(held: $crate::fs::fair::guard::Held) -> Self {
+                Self { held }
+            }
+        }
+
+        crate::fs::sys::file::lend_file!($name);
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name))
+                    .field("path", &self.held.shared().path())
+                    .field("token", &self.held.token())
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(crate) use fair_guard;

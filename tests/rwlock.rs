@@ -1,0 +1,308 @@
+//! The reader-writer lock within one process, polled by hand, with outsiders who stand in line or hold.
+
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use stanchion::{
+    Acquire, ErrorKind, FifoLock, FifoReadGuard, FifoRwLock, FifoWriteGuard, Guard, Lock,
+    SharedLock,
+};
+
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+
+use support::{Place, Polled, assert_pending, assert_ready, eventually, kind_of};
+
+type Reader = Polled<Acquire<FifoReadGuard>>;
+type Writer = Polled<Acquire<FifoWriteGuard>>;
+
+fn open(place: &Place) -> FifoRwLock {
+    let options = FifoRwLock::options().poll_interval(Duration::MAX);
+    options.open(place.path()).expect("a lock")
+}
+
+fn reads(lock: &FifoRwLock) -> FifoReadGuard {
+    assert_ready!(Polled::new(lock.read()).poll()).expect("nobody writes")
+}
+
+fn writes(lock: &FifoRwLock) -> FifoWriteGuard {
+    assert_ready!(Polled::new(lock.write()).poll()).expect("nobody is inside")
+}
+
+fn wants_to_read(lock: &FifoRwLock) -> Reader {
+    let mut reader = Polled::new(lock.read());
+    assert_pending!(reader.poll());
+    reader
+}
+
+fn wants_to_write(lock: &FifoRwLock) -> Writer {
+    let mut writer = Polled::new(lock.write());
+    assert_pending!(writer.poll());
+    writer
+}
+
+fn assert_idle(place: &Place, lock: &FifoRwLock) {
+    assert_eq!(place.tickets(), Vec::<String>::new());
+    drop(lock.try_write().expect("no error").expect("it is free"));
+    // Now by the operating system.
+    let file = File::options().read(true).write(true).open(place.path());
+    fs2::FileExt::try_lock_exclusive(&file.expect("the door")).expect("nobody has it");
+}
+
+/// Whether the operating system lets a stranger share the lock.
+fn a_stranger_may_read(path: &Path) -> bool {
+    let file = File::open(path).expect("the door");
+    fs2::FileExt::try_lock_shared(&file).is_ok()
+}
+
+#[test]
+fn p03_readers_share_and_a_writer_is_alone() {
+    let place = Place::new();
+    let lock = open(&place);
+    let one = reads(&lock);
+    let two = reads(&open(&place));
+    assert!(lock.try_write().expect("no error").is_none());
+    assert!(lock.try_read().expect("no error").is_some());
+    assert!(one.is_held() && two.is_held());
+    drop(one);
+    assert!(lock.try_write().expect("no error").is_none());
+    drop(two);
+    let writer = writes(&lock);
+    assert!(lock.try_read().expect("no error").is_none());
+    assert!(lock.try_write().expect("no error").is_none());
+    drop(writer);
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn p15_a_waiting_writer_holds_back_later_readers() {
+    let place = Place::new();
+    let lock = open(&place);
+    let first = reads(&lock);
+    let mut writer = wants_to_write(&lock);
+    let mut later = wants_to_read(&lock);
+    assert!(lock.try_read().expect("no error").is_none());
+    drop(first);
+    let guard = assert_ready!(writer.poll()).expect("its turn");
+    assert_pending!(later.poll());
+    drop(guard);
+    drop(assert_ready!(later.poll()).expect("its turn"));
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn p15_adjacent_readers_enter_together() {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = writes(&lock);
+    let mut readers = [wants_to_read(&lock), wants_to_read(&lock)];
+    let mut second = wants_to_write(&lock);
+    let mut last = wants_to_read(&lock);
+    drop(writer);
+    let guards = readers.each_mut().map(|it| assert_ready!(it.poll()));
+    assert_pending!(second.poll());
+    assert_pending!(last.poll());
+    drop(guards);
+    let guard = assert_ready!(second.poll()).expect("its turn");
+    assert_pending!(last.poll());
+    drop(guard);
+    drop(assert_ready!(last.poll()).expect("its turn"));
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn p23_a_writer_that_gives_up_lets_the_readers_in() {
+    let place = Place::new();
+    let lock = open(&place);
+    let first = reads(&lock);
+    let writer = wants_to_write(&lock);
+    let mut later = wants_to_read(&lock);
+    drop(writer);
+    let second = later.finish().expect("nobody is in the way");
+    drop((first, second));
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn p23_an_offer_to_a_reader_that_is_dropped_disturbs_nobody() {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = writes(&lock);
+    let one = wants_to_read(&lock);
+    let mut two = wants_to_read(&lock);
+    let mut last = wants_to_write(&lock);
+    drop(writer);
+    drop(one);
+    let guard = assert_ready!(two.poll()).expect("its turn");
+    assert_pending!(last.poll());
+    drop(guard);
+    drop(assert_ready!(last.poll()).expect("its turn"));
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn a_writer_goes_on_as_a_reader() {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = writes(&lock);
+    let token = writer.token();
+    let mut reader = wants_to_read(&lock);
+    let mut next = wants_to_write(&lock);
+    let first = writer.downgrade().expect("no error");
+    assert_eq!(first.token(), token);
+    let second = assert_ready!(reader.poll()).expect("let in");
+    assert_eq!(second.token(), token, "the last writer's");
+    assert_pending!(next.poll());
+    drop((first, second));
+    let guard = assert_ready!(next.poll()).expect("its turn");
+    assert!(guard.token() > token);
+    drop(guard);
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn readers_after_a_writer_share_the_lock_as_soon_as_another_process_queues() {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = writes(&lock);
+    let mut reader = wants_to_read(&lock);
+    drop(writer);
+    let guard = assert_ready!(reader.poll()).expect("its turn");
+    assert!(!a_stranger_may_read(&place.path()), "nobody has asked");
+    let other = place.outsider_waits_to_read(u64::MAX >> 2);
+    eventually("the lock is shared", || a_stranger_may_read(&place.path()));
+    drop(guard);
+    other.leaves_the_line();
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn p10_readers_of_this_process_never_pass_a_writer_of_another() {
+    let place = Place::new();
+    let lock = open(&place);
+    let guard = reads(&lock);
+    let other = place.outsider_waits(1);
+    let mut reader = wants_to_read(&lock);
+    assert!(lock.try_read().expect("no error").is_none());
+    other.leaves_the_line();
+    drop(reader.finish().expect("its turn"));
+    drop(guard);
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn a_reader_minds_no_reader_in_line() {
+    let place = Place::new();
+    let lock = open(&place);
+    let other = place.outsider_waits_to_read(1);
+    drop(reads(&lock));
+    assert!(lock.try_read().expect("no error").is_some());
+    assert!(
+        lock.try_write().expect("no error").is_none(),
+        "he was first"
+    );
+    let mut writer = wants_to_write(&lock);
+    other.leaves_the_line();
+    drop(writer.finish().expect("its turn"));
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn strangers_with_shared_locks_take_part() {
+    let place = Place::new();
+    let lock = open(&place);
+    drop(reads(&lock));
+    let stranger = File::open(place.path()).expect("the door");
+    fs2::FileExt::lock_shared(&stranger).expect("locked");
+    let reader = reads(&lock);
+    assert!(lock.try_write().expect("no error").is_none());
+    drop(reader);
+    let mut writer = wants_to_write(&lock);
+    fs2::FileExt::unlock(&stranger).expect("unlocked");
+    drop(stranger);
+    drop(writer.finish().expect("its turn"));
+    assert_idle(&place, &lock);
+}
+
+#[test]
+fn p66_other_kinds_are_refused_with_both_names() {
+    let place = Place::new();
+    let lock = open(&place);
+    let error = FifoLock::open(place.path()).expect_err("open here already");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    let text = error.to_string();
+    assert!(
+        text.contains("kind rwlock") && text.contains("kind lock"),
+        "{text}"
+    );
+    drop(reads(&lock));
+    drop(lock);
+    let error = FifoLock::open(place.path()).expect_err("the record says it");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    let plain = Place::new();
+    drop(plain.open().try_acquire().expect("no error"));
+    assert_eq!(
+        kind_of(FifoRwLock::open(plain.path())),
+        ErrorKind::Incompatible
+    );
+}
+
+#[test]
+fn p05_who_reads_is_told_of_a_loss_and_newcomers_are_refused() {
+    let place = Place::new();
+    let lock = open(&place);
+    let (one, two) = (reads(&lock), reads(&lock));
+    let mut released = Polled::new(one.lost());
+    assert_pending!(released.poll());
+    drop(one);
+    let mut lost = Polled::new(two.lost());
+    assert_pending!(lost.poll());
+    std::fs::rename(place.path(), place.directory().join("away")).expect("renamed");
+    lost.finish();
+    assert!(!two.is_held());
+    assert_pending!(released.poll());
+    assert!(futures::executor::block_on(two.release()).is_err());
+    drop(reads(&lock));
+}
+
+#[test]
+fn p49_writers_tokens_grow_through_readers_too() {
+    let place = Place::new();
+    let lock = open(&place);
+    let mut last = 0;
+    for _ in 0..50 {
+        let writer = writes(&lock);
+        let mut reader = wants_to_read(&lock);
+        let mut next = wants_to_write(&lock);
+        assert!(writer.token() > last);
+        last = writer.token();
+        drop(writer);
+        let guard = assert_ready!(reader.poll()).expect("its turn");
+        assert_eq!(guard.token(), last);
+        drop(guard);
+        let guard = assert_ready!(next.poll()).expect("its turn");
+        assert!(guard.token() > last);
+        last = guard.token();
+    }
+}
+
+#[test]
+fn the_traits_fit() {
+    fn token_of<L: SharedLock>(lock: &L) -> Option<u64> {
+        let guard = futures::executor::block_on(lock.acquire_shared()).expect("no error");
+        let again = futures::executor::block_on(lock.try_acquire_shared()).expect("no error");
+        assert!(again.is_some());
+        let writes = futures::executor::block_on(Lock::try_acquire(lock)).expect("no error");
+        assert!(writes.is_none());
+        guard.token()
+    }
+    let place = Place::new();
+    let lock = open(&place);
+    assert!(token_of(&lock).is_some());
+    assert!(lock.capabilities().fair);
+    assert_idle(&place, &lock);
+}
