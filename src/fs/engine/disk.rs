@@ -89,6 +89,19 @@ enum StateLock {
     Locked(Option<Record>),
     /// The last holder through this very door is dying: the kernel has dropped its door before its state.
     Dying,
+    /// Locked through another door, as far as the record tells.
+    Elsewhere,
+}
+
+/// What came of an attempt to be inside, with the door locked.
+pub(crate) enum Admission {
+    In(Entered),
+    /// The last holder is dying; try again soon, with the door kept locked.
+    Dying,
+    /// Somebody is inside who came through another door, or is dying and could not write; after a while it is the first.
+    Elsewhere,
+    /// For a reader: the record cannot be made right now. Give the door back, and try again soon.
+    Back,
 }
 
 /// How an attempt to remove a lock ended.

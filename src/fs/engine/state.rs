@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Numbers have 20 digits, so that every field stands at a fixed place after the first line. `token` is the highest token that may have been
-//! given (a holder that leaves writes the last one that was); `held` is `1` from the entering of a holder to its leaving, and a holder that dies leaves it standing; `since` is in
+//! given (a holder that leaves writes the last one that was); `held` is `1` from the entering of an exclusive holder to its leaving, and a holder that dies
+//! leaves it standing, until one reader makes it `2` to tell of it; `since` is in
 //! microseconds since the epoch, for people only.
 //!
 //! # Invariants
@@ -81,9 +82,30 @@ pub(crate) struct Record {
     /// Permits in all; 0 where the kind has none.
     pub(crate) limit: u64,
     pub(crate) token: u64,
-    pub(crate) held: bool,
+    pub(crate) flag: Flag,
     /// The door through which the last holder entered.
     pub(crate) door: FileId,
+}
+
+/// The held flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flag {
+    /// `0`: nobody is inside exclusively, and nobody died there.
+    Clear,
+    /// `1`: somebody is, or died there.
+    Held,
+    /// `2`: somebody died there; a reader has found it, is inside, and will be told.
+    Found,
+}
+
+impl Flag {
+    fn digit(self) -> u8 {
+        match self {
+            Self::Clear => b'0',
+            Self::Held => b'1',
+            Self::Found => b'2',
+        }
+    }
 }
 
 /// What was found in a state file.
@@ -120,9 +142,10 @@ fn body(bytes: &[u8], kind: Kind) -> Option<(u64, &[u8])> {
 }
 
 fn record(limit: u64, bytes: &[u8]) -> Option<Record> {
-    let held = match bytes.get(HELD_AT)? {
-        b'0' => false,
-        b'1' => true,
+    let flag = match bytes.get(HELD_AT)? {
+        b'0' => Flag::Clear,
+        b'1' => Flag::Held,
+        b'2' => Flag::Found,
         _ => return None,
     };
     let door = FileId {
@@ -133,7 +156,7 @@ fn record(limit: u64, bytes: &[u8]) -> Option<Record> {
     Some(Record {
         limit,
         token,
-        held,
+        flag,
         door,
     })
 }
@@ -218,10 +241,10 @@ impl Draft {
         &self.bytes[..]
     }
 
-    /// The whole record of a lock that nobody holds exclusively, save for a flag that somebody has left.
-    pub(crate) fn unheld(&mut self, token: u64, door: FileId, held: bool) -> &[u8] {
+    /// The whole record of a lock into which a reader goes.
+    pub(crate) fn read(&mut self, token: u64, door: FileId, flag: Flag) -> &[u8] {
         self.entered(token, door, 0);
-        self.bytes[self.body + HELD_AT] = b'0' + u8::from(held);
+        self.bytes[self.body + HELD_AT] = flag.digit();
         &self.bytes[..]
     }
 
@@ -232,9 +255,9 @@ impl Draft {
     }
 
     /// Whether somebody is inside exclusively, and the last token that was given: where to write what.
-    pub(crate) fn flag(&mut self, token: u64, held: bool) -> (u64, &[u8]) {
+    pub(crate) fn flag(&mut self, token: u64, flag: Flag) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
-        self.bytes[self.body + HELD_AT] = b'0' + u8::from(held);
+        self.bytes[self.body + HELD_AT] = flag.digit();
         self.part(HELD_AT + 1 - TOKEN_AT)
     }
 
@@ -298,7 +321,7 @@ mod tests {
         let record = Record {
             limit: 0,
             token: 1_764_000_000_000_000,
-            held: true,
+            flag: Flag::Held,
             door: DOOR,
         };
         assert_eq!(parse(&bytes, Kind::Lock), Content::Ours(record));
@@ -316,14 +339,14 @@ mod tests {
         let (at, digits) = draft.token(77);
         bytes[at as usize..][..digits.len()].copy_from_slice(digits);
         assert!(
-            matches!(parse(&bytes, Kind::Lock), Content::Ours(it) if it.token == 77 && it.held)
+            matches!(parse(&bytes, Kind::Lock), Content::Ours(it) if it.token == 77 && it.flag == Flag::Held)
         );
-        let (at, left) = draft.flag(76, false);
+        let (at, left) = draft.flag(76, Flag::Clear);
         bytes[at as usize..][..left.len()].copy_from_slice(left);
         let expected = Record {
             limit: 0,
             token: 76,
-            held: false,
+            flag: Flag::Clear,
             door: DOOR,
         };
         assert_eq!(parse(&bytes, Kind::Lock), Content::Ours(expected));
@@ -362,13 +385,13 @@ mod tests {
             let limit = if kind == Kind::Semaphore { 12 } else { 0 };
             draft.set_limit(limit);
             draft.set_owner("pid=7");
-            let mut bytes = draft.unheld(5, DOOR, false).to_vec();
-            let (at, flag) = draft.flag(6, true);
+            let mut bytes = draft.read(5, DOOR, Flag::Found).to_vec();
+            let (at, flag) = draft.flag(6, Flag::Held);
             bytes[at as usize..][..flag.len()].copy_from_slice(flag);
             let record = Record {
                 limit,
                 token: 6,
-                held: true,
+                flag: Flag::Held,
                 door: DOOR,
             };
             for reader in kinds {

@@ -4,22 +4,23 @@
 use std::sync::Arc;
 
 use super::super::door::Door;
-use super::super::state::{self, Content};
+use super::super::state::{self, Content, Flag};
 use super::super::step::{self, Step};
-use super::{Disk, Entered, StateLock, TRIES, refuse_foreign};
+use super::{Admission, Disk, Entered, StateLock, TRIES, refuse_foreign};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file;
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::Private;
 
 impl Disk {
-    /// Makes the holder of the locked door the holder of the lock: locks `state`, writes token and held flag. `None`
-    /// while the last holder is still dying; try again soon, with the door kept locked.
+    /// Makes the holder of the locked door the holder of the lock: locks `state`, writes token and held flag.
     /// Which file `state` is counts from the last listing: who has slept since then calls [`Disk::refresh`] first.
-    pub(crate) fn enter(&mut self, door: &Door, words: &Arc<str>) -> Result<Option<Entered>> {
+    pub(crate) fn enter(&mut self, door: &Door, words: &Arc<str>) -> Result<Admission> {
         step::at(Step::LockState);
-        let StateLock::Locked(record) = self.lock_state(door)? else {
-            return Ok(None);
+        let record = match self.lock_state(door)? {
+            StateLock::Locked(record) => record,
+            StateLock::Dying => return Ok(Admission::Dying),
+            StateLock::Elsewhere => return Ok(Admission::Elsewhere),
         };
         if self.words.as_ref().is_none_or(|it| !Arc::ptr_eq(it, words)) {
             self.draft.set_owner(words);
@@ -39,9 +40,9 @@ impl Disk {
             self.unlock_state();
             return Err(error);
         }
-        Ok(Some(Entered {
+        Ok(Admission::In(Entered {
             token,
-            predecessor_crashed: record.is_some_and(|record| record.held),
+            predecessor_crashed: record.is_some_and(|it| it.flag != Flag::Clear),
         }))
     }
 
@@ -161,7 +162,7 @@ impl Disk {
     }
 
     /// The state is locked although the door was free. Through the same door: its holder is dying, one descriptor after
-    /// the other. Through another: it lives, and the lock file was deleted or replaced under it.
+    /// the other. Through another: it lives, and the lock file was deleted or replaced under it; or it died before it could write.
     fn refused(&self, door: &Door) -> Result<StateLock> {
         let bytes = self.read_unlocked()?.unwrap_or_default();
         if let Content::Ours(record) = self.parse(&bytes)
@@ -169,7 +170,7 @@ impl Disk {
         {
             return Ok(StateLock::Dying);
         }
-        Err(self.replaced())
+        Ok(StateLock::Elsewhere)
     }
 
     /// Somebody is inside under a door that the path does not mean any more.
@@ -192,20 +193,21 @@ impl Disk {
     /// crash was found and has not been reported yet.
     pub(crate) fn clear_held(&mut self, token: u64, keep_flag: bool) -> Result<()> {
         step::at(Step::ClearHeld);
-        self.write_flag(token, keep_flag)
+        let flag = if keep_flag { Flag::Held } else { Flag::Clear };
+        self.write_flag(token, flag)
     }
 
     /// The next holder is of this process too: writes his token and the held flag.
     pub(crate) fn set_held(&mut self, token: u64) -> Result<()> {
         step::at(Step::WriteHeld);
-        self.write_flag(token, true)
+        self.write_flag(token, Flag::Held)
     }
 
-    fn write_flag(&mut self, token: u64, held: bool) -> Result<()> {
+    fn write_flag(&mut self, token: u64, flag: Flag) -> Result<()> {
         let Some(file) = &self.state else {
             return Ok(());
         };
-        let (at, bytes) = self.draft.flag(token, held);
+        let (at, bytes) = self.draft.flag(token, flag);
         file::write_at(file, at, bytes)
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
@@ -220,7 +222,7 @@ impl Disk {
     /// Whether the record says that somebody is inside, without locking it.
     pub(crate) fn says_held(&self) -> Result<bool> {
         let bytes = self.read_unlocked()?.unwrap_or_default();
-        Ok(matches!(self.parse(&bytes), Content::Ours(record) if record.held))
+        Ok(matches!(self.parse(&bytes), Content::Ours(record) if record.flag == Flag::Held))
     }
 
     /// The token in the record, without locking it.

@@ -6,7 +6,7 @@
 //! somebody's data, and stays.
 
 use super::super::door::{Door, remove_file};
-use super::super::state::{self, Record};
+use super::super::state::{self, Flag, Record};
 use super::super::step::{self, Step};
 use super::{Cleared, Disk, StateLock};
 use crate::error::{Error, Result};
@@ -25,10 +25,12 @@ impl Disk {
     }
 
     fn remove_all(&mut self, door: &Door, keep_crash: bool) -> Result<Cleared> {
-        let StateLock::Locked(record) = self.lock_state(door)? else {
-            return Ok(Cleared::InUse);
+        let record = match self.lock_state(door)? {
+            StateLock::Locked(record) => record,
+            StateLock::Dying => return Ok(Cleared::InUse),
+            StateLock::Elsewhere => return Err(self.replaced()),
         };
-        let untold = keep_crash && record.is_some_and(|record| record.held);
+        let untold = keep_crash && record.is_some_and(|record| record.flag != Flag::Clear);
         let result = match untold {
             true => Ok(Cleared::InUse),
             false => self.remove_locked(record),

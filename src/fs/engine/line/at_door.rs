@@ -3,7 +3,7 @@
 //! The door is opened, then watched, then compared with its path, then tried. Who has it locked looks once more whether it is the right
 //! one and whether those he passed still sleep, and makes the record his own; else he gives it back and begins again.
 
-use super::super::disk::Disk;
+use super::super::disk::{Admission, Disk};
 use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::{Mode, Ticket};
@@ -13,7 +13,7 @@ use super::contender::{Contender, Entry, Flow, Outcome, Stage};
 use super::passing::marks_gone;
 use crate::error::{Error, Result};
 
-/// Rungs of the ladder, from 50 µs on and doubling, that a reader waits for a record that somebody is about to write: 200 ms.
+/// Rungs of the ladder, from 50 µs on and doubling, after which whoever has `state` locked is taken to live: 200 ms.
 const MOST_REFUSALS: u32 = 12;
 
 impl Contender {
@@ -108,11 +108,7 @@ impl Contender {
     pub(super) fn lock_taken(&mut self) {
         self.look_away();
         self.stage = match std::mem::replace(&mut self.stage, Stage::Fresh) {
-            Stage::Knocking { door, passed, .. } => Stage::Entering {
-                door,
-                passed,
-                refusals: 0,
-            },
+            Stage::Knocking { door, passed, .. } => Stage::Entering { door, passed },
             other => other,
         };
     }
@@ -144,29 +140,16 @@ impl Contender {
                 return Err(error);
             }
         }
-        let Stage::Entering { door, refusals, .. } = &mut self.stage else {
+        let Stage::Entering { door, .. } = &self.stage else {
             return Ok(Flow::Again);
         };
-        let entered = match self.want {
+        let admission = match self.want {
             Mode::Shared => disk.enter_shared(door),
             Mode::Exclusive | Mode::Permits(_) => disk.enter(door, &self.settings.words),
         };
-        match entered {
-            // A writer is told at once by the record; a reader only by the time that passes.
-            Ok(None) if *refusals > MOST_REFUSALS && self.want == Mode::Shared => {
-                self.give_back();
-                Err(disk.replaced())
-            }
-            Ok(None) => {
-                // The door may have been had without an event, on a rung that is seconds long.
-                if *refusals == 0 || self.ladder.at.is_none() {
-                    self.ladder.start(FINE);
-                }
-                *refusals += 1;
-                Ok(Flow::Done(Outcome::Sleep))
-            }
-            Ok(Some(entered)) => match std::mem::replace(&mut self.stage, Stage::Fresh) {
-                Stage::Entering { door, passed, .. } => {
+        match admission {
+            Ok(Admission::In(entered)) => match std::mem::replace(&mut self.stage, Stage::Fresh) {
+                Stage::Entering { door, passed } => {
                     let entry = Entry {
                         door,
                         entered,
@@ -176,10 +159,30 @@ impl Contender {
                 }
                 _ => Ok(Flow::Again),
             },
+            Ok(Admission::Dying) => Ok(self.try_again_soon()),
+            Ok(Admission::Elsewhere) if self.refusals >= MOST_REFUSALS => {
+                self.give_back();
+                Err(disk.replaced())
+            }
+            // A writer keeps the door; a reader has it whole now, and must not.
+            Ok(Admission::Elsewhere) if !self.shares() => Ok(self.try_again_soon()),
+            Ok(Admission::Elsewhere | Admission::Back) => {
+                self.give_back();
+                Ok(self.try_again_soon())
+            }
             Err(error) => {
                 self.give_back();
                 Err(error)
             }
         }
+    }
+
+    fn try_again_soon(&mut self) -> Flow {
+        // The door may have been had without an event, on a rung that is seconds long.
+        if self.refusals == 0 || self.ladder.at.is_none() {
+            self.ladder.start(FINE);
+        }
+        self.refusals += 1;
+        Flow::Done(Outcome::Sleep)
     }
 }

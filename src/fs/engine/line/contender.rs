@@ -55,6 +55,8 @@ pub(crate) struct Contender {
     guess: Option<Ticket>,
     /// Whether this process has readers inside whom ours may join.
     pub(super) joins: bool,
+    /// How often `state` was found locked: the last holder is still dying, or holds through another door.
+    pub(super) refusals: u32,
 }
 
 pub(super) enum Stage {
@@ -73,8 +75,6 @@ pub(super) enum Stage {
     Entering {
         door: Door,
         passed: Vec<Ticket>,
-        /// How often `state` was found locked: the last holder is still dying.
-        refusals: u32,
     },
 }
 
@@ -150,6 +150,7 @@ impl Contender {
             news: News::default(),
             guess,
             joins: false,
+            refusals: 0,
         }
     }
 

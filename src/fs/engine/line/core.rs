@@ -103,6 +103,8 @@ pub(crate) struct Core {
     /// The contender has locked the door and not gone in yet.
     pub(super) at_door: bool,
     pub(super) saw_line: bool,
+    /// Whether somebody was found inside through another door.
+    pub(super) elsewhere: bool,
     /// Whether the line was listed in this very call.
     pub(super) listed: bool,
     pub(super) tail: Tail,
@@ -137,6 +139,7 @@ impl Core {
             roll_call: false,
             at_door: false,
             saw_line: false,
+            elsewhere: false,
             listed: false,
             tail: Tail::default(),
             queue_changed: Arc::default(),

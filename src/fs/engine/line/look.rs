@@ -35,6 +35,10 @@ impl Core {
             // The line has just been looked at.
             self.saw_line = false;
             let grant = self.fast_path(settings, want, &mut None)?;
+            // Whoever waits looks for a while whether that one is dying. Here doubt is a failure.
+            if std::mem::take(&mut self.elsewhere) {
+                return Err(self.disk.replaced());
+            }
             if grant.is_some() || self.disk.says_held()? {
                 return Ok(grant);
             }

@@ -46,6 +46,7 @@ mod observer;
 mod passing;
 mod possession;
 mod report;
+mod tail;
 mod turn;
 mod view;
 mod wakes;

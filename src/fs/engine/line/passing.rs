@@ -161,11 +161,7 @@ impl Contender {
             // Other readers may have found it locked in this instant.
             door.ring(&path);
         }
-        self.stage = Stage::Entering {
-            door,
-            passed,
-            refusals: 0,
-        };
+        self.stage = Stage::Entering { door, passed };
         let shared = shared.map_err(|e| Error::io("share the lock of the lock file", path, e));
         let result = match result.and(shared) {
             Ok(true) => Ok(()),
@@ -206,7 +202,8 @@ fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
     Ok((count, first))
 }
 
-/// Marks everybody before us who lives and whom we may not join; returns all who are marked then.
+/// Marks everybody before us who lives, readers too: those behind us count from what still stands unmarked. Returns
+/// all who are marked then, save those whom we may meet inside.
 fn mark_all_before(
     own: &Own,
     disk: &mut Disk,
@@ -218,8 +215,7 @@ fn mark_all_before(
     let Some(queue) = disk.open_queue() else {
         return Ok(passed);
     };
-    let before = queue.line().iter().take_while(|it| **it < own.ticket);
-    for &ticket in before.filter(|it| it.mode.conflicts(own.ticket.mode)) {
+    for &ticket in queue.line().iter().take_while(|it| **it < own.ticket) {
         if queue.is_unmarked(ticket)?
             && let Some(file) = queue.open_other(ticket)?
             && !queue.reap_if_dead(ticket, &file)?
@@ -227,7 +223,9 @@ fn mark_all_before(
             queue.mark(ticket, &file)?;
             *marked += 1;
         }
-        passed.push(ticket);
+        if ticket.mode.conflicts(own.ticket.mode) {
+            passed.push(ticket);
+        }
     }
     Ok(passed)
 }

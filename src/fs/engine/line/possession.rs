@@ -319,6 +319,8 @@ impl Core {
         self.mark_sleepers(possession.cohort);
         let cleared = match possession.extent {
             Extent::Whole => self.disk.clear_held(possession.token, possession.crashed),
+            // In charge of a death, and nobody was told: the next one is to be.
+            Extent::Share if possession.crashed => self.disk.clear_held(possession.token, true),
             Extent::Share => Ok(()),
         };
         let loss = look

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::disk::{self, Place};
 use super::super::owner::{Recorded, identity, locker, of_pid};
-use super::super::state::{self, Content, Kind};
+use super::super::state::{self, Content, Flag, Kind};
 use super::super::ticket::Ticket;
 use super::super::ticket::queue::Queue;
 use super::super::watch::watch;
@@ -185,7 +185,7 @@ fn holder(place: &Place, kind: Kind, here: Option<Here>) -> Result<(Option<Owner
     let content = state::parse(&record, kind);
     disk::refuse_foreign(place, kind, &content)?;
     let (token, held) = match content {
-        Content::Ours(record) => (record.token, record.held),
+        Content::Ours(record) => (record.token, record.flag == Flag::Held),
         _ => (0, false),
     };
     Ok(match here {
