@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::{FifoGuard, Shared};
-use crate::acquire::sealed;
+use crate::acquire::sealed::{self, Identity};
 use crate::error::{Error, Result};
 use crate::fs::engine::line::{Entered, Key};
 use crate::lock::Waiting;
@@ -92,6 +92,11 @@ impl sealed::Attempt for Attempt {
             Stage::Waiting(key, _) => self.shared.as_ref()?.line.waiting(key),
             Stage::New | Stage::Over => None,
         }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        let shared = self.shared.as_ref()?;
+        Some(Identity::of_file(&shared.line.place().door))
     }
 
     fn timed_out(&self) -> Error {
