@@ -42,6 +42,39 @@ fn p41_locks_of_all_kinds_together() {
     place.assert_idle();
 }
 
+const DIES_AT: &str = "STANCHION_TEST_DIES_AT";
+
+/// The program that dies inside; no test by itself.
+#[test]
+#[ignore = "a child of the test below"]
+fn dies_inside() {
+    let Some(path) = std::env::var_os(DIES_AT) else {
+        return;
+    };
+    let lock = FifoLock::open(path).expect("a lock");
+    let guards = granted(&mut Polled::new(acquire_all([lock.acquire()])));
+    assert!(guards.is_held());
+    std::process::exit(7);
+}
+
+#[test]
+fn p65_the_guard_of_the_right_lock_tells_of_a_crash() {
+    let row = Row::of(3);
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this program"));
+    child.args(["--exact", "--ignored", "mixed::dies_inside"]);
+    child.env(DIES_AT, row.locks[1].path());
+    let ended = child.output().expect("it starts");
+    assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+    let crashed = || {
+        let guards = granted(&mut Polled::new(row.want(&[2, 1, 0])));
+        let told = guards.iter().map(AnyGuard::predecessor_crashed);
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(crashed(), [false, true, false]);
+    assert_eq!(crashed(), [false; 3]);
+    row.assert_idle();
+}
+
 /// Every pair of kinds on one path is one lock twice.
 #[test]
 fn all_kinds_on_one_path_are_one_lock() {
