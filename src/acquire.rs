@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -31,8 +32,42 @@ pub(crate) mod sealed {
         fn cancel(&mut self);
         /// The state of the wait, for people.
         fn waiting(&self) -> Option<Waiting>;
+        /// Which lock this waits for; `None` for a wait that can only fail.
+        fn identity(&self) -> Option<Identity>;
         /// The error of a time limit that passed.
         fn timed_out(&self) -> Error;
+    }
+
+    /// Which lock it is, by whatever handle and spelling it was reached: two that exclude each other are equal.
+    ///
+    /// Ordered, and in the same way in every process: who takes several locks takes them in this order. So the order
+    /// is part of the protocol.
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct Identity {
+        backend: &'static str,
+        /// The canonical path, or the address.
+        place: PathBuf,
+        /// Where one place has many locks.
+        name: String,
+    }
+
+    impl Identity {
+        /// Any lock on this file, whose path is canonical.
+        pub(crate) fn of_file(path: &Path) -> Self {
+            Self {
+                backend: "file",
+                place: path.to_path_buf(),
+                name: String::new(),
+            }
+        }
+
+        /// Where it is, for people.
+        pub(crate) fn place(&self) -> PathBuf {
+            match self.name.is_empty() {
+                true => self.place.clone(),
+                false => self.place.join(&self.name),
+            }
+        }
     }
 
     /// Ties a guard to the way it is waited for.
@@ -40,7 +75,7 @@ pub(crate) mod sealed {
         type Attempt: Attempt<Guard = Self>;
     }
 }
-use sealed::Attempt;
+use sealed::{Attempt, Identity};
 
 type Teller = Box<dyn FnMut(&Waiting) + Send>;
 
@@ -78,7 +113,7 @@ pin_project! {
 
 /// When to stop waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
+pub(crate) enum Limit {
     Never,
     At(Instant),
     /// A limit of zero: exactly one attempt, without a look at a clock.
@@ -87,11 +122,20 @@ enum Limit {
 
 impl Limit {
     /// A limit too far away for the clock is no limit.
-    fn after(limit: Option<Duration>) -> Self {
+    pub(crate) fn after(limit: Option<Duration>) -> Self {
         match limit {
             None => Self::Never,
             Some(Duration::ZERO) => Self::AtOnce,
             Some(limit) => now().checked_add(limit).map_or(Self::Never, Self::At),
+        }
+    }
+
+    /// The one of both that ends first.
+    fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Never, limit) | (limit, Self::Never) => limit,
+            (Self::At(one), Self::At(other)) => Self::At(one.min(other)),
+            (Self::AtOnce, _) | (_, Self::AtOnce) => Self::AtOnce,
         }
     }
 
@@ -145,6 +189,17 @@ impl<G: Guard> Acquire<G> {
             kept: None,
             done: self.done,
         }
+    }
+
+    /// The same wait, which gives up at `limit` if its own does not come first.
+    pub(crate) fn within(mut self, limit: Limit) -> Self {
+        self.limit = self.limit.stricter(limit);
+        self
+    }
+
+    /// Which lock this waits for.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.attempt.identity()
     }
 
     /// Gives up with [`ErrorKind::TimedOut`] after `limit`, counted from this call. `None` waits for ever, also where

@@ -11,6 +11,7 @@
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
 //! | a lock that its holder may take again | [`Reentrant`], around any of the locks |
 //! | code that works with any of the locks | the traits [`Lock`] and [`Guard`] |
+//! | several locks at once, all or none, and never a deadlock over their order | [`acquire_all`] |
 //! | only tasks of one process | `tokio::sync::Mutex`, which needs no file |
 //!
 //! # A first lock
@@ -85,6 +86,8 @@
 //! None is on by default.
 
 pub use acquire::Acquire;
+pub use all::{AcquireAll, AllGuards, Request, acquire_all};
+pub use any::AnyGuard;
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result};
 pub use fs::atomic::{AtomicFile, CreateAtomic};
@@ -103,6 +106,8 @@ pub use reentrant::{Holder, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
 
 mod acquire;
+mod all;
+mod any;
 mod backoff;
 mod error;
 mod fs;

@@ -35,6 +35,11 @@ fn atomic_write_shows_whole_versions() {
 }
 
 #[test]
+fn transfer_loses_nothing() {
+    run("transfer", "after 200 transfers they have 200 together");
+}
+
+#[test]
 fn single_instance_refuses_the_second_one() {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = scratch.path().join("app.pid");

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Holder, ReentrantGuard, Table};
-use crate::acquire::sealed;
+use crate::acquire::sealed::{self, Identity};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::lock::Waiting;
@@ -98,6 +98,11 @@ impl<G: Guard> sealed::Attempt for ReentrantAttempt<G> {
 
     fn waiting(&self) -> Option<Waiting> {
         self.inner.as_ref()?.waiting()
+    }
+
+    /// That of the lock inside, whoever the holder is.
+    fn identity(&self) -> Option<Identity> {
+        self.inner.as_ref()?.identity()
     }
 
     fn timed_out(&self) -> Error {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::guard::{FairGuard, Held};
-use crate::acquire::sealed;
+use crate::acquire::sealed::{self, Identity};
 use crate::error::{Error, Result};
 use crate::fs::engine::line::{Entered, Key, Wish};
 use crate::fs::engine::ticket::Mode;
@@ -112,6 +112,11 @@ impl<G: FairGuard> sealed::Attempt for Attempt<G> {
             Stage::Waiting(key, _) => self.shared.as_ref()?.line.waiting(key),
             Stage::New | Stage::Over => None,
         }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        let shared = self.shared.as_ref()?;
+        Some(Identity::of_file(&shared.line.place().door))
     }
 
     fn timed_out(&self) -> Error {

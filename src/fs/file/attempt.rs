@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::{FileGuard, Shared};
-use crate::acquire::sealed;
+use crate::acquire::sealed::{self, Identity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::knock::{First, Knock, Source};
 use crate::fs::engine::owner::holder_of_file;
@@ -168,6 +168,10 @@ impl sealed::Attempt for FileAttempt {
             holder: holder_of_file(self.path()?),
             waited: since.elapsed(),
         })
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.path().map(Identity::of_file)
     }
 
     fn timed_out(&self) -> Error {
