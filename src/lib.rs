@@ -98,6 +98,7 @@ pub use fs::file::{FileConfig, FileGuard, FileLock, FileOptions};
 pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
 pub use fs::open::{OpenLocked, open_locked};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
+pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
 pub use guard::{Guard, Loss, Lost};
 pub use lock::{
     Capabilities, Changes, Lock, Owner, Reach, Removal, SharedLock, Status, Waiter, Waiting,

@@ -51,18 +51,13 @@ impl Drop for Shared {
 
 impl Shared {
     pub(crate) fn open(path: &Path, kind: Kind, config: FifoConfig) -> Result<Arc<Self>> {
-        if config.poll_interval.is_zero() || config.claim_window.is_zero() {
-            let text = "poll_interval and claim_window must be longer than nothing";
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
-        }
-        if config
-            .mode
-            .is_some_and(|bits| bits & !0o777 != 0 || bits & 0o600 != 0o600)
-        {
-            let text = "mode takes permission bits, at most 0o777, with which the owner may read and write";
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
-        }
-        let line = Line::of(&full_path(path)?, kind)?;
+        check_options(path, &config)?;
+        let path = full_path(path)?;
+        Self::on(Line::of(&path, kind, None)?, config)
+    }
+
+    /// On a line that has been found; its options have been looked at.
+    pub(crate) fn on(line: Arc<Line>, config: FifoConfig) -> Result<Arc<Self>> {
         line.check()?;
         let settings = Settings {
             words: identity().words(config.label.as_deref()).into(),
@@ -190,7 +185,7 @@ macro_rules! fair_methods {
             self.shared.close();
         }
 
-        /// The lock file, with every directory on the way resolved.
+        /// Where the lock is, with every directory on the way resolved.
         pub fn path(&self) -> &std::path::Path {
             self.shared.path()
         }
@@ -199,17 +194,29 @@ macro_rules! fair_methods {
         pub fn queue_dir(&self) -> &std::path::Path {
             &self.shared.line.place().queue
         }
-
-        /// The options this handle was opened with.
-        pub fn config(&self) -> &crate::fs::fair::FifoConfig {
-            &self.shared.config
-        }
     };
 }
 pub(crate) use fair_methods;
 
+/// Refuses options that make no sense.
+pub(crate) fn check_options(path: &Path, config: &FifoConfig) -> Result<()> {
+    if config.poll_interval.is_zero() || config.claim_window.is_zero() {
+        let text = "poll_interval and claim_window must be longer than nothing";
+        return Err(Error::at(ErrorKind::InvalidInput, text, path));
+    }
+    if config
+        .mode
+        .is_some_and(|bits| bits & !0o777 != 0 || bits & 0o600 != 0o600)
+    {
+        let text =
+            "mode takes permission bits, at most 0o777, with which the owner may read and write";
+        return Err(Error::at(ErrorKind::InvalidInput, text, path));
+    }
+    Ok(())
+}
+
 /// A bare name means the temporary directory.
-fn full_path(path: &Path) -> Result<PathBuf> {
+pub(crate) fn full_path(path: &Path) -> Result<PathBuf> {
     let bare = path.file_name() == Some(path.as_os_str());
     if !bare {
         return Ok(path.to_path_buf());

@@ -14,7 +14,7 @@ use super::engine::blocking;
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
 use super::fair::attempt::Attempt;
-use super::fair::guard::fair_guard;
+use super::fair::guard::{fair_guard, lends_its_file};
 use super::fair::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +49,8 @@ fair_guard! {
     FifoGuard,
     token: "The fencing token: strictly greater than that of every earlier grant of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last."
 }
+
+lends_its_file!(FifoGuard);
 
 impl FifoLock {
     /// Opens the lock at `path`. A bare file name without any separator goes into the system's temporary directory, which
@@ -164,6 +166,11 @@ impl FifoLock {
         let released = guard.release().await;
         let value = outcome?;
         released.map(|()| value)
+    }
+
+    /// The options this handle was opened with.
+    pub fn config(&self) -> &FifoConfig {
+        &self.shared.config
     }
 
     fair_methods!();

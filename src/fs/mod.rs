@@ -8,4 +8,5 @@ pub(crate) mod file;
 pub(crate) mod flags;
 pub(crate) mod open;
 pub(crate) mod rwlock;
+pub(crate) mod semaphore;
 pub(crate) mod sys;

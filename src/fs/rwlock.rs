@@ -14,7 +14,7 @@ use super::engine::blocking;
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
 use super::fair::attempt::Attempt;
-use super::fair::guard::{FairGuard, fair_guard};
+use super::fair::guard::{FairGuard, fair_guard, lends_its_file};
 use super::fair::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;
 use crate::error::Result;
@@ -62,6 +62,9 @@ fair_guard! {
     FifoWriteGuard,
     token: "The fencing token: strictly greater than that of every earlier writer of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last."
 }
+
+lends_its_file!(FifoReadGuard);
+lends_its_file!(FifoWriteGuard);
 
 impl FifoWriteGuard {
     /// Goes on as a reader. Readers who wait behind may come in at once; no writer gets in between.
@@ -163,6 +166,11 @@ impl FifoRwLock {
     pub fn blocking_write(&self, limit: Option<Duration>) -> Result<FifoWriteGuard> {
         let attempt = Attempt::new(self.shared.clone(), Mode::Exclusive);
         blocking::acquire(attempt, self.path(), limit)
+    }
+
+    /// The options this handle was opened with.
+    pub fn config(&self) -> &FifoConfig {
+        &self.shared.config
     }
 
     fair_methods!();

@@ -215,6 +215,12 @@ impl Place {
         Outsider::locks(&self.ticket(number))
     }
 
+    /// The same of one who wants so many permits.
+    pub(crate) fn outsider_waits_for(&self, number: u64, permits: u32) -> Outsider {
+        std::fs::create_dir_all(self.queue()).expect("the queue directory");
+        Outsider::locks(&self.queue().join(format!("{number:020}.p{permits}")))
+    }
+
     /// The same of one who wants to read.
     pub(crate) fn outsider_waits_to_read(&self, number: u64) -> Outsider {
         std::fs::create_dir_all(self.queue()).expect("the queue directory");

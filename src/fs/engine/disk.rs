@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::door::Door;
+use super::slots::Slots;
 use super::state::{self, Content, Draft, Kind, Record};
 use super::step::{self, Step};
 use super::ticket::queue::{Own, Queue, STATE};
@@ -24,6 +25,7 @@ use crate::fs::sys::fork::Private;
 const TRIES: usize = 1000;
 
 mod hold;
+mod permits;
 mod removal;
 mod share;
 
@@ -54,6 +56,8 @@ impl Place {
 pub(crate) struct Disk {
     place: Arc<Place>,
     kind: Kind,
+    /// The doors of a semaphore.
+    slots: Option<Slots>,
     queue: Option<Queue>,
     /// How often the directory was opened: tells one from its successor.
     opened: u64,
@@ -112,10 +116,11 @@ pub(crate) enum Cleared {
 }
 
 impl Disk {
-    pub(crate) fn new(place: Arc<Place>, kind: Kind) -> Self {
+    pub(crate) fn new(place: Arc<Place>, kind: Kind, slots: Option<Slots>) -> Self {
         Self {
             place,
             kind,
+            slots,
             queue: None,
             opened: 0,
             state: None,
@@ -134,10 +139,11 @@ impl Disk {
     fn queue(&mut self, mode: Option<u32>) -> Result<&mut Queue> {
         if self.queue.is_none() {
             self.state = None;
-            let door = &self.place.door;
+            let door = self.slots.as_ref().map(|it| it.path(0));
+            let door = door.unwrap_or_else(|| self.place.door.clone());
             let queue = Queue::open(&self.place.queue, || {
-                let door =
-                    Door::open(door, mode).map_err(|e| Error::io("open the lock file", door, e))?;
+                let door = Door::open(&door, mode)
+                    .map_err(|e| Error::io("open the lock file", &door, e))?;
                 Ok((door.mode(), door.group()))
             })?;
             self.queue = Some(queue);

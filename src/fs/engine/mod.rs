@@ -7,6 +7,7 @@ pub(crate) mod knock;
 pub(crate) mod line;
 pub(crate) mod owner;
 pub(crate) mod path;
+pub(crate) mod slots;
 pub(crate) mod state;
 pub(crate) mod step;
 pub(crate) mod ticket;

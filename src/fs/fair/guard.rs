@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -9,9 +10,10 @@ use std::time::Duration;
 
 use super::Shared;
 use crate::error::Result;
-use crate::fs::engine::door::Door;
-use crate::fs::engine::line::Grant;
+use crate::fs::engine::line::{Grant, Share};
+use crate::fs::engine::slots::{Permits, Slot};
 use crate::fs::engine::ticket::Mode;
+use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::guard::{Guard, Loss, Lost};
 use crate::trace;
 
@@ -27,13 +29,15 @@ pub trait FairGuard: Guard {
 pub struct Held {
     shared: Arc<Shared>,
     /// There until the guard is released.
-    door: Option<Arc<Door>>,
+    share: Option<Share>,
     want: Mode,
     token: u64,
     waited: Option<Duration>,
     predecessor_crashed: bool,
     /// There once somebody asks for a loss.
     asked: OnceLock<Asked>,
+    /// The same for permits, of which each has a file of its own.
+    vigils: OnceLock<Vec<Arc<Vigil>>>,
     _span: trace::Hold,
 }
 
@@ -49,13 +53,14 @@ impl Held {
         let span = trace::Hold::begin(path, Some(grant.token), grant.waited);
         Self {
             _span: span,
-            door: Some(grant.door),
+            share: Some(grant.share),
             shared,
             want: grant.want,
             token: grant.token,
             waited: grant.waited,
             predecessor_crashed: grant.predecessor_crashed,
             asked: OnceLock::new(),
+            vigils: OnceLock::new(),
         }
     }
 
@@ -76,13 +81,52 @@ impl Held {
     }
 
     pub(crate) fn is_held(&self) -> bool {
-        self.shared.line.is_held(self.token)
+        match &self.share {
+            Some(Share::Permits(permits)) => permits.iter().all(|slot| {
+                let path = self.shared.line.slot_path(slot.number());
+                loss_of(&path, slot.id()).is_none()
+            }),
+            _ => self.shared.line.is_held(self.token),
+        }
+    }
+
+    /// The files of its permits.
+    pub(crate) fn slot_paths(&self) -> Vec<PathBuf> {
+        let path = |slot: &Slot| self.shared.line.slot_path(slot.number());
+        self.permits().map(path).collect()
+    }
+
+    fn permits(&self) -> impl Iterator<Item = &Slot> {
+        let permits = match &self.share {
+            Some(Share::Permits(permits)) => Some(permits),
+            _ => None,
+        };
+        permits.into_iter().flat_map(Permits::iter)
+    }
+
+    /// Resolves when one of the slot files is lost.
+    pub(crate) fn permit_lost(&self) -> Lost {
+        let vigils = self.vigils.get_or_init(|| {
+            let events = self.shared.line.has_events();
+            let begin = |slot: &Slot| {
+                let path = self.shared.line.slot_path(slot.number());
+                Vigil::begin(path, slot.id(), events)
+            };
+            self.permits().map(begin).collect()
+        });
+        let vigils = vigils.clone();
+        Lost::new(std::future::poll_fn(move |cx| {
+            let lost = vigils.iter().map(|it| it.poll(cx.waker()));
+            lost.reduce(|one, other| if one.is_ready() { one } else { other })
+                .unwrap_or(Poll::Pending)
+        }))
     }
 
     pub(crate) fn lost(&self) -> Lost {
         let line = self.shared.line.clone();
-        let latch = match &self.door {
-            Some(_) => line.watch_for_loss(),
+        let latch = match &self.share {
+            Some(Share::Permits(_)) => return self.permit_lost(),
+            Some(Share::Door(_)) => line.watch_for_loss(),
             None => Arc::default(),
         };
         let token = self.token;
@@ -100,9 +144,9 @@ impl Held {
     }
 
     pub(crate) fn file(&self) -> &File {
-        match &self.door {
-            Some(door) => door.file(),
-            None => unreachable!("a guard has its door until it is consumed"),
+        match &self.share {
+            Some(Share::Door(door)) => door.file(),
+            _ => unreachable!("the guard of a lock has its door until it is consumed"),
         }
     }
 
@@ -115,14 +159,19 @@ impl Held {
     }
 
     pub(crate) fn give_back(&mut self, listens: bool) -> Result<()> {
-        let Some(door) = self.door.take() else {
+        let Some(share) = self.share.take() else {
             return Ok(());
         };
+        self.vigils
+            .get()
+            .into_iter()
+            .flatten()
+            .for_each(|it| it.end());
         if let Some(asked) = self.asked.get() {
             let unlost = asked.latch.get().is_none();
             asked.over.store(unlost, Ordering::Relaxed);
         }
-        self.shared.line.release(door, self.want, listens)
+        self.shared.line.release(share, self.want, listens)
     }
 }
 
@@ -204,10 +253,6 @@ macro_rules! fair_guard {
             pub async fn release(mut self) -> crate::error::Result<()> {
                 self.held.give_back(true)
             }
-
-            fn file(&self) -> &std::fs::File {
-                self.held.file()
-            }
         }
 
         impl crate::guard::Guard for $name {
@@ -246,8 +291,6 @@ macro_rules! fair_guard {
             }
         }
 
-        crate::fs::sys::file::lend_file!($name);
-
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct(stringify!($name))
@@ -259,3 +302,17 @@ macro_rules! fair_guard {
     };
 }
 pub(crate) use fair_guard;
+
+/// Lets a guard around a [`Held`] lend its open lock file.
+macro_rules! lends_its_file {
+    ($name:ident) => {
+        impl $name {
+            fn file(&self) -> &std::fs::File {
+                self.held.file()
+            }
+        }
+
+        crate::fs::sys::file::lend_file!($name);
+    };
+}
+pub(crate) use lends_its_file;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::super::door::Door;
-use super::super::state::{self, Content, Flag};
+use super::super::state::{self, Content, Flag, Record};
 use super::super::step::{self, Step};
 use super::{Admission, Disk, Entered, StateLock, TRIES, refuse_foreign};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,24 +48,32 @@ impl Disk {
 
     /// Locks the state file that is in use now and reads it.
     pub(super) fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
+        match self.try_state(door.mode())? {
+            Some(record) => Ok(StateLock::Locked(record)),
+            None => self.refused(door),
+        }
+    }
+
+    /// The same for whoever only wants to know whether he has it.
+    pub(super) fn try_state(&mut self, mode: u32) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
-            self.open_state(door)?;
+            self.open_state(mode)?;
             let Some(file) = &self.state else { continue };
             let at = |step, error| Error::io(step, self.place.state(), error);
             if !flock::try_lock_exclusive(file).map_err(|e| at("lock the state file", e))? {
                 if self.state_is_current()? {
-                    return self.refused(door);
+                    return Ok(None);
                 }
                 // Whoever removes the lock still has the old file locked.
                 self.reopen();
                 continue;
             }
             match self.read_locked() {
-                Ok(Content::Ours(record)) => return Ok(StateLock::Locked(Some(record))),
-                Ok(Content::Nothing) => return Ok(StateLock::Locked(None)),
+                Ok(Content::Ours(record)) => return Ok(Some(Some(record))),
+                Ok(Content::Nothing) => return Ok(Some(None)),
                 // Locked by us and still under its name: who wanted to remove the lock died before he could.
                 Ok(Content::Removed) if self.state_is_current()? => {
-                    return Ok(StateLock::Locked(None));
+                    return Ok(Some(None));
                 }
                 Ok(Content::Removed) => {
                     self.unlock_state();
@@ -119,12 +127,12 @@ impl Disk {
         Ok(self.parse(&buffer[..read]))
     }
 
-    pub(super) fn open_state(&mut self, door: &Door) -> Result<()> {
+    pub(super) fn open_state(&mut self, mode: u32) -> Result<()> {
         if self.state.is_some() && self.queue.is_some() {
             return Ok(());
         }
-        let queue = self.queue(Some(door.mode()))?;
-        queue.set_mode(door.mode());
+        let queue = self.queue(Some(mode))?;
+        queue.set_mode(mode);
         let mode = queue.mode();
         let path = self.place.state();
         match file::open_lock_file(&path, Some(mode)) {
@@ -226,8 +234,8 @@ impl Disk {
     }
 
     /// The token in the record, without locking it.
-    pub(crate) fn peek_token(&mut self, door: &Door) -> Result<u64> {
-        self.open_state(door)?;
+    pub(crate) fn peek_token(&mut self, mode: u32) -> Result<u64> {
+        self.open_state(mode)?;
         let bytes = self.read_unlocked()?.unwrap_or_default();
         Ok(match self.parse(&bytes) {
             Content::Ours(record) => record.token,

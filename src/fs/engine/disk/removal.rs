@@ -51,7 +51,7 @@ impl Disk {
         Ok(Cleared::Removed)
     }
 
-    fn remove_locked(&mut self, record: Option<Record>) -> Result<Cleared> {
+    pub(super) fn remove_locked(&mut self, record: Option<Record>) -> Result<Cleared> {
         let path = self.place.state();
         let at = |error| Error::io("write the state file", &path, error);
         if let Some(queue) = &mut self.queue {

@@ -18,6 +18,7 @@ use super::super::disk::{Admission, Entered};
 use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::{Mode, Ticket};
+use super::at_slots::give_part_back;
 use super::contender::Cause;
 use super::core::{Arrived, Caller, Core, Others};
 use super::inside::Extent;
@@ -51,6 +52,7 @@ impl Core {
             now,
         } = arrival;
         self.refuse_closed(settings)?;
+        self.refuse_impossible(want)?;
         let mut spare = None;
         self.listed = false;
         if let Some(grant) = self.go_straight_in(settings, want, quiet, &mut spare)? {
@@ -76,6 +78,7 @@ impl Core {
         let caller = Caller {
             settings: settings.clone(),
             want,
+            token: 0,
             since: now,
         };
         let Some(key) = self.cohorts.join(cohort, caller) else {
@@ -96,6 +99,9 @@ impl Core {
         quiet: bool,
         spare: &mut Option<Door>,
     ) -> Result<Option<Grant>> {
+        if let Mode::Permits(count) = want {
+            return self.permits_at_once(settings, count);
+        }
         if self.is_idle() {
             return self.fast_path(settings, want, spare);
         }
@@ -115,9 +121,82 @@ impl Core {
 
     /// Whether readers are inside, or offers to them out, and nobody waits here for whom a reader would have to wait.
     pub(super) fn admits_readers(&self) -> bool {
-        let nobody_waits = self.cohorts.waiting() == self.cohorts.offered();
-        let possession = self.possession.as_ref();
-        nobody_waits && possession.is_some_and(|it| it.admits(Mode::Shared))
+        self.nobody_waits() && self.admits(Mode::Shared)
+    }
+
+    /// Whether no task of this process waits that has not been offered what it wants.
+    fn nobody_waits(&self) -> bool {
+        self.cohorts.waiting() == self.cohorts.offered()
+    }
+
+    /// So many permits, if there are so many free and nobody queues. Taken, then listed, as on the fast path of a door.
+    pub(super) fn permits_at_once(
+        &mut self,
+        settings: &Arc<Settings>,
+        count: u32,
+    ) -> Result<Option<Grant>> {
+        self.tidy();
+        let want = Mode::Permits(count);
+        if !self.nobody_waits()
+            || (self.saw_line && is_in_the_way(self.disk.list_existing()?, want))
+        {
+            return Ok(None);
+        }
+        let reserved = self.reserved_permits();
+        let taken = self.take_free_permits(settings, count, reserved);
+        self.saw_line = !matches!(taken, Ok(Some(_)));
+        let Ok(Some(token)) = taken else {
+            step::at(Step::GiveBack);
+            let given = give_part_back(&mut self.disk, reserved);
+            return taken.and(given.map(|()| None));
+        };
+        Ok(Some(self.possess_permits(token, count, settings)))
+    }
+
+    /// The token for permits that are in hand then; `None` when it is not the time for a newcomer.
+    fn take_free_permits(
+        &mut self,
+        settings: &Settings,
+        count: u32,
+        reserved: u32,
+    ) -> Result<Option<u64>> {
+        let wanted = reserved.saturating_add(count);
+        let gathered = match self.disk.slots() {
+            Some(slots) => slots.gather(wanted, settings.mode)?,
+            None => false,
+        };
+        if !gathered {
+            return Ok(None);
+        }
+        step::at(Step::FastList);
+        let line = self.disk.list(settings.mode)?.to_vec();
+        let own = self.own_tickets();
+        if line.iter().any(|it| !own.contains(it)) {
+            return Ok(None);
+        }
+        self.disk.mint(&settings.words, 0)
+    }
+
+    fn possess_permits(&mut self, token: u64, count: u32, settings: &Settings) -> Grant {
+        self.counts.grants.add(1);
+        let want = Mode::Permits(count);
+        let entered = Entered {
+            token,
+            predecessor_crashed: false,
+        };
+        let fresh = || Possession::new(None, entered, want, settings);
+        let possession = self.possession.get_or_insert_with(fresh);
+        possession.token = token;
+        possession.reserved = token;
+        possession.inside.add(want);
+        possession.label.clone_from(&settings.label);
+        Grant {
+            share: possession.share(want, &mut self.disk),
+            want,
+            token,
+            waited: None,
+            predecessor_crashed: false,
+        }
     }
 
     /// Whether the last look still holds, and showed nobody for whom a reader would have to wait.
@@ -127,10 +206,9 @@ impl Core {
 
     /// Whether the others who were seen in line are no obstacle to a reader of ours.
     pub(super) fn lets_readers_by(&self) -> bool {
-        let extent = self.possession.as_ref().map(|it| it.extent);
         match self.tail.others {
             Others::Nobody => true,
-            Others::OnlyReaders => extent == Some(Extent::Share),
+            Others::OnlyReaders => self.extent() == Some(Extent::Share),
             Others::Somebody => false,
         }
     }
@@ -141,7 +219,7 @@ impl Core {
         possession.inside.add(Mode::Shared);
         possession.label.clone_from(&settings.label);
         let grant = Grant {
-            door: possession.door.clone(),
+            share: possession.share(Mode::Shared, &mut self.disk),
             want: Mode::Shared,
             token: possession.token,
             waited: None,
@@ -160,6 +238,24 @@ impl Core {
             return Err(Error::at(ErrorKind::Closed, "the lock was closed", door));
         }
         Ok(())
+    }
+
+    /// More permits than there are would be waited for without end.
+    pub(super) fn refuse_impossible(&mut self, want: Mode) -> Result<()> {
+        let (Mode::Permits(count), Some(slots)) = (want, self.disk.slots_seen()) else {
+            return Ok(());
+        };
+        if (1..=slots.limit()).contains(&count) {
+            return Ok(());
+        }
+        self.disk.adopt_limit()?;
+        let limit = self.disk.slots_seen().map_or(0, |it| it.limit());
+        if (1..=limit).contains(&count) {
+            return Ok(());
+        }
+        let text = format!("{count} permits are wanted, of {limit}");
+        let path = &self.disk.place().door;
+        Err(Error::at(ErrorKind::InvalidInput, text, path))
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -253,11 +349,11 @@ impl Core {
     ) -> Grant {
         self.counts.grants.add(1);
         self.note_crash(entered);
-        let mut possession = Possession::new(door, entered, want, settings);
+        let mut possession = Possession::new(Some(door), entered, want, settings);
         possession.inside.add(want);
         possession.crashed = false;
         let grant = Grant {
-            door: possession.door.clone(),
+            share: possession.share(want, &mut self.disk),
             want,
             token: entered.token,
             waited: None,

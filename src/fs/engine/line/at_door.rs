@@ -121,7 +121,7 @@ impl Contender {
             Stage::Knocking { door, .. } | Stage::Entering { door, .. } => {
                 let _ = door.leave();
             }
-            Stage::Fresh | Stage::Behind { .. } => {}
+            Stage::Fresh | Stage::Behind { .. } | Stage::Collecting { .. } => {}
         }
     }
 
@@ -151,7 +151,7 @@ impl Contender {
             Ok(Admission::In(entered)) => match std::mem::replace(&mut self.stage, Stage::Fresh) {
                 Stage::Entering { door, passed } => {
                     let entry = Entry {
-                        door,
+                        door: Some(door),
                         entered,
                         passed,
                     };
@@ -177,7 +177,7 @@ impl Contender {
         }
     }
 
-    fn try_again_soon(&mut self) -> Flow {
+    pub(super) fn try_again_soon(&mut self) -> Flow {
         // The door may have been had without an event, on a rung that is seconds long.
         if self.refusals == 0 || self.ladder.at.is_none() {
             self.ladder.start(FINE);

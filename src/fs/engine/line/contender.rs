@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use super::super::disk::{Disk, Entered};
 use super::super::door::Door;
+use super::super::slots::Siege;
 use super::super::step::{self, Step};
 use super::super::ticket::policy::{self, Place};
 use super::super::ticket::queue::{Own, Queue, Standing};
@@ -57,6 +58,8 @@ pub(crate) struct Contender {
     pub(super) joins: bool,
     /// How often `state` was found locked: the last holder is still dying, or holds through another door.
     pub(super) refusals: u32,
+    /// Permits in hand that are for others.
+    pub(super) reserved: u32,
 }
 
 pub(super) enum Stage {
@@ -69,6 +72,11 @@ pub(super) enum Stage {
     Knocking {
         door: Door,
         eye: Eye,
+        passed: Vec<Ticket>,
+    },
+    /// First in line for permits of a semaphore; what it has of them is in the disk's hand.
+    Collecting {
+        siege: Siege,
         passed: Vec<Ticket>,
     },
     /// The door is locked by us.
@@ -94,7 +102,8 @@ pub(crate) enum Outcome {
 
 /// A contender that has become the holder.
 pub(crate) struct Entry {
-    pub(crate) door: Door,
+    /// None for a semaphore, whose doors are in the disk's hand.
+    pub(crate) door: Option<Door>,
     pub(crate) entered: Entered,
     /// The marked tickets before ours.
     pub(crate) passed: Vec<Ticket>,
@@ -151,6 +160,7 @@ impl Contender {
             guess,
             joins: false,
             refusals: 0,
+            reserved: 0,
         }
     }
 
@@ -169,12 +179,21 @@ impl Contender {
     pub(crate) fn is_polling(&self) -> bool {
         match &self.stage {
             Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } => eye.is_polling(),
+            Stage::Collecting { siege, .. } => siege.is_polling(),
             Stage::Fresh | Stage::Entering { .. } => false,
         }
     }
 
+    /// Whether it is the first of all, and what it gets of a semaphore's permits is kept for it.
+    pub(super) fn collects(&self) -> bool {
+        matches!(self.stage, Stage::Collecting { .. })
+    }
+
     /// A watch has fired; `false` when it is none of ours.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
+        if let Stage::Collecting { siege, .. } = &mut self.stage {
+            return siege.fired(id);
+        }
         let (Stage::Behind { eye, .. } | Stage::Knocking { eye, .. }) = &mut self.stage else {
             return false;
         };
@@ -223,7 +242,9 @@ impl Contender {
         // On a mere rung of the ladder nothing was announced: the one before can only have died. The slow poll looks at all.
         let mut rung_only = cause == Cause::Timer && !window && !slow_poll;
         // A free door is taken whether or not somebody has marked us: a mark matters to those who find it locked.
-        let mut mark_seen = matches!(self.stage, Stage::Knocking { .. } | Stage::Entering { .. });
+        let mut mark_seen = self.is_first();
+        // Somebody with a lower number may have come late, and collect as well.
+        let mut look_first = window && disk.slots_seen().is_some();
         loop {
             if !std::mem::replace(&mut mark_seen, true) {
                 self.news.overslept |= unmark(own, disk)?;
@@ -232,13 +253,18 @@ impl Contender {
                 Stage::Entering { .. } => self.enter(disk)?,
                 // Without listing first: a lower ticket whose owner was stopped on its way out must not hold us up.
                 Stage::Knocking { .. } => self.knock(disk, on_event)?,
+                Stage::Collecting { .. } if !std::mem::take(&mut look_first) => {
+                    self.collect(disk, cause)?
+                }
                 Stage::Behind { .. } if rung_only => self.try_before(disk)?,
-                Stage::Fresh | Stage::Behind { .. } => self.look(own, disk, on_event)?,
+                Stage::Fresh | Stage::Behind { .. } | Stage::Collecting { .. } => {
+                    self.look(own, disk, cause)?
+                }
             };
             rung_only = false;
             match flow {
                 Flow::Again => {}
-                Flow::Done(Outcome::Sleep) if self.is_knocking() && unmark(own, disk)? => {
+                Flow::Done(Outcome::Sleep) if self.is_at_the_door() && unmark(own, disk)? => {
                     self.news.overslept = true;
                 }
                 Flow::Done(Outcome::Sleep) if window => return self.look_past(own, disk),
@@ -249,15 +275,18 @@ impl Contender {
 
     /// Nobody awake was before it when it last looked.
     pub(super) fn is_first(&self) -> bool {
-        matches!(self.stage, Stage::Knocking { .. } | Stage::Entering { .. })
+        self.is_at_the_door() || matches!(self.stage, Stage::Entering { .. })
     }
 
-    fn is_knocking(&self) -> bool {
-        matches!(self.stage, Stage::Knocking { .. })
+    fn is_at_the_door(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Knocking { .. } | Stage::Collecting { .. }
+        )
     }
 
     /// Finds the place in the line and waits for whoever is next before.
-    pub(super) fn look(&mut self, own: &Own, disk: &mut Disk, on_event: bool) -> Result<Flow> {
+    pub(super) fn look(&mut self, own: &Own, disk: &mut Disk, cause: Cause) -> Result<Flow> {
         if let (Stage::Fresh, Some(guess), Some(queue)) =
             (&self.stage, self.guess.take(), disk.open_queue())
         {
@@ -275,14 +304,19 @@ impl Contender {
             }
             Place::Behind(ticket) => self.wait_behind(ticket, queue),
             Place::Head { passed } => {
-                if !matches!(self.stage, Stage::Knocking { .. }) {
+                if !self.is_at_the_door() {
                     reap_passed(queue, &passed)?;
                 }
                 if self.joins {
                     self.reset();
                     return Ok(Flow::Done(Outcome::Joins(passed)));
                 }
-                self.approach(disk, passed, on_event)
+                match self.want {
+                    Mode::Permits(_) => self.approach_slots(disk, passed, cause),
+                    Mode::Exclusive | Mode::Shared => {
+                        self.approach(disk, passed, cause == Cause::Event)
+                    }
+                }
             }
         }
     }
@@ -358,6 +392,9 @@ impl Contender {
     }
 
     pub(super) fn look_away(&mut self) {
+        if let Stage::Collecting { siege, .. } = &mut self.stage {
+            siege.look_away(self.seat);
+        }
         // A thread that sits in the lock call stays there: a second one, or a try, would meet it at the same open file.
         if let Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } = &mut self.stage
             && let Eye::Watching(id) = *eye

@@ -34,8 +34,7 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::super::disk::{Disk, Place};
-use super::super::state::Kind;
+use super::super::disk::Disk;
 use super::super::step::{self, Step};
 use super::super::ticket::Mode;
 use super::super::ticket::queue::Own;
@@ -55,6 +54,8 @@ use crate::trace::Notes;
 pub(crate) struct Caller {
     pub(crate) settings: Arc<Settings>,
     pub(crate) want: Mode,
+    /// Of its offer.
+    pub(crate) token: u64,
     pub(crate) since: Instant,
 }
 
@@ -125,9 +126,9 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(place: Arc<Place>, kind: Kind, seat: Seat, events: bool) -> Self {
+    pub(crate) fn new(disk: Disk, seat: Seat, events: bool) -> Self {
         Self {
-            disk: Disk::new(place, kind),
+            disk,
             cohorts: Cohorts::new(),
             possession: None,
             contender: None,
@@ -202,9 +203,9 @@ impl Core {
         possession.label.clone_from(&waiter.data.settings.label);
         let want = waiter.data.want;
         let grant = Grant {
-            door: possession.door.clone(),
+            share: possession.share(want, &mut self.disk),
             want,
-            token: possession.token,
+            token: waiter.data.token,
             waited: Some(now.saturating_duration_since(waiter.data.since)),
             predecessor_crashed: std::mem::take(&mut possession.crashed),
         };
@@ -214,7 +215,7 @@ impl Core {
             self.counts.waited(waited);
         }
         self.roll_call = false;
-        let shared = possession.extent == Extent::Share;
+        let shared = possession.hold.extent() == Some(Extent::Share);
         self.ticket_done(waiter.cohort, shared, now);
         if want == Mode::Shared {
             self.see_reader_in(grant.predecessor_crashed);

@@ -6,7 +6,9 @@ use super::super::ticket::Mode;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Inside {
     exclusive: bool,
+    /// Readers, or those who have permits.
     shared: usize,
+    permits: u32,
 }
 
 /// What a process has of the lock on disk.
@@ -16,6 +18,19 @@ pub(super) enum Extent {
     Whole,
     /// A share: readers of other processes may be inside.
     Share,
+    /// So many of a semaphore's permits, of so many.
+    Permits { ours: u32, limit: u32 },
+}
+
+impl Extent {
+    /// Whether no other process is inside or can get in.
+    pub(super) fn is_whole(self) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Share => false,
+            Self::Permits { ours, limit } => ours >= limit,
+        }
+    }
 }
 
 impl Inside {
@@ -27,6 +42,11 @@ impl Inside {
         self.shared + usize::from(self.exclusive)
     }
 
+    /// Permits in guards and offers.
+    pub(super) fn permits(self) -> u32 {
+        self.permits
+    }
+
     /// Whether there are readers, and nobody else.
     pub(super) fn only_readers(self) -> bool {
         self.shared > 0 && !self.exclusive
@@ -34,23 +54,34 @@ impl Inside {
 
     /// Whether one more may go in, of those who have waited their turn.
     pub(super) fn admits(self, extent: Extent, want: Mode) -> bool {
-        match want {
-            Mode::Shared => !self.exclusive,
-            Mode::Exclusive | Mode::Permits(_) => extent == Extent::Whole && self.is_empty(),
+        match (want, extent) {
+            (Mode::Shared, _) => !self.exclusive,
+            (Mode::Permits(count), Extent::Permits { ours, .. }) => {
+                self.permits.saturating_add(count) <= ours
+            }
+            _ => extent == Extent::Whole && self.is_empty(),
         }
     }
 
     pub(super) fn add(&mut self, want: Mode) {
         match want {
             Mode::Shared => self.shared += 1,
-            Mode::Exclusive | Mode::Permits(_) => self.exclusive = true,
+            Mode::Exclusive => self.exclusive = true,
+            Mode::Permits(count) => {
+                self.shared += 1;
+                self.permits += count;
+            }
         }
     }
 
     pub(super) fn remove(&mut self, want: Mode) {
         match want {
             Mode::Shared => self.shared -= 1,
-            Mode::Exclusive | Mode::Permits(_) => self.exclusive = false,
+            Mode::Exclusive => self.exclusive = false,
+            Mode::Permits(count) => {
+                self.shared -= 1;
+                self.permits -= count;
+            }
         }
     }
 }
@@ -61,7 +92,11 @@ mod tests {
 
     #[test]
     fn p03_the_table() {
-        let inside = |exclusive, shared| Inside { exclusive, shared };
+        let inside = |exclusive, shared| Inside {
+            exclusive,
+            shared,
+            permits: 0,
+        };
         let table = [
             // inside, extent, reader, writer
             (inside(false, 0), Extent::Whole, true, true),
@@ -78,8 +113,22 @@ mod tests {
     }
 
     #[test]
+    fn p52_permits_are_never_more_than_there_are() {
+        let inside = Inside {
+            exclusive: false,
+            shared: 1,
+            permits: 3,
+        };
+        let extent = Extent::Permits { ours: 5, limit: 8 };
+        assert!(inside.admits(extent, Mode::Permits(2)));
+        assert!(!inside.admits(extent, Mode::Permits(3)));
+        assert!(!inside.admits(extent, Mode::Permits(u32::MAX)));
+        assert!(!extent.is_whole() && Extent::Permits { ours: 8, limit: 8 }.is_whole());
+    }
+
+    #[test]
     fn who_goes_in_comes_out() {
-        for want in [Mode::Shared, Mode::Exclusive] {
+        for want in [Mode::Shared, Mode::Exclusive, Mode::Permits(3)] {
             let mut inside = Inside::default();
             inside.add(want);
             assert_eq!(inside.count(), 1);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::super::disk::Cleared;
 use super::super::door::Door;
 use super::super::ticket::Mode;
+use super::at_slots::give_part_back;
 use super::core::Core;
 use super::{Grant, Settings};
 use crate::error::{Error, Result};
@@ -25,6 +26,14 @@ impl Core {
         want: Mode,
     ) -> Result<Option<Grant>> {
         self.refuse_closed(settings)?;
+        self.refuse_impossible(want)?;
+        if let Mode::Permits(count) = want {
+            if self.anybody_queues(want)? {
+                return Ok(None);
+            }
+            self.saw_line = false;
+            return self.permits_at_once(settings, count);
+        }
         if self.possession.is_some() {
             return self.try_join(settings, want);
         }
@@ -69,6 +78,11 @@ impl Core {
 
     /// Whether anybody holds the lock, whoever it is: asked of the operating system.
     pub(crate) fn is_locked(&mut self) -> Result<bool> {
+        if let Some(slots) = self.disk.slots() {
+            let reserved = slots.in_hand();
+            let free = slots.gather(reserved + 1, None)?;
+            return give_part_back(&mut self.disk, reserved).map(|()| !free);
+        }
         if self.possession.is_some() {
             return Ok(true);
         }
@@ -93,6 +107,14 @@ impl Core {
             || self.anybody_queues(Mode::Exclusive)?
         {
             return Ok(Cleared::InUse);
+        }
+        if let Some(slots) = self.disk.slots() {
+            let limit = slots.limit();
+            let cleared = match slots.gather(limit, None) {
+                Ok(true) if self.disk.list_existing()?.is_empty() => self.disk.remove_slots(),
+                other => other.map(|_| Cleared::InUse),
+            };
+            return give_part_back(&mut self.disk, 0).and(cleared);
         }
         let place = self.disk.place().clone();
         let at = |step, error| Error::io(step, &place.door, error);

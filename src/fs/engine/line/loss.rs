@@ -36,7 +36,10 @@ impl Core {
                 latch.get_or_init(|| loss);
             }
             None if possession.held_watch.is_none() && events => {
-                possession.held_watch = watch().add(seat, possession.door.file(), Seen::Held).ok();
+                possession.held_watch = possession
+                    .hold
+                    .door()
+                    .and_then(|door| watch().add(seat, door.file(), Seen::Held).ok());
                 // It may have gone before the watch was there.
                 self.look_for_loss(false);
             }
@@ -83,7 +86,9 @@ impl Core {
         if possession.loss.is_some() {
             return;
         }
-        let door = possession.door.id();
+        let Some(door) = possession.hold.door().map(|it| it.id()) else {
+            return;
+        };
         match loss_of(&self.disk.place().door, door) {
             Some(loss) => self.lose(loss),
             None if !self.lost_wakers.is_empty() => self.agenda.compare_later(),

@@ -12,22 +12,22 @@
 //! thread that does not exist, so every call asks [`Line::is_foreign`] first and touches nothing: handles fail, guards
 //! fall silent.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::disk::{Cleared, Place};
+use super::disk::{Cleared, Disk, Place};
 use super::door::Door;
 use super::path::canonical;
+use super::slots::{Permits, Slots};
 use super::state::Kind;
 use super::ticket::Mode;
 use super::wait::Wait;
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::sys::fork::{PerProcess, generation};
+use crate::fs::sys::fork::generation;
 use crate::fs::sys::host;
 use crate::guard::Loss;
 use crate::lock::{Status, Waiting};
@@ -36,6 +36,7 @@ use crate::stats::{Counts, Stats};
 mod agenda;
 mod arrival;
 mod at_door;
+mod at_slots;
 mod cohort;
 mod contender;
 mod core;
@@ -44,8 +45,12 @@ mod look;
 mod loss;
 mod observer;
 mod passing;
+mod permits;
+mod place;
 mod possession;
+mod registry;
 mod report;
+mod sharing;
 mod tail;
 mod turn;
 mod view;
@@ -58,6 +63,7 @@ use self::view::Outsiders;
 use self::wakes::Wakes;
 pub(crate) use cohort::Key;
 pub(crate) use observer::Observer;
+pub(crate) use registry::stats_of_process;
 
 /// What a waiting task wants, as the engine sees it. Of several tasks of a process the first in line decides.
 #[derive(Debug)]
@@ -76,11 +82,20 @@ pub(crate) struct Settings {
 /// A lock that was granted, on its way into a guard.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    pub(crate) door: Arc<Door>,
+    pub(crate) share: Share,
     pub(crate) want: Mode,
     pub(crate) token: u64,
     pub(crate) waited: Option<Duration>,
     pub(crate) predecessor_crashed: bool,
+}
+
+/// What a guard has of the lock.
+#[derive(Debug)]
+pub(crate) enum Share {
+    /// The open lock file, with others if they read.
+    Door(Arc<Door>),
+    /// Slots of a semaphore, for itself.
+    Permits(Permits),
 }
 
 /// One lock in this process.
@@ -98,58 +113,15 @@ pub(crate) struct Line {
     core: Mutex<Core>,
 }
 
-/// The lines of this process, and what they have done.
-#[derive(Default)]
-struct Registry {
-    lines: HashMap<PathBuf, Weak<Line>>,
-    counts: Vec<Arc<Counts>>,
-    /// Of lines that are gone.
-    past: Stats,
-}
-
-static REGISTRY: PerProcess<Mutex<Registry>> = PerProcess::new(Mutex::default);
-
-fn registry() -> std::sync::MutexGuard<'static, Registry> {
-    REGISTRY
-        .get()
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Registry {
-    /// Keeps of the lines that are gone only their sums.
-    fn bury(&mut self) {
-        self.lines.retain(|_, line| line.strong_count() > 0);
-        let past = &mut self.past;
-        self.counts.retain(|counts| {
-            let alive = Arc::strong_count(counts) > 1;
-            if !alive {
-                past.add(&counts.snapshot());
-            }
-            alive
-        });
-    }
-}
-
-/// What all lines of this process have done.
-pub(crate) fn stats_of_process() -> Stats {
-    let mut registry = registry();
-    registry.bury();
-    let mut sum = registry.past.clone();
-    registry
-        .counts
-        .iter()
-        .for_each(|counts| sum.add(&counts.snapshot()));
-    sum
-}
-
 impl Line {
     /// The line of the lock file at this path, shared with everybody in this process who uses it.
-    pub(crate) fn of(path: &Path, kind: Kind) -> Result<Arc<Self>> {
+    pub(crate) fn of(path: &Path, kind: Kind, slots: Option<Slots>) -> Result<Arc<Self>> {
         let door = canonical(path)?;
-        let mut registry = registry();
+        let mut registry = registry::registry();
         if let Some(line) = registry.lines.get(&door).and_then(Weak::upgrade) {
             if line.kind == kind {
+                drop(registry);
+                line.check_slots(slots.as_ref())?;
                 return Ok(line);
             }
             let (theirs, ours) = (line.kind.of_ours(), kind.of_ours());
@@ -159,18 +131,18 @@ impl Line {
             return Err(Error::at(ErrorKind::Incompatible, text, door));
         }
         registry.bury();
-        let line = Self::new(door.clone(), kind);
+        let line = Self::new(door.clone(), kind, slots);
         registry.lines.insert(door, Arc::downgrade(&line));
         registry.counts.push(line.counts.clone());
         Ok(line)
     }
 
-    fn new(door: PathBuf, kind: Kind) -> Arc<Self> {
+    fn new(door: PathBuf, kind: Kind, slots: Option<Slots>) -> Arc<Self> {
         let events = host::TELLS_CLOSES && !door.parent().is_some_and(host::is_on_network);
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let seat = watch().enroll(line.clone());
-            let core = Core::new(place.clone(), kind, seat, events);
+            let core = Core::new(Disk::new(place.clone(), kind, slots), seat, events);
             Self {
                 place,
                 kind,
@@ -221,6 +193,58 @@ impl Line {
     /// Whether this line was made before a fork, by the parent.
     pub(crate) fn is_foreign(&self) -> bool {
         self.generation != generation()
+    }
+
+    /// The file of a semaphore's permit.
+    pub(crate) fn slot_path(&self, number: u32) -> PathBuf {
+        let (path, _) = self.with(|core| core.disk.slots_seen().map(|it| it.path(number)));
+        path.unwrap_or_default()
+    }
+
+    /// How many permits there are, as far as this process knows.
+    pub(crate) fn limit(&self) -> u32 {
+        let (limit, _) = self.with(|core| core.disk.slots_seen().map(Slots::limit));
+        limit.unwrap_or(0)
+    }
+
+    /// Records another number of permits, and tells whoever waits. `false` while the record is locked.
+    pub(crate) fn resize(&self, limit: u32) -> Result<bool> {
+        self.refuse_foreign()?;
+        self.with(|core| core.resize(limit)).0
+    }
+
+    /// The limit of the semaphore at this path, if one is recorded.
+    pub(crate) fn recorded_limit(path: &Path) -> Result<Option<u32>> {
+        let place = Arc::new(Place::new(path.to_path_buf()));
+        Disk::new(place, Kind::Semaphore, None).recorded_limit()
+    }
+
+    /// Refuses another limit than the one that is recorded.
+    pub(crate) fn check_limit(&self, limit: u32) -> Result<()> {
+        self.with(|core| core.disk.check_limit(limit)).0
+    }
+
+    /// A semaphore with other files or another limit at the same path is another one.
+    fn check_slots(&self, theirs: Option<&Slots>) -> Result<()> {
+        let Some(theirs) = theirs else { return Ok(()) };
+        let (same, limit) = self
+            .with(|core| {
+                let ours = core.disk.slots_seen();
+                ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
+            })
+            .0;
+        let text = match same {
+            true if limit == theirs.limit() => return Ok(()),
+            true => format!(
+                "this process has a semaphore open at this path with a limit of {limit}, this one has {}",
+                theirs.limit()
+            ),
+            false => {
+                "this process has a semaphore of other slot files open at this path".to_owned()
+            }
+        };
+        let kind = ErrorKind::Incompatible;
+        Err(Error::at(kind, text, &self.place.door))
     }
 
     fn refuse_foreign(&self) -> Result<()> {
@@ -323,11 +347,11 @@ impl Line {
 
     /// Gives a granted lock back. In a forked child this only lets go of the descriptor. To see a loss that nobody asked about
     /// costs a look at the path, which is spared where nobody `listens`.
-    pub(crate) fn release(&self, door: Arc<Door>, want: Mode, listens: bool) -> Result<()> {
+    pub(crate) fn release(&self, share: Share, want: Mode, listens: bool) -> Result<()> {
         if self.is_foreign() {
             return self.refuse_foreign();
         }
-        self.with(|core| core.release(door, want, listens)).0
+        self.with(|core| core.release(share, want, listens)).0
     }
 
     /// The writer inside goes on as a reader.

@@ -5,17 +5,45 @@
 //! door, marks their tickets, and enters. A sleeper that wakes takes its own mark off and is first again; whoever
 //! counted on a mark looks at it once more when it has the door, and gives the door back if the mark is gone.
 
+use std::time::Duration;
+
 use super::super::disk::Disk;
 use super::super::door::Door;
 use super::super::step::{self, Step};
-use super::super::ticket::Ticket;
 use super::super::ticket::queue::{Own, Queue};
+use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, after};
-use super::contender::{Contender, Flow, Outcome, Stage};
+use super::at_slots::give_part_back;
+use super::contender::{Cause, Contender, Flow, Outcome, Stage};
 use crate::error::{Error, Result};
 
 /// How often a door that was free may be found locked before it counts as held.
 const REFUSALS: u32 = 4;
+
+/// What was found free.
+enum Free {
+    Door(Door),
+    /// So many slots as whoever is first could have had; in the disk's hand.
+    Slots,
+}
+
+impl Free {
+    fn mode(&self) -> u32 {
+        match self {
+            Self::Door(door) => door.mode(),
+            Self::Slots => 0o600,
+        }
+    }
+
+    fn give_back(self, disk: &mut Disk, reserved: u32) -> Result<()> {
+        match self {
+            Self::Door(door) => door
+                .leave()
+                .map_err(|e| Error::io("unlock the lock file", &disk.place().door, e)),
+            Self::Slots => give_part_back(disk, reserved),
+        }
+    }
+}
 
 /// The door was free although others stood before us: what must not change until we may pass.
 pub(super) struct Still {
@@ -56,7 +84,8 @@ impl Contender {
 
     /// Once per window: clears away the marked dead, and looks whether those before us are asleep.
     pub(super) fn look_past(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
-        if !matches!(self.stage, Stage::Behind { .. }) {
+        let windows_off = self.settings.claim_window == Duration::MAX;
+        if windows_off || !matches!(self.stage, Stage::Behind { .. }) {
             self.still = None;
             return Ok(Outcome::Sleep);
         }
@@ -73,13 +102,13 @@ impl Contender {
             self.still = None;
             return Ok(Outcome::Sleep);
         }
-        let Some(door) = self.free_door(disk)? else {
+        let Some(free) = self.find_free(before.1, disk)? else {
             return Ok(Outcome::Sleep);
         };
-        let token = match disk.peek_token(&door) {
+        let token = match disk.peek_token(free.mode()) {
             Ok(token) => token,
             Err(error) => {
-                let _ = door.leave();
+                let _ = free.give_back(disk, self.reserved);
                 return Err(error);
             }
         };
@@ -95,11 +124,52 @@ impl Contender {
         });
         if windows < windows_to_pass(before.0) {
             step::at(Step::GiveBack);
-            door.leave()
-                .map_err(|e| Error::io("unlock the lock file", &disk.place().door, e))?;
+            free.give_back(disk, self.reserved)?;
             return Ok(Outcome::Sleep);
         }
-        self.pass(own, disk, door)
+        match free {
+            Free::Door(door) => self.pass(own, disk, door),
+            Free::Slots => self.pass_to_slots(own, disk),
+        }
+    }
+
+    /// What is free although others stand before us, of whom `first` is the first; locked by us.
+    fn find_free(&mut self, first: Option<Ticket>, disk: &mut Disk) -> Result<Option<Free>> {
+        if disk.slots_seen().is_none() {
+            return Ok(self.free_door(disk)?.map(Free::Door));
+        }
+        step::at(Step::Probe);
+        let limit = disk.slots_seen().map_or(1, |it| it.limit());
+        let needed = match first.map(|it| it.mode) {
+            Some(Mode::Permits(count)) => count,
+            _ => limit,
+        };
+        let wanted = self.reserved.saturating_add(needed);
+        let gathered = match disk.slots() {
+            Some(slots) => slots.gather(wanted, self.settings.mode)?,
+            None => false,
+        };
+        if !gathered {
+            give_part_back(disk, self.reserved)?;
+            self.count_refusal();
+        }
+        Ok(gathered.then_some(Free::Slots))
+    }
+
+    /// Those before us are asleep: marks them, and collects as the first.
+    fn pass_to_slots(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
+        self.reset();
+        self.still = None;
+        let marked = mark_all_before(own, disk, self.settings.mode, &mut self.news.passed);
+        let flow = marked.and_then(|passed| self.approach_slots(disk, passed, Cause::Timer));
+        match flow {
+            Ok(Flow::Done(outcome)) => Ok(outcome),
+            Ok(Flow::Again) => Ok(Outcome::Sleep),
+            Err(error) => {
+                let _ = give_part_back(disk, self.reserved);
+                Err(error)
+            }
+        }
     }
 
     /// The door, locked, if nobody holds it.

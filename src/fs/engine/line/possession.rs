@@ -11,13 +11,6 @@
 //! tick is asleep too. With nobody awake the process marks its ticket, unlocks and closes: it is passed on disk, and first
 //! again when one of its tasks is polled.
 //!
-//! # Readers under a whole lock
-//!
-//! After a writer, readers of the same process go in under the exclusive door. So a process that is alone hands the lock
-//! from readers to writers and back without the disk, save for the held flag, which says at any time whether a writer would die inside. As
-//! soon as another process queues, and no writer of our own comes first, the process [shares](Core::share): it makes its locks
-//! shared ones and closes a descriptor of the door, which wakes the readers who wait there.
-//!
 //! # Cost
 //!
 //! A hand-over from writer to writer touches no disk, allocates nothing, and reads no clock; every 1024th writes the end of the next
@@ -27,17 +20,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::super::disk::{Entered, TakePlace};
+use super::super::disk::{Disk, Entered};
 use super::super::door::Door;
 use super::super::ticket::{Mode, Ticket};
 use super::super::vigil::loss_of;
 use super::super::watch::{WatchId, watch};
-use super::Settings;
 use super::cohort::{CohortId, Key};
 use super::contender::Cause;
 use super::core::Core;
 use super::inside::{Extent, Inside};
 use super::passing::marks_gone;
+use super::{Settings, Share};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Loss;
 
@@ -47,9 +40,7 @@ const BLOCK: u64 = 1024;
 /// The door in this process's hands.
 pub(crate) struct Possession {
     pub(super) cohort: Option<CohortId>,
-    /// Guards have it too, as long as they live.
-    pub(super) door: Arc<Door>,
-    pub(super) extent: Extent,
+    pub(super) hold: Hold,
     pub(super) inside: Inside,
     /// Whether the last offer came from another task of this process.
     pub(super) in_memory: bool,
@@ -69,14 +60,53 @@ pub(crate) struct Possession {
     pub(crate) since: Instant,
 }
 
+/// What is locked on disk.
+pub(super) enum Hold {
+    /// The lock file. Guards have it too, as long as they live.
+    Door { door: Arc<Door>, extent: Extent },
+    /// Slots: those that the disk has in hand, and guards.
+    Slots,
+}
+
+impl Hold {
+    pub(super) fn door(&self) -> Option<&Arc<Door>> {
+        match self {
+            Self::Door { door, .. } => Some(door),
+            Self::Slots => None,
+        }
+    }
+
+    /// For slots this is the disk's to say.
+    pub(super) fn extent(&self) -> Option<Extent> {
+        match self {
+            Self::Door { extent, .. } => Some(*extent),
+            Self::Slots => None,
+        }
+    }
+
+    fn new(door: Option<Door>, shares: bool) -> Self {
+        match door {
+            Some(door) => Self::Door {
+                door: Arc::new(door),
+                extent: if shares { Extent::Share } else { Extent::Whole },
+            },
+            None => Self::Slots,
+        }
+    }
+}
+
 impl Possession {
-    /// With nobody inside yet; `want` is what the door was locked for.
-    pub(super) fn new(door: Door, entered: Entered, want: Mode, settings: &Settings) -> Self {
-        let shares = want == Mode::Shared;
+    /// With nobody inside yet; `want` is what the door was locked for. Without a door it is a semaphore's.
+    pub(super) fn new(
+        door: Option<Door>,
+        entered: Entered,
+        want: Mode,
+        settings: &Settings,
+    ) -> Self {
+        let shares = want != Mode::Exclusive;
         Self {
             cohort: None,
-            door: Arc::new(door),
-            extent: if shares { Extent::Share } else { Extent::Whole },
+            hold: Hold::new(door, shares),
             inside: Inside::default(),
             in_memory: false,
             token: entered.token,
@@ -96,18 +126,58 @@ impl Possession {
         self.token
     }
 
-    pub(super) fn admits(&self, want: Mode) -> bool {
-        self.loss.is_none() && self.inside.admits(self.extent, want)
+    /// What a guard gets that goes in now.
+    pub(super) fn share(&self, want: Mode, disk: &mut Disk) -> Share {
+        let count = match want {
+            Mode::Permits(count) => count,
+            Mode::Exclusive | Mode::Shared => 0,
+        };
+        match &self.hold {
+            Hold::Door { door, .. } => Share::Door(door.clone()),
+            Hold::Slots => {
+                let permits = disk.slots().map(|it| it.take(count));
+                Share::Permits(permits.unwrap_or_default())
+            }
+        }
     }
 }
 
 impl Core {
-    /// A guard is given back. `Lost` when there was nothing left to give back, for a caller who `listens`.
-    pub(crate) fn release(&mut self, door: Arc<Door>, want: Mode, listens: bool) -> Result<()> {
-        let Some(possession) = &mut self.possession else {
-            return Door::leave_last(door).map_err(|e| self.io("unlock the lock file", e));
+    /// How much of the lock this process has.
+    pub(super) fn extent(&self) -> Option<Extent> {
+        let hold = &self.possession.as_ref()?.hold;
+        let of_slots = || {
+            let slots = self.disk.slots_seen()?;
+            let (ours, limit) = (slots.ours(), slots.limit());
+            Some(Extent::Permits { ours, limit })
         };
-        drop(door);
+        hold.extent().or_else(of_slots)
+    }
+
+    /// Whether nobody else can get in.
+    pub(super) fn has_whole(&self) -> bool {
+        self.extent().is_some_and(Extent::is_whole)
+    }
+
+    /// Whether one more may go in, of those who have waited their turn.
+    pub(super) fn admits(&self, want: Mode) -> bool {
+        let unlost = |it: &&Possession| it.loss.is_none();
+        match (self.possession.as_ref().filter(unlost), self.extent()) {
+            (Some(possession), Some(extent)) => possession.inside.admits(extent, want),
+            _ => false,
+        }
+    }
+
+    /// A guard is given back. `Lost` when there was nothing left to give back, for a caller who `listens`.
+    pub(crate) fn release(&mut self, share: Share, want: Mode, listens: bool) -> Result<()> {
+        match share {
+            Share::Permits(permits) => return self.release_permits(permits, want),
+            // What the process has it has by itself.
+            Share::Door(door) => drop(door),
+        }
+        let Some(possession) = &mut self.possession else {
+            return Ok(());
+        };
         possession.inside.remove(want);
         let lost = possession.loss;
         let alone = possession.inside.is_empty();
@@ -163,10 +233,13 @@ impl Core {
         while let Some((next, want)) = self.next_in_memory() {
             match want {
                 Mode::Shared => self.set_flag(false)?,
-                Mode::Exclusive | Mode::Permits(_) => {
+                Mode::Exclusive => {
                     self.next_token()?;
                     self.set_flag(true)?;
                 }
+                Mode::Permits(_) if self.next_permits_token(next)? => {}
+                // Its contender tries again soon.
+                Mode::Permits(_) => break,
             }
             if let Some(possession) = &mut self.possession {
                 possession.in_memory = true;
@@ -191,7 +264,7 @@ impl Core {
         let want = self.cohorts.get(front)?.data.want;
         // What cannot be looked at is not known to sleep on.
         let asleep = || marks_gone(&self.disk, &possession.passed).is_ok_and(|gone| !gone);
-        let admitted = possession.admits(want) && (possession.passed.is_empty() || asleep());
+        let admitted = self.admits(want) && (possession.passed.is_empty() || asleep());
         admitted.then_some((front, want))
     }
 
@@ -233,6 +306,7 @@ impl Core {
             return;
         };
         possession.inside.add(want);
+        waiter.data.token = possession.token;
         self.agenda.offered(waiter.data.settings.claim_window);
         let waker = waiter.waker.take();
         waker.into_iter().for_each(|it| self.wakes.push(it));
@@ -248,57 +322,11 @@ impl Core {
             }
             Some(_) => {
                 self.share_if_wanted();
+                self.give_surplus();
                 self.drive(Cause::Local, None);
             }
             None => self.drive(Cause::Local, None),
         }
-    }
-
-    /// Readers are inside under the whole lock: it is shared as soon as another process queues, unless a writer of our own comes first.
-    pub(super) fn share_if_wanted(&mut self) {
-        let Some(possession) = &self.possession else {
-            return;
-        };
-        let whole = possession.extent == Extent::Whole && possession.loss.is_none();
-        let lends = whole && possession.inside.only_readers();
-        if !lends && !self.lends.load(Ordering::Relaxed) {
-            return;
-        }
-        let cohort = possession.cohort;
-        // Before the look, so that whoever queues after it is heard.
-        self.lends.store(lends, Ordering::SeqCst);
-        let first = self.cohorts.first_awake().map(|it| it.id);
-        if !lends || (first.is_some() && first == cohort) || self.is_alone() {
-            return;
-        }
-        match self.share() {
-            Ok(true) => self.drive(Cause::Local, None),
-            // Whether we still have the lock is not known.
-            Ok(false) | Err(_) => self.lose(Loss::Unlocked),
-        }
-    }
-
-    /// Makes our locks shared ones. `false` when one was lost on the way.
-    fn share(&mut self) -> Result<bool> {
-        // Our own exclusive ticket would hold up those whom we let in.
-        self.tidy();
-        let Some(possession) = &mut self.possession else {
-            return Ok(true);
-        };
-        if possession.flag || possession.reserved != possession.token {
-            self.disk.clear_held(possession.token, possession.crashed)?;
-            possession.reserved = possession.token;
-            possession.flag = possession.crashed;
-        }
-        let path = &self.disk.place().door.clone();
-        let at = |e| Error::io("share the lock of the lock file", path, e);
-        if !possession.door.share().map_err(at)? || !self.disk.share_state()? {
-            return Ok(false);
-        }
-        possession.extent = Extent::Share;
-        self.lends.store(false, Ordering::SeqCst);
-        possession.door.ring(path);
-        Ok(true)
     }
 
     /// Out: the queue first, then the lock, then whoever waits here behind others.
@@ -317,80 +345,30 @@ impl Core {
             self.keep_place(cohort);
         }
         self.mark_sleepers(possession.cohort);
-        let cleared = match possession.extent {
-            Extent::Whole => self.disk.clear_held(possession.token, possession.crashed),
-            // In charge of a death, and nobody was told: the next one is to be.
-            Extent::Share if possession.crashed => self.disk.clear_held(possession.token, true),
-            Extent::Share => Ok(()),
+        let (cleared, left, loss) = match possession.hold {
+            Hold::Door { door, extent } => {
+                let writes = extent == Extent::Whole || possession.crashed;
+                let (token, untold) = (possession.token, possession.crashed);
+                // Of a reader in charge of a death only the flag, if nobody was told: the next one is to be.
+                let cleared = match writes {
+                    true => self.disk.clear_held(token, untold),
+                    false => Ok(()),
+                };
+                let path = &self.disk.place().door;
+                let loss = look.then(|| loss_of(path, door.id())).flatten();
+                (cleared, self.disk.leave(door), loss)
+            }
+            Hold::Slots => {
+                let settled = self.settle_tokens(possession.token, possession.reserved);
+                (settled, self.give_back_surplus(0, possession.cohort), None)
+            }
         };
-        let loss = look
-            .then(|| loss_of(&self.disk.place().door, possession.door.id()))
-            .flatten();
-        let left = self.disk.leave(possession.door);
         if let Some(cohort) = possession.cohort {
             self.drop_if_empty(cohort);
         }
         self.tidy();
         self.drive(Cause::Local, None);
         (cleared.and(left), loss)
-    }
-
-    /// Those of other cohorts who had offers and slept: others pass them until they wake.
-    fn mark_sleepers(&mut self, but: Option<CohortId>) {
-        let asleep = self
-            .cohorts
-            .iter()
-            .filter(|it| it.sleeps() && Some(it.id) != but);
-        for own in asleep.filter_map(|it| it.ticket.as_ref()) {
-            // Without a mark they are passed all the same, two claim windows later.
-            let _ = self.disk.mark_own(own);
-        }
-    }
-
-    /// Whoever is left in a cohort that leaves the door keeps its place on disk; if all are asleep, with a mark, so that
-    /// others pass.
-    pub(super) fn keep_place(&mut self, id: CohortId) {
-        let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.length > 0) else {
-            return;
-        };
-        let settings = self.settings_of(id);
-        let asleep = cohort.sleeps();
-        let mode = cohort.mode;
-        let mut result = Ok(());
-        if cohort.ticket.is_none() {
-            let bits = settings.as_ref().and_then(|it| it.mode);
-            let words = settings.as_ref().map(|it| &it.words);
-            let taken = self.disk.take_ticket(mode, bits, words, TakePlace::First);
-            match taken {
-                Ok(ticket) => {
-                    if let Some(cohort) = self.cohorts.cohort_mut(id) {
-                        cohort.ticket = Some(ticket);
-                    }
-                }
-                Err(error) => result = Err(error),
-            }
-        }
-        if asleep && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref()) {
-            result = result.and(self.disk.mark_own(own));
-        }
-        if let Err(error) = result {
-            self.fail_all(id, error);
-        }
-    }
-
-    /// Nobody in this cohort can be served. The first one hears the cause, the others that it was not theirs.
-    pub(super) fn fail_all(&mut self, id: CohortId, error: Error) {
-        let mut keys = Vec::new();
-        self.cohorts.for_each(id, |key, _| keys.push(key));
-        let mut error = Some(error);
-        for key in keys {
-            let again = || {
-                let text = "the place in line could not be kept";
-                Error::at(ErrorKind::Io, text, &self.disk.place().queue)
-            };
-            let error = error.take().unwrap_or_else(again);
-            self.fail(key, error);
-        }
     }
 
     pub(super) fn settings_of(&self, id: CohortId) -> Option<Arc<Settings>> {

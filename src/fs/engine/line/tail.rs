@@ -16,7 +16,6 @@ use super::super::watch::{Seen, watch};
 use super::Settings;
 use super::cohort::CohortId;
 use super::core::{Core, Others};
-use super::inside::Extent;
 use crate::error::Result;
 
 impl Core {
@@ -149,9 +148,9 @@ impl Core {
 
     /// The cohort that holds the whole lock; made when the first task joins it. None if another one of ours stands behind it.
     fn cohort_in_possession(&mut self) -> Option<CohortId> {
-        let possession = self.possession.as_mut();
         // From where others can get in, a place must be seen on disk.
-        let possession = possession.filter(|it| it.extent == Extent::Whole)?;
+        let whole = self.has_whole();
+        let possession = self.possession.as_mut().filter(|_| whole)?;
         let known = possession.cohort;
         match (known, self.cohorts.last()) {
             (Some(known), Some(last)) => (last.id == known).then_some(known),

@@ -10,7 +10,7 @@ use super::super::disk::TakePlace;
 use super::super::door::Door;
 use super::super::ticket::{Mode, Ticket};
 use super::Settings;
-use super::cohort::CohortId;
+use super::cohort::{Cohort, CohortId};
 use super::contender::{Cause, Contender, Entry, Outcome, Stand};
 use super::core::Core;
 use super::inside::Extent;
@@ -24,11 +24,16 @@ impl Core {
             let first = self.cohorts.first_awake().map(|cohort| cohort.id);
             let Some(cohort) = first.filter(|it| self.may_stand_for(*it)) else {
                 self.retire();
-                return;
+                return self.give_surplus();
             };
             let Some((want, settings)) = self.first_wish(cohort) else {
                 return;
             };
+            let placed = |it: &Cohort| it.ticket.is_some();
+            if !self.cohorts.cohort(cohort).is_some_and(placed) {
+                // It was behind all the permits there were, and there are more now.
+                self.keep_place(cohort);
+            }
             let right = |it: &Contender| it.cohort == cohort && it.want == want;
             if !self.contender.as_ref().is_some_and(right) {
                 self.retire();
@@ -42,7 +47,10 @@ impl Core {
                 self.contender = Some(Contender::new(stand, self.seat, self.events));
             }
             match self.step(cohort, cause) {
-                Ok(true) => return,
+                Ok(true) => {
+                    self.yield_the_front(cohort);
+                    return self.give_surplus();
+                }
                 Ok(false) => {}
                 Err(error) => {
                     self.retire();
@@ -59,7 +67,12 @@ impl Core {
     /// is as soon as the readers inside have gone.
     fn may_stand_for(&self, id: CohortId) -> bool {
         let held = self.possession.as_ref();
-        held.is_none_or(|it| it.extent == Extent::Share && it.cohort != Some(id))
+        match self.extent() {
+            None => true,
+            Some(Extent::Whole) => false,
+            Some(Extent::Share) => held.is_none_or(|it| it.cohort != Some(id)),
+            Some(whole @ Extent::Permits { .. }) => !whole.is_whole(),
+        }
     }
 
     /// What the first of a cohort wants.
@@ -77,6 +90,7 @@ impl Core {
 
     /// `true` when there is nothing more to do now.
     pub(super) fn step(&mut self, cohort: CohortId, cause: Cause) -> Result<bool> {
+        let reserved = self.reserved_permits();
         let (Some(contender), Some(own)) = (
             self.contender.as_mut(),
             self.cohorts
@@ -86,6 +100,7 @@ impl Core {
             return Err(self.confused());
         };
         contender.joins = contender.shares() && self.possession.is_some();
+        contender.reserved = reserved;
         let outcome = contender.step(own, &mut self.disk, cause);
         let news = std::mem::take(&mut contender.news);
         let (want, mode) = (contender.want, own.ticket.mode);
@@ -148,22 +163,40 @@ impl Core {
                 let told = entered.predecessor_crashed;
                 let _ = self.disk.clear_held(entered.token, told);
             }
-            let _ = self.disk.leave(Arc::new(door));
+            if let Some(door) = door {
+                let _ = self.disk.leave(Arc::new(door));
+            }
             return;
         };
         self.note_crash(entered);
-        let possession = Possession::new(door, entered, want, &settings);
-        self.possession = Some(Possession {
-            cohort: Some(cohort),
-            passed,
-            ..possession
-        });
-        self.roll_call = false;
-        self.lapsing = None;
+        let before = match (&mut self.possession, &door) {
+            // Permits beside those that this process has already.
+            (Some(possession), None) => {
+                possession.token = entered.token;
+                possession.reserved = entered.token;
+                possession.in_memory = false;
+                possession.passed = passed;
+                possession.cohort.replace(cohort)
+            }
+            _ => {
+                let possession = Possession::new(door, entered, want, &settings);
+                self.possession = Some(Possession {
+                    cohort: Some(cohort),
+                    passed,
+                    ..possession
+                });
+                self.roll_call = false;
+                self.lapsing = None;
+                None
+            }
+        };
         self.offer(front, want);
-        if want == Mode::Shared {
-            // Those behind who read as well. A failure is theirs, and they try again.
+        if want != Mode::Exclusive {
+            // Those behind who may go in as well. A failure is theirs, and they try again.
             let _ = self.serve();
+        }
+        if let Some(before) = before.filter(|it| *it != cohort) {
+            self.drop_if_empty(before);
         }
     }
 

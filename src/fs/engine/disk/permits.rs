@@ -1,0 +1,169 @@
+//! Being one of n inside, on disk: the record of a semaphore, locked for an instant.
+//!
+//! The record of a semaphore names its limit and the last token. It is locked only for as long as it takes to read and to write it: who
+//! has permits has the locks of their files, and needs no other.
+
+use std::sync::Arc;
+
+use super::super::slots::Slots;
+use super::super::state::{self, Content, Flag, Record};
+use super::super::step::{self, Step};
+use super::{Cleared, Disk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::file::{self, FileId};
+
+/// A record of a semaphore names no door.
+const NO_DOOR: FileId = FileId {
+    device: 0,
+    inode: 0,
+};
+
+impl Disk {
+    /// The doors, if this is a semaphore.
+    pub(crate) fn slots(&mut self) -> Option<&mut Slots> {
+        self.slots.as_mut()
+    }
+
+    pub(crate) fn slots_seen(&self) -> Option<&Slots> {
+        self.slots.as_ref()
+    }
+
+    /// Who the permits in hand are for may use the queue as well.
+    fn slot_mode(&self) -> u32 {
+        let mode = self.slots.as_ref().and_then(Slots::mode);
+        mode.unwrap_or(0o600)
+    }
+
+    /// The token of a grant, with a block of so many reserved from it on. `None` while somebody else has the record locked, or when the limit has
+    /// changed and permits in hand are beyond it, which are given back: try again soon.
+    pub(crate) fn mint(&mut self, words: &Arc<str>, block: u64) -> Result<Option<u64>> {
+        step::at(Step::MintToken);
+        let Some(record) = self.try_state(self.slot_mode())? else {
+            return Ok(None);
+        };
+        let minted = self.mint_locked(record, words, block);
+        self.unlock_state();
+        minted
+    }
+
+    fn mint_locked(
+        &mut self,
+        record: Option<Record>,
+        words: &Arc<str>,
+        block: u64,
+    ) -> Result<Option<u64>> {
+        let Some(slots) = &mut self.slots else {
+            return Ok(None);
+        };
+        if let Some(record) = record
+            && record.limit != u64::from(slots.limit())
+            && !slots.set_limit(limit_of(record))?
+        {
+            return Ok(None);
+        }
+        let limit = slots.limit();
+        let now = state::wall_clock_us();
+        let token = state::next_token(record.map_or(0, |it| it.token), now);
+        self.write_record(limit, token.saturating_add(block), Some(words))?;
+        Ok(Some(token))
+    }
+
+    fn write_record(&mut self, limit: u32, token: u64, words: Option<&Arc<str>>) -> Result<()> {
+        self.draft.set_limit(u64::from(limit));
+        if let Some(words) = words {
+            self.draft.set_owner(words);
+        }
+        let bytes = self.draft.read(token, NO_DOOR, Flag::Clear);
+        match &self.state {
+            Some(file) => file::write_at(file, 0, bytes)
+                .map_err(|e| Error::io("write the state file", self.place.state(), e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Of the tokens up to `reserved` this was the last that was given. Not written if somebody else has reserved since.
+    pub(crate) fn settle_token(&mut self, token: u64, reserved: u64) -> Result<()> {
+        let Some(record) = self.try_state(self.slot_mode())? else {
+            return Ok(());
+        };
+        let written = match record {
+            Some(record) if record.token == reserved => {
+                self.write_record(limit_of(record), token, None)
+            }
+            _ => Ok(()),
+        };
+        self.unlock_state();
+        written
+    }
+
+    /// The limit in the record; `None` where nothing is recorded.
+    pub(crate) fn recorded_limit(&self) -> Result<Option<u32>> {
+        let bytes = self.read_unlocked()?.unwrap_or_default();
+        Ok(match self.parse(&bytes) {
+            Content::Ours(record) => Some(limit_of(record)),
+            _ => None,
+        })
+    }
+
+    /// Takes over another limit that somebody has recorded; whether there are more permits now.
+    pub(crate) fn adopt_limit(&mut self) -> Result<bool> {
+        let recorded = self.recorded_limit()?;
+        let (Some(recorded), Some(slots)) = (recorded, &mut self.slots) else {
+            return Ok(false);
+        };
+        let more = recorded > slots.limit();
+        if recorded != slots.limit() {
+            slots.set_limit(recorded)?;
+        }
+        Ok(more)
+    }
+
+    /// Records another limit. `false` while somebody else has the record locked.
+    pub(crate) fn record_limit(&mut self, limit: u32) -> Result<bool> {
+        step::at(Step::MintToken);
+        let Some(record) = self.try_state(self.slot_mode())? else {
+            return Ok(false);
+        };
+        let fresh = || state::next_token(0, state::wall_clock_us());
+        let written = self.write_record(limit, record.map_or_else(fresh, |it| it.token), None);
+        self.unlock_state();
+        written?;
+        if let Some(slots) = &mut self.slots {
+            slots.set_limit(limit)?;
+        }
+        Ok(true)
+    }
+
+    /// Removes the semaphore, with all permits in hand and nobody in line.
+    pub(crate) fn remove_slots(&mut self) -> Result<Cleared> {
+        let Some(record) = self.try_state(self.slot_mode())? else {
+            return Ok(Cleared::InUse);
+        };
+        let cleared = self.remove_locked(record);
+        self.unlock_state();
+        self.reopen();
+        match (cleared?, &self.slots) {
+            (Cleared::Removed, Some(slots)) => slots.unlink().map(|()| Cleared::Removed),
+            (cleared, _) => Ok(cleared),
+        }
+    }
+
+    /// Refuses another limit than the one that is recorded.
+    pub(crate) fn check_limit(&self, ours: u32) -> Result<()> {
+        match self.recorded_limit()? {
+            Some(theirs) if theirs != ours => {
+                let text = format!(
+                    "the semaphore at this path has a limit of {theirs}, this one of {ours}"
+                );
+                let kind = ErrorKind::Incompatible;
+                Err(Error::at(kind, text, self.place.state()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A record with a limit that does not fit was not written by us; no file has such a number.
+fn limit_of(record: Record) -> u32 {
+    u32::try_from(record.limit).unwrap_or(u32::MAX)
+}

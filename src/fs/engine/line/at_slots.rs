@@ -1,0 +1,114 @@
+//! The last steps of a contender for permits: at the slots of a semaphore, until it has enough.
+//!
+//! What the first in line gets it keeps, also if it is only a part of what it wants: nobody else may take permits now. So a big request is not starved
+//! by small ones.
+//!
+//! Two may believe that they are first: a lower number was linked late, or a sleeper who was passed has woken. Each might keep a part and wait for the
+//! other's for ever. So whoever has a part looks at the line once per claim window, or every two seconds where windows are switched off, and gives
+//! it back if somebody is before it.
+
+use std::time::Duration;
+
+use super::super::disk::{Disk, Entered};
+use super::super::slots::{Look, Siege};
+use super::super::ticket::{Mode, Ticket};
+use super::super::wait::{COARSE, after};
+use super::contender::{Cause, Contender, Entry, Flow, Outcome, Stage};
+use super::passing::marks_gone;
+use crate::error::Result;
+
+/// How often who has a part looks whether it is the first still, without claim windows.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+impl Contender {
+    /// Nobody awake is before us: begins to collect, or goes on.
+    pub(super) fn approach_slots(
+        &mut self,
+        disk: &mut Disk,
+        now_passed: Vec<Ticket>,
+        cause: Cause,
+    ) -> Result<Flow> {
+        if let Stage::Collecting { passed, .. } = &mut self.stage {
+            *passed = now_passed;
+        } else {
+            self.reset();
+            self.ladder.start(COARSE);
+            self.stage = Stage::Collecting {
+                siege: Siege::default(),
+                passed: now_passed,
+            };
+        }
+        self.collect(disk, cause)
+    }
+
+    pub(super) fn collect(&mut self, disk: &mut Disk, cause: Cause) -> Result<Flow> {
+        let (Mode::Permits(count), Stage::Collecting { siege, passed }) =
+            (self.want, &mut self.stage)
+        else {
+            return Ok(Flow::Again);
+        };
+        let wanted = self.reserved.saturating_add(count);
+        let told = !siege.is_polling();
+        loop {
+            let look = Look {
+                seat: self.seat,
+                events: self.events,
+                wait: &self.settings.wait,
+                mode: self.settings.mode,
+                all: cause != Cause::Event,
+            };
+            let Some(slots) = disk.slots() else {
+                return Ok(Flow::Again);
+            };
+            if slots.besiege(siege, wanted, look)? {
+                break;
+            }
+            if !disk.adopt_limit()? {
+                self.news.fell_back |= told && siege.is_polling();
+                siege.pace(&mut self.ladder);
+                let has_part = disk
+                    .slots_seen()
+                    .is_some_and(|it| it.in_hand() > self.reserved);
+                if has_part && self.window_at.is_none() {
+                    self.window_at = after(LOOK_EVERY);
+                }
+                return Ok(Flow::Done(Outcome::Sleep));
+            }
+        }
+        if marks_gone(disk, passed)? {
+            give_part_back(disk, self.reserved)?;
+            self.reset();
+            return Ok(Flow::Again);
+        }
+        self.enter_with_permits(disk)
+    }
+
+    fn enter_with_permits(&mut self, disk: &mut Disk) -> Result<Flow> {
+        disk.refresh()?;
+        let Some(token) = disk.mint(&self.settings.words, 0)? else {
+            return Ok(self.try_again_soon());
+        };
+        self.look_away();
+        let Stage::Collecting { passed, .. } = std::mem::replace(&mut self.stage, Stage::Fresh)
+        else {
+            return Ok(Flow::Again);
+        };
+        let entered = Entered {
+            token,
+            predecessor_crashed: false,
+        };
+        Ok(Flow::Done(Outcome::Entered(Entry {
+            door: None,
+            entered,
+            passed,
+        })))
+    }
+}
+
+/// Unlocks and closes what is in hand beyond what is `reserved` for others.
+pub(super) fn give_part_back(disk: &mut Disk, reserved: u32) -> Result<()> {
+    match disk.slots() {
+        Some(slots) => slots.give_back(slots.in_hand().saturating_sub(reserved)),
+        None => Ok(()),
+    }
+}

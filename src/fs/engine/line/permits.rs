@@ -1,0 +1,157 @@
+//! A semaphore's permits in this process's hands: from task to task, kept for the first in line, or back.
+//!
+//! # Algorithm
+//!
+//! Permits that come back are offered to the cohort in possession, one after the other as long as they suffice for the next: a big request
+//! at the front is not passed by small ones. What does not suffice yet stays in hand while its cohort is the first in line on disk, because
+//! then nobody else may take permits; in every other case it goes back.
+//!
+//! # Tokens
+//!
+//! Each grant has one of its own. With all permits here a process numbers its grants from a block, else one by one under the record's lock.
+
+use super::super::door::Door;
+use super::super::slots::Permits;
+use super::super::ticket::Mode;
+use super::cohort::{CohortId, Key};
+use super::contender::{Cause, Contender};
+use super::core::Core;
+use super::possession::{Hold, Possession};
+use crate::error::{Error, Result};
+
+/// How many tokens are reserved on disk at once for hand-overs in memory.
+const BLOCK: u64 = 1024;
+
+impl Core {
+    /// A guard's permits come back.
+    pub(super) fn release_permits(&mut self, permits: Permits, want: Mode) -> Result<()> {
+        if let Some(slots) = self.disk.slots() {
+            slots.put_back(permits);
+        }
+        let Some(possession) = &mut self.possession else {
+            return self.give_back_surplus(0, None);
+        };
+        possession.inside.remove(want);
+        let served = self.serve();
+        let done = match &self.possession {
+            Some(it) if it.inside.is_empty() => self.leave(false).0,
+            _ => self.try_give_surplus(),
+        };
+        self.drive(Cause::Local, None);
+        served.and(done)
+    }
+
+    /// The token for a hand-over in memory; `false` while somebody else has the record locked.
+    pub(super) fn next_permits_token(&mut self, to: Key) -> Result<bool> {
+        let whole = self.has_whole();
+        let (Some(possession), Some(waiter)) = (&mut self.possession, self.cohorts.get(to)) else {
+            return Ok(false);
+        };
+        if possession.token < possession.reserved {
+            possession.token += 1;
+            return Ok(true);
+        }
+        let block = if whole { BLOCK } else { 0 };
+        let Some(token) = self.disk.mint(&waiter.data.settings.words, block)? else {
+            return Ok(false);
+        };
+        possession.token = token;
+        possession.reserved = token + block;
+        Ok(true)
+    }
+
+    pub(super) fn settle_tokens(&mut self, token: u64, reserved: u64) -> Result<()> {
+        match token < reserved {
+            true => self.disk.settle_token(token, reserved),
+            false => Ok(()),
+        }
+    }
+
+    /// Permits in hand that are for nobody here go back. A failure concerns nobody who could be told.
+    pub(super) fn give_surplus(&mut self) {
+        let _ = self.try_give_surplus();
+    }
+
+    fn try_give_surplus(&mut self) -> Result<()> {
+        let possession = self.possession.as_ref();
+        let used = possession.map_or(0, |it| it.inside.permits());
+        let cohort = possession.and_then(|it| it.cohort);
+        self.give_back_surplus(used, cohort)
+    }
+
+    /// Gives back what is beyond the permits `used`, unless the first in line here collects it; `cohort` is the one in possession.
+    pub(super) fn give_back_surplus(&mut self, used: u32, cohort: Option<CohortId>) -> Result<()> {
+        let Some(slots) = self.disk.slots_seen() else {
+            return Ok(());
+        };
+        let surplus = slots.ours().saturating_sub(used);
+        if surplus == 0 || self.collects(cohort) {
+            return Ok(());
+        }
+        // Others can get in from now on, so a place in line must be seen on disk, and numbers are no longer ours alone.
+        if self.has_whole()
+            && let Some(cohort) = cohort
+        {
+            self.keep_place(cohort);
+        }
+        let mut settled = Ok(());
+        if let Some(possession) = &mut self.possession {
+            let (token, reserved) = (possession.token, possession.reserved);
+            possession.reserved = token;
+            settled = self.settle_tokens(token, reserved);
+        }
+        let given = match self.disk.slots() {
+            Some(slots) => slots.give_back(surplus),
+            None => Ok(()),
+        };
+        settled.and(given)
+    }
+
+    /// Whether the first in line of this process is the first of all, and keeps what it gets.
+    fn collects(&self, cohort: Option<CohortId>) -> bool {
+        let Some(first) = self.cohorts.first_awake().map(|it| it.id) else {
+            return false;
+        };
+        let stands = |it: &Contender| it.cohort == first && it.collects();
+        cohort == Some(first) || self.contender.as_ref().is_some_and(stands)
+    }
+
+    /// There are so many permits from now on; `false` while the record is locked.
+    pub(super) fn resize(&mut self, limit: u32) -> Result<bool> {
+        if !self.disk.record_limit(limit)? {
+            return Ok(false);
+        }
+        // Whoever is first in line looks again when a slot is closed.
+        if let Some(path) = self.disk.slots_seen().map(|it| it.path(0)) {
+            let at = |e| Error::io("open the slot file", &path, e);
+            drop(Door::open(&path, None).map_err(at)?);
+        }
+        self.settle();
+        Ok(true)
+    }
+
+    /// How many permits in hand are spoken for.
+    pub(super) fn reserved_permits(&self) -> u32 {
+        let used = self.possession.as_ref().map_or(0, |it| it.inside.permits());
+        let out = self
+            .disk
+            .slots_seen()
+            .map_or(0, |it| it.ours() - it.in_hand());
+        used.saturating_sub(out)
+    }
+
+    /// The contender has found itself behind somebody: what its cohort was first for is over.
+    pub(super) fn yield_the_front(&mut self, cohort: CohortId) {
+        let behind = self.contender.as_ref().is_some_and(|it| !it.is_first());
+        if let Some(Possession {
+            hold: Hold::Slots,
+            cohort: held,
+            ..
+        }) = &mut self.possession
+            && *held == Some(cohort)
+            && behind
+        {
+            *held = None;
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Readers under a whole lock, and how the lock is shared with those of other processes.
+//!
+//! After a writer, readers of the same process go in under the exclusive door. So a process that is alone hands the lock
+//! from readers to writers and back without the disk, save for the held flag, which says at any time whether a writer would die inside. As
+//! soon as another process queues, and no writer of our own comes first, the process shares it: it makes its locks
+//! shared ones and closes a descriptor of the door, which wakes the readers who wait there.
+
+use std::sync::atomic::Ordering;
+
+use super::contender::Cause;
+use super::core::Core;
+use super::inside::Extent;
+use super::possession::Hold;
+use crate::error::{Error, Result};
+use crate::guard::Loss;
+
+impl Core {
+    /// Readers are inside under the whole lock: it is shared as soon as another process queues, unless a writer of our own comes first.
+    pub(super) fn share_if_wanted(&mut self) {
+        let Some(possession) = &self.possession else {
+            return;
+        };
+        let whole = possession.hold.extent() == Some(Extent::Whole) && possession.loss.is_none();
+        let lends = whole && possession.inside.only_readers();
+        if !lends && !self.lends.load(Ordering::Relaxed) {
+            return;
+        }
+        let cohort = possession.cohort;
+        // Before the look, so that whoever queues after it is heard.
+        self.lends.store(lends, Ordering::SeqCst);
+        let first = self.cohorts.first_awake().map(|it| it.id);
+        if !lends || (first.is_some() && first == cohort) || self.is_alone() {
+            return;
+        }
+        match self.share() {
+            Ok(true) => self.drive(Cause::Local, None),
+            // Whether we still have the lock is not known.
+            Ok(false) | Err(_) => self.lose(Loss::Unlocked),
+        }
+    }
+
+    /// Makes our locks shared ones. `false` when one was lost on the way.
+    fn share(&mut self) -> Result<bool> {
+        // Our own exclusive ticket would hold up those whom we let in.
+        self.tidy();
+        let Some(possession) = &mut self.possession else {
+            return Ok(true);
+        };
+        if possession.flag || possession.reserved != possession.token {
+            self.disk.clear_held(possession.token, possession.crashed)?;
+            possession.reserved = possession.token;
+            possession.flag = possession.crashed;
+        }
+        let path = &self.disk.place().door.clone();
+        let at = |e| Error::io("share the lock of the lock file", path, e);
+        let Hold::Door { door, extent } = &mut possession.hold else {
+            return Ok(true);
+        };
+        if !door.share().map_err(at)? || !self.disk.share_state()? {
+            return Ok(false);
+        }
+        *extent = Extent::Share;
+        self.lends.store(false, Ordering::SeqCst);
+        door.ring(path);
+        Ok(true)
+    }
+}

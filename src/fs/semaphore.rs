@@ -1,0 +1,368 @@
+//! The fair semaphore: n permits, first come first served, among all tasks of all processes of a host.
+//!
+//! This file is the face; what it has in common with the other fair locks is in [`fair`](super::fair). Its doors are in
+//! `engine/slots.rs`, the wait at them in `engine/line/at_slots.rs`, the way of permits from task to task in `engine/line/permits.rs`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::blocking;
+use super::engine::line::Line;
+use super::engine::path::canonical;
+use super::engine::slots::{Names, Slots};
+use super::engine::state::Kind;
+use super::engine::ticket::Mode;
+use super::fair::attempt::Attempt;
+use super::fair::guard::fair_guard;
+use super::fair::{FifoConfig, Shared, check_options, fair_methods};
+use crate::acquire::Acquire;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::{Capabilities, Lock, Status};
+
+/// How often a record that is locked for an instant is tried.
+const TRIES: usize = 10_000;
+
+/// A fair semaphore: at most n permits are out at a time, across tasks and processes.
+///
+/// Strictly by arrival: a request for many permits that is first in line is not passed by small ones behind it. The permits of a
+/// process that dies are free at once.
+///
+/// Each permit is a *slot file* in a directory, named after a pattern and a number, and the operating system's lock on it. Names and locks
+/// are those of portalocker's `BoundedSemaphore`, so both count together; its users have no place in line. How many permits there are is recorded,
+/// and a handle with another number is refused.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> stanchion::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// use stanchion::FifoSemaphore;
+///
+/// let workers = FifoSemaphore::options().limit(4).open(directory.path(), "workers")?;
+/// let one = workers.acquire().await?;
+/// let three = workers.acquire_many(3).await?;
+/// assert!(workers.try_acquire()?.is_none());
+/// drop(one);
+/// three.release().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct FifoSemaphore {
+    shared: Arc<Shared>,
+    config: Arc<SemaphoreConfig>,
+}
+
+fair_guard! {
+    /// One or more permits are taken as long as this value lives.
+    FifoPermit,
+    token: "A number that no other grant of this semaphore has. Of grants that do not overlap in time the later one has the greater, unless deleted state and a clock that was set back come together, or the earlier one was of a process that had all permits while another one changed their number."
+}
+
+impl FifoPermit {
+    /// The slot files of these permits.
+    pub fn slot_paths(&self) -> Vec<PathBuf> {
+        self.held.slot_paths()
+    }
+}
+
+/// The options of a [`FifoSemaphore`], with their defaults; [`FifoSemaphore::config`] reads them back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SemaphoreConfig {
+    /// How many permits there are; `None`, the default, means as many as are recorded.
+    pub limit: Option<u32>,
+    /// How slot files are named: `{name}` and `{number}`, with a width as in `{number:02}`. Default `{name}.{number:02}.lock`, numbers from 0.
+    pub pattern: String,
+    /// Time limit of an acquire that sets none; `None`, the default, waits for ever.
+    pub timeout: Option<Duration>,
+    /// What holders and waiters are called in [`FifoSemaphore::status`]; none by default.
+    pub label: Option<String>,
+    /// Permission bits of slot files that have to be created, as [`FifoConfig::mode`].
+    pub mode: Option<u32>,
+    /// As [`FifoConfig::poll_interval`]; default 10 s.
+    pub poll_interval: Duration,
+    /// As [`FifoConfig::claim_window`]; default 2 s.
+    pub claim_window: Duration,
+}
+
+impl Default for SemaphoreConfig {
+    fn default() -> Self {
+        let fair = FifoConfig::default();
+        Self {
+            limit: None,
+            pattern: "{name}.{number:02}.lock".to_owned(),
+            timeout: fair.timeout,
+            label: fair.label,
+            mode: fair.mode,
+            poll_interval: fair.poll_interval,
+            claim_window: fair.claim_window,
+        }
+    }
+}
+
+/// Builds a [`FifoSemaphore`]; made by [`FifoSemaphore::options`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until a semaphore is opened with them"]
+pub struct SemaphoreOptions {
+    config: SemaphoreConfig,
+}
+
+impl SemaphoreOptions {
+    /// Sets [`SemaphoreConfig::limit`].
+    pub fn limit(mut self, permits: u32) -> Self {
+        self.config.limit = Some(permits);
+        self
+    }
+
+    /// Sets [`SemaphoreConfig::pattern`].
+    pub fn pattern(mut self, pattern: impl Into<String>) -> Self {
+        self.config.pattern = pattern.into();
+        self
+    }
+
+    /// Sets [`SemaphoreConfig::timeout`].
+    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.config.timeout = limit.into();
+        self
+    }
+
+    /// Sets [`SemaphoreConfig::label`].
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.config.label = Some(label.into());
+        self
+    }
+
+    /// Sets [`SemaphoreConfig::mode`].
+    pub fn mode(mut self, bits: u32) -> Self {
+        self.config.mode = Some(bits);
+        self
+    }
+
+    /// Sets [`SemaphoreConfig::poll_interval`].
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.config.poll_interval = interval;
+        self
+    }
+
+    /// Sets [`SemaphoreConfig::claim_window`].
+    pub fn claim_window(mut self, window: Duration) -> Self {
+        self.config.claim_window = window;
+        self
+    }
+
+    /// Opens the semaphore; see [`FifoSemaphore::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoSemaphore::open`]; [`ErrorKind::InvalidInput`] also for a limit of 0, a pattern without exactly one `{number}`, and where
+    /// neither a limit is given nor one is recorded.
+    pub fn open(self, directory: impl AsRef<Path>, name: impl AsRef<str>) -> Result<FifoSemaphore> {
+        FifoSemaphore::with_config(directory.as_ref(), name.as_ref(), self.config)
+    }
+}
+
+impl FifoSemaphore {
+    /// The name that portalocker gives to a semaphore without one.
+    pub const DEFAULT_NAME: &str = "bounded_semaphore";
+
+    /// Opens a semaphore of so many permits in a directory. An empty directory means the system's temporary one, as in portalocker.
+    ///
+    /// Nothing is created before the first acquire.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Incompatible`] when another number of permits is recorded, or another kind or version of lock lives here;
+    /// [`ErrorKind::InvalidInput`] for a name with a path separator in it or without any character; [`ErrorKind::Io`] when the directory does not
+    /// exist or cannot be read.
+    pub fn open(directory: impl AsRef<Path>, name: impl AsRef<str>, limit: u32) -> Result<Self> {
+        Self::options().limit(limit).open(directory, name)
+    }
+
+    /// Starts with the default options.
+    pub fn options() -> SemaphoreOptions {
+        SemaphoreOptions::default()
+    }
+
+    fn with_config(directory: &Path, name: &str, config: SemaphoreConfig) -> Result<Self> {
+        let temporary = std::env::temp_dir();
+        let directory = match directory.as_os_str().is_empty() {
+            true => &temporary,
+            false => directory,
+        };
+        let path = directory.join(name);
+        let wrong = |text: &str| Error::at(ErrorKind::InvalidInput, text, &path);
+        if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
+            return Err(wrong("the name of a semaphore must be a plain file name"));
+        }
+        let fair = FifoConfig {
+            timeout: config.timeout,
+            label: config.label.clone(),
+            mode: config.mode,
+            poll_interval: config.poll_interval,
+            claim_window: config.claim_window,
+            ..FifoConfig::default()
+        };
+        check_options(&path, &fair)?;
+        let names = Names::parse(&config.pattern, name);
+        let names = names.filter(|it| !it.has_separator());
+        let Some(names) = names else {
+            return Err(wrong("a pattern needs one {number}, and no path separator"));
+        };
+        let path = canonical(&path)?;
+        let limit = match config.limit {
+            Some(limit) => limit,
+            None => Line::recorded_limit(&path)?
+                .ok_or_else(|| wrong("no limit is given, and none is recorded"))?,
+        };
+        if limit == 0 {
+            return Err(wrong("a semaphore needs at least one permit"));
+        }
+        let directory = path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let slots = Slots::new(directory, names, limit);
+        let line = Line::of(&path, Kind::Semaphore, Some(slots))?;
+        let shared = Shared::on(line, fair)?;
+        shared.line.check_limit(limit)?;
+        let config = Arc::new(config);
+        Ok(Self { shared, config })
+    }
+
+    /// Waits in line for one permit.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`FifoLock::acquire`](crate::FifoLock::acquire): dropping the future at any point leaves the line and gives back what it had got.
+    ///
+    /// # Fairness
+    ///
+    /// First come, first served, whatever each wants.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::acquire`](crate::FifoLock::acquire). Deleted slot files are not noticed by newcomers; who has such a permit
+    /// is told by [`FifoPermit::lost`].
+    pub fn acquire(&self) -> Acquire<FifoPermit> {
+        self.acquire_many(1)
+    }
+
+    /// Waits in line for so many permits at once. While it is first in line it keeps what it gets.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](FifoSemaphore::acquire); [`ErrorKind::InvalidInput`] for 0, and for more than there are.
+    pub fn acquire_many(&self, permits: u32) -> Acquire<FifoPermit> {
+        self.shared.acquire(Mode::Permits(permits))
+    }
+
+    /// Takes a permit if one is free and nobody queues; else `None`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](FifoSemaphore::acquire), save time limits.
+    pub fn try_acquire(&self) -> Result<Option<FifoPermit>> {
+        self.try_acquire_many(1)
+    }
+
+    /// Takes so many permits if they are free and nobody queues; else `None`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire_many`](FifoSemaphore::acquire_many), save time limits.
+    pub fn try_acquire_many(&self, permits: u32) -> Result<Option<FifoPermit>> {
+        self.shared.try_acquire(Mode::Permits(permits))
+    }
+
+    /// Waits in line for so many permits on this thread, for callers without a runtime; `None` waits for ever.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
+    pub fn blocking_acquire_many(
+        &self,
+        permits: u32,
+        limit: Option<Duration>,
+    ) -> Result<FifoPermit> {
+        let attempt = Attempt::new(self.shared.clone(), Mode::Permits(permits));
+        blocking::acquire(attempt, self.path(), limit)
+    }
+
+    /// How many permits there are, as far as this process knows.
+    pub fn limit(&self) -> u32 {
+        self.shared.line.limit()
+    }
+
+    /// Changes how many permits there are, for everybody: handles that are open follow, new ones must name the new number. More permits
+    /// can be had at once. For fewer the call waits in line until all permits are back, so that at no time too many are out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it has changed nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for 0; those of [`acquire`](FifoSemaphore::acquire).
+    pub async fn resize(&self, permits: u32) -> Result<()> {
+        if permits == 0 {
+            let text = "a semaphore needs at least one permit";
+            return Err(Error::at(ErrorKind::InvalidInput, text, self.path()));
+        }
+        let all = match self.limit() {
+            limit if permits < limit => Some(self.acquire_many(limit).timeout(None).await?),
+            _ => None,
+        };
+        for _ in 0..TRIES {
+            if self.shared.line.resize(permits)? {
+                return match all {
+                    Some(all) => all.release().await,
+                    None => Ok(()),
+                };
+            }
+            // Somebody reads or writes the record in this instant.
+            std::thread::yield_now();
+        }
+        let text = "the record of the semaphore stays locked";
+        Err(Error::at(ErrorKind::Busy, text, self.path()))
+    }
+
+    /// The slot files of all permits, in order of their numbers; those that were never used need not exist.
+    pub fn slot_paths(&self) -> Vec<PathBuf> {
+        let line = &self.shared.line;
+        (0..self.limit()).map(|it| line.slot_path(it)).collect()
+    }
+
+    /// The options this handle was opened with.
+    pub fn config(&self) -> &SemaphoreConfig {
+        &self.config
+    }
+
+    fair_methods!();
+}
+
+impl Lock for FifoSemaphore {
+    type Guard = FifoPermit;
+
+    fn acquire(&self) -> Acquire<FifoPermit> {
+        FifoSemaphore::acquire(self)
+    }
+
+    async fn try_acquire(&self) -> Result<Option<FifoPermit>> {
+        FifoSemaphore::try_acquire(self)
+    }
+
+    async fn status(&self) -> Result<Status> {
+        FifoSemaphore::status(self)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.shared.capabilities()
+    }
+}
+
+impl fmt::Debug for FifoSemaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FifoSemaphore")
+            .field("path", &self.path())
+            .field("config", &self.config)
+            .finish()
+    }
+}

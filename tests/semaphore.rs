@@ -1,0 +1,299 @@
+//! The semaphore within one process, polled by hand, with outsiders who take slots or stand in line.
+
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use stanchion::{Acquire, ErrorKind, FifoLock, FifoPermit, FifoSemaphore, Guard, Lock};
+
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+
+use support::{Place, Polled, assert_pending, assert_ready, eventually, kind_of};
+
+type Waiter = Polled<Acquire<FifoPermit>>;
+
+fn open(place: &Place, limit: u32) -> FifoSemaphore {
+    let options = FifoSemaphore::options().poll_interval(Duration::MAX);
+    let options = options.limit(limit);
+    options
+        .open(place.directory(), "a.lock")
+        .expect("a semaphore")
+}
+
+fn takes(semaphore: &FifoSemaphore, permits: u32) -> FifoPermit {
+    assert_ready!(Polled::new(semaphore.acquire_many(permits)).poll()).expect("permits are free")
+}
+
+fn wants(semaphore: &FifoSemaphore, permits: u32) -> Waiter {
+    let mut waiter = Polled::new(semaphore.acquire_many(permits));
+    assert_pending!(waiter.poll());
+    waiter
+}
+
+fn assert_idle(place: &Place, semaphore: &FifoSemaphore) {
+    assert_eq!(place.tickets(), Vec::<String>::new());
+    let all = semaphore.try_acquire_many(semaphore.limit());
+    drop(all.expect("no error").expect("all permits are free"));
+    for path in semaphore.slot_paths() {
+        drop(Stranger::takes(&path).expect("nobody has it"));
+    }
+}
+
+/// Somebody who takes a slot as portalocker does.
+struct Stranger(File);
+
+impl Stranger {
+    fn takes(path: &Path) -> Option<Self> {
+        let mut options = File::options();
+        let file = options
+            .append(true)
+            .create(true)
+            .open(path)
+            .expect("a slot");
+        fs2::FileExt::try_lock_exclusive(&file)
+            .is_ok()
+            .then_some(Self(file))
+    }
+
+    fn lets_go(self) {
+        fs2::FileExt::unlock(&self.0).expect("unlocked");
+    }
+}
+
+fn free_slots(semaphore: &FifoSemaphore) -> usize {
+    let free = |path: &PathBuf| Stranger::takes(path).is_some();
+    semaphore.slot_paths().iter().filter(|it| free(it)).count()
+}
+
+#[test]
+fn p52_never_more_than_there_are() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    let one = takes(&semaphore, 1);
+    let two = takes(&open(&place, 3), 2);
+    assert!(semaphore.try_acquire().expect("no error").is_none());
+    assert_ne!(one.token(), two.token());
+    assert_eq!((one.slot_paths().len(), two.slot_paths().len()), (1, 2));
+    assert_eq!(free_slots(&semaphore), 0);
+    drop(two);
+    assert_eq!(free_slots(&semaphore), 2);
+    let mut waiter = wants(&semaphore, 3);
+    drop(one);
+    let all = assert_ready!(waiter.poll()).expect("its turn");
+    assert_eq!(free_slots(&semaphore), 0);
+    drop(all);
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn p55_a_big_request_at_the_front_is_not_passed() {
+    let place = Place::new();
+    let semaphore = open(&place, 2);
+    let (one, two) = (takes(&semaphore, 1), takes(&semaphore, 1));
+    let mut big = wants(&semaphore, 2);
+    let mut small = wants(&semaphore, 1);
+    drop(one);
+    assert_pending!(big.poll());
+    assert_pending!(small.poll());
+    assert!(semaphore.try_acquire().expect("no error").is_none());
+    drop(two);
+    let both = assert_ready!(big.poll()).expect("its turn");
+    assert_pending!(small.poll());
+    drop(both);
+    drop(assert_ready!(small.poll()).expect("its turn"));
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn p55_with_permits_left_elsewhere_a_place_is_seen_on_disk() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    let one = takes(&semaphore, 1);
+    let stranger = Stranger::takes(&other_slot(&semaphore, &one)).expect("free");
+    let mut big = wants(&semaphore, 2);
+    assert_eq!(
+        place.tickets().len(),
+        1,
+        "else a newcomer of another process would pass"
+    );
+    assert!(place.tickets()[0].ends_with(".p2"));
+    let mut small = wants(&semaphore, 1);
+    assert_eq!(place.tickets().len(), 2, "another wish, another ticket");
+    stranger.lets_go();
+    let both = big.finish().expect("enough now");
+    assert_pending!(small.poll());
+    drop(one);
+    let last = small.finish().expect("its turn");
+    drop((both, last));
+    assert_idle(&place, &semaphore);
+}
+
+/// A slot that is free, not this permit's.
+fn other_slot(semaphore: &FifoSemaphore, permit: &FifoPermit) -> PathBuf {
+    let taken = permit.slot_paths();
+    let mut slots = semaphore.slot_paths().into_iter();
+    slots.find(|it| !taken.contains(it)).expect("one is free")
+}
+
+#[test]
+fn p23_a_request_that_is_dropped_gives_back_what_it_had() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    let one = takes(&semaphore, 1);
+    let stranger = Stranger::takes(&other_slot(&semaphore, &one)).expect("free");
+    let big = wants(&semaphore, 2);
+    assert_eq!(free_slots(&semaphore), 0, "it keeps the free one");
+    let mut small = wants(&semaphore, 1);
+    drop(big);
+    drop(small.finish().expect("its turn"));
+    stranger.lets_go();
+    drop(one);
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn p10_a_newcomer_never_passes_a_waiter_of_another_process() {
+    let place = Place::new();
+    let semaphore = open(&place, 2);
+    let one = takes(&semaphore, 1);
+    let other = place.outsider_waits_for(1, 2);
+    assert!(semaphore.try_acquire().expect("no error").is_none());
+    let mut late = wants(&semaphore, 1);
+    drop(one);
+    assert_eq!(
+        free_slots(&semaphore),
+        2,
+        "what comes back is the other one's"
+    );
+    assert_pending!(late.poll());
+    other.leaves_the_line();
+    drop(late.finish().expect("its turn"));
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn p56_another_limit_is_refused_with_both_numbers() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    let options = || FifoSemaphore::options().limit(4);
+    let error = options()
+        .open(place.directory(), "a.lock")
+        .expect_err("open here");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    drop(takes(&semaphore, 1));
+    drop(semaphore);
+    let error = options()
+        .open(place.directory(), "a.lock")
+        .expect_err("recorded");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    let text = error.to_string();
+    assert!(text.contains("limit of 3") && text.contains('4'), "{text}");
+    let same = FifoSemaphore::options().open(place.directory(), "a.lock");
+    assert_eq!(same.expect("the recorded limit").limit(), 3);
+    assert_eq!(
+        kind_of(FifoLock::open(place.path())),
+        ErrorKind::Incompatible
+    );
+}
+
+#[test]
+fn the_number_of_permits_can_be_changed() {
+    let place = Place::new();
+    let semaphore = open(&place, 1);
+    let one = takes(&semaphore, 1);
+    let mut waiter = wants(&semaphore, 1);
+    let resize = |permits| futures::executor::block_on(semaphore.resize(permits));
+    resize(2).expect("more");
+    let two = waiter.finish().expect("there is another one");
+    assert_eq!(semaphore.limit(), 2);
+    assert_eq!(kind_of(resize(0)), ErrorKind::InvalidInput);
+    let mut fewer = Polled::new(semaphore.resize(1));
+    assert_pending!(fewer.poll());
+    drop(one);
+    assert_pending!(fewer.poll());
+    drop(two);
+    fewer.finish().expect("all are back");
+    assert_eq!(semaphore.limit(), 1);
+    drop(open(&place, 1));
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn bad_wishes_are_errors() {
+    let place = Place::new();
+    let semaphore = open(&place, 2);
+    for permits in [0, 3, u32::MAX] {
+        let mut waiter = Polled::new(semaphore.acquire_many(permits));
+        let result = assert_ready!(waiter.poll());
+        assert_eq!(kind_of(result), ErrorKind::InvalidInput, "{permits}");
+        let result = semaphore.try_acquire_many(permits);
+        assert_eq!(kind_of(result), ErrorKind::InvalidInput, "{permits}");
+    }
+    let options = FifoSemaphore::options;
+    let here = place.directory();
+    let wrong = [
+        options().open(here, "b"),
+        options().limit(0).open(here, "b"),
+        options().limit(1).open(here, "b/c"),
+        options().limit(1).open(here, ""),
+        options().limit(1).open(here, ".."),
+        options().limit(1).pattern("{name}.lock").open(here, "b"),
+        options().limit(1).pattern("x/{number}").open(here, "b"),
+    ];
+    for result in wrong {
+        assert_eq!(kind_of(result), ErrorKind::InvalidInput);
+    }
+    let nowhere = options().limit(1).open(here.join("missing"), "b");
+    assert_eq!(kind_of(nowhere), ErrorKind::Io);
+    assert!(place.footprint().is_empty(), "nothing was made");
+}
+
+#[test]
+fn p05_who_has_a_permit_is_told_of_its_loss() {
+    let place = Place::new();
+    let semaphore = open(&place, 2);
+    let permit = takes(&semaphore, 1);
+    let mut lost = Polled::new(permit.lost());
+    assert_pending!(lost.poll());
+    std::fs::remove_file(&permit.slot_paths()[0]).expect("removed");
+    lost.finish();
+    assert!(!permit.is_held());
+    drop(permit);
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn nothing_is_left_when_it_is_removed() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    let two = takes(&semaphore, 2);
+    assert_eq!(
+        semaphore.remove().expect("no error"),
+        stanchion::Removal::InUse
+    );
+    drop(two);
+    drop(takes(&semaphore, 3));
+    assert_eq!(
+        semaphore.remove().expect("no error"),
+        stanchion::Removal::Removed
+    );
+    assert!(place.footprint().is_empty(), "{:?}", place.footprint());
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn the_traits_fit() {
+    let place = Place::new();
+    let semaphore = open(&place, 1);
+    let guard = futures::executor::block_on(Lock::acquire(&semaphore)).expect("free");
+    assert!(Guard::token(&guard).is_some() && guard.is_held());
+    assert!(semaphore.is_locked().expect("an answer"));
+    drop(guard);
+    assert!(!semaphore.is_locked().expect("an answer"));
+    eventually("idle", || place.tickets().is_empty());
+    assert_idle(&place, &semaphore);
+}
