@@ -61,6 +61,10 @@ mod leave;
 mod mutations;
 #[path = "model/rules.rs"]
 mod rules;
+#[path = "model/shared.rs"]
+mod shared;
+#[path = "model/step.rs"]
+mod step;
 #[path = "model/steps.rs"]
 mod steps;
 #[path = "model/window.rs"]
@@ -115,6 +119,18 @@ fn removing() -> Rules {
         fast: true,
         ..created()
     }
+}
+
+/// Writers (`W`) and readers (`R`), one round each.
+fn modes(modes: &str) -> Rules {
+    let mut rules = linked();
+    for (role, mode) in rules.roles.iter_mut().zip(modes.chars()) {
+        *role = match mode {
+            'R' => Role::Reader,
+            _ => Role::Locker,
+        };
+    }
+    rules
 }
 
 /// A test for each scenario; those marked `wide` take long and run on demand.
@@ -201,6 +217,23 @@ scenarios! {
     replaced_door: created() => { intrusions: 1 }
     /// The same while somebody removes.
     replaced_door_and_remove: removing() => { intrusions: 1, tmpfile: true }
+}
+
+scenarios! {
+    rw_one_writer: modes("WRR") => { }
+    rw_two_writers: modes("WWR") => { }
+    rw_fast: modes("WRR") => { fast: true }
+    rw_fast2: modes("WWR") => { fast: true }
+    rw_kill: modes("WRR") => { kills: 1 }
+    rw_intrusion: modes("WRR") => { intrusions: 1 }
+    rw_intrusion2: modes("WWR") => { intrusions: 1 }
+    rw_w_sleeper: modes("WRR") => { windows: true, stops: 1 }
+    rw_w_sleeper2: modes("WWR") => { windows: true, stops: 1 }
+    rw_w_sleeper_jitter: modes("WRR") => { windows: true, stops: 1, jitter: true }
+    rw_w_two_sleepers: modes("WRR") => { windows: true, stops: 2, stops_in_line: true }
+    rw_w_sleeper_kill: modes("WRR") => { windows: true, stops: 1, stops_in_line: true, kills: 1 }
+    rw_w_unclaimed: modes("WRR") => { windows: true, unclaimed: 1 }
+    rw_w_downgrade: modes("WRR") => { windows: true, stops: 1, downgrades: true }
 }
 
 scenarios! { wide:

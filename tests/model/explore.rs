@@ -9,12 +9,13 @@ use std::hash::{Hash, Hasher};
 
 use crate::canon;
 use crate::faults::{self, Event};
-use crate::kernel::{descriptor, holder};
+use crate::kernel::{SHARED, descriptor, holders};
 use crate::leave;
 use crate::rules::{Clock, Rules};
+use crate::shared;
 use crate::steps::{self, Step, Taken};
 use crate::window;
-use crate::world::{Fault, Fd, Life, N, NONE, Pc, World};
+use crate::world::{Fault, Fd, Life, N, NONE, Pc, Proc, World, flag};
 
 /// What happened between two states.
 #[derive(Clone, Copy, Debug)]
@@ -211,17 +212,24 @@ enum Lane {
     Main,
     Tidy,
     DrawSame,
+    Downgrade,
 }
 
-const LANES: [Lane; 3] = [Lane::Main, Lane::Tidy, Lane::DrawSame];
+const LANES: [Lane; 4] = [Lane::Main, Lane::Tidy, Lane::DrawSame, Lane::Downgrade];
 
 impl Lane {
+    /// Nobody can count on this step: readers may stay inside for ever.
+    fn is_leisure(self, proc: &Proc) -> bool {
+        matches!(self, Self::Main) && shared::stays(proc)
+    }
+
     /// Worth a try?
     fn may_step(self, w: &World, p: usize, rules: &Rules) -> bool {
         match self {
             Self::Main => true,
             Self::Tidy => matches!(w.procs[p].pc, Pc::Held | Pc::Leave),
             Self::DrawSame => rules.clock == Clock::Coarse,
+            Self::Downgrade => rules.downgrades && w.procs[p].pc == Pc::Held,
         }
     }
 
@@ -230,6 +238,7 @@ impl Lane {
             Self::Main => steps::step(w, p, rules),
             Self::Tidy => leave::tidy(w, p, rules),
             Self::DrawSame => steps::draw_same(w, p, rules),
+            Self::Downgrade => shared::downgrade(w, p, rules),
         }
     }
 }
@@ -248,7 +257,7 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
             }
             let mut w = *world;
             if let Some((step, note)) = lane.step(&mut w, p, rules) {
-                moving |= world.procs[p].pc != Pc::Idle;
+                moving |= world.procs[p].pc != Pc::Idle && !lane.is_leisure(&world.procs[p]);
                 keep(Act::Did(p, step, note), w, out);
             }
         }
@@ -283,7 +292,8 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
 fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let waiting = |p: usize| {
         let proc = &world.procs[p];
-        proc.life == Life::Awake && !matches!(proc.pc, Pc::Idle | Pc::Done)
+        let busy = !matches!(proc.pc, Pc::Idle | Pc::Done) && !shared::stays(proc);
+        proc.life == Life::Awake && busy && !shared::excuses(world, p)
     };
     let stopped = world.procs.iter().any(|proc| proc.life == Life::Stopped);
     let mut w = *world;
@@ -292,6 +302,9 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
             w.fail(Fault::Stuck);
             out.push((Act::Rested("one waits and nothing will wake it"), w));
         }
+        return;
+    }
+    if world.procs.iter().any(|proc| proc.has(flag::GUARD)) {
         return;
     }
     let killed = world.procs.iter().any(|proc| proc.life == Life::Dead);
@@ -349,24 +362,25 @@ fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> Stri
     text
 }
 
+/// Who has this lock.
+fn lock(w: &World, lock: u8, fd: Fd) -> String {
+    let mut text = if lock & SHARED == 0 { "" } else { "shared by " }.to_owned();
+    for q in (0..N).filter(|q| holders(lock) & (1 << q) != 0) {
+        let _ = write!(text, "p{q}");
+    }
+    match lock {
+        0 => "free".to_owned(),
+        lock if w.is_dropping(lock, fd) => text + "(dropping)",
+        _ => text,
+    }
+}
+
 /// Files and locks in one line.
 fn describe(w: &World) -> String {
-    let lock = |lock: u8| match lock {
-        0 => "free".to_owned(),
-        lock => format!(
-            "p{}{}",
-            holder(lock),
-            if w.is_dropping(lock) {
-                "(dropping)"
-            } else {
-                ""
-            }
-        ),
-    };
     let mut text = String::new();
     for (i, door) in w.doors.iter().enumerate().filter(|(_, door)| door.used) {
         let old = if w.door_path == i as u8 { "" } else { "old " };
-        let _ = write!(text, "{old}door {}  ", lock(door.lock));
+        let _ = write!(text, "{old}door {}  ", lock(w, door.lock, Fd::Door));
     }
     for (i, state) in w.states.iter().enumerate().filter(|(_, state)| state.used) {
         let old = if w.state_path == i as u8 { "" } else { "old " };
@@ -374,7 +388,7 @@ fn describe(w: &World) -> String {
         let _ = write!(
             text,
             "{old}state {} t{}{held}  ",
-            lock(state.lock),
+            lock(w, state.lock, Fd::State),
             state.token
         );
     }
@@ -383,12 +397,13 @@ fn describe(w: &World) -> String {
         let owner = (0..N).find(|&p| w.procs[p].own == t as u8);
         let owner = owner.map_or("dead".to_owned(), |p| format!("of p{p}"));
         let name = if ticket.linked { "" } else { "unlinked " };
+        let mode = if ticket.shared { ".s" } else { "" };
         let mark = if ticket.mark { " marked" } else { "" };
         let _ = write!(
             text,
-            "[{name}{} {owner} {}{mark}] ",
+            "[{name}{}{mode} {owner} {}{mark}] ",
             ticket.number,
-            lock(ticket.lock)
+            lock(w, ticket.lock, Fd::Own)
         );
     }
     debug_assert!(w.procs.iter().all(|proc| proc.target == NONE
