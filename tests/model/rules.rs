@@ -60,6 +60,8 @@ pub(crate) enum Mutation {
     NoRing,
     /// It rings before it turns.
     RingTooEarly,
+    /// The windows of a reader count only the writers before it.
+    ReadersUncounted,
     /// A reader does not lock the state file.
     ReaderWithoutState,
     /// A reader that is not in charge clears the held flag.

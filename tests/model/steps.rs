@@ -268,15 +268,17 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let (mut behind, mut skip) = (0, 0);
     let mine = w.place(usize::from(w.procs[p].own));
     for t in w.slots() {
-        if !w.conflicts(p, t) || w.place(t) >= mine {
+        if !w.tickets[t].linked || w.place(t) >= mine {
             continue;
         }
+        let conflicts = w.conflicts(p, t);
         if w.tickets[t].mark {
-            skip |= 1 << t;
+            skip |= u8::from(conflicts) << t;
             continue;
         }
-        behind += 1;
-        if before.is_none_or(|b| w.place(b) < w.place(t)) {
+        // The windows of a reader count the readers before it as well: who is awake among the writers counts them too.
+        behind += u8::from(conflicts || !rules.is(Mutation::ReadersUncounted));
+        if conflicts && before.is_none_or(|b| w.place(b) < w.place(t)) {
             before = Some(t);
         }
         if front.is_none_or(|f| w.place(f) > w.place(t)) {

@@ -85,7 +85,7 @@ fn mark_list(w: &mut World, p: usize) -> Taken {
     let mine = w.place(usize::from(w.procs[p].own));
     let passed = |t: &usize| {
         let ticket = w.tickets[*t];
-        w.conflicts(p, *t) && !ticket.mark && w.place(*t) < mine
+        ticket.linked && !ticket.mark && w.place(*t) < mine
     };
     let skip = w.slots().filter(passed).fold(0, |mask, t| mask | 1 << t);
     w.procs[p].skip = skip;
