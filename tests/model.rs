@@ -59,6 +59,8 @@ mod knock;
 mod leave;
 #[path = "model/mutations.rs"]
 mod mutations;
+#[path = "model/mutations_shared.rs"]
+mod mutations_shared;
 #[path = "model/rules.rs"]
 mod rules;
 #[path = "model/shared.rs"]
@@ -220,20 +222,12 @@ scenarios! {
 }
 
 scenarios! {
-    rw_one_writer: modes("WRR") => { }
-    rw_two_writers: modes("WWR") => { }
-    rw_fast: modes("WRR") => { fast: true }
-    rw_fast2: modes("WWR") => { fast: true }
     rw_kill: modes("WRR") => { kills: 1 }
-    rw_intrusion: modes("WRR") => { intrusions: 1 }
-    rw_intrusion2: modes("WWR") => { intrusions: 1 }
-    rw_w_sleeper: modes("WRR") => { windows: true, stops: 1 }
-    rw_w_sleeper2: modes("WWR") => { windows: true, stops: 1 }
-    rw_w_sleeper_jitter: modes("WRR") => { windows: true, stops: 1, jitter: true }
-    rw_w_two_sleepers: modes("WRR") => { windows: true, stops: 2, stops_in_line: true }
-    rw_w_sleeper_kill: modes("WRR") => { windows: true, stops: 1, stops_in_line: true, kills: 1 }
-    rw_w_unclaimed: modes("WRR") => { windows: true, unclaimed: 1 }
-    rw_w_downgrade: modes("WRR") => { windows: true, stops: 1, downgrades: true }
+    rw_kill2: modes("WWR") => { kills: 1 }
+    rw_two_kills: modes("WRR") => { kills: 2 }
+    rw_cancel_kill: modes("WRR") => { kills: 1, cancels: 1 }
+    rw_remove: Rules { roles: [Role::Locker, Role::Reader, Role::Remover], wall: true, ..modes("WRR") } => { fast: true }
+    rw_remove2: Rules { roles: [Role::Reader, Role::Reader, Role::Remover], wall: true, ..modes("WRR") } => { rounds: [2, 1, 1] }
 }
 
 scenarios! { wide:

@@ -88,7 +88,7 @@ fn collect_inodes(w: &mut World) {
         if w.states[i].used && w.state_path != index && !w.procs.iter().any(|p| p.state == index) {
             let state = &mut w.states[i];
             (state.used, state.token, state.held, state.tombstone) = (false, 0, false, false);
-            state.door = NONE;
+            (state.door, state.found) = (NONE, false);
         }
     }
 }

@@ -251,6 +251,7 @@ impl World {
             lock: 0,
             token,
             held,
+            found: false,
             tombstone: false,
             door: NONE,
         };

@@ -211,7 +211,7 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if state.held {
         proc.set(flag::CRASHED);
     }
-    state.held = true;
+    (state.held, state.found) = (true, false);
     if rules.shared() {
         state.door = proc.door;
     }

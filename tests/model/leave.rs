@@ -21,7 +21,7 @@ pub(crate) fn release(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let state = &mut w.states[usize::from(proc.state)];
     if proc.has(flag::TOLD) {
         proc.clear(flag::TOLD);
-        state.held = false;
+        (state.held, state.found) = (false, false);
         return Some((Step::ClearHeld, "has told of the crash"));
     }
     if proc.has(flag::SHARED) {

@@ -64,6 +64,10 @@ pub(crate) enum Mutation {
     ReadersUncounted,
     /// A reader does not lock the state file.
     ReaderWithoutState,
+    /// A reader takes a dying writer for a reader in charge.
+    DyingInCharge,
+    /// A reader that finds nothing recorded writes no token.
+    ReaderWritesZero,
     /// A reader that is not in charge clears the held flag.
     AnyReaderClears,
     /// The reader in charge clears the held flag before its guard is claimed.

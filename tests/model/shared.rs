@@ -21,7 +21,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::ReadState => read_state(w, p),
         Pc::ShareClean | Pc::ShareDirty => share(w, p, rules),
         Pc::LockDirty => lock_dirty(w, p),
-        Pc::ReadAgain => read_again(w, p),
+        Pc::ReadAgain => read_again(w, p, rules),
         Pc::StateLadder => ladder(w, p, rules),
         Pc::WriteDoor => write_door(w, p, rules),
         Pc::TurnState => turn(w, p, Fd::State, Pc::Grant, Step::ShareState),
@@ -110,11 +110,12 @@ fn lock_dirty(w: &mut World, p: usize) -> Taken {
 }
 
 /// Refused: who has it?
-fn read_again(w: &mut World, p: usize) -> Taken {
-    let (next, note) = if names_my_door(w, p) {
+fn read_again(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let dying = state(w, p).held && !state(w, p).found && !rules.is(Mutation::DyingInCharge);
+    let (next, note) = if names_my_door(w, p) && !dying {
         (Pc::ShareDirty, "my door: another is in charge")
     } else {
-        (Pc::StateLadder, "another door, or nothing recorded")
+        (Pc::StateLadder, "no reader is in charge")
     };
     go(w, p, next, Step::ReadState, note)
 }
@@ -140,11 +141,16 @@ fn ladder(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 /// In charge: the record names my door from here on; a flag that is set stays.
 fn write_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let clock = if rules.wall { w.last_token } else { 0 };
     let proc = &mut w.procs[p];
     let state = &mut w.states[usize::from(proc.state)];
     if state.held {
         proc.set(flag::CRASHED);
         state.held = !rules.is(Mutation::ClearedTooEarly);
+        state.found = state.held;
+    }
+    if (state.door == NONE || state.tombstone) && !rules.is(Mutation::ReaderWritesZero) {
+        state.token = state.token.max(clock);
     }
     (state.door, state.tombstone) = (proc.door, false);
     go(w, p, Pc::TurnState, Step::WriteDoor, "")
@@ -193,8 +199,10 @@ pub(crate) fn judge_grant(w: &mut World, p: usize) {
     }
     w.last_token = state.token;
     let told = w.procs[p].has(flag::CRASHED);
-    // Who is not told leaves it to another: to the one in charge, or to the record.
-    if (told && w.report == Report::MustNot) || (!told && w.report == Report::Must && !state.held) {
+    // Who is not told leaves it to the record, and to somebody in charge or inside.
+    let other = |q: &Proc| q.has(flag::CRASHED) || q.has(flag::GUARD);
+    let left = state.held && w.mask(other) != 0;
+    if (told && w.report == Report::MustNot) || (!told && w.report == Report::Must && !left) {
         w.fail(Fault::Crash);
     }
     if told {

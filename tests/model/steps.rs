@@ -277,7 +277,10 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
             continue;
         }
         // The windows of a reader count the readers before it as well: who is awake among the writers counts them too.
-        behind += u8::from(conflicts || !rules.is(Mutation::ReadersUncounted));
+        if !conflicts && rules.is(Mutation::ReadersUncounted) {
+            continue;
+        }
+        behind += 1;
         if conflicts && before.is_none_or(|b| w.place(b) < w.place(t)) {
             before = Some(t);
         }

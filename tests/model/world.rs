@@ -291,6 +291,8 @@ pub(crate) struct StateFile {
     pub(crate) lock: u8,
     pub(crate) token: u8,
     pub(crate) held: bool,
+    /// A reader in charge has found the held flag and will tell of it.
+    pub(crate) found: bool,
     pub(crate) tombstone: bool,
     /// The door through which the last holder entered; kept with readers only.
     pub(crate) door: u8,
@@ -408,6 +410,7 @@ impl World {
             lock: 0,
             token: 0,
             held: false,
+            found: false,
             tombstone: false,
             door: NONE,
         };
