@@ -135,6 +135,13 @@ fn modes(modes: &str) -> Rules {
     rules
 }
 
+/// The same and one that removes.
+fn removing_of(two: &str) -> Rules {
+    let mut rules = modes(two);
+    (rules.roles[2], rules.wall) = (Role::Remover, true);
+    rules
+}
+
 /// A test for each scenario; those marked `wide` take long and run on demand.
 macro_rules! scenarios {
     ($($(#[doc = $doc:literal])* $name:ident: $base:expr => { $($field:ident: $value:expr),* $(,)? })*) => {
@@ -222,12 +229,93 @@ scenarios! {
 }
 
 scenarios! {
+    /// Readers and a writer, in any order.
+    rw_queue: modes("WRR") => { }
+    /// Writers and a reader, in any order.
+    rw_two_writers: modes("WWR") => { }
+    /// Tickets created and then locked.
+    rw_queue_of_created_tickets: modes("WRR") => { tmpfile: false }
+    /// Files are used for several tickets, of the same mode.
+    rw_spare_files: modes("WRR") => { spares: true, rounds: [2, 1, 2] }
+    /// Two draws in one tick: equal numbers of both modes.
+    rw_coarse_clock: modes("WRR") => { clock: Clock::Coarse }
+    /// Numbers come back.
+    rw_lagging_clock: modes("WRR") => { clock: Clock::Behind }
+    /// The fast paths of both modes against the queue.
+    rw_fast_path: modes("WRR") => { fast: true, rounds: [1, 1, 2] }
+    /// The same with two writers.
+    rw_fast_path_of_two_writers: modes("WWR") => { fast: true }
+    /// The same, with a kill.
+    rw_fast_path_and_kill: modes("WRR") => { fast: true, kills: 1 }
+    /// Any one is killed.
     rw_kill: modes("WRR") => { kills: 1 }
-    rw_kill2: modes("WWR") => { kills: 1 }
-    rw_two_kills: modes("WRR") => { kills: 2 }
-    rw_cancel_kill: modes("WRR") => { kills: 1, cancels: 1 }
-    rw_remove: Rules { roles: [Role::Locker, Role::Reader, Role::Remover], wall: true, ..modes("WRR") } => { fast: true }
-    rw_remove2: Rules { roles: [Role::Reader, Role::Reader, Role::Remover], wall: true, ..modes("WRR") } => { rounds: [2, 1, 1] }
+    /// Any two are killed, of a writer and a reader.
+    rw_two_kills: modes("WR") => { kills: 2, rounds: [2, 2, 0] }
+    /// Any future is dropped.
+    rw_cancel: modes("WRR") => { cancels: 1 }
+    /// A writer lets readers in.
+    rw_downgrade: modes("WRR") => { downgrades: true, fast: true }
+    /// Two do.
+    rw_two_downgrades: modes("WWR") => { downgrades: true }
+    /// A writer lets readers in, and one is killed.
+    rw_downgrade_and_kill: modes("WR") => { downgrades: true, kills: 1, rounds: [2, 2, 0] }
+    /// One is stopped anywhere.
+    rw_one_sleeper: modes("WRR") => { windows: true, stops: 1 }
+    /// One is stopped and one killed, of a writer and a reader.
+    rw_one_sleeper_and_kill: modes("WR") => { windows: true, stops: 1, kills: 1, rounds: [1, 2, 0] }
+    /// A stranger unlinks the lock file.
+    rw_replaced_door: modes("WR") => { intrusions: 1, rounds: [2, 2, 0] }
+    /// The same, with a kill.
+    rw_replaced_door_and_kill: modes("WR") => { intrusions: 1, kills: 1 , rounds: [1, 2, 0]}
+    /// `remove` against a writer and a reader.
+    rw_remove: removing_of("WR") => { fast: true }
+    /// `remove` against two readers.
+    rw_remove_and_readers: removing_of("RR") => { rounds: [2, 1, 1] }
+    /// `remove` and a kill.
+    rw_remove_and_kill: removing_of("WR") => { kills: 1 }
+}
+
+scenarios! { wide:
+    /// Any one is killed, of two writers and a reader.
+    wide_rw_kill_of_two_writers: modes("WWR") => { kills: 1 }
+    /// Any two are killed.
+    wide_rw_two_kills: modes("WRR") => { kills: 2 }
+    /// A kill and a dropped future.
+    wide_rw_kill_and_cancel: modes("WRR") => { kills: 1, cancels: 1 }
+    /// A writer lets readers in, and one is killed.
+    wide_rw_downgrade_and_kill: modes("WRR") => { downgrades: true, kills: 1 }
+    /// A writer lets readers in, and one is stopped.
+    wide_rw_downgrade_and_sleeper: modes("WRR") => { downgrades: true, windows: true, stops: 1 }
+    /// One is stopped anywhere; timers fire in any order.
+    wide_rw_one_sleeper: modes("WRR") => { windows: true, stops: 1, jitter: true }
+    /// One of two writers and a reader is stopped.
+    wide_rw_sleeper_of_two_writers: modes("WWR") => { windows: true, stops: 1, jitter: true }
+    /// One is stopped, the others come by the fast path.
+    wide_rw_sleeper_and_fast_path: modes("WRR") => { windows: true, stops: 1, fast: true }
+    /// Two sleep in line.
+    wide_rw_two_sleepers: modes("WRR") => { windows: true, stops: 2, stops_in_line: true }
+    /// One sleeps in line, one is killed anywhere.
+    wide_rw_sleeper_and_kill: modes("WRR") => {
+        windows: true, stops: 1, stops_in_line: true, kills: 1
+    }
+    /// One sleeps in line, one future is dropped anywhere.
+    wide_rw_sleeper_and_cancel: modes("WRR") => {
+        windows: true, stops: 1, stops_in_line: true, cancels: 1
+    }
+    /// One grant is offered and not claimed.
+    wide_rw_unclaimed: modes("WRR") => { windows: true, unclaimed: 1 }
+    /// A stranger unlinks the lock file.
+    wide_rw_replaced_door: modes("WRR") => { intrusions: 1 }
+    /// The same with two writers.
+    wide_rw_replaced_door_of_two_writers: modes("WWR") => { intrusions: 1 }
+    /// The same, with a second round of the writer.
+    wide_rw_replaced_door_twice: modes("WRR") => { intrusions: 1, rounds: [2, 1, 1] }
+    /// The same with a downgrade.
+    wide_rw_replaced_door_and_downgrade: modes("WRR") => { intrusions: 1, downgrades: true }
+    /// The same, with a kill.
+    wide_rw_replaced_door_and_kill: modes("WRR") => { intrusions: 1, kills: 1 }
+    /// The same, and one is stopped.
+    wide_rw_replaced_door_and_stop: modes("WRR") => { intrusions: 1, stops: 1 }
 }
 
 scenarios! { wide:

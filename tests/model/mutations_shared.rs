@@ -102,3 +102,14 @@ fn a_reader_that_writes_no_token_goes_back() {
     };
     breaks(rules, Mutation::ReaderWritesZero, Fault::Token);
 }
+
+#[test]
+fn a_record_not_read_again_under_the_lock_leaves_the_next_untold() {
+    let rules = Rules {
+        intrusions: 1,
+        kills: 1,
+        rounds: [1, 2, 0],
+        ..modes("WR")
+    };
+    finds(rules, Mutation::CleanUnchecked, Fault::Crash);
+}

@@ -66,6 +66,8 @@ pub(crate) enum Mutation {
     ReaderWithoutState,
     /// A reader takes a dying writer for a reader in charge.
     DyingInCharge,
+    /// A reader that shares the state file does not read the record again.
+    CleanUnchecked,
     /// A reader that finds nothing recorded writes no token.
     ReaderWritesZero,
     /// A reader that is not in charge clears the held flag.

@@ -81,6 +81,11 @@ fn share(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.procs[p].state != w.state_path {
         return reopen(w, p);
     }
+    let crashed = state(w, p).held && !state(w, p).found && !rules.is(Mutation::DyingInCharge);
+    if (!names_my_door(w, p) || crashed) && !rules.is(Mutation::CleanUnchecked) {
+        w.unlock(p, Fd::State);
+        return go(w, p, Pc::StateLadder, Step::LockState, "not clean by now");
+    }
     if rules.is(Mutation::AnyReaderClears) {
         let state = usize::from(w.procs[p].state);
         w.states[state].held = false;
@@ -199,9 +204,8 @@ pub(crate) fn judge_grant(w: &mut World, p: usize) {
     }
     w.last_token = state.token;
     let told = w.procs[p].has(flag::CRASHED);
-    // Who is not told leaves it to the record, and to somebody in charge or inside.
-    let other = |q: &Proc| q.has(flag::CRASHED) || q.has(flag::GUARD);
-    let left = state.held && w.mask(other) != 0;
+    // Who is not told leaves it to the one in charge; should that one fail, it is on record for a later one.
+    let left = state.held && state.found;
     if (told && w.report == Report::MustNot) || (!told && w.report == Report::Must && !left) {
         w.fail(Fault::Crash);
     }
