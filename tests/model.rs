@@ -63,6 +63,10 @@ mod mutations;
 mod mutations_shared;
 #[path = "model/rules.rs"]
 mod rules;
+#[path = "model/seen.rs"]
+mod seen;
+#[path = "model/semaphore.rs"]
+mod semaphore;
 #[path = "model/shared.rs"]
 mod shared;
 #[path = "model/step.rs"]
