@@ -9,6 +9,7 @@ pub(crate) enum Mutation {
     KeepsPart,
     /// A head that has passed marked tickets keeps what it gets.
     PasserKeepsPart,
+    Simple,
     /// A slot is closed first and unlocked then.
     CloseBeforeUnlock,
     /// What is not wanted is unlocked and not closed.

@@ -90,6 +90,7 @@ fn canonical(world: &World) -> World {
     for proc in &mut w.procs {
         (proc.front, proc.pred) = (index(proc.front), index(proc.pred));
         (proc.skip, proc.marking) = (mask(proc.skip), mask(proc.marking));
+        proc.marked = mask(proc.marked);
         (proc.ahead, proc.exempt) = (mask(proc.ahead), mask(proc.exempt));
     }
     for lock in w.slots.iter_mut().chain([&mut w.state]) {
@@ -146,7 +147,7 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
         keep((None, "*a stranger*"), world.slots[i] != 0, taken, w);
     }
     let mut w = *world;
-    let taken = rules.windows && window::pass(&mut w);
+    let taken = rules.windows && window::pass(&mut w, rules);
     keep((None, "*Window*"), true, taken, w);
     if !moving {
         judge_rest(world, out);
@@ -282,7 +283,8 @@ fn cancel(w: &mut World, p: usize) -> bool {
     }
     proc.flags = 0;
     proc.count_anew();
-    (proc.skip, proc.marking, proc.ahead, proc.token) = (0, 0, 0, 0);
+    (proc.skip, proc.marking, proc.marked) = (0, 0, 0);
+    (proc.ahead, proc.token) = (0, 0);
     proc.pred = NOBODY;
     steps::give(w, p, Pc::Finish, "").is_some()
 }
@@ -291,7 +293,7 @@ fn cancel(w: &mut World, p: usize) -> bool {
 fn stranger(w: &mut World, i: usize) -> bool {
     match w.slots[i] {
         0 if w.strangers > 0 => {
-            w.strangers -= 1;
+            (w.strangers, w.idle) = (w.strangers - 1, 0);
             w.slots[i] = STRANGER;
         }
         STRANGER => {

@@ -113,6 +113,7 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
     let mine = w.procs[p].number;
     let before = w.before(p);
+    w.procs[p].marked = 0;
     w.procs[p].skip = w.mask(|q| q.linked && q.mark && q.number < mine);
     let Some(front) = w.lowest(before) else {
         return become_head(w, p);
@@ -132,12 +133,13 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 /// Nobody unmarked is before me.
 fn become_head(w: &mut World, p: usize) -> Taken {
+    let held = w.held(p);
     let proc = &mut w.procs[p];
     proc.clear(flag::LOOK);
     proc.count_anew();
     proc.pred = NOBODY;
     proc.set(flag::WATCHES);
-    proc.todo |= proc.open;
+    proc.todo = proc.open & !held;
     go(w, p, Pc::Knock, "I am the head")
 }
 
@@ -184,7 +186,10 @@ fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
     let wanted = proc.todo & !w.held(p);
     let ladder = !rules.is(Mutation::NoLadder);
-    let ready = |&i: &usize| wanted & (1 << i) != 0 && !(ladder && w.is_dropping(i));
+    // Who must have all at once tries again what somebody has for an instant only.
+    let instant = |i: usize| proc.skip != 0 && window::is_passing(w, i);
+    let later = |i: usize| ladder && (w.is_dropping(i) || instant(i));
+    let ready = |&i: &usize| wanted & (1 << i) != 0 && !later(i);
     if let Some(i) = (0..w.count).find(ready) {
         w.procs[p].todo &= !(1 << i);
         if !w.try_slot(p, i) {
@@ -196,7 +201,7 @@ fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return Some("got a slot");
     }
     let part = proc.skip != 0 && w.held(p) != 0;
-    if part && wanted == 0 && !rules.is(Mutation::PasserKeepsPart) {
+    if part && wanted == 0 && !window::keeps_part(rules) {
         return give(
             w,
             p,
@@ -214,9 +219,11 @@ fn check_marks(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let awake = w.mask(|q| q.linked && !q.mark && q.number < mine) & skip;
     if awake != 0 && !rules.is(Mutation::MarksNotRechecked) {
         w.idle = 0;
+        w.procs[p].count_anew();
         return give(w, p, Pc::Look, "a mark is gone");
     }
-    w.procs[p].exempt |= w.mask(|q| q.mark);
+    // Whom it has marked itself a moment ago had better be asleep.
+    w.procs[p].exempt |= w.mask(|q| q.mark) & !w.procs[p].marked;
     go(w, p, Pc::LockState, "")
 }
 
@@ -268,7 +275,7 @@ fn grant(w: &mut World, p: usize) -> Taken {
     proc.count_anew();
     proc.set(flag::GUARD);
     proc.clear(flag::WATCHES | flag::DUE);
-    (proc.ahead, proc.skip, proc.todo) = (0, 0, 0);
+    (proc.ahead, proc.skip, proc.todo, proc.marked) = (0, 0, 0, 0);
     go(w, p, Pc::Held, "granted")
 }
 
@@ -282,10 +289,11 @@ fn give_one(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
     let i = open.trailing_zeros() as usize;
     let locked = w.held(p) & (1 << i) != 0;
-    let closed = w.procs[p].announced & (1 << i) != 0;
+    // Who gives back watches nothing, so this register is free (only in a mutation).
+    let closed = w.procs[p].todo & (1 << i) != 0;
     if rules.is(Mutation::CloseBeforeUnlock) && locked && !closed {
         w.announce(Some(p), i);
-        w.procs[p].announced |= 1 << i;
+        w.procs[p].todo |= 1 << i;
         return Some("closes a slot before the unlock");
     }
     if locked {
@@ -296,7 +304,7 @@ fn give_one(w: &mut World, p: usize, rules: &Rules) -> Taken {
     } else {
         w.announce(Some(p), i);
     }
-    w.procs[p].announced &= !(1 << i);
+    w.procs[p].todo &= !(1 << i);
     w.procs[p].open &= !(1 << i);
     Some("closes a slot")
 }

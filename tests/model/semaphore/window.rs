@@ -2,7 +2,7 @@
 
 use super::rules::{Mutation, Rules};
 use super::steps::{Taken, give, go};
-use super::world::{Fault, Life, N, Pc, Proc, World, flag};
+use super::world::{Fault, Life, N, Pc, Proc, STRANGER, World, flag};
 
 /// Takes the next step of a process that probes, marks or unmarks.
 pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
@@ -36,7 +36,7 @@ pub(crate) fn compare(w: &mut World, p: usize, front: usize, behind: u8) -> Take
 
 /// How many slots must be free.
 fn wanted(w: &World, p: usize, rules: &Rules) -> u8 {
-    if rules.is(Mutation::OneSlotIsFree) {
+    if rules.is(Mutation::OneSlotIsFree) || rules.is(Mutation::Simple) {
         return 1;
     }
     w.procs[usize::from(w.procs[p].front)].k
@@ -67,7 +67,7 @@ fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
 }
 
 /// Will whoever has this slot let it go by himself, without having been inside?
-fn is_passing(w: &World, i: usize) -> bool {
+pub(crate) fn is_passing(w: &World, i: usize) -> bool {
     let Some(q) = w.slots[i].checked_sub(1).map(usize::from) else {
         return false;
     };
@@ -91,6 +91,8 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
     if proc.looks <= proc.behind {
         return give(w, p, Pc::WaitPred, "waits one more window");
     }
+    // Should it not get all it needs, it begins to count anew.
+    (proc.seen, proc.looks, proc.behind) = (0, 0, 0);
     let mine = proc.number;
     w.procs[p].marking = w.before(p);
     w.procs[p].skip = w.mask(|q| q.linked && q.number < mine);
@@ -103,10 +105,11 @@ fn mark(w: &mut World, p: usize) -> Taken {
     if marking == 0 {
         return go(w, p, Pc::Spare, "has marked all");
     }
-    let q = marking.trailing_zeros() as usize;
-    w.procs[p].marking = marking & (marking - 1);
+    let q = w.lowest(marking).unwrap_or(p);
+    w.procs[p].marking = marking & !(1 << q);
     if w.procs[q].linked && w.procs[q].number < w.procs[p].number {
         w.procs[q].mark = true;
+        w.procs[p].marked |= 1 << q;
     }
     Some("marks a ticket")
 }
@@ -131,8 +134,13 @@ fn spare(w: &mut World, p: usize) -> Taken {
     go(w, p, next, "goes on as the head")
 }
 
+/// Does a head that has passed somebody keep what it gets? Only in a mutation.
+pub(crate) fn keeps_part(rules: &Rules) -> bool {
+    rules.is(Mutation::PasserKeepsPart) || rules.is(Mutation::Simple)
+}
+
 /// Asleep until an event or the timer?
-fn waits(w: &World, p: usize) -> bool {
+fn waits(w: &World, p: usize, rules: &Rules) -> bool {
     let proc = &w.procs[p];
     let knocks = proc.todo == 0 && proc.open == w.all();
     let rest = match proc.pc {
@@ -141,14 +149,14 @@ fn waits(w: &World, p: usize) -> bool {
             pred.linked && pred.locked && !pred.mark && pred.number < proc.number
         }
         Pc::WaitWindow => true,
-        Pc::Knock => knocks && (proc.skip == 0 || w.held(p) == 0),
+        Pc::Knock => knocks && (proc.skip == 0 || w.held(p) == 0 || keeps_part(rules)),
         _ => false,
     };
     proc.life == Life::Awake && rest
 }
 
 /// Nothing moves by itself before the next timer.
-fn is_quiet(w: &World, p: usize) -> bool {
+fn is_quiet(w: &World, p: usize, rules: &Rules) -> bool {
     let proc = &w.procs[p];
     match proc.life {
         Life::Stopped | Life::Dead => true,
@@ -156,7 +164,7 @@ fn is_quiet(w: &World, p: usize) -> bool {
         Life::Awake => match proc.pc {
             Pc::Idle | Pc::Done => true,
             Pc::Held => !proc.linked,
-            _ => waits(w, p) && !proc.has(flag::DUE),
+            _ => waits(w, p, rules) && !proc.has(flag::DUE),
         },
     }
 }
@@ -164,14 +172,17 @@ fn is_quiet(w: &World, p: usize) -> bool {
 /// May this process answer its timer? In the order of the line, unless there is jitter.
 pub(crate) fn is_due(w: &World, p: usize, rules: &Rules) -> bool {
     let number = |q: usize| w.procs[q].number;
-    let first = |q: usize| !w.procs[q].linked || is_quiet(w, q) || number(q) >= number(p);
+    let first = |q: usize| !w.procs[q].linked || is_quiet(w, q, rules) || number(q) >= number(p);
     w.procs[p].has(flag::DUE) && (rules.jitter || (0..N).all(first))
 }
 
 /// A window goes by, when everything else has come to rest. True when it went by.
-pub(crate) fn pass(w: &mut World) -> bool {
-    let waiting = (0..N).fold(0, |mask, p| mask | u8::from(waits(w, p)) << p);
-    if waiting == 0 || !(0..N).all(|p| is_quiet(w, p)) || w.strangers_inside() {
+pub(crate) fn pass(w: &mut World, rules: &Rules) -> bool {
+    let waiting = (0..N).fold(0, |mask, p| mask | u8::from(waits(w, p, rules)) << p);
+    if waiting == 0
+        || !(0..N).all(|p| is_quiet(w, p, rules))
+        || (0..w.count).any(|i| w.is_dropping(i))
+    {
         return false;
     }
     for (p, proc) in w.procs.iter_mut().enumerate() {
@@ -189,10 +200,14 @@ pub(crate) fn pass(w: &mut World) -> bool {
     w.idle += 1;
     let asleep = w.mask(|q| q.life == Life::Stopped).count_ones() as u8;
     let dead = w.mask(|q| q.linked && !q.locked).count_ones() as u8;
-    let parts = (0..N).any(|p| waiting & (1 << p) != 0 && w.held(p) != 0);
+    // Who gives its part back begins to count only then, and may then meet with another that passes at the same time.
+    let several = w.procs.iter().any(|q| q.k > 1);
+    // So does who has given its part back because it had passed somebody: it sleeps for that window.
+    let in_hand = |p: usize| w.held(p) != 0 || w.procs[p].pc == Pc::WaitWindow;
+    let parts = (0..N).any(|p| waiting & (1 << p) != 0 && in_hand(p));
     if asleep == 0 && w.mask(|q| q.mark) == 0 && !parts {
         w.fail(Fault::Stuck);
-    } else if w.idle > 1 + (asleep + dead).max(1) {
+    } else if w.idle > 1 + (asleep + dead).max(1) + 2 * u8::from(several) {
         w.fail(Fault::Frozen);
     }
     true
@@ -205,7 +220,8 @@ fn is_free(w: &World, waiting: u8) -> bool {
         .filter(|&q| taken(&w.procs[q]))
         .map(|q| w.parts(q))
         .sum();
-    let free = w.count as u8 - taken;
+    let strangers = w.slots.iter().filter(|&&lock| lock == STRANGER).count();
+    let free = (w.count - strangers) as u8 - taken;
     let unmarked = w.lowest(w.mask(|q| q.linked && !q.mark));
     let enough = |q: Option<usize>| q.is_none_or(|q| w.procs[q].k <= free);
     enough(w.lowest(waiting)) && enough(unmarked)

@@ -101,6 +101,8 @@ pub(crate) struct Proc {
     /// Processes whose marked tickets it passes; those still to be marked.
     pub(crate) skip: u8,
     pub(crate) marking: u8,
+    /// Processes whose tickets it has marked since it last looked.
+    pub(crate) marked: u8,
     /// Processes it must not pass, and those it may.
     pub(crate) ahead: u8,
     pub(crate) exempt: u8,
@@ -130,6 +132,7 @@ impl Proc {
             pred: NOBODY,
             skip: 0,
             marking: 0,
+            marked: 0,
             ahead: 0,
             exempt: 0,
         }
@@ -269,11 +272,6 @@ impl World {
             STRANGER_DROPPING => true,
             lock => self.procs[usize::from(lock - 1)].announced & (1 << i) != 0,
         }
-    }
-
-    /// Has a stranger a slot?
-    pub(crate) fn strangers_inside(&self) -> bool {
-        self.slots.contains(&STRANGER) || self.slots.contains(&STRANGER_DROPPING)
     }
 
     /// Nobody has to wait for this process any more.
