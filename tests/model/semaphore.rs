@@ -117,8 +117,6 @@ scenarios! { wide:
     wide_sem_two_sleepers_of_singles: windows(2, [2, 1, 1]) => { stops: 2, stops_in_line: true }
     /// A sleeper and the fast path.
     wide_sem_sleeper_and_fast_path: windows(2, [2, 2, 1]) => { stops: 1, fast: true }
-    /// A sleeper and a stranger.
-    wide_sem_sleeper_and_stranger: windows(2, [2, 2, 1]) => { stops: 1, strangers: 1 }
     /// Three slots and a sleeper.
     wide_sem_three_and_sleeper: windows(3, [2, 2, 1]) => { stops: 1 }
     /// Three slots and a kill.

@@ -118,7 +118,7 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let Some(front) = w.lowest(before) else {
         return become_head(w, p);
     };
-    if w.procs[p].open != 0 {
+    if w.procs[p].open != 0 && !(w.procs[p].has(flag::LOOK) && rules.windows) {
         return give(w, p, Pc::Look, "is not the head any more");
     }
     let last = (0..N).filter(|q| before & (1 << q) != 0);
@@ -172,7 +172,10 @@ fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
         w.procs[p].clear(flag::DUE);
         let keeps = rules.is(Mutation::KeepsPart);
         if w.held(p) != 0 && w.before(p) != 0 && !keeps {
-            return give(w, p, Pc::Look, "is not first any more");
+            // This look is its first probe; what it has counts.
+            w.procs[p].clear(flag::WATCHES);
+            w.procs[p].set(flag::LOOK);
+            return go(w, p, Pc::Look, "is not first any more");
         }
         w.procs[p].todo = w.procs[p].open & !w.held(p);
         return Some("the timer: looks again");
@@ -219,7 +222,6 @@ fn check_marks(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let awake = w.mask(|q| q.linked && !q.mark && q.number < mine) & skip;
     if awake != 0 && !rules.is(Mutation::MarksNotRechecked) {
         w.idle = 0;
-        w.procs[p].count_anew();
         return give(w, p, Pc::Look, "a mark is gone");
     }
     // Whom it has marked itself a moment ago had better be asleep.

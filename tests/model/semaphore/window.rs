@@ -30,7 +30,7 @@ pub(crate) fn compare(w: &mut World, p: usize, front: usize, behind: u8) -> Take
         proc.count_anew();
     }
     (proc.front, proc.behind) = (front as u8, behind);
-    w.procs[p].todo = w.all();
+    w.procs[p].todo = w.all() & !w.held(p);
     go(w, p, Pc::Probe, "the timer: still behind")
 }
 
@@ -44,6 +44,9 @@ fn wanted(w: &World, p: usize, rules: &Rules) -> u8 {
 
 /// Opens and tries one slot. One that is only passing through is waited for.
 fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    if w.parts(p) >= wanted(w, p, rules) {
+        return enough(w, p, "has enough in hand");
+    }
     let todo = w.procs[p].todo;
     if todo == 0 {
         w.procs[p].count_anew();
@@ -61,9 +64,14 @@ fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.parts(p) < wanted(w, p, rules) {
         return Some("probes a slot: free");
     }
+    enough(w, p, "probes a slot: enough are free")
+}
+
+/// As many are free as the first in line asks for: it could have gone in, were it awake.
+fn enough(w: &mut World, p: usize, note: &'static str) -> Taken {
     w.procs[p].todo = 0;
     w.procs[p].exempt |= w.mask(|q| q.life != Life::Awake || q.has(flag::SLEPT) || q.mark);
-    go(w, p, Pc::ProbeSee, "probes a slot: enough are free")
+    go(w, p, Pc::ProbeSee, note)
 }
 
 /// Will whoever has this slot let it go by himself, without having been inside?
@@ -86,13 +94,15 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
     let token = w.token;
     let proc = &mut w.procs[p];
     let counts_on = proc.looks > 0 && proc.seen == token;
-    proc.looks = if counts_on { proc.looks + 1 } else { 1 };
+    proc.looks = if counts_on {
+        (proc.looks + 1).min(9)
+    } else {
+        1
+    };
     proc.seen = token;
     if proc.looks <= proc.behind {
         return give(w, p, Pc::WaitPred, "waits one more window");
     }
-    // Should it not get all it needs, it begins to count anew.
-    (proc.seen, proc.looks, proc.behind) = (0, 0, 0);
     let mine = proc.number;
     w.procs[p].marking = w.before(p);
     w.procs[p].skip = w.mask(|q| q.linked && q.number < mine);
