@@ -11,6 +11,9 @@
 //! with or without a SIGCONT, the drop of the future, an offer nobody claims, a stranger who unlinks the lock file.
 //! `explore.rs` visits every state that any order of all this can reach.
 //!
+//! In the scenarios `rw_…` some of the processes are readers: `shared.rs` has what they do otherwise, and what a writer does to
+//! let them in. `semaphore.rs` is a smaller model of its own, with the same search.
+//!
 //! The slow poll is switched off throughout: a wake-up that is lost shows as a state in which nothing moves.
 //!
 //! # What is abstracted
@@ -34,6 +37,10 @@
 //! reported by exactly the next grant; `Replaced` only when somebody holds under another door; a frozen process
 //! costs the line one window more than there are sleeping or dead tickets; at the end nothing is locked or left.
 //!
+//! With readers: a writer is alone; order is kept between two of which one is a writer; a reader does not wait where only
+//! readers are inside, although those may stay for ever; the death of a writer inside is told once, by the first grant after it unless
+//! another reader has taken charge; that of a reader never; a reader's token never goes back.
+//!
 //! # How to read a counter-example
 //!
 //! A line is a step: its number, the process, the step and how it went; after the bar stand the files with the process that
@@ -43,7 +50,7 @@
 //! # How large
 //!
 //! What runs by default ends within a minute. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
-//! breaks the protocol rule by rule, to show that the model notices.
+//! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers.
 
 #[path = "model/canon.rs"]
 mod canon;

@@ -1,7 +1,7 @@
 //! A model of the semaphore of its own: `n` slot files, each a door, and tickets for several permits.
 //!
-//! The line, its tickets and marks are those of the lock, whose model checks them; here they are states of their owner. What is new is
-//! spelled out call by call: a head that collects slots and keeps its part, what it gives back and when, the count of free
+//! The line, its tickets and marks are those of the lock, whose model checks them; here they belong to their owner. What
+//! is new is spelled out call by call: a head that collects slots and keeps its part, what it gives back and when, the count of free
 //! slots past a sleeper, the token under a state lock held for an instant. Slots are never replaced. Who is
 //! inside may stay there for ever, so whoever could go in beside it and does not is stuck.
 
@@ -22,13 +22,6 @@ use world::Fault;
 
 /// No state of the scenario is wrong.
 fn holds(rules: &Rules) {
-    let mut rules = rules.clone();
-    match std::env::var("SEM").as_deref() {
-        Ok("keep") => rules.broken = Some(Mutation::PasserKeepsPart),
-        Ok("simple") => rules.broken = Some(Mutation::Simple),
-        _ => {}
-    }
-    let rules = &rules;
     let start = std::time::Instant::now();
     let outcome = explore(rules, None);
     println!("{} states, {:.1?}", outcome.states, start.elapsed());
@@ -128,7 +121,11 @@ scenarios! { wide:
 /// Two heads each have half of what both need.
 #[test]
 fn sem_two_heads_that_keep_their_parts_wait_for_each_other() {
-    finds(windows(2, [2, 2, 1]), Mutation::KeepsPart, Fault::Frozen);
+    let rules = Rules {
+        rounds: [1, 1, 0],
+        ..windows(2, [2, 2, 1])
+    };
+    finds(rules, Mutation::KeepsPart, Fault::Frozen);
 }
 
 #[test]
@@ -143,19 +140,11 @@ fn sem_without_windows_two_heads_wait_for_each_other() {
 
 #[test]
 fn sem_closing_before_unlocking_loses_the_wake_up() {
-    let rules = Rules::new(1, [1, 1, 1]);
     let rules = Rules {
         rounds: [1, 1, 0],
-        ..rules
+        ..Rules::new(1, [1, 1, 1])
     };
-    finds(
-        Rules {
-            broken: None,
-            ..rules
-        },
-        Mutation::CloseBeforeUnlock,
-        Fault::Stuck,
-    );
+    finds(rules, Mutation::CloseBeforeUnlock, Fault::Stuck);
 }
 
 #[test]
@@ -215,10 +204,11 @@ fn sem_one_free_slot_is_not_free_for_two() {
 }
 
 #[test]
-fn sem_a_head_that_passed_and_keeps_its_part_is_in_the_way() {
+fn sem_a_head_that_waits_beside_free_slots_is_passed() {
     let rules = Rules {
         stops: 1,
-        ..windows(2, [2, 2, 1])
+        jitter: true,
+        ..windows(2, [2, 1, 1])
     };
-    finds(rules, Mutation::PasserKeepsPart, Fault::Frozen);
+    finds(rules, Mutation::PasserKeepsNoPart, Fault::Order);
 }

@@ -3,6 +3,9 @@
 //!
 //! The *ladder* at the state file: a reader looks again as soon as nobody has that file exclusively. That it gives up
 //! after many rungs is the step it takes when whoever has the file will not let it go by itself.
+//!
+//! The held flag has three values: clear; set by a writer; *found* by a reader that is in charge of it and will tell. A reader that is
+//! not in charge enters under a clear or a found flag only, or else it could take a dying writer for a reader in charge.
 
 use crate::kernel::{SHARED, holders};
 use crate::knock;

@@ -3,8 +3,8 @@
 //!
 //! Everything is a byte, so that a state is small to copy and quick to hash. References between parts are indices; an
 //! index that refers to nothing is [`NONE`]. A lock is a byte too: 0 when free, else the descriptor that holds it, as
-//! [`crate::kernel::lock_of`] packs it, or, with the highest bit, the processes that share it. So "the lock of an open file description" is literal: another descriptor of the same process
-//! does not own it.
+//! [`crate::kernel::lock_of`] packs it, or, with the highest bit, the processes that share it. So "the lock of an open file
+//! description" is literal: another descriptor of the same process does not own it.
 
 use std::hash::{Hash, Hasher};
 

@@ -7,9 +7,8 @@ use super::world::{Fault, N, Proc, SLOTS, World};
 pub(crate) enum Mutation {
     /// A head that is not first any more keeps what it has.
     KeepsPart,
-    /// A head that has passed marked tickets keeps what it gets.
-    PasserKeepsPart,
-    Simple,
+    /// A head that has passed marked tickets keeps no part: it gives back and waits for the next window.
+    PasserKeepsNoPart,
     /// A slot is closed first and unlocked then.
     CloseBeforeUnlock,
     /// What is not wanted is unlocked and not closed.

@@ -118,7 +118,7 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let Some(front) = w.lowest(before) else {
         return become_head(w, p);
     };
-    if w.procs[p].open != 0 && !(w.procs[p].has(flag::LOOK) && rules.windows) {
+    if w.procs[p].open != 0 {
         return give(w, p, Pc::Look, "is not the head any more");
     }
     let last = (0..N).filter(|q| before & (1 << q) != 0);
@@ -172,10 +172,10 @@ fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
         w.procs[p].clear(flag::DUE);
         let keeps = rules.is(Mutation::KeepsPart);
         if w.held(p) != 0 && w.before(p) != 0 && !keeps {
-            // This look is its first probe; what it has counts.
-            w.procs[p].clear(flag::WATCHES);
+            // It makes its first probe at once, so that its windows begin with those of the others.
+            w.procs[p].count_anew();
             w.procs[p].set(flag::LOOK);
-            return go(w, p, Pc::Look, "is not first any more");
+            return give(w, p, Pc::Look, "is not first any more");
         }
         w.procs[p].todo = w.procs[p].open & !w.held(p);
         return Some("the timer: looks again");
@@ -189,10 +189,7 @@ fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
     let wanted = proc.todo & !w.held(p);
     let ladder = !rules.is(Mutation::NoLadder);
-    // Who must have all at once tries again what somebody has for an instant only.
-    let instant = |i: usize| proc.skip != 0 && window::is_passing(w, i);
-    let later = |i: usize| ladder && (w.is_dropping(i) || instant(i));
-    let ready = |&i: &usize| wanted & (1 << i) != 0 && !later(i);
+    let ready = |&i: &usize| wanted & (1 << i) != 0 && !(ladder && w.is_dropping(i));
     if let Some(i) = (0..w.count).find(ready) {
         w.procs[p].todo &= !(1 << i);
         if !w.try_slot(p, i) {
@@ -204,7 +201,7 @@ fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return Some("got a slot");
     }
     let part = proc.skip != 0 && w.held(p) != 0;
-    if part && wanted == 0 && !window::keeps_part(rules) {
+    if part && wanted == 0 && rules.is(Mutation::PasserKeepsNoPart) {
         return give(
             w,
             p,

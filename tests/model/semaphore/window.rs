@@ -30,13 +30,13 @@ pub(crate) fn compare(w: &mut World, p: usize, front: usize, behind: u8) -> Take
         proc.count_anew();
     }
     (proc.front, proc.behind) = (front as u8, behind);
-    w.procs[p].todo = w.all() & !w.held(p);
+    w.procs[p].todo = w.all();
     go(w, p, Pc::Probe, "the timer: still behind")
 }
 
 /// How many slots must be free.
 fn wanted(w: &World, p: usize, rules: &Rules) -> u8 {
-    if rules.is(Mutation::OneSlotIsFree) || rules.is(Mutation::Simple) {
+    if rules.is(Mutation::OneSlotIsFree) {
         return 1;
     }
     w.procs[usize::from(w.procs[p].front)].k
@@ -44,9 +44,6 @@ fn wanted(w: &World, p: usize, rules: &Rules) -> u8 {
 
 /// Opens and tries one slot. One that is only passing through is waited for.
 fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    if w.parts(p) >= wanted(w, p, rules) {
-        return enough(w, p, "has enough in hand");
-    }
     let todo = w.procs[p].todo;
     if todo == 0 {
         w.procs[p].count_anew();
@@ -64,18 +61,13 @@ fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.parts(p) < wanted(w, p, rules) {
         return Some("probes a slot: free");
     }
-    enough(w, p, "probes a slot: enough are free")
-}
-
-/// As many are free as the first in line asks for: it could have gone in, were it awake.
-fn enough(w: &mut World, p: usize, note: &'static str) -> Taken {
     w.procs[p].todo = 0;
     w.procs[p].exempt |= w.mask(|q| q.life != Life::Awake || q.has(flag::SLEPT) || q.mark);
-    go(w, p, Pc::ProbeSee, note)
+    go(w, p, Pc::ProbeSee, "probes a slot: enough are free")
 }
 
 /// Will whoever has this slot let it go by himself, without having been inside?
-pub(crate) fn is_passing(w: &World, i: usize) -> bool {
+fn is_passing(w: &World, i: usize) -> bool {
     let Some(q) = w.slots[i].checked_sub(1).map(usize::from) else {
         return false;
     };
@@ -100,7 +92,8 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
         1
     };
     proc.seen = token;
-    if proc.looks <= proc.behind {
+    // A quarter more is room for jitter; of three processes that is a window for the third.
+    if proc.looks <= proc.behind + (proc.behind + 2) / 4 {
         return give(w, p, Pc::WaitPred, "waits one more window");
     }
     let mine = proc.number;
@@ -144,14 +137,10 @@ fn spare(w: &mut World, p: usize) -> Taken {
     go(w, p, next, "goes on as the head")
 }
 
-/// Does a head that has passed somebody keep what it gets? Only in a mutation.
-pub(crate) fn keeps_part(rules: &Rules) -> bool {
-    rules.is(Mutation::PasserKeepsPart) || rules.is(Mutation::Simple)
-}
-
 /// Asleep until an event or the timer?
 fn waits(w: &World, p: usize, rules: &Rules) -> bool {
     let proc = &w.procs[p];
+    let keeps = !rules.is(Mutation::PasserKeepsNoPart);
     let knocks = proc.todo == 0 && proc.open == w.all();
     let rest = match proc.pc {
         Pc::WaitPred => {
@@ -159,7 +148,7 @@ fn waits(w: &World, p: usize, rules: &Rules) -> bool {
             pred.linked && pred.locked && !pred.mark && pred.number < proc.number
         }
         Pc::WaitWindow => true,
-        Pc::Knock => knocks && (proc.skip == 0 || w.held(p) == 0 || keeps_part(rules)),
+        Pc::Knock => knocks && (proc.skip == 0 || w.held(p) == 0 || keeps),
         _ => false,
     };
     proc.life == Life::Awake && rest
@@ -217,7 +206,7 @@ pub(crate) fn pass(w: &mut World, rules: &Rules) -> bool {
     let parts = (0..N).any(|p| waiting & (1 << p) != 0 && in_hand(p));
     if asleep == 0 && w.mask(|q| q.mark) == 0 && !parts {
         w.fail(Fault::Stuck);
-    } else if w.idle > 1 + (asleep + dead).max(1) + 2 * u8::from(several) {
+    } else if w.idle > 1 + (asleep + dead).max(1) + 2 * u8::from(several) + 1 {
         w.fail(Fault::Frozen);
     }
     true
