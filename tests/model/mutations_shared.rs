@@ -46,8 +46,10 @@ fn a_reader_that_clears_what_another_should_tell_swallows_the_crash() {
 #[test]
 fn a_flag_cleared_before_the_guard_is_claimed_swallows_the_crash() {
     let rules = Rules {
-        kills: 2,
-        ..modes("WRR")
+        kills: 1,
+        cancels: 1,
+        rounds: [1, 2, 0],
+        ..modes("WR")
     };
     finds(rules, Mutation::ClearedTooEarly, Fault::Crash);
 }

@@ -92,14 +92,14 @@ scenarios! {
     /// A stranger locks a slot and closes it.
     sem_pairs_and_stranger: windows(2, [2, 2, 1]) => { strangers: 1 }
     /// One is stopped anywhere.
-    sem_pairs_and_sleeper: windows(2, [2, 2, 1]) => { stops: 1, jitter: true }
-    /// The same with other numbers.
     sem_pair_and_sleeper: windows(2, [2, 1, 1]) => { stops: 1, jitter: true }
     /// Three slots, pairs only.
     sem_pairs_of_three: windows(3, [2, 2, 2]) => { }
 }
 
 scenarios! { wide:
+    /// One is stopped anywhere, of two that ask for two.
+    wide_sem_sleeper: windows(2, [2, 2, 1]) => { stops: 1, jitter: true }
     /// One is stopped and one killed, anywhere.
     wide_sem_sleeper_and_kill: windows(2, [2, 2, 1]) => { stops: 1, kills: 1 }
     /// One is stopped anywhere, one future dropped.
@@ -195,10 +195,8 @@ fn sem_marks_taken_on_trust_pass_one_who_is_awake() {
 #[test]
 fn sem_one_free_slot_is_not_free_for_two() {
     let rules = Rules {
-        stops: 1,
-        stops_in_line: true,
         strangers: 1,
-        ..windows(2, [1, 2, 1])
+        ..windows(2, [2, 2, 1])
     };
     finds(rules, Mutation::OneSlotIsFree, Fault::Order);
 }
