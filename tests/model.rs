@@ -11,6 +11,9 @@
 //! with or without a SIGCONT, the drop of the future, an offer nobody claims, a stranger who unlinks the lock file.
 //! `explore.rs` visits every state that any order of all this can reach.
 //!
+//! In the scenarios `rw_…` some of the processes are readers: `shared.rs` has what they do otherwise, and what a writer does to
+//! let them in. `semaphore.rs` is a smaller model of its own, with the same search.
+//!
 //! The slow poll is switched off throughout: a wake-up that is lost shows as a state in which nothing moves.
 //!
 //! # What is abstracted
@@ -34,6 +37,10 @@
 //! reported by exactly the next grant; `Replaced` only when somebody holds under another door; a frozen process
 //! costs the line one window more than there are sleeping or dead tickets; at the end nothing is locked or left.
 //!
+//! With readers: a writer is alone; order is kept between two of which one is a writer; a reader does not wait where only
+//! readers are inside, although those may stay for ever; the death of a writer inside is told once, by the first grant after it unless
+//! another reader has taken charge; that of a reader never; a reader's token never goes back.
+//!
 //! # How to read a counter-example
 //!
 //! A line is a step: its number, the process, the step and how it went; after the bar stand the files with the process that
@@ -43,7 +50,7 @@
 //! # How large
 //!
 //! What runs by default ends within a minute. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
-//! breaks the protocol rule by rule, to show that the model notices.
+//! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers.
 
 #[path = "model/canon.rs"]
 mod canon;
@@ -59,8 +66,18 @@ mod knock;
 mod leave;
 #[path = "model/mutations.rs"]
 mod mutations;
+#[path = "model/mutations_shared.rs"]
+mod mutations_shared;
 #[path = "model/rules.rs"]
 mod rules;
+#[path = "model/seen.rs"]
+mod seen;
+#[path = "model/semaphore.rs"]
+mod semaphore;
+#[path = "model/shared.rs"]
+mod shared;
+#[path = "model/step.rs"]
+mod step;
 #[path = "model/steps.rs"]
 mod steps;
 #[path = "model/window.rs"]
@@ -115,6 +132,25 @@ fn removing() -> Rules {
         fast: true,
         ..created()
     }
+}
+
+/// Writers (`W`) and readers (`R`), one round each.
+fn modes(modes: &str) -> Rules {
+    let mut rules = linked();
+    for (role, mode) in rules.roles.iter_mut().zip(modes.chars()) {
+        *role = match mode {
+            'R' => Role::Reader,
+            _ => Role::Locker,
+        };
+    }
+    rules
+}
+
+/// The same and one that removes.
+fn removing_of(two: &str) -> Rules {
+    let mut rules = modes(two);
+    (rules.roles[2], rules.wall) = (Role::Remover, true);
+    rules
 }
 
 /// A test for each scenario; those marked `wide` take long and run on demand.
@@ -201,6 +237,96 @@ scenarios! {
     replaced_door: created() => { intrusions: 1 }
     /// The same while somebody removes.
     replaced_door_and_remove: removing() => { intrusions: 1, tmpfile: true }
+}
+
+scenarios! {
+    /// Readers and a writer, in any order.
+    rw_queue: modes("WRR") => { }
+    /// Writers and a reader, in any order.
+    rw_two_writers: modes("WWR") => { }
+    /// Tickets created and then locked.
+    rw_queue_of_created_tickets: modes("WRR") => { tmpfile: false }
+    /// Files are used for several tickets, of the same mode.
+    rw_spare_files: modes("WRR") => { spares: true, rounds: [2, 1, 2] }
+    /// Two draws in one tick: equal numbers of both modes.
+    rw_coarse_clock: modes("WRR") => { clock: Clock::Coarse }
+    /// Numbers come back.
+    rw_lagging_clock: modes("WRR") => { clock: Clock::Behind }
+    /// The fast paths of both modes against the queue.
+    rw_fast_path: modes("WRR") => { fast: true, rounds: [1, 1, 2] }
+    /// The same with two writers.
+    rw_fast_path_of_two_writers: modes("WWR") => { fast: true }
+    /// The same, with a kill.
+    rw_fast_path_and_kill: modes("WRR") => { fast: true, kills: 1 }
+    /// Any one is killed.
+    rw_kill: modes("WRR") => { kills: 1 }
+    /// Any two are killed, of a writer and a reader.
+    rw_two_kills: modes("WR") => { kills: 2, rounds: [2, 2, 0] }
+    /// Any future is dropped.
+    rw_cancel: modes("WRR") => { cancels: 1 }
+    /// A writer lets readers in.
+    rw_downgrade: modes("WRR") => { downgrades: true, fast: true }
+    /// Two do.
+    rw_two_downgrades: modes("WWR") => { downgrades: true }
+    /// A writer lets readers in, and one is killed.
+    rw_downgrade_and_kill: modes("WR") => { downgrades: true, kills: 1, rounds: [2, 2, 0] }
+    /// One is stopped anywhere.
+    rw_one_sleeper: modes("WRR") => { windows: true, stops: 1 }
+    /// One is stopped and one killed, of a writer and a reader.
+    rw_one_sleeper_and_kill: modes("WR") => { windows: true, stops: 1, kills: 1, rounds: [1, 2, 0] }
+    /// A stranger unlinks the lock file.
+    rw_replaced_door: modes("WR") => { intrusions: 1, rounds: [2, 2, 0] }
+    /// The same, with a kill.
+    rw_replaced_door_and_kill: modes("WR") => { intrusions: 1, kills: 1 , rounds: [1, 2, 0]}
+    /// `remove` against a writer and a reader.
+    rw_remove: removing_of("WR") => { fast: true }
+    /// `remove` against two readers.
+    rw_remove_and_readers: removing_of("RR") => { rounds: [2, 1, 1] }
+    /// `remove` and a kill.
+    rw_remove_and_kill: removing_of("WR") => { kills: 1 }
+}
+
+scenarios! { wide:
+    /// Any one is killed, of two writers and a reader.
+    wide_rw_kill_of_two_writers: modes("WWR") => { kills: 1 }
+    /// Any two are killed.
+    wide_rw_two_kills: modes("WRR") => { kills: 2 }
+    /// A kill and a dropped future.
+    wide_rw_kill_and_cancel: modes("WRR") => { kills: 1, cancels: 1 }
+    /// A writer lets readers in, and one is killed.
+    wide_rw_downgrade_and_kill: modes("WRR") => { downgrades: true, kills: 1 }
+    /// A writer lets readers in, and one is stopped.
+    wide_rw_downgrade_and_sleeper: modes("WRR") => { downgrades: true, windows: true, stops: 1 }
+    /// One is stopped anywhere; timers fire in any order.
+    wide_rw_one_sleeper: modes("WRR") => { windows: true, stops: 1, jitter: true }
+    /// One of two writers and a reader is stopped.
+    wide_rw_sleeper_of_two_writers: modes("WWR") => { windows: true, stops: 1, jitter: true }
+    /// One is stopped, the others come by the fast path.
+    wide_rw_sleeper_and_fast_path: modes("WRR") => { windows: true, stops: 1, fast: true }
+    /// Two sleep in line.
+    wide_rw_two_sleepers: modes("WRR") => { windows: true, stops: 2, stops_in_line: true }
+    /// One sleeps in line, one is killed anywhere.
+    wide_rw_sleeper_and_kill: modes("WRR") => {
+        windows: true, stops: 1, stops_in_line: true, kills: 1
+    }
+    /// One sleeps in line, one future is dropped anywhere.
+    wide_rw_sleeper_and_cancel: modes("WRR") => {
+        windows: true, stops: 1, stops_in_line: true, cancels: 1
+    }
+    /// One grant is offered and not claimed.
+    wide_rw_unclaimed: modes("WRR") => { windows: true, unclaimed: 1 }
+    /// A stranger unlinks the lock file.
+    wide_rw_replaced_door: modes("WRR") => { intrusions: 1 }
+    /// The same with two writers.
+    wide_rw_replaced_door_of_two_writers: modes("WWR") => { intrusions: 1 }
+    /// The same, with a second round of the writer.
+    wide_rw_replaced_door_twice: modes("WRR") => { intrusions: 1, rounds: [2, 1, 1] }
+    /// The same with a downgrade.
+    wide_rw_replaced_door_and_downgrade: modes("WRR") => { intrusions: 1, downgrades: true }
+    /// The same, with a kill.
+    wide_rw_replaced_door_and_kill: modes("WRR") => { intrusions: 1, kills: 1 }
+    /// The same, and one is stopped.
+    wide_rw_replaced_door_and_stop: modes("WRR") => { intrusions: 1, stops: 1 }
 }
 
 scenarios! { wide:

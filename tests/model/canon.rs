@@ -3,8 +3,8 @@
 //! Processes with the same role run the same program, so a state and the same state with two of them exchanged have the
 //! same future. Sorting them keeps one of up to six.
 
-use crate::kernel::holder;
-use crate::world::{EMPTY, INODES, N, NONE, TICKETS, World};
+use crate::kernel::{SHARED, holder};
+use crate::world::{EMPTY, GONE, INODES, N, NONE, TICKETS, World};
 
 /// Frees what nobody can reach. `ranks`: ticket numbers mean nothing but their order.
 pub(crate) fn collect(w: &mut World, ranks: bool) {
@@ -80,10 +80,15 @@ fn collect_inodes(w: &mut World) {
         let index = i as u8;
         if w.doors[i].used && w.door_path != index && !w.procs.iter().any(|p| p.door == index) {
             w.doors[i].used = false;
+            // A record that names it names no door there is.
+            for state in w.states.iter_mut().filter(|state| state.door == index) {
+                state.door = GONE;
+            }
         }
         if w.states[i].used && w.state_path != index && !w.procs.iter().any(|p| p.state == index) {
             let state = &mut w.states[i];
             (state.used, state.token, state.held, state.tombstone) = (false, 0, false, false);
+            (state.door, state.found) = (NONE, false);
         }
     }
 }
@@ -101,13 +106,6 @@ pub(crate) fn sort_procs(w: &mut World) {
         w.procs[new] = old[from];
         renamed[from] = new as u8;
     }
-    let relock = |lock: u8| {
-        if lock == 0 {
-            return 0;
-        }
-        let p = holder(lock);
-        lock - p as u8 + renamed[p]
-    };
     let remask = |mask: u8| {
         (0..N).fold(0, |new, p| {
             if mask & (1 << p) == 0 {
@@ -116,6 +114,16 @@ pub(crate) fn sort_procs(w: &mut World) {
                 new | 1 << renamed[p]
             }
         })
+    };
+    let relock = |lock: u8| {
+        if lock == 0 {
+            return 0;
+        }
+        if lock & SHARED != 0 {
+            return SHARED | remask(lock & !SHARED);
+        }
+        let p = holder(lock);
+        lock - p as u8 + renamed[p]
     };
     for proc in &mut w.procs {
         proc.ahead = remask(proc.ahead);

@@ -5,16 +5,17 @@
 //! states searched are sorted by process, those of the trace are not, so that p0 stays p0 from line to line.
 
 use std::fmt::Write as _;
-use std::hash::{Hash, Hasher};
 
 use crate::canon;
 use crate::faults::{self, Event};
-use crate::kernel::{descriptor, holder};
+use crate::kernel::{SHARED, descriptor, holders};
 use crate::leave;
 use crate::rules::{Clock, Rules};
+use crate::seen::{Seen, fingerprint};
+use crate::shared;
 use crate::steps::{self, Step, Taken};
 use crate::window;
-use crate::world::{Fault, Fd, Life, N, NONE, Pc, World};
+use crate::world::{Fault, Fd, Life, N, NONE, Pc, Proc, World, flag};
 
 /// What happened between two states.
 #[derive(Clone, Copy, Debug)]
@@ -38,134 +39,6 @@ pub(crate) struct Outcome {
     pub(crate) fault: Fault,
     /// The way to the fault, empty when there is none.
     pub(crate) trace: String,
-}
-
-/// A hasher of two lanes, fed whole words.
-struct Print {
-    lanes: (u64, u64),
-    word: u64,
-    bytes: u32,
-}
-
-impl Print {
-    fn mix(&mut self) {
-        let (a, b) = self.lanes;
-        let x = u128::from(a ^ self.word) * 0x9e37_79b9_7f4a_7c15_u128;
-        let y = u128::from(b.wrapping_add(self.word)) * 0xd6e8_feb8_6659_fd93_u128;
-        self.lanes = (
-            (x as u64) ^ (y >> 64) as u64 ^ b.rotate_left(29),
-            (y as u64) ^ (x >> 64) as u64 ^ a.rotate_left(17),
-        );
-        (self.word, self.bytes) = (0, 0);
-    }
-
-    fn finish(mut self) -> u128 {
-        self.mix();
-        self.mix();
-        (u128::from(self.lanes.0) << 64) | u128::from(self.lanes.1)
-    }
-}
-
-impl Hasher for Print {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u8(byte);
-        }
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.word = (self.word << 8) | u64::from(byte);
-        self.bytes += 1;
-        if self.bytes == 8 {
-            self.mix();
-        }
-    }
-
-    fn write_u16(&mut self, word: u16) {
-        self.write_u8(word as u8);
-        self.write_u8((word >> 8) as u8);
-    }
-
-    fn write_isize(&mut self, discriminant: isize) {
-        self.write_u8(discriminant as u8);
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.lanes.0
-    }
-}
-
-/// The fingerprint of a state up to the exchange of processes.
-fn fingerprint(world: &World) -> u128 {
-    let mut print = Print {
-        lanes: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344),
-        word: 0,
-        bytes: 0,
-    };
-    world.hash(&mut print);
-    print.finish()
-}
-
-/// The states seen: fingerprints in order of discovery, their parents, and the same fingerprints as an open-addressed
-/// set (0 is a free place).
-struct Seen {
-    prints: Vec<u128>,
-    parents: Vec<u32>,
-    set: Vec<u128>,
-}
-
-impl Seen {
-    fn new() -> Self {
-        Self {
-            prints: Vec::new(),
-            parents: Vec::new(),
-            set: vec![0; 1 << 16],
-        }
-    }
-
-    /// The number of a state that is new; `None` for one seen before.
-    fn insert(&mut self, print: u128, parent: u32) -> Option<u32> {
-        if self.prints.len() * 8 > self.set.len() * 5 {
-            self.grow();
-        }
-        let place = self.place(print);
-        if self.set[place] != 0 {
-            return None;
-        }
-        self.prints.push(print);
-        self.parents.push(parent);
-        self.set[place] = print;
-        Some(self.prints.len() as u32 - 1)
-    }
-
-    fn outcome(&self, edges: usize, depth: usize, fault: Fault, trace: String) -> Outcome {
-        Outcome {
-            states: self.prints.len(),
-            edges,
-            depth,
-            fault,
-            trace,
-        }
-    }
-
-    fn place(&self, print: u128) -> usize {
-        let mask = self.set.len() - 1;
-        let mut place = print as usize & mask;
-        while self.set[place] != 0 && self.set[place] != print {
-            place = (place + 1) & mask;
-        }
-        place
-    }
-
-    fn grow(&mut self) {
-        self.set = vec![0; self.set.len() * 2];
-        for i in 0..self.prints.len() {
-            let place = self.place(self.prints[i]);
-            self.set[place] = self.prints[i];
-        }
-    }
 }
 
 /// Searches everything the scenario can reach, up to the first fault; when one is `wanted`, up to the first of that kind.
@@ -193,7 +66,7 @@ pub(crate) fn explore(rules: &Rules, wanted: Option<Fault>) -> Outcome {
                 };
                 if world.fault != Fault::None {
                     let trace = trace(rules, &seen, number, wanted);
-                    return seen.outcome(edges, depth + 1, world.fault, trace);
+                    return outcome(&seen, edges, depth + 1, world.fault, trace);
                 }
                 next.push((world, number));
             }
@@ -202,7 +75,17 @@ pub(crate) fn explore(rules: &Rules, wanted: Option<Fault>) -> Outcome {
         next.clear();
         depth += 1;
     }
-    seen.outcome(edges, depth, Fault::None, String::new())
+    outcome(&seen, edges, depth, Fault::None, String::new())
+}
+
+fn outcome(seen: &Seen, edges: usize, depth: usize, fault: Fault, trace: String) -> Outcome {
+    Outcome {
+        states: seen.len(),
+        edges,
+        depth,
+        fault,
+        trace,
+    }
 }
 
 /// What a process does side by side.
@@ -211,17 +94,24 @@ enum Lane {
     Main,
     Tidy,
     DrawSame,
+    Downgrade,
 }
 
-const LANES: [Lane; 3] = [Lane::Main, Lane::Tidy, Lane::DrawSame];
+const LANES: [Lane; 4] = [Lane::Main, Lane::Tidy, Lane::DrawSame, Lane::Downgrade];
 
 impl Lane {
+    /// Nobody can count on this step: readers may stay inside for ever.
+    fn is_leisure(self, proc: &Proc) -> bool {
+        matches!(self, Self::Main) && shared::stays(proc)
+    }
+
     /// Worth a try?
     fn may_step(self, w: &World, p: usize, rules: &Rules) -> bool {
         match self {
             Self::Main => true,
             Self::Tidy => matches!(w.procs[p].pc, Pc::Held | Pc::Leave),
             Self::DrawSame => rules.clock == Clock::Coarse,
+            Self::Downgrade => rules.downgrades && w.procs[p].pc == Pc::Held,
         }
     }
 
@@ -230,6 +120,7 @@ impl Lane {
             Self::Main => steps::step(w, p, rules),
             Self::Tidy => leave::tidy(w, p, rules),
             Self::DrawSame => steps::draw_same(w, p, rules),
+            Self::Downgrade => shared::downgrade(w, p, rules),
         }
     }
 }
@@ -248,7 +139,7 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
             }
             let mut w = *world;
             if let Some((step, note)) = lane.step(&mut w, p, rules) {
-                moving |= world.procs[p].pc != Pc::Idle;
+                moving |= world.procs[p].pc != Pc::Idle && !lane.is_leisure(&world.procs[p]);
                 keep(Act::Did(p, step, note), w, out);
             }
         }
@@ -283,7 +174,8 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
 fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let waiting = |p: usize| {
         let proc = &world.procs[p];
-        proc.life == Life::Awake && !matches!(proc.pc, Pc::Idle | Pc::Done)
+        let busy = !matches!(proc.pc, Pc::Idle | Pc::Done) && !shared::stays(proc);
+        proc.life == Life::Awake && busy && !shared::excuses(world, p)
     };
     let stopped = world.procs.iter().any(|proc| proc.life == Life::Stopped);
     let mut w = *world;
@@ -292,6 +184,9 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
             w.fail(Fault::Stuck);
             out.push((Act::Rested("one waits and nothing will wake it"), w));
         }
+        return;
+    }
+    if world.procs.iter().any(|proc| proc.has(flag::GUARD)) {
         return;
     }
     let killed = world.procs.iter().any(|proc| proc.life == Life::Dead);
@@ -310,18 +205,13 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
 
 /// The steps from the start to state `number`, one a line.
 fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> String {
-    let mut way = vec![number];
-    while let Some(&last) = way.last().filter(|&&last| last != 0) {
-        way.push(seen.parents[last as usize]);
-    }
-    way.pop();
     let mut world = rules.start();
     let mut text = String::new();
     let mut moves = Vec::new();
-    for (line, &number) in way.iter().rev().enumerate() {
+    for (line, number) in seen.way(number).into_iter().enumerate() {
         moves.clear();
         successors(&world, rules, &mut moves);
-        let print = seen.prints[number as usize];
+        let print = seen.print(number);
         let (act, next) = moves
             .iter()
             .find(|(_, next)| {
@@ -349,24 +239,25 @@ fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> Stri
     text
 }
 
+/// Who has this lock.
+fn lock(w: &World, lock: u8, fd: Fd) -> String {
+    let mut text = if lock & SHARED == 0 { "" } else { "shared by " }.to_owned();
+    for q in (0..N).filter(|q| holders(lock) & (1 << q) != 0) {
+        let _ = write!(text, "p{q}");
+    }
+    match lock {
+        0 => "free".to_owned(),
+        lock if w.is_dropping(lock, fd) => text + "(dropping)",
+        _ => text,
+    }
+}
+
 /// Files and locks in one line.
 fn describe(w: &World) -> String {
-    let lock = |lock: u8| match lock {
-        0 => "free".to_owned(),
-        lock => format!(
-            "p{}{}",
-            holder(lock),
-            if w.is_dropping(lock) {
-                "(dropping)"
-            } else {
-                ""
-            }
-        ),
-    };
     let mut text = String::new();
     for (i, door) in w.doors.iter().enumerate().filter(|(_, door)| door.used) {
         let old = if w.door_path == i as u8 { "" } else { "old " };
-        let _ = write!(text, "{old}door {}  ", lock(door.lock));
+        let _ = write!(text, "{old}door {}  ", lock(w, door.lock, Fd::Door));
     }
     for (i, state) in w.states.iter().enumerate().filter(|(_, state)| state.used) {
         let old = if w.state_path == i as u8 { "" } else { "old " };
@@ -374,7 +265,7 @@ fn describe(w: &World) -> String {
         let _ = write!(
             text,
             "{old}state {} t{}{held}  ",
-            lock(state.lock),
+            lock(w, state.lock, Fd::State),
             state.token
         );
     }
@@ -383,12 +274,13 @@ fn describe(w: &World) -> String {
         let owner = (0..N).find(|&p| w.procs[p].own == t as u8);
         let owner = owner.map_or("dead".to_owned(), |p| format!("of p{p}"));
         let name = if ticket.linked { "" } else { "unlinked " };
+        let mode = if ticket.shared { ".s" } else { "" };
         let mark = if ticket.mark { " marked" } else { "" };
         let _ = write!(
             text,
-            "[{name}{} {owner} {}{mark}] ",
+            "[{name}{}{mode} {owner} {}{mark}] ",
             ticket.number,
-            lock(ticket.lock)
+            lock(w, ticket.lock, Fd::Own)
         );
     }
     debug_assert!(w.procs.iter().all(|proc| proc.target == NONE

@@ -97,7 +97,12 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
 fn kill(w: &mut World, p: usize) -> bool {
     w.kills -= 1;
     w.idle = 0;
-    if w.procs[p].has(flag::GUARD) {
+    if w.procs[p].has(flag::SHARED) {
+        // What he told somebody was perhaps not cleared.
+        if w.procs[p].has(flag::TOLD) && w.report == Report::MustNot {
+            w.report = Report::May;
+        }
+    } else if w.procs[p].has(flag::GUARD) {
         w.report = Report::Must;
     } else if w.procs[p].has(flag::WRITTEN) && w.report == Report::MustNot {
         w.report = Report::May;

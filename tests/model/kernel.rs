@@ -2,7 +2,10 @@
 
 use crate::world::{EMPTY, Fault, Fd, N, NONE, Proc, StateFile, TICKETS, Ticket, World, flag};
 
-/// The lock byte of a descriptor.
+/// The bit of a lock byte that is held in shared mode; the other bits are the processes.
+pub(crate) const SHARED: u8 = 0x80;
+
+/// The exclusive lock byte of a descriptor.
 pub(crate) fn lock_of(p: usize, fd: Fd) -> u8 {
     1 + (fd as u8) * N as u8 + p as u8
 }
@@ -12,9 +15,23 @@ pub(crate) fn descriptor(lock: u8) -> Fd {
     Fd::ALL[usize::from((lock - 1) / N as u8)]
 }
 
-/// The process a lock byte belongs to.
+/// The process an exclusive lock byte belongs to.
 pub(crate) fn holder(lock: u8) -> usize {
     usize::from((lock - 1) % N as u8)
+}
+
+/// The processes that hold this lock, as a mask.
+pub(crate) fn holders(lock: u8) -> u8 {
+    match lock {
+        0 => 0,
+        lock if lock & SHARED != 0 => lock & !SHARED,
+        lock => 1 << holder(lock),
+    }
+}
+
+/// Is this lock shared, and process `p` among those who share it?
+fn shares(lock: u8, p: usize) -> bool {
+    lock & SHARED != 0 && lock & (1 << p) != 0
 }
 
 impl World {
@@ -35,10 +52,31 @@ impl World {
         &mut self.tickets[usize::from(self.procs[p].own)]
     }
 
-    /// The inode a ticket's name stands for.
-    pub(crate) fn lookup(&self, number: u8) -> Option<usize> {
+    /// The place of a ticket in the order of the line: by number, then mode.
+    pub(crate) fn place(&self, t: usize) -> u8 {
+        self.tickets[t].number * 2 + u8::from(!self.tickets[t].shared)
+    }
+
+    /// The inode the name of this ticket stands for.
+    pub(crate) fn named_as(&self, t: usize) -> Option<usize> {
+        self.lookup(self.place(t))
+    }
+
+    /// The inode that stands at this place.
+    pub(crate) fn lookup(&self, place: u8) -> Option<usize> {
         self.slots()
-            .find(|&t| self.tickets[t].linked && self.tickets[t].number == number)
+            .find(|&t| self.tickets[t].linked && self.place(t) == place)
+    }
+
+    /// Does this ticket stand in the way of process `p`? Readers pass each other.
+    pub(crate) fn conflicts(&self, p: usize, t: usize) -> bool {
+        self.tickets[t].linked && !(self.procs[p].reads() && self.tickets[t].shared)
+    }
+
+    /// The processes with a place in line that process `p` may not pass.
+    pub(crate) fn placed_before(&self, p: usize) -> u8 {
+        let reads = self.procs[p].reads();
+        self.mask(|other| other.has(flag::PLACED) && !(reads && other.reads()))
     }
 
     /// Is the line without a single ticket?
@@ -70,7 +108,7 @@ impl World {
     /// Does this descriptor hold its lock?
     pub(crate) fn locks(&mut self, p: usize, fd: Fd) -> bool {
         self.lock_behind(p, fd)
-            .is_some_and(|lock| *lock == lock_of(p, fd))
+            .is_some_and(|lock| *lock == lock_of(p, fd) || shares(*lock, p))
     }
 
     /// `flock(LOCK_EX | LOCK_NB)`: true when this descriptor holds the lock now.
@@ -85,16 +123,50 @@ impl World {
         }
     }
 
-    /// Lets the lock go if this descriptor holds it.
-    pub(crate) fn unlock(&mut self, p: usize, fd: Fd) {
-        if self.locks(p, fd) {
-            *self.lock_behind(p, fd).expect("it is open") = 0;
+    /// `flock(LOCK_SH | LOCK_NB)`: true when this descriptor shares the lock now. An exclusive one turns without a gap.
+    pub(crate) fn try_share(&mut self, p: usize, fd: Fd) -> bool {
+        let mine = lock_of(p, fd);
+        match self.lock_behind(p, fd) {
+            Some(lock) if *lock == 0 || *lock == mine => {
+                *lock = SHARED | 1 << p;
+                true
+            }
+            Some(lock) if *lock & SHARED != 0 => {
+                *lock |= 1 << p;
+                true
+            }
+            _ => false,
         }
     }
 
-    /// Is the close of the holder of this lock announced, so that the lock is about to drop?
-    pub(crate) fn is_dropping(&self, lock: u8) -> bool {
-        self.procs[holder(lock)].announced & descriptor(lock).bit() != 0
+    /// Try-locks the door in the mode of this process.
+    pub(crate) fn try_door(&mut self, p: usize) -> bool {
+        if self.procs[p].reads() {
+            self.try_share(p, Fd::Door)
+        } else {
+            self.try_lock(p, Fd::Door)
+        }
+    }
+
+    /// Lets the lock go if this descriptor holds it.
+    pub(crate) fn unlock(&mut self, p: usize, fd: Fd) {
+        if self.locks(p, fd) {
+            let lock = self.lock_behind(p, fd).expect("it is open");
+            let rest = if shares(*lock, p) {
+                *lock & !(1 << p)
+            } else {
+                0
+            };
+            *lock = if rest == SHARED { 0 } else { rest };
+        }
+    }
+
+    /// Is the close of a holder of this lock announced, so that his lock is about to drop?
+    pub(crate) fn is_dropping(&self, lock: u8, fd: Fd) -> bool {
+        if lock & SHARED == 0 {
+            return self.procs[holder(lock)].announced & descriptor(lock).bit() != 0;
+        }
+        (0..N).any(|q| lock & (1 << q) != 0 && self.procs[q].announced & fd.bit() != 0)
     }
 
     /// Delivers the close of a descriptor to whoever watches that inode.
@@ -179,7 +251,9 @@ impl World {
             lock: 0,
             token,
             held,
+            found: false,
             tombstone: false,
+            door: NONE,
         };
         self.state_path = free as u8;
     }
@@ -209,11 +283,13 @@ impl World {
 
     /// A slot for a ticket of this number, not yet on disk; or the file that is kept.
     pub(crate) fn draw(&mut self, p: usize, number: u8) {
+        let shared = self.procs[p].reads();
         let spare = std::mem::replace(&mut self.procs[p].spare, NONE);
         if spare != NONE {
             let lock = lock_of(p, Fd::Own);
             self.tickets[usize::from(spare)] = Ticket {
                 number,
+                shared,
                 lock,
                 ..EMPTY
             };
@@ -222,7 +298,11 @@ impl World {
         }
         let slot = usize::from(self.ticket_count);
         assert!(slot < TICKETS, "ticket slots suffice");
-        self.tickets[slot] = Ticket { number, ..EMPTY };
+        self.tickets[slot] = Ticket {
+            number,
+            shared,
+            ..EMPTY
+        };
         self.procs[p].own = slot as u8;
         self.ticket_count += 1;
     }

@@ -1,11 +1,12 @@
 //! The head of the line: knocks at the door, enters, holds. And how every grant is judged.
 
-use crate::kernel::holder;
+use crate::kernel::holders;
 use crate::leave;
 use crate::rules::{Mutation, Rules};
+use crate::shared;
 use crate::steps::{Step, Taken, give_back, go, sleep};
 use crate::window;
-use crate::world::{Fault, Fd, Life, N, NONE, Pc, Report, Role, World, flag};
+use crate::world::{Fault, Fd, Life, N, NONE, Pc, Proc, Report, Role, World, flag};
 
 /// Takes the next step of a process at the door.
 pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
@@ -26,7 +27,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::LockState => lock_state(w, p, rules),
         Pc::WriteHeld => write_held(w, p, rules),
         Pc::Grant => grant(w, p),
-        Pc::Held => leave::release(w, p),
+        Pc::Held => leave::release(w, p, rules),
         _ => None,
     }
 }
@@ -76,7 +77,7 @@ fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
         }
     }
     if w.procs[p].has(flag::LADDER) {
-        if w.try_lock(p, Fd::Door) {
+        if w.try_door(p) {
             w.procs[p].clear(flag::LADDER);
             return go(w, p, Pc::CheckDoor, Step::TryDoor, "got it");
         }
@@ -107,7 +108,7 @@ fn check_marks(w: &mut World, p: usize) -> Taken {
     let skip = w.procs[p].skip;
     let mut skipped = w.slots().filter(|t| skip & (1 << t) != 0);
     let awake = |t: usize| {
-        let found = w.lookup(w.tickets[t].number);
+        let found = w.named_as(t);
         found.is_some_and(|t| !w.tickets[t].mark)
     };
     if skipped.any(awake) {
@@ -126,8 +127,17 @@ pub(crate) fn marked(w: &World) -> u8 {
 /// The door is mine: on to the state file.
 pub(crate) fn enter(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
     let open = w.procs[p].state != NONE;
-    let next = if open { Pc::LockState } else { Pc::OpenState };
+    let next = if open { at_state(w, p) } else { Pc::OpenState };
     go(w, p, next, step, note)
+}
+
+/// Where to go on with the state file open.
+fn at_state(w: &World, p: usize) -> Pc {
+    if w.procs[p].reads() {
+        Pc::ReadState
+    } else {
+        Pc::LockState
+    }
 }
 
 fn open_state(w: &mut World, p: usize) -> Taken {
@@ -136,7 +146,8 @@ fn open_state(w: &mut World, p: usize) -> Taken {
         w.create_state(0, false);
     }
     w.procs[p].state = w.state_path;
-    go(w, p, Pc::LockState, Step::LockState, "opens it")
+    let next = at_state(w, p);
+    go(w, p, next, Step::LockState, "opens it")
 }
 
 fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
@@ -152,7 +163,7 @@ fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
     }
     let next = match w.procs[p].role {
-        Role::Locker => Pc::WriteHeld,
+        Role::Locker | Role::Reader => Pc::WriteHeld,
         Role::Remover => Pc::Tomb,
     };
     go(w, p, next, Step::LockState, "")
@@ -160,16 +171,30 @@ fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 /// Somebody has the state file: a dying one will let it go; a living one holds under another door.
 fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let other = holder(*w.lock_behind(p, Fd::State)?);
-    if w.procs[other].life == Life::Dying && !rules.is(Mutation::ReplacedAtOnce) {
+    let passing = shared::is_passing(w, p, rules);
+    if (passing && !rules.is(Mutation::ReplacedAtOnce))
+        || (rules.shared() && shared::names_my_door(w, p))
+    {
         return None;
     }
-    let same_door = w.procs[other].door == w.procs[p].door;
-    if w.procs[other].life == Life::Dying || same_door || rules.intrusions == 0 {
+    replaced(w, p, rules, Step::LockState)
+}
+
+/// Gives up because somebody holds under another door; a fault if nobody does.
+pub(crate) fn replaced(w: &mut World, p: usize, rules: &Rules, step: Step) -> Taken {
+    let others = holders(*w.lock_behind(p, Fd::State)?);
+    let elsewhere = |q: usize| {
+        let other = &w.procs[q];
+        // What a frozen reader in charge does nobody can tell from what one under another door does.
+        let unknown = rules.shared() && other.life == Life::Stopped;
+        let apart = other.door != w.procs[p].door || unknown;
+        others & (1 << q) != 0 && other.life != Life::Dying && apart
+    };
+    if !(0..N).any(elsewhere) || rules.intrusions == 0 {
         w.fail(Fault::Replaced);
     }
     w.leaves_line(p);
-    go(w, p, Pc::Leave, Step::LockState, "refused: Replaced")
+    go(w, p, Pc::Leave, step, "refused: Replaced")
 }
 
 fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
@@ -186,7 +211,10 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if state.held {
         proc.set(flag::CRASHED);
     }
-    state.held = true;
+    (state.held, state.found) = (true, false);
+    if rules.shared() {
+        state.door = proc.door;
+    }
     proc.set(flag::WRITTEN);
     go(w, p, Pc::Grant, Step::WriteHeld, "")
 }
@@ -194,24 +222,34 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
 /// The guard exists from here on. This is where exclusion, order, token and crash report are judged.
 fn grant(w: &mut World, p: usize) -> Taken {
     let proc = w.procs[p];
-    if (0..N).any(|q| w.procs[q].has(flag::GUARD)) {
+    let disturbs = |q: &Proc| q.has(flag::GUARD) && !(proc.reads() && q.has(flag::SHARED));
+    if w.mask(disturbs) != 0 {
         w.fail(Fault::Exclusion);
     }
     if (proc.ahead | proc.first) & !proc.exempt != 0 {
         w.fail(Fault::Order);
     }
-    if proc.token <= w.last_token {
-        w.fail(Fault::Token);
-    }
     let crashed = proc.has(flag::CRASHED);
-    if (w.report == Report::Must && !crashed) || (w.report == Report::MustNot && crashed) {
-        w.fail(Fault::Crash);
+    if proc.reads() {
+        shared::judge_grant(w, p);
+    } else {
+        if proc.token <= w.last_token {
+            w.fail(Fault::Token);
+        }
+        if (w.report == Report::Must && !crashed) || (w.report == Report::MustNot && crashed) {
+            w.fail(Fault::Crash);
+        }
+        (w.last_token, w.report) = (proc.token, Report::MustNot);
     }
-    (w.last_token, w.report, w.idle) = (proc.token, Report::MustNot, 0);
+    w.idle = 0;
     w.leaves_line(p);
     w.count_anew(p);
     let proc = &mut w.procs[p];
     proc.set(flag::GUARD);
+    if proc.reads() {
+        proc.set(flag::SHARED);
+        proc.set(if crashed { flag::TOLD } else { 0 });
+    }
     proc.clear(flag::CRASHED);
     (proc.ahead, proc.first, proc.skip) = (0, 0, 0);
     go(w, p, Pc::Held, Step::Grant, "")

@@ -16,9 +16,19 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
 }
 
 /// First step of a release: the guard is gone, and so is the held flag.
-pub(crate) fn release(w: &mut World, p: usize) -> Taken {
+pub(crate) fn release(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = &mut w.procs[p];
     let state = &mut w.states[usize::from(proc.state)];
+    if proc.has(flag::TOLD) {
+        proc.clear(flag::TOLD);
+        (state.held, state.found) = (false, false);
+        return Some((Step::ClearHeld, "has told of the crash"));
+    }
+    if proc.has(flag::SHARED) {
+        proc.clear(flag::GUARD | flag::SHARED);
+        proc.pc = Pc::Leave;
+        return leave(w, p, rules);
+    }
     if proc.has(flag::LATE) {
         proc.clear(flag::LATE);
         state.token = proc.token;
@@ -62,6 +72,9 @@ fn leave(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let door_first = rules.is(Mutation::DoorBeforeState) && proc.door != NONE;
     if w.locks(p, Fd::State) && !door_first {
         w.unlock(p, Fd::State);
+        if proc.reads() {
+            w.procs[p].clear(flag::CRASHED);
+        }
         if proc.role == Role::Remover {
             w.forget(p, Fd::State);
         }
@@ -188,6 +201,7 @@ pub(crate) fn remove(w: &mut World, p: usize, rules: &Rules) -> Taken {
             if w.queue && w.state_path == NONE {
                 let old = w.states[state];
                 w.create_state(old.token, old.held);
+                w.states[usize::from(w.state_path)].door = old.door;
             }
             go(w, p, Pc::Leave, Step::RemoveQueue, "state back: InUse")
         }

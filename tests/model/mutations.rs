@@ -7,14 +7,14 @@ use crate::rules::{Clock, Mutation, Rules};
 use crate::world::{Fault, Role};
 
 /// Unbroken the protocol holds, and the mutation leads to this fault.
-fn breaks(rules: Rules, mutation: Mutation, fault: Fault) {
+pub(crate) fn breaks(rules: Rules, mutation: Mutation, fault: Fault) {
     let sound = explore(&rules, None);
     assert_eq!(sound.fault, Fault::None, "unbroken\n{}", sound.trace);
     finds(rules, mutation, fault);
 }
 
 /// The mutation leads to this fault. For rules that are a scenario of their own, which need not be searched twice.
-fn finds(rules: Rules, mutation: Mutation, fault: Fault) {
+pub(crate) fn finds(rules: Rules, mutation: Mutation, fault: Fault) {
     let outcome = explore(&rules.broken(mutation), Some(fault));
     println!("{mutation:?}: {} states\n{}", outcome.states, outcome.trace);
     assert_eq!(outcome.fault, fault, "\n{}", outcome.trace);

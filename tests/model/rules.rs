@@ -52,6 +52,28 @@ pub(crate) enum Mutation {
     RemoveWithoutCheck,
     /// A dropped offer clears the held flag whatever it was.
     SwallowCrash,
+    /// The fast path of a reader does not look at the line.
+    ReaderIgnoresLine,
+    /// A passing reader takes a door that readers share for a free one.
+    ProbeShared,
+    /// Who turns a guard into a shared one does not ring the door.
+    NoRing,
+    /// It rings before it turns.
+    RingTooEarly,
+    /// The windows of a reader count only the writers before it.
+    ReadersUncounted,
+    /// A reader does not lock the state file.
+    ReaderWithoutState,
+    /// A reader takes a dying writer for a reader in charge.
+    DyingInCharge,
+    /// A reader that shares the state file does not read the record again.
+    CleanUnchecked,
+    /// A reader that finds nothing recorded writes no token.
+    ReaderWritesZero,
+    /// A reader that is not in charge clears the held flag.
+    AnyReaderClears,
+    /// The reader in charge clears the held flag before its guard is claimed.
+    ClearedTooEarly,
 }
 
 /// One scenario.
@@ -79,6 +101,8 @@ pub(crate) struct Rules {
     /// Grants that are offered and not claimed for a window.
     pub(crate) unclaimed: u8,
     pub(crate) cancels: u8,
+    /// A writer inside may turn its guard into a shared one.
+    pub(crate) downgrades: bool,
     /// Foreign removals of the lock file.
     pub(crate) intrusions: u8,
     pub(crate) broken: Option<Mutation>,
@@ -102,6 +126,7 @@ impl Rules {
             stops_in_line: false,
             unclaimed: 0,
             cancels: 0,
+            downgrades: false,
             intrusions: 0,
             broken: None,
         }
@@ -118,6 +143,11 @@ impl Rules {
     /// Is this part broken?
     pub(crate) fn is(&self, mutation: Mutation) -> bool {
         self.broken == Some(mutation)
+    }
+
+    /// Is it a reader-writer lock?
+    pub(crate) fn shared(&self) -> bool {
+        self.downgrades || self.roles.contains(&Role::Reader)
     }
 
     /// Do ticket numbers mean nothing but their order?

@@ -7,48 +7,10 @@
 use crate::knock;
 use crate::leave;
 use crate::rules::{Clock, Mutation, Rules};
+use crate::shared;
+pub(crate) use crate::step::Step;
 use crate::window;
 use crate::world::{Fault, Fd, NONE, Pc, Role, World, flag};
-
-/// The steps, by the names the implementation uses for its fail points.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Step {
-    ListQueue,
-    CreateTicket,
-    LockTicket,
-    CheckTicket,
-    OpenPredecessor,
-    WatchPredecessor,
-    CheckPredecessor,
-    TryPredecessor,
-    ReapPredecessor,
-    OpenDoor,
-    WatchDoor,
-    TryDoor,
-    CheckDoor,
-    CheckMarks,
-    LockState,
-    WriteHeld,
-    Grant,
-    UnlinkTicket,
-    CloseTicket,
-    ClearHeld,
-    UnlockState,
-    UnlockDoor,
-    CloseDoor,
-    FastOpen,
-    FastTryDoor,
-    FastCheck,
-    FastList,
-    GiveBack,
-    Probe,
-    MarkTicket,
-    Unmark,
-    TombstoneState,
-    UnlinkState,
-    RemoveQueue,
-    UnlinkDoor,
-}
 
 /// A step that was taken, with a word on how it went; `None` when it cannot be taken now.
 pub(crate) type Taken = Option<(Step, &'static str)>;
@@ -85,6 +47,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         | Pc::UnlinkDoor => leave::remove(w, p, rules),
         Pc::Leave | Pc::GiveUnlock | Pc::GiveClose => leave::step(w, p, rules),
         Pc::Done => None,
+        pc if shared::takes(pc) => shared::step(w, p, rules),
         _ => knock::step(w, p, rules),
     }
 }
@@ -109,7 +72,7 @@ pub(crate) fn give_back(
 
 /// The first step of a call: who has a place now comes first.
 fn begin(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    w.procs[p].ahead = w.mask(|other| other.has(flag::PLACED));
+    w.procs[p].ahead = w.placed_before(p);
     if rules.fast || w.procs[p].role == Role::Remover {
         fast_open(w, p, rules)
     } else {
@@ -129,8 +92,8 @@ fn fast_open(w: &mut World, p: usize, rules: &Rules) -> Taken {
 }
 
 fn fast_try(w: &mut World, p: usize) -> Taken {
-    if w.try_lock(p, Fd::Door) {
-        w.procs[p].first = w.mask(|other| other.has(flag::PLACED));
+    if w.try_door(p) {
+        w.procs[p].first = w.placed_before(p);
         return go(w, p, Pc::FastCheck, Step::FastTryDoor, "got it");
     }
     w.procs[p].next = queue_or_leave(w, p);
@@ -150,7 +113,8 @@ fn fast_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
 }
 
 fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    if !w.line_is_empty() {
+    let ignores = rules.is(Mutation::ReaderIgnoresLine) && w.procs[p].reads();
+    if w.slots().any(|t| w.conflicts(p, t)) && !ignores {
         let next = queue_or_leave(w, p);
         return give_back(w, p, next, Step::FastList, "somebody queues");
     }
@@ -163,7 +127,7 @@ fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
 /// Where the fast path goes on when it was not fast: into the line, or home.
 fn queue_or_leave(w: &World, p: usize) -> Pc {
     match w.procs[p].role {
-        Role::Locker => Pc::Draw,
+        Role::Locker | Role::Reader => Pc::Draw,
         Role::Remover => Pc::Leave,
     }
 }
@@ -183,8 +147,8 @@ fn draw(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 /// Who stands last in this listing will be opened first.
 fn expect_before(w: &mut World, p: usize) {
-    let standing = w.slots().filter(|&t| w.tickets[t].linked);
-    let last = standing.max_by_key(|&t| w.tickets[t].number);
+    let standing = w.slots().filter(|&t| w.conflicts(p, t));
+    let last = standing.max_by_key(|&t| w.place(t));
     w.procs[p].target = last.map_or(NONE, |t| t as u8);
 }
 
@@ -201,7 +165,7 @@ fn placed(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
 fn number(w: &World, rules: &Rules) -> u8 {
     let linked = || w.slots().filter(|&t| w.tickets[t].linked);
     if rules.is(Mutation::LowNumbers) {
-        let free = (1..).find(|&n| w.lookup(n).is_none());
+        let free = (1..).find(|&n| linked().all(|t| w.tickets[t].number != n));
         return free.expect("some number is free");
     }
     let highest = match rules.clock {
@@ -215,7 +179,8 @@ fn number(w: &World, rules: &Rules) -> u8 {
 pub(crate) fn draw_same(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let fits = rules.clock == Clock::Coarse && w.procs[p].pc == Pc::Draw && w.queue;
     let last = w.slots().map(|t| w.tickets[t].number).max()?;
-    if !fits || w.lookup(last).is_some() {
+    let place = last * 2 + u8::from(!w.procs[p].reads());
+    if !fits || w.lookup(place).is_some() {
         return None;
     }
     w.procs[p].first = 0;
@@ -231,8 +196,7 @@ pub(crate) fn draw_same(w: &mut World, p: usize, rules: &Rules) -> Taken {
 }
 
 fn create(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let number = w.own(p).number;
-    if !w.queue || w.lookup(number).is_some() {
+    if !w.queue || w.named_as(usize::from(w.procs[p].own)).is_some() {
         w.undraw(p);
         w.procs[p].target = NONE;
         let note = if w.queue {
@@ -302,20 +266,25 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let mut before: Option<usize> = None;
     let mut front: Option<usize> = None;
     let (mut behind, mut skip) = (0, 0);
+    let mine = w.place(usize::from(w.procs[p].own));
     for t in w.slots() {
-        let ticket = w.tickets[t];
-        if !ticket.linked || ticket.number >= own.number {
+        if !w.tickets[t].linked || w.place(t) >= mine {
             continue;
         }
-        if ticket.mark {
-            skip |= 1 << t;
+        let conflicts = w.conflicts(p, t);
+        if w.tickets[t].mark {
+            skip |= u8::from(conflicts) << t;
+            continue;
+        }
+        // The windows of a reader count the readers before it as well: who is awake among the writers counts them too.
+        if !conflicts && rules.is(Mutation::ReadersUncounted) {
             continue;
         }
         behind += 1;
-        if before.is_none_or(|b| w.tickets[b].number < ticket.number) {
+        if conflicts && before.is_none_or(|b| w.place(b) < w.place(t)) {
             before = Some(t);
         }
-        if front.is_none_or(|f| w.tickets[f].number > ticket.number) {
+        if front.is_none_or(|f| w.place(f) > w.place(t)) {
             front = Some(t);
         }
     }
@@ -332,8 +301,8 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
 /// Somebody is before me: open him, probe the door for him, or try him.
 fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
     let opened = w.procs[p].pred;
-    let number = |slot: u8| w.tickets[usize::from(slot)].number;
-    let same_name = opened != NONE && number(opened) == number(before);
+    let place = |slot: u8| w.place(usize::from(slot));
+    let same_name = opened != NONE && place(opened) == place(before);
     let proc = &mut w.procs[p];
     if !same_name {
         proc.target = before;
@@ -355,7 +324,7 @@ fn open_pred(w: &mut World, p: usize) -> Taken {
         }
     }
     let target = std::mem::replace(&mut w.procs[p].target, NONE);
-    match w.lookup(w.tickets[usize::from(target)].number) {
+    match w.named_as(usize::from(target)) {
         Some(t) => {
             w.procs[p].pred = t as u8;
             go(w, p, Pc::WatchPred, Step::OpenPredecessor, "")
@@ -373,15 +342,15 @@ fn watch_pred(w: &mut World, p: usize) -> Taken {
 fn check_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let pred = usize::from(w.procs[p].pred);
     let ticket = w.tickets[pred];
-    let same = w.lookup(ticket.number) == Some(pred);
-    let own = *w.own(p);
+    let same = w.named_as(pred) == Some(pred);
+    let own = usize::from(w.procs[p].own);
     let note = if !same {
         "gone"
     } else if ticket.mark {
         "marked"
     } else if w.procs[p].has(flag::LOOK) {
         "stands there; the timer wants a look"
-    } else if ticket.number >= own.number {
+    } else if w.place(pred) >= w.place(own) {
         "behind me"
     } else {
         return go(w, p, Pc::WaitPred, Step::CheckPredecessor, "stands there");
@@ -421,7 +390,7 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
 /// The last rung was refused: sleep, unless the lock is announced to drop, for then a later rung gets it.
 pub(crate) fn sleep(w: &mut World, p: usize, fd: Fd, step: Step, rules: &Rules) -> Taken {
     let lock = *w.lock_behind(p, fd)?;
-    if w.is_dropping(lock) && !rules.is(Mutation::NoLadder) {
+    if w.is_dropping(lock, fd) && !rules.is(Mutation::NoLadder) {
         return None;
     }
     w.procs[p].clear(flag::LADDER);
@@ -431,7 +400,7 @@ pub(crate) fn sleep(w: &mut World, p: usize, fd: Fd, step: Step, rules: &Rules) 
 /// Holding a dead ticket's lock: is its name still this inode?
 fn reap_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let pred = w.procs[p].pred;
-    let same = w.lookup(w.tickets[usize::from(pred)].number) == Some(usize::from(pred));
+    let same = w.named_as(usize::from(pred)) == Some(usize::from(pred));
     if same || rules.is(Mutation::ReapWithoutCheck) {
         return go(
             w,
@@ -452,7 +421,7 @@ fn reap_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 fn reap(w: &mut World, p: usize) -> Taken {
     let pred = usize::from(w.procs[p].pred);
-    if let Some(t) = w.lookup(w.tickets[pred].number) {
+    if let Some(t) = w.named_as(pred) {
         w.tickets[t].linked = false;
         w.idle = 0;
         let owner = (0..w.procs.len()).find(|&q| usize::from(w.procs[q].own) == t);

@@ -1,8 +1,8 @@
 //! The claim window: probing the door past a sleeper, marking, and finding one's own mark.
 
-use crate::kernel::holder;
 use crate::knock::{enter, marked};
 use crate::rules::{Mutation, Rules};
+use crate::shared;
 use crate::steps::{Step, Taken, give_back, go};
 use crate::world::{Fault, Fd, Life, NONE, Pc, Proc, World, flag};
 
@@ -35,18 +35,14 @@ pub(crate) fn compare(w: &mut World, p: usize, front: u8, behind: u8, rules: &Ru
 }
 
 fn probe_try(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    if w.try_lock(p, Fd::Door) {
+    let shares = rules.is(Mutation::ProbeShared) && w.procs[p].reads();
+    if w.try_lock(p, Fd::Door) || (shares && w.try_share(p, Fd::Door)) {
         let asleep = w.mask(|q| q.life != Life::Awake || q.has(flag::SLEPT));
         w.procs[p].exempt |= asleep | marked(w);
         return go(w, p, Pc::ProbeSee, Step::Probe, "free");
     }
-    let other = w.procs[holder(*w.lock_behind(p, Fd::Door)?)];
-    let passing = match other.life {
-        Life::Awake => !other.has(flag::GUARD),
-        Life::Stopped => false,
-        Life::Dying | Life::Dead => true,
-    };
-    if passing && !rules.is(Mutation::ProbeWithoutLadder) {
+    let lock = *w.lock_behind(p, Fd::Door)?;
+    if shared::all_passing(w, lock) && !rules.is(Mutation::ProbeWithoutLadder) {
         return None;
     }
     w.count_anew(p);
@@ -86,14 +82,15 @@ fn mark_list(w: &mut World, p: usize) -> Taken {
     if !own.linked {
         return give_back(w, p, Pc::Retake, Step::ListQueue, "own ticket is gone");
     }
+    let mine = w.place(usize::from(w.procs[p].own));
     let passed = |t: &usize| {
         let ticket = w.tickets[*t];
-        ticket.linked && !ticket.mark && ticket.number < own.number
+        ticket.linked && !ticket.mark && w.place(*t) < mine
     };
     let skip = w.slots().filter(passed).fold(0, |mask, t| mask | 1 << t);
     w.procs[p].skip = skip;
     if skip == 0 {
-        return enter(w, p, Step::ListQueue, "nobody left to pass");
+        return go_in(w, p, Step::ListQueue, "nobody left to pass");
     }
     go(w, p, Pc::Mark, Step::ListQueue, "whom it passes")
 }
@@ -102,18 +99,26 @@ fn mark_list(w: &mut World, p: usize) -> Taken {
 fn mark(w: &mut World, p: usize) -> Taken {
     let skip = w.procs[p].skip;
     if skip == 0 {
-        return enter(w, p, Step::MarkTicket, "all gone");
+        return go_in(w, p, Step::MarkTicket, "all gone");
     }
     let t = skip.trailing_zeros() as usize;
     w.procs[p].skip = skip & (skip - 1);
-    if w.lookup(w.tickets[t].number) == Some(t) {
+    if w.named_as(t) == Some(t) {
         w.tickets[t].mark = true;
         w.ticket_event(p, t as u8);
     }
     if w.procs[p].skip == 0 {
-        return enter(w, p, Step::MarkTicket, "");
+        return go_in(w, p, Step::MarkTicket, "");
     }
     go(w, p, Pc::Mark, Step::MarkTicket, "")
+}
+
+/// Has passed whoever sleeps: a reader lets the other readers in first.
+fn go_in(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
+    if w.procs[p].reads() {
+        return go(w, p, Pc::TurnDoor, step, note);
+    }
+    enter(w, p, step, note)
 }
 
 /// Nothing moves by itself before the next timer.
@@ -125,7 +130,7 @@ fn is_quiet(w: &World, p: usize) -> bool {
         Life::Dying => false,
         Life::Awake => match proc.pc {
             Pc::Idle | Pc::Done => true,
-            Pc::Held => proc.own == NONE,
+            Pc::Held => proc.own == NONE && !proc.has(flag::TOLD),
             Pc::WaitPred | Pc::WaitDoor => !proc.has(urgent),
             _ => false,
         },
@@ -136,7 +141,7 @@ fn is_quiet(w: &World, p: usize) -> bool {
 /// waiter that is awake has had its own, from beginning to end. The order of the line stands for any such turn. With
 /// jitter all that is left is that each looks once a window.
 pub(crate) fn is_due(w: &World, p: usize, rules: &Rules) -> bool {
-    let number = |q: usize| w.tickets[usize::from(w.procs[q].own)].number;
+    let number = |q: usize| w.place(usize::from(w.procs[q].own));
     let first = |q: usize| w.procs[q].own == NONE || is_quiet(w, q) || number(q) >= number(p);
     w.procs[p].has(flag::DUE) && (rules.jitter || (0..w.procs.len()).all(first))
 }

@@ -3,8 +3,8 @@
 //!
 //! Everything is a byte, so that a state is small to copy and quick to hash. References between parts are indices; an
 //! index that refers to nothing is [`NONE`]. A lock is a byte too: 0 when free, else the descriptor that holds it, as
-//! [`crate::kernel::lock_of`] packs it. So "the lock of an open file description" is literal: another descriptor of the same process
-//! does not own it.
+//! [`crate::kernel::lock_of`] packs it, or, with the highest bit, the processes that share it. So "the lock of an open file
+//! description" is literal: another descriptor of the same process does not own it.
 
 use std::hash::{Hash, Hasher};
 
@@ -16,12 +16,16 @@ pub(crate) const TICKETS: usize = 8;
 pub(crate) const INODES: usize = 4;
 /// An index that refers to nothing.
 pub(crate) const NONE: u8 = 0xff;
+/// In a record: a door that is no more.
+pub(crate) const GONE: u8 = 0xfe;
 
 /// What a process was started for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Role {
-    /// Acquires and releases.
+    /// Acquires and releases; of a reader-writer lock: a writer.
     Locker,
+    /// Acquires and releases in shared mode.
+    Reader,
     /// Calls `remove` instead.
     Remover,
 }
@@ -73,6 +77,19 @@ pub(crate) enum Pc {
     MarkList,
     Mark,
     OpenState,
+    ReadState,
+    ShareClean,
+    LockDirty,
+    ReadAgain,
+    ShareDirty,
+    StateLadder,
+    WriteDoor,
+    TurnState,
+    TurnDoor,
+    Ring,
+    DownDoor,
+    DownState,
+    DownRing,
     LockState,
     WriteHeld,
     Grant,
@@ -144,6 +161,10 @@ pub(crate) mod flag {
     pub(crate) const LATE: u16 = 1 << 12;
     /// Gives up an offer nobody claims.
     pub(crate) const GIVES_UP: u16 = 1 << 13;
+    /// The guard is a shared one.
+    pub(crate) const SHARED: u16 = 1 << 14;
+    /// Has told of a crash and still has to clear the held flag.
+    pub(crate) const TOLD: u16 = 1 << 15;
 }
 
 /// One process. The masks of other processes stand last, so that sorting processes hardly depends on them.
@@ -221,6 +242,11 @@ impl Proc {
         }
     }
 
+    /// Does it lock in shared mode?
+    pub(crate) fn reads(&self) -> bool {
+        self.role == Role::Reader
+    }
+
     /// Is this bit of [`flag`] set?
     pub(crate) fn has(&self, bit: u16) -> bool {
         self.flags & bit != 0
@@ -242,6 +268,8 @@ impl Proc {
 pub(crate) struct Ticket {
     /// The number in its name.
     pub(crate) number: u8,
+    /// The mode in its name: shared, else exclusive.
+    pub(crate) shared: bool,
     /// The name stands in the queue directory.
     pub(crate) linked: bool,
     /// The mark: the file is not empty.
@@ -263,7 +291,11 @@ pub(crate) struct StateFile {
     pub(crate) lock: u8,
     pub(crate) token: u8,
     pub(crate) held: bool,
+    /// A reader in charge has found the held flag and will tell of it.
+    pub(crate) found: bool,
     pub(crate) tombstone: bool,
+    /// The door through which the last holder entered; kept with readers only.
+    pub(crate) door: u8,
 }
 
 /// What was found wrong.
@@ -329,6 +361,7 @@ pub(crate) struct World {
 /// A ticket slot not in use.
 pub(crate) const EMPTY: Ticket = Ticket {
     number: 0,
+    shared: false,
     linked: false,
     mark: false,
     lock: 0,
@@ -377,7 +410,9 @@ impl World {
             lock: 0,
             token: 0,
             held: false,
+            found: false,
             tombstone: false,
+            door: NONE,
         };
         let door = Door {
             used: false,
