@@ -173,8 +173,11 @@ pub struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Who is inside, if anybody is who came through the line. A holder that died is not reported.
+    /// Who is inside alone, if anybody is who came through the line. A holder that died is not reported.
     pub holder: Option<Owner>,
+    /// Who is inside with others: the readers, or those who have permits; one entry for each process, this one first. The other
+    /// processes are those that the kernel's list of locks names, so on Linux only.
+    pub shared_by: Vec<Owner>,
     /// Who else has the lock file locked, without a record and without a place in line: `flock(1)`, or a command
     /// whose `stanchion run` was killed. As the kernel's list of locks names it, so on Linux only; its process id is missing when it
     /// took the lock elsewhere or is gone and left the lock to its heirs.
@@ -248,10 +251,19 @@ impl fmt::Debug for Changes {
 pub struct Waiting {
     /// Place in line: 1 is the next to enter. `None` where the lock keeps no line.
     pub place: Option<usize>,
-    /// Who is inside, as far as it is known, [outsiders](Status::outsider) included.
+    /// Who is inside, or one of those, as far as it is known, [outsiders](Status::outsider) included.
     pub holder: Option<Owner>,
     /// How long the caller has been waiting.
     pub waited: Duration,
+    pub(crate) held_by_this_task: bool,
+}
+
+impl Waiting {
+    /// Whether the lock seems to be held by the very task that waits, which then waits for ever: it was this task that took it, through
+    /// a fair lock of this process. A guard that was handed to another task counts as the first one's.
+    pub fn held_by_this_task(&self) -> bool {
+        self.held_by_this_task
+    }
 }
 
 impl fmt::Display for Waiting {
@@ -261,6 +273,7 @@ impl fmt::Display for Waiting {
         }
         write!(f, "waiting for {}", Readable(self.waited))?;
         match &self.holder {
+            _ if self.held_by_this_task => f.write_str(", held by this very task"),
             Some(holder) => write!(f, ", held by {holder}"),
             None => Ok(()),
         }

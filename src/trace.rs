@@ -21,6 +21,8 @@ pub(crate) enum Note {
     PredecessorCrashed { token: u64 },
     /// Nothing can be watched: this wait looks again after delays.
     Fallback,
+    /// A task or thread waits for a lock that it took itself.
+    WaitsForItself,
     /// The lock file was deleted or replaced under the holder.
     Lost(Loss),
 }
@@ -55,6 +57,9 @@ mod on {
                     }
                     Note::Fallback => {
                         tracing::warn!(%lock, "no file events to be had: waits by polling");
+                    }
+                    Note::WaitsForItself => {
+                        tracing::warn!(%lock, "waits for a lock that it seems to hold itself");
                     }
                     Note::Lost(loss) => tracing::error!(%lock, %loss, "lost the lock"),
                 }

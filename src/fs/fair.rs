@@ -66,6 +66,7 @@ impl Shared {
             poll_interval: config.poll_interval,
             claim_window: config.claim_window,
             wait: config.wait.clone(),
+            deadlock_is_error: config.deadlock_is_error,
             closed: Arc::new(AtomicBool::new(false)),
         };
         Ok(Arc::new(Self {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
-use super::engine::blocking;
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
 use super::fair::attempt::Attempt;
@@ -129,8 +128,7 @@ impl FifoLock {
     ///
     /// As [`acquire`](FifoLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
     pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FifoGuard> {
-        let attempt = Attempt::new(self.shared.clone(), Mode::Exclusive);
-        blocking::acquire(attempt, self.path(), limit)
+        Attempt::new(self.shared.clone(), Mode::Exclusive).block(limit)
     }
 
     /// Runs `body` under the lock: acquires, runs, releases, and reports. When the lock is lost the body is dropped

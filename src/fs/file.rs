@@ -190,6 +190,7 @@ impl FileLock {
     pub fn status(&self) -> Result<Status> {
         Ok(Status {
             holder: None,
+            shared_by: Vec::new(),
             outsider: holder_of_file(self.path()),
             waiters: Vec::new(),
             last_token: 0,

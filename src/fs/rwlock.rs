@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::blocking;
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
 use super::fair::attempt::Attempt;
@@ -154,8 +153,7 @@ impl FifoRwLock {
     ///
     /// Those of [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
     pub fn blocking_read(&self, limit: Option<Duration>) -> Result<FifoReadGuard> {
-        let attempt = Attempt::new(self.shared.clone(), Mode::Shared);
-        blocking::acquire(attempt, self.path(), limit)
+        Attempt::new(self.shared.clone(), Mode::Shared).block(limit)
     }
 
     /// Waits in line to write on this thread, for callers without a runtime; `None` waits for ever.
@@ -164,8 +162,7 @@ impl FifoRwLock {
     ///
     /// Those of [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
     pub fn blocking_write(&self, limit: Option<Duration>) -> Result<FifoWriteGuard> {
-        let attempt = Attempt::new(self.shared.clone(), Mode::Exclusive);
-        blocking::acquire(attempt, self.path(), limit)
+        Attempt::new(self.shared.clone(), Mode::Exclusive).block(limit)
     }
 
     /// The options this handle was opened with.

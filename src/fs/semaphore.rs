@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::blocking;
 use super::engine::line::Line;
 use super::engine::path::canonical;
 use super::engine::slots::{Names, Slots};
@@ -282,8 +281,7 @@ impl FifoSemaphore {
         permits: u32,
         limit: Option<Duration>,
     ) -> Result<FifoPermit> {
-        let attempt = Attempt::new(self.shared.clone(), Mode::Permits(permits));
-        blocking::acquire(attempt, self.path(), limit)
+        Attempt::new(self.shared.clone(), Mode::Permits(permits)).block(limit)
     }
 
     /// How many permits there are, as far as this process knows.

@@ -174,8 +174,15 @@ pub(crate) fn holder_of_file(path: &Path) -> Option<Owner> {
 
 /// The process that has a file locked.
 pub(crate) fn locker(path: &Path, locks: &host::LockTable) -> Option<u32> {
-    let id = file::id_at(path).ok()??;
-    host::lock_owner(id.device, id.inode, locks)
+    lockers(path, locks).first().map(|(pid, _)| *pid)
+}
+
+/// The processes that have a file locked, and whether they share it.
+pub(crate) fn lockers(path: &Path, locks: &host::LockTable) -> Vec<(u32, bool)> {
+    match file::id_at(path) {
+        Ok(Some(id)) => host::lock_owners(id.device, id.inode, locks),
+        _ => Vec::new(),
+    }
 }
 
 /// The list names who took the lock; its heirs may go on without it.

@@ -11,6 +11,7 @@ use super::Shared;
 use super::guard::{FairGuard, Held};
 use crate::acquire::sealed::{self, Identity};
 use crate::error::{Error, Result};
+use crate::fs::engine::blocking;
 use crate::fs::engine::line::{Entered, Key, Wish};
 use crate::fs::engine::ticket::Mode;
 use crate::lock::Waiting;
@@ -79,11 +80,27 @@ impl<G> Attempt<G> {
     pub(crate) fn new(shared: Arc<Shared>, want: Mode) -> Self {
         Self {
             shared: Some(shared),
-            wish: Wish { want, most: None },
+            wish: Wish {
+                want,
+                most: None,
+                thread: None,
+            },
             stage: Stage::New,
             span: trace::Wait::default(),
             _guard: PhantomData,
         }
+    }
+
+    /// Waits on this thread, at most that long.
+    pub(crate) fn block(mut self, limit: Option<Duration>) -> Result<G>
+    where
+        G: FairGuard,
+    {
+        let path = self.shared.as_ref().map(|it| it.path().to_path_buf());
+        if limit.is_none() {
+            self.wish.thread = Some(std::thread::current().id());
+        }
+        blocking::acquire(self, &path.unwrap_or_default(), limit)
     }
 
     fn leave(&mut self) {

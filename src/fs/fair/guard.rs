@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Shared;
 use crate::error::Result;
-use crate::fs::engine::line::{Grant, Share};
+use crate::fs::engine::line::{Grant, Share, Visit};
 use crate::fs::engine::slots::{Permits, Slot};
 use crate::fs::engine::ticket::Mode;
 use crate::fs::engine::vigil::{Vigil, loss_of};
@@ -30,7 +30,7 @@ pub struct Held {
     shared: Arc<Shared>,
     /// There until the guard is released.
     share: Option<Share>,
-    want: Mode,
+    visit: Visit,
     token: u64,
     waited: Option<Duration>,
     predecessor_crashed: bool,
@@ -55,7 +55,7 @@ impl Held {
             _span: span,
             share: Some(grant.share),
             shared,
-            want: grant.want,
+            visit: grant.visit,
             token: grant.token,
             waited: grant.waited,
             predecessor_crashed: grant.predecessor_crashed,
@@ -154,7 +154,7 @@ impl Held {
     pub(crate) fn downgrade(mut self) -> Result<Self> {
         let downgraded = self.shared.line.downgrade();
         // In any case: what is given back then is a reader's.
-        self.want = Mode::Shared;
+        self.visit.want = Mode::Shared;
         downgraded.map(|()| self)
     }
 
@@ -171,7 +171,7 @@ impl Held {
             let unlost = asked.latch.get().is_none();
             asked.over.store(unlost, Ordering::Relaxed);
         }
-        self.shared.line.release(share, self.want, listens)
+        self.shared.line.release(share, self.visit, listens)
     }
 }
 

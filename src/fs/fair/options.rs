@@ -29,6 +29,10 @@ pub struct FifoConfig {
     pub claim_window: Duration,
     /// How the first in line waits for the lock file; default [`Wait::Watch`].
     pub wait: Wait,
+    /// Whether a task that waits for a lock that it took itself, and has not given back, gets
+    /// [`ErrorKind::Deadlock`](crate::ErrorKind::Deadlock); off by default, because it may have handed its guard to another task. It is warned of
+    /// in any case: [`Waiting::held_by_this_task`](crate::Waiting::held_by_this_task), and by an event of the feature `tracing`.
+    pub deadlock_is_error: bool,
     /// Whether the last handle, guard and future of this handle removes lock file and queue when nobody uses them and no crash
     /// is still to be told; off by default. A lock file with content stays.
     pub remove_when_idle: bool,
@@ -43,6 +47,7 @@ impl Default for FifoConfig {
             poll_interval: Duration::from_secs(10),
             claim_window: Duration::from_secs(2),
             wait: Wait::Watch,
+            deadlock_is_error: false,
             remove_when_idle: false,
         }
     }
@@ -115,6 +120,12 @@ impl<L: Fair> FifoOptions<L> {
     /// Sets [`FifoConfig::wait`].
     pub fn wait(mut self, wait: Wait) -> Self {
         self.config.wait = wait;
+        self
+    }
+
+    /// Sets [`FifoConfig::deadlock_is_error`].
+    pub fn deadlock_is_error(mut self, error: bool) -> Self {
+        self.config.deadlock_is_error = error;
         self
     }
 

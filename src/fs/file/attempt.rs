@@ -167,6 +167,7 @@ impl sealed::Attempt for FileAttempt {
             place: None,
             holder: holder_of_file(self.path()?),
             waited: since.elapsed(),
+            held_by_this_task: false,
         })
     }
 

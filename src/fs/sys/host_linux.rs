@@ -90,21 +90,22 @@ fn is_of_network(found: &rustix::fs::StatFs) -> bool {
     NETWORK.contains(&magic)
 }
 
-/// The process that holds the lock of a file, as far as this pid namespace can see.
-pub(crate) fn lock_owner(device: u64, inode: u64, table: &LockTable) -> Option<u32> {
+/// The processes that hold the lock of a file, as far as this pid namespace can see, and whether they share it.
+pub(crate) fn lock_owners(device: u64, inode: u64, table: &LockTable) -> Vec<(u32, bool)> {
     let key = format!(
         "{:02x}:{:02x}:{inode}",
         rustix::fs::major(device),
         rustix::fs::minor(device)
     );
-    table.0.lines().find_map(|line| {
+    let owner = |line: &str| {
         // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131083 0 EOF`; waiters have an arrow before the kind.
         let mut words = line.split_ascii_whitespace().skip(1);
         (words.next()? == "FLOCK").then_some(())?;
-        let mut words = words.skip(2);
-        let pid = words.next()?;
-        (words.next()? == key).then(|| pid.parse().ok())?
-    })
+        let shared = words.nth(1)? == "READ";
+        let pid = words.next()?.parse().ok()?;
+        (words.next()? == key).then_some((pid, shared))
+    };
+    table.0.lines().filter_map(owner).collect()
 }
 
 /// The command line of a process of this pid namespace, its arguments separated by spaces.

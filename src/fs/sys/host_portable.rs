@@ -43,8 +43,8 @@ pub(crate) fn is_file_on_network(_file: &std::fs::File) -> bool {
     false
 }
 
-pub(crate) fn lock_owner(_device: u64, _inode: u64, _table: &LockTable) -> Option<u32> {
-    None
+pub(crate) fn lock_owners(_device: u64, _inode: u64, _table: &LockTable) -> Vec<(u32, bool)> {
+    Vec::new()
 }
 
 /// Not to be had without more of the platform.

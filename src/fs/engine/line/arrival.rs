@@ -23,12 +23,13 @@ use super::contender::Cause;
 use super::core::{Arrived, Caller, Core, Others};
 use super::inside::Extent;
 use super::possession::Possession;
-use super::{Grant, Settings};
+use super::{Grant, Settings, Visit, Visitor};
 use crate::error::{Error, ErrorKind, Result};
+use crate::trace::Note;
 
 /// How a task comes.
 pub(super) struct Arrival<'a> {
-    pub(super) want: Mode,
+    pub(super) visit: Visit,
     /// Refuse when so many wait.
     pub(super) most: Option<usize>,
     pub(super) waker: &'a Waker,
@@ -45,24 +46,25 @@ impl Core {
         arrival: Arrival<'_>,
     ) -> Result<Arrived> {
         let Arrival {
-            want,
+            visit,
             most,
             waker,
             quiet,
             now,
         } = arrival;
         self.refuse_closed(settings)?;
+        let Visit { want, by } = visit;
         self.refuse_impossible(want)?;
         let mut spare = None;
         self.listed = false;
-        if let Some(grant) = self.go_straight_in(settings, want, quiet, &mut spare)? {
+        if let Some(grant) = self.go_straight_in(settings, visit, quiet, &mut spare)? {
             return Ok(Arrived::Granted(grant));
         }
         if let Some(most) = most {
             let waiting = self.count_waiting(most, settings)?;
             // The dead have been cleared away by the count: the lock may be free after all.
             if waiting == 0
-                && let Some(grant) = self.go_straight_in(settings, want, false, &mut spare)?
+                && let Some(grant) = self.go_straight_in(settings, visit, false, &mut spare)?
             {
                 return Ok(Arrived::Granted(grant));
             }
@@ -74,10 +76,12 @@ impl Core {
                 return Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door));
             }
         }
+        self.refuse_deadlock(settings, by)?;
         let cohort = self.cohort_to_join(settings, want, quiet)?;
         let caller = Caller {
             settings: settings.clone(),
             want,
+            by,
             token: 0,
             since: now,
         };
@@ -95,15 +99,16 @@ impl Core {
     fn go_straight_in(
         &mut self,
         settings: &Arc<Settings>,
-        want: Mode,
+        visit: Visit,
         quiet: bool,
         spare: &mut Option<Door>,
     ) -> Result<Option<Grant>> {
-        if let Mode::Permits(count) = want {
-            return self.permits_at_once(settings, count);
+        let want = visit.want;
+        if let Mode::Permits(_) = want {
+            return self.permits_at_once(settings, visit);
         }
         if self.is_idle() {
-            return self.fast_path(settings, want, spare);
+            return self.fast_path(settings, visit, spare);
         }
         if want != Mode::Shared || !self.admits_readers() {
             return Ok(None);
@@ -116,7 +121,7 @@ impl Core {
                 return Ok(None);
             }
         }
-        Ok(self.join_at_once(settings))
+        Ok(self.join_at_once(settings, visit))
     }
 
     /// Whether readers are inside, or offers to them out, and nobody waits here for whom a reader would have to wait.
@@ -133,10 +138,13 @@ impl Core {
     pub(super) fn permits_at_once(
         &mut self,
         settings: &Arc<Settings>,
-        count: u32,
+        visit: Visit,
     ) -> Result<Option<Grant>> {
         self.tidy();
-        let want = Mode::Permits(count);
+        let want = visit.want;
+        let Mode::Permits(count) = want else {
+            return Ok(None);
+        };
         if !self.nobody_waits()
             || (self.saw_line && is_in_the_way(self.disk.list_existing()?, want))
         {
@@ -150,7 +158,7 @@ impl Core {
             let given = give_part_back(&mut self.disk, reserved);
             return taken.and(given.map(|()| None));
         };
-        Ok(Some(self.possess_permits(token, count, settings)))
+        Ok(Some(self.possess_permits(token, visit, settings)))
     }
 
     /// The token for permits that are in hand then; `None` when it is not the time for a newcomer.
@@ -177,9 +185,9 @@ impl Core {
         self.disk.mint(&settings.words, 0)
     }
 
-    fn possess_permits(&mut self, token: u64, count: u32, settings: &Settings) -> Grant {
+    fn possess_permits(&mut self, token: u64, visit: Visit, settings: &Settings) -> Grant {
         self.counts.grants.add(1);
-        let want = Mode::Permits(count);
+        let want = visit.want;
         let entered = Entered {
             token,
             predecessor_crashed: false,
@@ -189,10 +197,11 @@ impl Core {
         possession.token = token;
         possession.reserved = token;
         possession.inside.add(want);
+        possession.visitors.push(visit.by);
         possession.label.clone_from(&settings.label);
         Grant {
             share: possession.share(want, &mut self.disk),
-            want,
+            visit,
             token,
             waited: None,
             predecessor_crashed: false,
@@ -214,13 +223,14 @@ impl Core {
     }
 
     /// One more reader beside those who are inside.
-    pub(super) fn join_at_once(&mut self, settings: &Settings) -> Option<Grant> {
+    pub(super) fn join_at_once(&mut self, settings: &Settings, visit: Visit) -> Option<Grant> {
         let possession = self.possession.as_mut()?;
-        possession.inside.add(Mode::Shared);
+        possession.inside.add(visit.want);
+        possession.visitors.push(visit.by);
         possession.label.clone_from(&settings.label);
         let grant = Grant {
-            share: possession.share(Mode::Shared, &mut self.disk),
-            want: Mode::Shared,
+            share: possession.share(visit.want, &mut self.disk),
+            visit,
             token: possession.token,
             waited: None,
             predecessor_crashed: std::mem::take(&mut possession.crashed),
@@ -236,6 +246,27 @@ impl Core {
         if settings.closed.load(Ordering::Acquire) {
             let door = &self.disk.place().door;
             return Err(Error::at(ErrorKind::Closed, "the lock was closed", door));
+        }
+        Ok(())
+    }
+
+    /// Whether a guard that this one took is out.
+    pub(super) fn is_held_by(&self, by: Visitor) -> bool {
+        let possession = self.possession.as_ref();
+        by != Visitor::Unknown && possession.is_some_and(|it| it.visitors.contains(&by))
+    }
+
+    /// Whoever seems to hold the lock and goes on to wait for it is told to the operator, and gets an error where that is wanted, or where
+    /// nothing else could come of it: on a thread that blocks without end. To have permits and to want more is no fault.
+    fn refuse_deadlock(&mut self, settings: &Settings, by: Visitor) -> Result<()> {
+        if !self.is_held_by(by) || self.disk.slots_seen().is_some() {
+            return Ok(());
+        }
+        self.notes.push(Note::WaitsForItself);
+        if settings.deadlock_is_error || matches!(by, Visitor::Thread(_)) {
+            let text = "the caller holds this lock and would wait for itself";
+            let path = &self.disk.place().door;
+            return Err(Error::at(ErrorKind::Deadlock, text, path));
         }
         Ok(())
     }
@@ -272,10 +303,11 @@ impl Core {
     pub(crate) fn fast_path(
         &mut self,
         settings: &Arc<Settings>,
-        want: Mode,
+        visit: Visit,
         spare: &mut Option<Door>,
     ) -> Result<Option<Grant>> {
         self.tidy();
+        let want = visit.want;
         if self.saw_line && is_in_the_way(self.disk.list_existing()?, want) {
             self.listed = true;
             return Ok(None);
@@ -294,7 +326,7 @@ impl Core {
         match admission {
             Ok(Some(Admission::In(entered))) => {
                 self.saw_line = false;
-                let grant = self.possess_at_once(door, want, entered, settings);
+                let grant = self.possess_at_once(door, visit, entered, settings);
                 Ok(Some(grant))
             }
             other => {
@@ -343,18 +375,20 @@ impl Core {
     fn possess_at_once(
         &mut self,
         door: Door,
-        want: Mode,
+        visit: Visit,
         entered: Entered,
         settings: &Settings,
     ) -> Grant {
         self.counts.grants.add(1);
         self.note_crash(entered);
+        let want = visit.want;
         let mut possession = Possession::new(Some(door), entered, want, settings);
         possession.inside.add(want);
+        possession.visitors.push(visit.by);
         possession.crashed = false;
         let grant = Grant {
             share: possession.share(want, &mut self.disk),
-            want,
+            visit,
             token: entered.token,
             waited: None,
             predecessor_crashed: entered.predecessor_crashed,

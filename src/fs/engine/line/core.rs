@@ -45,7 +45,7 @@ use super::contender::{Cause, Contender};
 use super::inside::Extent;
 use super::possession::Possession;
 use super::wakes::Wakes;
-use super::{Grant, Settings};
+use super::{Grant, Settings, Visit, Visitor};
 use crate::error::{Error, Result};
 use crate::stats::Counts;
 use crate::trace::Notes;
@@ -54,6 +54,7 @@ use crate::trace::Notes;
 pub(crate) struct Caller {
     pub(crate) settings: Arc<Settings>,
     pub(crate) want: Mode,
+    pub(crate) by: Visitor,
     /// Of its offer.
     pub(crate) token: u64,
     pub(crate) since: Instant,
@@ -202,9 +203,11 @@ impl Core {
         }
         possession.label.clone_from(&waiter.data.settings.label);
         let want = waiter.data.want;
+        let by = waiter.data.by;
+        possession.visitors.push(by);
         let grant = Grant {
             share: possession.share(want, &mut self.disk),
-            want,
+            visit: Visit { want, by },
             token: waiter.data.token,
             waited: Some(now.saturating_duration_since(waiter.data.since)),
             predecessor_crashed: std::mem::take(&mut possession.crashed),

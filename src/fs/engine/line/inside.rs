@@ -38,6 +38,10 @@ impl Inside {
         !self.exclusive && self.shared == 0
     }
 
+    pub(super) fn is_exclusive(self) -> bool {
+        self.exclusive
+    }
+
     pub(super) fn count(self) -> usize {
         self.shared + usize::from(self.exclusive)
     }

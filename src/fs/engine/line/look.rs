@@ -12,7 +12,7 @@ use super::super::door::Door;
 use super::super::ticket::Mode;
 use super::at_slots::give_part_back;
 use super::core::Core;
-use super::{Grant, Settings};
+use super::{Grant, Settings, Visit};
 use crate::error::{Error, Result};
 
 /// How often a door that is locked although nobody is inside is tried.
@@ -23,19 +23,20 @@ impl Core {
     pub(crate) fn try_enter(
         &mut self,
         settings: &Arc<Settings>,
-        want: Mode,
+        visit: Visit,
     ) -> Result<Option<Grant>> {
+        let want = visit.want;
         self.refuse_closed(settings)?;
         self.refuse_impossible(want)?;
-        if let Mode::Permits(count) = want {
+        if let Mode::Permits(_) = want {
             if self.anybody_queues(want)? {
                 return Ok(None);
             }
             self.saw_line = false;
-            return self.permits_at_once(settings, count);
+            return self.permits_at_once(settings, visit);
         }
         if self.possession.is_some() {
-            return self.try_join(settings, want);
+            return self.try_join(settings, visit);
         }
         if self.cohorts.waiting() > 0 || self.anybody_queues(want)? {
             return Ok(None);
@@ -43,7 +44,7 @@ impl Core {
         for _ in 0..TRIES {
             // The line has just been looked at.
             self.saw_line = false;
-            let grant = self.fast_path(settings, want, &mut None)?;
+            let grant = self.fast_path(settings, visit, &mut None)?;
             // Whoever waits looks for a while whether that one is dying. Here doubt is a failure.
             if std::mem::take(&mut self.elsewhere) {
                 return Err(self.disk.replaced());
@@ -58,12 +59,13 @@ impl Core {
     }
 
     /// Goes in with the readers of this process who are inside.
-    fn try_join(&mut self, settings: &Settings, want: Mode) -> Result<Option<Grant>> {
+    fn try_join(&mut self, settings: &Settings, visit: Visit) -> Result<Option<Grant>> {
+        let want = visit.want;
         if want != Mode::Shared || !self.admits_readers() || self.anybody_queues(want)? {
             return Ok(None);
         }
         self.share_if_wanted();
-        Ok(self.join_at_once(settings))
+        Ok(self.join_at_once(settings, visit))
     }
 
     /// Whether a live ticket of somebody else stands in the directory for which one with this wish must wait; those of the dead are cleared away.

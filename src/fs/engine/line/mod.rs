@@ -75,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) poll_interval: Duration,
     pub(crate) claim_window: Duration,
     pub(crate) wait: Wait,
+    /// Whether a task that waits for itself gets an error.
+    pub(crate) deadlock_is_error: bool,
     /// Set once for a handle and all its clones.
     pub(crate) closed: Arc<AtomicBool>,
 }
@@ -83,10 +85,33 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) share: Share,
-    pub(crate) want: Mode,
+    pub(crate) visit: Visit,
     pub(crate) token: u64,
     pub(crate) waited: Option<Duration>,
     pub(crate) predecessor_crashed: bool,
+}
+
+/// What for and by whom somebody is inside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visit {
+    pub(crate) want: Mode,
+    pub(crate) by: Visitor,
+}
+
+/// Who asked for a lock, as far as that can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visitor {
+    Unknown,
+    Task(tokio::task::Id),
+    /// A thread that blocks until it has the lock.
+    Thread(std::thread::ThreadId),
+}
+
+impl Visitor {
+    /// Who runs this code.
+    pub(crate) fn of_here() -> Self {
+        tokio::task::try_id().map_or(Self::Unknown, Self::Task)
+    }
 }
 
 /// What a guard has of the lock.
@@ -302,9 +327,10 @@ impl Line {
         now: Instant,
     ) -> Result<Entered> {
         self.refuse_foreign()?;
-        let Wish { want, most } = wish;
+        let Wish { want, most, thread } = wish;
+        let by = thread.map_or_else(Visitor::of_here, Visitor::Thread);
         let arrival = Arrival {
-            want,
+            visit: Visit { want, by },
             most,
             waker,
             quiet: self.tail_watched.load(Ordering::Relaxed) && watch().is_quiet(),
@@ -342,16 +368,18 @@ impl Line {
 
     pub(crate) fn try_enter(&self, settings: &Arc<Settings>, want: Mode) -> Result<Option<Grant>> {
         self.refuse_foreign()?;
-        self.with(|core| core.try_enter(settings, want)).0
+        let by = Visitor::of_here();
+        self.with(|core| core.try_enter(settings, Visit { want, by }))
+            .0
     }
 
     /// Gives a granted lock back. In a forked child this only lets go of the descriptor. To see a loss that nobody asked about
     /// costs a look at the path, which is spared where nobody `listens`.
-    pub(crate) fn release(&self, share: Share, want: Mode, listens: bool) -> Result<()> {
+    pub(crate) fn release(&self, share: Share, visit: Visit, listens: bool) -> Result<()> {
         if self.is_foreign() {
             return self.refuse_foreign();
         }
-        self.with(|core| core.release(share, want, listens)).0
+        self.with(|core| core.release(share, visit, listens)).0
     }
 
     /// The writer inside goes on as a reader.
@@ -430,6 +458,8 @@ pub(crate) struct Wish {
     pub(crate) want: Mode,
     /// Refuse when so many wait.
     pub(crate) most: Option<usize>,
+    /// The thread that will block without end until it has the lock.
+    pub(crate) thread: Option<std::thread::ThreadId>,
 }
 
 /// What became of a newcomer.

@@ -246,6 +246,11 @@ fn same(a: &Status, b: &Status) -> bool {
     };
     same_owner(&a.holder, &b.holder)
         && same_owner(&a.outsider, &b.outsider)
+        && a.shared_by.len() == b.shared_by.len()
+        && a.shared_by
+            .iter()
+            .zip(&b.shared_by)
+            .all(|(a, b)| owners(a, b))
         && (a.last_token, a.polling, a.watch_failures)
             == (b.last_token, b.polling, b.watch_failures)
         && a.waiters.len() == b.waiters.len()

@@ -30,7 +30,7 @@ use super::contender::Cause;
 use super::core::Core;
 use super::inside::{Extent, Inside};
 use super::passing::marks_gone;
-use super::{Settings, Share};
+use super::{Settings, Share, Visit, Visitor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Loss;
 
@@ -42,6 +42,8 @@ pub(crate) struct Possession {
     pub(super) cohort: Option<CohortId>,
     pub(super) hold: Hold,
     pub(super) inside: Inside,
+    /// Who took the guards that are out.
+    pub(super) visitors: Vec<Visitor>,
     /// Whether the last offer came from another task of this process.
     pub(super) in_memory: bool,
     pub(super) token: u64,
@@ -108,6 +110,7 @@ impl Possession {
             cohort: None,
             hold: Hold::new(door, shares),
             inside: Inside::default(),
+            visitors: Vec::new(),
             in_memory: false,
             token: entered.token,
             reserved: entered.token,
@@ -119,6 +122,13 @@ impl Possession {
             passed: Vec::new(),
             label: settings.label.clone(),
             since: Instant::now(),
+        }
+    }
+
+    /// One of the guards is given back.
+    fn goes(&mut self, by: Visitor) {
+        if let Some(index) = self.visitors.iter().rposition(|it| *it == by) {
+            self.visitors.swap_remove(index);
         }
     }
 
@@ -169,7 +179,11 @@ impl Core {
     }
 
     /// A guard is given back. `Lost` when there was nothing left to give back, for a caller who `listens`.
-    pub(crate) fn release(&mut self, share: Share, want: Mode, listens: bool) -> Result<()> {
+    pub(crate) fn release(&mut self, share: Share, visit: Visit, listens: bool) -> Result<()> {
+        let Visit { want, by } = visit;
+        if let Some(possession) = &mut self.possession {
+            possession.goes(by);
+        }
         match share {
             Share::Permits(permits) => return self.release_permits(permits, want),
             // What the process has it has by itself.

@@ -4,11 +4,12 @@
 //! nothing and opens no ticket, and it is no instant: what moves meanwhile may be seen before or after its move.
 
 use std::cell::OnceCell;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::disk::{self, Place};
-use super::super::owner::{Recorded, identity, locker, of_pid};
+use super::super::owner::{Recorded, identity, locker, lockers, of_pid};
 use super::super::state::{self, Content, Flag, Kind};
 use super::super::ticket::Ticket;
 use super::super::ticket::queue::Queue;
@@ -28,12 +29,16 @@ pub(super) struct Snapshot {
     /// Tickets that stand although nobody waits behind them any more.
     leftovers: Vec<Ticket>,
     polling: bool,
+    /// Of a semaphore.
+    slots: Vec<PathBuf>,
 }
 
 /// The lock is in this process's hands.
 struct Here {
     /// Whether somebody holds it; else it is on its way to a task.
     claimed: bool,
+    /// Whether as one of several who may be inside.
+    shares: bool,
     token: u64,
     label: Option<Arc<str>>,
     since: Instant,
@@ -53,6 +58,7 @@ pub(super) struct Standing {
     ticket: Option<Ticket>,
     own: Vec<Ticket>,
     waited: Duration,
+    held_by_this_task: bool,
 }
 
 impl Core {
@@ -77,12 +83,20 @@ impl Core {
             cohorts: cohorts.collect(),
             leftovers: self.leftovers.iter().map(|own| own.ticket).collect(),
             polling: !self.events || self.contender.as_ref().is_some_and(Contender::is_polling),
+            slots: self.slot_paths(),
         }
+    }
+
+    fn slot_paths(&self) -> Vec<PathBuf> {
+        let slots = self.disk.slots_seen();
+        let all = slots.map(|it| (0..it.limit()).map(|number| it.path(number)));
+        all.into_iter().flatten().collect()
     }
 
     fn here(&self) -> Option<Here> {
         self.possession.as_ref().map(|possession| Here {
             claimed: possession.inside.count() > self.cohorts.offered(),
+            shares: !possession.inside.is_exclusive(),
             token: possession.token(),
             label: possession.label.clone(),
             since: possession.since,
@@ -104,14 +118,16 @@ impl Core {
             ticket,
             own: self.own_tickets(),
             waited: waiter.data.since.elapsed(),
+            held_by_this_task: self.is_held_by(waiter.data.by),
         })
     }
 }
 
 impl Here {
-    fn owner(&self) -> Option<Owner> {
+    /// The one who is inside alone, or the process as one of those who share.
+    fn owner(&self, shares: bool) -> Option<Owner> {
         let owner = || identity().owner(self.label.as_deref(), long_ago(self.since));
-        self.claimed.then(owner)
+        (self.claimed && self.shares == shares).then(owner)
     }
 }
 
@@ -146,15 +162,23 @@ pub(super) fn status(
     outsiders: Outsiders,
 ) -> Result<Status> {
     let ours = snapshot.here.is_some();
-    let (holder, last_token) = holder(place, kind, snapshot.here)?;
     let locks = Locks::new();
+    let us = snapshot.here.as_ref().and_then(|it| it.owner(true));
+    let (holder, last_token) = holder(place, kind, snapshot.here)?;
     let looked_for = match outsiders {
         Outsiders::Look => true,
         Outsiders::LookUnlessMoved { since } => since == last_token,
     };
-    let looks = holder.is_none() && !ours && looked_for;
+    let shared_by = match kind {
+        Kind::Lock => Vec::new(),
+        _ if !looked_for => us.into_iter().collect(),
+        Kind::RwLock => sharers(us, [&place.door], true, &locks),
+        Kind::Semaphore => sharers(us, &snapshot.slots, false, &locks),
+    };
+    let looks = holder.is_none() && shared_by.is_empty() && !ours && looked_for;
     Ok(Status {
         holder,
+        shared_by,
         outsider: looks.then(|| outsider(place, locks.table())).flatten(),
         waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers, &locks)?,
         last_token,
@@ -167,15 +191,17 @@ pub(super) fn status(
 pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting {
     let foreign = foreign_before(place, standing.ticket, &standing.own);
     let ours = standing.here.is_some();
+    let us = standing.here.as_ref().and_then(|it| it.owner(true));
     let holder = holder(place, kind, standing.here)
         .ok()
         .and_then(|(it, _)| it);
     let outsider = || outsider(place, &host::LockTable::read()).filter(|_| !ours);
-    let holder = holder.or_else(outsider);
+    let holder = holder.or(us).or_else(outsider);
     Waiting {
         place: Some(1 + standing.before + foreign),
         holder,
         waited: standing.waited,
+        held_by_this_task: standing.held_by_this_task,
     }
 }
 
@@ -189,12 +215,33 @@ fn holder(place: &Place, kind: Kind, here: Option<Here>) -> Result<(Option<Owner
         _ => (0, false),
     };
     Ok(match here {
-        Some(here) => (here.owner(), here.token),
+        Some(here) => (here.owner(false), here.token),
         None => {
             let recorded = state::holder(&record, kind).filter(|it| held && !it.is_provably_gone());
             (recorded.map(Recorded::into_owner), token)
         }
     })
+}
+
+/// Who shares the lock: this process, and those that the kernel names, with shared locks on these files or with exclusive ones.
+fn sharers<'a>(
+    us: Option<Owner>,
+    files: impl IntoIterator<Item = &'a PathBuf>,
+    shared: bool,
+    locks: &Locks,
+) -> Vec<Owner> {
+    let mut pids = Vec::new();
+    let mut lockers: Vec<_> = files
+        .into_iter()
+        .flat_map(|it| lockers(it, locks.table()))
+        .collect();
+    lockers.retain(|(pid, shares)| *shares == shared && *pid != std::process::id());
+    for (pid, _) in lockers {
+        if !pids.contains(&pid) {
+            pids.push(pid);
+        }
+    }
+    us.into_iter().chain(pids.into_iter().map(of_pid)).collect()
 }
 
 /// Who has the door locked, and not the record with it, as those do who come through the line.
@@ -266,7 +313,10 @@ fn waiters(
         }
         // The note's process id means something here only if it was written here.
         let known = noted.as_ref().is_some_and(Recorded::is_of_here);
-        let of_lock = || host::lock_owner(found.id.device, found.id.inode, locks.table());
+        let of_lock = || {
+            let owners = host::lock_owners(found.id.device, found.id.inode, locks.table());
+            owners.first().map(|(pid, _)| *pid)
+        };
         let locked_by = if known { None } else { of_lock() };
         let mut owner = noted.map_or_else(Owner::unknown, Recorded::into_owner);
         owner.pid = locked_by.or(owner.pid);

@@ -1,0 +1,113 @@
+//! Whoever waits for a lock that he holds himself is told.
+
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use stanchion::{ErrorKind, FifoLock, FifoRwLock, FifoSemaphore};
+
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+
+use support::{Place, in_runtime, kind_of};
+
+/// Long enough for a word, short for a test.
+const LIMIT: Duration = Duration::from_millis(50);
+
+/// What a task that holds the lock hears while it waits for it.
+fn heard(lock: &FifoLock, handed_over: bool) -> Vec<(bool, String)> {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ear = heard.clone();
+    let lock = lock.clone();
+    in_runtime(async move {
+        let task = tokio::spawn(async move {
+            let guard = lock.acquire().await.expect("free");
+            let kept = handed_over.then(|| tokio::spawn(std::future::pending::<()>()));
+            let waits = lock.acquire().timeout(LIMIT).on_wait(move |line| {
+                let mut heard = ear.lock().expect("unpoisoned");
+                heard.push((line.held_by_this_task(), line.to_string()));
+            });
+            assert_eq!(kind_of(waits.await), ErrorKind::TimedOut);
+            drop((guard, kept));
+        });
+        task.await.expect("no panic");
+    });
+    let heard = heard.lock().expect("unpoisoned").clone();
+    heard
+}
+
+#[test]
+fn p42_a_task_that_waits_for_itself_is_told() {
+    let place = Place::new();
+    let heard = heard(&place.open(), false);
+    let (held, text) = heard.first().expect("a word");
+    assert!(*held && text.contains("held by this very task"), "{text}");
+    place.assert_idle();
+}
+
+#[test]
+fn another_task_is_not_suspected() {
+    let place = Place::new();
+    let lock = place.open();
+    in_runtime(async move {
+        let guard = lock.acquire().await.expect("free");
+        let waits = lock.acquire().timeout(LIMIT);
+        let told = Arc::new(Mutex::new(None));
+        let ear = told.clone();
+        let waits = waits.on_wait(move |line| {
+            *ear.lock().expect("unpoisoned") = Some(line.held_by_this_task());
+        });
+        let waited = tokio::spawn(waits).await.expect("no panic");
+        assert_eq!(kind_of(waited), ErrorKind::TimedOut);
+        assert_eq!(*told.lock().expect("unpoisoned"), Some(false));
+        drop(guard);
+    });
+    place.assert_idle();
+}
+
+#[test]
+fn an_error_where_it_is_asked_for() {
+    let place = Place::new();
+    let options = FifoRwLock::options().deadlock_is_error(true);
+    let lock = options.open(place.path()).expect("a lock");
+    in_runtime(async move {
+        let task = tokio::spawn(async move {
+            let reader = lock.read().await.expect("free");
+            assert_eq!(kind_of(lock.write().await), ErrorKind::Deadlock);
+            let again = lock.read().await.expect("readers do not wait");
+            drop((reader, again));
+            drop(lock.write().await.expect("free"));
+        });
+        task.await.expect("no panic");
+    });
+}
+
+#[test]
+fn a_thread_that_blocks_for_itself_without_end_gets_an_error() {
+    let place = Place::new();
+    let lock = place.open();
+    let guard = lock.blocking_acquire(None).expect("free");
+    assert_eq!(kind_of(lock.blocking_acquire(None)), ErrorKind::Deadlock);
+    let limited = lock.blocking_acquire(Some(LIMIT));
+    assert_eq!(kind_of(limited), ErrorKind::TimedOut, "it ends by itself");
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| lock.blocking_acquire(None).map(drop));
+        support::eventually("it waits", || {
+            !place.tickets().is_empty() || lock.status().is_ok_and(|it| it.waiters.len() == 1)
+        });
+        drop(guard);
+        other.join().expect("no panic").expect("its turn");
+    });
+    place.assert_idle();
+}
+
+#[test]
+fn to_want_more_permits_is_no_fault() {
+    let place = Place::new();
+    let semaphore = FifoSemaphore::open(place.directory(), "pool", 2).expect("a semaphore");
+    let one = semaphore.blocking_acquire_many(1, None).expect("free");
+    let two = semaphore.blocking_acquire_many(1, None).expect("free");
+    drop((one, two));
+}
