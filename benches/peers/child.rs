@@ -11,6 +11,7 @@ use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use tokio::sync::mpsc;
 
 use crate::jobs;
+use crate::shared::{FlockShared, Pool, Rw, TokioPool, TokioRw};
 use crate::subject::{
     AsyncFdLock, Blocked, FdLock, Fs2, Kind, Plain, Polled, Stanchion, Subject, Tokio, Watched,
 };
@@ -176,6 +177,12 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
         Kind::FdLock => play::<FdLock>(&role, call),
         Kind::Fs2 => play::<Fs2>(&role, call),
         Kind::Tokio => play::<Tokio>(&role, call),
+        Kind::RwMixed => play::<Rw<true>>(&role, call),
+        Kind::RwReads => play::<Rw<false>>(&role, call),
+        Kind::TokioRw => play::<TokioRw>(&role, call),
+        Kind::FlockShared => play::<FlockShared>(&role, call),
+        Kind::Pool => play::<Pool>(&role, call),
+        Kind::TokioPool => play::<TokioPool>(&role, call),
     }
     ExitCode::SUCCESS
 }

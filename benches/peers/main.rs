@@ -67,6 +67,7 @@ mod plot;
 mod procfs;
 #[cfg(target_os = "linux")]
 mod report;
+mod shared;
 #[cfg(target_os = "linux")]
 mod subject;
 

@@ -26,10 +26,17 @@ pub(crate) enum Kind {
     FdLock,
     Fs2,
     Tokio,
+    /// Locks that several may have.
+    RwMixed,
+    RwReads,
+    TokioRw,
+    FlockShared,
+    Pool,
+    TokioPool,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Stanchion,
         Self::FileWatch,
         Self::FilePoll,
@@ -38,6 +45,12 @@ impl Kind {
         Self::FdLock,
         Self::Fs2,
         Self::Tokio,
+        Self::RwMixed,
+        Self::RwReads,
+        Self::TokioRw,
+        Self::FlockShared,
+        Self::Pool,
+        Self::TokioPool,
     ];
 
     /// Those that exclude other processes.
@@ -73,6 +86,12 @@ impl Kind {
             Self::FdLock => "fd-lock",
             Self::Fs2 => "fs2-backoff",
             Self::Tokio => "tokio-mutex",
+            Self::RwMixed => "rwlock",
+            Self::RwReads => "rwlock-read",
+            Self::TokioRw => "tokio-rwlock",
+            Self::FlockShared => "flock-shared",
+            Self::Pool => "semaphore",
+            Self::TokioPool => "tokio-semaphore",
         }
     }
 
@@ -172,7 +191,7 @@ impl<W: Way> Subject for Plain<W> {
     }
 }
 
-fn lock_file(path: &Path) -> File {
+pub(crate) fn lock_file(path: &Path) -> File {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true);
     options.open(path).expect("open the lock file")

@@ -10,12 +10,13 @@ pub(crate) mod idle;
 pub(crate) mod onlooker;
 pub(crate) mod overtakes;
 pub(crate) mod plain;
+pub(crate) mod sharing;
 pub(crate) mod tasks;
 pub(crate) mod throughput;
 pub(crate) mod uncontended;
 
 /// All jobs, in the order of the table.
-pub(crate) const ALL: [&Job; 12] = [
+pub(crate) const ALL: [&Job; 15] = [
     &uncontended::JOB,
     &handover::JOB,
     &tasks::JOB,
@@ -26,6 +27,9 @@ pub(crate) const ALL: [&Job; 12] = [
     &idle::JOB,
     &crowd::JOB,
     &dropping::JOB,
+    &sharing::RWLOCK,
+    &sharing::SEMAPHORE,
+    &sharing::READERS,
     &plain::UNCONTENDED,
     &plain::HANDOVER,
 ];

@@ -31,7 +31,7 @@ const fn metric(name: &'static str) -> Metric {
     }
 }
 
-fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
+pub(super) fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     // A thread that has to wake for each costs a hundred times as much.
     let grants = match kind {
         Kind::AsyncFdLock => scene.amount(2_000, 4_000),
