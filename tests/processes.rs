@@ -24,6 +24,8 @@ mod rwlock_files;
 mod rwlock_share;
 #[path = "processes/rwlock_stop.rs"]
 mod rwlock_stop;
+#[path = "processes/rwlock_storm.rs"]
+mod rwlock_storm;
 #[cfg(feature = "test-hooks")]
 #[path = "processes/steps.rs"]
 mod steps;

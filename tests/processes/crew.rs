@@ -61,7 +61,7 @@ pub(crate) struct Crew {
     early: VecDeque<(Who, String)>,
     inside: Vec<Inside>,
     token: u64,
-    /// Somebody died since the last writer came in: tokens that were reserved for it are lost.
+    /// Since the last writer came in, one died who may have had a token or many, or did not take what it was granted.
     token_may_jump: bool,
     environment: Vec<(String, String)>,
     _scratch: Option<TempDir>,
@@ -278,6 +278,12 @@ impl Crew {
     pub(crate) fn has_spoken(&mut self, who: Who) -> bool {
         self.early.extend(self.from.try_iter());
         self.early.iter().any(|event| event.0 == who)
+    }
+
+    /// All lines that nobody has asked for yet.
+    pub(crate) fn said_so_far(&mut self) -> &VecDeque<(Who, String)> {
+        self.early.extend(self.from.try_iter());
+        &self.early
     }
 
     /// This very line must be the next of this member.

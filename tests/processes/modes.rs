@@ -43,6 +43,11 @@ impl Crew {
         self.inside.remove(index);
     }
 
+    /// A writer is granted the lock and never takes it: its token is lost.
+    pub(crate) fn a_grant_goes_unclaimed(&mut self) {
+        self.token_may_jump = true;
+    }
+
     /// How many are inside now.
     pub(crate) fn count_inside(&self) -> usize {
         self.inside.len()

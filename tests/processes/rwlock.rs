@@ -91,7 +91,8 @@ fn p03_a_new_lock_is_read_by_all_at_once() {
         let all: Vec<_> = members.iter().map(|who| (*who, 1)).collect();
         crew.expect_together(&all);
         crew.release_all(&all);
-        crew.expect_idle(members[0]);
+        let witness = crew.start();
+        crew.expect_idle(witness);
     });
 }
 

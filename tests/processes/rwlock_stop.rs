@@ -99,6 +99,7 @@ fn p64_a_frozen_writer_at_the_head_is_passed_and_is_first_again() {
         crew.wants_to_read(two, 1);
         let begun = Instant::now();
         crew.release(holder, 1);
+        crew.a_grant_goes_unclaimed();
         crew.expect_together(&[(one, 1), (two, 1)]);
         assert_in_time(begun, 2);
         assert_eq!(crew.ask(sleeper, "thaw 1"), "thawed 1");
@@ -158,6 +159,7 @@ fn p64_a_frozen_writer_among_readers_of_its_own_process() {
         crew.wants_to_read(other, 1);
         assert_eq!(crew.ask(crowd, "freeze 1"), "frozen 1");
         crew.release(holder, 1);
+        crew.a_grant_goes_unclaimed();
         crew.expect_together(&[(crowd, 2), (crowd, 3), (other, 1)]);
         assert_eq!(crew.ask(crowd, "thaw 1"), "thawed 1");
         crew.release_all(&[(crowd, 2), (other, 1), (crowd, 3)]);

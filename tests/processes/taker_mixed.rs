@@ -247,6 +247,8 @@ struct Ground {
     killed: std::path::PathBuf,
     own: usize,
     all: usize,
+    /// Nobody gives up: no grant goes unclaimed, and so no token is lost.
+    strict: bool,
 }
 
 impl Ground {
@@ -262,6 +264,7 @@ impl Ground {
             killed: lock.with_extension("killed"),
             own: own as usize,
             all: (plan.crowd * plan.tasks) as usize,
+            strict: plan.leave == 0,
         }
     }
 
@@ -331,9 +334,10 @@ impl Ground {
                 "violation reader {token} sees {writer} {one} {count} {two}"
             ));
         }
-        let right = match self.anybody_was_killed() {
-            true => token >= one.max(two),
-            false => token == one || one == 0,
+        let strict = self.strict && !self.anybody_was_killed() && one != 0;
+        let right = match strict {
+            true => token == one,
+            false => token >= one.max(two),
         };
         if !right {
             say(format_args!("violation reader {token} sees writer {one}"));
