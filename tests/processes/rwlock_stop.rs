@@ -169,6 +169,34 @@ fn p64_a_frozen_writer_among_readers_of_its_own_process() {
     });
 }
 
+/// The process had the lock alone when its writer fell asleep, so that writer had no place on disk.
+#[test]
+fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again() {
+    with_windows(|mut crew| {
+        let (crowd, other, third) = (crew.start(), crew.start(), crew.start());
+        crew.writes(crowd, 0);
+        crew.wants_to_write(crowd, 1);
+        crew.wants_to_read(crowd, 2);
+        assert_eq!(crew.ask(crowd, "freeze 1"), "frozen 1");
+        crew.release(crowd, 0);
+        crew.a_grant_goes_unclaimed();
+        crew.expect_held(crowd, 2);
+        crew.enters_by(other, "read", 1);
+        assert_eq!(crew.ask(crowd, "thaw 1"), "thawed 1");
+        // It has been polled by now: whoever comes later comes after it.
+        until("it stands in line", || crew.tickets().len() == 1);
+        until_awake(&crew);
+        crew.wants_to_read(third, 1);
+        crew.wants_to_read(crowd, 3);
+        crew.release_all(&[(crowd, 2), (other, 1)]);
+        crew.expect_held(crowd, 1);
+        crew.release(crowd, 1);
+        crew.expect_together(&[(third, 1), (crowd, 3)]);
+        crew.release_all(&[(third, 1), (crowd, 3)]);
+        crew.expect_idle(other);
+    });
+}
+
 /// Inside is inside: a reader that stands still is waited for.
 #[test]
 fn p64_a_stopped_reader_inside_is_never_passed() {

@@ -33,7 +33,7 @@ use super::super::ticket::{Mode, Ticket};
 use super::super::vigil::loss_of;
 use super::super::watch::{WatchId, watch};
 use super::Settings;
-use super::cohort::{CohortId, Key};
+use super::cohort::{Cohort, CohortId, Key};
 use super::contender::Cause;
 use super::core::Core;
 use super::inside::{Extent, Inside};
@@ -259,7 +259,11 @@ impl Core {
         let Some(possession) = &self.possession else {
             return;
         };
-        let whole = possession.extent == Extent::Whole && possession.loss.is_none();
+        if possession.extent == Extent::Share {
+            self.line_up_sleepers();
+            return;
+        }
+        let whole = possession.loss.is_none();
         let lends = whole && possession.inside.only_readers();
         if !lends && !self.lends.load(Ordering::Relaxed) {
             return;
@@ -282,6 +286,7 @@ impl Core {
     fn share(&mut self) -> Result<bool> {
         // Our own exclusive ticket would hold up those whom we let in.
         self.tidy();
+        self.line_up_sleepers();
         let Some(possession) = &mut self.possession else {
             return Ok(true);
         };
@@ -299,6 +304,36 @@ impl Core {
         self.lends.store(false, Ordering::SeqCst);
         possession.door.ring(path);
         Ok(true)
+    }
+
+    /// Where the lock is shared, those of our cohort who sleep stand in line with a mark as if we had left: others pass them, until they
+    /// wake. Nobody is there to hear of a failure; then others wait for us to leave.
+    fn line_up_sleepers(&mut self) {
+        let Some(id) = self.possession.as_ref().and_then(|it| it.cohort) else {
+            return;
+        };
+        let cohort = self.cohorts.cohort(id);
+        if !cohort.is_some_and(Cohort::has_only_sleepers_left) || self.place_on_disk(id).is_err() {
+            return;
+        }
+        if let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref())
+            && own.is_marked().is_ok_and(|marked| !marked)
+        {
+            let _ = self.disk.mark_own(own);
+        }
+    }
+
+    /// A sleeper of the cohort in possession has woken: nobody may pass it any more.
+    pub(super) fn unmark_own(&mut self, key: Key) {
+        let held = self.possession.as_ref().and_then(|it| it.cohort);
+        let cohort = self.cohorts.get(key).map(|it| it.cohort);
+        if let Some(id) = cohort.filter(|_| cohort == held)
+            && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref())
+            && own.is_marked().unwrap_or(true)
+        {
+            // Should this fail, it is tried again when the cohort stands in line.
+            let _ = own.set_mark(false);
+        }
     }
 
     /// Out: the queue first, then the lock, then whoever waits here behind others.
@@ -353,29 +388,31 @@ impl Core {
         let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.length > 0) else {
             return;
         };
-        let settings = self.settings_of(id);
         let asleep = cohort.sleeps();
-        let mode = cohort.mode;
-        let mut result = Ok(());
-        if cohort.ticket.is_none() {
-            let bits = settings.as_ref().and_then(|it| it.mode);
-            let words = settings.as_ref().map(|it| &it.words);
-            let taken = self.disk.take_ticket(mode, bits, words, TakePlace::First);
-            match taken {
-                Ok(ticket) => {
-                    if let Some(cohort) = self.cohorts.cohort_mut(id) {
-                        cohort.ticket = Some(ticket);
-                    }
-                }
-                Err(error) => result = Err(error),
-            }
-        }
+        let mut result = self.place_on_disk(id);
         if asleep && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref()) {
             result = result.and(self.disk.mark_own(own));
         }
         if let Err(error) = result {
             self.fail_all(id, error);
         }
+    }
+
+    /// Gives a cohort that has been in possession a ticket, if it has none.
+    fn place_on_disk(&mut self, id: CohortId) -> Result<()> {
+        let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.ticket.is_none()) else {
+            return Ok(());
+        };
+        let mode = cohort.mode;
+        let settings = self.settings_of(id);
+        let bits = settings.as_ref().and_then(|it| it.mode);
+        let words = settings.as_ref().map(|it| &it.words);
+        let place = TakePlace::First;
+        let ticket = self.disk.take_ticket(mode, bits, words, place)?;
+        if let Some(cohort) = self.cohorts.cohort_mut(id) {
+            cohort.ticket = Some(ticket);
+        }
+        Ok(())
     }
 
     /// Nobody in this cohort can be served. The first one hears the cause, the others that it was not theirs.
