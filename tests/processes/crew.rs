@@ -63,6 +63,7 @@ pub(crate) struct Crew {
     token: u64,
     /// Since the last writer came in, one died who may have had a token or many, or did not take what it was granted.
     token_may_jump: bool,
+    writers_are_unseen: bool,
     environment: Vec<(String, String)>,
     _scratch: Option<TempDir>,
 }
@@ -120,6 +121,7 @@ impl Crew {
             inside: Vec::new(),
             token: 0,
             token_may_jump: false,
+            writers_are_unseen: false,
             environment: Vec::new(),
             _scratch: None,
         }

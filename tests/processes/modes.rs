@@ -9,6 +9,11 @@ impl Crew {
         self
     }
 
+    pub(crate) fn has_readers(&self) -> bool {
+        let kind = |it: &(String, String)| it.0 == "TAKER_KIND" && it.1 == "rwlock";
+        self.environment.iter().any(kind)
+    }
+
     /// Somebody has come in: alone, or with others who read. A writer's token is greater than all before, a reader's is that of the
     /// last writer.
     #[track_caller]
@@ -21,7 +26,9 @@ impl Crew {
         );
         let fits = match held.reads {
             // Of the writer before our time nothing is known.
-            true if self.token_may_jump || self.token == 0 => held.token >= self.token,
+            true if self.token_may_jump || self.writers_are_unseen || self.token == 0 => {
+                held.token >= self.token
+            }
             true => held.token == self.token,
             false => held.token > self.token,
         };
@@ -46,6 +53,11 @@ impl Crew {
     /// A writer is granted the lock and never takes it: its token is lost.
     pub(crate) fn a_grant_goes_unclaimed(&mut self) {
         self.token_may_jump = true;
+    }
+
+    /// From now on some come in whom the crew does not follow.
+    pub(crate) fn writers_are_unseen(&mut self) {
+        self.writers_are_unseen = true;
     }
 
     /// How many are inside now.
@@ -92,6 +104,14 @@ impl Crew {
     #[track_caller]
     pub(crate) fn wants_to_write(&mut self, who: Who, slot: u32) {
         self.queue_by(who, "write", slot);
+    }
+
+    /// This one comes in, whoever else does.
+    #[track_caller]
+    pub(crate) fn expect_in(&mut self, who: Who, slot: u32) -> Held {
+        let begins = format!("held {slot} ");
+        let (_, line) = self.find(|event| event.0 == who && event.1.starts_with(&begins));
+        self.enter(who, &line)
     }
 
     /// These are the next to come in, in whatever order, and all of them before anybody else.
