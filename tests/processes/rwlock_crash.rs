@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crew::{Crew, Held, Who};
+use crate::crew::{Crew, Held, Who, until};
 use crate::rwlock::{Place, queue_all, serve, with_readers};
 
 /// Far less than any poll interval, far more than a busy machine needs.
@@ -286,5 +286,51 @@ fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
             crew.release(next, 1);
             assert!(!crew.expect_idle(next).crashed);
         }
+    });
+}
+
+/// Whether the record says that a death is still to be told, and nobody has taken up the word.
+fn says_held(crew: &Crew) -> bool {
+    let record = std::fs::read(crew.state()).expect("the record");
+    record.get(70) == Some(&b'1')
+}
+
+/// The one who took up the word never claims his grant, while another one reads already.
+#[test]
+fn p03_p65_a_reader_who_gives_up_with_the_word_keeps_nobody_out() {
+    with_readers(|mut crew| {
+        let (writer, gives_up) = (crew.start(), crew.start());
+        let (one, two, last) = (crew.start(), crew.start(), crew.start());
+        crew.writes(writer, 1);
+        crew.wants_to_read(gives_up, 1);
+        assert_eq!(crew.ask(gives_up, "freeze 1"), "frozen 1");
+        crew.kill(writer);
+        until("the word is taken up", || !says_held(&crew));
+        let mut told = usize::from(crew.enters_by(one, "read", 1).crashed);
+        crew.cancel(gives_up, 1);
+        // Beside the one inside, who stays.
+        told += usize::from(crew.enters_by(two, "read", 1).crashed);
+        crew.release_all(&[(one, 1), (two, 1)]);
+        told += usize::from(crew.writes(last, 1).crashed);
+        crew.release(last, 1);
+        assert_eq!(told, 1, "exactly one is told");
+        assert!(!crew.expect_idle(last).crashed);
+    });
+}
+
+/// With nobody beside it, the word goes to the next of all, who reads.
+#[test]
+fn p65_a_reader_who_gives_up_with_the_word_passes_it_on() {
+    with_readers(|mut crew| {
+        let (writer, gives_up, next) = (crew.start(), crew.start(), crew.start());
+        crew.writes(writer, 1);
+        crew.wants_to_read(gives_up, 1);
+        assert_eq!(crew.ask(gives_up, "freeze 1"), "frozen 1");
+        crew.kill(writer);
+        until("the word is taken up", || !says_held(&crew));
+        crew.cancel(gives_up, 1);
+        assert!(crew.enters_by(next, "read", 1).crashed);
+        crew.release(next, 1);
+        assert!(!crew.expect_idle(next).crashed);
     });
 }

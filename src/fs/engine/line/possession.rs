@@ -354,8 +354,10 @@ impl Core {
         self.mark_sleepers(possession.cohort);
         let cleared = match possession.extent {
             Extent::Whole => self.disk.clear_held(possession.token, possession.crashed),
-            // In charge of a death, and nobody was told: the next one is to be.
-            Extent::Share if possession.crashed => self.disk.clear_held(possession.token, true),
+            // In charge of a death, and nobody was told: the next one is to be. If others read already, it is the next writer.
+            Extent::Share if possession.crashed && is_last_inside(&possession.door) => {
+                self.disk.clear_held(possession.token, true)
+            }
             Extent::Share => Ok(()),
         };
         let loss = look
@@ -475,4 +477,9 @@ impl Core {
         let windows = offered.filter_map(|key| self.cohorts.get(key));
         windows.map(|it| it.data.settings.claim_window).min()
     }
+}
+
+/// Whether a door that is shared, and is to be left at once, is shared with nobody. Asked by trying to have it alone.
+fn is_last_inside(door: &Door) -> bool {
+    door.try_lock(false).unwrap_or(false)
 }
