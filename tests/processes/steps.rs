@@ -12,8 +12,6 @@ mod lock;
 #[path = "steps_rwlock.rs"]
 mod rwlock;
 
-/// How often everything is done: deaths meet their witnesses at another instant every time.
-const TIMES: usize = 5;
 /// Passages of one step after which a scenario is cut short; a wait may climb its ladder more often than that.
 const PASSAGES: usize = 6;
 
@@ -33,6 +31,8 @@ pub(super) type Scenario = fn(&mut Crew, &str) -> bool;
 
 /// What is done in one test, so that they can run side by side.
 pub(super) struct Group {
+    /// How often everything is done: deaths meet their witnesses at another instant every time.
+    pub(super) times: usize,
     pub(super) scenarios: &'static [(&'static str, Scenario)],
     /// The steps that these scenarios are there for: all of them are reached here.
     pub(super) reaches: &'static [&'static str],
@@ -136,7 +136,7 @@ fn kill_everywhere(group: &Group) {
         let steps = all_steps().into_iter();
         // The first round finds out what this scenario reaches.
         let own: Vec<_> = steps.filter(|step| kill_at(scenario, step)).collect();
-        for _ in 1..TIMES {
+        for _ in 1..group.times {
             for step in &own {
                 kill_at(scenario, step);
             }

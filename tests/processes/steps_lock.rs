@@ -6,6 +6,7 @@ use crate::crew::{Crew, until};
 use crate::steps::{Group, end, goes_in_and_out, lives, victim};
 
 pub(super) const ALONE: Group = Group {
+    times: 5,
     scenarios: &[
         ("alone", alone),
         ("as the next", as_the_next),
@@ -47,6 +48,7 @@ pub(super) const ALONE: Group = Group {
 };
 
 pub(super) const BEHIND: Group = Group {
+    times: 5,
     scenarios: &[
         ("behind another", behind_another),
         ("behind one that dies", behind_one_that_dies),
@@ -62,6 +64,7 @@ pub(super) const BEHIND: Group = Group {
 
 /// Those that take their time: claim windows go by.
 pub(super) const SLEEPERS: Group = Group {
+    times: 5,
     scenarios: &[
         ("past a sleeper", past_a_sleeper),
         ("as a sleeper", as_a_sleeper),

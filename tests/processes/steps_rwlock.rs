@@ -5,6 +5,7 @@ use crate::steps::lock::is_empty;
 use crate::steps::{Group, end, goes_in_and_out, lives, victim};
 
 pub(super) const READING: Group = Group {
+    times: 5,
     scenarios: &[
         ("reading alone", reading_alone),
         ("reading after a death", reading_after_a_death),
@@ -14,6 +15,7 @@ pub(super) const READING: Group = Group {
 };
 
 pub(super) const IN_ONE_PROCESS: Group = Group {
+    times: 5,
     scenarios: &[
         ("lending what it has", lending),
         ("going on as a reader", downgrading),
@@ -29,6 +31,7 @@ pub(super) const IN_ONE_PROCESS: Group = Group {
 };
 
 pub(super) const AMONG_READERS: Group = Group {
+    times: 5,
     scenarios: &[
         ("writing among readers", writing_among_readers),
         ("giving up between readers", giving_up),
@@ -44,6 +47,7 @@ pub(super) const AMONG_READERS: Group = Group {
 
 /// Those that take their time: claim windows go by.
 pub(super) const SLEEPERS: Group = Group {
+    times: 1,
     scenarios: &[
         ("reading past a sleeper", reading_past_a_sleeper),
         ("writing past a reader asleep", writing_past_a_reader_asleep),
