@@ -292,7 +292,7 @@ fn p11_p29_a_waiter_that_leaves_changes_nothing_for_the_rest() {
                 {
                     let who = crew.start();
                     let limited = how == "time out" && index == victim;
-                    let limit = if limited { "20" } else { "" };
+                    let limit = if limited { "300" } else { "" };
                     crew.tell(who, &format!("{command} 1 {limit}"));
                     crew.expect(who, "queued 1");
                     places.push((who, 1, command));
