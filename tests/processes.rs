@@ -14,6 +14,18 @@ mod files;
 mod onlooker;
 #[path = "processes/order.rs"]
 mod order;
+#[path = "processes/rwlock.rs"]
+mod rwlock;
+#[path = "processes/rwlock_crash.rs"]
+mod rwlock_crash;
+#[path = "processes/rwlock_files.rs"]
+mod rwlock_files;
+#[path = "processes/rwlock_share.rs"]
+mod rwlock_share;
+#[path = "processes/rwlock_stop.rs"]
+mod rwlock_stop;
+#[path = "processes/rwlock_storm.rs"]
+mod rwlock_storm;
 #[cfg(feature = "test-hooks")]
 #[path = "processes/steps.rs"]
 mod steps;

@@ -1,24 +1,42 @@
-//! `FifoLock` as a subject, its head waiting in each of three ways.
+//! The fair locks as subjects, their heads waiting in each of three ways. A reader-writer lock is here what it is to its writers.
 
 use std::marker::PhantomData;
+use std::path::Path;
 use std::time::Duration;
 
-use stanchion::{FifoLock, FifoOptions};
+use stanchion::{FifoLock, FifoRwLock, Lock, Wait};
 
 use crate::subject::Subject;
 use crate::support::Place;
 use crate::way::Way;
 
-pub(crate) struct Fifo<W>(Place, PhantomData<W>);
-
-impl<W: Way> Fifo<W> {
-    fn options() -> FifoOptions {
-        FifoLock::options().wait(W::wait())
-    }
+/// A lock that keeps a line on disk.
+pub(crate) trait Fair: Lock + Sized + 'static {
+    fn open_at(path: &Path, wait: Wait, poll_interval: Option<Duration>) -> Self;
 }
 
-impl<W: Way> Subject for Fifo<W> {
-    type Lock = FifoLock;
+macro_rules! is_fair {
+    ($lock:ty) => {
+        impl Fair for $lock {
+            fn open_at(path: &Path, wait: Wait, poll_interval: Option<Duration>) -> Self {
+                let options = <$lock>::options().wait(wait);
+                let options = match poll_interval {
+                    Some(interval) => options.poll_interval(interval),
+                    None => options,
+                };
+                options.open(path).expect("a lock")
+            }
+        }
+    };
+}
+
+is_fair!(FifoLock);
+is_fair!(FifoRwLock);
+
+pub(crate) struct Fifo<W, L = FifoLock>(Place, PhantomData<(W, L)>);
+
+impl<W: Way, L: Fair> Subject for Fifo<W, L> {
+    type Lock = L;
 
     const FAIR: bool = true;
 
@@ -26,22 +44,21 @@ impl<W: Way> Subject for Fifo<W> {
         Self(Place::new(), PhantomData)
     }
 
-    fn open(&self) -> FifoLock {
-        self.0.open_with(Self::options())
+    fn open(&self) -> L {
+        L::open_at(&self.0.path(), W::wait(), None)
     }
 
-    fn open_without_polling(&self) -> FifoLock {
-        self.0
-            .open_with(Self::options().poll_interval(Duration::MAX))
+    fn open_without_polling(&self) -> L {
+        L::open_at(&self.0.path(), W::wait(), Some(Duration::MAX))
     }
 
-    fn open_by_other_names(&self) -> Vec<FifoLock> {
-        let open = |name| FifoLock::open(name).expect("the same lock");
+    fn open_by_other_names(&self) -> Vec<L> {
+        let open = |name: std::path::PathBuf| L::open_at(&name, Wait::Watch, None);
         self.0.other_names().map(open).into()
     }
 
-    fn open_another(&self) -> FifoLock {
-        FifoLock::open(self.0.directory().join("b.lock")).expect("another lock")
+    fn open_another(&self) -> L {
+        L::open_at(&self.0.directory().join("b.lock"), Wait::Watch, None)
     }
 
     fn places(&self) -> usize {

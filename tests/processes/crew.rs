@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+#[path = "modes.rs"]
+mod modes;
 #[path = "signals.rs"]
 mod signals;
 
@@ -33,6 +35,15 @@ pub(crate) struct Held {
     pub(crate) token: u64,
     pub(crate) crashed: bool,
     pub(crate) waited: Duration,
+    pub(crate) reads: bool,
+}
+
+/// Somebody inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inside {
+    who: Who,
+    slot: u32,
+    reads: bool,
 }
 
 struct Member {
@@ -48,8 +59,11 @@ pub(crate) struct Crew {
     to: Sender<(Who, String)>,
     from: Receiver<(Who, String)>,
     early: VecDeque<(Who, String)>,
-    inside: Option<(Who, u32)>,
+    inside: Vec<Inside>,
     token: u64,
+    /// Since the last writer came in, one died who may have had a token or many, or did not take what it was granted.
+    token_may_jump: bool,
+    writers_are_unseen: bool,
     environment: Vec<(String, String)>,
     _scratch: Option<TempDir>,
 }
@@ -104,8 +118,10 @@ impl Crew {
             to,
             from,
             early: VecDeque::new(),
-            inside: None,
+            inside: Vec::new(),
             token: 0,
+            token_may_jump: false,
+            writers_are_unseen: false,
             environment: Vec::new(),
             _scratch: None,
         }
@@ -143,7 +159,7 @@ impl Crew {
         };
         let mut tickets: Vec<_> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|it| it == "x"))
+            .filter(|path| path.extension().is_some_and(|it| it == "x" || it == "s"))
             .collect();
         tickets.sort();
         tickets
@@ -266,6 +282,12 @@ impl Crew {
         self.early.iter().any(|event| event.0 == who)
     }
 
+    /// All lines that nobody has asked for yet.
+    pub(crate) fn said_so_far(&mut self) -> &VecDeque<(Who, String)> {
+        self.early.extend(self.from.try_iter());
+        &self.early
+    }
+
     /// This very line must be the next of this member.
     #[track_caller]
     pub(crate) fn expect(&mut self, who: Who, line: &str) {
@@ -294,7 +316,7 @@ impl Crew {
 
     /// The one inside has gone in a way that the crew could not follow.
     pub(crate) fn nobody_inside(&mut self) {
-        self.inside = None;
+        self.inside.clear();
     }
 
     /// How often a member's watch thread has slept.
@@ -377,16 +399,9 @@ impl Crew {
             token: number(2),
             crashed: number(3) == 1,
             waited: Duration::from_millis(number(4)),
+            reads: words[5] == "read",
         };
-        assert_eq!(self.inside, None, "two are inside: {line:?} of {who:?}");
-        assert!(
-            held.token > self.token,
-            "the token went from {} to {}",
-            self.token,
-            held.token
-        );
-        self.token = held.token;
-        self.inside = Some((who, held.slot));
+        self.check_entry(held);
         held
     }
 
@@ -398,7 +413,7 @@ impl Crew {
     }
 
     pub(crate) fn let_go(&mut self, who: Who, slot: u32, how: &str) {
-        assert_eq!(self.inside.take(), Some((who, slot)), "who is inside");
+        self.goes_out(who, slot);
         self.tell(who, &format!("{how} {slot}"));
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::crew::{Crew, Who, everywhere, until};
 
 /// Everything that can be seen of a directory: names, identities, modes, sizes, times of change, contents.
-fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, u32, u64, i64, Vec<u8>)> {
+pub(crate) fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, u32, u64, i64, Vec<u8>)> {
     let mut seen = BTreeMap::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
@@ -34,7 +34,7 @@ fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, u32, u64, i64, Vec<u8>)
     seen
 }
 
-fn home(crew: &Crew) -> PathBuf {
+pub(crate) fn home(crew: &Crew) -> PathBuf {
     crew.lock().parent().expect("a directory").to_owned()
 }
 
@@ -142,7 +142,7 @@ fn p05_waiters_are_told_of_a_replacement_under_a_live_holder() {
     }
 }
 
-fn change(lock: &Path, how: &str) {
+pub(crate) fn change(lock: &Path, how: &str) {
     let elsewhere = lock.with_extension("elsewhere");
     match how {
         "delete" => std::fs::remove_file(lock).expect("deleted"),

@@ -14,6 +14,7 @@ impl Crew {
     /// `kill -9`, and the process is gone when this returns.
     pub(crate) fn kill(&mut self, who: Who) {
         self.forget(who);
+        self.token_may_jump = true;
         kill_process(self.process(who), Signal::KILL).expect("a process to kill");
         self.bury(who);
         self.drain(who);
@@ -22,6 +23,7 @@ impl Crew {
     /// `kill -9`, without waiting for the end.
     pub(crate) fn kill_now(&mut self, who: Who) {
         self.forget(who);
+        self.token_may_jump = true;
         self.members[who.0].killed = true;
         kill_process(self.process(who), Signal::KILL).expect("a process to kill");
     }
@@ -32,7 +34,7 @@ impl Crew {
     }
 
     fn forget(&mut self, who: Who) {
-        self.inside.take_if(|inside| inside.0 == who);
+        self.inside.retain(|inside| inside.who != who);
     }
 
     fn bury(&mut self, who: Who) {

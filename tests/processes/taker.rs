@@ -6,15 +6,18 @@
 //!
 //! | command | answer |
 //! |---|---|
-//! | `acquire N [ms]` | `queued N` or nothing, then `held N token crashed waited-ms` or `failed N kind text` |
+//! | `acquire N [ms]` | `queued N` or nothing, then `held N token crashed waited-ms mode` or `failed N kind text` |
+//! | `write N [ms]`, `read N [ms]` | the same of a reader-writer lock; the mode is `alone` or `read` |
 //! | `release N`, `drop N`, `panic N` | `released N`, `released N kind` on failure |
 //! | `cancel N` | `cancelled N` |
 //! | `freeze N` / `thaw N` | `frozen N` / `thawed N`: the future is kept and not polled in between |
-//! | `try N` | `held N …` or `none` |
-//! | `is-held N` | `yes` or `no` |
+//! | `downgrade N` | `downgraded N token`: the writer goes on as a reader |
+//! | `try N`, `try-write N`, `try-read N` | `held N …` or `none` |
+//! | `is-held N`, `is-locked` | `yes` or `no` |
 //! | `status` | `status polling failures token waiters holder-pid` |
 //! | `remove` | `removed` or `in-use` |
 //! | `storm ROUNDS TASKS LEAVE` | `stormed`; one in LEAVE waits is given up; 0: none |
+//! | `mixed …` | see [`mixed`] |
 //! | `count WHAT` | `count n`: of `fd` or `task` in `/proc/self` |
 //! | `limit N` | `limited`: from now on at most N open files |
 //! | `touch` | `touched`: opens and closes the lock file |
@@ -26,21 +29,30 @@
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
-use std::future::{Future, poll_fn};
-use std::io::{BufRead, Read, Write};
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::io::{BufRead, Write};
+use std::path::Path;
 use std::task::Poll;
 use std::time::Duration;
 
-use stanchion::{Acquire, FifoGuard, FifoLock, FifoOptions, Removal};
+use stanchion::{FifoGuard, Removal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 #[path = "taker_fork.rs"]
 mod fork;
+#[path = "taker_kind.rs"]
+mod kind;
+#[path = "taker_mixed.rs"]
+mod mixed;
+#[path = "taker_storm.rs"]
+mod storm;
 #[path = "taker_user.rs"]
 mod user;
+
+use kind::{AnyGuard, AnyLock, Waits, Wish};
+use mixed::mixed;
+use storm::storm;
 
 /// Prints one line for the parent, in one piece.
 fn say(line: impl std::fmt::Display) {
@@ -71,34 +83,8 @@ fn child() {
     std::process::exit(0);
 }
 
-fn options() -> FifoOptions {
-    let mut options = FifoLock::options().label("taker");
-    if let Some(interval) = duration("TAKER_POLL") {
-        options = options.poll_interval(interval);
-    }
-    if let Some(window) = duration("TAKER_WINDOW") {
-        options = options.claim_window(window);
-    }
-    if let Ok(label) = std::env::var("TAKER_LABEL") {
-        options = options.label(label);
-    }
-    if std::env::var_os("TAKER_REMOVES").is_some() {
-        options = options.remove_when_idle(true);
-    }
-    if let Ok(mode) = std::env::var("TAKER_MODE") {
-        options = options.mode(u32::from_str_radix(&mode, 8).expect("an octal number"));
-    }
-    options
-}
-
-fn duration(name: &str) -> Option<Duration> {
-    let text = std::env::var(name).ok()?;
-    let limited = text.parse().map(Duration::from_millis);
-    Some(limited.unwrap_or(Duration::MAX))
-}
-
 async fn obey(path: &Path) {
-    let lock = match options().open(path) {
+    let lock = match AnyLock::open(path) {
         Ok(lock) => lock,
         Err(error) => return say(format_args!("unopened {:?} {error}", error.kind())),
     };
@@ -131,9 +117,11 @@ fn commands() -> mpsc::UnboundedReceiver<String> {
     from
 }
 
-/// How a hold ends.
+/// What a holder is told.
 #[derive(Clone, Copy)]
-enum End {
+enum Order {
+    Downgrade,
+    IsHeld,
     Release,
     Drop,
     Panic,
@@ -141,13 +129,13 @@ enum End {
 
 struct Slot {
     task: JoinHandle<()>,
-    end: Option<oneshot::Sender<End>>,
+    orders: mpsc::UnboundedSender<Order>,
     freeze: Option<oneshot::Sender<oneshot::Receiver<()>>>,
     thaw: Option<oneshot::Sender<()>>,
 }
 
 struct Taker {
-    lock: FifoLock,
+    lock: AnyLock,
     slots: HashMap<u32, Slot>,
     /// The guard of the fork tests.
     kept: Option<FifoGuard>,
@@ -158,14 +146,20 @@ impl Taker {
         let number = |index: usize| words.get(index).and_then(|it| it.parse::<u64>().ok());
         let slot = number(1).unwrap_or(0) as u32;
         match words[0] {
-            "acquire" => self.acquire(slot, number(2)),
-            "release" => self.end(slot, End::Release),
-            "drop" => self.end(slot, End::Drop),
-            "panic" => self.end(slot, End::Panic),
+            "acquire" => self.acquire(slot, Wish::Alone, number(2)),
+            "write" => self.acquire(slot, Wish::Write, number(2)),
+            "read" => self.acquire(slot, Wish::Read, number(2)),
+            "release" => self.order(slot, Order::Release),
+            "drop" => self.order(slot, Order::Drop),
+            "panic" => self.order(slot, Order::Panic),
+            "downgrade" => self.order(slot, Order::Downgrade),
+            "is-held" => self.order(slot, Order::IsHeld),
             "cancel" => self.cancel(slot).await,
             "freeze" => self.freeze(slot),
             "thaw" => self.thaw(slot),
-            "try" => self.try_once(slot),
+            "try" => self.try_once(slot, Wish::Alone),
+            "try-write" => self.try_once(slot, Wish::Write),
+            "try-read" => self.try_once(slot, Wish::Read),
             "is-locked" => say(match self.lock.is_locked().expect("an answer") {
                 true => "yes",
                 false => "no",
@@ -187,6 +181,7 @@ impl Taker {
                 .await;
                 say("stormed");
             }
+            "mixed" => mixed(&self.lock, &words[1..]).await,
             "count" => count(words[1]),
             "touch" => {
                 drop(
@@ -204,39 +199,39 @@ impl Taker {
             "umask" => say(format_args!("umask {:o}", user::umask())),
             "list-files" => list_files(),
             "spawn" => spawn(),
-            _ => fork::act(words, &self.lock, &mut self.kept),
+            _ => fork::act(words, self.lock.plain(), &mut self.kept),
         }
     }
 
-    fn acquire(&mut self, number: u32, limit: Option<u64>) {
+    fn acquire(&mut self, number: u32, wish: Wish, limit: Option<u64>) {
         let limit = limit.map(Duration::from_millis);
-        let acquire = Box::pin(self.lock.acquire().timeout(limit));
-        let (end, ended) = oneshot::channel();
+        let waits = self.lock.acquire(wish, limit);
+        let (orders, ordered) = mpsc::unbounded_channel();
         let (freeze, frozen) = oneshot::channel();
         let task = tokio::spawn(async move {
-            if let Some(guard) = wait(number, acquire, frozen).await {
-                hold(number, guard, ended).await;
+            if let Some(guard) = wait(number, waits, frozen).await {
+                hold(number, guard, ordered).await;
             }
         });
         let slot = Slot {
             task,
-            end: Some(end),
+            orders,
             freeze: Some(freeze),
             thaw: None,
         };
         self.slots.insert(number, slot);
     }
 
-    fn try_once(&mut self, number: u32) {
-        match self.lock.try_acquire() {
+    fn try_once(&mut self, number: u32, wish: Wish) {
+        match self.lock.try_acquire(wish) {
             Ok(None) => say("none"),
             Err(error) => say(format_args!("failed {number} {:?} {error}", error.kind())),
             Ok(Some(guard)) => {
                 announce(number, &guard);
-                let (end, ended) = oneshot::channel();
+                let (orders, ordered) = mpsc::unbounded_channel();
                 let slot = Slot {
-                    task: tokio::spawn(hold(number, guard, ended)),
-                    end: Some(end),
+                    task: tokio::spawn(hold(number, guard, ordered)),
+                    orders,
                     freeze: None,
                     thaw: None,
                 };
@@ -249,10 +244,8 @@ impl Taker {
         self.slots.get_mut(&number).expect("a slot in use")
     }
 
-    fn end(&mut self, number: u32, end: End) {
-        if let Some(sender) = self.slot(number).end.take() {
-            let _ = sender.send(end);
-        }
+    fn order(&mut self, number: u32, order: Order) {
+        let _ = self.slot(number).orders.send(order);
     }
 
     async fn cancel(&mut self, number: u32) {
@@ -296,11 +289,7 @@ impl Taker {
 type Freeze = oneshot::Receiver<oneshot::Receiver<()>>;
 
 /// Polls once and tells whether it must wait; then waits, with a pause in which nobody polls if that is asked for.
-async fn wait(
-    number: u32,
-    mut acquire: Pin<Box<Acquire<FifoGuard>>>,
-    mut freeze: Freeze,
-) -> Option<FifoGuard> {
+async fn wait(number: u32, mut acquire: Waits, mut freeze: Freeze) -> Option<AnyGuard> {
     let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
     let result = match first {
         Poll::Ready(result) => result,
@@ -330,97 +319,54 @@ async fn wait(
     }
 }
 
-fn announce(number: u32, guard: &FifoGuard) {
+fn announce(number: u32, guard: &AnyGuard) {
     let crashed = u8::from(guard.predecessor_crashed());
     let waited = guard.waited().unwrap_or_default().as_millis();
     say(format_args!(
-        "held {number} {} {crashed} {waited}",
-        guard.token()
+        "held {number} {} {crashed} {waited} {}",
+        guard.token(),
+        guard.mode()
     ));
 }
 
-async fn hold(number: u32, guard: FifoGuard, end: oneshot::Receiver<End>) {
-    match end.await.unwrap_or(End::Drop) {
-        End::Release => match guard.release().await {
-            Ok(()) => say(format_args!("released {number}")),
-            Err(error) => say(format_args!("released {number} {:?}", error.kind())),
-        },
-        End::Drop => {
-            drop(guard);
-            say(format_args!("released {number}"));
-        }
-        End::Panic => {
-            let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-                let _guard = guard;
-                std::panic::resume_unwind(Box::new("on purpose"));
-            }));
-            assert!(unwound.is_err());
-            say(format_args!("released {number}"));
-        }
-    }
-}
-
-/// Many tasks go in and out, some give up waiting.
-async fn storm(lock: &FifoLock, rounds: u64, tasks: u64, leave: u64) {
-    let work = (0..tasks).map(|task| {
-        let lock = lock.clone();
-        tokio::spawn(async move {
-            let mut dice = u64::from(std::process::id()) * 1_000 + task + 1;
-            for _ in 0..rounds {
-                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let gives_up = leave > 0 && (dice >> 33) % leave == 0;
-                one_round(&lock, gives_up).await;
+async fn hold(number: u32, mut guard: AnyGuard, mut orders: mpsc::UnboundedReceiver<Order>) {
+    loop {
+        match orders.recv().await.unwrap_or(Order::Drop) {
+            Order::IsHeld => say(match guard.is_held() {
+                true => "yes",
+                false => "no",
+            }),
+            Order::Downgrade => match guard.downgrade() {
+                Ok(reader) => {
+                    guard = reader;
+                    say(format_args!("downgraded {number} {}", guard.token()));
+                }
+                Err(error) => return say(format_args!("downgraded {number} {:?}", error.kind())),
+            },
+            Order::Release => {
+                return match guard.release().await {
+                    Ok(()) => say(format_args!("released {number}")),
+                    Err(error) => say(format_args!("released {number} {:?}", error.kind())),
+                };
             }
-        })
-    });
-    for task in work.collect::<Vec<_>>() {
-        task.await.expect("a round");
+            Order::Drop => {
+                drop(guard);
+                return say(format_args!("released {number}"));
+            }
+            Order::Panic => {
+                panic_with(guard);
+                return say(format_args!("released {number}"));
+            }
+        }
     }
 }
 
-async fn one_round(lock: &FifoLock, gives_up: bool) {
-    let mut acquire = Box::pin(lock.acquire());
-    let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
-    let result = match first {
-        Poll::Ready(result) => result,
-        Poll::Pending if gives_up => return tokio::task::yield_now().await,
-        Poll::Pending => acquire.await,
-    };
-    let guard = match result {
-        Ok(guard) => guard,
-        Err(error) => return say(format_args!("failed 0 {:?} {error}", error.kind())),
-    };
-    inside(lock.path(), guard.token());
-    if let Err(error) = guard.release().await {
-        say(format_args!("failed 0 {:?} {error}", error.kind()));
-    }
-}
-
-/// What the lock protects: a counter without any atomics, and a log of who was inside.
-fn inside(lock: &Path, token: u64) {
-    let file = |extension| -> PathBuf { lock.with_extension(extension) };
-    let open = |path: &Path| OpenOptions::new().append(true).create(true).open(path);
-    let mut log = open(&file("log")).expect("the log");
-    let pid = std::process::id();
-    let mut note = |what: &str| {
-        let line = format!("{what} {token} {pid}\n");
-        log.write_all(line.as_bytes()).expect("a line in the log");
-    };
-    note("in");
-    let mut counter = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(file("counter"))
-        .expect("the counter");
-    let mut text = String::new();
-    counter.read_to_string(&mut text).expect("its value");
-    let value: u64 = text.trim().parse().unwrap_or(0);
-    std::thread::yield_now();
-    let next = format!("{:020}", value + 1);
-    std::os::unix::fs::FileExt::write_all_at(&counter, next.as_bytes(), 0).expect("one more");
-    note("out");
+fn panic_with(guard: AnyGuard) {
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let _guard = guard;
+        std::panic::resume_unwind(Box::new("on purpose"));
+    }));
+    assert!(unwound.is_err());
 }
 
 fn count(what: &str) {

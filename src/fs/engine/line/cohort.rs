@@ -81,6 +81,11 @@ impl Cohort {
         self.length > 0 && self.length == self.sleepers
     }
 
+    /// Whether some sleep, and everybody else has an offer.
+    pub(crate) fn has_only_sleepers_left(&self) -> bool {
+        self.sleepers > 0 && !self.has_awake()
+    }
+
     /// Whether somebody with this wish may stand behind its ticket: whoever comes later sees only what that one asks for.
     pub(crate) fn takes(&self, want: Mode) -> bool {
         self.mode == Mode::Exclusive || self.mode == want

@@ -164,6 +164,7 @@ impl Core {
     pub(crate) fn poll(&mut self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
         self.go_in();
         if self.cohorts.wake_up(key) {
+            self.unmark_own(key);
             self.settle();
         }
         // After the drives, which may end this very wait.

@@ -4,7 +4,7 @@ use super::super::disk::TakePlace;
 use super::super::ticket::Mode;
 use super::cohort::CohortId;
 use super::core::Core;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 
 impl Core {
     /// Those of other cohorts who had offers and slept: others pass them until they wake.
@@ -25,30 +25,32 @@ impl Core {
         let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.length > 0) else {
             return;
         };
-        let settings = self.settings_of(id);
         let asleep = cohort.sleeps();
-        let mode = self.greatest_wish(id).unwrap_or(cohort.mode);
-        let mut result = Ok(());
-        if cohort.ticket.is_none() {
-            let bits = settings.as_ref().and_then(|it| it.mode);
-            let words = settings.as_ref().map(|it| &it.words);
-            let taken = self.disk.take_ticket(mode, bits, words, TakePlace::First);
-            match taken {
-                Ok(ticket) => {
-                    if let Some(cohort) = self.cohorts.cohort_mut(id) {
-                        cohort.ticket = Some(ticket);
-                        cohort.mode = mode;
-                    }
-                }
-                Err(error) => result = Err(error),
-            }
-        }
+        let mut result = self.place_on_disk(id);
         if asleep && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref()) {
             result = result.and(self.disk.mark_own(own));
         }
         if let Err(error) = result {
             self.fail_all(id, error);
         }
+    }
+
+    /// Gives a cohort that has been in possession a ticket, if it has none.
+    pub(super) fn place_on_disk(&mut self, id: CohortId) -> Result<()> {
+        let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.ticket.is_none()) else {
+            return Ok(());
+        };
+        let mode = self.greatest_wish(id).unwrap_or(cohort.mode);
+        let settings = self.settings_of(id);
+        let bits = settings.as_ref().and_then(|it| it.mode);
+        let words = settings.as_ref().map(|it| &it.words);
+        let place = TakePlace::First;
+        let ticket = self.disk.take_ticket(mode, bits, words, place)?;
+        if let Some(cohort) = self.cohorts.cohort_mut(id) {
+            cohort.ticket = Some(ticket);
+            cohort.mode = mode;
+        }
+        Ok(())
     }
 
     /// The most permits that anybody in a cohort wants: others must not think that it sleeps while there are fewer.

@@ -361,9 +361,9 @@ impl Core {
         self.mark_sleepers(possession.cohort);
         let (cleared, left, loss) = match possession.hold {
             Hold::Door { door, extent } => {
-                let writes = extent == Extent::Whole || possession.crashed;
                 let (token, untold) = (possession.token, possession.crashed);
-                // Of a reader in charge of a death only the flag, if nobody was told: the next one is to be.
+                // In charge of a death, and nobody was told: the next one is to be. If others read already, it is the next writer.
+                let writes = extent == Extent::Whole || untold && is_last_inside(&door);
                 let cleared = match writes {
                     true => self.disk.clear_held(token, untold),
                     false => Ok(()),
@@ -430,4 +430,9 @@ impl Core {
         let windows = offered.filter_map(|key| self.cohorts.get(key));
         windows.map(|it| it.data.settings.claim_window).min()
     }
+}
+
+/// Whether a door that is shared, and is to be left at once, is shared with nobody. Asked by trying to have it alone.
+fn is_last_inside(door: &Door) -> bool {
+    door.try_lock(false).unwrap_or(false)
 }

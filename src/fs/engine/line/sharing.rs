@@ -7,6 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::cohort::{Cohort, Key};
 use super::contender::Cause;
 use super::core::Core;
 use super::inside::Extent;
@@ -20,7 +21,11 @@ impl Core {
         let Some(possession) = &self.possession else {
             return;
         };
-        let whole = possession.hold.extent() == Some(Extent::Whole) && possession.loss.is_none();
+        if possession.hold.extent() == Some(Extent::Share) {
+            self.line_up_sleepers();
+            return;
+        }
+        let whole = possession.hold.extent().is_some() && possession.loss.is_none();
         let lends = whole && possession.inside.only_readers();
         if !lends && !self.lends.load(Ordering::Relaxed) {
             return;
@@ -43,6 +48,7 @@ impl Core {
     fn share(&mut self) -> Result<bool> {
         // Our own exclusive ticket would hold up those whom we let in.
         self.tidy();
+        self.line_up_sleepers();
         let Some(possession) = &mut self.possession else {
             return Ok(true);
         };
@@ -63,5 +69,35 @@ impl Core {
         self.lends.store(false, Ordering::SeqCst);
         door.ring(path);
         Ok(true)
+    }
+
+    /// Where the lock is shared, those of our cohort who sleep stand in line with a mark as if we had left: others pass them, until they
+    /// wake. Nobody is there to hear of a failure; then others wait for us to leave.
+    fn line_up_sleepers(&mut self) {
+        let Some(id) = self.possession.as_ref().and_then(|it| it.cohort) else {
+            return;
+        };
+        let cohort = self.cohorts.cohort(id);
+        if !cohort.is_some_and(Cohort::has_only_sleepers_left) || self.place_on_disk(id).is_err() {
+            return;
+        }
+        if let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref())
+            && own.is_marked().is_ok_and(|marked| !marked)
+        {
+            let _ = self.disk.mark_own(own);
+        }
+    }
+
+    /// A sleeper of the cohort in possession has woken: nobody may pass it any more.
+    pub(super) fn unmark_own(&mut self, key: Key) {
+        let held = self.possession.as_ref().and_then(|it| it.cohort);
+        let cohort = self.cohorts.get(key).map(|it| it.cohort);
+        if let Some(id) = cohort.filter(|_| cohort == held)
+            && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref())
+            && own.is_marked().unwrap_or(true)
+        {
+            // Should this fail, it is tried again when the cohort stands in line.
+            let _ = own.set_mark(false);
+        }
     }
 }

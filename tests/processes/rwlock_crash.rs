@@ -1,0 +1,336 @@
+//! Sudden deaths of readers and writers: whoever dies frees its place at once; of a writer's death inside exactly one is told, a
+//! reader's disturbs nobody.
+
+use std::time::{Duration, Instant};
+
+use crate::crew::{Crew, Held, Who, until};
+use crate::rwlock::{Place, queue_all, serve, with_readers};
+
+/// Far less than any poll interval, far more than a busy machine needs.
+const PROMPT: Duration = Duration::from_millis(500);
+
+fn crashes(held: &[Held]) -> usize {
+    held.iter().filter(|it| it.crashed).count()
+}
+
+#[test]
+fn p28_p65_the_death_of_a_writer_is_told_to_exactly_one_of_the_readers_behind_it() {
+    with_readers(|mut crew| {
+        for _ in 0..5 {
+            let writer = crew.start();
+            let readers: Vec<Who> = (0..3).map(|_| crew.start()).collect();
+            let last = crew.start();
+            crew.writes(writer, 1);
+            let mut places = Vec::new();
+            for &who in &readers {
+                for slot in 1..=2 {
+                    crew.wants_to_read(who, slot);
+                    places.push((who, slot));
+                }
+            }
+            crew.wants_to_write(last, 1);
+            for &who in &readers {
+                crew.until_only_events_wake(who);
+            }
+            crew.kill_now(writer);
+            let held = crew.expect_together(&places);
+            assert_eq!(crashes(&held), 1, "{held:?}");
+            assert!(held.iter().all(|it| it.token == held[0].token));
+            crew.release_all(&places);
+            assert!(!crew.expect_held(last, 1).crashed, "told once");
+            crew.release(last, 1);
+            assert!(!crew.expect_idle(readers[0]).crashed, "told once");
+        }
+    });
+}
+
+#[test]
+fn p65_the_death_of_a_writer_is_told_to_the_next_who_comes_by() {
+    with_readers(|mut crew| {
+        let (a, b) = (crew.start(), crew.start());
+        for try_first in [false, true] {
+            let writer = crew.start();
+            crew.writes(writer, 1);
+            crew.kill(writer);
+            let how = if try_first { "try-read" } else { "read" };
+            assert!(crew.take_by(a, how, 1).crashed);
+            assert!(!crew.reads(b, 1).crashed, "told once");
+            assert!(!crew.reads(a, 2).crashed, "told once");
+            crew.release_all(&[(a, 1), (a, 2), (b, 1)]);
+            assert!(!crew.expect_idle(b).crashed, "told once");
+        }
+    });
+}
+
+#[test]
+fn p28_writers_and_readers_follow_deaths_in_milliseconds() {
+    with_readers(|mut crew| {
+        let mut times = Vec::new();
+        let mut inside = crew.start();
+        crew.writes(inside, 1);
+        for round in 0..20 {
+            let next = crew.start();
+            // A writer dies, a reader follows; that one dies, the last of the readers, a writer follows.
+            let (how, after_writer) = [("read", true), ("write", false)][round % 2];
+            crew.queue_by(next, how, 1);
+            let begun = Instant::now();
+            crew.kill_now(inside);
+            let held = crew.expect_held(next, 1);
+            times.push(begun.elapsed());
+            assert_eq!(held.crashed, after_writer, "only a writer's death is told");
+            inside = next;
+        }
+        times.sort();
+        assert!(times[10] < PROMPT, "{times:?}");
+    });
+}
+
+#[test]
+fn p28_the_death_of_one_of_many_readers_disturbs_nobody() {
+    with_readers(|mut crew| {
+        for _ in 0..5 {
+            let readers: Vec<Who> = (0..4).map(|_| crew.start()).collect();
+            let (writer, later) = (crew.start(), crew.start());
+            for &who in &readers {
+                crew.reads(who, 1);
+                crew.reads(who, 2);
+            }
+            crew.kill(readers[0]);
+            // A newcomer still gets in beside them, and hears of nothing.
+            assert!(!crew.reads(later, 1).crashed);
+            crew.wants_to_write(writer, 1);
+            crew.wants_to_read(later, 2);
+            crew.kill(readers[1]);
+            for &who in &readers[2..] {
+                crew.tell(who, "is-held 1");
+                crew.expect(who, "yes");
+                crew.release(who, 1);
+                crew.release(who, 2);
+            }
+            assert!(!crew.has_spoken(writer), "one still reads");
+            crew.release(later, 1);
+            assert!(!crew.expect_held(writer, 1).crashed, "no writer died");
+            crew.release(writer, 1);
+            assert!(!crew.expect_held(later, 2).crashed);
+            crew.release(later, 2);
+            assert!(!crew.expect_idle(writer).crashed);
+        }
+    });
+}
+
+#[test]
+fn p28_the_death_of_the_last_reader_lets_the_writer_in_at_once() {
+    with_readers(|mut crew| {
+        let mut times = Vec::new();
+        for round in 0..12 {
+            let (one, last, writer) = (crew.start(), crew.start(), crew.start());
+            crew.reads(one, 1);
+            crew.reads(last, 1);
+            crew.reads(last, 2);
+            crew.wants_to_write(writer, 1);
+            crew.release(one, 1);
+            if round % 2 == 0 {
+                crew.until_only_events_wake(writer);
+            }
+            let begun = Instant::now();
+            crew.kill_now(last);
+            assert!(!crew.expect_held(writer, 1).crashed, "no writer died");
+            times.push(begun.elapsed());
+            crew.release(writer, 1);
+            crew.expect_no_tickets();
+        }
+        times.sort();
+        assert!(times[6] < PROMPT, "{times:?}");
+    });
+}
+
+/// The process has the whole lock, or has shared it, when it dies with readers inside.
+#[test]
+fn p28_the_death_of_readers_after_a_writer_of_their_process_is_no_crash() {
+    with_readers(|mut crew| {
+        for shared in [false, true] {
+            for downgraded in [false, true] {
+                let (crowd, other, next) = (crew.start(), crew.start(), crew.start());
+                crew.writes(crowd, 0);
+                crew.wants_to_read(crowd, 1);
+                if downgraded {
+                    crew.downgrade(crowd, 0);
+                } else {
+                    crew.release(crowd, 0);
+                }
+                crew.expect_held(crowd, 1);
+                if shared {
+                    crew.enters_by(other, "read", 1);
+                }
+                crew.wants_to_write(next, 1);
+                crew.kill_now(crowd);
+                if shared {
+                    assert!(!crew.has_spoken(next), "another one reads");
+                    crew.release(other, 1);
+                }
+                assert!(!crew.expect_held(next, 1).crashed);
+                crew.release(next, 1);
+                assert!(!crew.expect_idle(next).crashed);
+            }
+        }
+    });
+}
+
+/// A writer who followed one of its own process in memory.
+#[test]
+fn p28_p49_the_death_of_a_writer_amid_hand_overs_in_memory() {
+    with_readers(|mut crew| {
+        let (crowd, other) = (crew.start(), crew.start());
+        crew.writes(crowd, 0);
+        for (slot, mode) in [(1, "read"), (2, "write"), (3, "read"), (4, "write")] {
+            crew.queue_by(crowd, mode, slot);
+        }
+        for slot in 0..4 {
+            crew.release(crowd, slot);
+            crew.expect_held(crowd, slot + 1);
+        }
+        crew.wants_to_read(other, 1);
+        crew.kill_now(crowd);
+        assert!(crew.expect_held(other, 1).crashed);
+        crew.release(other, 1);
+        assert!(!crew.expect_idle(other).crashed);
+    });
+}
+
+/// Kills some of the waiters and, at the end, the writer inside: the rest are served in order.
+fn kill_subset(crew: &mut Crew, subset: u32) {
+    let holder = crew.start();
+    let members: Vec<Who> = (0..5).map(|_| crew.start()).collect();
+    crew.writes(holder, 0);
+    let places = queue_all(crew, &members, "0r 1w 2r 3r 4w");
+    let dies = |index: usize| subset & (1 << index) != 0;
+    for (index, &who) in members.iter().enumerate() {
+        if dies(index) {
+            crew.kill_now(who);
+        }
+    }
+    crew.kill_now(holder);
+    let alive = places.iter().enumerate().filter(|it| !dies(it.0));
+    let alive: Vec<Place> = alive.map(|it| *it.1).collect();
+    serve(crew, &alive);
+    let newcomer = crew.start();
+    // It may be there before the last of the dying are gone.
+    let told = crew.enters_by(newcomer, "write", 1).crashed;
+    assert_eq!(told, subset == 0b11111, "{subset:b}");
+    crew.release(newcomer, 1);
+    crew.expect_no_tickets();
+}
+
+#[test]
+fn p29_any_subset_of_the_waiters_dies_with_the_writer() {
+    for subset in 0..32 {
+        let mut crew = Crew::new().with_readers();
+        crew.by_events_only();
+        kill_subset(&mut crew, subset);
+    }
+}
+
+#[test]
+fn p29_waiters_in_the_middle_die_behind_readers() {
+    with_readers(|mut crew| {
+        for subset in 0..16_u32 {
+            let (inside, also) = (crew.start(), crew.start());
+            let members: Vec<Who> = (0..5).map(|_| crew.start()).collect();
+            crew.reads(inside, 0);
+            crew.reads(also, 0);
+            let places = queue_all(&mut crew, &members, "0w 1r 2w 3r 4w");
+            let dies = |index: usize| index < 4 && subset & (1 << index) != 0;
+            for (index, &who) in members.iter().enumerate() {
+                if dies(index) {
+                    crew.kill_now(who);
+                }
+            }
+            let mut alive: Vec<Place> = Vec::new();
+            for (index, &place) in places.iter().enumerate() {
+                if !dies(index) {
+                    alive.push(place);
+                }
+            }
+            // Those who read and have no writer before them any more go in beside the ones inside.
+            let first: Vec<_> = alive
+                .iter()
+                .take_while(|it| it.2 == "read")
+                .copied()
+                .collect();
+            let together: Vec<_> = first.iter().map(|it| (it.0, it.1)).collect();
+            let held = crew.expect_together(&together);
+            assert_eq!(crashes(&held), 0, "nobody died inside");
+            crew.release_all(&together);
+            crew.release_all(&[(inside, 0), (also, 0)]);
+            serve(&mut crew, &alive[first.len()..]);
+            assert!(!crew.expect_idle(members[4]).crashed);
+        }
+    });
+}
+
+/// The one who took up the word of a death dies with it, before or after it was told.
+#[cfg(feature = "test-hooks")]
+#[test]
+fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
+    with_readers(|mut crew| {
+        for step in ["Grant", "ShareDoor", "ShareState", "RingDoor", "WriteHeld"] {
+            let writer = crew.start();
+            let reader = crew.start_with(&[("STANCHION_AT", &format!("kill:{step}:1"))]);
+            let next = crew.start();
+            crew.writes(writer, 1);
+            crew.wants_to_read(reader, 1);
+            crew.wants_to_write(next, 1);
+            crew.kill_now(writer);
+            let held = crew.expect_held(next, 1);
+            assert!(held.crashed, "{step}: nobody else was told");
+            crew.release(next, 1);
+            assert!(!crew.expect_idle(next).crashed);
+        }
+    });
+}
+
+/// Whether the record says that a death is still to be told, and nobody has taken up the word.
+fn says_held(crew: &Crew) -> bool {
+    let record = std::fs::read(crew.state()).expect("the record");
+    record.get(70) == Some(&b'1')
+}
+
+/// The one who took up the word never claims his grant, while another one reads already.
+#[test]
+fn p03_p65_a_reader_who_gives_up_with_the_word_keeps_nobody_out() {
+    with_readers(|mut crew| {
+        let (writer, gives_up) = (crew.start(), crew.start());
+        let (one, two, last) = (crew.start(), crew.start(), crew.start());
+        crew.writes(writer, 1);
+        crew.wants_to_read(gives_up, 1);
+        assert_eq!(crew.ask(gives_up, "freeze 1"), "frozen 1");
+        crew.kill(writer);
+        until("the word is taken up", || !says_held(&crew));
+        let mut told = usize::from(crew.enters_by(one, "read", 1).crashed);
+        crew.cancel(gives_up, 1);
+        // Beside the one inside, who stays.
+        told += usize::from(crew.enters_by(two, "read", 1).crashed);
+        crew.release_all(&[(one, 1), (two, 1)]);
+        told += usize::from(crew.writes(last, 1).crashed);
+        crew.release(last, 1);
+        assert_eq!(told, 1, "exactly one is told");
+        assert!(!crew.expect_idle(last).crashed);
+    });
+}
+
+/// With nobody beside it, the word goes to the next of all, who reads.
+#[test]
+fn p65_a_reader_who_gives_up_with_the_word_passes_it_on() {
+    with_readers(|mut crew| {
+        let (writer, gives_up, next) = (crew.start(), crew.start(), crew.start());
+        crew.writes(writer, 1);
+        crew.wants_to_read(gives_up, 1);
+        assert_eq!(crew.ask(gives_up, "freeze 1"), "frozen 1");
+        crew.kill(writer);
+        until("the word is taken up", || !says_held(&crew));
+        crew.cancel(gives_up, 1);
+        assert!(crew.enters_by(next, "read", 1).crashed);
+        crew.release(next, 1);
+        assert!(!crew.expect_idle(next).crashed);
+    });
+}

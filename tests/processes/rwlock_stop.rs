@@ -1,0 +1,260 @@
+//! Readers and writers who stand still: in line they are passed after their claim windows and are first again; inside never.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::crew::{Crew, Who, everywhere, until};
+
+const WINDOW: Duration = Duration::from_millis(200);
+
+fn with_windows(test: impl Fn(Crew)) {
+    everywhere(|crew| {
+        let mut crew = crew.with_readers();
+        crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", "200");
+        test(crew);
+    });
+}
+
+/// The next one is in after at most two windows for each who is asleep; twice that on a busy machine.
+fn assert_in_time(begun: Instant, asleep: u32) {
+    let bound = WINDOW * 4 * asleep + Duration::from_secs(1);
+    assert!(begun.elapsed() < bound, "{:?}", begun.elapsed());
+}
+
+fn until_awake(crew: &Crew) {
+    until("no ticket bears a mark", || {
+        let marked = |ticket: &PathBuf| std::fs::metadata(ticket).is_ok_and(|it| it.len() > 0);
+        !crew.tickets().iter().any(marked)
+    });
+}
+
+#[test]
+fn p64_a_stopped_writer_is_passed_by_the_readers_behind_it_and_is_first_again() {
+    with_windows(|mut crew| {
+        let (holder, sleeper) = (crew.start(), crew.start());
+        let (one, two, last) = (crew.start(), crew.start(), crew.start());
+        for how in ["write", "read"] {
+            crew.take_by(holder, how, 1);
+            crew.wants_to_write(sleeper, 1);
+            crew.wants_to_read(one, 1);
+            crew.wants_to_read(two, 1);
+            crew.stop(sleeper);
+            let begun = Instant::now();
+            crew.release(holder, 1);
+            crew.expect_together(&[(one, 1), (two, 1)]);
+            assert_in_time(begun, 2);
+            crew.go_on(sleeper);
+            until_awake(&crew);
+            // Awake, it holds back who comes later.
+            crew.wants_to_read(last, 1);
+            crew.release_all(&[(one, 1), (two, 1)]);
+            crew.expect_held(sleeper, 1);
+            crew.release(sleeper, 1);
+            crew.expect_held(last, 1);
+            crew.release(last, 1);
+            crew.expect_idle(holder);
+        }
+    });
+}
+
+#[test]
+fn p64_a_stopped_reader_is_passed_by_a_writer_and_is_first_again() {
+    with_windows(|mut crew| {
+        let (holder, sleeper, awake) = (crew.start(), crew.start(), crew.start());
+        let (next, last) = (crew.start(), crew.start());
+        crew.writes(holder, 1);
+        crew.wants_to_read(sleeper, 1);
+        crew.wants_to_read(awake, 1);
+        crew.wants_to_write(next, 1);
+        crew.wants_to_write(last, 1);
+        crew.stop(sleeper);
+        let begun = Instant::now();
+        crew.release(holder, 1);
+        // Beside the sleeper a reader needs no window at all.
+        crew.expect_held(awake, 1);
+        assert!(begun.elapsed() < WINDOW * 2, "{:?}", begun.elapsed());
+        crew.release(awake, 1);
+        crew.expect_held(next, 1);
+        assert_in_time(begun, 2);
+        crew.go_on(sleeper);
+        until_awake(&crew);
+        crew.release(next, 1);
+        crew.expect_held(sleeper, 1);
+        crew.release(sleeper, 1);
+        crew.expect_held(last, 1);
+        crew.release(last, 1);
+        crew.expect_idle(holder);
+    });
+}
+
+#[test]
+fn p64_a_frozen_writer_at_the_head_is_passed_and_is_first_again() {
+    with_windows(|mut crew| {
+        let (holder, sleeper) = (crew.start(), crew.start());
+        let (one, two) = (crew.start(), crew.start());
+        crew.reads(holder, 1);
+        crew.wants_to_write(sleeper, 1);
+        assert_eq!(crew.ask(sleeper, "freeze 1"), "frozen 1");
+        crew.wants_to_read(one, 1);
+        crew.wants_to_read(two, 1);
+        let begun = Instant::now();
+        crew.release(holder, 1);
+        crew.a_grant_goes_unclaimed();
+        crew.expect_together(&[(one, 1), (two, 1)]);
+        assert_in_time(begun, 2);
+        assert_eq!(crew.ask(sleeper, "thaw 1"), "thawed 1");
+        until_awake(&crew);
+        crew.wants_to_read(holder, 2);
+        crew.release_all(&[(one, 1), (two, 1)]);
+        crew.expect_held(sleeper, 1);
+        crew.release(sleeper, 1);
+        crew.expect_held(holder, 2);
+        crew.release(holder, 2);
+        crew.expect_idle(one);
+    });
+}
+
+#[test]
+fn p64_frozen_readers_do_not_hold_up_their_own_process_nor_others() {
+    with_windows(|mut crew| {
+        let (holder, crowd, other) = (crew.start(), crew.start(), crew.start());
+        let writer = crew.start();
+        crew.writes(holder, 1);
+        for slot in 1..=4 {
+            crew.wants_to_read(crowd, slot);
+        }
+        crew.wants_to_read(other, 1);
+        crew.wants_to_write(writer, 1);
+        for slot in [1, 3] {
+            let frozen = format!("frozen {slot}");
+            assert_eq!(crew.ask(crowd, &format!("freeze {slot}")), frozen);
+        }
+        crew.release(holder, 1);
+        crew.expect_together(&[(crowd, 2), (crowd, 4), (other, 1)]);
+        crew.release_all(&[(crowd, 2), (crowd, 4), (other, 1)]);
+        crew.expect_held(writer, 1);
+        for slot in [1, 3] {
+            let thawed = format!("thawed {slot}");
+            assert_eq!(crew.ask(crowd, &format!("thaw {slot}")), thawed);
+        }
+        until_awake(&crew);
+        crew.wants_to_write(holder, 2);
+        crew.release(writer, 1);
+        crew.expect_together(&[(crowd, 1), (crowd, 3)]);
+        crew.release_all(&[(crowd, 1), (crowd, 3)]);
+        crew.expect_held(holder, 2);
+        crew.release(holder, 2);
+        crew.expect_idle(other);
+    });
+}
+
+#[test]
+fn p64_a_frozen_writer_among_readers_of_its_own_process() {
+    with_windows(|mut crew| {
+        let (holder, crowd, other) = (crew.start(), crew.start(), crew.start());
+        crew.writes(holder, 1);
+        for (slot, mode) in [(1, "write"), (2, "read"), (3, "read")] {
+            crew.queue_by(crowd, mode, slot);
+        }
+        crew.wants_to_read(other, 1);
+        assert_eq!(crew.ask(crowd, "freeze 1"), "frozen 1");
+        crew.release(holder, 1);
+        crew.a_grant_goes_unclaimed();
+        crew.expect_together(&[(crowd, 2), (crowd, 3), (other, 1)]);
+        assert_eq!(crew.ask(crowd, "thaw 1"), "thawed 1");
+        crew.release_all(&[(crowd, 2), (other, 1), (crowd, 3)]);
+        crew.expect_held(crowd, 1);
+        crew.release(crowd, 1);
+        crew.expect_idle(other);
+    });
+}
+
+/// The process had the lock alone when its writer fell asleep, so that writer had no place on disk.
+#[test]
+fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again() {
+    with_windows(|mut crew| {
+        let (crowd, other, third) = (crew.start(), crew.start(), crew.start());
+        crew.writes(crowd, 0);
+        crew.wants_to_write(crowd, 1);
+        crew.wants_to_read(crowd, 2);
+        assert_eq!(crew.ask(crowd, "freeze 1"), "frozen 1");
+        crew.release(crowd, 0);
+        crew.a_grant_goes_unclaimed();
+        crew.expect_held(crowd, 2);
+        crew.enters_by(other, "read", 1);
+        assert_eq!(crew.ask(crowd, "thaw 1"), "thawed 1");
+        // It has been polled by now: whoever comes later comes after it.
+        until("it stands in line", || crew.tickets().len() == 1);
+        until_awake(&crew);
+        crew.wants_to_read(third, 1);
+        crew.wants_to_read(crowd, 3);
+        crew.release_all(&[(crowd, 2), (other, 1)]);
+        crew.expect_held(crowd, 1);
+        crew.release(crowd, 1);
+        crew.expect_together(&[(third, 1), (crowd, 3)]);
+        crew.release_all(&[(third, 1), (crowd, 3)]);
+        crew.expect_idle(other);
+    });
+}
+
+/// Inside is inside: a reader that stands still is waited for.
+#[test]
+fn p64_a_stopped_reader_inside_is_never_passed() {
+    everywhere(|crew| {
+        let mut crew = crew.with_readers();
+        crew.set("TAKER_POLL", "20").set("TAKER_WINDOW", "20");
+        let (reader, also, writer) = (crew.start(), crew.start(), crew.start());
+        let (later, clock) = (crew.start(), crew.start());
+        crew.reads(reader, 1);
+        crew.reads(also, 1);
+        crew.wants_to_write(writer, 1);
+        crew.wants_to_read(later, 1);
+        crew.stop(reader);
+        crew.release(also, 1);
+        // Many windows go by: a wait that ends by its own limit measures them.
+        for command in ["read 1 300", "write 1 300"] {
+            crew.tell(clock, command);
+            crew.expect(clock, "queued 1");
+            let line = crew.line(clock);
+            assert!(line.starts_with("failed 1 TimedOut"), "{line}");
+        }
+        for who in [writer, later] {
+            assert!(!crew.has_spoken(who), "{who:?} passed a reader inside");
+        }
+        crew.go_on(reader);
+        crew.release(reader, 1);
+        crew.expect_held(writer, 1);
+        crew.release(writer, 1);
+        crew.expect_held(later, 1);
+        crew.release(later, 1);
+        crew.expect_idle(also);
+    });
+}
+
+/// All three ways to stand still at once, and the windows of one do not add up with those of the others for ever.
+#[test]
+fn p64_sleepers_of_both_kinds_between_the_awake() {
+    with_windows(|mut crew| {
+        let holder = crew.start();
+        let members: Vec<Who> = (0..6).map(|_| crew.start()).collect();
+        let modes = ["write", "read", "read", "write", "write", "read"];
+        crew.writes(holder, 0);
+        for (&who, mode) in members.iter().zip(modes) {
+            crew.queue_by(who, mode, 1);
+        }
+        for index in [0, 2, 4] {
+            crew.stop(members[index]);
+        }
+        crew.release(holder, 0);
+        for index in [1, 3, 5] {
+            crew.expect_held(members[index], 1);
+            crew.release(members[index], 1);
+        }
+        for index in [0, 2, 4] {
+            crew.go_on(members[index]);
+            crew.expect_held(members[index], 1);
+            crew.release(members[index], 1);
+        }
+        crew.expect_idle(holder);
+    });
+}

@@ -1,0 +1,292 @@
+//! Death at every step, of one who reads and writes.
+
+use crate::crew::{Crew, until};
+use crate::steps::lock::is_empty;
+use crate::steps::{Group, end, goes_in_and_out, lives, victim};
+
+pub(super) const READING: Group = Group {
+    times: 5,
+    scenarios: &[
+        ("reading alone", reading_alone),
+        ("reading after a death", reading_after_a_death),
+        ("reading as the next", reading_as_the_next),
+    ],
+    reaches: &["TakeCharge", "ShareDoor", "ShareState", "RingDoor"],
+};
+
+pub(super) const IN_ONE_PROCESS: Group = Group {
+    times: 5,
+    scenarios: &[
+        ("lending what it has", lending),
+        ("going on as a reader", downgrading),
+        ("joining its own readers", joining),
+    ],
+    reaches: &[
+        "ClearHeld",
+        "WriteHeld",
+        "ShareDoor",
+        "ShareState",
+        "RingDoor",
+    ],
+};
+
+pub(super) const AMONG_READERS: Group = Group {
+    times: 5,
+    scenarios: &[
+        ("writing among readers", writing_among_readers),
+        ("giving up between readers", giving_up),
+    ],
+    reaches: &[
+        "CreateTicket",
+        "WatchDoor",
+        "TryDoor",
+        "CheckMarks",
+        "UnlinkTicket",
+    ],
+};
+
+/// Those that take their time: claim windows go by.
+pub(super) const SLEEPERS: Group = Group {
+    times: 1,
+    scenarios: &[
+        ("reading past a sleeper", reading_past_a_sleeper),
+        ("writing past a reader asleep", writing_past_a_reader_asleep),
+        ("as a writer asleep", as_a_writer_asleep),
+    ],
+    reaches: &["Probe", "MarkTicket", "Unmark", "ShareDoor", "RingDoor"],
+};
+
+fn readers(crew: &mut Crew) {
+    crew.set("TAKER_KIND", "rwlock");
+}
+
+fn reading_alone(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let victim = victim(crew, order);
+    crew.tell(victim, "read 1");
+    let alive = goes_in_and_out(crew, victim);
+    end(crew, victim, alive)
+}
+
+fn reading_after_a_death(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let dead = crew.start();
+    crew.writes(dead, 1);
+    crew.kill(dead);
+    reading_alone(crew, order)
+}
+
+fn reading_as_the_next(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (holder, other, last) = (crew.start(), crew.start(), crew.start());
+    let victim = victim(crew, order);
+    crew.writes(holder, 1);
+    crew.tell(victim, "read 1");
+    let queued = lives(crew, victim, "queued 1");
+    crew.wants_to_read(other, 1);
+    crew.wants_to_write(last, 1);
+    crew.release(holder, 1);
+    // Whether or not the victim comes in beside it.
+    crew.expect_in(other, 1);
+    let alive = queued && goes_in_and_out(crew, victim);
+    crew.release(other, 1);
+    crew.expect_held(last, 1);
+    crew.release(last, 1);
+    end(crew, victim, alive)
+}
+
+/// Its own reader comes after its own writer, and somebody else reads too.
+fn lending(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (other, last) = (crew.start(), crew.start());
+    let victim = victim(crew, order);
+    crew.tell(victim, "write 0");
+    let mut alive = lives(crew, victim, "held 0");
+    crew.tell(victim, "read 1");
+    alive = alive && lives(crew, victim, "queued 1");
+    // Should nobody be before it any more, it goes straight in.
+    crew.tell(other, "read 1");
+    if alive {
+        crew.expect(other, "queued 1");
+        crew.wants_to_write(last, 1);
+        crew.tell(victim, "release 0");
+        alive = lives(crew, victim, "released 0") && lives(crew, victim, "held 1");
+        crew.expect_held(other, 1);
+    } else {
+        crew.expect_held(other, 1);
+        crew.wants_to_write(last, 1);
+    }
+    crew.tell(victim, "release 1");
+    alive = alive && lives(crew, victim, "released 1");
+    crew.release(other, 1);
+    crew.expect_held(last, 1);
+    crew.release(last, 1);
+    end(crew, victim, alive)
+}
+
+fn downgrading(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (other, last) = (crew.start(), crew.start());
+    let victim = victim(crew, order);
+    crew.tell(victim, "write 0");
+    let mut alive = lives(crew, victim, "held 0");
+    crew.tell(other, "read 1");
+    if alive {
+        crew.expect(other, "queued 1");
+        crew.wants_to_write(last, 1);
+        crew.tell(victim, "downgrade 0");
+        alive = lives(crew, victim, "downgraded 0");
+        crew.expect_held(other, 1);
+    } else {
+        crew.expect_held(other, 1);
+        crew.wants_to_write(last, 1);
+    }
+    crew.tell(victim, "release 0");
+    alive = alive && lives(crew, victim, "released 0");
+    crew.release(other, 1);
+    crew.expect_held(last, 1);
+    crew.release(last, 1);
+    end(crew, victim, alive)
+}
+
+/// Behind another's writer who gives up its reader goes in with those of its own who are inside.
+fn joining(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (writer, last) = (crew.start(), crew.start());
+    let victim = victim(crew, order);
+    crew.tell(victim, "read 0");
+    let mut alive = lives(crew, victim, "held 0");
+    if !alive {
+        return end(crew, victim, alive);
+    }
+    crew.wants_to_write(writer, 1);
+    crew.tell(victim, "read 1");
+    // A writer behind one that died goes in by itself.
+    alive = lives(crew, victim, "queued 1");
+    if alive {
+        crew.wants_to_write(last, 1);
+        crew.cancel(writer, 1);
+        alive = lives(crew, victim, "held 1");
+    } else {
+        crew.expect_held(writer, 1);
+        crew.wants_to_write(last, 1);
+        crew.release(writer, 1);
+    }
+    for slot in 0..=1 {
+        crew.tell(victim, &format!("release {slot}"));
+        alive = alive && lives(crew, victim, &format!("released {slot}"));
+    }
+    crew.expect_held(last, 1);
+    crew.release(last, 1);
+    end(crew, victim, alive)
+}
+
+fn writing_among_readers(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (one, two, behind) = (crew.start(), crew.start(), crew.start());
+    let victim = victim(crew, order);
+    crew.reads(one, 1);
+    crew.reads(two, 1);
+    crew.tell(victim, "write 1");
+    let queued = lives(crew, victim, "queued 1");
+    crew.tell(behind, "read 1");
+    if queued {
+        crew.expect(behind, "queued 1");
+    }
+    crew.release(one, 1);
+    crew.release(two, 1);
+    let alive = queued && goes_in_and_out(crew, victim);
+    crew.expect_held(behind, 1);
+    crew.release(behind, 1);
+    end(crew, victim, alive)
+}
+
+fn giving_up(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (inside, behind) = (crew.start(), crew.start());
+    let victim = victim(crew, order);
+    crew.reads(inside, 1);
+    crew.tell(victim, "write 1");
+    let mut alive = lives(crew, victim, "queued 1");
+    crew.tell(behind, "read 1");
+    if alive {
+        crew.expect(behind, "queued 1");
+        crew.tell(victim, "cancel 1");
+        alive = lives(crew, victim, "cancelled 1");
+    }
+    crew.expect_held(behind, 1);
+    crew.release(behind, 1);
+    crew.release(inside, 1);
+    end(crew, victim, alive)
+}
+
+fn reading_past_a_sleeper(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (holder, sleeper) = (crew.start(), crew.start());
+    // So much more patient than the victim that it never passes a live one.
+    let last = crew.start_with(&[("TAKER_WINDOW", "120")]);
+    crew.set("TAKER_WINDOW", "40");
+    let victim = victim(crew, order);
+    crew.writes(holder, 1);
+    crew.wants_to_write(sleeper, 1);
+    crew.stop(sleeper);
+    crew.tell(victim, "read 1");
+    let queued = lives(crew, victim, "queued 1");
+    crew.wants_to_read(last, 1);
+    crew.release(holder, 1);
+    let alive = queued && goes_in_and_out(crew, victim);
+    crew.expect_held(last, 1);
+    crew.go_on(sleeper);
+    crew.release(last, 1);
+    crew.expect_held(sleeper, 1);
+    crew.release(sleeper, 1);
+    end(crew, victim, alive)
+}
+
+fn writing_past_a_reader_asleep(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (holder, sleeper) = (crew.start(), crew.start());
+    let last = crew.start_with(&[("TAKER_WINDOW", "120")]);
+    crew.set("TAKER_WINDOW", "40");
+    let victim = victim(crew, order);
+    crew.writes(holder, 1);
+    crew.wants_to_read(sleeper, 1);
+    crew.stop(sleeper);
+    crew.tell(victim, "write 1");
+    let queued = lives(crew, victim, "queued 1");
+    crew.wants_to_write(last, 1);
+    crew.release(holder, 1);
+    let alive = queued && goes_in_and_out(crew, victim);
+    crew.expect_held(last, 1);
+    crew.go_on(sleeper);
+    crew.release(last, 1);
+    crew.expect_held(sleeper, 1);
+    crew.release(sleeper, 1);
+    end(crew, victim, alive)
+}
+
+fn as_a_writer_asleep(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let holder = crew.start();
+    let next = crew.start_with(&[("TAKER_WINDOW", "60")]);
+    let victim = victim(crew, order);
+    crew.reads(holder, 1);
+    crew.tell(victim, "write 1");
+    let queued = lives(crew, victim, "queued 1") && crew.stop_unless_dead(victim);
+    crew.tell(next, "read 1");
+    if queued {
+        crew.expect(next, "queued 1");
+    }
+    crew.release(holder, 1);
+    crew.expect_held(next, 1);
+    if queued {
+        crew.go_on(victim);
+        // Its mark goes while the door is locked, or it dies on the way.
+        until("it has looked at its mark", || {
+            crew.has_ended(victim) || crew.tickets().iter().all(|it| is_empty(it))
+        });
+    }
+    crew.release(next, 1);
+    let alive = queued && goes_in_and_out(crew, victim);
+    end(crew, victim, alive)
+}

@@ -1,0 +1,383 @@
+//! The storm of readers and writers: `mixed ROUNDS TASKS INDEX CROWD WRITES LEAVE`, see [`Plan`].
+//!
+//! What the lock protects shows every overlap that it must not allow. Beside the lock lie three files:
+//!
+//! - `it.flags`: eight bytes for each task of each process, its pid and whether it reads or writes now. Who goes in sets its own and
+//!   then looks at all the others.
+//! - `it.values`: the pid of a writer who is at work, the token of the last one, how many there were, and that token again, written one after
+//!   the other with pauses.
+//! - `it.killed`: the pids of those whom the parent is about to kill; what these have left behind proves nothing.
+//!
+//! | line | when |
+//! |---|---|
+//! | `beat` | every hundred rounds of a task |
+//! | `violation text` | something was seen that must not be |
+//! | `mixed reads writes downgrades given-up crowd w-count w-sum w-max r-count r-sum r-max` | at the end; `crowd` is the largest number of readers seen together, then waits in microseconds |
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::kind::{AnyGuard, AnyLock, Wish};
+use super::say;
+
+const SLOT: usize = 8;
+const READS: u64 = 1 << 32;
+const WRITES: u64 = 2 << 32;
+
+/// What a process does.
+#[derive(Clone, Copy)]
+struct Plan {
+    rounds: u64,
+    tasks: u64,
+    /// Which of the processes this is, and how many there are.
+    index: u64,
+    crowd: u64,
+    /// One round in so many is a write.
+    writes: u64,
+    /// One wait in so many is given up; 0: none.
+    leave: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Times {
+    count: u64,
+    sum: u64,
+    most: u64,
+}
+
+impl Times {
+    fn add(&mut self, waited: Option<Duration>) {
+        let waited = waited.unwrap_or_default().as_micros() as u64;
+        self.merge(Self {
+            count: 1,
+            sum: waited,
+            most: waited,
+        });
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.most = self.most.max(other.most);
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    downgrades: u64,
+    given_up: u64,
+    crowd: u64,
+    to_write: Times,
+    to_read: Times,
+}
+
+impl Tally {
+    fn merge(&mut self, other: Self) {
+        self.downgrades += other.downgrades;
+        self.given_up += other.given_up;
+        self.crowd = self.crowd.max(other.crowd);
+        self.to_write.merge(other.to_write);
+        self.to_read.merge(other.to_read);
+    }
+
+    fn say(&self) {
+        let (write, read) = (self.to_write, self.to_read);
+        say(format_args!(
+            "mixed {} {} {} {} {} {} {} {} {} {} {}",
+            read.count,
+            write.count,
+            self.downgrades,
+            self.given_up,
+            self.crowd,
+            write.count,
+            write.sum,
+            write.most,
+            read.count,
+            read.sum,
+            read.most,
+        ));
+    }
+}
+
+pub(super) async fn mixed(lock: &AnyLock, words: &[&str]) {
+    let number = |index: usize| words[index].parse::<u64>().expect("a number");
+    let plan = Plan {
+        rounds: number(0),
+        tasks: number(1),
+        index: number(2),
+        crowd: number(3),
+        writes: number(4),
+        leave: number(5),
+    };
+    let tasks = (0..plan.tasks).map(|task| {
+        let member = Member {
+            lock: lock.clone(),
+            plan,
+            ground: Ground::new(lock.path(), plan, plan.index * plan.tasks + task),
+            dice: Dice((u64::from(std::process::id()) << 20) + task),
+            tally: Tally::default(),
+        };
+        tokio::spawn(member.runs())
+    });
+    let mut tally = Tally::default();
+    for task in tasks.collect::<Vec<_>>() {
+        tally.merge(task.await.expect("a task that does not panic"));
+    }
+    tally.say();
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        let Self(state) = self;
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) % end
+    }
+}
+
+struct Member {
+    lock: AnyLock,
+    plan: Plan,
+    ground: Ground,
+    dice: Dice,
+    tally: Tally,
+}
+
+impl Member {
+    async fn runs(mut self) -> Tally {
+        for round in 1..=self.plan.rounds {
+            self.one_round().await;
+            if round % 100 == 0 {
+                say("beat");
+            }
+            self.pause().await;
+        }
+        self.tally
+    }
+
+    async fn one_round(&mut self) {
+        let writes = self.dice.below(self.plan.writes) == 0;
+        let wish = if writes { Wish::Write } else { Wish::Read };
+        let guard = match self.arrives(wish).await {
+            Some(Ok(guard)) => guard,
+            Some(Err(error)) => return say(format_args!("violation {error}")),
+            None => {
+                self.tally.given_up += 1;
+                return;
+            }
+        };
+        let guard = if writes {
+            self.tally.to_write.add(guard.waited());
+            self.write(guard).await
+        } else {
+            self.tally.to_read.add(guard.waited());
+            self.read(&guard).await;
+            guard
+        };
+        self.ground.leave();
+        if let Err(error) = guard.release().await {
+            say(format_args!("violation {error}"));
+        }
+    }
+
+    /// In, by a try or a wait; nothing if it gives up.
+    async fn arrives(&mut self, wish: Wish) -> Option<stanchion::Result<AnyGuard>> {
+        if self.dice.below(16) == 0
+            && let Some(done) = self.lock.try_acquire(wish).transpose()
+        {
+            return Some(done);
+        }
+        let mut waits = self.lock.acquire(wish, None);
+        let leave = self.plan.leave;
+        if leave == 0 || self.dice.below(leave) > 0 {
+            return Some(waits.await);
+        }
+        for _ in 0..=self.dice.below(4) {
+            if let std::task::Poll::Ready(done) = futures::poll!(&mut waits) {
+                return Some(done);
+            }
+            tokio::task::yield_now().await;
+        }
+        None
+    }
+
+    async fn pause(&mut self) {
+        for _ in 0..self.dice.below(4) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn read(&mut self, guard: &AnyGuard) {
+        let together = self.ground.go_in(READS);
+        self.tally.crowd = self.tally.crowd.max(together);
+        self.ground.see(guard.token());
+        self.pause().await;
+        self.ground.see(guard.token());
+    }
+
+    /// Alone; sometimes goes on as a reader.
+    async fn write(&mut self, guard: AnyGuard) -> AnyGuard {
+        self.ground.go_in(WRITES);
+        let token = guard.token();
+        let count = self.ground.begin(token);
+        self.pause().await;
+        self.ground.end(token, count + 1);
+        if self.dice.below(3) > 0 {
+            return guard;
+        }
+        self.tally.downgrades += 1;
+        // Before others may come in.
+        self.ground.go_in(READS);
+        let guard = guard.downgrade().expect("no error on the way down");
+        self.pause().await;
+        self.ground.see(guard.token());
+        guard
+    }
+}
+
+/// The files that show who is inside with whom.
+struct Ground {
+    flags: File,
+    values: File,
+    killed: std::path::PathBuf,
+    own: usize,
+    all: usize,
+    /// Nobody gives up: no grant goes unclaimed, and so no token is lost.
+    strict: bool,
+}
+
+impl Ground {
+    fn new(lock: &Path, plan: Plan, own: u64) -> Self {
+        let open = |extension| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            options.open(lock.with_extension(extension)).expect("open")
+        };
+        Self {
+            flags: open("flags"),
+            values: open("values"),
+            killed: lock.with_extension("killed"),
+            own: own as usize,
+            all: (plan.crowd * plan.tasks) as usize,
+            strict: plan.leave == 0,
+        }
+    }
+
+    fn flag(&self, what: u64) {
+        let at = (self.own * SLOT) as u64;
+        let value = (what | u64::from(std::process::id())) * u64::from(what != 0);
+        let done = self.flags.write_all_at(&value.to_le_bytes(), at);
+        done.expect("the own flag");
+    }
+
+    /// Sets the own flag, then looks at all others; returns how many read, with itself.
+    fn go_in(&self, what: u64) -> u64 {
+        self.flag(what);
+        let mut flags = vec![0; self.all * SLOT];
+        let end = read_up_to(&self.flags, &mut flags);
+        let mut reads = 0;
+        for (index, flag) in flags[..end].chunks_exact(SLOT).enumerate() {
+            let flag = number(flag);
+            let pid = flag & 0xffff_ffff;
+            if index == self.own || flag == 0 || self.was_killed(pid) {
+                continue;
+            }
+            reads += u64::from(flag & READS != 0);
+            if what == WRITES || flag & WRITES != 0 {
+                say(format_args!(
+                    "violation {} with {} of {pid} inside",
+                    what >> 32,
+                    flag >> 32
+                ));
+            }
+        }
+        reads + 1
+    }
+
+    fn leave(&self) {
+        self.flag(0);
+    }
+
+    fn was_killed(&self, pid: u64) -> bool {
+        let text = std::fs::read_to_string(&self.killed).unwrap_or_default();
+        text.lines().any(|it| it.parse() == Ok(pid))
+    }
+
+    fn anybody_was_killed(&self) -> bool {
+        self.killed.exists()
+    }
+
+    fn values(&self) -> [u64; 4] {
+        let mut bytes = [0; 4 * SLOT];
+        read_up_to(&self.values, &mut bytes);
+        let mut values = bytes.chunks_exact(SLOT).map(number);
+        [(); 4].map(|()| values.next().unwrap_or(0))
+    }
+
+    fn set(&self, index: usize, value: u64) {
+        let at = (index * SLOT) as u64;
+        let done = self.values.write_all_at(&value.to_le_bytes(), at);
+        done.expect("a value written");
+    }
+
+    /// What a reader finds: nobody writes, and the last who did had the reader's token.
+    fn see(&self, token: u64) {
+        let [writer, one, count, two] = self.values();
+        let broken = writer != 0 || one != two;
+        if broken && !self.was_killed(writer) {
+            say(format_args!(
+                "violation reader {token} sees {writer} {one} {count} {two}"
+            ));
+        }
+        let strict = self.strict && !self.anybody_was_killed() && one != 0;
+        let right = match strict {
+            true => token == one,
+            false => token >= one.max(two),
+        };
+        if !right {
+            say(format_args!("violation reader {token} sees writer {one}"));
+        }
+    }
+
+    /// A writer begins, and reads how many there were before it.
+    fn begin(&self, token: u64) -> u64 {
+        let [writer, one, count, two] = self.values();
+        let broken = writer != 0 || one != two;
+        if broken && !self.was_killed(writer) {
+            say(format_args!(
+                "violation writer {token} sees {writer} {one} {count} {two}"
+            ));
+        }
+        if token <= one.max(two) {
+            say(format_args!("violation writer {token} after {one}, {two}"));
+        }
+        self.set(0, u64::from(std::process::id()));
+        self.set(1, token);
+        count
+    }
+
+    fn end(&self, token: u64, count: u64) {
+        self.set(2, count);
+        std::thread::yield_now();
+        self.set(3, token);
+        self.set(0, 0);
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+}
+
+/// Reads from the start until the buffer is full or the file ends.
+fn read_up_to(file: &File, buffer: &mut [u8]) -> usize {
+    let mut end = 0;
+    while let read @ 1.. = file.read_at(&mut buffer[end..], end as u64).expect("read") {
+        end += read;
+    }
+    end
+}
