@@ -1,0 +1,16 @@
+//! The semaphore among real processes: counting, order, deaths, stops, other numbers, and Python's `portalocker`.
+#![cfg(unix)]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+#[path = "permits/cells.rs"]
+mod cells;
+#[path = "permits/counting.rs"]
+mod counting;
+#[path = "permits/crew.rs"]
+mod crew;
+#[path = "permits/death.rs"]
+mod death;
+#[path = "permits/holder.rs"]
+mod holder;
+#[path = "permits/order.rs"]
+mod order;
