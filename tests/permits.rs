@@ -12,5 +12,13 @@ mod crew;
 mod death;
 #[path = "permits/holder.rs"]
 mod holder;
+#[path = "permits/numbers.rs"]
+mod numbers;
 #[path = "permits/order.rs"]
 mod order;
+#[path = "permits/portalocker.rs"]
+mod portalocker;
+#[path = "permits/sleep.rs"]
+mod sleep;
+#[path = "permits/trouble.rs"]
+mod trouble;

@@ -377,13 +377,26 @@ impl Crew {
         assert_eq!(held, place, "{}", self.scene());
     }
 
+    /// This one gets permits, as the next but for others whose turn it is as well.
+    #[track_caller]
+    pub(crate) fn expect_held_beside(&mut self, place: Place) {
+        while !self.out.contains_key(&place) {
+            self.next_held();
+        }
+    }
+
+    /// These are the next to get permits; their lines may come in any order.
+    #[track_caller]
+    pub(crate) fn until_held(&mut self, places: &[Place]) {
+        for _ in places {
+            let held = self.next_held();
+            assert!(places.contains(&held), "{held:?}; {}", self.scene());
+        }
+    }
+
     /// The token of who has permits.
     pub(crate) fn token(&self, place: Place) -> u64 {
         self.out[&place].1
-    }
-
-    pub(crate) fn is_inside(&self, place: Place) -> bool {
-        self.out.contains_key(&place)
     }
 
     pub(crate) fn permits_out(&self) -> u32 {

@@ -52,6 +52,7 @@ fn child() {
         return;
     };
     println!();
+    become_who_was_meant();
     let mut runtime = match std::env::var("HOLDER_THREADS") {
         Ok(threads) => {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -64,6 +65,24 @@ fn child() {
     runtime.block_on(obey(Path::new(&home)));
     drop(runtime);
     std::process::exit(0);
+}
+
+/// `HOLDER_USER=id`, for those who are root.
+#[allow(unsafe_code)]
+fn become_who_was_meant() {
+    let user = std::env::var("HOLDER_USER").ok();
+    let Some(user) = user.and_then(|it| it.parse::<u32>().ok()) else {
+        return;
+    };
+    if rustix::process::geteuid().is_root() {
+        // SAFETY: plain system calls, without pointers that are used.
+        let done = unsafe {
+            libc::setgroups(0, std::ptr::null()) == 0
+                && libc::setgid(user) == 0
+                && libc::setuid(user) == 0
+        };
+        assert!(done, "root can become another user");
+    }
 }
 
 fn options(limit: Option<&str>) -> SemaphoreOptions {

@@ -152,20 +152,11 @@ fn p55_a_big_request_is_not_starved_by_those_who_come_by() {
         }
         crew.expect_silence();
         crew.release((big, 1));
-        for place in [(others[0], 5), (others[1], 5), (holder, 3)] {
-            crew.release_when_held(place);
-        }
+        let rest = [(others[0], 5), (others[1], 5), (holder, 3)];
+        crew.until_held(&rest);
+        rest.into_iter().for_each(|it| crew.release(it));
         crew.expect_idle(big);
     });
-}
-
-impl Crew {
-    fn release_when_held(&mut self, place: Place) {
-        while !self.is_inside(place) {
-            self.next_held();
-        }
-        self.release(place);
-    }
 }
 
 /// Those who try find the slots locked for an instant, and one another; the head finds them locked by those who try.
