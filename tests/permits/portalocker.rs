@@ -1,6 +1,6 @@
 //! Python's `portalocker.BoundedSemaphore` on the same slots, both ways, by events alone on our side.
 //!
-//! `STANCHION_PYTHON` names a Python that has it; with `STANCHION_NEEDS_PORTALOCKER` its lack is a failure, else these tests say that they are skipped.
+//! `STANCHION_PYTHON` names a Python that has it; with `STANCHION_NEEDS_PORTALOCKER=1` its lack is a failure, else these tests say that they are skipped.
 //! [`SCRIPT`] speaks like a member of the crew. Python's semaphores have no weight and no line: one instance has one slot.
 
 use std::process::{Command, Stdio};
@@ -50,7 +50,7 @@ fn python() -> Option<String> {
     if found.is_ok_and(|it| it.success()) {
         return Some(program);
     }
-    let needed = std::env::var_os("STANCHION_NEEDS_PORTALOCKER").is_some();
+    let needed = std::env::var("STANCHION_NEEDS_PORTALOCKER").is_ok_and(|it| it == "1");
     assert!(!needed, "{program} has no portalocker; see scripts/test");
     println!("SKIPPED: {program} has no portalocker");
     None
