@@ -20,6 +20,8 @@ mod order;
 mod ownership;
 #[path = "conformance/reentrant.rs"]
 mod reentrant;
+#[path = "conformance/semaphore.rs"]
+mod semaphore;
 #[path = "conformance/subject.rs"]
 mod subject;
 #[path = "conformance/support.rs"]
@@ -101,3 +103,4 @@ conforms!(file_lock, crate::Plain<crate::Watched>);
 conforms!(file_lock_poll, crate::Plain<crate::Polled>);
 conforms!(file_lock_blocking, crate::Plain<crate::Blocked>);
 conforms!(reentrant_fifo_lock, crate::reentrant::Reentered, with a line in reentrant_line);
+conforms!(semaphore_of_one, crate::semaphore::OfOne, with a line in semaphore_line);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::engine::disk::Resized;
 use super::engine::line::Line;
 use super::engine::path::canonical;
 use super::engine::slots::{Names, Slots};
@@ -238,7 +239,8 @@ impl FifoSemaphore {
     ///
     /// # Errors
     ///
-    /// Those of [`FifoLock::acquire`](crate::FifoLock::acquire). Deleted slot files are not noticed by newcomers; who has such a permit
+    /// Those of [`FifoLock::acquire`](crate::FifoLock::acquire); [`ErrorKind::Incompatible`] also when nothing was recorded
+    /// as this handle was opened, and somebody else has recorded another number since. Deleted slot files are not noticed by newcomers; who has such a permit
     /// is told by [`FifoPermit::lost`].
     pub fn acquire(&self) -> Acquire<FifoPermit> {
         self.acquire_many(1)
@@ -298,25 +300,44 @@ impl FifoSemaphore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for 0; those of [`acquire`](FifoSemaphore::acquire).
+    /// [`ErrorKind::InvalidInput`] for 0; those of [`acquire`](FifoSemaphore::acquire). Who waits for more permits than are left then gets
+    /// [`ErrorKind::InvalidInput`] when its turn comes; a handle from before the first acquire of all that has not been used since is refused with
+    /// [`ErrorKind::Incompatible`].
     pub async fn resize(&self, permits: u32) -> Result<()> {
         if permits == 0 {
             let text = "a semaphore needs at least one permit";
             return Err(Error::at(ErrorKind::InvalidInput, text, self.path()));
         }
-        let all = match self.limit() {
-            limit if permits < limit => Some(self.acquire_many(limit).timeout(None).await?),
-            _ => None,
-        };
-        for _ in 0..TRIES {
-            if self.shared.line.resize(permits)? {
-                return match all {
-                    Some(all) => all.release().await,
-                    None => Ok(()),
-                };
+        loop {
+            let limit = self.shared.line.current_limit()?;
+            let all = match permits < limit {
+                true => self.acquire_many(limit).timeout(None).await.map(Some),
+                false => Ok(None),
+            };
+            let all = match all {
+                Ok(all) => all,
+                // Somebody else has changed it while this call waited.
+                Err(_) if self.limit() < limit => continue,
+                Err(error) => return Err(error),
+            };
+            let held = all.as_ref().map_or(0, |_| limit);
+            let resized = self.record_limit(permits, held)?;
+            if let Some(all) = all {
+                all.release().await?;
             }
-            // Somebody reads or writes the record in this instant.
-            std::thread::yield_now();
+            if resized == Resized::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    fn record_limit(&self, permits: u32, held: u32) -> Result<Resized> {
+        for _ in 0..TRIES {
+            match self.shared.line.resize(permits, held)? {
+                // Somebody reads or writes the record in this instant.
+                Resized::Later => std::thread::yield_now(),
+                resized => return Ok(resized),
+            }
         }
         let text = "the record of the semaphore stays locked";
         Err(Error::at(ErrorKind::Busy, text, self.path()))

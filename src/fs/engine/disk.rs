@@ -29,6 +29,8 @@ mod permits;
 mod removal;
 mod share;
 
+pub(crate) use permits::Resized;
+
 /// Where a lock lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {

@@ -73,6 +73,8 @@ pub(crate) struct Slots {
     directory: PathBuf,
     names: Names,
     limit: u32,
+    /// Whether the limit is or was the one on record.
+    confirmed: bool,
     hand: Vec<Slot>,
     /// The numbers of those that guards have.
     out: Vec<bool>,
@@ -98,6 +100,7 @@ impl Slots {
             directory,
             names,
             limit,
+            confirmed: false,
             hand: Vec::new(),
             out: Vec::new(),
             taken: 0,
@@ -106,6 +109,15 @@ impl Slots {
 
     pub(crate) fn limit(&self) -> u32 {
         self.limit
+    }
+
+    /// Whether the limit is or was the one on record: then another one is a change of it.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    pub(crate) fn confirm(&mut self) {
+        self.confirmed = true;
     }
 
     /// Permits that this process has, in hand and out.

@@ -3,6 +3,7 @@
 //! The record of a semaphore names its limit and the last token. It is locked only for as long as it takes to read and to write it: who
 //! has permits has the locks of their files, and needs no other.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::slots::Slots;
@@ -11,6 +12,16 @@ use super::super::step::{self, Step};
 use super::{Cleared, Disk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
+
+/// What came of an attempt to record another limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resized {
+    Done,
+    /// Somebody else has the record locked: try again soon.
+    Later,
+    /// There would be fewer permits, and the caller does not have all there are now.
+    NotAll,
+}
 
 /// A record of a semaphore names no door.
 const NO_DOOR: FileId = FileId {
@@ -57,10 +68,16 @@ impl Disk {
         };
         if let Some(record) = record
             && record.limit != u64::from(slots.limit())
-            && !slots.set_limit(limit_of(record))?
         {
-            return Ok(None);
+            if !slots.is_confirmed() {
+                let limits = (limit_of(record), slots.limit());
+                return Err(mismatch(limits, &self.place.state()));
+            }
+            if !slots.set_limit(limit_of(record))? {
+                return Ok(None);
+            }
         }
+        slots.confirm();
         let limit = slots.limit();
         let now = state::wall_clock_us();
         let token = state::next_token(record.map_or(0, |it| it.token), now);
@@ -105,12 +122,18 @@ impl Disk {
         })
     }
 
-    /// Takes over another limit that somebody has recorded; whether there are more permits now.
+    /// Takes over another limit that somebody has recorded; whether there are more permits now. Refuses it if ours was never the one on record: that is not
+    /// a change, but somebody who means another number.
     pub(crate) fn adopt_limit(&mut self) -> Result<bool> {
         let recorded = self.recorded_limit()?;
         let (Some(recorded), Some(slots)) = (recorded, &mut self.slots) else {
             return Ok(false);
         };
+        if recorded != slots.limit() && !slots.is_confirmed() {
+            let limits = (recorded, slots.limit());
+            return Err(mismatch(limits, &self.place.state()));
+        }
+        slots.confirm();
         let more = recorded > slots.limit();
         if recorded != slots.limit() {
             slots.set_limit(recorded)?;
@@ -118,20 +141,30 @@ impl Disk {
         Ok(more)
     }
 
-    /// Records another limit. `false` while somebody else has the record locked.
-    pub(crate) fn record_limit(&mut self, limit: u32) -> Result<bool> {
+    /// Records another limit, for somebody who has `held` permits.
+    pub(crate) fn record_limit(&mut self, limit: u32, held: u32) -> Result<Resized> {
         step::at(Step::MintToken);
         let Some(record) = self.try_state(self.slot_mode())? else {
-            return Ok(false);
+            return Ok(Resized::Later);
         };
+        let known = self.slots.as_ref().map_or(0, Slots::limit);
+        let current = record.map_or(known, limit_of);
+        if limit < current && held < current {
+            self.unlock_state();
+            if let Some(slots) = &mut self.slots {
+                slots.set_limit(current)?;
+            }
+            return Ok(Resized::NotAll);
+        }
         let fresh = || state::next_token(0, state::wall_clock_us());
         let written = self.write_record(limit, record.map_or_else(fresh, |it| it.token), None);
         self.unlock_state();
         written?;
         if let Some(slots) = &mut self.slots {
             slots.set_limit(limit)?;
+            slots.confirm();
         }
-        Ok(true)
+        Ok(Resized::Done)
     }
 
     /// Removes the semaphore, with all permits in hand and nobody in line.
@@ -149,18 +182,23 @@ impl Disk {
     }
 
     /// Refuses another limit than the one that is recorded.
-    pub(crate) fn check_limit(&self, ours: u32) -> Result<()> {
+    pub(crate) fn check_limit(&mut self, ours: u32) -> Result<()> {
         match self.recorded_limit()? {
-            Some(theirs) if theirs != ours => {
-                let text = format!(
-                    "the semaphore at this path has a limit of {theirs}, this one of {ours}"
-                );
-                let kind = ErrorKind::Incompatible;
-                Err(Error::at(kind, text, self.place.state()))
+            Some(theirs) if theirs != ours => Err(mismatch((theirs, ours), &self.place.state())),
+            Some(_) => {
+                if let Some(slots) = &mut self.slots {
+                    slots.confirm();
+                }
+                Ok(())
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
+}
+
+fn mismatch((theirs, ours): (u32, u32), state: &Path) -> Error {
+    let text = format!("the semaphore at this path has a limit of {theirs}, this one of {ours}");
+    Error::at(ErrorKind::Incompatible, text, state)
 }
 
 /// A record with a limit that does not fit was not written by us; no file has such a number.

@@ -14,11 +14,11 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::super::disk::{Admission, Entered};
+use super::super::disk::{Admission, Disk, Entered};
 use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::{Mode, Ticket};
-use super::at_slots::give_part_back;
+use super::at_slots::{give_part_back, too_many};
 use super::contender::Cause;
 use super::core::{Arrived, Caller, Core, Others};
 use super::inside::Extent;
@@ -169,10 +169,13 @@ impl Core {
         reserved: u32,
     ) -> Result<Option<u64>> {
         let wanted = reserved.saturating_add(count);
-        let gathered = match self.disk.slots() {
-            Some(slots) => slots.gather(wanted, settings.mode)?,
-            None => false,
+        let gather = |disk: &mut Disk| match disk.slots() {
+            Some(slots) => slots.gather(wanted, settings.mode),
+            None => Ok(false),
         };
+        // There may be more by now than this process knows.
+        let gathered =
+            gather(&mut self.disk)? || self.disk.adopt_limit()? && gather(&mut self.disk)?;
         if !gathered {
             return Ok(None);
         }
@@ -284,9 +287,7 @@ impl Core {
         if (1..=limit).contains(&count) {
             return Ok(());
         }
-        let text = format!("{count} permits are wanted, of {limit}");
-        let path = &self.disk.place().door;
-        Err(Error::at(ErrorKind::InvalidInput, text, path))
+        Err(too_many(count, limit, &self.disk.place().door))
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -7,6 +7,7 @@
 //! other's for ever. So whoever has a part looks at the line once per claim window, or every two seconds where windows are switched off, and gives
 //! it back if somebody is before it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::disk::{Disk, Entered};
@@ -15,7 +16,7 @@ use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, after};
 use super::contender::{Cause, Contender, Entry, Flow, Outcome, Stage};
 use super::passing::marks_gone;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// How often who has a part looks whether it is the first still, without claim windows.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -65,6 +66,10 @@ impl Contender {
             }
             if !disk.adopt_limit()? {
                 self.news.fell_back |= told && siege.is_polling();
+                let limit = disk.slots_seen().map_or(0, |it| it.limit());
+                if count > limit {
+                    return Err(too_many(count, limit, &disk.place().door));
+                }
                 siege.pace(&mut self.ladder);
                 let has_part = disk
                     .slots_seen()
@@ -103,6 +108,12 @@ impl Contender {
             passed,
         })))
     }
+}
+
+/// More permits than there are would be waited for without end.
+pub(super) fn too_many(count: u32, limit: u32, path: &Path) -> Error {
+    let text = format!("{count} permits are wanted, of {limit}");
+    Error::at(ErrorKind::InvalidInput, text, path)
 }
 
 /// Unlocks and closes what is in hand beyond what is `reserved` for others.

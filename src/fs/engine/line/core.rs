@@ -43,6 +43,7 @@ use super::agenda::Agenda;
 use super::cohort::{CohortId, Cohorts, Key, Waiter};
 use super::contender::{Cause, Contender};
 use super::inside::Extent;
+use super::passing::unmark;
 use super::possession::Possession;
 use super::wakes::Wakes;
 use super::{Grant, Settings, Visit, Visitor};
@@ -164,7 +165,7 @@ impl Core {
     pub(crate) fn poll(&mut self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
         self.go_in();
         if self.cohorts.wake_up(key) {
-            self.unmark_own(key);
+            self.unmark_cohort_of(key);
             self.settle();
         }
         // After the drives, which may end this very wait.
@@ -183,6 +184,17 @@ impl Core {
             self.wakes.discard(old);
         }
         Poll::Pending
+    }
+
+    /// A sleeper is awake again, and its cohort first from now on: also while this process has the lock for a later one, else the next process
+    /// would still pass when that one leaves.
+    fn unmark_cohort_of(&mut self, key: Key) {
+        let cohort = self.cohorts.get(key).map(|it| it.cohort);
+        let cohort = cohort.and_then(|it| self.cohorts.cohort(it));
+        if let Some(own) = cohort.and_then(|it| it.ticket.as_ref()) {
+            // Whoever stands in line for it looks at the mark again.
+            let _ = unmark(own, &self.disk);
+        }
     }
 
     pub(super) fn take_failure(&mut self, key: Key) -> Option<Error> {

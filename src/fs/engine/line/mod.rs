@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::disk::{Cleared, Disk, Place};
+use super::disk::{Cleared, Disk, Place, Resized};
 use super::door::Door;
 use super::path::canonical;
 use super::slots::{Permits, Slots};
@@ -232,10 +232,17 @@ impl Line {
         limit.unwrap_or(0)
     }
 
-    /// Records another number of permits, and tells whoever waits. `false` while the record is locked.
-    pub(crate) fn resize(&self, limit: u32) -> Result<bool> {
+    /// The same, after a look at what is recorded.
+    pub(crate) fn current_limit(&self) -> Result<u32> {
         self.refuse_foreign()?;
-        self.with(|core| core.resize(limit)).0
+        self.with(|core| core.disk.adopt_limit()).0?;
+        Ok(self.limit())
+    }
+
+    /// Records another number of permits, and tells whoever waits.
+    pub(crate) fn resize(&self, limit: u32, held: u32) -> Result<Resized> {
+        self.refuse_foreign()?;
+        self.with(|core| core.resize(limit, held)).0
     }
 
     /// The limit of the semaphore at this path, if one is recorded.
@@ -476,6 +483,9 @@ impl Watcher for Line {
                 self.queue_changed.store(true, Ordering::SeqCst);
                 if self.lends.load(Ordering::SeqCst) && !self.is_foreign() {
                     self.act(Core::share_if_wanted);
+                }
+                if self.kind == Kind::Semaphore && !self.is_foreign() {
+                    self.act(Core::look_for_more);
                 }
             }
             _ if self.is_foreign() => {}

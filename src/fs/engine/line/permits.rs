@@ -10,6 +10,7 @@
 //!
 //! Each grant has one of its own. With all permits here a process numbers its grants from a block, else one by one under the record's lock.
 
+use super::super::disk::{Resized, TakePlace};
 use super::super::door::Door;
 use super::super::slots::Permits;
 use super::super::ticket::Mode;
@@ -116,18 +117,34 @@ impl Core {
         cohort == Some(first) || self.contender.as_ref().is_some_and(stands)
     }
 
-    /// There are so many permits from now on; `false` while the record is locked.
-    pub(super) fn resize(&mut self, limit: u32) -> Result<bool> {
-        if !self.disk.record_limit(limit)? {
-            return Ok(false);
+    /// There are so many permits from now on, says somebody who has `held` of them.
+    pub(super) fn resize(&mut self, limit: u32, held: u32) -> Result<Resized> {
+        match self.disk.record_limit(limit, held)? {
+            Resized::Done => {}
+            other => return Ok(other),
         }
         // Whoever is first in line looks again when a slot is closed.
         if let Some(path) = self.disk.slots_seen().map(|it| it.path(0)) {
             let at = |e| Error::io("open the slot file", &path, e);
             drop(Door::open(&path, None).map_err(at)?);
         }
+        // Those who wait for permits of their own process, which has all that there were, hear when somebody queues.
+        let ticket = self
+            .disk
+            .take_ticket(Mode::Permits(1), None, None, TakePlace::End)?;
+        self.disk.give_up(ticket);
         self.settle();
-        Ok(true)
+        Ok(Resized::Done)
+    }
+
+    /// Somebody of another process has queued, perhaps only to tell that there are more permits now.
+    pub(super) fn look_for_more(&mut self) {
+        if self.has_whole() && self.cohorts.waiting() > self.cohorts.offered() {
+            // What cannot be looked at is looked at again when something comes back.
+            if self.disk.adopt_limit().is_ok_and(|more| more) {
+                self.settle();
+            }
+        }
     }
 
     /// How many permits in hand are spoken for.

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::cohort::{Cohort, Key};
+use super::cohort::Cohort;
 use super::contender::Cause;
 use super::core::Core;
 use super::inside::Extent;
@@ -85,19 +85,6 @@ impl Core {
             && own.is_marked().is_ok_and(|marked| !marked)
         {
             let _ = self.disk.mark_own(own);
-        }
-    }
-
-    /// A sleeper of the cohort in possession has woken: nobody may pass it any more.
-    pub(super) fn unmark_own(&mut self, key: Key) {
-        let held = self.possession.as_ref().and_then(|it| it.cohort);
-        let cohort = self.cohorts.get(key).map(|it| it.cohort);
-        if let Some(id) = cohort.filter(|_| cohort == held)
-            && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref())
-            && own.is_marked().unwrap_or(true)
-        {
-            // Should this fail, it is tried again when the cohort stands in line.
-            let _ = own.set_mark(false);
         }
     }
 }

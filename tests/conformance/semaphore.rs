@@ -1,0 +1,69 @@
+//! `FifoSemaphore` of one permit as a subject.
+
+use std::time::Duration;
+
+use stanchion::{FifoSemaphore, SemaphoreOptions};
+
+use crate::subject::Subject;
+use crate::support::Place;
+
+pub(crate) struct OfOne(Place);
+
+const NAME: &str = "a.lock";
+
+fn options() -> SemaphoreOptions {
+    FifoSemaphore::options().limit(1)
+}
+
+impl Subject for OfOne {
+    type Lock = FifoSemaphore;
+
+    const FAIR: bool = true;
+
+    fn new() -> Self {
+        Self(Place::new())
+    }
+
+    fn open(&self) -> FifoSemaphore {
+        options()
+            .open(self.0.directory(), NAME)
+            .expect("a semaphore")
+    }
+
+    fn open_without_polling(&self) -> FifoSemaphore {
+        let options = options().poll_interval(Duration::MAX);
+        options.open(self.0.directory(), NAME).expect("a semaphore")
+    }
+
+    fn open_by_other_names(&self) -> Vec<FifoSemaphore> {
+        let open = |path: std::path::PathBuf| {
+            let directory = path.parent().expect("a directory");
+            options().open(directory, NAME).expect("the same semaphore")
+        };
+        self.0.other_names().map(open).into()
+    }
+
+    fn open_another(&self) -> FifoSemaphore {
+        let options = options();
+        options
+            .open(self.0.directory(), "b.lock")
+            .expect("another semaphore")
+    }
+
+    fn places(&self) -> usize {
+        self.0.tickets().len()
+    }
+
+    fn footprint(&self) -> String {
+        let read = |name: &String| {
+            let path = name.replace("queue/", "a.lock.queue/");
+            let content = std::fs::read(self.0.directory().join(path)).unwrap_or_default();
+            format!("{name}: {}\n", String::from_utf8_lossy(&content))
+        };
+        self.0.footprint().iter().map(read).collect()
+    }
+
+    fn resources(&self) -> usize {
+        self.0.descriptors()
+    }
+}

@@ -1,0 +1,193 @@
+//! Sudden deaths, one at a time: what the dead had goes to the first in line at once, and the order of the rest stays.
+//!
+//! All by events alone: no safety poll, no claim windows.
+
+use std::time::{Duration, Instant};
+
+use crate::crew::{Crew, Place, Who, everywhere, until};
+
+/// Far less than any poll interval, far more than a busy machine needs.
+const PROMPT: Duration = Duration::from_millis(500);
+
+#[test]
+fn p28_p53_the_death_of_a_holder_lets_the_next_one_in_at_once() {
+    everywhere(3, |mut crew| {
+        crew.by_events_only();
+        let mut times = Vec::new();
+        let mut holder = crew.start();
+        crew.take((holder, 1), 3);
+        for round in 0..20 {
+            let next = crew.start();
+            crew.queue((next, 1), 1 + round % 3);
+            let begun = Instant::now();
+            crew.kill(holder);
+            crew.expect_held((next, 1));
+            times.push(begun.elapsed());
+            let rest = 3 - crew.permits_out();
+            if rest > 0 {
+                crew.take((next, 2), rest);
+            }
+            holder = next;
+        }
+        times.sort();
+        assert!(times[10] < PROMPT, "{times:?}");
+        crew.kill(holder);
+        let last = crew.start();
+        crew.expect_idle(last);
+    });
+}
+
+#[test]
+fn p53_of_several_holders_one_dies() {
+    everywhere(4, |mut crew| {
+        crew.by_events_only();
+        let (a, b, c) = (crew.start(), crew.start(), crew.start());
+        let next = crew.start();
+        crew.take((a, 1), 1);
+        crew.take((b, 1), 1);
+        crew.take((b, 2), 1);
+        crew.take((c, 1), 1);
+        crew.queue((next, 1), 2);
+        crew.queue((next, 2), 1);
+        crew.kill(b);
+        crew.expect_held((next, 1));
+        crew.expect_silence();
+        crew.kill(a);
+        crew.expect_held((next, 2));
+        crew.kill(c);
+        crew.release((next, 1));
+        crew.release((next, 2));
+        crew.expect_idle(next);
+    });
+}
+
+/// It has two of the three it wants when it dies: those behind it get them, in order.
+#[test]
+fn p29_p53_the_death_of_a_head_that_has_a_part() {
+    everywhere(4, |mut crew| {
+        crew.by_events_only();
+        let (holder, head) = (crew.start(), crew.start());
+        let (next, last) = (crew.start(), crew.start());
+        crew.take((holder, 1), 2);
+        crew.take((holder, 2), 2);
+        crew.queue((head, 1), 3);
+        crew.queue((next, 1), 2);
+        crew.queue((last, 1), 1);
+        crew.release((holder, 1));
+        until("the head has what was free", || crew.locked_slots() == 4);
+        crew.expect_silence();
+        crew.kill(head);
+        crew.expect_held((next, 1));
+        crew.expect_silence();
+        crew.release((next, 1));
+        crew.expect_held((last, 1));
+        crew.release((last, 1));
+        crew.release((holder, 2));
+        crew.expect_idle(last);
+    });
+}
+
+/// The same with a head that leaves alive, and with one that gets the rest.
+#[test]
+fn p23_a_head_that_has_a_part_gives_up_or_gets_the_rest() {
+    everywhere(4, |mut crew| {
+        crew.by_events_only();
+        let (holder, head, next) = (crew.start(), crew.start(), crew.start());
+        for gives_up in [true, false] {
+            crew.take((holder, 1), 2);
+            crew.take((holder, 2), 2);
+            crew.queue((head, 1), 3);
+            crew.queue((head, 2), 2);
+            crew.queue((next, 1), 1);
+            crew.release((holder, 1));
+            until("the head has what was free", || crew.locked_slots() == 4);
+            crew.expect_silence();
+            if gives_up {
+                crew.cancel((head, 1));
+                crew.expect_held((head, 2));
+                crew.expect_silence();
+                crew.release((holder, 2));
+                crew.expect_held((next, 1));
+            } else {
+                crew.release((holder, 2));
+                crew.expect_held((head, 1));
+                crew.expect_silence();
+                crew.release((head, 1));
+                crew.until_held(&[(head, 2), (next, 1)]);
+            }
+            crew.release((head, 2));
+            crew.release((next, 1));
+            crew.expect_idle(next);
+        }
+    });
+}
+
+/// Some of five waiters die, and then the holder: the rest are served in order, whatever each wants.
+fn kill_subset(crew: &mut Crew, subset: u32) {
+    let holder = crew.start();
+    crew.take((holder, 0), 3);
+    let wishes = [1, 3, 2, 3, 1];
+    let waiters: Vec<Who> = wishes.iter().map(|_| crew.start()).collect();
+    for (&who, &permits) in waiters.iter().zip(&wishes) {
+        crew.queue((who, 1), permits);
+    }
+    let dies = |index: usize| subset & (1 << index) != 0;
+    for (index, &who) in waiters.iter().enumerate() {
+        if dies(index) {
+            crew.kill(who);
+        }
+    }
+    crew.expect_silence();
+    crew.kill(holder);
+    let alive = (0..wishes.len()).filter(|it| !dies(*it));
+    let mut inside: Vec<Place> = Vec::new();
+    for index in alive {
+        while crew.permits_out() + wishes[index] > 3 {
+            crew.expect_silence();
+            crew.release(inside.remove(0));
+        }
+        crew.expect_held((waiters[index], 1));
+        inside.push((waiters[index], 1));
+    }
+    inside.into_iter().for_each(|it| crew.release(it));
+    let newcomer = crew.start();
+    crew.expect_idle(newcomer);
+}
+
+#[test]
+fn p29_any_subset_of_the_waiters_dies_with_the_holder() {
+    for subset in 0..32 {
+        let mut crew = Crew::new(3);
+        crew.by_events_only();
+        kill_subset(&mut crew, subset);
+    }
+}
+
+/// A process with several holds and several waits dies.
+#[test]
+fn p53_a_crowd_dies() {
+    everywhere(3, |mut crew| {
+        crew.by_events_only();
+        let (crowd, other, next) = (crew.start(), crew.start(), crew.start());
+        crew.take((crowd, 1), 1);
+        crew.take((crowd, 2), 1);
+        crew.take((other, 1), 1);
+        crew.queue((crowd, 3), 2);
+        crew.queue((crowd, 4), 1);
+        crew.queue((next, 1), 3);
+        crew.queue((crowd, 5), 1);
+        crew.queue((next, 2), 1);
+        // Has gone by memory: the crowd's third is the first of all and has a part.
+        crew.release((crowd, 1));
+        crew.expect_silence();
+        crew.kill(crowd);
+        crew.expect_silence();
+        crew.release((other, 1));
+        crew.expect_held((next, 1));
+        crew.expect_silence();
+        crew.release((next, 1));
+        crew.expect_held((next, 2));
+        crew.release((next, 2));
+        crew.expect_idle(other);
+    });
+}

@@ -1,0 +1,267 @@
+//! How many permits there are: a mismatch is refused, a change is followed, and at no time too many are out.
+
+use crate::crew::{Crew, Who, everywhere, until};
+
+#[track_caller]
+fn assert_names_both(line: &str, begin: &str, numbers: [u32; 2]) {
+    assert!(line.starts_with(begin), "{line}");
+    for number in numbers {
+        let found = line.split(|it: char| !it.is_ascii_digit());
+        let found = found.filter_map(|it| it.parse().ok());
+        assert!(found.into_iter().any(|it: u32| it == number), "{line}");
+    }
+}
+
+#[test]
+fn p56_another_number_is_refused_with_both() {
+    everywhere(3, |mut crew| {
+        crew.by_events_only();
+        let holder = crew.start();
+        crew.take((holder, 1), 2);
+        for wrong in ["2", "4"] {
+            let other = crew.start_unready(&[("HOLDER_LIMIT", wrong)]);
+            let numbers = [3, wrong.parse().expect("a number")];
+            let line = crew.line(other);
+            assert_names_both(&line, "unopened Incompatible ", numbers);
+            crew.end(other);
+        }
+        let same = crew.start();
+        let line = crew.ask(same, "open 5");
+        assert_names_both(&line, "unopened Incompatible ", [3, 5]);
+        crew.command(same, "open 3", "opened");
+        let follower = crew.start_with(&[("HOLDER_LIMIT", "as recorded")]);
+        crew.command(follower, "limit", "limit 3");
+        crew.take((follower, 1), 1);
+        assert!(!crew.tries((same, 1), 1));
+        crew.kill(holder);
+        crew.take((same, 2), 2);
+        crew.release((same, 2));
+        crew.release((follower, 1));
+        crew.expect_idle(same);
+    });
+}
+
+/// Both were opened before anything was recorded: whoever comes first decides, and the other one is told.
+#[test]
+fn p56_another_number_is_refused_also_where_nothing_was_recorded_yet() {
+    for (first, second) in [(3, 4), (3, 2)] {
+        for wish in [1, 2, second] {
+            everywhere(first, |mut crew| {
+                crew.by_events_only();
+                let right = crew.start();
+                let wrong = crew.start_with(&[("HOLDER_LIMIT", &second.to_string())]);
+                crew.take((right, 1), 1);
+                let mut line = crew.ask(wrong, &format!("acquire 1 {wish}"));
+                if line.starts_with("queued") {
+                    line = crew.line(wrong);
+                }
+                assert_names_both(&line, "failed 1 Incompatible ", [first, second]);
+                let line = crew.ask(wrong, &format!("try 1 {wish}"));
+                assert_names_both(&line, "failed 1 Incompatible ", [first, second]);
+                crew.release((right, 1));
+                crew.expect_idle(right);
+            });
+        }
+    }
+}
+
+fn resize(crew: &mut Crew, who: Who, limit: u32) {
+    crew.command(who, &format!("resize 50 {limit}"), "resized 50");
+    crew.set_limit(limit);
+}
+
+#[test]
+fn growth_wakes_those_who_wait_in_other_processes() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (holder, a, b) = (crew.start(), crew.start(), crew.start());
+        crew.take((holder, 1), 2);
+        crew.queue((a, 1), 2);
+        crew.queue((b, 1), 1);
+        crew.set_limit(4);
+        crew.command(b, "resize 50 4", "resized 50");
+        crew.expect_held((a, 1));
+        crew.expect_silence();
+        crew.command(a, "limit", "limit 4");
+        resize(&mut crew, holder, 5);
+        crew.expect_held((b, 1));
+        crew.release((a, 1));
+        crew.release((b, 1));
+        crew.release((holder, 1));
+        let late = crew.start();
+        crew.expect_idle(late);
+        crew.expect_idle(b);
+    });
+}
+
+/// The waiter stands behind a hold of its own process, which had all that there were.
+#[test]
+fn growth_wakes_those_who_wait_for_their_own_process() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (crowd, other) = (crew.start(), crew.start());
+        crew.take((crowd, 1), 1);
+        crew.take((crowd, 2), 1);
+        crew.queue((crowd, 3), 1);
+        resize(&mut crew, other, 3);
+        crew.expect_held((crowd, 3));
+        for number in 1..=3 {
+            crew.release((crowd, number));
+        }
+        crew.expect_idle(other);
+    });
+}
+
+/// The same, and somebody else comes for the new one.
+#[test]
+fn p10_what_is_new_is_for_those_who_wait() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (crowd, other) = (crew.start(), crew.start());
+        crew.take((crowd, 1), 2);
+        crew.queue((crowd, 2), 2);
+        resize(&mut crew, other, 3);
+        until("its place is seen on disk", || crew.tickets().len() == 1);
+        let late = crew.start();
+        assert!(!crew.tries((late, 1), 1), "somebody waits for two");
+        crew.release((crowd, 1));
+        crew.expect_held((crowd, 2));
+        crew.release((crowd, 2));
+        crew.expect_idle(late);
+    });
+}
+
+#[test]
+fn handles_of_other_processes_have_what_has_come_to_it() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (holder, a, b) = (crew.start(), crew.start(), crew.start());
+        crew.take((a, 1), 1);
+        crew.release((a, 1));
+        crew.take((b, 1), 1);
+        crew.release((b, 1));
+        crew.take((holder, 1), 2);
+        resize(&mut crew, holder, 4);
+        assert!(crew.tries((a, 1), 1), "a new one is free");
+        crew.take((b, 1), 1);
+        crew.release((holder, 1));
+        crew.release((a, 1));
+        crew.release((b, 1));
+        crew.take((a, 2), 4);
+        crew.release((a, 2));
+        crew.expect_idle(b);
+    });
+}
+
+#[test]
+fn fewer_permits_wait_until_all_are_back() {
+    everywhere(4, |mut crew| {
+        crew.by_events_only();
+        let (a, b, c) = (crew.start(), crew.start(), crew.start());
+        let resizer = crew.start();
+        crew.take((a, 1), 2);
+        crew.take((b, 1), 1);
+        crew.command(resizer, "resize 50 2", "queued 50");
+        assert!(!crew.tries((c, 1), 1), "one is free, and not for it");
+        crew.queue((c, 2), 2);
+        crew.release((a, 1));
+        crew.expect_silence();
+        crew.set_limit(2);
+        crew.release((b, 1));
+        // Whoever waits behind it may be heard before it.
+        crew.expect_held((c, 2));
+        crew.expect(resizer, "resized 50");
+        assert!(!crew.tries((a, 2), 1) && !crew.tries((b, 2), 1));
+        crew.release((c, 2));
+        crew.acquire((a, 3), 1);
+        crew.acquire((b, 3), 1);
+        assert!(!crew.tries((c, 3), 1) && !crew.tries((resizer, 3), 1));
+        crew.release((a, 3));
+        crew.release((b, 3));
+        for who in [a, b, c, resizer] {
+            crew.command(who, "limit", "limit 2");
+        }
+        let late = crew.start();
+        crew.expect_idle(late);
+    });
+}
+
+#[test]
+fn a_change_that_is_given_up_has_changed_nothing() {
+    everywhere(3, |mut crew| {
+        crew.by_events_only();
+        let (holder, resizer) = (crew.start(), crew.start());
+        crew.take((holder, 1), 1);
+        crew.command(resizer, "resize 50 1", "queued 50");
+        crew.command(resizer, "cancel 50", "cancelled 50");
+        crew.take((holder, 2), 2);
+        crew.command(resizer, "resize 51 2", "queued 51");
+        crew.kill(resizer);
+        crew.release((holder, 2));
+        crew.release((holder, 1));
+        crew.expect_idle(holder);
+    });
+}
+
+/// Whoever wants more than there are left would stand at the head for ever.
+#[test]
+fn a_wish_for_more_than_are_left_is_refused_and_holds_nobody_up() {
+    everywhere(3, |mut crew| {
+        crew.by_events_only();
+        let (holder, resizer) = (crew.start(), crew.start());
+        let (big, small) = (crew.start(), crew.start());
+        crew.take((holder, 1), 3);
+        crew.command(resizer, "resize 50 2", "queued 50");
+        crew.queue((big, 1), 3);
+        crew.queue((small, 1), 2);
+        crew.set_limit(2);
+        crew.release((holder, 1));
+        crew.expect(resizer, "resized 50");
+        let line = crew.line(big);
+        assert!(line.starts_with("failed 1 InvalidInput "), "{line}");
+        crew.expect_held((small, 1));
+        crew.release((small, 1));
+        crew.expect_idle(holder);
+    });
+}
+
+/// The one who makes it fewer knows an older number, under which it would be more.
+#[test]
+fn fewer_permits_wait_although_the_number_grew_unseen() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (holder, resizer) = (crew.start(), crew.start());
+        crew.take((resizer, 1), 2);
+        crew.release((resizer, 1));
+        resize(&mut crew, holder, 5);
+        crew.take((holder, 1), 5);
+        crew.command(resizer, "resize 50 3", "queued 50");
+        crew.expect_silence();
+        crew.set_limit(3);
+        crew.release((holder, 1));
+        crew.expect(resizer, "resized 50");
+        let late = crew.start();
+        crew.expect_idle(late);
+        crew.expect_idle(resizer);
+    });
+}
+
+/// More are made while it waits, so it has as many as there were, and others may have the new ones.
+#[test]
+fn fewer_permits_wait_also_for_those_that_have_come_in_between() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (holder, other, resizer) = (crew.start(), crew.start(), crew.start());
+        crew.take((holder, 1), 1);
+        crew.command(resizer, "resize 50 1", "queued 50");
+        resize(&mut crew, other, 4);
+        until("it has the new ones as well, or says something", || {
+            crew.locked_slots() == 4 || crew.has_spoken(resizer)
+        });
+        crew.expect_silence();
+        crew.set_limit(1);
+        crew.release((holder, 1));
+        crew.expect(resizer, "resized 50");
+        crew.expect_idle(holder);
+    });
+}

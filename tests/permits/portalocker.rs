@@ -1,0 +1,233 @@
+//! Python's `portalocker.BoundedSemaphore` on the same slots, both ways, by events alone on our side.
+//!
+//! `STANCHION_PYTHON` names a Python that has it; with `STANCHION_NEEDS_PORTALOCKER=1` its lack is a failure, else these tests say that they are skipped.
+//! [`SCRIPT`] speaks like a member of the crew. Python's semaphores have no weight and no line: one instance has one slot.
+
+use std::process::{Command, Stdio};
+
+use stanchion::{FifoSemaphore, SemaphoreConfig};
+
+use crate::crew::{Crew, Who, everywhere};
+use crate::holder::NAME;
+
+/// | command | answer |
+/// |---|---|
+/// | `take N SECONDS` | `took N file` or `refused N exception` |
+/// | `give N` | `gave N` |
+/// | `end` | the process ends |
+const SCRIPT: &str = "
+import os, sys, portalocker
+directory, name, maximum = sys.argv[1], sys.argv[2], int(sys.argv[3])
+held = {}
+def say(*words): print('@' + ' '.join(str(it) for it in words), flush=True)
+say('ready')
+for line in sys.stdin:
+    words = line.split()
+    if words[0] == 'take':
+        timeout = float(words[2])
+        lock = portalocker.BoundedSemaphore(maximum, name=name, directory=directory, timeout=timeout, check_interval=0.01)
+        try:
+            slot = lock.acquire()
+            held[words[1]] = lock
+            say('took', words[1], os.path.basename(slot.filename))
+        except portalocker.exceptions.LockException as error:
+            say('refused', words[1], type(error).__name__)
+    elif words[0] == 'give':
+        held.pop(words[1]).release()
+        say('gave', words[1])
+    elif words[0] == 'end':
+        break
+os._exit(0)
+";
+
+/// A Python with portalocker; skipped where there is none, unless that is not allowed.
+fn python() -> Option<String> {
+    let named = std::env::var("STANCHION_PYTHON").ok();
+    let program = named.unwrap_or_else(|| "python3".to_owned());
+    let mut asked = Command::new(&program);
+    asked.args(["-c", "import portalocker"]);
+    let found = asked.stderr(Stdio::null()).status();
+    if found.is_ok_and(|it| it.success()) {
+        return Some(program);
+    }
+    let needed = std::env::var("STANCHION_NEEDS_PORTALOCKER").is_ok_and(|it| it == "1");
+    assert!(!needed, "{program} has no portalocker; see scripts/test");
+    println!("SKIPPED: {program} has no portalocker");
+    None
+}
+
+fn start_python(crew: &mut Crew, program: &str) -> Who {
+    let mut command = Command::new(program);
+    command.args(["-u", "-c", SCRIPT]);
+    command
+        .arg(crew.home())
+        .args([NAME, &crew.limit().to_string()]);
+    let who = crew.start_program(command);
+    crew.expect(who, "ready");
+    who
+}
+
+/// With a Python beside us, on disk and in memory.
+fn with_python(limit: u32, test: impl Fn(Crew, &str)) {
+    let Some(program) = python() else { return };
+    everywhere(limit, |mut crew| {
+        crew.by_events_only();
+        test(crew, &program);
+    });
+}
+
+#[track_caller]
+fn python_takes(crew: &mut Crew, who: Who, number: u32) {
+    let line = crew.ask(who, &format!("take {number} 0"));
+    let file = line.strip_prefix(&format!("took {number} "));
+    let file = file.unwrap_or_else(|| panic!("{line}; {}", crew.scene()));
+    let ours = (0..crew.limit()).map(|it| crew.slot(it));
+    assert!(ours.into_iter().any(|it| it.ends_with(file)), "{file}");
+}
+
+#[track_caller]
+fn python_is_refused(crew: &mut Crew, who: Who) {
+    crew.command(who, "take 99 0", "refused 99 AlreadyLocked");
+}
+
+#[test]
+fn the_defaults_are_those_of_portalocker() {
+    let Some(program) = python() else { return };
+    let script = "
+import inspect, portalocker, tempfile
+it = {name: value.default for name, value in inspect.signature(portalocker.BoundedSemaphore.__init__).parameters.items()}
+print(it['name'])
+print(it['filename_pattern'])
+print(it['directory'])
+print(portalocker.BoundedSemaphore(200, name='x', directory='d').get_filename(7))
+print(portalocker.BoundedSemaphore(200, name='x', directory='d').get_filename(123))
+";
+    let output = Command::new(program).args(["-c", script]).output();
+    let text = String::from_utf8(output.expect("it runs").stdout).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], FifoSemaphore::DEFAULT_NAME);
+    // Python says `02d` where Rust says `02`; both are read.
+    let pattern = SemaphoreConfig::default().pattern;
+    assert_eq!(lines[1].replace("02d", "02"), pattern);
+    let open = |directory: &str, name: &str| FifoSemaphore::open(directory, name, 200);
+    let unnamed = open("", FifoSemaphore::DEFAULT_NAME).expect("nothing is made");
+    let directory = std::fs::canonicalize(lines[2]).expect("a directory");
+    assert_eq!(unnamed.slot_paths()[0].parent(), Some(directory.as_path()));
+    let scratch = crate::crew::scratch();
+    let there = scratch.path().join("d");
+    std::fs::create_dir(&there).expect("a directory");
+    let slots = open(there.to_str().expect("a name"), "x").expect("open");
+    for (line, number) in [(3, 7), (4, 123)] {
+        assert!(slots.slot_paths()[number].ends_with(lines[line]));
+    }
+}
+
+#[test]
+fn p52_what_python_has_is_not_there_for_us() {
+    with_python(4, |mut crew, program| {
+        let (who, other) = (crew.start(), crew.start());
+        let python = start_python(&mut crew, program);
+        python_takes(&mut crew, python, 1);
+        python_takes(&mut crew, python, 2);
+        python_takes(&mut crew, python, 3);
+        assert!(!crew.tries((who, 1), 2));
+        crew.take((who, 2), 1);
+        assert!(!crew.tries((other, 1), 1));
+        python_is_refused(&mut crew, python);
+        crew.release((who, 2));
+        python_takes(&mut crew, python, 4);
+        assert!(!crew.tries((who, 3), 1));
+        for number in 1..=4 {
+            crew.command(python, &format!("give {number}"), &format!("gave {number}"));
+        }
+        crew.expect_idle(other);
+    });
+}
+
+#[test]
+fn p52_what_we_have_is_not_there_for_python() {
+    with_python(3, |mut crew, program| {
+        let who = crew.start();
+        let python = start_python(&mut crew, program);
+        crew.take((who, 1), 2);
+        python_takes(&mut crew, python, 1);
+        python_is_refused(&mut crew, python);
+        crew.kill(who);
+        python_takes(&mut crew, python, 2);
+        python_takes(&mut crew, python, 3);
+        python_is_refused(&mut crew, python);
+        crew.kill(python);
+        let late = crew.start();
+        crew.expect_idle(late);
+    });
+}
+
+#[test]
+fn p63_we_are_woken_when_python_gives_its_slot_back() {
+    with_python(2, |mut crew, program| {
+        let (one, all) = (crew.start(), crew.start());
+        let python = start_python(&mut crew, program);
+        for _ in 0..10 {
+            python_takes(&mut crew, python, 1);
+            python_takes(&mut crew, python, 2);
+            crew.queue((one, 1), 1);
+            crew.queue((all, 1), 2);
+            crew.command(python, "give 2", "gave 2");
+            crew.expect_held((one, 1));
+            crew.release((one, 1));
+            // The one that wants all keeps the first until it has the other.
+            python_waits_for_nothing(&mut crew, python);
+            crew.command(python, "give 1", "gave 1");
+            crew.expect_held((all, 1));
+            crew.release((all, 1));
+            crew.expect_no_tickets();
+        }
+        crew.expect_idle(one);
+    });
+}
+
+/// What the head of our line has as a part is taken for Python too.
+fn python_waits_for_nothing(crew: &mut Crew, python: Who) {
+    crate::crew::until("the head has a part", || crew.locked_slots() == 2);
+    python_is_refused(crew, python);
+}
+
+#[test]
+fn p28_we_are_woken_when_python_is_killed() {
+    with_python(2, |mut crew, program| {
+        let waiter = crew.start();
+        for _ in 0..5 {
+            let python = start_python(&mut crew, program);
+            python_takes(&mut crew, python, 1);
+            python_takes(&mut crew, python, 2);
+            crew.queue((waiter, 1), 2);
+            crew.kill(python);
+            crew.expect_held((waiter, 1));
+            crew.release((waiter, 1));
+            crew.expect_no_tickets();
+        }
+        crew.expect_idle(waiter);
+    });
+}
+
+/// A Python that waits, as it does by asking again and again, gets in when we let go or die.
+#[test]
+fn python_gets_what_we_give_back() {
+    with_python(2, |mut crew, program| {
+        let python = start_python(&mut crew, program);
+        for killed in [false, true] {
+            let holder = crew.start();
+            crew.take((holder, 1), 2);
+            crew.tell(python, "take 1 30");
+            match killed {
+                true => crew.kill(holder),
+                false => crew.release((holder, 1)),
+            }
+            let line = crew.line(python);
+            assert!(line.starts_with("took 1 "), "{line}");
+            crew.command(python, "give 1", "gave 1");
+        }
+        let late = crew.start();
+        crew.expect_idle(late);
+    });
+}

@@ -1,0 +1,297 @@
+//! Those who sleep when their turn comes are passed and are first again when they wake; and what is left of it all.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::crew::{Crew, Who, everywhere, until};
+
+const WINDOW: Duration = Duration::from_millis(200);
+
+fn with_windows(mut crew: Crew) -> Crew {
+    crew.set("HOLDER_POLL", "never").set("HOLDER_WINDOW", "200");
+    crew
+}
+
+/// The next one is in after at most two windows for each who is asleep; twice that on a busy machine.
+#[track_caller]
+fn assert_in_time(begun: Instant, asleep: u32) {
+    let bound = WINDOW * 4 * asleep + Duration::from_secs(1);
+    assert!(begun.elapsed() < bound, "{:?}", begun.elapsed());
+}
+
+/// Who wakes takes its own mark off before it looks, and is first from then on.
+fn until_awake(crew: &Crew) {
+    until("no ticket bears a mark", || {
+        let marked = |ticket: &PathBuf| std::fs::metadata(ticket).is_ok_and(|it| it.len() > 0);
+        !crew.tickets().iter().any(marked)
+    });
+}
+
+#[test]
+fn p64_a_stopped_head_is_passed_and_is_first_again() {
+    for wish in [1, 3] {
+        everywhere(3, |crew| {
+            let mut crew = with_windows(crew);
+            let (holder, sleeper) = (crew.start(), crew.start());
+            let (next, last) = (crew.start(), crew.start());
+            crew.take((holder, 1), 3);
+            crew.queue((sleeper, 1), wish);
+            crew.queue((next, 1), 3);
+            crew.queue((last, 1), 3);
+            crew.stop(sleeper);
+            let begun = Instant::now();
+            crew.release((holder, 1));
+            crew.expect_held((next, 1));
+            assert_in_time(begun, 1);
+            crew.go_on(sleeper);
+            until_awake(&crew);
+            crew.release((next, 1));
+            crew.expect_held((sleeper, 1));
+            crew.release((sleeper, 1));
+            crew.expect_held((last, 1));
+            crew.release((last, 1));
+            crew.expect_idle(holder);
+        });
+    }
+}
+
+/// The sleeper has a part in its hands. Nobody can take that from it; those who need no more than the rest go on.
+#[test]
+fn p64_a_head_that_is_stopped_with_a_part() {
+    everywhere(4, |crew| {
+        let mut crew = with_windows(crew);
+        let (holder, sleeper) = (crew.start(), crew.start());
+        let (next, last) = (crew.start(), crew.start());
+        crew.take((holder, 1), 1);
+        crew.take((holder, 2), 2);
+        crew.queue((sleeper, 1), 4);
+        until("it has the one that was free", || crew.locked_slots() == 4);
+        crew.queue((next, 1), 1);
+        crew.queue((last, 1), 4);
+        crew.stop(sleeper);
+        crew.release((holder, 1));
+        crew.release((holder, 2));
+        crew.go_on(sleeper);
+        crew.expect_held((sleeper, 1));
+        crew.release((sleeper, 1));
+        crew.expect_held((next, 1));
+        crew.release((next, 1));
+        crew.expect_held((last, 1));
+        crew.release((last, 1));
+        crew.expect_idle(holder);
+    });
+}
+
+#[test]
+fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
+    everywhere(2, |crew| {
+        let mut crew = with_windows(crew);
+        let (holder, sleeper) = (crew.start(), crew.start());
+        let others: Vec<Who> = (0..5).map(|_| crew.start()).collect();
+        crew.take((holder, 1), 2);
+        crew.queue((sleeper, 1), 2);
+        for &who in &others {
+            crew.queue((who, 1), 2);
+        }
+        crew.stop(sleeper);
+        crew.release((holder, 1));
+        crew.expect_held((others[0], 1));
+        for pair in others.windows(2) {
+            let begun = Instant::now();
+            crew.release((pair[0], 1));
+            crew.expect_held((pair[1], 1));
+            assert!(begun.elapsed() < WINDOW, "{:?}", begun.elapsed());
+        }
+        crew.release((others[4], 1));
+        // A newcomer goes past the mark too, and the sleeper is still first when it wakes.
+        crew.acquire((holder, 2), 2);
+        crew.go_on(sleeper);
+        until_awake(&crew);
+        crew.release((holder, 2));
+        crew.expect_held((sleeper, 1));
+        crew.release((sleeper, 1));
+        crew.expect_idle(holder);
+    });
+}
+
+#[test]
+fn p64_several_stopped_heads_are_passed() {
+    everywhere(3, |crew| {
+        let mut crew = with_windows(crew);
+        let holder = crew.start();
+        crew.take((holder, 1), 3);
+        let sleepers: Vec<Who> = (0..3).map(|_| crew.start()).collect();
+        for (&who, permits) in sleepers.iter().zip([2, 1, 3]) {
+            crew.queue((who, 1), permits);
+        }
+        let next = crew.start();
+        crew.queue((next, 1), 3);
+        for &who in &sleepers {
+            crew.stop(who);
+        }
+        let begun = Instant::now();
+        crew.release((holder, 1));
+        crew.expect_held((next, 1));
+        assert_in_time(begun, 3);
+        // While all are taken they come back, in any order, and keep their places.
+        for &who in sleepers.iter().rev() {
+            crew.go_on(who);
+        }
+        until_awake(&crew);
+        crew.release((next, 1));
+        crew.until_held(&[(sleepers[0], 1), (sleepers[1], 1)]);
+        assert!(crew.token((sleepers[0], 1)) < crew.token((sleepers[1], 1)));
+        crew.expect_silence();
+        crew.release((sleepers[0], 1));
+        crew.expect_silence();
+        crew.release((sleepers[1], 1));
+        crew.expect_held((sleepers[2], 1));
+        crew.release((sleepers[2], 1));
+        crew.expect_idle(holder);
+    });
+}
+
+/// Its process lives and handles events, but nobody polls the future whose turn it is.
+#[test]
+fn p64_a_frozen_future_is_passed_and_is_first_again() {
+    for wish in [1, 2] {
+        everywhere(2, |crew| {
+            let mut crew = with_windows(crew);
+            let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
+            crew.take((holder, 1), 2);
+            crew.queue((sleeper, 1), wish);
+            crew.command(sleeper, "freeze 1", "frozen 1");
+            crew.queue((next, 1), 2);
+            crew.queue((next, 2), 2);
+            let begun = Instant::now();
+            crew.release((holder, 1));
+            crew.expect_held((next, 1));
+            assert_in_time(begun, 1);
+            crew.command(sleeper, "thaw 1", "thawed 1");
+            until_awake(&crew);
+            crew.release((next, 1));
+            crew.expect_held((sleeper, 1));
+            crew.release((sleeper, 1));
+            crew.expect_held((next, 2));
+            crew.release((next, 2));
+            crew.expect_idle(holder);
+        });
+    }
+}
+
+/// Another task of the same process stands behind the frozen one.
+#[test]
+fn p64_a_frozen_future_is_passed_by_its_neighbours() {
+    everywhere(2, |crew| {
+        let mut crew = with_windows(crew);
+        let (holder, crowd, other) = (crew.start(), crew.start(), crew.start());
+        crew.take((holder, 1), 2);
+        crew.queue((crowd, 1), 2);
+        crew.command(crowd, "freeze 1", "frozen 1");
+        crew.queue((crowd, 2), 1);
+        crew.queue((crowd, 3), 1);
+        crew.queue((other, 1), 1);
+        let begun = Instant::now();
+        crew.release((holder, 1));
+        crew.until_held(&[(crowd, 2), (crowd, 3)]);
+        assert_in_time(begun, 1);
+        crew.command(crowd, "thaw 1", "thawed 1");
+        until_awake(&crew);
+        crew.release((crowd, 2));
+        crew.expect_silence();
+        crew.release((crowd, 3));
+        crew.expect_held((crowd, 1));
+        crew.release((crowd, 1));
+        crew.expect_held((other, 1));
+        crew.release((other, 1));
+        crew.expect_idle(holder);
+    });
+}
+
+#[test]
+fn p23_cancelled_at_every_place_in_line() {
+    everywhere(3, |mut crew| {
+        crew.by_events_only();
+        let (holder, a, b) = (crew.start(), crew.start(), crew.start());
+        let line = [(a, 1, 2), (b, 1, 3), (a, 2, 1), (b, 2, 1), (a, 3, 2)];
+        for leaves in 0..line.len() {
+            crew.take((holder, 1), 3);
+            for (who, number, permits) in line {
+                crew.queue((who, number), permits);
+            }
+            let (who, number, _) = line[leaves];
+            crew.cancel((who, number));
+            crew.expect_silence();
+            crew.release((holder, 1));
+            let mut inside = Vec::new();
+            for (index, (who, number, permits)) in line.into_iter().enumerate() {
+                if index == leaves {
+                    continue;
+                }
+                while crew.permits_out() + permits > 3 {
+                    crew.expect_silence();
+                    crew.release(inside.remove(0));
+                }
+                crew.expect_held_beside((who, number));
+                inside.push((who, number));
+            }
+            inside.into_iter().for_each(|it| crew.release(it));
+            crew.expect_no_tickets();
+        }
+        crew.expect_idle(a);
+    });
+}
+
+/// Frozen with an offer in hand, and then dropped: it goes to the next one.
+#[test]
+fn p23_an_offer_that_nobody_takes_is_given_back() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (holder, frozen, next) = (crew.start(), crew.start(), crew.start());
+        crew.take((holder, 1), 2);
+        crew.queue((frozen, 1), 2);
+        crew.command(frozen, "freeze 1", "frozen 1");
+        crew.queue((next, 1), 1);
+        crew.queue((frozen, 2), 1);
+        crew.release((holder, 1));
+        crew.cancel((frozen, 1));
+        crew.until_held(&[(next, 1), (frozen, 2)]);
+        crew.release((next, 1));
+        crew.release((frozen, 2));
+        crew.expect_idle(holder);
+    });
+}
+
+#[test]
+fn p62_descriptors_and_threads_are_back_after_deaths_and_cancels() {
+    everywhere(3, |mut crew| {
+        crew.by_events_only();
+        let witness = crew.start();
+        let count = |crew: &mut Crew| ["fd", "task"].map(|it| crew.count(witness, it));
+        crew.contend(witness);
+        crew.expect_idle(witness);
+        let before = count(&mut crew);
+        for _ in 0..15 {
+            let victims = [crew.start(), crew.start()];
+            crew.take((victims[0], 1), 2);
+            crew.take((victims[1], 1), 1);
+            crew.queue((victims[1], 2), 3);
+            crew.queue((witness, 1), 2);
+            crew.queue((witness, 2), 3);
+            assert!(!crew.tries((witness, 3), 1));
+            crew.kill(victims[1]);
+            crew.cancel((witness, 2));
+            crew.kill(victims[0]);
+            crew.expect_held((witness, 1));
+            crew.release((witness, 1));
+        }
+        crew.contend(witness);
+        crew.expect_idle(witness);
+        let after = count(&mut crew);
+        assert!(
+            after[0] <= before[0] + 2,
+            "{before:?} {after:?}: it may keep two files for its next tickets"
+        );
+        assert_eq!(after[1], before[1], "threads");
+    });
+}

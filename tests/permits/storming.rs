@@ -1,0 +1,164 @@
+//! What a child does by itself: takes permits in every way there is, and counts what is out while it has some.
+
+use std::fs::{File, OpenOptions};
+use std::future::{Future, poll_fn};
+use std::io::Write;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use stanchion::{FifoPermit, FifoSemaphore, Result};
+
+use super::{failed, say};
+use crate::cells::{Cell, Cells};
+
+/// A storm of one process, around the cells that `HOLDER_CELLS` names, of which those of the region `HOLDER_REGION` are its own.
+#[derive(Clone)]
+pub(super) struct Storm {
+    semaphore: FifoSemaphore,
+    cells: Cells,
+    region: usize,
+    /// Every grant appends its token.
+    tokens: Arc<File>,
+    rounds: u64,
+    enough: Arc<AtomicBool>,
+}
+
+/// The same numbers for the same process and task.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u32) -> u32 {
+        let next = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = next.wrapping_add(1);
+        (self.0 >> 33) as u32 % end
+    }
+}
+
+impl Storm {
+    pub(super) fn new(semaphore: &FifoSemaphore, rounds: u64, enough: Arc<AtomicBool>) -> Self {
+        let path = std::env::var_os("HOLDER_CELLS").expect("HOLDER_CELLS");
+        let region = std::env::var("HOLDER_REGION").ok();
+        let path = Path::new(&path);
+        let mut options = OpenOptions::new();
+        let tokens = options
+            .append(true)
+            .create(true)
+            .open(path.with_extension("tokens"));
+        Self {
+            semaphore: semaphore.clone(),
+            cells: Cells::open(path),
+            region: region.and_then(|it| it.parse().ok()).expect("a region"),
+            tokens: Arc::new(tokens.expect("a file for tokens")),
+            rounds,
+            enough,
+        }
+    }
+
+    pub(super) async fn run(self, tasks: usize) {
+        let work = (0..tasks).map(|task| tokio::spawn(self.clone().work(task)));
+        for task in work.collect::<Vec<_>>() {
+            task.await.expect("a task that came through");
+        }
+        say("stormed");
+    }
+
+    async fn work(self, task: usize) {
+        let cell = self.cells.cell(self.region, task);
+        let mut dice = Dice(u64::from(std::process::id()) * 1_000 + task as u64);
+        let mut done = 0;
+        while !self.is_over(done) {
+            done += 1;
+            let most = self.semaphore.limit();
+            // Small wishes are more frequent.
+            let permits = 1 + dice.below(most).min(dice.below(most));
+            match self.try_to_get(permits, &mut dice, &cell).await {
+                Ok(Some(permit)) => self.use_it(permit, permits, &mut dice, &cell).await,
+                Ok(None) => {}
+                Err(error) => return failed(0, &error),
+            }
+            if self.rounds == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn is_over(&self, done: u64) -> bool {
+        match self.rounds {
+            0 => self.enough.load(Ordering::SeqCst),
+            rounds => done >= rounds,
+        }
+    }
+
+    async fn try_to_get(
+        &self,
+        permits: u32,
+        dice: &mut Dice,
+        cell: &Cell,
+    ) -> Result<Option<FifoPermit>> {
+        let way = dice.below(10);
+        if way == 0 {
+            return self.semaphore.try_acquire_many(permits);
+        }
+        let mut acquire = Box::pin(self.semaphore.acquire_many(permits));
+        if way <= 2 {
+            // Some give up at once, some a while later, perhaps with a part of it or with an offer.
+            let patience = dice.below(4);
+            for _ in 0..=patience {
+                if let Poll::Ready(result) = poll_once(&mut acquire).await {
+                    return result.map(Some);
+                }
+                tokio::task::yield_now().await;
+            }
+            return Ok(None);
+        }
+        let permit = acquire.await?;
+        cell.round_done();
+        Ok(Some(permit))
+    }
+
+    async fn use_it(&self, permit: FifoPermit, permits: u32, dice: &mut Dice, cell: &Cell) {
+        cell.set(permits);
+        let limit = self.semaphore.limit();
+        let out = self.cells.count(limit);
+        if out > limit || permit.slot_paths().len() as u32 != permits {
+            say(format_args!("too-many {out} of {limit}"));
+        }
+        let token = permit.token().to_le_bytes();
+        (&*self.tokens).write_all(&token).expect("a token written");
+        for _ in 0..dice.below(4) {
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+        cell.set(0);
+        match dice.below(2) {
+            0 => drop(permit),
+            _ => {
+                if let Err(error) = permit.release().await {
+                    failed(0, &error);
+                }
+            }
+        }
+    }
+}
+
+async fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+/// Tries again and again, on a thread of its own.
+pub(super) fn pester(semaphore: FifoSemaphore, permits: u32, enough: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        let mut got_in = 0;
+        while !enough.load(Ordering::SeqCst) {
+            match semaphore.try_acquire_many(permits) {
+                Ok(permit) => got_in += u32::from(permit.is_some()),
+                Err(error) => failed(0, &error),
+            }
+            std::thread::yield_now();
+        }
+        say(format_args!("pestered {got_in}"));
+    });
+}

@@ -1,0 +1,210 @@
+//! Errors: typed, at once, and the semaphore is usable as soon as their cause is gone.
+
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use crate::crew::{Crew, Who, everywhere};
+
+/// Somebody without rights.
+const NOBODY: u32 = 60_007;
+
+#[derive(Clone, Copy, Debug)]
+enum Obstacle {
+    Directory,
+    Symlink,
+    DanglingSymlink,
+    Fifo,
+}
+
+const OBSTACLES: [Obstacle; 4] = [
+    Obstacle::Directory,
+    Obstacle::Symlink,
+    Obstacle::DanglingSymlink,
+    Obstacle::Fifo,
+];
+
+impl Obstacle {
+    fn put(self, path: &Path) {
+        match self {
+            Self::Directory => std::fs::create_dir(path).expect("a directory"),
+            Self::Symlink => {
+                let victim = path.with_extension("victim");
+                std::fs::write(&victim, "precious").expect("a victim");
+                symlink(victim, path).expect("a link");
+            }
+            Self::DanglingSymlink => symlink("nowhere", path).expect("a link"),
+            Self::Fifo => {
+                let made = std::process::Command::new("mkfifo").arg(path).status();
+                assert!(made.expect("mkfifo").success());
+            }
+        }
+    }
+
+    fn remove(self, path: &Path) {
+        match self {
+            Self::Directory => std::fs::remove_dir(path).expect("removed"),
+            Self::Symlink => {
+                let victim = path.with_extension("victim");
+                let content = std::fs::read_to_string(victim).expect("p57: it is there");
+                assert_eq!(content, "precious", "p57: nobody touched it");
+                std::fs::remove_file(path).expect("removed");
+            }
+            Self::DanglingSymlink => {
+                assert!(!path.with_file_name("nowhere").exists(), "p57");
+                std::fs::remove_file(path).expect("removed");
+            }
+            Self::Fifo => std::fs::remove_file(path).expect("removed"),
+        }
+    }
+}
+
+/// What is in the way of a wish for everything: `Io` by name, with the path.
+fn assert_refused(crew: &mut Crew, who: Who, path: &Path) {
+    let limit = crew.limit();
+    for command in [format!("acquire 1 {limit}"), format!("try 2 {limit}")] {
+        let mut line = crew.ask(who, &command);
+        if line.starts_with("queued") {
+            line = crew.line(who);
+        }
+        assert!(line.starts_with("failed "), "{command}: {line}");
+        let kind = line.split(' ').nth(2);
+        assert!(
+            matches!(kind, Some("Io" | "Unsupported" | "InvalidInput")),
+            "{line}"
+        );
+        let name = path.file_name().and_then(|it| it.to_str()).expect("a name");
+        assert!(line.contains(name), "{line}");
+    }
+}
+
+#[test]
+fn p54_p33_something_else_is_where_a_slot_should_be() {
+    for obstacle in OBSTACLES {
+        everywhere(2, |mut crew| {
+            crew.by_events_only();
+            let (who, other) = (crew.start(), crew.start());
+            let slot = crew.slot(1);
+            obstacle.put(&slot);
+            assert_refused(&mut crew, who, &slot);
+            crew.expect_no_tickets();
+            assert_eq!(crew.locked_slots(), 0, "{obstacle:?}: a part was kept");
+            obstacle.remove(&slot);
+            crew.expect_idle(other);
+            crew.expect_idle(who);
+        });
+    }
+}
+
+/// In one step, so that nobody can make the slot anew in between.
+fn exchange(one: &Path, other: &Path) {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).expect("exchanged");
+}
+
+/// The slot goes bad while somebody waits behind it.
+#[test]
+fn p54_a_wait_that_meets_an_obstacle_fails_and_the_next_one_goes_on() {
+    for obstacle in OBSTACLES {
+        everywhere(2, |mut crew| {
+            crew.by_events_only();
+            let (holder, who) = (crew.start(), crew.start());
+            crew.take((holder, 1), 2);
+            crew.queue((who, 1), 2);
+            let slot = crew.slot(0);
+            let beside = slot.with_extension("new");
+            obstacle.put(&beside);
+            exchange(&beside, &slot);
+            std::fs::remove_file(&beside).expect("removed");
+            crew.let_go((holder, 1), "drop");
+            let line = crew.line(who);
+            assert!(line.starts_with("failed 1 "), "{obstacle:?}: {line}");
+            crew.expect_released((holder, 1));
+            crew.expect_no_tickets();
+            obstacle.remove(&slot);
+            crew.expect_idle(who);
+            crew.expect_idle(holder);
+        });
+    }
+}
+
+/// A member that has no more rights than others, in a directory of its own.
+fn start_nobody(crew: &mut Crew) -> Who {
+    if rustix::process::geteuid().is_root() {
+        chown(crew.home(), Some(NOBODY), Some(NOBODY)).expect("a new owner");
+    }
+    crew.start_with(&[("HOLDER_USER", &NOBODY.to_string())])
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
+}
+
+#[test]
+fn p54_p60_a_read_only_directory() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let who = start_nobody(&mut crew);
+        let home = crew.home().to_owned();
+        set_mode(&home, 0o555);
+        for command in ["acquire 1 1", "try 1 2", "resize 1 3"] {
+            let line = crew.ask(who, command);
+            assert!(line.starts_with("failed 1 Io "), "{command}: {line}");
+            assert!(line.contains("ermission denied"), "{command}: {line}");
+        }
+        let left = std::fs::read_dir(&home).expect("a listing").count();
+        assert_eq!(left, 0, "nothing was made");
+        set_mode(&home, 0o755);
+        crew.expect_idle(who);
+    });
+}
+
+/// There are slots, and no queue may be made beside them, or in it.
+#[test]
+fn p54_p60_a_read_only_queue() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (who, other) = (start_nobody(&mut crew), start_nobody(&mut crew));
+        crew.take((other, 1), 1);
+        let queue = crew.queue_dir();
+        set_mode(&queue, 0o555);
+        let line = crew.ask(who, "acquire 1 2");
+        assert!(line.starts_with("failed 1 Io "), "{line}");
+        assert_eq!(crew.locked_slots(), 1, "no part is kept");
+        set_mode(&queue, 0o755);
+        crew.queue((who, 2), 2);
+        crew.release((other, 1));
+        crew.expect_held((who, 2));
+        crew.release((who, 2));
+        crew.expect_idle(other);
+    });
+}
+
+#[test]
+fn p54_p18_bad_wishes_and_time_limits_leave_nothing() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (holder, who) = (crew.start(), crew.start());
+        crew.take((holder, 1), 1);
+        for (command, kind) in [
+            ("acquire 1 0", "InvalidInput"),
+            ("acquire 1 3", "InvalidInput"),
+            ("acquire 1 4294967295", "InvalidInput"),
+            ("acquire 1 2 0", "TimedOut"),
+            ("resize 1 0", "InvalidInput"),
+        ] {
+            let line = crew.ask(who, command);
+            assert!(line.starts_with(&format!("failed 1 {kind} ")), "{line}");
+            crew.expect_no_tickets();
+        }
+        crew.tell(who, "acquire 1 2 30");
+        crew.expect(who, "queued 1");
+        let line = crew.line(who);
+        assert!(line.starts_with("failed 1 TimedOut "), "{line}");
+        crew.expect_no_tickets();
+        assert_eq!(crew.locked_slots(), 1, "its part is free again");
+        crew.take((who, 2), 1);
+        crew.release((who, 2));
+        crew.release((holder, 1));
+        crew.expect_idle(who);
+    });
+}
