@@ -6,6 +6,8 @@
 //! | you want | take |
 //! |---|---|
 //! | one at a time, in order of arrival, among all tasks of all processes of a host | [`FifoLock`] |
+//! | many readers or one writer, in order of arrival, among tasks and processes | [`FifoRwLock`] |
+//! | at most n at a time, in order of arrival, among tasks and processes | [`FifoSemaphore`] |
 //! | a file to oneself, or shared with other readers, among all programs that lock files | [`FileLock`], [`open_locked`] |
 //! | to lock a file that is open already | [`lock`], [`unlock`] |
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |

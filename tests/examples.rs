@@ -10,7 +10,12 @@ mod started;
 use started::{Started, example};
 
 fn run(name: &str, last_line: &str) {
+    run_in(name, None, last_line);
+}
+
+fn run_in(name: &str, argument: Option<&std::path::Path>, last_line: &str) {
     let output = Command::new(example(name))
+        .args(argument)
         .output()
         .expect("the example is built");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -37,6 +42,27 @@ fn atomic_write_shows_whole_versions() {
 #[test]
 fn transfer_loses_nothing() {
     run("transfer", "after 200 transfers they have 200 together");
+}
+
+#[test]
+fn rwlock_shows_whole_editions() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let catalogue = scratch.path().join("catalogue");
+    run_in(
+        "rwlock",
+        Some(&catalogue),
+        "12 readings, each of a whole edition",
+    );
+}
+
+#[test]
+fn semaphore_keeps_its_limit() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    run_in(
+        "semaphore",
+        Some(scratch.path()),
+        "never more than 4 permits were out",
+    );
 }
 
 #[test]
