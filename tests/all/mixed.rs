@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt;
 
 use super::*;
-use stanchion::{Guard, Loss};
+use stanchion::{FifoRwLock, FifoSemaphore, Guard, Loss};
 
 #[test]
 fn p41_locks_of_all_kinds_together() {
@@ -39,6 +39,42 @@ fn p41_locks_of_all_kinds_together() {
     assert_eq!(written, b"written inside");
     assert!(inner.try_acquire().expect("no error").is_some());
     assert!(file.try_acquire().expect("no error").is_some());
+    place.assert_idle();
+}
+
+#[test]
+fn readers_and_permits_in_one_list() {
+    let place = Place::new();
+    let rw = FifoRwLock::open(place.directory().join("r.lock")).expect("a lock");
+    let pool = FifoSemaphore::open(place.directory(), "pool", 3).expect("a semaphore");
+    let fifo = place.open();
+    in_runtime(async {
+        let wants = || {
+            [
+                Request::from(pool.acquire_many(2)),
+                rw.read().into(),
+                fifo.acquire().into(),
+            ]
+        };
+        let guards = acquire_all(wants()).await.expect("all are free");
+        assert_eq!(guards.len(), 3);
+        assert!(rw.try_read().expect("no error").is_some());
+        assert!(rw.try_write().expect("no error").is_none());
+        assert!(pool.try_acquire_many(2).expect("no error").is_none());
+        let twice = acquire_all([Request::from(rw.read()), rw.read().into()]).await;
+        assert_eq!(kind_of(twice), ErrorKind::Deadlock);
+        guards.release().await.expect("released");
+        let writer = rw.write().await.expect("free");
+        let waits = acquire_all(wants())
+            .timeout(Duration::from_millis(20))
+            .await;
+        assert_eq!(kind_of(waits), ErrorKind::TimedOut);
+        drop(writer);
+        assert!(
+            pool.try_acquire_many(3).expect("no error").is_some(),
+            "all are back"
+        );
+    });
     place.assert_idle();
 }
 

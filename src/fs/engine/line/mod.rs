@@ -19,9 +19,8 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::disk::{Cleared, Disk, Place, Resized};
-use super::door::Door;
 use super::path::canonical;
-use super::slots::{Permits, Slots};
+use super::slots::Slots;
 use super::state::Kind;
 use super::ticket::Mode;
 use super::wait::Wait;
@@ -54,6 +53,7 @@ mod sharing;
 mod tail;
 mod turn;
 mod view;
+mod visit;
 mod wakes;
 
 use self::arrival::Arrival;
@@ -64,6 +64,7 @@ use self::wakes::Wakes;
 pub(crate) use cohort::Key;
 pub(crate) use observer::Observer;
 pub(crate) use registry::stats_of_process;
+pub(crate) use visit::{Grant, Share, Visit, Visitor, Wish};
 
 /// What a waiting task wants, as the engine sees it. Of several tasks of a process the first in line decides.
 #[derive(Debug)]
@@ -79,48 +80,6 @@ pub(crate) struct Settings {
     pub(crate) deadlock_is_error: bool,
     /// Set once for a handle and all its clones.
     pub(crate) closed: Arc<AtomicBool>,
-}
-
-/// A lock that was granted, on its way into a guard.
-#[derive(Debug)]
-pub(crate) struct Grant {
-    pub(crate) share: Share,
-    pub(crate) visit: Visit,
-    pub(crate) token: u64,
-    pub(crate) waited: Option<Duration>,
-    pub(crate) predecessor_crashed: bool,
-}
-
-/// What for and by whom somebody is inside.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Visit {
-    pub(crate) want: Mode,
-    pub(crate) by: Visitor,
-}
-
-/// Who asked for a lock, as far as that can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Visitor {
-    Unknown,
-    Task(tokio::task::Id),
-    /// A thread that blocks until it has the lock.
-    Thread(std::thread::ThreadId),
-}
-
-impl Visitor {
-    /// Who runs this code.
-    pub(crate) fn of_here() -> Self {
-        tokio::task::try_id().map_or(Self::Unknown, Self::Task)
-    }
-}
-
-/// What a guard has of the lock.
-#[derive(Debug)]
-pub(crate) enum Share {
-    /// The open lock file, with others if they read.
-    Door(Arc<Door>),
-    /// Slots of a semaphore, for itself.
-    Permits(Permits),
 }
 
 /// One lock in this process.
@@ -457,16 +416,6 @@ impl Line {
             None => self.with(|core| core.poll_lost(latch, token, waker)).0,
         }
     }
-}
-
-/// What a newcomer wants.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
-    pub(crate) want: Mode,
-    /// Refuse when so many wait.
-    pub(crate) most: Option<usize>,
-    /// The thread that will block without end until it has the lock.
-    pub(crate) thread: Option<std::thread::ThreadId>,
 }
 
 /// What became of a newcomer.
