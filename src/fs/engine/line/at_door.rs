@@ -159,14 +159,24 @@ impl Contender {
                 }
                 _ => Ok(Flow::Again),
             },
-            Ok(Admission::Dying) => Ok(self.try_again_soon()),
+            Ok(Admission::Dying) => {
+                self.refusals = 0;
+                Ok(self.try_again_soon())
+            }
             Ok(Admission::Elsewhere) if self.refusals >= MOST_REFUSALS => {
                 self.give_back();
                 Err(disk.replaced())
             }
             // A writer keeps the door; a reader has it whole now, and must not.
-            Ok(Admission::Elsewhere) if !self.shares() => Ok(self.try_again_soon()),
-            Ok(Admission::Elsewhere | Admission::Back) => {
+            Ok(Admission::Elsewhere) => {
+                self.refusals += 1;
+                if self.shares() {
+                    self.give_back();
+                }
+                Ok(self.try_again_soon())
+            }
+            Ok(Admission::Back) => {
+                self.refusals = 0;
                 self.give_back();
                 Ok(self.try_again_soon())
             }
@@ -179,10 +189,9 @@ impl Contender {
 
     pub(super) fn try_again_soon(&mut self) -> Flow {
         // The door may have been had without an event, on a rung that is seconds long.
-        if self.refusals == 0 || self.ladder.at.is_none() {
+        if !std::mem::replace(&mut self.hurries, true) || self.ladder.at.is_none() {
             self.ladder.start(FINE);
         }
-        self.refusals += 1;
         Flow::Done(Outcome::Sleep)
     }
 }

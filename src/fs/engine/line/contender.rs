@@ -56,8 +56,10 @@ pub(crate) struct Contender {
     guess: Option<Ticket>,
     /// Whether this process has readers inside whom ours may join.
     pub(super) joins: bool,
-    /// How often `state` was found locked: the last holder is still dying, or holds through another door.
+    /// How often in a row `state` was found locked by somebody who seems to hold through another door.
     pub(super) refusals: u32,
+    /// Whether it climbs the fine rungs because somebody is dying.
+    pub(super) hurries: bool,
     /// Permits in hand that are for others.
     pub(super) reserved: u32,
 }
@@ -160,6 +162,7 @@ impl Contender {
             guess,
             joins: false,
             refusals: 0,
+            hurries: false,
             reserved: 0,
         }
     }

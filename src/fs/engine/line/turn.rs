@@ -159,9 +159,9 @@ impl Core {
         } = entry;
         let (Some(front), Some(settings)) = (self.cohorts.front(cohort), self.settings_of(cohort))
         else {
-            if want == Mode::Exclusive {
-                let told = entered.predecessor_crashed;
-                let _ = self.disk.clear_held(entered.token, told);
+            let untold = entered.predecessor_crashed;
+            if want == Mode::Exclusive || untold {
+                let _ = self.disk.clear_held(entered.token, untold);
             }
             if let Some(door) = door {
                 let _ = self.disk.leave(Arc::new(door));
