@@ -313,6 +313,8 @@ scenarios! { wide:
     wide_rw_sleeper_and_cancel: modes("WRR") => {
         windows: true, stops: 1, stops_in_line: true, cancels: 1
     }
+    /// A kill and a dropped future, with a second round of a reader.
+    wide_rw_kill_and_cancel_twice: modes("WRR") => { kills: 1, cancels: 1, rounds: [1, 2, 1] }
     /// One grant is offered and not claimed.
     wide_rw_unclaimed: modes("WRR") => { windows: true, unclaimed: 1 }
     /// A stranger unlinks the lock file.
