@@ -284,6 +284,8 @@ scenarios! {
     rw_remove_and_readers: removing_of("RR") => { rounds: [2, 1, 1] }
     /// `remove` and a kill.
     rw_remove_and_kill: removing_of("WR") => { kills: 1 }
+    /// The same on the fast path, of one that locks.
+    rw_remove_and_kill_of_fast_path: removing_of("RW") => { kills: 1, fast: true, rounds: [1, 0, 1] }
 }
 
 scenarios! { wide:
