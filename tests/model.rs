@@ -39,7 +39,11 @@
 //!
 //! With readers: a writer is alone; order is kept between two of which one is a writer; a reader does not wait where only
 //! readers are inside, although those may stay for ever; the death of a writer inside is told once, by the first grant after it unless
-//! another reader has taken charge; that of a reader never; a reader's token never goes back.
+//! another reader has taken charge; that of a reader never; a reader's token never goes back. Whoever is refused the state file under
+//! a record that names his door meets none but the dying or stopped.
+//!
+//! What readers are not promised: when the one in charge of a death dies too, those that come may go in untold until somebody has the
+//! door whole again; when it gives up, newcomers wait until the others inside have left.
 //!
 //! # How to read a counter-example
 //!
@@ -49,7 +53,7 @@
 //!
 //! # How large
 //!
-//! What runs by default ends within a minute. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
+//! What runs by default ends within two minutes. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
 //! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers.
 
 #[path = "model/canon.rs"]
