@@ -282,6 +282,10 @@ scenarios! {
     rw_replaced_door: modes("WR") => { intrusions: 1, rounds: [2, 2, 0] }
     /// The same, with a kill.
     rw_replaced_door_and_kill: modes("WR") => { intrusions: 1, kills: 1 , rounds: [1, 2, 0]}
+    /// The same, and one is stopped.
+    rw_replaced_door_and_stop: modes("WR") => { intrusions: 1, stops: 1, rounds: [1, 2, 0] }
+    /// The same with two readers.
+    rw_replaced_door_and_stop_of_reader: modes("RR") => { intrusions: 1, stops: 1, rounds: [2, 1, 0] }
     /// `remove` against a writer and a reader.
     rw_remove: removing_of("WR") => { fast: true }
     /// `remove` against two readers.
