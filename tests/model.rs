@@ -39,7 +39,11 @@
 //!
 //! With readers: a writer is alone; order is kept between two of which one is a writer; a reader does not wait where only
 //! readers are inside, although those may stay for ever; the death of a writer inside is told once, by the first grant after it unless
-//! another reader has taken charge; that of a reader never; a reader's token never goes back.
+//! another reader has taken charge; that of a reader never; a reader's token never goes back. Whoever is refused the state file under
+//! a record that names his door meets none but the dying or stopped.
+//!
+//! What readers are not promised: when the one in charge of a death dies too, those that come may go in untold until somebody has the
+//! door whole again; when it gives up, newcomers wait until the others inside have left.
 //!
 //! # How to read a counter-example
 //!
@@ -49,7 +53,7 @@
 //!
 //! # How large
 //!
-//! What runs by default ends within a minute. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
+//! What runs by default ends within two minutes. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
 //! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers.
 
 #[path = "model/canon.rs"]
@@ -278,12 +282,18 @@ scenarios! {
     rw_replaced_door: modes("WR") => { intrusions: 1, rounds: [2, 2, 0] }
     /// The same, with a kill.
     rw_replaced_door_and_kill: modes("WR") => { intrusions: 1, kills: 1 , rounds: [1, 2, 0]}
+    /// The same, and one is stopped.
+    rw_replaced_door_and_stop: modes("WR") => { intrusions: 1, stops: 1, rounds: [1, 2, 0] }
+    /// The same with two readers.
+    rw_replaced_door_and_stop_of_reader: modes("RR") => { intrusions: 1, stops: 1, rounds: [2, 1, 0] }
     /// `remove` against a writer and a reader.
     rw_remove: removing_of("WR") => { fast: true }
     /// `remove` against two readers.
     rw_remove_and_readers: removing_of("RR") => { rounds: [2, 1, 1] }
     /// `remove` and a kill.
     rw_remove_and_kill: removing_of("WR") => { kills: 1 }
+    /// The same on the fast path, of one that locks.
+    rw_remove_and_kill_of_fast_path: removing_of("RW") => { kills: 1, fast: true, rounds: [1, 0, 1] }
 }
 
 scenarios! { wide:
@@ -313,6 +323,8 @@ scenarios! { wide:
     wide_rw_sleeper_and_cancel: modes("WRR") => {
         windows: true, stops: 1, stops_in_line: true, cancels: 1
     }
+    /// A kill and a dropped future, with a second round of a reader.
+    wide_rw_kill_and_cancel_twice: modes("WRR") => { kills: 1, cancels: 1, rounds: [1, 2, 1] }
     /// One grant is offered and not claimed.
     wide_rw_unclaimed: modes("WRR") => { windows: true, unclaimed: 1 }
     /// A stranger unlinks the lock file.

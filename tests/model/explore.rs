@@ -95,9 +95,16 @@ enum Lane {
     Tidy,
     DrawSame,
     Downgrade,
+    GiveUp,
 }
 
-const LANES: [Lane; 4] = [Lane::Main, Lane::Tidy, Lane::DrawSame, Lane::Downgrade];
+const LANES: [Lane; 5] = [
+    Lane::Main,
+    Lane::Tidy,
+    Lane::DrawSame,
+    Lane::Downgrade,
+    Lane::GiveUp,
+];
 
 impl Lane {
     /// Nobody can count on this step: readers may stay inside for ever.
@@ -112,6 +119,7 @@ impl Lane {
             Self::Tidy => matches!(w.procs[p].pc, Pc::Held | Pc::Leave),
             Self::DrawSame => rules.clock == Clock::Coarse,
             Self::Downgrade => rules.downgrades && w.procs[p].pc == Pc::Held,
+            Self::GiveUp => w.procs[p].pc == Pc::LockState && w.procs[p].reads(),
         }
     }
 
@@ -121,6 +129,7 @@ impl Lane {
             Self::Tidy => leave::tidy(w, p, rules),
             Self::DrawSame => steps::draw_same(w, p, rules),
             Self::Downgrade => shared::downgrade(w, p, rules),
+            Self::GiveUp => shared::give_up(w, p, rules),
         }
     }
 }
@@ -261,7 +270,11 @@ fn describe(w: &World) -> String {
     }
     for (i, state) in w.states.iter().enumerate().filter(|(_, state)| state.used) {
         let old = if w.state_path == i as u8 { "" } else { "old " };
-        let held = if state.held { " held" } else { "" };
+        let held = match (state.held, state.found) {
+            (false, _) => "",
+            (true, false) => " held",
+            (true, true) => " found",
+        };
         let _ = write!(
             text,
             "{old}state {} t{}{held}  ",

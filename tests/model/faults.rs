@@ -104,6 +104,10 @@ fn kill(w: &mut World, p: usize) -> bool {
         }
     } else if w.procs[p].has(flag::GUARD) {
         w.report = Report::Must;
+    } else if w.procs[p].reads() && w.procs[p].has(flag::CRASHED) {
+        if w.report == Report::Must {
+            w.report = Report::Left;
+        }
     } else if w.procs[p].has(flag::WRITTEN) && w.report == Report::MustNot {
         w.report = Report::May;
     }

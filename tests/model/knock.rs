@@ -22,7 +22,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::CheckKnock => check_knock(w, p),
         Pc::WaitDoor => wait_door(w, p, rules),
         Pc::CheckDoor => check_door(w, p, rules),
-        Pc::CheckMarks => check_marks(w, p),
+        Pc::CheckMarks => check_marks(w, p, rules),
         Pc::OpenState => open_state(w, p),
         Pc::LockState => lock_state(w, p, rules),
         Pc::WriteHeld => write_held(w, p, rules),
@@ -95,28 +95,29 @@ fn check_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return give_back(w, p, Pc::OpenDoor, Step::CheckDoor, "another file by now");
     }
     if w.procs[p].skip == 0 {
-        return enter(w, p, Step::CheckDoor, "");
+        return enter(w, p, rules, Step::CheckDoor, "");
     }
     if rules.is(Mutation::MarksNotRechecked) {
-        return enter(w, p, Step::CheckDoor, "");
+        return enter(w, p, rules, Step::CheckDoor, "");
     }
     go(w, p, Pc::CheckMarks, Step::CheckDoor, "")
 }
 
 /// Holding the door: do the marks I skipped still stand?
-fn check_marks(w: &mut World, p: usize) -> Taken {
+fn check_marks(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let skip = w.procs[p].skip;
-    let mut skipped = w.slots().filter(|t| skip & (1 << t) != 0);
-    let awake = |t: usize| {
-        let found = w.named_as(t);
-        found.is_some_and(|t| !w.tickets[t].mark)
-    };
-    if skipped.any(awake) {
+    if marks_gone(w, skip) {
         w.idle = 0;
         return give_back(w, p, Pc::Look, Step::CheckMarks, "a mark is gone");
     }
     w.procs[p].exempt = marked(w);
-    enter(w, p, Step::CheckMarks, "")
+    enter(w, p, rules, Step::CheckMarks, "")
+}
+
+/// Has one of these tickets lost its mark?
+pub(crate) fn marks_gone(w: &World, skip: u8) -> bool {
+    let mut skipped = w.slots().filter(|t| skip & (1 << t) != 0);
+    skipped.any(|t| w.named_as(t).is_some_and(|t| !w.tickets[t].mark))
 }
 
 /// The processes whose ticket is marked.
@@ -124,16 +125,27 @@ pub(crate) fn marked(w: &World) -> u8 {
     w.mask(|q| q.own != NONE && w.tickets[usize::from(q.own)].mark)
 }
 
-/// The door is mine: on to the state file.
-pub(crate) fn enter(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
+/// The door is mine: on to the state file. A reader, who reads it without a lock, first looks whether it is the one in use;
+/// for all others it is enough to see that when it is locked.
+pub(crate) fn enter(
+    w: &mut World,
+    p: usize,
+    rules: &Rules,
+    step: Step,
+    note: &'static str,
+) -> Taken {
+    let old = w.procs[p].reads() && w.procs[p].state != w.state_path;
+    if old && !rules.is(Mutation::OldState) {
+        w.forget(p, Fd::State);
+    }
     let open = w.procs[p].state != NONE;
     let next = if open { at_state(w, p) } else { Pc::OpenState };
     go(w, p, next, step, note)
 }
 
-/// Where to go on with the state file open.
+/// Where to go on with the state file open. A reader that has the door whole is about to take charge.
 fn at_state(w: &World, p: usize) -> Pc {
-    if w.procs[p].reads() {
+    if w.procs[p].reads() && !w.has_whole_door(p) {
         Pc::ReadState
     } else {
         Pc::LockState
@@ -153,7 +165,7 @@ fn open_state(w: &mut World, p: usize) -> Taken {
 fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let locked = rules.is(Mutation::NoStateLock) || w.try_lock(p, Fd::State);
     let state = w.procs[p].state;
-    let stale = w.state_path != state || w.states[usize::from(state)].tombstone;
+    let stale = w.state_path != state;
     if !locked && (!stale || rules.is(Mutation::RefusalUnchecked)) {
         return state_refused(w, p, rules);
     }
@@ -171,26 +183,32 @@ fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 /// Somebody has the state file: a dying one will let it go; a living one holds under another door.
 fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let passing = shared::is_passing(w, p, rules);
-    if (passing && !rules.is(Mutation::ReplacedAtOnce))
-        || (rules.shared() && shared::names_my_door(w, p))
-    {
-        return None;
+    if rules.is(Mutation::ReplacedAtOnce) {
+        return replaced(w, p, rules, Step::LockState);
     }
-    replaced(w, p, rules, Step::LockState)
+    shared::judge_refusal(w, p, rules);
+    let proc = w.procs[p];
+    match proc.role {
+        Role::Remover if shared::names_my_door(w, p, rules) => {
+            go(w, p, Pc::Leave, Step::LockState, "refused: InUse")
+        }
+        Role::Remover => replaced(w, p, rules, Step::LockState),
+        Role::Reader => shared::back(w, p, Step::LockState),
+        Role::Locker => shared::refused(w, p),
+    }
 }
 
 /// Gives up because somebody holds under another door; a fault if nobody does.
 pub(crate) fn replaced(w: &mut World, p: usize, rules: &Rules, step: Step) -> Taken {
     let others = holders(*w.lock_behind(p, Fd::State)?);
+    // Who removes does not climb the ladder, and may take one who dies before it has written for one who lives.
+    let doubts = w.procs[p].role == Role::Remover;
     let elsewhere = |q: usize| {
         let other = &w.procs[q];
-        // What a frozen reader in charge does nobody can tell from what one under another door does.
-        let unknown = rules.shared() && other.life == Life::Stopped;
-        let apart = other.door != w.procs[p].door || unknown;
-        others & (1 << q) != 0 && other.life != Life::Dying && apart
+        let lives = other.life != Life::Dying && other.door != w.procs[p].door;
+        others & (1 << q) != 0 && (lives || doubts)
     };
-    if !(0..N).any(elsewhere) || rules.intrusions == 0 {
+    if !(0..N).any(elsewhere) || (rules.intrusions == 0 && !doubts) {
         w.fail(Fault::Replaced);
     }
     w.leaves_line(p);
@@ -198,6 +216,9 @@ pub(crate) fn replaced(w: &mut World, p: usize, rules: &Rules, step: Step) -> Ta
 }
 
 fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    if w.procs[p].reads() {
+        return shared::write_as_reader(w, p, rules);
+    }
     let last = w.last_token;
     let state = &mut w.states[usize::from(w.procs[p].state)];
     let proc = &mut w.procs[p];
@@ -208,10 +229,10 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
     } else {
         state.token = proc.token;
     }
-    if state.held {
+    if state.held && !state.tombstone {
         proc.set(flag::CRASHED);
     }
-    (state.held, state.found) = (true, false);
+    (state.held, state.found, state.tombstone) = (true, false, false);
     if rules.shared() {
         state.door = proc.door;
     }
@@ -223,7 +244,7 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
 fn grant(w: &mut World, p: usize) -> Taken {
     let proc = w.procs[p];
     let disturbs = |q: &Proc| q.has(flag::GUARD) && !(proc.reads() && q.has(flag::SHARED));
-    if w.mask(disturbs) != 0 {
+    if w.mask(disturbs) != 0 || !w.locks(p, Fd::Door) {
         w.fail(Fault::Exclusion);
     }
     if (proc.ahead | proc.first) & !proc.exempt != 0 {
@@ -236,7 +257,8 @@ fn grant(w: &mut World, p: usize) -> Taken {
         if proc.token <= w.last_token {
             w.fail(Fault::Token);
         }
-        if (w.report == Report::Must && !crashed) || (w.report == Report::MustNot && crashed) {
+        let must = matches!(w.report, Report::Must | Report::Left);
+        if (must && !crashed) || (w.report == Report::MustNot && crashed) {
             w.fail(Fault::Crash);
         }
         (w.last_token, w.report) = (proc.token, Report::MustNot);
@@ -250,7 +272,7 @@ fn grant(w: &mut World, p: usize) -> Taken {
         proc.set(flag::SHARED);
         proc.set(if crashed { flag::TOLD } else { 0 });
     }
-    proc.clear(flag::CRASHED);
+    proc.clear(flag::CRASHED | flag::LEFT_TO);
     (proc.ahead, proc.first, proc.skip) = (0, 0, 0);
     go(w, p, Pc::Held, Step::Grant, "")
 }

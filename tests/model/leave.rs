@@ -1,6 +1,7 @@
 //! Everything that gives something back: release, cancel, a door that turned out to be the wrong one, `remove`.
 
 use crate::rules::{Mutation, Rules};
+use crate::shared;
 use crate::steps::{Step, Taken, go};
 use crate::world::{Fd, Life, NONE, Pc, Proc, Report, Role, World, flag};
 
@@ -69,12 +70,12 @@ fn leave(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if proc.has(flag::WRITTEN) {
         return unwrite(w, p, rules);
     }
+    if proc.reads() && proc.has(flag::CRASHED) {
+        return shared::untake_charge(w, p, rules);
+    }
     let door_first = rules.is(Mutation::DoorBeforeState) && proc.door != NONE;
     if w.locks(p, Fd::State) && !door_first {
         w.unlock(p, Fd::State);
-        if proc.reads() {
-            w.procs[p].clear(flag::CRASHED);
-        }
         if proc.role == Role::Remover {
             w.forget(p, Fd::State);
         }
@@ -181,14 +182,14 @@ pub(crate) fn remove(w: &mut World, p: usize, rules: &Rules) -> Taken {
     match w.procs[p].pc {
         Pc::Tomb => {
             w.states[state].tombstone = true;
+            if matches!(w.report, Report::Must | Report::Left) {
+                w.report = Report::May;
+            }
             go(w, p, Pc::UnlinkState, Step::TombstoneState, "")
         }
         Pc::UnlinkState => {
             if w.state_path == w.procs[p].state {
                 w.state_path = NONE;
-            }
-            if w.report == Report::Must {
-                w.report = Report::May;
             }
             go(w, p, Pc::RemoveQueue, Step::UnlinkState, "")
         }

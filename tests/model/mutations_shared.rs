@@ -1,9 +1,9 @@
 //! The same for the rules of the reader-writer lock.
 
-use crate::modes;
 use crate::mutations::{breaks, finds};
 use crate::rules::{Mutation, Rules};
 use crate::world::{Fault, Role};
+use crate::{modes, removing_of};
 
 #[test]
 fn a_reader_that_ignores_the_line_passes_a_writer() {
@@ -37,7 +37,8 @@ fn a_ring_before_the_downgrade_loses_the_wake_up() {
 #[test]
 fn a_reader_that_clears_what_another_should_tell_swallows_the_crash() {
     let rules = Rules {
-        kills: 1,
+        kills: 2,
+        rounds: [1, 1, 2],
         ..modes("WRR")
     };
     finds(rules, Mutation::AnyReaderClears, Fault::Crash);
@@ -85,13 +86,13 @@ fn readers_before_a_reader_count_for_its_windows() {
 }
 
 #[test]
-fn a_dying_writer_taken_for_a_reader_in_charge_leaves_the_next_untold() {
+fn a_held_flag_taken_for_a_clean_record_leaves_the_next_untold() {
     let rules = Rules {
         kills: 1,
         rounds: [1, 1, 0],
         ..modes("WR")
     };
-    breaks(rules, Mutation::DyingInCharge, Fault::Crash);
+    breaks(rules, Mutation::HeldIsClean, Fault::Crash);
 }
 
 #[test]
@@ -114,4 +115,62 @@ fn a_record_not_read_again_under_the_lock_leaves_the_next_untold() {
         ..modes("WR")
     };
     finds(rules, Mutation::CleanUnchecked, Fault::Crash);
+}
+
+#[test]
+fn charge_without_a_ring_loses_the_wake_up() {
+    let rules = Rules {
+        rounds: [1, 1, 0],
+        ..modes("RR")
+    };
+    breaks(rules, Mutation::NoRing, Fault::Stuck);
+}
+
+#[test]
+fn a_share_lost_and_believed_kept_lets_a_reader_in_without_the_door() {
+    let rules = Rules {
+        rounds: [1, 1, 0],
+        ..modes("RR")
+    };
+    breaks(rules, Mutation::ConversionKept, Fault::Exclusion);
+}
+
+#[test]
+fn charge_without_the_whole_door_looks_like_a_replaced_one() {
+    let rules = Rules {
+        stops: 1,
+        rounds: [1, 1, 0],
+        ..modes("RR")
+    };
+    breaks(rules, Mutation::ChargeWithoutDoor, Fault::Replaced);
+}
+
+#[test]
+fn charge_that_lets_the_state_go_meets_a_writer() {
+    let rules = Rules {
+        intrusions: 1,
+        rounds: [1, 1, 0],
+        ..modes("WR")
+    };
+    breaks(rules, Mutation::ChargeWithoutState, Fault::Exclusion);
+}
+
+#[test]
+fn charge_given_up_and_not_given_back_leaves_the_next_untold() {
+    let rules = Rules {
+        kills: 1,
+        cancels: 1,
+        rounds: [1, 2, 0],
+        ..modes("WR")
+    };
+    breaks(rules, Mutation::SwallowCrash, Fault::Crash);
+}
+
+#[test]
+fn an_old_state_file_read_for_the_one_in_use_holds_up_a_reader() {
+    let rules = Rules {
+        rounds: [2, 1, 1],
+        ..removing_of("RR")
+    };
+    finds(rules, Mutation::OldState, Fault::Stuck);
 }

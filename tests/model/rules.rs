@@ -64,8 +64,16 @@ pub(crate) enum Mutation {
     ReadersUncounted,
     /// A reader does not lock the state file.
     ReaderWithoutState,
-    /// A reader takes a dying writer for a reader in charge.
-    DyingInCharge,
+    /// A reader takes a held flag that nobody has found for a clean record.
+    HeldIsClean,
+    /// A reader whose wish for the whole door is refused believes that it has its share still.
+    ConversionKept,
+    /// A reader reads a state file that it has kept open without a look which is in use.
+    OldState,
+    /// A reader takes charge beside others who share the door.
+    ChargeWithoutDoor,
+    /// The reader in charge lets the state file go instead of sharing it.
+    ChargeWithoutState,
     /// A reader that shares the state file does not read the record again.
     CleanUnchecked,
     /// A reader that finds nothing recorded writes no token.

@@ -1,19 +1,21 @@
 //! What is new in the reader-writer lock: a reader at the state file, a guard that turns into a shared one, the ring at the
 //! door; and how the grant of a reader is judged.
 //!
-//! The *ladder* at the state file: a reader looks again as soon as nobody has that file exclusively. That it gives up
+//! A reader that finds a *clean* record writes nothing. Another asks for the whole door, which costs it its share when it is
+//! refused, and takes *charge*: writes the record, then shares both locks and rings.
+//!
+//! The *ladder* at the state file: whoever waits there looks again as soon as that can lead on. That one gives up
 //! after many rungs is the step it takes when whoever has the file will not let it go by itself.
 //!
-//! The held flag has three values: clear; set by a writer; *found* by a reader that is in charge of it and will tell. A reader that is
-//! not in charge enters under a clear or a found flag only, or else it could take a dying writer for a reader in charge.
+//! The held flag has three values: clear; set by a writer; *found* by a reader that is in charge of it and will tell.
 
 use crate::kernel::{SHARED, holders};
 use crate::knock;
 use crate::rules::{Mutation, Rules};
-use crate::steps::{Step, Taken, give_back, go};
+use crate::steps::{Step, Taken, give_back, go, queue_or_leave};
 use crate::world::{Fault, Fd, Life, N, NONE, Pc, Proc, Report, Role, StateFile, World, flag};
 
-/// Is this a place of the reader-writer lock?
+/// Is this a place of the reader-writer lock, or the ladder at the state file?
 pub(crate) fn takes(pc: Pc) -> bool {
     (Pc::ReadState..=Pc::DownRing).contains(&pc)
 }
@@ -21,30 +23,36 @@ pub(crate) fn takes(pc: Pc) -> bool {
 /// Takes the next step of a reader at the state file, or of whoever turns a lock into a shared one.
 pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     match w.procs[p].pc {
-        Pc::ReadState => read_state(w, p),
-        Pc::ShareClean | Pc::ShareDirty => share(w, p, rules),
-        Pc::LockDirty => lock_dirty(w, p),
-        Pc::ReadAgain => read_again(w, p, rules),
+        Pc::ReadState => read_state(w, p, rules),
+        Pc::ShareClean => share(w, p, rules),
+        Pc::NotClean => {
+            w.unlock(p, Fd::State);
+            go(w, p, Pc::ReadState, Step::LockState, "unlocks it")
+        }
         Pc::StateLadder => ladder(w, p, rules),
-        Pc::WriteDoor => write_door(w, p, rules),
-        Pc::TurnState => turn(w, p, Fd::State, Pc::Grant, Step::ShareState),
-        Pc::TurnDoor => turn(w, p, Fd::Door, Pc::Ring, Step::ShareDoor),
-        Pc::Ring => {
-            ring(w, p, rules);
-            knock::enter(w, p, Step::RingDoor, "")
+        Pc::TakeCharge => take_charge(w, p, rules),
+        Pc::ChargeDoor => turn(w, p, Fd::Door, Pc::ChargeState),
+        Pc::ChargeState if rules.is(Mutation::ChargeWithoutState) => {
+            w.unlock(p, Fd::State);
+            go(w, p, Pc::ChargeRing, Step::ShareState, "not at all")
         }
-        Pc::DownDoor => turn(w, p, Fd::Door, Pc::DownState, Step::ShareDoor),
-        Pc::DownState if rules.is(Mutation::RingTooEarly) => {
-            turn(w, p, Fd::State, Pc::Held, Step::ShareState)
-        }
-        Pc::DownState => turn(w, p, Fd::State, Pc::DownRing, Step::ShareState),
-        _ if rules.is(Mutation::RingTooEarly) => {
+        Pc::ChargeState => turn(w, p, Fd::State, Pc::ChargeRing),
+        Pc::PassDoor => turn(w, p, Fd::Door, Pc::PassRing),
+        Pc::PassRing => {
             ring(w, p, rules);
-            go(w, p, Pc::DownDoor, Step::RingDoor, "")
+            knock::enter(w, p, rules, Step::RingDoor, "")
         }
-        _ => {
+        Pc::DownDoor => turn(w, p, Fd::Door, Pc::DownState),
+        Pc::DownState if rules.is(Mutation::RingTooEarly) => turn(w, p, Fd::State, Pc::Held),
+        Pc::DownState => turn(w, p, Fd::State, Pc::DownRing),
+        pc => {
             ring(w, p, rules);
-            go(w, p, Pc::Held, Step::RingDoor, "")
+            let next = match pc {
+                Pc::ChargeRing => Pc::Grant,
+                _ if rules.is(Mutation::RingTooEarly) => Pc::DownDoor,
+                _ => Pc::Held,
+            };
+            go(w, p, next, Step::RingDoor, "")
         }
     }
 }
@@ -54,40 +62,50 @@ fn state(w: &World, p: usize) -> &StateFile {
     &w.states[usize::from(w.procs[p].state)]
 }
 
-/// Does the record name the door of this process?
-pub(crate) fn names_my_door(w: &World, p: usize) -> bool {
+/// Does the record name the door of this process? Without readers the model keeps no door in it, but knows who dies.
+pub(crate) fn names_my_door(w: &World, p: usize, rules: &Rules) -> bool {
     let state = state(w, p);
+    if !rules.shared() {
+        return is_passing(w, state.lock, rules);
+    }
     !state.tombstone && state.door == w.procs[p].door
 }
 
-/// Nobody can have died inside, and whoever is inside is so under my door.
-fn is_clean(w: &World, p: usize) -> bool {
-    names_my_door(w, p) && !state(w, p).held
+/// Has a reader through this door nothing to write?
+fn is_clean(w: &World, p: usize, rules: &Rules) -> bool {
+    let state = state(w, p);
+    let held = state.held && !state.found && !rules.is(Mutation::HeldIsClean);
+    names_my_door(w, p, rules) && !held
 }
 
 /// Reads the record without a lock.
-fn read_state(w: &mut World, p: usize) -> Taken {
-    if is_clean(w, p) {
-        return go(w, p, Pc::ShareClean, Step::ReadState, "clean");
-    }
-    go(w, p, Pc::LockDirty, Step::ReadState, "dirty")
+fn read_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let (next, note) = match is_clean(w, p, rules) {
+        true => (Pc::ShareClean, "reads: clean"),
+        false if rules.is(Mutation::ChargeWithoutDoor) => (Pc::LockState, "reads: not clean"),
+        false => (Pc::TakeCharge, "reads: not clean"),
+    };
+    go(w, p, next, Step::LockState, note)
 }
 
-/// Tries to share the state file under a record that names my door.
+/// Tries to share the state file, then reads it again.
 fn share(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if rules.is(Mutation::ReaderWithoutState) {
         return go(w, p, Pc::Grant, Step::LockState, "not at all");
     }
     if !w.try_share(p, Fd::State) {
-        return go(w, p, Pc::StateLadder, Step::LockState, "refused");
+        if w.procs[p].state == w.state_path {
+            return refused(w, p);
+        }
+        w.forget(p, Fd::State);
+        return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
     }
-    if w.procs[p].state != w.state_path {
-        return reopen(w, p);
+    if !is_clean(w, p, rules) && !rules.is(Mutation::CleanUnchecked) {
+        return go(w, p, Pc::NotClean, Step::LockState, "not clean by now");
     }
-    let crashed = state(w, p).held && !state(w, p).found && !rules.is(Mutation::DyingInCharge);
-    if (!names_my_door(w, p) || crashed) && !rules.is(Mutation::CleanUnchecked) {
-        w.unlock(p, Fd::State);
-        return go(w, p, Pc::StateLadder, Step::LockState, "not clean by now");
+    let found = *state(w, p);
+    if found.held && found.found && (w.report == Report::Left || is_in_charge(w)) {
+        w.procs[p].set(flag::LEFT_TO);
     }
     if rules.is(Mutation::AnyReaderClears) {
         let state = usize::from(w.procs[p].state);
@@ -96,78 +114,131 @@ fn share(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::Grant, Step::LockState, "shares it")
 }
 
-/// Locked, but not the file in use any more.
-fn reopen(w: &mut World, p: usize) -> Taken {
-    w.unlock(p, Fd::State);
-    w.forget(p, Fd::State);
-    go(w, p, Pc::OpenState, Step::LockState, "another file by now")
+/// Is a living reader in charge of a crash?
+fn is_in_charge(w: &World) -> bool {
+    let lives = |q: &Proc| matches!(q.life, Life::Awake | Life::Stopped);
+    w.mask(|q| q.reads() && q.has(flag::CRASHED | flag::TOLD) && lives(q)) != 0
 }
 
-/// Tries to have the state file alone, to take charge of a record that is not clean.
-fn lock_dirty(w: &mut World, p: usize) -> Taken {
-    if !w.try_lock(p, Fd::State) {
-        return go(w, p, Pc::ReadAgain, Step::LockState, "refused");
+/// Refused with the door in hand: along the ladder. On the fast path: into the line.
+pub(crate) fn refused(w: &mut World, p: usize) -> Taken {
+    if w.procs[p].own == NONE {
+        return back(w, p, Step::LockState);
     }
-    if w.procs[p].state != w.state_path {
-        return reopen(w, p);
-    }
-    if is_clean(w, p) {
-        return go(w, p, Pc::TurnState, Step::LockState, "clean by now");
-    }
-    go(w, p, Pc::WriteDoor, Step::LockState, "is in charge")
+    go(w, p, Pc::StateLadder, Step::LockState, "refused")
 }
 
-/// Refused: who has it?
-fn read_again(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let dying = state(w, p).held && !state(w, p).found && !rules.is(Mutation::DyingInCharge);
-    let (next, note) = if names_my_door(w, p) && !dying {
-        (Pc::ShareDirty, "my door: another is in charge")
-    } else {
-        (Pc::StateLadder, "no reader is in charge")
+/// Gives the door back, and tries again from the beginning.
+pub(crate) fn back(w: &mut World, p: usize, step: Step) -> Taken {
+    let next = match w.procs[p].own {
+        NONE => queue_or_leave(w, p),
+        _ => Pc::Look,
     };
-    go(w, p, next, Step::ReadState, note)
+    give_back(w, p, next, step, "refused: gives the door back")
 }
 
-/// Refused for now: looks again from the top as soon as it can get further.
+/// Looks again, first at the door and the marks, as soon as something has changed. A writer gives up in the end.
 fn ladder(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let lock = *w.lock_behind(p, Fd::State)?;
-    if w.procs[p].door != w.door_path {
-        let queues = w.procs[p].own != NONE;
-        let next = if queues { Pc::OpenDoor } else { Pc::FastOpen };
-        return give_back(w, p, next, Step::CheckDoor, "another file by now");
+    let proc = w.procs[p];
+    let free = match proc.reads() {
+        true => lock == 0 || lock & SHARED != 0 || !is_clean(w, p, rules),
+        false => lock == 0,
+    };
+    let old = proc.state != w.state_path && !rules.is(Mutation::RefusalUnchecked);
+    if free || old || proc.door != w.door_path || knock::marks_gone(w, proc.skip) {
+        return go(w, p, Pc::CheckDoor, Step::LockState, "looks again");
     }
-    let mine = names_my_door(w, p);
-    if lock == 0 || (mine && lock & SHARED != 0) {
-        return go(w, p, Pc::ReadState, Step::LockState, "looks again");
-    }
-    let other = state(w, p).door != NONE && !mine;
-    if other && !all_passing(w, lock) {
+    let elsewhere = !names_my_door(w, p, rules) && !is_passing(w, lock, rules);
+    if elsewhere && !proc.reads() {
         return knock::replaced(w, p, rules, Step::LockState);
     }
     None
 }
 
-/// In charge: the record names my door from here on; a flag that is set stays.
-fn write_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
+/// Asks for the whole door, of which it has a share.
+fn take_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    if w.try_convert(p, Fd::Door) {
+        return go(w, p, Pc::LockState, Step::TakeCharge, "has the door whole");
+    }
+    // Where one in charge has given up beside others, a newcomer must wait until those have left.
+    let door = w.procs[p].door;
+    let held_up = w.mask(|q| q.life == Life::Awake && stays(q) && q.door == door) != 0;
+    if held_up && rules.cancels == 0 {
+        w.fail(Fault::Stuck);
+    }
+    if rules.is(Mutation::ConversionKept) {
+        return go(
+            w,
+            p,
+            Pc::ReadState,
+            Step::TakeCharge,
+            "refused: tries again",
+        );
+    }
+    back(w, p, Step::TakeCharge)
+}
+
+/// After many rungs on which the state file was refused to one with the whole door: somebody holds under another.
+pub(crate) fn give_up(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let lock = *w.lock_behind(p, Fd::State)?;
+    let proc = w.procs[p];
+    let refused = lock != 0 && proc.state == w.state_path && proc.own != NONE;
+    if !refused || names_my_door(w, p, rules) || is_passing(w, lock, rules) {
+        return None;
+    }
+    knock::replaced(w, p, rules, Step::LockState)
+}
+
+/// Refused under a record that names my door: nobody but the dying can have it, or else one waits without end.
+pub(crate) fn judge_refusal(w: &mut World, p: usize, rules: &Rules) {
+    let lock = w.lock_behind(p, Fd::State).map_or(0, |lock| *lock);
+    let inside = |q: usize| {
+        let other = &w.procs[q];
+        holders(lock) & (1 << q) != 0 && other.life == Life::Awake && other.has(flag::GUARD)
+    };
+    if names_my_door(w, p, rules) && (0..N).any(inside) {
+        w.fail(Fault::Stuck);
+    }
+}
+
+/// In charge: the record names my door from here on, and a flag that is set is found.
+pub(crate) fn write_as_reader(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let clock = if rules.wall { w.last_token } else { 0 };
     let proc = &mut w.procs[p];
     let state = &mut w.states[usize::from(proc.state)];
-    if state.held {
-        proc.set(flag::CRASHED);
-        state.held = !rules.is(Mutation::ClearedTooEarly);
-        state.found = state.held;
-    }
-    if (state.door == NONE || state.tombstone) && !rules.is(Mutation::ReaderWritesZero) {
+    let nothing = state.door == NONE || state.tombstone;
+    if nothing && !rules.is(Mutation::ReaderWritesZero) {
         state.token = state.token.max(clock);
     }
-    (state.door, state.tombstone) = (proc.door, false);
-    go(w, p, Pc::TurnState, Step::WriteDoor, "")
+    let crashed = state.held && !nothing;
+    if crashed {
+        proc.set(flag::CRASHED);
+    }
+    state.held = crashed && !rules.is(Mutation::ClearedTooEarly);
+    (state.found, state.tombstone, state.door) = (state.held, false, proc.door);
+    go(w, p, Pc::ChargeDoor, Step::WriteHeld, "is in charge")
+}
+
+/// Was in charge and has told nobody: the next one is to.
+pub(crate) fn untake_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let proc = &mut w.procs[p];
+    let state = &mut w.states[usize::from(proc.state)];
+    if !rules.is(Mutation::SwallowCrash) && !rules.is(Mutation::ClearedTooEarly) {
+        (state.held, state.found) = (true, false);
+    }
+    proc.clear(flag::CRASHED);
+    Some((Step::ClearHeld, "as it was found"))
 }
 
 /// An exclusive lock becomes a shared one.
-fn turn(w: &mut World, p: usize, fd: Fd, next: Pc, step: Step) -> Taken {
+fn turn(w: &mut World, p: usize, fd: Fd, next: Pc) -> Taken {
     let turned = w.try_share(p, fd);
     assert!(turned, "it was locked");
+    let step = match fd {
+        Fd::Door => Step::ShareDoor,
+        _ => Step::ShareState,
+    };
     go(w, p, next, step, "")
 }
 
@@ -207,9 +278,9 @@ pub(crate) fn judge_grant(w: &mut World, p: usize) {
     }
     w.last_token = state.token;
     let told = w.procs[p].has(flag::CRASHED);
-    // Who is not told leaves it to the one in charge; should that one fail, it is on record for a later one.
-    let left = state.held && state.found;
-    if (told && w.report == Report::MustNot) || (!told && w.report == Report::Must && !left) {
+    let must = matches!(w.report, Report::Must | Report::Left);
+    let untold = !told && must && !w.procs[p].has(flag::LEFT_TO);
+    if (told && w.report == Report::MustNot) || untold {
         w.fail(Fault::Crash);
     }
     if told {
@@ -239,8 +310,7 @@ pub(crate) fn excuses(w: &World, p: usize) -> bool {
 
 /// Will whoever has the state file let it go by himself? Without readers only the dying do so, for all others have it
 /// together with the door.
-pub(crate) fn is_passing(w: &mut World, p: usize, rules: &Rules) -> bool {
-    let lock = w.lock_behind(p, Fd::State).map_or(0, |lock| *lock);
+fn is_passing(w: &World, lock: u8, rules: &Rules) -> bool {
     let dying = |q: usize| w.procs[q].life == Life::Dying || holders(lock) & (1 << q) == 0;
     if rules.shared() {
         all_passing(w, lock)

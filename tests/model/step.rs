@@ -1,6 +1,6 @@
 //! The names of the steps.
 
-/// The steps, by the names the implementation uses for its fail points. Those of the reader-writer lock stand last.
+/// The steps, by the names the implementation uses for its fail points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     ListQueue,
@@ -18,6 +18,7 @@ pub(crate) enum Step {
     CheckDoor,
     CheckMarks,
     LockState,
+    TakeCharge,
     WriteHeld,
     Grant,
     UnlinkTicket,
@@ -38,9 +39,7 @@ pub(crate) enum Step {
     UnlinkState,
     RemoveQueue,
     UnlinkDoor,
-    ReadState,
-    WriteDoor,
-    ShareState,
     ShareDoor,
+    ShareState,
     RingDoor,
 }

@@ -107,7 +107,7 @@ fn fast_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return give_back(w, p, Pc::FastOpen, Step::FastCheck, "another file by now");
     }
     if rules.is(Mutation::ListThenLock) {
-        return knock::enter(w, p, Step::FastCheck, "");
+        return knock::enter(w, p, rules, Step::FastCheck, "");
     }
     go(w, p, Pc::FastList, Step::FastCheck, "")
 }
@@ -121,11 +121,11 @@ fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if rules.is(Mutation::ListThenLock) {
         return go(w, p, Pc::FastTry, Step::FastList, "empty");
     }
-    knock::enter(w, p, Step::FastList, "empty")
+    knock::enter(w, p, rules, Step::FastList, "empty")
 }
 
 /// Where the fast path goes on when it was not fast: into the line, or home.
-fn queue_or_leave(w: &World, p: usize) -> Pc {
+pub(crate) fn queue_or_leave(w: &World, p: usize) -> Pc {
     match w.procs[p].role {
         Role::Locker | Role::Reader => Pc::Draw,
         Role::Remover => Pc::Leave,

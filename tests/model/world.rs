@@ -79,14 +79,14 @@ pub(crate) enum Pc {
     OpenState,
     ReadState,
     ShareClean,
-    LockDirty,
-    ReadAgain,
-    ShareDirty,
+    NotClean,
     StateLadder,
-    WriteDoor,
-    TurnState,
-    TurnDoor,
-    Ring,
+    TakeCharge,
+    ChargeDoor,
+    ChargeState,
+    ChargeRing,
+    PassDoor,
+    PassRing,
     DownDoor,
     DownState,
     DownRing,
@@ -134,37 +134,39 @@ impl Fd {
 /// The bits of [`Proc::flags`].
 pub(crate) mod flag {
     /// Watches the predecessor's inode.
-    pub(crate) const PRED_WATCH: u16 = 1;
+    pub(crate) const PRED_WATCH: u32 = 1;
     /// An event of the predecessor's inode is unread.
-    pub(crate) const PRED_EVENT: u16 = 1 << 1;
+    pub(crate) const PRED_EVENT: u32 = 1 << 1;
     /// Watches the door's inode.
-    pub(crate) const DOOR_WATCH: u16 = 1 << 2;
+    pub(crate) const DOOR_WATCH: u32 = 1 << 2;
     /// An event of the door's inode is unread.
-    pub(crate) const DOOR_EVENT: u16 = 1 << 3;
+    pub(crate) const DOOR_EVENT: u32 = 1 << 3;
     /// On the ladder: will try again without an event.
-    pub(crate) const LADDER: u16 = 1 << 4;
+    pub(crate) const LADDER: u32 = 1 << 4;
     /// Has written the held flag.
-    pub(crate) const WRITTEN: u16 = 1 << 5;
+    pub(crate) const WRITTEN: u32 = 1 << 5;
     /// Found the held flag set by somebody who died.
-    pub(crate) const CRASHED: u16 = 1 << 6;
+    pub(crate) const CRASHED: u32 = 1 << 6;
     /// This look at the queue comes from the claim window's timer.
-    pub(crate) const LOOK: u16 = 1 << 7;
+    pub(crate) const LOOK: u32 = 1 << 7;
     /// The claim window's timer has fired.
-    pub(crate) const DUE: u16 = 1 << 8;
+    pub(crate) const DUE: u32 = 1 << 8;
     /// The guard exists.
-    pub(crate) const GUARD: u16 = 1 << 9;
+    pub(crate) const GUARD: u32 = 1 << 9;
     /// Has a place in line: its ticket stands and is locked, the guard is still to come.
-    pub(crate) const PLACED: u16 = 1 << 10;
+    pub(crate) const PLACED: u32 = 1 << 10;
     /// Was stopped at some time in the current window.
-    pub(crate) const SLEPT: u16 = 1 << 11;
+    pub(crate) const SLEPT: u32 = 1 << 11;
     /// Still has to write its token (only in a mutation).
-    pub(crate) const LATE: u16 = 1 << 12;
+    pub(crate) const LATE: u32 = 1 << 12;
     /// Gives up an offer nobody claims.
-    pub(crate) const GIVES_UP: u16 = 1 << 13;
+    pub(crate) const GIVES_UP: u32 = 1 << 13;
     /// The guard is a shared one.
-    pub(crate) const SHARED: u16 = 1 << 14;
+    pub(crate) const SHARED: u32 = 1 << 14;
     /// Has told of a crash and still has to clear the held flag.
-    pub(crate) const TOLD: u16 = 1 << 15;
+    pub(crate) const TOLD: u32 = 1 << 15;
+    /// Need not tell of a crash: when it read the record another was in charge of that.
+    pub(crate) const LEFT_TO: u32 = 1 << 16;
 }
 
 /// One process. The masks of other processes stand last, so that sorting processes hardly depends on them.
@@ -190,7 +192,7 @@ pub(crate) struct Proc {
     /// Slot of the ticket file it keeps without a ticket.
     pub(crate) spare: u8,
     /// See [`flag`].
-    pub(crate) flags: u16,
+    pub(crate) flags: u32,
     /// Descriptors whose close is announced while their lock still stands.
     pub(crate) announced: u8,
     /// Token of the grant in hand.
@@ -248,17 +250,17 @@ impl Proc {
     }
 
     /// Is this bit of [`flag`] set?
-    pub(crate) fn has(&self, bit: u16) -> bool {
+    pub(crate) fn has(&self, bit: u32) -> bool {
         self.flags & bit != 0
     }
 
     /// Sets bits of [`flag`].
-    pub(crate) fn set(&mut self, bits: u16) {
+    pub(crate) fn set(&mut self, bits: u32) {
         self.flags |= bits;
     }
 
     /// Clears bits of [`flag`].
-    pub(crate) fn clear(&mut self, bits: u16) {
+    pub(crate) fn clear(&mut self, bits: u32) {
         self.flags &= !bits;
     }
 }
@@ -291,7 +293,7 @@ pub(crate) struct StateFile {
     pub(crate) lock: u8,
     pub(crate) token: u8,
     pub(crate) held: bool,
-    /// A reader in charge has found the held flag and will tell of it.
+    /// The third value of the held flag: a reader in charge has found it set and will tell.
     pub(crate) found: bool,
     pub(crate) tombstone: bool,
     /// The door through which the last holder entered; kept with readers only.
@@ -303,7 +305,7 @@ pub(crate) struct StateFile {
 pub(crate) enum Fault {
     /// Nothing.
     None,
-    /// Two guards at once.
+    /// Two guards at once, or one without the door.
     Exclusion,
     /// Somebody was granted before one who had to come first.
     Order,
@@ -329,6 +331,8 @@ pub(crate) enum Report {
     MustNot,
     May,
     Must,
+    /// Who was in charge of it died: readers need not, before somebody has the door alone again.
+    Left,
 }
 
 /// A state of the model.

@@ -253,7 +253,7 @@ fn mint(w: &mut World, p: usize, rules: &Rules) -> Taken {
         }
         _ => {
             w.state = 0;
-            go(w, p, Pc::Grant, "unlocks the state")
+            go(w, p, Pc::Spare, "unlocks the state")
         }
     }
 }

@@ -106,7 +106,7 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
 fn mark(w: &mut World, p: usize) -> Taken {
     let marking = w.procs[p].marking;
     if marking == 0 {
-        return go(w, p, Pc::Spare, "has marked all");
+        return go_on(w, p);
     }
     let q = w.lowest(marking).unwrap_or(p);
     w.procs[p].marking = marking & !(1 << q);
@@ -117,24 +117,29 @@ fn mark(w: &mut World, p: usize) -> Taken {
     Some("marks a ticket")
 }
 
-/// Gives back what it has locked beyond its need, then goes on as the head.
-fn spare(w: &mut World, p: usize) -> Taken {
+/// All are marked: it goes on as the head, with what it has locked.
+fn go_on(w: &mut World, p: usize) -> Taken {
     let (held, k) = (w.held(p), w.procs[p].k);
-    if w.parts(p) > k {
-        let i = held.trailing_zeros() as usize;
-        w.slots[i] = 0;
-        w.announce(Some(p), i);
-        return Some("gives back what it does not need");
-    }
     let proc = &mut w.procs[p];
     proc.set(flag::WATCHES);
     proc.todo = proc.open & !held;
-    let next = if held.count_ones() as u8 == k {
+    let next = if held.count_ones() as u8 >= k {
         Pc::CheckMarks
     } else {
         Pc::Knock
     };
-    go(w, p, next, "goes on as the head")
+    go(w, p, next, "has marked all, goes on as the head")
+}
+
+/// Has its token: gives back what it has locked beyond its need.
+fn spare(w: &mut World, p: usize) -> Taken {
+    if w.parts(p) <= w.procs[p].k {
+        return go(w, p, Pc::Grant, "needs all it has");
+    }
+    let i = w.held(p).trailing_zeros() as usize;
+    w.slots[i] = 0;
+    w.announce(Some(p), i);
+    Some("gives back what it does not need")
 }
 
 /// Asleep until an event or the timer?
