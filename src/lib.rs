@@ -98,6 +98,7 @@ pub use fs::fair::{FifoConfig, FifoOptions};
 pub use fs::fifo::{FifoGuard, FifoLock};
 pub use fs::file::{FileConfig, FileGuard, FileLock, FileOptions};
 pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
+pub use fs::kind::FifoKind;
 pub use fs::open::{OpenLocked, open_locked};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
