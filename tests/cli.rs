@@ -7,6 +7,8 @@
 mod crew;
 #[path = "cli/inherit.rs"]
 mod inherit;
+#[path = "cli/kinds.rs"]
+mod kinds;
 #[path = "cli/look.rs"]
 mod look;
 #[path = "cli/program.rs"]
