@@ -423,7 +423,7 @@ fn status_shows_every_kind() {
             assert!(table.line_with("inside").contains("run --shared"));
         }
     }
-    readers.map(let_go);
+    readers.into_iter().for_each(let_go);
     assert_eq!(waiting.end(), End::quiet(0));
     assert_has(&look(&site), &[r#""state":"free""#]);
     assert_eq!(site.end_of(&["remove", "LOCK"]), End::quiet(0));
@@ -445,7 +445,7 @@ fn status_shows_every_kind() {
         );
         assert_has(&heading, &[": semaphore of 3, shared by 2, 0 waiting, "]);
     }
-    permits.map(let_go);
+    permits.into_iter().for_each(let_go);
 }
 
 #[test]
