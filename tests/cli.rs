@@ -9,6 +9,8 @@ mod crew;
 mod inherit;
 #[path = "cli/kinds.rs"]
 mod kinds;
+#[path = "cli/kinds_look.rs"]
+mod kinds_look;
 #[path = "cli/look.rs"]
 mod look;
 #[path = "cli/program.rs"]
