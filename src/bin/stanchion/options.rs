@@ -13,7 +13,7 @@ const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A 
 
 const KINDS_AND_EXIT_CODES: &str = "\
 Without --shared, --exclusive, --permits and --of the lock is taken alone, as the writer where it is a reader-writer lock.
-For a semaphore LOCK is directory and name, its permits are the files LOCK.00.lock and so on, one path a line in STANCHION_SLOTS.
+With --permits and --of LOCK is directory and name of a semaphore; its permits are the files LOCK.00.lock and so on.
 
 Exit codes:
   0..123  the command's own code
@@ -61,7 +61,7 @@ pub(crate) enum Task {
     Run(Run),
     /// Show who holds the lock and who waits
     Status(Status),
-    /// Delete the lock's files if nobody uses them
+    /// Delete the lock's files if nobody uses them, whatever kind of lock it is
     #[command(
         after_help = "Exit codes:\n  0    the files are gone, or there were none; a lock file with content is kept\n  75   in use, or foreign \
                             files in the queue: nothing was changed\n  \
@@ -105,7 +105,7 @@ pub(crate) struct Run {
     pub(crate) close: bool,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
-    /// The command and its arguments; it finds its fencing token in STANCHION_TOKEN, the lock in STANCHION_LOCK
+    /// The command and its arguments; it finds its fencing token in STANCHION_TOKEN, the lock in STANCHION_LOCK, its permits in STANCHION_SLOTS
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
