@@ -5,6 +5,7 @@
 //! ```text
 //! cargo run --example rwlock -- /tmp/catalogue
 //! ```
+#![allow(clippy::disallowed_methods)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

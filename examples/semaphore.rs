@@ -5,6 +5,7 @@
 //! ```text
 //! cargo run --example semaphore -- /tmp
 //! ```
+#![allow(clippy::disallowed_methods)]
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -13,6 +13,7 @@
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
 //! | a lock that its holder may take again | [`Reentrant`], around any of the locks |
 //! | code that works with any of the locks | the traits [`Lock`] and [`Guard`] |
+//! | to know which of the fair locks a path is used for | [`FifoKind::at`] |
 //! | several locks at once, all or none, and never a deadlock over their order | [`acquire_all`] |
 //! | only tasks of one process | `tokio::sync::Mutex`, which needs no file |
 //!
@@ -98,6 +99,7 @@ pub use fs::fair::{FifoConfig, FifoOptions};
 pub use fs::fifo::{FifoGuard, FifoLock};
 pub use fs::file::{FileConfig, FileGuard, FileLock, FileOptions};
 pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
+pub use fs::kind::FifoKind;
 pub use fs::open::{OpenLocked, open_locked};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};

@@ -7,6 +7,10 @@
 mod crew;
 #[path = "cli/inherit.rs"]
 mod inherit;
+#[path = "cli/kinds.rs"]
+mod kinds;
+#[path = "cli/kinds_look.rs"]
+mod kinds_look;
 #[path = "cli/look.rs"]
 mod look;
 #[path = "cli/program.rs"]

@@ -34,8 +34,7 @@ fn heard(lock: &FifoLock, handed_over: bool) -> Vec<(bool, String)> {
         });
         task.await.expect("no panic");
     });
-    let heard = heard.lock().expect("unpoisoned").clone();
-    heard
+    heard.lock().expect("unpoisoned").clone()
 }
 
 #[test]

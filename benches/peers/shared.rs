@@ -44,7 +44,7 @@ impl<const MIXED: bool> Subject for Rw<MIXED> {
 
     async fn acquire(&mut self) -> Self::Guard {
         self.turn += 1;
-        match MIXED && self.turn % WRITES == 0 {
+        match MIXED && self.turn.is_multiple_of(WRITES) {
             true => Either::Writes(self.lock.write().await.expect("write")),
             false => Either::Reads(self.lock.read().await.expect("read")),
         }
@@ -79,7 +79,7 @@ impl Subject for TokioRw {
     async fn acquire(&mut self) -> Self::Guard {
         self.turn += 1;
         let lock = self.lock.clone();
-        match self.turn % WRITES == 0 {
+        match self.turn.is_multiple_of(WRITES) {
             true => Either::Writes(lock.write_owned().await),
             false => Either::Reads(lock.read_owned().await),
         }

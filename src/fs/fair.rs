@@ -76,9 +76,9 @@ impl Shared {
         }))
     }
 
-    pub(crate) fn acquire<G: FairGuard>(self: &Arc<Self>, want: Mode) -> Acquire<G>
+    pub(crate) fn acquire<G>(self: &Arc<Self>, want: Mode) -> Acquire<G>
     where
-        G: crate::acquire::sealed::Granted<Attempt = Attempt<G>>,
+        G: FairGuard + crate::acquire::sealed::Granted<Attempt = Attempt<G>>,
     {
         Acquire::new(Attempt::new(self.clone(), want), self.config.timeout)
     }

@@ -4,6 +4,7 @@
 //! `engine/slots.rs`, the wait at them in `engine/line/at_slots.rs`, the way of permits from task to task in `engine/line/permits.rs`.
 
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,9 @@ use super::engine::state::Kind;
 use super::engine::ticket::Mode;
 use super::fair::attempt::Attempt;
 use super::fair::guard::fair_guard;
-use super::fair::{FifoConfig, Shared, check_options, fair_methods};
+use super::fair::{FifoConfig, Shared, check_options, fair_methods, full_path};
+use super::kind::FifoKind;
+use super::sys::file::lend_files;
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Lock, Status};
@@ -64,7 +67,13 @@ impl FifoPermit {
     pub fn slot_paths(&self) -> Vec<PathBuf> {
         self.held.slot_paths()
     }
+
+    fn files(&self) -> impl Iterator<Item = &File> {
+        self.held.slot_files()
+    }
 }
+
+lend_files!(FifoPermit);
 
 /// The options of a [`FifoSemaphore`], with their defaults; [`FifoSemaphore::config`] reads them back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,7 +175,8 @@ impl FifoSemaphore {
     /// The name that portalocker gives to a semaphore without one.
     pub const DEFAULT_NAME: &str = "bounded_semaphore";
 
-    /// Opens a semaphore of so many permits in a directory. An empty directory means the system's temporary one, as in portalocker.
+    /// Opens a semaphore of so many permits in a directory. An empty directory means the system's temporary one, as in portalocker, with the
+    /// limits of a [bare name](crate::FifoLock::open).
     ///
     /// Nothing is created before the first acquire.
     ///
@@ -185,11 +195,6 @@ impl FifoSemaphore {
     }
 
     fn with_config(directory: &Path, name: &str, config: SemaphoreConfig) -> Result<Self> {
-        let temporary = std::env::temp_dir();
-        let directory = match directory.as_os_str().is_empty() {
-            true => &temporary,
-            false => directory,
-        };
         let path = directory.join(name);
         let wrong = |text: &str| Error::at(ErrorKind::InvalidInput, text, &path);
         if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
@@ -209,11 +214,13 @@ impl FifoSemaphore {
         let Some(names) = names else {
             return Err(wrong("a pattern needs one {number}, and no path separator"));
         };
-        let path = canonical(&path)?;
+        let path = canonical(&full_path(&path)?)?;
         let limit = match config.limit {
             Some(limit) => limit,
-            None => Line::recorded_limit(&path)?
-                .ok_or_else(|| wrong("no limit is given, and none is recorded"))?,
+            None => match FifoKind::at(&path)? {
+                Some(FifoKind::Semaphore { limit }) => limit,
+                _ => return Err(wrong("no limit is given, and none is recorded")),
+            },
         };
         if limit == 0 {
             return Err(wrong("a semaphore needs at least one permit"));

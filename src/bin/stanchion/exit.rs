@@ -51,6 +51,13 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self {
+            code: USAGE,
+            text: text.into(),
+        }
+    }
+
     pub(crate) fn own(text: impl Into<String>) -> Self {
         Self {
             code: OWN,

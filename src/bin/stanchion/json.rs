@@ -8,15 +8,17 @@ use crate::picture::{InLine, Person, Picture};
 pub(crate) fn object(picture: &Picture) -> String {
     let line = picture.line.iter().enumerate();
     let waiters: Vec<_> = line.map(|(index, it)| waiter(index + 1, it)).collect();
-    let holder = picture
-        .person_inside()
-        .map(|it| format!("{{{}}}", person(it)));
+    let object = |it| format!("{{{}}}", person(it));
+    let sharers: Vec<_> = picture.sharers().iter().map(object).collect();
     format!(
-        r#"{{"lock":{},"at":{},"state":"{}","holder":{},"waiters":[{}],"last_token":{}}}"#,
+        r#"{{"lock":{},"kind":{},"limit":{},"at":{},"state":"{}","holder":{},"shared_by":[{}],"waiters":[{}],"last_token":{}}}"#,
         text(&picture.lock),
+        or_null(picture.kind.map(|it| format!("\"{it}\""))),
+        or_null(picture.limit()),
         or_null(seconds(picture.at)),
         picture.state(),
-        or_null(holder),
+        or_null(picture.holder().map(object)),
+        sharers.join(","),
         waiters.join(","),
         picture.last_token,
     )
@@ -71,6 +73,8 @@ fn text(plain: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use stanchion::FifoKind;
+
     use super::*;
     use crate::picture::Inside;
 
@@ -89,18 +93,29 @@ mod tests {
             person: Person::default(),
             passed_over: true,
         };
-        let picture = Picture {
+        let mut picture = Picture {
             lock: "/a.lock".into(),
+            kind: Some(FifoKind::Lock),
             at: since,
-            inside: Inside::Holder(holder),
+            inside: Inside::Holder(holder.clone()),
             line: vec![waiter],
             last_token: 7,
         };
         let expected = concat!(
-            r#"{"lock":"/a.lock","at":1700000000.000042,"state":"held","#,
-            r#""holder":{"pid":1,"label":"a \"b\"\u000a\\\u001bä","host":"h","command":"c d","since":1700000000.000042},"#,
+            r#"{"lock":"/a.lock","kind":"lock","limit":null,"at":1700000000.000042,"state":"held","#,
+            r#""holder":{"pid":1,"label":"a \"b\"\u000a\\\u001bä","host":"h","command":"c d","since":1700000000.000042},"shared_by":[],"#,
             r#""waiters":[{"place":1,"ticket":"18446744073709551615","pid":null,"label":null,"host":null,"command":null,"#,
             r#""since":null,"passed_over":true}],"last_token":7}"#,
+        );
+        assert_eq!(object(&picture), expected);
+
+        picture.kind = Some(FifoKind::Semaphore { limit: 3 });
+        picture.inside = Inside::Sharers(vec![holder, Person::default()]);
+        picture.line.clear();
+        let expected = concat!(
+            r#"{"lock":"/a.lock","kind":"semaphore","limit":3,"at":1700000000.000042,"state":"shared","holder":null,"#,
+            r#""shared_by":[{"pid":1,"label":"a \"b\"\u000a\\\u001bä","host":"h","command":"c d","since":1700000000.000042},"#,
+            r#"{"pid":null,"label":null,"host":null,"command":null,"since":null}],"waiters":[],"last_token":7}"#,
         );
         assert_eq!(object(&picture), expected);
     }

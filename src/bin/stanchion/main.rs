@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 mod exit;
 mod json;
+mod lock;
 mod options;
 mod picture;
 mod remove;

@@ -4,18 +4,21 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
+use clap::builder::{OsStringValueParser, RangedI64ValueParser, StyledStr, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Error, Parser, Subcommand};
 
 const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A bare name without any separator goes into \
                      the temporary directory";
 
-const EXIT_CODES: &str = "\
+const KINDS_AND_EXIT_CODES: &str = "\
+Without --shared, --exclusive, --permits and --of the lock is taken alone, as the writer where it is a reader-writer lock.
+With --permits and --of LOCK is directory and name of a semaphore; its permits are the files LOCK.00.lock and so on.
+
 Exit codes:
   0..123  the command's own code
   128+n   signal n ended the command, or the wait for the lock
-  2       wrong usage
+  2       wrong usage; the lock is of another kind than the options
   75      busy, with --no-wait
   124     the time limit passed
   125     stanchion itself failed, or the lock was lost while the command ran
@@ -58,7 +61,7 @@ pub(crate) enum Task {
     Run(Run),
     /// Show who holds the lock and who waits
     Status(Status),
-    /// Delete the lock's files if nobody uses them
+    /// Delete the lock's files if nobody uses them, whatever kind of lock it is
     #[command(
         after_help = "Exit codes:\n  0    the files are gone, or there were none; a lock file with content is kept\n  75   in use, or foreign \
                             files in the queue: nothing was changed\n  \
@@ -68,7 +71,7 @@ pub(crate) enum Task {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES, override_usage = "stanchion run [OPTIONS] <LOCK> -- <COMMAND>...")]
+#[command(after_help = KINDS_AND_EXIT_CODES, override_usage = "stanchion run [OPTIONS] <LOCK> -- <COMMAND>...")]
 pub(crate) struct Run {
     /// Give up after this long, decimals allowed; 0 is exactly one attempt
     #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "no_wait", allow_negative_numbers = true)]
@@ -82,6 +85,18 @@ pub(crate) struct Run {
     /// What others see in the line beside the process id
     #[arg(long, value_name = "TEXT", value_parser = OsStringValueParser::new().try_map(utf8))]
     pub(crate) label: Option<String>,
+    /// Share the lock with others who do: as one of the readers of a reader-writer lock
+    #[arg(long, short, conflicts_with_all = ["exclusive", "permits", "of"])]
+    pub(crate) shared: bool,
+    /// Have the lock alone: as the writer of a reader-writer lock, which it becomes if it is none yet
+    #[arg(long, short = 'x', conflicts_with_all = ["permits", "of"])]
+    pub(crate) exclusive: bool,
+    /// Take so many permits of a semaphore, 1 if only --of is given
+    #[arg(long, value_name = "K", value_parser = permits())]
+    pub(crate) permits: Option<u32>,
+    /// How many permits the semaphore has; not needed once it is recorded
+    #[arg(long, value_name = "N", value_parser = permits())]
+    pub(crate) of: Option<u32>,
     /// Permission bits of a lock file that has to be created, whatever the umask: 660 for the group, 666 for all users
     #[arg(long, value_name = "OCTAL", value_parser = permissions)]
     pub(crate) mode: Option<u32>,
@@ -90,7 +105,7 @@ pub(crate) struct Run {
     pub(crate) close: bool,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
-    /// The command and its arguments; it finds its fencing token in STANCHION_TOKEN, the lock in STANCHION_LOCK
+    /// The command and its arguments; it finds its fencing token in STANCHION_TOKEN, the lock in STANCHION_LOCK, its permits in STANCHION_SLOTS
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
@@ -114,6 +129,11 @@ pub(crate) struct Status {
 pub(crate) struct Remove {
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
+}
+
+/// More files than this no process has open.
+fn permits() -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(1..=65_535)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use stanchion::{FifoLock, Owner, Status};
+use stanchion::{FifoKind, Owner, Status};
+
+use crate::lock::AnyLock;
 
 /// Who is inside.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +14,8 @@ pub(crate) enum Inside {
     Holder(Person),
     /// Somebody who has the file locked and left no record.
     Outsider(Person),
+    /// Those who read, or have permits.
+    Sharers(Vec<Person>),
 }
 
 /// A process, as far as it is known.
@@ -34,6 +38,8 @@ pub(crate) struct InLine {
 #[derive(Clone, Debug)]
 pub(crate) struct Picture {
     pub(crate) lock: String,
+    /// None where none is recorded.
+    pub(crate) kind: Option<FifoKind>,
     pub(crate) at: SystemTime,
     pub(crate) inside: Inside,
     pub(crate) line: Vec<InLine>,
@@ -41,9 +47,10 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
-    pub(crate) fn new(lock: &FifoLock, status: &Status) -> Self {
+    pub(crate) fn new(lock: &AnyLock, kind: Option<FifoKind>, status: &Status) -> Self {
         Self {
             lock: lock.path().to_string_lossy().into_owned(),
+            kind,
             at: SystemTime::now(),
             inside: inside(status),
             line: line(status),
@@ -57,13 +64,30 @@ impl Picture {
             Inside::Nobody => "free",
             Inside::Holder(_) => "held",
             Inside::Outsider(_) => "locked",
+            Inside::Sharers(_) => "shared",
         }
     }
 
-    pub(crate) fn person_inside(&self) -> Option<&Person> {
+    /// Who is inside alone.
+    pub(crate) fn holder(&self) -> Option<&Person> {
         match &self.inside {
-            Inside::Nobody => None,
+            Inside::Nobody | Inside::Sharers(_) => None,
             Inside::Holder(person) | Inside::Outsider(person) => Some(person),
+        }
+    }
+
+    pub(crate) fn sharers(&self) -> &[Person] {
+        match &self.inside {
+            Inside::Sharers(people) => people,
+            _ => &[],
+        }
+    }
+
+    /// How many permits a semaphore has.
+    pub(crate) fn limit(&self) -> Option<u32> {
+        match self.kind {
+            Some(FifoKind::Semaphore { limit }) => Some(limit),
+            _ => None,
         }
     }
 }
@@ -72,7 +96,8 @@ fn inside(status: &Status) -> Inside {
     match (&status.holder, &status.outsider) {
         (Some(owner), _) => Inside::Holder(owner.into()),
         (None, Some(owner)) => Inside::Outsider(owner.into()),
-        (None, None) => Inside::Nobody,
+        (None, None) if status.shared_by.is_empty() => Inside::Nobody,
+        (None, None) => Inside::Sharers(status.shared_by.iter().map(Person::from).collect()),
     }
 }
 

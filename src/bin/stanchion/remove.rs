@@ -2,18 +2,21 @@
 
 use std::fs::symlink_metadata;
 
-use stanchion::{FifoLock, Removal};
+use stanchion::{FifoKind, Removal};
 
 use super::exit::{Answer, BUSY, Ended, say};
+use super::lock::AnyLock;
 use super::options::Remove;
 
 pub(crate) fn remove(options: &Remove) -> Answer {
-    let lock = FifoLock::open(&options.lock)?;
-    let path = lock.path().display();
+    let lock = AnyLock::open(&options.lock, FifoKind::at(&options.lock)?)?;
     match lock.remove()? {
         Removal::Removed => {
             // A newcomer may have made an empty one in the meantime, which is nothing to speak of.
-            if symlink_metadata(lock.path()).is_ok_and(|it| it.len() > 0) {
+            let mut files = lock.files();
+            files.retain(|it| symlink_metadata(it).is_ok_and(|it| it.len() > 0));
+            for file in files {
+                let path = file.display();
                 say(format_args!(
                     "{path} has content and was kept; its queue is gone"
                 ));
@@ -21,6 +24,7 @@ pub(crate) fn remove(options: &Remove) -> Answer {
             Ok(Ended::WELL)
         }
         Removal::InUse => {
+            let path = lock.path().display();
             say(format_args!(
                 "{path} is in use, or its queue holds foreign files; nothing was removed"
             ));

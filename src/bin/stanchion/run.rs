@@ -1,29 +1,33 @@
 //! `stanchion run`: a command under the lock.
 //!
-//! The command inherits a duplicate of the lock's descriptor. An OS lock of this kind belongs to what the duplicates share,
+//! The command inherits a duplicate of the lock's descriptor, of a semaphore of each permit's. An OS lock of this kind belongs to what the duplicates share,
 //! so it lives until the last of them is closed: also when this program is killed. On an orderly end this program unlocks,
 //! for all duplicates at once, so a daemon that the command leaves behind holds nothing. But its copy stays open, and a
 //! close is what wakes the next in line; so another descriptor of the lock file is closed then in its stead.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use stanchion::{ErrorKind, FifoGuard, FifoLock};
+use stanchion::{Acquire, Error, ErrorKind};
 use tokio::process::{Child, Command};
 
 use super::exit::{Answer, BUSY, Ended, Failure, OWN, TIMED_OUT, say};
+use super::lock::AnyLock;
 use super::options::Run;
 
+mod choice;
+mod inherit;
 mod live;
 mod nested;
 mod signals;
 
+use inherit::Inherit;
 use live::LiveLine;
 use nested::Nested;
 use signals::Signals;
@@ -35,114 +39,181 @@ const NOT_FOUND: u8 = 127;
 pub(crate) async fn run(options: Run) -> Answer {
     let mut signals = Signals::listen()
         .map_err(|error| Failure::own(format!("cannot listen for signals: {error}")))?;
-    let lock = open(&options)?;
-    let entered = tokio::select! {
-        biased;
-        signal = signals.next() => return Ok(Ended::Signal(signal.as_raw())),
-        entered = enter(&lock, &options) => entered,
+    let lock = choice::open(&options)?;
+    let permits = choice::permits(&options);
+    let task = Task {
+        options: &options,
+        lock: &lock,
     };
-    let guard = match entered {
-        Ok(guard) => guard,
-        // The code says it all to who wants no words.
-        Err(Failure { code, .. }) if options.quiet && matches!(code, BUSY | TIMED_OUT) => {
-            return Ok(Ended::Code(code));
+    match &lock {
+        AnyLock::Plain(it) => {
+            let at_once = || it.try_acquire();
+            task.run(it.acquire(), at_once, &mut signals).await
         }
-        Err(failure) => return Err(failure),
-    };
-    if guard.predecessor_crashed() && !options.quiet {
-        let path = lock.path().display();
-        say(format_args!(
-            "warning: the last holder of {path} died inside: what it guards may be half done"
-        ));
+        AnyLock::RwLock(it) if options.shared => {
+            let at_once = || it.try_read();
+            task.run(it.read(), at_once, &mut signals).await
+        }
+        AnyLock::RwLock(it) => {
+            let at_once = || it.try_write();
+            task.run(it.write(), at_once, &mut signals).await
+        }
+        AnyLock::Semaphore(it) => {
+            let at_once = || it.try_acquire_many(permits);
+            let wait = it.acquire_many(permits);
+            task.run(wait, at_once, &mut signals).await
+        }
     }
-    let ended = under_lock(&options, &guard, &lock, &mut signals).await;
-    let left = leave(guard, lock.path(), !options.close).await;
-    after(ended, left)
 }
 
-fn open(options: &Run) -> stanchion::Result<FifoLock> {
-    let mut how = FifoLock::options();
-    if let Some(label) = &options.label {
-        how = how.label(label);
-    }
-    if let Some(bits) = options.mode {
-        how = how.mode(bits);
-    }
-    how.open(&options.lock)
+/// What is to be done, and under which lock.
+struct Task<'a> {
+    options: &'a Run,
+    lock: &'a AnyLock,
 }
 
-async fn enter(lock: &FifoLock, options: &Run) -> Result<FifoGuard, Failure> {
-    if options.no_wait {
-        let guard = lock.try_acquire()?;
-        return guard.ok_or_else(|| with_holder(lock, busy(lock)));
-    }
-    let line = LiveLine::new(lock.path(), options.quiet);
-    let mut paint = line.painter();
-    let mut nested = Nested::in_itself(lock).filter(|_| !options.quiet);
-    let mut acquire = lock.acquire().timeout(options.timeout);
-    // Who is told costs the others a look at the line each second.
-    if paint.is_some() || nested.is_some() {
-        acquire = acquire.on_wait(move |it| {
-            nested.take_if(|nested| nested.tell());
-            if let Some(paint) = &mut paint {
-                paint.draw(it);
+impl Task<'_> {
+    async fn run<G: Inherit>(
+        &self,
+        wait: Acquire<G>,
+        at_once: impl FnOnce() -> stanchion::Result<Option<G>>,
+        signals: &mut Signals,
+    ) -> Answer {
+        let options = self.options;
+        let entered = tokio::select! {
+            biased;
+            signal = signals.next() => return Ok(Ended::Signal(signal.as_raw())),
+            entered = self.enter(wait, at_once) => entered,
+        };
+        let guard = match entered {
+            Ok(guard) => guard,
+            // The code says it all to who wants no words.
+            Err(Failure { code, .. }) if options.quiet && matches!(code, BUSY | TIMED_OUT) => {
+                return Ok(Ended::Code(code));
             }
-        });
+            Err(failure) => return Err(failure),
+        };
+        if guard.predecessor_crashed() && !options.quiet {
+            let path = self.lock.path().display();
+            say(format_args!(
+                "warning: the last holder of {path} died inside: what it guards may be half done"
+            ));
+        }
+        let files = guard.paths(self.lock);
+        let ended = self.under_lock(&guard, &files, signals).await;
+        let left = leave(guard, &files, !options.close).await;
+        after(ended, left)
     }
-    acquire.await.map_err(|error| match error.kind() {
-        ErrorKind::TimedOut => with_holder(lock, error.into()),
-        _ => error.into(),
-    })
+
+    async fn enter<G: Inherit>(
+        &self,
+        wait: Acquire<G>,
+        at_once: impl FnOnce() -> stanchion::Result<Option<G>>,
+    ) -> Result<G, Failure> {
+        let Self { options, lock } = self;
+        if options.no_wait {
+            let guard = at_once().map_err(|it| self.refused(it))?;
+            return guard.ok_or_else(|| with_holder(lock, busy(lock)));
+        }
+        let line = LiveLine::new(lock.path(), options.quiet);
+        let mut paint = line.painter();
+        let wanted = choice::permits(options);
+        let mut nested = Nested::in_itself(lock, wanted).filter(|_| !options.quiet);
+        let mut wait = wait.timeout(options.timeout);
+        // Who is told costs the others a look at the line each second.
+        if paint.is_some() || nested.is_some() {
+            wait = wait.on_wait(move |it| {
+                nested.take_if(|nested| nested.tell());
+                if let Some(paint) = &mut paint {
+                    paint.draw(it);
+                }
+            });
+        }
+        wait.await.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => with_holder(lock, error.into()),
+            _ => self.refused(error),
+        })
+    }
+
+    /// Somebody may just have made it a lock of another kind.
+    fn refused(&self, error: Error) -> Failure {
+        match error.kind() {
+            ErrorKind::Incompatible => choice::kind(self.options).err().unwrap_or(error.into()),
+            _ => error.into(),
+        }
+    }
 }
 
-fn busy(lock: &FifoLock) -> Failure {
+fn busy(lock: &AnyLock) -> Failure {
     let text = format!("{} is busy", lock.path().display());
     Failure { code: BUSY, text }
 }
 
 /// For who did not get the lock: the one who has it, if anybody still has.
-fn with_holder(lock: &FifoLock, mut failure: Failure) -> Failure {
-    let status = lock.status().ok();
-    if let Some(holder) = status.and_then(|it| it.holder.or(it.outsider)) {
+fn with_holder(lock: &AnyLock, mut failure: Failure) -> Failure {
+    let Ok(line) = lock.status() else {
+        return failure;
+    };
+    let alone = line.holder.or(line.outsider);
+    let mut inside = alone.into_iter().chain(line.shared_by);
+    if let Some(holder) = inside.next() {
         failure.text += &format!(": held by {holder}");
+    }
+    match inside.count() {
+        0 => {}
+        1 => failure.text += ", and by another one",
+        more => failure.text += &format!(", and by {more} others"),
     }
     failure
 }
 
-async fn under_lock(
-    options: &Run,
-    guard: &FifoGuard,
-    lock: &FifoLock,
-    signals: &mut Signals,
-) -> Answer {
-    let (program, arguments) = match options.command.split_first() {
-        Some((program, arguments)) => (program, arguments),
-        None => return Err(Failure::own("there is no command")),
-    };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env(nested::TOKEN, guard.token().to_string())
-        .env(nested::LOCK, lock.path());
-    let child = {
-        let _inherited = if options.close {
-            None
-        } else {
-            Some(inheritable(guard)?)
+impl Task<'_> {
+    async fn under_lock(
+        &self,
+        guard: &impl Inherit,
+        files: &[PathBuf],
+        signals: &mut Signals,
+    ) -> Answer {
+        let (program, arguments) = match self.options.command.split_first() {
+            Some((program, arguments)) => (program, arguments),
+            None => return Err(Failure::own("there is no command")),
         };
+        let mut command = Command::new(program);
         command
-            .spawn()
-            .map_err(|error| not_started(program, &error))?
-    };
-    let status = supervise(child, signals)
-        .await
-        .map_err(|error| Failure::own(format!("cannot wait for the command: {error}")))?;
-    Ok(end_of(status))
+            .args(arguments)
+            .env(nested::TOKEN, guard.token().unwrap_or(0).to_string())
+            .env(nested::LOCK, self.lock.path());
+        match self.lock {
+            AnyLock::Semaphore(_) => command.env(nested::SLOTS, lines(files)),
+            // One that was inherited is of another lock.
+            AnyLock::Plain(_) | AnyLock::RwLock(_) => command.env_remove(nested::SLOTS),
+        };
+        let child = {
+            let _inherited = match self.options.close {
+                true => Vec::new(),
+                false => inheritable(guard)?,
+            };
+            command
+                .spawn()
+                .map_err(|error| not_started(program, &error))?
+        };
+        let status = supervise(child, signals)
+            .await
+            .map_err(|error| Failure::own(format!("cannot wait for the command: {error}")))?;
+        Ok(end_of(status))
+    }
 }
 
-/// A duplicate that a child keeps across `exec`.
-fn inheritable(guard: &FifoGuard) -> Result<OwnedFd, Failure> {
-    rustix::io::dup(guard.as_fd())
+fn lines(paths: &[PathBuf]) -> OsString {
+    let paths: Vec<_> = paths.iter().map(|it| it.as_os_str()).collect();
+    paths.join(OsStr::new("\n"))
+}
+
+/// Duplicates that a child keeps across `exec`.
+fn inheritable(guard: &impl Inherit) -> Result<Vec<OwnedFd>, Failure> {
+    let files = guard.open_files().into_iter();
+    let duplicates: Result<_, _> = files.map(rustix::io::dup).collect();
+    duplicates
         .map_err(|error| Failure::own(format!("cannot duplicate the lock's descriptor: {error}")))
 }
 
@@ -183,12 +254,16 @@ fn end_of(status: ExitStatus) -> Ended {
 }
 
 /// Unlocks, and sees to it that the next in line hears of it.
-async fn leave(guard: FifoGuard, path: &Path, inherited: bool) -> stanchion::Result<()> {
+async fn leave(guard: impl Inherit, files: &[PathBuf], inherited: bool) -> stanchion::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    // Opened while the path certainly means this lock. A failure costs the next one a little time, if there is a daemon.
-    let bell = inherited.then(|| rustix::fs::open(path, flags, Mode::empty()));
+    let bell = |path| rustix::fs::open(path, flags, Mode::empty());
+    // Opened while the paths certainly mean this lock. A failure costs the next one a little time, if there is a daemon.
+    let bells: Vec<_> = match inherited {
+        true => files.iter().map(bell).collect(),
+        false => Vec::new(),
+    };
     let released = guard.release().await;
-    drop(bell);
+    drop(bells);
     released
 }
 

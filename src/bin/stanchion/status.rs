@@ -1,12 +1,14 @@
 //! `stanchion status`: who holds, who waits, once or as it changes.
 
 use std::io::{self, ErrorKind, Write};
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use stanchion::FifoLock;
+use stanchion::{Changes, FifoKind};
 use tokio::time::timeout;
 
 use crate::exit::{Answer, Ended, Failure};
+use crate::lock::AnyLock;
 use crate::options::Status;
 use crate::picture::Picture;
 use crate::{json, table, terminal, text};
@@ -17,11 +19,12 @@ const REFRESH: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) async fn status(options: Status) -> Answer {
-    let lock = FifoLock::open(&options.lock)?;
     if options.watch {
-        return watch(&lock, options.json).await;
+        return watch(&options.lock, options.json).await;
     }
-    let picture = Picture::new(&lock, &lock.status()?);
+    let kind = FifoKind::at(&options.lock)?;
+    let lock = AnyLock::open(&options.lock, kind)?;
+    let picture = Picture::new(&lock, kind, &lock.status()?);
     let text = match options.json {
         true => json::object(&picture),
         false => table::lines(&picture, None).join("\n"),
@@ -31,33 +34,73 @@ pub(crate) async fn status(options: Status) -> Answer {
 }
 
 /// Ends by a signal, by an error, or when nobody reads any more.
-async fn watch(lock: &FifoLock, json: bool) -> Answer {
+async fn watch(path: &Path, json: bool) -> Answer {
     let redraws = !json && terminal::can_rewrite(&io::stdout());
-    let mut changes = lock.changes();
-    let mut line = None;
+    let mut watched = Watched {
+        path,
+        kind: None,
+        open: None,
+    };
+    let mut shown = None;
     while terminal::is_read(&io::stdout()) {
-        let news = match timeout(REFRESH, changes.next()).await {
-            Ok(None) => return Ok(Ended::WELL),
-            Ok(Some(news)) => Some(news?),
+        let news = match timeout(REFRESH, watched.next()).await {
+            Ok(Ok(None)) => return Ok(Ended::WELL),
+            Ok(news) => news?,
             Err(_) => None,
         };
         let changed = news.is_some();
-        line = news.or(line);
-        let Some(line) = &line else { continue };
+        shown = news.or(shown);
+        let Some(picture) = &mut shown else { continue };
         if !(changed || redraws) {
             continue;
         }
-        let picture = Picture::new(lock, line);
+        picture.at = SystemTime::now();
         let text = match (redraws, json) {
-            (true, _) => screen(&picture),
-            (false, true) => json::object(&picture) + "\n",
-            (false, false) => table::sentence(&picture) + "\n",
+            (true, _) => screen(picture),
+            (false, true) => json::object(picture) + "\n",
+            (false, false) => table::sentence(picture) + "\n",
         };
         if !print(&text)? {
             break;
         }
     }
     Ok(Ended::WELL)
+}
+
+/// A lock whose kind may change: with its first holder, by its removal, by another number of permits.
+struct Watched<'a> {
+    path: &'a Path,
+    kind: Option<FifoKind>,
+    open: Option<(AnyLock, Changes)>,
+}
+
+impl Watched<'_> {
+    /// The next change; safe to cancel.
+    async fn next(&mut self) -> Result<Option<Picture>, Failure> {
+        loop {
+            let kind = FifoKind::at(self.path)?;
+            if self.open.is_none() || kind != self.kind {
+                // Two kinds are never open at one path.
+                self.open = None;
+                let lock = AnyLock::open(self.path, kind)?;
+                let changes = lock.changes();
+                self.open = Some((lock, changes));
+                self.kind = kind;
+            }
+            let Some((lock, changes)) = &mut self.open else {
+                continue;
+            };
+            let news = changes.next().await;
+            // What was seen then was seen of the kind before, or is an error that says so.
+            if FifoKind::at(self.path)? != self.kind {
+                continue;
+            }
+            return match news {
+                Some(line) => Ok(Some(Picture::new(lock, kind, &line?))),
+                None => Ok(None),
+            };
+        }
+    }
 }
 
 /// As much as fits on the terminal.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use stanchion::FifoKind;
+
 use crate::picture::{Inside, Person, Picture};
 use crate::text::{self, plain};
 
@@ -18,7 +20,7 @@ pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
         None => format!("{}: {summary}", picture.lock),
     };
     let mut rows = Vec::new();
-    if let Some(person) = picture.person_inside() {
+    for person in picture.holder().into_iter().chain(picture.sharers()) {
         rows.push(row("inside".to_owned(), person, picture.at));
     }
     for (index, it) in picture.line.iter().enumerate() {
@@ -38,26 +40,31 @@ pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
 
 /// In one sentence, for a log of changes.
 pub(crate) fn sentence(picture: &Picture) -> String {
-    let by = match picture.person_inside() {
-        Some(Person {
-            pid: Some(pid),
-            label,
-            ..
-        }) => match label {
+    let by = match (picture.holder(), picture.sharers().len()) {
+        (
+            Some(Person {
+                pid: Some(pid),
+                label,
+                ..
+            }),
+            _,
+        ) => match label {
             Some(label) => format!(" by pid {pid} \"{label}\""),
             None => format!(" by pid {pid}"),
         },
-        _ => String::new(),
+        (_, 0) => String::new(),
+        (_, count) => format!(" by {count}"),
     };
     plain(&format!("{}: {}", picture.lock, facts(picture, &by)))
 }
 
 fn summary(picture: &Picture) -> String {
-    let by = match picture.inside {
-        Inside::Outsider(_) => " by a process that left no record",
-        _ => "",
+    let by = match &picture.inside {
+        Inside::Outsider(_) => " by a process that left no record".to_owned(),
+        Inside::Sharers(people) => format!(" by {}", people.len()),
+        _ => String::new(),
     };
-    facts(picture, by)
+    facts(picture, &by)
 }
 
 fn facts(picture: &Picture, by: &str) -> String {
@@ -65,8 +72,13 @@ fn facts(picture: &Picture, by: &str) -> String {
         0 => "no token given yet".to_owned(),
         token => format!("last token {token}"),
     };
+    let kind = match picture.kind {
+        Some(FifoKind::RwLock) => "reader-writer lock, ".to_owned(),
+        Some(FifoKind::Semaphore { limit }) => format!("semaphore of {limit}, "),
+        _ => String::new(),
+    };
     let (state, waiting) = (picture.state(), picture.line.len());
-    format!("{state}{by}, {waiting} waiting, {token}")
+    format!("{kind}{state}{by}, {waiting} waiting, {token}")
 }
 
 type Row = [String; COLUMNS.len()];
@@ -135,8 +147,9 @@ mod tests {
             person: Person::default(),
             passed_over: true,
         };
-        let picture = Picture {
+        let mut picture = Picture {
             lock: "/a.lock".into(),
+            kind: Some(FifoKind::Lock),
             at: now,
             inside: Inside::Holder(holder),
             line: vec![waiter],
@@ -149,10 +162,20 @@ mod tests {
             "1 (asleep)  -     -           -                   -     -",
         ];
         assert_eq!(lines(&picture, None), expected);
-        let sentence = sentence(&picture);
         assert_eq!(
-            sentence,
+            sentence(&picture),
             "/a.lock: held by pid 4711 \"\u{fffd}[2Jnightly backup\", 1 waiting, last token 7"
+        );
+
+        picture.kind = Some(FifoKind::Semaphore { limit: 3 });
+        picture.inside = Inside::Sharers(vec![Person::default(), Person::default()]);
+        let heading = "/a.lock: semaphore of 3, shared by 2, 1 waiting, last token 7";
+        assert_eq!(sentence(&picture), heading);
+        let lines = lines(&picture, None);
+        assert_eq!(lines[0], heading);
+        assert_eq!(
+            lines.iter().filter(|it| it.starts_with("inside ")).count(),
+            2
         );
     }
 }

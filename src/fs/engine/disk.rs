@@ -328,6 +328,20 @@ impl Disk {
     }
 }
 
+/// Which kind of lock is recorded at this place, and its limit. A record of another version is an error.
+pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u64)>> {
+    let disk = Disk::new(Arc::new(place), Kind::Lock, None);
+    let bytes = disk.read_unlocked()?.unwrap_or_default();
+    match (state::kind_of(&bytes), disk.parse(&bytes)) {
+        (None, Content::Foreign(theirs)) => {
+            let text = format!("the lock at this path is of {theirs}, which is not known here");
+            let path = disk.place.state();
+            Err(Error::at(ErrorKind::Incompatible, text, path))
+        }
+        (found, _) => Ok(found),
+    }
+}
+
 /// A lock of another version or kind is not touched.
 pub(crate) fn refuse_foreign(place: &Place, kind: Kind, content: &Content) -> Result<()> {
     let Content::Foreign(theirs) = content else {

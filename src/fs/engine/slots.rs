@@ -11,6 +11,7 @@
 //! The files are those of portalocker's `BoundedSemaphore`: same names, same locks. Its users take slots whenever they
 //! find one free, and have no place in line.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use super::door::{Door, unlink_if_same};
@@ -35,6 +36,10 @@ impl Slot {
 
     pub(crate) fn id(&self) -> FileId {
         self.door.id()
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        self.door.file()
     }
 }
 

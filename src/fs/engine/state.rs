@@ -132,6 +132,13 @@ pub(crate) fn parse(bytes: &[u8], kind: Kind) -> Content {
     }
 }
 
+/// Which kind of lock a record is of, by its first line alone, and its limit.
+pub(crate) fn kind_of(bytes: &[u8]) -> Option<(Kind, u64)> {
+    let kinds = [Kind::Lock, Kind::RwLock, Kind::Semaphore];
+    let found = |kind| body(bytes, kind).map(|(limit, _)| (kind, limit));
+    kinds.into_iter().find_map(found)
+}
+
 /// The limit and what comes after the first line, if that one is of this version and kind.
 fn body(bytes: &[u8], kind: Kind) -> Option<(u64, &[u8])> {
     let rest = bytes.strip_prefix(kind.start().as_bytes())?;
@@ -368,6 +375,7 @@ mod tests {
         let first = "stanchion 1 lock 00000000000000000000\n";
         for rubbish in ["", "x", "\0\0\0\0", "stanchion", "stanchion x lock", first] {
             assert_eq!(foreign(rubbish), Content::Nothing, "{rubbish:?}");
+            assert!(kind_of(rubbish.as_bytes()).is_none_or(|_| rubbish == first));
         }
         let torn = format!("{first}token 0000000000000000000x held 1");
         assert_eq!(foreign(&torn), Content::Nothing);
@@ -394,6 +402,7 @@ mod tests {
                 flag: Flag::Held,
                 door: DOOR,
             };
+            assert_eq!(kind_of(&bytes), Some((kind, limit)));
             for reader in kinds {
                 match parse(&bytes, reader) {
                     Content::Ours(found) => assert_eq!((found, reader), (record, kind)),

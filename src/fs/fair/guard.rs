@@ -96,6 +96,11 @@ impl Held {
         self.permits().map(path).collect()
     }
 
+    /// The same files, open.
+    pub(crate) fn slot_files(&self) -> impl Iterator<Item = &File> {
+        self.permits().map(Slot::file)
+    }
+
     fn permits(&self) -> impl Iterator<Item = &Slot> {
         let permits = match &self.share {
             Some(Share::Permits(permits)) => Some(permits),

@@ -10,6 +10,19 @@ macro_rules! lend_file {
 }
 pub(crate) use lend_file;
 
+/// Here neither.
+macro_rules! lend_files {
+    ($guard:ty) => {
+        impl $guard {
+            #[allow(dead_code)]
+            fn lends(&self) -> usize {
+                self.files().count()
+            }
+        }
+    };
+}
+pub(crate) use lend_files;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     pub(crate) device: u64,

@@ -27,6 +27,19 @@ macro_rules! lend_file {
 }
 pub(crate) use lend_file;
 
+/// The same for a guard that has several; `files()` of the guard gives them.
+macro_rules! lend_files {
+    ($guard:ty) => {
+        impl $guard {
+            /// The open, locked files, in the order of [`slot_paths`](Self::slot_paths). Not on Windows, where there is `as_handles`.
+            pub fn as_fds(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+                self.files().map(std::os::fd::AsFd::as_fd)
+            }
+        }
+    };
+}
+pub(crate) use lend_files;
+
 /// Which file this is, whatever its name: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {

@@ -27,6 +27,21 @@ macro_rules! lend_file {
 }
 pub(crate) use lend_file;
 
+/// The same for a guard that has several; `files()` of the guard gives them.
+macro_rules! lend_files {
+    ($guard:ty) => {
+        impl $guard {
+            /// The open, locked files, in the order of [`slot_paths`](Self::slot_paths).
+            pub fn as_handles(
+                &self,
+            ) -> impl Iterator<Item = std::os::windows::io::BorrowedHandle<'_>> {
+                self.files().map(std::os::windows::io::AsHandle::as_handle)
+            }
+        }
+    };
+}
+pub(crate) use lend_files;
+
 /// `FILE_FLAG_OPEN_REPARSE_POINT`: a link itself, not what it points to.
 const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
 /// The error of reading or writing what another handle has locked.

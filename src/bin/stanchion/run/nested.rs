@@ -3,9 +3,8 @@
 use std::env::{var, var_os};
 use std::io;
 
-use stanchion::FifoLock;
-
 use crate::exit::say;
+use crate::lock::AnyLock;
 use crate::terminal;
 
 /// The lock under which this process was started, as the environment tells.
@@ -13,15 +12,28 @@ pub(super) const LOCK: &str = "STANCHION_LOCK";
 /// The fencing token of that grant.
 pub(super) const TOKEN: &str = "STANCHION_TOKEN";
 
+/// The files of the permits, one path a line.
+pub(super) const SLOTS: &str = "STANCHION_SLOTS";
+
 /// Says once that the wait has no end.
 pub(super) struct Nested {
-    lock: FifoLock,
+    lock: AnyLock,
+    /// What is wanted beside the permits that the command was started with, of so many.
+    permits: Option<(u32, u32)>,
 }
 
 impl Nested {
-    pub(super) fn in_itself(lock: &FifoLock) -> Option<Self> {
+    /// `wanted` counts where the lock is a semaphore.
+    pub(super) fn in_itself(lock: &AnyLock, wanted: u32) -> Option<Self> {
         let same = var_os(LOCK).is_some_and(|it| it == lock.path());
-        same.then(|| Self { lock: lock.clone() })
+        let permits = match lock {
+            AnyLock::Semaphore(it) => Some((wanted, it.limit())),
+            AnyLock::Plain(_) | AnyLock::RwLock(_) => None,
+        };
+        same.then(|| Self {
+            lock: lock.clone(),
+            permits,
+        })
     }
 
     /// Whether there is nothing more to say.
@@ -30,13 +42,32 @@ impl Nested {
         if !terminal::takes_text(&io::stderr()) {
             return false;
         }
-        if self.is_of_this_grant() {
+        if self.is_of_this_grant() && self.leaves_too_few() {
             let path = self.lock.path().display();
             say(format_args!(
-                "warning: this command was started under {path}, and waits for its own end"
+                "warning: this command was started under {path}, and {}",
+                self.fear()
             ));
         }
         true
+    }
+
+    fn fear(&self) -> &'static str {
+        match self.lock {
+            AnyLock::Plain(_) => "waits for its own end",
+            // Others may be inside as well, and it may have been left behind.
+            AnyLock::RwLock(_) | AnyLock::Semaphore(_) => "seems to wait for its own end",
+        }
+    }
+
+    /// Whether the permits it was started with and those it wants are more than there are.
+    fn leaves_too_few(&self) -> bool {
+        let Some((wanted, limit)) = self.permits else {
+            return true;
+        };
+        let slots = var_os(SLOTS).unwrap_or_default();
+        let own = slots.to_string_lossy().lines().count();
+        u32::try_from(own).is_ok_and(|own| own.saturating_add(wanted) > limit)
     }
 
     /// What a command has left behind has the same environment, and may wait: its grant is over.

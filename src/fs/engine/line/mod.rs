@@ -204,12 +204,6 @@ impl Line {
         self.with(|core| core.resize(limit, held)).0
     }
 
-    /// The limit of the semaphore at this path, if one is recorded.
-    pub(crate) fn recorded_limit(path: &Path) -> Result<Option<u32>> {
-        let place = Arc::new(Place::new(path.to_path_buf()));
-        Disk::new(place, Kind::Semaphore, None).recorded_limit()
-    }
-
     /// Refuses another limit than the one that is recorded.
     pub(crate) fn check_limit(&self, limit: u32) -> Result<()> {
         self.with(|core| core.disk.check_limit(limit)).0

@@ -81,9 +81,10 @@ impl Core {
         if !self.events {
             return false;
         }
+        let known = self.last_look_holds() && self.tail.others == Others::Nobody;
         // What cannot be looked at may be there.
-        (self.last_look_holds() && self.tail.others == Others::Nobody)
-            || self.look_who_else_queues(None).is_ok() && self.tail.others == Others::Nobody
+        let looked = known || self.look_who_else_queues(None).is_ok();
+        looked && self.tail.others == Others::Nobody
     }
 
     /// Looks who of other processes stands in line.

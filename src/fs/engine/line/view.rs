@@ -171,10 +171,13 @@ pub(super) fn status(
     };
     let shared_by = match kind {
         Kind::Lock => Vec::new(),
-        _ if !looked_for => us.into_iter().collect(),
-        Kind::RwLock => sharers(us, [&place.door], true, &locks),
+        // A look that leaves out those who share would show the lock as free.
+        Kind::RwLock if holder.is_none() => sharers(us, [&place.door], true, &locks),
+        Kind::RwLock => Vec::new(),
         Kind::Semaphore => sharers(us, &snapshot.slots, false, &locks),
     };
+    // Who has the file locked that gives a semaphore its name has no permit.
+    let looked_for = looked_for && kind != Kind::Semaphore;
     let looks = holder.is_none() && shared_by.is_empty() && !ours && looked_for;
     Ok(Status {
         holder,

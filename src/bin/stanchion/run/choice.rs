@@ -1,0 +1,132 @@
+//! Which lock is meant, and how: by the options, and by what is recorded.
+
+use std::path::Path;
+
+use stanchion::{FifoKind, FifoLock, FifoRwLock, FifoSemaphore};
+
+use crate::exit::Failure;
+use crate::lock::{AnyLock, semaphore};
+use crate::options::Run;
+
+/// Label and mode, which the options of all locks have.
+macro_rules! with_words {
+    ($how:expr, $options:expr) => {{
+        let mut how = $how;
+        if let Some(label) = &$options.label {
+            how = how.label(label);
+        }
+        if let Some(bits) = $options.mode {
+            how = how.mode(bits);
+        }
+        how
+    }};
+}
+
+/// What the options ask for.
+enum Wish {
+    /// Alone, by whatever lock is there.
+    Alone,
+    Shared,
+    /// Alone, and in future others may share.
+    Exclusive,
+    Permits {
+        /// Of so many; else of as many as are recorded.
+        of: Option<u32>,
+    },
+}
+
+/// How many permits are wanted, where any are.
+pub(super) fn permits(options: &Run) -> u32 {
+    options.permits.unwrap_or(1)
+}
+
+fn wish(options: &Run) -> Wish {
+    let Run {
+        shared,
+        exclusive,
+        permits,
+        of,
+        ..
+    } = options;
+    match (shared, exclusive) {
+        (true, _) => Wish::Shared,
+        (false, true) => Wish::Exclusive,
+        (false, false) if permits.is_some() || of.is_some() => Wish::Permits { of: *of },
+        (false, false) => Wish::Alone,
+    }
+}
+
+/// The lock that is meant.
+pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
+    let path = &options.lock;
+    Ok(match kind(options)? {
+        FifoKind::RwLock => {
+            let how = with_words!(FifoRwLock::options(), options);
+            AnyLock::RwLock(how.open(path)?)
+        }
+        FifoKind::Semaphore { limit } => {
+            let how = with_words!(FifoSemaphore::options(), options);
+            AnyLock::Semaphore(semaphore(path, how.limit(limit))?)
+        }
+        // What this program does not know the library refuses.
+        _ => {
+            let how = with_words!(FifoLock::options(), options);
+            AnyLock::Plain(how.open(path)?)
+        }
+    })
+}
+
+/// Its kind; a failure where the options do not fit what is recorded.
+pub(super) fn kind(options: &Run) -> Result<FifoKind, Failure> {
+    let path = &options.lock;
+    match (wish(options), FifoKind::at(path)?) {
+        (Wish::Permits { of }, None) => of_semaphore(options, of, None),
+        (Wish::Permits { of }, Some(FifoKind::Semaphore { limit })) => {
+            of_semaphore(options, of, Some(limit))
+        }
+        (_, Some(FifoKind::Semaphore { limit })) => {
+            let text = format!(
+                "is a semaphore: --permits takes some of its {limit}, --permits {limit} all of them"
+            );
+            Err(unfit(path, &text))
+        }
+        (Wish::Permits { .. }, Some(_)) => Err(unfit(
+            path,
+            "is no semaphore, so there are no permits to take",
+        )),
+        (Wish::Shared, Some(FifoKind::Lock)) => Err(unfit(
+            path,
+            "is a lock for one at a time; `stanchion remove` it once, and let who wants it alone say --exclusive from then on",
+        )),
+        (Wish::Shared, _) | (Wish::Exclusive, None) => Ok(FifoKind::RwLock),
+        (Wish::Alone | Wish::Exclusive, recorded) => Ok(recorded.unwrap_or(FifoKind::Lock)),
+    }
+}
+
+fn of_semaphore(
+    options: &Run,
+    of: Option<u32>,
+    recorded: Option<u32>,
+) -> Result<FifoKind, Failure> {
+    let path = &options.lock;
+    let limit = match (of, recorded) {
+        (Some(of), Some(recorded)) if of != recorded => {
+            let text = format!("is a semaphore of {recorded}, not of {of}");
+            return Err(unfit(path, &text));
+        }
+        (None, None) => return Err(unfit(path, "is no semaphore yet; --of N makes it one of N")),
+        (Some(limit), _) | (None, Some(limit)) => limit,
+    };
+    match permits(options) {
+        wanted if wanted > limit => {
+            let text = format!("--permits {wanted} is more than there are: {limit}");
+            Err(Failure::usage(text))
+        }
+        _ => Ok(FifoKind::Semaphore { limit }),
+    }
+}
+
+/// The options are wrong, for this lock.
+fn unfit(path: &Path, text: &str) -> Failure {
+    Failure::usage(format!("{} {text}", path.display()))
+}
