@@ -20,5 +20,8 @@ mod order;
 mod portalocker;
 #[path = "permits/sleep.rs"]
 mod sleep;
+#[cfg(feature = "test-hooks")]
+#[path = "permits/steps.rs"]
+mod steps;
 #[path = "permits/trouble.rs"]
 mod trouble;

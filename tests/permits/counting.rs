@@ -93,6 +93,51 @@ fn p52_a_semaphore_of_one() {
     });
 }
 
+/// Two others make it more and fewer all the time.
+#[test]
+fn p52_while_the_number_changes() {
+    everywhere(6, |mut crew| {
+        crew.by_events_only().set("HOLDER_RESIZED", "1");
+        let cells = Cells::open(&cells_of(&crew));
+        let members: Vec<Who> = (0..PROCESSES).map(|it| start(&mut crew, it)).collect();
+        let resizers = [crew.start(), crew.start()];
+        // Everybody knows the number that is on record before it changes.
+        for &who in members.iter().chain(&resizers) {
+            crew.acquire((who, 1), 1);
+            crew.release((who, 1));
+        }
+        for &who in &members {
+            crew.tell(who, "storm 0 2");
+        }
+        for round in 0..40 {
+            let limits = [[1, 5], [6, 2], [3, 3], [2, 6], [4, 1]][round % 5];
+            for (who, limit) in resizers.into_iter().zip(limits) {
+                crew.tell(who, &format!("resize 50 {limit}"));
+            }
+            for who in resizers {
+                let mut line = crew.line(who);
+                if line == "queued 50" {
+                    line = crew.line(who);
+                }
+                assert_eq!(line, "resized 50");
+            }
+            assert_at_most(&crew, &cells);
+        }
+        crew.tell(resizers[0], "resize 50 3");
+        if crew.line(resizers[0]) == "queued 50" {
+            crew.expect(resizers[0], "resized 50");
+        }
+        for &who in &members {
+            crew.tell(who, "enough");
+        }
+        until_stormed(&mut crew, &cells, &members);
+        crew.set_limit(3);
+        assert_tokens_are_unique(&crew);
+        let late = crew.start();
+        crew.expect_idle(late);
+    });
+}
+
 /// The storm in which members are killed: everything about it.
 struct Deaths {
     cells: Cells,

@@ -380,7 +380,7 @@ impl Crew {
     /// This one gets permits, as the next but for others whose turn it is as well.
     #[track_caller]
     pub(crate) fn expect_held_beside(&mut self, place: Place) {
-        while !self.out.contains_key(&place) {
+        while !self.is_inside(place) {
             self.next_held();
         }
     }
@@ -397,6 +397,10 @@ impl Crew {
     /// The token of who has permits.
     pub(crate) fn token(&self, place: Place) -> u64 {
         self.out[&place].1
+    }
+
+    pub(crate) fn is_inside(&self, place: Place) -> bool {
+        self.out.contains_key(&place)
     }
 
     pub(crate) fn permits_out(&self) -> u32 {

@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crew::{Crew, Place, Who, everywhere, until};
+use crate::crew::{Crew, Who, everywhere, until};
+use crate::order::serve_in_order;
 
 /// Far less than any poll interval, far more than a busy machine needs.
 const PROMPT: Duration = Duration::from_millis(500);
@@ -139,17 +140,12 @@ fn kill_subset(crew: &mut Crew, subset: u32) {
     }
     crew.expect_silence();
     crew.kill(holder);
-    let alive = (0..wishes.len()).filter(|it| !dies(*it));
-    let mut inside: Vec<Place> = Vec::new();
-    for index in alive {
-        while crew.permits_out() + wishes[index] > 3 {
-            crew.expect_silence();
-            crew.release(inside.remove(0));
-        }
-        crew.expect_held((waiters[index], 1));
-        inside.push((waiters[index], 1));
-    }
-    inside.into_iter().for_each(|it| crew.release(it));
+    let places = waiters.iter().zip(wishes).enumerate();
+    let alive = places.filter(|(index, _)| !dies(*index));
+    let alive: Vec<_> = alive
+        .map(|(_, (&who, permits))| ((who, 1), permits))
+        .collect();
+    serve_in_order(crew, &alive);
     let newcomer = crew.start();
     crew.expect_idle(newcomer);
 }

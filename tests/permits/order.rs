@@ -4,6 +4,25 @@ use std::collections::VecDeque;
 
 use crate::crew::{Crew, Place, Who, everywhere, until};
 
+/// All permits have been given back, or will be in this instant: these wait, and are served strictly in this order, as their tokens say. Those who
+/// are inside let go, the first one first, as soon as nobody else fits in beside them.
+pub(crate) fn serve_in_order(crew: &mut Crew, line: &[(Place, u32)]) {
+    let (mut inside, mut last) = (VecDeque::new(), 0);
+    for &(place, permits) in line {
+        // Lines of different processes may come in any order, so it may be known already.
+        while !crew.is_inside(place) && crew.permits_out() + permits > crew.limit() {
+            crew.expect_silence();
+            crew.release(inside.pop_front().expect("somebody is inside"));
+        }
+        crew.expect_held_beside(place);
+        let token = crew.token(place);
+        assert!(token > last, "{place:?} came in too early");
+        last = token;
+        inside.push_back(place);
+    }
+    inside.into_iter().for_each(|it| crew.release(it));
+}
+
 struct Dice(u64);
 
 impl Dice {

@@ -31,6 +31,14 @@ impl Crew {
         while self.line(who) != "gone" {}
     }
 
+    /// It has killed itself, and said its last word.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn wait_for_the_dead(&mut self, who: Who) {
+        let status = self.members[who.0].child.wait().expect("its end");
+        self.members[who.0].gone = true;
+        assert_eq!(status.signal(), Some(9), "{who:?} died of something else");
+    }
+
     /// Its permits are not counted from now on. Of a grant that it did not live to tell of nothing is known.
     fn forget(&mut self, who: Who) {
         self.out.retain(|place, _| place.0 != who);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::crew::{Crew, Who, everywhere, until};
+use crate::order::serve_in_order;
 
 const WINDOW: Duration = Duration::from_millis(200);
 
@@ -223,19 +224,11 @@ fn p23_cancelled_at_every_place_in_line() {
             crew.cancel((who, number));
             crew.expect_silence();
             crew.release((holder, 1));
-            let mut inside = Vec::new();
-            for (index, (who, number, permits)) in line.into_iter().enumerate() {
-                if index == leaves {
-                    continue;
-                }
-                while crew.permits_out() + permits > 3 {
-                    crew.expect_silence();
-                    crew.release(inside.remove(0));
-                }
-                crew.expect_held_beside((who, number));
-                inside.push((who, number));
-            }
-            inside.into_iter().for_each(|it| crew.release(it));
+            let rest = line.iter().enumerate().filter(|it| it.0 != leaves);
+            let rest: Vec<_> = rest
+                .map(|(_, &(who, number, permits))| ((who, number), permits))
+                .collect();
+            serve_in_order(&mut crew, &rest);
             crew.expect_no_tickets();
         }
         crew.expect_idle(a);
