@@ -162,7 +162,10 @@ macro_rules! groups {
         #[test]
         fn p30_every_step_is_reached_by_some_group() {
             let reached = [$($group.reaches),*].concat();
-            let missed = all_steps().into_iter().filter(|it| !reached.contains(it));
+            // Those of a semaphore are demanded by `tests/permits/steps.rs`.
+            let of_slots = ["OpenSlot", "TrySlot", "WatchSlot", "MintToken"];
+            let steps = all_steps().into_iter().filter(|it| !of_slots.contains(it));
+            let missed = steps.filter(|it| !reached.contains(it));
             let missed: Vec<_> = missed.collect();
             assert!(missed.is_empty(), "no scenario reaches {missed:?}");
         }
