@@ -85,10 +85,10 @@ pub(crate) struct Run {
     /// What others see in the line beside the process id
     #[arg(long, value_name = "TEXT", value_parser = OsStringValueParser::new().try_map(utf8))]
     pub(crate) label: Option<String>,
-    /// Share the lock with others who do: as one of the readers of a reader-writer lock
+    /// Share the lock with others who do: as one of the readers of a reader-writer lock; a new lock becomes one
     #[arg(long, short, conflicts_with_all = ["exclusive", "permits", "of"])]
     pub(crate) shared: bool,
-    /// Have the lock alone: as the writer of a reader-writer lock, which it becomes if it is none yet
+    /// Have the lock alone: as the writer of a reader-writer lock; a new lock becomes one
     #[arg(long, short = 'x', conflicts_with_all = ["permits", "of"])]
     pub(crate) exclusive: bool,
     /// Take so many permits of a semaphore, 1 if only --of is given
