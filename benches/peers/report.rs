@@ -193,9 +193,11 @@ fn picture(facts: &[(&str, String)], rows: &[Row]) -> Option<String> {
 
 /// The fair lock and the plain one, each beside its peers.
 fn tables(rows: &[Row]) -> String {
-    let fair = |row: &&Row| row.ours == Kind::Stanchion;
-    let (fair, plain): (Vec<_>, Vec<_>) = rows.iter().partition(fair);
-    let tables = [(fair, &Kind::FAIR[..]), (plain, &Kind::PLAIN[..])];
+    let of = |kinds: &'static [Kind]| {
+        let rows = rows.iter().filter(|row| kinds.contains(&row.ours));
+        (rows.collect::<Vec<_>>(), kinds)
+    };
+    let tables = [of(&Kind::FAIR), of(&Kind::SHARED), of(&Kind::PLAIN)];
     let tables = tables.iter().filter(|(rows, _)| !rows.is_empty());
     let tables: Vec<_> = tables.map(|(rows, kinds)| table(rows, kinds)).collect();
     tables.join("\n")

@@ -66,6 +66,16 @@ impl Kind {
         Self::Tokio,
     ];
 
+    /// Those that several may have.
+    pub(crate) const SHARED: [Self; 6] = [
+        Self::RwMixed,
+        Self::TokioRw,
+        Self::Pool,
+        Self::TokioPool,
+        Self::RwReads,
+        Self::FlockShared,
+    ];
+
     /// Those without a queue of their own.
     pub(crate) const PLAIN: [Self; 6] = [
         Self::FileWatch,
