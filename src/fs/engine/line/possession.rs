@@ -36,6 +36,8 @@ use crate::guard::Loss;
 
 /// How many tokens are reserved on disk at once for hand-overs in memory.
 const BLOCK: u64 = 1024;
+/// How often a semaphore's record that is locked for an instant is tried.
+const TRIES: u32 = 64;
 
 /// The door in this process's hands.
 pub(crate) struct Possession {
@@ -244,6 +246,7 @@ impl Core {
 
     /// Offers the lock to all who may have it now, the first in line first.
     pub(super) fn serve(&mut self) -> Result<()> {
+        let mut tries = 0;
         while let Some((next, want)) = self.next_in_memory() {
             match want {
                 Mode::Shared => self.set_flag(false)?,
@@ -252,7 +255,13 @@ impl Core {
                     self.set_flag(true)?;
                 }
                 Mode::Permits(_) if self.next_permits_token(next)? => {}
-                // Its contender tries again soon.
+                // Somebody reads or writes the record in this instant, or the permits were beyond a new limit.
+                Mode::Permits(_) if tries < TRIES => {
+                    tries += 1;
+                    std::thread::yield_now();
+                    continue;
+                }
+                // Its contender tries again soon, or whoever gives permits back.
                 Mode::Permits(_) => break,
             }
             if let Some(possession) = &mut self.possession {
