@@ -123,8 +123,29 @@ pub(crate) fn command_line(pid: u32) -> Option<String> {
 pub(crate) struct LockTable(String);
 
 impl LockTable {
+    /// The kernel lets go of its list between two calls, and a lock that goes then hides another one from who reads on. So it is read with one
+    /// call, and twice where one does not suffice.
     pub(crate) fn read() -> Self {
-        Self(std::fs::read_to_string("/proc/locks").unwrap_or_default())
+        let mut text = Vec::new();
+        if read_locks(&mut text).is_ok_and(|calls| calls > 1) {
+            let _ = read_locks(&mut text);
+        }
+        Self(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// Appends the list, and tells how many calls brought a part of it: a call brings a page at most.
+fn read_locks(text: &mut Vec<u8>) -> std::io::Result<usize> {
+    let mut file = std::fs::File::open("/proc/locks")?;
+    let mut buffer = vec![0; 1 << 16];
+    let mut calls = 0;
+    loop {
+        let read = std::io::Read::read(&mut file, &mut buffer)?;
+        if read == 0 {
+            return Ok(calls);
+        }
+        text.extend_from_slice(&buffer[..read]);
+        calls += 1;
     }
 }
 
