@@ -46,6 +46,7 @@ impl Drop for Shared {
                 trace::unheard(&self.line.place().door, &error);
             }
         }
+        self.line.rest();
     }
 }
 

@@ -403,6 +403,14 @@ impl Core {
         [self.agenda.next(), contender].into_iter().flatten().min()
     }
 
+    /// Removes the tickets whose work is done, and what is kept for the next one, unless somebody is here.
+    pub(super) fn rest(&mut self) {
+        if self.possession.is_none() && self.cohorts.waiting() == 0 {
+            self.tidy();
+            self.disk.drop_spares();
+        }
+    }
+
     /// Lets go of what the kernel keeps for this line.
     pub(crate) fn end(&mut self) {
         self.retire();

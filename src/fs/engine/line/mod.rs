@@ -348,6 +348,15 @@ impl Line {
         self.with(Core::downgrade).0
     }
 
+    /// A handle goes, and with the last one what is kept for the next ticket. Not left to the end of the line: the watch thread may have that in
+    /// its hands, and the process end before it is done.
+    pub(crate) fn rest(self: &Arc<Self>) {
+        // The one who asks, and that thread.
+        if !self.is_foreign() && Arc::strong_count(self) <= 2 {
+            self.act(Core::rest);
+        }
+    }
+
     /// Ends the waits of one handle and its clones, and refuses new ones.
     pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
         closed.store(true, Ordering::Release);
