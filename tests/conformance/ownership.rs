@@ -86,10 +86,14 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
         (empty.holder, empty.waiters.len(), empty.last_token),
         (None, 0, 0)
     );
+    assert_eq!(empty.shared_by, []);
     let guard = held::<S>(&lock);
     let (waiter, _other) = (queued::<S>(&lock), queued::<S>(&lock));
     let status = look();
-    let holder = status.holder.expect("a holder");
+    // Alone, or as one of those who may be inside together.
+    let mut inside = status.holder.into_iter().chain(status.shared_by);
+    let holder = inside.next().expect("a holder");
+    assert_eq!(inside.next(), None, "only one is inside");
     assert_eq!(holder.pid, Some(std::process::id()));
     assert!(holder.since.is_some_and(|since| since.elapsed().is_ok()));
     assert_eq!(Some(status.last_token), guard.token());
