@@ -282,6 +282,16 @@ impl Crew {
         self.early.iter().any(|event| event.0 == who)
     }
 
+    /// Whether a member that was told to go in must wait; else what it has said instead is still to be asked for.
+    pub(crate) fn must_wait(&mut self, who: Who, slot: u32) -> bool {
+        let line = self.line(who);
+        let waits = line == format!("queued {slot}");
+        if !waits {
+            self.early.push_front((who, line));
+        }
+        waits
+    }
+
     /// All lines that nobody has asked for yet.
     pub(crate) fn said_so_far(&mut self) -> &VecDeque<(Who, String)> {
         self.early.extend(self.from.try_iter());
