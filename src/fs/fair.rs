@@ -124,7 +124,7 @@ impl Stats {
 /// The methods that every fair lock has, for a type with a field `shared`.
 macro_rules! fair_methods {
     () => {
-        /// Whether anybody is inside now, by any program. Asks by trying: the lock is taken for a microsecond if it is free, and
+        /// Whether anybody is inside now, by any program; of a semaphore, whether no permit is free. Asks by trying: the lock is taken for a microsecond if it is free, and
         /// who tries without waiting in just that instant may find it held. To look again and again,
         /// [`status`](Self::status) disturbs nobody; it knows the holders that are Stanchion's.
         ///

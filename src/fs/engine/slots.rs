@@ -172,9 +172,9 @@ impl Slots {
             .join(format!("{before}{number:0width$}{after}"))
     }
 
+    /// The path is put together only for a failure.
     fn io(&self, step: &'static str, number: u32) -> impl FnOnce(std::io::Error) -> Error {
-        let path = self.path(number);
-        move |error| Error::io(step, path, error)
+        move |error| Error::io(step, self.path(number), error)
     }
 
     /// Locks free slots until `wanted` are in hand; whether so many are. For newcomers, who do not wait here.

@@ -223,7 +223,7 @@ macro_rules! fair_guard {
             }
 
             /// Whether the last exclusive holder's process ended while it held the lock, so that what the lock protects may be half
-            /// done. A panic that unwinds releases in order, and does not count.
+            /// done. A panic that unwinds releases in order, and does not count. Permits are not exclusive: theirs is always `false`.
             pub fn predecessor_crashed(&self) -> bool {
                 self.held.predecessor_crashed()
             }
@@ -235,7 +235,8 @@ macro_rules! fair_guard {
 
             /// Resolves when the lock file is deleted, renamed or replaced while this guard lives; see
             /// [`Lost`](crate::Lost). As long as its queue directory stands nobody else can enter while the guard lives even then:
-            /// newcomers get [`ErrorKind::Replaced`](crate::ErrorKind::Replaced).
+            /// newcomers get [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). Not so for permits: the place of a slot file that is
+            /// lost is a newcomer's.
             ///
             /// # Cancel safety
             ///

@@ -180,8 +180,8 @@ impl Core {
             return Ok(None);
         }
         step::at(Step::FastList);
-        let line = self.disk.list(settings.mode)?.to_vec();
         let own = self.own_tickets();
+        let line = self.disk.list(settings.mode)?;
         if line.iter().any(|it| !own.contains(it)) {
             return Ok(None);
         }
