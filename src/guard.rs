@@ -50,6 +50,8 @@ pub enum Loss {
     Deleted,
     /// Another file stands where the lock file stood.
     Replaced,
+    /// The holder was silent for longer than it may be, so others take, or have taken, the lock over.
+    Expired,
     /// The operating system has taken the lock away where it was only to be shared with others.
     Unlocked,
 }
@@ -59,6 +61,9 @@ impl fmt::Display for Loss {
         f.write_str(match self {
             Self::Deleted => "the lock file was deleted or renamed while it was held",
             Self::Replaced => "the lock file was replaced while it was held",
+            Self::Expired => {
+                "the holder was silent for too long, so that others may have the lock by now"
+            }
             Self::Unlocked => "the operating system took the lock away while it was to be shared",
         })
     }

@@ -1,12 +1,15 @@
 //! What the file locks are made of: the line of this process, the queue on disk, the door, and the waking.
 
 pub(crate) mod blocking;
+pub(crate) mod claim;
+pub(crate) mod contest;
 pub(crate) mod disk;
 pub(crate) mod door;
 pub(crate) mod knock;
 pub(crate) mod line;
 pub(crate) mod owner;
 pub(crate) mod path;
+pub(crate) mod pidfile;
 pub(crate) mod slots;
 pub(crate) mod state;
 pub(crate) mod step;

@@ -128,6 +128,12 @@ impl Recorded {
         }
     }
 
+    /// Pid and start of the process, where its pid means here what it meant there.
+    pub(crate) fn process(&self) -> Option<(u32, u64)> {
+        let here = self.is_of_here();
+        here.then(|| self.owner.pid.zip(self.start)).flatten()
+    }
+
     pub(crate) fn is_this_process(&self) -> bool {
         let here = identity();
         self.is_of_here() && self.owner.pid == Some(here.pid) && self.start == here.start
@@ -160,7 +166,8 @@ impl Recorded {
         self.namespace.is_some()
             && self.namespace == here.namespace
             && match host::process_start(pid) {
-                Some(found) => found != start,
+                // One that has ended keeps pid and start until its parent asks for it.
+                Some(found) => found != start || host::process_has_ended(pid),
                 // Hidden processes have no readable start either; only the kernel's word counts.
                 None => !host::process_exists(pid),
             }

@@ -47,6 +47,8 @@ use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
 
 #[cfg(target_os = "linux")]
+mod ends;
+#[cfg(target_os = "linux")]
 mod inotify;
 mod timers;
 
@@ -70,6 +72,12 @@ pub(crate) enum Seen {
     Line,
     /// The record was written or removed.
     Record,
+    /// The record of who holds by existence was closed by whoever may write it, or lost its name.
+    Claim,
+    /// A name moved in the directory of a claim, or the directory went away.
+    Baton,
+    /// A process has ended.
+    Process,
     /// Events were lost: anything may have happened.
     Everything,
 }
@@ -197,6 +205,22 @@ impl Watch {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         result
+    }
+
+    /// Waits for the end of the process that `process` stands for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Watch::add`].
+    pub(crate) fn add_process(&'static self, seat: Seat, process: File) -> io::Result<WatchId> {
+        let seen = Seen::Process;
+        let Source::Events(events) = self.source()? else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let mut table = self.table();
+        let number = events.add_process(process)?;
+        table.watches.entry(number).or_default().push((seat, seen));
+        Ok(WatchId { number, seen })
     }
 
     /// Gives a watch back; one that has fired is gone already.

@@ -34,6 +34,30 @@ pub(crate) fn process_exists(pid: u32) -> bool {
     pid.is_none_or(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
+/// Whether the process with this pid has ended, all its threads, though its parent may not have asked for it yet. In doubt it has not.
+pub(crate) fn process_has_ended(pid: u32) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let process = match open_process(pid) {
+        Ok(Some(process)) => process,
+        Ok(None) => return true,
+        Err(_) => return false,
+    };
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    poll(&mut ended, Some(&rustix::time::Timespec::default())).is_ok_and(|count| count > 0)
+}
+
+/// Something that becomes readable when the process with this pid ends; `None` when there is no such process.
+pub(crate) fn open_process(pid: u32) -> std::io::Result<Option<std::fs::File>> {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let number = number.ok_or(std::io::ErrorKind::InvalidInput)?;
+    match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(process) => Ok(Some(process.into())),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether the kernel tells of closed files.
 pub(crate) const TELLS_CLOSES: bool = true;
 

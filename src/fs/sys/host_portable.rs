@@ -19,6 +19,14 @@ pub(crate) fn process_exists(_pid: u32) -> bool {
     true
 }
 
+pub(crate) fn process_has_ended(_pid: u32) -> bool {
+    false
+}
+
+pub(crate) fn open_process(_pid: u32) -> std::io::Result<Option<std::fs::File>> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 pub(crate) const TELLS_CLOSES: bool = false;
 
 pub(crate) fn host_name() -> Option<String> {

@@ -361,8 +361,9 @@ impl Core {
                 }
             }
             Seen::Held => self.look_for_loss(true),
-            // Those are the onlookers' own.
+            // Those are the onlookers' own, and those of other locks.
             Seen::Queue | Seen::Line | Seen::Record => {}
+            Seen::Claim | Seen::Baton | Seen::Process => {}
             Seen::Everything => {
                 self.look_for_loss(false);
                 if let Some(contender) = &mut self.contender {

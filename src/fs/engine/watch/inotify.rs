@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -14,6 +15,7 @@ use rustix::time::{
 };
 
 use super::Seen;
+use super::ends::Ends;
 use crate::fs::sys::dir::proc_path;
 use crate::fs::sys::fork::Private;
 
@@ -23,6 +25,8 @@ const BUFFER: usize = 4096;
 pub(super) struct Events {
     events: Private,
     timer: Private,
+    /// Made when the first end of a process is waited for.
+    ends: OnceLock<Ends>,
 }
 
 impl Events {
@@ -34,6 +38,7 @@ impl Events {
         Ok(Self {
             events: Private::new(File::from(events)),
             timer: Private::new(File::from(timer)),
+            ends: OnceLock::new(),
         })
     }
 
@@ -47,7 +52,7 @@ impl Events {
                 WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE | WatchFlags::ATTRIB
             }
             // A link count that drops is a change of attributes.
-            Seen::Held | Seen::Everything => {
+            Seen::Held | Seen::Everything | Seen::Process => {
                 WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF
             }
             Seen::Queue => {
@@ -64,6 +69,9 @@ impl Events {
                     | WatchFlags::DELETE_SELF
             }
             Seen::Record => WatchFlags::MODIFY | WatchFlags::DELETE_SELF,
+            // Not the closes of those who only read it: they would wake each other for ever.
+            Seen::Claim => WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF,
+            Seen::Baton => WatchFlags::MOVE | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF,
         };
         let mut buffer = [0; 32];
         let path = proc_path(file, &mut buffer);
@@ -72,7 +80,25 @@ impl Events {
         Ok(inotify::add_watch(&*self.events, path, flags)?)
     }
 
+    /// Waits for the end of a process; the number is one that no watch of a file has.
+    pub(super) fn add_process(&self, process: File) -> io::Result<i32> {
+        if let Some(ends) = self.ends.get() {
+            return ends.add(process);
+        }
+        let ends = Ends::open()?;
+        let number = self.ends.get_or_init(|| ends).add(process)?;
+        // The thread may sleep without it.
+        self.set_timer(Instant::now())?;
+        Ok(number)
+    }
+
     pub(super) fn remove(&self, number: i32) {
+        if number < 0 {
+            if let Some(ends) = self.ends.get() {
+                ends.remove(number);
+            }
+            return;
+        }
         // It may have fired in this instant, and then it is gone.
         let _ = inotify::remove_watch(&*self.events, number);
     }
@@ -99,22 +125,27 @@ impl Events {
 
     /// `true` when there may be something to take.
     pub(super) fn sleep(&self, until: Option<Instant>) -> bool {
-        let mut both = [
-            PollFd::new(&*self.events, PollFlags::IN),
-            PollFd::new(&*self.timer, PollFlags::IN),
-        ];
+        let files = PollFd::new(&*self.events, PollFlags::IN);
+        let timer = PollFd::new(&*self.timer, PollFlags::IN);
+        let ends = self.ends.get();
+        // Twice the first where there is no third.
+        let third = ends.map_or_else(|| files.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
+        let mut all = [files, timer, third];
         // An error (a signal, or no memory for an instant) is a wake-up without news.
         let timeout = until.map(time_left);
-        let _ = poll(&mut both, timeout.as_ref());
-        if both[1].revents().contains(PollFlags::IN) {
+        let _ = poll(&mut all, timeout.as_ref());
+        if all[1].revents().contains(PollFlags::IN) {
             let mut expirations = [0; 8];
             let _ = rustix::io::read(&*self.timer, &mut expirations);
         }
-        !both[0].revents().is_empty()
+        !all[0].revents().is_empty() || !all[2].revents().is_empty()
     }
 
     /// Takes what is queued: the numbers of the watches that are over, and whether events were lost.
     pub(super) fn take(&self, fired: &mut Vec<i32>) -> bool {
+        if let Some(ends) = self.ends.get() {
+            ends.take(fired);
+        }
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = inotify::Reader::new(&*self.events, &mut buffer);
         let mut overflowed = false;

@@ -1,0 +1,251 @@
+//! The record of a hold: who it is, how long it may be silent, and its beat.
+//!
+//! ```text
+//! stanchion claim 1
+//! beat 00000000000000000007
+//! expire 30000
+//! since 1763800000000000
+//! pid=4711 start=812345 boot=… ns=4026531836 host=… label=…
+//! ```
+//!
+//! `beat` counts its renewals, in place; `expire` is in milliseconds, 0 for never; `since` is when the hold began to try, in microseconds since
+//! the epoch, for people only. The last line is that of every owner. What is missing or not understood is unknown: of such a record nobody
+//! is known to be gone, and how long it may be silent is what the one who looks allows.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::super::contest::Sign;
+use super::super::owner::{Recorded, identity};
+use super::super::step::at_named;
+use super::super::watch::Seen;
+use super::baton::{Id, record_path};
+use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::Private;
+use crate::lock::Owner;
+
+const VERSION: &str = "stanchion claim 1";
+/// Where the beat stands.
+const BEAT_AT: u64 = VERSION.len() as u64 + 1 + 5;
+/// More than any record has.
+const LONGEST: usize = 2048;
+
+/// A record read.
+#[derive(Debug)]
+pub(super) struct Record {
+    recorded: Recorded,
+    /// Everything in it: whatever changes is a sign of life.
+    text: Vec<u8>,
+    /// `None` when it does not say; within, `None` for never.
+    expire: Option<Option<Duration>>,
+    file: FileId,
+}
+
+impl Record {
+    /// Reads the record of a hold; `None` when there is none.
+    pub(super) fn read(directory: &Path, id: &Id) -> io::Result<Option<Self>> {
+        let Some(open) = file::open_to_read(&record_path(directory, id))? else {
+            return Ok(None);
+        };
+        let mut text = vec![0; LONGEST];
+        let length = file::read_start(&open, &mut text)?;
+        text.truncate(length);
+        let file = file::id_of(&open)?;
+        Ok(Some(Self::parse(text, file)))
+    }
+
+    fn parse(text: Vec<u8>, file: FileId) -> Self {
+        let readable = String::from_utf8_lossy(&text).into_owned();
+        let mut lines = readable.lines();
+        let known = lines.next() == Some(VERSION);
+        let lines: Vec<_> = lines.filter(|_| known).collect();
+        let number = |key: &str| {
+            let found = lines.iter().find_map(|line| line.strip_prefix(key));
+            found.and_then(|it| it.trim().parse::<u64>().ok())
+        };
+        let words = lines.iter().find(|line| line.starts_with("pid="));
+        let since = number("since ").unwrap_or(0);
+        let allowed = |it: u64| (it > 0).then(|| Duration::from_millis(it));
+        Self {
+            recorded: Recorded::parse(words.unwrap_or(&""), since),
+            expire: number("expire ").map(allowed),
+            text,
+            file,
+        }
+    }
+
+    /// Whether its process is gone beyond doubt.
+    pub(super) fn is_gone(&self) -> bool {
+        self.recorded.is_provably_gone()
+    }
+
+    /// How long it may be silent: what it says itself, else what the one who looks allows.
+    pub(super) fn limit(&self, otherwise: Option<Duration>) -> Option<Duration> {
+        self.expire.unwrap_or(otherwise)
+    }
+
+    pub(super) fn beat(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// What tells of its end: the close of the record, which its holder has open, and the end of the process.
+    pub(super) fn signs(&self, directory: &Path, id: &Id) -> Vec<Sign> {
+        let path = record_path(directory, id);
+        let mut signs = vec![Sign::Name(path, Some(self.file), Seen::Claim)];
+        if let Some((pid, start)) = self.recorded.process() {
+            signs.push(Sign::End(pid, start));
+        }
+        signs
+    }
+
+    pub(super) fn into_owner(self) -> Owner {
+        self.recorded.into_owner()
+    }
+
+    /// Deletes the record of one who does not need it any more.
+    pub(super) fn delete(directory: &Path, id: &Id) {
+        let _ = std::fs::remove_file(record_path(directory, id));
+    }
+}
+
+/// A record of our own, open. Dropped before it is somebody's hold, it is deleted.
+#[derive(Debug)]
+pub(super) struct Draft {
+    id: Id,
+    text: String,
+    file: Option<Arc<Private>>,
+    directory: std::path::PathBuf,
+    generation: u32,
+}
+
+impl Draft {
+    /// Writes the record of a hold that is to be.
+    pub(super) fn write(
+        directory: &Path,
+        expire: Option<Duration>,
+        label: Option<&str>,
+    ) -> io::Result<Self> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let since = now.map_or(0, |it| it.as_micros());
+        // Shorter than a millisecond is one.
+        let expire = expire.map_or(0, |it| it.as_millis().max(1));
+        let words = identity().words(label);
+        let beat = 0;
+        let text = format!("{VERSION}\nbeat {beat:020}\nexpire {expire}\nsince {since}\n{words}\n");
+        let mut draft = Self {
+            id: Id::fresh(),
+            text,
+            file: None,
+            directory: directory.to_path_buf(),
+            generation: crate::fs::sys::fork::generation(),
+        };
+        at_named("WriteRecord")?;
+        draft.create()?;
+        Ok(draft)
+    }
+
+    fn create(&mut self) -> io::Result<()> {
+        let path = record_path(&self.directory, &self.id);
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        let file = Private::new(file);
+        (&*file).write_all(self.text.as_bytes())?;
+        self.file = Some(Arc::new(file));
+        Ok(())
+    }
+
+    pub(super) fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// Writes it once more if it is not there: it was swept away, or the directory is another one.
+    pub(super) fn make_sure(&mut self, directory: &Path) -> io::Result<()> {
+        let found = file::id_at(&record_path(directory, &self.id))?;
+        let own = self.file.as_ref().map(|it| file::id_of(it)).transpose()?;
+        if found.is_some() && found == own {
+            return Ok(());
+        }
+        self.create()
+    }
+
+    /// What shows that its owner lives.
+    pub(super) fn pulse(&self) -> Pulse {
+        Pulse(self.file.clone())
+    }
+
+    /// Deletes it, then closes it.
+    pub(super) fn delete(mut self) {
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        if self.generation == crate::fs::sys::fork::generation() && self.file.is_some() {
+            Record::delete(&self.directory, &self.id);
+        }
+        self.file = None;
+    }
+}
+
+/// The record, open for its beat.
+pub(super) struct Pulse(Option<Arc<Private>>);
+
+impl Pulse {
+    pub(super) fn beat(&self, count: u64) -> io::Result<()> {
+        let file: &File = self.0.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file::write_at(file, BEAT_AT, format!("{count:020}").as_bytes())
+    }
+}
+
+impl Drop for Draft {
+    /// In a forked child it is the parent's.
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOWHERE: FileId = FileId {
+        device: 0,
+        inode: 0,
+    };
+
+    #[test]
+    fn p33_rubbish_is_unknown_and_not_gone() {
+        let huge = vec![b'9'; LONGEST];
+        for text in [
+            &b""[..],
+            b"\0\0\0",
+            b"stanchion claim 2\npid=1",
+            b"pid=1\n",
+            &huge,
+        ] {
+            let record = Record::parse(text.to_vec(), NOWHERE);
+            assert!(!record.is_gone());
+            assert_eq!(record.limit(None), None);
+            assert_eq!(record.limit(Some(Duration::MAX)), Some(Duration::MAX));
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back() {
+        let place = tempfile::tempdir().expect("a directory");
+        let expire = Some(Duration::from_millis(1500));
+        let draft = Draft::write(place.path(), expire, Some("nightly")).expect("written");
+        let read = || Record::read(place.path(), draft.id()).expect("read");
+        let before = read().expect("there");
+        assert_eq!(before.limit(None), expire);
+        draft.pulse().beat(7).expect("written");
+        let after = read().expect("there");
+        assert_ne!(before.beat(), after.beat());
+        assert_eq!(before.beat().len(), after.beat().len());
+        assert_eq!(after.into_owner().label.as_deref(), Some("nightly"));
+        let (directory, id) = (place.path().to_path_buf(), draft.id().clone());
+        drop(draft);
+        assert!(Record::read(&directory, &id).expect("read").is_none());
+    }
+}

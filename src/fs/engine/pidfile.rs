@@ -1,0 +1,533 @@
+//! The lock that is a pid file: whoever's record is at the path has it, and no operating system lock is asked.
+//!
+//! # Stored format
+//!
+//! ```text
+//! 4711
+//! /usr/bin/deploy
+//! stanchion pid 1 id=ID since=1763800000000000
+//! pid=4711 start=812345 boot=… ns=4026531836 host=… label=…
+//! ```
+//!
+//! The pid, for whoever reads pid files; `argv[0]`; ours: a random ID, and the words of every owner.
+//!
+//! # Algorithm
+//!
+//! - **Publish.** Write the record to a name of its own beside the path (`PATH.new.ID`) and *link* it to the path: it appears whole or not at
+//!   all, and only where nothing is.
+//! - **Stale** is a record only if its process is gone beyond doubt: same boot and pid namespace as ours, and no process with that pid and
+//!   start; or the same host before a restart. Everything else counts as alive, other hosts and other namespaces too. An empty file, as a loss of
+//!   power leaves it, is stale when nobody has touched it for [`GRACE`].
+//! - **Take over.** For each record there is one name that only its heir may have: `PATH.heir.ID`, ID being that of the stale record. Publish
+//!   our record under *that* name, by this same algorithm. Whoever has it, and sees the stale record still at the path, renames it to the path.
+//!   An heir that died is itself a stale record, with an heir of its own.
+//! - **Leave.** The path still bears our file: unlink it, then close it.
+//!
+//! # Invariants
+//!
+//! 1. A record at the path, or at the name of an heir, that is not stale is changed by nobody but its owner.
+//! 2. A stale record stays stale, and is replaced only by who has published a living record as its heir. There is one such at a time, by 1, so
+//!    nothing can change between its last look and its rename, however long it was stopped in between.
+//! 3. A record that has left a name never returns to it, so an heir that comes late finds another one, and gives up.
+//!
+//! Strangers who delete or replace the file are not bound by this; the holder hears of them.
+//!
+//! # After a crash
+//!
+//! A record at the path is stale as soon as its process has ended, and the end of the process is an event, as is the close of the file, which its
+//! owner keeps open. Names of heirs and drafts of the dead are swept away by who takes over next.
+//!
+//! # Fairness
+//!
+//! None: see [`contest`](super::contest).
+//!
+//! # Cost
+//!
+//! A file written, linked, unlinked; an unlink to leave.
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::claim::Id;
+use super::contest::{Contest, Manner, Obstacle, Outcome, Sign};
+use super::owner::{Recorded, identity};
+use super::step::at_named;
+use super::watch::Seen;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::{Private, generation};
+use crate::fs::sys::host;
+use crate::lock::Owner;
+
+const VERSION: &str = "stanchion pid 1";
+/// More than any record has.
+const LONGEST: usize = 8192;
+/// Since when nobody may have touched an empty file before it counts as left behind.
+const GRACE: Duration = Duration::from_secs(5);
+/// So many heirs in a row died while they took over.
+const GENERATIONS: usize = 64;
+/// So often in a row somebody else may be faster.
+const TRIES: usize = 1000;
+
+/// One lock.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    pub(crate) path: PathBuf,
+    pub(crate) label: Option<String>,
+    /// Whether a record that says no more than a pid is judged by the processes of this host.
+    pub(crate) bare_pids: bool,
+    pub(crate) manner: Manner,
+}
+
+/// The lock, held: our record, open, at the path. Dropped, it is given back.
+#[derive(Debug)]
+pub(crate) struct PidHold {
+    path: PathBuf,
+    file: Option<Private>,
+    pub(crate) id: FileId,
+    /// Whether it was taken over from one that died inside.
+    pub(crate) crashed: bool,
+    generation: u32,
+}
+
+/// What one who waits remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    draft: Option<Draft>,
+    /// An empty file, and since when it was seen to be the same.
+    empty: Option<(String, Instant)>,
+}
+
+/// What was found at a name.
+#[derive(Debug)]
+struct Found {
+    at: PathBuf,
+    /// Whose heir is meant: never the same for two records.
+    name: String,
+    file: FileId,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Of ours.
+    Whole(Recorded),
+    /// No more than a pid.
+    Bare(u32),
+    Empty,
+}
+
+/// What came of publishing a record.
+enum Published {
+    /// Whether in the place of a stale one.
+    Done(bool),
+    Refused(Found),
+}
+
+impl PidFile {
+    /// The record at the path; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] for a file that is no pid file.
+    pub(crate) fn holder(&self) -> Result<Option<Owner>> {
+        let found = self.read(&self.path)?;
+        let found = found.filter(|it| !self.is_stale(it, &mut Memory::default()));
+        Ok(found.map(Found::into_owner))
+    }
+
+    fn io(&self, step: &'static str, error: io::Error) -> Error {
+        Error::io(step, &self.path, error)
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Found>> {
+        let at = |error| Error::io("read the pid file", path, error);
+        let Some(open) = file::open_to_read(path).map_err(at)? else {
+            return Ok(None);
+        };
+        let mut text = vec![0; LONGEST + 1];
+        let length = file::read_start(&open, &mut text).map_err(at)?;
+        text.truncate(length);
+        let file = file::id_of(&open).map_err(at)?;
+        let body = parse(&text).filter(|_| length <= LONGEST).ok_or_else(|| {
+            let text = "this is no pid file, so it is left alone";
+            Error::at(ErrorKind::Corrupt, text, path)
+        })?;
+        let name = match &body {
+            Body::Whole(_) => id_in(&text),
+            _ => None,
+        };
+        let changed = || open.metadata().and_then(|it| it.modified()).ok();
+        let since = || changed()?.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let name = name.unwrap_or_else(|| {
+            let since = since().map_or(0, |it| it.as_nanos());
+            format!("{:x}-{:x}-{since:x}", file.device, file.inode)
+        });
+        let at = path.to_path_buf();
+        Ok(Some(Found {
+            at,
+            name,
+            file,
+            body,
+        }))
+    }
+
+    /// Whether whoever wrote this is gone beyond doubt.
+    fn is_stale(&self, found: &Found, memory: &mut Memory) -> bool {
+        match &found.body {
+            Body::Whole(recorded) => recorded.is_provably_gone(),
+            Body::Bare(pid) => self.bare_pids && !host::process_exists(*pid),
+            Body::Empty => match &memory.empty {
+                Some((name, since)) if *name == found.name => since.elapsed() >= GRACE,
+                _ => {
+                    memory.empty = Some((found.name.clone(), Instant::now()));
+                    false
+                }
+            },
+        }
+    }
+
+    fn beside(&self, what: &str, name: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!(".{what}.{name}"));
+        path.into()
+    }
+
+    /// Puts our record at a name, where nothing is or where something stale is.
+    fn publish(&self, at: &Path, memory: &mut Memory, depth: usize) -> Result<Published> {
+        for _ in 0..TRIES {
+            let found = self.read(at)?;
+            let stale = match found {
+                None => None,
+                Some(found) if self.is_stale(&found, memory) => Some(found),
+                Some(found) => return Ok(Published::Refused(found)),
+            };
+            let Some(stale) = stale else {
+                if self.link(at, memory)? {
+                    return Ok(Published::Done(false));
+                }
+                continue;
+            };
+            if depth == 0 {
+                let text = "too many have died one after the other while they took this over";
+                return Err(Error::at(ErrorKind::Corrupt, text, &self.path));
+            }
+            let heir = self.beside("heir", &stale.name);
+            if let Published::Refused(other) = self.publish(&heir, memory, depth - 1)? {
+                return Ok(Published::Refused(other));
+            }
+            if self.succeed(&stale, &heir, at)? {
+                return Ok(Published::Done(true));
+            }
+        }
+        let text = "it changes faster than it can be looked at";
+        Err(Error::at(ErrorKind::Corrupt, text, at))
+    }
+
+    /// As the one heir of a stale record: takes its place, if it still has it.
+    fn succeed(&self, stale: &Found, heir: &Path, at: &Path) -> Result<bool> {
+        let succeeded = self.read(at).and_then(|now| {
+            let still = now.is_some_and(|now| now.name == stale.name && now.file == stale.file);
+            if still {
+                let renamed = at_named("SucceedPid").and_then(|()| std::fs::rename(heir, at));
+                renamed.map_err(|e| self.io("take over the pid file", e))?;
+            }
+            Ok(still)
+        });
+        if !matches!(succeeded, Ok(true)) {
+            let _ = std::fs::remove_file(heir);
+        }
+        succeeded
+    }
+
+    /// Links our record to a name where nothing is; `false` when something is.
+    fn link(&self, at: &Path, memory: &mut Memory) -> Result<bool> {
+        let draft = match &mut memory.draft {
+            Some(draft) => draft,
+            none => {
+                let draft = Draft::write(self).map_err(|e| self.io("write a record for", e))?;
+                none.insert(draft)
+            }
+        };
+        match at_named("LinkPid").and_then(|()| std::fs::hard_link(&draft.path, at)) {
+            Ok(()) => Ok(true),
+            // A server may have done it and its answer been lost.
+            Err(error) if error.kind() == AlreadyExists => {
+                let found = file::id_at(at).map_err(|e| self.io("look at the pid file", e))?;
+                Ok(found == Some(draft.id))
+            }
+            Err(error) if has_no_links(&error) => {
+                let text = format!("a pid file needs a file system with hard links: {error}");
+                Err(Error::at(ErrorKind::Unsupported, text, &self.path))
+            }
+            Err(error) => Err(self.io("publish the record of", error)),
+        }
+    }
+
+    /// Deletes what others left behind who died on their way to this lock.
+    fn sweep(&self) {
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return;
+        };
+        let Some(name) = name.to_str() else { return };
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            let found = entry.file_name();
+            let rest = found.to_str().and_then(|it| it.strip_prefix(name));
+            let ours = rest.is_some_and(|it| it.starts_with(".new.") || it.starts_with(".heir."));
+            let path = entry.path();
+            let gone = |found: &Found| match &found.body {
+                Body::Whole(recorded) => recorded.is_provably_gone(),
+                _ => false,
+            };
+            if ours && matches!(self.read(&path), Ok(Some(found)) if gone(&found)) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Contest for PidFile {
+    type Prize = PidHold;
+    type Memory = Memory;
+
+    fn contend(&self, memory: &mut Memory) -> Result<Outcome<PidHold>> {
+        let crashed = match self.publish(&self.path, memory, GENERATIONS)? {
+            Published::Done(crashed) => crashed,
+            Published::Refused(found) => {
+                return Ok(Outcome::Refused(self.obstacle(found)));
+            }
+        };
+        memory.empty = None;
+        let Some(draft) = memory.draft.take() else {
+            unreachable!("what was published was written");
+        };
+        if crashed {
+            self.sweep();
+        }
+        Ok(Outcome::Won(draft.into_hold(&self.path, crashed)))
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn manner(&self) -> &Manner {
+        &self.manner
+    }
+}
+
+impl PidFile {
+    fn obstacle(&self, found: Found) -> Obstacle {
+        // An heir moves on to the path, or gives up.
+        let mut signs = vec![Sign::Name(found.at.clone(), Some(found.file), Seen::Claim)];
+        let (within, process) = match &found.body {
+            Body::Whole(recorded) => (None, recorded.process()),
+            Body::Bare(pid) => (None, host::process_start(*pid).map(|start| (*pid, start))),
+            Body::Empty => (Some(GRACE), None),
+        };
+        if let Some((pid, start)) = process {
+            signs.push(Sign::End(pid, start));
+        }
+        Obstacle {
+            owner: Some(found.into_owner()),
+            signs,
+            within,
+        }
+    }
+}
+
+impl Found {
+    fn into_owner(self) -> Owner {
+        match self.body {
+            Body::Whole(recorded) => recorded.into_owner(),
+            Body::Bare(pid) => Owner {
+                pid: Some(pid),
+                command: host::command_line(pid),
+                ..Owner::unknown()
+            },
+            Body::Empty => Owner::unknown(),
+        }
+    }
+}
+
+/// What a pid file says; `None` when it is none.
+fn parse(text: &[u8]) -> Option<Body> {
+    if text.iter().all(|it| matches!(it, 0 | b' ' | b'\r' | b'\n')) {
+        return Some(Body::Empty);
+    }
+    let readable = std::str::from_utf8(text).ok()?;
+    let pid = readable.lines().next()?.trim().parse().ok()?;
+    let ours = readable.lines().nth(2).filter(|_| id_in(text).is_some());
+    let (Some(ours), Some(words)) = (ours, readable.lines().nth(3)) else {
+        return Some(Body::Bare(pid));
+    };
+    let since = word(ours, "since").and_then(|it| it.parse().ok());
+    let recorded = Recorded::parse(words, since.unwrap_or(0));
+    // A copy with another pid on top is not ours any more.
+    let same = word(words, "pid").and_then(|it| it.parse().ok()) == Some(pid);
+    Some(if same {
+        Body::Whole(recorded)
+    } else {
+        Body::Bare(pid)
+    })
+}
+
+/// The ID of a record of ours.
+fn id_in(text: &[u8]) -> Option<String> {
+    let readable = std::str::from_utf8(text).ok()?;
+    let ours = readable.lines().nth(2)?.strip_prefix(VERSION)?;
+    let id = word(ours, "id")?;
+    let plain = id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit());
+    plain.then(|| id.to_owned())
+}
+
+fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let mut words = line.split_ascii_whitespace();
+    words.find_map(|it| it.strip_prefix(key)?.strip_prefix('='))
+}
+
+fn has_no_links(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// Our record under a name of its own. Dropped, it is deleted.
+#[derive(Debug)]
+struct Draft {
+    path: PathBuf,
+    file: Option<Private>,
+    id: FileId,
+    generation: u32,
+}
+
+impl Draft {
+    fn write(lock: &PidFile) -> io::Result<Self> {
+        let id = Id::fresh();
+        let path = lock.beside("new", &id.to_string());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let since = now.map_or(0, |it| it.as_micros());
+        let pid = std::process::id();
+        let program = std::env::args_os().next().unwrap_or_default();
+        let program = program.to_string_lossy().replace(['\n', '\r'], " ");
+        let program: String = program.chars().take(LONGEST / 8).collect();
+        let words = identity().words(lock.label.as_deref());
+        let text = format!("{pid}\n{program}\n{VERSION} id={id} since={since}\n{words}\n");
+        at_named("WritePid")?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        let file = Private::new(file);
+        let mut draft = Self {
+            path,
+            id: file::id_of(&file)?,
+            file: None,
+            generation: generation(),
+        };
+        let written = (&*file).write_all(text.as_bytes());
+        draft.file = Some(file);
+        written.map(|()| draft)
+    }
+
+    /// Our record is at the path.
+    fn into_hold(mut self, path: &Path, crashed: bool) -> PidHold {
+        PidHold {
+            path: path.to_path_buf(),
+            file: self.file.take(),
+            id: self.id,
+            crashed,
+            generation: self.generation,
+        }
+    }
+}
+
+impl Drop for Draft {
+    /// In a forked child it is the parent's.
+    fn drop(&mut self) {
+        if self.generation == generation() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl PidHold {
+    /// Whether the path still bears our record: a look at the present.
+    pub(crate) fn is_held(&self) -> bool {
+        self.generation == generation()
+            && self.file.is_some()
+            && file::id_at(&self.path).is_ok_and(|it| it == Some(self.id))
+    }
+
+    /// Gives the lock back; nothing when that was done before.
+    pub(crate) fn give_back(&mut self) -> Result<()> {
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
+        if self.generation != generation() {
+            let text = "this guard was taken before a fork; it is the parent's";
+            return Err(Error::at(ErrorKind::Unsupported, text, &self.path));
+        }
+        let at = |step, error| Error::io(step, &self.path, error);
+        let found = file::id_at(&self.path).map_err(|e| at("look at the pid file", e))?;
+        if found != Some(self.id) {
+            let loss = match found {
+                Some(_) => crate::guard::Loss::Replaced,
+                None => crate::guard::Loss::Deleted,
+            };
+            return Err(Error::at(ErrorKind::Lost, loss.to_string(), &self.path));
+        }
+        let deleted = at_named("UnlinkPid").and_then(|()| std::fs::remove_file(&self.path));
+        drop(file);
+        match deleted {
+            Err(error) if error.kind() != NotFound => Err(at("delete the pid file", error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for PidHold {
+    /// Gives the lock back: a look and an unlink. In a forked child it is the parent's.
+    fn drop(&mut self) {
+        if self.generation == generation()
+            && let Err(error) = self.give_back()
+        {
+            crate::trace::unheard(&self.path, &error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(text: &[u8]) -> &'static str {
+        match parse(text) {
+            Some(Body::Whole(_)) => "whole",
+            Some(Body::Bare(_)) => "bare",
+            Some(Body::Empty) => "empty",
+            None => "none",
+        }
+    }
+
+    #[test]
+    fn p33_what_is_no_record_of_ours_is_told_apart() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let whole = format!("7\nx\n{VERSION} id={id} since=1\npid=7 start=1\n");
+        assert_eq!(kind(whole.as_bytes()), "whole");
+        assert_eq!(kind(whole.replace("pid=7", "pid=8").as_bytes()), "bare");
+        assert_eq!(kind(whole.replace(id, "x").as_bytes()), "bare");
+        let half = whole.find("id=").expect("there");
+        assert_eq!(kind(&whole.as_bytes()[..half]), "bare");
+        assert_eq!(kind(b" 12 \n"), "bare");
+        assert_eq!(kind(b"12"), "bare");
+        assert_eq!(kind(b""), "empty");
+        assert_eq!(kind(&[0; 100]), "empty");
+        assert_eq!(kind(b"hello\n"), "none");
+        assert_eq!(kind(&[0xff, 0xfe, 1]), "none");
+        assert_eq!(kind(b"-3\n"), "none");
+    }
+}

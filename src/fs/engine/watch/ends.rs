@@ -1,0 +1,83 @@
+//! The ends of processes on Linux: a pidfd becomes readable when all threads of its process have ended.
+//!
+//! One epoll instance for all of them, so that one can be added while the thread sleeps on it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::time::Timespec;
+
+use crate::fs::sys::fork::Private;
+
+/// How many ends one call takes; more are there at the next one.
+const AT_ONCE: usize = 16;
+
+pub(super) struct Ends {
+    epoll: Private,
+    open: Mutex<Open>,
+}
+
+/// The processes whose end is waited for, by the number of the watch: below zero, where no file has one.
+struct Open {
+    processes: HashMap<i32, Private>,
+    next: i32,
+}
+
+impl Ends {
+    pub(super) fn open() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        Ok(Self {
+            epoll: Private::new(File::from(epoll)),
+            open: Mutex::new(Open {
+                processes: HashMap::new(),
+                next: i32::MIN,
+            }),
+        })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.epoll
+    }
+
+    pub(super) fn add(&self, process: File) -> io::Result<i32> {
+        let mut open = self.lock();
+        let number = open.next;
+        let data = EventData::new_u64(u64::from(number.unsigned_abs()));
+        epoll::add(&*self.epoll, &process, data, EventFlags::IN)?;
+        open.processes.insert(number, Private::new(process));
+        // Far below the one number that means no watch, before any machine comes there.
+        open.next = if number < -2 { number + 1 } else { i32::MIN };
+        Ok(number)
+    }
+
+    /// Closing takes it off the list of what is waited for.
+    pub(super) fn remove(&self, number: i32) {
+        self.lock().processes.remove(&number);
+    }
+
+    pub(super) fn take(&self, fired: &mut Vec<i32>) {
+        let empty = epoll::Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        let mut events = [empty; AT_ONCE];
+        let at_once = Timespec::default();
+        let Ok(count) = epoll::wait(&*self.epoll, &mut events, Some(&at_once)) else {
+            return;
+        };
+        let mut open = self.lock();
+        for event in &events[..count] {
+            let absolute = u32::try_from(event.data.u64()).unwrap_or(0);
+            let number = 0_i32.wrapping_sub_unsigned(absolute);
+            open.processes.remove(&number);
+            fired.push(number);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

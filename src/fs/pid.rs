@@ -1,0 +1,280 @@
+//! The pid file as a lock: the face of [`engine::pidfile`](super::engine::pidfile).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::engine::blocking;
+use super::engine::contest::{Contest, Manner, Outcome};
+use super::engine::path::canonical;
+use super::engine::pidfile::{Memory, PidFile};
+use super::engine::wait::Wait;
+use super::engine::watch::watch;
+use super::presence::PresenceAttempt;
+use super::sys::{file, host};
+use crate::acquire::Acquire;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::{Capabilities, Lock, Owner, Removal, Status};
+
+mod guard;
+mod options;
+
+pub(crate) use guard::PidAttempt;
+pub use guard::PidGuard;
+pub use options::{PidConfig, PidOptions};
+
+/// A lock that is a file with the holder's pid in it: it exists while somebody has the lock, and no operating system lock is asked.
+///
+/// For places where the system's locks do not work or must not be used, and where others want to see who holds by looking at a file.
+/// The first line is the pid, the second the program (`argv[0]`), then follow two of our own, from which everybody can tell whether the holder still
+/// lives: process start, boot, pid namespace, host. A holder that was killed frees the lock within milliseconds, and the next one
+/// [hears of it](PidGuard::predecessor_crashed). A reused pid is not taken for the holder.
+///
+/// Only a holder that is *provably* gone is passed. One on another host or in another pid namespace counts as alive for as long as its file is
+/// there, and so does a file in which stands no more than a pid ([`PidConfig::bare_pids`] changes that).
+///
+/// It needs hard links, and processes that exclude each other must see one file system; there is no queue. Programs that lock by `flock` are not
+/// excluded, and `openlock` for Python respects only holders that are Python processes.
+///
+/// A path without a directory means the working directory, as for any file.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> stanchion::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("deploy.pid");
+/// use stanchion::PidLock;
+///
+/// let lock = PidLock::open(&path)?;
+/// let guard = lock.acquire().await?;
+/// let text = std::fs::read_to_string(&path).unwrap();
+/// assert_eq!(text.lines().next(), Some(&*std::process::id().to_string()));
+/// assert_eq!(lock.holder()?.and_then(|it| it.pid), Some(std::process::id()));
+/// guard.release().await?;
+/// assert!(!path.exists());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct PidLock {
+    file: Arc<PidFile>,
+    config: Arc<PidConfig>,
+}
+
+/// What [`PidLock::set_defaults`] has set.
+static DEFAULTS: Mutex<Option<PidConfig>> = Mutex::new(None);
+
+impl PidLock {
+    /// Opens the lock with the default options. Nothing is created before the first acquire.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the directory does not exist or cannot be read; [`ErrorKind::InvalidInput`] when something other than a
+    /// regular file is at the path.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::options().open(path)
+    }
+
+    /// Starts with the default options, [those of the process](PidLock::set_defaults) if there are any.
+    pub fn options() -> PidOptions {
+        PidOptions::from_config(Self::defaults())
+    }
+
+    /// The options that a lock is opened with which sets none.
+    pub fn defaults() -> PidConfig {
+        let set = DEFAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+        set.clone().unwrap_or_default()
+    }
+
+    /// Sets the options that every lock opened from now on in this process begins with.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stanchion::PidLock;
+    ///
+    /// PidLock::set_defaults(PidLock::options().timeout(Duration::from_secs(5)));
+    /// assert_eq!(PidLock::defaults().timeout, Some(Duration::from_secs(5)));
+    /// ```
+    pub fn set_defaults(options: PidOptions) {
+        let mut set = DEFAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+        *set = Some(options.into_config());
+    }
+
+    /// The path that `openlock` takes when none is given: `openlock.lock` in the working directory.
+    pub fn default_path() -> PathBuf {
+        PathBuf::from("openlock.lock")
+    }
+
+    fn with_config(path: &Path, config: PidConfig) -> Result<Self> {
+        let path = canonical(path)?;
+        file::check_lock_path(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => {
+                let text = format!("no pid file can be here: {error}");
+                Error::at(ErrorKind::InvalidInput, text, &path)
+            }
+            _ => Error::io("look at the pid file", &path, error),
+        })?;
+        if config.wait == Wait::Blocking {
+            let text = "a pid file has no lock call to sit in: wait by Watch or Poll";
+            return Err(Error::at(ErrorKind::InvalidInput, text, path));
+        }
+        if config.poll_interval.is_zero() {
+            let text = "poll_interval must be longer than nothing";
+            return Err(Error::at(ErrorKind::InvalidInput, text, path));
+        }
+        let events = host::TELLS_CLOSES && !path.parent().is_some_and(host::is_on_network);
+        let manner = Manner {
+            wait: config.wait.clone(),
+            poll_interval: config.poll_interval,
+            events,
+        };
+        let file = PidFile {
+            path,
+            label: config.label.clone(),
+            bare_pids: config.bare_pids,
+            manner,
+        };
+        Ok(Self {
+            file: Arc::new(file),
+            config: Arc::new(config),
+        })
+    }
+
+    /// Waits for the lock.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any point gives up the wait and deletes what it had prepared. A lock that has come for a dropped future is given
+    /// back at once; for a future that is kept and not polled it is kept two seconds, then it goes back, and the future tries again when it is
+    /// polled.
+    ///
+    /// # Fairness
+    ///
+    /// None: of those who wait, any may be next.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller asked for it; [`ErrorKind::Corrupt`] when what is at the path is no pid
+    /// file, which is left alone; [`ErrorKind::Unsupported`] where the file system has no hard links; [`ErrorKind::Io`] for everything the operating
+    /// system refuses. [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`]: there is no line to count.
+    ///
+    /// # Platform notes
+    ///
+    /// On Linux a waiter sleeps until the file is deleted or the holder's process has ended. Elsewhere, and on network file systems, it looks again
+    /// after 1 to 50 ms, and a dead holder cannot be told from a living one: its file has to be deleted by hand.
+    pub fn acquire(&self) -> Acquire<PidGuard> {
+        Acquire::new(self.attempt(), self.config.timeout)
+    }
+
+    fn attempt(&self) -> PidAttempt {
+        PidAttempt(PresenceAttempt::new(self.file.clone()))
+    }
+
+    /// Takes the lock if nobody has it; else `None`. One attempt, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](PidLock::acquire), save time limits.
+    pub fn try_acquire(&self) -> Result<Option<PidGuard>> {
+        match self.file.contend(&mut Memory::default())? {
+            Outcome::Won(hold) => Ok(Some(PidGuard::new(&self.file, hold, None))),
+            Outcome::Refused(_) => Ok(None),
+        }
+    }
+
+    /// Waits for the lock on this thread, for callers without a runtime; `None` waits for ever. The default limit of the options does not count
+    /// here.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](PidLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
+    pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<PidGuard> {
+        blocking::acquire(self.attempt(), self.path(), limit)
+    }
+
+    /// Whether anybody has the lock: a look at the present.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`holder`](PidLock::holder).
+    pub fn is_locked(&self) -> Result<bool> {
+        Ok(self.holder()?.is_some())
+    }
+
+    /// Who has the lock, if anybody has it who is not provably gone. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] when what is at the path is no pid file, [`ErrorKind::Io`] when it cannot be read.
+    pub fn holder(&self) -> Result<Option<Owner>> {
+        self.file.holder()
+    }
+
+    /// Who has the lock; there is no line, and there are no tokens.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`holder`](PidLock::holder).
+    pub fn status(&self) -> Result<Status> {
+        Ok(Status {
+            holder: self.holder()?,
+            shared_by: Vec::new(),
+            outsider: None,
+            waiters: Vec::new(),
+            last_token: 0,
+            polling: !self.file.manner().is_told(),
+            watch_failures: watch().failures(),
+        })
+    }
+
+    /// Deletes the file that a dead holder has left, if nobody has the lock.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_acquire`](PidLock::try_acquire).
+    pub fn remove(&self) -> Result<Removal> {
+        match self.file.contend(&mut Memory::default())? {
+            Outcome::Won(mut hold) => hold.give_back().map(|()| Removal::Removed),
+            Outcome::Refused(_) => Ok(Removal::InUse),
+        }
+    }
+
+    /// The file, with every directory on the way resolved.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// The options this handle was opened with.
+    pub fn config(&self) -> &PidConfig {
+        &self.config
+    }
+}
+
+impl Lock for PidLock {
+    type Guard = PidGuard;
+
+    fn acquire(&self) -> Acquire<PidGuard> {
+        PidLock::acquire(self)
+    }
+
+    async fn try_acquire(&self) -> Result<Option<PidGuard>> {
+        PidLock::try_acquire(self)
+    }
+
+    async fn status(&self) -> Result<Status> {
+        PidLock::status(self)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::of_plain_file_lock(self.file.manner().is_told())
+    }
+}
+
+impl fmt::Debug for PidLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PidLock")
+            .field("path", &self.path())
+            .field("config", &self.config)
+            .finish()
+    }
+}

@@ -1,0 +1,89 @@
+//! The options of the pid file lock and their defaults.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::PidLock;
+use crate::error::Result;
+use crate::fs::engine::wait::Wait;
+
+/// The options of a [`PidLock`], with their defaults; [`PidLock::config`] reads them back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PidConfig {
+    /// Time limit of an [`acquire`](PidLock::acquire) that sets none; `None`, the default, waits for ever.
+    pub timeout: Option<Duration>,
+    /// How to wait; default [`Wait::Watch`]. [`Wait::Blocking`] is refused.
+    pub wait: Wait,
+    /// How often [`Wait::Watch`] looks again although it was told nothing. Default 1 s; [`Duration::MAX`] switches it off.
+    pub poll_interval: Duration,
+    /// A word that tells others what the holder is about, in [`Owner::label`](crate::Owner::label).
+    pub label: Option<String>,
+    /// Judge a file in which stands no more than a pid by whether this host has such a process; off by default. For files of
+    /// `openlock`, `portalocker` and daemons, where no other host and no other pid namespace uses the file. A reused pid is then taken for the holder.
+    pub bare_pids: bool,
+}
+
+impl Default for PidConfig {
+    fn default() -> Self {
+        Self {
+            timeout: None,
+            wait: Wait::Watch,
+            poll_interval: Duration::from_secs(1),
+            label: None,
+            bare_pids: false,
+        }
+    }
+}
+
+/// Builds a [`PidLock`]; made by [`PidLock::options`].
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until a lock is opened with them"]
+pub struct PidOptions {
+    config: PidConfig,
+}
+
+impl PidOptions {
+    pub(super) fn from_config(config: PidConfig) -> Self {
+        Self { config }
+    }
+
+    pub(super) fn into_config(self) -> PidConfig {
+        self.config
+    }
+
+    /// Sets [`PidConfig::timeout`].
+    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.config.timeout = limit.into();
+        self
+    }
+
+    /// Sets [`PidConfig::wait`].
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.config.wait = wait;
+        self
+    }
+
+    /// Sets [`PidConfig::poll_interval`].
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.config.poll_interval = interval;
+        self
+    }
+
+    /// Sets [`PidConfig::label`].
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.config.label = Some(label.into());
+        self
+    }
+
+    /// Sets [`PidConfig::bare_pids`].
+    pub fn bare_pids(mut self, judge: bool) -> Self {
+        self.config.bare_pids = judge;
+        self
+    }
+
+    /// Opens the lock; see [`PidLock::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<PidLock> {
+        PidLock::with_config(path.as_ref(), self.config)
+    }
+}
