@@ -18,6 +18,8 @@ mod file;
 mod order;
 #[path = "conformance/ownership.rs"]
 mod ownership;
+#[path = "conformance/pid.rs"]
+mod pid;
 #[path = "conformance/reentrant.rs"]
 mod reentrant;
 #[path = "conformance/semaphore.rs"]
@@ -102,5 +104,7 @@ conforms!(rwlock_blocking, crate::Fifo<crate::Blocked, stanchion::FifoRwLock>, w
 conforms!(file_lock, crate::Plain<crate::Watched>);
 conforms!(file_lock_poll, crate::Plain<crate::Polled>);
 conforms!(file_lock_blocking, crate::Plain<crate::Blocked>);
+conforms!(pid_lock, crate::pid::Pid<crate::Watched>);
+conforms!(pid_lock_poll, crate::pid::Pid<crate::Polled>);
 conforms!(reentrant_fifo_lock, crate::reentrant::Reentered, with a line in reentrant_line);
 conforms!(semaphore_of_one, crate::semaphore::OfOne, with a line in semaphore_line);

@@ -1,0 +1,16 @@
+//! Locks that exist as a name, among real processes: breakers of a stale lock, deaths between any two steps, stopped holders, foreign
+//! records. On Linux, where a process can be told to be gone.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+#[path = "presence/child.rs"]
+mod child;
+#[path = "presence/death.rs"]
+mod death;
+#[path = "presence/family.rs"]
+mod family;
+#[path = "presence/foreign.rs"]
+mod foreign;
+#[path = "presence/storm.rs"]
+mod storm;

@@ -1,0 +1,126 @@
+//! The child program: takes locks as its standard input says. The test binary runs itself: an ignored test, told by the environment.
+//! Every line that it has to say begins with `@`, because the test harness prints on the same output.
+//!
+//! | command | answer |
+//! |---|---|
+//! | `acquire` | `held token crashed` or `failed kind text` |
+//! | `try` | the same, or `none` |
+//! | `release` | `released`, or `failed kind text` |
+//! | `is-held` | `yes` or `no` |
+//! | `watch` | `watching`, and when the lock is lost: `lost reason` |
+//! | `race FIRST LAST` | tries the locks `FIRST..LAST` beside its own, keeps what it wins: `won N N …` |
+//! | `storm ROUNDS` | adds one to a number in a file, that often, under the lock: `stormed` |
+//! | `end` | the process ends in good order |
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use stanchion::{Guard as _, PidGuard, PidLock};
+
+pub(crate) fn say(line: impl std::fmt::Display) {
+    let line = format!("@{line}\n");
+    let _ = std::io::stdout().write_all(line.as_bytes());
+    let _ = std::io::stdout().flush();
+}
+
+fn open(path: &Path) -> PidLock {
+    let options = PidLock::options().poll_interval(Duration::MAX);
+    options.open(path).expect("a lock")
+}
+
+fn told(result: stanchion::Result<PidGuard>) -> Option<PidGuard> {
+    match result {
+        Ok(guard) => {
+            let token = guard.token().unwrap_or(0);
+            say(format_args!("held {token} {}", guard.predecessor_crashed()));
+            Some(guard)
+        }
+        Err(error) => {
+            say(format_args!("failed {:?} {error}", error.kind()));
+            None
+        }
+    }
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    let Some(path) = std::env::var_os("PRESENCE_PATH").map(PathBuf::from) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let lock = open(&path);
+    let mut guard = None;
+    say("ready");
+    let mut lines = std::io::stdin().lock().lines();
+    while let Some(line) = lines.next() {
+        let line = line.expect("a line");
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            ["acquire"] => guard = told(runtime.block_on(lock.acquire())),
+            ["try"] => match lock.try_acquire() {
+                Ok(None) => say("none"),
+                other => guard = told(other.map(|it| it.expect("there"))),
+            },
+            ["release"] => match runtime.block_on(guard.take().expect("held").release()) {
+                Ok(()) => say("released"),
+                Err(error) => say(format_args!("failed {:?} {error}", error.kind())),
+            },
+            ["is-held"] => {
+                let held = guard.as_ref().is_some_and(|it| it.is_held());
+                say(if held { "yes" } else { "no" });
+            }
+            ["watch"] => {
+                let lost = guard.as_ref().expect("held").lost();
+                runtime.spawn(async move { say(format_args!("lost {:?}", lost.await)) });
+                say("watching");
+            }
+            ["race", first, last] => {
+                let won = race(&path, number(first), number(last));
+                // Held until all have tried: the parent says so.
+                lines.next().expect("a line").expect("a line");
+                drop(won);
+                say("let-go");
+            }
+            ["storm", rounds] => storm(&runtime, &lock, number(rounds)),
+            ["end"] => break,
+            _ => panic!("unknown command {line:?}"),
+        }
+    }
+}
+
+fn number(word: &str) -> usize {
+    word.parse().expect("a number")
+}
+
+/// Tries one lock after the other, and tells which it has won.
+fn race(path: &Path, first: usize, last: usize) -> Vec<(usize, PidGuard)> {
+    let mut won = Vec::new();
+    for index in first..last {
+        let path = path.with_extension(index.to_string());
+        if let Some(guard) = open(&path).try_acquire().expect("no error") {
+            won.push((index, guard));
+        }
+    }
+    let numbers: Vec<_> = won.iter().map(|(index, _)| index.to_string()).collect();
+    say(format_args!("won {}", numbers.join(" ")));
+    won
+}
+
+/// Reads a number, adds one, writes it back: an update that is lost shows.
+fn storm(runtime: &tokio::runtime::Runtime, lock: &PidLock, rounds: usize) {
+    let counter = lock.path().with_extension("counter");
+    for _ in 0..rounds {
+        let guard = runtime.block_on(lock.acquire()).expect("the lock");
+        let text = std::fs::read_to_string(&counter).unwrap_or_default();
+        let next = text.parse().unwrap_or(0_u64) + 1;
+        std::fs::write(&counter, next.to_string()).expect("written");
+        drop(guard);
+    }
+    say("stormed");
+}
