@@ -255,27 +255,27 @@ fn p62_wakers_are_dropped_with_their_futures() {
 /// A waker may own another future of the same line, and drop it when it is called or dropped itself.
 #[test]
 fn p63_foreign_code_is_not_run_under_the_mutex() {
-    struct Owning(std::sync::Mutex<Option<Acquire<MemGuard>>>);
+    type Owned = Polled<Acquire<MemGuard>>;
+    struct Owning(std::sync::Mutex<Option<Owned>>);
     impl std::task::Wake for Owning {
         fn wake(self: Arc<Self>) {
             drop(self.0.lock().expect("not poisoned").take());
         }
     }
     let lock = Memory::new().lock("a").expect("a lock");
-    for dropped in [false, true] {
+    for is_woken in [false, true] {
         let guard = enters(lock.acquire());
-        let mut first = Polled::new(lock.acquire());
-        let mut other = Box::pin(lock.acquire());
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        assert_pending!(std::future::Future::poll(other.as_mut(), &mut context));
-        let other = *std::pin::Pin::into_inner(other);
-        let waker = Arc::new(Owning(std::sync::Mutex::new(Some(other))));
-        assert_pending!(first.poll_with(&waker.into()));
-        match dropped {
-            true => drop(first),
-            false => drop((guard, first)),
+        let mut first = waits(lock.acquire());
+        let other = waits(lock.acquire());
+        let bell = other.bell.clone();
+        let owning = Owning(std::sync::Mutex::new(Some(other)));
+        assert_pending!(first.poll_with(&Arc::new(owning).into()));
+        match is_woken {
+            true => drop((guard, first)),
+            false => drop((first, guard)),
         }
         assert_eq!(lock.status().waiters, []);
+        assert_eq!(Arc::strong_count(&bell), 1, "the other one is gone");
     }
 }
 
