@@ -61,11 +61,43 @@ pub(crate) mod sealed {
             }
         }
 
+        /// A lock of this process only: by what is shared and by its name in there.
+        pub(crate) fn of_memory(world: &str, name: &str) -> Self {
+            Self {
+                backend: "mem",
+                place: PathBuf::from(world),
+                name: name.to_owned(),
+            }
+        }
+
+        /// Something that stands in for a lock on this file, and excludes nobody.
+        pub(crate) fn of_nothing(path: &Path) -> Self {
+            Self {
+                backend: "fake",
+                ..Self::of_file(path)
+            }
+        }
+
+        /// The canonical path of a lock on a file.
+        pub(crate) fn file(&self) -> Option<&Path> {
+            (self.backend == "file").then_some(&*self.place)
+        }
+
         /// Where it is, for people.
         pub(crate) fn place(&self) -> PathBuf {
             match self.name.is_empty() {
                 true => self.place.clone(),
-                false => self.place.join(&self.name),
+                false => PathBuf::from(format!("{}/{}", self.place.display(), self.name)),
+            }
+        }
+    }
+
+    /// A path as it is; else place and name behind the backend.
+    impl fmt::Display for Identity {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.file() {
+                Some(path) => path.display().fmt(f),
+                None => write!(f, "{}:{}", self.backend, self.place().display()),
             }
         }
     }

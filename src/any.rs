@@ -1,4 +1,4 @@
-//! A guard of any lock, and the wait for it, with their types forgotten: for code that has locks of several kinds side by side.
+//! Locks, guards and waits with their types forgotten: for code that has locks of several kinds side by side, or does not care which it has.
 
 use std::any::Any;
 use std::fmt;
@@ -12,6 +12,17 @@ use crate::acquire::sealed::{self, Attempt, Identity};
 use crate::error::{Error, Result};
 use crate::guard::{Guard, Lost};
 use crate::lock::Waiting;
+
+mod lock;
+mod place;
+mod rwlock;
+mod semaphore;
+
+pub use lock::AnyLock;
+pub(crate) use lock::becomes_any;
+pub use rwlock::AnyRwLock;
+pub use semaphore::AnySemaphore;
+pub(crate) use semaphore::Permits;
 
 /// A guard of any lock, so that guards of several kinds stand in one list.
 ///

@@ -90,7 +90,7 @@
 
 pub use acquire::Acquire;
 pub use all::{AcquireAll, AllGuards, Request, acquire_all};
-pub use any::AnyGuard;
+pub use any::{AnyGuard, AnyLock, AnyRwLock, AnySemaphore};
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result};
 pub use fs::atomic::{AtomicFile, CreateAtomic};
@@ -100,14 +100,16 @@ pub use fs::fifo::{FifoGuard, FifoLock};
 pub use fs::file::{FileConfig, FileGuard, FileLock, FileOptions};
 pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
 pub use fs::kind::FifoKind;
+pub use fs::named::{LockDir, LockDirConfig, LockDirOptions, LockName, Method, NamedLock};
 pub use fs::open::{OpenLocked, open_locked};
 pub use fs::pid::{PidConfig, PidGuard, PidLock, PidOptions};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
 pub use guard::{Guard, Loss, Lost};
 pub use lock::{
-    Capabilities, Changes, Lock, Owner, Reach, Removal, SharedLock, Status, Waiter, Waiting,
+    Capabilities, Changes, Lock, Owner, Reach, Removal, SharedLock, Status, Tokens, Waiter, Waiting,
 };
+pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory};
 pub use reentrant::{Holder, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
 
@@ -119,6 +121,7 @@ mod error;
 mod fs;
 mod guard;
 mod lock;
+mod mem;
 mod reentrant;
 mod stats;
 mod trace;

@@ -60,14 +60,20 @@ pub trait SharedLock: Lock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
+    /// Whoever has the lock has it alone, or with those who share it. Only a lock that always says yes
+    /// ([`Method::Fake`](crate::Method::Fake)) does not exclude.
+    pub excludes: bool,
     /// Grants are in order of arrival.
     pub fair: bool,
     /// A release wakes the next waiter by itself; otherwise waiters look again after a delay.
     pub push: bool,
-    /// The guard learns when it loses the lock.
+    /// The guard learns when it loses the lock. Also true where a lock cannot be lost.
     pub detects_loss: bool,
-    /// Every exclusive grant carries a greater token than all before.
-    pub tokens: bool,
+    /// How far the tokens of exclusive grants can be trusted to increase.
+    pub tokens: Tokens,
+    /// The [`status`](Lock::status) names who holds and who waits with what they told of themselves. Otherwise it tells at most what
+    /// the operating system knows.
+    pub names_owners: bool,
     /// How far the lock reaches.
     pub reach: Reach,
 }
@@ -75,10 +81,12 @@ pub struct Capabilities {
 impl Capabilities {
     pub(crate) fn of_fair_file_lock(push: bool) -> Self {
         Self {
+            excludes: true,
             fair: true,
             push,
             detects_loss: true,
-            tokens: true,
+            tokens: Tokens::StrictUnlessReset,
+            names_owners: true,
             reach: Reach::Host,
         }
     }
@@ -86,10 +94,23 @@ impl Capabilities {
     pub(crate) fn of_plain_file_lock(push: bool) -> Self {
         Self {
             fair: false,
-            tokens: false,
+            tokens: Tokens::None,
+            names_owners: false,
             ..Self::of_fair_file_lock(push)
         }
     }
+}
+
+/// How strong the fencing tokens of a lock are; a stronger one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Tokens {
+    /// There are none.
+    None,
+    /// Each is greater than all before, unless the state of the lock was deleted and the wall clock set back as well.
+    StrictUnlessReset,
+    /// Each is greater than all before, whatever happens.
+    Strict,
 }
 
 /// Among whom a lock excludes.
@@ -173,6 +194,8 @@ pub struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
+    /// Whether the lock excludes anybody at all: see [`Capabilities::excludes`]. If not, the rest says nothing.
+    pub excludes: bool,
     /// Who is inside alone, if anybody is who came through the line. A holder that died is not reported.
     pub holder: Option<Owner>,
     /// Who is inside with others: the readers, or those who have permits; one entry for each process, this one first. The other
@@ -191,6 +214,22 @@ pub struct Status {
     pub polling: bool,
     /// How often, since the start of this process, a file could not be watched or events were lost, for any lock.
     pub watch_failures: u64,
+}
+
+impl Status {
+    /// Nobody inside, nobody in line.
+    pub(crate) fn of_nobody() -> Self {
+        Self {
+            excludes: true,
+            holder: None,
+            shared_by: Vec::new(),
+            outsider: None,
+            waiters: Vec::new(),
+            last_token: 0,
+            polling: false,
+            watch_failures: 0,
+        }
+    }
 }
 
 /// What `remove` of a lock did.

@@ -28,6 +28,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::acquire::Acquire;
+use crate::any::{AnyLock, becomes_any};
 use crate::error::Result;
 use crate::guard::{Guard, Lost};
 use crate::lock::{Capabilities, Lock, Status};
@@ -281,6 +282,8 @@ impl<L: Lock + fmt::Debug> fmt::Debug for Reentrant<L> {
         f.debug_tuple("Reentrant").field(&self.lock).finish()
     }
 }
+
+becomes_any!(Reentrant<L> => AnyLock, for L: Lock);
 
 impl<L: Lock> Lock for Reentrant<L> {
     type Guard = ReentrantGuard<L::Guard>;

@@ -6,6 +6,8 @@
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 #![deny(dead_code)]
 
+#[path = "conformance/any.rs"]
+mod any;
 #[path = "conformance/cancellation.rs"]
 mod cancellation;
 #[path = "conformance/exclusion.rs"]
@@ -14,6 +16,8 @@ mod exclusion;
 mod fifo;
 #[path = "conformance/file.rs"]
 mod file;
+#[path = "conformance/memory.rs"]
+mod memory;
 #[path = "conformance/order.rs"]
 mod order;
 #[path = "conformance/ownership.rs"]
@@ -108,3 +112,12 @@ conforms!(pid_lock, crate::pid::Pid<crate::Watched>);
 conforms!(pid_lock_poll, crate::pid::Pid<crate::Polled>);
 conforms!(reentrant_fifo_lock, crate::reentrant::Reentered, with a line in reentrant_line);
 conforms!(semaphore_of_one, crate::semaphore::OfOne, with a line in semaphore_line);
+conforms!(any_fifo_lock, crate::any::Forgotten<crate::Fifo<crate::Watched>>, with a line in any_fifo_line);
+conforms!(
+    any_file_lock,
+    crate::any::Forgotten<crate::Plain<crate::Watched>>
+);
+conforms!(mem_lock, crate::memory::InMemory<stanchion::MemLock>, with a line in mem_line);
+conforms!(mem_rwlock, crate::memory::InMemory<stanchion::MemRwLock>, with a line in mem_rwlock_line);
+conforms!(mem_semaphore_of_one, crate::memory::InMemory<stanchion::MemSemaphore>, with a line in mem_semaphore_line);
+conforms!(any_mem_lock, crate::any::Forgotten<crate::memory::InMemory<stanchion::MemLock>>, with a line in any_mem_line);

@@ -15,7 +15,7 @@ enum Layer {
     Face,
     /// The line and its parts.
     Engine,
-    /// The locks on files.
+    /// The locks on files and in memory.
     Primitive,
     /// `lib.rs` and what stands above all backends.
     Root,
@@ -27,9 +27,9 @@ impl Layer {
         match module {
             ["fs", "sys", ..] => Self::Sys,
             ["fs", "engine", ..] => Self::Engine,
-            ["fs", ..] => Self::Primitive,
+            ["fs", ..] | ["mem", ..] => Self::Primitive,
             [
-                "error" | "backoff" | "lock" | "guard" | "acquire" | "stats" | "trace",
+                "error" | "backoff" | "lock" | "guard" | "acquire" | "any" | "stats" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,

@@ -16,6 +16,7 @@ use super::fair::attempt::Attempt;
 use super::fair::guard::{fair_guard, lends_its_file};
 use super::fair::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;
+use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Lock, Status};
 
@@ -180,6 +181,8 @@ impl Fair for FifoLock {
         Ok(Self { shared })
     }
 }
+
+becomes_any!(FifoLock => AnyLock);
 
 impl Lock for FifoLock {
     type Guard = FifoGuard;

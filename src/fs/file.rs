@@ -16,6 +16,7 @@ use super::engine::watch::watch;
 use super::engine::{blocking, door};
 use super::sys::{Access, file, host};
 use crate::acquire::Acquire;
+use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Lock, Removal, Status};
 
@@ -189,13 +190,10 @@ impl FileLock {
     /// None today.
     pub fn status(&self) -> Result<Status> {
         Ok(Status {
-            holder: None,
-            shared_by: Vec::new(),
             outsider: holder_of_file(self.path()),
-            waiters: Vec::new(),
-            last_token: 0,
             polling: !self.pushes(),
             watch_failures: watch().failures(),
+            ..Status::of_nobody()
         })
     }
 
@@ -227,6 +225,8 @@ impl FileLock {
         &self.shared.config
     }
 }
+
+becomes_any!(FileLock => AnyLock);
 
 impl Lock for FileLock {
     type Guard = FileGuard;

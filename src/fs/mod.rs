@@ -8,6 +8,7 @@ pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod flags;
 pub(crate) mod kind;
+pub(crate) mod named;
 pub(crate) mod open;
 pub(crate) mod pid;
 pub(crate) mod presence;

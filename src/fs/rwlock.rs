@@ -16,6 +16,7 @@ use super::fair::attempt::Attempt;
 use super::fair::guard::{FairGuard, fair_guard, lends_its_file};
 use super::fair::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;
+use crate::any::{AnyRwLock, becomes_any};
 use crate::error::Result;
 use crate::lock::{Capabilities, Lock, SharedLock, Status};
 
@@ -179,6 +180,8 @@ impl Fair for FifoRwLock {
         Ok(Self { shared })
     }
 }
+
+becomes_any!(FifoRwLock => AnyRwLock);
 
 impl Lock for FifoRwLock {
     type Guard = FifoWriteGuard;

@@ -21,6 +21,7 @@ use super::fair::{FifoConfig, Shared, check_options, fair_methods, full_path};
 use super::kind::FifoKind;
 use super::sys::file::lend_files;
 use crate::acquire::Acquire;
+use crate::any::{AnySemaphore, Permits, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Lock, Status};
 
@@ -381,6 +382,22 @@ impl Lock for FifoSemaphore {
 
     fn capabilities(&self) -> Capabilities {
         self.shared.capabilities()
+    }
+}
+
+becomes_any!(FifoSemaphore => AnySemaphore);
+
+impl Permits for FifoSemaphore {
+    fn acquire_many(&self, permits: u32) -> Acquire<FifoPermit> {
+        FifoSemaphore::acquire_many(self, permits)
+    }
+
+    async fn try_acquire_many(&self, permits: u32) -> Result<Option<FifoPermit>> {
+        FifoSemaphore::try_acquire_many(self, permits)
+    }
+
+    fn limit(&self) -> u32 {
+        FifoSemaphore::limit(self)
     }
 }
 

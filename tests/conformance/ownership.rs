@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stanchion::{Capabilities, ErrorKind, Guard, Lock};
+use stanchion::{Capabilities, ErrorKind, Guard, Lock, Tokens};
 
 use crate::subject::{Subject, assert_idle, held, queued, tried, turn};
 use crate::support::{Polled, in_runtime, kind_of};
@@ -107,9 +107,10 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
 pub(crate) fn the_capabilities_are_told<S: Subject>() {
     let subject = S::new();
     let told: Capabilities = subject.open().capabilities();
-    assert_eq!((told.fair, told.tokens), (S::FAIR, S::FAIR));
-    assert!(told.detects_loss);
+    assert_eq!((told.fair, told.names_owners), (S::FAIR, S::FAIR));
+    assert_eq!(told.tokens > Tokens::None, S::FAIR);
+    assert!(told.detects_loss && told.excludes);
     let guard = held::<S>(&subject.open());
-    assert_eq!(guard.token().is_some(), told.tokens);
+    assert_eq!(guard.token().is_some(), told.tokens > Tokens::None);
     assert_eq!(told, subject.open().capabilities());
 }

@@ -180,6 +180,7 @@ pub(super) fn status(
     let looked_for = looked_for && kind != Kind::Semaphore;
     let looks = holder.is_none() && shared_by.is_empty() && !ours && looked_for;
     Ok(Status {
+        excludes: true,
         holder,
         shared_by,
         outsider: looks.then(|| outsider(place, locks.table())).flatten(),

@@ -1,0 +1,31 @@
+//! Where a lock is, for people.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::acquire::Acquire;
+use crate::acquire::sealed::Identity;
+use crate::guard::Guard;
+
+/// The identity of a lock, taken from a wait for it that is never begun.
+#[derive(Clone)]
+pub(super) struct Place(Option<Identity>);
+
+impl Place {
+    pub(super) fn of<G: Guard>(wait: &Acquire<G>) -> Self {
+        Self(wait.identity())
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.0.as_ref()?.file()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(identity) => identity.fmt(f),
+            None => f.write_str("no lock"),
+        }
+    }
+}

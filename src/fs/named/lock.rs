@@ -1,0 +1,257 @@
+//! A lock that has a name in a directory.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fake::FakeLock;
+use super::name::LockName;
+use super::{LockDirConfig, Method};
+use crate::acquire::Acquire;
+use crate::any::{AnyGuard, AnyLock, becomes_any};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::engine::door::remove_file;
+use crate::fs::fifo::FifoLock;
+use crate::fs::file::FileLock;
+use crate::fs::kind::FifoKind;
+use crate::lock::{Capabilities, Lock, Removal, Status};
+
+/// A lock with a name in a [`LockDir`](crate::LockDir), by whatever [`Method`]. Cheap to clone; all clones are one lock.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> stanchion::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("locks");
+/// use stanchion::LockDir;
+///
+/// let lock = LockDir::open(dir)?.lock("users", "Ann/7")?;
+/// let guard = lock.acquire().await?;
+/// println!("{lock}, token {:?}", guard.token());
+/// guard.release().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct NamedLock {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    lock: AnyLock,
+    name: LockName,
+    method: Method,
+    path: PathBuf,
+    /// Where the whole name is recorded, if the file's is a shortened one.
+    recorded: Option<PathBuf>,
+}
+
+/// Where the files of a name are.
+pub(crate) struct Place {
+    /// Without an ending.
+    pub(crate) stem: PathBuf,
+    pub(crate) recorded: Option<PathBuf>,
+}
+
+impl Place {
+    /// The lock file.
+    pub(crate) fn lock(&self) -> PathBuf {
+        let mut path = self.stem.clone().into_os_string();
+        path.push(".lock");
+        path.into()
+    }
+
+    /// Refuses a name that a semaphore has.
+    pub(crate) fn refuse_semaphore(&self) -> Result<()> {
+        match FifoKind::at(&self.stem)? {
+            Some(kind @ FifoKind::Semaphore { limit }) => {
+                let text = format!("this name is that of a {kind} of {limit}");
+                Err(Error::at(ErrorKind::Incompatible, text, &self.stem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a name that a lock has.
+    pub(crate) fn refuse_lock(&self) -> Result<()> {
+        let path = self.lock();
+        match FifoKind::at(&path)? {
+            Some(kind) => {
+                let text = format!("this name is that of a {kind}, and not of a semaphore");
+                Err(Error::at(ErrorKind::Incompatible, text, &path))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl NamedLock {
+    pub(super) fn new(place: Place, name: LockName, config: &LockDirConfig) -> Result<Self> {
+        let path = place.lock();
+        let method = config.method;
+        let lock = match method {
+            Method::Fake => AnyLock::new(FakeLock::new(&path)),
+            Method::Fifo | Method::Os => {
+                place.refuse_semaphore()?;
+                refuse_directory(&path)?;
+                by_os_lock(&path, config)?
+            }
+        };
+        let shared = Shared {
+            lock,
+            name,
+            method,
+            path,
+            recorded: place.recorded,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Waits for the lock.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any point leaves the line, or gives up the wait.
+    ///
+    /// # Fairness
+    ///
+    /// That of the [method](Method): first come, first served, by default.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::acquire`], or of [`FileLock::acquire`] with [`Method::Os`].
+    pub fn acquire(&self) -> Acquire<AnyGuard> {
+        self.shared.lock.acquire()
+    }
+
+    /// Takes the lock if that needs no waiting: `None` when it is held or when anyone queues.
+    ///
+    /// # Cancel safety
+    ///
+    /// A lock that had come is given back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](NamedLock::acquire), save time limits.
+    pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
+        self.shared.lock.try_acquire().await
+    }
+
+    /// Who holds the lock and who waits for it, as far as the method knows.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::status`] or [`FileLock::status`].
+    pub async fn status(&self) -> Result<Status> {
+        self.shared.lock.status().await
+    }
+
+    /// What a lock of this method can and cannot do.
+    pub fn capabilities(&self) -> Capabilities {
+        self.shared.lock.capabilities()
+    }
+
+    /// Deletes the lock's files if nobody uses the lock. It stays usable: the next acquire makes them anew.
+    ///
+    /// A name that is too long for a file name is listed again only after the next [`LockDir::lock`](crate::LockDir::lock).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::remove`] or [`FileLock::remove`].
+    pub fn remove(&self) -> Result<Removal> {
+        let shared = &*self.shared;
+        let removal = match (shared.lock.downcast_ref(), shared.lock.downcast_ref()) {
+            (Some(lock), _) => FifoLock::remove(lock)?,
+            (None, Some(lock)) => FileLock::remove(lock)?,
+            (None, None) => Removal::Removed,
+        };
+        if let (Removal::Removed, Some(recorded)) = (removal, &shared.recorded) {
+            remove_file(recorded, "remove the name of the lock in")?;
+        }
+        Ok(removal)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &LockName {
+        &self.shared.name
+    }
+
+    /// How it locks.
+    pub fn method(&self) -> Method {
+        self.shared.method
+    }
+
+    /// The lock file; of a fake lock, the file that a real one would have.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+}
+
+fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
+    if config.method == Method::Os {
+        let mut options = FileLock::options().timeout(config.timeout);
+        if let Some(bits) = config.mode {
+            options = options.mode(bits);
+        }
+        return options.open(path).map(AnyLock::from);
+    }
+    let mut options = FifoLock::options().timeout(config.timeout);
+    if let Some(label) = &config.label {
+        options = options.label(label);
+    }
+    if let Some(bits) = config.mode {
+        options = options.mode(bits);
+    }
+    options.open(path).map(AnyLock::from)
+}
+
+/// A directory at the place of the lock file is a lock to others.
+fn refuse_directory(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => {
+            let text = "there is a directory at the place of the lock file, so this name is in use by another method";
+            Err(Error::at(ErrorKind::Incompatible, text, path))
+        }
+        // Whatever else is wrong shows when the file is opened.
+        _ => Ok(()),
+    }
+}
+
+becomes_any!(NamedLock => AnyLock);
+
+impl Lock for NamedLock {
+    type Guard = AnyGuard;
+
+    fn acquire(&self) -> Acquire<AnyGuard> {
+        NamedLock::acquire(self)
+    }
+
+    async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
+        NamedLock::try_acquire(self).await
+    }
+
+    async fn status(&self) -> Result<Status> {
+        NamedLock::status(self).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        NamedLock::capabilities(self)
+    }
+}
+
+impl fmt::Display for NamedLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.name.fmt(f)
+    }
+}
+
+impl fmt::Debug for NamedLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedLock")
+            .field("name", &self.shared.name)
+            .field("method", &self.shared.method)
+            .field("path", &self.shared.path)
+            .finish_non_exhaustive()
+    }
+}

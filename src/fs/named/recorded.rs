@@ -1,0 +1,59 @@
+//! The whole names of locks whose files have shortened ones.
+//!
+//! `STEM.name` has the escaped name and a newline. Who opens the lock writes it, in place: the stem holds the hash of what belongs there, so all who write
+//! write the same, and who finds a part of it (of somebody who died, or is at it) writes the whole.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::name::LockName;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::{Access, file};
+
+/// The longest name, as written. Longer ones are refused; a longer record is none.
+const LONGEST: usize = 1 << 20;
+
+/// Sees to it that the name of this lock is on record.
+pub(super) fn record(path: &Path, name: &LockName, mode: Option<u32>) -> Result<()> {
+    let mut text = name.escaped();
+    if text.len() >= LONGEST {
+        let text = "the name is longer than a million bytes";
+        return Err(Error::at(ErrorKind::InvalidInput, text, path));
+    }
+    text.push('\n');
+    let found = read_text(path)?;
+    if found.as_deref() == Some(text.as_bytes()) {
+        return Ok(());
+    }
+    if !text.as_bytes().starts_with(&found.unwrap_or_default()) {
+        let text = "another name than that of this lock is on record";
+        return Err(Error::at(ErrorKind::Incompatible, text, path));
+    }
+    let access = Access {
+        read: true,
+        write: true,
+        create: true,
+        mode,
+        ..Access::default()
+    };
+    file::open_as(path, &access)
+        .and_then(|file| file::write_at(&file, 0, text.as_bytes()))
+        .map_err(|e| Error::io("record the name of the lock in", path, e))
+}
+
+/// The name that is on record; `None` where nothing is, or no name.
+pub(super) fn read(path: &Path) -> Result<Option<LockName>> {
+    let text = read_text(path)?.and_then(|it| String::from_utf8(it).ok());
+    Ok(text.and_then(|it| LockName::parse(it.strip_suffix('\n')?)))
+}
+
+fn read_text(path: &Path) -> Result<Option<Vec<u8>>> {
+    let at = |error| Error::io("read the name of a lock from", path, error);
+    let Some(file) = file::open_to_read(path).map_err(at)? else {
+        return Ok(None);
+    };
+    let mut text = Vec::new();
+    let limit = LONGEST as u64 + 1;
+    file.take(limit).read_to_end(&mut text).map_err(at)?;
+    Ok(Some(text))
+}

@@ -1,0 +1,82 @@
+//! The clock of the claim windows: one thread for all lines that have offers, and none where nobody waits.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::line::Line;
+use crate::fs::sys::host;
+
+static CLOCK: Clock = Clock {
+    due: Mutex::new(Due {
+        lines: BTreeMap::new(),
+        number: 0,
+        runs: false,
+    }),
+    changed: Condvar::new(),
+};
+
+struct Clock {
+    due: Mutex<Due>,
+    changed: Condvar,
+}
+
+struct Due {
+    /// By time, and by number where that is the same.
+    lines: BTreeMap<(Instant, u64), Weak<Line>>,
+    number: u64,
+    runs: bool,
+}
+
+/// Calls [`Line::tick`] after this time; never, if the clock does not reach so far.
+///
+/// If no thread is to be had sleepers are passed later, after another tick is asked for.
+pub(super) fn after(window: Duration, line: &Weak<Line>) {
+    let Some(at) = Instant::now().checked_add(window) else {
+        return;
+    };
+    let mut due = CLOCK.due();
+    due.number += 1;
+    let key = (at, due.number);
+    due.lines.insert(key, line.clone());
+    if !due.runs {
+        let thread = std::thread::Builder::new().name("stanchion-mem".into());
+        due.runs = thread.spawn(run).is_ok();
+    }
+    drop(due);
+    CLOCK.changed.notify_one();
+}
+
+impl Clock {
+    fn due(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next line whose time has come; `None` when there is none, and the thread is to end.
+    fn next(&self) -> Option<Weak<Line>> {
+        let mut due = self.due();
+        loop {
+            let Some(first) = due.lines.first_entry() else {
+                due.runs = false;
+                return None;
+            };
+            let left = first.key().0.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Some(first.remove());
+            }
+            let woken = self.changed.wait_timeout(due, left);
+            due = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn run() {
+    host::prepare_helper_thread();
+    while let Some(line) = CLOCK.next() {
+        if let Some(line) = line.upgrade() {
+            // Wakers are foreign code. One that panics has told whoever set the panic hook, and must not stop the clock of all lines.
+            let _ = catch_unwind(AssertUnwindSafe(|| line.tick()));
+        }
+    }
+}

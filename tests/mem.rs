@@ -1,0 +1,338 @@
+//! Locks in memory: order among unequal requests, sleepers, and what a name means. What they share with all locks is in the conformance suite.
+
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use stanchion::{Acquire, ErrorKind, Guard, MemGuard, Memory};
+use support::{Polled, Random, assert_pending, assert_ready, eventually, in_runtime, kind_of};
+
+/// Short, so that a sleeper is passed soon.
+const WINDOW: Duration = Duration::from_millis(5);
+
+fn waits(wait: Acquire<MemGuard>) -> Polled<Acquire<MemGuard>> {
+    let mut waiter = Polled::new(wait);
+    assert_pending!(waiter.poll());
+    waiter
+}
+
+fn enters(wait: Acquire<MemGuard>) -> MemGuard {
+    assert_ready!(Polled::new(wait).poll()).expect("free")
+}
+
+#[test]
+fn p15_readers_and_writers_take_turns_by_arrival() {
+    let lock = Memory::new().rwlock("a").expect("a lock");
+    let (one, two) = (enters(lock.read()), enters(lock.read()));
+    assert!(one.token() > 0 && one.token() == two.token());
+    let mut writer = waits(lock.write());
+    let mut late = [waits(lock.read()), waits(lock.read())];
+    let mut last = waits(lock.write());
+    assert!(
+        lock.try_read().expect("no error").is_none(),
+        "a writer waits"
+    );
+    drop(one);
+    assert_pending!(writer.poll());
+    drop(two);
+    let written = assert_ready!(writer.poll()).expect("its turn");
+    late.iter_mut().for_each(|it| assert_pending!(it.poll()));
+    let token = written.token();
+    drop(written);
+    let inside = late
+        .each_mut()
+        .map(|it| assert_ready!(it.poll()).expect("together"));
+    assert!(inside.iter().all(|it| it.token() == token));
+    assert_pending!(last.poll());
+    drop(inside);
+    let last = assert_ready!(last.poll()).expect("its turn");
+    assert!(last.token() > token);
+}
+
+#[test]
+fn p15_readers_go_in_when_the_writer_before_them_leaves_the_line() {
+    let lock = Memory::new().rwlock("a").expect("a lock");
+    let inside = enters(lock.read());
+    let writer = waits(lock.write());
+    let mut reader = waits(lock.read());
+    drop(writer);
+    assert_eq!(reader.rings(), 1);
+    drop((
+        assert_ready!(reader.poll()).expect("beside the first"),
+        inside,
+    ));
+}
+
+#[test]
+fn p55_a_big_request_is_not_passed_by_small_ones() {
+    let workers = Memory::new().semaphore("w", 3).expect("a semaphore");
+    let (one, two) = (enters(workers.acquire()), enters(workers.acquire()));
+    let mut big = waits(workers.acquire_many(3));
+    let mut small = waits(workers.acquire());
+    assert!(
+        workers.try_acquire().expect("no error").is_none(),
+        "one is free, and somebody waits"
+    );
+    drop(one);
+    assert_pending!(big.poll());
+    assert_pending!(small.poll());
+    drop(two);
+    let all = assert_ready!(big.poll()).expect("all three");
+    assert_pending!(small.poll());
+    drop(all);
+    drop(assert_ready!(small.poll()).expect("its turn"));
+}
+
+#[test]
+fn p52_never_more_than_n_are_out() {
+    const LIMIT: u32 = 5;
+    let workers = Memory::new().semaphore("w", LIMIT).expect("a semaphore");
+    let out = Arc::new(AtomicU32::new(0));
+    in_runtime(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for seed in 0..32 {
+            let (workers, out) = (workers.clone(), out.clone());
+            tasks.spawn(async move {
+                let mut random = Random::new(seed);
+                for _ in 0..100 {
+                    let wanted = 1 + random.below(u64::from(LIMIT)) as u32;
+                    let wait = workers.acquire_many(wanted);
+                    let permit = tokio::select! {
+                        biased;
+                        permit = wait => permit.expect("a permit"),
+                        () = tokio::task::yield_now(), if random.below(3) == 0 => continue,
+                    };
+                    let now = out.fetch_add(wanted, Ordering::SeqCst) + wanted;
+                    assert!(now <= LIMIT, "{now} are out");
+                    tokio::task::yield_now().await;
+                    out.fetch_sub(wanted, Ordering::SeqCst);
+                    drop(permit);
+                }
+            });
+        }
+        tasks.join_all().await;
+    });
+    drop(enters(workers.acquire_many(LIMIT)));
+}
+
+#[test]
+fn what_cannot_be_had_is_refused() {
+    let memory = Memory::new();
+    let workers = memory.semaphore("w", 3).expect("a semaphore");
+    for wrong in [0, 4] {
+        let mut wait = Polled::new(workers.acquire_many(wrong));
+        assert_eq!(kind_of(assert_ready!(wait.poll())), ErrorKind::InvalidInput);
+        assert_eq!(
+            kind_of(workers.try_acquire_many(wrong)),
+            ErrorKind::InvalidInput
+        );
+    }
+    assert_eq!(
+        kind_of(memory.semaphore("none", 0)),
+        ErrorKind::InvalidInput
+    );
+}
+
+#[test]
+fn p66_a_name_has_one_kind_as_long_as_it_is_in_use() {
+    let memory = Memory::new();
+    let workers = memory.semaphore("w", 3).expect("a semaphore");
+    let error = memory.semaphore("w", 4).expect_err("another limit");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    let text = error.to_string();
+    assert!(text.contains("of 3") && text.contains("of 4"), "{text}");
+    assert_eq!(kind_of(memory.lock("w")), ErrorKind::Incompatible);
+    assert_eq!(kind_of(memory.rwlock("w")), ErrorKind::Incompatible);
+    let guard = enters(workers.acquire());
+    drop(workers);
+    assert_eq!(
+        kind_of(memory.lock("w")),
+        ErrorKind::Incompatible,
+        "a guard is out"
+    );
+    let token = guard.token();
+    drop(guard);
+    let lock = memory.lock("w").expect("nobody uses it any more");
+    assert!(
+        enters(lock.acquire()).token() > token,
+        "tokens outlive the lock"
+    );
+}
+
+#[test]
+fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
+    let lock = Memory::with_claim_window(WINDOW).lock("a").expect("a lock");
+    let guard = enters(lock.acquire());
+    let mut sleeper = waits(lock.acquire());
+    let mut next = waits(lock.acquire());
+    drop(guard);
+    let passing = next.finish().expect("after the window");
+    let status = lock.status();
+    assert_eq!(status.waiters.len(), 1);
+    assert!(status.waiters[0].passed_over);
+    // Awake again it is first, before who came while it slept.
+    let mut late = waits(lock.acquire());
+    assert_pending!(sleeper.poll());
+    assert!(lock.status().waiters.iter().all(|it| !it.passed_over));
+    drop(passing);
+    assert_pending!(late.poll());
+    drop(assert_ready!(sleeper.poll()).expect("first again"));
+    drop(assert_ready!(late.poll()).expect("second"));
+}
+
+/// The roll call: a thousand futures that nobody polls cost a few windows, not a thousand.
+#[test]
+fn p64_a_line_of_sleepers_is_passed_at_once() {
+    let lock = Memory::with_claim_window(WINDOW).lock("a").expect("a lock");
+    let guard = enters(lock.acquire());
+    let mut sleepers: Vec<_> = (0..1000).map(|_| waits(lock.acquire())).collect();
+    drop(guard);
+    eventually("the lock is free", || {
+        lock.try_acquire().expect("no error").is_some()
+    });
+    assert!(lock.status().waiters.iter().all(|it| it.passed_over));
+    for sleeper in &mut sleepers {
+        drop(assert_ready!(sleeper.poll()).expect("free, and polled in order"));
+    }
+}
+
+/// Who answers the roll call keeps its place.
+#[test]
+fn p64_who_is_awake_is_not_passed() {
+    let lock = Memory::with_claim_window(WINDOW).lock("a").expect("a lock");
+    let guard = enters(lock.acquire());
+    let sleeper = waits(lock.acquire());
+    let line: Vec<_> = (0..8).map(|_| waits(lock.acquire())).collect();
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for (number, mut waiter) in line.into_iter().enumerate() {
+            let told = told.clone();
+            scope.spawn(move || {
+                let guard = waiter.finish().expect("its turn");
+                told.send(number).expect("the test listens");
+                drop(guard);
+            });
+        }
+        drop(guard);
+    });
+    assert_eq!(
+        heard.try_iter().collect::<Vec<_>>(),
+        (0..8).collect::<Vec<_>>()
+    );
+    drop(sleeper);
+    assert_eq!(lock.status().waiters, []);
+}
+
+#[test]
+fn p64_a_sleeping_reader_and_its_permits_are_passed() {
+    let workers = Memory::with_claim_window(WINDOW)
+        .semaphore("w", 4)
+        .expect("a semaphore");
+    let all = enters(workers.acquire_many(4));
+    let sleeper = waits(workers.acquire_many(3));
+    let mut next = waits(workers.acquire_many(2));
+    drop(all);
+    drop(next.finish().expect("after the window"));
+    drop(sleeper);
+    drop(enters(workers.acquire_many(4)));
+}
+
+#[test]
+fn p62_wakers_are_dropped_with_their_futures() {
+    let lock = Memory::new().lock("a").expect("a lock");
+    let guard = enters(lock.acquire());
+    let waiter = waits(lock.acquire());
+    let bell = waiter.bell.clone();
+    drop(waiter);
+    assert_eq!(Arc::strong_count(&bell), 1);
+    drop(guard);
+}
+
+/// A waker may own another future of the same line, and drop it when it is called or dropped itself.
+#[test]
+fn p63_foreign_code_is_not_run_under_the_mutex() {
+    type Owned = Polled<Acquire<MemGuard>>;
+    struct Owning(std::sync::Mutex<Option<Owned>>);
+    impl std::task::Wake for Owning {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().expect("not poisoned").take());
+        }
+    }
+    let lock = Memory::new().lock("a").expect("a lock");
+    for is_woken in [false, true] {
+        let guard = enters(lock.acquire());
+        let mut first = waits(lock.acquire());
+        let other = waits(lock.acquire());
+        let bell = other.bell.clone();
+        let owning = Owning(std::sync::Mutex::new(Some(other)));
+        assert_pending!(first.poll_with(&Arc::new(owning).into()));
+        match is_woken {
+            true => drop((guard, first)),
+            false => drop((first, guard)),
+        }
+        assert_eq!(lock.status().waiters, []);
+        assert_eq!(Arc::strong_count(&bell), 1, "the other one is gone");
+    }
+}
+
+#[test]
+fn the_wait_is_told() {
+    let lock = Memory::new().lock("a").expect("a lock");
+    let places = in_runtime(async {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let guard = lock.acquire().await.expect("free");
+        let before = waits(lock.acquire());
+        let hears = told.clone();
+        let wait = lock.acquire().on_wait(move |it| {
+            let words = (it.place, it.held_by_this_task(), it.to_string());
+            hears.lock().expect("not poisoned").push(words);
+        });
+        let busy = lock.acquire().max_waiting(1).await;
+        assert_eq!(kind_of(busy), ErrorKind::Busy);
+        let timed_out = wait.timeout(Duration::from_millis(1)).await;
+        let error = timed_out.expect_err("held");
+        assert!(error.to_string().contains("mem:#"), "{error}");
+        drop((guard, before));
+        std::mem::take(&mut *told.lock().expect("not poisoned"))
+    });
+    assert_eq!(places[0].0, Some(2));
+    assert!(places[0].2.contains("held by pid"), "{}", places[0].2);
+}
+
+#[test]
+fn a_task_that_waits_for_itself_is_told() {
+    let lock = Memory::new().lock("a").expect("a lock");
+    let told = in_runtime(async {
+        let task = tokio::spawn(async move {
+            let guard = lock.acquire().await.expect("free");
+            let (told, heard) = std::sync::mpsc::channel();
+            let again = lock.acquire().on_wait(move |it| {
+                let _ = told.send(it.held_by_this_task());
+            });
+            let again = again.timeout(Duration::from_millis(1)).await;
+            assert_eq!(kind_of(again), ErrorKind::TimedOut);
+            drop(guard);
+            heard.recv()
+        });
+        task.await.expect("a task")
+    });
+    assert_eq!(told, Ok(true));
+}
+
+#[test]
+fn a_name_is_shared_and_a_world_without_one_is_not() {
+    let (one, other) = (Memory::named("shared"), Memory::named("shared"));
+    let guard = enters(one.lock("a").expect("a lock").acquire());
+    let lock = other.lock("a").expect("the same lock");
+    assert!(lock.try_acquire().expect("no error").is_none());
+    for beside in [Memory::new(), Memory::named("another")] {
+        let lock = beside.lock("a").expect("another lock");
+        assert!(lock.try_acquire().expect("no error").is_some());
+    }
+    assert!(guard.is_held());
+    assert_pending!(Polled::new(guard.lost()).poll());
+}
