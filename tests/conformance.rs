@@ -10,6 +10,8 @@
 mod any;
 #[path = "conformance/cancellation.rs"]
 mod cancellation;
+#[path = "conformance/claim.rs"]
+mod claim;
 #[path = "conformance/exclusion.rs"]
 mod exclusion;
 #[path = "conformance/fifo.rs"]
@@ -108,6 +110,16 @@ conforms!(rwlock_blocking, crate::Fifo<crate::Blocked, stanchion::FifoRwLock>, w
 conforms!(file_lock, crate::Plain<crate::Watched>);
 conforms!(file_lock_poll, crate::Plain<crate::Polled>);
 conforms!(file_lock_blocking, crate::Plain<crate::Blocked>);
+conforms!(
+    claim_by_directory,
+    crate::claim::Claim<crate::claim::Directory>
+);
+conforms!(claim_by_file, crate::claim::Claim<crate::claim::File>);
+mod claim_tokens {
+    conforms! { @tests crate::claim::Claim<crate::claim::File>:
+        ownership::p49_tokens_increase,
+    }
+}
 conforms!(pid_lock, crate::pid::Pid<crate::Watched>);
 conforms!(pid_lock_poll, crate::pid::Pid<crate::Polled>);
 conforms!(reentrant_fifo_lock, crate::reentrant::Reentered, with a line in reentrant_line);

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::blocking;
 use super::engine::claim::{Claims, Form, Hold, Terms};
 use super::engine::contest::{Contest, Manner, Outcome};
 use super::engine::path::canonical;
@@ -72,11 +71,8 @@ impl ClaimLock {
     }
 
     pub(crate) fn acquire(&self) -> Acquire<ClaimGuard> {
-        Acquire::new(self.attempt(), self.timeout)
-    }
-
-    fn attempt(&self) -> ClaimAttempt {
-        ClaimAttempt(PresenceAttempt::new(self.claims.clone()))
+        let attempt = ClaimAttempt(PresenceAttempt::new(self.claims.clone()));
+        Acquire::new(attempt, self.timeout)
     }
 
     pub(crate) fn try_acquire(&self) -> Result<Option<ClaimGuard>> {
@@ -86,13 +82,10 @@ impl ClaimLock {
         }
     }
 
-    pub(crate) fn blocking_acquire(&self, limit: Option<Duration>) -> Result<ClaimGuard> {
-        blocking::acquire(self.attempt(), self.path(), limit)
-    }
-
     pub(crate) fn status(&self) -> Result<Status> {
         let look = self.claims.look()?;
         Ok(Status {
+            excludes: true,
             holder: look.holder,
             shared_by: Vec::new(),
             outsider: None,

@@ -52,6 +52,12 @@ pub enum Method {
     Fifo,
     /// By a [`FileLock`](crate::FileLock): the plain lock of the operating system, without a line.
     Os,
+    /// By a directory that moves from name to name. For places where the operating system's locks do not work: needs nothing of the file system
+    /// but that a rename happens whole. Tokens, no line; a holder that died is passed at once if this process can tell, else after
+    /// [`expire`](LockDirConfig::expire). Excludes [`CreateNew`](Method::CreateNew) on the same name.
+    Mkdir,
+    /// The same by a file.
+    CreateNew,
     /// Not at all: every acquire is granted at once, whoever else has the lock, and nothing is written. For programs whose users may
     /// switch locking off. [`Capabilities::excludes`](crate::Capabilities::excludes) and [`Status::excludes`](crate::Status::excludes) say so.
     Fake,
@@ -65,7 +71,15 @@ pub struct LockDirConfig {
     pub method: Method,
     /// Time limit of an acquire that sets none; `None`, the default, waits for ever.
     pub timeout: Option<Duration>,
-    /// What holders and waiters are called in a status; none by default. Only a [`Method::Fifo`] tells it.
+    /// With [`Method::Mkdir`] and [`Method::CreateNew`]: how long a holder may be silent before others take the lock over; `None`, the default, for
+    /// ever, save when its process is provably gone. A living holder renews its claim at a third of this, whatever its tasks do, so
+    /// only one that was stopped, or whose host is gone, is ever passed; it [hears of that](crate::AnyGuard::lost). At least 100 ms, and far longer than any
+    /// pause of a host or of a file system: a minute is not too much.
+    pub expire: Option<Duration>,
+    /// How often a waiter looks again although it was told nothing; `None`, the default, as often as the method does by itself, every second or
+    /// less. [`Duration::MAX`] switches it off.
+    pub poll_interval: Option<Duration>,
+    /// What holders and waiters are called in a status; none by default. [`Method::Os`] does not tell it.
     pub label: Option<String>,
     /// Permission bits of lock files that have to be created, as [`FifoConfig::mode`](crate::FifoConfig::mode).
     pub mode: Option<u32>,
@@ -88,6 +102,18 @@ impl LockDirOptions {
     /// Sets [`LockDirConfig::timeout`].
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.config.timeout = limit.into();
+        self
+    }
+
+    /// Sets [`LockDirConfig::expire`].
+    pub fn expire(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.config.expire = silence.into();
+        self
+    }
+
+    /// Sets [`LockDirConfig::poll_interval`].
+    pub fn poll_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.config.poll_interval = interval.into();
         self
     }
 
@@ -174,11 +200,14 @@ impl LockDir {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(at)? {
             let file = entry.map_err(at)?.file_name();
-            if let Some(stem) = file.to_str().and_then(|it| it.strip_suffix(".lock")) {
+            let file = file.to_str();
+            let file = file.map(|it| it.strip_suffix(".claim").unwrap_or(it));
+            if let Some(stem) = file.and_then(|it| it.strip_suffix(".lock")) {
                 names.extend(self.name_of(stem)?);
             }
         }
         names.sort();
+        names.dedup();
         Ok(names)
     }
 

@@ -217,6 +217,7 @@ impl PidLock {
     /// Those of [`holder`](PidLock::holder).
     pub fn status(&self) -> Result<Status> {
         Ok(Status {
+            excludes: true,
             holder: self.holder()?,
             shared_by: Vec::new(),
             outsider: None,
@@ -266,7 +267,10 @@ impl Lock for PidLock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::of_plain_file_lock(self.file.manner().is_told())
+        Capabilities {
+            names_owners: true,
+            ..Capabilities::of_plain_file_lock(self.file.manner().is_told())
+        }
     }
 }
 

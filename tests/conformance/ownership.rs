@@ -107,8 +107,8 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
 pub(crate) fn the_capabilities_are_told<S: Subject>() {
     let subject = S::new();
     let told: Capabilities = subject.open().capabilities();
-    assert_eq!((told.fair, told.names_owners), (S::FAIR, S::FAIR));
-    assert_eq!(told.tokens > Tokens::None, S::FAIR);
+    assert_eq!((told.fair, told.names_owners), (S::FAIR, S::NAMES));
+    assert_eq!(told.tokens > Tokens::None, S::TOKENS);
     assert!(told.detects_loss && told.excludes);
     let guard = held::<S>(&subject.open());
     assert_eq!(guard.token().is_some(), told.tokens > Tokens::None);

@@ -21,6 +21,7 @@ impl<W: Way> Subject for Pid<W> {
     type Lock = PidLock;
 
     const FAIR: bool = false;
+    const NAMES: bool = true;
 
     fn new() -> Self {
         Self(Place::new(), PhantomData)

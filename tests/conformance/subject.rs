@@ -10,8 +10,14 @@ use crate::support::{Polled, assert_pending, assert_ready, eventually};
 pub(crate) trait Subject: Sized + 'static {
     type Lock: Lock + 'static;
 
-    /// Whether it keeps a line, and gives tokens.
+    /// Whether it keeps a line.
     const FAIR: bool;
+
+    /// Whether it gives tokens.
+    const TOKENS: bool = Self::FAIR;
+
+    /// Whether who has it tells of itself.
+    const NAMES: bool = Self::FAIR;
 
     fn new() -> Self;
 

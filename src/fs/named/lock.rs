@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fake::FakeLock;
 use super::name::LockName;
@@ -10,6 +11,8 @@ use super::{LockDirConfig, Method};
 use crate::acquire::Acquire;
 use crate::any::{AnyGuard, AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::claim::{ClaimConfig, ClaimLock};
+use crate::fs::engine::claim::{Form, claim_directory};
 use crate::fs::engine::door::remove_file;
 use crate::fs::fifo::FifoLock;
 use crate::fs::file::FileLock;
@@ -71,6 +74,32 @@ impl Place {
         }
     }
 
+    /// Refuses a name that is locked by a claim.
+    pub(crate) fn refuse_claim(&self) -> Result<()> {
+        let directory = claim_directory(&self.lock());
+        match directory.exists() {
+            true => {
+                let text = "this name is locked by Method::Mkdir or Method::CreateNew";
+                Err(Error::at(ErrorKind::Incompatible, text, directory))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a name whose file, or the line beside it, is there already.
+    fn refuse_lock_file(&self) -> Result<()> {
+        self.refuse_lock()?;
+        let path = self.lock();
+        match path.symlink_metadata() {
+            Ok(_) => {
+                let text = "this name is locked by another method: its lock file is there";
+                Err(Error::at(ErrorKind::Incompatible, text, path))
+            }
+            // Whatever else is wrong shows when the claim is made.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Refuses a name that a lock has.
     pub(crate) fn refuse_lock(&self) -> Result<()> {
         let path = self.lock();
@@ -93,7 +122,13 @@ impl NamedLock {
             Method::Fifo | Method::Os => {
                 place.refuse_semaphore()?;
                 refuse_directory(&path)?;
+                place.refuse_claim()?;
                 by_os_lock(&path, config)?
+            }
+            Method::Mkdir | Method::CreateNew => {
+                place.refuse_semaphore()?;
+                place.refuse_lock_file()?;
+                by_claim(&path, config)?
             }
         };
         let shared = Shared {
@@ -161,10 +196,15 @@ impl NamedLock {
     /// Those of [`FifoLock::remove`] or [`FileLock::remove`].
     pub fn remove(&self) -> Result<Removal> {
         let shared = &*self.shared;
-        let removal = match (shared.lock.downcast_ref(), shared.lock.downcast_ref()) {
-            (Some(lock), _) => FifoLock::remove(lock)?,
-            (None, Some(lock)) => FileLock::remove(lock)?,
-            (None, None) => Removal::Removed,
+        let lock = &shared.lock;
+        let removal = if let Some(lock) = lock.downcast_ref::<FifoLock>() {
+            lock.remove()?
+        } else if let Some(lock) = lock.downcast_ref::<FileLock>() {
+            lock.remove()?
+        } else if let Some(lock) = lock.downcast_ref::<ClaimLock>() {
+            lock.remove()?
+        } else {
+            Removal::Removed
         };
         if let (Removal::Removed, Some(recorded)) = (removal, &shared.recorded) {
             remove_file(recorded, "remove the name of the lock in")?;
@@ -194,6 +234,9 @@ fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
         if let Some(bits) = config.mode {
             options = options.mode(bits);
         }
+        if let Some(interval) = config.poll_interval {
+            options = options.poll_interval(interval);
+        }
         return options.open(path).map(AnyLock::from);
     }
     let mut options = FifoLock::options().timeout(config.timeout);
@@ -203,7 +246,28 @@ fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
     if let Some(bits) = config.mode {
         options = options.mode(bits);
     }
+    if let Some(interval) = config.poll_interval {
+        options = options.poll_interval(interval);
+    }
     options.open(path).map(AnyLock::from)
+}
+
+/// How often who waits for a claim looks again although told nothing.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+fn by_claim(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
+    let form = match config.method {
+        Method::Mkdir => Form::Directory,
+        _ => Form::File,
+    };
+    let config = ClaimConfig {
+        form,
+        expire: config.expire,
+        timeout: config.timeout,
+        poll_interval: config.poll_interval.unwrap_or(POLL_INTERVAL),
+        label: config.label.clone(),
+    };
+    ClaimLock::open(path, config).map(AnyLock::from)
 }
 
 /// A directory at the place of the lock file is a lock to others.
@@ -219,6 +283,7 @@ fn refuse_directory(path: &Path) -> Result<()> {
 }
 
 becomes_any!(NamedLock => AnyLock);
+becomes_any!(ClaimLock => AnyLock);
 
 impl Lock for NamedLock {
     type Guard = AnyGuard;

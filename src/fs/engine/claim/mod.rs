@@ -126,6 +126,13 @@ struct Still {
     silence: Duration,
 }
 
+/// Where the baton of the lock of this path is.
+pub(crate) fn claim_directory(path: &Path) -> PathBuf {
+    let mut directory = path.to_path_buf().into_os_string();
+    directory.push(".claim");
+    directory.into()
+}
+
 /// What a look at the directory tells.
 pub(crate) struct Look {
     pub(crate) holder: Option<Owner>,
@@ -142,20 +149,14 @@ enum Verdict {
 impl Claims {
     /// The lock of this canonical path.
     pub(crate) fn new(path: PathBuf, terms: Terms) -> Self {
-        let mut directory = path.clone().into_os_string();
-        directory.push(".claim");
         Self {
+            directory: claim_directory(&path),
             path,
-            directory: directory.into(),
             form: terms.form,
             expire: terms.expire,
             label: terms.label,
             manner: terms.manner,
         }
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     fn io(&self, step: &'static str, error: std::io::Error) -> Error {
