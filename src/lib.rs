@@ -108,6 +108,7 @@ pub use guard::{Guard, Loss, Lost};
 pub use lock::{
     Capabilities, Changes, Lock, Owner, Reach, Removal, SharedLock, Status, Tokens, Waiter, Waiting,
 };
+pub use locks::{LockUrl, Locks};
 pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory};
 pub use reentrant::{Holder, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
@@ -120,6 +121,7 @@ mod error;
 mod fs;
 mod guard;
 mod lock;
+mod locks;
 mod mem;
 mod reentrant;
 mod stats;

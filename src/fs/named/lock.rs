@@ -60,13 +60,19 @@ impl Place {
         path.into()
     }
 
-    /// Refuses a name that a semaphore has.
-    pub(crate) fn refuse_semaphore(&self) -> Result<()> {
-        match FifoKind::at(&self.stem)? {
-            Some(kind @ FifoKind::Semaphore { limit }) => {
-                let text = format!("this name is that of a {kind} of {limit}");
-                Err(Error::at(ErrorKind::Incompatible, text, &self.stem))
+    /// Refuses a name that a semaphore has, or a lock by another method.
+    pub(crate) fn refuse_others(&self) -> Result<()> {
+        if let Some(kind @ FifoKind::Semaphore { limit }) = FifoKind::at(&self.stem)? {
+            let text = format!("this name is that of a {kind} of {limit}");
+            return Err(Error::at(ErrorKind::Incompatible, text, &self.stem));
+        }
+        let path = self.lock();
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {
+                let text = "a directory is at the place of the lock file, as other methods make it";
+                Err(Error::at(ErrorKind::Incompatible, text, &path))
             }
+            // Whatever else is wrong shows when the file is opened.
             _ => Ok(()),
         }
     }
@@ -91,8 +97,7 @@ impl NamedLock {
         let lock = match method {
             Method::Fake => AnyLock::new(FakeLock::new(&path)),
             Method::Fifo | Method::Os => {
-                place.refuse_semaphore()?;
-                refuse_directory(&path)?;
+                place.refuse_others()?;
                 by_os_lock(&path, config)?
             }
         };
@@ -204,18 +209,6 @@ fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
         options = options.mode(bits);
     }
     options.open(path).map(AnyLock::from)
-}
-
-/// A directory at the place of the lock file is a lock to others.
-fn refuse_directory(path: &Path) -> Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => {
-            let text = "there is a directory at the place of the lock file, so this name is in use by another method";
-            Err(Error::at(ErrorKind::Incompatible, text, path))
-        }
-        // Whatever else is wrong shows when the file is opened.
-        _ => Ok(()),
-    }
 }
 
 becomes_any!(NamedLock => AnyLock);
