@@ -9,10 +9,10 @@ use crate::any::{AnyLock, AnyRwLock, AnySemaphore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Capabilities;
 use crate::mem::Memory;
+use crate::redis;
 
 mod file;
 mod memory;
-mod redis_none;
 mod url;
 
 use file::FileLocks;
@@ -81,7 +81,7 @@ impl Locks {
             Place::Directory(path) => Arc::new(FileLocks::open(path)?),
             Place::Memory(None) => Arc::new(Memory::new()),
             Place::Memory(Some(name)) => Arc::new(Memory::named(name)),
-            Place::Redis => redis_none::connect(&url).await?,
+            Place::Redis(whole) => redis::connect(&url, whole).await?,
         };
         let url = url.to_string().into();
         Ok(Self { backend, url })

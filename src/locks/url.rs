@@ -33,7 +33,8 @@ pub(super) enum Place {
     Directory(PathBuf),
     /// A world of its own, or the one of this name.
     Memory(Option<String>),
-    Redis,
+    /// The URL as it was given, with its password and without a name.
+    Redis(String),
 }
 
 impl LockUrl {
@@ -55,7 +56,10 @@ impl LockUrl {
         let (place, shown) = match &*scheme {
             "file" => (Place::Directory(directory(rest)?), rest.to_owned()),
             "mem" => (Place::Memory(world(rest)?), rest.to_owned()),
-            "redis" | "rediss" | "redis+unix" => (Place::Redis, without_password(rest)),
+            "redis" | "rediss" | "redis+unix" => (
+                Place::Redis(format!("{scheme}:{rest}")),
+                without_password(rest),
+            ),
             _ => {
                 let text = format!(
                     "locks behind {scheme}: are not known; file:, mem:, redis:, rediss: and redis+unix: are"
@@ -81,7 +85,7 @@ impl LockUrl {
     pub fn directory(&self) -> Option<&Path> {
         match &self.place {
             Place::Directory(path) => Some(path),
-            Place::Memory(_) | Place::Redis => None,
+            Place::Memory(_) | Place::Redis(_) => None,
         }
     }
 

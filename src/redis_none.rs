@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Backend;
-use super::url::LockUrl;
 use crate::error::{Error, ErrorKind, Result};
+use crate::locks::{Backend, LockUrl};
 
-pub(super) async fn connect(url: &LockUrl) -> Result<Arc<dyn Backend>> {
+pub(crate) async fn connect(url: &LockUrl, _: &str) -> Result<Arc<dyn Backend>> {
     let scheme = url.scheme();
     let text = format!("locks behind {scheme}: need the feature `redis`, which is not compiled in");
     Err(Error::new(ErrorKind::Unsupported, text))
