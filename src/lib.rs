@@ -12,7 +12,10 @@
 //! | to lock a file that is open already | [`lock`], [`unlock`] |
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
 //! | a lock that its holder may take again | [`Reentrant`], around any of the locks |
-//! | code that works with any of the locks | the traits [`Lock`] and [`Guard`] |
+//! | locks by name, in files or in memory, as a URL says | [`Locks`] |
+//! | a directory of locks with names, which may be any text | [`LockDir`] |
+//! | the same locks in memory, for tests | [`Memory`] |
+//! | code that works with any of the locks | the traits [`Lock`] and [`Guard`], or [`AnyLock`] |
 //! | to know which of the fair locks a path is used for | [`FifoKind::at`] |
 //! | several locks at once, all or none, and never a deadlock over their order | [`acquire_all`] |
 //! | only tasks of one process | `tokio::sync::Mutex`, which needs no file |
@@ -109,6 +112,7 @@ pub use guard::{Guard, Loss, Lost};
 pub use lock::{
     Capabilities, Changes, Lock, Owner, Reach, Removal, SharedLock, Status, Tokens, Waiter, Waiting,
 };
+pub use locks::{LockUrl, Locks};
 pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory};
 pub use reentrant::{Holder, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
@@ -121,7 +125,10 @@ mod error;
 mod fs;
 mod guard;
 mod lock;
+mod locks;
 mod mem;
+#[path = "redis_none.rs"]
+mod redis;
 mod reentrant;
 mod stats;
 mod trace;

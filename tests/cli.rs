@@ -24,5 +24,7 @@ mod signals;
 mod taker;
 #[path = "cli/terminal.rs"]
 mod terminal;
+#[path = "cli/url.rs"]
+mod url;
 #[path = "cli/wrong.rs"]
 mod wrong;

@@ -20,6 +20,8 @@ mod fifo;
 mod file;
 #[path = "conformance/memory.rs"]
 mod memory;
+#[path = "conformance/named.rs"]
+mod named;
 #[path = "conformance/order.rs"]
 mod order;
 #[path = "conformance/ownership.rs"]
@@ -133,3 +135,7 @@ conforms!(mem_lock, crate::memory::InMemory<stanchion::MemLock>, with a line in 
 conforms!(mem_rwlock, crate::memory::InMemory<stanchion::MemRwLock>, with a line in mem_rwlock_line);
 conforms!(mem_semaphore_of_one, crate::memory::InMemory<stanchion::MemSemaphore>, with a line in mem_semaphore_line);
 conforms!(any_mem_lock, crate::any::Forgotten<crate::memory::InMemory<stanchion::MemLock>>, with a line in any_mem_line);
+conforms!(named_fifo_lock, crate::named::Named<crate::named::ByFifo>, with a line in named_fifo_line);
+conforms!(named_os_lock, crate::named::Named<crate::named::ByOs>);
+conforms!(url_mem_lock, crate::named::Behind<crate::named::InMemory>, with a line in url_mem_line);
+conforms!(url_file_lock, crate::named::Behind<crate::named::OnFile>, with a line in url_file_line);

@@ -45,6 +45,15 @@ fn transfer_loses_nothing() {
 }
 
 #[test]
+fn locks_are_wherever_the_url_says() {
+    run("locks", "mem: each report was whole");
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let url = format!("file://{}", scratch.path().display());
+    let last = format!("{url} each report was whole");
+    run_in("locks", Some(url.as_ref()), &last);
+}
+
+#[test]
 fn rwlock_shows_whole_editions() {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let catalogue = scratch.path().join("catalogue");

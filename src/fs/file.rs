@@ -16,7 +16,7 @@ use super::engine::watch::watch;
 use super::engine::{blocking, door};
 use super::sys::{Access, file, host};
 use crate::acquire::Acquire;
-use crate::any::{AnyLock, becomes_any};
+use crate::any::{AnyGuard, AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Lock, Removal, Status};
 
@@ -154,6 +154,11 @@ impl FileLock {
     /// See [`Wait`] for who is told and who looks again.
     pub fn acquire(&self) -> Acquire<FileGuard> {
         Acquire::new(self.attempt(), self.shared.config.timeout)
+    }
+
+    /// The same after another lock, which the guard holds as long as the file. `locks` tells whether the file itself is locked too.
+    pub(crate) fn acquire_under(&self, over: Acquire<AnyGuard>, locks: bool) -> Acquire<FileGuard> {
+        over.map_attempt(|over| FileAttempt::under(self.shared.clone(), over, locks))
     }
 
     fn attempt(&self) -> FileAttempt {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sys::host;
 use crate::error::{Error, ErrorKind, Result};
 
 mod fake;
@@ -227,6 +228,11 @@ impl LockDir {
     /// The options it was opened with.
     pub fn config(&self) -> &LockDirConfig {
         &self.config
+    }
+
+    /// Whether waiters here are told of a release.
+    pub(crate) fn has_events(&self) -> bool {
+        host::TELLS_CLOSES && !host::is_on_network(&self.path)
     }
 
     fn place(&self, name: &LockName) -> Place {

@@ -111,6 +111,8 @@ struct State {
     asleep: BTreeMap<u64, Place>,
     inside: BTreeMap<u64, Visit>,
     tick_is_due: bool,
+    /// Since the last tick somebody may not have answered.
+    roll_is_called: bool,
     /// To be called when the mutex is free.
     to_wake: Vec<Waker>,
     /// To be dropped then.
@@ -279,7 +281,7 @@ impl State {
     }
 
     fn needs_tick(&self) -> bool {
-        !self.offered.is_empty() || self.awake.values().any(|it| it.marked)
+        !self.offered.is_empty() || self.roll_is_called
     }
 
     fn number(&mut self) -> u64 {
@@ -390,8 +392,11 @@ impl State {
 
     /// Whether an offer has lapsed.
     fn tick(&mut self) -> bool {
-        let lapsed: Vec<_> = self.offered.extract_marked();
-        let absent: Vec<_> = self.awake.extract_marked();
+        let lapsed = self.offered.extract_marked();
+        let absent = match std::mem::take(&mut self.roll_is_called) {
+            true => self.awake.extract_marked(),
+            false => Vec::new(),
+        };
         for (_, place) in &lapsed {
             self.free += place.parts;
         }
@@ -410,6 +415,7 @@ impl State {
 
     /// Wakes everybody: who is not polled until the next tick sleeps.
     fn call_the_roll(&mut self) {
+        self.roll_is_called = !self.awake.is_empty();
         for place in self.awake.values_mut() {
             place.marked = true;
             self.to_wake.extend(place.waker.take());

@@ -9,6 +9,7 @@ mod json;
 mod lock;
 mod options;
 mod picture;
+mod place;
 mod remove;
 #[cfg_attr(not(unix), path = "run_none.rs")]
 mod run;
@@ -20,6 +21,7 @@ mod text;
 
 use exit::{Answer, Ended, Failure};
 use options::{Options, Task};
+use place::Purpose;
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(exit::panicked));
@@ -49,9 +51,19 @@ fn start(options: Options) -> Answer {
     #[allow(clippy::disallowed_methods)]
     runtime.block_on(async {
         match options.task {
-            Task::Run(options) => run::run(options).await,
-            Task::Status(options) => status::status(options).await,
-            Task::Remove(options) => remove::remove(&options),
+            Task::Run(mut options) => {
+                let permits = options.permits.is_some() || options.of.is_some();
+                options.lock = place::path(options.lock, Purpose::Take { permits })?;
+                run::run(options).await
+            }
+            Task::Status(mut options) => {
+                options.lock = place::path(options.lock, Purpose::Look)?;
+                status::status(options).await
+            }
+            Task::Remove(mut options) => {
+                options.lock = place::path(options.lock, Purpose::Look)?;
+                remove::remove(&options)
+            }
         }
     })
 }

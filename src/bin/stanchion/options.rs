@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Error, Parser, Subcommand};
 
 const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A bare name without any separator goes into \
-                     the temporary directory";
+                     the temporary directory. Or a URL, file:///DIRECTORY#NAME: the lock NAME that programs have there by that URL";
 
 const KINDS_AND_EXIT_CODES: &str = "\
 Without --shared, --exclusive, --permits and --of the lock is taken alone, as the writer where it is a reader-writer lock.

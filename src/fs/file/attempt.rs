@@ -4,11 +4,12 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::{FileGuard, Shared};
 use crate::acquire::sealed::{self, Identity};
+use crate::any::{AnyAttempt, AnyGuard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::knock::{First, Knock, Source};
 use crate::fs::engine::owner::holder_of_file;
@@ -24,10 +25,16 @@ pub struct FileAttempt {
     shared: Option<Arc<Shared>>,
     most: Option<usize>,
     stage: Stage,
+    /// A lock that is held over the file's own, once it has come.
+    over: Option<AnyGuard>,
+    /// Whether the file itself is to be locked.
+    locks: bool,
     span: trace::Wait,
 }
 
 enum Stage {
+    /// Waits for the lock over the file's.
+    Under(AnyAttempt),
     New,
     Failed(Error),
     Waiting(Knock, Instant),
@@ -37,6 +44,14 @@ enum Stage {
 impl FileAttempt {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self::at(Some(shared), Stage::New)
+    }
+
+    /// One that takes another lock first, and holds it as long as the file. `locks` tells whether the file itself is locked too.
+    pub(super) fn under(shared: Arc<Shared>, over: AnyAttempt, locks: bool) -> Self {
+        Self {
+            locks,
+            ..Self::at(Some(shared), Stage::Under(over))
+        }
     }
 
     /// One that has failed before it began.
@@ -49,12 +64,28 @@ impl FileAttempt {
             shared,
             most: None,
             stage,
+            over: None,
+            locks: true,
             span: trace::Wait::default(),
         }
     }
 
-    /// The first poll.
+    /// Waits for the lock over the file's.
+    fn come_under(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Stage::Under(over) = &mut self.stage else {
+            return Poll::Ready(Ok(()));
+        };
+        let granted = ready!(Pin::new(over).poll(cx));
+        self.stage = Stage::New;
+        Poll::Ready(granted.map(|guard| self.over = Some(guard)))
+    }
+
+    /// The first poll, or the first after the lock over the file's has come.
     fn begin(&mut self, shared: &Arc<Shared>, cx: &mut Context<'_>) -> Poll<Result<FileGuard>> {
+        if !self.locks {
+            let opened = shared.target.open_unlocked();
+            return Poll::Ready(opened.and_then(|file| FileGuard::new(shared, file, None)));
+        }
         let file = match shared.target.try_once() {
             Err(error) => return Poll::Ready(Err(error)),
             Ok(First::Locked(locked)) => {
@@ -134,16 +165,25 @@ impl Future for FileAttempt {
                 _ => Poll::Pending,
             };
         };
-        let result = match &this.stage {
-            Stage::New => this.begin(&shared, cx),
-            Stage::Waiting(..) => this.go_on(&shared, cx),
-            Stage::Failed(_) | Stage::Over => Poll::Pending,
+        let result = match this.come_under(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => match &this.stage {
+                Stage::New => this.begin(&shared, cx),
+                Stage::Waiting(..) => this.go_on(&shared, cx),
+                Stage::Under(_) | Stage::Failed(_) | Stage::Over => Poll::Pending,
+            },
         };
         this.shared = Some(shared);
+        let over = match result.is_ready() {
+            true => this.over.take(),
+            false => None,
+        };
         if result.is_ready() {
             sealed::Attempt::cancel(this);
         }
-        result
+        let locks = this.locks;
+        result.map_ok(|guard| guard.under(over, locks))
     }
 }
 
@@ -151,17 +191,27 @@ impl sealed::Attempt for FileAttempt {
     type Guard = FileGuard;
 
     fn set_max_waiting(&mut self, most: usize) {
-        self.most = Some(most);
+        match &mut self.stage {
+            Stage::Under(over) => {
+                over.set_max_waiting(most);
+                // The file's own lock has no line; who does not wait does not wait for it either.
+                self.most = (most == 0).then_some(0).or(self.most);
+            }
+            _ => self.most = Some(most),
+        }
     }
 
     fn cancel(&mut self) {
         self.stage = Stage::Over;
+        self.over = None;
         self.span.end();
     }
 
     fn waiting(&self) -> Option<Waiting> {
-        let Stage::Waiting(_, since) = &self.stage else {
-            return None;
+        let since = match &self.stage {
+            Stage::Under(over) => return over.waiting(),
+            Stage::Waiting(_, since) => since,
+            _ => return None,
         };
         Some(Waiting {
             place: None,
@@ -172,11 +222,15 @@ impl sealed::Attempt for FileAttempt {
     }
 
     fn identity(&self) -> Option<Identity> {
-        self.path().map(Identity::of_file)
+        match &self.stage {
+            Stage::Under(over) => over.identity(),
+            _ => self.path().map(Identity::of_file),
+        }
     }
 
     fn timed_out(&self) -> Error {
-        let waited = match self.stage {
+        let waited = match &self.stage {
+            Stage::Under(over) => return over.timed_out(),
             Stage::Waiting(_, since) => since.elapsed(),
             Stage::New | Stage::Failed(_) | Stage::Over => Duration::ZERO,
         };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Shared;
+use crate::any::AnyGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::blocking;
 use crate::fs::engine::door::unlink_if_same;
@@ -44,6 +46,10 @@ pub struct FileGuard {
     waited: Option<Duration>,
     vigil: OnceLock<Arc<Vigil>>,
     _span: trace::Hold,
+    /// A lock that was taken before this one, and goes after it.
+    over: Option<AnyGuard>,
+    /// Whether the file itself is locked.
+    locked: bool,
 }
 
 /// The open file, as whoever used it last needs it.
@@ -70,6 +76,8 @@ impl FileGuard {
             waited,
             vigil: OnceLock::new(),
             _span: trace::Hold::begin(path, None, waited),
+            over: None,
+            locked: true,
         };
         if shared.config.truncate
             && let Some(Content::Plain(file)) = &guard.content
@@ -81,6 +89,18 @@ impl FileGuard {
         Ok(guard)
     }
 
+    /// With a lock that was taken before, and is to be held as long as the file; `locked` tells whether the file is locked too.
+    pub(super) fn under(mut self, over: Option<AnyGuard>, locked: bool) -> Self {
+        self.locked = locked;
+        let before = over.as_ref().and_then(AnyGuard::waited);
+        self.waited = match (before, self.waited) {
+            (Some(before), Some(waited)) => Some(before + waited),
+            (before, waited) => before.or(waited),
+        };
+        self.over = over;
+        self
+    }
+
     /// How long the caller waited; `None` when the lock was free at once. So this tells a creator that others were there before.
     pub fn waited(&self) -> Option<Duration> {
         self.waited
@@ -88,7 +108,8 @@ impl FileGuard {
 
     /// Whether the path still means this file: a look at the present, about a microsecond.
     pub fn is_held(&self) -> bool {
-        self.generation == generation() && self.loss().is_none()
+        let over = self.over.as_ref().is_none_or(AnyGuard::is_held);
+        over && self.generation == generation() && self.loss().is_none()
     }
 
     fn loss(&self) -> Option<Loss> {
@@ -96,7 +117,7 @@ impl FileGuard {
     }
 
     /// Resolves when the file is deleted, renamed or replaced while this guard lives; see [`Lost`]. Others can lock the new
-    /// file then.
+    /// file then. With a lock in another directory ([`lock_dir`](crate::OpenLocked::lock_dir)) also when that one is lost.
     ///
     /// # Cancel safety
     ///
@@ -105,7 +126,14 @@ impl FileGuard {
         let target = &self.shared.target;
         let begin = || Vigil::begin(target.path.clone(), self.id, target.manner.events);
         let vigil = self.vigil.get_or_init(begin).clone();
-        Lost::new(std::future::poll_fn(move |cx| vigil.poll(cx.waker())))
+        let mut over = self.over.as_ref().map(AnyGuard::lost);
+        Lost::new(std::future::poll_fn(move |cx| {
+            let over = over.as_mut().map(|it| Pin::new(it).poll(cx));
+            match over {
+                Some(lost @ Poll::Ready(_)) => lost,
+                _ => vigil.poll(cx.waker()),
+            }
+        }))
     }
 
     /// Waits for what was written, then for the disk to have it, content and metadata.
@@ -221,8 +249,13 @@ impl FileGuard {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when a write since the last flush failed; the lock is released then.
+    /// [`ErrorKind::Io`] when a write since the last flush failed; [`ErrorKind::Unsupported`] when the lock is in another directory
+    /// ([`lock_dir`](crate::OpenLocked::lock_dir)) and could not go with the file. The lock is released then.
     pub async fn into_std(mut self) -> Result<File> {
+        if self.over.is_some() {
+            let text = "the lock of this file is another file's, and cannot go with it";
+            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
+        }
         self.as_std().await?;
         self.entry = None;
         match self.content.take() {
@@ -253,7 +286,11 @@ impl FileGuard {
             .loss()
             .map(|loss| Error::at(ErrorKind::Lost, loss.to_string(), &path));
         let released = self.give_back().and(lost.map_or(Ok(()), Err));
-        Error::of_both(flushed, released)
+        let outcome = Error::of_both(flushed, released);
+        match self.over.take() {
+            Some(over) => Error::of_both(outcome, over.release().await),
+            None => outcome,
+        }
     }
 
     /// Removes the file if that was asked for, unlocks, closes. With a write still running the close is left to that.
@@ -278,7 +315,7 @@ impl FileGuard {
             Content::Async(file) => file.try_into_std(),
         };
         let unlocked = match (file, entry) {
-            (Ok(file), Some(entry)) => {
+            (Ok(file), Some(entry)) if self.locked => {
                 let file = Private::from_parts(entry, file);
                 flock::unlock(&file).map_err(|e| Error::io("unlock the file", path, e))
             }
@@ -377,8 +414,9 @@ impl Drop for FileGuard {
 }
 
 impl Guard for FileGuard {
+    /// That of the lock in another directory, if there is one.
     fn token(&self) -> Option<u64> {
-        None
+        self.over.as_ref().and_then(AnyGuard::token)
     }
 
     fn waited(&self) -> Option<Duration> {
@@ -386,7 +424,8 @@ impl Guard for FileGuard {
     }
 
     fn predecessor_crashed(&self) -> bool {
-        false
+        let over = self.over.as_ref();
+        over.is_some_and(AnyGuard::predecessor_crashed)
     }
 
     fn is_held(&self) -> bool {

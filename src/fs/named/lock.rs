@@ -64,7 +64,7 @@ impl Place {
     }
 
     /// Refuses a name that a semaphore has.
-    pub(crate) fn refuse_semaphore(&self) -> Result<()> {
+    fn refuse_semaphore(&self) -> Result<()> {
         match FifoKind::at(&self.stem)? {
             Some(kind @ FifoKind::Semaphore { limit }) => {
                 let text = format!("this name is that of a {kind} of {limit}");
@@ -74,15 +74,22 @@ impl Place {
         }
     }
 
-    /// Refuses a name that is locked by a claim.
-    pub(crate) fn refuse_claim(&self) -> Result<()> {
-        let directory = claim_directory(&self.lock());
-        match directory.exists() {
-            true => {
-                let text = "this name is locked by Method::Mkdir or Method::CreateNew";
-                Err(Error::at(ErrorKind::Incompatible, text, directory))
+    /// Refuses a name that a semaphore has, or a lock by another method.
+    pub(crate) fn refuse_others(&self) -> Result<()> {
+        self.refuse_semaphore()?;
+        let path = self.lock();
+        let claim = claim_directory(&path);
+        if claim.exists() {
+            let text = "this name is locked by Method::Mkdir or Method::CreateNew";
+            return Err(Error::at(ErrorKind::Incompatible, text, claim));
+        }
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {
+                let text = "a directory is at the place of the lock file, as other methods make it";
+                Err(Error::at(ErrorKind::Incompatible, text, &path))
             }
-            false => Ok(()),
+            // Whatever else is wrong shows when the file is opened.
+            _ => Ok(()),
         }
     }
 
@@ -120,9 +127,7 @@ impl NamedLock {
         let lock = match method {
             Method::Fake => AnyLock::new(FakeLock::new(&path)),
             Method::Fifo | Method::Os => {
-                place.refuse_semaphore()?;
-                refuse_directory(&path)?;
-                place.refuse_claim()?;
+                place.refuse_others()?;
                 by_os_lock(&path, config)?
             }
             Method::Mkdir | Method::CreateNew => {
@@ -268,18 +273,6 @@ fn by_claim(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
         label: config.label.clone(),
     };
     ClaimLock::open(path, config).map(AnyLock::from)
-}
-
-/// A directory at the place of the lock file is a lock to others.
-fn refuse_directory(path: &Path) -> Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => {
-            let text = "there is a directory at the place of the lock file, so this name is in use by another method";
-            Err(Error::at(ErrorKind::Incompatible, text, path))
-        }
-        // Whatever else is wrong shows when the file is opened.
-        _ => Ok(()),
-    }
 }
 
 becomes_any!(NamedLock => AnyLock);

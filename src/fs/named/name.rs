@@ -382,8 +382,8 @@ mod tests {
     #[test]
     fn what_is_written_otherwise_is_no_name() {
         for wrong in [
-            "", "A", "%41x", "a%", "a%4", "%4G", "%2E", "a%62", ".a", "a.00", "a.lock", "con",
-            "a@b@c", "@a", "a@", "ä", "a b", "%ff", "~",
+            "", "A", "a%", "a%4", "%4G", "%2E", "a%62", ".a", "a.00", "a.lock", "con", "a@b@c",
+            "@a", "a@", "ä", "a b", "%ff", "~",
         ] {
             assert_eq!(LockName::parse(wrong), None, "{wrong}");
         }

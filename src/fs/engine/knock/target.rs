@@ -30,7 +30,7 @@ pub(crate) struct Manner {
     pub(crate) events: bool,
 }
 
-/// An open file with the lock on it.
+/// An open file with the lock on it, save where another lock stands for it.
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) file: Private,
@@ -65,6 +65,14 @@ impl Target {
         let file = Private::new(file.map_err(|e| self.io("open the file", e))?);
         file::facts_of(&file, &self.path).map_err(|e| self.io("look at the file", e))?;
         Ok(file)
+    }
+
+    /// Opens the file without locking it, for who has another lock.
+    pub(crate) fn open_unlocked(&self) -> Result<Locked> {
+        let file = self.open()?;
+        let facts = file::facts_of(&file, &self.path);
+        let (facts, _) = facts.map_err(|e| self.io("look at the file", e))?;
+        Ok(Locked { file, id: facts.id })
     }
 
     /// Opens the file and tries the lock once.

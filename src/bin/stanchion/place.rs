@@ -1,0 +1,100 @@
+//! A URL in place of a path: `file:///run/app#deploy` is the lock `deploy` that `Locks` has in that directory.
+
+use std::path::{Path, PathBuf};
+
+use stanchion::{ErrorKind, FifoKind, LockDir, LockName, LockUrl};
+
+use crate::exit::Failure;
+
+/// What the path is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To take the lock, or permits; the directory is made if it is missing.
+    Take { permits: bool },
+    /// To look at what is there, or to remove it.
+    Look,
+}
+
+/// The path that is meant by a path or URL.
+pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> {
+    let Some(text) = lock.to_str().filter(|it| is_url(it)) else {
+        return Ok(lock);
+    };
+    let url = LockUrl::parse(text).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::Unsupported => Failure::usage(error.to_string()),
+        _ => error.into(),
+    })?;
+    let (directory, name) = match (url.directory(), url.name(), url.scheme()) {
+        (Some(directory), Some(name), _) => (directory, LockName::new(None, name)),
+        (Some(_), None, _) => {
+            let text = format!("which lock is meant? Its name comes behind a #: {url}#NAME");
+            return Err(Failure::usage(text));
+        }
+        (None, _, "mem") => {
+            let text = "mem: is the memory of one process: nobody else could hold or wait for a lock in this one's";
+            return Err(Failure::usage(text));
+        }
+        (None, _, scheme) => {
+            let text = format!("this program takes locks on files only: file:, not {scheme}:");
+            return Err(Failure::usage(text));
+        }
+    };
+    match purpose {
+        Purpose::Look => existing(directory, &name),
+        Purpose::Take { permits } => to_take(directory, &name, permits),
+    }
+}
+
+/// A path that begins like a URL can be written `./file:x`.
+fn is_url(text: &str) -> bool {
+    let known = ["file", "mem", "redis", "rediss", "redis+unix"];
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    let is_known =
+        scheme.is_some_and(|it| known.iter().any(|known| it.eq_ignore_ascii_case(known)));
+    is_known || text.contains("://")
+}
+
+/// The semaphore of this name, if there is one; else the lock.
+fn existing(directory: &Path, name: &LockName) -> Result<PathBuf, Failure> {
+    let semaphore = directory.join(name.stem());
+    Ok(match FifoKind::at(&semaphore)? {
+        Some(FifoKind::Semaphore { .. }) => semaphore,
+        _ => directory.join(format!("{}.lock", name.stem())),
+    })
+}
+
+fn to_take(directory: &Path, name: &LockName, permits: bool) -> Result<PathBuf, Failure> {
+    let directory = LockDir::open(directory)?;
+    let found = existing(directory.path(), name)?;
+    let semaphore = directory.path().join(name.stem());
+    if found == semaphore || (permits && FifoKind::at(&found)?.is_none()) {
+        return Ok(semaphore);
+    }
+    // Puts a long name on record.
+    Ok(directory
+        .lock(name.namespace(), name.name())?
+        .path()
+        .to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_what_they_are() {
+        for path in [
+            "deploy.lock",
+            "/run/app/a:b",
+            "./file:x",
+            "a:b",
+            "C:\\app",
+            "/file:/x",
+        ] {
+            assert!(!is_url(path), "{path}");
+        }
+        for url in ["file:x", "FILE:///x", "mem:", "redis:x", "http://x"] {
+            assert!(is_url(url), "{url}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Locks by name in a directory.
+
+use std::path::Path;
+
+use super::Backend;
+use crate::any::{AnyLock, AnyRwLock, AnySemaphore};
+use crate::error::Result;
+use crate::fs::fifo::FifoLock;
+use crate::fs::named::{LockDir, LockName, Place};
+use crate::fs::rwlock::FifoRwLock;
+use crate::fs::semaphore::FifoSemaphore;
+use crate::lock::Capabilities;
+
+pub(super) struct FileLocks {
+    directory: LockDir,
+}
+
+impl FileLocks {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let directory = LockDir::open(path)?;
+        Ok(Self { directory })
+    }
+
+    fn place(&self, name: &str) -> Result<(LockName, Place)> {
+        let name = LockName::new(None, name);
+        let place = self.directory.recorded_place(&name)?;
+        Ok((name, place))
+    }
+
+    fn place_of_lock(&self, name: &str) -> Result<Place> {
+        let (_, place) = self.place(name)?;
+        place.refuse_others().map(|()| place)
+    }
+}
+
+impl Backend for FileLocks {
+    fn lock(&self, name: &str) -> Result<AnyLock> {
+        let place = self.place_of_lock(name)?;
+        FifoLock::open(place.lock()).map(AnyLock::from)
+    }
+
+    fn rwlock(&self, name: &str) -> Result<AnyRwLock> {
+        let place = self.place_of_lock(name)?;
+        FifoRwLock::open(place.lock()).map(AnyRwLock::from)
+    }
+
+    fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
+        let (name, place) = self.place(name)?;
+        place.refuse_lock()?;
+        let options = FifoSemaphore::options().limit(permits);
+        let semaphore = options.open(self.directory.path(), name.stem())?;
+        Ok(AnySemaphore::from(semaphore))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::of_fair_file_lock(self.directory.has_events())
+    }
+}

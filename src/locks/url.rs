@@ -1,0 +1,343 @@
+//! Where locks are, in one word.
+
+use std::fmt;
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
+use std::str::FromStr;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::named::name::percent_decoded;
+
+/// The URL of a place of locks, and perhaps of one lock there: `file:///run/app#deploy`.
+///
+/// It shows (`Display`) without a password and without what follows the `#`. What it may be stands at [`Locks`](crate::Locks).
+///
+/// ```
+/// use stanchion::LockUrl;
+///
+/// let url: LockUrl = "file:///run/my%20app#deploy".parse()?;
+/// assert_eq!(url.directory(), Some("/run/my app".as_ref()));
+/// assert_eq!(url.name(), Some("deploy"));
+/// # Ok::<_, stanchion::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct LockUrl {
+    scheme: String,
+    place: Place,
+    name: Option<String>,
+    /// Without a password.
+    shown: String,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Directory(PathBuf),
+    /// A world of its own, or the one of this name.
+    Memory(Option<String>),
+    /// The URL as it was given, with its password and without a name.
+    Redis(String),
+}
+
+impl LockUrl {
+    /// Takes a URL apart. Asks nobody, and creates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for what is no URL, or cannot be meant; [`ErrorKind::Unsupported`] for a scheme that is not known.
+    pub fn parse(text: &str) -> Result<Self> {
+        let Some((scheme, rest)) = split_scheme(text) else {
+            let text = "this is no URL of locks: file:///DIRECTORY, mem: and mem:NAME are some";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        };
+        let scheme = scheme.to_ascii_lowercase();
+        let (rest, name) = match rest.split_once('#') {
+            Some((rest, name)) => (rest, Some(decoded(name)?)),
+            None => (rest, None),
+        };
+        let (place, shown) = match &*scheme {
+            "file" => (Place::Directory(directory(rest)?), rest.to_owned()),
+            "mem" => (Place::Memory(world(rest)?), rest.to_owned()),
+            "redis" | "rediss" | "redis+unix" => (
+                Place::Redis(format!("{scheme}:{rest}")),
+                without_password(rest),
+            ),
+            _ => {
+                let text = format!(
+                    "locks behind {scheme}: are not known; file:, mem:, redis:, rediss: and redis+unix: are"
+                );
+                return Err(Error::new(ErrorKind::Unsupported, text));
+            }
+        };
+        let shown = format!("{scheme}:{shown}");
+        Ok(Self {
+            scheme,
+            place,
+            name,
+            shown,
+        })
+    }
+
+    /// The scheme, in lower case, as `file`.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The directory that a `file:` URL means; `None` for all others.
+    pub fn directory(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Directory(path) => Some(path),
+            Place::Memory(_) | Place::Redis(_) => None,
+        }
+    }
+
+    /// The name of a lock, if there is one behind a `#`.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl FromStr for LockUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for LockUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for LockUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockUrl")
+            .field("url", &self.shown)
+            .field("name", &self.name)
+            .finish()
+    }
+}
+
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let fits = |it: char| it.is_ascii_alphanumeric() || matches!(it, '+' | '-' | '.');
+    let is_scheme =
+        scheme.starts_with(|it: char| it.is_ascii_alphabetic()) && scheme.chars().all(fits);
+    is_scheme.then_some((scheme, rest))
+}
+
+fn wrong<T>(text: &str) -> Result<T> {
+    Err(Error::new(ErrorKind::InvalidInput, text))
+}
+
+fn decoded(text: &str) -> Result<String> {
+    match percent_decoded(text) {
+        Some(text) => Ok(text),
+        None => wrong(
+            "in a URL of locks % must be followed by two hexadecimal digits, and all together be UTF-8",
+        ),
+    }
+}
+
+/// The path of a `file:` URL.
+fn directory(rest: &str) -> Result<PathBuf> {
+    let path = match rest.strip_prefix("//") {
+        Some(rest) => {
+            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
+                return wrong("a file: URL has no host, and an absolute path: file:///run/app");
+            }
+            path
+        }
+        None => rest,
+    };
+    if !path.starts_with('/') {
+        return wrong("a file: URL needs an absolute path: file:///run/app");
+    }
+    if path.contains('?') {
+        return wrong("a file: URL has no query; a question mark in the path is %3f");
+    }
+    let path = decoded(path)?;
+    if path.contains('\0') {
+        return wrong("a path has no zero byte");
+    }
+    // file:///C:/app is C:/app where drives have letters.
+    let has_drive =
+        matches!(path.as_bytes(), [b'/', drive, b':', ..] if drive.is_ascii_alphabetic());
+    Ok(match has_drive && MAIN_SEPARATOR == '\\' {
+        true => PathBuf::from(&path[1..]),
+        false => PathBuf::from(path),
+    })
+}
+
+/// The name of a world in memory.
+fn world(rest: &str) -> Result<Option<String>> {
+    if rest.starts_with('/') || rest.contains('?') {
+        return wrong("mem: is followed by nothing or by a name, as mem:tests");
+    }
+    Ok(match rest.is_empty() {
+        true => None,
+        false => Some(decoded(rest)?),
+    })
+}
+
+/// User, host, port, path and query of a URL, as far as they are no secret. Passwords are not always escaped as they should be, so
+/// rather too much is left out.
+fn without_password(rest: &str) -> String {
+    let (before, query) = match rest.split_once('?') {
+        Some((before, query)) => (before, Some(query)),
+        None => (rest, None),
+    };
+    // A ? in the password.
+    let (before, query) = match query {
+        Some(query) if query.contains('@') => (rest, None),
+        query => (before, query),
+    };
+    let (slashes, authority) = match before.strip_prefix("//") {
+        Some(authority) => ("//", authority),
+        None => ("", before),
+    };
+    let (user, address) = match authority.rsplit_once('@') {
+        Some((user, address)) => (user.split(':').next().unwrap_or_default(), address),
+        None => ("", authority),
+    };
+    let at = if user.is_empty() { "" } else { "@" };
+    let mut shown = format!("{slashes}{user}{at}{}", plain_address(address));
+    let is_plain = |pair: &&str| {
+        let key = pair.split('=').next().unwrap_or_default();
+        !key.to_ascii_lowercase().contains("pass")
+    };
+    let pairs: Vec<_> = query
+        .into_iter()
+        .flat_map(|it| it.split('&'))
+        .filter(is_plain)
+        .collect();
+    if !pairs.is_empty() {
+        shown = format!("{shown}?{}", pairs.join("&"));
+    }
+    shown
+}
+
+/// Without what is no port: of a password that was cut at a sign which it should not have.
+fn plain_address(address: &str) -> String {
+    let (host, path) = address.split_at(address.find('/').unwrap_or(address.len()));
+    let is_port = |it: &str| it.bytes().all(|byte| byte.is_ascii_digit());
+    match host.rsplit_once(':') {
+        Some((host, port)) if !is_port(port) && !host.starts_with('[') => host.to_owned(),
+        _ => format!("{host}{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> LockUrl {
+        LockUrl::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn directories_are_absolute_paths_of_this_host() {
+        for (text, path) in [
+            ("file:///run/app", "/run/app"),
+            ("file://localhost/run/app", "/run/app"),
+            ("FILE://LocalHost/run/app", "/run/app"),
+            ("file:/run/app", "/run/app"),
+            ("file:///", "/"),
+            ("file:///a%20b/%C3%A4%23%3f%25", "/a b/ä#?%"),
+            ("file:///run//app/", "/run//app/"),
+        ] {
+            assert_eq!(parse(text).directory(), Some(Path::new(path)), "{text}");
+            assert_eq!(parse(text).name(), None);
+        }
+    }
+
+    #[test]
+    fn names_are_what_follows() {
+        assert_eq!(parse("file:///a#deploy").name(), Some("deploy"));
+        assert_eq!(parse("file:///a#").name(), Some(""));
+        assert_eq!(parse("mem:x#a%2Fb#c").name(), Some("a/b#c"));
+        assert_eq!(parse("file:///a#deploy").to_string(), "file:///a");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for text in [
+            "",
+            "deploy",
+            "/run/app",
+            "./file:x",
+            ":",
+            "://",
+            "1a:",
+            "file:",
+            "file:app",
+            "file:./app",
+            "file://",
+            "file://server/app",
+            "file://server",
+            "file://localhost",
+            "file://user:secret@host/app",
+            "file:///a?b",
+            "file:///%",
+            "file:///%4",
+            "file:///%zz",
+            "file:///%ff",
+            "file:///a%00b",
+            "file:///a#%",
+            "mem:/x",
+            "mem://x",
+            "mem:x?y",
+            "mem:%x",
+        ] {
+            let error = LockUrl::parse(text).expect_err(text);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}: {error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        for text in [
+            "http://x:secret@y/",
+            "etcd:x",
+            "redis-x://:secret@h",
+            "c:\\app",
+        ] {
+            let error = LockUrl::parse(text).expect_err(text);
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}: {error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (text, shown) in [
+            ("redis://host", "redis://host"),
+            ("redis://host:6379/2", "redis://host:6379/2"),
+            ("redis://[::1]:6379/2", "redis://[::1]:6379/2"),
+            ("redis://[::1]/2", "redis://[::1]/2"),
+            ("redis://user@host/0", "redis://user@host/0"),
+            ("redis://user:secret@host:1/0", "redis://user@host:1/0"),
+            ("rediss://:secret@host", "rediss://host"),
+            ("redis://:sec@ret@host", "redis://host"),
+            ("redis://:sec/ret@host", "redis://host"),
+            ("redis://:sec?ret@host", "redis://host"),
+            ("redis://:sec#ret@host", "redis://"),
+            (
+                "redis+unix:///run/r.sock?db=1&pass=secret",
+                "redis+unix:///run/r.sock?db=1",
+            ),
+            (
+                "redis+unix:///run/r.sock?PassWord=secret",
+                "redis+unix:///run/r.sock",
+            ),
+            ("redis://user:secret@host#deploy", "redis://user@host"),
+        ] {
+            let url = parse(text);
+            assert_eq!(url.to_string(), shown, "{text}");
+            let debug = format!("{url:?}");
+            assert!(!debug.contains("sec") || text.contains('#'), "{debug}");
+        }
+    }
+}

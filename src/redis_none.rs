@@ -1,0 +1,12 @@
+//! What stands in the place of Redis where it is not compiled in.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::locks::{Backend, LockUrl};
+
+pub(crate) async fn connect(url: &LockUrl, _: &str) -> Result<Arc<dyn Backend>> {
+    let scheme = url.scheme();
+    let text = format!("locks behind {scheme}: need the feature `redis`, which is not compiled in");
+    Err(Error::new(ErrorKind::Unsupported, text))
+}

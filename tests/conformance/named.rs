@@ -1,0 +1,163 @@
+//! Locks by name as subjects: of a directory, by each method that locks, and behind a URL.
+
+use std::marker::PhantomData;
+use std::path::Path;
+
+use stanchion::{AnyLock, Lock, LockDir, Locks, Method, NamedLock};
+
+use crate::subject::Subject;
+use crate::support::{Place, Polled};
+
+/// A method as a type.
+pub(crate) trait By: 'static {
+    const METHOD: Method;
+    const FAIR: bool;
+}
+
+pub(crate) struct ByFifo;
+pub(crate) struct ByOs;
+
+impl By for ByFifo {
+    const METHOD: Method = Method::Fifo;
+    const FAIR: bool = true;
+}
+
+impl By for ByOs {
+    const METHOD: Method = Method::Os;
+    const FAIR: bool = false;
+}
+
+/// The lock `a` of a directory.
+pub(crate) struct Named<M>(Place, PhantomData<M>);
+
+impl<M: By> Named<M> {
+    fn open_in(directory: &Path, name: &str) -> NamedLock {
+        let directory = LockDir::options().method(M::METHOD).open(directory);
+        let lock = directory.expect("a directory").lock(None, name);
+        lock.expect("a lock")
+    }
+}
+
+impl<M: By> Subject for Named<M> {
+    type Lock = NamedLock;
+
+    const FAIR: bool = M::FAIR;
+
+    fn new() -> Self {
+        Self(Place::new(), PhantomData)
+    }
+
+    fn open(&self) -> NamedLock {
+        Self::open_in(self.0.directory(), "a")
+    }
+
+    fn open_without_polling(&self) -> NamedLock {
+        self.open()
+    }
+
+    fn open_by_other_names(&self) -> Vec<NamedLock> {
+        let paths = self.0.other_names().into_iter();
+        let open = |path: std::path::PathBuf| {
+            let directory = path.parent().expect("a directory");
+            Self::open_in(directory, "a")
+        };
+        paths.map(open).collect()
+    }
+
+    fn open_another(&self) -> NamedLock {
+        Self::open_in(self.0.directory(), "A")
+    }
+
+    fn places(&self) -> usize {
+        self.0.tickets().len()
+    }
+
+    fn footprint(&self) -> String {
+        format!("{:?}", self.0.footprint())
+    }
+
+    fn resources(&self) -> usize {
+        self.0.descriptors()
+    }
+}
+
+/// Where a URL of the suite leads.
+pub(crate) trait At: 'static {
+    fn url(place: &Place) -> String;
+}
+
+pub(crate) struct InMemory;
+pub(crate) struct OnFile;
+
+impl At for InMemory {
+    /// Named after the directory, which is another one for each test.
+    fn url(place: &Place) -> String {
+        let name = place.directory().file_name().expect("a name");
+        format!("mem:{}", name.to_str().expect("a plain name"))
+    }
+}
+
+impl At for OnFile {
+    fn url(place: &Place) -> String {
+        format!("file://{}", place.directory().display())
+    }
+}
+
+/// The lock `a` behind a URL.
+pub(crate) struct Behind<U> {
+    place: Place,
+    seen: AnyLock,
+    _at: PhantomData<U>,
+}
+
+fn lock_at<U: At>(place: &Place, name: &str) -> AnyLock {
+    let locks = Polled::new(Locks::connect(U::url(place))).finish();
+    locks.expect("connected").lock(name).expect("a lock")
+}
+
+impl<U: At> Subject for Behind<U> {
+    type Lock = AnyLock;
+
+    const FAIR: bool = true;
+
+    fn new() -> Self {
+        let place = Place::new();
+        let seen = lock_at::<U>(&place, "a");
+        Self {
+            place,
+            seen,
+            _at: PhantomData,
+        }
+    }
+
+    fn open(&self) -> AnyLock {
+        lock_at::<U>(&self.place, "a")
+    }
+
+    fn open_without_polling(&self) -> AnyLock {
+        self.open()
+    }
+
+    fn open_by_other_names(&self) -> Vec<AnyLock> {
+        vec![self.open(), self.open()]
+    }
+
+    fn open_another(&self) -> AnyLock {
+        lock_at::<U>(&self.place, "a/")
+    }
+
+    fn places(&self) -> usize {
+        let status = Polled::new(Lock::status(&self.seen)).finish();
+        status.expect("a status").waiters.len()
+    }
+
+    fn footprint(&self) -> String {
+        let status = Polled::new(Lock::status(&self.seen)).finish();
+        format!("{:?} {status:?}", self.place.footprint())
+    }
+
+    /// Its own handle keeps what handles keep.
+    fn resources(&self) -> usize {
+        0
+    }
+}

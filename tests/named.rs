@@ -1,0 +1,606 @@
+//! Locks with names in a directory, files opened under them, and what is refused.
+
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use stanchion::{
+    ErrorKind, FifoLock, FifoRwLock, FifoSemaphore, FileLock, Guard, LockDir, LockName, Locks,
+    Method, Removal, Tokens, acquire_all, open_locked,
+};
+use support::{Polled, assert_pending, assert_ready, in_runtime, kind_of};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn with(method: Method, directory: &Path) -> LockDir {
+    let options = LockDir::options().method(method);
+    options.open(directory).expect("a directory")
+}
+
+fn acquired(lock: &stanchion::NamedLock) -> stanchion::AnyGuard {
+    assert_ready!(Polled::new(lock.acquire()).poll()).expect("free")
+}
+
+fn tried(lock: &stanchion::NamedLock) -> Option<stanchion::AnyGuard> {
+    assert_ready!(Polled::new(lock.try_acquire()).poll()).expect("no error")
+}
+
+#[test]
+fn names_are_listed_as_they_were_given() {
+    let scratch = scratch();
+    let directory = with(Method::Fifo, scratch.path());
+    let long = "Ü".repeat(10_000);
+    let texts = [
+        "", ".", "..", "a", "A", "a.00", "a.lock", "a/b", "\0", "日本", "con", &long,
+    ];
+    let mut expected = Vec::new();
+    for name in texts {
+        for namespace in [None, Some(""), Some("a"), Some(&*long)] {
+            let lock = directory.lock(namespace, name).expect("a lock");
+            drop(acquired(&lock));
+            assert_eq!(lock.name(), &LockName::new(namespace, name));
+            expected.push(lock.name().clone());
+        }
+    }
+    // What lies beside them is no lock of a name.
+    drop(
+        Polled::new(
+            FifoSemaphore::options()
+                .limit(2)
+                .open(scratch.path(), "s")
+                .expect("one")
+                .acquire(),
+        )
+        .finish(),
+    );
+    for foreign in [
+        "Foo.lock",
+        "x@y@z.lock",
+        "readme",
+        ".hidden.lock",
+        "n~0.lock",
+    ] {
+        fs::write(scratch.path().join(foreign), "").expect("written");
+    }
+    expected.sort();
+    assert_eq!(directory.list().expect("listed"), expected);
+}
+
+#[test]
+fn p07_equal_names_in_two_namespaces_are_two_locks() {
+    let scratch = scratch();
+    let directory = with(Method::Fifo, scratch.path());
+    let guards: Vec<_> = [None, Some(""), Some("a"), Some("A")]
+        .map(|it| acquired(&directory.lock(it, "x").expect("a lock")))
+        .into();
+    for namespace in [None, Some(""), Some("a"), Some("A")] {
+        let lock = directory.lock(namespace, "x").expect("a lock");
+        assert!(tried(&lock).is_none(), "{namespace:?}");
+    }
+    drop(guards);
+}
+
+#[test]
+fn p59_removed_locks_leave_nothing() {
+    let scratch = scratch();
+    let long = "n".repeat(300);
+    for method in [Method::Fifo, Method::Os, Method::Fake] {
+        let directory = with(method, scratch.path());
+        for name in ["short", &long] {
+            let lock = directory.lock("ns", name).expect("a lock");
+            let guard = acquired(&lock);
+            if method != Method::Fake {
+                assert_eq!(lock.remove().expect("no error"), Removal::InUse);
+                assert_eq!(directory.list().expect("listed"), [lock.name().clone()]);
+            }
+            drop(guard);
+            assert_eq!(lock.remove().expect("no error"), Removal::Removed);
+            let left = fs::read_dir(scratch.path()).expect("a directory").count();
+            assert_eq!(left, 0, "{method:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fake_lock_says_that_it_is_one() {
+    let scratch = scratch();
+    let fake = with(Method::Fake, scratch.path())
+        .lock("ns", "a")
+        .expect("a lock");
+    let (one, two) = (acquired(&fake), tried(&fake).expect("always"));
+    assert!(one.is_held() && two.is_held());
+    assert_eq!(one.token(), None);
+    let status = assert_ready!(Polled::new(fake.status()).poll()).expect("a status");
+    let told = fake.capabilities();
+    assert!(!status.excludes && !told.excludes && !told.fair);
+    assert_eq!(told.tokens, Tokens::None);
+    drop(
+        assert_ready!(Polled::new(fake.acquire().timeout(Duration::ZERO).max_waiting(0)).poll())
+            .expect("always"),
+    );
+    assert_pending!(Polled::new(one.lost()).poll());
+    assert_ready!(Polled::new(one.release()).poll()).expect("released");
+    // It finds the mistakes that a real one would.
+    let twice = acquire_all([fake.acquire(), fake.acquire()]);
+    assert_eq!(
+        kind_of(assert_ready!(Polled::new(twice).poll())),
+        ErrorKind::Deadlock
+    );
+    let real = with(Method::Fifo, scratch.path())
+        .lock("ns", "a")
+        .expect("a lock");
+    assert!(real.capabilities().excludes);
+    assert!(
+        assert_ready!(Polled::new(real.status()).poll())
+            .expect("a status")
+            .excludes
+    );
+    assert_eq!(
+        fs::read_dir(scratch.path()).expect("a directory").count(),
+        0
+    );
+}
+
+#[test]
+fn both_methods_of_the_system_exclude_each_other() {
+    let scratch = scratch();
+    let [fifo, os] = [Method::Fifo, Method::Os].map(|it| {
+        let lock = with(it, scratch.path()).lock(None, "a");
+        lock.expect("a lock")
+    });
+    let guard = acquired(&fifo);
+    assert!(tried(&os).is_none());
+    drop(guard);
+    let guard = acquired(&os);
+    assert!(tried(&fifo).is_none());
+    assert!(guard.downcast_ref::<stanchion::FileGuard>().is_some());
+    drop(guard);
+}
+
+#[test]
+fn p66_a_name_of_another_kind_is_refused() {
+    let scratch = scratch();
+    let directory = with(Method::Fifo, scratch.path());
+    let workers = FifoSemaphore::options()
+        .limit(3)
+        .open(scratch.path(), "workers")
+        .expect("a semaphore");
+    drop(Polled::new(workers.acquire()).finish());
+    let error = directory.lock(None, "workers").expect_err("a semaphore");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().contains("semaphore of 3"), "{error}");
+    let readers = FifoRwLock::open(scratch.path().join("book.lock")).expect("a lock");
+    drop(Polled::new(readers.read()).finish());
+    drop(readers);
+    assert_eq!(
+        kind_of(directory.lock(None, "book")),
+        ErrorKind::Incompatible
+    );
+    fs::create_dir(scratch.path().join("claimed.lock")).expect("made");
+    for method in [Method::Fifo, Method::Os] {
+        let claimed = with(method, scratch.path()).lock(None, "claimed");
+        assert_eq!(kind_of(claimed), ErrorKind::Incompatible);
+    }
+}
+
+#[test]
+fn p66_behind_a_url_a_name_has_one_kind_too() {
+    let scratch = scratch();
+    let url = format!("file://{}", scratch.path().display());
+    let locks = Polled::new(Locks::connect(url))
+        .finish()
+        .expect("connected");
+    let workers = locks.semaphore("workers", 3).expect("a semaphore");
+    drop(Polled::new(workers.acquire_many(2)).finish());
+    assert_eq!(kind_of(locks.lock("workers")), ErrorKind::Incompatible);
+    assert_eq!(kind_of(locks.rwlock("workers")), ErrorKind::Incompatible);
+    assert_eq!(
+        kind_of(locks.semaphore("workers", 4)),
+        ErrorKind::Incompatible
+    );
+    let deploy = locks.lock("deploy").expect("a lock");
+    drop(Polled::new(deploy.acquire()).finish());
+    assert_eq!(
+        kind_of(locks.semaphore("deploy", 1)),
+        ErrorKind::Incompatible
+    );
+    assert_eq!(kind_of(locks.rwlock("deploy")), ErrorKind::Incompatible);
+    assert_eq!(kind_of(locks.semaphore("none", 0)), ErrorKind::InvalidInput);
+    assert_eq!(
+        deploy.path().and_then(Path::file_name),
+        Some("deploy.lock".as_ref())
+    );
+    assert_eq!(workers.limit(), 3);
+}
+
+#[test]
+fn another_name_on_record_is_refused_and_a_part_is_completed() {
+    let scratch = scratch();
+    let directory = with(Method::Fifo, scratch.path());
+    let name = "n".repeat(300);
+    let lock = directory.lock(None, &name).expect("a lock");
+    drop(acquired(&lock));
+    let record = lock.path().with_extension("name");
+    assert_eq!(
+        fs::read_to_string(&record).expect("recorded"),
+        format!("{name}\n")
+    );
+    // Of somebody who died while he wrote it: no name, and no obstacle.
+    for part in ["", "nnn", &name] {
+        fs::write(&record, part).expect("written");
+        assert_eq!(directory.list().expect("listed"), []);
+        directory.lock(None, &name).expect("completed");
+        assert_eq!(directory.list().expect("listed"), [lock.name().clone()]);
+    }
+    fs::write(&record, "somebody else's\n").expect("written");
+    assert_eq!(
+        kind_of(directory.lock(None, &name)),
+        ErrorKind::Incompatible
+    );
+    assert_eq!(directory.list().expect("listed"), []);
+    fs::remove_file(&record).expect("removed");
+    std::os::unix::fs::symlink("elsewhere", &record).expect("a link");
+    assert!(
+        directory.lock(None, &name).is_err(),
+        "a link is not followed"
+    );
+    assert!(!scratch.path().join("elsewhere").exists());
+    assert_eq!(
+        kind_of(directory.lock(None, &"n".repeat(2 << 20))),
+        ErrorKind::InvalidInput
+    );
+}
+
+#[test]
+fn p60_a_directory_that_cannot_be_is_a_clear_error() {
+    let scratch = scratch();
+    let inner = scratch.path().join("locks");
+    with(Method::Fifo, &inner);
+    assert!(inner.is_dir(), "made");
+    let missing = scratch.path().join("no/locks");
+    let error = LockDir::open(&missing).expect_err("no parent");
+    assert_eq!(
+        (error.kind(), error.path()),
+        (ErrorKind::Io, Some(&*missing))
+    );
+    let file = scratch.path().join("file");
+    fs::write(&file, "").expect("written");
+    assert_eq!(kind_of(LockDir::open(&file)), ErrorKind::InvalidInput);
+    let url = format!("file://{}", file.display());
+    let connected = Polled::new(Locks::connect(url)).finish();
+    assert_eq!(kind_of(connected), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn p60_a_directory_that_vanishes_is_a_clear_error() {
+    let scratch = scratch();
+    let inner = scratch.path().join("locks");
+    for method in [Method::Fifo, Method::Os] {
+        let directory = with(method, &inner);
+        let lock = directory.lock(None, "a").expect("a lock");
+        drop(acquired(&lock));
+        fs::remove_dir_all(&inner).expect("removed");
+        let error = assert_ready!(Polled::new(lock.acquire()).poll()).expect_err("gone");
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert_eq!(kind_of(directory.lock(None, "b")), ErrorKind::Io);
+        assert_eq!(kind_of(directory.list()), ErrorKind::Io);
+        // Back again, it is as good as new.
+        drop((directory, lock));
+        drop(acquired(
+            &with(method, &inner).lock(None, "a").expect("a lock"),
+        ));
+    }
+}
+
+#[test]
+fn p60_a_read_only_directory_is_a_clear_error() {
+    let scratch = scratch();
+    let directory = with(Method::Fifo, scratch.path());
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o555)).expect("set");
+    if fs::write(scratch.path().join("probe"), "").is_ok() {
+        eprintln!("skipped: this user may write everywhere");
+        return;
+    }
+    let lock = directory.lock(None, "a").expect("nothing is made yet");
+    let error = assert_ready!(Polled::new(lock.acquire()).poll()).expect_err("read-only");
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(
+        kind_of(directory.lock(None, &"n".repeat(300))),
+        ErrorKind::Io
+    );
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("set");
+}
+
+#[test]
+fn p58_the_bits_of_new_files_are_those_that_were_asked_for() {
+    let scratch = scratch();
+    let directory = LockDir::options()
+        .mode(0o640)
+        .open(scratch.path())
+        .expect("a directory");
+    let lock = directory.lock(None, &"n".repeat(300)).expect("a lock");
+    drop(acquired(&lock));
+    for file in [
+        lock.path().to_path_buf(),
+        lock.path().with_extension("name"),
+    ] {
+        let mode = fs::metadata(&file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o640, "{file:?}");
+    }
+}
+
+#[test]
+fn the_defaults_reach_the_locks() {
+    let scratch = scratch();
+    for method in [Method::Fifo, Method::Os] {
+        let options = LockDir::options()
+            .method(method)
+            .label("nightly")
+            .timeout(Duration::ZERO);
+        let directory = options.open(scratch.path()).expect("a directory");
+        assert_eq!(directory.config().timeout, Some(Duration::ZERO));
+        let lock = directory
+            .lock("ns", &format!("{method:?}"))
+            .expect("a lock");
+        let _guard = acquired(&lock);
+        let refused = assert_ready!(Polled::new(lock.acquire()).poll());
+        assert_eq!(kind_of(refused), ErrorKind::TimedOut);
+        let status = assert_ready!(Polled::new(lock.status()).poll()).expect("a status");
+        let label = status.holder.and_then(|it| it.label);
+        assert_eq!(label.is_some(), method == Method::Fifo);
+    }
+}
+
+#[test]
+fn a_file_and_its_named_lock_leave_together() {
+    let scratch = scratch();
+    let path = scratch.path().join("notes.txt");
+    let locks = scratch.path().join("locks");
+    in_runtime(async {
+        let mut file = open_locked(&path).lock_dir(&locks).await.expect("opened");
+        assert!(Guard::token(&file).is_some() && file.is_held());
+        file.write_all(b"one").await.expect("written");
+        let directory = LockDir::open(&locks).expect("there");
+        let canonical = path.canonicalize().expect("there");
+        let name = canonical.to_str().expect("plain");
+        assert_eq!(
+            directory.list().expect("listed"),
+            [LockName::new(None, name)]
+        );
+        let lock = directory.lock(None, name).expect("the same");
+        assert!(
+            lock.try_acquire().await.expect("no error").is_none(),
+            "by its name"
+        );
+        let plain = FileLock::open(&path).expect("a lock");
+        assert!(
+            plain.try_acquire().expect("no error").is_none(),
+            "by itself"
+        );
+        let next = open_locked(&path).lock_dir(&locks).timeout(Duration::ZERO);
+        assert_eq!(kind_of(next.await), ErrorKind::TimedOut);
+        let status = lock.status().await.expect("a status");
+        assert_eq!(status.waiters, [], "who gave up has left");
+        file.release().await.expect("released");
+        assert!(lock.try_acquire().await.expect("no error").is_some());
+        assert!(plain.try_acquire().expect("no error").is_some());
+        let mut again = open_locked(&path).lock_dir(&locks).await.expect("opened");
+        let mut text = String::new();
+        again.read_to_string(&mut text).await.expect("read");
+        assert_eq!(text, "one");
+    });
+}
+
+#[test]
+fn p09_files_under_a_named_lock_are_had_in_order() {
+    let scratch = scratch();
+    let path = scratch.path().join("notes.txt");
+    let open = || std::future::IntoFuture::into_future(open_locked(&path).method(Method::Fifo));
+    let first = assert_ready!(Polled::new(open()).poll()).expect("free");
+    assert_eq!(first.waited(), None);
+    let mut line: Vec<_> = (0..5).map(|_| Polled::new(open())).collect();
+    line.iter_mut().for_each(|it| assert_pending!(it.poll()));
+    drop(line.remove(2));
+    drop(first);
+    while !line.is_empty() {
+        let file = line[0].finish().expect("its turn");
+        assert!(file.waited().is_some());
+        line[1..]
+            .iter_mut()
+            .for_each(|it| assert_pending!(it.poll()));
+        drop(file);
+        drop(line.remove(0));
+    }
+    let lock = LockDir::open(scratch.path())
+        .expect("there")
+        .lock(None, "notes.txt");
+    assert!(tried(&lock.expect("beside the file")).is_some());
+}
+
+#[test]
+fn a_named_lock_that_came_is_given_back_with_the_future() {
+    let scratch = scratch();
+    let path = scratch.path().join("notes.txt");
+    let outsider = FileLock::open(&path).expect("a lock");
+    let held = outsider.try_acquire().expect("no error").expect("free");
+    let wait = open_locked(&path).method(Method::Fifo);
+    let mut wait = Polled::new(std::future::IntoFuture::into_future(wait));
+    assert_pending!(wait.poll());
+    let lock = LockDir::open(scratch.path())
+        .expect("there")
+        .lock(None, "notes.txt");
+    let lock = lock.expect("beside the file");
+    assert!(tried(&lock).is_none(), "it has come, and the file has not");
+    drop(wait);
+    assert!(tried(&lock).is_some());
+    drop(held);
+}
+
+#[test]
+fn a_fake_lock_opens_a_file_that_others_have_locked() {
+    let scratch = scratch();
+    let path = scratch.path().join("notes.txt");
+    let _locked = Polled::new(std::future::IntoFuture::into_future(open_locked(&path)))
+        .finish()
+        .expect("free");
+    in_runtime(async {
+        let mut file = open_locked(&path)
+            .method(Method::Fake)
+            .await
+            .expect("always");
+        file.write_all(b"x").await.expect("written");
+        file.release().await.expect("released");
+        let refused = open_locked(&path).timeout(Duration::ZERO).await;
+        assert_eq!(
+            kind_of(refused),
+            ErrorKind::TimedOut,
+            "its release freed nobody else's lock"
+        );
+        let file = open_locked(&path)
+            .method(Method::Fake)
+            .await
+            .expect("always");
+        assert_eq!(kind_of(file.into_std().await), ErrorKind::Unsupported);
+    });
+    assert_eq!(fs::read(&path).expect("there"), b"x");
+    assert_eq!(
+        fs::read_dir(scratch.path()).expect("a directory").count(),
+        1
+    );
+}
+
+#[test]
+fn p48_the_loss_of_the_named_lock_is_told_by_the_file() {
+    let scratch = scratch();
+    let path = scratch.path().join("notes.txt");
+    let locks = scratch.path().join("locks");
+    let wait = open_locked(&path).lock_dir(&locks);
+    let file = Polled::new(std::future::IntoFuture::into_future(wait))
+        .finish()
+        .expect("free");
+    let mut lost = Polled::new(file.lost());
+    assert_pending!(lost.poll());
+    let canonical = path.canonicalize().expect("there");
+    let stem = LockName::new(None, canonical.to_str().expect("plain")).stem();
+    fs::remove_file(locks.join(format!("{stem}.lock"))).expect("removed");
+    lost.finish();
+    assert!(!file.is_held());
+    assert_eq!(
+        kind_of(assert_ready!(Polled::new(file.release()).poll())),
+        ErrorKind::Lost
+    );
+}
+
+#[test]
+fn what_is_behind_a_url_is_told() {
+    let scratch = scratch();
+    let inner = scratch.path().join("my locks");
+    let url = format!("file://{}/my%20locks", scratch.path().display());
+    let connect = |url: &str| Polled::new(Locks::connect(url)).finish();
+    let locks = connect(&url).expect("connected");
+    assert!(inner.is_dir());
+    assert_eq!((locks.url(), locks.to_string()), (&*url, url.clone()));
+    let told = locks.capabilities();
+    assert_eq!(told, locks.lock("a").expect("a lock").capabilities());
+    assert_eq!(told, locks.rwlock("b").expect("a lock").capabilities());
+    assert_eq!(
+        told,
+        locks.semaphore("c", 2).expect("a semaphore").capabilities()
+    );
+    let memory = connect("mem:").expect("connected");
+    assert_eq!(
+        memory.capabilities(),
+        memory.lock("a").expect("a lock").capabilities()
+    );
+    assert_eq!(memory.capabilities().reach, stanchion::Reach::Process);
+    let other = connect("mem:").expect("connected");
+    let guard = Polled::new(memory.lock("a").expect("a lock").acquire())
+        .finish()
+        .expect("free");
+    let same = Polled::new(
+        memory
+            .lock("a")
+            .expect("a lock")
+            .acquire()
+            .timeout(Duration::ZERO),
+    )
+    .finish();
+    assert_eq!(kind_of(same), ErrorKind::TimedOut);
+    drop(
+        Polled::new(other.lock("a").expect("a lock").acquire())
+            .finish()
+            .expect("another world"),
+    );
+    drop(guard);
+    for missing in [
+        "redis://h",
+        "rediss://:secret@h",
+        "redis+unix:///s",
+        "etcd://h",
+    ] {
+        let error = connect(missing).expect_err("not compiled in");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let scheme = missing.split(':').next().expect("a scheme");
+        let text = error.to_string();
+        assert!(text.contains(scheme) && !text.contains("secret"), "{text}");
+    }
+    assert_eq!(kind_of(connect("mem:#a")), ErrorKind::InvalidInput);
+    assert_eq!(kind_of(connect("/run/app")), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn locks_of_several_backends_are_taken_together() {
+    let scratch = scratch();
+    let connect = |url: &str| {
+        Polled::new(Locks::connect(url))
+            .finish()
+            .expect("connected")
+    };
+    let memory = connect("mem:");
+    let files = connect(&format!("file://{}", scratch.path().display()));
+    let named = with(Method::Os, scratch.path())
+        .lock("ns", "b")
+        .expect("a lock");
+    let plain = FifoLock::open(scratch.path().join("c.lock")).expect("a lock");
+    let waits = || {
+        let (a, b) = (memory.lock("a"), memory.rwlock("b"));
+        let mut waits = vec![
+            a.expect("one").acquire(),
+            b.expect("one").write(),
+            files.lock("a").expect("one").acquire(),
+        ];
+        waits.extend([
+            named.acquire(),
+            stanchion::AnyLock::from(plain.clone()).acquire(),
+        ]);
+        waits
+    };
+    let all = Polled::new(acquire_all(waits()))
+        .finish()
+        .expect("all are free");
+    assert_eq!(all.len(), 5);
+    let mut reversed = waits();
+    reversed.reverse();
+    let again = Polled::new(acquire_all(reversed).timeout(Duration::ZERO)).finish();
+    assert_eq!(kind_of(again), ErrorKind::TimedOut);
+    drop(all);
+    let mut twice = waits();
+    twice.push(memory.lock("a").expect("one").acquire());
+    let error = Polled::new(acquire_all(twice))
+        .finish()
+        .expect_err("one is named twice");
+    assert_eq!(error.kind(), ErrorKind::Deadlock);
+    drop(
+        Polled::new(acquire_all(waits()))
+            .finish()
+            .expect("nothing stays locked"),
+    );
+}
