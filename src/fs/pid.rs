@@ -14,6 +14,7 @@ use super::engine::watch::watch;
 use super::presence::PresenceAttempt;
 use super::sys::{file, host};
 use crate::acquire::Acquire;
+use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Lock, Owner, Removal, Status};
 
@@ -250,6 +251,8 @@ impl PidLock {
         &self.config
     }
 }
+
+becomes_any!(PidLock => AnyLock);
 
 impl Lock for PidLock {
     type Guard = PidGuard;

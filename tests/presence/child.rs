@@ -16,7 +16,9 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stanchion::{Guard as _, PidGuard, PidLock};
+use stanchion::{AnyGuard, AnyLock, LockDir, Method, PidLock};
+
+use crate::family::Kind;
 
 pub(crate) fn say(line: impl std::fmt::Display) {
     let line = format!("@{line}\n");
@@ -24,12 +26,27 @@ pub(crate) fn say(line: impl std::fmt::Display) {
     let _ = std::io::stdout().flush();
 }
 
-fn open(path: &Path) -> PidLock {
-    let options = PidLock::options().poll_interval(Duration::MAX);
-    options.open(path).expect("a lock")
+/// The lock of this path, of the kind that the parent wants, with no safety net.
+fn open(path: &Path) -> AnyLock {
+    let method = match Kind::of_child() {
+        Kind::Pid => {
+            let options = PidLock::options().poll_interval(Duration::MAX);
+            return options.open(path).expect("a lock").into();
+        }
+        Kind::Mkdir => Method::Mkdir,
+        Kind::CreateNew => Method::CreateNew,
+    };
+    let expire = std::env::var("PRESENCE_EXPIRE").ok();
+    let expire = expire.map(|it| Duration::from_millis(it.parse().expect("milliseconds")));
+    let options = LockDir::options().method(method).expire(expire);
+    let options = options.poll_interval(Duration::MAX);
+    let locks = options.open(path.parent().expect("a directory"));
+    let name = path.file_stem().and_then(|it| it.to_str()).expect("a name");
+    let lock = locks.and_then(|it| it.lock(None, name));
+    lock.expect("a lock").into()
 }
 
-fn told(result: stanchion::Result<PidGuard>) -> Option<PidGuard> {
+fn told(result: stanchion::Result<AnyGuard>) -> Option<AnyGuard> {
     match result {
         Ok(guard) => {
             let token = guard.token().unwrap_or(0);
@@ -63,7 +80,7 @@ fn child() {
         let words: Vec<_> = line.split_whitespace().collect();
         match words[..] {
             ["acquire"] => guard = told(runtime.block_on(lock.acquire())),
-            ["try"] => match lock.try_acquire() {
+            ["try"] => match runtime.block_on(lock.try_acquire()) {
                 Ok(None) => say("none"),
                 other => guard = told(other.map(|it| it.expect("there"))),
             },
@@ -81,17 +98,25 @@ fn child() {
                 say("watching");
             }
             ["race", first, last] => {
-                let won = race(&path, number(first), number(last));
+                let won = runtime.block_on(race(&path, number(first), number(last)));
                 // Held until all have tried: the parent says so.
                 lines.next().expect("a line").expect("a line");
                 drop(won);
                 say("let-go");
             }
-            ["storm", rounds] => storm(&runtime, &lock, number(rounds)),
+            ["storm", rounds] => {
+                let counter = path.with_extension("counter");
+                runtime.block_on(storm(&counter, &lock, number(rounds)));
+            }
             ["end"] => break,
             _ => panic!("unknown command {line:?}"),
         }
     }
+}
+
+/// One of many locks beside the first.
+pub(crate) fn numbered(path: &Path, index: usize) -> PathBuf {
+    path.with_file_name(format!("it-{index}.lock"))
 }
 
 fn number(word: &str) -> usize {
@@ -99,11 +124,11 @@ fn number(word: &str) -> usize {
 }
 
 /// Tries one lock after the other, and tells which it has won.
-fn race(path: &Path, first: usize, last: usize) -> Vec<(usize, PidGuard)> {
+async fn race(path: &Path, first: usize, last: usize) -> Vec<(usize, AnyGuard)> {
     let mut won = Vec::new();
     for index in first..last {
-        let path = path.with_extension(index.to_string());
-        if let Some(guard) = open(&path).try_acquire().expect("no error") {
+        let lock = open(&numbered(path, index));
+        if let Some(guard) = lock.try_acquire().await.expect("no error") {
             won.push((index, guard));
         }
     }
@@ -113,13 +138,12 @@ fn race(path: &Path, first: usize, last: usize) -> Vec<(usize, PidGuard)> {
 }
 
 /// Reads a number, adds one, writes it back: an update that is lost shows.
-fn storm(runtime: &tokio::runtime::Runtime, lock: &PidLock, rounds: usize) {
-    let counter = lock.path().with_extension("counter");
+async fn storm(counter: &Path, lock: &AnyLock, rounds: usize) {
     for _ in 0..rounds {
-        let guard = runtime.block_on(lock.acquire()).expect("the lock");
-        let text = std::fs::read_to_string(&counter).unwrap_or_default();
+        let guard = lock.acquire().await.expect("the lock");
+        let text = std::fs::read_to_string(counter).unwrap_or_default();
         let next = text.parse().unwrap_or(0_u64) + 1;
-        std::fs::write(&counter, next.to_string()).expect("written");
+        std::fs::write(counter, next.to_string()).expect("written");
         drop(guard);
     }
     say("stormed");

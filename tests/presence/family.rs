@@ -18,6 +18,33 @@ pub(crate) fn scratch() -> TempDir {
     tempfile::tempdir_in(base).expect("a directory")
 }
 
+/// Which lock it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Pid,
+    Mkdir,
+    CreateNew,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pid => "pid",
+            Self::Mkdir => "mkdir",
+            Self::CreateNew => "create-new",
+        }
+    }
+
+    /// What the parent wants of this process.
+    pub(crate) fn of_child() -> Self {
+        let name = std::env::var("PRESENCE_KIND").expect("a kind");
+        let all = [Self::Pid, Self::Mkdir, Self::CreateNew];
+        all.into_iter()
+            .find(|it| it.name() == name)
+            .expect("a known kind")
+    }
+}
+
 /// A child process. Dropped, it is killed.
 pub(crate) struct Member {
     child: Child,
@@ -25,16 +52,17 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn start(path: &Path) -> Self {
-        Self::start_with(path, &[])
+    pub(crate) fn start(kind: Kind, path: &Path) -> Self {
+        Self::start_with(kind, path, &[])
     }
 
-    pub(crate) fn start_with(path: &Path, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(kind: Kind, path: &Path, environment: &[(&str, &str)]) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut command = Command::new(program);
         command
             .args(["--ignored", "--exact", "child::child", "--nocapture"])
             .env("PRESENCE_PATH", path)
+            .env("PRESENCE_KIND", kind.name())
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
@@ -102,7 +130,7 @@ impl Member {
         rustix::process::kill_process(pid, signal).expect("sent");
     }
 
-    /// As `kill -9` does, and waits until the process has ended, without asking for it.
+    /// As `kill -9` does.
     pub(crate) fn kill(&self) {
         self.signal(rustix::process::Signal::KILL);
     }
@@ -110,6 +138,10 @@ impl Member {
     /// Waits until it is stopped.
     pub(crate) fn stop(&self) {
         self.signal(rustix::process::Signal::STOP);
+        self.wait_until_stopped();
+    }
+
+    pub(crate) fn wait_until_stopped(&self) {
         until("it is stopped", || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
             stat.is_ok_and(|it| {

@@ -1,8 +1,9 @@
 //! Many at once: breakers of one stale lock, and an ordinary crowd.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::family::{Member, place};
+use crate::child::numbered;
+use crate::family::{Kind, Member, left, place, until};
 
 /// Processes that break.
 const BREAKERS: usize = 8;
@@ -14,34 +15,89 @@ fn rounds() -> usize {
     given.map_or(500, |it| it.parse().expect("a number"))
 }
 
-/// The record of a process that was killed while it held, to be laid down again and again under other IDs.
-fn stale_record(path: &Path) -> String {
-    let mut holder = Member::start(path);
-    holder.acquire();
-    let text = std::fs::read_to_string(path).expect("its record");
-    holder.kill();
-    holder.bury();
-    std::fs::remove_file(path).expect("left behind");
-    text
+/// What a process leaves that is killed while it holds: every file and directory with its text, relative to the lock's directory.
+struct Stale {
+    kind: Kind,
+    files: Vec<(PathBuf, Option<String>)>,
+    /// The ID of its hold, as it stands in names and texts.
+    id: String,
 }
 
-/// The same record of another hold.
-fn with_id(text: &str, number: usize) -> String {
-    let at = text.find("id=").expect("an ID") + 3;
-    format!("{}{number:032x}{}", &text[..at], &text[at + 32..])
+impl Stale {
+    fn new(kind: Kind) -> Self {
+        let (directory, path) = place();
+        let mut holder = Member::start(kind, &path);
+        holder.acquire();
+        holder.kill();
+        holder.bury();
+        let mut files = Vec::new();
+        let mut directories = vec![directory.path().to_path_buf()];
+        while let Some(next) = directories.pop() {
+            for entry in std::fs::read_dir(next).expect("a directory") {
+                let found = entry.expect("an entry").path();
+                let relative = found.strip_prefix(directory.path()).expect("below");
+                let text = std::fs::read_to_string(&found).ok();
+                files.push((relative.to_path_buf(), text));
+                if found.is_dir() {
+                    directories.push(found);
+                }
+            }
+        }
+        let texts = files.iter().filter_map(|(path, text)| {
+            let name = path.to_str()?;
+            name.split_once("record.")
+                .map(|it| it.1.to_owned())
+                .or_else(|| {
+                    let text = text.as_ref()?;
+                    let at = text.find(" id=")? + 4;
+                    Some(text[at..at + 32].to_owned())
+                })
+        });
+        let id = texts.last().expect("an ID");
+        Self { kind, files, id }
+    }
+
+    /// Lays it down once more, as another hold of the same dead process.
+    fn lay_down(&self, path: &Path, number: usize) {
+        let fresh = format!("{number:032x}");
+        let directory = path.parent().expect("a directory");
+        let lock = path.file_name().and_then(|it| it.to_str()).expect("a name");
+        for (file, text) in &self.files {
+            let name = file.to_str().expect("a name").replace(&self.id, &fresh);
+            let file = directory.join(name.replacen("it.lock", lock, 1));
+            match text {
+                Some(text) => std::fs::write(file, text.replace(&self.id, &fresh)),
+                None => std::fs::create_dir(file),
+            }
+            .expect("laid down");
+        }
+    }
+
+    /// What a lock leaves that was given back.
+    fn leaves(&self, directory: &Path) -> usize {
+        let left = left(directory);
+        match self.kind {
+            Kind::Pid => left.len(),
+            _ => {
+                let inside = |it: &String| crate::family::left(&directory.join(it)).len();
+                // The baton of each is all there is.
+                let more = left.iter().map(|it| inside(it) - 1);
+                more.sum()
+            }
+        }
+    }
 }
 
-#[test]
-fn p32_of_those_who_break_a_stale_lock_one_wins() {
-    let (_directory, path) = place();
-    let record = stale_record(&path);
-    let mut breakers: Vec<_> = (0..BREAKERS).map(|_| Member::start(&path)).collect();
+fn one_of_those_who_break_wins(kind: Kind) {
+    let (directory, path) = place();
+    let stale = Stale::new(kind);
+    let start = |_| Member::start(kind, &path);
+    let mut breakers: Vec<_> = (0..BREAKERS).map(start).collect();
     let rounds = rounds();
     for first in (0..rounds).step_by(RACE) {
         let last = (first + RACE).min(rounds);
-        let lock = |index: usize| path.with_extension(index.to_string());
         for index in first..last {
-            std::fs::write(lock(index), with_id(&record, index)).expect("laid down");
+            stale.lay_down(&numbered(&path, index), index);
         }
         for breaker in &mut breakers {
             breaker.tell(&format!("race {first} {last}"));
@@ -61,15 +117,34 @@ fn p32_of_those_who_break_a_stale_lock_one_wins() {
         for breaker in &breakers {
             breaker.expect("let-go");
         }
-        let left = crate::family::left(path.parent().expect("a directory"));
-        assert_eq!(left, Vec::<String>::new(), "after {last}");
+        assert_eq!(
+            stale.leaves(directory.path()),
+            0,
+            "{:?}",
+            left(directory.path())
+        );
     }
 }
 
 #[test]
-fn p01_no_update_is_lost_among_processes() {
-    let (directory, path) = place();
-    let mut crowd: Vec<_> = (0..BREAKERS).map(|_| Member::start(&path)).collect();
+fn p32_of_those_who_break_a_stale_pid_file_one_wins() {
+    one_of_those_who_break_wins(Kind::Pid);
+}
+
+#[test]
+fn p32_of_those_who_break_a_stale_directory_one_wins() {
+    one_of_those_who_break_wins(Kind::Mkdir);
+}
+
+#[test]
+fn p32_of_those_who_break_a_stale_file_one_wins() {
+    one_of_those_who_break_wins(Kind::CreateNew);
+}
+
+fn no_update_is_lost(kind: Kind) {
+    let (_directory, path) = place();
+    let start = |_| Member::start(kind, &path);
+    let mut crowd: Vec<_> = (0..BREAKERS).map(start).collect();
     for member in &mut crowd {
         member.tell("storm 100");
     }
@@ -78,28 +153,41 @@ fn p01_no_update_is_lost_among_processes() {
     }
     let counted = std::fs::read_to_string(path.with_extension("counter")).expect("counted");
     assert_eq!(counted, (100 * BREAKERS).to_string());
-    assert_eq!(crate::family::left(directory.path()), Vec::<String>::new());
 }
 
 #[test]
-fn p29_no_update_is_lost_and_nobody_waits_for_ever_while_processes_are_killed() {
-    let (directory, path) = place();
-    let mut crowd: Vec<_> = (0..BREAKERS).map(|_| Member::start(&path)).collect();
-    for member in &mut crowd {
+fn p01_no_update_is_lost_by_pid_file() {
+    no_update_is_lost(Kind::Pid);
+}
+
+#[test]
+fn p01_no_update_is_lost_by_directory() {
+    no_update_is_lost(Kind::Mkdir);
+}
+
+#[test]
+fn p01_no_update_is_lost_by_file() {
+    no_update_is_lost(Kind::CreateNew);
+}
+
+fn nobody_waits_for_ever_while_processes_are_killed(kind: Kind) {
+    let (_directory, path) = place();
+    let start = || {
+        let mut member = Member::start(kind, &path);
         member.tell("storm 1000000");
-    }
+        member
+    };
+    let mut crowd: Vec<_> = (0..BREAKERS).map(|_| start()).collect();
     let counter = path.with_extension("counter");
     let count = || {
         let text = std::fs::read_to_string(&counter).unwrap_or_default();
         text.parse().unwrap_or(0_u64)
     };
     for victim in 0..BREAKERS * 5 {
-        // They move on before each death, so somebody has taken over from the last one.
+        // It goes on before each death, so somebody has taken over from the last one.
         let before = count();
-        crate::family::until("it goes on", || count() > before + 5);
-        let mut fresh = Member::start(&path);
-        fresh.tell("storm 1000000");
-        let dead = std::mem::replace(&mut crowd[victim % BREAKERS], fresh);
+        until("it goes on", || count() > before + 5);
+        let dead = std::mem::replace(&mut crowd[victim % BREAKERS], start());
         dead.kill();
         dead.bury();
     }
@@ -107,9 +195,22 @@ fn p29_no_update_is_lost_and_nobody_waits_for_ever_while_processes_are_killed() 
         member.kill();
         member.bury();
     }
-    let mut last = Member::start(&path);
+    let mut last = Member::start(kind, &path);
     last.acquire();
     last.release();
-    let left = crate::family::left(directory.path());
-    assert!(left.len() <= 1 + BREAKERS, "{left:?}");
+}
+
+#[test]
+fn p29_nobody_waits_for_ever_at_a_pid_file_while_processes_are_killed() {
+    nobody_waits_for_ever_while_processes_are_killed(Kind::Pid);
+}
+
+#[test]
+fn p29_nobody_waits_for_ever_at_a_directory_while_processes_are_killed() {
+    nobody_waits_for_ever_while_processes_are_killed(Kind::Mkdir);
+}
+
+#[test]
+fn p29_nobody_waits_for_ever_at_a_file_while_processes_are_killed() {
+    nobody_waits_for_ever_while_processes_are_killed(Kind::CreateNew);
 }
