@@ -195,6 +195,7 @@ pub(crate) fn prepare_helper_thread() {
 #[cfg(feature = "test-hooks")]
 pub(crate) fn end_or_stop_self(stop: bool) {
     let signal = if stop { libc::SIGSTOP } else { libc::SIGKILL };
-    // SAFETY: sends a signal to this very process.
-    unsafe { libc::kill(libc::getpid(), signal) };
+    // SAFETY: sends a signal to this very thread, and so to the process: sent to the process it might be another thread that stops at once, while
+    // this one goes on for a while.
+    unsafe { libc::raise(signal) };
 }
