@@ -7,6 +7,8 @@
 //!
 //! Started twice with the same `file:` URL, both share the locks; `stanchion status file:///tmp/reports#report` shows who has one.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -127,15 +127,9 @@ conforms!(pid_lock_poll, crate::pid::Pid<crate::Polled>);
 conforms!(reentrant_fifo_lock, crate::reentrant::Reentered, with a line in reentrant_line);
 conforms!(semaphore_of_one, crate::semaphore::OfOne, with a line in semaphore_line);
 conforms!(any_fifo_lock, crate::any::Forgotten<crate::Fifo<crate::Watched>>, with a line in any_fifo_line);
-conforms!(
-    any_file_lock,
-    crate::any::Forgotten<crate::Plain<crate::Watched>>
-);
 conforms!(mem_lock, crate::memory::InMemory<stanchion::MemLock>, with a line in mem_line);
 conforms!(mem_rwlock, crate::memory::InMemory<stanchion::MemRwLock>, with a line in mem_rwlock_line);
 conforms!(mem_semaphore_of_one, crate::memory::InMemory<stanchion::MemSemaphore>, with a line in mem_semaphore_line);
-conforms!(any_mem_lock, crate::any::Forgotten<crate::memory::InMemory<stanchion::MemLock>>, with a line in any_mem_line);
 conforms!(named_fifo_lock, crate::named::Named<crate::named::ByFifo>, with a line in named_fifo_line);
 conforms!(named_os_lock, crate::named::Named<crate::named::ByOs>);
-conforms!(url_mem_lock, crate::named::Behind<crate::named::InMemory>, with a line in url_mem_line);
-conforms!(url_file_lock, crate::named::Behind<crate::named::OnFile>, with a line in url_file_line);
+conforms!(url_mem_lock, crate::named::Behind, with a line in url_mem_line);

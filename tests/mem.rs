@@ -1,5 +1,7 @@
 //! Locks in memory: order among unequal requests, sleepers, and what a name means. What they share with all locks is in the conformance suite.
 
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
 #[path = "conformance/support.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::path::Path;
 
-use stanchion::{AnyLock, Lock, LockDir, Locks, Method, NamedLock};
+use stanchion::{AnyLock, Lock, LockDir, Locks, Method, NamedLock, Status};
 
 use crate::subject::Subject;
 use crate::support::{Place, Polled};
@@ -81,57 +81,39 @@ impl<M: By> Subject for Named<M> {
     }
 }
 
-/// Where a URL of the suite leads.
-pub(crate) trait At: 'static {
-    fn url(place: &Place) -> String;
-}
-
-pub(crate) struct InMemory;
-pub(crate) struct OnFile;
-
-impl At for InMemory {
-    /// Named after the directory, which is another one for each test.
-    fn url(place: &Place) -> String {
-        let name = place.directory().file_name().expect("a name");
-        format!("mem:{}", name.to_str().expect("a plain name"))
-    }
-}
-
-impl At for OnFile {
-    fn url(place: &Place) -> String {
-        format!("file://{}", place.directory().display())
-    }
-}
-
-/// The lock `a` behind a URL.
-pub(crate) struct Behind<U> {
+/// The lock `a` behind `mem:NAME`, with a name that is another one for each test: that of a directory.
+pub(crate) struct Behind {
     place: Place,
     seen: AnyLock,
-    _at: PhantomData<U>,
 }
 
-fn lock_at<U: At>(place: &Place, name: &str) -> AnyLock {
-    let locks = Polled::new(Locks::connect(U::url(place))).finish();
-    locks.expect("connected").lock(name).expect("a lock")
+impl Behind {
+    fn lock(place: &Place, name: &str) -> AnyLock {
+        let world = place.directory().file_name().expect("a name");
+        let url = format!("mem:{}", world.to_str().expect("a plain name"));
+        let locks = Polled::new(Locks::connect(url)).finish();
+        locks.expect("connected").lock(name).expect("a lock")
+    }
+
+    fn look(&self) -> Status {
+        let status = Polled::new(Lock::status(&self.seen)).finish();
+        status.expect("a status")
+    }
 }
 
-impl<U: At> Subject for Behind<U> {
+impl Subject for Behind {
     type Lock = AnyLock;
 
     const FAIR: bool = true;
 
     fn new() -> Self {
         let place = Place::new();
-        let seen = lock_at::<U>(&place, "a");
-        Self {
-            place,
-            seen,
-            _at: PhantomData,
-        }
+        let seen = Self::lock(&place, "a");
+        Self { place, seen }
     }
 
     fn open(&self) -> AnyLock {
-        lock_at::<U>(&self.place, "a")
+        Self::lock(&self.place, "a")
     }
 
     fn open_without_polling(&self) -> AnyLock {
@@ -143,21 +125,19 @@ impl<U: At> Subject for Behind<U> {
     }
 
     fn open_another(&self) -> AnyLock {
-        lock_at::<U>(&self.place, "a/")
+        Self::lock(&self.place, "A")
     }
 
     fn places(&self) -> usize {
-        let status = Polled::new(Lock::status(&self.seen)).finish();
-        status.expect("a status").waiters.len()
+        self.look().waiters.len()
     }
 
     fn footprint(&self) -> String {
-        let status = Polled::new(Lock::status(&self.seen)).finish();
-        format!("{:?} {status:?}", self.place.footprint())
+        format!("{:?} {:?}", self.place.footprint(), self.look())
     }
 
-    /// Its own handle keeps what handles keep.
+    /// It has no descriptors.
     fn resources(&self) -> usize {
-        0
+        self.place.descriptors()
     }
 }
