@@ -11,6 +11,8 @@
 //! | a file to oneself, or shared with other readers, among all programs that lock files | [`FileLock`], [`open_locked`] |
 //! | to lock a file that is open already | [`lock`], [`unlock`] |
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
+//! | a lock that is a pid file, without any lock of the operating system | [`PidLock`] |
+//! | a lock that needs nothing but that a rename is whole, with an expiry | [`LockDir`] with [`Method::Mkdir`] or [`Method::CreateNew`] |
 //! | a lock that its holder may take again | [`Reentrant`], around any of the locks |
 //! | locks by name, in files or in memory, as a URL says | [`Locks`] |
 //! | a directory of locks with names, which may be any text | [`LockDir`] |

@@ -75,6 +75,24 @@ fn semaphore_keeps_its_limit() {
 }
 
 #[test]
+fn pid_lock_takes_over_from_the_dead() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let path = scratch.path().join("worker.pid");
+    let mut first = Started::new(example("pid_lock"), &[&path]);
+    first.after("works now");
+    let mut second = Started::new(example("pid_lock"), &[&path]);
+    let holder = second.after("held by pid ");
+    assert!(holder.starts_with(&first.pid().to_string()), "{holder}");
+    first.kill();
+    second.after("died inside");
+    second.after("works now");
+    second.enter();
+    second.after("the file is gone");
+    assert!(second.end().success());
+    assert!(!path.exists());
+}
+
+#[test]
 fn single_instance_refuses_the_second_one() {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = scratch.path().join("app.pid");

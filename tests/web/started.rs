@@ -29,7 +29,7 @@ pub(crate) struct Started {
 impl Started {
     pub(crate) fn new<A: AsRef<OsStr>>(program: PathBuf, arguments: &[A]) -> Self {
         let mut command = Command::new(&program);
-        command.args(arguments).stdin(Stdio::null());
+        command.args(arguments).stdin(Stdio::piped());
         let mut child = match command.stdout(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => panic!("{}: {error}", program.display()),
@@ -63,6 +63,13 @@ impl Started {
                 return rest.to_owned();
             }
         }
+    }
+
+    /// Gives it an empty line to read.
+    pub(crate) fn enter(&mut self) {
+        use std::io::Write;
+        let input = self.child.stdin.as_mut().expect("its input");
+        input.write_all(b"\n").expect("it reads");
     }
 
     pub(crate) fn pid(&self) -> u32 {

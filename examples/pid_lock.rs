@@ -1,0 +1,35 @@
+//! A lock that is a pid file: whoever comes second waits, says for whom, and takes over at once when that one dies.
+//!
+//! Run it twice, in two terminals: `cargo run --example pid_lock -- /tmp/worker.pid`. Then end the first one: by a line on its standard input, or
+//! with `kill -9`.
+#![allow(clippy::disallowed_methods)]
+
+use std::path::PathBuf;
+
+use stanchion::PidLock;
+use tokio::io::AsyncReadExt;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::args_os().nth(1).map(PathBuf::from);
+    let path = path.unwrap_or_else(|| std::env::temp_dir().join("worker.pid"));
+    let lock = PidLock::options().label("worker").open(&path)?;
+    let guard = lock.acquire().on_wait(|it| println!("{it}")).await?;
+    if guard.predecessor_crashed() {
+        println!("the one before died inside: check what it left");
+    }
+    let text = std::fs::read_to_string(lock.path())?;
+    let first = text.lines().next().unwrap_or_default();
+    assert_eq!(first, std::process::id().to_string());
+    println!("process {first} works now; a line on standard input ends it");
+    // The lock is lost if somebody deletes the file: then stop.
+    let mut input = [0];
+    let mut console = tokio::io::stdin();
+    tokio::select! {
+        _ = console.read(&mut input) => {}
+        reason = guard.lost() => return Err(format!("stopped: {reason}").into()),
+    }
+    guard.release().await?;
+    println!("ended; the file is gone");
+    Ok(())
+}
