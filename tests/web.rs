@@ -13,6 +13,7 @@ mod browser;
 #[path = "web/http.rs"]
 mod http;
 #[path = "web/started.rs"]
+#[allow(dead_code)]
 mod started;
 
 use browser::Browser;

@@ -181,7 +181,7 @@ impl Hold {
                 }
             }
         }
-        match std::fs::remove_dir(&tenure.directory) {
+        match baton::delete_empty(&tenure.directory) {
             Ok(()) => Ok(Removal::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Removal::Removed),
             // Somebody came, or there are files of others in it.

@@ -190,7 +190,7 @@ impl Claims {
             .map_err(|e| self.io("make the directory of claims", e))
             .map(|()| {
                 // Where a directory is never replaced, an empty one must go first.
-                let _ = std::fs::remove_dir(&self.directory);
+                let _ = baton::delete_empty(&self.directory);
                 std::fs::rename(&fresh, &self.directory)
             });
         match placed {

@@ -22,7 +22,7 @@ use super::super::contest::Sign;
 use super::super::owner::{Recorded, identity};
 use super::super::step::at_named;
 use super::super::watch::Seen;
-use super::baton::{Id, record_path};
+use super::baton::{Id, delete_file, record_path};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
 use crate::lock::Owner;
@@ -107,7 +107,7 @@ impl Record {
 
     /// Deletes the record of one who does not need it any more.
     pub(super) fn delete(directory: &Path, id: &Id) {
-        let _ = std::fs::remove_file(record_path(directory, id));
+        let _ = delete_file(&record_path(directory, id));
     }
 }
 
