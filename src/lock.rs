@@ -299,7 +299,8 @@ pub struct Waiting {
 
 impl Waiting {
     /// Whether the lock seems to be held by the very task that waits, which then waits for ever: it was this task that took it, through
-    /// a fair lock of this process. A guard that was handed to another task counts as the first one's.
+    /// a fair lock of this process. A guard that was handed to another task counts as the first one's. Always `false` for permits, and where
+    /// there is no Tokio task: what `block_on` runs, as the body of an async `main` under `#[tokio::main]`, is none.
     pub fn held_by_this_task(&self) -> bool {
         self.held_by_this_task
     }

@@ -4,7 +4,7 @@
 //! # Algorithm
 //!
 //! One queue for each name, whatever is asked for: a lock has one part, a semaphore n, a reader-writer lock so many that there are
-//! never more readers, and a request wants one, some, or all of them. One routine, [`line`](self::line), gives parts to the first in
+//! never more readers, and a request wants one, some, or all of them. One routine, `settle` in [`state`](self::state), gives parts to the first in
 //! line as long as there are enough. Who gets some is made an *offer*, which is claimed when the future is polled.
 //!
 //! # Sleepers
@@ -46,6 +46,7 @@ use crate::lock::{Capabilities, Lock, Reach, SharedLock, Status, Tokens};
 mod attempt;
 mod guard;
 mod line;
+mod state;
 mod tick;
 mod world;
 

@@ -208,6 +208,9 @@ impl<L: Lock> Reentrant<L> {
     ///
     /// All that runs in one task is one holder then, also the branches of one `join!` or `select!`: each of them gets in while
     /// another one has the lock. A spawned task is another holder.
+    ///
+    /// What `block_on` runs is no task, so neither is the body of an async `main` under `#[tokio::main]`: there, and without Tokio, every
+    /// `acquire` outside of a scope is somebody new's, and one that is made under the guard of another waits for it.
     pub fn by_task(mut self) -> Self {
         self.by_task = true;
         self

@@ -110,3 +110,40 @@ fn to_want_more_permits_is_no_fault() {
     let two = semaphore.blocking_acquire_many(1, None).expect("free");
     drop((one, two));
 }
+
+#[test]
+fn who_waits_for_more_permits_is_not_said_to_wait_for_himself() {
+    let place = Place::new();
+    let semaphore = FifoSemaphore::open(place.directory(), "pool", 2).expect("a semaphore");
+    let told = Arc::new(Mutex::new(None));
+    let ear = told.clone();
+    in_runtime(async move {
+        let task = tokio::spawn(async move {
+            let one = semaphore.acquire().await.expect("free");
+            let more = semaphore
+                .acquire_many(2)
+                .timeout(LIMIT)
+                .on_wait(move |line| {
+                    *ear.lock().expect("unpoisoned") = Some(line.held_by_this_task());
+                });
+            assert_eq!(kind_of(more.await), ErrorKind::TimedOut);
+            drop(one);
+        });
+        task.await.expect("no panic");
+    });
+    assert_eq!(*told.lock().expect("unpoisoned"), Some(false));
+}
+
+#[test]
+fn outside_of_tasks_nobody_is_suspected() {
+    let place = Place::new();
+    let lock = FifoLock::options().deadlock_is_error(true);
+    let lock = lock.open(place.path()).expect("a lock");
+    in_runtime(async move {
+        let guard = lock.acquire().await.expect("free");
+        let again = lock.acquire().timeout(LIMIT).await;
+        assert_eq!(kind_of(again), ErrorKind::TimedOut, "this is no task");
+        drop(guard);
+    });
+    place.assert_idle();
+}

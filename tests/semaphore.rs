@@ -184,6 +184,11 @@ fn p56_another_limit_is_refused_with_both_numbers() {
         .open(place.directory(), "a.lock")
         .expect_err("open here");
     assert_eq!(error.kind(), ErrorKind::Incompatible);
+    let other = FifoLock::open(place.path()).expect_err("open here");
+    assert_eq!(other.kind(), ErrorKind::Incompatible);
+    let text = other.to_string();
+    let both = "a semaphore open at this path, and this is a lock";
+    assert!(text.contains(both), "{text}");
     drop(takes(&semaphore, 1));
     drop(semaphore);
     let error = options()
@@ -210,7 +215,9 @@ fn the_number_of_permits_can_be_changed() {
     resize(2).expect("more");
     let two = waiter.finish().expect("there is another one");
     assert_eq!(semaphore.limit(), 2);
-    assert_eq!(kind_of(resize(0)), ErrorKind::InvalidInput);
+    for wrong in [0, 65_536, u32::MAX] {
+        assert_eq!(kind_of(resize(wrong)), ErrorKind::InvalidInput, "{wrong}");
+    }
     let mut fewer = Polled::new(semaphore.resize(1));
     assert_pending!(fewer.poll());
     drop(one);
@@ -238,6 +245,8 @@ fn bad_wishes_are_errors() {
     let wrong = [
         options().open(here, "b"),
         options().limit(0).open(here, "b"),
+        options().limit(65_536).open(here, "b"),
+        options().limit(u32::MAX).open(here, "b"),
         options().limit(1).open(here, "b/c"),
         options().limit(1).open(here, ""),
         options().limit(1).open(here, ".."),
@@ -262,8 +271,63 @@ fn p05_who_has_a_permit_is_told_of_its_loss() {
     std::fs::remove_file(&permit.slot_paths()[0]).expect("removed");
     lost.finish();
     assert!(!permit.is_held());
-    drop(permit);
+    let released = futures::executor::block_on(permit.release());
+    assert_eq!(kind_of(released), ErrorKind::Lost);
     assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn p05_a_loss_of_one_of_several_that_nobody_asked_about_is_told_by_release() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    let (two, other) = (takes(&semaphore, 2), takes(&semaphore, 1));
+    let last = two.slot_paths().pop().expect("two slots");
+    std::fs::remove_file(&last).expect("removed");
+    let released = futures::executor::block_on(two.release());
+    let error = released.expect_err("one of them was lost");
+    assert_eq!(error.kind(), ErrorKind::Lost);
+    assert_eq!(error.path(), Some(&*last));
+    futures::executor::block_on(other.release()).expect("that one was not");
+    drop(takes(&semaphore, 3));
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn p48_a_loss_that_was_told_stays_one() {
+    let place = Place::new();
+    let semaphore = open(&place, 1);
+    let permit = takes(&semaphore, 1);
+    let path = permit.slot_paths().remove(0);
+    let mut lost = Polled::new(permit.lost());
+    assert_pending!(lost.poll());
+    std::fs::rename(&path, path.with_extension("away")).expect("renamed");
+    lost.finish();
+    std::fs::rename(path.with_extension("away"), &path).expect("renamed");
+    assert!(!permit.is_held());
+    let released = futures::executor::block_on(permit.release());
+    assert_eq!(kind_of(released), ErrorKind::Lost);
+    assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn a_closed_handle_changes_nothing() {
+    let place = Place::new();
+    let semaphore = open(&place, 2);
+    drop(takes(&semaphore, 1));
+    semaphore.close();
+    for permits in [1, 3] {
+        let resized = futures::executor::block_on(semaphore.resize(permits));
+        assert_eq!(kind_of(resized), ErrorKind::Closed, "{permits}");
+    }
+    assert_eq!(semaphore.limit(), 2);
+}
+
+#[test]
+fn braces_of_a_name_are_letters() {
+    let place = Place::new();
+    let semaphore = FifoSemaphore::open(place.directory(), "{job}", 1).expect("a name");
+    let permit = takes(&semaphore, 1);
+    assert!(permit.slot_paths()[0].ends_with("{job}.00.lock"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::disk::Cleared;
 use super::engine::line::{Line, Observer, Settings, stats_of_process};
@@ -102,6 +102,14 @@ impl Shared {
 
     pub(crate) fn close(&self) {
         self.line.close(&self.settings.closed);
+    }
+
+    /// For calls that may do their work without a wait.
+    pub(crate) fn refuse_closed(&self) -> Result<()> {
+        match self.settings.closed.load(Ordering::Acquire) {
+            true => Err(self.line.closed()),
+            false => Ok(()),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

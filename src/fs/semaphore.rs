@@ -25,6 +25,9 @@ use crate::any::{AnySemaphore, Permits, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Lock, Status};
 
+/// More than any process can have open.
+const MOST: u32 = 65_535;
+
 /// How often a record that is locked for an instant is tried.
 const TRIES: usize = 10_000;
 
@@ -80,7 +83,7 @@ lend_files!(FifoPermit);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SemaphoreConfig {
-    /// How many permits there are; `None`, the default, means as many as are recorded.
+    /// How many permits there are, 1 to 65,535; `None`, the default, means as many as are recorded.
     pub limit: Option<u32>,
     /// How slot files are named: `{name}` and `{number}`, with a width as in `{number:02}`. Default `{name}.{number:02}.lock`, numbers from 0.
     pub pattern: String,
@@ -88,7 +91,8 @@ pub struct SemaphoreConfig {
     pub timeout: Option<Duration>,
     /// What holders and waiters are called in [`FifoSemaphore::status`]; none by default.
     pub label: Option<String>,
-    /// Permission bits of slot files that have to be created, as [`FifoConfig::mode`].
+    /// Permission bits of slot files that have to be created, as [`FifoConfig::mode`]. A slot file is made when it is first tried, so whoever
+    /// uses the semaphore must be able to make files in the directory, unless somebody once had all permits at a time.
     pub mode: Option<u32>,
     /// As [`FifoConfig::poll_interval`]; default 10 s.
     pub poll_interval: Duration,
@@ -165,8 +169,8 @@ impl SemaphoreOptions {
     ///
     /// # Errors
     ///
-    /// Those of [`FifoSemaphore::open`]; [`ErrorKind::InvalidInput`] also for a limit of 0, a pattern without exactly one `{number}`, and where
-    /// neither a limit is given nor one is recorded.
+    /// Those of [`FifoSemaphore::open`]; [`ErrorKind::InvalidInput`] also for a pattern without exactly one `{number}`, and where neither a
+    /// limit is given nor one is recorded.
     pub fn open(self, directory: impl AsRef<Path>, name: impl AsRef<str>) -> Result<FifoSemaphore> {
         FifoSemaphore::with_config(directory.as_ref(), name.as_ref(), self.config)
     }
@@ -184,8 +188,8 @@ impl FifoSemaphore {
     /// # Errors
     ///
     /// [`ErrorKind::Incompatible`] when another number of permits is recorded, or another kind or version of lock lives here;
-    /// [`ErrorKind::InvalidInput`] for a name with a path separator in it or without any character; [`ErrorKind::Io`] when the directory does not
-    /// exist or cannot be read.
+    /// [`ErrorKind::InvalidInput`] for a name that is no file name, and for a limit of 0 or above 65,535; [`ErrorKind::Io`] when the directory
+    /// does not exist or cannot be read.
     pub fn open(directory: impl AsRef<Path>, name: impl AsRef<str>, limit: u32) -> Result<Self> {
         Self::options().limit(limit).open(directory, name)
     }
@@ -213,7 +217,9 @@ impl FifoSemaphore {
         let names = Names::parse(&config.pattern, name);
         let names = names.filter(|it| !it.has_separator());
         let Some(names) = names else {
-            return Err(wrong("a pattern needs one {number}, and no path separator"));
+            let text =
+                "a pattern needs one {number}, no other braces but {name}, and no path separator";
+            return Err(wrong(&format!("{text}, unlike {:?}", config.pattern)));
         };
         let path = canonical(&full_path(&path)?)?;
         let limit = match config.limit {
@@ -223,9 +229,7 @@ impl FifoSemaphore {
                 _ => return Err(wrong("no limit is given, and none is recorded")),
             },
         };
-        if limit == 0 {
-            return Err(wrong("a semaphore needs at least one permit"));
-        }
+        check_number(limit, &path)?;
         let directory = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let slots = Slots::new(directory, names, limit);
         let line = Line::of(&path, Kind::Semaphore, Some(slots))?;
@@ -308,15 +312,13 @@ impl FifoSemaphore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for 0; those of [`acquire`](FifoSemaphore::acquire). Who waits for more permits than are left then gets
+    /// [`ErrorKind::InvalidInput`] for 0 and above 65,535; those of [`acquire`](FifoSemaphore::acquire). Who waits for more permits than are left then gets
     /// [`ErrorKind::InvalidInput`] when its turn comes; a handle from before the first acquire of all that has not been used since is refused with
     /// [`ErrorKind::Incompatible`].
     pub async fn resize(&self, permits: u32) -> Result<()> {
-        if permits == 0 {
-            let text = "a semaphore needs at least one permit";
-            return Err(Error::at(ErrorKind::InvalidInput, text, self.path()));
-        }
+        check_number(permits, self.path())?;
         loop {
+            self.shared.refuse_closed()?;
             let limit = self.shared.line.current_limit()?;
             let all = match permits < limit {
                 true => self.acquire_many(limit).timeout(None).await.map(Some),
@@ -363,6 +365,14 @@ impl FifoSemaphore {
     }
 
     fair_methods!();
+}
+
+fn check_number(permits: u32, path: &Path) -> Result<()> {
+    if (1..=MOST).contains(&permits) {
+        return Ok(());
+    }
+    let text = format!("a semaphore has 1 to {MOST} permits, not {permits}");
+    Err(Error::at(ErrorKind::InvalidInput, text, path))
 }
 
 impl Lock for FifoSemaphore {

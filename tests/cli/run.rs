@@ -190,6 +190,10 @@ fn a_lock_that_was_lost_is_a_failure() {
     site.run("rm \"$LOCK\"").end().expect(125, "was deleted");
     let own = site.run("rm \"$LOCK\"; exit 4").end();
     own.expect(4, "was deleted");
+    let share = "--of 2 \"$LOCK.of\" -- sh -c 'rm $STANCHION_SLOTS'";
+    let mut command = site.command("sh");
+    command.args(["-c", &format!("exec $PROGRAM run {share}")]);
+    Program::start(command).end().expect(125, "was deleted");
 }
 
 #[test]

@@ -27,9 +27,12 @@ fn it_is_the_lock_of_the_same_url() {
         "-c",
         "echo \"$STANCHION_LOCK\"; read x",
     ]);
-    let path = site.locks().join("a%2f%42.lock").canonicalize();
     let file = holder.line();
-    let path = path.expect("made");
+    let path = site
+        .locks()
+        .join("a%2f%42.lock")
+        .canonicalize()
+        .expect("made");
     assert_eq!(file, path.to_str().expect("plain"));
     let (locks, _) = url.split_once('#').expect("a name");
     let runtime = tokio::runtime::Builder::new_current_thread()

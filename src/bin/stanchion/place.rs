@@ -67,14 +67,15 @@ fn to_take(directory: &Path, name: &LockName, permits: bool) -> Result<PathBuf, 
     let directory = LockDir::open(directory)?;
     let found = existing(directory.path(), name)?;
     let semaphore = directory.path().join(name.stem());
-    if found == semaphore || (permits && FifoKind::at(&found)?.is_none()) {
+    let is_new = FifoKind::at(&found)?.is_none();
+    if found == semaphore || (permits && is_new) {
         return Ok(semaphore);
     }
-    // Puts a long name on record.
-    Ok(directory
-        .lock(name.namespace(), name.name())?
-        .path()
-        .to_path_buf())
+    if is_new {
+        // Puts a long name on record.
+        directory.lock(name.namespace(), name.name())?;
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

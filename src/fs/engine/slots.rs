@@ -11,6 +11,7 @@
 //! The files are those of portalocker's `BoundedSemaphore`: same names, same locks. Its users take slots whenever they
 //! find one free, and have no place in line.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -81,9 +82,10 @@ pub(crate) struct Slots {
     /// Whether the limit is or was the one on record.
     confirmed: bool,
     hand: Vec<Slot>,
-    /// The numbers of those that guards have.
-    out: Vec<bool>,
+    /// How many guards have.
     taken: u32,
+    /// By number: those in hand and out.
+    ours: Vec<bool>,
 }
 
 /// A slot that somebody else has: open, so that it can be tried again, and watched.
@@ -107,8 +109,8 @@ impl Slots {
             limit,
             confirmed: false,
             hand: Vec::new(),
-            out: Vec::new(),
             taken: 0,
+            ours: Vec::new(),
         }
     }
 
@@ -185,7 +187,7 @@ impl Slots {
             }
             let door = self.open(number, mode)?;
             if self.lock(number, &door)? {
-                self.hand.push(Slot { number, door });
+                self.keep(Slot { number, door });
             }
         }
         Ok(self.hand.len() as u32 >= wanted)
@@ -200,8 +202,17 @@ impl Slots {
     }
 
     fn has(&self, number: u32) -> bool {
-        let out = self.out.get(number as usize).copied().unwrap_or(false);
-        out || self.hand.iter().any(|it| it.number == number)
+        self.ours.get(number as usize).copied().unwrap_or(false)
+    }
+
+    /// Into the hand, from the path.
+    fn keep(&mut self, slot: Slot) {
+        let index = slot.number as usize;
+        if self.ours.len() <= index {
+            self.ours.resize(index + 1, false);
+        }
+        self.ours[index] = true;
+        self.hand.push(slot);
     }
 
     fn open(&self, number: u32, mode: Option<u32>) -> Result<Door> {
@@ -228,7 +239,7 @@ impl Slots {
         wanted: u32,
         look: Look<'_>,
     ) -> Result<bool> {
-        let known: Vec<u32> = siege.refused.iter().map(|it| it.number).collect();
+        let known: HashSet<u32> = siege.refused.iter().map(|it| it.number).collect();
         for number in self.others_at_random() {
             if !known.contains(&number) {
                 let door = self.open(number, look.mode)?;
@@ -247,7 +258,7 @@ impl Slots {
             slot.look_away(look.seat);
             let Refused { number, door, .. } = siege.refused.swap_remove(index);
             if !beyond {
-                self.hand.push(Slot { number, door });
+                self.keep(Slot { number, door });
             }
         }
         Ok(self.hand.len() as u32 >= wanted)
@@ -281,11 +292,6 @@ impl Slots {
         let mut permits = Permits::default();
         for _ in 0..count {
             let Some(slot) = self.hand.pop() else { break };
-            let index = slot.number as usize;
-            if self.out.len() <= index {
-                self.out.resize(index + 1, false);
-            }
-            self.out[index] = true;
             self.taken += 1;
             match permits.first {
                 None => permits.first = Some(slot),
@@ -298,9 +304,6 @@ impl Slots {
     /// From a guard.
     pub(crate) fn put_back(&mut self, permits: Permits) {
         for slot in permits {
-            if let Some(out) = self.out.get_mut(slot.number as usize) {
-                *out = false;
-            }
             self.taken -= 1;
             self.hand.push(slot);
         }
@@ -313,6 +316,9 @@ impl Slots {
             let Some(Slot { number, door }) = self.hand.pop() else {
                 break;
             };
+            if let Some(ours) = self.ours.get_mut(number as usize) {
+                *ours = false;
+            }
             let left = door
                 .leave()
                 .map_err(self.io("unlock the slot file", number));
@@ -404,9 +410,11 @@ impl Names {
                 digits.parse().ok().filter(|width| *width <= 20)?
             }
         };
+        // Braces in the name are the caller's; those in the pattern stand for something.
         let named = |text: &str| {
-            let text = text.replace("{name}", name);
-            (!text.contains(['{', '}'])).then_some(text)
+            let parts: Vec<&str> = text.split("{name}").collect();
+            let known = parts.iter().all(|it| !it.contains(['{', '}']));
+            known.then(|| parts.join(name))
         };
         Some(Self {
             before: named(before)?,
@@ -433,6 +441,11 @@ mod tests {
         assert_eq!(name("{name}.{number:02d}.lock", 123), "pool.123.lock");
         assert_eq!(name("{number}-{name}", 0), "0-pool");
         assert_eq!(name("x{number:d}", 4), "x4");
+        let braces = Names::parse("{name}.{number}", "a{name}{").expect("a name like any other");
+        assert_eq!(
+            (braces.before, braces.after),
+            ("a{name}{.".into(), String::new())
+        );
         for wrong in [
             "{name}.lock",
             "{number:x}",

@@ -3,7 +3,7 @@
 //! The file is watched for changes of its name, by a descriptor that neither reads nor holds anything, and compared with the
 //! path on every event and once a second. A loss is latched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ struct Core {
 }
 
 /// What has happened to the file that was locked as this one. What cannot be looked at is not taken for lost.
-pub(crate) fn loss_of(path: &std::path::Path, id: FileId) -> Option<Loss> {
+pub(crate) fn loss_of(path: &Path, id: FileId) -> Option<Loss> {
     match file::id_at(path) {
         Ok(Some(found)) if found == id => None,
         Ok(Some(_)) => Some(Loss::Replaced),
@@ -59,6 +59,15 @@ impl Vigil {
         vigil.seat.get_or_init(|| watch().enroll(weak));
         vigil.look();
         vigil
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was seen so far; latched.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        self.latch.get().copied()
     }
 
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Loss> {

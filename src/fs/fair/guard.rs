@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::Shared;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::line::{Grant, Share, Visit};
 use crate::fs::engine::slots::{Permits, Slot};
 use crate::fs::engine::ticket::Mode;
@@ -82,12 +82,20 @@ impl Held {
 
     pub(crate) fn is_held(&self) -> bool {
         match &self.share {
-            Some(Share::Permits(permits)) => permits.iter().all(|slot| {
-                let path = self.shared.line.slot_path(slot.number());
-                loss_of(&path, slot.id()).is_none()
-            }),
+            Some(Share::Permits(_)) => self.permit_loss().is_none(),
             _ => self.shared.line.is_held(self.token),
         }
+    }
+
+    /// The first of its slot files that is lost, and how.
+    fn permit_loss(&self) -> Option<(Loss, PathBuf)> {
+        let told = self.vigils.get().into_iter().flatten();
+        let told = told.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
+        let seen = self.permits().filter_map(|slot| {
+            let path = self.shared.line.slot_path(slot.number());
+            loss_of(&path, slot.id()).map(|loss| (loss, path))
+        });
+        told.chain(seen).next()
     }
 
     /// The files of its permits.
@@ -164,6 +172,8 @@ impl Held {
     }
 
     pub(crate) fn give_back(&mut self, listens: bool) -> Result<()> {
+        // Asked while there is something to compare; a drop has nobody to tell.
+        let lost = listens.then(|| self.permit_loss()).flatten();
         let Some(share) = self.share.take() else {
             return Ok(());
         };
@@ -176,7 +186,11 @@ impl Held {
             let unlost = asked.latch.get().is_none();
             asked.over.store(unlost, Ordering::Relaxed);
         }
-        self.shared.line.release(share, self.visit, listens)
+        let released = self.shared.line.release(share, self.visit, listens);
+        match lost {
+            Some((loss, path)) => Err(Error::at(ErrorKind::Lost, loss.to_string(), path)),
+            None => released,
+        }
     }
 }
 
@@ -254,7 +268,7 @@ macro_rules! fair_guard {
             /// # Errors
             ///
             /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock had been lost (a loss that nobody asked about is seen when the lock
-            /// leaves this process, not when it goes from task to task, and by this method, not by a drop);
+            /// leaves this process, not when it goes from task to task, and by this method, not by a drop; of permits it is seen at once);
             /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed. The lock is given up in any case.
             pub async fn release(mut self) -> crate::error::Result<()> {
                 self.held.give_back(true)

@@ -30,8 +30,10 @@ pub struct FifoConfig {
     /// How the first in line waits for the lock file; default [`Wait::Watch`].
     pub wait: Wait,
     /// Whether a task that waits for a lock that it took itself, and has not given back, gets
-    /// [`ErrorKind::Deadlock`](crate::ErrorKind::Deadlock); off by default, because it may have handed its guard to another task. It is warned of
-    /// in any case: [`Waiting::held_by_this_task`](crate::Waiting::held_by_this_task), and by an event of the feature `tracing`.
+    /// [`ErrorKind::Deadlock`](crate::ErrorKind::Deadlock); off by default, because it may have handed its guard to another task, or hold it in
+    /// another branch of a `join!`. It is warned of in any case: [`Waiting::held_by_this_task`](crate::Waiting::held_by_this_task), and by
+    /// an event of the feature `tracing`. All that goes by Tokio's tasks: what `block_on` runs is none, as the body of an async `main`
+    /// under `#[tokio::main]`, and simply waits.
     pub deadlock_is_error: bool,
     /// Whether the last handle, guard and future of this handle removes lock file and queue when nobody uses them and no crash
     /// is still to be told; off by default. A lock file with content stays.

@@ -197,7 +197,9 @@ impl Disk {
 }
 
 fn mismatch((theirs, ours): (u32, u32), state: &Path) -> Error {
-    let text = format!("the semaphore at this path has a limit of {theirs}, this one of {ours}");
+    let text = format!(
+        "the semaphore at this path has a limit of {theirs} permits, and is opened with {ours}; resize() changes it"
+    );
     Error::at(ErrorKind::Incompatible, text, state)
 }
 

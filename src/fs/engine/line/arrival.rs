@@ -253,16 +253,17 @@ impl Core {
         Ok(())
     }
 
-    /// Whether a guard that this one took is out.
+    /// Whether a guard that this one took is out. To have permits and to want more is no fault.
     pub(super) fn is_held_by(&self, by: Visitor) -> bool {
         let possession = self.possession.as_ref();
-        by != Visitor::Unknown && possession.is_some_and(|it| it.visitors.contains(&by))
+        let known = by != Visitor::Unknown && self.disk.slots_seen().is_none();
+        known && possession.is_some_and(|it| it.visitors.contains(&by))
     }
 
     /// Whoever seems to hold the lock and goes on to wait for it is told to the operator, and gets an error where that is wanted, or where
-    /// nothing else could come of it: on a thread that blocks without end. To have permits and to want more is no fault.
+    /// nothing else could come of it: on a thread that blocks without end.
     fn refuse_deadlock(&mut self, settings: &Settings, by: Visitor) -> Result<()> {
-        if !self.is_held_by(by) || self.disk.slots_seen().is_some() {
+        if !self.is_held_by(by) {
             return Ok(());
         }
         self.notes.push(Note::WaitsForItself);

@@ -108,10 +108,9 @@ impl Line {
                 line.check_slots(slots.as_ref())?;
                 return Ok(line);
             }
-            let (theirs, ours) = (line.kind.of_ours(), kind.of_ours());
-            let text = format!(
-                "this process has a lock of {theirs} open at this path, this one is of {ours}"
-            );
+            let (theirs, ours) = (line.kind.word(), kind.word());
+            let text =
+                format!("this process has a {theirs} open at this path, and this is a {ours}");
             return Err(Error::at(ErrorKind::Incompatible, text, door));
         }
         registry.bury();
@@ -221,7 +220,7 @@ impl Line {
         let text = match same {
             true if limit == theirs.limit() => return Ok(()),
             true => format!(
-                "this process has a semaphore open at this path with a limit of {limit}, this one has {}",
+                "this process has a semaphore of {limit} permits open at this path, and this is one of {}",
                 theirs.limit()
             ),
             false => {
@@ -309,7 +308,7 @@ impl Line {
         }
     }
 
-    fn closed(&self) -> Error {
+    pub(crate) fn closed(&self) -> Error {
         Error::at(ErrorKind::Closed, "the lock was closed", &self.place.door)
     }
 

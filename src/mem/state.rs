@@ -1,0 +1,270 @@
+//! Who stands in the line of a lock in memory and who is inside, and the one routine that lets in; see [`mem`](super).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::line::{Grant, Want};
+use crate::fs::engine::owner::identity;
+use crate::lock::{Owner, Status, Waiter, Waiting};
+
+/// The last token that any lock of this process was given: so they grow although a line is forgotten and made anew.
+static TOKEN: AtomicU64 = AtomicU64::new(0);
+
+/// Who stands in line.
+struct Place {
+    want: Want,
+    parts: u32,
+    since: (Instant, SystemTime),
+    /// Taken when it is called, so there is at most one wake-up for each poll.
+    waker: Option<Waker>,
+    by: Option<tokio::task::Id>,
+    /// Of an offer: the last tick saw it. Of one awake: it was woken by a roll call and has not been polled since.
+    marked: bool,
+}
+
+/// Who is inside.
+struct Visit {
+    want: Want,
+    parts: u32,
+    since: SystemTime,
+    by: Option<tokio::task::Id>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    free: u32,
+    /// Numbers of places and visits, in order of arrival.
+    last_number: u64,
+    last_token: u64,
+    awake: BTreeMap<u64, Place>,
+    offered: BTreeMap<u64, Place>,
+    asleep: BTreeMap<u64, Place>,
+    inside: BTreeMap<u64, Visit>,
+    pub(super) tick_is_due: bool,
+    /// Since the last tick somebody may not have answered.
+    roll_is_called: bool,
+    /// To be called when the mutex is free.
+    pub(super) to_wake: Vec<Waker>,
+    /// To be dropped then.
+    pub(super) to_drop: Vec<Waker>,
+}
+
+impl State {
+    pub(super) fn with_parts(free: u32) -> Self {
+        Self {
+            free,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.awake.len() + self.offered.len() + self.asleep.len()
+    }
+
+    pub(super) fn needs_tick(&self) -> bool {
+        !self.offered.is_empty() || self.roll_is_called
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Offers are taken from what is free, so nobody who has one is passed; who sleeps is.
+    pub(super) fn enter_at_once(&mut self, want: Want, parts: u32) -> Option<Grant> {
+        (self.awake.is_empty() && parts <= self.free).then(|| {
+            self.free -= parts;
+            let by = tokio::task::try_id();
+            self.grant(want, parts, by, None)
+        })
+    }
+
+    pub(super) fn queue(&mut self, want: Want, parts: u32, waker: Waker) -> u64 {
+        let number = self.number();
+        let place = Place {
+            want,
+            parts,
+            since: (Instant::now(), SystemTime::now()),
+            waker: Some(waker),
+            by: tokio::task::try_id(),
+            marked: false,
+        };
+        self.awake.insert(number, place);
+        number
+    }
+
+    /// Lets somebody in for whom the parts have been set aside.
+    fn grant(
+        &mut self,
+        want: Want,
+        parts: u32,
+        by: Option<tokio::task::Id>,
+        waited: Option<Duration>,
+    ) -> Grant {
+        // Readers have the token of the writer before them.
+        if want != Want::Shared || self.last_token == 0 {
+            self.last_token = TOKEN.fetch_add(1, Ordering::Relaxed) + 1;
+        }
+        let visit = self.number();
+        let since = SystemTime::now();
+        let inside = Visit {
+            want,
+            parts,
+            since,
+            by,
+        };
+        self.inside.insert(visit, inside);
+        Grant {
+            visit,
+            token: self.last_token,
+            waited,
+        }
+    }
+
+    /// Makes offers to the first in line as long as there is enough.
+    fn settle(&mut self) {
+        while let Some(first) = self.awake.first_entry() {
+            if first.get().parts > self.free {
+                return;
+            }
+            let (number, mut place) = first.remove_entry();
+            self.free -= place.parts;
+            place.marked = false;
+            self.to_wake.extend(place.waker.take());
+            self.offered.insert(number, place);
+        }
+    }
+
+    pub(super) fn poll(&mut self, number: u64, waker: Waker) -> Poll<Grant> {
+        if let Some(mut place) = self.asleep.remove(&number) {
+            // First again, since its number is lower than all who came later.
+            place.marked = false;
+            self.awake.insert(number, place);
+            self.settle();
+        }
+        if let Some(place) = self.offered.remove(&number) {
+            self.to_drop.push(waker);
+            self.to_drop.extend(place.waker);
+            let waited = place.since.0.elapsed();
+            return Poll::Ready(self.grant(place.want, place.parts, place.by, Some(waited)));
+        }
+        match self.awake.get_mut(&number) {
+            Some(place) => {
+                place.marked = false;
+                self.to_drop.extend(place.waker.replace(waker));
+            }
+            None => self.to_drop.push(waker),
+        }
+        Poll::Pending
+    }
+
+    /// Gives back what a guard has.
+    pub(super) fn leave(&mut self, visit: u64) {
+        if let Some(visit) = self.inside.remove(&visit) {
+            self.free += visit.parts;
+        }
+        self.settle();
+    }
+
+    pub(super) fn cancel(&mut self, number: u64) {
+        let offer = self.offered.remove(&number);
+        if let Some(place) = &offer {
+            self.free += place.parts;
+        }
+        let waiting = || self.awake.remove(&number);
+        let place = offer
+            .or_else(waiting)
+            .or_else(|| self.asleep.remove(&number));
+        self.to_drop.extend(place.and_then(|it| it.waker));
+        self.settle();
+    }
+
+    /// Whether an offer has lapsed.
+    pub(super) fn tick(&mut self) -> bool {
+        let lapsed = self.offered.extract_marked();
+        let absent = match std::mem::take(&mut self.roll_is_called) {
+            true => self.awake.extract_marked(),
+            false => Vec::new(),
+        };
+        for (_, place) in &lapsed {
+            self.free += place.parts;
+        }
+        for place in self.offered.values_mut() {
+            place.marked = true;
+        }
+        let overslept = !lapsed.is_empty();
+        self.asleep.extend(lapsed);
+        self.asleep.extend(absent);
+        if overslept {
+            self.call_the_roll();
+        }
+        self.settle();
+        overslept
+    }
+
+    /// Wakes everybody: who is not polled until the next tick sleeps.
+    fn call_the_roll(&mut self) {
+        self.roll_is_called = !self.awake.is_empty();
+        for place in self.awake.values_mut() {
+            place.marked = true;
+            self.to_wake.extend(place.waker.take());
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let alone = self.inside.values().find(|it| it.want == Want::Alone);
+        let together = self.inside.values().find(|it| it.want != Want::Alone);
+        let all = self.awake.iter().chain(&self.offered).chain(&self.asleep);
+        let mut waiters: Vec<_> = all
+            .map(|(number, place)| Waiter {
+                ticket: Some(*number),
+                owner: owner(place.since.1),
+                passed_over: self.asleep.contains_key(number),
+                here: true,
+            })
+            .collect();
+        waiters.sort_by_key(|it| it.ticket);
+        Status {
+            holder: alone.map(|it| owner(it.since)),
+            shared_by: together.map(|it| owner(it.since)).into_iter().collect(),
+            waiters,
+            last_token: self.last_token,
+            ..Status::of_nobody()
+        }
+    }
+
+    pub(super) fn waiting_of(&self, number: u64) -> Option<Waiting> {
+        let lists = [&self.awake, &self.offered, &self.asleep];
+        let place = lists.iter().find_map(|it| it.get(&number))?;
+        let before = lists.iter().map(|it| it.range(..number).count());
+        let mut by = self.inside.values().map(|it| it.by);
+        let first = self.inside.values().next();
+        Some(Waiting {
+            place: Some(before.sum::<usize>() + 1),
+            holder: first.map(|it| owner(it.since)),
+            waited: place.since.0.elapsed(),
+            held_by_this_task: place.by.is_some() && by.any(|it| it == place.by),
+        })
+    }
+}
+
+/// This process.
+fn owner(since: SystemTime) -> Owner {
+    identity().owner(None, Some(since))
+}
+
+/// Takes out what bears a mark.
+trait ExtractMarked {
+    fn extract_marked(&mut self) -> Vec<(u64, Place)>;
+}
+
+impl ExtractMarked for BTreeMap<u64, Place> {
+    fn extract_marked(&mut self) -> Vec<(u64, Place)> {
+        let marked = self.iter().filter(|(_, place)| place.marked);
+        let numbers: Vec<_> = marked.map(|(number, _)| *number).collect();
+        let taken = numbers.into_iter().filter_map(|it| self.remove_entry(&it));
+        taken.collect()
+    }
+}
