@@ -8,17 +8,36 @@ use stanchion::{
 };
 
 use crate::exit::Failure;
+use crate::method::{Method, Terms, Unlined};
 
 #[derive(Clone)]
 pub(crate) enum AnyLock {
     Plain(FifoLock),
     RwLock(FifoRwLock),
     Semaphore(FifoSemaphore),
+    Unlined(Unlined),
 }
 
 impl AnyLock {
+    /// The lock to look at, or to remove.
+    pub(crate) fn to_look_at(
+        path: &Path,
+        kind: Option<FifoKind>,
+        method: Option<Method>,
+    ) -> Result<Self, Failure> {
+        match method {
+            Some(method) => Unlined::open(path, method, Terms::default()).map(Self::Unlined),
+            None => Self::open(path, kind),
+        }
+    }
+
     /// The lock of this kind; where none is recorded, a plain one, to look at.
     pub(crate) fn open(path: &Path, kind: Option<FifoKind>) -> Result<Self, Failure> {
+        if kind.is_none()
+            && let Some(found) = Unlined::found(path)?
+        {
+            return Ok(Self::Unlined(found));
+        }
         Ok(match kind {
             Some(FifoKind::RwLock) => Self::RwLock(FifoRwLock::open(path)?),
             Some(FifoKind::Semaphore { limit }) => {
@@ -34,23 +53,40 @@ impl AnyLock {
             Self::Plain(lock) => lock.path(),
             Self::RwLock(lock) => lock.path(),
             Self::Semaphore(lock) => lock.path(),
+            Self::Unlined(lock) => lock.path(),
         }
     }
 
-    pub(crate) fn status(&self) -> Result<Status> {
+    pub(crate) async fn status(&self) -> Result<Status> {
         match self {
             Self::Plain(lock) => lock.status(),
             Self::RwLock(lock) => lock.status(),
             Self::Semaphore(lock) => lock.status(),
+            Self::Unlined(lock) => lock.status().await,
         }
     }
 
-    pub(crate) fn changes(&self) -> Changes {
-        match self {
+    /// The token of the last grant, where there is a line.
+    pub(crate) fn last_token(&self) -> Result<u64> {
+        let status = match self {
+            Self::Plain(lock) => lock.status(),
+            Self::RwLock(lock) => lock.status(),
+            Self::Semaphore(lock) => lock.status(),
+            Self::Unlined(_) => return Ok(0),
+        };
+        status.map(|it| it.last_token)
+    }
+
+    pub(crate) fn changes(&self) -> Result<Changes, Failure> {
+        Ok(match self {
             Self::Plain(lock) => lock.changes(),
             Self::RwLock(lock) => lock.changes(),
             Self::Semaphore(lock) => lock.changes(),
-        }
+            Self::Unlined(_) => {
+                let text = "a lock of this method tells nobody that it changes: ask again instead of --watch";
+                return Err(Failure::usage(text));
+            }
+        })
     }
 
     pub(crate) fn remove(&self) -> Result<Removal> {
@@ -58,6 +94,7 @@ impl AnyLock {
             Self::Plain(lock) => lock.remove(),
             Self::RwLock(lock) => lock.remove(),
             Self::Semaphore(lock) => lock.remove(),
+            Self::Unlined(lock) => lock.remove(),
         }
     }
 
@@ -65,6 +102,7 @@ impl AnyLock {
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Semaphore(lock) => lock.slot_paths(),
+            Self::Unlined(_) => Vec::new(),
             _ => vec![self.path().to_path_buf()],
         }
     }

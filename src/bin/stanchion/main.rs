@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod exit;
 mod json;
 mod lock;
+mod method;
 mod options;
 mod picture;
 mod place;
@@ -53,7 +54,11 @@ fn start(options: Options) -> Answer {
         match options.task {
             Task::Run(mut options) => {
                 let permits = options.permits.is_some() || options.of.is_some();
-                options.lock = place::path(options.lock, Purpose::Take { permits })?;
+                let purpose = match options.method {
+                    Some(_) => Purpose::Name,
+                    None => Purpose::Take { permits },
+                };
+                options.lock = place::path(options.lock, purpose)?;
                 run::run(options).await
             }
             Task::Status(mut options) => {

@@ -8,6 +8,8 @@ use clap::builder::{OsStringValueParser, RangedI64ValueParser, StyledStr, TypedV
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Error, Parser, Subcommand};
 
+use crate::method::Method;
+
 const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A bare name without any separator goes into \
                      the temporary directory. Or a URL, file:///DIRECTORY#NAME: the lock NAME that programs have there by that URL";
 
@@ -97,6 +99,12 @@ pub(crate) struct Run {
     /// How many permits the semaphore has; not needed once it is recorded
     #[arg(long, value_name = "N", value_parser = permits())]
     pub(crate) of: Option<u32>,
+    /// Take another lock than a fair one, without any lock of the operating system: no line, and the command does not inherit it
+    #[arg(long, value_name = "METHOD", conflicts_with_all = ["shared", "exclusive", "permits", "of", "mode", "close"])]
+    pub(crate) method: Option<Method>,
+    /// With mkdir and create-new: how long a holder may be silent before others take the lock over; it renews it in time while it lives
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "method", allow_negative_numbers = true)]
+    pub(crate) expire: Option<Duration>,
     /// Permission bits of a lock file that has to be created, whatever the umask: 660 for the group, 666 for all users
     #[arg(long, value_name = "OCTAL", value_parser = permissions)]
     pub(crate) mode: Option<u32>,
@@ -119,14 +127,20 @@ pub(crate) struct Status {
     #[arg(long)]
     pub(crate) json: bool,
     /// Go on until interrupted: redraw on a terminal, else one line for each change
-    #[arg(long)]
+    #[arg(long, conflicts_with = "method")]
     pub(crate) watch: bool,
+    /// Look at a pid file, or at a lock of mkdir or create-new; those two are found without
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
+    /// Remove the pid file of a dead holder, or a lock of mkdir or create-new; those two are found without
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
 }

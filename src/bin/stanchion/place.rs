@@ -11,6 +11,8 @@ use crate::exit::Failure;
 pub(crate) enum Purpose {
     /// To take the lock, or permits; the directory is made if it is missing.
     Take { permits: bool },
+    /// To take the lock by a method that knows no kinds.
+    Name,
     /// To look at what is there, or to remove it.
     Look,
 }
@@ -41,6 +43,7 @@ pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> 
     };
     match purpose {
         Purpose::Look => existing(directory, &name),
+        Purpose::Name => Ok(directory.join(format!("{}.lock", name.stem()))),
         Purpose::Take { permits } => to_take(directory, &name, permits),
     }
 }

@@ -9,7 +9,8 @@ use super::lock::AnyLock;
 use super::options::Remove;
 
 pub(crate) fn remove(options: &Remove) -> Answer {
-    let lock = AnyLock::open(&options.lock, FifoKind::at(&options.lock)?)?;
+    let kind = FifoKind::at(&options.lock)?;
+    let lock = AnyLock::to_look_at(&options.lock, kind, options.method)?;
     match lock.remove()? {
         Removal::Removed => {
             // A newcomer may have made an empty one in the meantime, which is nothing to speak of.

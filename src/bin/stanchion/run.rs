@@ -19,6 +19,7 @@ use tokio::process::{Child, Command};
 
 use super::exit::{Answer, BUSY, Ended, Failure, OWN, TIMED_OUT, say};
 use super::lock::AnyLock;
+use super::method::Unlined;
 use super::options::Run;
 
 mod choice;
@@ -47,21 +48,29 @@ pub(crate) async fn run(options: Run) -> Answer {
     };
     match &lock {
         AnyLock::Plain(it) => {
-            let at_once = || it.try_acquire();
+            let at_once = async || it.try_acquire();
             task.run(it.acquire(), at_once, &mut signals).await
         }
         AnyLock::RwLock(it) if options.shared => {
-            let at_once = || it.try_read();
+            let at_once = async || it.try_read();
             task.run(it.read(), at_once, &mut signals).await
         }
         AnyLock::RwLock(it) => {
-            let at_once = || it.try_write();
+            let at_once = async || it.try_write();
             task.run(it.write(), at_once, &mut signals).await
         }
         AnyLock::Semaphore(it) => {
-            let at_once = || it.try_acquire_many(permits);
+            let at_once = async || it.try_acquire_many(permits);
             let wait = it.acquire_many(permits);
             task.run(wait, at_once, &mut signals).await
+        }
+        AnyLock::Unlined(Unlined::Named(it)) => {
+            let at_once = || it.try_acquire();
+            task.run(it.acquire(), at_once, &mut signals).await
+        }
+        AnyLock::Unlined(Unlined::Pid(it)) => {
+            let at_once = async || it.try_acquire();
+            task.run(it.acquire(), at_once, &mut signals).await
         }
     }
 }
@@ -76,7 +85,7 @@ impl Task<'_> {
     async fn run<G: Inherit>(
         &self,
         wait: Acquire<G>,
-        at_once: impl FnOnce() -> stanchion::Result<Option<G>>,
+        at_once: impl AsyncFnOnce() -> stanchion::Result<Option<G>>,
         signals: &mut Signals,
     ) -> Answer {
         let options = self.options;
@@ -108,12 +117,15 @@ impl Task<'_> {
     async fn enter<G: Inherit>(
         &self,
         wait: Acquire<G>,
-        at_once: impl FnOnce() -> stanchion::Result<Option<G>>,
+        at_once: impl AsyncFnOnce() -> stanchion::Result<Option<G>>,
     ) -> Result<G, Failure> {
         let Self { options, lock } = self;
         if options.no_wait {
-            let guard = at_once().map_err(|it| self.refused(it))?;
-            return guard.ok_or_else(|| with_holder(lock, busy(lock)));
+            let guard = at_once().await.map_err(|it| self.refused(it))?;
+            return match guard {
+                Some(guard) => Ok(guard),
+                None => Err(with_holder(lock, busy(lock)).await),
+            };
         }
         let line = LiveLine::new(lock.path(), options.quiet);
         let mut paint = line.painter();
@@ -129,10 +141,13 @@ impl Task<'_> {
                 }
             });
         }
-        wait.await.map_err(|error| match error.kind() {
-            ErrorKind::TimedOut => with_holder(lock, error.into()),
-            _ => self.refused(error),
-        })
+        match wait.await {
+            Ok(guard) => Ok(guard),
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                Err(with_holder(lock, error.into()).await)
+            }
+            Err(error) => Err(self.refused(error)),
+        }
     }
 
     /// Somebody may just have made it a lock of another kind.
@@ -150,8 +165,8 @@ fn busy(lock: &AnyLock) -> Failure {
 }
 
 /// For who did not get the lock: the one who has it, if anybody still has.
-fn with_holder(lock: &AnyLock, mut failure: Failure) -> Failure {
-    let Ok(line) = lock.status() else {
+async fn with_holder(lock: &AnyLock, mut failure: Failure) -> Failure {
+    let Ok(line) = lock.status().await else {
         return failure;
     };
     let alone = line.holder.or(line.outsider);
@@ -186,7 +201,9 @@ impl Task<'_> {
         match self.lock {
             AnyLock::Semaphore(_) => command.env(nested::SLOTS, lines(files)),
             // One that was inherited is of another lock.
-            AnyLock::Plain(_) | AnyLock::RwLock(_) => command.env_remove(nested::SLOTS),
+            AnyLock::Plain(_) | AnyLock::RwLock(_) | AnyLock::Unlined(_) => {
+                command.env_remove(nested::SLOTS)
+            }
         };
         let child = {
             let _inherited = match self.options.close {

@@ -23,8 +23,8 @@ pub(crate) async fn status(options: Status) -> Answer {
         return watch(&options.lock, options.json).await;
     }
     let kind = FifoKind::at(&options.lock)?;
-    let lock = AnyLock::open(&options.lock, kind)?;
-    let picture = Picture::new(&lock, kind, &lock.status()?);
+    let lock = AnyLock::to_look_at(&options.lock, kind, options.method)?;
+    let picture = Picture::new(&lock, kind, &lock.status().await?);
     let text = match options.json {
         true => json::object(&picture),
         false => table::lines(&picture, None).join("\n"),
@@ -83,7 +83,7 @@ impl Watched<'_> {
                 // Two kinds are never open at one path.
                 self.open = None;
                 let lock = AnyLock::open(self.path, kind)?;
-                let changes = lock.changes();
+                let changes = lock.changes()?;
                 self.open = Some((lock, changes));
                 self.kind = kind;
             }

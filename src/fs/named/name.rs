@@ -79,6 +79,20 @@ impl LockName {
         shortened(self.escaped())
     }
 
+    /// The name whose files are called so: the other way of [`stem`](LockName::stem). `None` for what is no stem, and for that of a name that was
+    /// too long, which stands in a file beside.
+    ///
+    /// ```
+    /// use stanchion::LockName;
+    ///
+    /// let name = LockName::from_stem("jobs@%55ser%2f7");
+    /// assert_eq!(name, Some(LockName::new("jobs", "User/7")));
+    /// assert_eq!(LockName::from_stem("User"), None);
+    /// ```
+    pub fn from_stem(stem: &str) -> Option<Self> {
+        Self::parse(stem).filter(|it| it.stem() == stem)
+    }
+
     /// The whole name in one word, however long.
     pub(super) fn escaped(&self) -> String {
         let mut text = String::new();

@@ -6,6 +6,7 @@ use stanchion::{FifoKind, FifoLock, FifoRwLock, FifoSemaphore};
 
 use crate::exit::Failure;
 use crate::lock::{AnyLock, semaphore};
+use crate::method::{Terms, Unlined};
 use crate::options::Run;
 
 /// Label and mode, which the options of all locks have.
@@ -59,6 +60,13 @@ fn wish(options: &Run) -> Wish {
 /// The lock that is meant.
 pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
     let path = &options.lock;
+    if let Some(method) = options.method {
+        let terms = Terms {
+            expire: options.expire,
+            label: options.label.clone(),
+        };
+        return Unlined::open(path, method, terms).map(AnyLock::Unlined);
+    }
     Ok(match kind(options)? {
         FifoKind::RwLock => {
             let how = with_words!(FifoRwLock::options(), options);

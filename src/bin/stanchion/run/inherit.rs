@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use stanchion::{FifoGuard, FifoPermit, FifoReadGuard, FifoWriteGuard, Guard};
+use stanchion::{AnyGuard, FifoGuard, FifoPermit, FifoReadGuard, FifoWriteGuard, Guard, PidGuard};
 
 use crate::lock::AnyLock;
 
@@ -31,6 +31,23 @@ macro_rules! inherit_one {
 }
 
 inherit_one!(FifoGuard, FifoReadGuard, FifoWriteGuard);
+
+/// For a guard that has none to give.
+macro_rules! inherit_none {
+    ($($guard:ty),*) => {$(
+        impl Inherit for $guard {
+            fn open_files(&self) -> Vec<BorrowedFd<'_>> {
+                Vec::new()
+            }
+
+            fn paths(&self, _: &AnyLock) -> Vec<PathBuf> {
+                Vec::new()
+            }
+        }
+    )*};
+}
+
+inherit_none!(AnyGuard, PidGuard);
 
 impl Inherit for FifoPermit {
     fn open_files(&self) -> Vec<BorrowedFd<'_>> {

@@ -29,6 +29,8 @@ impl Nested {
         let permits = match lock {
             AnyLock::Semaphore(it) => Some((wanted, it.limit())),
             AnyLock::Plain(_) | AnyLock::RwLock(_) => None,
+            // Nothing tells whether its hold is still the one of this command.
+            AnyLock::Unlined(_) => return None,
         };
         same.then(|| Self {
             lock: lock.clone(),
@@ -56,7 +58,9 @@ impl Nested {
         match self.lock {
             AnyLock::Plain(_) => "waits for its own end",
             // Others may be inside as well, and it may have been left behind.
-            AnyLock::RwLock(_) | AnyLock::Semaphore(_) => "seems to wait for its own end",
+            AnyLock::RwLock(_) | AnyLock::Semaphore(_) | AnyLock::Unlined(_) => {
+                "seems to wait for its own end"
+            }
         }
     }
 
@@ -72,7 +76,7 @@ impl Nested {
 
     /// What a command has left behind has the same environment, and may wait: its grant is over.
     fn is_of_this_grant(&self) -> bool {
-        let last = self.lock.status().map(|it| it.last_token.to_string());
+        let last = self.lock.last_token().map(|it| it.to_string());
         last.is_ok_and(|last| var(TOKEN).is_ok_and(|own| own == last))
     }
 }

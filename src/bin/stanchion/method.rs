@@ -1,0 +1,125 @@
+//! Locks that need none of the operating system's: they keep no line, and a command cannot inherit them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use stanchion::{LockDir, LockDirOptions, LockName, NamedLock, PidLock, Removal, Result, Status};
+
+use crate::exit::Failure;
+
+/// How a lock is taken that is not a fair one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// By a directory that is renamed; LOCK ends in .lock
+    Mkdir,
+    /// The same by a file
+    CreateNew,
+    /// By a pid file at LOCK
+    Pid,
+}
+
+/// What such a lock is opened with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) expire: Option<Duration>,
+    pub(crate) label: Option<String>,
+}
+
+#[derive(Clone)]
+pub(crate) enum Unlined {
+    Named(NamedLock),
+    Pid(PidLock),
+}
+
+impl Unlined {
+    pub(crate) fn open(path: &Path, method: Method, terms: Terms) -> Result<Self, Failure> {
+        if method == Method::Pid {
+            if terms.expire.is_some() {
+                let text = "a pid file does not expire: only who is provably gone is passed";
+                return Err(Failure::usage(text));
+            }
+            let mut options = PidLock::options();
+            if let Some(label) = terms.label {
+                options = options.label(label);
+            }
+            return Ok(Self::Pid(options.open(whole(path))?));
+        }
+        let mut options = LockDir::options()
+            .method(named(method))
+            .expire(terms.expire);
+        if let Some(label) = terms.label {
+            options = options.label(label);
+        }
+        Self::by_name(&whole(path), options).map(Self::Named)
+    }
+
+    /// The lock that a directory beside the path says is there, if one does.
+    pub(crate) fn found(path: &Path) -> Result<Option<Self>, Failure> {
+        let path = whole(path);
+        let mut claim = path.clone().into_os_string();
+        claim.push(".claim");
+        if !Path::new(&claim).is_dir() {
+            return Ok(None);
+        }
+        let options = LockDir::options().method(named(Method::Mkdir));
+        Self::by_name(&path, options).map(|it| Some(Self::Named(it)))
+    }
+
+    fn by_name(path: &Path, options: LockDirOptions) -> Result<NamedLock, Failure> {
+        let name = path.file_name().and_then(|it| it.to_str());
+        let name = name.and_then(|it| LockName::from_stem(it.strip_suffix(".lock")?));
+        let (Some(directory), Some(name)) = (path.parent(), name) else {
+            let text = format!(
+                "with this method {} must be NAME.lock in a directory, NAME as a lock's name is written there",
+                path.display()
+            );
+            return Err(Failure::usage(text));
+        };
+        let directory = match directory.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => directory,
+        };
+        Ok(options
+            .open(directory)?
+            .lock(name.namespace(), name.name())?)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Named(lock) => lock.path(),
+            Self::Pid(lock) => lock.path(),
+        }
+    }
+
+    pub(crate) async fn status(&self) -> Result<Status> {
+        match self {
+            Self::Named(lock) => lock.status().await,
+            Self::Pid(lock) => lock.status(),
+        }
+    }
+
+    pub(crate) fn remove(&self) -> Result<Removal> {
+        match self {
+            Self::Named(lock) => lock.remove(),
+            Self::Pid(lock) => lock.remove(),
+        }
+    }
+}
+
+fn named(method: Method) -> stanchion::Method {
+    match method {
+        Method::Mkdir => stanchion::Method::Mkdir,
+        Method::CreateNew | Method::Pid => stanchion::Method::CreateNew,
+    }
+}
+
+/// A bare name goes where those of the fair locks go.
+fn whole(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() && path.components().count() == 1 => {
+            std::env::temp_dir().join(path)
+        }
+        _ => path.to_path_buf(),
+    }
+}
