@@ -13,6 +13,8 @@ mod kinds;
 mod kinds_look;
 #[path = "cli/look.rs"]
 mod look;
+#[path = "cli/methods.rs"]
+mod methods;
 #[path = "cli/program.rs"]
 mod program;
 #[path = "cli/run.rs"]

@@ -67,6 +67,10 @@ pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
         };
         return Unlined::open(path, method, terms).map(AnyLock::Unlined);
     }
+    if Unlined::found(path)?.is_some() {
+        let text = "is locked by --method mkdir or create-new";
+        return Err(unfit(path, text));
+    }
     Ok(match kind(options)? {
         FifoKind::RwLock => {
             let how = with_words!(FifoRwLock::options(), options);

@@ -1,0 +1,123 @@
+//! `run --method`: locks without a line and without any lock of the operating system.
+
+use crate::program::{End, Site};
+
+/// Method, the lock's name, and the words that make it.
+const METHODS: [(&str, &str); 3] = [
+    ("mkdir", "it.lock"),
+    ("create-new", "it.lock"),
+    ("pid", "it.pid"),
+];
+
+#[test]
+fn one_at_a_time_and_the_status_tells_who() {
+    for (method, name) in METHODS {
+        let site = Site::new();
+        let lock = site.directory().join(name);
+        let lock = lock.to_str().expect("plain");
+        let run = ["run", "--method", method, "--label", "nightly", lock, "--"];
+        let mut holder = site.start(&[&run[..], &["sh", "-c", "echo in; read x"]].concat());
+        holder.expect("in");
+        let tried = ["run", "--no-wait", "--method", method, lock, "--", "true"];
+        site.end_of(&tried).expect(75, "is busy: held by pid");
+        let late = [
+            "run",
+            "--timeout",
+            "0.1",
+            "--method",
+            method,
+            lock,
+            "--",
+            "true",
+        ];
+        site.end_of(&late).expect(124, "timed out");
+        let status = site.start(&["status", "--method", method, lock]);
+        let line = status.line_with("nightly");
+        assert!(line.contains("stanchion"), "{line}");
+        assert_eq!(site.end_of(&["remove", "--method", method, lock]).code, 75);
+        holder.tell("go");
+        assert_eq!(holder.end(), End::quiet(0));
+        assert_eq!(
+            site.end_of(&["remove", "--method", method, lock]),
+            End::quiet(0)
+        );
+        assert!(site.is_empty());
+    }
+}
+
+#[test]
+fn a_dead_holder_is_passed_and_spoken_of() {
+    for (method, name) in METHODS {
+        let site = Site::new();
+        let lock = site.directory().join(name);
+        let lock = lock.to_str().expect("plain");
+        let mut holder = site.start(&[
+            "run",
+            "--method",
+            method,
+            lock,
+            "--",
+            "sh",
+            "-c",
+            "echo in; read x",
+        ]);
+        holder.expect("in");
+        holder.kill();
+        let next = ["run", "--method", method, lock, "--", "echo", "next"];
+        let next = site.start(&next);
+        next.expect("next");
+        next.end().expect(0, "died inside");
+    }
+}
+
+#[test]
+fn a_claim_is_found_without_its_method() {
+    let site = Site::new();
+    let lock = site.directory().join("it.lock");
+    let lock = lock.to_str().expect("plain");
+    let run = [
+        "run",
+        "--method",
+        "mkdir",
+        "--expire",
+        "60",
+        lock,
+        "--",
+        "sh",
+        "-c",
+        "echo in; read x",
+    ];
+    let mut holder = site.start(&run);
+    holder.expect("in");
+    site.start(&["status", lock]).line_with("held");
+    site.end_of(&["remove", lock]).expect(75, "in use");
+    site.end_of(&["run", lock, "--", "true"]).expect(2, "mkdir");
+    site.end_of(&["status", "--watch", lock])
+        .expect(2, "--watch");
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+    assert_eq!(site.end_of(&["remove", lock]), End::quiet(0));
+    assert!(site.is_empty());
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let site = Site::new();
+    let lock = site.lock();
+    let lock = lock.to_str().expect("plain");
+    for words in [
+        &["--expire", "5"][..],
+        &["--method", "pid", "--expire", "5"],
+        &["--method", "mkdir", "--shared"],
+        &["--method", "mkdir", "--permits", "1"],
+        &["--method", "nothing"],
+    ] {
+        let words = [&["run"][..], words, &[lock, "--", "true"]].concat();
+        assert_eq!(site.end_of(&words).code, 2, "{words:?}");
+    }
+    let odd = site.directory().join("Odd");
+    let odd = odd.to_str().expect("plain");
+    site.end_of(&["run", "--method", "mkdir", odd, "--", "true"])
+        .expect(2, "NAME.lock");
+    assert!(site.is_empty());
+}
