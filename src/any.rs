@@ -233,6 +233,10 @@ impl<A: Attempt<Guard: Guard>> Attempt for Forgetting<A> {
         self.0.set_max_waiting(most);
     }
 
+    fn try_once(&mut self) -> bool {
+        self.0.try_once()
+    }
+
     fn cancel(&mut self) {
         self.0.cancel();
     }
@@ -255,6 +259,10 @@ impl Attempt for AnyAttempt {
 
     fn set_max_waiting(&mut self, most: usize) {
         self.inner.set_max_waiting(most);
+    }
+
+    fn try_once(&mut self) -> bool {
+        self.inner.try_once()
     }
 
     fn cancel(&mut self) {

@@ -52,6 +52,14 @@ pub enum Loss {
     Replaced,
     /// The operating system has taken the lock away where it was only to be shared with others.
     Unlocked,
+    /// The lease ran out before it could be renewed: the server was not reached in time, or this process stood still.
+    Expired,
+    /// The server knows nothing of the hold any more, and has let in somebody else.
+    Superseded,
+    /// Somebody ended the hold by force.
+    Revoked,
+    /// The connection to the server broke, and the options say that this is a loss.
+    Disconnected,
 }
 
 impl fmt::Display for Loss {
@@ -60,6 +68,10 @@ impl fmt::Display for Loss {
             Self::Deleted => "the lock file was deleted or renamed while it was held",
             Self::Replaced => "the lock file was replaced while it was held",
             Self::Unlocked => "the operating system took the lock away while it was to be shared",
+            Self::Expired => "the lease ran out before it was renewed",
+            Self::Superseded => "the server has forgotten the hold and let in somebody else",
+            Self::Revoked => "the hold was ended by force",
+            Self::Disconnected => "the connection to the server broke",
         })
     }
 }

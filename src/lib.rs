@@ -119,5 +119,8 @@ mod fs;
 mod guard;
 mod lock;
 mod reentrant;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;
 mod stats;
 mod trace;

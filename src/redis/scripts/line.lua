@@ -22,6 +22,9 @@ end
 
 local function keep(id, rec) redis.call('HSET', WHO, id, cmsgpack.pack(rec)) end
 
+-- The name of its process's inbox; behind a dash when nobody is told there, because the server does not let it listen.
+local function inbox(rec) return string.sub(rec[INBOX], 1, 1) ~= '-' and rec[INBOX] end
+
 -- Whether anything may be granted at all now. Asks the server who it is, once, and only when there is something to grant.
 local asked = false
 local function open()
@@ -60,7 +63,7 @@ local function expire(id, rec)
   used, changed = used - rec[COST], true
   if rec[MODE] == 'x' then crashed = 1 end
   if rec[DELAY] > 0 then not_before = math.max(not_before, now + rec[DELAY]) end
-  if rec[INBOX] ~= '' then redis.pcall('PUBLISH', rec[INBOX], 'lost ' .. id) end
+  if inbox(rec) then redis.pcall('PUBLISH', rec[INBOX], 'lost ' .. id) end
 end
 
 -- Takes an offer back that nobody has claimed. Its waiter keeps its number, and is first again when it wakes.
@@ -94,7 +97,7 @@ local function let_in(id, rec)
   local expiry = now + rec[LEASE]
   rec[OFFERED] = 0
   if id ~= me then
-    local heard = rec[INBOX] == '' or redis.pcall('PUBLISH', rec[INBOX], 'offer ' .. id)
+    local heard = inbox(rec) and redis.pcall('PUBLISH', rec[INBOX], 'offer ' .. id)
     -- Nobody listens there: its process is gone or cut off.
     if heard == 0 then return false end
     expiry, rec[OFFERED] = now + rec[CLAIM], 1
@@ -132,9 +135,9 @@ local function drop_the_cut_off()
   if drops == 0 or used == 0 or redis.call('EXISTS', QUEUE) == 0 then return found end
   for _, id in ipairs(redis.call('ZRANGE', HOLD, 0, 15)) do
     local rec = record(id)
-    if rec and rec[DROPS] == 1 and rec[OFFERED] == 0 then
+    if rec and rec[DROPS] == 1 and rec[OFFERED] == 0 and inbox(rec) then
       local heard = redis.pcall('PUBSUB', 'NUMSUB', rec[INBOX])
-      if heard[2] == 0 then
+      if type(heard[2]) == 'number' and heard[2] == 0 then
         expire(id, rec)
         found = true
       end
