@@ -20,7 +20,6 @@ use super::link::{Link, Source, failure};
 use super::options::Config;
 use super::place::{Outcome, Place, Stage, Target};
 use super::scripts::{PROTOCOL, Script};
-use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Loss;
 
@@ -44,6 +43,8 @@ pub(super) enum Command {
     Ensure(Arc<Place>, oneshot::Sender<Result<()>>),
     /// Run a script on a lock, once.
     Call(Call),
+    /// Wake all who wait: the client is closed.
+    Close,
     /// What a connection brought unasked.
     Push(u64, PushInfo),
 }
@@ -203,8 +204,8 @@ impl Actor {
     }
 
     async fn next(&mut self) -> Event {
-        let nap = self.nap();
-        let mut sleep = std::pin::pin!(nap.map(tokio::time::sleep_for));
+        #[allow(clippy::disallowed_methods)] // The actor has a runtime of its own.
+        let mut sleep = std::pin::pin!(self.nap().map(tokio::time::sleep));
         let Self {
             flights,
             commands,
@@ -269,6 +270,7 @@ impl Actor {
             Command::Leave(place, reply) => self.leave(&place, reply),
             Command::Ensure(place, reply) => self.ensure(&place, reply),
             Command::Call(call) => self.call(call),
+            Command::Close => self.seats.values().for_each(|it| it.place.nudge()),
             Command::Push(epoch, push) => self.push(epoch, &push),
         }
     }

@@ -229,6 +229,11 @@ impl Place {
         Self::wake(inner);
     }
 
+    /// Wakes the future, if it waits.
+    pub(super) fn nudge(&self) {
+        Self::wake(self.lock());
+    }
+
     /// Foreign code, so not under the mutex.
     fn wake(mut inner: MutexGuard<'_, Inner>) {
         let waker = inner.waker.take();

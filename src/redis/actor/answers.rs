@@ -66,9 +66,9 @@ impl Actor {
                 self.granted(id, sent, token, crashed);
             }
             Some(Entry::Queued { place, wake, blind }) => {
-                self.doubt_quarantine(blind);
                 seat.queued = true;
                 seat.place.queue(place);
+                self.doubt_quarantine(blind);
                 let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
                 self.plan_beat(&target, interval, place == 0, wake);
                 self.schedule_seat(id);
@@ -368,7 +368,7 @@ impl Actor {
         self.repeat(id);
     }
 
-    fn mark_mute(&mut self, id: &str, since: Stamp) {
+    pub(super) fn mark_mute(&mut self, id: &str, since: Stamp) {
         if let Some(seat) = self.seats.get_mut(id) {
             seat.mute_since.get_or_insert(since);
         }

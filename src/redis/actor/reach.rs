@@ -25,6 +25,7 @@ pub(super) struct Reach {
     epochs: u64,
     unanswered: u32,
     blind_told: bool,
+    alarm: Option<Stamp>,
 }
 
 impl Reach {
@@ -36,6 +37,7 @@ impl Reach {
             epochs: 0,
             unanswered: 0,
             blind_told: false,
+            alarm: None,
         }
     }
 
@@ -91,7 +93,7 @@ impl Actor {
         self.reach.link = Some(link);
         self.reach.unanswered = 0;
         self.reach.backoff.reset();
-        self.alarms.insert((Stamp::now() + PING, Alarm::Link));
+        self.schedule_link(Stamp::now() + PING);
         self.ask_for_everything();
     }
 
@@ -139,7 +141,7 @@ impl Actor {
 
     fn mute_waiters(&mut self) {
         let now = Stamp::now();
-        let waiting: Vec<_> = self.seats.values().filter(|it| it.place.is_waiting());
+        let waiting = self.seats.values().filter(|it| it.place.is_waiting());
         let ids: Vec<_> = waiting.map(|it| it.place.id.clone()).collect();
         ids.iter().for_each(|id| self.mark_mute(id, now));
     }
@@ -157,7 +159,14 @@ impl Actor {
 
     fn plan_link(&mut self) {
         let delay = self.reach.backoff.next_delay();
-        self.alarms.insert((Stamp::now() + delay, Alarm::Link));
+        self.schedule_link(Stamp::now() + delay);
+    }
+
+    fn schedule_link(&mut self, at: Stamp) {
+        if let Some(planned) = self.reach.alarm.replace(at) {
+            self.alarms.remove(&(planned, Alarm::Link));
+        }
+        self.alarms.insert((at, Alarm::Link));
     }
 
     pub(super) fn link_rings(&mut self, now: Stamp) {
@@ -178,7 +187,7 @@ impl Actor {
                 result,
             }
         }));
-        self.alarms.insert((now + PING, Alarm::Link));
+        self.schedule_link(now + PING);
     }
 
     /// Said once: the server does not say who it is, so a restart goes unnoticed.
