@@ -18,10 +18,17 @@ mod file;
 mod order;
 #[path = "conformance/ownership.rs"]
 mod ownership;
+#[cfg(feature = "redis")]
+#[path = "conformance/redis.rs"]
+mod redis;
 #[path = "conformance/reentrant.rs"]
 mod reentrant;
 #[path = "conformance/semaphore.rs"]
 mod semaphore;
+#[cfg(feature = "redis")]
+#[path = "redis/server.rs"]
+#[allow(dead_code)]
+mod server;
 #[path = "conformance/subject.rs"]
 mod subject;
 #[path = "conformance/support.rs"]
@@ -104,3 +111,13 @@ conforms!(file_lock_poll, crate::Plain<crate::Polled>);
 conforms!(file_lock_blocking, crate::Plain<crate::Blocked>);
 conforms!(reentrant_fifo_lock, crate::reentrant::Reentered, with a line in reentrant_line);
 conforms!(semaphore_of_one, crate::semaphore::OfOne, with a line in semaphore_line);
+
+#[cfg(feature = "redis")]
+mod on_a_server {
+    use crate::redis::OnServer;
+    use stanchion::redis::{RedisLock, RedisRwLock, RedisSemaphore};
+
+    conforms!(redis_lock, super::OnServer<super::RedisLock>, with a line in redis_line);
+    conforms!(redis_rwlock, super::OnServer<super::RedisRwLock>, with a line in redis_rwlock_line);
+    conforms!(redis_semaphore, super::OnServer<super::RedisSemaphore>, with a line in redis_semaphore_line);
+}

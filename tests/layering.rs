@@ -32,7 +32,7 @@ impl Layer {
             ["fs", ..] => Self::Primitive,
             ["redis", ..] => Self::Redis,
             [
-                "error" | "backoff" | "lock" | "guard" | "acquire" | "stats" | "trace",
+                "error" | "backoff" | "lock" | "guard" | "acquire" | "stats" | "token" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,

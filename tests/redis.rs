@@ -4,6 +4,12 @@
 
 #[path = "redis/basics.rs"]
 mod basics;
+#[path = "redis/child.rs"]
+mod child;
+#[path = "redis/faults.rs"]
+mod faults;
+#[path = "redis/processes.rs"]
+mod processes;
 #[path = "redis/server.rs"]
 #[allow(dead_code)]
 mod server;

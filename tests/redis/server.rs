@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use redis::{FromRedisValue, ToRedisArgs};
+use ::redis::{FromRedisValue, ToRedisArgs};
 use stanchion::redis::{Options, RedisClient};
 
 /// Far longer than anything here takes.
@@ -67,11 +67,11 @@ impl Server {
         format!("redis+unix://{}", self.socket())
     }
 
-    pub(crate) fn client(&self) -> redis::Client {
-        redis::Client::open(self.url()).expect("a client")
+    pub(crate) fn client(&self) -> ::redis::Client {
+        ::redis::Client::open(self.url()).expect("a client")
     }
 
-    pub(crate) fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+    pub(crate) fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> ::redis::RedisResult<T> {
         let mut connection = self.client().get_connection()?;
         command(words).query(&mut connection)
     }
@@ -95,8 +95,8 @@ impl Server {
     }
 }
 
-fn command(words: &[impl ToRedisArgs]) -> redis::Cmd {
-    let mut command = redis::Cmd::new();
+fn command(words: &[impl ToRedisArgs]) -> ::redis::Cmd {
+    let mut command = ::redis::Cmd::new();
     command.arg(words);
     command
 }
