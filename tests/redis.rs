@@ -10,6 +10,10 @@ mod child;
 mod faults;
 #[path = "redis/processes.rs"]
 mod processes;
+#[path = "redis/tokens.rs"]
+mod tokens;
+#[path = "redis/waits.rs"]
+mod waits;
 #[path = "redis/server.rs"]
 #[allow(dead_code)]
 mod server;

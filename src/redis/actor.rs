@@ -577,6 +577,13 @@ impl Seat {
                 .is_none_or(|most| now.since(self.begun) < most)
     }
 
+    /// When a wait fails because the server does not answer it.
+    fn mute_until(&self, config: &Config) -> Option<Stamp> {
+        let waits = self.place.is_asking() || self.place.is_waiting();
+        let since = self.mute_since.filter(|_| waits)?;
+        Some(since + config.unavailable_after)
+    }
+
     /// When something has to be done about it though nothing comes from outside.
     fn due(&self, config: &Config) -> Option<Stamp> {
         if let Some(leaving) = &self.leaving {
@@ -589,8 +596,7 @@ impl Seat {
             _ => None,
         });
         let next = next.filter(|_| self.place.loss().is_none());
-        let muted = self.mute_since.map(|since| since + config.unavailable_after);
-        [next, muted, self.repeat_at].into_iter().flatten().min()
+        [next, self.mute_until(config), self.repeat_at].into_iter().flatten().min()
     }
 }
 

@@ -172,8 +172,9 @@ impl Place {
         look(&self.lock().stage)
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.with_stage(|stage| matches!(stage, Stage::Held(_)))
+    /// Whether its grant was taken back.
+    pub(super) fn is_passed(&self) -> bool {
+        self.with_stage(|stage| matches!(stage, Stage::Passed))
     }
 
     /// Whether it is for the actor to move on.
@@ -197,7 +198,7 @@ impl Place {
     /// It has to ask, for the first time or again.
     pub(super) fn ask(&self) {
         let mut inner = self.lock();
-        if matches!(inner.stage, Stage::Waiting | Stage::Granted(_)) {
+        if matches!(inner.stage, Stage::Waiting) {
             inner.stage = Stage::Asking;
         }
     }
@@ -247,17 +248,21 @@ impl Place {
         self.valid_until.fetch_max(until.nanos(), Ordering::AcqRel);
     }
 
-    /// The hold is lost, once and for all.
-    pub(super) fn lose(&self, loss: Loss) {
+    /// A hold is lost, once and for all: `true`. A grant that nobody has taken yet has to be asked for anew.
+    pub(super) fn lose(&self, loss: Loss) -> bool {
         let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Granted(_)) {
+            inner.stage = Stage::Asking;
+        }
         if inner.loss.is_some() || !matches!(inner.stage, Stage::Held(_)) {
-            return;
+            return false;
         }
         inner.loss = Some(loss);
         self.valid_until.store(0, Ordering::Release);
         let listeners = std::mem::take(&mut inner.listeners);
         drop(inner);
         listeners.into_iter().for_each(Waker::wake);
+        true
     }
 
     // What the guard does.

@@ -200,7 +200,6 @@ pub(super) fn count_of(value: &Value) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Shown {
     pub(super) mode: String,
-    pub(super) token: u64,
     pub(super) pid: Option<u32>,
     pub(super) host: String,
     pub(super) label: String,
@@ -236,7 +235,6 @@ fn shown(value: &Value) -> Option<Shown> {
     let word = |index: usize| parts.get(index).and_then(text);
     Some(Shown {
         mode: word(1)?,
-        token: parts.get(3).and_then(number)?,
         pid: word(5)?.parse().ok(),
         host: word(6)?,
         label: word(7)?,

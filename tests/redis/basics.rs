@@ -1,8 +1,7 @@
 //! The ways in and out of each lock.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use stanchion::ErrorKind;
 use stanchion::redis::RedisClient;
 
 use crate::server::Server;

@@ -102,13 +102,12 @@ async fn storm(client: &RedisClient, url: &str, rounds: usize) {
     let lock = client.lock("storm");
     for _ in 0..rounds {
         let guard = lock.acquire().await.expect("the lock");
-        let get = ::redis::cmd("GET").arg("counter").query_async(&mut other);
-        let seen: Option<u64> = get.await.expect("a number");
-        let set = ::redis::cmd("SET")
-            .arg("counter")
-            .arg(seen.unwrap_or(0) + 1)
-            .query_async(&mut other);
-        let () = set.await.expect("set");
+        let mut get = ::redis::cmd("GET");
+        get.arg("counter");
+        let seen: Option<u64> = get.query_async(&mut other).await.expect("a number");
+        let mut set = ::redis::cmd("SET");
+        set.arg("counter").arg(seen.unwrap_or(0) + 1);
+        let () = set.query_async(&mut other).await.expect("set");
         guard.release().await.expect("released");
     }
     say("stormed");

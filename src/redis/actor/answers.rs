@@ -163,6 +163,8 @@ impl Actor {
             Pulse::Holds { token, crashed } if place.is_waiting() => {
                 self.granted(id, sent, token, crashed);
             }
+            // It was not heard that it went back.
+            Pulse::Holds { .. } if place.is_passed() => self.pass_on(id),
             Pulse::Holds { .. } => self.renewed(id, sent),
             Pulse::Waits { place: rank } => {
                 place.queue(rank);
@@ -234,8 +236,7 @@ impl Actor {
             return;
         }
         let place = seat.place.clone();
-        if place.is_held() {
-            place.lose(loss);
+        if place.lose(loss) {
             self.tell_loss(&place.target, loss);
             let seat = self.seats.get_mut(id);
             let waiting = seat.map(|it| std::mem::take(&mut it.ensure));
@@ -245,9 +246,8 @@ impl Actor {
                 let _ = reply.send(Err(error));
             }
             self.schedule_seat(id);
-        } else {
+        } else if place.is_asking() {
             seat.lease = None;
-            place.ask();
             self.ask(id);
         }
     }
@@ -334,7 +334,7 @@ impl Actor {
         }
         let (place, claim_by) = (seat.place.clone(), seat.claim_by);
         let lost = seat.lease.is_some_and(|lease| !lease.is_valid(now));
-        let muted = seat.mute_since.map(|since| since + self.config.unavailable_after);
+        let muted = seat.mute_until(&self.config);
         if seat.lease.is_some() && now >= claim_by && place.pass() {
             self.pass_on(id);
         } else if lost && place.loss().is_none() {

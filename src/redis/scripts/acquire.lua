@@ -11,13 +11,7 @@ if other then return other end
 
 kind, limit, lease, quarantine, me = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 if run == '' then run = false end
-if not known then
-  -- New, or lost: holds that are still on record count.
-  for _, id in ipairs(redis.call('ZRANGE', HOLD, 0, -1)) do
-    local rec = record(id)
-    used = used + (rec and rec[COST] or 0)
-  end
-end
+if not known and redis.call('EXISTS', WHO) == 1 then recount() end
 if ARGV[13] == '1' then drops = 1 end
 
 local rec, token = record(me), tonumber(ARGV[19])
@@ -33,7 +27,8 @@ end
 
 reap()
 rec = record(me)
-if not rec then
+local new = not rec
+if new then
   number = math.max(number + 1, now)
   rec = {tonumber(ARGV[7]), ARGV[8], lease, tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13]),
     ARGV[14], ARGV[15], ARGV[16], number, now, 0, 0, 0}
@@ -43,6 +38,7 @@ if rec[COST] > limit then return differs('limit', int(limit), int(rec[COST])) en
 if token > 0 then
   -- A holder whose hold is not on record any more. Its token says whether anybody was let in since.
   local last = tonumber(redis.call('GET', FENCE) or 0)
+  if redis.call('ZSCORE', HOLD, me) then used = used - rec[COST] end
   local free = used + rec[COST] <= limit and (rec[MODE] == 'p' or last <= token)
   if not free then
     save()
@@ -62,8 +58,7 @@ end
 grant()
 if drop_the_cut_off() then grant() end
 local waiting = redis.call('ZCARD', QUEUE)
-local queued = redis.call('ZSCORE', QUEUE, me)
-if not queued then
+if new or not redis.call('ZSCORE', QUEUE, me) then
   if waiting == 0 and used + rec[COST] <= limit and open() then
     let_in(me, rec)
     save()

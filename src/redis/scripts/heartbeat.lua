@@ -14,8 +14,9 @@ if run == '' then run = false end
 for i = 2, #ARGV do
   local id = ARGV[i]
   local rec = record(id)
-  local expiry = rec and rec[TOKEN] > 0 and tonumber(redis.call('ZSCORE', HOLD, id) or 0)
-  if expiry and expiry > now then
+  if rec and rec[TOKEN] == 0 then
+    redis.call('ZADD', ALIVE, int(now + rec[PATIENCE]), id)
+  elseif rec and tonumber(redis.call('ZSCORE', HOLD, id) or now + 1) > now then
     changed = true
     redis.call('ZADD', HOLD, int(now + rec[LEASE]), id)
     if rec[OFFERED] == 1 then
@@ -23,8 +24,6 @@ for i = 2, #ARGV do
       redis.call('ZREM', ALIVE, id)
       keep(id, rec)
     end
-  elseif rec and redis.call('ZSCORE', ALIVE, id) then
-    redis.call('ZADD', ALIVE, int(now + rec[PATIENCE]), id)
   end
 end
 settle()

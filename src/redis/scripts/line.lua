@@ -75,10 +75,26 @@ local function pass(id, rec)
   if redis.call('ZSCORE', ALIVE, id) then keep(id, rec) else redis.call('HDEL', WHO, id) end
 end
 
+-- After somebody has deleted a key underneath: what is left on record counts.
+local function recount()
+  used, changed = 0, true
+  if redis.call('EXISTS', HOLD) == 0 then
+    for _, id in ipairs(redis.call('HKEYS', WHO)) do
+      local rec = record(id)
+      if rec[TOKEN] > 0 then redis.call('ZADD', HOLD, int(now + rec[LEASE]), id) end
+    end
+  end
+  for _, id in ipairs(redis.call('ZRANGE', HOLD, 0, -1)) do
+    local rec = record(id)
+    if rec then used = used + rec[COST] else redis.call('ZREM', HOLD, id) end
+  end
+end
+
 local function reap()
+  if used > 0 and redis.call('EXISTS', HOLD) == 0 then recount() end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', HOLD, '-inf', int(now))) do
     local rec = record(id)
-    if not rec then redis.call('ZREM', HOLD, id)
+    if not rec then recount()
     elseif rec[OFFERED] == 1 then pass(id, rec)
     else expire(id, rec) end
   end
