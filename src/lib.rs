@@ -123,10 +123,10 @@ mod error;
 mod fs;
 mod guard;
 mod lock;
-mod reentrant;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
+mod reentrant;
 mod stats;
 mod token;
 mod trace;

@@ -10,13 +10,13 @@ mod child;
 mod faults;
 #[path = "redis/processes.rs"]
 mod processes;
-#[path = "redis/tokens.rs"]
-mod tokens;
-#[path = "redis/waits.rs"]
-mod waits;
 #[path = "redis/server.rs"]
 #[allow(dead_code)]
 mod server;
 #[path = "conformance/support.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;
+#[path = "redis/tokens.rs"]
+mod tokens;
+#[path = "redis/waits.rs"]
+mod waits;

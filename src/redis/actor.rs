@@ -235,7 +235,11 @@ impl Actor {
     fn nap(&self) -> Option<Duration> {
         let (at, _) = self.alarms.first()?;
         let nap = at.since(Stamp::now());
-        Some(if self.seats.is_empty() { nap } else { nap.min(LOOK) })
+        Some(if self.seats.is_empty() {
+            nap
+        } else {
+            nap.min(LOOK)
+        })
     }
 
     fn ring(&mut self) {
@@ -596,7 +600,10 @@ impl Seat {
             _ => None,
         });
         let next = next.filter(|_| self.place.loss().is_none());
-        [next, self.mute_until(config), self.repeat_at].into_iter().flatten().min()
+        [next, self.mute_until(config), self.repeat_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -28,7 +28,12 @@ impl Line {
         Attempt::new(self.clone(), wish).or_fail(wrong)
     }
 
-    pub(super) fn acquire<G>(self: &Arc<Self>, mode: Mode, cost: u32, wrong: Option<Error>) -> Acquire<G>
+    pub(super) fn acquire<G>(
+        self: &Arc<Self>,
+        mode: Mode,
+        cost: u32,
+        wrong: Option<Error>,
+    ) -> Acquire<G>
     where
         G: RemoteGuard + Granted<Attempt = Attempt<G>>,
     {
@@ -45,9 +50,7 @@ impl Line {
     }
 
     pub(super) async fn status(&self) -> Result<Status> {
-        let value = self
-            .call(Script::Inspect, vec![SHOWN.to_string()])
-            .await?;
+        let value = self.call(Script::Inspect, vec![SHOWN.to_string()]).await?;
         let sight = Sight::of(&value).ok_or_else(|| nonsense(self.path()))?;
         let mut status = Status {
             holder: None,
@@ -64,7 +67,11 @@ impl Line {
                 false => status.shared_by.push(owner(shown)),
             }
         }
-        let own = self.core.inbox.rsplit_once(':').map_or("", |(process, _)| process);
+        let own = self
+            .core
+            .inbox
+            .rsplit_once(':')
+            .map_or("", |(process, _)| process);
         let waiter = |shown: Shown| Waiter {
             ticket: None,
             here: shown.process.trim_start_matches('-').starts_with(own),

@@ -54,7 +54,8 @@ impl Source {
         };
         let info = url.into_connection_info().map_err(wrong)?;
         if !info.addr().is_supported() {
-            let text = "this address needs the feature `redis-tls`, or a platform with Unix sockets";
+            let text =
+                "this address needs the feature `redis-tls`, or a platform with Unix sockets";
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         Client::open(info).map(Self::of_client).map_err(wrong)
@@ -134,9 +135,8 @@ impl Hello {
             subscribe.arg(&self.inbox);
             match self.ask(&wire, subscribe).await {
                 Ok(_) => listens = true,
-                Err(error) if is_refusal(&error) => {
-                    doubts.push("the server does not let this user listen: waiters ask again and again")
-                }
+                Err(error) if is_refusal(&error) => doubts
+                    .push("the server does not let this user listen: waiters ask again and again"),
                 Err(error) => return Err(fails(error)),
             }
         }

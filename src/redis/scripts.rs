@@ -2,10 +2,18 @@
 
 use ::redis::{Cmd, RedisError, Value};
 
-/// What every script begins with.
+/// A script: what it may do when the server's memory is full, what all begin with, and its own text.
+///
+/// Who comes in needs memory, and is refused then. Who is in must be able to stay and to leave.
 macro_rules! script {
-    ($file:literal) => {
-        concat!(include_str!("scripts/line.lua"), include_str!($file))
+    ($flags:literal, $file:literal) => {
+        concat!(
+            "#!lua",
+            $flags,
+            "\n",
+            include_str!("scripts/line.lua"),
+            include_str!($file)
+        )
     };
 }
 
@@ -20,11 +28,11 @@ pub(super) enum Script {
 }
 
 pub(super) const TEXTS: [&str; 5] = [
-    script!("scripts/acquire.lua"),
-    script!("scripts/heartbeat.lua"),
-    script!("scripts/release.lua"),
-    script!("scripts/inspect.lua"),
-    script!("scripts/force.lua"),
+    script!("", "scripts/acquire.lua"),
+    script!(" flags=allow-oom", "scripts/heartbeat.lua"),
+    script!(" flags=allow-oom", "scripts/release.lua"),
+    script!(" flags=no-writes", "scripts/inspect.lua"),
+    script!(" flags=allow-oom", "scripts/force.lua"),
 ];
 
 /// The version of keys, records and scripts. Recorded with each lock; another one is refused.

@@ -53,7 +53,8 @@ impl RedisSemaphore {
     ///
     /// Those of [`acquire`](RedisSemaphore::acquire); [`ErrorKind::InvalidInput`] for 0, and for more than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<RedisPermit> {
-        self.line.acquire(Mode::Permits, permits, self.refusal(permits))
+        self.line
+            .acquire(Mode::Permits, permits, self.refusal(permits))
     }
 
     /// Takes a permit if one is free and nobody queues; else `None`.

@@ -73,10 +73,7 @@ pub(crate) fn p10_a_newcomer_never_passes_an_offer<S: Subject>() {
     drop(guard);
     assert!(tried::<S>(&newcomer).is_none(), "it is on offer");
     let mut refused = Polled::new(newcomer.acquire().timeout(Duration::ZERO));
-    assert_eq!(
-        kind_of(answer::<S, _>(&mut refused)),
-        ErrorKind::TimedOut
-    );
+    assert_eq!(kind_of(answer::<S, _>(&mut refused)), ErrorKind::TimedOut);
     let mut late = queued::<S>(&newcomer);
     drop(waiter.finish().expect("first"));
     drop(late.finish().expect("second"));

@@ -27,10 +27,7 @@ pub(crate) fn p16_zero_is_one_attempt<S: Subject>() {
     let lock = subject.open();
     let at_once = || Polled::new(lock.acquire().timeout(Duration::ZERO));
     let guard = answer::<S, _>(&mut at_once()).expect("one attempt is made");
-    assert_eq!(
-        kind_of(answer::<S, _>(&mut at_once())),
-        ErrorKind::TimedOut
-    );
+    assert_eq!(kind_of(answer::<S, _>(&mut at_once())), ErrorKind::TimedOut);
     assert_eq!(subject.places(), 0);
     drop(guard);
     assert_idle(&subject);

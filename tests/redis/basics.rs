@@ -30,15 +30,36 @@ fn bench() {
     let client = server.connect(RedisClient::options());
     in_runtime(async {
         let lock = client.lock("deploy");
-        for _ in 0..500 { lock.acquire().await.expect("free").release().await.expect("ok"); }
+        for _ in 0..500 {
+            lock.acquire()
+                .await
+                .expect("free")
+                .release()
+                .await
+                .expect("ok");
+        }
         let t = Instant::now();
-        for _ in 0..5000 { lock.acquire().await.expect("free").release().await.expect("ok"); }
-        eprintln!("acq+rel {:?}", t.elapsed()/5000);
+        for _ in 0..5000 {
+            lock.acquire()
+                .await
+                .expect("free")
+                .release()
+                .await
+                .expect("ok");
+        }
+        eprintln!("acq+rel {:?}", t.elapsed() / 5000);
         let other = server.connect(RedisClient::options());
         let t = Instant::now();
         let mut js = tokio::task::JoinSet::new();
-        for c in [client.clone(), other.clone(), client.clone(), other.clone()] { js.spawn(async move { let l = c.lock("deploy"); for _ in 0..1000 { drop(l.acquire().await.expect("x")); } }); }
+        for c in [client.clone(), other.clone(), client.clone(), other.clone()] {
+            js.spawn(async move {
+                let l = c.lock("deploy");
+                for _ in 0..1000 {
+                    drop(l.acquire().await.expect("x"));
+                }
+            });
+        }
         js.join_all().await;
-        eprintln!("handover {:?}", t.elapsed()/4000);
+        eprintln!("handover {:?}", t.elapsed() / 4000);
     });
 }

@@ -56,7 +56,17 @@ fn p45_a_wrong_password_is_a_refusal() {
 #[test]
 fn p45_a_user_without_scripts_is_refused() {
     let server = Server::start();
-    let rules = ["ACL", "SETUSER", "limited", "on", ">x", "~*", "&*", "+@all", "-@scripting"];
+    let rules = [
+        "ACL",
+        "SETUSER",
+        "limited",
+        "on",
+        ">x",
+        "~*",
+        "&*",
+        "+@all",
+        "-@scripting",
+    ];
     server.ask::<()>(&rules);
     let url = format!("{}?user=limited&pass=x", server.url());
     let client = in_runtime(options().connect(url)).expect("connecting needs no script");
@@ -68,7 +78,17 @@ fn p45_a_user_without_scripts_is_refused() {
 #[test]
 fn a_user_without_pub_sub_waits_by_polling() {
     let server = Server::start();
-    let rules = ["ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "-subscribe", "-publish"];
+    let rules = [
+        "ACL",
+        "SETUSER",
+        "deaf",
+        "on",
+        ">x",
+        "~*",
+        "+@all",
+        "-subscribe",
+        "-publish",
+    ];
     server.ask::<()>(&rules);
     let url = format!("{}?user=deaf&pass=x", server.url());
     let client = in_runtime(options().quarantine(false).connect(url)).expect("a client");
@@ -220,7 +240,10 @@ fn p08_another_version_is_refused() {
     let error = in_runtime(client.lock("a").acquire()).expect_err("another version");
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     let text = error.to_string();
-    assert!(text.contains("version") && text.contains('2') && text.contains('1'), "{text}");
+    assert!(
+        text.contains("version") && text.contains('2') && text.contains('1'),
+        "{text}"
+    );
 }
 
 #[test]
@@ -235,11 +258,17 @@ fn p50_p66_another_kind_limit_or_lease_is_refused_with_both_values() {
         error.to_string()
     }
     let kind = text(in_runtime(client.lock("a").acquire()));
-    assert!(kind.contains("semaphore") && kind.contains("not lock"), "{kind}");
+    assert!(
+        kind.contains("semaphore") && kind.contains("not lock"),
+        "{kind}"
+    );
     let limit = text(in_runtime(client.semaphore("a", 4).expect("one").acquire()));
     assert!(limit.contains('3') && limit.contains('4'), "{limit}");
     let lease = text(in_runtime(other.semaphore("a", 3).expect("one").acquire()));
-    assert!(lease.contains("1200000") && lease.contains("2400000"), "{lease}");
+    assert!(
+        lease.contains("1200000") && lease.contains("2400000"),
+        "{lease}"
+    );
     in_runtime(permit.release()).expect("released");
     // With nobody there a new lease is nobody's business.
     drop(in_runtime(other.semaphore("a", 3).expect("one").acquire()).expect("free"));
@@ -252,7 +281,9 @@ fn p47_a_broken_connection_costs_no_hold_and_no_place() {
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
     let mut waiters: Vec<_> = (0..3).map(|_| Polled::new(lock.acquire())).collect();
-    waiters.iter_mut().for_each(|it| assert!(it.poll().is_pending()));
+    waiters
+        .iter_mut()
+        .for_each(|it| assert!(it.poll().is_pending()));
     let queue = "{stanchion:a}:queue";
     eventually("in line", || server.ask::<usize>(&["ZCARD", queue]) == 3);
     let before: Vec<String> = server.ask(&["ZRANGE", queue, "0", "-1"]);
@@ -312,7 +343,11 @@ fn p48_a_pause_longer_than_the_lease_is_a_loss_for_all_who_listen() {
     server.ask::<()>(&["CLIENT", "PAUSE", "2500", "ALL"]);
     let (one, other) = in_runtime(async { futures::join!(one, other) });
     assert_eq!((one, other), (Loss::Expired, Loss::Expired));
-    assert_eq!(loss_of(guard.lost()), Loss::Expired, "also those who come later");
+    assert_eq!(
+        loss_of(guard.lost()),
+        Loss::Expired,
+        "also those who come later"
+    );
     assert!(!guard.is_held());
 }
 
@@ -329,9 +364,12 @@ fn a_replica_is_refused() {
 fn a_full_memory_is_told() {
     let server = Server::start();
     let client = server.connect(options());
+    let guard = in_runtime(client.lock("held").acquire()).expect("free");
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
     let error = in_runtime(client.lock("a").acquire()).expect_err("no memory");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    in_runtime(guard.ensure_held()).expect("who is in stays in");
+    in_runtime(guard.release()).expect("released");
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     drop(in_runtime(client.lock("a").acquire()).expect("free"));
 }

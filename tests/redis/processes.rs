@@ -77,7 +77,10 @@ fn p29_killed_waiters_cost_no_delay() {
                 assert_eq!(child.hear(), "released");
             }
         }
-        assert!(released.elapsed() < Duration::from_secs(1), "somebody was waited for");
+        assert!(
+            released.elapsed() < Duration::from_secs(1),
+            "somebody was waited for"
+        );
     }
 }
 
@@ -111,7 +114,8 @@ fn p47_a_live_hold_outlasts_many_leases() {
     // Three leases, by the clock of the server.
     let begun = Instant::now();
     eventually("three leases", || {
-        let holds: Vec<String> = server.ask(&["ZRANGE", "{stanchion:shared by children}:hold", "0", "-1"]);
+        let holds: Vec<String> =
+            server.ask(&["ZRANGE", "{stanchion:shared by children}:hold", "0", "-1"]);
         assert_eq!((holds.len(), waiting(&server)), (1, 1));
         std::thread::sleep(Duration::from_millis(50));
         begun.elapsed() > LEASE * 3
@@ -134,7 +138,11 @@ fn a_holder_that_is_cut_off_is_followed_within_a_second_if_it_wants_so() {
     holder.kill();
     let (_, crashed) = next.hear_held();
     assert!(crashed);
-    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+    assert!(
+        killed.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        killed.elapsed()
+    );
 }
 
 #[test]

@@ -27,7 +27,11 @@ fn p49_a_script_refuses_the_token_of_a_holder_that_was_robbed() {
         let token = token.to_string();
         server.ask(&["EVAL", SCRIPT, "2", "value", "token", &token, value])
     };
-    assert_eq!(write(late.token(), "early"), 1, "nobody else has written yet");
+    assert_eq!(
+        write(late.token(), "early"),
+        1,
+        "nobody else has written yet"
+    );
     assert_eq!(write(next.token(), "next"), 1);
     assert_eq!(write(next.token(), "next again"), 1);
     assert_eq!(write(late.token(), "late"), 0, "refused");
@@ -50,5 +54,8 @@ print(db.execute("SELECT balance FROM account").fetchone()[0])
     let output = Command::new("python3").args(["-c", program]).output();
     let output = output.expect("python3 is installed; see scripts/test");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["1", "1", "1", "0", "7"]);
+    assert_eq!(
+        text.split_whitespace().collect::<Vec<_>>(),
+        ["1", "1", "1", "0", "7"]
+    );
 }

@@ -60,9 +60,15 @@ fn p23_a_client_without_anybody_ends() {
     assert_eq!(server.connections("ends"), 1);
     drop(waiter);
     drop(guard);
-    eventually("the connection is closed", || server.connections("ends") == 0);
+    eventually("the connection is closed", || {
+        server.connections("ends") == 0
+    });
     let holds: usize = server.ask(&["ZCARD", "{stanchion:a}:hold"]);
-    assert_eq!((holds, queued(&server)), (0, 0), "everything was given back first");
+    assert_eq!(
+        (holds, queued(&server)),
+        (0, 0),
+        "everything was given back first"
+    );
 }
 
 #[test]
@@ -79,7 +85,11 @@ fn p26_a_runtime_that_ends_frees_what_its_tasks_had() {
     eventually("its waiter is gone", || queued(&server) == 0);
     assert!(held.is_held(), "the guard belongs to nobody's runtime");
     drop(held);
-    drop(Polled::new(lock.acquire()).finish().expect("free, and no runtime is needed"));
+    drop(
+        Polled::new(lock.acquire())
+            .finish()
+            .expect("free, and no runtime is needed"),
+    );
 }
 
 #[test]
@@ -104,7 +114,10 @@ fn too_long_a_line_is_refused() {
     let client = server.connect(options());
     let lock = client.lock("a");
     let _guard = in_runtime(lock.acquire().max_waiting(0)).expect("nobody is there");
-    assert_eq!(kind_of(in_runtime(lock.acquire().max_waiting(0))), ErrorKind::Busy);
+    assert_eq!(
+        kind_of(in_runtime(lock.acquire().max_waiting(0))),
+        ErrorKind::Busy
+    );
     let _one = waits(&server, lock.acquire().max_waiting(1));
     let error = in_runtime(lock.acquire().max_waiting(1)).expect_err("one waits");
     assert_eq!(error.kind(), ErrorKind::Busy);
@@ -119,9 +132,12 @@ fn the_place_in_line_is_told() {
     let _guard = in_runtime(lock.acquire()).expect("free");
     let _first = waits(&server, lock.acquire());
     let (tell, heard) = std::sync::mpsc::channel();
-    let second = lock.acquire().timeout(Duration::from_millis(2500)).on_wait(move |waiting| {
-        let _ = tell.send(waiting.place);
-    });
+    let second = lock
+        .acquire()
+        .timeout(Duration::from_millis(2500))
+        .on_wait(move |waiting| {
+            let _ = tell.send(waiting.place);
+        });
     assert_eq!(kind_of(in_runtime(second)), ErrorKind::TimedOut);
     assert!(heard.try_iter().flatten().any(|place| place == 2));
 }
@@ -209,7 +225,10 @@ fn p54_requests_that_cannot_be_meant_are_refused_and_harm_nobody() {
         assert_eq!(refused, ErrorKind::InvalidInput);
     }
     for permits in [0, u32::MAX] {
-        assert_eq!(kind_of(client.semaphore("a", permits)), ErrorKind::InvalidInput);
+        assert_eq!(
+            kind_of(client.semaphore("a", permits)),
+            ErrorKind::InvalidInput
+        );
     }
     drop(in_runtime(semaphore.acquire_many(3)).expect("free"));
 }
@@ -241,7 +260,11 @@ fn force_ends_a_hold_and_its_holder_hears_of_it() {
     let (mine, theirs) = (server.connect(options()), server.connect(options()));
     let guard = in_runtime(mine.lock("a").acquire()).expect("free");
     let other = theirs.lock("a");
-    assert_eq!(in_runtime(other.force_release(1)).expect("an answer"), 0, "another token");
+    assert_eq!(
+        in_runtime(other.force_release(1)).expect("an answer"),
+        0,
+        "another token"
+    );
     let mut waiter = waits(&server, other.acquire());
     let ended = in_runtime(other.force_release(guard.token())).expect("an answer");
     assert_eq!(ended, 1);
@@ -259,8 +282,17 @@ fn a_delay_follows_a_hold_that_was_not_given_back() {
     let client = server.connect(options().lock_delay(delay));
     let lock = client.lock("a");
     in_runtime(async {
-        lock.acquire().await.expect("free").release().await.expect("released");
-        let guard = lock.try_acquire().await.expect("an answer").expect("no delay");
+        lock.acquire()
+            .await
+            .expect("free")
+            .release()
+            .await
+            .expect("released");
+        let guard = lock
+            .try_acquire()
+            .await
+            .expect("an answer")
+            .expect("no delay");
         let begun = Instant::now();
         lock.force_release(None).await.expect("ended");
         let next = lock.acquire().await.expect("after the delay");
@@ -288,10 +320,16 @@ fn an_idle_lock_is_removed_with_all_its_keys() {
     let lock = client.lock("a");
     let keys = || server.ask::<Vec<String>>(&["KEYS", "*"]).len();
     let guard = in_runtime(lock.acquire()).expect("free");
-    assert_eq!(in_runtime(lock.remove()).expect("an answer"), Removal::InUse);
+    assert_eq!(
+        in_runtime(lock.remove()).expect("an answer"),
+        Removal::InUse
+    );
     let token = guard.token();
     in_runtime(guard.release()).expect("released");
-    assert_eq!(in_runtime(lock.remove()).expect("an answer"), Removal::Removed);
+    assert_eq!(
+        in_runtime(lock.remove()).expect("an answer"),
+        Removal::Removed
+    );
     assert_eq!(keys(), 0);
     let guard = in_runtime(lock.acquire()).expect("free");
     assert!(guard.token() > token);

@@ -255,7 +255,12 @@ impl Actor {
     fn beat_failed(&mut self, target: &Target, ids: &[String], error: RedisError) {
         let now = Stamp::now();
         if is_passing(&error) {
-            for id in ids.iter().filter(|id| self.waits(id)).cloned().collect::<Vec<_>>() {
+            for id in ids
+                .iter()
+                .filter(|id| self.waits(id))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
                 self.mark_mute(&id, now);
             }
             self.schedule_beat(target.keys.state(), now + REPEAT);
@@ -320,7 +325,11 @@ impl Actor {
                 let text = "the server could not be told in time; the lease has ended instead";
                 let place = seat.place.target.place.clone();
                 let error = Error::at(ErrorKind::Unavailable, text, &place);
-                if let Some(reply) = self.seats.get_mut(id).and_then(|it| it.leaving.as_mut()?.reply.take()) {
+                if let Some(reply) = self
+                    .seats
+                    .get_mut(id)
+                    .and_then(|it| it.leaving.as_mut()?.reply.take())
+                {
                     let _ = reply.send(Err(error));
                 }
                 self.forget(id);
@@ -356,8 +365,17 @@ impl Actor {
         };
         seat.lease = None;
         let target = seat.place.target.clone();
-        let words = [super::flag(self.config.quarantine), "pass".to_owned(), id.to_owned()];
-        self.send(Flight::Release(id.to_owned()), Script::Release, &target, &words);
+        let words = [
+            super::flag(self.config.quarantine),
+            "pass".to_owned(),
+            id.to_owned(),
+        ];
+        self.send(
+            Flight::Release(id.to_owned()),
+            Script::Release,
+            &target,
+            &words,
+        );
         let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
         self.schedule_beat(target.keys.state(), Stamp::now() + interval);
     }

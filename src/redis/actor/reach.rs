@@ -114,9 +114,7 @@ impl Actor {
         }
         let names: Vec<_> = self.books.keys().cloned().collect();
         let now = Stamp::now();
-        names
-            .iter()
-            .for_each(|name| self.schedule_beat(name, now));
+        names.iter().for_each(|name| self.schedule_beat(name, now));
     }
 
     /// The connection is gone.
