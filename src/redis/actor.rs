@@ -25,6 +25,10 @@ use crate::guard::Loss;
 
 mod answers;
 mod reach;
+mod requests;
+mod seat;
+
+use seat::{Book, Seat};
 
 /// How many ids one heartbeat carries.
 const CHUNK: usize = 128;
@@ -81,45 +85,6 @@ enum Event {
     /// Nobody is left who could send a command.
     Closed,
     Tick,
-}
-
-/// What the actor knows of a wait or a hold.
-struct Seat {
-    place: Arc<Place>,
-    /// Who came before whom, to ask again in that order after the server has forgotten.
-    order: u64,
-    lease: Option<Lease>,
-    /// When the hold began.
-    begun: Stamp,
-    /// When a grant that nobody takes goes back.
-    claim_by: Stamp,
-    /// Whether it has stood in line.
-    queued: bool,
-    /// Since when the server does not answer it.
-    mute_since: Option<Stamp>,
-    /// When to repeat a request.
-    repeat_at: Option<Stamp>,
-    /// There once it leaves.
-    leaving: Option<Leaving>,
-    ensure: Vec<oneshot::Sender<Result<()>>>,
-    /// When its alarm rings.
-    alarm: Option<Stamp>,
-}
-
-struct Leaving {
-    reply: Option<oneshot::Sender<Result<()>>>,
-    /// It had been held, and lost or not.
-    held: bool,
-    loss: Option<Loss>,
-    give_up: Stamp,
-}
-
-/// All of this client that wait for one lock or hold it.
-struct Book {
-    target: Arc<Target>,
-    ids: BTreeMap<u64, String>,
-    /// When its next heartbeat is due.
-    beat: Option<Stamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -300,197 +265,6 @@ impl Actor {
         self.ask(&id);
     }
 
-    /// Sends the request to come in, or sends it again.
-    fn ask(&mut self, id: &str) {
-        let Some(seat) = self.seats.get_mut(id) else {
-            return;
-        };
-        seat.repeat_at = None;
-        if seat.leaving.is_some() || !seat.place.is_asking() {
-            return;
-        }
-        let place = seat.place.clone();
-        let arguments = self.acquire_arguments(&place, 0);
-        let what = Flight::Acquire(id.to_owned());
-        if !self.send(what, Script::Acquire, &place.target, &arguments) {
-            self.mute(id, Stamp::now());
-        }
-    }
-
-    fn acquire_arguments(&self, place: &Place, token: u64) -> Vec<String> {
-        let config = &self.config;
-        let wish = &place.wish;
-        let most = wish.most.map_or("-1".to_owned(), |most| most.to_string());
-        vec![
-            PROTOCOL.to_owned(),
-            place.target.kind.to_owned(),
-            place.target.limit.to_string(),
-            micros(config.lease),
-            flag(config.quarantine),
-            place.id.clone(),
-            wish.cost.to_string(),
-            wish.mode.word().to_owned(),
-            micros(config.patience),
-            micros(config.claim_window),
-            micros(config.lock_delay),
-            self.sender(),
-            flag(config.on_disconnect == super::OnDisconnect::Release),
-            std::process::id().to_string(),
-            super::client::host().to_owned(),
-            config.label.clone().unwrap_or_default(),
-            most,
-            flag(wish.try_only),
-            token.to_string(),
-        ]
-    }
-
-    /// The inbox, behind a dash where nobody listens.
-    fn sender(&self) -> String {
-        match self.listens() {
-            true => self.inbox.clone(),
-            false => format!("-{}", self.inbox),
-        }
-    }
-
-    /// Sends a request, if there is a connection.
-    fn send(
-        &mut self,
-        what: Flight,
-        script: Script,
-        target: &Target,
-        arguments: &[String],
-    ) -> bool {
-        let Some(link) = self.reach.link() else {
-            return false;
-        };
-        let (sent, epoch) = (Stamp::now(), link.epoch);
-        let answer = link.run(script, &target.keys, arguments);
-        self.flights.push(Box::pin(async move {
-            let result = answer.await;
-            Landed {
-                sent,
-                epoch,
-                what,
-                result,
-            }
-        }));
-        true
-    }
-
-    fn leave(&mut self, place: &Arc<Place>, reply: Option<oneshot::Sender<Result<()>>>) {
-        let loss = place.give_back();
-        let now = Stamp::now();
-        let patience = self.config.patience;
-        let Some(seat) = self.seats.get_mut(&place.id) else {
-            return;
-        };
-        let held = seat.lease.is_some();
-        let give_up = seat.lease.map_or(now + patience, |lease| lease.ends_at());
-        seat.leaving = Some(Leaving {
-            reply,
-            held,
-            loss,
-            give_up: give_up.max(now + REPEAT),
-        });
-        self.send_release(&place.id);
-    }
-
-    fn send_release(&mut self, id: &str) {
-        let Some(seat) = self.seats.get_mut(id) else {
-            return;
-        };
-        seat.repeat_at = None;
-        let target = seat.place.target.clone();
-        let arguments = [
-            flag(self.config.quarantine),
-            "release".to_owned(),
-            id.to_owned(),
-        ];
-        let what = Flight::Release(id.to_owned());
-        if !self.send(what, Script::Release, &target, &arguments) {
-            self.repeat(id);
-        }
-    }
-
-    fn ensure(&mut self, place: &Place, reply: oneshot::Sender<Result<()>>) {
-        let Some(seat) = self.seats.get_mut(&place.id) else {
-            return;
-        };
-        seat.ensure.push(reply);
-        let target = seat.place.target.clone();
-        self.send_beat(&target, vec![place.id.clone()]);
-    }
-
-    fn call(&mut self, call: Call) {
-        let Some(link) = self.reach.link() else {
-            let text = "there is no connection to the server at the moment";
-            let error = Error::at(ErrorKind::Unavailable, text, &call.target.place);
-            let _ = call.reply.send(Err(error));
-            return;
-        };
-        let (sent, epoch) = (Stamp::now(), link.epoch);
-        let answer = link.run(call.script, &call.target.keys, &call.arguments);
-        self.flights.push(Box::pin(async move {
-            Landed {
-                sent,
-                epoch,
-                result: answer.await,
-                what: Flight::Call(call.target, call.reply),
-            }
-        }));
-    }
-
-    /// Tells the server who of this client is alive.
-    fn beat(&mut self, name: &str, now: Stamp) {
-        let Some(book) = self.books.get(name) else {
-            return;
-        };
-        let target = book.target.clone();
-        let (mut ids, mut waits, mut holds) = (Vec::new(), false, false);
-        for id in book.ids.values() {
-            let Some(seat) = self.seats.get(id).filter(|seat| seat.leaving.is_none()) else {
-                continue;
-            };
-            let (waiting, held) = seat.place.with_stage(|stage| {
-                let held = matches!(stage, Stage::Granted(_) | Stage::Held(_));
-                (matches!(stage, Stage::Waiting | Stage::Passed), held)
-            });
-            let held = held && seat.renews(&self.config, now);
-            waits |= waiting;
-            holds |= held;
-            if waiting || held {
-                ids.push(id.clone());
-            }
-        }
-        for chunk in ids.chunks(CHUNK) {
-            self.send_beat(&target, chunk.to_vec());
-        }
-        if let Some(interval) = self.beat_interval(waits, holds) {
-            self.schedule_beat(name, now + interval);
-        }
-    }
-
-    fn beat_interval(&self, waits: bool, holds: bool) -> Option<Duration> {
-        let polls = match self.listens() {
-            true => self.config.patience / 3,
-            false => self.config.poll_interval.min(self.config.patience / 3),
-        };
-        let renewal = self.config.lease / 3;
-        match (waits, holds) {
-            (true, true) => Some(polls.min(renewal)),
-            (true, false) => Some(polls),
-            (false, true) => Some(renewal),
-            (false, false) => None,
-        }
-    }
-
-    fn send_beat(&mut self, target: &Arc<Target>, ids: Vec<String>) {
-        let mut arguments = vec![flag(self.config.quarantine)];
-        arguments.extend_from_slice(&ids);
-        let what = Flight::Beat(target.clone(), ids);
-        self.send(what, Script::Heartbeat, target, &arguments);
-    }
-
     /// A heartbeat at this time or earlier.
     fn schedule_beat(&mut self, name: &str, at: Stamp) {
         let Some(book) = self.books.get_mut(name) else {
@@ -553,57 +327,6 @@ impl Actor {
             let error = failure("wait for", &seat.place.target.place, error);
             self.fail(id, error);
         }
-    }
-}
-
-impl Seat {
-    fn new(place: Arc<Place>, order: u64) -> Self {
-        Self {
-            place,
-            order,
-            lease: None,
-            begun: Stamp::ZERO,
-            claim_by: Stamp::ZERO,
-            queued: false,
-            mute_since: None,
-            repeat_at: None,
-            leaving: None,
-            ensure: Vec::new(),
-            alarm: None,
-        }
-    }
-
-    /// Whether a hold is to be renewed.
-    fn renews(&self, config: &Config, now: Stamp) -> bool {
-        self.place.loss().is_none()
-            && config
-                .max_hold
-                .is_none_or(|most| now.since(self.begun) < most)
-    }
-
-    /// When a wait fails because the server does not answer it.
-    fn mute_until(&self, config: &Config) -> Option<Stamp> {
-        let waits = self.place.is_asking() || self.place.is_waiting();
-        let since = self.mute_since.filter(|_| waits)?;
-        Some(since + config.unavailable_after)
-    }
-
-    /// When something has to be done about it though nothing comes from outside.
-    fn due(&self, config: &Config) -> Option<Stamp> {
-        if let Some(leaving) = &self.leaving {
-            return Some(self.repeat_at.unwrap_or(leaving.give_up));
-        }
-        let lost_at = self.lease.map(|lease| lease.lost_at());
-        let next = self.place.with_stage(|stage| match stage {
-            Stage::Granted(_) => Some(lost_at?.min(self.claim_by)),
-            Stage::Held(_) => lost_at,
-            _ => None,
-        });
-        let next = next.filter(|_| self.place.loss().is_none());
-        [next, self.mute_until(config), self.repeat_at]
-            .into_iter()
-            .flatten()
-            .min()
     }
 }
 
