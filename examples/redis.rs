@@ -5,6 +5,8 @@
 //! cargo run --features redis --example redis
 //! ```
 
+#![allow(clippy::disallowed_methods)] // A program has its own runtime.
+
 use std::time::Duration;
 
 use stanchion::TokenGate;

@@ -67,6 +67,7 @@ pub(crate) mod sealed {
         }
 
         /// A lock with a name on a server.
+        #[allow(dead_code)] // Each backend is a feature.
         pub(crate) fn of_server(
             backend: &'static str,
             address: impl Into<PathBuf>,

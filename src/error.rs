@@ -124,6 +124,7 @@ impl Error {
     }
 
     /// A failure of a backend, of a kind that the backend knows.
+    #[allow(dead_code)] // Each backend is a feature.
     pub(crate) fn of_backend(
         kind: ErrorKind,
         step: &'static str,

@@ -15,13 +15,12 @@ use ::redis::{PushInfo, RedisResult, Value};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::lease::{Lease, Stamp};
+use super::lease::Stamp;
 use super::link::{Link, Source, failure};
 use super::options::Config;
 use super::place::{Outcome, Place, Stage, Target};
-use super::scripts::{PROTOCOL, Script};
-use crate::error::{Error, ErrorKind, Result};
-use crate::guard::Loss;
+use super::scripts::Script;
+use crate::error::{Error, Result};
 
 mod answers;
 mod reach;

@@ -41,7 +41,7 @@ pub(super) struct Source {
 
 #[derive(Clone)]
 enum SourceKind {
-    Client(Client),
+    Client(Box<Client>),
     Lent(Arc<dyn Wire>),
 }
 
@@ -71,7 +71,7 @@ impl Source {
         // What was accepted once is accepted again.
         let client = Client::open(info).unwrap_or(client);
         Self {
-            kind: SourceKind::Client(client),
+            kind: SourceKind::Client(Box::new(client)),
             address: address.into(),
         }
     }

@@ -44,6 +44,7 @@ pub(crate) fn host_name() -> Option<String> {
 }
 
 /// Nanoseconds on a clock that never goes back, and that goes on while the machine sleeps.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
 pub(crate) fn sleepless_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     u64::try_from(now.tv_sec)

@@ -36,6 +36,7 @@ pub(crate) fn monotonic_ns() -> u64 {
 }
 
 /// Nanoseconds on a clock that never goes back. Whether it goes on while the machine sleeps is the platform's affair.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
 pub(crate) fn sleepless_ns() -> u64 {
     use std::sync::LazyLock;
     use std::time::Instant;

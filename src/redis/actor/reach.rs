@@ -16,7 +16,7 @@ use crate::trace::{Note, Notes};
 /// How often a connection that is not used is tried, so that one that is cut off half way is noticed.
 const PING: Duration = Duration::from_secs(10);
 /// How many answers may fail to come in a row.
-const PATIENCE: u32 = 3;
+const PATIENCE: u32 = 2;
 
 pub(super) struct Reach {
     link: Option<Link>,
