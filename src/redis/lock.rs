@@ -41,7 +41,7 @@ pub struct RedisLock {
 remote_guard! {
     /// The lock is held as long as this value lives, or until it is [lost](RedisGuard::lost).
     RedisGuard,
-    token: "The fencing token: strictly greater than that of every earlier grant of this lock, also when the server has lost its last second or all of its data, unless its clock was set back as well. Microseconds since the epoch by the server's clock, or one more than the last. Hand it to the resource and let that refuse smaller ones: [`TokenGate`](crate::TokenGate)."
+    token: "The fencing token: strictly greater than that of every earlier grant of this lock, also when the server has lost its last second or all of its data, unless its clock was set back as well. Microseconds since the epoch by the server's clock, or one more than the last. Hand it to the resource and let that refuse smaller ones: [`TokenGate`](crate::token::TokenGate)."
 }
 
 impl RedisLock {
