@@ -205,6 +205,35 @@ fn p51_a_restart_without_memory_lets_nobody_in_for_a_lease() {
     assert!(begun.elapsed() < LEASE + Duration::from_secs(2));
 }
 
+/// The server remembers everything, but is another run: it lets nobody in for a lease, and knows its holder at once.
+#[test]
+fn p51_a_restart_with_memory_keeps_the_hold_and_is_quarantined_too() {
+    let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let client = in_runtime(options().connect(server.url())).expect("a client");
+    let lock = client.lock("a");
+    let begun = Instant::now();
+    let guard = in_runtime(lock.acquire()).expect("once the server is old enough");
+    assert!(begun.elapsed() < LEASE + Duration::from_secs(2));
+    server.kill();
+    server.begin_again();
+    in_runtime(guard.ensure_held()).expect("it is on record");
+    let token = guard.token();
+    let begun = Instant::now();
+    in_runtime(guard.release()).expect("released");
+    let refused = in_runtime(lock.try_acquire()).expect("an answer");
+    assert!(refused.is_none(), "quarantine");
+    let next = in_runtime(lock.acquire()).expect("after the quarantine");
+    assert!(begun.elapsed() >= LEASE && begun.elapsed() < LEASE * 3);
+    assert!(next.token() > token && !next.predecessor_crashed());
+    let release = in_runtime(next.release());
+    release.expect("released");
+    drop(
+        in_runtime(lock.try_acquire())
+            .expect("an answer")
+            .expect("service as usual"),
+    );
+}
+
 #[test]
 fn p51_a_key_deleted_underneath_lets_no_second_one_in() {
     let server = Server::start();
