@@ -28,6 +28,11 @@ pub(crate) mod sealed {
         type Guard;
         /// Refuse to wait when the line already has this many waiters.
         fn set_max_waiting(&mut self, most: usize);
+        /// Make one attempt and no more. `false` where the first poll is that attempt already; `true` where the answer has to
+        /// travel: then the attempt ends by itself, with the error of a limit that passed when the lock is not free.
+        fn try_once(&mut self) -> bool {
+            false
+        }
         /// Leave the line now.
         fn cancel(&mut self);
         /// The state of the wait, for people.
@@ -81,6 +86,20 @@ pub(crate) mod sealed {
         /// The canonical path of a lock on a file.
         pub(crate) fn file(&self) -> Option<&Path> {
             (self.backend == "file").then_some(&*self.place)
+        }
+
+        /// A lock with a name on a server.
+        #[allow(dead_code)] // Each backend is a feature.
+        pub(crate) fn of_server(
+            backend: &'static str,
+            address: impl Into<PathBuf>,
+            name: impl Into<String>,
+        ) -> Self {
+            Self {
+                backend,
+                place: address.into(),
+                name: name.into(),
+            }
         }
 
         /// Where it is, for people.
@@ -281,6 +300,9 @@ impl<G: Guard> Future for Acquire<G> {
             return Poll::Ready(result);
         }
         // Made before the first attempt, so that what a limit needs is missed at once and not only when the lock is held.
+        if !*this.polled && this.limit.has_passed() && this.attempt.try_once() {
+            *this.limit = Limit::Never;
+        }
         if !*this.polled
             && let Some(at) = this.limit.earliest(this.teller.as_ref().map(|_| now()))
             && let Err(error) = set_alarm(this.sleep.as_mut(), at)

@@ -244,6 +244,10 @@ impl<A: Attempt<Guard: Guard>> Attempt for Forgetting<A> {
         self.0.set_max_waiting(most);
     }
 
+    fn try_once(&mut self) -> bool {
+        self.0.try_once()
+    }
+
     fn cancel(&mut self) {
         self.0.cancel();
     }
@@ -266,6 +270,10 @@ impl Attempt for AnyAttempt {
 
     fn set_max_waiting(&mut self, most: usize) {
         self.inner.set_max_waiting(most);
+    }
+
+    fn try_once(&mut self) -> bool {
+        self.inner.try_once()
     }
 
     fn cancel(&mut self) {

@@ -94,7 +94,7 @@ impl Error {
         }
     }
 
-    /// The file or directory that the failed step was about.
+    /// The file or directory that the failed step was about; for a lock on a server its address and name.
     pub fn path(&self) -> Option<&Path> {
         match &*self.0 {
             Inner::Io { path, .. } | Inner::TimedOut { path, .. } | Inner::Plain { path, .. } => {
@@ -119,6 +119,22 @@ impl Error {
             kind: kind_of(&source),
             step,
             path: path.into(),
+            source,
+        }))
+    }
+
+    /// A failure of a backend, of a kind that the backend knows.
+    #[allow(dead_code)] // Each backend is a feature.
+    pub(crate) fn of_backend(
+        kind: ErrorKind,
+        step: &'static str,
+        place: impl Into<PathBuf>,
+        source: io::Error,
+    ) -> Self {
+        Self(Box::new(Inner::Io {
+            kind,
+            step,
+            path: place.into(),
             source,
         }))
     }

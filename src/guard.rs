@@ -50,10 +50,17 @@ pub enum Loss {
     Deleted,
     /// Another file stands where the lock file stood.
     Replaced,
-    /// The holder was silent for longer than it may be, so others take, or have taken, the lock over.
-    Expired,
     /// The operating system has taken the lock away where it was only to be shared with others.
     Unlocked,
+    /// The lease ran out before it could be renewed: the server or the file system was not reached in time, or this process stood still. Others may
+    /// have the lock by now.
+    Expired,
+    /// The server knows nothing of the hold any more, and has let in somebody else.
+    Superseded,
+    /// Somebody ended the hold by force.
+    Revoked,
+    /// The connection to the server broke, and the options say that this is a loss.
+    Disconnected,
 }
 
 impl fmt::Display for Loss {
@@ -61,10 +68,13 @@ impl fmt::Display for Loss {
         f.write_str(match self {
             Self::Deleted => "the lock file was deleted or renamed while it was held",
             Self::Replaced => "the lock file was replaced while it was held",
-            Self::Expired => {
-                "the holder was silent for too long, so that others may have the lock by now"
-            }
             Self::Unlocked => "the operating system took the lock away while it was to be shared",
+            Self::Expired => {
+                "the lease ran out before it was renewed, so that others may have the lock by now"
+            }
+            Self::Superseded => "the server has forgotten the hold and let in somebody else",
+            Self::Revoked => "the hold was ended by force",
+            Self::Disconnected => "the connection to the server broke",
         })
     }
 }

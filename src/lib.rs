@@ -20,6 +20,8 @@
 //! | code that works with any of the locks | the traits [`Lock`] and [`Guard`], or [`AnyLock`] |
 //! | to know which of the fair locks a path is used for | [`FifoKind::at`] |
 //! | several locks at once, all or none, and never a deadlock over their order | [`acquire_all`] |
+//! | one at a time, many readers or one writer, or at most n, among many hosts | `redis::{RedisLock, RedisRwLock, RedisSemaphore}`, with the feature `redis` |
+//! | a resource that refuses those who have lost their lock | [`TokenGate`] |
 //! | only tasks of one process | `tokio::sync::Mutex`, which needs no file |
 //!
 //! # A first lock
@@ -90,6 +92,8 @@
 //! |---|---|
 //! | `tracing` | spans for waits and holds; events for sleepers passed, crashes found, falls back to polling, losses |
 //! | `cli` | the program `stanchion`: `flock(1)` with a line |
+//! | `redis` | locks for many hosts, on a Redis server |
+//! | `redis-tls` | the same through TLS: `rediss://` |
 //!
 //! None is on by default.
 
@@ -118,6 +122,7 @@ pub use locks::{LockUrl, Locks};
 pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory};
 pub use reentrant::{Holder, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
+pub use token::TokenGate;
 
 mod acquire;
 mod all;
@@ -128,9 +133,14 @@ mod fs;
 mod guard;
 mod lock;
 mod locks;
+#[cfg_attr(feature = "redis", path = "locks/redis.rs")]
+#[cfg_attr(not(feature = "redis"), path = "locks/redis_none.rs")]
+mod locks_redis;
 mod mem;
-#[path = "redis_none.rs"]
-mod redis;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;
 mod reentrant;
 mod stats;
+mod token;
 mod trace;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::any::{AnyLock, AnyRwLock, AnySemaphore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Capabilities;
+use crate::locks_redis;
 use crate::mem::Memory;
-use crate::redis;
 
 mod file;
 mod memory;
@@ -26,6 +26,7 @@ use url::Place;
 /// | `file:///run/app` | files in this directory, as those of a [`LockDir`](crate::LockDir): `lock("deploy")` is `/run/app/deploy.lock` | the processes of this host |
 /// | `mem:` | in memory, each time another world | this value and its clones |
 /// | `mem:NAME` | in memory, shared by all who say the same name | this process |
+/// | `redis://HOST`, `rediss://HOST`, `redis+unix:///SOCKET` | on a Redis server, with the feature `redis` (TLS: `redis-tls`); see `redis::RedisClient::connect` | all hosts that reach it |
 ///
 /// Any text is a name. A lock, a reader-writer lock and a semaphore cannot have the same one at a time. Cheap to clone.
 ///
@@ -81,7 +82,7 @@ impl Locks {
             Place::Directory(path) => Arc::new(FileLocks::open(path)?),
             Place::Memory(None) => Arc::new(Memory::new()),
             Place::Memory(Some(name)) => Arc::new(Memory::named(name)),
-            Place::Redis(whole) => redis::connect(&url, whole).await?,
+            Place::Redis(whole) => locks_redis::connect(&url, whole).await?,
         };
         let url = url.to_string().into();
         Ok(Self { backend, url })

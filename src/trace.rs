@@ -25,6 +25,9 @@ pub(crate) enum Note {
     WaitsForItself,
     /// The lock file was deleted or replaced under the holder.
     Lost(Loss),
+    /// A server does not do all that its locks could have.
+    #[allow(dead_code)] // Each backend is a feature.
+    Degraded(&'static str),
 }
 
 #[cfg(feature = "tracing")]
@@ -61,6 +64,7 @@ mod on {
                     Note::WaitsForItself => {
                         tracing::warn!(%lock, "waits for a lock that it seems to hold itself");
                     }
+                    Note::Degraded(what) => tracing::warn!(%lock, "{what}"),
                     Note::Lost(loss) => tracing::error!(%lock, %loss, "lost the lock"),
                 }
             }

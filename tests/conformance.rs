@@ -28,10 +28,17 @@ mod order;
 mod ownership;
 #[path = "conformance/pid.rs"]
 mod pid;
+#[cfg(feature = "redis")]
+#[path = "conformance/redis.rs"]
+mod redis;
 #[path = "conformance/reentrant.rs"]
 mod reentrant;
 #[path = "conformance/semaphore.rs"]
 mod semaphore;
+#[cfg(feature = "redis")]
+#[path = "redis/server.rs"]
+#[allow(dead_code)]
+mod server;
 #[path = "conformance/subject.rs"]
 mod subject;
 #[path = "conformance/support.rs"]
@@ -133,3 +140,13 @@ conforms!(mem_semaphore_of_one, crate::memory::InMemory<stanchion::MemSemaphore>
 conforms!(named_fifo_lock, crate::named::Named<crate::named::ByFifo>, with a line in named_fifo_line);
 conforms!(named_os_lock, crate::named::Named<crate::named::ByOs>);
 conforms!(url_mem_lock, crate::named::Behind, with a line in url_mem_line);
+
+#[cfg(feature = "redis")]
+mod on_a_server {
+    use crate::redis::OnServer;
+    use stanchion::redis::{RedisLock, RedisRwLock, RedisSemaphore};
+
+    conforms!(redis_lock, super::OnServer<super::RedisLock>, with a line in redis_line);
+    conforms!(redis_rwlock, super::OnServer<super::RedisRwLock>, with a line in redis_rwlock_line);
+    conforms!(redis_semaphore, super::OnServer<super::RedisSemaphore>, with a line in redis_semaphore_line);
+}

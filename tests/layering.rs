@@ -17,6 +17,8 @@ enum Layer {
     Engine,
     /// The locks on files and in memory.
     Primitive,
+    /// The locks on a Redis server.
+    Redis,
     /// `lib.rs` and what stands above all backends.
     Root,
 }
@@ -28,8 +30,10 @@ impl Layer {
             ["fs", "sys", ..] => Self::Sys,
             ["fs", "engine", ..] => Self::Engine,
             ["fs", ..] | ["mem", ..] => Self::Primitive,
+            ["redis", ..] => Self::Redis,
             [
-                "error" | "backoff" | "lock" | "guard" | "acquire" | "any" | "stats" | "trace",
+                "error" | "backoff" | "lock" | "guard" | "acquire" | "any" | "stats" | "token"
+                | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,
@@ -42,7 +46,9 @@ impl Layer {
             Self::Face => other == Self::Face,
             Self::Engine => matches!(other, Self::Sys | Self::Face | Self::Engine),
             // The platform is the engine's business, save for the names of its handles.
-            Self::Primitive => other != Self::Root,
+            Self::Primitive => !matches!(other, Self::Root | Self::Redis),
+            // Of the platform it needs a clock and the host's name.
+            Self::Redis => matches!(other, Self::Sys | Self::Face | Self::Redis),
             Self::Root => true,
         }
     }
@@ -199,6 +205,8 @@ fn the_known_arrows_are_seen() {
         (Layer::Engine, Layer::Face),
         (Layer::Engine, Layer::Sys),
         (Layer::Face, Layer::Face),
+        (Layer::Redis, Layer::Face),
+        (Layer::Redis, Layer::Sys),
     ] {
         assert!(arrows.contains_key(&arrow), "{arrow:?} in {arrows:?}");
     }

@@ -86,6 +86,10 @@ impl<G: Guard> sealed::Attempt for ReentrantAttempt<G> {
         }
     }
 
+    fn try_once(&mut self) -> bool {
+        self.inner.as_mut().is_some_and(|inner| inner.try_once())
+    }
+
     /// Leaves the line, and the table.
     fn cancel(&mut self) {
         if let Some(mut inner) = self.inner.take() {

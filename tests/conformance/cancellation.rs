@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use stanchion::{Guard, Lock};
 
-use crate::subject::{Subject, assert_idle, held, queued, tried, turn};
-use crate::support::{Polled, Random, assert_pending, assert_ready, eventually, in_runtime};
+use crate::subject::{Subject, answer, assert_idle, held, queued, tried, turn};
+use crate::support::{Polled, Random, assert_pending, eventually, in_runtime};
 
 pub(crate) fn p23_dropping_at_every_stage_frees_the_place<S: Subject>() {
     // Before the first poll, while queued, with the offer made and not claimed.
@@ -38,7 +38,7 @@ pub(crate) fn p24_a_cancelled_acquire_never_releases_a_later_claim<S: Subject>()
     let subject = S::new();
     let lock = subject.open();
     let mut done = Polled::new(lock.acquire());
-    drop(assert_ready!(done.poll()).expect("free"));
+    drop(answer::<S, _>(&mut done).expect("free"));
     let guard = held::<S>(&lock);
     let cancelled = queued::<S>(&lock);
     let mut next = queued::<S>(&lock);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use stanchion::{ErrorKind, Lock};
 
-use crate::subject::{Subject, Waiter, assert_idle, held, queued, tried};
-use crate::support::{Polled, assert_pending, assert_ready, in_runtime, kind_of};
+use crate::subject::{Subject, Waiter, answer, assert_idle, held, queued, tried};
+use crate::support::{Polled, assert_pending, in_runtime, kind_of};
 
 /// Serves a line of waiters and insists that nobody is served before his turn.
 fn assert_served_in_order<S: Subject>(waiters: &mut [Waiter<S>]) {
@@ -73,7 +73,7 @@ pub(crate) fn p10_a_newcomer_never_passes_an_offer<S: Subject>() {
     drop(guard);
     assert!(tried::<S>(&newcomer).is_none(), "it is on offer");
     let mut refused = Polled::new(newcomer.acquire().timeout(Duration::ZERO));
-    assert_eq!(kind_of(assert_ready!(refused.poll())), ErrorKind::TimedOut);
+    assert_eq!(kind_of(answer::<S, _>(&mut refused)), ErrorKind::TimedOut);
     let mut late = queued::<S>(&newcomer);
     drop(waiter.finish().expect("first"));
     drop(late.finish().expect("second"));

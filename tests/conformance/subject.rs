@@ -1,5 +1,6 @@
 //! What the suite needs to know of a lock, and how it drives one.
 
+use std::future::Future;
 use std::task::Poll;
 
 use stanchion::{Acquire, Lock};
@@ -18,6 +19,9 @@ pub(crate) trait Subject: Sized + 'static {
 
     /// Whether who has it tells of itself.
     const NAMES: bool = Self::FAIR;
+
+    /// Whether every step is a journey to a server: nothing is there at the first poll, and a drop is heard later.
+    const REMOTE: bool = false;
 
     fn new() -> Self;
 
@@ -48,8 +52,16 @@ pub(crate) type Waiter<S> = Polled<Acquire<GuardOf<S>>>;
 
 /// A waiter that has been polled once and waits.
 pub(crate) fn queued<S: Subject>(lock: &S::Lock) -> Waiter<S> {
+    let line = || {
+        let status = Polled::new(lock.status()).finish().expect("a status");
+        status.waiters.len()
+    };
+    let before = if S::REMOTE { line() } else { 0 };
     let mut waiter = Polled::new(lock.acquire());
     assert_pending!(waiter.poll().map(|it| it.map(drop)));
+    if S::REMOTE {
+        eventually("in line", || line() > before);
+    }
     waiter
 }
 
@@ -60,11 +72,27 @@ pub(crate) fn held<S: Subject>(lock: &S::Lock) -> GuardOf<S> {
 
 /// The guard of a waiter whose turn it is: there at once where a release hands over, else as soon as it has come.
 pub(crate) fn turn<S: Subject>(waiter: &mut Waiter<S>) -> GuardOf<S> {
-    let granted = match S::FAIR {
+    let granted = match S::FAIR && !S::REMOTE {
         true => assert_ready!(waiter.poll()),
         false => waiter.finish(),
     };
     granted.expect("the lock is free")
+}
+
+/// What a future says that has to wait for nobody.
+pub(crate) fn answer<S: Subject, F: Future>(waiter: &mut Polled<F>) -> F::Output {
+    match S::REMOTE {
+        true => waiter.finish(),
+        false => assert_ready!(waiter.poll()),
+    }
+}
+
+/// Insists that it is so: at once, or as soon as the server has heard.
+pub(crate) fn assert_soon<S: Subject>(what: &str, mut is_so: impl FnMut() -> bool) {
+    match S::REMOTE {
+        true => eventually(what, is_so),
+        false => assert!(is_so(), "{what}"),
+    }
 }
 
 /// Takes the first of these waiters that has its guard out of them. In a line that is the first one.
@@ -94,9 +122,9 @@ pub(crate) fn tried<S: Subject>(lock: &S::Lock) -> Option<GuardOf<S>> {
 
 /// Nothing is left: no place in line, and the lock can be had at once.
 pub(crate) fn assert_idle<S: Subject>(subject: &S) {
-    assert_eq!(subject.places(), 0, "places in line are left");
+    assert_soon::<S>("no place in line is left", || subject.places() == 0);
     let is_free = || tried::<S>(&subject.open()).is_some();
-    match S::FAIR {
+    match S::FAIR && !S::REMOTE {
         true => assert!(is_free(), "it is not free"),
         // A thread that sits for nobody any more may have it for an instant.
         false => eventually("it is free", is_free),

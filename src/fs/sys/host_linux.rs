@@ -67,6 +67,16 @@ pub(crate) fn host_name() -> Option<String> {
     name.nodename().to_str().ok().map(str::to_owned)
 }
 
+/// Nanoseconds on a clock that never goes back, and that goes on while the machine sleeps.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) fn sleepless_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec)
+        .unwrap_or(0)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// Nanoseconds on a clock that never goes back and that all processes of the host share.
 pub(crate) fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);

@@ -43,6 +43,15 @@ pub(crate) fn monotonic_ns() -> u64 {
         .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0))
 }
 
+/// Nanoseconds on a clock that never goes back. Whether it goes on while the machine sleeps is the platform's affair.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) fn sleepless_ns() -> u64 {
+    use std::sync::LazyLock;
+    use std::time::Instant;
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BEGUN.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
 pub(crate) fn is_on_network(_path: &Path) -> bool {
     false
 }

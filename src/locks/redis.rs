@@ -1,0 +1,32 @@
+//! Locks by name on a Redis server.
+
+use std::sync::Arc;
+
+use crate::any::{AnyLock, AnyRwLock, AnySemaphore};
+use crate::error::Result;
+use crate::lock::Capabilities;
+use crate::locks::{Backend, LockUrl};
+use crate::redis::RedisClient;
+
+/// `whole` is the URL with its password.
+pub(crate) async fn connect(_: &LockUrl, whole: &str) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(RedisClient::connect(whole).await?))
+}
+
+impl Backend for RedisClient {
+    fn lock(&self, name: &str) -> Result<AnyLock> {
+        Ok(RedisClient::lock(self, name).into())
+    }
+
+    fn rwlock(&self, name: &str) -> Result<AnyRwLock> {
+        Ok(RedisClient::rwlock(self, name).into())
+    }
+
+    fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
+        RedisClient::semaphore(self, name, permits).map(AnySemaphore::from)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        RedisClient::capabilities(self)
+    }
+}

@@ -1,0 +1,420 @@
+//! What the actor does with answers, calls and alarms.
+
+use ::redis::{PushInfo, PushKind, RedisError, Value};
+
+use super::{Actor, Flight, Landed, REPEAT};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Loss;
+use crate::redis::lease::{Lease, Stamp};
+use crate::redis::link::{failure, is_cut_off, is_passing, nonsense};
+use crate::redis::place::{Grant, Mode, Outcome, Target};
+use crate::redis::scripts::{self, Beat, Entry, Pulse, Script};
+use std::time::Duration;
+
+impl Actor {
+    pub(super) fn landed(&mut self, landed: Landed) {
+        let Landed {
+            sent,
+            epoch,
+            what,
+            result,
+        } = landed;
+        match &result {
+            Ok(_) => self.reach.heard(epoch),
+            Err(error) if is_cut_off(error) => self.cut_off(epoch),
+            Err(error) if error.is_timeout() => self.suspect(epoch),
+            Err(_) => self.reach.heard(epoch),
+        }
+        match what {
+            Flight::Acquire(id) => self.entry(&id, sent, result),
+            Flight::Reassert(id) => self.reasserted(&id, sent, result),
+            Flight::Beat(target, ids) => match result {
+                Ok(value) => self.pulses(&target, ids, sent, &value),
+                Err(error) => self.beat_failed(&target, &ids, error),
+            },
+            Flight::Release(id) => self.released(&id, result),
+            Flight::Call(target, reply) => {
+                let answer = result.map_err(|it| failure("ask about", &target.place, it));
+                let _ = reply.send(answer);
+            }
+            Flight::Ping => {}
+        }
+    }
+
+    /// The answer to a request to come in.
+    fn entry(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
+        let Some(seat) = self.seats.get_mut(id) else {
+            return;
+        };
+        if seat.leaving.is_some() || !seat.place.is_asking() {
+            return;
+        }
+        let value = match result {
+            Ok(value) => value,
+            Err(error) if is_passing(&error) => return self.mute(id, sent),
+            Err(error) => return self.fail_with(id, error),
+        };
+        seat.mute_since = None;
+        let target = seat.place.target.clone();
+        match Entry::of(&value) {
+            Some(Entry::Granted {
+                token,
+                crashed,
+                blind,
+            }) => {
+                self.doubt_quarantine(blind);
+                self.granted(id, sent, token, crashed);
+            }
+            Some(Entry::Queued { place, wake, blind }) => {
+                seat.queued = true;
+                seat.place.queue(place);
+                self.doubt_quarantine(blind);
+                let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
+                self.plan_beat(&target, interval, place == 0, wake);
+                self.schedule_seat(id);
+            }
+            Some(Entry::Refused) => self.finish(id, Outcome::Refused),
+            Some(Entry::TooMany(line)) => {
+                let text = format!("{line} wait already");
+                let error = Error::at(ErrorKind::Busy, text, &target.place);
+                self.finish(id, Outcome::Failed(error));
+            }
+            Some(Entry::Other { what, theirs, ours }) => {
+                let text = format!("the {what} of this lock is {theirs}, not {ours}");
+                let error = Error::at(ErrorKind::Incompatible, text, &target.place);
+                self.finish(id, Outcome::Failed(error));
+            }
+            Some(Entry::Superseded) | None => {
+                self.finish(id, Outcome::Failed(nonsense(&target.place)));
+            }
+        }
+    }
+
+    fn finish(&mut self, id: &str, outcome: Outcome) {
+        if let Some(seat) = self.seats.get(id) {
+            seat.place.end(outcome);
+            self.forget(id);
+        }
+    }
+
+    /// It is in, by a request that was sent then.
+    fn granted(&mut self, id: &str, sent: Stamp, token: u64, crashed: bool) {
+        let (length, claim_window) = (self.config.lease, self.config.claim_window);
+        let Some(seat) = self.seats.get_mut(id) else {
+            return;
+        };
+        let lease = Lease::new(length, sent);
+        let now = Stamp::now();
+        let (target, place) = (seat.place.target.clone(), seat.place.clone());
+        if !lease.is_valid(now) {
+            // The answer took so long that it says nothing any more.
+            self.schedule_beat(target.keys.state(), now);
+            return;
+        }
+        seat.lease = Some(lease);
+        seat.begun = sent;
+        seat.claim_by = now + claim_window;
+        let grant = Grant {
+            token,
+            crashed: crashed && place.wish.mode != Mode::Permits,
+            queued: seat.queued,
+        };
+        place.grant(grant, lease.lost_at());
+        self.schedule_beat(target.keys.state(), lease.renew_at());
+        self.schedule_seat(id);
+    }
+
+    /// The next heartbeat: after the usual time, or when something happens by itself and this process has the head of the line.
+    fn plan_beat(&mut self, target: &Target, interval: Duration, is_head: bool, wake: u64) {
+        let mut after = interval;
+        if is_head && wake > 0 {
+            after = after.min(Duration::from_micros(wake.saturating_add(1000)));
+        }
+        self.schedule_beat(target.keys.state(), Stamp::now() + after);
+    }
+
+    fn pulses(&mut self, target: &Target, ids: Vec<String>, sent: Stamp, value: &Value) {
+        let Some(beat) = Beat::of(value).filter(|beat| beat.pulses.len() == ids.len()) else {
+            let ids: Vec<_> = ids.into_iter().filter(|id| self.waits(id)).collect();
+            ids.iter()
+                .for_each(|id| self.fail(id, nonsense(&target.place)));
+            return;
+        };
+        self.doubt_quarantine(beat.blind);
+        for (id, pulse) in ids.iter().zip(beat.pulses) {
+            self.pulse(id, sent, pulse, beat.wake);
+        }
+    }
+
+    fn waits(&self, id: &str) -> bool {
+        self.seats.get(id).is_some_and(|it| it.place.is_waiting())
+    }
+
+    fn pulse(&mut self, id: &str, sent: Stamp, pulse: Pulse, wake: u64) {
+        let Some(seat) = self.seats.get_mut(id) else {
+            return;
+        };
+        if seat.leaving.is_some() {
+            return;
+        }
+        seat.mute_since = None;
+        let place = seat.place.clone();
+        match pulse {
+            Pulse::Holds { token, crashed } if place.is_waiting() => {
+                self.granted(id, sent, token, crashed);
+            }
+            // It was not heard that it went back.
+            Pulse::Holds { .. } if place.is_passed() => self.pass_on(id),
+            Pulse::Holds { .. } => self.renewed(id, sent),
+            Pulse::Waits { place: rank } => {
+                place.queue(rank);
+                if rank == 0 && wake > 0 {
+                    let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
+                    self.plan_beat(&place.target, interval, true, wake);
+                }
+            }
+            // It was cut off when its turn came, or stood still.
+            Pulse::Passed | Pulse::Unknown if place.is_waiting() => {
+                place.ask();
+                self.ask(id);
+            }
+            Pulse::Unknown if seat.lease.is_some() => self.reassert(id),
+            Pulse::Passed | Pulse::Unknown => {}
+        }
+    }
+
+    fn renewed(&mut self, id: &str, sent: Stamp) {
+        let Some(seat) = self.seats.get_mut(id) else {
+            return;
+        };
+        let (now, place) = (Stamp::now(), seat.place.clone());
+        let Some(lease) = &mut seat.lease else {
+            return;
+        };
+        lease.renew(sent, now);
+        let lease = *lease;
+        if lease.is_valid(now) && place.loss().is_none() {
+            place.extend(lease.lost_at());
+            seat.ensure.drain(..).for_each(|it| _ = it.send(Ok(())));
+            self.schedule_beat(place.target.keys.state(), lease.renew_at());
+        }
+        self.schedule_seat(id);
+    }
+
+    /// The server has forgotten a hold: it takes it back if nobody was let in since.
+    fn reassert(&mut self, id: &str) {
+        let Some(seat) = self.seats.get(id) else {
+            return;
+        };
+        let place = seat.place.clone();
+        let token = place.with_stage(|stage| match stage {
+            super::Stage::Held(grant) | super::Stage::Granted(grant) => Some(grant.token),
+            _ => None,
+        });
+        if let Some(token) = token.filter(|_| place.loss().is_none()) {
+            let arguments = self.acquire_arguments(&place, token);
+            let what = Flight::Reassert(id.to_owned());
+            self.send(what, Script::Acquire, &place.target, &arguments);
+        }
+    }
+
+    fn reasserted(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
+        match result.as_ref().ok().and_then(Entry::of) {
+            Some(Entry::Granted { .. }) => self.renewed(id, sent),
+            Some(_) => self.lose(id, Loss::Superseded),
+            // Not heard: the next heartbeat says so again, or the lease ends.
+            None => {}
+        }
+    }
+
+    /// A grant that nobody took is asked for anew; a hold is lost.
+    pub(super) fn lose(&mut self, id: &str, loss: Loss) {
+        let Some(seat) = self.seats.get_mut(id) else {
+            return;
+        };
+        if seat.leaving.is_some() || seat.lease.is_none() {
+            return;
+        }
+        let place = seat.place.clone();
+        if place.lose(loss) {
+            self.tell_loss(&place.target, loss);
+            let seat = self.seats.get_mut(id);
+            let waiting = seat.map(|it| std::mem::take(&mut it.ensure));
+            for reply in waiting.into_iter().flatten() {
+                let text = loss.to_string();
+                let error = Error::at(ErrorKind::Lost, text, &place.target.place);
+                let _ = reply.send(Err(error));
+            }
+            self.schedule_seat(id);
+        } else if place.is_asking() {
+            seat.lease = None;
+            self.ask(id);
+        }
+    }
+
+    fn beat_failed(&mut self, target: &Target, ids: &[String], error: RedisError) {
+        let now = Stamp::now();
+        if is_passing(&error) {
+            for id in ids
+                .iter()
+                .filter(|id| self.waits(id))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
+                self.mark_mute(&id, now);
+            }
+            self.schedule_beat(target.keys.state(), now + REPEAT);
+            return;
+        }
+        let waiting: Vec<_> = ids.iter().filter(|id| self.waits(id)).cloned().collect();
+        waiting
+            .iter()
+            .for_each(|id| self.fail_with(id, error.clone()));
+        for id in ids {
+            let Some(seat) = self.seats.get_mut(id) else {
+                continue;
+            };
+            for reply in std::mem::take(&mut seat.ensure) {
+                let _ = reply.send(Err(failure("renew", &target.place, error.clone())));
+            }
+        }
+        // Holds end by their leases unless it goes better next time.
+        self.schedule_beat(target.keys.state(), now + REPEAT);
+    }
+
+    fn released(&mut self, id: &str, result: Result<Value, RedisError>) {
+        let Some(leaving) = self.seats.get_mut(id).and_then(|it| it.leaving.as_mut()) else {
+            // A grant that was given back because nobody took it.
+            return;
+        };
+        let reply = leaving.reply.take();
+        let (held, loss, give_up) = (leaving.held, leaving.loss, leaving.give_up);
+        let place = self.seats[id].place.target.place.clone();
+        let lost = |text: String| Err(Error::at(ErrorKind::Lost, text, &place));
+        let answer = match (&result, loss) {
+            (Err(error), _) if is_passing(error) && Stamp::now() < give_up => {
+                if let Some(seat) = self.seats.get_mut(id)
+                    && let Some(leaving) = &mut seat.leaving
+                {
+                    leaving.reply = reply;
+                }
+                return self.repeat(id);
+            }
+            (_, Some(loss)) => lost(loss.to_string()),
+            (Err(error), None) => Err(failure("release", &place, error.clone())),
+            (Ok(value), None) => match scripts::count_of(value) {
+                Some(0) if held => lost("it was held no longer".to_owned()),
+                Some(_) => Ok(()),
+                None => Err(nonsense(&place)),
+            },
+        };
+        self.forget(id);
+        match (reply, answer) {
+            (Some(reply), answer) => _ = reply.send(answer),
+            (None, Err(error)) if held => crate::trace::unheard(&place, &error),
+            (None, _) => {}
+        }
+    }
+
+    pub(super) fn seat_rings(&mut self, id: &str, now: Stamp) {
+        let Some(seat) = self.seats.get(id) else {
+            return;
+        };
+        if let Some(leaving) = &seat.leaving {
+            if now >= leaving.give_up {
+                let text = "the server could not be told in time; the lease has ended instead";
+                let place = seat.place.target.place.clone();
+                let error = Error::at(ErrorKind::Unavailable, text, &place);
+                if let Some(reply) = self
+                    .seats
+                    .get_mut(id)
+                    .and_then(|it| it.leaving.as_mut()?.reply.take())
+                {
+                    let _ = reply.send(Err(error));
+                }
+                self.forget(id);
+            } else if seat.repeat_at.is_some_and(|at| at <= now) {
+                self.send_release(id);
+                self.schedule_seat(id);
+            } else {
+                self.schedule_seat(id);
+            }
+            return;
+        }
+        let (place, claim_by) = (seat.place.clone(), seat.claim_by);
+        let lost = seat.lease.is_some_and(|lease| !lease.is_valid(now));
+        let muted = seat.mute_until(&self.config);
+        if seat.lease.is_some() && now >= claim_by && place.pass() {
+            self.pass_on(id);
+        } else if lost && place.loss().is_none() {
+            self.lose(id, Loss::Expired);
+        } else if muted.is_some_and(|at| at <= now) {
+            let text = "the server does not answer";
+            let error = Error::at(ErrorKind::Unavailable, text, &place.target.place);
+            self.fail(id, error);
+        } else if self.seats[id].repeat_at.is_some_and(|at| at <= now) {
+            self.ask(id);
+        }
+        self.schedule_seat(id);
+    }
+
+    /// Nobody has polled the future: the next in line is let in, and this one keeps its place.
+    fn pass_on(&mut self, id: &str) {
+        let Some(seat) = self.seats.get_mut(id) else {
+            return;
+        };
+        seat.lease = None;
+        let target = seat.place.target.clone();
+        let words = [
+            super::flag(self.config.quarantine),
+            "pass".to_owned(),
+            id.to_owned(),
+        ];
+        self.send(
+            Flight::Release(id.to_owned()),
+            Script::Release,
+            &target,
+            &words,
+        );
+        let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
+        self.schedule_beat(target.keys.state(), Stamp::now() + interval);
+    }
+
+    /// The server did not answer a wait.
+    pub(super) fn mute(&mut self, id: &str, since: Stamp) {
+        self.mark_mute(id, since);
+        self.repeat(id);
+    }
+
+    pub(super) fn mark_mute(&mut self, id: &str, since: Stamp) {
+        if let Some(seat) = self.seats.get_mut(id) {
+            seat.mute_since.get_or_insert(since);
+        }
+        self.schedule_seat(id);
+    }
+
+    pub(super) fn repeat(&mut self, id: &str) {
+        if let Some(seat) = self.seats.get_mut(id) {
+            seat.repeat_at = Some(Stamp::now() + REPEAT);
+        }
+        self.schedule_seat(id);
+    }
+
+    pub(super) fn push(&mut self, epoch: u64, push: &PushInfo) {
+        if push.kind == PushKind::Disconnection {
+            return self.cut_off(epoch);
+        }
+        let words = match (&push.kind, &push.data[..]) {
+            (PushKind::Message, [_, message]) => scripts::text(message),
+            _ => None,
+        };
+        match words.as_deref().and_then(|it| it.split_once(' ')) {
+            Some(("offer", id)) if self.waits(id) => {
+                let target = self.seats[id].place.target.clone();
+                self.send_beat(&target, vec![id.to_owned()]);
+            }
+            Some(("lost", id)) => self.lose(id, Loss::Revoked),
+            _ => {}
+        }
+    }
+}

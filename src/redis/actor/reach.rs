@@ -1,0 +1,207 @@
+//! The actor and its connection: connecting again, with growing delays, and asking again for everything then.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::{Actor, Alarm, Connecting, Flight, Landed};
+use crate::backoff::Backoff;
+use crate::error::Result;
+use crate::guard::Loss;
+use crate::redis::OnDisconnect;
+use crate::redis::lease::Stamp;
+use crate::redis::link::{Hello, Link};
+use crate::redis::place::Target;
+use crate::trace::{Note, Notes};
+
+/// How often a connection that is not used is tried, so that one that is cut off half way is noticed.
+const PING: Duration = Duration::from_secs(10);
+/// How many answers may fail to come in a row.
+const PATIENCE: u32 = 2;
+
+pub(super) struct Reach {
+    link: Option<Link>,
+    connecting: Option<Connecting>,
+    backoff: Backoff,
+    epochs: u64,
+    unanswered: u32,
+    blind_told: bool,
+    alarm: Option<Stamp>,
+}
+
+impl Reach {
+    pub(super) fn new() -> Self {
+        Self {
+            link: None,
+            connecting: None,
+            backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
+            epochs: 0,
+            unanswered: 0,
+            blind_told: false,
+            alarm: None,
+        }
+    }
+
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    pub(super) fn heard(&mut self, epoch: u64) {
+        if self.is_current(epoch) {
+            self.unanswered = 0;
+        }
+    }
+
+    fn is_current(&self, epoch: u64) -> bool {
+        self.link.as_ref().is_some_and(|link| link.epoch == epoch)
+    }
+
+    pub(super) fn poll_connecting(&mut self, context: &mut Context<'_>) -> Poll<Result<Link>> {
+        let Some(connecting) = &mut self.connecting else {
+            return Poll::Pending;
+        };
+        let result = connecting.as_mut().poll(context);
+        if result.is_ready() {
+            self.connecting = None;
+        }
+        result
+    }
+}
+
+impl Actor {
+    pub(super) fn hello(&mut self) -> Hello {
+        self.reach.epochs += 1;
+        Hello {
+            source: self.source.clone(),
+            inbox: self.inbox.clone(),
+            client_name: self.client_name.clone(),
+            within: self.config.answer_within(),
+            pushes: self.pushes.clone(),
+            epoch: self.reach.epochs,
+        }
+    }
+
+    /// A connection is there, or could not be made.
+    pub(super) fn connected(&mut self, result: Result<Link>) {
+        let Ok(link) = result else {
+            return self.plan_link();
+        };
+        let mut notes = Notes::default();
+        link.doubts
+            .iter()
+            .for_each(|it| notes.push(Note::Degraded(it)));
+        notes.tell(&self.source.address);
+        self.reach.link = Some(link);
+        self.reach.unanswered = 0;
+        self.reach.backoff.reset();
+        self.schedule_link(Stamp::now() + PING);
+        self.ask_for_everything();
+    }
+
+    /// Everything that was under way may have been heard or not: all of it is asked again, which changes nothing where it had been heard.
+    fn ask_for_everything(&mut self) {
+        let mut seats: Vec<_> = self
+            .seats
+            .values()
+            .map(|it| (it.order, it.place.id.clone(), it.leaving.is_some()))
+            .collect();
+        seats.sort();
+        for (_, id, leaves) in seats {
+            match leaves {
+                true => self.send_release(&id),
+                false => self.ask(&id),
+            }
+            self.schedule_seat(&id);
+        }
+        let names: Vec<_> = self.books.keys().cloned().collect();
+        let now = Stamp::now();
+        names.iter().for_each(|name| self.schedule_beat(name, now));
+    }
+
+    /// The connection is gone.
+    pub(super) fn cut_off(&mut self, epoch: u64) {
+        if !self.reach.is_current(epoch) {
+            return;
+        }
+        if !self.source.is_lent() {
+            self.reach.link = None;
+            let hello = self.hello();
+            self.reach.connecting = Some(Box::pin(hello.say()));
+        }
+        let mut notes = Notes::default();
+        notes.push(Note::Degraded("the connection to the server broke"));
+        notes.tell(&self.source.address);
+        if self.config.on_disconnect == OnDisconnect::Release {
+            let ids: Vec<_> = self.seats.keys().cloned().collect();
+            ids.iter().for_each(|id| self.lose(id, Loss::Disconnected));
+        }
+        self.mute_waiters();
+    }
+
+    fn mute_waiters(&mut self) {
+        let now = Stamp::now();
+        let waiting = self.seats.values().filter(|it| it.place.is_waiting());
+        let ids: Vec<_> = waiting.map(|it| it.place.id.clone()).collect();
+        ids.iter().for_each(|id| self.mark_mute(id, now));
+    }
+
+    /// An answer did not come. A few in a row: the connection is taken for dead.
+    pub(super) fn suspect(&mut self, epoch: u64) {
+        if self.reach.is_current(epoch) {
+            self.reach.unanswered += 1;
+            if self.reach.unanswered >= PATIENCE {
+                self.reach.unanswered = 0;
+                self.cut_off(epoch);
+            }
+        }
+    }
+
+    fn plan_link(&mut self) {
+        let delay = self.reach.backoff.next_delay();
+        self.schedule_link(Stamp::now() + delay);
+    }
+
+    fn schedule_link(&mut self, at: Stamp) {
+        if let Some(planned) = self.reach.alarm.replace(at) {
+            self.alarms.remove(&(planned, Alarm::Link));
+        }
+        self.alarms.insert((at, Alarm::Link));
+    }
+
+    pub(super) fn link_rings(&mut self, now: Stamp) {
+        let Some(link) = self.reach.link() else {
+            if self.reach.connecting.is_none() {
+                let hello = self.hello();
+                self.reach.connecting = Some(Box::pin(hello.say()));
+            }
+            return;
+        };
+        let (epoch, answer) = (link.epoch, link.ping());
+        self.flights.push(Box::pin(async move {
+            let result = answer.await;
+            Landed {
+                sent: now,
+                epoch,
+                what: Flight::Ping,
+                result,
+            }
+        }));
+        self.schedule_link(now + PING);
+    }
+
+    /// Said once: the server does not say who it is, so a restart goes unnoticed.
+    pub(super) fn doubt_quarantine(&mut self, blind: bool) {
+        if blind && !std::mem::replace(&mut self.reach.blind_told, true) {
+            let mut notes = Notes::default();
+            notes.push(Note::Degraded(
+                "the server does not let its scripts call INFO: no quarantine after a restart",
+            ));
+            notes.tell(&self.source.address);
+        }
+    }
+
+    pub(super) fn tell_loss(&self, target: &Target, loss: Loss) {
+        let mut notes = Notes::default();
+        notes.push(Note::Lost(loss));
+        notes.tell(&target.place);
+    }
+}

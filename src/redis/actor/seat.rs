@@ -1,0 +1,102 @@
+//! What the actor keeps in mind of each wait and each hold, and of each lock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::error::Result;
+use crate::guard::Loss;
+use crate::redis::lease::{Lease, Stamp};
+use crate::redis::options::Config;
+use crate::redis::place::{Place, Stage, Target};
+
+/// What the actor knows of a wait or a hold.
+pub(super) struct Seat {
+    pub(super) place: Arc<Place>,
+    /// Who came before whom, to ask again in that order after the server has forgotten.
+    pub(super) order: u64,
+    pub(super) lease: Option<Lease>,
+    /// When the hold began.
+    pub(super) begun: Stamp,
+    /// When a grant that nobody takes goes back.
+    pub(super) claim_by: Stamp,
+    /// Whether it has stood in line.
+    pub(super) queued: bool,
+    /// Since when the server does not answer it.
+    pub(super) mute_since: Option<Stamp>,
+    /// When to repeat a request.
+    pub(super) repeat_at: Option<Stamp>,
+    /// There once it leaves.
+    pub(super) leaving: Option<Leaving>,
+    pub(super) ensure: Vec<oneshot::Sender<Result<()>>>,
+    /// When its alarm rings.
+    pub(super) alarm: Option<Stamp>,
+}
+
+pub(super) struct Leaving {
+    pub(super) reply: Option<oneshot::Sender<Result<()>>>,
+    /// It had been held, and lost or not.
+    pub(super) held: bool,
+    pub(super) loss: Option<Loss>,
+    pub(super) give_up: Stamp,
+}
+
+/// All of this client that wait for one lock or hold it.
+pub(super) struct Book {
+    pub(super) target: Arc<Target>,
+    pub(super) ids: BTreeMap<u64, String>,
+    /// When its next heartbeat is due.
+    pub(super) beat: Option<Stamp>,
+}
+
+impl Seat {
+    pub(super) fn new(place: Arc<Place>, order: u64) -> Self {
+        Self {
+            place,
+            order,
+            lease: None,
+            begun: Stamp::ZERO,
+            claim_by: Stamp::ZERO,
+            queued: false,
+            mute_since: None,
+            repeat_at: None,
+            leaving: None,
+            ensure: Vec::new(),
+            alarm: None,
+        }
+    }
+
+    /// Whether a hold is to be renewed.
+    pub(super) fn renews(&self, config: &Config, now: Stamp) -> bool {
+        self.place.loss().is_none()
+            && config
+                .max_hold
+                .is_none_or(|most| now.since(self.begun) < most)
+    }
+
+    /// When a wait fails because the server does not answer it.
+    pub(super) fn mute_until(&self, config: &Config) -> Option<Stamp> {
+        let waits = self.place.is_asking() || self.place.is_waiting();
+        let since = self.mute_since.filter(|_| waits)?;
+        Some(since + config.unavailable_after)
+    }
+
+    /// When something has to be done about it though nothing comes from outside.
+    pub(super) fn due(&self, config: &Config) -> Option<Stamp> {
+        if let Some(leaving) = &self.leaving {
+            return Some(self.repeat_at.unwrap_or(leaving.give_up));
+        }
+        let lost_at = self.lease.map(|lease| lease.lost_at());
+        let next = self.place.with_stage(|stage| match stage {
+            Stage::Granted(_) => Some(lost_at?.min(self.claim_by)),
+            Stage::Held(_) => lost_at,
+            _ => None,
+        });
+        let next = next.filter(|_| self.place.loss().is_none());
+        [next, self.mute_until(config), self.repeat_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}

@@ -1,0 +1,292 @@
+//! A client: the handle on the actor, and the thread it lives on.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use ::redis::Value;
+use ::redis::aio::ConnectionLike;
+use tokio::sync::{mpsc, oneshot};
+
+use super::actor::{Actor, Call, Command, Parts};
+use super::link::Source;
+use super::options::{Config, Options};
+use super::place::{Place, Target, random_id};
+use super::scripts::{Keys, Script};
+use super::{RedisLock, RedisRwLock, RedisSemaphore};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::host as platform;
+
+/// How many shares a reader-writer lock has: who writes takes all.
+pub(super) const ALL: u32 = 1_000_000_000;
+
+/// A connection to a Redis server, and the locks on it.
+///
+/// Cheap to clone; all clones and all their locks share one connection and one background thread, which renews what is held and hears when
+/// somebody's turn comes. It ends with the last clone, lock, future and guard.
+///
+/// ```no_run
+/// # async fn example() -> stanchion::Result<()> {
+/// use stanchion::redis::RedisClient;
+///
+/// let client = RedisClient::connect("redis://127.0.0.1/").await?;
+/// let guard = client.lock("deploy").acquire().await?;
+/// println!("inside, with fencing token {}", guard.token());
+/// guard.release().await?;
+/// # Ok(()) }
+/// ```
+///
+/// In a forked child a client is of no use: waits fail with [`ErrorKind::Unsupported`]. Connect again there.
+#[derive(Clone)]
+pub struct RedisClient {
+    core: Arc<Core>,
+}
+
+pub(super) struct Core {
+    commands: mpsc::UnboundedSender<Command>,
+    pub(super) config: Arc<Config>,
+    pub(super) address: PathBuf,
+    pub(super) inbox: String,
+    pub(super) listens: bool,
+    closed: AtomicBool,
+    pid: u32,
+}
+
+/// What this process calls itself to the server; no two processes have the same.
+static PROCESS: LazyLock<String> = LazyLock::new(random_id);
+static CLIENTS: AtomicU64 = AtomicU64::new(0);
+static HOST: LazyLock<String> = LazyLock::new(|| platform::host_name().unwrap_or_default());
+
+pub(super) fn host() -> &'static str {
+    &HOST
+}
+
+impl RedisClient {
+    /// Connects with the default options: `redis://[user:password@]host[:port][/db]`, `rediss://…` (with the feature `redis-tls`), or
+    /// `redis+unix:///path[?db=…]`.
+    ///
+    /// Redis 7 or newer; tested with 7.0. Servers that speak its protocol and run Lua scripts may do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it closes what it has opened.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for a URL that is none; [`ErrorKind::Unavailable`] when the server cannot be reached;
+    /// [`ErrorKind::Io`] with [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong password or a user without the rights;
+    /// [`ErrorKind::Unsupported`] for a cluster.
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
+        Self::options().connect(url).await
+    }
+
+    /// Uses a connection that is there already, such as redis-rs's `MultiplexedConnection` or `ConnectionManager`. It is never closed
+    /// by the client. `address` is what it is called in errors; clients of one server that are given the same address know each other's locks in
+    /// [`acquire_all`](crate::acquire_all).
+    ///
+    /// Nobody can listen on a connection that belongs to another, so waiters [ask again and again](Config::poll_interval). It must not be
+    /// used for commands that block, and works as long as the runtime it was made on. Whether it connects again when it breaks is its
+    /// own affair. For a connection of the client's own with settings that no URL can say see [`Options::connect_with`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](RedisClient::connect).
+    pub async fn from_connection<C>(connection: C, address: impl AsRef<Path>) -> Result<Self>
+    where
+        C: ConnectionLike + Clone + Send + Sync + 'static,
+    {
+        Self::options().from_connection(connection, address).await
+    }
+
+    /// Starts with the default options.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Starts the thread of the actor, and waits until it is connected.
+    pub(super) async fn begin(source: Source, config: Config) -> Result<Self> {
+        config.check()?;
+        let config = Arc::new(config);
+        let (commands, hears) = mpsc::unbounded_channel();
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        let inbox = format!("stanchion:inbox:{}:{number}", *PROCESS);
+        let address = source.address.clone();
+        let name = format!("stanchion:{}:{}", host(), std::process::id());
+        let parts = Parts {
+            config: config.clone(),
+            source,
+            inbox: inbox.clone(),
+            client_name: config.client_name.clone().unwrap_or(name),
+            commands: hears,
+            pushes: commands.downgrade(),
+        };
+        let (told, begun) = oneshot::channel();
+        start(parts, told)?;
+        let listens = begun.await.map_err(|_| gone(&address))??;
+        let core = Core {
+            commands,
+            config,
+            address,
+            inbox,
+            listens,
+            closed: AtomicBool::new(false),
+            pid: std::process::id(),
+        };
+        Ok(Self {
+            core: Arc::new(core),
+        })
+    }
+
+    /// What the locks here can and cannot do.
+    pub fn capabilities(&self) -> crate::lock::Capabilities {
+        self.core.capabilities()
+    }
+
+    /// The lock of this name. Nothing is sent before the first acquire.
+    pub fn lock(&self, name: impl AsRef<str>) -> RedisLock {
+        RedisLock::new(self.line(name.as_ref(), "lock", 1))
+    }
+
+    /// The reader-writer lock of this name.
+    pub fn rwlock(&self, name: impl AsRef<str>) -> RedisRwLock {
+        RedisRwLock::new(self.line(name.as_ref(), "rwlock", ALL))
+    }
+
+    /// The semaphore of this name, with so many permits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for none, or more than 999,999,999.
+    pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Result<RedisSemaphore> {
+        let line = self.line(name.as_ref(), "semaphore", permits);
+        if !(1..ALL).contains(&permits) {
+            let text = "a semaphore has 1 to 999,999,999 permits";
+            return Err(Error::at(ErrorKind::InvalidInput, text, line.path()));
+        }
+        Ok(RedisSemaphore::new(line))
+    }
+
+    fn line(&self, name: &str, kind: &'static str, limit: u32) -> Arc<Line> {
+        let full = format!("{}:{name}", self.core.config.namespace);
+        let target = Target {
+            keys: Keys::new(&self.core.config.namespace, name),
+            kind,
+            limit,
+            place: self.core.address.join(&full),
+        };
+        Arc::new(Line {
+            core: self.core.clone(),
+            target: Arc::new(target),
+            name: full,
+        })
+    }
+
+    /// The options it was connected with.
+    pub fn config(&self) -> &Config {
+        &self.core.config
+    }
+
+    /// Where the server is, without user and password.
+    pub fn address(&self) -> &Path {
+        &self.core.address
+    }
+
+    /// Ends every wait through this client, its clones and its locks with [`ErrorKind::Closed`], and refuses new ones, for a graceful
+    /// shutdown. Guards that are out stay valid.
+    pub fn close(&self) {
+        self.core.closed.store(true, Ordering::Release);
+        // Without an actor nobody waits.
+        let _ = self.core.tell(Command::Close);
+    }
+}
+
+impl fmt::Debug for RedisClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisClient")
+            .field("address", &self.core.address)
+            .field("config", &self.core.config)
+            .finish()
+    }
+}
+
+impl Core {
+    /// Tells the actor. A client that is gone, or that a fork has left behind, is not there to hear it.
+    pub(super) fn tell(&self, command: Command) -> Result<()> {
+        self.check()?;
+        self.commands.send(command).map_err(|_| gone(&self.address))
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        if self.pid != std::process::id() {
+            let text = "this client was connected before a fork: connect again in the child";
+            return Err(Error::at(ErrorKind::Unsupported, text, &self.address));
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
+/// A handle on one lock, of any kind.
+pub(super) struct Line {
+    pub(super) core: Arc<Core>,
+    pub(super) target: Arc<Target>,
+    /// Namespace and name.
+    pub(super) name: String,
+}
+
+impl Line {
+    pub(super) fn path(&self) -> &Path {
+        &self.target.place
+    }
+
+    /// Runs a script on this lock, once.
+    pub(super) async fn call(&self, script: Script, arguments: Vec<String>) -> Result<Value> {
+        let (reply, answer) = oneshot::channel();
+        self.core.tell(Command::Call(Call {
+            script,
+            target: self.target.clone(),
+            arguments,
+            reply,
+        }))?;
+        answer.await.map_err(|_| gone(self.path()))?
+    }
+
+    /// Gives back what somebody had or waited for, without waiting for it.
+    pub(super) fn leave(&self, place: &Arc<Place>) {
+        // In a forked child, and without an actor, there is nothing to give back.
+        let _ = self.core.tell(Command::Leave(place.clone(), None));
+    }
+}
+
+pub(super) fn gone(place: &Path) -> Error {
+    let text = "the background thread of the client has ended";
+    Error::at(ErrorKind::Unavailable, text, place)
+}
+
+/// The thread of a client's actor, with a runtime of its own.
+fn start(parts: Parts, told: oneshot::Sender<Result<bool>>) -> Result<()> {
+    let fails = |error| Error::pathless_io("start the thread of a Redis client and", error);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(fails)?;
+    let live = async move {
+        match Actor::begin(parts).await {
+            Ok(actor) => {
+                let told = told.send(Ok(actor.listens()));
+                if told.is_ok() {
+                    actor.run().await;
+                }
+            }
+            Err(error) => _ = told.send(Err(error)),
+        }
+    };
+    let thread = std::thread::Builder::new().name("stanchion-redis".to_owned());
+    #[allow(clippy::disallowed_methods)] // A thread that is nobody else's.
+    let thread = thread.spawn(move || runtime.block_on(live));
+    thread.map(drop).map_err(fails)
+}

@@ -1,0 +1,181 @@
+//! What the three locks have in common: waiting, looking, clearing away.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::attempt::Attempt;
+use super::client::{Core, Line};
+use super::guard::RemoteGuard;
+use super::link::nonsense;
+use super::place::{Mode, Wish};
+use super::scripts::{Script, Shown, Sight, count_of};
+use crate::acquire::Acquire;
+use crate::acquire::sealed::Granted;
+use crate::error::{Error, Result};
+use crate::lock::{Capabilities, Owner, Reach, Removal, Status, Tokens, Waiter};
+
+/// How many waiters a status shows.
+const SHOWN: usize = 10_000;
+
+impl Core {
+    pub(super) fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            excludes: true,
+            fair: true,
+            push: self.listens,
+            detects_loss: true,
+            tokens: Tokens::StrictUnlessReset,
+            names_owners: true,
+            reach: Reach::Network,
+        }
+    }
+}
+
+impl Line {
+    fn attempt<G>(self: &Arc<Self>, mode: Mode, cost: u32, wrong: Option<Error>) -> Attempt<G> {
+        let wish = Wish {
+            mode,
+            cost,
+            most: None,
+            try_only: false,
+        };
+        Attempt::new(self.clone(), wish).or_fail(wrong)
+    }
+
+    pub(super) fn acquire<G>(
+        self: &Arc<Self>,
+        mode: Mode,
+        cost: u32,
+        wrong: Option<Error>,
+    ) -> Acquire<G>
+    where
+        G: RemoteGuard + Granted<Attempt = Attempt<G>>,
+    {
+        Acquire::new(self.attempt(mode, cost, wrong), self.core.config.timeout)
+    }
+
+    pub(super) async fn try_acquire<G: RemoteGuard>(
+        self: &Arc<Self>,
+        mode: Mode,
+        cost: u32,
+        wrong: Option<Error>,
+    ) -> Result<Option<G>> {
+        self.attempt(mode, cost, wrong).once().await
+    }
+
+    pub(super) async fn status(&self) -> Result<Status> {
+        let value = self.call(Script::Inspect, vec![SHOWN.to_string()]).await?;
+        let sight = Sight::of(&value).ok_or_else(|| nonsense(self.path()))?;
+        let mut status = Status {
+            last_token: sight.last_token,
+            polling: !self.core.listens,
+            ..Status::of_nobody()
+        };
+        for shown in sight.holders {
+            match shown.mode == "x" {
+                true => status.holder = Some(owner(shown)),
+                false => status.shared_by.push(owner(shown)),
+            }
+        }
+        let own = self
+            .core
+            .inbox
+            .rsplit_once(':')
+            .map_or("", |(process, _)| process);
+        let waiter = |shown: Shown| Waiter {
+            ticket: None,
+            here: shown.process.trim_start_matches('-').starts_with(own),
+            owner: owner(shown),
+            passed_over: false,
+        };
+        status.waiters = sight.waiters.into_iter().map(waiter).collect();
+        Ok(status)
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.core.capabilities()
+    }
+
+    pub(super) async fn remove(&self) -> Result<Removal> {
+        match self.force("idle").await? {
+            0 => Ok(Removal::InUse),
+            _ => Ok(Removal::Removed),
+        }
+    }
+
+    pub(super) async fn force(&self, whom: &str) -> Result<u64> {
+        let quarantine = super::actor::flag(self.core.config.quarantine);
+        let value = self
+            .call(Script::Force, vec![quarantine, whom.to_owned()])
+            .await?;
+        count_of(&value).ok_or_else(|| nonsense(self.path()))
+    }
+}
+
+/// Ages come from the server; only here they become times of this host.
+fn owner(shown: Shown) -> Owner {
+    let named = |text: String| (!text.is_empty()).then_some(text);
+    Owner {
+        pid: shown.pid,
+        host: named(shown.host),
+        label: named(shown.label),
+        command: None,
+        since: SystemTime::now().checked_sub(Duration::from_micros(shown.age)),
+    }
+}
+
+/// What all three locks can do beside being acquired.
+macro_rules! remote_methods {
+    () => {
+        pub(super) fn new(line: std::sync::Arc<$crate::redis::client::Line>) -> Self {
+            Self { line }
+        }
+
+        /// Who holds and who waits, with the time since when: at one instant, and without changing anything. Up to 10,000 waiters are shown.
+        ///
+        /// # Errors
+        ///
+        /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer, and other refusals of the server.
+        pub async fn status(&self) -> crate::error::Result<crate::lock::Status> {
+            self.line.status().await
+        }
+
+        /// Deletes the keys of the lock if nobody holds it and nobody waits. The lock stays usable. With the keys goes the last token; the next
+        /// one is greater all the same unless the server's clock was set back.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`status`](Self::status).
+        pub async fn remove(&self) -> crate::error::Result<crate::lock::Removal> {
+            self.line.remove().await
+        }
+
+        /// Ends the hold with this token, or with `None` every hold, against the will of its holder, who is [told](crate::Loss::Revoked) as
+        /// soon as the news reaches it. Until then two are inside, so let the resource check [tokens](crate::TokenGate). Says how many holds were
+        /// ended.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`status`](Self::status).
+        pub async fn force_release(
+            &self,
+            token: impl Into<Option<u64>>,
+        ) -> crate::error::Result<u64> {
+            match token.into() {
+                Some(token) => self.line.force(&token.to_string()).await,
+                None => self.line.force("all").await,
+            }
+        }
+
+        /// The server's address, the namespace and the name, as in errors.
+        pub fn path(&self) -> &std::path::Path {
+            self.line.path()
+        }
+
+        /// The options of its client.
+        pub fn config(&self) -> &$crate::redis::Config {
+            &self.line.core.config
+        }
+    };
+}
+pub(super) use remote_methods;

@@ -1,0 +1,153 @@
+//! How long a hold may be believed in: pure arithmetic over a clock that goes on while the machine sleeps.
+//!
+//! # Invariants
+//!
+//! 1. A lease begins before the request that got it was sent, so it ends here before it ends on the server.
+//! 2. It is declared lost after three quarters: what is left is for clocks that differ in pace, and for those who have to hear of it.
+//! 3. A renewal never shortens it, and never revives it.
+
+use std::ops::Add;
+use std::time::{Duration, Instant};
+
+use crate::fs::sys::host;
+
+/// A point in time of this host: nanoseconds on a clock that counts suspend where the platform has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp(u64);
+
+impl Stamp {
+    pub(super) const ZERO: Self = Self(0);
+
+    pub(super) fn now() -> Self {
+        Self(host::sleepless_ns())
+    }
+
+    pub(super) fn of_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub(super) fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long it is from `earlier` to here; nothing when that is later.
+    pub(super) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The same point for the standard library.
+    pub(super) fn instant(self) -> Instant {
+        let now = Instant::now();
+        let here = Self::now();
+        match self >= here {
+            true => now + self.since(here),
+            false => now.checked_sub(here.since(self)).unwrap_or(now),
+        }
+    }
+}
+
+impl Add<Duration> for Stamp {
+    type Output = Self;
+
+    fn add(self, more: Duration) -> Self {
+        let more = u64::try_from(more.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(more))
+    }
+}
+
+/// A hold's lease as its holder may count on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    length: Duration,
+    begun: Stamp,
+}
+
+impl Lease {
+    /// Of a request that was sent at `sent`.
+    pub(super) fn new(length: Duration, sent: Stamp) -> Self {
+        Self {
+            length,
+            begun: sent,
+        }
+    }
+
+    /// A renewal that was sent at `sent` has been confirmed at `now`.
+    pub(super) fn renew(&mut self, sent: Stamp, now: Stamp) {
+        if self.is_valid(now) {
+            self.begun = self.begun.max(sent);
+        }
+    }
+
+    pub(super) fn renew_at(&self) -> Stamp {
+        self.begun + self.length / 3
+    }
+
+    /// From here on it counts as lost.
+    pub(super) fn lost_at(&self) -> Stamp {
+        self.begun + self.length / 4 * 3
+    }
+
+    /// Not before here may the server let in another.
+    pub(super) fn ends_at(&self) -> Stamp {
+        self.begun + self.length
+    }
+
+    pub(super) fn is_valid(&self, now: Stamp) -> bool {
+        now < self.lost_at()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(seconds: u64) -> Stamp {
+        Stamp(seconds * SECOND)
+    }
+
+    fn lease() -> Lease {
+        Lease::new(Duration::from_secs(12), at(100))
+    }
+
+    #[test]
+    fn p47_it_is_renewed_at_a_third_and_lost_at_three_quarters() {
+        let lease = lease();
+        assert_eq!(lease.renew_at(), at(104));
+        assert_eq!(lease.lost_at(), at(109));
+        assert_eq!(lease.ends_at(), at(112));
+        assert!(lease.is_valid(at(108)) && !lease.is_valid(at(109)));
+    }
+
+    #[test]
+    fn p48_what_is_lost_is_not_revived() {
+        let mut lost = lease();
+        lost.renew(at(108), at(109));
+        assert_eq!(lost, lease());
+    }
+
+    #[test]
+    fn a_renewal_counts_from_its_sending_and_never_shortens() {
+        let mut renewed = lease();
+        renewed.renew(at(104), at(106));
+        assert_eq!(renewed.lost_at(), at(113));
+        renewed.renew(at(101), at(107));
+        assert_eq!(renewed.lost_at(), at(113), "an answer that came late");
+    }
+
+    #[test]
+    fn p18_extreme_lengths_do_not_overflow() {
+        let lease = Lease::new(Duration::MAX, Stamp(u64::MAX - 1));
+        assert!(lease.lost_at() >= lease.renew_at());
+        assert_eq!(at(1).since(at(2)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_clock_goes_on() {
+        let begun = Stamp::now();
+        assert!(Stamp::now() >= begun);
+        let later = begun + Duration::from_secs(5);
+        assert!(later.instant() > Instant::now());
+    }
+}

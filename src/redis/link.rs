@@ -1,0 +1,306 @@
+//! The connection: how it is made, what is asked of the server at its beginning, and how failures are told apart.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::ConnectionLike;
+use ::redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind as Kind, InfoDict, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, RedisError, RedisResult, ServerErrorKind, Value,
+};
+
+use super::actor::Command;
+use super::scripts::{self, Script, TEXTS};
+use crate::error::{Error, ErrorKind, Result};
+use tokio::sync::mpsc::WeakUnboundedSender;
+
+type Answer = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
+
+/// A connection that takes many requests at a time.
+trait Wire: Send + Sync {
+    fn call(&self, command: Cmd) -> Answer;
+}
+
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
+    fn call(&self, command: Cmd) -> Answer {
+        let mut connection = self.clone();
+        Box::pin(async move { connection.req_packed_command(&command).await })
+    }
+}
+
+/// Where connections come from.
+#[derive(Clone)]
+pub(super) struct Source {
+    kind: SourceKind,
+    /// For people and for comparing: `redis://host:port/db`.
+    pub(super) address: PathBuf,
+}
+
+#[derive(Clone)]
+enum SourceKind {
+    Client(Box<Client>),
+    Lent(Arc<dyn Wire>),
+}
+
+impl Source {
+    pub(super) fn of_url(url: &str) -> Result<Self> {
+        let wrong = |source: RedisError| {
+            // The URL may hold a password: it is not repeated.
+            let text = format!("this is no address of a Redis server: {source}");
+            Error::new(ErrorKind::InvalidInput, text)
+        };
+        let info = url.into_connection_info().map_err(wrong)?;
+        if !info.addr().is_supported() {
+            let text =
+                "this address needs the feature `redis-tls`, or a platform with Unix sockets";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        Client::open(info).map(Self::of_client).map_err(wrong)
+    }
+
+    pub(super) fn of_client(client: Client) -> Self {
+        let info = client.get_connection_info();
+        let settings = info.redis_settings().clone();
+        let address = format!("redis://{}/{}", info.addr(), settings.db());
+        let info = info
+            .clone()
+            .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3));
+        // What was accepted once is accepted again.
+        let client = Client::open(info).unwrap_or(client);
+        Self {
+            kind: SourceKind::Client(Box::new(client)),
+            address: address.into(),
+        }
+    }
+
+    pub(super) fn of_connection<C>(connection: C, address: &Path) -> Self
+    where
+        C: ConnectionLike + Clone + Send + Sync + 'static,
+    {
+        Self {
+            kind: SourceKind::Lent(Arc::new(connection)),
+            address: address.to_path_buf(),
+        }
+    }
+
+    /// Whether it can be connected anew.
+    pub(super) fn is_lent(&self) -> bool {
+        matches!(self.kind, SourceKind::Lent(_))
+    }
+}
+
+/// What a connection is asked for.
+pub(super) struct Hello {
+    pub(super) source: Source,
+    pub(super) inbox: String,
+    pub(super) client_name: String,
+    pub(super) within: Duration,
+    pub(super) pushes: WeakUnboundedSender<Command>,
+    /// Which connection this is; pushes carry it, so that news of an old one are not taken for news of this one.
+    pub(super) epoch: u64,
+}
+
+/// A connection that works.
+#[derive(Clone)]
+pub(super) struct Link {
+    wire: Arc<dyn Wire>,
+    hashes: Arc<[String]>,
+    within: Duration,
+    pub(super) epoch: u64,
+    /// Whether the server tells this process when its turn comes.
+    pub(super) listens: bool,
+    /// What the server cannot do or should not do.
+    pub(super) doubts: Arc<[&'static str]>,
+}
+
+impl Hello {
+    /// Connects, subscribes, loads the scripts, and looks at the server.
+    pub(super) async fn say(self) -> Result<Link> {
+        let wire: Arc<dyn Wire> = match &self.source.kind {
+            SourceKind::Lent(wire) => wire.clone(),
+            SourceKind::Client(client) => self.connect(client).await?,
+        };
+        let fails = |error| failure("greet the server", &self.source.address, error);
+        let mut doubts = Vec::new();
+        let mut listens = false;
+        if !self.source.is_lent() {
+            // Some servers and some users know no names; nothing depends on it.
+            let mut name = ::redis::cmd("CLIENT");
+            name.arg("SETNAME").arg(&self.client_name);
+            let _ = self.ask(&wire, name).await;
+            let mut subscribe = ::redis::cmd("SUBSCRIBE");
+            subscribe.arg(&self.inbox);
+            match self.ask(&wire, subscribe).await {
+                Ok(_) => listens = true,
+                Err(error) if is_refusal(&error) => doubts
+                    .push("the server does not let this user listen: waiters ask again and again"),
+                Err(error) => return Err(fails(error)),
+            }
+        }
+        match self.ask(&wire, ::redis::cmd("INFO")).await {
+            Ok(text) => doubts.extend(self.examine(&scripts::text(&text).unwrap_or_default())?),
+            Err(error) if is_refusal(&error) => {}
+            Err(error) => return Err(fails(error)),
+        }
+        let mut hashes = Vec::with_capacity(TEXTS.len());
+        for text in TEXTS {
+            let mut load = ::redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(text);
+            let hash = match self.ask(&wire, load).await {
+                Ok(hash) => scripts::text(&hash),
+                // Loaded by its first use instead.
+                Err(error) if is_refusal(&error) => None,
+                Err(error) => return Err(fails(error)),
+            };
+            hashes.push(hash.unwrap_or_else(|| "0".repeat(40)));
+        }
+        Ok(Link {
+            wire,
+            hashes: hashes.into(),
+            within: self.within,
+            epoch: self.epoch,
+            listens,
+            doubts: doubts.into(),
+        })
+    }
+
+    async fn connect(&self, client: &Client) -> Result<Arc<dyn Wire>> {
+        let (pushes, epoch) = (self.pushes.clone(), self.epoch);
+        let hear = move |push: PushInfo| match pushes.upgrade() {
+            Some(pushes) => pushes.send(Command::Push(epoch, push)).map_err(drop),
+            None => Err(()),
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.within))
+            .set_response_timeout(None)
+            .set_push_sender(hear);
+        let fails = |error| failure("connect to", &self.source.address, error);
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        match tokio::time::timeout(self.within * 2, connecting).await {
+            Ok(connected) => Ok(Arc::new(connected.map_err(fails)?)),
+            Err(_) => Err(fails(late())),
+        }
+    }
+
+    async fn ask(&self, wire: &Arc<dyn Wire>, command: Cmd) -> RedisResult<Value> {
+        answered(self.within, wire.call(command)).await
+    }
+
+    /// Refuses what cannot work, and tells of what works badly.
+    fn examine(&self, info: &str) -> Result<Vec<&'static str>> {
+        let info = InfoDict::new(info);
+        let word = |key: &str| info.get::<String>(key).unwrap_or_default();
+        let refuse = |kind, text: &str| Err(Error::at(kind, text, &self.source.address));
+        if word("redis_mode") == "cluster" || word("cluster_enabled") == "1" {
+            return refuse(ErrorKind::Unsupported, "no locks on a Redis cluster");
+        }
+        let mut doubts = Vec::new();
+        let policy = word("maxmemory_policy");
+        if !policy.is_empty() && policy != "noeviction" {
+            doubts.push("maxmemory-policy is not noeviction: the server may forget who holds");
+        }
+        Ok(doubts)
+    }
+}
+
+impl Link {
+    /// A request, answered in time or not at all. The arguments come behind the keys.
+    pub(super) fn run(
+        &self,
+        script: Script,
+        keys: &scripts::Keys,
+        arguments: &[String],
+    ) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
+        let mut call = keys.call(&self.hashes[script as usize]);
+        call.arg(arguments);
+        let (wire, within) = (self.wire.clone(), self.within);
+        async move {
+            let first = answered(within, wire.call(call.clone())).await;
+            match first {
+                Err(error) if scripts::is_unknown(&error) => {
+                    let full = scripts::with_text(&call, script);
+                    answered(within, wire.call(full)).await
+                }
+                first => first,
+            }
+        }
+    }
+
+    /// Whether the server answers at all.
+    pub(super) fn ping(&self) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
+        answered(self.within, self.wire.call(::redis::cmd("PING")))
+    }
+}
+
+async fn answered(within: Duration, answer: Answer) -> RedisResult<Value> {
+    match tokio::time::timeout(within, answer).await {
+        Ok(answer) => answer?.extract_error(),
+        Err(_) => Err(late()),
+    }
+}
+
+fn late() -> RedisError {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into()
+}
+
+/// The user may not do it, or the server does not know it.
+fn is_refusal(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        Kind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError)
+    )
+}
+
+/// Whether the same request may well succeed a little later.
+pub(super) fn is_passing(error: &RedisError) -> bool {
+    match error.kind() {
+        Kind::Io => true,
+        Kind::Server(kind) => matches!(
+            kind,
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+        ),
+        Kind::Extension => matches!(error.code(), Some("BUSY" | "UNBLOCKED")),
+        _ => false,
+    }
+}
+
+/// Whether this was said by a connection that is gone.
+pub(super) fn is_cut_off(error: &RedisError) -> bool {
+    error.kind() == Kind::Io && !error.is_timeout()
+}
+
+/// The error of this crate for one of the server or of the way to it.
+pub(super) fn failure(step: &'static str, place: &Path, error: RedisError) -> Error {
+    let (kind, io_kind) = match (error.kind(), error.code()) {
+        (Kind::AuthenticationFailed, _)
+        | (Kind::Server(ServerErrorKind::NoPerm), _)
+        | (_, Some("NOAUTH" | "WRONGPASS")) => (ErrorKind::Io, io::ErrorKind::PermissionDenied),
+        (_, Some("WRONGTYPE")) => (ErrorKind::Incompatible, io::ErrorKind::InvalidData),
+        (Kind::RESP3NotSupported, _) => (ErrorKind::Unsupported, io::ErrorKind::Unsupported),
+        (Kind::InvalidClientConfig, _) => (ErrorKind::InvalidInput, io::ErrorKind::InvalidInput),
+        (
+            Kind::Server(
+                ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
+            ),
+            _,
+        ) => (ErrorKind::Unsupported, io::ErrorKind::Unsupported),
+        (Kind::Parse | Kind::UnexpectedReturnType, _) => {
+            (ErrorKind::Corrupt, io::ErrorKind::InvalidData)
+        }
+        _ if error.is_timeout() => (ErrorKind::Unavailable, io::ErrorKind::TimedOut),
+        _ => (ErrorKind::Unavailable, io::ErrorKind::Other),
+    };
+    Error::of_backend(kind, step, place, io::Error::new(io_kind, error))
+}
+
+/// An answer that no script of this version gives.
+pub(super) fn nonsense(place: &Path) -> Error {
+    let text = "the server's answer makes no sense";
+    Error::at(ErrorKind::Corrupt, text, place)
+}

@@ -1,0 +1,143 @@
+//! The fair exclusive lock on a Redis server.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::future::{Either, select};
+
+use super::client::Line;
+use super::face::remote_methods;
+use super::guard::remote_guard;
+use super::place::Mode;
+use crate::acquire::Acquire;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::{Capabilities, Lock, Status};
+
+/// A fair lock with a name on a Redis server: one holder at a time among all hosts that reach it, in the order in which requests arrive there.
+///
+/// Made by [`RedisClient::lock`](super::RedisClient::lock); cheap to clone.
+///
+/// ```no_run
+/// # async fn example() -> stanchion::Result<()> {
+/// use stanchion::redis::RedisClient;
+///
+/// let client = RedisClient::options().label("nightly backup").connect("redis://127.0.0.1/").await?;
+/// let lock = client.lock("backup");
+/// let guard = lock.acquire().on_wait(|line| eprintln!("{line}")).await?;
+/// tokio::select! {
+///     () = back_up(guard.token()) => {}
+///     loss = guard.lost() => eprintln!("stopped: {loss}"),
+/// }
+/// guard.release().await
+/// # }
+/// # async fn back_up(_: u64) {}
+/// ```
+#[derive(Clone)]
+pub struct RedisLock {
+    line: Arc<Line>,
+}
+
+remote_guard! {
+    /// The lock is held as long as this value lives, or until it is [lost](RedisGuard::lost).
+    RedisGuard,
+    token: "The fencing token: strictly greater than that of every earlier grant of this lock, also when the server has lost its last second or all of its data, unless its clock was set back as well. Microseconds since the epoch by the server's clock, or one more than the last. Hand it to the resource and let that refuse smaller ones: [`TokenGate`](crate::token::TokenGate)."
+}
+
+impl RedisLock {
+    /// Waits in line for the lock.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any point leaves the line, in the background; a lock that was granted meanwhile is passed on. If the process dies
+    /// its place is free after [`patience`](super::Config::patience) at the latest, and at once when its turn comes and its connection is gone.
+    ///
+    /// # Fairness
+    ///
+    /// First come, first served, by arrival at the server. Who is not polled within the [claim window](super::Config::claim_window) when
+    /// its turn comes is passed, and is first again when it is polled.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and [`ErrorKind::Busy`](crate::ErrorKind::Busy) where the caller asked for it;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer for
+    /// [so long](super::Config::unavailable_after), cannot be written to or has no memory left;
+    /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another kind or version of lock, another limit or another lease is in use under this
+    /// name, or keys of another type; [`ErrorKind::Closed`](crate::ErrorKind::Closed);
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with `PermissionDenied` when the user has not the rights.
+    pub fn acquire(&self) -> Acquire<RedisGuard> {
+        self.line.acquire(Mode::Exclusive, 1, None)
+    }
+
+    /// Takes the lock if it is free and nobody queues; else `None`, and nothing has changed. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](RedisLock::acquire), save time limits.
+    pub async fn try_acquire(&self) -> Result<Option<RedisGuard>> {
+        self.line.try_acquire(Mode::Exclusive, 1, None).await
+    }
+
+    /// Runs `body` under the lock: acquires, runs, releases, and reports. When the lock is lost the body is dropped where it stands.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](RedisLock::acquire) while waiting; later the body is dropped and the lock released.
+    ///
+    /// # Errors
+    ///
+    /// Those of `acquire`; [`ErrorKind::Lost`] when the lock was lost; those of [`RedisGuard::release`] when the body ended but releasing failed.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(lock: stanchion::redis::RedisLock) -> stanchion::Result<()> {
+    /// let answer = lock.run(async |guard| guard.token() + 1).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn run<T>(&self, body: impl AsyncFnOnce(&RedisGuard) -> T) -> Result<T> {
+        let guard = self.acquire().await?;
+        let outcome = {
+            let body = pin!(body(&guard));
+            match select(body, guard.lost()).await {
+                Either::Left((value, _)) => Ok(value),
+                Either::Right((loss, _)) => {
+                    Err(Error::at(ErrorKind::Lost, loss.to_string(), self.path()))
+                }
+            }
+        };
+        let released = guard.release().await;
+        let value = outcome?;
+        released.map(|()| value)
+    }
+
+    remote_methods!();
+}
+
+crate::any::becomes_any!(RedisLock => crate::any::AnyLock);
+
+impl Lock for RedisLock {
+    type Guard = RedisGuard;
+
+    fn acquire(&self) -> Acquire<RedisGuard> {
+        RedisLock::acquire(self)
+    }
+
+    async fn try_acquire(&self) -> Result<Option<RedisGuard>> {
+        RedisLock::try_acquire(self).await
+    }
+
+    async fn status(&self) -> Result<Status> {
+        RedisLock::status(self).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.line.capabilities()
+    }
+}
+
+impl fmt::Debug for RedisLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisLock").field(&self.path()).finish()
+    }
+}

@@ -1,0 +1,317 @@
+//! One wait and what becomes of it, as its future, its guard and the actor see it together.
+//!
+//! The mutex guards single steps only; nothing is awaited or called under it, save wakers that are woken after it is free.
+//!
+//! | stage | who moves on from it |
+//! |---|---|
+//! | `Asking` | the actor: an answer is on its way |
+//! | `Waiting` | the actor, by an offer or a heartbeat |
+//! | `Granted` | the future takes it, or the actor takes it back when the claim window is over |
+//! | `Passed` | the future: it is polled again and asks again |
+//! | `Held` | the guard, by its end; the actor, by a loss |
+//! | `Over` | nobody |
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::lease::Stamp;
+use super::scripts::Keys;
+use crate::error::Error;
+use crate::guard::Loss;
+
+/// One lock on the server.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) keys: Keys,
+    /// `lock`, `rwlock` or `semaphore`.
+    pub(super) kind: &'static str,
+    /// How many shares there are. Who wants to be alone takes all.
+    pub(super) limit: u32,
+    /// Address and name, for people.
+    pub(super) place: PathBuf,
+}
+
+/// How somebody wants to come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Exclusive,
+    Shared,
+    Permits,
+}
+
+impl Mode {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Exclusive => "x",
+            Self::Shared => "s",
+            Self::Permits => "p",
+        }
+    }
+}
+
+/// What somebody wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) mode: Mode,
+    pub(super) cost: u32,
+    /// Do not join a line that is as long.
+    pub(super) most: Option<usize>,
+    /// Do not join a line at all.
+    pub(super) try_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Grant {
+    pub(super) token: u64,
+    pub(super) crashed: bool,
+    /// Whether it had to stand in line.
+    pub(super) queued: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    Asking,
+    Waiting,
+    Granted(Grant),
+    Passed,
+    Held(Grant),
+    Over,
+}
+
+/// What the future comes to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Granted(Grant),
+    Refused,
+    Failed(Error),
+}
+
+pub(super) struct Place {
+    pub(super) id: String,
+    pub(super) target: Arc<Target>,
+    pub(super) wish: Wish,
+    inner: Mutex<Inner>,
+    /// Until when the hold may be believed in.
+    valid_until: AtomicU64,
+}
+
+struct Inner {
+    stage: Stage,
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
+    /// Place in line, counted from 0.
+    rank: Option<usize>,
+    loss: Option<Loss>,
+    listeners: Vec<Waker>,
+}
+
+/// What a poll of the future found.
+pub(super) enum Seen {
+    Pending,
+    /// The grant was given back because nobody took it: ask again.
+    AskAgain,
+    Outcome(Outcome),
+}
+
+impl Place {
+    pub(super) fn new(target: Arc<Target>, wish: Wish) -> Self {
+        let inner = Inner {
+            stage: Stage::Asking,
+            outcome: None,
+            waker: None,
+            rank: None,
+            loss: None,
+            listeners: Vec::new(),
+        };
+        Self {
+            id: random_id(),
+            target,
+            wish,
+            inner: Mutex::new(inner),
+            valid_until: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // What the future does.
+
+    pub(super) fn look(&self, context: &Context<'_>) -> Seen {
+        let mut inner = self.lock();
+        if let Some(outcome) = inner.outcome.take() {
+            inner.stage = Stage::Over;
+            return Seen::Outcome(outcome);
+        }
+        match inner.stage {
+            Stage::Granted(grant) if self.is_valid() => {
+                inner.stage = Stage::Held(grant);
+                return Seen::Outcome(Outcome::Granted(grant));
+            }
+            Stage::Passed => {
+                inner.stage = Stage::Asking;
+                inner.register(context.waker());
+                return Seen::AskAgain;
+            }
+            // A grant whose lease is nearly over: the actor will see to it.
+            _ => inner.register(context.waker()),
+        }
+        Seen::Pending
+    }
+
+    pub(super) fn rank(&self) -> Option<usize> {
+        self.lock().rank
+    }
+
+    // What the actor does.
+
+    pub(super) fn with_stage<T>(&self, look: impl FnOnce(&Stage) -> T) -> T {
+        look(&self.lock().stage)
+    }
+
+    /// Whether its grant was taken back.
+    pub(super) fn is_passed(&self) -> bool {
+        self.with_stage(|stage| matches!(stage, Stage::Passed))
+    }
+
+    /// Whether it is for the actor to move on.
+    pub(super) fn is_asking(&self) -> bool {
+        self.with_stage(|stage| matches!(stage, Stage::Asking))
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.with_stage(|stage| matches!(stage, Stage::Waiting))
+    }
+
+    /// It stands in line.
+    pub(super) fn queue(&self, rank: usize) {
+        let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Asking | Stage::Waiting) {
+            inner.stage = Stage::Waiting;
+            inner.rank = Some(rank);
+        }
+    }
+
+    /// It has to ask, for the first time or again.
+    pub(super) fn ask(&self) {
+        let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Waiting) {
+            inner.stage = Stage::Asking;
+        }
+    }
+
+    pub(super) fn grant(&self, grant: Grant, until: Stamp) {
+        let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Asking | Stage::Waiting) {
+            self.valid_until.store(until.nanos(), Ordering::Release);
+            inner.stage = Stage::Granted(grant);
+            Self::wake(inner);
+        }
+    }
+
+    /// Takes back a grant that nobody took. `false` when somebody did.
+    pub(super) fn pass(&self) -> bool {
+        let mut inner = self.lock();
+        let unclaimed = matches!(inner.stage, Stage::Granted(_));
+        if unclaimed {
+            inner.stage = Stage::Passed;
+        }
+        unclaimed
+    }
+
+    /// The wait ends without a grant.
+    pub(super) fn end(&self, outcome: Outcome) {
+        let mut inner = self.lock();
+        inner.outcome = Some(outcome);
+        inner.stage = Stage::Over;
+        Self::wake(inner);
+    }
+
+    /// Wakes the future, if it waits.
+    pub(super) fn nudge(&self) {
+        Self::wake(self.lock());
+    }
+
+    /// Foreign code, so not under the mutex.
+    fn wake(mut inner: MutexGuard<'_, Inner>) {
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn extend(&self, until: Stamp) {
+        self.valid_until.fetch_max(until.nanos(), Ordering::AcqRel);
+    }
+
+    /// A hold is lost, once and for all: `true`. A grant that nobody has taken yet has to be asked for anew.
+    pub(super) fn lose(&self, loss: Loss) -> bool {
+        let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Granted(_)) {
+            inner.stage = Stage::Asking;
+        }
+        if inner.loss.is_some() || !matches!(inner.stage, Stage::Held(_)) {
+            return false;
+        }
+        inner.loss = Some(loss);
+        self.valid_until.store(0, Ordering::Release);
+        let listeners = std::mem::take(&mut inner.listeners);
+        drop(inner);
+        listeners.into_iter().for_each(Waker::wake);
+        true
+    }
+
+    // What the guard does.
+
+    pub(super) fn is_valid(&self) -> bool {
+        Stamp::now() < self.valid_until()
+    }
+
+    pub(super) fn valid_until(&self) -> Stamp {
+        Stamp::of_nanos(self.valid_until.load(Ordering::Acquire))
+    }
+
+    pub(super) fn loss(&self) -> Option<Loss> {
+        self.lock().loss
+    }
+
+    pub(super) fn poll_lost(&self, context: &Context<'_>) -> Poll<Loss> {
+        let mut inner = self.lock();
+        if let Some(loss) = inner.loss {
+            return Poll::Ready(loss);
+        }
+        let waker = context.waker();
+        if !inner.listeners.iter().any(|it| it.will_wake(waker)) {
+            inner.listeners.push(waker.clone());
+        }
+        Poll::Pending
+    }
+
+    /// The guard is given back: nothing is lost from here on.
+    pub(super) fn give_back(&self) -> Option<Loss> {
+        let mut inner = self.lock();
+        inner.stage = Stage::Over;
+        inner.listeners = Vec::new();
+        inner.loss
+    }
+}
+
+impl Inner {
+    fn register(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(kept) => kept.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
+/// 128 random bits, in hexadecimal.
+pub(super) fn random_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let half = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", half(), half())
+}

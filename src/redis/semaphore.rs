@@ -1,0 +1,134 @@
+//! The fair semaphore on a Redis server.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::client::Line;
+use super::face::remote_methods;
+use super::guard::remote_guard;
+use super::place::Mode;
+use crate::acquire::Acquire;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::{Capabilities, Lock, Status};
+
+/// A fair semaphore with a name on a Redis server: at most n permits are out at a time, among all hosts that reach it.
+///
+/// Strictly by arrival: a request for many permits that is first in line is not passed by small ones behind it. Made by
+/// [`RedisClient::semaphore`](super::RedisClient::semaphore); cheap to clone. How many permits there are is recorded, and a handle with another
+/// number is refused until [`remove`](RedisSemaphore::remove), or a day without use, has cleared the record.
+///
+/// ```no_run
+/// # async fn example(client: stanchion::redis::RedisClient) -> stanchion::Result<()> {
+/// let workers = client.semaphore("workers", 4)?;
+/// let one = workers.acquire().await?;
+/// let three = workers.acquire_many(3).await?;
+/// assert!(workers.try_acquire().await?.is_none());
+/// # drop((one, three));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct RedisSemaphore {
+    line: Arc<Line>,
+}
+
+remote_guard! {
+    /// One or more permits are taken as long as this value lives, or until they are [lost](RedisPermit::lost).
+    RedisPermit,
+    token: "A number that no other grant of this semaphore has, greater than all before; see [`RedisGuard::token`](super::RedisGuard::token)."
+}
+
+impl RedisSemaphore {
+    /// Waits in line for one permit. As [`RedisLock::acquire`](super::RedisLock::acquire).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedisLock::acquire`](super::RedisLock::acquire).
+    pub fn acquire(&self) -> Acquire<RedisPermit> {
+        self.acquire_many(1)
+    }
+
+    /// Waits in line for so many permits at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](RedisSemaphore::acquire); [`ErrorKind::InvalidInput`] for 0, and for more than there are.
+    pub fn acquire_many(&self, permits: u32) -> Acquire<RedisPermit> {
+        self.line
+            .acquire(Mode::Permits, permits, self.refusal(permits))
+    }
+
+    /// Takes a permit if one is free and nobody queues; else `None`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](RedisSemaphore::acquire), save time limits.
+    pub async fn try_acquire(&self) -> Result<Option<RedisPermit>> {
+        self.try_acquire_many(1).await
+    }
+
+    /// Takes so many permits if they are free and nobody queues; else `None`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire_many`](RedisSemaphore::acquire_many), save time limits.
+    pub async fn try_acquire_many(&self, permits: u32) -> Result<Option<RedisPermit>> {
+        let wrong = self.refusal(permits);
+        self.line.try_acquire(Mode::Permits, permits, wrong).await
+    }
+
+    fn refusal(&self, permits: u32) -> Option<Error> {
+        let limit = self.limit();
+        let text = format!("{permits} permits of {limit} cannot be had");
+        let wrong = !(1..=limit).contains(&permits);
+        wrong.then(|| Error::at(ErrorKind::InvalidInput, text, self.path()))
+    }
+
+    /// How many permits there are.
+    pub fn limit(&self) -> u32 {
+        self.line.target.limit
+    }
+
+    remote_methods!();
+}
+
+crate::any::becomes_any!(RedisSemaphore => crate::any::AnySemaphore);
+
+impl crate::any::Permits for RedisSemaphore {
+    fn acquire_many(&self, permits: u32) -> Acquire<RedisPermit> {
+        RedisSemaphore::acquire_many(self, permits)
+    }
+
+    async fn try_acquire_many(&self, permits: u32) -> Result<Option<RedisPermit>> {
+        RedisSemaphore::try_acquire_many(self, permits).await
+    }
+
+    fn limit(&self) -> u32 {
+        RedisSemaphore::limit(self)
+    }
+}
+
+impl Lock for RedisSemaphore {
+    type Guard = RedisPermit;
+
+    fn acquire(&self) -> Acquire<RedisPermit> {
+        RedisSemaphore::acquire(self)
+    }
+
+    async fn try_acquire(&self) -> Result<Option<RedisPermit>> {
+        RedisSemaphore::try_acquire(self).await
+    }
+
+    async fn status(&self) -> Result<Status> {
+        RedisSemaphore::status(self).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.line.capabilities()
+    }
+}
+
+impl fmt::Debug for RedisSemaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisSemaphore").field(&self.path()).finish()
+    }
+}

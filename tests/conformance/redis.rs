@@ -1,0 +1,106 @@
+//! The locks on a Redis server as subjects: each place is a server of its own, each handle a client of its own.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use stanchion::Lock;
+use stanchion::redis::{RedisClient, RedisLock, RedisRwLock, RedisSemaphore};
+
+use crate::server::Server;
+use crate::subject::Subject;
+
+/// So long that nothing is renewed while a test runs: what must come comes by itself.
+const LONG: Duration = Duration::from_secs(3600);
+
+const NAME: &str = "conformance";
+
+/// One of the locks.
+pub(crate) trait Remote: Lock + Sized + 'static {
+    fn of(client: &RedisClient, name: &str) -> Self;
+}
+
+impl Remote for RedisLock {
+    fn of(client: &RedisClient, name: &str) -> Self {
+        client.lock(name)
+    }
+}
+
+impl Remote for RedisRwLock {
+    fn of(client: &RedisClient, name: &str) -> Self {
+        client.rwlock(name)
+    }
+}
+
+impl Remote for RedisSemaphore {
+    fn of(client: &RedisClient, name: &str) -> Self {
+        client.semaphore(name, 1).expect("a semaphore")
+    }
+}
+
+pub(crate) struct OnServer<L>(Server, PhantomData<L>);
+
+impl<L> OnServer<L> {
+    fn client(&self, patience: Duration, url: &str) -> RedisClient {
+        let options = RedisClient::options()
+            .quarantine(false)
+            .client_name(NAME)
+            .lease(LONG)
+            .patience(patience);
+        futures::executor::block_on(options.connect(url)).expect("a client")
+    }
+
+    fn key(&self, part: &str) -> String {
+        format!("{{stanchion:a}}:{part}")
+    }
+}
+
+impl<L: Remote> Subject for OnServer<L> {
+    type Lock = L;
+
+    const FAIR: bool = true;
+    const REMOTE: bool = true;
+
+    fn new() -> Self {
+        Self(Server::start(), PhantomData)
+    }
+
+    fn open(&self) -> L {
+        L::of(&self.client(Duration::from_secs(4), &self.0.url()), "a")
+    }
+
+    fn open_without_polling(&self) -> L {
+        L::of(&self.client(LONG, &self.0.url()), "a")
+    }
+
+    fn open_by_other_names(&self) -> Vec<L> {
+        let others = ["?db=0", "?protocol=resp3"];
+        let open = |more: &str| {
+            let url = format!("{}{more}", self.0.url());
+            L::of(&self.client(LONG, &url), "a")
+        };
+        others.into_iter().map(open).collect()
+    }
+
+    fn open_another(&self) -> L {
+        L::of(&self.client(LONG, &self.0.url()), "b")
+    }
+
+    fn places(&self) -> usize {
+        self.0.ask(&["ZCARD", &self.key("queue")])
+    }
+
+    fn footprint(&self) -> String {
+        let list = |words: &[&str]| -> Vec<String> { self.0.ask(words) };
+        let mut known = list(&["HKEYS", &self.key("who")]);
+        known.sort();
+        let queue = list(&["ZRANGE", &self.key("queue"), "0", "-1", "WITHSCORES"]);
+        let hold = list(&["ZRANGE", &self.key("hold"), "0", "-1", "WITHSCORES"]);
+        let fence: String = self.0.ask(&["GET", &self.key("fence")]);
+        let keys = list(&["KEYS", "*"]).len();
+        format!("{known:?} {queue:?} {hold:?} {fence} {keys}")
+    }
+
+    fn resources(&self) -> usize {
+        self.0.connections(NAME)
+    }
+}

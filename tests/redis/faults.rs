@@ -1,0 +1,404 @@
+//! What a server can do to its locks: each case ends in a typed error, a loss, or a degradation that is told.
+
+use std::time::{Duration, Instant};
+
+use stanchion::redis::{OnDisconnect, Options, RedisClient};
+use stanchion::{ErrorKind, Loss, Result};
+
+use crate::server::Server;
+use crate::support::{Polled, eventually, in_runtime, kind_of};
+
+const LEASE: Duration = Duration::from_millis(1200);
+
+fn options() -> Options {
+    RedisClient::options().lease(LEASE)
+}
+
+fn connect_error(url: &str, options: Options) -> stanchion::Error {
+    in_runtime(options.connect(url)).expect_err("it cannot connect")
+}
+
+fn loss_of(future: stanchion::Lost) -> Loss {
+    in_runtime(future)
+}
+
+fn denied(error: &stanchion::Error) -> bool {
+    error.kind() == ErrorKind::Io
+        && error.io_error().map(std::io::Error::kind) == Some(std::io::ErrorKind::PermissionDenied)
+}
+
+#[test]
+fn p45_no_server_and_no_url_are_told_apart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let nowhere = format!("redis+unix://{}/none.sock", directory.path().display());
+    let error = connect_error(&nowhere, options());
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    for wrong in ["", "redis", "http://localhost/", "redis://:x@/a b"] {
+        let error = connect_error(wrong, options());
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong:?}: {error}");
+    }
+}
+
+#[test]
+fn p45_a_wrong_password_is_a_refusal() {
+    let server = Server::start();
+    server.ask::<()>(&["CONFIG", "SET", "requirepass", "right"]);
+    for url in [server.url(), format!("{}?pass=wrong", server.url())] {
+        let error = connect_error(&url, options());
+        assert!(denied(&error), "{error:?}");
+        assert!(!error.to_string().contains("wrong?"), "{error}");
+    }
+    let url = format!("{}?pass=right", server.url());
+    let client = in_runtime(options().quarantine(false).connect(url)).expect("the right one");
+    drop(in_runtime(client.lock("a").acquire()).expect("free"));
+}
+
+#[test]
+fn p45_a_user_without_scripts_is_refused() {
+    let server = Server::start();
+    let rules = [
+        "ACL",
+        "SETUSER",
+        "limited",
+        "on",
+        ">x",
+        "~*",
+        "&*",
+        "+@all",
+        "-@scripting",
+    ];
+    server.ask::<()>(&rules);
+    let url = format!("{}?user=limited&pass=x", server.url());
+    let client = in_runtime(options().connect(url)).expect("connecting needs no script");
+    let error = in_runtime(client.lock("a").acquire()).expect_err("no rights");
+    assert!(denied(&error), "{error:?}");
+}
+
+/// Without the right to listen waiters ask again and again.
+#[test]
+fn a_user_without_pub_sub_waits_by_polling() {
+    let server = Server::start();
+    let rules = [
+        "ACL",
+        "SETUSER",
+        "deaf",
+        "on",
+        ">x",
+        "~*",
+        "+@all",
+        "-subscribe",
+        "-publish",
+    ];
+    server.ask::<()>(&rules);
+    let url = format!("{}?user=deaf&pass=x", server.url());
+    let client = in_runtime(options().quarantine(false).connect(url)).expect("a client");
+    assert_hands_over_by_polling(&client);
+}
+
+fn assert_hands_over_by_polling(client: &RedisClient) {
+    let lock = client.lock("a");
+    in_runtime(async {
+        let guard = lock.acquire().await.expect("free");
+        let status = lock.status().await.expect("a status");
+        assert!(status.polling);
+        let mut waiter = Polled::new(lock.acquire());
+        assert!(waiter.poll().is_pending());
+        guard.release().await.expect("released");
+        drop(waiter.finish().expect("its turn"));
+    });
+}
+
+#[test]
+fn a_connection_that_was_handed_in_is_used_and_left_open() {
+    let server = Server::start();
+    in_runtime(async {
+        let client = server.client();
+        let connection = client.get_multiplexed_async_connection().await;
+        let mut connection = connection.expect("a connection");
+        let options = options().quarantine(false);
+        let locks = options.from_connection(connection.clone(), "redis://test");
+        let locks = locks.await.expect("a client");
+        let lock = locks.lock("a");
+        let guard = lock.acquire().await.expect("free");
+        let next = lock.acquire();
+        let released = async {
+            guard.release().await.expect("released");
+        };
+        let (next, ()) = futures::join!(next, released);
+        drop(next.expect("its turn"));
+        drop((lock, locks));
+        let pong: String = ::redis::cmd("PING")
+            .query_async(&mut connection)
+            .await
+            .expect("still open");
+        assert_eq!(pong, "PONG");
+    });
+}
+
+#[test]
+fn a_forgotten_script_is_sent_again() {
+    let server = Server::start();
+    let client = server.connect(options());
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    server.ask::<()>(&["SCRIPT", "FLUSH"]);
+    in_runtime(guard.ensure_held()).expect("held");
+    in_runtime(guard.release()).expect("released");
+}
+
+#[test]
+fn p51_everything_forgotten_and_nobody_let_in_is_taken_back() {
+    let server = Server::start();
+    let client = server.connect(options());
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    let mut waiter = Polled::new(lock.acquire());
+    assert!(waiter.poll().is_pending());
+    let key = "{stanchion:a}:queue";
+    eventually("in line", || server.ask::<usize>(&["ZCARD", key]) == 1);
+    server.ask::<()>(&["FLUSHALL"]);
+    // The next heartbeats put the hold and the waiter back.
+    eventually("both are back", || {
+        server.ask::<usize>(&["ZCARD", key]) == 1
+            && server.ask::<usize>(&["ZCARD", "{stanchion:a}:hold"]) == 1
+    });
+    assert!(guard.is_held());
+    let token = guard.token();
+    in_runtime(guard.release()).expect("released");
+    let next = waiter.finish().expect("its turn");
+    assert!(next.token() > token);
+}
+
+#[test]
+fn p51_everything_forgotten_and_somebody_let_in_is_a_loss() {
+    let server = Server::start();
+    let (mine, theirs) = (server.connect(options()), server.connect(options()));
+    let guard = in_runtime(mine.lock("a").acquire()).expect("free");
+    server.ask::<()>(&["FLUSHALL"]);
+    let other = in_runtime(theirs.lock("a").acquire()).expect("the server knows of nobody");
+    assert!(other.token() > guard.token(), "tokens tell them apart");
+    assert_eq!(loss_of(guard.lost()), Loss::Superseded);
+    assert!(!guard.is_held() && guard.held_until().is_none());
+    assert_eq!(kind_of(in_runtime(guard.ensure_held())), ErrorKind::Lost);
+    assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
+    assert!(other.is_held());
+    in_runtime(other.release()).expect("released");
+}
+
+#[test]
+fn p51_a_restart_without_memory_lets_nobody_in_for_a_lease() {
+    let mut server = Server::start();
+    let client = server.connect(options());
+    let quarantined = in_runtime(options().connect(server.url())).expect("a client");
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    server.kill();
+    server.begin_again();
+    let begun = Instant::now();
+    let lock = quarantined.lock("a");
+    let refused = in_runtime(lock.try_acquire()).expect("an answer");
+    assert!(refused.is_none(), "nobody is let in yet");
+    in_runtime(guard.ensure_held()).expect("the holder is known again");
+    let token = guard.token();
+    in_runtime(guard.release()).expect("released");
+    let next = in_runtime(lock.acquire()).expect("after the quarantine");
+    assert!(next.token() > token);
+    assert!(begun.elapsed() < LEASE + Duration::from_secs(2));
+}
+
+/// The server remembers everything, but is another run: it lets nobody in for a lease, and knows its holder at once.
+#[test]
+fn p51_a_restart_with_memory_keeps_the_hold_and_is_quarantined_too() {
+    let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let client = in_runtime(options().connect(server.url())).expect("a client");
+    let lock = client.lock("a");
+    let begun = Instant::now();
+    let guard = in_runtime(lock.acquire()).expect("once the server is old enough");
+    assert!(begun.elapsed() < LEASE + Duration::from_secs(2));
+    server.kill();
+    server.begin_again();
+    in_runtime(guard.ensure_held()).expect("it is on record");
+    let token = guard.token();
+    let begun = Instant::now();
+    in_runtime(guard.release()).expect("released");
+    let refused = in_runtime(lock.try_acquire()).expect("an answer");
+    assert!(refused.is_none(), "quarantine");
+    let next = in_runtime(lock.acquire()).expect("after the quarantine");
+    assert!(begun.elapsed() >= LEASE && begun.elapsed() < LEASE * 3);
+    assert!(next.token() > token && !next.predecessor_crashed());
+    let release = in_runtime(next.release());
+    release.expect("released");
+    drop(
+        in_runtime(lock.try_acquire())
+            .expect("an answer")
+            .expect("service as usual"),
+    );
+}
+
+#[test]
+fn p51_a_key_deleted_underneath_lets_no_second_one_in() {
+    let server = Server::start();
+    for part in ["state", "hold", "who"] {
+        let client = server.connect(options());
+        let quarantined = in_runtime(options().connect(server.url())).expect("a client");
+        let (mine, theirs) = (client.lock(part), quarantined.lock(part));
+        let guard = in_runtime(mine.acquire()).expect("free");
+        server.ask::<()>(&["DEL", &format!("{{stanchion:{part}}}:{part}")]);
+        let second = in_runtime(theirs.try_acquire()).expect("an answer");
+        assert!(second.is_none(), "{part}");
+        in_runtime(guard.ensure_held()).expect("still held");
+        in_runtime(guard.release()).expect("released");
+    }
+}
+
+#[test]
+fn p43_keys_of_another_type_are_refused() {
+    let server = Server::start();
+    server.ask::<()>(&["SET", "{stanchion:a}:state", "somebody's data"]);
+    let client = server.connect(options());
+    let error = in_runtime(client.lock("a").acquire()).expect_err("not a lock");
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+    let kept: String = server.ask(&["GET", "{stanchion:a}:state"]);
+    assert_eq!(kept, "somebody's data");
+}
+
+#[test]
+fn p08_another_version_is_refused() {
+    let server = Server::start();
+    server.ask::<()>(&["HSET", "{stanchion:a}:state", "protocol", "2"]);
+    let client = server.connect(options());
+    let error = in_runtime(client.lock("a").acquire()).expect_err("another version");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    let text = error.to_string();
+    assert!(
+        text.contains("version") && text.contains('2') && text.contains('1'),
+        "{text}"
+    );
+}
+
+#[test]
+fn p50_p66_another_kind_limit_or_lease_is_refused_with_both_values() {
+    let server = Server::start();
+    let client = server.connect(options());
+    let other = server.connect(RedisClient::options().lease(LEASE * 2));
+    let permit = in_runtime(client.semaphore("a", 3).expect("one").acquire()).expect("free");
+    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
+        let error = result.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+        error.to_string()
+    }
+    let kind = text(in_runtime(client.lock("a").acquire()));
+    assert!(
+        kind.contains("semaphore") && kind.contains("not lock"),
+        "{kind}"
+    );
+    let limit = text(in_runtime(client.semaphore("a", 4).expect("one").acquire()));
+    assert!(limit.contains('3') && limit.contains('4'), "{limit}");
+    let lease = text(in_runtime(other.semaphore("a", 3).expect("one").acquire()));
+    assert!(
+        lease.contains("1200000") && lease.contains("2400000"),
+        "{lease}"
+    );
+    in_runtime(permit.release()).expect("released");
+    // With nobody there a new lease is nobody's business.
+    drop(in_runtime(other.semaphore("a", 3).expect("one").acquire()).expect("free"));
+}
+
+#[test]
+fn p47_a_broken_connection_costs_no_hold_and_no_place() {
+    let server = Server::start();
+    let client = server.connect(options());
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    let mut waiters: Vec<_> = (0..3).map(|_| Polled::new(lock.acquire())).collect();
+    waiters
+        .iter_mut()
+        .for_each(|it| assert!(it.poll().is_pending()));
+    let queue = "{stanchion:a}:queue";
+    eventually("in line", || server.ask::<usize>(&["ZCARD", queue]) == 3);
+    let before: Vec<String> = server.ask(&["ZRANGE", queue, "0", "-1"]);
+    server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    in_runtime(guard.ensure_held()).expect("connected again");
+    let after: Vec<String> = server.ask(&["ZRANGE", queue, "0", "-1"]);
+    assert_eq!(before, after);
+    in_runtime(guard.release()).expect("released");
+    for waiter in &mut waiters {
+        drop(waiter.finish().expect("in order"));
+    }
+}
+
+#[test]
+fn a_disconnect_is_a_loss_if_the_options_say_so() {
+    let server = Server::start();
+    let client = server.connect(options().on_disconnect(OnDisconnect::Release));
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(loss_of(guard.lost()), Loss::Disconnected);
+}
+
+#[test]
+fn p51_a_server_that_is_gone_ends_in_a_loss() {
+    let mut server = Server::start();
+    let client = server.connect(options().unavailable_after(LEASE));
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    let mut waiter = Polled::new(lock.acquire());
+    assert!(waiter.poll().is_pending());
+    server.kill();
+    let begun = Instant::now();
+    assert_eq!(loss_of(guard.lost()), Loss::Expired);
+    assert!(begun.elapsed() < LEASE, "before the lease is over");
+    let error = waiter.finish().expect_err("nobody answers");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(kind_of(in_runtime(lock.status())), ErrorKind::Unavailable);
+}
+
+#[test]
+fn p47_a_pause_shorter_than_the_lease_is_no_loss() {
+    let server = Server::start();
+    let client = server.connect(options());
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    server.ask::<()>(&["CLIENT", "PAUSE", "300", "ALL"]);
+    in_runtime(guard.ensure_held()).expect("held after the pause");
+    in_runtime(guard.release()).expect("released");
+}
+
+#[test]
+fn p48_a_pause_longer_than_the_lease_is_a_loss_for_all_who_listen() {
+    let server = Server::start();
+    let client = server.connect(options());
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    let (one, other) = (guard.lost(), guard.lost());
+    server.ask::<()>(&["CLIENT", "PAUSE", "2500", "ALL"]);
+    let (one, other) = in_runtime(async { futures::join!(one, other) });
+    assert_eq!((one, other), (Loss::Expired, Loss::Expired));
+    assert_eq!(
+        loss_of(guard.lost()),
+        Loss::Expired,
+        "also those who come later"
+    );
+    assert!(!guard.is_held());
+}
+
+#[test]
+fn a_replica_is_refused() {
+    let server = Server::start();
+    server.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    let client = server.connect(options());
+    let error = in_runtime(client.lock("a").acquire()).expect_err("read only");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[test]
+fn a_full_memory_is_told() {
+    let server = Server::start();
+    let client = server.connect(options());
+    let guard = in_runtime(client.lock("held").acquire()).expect("free");
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = in_runtime(client.lock("a").acquire()).expect_err("no memory");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    in_runtime(guard.ensure_held()).expect("who is in stays in");
+    in_runtime(guard.release()).expect("released");
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    drop(in_runtime(client.lock("a").acquire()).expect("free"));
+}

@@ -1,0 +1,180 @@
+//! Real processes: order, deaths of holders and waiters, and holders that stand still past their lease.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::child::{LEASE, Led, waiting};
+use crate::server::Server;
+use crate::support::eventually;
+
+#[test]
+fn p01_no_update_is_lost_among_processes() {
+    let server = Server::start();
+    let mut children: Vec<_> = (0..8).map(|_| Led::spawn(&server)).collect();
+    children.iter_mut().for_each(|it| it.tell("storm 100"));
+    for child in &mut children {
+        assert_eq!(child.hear(), "stormed");
+    }
+    assert_eq!(server.ask::<u64>(&["GET", "counter"]), 800);
+}
+
+#[test]
+fn p09_processes_are_served_in_order() {
+    let server = Server::start();
+    let mut holder = Led::spawn(&server);
+    let (mut last, _) = holder.hold("lock");
+    let mut line: Vec<_> = (0..8).map(|_| Led::spawn(&server)).collect();
+    line.iter_mut().for_each(|it| it.queue(&server, "lock"));
+    holder.tell("release");
+    for child in &mut line {
+        let (token, crashed) = child.hear_held();
+        assert!(token > last && !crashed);
+        last = token;
+        child.tell("release");
+        assert_eq!(child.hear(), "released");
+    }
+}
+
+#[test]
+fn p28_a_killed_holder_is_followed_after_its_lease() {
+    let server = Server::start();
+    let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
+    let (first, _) = holder.hold("lock");
+    next.queue(&server, "lock");
+    let killed = Instant::now();
+    holder.kill();
+    let (token, crashed) = next.hear_held();
+    assert!(killed.elapsed() <= LEASE + Duration::from_secs(1));
+    assert!(token > first && crashed, "the next one is told");
+    next.tell("release");
+    assert_eq!(next.hear(), "released");
+    let (_, crashed) = next.hold("lock");
+    assert!(!crashed, "nobody else is told");
+}
+
+/// Dead waiters have no listener any more, so they are passed without a wait.
+#[test]
+fn p29_killed_waiters_cost_no_delay() {
+    for pattern in [0b0001_u32, 0b0110, 0b0111] {
+        let server = Server::start();
+        let mut holder = Led::spawn(&server);
+        holder.hold("lock");
+        let mut line: Vec<_> = (0..4).map(|_| Led::spawn(&server)).collect();
+        line.iter_mut().for_each(|it| it.queue(&server, "lock"));
+        for (index, child) in line.iter_mut().enumerate() {
+            if pattern & (1 << index) != 0 {
+                child.kill();
+            }
+        }
+        let released = Instant::now();
+        holder.tell("release");
+        for (index, child) in line.iter_mut().enumerate() {
+            if pattern & (1 << index) == 0 {
+                let (_, crashed) = child.hear_held();
+                assert!(!crashed, "a waiter was never inside");
+                child.tell("release");
+                assert_eq!(child.hear(), "released");
+            }
+        }
+        assert!(
+            released.elapsed() < Duration::from_secs(1),
+            "somebody was waited for"
+        );
+    }
+}
+
+#[test]
+fn p48_a_holder_that_stood_still_is_told_that_it_has_lost() {
+    let server = Server::start();
+    let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
+    let (first, _) = holder.hold("lock");
+    next.queue(&server, "lock");
+    holder.signal(Signal::STOP);
+    let (token, _) = next.hear_held();
+    assert!(token > first);
+    holder.signal(Signal::CONT);
+    // The loss may be seen by the clock or heard from the server, whichever comes first.
+    let lost = holder.hear();
+    assert!(lost == "lost Expired" || lost == "lost Revoked", "{lost}");
+    holder.tell("is-held");
+    assert_eq!(holder.hear(), "false");
+    holder.tell("release");
+    assert_eq!(holder.hear(), "failed Lost");
+    next.tell("is-held");
+    assert_eq!(next.hear(), "true", "its hold is its own");
+}
+
+#[test]
+fn p47_a_live_hold_outlasts_many_leases() {
+    let server = Server::start();
+    let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
+    let (first, _) = holder.hold("lock");
+    next.queue(&server, "lock");
+    // Three leases, by the clock of the server.
+    let begun = Instant::now();
+    eventually("three leases", || {
+        let holds: Vec<String> =
+            server.ask(&["ZRANGE", "{stanchion:shared by children}:hold", "0", "-1"]);
+        assert_eq!((holds.len(), waiting(&server)), (1, 1));
+        std::thread::sleep(Duration::from_millis(50));
+        begun.elapsed() > LEASE * 3
+    });
+    holder.tell("release");
+    assert_eq!(holder.hear(), "released");
+    let (token, crashed) = next.hear_held();
+    assert!(token > first && !crashed);
+}
+
+/// With `on_disconnect(Release)` a death is seen by the closed connection.
+#[test]
+fn a_holder_that_is_cut_off_is_followed_within_a_second_if_it_wants_so() {
+    let server = Server::start();
+    let mut holder = Led::spawn_with(&server, &[("CHILD_DROPS", "1")]);
+    let mut next = Led::spawn(&server);
+    holder.hold("lock");
+    next.queue(&server, "lock");
+    let killed = Instant::now();
+    holder.kill();
+    let (_, crashed) = next.hear_held();
+    assert!(crashed);
+    assert!(
+        killed.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        killed.elapsed()
+    );
+}
+
+#[test]
+fn p03_readers_of_several_processes_overlap_and_a_writer_waits_for_all() {
+    let server = Server::start();
+    let mut readers: Vec<_> = (0..3).map(|_| Led::spawn(&server)).collect();
+    readers.iter_mut().for_each(|it| _ = it.hold("read"));
+    let (mut writer, mut late) = (Led::spawn(&server), Led::spawn(&server));
+    writer.queue(&server, "write");
+    late.queue(&server, "read");
+    for reader in &mut readers {
+        assert_eq!(waiting(&server), 2);
+        reader.tell("release");
+        assert_eq!(reader.hear(), "released");
+    }
+    writer.hear_held();
+    assert_eq!(waiting(&server), 1, "the late reader waits for the writer");
+    writer.tell("release");
+    late.hear_held();
+}
+
+#[test]
+fn p53_the_permits_of_the_dead_return() {
+    let server = Server::start();
+    let mut holders: Vec<_> = (0..2).map(|_| Led::spawn(&server)).collect();
+    holders.iter_mut().for_each(|it| _ = it.hold("permit"));
+    let mut next = Led::spawn(&server);
+    next.queue(&server, "permit");
+    let killed = Instant::now();
+    holders[0].kill();
+    next.hear_held();
+    assert!(killed.elapsed() <= LEASE + Duration::from_secs(1));
+    holders[1].tell("is-held");
+    assert_eq!(holders[1].hear(), "true");
+}

@@ -1,0 +1,125 @@
+//! A Redis server of the test's own: its own directory, its own socket, nothing on disk unless asked for, and gone at the end.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ::redis::{FromRedisValue, ToRedisArgs};
+use stanchion::redis::{Options, RedisClient};
+
+/// Far longer than anything here takes.
+pub(crate) const SAFETY: Duration = Duration::from_secs(30);
+
+pub(crate) struct Server {
+    directory: tempfile::TempDir,
+    child: Child,
+    arguments: Vec<String>,
+}
+
+impl Server {
+    /// Listens on a socket in its directory; no snapshots, no log of writes.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "no"])
+    }
+
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let arguments: Vec<_> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        let child = spawn(&directory, &arguments);
+        let server = Self {
+            directory,
+            child,
+            arguments,
+        };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&self) {
+        let begun = Instant::now();
+        while self.try_ask::<String>(&["PING"]).is_err() {
+            assert!(begun.elapsed() < SAFETY, "the server never answers");
+            std::thread::yield_now();
+        }
+    }
+
+    /// The end of the server as by a power failure.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Starts it again in the same directory.
+    pub(crate) fn begin_again(&mut self) {
+        self.child = spawn(&self.directory, &self.arguments);
+        self.wait_until_ready();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn socket(&self) -> String {
+        let path = self.directory.path().join("redis.sock");
+        path.to_str().expect("a plain path").to_owned()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket())
+    }
+
+    pub(crate) fn client(&self) -> ::redis::Client {
+        ::redis::Client::open(self.url()).expect("a client")
+    }
+
+    pub(crate) fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> ::redis::RedisResult<T> {
+        let mut connection = self.client().get_connection()?;
+        command(words).query(&mut connection)
+    }
+
+    /// Runs a command on a connection of its own.
+    pub(crate) fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_ask(words).expect("an answer")
+    }
+
+    /// A client for locks: without quarantine, because the server has just been started.
+    pub(crate) fn connect(&self, options: Options) -> RedisClient {
+        let connecting = options.quarantine(false).connect(self.url());
+        futures::executor::block_on(connecting).expect("a client")
+    }
+
+    /// How many connections it has with this name.
+    pub(crate) fn connections(&self, name: &str) -> usize {
+        let list: String = self.ask(&["CLIENT", "LIST"]);
+        let name = format!(" name={name} ");
+        list.lines().filter(|line| line.contains(&name)).count()
+    }
+}
+
+fn command(words: &[impl ToRedisArgs]) -> ::redis::Cmd {
+    let mut command = ::redis::Cmd::new();
+    command.arg(words);
+    command
+}
+
+fn spawn(directory: &tempfile::TempDir, arguments: &[String]) -> Child {
+    let path = directory.path();
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--port", "0", "--unixsocket"])
+        .arg(path.join("redis.sock"))
+        .arg("--dir")
+        .arg(path)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+        .spawn()
+        .expect("redis-server is installed; see scripts/test")
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
