@@ -105,6 +105,7 @@ impl Actor {
             held,
             loss,
             give_up: give_up.max(now + REPEAT),
+            asked: 0,
         });
         self.send_release(&place.id);
     }
@@ -114,6 +115,9 @@ impl Actor {
             return;
         };
         seat.repeat_at = None;
+        if let Some(leaving) = &mut seat.leaving {
+            leaving.asked += 1;
+        }
         let target = seat.place.target.clone();
         let arguments = [
             flag(self.config.quarantine),
