@@ -115,9 +115,6 @@ impl Actor {
             return;
         };
         seat.repeat_at = None;
-        if let Some(leaving) = &mut seat.leaving {
-            leaving.asked += 1;
-        }
         let target = seat.place.target.clone();
         let arguments = [
             flag(self.config.quarantine),
@@ -127,6 +124,10 @@ impl Actor {
         let what = Flight::Release(id.to_owned());
         if !self.send(what, Script::Release, &target, &arguments) {
             self.repeat(id);
+        } else if let Some(seat) = self.seats.get_mut(id)
+            && let Some(leaving) = &mut seat.leaving
+        {
+            leaving.asked += 1;
         }
     }
 
