@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Prints the time of an acquire and release that nobody disturbs, the time from a release to the next *process* holding, the rate of eight processes that
-//! take turns without a pause, and the rate with a line of a thousand.
+//! take turns without a pause, the rate with a line of a thousand, and
+//! what the scripts took on the server.
 
 #![allow(clippy::disallowed_methods)] // It plays many processes.
 
@@ -32,6 +33,9 @@ fn main() {
     from_process_to_process(&server);
     turns(&server, 8);
     long_line(&server, 1000);
+    let stats: String = server.ask(&["INFO", "commandstats"]);
+    let scripts = stats.lines().find(|it| it.starts_with("cmdstat_evalsha:"));
+    println!("on the server: {}", scripts.unwrap_or("nothing"));
 }
 
 fn runtime() -> tokio::runtime::Runtime {

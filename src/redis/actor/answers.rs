@@ -289,6 +289,8 @@ impl Actor {
         };
         let reply = leaving.reply.take();
         let (held, loss, give_up) = (leaving.held, leaving.loss, leaving.give_up);
+        // Of a repetition the server may say so because it has heard the first.
+        let first = leaving.asked == 1;
         let place = self.seats[id].place.target.place.clone();
         let lost = |text: String| Err(Error::at(ErrorKind::Lost, text, &place));
         let answer = match (&result, loss) {
@@ -303,7 +305,7 @@ impl Actor {
             (_, Some(loss)) => lost(loss.to_string()),
             (Err(error), None) => Err(failure("release", &place, error.clone())),
             (Ok(value), None) => match scripts::count_of(value) {
-                Some(0) if held => lost("it was held no longer".to_owned()),
+                Some(0) if held && first => lost("it was held no longer".to_owned()),
                 Some(_) => Ok(()),
                 None => Err(nonsense(&place)),
             },

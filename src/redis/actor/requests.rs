@@ -105,6 +105,7 @@ impl Actor {
             held,
             loss,
             give_up: give_up.max(now + REPEAT),
+            asked: 0,
         });
         self.send_release(&place.id);
     }
@@ -123,6 +124,10 @@ impl Actor {
         let what = Flight::Release(id.to_owned());
         if !self.send(what, Script::Release, &target, &arguments) {
             self.repeat(id);
+        } else if let Some(seat) = self.seats.get_mut(id)
+            && let Some(leaving) = &mut seat.leaving
+        {
+            leaving.asked += 1;
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Leaving {
     pub(super) held: bool,
     pub(super) loss: Option<Loss>,
     pub(super) give_up: Stamp,
+    /// How often it was asked for. An answer may be lost after the server has heard.
+    pub(super) asked: u32,
 }
 
 /// All of this client that wait for one lock or hold it.

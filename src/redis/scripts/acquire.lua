@@ -12,7 +12,8 @@ if other then return other end
 kind, limit, lease, quarantine, me = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 if run == '' then run = false end
 if not known and redis.call('EXISTS', WHO) == 1 then recount() end
-if ARGV[13] == '1' then drops = 1 end
+if ARGV[13] == '1' and drops == 0 then drops, anew = 1, true end
+anew = anew or state[4] ~= ARGV[4]
 
 local rec, token = record(me), tonumber(ARGV[19])
 if rec and rec[TOKEN] > 0 then

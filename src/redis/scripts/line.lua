@@ -12,6 +12,8 @@ local known, kind, limit, lease = state[1], state[2], tonumber(state[3]) or 0, t
 local not_before, used, number = tonumber(state[6]) or 0, tonumber(state[7]) or 0, tonumber(state[8]) or 0
 local run, fresh, crashed, drops = state[9], tonumber(state[10]) or 0, tonumber(state[11]) or 0, tonumber(state[12]) or 0
 local blind, changed, quarantine, me = 0, false, false, nil
+-- Whether more than the everyday fields of the state have changed.
+local anew = not known
 
 local function int(x) return string.format('%.0f', x) end
 
@@ -41,7 +43,7 @@ local function open()
         elseif up < lease then
           not_before = math.max(not_before, now + lease - up)
         end
-        run, changed = id, true
+        run, changed, anew = id, true, true
       end
     end
   end
@@ -183,8 +185,10 @@ end
 
 local function save()
   if not changed then return end
-  redis.call('HSET', STATE, 'protocol', PROTOCOL, 'kind', kind, 'limit', int(limit), 'lease', int(lease), 'seen', int(now),
-    'until', int(not_before), 'used', int(used), 'next', int(number), 'run', run or '', 'crashed', crashed, 'drops', drops)
+  redis.call('HSET', STATE, 'seen', int(now), 'until', int(not_before), 'used', int(used), 'next', int(number), 'crashed', crashed)
+  if anew then
+    redis.call('HSET', STATE, 'protocol', PROTOCOL, 'kind', kind, 'limit', int(limit), 'lease', int(lease), 'run', run or '', 'drops', drops)
+  end
   if now - fresh > FRESHEN then
     redis.call('HSET', STATE, 'fresh', int(now))
     for key = 1, 5 do redis.call('EXPIRE', KEYS[key], TTL) end
