@@ -61,11 +61,14 @@ fn p38_a_baton_deleted_under_its_holder_is_lost_and_healed() {
 #[test]
 fn p38_a_directory_deleted_under_holder_and_waiter_is_made_again() {
     for kind in CLAIMS {
-        let (_directory, path) = place();
+        let (directory, path) = place();
         let mut holder = Member::start(kind, &path);
         let (token, _) = holder.acquire();
         let next = waiter(kind, &path);
-        std::fs::remove_dir_all(claim(&path)).expect("deleted");
+        // In one step: the waiter makes a new one as soon as the baton is gone.
+        let aside = directory.path().join("aside");
+        std::fs::rename(claim(&path), &aside).expect("moved");
+        std::fs::remove_dir_all(aside).expect("deleted");
         assert!(held(&next.next().expect("it lives")).0 > token);
         is_lost(holder.ask("release"));
         assert_eq!(left(&claim(&path)).len(), 2, "its baton and its record");
