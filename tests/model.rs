@@ -12,7 +12,8 @@
 //! `explore.rs` visits every state that any order of all this can reach.
 //!
 //! In the scenarios `rw_…` some of the processes are readers: `shared.rs` has what they do otherwise, and what a writer does to
-//! let them in. `semaphore.rs` is a smaller model of its own, with the same search.
+//! let them in. `semaphore.rs` is a smaller model of its own, with the same search; `pidfile.rs` and `baton.rs` are those of the locks that exist as a name, with
+//! the search of `graph.rs`.
 //!
 //! The slow poll is switched off throughout: a wake-up that is lost shows as a state in which nothing moves.
 //!
@@ -56,12 +57,16 @@
 //! What runs by default ends within two minutes. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
 //! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers.
 
+#[path = "model/baton.rs"]
+mod baton;
 #[path = "model/canon.rs"]
 mod canon;
 #[path = "model/explore.rs"]
 mod explore;
 #[path = "model/faults.rs"]
 mod faults;
+#[path = "model/graph.rs"]
+mod graph;
 #[path = "model/kernel.rs"]
 mod kernel;
 #[path = "model/knock.rs"]
@@ -72,6 +77,8 @@ mod leave;
 mod mutations;
 #[path = "model/mutations_shared.rs"]
 mod mutations_shared;
+#[path = "model/pidfile.rs"]
+mod pidfile;
 #[path = "model/rules.rs"]
 mod rules;
 #[path = "model/seen.rs"]

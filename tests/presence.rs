@@ -12,5 +12,7 @@ mod death;
 mod family;
 #[path = "presence/foreign.rs"]
 mod foreign;
+#[path = "presence/rubbish.rs"]
+mod rubbish;
 #[path = "presence/storm.rs"]
 mod storm;

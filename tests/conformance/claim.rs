@@ -84,7 +84,7 @@ impl<F: Form> Subject for Claim<F> {
     /// Names are random, so they are compared by their ends.
     fn footprint(&self) -> String {
         let mut names = self.0.footprint();
-        let claim = self.0.directory().join("a.lock.claim");
+        let claim = self.0.directory().join("a.lock.claim/baton");
         for entry in std::fs::read_dir(claim).into_iter().flatten().flatten() {
             names.insert(entry.file_name().into_string().expect("a name"));
         }

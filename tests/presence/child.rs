@@ -10,13 +10,14 @@
 //! | `watch` | `watching`, and when the lock is lost: `lost reason` |
 //! | `race FIRST LAST` | tries the locks `FIRST..LAST` beside its own, keeps what it wins: `won N N …` |
 //! | `storm ROUNDS` | adds one to a number in a file, that often, under the lock: `stormed` |
+//! | `remove` | `removed` or `in-use`, or `failed kind text`; claims only |
 //! | `end` | the process ends in good order |
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stanchion::{AnyGuard, AnyLock, LockDir, Method, PidLock};
+use stanchion::{AnyGuard, AnyLock, LockDir, Method, NamedLock, PidLock, Removal};
 
 use crate::family::Kind;
 
@@ -108,9 +109,19 @@ fn child() {
                 let counter = path.with_extension("counter");
                 runtime.block_on(storm(&counter, &lock, number(rounds)));
             }
+            ["remove"] => remove(&lock),
             ["end"] => break,
             _ => panic!("unknown command {line:?}"),
         }
+    }
+}
+
+fn remove(lock: &AnyLock) {
+    let lock = lock.downcast_ref::<NamedLock>().expect("a claim");
+    match lock.remove() {
+        Ok(Removal::Removed) => say("removed"),
+        Ok(_) => say("in-use"),
+        Err(error) => say(format_args!("failed {:?} {error}", error.kind())),
     }
 }
 

@@ -53,7 +53,7 @@ fn p28_the_death_of_a_holder_lets_the_next_one_in_at_a_file() {
 }
 
 /// Whether a process watches a file by inotify.
-fn has_watch(pid: u32) -> bool {
+pub(crate) fn has_watch(pid: u32) -> bool {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo"));
     entries.into_iter().flatten().flatten().any(|it| {
         let info = std::fs::read_to_string(it.path()).unwrap_or_default();

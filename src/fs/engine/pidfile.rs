@@ -30,7 +30,8 @@
 //!    nothing can change between its last look and its rename, however long it was stopped in between.
 //! 3. A record that has left a name never returns to it, so an heir that comes late finds another one, and gives up.
 //!
-//! Strangers who delete or replace the file are not bound by this; the holder hears of them.
+//! Strangers who delete or replace the file are not bound by this; the holder hears of them. One who does so between the last look of an heir and
+//! its rename, or of a holder and its unlink, may cost the next holder his file.
 //!
 //! # After a crash
 //!
@@ -232,9 +233,14 @@ impl PidFile {
             let still = now.is_some_and(|now| now.name == stale.name && now.file == stale.file);
             if still {
                 let renamed = at_named("SucceedPid").and_then(|()| std::fs::rename(heir, at));
-                renamed.map_err(|e| self.io("take over the pid file", e))?;
+                return match renamed {
+                    Ok(()) => Ok(true),
+                    // Swept: what it was heir to has left the path long ago.
+                    Err(error) if error.kind() == NotFound => Ok(false),
+                    Err(error) => Err(self.io("take over the pid file", error)),
+                };
             }
-            Ok(still)
+            Ok(false)
         });
         if !matches!(succeeded, Ok(true)) {
             let _ = unlink(heir);
@@ -261,6 +267,11 @@ impl PidFile {
             Err(error) if has_no_links(&error) => {
                 let text = format!("a pid file needs a file system with hard links: {error}");
                 Err(Error::at(ErrorKind::Unsupported, text, &self.path))
+            }
+            // Somebody has deleted the draft; if the directory is gone, writing another one says so.
+            Err(error) if error.kind() == NotFound => {
+                memory.draft = None;
+                Ok(false)
             }
             Err(error) => Err(self.io("publish the record of", error)),
         }

@@ -10,6 +10,9 @@ use crate::fs::sys::host;
 
 const RECORD: &str = "record.";
 const FREE: &str = "free.";
+/// Where the baton is, and nothing else.
+const PLACE: &str = "baton";
+const FRESH: &str = "fresh.";
 /// Digits of a number in a name.
 const DIGITS: usize = 20;
 /// A directory that was made and never put in its place is swept away after this time.
@@ -83,11 +86,12 @@ impl Baton {
     }
 
     pub(super) fn path(&self, directory: &Path) -> PathBuf {
-        directory.join(self.to_string())
+        place(directory).join(self.to_string())
     }
 
-    pub(super) fn make(&self, directory: &Path, form: Form) -> io::Result<()> {
-        let path = self.path(directory);
+    /// Makes it in a directory that is to be put in its place.
+    pub(super) fn make(&self, fresh: &Path, form: Form) -> io::Result<()> {
+        let path = fresh.join(self.to_string());
         match form {
             Form::Directory => std::fs::create_dir(path),
             Form::File => std::fs::File::create_new(path).map(drop),
@@ -115,9 +119,13 @@ impl Baton {
 
     /// Deletes it, if this is its name.
     pub(super) fn delete(&self, directory: &Path) {
-        let path = self.path(directory);
+        self.delete_in(&place(directory));
+    }
+
+    fn delete_in(&self, place: &Path) {
+        let path = place.join(self.to_string());
         if delete_file(&path).is_err() {
-            let _ = delete_empty(&path);
+            let _ = delete_empty(path);
         }
     }
 }
@@ -132,37 +140,51 @@ impl fmt::Display for Baton {
     }
 }
 
-/// What a directory of a claim holds.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    /// A listing that meets the step from one name to the next may show both, or none: the greater number is the newer.
-    pub(super) baton: Option<Baton>,
-    pub(super) records: Vec<Id>,
+/// Where the baton of a lock is.
+pub(super) fn place(directory: &Path) -> PathBuf {
+    directory.join(PLACE)
 }
 
-/// Lists a directory of a claim; what is neither baton nor record is nobody's business.
+/// A name for a directory that is to be put in that place.
+pub(super) fn fresh_place(directory: &Path) -> PathBuf {
+    directory.join(format!("{FRESH}{}", Id::fresh()))
+}
+
+/// The baton. A listing that meets the step from one name to the next may show both, or none: the greater number is the newer.
 ///
 /// # Errors
 ///
 /// `NotFound` when there is no directory, `NotADirectory` when something else is there, also a link to one.
-pub(super) fn list(directory: &Path) -> io::Result<Names> {
+pub(super) fn find(directory: &Path) -> io::Result<Option<Baton>> {
     if !std::fs::symlink_metadata(directory)?.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
     }
-    let mut names = Names::default();
-    for entry in std::fs::read_dir(directory)? {
+    newest_in(&place(directory))
+}
+
+fn newest_in(place: &Path) -> io::Result<Option<Baton>> {
+    if !std::fs::symlink_metadata(place)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    let mut newest: Option<Baton> = None;
+    for entry in std::fs::read_dir(place)? {
         let name = entry?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if let Some(id) = name.strip_prefix(RECORD).and_then(Id::parse) {
-            names.records.push(id);
-        } else if let Some(found) = Baton::parse(name) {
-            let newer = |it: &Baton| (it.number, is_later(it)) < (found.number, is_later(&found));
-            if names.baton.as_ref().is_none_or(newer) {
-                names.baton = Some(found);
-            }
+        let Some(found) = name.to_str().and_then(Baton::parse) else {
+            continue;
+        };
+        let newer = |it: &Baton| (it.number, is_later(it)) < (found.number, is_later(&found));
+        if newest.as_ref().is_none_or(newer) {
+            newest = Some(found);
         }
     }
-    Ok(names)
+    Ok(newest)
+}
+
+/// The records that lie in the directory; what cannot be listed has none.
+pub(super) fn records(directory: &Path) -> Vec<Id> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let id = |name: &std::ffi::OsStr| Id::parse(name.to_str()?.strip_prefix(RECORD)?);
+    entries.filter_map(|it| id(&it.file_name())).collect()
 }
 
 /// Of one number the free name is the later one.
@@ -175,48 +197,33 @@ pub(super) fn record_path(directory: &Path, id: &Id) -> PathBuf {
 }
 
 /// Deletes a directory that was never put in its place.
-pub(super) fn sweep(directory: &Path) {
-    if let Ok(names) = list(directory)
-        && let Some(baton) = names.baton
-    {
-        baton.delete(directory);
+pub(super) fn sweep(fresh: &Path) {
+    if let Ok(Some(baton)) = newest_in(fresh) {
+        baton.delete_in(fresh);
     }
-    let _ = delete_empty(directory);
+    let _ = delete_empty(fresh);
 }
 
 /// Deletes a record, or a baton that bears a name of ours.
 #[allow(clippy::disallowed_methods)] // Names with an ID in them are nobody else's, and are no locks by themselves.
-pub(super) fn delete_file(path: &Path) -> io::Result<()> {
+pub(super) fn delete_file(path: impl AsRef<Path>) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
 /// Deletes a directory if nothing is in it: the system's one step, so a baton in it is safe.
 #[allow(clippy::disallowed_methods)] // An empty directory of claims is nobody's lock.
-pub(super) fn delete_empty(directory: &Path) -> io::Result<()> {
+pub(super) fn delete_empty(directory: impl AsRef<Path>) -> io::Result<()> {
     std::fs::remove_dir(directory)
 }
 
-/// Sweeps away those that were made long ago for this place and never put there, because their makers died.
-pub(super) fn sweep_old(place: &Path) {
-    let (Some(parent), Some(name)) = (place.parent(), place.file_name().and_then(|it| it.to_str()))
-    else {
-        return;
-    };
-    let Ok(entries) = std::fs::read_dir(parent) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let found = entry.file_name();
-        let rest = found.to_str().and_then(|it| it.strip_prefix(name));
-        let id = rest.and_then(|it| it.strip_prefix('.')).and_then(Id::parse);
+/// Sweeps away those that were made long ago and never put in their place, because their makers died.
+pub(super) fn sweep_old(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|it| it.strip_prefix(FRESH));
         let age = |it: std::fs::Metadata| it.modified().ok()?.elapsed().ok();
-        if id.is_some()
-            && entry
-                .metadata()
-                .ok()
-                .and_then(age)
-                .is_some_and(|age| age > OLD)
-        {
+        let age = entry.metadata().ok().and_then(age);
+        if id.and_then(Id::parse).is_some() && age.is_some_and(|it| it > OLD) {
             sweep(&entry.path());
         }
     }

@@ -147,8 +147,10 @@ impl Hold {
         let moved =
             at_named("FreeBaton").and_then(|()| tenure.own.rename(&free, &tenure.directory));
         let _ = at_named("DeleteRecord");
-        if moved.is_ok() {
-            draft.delete();
+        match moved {
+            Ok(_) => draft.delete(),
+            // The baton may still bear our name.
+            Err(_) => draft.leave_behind(),
         }
         match moved.map_err(at)? {
             true => Ok(()),
@@ -169,19 +171,20 @@ impl Hold {
         let Some(draft) = self.tenure.end() else {
             return Ok(Removal::InUse);
         };
-        draft.delete();
-        let tenure = &self.tenure;
-        tenure.own.delete(&tenure.directory);
-        if let Ok(names) = baton::list(&tenure.directory) {
-            for id in &names.records {
-                if let Ok(Some(record)) = Record::read(&tenure.directory, id)
-                    && record.is_gone()
-                {
-                    Record::delete(&tenure.directory, id);
-                }
-            }
+        let directory = &self.tenure.directory;
+        // First the baton: one that bears the name of nobody could never be taken.
+        self.tenure.own.delete(directory);
+        let _ = at_named("RemovePlace");
+        let _ = baton::delete_empty(baton::place(directory));
+        match self.tenure.own.is_there(directory) {
+            Ok(false) => draft.delete(),
+            _ => draft.leave_behind(),
         }
-        match baton::delete_empty(&tenure.directory) {
+        for id in baton::records(directory) {
+            Record::delete_if_gone(directory, &id);
+        }
+        baton::sweep_old(directory);
+        match baton::delete_empty(directory) {
             Ok(()) => Ok(Removal::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Removal::Removed),
             // Somebody came, or there are files of others in it.
@@ -264,13 +267,10 @@ impl Tenure {
 
     /// What has become of a baton that does not bear our name any more.
     fn why(&self) -> Loss {
-        match baton::list(&self.directory) {
-            Ok(names) => match names.baton {
-                Some(baton) if baton.number > self.own.number => Loss::Expired,
-                Some(_) => Loss::Replaced,
-                None => Loss::Deleted,
-            },
-            Err(_) => Loss::Deleted,
+        match baton::find(&self.directory) {
+            Ok(Some(baton)) if baton.number > self.own.number => Loss::Expired,
+            Ok(Some(_)) => Loss::Replaced,
+            Ok(None) | Err(_) => Loss::Deleted,
         }
     }
 

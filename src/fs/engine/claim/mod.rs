@@ -11,41 +11,45 @@
 //!
 //! ```text
 //! deploy.lock.claim/
-//!     00001700000000000041.free.ID     the baton: an empty file, or an empty directory; ID is random
-//!     00001700000000000042.ID          the same, held: the number is the fencing token, ID the hold's
-//!     record.ID                        who ID is, how long it may be silent, and its beat; complete before the baton can name it
+//!     baton/
+//!         00001700000000000041.free.ID     the baton: an empty file, or an empty directory; ID is random
+//!         00001700000000000042.ID          the same, held: the number is the fencing token, ID the hold's
+//!     record.ID                            who ID is, how long it may be silent, and its beat; complete before the baton can name it
+//!     fresh.ID/                            a place for the baton, with a free one in it, about to be renamed to `baton`
 //! ```
 //!
-//! A directory is made whole beside its place, with a free baton in it, and renamed to it, which succeeds only where there is none or an
-//! empty one. Its first number is the time in microseconds, so that tokens grow also across a removal, unless the clock was set back.
+//! The place is made whole under a name of its own and renamed to `baton`, which succeeds only where there is none or an empty one. Nothing
+//! but the baton is ever in there, so it is empty exactly when there is no baton. The number is the time in microseconds, or one more than the last, whichever is
+//! greater, so that tokens grow also across a removal, unless the clock was set back.
 //!
 //! # Algorithm
 //!
 //! - **Try.** List. The baton is free, or its holder is *gone* (its process is, provably; or it has *expired*): write a record, rename the
-//!   baton to the next number and my ID. Failed because the source is gone: list again.
+//!   baton to a greater number and my ID. Failed because the source is gone: list again.
 //! - **Expired** is who lets its beat stand still for as long as its own record allows, as seen by one who looks at least [`LOOKS`] times in
 //!   between, on a clock of its own: no clock of one process is compared with another's. Time in which nobody looked does not count, so a
 //!   machine that was stopped as a whole robs nobody.
 //! - **Hold.** With an expiry the beat is renewed at a third of it, by a thread of its own: a task that blocks its runtime stays alive.
 //! - **Leave.** Rename the baton to its number and `free`, then delete the record. The source is gone: it was taken over, and nothing is
 //!   touched.
-//! - **Heal.** No baton in there: whatever the reason, put a new directory in the place of this one, which succeeds only if it is empty.
-//!   Records that nobody's baton names are swept away first, after [`GRACE`].
-//! - **Remove.** Take the lock, delete record and baton, then the directory.
+//! - **Heal.** No baton in there, whatever the reason: put a new place in the place of this one. If the listing has missed one, that fails.
+//! - **Remove.** Take the lock, delete the baton, its place, the record, then the directory.
 //!
 //! # Invariants
 //!
 //! 1. There is at most one baton: it is made in a directory that nobody knows, and later only renamed.
 //! 2. No name of a baton comes back, because IDs are random. So a rename from a name that was seen long ago fails unless nothing has happened.
-//! 3. The number grows by one with every grant.
+//! 3. The number grows with every grant.
 //! 4. Whoever holds a baton has looked at nothing that could be out of date: the rename itself decides.
-//! 5. A record is deleted only by its owner, by who has taken the baton from it, or where no baton is.
+//! 5. A record is deleted only by its owner when the baton does not bear its name, by who has taken the baton from it, or when its owner is gone and
+//!    does not hold. So the record of whoever holds is there, and his death can be told.
 //!
 //! # After a crash
 //!
 //! At every step the baton is either free or bears the name of one who is gone. The holder keeps its record open for writing, so its death
 //! closes it, which is announced. On another host, or in another pid namespace, only expiry tells; without one it is held for ever.
-//! What stays is a record or a directory that was never put in its place; whoever takes the lock next sweeps both.
+//! What stays is a record, which whoever takes the lock next sweeps if its process is provably gone, or a place that was never put there, which is swept
+//! after a minute, when the next one is.
 //!
 //! # Fairness
 //!
@@ -60,9 +64,10 @@ use std::io::ErrorKind::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::contest::{Contest, Manner, Obstacle, Outcome, Sign};
+use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
 use super::watch::Seen;
 use crate::error::{Error, ErrorKind, Result};
@@ -73,16 +78,13 @@ mod hold;
 mod record;
 mod renewal;
 
-use baton::{Baton, Names, State};
+use baton::{Baton, State};
 pub(crate) use baton::{Form, Id};
 pub(crate) use hold::Hold;
 use record::{Draft, Record};
 
 /// A holder counts as expired only after so many looks at a beat that stands still.
 const LOOKS: u32 = 4;
-
-/// Since when nothing may have moved in a directory without a baton before its records are swept away.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// So often in a row a baton may be gone from where it was seen.
 const TRIES: usize = 1000;
@@ -113,7 +115,6 @@ pub(crate) struct Terms {
 pub(crate) struct Memory {
     draft: Option<Draft>,
     still: Option<Still>,
-    empty_since: Option<Instant>,
 }
 
 /// A beat that stands still.
@@ -163,96 +164,92 @@ impl Claims {
         Error::io(step, &self.directory, error)
     }
 
-    /// The baton, and the records of all. Makes the directory if it is missing.
-    fn names(&self, memory: &mut Memory) -> Result<Option<Names>> {
-        match baton::list(&self.directory) {
-            Ok(names) => Ok(Some(names)),
+    /// The baton. `None` where there was none to be seen; if there was none, there is one now.
+    fn find(&self) -> Result<Option<Baton>> {
+        match baton::find(&self.directory) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
             Err(error) if error.kind() == NotFound => {
-                self.put_in_place(memory)?;
-                Ok(None)
+                if let Err(error) = std::fs::create_dir(&self.directory)
+                    && error.kind() != AlreadyExists
+                {
+                    return Err(self.io("make the directory of claims", error));
+                }
             }
             Err(error) if error.kind() == NotADirectory => {
                 let text = "something other than a directory is where the claims should be";
-                Err(Error::at(ErrorKind::InvalidInput, text, &self.directory))
+                return Err(Error::at(ErrorKind::InvalidInput, text, &self.directory));
             }
-            Err(error) => Err(self.io("list the claims", error)),
+            Err(error) => return Err(self.io("list the claims", error)),
         }
+        self.put_in_place().map(|()| None)
     }
 
-    /// Makes a directory with a free baton and renames it to its place; `false` when there is one that is not empty.
-    fn put_in_place(&self, memory: &mut Memory) -> Result<bool> {
-        let mut fresh = self.directory.clone().into_os_string();
-        fresh.push(format!(".{}", Id::fresh()));
-        let fresh = PathBuf::from(fresh);
-        let made = self.make_whole(&fresh);
-        let placed = made
-            .and_then(|()| at_named("PlaceClaims"))
-            .map_err(|e| self.io("make the directory of claims", e))
-            .map(|()| {
-                // Where a directory is never replaced, an empty one must go first.
-                let _ = baton::delete_empty(&self.directory);
-                std::fs::rename(&fresh, &self.directory)
-            });
+    /// Makes a place with a free baton and puts it where there is none, or an empty one.
+    fn put_in_place(&self) -> Result<()> {
+        let fresh = baton::fresh_place(&self.directory);
+        let place = baton::place(&self.directory);
+        let placed = self.make_whole(&fresh).and_then(|made| {
+            at_named("PlaceClaims")?;
+            // Where a directory is never replaced, an empty one must go first.
+            let _ = baton::delete_empty(&place);
+            Ok(made.then(|| std::fs::rename(&fresh, &place)))
+        });
+        if matches!(placed, Ok(Some(Ok(())))) {
+            baton::sweep_old(&self.directory);
+            return Ok(());
+        }
+        baton::sweep(&fresh);
         match placed {
-            Ok(Ok(())) => {
-                memory.empty_since = None;
-                baton::sweep_old(&self.directory);
-                Ok(true)
-            }
-            Err(error) => {
-                baton::sweep(&fresh);
-                Err(error)
-            }
-            Ok(Err(error)) => {
-                baton::sweep(&fresh);
-                match error.kind() {
-                    // Somebody has swept ours.
-                    NotFound | DirectoryNotEmpty | AlreadyExists => Ok(false),
-                    // Windows says so of a directory that is there.
-                    PermissionDenied if self.directory.is_dir() => Ok(false),
-                    _ => Err(self.io("put the directory of claims in its place", error)),
-                }
-            }
+            Ok(Some(Err(error))) => match error.kind() {
+                // Somebody was faster, or has removed the lock, or swept ours.
+                NotFound | DirectoryNotEmpty | AlreadyExists => Ok(()),
+                // Windows says so of a directory that is there.
+                PermissionDenied if place.is_dir() => Ok(()),
+                _ => Err(self.io("put a baton in", error)),
+            },
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.io("make a baton in", error)),
         }
     }
 
-    fn make_whole(&self, directory: &Path) -> std::io::Result<()> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let number = now.map_or(1, |it| u64::try_from(it.as_micros()).unwrap_or(1));
-        std::fs::create_dir(directory)?;
-        at_named("MakeBaton")?;
-        Baton::free(number).make(directory, self.form)
+    /// `false` when the lock was removed meanwhile.
+    fn make_whole(&self, fresh: &Path) -> std::io::Result<bool> {
+        let made = std::fs::create_dir(fresh).and_then(|()| {
+            at_named("MakeBaton")?;
+            Baton::free(wall_clock_us().max(1)).make(fresh, self.form)
+        });
+        match made {
+            Err(error) if error.kind() == NotFound => Ok(false),
+            made => made.map(|()| true),
+        }
     }
 
     /// Looks once, and says what can be done.
-    fn judge(&self, names: &Names, memory: &mut Memory) -> Result<Option<Verdict>> {
-        let Some(baton) = &names.baton else {
-            return self.heal(names, memory);
-        };
-        memory.empty_since = None;
+    fn judge(&self, baton: &Baton, memory: &mut Memory) -> Result<Verdict> {
         let State::Held(holder) = &baton.state else {
-            return Ok(Some(Verdict::Take(baton.clone(), false)));
+            return Ok(Verdict::Take(baton.clone(), false));
         };
         let record = Record::read(&self.directory, holder);
         let Some(record) = record.map_err(|e| self.io("read the record of the holder in", e))?
         else {
             // Taken or given back meanwhile; if not, its record was taken from it, and only time tells.
             let beat = Vec::new();
-            return Ok(Some(self.silent(baton, holder, beat, self.expire, memory)));
+            return Ok(self.silent(baton, holder, beat, self.expire, memory));
         };
         if record.is_gone() {
-            return Ok(Some(Verdict::Take(baton.clone(), true)));
+            return Ok(Verdict::Take(baton.clone(), true));
         }
         let limit = record.limit(self.expire);
         let verdict = self.silent(baton, holder, record.beat().to_vec(), limit, memory);
-        Ok(Some(match verdict {
+        Ok(match verdict {
             Verdict::Refused(mut obstacle) => {
                 obstacle.signs.extend(record.signs(&self.directory, holder));
                 obstacle.owner = Some(record.into_owner());
                 Verdict::Refused(obstacle)
             }
             take => take,
-        }))
+        })
     }
 
     /// How a holder is judged who is not known to be gone: by its beat.
@@ -288,80 +285,62 @@ impl Claims {
         }
         Verdict::Refused(Obstacle {
             owner: Some(Owner::unknown()),
-            signs: vec![self.directory_sign()],
+            signs: vec![Sign::Name(baton::place(&self.directory), None, Seen::Baton)],
             within: step,
         })
     }
 
-    fn directory_sign(&self) -> Sign {
-        Sign::Name(self.directory.clone(), None, Seen::Baton)
-    }
-
-    /// There is no baton. A listing can miss one that is renamed meanwhile, so nothing is done that could hurt one.
-    fn heal(&self, names: &Names, memory: &mut Memory) -> Result<Option<Verdict>> {
-        if self.put_in_place(memory)? {
-            return Ok(None);
-        }
-        let now = Instant::now();
-        let since = *memory.empty_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= GRACE {
-            for record in &names.records {
-                Record::delete(&self.directory, record);
-            }
-            memory.empty_since = None;
-            return Ok(None);
-        }
-        Ok(Some(Verdict::Refused(Obstacle {
-            owner: None,
-            signs: vec![self.directory_sign()],
-            within: Some(Duration::from_millis(1)),
-        })))
-    }
-
     /// Renames the baton to this hold's name; `None` when somebody was faster.
     fn take(&self, baton: &Baton, crashed: bool, memory: &mut Memory) -> Result<Option<Hold>> {
-        let mut draft = match memory.draft.take() {
-            Some(draft) => draft,
-            None => {
-                let draft = Draft::write(&self.directory, self.expire, self.label.as_deref());
-                match draft {
-                    Ok(draft) => draft,
-                    // The directory is gone: removed, or never made.
-                    Err(error) if error.kind() == NotFound => return Ok(None),
-                    Err(error) => return Err(self.io("write a record to", error)),
-                }
-            }
+        let Some(draft) = self.draft(memory)? else {
+            return Ok(None);
         };
-        let number = baton.number.checked_add(1).ok_or_else(|| {
+        if baton.number == u64::MAX {
             let text = "there are no greater tokens than the last one";
-            Error::at(ErrorKind::Corrupt, text, &self.directory)
-        })?;
+            return Err(Error::at(ErrorKind::Corrupt, text, &self.directory));
+        }
+        // This look at the clock is later than every grant before: the baton that was seen is still there, or nothing happens.
+        let number = next_token(baton.number, wall_clock_us());
         let own = Baton::held(number, draft.id().clone());
         let moved = at_named("TakeBaton").and_then(|()| baton.rename(&own, &self.directory));
+        let begun = |draft| {
+            let hold = Hold::new(self, own.clone(), draft, crashed);
+            hold.map_err(|e| self.io("begin to renew the claim in", e))
+        };
         match moved {
-            Ok(true) => {}
+            Ok(true) => begun(draft).map(Some),
             Ok(false) => {
                 memory.draft = Some(draft);
-                return Ok(None);
+                Ok(None)
             }
-            Err(error) => return Err(self.io("take the claim in", error)),
+            Err(error) => {
+                // It may have been done all the same: then it is given back.
+                if !matches!(own.is_there(&self.directory), Ok(false)) {
+                    drop(begun(draft));
+                }
+                Err(self.io("take the claim in", error))
+            }
         }
-        let kept = draft.make_sure(&self.directory);
-        let hold = Hold::new(self, own, draft, crashed);
-        let hold = hold.map_err(|e| self.io("begin to renew the claim in", e))?;
-        // The hold gives back.
-        kept.map_err(|e| self.io("write a record to", e))?;
-        Ok(Some(hold))
+    }
+
+    /// A record of ours that is in the directory where the baton was seen; `None` when that is gone.
+    fn draft(&self, memory: &mut Memory) -> Result<Option<Draft>> {
+        let draft = match memory.draft.take() {
+            Some(mut draft) => draft.make_sure().map(|()| draft),
+            None => Draft::write(&self.directory, self.expire, self.label.as_deref()),
+        };
+        match draft {
+            Ok(draft) => Ok(Some(draft)),
+            Err(error) if error.kind() == NotFound => Ok(None),
+            Err(error) => Err(self.io("write a record to", error)),
+        }
     }
 
     /// What is left of others: the record of who was inside before, and those of the dead.
-    fn tidy(&self, names: &Names, own: &Id) {
-        for id in names.records.iter().filter(|id| *id != own) {
-            if let Ok(Some(record)) = Record::read(&self.directory, id)
-                && record.is_gone()
-            {
-                Record::delete(&self.directory, id);
-            }
+    fn tidy(&self, own: &Id) {
+        let all = baton::records(&self.directory);
+        for id in all.iter().filter(|id| *id != own) {
+            Record::delete_if_gone(&self.directory, id);
         }
     }
 
@@ -371,13 +350,11 @@ impl Claims {
             holder: None,
             last_token: 0,
         };
-        let names = match baton::list(&self.directory) {
-            Ok(names) => names,
+        let baton = match baton::find(&self.directory) {
+            Ok(Some(baton)) => baton,
+            Ok(None) => return Ok(look),
             Err(error) if error.kind() == NotFound => return Ok(look),
             Err(error) => return Err(self.io("list the claims", error)),
-        };
-        let Some(baton) = names.baton else {
-            return Ok(look);
         };
         look.last_token = baton.number;
         if let State::Held(holder) = &baton.state {
@@ -411,20 +388,17 @@ impl Contest for Claims {
     fn contend(&self, memory: &mut Memory) -> Result<Outcome<Hold>> {
         for _ in 0..TRIES {
             at_named("ListClaims").map_err(|e| self.io("list the claims", e))?;
-            let Some(names) = self.names(memory)? else {
+            let Some(baton) = self.find()? else {
                 continue;
             };
-            match self.judge(&names, memory)? {
-                None => {}
-                Some(Verdict::Refused(obstacle)) => return Ok(Outcome::Refused(obstacle)),
-                Some(Verdict::Take(baton, crashed)) => {
+            match self.judge(&baton, memory)? {
+                Verdict::Refused(obstacle) => return Ok(Outcome::Refused(obstacle)),
+                Verdict::Take(baton, crashed) => {
                     if let Some(hold) = self.take(&baton, crashed, memory)? {
-                        if !names.records.is_empty() {
-                            self.tidy(&names, hold.id());
-                        }
                         if let State::Held(robbed) = &baton.state {
                             Record::delete(&self.directory, robbed);
                         }
+                        self.tidy(hold.id());
                         return Ok(Outcome::Won(hold));
                     }
                 }

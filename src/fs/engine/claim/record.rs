@@ -109,6 +109,13 @@ impl Record {
     pub(super) fn delete(directory: &Path, id: &Id) {
         let _ = delete_file(&record_path(directory, id));
     }
+
+    /// The same, if its process is gone beyond doubt.
+    pub(super) fn delete_if_gone(directory: &Path, id: &Id) {
+        if matches!(Self::read(directory, id), Ok(Some(record)) if record.is_gone()) {
+            Self::delete(directory, id);
+        }
+    }
 }
 
 /// A record of our own, open. Dropped before it is somebody's hold, it is deleted.
@@ -160,9 +167,9 @@ impl Draft {
         &self.id
     }
 
-    /// Writes it once more if it is not there: it was swept away, or the directory is another one.
-    pub(super) fn make_sure(&mut self, directory: &Path) -> io::Result<()> {
-        let found = file::id_at(&record_path(directory, &self.id))?;
+    /// Writes it once more if it is not there: a stranger has deleted it, or the directory is another one.
+    pub(super) fn make_sure(&mut self) -> io::Result<()> {
+        let found = file::id_at(&record_path(&self.directory, &self.id))?;
         let own = self.file.as_ref().map(|it| file::id_of(it)).transpose()?;
         if found.is_some() && found == own {
             return Ok(());
@@ -178,6 +185,11 @@ impl Draft {
     /// Deletes it, then closes it.
     pub(super) fn delete(mut self) {
         self.clear();
+    }
+
+    /// Closes it and leaves it there: for as long as the baton bears its name, it tells whose death to wait for.
+    pub(super) fn leave_behind(mut self) {
+        self.file = None;
     }
 
     fn clear(&mut self) {
