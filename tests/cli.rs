@@ -5,6 +5,8 @@
 #[allow(dead_code)]
 #[path = "processes/crew.rs"]
 mod crew;
+#[path = "cli/far.rs"]
+mod far;
 #[path = "cli/inherit.rs"]
 mod inherit;
 #[path = "cli/kinds.rs"]

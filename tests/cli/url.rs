@@ -97,10 +97,16 @@ fn what_it_cannot_do_is_said() {
     let site = Site::new();
     let here = format!("file://{}", site.directory().display());
     let missing = site.url("a");
+    // Nobody has this name.
+    let far = "redis://:secret@host.invalid#a";
+    let far = match cfg!(feature = "redis") {
+        true => (far, 125, "connect"),
+        false => (far, 2, "feature `redis`"),
+    };
     for (url, code, about) in [
         (&*here, 2, "behind a #"),
         ("mem:x#a", 2, "the memory of one process"),
-        ("redis://:secret@host#a", 2, "locks on files only"),
+        far,
         ("http://host#a", 2, "not known"),
         ("file:a#b", 2, "absolute"),
         ("file://server/a#b", 2, "no host"),

@@ -89,13 +89,13 @@ impl AnyLock {
         })
     }
 
-    pub(crate) fn remove(&self) -> Result<Removal> {
-        match self {
-            Self::Plain(lock) => lock.remove(),
-            Self::RwLock(lock) => lock.remove(),
-            Self::Semaphore(lock) => lock.remove(),
-            Self::Unlined(lock) => lock.remove(),
-        }
+    pub(crate) fn remove(&self) -> Result<Removal, Failure> {
+        Ok(match self {
+            Self::Plain(lock) => lock.remove()?,
+            Self::RwLock(lock) => lock.remove()?,
+            Self::Semaphore(lock) => lock.remove()?,
+            Self::Unlined(lock) => lock.remove()?,
+        })
     }
 
     /// The files whose locks are the lock.

@@ -21,6 +21,7 @@ mod terminal;
 mod text;
 
 use exit::{Answer, Ended, Failure};
+use method::Want;
 use options::{Options, Task};
 use place::Purpose;
 
@@ -53,6 +54,10 @@ fn start(options: Options) -> Answer {
     runtime.block_on(async {
         match options.task {
             Task::Run(mut options) => {
+                options.far = place::far(&options.lock, options.want()).await?;
+                if options.far.is_some() {
+                    return run::run(options).await;
+                }
                 let permits = options.permits.is_some() || options.of.is_some();
                 let purpose = match options.method {
                     Some(_) => Purpose::Name,
@@ -62,11 +67,17 @@ fn start(options: Options) -> Answer {
                 run::run(options).await
             }
             Task::Status(mut options) => {
-                options.lock = place::path(options.lock, Purpose::Look)?;
+                options.far = place::far(&options.lock, Want::Alone).await?;
+                if options.far.is_none() {
+                    options.lock = place::path(options.lock, Purpose::Look)?;
+                }
                 status::status(options).await
             }
             Task::Remove(mut options) => {
-                options.lock = place::path(options.lock, Purpose::Look)?;
+                options.far = place::far(&options.lock, Want::Alone).await?;
+                if options.far.is_none() {
+                    options.lock = place::path(options.lock, Purpose::Look)?;
+                }
                 remove::remove(&options)
             }
         }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use stanchion::{LockDir, LockDirOptions, LockName, NamedLock, PidLock, Removal, Result, Status};
+use stanchion::{
+    Acquire, AnyGuard, AnyLock, AnyRwLock, AnySemaphore, LockDir, LockDirOptions, LockName, Locks,
+    NamedLock, PidLock, Removal, Result, Status,
+};
 
 use crate::exit::Failure;
 
@@ -26,10 +29,80 @@ pub(crate) struct Terms {
     pub(crate) label: Option<String>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) enum Unlined {
     Named(NamedLock),
     Pid(PidLock),
+    Far(Far),
+}
+
+/// A lock on a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Far {
+    kind: FarKind,
+    /// Its URL, without a password and with its name.
+    shown: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+enum FarKind {
+    Lock(AnyLock),
+    RwLock(AnyRwLock, bool),
+    Semaphore(AnySemaphore, u32),
+}
+
+/// How a lock on a server is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Want {
+    #[default]
+    Alone,
+    Shared,
+    Exclusive,
+    /// So many permits, of so many.
+    Permits(u32, Option<u32>),
+}
+
+impl Far {
+    pub(crate) async fn connect(url: &str, shown: String, name: &str, want: Want) -> Result<Self> {
+        let locks = Locks::connect(url).await?;
+        let kind = match want {
+            Want::Alone => FarKind::Lock(locks.lock(name)?),
+            Want::Shared => FarKind::RwLock(locks.rwlock(name)?, false),
+            Want::Exclusive => FarKind::RwLock(locks.rwlock(name)?, true),
+            // Without a limit the caller has said no before.
+            Want::Permits(some, of) => {
+                FarKind::Semaphore(locks.semaphore(name, of.unwrap_or(some))?, some)
+            }
+        };
+        let shown = format!("{shown}#{name}").into();
+        Ok(Self { kind, shown })
+    }
+
+    pub(crate) fn acquire(&self) -> Acquire<AnyGuard> {
+        match &self.kind {
+            FarKind::Lock(lock) => lock.acquire(),
+            FarKind::RwLock(lock, false) => lock.read(),
+            FarKind::RwLock(lock, true) => lock.write(),
+            FarKind::Semaphore(lock, permits) => lock.acquire_many(*permits),
+        }
+    }
+
+    pub(crate) async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
+        match &self.kind {
+            FarKind::Lock(lock) => lock.try_acquire().await,
+            FarKind::RwLock(lock, false) => lock.try_read().await,
+            FarKind::RwLock(lock, true) => lock.try_write().await,
+            FarKind::Semaphore(lock, permits) => lock.try_acquire_many(*permits).await,
+        }
+    }
+
+    async fn status(&self) -> Result<Status> {
+        match &self.kind {
+            FarKind::Lock(lock) => lock.status().await,
+            FarKind::RwLock(lock, _) => lock.status().await,
+            FarKind::Semaphore(lock, _) => lock.status().await,
+        }
+    }
 }
 
 impl Unlined {
@@ -89,6 +162,7 @@ impl Unlined {
         match self {
             Self::Named(lock) => lock.path(),
             Self::Pid(lock) => lock.path(),
+            Self::Far(lock) => &lock.shown,
         }
     }
 
@@ -96,14 +170,19 @@ impl Unlined {
         match self {
             Self::Named(lock) => lock.status().await,
             Self::Pid(lock) => lock.status(),
+            Self::Far(lock) => lock.status().await,
         }
     }
 
-    pub(crate) fn remove(&self) -> Result<Removal> {
-        match self {
-            Self::Named(lock) => lock.remove(),
-            Self::Pid(lock) => lock.remove(),
-        }
+    pub(crate) fn remove(&self) -> Result<Removal, Failure> {
+        Ok(match self {
+            Self::Named(lock) => lock.remove()?,
+            Self::Pid(lock) => lock.remove()?,
+            Self::Far(_) => {
+                let text = "what a server keeps of an idle lock goes by itself";
+                return Err(Failure::usage(text));
+            }
+        })
     }
 }
 

@@ -8,10 +8,10 @@ use clap::builder::{OsStringValueParser, RangedI64ValueParser, StyledStr, TypedV
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Error, Parser, Subcommand};
 
-use crate::method::Method;
+use crate::method::{Method, Unlined, Want};
 
 const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A bare name without any separator goes into \
-                     the temporary directory. Or a URL, file:///DIRECTORY#NAME: the lock NAME that programs have there by that URL";
+                     the temporary directory. Or a URL, file:///DIRECTORY#NAME or redis://HOST#NAME: the lock NAME that programs have there by that URL";
 
 const KINDS_AND_EXIT_CODES: &str = "\
 Without --shared, --exclusive, --permits and --of the lock is taken alone, as the writer where it is a reader-writer lock.
@@ -113,9 +113,24 @@ pub(crate) struct Run {
     pub(crate) close: bool,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
+    /// The lock on a server that LOCK means, if it means one.
+    #[arg(skip)]
+    pub(crate) far: Option<Unlined>,
     /// The command and its arguments; it finds its fencing token in STANCHION_TOKEN, the lock in STANCHION_LOCK, its permits in STANCHION_SLOTS
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl Run {
+    /// How a lock on a server is wanted.
+    pub(crate) fn want(&self) -> Want {
+        match (self.permits, self.of) {
+            (None, None) if self.shared => Want::Shared,
+            (None, None) if self.exclusive => Want::Exclusive,
+            (None, None) => Want::Alone,
+            (some, of) => Want::Permits(some.unwrap_or(1), of),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +149,9 @@ pub(crate) struct Status {
     pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
+    /// The lock on a server that LOCK means, if it means one.
+    #[arg(skip)]
+    pub(crate) far: Option<Unlined>,
 }
 
 #[derive(Debug, Args)]
@@ -143,6 +161,9 @@ pub(crate) struct Remove {
     pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
+    /// The lock on a server that LOCK means, if it means one.
+    #[arg(skip)]
+    pub(crate) far: Option<Unlined>,
 }
 
 /// More files than this no process has open.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use stanchion::{ErrorKind, FifoKind, LockDir, LockName, LockUrl};
 
 use crate::exit::Failure;
+use crate::method::{Far, Unlined, Want};
 
 /// What the path is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,40 @@ pub(crate) enum Purpose {
     Name,
     /// To look at what is there, or to remove it.
     Look,
+}
+
+/// The lock on a server that is meant by a URL; `None` for whatever means a path.
+pub(crate) async fn far(lock: &Path, want: Want) -> Result<Option<Unlined>, Failure> {
+    let Some(text) = lock.to_str().filter(|it| is_url(it)) else {
+        return Ok(None);
+    };
+    let Ok(url) = LockUrl::parse(text) else {
+        return Ok(None);
+    };
+    if !url.scheme().starts_with("redis") {
+        return Ok(None);
+    }
+    let (whole, name) = match (text.split_once('#'), url.name()) {
+        (Some((whole, _)), Some(name)) => (whole, name),
+        _ => return Err(nameless(&url)),
+    };
+    if matches!(want, Want::Permits(_, None)) {
+        let text = "on a server --permits needs --of N, as whoever else uses the semaphore says it";
+        return Err(Failure::usage(text));
+    }
+    let far = Far::connect(whole, url.to_string(), name, want).await;
+    match far {
+        Ok(far) => Ok(Some(Unlined::Far(far))),
+        Err(error) => Err(match error.kind() {
+            ErrorKind::InvalidInput | ErrorKind::Unsupported => Failure::usage(error.to_string()),
+            _ => error.into(),
+        }),
+    }
+}
+
+fn nameless(url: &LockUrl) -> Failure {
+    let text = format!("which lock is meant? Its name comes behind a #: {url}#NAME");
+    Failure::usage(text)
 }
 
 /// The path that is meant by a path or URL.
@@ -28,10 +63,7 @@ pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> 
     })?;
     let (directory, name) = match (url.directory(), url.name(), url.scheme()) {
         (Some(directory), Some(name), _) => (directory, LockName::new(None, name)),
-        (Some(_), None, _) => {
-            let text = format!("which lock is meant? Its name comes behind a #: {url}#NAME");
-            return Err(Failure::usage(text));
-        }
+        (Some(_), None, _) => return Err(nameless(&url)),
         (None, _, "mem") => {
             let text = "mem: is the memory of one process: nobody else could hold or wait for a lock in this one's";
             return Err(Failure::usage(text));

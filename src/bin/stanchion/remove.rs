@@ -9,8 +9,13 @@ use super::lock::AnyLock;
 use super::options::Remove;
 
 pub(crate) fn remove(options: &Remove) -> Answer {
-    let kind = FifoKind::at(&options.lock)?;
-    let lock = AnyLock::to_look_at(&options.lock, kind, options.method)?;
+    let lock = match &options.far {
+        Some(far) => AnyLock::Unlined(far.clone()),
+        None => {
+            let kind = FifoKind::at(&options.lock)?;
+            AnyLock::to_look_at(&options.lock, kind, options.method)?
+        }
+    };
     match lock.remove()? {
         Removal::Removed => {
             // A newcomer may have made an empty one in the meantime, which is nothing to speak of.

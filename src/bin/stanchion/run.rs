@@ -68,6 +68,10 @@ pub(crate) async fn run(options: Run) -> Answer {
             let at_once = || it.try_acquire();
             task.run(it.acquire(), at_once, &mut signals).await
         }
+        AnyLock::Unlined(Unlined::Far(it)) => {
+            let at_once = || it.try_acquire();
+            task.run(it.acquire(), at_once, &mut signals).await
+        }
         AnyLock::Unlined(Unlined::Pid(it)) => {
             let at_once = async || it.try_acquire();
             task.run(it.acquire(), at_once, &mut signals).await

@@ -19,13 +19,24 @@ const REFRESH: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) async fn status(options: Status) -> Answer {
+    if let Some(far) = options.far {
+        if options.watch {
+            let text = "there is no --watch for a lock on a server: ask again";
+            return Err(Failure::usage(text));
+        }
+        return show(&AnyLock::Unlined(far), None, options.json).await;
+    }
     if options.watch {
         return watch(&options.lock, options.json).await;
     }
     let kind = FifoKind::at(&options.lock)?;
     let lock = AnyLock::to_look_at(&options.lock, kind, options.method)?;
-    let picture = Picture::new(&lock, kind, &lock.status().await?);
-    let text = match options.json {
+    show(&lock, kind, options.json).await
+}
+
+async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
+    let picture = Picture::new(lock, kind, &lock.status().await?);
+    let text = match json {
         true => json::object(&picture),
         false => table::lines(&picture, None).join("\n"),
     };

@@ -60,6 +60,9 @@ fn wish(options: &Run) -> Wish {
 /// The lock that is meant.
 pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
     let path = &options.lock;
+    if let Some(far) = &options.far {
+        return Ok(AnyLock::Unlined(far.clone()));
+    }
     if let Some(method) = options.method {
         let terms = Terms {
             expire: options.expire,

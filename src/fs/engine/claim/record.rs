@@ -107,7 +107,7 @@ impl Record {
 
     /// Deletes the record of one who does not need it any more.
     pub(super) fn delete(directory: &Path, id: &Id) {
-        let _ = delete_file(&record_path(directory, id));
+        let _ = delete_file(record_path(directory, id));
     }
 
     /// The same, if its process is gone beyond doubt.
