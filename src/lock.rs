@@ -290,7 +290,8 @@ impl fmt::Debug for Changes {
 pub struct Waiting {
     /// Place in line: 1 is the next to enter. `None` where the lock keeps no line.
     pub place: Option<usize>,
-    /// Who is inside, or one of those, as far as it is known, [outsiders](Status::outsider) included.
+    /// Who is inside, or one of those, as far as it is known, [outsiders](Status::outsider) included. Readers and holders of permits in other
+    /// processes are not looked for; [`Status::shared_by`] names them.
     pub holder: Option<Owner>,
     /// How long the caller has been waiting.
     pub waited: Duration,

@@ -106,7 +106,7 @@ fn a_thread_that_blocks_for_itself_without_end_gets_an_error() {
 fn to_want_more_permits_is_no_fault() {
     let place = Place::new();
     let semaphore = FifoSemaphore::open(place.directory(), "pool", 2).expect("a semaphore");
-    let one = semaphore.blocking_acquire_many(1, None).expect("free");
+    let one = semaphore.blocking_acquire(None).expect("free");
     let two = semaphore.blocking_acquire_many(1, None).expect("free");
     drop((one, two));
 }

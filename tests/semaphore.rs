@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stanchion::{Acquire, ErrorKind, FifoLock, FifoPermit, FifoSemaphore, Guard, Lock};
 
@@ -320,6 +320,24 @@ fn a_closed_handle_changes_nothing() {
         assert_eq!(kind_of(resized), ErrorKind::Closed, "{permits}");
     }
     assert_eq!(semaphore.limit(), 2);
+}
+
+#[test]
+fn p16_p17_a_thread_waits_for_a_permit_within_its_limit() {
+    let place = Place::new();
+    let semaphore = open(&place, 1);
+    let permit = semaphore.blocking_acquire(Some(Duration::ZERO));
+    let permit = permit.expect("free");
+    let limit = Duration::from_millis(20);
+    for limit in [Duration::ZERO, limit] {
+        let begin = Instant::now();
+        let late = semaphore.blocking_acquire(Some(limit));
+        assert_eq!(kind_of(late), ErrorKind::TimedOut);
+        assert!(begin.elapsed() >= limit);
+    }
+    drop(permit);
+    drop(semaphore.blocking_acquire(None).expect("free again"));
+    assert_idle(&place, &semaphore);
 }
 
 #[test]

@@ -173,8 +173,8 @@ macro_rules! fair_methods {
             self.shared.line.stats()
         }
 
-        /// Deletes lock file and queue if nobody is inside and nobody waits. The lock stays usable: the next acquire makes
-        /// them anew. A lock file with content is somebody's data, and stays.
+        /// Deletes lock file, or slot files, and queue if nobody is inside and nobody waits. The lock stays usable: the next acquire makes
+        /// them anew. A file with content is somebody's data, and stays.
         ///
         /// With the record goes what it says of a holder that died inside: the next one is not told. (What
         /// [`remove_when_idle`](crate::FifoConfig::remove_when_idle) does keeps the record then.)
@@ -195,7 +195,7 @@ macro_rules! fair_methods {
             self.shared.close();
         }
 
-        /// Where the lock is, with every directory on the way resolved.
+        /// Where the lock is, with every directory on the way resolved; of a semaphore directory and name, where no file is.
         pub fn path(&self) -> &std::path::Path {
             self.shared.path()
         }

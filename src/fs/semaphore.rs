@@ -285,6 +285,15 @@ impl FifoSemaphore {
         self.shared.try_acquire(Mode::Permits(permits))
     }
 
+    /// Waits in line for one permit on this thread, for callers without a runtime; `None` waits for ever.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
+    pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FifoPermit> {
+        self.blocking_acquire_many(1, limit)
+    }
+
     /// Waits in line for so many permits on this thread, for callers without a runtime; `None` waits for ever.
     ///
     /// # Errors
