@@ -237,7 +237,8 @@ impl World {
             all.sort_unstable();
             all.dedup();
         };
-        (rank(&mut numbers), rank(&mut ids));
+        rank(&mut numbers);
+        rank(&mut ids);
         let place = |all: &[u8], it: u8| all.partition_point(|other| *other < it) as u8;
         self.for_each_name(|(number, who)| {
             *number = place(&numbers, *number);

@@ -106,7 +106,7 @@ fn p31_another_host_or_namespace_is_never_judged() {
         if key == "boot" {
             // Another boot of another host.
             let host = forged.find("host=").expect("a host");
-            forged.insert_str(host + 5, "x");
+            forged.insert(host + 5, 'x');
         }
         std::fs::write(&path, &forged).expect("written");
         assert!(lock.is_locked().expect("read"), "{forged}");

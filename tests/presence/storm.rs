@@ -43,7 +43,7 @@ impl Stale {
                 }
             }
         }
-        let texts = files.iter().filter_map(|(path, text)| {
+        let mut texts = files.iter().filter_map(|(path, text)| {
             let name = path.to_str()?;
             name.split_once("record.")
                 .map(|it| it.1.to_owned())
@@ -53,7 +53,7 @@ impl Stale {
                     Some(text[at..at + 32].to_owned())
                 })
         });
-        let id = texts.last().expect("an ID");
+        let id = texts.next_back().expect("an ID");
         Self { kind, files, id }
     }
 
