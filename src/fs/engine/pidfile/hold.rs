@@ -1,0 +1,130 @@
+//! A record of our own: before it is published, and while it is at the path.
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind::NotFound, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::super::claim::Id;
+use super::super::owner::identity;
+use super::super::step::at_named;
+use super::{LONGEST, PidFile, VERSION, unlink};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::{Private, generation};
+
+/// The lock, held: our record, open, at the path. Dropped, it is given back.
+#[derive(Debug)]
+pub(crate) struct PidHold {
+    path: PathBuf,
+    file: Option<Private>,
+    pub(crate) id: FileId,
+    /// Whether it was taken over from one that died inside.
+    pub(crate) crashed: bool,
+    generation: u32,
+}
+
+/// Our record under a name of its own. Dropped, it is deleted.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) path: PathBuf,
+    file: Option<Private>,
+    pub(super) id: FileId,
+    generation: u32,
+}
+
+impl Draft {
+    pub(super) fn write(lock: &PidFile) -> io::Result<Self> {
+        let id = Id::fresh();
+        let path = lock.beside("new", &id.to_string());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let since = now.map_or(0, |it| it.as_micros());
+        let pid = std::process::id();
+        let program = std::env::args_os().next().unwrap_or_default();
+        let program = program.to_string_lossy().replace(['\n', '\r'], " ");
+        let program: String = program.chars().take(LONGEST / 8).collect();
+        let words = identity().words(lock.label.as_deref());
+        let text = format!("{pid}\n{program}\n{VERSION} id={id} since={since}\n{words}\n");
+        at_named("WritePid")?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        let file = Private::new(file);
+        let mut draft = Self {
+            path,
+            id: file::id_of(&file)?,
+            file: None,
+            generation: generation(),
+        };
+        let written = (&*file).write_all(text.as_bytes());
+        draft.file = Some(file);
+        written.map(|()| draft)
+    }
+
+    /// Our record is at the path.
+    pub(super) fn into_hold(mut self, path: &Path, crashed: bool) -> PidHold {
+        PidHold {
+            path: path.to_path_buf(),
+            file: self.file.take(),
+            id: self.id,
+            crashed,
+            generation: self.generation,
+        }
+    }
+}
+
+impl Drop for Draft {
+    /// In a forked child it is the parent's.
+    fn drop(&mut self) {
+        if self.generation == generation() {
+            let _ = unlink(&self.path);
+        }
+    }
+}
+
+impl PidHold {
+    /// Whether the path still bears our record: a look at the present.
+    pub(crate) fn is_held(&self) -> bool {
+        self.generation == generation()
+            && self.file.is_some()
+            && file::id_at(&self.path).is_ok_and(|it| it == Some(self.id))
+    }
+
+    /// Gives the lock back; nothing when that was done before.
+    pub(crate) fn give_back(&mut self) -> Result<()> {
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
+        if self.generation != generation() {
+            let text = "this guard was taken before a fork; it is the parent's";
+            return Err(Error::at(ErrorKind::Unsupported, text, &self.path));
+        }
+        let at = |step, error| Error::io(step, &self.path, error);
+        let found = file::id_at(&self.path).map_err(|e| at("look at the pid file", e))?;
+        if found != Some(self.id) {
+            let loss = match found {
+                Some(_) => crate::guard::Loss::Replaced,
+                None => crate::guard::Loss::Deleted,
+            };
+            return Err(Error::at(ErrorKind::Lost, loss.to_string(), &self.path));
+        }
+        let deleted = at_named("UnlinkPid").and_then(|()| unlink(&self.path));
+        drop(file);
+        match deleted {
+            Err(error) if error.kind() != NotFound => Err(at("delete the pid file", error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for PidHold {
+    /// Gives the lock back: a look and an unlink. In a forked child it is the parent's.
+    fn drop(&mut self) {
+        if self.generation == generation()
+            && let Err(error) = self.give_back()
+        {
+            crate::trace::unheard(&self.path, &error);
+        }
+    }
+}
