@@ -168,6 +168,78 @@ fn both_methods_of_the_system_exclude_each_other() {
 }
 
 #[test]
+fn claims_by_directory_and_by_file_exclude_each_other() {
+    let scratch = scratch();
+    let lock = |method| {
+        with(method, scratch.path())
+            .lock("jobs", "A b")
+            .expect("a lock")
+    };
+    let (one, other) = (lock(Method::Mkdir), lock(Method::CreateNew));
+    let guard = acquired(&one);
+    assert!(tried(&other).is_none());
+    let first = guard.token().expect("a token");
+    drop(guard);
+    let guard = tried(&other).expect("free");
+    assert!(tried(&one).is_none());
+    assert!(guard.token().expect("a token") > first);
+    let listed = with(Method::Mkdir, scratch.path()).list().expect("listed");
+    assert_eq!(listed, [LockName::new("jobs", "A b")]);
+    assert_eq!(one.remove().expect("no error"), Removal::InUse);
+    drop(guard);
+    assert_eq!(one.remove().expect("no error"), Removal::Removed);
+    assert_eq!(fs::read_dir(scratch.path()).expect("listed").count(), 0);
+}
+
+#[test]
+fn p66_a_claim_and_a_lock_on_a_file_refuse_each_other() {
+    for claim in [Method::Mkdir, Method::CreateNew] {
+        for file in [Method::Fifo, Method::Os] {
+            let scratch = scratch();
+            let lock = |method| with(method, scratch.path()).lock(None, "a");
+            drop(acquired(&lock(claim).expect("a lock")));
+            assert_eq!(kind_of(lock(file)), ErrorKind::Incompatible);
+            assert_eq!(
+                lock(claim).expect("a lock").remove().expect("idle"),
+                Removal::Removed
+            );
+            drop(acquired(&lock(file).expect("a lock")));
+            assert_eq!(kind_of(lock(claim)), ErrorKind::Incompatible);
+        }
+    }
+}
+
+#[test]
+fn p18_an_expiry_that_would_rob_the_living_is_refused() {
+    let scratch = scratch();
+    let options = LockDir::options().method(Method::Mkdir);
+    let directory = options
+        .expire(Duration::from_millis(10))
+        .open(scratch.path());
+    let lock = directory.expect("a directory").lock(None, "a");
+    assert_eq!(kind_of(lock), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_file_and_its_claim_leave_together() {
+    let scratch = scratch();
+    let path = scratch.path().join("notes.txt");
+    in_runtime(async {
+        let open = || {
+            let open = open_locked(&path).method(Method::Mkdir);
+            open.expire(Duration::from_secs(60)).timeout(Duration::ZERO)
+        };
+        let mut file = open().await.expect("free");
+        file.write_all(b"one").await.expect("written");
+        assert_eq!(kind_of(open().await), ErrorKind::TimedOut);
+        assert!(scratch.path().join("notes.txt.lock.claim").is_dir());
+        file.release().await.expect("released");
+        drop(open().await.expect("free"));
+        assert_eq!(fs::read(&path).expect("read"), b"one");
+    });
+}
+
+#[test]
 fn p66_a_name_of_another_kind_is_refused() {
     let scratch = scratch();
     let directory = with(Method::Fifo, scratch.path());
