@@ -119,6 +119,9 @@ fn a_pid_file_is_found_without_its_method() {
     site.start(&["status", lock]).line_with("free");
     assert_eq!(site.end_of(&["remove", lock]), End::quiet(0));
     assert!(site.is_empty());
+    std::fs::write(lock, "1\n").expect("written");
+    site.end_of(&["remove", "--method", "pid", lock])
+        .expect(75, "of another program");
 }
 
 #[test]
