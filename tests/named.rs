@@ -259,6 +259,18 @@ fn p66_a_name_of_another_kind_is_refused() {
         ErrorKind::Incompatible
     );
     fs::create_dir(scratch.path().join("claimed.lock")).expect("made");
+    let plain = directory.lock(None, "plain").expect("a lock");
+    drop(acquired(&plain));
+    for method in [Method::Mkdir, Method::CreateNew] {
+        let error = with(method, scratch.path()).lock(None, "plain");
+        let error = error.expect_err("a lock with a line");
+        assert_eq!(error.kind(), ErrorKind::Incompatible);
+        let text = error.to_string();
+        assert!(
+            text.contains("another method") && !text.contains("semaphore"),
+            "{text}"
+        );
+    }
     for method in [Method::Fifo, Method::Os] {
         let claimed = with(method, scratch.path()).lock(None, "claimed");
         assert_eq!(kind_of(claimed), ErrorKind::Incompatible);
@@ -649,6 +661,10 @@ fn what_is_behind_a_url_is_told() {
         let scheme = missing.split(':').next().expect("a scheme");
         let text = error.to_string();
         assert!(text.contains(scheme) && !text.contains("secret"), "{text}");
+        // The feature that this very URL needs, where it is not there.
+        if text.contains("not compiled in") {
+            assert_eq!(text.contains("`redis-tls`"), scheme == "rediss", "{text}");
+        }
     }
     assert_eq!(kind_of(connect("mem:#a")), ErrorKind::InvalidInput);
     assert_eq!(kind_of(connect("/run/app")), ErrorKind::InvalidInput);

@@ -74,7 +74,7 @@ pub struct LockDirConfig {
     pub timeout: Option<Duration>,
     /// With [`Method::Mkdir`] and [`Method::CreateNew`]: how long a holder may be silent before others take the lock over; `None`, the default, for
     /// ever, save when its process is provably gone. A living holder renews its claim at a third of this, whatever its tasks do, so
-    /// only one that was stopped, or whose host is gone, is ever passed; it [hears of that](crate::AnyGuard::lost). At least 100 ms, and far longer than any
+    /// only one that was stopped, or whose host is gone, is ever passed; it [hears of that](crate::AnyGuard::lost), and the next one is told that it died inside. At least 100 ms, and far longer than any
     /// pause of a host or of a file system: a minute is not too much.
     pub expire: Option<Duration>,
     /// How often a waiter looks again although it was told nothing; `None`, the default, as often as the method does by itself, every second or
@@ -181,7 +181,8 @@ impl LockDir {
     /// # Errors
     ///
     /// [`ErrorKind::Incompatible`] when the name is in use for another kind of lock or by another method, as far as that shows on disk; else those
-    /// of [`FifoLock::open`](crate::FifoLock::open). [`ErrorKind::InvalidInput`] also for a name above a million bytes.
+    /// of [`FifoLock::open`](crate::FifoLock::open). [`ErrorKind::InvalidInput`] also for a name above a million bytes, and for an
+    /// [`expire`](LockDirConfig::expire) below 100 ms where the method has one.
     pub fn lock<'a>(&self, namespace: impl Into<Option<&'a str>>, name: &str) -> Result<NamedLock> {
         let name = LockName::new(namespace, name);
         let place = match self.config.method {

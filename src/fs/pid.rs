@@ -33,12 +33,13 @@ pub use options::{PidConfig, PidOptions};
 /// [hears of it](PidGuard::predecessor_crashed). A reused pid is not taken for the holder.
 ///
 /// Only a holder that is *provably* gone is passed. One on another host or in another pid namespace counts as alive for as long as its file is
-/// there, and so does a file in which stands no more than a pid ([`PidConfig::bare_pids`] changes that).
+/// there, and so does a file in which stands no more than a pid ([`PidConfig::bare_pids`] changes that). An empty file counts as held too, for its
+/// writer may be about to write; who waits passes it when it has not changed for five seconds.
 ///
 /// It needs hard links, and processes that exclude each other must see one file system; there is no queue. Programs that lock by `flock` are not
 /// excluded, and `openlock` for Python respects only holders that are Python processes.
 ///
-/// A path without a directory means the working directory, as for any file.
+/// Each waiter has a descriptor open. A path without a directory means the working directory, as for any file.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

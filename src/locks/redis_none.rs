@@ -7,6 +7,11 @@ use crate::locks::{Backend, LockUrl};
 
 pub(crate) async fn connect(url: &LockUrl, _: &str) -> Result<Arc<dyn Backend>> {
     let scheme = url.scheme();
-    let text = format!("locks behind {scheme}: need the feature `redis`, which is not compiled in");
+    let feature = match scheme {
+        "rediss" => "redis-tls",
+        _ => "redis",
+    };
+    let text =
+        format!("locks behind {scheme}: need the feature `{feature}`, which is not compiled in");
     Err(Error::new(ErrorKind::Unsupported, text))
 }

@@ -101,6 +101,42 @@ fn a_claim_is_found_without_its_method() {
 }
 
 #[test]
+fn a_pid_file_is_found_without_its_method() {
+    let site = Site::new();
+    let lock = site.directory().join("it.pid");
+    let lock = lock.to_str().expect("plain");
+    let run = ["run", "--method", "pid", lock, "--"];
+    let run = [&run[..], &["sh", "-c", "echo in; read x"]].concat();
+    let mut holder = site.start(&run);
+    holder.expect("in");
+    site.start(&["status", lock]).line_with("held");
+    site.end_of(&["remove", lock]).expect(75, "in use");
+    site.end_of(&["run", lock, "--", "true"])
+        .expect(2, "--method pid");
+    site.end_of(&["status", "--watch", lock])
+        .expect(2, "--watch");
+    holder.kill();
+    site.start(&["status", lock]).line_with("free");
+    assert_eq!(site.end_of(&["remove", lock]), End::quiet(0));
+    assert!(site.is_empty());
+    std::fs::write(lock, "1\n").expect("written");
+    site.end_of(&["remove", "--method", "pid", lock])
+        .expect(75, "of another program");
+}
+
+#[test]
+fn a_file_that_only_begins_as_a_pid_file_is_none() {
+    let site = Site::new();
+    let lock = site.directory().join("it.pid");
+    std::fs::write(&lock, "1\ninit\nsomething else\n").expect("written");
+    let text = lock.to_str().expect("plain");
+    let ran = ["run", "--quiet", text, "--", "true"];
+    assert_eq!(site.end_of(&ran), End::quiet(0));
+    site.end_of(&["remove", text]).expect(0, "was kept");
+    assert!(lock.exists());
+}
+
+#[test]
 fn what_does_not_go_together_is_refused() {
     let site = Site::new();
     let lock = site.lock();
@@ -108,6 +144,7 @@ fn what_does_not_go_together_is_refused() {
     for words in [
         &["--expire", "5"][..],
         &["--method", "pid", "--expire", "5"],
+        &["--method", "mkdir", "--expire", "0.01"],
         &["--method", "mkdir", "--shared"],
         &["--method", "mkdir", "--permits", "1"],
         &["--method", "nothing"],

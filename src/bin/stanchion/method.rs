@@ -1,15 +1,21 @@
 //! Locks that need none of the operating system's: they keep no line, and a command cannot inherit them.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use stanchion::{
-    Acquire, AnyGuard, AnyLock, AnyRwLock, AnySemaphore, LockDir, LockDirOptions, LockName, Locks,
-    NamedLock, PidLock, Removal, Result, Status,
+    Acquire, AnyGuard, AnyLock, AnyRwLock, AnySemaphore, ErrorKind, LockDir, LockDirOptions,
+    LockName, Locks, NamedLock, PidLock, Removal, Result, Status,
 };
 
 use crate::exit::Failure;
+
+/// How the third line of a pid file begins, and as much as such a file has at most; see `docs/protocol.md`.
+const PID_WORDS: &[u8] = b"stanchion pid ";
+const PID_FILE: u64 = 8192;
 
 /// How a lock is taken that is not a fair one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -127,9 +133,12 @@ impl Unlined {
         Self::by_name(&whole(path), options).map(Self::Named)
     }
 
-    /// The lock that a directory beside the path says is there, if one does.
+    /// The lock that a directory beside the path, or a pid file at it, says is there, if one does.
     pub(crate) fn found(path: &Path) -> Result<Option<Self>, Failure> {
         let path = whole(path);
+        if is_pid_file(&path) {
+            return Ok(Some(Self::Pid(PidLock::open(path)?)));
+        }
         let mut claim = path.clone().into_os_string();
         claim.push(".claim");
         if !Path::new(&claim).is_dir() {
@@ -153,9 +162,21 @@ impl Unlined {
             true => Path::new("."),
             false => directory,
         };
-        Ok(options
-            .open(directory)?
-            .lock(name.namespace(), name.name())?)
+        let lock = options.open(directory)?.lock(name.namespace(), name.name());
+        lock.map_err(|error| match error.kind() {
+            // Such as an expiry that is too short.
+            ErrorKind::InvalidInput => Failure::usage(error.to_string()),
+            _ => error.into(),
+        })
+    }
+
+    /// The methods by which such a lock may have been taken, for one who asked for none.
+    pub(crate) fn methods(&self) -> &'static str {
+        match self {
+            Self::Named(_) => "--method mkdir or create-new",
+            Self::Pid(_) => "--method pid",
+            Self::Far(_) => "a server",
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -184,6 +205,18 @@ impl Unlined {
             }
         })
     }
+}
+
+/// Whether a pid file of the library's is there; others are found by their method only. What cannot be read is for those who open it to tell.
+fn is_pid_file(path: &Path) -> bool {
+    let mut text = Vec::new();
+    let is_file = path.symlink_metadata().is_ok_and(|it| it.is_file());
+    let Some(file) = is_file.then(|| File::open(path).ok()).flatten() else {
+        return false;
+    };
+    let read = file.take(PID_FILE).read_to_end(&mut text);
+    let mut lines = text.split(|it| *it == b'\n');
+    read.is_ok() && lines.nth(2).is_some_and(|it| it.starts_with(PID_WORDS))
 }
 
 fn named(method: Method) -> stanchion::Method {

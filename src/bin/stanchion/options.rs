@@ -144,7 +144,7 @@ pub(crate) struct Status {
     /// Go on until interrupted: redraw on a terminal, else one line for each change
     #[arg(long, conflicts_with = "method")]
     pub(crate) watch: bool,
-    /// Look at a pid file, or at a lock of mkdir or create-new; those two are found without
+    /// Look at a lock of this method; needed only for a pid file that another program has written
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
@@ -156,7 +156,7 @@ pub(crate) struct Status {
 
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
-    /// Remove the pid file of a dead holder, or a lock of mkdir or create-new; those two are found without
+    /// Remove a lock of this method; needed only for a pid file that another program has written
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]

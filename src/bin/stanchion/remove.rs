@@ -6,6 +6,7 @@ use stanchion::{FifoKind, Removal};
 
 use super::exit::{Answer, BUSY, Ended, say};
 use super::lock::AnyLock;
+use super::method::Unlined;
 use super::options::Remove;
 
 pub(crate) fn remove(options: &Remove) -> Answer {
@@ -31,10 +32,19 @@ pub(crate) fn remove(options: &Remove) -> Answer {
         }
         Removal::InUse => {
             let path = lock.path().display();
-            say(format_args!(
-                "{path} is in use, or its queue holds foreign files; nothing was removed"
-            ));
+            say(format_args!("{path} is in use{}", or_else(&lock)));
             Ok(Ended::Code(BUSY))
         }
+    }
+}
+
+/// What else may keep a lock from being removed.
+fn or_else(lock: &AnyLock) -> &'static str {
+    match lock {
+        AnyLock::Unlined(Unlined::Pid(_)) => {
+            "; a pid file of another program counts as held for as long as it is there"
+        }
+        AnyLock::Unlined(_) => ", or foreign files are in the directory beside it",
+        _ => ", or its queue holds foreign files; nothing was removed",
     }
 }

@@ -95,16 +95,16 @@ impl Place {
 
     /// Refuses a name whose file, or the line beside it, is there already.
     fn refuse_lock_file(&self) -> Result<()> {
-        self.refuse_lock()?;
         let path = self.lock();
-        match path.symlink_metadata() {
-            Ok(_) => {
-                let text = "this name is locked by another method: its lock file is there";
-                Err(Error::at(ErrorKind::Incompatible, text, path))
+        let text = match FifoKind::at(&path)? {
+            Some(kind) => {
+                format!("this name is that of a {kind} with a line, which is another method")
             }
             // Whatever else is wrong shows when the claim is made.
-            Err(_) => Ok(()),
-        }
+            None if path.symlink_metadata().is_err() => return Ok(()),
+            None => "this name is locked by another method: its lock file is there".to_owned(),
+        };
+        Err(Error::at(ErrorKind::Incompatible, text, path))
     }
 
     /// Refuses a name that a lock has.

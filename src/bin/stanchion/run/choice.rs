@@ -70,9 +70,9 @@ pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
         };
         return Unlined::open(path, method, terms).map(AnyLock::Unlined);
     }
-    if Unlined::found(path)?.is_some() {
-        let text = "is locked by --method mkdir or create-new";
-        return Err(unfit(path, text));
+    if let Some(found) = Unlined::found(path)? {
+        let text = format!("is locked by {}", found.methods());
+        return Err(unfit(path, &text));
     }
     Ok(match kind(options)? {
         FifoKind::RwLock => {
