@@ -192,6 +192,22 @@ fn claims_by_directory_and_by_file_exclude_each_other() {
 }
 
 #[test]
+fn p14_a_claim_among_foreign_files_stays_when_it_is_to_be_removed() {
+    let scratch = scratch();
+    let lock = with(Method::Mkdir, scratch.path())
+        .lock(None, "a")
+        .expect("a lock");
+    let token = acquired(&lock).token();
+    let foreign = scratch.path().join("a.lock.claim").join("README");
+    fs::write(&foreign, "mine").expect("written");
+    assert_eq!(lock.remove().expect("no error"), Removal::InUse);
+    assert!(acquired(&lock).token() > token);
+    fs::remove_file(foreign).expect("deleted");
+    assert_eq!(lock.remove().expect("no error"), Removal::Removed);
+    assert_eq!(fs::read_dir(scratch.path()).expect("listed").count(), 0);
+}
+
+#[test]
 fn p66_a_claim_and_a_lock_on_a_file_refuse_each_other() {
     for claim in [Method::Mkdir, Method::CreateNew] {
         for file in [Method::Fifo, Method::Os] {

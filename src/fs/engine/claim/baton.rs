@@ -187,6 +187,19 @@ pub(super) fn records(directory: &Path) -> Vec<Id> {
     entries.filter_map(|it| id(&it.file_name())).collect()
 }
 
+/// Whether files lie in the directory that are not the lock's.
+pub(super) fn has_strangers(directory: &Path) -> bool {
+    let mut entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.any(|it| {
+        let name = it.file_name();
+        let Some(name) = name.to_str() else {
+            return true;
+        };
+        let id = name.strip_prefix(RECORD).or(name.strip_prefix(FRESH));
+        it.path() != place(directory) && id.and_then(Id::parse).is_none()
+    })
+}
+
 /// Of one number the free name is the later one.
 fn is_later(baton: &Baton) -> bool {
     matches!(baton.state, State::Free(_))

@@ -168,6 +168,10 @@ impl Hold {
 
     /// Deletes everything there is of the lock.
     pub(super) fn remove(self) -> Result<Removal> {
+        // Dropped, it is given back, and the lock goes on as it was.
+        if baton::has_strangers(&self.tenure.directory) {
+            return Ok(Removal::InUse);
+        }
         let Some(draft) = self.tenure.end() else {
             return Ok(Removal::InUse);
         };
