@@ -6,12 +6,13 @@ use std::process::{Child, Command, Stdio};
 use crate::crew::until;
 use crate::program::{End, Site};
 
-/// A server of this test alone, on a socket in its directory.
-struct Server(Child);
+/// A server of this test alone, on a socket in a directory whose path is short enough for one.
+struct Server(Child, tempfile::TempDir);
 
 impl Server {
-    fn start(site: &Site) -> (Self, String) {
-        let socket = site.directory().join("redis.sock");
+    fn start() -> (Self, String) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("redis.sock");
         let child = Command::new("redis-server")
             .args([
                 "--port",
@@ -26,7 +27,7 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        let server = Self(child);
+        let server = Self(child, directory);
         until("the server listens", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
@@ -44,7 +45,7 @@ impl Drop for Server {
 #[test]
 fn it_is_taken_shown_and_given_back() {
     let site = Site::new();
-    let (_server, url) = Server::start(&site);
+    let (_server, url) = Server::start();
     let url = format!("{url}#nightly%20job");
     let run = [
         "run",
