@@ -7,13 +7,16 @@ use crate::crew::until;
 use crate::program::{End, Site};
 
 /// A server of this test alone, on a socket in a directory whose path is short enough for one.
-struct Server(Child, tempfile::TempDir);
+struct Server {
+    process: Child,
+    _directory: tempfile::TempDir,
+}
 
 impl Server {
     fn start() -> (Self, String) {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("redis.sock");
-        let child = Command::new("redis-server")
+        let process = Command::new("redis-server")
             .args([
                 "--port",
                 "0",
@@ -27,7 +30,10 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        let server = Self(child, directory);
+        let server = Self {
+            process,
+            _directory: directory,
+        };
         until("the server listens", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
@@ -37,8 +43,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
