@@ -674,11 +674,8 @@ fn what_is_behind_a_url_is_told() {
     ] {
         let error = connect(missing).expect_err("nobody is there");
         let scheme = missing.split(':').next().expect("a scheme");
-        let compiled_in = match scheme {
-            "redis" | "redis+unix" => cfg!(feature = "redis"),
-            "rediss" => cfg!(feature = "redis-tls"),
-            _ => false,
-        };
+        let plain = matches!(scheme, "redis" | "redis+unix") && cfg!(feature = "redis");
+        let compiled_in = plain || (scheme == "rediss" && cfg!(feature = "redis-tls"));
         let expected = match compiled_in {
             true => ErrorKind::Unavailable,
             false => ErrorKind::Unsupported,
