@@ -2,20 +2,39 @@
 
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "redis/address.rs"]
+mod address;
 #[path = "redis/basics.rs"]
 mod basics;
 #[path = "redis/child.rs"]
 mod child;
+#[path = "redis/clock.rs"]
+mod clock;
+#[path = "redis/failover.rs"]
+mod failover;
 #[path = "redis/faults.rs"]
 mod faults;
+#[path = "redis/gate.rs"]
+mod gate;
+#[path = "redis/network.rs"]
+mod network;
 #[path = "redis/processes.rs"]
 mod processes;
+#[path = "redis/proxy.rs"]
+mod proxy;
+#[path = "redis/restart.rs"]
+mod restart;
 #[path = "redis/server.rs"]
 #[allow(dead_code)]
 mod server;
+#[path = "redis/storm.rs"]
+mod storm;
 #[path = "conformance/support.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;
+#[cfg(feature = "redis-tls")]
+#[path = "redis/tls.rs"]
+mod tls;
 #[path = "redis/tokens.rs"]
 mod tokens;
 #[path = "redis/waits.rs"]

@@ -8,14 +8,16 @@
 //! | `release` | `released` or `failed kind` |
 //! | `is-held` | `true` or `false` |
 //! | `storm ROUNDS` | `stormed`: so often it has added one to a key, by reading and writing |
+//! | `contend PATH` | in and out through the [gate](crate::gate) at this path until `stop`, then `contended` and its [`Tally`](crate::gate::Tally) |
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use stanchion::redis::{OnDisconnect, RedisClient};
+use stanchion::redis::{OnDisconnect, Options, RedisClient};
 use stanchion::{AnyGuard, Lock, SharedLock};
 
+use crate::gate::Gate;
 use crate::server::Server;
 
 /// The lease of the children.
@@ -42,16 +44,26 @@ fn child() {
     std::process::exit(0);
 }
 
+/// As the environment says: the lease and the patience in milliseconds.
+fn options() -> Options {
+    let number = |name: &str| Some(std::env::var(name).ok()?.parse().expect("a number"));
+    let length = |name: &str| number(name).map(Duration::from_millis);
+    let mut options = RedisClient::options()
+        .quarantine(std::env::var_os("CHILD_QUARANTINE").is_some())
+        .lease(length("CHILD_LEASE").unwrap_or(LEASE));
+    if let Some(patience) = length("CHILD_PATIENCE") {
+        // Who is not told must find out by its heartbeat, and not because somebody's claim window is over.
+        options = options.patience(patience).claim_window(patience * 5);
+    }
+    match std::env::var_os("CHILD_DROPS") {
+        Some(_) => options.on_disconnect(OnDisconnect::Release),
+        None => options,
+    }
+}
+
 async fn obey(url: &str) {
-    let drops = std::env::var_os("CHILD_DROPS").is_some();
-    let options = RedisClient::options()
-        .quarantine(false)
-        .lease(LEASE)
-        .on_disconnect(match drops {
-            true => OnDisconnect::Release,
-            false => OnDisconnect::Keep,
-        });
-    let client = options.connect(url).await.expect("the server is there");
+    let client = options().connect(url).await;
+    let client = client.expect("the server is there");
     say("ready");
     let (lines, mut hear) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -68,6 +80,11 @@ async fn obey(url: &str) {
             },
             ("is-held", _) => say(guard.as_ref().is_some_and(AnyGuard::is_held)),
             ("storm", rounds) => storm(&client, url, rounds.parse().expect("a number")).await,
+            ("contend", path) => {
+                let gate = Gate::at(path.as_ref());
+                let tally = gate.contend(&client, async { _ = hear.recv().await }).await;
+                say(format_args!("contended {tally}"));
+            }
             (wish, _) => {
                 let taken = take(&client, wish).await;
                 let (token, crashed) = (taken.token(), taken.predecessor_crashed());

@@ -13,6 +13,7 @@ pub(crate) struct Server {
     directory: tempfile::TempDir,
     child: Child,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Server {
@@ -22,16 +23,75 @@ impl Server {
     }
 
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        Self::start_in(directory(), arguments, &[])
+    }
+
+    /// In a directory that is there already, with these variables.
+    pub(crate) fn start_in(
+        directory: tempfile::TempDir,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let owned = |it: &(&str, &str)| (it.0.to_owned(), it.1.to_owned());
         let arguments: Vec<_> = arguments.iter().map(|it| (*it).to_owned()).collect();
-        let child = spawn(&directory, &arguments);
+        let environment: Vec<_> = environment.iter().map(owned).collect();
+        let child = spawn(&directory, &arguments, &environment);
         let server = Self {
             directory,
             child,
             arguments,
+            environment,
         };
         server.wait_until_ready();
         server
+    }
+
+    /// One that follows this one, and has heard everything so far.
+    pub(crate) fn replica(&self) -> Self {
+        let port = self.listen("port").to_string();
+        self.ask::<()>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+        let replica = Self::start();
+        replica.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+        let begun = Instant::now();
+        while !replica
+            .info("replication")
+            .contains("master_link_status:up")
+        {
+            assert!(begun.elapsed() < SAFETY, "it never follows");
+            std::thread::yield_now();
+        }
+        replica
+    }
+
+    /// Listens on loopback too, on a port that nobody has: `port`, or `tls-port`.
+    pub(crate) fn listen(&self, setting: &str) -> u16 {
+        loop {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+            let port = free.expect("a port").port();
+            // Another may have taken it in between: the server says so.
+            let taken = self.try_ask::<()>(&["CONFIG", "SET", setting, &port.to_string()]);
+            match taken {
+                Ok(()) => return port,
+                Err(error) => assert!(error.to_string().contains("listen"), "{error}"),
+            }
+        }
+    }
+
+    pub(crate) fn info(&self, section: &str) -> String {
+        self.ask(&["INFO", section])
+    }
+
+    /// How often it has run this command since [`Server::forget_counts`].
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let stats = self.info("commandstats");
+        let name = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&name));
+        let number = line.and_then(|line| line.split(',').next());
+        number.map_or(0, |it| it.parse().expect("a number"))
+    }
+
+    pub(crate) fn forget_counts(&self) {
+        self.ask::<()>(&["CONFIG", "RESETSTAT"]);
     }
 
     fn wait_until_ready(&self) {
@@ -50,7 +110,7 @@ impl Server {
 
     /// Starts it again in the same directory.
     pub(crate) fn begin_again(&mut self) {
-        self.child = spawn(&self.directory, &self.arguments);
+        self.child = spawn(&self.directory, &self.arguments, &self.environment);
         self.wait_until_ready();
     }
 
@@ -101,7 +161,15 @@ fn command(words: &[impl ToRedisArgs]) -> ::redis::Cmd {
     command
 }
 
-fn spawn(directory: &tempfile::TempDir, arguments: &[String]) -> Child {
+pub(crate) fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn spawn(
+    directory: &tempfile::TempDir,
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Child {
     let path = directory.path();
     let mut command = Command::new("redis-server");
     command
@@ -110,6 +178,7 @@ fn spawn(directory: &tempfile::TempDir, arguments: &[String]) -> Child {
         .arg("--dir")
         .arg(path)
         .args(arguments)
+        .envs(environment.iter().map(|it| (&it.0, &it.1)))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command

@@ -1,0 +1,202 @@
+//! A server whose clock is set: back, forward by less than a lease, forward by more. The clients' clocks are as they are.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use stanchion::redis::{Options, RedisClient, RedisGuard};
+use stanchion::{Acquire, ErrorKind, Loss};
+
+use crate::server::{Server, directory};
+use crate::support::{Polled, eventually, in_runtime, kind_of};
+
+const LEASE: Duration = Duration::from_millis(1200);
+const HOUR: i64 = 3600;
+
+fn options() -> Options {
+    RedisClient::options().lease(LEASE)
+}
+
+/// A server with a clock of its own.
+struct Clocked {
+    server: Server,
+    file: PathBuf,
+}
+
+impl Clocked {
+    fn start() -> Self {
+        let directory = directory();
+        let file = directory.path().join("clock");
+        set(&file, "+0");
+        let environment = [
+            ("LD_PRELOAD", library()),
+            (
+                "FAKETIME_TIMESTAMP_FILE",
+                file.to_str().expect("a plain path").to_owned(),
+            ),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            // As on a machine whose time of day is set: what counts the time since the start goes on.
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        let environment = environment
+            .each_ref()
+            .map(|(name, value)| (*name, &value[..]));
+        let everyday = ["--save", "", "--appendonly", "no"];
+        let server = Server::start_in(directory, &everyday, &environment);
+        Self { server, file }
+    }
+
+    /// So many milliseconds away from the time of this host.
+    fn set(&self, milliseconds: i64) {
+        let before = self.ahead();
+        let sign = if milliseconds < 0 { '-' } else { '+' };
+        let by = milliseconds.unsigned_abs();
+        set(&self.file, &format!("{sign}{}.{:03}", by / 1000, by % 1000));
+        if (milliseconds - before).abs() > 100 {
+            let arrived = || (self.ahead() - milliseconds).abs() < 100;
+            eventually("the clock is set", arrived);
+        }
+    }
+
+    /// How many milliseconds it is ahead of this host.
+    fn ahead(&self) -> i64 {
+        let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let here = i64::try_from(here.expect("after 1970").as_millis()).expect("before 3000");
+        let (seconds, micros): (i64, i64) = self.server.ask(&["TIME"]);
+        seconds * 1000 + micros / 1000 - here
+    }
+
+    fn queued(&self) -> usize {
+        self.server.ask(&["ZCARD", "{stanchion:a}:queue"])
+    }
+}
+
+/// In one step, so that nobody reads half of it.
+fn set(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, format!("{text}\n")).expect("written");
+    std::fs::rename(new, file).expect("renamed");
+}
+
+fn library() -> String {
+    let directories = std::fs::read_dir("/usr/lib").expect("libraries");
+    let mut found = directories.filter_map(|it| {
+        let library = it.ok()?.path().join("faketime/libfaketime.so.1");
+        library.exists().then_some(library)
+    });
+    let library = found
+        .next()
+        .expect("faketime is installed; see scripts/test");
+    // The memory allocator of the server asks for the time while the library is not ready yet, which ends in a loop: another one goes before it.
+    format!("{} libc.so.6", library.display())
+}
+
+fn in_line(
+    clocked: &Clocked,
+    client: &RedisClient,
+    count: usize,
+) -> Vec<Polled<Acquire<RedisGuard>>> {
+    let waiter = |_| {
+        let before = clocked.queued();
+        let mut waiter = Polled::new(client.lock("a").acquire());
+        assert!(waiter.poll().is_pending());
+        eventually("in line", || clocked.queued() > before);
+        waiter
+    };
+    (0..count).map(waiter).collect()
+}
+
+/// All of them come in, in order, with greater and greater tokens.
+fn assert_in_order(guard: RedisGuard, waiters: &mut [Polled<Acquire<RedisGuard>>]) -> u64 {
+    let mut last = guard.token();
+    in_runtime(guard.release()).expect("released");
+    for waiter in waiters {
+        let next = waiter.finish().expect("its turn");
+        assert!(next.token() > last && !next.predecessor_crashed());
+        last = next.token();
+        in_runtime(next.release()).expect("released");
+    }
+    last
+}
+
+#[test]
+fn p51_a_clock_that_is_set_back_loses_nothing_and_keeps_the_order() {
+    let clocked = Clocked::start();
+    // So that it has been there for longer than it is set back by.
+    clocked.set(2 * HOUR * 1000);
+    let client = in_runtime(options().connect(clocked.server.url())).expect("a client");
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    let early = guard.token();
+    let mut waiters = in_line(&clocked, &client, 2);
+    clocked.set(HOUR * 1000);
+    waiters.extend(in_line(&clocked, &client, 2));
+    // Renewals go on, and who is inside stays inside.
+    in_runtime(guard.ensure_held()).expect("held");
+    let begun = Instant::now();
+    eventually("a lease", || {
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(guard.is_held());
+        begun.elapsed() > LEASE
+    });
+    let last = assert_in_order(guard, &mut waiters);
+    assert!(last > early);
+    // Not by an hour: by as many as were let in since.
+    assert!(last < early + 1_000_000_000, "{early} to {last}");
+    let next = in_runtime(client.lock("a").try_acquire()).expect("an answer");
+    assert!(next.expect("free").token() > last);
+}
+
+/// A lock that is new to the server, on a server that seems to have been started in the future.
+#[test]
+#[ignore = "fails: the scripts end with an error while the uptime is negative"]
+fn p51_a_clock_that_is_set_back_before_the_start_of_the_server_still_lets_in() {
+    let clocked = Clocked::start();
+    let client = in_runtime(options().connect(clocked.server.url())).expect("a client");
+    clocked.set(-HOUR * 1000);
+    let begun = Instant::now();
+    let guard = in_runtime(client.lock("a").acquire()).expect("once it is old enough");
+    assert!(begun.elapsed() < LEASE + Duration::from_secs(2));
+    in_runtime(guard.release()).expect("released");
+}
+
+#[test]
+fn p51_a_clock_that_is_set_forward_by_less_than_a_lease_loses_nothing() {
+    let clocked = Clocked::start();
+    let client = in_runtime(options().connect(clocked.server.url())).expect("a client");
+    let guard = in_runtime(client.lock("a").acquire()).expect("once it is old enough");
+    let mut waiters = in_line(&clocked, &client, 3);
+    for step in 1..=4 {
+        // Just after a renewal there are two thirds and more left.
+        in_runtime(guard.ensure_held()).expect("held");
+        clocked.set(step * 500);
+        in_runtime(guard.ensure_held()).expect("still held");
+        assert_eq!(clocked.queued(), waiters.len());
+    }
+    assert_in_order(guard, &mut waiters);
+}
+
+/// The documented limit: the lease ends early by as much. Who was inside hears of it, and its token is the smaller one.
+#[test]
+fn p51_a_clock_that_is_set_forward_by_more_than_a_lease_is_a_loss() {
+    let clocked = Clocked::start();
+    let (mine, theirs) = (options(), options());
+    let mine = in_runtime(mine.connect(clocked.server.url())).expect("a client");
+    let theirs = in_runtime(theirs.connect(clocked.server.url())).expect("a client");
+    let guard = in_runtime(mine.lock("a").acquire()).expect("once it is old enough");
+    let mut next = in_line(&clocked, &theirs, 1);
+    clocked.set(HOUR * 1000);
+    let begun = Instant::now();
+    let taken = next[0].finish().expect("its turn");
+    assert!(taken.token() > guard.token() && taken.predecessor_crashed());
+    let loss = in_runtime(guard.lost());
+    assert!(matches!(loss, Loss::Revoked | Loss::Superseded), "{loss:?}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "told, at the next heartbeat"
+    );
+    assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
+    // And back again: no token goes back, and nobody is stuck for an hour.
+    clocked.set(0);
+    in_runtime(taken.ensure_held()).expect("held");
+    let mut waiters = in_line(&clocked, &mine, 2);
+    assert_in_order(taken, &mut waiters);
+}

@@ -1,0 +1,213 @@
+//! A primary that dies and a replica that takes its place, behind an address that stays the same.
+
+use std::time::{Duration, Instant};
+
+use stanchion::redis::{Options, RedisClient, RedisGuard};
+use stanchion::{ErrorKind, Loss};
+
+use crate::gate::{Crowd, rounds};
+use crate::proxy::Proxy;
+use crate::server::Server;
+use crate::support::{Polled, eventually, in_runtime, kind_of};
+
+const LEASE: Duration = Duration::from_millis(1200);
+
+fn options() -> Options {
+    RedisClient::options().lease(LEASE)
+}
+
+fn connect(proxy: &Proxy) -> RedisClient {
+    in_runtime(options().connect(proxy.url())).expect("a client")
+}
+
+/// A primary, its replica, and the address that both are behind.
+struct Pair {
+    primary: Server,
+    replica: Server,
+    proxy: Proxy,
+}
+
+impl Pair {
+    /// The primary is old enough to let somebody in, and the replica too.
+    fn start() -> Self {
+        let primary = Server::start();
+        let replica = primary.replica();
+        let proxy = Proxy::before(&primary);
+        let client = connect(&proxy);
+        drop(in_runtime(client.lock("first").acquire()).expect("once it is old enough"));
+        Self {
+            primary,
+            replica,
+            proxy,
+        }
+    }
+
+    /// Everything that the primary has been told, the replica knows.
+    fn catch_up(&self) {
+        let offset = |server: &Server, field: &str| {
+            let info = server.info("replication");
+            let line = info.lines().find_map(|line| line.strip_prefix(field));
+            line.map(|it| it.trim().to_owned())
+        };
+        eventually("the replica has caught up", || {
+            let sent = offset(&self.primary, "master_repl_offset:");
+            sent.is_some() && sent == offset(&self.replica, "slave_repl_offset:")
+        });
+    }
+
+    /// From here on the replica hears nothing more, and nobody knows.
+    fn part(&self) {
+        self.catch_up();
+        self.replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    }
+
+    fn fail_over(&mut self) {
+        self.primary.kill();
+        self.replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+        self.proxy.lead_to(&self.replica);
+    }
+
+    /// A new one follows the one that was promoted.
+    fn swap(&mut self) {
+        let next = self.replica.replica();
+        self.primary = std::mem::replace(&mut self.replica, next);
+    }
+}
+
+/// Nobody is let in for one lease, and then who is next.
+fn assert_waits_one_lease(
+    newcomer: &mut Polled<stanchion::Acquire<RedisGuard>>,
+    since: Instant,
+    last: u64,
+) -> RedisGuard {
+    let next = newcomer.finish().expect("after the quarantine");
+    let took = since.elapsed();
+    assert!(took >= LEASE * 9 / 10, "a lease of quarantine: {took:?}");
+    assert!(
+        took < LEASE * 2 + Duration::from_secs(1),
+        "and no more: {took:?}"
+    );
+    assert!(next.token() > last && next.is_held());
+    next
+}
+
+#[test]
+fn p51_a_hold_that_the_replica_knows_of_goes_on() {
+    let mut pair = Pair::start();
+    let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
+    let guard = in_runtime(mine.lock("first").acquire()).expect("free");
+    pair.catch_up();
+    pair.fail_over();
+    let begun = Instant::now();
+    in_runtime(guard.ensure_held()).expect("it is on record");
+    let mut newcomer = Polled::new(theirs.lock("first").acquire());
+    assert!(newcomer.poll().is_pending());
+    let token = guard.token();
+    in_runtime(guard.release()).expect("released");
+    let next = assert_waits_one_lease(&mut newcomer, begun, token);
+    assert!(!next.predecessor_crashed());
+}
+
+/// The grant was never replicated. The lock itself is known, so nobody is let in before the holder has come back.
+#[test]
+fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
+    let mut pair = Pair::start();
+    let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
+    pair.part();
+    let guard = in_runtime(mine.lock("first").acquire()).expect("free");
+    pair.fail_over();
+    let begun = Instant::now();
+    let mut newcomer = Polled::new(theirs.lock("first").acquire());
+    assert!(newcomer.poll().is_pending());
+    in_runtime(guard.ensure_held()).expect("put back");
+    let token = guard.token();
+    in_runtime(guard.release()).expect("released");
+    drop(assert_waits_one_lease(&mut newcomer, begun, token));
+}
+
+/// The replica knows of an earlier holder only, who has left since: both cannot be inside, and the one who is hears that it is not on record.
+#[test]
+fn p51_a_hold_that_stands_against_another_on_record_is_a_loss() {
+    let mut pair = Pair::start();
+    let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
+    let early = in_runtime(mine.lock("first").acquire()).expect("free");
+    pair.part();
+    in_runtime(early.release()).expect("released");
+    let guard = in_runtime(theirs.lock("first").acquire()).expect("free");
+    pair.fail_over();
+    let begun = Instant::now();
+    assert_eq!(in_runtime(guard.lost()), Loss::Superseded);
+    assert!(begun.elapsed() < LEASE * 3 / 4, "sooner than by its lease");
+    let mut newcomer = Polled::new(mine.lock("first").acquire());
+    let next = newcomer.finish().expect("after the quarantine");
+    assert!(begun.elapsed() >= LEASE * 9 / 10 && next.token() > guard.token());
+}
+
+#[test]
+fn p51_waiters_come_back_in_order_after_a_failover() {
+    let mut pair = Pair::start();
+    let client = connect(&pair.proxy);
+    let lock = client.lock("first");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    let mut waiters: Vec<_> = (0..5).map(|_| Polled::new(lock.acquire())).collect();
+    waiters
+        .iter_mut()
+        .for_each(|it| assert!(it.poll().is_pending()));
+    let queue = ["ZCARD", "{stanchion:first}:queue"];
+    eventually("in line", || {
+        pair.primary.ask::<usize>(&queue) == waiters.len()
+    });
+    pair.catch_up();
+    pair.fail_over();
+    in_runtime(guard.ensure_held()).expect("on record");
+    assert_eq!(pair.replica.ask::<usize>(&queue), waiters.len());
+    let mut last = guard.token();
+    in_runtime(guard.release()).expect("released");
+    for waiter in &mut waiters {
+        let next = waiter.finish().expect("its turn");
+        assert!(next.token() > last);
+        last = next.token();
+        in_runtime(next.release()).expect("released");
+    }
+}
+
+#[test]
+fn p45_a_replica_that_is_not_promoted_lets_nobody_in() {
+    let mut pair = Pair::start();
+    let client = connect(&pair.proxy);
+    let guard = in_runtime(client.lock("first").acquire()).expect("free");
+    pair.catch_up();
+    pair.primary.kill();
+    pair.proxy.lead_to(&pair.replica);
+    assert_eq!(
+        in_runtime(guard.lost()),
+        Loss::Expired,
+        "it cannot be renewed there"
+    );
+    let refused = kind_of(in_runtime(client.lock("first").acquire()));
+    assert_eq!(refused, ErrorKind::Unavailable);
+    pair.replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    let next = in_runtime(client.lock("first").acquire()).expect("promoted");
+    assert!(next.token() > guard.token());
+}
+
+#[test]
+fn p51_failovers_in_a_storm_let_no_two_in() {
+    let mut pair = Pair::start();
+    let lease = LEASE.as_millis().to_string();
+    let url = pair.proxy.url();
+    let environment = [
+        ("CHILD_QUARANTINE", "1"),
+        ("CHILD_LEASE", &lease),
+        ("CHILD_URL", &url),
+    ];
+    let crowd = Crowd::begin(6, &pair.primary, &environment);
+    for _ in 0..rounds(3) {
+        pair.fail_over();
+        crowd.go_on();
+        pair.swap();
+    }
+    let all = crowd.end();
+    println!("{all:?}");
+    assert_eq!((all.overlaps, all.fallen), (0, 0), "{all:?}");
+}

@@ -1,0 +1,290 @@
+//! A network of the test's own: a TCP proxy before a server, which on command cuts connections, delays, swallows everything, swallows some of
+//! the server's messages, or leads to another server.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::server::Server;
+use crate::support::Random;
+
+/// What the network does at the moment.
+#[derive(Clone)]
+struct Weather {
+    backend: PathBuf,
+    /// Connections of an earlier age are cut.
+    age: usize,
+    delay: Duration,
+    /// Everything is accepted, and stays where it is.
+    stands_still: bool,
+    /// So many of 100 messages get lost.
+    loses: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicUsize,
+    messages: AtomicUsize,
+    swallowed: AtomicUsize,
+}
+
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    weather: watch::Sender<Weather>,
+    counts: Arc<Counts>,
+}
+
+impl Proxy {
+    pub(crate) fn before(server: &Server) -> Self {
+        let weather = Weather {
+            backend: server.socket().into(),
+            age: 0,
+            delay: Duration::ZERO,
+            stands_still: false,
+            loses: 0,
+        };
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        listener.set_nonblocking(true).expect("for the runtime");
+        let address = listener.local_addr().expect("an address");
+        let (weather, seen) = watch::channel(weather);
+        let counts = Arc::<Counts>::default();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let serving = serve(listener, seen, counts.clone());
+        std::thread::spawn(move || runtime.block_on(serving));
+        Self {
+            address,
+            weather,
+            counts,
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}/", self.address)
+    }
+
+    /// Cuts every connection there is. New ones are welcome.
+    pub(crate) fn cut(&self) {
+        self.weather.send_modify(|it| it.age += 1);
+    }
+
+    /// New connections lead to this server; those that are there are cut.
+    pub(crate) fn lead_to(&self, server: &Server) {
+        self.weather.send_modify(|it| {
+            it.backend = server.socket().into();
+            it.age += 1;
+        });
+    }
+
+    /// Everything takes so much longer, in both directions.
+    pub(crate) fn delay(&self, by: Duration) {
+        self.weather.send_modify(|it| it.delay = by);
+    }
+
+    /// From here on nothing arrives; what is under way arrives when it goes on.
+    pub(crate) fn stand_still(&self) {
+        self.weather.send_modify(|it| it.stands_still = true);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.weather.send_modify(|it| it.stands_still = false);
+    }
+
+    /// Swallows so many of 100 messages of the server.
+    pub(crate) fn lose(&self, of_a_hundred: u64) {
+        self.weather.send_modify(|it| it.loses = of_a_hundred);
+    }
+
+    /// How many messages there were, and how many of them were swallowed.
+    pub(crate) fn messages(&self) -> (usize, usize) {
+        let count = |it: &AtomicUsize| it.load(Ordering::SeqCst);
+        (count(&self.counts.messages), count(&self.counts.swallowed))
+    }
+}
+
+/// Until the proxy is dropped.
+async fn serve(
+    listener: std::net::TcpListener,
+    mut weather: watch::Receiver<Weather>,
+    counts: Arc<Counts>,
+) {
+    let listener = TcpListener::from_std(listener).expect("a listener");
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (client, _) = accepted.expect("a connection");
+                tokio::spawn(carry(client, weather.clone(), counts.clone()));
+            }
+            changed = weather.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// One connection, from its beginning to its end or to the next cut.
+async fn carry(client: TcpStream, mut weather: watch::Receiver<Weather>, counts: Arc<Counts>) {
+    let (age, backend) = {
+        let now = weather.borrow_and_update();
+        (now.age, now.backend.clone())
+    };
+    client.set_nodelay(true).expect("a socket");
+    let (from_client, to_client) = client.into_split();
+    let seed = counts.accepted.fetch_add(1, Ordering::SeqCst) as u64;
+    // Nobody there: the connection is closed as one that was reset.
+    let Ok(server) = UnixStream::connect(backend).await else {
+        return;
+    };
+    let (from_server, to_server) = server.into_split();
+    let sieve = Sieve {
+        frames: Vec::new(),
+        random: Random::new(seed + 1),
+        counts,
+    };
+    let over = {
+        let mut weather = weather.clone();
+        async move { while weather.borrow().age == age && weather.changed().await.is_ok() {} }
+    };
+    tokio::select! {
+        () = pump(from_client, to_server, weather.clone(), None) => {}
+        () = pump(from_server, to_client, weather, Some(sieve)) => {}
+        () = over => {}
+    }
+}
+
+/// Carries one direction: a reader and a writer, so that a delay costs time and no throughput.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut weather: watch::Receiver<Weather>,
+    mut sieve: Option<Sieve>,
+) {
+    let (under_way, mut arrives) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let seen = weather.clone();
+    let read = async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let (delay, loses) = {
+                let now = seen.borrow();
+                (now.delay, now.loses)
+            };
+            let bytes = match &mut sieve {
+                Some(sieve) => sieve.pass(&buffer[..length], loses),
+                None => buffer[..length].to_vec(),
+            };
+            let _ = under_way.send((Instant::now() + delay, bytes));
+        }
+        // The writer writes what is under way, and ends.
+        drop(under_way);
+    };
+    let write = async move {
+        while let Some((due, bytes)) = arrives.recv().await {
+            tokio::time::sleep_until(due).await;
+            if weather.wait_for(|it| !it.stands_still).await.is_err()
+                || to.write_all(&bytes).await.is_err()
+            {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
+}
+
+/// Takes messages out of what a server sends, and leaves everything else as it is.
+struct Sieve {
+    /// The beginning of a frame whose end has not come yet.
+    frames: Vec<u8>,
+    random: Random,
+    counts: Arc<Counts>,
+}
+
+impl Sieve {
+    fn pass(&mut self, bytes: &[u8], loses: u64) -> Vec<u8> {
+        self.frames.extend_from_slice(bytes);
+        let mut passed = Vec::new();
+        while let Some(length) = frame(&self.frames) {
+            let rest = self.frames.split_off(length);
+            let whole = std::mem::replace(&mut self.frames, rest);
+            let is_message = whole.starts_with(b">3\r\n$7\r\nmessage\r\n");
+            if is_message {
+                self.counts.messages.fetch_add(1, Ordering::SeqCst);
+            }
+            match is_message && self.random.below(100) < loses {
+                true => _ = self.counts.swallowed.fetch_add(1, Ordering::SeqCst),
+                false => passed.extend(whole),
+            }
+        }
+        passed
+    }
+}
+
+/// The length of the first RESP3 frame in there, once all of it has come.
+fn frame(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(2).position(|it| it == b"\r\n")?;
+    let mut length = end + 2;
+    let number = || std::str::from_utf8(bytes.get(1..end)?).ok()?.parse().ok();
+    // One without a number, or with -1 for nothing, is a single line.
+    let count: usize = number().unwrap_or(0);
+    let parts = match bytes[0] {
+        b'$' | b'!' | b'=' if number().is_some() => {
+            let whole = length + count + 2;
+            return (bytes.len() >= whole).then_some(whole);
+        }
+        b'*' | b'~' | b'>' => count,
+        b'%' => count * 2,
+        // What it says stands before a value of its own.
+        b'|' => count * 2 + 1,
+        _ => 0,
+    };
+    for _ in 0..parts {
+        length += frame(&bytes[length..])?;
+    }
+    Some(length)
+}
+
+#[test]
+fn frames_are_told_apart() {
+    let push = ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\n\r\n\r\n";
+    let map = "%2\r\n+a\r\n:1\r\n$-1\r\n*2\r\n_\r\n#t\r\n";
+    let attribute = "|1\r\n+a\r\n,1.5\r\n:7\r\n";
+    for whole in [
+        push,
+        map,
+        attribute,
+        "+OK\r\n",
+        "*-1\r\n",
+        "*0\r\n",
+        "=7\r\ntxt:abc\r\n",
+    ] {
+        let bytes = [whole.as_bytes(), b"+next\r\n"].concat();
+        assert_eq!(frame(&bytes), Some(whole.len()), "{whole:?}");
+        for end in 0..whole.len() {
+            assert_eq!(frame(&bytes[..end]), None, "{whole:?} to {end}");
+        }
+    }
+}
+
+#[test]
+fn only_messages_are_swallowed() {
+    let mut sieve = Sieve {
+        frames: Vec::new(),
+        random: Random::new(1),
+        counts: Arc::default(),
+    };
+    let message = ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n";
+    let others = ["+OK\r\n", ">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"].concat();
+    let all = [&others, message, &others].concat();
+    let mut passed = Vec::new();
+    for byte in all.as_bytes() {
+        passed.extend(sieve.pass(&[*byte], 100));
+    }
+    assert_eq!(passed, [others.clone(), others].concat().as_bytes());
+    assert_eq!(sieve.pass(message.as_bytes(), 0), message.as_bytes());
+}

@@ -1,0 +1,119 @@
+//! What can happen to a server while many processes contend for a lock on it: never are two inside, no token falls, and all go on.
+
+use crate::gate::{Crowd, Tally, rounds};
+use crate::server::Server;
+
+const LEASE: &str = "1200";
+
+/// With quarantine, as by default.
+const SAFE: [(&str, &str); 2] = [("CHILD_QUARANTINE", "1"), ("CHILD_LEASE", LEASE)];
+
+fn assert_safe(all: Tally) {
+    assert_eq!((all.overlaps, all.fallen), (0, 0), "{all:?}");
+    println!("{all:?}");
+}
+
+fn storm_of_restarts(mut server: Server) {
+    let crowd = Crowd::begin(6, &server, &SAFE);
+    for _ in 0..rounds(3) {
+        server.kill();
+        server.begin_again();
+        crowd.go_on();
+    }
+    assert_safe(crowd.end());
+}
+
+#[test]
+fn p51_a_server_without_memory_that_is_killed_again_and_again_lets_no_two_in() {
+    storm_of_restarts(Server::start());
+}
+
+/// It forgets up to a second.
+#[test]
+fn p51_a_server_with_a_log_that_is_killed_again_and_again_lets_no_two_in() {
+    storm_of_restarts(Server::start_with(&[
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "everysec",
+    ]));
+}
+
+/// Killed before it is as old as the lease, so the quarantine of one run follows that of another.
+#[test]
+fn p51_restarts_within_the_quarantine_let_no_two_in() {
+    let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let crowd = Crowd::begin(6, &server, &SAFE);
+    for _ in 0..rounds(4) {
+        server.kill();
+        server.begin_again();
+    }
+    crowd.go_on();
+    assert_safe(crowd.end());
+}
+
+#[test]
+fn p51_what_disturbs_a_server_lets_no_two_in() {
+    let server = Server::start();
+    let crowd = Crowd::begin(6, &server, &SAFE);
+    for _ in 0..rounds(6) {
+        server.ask::<()>(&["SCRIPT", "FLUSH"]);
+        crowd.go_on();
+        for kind in ["normal", "pubsub"] {
+            server.ask::<u64>(&["CLIENT", "KILL", "TYPE", kind]);
+            crowd.go_on();
+        }
+        server.ask::<()>(&["CLIENT", "PAUSE", "150", "ALL"]);
+        crowd.go_on();
+    }
+    let all = crowd.end();
+    assert_safe(all);
+    assert_eq!((all.lost, all.unavailable), (0, 0), "{all:?}");
+}
+
+/// A pause longer than the lease costs the hold of who is inside.
+#[test]
+fn p48_pauses_longer_than_the_lease_let_no_two_in() {
+    let server = Server::start();
+    let crowd = Crowd::begin(6, &server, &SAFE);
+    for _ in 0..rounds(2) {
+        server.ask::<()>(&["CLIENT", "PAUSE", "1500", "ALL"]);
+        crowd.go_on();
+    }
+    assert_safe(crowd.end());
+}
+
+/// The documented limit: who was inside is not known any more, so another may be let in. Each such time ends with a loss that is told, and the
+/// greater token is that of the newcomer.
+#[test]
+fn p51_everything_forgotten_in_a_storm_is_a_loss_for_who_was_inside() {
+    let server = Server::start();
+    let crowd = Crowd::begin(6, &server, &SAFE);
+    let rounds = rounds(10);
+    for _ in 0..rounds {
+        server.ask::<()>(&["FLUSHALL"]);
+        crowd.go_on();
+    }
+    let all = crowd.end();
+    println!("{all:?}");
+    assert!(
+        all.overlaps <= rounds as u64,
+        "no more than one each time: {all:?}"
+    );
+    assert!(all.overlaps <= all.lost, "who overlaps has lost: {all:?}");
+}
+
+/// One that is overwhelmed answers late: nothing is lost by it.
+#[test]
+fn p47_a_server_that_is_busy_again_and_again_loses_nobody() {
+    let allowed = ["--save", "", "--enable-debug-command", "local"];
+    let server = Server::start_with(&allowed);
+    let crowd = Crowd::begin(6, &server, &SAFE);
+    for _ in 0..rounds(6) {
+        server.ask::<()>(&["DEBUG", "SLEEP", "0.12"]);
+        crowd.go_on();
+    }
+    let all = crowd.end();
+    assert_safe(all);
+    assert_eq!((all.lost, all.unavailable), (0, 0), "{all:?}");
+}

@@ -1,0 +1,189 @@
+//! `rediss://`: a server whose certificate is signed by an authority of the test's own.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ::redis::TlsCertificates;
+use stanchion::redis::{Options, RedisClient};
+use stanchion::{ErrorKind, Result};
+
+use crate::server::{Server, directory};
+use crate::support::{Polled, eventually, in_runtime};
+
+fn options() -> Options {
+    RedisClient::options().quarantine(false)
+}
+
+struct Secured {
+    server: Server,
+    port: u16,
+    /// The certificate of the authority.
+    authority: Vec<u8>,
+}
+
+impl Secured {
+    fn start(arguments: &[&str]) -> Self {
+        let directory = directory();
+        let path = directory.path();
+        certify(path);
+        let authority = std::fs::read(path.join("authority.crt")).expect("a certificate");
+        let file = |name: &str| path.join(name).to_str().expect("a plain path").to_owned();
+        let (certificate, key, trusted) = (
+            file("server.crt"),
+            file("server.key"),
+            file("authority.crt"),
+        );
+        let own = [
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &trusted,
+        ];
+        let server = Server::start_in(
+            directory,
+            &[&["--save", ""][..], &own[..], arguments].concat(),
+            &[],
+        );
+        let port = server.listen("tls-port");
+        Self {
+            server,
+            port,
+            authority,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("rediss://localhost:{}/", self.port)
+    }
+
+    /// A client that trusts the authority.
+    fn trusting(&self) -> ::redis::Client {
+        let certificates = TlsCertificates {
+            client_tls: None,
+            root_cert: Some(self.authority.clone()),
+        };
+        ::redis::Client::build_with_tls(self.url(), certificates).expect("a client")
+    }
+
+    fn connect(&self, client: ::redis::Client) -> Result<RedisClient> {
+        in_runtime(options().connect_with(client))
+    }
+}
+
+/// An authority, and a server for `localhost` that it vouches for.
+fn certify(path: &Path) {
+    let openssl = |words: &str| {
+        let mut command = Command::new("openssl");
+        command.args(words.split(' ')).current_dir(path);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command
+            .status()
+            .expect("openssl is installed; see scripts/test");
+        assert!(status.success(), "openssl {words}");
+    };
+    std::fs::write(path.join("extensions"), "subjectAltName=DNS:localhost\n").expect("written");
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!(
+        "req -x509 {key} -keyout authority.key -out authority.crt -days 2 -subj /CN=authority"
+    ));
+    openssl(&format!(
+        "req {key} -keyout server.key -out server.csr -subj /CN=localhost"
+    ));
+    openssl(
+        "x509 -req -in server.csr -CA authority.crt -CAkey authority.key -CAcreateserial -days 2 -extfile extensions -out server.crt",
+    );
+}
+
+/// Also after the connection was cut: what was trusted once is trusted again.
+#[test]
+fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
+    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let client = secured.connect(secured.trusting()).expect("a client");
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    let mut waiter = Polled::new(lock.acquire());
+    assert!(waiter.poll().is_pending());
+    let server = &secured.server;
+    eventually("in line", || {
+        server.ask::<usize>(&["ZCARD", "{stanchion:a}:queue"]) == 1
+    });
+    assert_eq!(server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]), 1);
+    in_runtime(guard.ensure_held()).expect("connected again");
+    let token = guard.token();
+    in_runtime(guard.release()).expect("released");
+    let next = waiter.finish().expect("its turn");
+    assert!(next.token() > token);
+    // The same lock as without.
+    let plain = server.connect(options());
+    let tried = in_runtime(plain.lock("a").try_acquire());
+    assert!(tried.expect("an answer").is_none());
+    in_runtime(next.release()).expect("released");
+}
+
+#[test]
+fn p45_a_certificate_that_nobody_vouches_for_is_refused() {
+    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let error = in_runtime(options().connect(secured.url())).expect_err("not trusted");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let text = format!("{error}").to_lowercase();
+    assert!(text.contains("certificate"), "the reason is told: {text}");
+}
+
+/// Vouched for, but another name than the one that was asked for.
+#[test]
+fn p45_a_certificate_of_another_name_is_refused() {
+    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(secured.authority.clone()),
+    };
+    let url = format!("rediss://127.0.0.1:{}/", secured.port);
+    let client = ::redis::Client::build_with_tls(url, certificates).expect("a client");
+    let error = secured.connect(client).expect_err("another name");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let text = format!("{error}").to_lowercase();
+    assert!(text.contains("certificate"), "the reason is told: {text}");
+}
+
+/// The server wants to know who asks.
+#[test]
+fn p45_a_client_shows_a_certificate_where_one_is_asked_for() {
+    let secured = Secured::start(&["--tls-auth-clients", "yes"]);
+    let error = secured
+        .connect(secured.trusting())
+        .expect_err("nothing was shown");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let file = |name: &str| {
+        let socket = secured.server.socket();
+        let directory = Path::new(&socket).parent().expect("a directory");
+        std::fs::read(directory.join(name)).expect("a file")
+    };
+    let shown = ::redis::ClientTlsConfig {
+        client_cert: file("server.crt"),
+        client_key: file("server.key"),
+    };
+    let certificates = TlsCertificates {
+        client_tls: Some(shown),
+        root_cert: Some(secured.authority.clone()),
+    };
+    let client = ::redis::Client::build_with_tls(secured.url(), certificates).expect("a client");
+    let client = secured.connect(client).expect("shown");
+    drop(in_runtime(client.lock("a").acquire()).expect("free"));
+}
+
+/// Plain words to a port that speaks TLS, and TLS to one that speaks plainly.
+#[test]
+fn p45_one_side_only_with_tls_is_unavailable() {
+    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let plain = secured.server.listen("port");
+    let mixed = [
+        format!("redis://localhost:{}/", secured.port),
+        format!("rediss://localhost:{plain}/"),
+    ];
+    for url in mixed {
+        let error = in_runtime(options().connect(&url)).expect_err("they cannot talk");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{url}: {error}");
+    }
+}
