@@ -6,14 +6,20 @@
 mod address;
 #[path = "redis/basics.rs"]
 mod basics;
+#[path = "redis/cancel.rs"]
+mod cancel;
 #[path = "redis/child.rs"]
 mod child;
 #[path = "redis/clock.rs"]
 mod clock;
+#[path = "redis/crowd.rs"]
+mod crowd;
 #[path = "redis/failover.rs"]
 mod failover;
 #[path = "redis/faults.rs"]
 mod faults;
+#[path = "redis/fork.rs"]
+mod fork;
 #[path = "redis/gate.rs"]
 mod gate;
 #[path = "redis/network.rs"]

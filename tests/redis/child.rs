@@ -8,18 +8,26 @@
 //! | `release` | `released` or `failed kind` |
 //! | `is-held` | `true` or `false` |
 //! | `storm ROUNDS` | `stormed`: so often it has added one to a key, by reading and writing |
+//! | `crowd FIRST COUNT` | so many more wait in line, one behind the other; `in token number` for each, numbered from FIRST |
+//! | `connect` | `connected`: another client, kept |
+//! | `fork WHAT` | `forked pid`; see [`fork`] |
 //! | `contend PATH` | in and out through the [gate](crate::gate) at this path until `stop`, then `contended` and its [`Tally`](crate::gate::Tally) |
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use stanchion::redis::{OnDisconnect, Options, RedisClient};
-use stanchion::{AnyGuard, Lock, SharedLock};
+use stanchion::redis::{OnDisconnect, Options, RedisClient, RedisGuard};
+use stanchion::{Acquire, AnyGuard, Lock, SharedLock};
 
 use crate::gate::Gate;
 use crate::server::Server;
 
+#[path = "child_fork.rs"]
+mod fork;
+
+/// The lock that they share.
+pub(crate) const NAME: &str = "shared by children";
 /// The lease of the children.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 
@@ -72,6 +80,7 @@ async fn obey(url: &str) {
         }
     });
     let mut guard: Option<AnyGuard> = None;
+    let mut others = Vec::new();
     while let Some(line) = hear.recv().await {
         match line.split_once(' ').unwrap_or((&line, "")) {
             ("release", _) => match guard.take().expect("it holds").release().await {
@@ -80,6 +89,12 @@ async fn obey(url: &str) {
             },
             ("is-held", _) => say(guard.as_ref().is_some_and(AnyGuard::is_held)),
             ("storm", rounds) => storm(&client, url, rounds.parse().expect("a number")).await,
+            ("crowd", numbers) => crowd(&client, numbers),
+            ("fork", what) => fork::in_a_copy(what, &client, url, &mut guard),
+            ("connect", _) => {
+                others.push(options().connect(url).await.expect("a client"));
+                say("connected");
+            }
             ("contend", path) => {
                 let gate = Gate::at(path.as_ref());
                 let tally = gate.contend(&client, async { _ = hear.recv().await }).await;
@@ -98,7 +113,7 @@ async fn obey(url: &str) {
 }
 
 async fn take(client: &RedisClient, wish: &str) -> AnyGuard {
-    let name = "shared by children";
+    let name = NAME;
     match wish {
         "lock" => AnyGuard::new(client.lock(name).acquire().await.expect("the lock")),
         "write" => AnyGuard::new(client.rwlock(name).acquire().await.expect("to write")),
@@ -108,6 +123,23 @@ async fn take(client: &RedisClient, wish: &str) -> AnyGuard {
             AnyGuard::new(semaphore.acquire().await.expect("a permit"))
         }
     }
+}
+
+fn crowd(client: &RedisClient, numbers: &str) {
+    let mut numbers = numbers.split(' ').map(|it| it.parse().expect("a number"));
+    let (first, count): (usize, usize) =
+        (numbers.next().expect("one"), numbers.next().expect("two"));
+    let lock = client.lock(NAME);
+    // On one task, which polls one after the other, so this is their order.
+    let waiters: Vec<_> = (first..first + count)
+        .map(|number| (number, lock.acquire()))
+        .collect();
+    let pass = |(number, waiter): (usize, Acquire<RedisGuard>)| async move {
+        let guard = waiter.await.expect("the lock");
+        say(format_args!("in {} {number}", guard.token()));
+        guard.release().await.expect("released");
+    };
+    tokio::spawn(futures::future::join_all(waiters.into_iter().map(pass)));
 }
 
 async fn storm(client: &RedisClient, url: &str, rounds: usize) {

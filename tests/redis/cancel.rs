@@ -1,0 +1,293 @@
+//! A wait that is given up, at each of its stages: the next one is let in at once, and nothing is left on the server.
+
+use std::time::{Duration, Instant};
+
+use stanchion::redis::{Options, RedisClient};
+use stanchion::{Acquire, AnyGuard, AnyLock, Removal};
+
+use crate::gate::rounds;
+use crate::proxy::Proxy;
+use crate::server::Server;
+use crate::support::{Polled, Random, eventually, in_runtime};
+
+/// So long that nothing ends by itself while a test runs: what must be given back is given back.
+const LONG: Duration = Duration::from_secs(600);
+
+fn options() -> Options {
+    let options = RedisClient::options().quarantine(false);
+    options.lease(LONG).patience(LONG).claim_window(LONG)
+}
+
+/// A server, a client behind a network that obeys, and one beside it.
+struct Stage {
+    server: Server,
+    proxy: Proxy,
+    far: RedisClient,
+    near: RedisClient,
+}
+
+/// A way to ask for everything there is of one lock.
+type Way = fn(&RedisClient) -> AnyLock;
+
+const WAYS: [Way; 3] = [
+    |client| AnyLock::new(client.lock("a")),
+    |client| AnyLock::new(client.rwlock("b")),
+    |client| AnyLock::new(client.semaphore("c", 1).expect("a semaphore")),
+];
+
+impl Stage {
+    fn set() -> Self {
+        let server = Server::start();
+        let proxy = Proxy::before(&server);
+        let far = in_runtime(options().connect(proxy.url())).expect("a client");
+        let near = server.connect(options());
+        Self {
+            server,
+            proxy,
+            far,
+            near,
+        }
+    }
+
+    fn queued(&self) -> usize {
+        let queue = |name: &str| {
+            self.server
+                .ask::<usize>(&["ZCARD", &format!("{{stanchion:{name}}}:queue")])
+        };
+        queue("a") + queue("b") + queue("c")
+    }
+
+    /// The next one is in at once, by itself.
+    fn assert_free(&self, way: Way) {
+        let begun = Instant::now();
+        let guard = in_runtime(way(&self.near).acquire()).expect("free");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        in_runtime(guard.release()).expect("released");
+    }
+
+    /// Nothing is left of anybody.
+    fn assert_empty(&self) {
+        let semaphore = self.near.semaphore("c", 1).expect("a semaphore");
+        let removed = in_runtime(async {
+            [
+                self.near.lock("a").remove().await,
+                self.near.rwlock("b").remove().await,
+                semaphore.remove().await,
+            ]
+        });
+        for removed in removed {
+            assert_eq!(removed.expect("an answer"), Removal::Removed);
+        }
+        let keys: Vec<String> = self.server.ask(&["KEYS", "*"]);
+        assert_eq!(keys, [""; 0]);
+    }
+}
+
+fn wait(lock: AnyLock) -> Polled<Acquire<AnyGuard>> {
+    Polled::new(lock.acquire())
+}
+
+#[test]
+fn p17_a_future_that_was_never_polled_asks_for_nothing() {
+    let stage = Stage::set();
+    stage.server.forget_counts();
+    for way in WAYS {
+        drop(wait(way(&stage.far)));
+    }
+    assert_eq!(
+        stage.server.calls("evalsha") + stage.server.calls("eval"),
+        0
+    );
+    WAYS.iter().for_each(|way| stage.assert_free(*way));
+    stage.assert_empty();
+}
+
+/// The request has been sent, or is about to be; the server has not seen it.
+#[test]
+fn p17_given_up_while_the_request_is_on_its_way() {
+    let stage = Stage::set();
+    for way in WAYS {
+        stage.proxy.stand_still();
+        let mut waiter = wait(way(&stage.far));
+        assert!(waiter.poll().is_pending());
+        drop(waiter);
+        stage.proxy.go_on();
+        stage.assert_free(way);
+    }
+    stage.assert_empty();
+}
+
+/// The server has let it in; the answer never arrives before it is given up.
+#[test]
+fn p17_given_up_while_the_answer_is_on_its_way() {
+    let stage = Stage::set();
+    for way in WAYS {
+        stage.proxy.delay(Duration::from_millis(60));
+        let mut waiter = wait(way(&stage.far));
+        assert!(waiter.poll().is_pending());
+        let status = way(&stage.near);
+        eventually("the server has let it in", || {
+            let status = in_runtime(status.status()).expect("a status");
+            status.holder.is_some() || !status.shared_by.is_empty()
+        });
+        drop(waiter);
+        stage.proxy.delay(Duration::ZERO);
+        stage.assert_free(way);
+    }
+    stage.assert_empty();
+}
+
+/// The server stands still with the request in its hands.
+#[test]
+fn p17_given_up_while_the_server_does_nothing() {
+    let stage = Stage::set();
+    for way in WAYS {
+        stage.server.ask::<()>(&["CLIENT", "PAUSE", "300", "ALL"]);
+        let mut waiter = wait(way(&stage.far));
+        assert!(waiter.poll().is_pending());
+        drop(waiter);
+        stage.assert_free(way);
+    }
+    stage.assert_empty();
+}
+
+#[test]
+fn p17_given_up_in_line() {
+    let stage = Stage::set();
+    for way in WAYS {
+        let guard = in_runtime(way(&stage.near).acquire()).expect("free");
+        let mut waiter = wait(way(&stage.far));
+        assert!(waiter.poll().is_pending());
+        eventually("in line", || stage.queued() == 1);
+        // However often it was polled.
+        for _ in 0..3 {
+            assert!(waiter.poll().is_pending());
+        }
+        drop(waiter);
+        eventually("it has left", || stage.queued() == 0);
+        in_runtime(guard.release()).expect("released");
+        stage.assert_free(way);
+    }
+    stage.assert_empty();
+}
+
+/// Its turn has come, and it has not heard of it.
+#[test]
+fn p17_given_up_when_it_was_offered() {
+    let stage = Stage::set();
+    for way in WAYS {
+        let guard = in_runtime(way(&stage.near).acquire()).expect("free");
+        let mut waiter = wait(way(&stage.far));
+        assert!(waiter.poll().is_pending());
+        eventually("in line", || stage.queued() == 1);
+        stage.proxy.lose(100);
+        in_runtime(guard.release()).expect("released");
+        assert_eq!(stage.queued(), 0, "its turn has come");
+        let tried = in_runtime(way(&stage.near).try_acquire()).expect("an answer");
+        assert!(tried.is_none(), "it is kept for it");
+        assert!(waiter.poll().is_pending());
+        drop(waiter);
+        stage.proxy.lose(0);
+        stage.assert_free(way);
+    }
+    stage.assert_empty();
+}
+
+/// It has heard of it, and its claim is on the way.
+#[test]
+fn p17_given_up_while_it_claims() {
+    let stage = Stage::set();
+    for way in WAYS {
+        let guard = in_runtime(way(&stage.near).acquire()).expect("free");
+        let mut waiter = wait(way(&stage.far));
+        assert!(waiter.poll().is_pending());
+        eventually("in line", || stage.queued() == 1);
+        stage.server.forget_counts();
+        stage.proxy.delay(Duration::from_millis(60));
+        in_runtime(guard.release()).expect("released");
+        // The release, and then the claim.
+        eventually("the claim has come", || stage.server.calls("evalsha") >= 2);
+        assert!(waiter.poll().is_pending());
+        drop(waiter);
+        stage.proxy.delay(Duration::ZERO);
+        stage.assert_free(way);
+    }
+    stage.assert_empty();
+}
+
+/// It is inside, and nobody has looked.
+#[test]
+fn p17_given_up_when_it_was_granted_and_not_taken() {
+    let stage = Stage::set();
+    for way in WAYS {
+        // Free from the beginning.
+        let mut waiter = wait(way(&stage.far));
+        assert!(waiter.poll().is_pending());
+        waiter.bell.wait_beyond(0);
+        drop(waiter);
+        stage.assert_free(way);
+        // And after a while in line.
+        let guard = in_runtime(way(&stage.near).acquire()).expect("free");
+        let mut waiter = wait(way(&stage.far));
+        assert!(waiter.poll().is_pending());
+        eventually("in line", || stage.queued() == 1);
+        let rings = waiter.rings();
+        in_runtime(guard.release()).expect("released");
+        waiter.bell.wait_beyond(rings);
+        drop(waiter);
+        stage.assert_free(way);
+    }
+    stage.assert_empty();
+}
+
+/// A release that is given up goes on from its first poll; one that was never polled is the guard's own.
+#[test]
+fn p17_a_release_that_is_given_up_releases() {
+    let stage = Stage::set();
+    for way in WAYS {
+        for polls in 0..2 {
+            let guard = in_runtime(way(&stage.far).acquire()).expect("free");
+            let mut release = Polled::new(guard.release());
+            for _ in 0..polls {
+                assert!(release.poll().is_pending());
+            }
+            drop(release);
+            stage.assert_free(way);
+        }
+    }
+    stage.assert_empty();
+}
+
+/// Wherever it happens to be.
+#[test]
+fn p17_given_up_at_any_time() {
+    let stage = Stage::set();
+    let mut random = Random::new(17);
+    let (rounds, mut given_up) = (rounds(300), 0);
+    for round in 0..rounds {
+        let way = WAYS[round % WAYS.len()];
+        let (far, near) = (way(&stage.far), way(&stage.near));
+        let within = Duration::from_micros(random.below(6000));
+        let hold = Duration::from_micros(random.below(1000));
+        in_runtime(async {
+            let one = async {
+                let taken = tokio::time::timeout(within, far.acquire()).await;
+                match taken {
+                    Ok(guard) => guard.expect("a guard").release().await.expect("released"),
+                    Err(_) => given_up += 1,
+                }
+            };
+            let other = async {
+                let guard = near.acquire().await.expect("its turn");
+                tokio::time::sleep(hold).await;
+                drop(guard);
+            };
+            futures::join!(one, other);
+        });
+    }
+    println!("{given_up} of {rounds} given up");
+    assert!(given_up > 0 && given_up < rounds, "always the same");
+    WAYS.iter().for_each(|way| stage.assert_free(*way));
+    stage.assert_empty();
+}
