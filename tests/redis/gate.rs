@@ -30,6 +30,8 @@ pub(crate) struct Tally {
     /// Holds that were lost, and told so.
     pub(crate) lost: u64,
     pub(crate) unavailable: u64,
+    /// Somebody came in later and before this one was out, and the release said that all was well.
+    pub(crate) fooled: u64,
 }
 
 impl Gate {
@@ -104,6 +106,7 @@ impl Gate {
     }
 
     async fn pass(&self, guard: RedisGuard, random: &mut Random, tally: &mut Tally) {
+        let mut robbed = false;
         if guard.is_held() {
             let inside = self.enter(guard.token(), tally);
             let work = tokio::time::sleep(Duration::from_micros(random.below(4000)));
@@ -111,10 +114,11 @@ impl Gate {
                 () = work => {}
                 _ = guard.lost() => {}
             }
+            robbed = self.read(&mut self.open()).1 > guard.token();
             drop(inside);
         }
         match guard.release().await {
-            Ok(()) => {}
+            Ok(()) => tally.fooled += u64::from(robbed),
             Err(error) if error.kind() == ErrorKind::Lost => tally.lost += 1,
             Err(error) if error.kind() == ErrorKind::Unavailable => tally.unavailable += 1,
             Err(error) => panic!("{error:?}"),
@@ -130,8 +134,12 @@ impl fmt::Display for Tally {
             fallen,
             lost,
             unavailable,
+            fooled,
         } = self;
-        write!(f, "{entered} {overlaps} {fallen} {lost} {unavailable}")
+        write!(
+            f,
+            "{entered} {overlaps} {fallen} {lost} {unavailable} {fooled}"
+        )
     }
 }
 
@@ -141,12 +149,13 @@ impl FromStr for Tally {
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers: Option<Vec<_>> = text.split(' ').map(|it| it.parse().ok()).collect();
         match numbers.as_deref() {
-            Some(&[entered, overlaps, fallen, lost, unavailable]) => Ok(Self {
+            Some(&[entered, overlaps, fallen, lost, unavailable, fooled]) => Ok(Self {
                 entered,
                 overlaps,
                 fallen,
                 lost,
                 unavailable,
+                fooled,
             }),
             _ => Err(text.to_owned()),
         }
@@ -203,6 +212,7 @@ impl Crowd {
             all.fallen += tally.fallen;
             all.lost += tally.lost;
             all.unavailable += tally.unavailable;
+            all.fooled += tally.fooled;
         }
         all
     }

@@ -1,12 +1,13 @@
 //! `rediss://`: a server whose certificate is signed by an authority of the test's own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ::redis::TlsCertificates;
 use stanchion::redis::{Options, RedisClient};
 use stanchion::{ErrorKind, Result};
 
+use crate::child::{LEASE, Led, NAME};
 use crate::server::{Server, directory};
 use crate::support::{Polled, eventually, in_runtime};
 
@@ -56,6 +57,10 @@ impl Secured {
 
     fn url(&self) -> String {
         format!("rediss://localhost:{}/", self.port)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        Path::new(&self.server.socket()).with_file_name(name)
     }
 
     /// A client that trusts the authority.
@@ -122,6 +127,27 @@ fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
     in_runtime(next.release()).expect("released");
 }
 
+/// Without a word about certificates those of the system count; another process has others.
+#[test]
+fn p45_the_authorities_of_the_system_are_trusted() {
+    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let authority = secured.file("authority.crt");
+    let authority = authority.to_str().expect("a plain path");
+    let (url, server) = (secured.url(), &secured.server);
+    let environment = [("CHILD_URL", &*url), ("SSL_CERT_FILE", authority)];
+    let mut child = Led::spawn_with(server, &environment);
+    child.hold("lock");
+    let tried = in_runtime(
+        server
+            .connect(options().lease(LEASE))
+            .lock(NAME)
+            .try_acquire(),
+    );
+    assert!(tried.expect("an answer").is_none());
+    child.tell("release");
+    assert_eq!(child.hear(), "released");
+}
+
 #[test]
 fn p45_a_certificate_that_nobody_vouches_for_is_refused() {
     let secured = Secured::start(&["--tls-auth-clients", "no"]);
@@ -155,11 +181,7 @@ fn p45_a_client_shows_a_certificate_where_one_is_asked_for() {
         .connect(secured.trusting())
         .expect_err("nothing was shown");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    let file = |name: &str| {
-        let socket = secured.server.socket();
-        let directory = Path::new(&socket).parent().expect("a directory");
-        std::fs::read(directory.join(name)).expect("a file")
-    };
+    let file = |name: &str| std::fs::read(secured.file(name)).expect("a file");
     let shown = ::redis::ClientTlsConfig {
         client_cert: file("server.crt"),
         client_key: file("server.key"),
