@@ -9,7 +9,7 @@ use stanchion::{Acquire, ErrorKind, Loss};
 use crate::server::{Server, directory};
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
-const LEASE: Duration = Duration::from_millis(1200);
+const LEASE: Duration = Duration::from_secs(2);
 const HOUR: i64 = 3600;
 
 fn options() -> Options {

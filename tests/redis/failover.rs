@@ -10,7 +10,7 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
-const LEASE: Duration = Duration::from_millis(1200);
+const LEASE: Duration = Duration::from_secs(2);
 
 fn options() -> Options {
     RedisClient::options().lease(LEASE)

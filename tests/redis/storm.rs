@@ -3,7 +3,7 @@
 use crate::gate::{Crowd, Tally, rounds};
 use crate::server::Server;
 
-const LEASE: &str = "1200";
+const LEASE: &str = "2000";
 
 /// With quarantine, as by default.
 const SAFE: [(&str, &str); 2] = [("CHILD_QUARANTINE", "1"), ("CHILD_LEASE", LEASE)];
@@ -77,7 +77,7 @@ fn p48_pauses_longer_than_the_lease_let_no_two_in() {
     let server = Server::start();
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(2) {
-        server.ask::<()>(&["CLIENT", "PAUSE", "1500", "ALL"]);
+        server.ask::<()>(&["CLIENT", "PAUSE", "2200", "ALL"]);
         crowd.go_on();
     }
     assert_safe(crowd.end());
