@@ -13,7 +13,7 @@ use super::actor::{Actor, Call, Command, Parts};
 use super::link::Source;
 use super::options::{Config, Options};
 use super::place::{Place, Target, random_id};
-use super::scripts::{Keys, Script};
+use super::scripts::{self, Keys, Script};
 use super::{RedisLock, RedisRwLock, RedisSemaphore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::host as platform;
@@ -171,8 +171,8 @@ impl RedisClient {
         let full = format!("{}:{name}", self.core.config.namespace);
         let target = Target {
             keys: Keys::new(&self.core.config.namespace, name),
-            kind,
             limit,
+            card: scripts::card(kind, limit, self.core.config.lease),
             place: self.core.address.join(&full),
         };
         Arc::new(Line {

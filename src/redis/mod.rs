@@ -100,6 +100,7 @@ mod link;
 mod lock;
 mod options;
 mod place;
+mod replies;
 mod rwlock;
 mod scripts;
 mod semaphore;

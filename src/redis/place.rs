@@ -17,18 +17,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::lease::Stamp;
+use super::replies::Outlook;
 use super::scripts::Keys;
 use crate::error::Error;
 use crate::guard::Loss;
+use crate::lock::Owner;
 
 /// One lock on the server.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) keys: Keys,
-    /// `lock`, `rwlock` or `semaphore`.
-    pub(super) kind: &'static str,
     /// How many shares there are. Who wants to be alone takes all.
     pub(super) limit: u32,
+    /// What the lock is, as it stands in the state: protocol, kind, limit and lease.
+    pub(super) card: String,
     /// Address and name, for people.
     pub(super) place: PathBuf,
 }
@@ -101,8 +103,9 @@ struct Inner {
     stage: Stage,
     outcome: Option<Outcome>,
     waker: Option<Waker>,
-    /// Place in line, counted from 0.
+    /// Place in line, counted from 0, and what was told with it.
     rank: Option<usize>,
+    outlook: Option<Outlook>,
     loss: Option<Loss>,
     listeners: Vec<Waker>,
 }
@@ -122,6 +125,7 @@ impl Place {
             outcome: None,
             waker: None,
             rank: None,
+            outlook: None,
             loss: None,
             listeners: Vec::new(),
         };
@@ -162,8 +166,11 @@ impl Place {
         Seen::Pending
     }
 
-    pub(super) fn rank(&self) -> Option<usize> {
-        self.lock().rank
+    /// Place in line, counted from 0, and who is inside.
+    pub(super) fn outlook(&self) -> Option<(usize, Option<Owner>)> {
+        let inner = self.lock();
+        let holder = inner.outlook.as_ref().and_then(Outlook::holder);
+        Some((inner.rank?, holder))
     }
 
     // What the actor does.
@@ -187,11 +194,12 @@ impl Place {
     }
 
     /// It stands in line.
-    pub(super) fn queue(&self, rank: usize) {
+    pub(super) fn queue(&self, rank: usize, outlook: Outlook) {
         let mut inner = self.lock();
         if matches!(inner.stage, Stage::Asking | Stage::Waiting) {
             inner.stage = Stage::Waiting;
             inner.rank = Some(rank);
+            inner.outlook = Some(outlook);
         }
     }
 
@@ -291,12 +299,13 @@ impl Place {
         Poll::Pending
     }
 
-    /// The guard is given back: nothing is lost from here on.
-    pub(super) fn give_back(&self) -> Option<Loss> {
+    /// The guard is given back, and nothing is lost from here on; or the future is dropped. Says whether there was a guard, and what had befallen it.
+    pub(super) fn give_back(&self) -> (bool, Option<Loss>) {
         let mut inner = self.lock();
+        let held = matches!(inner.stage, Stage::Held(_));
         inner.stage = Stage::Over;
         inner.listeners = Vec::new();
-        inner.loss
+        (held, inner.loss)
     }
 }
 
