@@ -199,7 +199,7 @@ fn p51_everything_forgotten_lets_no_second_one_in() {
     let mut waiter = Polled::new(theirs.lock("a").acquire());
     assert!(waiter.poll().is_pending());
     in_runtime(guard.release()).expect("released");
-    waiter.finish().expect("its turn");
+    drop(waiter.finish().expect("its turn"));
     drop(in_runtime(theirs.lock("another").acquire()).expect("a lease after"));
 }
 
