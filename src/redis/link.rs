@@ -53,12 +53,23 @@ impl Source {
             let text = format!("this is no address of a Redis server: {source}");
             Error::new(ErrorKind::InvalidInput, text)
         };
-        let info = url.into_connection_info().map_err(wrong)?;
-        if !info.addr().is_supported() {
+        let lacks = || {
             let text =
                 "this address needs the feature `redis-tls`, or a platform with Unix sockets";
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
+            Error::new(ErrorKind::Unsupported, text)
+        };
+        // Compiled without TLS, `redis` does not know its scheme.
+        let plain = url
+            .strip_prefix("rediss:")
+            .map(|rest| format!("redis:{rest}"));
+        let info = match url.into_connection_info() {
+            Ok(info) if info.addr().is_supported() => info,
+            Ok(_) => return Err(lacks()),
+            Err(_) if plain.is_some_and(|it| it.into_connection_info().is_ok()) => {
+                return Err(lacks());
+            }
+            Err(error) => return Err(wrong(error)),
+        };
         Client::open(info).map(Self::of_client).map_err(wrong)
     }
 

@@ -20,6 +20,7 @@ use super::lease::Stamp;
 use super::replies::Outlook;
 use super::scripts::Keys;
 use crate::error::Error;
+use crate::fs::sys::id::Id;
 use crate::guard::Loss;
 use crate::lock::Owner;
 
@@ -130,7 +131,7 @@ impl Place {
             listeners: Vec::new(),
         };
         Self {
-            id: random_id(),
+            id: Id::fresh().to_string(),
             target,
             wish,
             inner: Mutex::new(inner),
@@ -316,11 +317,4 @@ impl Inner {
             none => *none = Some(waker.clone()),
         }
     }
-}
-
-/// 128 random bits, in hexadecimal.
-pub(super) fn random_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let half = || RandomState::new().hash_one(std::process::id());
-    format!("{:016x}{:016x}", half(), half())
 }
