@@ -53,20 +53,18 @@ impl Source {
             let text = format!("this is no address of a Redis server: {source}");
             Error::new(ErrorKind::InvalidInput, text)
         };
-        let lacks = || {
-            let text =
-                "this address needs the feature `redis-tls`, or a platform with Unix sockets";
-            Error::new(ErrorKind::Unsupported, text)
-        };
+        let lacks = |text: &str| Err(Error::new(ErrorKind::Unsupported, text));
+        let no_tls = "locks at `rediss:` are not compiled in: they need the feature `redis-tls`";
         // Compiled without TLS, `redis` does not know its scheme.
         let plain = url
             .strip_prefix("rediss:")
             .map(|rest| format!("redis:{rest}"));
         let info = match url.into_connection_info() {
             Ok(info) if info.addr().is_supported() => info,
-            Ok(_) => return Err(lacks()),
+            Ok(_) if plain.is_none() => return lacks("this platform has no Unix sockets"),
+            Ok(_) => return lacks(no_tls),
             Err(_) if plain.is_some_and(|it| it.into_connection_info().is_ok()) => {
-                return Err(lacks());
+                return lacks(no_tls);
             }
             Err(error) => return Err(wrong(error)),
         };
