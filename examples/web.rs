@@ -37,6 +37,8 @@ type Whatever = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone)]
 struct App {
     lock: AnyLock,
+    /// The lock, as `stanchion status` takes it.
+    url: String,
     most: usize,
     stopped: watch::Receiver<bool>,
 }
@@ -62,6 +64,7 @@ async fn serve() -> Result<(), Whatever> {
     let (stop, stopped) = watch::channel(false);
     let app = App {
         lock: locks.lock("web")?,
+        url: format!("{locks}#web"),
         most,
         stopped,
     };
@@ -128,27 +131,27 @@ async fn work(
 async fn line(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Whatever>>> {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let looks = stream::unfold((app.lock.clone(), ticks), async |(lock, mut ticks)| {
+    let looks = stream::unfold((app.clone(), ticks), async |(app, mut ticks)| {
         ticks.tick().await;
-        let picture = match lock.status().await {
-            Ok(status) => picture(&lock, &status),
+        let picture = match app.lock.status().await {
+            Ok(status) => picture(&app, &status),
             Err(error) => json!({ "trouble": error.to_string() }),
         };
-        Some((picture, (lock, ticks)))
+        Some((picture, (app, ticks)))
     });
     let looks = looks.take_until(app.stopped());
     let events = looks.map(|picture| Ok(Event::default().json_data(picture)?));
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-fn picture(lock: &AnyLock, status: &Status) -> Value {
+fn picture(app: &App, status: &Status) -> Value {
     let waiters = status.waiters.iter().map(|waiter| {
         let mut row = person(&waiter.owner);
         row["passed_over"] = waiter.passed_over.into();
         row
     });
     json!({
-        "lock": lock.to_string(),
+        "lock": app.url,
         "server": std::process::id(),
         "now": millis(SystemTime::now()),
         "holder": status.holder.as_ref().map(person),

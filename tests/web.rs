@@ -152,7 +152,7 @@ fn the_line_shows_holder_and_waiters(place: Place) {
     assert!(seen["holder"]["since"].as_u64() <= seen["now"].as_u64());
     assert_eq!(seen["last_token"], json!(guard.token()));
     assert_eq!(pids(&seen), [scene.a.pid(), scene.b.pid()]);
-    assert_eq!(seen["lock"], scene.lock.to_string());
+    assert_eq!(seen["lock"], format!("{}#web", scene.url()));
     drop(guard);
     line.until("nobody is left", |it| {
         it["holder"].is_null() && pids(it).is_empty()

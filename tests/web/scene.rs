@@ -12,7 +12,7 @@ pub(crate) struct Scene {
     pub(crate) b: Server,
     pub(crate) lock: AnyLock,
     /// Goes last.
-    _place: Place,
+    place: Place,
 }
 
 pub(crate) struct Server {
@@ -65,8 +65,12 @@ impl Scene {
             a: Server::start(&url, most),
             b: Server::start(&url, most),
             lock: locks.lock("web").expect("the servers' lock"),
-            _place: place,
+            place,
         }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.place.url()
     }
 
     pub(crate) fn hold(&self) -> AnyGuard {
