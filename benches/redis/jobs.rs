@@ -125,6 +125,7 @@ const OVERTAKES: Job = Job {
     metrics: &[
         metric("earlier arrivals passed", Unit::Count, Pick::Worst),
         metric("grants that passed, of 144", Unit::Count, Pick::Worst),
+        metric("requests that waited", Unit::Count, Pick::Median),
     ],
     round: overtakes,
 };
@@ -142,10 +143,11 @@ fn overtakes(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
         let pauses = (0..TURNS).map(|_| format!(" {}", random.below(BETWEEN_TURNS)));
         process.tell(&format!("turns{}", pauses.collect::<String>()))?;
     }
-    let mut grants = Vec::new();
+    let (mut grants, mut waited) = (Vec::new(), 0);
     for process in &mut processes {
         let times = process.hear_all("turned")?;
         let (rows, _) = times.as_chunks::<3>();
+        waited += rows.iter().filter(|row| row[1] < row[2]).count();
         grants.extend(rows.iter().copied().map(Grant::from_row));
     }
     if grants.len() != CROWD * TURNS {
@@ -153,7 +155,8 @@ fn overtakes(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
         return Err(io::Error::other(text));
     }
     let passed = passes(&grants);
-    Ok(vec![passed as f64, passing(&mut grants) as f64])
+    let counts = [passed, passing(&mut grants), waited];
+    Ok(counts.map(|it| it as f64).to_vec())
 }
 
 pub(crate) const CRASH: Job = Job {
