@@ -1,15 +1,18 @@
 //! A web server that does one thing at a time, whichever of its copies is asked, and shows the line.
 //!
 //! ```text
-//! cargo run --example web -- /tmp/web.lock 8081      # and in another terminal
-//! cargo run --example web -- /tmp/web.lock 8082
-//! curl -X POST 'http://127.0.0.1:8081/work?ms=3000'
+//! cargo run --example web                            # and the same in another terminal
+//! curl -X POST 'http://127.0.0.1:PORT/work?ms=3000'  # at the port that it tells
+//!
+//! cargo run --features redis --example web -- redis://127.0.0.1/    # among many hosts
 //! ```
 //!
-//! `web LOCK PORT [MOST]`: port 0 is any free one; when MOST already wait, a request is refused.
+//! `web [URL [PORT [MOST]]]`: the URL says where the locks are, by default `file:` and a directory for temporary files; port 0, the default, is any
+//! free one; when MOST already wait, by default 8, a request is refused.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::HashMap;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Query, State};
@@ -18,33 +21,50 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
-use stanchion::{ErrorKind, FifoLock, Owner, Status};
+use stanchion::{AnyLock, ErrorKind, Locks, Loss, Owner, Status};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// How often somebody who looks on is shown the line.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// For errors that are only to be shown.
+type Whatever = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone)]
 struct App {
-    lock: FifoLock,
+    lock: AnyLock,
+    /// The lock, as `stanchion status` takes it.
+    url: String,
     most: usize,
     stopped: watch::Receiver<bool>,
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let (path, port, most) = match &args[..] {
-        [path, port] => (path, port.parse()?, 8),
-        [path, port, most] => (path, port.parse()?, most.parse()?),
-        _ => return Err("usage: web LOCK PORT [MOST]".into()),
-    };
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
-    let port = listener.local_addr()?.port();
-    let label = format!("web :{port}");
-    let lock = FifoLock::options().label(label).open(path)?;
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("web: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Whatever> {
+    let mut args = std::env::args().skip(1);
+    let url = args.next().unwrap_or_else(temporary);
+    let port = args.next().map_or(Ok(0), |it| it.parse())?;
+    let most = args.next().map_or(Ok(8), |it| it.parse())?;
+
+    let locks = Locks::connect(&url).await?;
     let (stop, stopped) = watch::channel(false);
     let app = App {
-        lock: lock.clone(),
+        lock: locks.lock("web")?,
+        url: format!("{locks}#web"),
         most,
         stopped,
     };
@@ -53,16 +73,31 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/work", post(work))
         .route("/line", get(line))
         .with_state(app);
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let port = listener.local_addr()?.port();
     let signal = stop_signal()?;
-    println!("listening on http://127.0.0.1:{port}");
+    println!("listening on http://127.0.0.1:{port}, with the locks at {locks}");
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             signal.await;
-            lock.close(); // who waits is told; who is inside finishes
-            stop.send_replace(true);
+            stop.send_replace(true); // who waits is told; who is inside finishes
         })
         .await?;
     Ok(())
+}
+
+/// A directory for temporary files, as a URL.
+fn temporary() -> String {
+    let path = std::env::temp_dir().join("stanchion-web");
+    let path = path.to_string_lossy().replace('\\', "/");
+    format!("file:///{}", path.trim_start_matches('/'))
+}
+
+impl App {
+    async fn stopped(mut self) {
+        // Without a sender the server has ended.
+        let _ = self.stopped.wait_for(|stopped| *stopped).await;
+    }
 }
 
 /// Works under the lock. When the client goes away axum drops this future wherever it stands, and that leaves the line
@@ -71,32 +106,52 @@ async fn work(
     State(app): State<App>,
     Query(query): Query<HashMap<String, u64>>,
 ) -> Result<Json<Value>, Refusal> {
-    let guard = app.lock.acquire().max_waiting(app.most).await?;
+    let acquire = app.lock.acquire().max_waiting(app.most);
+    let guard = tokio::select! {
+        guard = acquire => guard?,
+        () = app.stopped() => return Err(Refusal::Stops),
+    };
     let ms = query.get("ms").copied().unwrap_or(1000);
-    tokio::time::sleep(Duration::from_millis(ms)).await;
-    let answer = json!({ "token": guard.token(), "after_crash": guard.predecessor_crashed() });
+    let from = millis(SystemTime::now());
+    tokio::select! {
+        () = sleep(Duration::from_millis(ms)) => {}
+        loss = guard.lost() => return Err(Refusal::Lost(loss)),
+    }
+    let answer = json!({
+        "token": guard.token(),
+        "after_crash": guard.predecessor_crashed(),
+        "from": from,
+        "to": millis(SystemTime::now()),
+    });
     guard.release().await?;
     Ok(Json(answer))
 }
 
-/// The line as it moves, one event for each change, until the server stops.
-async fn line(
-    State(app): State<App>,
-) -> Sse<impl Stream<Item = Result<Event, Box<dyn std::error::Error + Send + Sync>>>> {
-    let mut stopped = app.stopped;
-    let stop = async move { _ = stopped.wait_for(|stopped| *stopped).await };
-    let changes = app.lock.changes().take_until(stop);
-    let events = changes.map(|status| Ok(Event::default().json_data(picture(&status?))?));
+/// The line as it moves, until the server stops. It is asked for again and again, because not every kind of lock tells of its changes.
+async fn line(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Whatever>>> {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looks = stream::unfold((app.clone(), ticks), async |(app, mut ticks)| {
+        ticks.tick().await;
+        let picture = match app.lock.status().await {
+            Ok(status) => picture(&app, &status),
+            Err(error) => json!({ "trouble": error.to_string() }),
+        };
+        Some((picture, (app, ticks)))
+    });
+    let looks = looks.take_until(app.stopped());
+    let events = looks.map(|picture| Ok(Event::default().json_data(picture)?));
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-fn picture(status: &Status) -> Value {
+fn picture(app: &App, status: &Status) -> Value {
     let waiters = status.waiters.iter().map(|waiter| {
         let mut row = person(&waiter.owner);
         row["passed_over"] = waiter.passed_over.into();
         row
     });
     json!({
+        "lock": app.url,
         "server": std::process::id(),
         "now": millis(SystemTime::now()),
         "holder": status.holder.as_ref().map(person),
@@ -106,7 +161,7 @@ fn picture(status: &Status) -> Value {
 }
 
 fn person(owner: &Owner) -> Value {
-    json!({ "pid": owner.pid, "label": owner.label, "since": owner.since.map(millis) })
+    json!({ "pid": owner.pid, "host": owner.host, "since": owner.since.and_then(millis) })
 }
 
 /// Since 1970, as browsers count.
@@ -115,24 +170,36 @@ fn millis(time: SystemTime) -> Option<u64> {
     since.as_millis().try_into().ok()
 }
 
-/// Why there was no work done.
-struct Refusal(stanchion::Error);
+/// Why there was no work done, or not all of it.
+enum Refusal {
+    Lock(stanchion::Error),
+    Stops,
+    Lost(Loss),
+}
 
 impl From<stanchion::Error> for Refusal {
     fn from(error: stanchion::Error) -> Self {
-        Self(error)
+        Self::Lock(error)
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let text = format!("{}\n", self.0);
-        match self.0.kind() {
-            ErrorKind::Busy | ErrorKind::Closed => {
+        let (later, text) = match self {
+            Self::Lock(error) => {
+                let later = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable);
+                (later, error.to_string())
+            }
+            Self::Stops => (true, "the server stops".to_owned()),
+            Self::Lost(loss) => (false, loss.to_string()),
+        };
+        let text = text + "\n";
+        match later {
+            true => {
                 let later = [(header::RETRY_AFTER, "1")];
                 (StatusCode::SERVICE_UNAVAILABLE, later, text).into_response()
             }
-            _ => (StatusCode::INTERNAL_SERVER_ERROR, text).into_response(),
+            false => (StatusCode::INTERNAL_SERVER_ERROR, text).into_response(),
         }
     }
 }

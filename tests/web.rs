@@ -1,79 +1,64 @@
-//! Two copies of the example `web`, real processes, around one lock: what they answer, and what their page shows.
+//! Two copies of the example `web`, real processes, around one lock: what they answer, and what their page shows. Each test around a lock
+//! on files, and, with the feature `redis`, around one on a Redis server; the example knows no difference.
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 use std::io::Read;
 
+use futures::executor::block_on;
 use serde_json::{Value, json};
-use stanchion::{FifoGuard, FifoLock};
-use tempfile::TempDir;
 
 #[path = "web/browser.rs"]
 mod browser;
 #[path = "web/http.rs"]
 mod http;
+#[cfg(feature = "redis")]
+#[path = "redis/server.rs"]
+#[allow(dead_code)]
+mod redis_server;
+#[path = "web/scene.rs"]
+mod scene;
 #[path = "web/started.rs"]
 #[allow(dead_code)]
 mod started;
 
 use browser::Browser;
-use http::{Answer, Asked, Line, ask, connect};
-use started::{Started, example};
+use http::{Answer, Line, connect};
+use scene::{Place, Scene};
+use started::example;
 
 /// Work that takes longer than any test, in milliseconds.
 const LONG: u64 = 60_000;
 
-/// Two servers, and a lock that the test can take itself.
-struct Scene {
-    a: Server,
-    b: Server,
-    lock: FifoLock,
-    _scratch: TempDir,
-}
-
-struct Server {
-    program: Started,
-    port: u16,
-}
-
-impl Scene {
-    fn new(most: usize) -> Self {
-        let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        let lock = FifoLock::options()
-            .label("the test")
-            .open(scratch.path().join("web.lock"));
-        let lock = lock.expect("a lock");
-        Self {
-            a: Server::start(&lock, most),
-            b: Server::start(&lock, most),
-            lock,
-            _scratch: scratch,
+macro_rules! everywhere {
+    ($($test:ident)*) => {
+        mod on_files {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Place::files());
+            })*
         }
-    }
 
-    fn hold(&self) -> FifoGuard {
-        self.lock.blocking_acquire(None).expect("the lock")
-    }
+        #[cfg(feature = "redis")]
+        mod on_redis {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Place::redis());
+            })*
+        }
+    };
 }
 
-impl Server {
-    fn start(lock: &FifoLock, most: usize) -> Self {
-        let path = lock.path().to_str().expect("a plain path").to_owned();
-        let program = Started::new(example("web"), &[path, "0".into(), most.to_string()]);
-        let port = program.after("listening on http://127.0.0.1:");
-        Self {
-            port: port.parse().expect("a port"),
-            program,
-        }
-    }
-
-    fn work(&self, ms: u64) -> Asked {
-        ask("POST", self.port, &format!("/work?ms={ms}"), "")
-    }
-
-    fn pid(&self) -> u32 {
-        self.program.pid()
-    }
+everywhere! {
+    requests_are_served_in_order_of_arrival
+    work_is_done_one_at_a_time
+    a_long_line_is_refused
+    a_client_that_goes_away_leaves_the_line
+    the_line_shows_holder_and_waiters
+    a_killed_server_holds_up_nobody
+    a_server_that_is_told_to_stop_sends_waiters_away
+    a_server_that_is_told_to_stop_finishes_its_work
+    the_page_moves_with_the_line
 }
 
 fn pids(line: &Value) -> Vec<&Value> {
@@ -86,9 +71,8 @@ fn token(answer: &Answer) -> u64 {
     answer.json()["token"].as_u64().expect("a token")
 }
 
-#[test]
-fn requests_are_served_in_order_of_arrival() {
-    let scene = Scene::new(8);
+fn requests_are_served_in_order_of_arrival(place: Place) {
+    let scene = Scene::new(place, 8);
     let guard = scene.hold();
     let mut line = Line::of(scene.a.port);
     let mut asked = Vec::new();
@@ -102,9 +86,27 @@ fn requests_are_served_in_order_of_arrival() {
     assert!(tokens.is_sorted(), "{tokens:?}");
 }
 
-#[test]
-fn a_long_line_is_refused() {
-    let scene = Scene::new(2);
+fn work_is_done_one_at_a_time(place: Place) {
+    let scene = Scene::new(place, 100);
+    let servers = [&scene.a, &scene.b];
+    let asked: Vec<_> = (0..20).map(|it| servers[it % 2].work(20)).collect();
+    let answers = asked.into_iter().map(|it| {
+        let answer = it.answer();
+        let time = |name| answer.json()[name].as_u64().expect("a time");
+        (token(&answer), time("from"), time("to"))
+    });
+    let mut answers: Vec<_> = answers.collect();
+    answers.sort_unstable();
+    for pair in answers.windows(2) {
+        let [(token, _, end), (next, begin, _)] = pair else {
+            unreachable!("two of them");
+        };
+        assert!(token < next && end <= begin, "{answers:?}");
+    }
+}
+
+fn a_long_line_is_refused(place: Place) {
+    let scene = Scene::new(place, 2);
     let guard = scene.hold();
     let mut line = Line::of(scene.a.port);
     let first = scene.a.work(0);
@@ -119,9 +121,8 @@ fn a_long_line_is_refused() {
     assert!(token(&first.answer()) < token(&second.answer()));
 }
 
-#[test]
-fn a_client_that_goes_away_leaves_the_line() {
-    let scene = Scene::new(8);
+fn a_client_that_goes_away_leaves_the_line(place: Place) {
+    let scene = Scene::new(place, 8);
     let guard = scene.hold();
     let mut line = Line::of(scene.b.port);
     let waiting = scene.a.work(0);
@@ -132,9 +133,8 @@ fn a_client_that_goes_away_leaves_the_line() {
     assert!(token(&scene.b.work(0).answer()) > 0);
 }
 
-#[test]
-fn the_line_shows_holder_and_waiters() {
-    let scene = Scene::new(8);
+fn the_line_shows_holder_and_waiters(place: Place) {
+    let scene = Scene::new(place, 8);
     let guard = scene.hold();
     let mut line = Line::of(scene.b.port);
     let _first = scene.a.work(0);
@@ -144,22 +144,23 @@ fn the_line_shows_holder_and_waiters() {
 
     assert_eq!(seen["server"], scene.b.pid());
     assert_eq!(seen["holder"]["pid"], std::process::id());
-    assert_eq!(seen["holder"]["label"], "the test");
+    let own = block_on(scene.lock.status())
+        .expect("the line")
+        .holder
+        .expect("this test");
+    assert_eq!(seen["holder"]["host"], json!(own.host));
     assert!(seen["holder"]["since"].as_u64() <= seen["now"].as_u64());
-    assert_eq!(seen["last_token"], guard.token());
+    assert_eq!(seen["last_token"], json!(guard.token()));
     assert_eq!(pids(&seen), [scene.a.pid(), scene.b.pid()]);
-    let labels = [&scene.a, &scene.b].map(|it| format!("web :{}", it.port));
-    let waiters = [&seen["waiters"][0], &seen["waiters"][1]];
-    assert_eq!(waiters.map(|it| &it["label"]), [&labels[0], &labels[1]]);
+    assert_eq!(seen["lock"], format!("{}#web", scene.url()));
     drop(guard);
     line.until("nobody is left", |it| {
         it["holder"].is_null() && pids(it).is_empty()
     });
 }
 
-#[test]
-fn a_killed_server_holds_up_nobody() {
-    let mut scene = Scene::new(8);
+fn a_killed_server_holds_up_nobody(place: Place) {
+    let mut scene = Scene::new(place, 8);
     let mut line = Line::of(scene.b.port);
     let _lost = scene.a.work(LONG);
     let pid = scene.a.pid();
@@ -173,9 +174,8 @@ fn a_killed_server_holds_up_nobody() {
     assert_eq!(answer.json()["after_crash"], true);
 }
 
-#[test]
-fn a_server_that_is_told_to_stop_sends_waiters_away() {
-    let scene = Scene::new(8);
+fn a_server_that_is_told_to_stop_sends_waiters_away(place: Place) {
+    let scene = Scene::new(place, 8);
     let _guard = scene.hold();
     // As browsers do, to be quick later. Before the next one, so that it is accepted when that is answered.
     let mut silent = connect(scene.a.port);
@@ -189,21 +189,22 @@ fn a_server_that_is_told_to_stop_sends_waiters_away() {
     while line.next().is_some() {}
     assert_eq!(silent.read(&mut [0]).expect("an end"), 0);
     assert!(scene.a.program.end().success());
-    let left = scene.lock.status().expect("the line");
-    assert!(left.waiters.is_empty(), "{left:?}");
+    // At once, or when the server of the locks has missed it for long enough.
+    let mut left = Line::of(scene.b.port);
+    left.until("it is gone", |it| pids(it).is_empty());
 }
 
-#[test]
-fn a_server_that_is_told_to_stop_finishes_its_work() {
-    let scene = Scene::new(8);
+fn a_server_that_is_told_to_stop_finishes_its_work(place: Place) {
+    let scene = Scene::new(place, 8);
     let mut line = Line::of(scene.b.port);
+    let before = line.next().expect("a picture")["last_token"].clone();
     let working = scene.a.work(500);
-    line.until("A has been inside", |it| it["last_token"] != 0);
+    line.until("A has been inside", |it| it["last_token"] != before);
 
     scene.a.program.terminate();
     assert!(token(&working.answer()) > 0);
     assert!(scene.a.program.end().success());
-    let left = scene.lock.status().expect("the line");
+    let left = block_on(scene.lock.status()).expect("the line");
     assert!(left.holder.is_none(), "{left:?}");
 }
 
@@ -213,12 +214,11 @@ const ROWS: &str = "
     const shown = rows.map(it => [+it.dataset.pid, it.querySelector('.place').textContent]);
 ";
 
-#[test]
-fn the_page_moves_with_the_line() {
+fn the_page_moves_with_the_line(place: Place) {
     let Some(browser) = Browser::start() else {
         return;
     };
-    let mut scene = Scene::new(8);
+    let mut scene = Scene::new(place, 8);
     let [a, b, test] = [scene.a.pid(), scene.b.pid(), std::process::id()];
     let shows = |rows: Value| {
         let same = "return JSON.stringify(shown) === JSON.stringify(arguments[0])";
@@ -241,7 +241,7 @@ fn the_page_moves_with_the_line() {
     browser.click("#ask button");
     shows(json!([[b, "inside"], [a, "1"]]));
     let lock = scene.lock.clone();
-    let last = std::thread::spawn(move || lock.blocking_acquire(None).expect("the lock"));
+    let last = std::thread::spawn(move || block_on(lock.acquire()).expect("the lock"));
     shows(json!([[b, "inside"], [a, "1"], [test, "2"]]));
     browser.run(&format!("{ROWS} window.before = rows"), json!([]));
 
@@ -260,4 +260,27 @@ fn the_page_moves_with_the_line() {
     scene.a.program.terminate();
     assert!(scene.a.program.end().success());
     browser.until("return !document.querySelector('#link.live')", json!([]));
+}
+
+#[test]
+fn what_cannot_be_had_is_said() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let nobody = format!("redis+unix://{}", scratch.path().join("nobody").display());
+    let said = match cfg!(feature = "redis") {
+        true => "web: ",
+        false => "web: locks behind redis+unix: need the feature `redis`",
+    };
+    for (url, said) in [
+        ("/run/app", "web: this is no URL of locks"),
+        (&nobody, said),
+    ] {
+        let output = std::process::Command::new(example("web")).arg(url).output();
+        let output = output.expect("the example is built");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(
+            told.starts_with(said) && told.lines().count() == 1,
+            "{told}"
+        );
+    }
 }

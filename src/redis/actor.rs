@@ -328,11 +328,3 @@ impl Actor {
         }
     }
 }
-
-pub(super) fn micros(duration: Duration) -> String {
-    duration.as_micros().to_string()
-}
-
-pub(super) fn flag(on: bool) -> String {
-    u8::from(on).to_string()
-}

@@ -171,9 +171,10 @@ impl<G: RemoteGuard> sealed::Attempt for Attempt<G> {
         let Stage::Waiting(place, since) = &self.stage else {
             return None;
         };
+        let (rank, holder) = place.outlook()?;
         Some(Waiting {
-            place: Some(place.rank()? + 1),
-            holder: None,
+            place: Some(rank + 1),
+            holder,
             waited: since.elapsed(),
             held_by_this_task: false,
         })

@@ -12,11 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::actor::{Actor, Call, Command, Parts};
 use super::link::Source;
 use super::options::{Config, Options};
-use super::place::{Place, Target, random_id};
-use super::scripts::{Keys, Script};
+use super::place::{Place, Target};
+use super::scripts::{self, Keys, Script};
 use super::{RedisLock, RedisRwLock, RedisSemaphore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::host as platform;
+use crate::fs::sys::id::Id;
 
 /// How many shares a reader-writer lock has: who writes takes all.
 pub(super) const ALL: u32 = 1_000_000_000;
@@ -54,7 +55,7 @@ pub(super) struct Core {
 }
 
 /// What this process calls itself to the server; no two processes have the same.
-static PROCESS: LazyLock<String> = LazyLock::new(random_id);
+static PROCESS: LazyLock<String> = LazyLock::new(|| Id::fresh().to_string());
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
 static HOST: LazyLock<String> = LazyLock::new(|| platform::host_name().unwrap_or_default());
 
@@ -171,8 +172,8 @@ impl RedisClient {
         let full = format!("{}:{name}", self.core.config.namespace);
         let target = Target {
             keys: Keys::new(&self.core.config.namespace, name),
-            kind,
             limit,
+            card: scripts::card(kind, limit, self.core.config.lease),
             place: self.core.address.join(&full),
         };
         Arc::new(Line {

@@ -1,14 +1,14 @@
 //! What the three locks have in common: waiting, looking, clearing away.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use super::attempt::Attempt;
 use super::client::{Core, Line};
 use super::guard::RemoteGuard;
 use super::link::nonsense;
 use super::place::{Mode, Wish};
-use super::scripts::{Script, Shown, Sight, count_of};
+use super::replies::{Record, Sight, count_of};
+use super::scripts::Script;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::error::{Error, Result};
@@ -71,10 +71,10 @@ impl Line {
             polling: !self.core.listens,
             ..Status::of_nobody()
         };
-        for shown in sight.holders {
-            match shown.mode == "x" {
-                true => status.holder = Some(owner(shown)),
-                false => status.shared_by.push(owner(shown)),
+        for (record, owner) in sight.holders {
+            match record.is_exclusive {
+                true => status.holder = Some(owner),
+                false => status.shared_by.push(owner),
             }
         }
         let own = self
@@ -82,10 +82,10 @@ impl Line {
             .inbox
             .rsplit_once(':')
             .map_or("", |(process, _)| process);
-        let waiter = |shown: Shown| Waiter {
+        let waiter = |(record, owner): (Record, Owner)| Waiter {
             ticket: None,
-            here: shown.process.trim_start_matches('-').starts_with(own),
-            owner: owner(shown),
+            here: record.inbox.trim_start_matches('-').starts_with(own),
+            owner,
             passed_over: false,
         };
         status.waiters = sight.waiters.into_iter().map(waiter).collect();
@@ -104,23 +104,8 @@ impl Line {
     }
 
     pub(super) async fn force(&self, whom: &str) -> Result<u64> {
-        let quarantine = super::actor::flag(self.core.config.quarantine);
-        let value = self
-            .call(Script::Force, vec![quarantine, whom.to_owned()])
-            .await?;
+        let value = self.call(Script::Force, vec![whom.to_owned()]).await?;
         count_of(&value).ok_or_else(|| nonsense(self.path()))
-    }
-}
-
-/// Ages come from the server; only here they become times of this host.
-fn owner(shown: Shown) -> Owner {
-    let named = |text: String| (!text.is_empty()).then_some(text);
-    Owner {
-        pid: shown.pid,
-        host: named(shown.host),
-        label: named(shown.label),
-        command: None,
-        since: SystemTime::now().checked_sub(Duration::from_micros(shown.age)),
     }
 }
 

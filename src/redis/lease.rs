@@ -71,10 +71,11 @@ impl Lease {
         }
     }
 
-    /// A renewal that was sent at `sent` has been confirmed at `now`.
-    pub(super) fn renew(&mut self, sent: Stamp, now: Stamp) {
-        if self.is_valid(now) {
-            self.begun = self.begun.max(sent);
+    /// A renewal for `length` that was sent at `sent` has been confirmed at `now`.
+    pub(super) fn renew(&mut self, length: Duration, sent: Stamp, now: Stamp) {
+        let renewed = Self::new(length, sent);
+        if self.is_valid(now) && renewed.lost_at() > self.lost_at() {
+            *self = renewed;
         }
     }
 
@@ -102,13 +103,14 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const LENGTH: Duration = Duration::from_secs(12);
 
     fn at(seconds: u64) -> Stamp {
         Stamp(seconds * SECOND)
     }
 
     fn lease() -> Lease {
-        Lease::new(Duration::from_secs(12), at(100))
+        Lease::new(LENGTH, at(100))
     }
 
     #[test]
@@ -123,17 +125,24 @@ mod tests {
     #[test]
     fn p48_what_is_lost_is_not_revived() {
         let mut lost = lease();
-        lost.renew(at(108), at(109));
+        lost.renew(LENGTH, at(108), at(109));
         assert_eq!(lost, lease());
     }
 
     #[test]
     fn a_renewal_counts_from_its_sending_and_never_shortens() {
         let mut renewed = lease();
-        renewed.renew(at(104), at(106));
+        renewed.renew(LENGTH, at(104), at(106));
         assert_eq!(renewed.lost_at(), at(113));
-        renewed.renew(at(101), at(107));
+        renewed.renew(LENGTH, at(101), at(107));
         assert_eq!(renewed.lost_at(), at(113), "an answer that came late");
+    }
+
+    #[test]
+    fn an_offer_that_was_claimed_lasts_as_long_as_any_hold() {
+        let mut offer = Lease::new(Duration::from_secs(2), at(100));
+        offer.renew(LENGTH, at(101), at(101));
+        assert_eq!(offer, Lease::new(LENGTH, at(101)));
     }
 
     #[test]

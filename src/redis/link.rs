@@ -13,6 +13,7 @@ use ::redis::{
 };
 
 use super::actor::Command;
+use super::replies;
 use super::scripts::{self, Script, TEXTS};
 use crate::error::{Error, ErrorKind, Result};
 use tokio::sync::mpsc::WeakUnboundedSender;
@@ -52,12 +53,21 @@ impl Source {
             let text = format!("this is no address of a Redis server: {source}");
             Error::new(ErrorKind::InvalidInput, text)
         };
-        let info = url.into_connection_info().map_err(wrong)?;
-        if !info.addr().is_supported() {
-            let text =
-                "this address needs the feature `redis-tls`, or a platform with Unix sockets";
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
+        let lacks = |text: &str| Err(Error::new(ErrorKind::Unsupported, text));
+        let no_tls = "locks at `rediss:` are not compiled in: they need the feature `redis-tls`";
+        // Compiled without TLS, `redis` does not know its scheme.
+        let plain = url
+            .strip_prefix("rediss:")
+            .map(|rest| format!("redis:{rest}"));
+        let info = match url.into_connection_info() {
+            Ok(info) if info.addr().is_supported() => info,
+            Ok(_) if plain.is_none() => return lacks("this platform has no Unix sockets"),
+            Ok(_) => return lacks(no_tls),
+            Err(_) if plain.is_some_and(|it| it.into_connection_info().is_ok()) => {
+                return lacks(no_tls);
+            }
+            Err(error) => return Err(wrong(error)),
+        };
         Client::open(info).map(Self::of_client).map_err(wrong)
     }
 
@@ -99,6 +109,7 @@ pub(super) struct Hello {
     pub(super) client_name: String,
     pub(super) within: Duration,
     pub(super) pushes: WeakUnboundedSender<Command>,
+    pub(super) quarantine: bool,
     /// Which connection this is; pushes carry it, so that news of an old one are not taken for news of this one.
     pub(super) epoch: u64,
 }
@@ -108,6 +119,8 @@ pub(super) struct Hello {
 pub(super) struct Link {
     wire: Arc<dyn Wire>,
     hashes: Arc<[String]>,
+    /// What every script begins with: who the server is, and since when.
+    marks: [String; 2],
     within: Duration,
     pub(super) epoch: u64,
     /// Whether the server tells this process when its turn comes.
@@ -140,17 +153,19 @@ impl Hello {
                 Err(error) => return Err(fails(error)),
             }
         }
-        match self.ask(&wire, ::redis::cmd("INFO")).await {
-            Ok(text) => doubts.extend(self.examine(&scripts::text(&text).unwrap_or_default())?),
-            Err(error) if is_refusal(&error) => {}
+        let info = match self.ask(&wire, ::redis::cmd("INFO")).await {
+            Ok(text) => replies::text(&text).unwrap_or_default(),
+            Err(error) if is_refusal(&error) => String::new(),
             Err(error) => return Err(fails(error)),
-        }
+        };
+        let info = InfoDict::new(&info);
+        doubts.extend(self.examine(&info)?);
         let mut hashes = Vec::with_capacity(TEXTS.len());
         for text in TEXTS {
             let mut load = ::redis::cmd("SCRIPT");
             load.arg("LOAD").arg(text);
             let hash = match self.ask(&wire, load).await {
-                Ok(hash) => scripts::text(&hash),
+                Ok(hash) => replies::text(&hash),
                 // Loaded by its first use instead.
                 Err(error) if is_refusal(&error) => None,
                 Err(error) => return Err(fails(error)),
@@ -160,6 +175,7 @@ impl Hello {
         Ok(Link {
             wire,
             hashes: hashes.into(),
+            marks: self.marks(&info),
             within: self.within,
             epoch: self.epoch,
             listens,
@@ -189,9 +205,25 @@ impl Hello {
         answered(self.within, wire.call(command)).await
     }
 
+    /// A connection of our own is to one server as long as it lasts, so the scripts need not ask who it is. Behind one that was handed in the server may be replaced.
+    fn marks(&self, info: &InfoDict) -> [String; 2] {
+        let number = |key: &str| info.get::<u64>(key);
+        let known = || {
+            // Full seconds only: it may have been started a little earlier, which is on the safe side.
+            let up = number("uptime_in_seconds")?.checked_mul(1_000_000)?;
+            let born = number("server_time_usec")?.checked_sub(up)?;
+            Some([info.get::<String>("run_id")?, born.to_string()])
+        };
+        let unknown = |word: &str| [word.to_owned(), "0".to_owned()];
+        match (self.quarantine, self.source.is_lent()) {
+            (false, _) => unknown("-"),
+            (true, true) => unknown("ask"),
+            (true, false) => known().unwrap_or_else(|| unknown("ask")),
+        }
+    }
+
     /// Refuses what cannot work, and tells of what works badly.
-    fn examine(&self, info: &str) -> Result<Vec<&'static str>> {
-        let info = InfoDict::new(info);
+    fn examine(&self, info: &InfoDict) -> Result<Vec<&'static str>> {
         let word = |key: &str| info.get::<String>(key).unwrap_or_default();
         let refuse = |kind, text: &str| Err(Error::at(kind, text, &self.source.address));
         if word("redis_mode") == "cluster" || word("cluster_enabled") == "1" {
@@ -215,7 +247,7 @@ impl Link {
         arguments: &[String],
     ) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
         let mut call = keys.call(&self.hashes[script as usize]);
-        call.arg(arguments);
+        call.arg(&self.marks[..]).arg(arguments);
         let (wire, within) = (self.wire.clone(), self.within);
         async move {
             let first = answered(within, wire.call(call.clone())).await;
@@ -281,7 +313,9 @@ pub(super) fn failure(step: &'static str, place: &Path, error: RedisError) -> Er
         (Kind::AuthenticationFailed, _)
         | (Kind::Server(ServerErrorKind::NoPerm), _)
         | (_, Some("NOAUTH" | "WRONGPASS")) => (ErrorKind::Io, io::ErrorKind::PermissionDenied),
-        (_, Some("WRONGTYPE")) => (ErrorKind::Incompatible, io::ErrorKind::InvalidData),
+        (_, Some("WRONGTYPE" | "INCOMPATIBLE")) => {
+            (ErrorKind::Incompatible, io::ErrorKind::InvalidData)
+        }
         (Kind::RESP3NotSupported, _) => (ErrorKind::Unsupported, io::ErrorKind::Unsupported),
         (Kind::InvalidClientConfig, _) => (ErrorKind::InvalidInput, io::ErrorKind::InvalidInput),
         (

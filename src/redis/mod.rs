@@ -29,8 +29,8 @@
 //!   Clusters are refused. There is no Redlock: it gives neither order nor tokens.
 //! - After a restart or a failover nobody is let in for one lease ([`Config::quarantine`]), so that holders that the server has forgotten can come back. It
 //!   is noticed by the server's run id, and for locks that the server knows nothing of by its uptime. So a server that has just been started lets in
-//!   nobody before it is as old as the lease.
-//! - `FLUSHALL`, or keys that are deleted by hand, cannot be told from locks that are new. Holders come back with their next renewal; if somebody was let
+//!   nobody before it is as old as the lease. The same holds after `FLUSHALL` and `FLUSHDB`, and after `state` alone was deleted.
+//! - A lock whose keys are all deleted by hand looks like a new one. Holders come back with their next renewal; if somebody was let
 //!   in before, they have lost. Let the server's `maxmemory-policy` be `noeviction`: another one is told of in a trace event.
 //! - If the server's clock is set forward, leases end early by as much. If it is set back, they end late by as much. No clock of one host is compared with that of
 //!   another.
@@ -45,29 +45,32 @@
 //!
 //! # Rights
 //!
-//! The user needs the keys `{<namespace>:*`, the channels `stanchion:inbox:*`, and the commands `evalsha eval script|load info ping subscribe publish client|setname`, those
+//! The user needs the keys `{<namespace>:*` and `<namespace>:witness`, the channels `stanchion:inbox:*`, and the commands `evalsha eval script|load info ping subscribe publish client|setname`, those
 //! that the scripts use on strings, hashes and sorted sets included. Without `subscribe` waiters poll; without `info` there is no
 //! quarantine. Both are told in trace events.
 //!
 //! # Algorithm
 //!
-//! *Keys*, all under one hash tag, written `{namespace:name}`: `state` (hash: version, kind, limit, lease, shares in use, the greatest time seen, not-before,
-//! last arrival number, run id), `queue` (sorted set: arrival number → waiter id), `alive` (deadline → waiter id), `hold` (expiry → waiter id), `who`
-//! (waiter id → record), `fence` (the last token). All but `fence` are deleted by the server when nobody has used them for a day; that is never the end of a hold.
+//! *Keys*, all under one hash tag, written `{namespace:name}`: `state` (one text: version, kind, limit, lease, run id, shares in use, not-before, the last tick, and
+//! who has all shares), `queue` (sorted set: arrival number → waiter id), `alive` (deadline → waiter id), `hold` (expiry → id of who shares), `who`
+//! (id → record), `fence` (the last token). All but `fence` are deleted by the server when nobody has used them for a day; that is never the end of a hold.
+//! One key belongs to all locks of a namespace: `namespace:witness`, since when nothing was flushed.
 //!
-//! *Scripts*: `acquire`, `heartbeat`, `release`, `inspect`, `force`. Each reads the server's time once and takes max(time, greatest seen); removes who is overdue; lets in
+//! *Scripts*: `acquire`, `heartbeat`, `release`, `inspect`, `force`. Each reads the server's time once and takes max(time, last tick); removes who is overdue; lets in
 //! from the head of the queue while shares are left; stores. A lock has one share, a semaphore n, a reader-writer lock a thousand million of which a writer takes all: so
 //! one routine serves exclusive, shared and weighted requests.
 //!
-//! *Hand-over*: the script that frees shares lets the next one in and publishes to the inbox of its process. That is an *offer*: it must be claimed
-//! within the claim window by one round trip, which starts the lease. The caller of `acquire` that finds the lock free needs no claim.
+//! *Hand-over*: the script that frees shares lets the next one in and publishes to the inbox of its process. That is an *offer*: it stands for a claim
+//! window, and becomes a hold by a heartbeat. The receiver cannot know how old the message is. But the offer came after the last answer that said "you wait", so its window
+//! is not over before a window has gone by since the *request* for that answer. As long as three quarters of that are left, the receiver is inside at once, with a lease of
+//! that length, and claims when it renews; a short hold ends before that, without a claim. Else it claims first. Whoever finds the lock free needs no claim.
 //!
 //! # Invariants
 //!
-//! 1. The shares of all in `hold` together never exceed the limit: every change is one script.
+//! 1. The shares of all inside together never exceed the limit: every change is one script.
 //! 2. Every request carries the 128-bit id of its wait, and repeating it changes nothing: who is on record is answered, not let in again.
 //! 3. A hold counts here from before its request was sent, and is given up after three quarters of its lease; the server counts from later and to the end.
-//! 4. token = max(last + 1, microseconds of the server), written before anybody hears of the grant.
+//! 4. Arrivals, grants and tokens take ticks of one clock: max(last + 1, microseconds of the server). A token is written before anybody hears of the grant.
 //! 5. The inbox is subscribed to before the first request. Messages are hints: a heartbeat finds what they say, later.
 //! 6. Nobody who lives in the queue is passed for good: who misses his turn keeps his number.
 //!
@@ -82,7 +85,7 @@
 //!
 //! # Cost
 //!
-//! An acquire or release is one round trip; a hand-over is the release, a message and the claim. Work on the server is O(log n) in the number of waiters, whoever
+//! An acquire or release is one round trip; a hand-over is the release and a message, and a claim if the hold lasts. Work on the server is O(log n) in the number of waiters, whoever
 //! is next. A hold costs a heartbeat each third of a lease, waiters one each 1.3 s for each lock and process.
 //!
 //! # Sources
@@ -100,6 +103,7 @@ mod link;
 mod lock;
 mod options;
 mod place;
+mod replies;
 mod rwlock;
 mod scripts;
 mod semaphore;

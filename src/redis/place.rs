@@ -17,18 +17,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::lease::Stamp;
+use super::replies::Outlook;
 use super::scripts::Keys;
 use crate::error::Error;
+use crate::fs::sys::id::Id;
 use crate::guard::Loss;
+use crate::lock::Owner;
 
 /// One lock on the server.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) keys: Keys,
-    /// `lock`, `rwlock` or `semaphore`.
-    pub(super) kind: &'static str,
     /// How many shares there are. Who wants to be alone takes all.
     pub(super) limit: u32,
+    /// What the lock is, as it stands in the state: protocol, kind, limit and lease.
+    pub(super) card: String,
     /// Address and name, for people.
     pub(super) place: PathBuf,
 }
@@ -101,8 +104,9 @@ struct Inner {
     stage: Stage,
     outcome: Option<Outcome>,
     waker: Option<Waker>,
-    /// Place in line, counted from 0.
+    /// Place in line, counted from 0, and what was told with it.
     rank: Option<usize>,
+    outlook: Option<Outlook>,
     loss: Option<Loss>,
     listeners: Vec<Waker>,
 }
@@ -122,11 +126,12 @@ impl Place {
             outcome: None,
             waker: None,
             rank: None,
+            outlook: None,
             loss: None,
             listeners: Vec::new(),
         };
         Self {
-            id: random_id(),
+            id: Id::fresh().to_string(),
             target,
             wish,
             inner: Mutex::new(inner),
@@ -162,8 +167,11 @@ impl Place {
         Seen::Pending
     }
 
-    pub(super) fn rank(&self) -> Option<usize> {
-        self.lock().rank
+    /// Place in line, counted from 0, and who is inside.
+    pub(super) fn outlook(&self) -> Option<(usize, Option<Owner>)> {
+        let inner = self.lock();
+        let holder = inner.outlook.as_ref().and_then(Outlook::holder);
+        Some((inner.rank?, holder))
     }
 
     // What the actor does.
@@ -187,11 +195,12 @@ impl Place {
     }
 
     /// It stands in line.
-    pub(super) fn queue(&self, rank: usize) {
+    pub(super) fn queue(&self, rank: usize, outlook: Outlook) {
         let mut inner = self.lock();
         if matches!(inner.stage, Stage::Asking | Stage::Waiting) {
             inner.stage = Stage::Waiting;
             inner.rank = Some(rank);
+            inner.outlook = Some(outlook);
         }
     }
 
@@ -291,12 +300,13 @@ impl Place {
         Poll::Pending
     }
 
-    /// The guard is given back: nothing is lost from here on.
-    pub(super) fn give_back(&self) -> Option<Loss> {
+    /// The guard is given back, and nothing is lost from here on; or the future is dropped. Says whether there was a guard, and what had befallen it.
+    pub(super) fn give_back(&self) -> (bool, Option<Loss>) {
         let mut inner = self.lock();
+        let held = matches!(inner.stage, Stage::Held(_));
         inner.stage = Stage::Over;
         inner.listeners = Vec::new();
-        inner.loss
+        (held, inner.loss)
     }
 }
 
@@ -307,11 +317,4 @@ impl Inner {
             none => *none = Some(waker.clone()),
         }
     }
-}
-
-/// 128 random bits, in hexadecimal.
-pub(super) fn random_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let half = || RandomState::new().hash_one(std::process::id());
-    format!("{:016x}{:016x}", half(), half())
 }

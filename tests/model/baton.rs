@@ -9,9 +9,7 @@
 
 use crate::graph::{Act, State};
 
-#[path = "baton/scenarios.rs"]
 mod scenarios;
-#[path = "baton/steps.rs"]
 mod steps;
 
 const N: usize = 3;

@@ -9,7 +9,6 @@
 
 use crate::graph::{Act, State};
 
-#[path = "pidfile/scenarios.rs"]
 mod scenarios;
 
 const N: usize = 3;

@@ -5,15 +5,10 @@
 //! slots past a sleeper, the token under a state lock held for an instant. Slots are never replaced. Who is
 //! inside may stay there for ever, so whoever could go in beside it and does not is stuck.
 
-#[path = "semaphore/rules.rs"]
 mod rules;
-#[path = "semaphore/search.rs"]
 mod search;
-#[path = "semaphore/steps.rs"]
 mod steps;
-#[path = "semaphore/window.rs"]
 mod window;
-#[path = "semaphore/world.rs"]
 mod world;
 
 use rules::{Mutation, Rules};

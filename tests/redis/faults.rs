@@ -159,8 +159,8 @@ fn p51_everything_forgotten_and_nobody_let_in_is_taken_back() {
     server.ask::<()>(&["FLUSHALL"]);
     // The next heartbeats put the hold and the waiter back.
     eventually("both are back", || {
-        server.ask::<usize>(&["ZCARD", key]) == 1
-            && server.ask::<usize>(&["ZCARD", "{stanchion:a}:hold"]) == 1
+        let status = in_runtime(lock.status()).expect("a status");
+        status.waiters.len() == 1 && status.holder.is_some()
     });
     assert!(guard.is_held());
     let token = guard.token();
@@ -183,6 +183,24 @@ fn p51_everything_forgotten_and_somebody_let_in_is_a_loss() {
     assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
     assert!(other.is_held());
     in_runtime(other.release()).expect("released");
+}
+
+/// With quarantine: nobody is let in before those inside had time to come back.
+#[test]
+fn p51_everything_forgotten_lets_no_second_one_in() {
+    let server = Server::start();
+    let connect = || in_runtime(options().connect(server.url())).expect("a client");
+    let (mine, theirs) = (connect(), connect());
+    let guard = in_runtime(mine.lock("a").acquire()).expect("free, a lease after the start");
+    server.ask::<()>(&["FLUSHALL"]);
+    let second = in_runtime(theirs.lock("a").try_acquire()).expect("an answer");
+    assert!(second.is_none());
+    in_runtime(guard.ensure_held()).expect("taken back");
+    let mut waiter = Polled::new(theirs.lock("a").acquire());
+    assert!(waiter.poll().is_pending());
+    in_runtime(guard.release()).expect("released");
+    drop(waiter.finish().expect("its turn"));
+    drop(in_runtime(theirs.lock("another").acquire()).expect("a lease after"));
 }
 
 #[test]
@@ -264,7 +282,8 @@ fn p43_keys_of_another_type_are_refused() {
 #[test]
 fn p08_another_version_is_refused() {
     let server = Server::start();
-    server.ask::<()>(&["HSET", "{stanchion:a}:state", "protocol", "2"]);
+    let state = "2 lock 1 1200000;-;0 0 0 0 0 0 ";
+    server.ask::<()>(&["SET", "{stanchion:a}:state", state]);
     let client = server.connect(options());
     let error = in_runtime(client.lock("a").acquire()).expect_err("another version");
     assert_eq!(error.kind(), ErrorKind::Incompatible);

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use stanchion::redis::RedisClient;
 
 use crate::child::{LEASE, Led, waiting};
 use crate::server::Server;
-use crate::support::eventually;
+use crate::support::{eventually, in_runtime};
 
 #[test]
 fn p01_no_update_is_lost_among_processes() {
@@ -113,10 +114,11 @@ fn p47_a_live_hold_outlasts_many_leases() {
     next.queue(&server, "lock");
     // Three leases, by the clock of the server.
     let begun = Instant::now();
+    let client = server.connect(RedisClient::options().lease(LEASE));
+    let lock = client.lock("shared by children");
     eventually("three leases", || {
-        let holds: Vec<String> =
-            server.ask(&["ZRANGE", "{stanchion:shared by children}:hold", "0", "-1"]);
-        assert_eq!((holds.len(), waiting(&server)), (1, 1));
+        let status = in_runtime(lock.status()).expect("a status");
+        assert!(status.holder.is_some() && status.waiters.len() == 1);
         std::thread::sleep(Duration::from_millis(50));
         begun.elapsed() > LEASE * 3
     });

@@ -340,9 +340,9 @@ fn an_idle_lock_is_removed_with_all_its_keys() {
 fn p59_every_key_but_the_token_ends_by_itself() {
     let server = Server::start();
     let client = server.connect(options());
-    let lock = client.lock("a");
-    let guard = in_runtime(lock.acquire()).expect("free");
-    let _waiter = waits(&server, lock.acquire());
+    let lock = client.rwlock("a");
+    let guard = in_runtime(lock.read()).expect("free");
+    let _waiter = waits(&server, lock.write());
     let keys: Vec<String> = server.ask(&["KEYS", "*"]);
     assert_eq!(keys.len(), 6, "{keys:?}");
     for key in &keys {

@@ -1,8 +1,9 @@
-//! How the holder of a plain file lock learns that its file was deleted, renamed or replaced under it.
+//! How a holder learns that what it holds was taken from it: that a locked file was deleted, renamed or replaced, or a claim taken over.
 //!
-//! The file is watched for changes of its name, by a descriptor that neither reads nor holds anything, and compared with the
-//! path on every event and once a second. A loss is latched.
+//! The file that stands for the hold is watched for changes of its name, by a descriptor that neither reads nor holds anything, and is compared with what it should
+//! be on every event and once a second. A loss is latched.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
@@ -16,10 +17,24 @@ use crate::guard::Loss;
 /// How often the file is compared with its path although nothing was announced.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// Watches over the name of one held file; made when somebody first asks.
-pub(crate) struct Vigil {
+/// What is held.
+pub(crate) trait Subject: Send + Sync + 'static {
+    /// The file whose changes of name tell of a loss, open to be watched; `None` when it is not what it should be.
+    fn sign(&self) -> Option<File>;
+
+    /// The loss that a look at the present shows, if any. What cannot be looked at is not taken for lost.
+    fn loss(&self) -> Option<Loss>;
+}
+
+/// A file that was locked under its name.
+pub(crate) struct Named {
     path: PathBuf,
     id: FileId,
+}
+
+/// Watches over what is held; begins when somebody first asks.
+pub(crate) struct Vigil<S = Named> {
+    subject: S,
     events: bool,
     generation: u32,
     seat: OnceLock<Seat>,
@@ -44,25 +59,53 @@ pub(crate) fn loss_of(path: &Path, id: FileId) -> Option<Loss> {
     }
 }
 
+impl Subject for Named {
+    fn sign(&self) -> Option<File> {
+        let file = file::open_to_watch(&self.path).ok().flatten();
+        file.filter(|it| file::id_of(it).ok() == Some(self.id))
+    }
+
+    fn loss(&self) -> Option<Loss> {
+        loss_of(&self.path, self.id)
+    }
+}
+
 impl Vigil {
     pub(crate) fn begin(path: PathBuf, id: FileId, events: bool) -> Arc<Self> {
-        let vigil = Arc::new(Self {
-            path,
-            id,
+        let vigil = Self::over(Named { path, id }, events);
+        vigil.watch_over();
+        vigil
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.subject.path
+    }
+}
+
+impl<S: Subject> Vigil<S> {
+    pub(crate) fn over(subject: S, events: bool) -> Arc<Self> {
+        Arc::new(Self {
+            subject,
             events,
             generation: generation(),
             seat: OnceLock::new(),
             latch: OnceLock::new(),
             core: Mutex::default(),
-        });
-        let weak = Arc::downgrade(&vigil);
-        vigil.seat.get_or_init(|| watch().enroll(weak));
-        vigil.look();
-        vigil
+        })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Begins to watch, the first time.
+    pub(crate) fn watch_over(self: &Arc<Self>) {
+        // In a forked child the watch is the parent's.
+        if self.generation == generation() && self.seat.get().is_none() {
+            let weak = Arc::downgrade(self);
+            self.seat.get_or_init(|| watch().enroll(weak));
+            self.look();
+        }
+    }
+
+    pub(crate) fn subject(&self) -> &S {
+        &self.subject
     }
 
     /// What was seen so far; latched.
@@ -85,7 +128,19 @@ impl Vigil {
         Poll::Pending
     }
 
-    /// The file is given back, and was not lost: whoever still asks stays pending.
+    /// It is known to be lost, from elsewhere. Nothing when it was given back before.
+    pub(crate) fn lose(&self, loss: Loss) {
+        let mut core = self.core();
+        if core.over {
+            return;
+        }
+        self.latch.get_or_init(|| loss);
+        let wakers = std::mem::take(&mut core.wakers);
+        drop(core);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// It is given back, and was not lost: whoever still asks stays pending.
     pub(crate) fn end(&self) {
         if self.generation != generation() {
             return;
@@ -118,23 +173,21 @@ impl Vigil {
         }
         if core.watch.is_none() && self.events {
             // Before the look, so that nothing happens unseen in between.
-            let file = file::open_to_watch(&self.path).ok().flatten();
-            let file = file.filter(|it| file::id_of(it).ok() == Some(self.id));
-            core.watch = file.and_then(|it| watch().add(seat, &it, Seen::Held).ok());
+            let sign = self.subject.sign();
+            core.watch = sign.and_then(|it| watch().add(seat, &it, Seen::Held).ok());
         }
-        let Some(loss) = loss_of(&self.path, self.id) else {
-            // Without a timer the watch is all there is.
-            let _ = watch().arm(seat, Instant::now() + COMPARE_EVERY);
-            return;
-        };
-        self.latch.get_or_init(|| loss);
-        let wakers = std::mem::take(&mut core.wakers);
         drop(core);
-        wakers.into_iter().for_each(Waker::wake);
+        match self.subject.loss() {
+            Some(loss) => self.lose(loss),
+            None => {
+                // Without a timer the watch is all there is.
+                let _ = watch().arm(seat, Instant::now() + COMPARE_EVERY);
+            }
+        }
     }
 }
 
-impl Watcher for Vigil {
+impl<S: Subject> Watcher for Vigil<S> {
     fn on_event(&self, id: WatchId) {
         let mut core = self.core();
         let over = match core.watch {

@@ -41,6 +41,7 @@ pub(crate) mod dir;
 #[cfg_attr(target_os = "linux", path = "host_linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "host_portable.rs")]
 pub(crate) mod host;
+pub(crate) mod id;
 
 #[cfg_attr(unix, path = "replace_unix.rs")]
 #[cfg_attr(not(unix), path = "replace_other.rs")]

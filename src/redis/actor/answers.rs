@@ -8,7 +8,8 @@ use crate::guard::Loss;
 use crate::redis::lease::{Lease, Stamp};
 use crate::redis::link::{failure, is_cut_off, is_passing, nonsense};
 use crate::redis::place::{Grant, Mode, Outcome, Target};
-use crate::redis::scripts::{self, Beat, Entry, Pulse, Script};
+use crate::redis::replies::{self, Beat, Entry, Outlook, Pulse, Told};
+use crate::redis::scripts::Script;
 use std::time::Duration;
 
 impl Actor {
@@ -65,9 +66,13 @@ impl Actor {
                 self.doubt_quarantine(blind);
                 self.granted(id, sent, token, crashed);
             }
-            Some(Entry::Queued { place, wake, blind }) => {
-                seat.queued = true;
-                seat.place.queue(place);
+            Some(Entry::Queued {
+                place,
+                blind,
+                outlook,
+            }) => {
+                let wake = outlook.wake;
+                seat.wait(sent, place, outlook);
                 self.doubt_quarantine(blind);
                 let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
                 self.plan_beat(&target, interval, place == 0, wake);
@@ -99,20 +104,45 @@ impl Actor {
 
     /// It is in, by a request that was sent then.
     fn granted(&mut self, id: &str, sent: Stamp, token: u64, crashed: bool) {
-        let (length, claim_window) = (self.config.lease, self.config.claim_window);
+        let lease = Lease::new(self.config.lease, sent);
+        let now = Stamp::now();
+        if lease.is_valid(now) {
+            return self.let_in(id, lease, now, token, crashed);
+        }
+        // The answer took so long that it says nothing any more.
+        if let Some(seat) = self.seats.get(id) {
+            let target = seat.place.target.clone();
+            self.schedule_beat(target.keys.state(), now);
+        }
+    }
+
+    /// Its turn has come, and the server waits a claim window for it. It comes in at once where it is sure that the window is not over: the window begins
+    /// after the last answer that said that it waits, so it is a lease of that length from the request for that answer on, and is renewed like one. That is the claim.
+    fn offered(&mut self, id: &str, turn: u64, token: u64, crashed: bool) {
+        let Some(seat) = self.seats.get(id).filter(|it| it.place.is_waiting()) else {
+            return;
+        };
+        let now = Stamp::now();
+        let window = self.config.claim_window;
+        let lease = seat.vouched.filter(|it| it.before < turn);
+        let lease = lease.map(|it| Lease::new(window, it.sent));
+        match lease.filter(|lease| lease.is_valid(now)) {
+            Some(lease) => self.let_in(id, lease, now, token, crashed),
+            None => {
+                let target = seat.place.target.clone();
+                self.send_beat(&target, vec![id.to_owned()]);
+            }
+        }
+    }
+
+    fn let_in(&mut self, id: &str, lease: Lease, now: Stamp, token: u64, crashed: bool) {
+        let claim_window = self.config.claim_window;
         let Some(seat) = self.seats.get_mut(id) else {
             return;
         };
-        let lease = Lease::new(length, sent);
-        let now = Stamp::now();
         let (target, place) = (seat.place.target.clone(), seat.place.clone());
-        if !lease.is_valid(now) {
-            // The answer took so long that it says nothing any more.
-            self.schedule_beat(target.keys.state(), now);
-            return;
-        }
         seat.lease = Some(lease);
-        seat.begun = sent;
+        seat.begun = now;
         seat.claim_by = now + claim_window;
         let grant = Grant {
             token,
@@ -142,7 +172,7 @@ impl Actor {
         };
         self.doubt_quarantine(beat.blind);
         for (id, pulse) in ids.iter().zip(beat.pulses) {
-            self.pulse(id, sent, pulse, beat.wake);
+            self.pulse(id, sent, pulse, &beat.outlook);
         }
     }
 
@@ -150,7 +180,7 @@ impl Actor {
         self.seats.get(id).is_some_and(|it| it.place.is_waiting())
     }
 
-    fn pulse(&mut self, id: &str, sent: Stamp, pulse: Pulse, wake: u64) {
+    fn pulse(&mut self, id: &str, sent: Stamp, pulse: Pulse, outlook: &Outlook) {
         let Some(seat) = self.seats.get_mut(id) else {
             return;
         };
@@ -167,10 +197,10 @@ impl Actor {
             Pulse::Holds { .. } if place.is_passed() => self.pass_on(id),
             Pulse::Holds { .. } => self.renewed(id, sent),
             Pulse::Waits { place: rank } => {
-                place.queue(rank);
-                if rank == 0 && wake > 0 {
+                seat.wait(sent, rank, outlook.clone());
+                if rank == 0 && outlook.wake > 0 {
                     let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
-                    self.plan_beat(&place.target, interval, true, wake);
+                    self.plan_beat(&place.target, interval, true, outlook.wake);
                 }
             }
             // It was cut off when its turn came, or stood still.
@@ -187,11 +217,11 @@ impl Actor {
         let Some(seat) = self.seats.get_mut(id) else {
             return;
         };
-        let (now, place) = (Stamp::now(), seat.place.clone());
+        let (now, place, length) = (Stamp::now(), seat.place.clone(), self.config.lease);
         let Some(lease) = &mut seat.lease else {
             return;
         };
-        lease.renew(sent, now);
+        lease.renew(length, sent, now);
         let lease = *lease;
         if lease.is_valid(now) && place.loss().is_none() {
             place.extend(lease.lost_at());
@@ -212,7 +242,7 @@ impl Actor {
             _ => None,
         });
         if let Some(token) = token.filter(|_| place.loss().is_none()) {
-            let arguments = self.acquire_arguments(&place, token);
+            let arguments = self.acquire_arguments(&place, Some(token));
             let what = Flight::Reassert(id.to_owned());
             self.send(what, Script::Acquire, &place.target, &arguments);
         }
@@ -304,7 +334,7 @@ impl Actor {
             }
             (_, Some(loss)) => lost(loss.to_string()),
             (Err(error), None) => Err(failure("release", &place, error.clone())),
-            (Ok(value), None) => match scripts::count_of(value) {
+            (Ok(value), None) => match replies::count_of(value) {
                 Some(0) if held && first => lost("it was held no longer".to_owned()),
                 Some(_) => Ok(()),
                 None => Err(nonsense(&place)),
@@ -367,11 +397,7 @@ impl Actor {
         };
         seat.lease = None;
         let target = seat.place.target.clone();
-        let words = [
-            super::flag(self.config.quarantine),
-            "pass".to_owned(),
-            id.to_owned(),
-        ];
+        let words = ["pass".to_owned(), id.to_owned()];
         self.send(
             Flight::Release(id.to_owned()),
             Script::Release,
@@ -406,17 +432,19 @@ impl Actor {
         if push.kind == PushKind::Disconnection {
             return self.cut_off(epoch);
         }
-        let words = match (&push.kind, &push.data[..]) {
-            (PushKind::Message, [_, message]) => scripts::text(message),
+        let told = match (&push.kind, &push.data[..]) {
+            (PushKind::Message, [_, message]) => Told::of(message),
             _ => None,
         };
-        match words.as_deref().and_then(|it| it.split_once(' ')) {
-            Some(("offer", id)) if self.waits(id) => {
-                let target = self.seats[id].place.target.clone();
-                self.send_beat(&target, vec![id.to_owned()]);
-            }
-            Some(("lost", id)) => self.lose(id, Loss::Revoked),
-            _ => {}
+        match told {
+            Some(Told::Offer {
+                id,
+                turn,
+                token,
+                crashed,
+            }) => self.offered(&id, turn, token, crashed),
+            Some(Told::Lost { id }) => self.lose(&id, Loss::Revoked),
+            None => {}
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::backoff::Backoff;
 use crate::error::Result;
 use crate::guard::Loss;
 use crate::redis::OnDisconnect;
+use crate::redis::client::host;
 use crate::redis::lease::Stamp;
 use crate::redis::link::{Hello, Link};
 use crate::redis::place::Target;
@@ -20,6 +21,8 @@ const PATIENCE: u32 = 2;
 
 pub(super) struct Reach {
     link: Option<Link>,
+    /// How this client signs its requests while the link is there.
+    signature: String,
     connecting: Option<Connecting>,
     backoff: Backoff,
     epochs: u64,
@@ -32,6 +35,7 @@ impl Reach {
     pub(super) fn new() -> Self {
         Self {
             link: None,
+            signature: String::new(),
             connecting: None,
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
             epochs: 0,
@@ -43,6 +47,10 @@ impl Reach {
 
     pub(super) fn link(&self) -> Option<&Link> {
         self.link.as_ref()
+    }
+
+    pub(super) fn signature(&self) -> &str {
+        &self.signature
     }
 
     pub(super) fn heard(&mut self, epoch: u64) {
@@ -76,6 +84,7 @@ impl Actor {
             client_name: self.client_name.clone(),
             within: self.config.answer_within(),
             pushes: self.pushes.clone(),
+            quarantine: self.config.quarantine,
             epoch: self.reach.epochs,
         }
     }
@@ -90,11 +99,30 @@ impl Actor {
             .iter()
             .for_each(|it| notes.push(Note::Degraded(it)));
         notes.tell(&self.source.address);
+        self.reach.signature = self.sign(&link);
         self.reach.link = Some(link);
         self.reach.unanswered = 0;
         self.reach.backoff.reset();
         self.schedule_link(Stamp::now() + PING);
         self.ask_for_everything();
+    }
+
+    /// The part of a wish that is the same for all of this client: whether it drops what it holds when it is cut off, patience, claim window and lock delay in
+    /// microseconds; the inbox, behind a dash where nobody listens; process, host and label.
+    fn sign(&self, link: &Link) -> String {
+        let config = &self.config;
+        format!(
+            "{} {} {} {} {}{} {} {} {}",
+            u8::from(config.on_disconnect == OnDisconnect::Release),
+            config.patience.as_micros(),
+            config.claim_window.as_micros(),
+            config.lock_delay.as_micros(),
+            if link.listens { "" } else { "-" },
+            self.inbox,
+            std::process::id(),
+            host(),
+            config.label.as_deref().unwrap_or_default(),
+        )
     }
 
     /// Everything that was under way may have been heard or not: all of it is asked again, which changes nothing where it had been heard.

@@ -6,12 +6,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::seat::Leaving;
-use super::{Actor, CHUNK, Call, Flight, Landed, REPEAT, flag, micros};
+use super::{Actor, CHUNK, Call, Flight, Landed, REPEAT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::client::host;
 use crate::redis::lease::Stamp;
 use crate::redis::place::{Place, Stage, Target};
-use crate::redis::scripts::{PROTOCOL, Script};
+use crate::redis::scripts::Script;
 
 impl Actor {
     /// Sends the request to come in, or sends it again.
@@ -24,46 +23,29 @@ impl Actor {
             return;
         }
         let place = seat.place.clone();
-        let arguments = self.acquire_arguments(&place, 0);
+        let arguments = self.acquire_arguments(&place, None);
         let what = Flight::Acquire(id.to_owned());
         if !self.send(what, Script::Acquire, &place.target, &arguments) {
             self.mute(id, Stamp::now());
         }
     }
 
-    pub(super) fn acquire_arguments(&self, place: &Place, token: u64) -> Vec<String> {
-        let config = &self.config;
+    /// What `acquire.lua` takes.
+    pub(super) fn acquire_arguments(&self, place: &Place, token: Option<u64>) -> Vec<String> {
         let wish = &place.wish;
-        let most = wish.most.map_or("-1".to_owned(), |most| most.to_string());
-        vec![
-            PROTOCOL.to_owned(),
-            place.target.kind.to_owned(),
-            place.target.limit.to_string(),
-            micros(config.lease),
-            flag(config.quarantine),
-            place.id.clone(),
-            wish.cost.to_string(),
-            wish.mode.word().to_owned(),
-            micros(config.patience),
-            micros(config.claim_window),
-            micros(config.lock_delay),
-            self.sender(),
-            flag(config.on_disconnect == crate::redis::OnDisconnect::Release),
-            std::process::id().to_string(),
-            host().to_owned(),
-            config.label.clone().unwrap_or_default(),
-            most,
-            flag(wish.try_only),
-            token.to_string(),
-        ]
-    }
-
-    /// The inbox, behind a dash where nobody listens.
-    pub(super) fn sender(&self) -> String {
-        match self.listens() {
-            true => self.inbox.clone(),
-            false => format!("-{}", self.inbox),
+        let asked = format!(
+            "{} {} {}",
+            wish.cost,
+            wish.mode.word(),
+            self.reach.signature()
+        );
+        let mut arguments = vec![place.target.card.clone(), place.id.clone(), asked];
+        if token.is_some() || wish.try_only || wish.most.is_some() {
+            let most = wish.most.map_or("-1".to_owned(), |most| most.to_string());
+            arguments.extend([most, u8::from(wish.try_only).to_string()]);
+            arguments.extend(token.map(|token| token.to_string()));
         }
+        arguments
     }
 
     /// Sends a request, if there is a connection.
@@ -92,13 +74,12 @@ impl Actor {
     }
 
     pub(super) fn leave(&mut self, place: &Arc<Place>, reply: Option<oneshot::Sender<Result<()>>>) {
-        let loss = place.give_back();
+        let (held, loss) = place.give_back();
         let now = Stamp::now();
         let patience = self.config.patience;
         let Some(seat) = self.seats.get_mut(&place.id) else {
             return;
         };
-        let held = seat.lease.is_some();
         let give_up = seat.lease.map_or(now + patience, |lease| lease.ends_at());
         seat.leaving = Some(Leaving {
             reply,
@@ -116,11 +97,9 @@ impl Actor {
         };
         seat.repeat_at = None;
         let target = seat.place.target.clone();
-        let arguments = [
-            flag(self.config.quarantine),
-            "release".to_owned(),
-            id.to_owned(),
-        ];
+        let held = seat.leaving.as_ref().is_some_and(|it| it.held);
+        let verb = if held { "release" } else { "leave" };
+        let arguments = [verb.to_owned(), id.to_owned()];
         let what = Flight::Release(id.to_owned());
         if !self.send(what, Script::Release, &target, &arguments) {
             self.repeat(id);
@@ -204,9 +183,7 @@ impl Actor {
     }
 
     pub(super) fn send_beat(&mut self, target: &Arc<Target>, ids: Vec<String>) {
-        let mut arguments = vec![flag(self.config.quarantine)];
-        arguments.extend_from_slice(&ids);
-        let what = Flight::Beat(target.clone(), ids);
-        self.send(what, Script::Heartbeat, target, &arguments);
+        let what = Flight::Beat(target.clone(), ids.clone());
+        self.send(what, Script::Heartbeat, target, &ids);
     }
 }

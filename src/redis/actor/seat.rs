@@ -10,6 +10,7 @@ use crate::guard::Loss;
 use crate::redis::lease::{Lease, Stamp};
 use crate::redis::options::Config;
 use crate::redis::place::{Place, Stage, Target};
+use crate::redis::replies::Outlook;
 
 /// What the actor knows of a wait or a hold.
 pub(super) struct Seat {
@@ -23,6 +24,8 @@ pub(super) struct Seat {
     pub(super) claim_by: Stamp,
     /// Whether it has stood in line.
     pub(super) queued: bool,
+    /// The last answer that said that it waits.
+    pub(super) vouched: Option<Vouched>,
     /// Since when the server does not answer it.
     pub(super) mute_since: Option<Stamp>,
     /// When to repeat a request.
@@ -32,6 +35,14 @@ pub(super) struct Seat {
     pub(super) ensure: Vec<oneshot::Sender<Result<()>>>,
     /// When its alarm rings.
     pub(super) alarm: Option<Stamp>,
+}
+
+/// An answer that said that a wait goes on, and when it was asked for. Whatever is offered later is offered after that.
+#[derive(Clone, Copy)]
+pub(super) struct Vouched {
+    pub(super) sent: Stamp,
+    /// The lock's clock then. Messages and answers may be handled in another order than they came.
+    pub(super) before: u64,
 }
 
 pub(super) struct Leaving {
@@ -61,12 +72,23 @@ impl Seat {
             begun: Stamp::ZERO,
             claim_by: Stamp::ZERO,
             queued: false,
+            vouched: None,
             mute_since: None,
             repeat_at: None,
             leaving: None,
             ensure: Vec::new(),
             alarm: None,
         }
+    }
+
+    /// It stands in line, by an answer to a request that was sent then.
+    pub(super) fn wait(&mut self, sent: Stamp, rank: usize, outlook: Outlook) {
+        let before = outlook.now;
+        if self.vouched.is_none_or(|it| it.before < before) {
+            self.vouched = Some(Vouched { sent, before });
+        }
+        self.queued = true;
+        self.place.queue(rank, outlook);
     }
 
     /// Whether a hold is to be renewed.

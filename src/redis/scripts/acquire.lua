@@ -1,88 +1,88 @@
--- ARGV: 1 protocol, 2 kind, 3 limit, 4 lease, 5 quarantine, 6 id, 7 cost, 8 mode, 9 patience, 10 claim window, 11 lock delay, 12 inbox, 13 drops, 14 pid, 15 host, 16 label, 17 most waiting or -1, 18 only try, 19 token to re-assert or 0
--- Replies {1, token, crashed, blind} granted · {2, place, wake, blind} queued · {3} refused · {4, length} too many wait · {5, what, theirs, ours} another lock · {6} somebody else was let in
-local function differs(what, theirs, ours)
-  if theirs and theirs ~= ours then return {5, what, theirs, ours} end
+-- ARGV: 3 what the lock is, 4 id, 5 wish: 'cost mode drops patience claim-window delay inbox pid host label', and where it matters 6 most waiting or -1, 7 whether only to try,
+-- 8 token to re-assert.
+-- Replies {1, token, crashed, blind} granted · {2, place, wake, blind, now, sole} queued · {3} refused · {4, length} too many wait · {5, what, theirs, ours} another lock · {6} somebody else was let in
+local me, token = ARGV[4], tonumber(ARGV[8] or 0)
+local _, kind, limit, lease = string.match(ARGV[3], '^(%d+) (%a+) (%d+) (%d+)$')
+local first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+if state then
+  if S.kind ~= kind then return {5, 'kind', S.kind, kind} end
+  if S.limit ~= tonumber(limit) then return {5, 'limit', tostring(S.limit), limit} end
+  if S.lease ~= tonumber(lease) and (S.used > 0 or first) then return {5, 'lease', tostring(S.lease), lease} end
+end
+S.card, S.limit, S.lease = ARGV[3], tonumber(limit), tonumber(lease)
+if not state then
+  -- Its key was deleted underneath, unless the last one to use it left it free: whoever was inside has a lease's time to say so.
+  if fence and not string.find(fence, 'idle', 1, true) then S['until'], S.changed = now + S.lease, true end
+  if redis.call('EXISTS', KEYS[5]) == 1 then recount() end
 end
 
-local empty = used == 0 and redis.call('EXISTS', QUEUE) == 0
-local other = differs('protocol version', known, ARGV[1]) or differs('kind', kind, ARGV[2]) or differs('limit', state[3], ARGV[3])
-if not other and not empty then other = differs('lease', state[4], ARGV[4]) end
-if other then return other end
-
-kind, limit, lease, quarantine, me = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
-if run == '' then run = false end
-if not known and redis.call('EXISTS', WHO) == 1 then recount() end
-if ARGV[13] == '1' and drops == 0 then drops, anew = 1, true end
-anew = anew or state[4] ~= ARGV[4]
-
-local rec, token = record(me), tonumber(ARGV[19])
-if rec and rec[TOKEN] > 0 then
+local r = find(me)
+if not (r and r.turn > 0) and reap() then r = find(me) end
+if r and r.turn > 0 then
   -- A repetition of a request that was heard, or a claim.
-  rec[OFFERED], changed = 0, true
-  redis.call('ZADD', HOLD, int(now + lease), me)
-  redis.call('ZREM', ALIVE, me)
-  keep(me, rec)
+  r.offered = 0
+  hold(r, now + S.lease)
   save()
-  return {1, rec[TOKEN], rec[CRASHED], blind}
+  return {1, tonumber(r.token), tonumber(r.crashed), S.blind}
 end
 
-reap()
-rec = record(me)
-local new = not rec
+local new = not r
 if new then
-  number = math.max(number + 1, now)
-  rec = {tonumber(ARGV[7]), ARGV[8], lease, tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13]),
-    ARGV[14], ARGV[15], ARGV[16], number, now, 0, 0, 0}
+  r = read(me, string.format('%.0f 0 0 0 0 %s', math.max(S.last + 1, now), ARGV[5]))
+  if r.drops == '1' then S.drops = true end
 end
-if rec[COST] > limit then return differs('limit', int(limit), int(rec[COST])) end
+if r.cost > S.limit then return {5, 'limit', limit, tostring(r.cost)} end
 
 if token > 0 then
   -- A holder whose hold is not on record any more. Its token says whether anybody was let in since.
-  local last = tonumber(redis.call('GET', FENCE) or 0)
-  if redis.call('ZSCORE', HOLD, me) then used = used - rec[COST] end
-  local free = used + rec[COST] <= limit and (rec[MODE] == 'p' or last <= token)
-  if not free then
+  local last = tonumber(string.match(redis.call('GET', KEYS[6]) or '', '^%d+')) or 0
+  if redis.call('ZSCORE', KEYS[4], me) then S.used = S.used - r.cost end
+  if S.used + r.cost > S.limit or r.mode ~= 'p' and last > token then
     save()
     return {6}
   end
-  redis.call('SET', FENCE, int(math.max(last, token)))
-  rec[TOKEN], used, changed = token, used + rec[COST], true
-  redis.call('ZADD', HOLD, int(now + lease), me)
-  keep(me, rec)
-  redis.call('EXPIRE', HOLD, TTL)
-  redis.call('EXPIRE', WHO, TTL)
+  redis.call('SET', KEYS[6], math.max(last, token))
+  S.last = math.max(S.last, token)
+  r.turn, r.token, S.used = token, token, S.used + r.cost
+  hold(r, now + S.lease)
   open()
   save()
-  return {1, token, 0, blind}
+  return {1, token, 0, S.blind}
 end
 
-grant()
-if drop_the_cut_off() then grant() end
-local waiting = redis.call('ZCARD', QUEUE)
-if new or not redis.call('ZSCORE', QUEUE, me) then
-  if waiting == 0 and used + rec[COST] <= limit and open() then
-    let_in(me, rec)
-    save()
-    return {1, rec[TOKEN], rec[CRASHED], blind}
-  end
-  if ARGV[18] == '1' then
+drop_the_cut_off()
+if first then
+  grant(me)
+  first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+  if not new then r = find(me) end
+end
+if r.turn == 0 and (new or not redis.call('ZSCORE', KEYS[2], me)) then
+  if not first and S.used + r.cost <= S.limit and open() then
+    let_in(r, me)
+  elseif ARGV[7] == '1' then
     save()
     return {3}
-  end
-  if tonumber(ARGV[17]) >= 0 and waiting >= tonumber(ARGV[17]) then
+  elseif ARGV[6] and ARGV[6] ~= '-1' and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[6]) then
     save()
-    return {4, waiting}
+    return {4, redis.call('ZCARD', KEYS[2])}
+  else
+    redis.call('ZADD', KEYS[2], r.number, me)
+    redis.call('HSET', KEYS[5], me, write(r))
+    S.last, S.changed = math.max(S.last, tonumber(r.number)), true
+    if not new then
+      -- It was passed over, and may be first again.
+      grant(me)
+      r = find(me)
+    end
   end
-  redis.call('ZADD', QUEUE, int(rec[NUMBER]), me)
-  keep(me, rec)
-  changed = true
 end
-redis.call('ZADD', ALIVE, int(now + rec[PATIENCE]), me)
-if waiting == 0 then
-  for _, key in ipairs({QUEUE, ALIVE, WHO}) do redis.call('EXPIRE', key, TTL) end
+if r.turn > 0 then
+  save()
+  return {1, tonumber(r.token), tonumber(r.crashed), S.blind}
 end
-grant()
-rec = record(me)
+waits(r)
+if not first then
+  for _, key in ipairs({2, 3, 5}) do redis.call('EXPIRE', KEYS[key], TTL) end
+end
 save()
-if rec[TOKEN] > 0 then return {1, rec[TOKEN], rec[CRASHED], blind} end
-return {2, redis.call('ZRANK', QUEUE, me), wake(), blind}
+return {2, redis.call('ZRANK', KEYS[2], me), wake(), S.blind, now, S.sole}

@@ -1,16 +1,20 @@
--- ARGV: 1 how many waiters to show
--- Replies {kind, limit, last token, microseconds until grants are made, holders, waiters, how many wait}; each of those {id, mode, cost, token, offered, pid, host, label, inbox, age, remaining}. Writes nothing.
-local function shown(id, expiry)
-  local rec = record(id)
-  if not rec then return nil end
-  local left = expiry and math.max(tonumber(expiry) - now, 0) or 0
-  return {id, rec[MODE], rec[COST], int(rec[TOKEN]), rec[OFFERED], rec[PID], rec[HOST], rec[LABEL], rec[INBOX], math.max(now - rec[SINCE], 0), left}
-end
+-- ARGV: 3 how many waiters to show
+-- Replies {last token, holders, waiters}; each of those {record, age in microseconds}. Writes nothing.
 local holders, waiters = {}, {}
-local held = redis.call('ZRANGEBYSCORE', HOLD, '(' .. int(now), '+inf', 'WITHSCORES')
-for i = 1, #held, 2 do holders[#holders + 1] = shown(held[i], held[i + 1]) end
-for _, id in ipairs(redis.call('ZRANGE', QUEUE, 0, tonumber(ARGV[1]) - 1)) do
-  local deadline = redis.call('ZSCORE', ALIVE, id)
-  if deadline and tonumber(deadline) > now then waiters[#waiters + 1] = shown(id, deadline) end
+local function show(list, r, since)
+  if r then list[#list + 1] = {write(r), math.max(now - since, 0)} end
 end
-return {kind or '', limit, redis.call('GET', FENCE) or '0', math.max(not_before - now, 0), holders, waiters, redis.call('ZCARD', QUEUE)}
+local r = sole()
+if r and r.expiry > now then show(holders, r, r.turn) end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], string.format('(%.0f', now), '+inf')) do
+  r = find(id)
+  show(holders, r, r and r.turn)
+end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[3]) - 1)) do
+  local deadline = redis.call('ZSCORE', KEYS[3], id)
+  if deadline and tonumber(deadline) > now then
+    r = find(id)
+    show(waiters, r, r and tonumber(r.number))
+  end
+end
+return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters}

@@ -1,196 +1,238 @@
--- KEYS: 1 state, 2 queue, 3 alive, 4 hold, 5 who, 6 fence. Defines what every script below begins and ends with.
-local STATE, QUEUE, ALIVE, HOLD, WHO, FENCE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local PROTOCOL, TTL, FRESHEN = 1, 86400, 3600000000
--- A record: what one waiter id asked for, and what it was given.
-local COST, MODE, LEASE, PATIENCE, CLAIM, DELAY, INBOX, DROPS, PID, HOST, LABEL, NUMBER, SINCE, TOKEN, OFFERED, CRASHED =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
+-- ARGV: 1 run id of the server, 'ask' where the caller does not know it, or '-' for no quarantine; 2 when the server was started, in its own microseconds.
+-- From here on the state is a table, and these are the steps that change it.
+local NEVER = 9007199254740991
+local S = {used = 0, limit = 0, lease = 0, last = 0, due = 0, ['until'] = 0, sole = '', run = '-', blind = 0}
+if state then
+  local last, till, used, due, crashed, drops
+  S.card, S.run, last, till, used, due, crashed, drops, S.sole = string.match(state, '^([^;]*);([^;]*);(%d+) (%d+) (%d+) (%d+) (%d) (%d) (.*)$')
+  local protocol, kind, limit, lease = string.match(S.card or state, '^(%d+) (%a+) (%d+) (%d+)')
+  if protocol ~= '1' then return redis.error_reply('INCOMPATIBLE the protocol version of this lock is ' .. (protocol or 'none') .. ', not 1') end
+  S.kind, S.limit, S.lease = kind, tonumber(limit), tonumber(lease)
+  S.last, S['until'], S.used, S.due, S.crashed, S.drops = tonumber(last), tonumber(till), tonumber(used), tonumber(due), crashed == '1', drops == '1'
+end
+local fence = not state and redis.call('GET', KEYS[6])
+if fence then S.last = tonumber(string.match(fence, '^%d+')) or 0 end
+-- A clock set back stands still here.
+now = math.max(now, S.last)
 
-local state = redis.call('HMGET', STATE, 'protocol', 'kind', 'limit', 'lease', 'seen', 'until', 'used', 'next', 'run', 'fresh', 'crashed', 'drops')
-local time = redis.call('TIME')
-local now = math.max(time[1] * 1000000 + time[2], tonumber(state[5]) or 0)
-local known, kind, limit, lease = state[1], state[2], tonumber(state[3]) or 0, tonumber(state[4]) or 0
-local not_before, used, number = tonumber(state[6]) or 0, tonumber(state[7]) or 0, tonumber(state[8]) or 0
-local run, fresh, crashed, drops = state[9], tonumber(state[10]) or 0, tonumber(state[11]) or 0, tonumber(state[12]) or 0
-local blind, changed, quarantine, me = 0, false, false, nil
--- Whether more than the everyday fields of the state have changed.
-local anew = not known
-
-local function int(x) return string.format('%.0f', x) end
-
-local function record(id)
-  local packed = redis.call('HGET', WHO, id)
-  return packed and cmsgpack.unpack(packed)
+-- A record: what an id asked for, and what it was given.
+local function read(id, text)
+  local r = {id = id}
+  r.number, r.turn, r.token, r.offered, r.crashed, r.cost, r.mode, r.drops, r.patience, r.claim, r.delay, r.inbox, r.owner =
+    string.match(text, '^(%d+) (%d+) (%d+) (%d) (%d) (%d+) (%a) (%d) (%d+) (%d+) (%d+) (%S+) (.*)$')
+  r.cost, r.turn = tonumber(r.cost), tonumber(r.turn)
+  return r.cost and r
 end
 
-local function keep(id, rec) redis.call('HSET', WHO, id, cmsgpack.pack(rec)) end
+local function write(r)
+  return string.format('%.0f %.0f %.0f %d %d %d %s %s %s %s %s %s %s', r.number, r.turn, r.token, r.offered, r.crashed, r.cost, r.mode, r.drops, r.patience, r.claim, r.delay, r.inbox, r.owner)
+end
 
--- The name of its process's inbox; behind a dash when nobody is told there, because the server does not let it listen.
-local function inbox(rec) return string.sub(rec[INBOX], 1, 1) ~= '-' and rec[INBOX] end
+-- Who takes all shares is written in the state itself, with its expiry; of several each has an entry in `hold` and in `who`.
+local function sole()
+  local id, expiry, text = string.match(S.sole, '^(%x+) (%d+) (.*)$')
+  local r = id and read(id, text)
+  if r then r.expiry = tonumber(expiry) end
+  return r
+end
 
--- Whether anything may be granted at all now. Asks the server who it is, once, and only when there is something to grant.
-local asked = false
-local function open()
-  if quarantine and not asked then
-    asked = true
-    local info = redis.pcall('INFO', 'server')
-    if type(info) ~= 'string' then
-      blind = 1
-    else
-      local id, up = string.match(info, 'run_id:(%x+)'), tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) * 1000000
-      if run ~= id then
-        if run or redis.call('EXISTS', FENCE) == 1 then
-          not_before = math.max(not_before, now + lease)
-        elseif up < lease then
-          not_before = math.max(not_before, now + lease - up)
-        end
-        run, changed, anew = id, true, true
-      end
+local function find(id)
+  if string.sub(S.sole, 1, #id) == id then return sole() end
+  local text = redis.call('HGET', KEYS[5], id)
+  return text and read(id, text)
+end
+
+-- Puts it among those inside, or keeps it there for longer.
+local function hold(r, expiry)
+  if r.cost == S.limit then
+    S.sole = string.format('%s %.0f %s', r.id, expiry, write(r))
+  else
+    redis.call('HSET', KEYS[5], r.id, write(r))
+    if redis.call('ZADD', KEYS[4], expiry, r.id) == 1 then
+      redis.call('EXPIRE', KEYS[4], TTL)
+      redis.call('EXPIRE', KEYS[5], TTL)
     end
   end
-  return now >= not_before
+  if expiry < S.due then S.due = expiry end
+  S.changed = true
 end
 
-local function mint(mode)
-  local last = tonumber(redis.call('GET', FENCE) or 0)
-  if mode == 's' and last > 0 then return last end
-  local token = math.max(last + 1, now)
-  redis.call('SET', FENCE, int(token))
-  return token
+-- Keeps a waiter's place for as long as it said.
+local function waits(r)
+  local deadline = now + r.patience
+  redis.call('ZADD', KEYS[3], deadline, r.id)
+  if deadline < S.due then S.due, S.changed = deadline, true end
+end
+
+-- Takes it from those inside. Its record as a waiter, if it was one, stays.
+local function leave(r)
+  if r.cost == S.limit then S.sole = '' else redis.call('ZREM', KEYS[4], r.id) end
+  S.used, S.changed = S.used - r.cost, true
+end
+
+local function hears(r) return string.byte(r.inbox) ~= 45 end
+
+-- Takes an offer back that nobody has claimed. Its waiter keeps its number, and is first again when it wakes.
+local function pass(r)
+  leave(r)
+  S.crashed = S.crashed or r.crashed == '1'
+  if redis.call('ZSCORE', KEYS[3], r.id) then
+    r.turn, r.token, r.offered, r.crashed = 0, 0, 0, 0
+    redis.call('HSET', KEYS[5], r.id, write(r))
+  else
+    redis.call('HDEL', KEYS[5], r.id)
+  end
 end
 
 -- Ends a hold that its holder has not given back: it is told of it, and the next one too.
-local function expire(id, rec)
-  redis.call('ZREM', HOLD, id)
-  redis.call('HDEL', WHO, id)
-  used, changed = used - rec[COST], true
-  if rec[MODE] == 'x' then crashed = 1 end
-  if rec[DELAY] > 0 then not_before = math.max(not_before, now + rec[DELAY]) end
-  if inbox(rec) then redis.pcall('PUBLISH', rec[INBOX], 'lost ' .. id) end
+local function expire(r)
+  leave(r)
+  redis.call('HDEL', KEYS[5], r.id)
+  redis.call('ZREM', KEYS[3], r.id)
+  if r.mode == 'x' then S.crashed = true end
+  if r.delay ~= '0' then S['until'] = math.max(S['until'], now + r.delay) end
+  if hears(r) then redis.pcall('PUBLISH', r.inbox, 'lost ' .. r.id) end
 end
 
--- Takes an offer back that nobody has claimed. Its waiter keeps its number, and is first again when it wakes.
-local function pass(id, rec)
-  redis.call('ZREM', HOLD, id)
-  used, changed = used - rec[COST], true
-  if rec[CRASHED] == 1 then crashed = 1 end
-  rec[TOKEN], rec[OFFERED], rec[CRASHED] = 0, 0, 0
-  if redis.call('ZSCORE', ALIVE, id) then keep(id, rec) else redis.call('HDEL', WHO, id) end
-end
-
--- After somebody has deleted a key underneath: what is left on record counts.
+-- After a key was deleted underneath: what is left on record counts.
 local function recount()
-  used, changed = 0, true
-  if redis.call('EXISTS', HOLD) == 0 then
-    for _, id in ipairs(redis.call('HKEYS', WHO)) do
-      local rec = record(id)
-      if rec[TOKEN] > 0 then redis.call('ZADD', HOLD, int(now + rec[LEASE]), id) end
+  local r = sole()
+  S.used, S.changed = r and r.cost or 0, true
+  if redis.call('EXISTS', KEYS[4]) == 0 then
+    for _, id in ipairs(redis.call('HKEYS', KEYS[5])) do
+      local other = find(id)
+      if other and other.turn > 0 then redis.call('ZADD', KEYS[4], now + S.lease, id) end
     end
   end
-  for _, id in ipairs(redis.call('ZRANGE', HOLD, 0, -1)) do
-    local rec = record(id)
-    if rec then used = used + rec[COST] else redis.call('ZREM', HOLD, id) end
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+    local other = find(id)
+    if other then S.used = S.used + other.cost else redis.call('ZREM', KEYS[4], id) end
   end
 end
 
+-- Ends what is overdue, if anything may be: `due` is never later than the first of them.
 local function reap()
-  if used > 0 and redis.call('EXISTS', HOLD) == 0 then recount() end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', HOLD, '-inf', int(now))) do
-    local rec = record(id)
-    if not rec then recount()
-    elseif rec[OFFERED] == 1 then pass(id, rec)
-    else expire(id, rec) end
+  if S.sole == '' and S.used > 0 and redis.call('EXISTS', KEYS[4]) == 0 then recount() end
+  if now < S.due then return false end
+  local function over(r)
+    if r.offered == '1' then pass(r) else expire(r) end
   end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ALIVE, '-inf', int(now))) do
-    redis.call('ZREM', ALIVE, id)
-    redis.call('ZREM', QUEUE, id)
-    changed = true
-    if not redis.call('ZSCORE', HOLD, id) then redis.call('HDEL', WHO, id) end
+  local r = sole()
+  if r and r.expiry <= now then
+    over(r)
+    r = nil
   end
-end
-
--- Lets one in. Whoever runs this script hears by its reply; another one by its inbox, and must claim.
-local function let_in(id, rec)
-  redis.call('ZREM', QUEUE, id)
-  changed = true
-  local expiry = now + rec[LEASE]
-  rec[OFFERED] = 0
-  if id ~= me then
-    local heard = inbox(rec) and redis.pcall('PUBLISH', rec[INBOX], 'offer ' .. id)
-    -- Nobody listens there: its process is gone or cut off.
-    if heard == 0 then return false end
-    expiry, rec[OFFERED] = now + rec[CLAIM], 1
-  else
-    redis.call('ZREM', ALIVE, id)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now)) do
+    local other = find(id)
+    if other then over(other) else recount() end
   end
-  rec[TOKEN], rec[CRASHED], rec[SINCE] = mint(rec[MODE]), crashed, now
-  crashed, used = 0, used + rec[COST]
-  if redis.call('ZADD', HOLD, int(expiry), id) == 1 and used == rec[COST] then
-    redis.call('EXPIRE', HOLD, TTL)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now)) do
+    redis.call('ZREM', KEYS[3], id)
+    redis.call('ZREM', KEYS[2], id)
+    if not redis.call('ZSCORE', KEYS[4], id) then redis.call('HDEL', KEYS[5], id) end
   end
-  keep(id, rec)
-  if used == rec[COST] then redis.call('EXPIRE', WHO, TTL) end
+  S.due, S.changed = r and r.expiry or NEVER, true
+  for key = 3, 4 do
+    local first = redis.call('ZRANGE', KEYS[key], 0, 0, 'WITHSCORES')[2]
+    if first then S.due = math.min(S.due, tonumber(first)) end
+  end
+  for key = 2, 5 do redis.call('EXPIRE', KEYS[key], TTL) end
   return true
 end
 
-local function grant()
-  while used < limit do
-    local id = redis.call('ZRANGE', QUEUE, 0, 0)[1]
-    if not id then return end
-    local rec = record(id)
-    if not rec then
-      redis.call('ZREM', QUEUE, id)
-    elseif used + rec[COST] > limit or not open() then
-      return
-    else
-      let_in(id, rec)
+-- Since when nothing was flushed, as far as can be known: whoever was inside a lock that is not on record was let in earlier.
+local function unflushed()
+  local since = redis.call('GET', KEYS[7])
+  if not since then
+    local stats = redis.pcall('INFO', 'commandstats')
+    local never = type(stats) == 'string' and not string.find(stats, 'cmdstat_flush%a+:calls=[1-9]')
+    since = never and 0 or now
+    redis.call('SET', KEYS[7], since)
+  end
+  return tonumber(since) or now
+end
+
+-- Whether anything may be granted now. A lock that was last used on another server, or on this one before it was started again or flushed, waits for a lease first.
+local function open()
+  if ARGV[1] ~= '-' and not S.asked then
+    S.asked = true
+    local run, born = ARGV[1], tonumber(ARGV[2])
+    if run == 'ask' then
+      local info = redis.pcall('INFO', 'server')
+      run = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
+      if run then born = now - string.match(info, 'uptime_in_seconds:(%d+)') * 1000000 else S.blind = 1 end
     end
+    if run and S.run ~= run then
+      local since = S.run ~= '-' and now or born
+      if not state and not fence then since = math.max(since, unflushed()) end
+      S['until'] = math.max(S['until'], since + S.lease)
+      S.run, S.changed = run, true
+    end
+  end
+  return now >= S['until']
+end
+
+-- Lets one in. Whoever runs this script hears by its reply; another one by its inbox, and must claim.
+local function let_in(r, me)
+  local turn = math.max(S.last + 1, now)
+  local token, expiry = turn, now + S.lease
+  if r.mode == 's' then token = tonumber(string.match(redis.call('GET', KEYS[6]) or '', '^%d+')) or turn end
+  r.offered = 0
+  if r.id ~= me then
+    local told = string.format('offer %s %.0f %.0f %d', r.id, turn, token, S.crashed and 1 or 0)
+    -- Nobody listens there: its process is gone or cut off. It keeps its number.
+    if hears(r) and redis.pcall('PUBLISH', r.inbox, told) == 0 then return end
+    expiry, r.offered = now + r.claim, 1
+  end
+  r.turn, r.token, r.crashed = turn, token, S.crashed and 1 or 0
+  S.last, S.crashed, S.used = turn, false, S.used + r.cost
+  redis.call('SET', KEYS[6], token)
+  hold(r, expiry)
+end
+
+local function grant(me)
+  while S.used < S.limit do
+    local id = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+    if not id then return end
+    local r = find(id)
+    if r and (S.used + r.cost > S.limit or not open()) then return end
+    redis.call('ZREM', KEYS[2], id)
+    if r then let_in(r, me) end
   end
 end
 
 -- Holders that want to be out as soon as they are cut off: their inbox has no listener.
 local function drop_the_cut_off()
-  local found = false
-  if drops == 0 or used == 0 or redis.call('EXISTS', QUEUE) == 0 then return found end
-  for _, id in ipairs(redis.call('ZRANGE', HOLD, 0, 15)) do
-    local rec = record(id)
-    if rec and rec[DROPS] == 1 and rec[OFFERED] == 0 and inbox(rec) then
-      local heard = redis.pcall('PUBSUB', 'NUMSUB', rec[INBOX])
-      if type(heard[2]) == 'number' and heard[2] == 0 then
-        expire(id, rec)
-        found = true
-      end
+  if not S.drops or S.used == 0 or redis.call('EXISTS', KEYS[2]) == 0 then return end
+  local inside = {sole()}
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, 15)) do inside[#inside + 1] = find(id) or nil end
+  for _, r in ipairs(inside) do
+    if r.drops == '1' and r.offered == '0' and hears(r) then
+      local heard = redis.pcall('PUBSUB', 'NUMSUB', r.inbox)
+      if heard[2] == 0 then expire(r) end
     end
   end
-  return found
 end
 
-local function settle()
+local function settle(me)
   reap()
-  grant()
-  if drop_the_cut_off() then grant() end
+  drop_the_cut_off()
+  grant(me)
 end
 
 -- In how many microseconds something may change without anybody's doing; 0 for never.
 local function wake()
-  local next = 0
-  if now < not_before then
-    next = not_before - now
-  else
-    local first = redis.call('ZRANGE', HOLD, 0, 0, 'WITHSCORES')[2]
-    if first then next = math.max(tonumber(first) - now, 1) end
+  local next = S['until'] - now
+  if next <= 0 then
+    local r = sole()
+    local first = r and r.expiry or tonumber(redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2])
+    next = first and math.max(first - now, 1) or 0
   end
-  if drops == 1 and (next == 0 or next > 500000) then next = 500000 end
+  if S.drops and (next == 0 or next > 500000) then next = 500000 end
   return next
 end
 
 local function save()
-  if not changed then return end
-  redis.call('HSET', STATE, 'seen', int(now), 'until', int(not_before), 'used', int(used), 'next', int(number), 'crashed', crashed)
-  if anew then
-    redis.call('HSET', STATE, 'protocol', PROTOCOL, 'kind', kind, 'limit', int(limit), 'lease', int(lease), 'run', run or '', 'drops', drops)
-  end
-  if now - fresh > FRESHEN then
-    redis.call('HSET', STATE, 'fresh', int(now))
-    for key = 1, 5 do redis.call('EXPIRE', KEYS[key], TTL) end
-  end
+  if not S.changed then return end
+  redis.call('SET', KEYS[1], string.format('%s;%s;%.0f %.0f %d %.0f %d %d %s', S.card, S.run, S.last, S['until'], S.used, S.due, S.crashed and 1 or 0, S.drops and 1 or 0, S.sole), 'EX', TTL)
 end

@@ -1,12 +1,11 @@
 //! The names in the directory of a claim, and the one step that moves the baton.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::fs::sys::host;
+use crate::fs::sys::id::Id;
 
 const RECORD: &str = "record.";
 const FREE: &str = "free.";
@@ -23,31 +22,6 @@ const OLD: Duration = Duration::from_secs(60);
 pub(crate) enum Form {
     Directory,
     File,
-}
-
-/// 128 random bits, as 32 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Id(String);
-
-impl Id {
-    /// One that nobody has had.
-    pub(crate) fn fresh() -> Self {
-        // Two forks of one process have the same keys, but neither the same pid nor the same time.
-        let here = (std::process::id(), host::monotonic_ns());
-        let half = || RandomState::new().hash_one(here);
-        Self(format!("{:016x}{:016x}", half(), half()))
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let digit = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
-        (text.len() == 32 && text.bytes().all(digit)).then(|| Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// What the name of the baton says.

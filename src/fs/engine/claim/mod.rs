@@ -71,6 +71,7 @@ use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
 use super::watch::Seen;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::id::Id;
 use crate::lock::{Owner, Removal};
 
 mod baton;
@@ -78,8 +79,8 @@ mod hold;
 mod record;
 mod renewal;
 
+pub(crate) use baton::Form;
 use baton::{Baton, State};
-pub(crate) use baton::{Form, Id};
 pub(crate) use hold::Hold;
 use record::{Draft, Record};
 

@@ -22,9 +22,10 @@ use super::super::contest::Sign;
 use super::super::owner::{Recorded, identity};
 use super::super::step::at_named;
 use super::super::watch::Seen;
-use super::baton::{Id, delete_file, record_path};
+use super::baton::{delete_file, record_path};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
+use crate::fs::sys::id::Id;
 use crate::lock::Owner;
 
 const VERSION: &str = "stanchion claim 1";

@@ -5,13 +5,13 @@ use std::io::{self, ErrorKind::NotFound, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::super::claim::Id;
 use super::super::owner::identity;
 use super::super::step::at_named;
 use super::{LONGEST, PidFile, VERSION, unlink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::{Private, generation};
+use crate::fs::sys::id::Id;
 
 /// The lock, held: our record, open, at the path. Dropped, it is given back.
 #[derive(Debug)]

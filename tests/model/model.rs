@@ -54,46 +54,27 @@
 //!
 //! # How large
 //!
-//! What runs by default ends within two minutes. `cargo test --test model -- --ignored` runs the wide scenarios too. `mutations.rs`
+//! What runs by default ends within two minutes. `cargo test -p stanchion-model -- --ignored` runs the wide scenarios too. `mutations.rs`
 //! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers.
 
-#[path = "model/baton.rs"]
 mod baton;
-#[path = "model/canon.rs"]
 mod canon;
-#[path = "model/explore.rs"]
 mod explore;
-#[path = "model/faults.rs"]
 mod faults;
-#[path = "model/graph.rs"]
 mod graph;
-#[path = "model/kernel.rs"]
 mod kernel;
-#[path = "model/knock.rs"]
 mod knock;
-#[path = "model/leave.rs"]
 mod leave;
-#[path = "model/mutations.rs"]
 mod mutations;
-#[path = "model/mutations_shared.rs"]
 mod mutations_shared;
-#[path = "model/pidfile.rs"]
 mod pidfile;
-#[path = "model/rules.rs"]
 mod rules;
-#[path = "model/seen.rs"]
 mod seen;
-#[path = "model/semaphore.rs"]
 mod semaphore;
-#[path = "model/shared.rs"]
 mod shared;
-#[path = "model/step.rs"]
 mod step;
-#[path = "model/steps.rs"]
 mod steps;
-#[path = "model/window.rs"]
 mod window;
-#[path = "model/world.rs"]
 mod world;
 
 use explore::explore;

@@ -1,0 +1,41 @@
+//! Who is measured.
+
+/// The default lease of ours, and what the peers are given where they need one, in seconds.
+pub(crate) const LEASE: u64 = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Stanchion,
+    NoQuarantine,
+    OnDisconnect,
+    RedisPy,
+    PythonRedisLock,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Stanchion,
+        Self::NoQuarantine,
+        Self::OnDisconnect,
+        Self::RedisPy,
+        Self::PythonRedisLock,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stanchion => "stanchion",
+            Self::NoQuarantine => "no-quarantine",
+            Self::OnDisconnect => "on-disconnect",
+            Self::RedisPy => "redis-py",
+            Self::PythonRedisLock => "python-redis-lock",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    pub(crate) fn is_python(self) -> bool {
+        matches!(self, Self::RedisPy | Self::PythonRedisLock)
+    }
+}
