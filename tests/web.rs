@@ -262,6 +262,25 @@ fn the_page_moves_with_the_line(place: Place) {
     browser.until("return !document.querySelector('#link.live')", json!([]));
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn a_server_of_locks_that_is_gone_is_told() {
+    let mut scene = Scene::new(Place::redis(), 8);
+    let mut line = Line::of(scene.a.port);
+    line.until("it is there", |it| it["trouble"].is_null());
+    scene.kill_redis();
+    line.until("it is gone", |it| it["trouble"].is_string());
+    let refused = scene.b.work(0).answer();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.headers.contains(&"retry-after: 1".to_owned()));
+    if let Some(browser) = Browser::start() {
+        browser.open(&format!("http://127.0.0.1:{}/", scene.a.port));
+        let told = "document.querySelector('#trouble').textContent";
+        let hidden = "document.querySelector('#line').hidden";
+        browser.until(&format!("return {told} !== '' && {hidden}"), json!([]));
+    }
+}
+
 #[test]
 fn what_cannot_be_had_is_said() {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");

@@ -73,6 +73,15 @@ impl Scene {
         self.place.url()
     }
 
+    /// The server of the locks is gone.
+    #[cfg(feature = "redis")]
+    pub(crate) fn kill_redis(&mut self) {
+        match &mut self.place {
+            Place::Redis(server) => server.kill(),
+            Place::Files(_) => unreachable!("files have no server"),
+        }
+    }
+
     pub(crate) fn hold(&self) -> AnyGuard {
         block_on(self.lock.acquire()).expect("the lock")
     }
