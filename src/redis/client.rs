@@ -16,6 +16,7 @@ use super::place::{Place, Target};
 use super::scripts::{self, Keys, Script};
 use super::{RedisLock, RedisRwLock, RedisSemaphore};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host as platform;
 use crate::fs::sys::id::Id;
 
@@ -55,7 +56,7 @@ pub(super) struct Core {
 }
 
 /// What this process calls itself to the server; no two processes have the same.
-static PROCESS: LazyLock<String> = LazyLock::new(|| Id::fresh().to_string());
+static PROCESS: PerProcess<String> = PerProcess::new(|| Id::fresh().to_string());
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
 static HOST: LazyLock<String> = LazyLock::new(|| platform::host_name().unwrap_or_default());
 
@@ -111,7 +112,7 @@ impl RedisClient {
         let config = Arc::new(config);
         let (commands, hears) = mpsc::unbounded_channel();
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
-        let inbox = format!("stanchion:inbox:{}:{number}", *PROCESS);
+        let inbox = format!("stanchion:inbox:{}:{number}", PROCESS.get());
         let address = source.address.clone();
         let name = format!("stanchion:{}:{}", host(), std::process::id());
         let parts = Parts {

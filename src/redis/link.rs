@@ -20,6 +20,9 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 
 type Answer = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
 
+/// How many requests may be given to a connection before it has sent them.
+const MOST_REQUESTS: usize = 1 << 20;
+
 /// A connection that takes many requests at a time.
 trait Wire: Send + Sync {
     fn call(&self, command: Cmd) -> Answer;
@@ -192,6 +195,8 @@ impl Hello {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.within))
             .set_response_timeout(None)
+            // Requests that find it full may overtake each other.
+            .set_pipeline_buffer_size(MOST_REQUESTS)
             .set_push_sender(hear);
         let fails = |error| failure("connect to", &self.source.address, error);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
@@ -207,11 +212,11 @@ impl Hello {
 
     /// A connection of our own is to one server as long as it lasts, so the scripts need not ask who it is. Behind one that was handed in the server may be replaced.
     fn marks(&self, info: &InfoDict) -> [String; 2] {
-        let number = |key: &str| info.get::<u64>(key);
+        let number = |key: &str| info.get::<i64>(key);
         let known = || {
-            // Full seconds only: it may have been started a little earlier, which is on the safe side.
-            let up = number("uptime_in_seconds")?.checked_mul(1_000_000)?;
-            let born = number("server_time_usec")?.checked_sub(up)?;
+            // In whole seconds from the beginning of the second in which it was started: it may be younger by one. Negative when its clock was set back.
+            let up = number("uptime_in_seconds")?.saturating_sub(1).max(0);
+            let born = number("server_time_usec")?.checked_sub(up.checked_mul(1_000_000)?)?;
             Some([info.get::<String>("run_id")?, born.to_string()])
         };
         let unknown = |word: &str| [word.to_owned(), "0".to_owned()];

@@ -147,7 +147,6 @@ fn p51_a_clock_that_is_set_back_loses_nothing_and_keeps_the_order() {
 
 /// A lock that is new to the server, on a server that seems to have been started in the future.
 #[test]
-#[ignore = "fails: the scripts end with an error while the uptime is negative"]
 fn p51_a_clock_that_is_set_back_before_the_start_of_the_server_still_lets_in() {
     let clocked = Clocked::start();
     let client = in_runtime(options().connect(clocked.server.url())).expect("a client");

@@ -87,7 +87,6 @@ fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
 
 /// All at once: who is polled first comes in first, however many there are.
 #[test]
-#[ignore = "fails: requests of a client overtake each other when there are more than about fifty at a time"]
 fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
     let server = Server::start();
     let client = server.connect(options());

@@ -118,7 +118,6 @@ fn p37_a_killed_holder_with_a_live_forked_child_is_followed_after_its_lease() {
 
 /// To others it is another process: its waiters are not those of its parent, and what is sent to one does not reach the other.
 #[test]
-#[ignore = "fails: a forked child has the name of its parent, so their clients may share an inbox"]
 fn p34_a_client_made_in_a_forked_child_has_an_inbox_of_its_own() {
     let server = Server::start();
     let mut parent = Led::spawn(&server);

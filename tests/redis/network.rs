@@ -261,7 +261,6 @@ fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
 
 /// It is known to be lost: the server need not be asked.
 #[test]
-#[ignore = "fails: Unavailable instead of Lost when the server cannot be reached"]
 fn p48_a_release_of_a_lost_hold_says_so_without_a_server() {
     let server = Server::start();
     let proxy = Proxy::before(&server);

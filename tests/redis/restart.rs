@@ -13,7 +13,6 @@ const LEASE: Duration = Duration::from_millis(1200);
 /// A server tells its age in whole seconds, counted from the beginning of the second in which it was started: it may say one second when it is as old as
 /// a tenth. The holder cannot come back, because it is cut off, and must have lost before another is in.
 #[test]
-#[ignore = "fails: the quarantine may be short by up to a second"]
 fn p51_a_server_that_looks_older_than_it_is_lets_nobody_in_too_early() {
     let mut server = Server::start();
     let proxy = Proxy::before(&server);

@@ -80,7 +80,7 @@ unsafe impl Sync for Slot {}
 
 impl Slot {
     pub(super) fn take(file: &File) -> Self {
-        INSTALL.call_once(install);
+        notice();
         let descriptor = file.as_raw_fd();
         let hint = HINT.load(Ordering::Acquire);
         // SAFETY: the hint is null or a leaked block.
@@ -124,6 +124,11 @@ impl Drop for Slot {
             HINT.store(self.block.cast_mut(), Ordering::Release);
         }
     }
+}
+
+/// From here on forks are noticed.
+pub(super) fn notice() {
+    INSTALL.call_once(install);
 }
 
 fn install() {

@@ -85,6 +85,7 @@ impl<T: Send + Sync> PerProcess<T> {
 
     /// The value of this process; made at the first call. Values are never freed.
     pub(crate) fn get(&'static self) -> &'static T {
+        atfork::notice();
         let generation = generation();
         let seen = self.current.load(Ordering::Acquire);
         if !seen.is_null() {

@@ -343,7 +343,10 @@ impl Actor {
         self.forget(id);
         match (reply, answer) {
             (Some(reply), answer) => _ = reply.send(answer),
-            (None, Err(error)) if held => crate::trace::unheard(&place, &error),
+            // A loss has been told when it was seen.
+            (None, Err(error)) if held && loss.is_none() => {
+                crate::trace::unheard(&place, &error);
+            }
             (None, _) => {}
         }
     }

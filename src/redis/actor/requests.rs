@@ -75,6 +75,16 @@ impl Actor {
 
     pub(super) fn leave(&mut self, place: &Arc<Place>, reply: Option<oneshot::Sender<Result<()>>>) {
         let (held, loss) = place.give_back();
+        // The server need not be asked what is known; it is told all the same.
+        let reply = match (reply, loss) {
+            (Some(reply), Some(loss)) => {
+                let text = loss.to_string();
+                let error = Error::at(ErrorKind::Lost, text, &place.target.place);
+                let _ = reply.send(Err(error));
+                None
+            }
+            (reply, _) => reply,
+        };
         let now = Stamp::now();
         let patience = self.config.patience;
         let Some(seat) = self.seats.get_mut(&place.id) else {

@@ -160,10 +160,16 @@ local function open()
     if run == 'ask' then
       local info = redis.pcall('INFO', 'server')
       run = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
-      if run then born = now - string.match(info, 'uptime_in_seconds:(%d+)') * 1000000 else S.blind = 1 end
+      if run then
+        -- In whole seconds from the beginning of the second in which it was started: it may be younger by one. Negative when its clock was set back.
+        local up = tonumber(string.match(info, 'uptime_in_seconds:(%-?%d+)')) or 0
+        born = now - math.max(up - 1, 0) * 1000000
+      else
+        S.blind = 1
+      end
     end
     if run and S.run ~= run then
-      local since = S.run ~= '-' and now or born
+      local since = S.run ~= '-' and now or math.min(born, now)
       if not state and not fence then since = math.max(since, unflushed()) end
       S['until'] = math.max(S['until'], since + S.lease)
       S.run, S.changed = run, true
