@@ -12,6 +12,8 @@ use ::redis::{
     ProtocolVersion, PushInfo, RedisError, RedisResult, ServerErrorKind, Value,
 };
 
+use futures::future::join_all;
+
 use super::actor::Command;
 use super::replies;
 use super::scripts::{self, Script, TEXTS};
@@ -110,6 +112,9 @@ pub(super) struct Hello {
     pub(super) source: Source,
     pub(super) inbox: String,
     pub(super) client_name: String,
+    /// How long an answer may take now, when no lease depends on it yet, or all are in danger.
+    pub(super) patience: Duration,
+    /// How long an answer may take later.
     pub(super) within: Duration,
     pub(super) pushes: WeakUnboundedSender<Command>,
     pub(super) quarantine: bool,
@@ -140,39 +145,33 @@ impl Hello {
             SourceKind::Client(client) => self.connect(client).await?,
         };
         let fails = |error| failure("greet the server", &self.source.address, error);
+        // All at once: on a slow network each round trip is a part of somebody's lease.
+        let greetings = self.greetings().into_iter();
+        let answers = join_all(greetings.map(|command| self.ask(&wire, command)));
+        let mut answers = answers.await.into_iter();
+        let mut next = || match answers.next() {
+            Some(Err(error)) if !is_refusal(&error) => Err(fails(error)),
+            // Some users may not do everything.
+            answer => Ok(answer.and_then(RedisResult::ok)),
+        };
         let mut doubts = Vec::new();
         let mut listens = false;
         if !self.source.is_lent() {
-            // Some servers and some users know no names; nothing depends on it.
-            let mut name = ::redis::cmd("CLIENT");
-            name.arg("SETNAME").arg(&self.client_name);
-            let _ = self.ask(&wire, name).await;
-            let mut subscribe = ::redis::cmd("SUBSCRIBE");
-            subscribe.arg(&self.inbox);
-            match self.ask(&wire, subscribe).await {
-                Ok(_) => listens = true,
-                Err(error) if is_refusal(&error) => doubts
-                    .push("the server does not let this user listen: waiters ask again and again"),
-                Err(error) => return Err(fails(error)),
+            // Some servers know no names; nothing depends on it.
+            let _ = next();
+            listens = next()?.is_some();
+            if !listens {
+                doubts
+                    .push("the server does not let this user listen: waiters ask again and again");
             }
         }
-        let info = match self.ask(&wire, ::redis::cmd("INFO")).await {
-            Ok(text) => replies::text(&text).unwrap_or_default(),
-            Err(error) if is_refusal(&error) => String::new(),
-            Err(error) => return Err(fails(error)),
-        };
-        let info = InfoDict::new(&info);
+        let info = next()?.as_ref().and_then(replies::text);
+        let info = InfoDict::new(&info.unwrap_or_default());
         doubts.extend(self.examine(&info)?);
         let mut hashes = Vec::with_capacity(TEXTS.len());
-        for text in TEXTS {
-            let mut load = ::redis::cmd("SCRIPT");
-            load.arg("LOAD").arg(text);
-            let hash = match self.ask(&wire, load).await {
-                Ok(hash) => replies::text(&hash),
-                // Loaded by its first use instead.
-                Err(error) if is_refusal(&error) => None,
-                Err(error) => return Err(fails(error)),
-            };
+        for _ in TEXTS {
+            // Loaded by its first use where the user may not load.
+            let hash = next()?.as_ref().and_then(replies::text);
             hashes.push(hash.unwrap_or_else(|| "0".repeat(40)));
         }
         Ok(Link {
@@ -186,6 +185,23 @@ impl Hello {
         })
     }
 
+    /// What is asked and told at the beginning, in this order.
+    fn greetings(&self) -> Vec<Cmd> {
+        let command = |words: &[&str]| {
+            let mut command = ::redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            command
+        };
+        let mut all = Vec::new();
+        if !self.source.is_lent() {
+            all.push(command(&["CLIENT", "SETNAME", &self.client_name]));
+            all.push(command(&["SUBSCRIBE", &self.inbox]));
+        }
+        all.push(command(&["INFO"]));
+        all.extend(TEXTS.map(|text| command(&["SCRIPT", "LOAD", text])));
+        all
+    }
+
     async fn connect(&self, client: &Client) -> Result<Arc<dyn Wire>> {
         let (pushes, epoch) = (self.pushes.clone(), self.epoch);
         let hear = move |push: PushInfo| match pushes.upgrade() {
@@ -193,21 +209,21 @@ impl Hello {
             None => Err(()),
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.within))
+            .set_connection_timeout(Some(self.patience))
             .set_response_timeout(None)
             // Requests that find it full may overtake each other.
             .set_pipeline_buffer_size(MOST_REQUESTS)
             .set_push_sender(hear);
         let fails = |error| failure("connect to", &self.source.address, error);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        match tokio::time::timeout(self.within * 2, connecting).await {
+        match tokio::time::timeout(self.patience * 2, connecting).await {
             Ok(connected) => Ok(Arc::new(connected.map_err(fails)?)),
             Err(_) => Err(fails(late())),
         }
     }
 
     async fn ask(&self, wire: &Arc<dyn Wire>, command: Cmd) -> RedisResult<Value> {
-        answered(self.within, wire.call(command)).await
+        answered(self.patience, wire.call(command)).await
     }
 
     /// A connection of our own is to one server as long as it lasts, so the scripts need not ask who it is. Behind one that was handed in the server may be replaced.

@@ -62,7 +62,7 @@
 //!
 //! *Hand-over*: the script that frees shares lets the next one in and publishes to the inbox of its process. That is an *offer*: it stands for a claim
 //! window, and becomes a hold by a heartbeat. The receiver cannot know how old the message is. But the offer came after the last answer that said "you wait", so its window
-//! is not over before a window has gone by since the *request* for that answer. As long as three quarters of that are left, the receiver is inside at once, with a lease of
+//! is not over before a window has gone by since the *request* for that answer. In the first three quarters of that time the receiver is inside at once, with a lease of
 //! that length, and claims when it renews; a short hold ends before that, without a claim. Else it claims first. Whoever finds the lock free needs no claim.
 //!
 //! # Invariants

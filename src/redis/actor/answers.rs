@@ -117,13 +117,14 @@ impl Actor {
     }
 
     /// Its turn has come, and the server waits a claim window for it. It comes in at once where it is sure that the window is not over: the window begins
-    /// after the last answer that said that it waits, so it is a lease of that length from the request for that answer on, and is renewed like one. That is the claim.
+    /// after the last answer that said that it waits, so it is a lease of that length from the request for that answer on, and is renewed like one. That is the claim. Nor
+    /// is it longer than its place is kept, which was renewed by that request.
     fn offered(&mut self, id: &str, turn: u64, token: u64, crashed: bool) {
         let Some(seat) = self.seats.get(id).filter(|it| it.place.is_waiting()) else {
             return;
         };
         let now = Stamp::now();
-        let window = self.config.claim_window;
+        let window = self.config.claim_window.min(self.config.patience);
         let lease = seat.vouched.filter(|it| it.before < turn);
         let lease = lease.map(|it| Lease::new(window, it.sent));
         match lease.filter(|lease| lease.is_valid(now)) {

@@ -82,6 +82,7 @@ impl Actor {
             source: self.source.clone(),
             inbox: self.inbox.clone(),
             client_name: self.client_name.clone(),
+            patience: self.config.response_timeout,
             within: self.config.answer_within(),
             pushes: self.pushes.clone(),
             quarantine: self.config.quarantine,

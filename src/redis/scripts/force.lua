@@ -3,7 +3,10 @@
 reap()
 if ARGV[3] == 'idle' then
   if S.used > 0 or redis.call('ZCARD', KEYS[3]) > 0 then
-    if state then save() end
+    if state then
+      grant()
+      save()
+    end
     return 0
   end
   redis.call('DEL', unpack(KEYS, 1, 6))

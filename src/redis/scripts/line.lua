@@ -39,7 +39,7 @@ end
 local function find(id)
   if string.sub(S.sole, 1, #id) == id then return sole() end
   local text = redis.call('HGET', KEYS[5], id)
-  return text and read(id, text)
+  return text and read(id, text) or nil
 end
 
 -- Puts it among those inside, or keeps it there for longer.
@@ -188,7 +188,9 @@ local function let_in(r, me)
     local told = string.format('offer %s %.0f %.0f %d', r.id, turn, token, S.crashed and 1 or 0)
     -- Nobody listens there: its process is gone or cut off. It keeps its number.
     if hears(r) and redis.pcall('PUBLISH', r.inbox, told) == 0 then return end
-    expiry, r.offered = now + r.claim, 1
+    -- No longer than its place would be kept: of many who are gone each would cost a window.
+    local deadline = tonumber(redis.call('ZSCORE', KEYS[3], r.id)) or now + r.patience
+    expiry, r.offered = math.min(now + r.claim, deadline), 1
   end
   r.turn, r.token, r.crashed = turn, token, S.crashed and 1 or 0
   S.last, S.crashed, S.used = turn, false, S.used + r.cost
@@ -211,7 +213,7 @@ end
 local function drop_the_cut_off()
   if not S.drops or S.used == 0 or redis.call('EXISTS', KEYS[2]) == 0 then return end
   local inside = {sole()}
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, 15)) do inside[#inside + 1] = find(id) or nil end
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, 15)) do inside[#inside + 1] = find(id) end
   for _, r in ipairs(inside) do
     if r.drops == '1' and r.offered == '0' and hears(r) then
       local heard = redis.pcall('PUBSUB', 'NUMSUB', r.inbox)
