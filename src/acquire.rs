@@ -111,12 +111,19 @@ pub(crate) mod sealed {
         }
     }
 
-    /// A path as it is; else place and name behind the backend.
+    /// A path or a URL as it is; else place and name behind the backend.
     impl fmt::Display for Identity {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             match self.file() {
                 Some(path) => path.display().fmt(f),
-                None => write!(f, "{}:{}", self.backend, self.place().display()),
+                None => {
+                    let place = self.place();
+                    let place = place.display().to_string();
+                    match place.starts_with(self.backend) {
+                        true => f.write_str(&place),
+                        false => write!(f, "{}:{place}", self.backend),
+                    }
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use super::place::{Place, Target};
 use super::scripts::{self, Keys, Script};
 use super::{RedisLock, RedisRwLock, RedisSemaphore};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::sys::fork::PerProcess;
+use crate::fs::sys::fork::{PerProcess, generation};
 use crate::fs::sys::host as platform;
 use crate::fs::sys::id::Id;
 
@@ -52,7 +52,7 @@ pub(super) struct Core {
     pub(super) inbox: String,
     pub(super) listens: bool,
     closed: AtomicBool,
-    pid: u32,
+    generation: u32,
 }
 
 /// What this process calls itself to the server; no two processes have the same.
@@ -133,7 +133,7 @@ impl RedisClient {
             inbox,
             listens,
             closed: AtomicBool::new(false),
-            pid: std::process::id(),
+            generation: generation(),
         };
         Ok(Self {
             core: Arc::new(core),
@@ -220,7 +220,7 @@ impl Core {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        if self.pid != std::process::id() {
+        if self.generation != generation() {
             let text = "this client was connected before a fork: connect again in the child";
             return Err(Error::at(ErrorKind::Unsupported, text, &self.address));
         }

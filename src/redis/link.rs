@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ::redis::aio::ConnectionLike;
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind as Kind, InfoDict, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, RedisError, RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind as Kind, InfoDict,
+    IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError, RedisResult, ServerErrorKind, Value,
 };
 
 use futures::future::join_all;
@@ -79,7 +79,7 @@ impl Source {
     pub(super) fn of_client(client: Client) -> Self {
         let info = client.get_connection_info();
         let settings = info.redis_settings().clone();
-        let address = format!("redis://{}/{}", info.addr(), settings.db());
+        let address = address_of(info.addr(), settings.db());
         let info = info
             .clone()
             .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3));
@@ -104,6 +104,16 @@ impl Source {
     /// Whether it can be connected anew.
     pub(super) fn is_lent(&self) -> bool {
         matches!(self.kind, SourceKind::Lent(_))
+    }
+}
+
+/// What a server is called: its URL without user and password.
+fn address_of(address: &ConnectionAddr, db: i64) -> String {
+    match address {
+        ConnectionAddr::Unix(path) if db == 0 => format!("redis+unix://{}", path.display()),
+        ConnectionAddr::Unix(path) => format!("redis+unix://{}?db={db}", path.display()),
+        ConnectionAddr::TcpTls { .. } => format!("rediss://{address}/{db}"),
+        _ => format!("redis://{address}/{db}"),
     }
 }
 

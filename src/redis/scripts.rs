@@ -32,9 +32,9 @@ pub(super) enum Script {
 }
 
 pub(super) const TEXTS: [&str; 5] = [
-    script!("", "scripts/acquire_free.lua", "scripts/line.lua"; "scripts/acquire.lua"),
+    script!("", "scripts/acquire_plain.lua", "scripts/line.lua"; "scripts/acquire.lua"),
     script!(" flags=allow-oom", "scripts/line.lua"; "scripts/heartbeat.lua"),
-    script!(" flags=allow-oom", "scripts/release_alone.lua", "scripts/line.lua"; "scripts/release.lua"),
+    script!(" flags=allow-oom", "scripts/release_plain.lua", "scripts/line.lua"; "scripts/release.lua"),
     script!(" flags=no-writes", "scripts/line.lua"; "scripts/inspect.lua"),
     script!(" flags=allow-oom", "scripts/line.lua"; "scripts/force.lua"),
 ];
