@@ -25,6 +25,8 @@
 //!   stands still, is told by [`lost()`](crate::Guard::lost) before anybody else is let in, **if it runs**: one that stands still past its lease, or
 //!   does not listen, goes on beside the next one. Only the resource can stop it then: hand it the fencing token and let it refuse
 //!   smaller ones, see [`TokenGate`](crate::TokenGate).
+//! - A hold that was handed over and is not claimed yet has a lease of the [claim window](Config::claim_window) only, counted from the last time the server was heard: if the
+//!   server stands still for more than a second just then, it is lost sooner than another hold would be. Whoever finds the lock free has a whole lease at once.
 //! - One server. With replicas a failover may forget the last moments; the quarantine below holds for what is on record at the new server.
 //!   Clusters are refused. There is no Redlock: it gives neither order nor tokens.
 //! - After a restart or a failover nobody is let in for one lease ([`Config::quarantine`]), so that holders that the server has forgotten can come back. It
@@ -34,7 +36,8 @@
 //!   in before, they have lost. Let the server's `maxmemory-policy` be `noeviction`: another one is told of in a trace event.
 //! - If the server's clock is set forward, leases end early by as much. If it is set back, they end late by as much. No clock of one host is compared with that of
 //!   another.
-//! - Deaths of *waiters* cost nothing: whoever has no connection when his turn comes is passed, and comes back to the front if he lives.
+//! - Deaths of *waiters* cost nothing where the connection ends with them: whoever has none when his turn comes is passed, and comes back to the front if he lives. Those of a
+//!   host that vanished without a word delay the next one by at most [`patience`](Config::patience), 4 s, all of them together.
 //!
 //! # The background thread
 //!
