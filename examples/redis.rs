@@ -32,12 +32,17 @@ async fn main() -> stanchion::Result<()> {
     }
     tokio::select! {
         done = write_report(&service, guard.token()) => done?,
-        loss = guard.lost() => eprintln!("stopped: {loss}"),
+        loss = guard.lost() => {
+            eprintln!("stopped: {loss}");
+            return Ok(());
+        }
     }
     guard.release().await
 }
 
 async fn write_report(service: &TokenGate<&'static str>, token: u64) -> stanchion::Result<()> {
+    // So long that others can be seen waiting.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     service.admit("report", token)?;
     println!("written with token {token}");
     Ok(())

@@ -18,6 +18,8 @@ use crate::lock::Waiting;
 
 /// How often a caller of [`Acquire::on_wait`] hears of the line.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+/// And how soon it is tried again while there is nothing to tell.
+const TELL_SOON: Duration = Duration::from_millis(20);
 
 /// What a backend gives to the future. Sealed: it may change with any release.
 pub(crate) mod sealed {
@@ -384,8 +386,11 @@ fn tell_when_due(tell: &mut Teller, due: &mut Option<Instant>, attempt: &mut imp
     if due.is_some_and(|due| now < due) {
         return;
     }
-    *due = now.checked_add(TELL_EVERY);
-    if let Some(waiting) = attempt.waiting() {
+    let waiting = attempt.waiting();
+    // Nothing is known yet: a server has not answered.
+    let next = waiting.as_ref().map_or(TELL_SOON, |_| TELL_EVERY);
+    *due = now.checked_add(next);
+    if let Some(waiting) = waiting {
         tell(&waiting);
     }
 }

@@ -293,6 +293,9 @@ pub struct Waiting {
     /// Who is inside, or one of those, as far as it is known, [outsiders](Status::outsider) included. Readers and holders of permits in other
     /// processes are not looked for; [`Status::shared_by`] names them.
     pub holder: Option<Owner>,
+    /// For how long nobody is let in, whoever holds: a server was restarted, replaced or flushed and may have forgotten a holder, or the lock rests
+    /// after a holder that did not give it back. `None` for all others, and for locks on files.
+    pub closed_for: Option<Duration>,
     /// How long the caller has been waiting.
     pub waited: Duration,
     pub(crate) held_by_this_task: bool,
@@ -316,7 +319,14 @@ impl fmt::Display for Waiting {
         match &self.holder {
             _ if self.held_by_this_task => f.write_str(", held by this very task"),
             Some(holder) => write!(f, ", held by {holder}"),
-            None => Ok(()),
+            None => match self.closed_for {
+                Some(left) => write!(
+                    f,
+                    ", nobody is let in for {}, after a restart, a flush or a crash",
+                    Readable(left)
+                ),
+                None => Ok(()),
+            },
         }
     }
 }

@@ -73,16 +73,33 @@ impl Locks {
     /// [`ErrorKind::InvalidInput`] for what is no URL, or cannot be meant; [`ErrorKind::Unsupported`] for a scheme that is not known, or whose
     /// feature is not compiled in; for `file:` those of [`LockDir::open`](crate::LockDir::open).
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
-        let url = LockUrl::parse(url.as_ref())?;
+        Self::open(url.as_ref(), None).await
+    }
+
+    /// The same, for one whom others see under this label in [`Status`](crate::Status) and in what waiters are told. In memory there are no labels.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`connect`](Locks::connect).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Locks::connect).
+    pub async fn connect_as(url: impl AsRef<str>, label: impl Into<String>) -> Result<Self> {
+        Self::open(url.as_ref(), Some(label.into())).await
+    }
+
+    async fn open(url: &str, label: Option<String>) -> Result<Self> {
+        let url = LockUrl::parse(url)?;
         if url.name().is_some() {
             let text = "what follows the # names one lock: connect without it, and ask for the lock by its name";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let backend: Arc<dyn Backend> = match url.place() {
-            Place::Directory(path) => Arc::new(FileLocks::open(path)?),
+            Place::Directory(path) => Arc::new(FileLocks::open(path, label)?),
             Place::Memory(None) => Arc::new(Memory::new()),
             Place::Memory(Some(name)) => Arc::new(Memory::named(name)),
-            Place::Redis(whole) => locks_redis::connect(&url, whole).await?,
+            Place::Redis(whole) => locks_redis::connect(&url, whole, label).await?,
         };
         let url = url.to_string().into();
         Ok(Self { backend, url })

@@ -136,6 +136,7 @@ impl<C: Present> sealed::Attempt for PresenceAttempt<C> {
             place: None,
             holder: waiting.owner(),
             waited: since.elapsed(),
+            closed_for: None,
             held_by_this_task: false,
         })
     }

@@ -13,12 +13,23 @@ use crate::lock::Capabilities;
 
 pub(super) struct FileLocks {
     directory: LockDir,
+    label: Option<String>,
+}
+
+/// Options with the label, where there is one.
+macro_rules! labelled {
+    ($options:expr, $label:expr) => {
+        match $label {
+            Some(label) => $options.label(label),
+            None => $options,
+        }
+    };
 }
 
 impl FileLocks {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path, label: Option<String>) -> Result<Self> {
         let directory = LockDir::open(path)?;
-        Ok(Self { directory })
+        Ok(Self { directory, label })
     }
 
     fn place(&self, name: &str) -> Result<(LockName, Place)> {
@@ -36,18 +47,20 @@ impl FileLocks {
 impl Backend for FileLocks {
     fn lock(&self, name: &str) -> Result<AnyLock> {
         let place = self.place_of_lock(name)?;
-        FifoLock::open(place.lock()).map(AnyLock::from)
+        let options = labelled!(FifoLock::options(), &self.label);
+        options.open(place.lock()).map(AnyLock::from)
     }
 
     fn rwlock(&self, name: &str) -> Result<AnyRwLock> {
         let place = self.place_of_lock(name)?;
-        FifoRwLock::open(place.lock()).map(AnyRwLock::from)
+        let options = labelled!(FifoRwLock::options(), &self.label);
+        options.open(place.lock()).map(AnyRwLock::from)
     }
 
     fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
         let (name, place) = self.place(name)?;
         place.refuse_lock()?;
-        let options = FifoSemaphore::options().limit(permits);
+        let options = labelled!(FifoSemaphore::options(), &self.label).limit(permits);
         let semaphore = options.open(self.directory.path(), name.stem())?;
         Ok(AnySemaphore::from(semaphore))
     }

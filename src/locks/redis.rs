@@ -9,8 +9,16 @@ use crate::locks::{Backend, LockUrl};
 use crate::redis::RedisClient;
 
 /// `whole` is the URL with its password.
-pub(crate) async fn connect(_: &LockUrl, whole: &str) -> Result<Arc<dyn Backend>> {
-    Ok(Arc::new(RedisClient::connect(whole).await?))
+pub(crate) async fn connect(
+    _: &LockUrl,
+    whole: &str,
+    label: Option<String>,
+) -> Result<Arc<dyn Backend>> {
+    let mut options = RedisClient::options();
+    if let Some(label) = label {
+        options = options.label(label);
+    }
+    Ok(Arc::new(options.connect(whole).await?))
 }
 
 impl Backend for RedisClient {

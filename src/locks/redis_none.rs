@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::locks::{Backend, LockUrl};
 
-pub(crate) async fn connect(url: &LockUrl, _: &str) -> Result<Arc<dyn Backend>> {
+pub(crate) async fn connect(url: &LockUrl, _: &str, _: Option<String>) -> Result<Arc<dyn Backend>> {
     let scheme = url.scheme();
     let feature = match scheme {
         "rediss" => "redis-tls",

@@ -45,7 +45,7 @@ impl LockUrl {
     /// [`ErrorKind::InvalidInput`] for what is no URL, or cannot be meant; [`ErrorKind::Unsupported`] for a scheme that is not known.
     pub fn parse(text: &str) -> Result<Self> {
         let Some((scheme, rest)) = split_scheme(text) else {
-            let text = "this is no URL of locks: file:///DIRECTORY, mem: and mem:NAME are some";
+            let text = "this is no URL of locks: file:///DIRECTORY, mem:, mem:NAME and redis://HOST are some";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         };
         let scheme = scheme.to_ascii_lowercase();

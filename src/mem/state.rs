@@ -245,6 +245,7 @@ impl State {
             place: Some(before.sum::<usize>() + 1),
             holder: first.map(|it| owner(it.since)),
             waited: place.since.0.elapsed(),
+            closed_for: None,
             held_by_this_task: place.by.is_some() && by.any(|it| it == place.by),
         })
     }

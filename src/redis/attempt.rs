@@ -171,10 +171,11 @@ impl<G: RemoteGuard> sealed::Attempt for Attempt<G> {
         let Stage::Waiting(place, since) = &self.stage else {
             return None;
         };
-        let (rank, holder) = place.outlook()?;
+        let (rank, outlook) = place.outlook()?;
         Some(Waiting {
             place: Some(rank + 1),
-            holder,
+            holder: outlook.holder(),
+            closed_for: outlook.closed(),
             waited: since.elapsed(),
             held_by_this_task: false,
         })

@@ -77,7 +77,8 @@ impl RedisClient {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] for a URL that is none; [`ErrorKind::Unavailable`] when the server cannot be reached;
-    /// [`ErrorKind::Io`] with [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong password or a user without the rights;
+    /// [`ErrorKind::Io`] with [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong or missing password (a user without the rights is
+    /// refused by the first acquire);
     /// [`ErrorKind::Unsupported`] for a cluster.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
         Self::options().connect(url).await

@@ -53,9 +53,9 @@ enum SourceKind {
 
 impl Source {
     pub(super) fn of_url(url: &str) -> Result<Self> {
-        let wrong = |source: RedisError| {
-            // The URL may hold a password: it is not repeated.
-            let text = format!("this is no address of a Redis server: {source}");
+        // It may hold a password: it is not repeated.
+        let wrong = |_: RedisError| {
+            let text = "this is no address of a Redis server: redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://… and redis+unix:///SOCKET are some";
             Error::new(ErrorKind::InvalidInput, text)
         };
         let lacks = |text: &str| Err(Error::new(ErrorKind::Unsupported, text));

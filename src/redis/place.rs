@@ -22,7 +22,6 @@ use super::scripts::Keys;
 use crate::error::Error;
 use crate::fs::sys::id::Id;
 use crate::guard::Loss;
-use crate::lock::Owner;
 
 /// One lock on the server.
 #[derive(Debug)]
@@ -167,11 +166,10 @@ impl Place {
         Seen::Pending
     }
 
-    /// Place in line, counted from 0, and who is inside.
-    pub(super) fn outlook(&self) -> Option<(usize, Option<Owner>)> {
+    /// Place in line, counted from 0, and what was told with it.
+    pub(super) fn outlook(&self) -> Option<(usize, Outlook)> {
         let inner = self.lock();
-        let holder = inner.outlook.as_ref().and_then(Outlook::holder);
-        Some((inner.rank?, holder))
+        Some((inner.rank?, inner.outlook.clone()?))
     }
 
     // What the actor does.

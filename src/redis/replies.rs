@@ -15,31 +15,51 @@ pub(super) struct Outlook {
     pub(super) now: u64,
     /// Who is inside alone, as it stands in the state.
     pub(super) sole: String,
+    /// For how long nobody is let in, from then on.
+    closed: Duration,
+    /// When this was heard.
+    heard: SystemTime,
 }
 
 impl Outlook {
-    fn of(wake: &Value, now: &Value, sole: &Value) -> Option<Self> {
+    fn of(wake: &Value, now: &Value, sole: &Value, closed: &Value) -> Option<Self> {
         Some(Self {
             wake: number(wake)?,
             now: number(now)?,
             sole: text(sole)?,
+            closed: Duration::from_micros(number(closed)?),
+            heard: SystemTime::now(),
         })
+    }
+
+    /// For how long nobody is let in from now on, if that is why it waits.
+    pub(super) fn closed(&self) -> Option<Duration> {
+        let left = self.closed.checked_sub(self.heard.elapsed().ok()?)?;
+        (!left.is_zero()).then_some(left)
     }
 
     /// Who is inside alone, if anybody is.
     pub(super) fn holder(&self) -> Option<Owner> {
         let record = Record::read(self.sole.splitn(3, ' ').nth(2)?)?;
         let age = self.now.saturating_sub(record.turn);
-        Some(record.owner(age))
+        Some(record.owner(self.heard, age))
     }
+}
+
+/// That somebody is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// Which grant of the lock it is: later than everything that was answered before.
+    pub(super) turn: u64,
+    pub(super) token: u64,
+    pub(super) crashed: bool,
 }
 
 /// What an attempt to come in brought.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     Granted {
-        token: u64,
-        crashed: bool,
+        grant: Turn,
         blind: bool,
     },
     Queued {
@@ -61,13 +81,7 @@ pub(super) enum Entry {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
     /// This wait may come in.
-    Offer {
-        id: String,
-        /// Later than everything that was answered before.
-        turn: u64,
-        token: u64,
-        crashed: bool,
-    },
+    Offer { id: String, turn: Turn },
     /// This hold is over.
     Lost { id: String },
 }
@@ -79,9 +93,11 @@ impl Told {
         match words[..] {
             ["offer", id, turn, token, crashed] => Some(Self::Offer {
                 id: id.to_owned(),
-                turn: turn.parse().ok()?,
-                token: token.parse().ok()?,
-                crashed: crashed == "1",
+                turn: Turn {
+                    turn: turn.parse().ok()?,
+                    token: token.parse().ok()?,
+                    crashed: crashed == "1",
+                },
             }),
             ["lost", id] => Some(Self::Lost { id: id.to_owned() }),
             _ => None,
@@ -92,7 +108,7 @@ impl Told {
 /// What a heartbeat says of one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulse {
-    Holds { token: u64, crashed: bool },
+    Holds(Turn),
     Waits { place: usize },
     Passed,
     Unknown,
@@ -124,14 +140,17 @@ impl Entry {
         let word = |index: usize| parts.get(index).and_then(text);
         Some(match at(0)? {
             1 => Self::Granted {
-                token: at(1)?,
-                crashed: at(2)? == 1,
+                grant: Turn {
+                    token: at(1)?,
+                    crashed: at(2)? == 1,
+                    turn: at(4)?,
+                },
                 blind: at(3)? == 1,
             },
             2 => Self::Queued {
                 place: usize::try_from(at(1)?).ok()?,
                 blind: at(3)? == 1,
-                outlook: Outlook::of(parts.get(2)?, parts.get(4)?, parts.get(5)?)?,
+                outlook: Outlook::of(parts.get(2)?, parts.get(4)?, parts.get(5)?, parts.get(6)?)?,
             },
             3 => Self::Refused,
             4 => Self::TooMany(at(1)?),
@@ -156,18 +175,19 @@ pub(super) struct Beat {
 
 impl Beat {
     pub(super) fn of(value: &Value) -> Option<Self> {
-        let [wake, blind, now, sole, rest @ ..] = value.as_sequence()? else {
+        let [wake, blind, now, sole, closed, rest @ ..] = value.as_sequence()? else {
             return None;
         };
-        let outlook = Outlook::of(wake, now, sole)?;
+        let outlook = Outlook::of(wake, now, sole, closed)?;
         let rest = rest.iter().map(number).collect::<Option<Vec<_>>>()?;
         let pulse = |it: &[u64]| {
             Some(match *it {
-                [1, token, crashed] => Pulse::Holds {
+                [1, token, crashed, turn] => Pulse::Holds(Turn {
+                    turn,
                     token,
                     crashed: crashed == 1,
-                },
-                [2, place, _] => Pulse::Waits {
+                }),
+                [2, place, _, _] => Pulse::Waits {
                     place: usize::try_from(place).ok()?,
                 },
                 [3, ..] => Pulse::Passed,
@@ -175,7 +195,7 @@ impl Beat {
                 _ => return None,
             })
         };
-        let pulses = rest.chunks(3).map(pulse).collect::<Option<_>>()?;
+        let pulses = rest.chunks(4).map(pulse).collect::<Option<_>>()?;
         Some(Self {
             outlook,
             blind: number(blind)? == 1,
@@ -236,14 +256,14 @@ impl Record {
     }
 
     /// Ages, in microseconds, come from the server; only here they become times of this host.
-    fn owner(&self, age: u64) -> Owner {
+    fn owner(&self, heard: SystemTime, age: u64) -> Owner {
         let named = |text: &String| (!text.is_empty()).then(|| text.clone());
         Owner {
             pid: self.pid,
             host: named(&self.host),
             label: named(&self.label),
             command: None,
-            since: SystemTime::now().checked_sub(Duration::from_micros(age)),
+            since: heard.checked_sub(Duration::from_micros(age)),
         }
     }
 }
@@ -276,7 +296,7 @@ fn shown(value: &Value) -> Option<(Record, Owner)> {
         return None;
     };
     let record = Record::read(&text(record)?)?;
-    let owner = record.owner(number(age)?);
+    let owner = record.owner(SystemTime::now(), number(age)?);
     Some((record, owner))
 }
 
@@ -296,31 +316,38 @@ mod tests {
             array(&[]),
             array(&[1]),
             array(&[7, 1, 1, 1]),
-            array(&[1, -5, 0, 0]),
+            array(&[1, -5, 0, 0, 0]),
         ] {
             assert_eq!(Entry::of(&wrong), None, "{wrong:?}");
         }
         assert_eq!(Beat::of(&array(&[0])), None);
-        assert_eq!(Beat::of(&array(&[0, 0, 0, 0, 9, 0, 0])), None);
-        assert_eq!(Beat::of(&array(&[0, 0, 0, 0, 1, 5])), None, "cut short");
+        assert_eq!(Beat::of(&array(&[0, 0, 0, 0, 0, 9, 0, 0, 0])), None);
+        assert_eq!(Beat::of(&array(&[0, 0, 0, 0, 0, 1, 5])), None, "cut short");
         assert!(Sight::of(&array(&[1, 2, 3])).is_none());
     }
 
     #[test]
     fn answers_are_read() {
-        let granted = Entry::of(&array(&[1, 77, 1, 0]));
-        let expected = Entry::Granted {
+        let granted = Entry::of(&array(&[1, 77, 1, 0, 78]));
+        let grant = Turn {
+            turn: 78,
             token: 77,
             crashed: true,
+        };
+        let expected = Entry::Granted {
+            grant,
             blind: false,
         };
         assert_eq!(granted, Some(expected));
-        let beat = array(&[5, 0, 44, 0, 1, 9, 0, 2, 3, 0, 3, 0, 0, 0, 0, 0]);
+        let beat = array(&[
+            5, 0, 44, 0, 7, 1, 9, 0, 8, 2, 3, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
+        ]);
         let beat = Beat::of(&beat).expect("well");
-        let holds = Pulse::Holds {
+        let holds = Pulse::Holds(Turn {
+            turn: 8,
             token: 9,
             crashed: false,
-        };
+        });
         let expected = [
             holds,
             Pulse::Waits { place: 3 },
@@ -336,9 +363,11 @@ mod tests {
         let told = |text: &str| Told::of(&Value::SimpleString(text.to_owned()));
         let offer = Told::Offer {
             id: "ab".to_owned(),
-            turn: 8,
-            token: 7,
-            crashed: true,
+            turn: Turn {
+                turn: 8,
+                token: 7,
+                crashed: true,
+            },
         };
         assert_eq!(told("offer ab 8 7 1"), Some(offer));
         assert_eq!(
@@ -366,6 +395,8 @@ mod tests {
             wake: 0,
             now: 3_000_040,
             sole: sole.to_owned(),
+            closed: Duration::ZERO,
+            heard: SystemTime::now(),
         };
         let holder = outlook.holder().expect("somebody");
         assert_eq!(

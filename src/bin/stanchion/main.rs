@@ -23,7 +23,7 @@ mod text;
 use exit::{Answer, Ended, Failure};
 use method::Want;
 use options::{Options, Task};
-use place::Purpose;
+use place::{FarAway, Purpose};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(exit::panicked));
@@ -54,8 +54,9 @@ fn start(options: Options) -> Answer {
     runtime.block_on(async {
         match options.task {
             Task::Run(mut options) => {
-                options.far = place::far(&options.lock, options.want()).await?;
-                if options.far.is_some() {
+                if let Some(far) = FarAway::meant(&options.lock)? {
+                    let far = far.connect(options.want()?, options.label.as_deref());
+                    options.far = Some(far.await?);
                     return run::run(options).await;
                 }
                 let permits = options.permits.is_some() || options.of.is_some();
@@ -67,16 +68,16 @@ fn start(options: Options) -> Answer {
                 run::run(options).await
             }
             Task::Status(mut options) => {
-                options.far = place::far(&options.lock, Want::Alone).await?;
-                if options.far.is_none() {
-                    options.lock = place::path(options.lock, Purpose::Look)?;
+                match FarAway::meant(&options.lock)? {
+                    Some(far) => options.far = Some(far.connect(Want::Alone, None).await?),
+                    None => options.lock = place::path(options.lock, Purpose::Look)?,
                 }
                 status::status(options).await
             }
             Task::Remove(mut options) => {
-                options.far = place::far(&options.lock, Want::Alone).await?;
-                if options.far.is_none() {
-                    options.lock = place::path(options.lock, Purpose::Look)?;
+                match FarAway::meant(&options.lock)? {
+                    Some(far) => options.far = Some(far.connect(Want::Alone, None).await?),
+                    None => options.lock = place::path(options.lock, Purpose::Look)?,
                 }
                 remove::remove(&options)
             }

@@ -65,20 +65,30 @@ pub(crate) enum Want {
     Shared,
     Exclusive,
     /// So many permits, of so many.
-    Permits(u32, Option<u32>),
+    Permits {
+        some: u32,
+        of: u32,
+    },
 }
 
 impl Far {
-    pub(crate) async fn connect(url: &str, shown: String, name: &str, want: Want) -> Result<Self> {
-        let locks = Locks::connect(url).await?;
+    /// `place` is the URL with its password, `shown` the one without.
+    pub(crate) async fn connect(
+        place: &str,
+        shown: String,
+        name: &str,
+        want: Want,
+        label: Option<&str>,
+    ) -> Result<Self> {
+        let locks = match label {
+            Some(label) => Locks::connect_as(place, label).await?,
+            None => Locks::connect(place).await?,
+        };
         let kind = match want {
             Want::Alone => FarKind::Lock(locks.lock(name)?),
             Want::Shared => FarKind::RwLock(locks.rwlock(name)?, false),
             Want::Exclusive => FarKind::RwLock(locks.rwlock(name)?, true),
-            // Without a limit the caller has said no before.
-            Want::Permits(some, of) => {
-                FarKind::Semaphore(locks.semaphore(name, of.unwrap_or(some))?, some)
-            }
+            Want::Permits { some, of } => FarKind::Semaphore(locks.semaphore(name, of)?, some),
         };
         let shown = format!("{shown}#{name}").into();
         Ok(Self { kind, shown })

@@ -8,6 +8,7 @@ use clap::builder::{OsStringValueParser, RangedI64ValueParser, StyledStr, TypedV
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Error, Parser, Subcommand};
 
+use crate::exit::Failure;
 use crate::method::{Method, Unlined, Want};
 
 const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A bare name without any separator goes into \
@@ -122,13 +123,32 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// How a lock on a server is wanted.
-    pub(crate) fn want(&self) -> Want {
+    /// How a lock on a server is wanted; refuses what cannot be had there.
+    pub(crate) fn want(&self) -> Result<Want, Failure> {
+        let files = [
+            ("--method", self.method.is_some()),
+            ("--expire", self.expire.is_some()),
+            ("--mode", self.mode.is_some()),
+            ("--close", self.close),
+        ];
+        if let Some((option, _)) = files.iter().find(|(_, given)| *given) {
+            let text = format!("{option} is for locks on files, not on a server");
+            return Err(Failure::usage(text));
+        }
         match (self.permits, self.of) {
-            (None, None) if self.shared => Want::Shared,
-            (None, None) if self.exclusive => Want::Exclusive,
-            (None, None) => Want::Alone,
-            (some, of) => Want::Permits(some.unwrap_or(1), of),
+            (None, None) if self.shared => Ok(Want::Shared),
+            (None, None) if self.exclusive => Ok(Want::Exclusive),
+            (None, None) => Ok(Want::Alone),
+            (Some(_), None) => Err(Failure::usage(
+                "on a server --permits needs --of N, as whoever else uses the semaphore says it",
+            )),
+            (some, Some(of)) => match some.unwrap_or(1) {
+                some if some > of => {
+                    let text = format!("--permits {some} is more than there are: {of}");
+                    Err(Failure::usage(text))
+                }
+                some => Ok(Want::Permits { some, of }),
+            },
         }
     }
 }

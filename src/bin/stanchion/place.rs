@@ -18,33 +18,49 @@ pub(crate) enum Purpose {
     Look,
 }
 
-/// The lock on a server that is meant by a URL; `None` for whatever means a path.
-pub(crate) async fn far(lock: &Path, want: Want) -> Result<Option<Unlined>, Failure> {
-    let Some(text) = lock.to_str().filter(|it| is_url(it)) else {
-        return Ok(None);
-    };
-    let Ok(url) = LockUrl::parse(text) else {
-        return Ok(None);
-    };
-    if !url.scheme().starts_with("redis") {
-        return Ok(None);
+/// A lock on a server, as a URL says.
+pub(crate) struct FarAway {
+    url: LockUrl,
+    /// The URL before the name, with its password.
+    place: String,
+    name: String,
+}
+
+impl FarAway {
+    /// What is meant by a URL of a server; `None` for whatever means a path.
+    pub(crate) fn meant(lock: &Path) -> Result<Option<Self>, Failure> {
+        let Some(text) = lock.to_str().filter(|it| is_url(it)) else {
+            return Ok(None);
+        };
+        let Ok(url) = LockUrl::parse(text) else {
+            return Ok(None);
+        };
+        if !url.scheme().starts_with("redis") {
+            return Ok(None);
+        }
+        match (text.split_once('#'), name(&url)) {
+            (Some((place, _)), Some(name)) => Ok(Some(Self {
+                place: place.to_owned(),
+                name: name.to_owned(),
+                url,
+            })),
+            _ => Err(nameless(&url)),
+        }
     }
-    let (whole, name) = match (text.split_once('#'), url.name()) {
-        (Some((whole, _)), Some(name)) => (whole, name),
-        _ => return Err(nameless(&url)),
-    };
-    if matches!(want, Want::Permits(_, None)) {
-        let text = "on a server --permits needs --of N, as whoever else uses the semaphore says it";
-        return Err(Failure::usage(text));
-    }
-    let far = Far::connect(whole, url.to_string(), name, want).await;
-    match far {
-        Ok(far) => Ok(Some(Unlined::Far(far))),
-        Err(error) => Err(match error.kind() {
+
+    pub(crate) async fn connect(self, want: Want, label: Option<&str>) -> Result<Unlined, Failure> {
+        let shown = self.url.to_string();
+        let far = Far::connect(&self.place, shown, &self.name, want, label).await;
+        far.map(Unlined::Far).map_err(|error| match error.kind() {
             ErrorKind::InvalidInput | ErrorKind::Unsupported => Failure::usage(error.to_string()),
             _ => error.into(),
-        }),
+        })
     }
+}
+
+/// The name behind the `#`. An empty one is more likely a variable that was not set.
+fn name(url: &LockUrl) -> Option<&str> {
+    url.name().filter(|it| !it.is_empty())
 }
 
 fn nameless(url: &LockUrl) -> Failure {
@@ -61,7 +77,7 @@ pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> 
         ErrorKind::InvalidInput | ErrorKind::Unsupported => Failure::usage(error.to_string()),
         _ => error.into(),
     })?;
-    let (directory, name) = match (url.directory(), url.name(), url.scheme()) {
+    let (directory, name) = match (url.directory(), name(&url), url.scheme()) {
         (Some(directory), Some(name), _) => (directory, LockName::new(None, name)),
         (Some(_), None, _) => return Err(nameless(&url)),
         (None, _, "mem") => {

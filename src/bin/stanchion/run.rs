@@ -157,6 +157,9 @@ impl Task<'_> {
     /// Somebody may just have made it a lock of another kind.
     fn refused(&self, error: Error) -> Failure {
         match error.kind() {
+            ErrorKind::Incompatible if self.options.far.is_some() => {
+                Failure::usage(error.to_string())
+            }
             ErrorKind::Incompatible => choice::kind(self.options).err().unwrap_or(error.into()),
             _ => error.into(),
         }

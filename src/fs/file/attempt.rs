@@ -217,6 +217,7 @@ impl sealed::Attempt for FileAttempt {
             place: None,
             holder: holder_of_file(self.path()?),
             waited: since.elapsed(),
+            closed_for: None,
             held_by_this_task: false,
         })
     }

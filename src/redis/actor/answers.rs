@@ -8,9 +8,22 @@ use crate::guard::Loss;
 use crate::redis::lease::{Lease, Stamp};
 use crate::redis::link::{failure, is_cut_off, is_passing, nonsense};
 use crate::redis::place::{Grant, Mode, Outcome, Target};
-use crate::redis::replies::{self, Beat, Entry, Outlook, Pulse, Told};
+use crate::redis::replies::{self, Beat, Entry, Outlook, Pulse, Told, Turn};
 use crate::redis::scripts::Script;
 use std::time::Duration;
+
+/// What somebody else has said of a lock of this name.
+fn difference(what: &str, theirs: &str, ours: &str) -> String {
+    let duration = |text: &str| text.parse().map(Duration::from_micros);
+    match (what, duration(theirs), duration(ours)) {
+        ("lease", Ok(theirs), Ok(ours)) => format!(
+            "the lease of this lock is {theirs:?}, not {ours:?}, as long as somebody uses it"
+        ),
+        _ => format!(
+            "the {what} of this lock is {theirs}, not {ours}; that is kept for a day after its last use, or until it is removed"
+        ),
+    }
+}
 
 impl Actor {
     pub(super) fn landed(&mut self, landed: Landed) {
@@ -58,13 +71,9 @@ impl Actor {
         seat.mute_since = None;
         let target = seat.place.target.clone();
         match Entry::of(&value) {
-            Some(Entry::Granted {
-                token,
-                crashed,
-                blind,
-            }) => {
+            Some(Entry::Granted { grant, blind }) => {
                 self.doubt_quarantine(blind);
-                self.granted(id, sent, token, crashed);
+                self.granted(id, sent, grant);
             }
             Some(Entry::Queued {
                 place,
@@ -85,7 +94,7 @@ impl Actor {
                 self.finish(id, Outcome::Failed(error));
             }
             Some(Entry::Other { what, theirs, ours }) => {
-                let text = format!("the {what} of this lock is {theirs}, not {ours}");
+                let text = difference(&what, &theirs, &ours);
                 let error = Error::at(ErrorKind::Incompatible, text, &target.place);
                 self.finish(id, Outcome::Failed(error));
             }
@@ -103,32 +112,31 @@ impl Actor {
     }
 
     /// It is in, by a request that was sent then.
-    fn granted(&mut self, id: &str, sent: Stamp, token: u64, crashed: bool) {
+    fn granted(&mut self, id: &str, sent: Stamp, grant: Turn) {
         let lease = Lease::new(self.config.lease, sent);
-        let now = Stamp::now();
-        if lease.is_valid(now) {
-            return self.let_in(id, lease, now, token, crashed);
+        if lease.is_valid(Stamp::now()) {
+            return self.let_in(id, lease, grant);
         }
         // The answer took so long that it says nothing any more.
         if let Some(seat) = self.seats.get(id) {
-            let target = seat.place.target.clone();
-            self.schedule_beat(target.keys.state(), now);
+            seat.place.ask();
+            self.ask(id);
         }
     }
 
     /// Its turn has come, and the server waits a claim window for it. It comes in at once where it is sure that the window is not over: the window begins
     /// after the last answer that said that it waits, so it is a lease of that length from the request for that answer on, and is renewed like one. That is the claim. Nor
     /// is it longer than its place is kept, which was renewed by that request.
-    fn offered(&mut self, id: &str, turn: u64, token: u64, crashed: bool) {
+    fn offered(&mut self, id: &str, grant: Turn) {
         let Some(seat) = self.seats.get(id).filter(|it| it.place.is_waiting()) else {
             return;
         };
         let now = Stamp::now();
         let window = self.config.claim_window.min(self.config.patience);
-        let lease = seat.vouched.filter(|it| it.before < turn);
+        let lease = seat.vouched.filter(|it| it.before < grant.turn);
         let lease = lease.map(|it| Lease::new(window, it.sent));
         match lease.filter(|lease| lease.is_valid(now)) {
-            Some(lease) => self.let_in(id, lease, now, token, crashed),
+            Some(lease) => self.let_in(id, lease, grant),
             None => {
                 let target = seat.place.target.clone();
                 self.send_beat(&target, vec![id.to_owned()]);
@@ -136,13 +144,19 @@ impl Actor {
         }
     }
 
-    fn let_in(&mut self, id: &str, lease: Lease, now: Stamp, token: u64, crashed: bool) {
-        let claim_window = self.config.claim_window;
+    fn let_in(&mut self, id: &str, lease: Lease, grant: Turn) {
+        let (now, claim_window) = (Stamp::now(), self.config.claim_window);
+        let Turn {
+            turn,
+            token,
+            crashed,
+        } = grant;
         let Some(seat) = self.seats.get_mut(id) else {
             return;
         };
         let (target, place) = (seat.place.target.clone(), seat.place.clone());
         seat.lease = Some(lease);
+        seat.turn = turn;
         seat.begun = now;
         seat.claim_by = now + claim_window;
         let grant = Grant {
@@ -191,12 +205,13 @@ impl Actor {
         seat.mute_since = None;
         let place = seat.place.clone();
         match pulse {
-            Pulse::Holds { token, crashed } if place.is_waiting() => {
-                self.granted(id, sent, token, crashed);
+            Pulse::Holds(grant) if place.is_waiting() => self.granted(id, sent, grant),
+            // It was not heard that it went back, or it was let in again.
+            Pulse::Holds(grant) if place.is_passed() => {
+                seat.turn = grant.turn;
+                self.pass_on(id);
             }
-            // It was not heard that it went back.
-            Pulse::Holds { .. } if place.is_passed() => self.pass_on(id),
-            Pulse::Holds { .. } => self.renewed(id, sent),
+            Pulse::Holds(_) => self.renewed(id, sent),
             Pulse::Waits { place: rank } => {
                 seat.wait(sent, rank, outlook.clone());
                 if rank == 0 && outlook.wake > 0 {
@@ -209,7 +224,7 @@ impl Actor {
                 place.ask();
                 self.ask(id);
             }
-            Pulse::Unknown if seat.lease.is_some() => self.reassert(id),
+            Pulse::Passed | Pulse::Unknown if seat.lease.is_some() => self.reassert(id),
             Pulse::Passed | Pulse::Unknown => {}
         }
     }
@@ -232,18 +247,22 @@ impl Actor {
         self.schedule_seat(id);
     }
 
-    /// The server has forgotten a hold: it takes it back if nobody was let in since.
+    /// The server has forgotten a hold: it takes it back if nobody was let in since. A lease that is over is not revived.
     fn reassert(&mut self, id: &str) {
+        let now = Stamp::now();
         let Some(seat) = self.seats.get(id) else {
             return;
         };
+        if !seat.lease.is_some_and(|lease| lease.is_valid(now)) {
+            return;
+        }
         let place = seat.place.clone();
         let token = place.with_stage(|stage| match stage {
             super::Stage::Held(grant) | super::Stage::Granted(grant) => Some(grant.token),
             _ => None,
         });
         if let Some(token) = token.filter(|_| place.loss().is_none()) {
-            let arguments = self.acquire_arguments(&place, Some(token));
+            let arguments = self.acquire_arguments(&place, Some(token), None);
             let what = Flight::Reassert(id.to_owned());
             self.send(what, Script::Acquire, &place.target, &arguments);
         }
@@ -278,7 +297,9 @@ impl Actor {
             }
             self.schedule_seat(id);
         } else if place.is_asking() {
+            // What is over goes back before it asks again.
             seat.lease = None;
+            seat.passed = Some(seat.turn);
             self.ask(id);
         }
     }
@@ -401,7 +422,8 @@ impl Actor {
         };
         seat.lease = None;
         let target = seat.place.target.clone();
-        let words = ["pass".to_owned(), id.to_owned()];
+        seat.passed = Some(seat.turn);
+        let words = ["pass".to_owned(), id.to_owned(), seat.turn.to_string()];
         self.send(
             Flight::Release(id.to_owned()),
             Script::Release,
@@ -441,12 +463,7 @@ impl Actor {
             _ => None,
         };
         match told {
-            Some(Told::Offer {
-                id,
-                turn,
-                token,
-                crashed,
-            }) => self.offered(&id, turn, token, crashed),
+            Some(Told::Offer { id, turn }) => self.offered(&id, turn),
             Some(Told::Lost { id }) => self.lose(&id, Loss::Revoked),
             None => {}
         }

@@ -23,7 +23,8 @@ impl Actor {
             return;
         }
         let place = seat.place.clone();
-        let arguments = self.acquire_arguments(&place, None);
+        let passed = seat.passed;
+        let arguments = self.acquire_arguments(&place, None, passed);
         let what = Flight::Acquire(id.to_owned());
         if !self.send(what, Script::Acquire, &place.target, &arguments) {
             self.mute(id, Stamp::now());
@@ -31,7 +32,12 @@ impl Actor {
     }
 
     /// What `acquire.lua` takes.
-    pub(super) fn acquire_arguments(&self, place: &Place, token: Option<u64>) -> Vec<String> {
+    pub(super) fn acquire_arguments(
+        &self,
+        place: &Place,
+        token: Option<u64>,
+        passed: Option<u64>,
+    ) -> Vec<String> {
         let wish = &place.wish;
         let asked = format!(
             "{} {} {}",
@@ -40,10 +46,12 @@ impl Actor {
             self.reach.signature()
         );
         let mut arguments = vec![place.target.card.clone(), place.id.clone(), asked];
-        if token.is_some() || wish.try_only || wish.most.is_some() {
+        let particular = wish.try_only || wish.most.is_some();
+        if particular || token.is_some() || passed.is_some() {
             let most = wish.most.map_or("-1".to_owned(), |most| most.to_string());
+            let numbers = [token, passed].map(|it| it.unwrap_or(0).to_string());
             arguments.extend([most, u8::from(wish.try_only).to_string()]);
-            arguments.extend(token.map(|token| token.to_string()));
+            arguments.extend(numbers);
         }
         arguments
     }

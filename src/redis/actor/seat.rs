@@ -18,6 +18,10 @@ pub(super) struct Seat {
     /// Who came before whom, to ask again in that order after the server has forgotten.
     pub(super) order: u64,
     pub(super) lease: Option<Lease>,
+    /// Which grant it is.
+    pub(super) turn: u64,
+    /// The grant that it gave back last. The word of that may be late, on a connection that is gone.
+    pub(super) passed: Option<u64>,
     /// When the hold began.
     pub(super) begun: Stamp,
     /// When a grant that nobody takes goes back.
@@ -69,6 +73,8 @@ impl Seat {
             place,
             order,
             lease: None,
+            turn: 0,
+            passed: None,
             begun: Stamp::ZERO,
             claim_by: Stamp::ZERO,
             queued: false,

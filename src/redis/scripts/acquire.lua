@@ -1,6 +1,6 @@
 -- ARGV: 3 what the lock is, 4 id, 5 wish: 'cost mode drops patience claim-window delay inbox pid host label', and where it matters 6 most waiting or -1, 7 whether only to try,
--- 8 token to re-assert.
--- Replies {1, token, crashed, blind} granted · {2, place, wake, blind, now, sole} queued · {3} refused · {4, length} too many wait · {5, what, theirs, ours} another lock · {6} somebody else was let in
+-- 8 token to re-assert or 0, 9 a turn that it has given back, which may not have been heard yet.
+-- Replies {1, token, crashed, blind, turn} granted · {2, place, wake, blind, now, sole, closed} queued · {3} refused · {4, length} too many wait · {5, what, theirs, ours} another lock · {6} somebody else was let in
 local me, token = ARGV[4], tonumber(ARGV[8] or 0)
 local _, kind, limit, lease = string.match(ARGV[3], '^(%d+) (%a+) (%d+) (%d+)$')
 local first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
@@ -16,14 +16,20 @@ if not state then
   if redis.call('EXISTS', KEYS[5]) == 1 then recount() end
 end
 
+arrive()
 local r = find(me)
+if r and r.turn > 0 and r.turn == tonumber(ARGV[9]) then
+  waits(r)
+  pass(r)
+  r = find(me)
+end
 if not (r and r.turn > 0) and reap() then r = find(me) end
 if r and r.turn > 0 then
   -- A repetition of a request that was heard, or a claim.
   r.offered = 0
   hold(r, now + S.lease)
   save()
-  return {1, tonumber(r.token), tonumber(r.crashed), S.blind}
+  return {1, tonumber(r.token), tonumber(r.crashed), S.blind, r.turn}
 end
 
 local new = not r
@@ -44,10 +50,10 @@ if token > 0 then
   redis.call('SET', KEYS[6], math.max(last, token))
   S.last = math.max(S.last, token)
   r.turn, r.token, S.used = token, token, S.used + r.cost
+  redis.call('ZREM', KEYS[2], me)
   hold(r, now + S.lease)
-  open()
   save()
-  return {1, token, 0, S.blind}
+  return {1, token, 0, S.blind, token}
 end
 
 drop_the_cut_off()
@@ -57,7 +63,7 @@ if first then
   if not new then r = find(me) end
 end
 if r.turn == 0 and (new or not redis.call('ZSCORE', KEYS[2], me)) then
-  if not first and S.used + r.cost <= S.limit and open() then
+  if not first and S.used + r.cost <= S.limit and now >= S['until'] then
     let_in(r, me)
   elseif ARGV[7] == '1' then
     save()
@@ -78,11 +84,11 @@ if r.turn == 0 and (new or not redis.call('ZSCORE', KEYS[2], me)) then
 end
 if r.turn > 0 then
   save()
-  return {1, tonumber(r.token), tonumber(r.crashed), S.blind}
+  return {1, tonumber(r.token), tonumber(r.crashed), S.blind, r.turn}
 end
 waits(r)
 if not first then
   for _, key in ipairs({2, 3, 5}) do redis.call('EXPIRE', KEYS[key], TTL) end
 end
 save()
-return {2, redis.call('ZRANK', KEYS[2], me), wake(), S.blind, now, S.sole}
+return {2, redis.call('ZRANK', KEYS[2], me), wake(), S.blind, now, S.sole, closed()}

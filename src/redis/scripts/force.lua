@@ -4,6 +4,7 @@ reap()
 if ARGV[3] == 'idle' then
   if S.used > 0 or redis.call('ZCARD', KEYS[3]) > 0 then
     if state then
+      arrive()
       grant()
       save()
     end
@@ -12,15 +13,15 @@ if ARGV[3] == 'idle' then
   redis.call('DEL', unpack(KEYS, 1, 6))
   return 1
 end
-local ended, inside = 0, {sole()}
-for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do inside[#inside + 1] = find(id) end
-for _, r in ipairs(inside) do
+local ended = 0
+for _, r in ipairs(inside()) do
   if ARGV[3] == 'all' or r.token == ARGV[3] then
     expire(r)
     ended = ended + 1
   end
 end
 if state then
+  arrive()
   grant()
   save()
 end

@@ -1,8 +1,9 @@
 -- ARGV: 3 onwards ids
--- Replies {wake, blind, now, sole, and for each id: code, a, b}: 1, token, crashed: holds, renewed · 2, place, 0: waits · 3, 0, 0: passed over · 0, 0, 0: not known
-local reply = {0, 0, 0, ''}
+-- Replies {wake, blind, now, sole, closed, and for each id: code, a, b, c}: 1, token, crashed, turn: holds, renewed · 2, place: waits · 3: passed over · 0: not known
+local reply = {0, 0, 0, '', 0}
 -- First the news of those who are alive, then the verdict on those who are not.
 if state then
+  arrive()
   for i = 3, #ARGV do
     local r = find(ARGV[i])
     if r and r.turn == 0 then
@@ -16,23 +17,23 @@ if state then
 end
 for i = 3, #ARGV do
   local r = state and find(ARGV[i])
-  local code, a, b = 0, 0, 0
+  local code, a, b, c = 0, 0, 0, 0
   if r and r.turn > 0 then
     if r.offered == '1' then
       -- Offered by this very script.
       r.offered = 0
       hold(r, now + S.lease)
     end
-    code, a, b = 1, tonumber(r.token), tonumber(r.crashed)
+    code, a, b, c = 1, tonumber(r.token), tonumber(r.crashed), r.turn
   elseif r then
     code, a = 2, redis.call('ZRANK', KEYS[2], r.id)
     if not a then code, a = 3, 0 end
   end
   local at = #reply
-  reply[at + 1], reply[at + 2], reply[at + 3] = code, a, b
+  reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = code, a, b, c
 end
 if state then
-  reply[1], reply[2], reply[3], reply[4] = wake(), S.blind, now, S.sole
+  reply[1], reply[2], reply[3], reply[4], reply[5] = wake(), S.blind, now, S.sole, closed()
   save()
 end
 return reply

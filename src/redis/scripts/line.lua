@@ -152,30 +152,36 @@ local function unflushed()
   return tonumber(since) or now
 end
 
--- Whether anything may be granted now. A lock that was last used on another server, or on this one before it was started again or flushed, waits for a lease first.
-local function open()
-  if ARGV[1] ~= '-' and not S.asked then
-    S.asked = true
-    local run, born = ARGV[1], tonumber(ARGV[2])
-    if run == 'ask' then
-      local info = redis.pcall('INFO', 'server')
-      run = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
-      if run then
-        -- In whole seconds from the beginning of the second in which it was started: it may be younger by one. Negative when its clock was set back.
-        local up = tonumber(string.match(info, 'uptime_in_seconds:(%-?%d+)')) or 0
-        born = now - math.max(up - 1, 0) * 1000000
-      else
-        S.blind = 1
-      end
+-- Everybody inside, as far as it is on record.
+local function inside()
+  local all = {sole()}
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do all[#all + 1] = find(id) end
+  return all
+end
+
+-- Looks which server this is. A lock that was last used on another one, or on this one before it was started again or flushed, lets nobody in for a lease. What is
+-- on record may be old: nobody counts as inside before it has said so, with its token.
+local function arrive()
+  local run, born = ARGV[1], tonumber(ARGV[2])
+  if run == 'ask' then
+    local info = redis.pcall('INFO', 'server')
+    run = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
+    if not run then
+      S.blind = 1
+      return
     end
-    if run and S.run ~= run then
-      local since = S.run ~= '-' and now or math.min(born, now)
-      if not state and not fence then since = math.max(since, unflushed()) end
-      S['until'] = math.max(S['until'], since + S.lease)
-      S.run, S.changed = run, true
-    end
+    -- In whole seconds from the beginning of the second in which it was started: it may be younger by one. Negative when its clock was set back.
+    local up = tonumber(string.match(info, 'uptime_in_seconds:(%-?%d+)')) or 0
+    born = now - math.max(up - 1, 0) * 1000000
   end
-  return now >= S['until']
+  if run == '-' or run == S.run then return end
+  local since = S.run ~= '-' and now or math.min(born, now)
+  if not state and not fence then since = math.max(since, unflushed()) end
+  if S.run ~= '-' then
+    for _, r in ipairs(inside()) do pass(r) end
+  end
+  S['until'] = math.max(S['until'], since + S.lease)
+  S.run, S.changed = run, true
 end
 
 -- Lets one in. Whoever runs this script hears by its reply; another one by its inbox, and must claim.
@@ -203,7 +209,7 @@ local function grant(me)
     local id = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
     if not id then return end
     local r = find(id)
-    if r and (S.used + r.cost > S.limit or not open()) then return end
+    if r and (S.used + r.cost > S.limit or now < S['until']) then return end
     redis.call('ZREM', KEYS[2], id)
     if r then let_in(r, me) end
   end
@@ -212,9 +218,7 @@ end
 -- Holders that want to be out as soon as they are cut off: their inbox has no listener.
 local function drop_the_cut_off()
   if not S.drops or S.used == 0 or redis.call('EXISTS', KEYS[2]) == 0 then return end
-  local inside = {sole()}
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, 15)) do inside[#inside + 1] = find(id) end
-  for _, r in ipairs(inside) do
+  for _, r in ipairs(inside()) do
     if r.drops == '1' and r.offered == '0' and hears(r) then
       local heard = redis.pcall('PUBSUB', 'NUMSUB', r.inbox)
       if heard[2] == 0 then expire(r) end
@@ -227,6 +231,9 @@ local function settle(me)
   drop_the_cut_off()
   grant(me)
 end
+
+-- For how many microseconds nobody is let in.
+local function closed() return math.max(S['until'] - now, 0) end
 
 -- In how many microseconds something may change without anybody's doing; 0 for never.
 local function wake()

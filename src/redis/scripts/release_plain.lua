@@ -1,5 +1,5 @@
 -- The everyday cases first, by fewer steps: one leaves who was inside alone, and nothing is overdue.
-if state and ARGV[3] == 'release' and #ARGV == 4 then
+if state and ARGV[3] == 'release' then
   local head, last, till, used, due, flags, id, number, turn =
     string.match(state, '^(.*;)(%d+) (%d+) (%d+) (%d+) (%d %d) (%x+) %d+ (%d+) (%d+) ')
   local plain = id == ARGV[4] and now < tonumber(due)

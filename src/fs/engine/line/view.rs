@@ -205,6 +205,7 @@ pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting 
         place: Some(1 + standing.before + foreign),
         holder,
         waited: standing.waited,
+        closed_for: None,
         held_by_this_task: standing.held_by_this_task,
     }
 }
