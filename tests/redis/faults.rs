@@ -233,10 +233,10 @@ fn p51_a_restart_with_memory_keeps_the_hold_and_is_quarantined_too() {
     let guard = in_runtime(lock.acquire()).expect("once the server is old enough");
     assert!(begun.elapsed() < LEASE + Duration::from_secs(2));
     server.kill();
-    server.begin_again();
-    in_runtime(guard.ensure_held()).expect("it is on record");
-    let token = guard.token();
     let begun = Instant::now();
+    server.begin_again();
+    in_runtime(guard.ensure_held()).expect("put back");
+    let token = guard.token();
     in_runtime(guard.release()).expect("released");
     let refused = in_runtime(lock.try_acquire()).expect("an answer");
     assert!(refused.is_none(), "quarantine");
