@@ -20,7 +20,7 @@
 //! | subject | what |
 //! |---|---|
 //! | `stanchion` | `RedisLock` with its default options |
-//! | `no-quarantine` | the same without the look at the server's run id that each grant takes |
+//! | `no-quarantine` | the same with `quarantine(false)` |
 //! | `on-disconnect` | the same with `OnDisconnect::Release` |
 //! | `redis-py` | `redis.lock.Lock` of Python's `redis`: retries each 100 ms, its default |
 //! | `python-redis-lock` | `redis_lock.Lock`: `SET` and `BLPOP` |

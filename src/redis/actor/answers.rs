@@ -270,7 +270,12 @@ impl Actor {
 
     fn reasserted(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
         match result.as_ref().ok().and_then(Entry::of) {
-            Some(Entry::Granted { .. }) => self.renewed(id, sent),
+            Some(Entry::Granted { grant, .. }) => {
+                if let Some(seat) = self.seats.get_mut(id) {
+                    seat.turn = grant.turn;
+                }
+                self.renewed(id, sent);
+            }
             Some(_) => self.lose(id, Loss::Superseded),
             // Not heard: the next heartbeat says so again, or the lease ends.
             None => {}

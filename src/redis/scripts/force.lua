@@ -1,10 +1,10 @@
 -- ARGV: 3 'all', 'idle' or a token. Ends holds against the will of their holders; 'idle' instead deletes all keys when nobody holds or waits.
 -- Replies how many holds were ended, or 1 when the keys are gone and 0 when somebody is there.
+if state then arrive() end
 reap()
 if ARGV[3] == 'idle' then
   if S.used > 0 or redis.call('ZCARD', KEYS[3]) > 0 then
     if state then
-      arrive()
       grant()
       save()
     end
@@ -21,7 +21,6 @@ for _, r in ipairs(inside()) do
   end
 end
 if state then
-  arrive()
   grant()
   save()
 end

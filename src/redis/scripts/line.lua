@@ -160,7 +160,7 @@ local function inside()
 end
 
 -- Looks which server this is. A lock that was last used on another one, or on this one before it was started again or flushed, lets nobody in for a lease. What is
--- on record may be old: nobody counts as inside before it has said so, with its token.
+-- on record may be old: nobody counts as inside before it has said so, with its token. `true` if it is another one.
 local function arrive()
   local run, born = ARGV[1], tonumber(ARGV[2])
   if run == 'ask' then
@@ -182,6 +182,7 @@ local function arrive()
   end
   S['until'] = math.max(S['until'], since + S.lease)
   S.run, S.changed = run, true
+  return true
 end
 
 -- Lets one in. Whoever runs this script hears by its reply; another one by its inbox, and must claim.

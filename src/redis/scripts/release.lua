@@ -1,7 +1,6 @@
 -- ARGV: 3 what is done, 4 id, 5 a turn. 'release': who was inside goes. 'leave': who waited goes, or had not yet taken what it was given. 'pass': it gives back this turn and keeps its
 -- place in line, for a future that is not polled.
 -- Replies whether it was inside.
-reap()
 local r = find(ARGV[4])
 local held = r and r.turn > 0
 if ARGV[3] == 'pass' then
@@ -24,9 +23,10 @@ elseif r then
   end
 end
 if state then
-  arrive()
+  local moved = arrive()
+  reap()
   grant()
-  if held and S.used == 0 and redis.call('EXISTS', KEYS[2]) == 0 then
+  if held and not moved and S.used == 0 and redis.call('EXISTS', KEYS[2]) == 0 then
     local last = string.match(redis.call('GET', KEYS[6]) or '', '^%d+') or r.token
     redis.call('SET', KEYS[6], last .. ' idle')
   end

@@ -2,7 +2,7 @@
 if state and ARGV[3] == 'release' then
   local head, last, till, used, due, flags, id, number, turn =
     string.match(state, '^(.*;)(%d+) (%d+) (%d+) (%d+) (%d %d) (%x+) %d+ (%d+) (%d+) ')
-  local plain = id == ARGV[4] and now < tonumber(due)
+  local plain = id == ARGV[4] and now < tonumber(due) and string.sub(head, -#ARGV[1] - 1) == ARGV[1] .. ';'
   local next = plain and redis.call('ZRANGE', KEYS[2], 0, 0)[1]
   if plain and not next and number == turn then
     -- Nobody waits.
@@ -10,7 +10,7 @@ if state and ARGV[3] == 'release' then
     redis.call('SET', KEYS[1], string.format('%s%s %s 0 %s %s ', head, last, till, due, flags), 'EX', TTL)
     return 1
   end
-  if next and flags == '0 0' and tonumber(last) < now and tonumber(till) <= now and string.sub(head, -#ARGV[1] - 1) == ARGV[1] .. ';' then
+  if next and flags == '0 0' and tonumber(last) < now and tonumber(till) <= now then
     local place, wish, cost, claim, inbox = string.match(redis.call('HGET', KEYS[5], next) or '', '^(%d+) 0 0 0 0 ((%d+) x %d %d+ (%d+) %d+ (%S+) .*)$')
     local deadline = redis.call('ZSCORE', KEYS[3], next)
     local now_text = string.format('%.0f', now)
