@@ -68,6 +68,7 @@ mod leave;
 mod mutations;
 mod mutations_shared;
 mod pidfile;
+mod redis;
 mod rules;
 mod seen;
 mod semaphore;
