@@ -45,15 +45,24 @@ macro_rules! scenarios {
 
 scenarios! {
     /// Two, and nothing happens to them.
-    redis_two: TWO => { }
-    /// small
-    redis_two_flight: TWO => { flights: 1 }
-    /// small
-    redis_two_d0: TWO => { delay: 0 }
-    /// small
+    redis_two: TWO => { rounds: [2, 1, 0] }
     redis_two_d1: TWO => { delay: 1 }
-    /// small
-    redis_three_d0: THREE => { delay: 0, flights: 1 }
-    /// small
-    redis_two_impatient: TWO => { impatient: true }
+    redis_three: THREE => { flights: 1 }
+    redis_stop: TWO => { stops: 1 }
+    redis_kill: TWO => { kills: 1 }
+    redis_leave: TWO => { leaves: 1 }
+    redis_cut: TWO => { cuts: 1 }
+    redis_late: TWO => { cuts: 1, late: true }
+    redis_drift: TWO => { drift: 1 }
+    redis_impatient: TWO => { impatient: true }
+    redis_flush: TWO => { flushes: 1 }
+    redis_delete: TWO => { deletes: 1 }
+    redis_restart: TWO => { restarts: 1 }
+    redis_blank: TWO => { blanks: 1 }
+    redis_rollback: TWO => { rollbacks: 1 }
+    redis_failover: TWO => { failovers: 1 }
+    redis_late_is: TWO => { cuts: 1, late: true, as_is: true }
+    redis_rollback_is: TWO => { rollbacks: 1, as_is: true }
+    redis_failover_is: TWO => { failovers: 1, as_is: true }
+    redis_late_grant: TWO => { stops: 1, as_is: true }
 }

@@ -19,7 +19,7 @@ impl Client {
 
     fn ask(&mut self) {
         if self.stage == Stage::Asking {
-            self.send(Verb::Acquire, 0);
+            self.send(Verb::Acquire, self.given);
         }
     }
 
@@ -92,7 +92,7 @@ impl Client {
     pub(super) fn rings(&mut self) {
         match self.stage {
             Stage::Granted if self.leased && self.claim_by == 0 => {
-                self.stage = Stage::Passed;
+                (self.stage, self.given) = (Stage::Passed, self.token);
                 self.pass_on();
             }
             Stage::Granted | Stage::Held if self.leased && self.valid == 0 && !self.lost => {
@@ -115,7 +115,7 @@ impl Client {
 
     fn pass_on(&mut self) {
         (self.leased, self.beat) = (false, true);
-        self.send(Verb::Pass, 0);
+        self.send(Verb::Pass, self.given);
     }
 
     fn lose(&mut self) {
@@ -192,6 +192,8 @@ impl Client {
 
     fn granted(&mut self, rules: &Rules, age: u8, token: u8) {
         match Self::rest(rules, rules.lease, age) {
+            // The answer took so long that it says nothing any more.
+            0 if self.stage == Stage::Asking && !rules.as_is => self.ask(),
             0 => self.beat = true,
             valid => self.let_in(rules, valid, token),
         }

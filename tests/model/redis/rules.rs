@@ -74,6 +74,8 @@ pub(super) struct Rules {
     pub(super) rollbacks: u8,
     pub(super) failovers: u8,
     pub(super) mutation: Mutation,
+    /// The protocol with the faults that are known.
+    pub(super) as_is: bool,
 }
 
 impl Rules {
@@ -85,7 +87,7 @@ impl Rules {
             flights: 2,
             impatient: false,
             inbox: 1,
-            delay: 9,
+            delay: 0,
             kills: 0,
             stops: 0,
             cuts: 0,
@@ -99,6 +101,7 @@ impl Rules {
             rollbacks: 0,
             failovers: 0,
             mutation: Mutation::None,
+            as_is: false,
         }
     }
 

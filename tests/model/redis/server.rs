@@ -16,14 +16,50 @@ struct Script {
 }
 
 impl World {
-    /// Runs a request, and says what is answered.
-    pub(super) fn serve(&mut self, to: Request) -> Reply {
+    /// Runs a request of this client, and says what is answered.
+    pub(super) fn serve(&mut self, client: usize, to: Request) -> Reply {
+        let own = to;
+        let to = Request {
+            id: 2 * client as u8 + own.id,
+            ..own
+        };
+        self.move_in();
         let (word, tick) = match to.verb {
             Verb::Acquire | Verb::Reassert => self.acquire(to),
             Verb::Beat => self.heartbeat(to.id),
             Verb::Release | Verb::Leave | Verb::Pass => self.release(to),
         };
-        Reply { to, word, tick }
+        Reply {
+            to: own,
+            word,
+            tick,
+        }
+    }
+
+    /// The state is of another server: who is inside has to say so itself, by its token.
+    fn move_in(&mut self) {
+        let s = &mut self.server;
+        if self.rules.as_is || !s.state || s.run != Run::Other {
+            return;
+        }
+        let id = s.sole;
+        if id != NONE && s.offered {
+            self.pass();
+        } else if id != NONE {
+            s.sole = NONE;
+            *self.record(id) = Record::default();
+        }
+    }
+
+    /// Whether somebody is inside by a turn that it has given back.
+    fn is_given_back(&self, to: Request) -> bool {
+        let inside = self.server.sole == to.id;
+        let known = to.token == self.server.token;
+        inside && match to.verb {
+            Verb::Pass => known || self.rules.as_is,
+            Verb::Acquire => known && !self.rules.as_is,
+            _ => false,
+        }
     }
 
     fn script(&self, me: u8) -> Script {
@@ -61,6 +97,10 @@ impl World {
         }
         if s.sole != me {
             self.reap();
+        }
+        if self.is_given_back(to) {
+            self.keep(me);
+            self.pass();
         }
         if self.server.sole == me {
             self.renew();
@@ -152,7 +192,7 @@ impl World {
         let another = self.rules.breaks(Mutation::ReleasesAnother) && to.verb == Verb::Release;
         let inside = self.server.sole == id || another && self.server.sole != NONE;
         if to.verb == Verb::Pass {
-            if inside {
+            if self.is_given_back(to) {
                 self.keep(id);
                 self.pass();
             }
@@ -238,7 +278,7 @@ impl World {
     fn publish(&mut self, id: u8, turn: u8) -> bool {
         let client = &mut self.clients[usize::from(id / 2)];
         if client.heard && client.up && client.pushes.len() < self.rules.inbox {
-            client.pushes.push(Push { id, turn });
+            client.pushes.push(Push { id: id % 2, turn });
         }
         client.heard
     }

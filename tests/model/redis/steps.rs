@@ -72,7 +72,7 @@ impl World {
         if client.requests.len() > 0 {
             self.add(out, (c, "is heard"), |after| {
                 let request = after.clients[c].requests.pop();
-                let reply = request.map(|it| after.serve(it));
+                let reply = request.map(|it| after.serve(c, it));
                 let client = &mut after.clients[c];
                 if client.up {
                     reply.into_iter().for_each(|it| client.replies.push(it));
@@ -82,7 +82,7 @@ impl World {
         if client.late.len() > 0 {
             self.add(out, (c, "is heard late"), |after| {
                 let request = after.clients[c].late.pop();
-                request.into_iter().for_each(|it| _ = after.serve(it));
+                request.into_iter().for_each(|it| _ = after.serve(c, it));
             });
         }
         if client.life != Life::Awake {
@@ -216,7 +216,7 @@ impl World {
         });
         let Some(copy) = self.copy else {
             let rolls = self.rules.rollbacks > 0 || self.rules.failovers > 0;
-            if rolls {
+            if rolls && self.server.state {
                 self.add(out, act("is copied"), |after| after.copy = Some(after.server));
             }
             return;

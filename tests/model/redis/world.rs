@@ -66,7 +66,7 @@ pub(super) enum Verb {
 pub(super) struct Request {
     pub(super) verb: Verb,
     pub(super) id: u8,
-    /// What is asserted.
+    /// The turn that is asserted, or was given back.
     pub(super) token: u8,
     /// How long ago it was sent.
     pub(super) age: u8,
@@ -129,9 +129,12 @@ pub(super) struct Client {
     pub(super) stage: Stage,
     /// Waits after this one.
     pub(super) rounds: u8,
+    /// Of its two ids the one of this wait.
     pub(super) id: u8,
     pub(super) lost: bool,
     pub(super) token: u8,
+    /// The turn that it has given back, until there is another.
+    pub(super) given: u8,
     /// There is a lease, and how long it may be believed in.
     pub(super) leased: bool,
     pub(super) valid: u8,
@@ -271,11 +274,11 @@ pub(super) struct World {
     pub(super) rules: Rules,
 }
 
+
 impl World {
     pub(super) fn new(rules: Rules) -> Self {
         let mut clients = [Client::default(); N];
         for (c, client) in clients.iter_mut().enumerate() {
-            client.id = 2 * c as u8;
             client.vouched = NONE;
             (client.up, client.heard) = (true, true);
             match rules.rounds[c] {
@@ -342,6 +345,7 @@ impl World {
             client.tidy(&rules);
         }
         self.server.tidy();
+        self.sort();
         let mut used = 1_u64;
         self.numbers(&mut |tick| used |= 1 << *tick);
         self.numbers(&mut |tick| *tick = rank(used, *tick));
@@ -350,6 +354,43 @@ impl World {
         self.turns(&mut |tick| used |= 1 << *tick);
         self.turns(&mut |tick| *tick = rank(used, *tick));
         self.clock = arrivals.max(rank(used, 63));
+    }
+
+    /// Clients are interchangeable.
+    fn sort(&mut self) {
+        let key = |world: &Self, c: usize| {
+            let mut mix = Mix(0);
+            let keys = [Some(&world.server), world.copy.as_ref()];
+            let of = |s: &&Server| (s.sole.wrapping_sub(2 * c as u8) < 2, [s.records[2 * c], s.records[2 * c + 1]]);
+            let own = keys.map(|it| it.as_ref().map(of));
+            (world.clients[c], own, world.gone >> (2 * c) & 3).hash(&mut mix);
+            mix.finish()
+        };
+        let mut keys = [0; N];
+        (0..N).for_each(|c| keys[c] = key(self, c));
+        for (one, other) in [(0, 1), (1, 2), (0, 1)] {
+            if keys[one] > keys[other] {
+                keys.swap(one, other);
+                self.swap(one, other);
+            }
+        }
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.clients.swap(one, other);
+        for keys in [Some(&mut self.server), self.copy.as_mut()].into_iter().flatten() {
+            for half in 0..2 {
+                keys.records.swap(2 * one + half, 2 * other + half);
+            }
+            match usize::from(keys.sole / 2) {
+                it if it == one => keys.sole = (2 * other) as u8 + keys.sole % 2,
+                it if it == other => keys.sole = (2 * one) as u8 + keys.sole % 2,
+                _ => {}
+            }
+        }
+        let bits = |c: usize| (self.gone >> (2 * c)) & 3;
+        let rest = self.gone & !(3 << (2 * one)) & !(3 << (2 * other));
+        self.gone = rest | bits(one) << (2 * other) | bits(other) << (2 * one);
     }
 
     fn numbers(&mut self, each: &mut impl FnMut(&mut u8)) {
@@ -366,6 +407,7 @@ impl World {
         }
         for client in &mut self.clients {
             each(&mut client.token);
+            each(&mut client.given);
             each(&mut client.before);
             let requests = client.requests.iter_mut().chain(client.late.iter_mut());
             requests.for_each(|it| each(&mut it.token));
@@ -410,6 +452,9 @@ impl Client {
         }
         if self.stage != Stage::Held {
             self.lost = false;
+        }
+        if !matches!(self.stage, Stage::Passed | Stage::Asking | Stage::Waiting) {
+            self.given = 0;
         }
         while self.replies.iter().next().is_some_and(|it| self.is_idle(rules, it)) {
             self.replies.pop();
