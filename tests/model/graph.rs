@@ -61,7 +61,6 @@ pub(crate) fn explore<S: State>(start: S) -> Outcome {
             graph.edges.push((at as u32, number));
         }
         at += 1;
-        if at % 200_000 == 0 { println!("PROG {at} of {}", graph.states.len()); if at == 600_000 { for i in 0..25 { println!("{:?}", graph.states[at - i * 777]); } } }
     }
     let stuck = graph.stuck();
     graph.outcome(stuck.map(|at| (STUCK, at)))

@@ -1,4 +1,38 @@
-//! A model.
+//! A model of the leases of the lock on a Redis server: one exclusive lock, one server, two or three clients.
+//!
+//! # What is modelled
+//!
+//! `redis/server.rs` is the scripts, each one step, under the names of `src/redis/scripts`: acquire, heartbeat, release, leave, pass; what is
+//! overdue, the offer to the head and its message, the quarantine by run id, start, witness and fence. `redis/client.rs` is the actor with its
+//! seat, the future and the guard: every answer and message, heartbeats, alarms, a poll, a grant passed on, a hold asserted anew. Requests and
+//! answers of a client are each first in, first out, and so are its messages; a message and an answer are read in any order. Time goes by in steps, in which a
+//! lease is four, a claim window two, three quarters three and one. `redis/steps.rs` has what befalls: a client dies, stands still for as long as it
+//! likes, drops its future, is cut off and connects again, and asks for everything then; requests of the old connection come late; the server's clock
+//! runs ahead; the server is flushed, loses `state`, starts again with all, with nothing, with what was written earlier, or is succeeded by a
+//! replica that knows as much. It finds out late that nobody listens.
+//!
+//! # What is abstracted
+//!
+//! - Deadlines and ages count by what is left of them; numbers and turns by their order; clients are interchangeable, so that in a trace a client may have
+//!   another number in the next line. The lock's clock stands still between arrivals and grants: who is asked twice is told the same `before`.
+//! - What a running client waits for comes before time goes by ([`rules::Rules::delay`] lifts that), as `response_timeout` sees to it; what a stopped one
+//!   waits for, and messages, come at any time. Of more messages than [`rules::Rules::inbox`] those beyond are lost.
+//! - Heartbeats come at any time after the last, alarms before time goes by. Waiters are kept for ever, or given up at any time (`impatient`).
+//! - A request that was not answered in time and is repeated is one that was late on a broken connection. Shares, `crashed`, `max_hold`, `drops` and
+//!   deletion of all keys by hand, which is a limit that is known, are not modelled. A replica without `state` is one, too.
+//!
+//! # What is checked
+//!
+//! Never two who hold by their own clocks, asleep or not; tokens rise from one guard to the next; nobody is let in before one in the queue who
+//! came first, whatever number it has now; nobody is let in after it has left, save by a request of a broken connection, which costs a lease; no hold comes back
+//! after another was taken; from every state all who live can get done. So there is no wake-up that is lost for good.
+//!
+//! # What it has found
+//!
+//! The scenarios `as_is` are the protocol as it stands, and red. All others have it with these repairs: an answer that came too late is asked for
+//! again; a pass names the turn it gives back, and so does who asks after it; on another server than its last a lock lets nobody count as inside, so that holders
+//! assert their tokens and waiters wait.
+
 mod client;
 mod mutations;
 mod rules;
@@ -17,52 +51,99 @@ fn holds(rules: Rules) {
 
 /// Two clients, one wait each.
 const TWO: Rules = Rules::new([1, 1, 0]);
-/// Three.
-const THREE: Rules = Rules::new([1, 1, 1]);
+/// The same with one request at a time.
+const NARROW: Rules = Rules { flights: 1, ..TWO };
+/// Three, with one request at a time.
+const THREE: Rules = Rules {
+    flights: 1,
+    ..Rules::new([1, 1, 1])
+};
 
-/// A test for each scenario; those marked `wide` take long and run on demand.
+/// A test for each scenario. Where a reason stands before them they run on demand.
 macro_rules! scenarios {
-    ($($(#[doc = $doc:literal])* $name:ident: $base:expr => { $($field:ident: $value:expr),* $(,)? })*) => {
-        $(
-            $(#[doc = $doc])*
-            #[test]
-            fn $name() {
-                holds(Rules { $($field: $value,)* ..$base });
-            }
-        )*
+    ($(#[$ignore:meta])? : $($(#[doc = $doc:literal])* $name:ident: $base:ident => { $($field:ident: $value:expr),* $(,)? })*) => {
+        scenarios! { @ [$(#[$ignore])?] $([$(#[doc = $doc])*] $name $base { $($field: $value),* })* }
     };
-    (wide: $($(#[doc = $doc:literal])* $name:ident: $base:expr => { $($field:ident: $value:expr),* $(,)? })*) => {
-        $(
-            $(#[doc = $doc])*
-            #[test]
-            #[ignore = "wide: millions of states"]
-            fn $name() {
-                holds(Rules { $($field: $value,)* ..$base });
-            }
-        )*
+    (@ $ignore:tt $($doc:tt $name:ident $base:ident $fields:tt)*) => {
+        $(scenarios! { @@ $ignore $doc $name $base $fields })*
+    };
+    (@@ [$($ignore:tt)*] [$($doc:tt)*] $name:ident $base:ident { $($field:ident: $value:expr),* }) => {
+        $($doc)*
+        #[test]
+        $($ignore)*
+        fn $name() {
+            holds(Rules { $($field: $value,)* ..$base });
+        }
     };
 }
 
-scenarios! {
-    /// Two, and nothing happens to them.
+scenarios! { :
+    /// One is let in after the other, or stands in line twice.
     redis_two: TWO => { rounds: [2, 1, 0] }
-    redis_two_d1: TWO => { delay: 1 }
-    redis_three: THREE => { flights: 1 }
-    redis_stop: TWO => { stops: 1 }
+    /// One is stopped anywhere.
+    redis_stop: NARROW => { stops: 1 }
+    /// One is killed.
     redis_kill: TWO => { kills: 1 }
+    /// A future is dropped.
     redis_leave: TWO => { leaves: 1 }
+    /// A kill and a dropped future.
+    redis_kill_and_leave: NARROW => { kills: 1, leaves: 1 }
+    /// A connection breaks.
     redis_cut: TWO => { cuts: 1 }
-    redis_late: TWO => { cuts: 1, late: true }
+    /// The server's clock runs ahead.
     redis_drift: TWO => { drift: 1 }
+    /// Waiters are given up.
     redis_impatient: TWO => { impatient: true }
+    /// All databases are flushed.
     redis_flush: TWO => { flushes: 1 }
+    /// `DEL state`
     redis_delete: TWO => { deletes: 1 }
-    redis_restart: TWO => { restarts: 1 }
+    /// The server starts again and knows everything.
+    redis_restart: NARROW => { restarts: 1 }
+    /// It starts again and knows nothing.
     redis_blank: TWO => { blanks: 1 }
-    redis_rollback: TWO => { rollbacks: 1 }
-    redis_failover: TWO => { failovers: 1 }
-    redis_late_is: TWO => { cuts: 1, late: true, as_is: true }
-    redis_rollback_is: TWO => { rollbacks: 1, as_is: true }
-    redis_failover_is: TWO => { failovers: 1, as_is: true }
-    redis_late_grant: TWO => { stops: 1, as_is: true }
+}
+
+scenarios! { #[ignore = "wide: millions of states"] :
+    /// Three.
+    wide_redis_three: THREE => { }
+    /// Answers take their time.
+    wide_redis_delay: NARROW => { delay: 9 }
+    /// More requests at a time.
+    wide_redis_stop: TWO => { stops: 1 }
+    /// Two connections break.
+    wide_redis_cuts: NARROW => { cuts: 2 }
+    /// What was under way on a connection that broke comes late.
+    wide_redis_late: NARROW => { cuts: 1, late: true }
+    /// The same with two requests.
+    wide_redis_both_late: TWO => { cuts: 1, late: true }
+    /// One is stopped, and the clock runs ahead.
+    wide_redis_stop_and_drift: NARROW => { stops: 1, drift: 1 }
+    /// One is stopped, and a restart.
+    wide_redis_stop_and_restart: NARROW => { stops: 1, restarts: 1 }
+    /// One is stopped, and `DEL state`.
+    wide_redis_stop_and_delete: NARROW => { stops: 1, deletes: 1 }
+    /// One is stopped, and a flush.
+    wide_redis_stop_and_flush: NARROW => { stops: 1, flushes: 1 }
+    /// The server starts with what was written earlier.
+    wide_redis_rollback: NARROW => { rollbacks: 1 }
+    /// A replica takes over.
+    wide_redis_failover: NARROW => { failovers: 1 }
+}
+
+scenarios! { #[ignore = "fault: a grant that was answered after three quarters of its lease is never asked about again"] :
+    /// The wait goes on for ever: a heartbeat does not carry who is asking.
+    fault_redis_late_answer: NARROW => { stops: 1, as_is: true }
+}
+
+scenarios! { #[ignore = "fault: a pass of a broken connection may end a hold that was granted since"] :
+    /// The same id asks again on the new connection, is answered with the turn that it had given back, and the pass comes after.
+    fault_redis_late_pass: NARROW => { cuts: 1, late: true, as_is: true }
+}
+
+scenarios! { #[ignore = "fault: a turn that is on record from earlier lets in at once, quarantine or not"] :
+    /// Who was inside when the copy was made is answered with that turn, though it has given it back and another is inside.
+    fault_redis_rollback: NARROW => { rollbacks: 1, as_is: true }
+    /// The same on a replica.
+    fault_redis_failover: NARROW => { failovers: 1, as_is: true }
 }

@@ -109,7 +109,10 @@ impl Client {
             Stage::Held => self.valid == 0 && !self.lost,
             _ => false,
         };
-        let mut sent = self.requests.iter().chain(self.replies.iter().map(|it| &it.to));
+        let mut sent = self
+            .requests
+            .iter()
+            .chain(self.replies.iter().map(|it| &it.to));
         self.life != Life::Awake || !is_due && sent.all(|it| it.age < rules.delay)
     }
 

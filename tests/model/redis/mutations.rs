@@ -1,1 +1,117 @@
+//! The model of the locks on a server can fail: each test breaks one rule and expects what comes of it.
 
+use super::rules::{Mutation, Rules};
+use super::server::{ORDER, SUPERSEDED};
+use super::steps::TWO;
+use super::world::World;
+use super::{NARROW, THREE, holds};
+use crate::graph::{self, STUCK};
+
+fn finds(rules: Rules, mutation: Mutation, fault: &'static str) {
+    graph::finds(World::new(Rules { mutation, ..rules }), &[fault]);
+}
+
+const STOP: Rules = Rules { stops: 1, ..NARROW };
+const DRIFT: Rules = Rules { drift: 1, ..NARROW };
+const KILL: Rules = Rules { kills: 1, ..NARROW };
+const FLUSH: Rules = Rules {
+    flushes: 1,
+    ..NARROW
+};
+
+#[test]
+fn redis_an_offer_that_counts_from_its_arrival_meets_the_next() {
+    finds(NARROW, Mutation::OfferFromArrival, TWO);
+}
+
+#[test]
+fn redis_an_offer_older_than_the_last_answer_meets_the_next() {
+    finds(NARROW, Mutation::NoTurnCheck, TWO);
+}
+
+#[test]
+fn redis_a_lease_that_counts_from_the_answer_meets_the_next() {
+    finds(STOP, Mutation::LeaseFromReply, TWO);
+}
+
+/// The last quarter is for clocks that differ in pace, and for nothing else.
+#[test]
+fn redis_a_hold_lost_at_the_end_of_its_lease_meets_the_next_where_clocks_differ() {
+    finds(DRIFT, Mutation::LostAtEnd, TWO);
+}
+
+#[test]
+fn redis_a_hold_may_be_lost_at_the_end_of_its_lease_where_clocks_agree() {
+    let mutation = Mutation::LostAtEnd;
+    holds(Rules { mutation, ..NARROW });
+}
+
+#[test]
+fn redis_a_lease_that_is_revived_meets_the_next() {
+    finds(STOP, Mutation::RevivesLeases, TWO);
+}
+
+#[test]
+fn redis_a_release_of_anothers_hold_lets_two_in() {
+    finds(STOP, Mutation::ReleasesAnother, TWO);
+}
+
+#[test]
+fn redis_who_is_passed_and_loses_its_number_is_overtaken() {
+    finds(THREE, Mutation::PassLosesNumber, ORDER);
+}
+
+#[test]
+fn redis_an_offer_that_is_kept_for_the_dead_stops_the_line() {
+    finds(KILL, Mutation::KeepsOffers, STUCK);
+}
+
+/// An offer to nobody costs a claim window, and no more.
+#[test]
+fn redis_an_offer_that_nobody_hears_is_passed_later() {
+    let mutation = Mutation::PublishesBlindly;
+    holds(Rules { mutation, ..KILL });
+}
+
+#[test]
+fn redis_a_message_that_came_too_early_is_lost_without_heartbeats() {
+    finds(NARROW, Mutation::NoBeats, STUCK);
+}
+
+#[test]
+fn redis_without_quarantine_a_restart_lets_two_in() {
+    let rules = Rules {
+        blanks: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::NoQuarantine, TWO);
+}
+
+#[test]
+fn redis_a_replica_is_no_older_than_its_state() {
+    let rules = Rules {
+        failovers: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::FromBorn, TWO);
+}
+
+#[test]
+fn redis_without_witness_a_flush_lets_two_in() {
+    finds(FLUSH, Mutation::NoWitness, TWO);
+}
+
+#[test]
+fn redis_without_a_look_at_the_fence_a_deleted_state_lets_two_in() {
+    let rules = Rules {
+        deletes: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::NoFence, TWO);
+}
+
+#[test]
+fn redis_a_hold_asserted_blindly_comes_back_after_another() {
+    let rules = Rules { stops: 1, ..FLUSH };
+    finds(rules, Mutation::ReassertsBlindly, SUPERSEDED);
+}

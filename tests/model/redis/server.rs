@@ -55,11 +55,12 @@ impl World {
     fn is_given_back(&self, to: Request) -> bool {
         let inside = self.server.sole == to.id;
         let known = to.token == self.server.token;
-        inside && match to.verb {
-            Verb::Pass => known || self.rules.as_is,
-            Verb::Acquire => known && !self.rules.as_is,
-            _ => false,
-        }
+        inside
+            && match to.verb {
+                Verb::Pass => known || self.rules.as_is,
+                Verb::Acquire => known && !self.rules.as_is,
+                _ => false,
+            }
     }
 
     fn script(&self, me: u8) -> Script {
@@ -296,7 +297,12 @@ impl World {
         self.check_gone(id);
         let mine = *self.record(id);
         let came = if mine.known { mine.came } else { number };
-        if self.server.records.iter().any(|it| it.queued && it.came < came) {
+        if self
+            .server
+            .records
+            .iter()
+            .any(|it| it.queued && it.came < came)
+        {
             self.fail(ORDER);
         }
         let s = &mut self.server;

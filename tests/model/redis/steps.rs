@@ -139,9 +139,14 @@ impl World {
             client.stage,
             Stage::Asking | Stage::Waiting | Stage::Granted | Stage::Passed
         ) {
-            self.spend(out, (c, "is dropped"), |it| &mut it.leaves, |after| {
-                after.clients[c].leave();
-            });
+            self.spend(
+                out,
+                (c, "is dropped"),
+                |it| &mut it.leaves,
+                |after| {
+                    after.clients[c].leave();
+                },
+            );
         }
     }
 
@@ -158,25 +163,44 @@ impl World {
         let client = &self.clients[c];
         let done = client.stage == Stage::Done;
         if client.heard && !client.up {
-            self.add(out, (c, "is missed"), |after| after.clients[c].heard = false);
+            self.add(out, (c, "is missed"), |after| {
+                after.clients[c].heard = false
+            });
         }
         if client.life == Life::Stopped {
-            self.add(out, (c, "goes on"), |after| after.clients[c].life = Life::Awake);
+            self.add(out, (c, "goes on"), |after| {
+                after.clients[c].life = Life::Awake
+            });
         }
         if done || client.life == Life::Dead {
             return;
         }
         let late = self.rules.late;
         if client.up {
-            self.spend(out, (c, "is cut off"), |it| &mut it.cuts, |after| {
-                after.clients[c].cut(late);
-            });
+            self.spend(
+                out,
+                (c, "is cut off"),
+                |it| &mut it.cuts,
+                |after| {
+                    after.clients[c].cut(late);
+                },
+            );
         }
-        self.spend(out, (c, "dies"), |it| &mut it.kills, |after| after.clients[c].kill());
+        self.spend(
+            out,
+            (c, "dies"),
+            |it| &mut it.kills,
+            |after| after.clients[c].kill(),
+        );
         if client.life == Life::Awake {
-            self.spend(out, (c, "stands still"), |it| &mut it.stops, |after| {
-                after.clients[c].life = Life::Stopped;
-            });
+            self.spend(
+                out,
+                (c, "stands still"),
+                |it| &mut it.stops,
+                |after| {
+                    after.clients[c].life = Life::Stopped;
+                },
+            );
         }
     }
 
@@ -195,40 +219,81 @@ impl World {
     fn server(&self, out: &mut Out) {
         let lease = self.rules.lease;
         let act = |what| (SERVER, what);
-        self.spend(out, act("runs ahead"), |it| &mut it.drift, |after| {
-            after.server.age();
-        });
-        self.spend(out, act("is flushed"), |it| &mut it.flushes, |after| {
-            let born = after.server.born;
-            after.server = Server { born, flushed: true, ..Server::NEW };
-            after.forgets();
-        });
-        self.spend(out, act("loses the state"), |it| &mut it.deletes, |after| {
-            let s = &mut after.server;
-            (s.state, s.run, s.until, s.sole) = (false, Run::Blank, 0, NONE);
-        });
-        self.spend(out, act("starts again"), |it| &mut it.restarts, |after| {
-            after.begins(after.server, lease);
-        });
-        self.spend(out, act("starts with nothing"), |it| &mut it.blanks, |after| {
-            after.begins(Server::NEW, lease);
-            after.forgets();
-        });
+        self.spend(
+            out,
+            act("runs ahead"),
+            |it| &mut it.drift,
+            |after| {
+                after.server.age();
+            },
+        );
+        self.spend(
+            out,
+            act("is flushed"),
+            |it| &mut it.flushes,
+            |after| {
+                let born = after.server.born;
+                after.server = Server {
+                    born,
+                    flushed: true,
+                    ..Server::NEW
+                };
+                after.forgets();
+            },
+        );
+        self.spend(
+            out,
+            act("loses the state"),
+            |it| &mut it.deletes,
+            |after| {
+                let s = &mut after.server;
+                (s.state, s.run, s.until, s.sole) = (false, Run::Blank, 0, NONE);
+            },
+        );
+        self.spend(
+            out,
+            act("starts again"),
+            |it| &mut it.restarts,
+            |after| {
+                after.begins(after.server, lease);
+            },
+        );
+        self.spend(
+            out,
+            act("starts with nothing"),
+            |it| &mut it.blanks,
+            |after| {
+                after.begins(Server::NEW, lease);
+                after.forgets();
+            },
+        );
         let Some(copy) = self.copy else {
             let rolls = self.rules.rollbacks > 0 || self.rules.failovers > 0;
             if rolls && self.server.state {
-                self.add(out, act("is copied"), |after| after.copy = Some(after.server));
+                self.add(out, act("is copied"), |after| {
+                    after.copy = Some(after.server)
+                });
             }
             return;
         };
-        self.spend(out, act("starts with the copy"), |it| &mut it.rollbacks, |after| {
-            after.begins(copy, lease);
-            after.forgets();
-        });
-        self.spend(out, act("is succeeded"), |it| &mut it.failovers, |after| {
-            after.begins(copy, 0);
-            after.forgets();
-        });
+        self.spend(
+            out,
+            act("starts with the copy"),
+            |it| &mut it.rollbacks,
+            |after| {
+                after.begins(copy, lease);
+                after.forgets();
+            },
+        );
+        self.spend(
+            out,
+            act("is succeeded"),
+            |it| &mut it.failovers,
+            |after| {
+                after.begins(copy, 0);
+                after.forgets();
+            },
+        );
     }
 
     /// Another server process with these keys; all connections are gone.
@@ -237,7 +302,12 @@ impl World {
             Run::Blank => Run::Blank,
             _ => Run::Other,
         };
-        self.server = Server { run, born, flushed: false, ..keys };
+        self.server = Server {
+            run,
+            born,
+            flushed: false,
+            ..keys
+        };
         self.copy = None;
         for client in &mut self.clients {
             client.cut(false);

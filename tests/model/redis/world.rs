@@ -274,7 +274,6 @@ pub(super) struct World {
     pub(super) rules: Rules,
 }
 
-
 impl World {
     pub(super) fn new(rules: Rules) -> Self {
         let mut clients = [Client::default(); N];
@@ -322,9 +321,8 @@ impl World {
             if client.vouched != NONE {
                 older(&mut client.vouched, rules.believed(rules.window));
             }
-            let dated = |it: &Request| {
-                matches!(it.verb, Verb::Acquire | Verb::Reassert | Verb::Beat)
-            };
+            let dated =
+                |it: &Request| matches!(it.verb, Verb::Acquire | Verb::Reassert | Verb::Beat);
             for it in client.requests.iter_mut().filter(|it| dated(it)) {
                 older(&mut it.age, rules.believed(rules.lease));
             }
@@ -361,7 +359,12 @@ impl World {
         let key = |world: &Self, c: usize| {
             let mut mix = Mix(0);
             let keys = [Some(&world.server), world.copy.as_ref()];
-            let of = |s: &&Server| (s.sole.wrapping_sub(2 * c as u8) < 2, [s.records[2 * c], s.records[2 * c + 1]]);
+            let of = |s: &&Server| {
+                (
+                    s.sole.wrapping_sub(2 * c as u8) < 2,
+                    [s.records[2 * c], s.records[2 * c + 1]],
+                )
+            };
             let own = keys.map(|it| it.as_ref().map(of));
             (world.clients[c], own, world.gone >> (2 * c) & 3).hash(&mut mix);
             mix.finish()
@@ -378,7 +381,10 @@ impl World {
 
     fn swap(&mut self, one: usize, other: usize) {
         self.clients.swap(one, other);
-        for keys in [Some(&mut self.server), self.copy.as_mut()].into_iter().flatten() {
+        for keys in [Some(&mut self.server), self.copy.as_mut()]
+            .into_iter()
+            .flatten()
+        {
             for half in 0..2 {
                 keys.records.swap(2 * one + half, 2 * other + half);
             }
@@ -456,7 +462,12 @@ impl Client {
         if !matches!(self.stage, Stage::Passed | Stage::Asking | Stage::Waiting) {
             self.given = 0;
         }
-        while self.replies.iter().next().is_some_and(|it| self.is_idle(rules, it)) {
+        while self
+            .replies
+            .iter()
+            .next()
+            .is_some_and(|it| self.is_idle(rules, it))
+        {
             self.replies.pop();
         }
         let queues = matches!(
@@ -467,7 +478,8 @@ impl Client {
             let pushes = std::mem::take(&mut self.pushes);
             let news = pushes.iter().filter(|it| it.turn == 0 && it.id == self.id);
             let held = self.stage == Stage::Held && !self.lost;
-            news.take(usize::from(held)).for_each(|it| self.pushes.push(*it));
+            news.take(usize::from(held))
+                .for_each(|it| self.pushes.push(*it));
         }
         let told = self.pushes.len() > 0;
         for reply in self.replies.iter_mut() {
