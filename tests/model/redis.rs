@@ -24,7 +24,7 @@
 //! # What is checked
 //!
 //! Never two who hold by their own clocks, asleep or not; tokens rise from one guard to the next; nobody is let in before one in the queue who
-//! came first, whatever number it has now; nobody is let in after it has left, save by a request of a broken connection, which costs a lease; no hold comes back
+//! came first, whatever number it has now; nobody is let in after it has left, save by a request of a broken connection, which costs a lease; no hold that is over comes back, and none
 //! after another was taken; from every state all who live can get done. So there is no wake-up that is lost for good.
 //!
 //! # What it has found

@@ -5,6 +5,7 @@ use super::world::{Client, Fifo, Life, N, NONE, Record, Run, Server, Stage, Worl
 use crate::graph::{Act, State};
 
 pub(super) const TWO: &str = "two are inside";
+pub(super) const REVIVED: &str = "a hold that was over comes back";
 pub(super) const TOKEN: &str = "a token that is not above the last";
 
 /// Who does what the server does.
@@ -93,10 +94,16 @@ impl World {
             self.add(out, (c, "reads an answer"), |after| {
                 let client = &mut after.clients[c];
                 let reply = client.replies.pop();
+                let is_over = client.stage == Stage::Held && client.valid == 0;
                 reply.into_iter().for_each(|it| client.answer(rules, it));
+                if is_over && client.believes() {
+                    after.fail(REVIVED);
+                }
             });
         }
-        if client.pushes.len() > 0 && client.flights() < rules.flights {
+        // What it then asks for has to have room.
+        let asks = matches!(client.stage, Stage::Waiting | Stage::Granted);
+        if client.pushes.len() > 0 && (!asks || client.flights() < rules.flights) {
             self.add(out, (c, "reads a message"), |after| {
                 let client = &mut after.clients[c];
                 let push = client.pushes.pop();
