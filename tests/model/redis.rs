@@ -31,7 +31,7 @@
 //!
 //! The scenarios `as_is` are the protocol as it stands, and red. All others have it with these repairs: an answer that came too late is asked for
 //! again; a pass names the turn it gives back, and so does who asks after it; on another server than its last a lock lets nobody count as inside, so that holders
-//! assert their tokens and waiters wait.
+//! assert their tokens and waiters wait; what is over is not asserted, and is given back before it asks again.
 
 mod canon;
 mod client;
@@ -151,6 +151,11 @@ scenarios! { #[ignore = "fault: a grant that was answered after three quarters o
 scenarios! { #[ignore = "fault: a pass of a broken connection may end a hold that was granted since"] :
     /// The same id asks again on the new connection, is answered with the turn that it had given back, and the pass comes after.
     fault_redis_late_pass: NARROW => { cuts: 1, late: true, as_is: true }
+}
+
+scenarios! { #[ignore = "fault: a hold that is over is asserted anew, and asked for again by its old turn"] :
+    /// The server is flushed, with the token of who was let in meanwhile, and the grant that nobody had taken comes back beside that one.
+    fault_redis_late_assertion: NARROW => { stops: 1, flushes: 1, as_is: true }
 }
 
 scenarios! { #[ignore = "fault: a turn that is on record from earlier lets in at once, quarantine or not"] :

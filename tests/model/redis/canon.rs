@@ -156,6 +156,11 @@ impl Client {
         if !matches!(self.stage, Stage::Passed | Stage::Asking | Stage::Waiting) {
             self.given = 0;
         }
+        self.tidy_inbound(rules);
+    }
+
+    /// What is read without effect has been read.
+    fn tidy_inbound(&mut self, rules: &Rules) {
         while self
             .replies
             .iter()

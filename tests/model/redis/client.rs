@@ -89,14 +89,14 @@ impl Client {
     }
 
     /// The alarm of its seat, if anything is due.
-    pub(super) fn rings(&mut self) {
+    pub(super) fn rings(&mut self, rules: &Rules) {
         match self.stage {
             Stage::Granted if self.leased && self.claim_by == 0 => {
                 (self.stage, self.given) = (Stage::Passed, self.token);
                 self.pass_on();
             }
             Stage::Granted | Stage::Held if self.leased && self.valid == 0 && !self.lost => {
-                self.lose();
+                self.lose(rules);
             }
             _ => {}
         }
@@ -121,11 +121,13 @@ impl Client {
         self.send(Verb::Pass, self.given);
     }
 
-    fn lose(&mut self) {
+    fn lose(&mut self, rules: &Rules) {
         match self.stage {
             Stage::Held if self.leased => self.lost = true,
             Stage::Granted if self.leased => {
                 (self.stage, self.leased) = (Stage::Asking, false);
+                // What is over is given back before it asks again.
+                self.given = if rules.as_is { 0 } else { self.token };
                 self.ask();
             }
             // It has no lease.
@@ -142,7 +144,7 @@ impl Client {
         match to.verb {
             Verb::Acquire => self.entry(rules, word, to.age, tick),
             Verb::Reassert if word == Word::In => self.renewed(rules, to.age),
-            Verb::Reassert => self.lose(),
+            Verb::Reassert => self.lose(rules),
             Verb::Beat => self.pulse(rules, word, to.age, tick),
             Verb::Release | Verb::Leave => self.forget(),
             Verb::Pass => {}
@@ -179,7 +181,9 @@ impl Client {
             Word::In => self.renewed(rules, age),
             Word::Waits => self.wait(age, tick),
             _ if self.stage == Stage::Waiting => self.enter(),
-            Word::Unknown if self.leased && !self.lost => self.send(Verb::Reassert, self.token),
+            Word::Unknown if self.leased && !self.lost && (rules.as_is || self.valid > 0) => {
+                self.send(Verb::Reassert, self.token);
+            }
             _ => {}
         }
     }
@@ -223,7 +227,7 @@ impl Client {
         if push.turn != 0 {
             self.offered(rules, push.turn);
         } else {
-            self.lose();
+            self.lose(rules);
         }
     }
 

@@ -5,6 +5,7 @@ use super::world::{Client, Fifo, Life, N, NONE, Record, Run, Server, Stage, Worl
 use crate::graph::{Act, State};
 
 pub(super) const TWO: &str = "two are inside";
+pub(super) const SUPERSEDED: &str = "a hold goes on after another was taken";
 pub(super) const REVIVED: &str = "a hold that was over comes back";
 pub(super) const TOKEN: &str = "a token that is not above the last";
 
@@ -31,8 +32,10 @@ impl State for World {
     }
 
     fn fault(&self) -> Option<&'static str> {
-        let inside = self.clients.iter().filter(|it| it.believes()).count();
-        self.fault.or((inside > 1).then_some(TWO))
+        let inside = || self.clients.iter().filter(|it| it.believes());
+        let goes_on = inside().any(|it| it.stage == Stage::Held && it.token < self.taken);
+        let found = self.fault.or((inside().count() > 1).then_some(TWO));
+        found.or(goes_on.then_some(SUPERSEDED))
     }
 
     fn is_end(&self) -> bool {
@@ -141,7 +144,7 @@ impl World {
         if client.beats(rules) {
             own(out, "beats", &Client::beat);
         }
-        own(out, "is alarmed", &Client::rings);
+        own(out, "is alarmed", &|it| it.rings(rules));
         if matches!(
             client.stage,
             Stage::Asking | Stage::Waiting | Stage::Granted | Stage::Passed
@@ -274,6 +277,13 @@ impl World {
                 after.forgets();
             },
         );
+        self.copies(out);
+    }
+
+    /// What was written some time ago comes back.
+    fn copies(&self, out: &mut Out) {
+        let lease = self.rules.lease;
+        let act = |what| (SERVER, what);
         let Some(copy) = self.copy else {
             let rolls = self.rules.rollbacks > 0 || self.rules.failovers > 0;
             if rolls && self.server.state {
