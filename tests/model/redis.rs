@@ -142,25 +142,3 @@ scenarios! { #[ignore = "wide: millions of states"] :
     /// A replica takes over.
     wide_redis_failover: NARROW => { failovers: 1 }
 }
-
-scenarios! { #[ignore = "fault: a grant that was answered after three quarters of its lease is never asked about again"] :
-    /// The wait goes on for ever: a heartbeat does not carry who is asking.
-    fault_redis_late_answer: NARROW => { stops: 1, as_is: true }
-}
-
-scenarios! { #[ignore = "fault: a pass of a broken connection may end a hold that was granted since"] :
-    /// The same id asks again on the new connection, is answered with the turn that it had given back, and the pass comes after.
-    fault_redis_late_pass: NARROW => { cuts: 1, late: true, as_is: true }
-}
-
-scenarios! { #[ignore = "fault: a hold that is over is asserted anew, and asked for again by its old turn"] :
-    /// The server is flushed, with the token of who was let in meanwhile, and the grant that nobody had taken comes back beside that one.
-    fault_redis_late_assertion: NARROW => { stops: 1, flushes: 1, as_is: true }
-}
-
-scenarios! { #[ignore = "fault: a turn that is on record from earlier lets in at once, quarantine or not"] :
-    /// Who was inside when the copy was made is answered with that turn, though it has given it back and another is inside.
-    fault_redis_rollback: NARROW => { rollbacks: 1, as_is: true }
-    /// The same on a replica.
-    fault_redis_failover: NARROW => { failovers: 1, as_is: true }
-}

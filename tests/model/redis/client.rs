@@ -127,7 +127,8 @@ impl Client {
             Stage::Granted if self.leased => {
                 (self.stage, self.leased) = (Stage::Asking, false);
                 // What is over is given back before it asks again.
-                self.given = if rules.as_is { 0 } else { self.token };
+                let keeps = rules.breaks(Mutation::KeepsWhatIsOver);
+                self.given = if keeps { 0 } else { self.token };
                 self.ask();
             }
             // It has no lease.
@@ -177,15 +178,23 @@ impl Client {
     fn pulse(&mut self, rules: &Rules, word: Word, age: u8, tick: u8) {
         match word {
             Word::In if self.stage == Stage::Waiting => self.granted(rules, age, tick),
-            Word::In if self.stage == Stage::Passed => self.pass_on(),
+            // It was not heard that it went back, or it was let in again.
+            Word::In if self.stage == Stage::Passed => {
+                self.given = tick;
+                self.pass_on();
+            }
             Word::In => self.renewed(rules, age),
             Word::Waits => self.wait(age, tick),
             _ if self.stage == Stage::Waiting => self.enter(),
-            Word::Unknown if self.leased && !self.lost && (rules.as_is || self.valid > 0) => {
-                self.send(Verb::Reassert, self.token);
-            }
+            _ if self.asserts(rules) => self.send(Verb::Reassert, self.token),
             _ => {}
         }
+    }
+
+    /// Whether a hold is asserted that the server has forgotten.
+    fn asserts(&self, rules: &Rules) -> bool {
+        let over = self.valid == 0 && !rules.breaks(Mutation::KeepsWhatIsOver);
+        self.leased && !self.lost && !over
     }
 
     /// What is left of a lease whose request was sent so long ago.
@@ -200,8 +209,8 @@ impl Client {
     fn granted(&mut self, rules: &Rules, age: u8, token: u8) {
         match Self::rest(rules, rules.lease, age) {
             // The answer took so long that it says nothing any more.
-            0 if self.stage == Stage::Asking && !rules.as_is => self.ask(),
-            0 => self.beat = true,
+            0 if rules.breaks(Mutation::NoSecondAsk) => self.beat = true,
+            0 => self.enter(),
             valid => self.let_in(rules, valid, token),
         }
     }

@@ -14,6 +14,11 @@ fn finds(rules: Rules, mutation: Mutation, fault: &'static str) {
 const STOP: Rules = Rules { stops: 1, ..NARROW };
 const DRIFT: Rules = Rules { drift: 1, ..NARROW };
 const KILL: Rules = Rules { kills: 1, ..NARROW };
+const LATE: Rules = Rules {
+    cuts: 1,
+    late: true,
+    ..NARROW
+};
 const FLUSH: Rules = Rules {
     flushes: 1,
     ..NARROW
@@ -111,15 +116,63 @@ fn redis_without_a_look_at_the_fence_a_deleted_state_lets_two_in() {
     finds(rules, Mutation::NoFence, TWO);
 }
 
-/// Where what is over is not given back before it asks again. With that repair the server alone is wrong, and nobody believes it.
+/// A client asserts nothing that is over, and the server lets nothing come back after another: the latter shows only where the former fails.
 #[test]
 fn redis_a_hold_asserted_blindly_comes_back_after_another() {
     let rules = Rules {
-        stops: 1,
         deletes: 1,
-        as_is: true,
+        also: Mutation::KeepsWhatIsOver,
+        ..STOP
+    };
+    let world = World::new(Rules {
         mutation: Mutation::ReassertsBlindly,
+        ..rules
+    });
+    graph::finds(world, &[TWO, TOKEN, SUPERSEDED]);
+}
+
+/// One alone, and a heartbeat does not carry who is asking.
+#[test]
+fn redis_an_answer_that_came_too_late_is_the_last_if_it_is_not_asked_for_again() {
+    let rounds = [1, 0, 0];
+    finds(Rules { rounds, ..STOP }, Mutation::NoSecondAsk, STUCK);
+}
+
+/// The same id asks again on the new connection, and the pass comes after.
+#[test]
+fn redis_a_late_pass_that_names_no_turn_ends_the_next() {
+    finds(LATE, Mutation::PassesAnyTurn, TWO);
+}
+
+/// It is answered with that turn, and the pass comes after.
+#[test]
+fn redis_who_asks_anew_and_does_not_say_what_it_gave_back_is_let_in_by_it() {
+    finds(LATE, Mutation::AsksUnnamed, TWO);
+}
+
+/// Who was inside when the copy was made is answered with that turn, though it has given it back and another is inside.
+#[test]
+fn redis_what_is_on_record_from_earlier_lets_two_in() {
+    let rules = Rules {
+        rollbacks: 1,
         ..NARROW
     };
-    graph::finds(World::new(rules), &[TWO, TOKEN, SUPERSEDED]);
+    finds(rules, Mutation::TrustsRecords, TWO);
+}
+
+/// The same on a replica.
+#[test]
+fn redis_what_a_replica_has_on_record_lets_two_in() {
+    let rules = Rules {
+        failovers: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::TrustsRecords, TWO);
+}
+
+/// The server is flushed, with the token of who was let in meanwhile. Either half of the rule would do here: not to assert it, or to give it back.
+#[test]
+fn redis_a_grant_that_is_over_and_kept_comes_back_beside_another() {
+    let rules = Rules { flushes: 1, ..STOP };
+    finds(rules, Mutation::KeepsWhatIsOver, TWO);
 }

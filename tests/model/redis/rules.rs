@@ -37,6 +37,16 @@ pub(super) enum Mutation {
     NoFence,
     /// A hold that was forgotten comes back though another was let in since.
     ReassertsBlindly,
+    /// An answer that comes too late is not asked for again.
+    NoSecondAsk,
+    /// What is passed is whatever turn there is.
+    PassesAnyTurn,
+    /// Who asks anew does not say which turn it gave back.
+    AsksUnnamed,
+    /// Who is on record as inside counts as inside on another server, too.
+    TrustsRecords,
+    /// A grant that is over is asserted, and asked for again without giving it back.
+    KeepsWhatIsOver,
 }
 
 /// The lengths, and how often what may happen. What happens is taken off.
@@ -74,8 +84,8 @@ pub(super) struct Rules {
     pub(super) rollbacks: u8,
     pub(super) failovers: u8,
     pub(super) mutation: Mutation,
-    /// The protocol with the faults that are known.
-    pub(super) as_is: bool,
+    /// A second one, for what is guarded twice.
+    pub(super) also: Mutation,
 }
 
 impl Rules {
@@ -101,7 +111,7 @@ impl Rules {
             rollbacks: 0,
             failovers: 0,
             mutation: Mutation::None,
-            as_is: false,
+            also: Mutation::None,
         }
     }
 
@@ -114,6 +124,6 @@ impl Rules {
     }
 
     pub(super) fn breaks(&self, mutation: Mutation) -> bool {
-        self.mutation == mutation
+        self.mutation == mutation || self.also == mutation
     }
 }

@@ -22,7 +22,6 @@ impl World {
             id: 2 * client as u8 + own.id,
             ..own
         };
-        self.move_in();
         let (word, tick) = match to.verb {
             Verb::Acquire | Verb::Reassert => self.acquire(to),
             Verb::Beat => self.heartbeat(to.id),
@@ -35,19 +34,25 @@ impl World {
         }
     }
 
-    /// The state is of another server: who is inside has to say so itself, by its token.
-    fn move_in(&mut self) {
-        let s = &mut self.server;
-        if self.rules.as_is || !s.state || s.run != Run::Other {
+    /// Looks which server this is. If it is another one, who is inside has to say so itself, by its token.
+    fn arrive(&mut self, script: &Script) {
+        if self.server.run == Run::Here {
             return;
         }
-        let id = s.sole;
-        if id != NONE && s.offered {
-            self.pass();
-        } else if id != NONE {
-            s.sole = NONE;
-            *self.record(id) = Record::default();
+        let from_born = self.server.run == Run::Blank || self.rules.breaks(Mutation::FromBorn);
+        let mut left = match from_born {
+            true => self.server.born,
+            false => self.rules.lease,
+        };
+        if !script.had_state && !script.had_fence {
+            left = left.max(self.unflushed());
         }
+        let trusts = self.rules.breaks(Mutation::TrustsRecords);
+        if self.server.run == Run::Other && self.server.sole != NONE && !trusts {
+            self.pass();
+        }
+        let s = &mut self.server;
+        (s.run, s.until) = (Run::Here, s.until.max(left));
     }
 
     /// Whether somebody is inside by a turn that it has given back.
@@ -56,8 +61,8 @@ impl World {
         let known = to.token == self.server.token;
         inside
             && match to.verb {
-                Verb::Pass => known || self.rules.as_is,
-                Verb::Acquire => known && !self.rules.as_is,
+                Verb::Pass => known || self.rules.breaks(Mutation::PassesAnyTurn),
+                Verb::Acquire => known && !self.rules.breaks(Mutation::AsksUnnamed),
                 _ => false,
             }
     }
@@ -95,7 +100,8 @@ impl World {
             s.until = if fenced { self.rules.lease } else { 0 };
             s.state = true;
         }
-        if s.sole != me {
+        self.arrive(&script);
+        if self.server.sole != me {
             self.reap();
         }
         if self.is_given_back(to) {
@@ -128,7 +134,7 @@ impl World {
             true => self.record(me).number,
             false => self.tick(),
         };
-        if self.first().is_none() && self.server.sole == NONE && self.open(script) {
+        if self.first().is_none() && self.server.sole == NONE && self.is_open() {
             self.let_in(script, me, number);
             return;
         }
@@ -155,8 +161,8 @@ impl World {
         let s = &mut self.server;
         (s.fence, s.idle) = (s.fence.max(token), false);
         (s.sole, s.token, s.number) = (script.me, token, number);
+        self.record(script.me).queued = false;
         self.renew();
-        self.open(script);
         (Word::In, token)
     }
 
@@ -165,6 +171,7 @@ impl World {
         if !script.had_state {
             return (Word::Unknown, 0);
         }
+        self.arrive(&script);
         if self.server.sole == id && self.server.expiry > 0 {
             self.renew();
         }
@@ -201,6 +208,7 @@ impl World {
             *self.record(id) = Record::default();
         }
         if script.had_state {
+            self.arrive(&script);
             self.grant(&script);
             if inside && self.server.sole == NONE && self.first().is_none() {
                 // The token stays, save where another one was let in and out meanwhile, which cannot be.
@@ -255,19 +263,7 @@ impl World {
     }
 
     /// Whether anybody may be let in now.
-    fn open(&mut self, script: &Script) -> bool {
-        if self.server.run != Run::Here {
-            let from_born = self.server.run == Run::Blank || self.rules.breaks(Mutation::FromBorn);
-            let mut left = match from_born {
-                true => self.server.born,
-                false => self.rules.lease,
-            };
-            if !script.had_state && !script.had_fence {
-                left = left.max(self.unflushed());
-            }
-            self.server.run = Run::Here;
-            self.server.until = self.server.until.max(left);
-        }
+    fn is_open(&self) -> bool {
         self.server.until == 0 || self.rules.breaks(Mutation::NoQuarantine)
     }
 
@@ -317,7 +313,7 @@ impl World {
     fn grant(&mut self, script: &Script) {
         while self.server.sole == NONE {
             let Some(id) = self.first() else { return };
-            if !self.open(script) {
+            if !self.is_open() {
                 return;
             }
             let record = self.record(id);
