@@ -99,8 +99,6 @@ scenarios! { :
     redis_cut: NARROW => { cuts: 1 }
     /// The server's clock runs ahead.
     redis_drift: NARROW => { drift: 1 }
-    /// Waiters are given up.
-    redis_impatient: NARROW => { impatient: true }
     /// All databases are flushed.
     redis_flush: NARROW => { flushes: 1 }
     /// `DEL state`
@@ -122,11 +120,13 @@ scenarios! { #[ignore = "wide: millions of states"] :
     wide_redis_kill: TWO => { kills: 1, leaves: 1 }
     wide_redis_cut: TWO => { cuts: 1 }
     wide_redis_drift: TWO => { drift: 1 }
-    wide_redis_impatient: TWO => { impatient: true }
     wide_redis_flush: TWO => { flushes: 1 }
     wide_redis_delete: TWO => { deletes: 1 }
     wide_redis_restart: TWO => { restarts: 1 }
     wide_redis_blank: TWO => { blanks: 1 }
+    /// Waiters are given up.
+    wide_redis_impatient: NARROW => { impatient: true }
+    wide_redis_both_impatient: TWO => { impatient: true }
     /// Two connections break.
     wide_redis_cuts: NARROW => { cuts: 2 }
     /// What was under way on a connection that broke comes late.
