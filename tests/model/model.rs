@@ -13,7 +13,7 @@
 //!
 //! In the scenarios `rw_…` some of the processes are readers: `shared.rs` has what they do otherwise, and what a writer does to
 //! let them in. `semaphore.rs` is a smaller model of its own, with the same search; `pidfile.rs` and `baton.rs` are those of the locks that exist as a name, with
-//! the search of `graph.rs`.
+//! the search of `graph.rs`. So is `redis.rs`, of the leases on a server; its scenarios are called `redis_…`.
 //!
 //! The slow poll is switched off throughout: a wake-up that is lost shows as a state in which nothing moves.
 //!
@@ -68,6 +68,7 @@ mod leave;
 mod mutations;
 mod mutations_shared;
 mod pidfile;
+mod redis;
 mod rules;
 mod seen;
 mod semaphore;

@@ -1,0 +1,178 @@
+//! The model of the locks on a server can fail: each test breaks one rule and expects what comes of it.
+
+use super::rules::{Mutation, Rules};
+use super::server::ORDER;
+use super::steps::{REVIVED, SUPERSEDED, TOKEN, TWO};
+use super::world::World;
+use super::{NARROW, THREE, holds};
+use crate::graph::{self, STUCK};
+
+fn finds(rules: Rules, mutation: Mutation, fault: &'static str) {
+    graph::finds(World::new(Rules { mutation, ..rules }), &[fault]);
+}
+
+const STOP: Rules = Rules { stops: 1, ..NARROW };
+const DRIFT: Rules = Rules { drift: 1, ..NARROW };
+const KILL: Rules = Rules { kills: 1, ..NARROW };
+const LATE: Rules = Rules {
+    cuts: 1,
+    late: true,
+    ..NARROW
+};
+const FLUSH: Rules = Rules {
+    flushes: 1,
+    ..NARROW
+};
+
+#[test]
+fn redis_an_offer_that_counts_from_its_arrival_meets_the_next() {
+    finds(NARROW, Mutation::OfferFromArrival, TWO);
+}
+
+#[test]
+fn redis_an_offer_older_than_the_last_answer_meets_the_next() {
+    finds(NARROW, Mutation::NoTurnCheck, TWO);
+}
+
+#[test]
+fn redis_a_lease_that_counts_from_the_answer_meets_the_next() {
+    finds(STOP, Mutation::LeaseFromReply, TWO);
+}
+
+/// The last quarter is for clocks that differ in pace, and for nothing else.
+#[test]
+fn redis_a_hold_lost_at_the_end_of_its_lease_meets_the_next_where_clocks_differ() {
+    finds(DRIFT, Mutation::LostAtEnd, TWO);
+}
+
+#[test]
+fn redis_a_hold_may_be_lost_at_the_end_of_its_lease_where_clocks_agree() {
+    let mutation = Mutation::LostAtEnd;
+    holds(Rules { mutation, ..NARROW });
+}
+
+#[test]
+fn redis_a_late_renewal_brings_back_what_was_over() {
+    finds(STOP, Mutation::RevivesLeases, REVIVED);
+}
+
+#[test]
+fn redis_a_release_of_anothers_hold_lets_two_in() {
+    let rounds = [2, 1, 0];
+    finds(Rules { rounds, ..NARROW }, Mutation::ReleasesAnother, TWO);
+}
+
+#[test]
+fn redis_who_is_passed_and_loses_its_number_is_overtaken() {
+    finds(THREE, Mutation::PassLosesNumber, ORDER);
+}
+
+#[test]
+fn redis_an_offer_that_is_kept_for_the_dead_stops_the_line() {
+    finds(KILL, Mutation::KeepsOffers, STUCK);
+}
+
+/// An offer to nobody costs a claim window, and no more.
+#[test]
+fn redis_an_offer_that_nobody_hears_is_passed_later() {
+    let mutation = Mutation::PublishesBlindly;
+    holds(Rules { mutation, ..KILL });
+}
+
+#[test]
+fn redis_a_message_that_came_too_early_is_lost_without_heartbeats() {
+    finds(NARROW, Mutation::NoBeats, STUCK);
+}
+
+#[test]
+fn redis_without_quarantine_a_restart_lets_two_in() {
+    let rules = Rules {
+        blanks: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::NoQuarantine, TWO);
+}
+
+#[test]
+fn redis_a_replica_is_no_older_than_its_state() {
+    let rules = Rules {
+        failovers: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::FromBorn, TWO);
+}
+
+#[test]
+fn redis_without_witness_a_flush_lets_two_in() {
+    finds(FLUSH, Mutation::NoWitness, TWO);
+}
+
+#[test]
+fn redis_without_a_look_at_the_fence_a_deleted_state_lets_two_in() {
+    let rules = Rules {
+        deletes: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::NoFence, TWO);
+}
+
+/// A client asserts nothing that is over, and the server lets nothing come back after another: the latter shows only where the former fails.
+#[test]
+fn redis_a_hold_asserted_blindly_comes_back_after_another() {
+    let rules = Rules {
+        deletes: 1,
+        also: Mutation::KeepsWhatIsOver,
+        ..STOP
+    };
+    let world = World::new(Rules {
+        mutation: Mutation::ReassertsBlindly,
+        ..rules
+    });
+    graph::finds(world, &[TWO, TOKEN, SUPERSEDED]);
+}
+
+/// One alone, and a heartbeat does not carry who is asking.
+#[test]
+fn redis_an_answer_that_came_too_late_is_the_last_if_it_is_not_asked_for_again() {
+    let rounds = [1, 0, 0];
+    finds(Rules { rounds, ..STOP }, Mutation::NoSecondAsk, STUCK);
+}
+
+/// The same id asks again on the new connection, and the pass comes after.
+#[test]
+fn redis_a_late_pass_that_names_no_turn_ends_the_next() {
+    finds(LATE, Mutation::PassesAnyTurn, TWO);
+}
+
+/// It is answered with that turn, and the pass comes after.
+#[test]
+fn redis_who_asks_anew_and_does_not_say_what_it_gave_back_is_let_in_by_it() {
+    finds(LATE, Mutation::AsksUnnamed, TWO);
+}
+
+/// Who was inside when the copy was made is answered with that turn, though it has given it back and another is inside.
+#[test]
+fn redis_what_is_on_record_from_earlier_lets_two_in() {
+    let rules = Rules {
+        rollbacks: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::TrustsRecords, TWO);
+}
+
+/// The same on a replica.
+#[test]
+fn redis_what_a_replica_has_on_record_lets_two_in() {
+    let rules = Rules {
+        failovers: 1,
+        ..NARROW
+    };
+    finds(rules, Mutation::TrustsRecords, TWO);
+}
+
+/// The server is flushed, with the token of who was let in meanwhile. Either half of the rule would do here: not to assert it, or to give it back.
+#[test]
+fn redis_a_grant_that_is_over_and_kept_comes_back_beside_another() {
+    let rules = Rules { flushes: 1, ..STOP };
+    finds(rules, Mutation::KeepsWhatIsOver, TWO);
+}
