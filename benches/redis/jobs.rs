@@ -11,11 +11,12 @@ use crate::subject::Kind;
 
 pub(crate) const ALL: [&Job; 6] = [&ALONE, &HANDOVER, &STORM, &OVERTAKES, &CRASH, &LINE];
 
-const EVERYDAY: [Kind; 4] = [
+const EVERYDAY: [Kind; 5] = [
     Kind::Stanchion,
     Kind::NoQuarantine,
     Kind::RedisPy,
     Kind::PythonRedisLock,
+    Kind::Rslock,
 ];
 
 const fn metric(name: &'static str, unit: Unit, pick: Pick) -> Metric {

@@ -24,6 +24,7 @@
 //! | `on-disconnect` | the same with `OnDisconnect::Release` |
 //! | `redis-py` | `redis.lock.Lock` of Python's `redis`: retries each 100 ms, its default |
 //! | `python-redis-lock` | `redis_lock.Lock`: `SET` and `BLPOP` |
+//! | `rslock` | the crate: `SET` with an expiry of ten seconds, tried again after up to 200 ms. Built apart, in `rslock/` |
 //!
 //! The Python peers live in a virtual environment that the bench makes under the target directory. Where Python or PyPI cannot be had it says so, and
 //! leaves them out. They may wait for an answer as long as it takes: the limit that redis-py sets by default ends a `BLPOP` too.
@@ -70,6 +71,7 @@ mod player;
 mod process;
 #[cfg(unix)]
 mod python;
+mod rslock;
 #[cfg(unix)]
 #[path = "../../tests/redis/server.rs"]
 #[allow(dead_code)]

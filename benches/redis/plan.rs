@@ -9,6 +9,7 @@ use crate::jobs;
 use crate::player;
 use crate::process::WORD;
 use crate::python::Python;
+use crate::rslock::Rslock;
 use crate::server::Server;
 use crate::subject::Kind;
 use crate::table::{self, Row};
@@ -52,6 +53,7 @@ pub(crate) enum Pick {
 pub(crate) struct Scene<'a> {
     pub(crate) server: &'a Server,
     pub(crate) python: Option<&'a Python>,
+    pub(crate) rslock: Option<&'a Rslock>,
     /// A lock that nobody used before.
     pub(crate) lock: String,
     /// Whether it must be free some time after a crash.
@@ -144,11 +146,17 @@ fn measure(choice: &Choice) -> io::Result<()> {
         Err(error) => eprintln!("without the Python peers: {error}"),
     }
     let python = python.ok();
+    let rslock = Rslock::find();
+    if let Err(error) = &rslock {
+        eprintln!("without rslock: {error}");
+    }
+    let rslock = rslock.ok();
     let first = grow_old(&server);
     futures::executor::block_on(first).map_err(io::Error::other)?;
     let stage = Stage {
         server: &server,
         python: python.as_ref(),
+        rslock: rslock.as_ref(),
         quick: choice.quick,
     };
     let mut rows = Vec::new();
@@ -171,6 +179,7 @@ fn measure(choice: &Choice) -> io::Result<()> {
 struct Stage<'a> {
     server: &'a Server,
     python: Option<&'a Python>,
+    rslock: Option<&'a Rslock>,
     quick: bool,
 }
 
@@ -183,7 +192,10 @@ impl Stage<'_> {
             .map(|it| Row::new(job.name, it))
             .collect();
         let rounds = if self.quick { 1 } else { job.rounds };
-        let present = |kind: &Kind| self.python.is_some() || !kind.is_python();
+        let present = |kind: &Kind| match kind {
+            Kind::Rslock => self.rslock.is_some(),
+            kind => self.python.is_some() || !kind.is_python(),
+        };
         for round in 0..rounds {
             for kind in job.subjects.iter().copied().filter(present) {
                 let what = format!(
@@ -199,7 +211,7 @@ impl Stage<'_> {
                             row.add(kind, value);
                         }
                     }
-                    Err(error) if kind.is_python() => eprintln!("{what}: left out: {error}"),
+                    Err(error) if kind.is_peer() => eprintln!("{what}: left out: {error}"),
                     Err(error) => return Err(io::Error::other(format!("{what}: {error}"))),
                 }
             }
@@ -211,6 +223,7 @@ impl Stage<'_> {
         Scene {
             server: self.server,
             python: self.python,
+            rslock: self.rslock,
             lock: format!("{}-{}-{round}", job.name, kind.name()),
             needs_expiry: job.name == jobs::CRASH.name,
             quick: self.quick,

@@ -35,17 +35,19 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a process and waits until it is connected.
     pub(crate) fn start(kind: Kind, scene: &Scene) -> io::Result<Self> {
-        let mut command = match (kind.is_python(), scene.python) {
-            (true, Some(python)) => python.peer(kind, &scene.server.socket()),
-            (true, None) => return Err(io::Error::other("there is no Python")),
-            (false, _) => {
+        let mut command = match (kind, scene.python, scene.rslock) {
+            (Kind::Rslock, _, Some(rslock)) => rslock.peer(&scene.server.url()),
+            (Kind::Rslock, _, None) => return Err(io::Error::other("there is no rslock")),
+            (_, Some(python), _) if kind.is_python() => python.peer(kind, &scene.server.socket()),
+            _ if kind.is_python() => return Err(io::Error::other("there is no Python")),
+            _ => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args([WORD, kind.name(), &scene.server.url()]);
                 command
             }
         };
         command.arg(&scene.lock);
-        if kind.is_python() && scene.needs_expiry {
+        if kind == Kind::Rslock || kind.is_python() && scene.needs_expiry {
             command.arg(LEASE.to_string());
         }
         let mut child = command

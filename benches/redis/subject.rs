@@ -10,15 +10,17 @@ pub(crate) enum Kind {
     OnDisconnect,
     RedisPy,
     PythonRedisLock,
+    Rslock,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Stanchion,
         Self::NoQuarantine,
         Self::OnDisconnect,
         Self::RedisPy,
         Self::PythonRedisLock,
+        Self::Rslock,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -28,11 +30,16 @@ impl Kind {
             Self::OnDisconnect => "on-disconnect",
             Self::RedisPy => "redis-py",
             Self::PythonRedisLock => "python-redis-lock",
+            Self::Rslock => "rslock",
         }
     }
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    pub(crate) fn is_peer(self) -> bool {
+        self.is_python() || self == Self::Rslock
     }
 
     pub(crate) fn is_python(self) -> bool {
