@@ -14,7 +14,7 @@ if ARGV[3] == 'idle' then
   return 1
 end
 local ended = 0
-for _, r in ipairs(inside()) do
+for _, r in ipairs(inside(-1)) do
   if ARGV[3] == 'all' or r.token == ARGV[3] then
     expire(r)
     ended = ended + 1

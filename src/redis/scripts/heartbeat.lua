@@ -13,7 +13,9 @@ if state then
       hold(r, now + S.lease)
     end
   end
-  settle()
+  reap()
+  drop_the_cut_off()
+  grant()
 end
 for i = 3, #ARGV do
   local r = state and find(ARGV[i])

@@ -152,10 +152,10 @@ local function unflushed()
   return tonumber(since) or now
 end
 
--- Everybody inside, as far as it is on record.
-local function inside()
+-- Those inside, as far as they are on record: up to that place among those who share, -1 for all.
+local function inside(last)
   local all = {sole()}
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do all[#all + 1] = find(id) end
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, last)) do all[#all + 1] = find(id) end
   return all
 end
 
@@ -178,7 +178,7 @@ local function arrive()
   local since = S.run ~= '-' and now or math.min(born, now)
   if not state and not fence then since = math.max(since, unflushed()) end
   if S.run ~= '-' then
-    for _, r in ipairs(inside()) do pass(r) end
+    for _, r in ipairs(inside(-1)) do pass(r) end
   end
   S['until'] = math.max(S['until'], since + S.lease)
   S.run, S.changed = run, true
@@ -219,18 +219,12 @@ end
 -- Holders that want to be out as soon as they are cut off: their inbox has no listener.
 local function drop_the_cut_off()
   if not S.drops or S.used == 0 or redis.call('EXISTS', KEYS[2]) == 0 then return end
-  for _, r in ipairs(inside()) do
+  for _, r in ipairs(inside(15)) do
     if r.drops == '1' and r.offered == '0' and hears(r) then
       local heard = redis.pcall('PUBSUB', 'NUMSUB', r.inbox)
       if heard[2] == 0 then expire(r) end
     end
   end
-end
-
-local function settle(me)
-  reap()
-  drop_the_cut_off()
-  grant(me)
 end
 
 -- For how many microseconds nobody is let in.
