@@ -20,7 +20,7 @@ mod order;
 mod portalocker;
 #[path = "permits/sleep.rs"]
 mod sleep;
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[path = "permits/steps.rs"]
 mod steps;
 #[path = "permits/trouble.rs"]

@@ -1,6 +1,6 @@
 //! The lock among real processes: order and exclusion, crashes, stops.
 //!
-//! The tests that need fail points run with the feature `test-hooks` only.
+//! The tests that need fail points exist under `--cfg stanchion_test` only; `scripts/test` sets it.
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
@@ -26,7 +26,7 @@ mod rwlock_share;
 mod rwlock_stop;
 #[path = "processes/rwlock_storm.rs"]
 mod rwlock_storm;
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[path = "processes/steps.rs"]
 mod steps;
 #[path = "processes/stop.rs"]

@@ -282,7 +282,7 @@ fn with<'a>(way: &[(&'a str, &'a str)], fault: (&'a str, &'a str)) -> Vec<(&'a s
     [way, &[fault]].concat()
 }
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p30_killed_at_any_step_it_is_old_or_new_and_the_next_commit_leaves_nothing() {
     const TIMES: usize = 5;
@@ -305,7 +305,7 @@ fn p30_killed_at_any_step_it_is_old_or_new_and_the_next_commit_leaves_nothing() 
     });
 }
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p60_an_error_at_any_step_leaves_the_old_one_and_nothing_else() {
     both_ways(|way| {
@@ -365,7 +365,7 @@ fn p60_a_full_disk_leaves_the_old_one() {
 
 /// Writers that drop their file and writers that commit, where temporary names stand as long as the writing: the name of one who
 /// leaves must not take the next one's with it.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p01_droppers_and_committers_never_mix() {
     let place = Place::new();

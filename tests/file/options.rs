@@ -284,7 +284,7 @@ fn child() {
 }
 
 /// A file system that cannot lock, and one that grants every lock: told, never taken for a lock.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p61_a_file_system_without_locks_is_detected() {
     // ENOSYS, ENOLCK, EOPNOTSUPP; and yes to everybody.

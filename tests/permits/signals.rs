@@ -32,7 +32,7 @@ impl Crew {
     }
 
     /// It has killed itself, and said its last word.
-    #[cfg(feature = "test-hooks")]
+    #[cfg(stanchion_test)]
     pub(crate) fn wait_for_the_dead(&mut self, who: Who) {
         let status = self.members[who.0].child.wait().expect("its end");
         self.members[who.0].gone = true;

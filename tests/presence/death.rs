@@ -62,7 +62,7 @@ pub(crate) fn has_watch(pid: u32) -> bool {
 }
 
 /// Every step of taking, taking over and giving back.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 fn steps(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pid => &["WritePid", "LinkPid", "SucceedPid", "UnlinkPid"],
@@ -78,7 +78,7 @@ fn steps(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 fn a_death_before_any_step_is_healed(kind: Kind) {
     let mut deaths = 0;
     for step in steps(kind) {
@@ -111,25 +111,25 @@ fn a_death_before_any_step_is_healed(kind: Kind) {
 }
 
 #[test]
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 fn p30_a_death_before_any_step_of_a_pid_file_is_healed() {
     a_death_before_any_step_is_healed(Kind::Pid);
 }
 
 #[test]
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 fn p30_a_death_before_any_step_of_a_directory_is_healed() {
     a_death_before_any_step_is_healed(Kind::Mkdir);
 }
 
 #[test]
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 fn p30_a_death_before_any_step_of_a_file_is_healed() {
     a_death_before_any_step_is_healed(Kind::CreateNew);
 }
 
 #[test]
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 fn p32_an_heir_that_is_stopped_is_waited_for_and_then_right() {
     let kind = Kind::Pid;
     let (_directory, path) = place();
@@ -153,7 +153,7 @@ fn p32_an_heir_that_is_stopped_is_waited_for_and_then_right() {
 }
 
 #[test]
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 fn p32_one_who_is_stopped_before_it_takes_a_claim_comes_too_late() {
     let kind = Kind::Mkdir;
     let (_directory, path) = place();

@@ -155,7 +155,7 @@ fn p57_a_pid_file_replaced_while_somebody_waits_is_an_error() {
 }
 
 /// Every step that can fail for want of space, of descriptors or of rights.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p60_what_fails_on_the_way_leaves_nothing_in_the_way() {
     let steps = [
@@ -184,7 +184,7 @@ fn p60_what_fails_on_the_way_leaves_nothing_in_the_way() {
     }
 }
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p30_a_release_that_fails_holds_up_others_no_longer_than_its_process_lives() {
     for (kind, step) in [
@@ -205,7 +205,7 @@ fn p30_a_release_that_fails_holds_up_others_no_longer_than_its_process_lives() {
     }
 }
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p30_a_death_while_a_claim_is_removed_locks_out_nobody() {
     for kind in CLAIMS {
@@ -228,7 +228,7 @@ fn p30_a_death_while_a_claim_is_removed_locks_out_nobody() {
 }
 
 /// A program that tidies up deletes what somebody is about to link.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p33_a_draft_that_is_deleted_is_written_again() {
     let (directory, path) = place();
@@ -244,7 +244,7 @@ fn p33_a_draft_that_is_deleted_is_written_again() {
 }
 
 /// It has seen a free baton and written its record; meanwhile the lock was removed and made again.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p49_one_who_comes_late_at_a_claim_made_again_has_a_record_in_it() {
     for kind in CLAIMS {

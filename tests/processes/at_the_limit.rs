@@ -275,7 +275,7 @@ fn p62_a_process_recovers_from_having_no_descriptors() {
     );
 }
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 mod without_inotify {
     use crate::crew::{Crew, Who, everywhere};
 

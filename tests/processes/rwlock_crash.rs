@@ -269,7 +269,7 @@ fn p29_waiters_in_the_middle_die_behind_readers() {
 }
 
 /// The one who took up the word of a death dies with it, before or after it was told.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
     with_readers(|mut crew| {

@@ -75,13 +75,13 @@ impl Crew {
     }
 
     /// Waits until a process has stopped by itself, at a fail point.
-    #[cfg(feature = "test-hooks")]
+    #[cfg(stanchion_test)]
     pub(crate) fn expect_stopped(&mut self, who: Who) {
         assert!(self.has_stopped(who), "{who:?} died instead of stopping");
     }
 
     /// Whether a process has ended, whatever ended it.
-    #[cfg(feature = "test-hooks")]
+    #[cfg(stanchion_test)]
     pub(crate) fn has_ended(&self, who: Who) -> bool {
         let news = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         let status = waitid(WaitId::Pid(self.process(who)), news).expect("a child");

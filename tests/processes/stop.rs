@@ -249,7 +249,7 @@ fn p64_a_frozen_task_does_not_hold_up_its_own_process() {
 
 /// Stopped in the middle of a step: before its ticket is there it is nobody; afterwards it is a sleeper; with the door in
 /// hand it is a holder.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 mod inside_a_step {
     use super::{Crew, crew_with_windows, everywhere};
 

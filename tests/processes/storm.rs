@@ -97,7 +97,7 @@ fn p63_a_storm_in_which_some_give_up() {
     });
 }
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 #[test]
 fn p22_a_storm_of_pollers_comes_to_an_end() {
     everywhere(|mut crew| {

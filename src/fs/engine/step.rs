@@ -1,9 +1,10 @@
 //! The names of the protocol's steps, the same in the code, in the model (`tests/model`) and in `docs/protocol.md`.
 //!
-//! With the feature `test-hooks` a process can be told to die or to stop at the n-th passage of a step, by
-//! `STANCHION_AT=kill:LockState:1` or `STANCHION_AT=stop:Grant:3`, and to find no inotify, by
-//! `STANCHION_NO_INOTIFY=24` (the error number to report). `STANCHION_FAIL=AtomicSync:28` lets a step of an `AtomicFile` fail,
-//! `STANCHION_NO_NAMELESS=1` takes files without a name from it. `STANCHION_FLOCK` is for `sys/flock.rs`. Without the feature all of this is nothing.
+//! Under `--cfg stanchion_test` the environment of a process controls it: `STANCHION_AT=kill:LockState:1` or
+//! `STANCHION_AT=stop:Grant:3` ends or stops it before the n-th passage of a step, `STANCHION_NO_INOTIFY=24` makes
+//! inotify fail with that error number, `STANCHION_FAIL=AtomicSync:28` makes a step of an `AtomicFile` fail, and
+//! `STANCHION_NO_NAMELESS=1` makes it do without `O_TMPFILE`. `STANCHION_FLOCK` is read by `sys/flock.rs`. Other builds
+//! contain none of this.
 
 /// One system call of the protocol, or what stands for one. A hook fires *before* the step of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub(crate) enum Step {
     UnlinkDoor,
 }
 
-#[cfg(not(feature = "test-hooks"))]
+#[cfg(not(stanchion_test))]
 mod hooks {
     use super::Step;
 
@@ -75,7 +76,7 @@ mod hooks {
     }
 }
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 mod hooks {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -52,7 +52,7 @@ pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
 }
 
 fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
-    #[cfg(feature = "test-hooks")]
+    #[cfg(stanchion_test)]
     if let Some(answer) = pretended() {
         return answer.map_err(told_apart);
     }
@@ -67,7 +67,7 @@ fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
 }
 
 /// `STANCHION_FLOCK=yes` plays a file system that grants every lock, `STANCHION_FLOCK=37` one that answers with this error number.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 fn pretended() -> Option<io::Result<bool>> {
     static ANSWER: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let answer = ANSWER.get_or_init(|| std::env::var("STANCHION_FLOCK").ok());

@@ -202,7 +202,7 @@ pub(crate) fn prepare_helper_thread() {
 }
 
 /// Ends this process as `kill -9` would, or stops it as SIGSTOP would.
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 pub(crate) fn end_or_stop_self(stop: bool) {
     let signal = if stop { libc::SIGSTOP } else { libc::SIGKILL };
     // SAFETY: sends a signal to this very thread, and so to the process: sent to the process it might be another thread that stops at once, while

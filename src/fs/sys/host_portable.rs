@@ -79,7 +79,7 @@ impl LockTable {
 
 pub(crate) fn prepare_helper_thread() {}
 
-#[cfg(feature = "test-hooks")]
+#[cfg(stanchion_test)]
 pub(crate) fn end_or_stop_self(_stop: bool) {
     std::process::abort();
 }
