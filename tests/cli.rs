@@ -17,6 +17,8 @@ mod kinds_look;
 mod look;
 #[path = "cli/methods.rs"]
 mod methods;
+#[path = "cli/process.rs"]
+mod process;
 #[path = "cli/program.rs"]
 mod program;
 #[path = "cli/run.rs"]

@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the program itself reads or sets, in every build.
-const PUBLIC: [&str; 3] = ["STANCHION_LOCK", "STANCHION_SLOTS", "STANCHION_TOKEN"];
+const PUBLIC: [&str; 4] = [
+    "STANCHION_HELD",
+    "STANCHION_LOCK",
+    "STANCHION_SLOTS",
+    "STANCHION_TOKEN",
+];
 
 #[test]
 fn a_release_build_contains_no_name_of_a_fail_point() {

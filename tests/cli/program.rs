@@ -168,6 +168,10 @@ impl Program {
         }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(WATCHDOG).expect("a line")
     }

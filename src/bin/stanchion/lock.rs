@@ -66,15 +66,14 @@ impl AnyLock {
         }
     }
 
-    /// The token of the last grant, where there is a line.
-    pub(crate) fn last_token(&self) -> Result<u64> {
-        let status = match self {
-            Self::Plain(lock) => lock.status(),
-            Self::RwLock(lock) => lock.status(),
-            Self::Semaphore(lock) => lock.status(),
-            Self::Unlined(_) => return Ok(0),
-        };
-        status.map(|it| it.last_token)
+    /// How many permits there are, where it is a semaphore.
+    #[cfg_attr(not(unix), allow(dead_code))]
+    pub(crate) fn limit(&self) -> Option<u32> {
+        match self {
+            Self::Plain(_) | Self::RwLock(_) => None,
+            Self::Semaphore(lock) => Some(lock.limit()),
+            Self::Unlined(lock) => lock.limit(),
+        }
     }
 
     pub(crate) fn changes(&self) -> Result<Changes, Failure> {

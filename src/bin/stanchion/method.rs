@@ -112,6 +112,13 @@ impl Far {
         }
     }
 
+    fn limit(&self) -> Option<u32> {
+        match &self.kind {
+            FarKind::Semaphore(lock, _) => Some(lock.limit()),
+            FarKind::Lock(_) | FarKind::RwLock(..) => None,
+        }
+    }
+
     async fn status(&self) -> Result<Status> {
         match &self.kind {
             FarKind::Lock(lock) => lock.status().await,
@@ -186,6 +193,13 @@ impl Unlined {
             Self::Named(_) => "--method mkdir or create-new",
             Self::Pid(_) => "--method pid",
             Self::Far(_) => "a server",
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Option<u32> {
+        match self {
+            Self::Far(lock) => lock.limit(),
+            Self::Named(_) | Self::Pid(_) => None,
         }
     }
 

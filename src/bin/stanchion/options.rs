@@ -112,6 +112,9 @@ pub(crate) struct Run {
     /// Do not let the command inherit the lock: if stanchion is killed the lock is free, though the command goes on
     #[arg(long)]
     pub(crate) close: bool,
+    /// Execute the command in place of stanchion, in the same process: it holds the lock until it and all that inherited from it have ended
+    #[arg(long, short = 'F', conflicts_with_all = ["close", "method"])]
+    pub(crate) no_fork: bool,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
     /// The lock on a server that LOCK means, if it means one.
@@ -130,6 +133,7 @@ impl Run {
             ("--expire", self.expire.is_some()),
             ("--mode", self.mode.is_some()),
             ("--close", self.close),
+            ("--no-fork", self.no_fork),
         ];
         if let Some((option, _)) = files.iter().find(|(_, given)| *given) {
             let text = format!("{option} is for locks on files, not on a server");

@@ -4,18 +4,24 @@
 //! so it lives until the last of them is closed: also when this program is killed. On an orderly end this program unlocks,
 //! for all duplicates at once, so a daemon that the command leaves behind holds nothing. But its copy stays open, and a
 //! close is what wakes the next in line; so another descriptor of the lock file is closed then in its stead.
+//!
+//! With `--no-fork` the command replaces this program instead, in the same process, and holds the lock by those
+//! descriptors alone.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 
+use futures::FutureExt;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use stanchion::{Acquire, Error, ErrorKind};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
+use tokio::sync::Notify;
 
 use super::exit::{Answer, BUSY, Ended, Failure, OWN, TIMED_OUT, say};
 use super::lock::AnyLock;
@@ -30,7 +36,7 @@ mod signals;
 
 use inherit::Inherit;
 use live::LiveLine;
-use nested::Nested;
+use nested::{Held, Nested};
 use signals::Signals;
 pub(crate) use signals::die_of;
 
@@ -113,7 +119,10 @@ impl Task<'_> {
             ));
         }
         let files = guard.paths(self.lock);
-        let ended = self.under_lock(&guard, &files, signals).await;
+        let ended = match options.no_fork {
+            true => self.become_command(&guard, &files, signals),
+            false => self.under_lock(&guard, &files, signals).await,
+        };
         let left = leave(guard, &files, !options.close).await;
         after(ended, left)
     }
@@ -133,19 +142,35 @@ impl Task<'_> {
         }
         let line = LiveLine::new(lock.path(), options.quiet);
         let mut paint = line.painter();
-        let wanted = choice::permits(options);
-        let mut nested = Nested::in_itself(lock, wanted).filter(|_| !options.quiet);
+        let nested = Nested::in_itself(lock).filter(|_| !options.quiet);
+        let waits = Arc::new(Notify::new());
         let mut wait = wait.timeout(options.timeout);
-        // Who is told costs the others a look at the line each second.
+        // Each report costs the other processes a look at the line.
         if paint.is_some() || nested.is_some() {
+            let waits = waits.clone();
             wait = wait.on_wait(move |it| {
-                nested.take_if(|nested| nested.tell());
+                waits.notify_one();
                 if let Some(paint) = &mut paint {
                     paint.draw(it);
                 }
             });
         }
-        match wait.await {
+        let warn = async {
+            if let Some(nested) = nested {
+                let wanted = choice::permits(options);
+                waits.notified().await;
+                while !nested.tell(wanted).await {
+                    waits.notified().await;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let granted = tokio::select! {
+            biased;
+            granted = wait => granted,
+            () = warn => unreachable!("a warning never ends"),
+        };
+        match granted {
             Ok(guard) => Ok(guard),
             Err(error) if error.kind() == ErrorKind::TimedOut => {
                 Err(with_holder(lock, error.into()).await)
@@ -190,21 +215,25 @@ async fn with_holder(lock: &AnyLock, mut failure: Failure) -> Failure {
 }
 
 impl Task<'_> {
-    async fn under_lock(
-        &self,
-        guard: &impl Inherit,
-        files: &[PathBuf],
-        signals: &mut Signals,
-    ) -> Answer {
-        let (program, arguments) = match self.options.command.split_first() {
-            Some((program, arguments)) => (program, arguments),
-            None => return Err(Failure::own("there is no command")),
+    /// The command and what it finds in its environment.
+    fn command(&self, guard: &impl Inherit, files: &[PathBuf]) -> Result<Command, Failure> {
+        let Some((program, arguments)) = self.options.command.split_first() else {
+            return Err(Failure::own("there is no command"));
+        };
+        let token = guard.token().unwrap_or(0);
+        let permits = self.lock.limit().map(|_| choice::permits(self.options));
+        let held = Held {
+            token,
+            pid: std::process::id(),
+            permits: permits.unwrap_or(0),
+            path: self.lock.path().to_path_buf(),
         };
         let mut command = Command::new(program);
         command
             .args(arguments)
-            .env(nested::TOKEN, guard.token().unwrap_or(0).to_string())
-            .env(nested::LOCK, self.lock.path());
+            .env(nested::TOKEN, token.to_string())
+            .env(nested::LOCK, self.lock.path())
+            .env(nested::HELD, nested::held_with(&held));
         match self.lock {
             AnyLock::Semaphore(_) => command.env(nested::SLOTS, lines(files)),
             // One that was inherited is of another lock.
@@ -212,19 +241,48 @@ impl Task<'_> {
                 command.env_remove(nested::SLOTS)
             }
         };
+        Ok(command)
+    }
+
+    async fn under_lock(
+        &self,
+        guard: &impl Inherit,
+        files: &[PathBuf],
+        signals: &mut Signals,
+    ) -> Answer {
+        let command = self.command(guard, files)?;
+        let program = command.get_program().to_owned();
         let child = {
             let _inherited = match self.options.close {
                 true => Vec::new(),
                 false => inheritable(guard)?,
             };
+            let mut command = tokio::process::Command::from(command);
             command
                 .spawn()
-                .map_err(|error| not_started(program, &error))?
+                .map_err(|error| not_started(&program, &error))?
         };
         let status = supervise(child, signals)
             .await
             .map_err(|error| Failure::own(format!("cannot wait for the command: {error}")))?;
         Ok(end_of(status))
+    }
+
+    /// Replaces this program by the command; returns only if that fails.
+    fn become_command(
+        &self,
+        guard: &impl Inherit,
+        files: &[PathBuf],
+        signals: &mut Signals,
+    ) -> Answer {
+        let mut command = self.command(guard, files)?;
+        // The command would never see a signal that this program has taken already.
+        if let Some(signal) = signals.next().now_or_never() {
+            return Ok(Ended::Signal(signal.as_raw()));
+        }
+        let _kept = guard.keep_across_exec()?;
+        let error = command.exec();
+        Err(not_started(command.get_program(), &error))
     }
 }
 
@@ -235,8 +293,14 @@ fn lines(paths: &[PathBuf]) -> OsString {
 
 /// Duplicates that a child keeps across `exec`.
 fn inheritable(guard: &impl Inherit) -> Result<Vec<OwnedFd>, Failure> {
+    let duplicate = |file| {
+        // Never as stdin, stdout or stderr, should one of them be closed.
+        let duplicate = fcntl_dupfd_cloexec(file, 3)?;
+        fcntl_setfd(&duplicate, FdFlags::empty())?;
+        Ok(duplicate)
+    };
     let files = guard.open_files().into_iter();
-    let duplicates: Result<_, _> = files.map(rustix::io::dup).collect();
+    let duplicates: Result<_, Errno> = files.map(duplicate).collect();
     duplicates
         .map_err(|error| Failure::own(format!("cannot duplicate the lock's descriptor: {error}")))
 }
@@ -255,6 +319,7 @@ fn not_started(program: &OsStr, error: &io::Error) -> Failure {
 /// Waits for the command's end, and passes signals on until then.
 async fn supervise(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
     let process = child.id().and_then(signals::process);
+    signals.set_command(process);
     loop {
         tokio::select! {
             biased;

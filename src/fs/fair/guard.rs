@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +15,7 @@ use crate::fs::engine::line::{Grant, Share, Visit};
 use crate::fs::engine::slots::{Permits, Slot};
 use crate::fs::engine::ticket::Mode;
 use crate::fs::engine::vigil::{Vigil, loss_of};
+use crate::fs::sys::file::duplicate_for_exec;
 use crate::guard::{Guard, Loss, Lost};
 use crate::trace;
 
@@ -163,6 +165,19 @@ impl Held {
         }
     }
 
+    /// Prepares the lock to outlive this program, and returns what carries it across `exec`.
+    pub(crate) fn keep_across_exec(&self) -> Result<Vec<File>> {
+        let state = self.shared.line.prepare_exec()?;
+        let locked: Vec<_> = match &self.share {
+            Some(Share::Door(door)) => vec![door.file()],
+            _ => self.slot_files().collect(),
+        };
+        let duplicates = locked.into_iter().map(duplicate_for_exec);
+        let duplicates: io::Result<Vec<_>> = duplicates.chain(state.map(Ok)).collect();
+        let path = &self.shared.line.place().door;
+        duplicates.map_err(|e| Error::io("duplicate the lock file", path, e))
+    }
+
     /// From writer to reader, in the same hands.
     pub(crate) fn downgrade(mut self) -> Result<Self> {
         let downgraded = self.shared.line.downgrade();
@@ -257,6 +272,25 @@ macro_rules! fair_guard {
             /// Dropping it changes nothing; a loss is told to every later call too.
             pub fn lost(&self) -> crate::guard::Lost {
                 self.held.lost()
+            }
+
+            /// Prepares the lock for `exec`, which replaces this program by another one in the same process.
+            ///
+            /// Returns duplicates of the locked files that stay open across `exec`. As long as the new program, or
+            /// a process that it starts, keeps them open, it holds the lock. This call clears the held flag, so
+            /// the end of the new program is not reported as a crash, and removes the files that this process
+            /// keeps in the queue.
+            ///
+            /// If `exec` fails, drop the duplicates and go on with the guard. A crash of this process is not
+            /// reported from then on until the lock is acquired again.
+            ///
+            /// # Errors
+            ///
+            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the record cannot be written or no descriptor is left;
+            /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a forked child, and on platforms without
+            /// `exec`. The lock is held as before.
+            pub fn keep_across_exec(&self) -> crate::error::Result<Vec<std::fs::File>> {
+                self.held.keep_across_exec()
             }
 
             /// Releases the lock and says whether that went well.

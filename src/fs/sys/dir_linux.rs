@@ -10,7 +10,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, StatxF
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::file::FileId;
+use super::file::{FileId, above_standard_streams};
 use super::flock;
 use super::fork::Private;
 
@@ -49,7 +49,7 @@ impl Dir {
     /// Opens the directory; `None` when there is none.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match fs::open(path, flags, Mode::empty()) {
+        match fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
             Ok(descriptor) => Ok(Some(Self {
                 tells_changes: tells_changes(&descriptor),
                 descriptor: File::from(descriptor),
@@ -159,7 +159,8 @@ impl Dir {
     /// Nameless first, then locked, then linked under its name.
     fn link_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = fs::openat(&self.descriptor, c".", flags, Mode::from_raw_mode(mode))?;
+        let file = fs::openat(&self.descriptor, c".", flags, Mode::from_raw_mode(mode))
+            .and_then(above_standard_streams)?;
         let file = Private::new(File::from(file));
         let id = self.own(&file, mode)?;
         if !flock::try_lock_exclusive(&file)? {
@@ -188,7 +189,8 @@ impl Dir {
     fn create_then_lock(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode))?;
+        let file = fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode))
+            .and_then(above_standard_streams)?;
         let file = Private::new(File::from(file));
         let id = self.own(&file, mode)?;
         let locked = flock::try_lock_exclusive(&file)?;
@@ -213,7 +215,8 @@ impl Dir {
     /// Opens a ticket of somebody else to watch it and to try its lock; `None` when it is gone.
     pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Option<File>> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        match fs::openat(&self.descriptor, name, flags, Mode::empty()) {
+        let opened = fs::openat(&self.descriptor, name, flags, Mode::empty());
+        match opened.and_then(above_standard_streams) {
             Ok(descriptor) => Ok(Some(File::from(descriptor))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),

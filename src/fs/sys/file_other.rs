@@ -55,6 +55,10 @@ pub(crate) fn duplicate(_file: &impl AsOpen) -> io::Result<File> {
     unsupported()
 }
 
+pub(crate) fn duplicate_for_exec(_file: &File) -> io::Result<File> {
+    unsupported()
+}
+
 pub(crate) fn announce(_file: &File) {}
 
 pub(crate) fn open_lock_file(_path: &Path, _mode: Option<u32>) -> io::Result<(File, Facts)> {

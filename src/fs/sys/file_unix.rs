@@ -8,9 +8,10 @@ use std::io;
 use std::path::Path;
 
 pub(crate) use std::os::fd::AsFd as AsOpen;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, lstat};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite};
 
 use super::Access;
 
@@ -128,9 +129,27 @@ pub(crate) fn duplicate(file: &impl AsOpen) -> io::Result<File> {
     Ok(File::from(file.as_fd().try_clone_to_owned()?))
 }
 
+/// Another descriptor of the same open file, one that stays open across `exec`.
+pub(crate) fn duplicate_for_exec(file: &File) -> io::Result<File> {
+    let duplicate = fcntl_dupfd_cloexec(file, FIRST_FREE)?;
+    fcntl_setfd(&duplicate, FdFlags::empty())?;
+    Ok(File::from(duplicate))
+}
+
+/// The lowest descriptor that is not stdin, stdout or stderr.
+const FIRST_FREE: i32 = 3;
+
+/// Moves a descriptor out of the way of stdin, stdout and stderr. A program that has closed one of
+/// these gets its number with the next open, and whatever it prints later would go into that file.
+pub(crate) fn above_standard_streams(file: OwnedFd) -> rustix::io::Result<OwnedFd> {
+    match file.as_raw_fd() < FIRST_FREE {
+        true => fcntl_dupfd_cloexec(&file, FIRST_FREE),
+        false => Ok(file),
+    }
+}
+
 /// Tells those who wait for a close of this file, although it stays open: opens and closes it once more.
 pub(crate) fn announce(file: &File) {
-    use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let careful = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     for access in [OFlags::RDONLY, OFlags::WRONLY] {
@@ -162,7 +181,7 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
 #[cfg(target_os = "linux")]
 pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()) {
+    match rustix::fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
         Ok(file) => Ok(Some(File::from(file))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
@@ -203,7 +222,7 @@ fn open(path: &Path, access: OFlags, mode: Option<u32>) -> rustix::io::Result<Fi
     loop {
         match rustix::fs::open(path, access | careful, mode_bits(mode.unwrap_or(0o666))) {
             Err(Errno::INTR) => {}
-            result => return result.map(File::from),
+            result => return result.and_then(above_standard_streams).map(File::from),
         }
     }
 }

@@ -108,6 +108,11 @@ pub(crate) fn duplicate(file: &impl AsOpen) -> io::Result<File> {
     Ok(File::from(file.as_handle().try_clone_to_owned()?))
 }
 
+/// A process cannot replace its program here.
+pub(crate) fn duplicate_for_exec(_file: &File) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Nobody can be told here.
 pub(crate) fn announce(_file: &File) {}
 

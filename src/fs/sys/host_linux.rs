@@ -4,6 +4,8 @@ use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::file::above_standard_streams;
+
 /// A value that no two boots of a host share.
 pub(crate) fn boot_id() -> Option<String> {
     read_trimmed("/proc/sys/kernel/random/boot_id")
@@ -51,7 +53,7 @@ pub(crate) fn open_process(pid: u32) -> std::io::Result<Option<std::fs::File>> {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let number = number.ok_or(std::io::ErrorKind::InvalidInput)?;
-    match pidfd_open(number, PidfdFlags::empty()) {
+    match pidfd_open(number, PidfdFlags::empty()).and_then(above_standard_streams) {
         Ok(process) => Ok(Some(process.into())),
         Err(rustix::io::Errno::SRCH) => Ok(None),
         Err(error) => Err(error.into()),

@@ -8,6 +8,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fchown, linkat, lstat};
 use rustix::io::Errno;
 
+use super::file::above_standard_streams;
+
 fn bits(mode: u32) -> Mode {
     Mode::from_bits_truncate((mode & 0o777) as _)
 }
@@ -16,7 +18,7 @@ fn bits(mode: u32) -> Mode {
 #[cfg(target_os = "linux")]
 pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<File>> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match rustix::fs::open(directory, flags, bits(mode)) {
+    match rustix::fs::open(directory, flags, bits(mode)).and_then(above_standard_streams) {
         Ok(file) => Ok(Some(File::from(file))),
         // Not on this file system, or not with this kernel.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
@@ -32,7 +34,8 @@ pub(crate) fn open_nameless(_directory: &Path, _mode: u32) -> io::Result<Option<
 /// A new file under this name; it must not exist.
 pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(File::from(rustix::fs::open(path, flags, bits(mode))?))
+    let file = rustix::fs::open(path, flags, bits(mode)).and_then(above_standard_streams)?;
+    Ok(File::from(file))
 }
 
 /// Opens what is under the name of a temporary file, if anything is.
@@ -44,7 +47,7 @@ pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
         Err(Errno::ACCESS) => open(OFlags::WRONLY),
         opened => opened,
     };
-    match opened {
+    match opened.and_then(above_standard_streams) {
         Ok(file) => Ok(Some(File::from(file))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),

@@ -1,10 +1,12 @@
 //! Guards whose open files a command can inherit.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use stanchion::{AnyGuard, FifoGuard, FifoPermit, FifoReadGuard, FifoWriteGuard, Guard, PidGuard};
 
+use crate::exit::Failure;
 use crate::lock::AnyLock;
 
 pub(super) trait Inherit: Guard {
@@ -13,6 +15,9 @@ pub(super) trait Inherit: Guard {
 
     /// The same files by name.
     fn paths(&self, lock: &AnyLock) -> Vec<PathBuf>;
+
+    /// What keeps the lock when another program replaces this one.
+    fn keep_across_exec(&self) -> Result<Vec<File>, Failure>;
 }
 
 /// For a guard that has one file.
@@ -25,6 +30,10 @@ macro_rules! inherit_one {
 
             fn paths(&self, lock: &AnyLock) -> Vec<PathBuf> {
                 vec![lock.path().to_path_buf()]
+            }
+
+            fn keep_across_exec(&self) -> Result<Vec<File>, Failure> {
+                Ok(<$guard>::keep_across_exec(self)?)
             }
         }
     )*};
@@ -43,6 +52,11 @@ macro_rules! inherit_none {
             fn paths(&self, _: &AnyLock) -> Vec<PathBuf> {
                 Vec::new()
             }
+
+            fn keep_across_exec(&self) -> Result<Vec<File>, Failure> {
+                let text = "--no-fork needs a lock that the command can inherit";
+                Err(Failure::usage(text))
+            }
         }
     )*};
 }
@@ -56,5 +70,9 @@ impl Inherit for FifoPermit {
 
     fn paths(&self, _: &AnyLock) -> Vec<PathBuf> {
         self.slot_paths()
+    }
+
+    fn keep_across_exec(&self) -> Result<Vec<File>, Failure> {
+        Ok(FifoPermit::keep_across_exec(self)?)
     }
 }

@@ -1,9 +1,12 @@
-//! Signals that come while the program waits or the command runs.
+//! Signals that come while the program waits or the command runs, and children that are nobody's.
 
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 
+use nix::errno::Errno;
+use nix::sys::signal::SigSet;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use tokio::signal::unix::{self, SignalKind, signal};
@@ -20,13 +23,16 @@ const HEARD: [Signal; 6] = [
 /// The signals that this program takes instead of dying of them.
 pub(super) struct Signals {
     streams: Vec<(Signal, unix::Signal)>,
-    /// Keeps a handler in place: where SIGCHLD is ignored the kernel throws away how a command ended.
-    _child: unix::Signal,
+    /// Also keeps a handler in place: where SIGCHLD is ignored the kernel throws away how a command
+    /// ended.
+    child: unix::Signal,
+    command: Option<Pid>,
 }
 
 impl Signals {
-    /// A signal that was ignored when the program started (`nohup`, a job in a script's background) stays ignored, also in the
-    /// command.
+    /// A signal that was ignored when the program started (`nohup`, a job in a script's background)
+    /// stays ignored, also in the command. One that was blocked is unblocked: it could not end the
+    /// wait and would not reach the command.
     pub(super) fn listen() -> io::Result<Self> {
         let ignored = ignored();
         let heard = HEARD.into_iter();
@@ -34,15 +40,27 @@ impl Signals {
             .filter(|it| ignored & bit(*it) == 0)
             .map(|it| Ok((it, signal(SignalKind::from_raw(it.as_raw()))?)))
             .collect::<io::Result<_>>()?;
-        Ok(Self {
+        let signals = Self {
             streams,
-            _child: signal(SignalKind::child())?,
-        })
+            child: signal(SignalKind::child())?,
+            command: None,
+        };
+        unblock()?;
+        signals.reap_orphans();
+        Ok(signals)
+    }
+
+    /// From here on this child is the command, whose end is for its owner to ask for.
+    pub(super) fn set_command(&mut self, command: Option<Pid>) {
+        self.command = command;
     }
 
     /// The next signal; safe to cancel.
     pub(super) async fn next(&mut self) -> Signal {
         poll_fn(|cx| {
+            while self.child.poll_recv(cx).is_ready() {
+                self.reap_orphans();
+            }
             let mut streams = self.streams.iter_mut();
             let found =
                 streams.find_map(|(it, stream)| stream.poll_recv(cx).is_ready().then_some(*it));
@@ -50,6 +68,46 @@ impl Signals {
         })
         .await
     }
+
+    /// As process 1 of a container this program inherits every orphan, and each stays a zombie until
+    /// it is waited for.
+    fn reap_orphans(&self) {
+        if !is_init() {
+            return;
+        }
+        let (look, ended) = (WaitPidFlag::WNOWAIT, WaitPidFlag::WEXITED);
+        loop {
+            match waitid(Id::All, ended | look | WaitPidFlag::WNOHANG) {
+                Err(Errno::EINTR) => {}
+                Err(_) | Ok(WaitStatus::StillAlive) => return,
+                Ok(status) => {
+                    let Some(child) = status.pid() else { return };
+                    if self
+                        .command
+                        .is_some_and(|it| it.as_raw_pid() == child.as_raw())
+                    {
+                        return;
+                    }
+                    let _ = waitid(Id::Pid(child), ended | WaitPidFlag::WNOHANG);
+                }
+            }
+        }
+    }
+}
+
+/// The kernel ignores every signal with a default action that this process sends to itself.
+fn is_init() -> bool {
+    std::process::id() == 1
+}
+
+/// Lets the signals that this program hears come through, whatever its parent has blocked.
+fn unblock() -> io::Result<()> {
+    let mut set = SigSet::empty();
+    let heard = HEARD.into_iter().chain([Signal::CHILD]);
+    for number in heard.map(Signal::as_raw) {
+        set.add(nix::sys::signal::Signal::try_from(number)?);
+    }
+    Ok(set.thread_unblock()?)
 }
 
 fn bit(signal: Signal) -> u64 {
@@ -86,11 +144,12 @@ fn is_in_foreground() -> bool {
         .is_ok_and(|group| group == getpgrp())
 }
 
-/// Dies of a signal that people and supervisors send: shells end a loop on Ctrl-C only if what they ran has died of it. Of
-/// any other one the exit code tells.
+/// Dies of a signal that people and supervisors send: shells end a loop on Ctrl-C only if what they
+/// ran has died of it. Returns where that is not possible, and for any other signal: then the exit
+/// code tells.
 pub(crate) fn die_of(number: i32) {
     let sent = [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP];
-    if sent.iter().any(|it| it.as_raw() == number) {
+    if !is_init() && sent.iter().any(|it| it.as_raw() == number) {
         // A core dump would be the command's business.
         let none = rustix::process::Rlimit {
             current: Some(0),

@@ -154,6 +154,11 @@ impl Disk {
         }
     }
 
+    /// The open state file, locked while this process holds the lock.
+    pub(crate) fn state_file(&self) -> Option<&std::fs::File> {
+        self.state.as_deref()
+    }
+
     /// Whether the open state file is the one that is in use.
     pub(super) fn state_is_current(&self) -> Result<bool> {
         let path = self.place.state();

@@ -12,6 +12,7 @@
 //! thread that does not exist, so every call asks [`Line::is_foreign`] first and touches nothing: handles fail, guards
 //! fall silent.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -345,6 +346,12 @@ impl Line {
     pub(crate) fn downgrade(&self) -> Result<()> {
         self.refuse_foreign()?;
         self.with(Core::downgrade).0
+    }
+
+    /// Prepares a hold of this process to outlive its program.
+    pub(crate) fn prepare_exec(&self) -> Result<Option<File>> {
+        self.refuse_foreign()?;
+        self.with(Core::prepare_exec).0
     }
 
     /// A handle goes, and with the last one what is kept for the next ticket. Not left to the end of the line: the watch thread may have that in

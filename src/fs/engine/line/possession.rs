@@ -16,6 +16,7 @@
 //! A hand-over from writer to writer touches no disk, allocates nothing, and reads no clock; every 1024th writes the end of the next
 //! block of tokens. From writer to reader and back it costs one short write.
 
+use std::fs::File;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ use super::inside::{Extent, Inside};
 use super::passing::marks_gone;
 use super::{Settings, Share, Visit, Visitor};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::file::duplicate_for_exec;
 use crate::guard::Loss;
 
 /// How many tokens are reserved on disk at once for hand-overs in memory.
@@ -242,6 +244,20 @@ impl Core {
         let served = self.serve();
         self.settle();
         flagged.and(served)
+    }
+
+    /// Does all that this process would still do for its hold, except to unlock: `exec` is about to
+    /// replace its program. Returns a duplicate of the state file, which carries a lock too.
+    pub(crate) fn prepare_exec(&mut self) -> Result<Option<File>> {
+        self.set_flag(false)?;
+        self.tidy();
+        self.disk.drop_spares();
+        let state = match self.possession.as_ref().map(|it| &it.hold) {
+            Some(Hold::Door { .. }) => self.disk.state_file(),
+            Some(Hold::Slots) | None => None,
+        };
+        let duplicate = state.map(duplicate_for_exec).transpose();
+        duplicate.map_err(|e| Error::io("duplicate the state file", self.disk.place().state(), e))
     }
 
     /// Offers the lock to all who may have it now, the first in line first.

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 
+use crate::fs::sys::file::above_standard_streams;
 use crate::fs::sys::fork::Private;
 
 /// How many ends one call takes; more are there at the next one.
@@ -28,7 +29,7 @@ struct Open {
 
 impl Ends {
     pub(super) fn open() -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC).and_then(above_standard_streams)?;
         Ok(Self {
             epoll: Private::new(File::from(epoll)),
             open: Mutex::new(Open {

@@ -17,6 +17,7 @@ use rustix::time::{
 use super::Seen;
 use super::ends::Ends;
 use crate::fs::sys::dir::proc_path;
+use crate::fs::sys::file::above_standard_streams;
 use crate::fs::sys::fork::Private;
 
 /// Room for 256 events without a name.
@@ -32,9 +33,11 @@ pub(super) struct Events {
 impl Events {
     pub(super) fn open() -> io::Result<Self> {
         crate::fs::engine::step::inotify_allowed()?;
-        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .and_then(above_standard_streams)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_standard_streams)?;
         Ok(Self {
             events: Private::new(File::from(events)),
             timer: Private::new(File::from(timer)),
