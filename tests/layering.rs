@@ -3,9 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// No file may be longer, documentation included.
-const LONGEST: usize = 500;
-
 /// Where a file stands. Lower layers know nothing of higher ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
@@ -278,17 +275,4 @@ fn no_file_has_a_name_that_means_nothing() {
         .chain(&model)
         .filter(|it| it.module().iter().any(|part| vague.contains(part)));
     assert_none(found.map(|it| it.name.clone()).collect(), "vague names");
-}
-
-#[test]
-fn no_file_is_too_long() {
-    let too_long = |directory: &str, sources: Vec<Source>| {
-        let lengths = sources.into_iter().map(|it| (it.text.lines().count(), it));
-        let found = lengths.filter(|(lines, _)| *lines > LONGEST);
-        let shown = found.map(|(lines, it)| format!("{directory}/{}: {lines} lines", it.name));
-        shown.collect::<Vec<_>>()
-    };
-    let mut found = too_long("src", sources());
-    found.extend(too_long("tests/model", model()));
-    assert_none(found, "files above 500 lines");
 }

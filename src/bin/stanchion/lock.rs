@@ -67,7 +67,7 @@ impl AnyLock {
     }
 
     /// How many permits there are, where it is a semaphore.
-    #[cfg_attr(not(unix), allow(dead_code))]
+    #[allow(dead_code)] // Only `run` asks, which needs Unix.
     pub(crate) fn limit(&self) -> Option<u32> {
         match self {
             Self::Plain(_) | Self::RwLock(_) => None,
