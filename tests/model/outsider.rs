@@ -20,6 +20,8 @@ pub(crate) fn knock(w: &mut World, p: usize) -> Taken {
             w.fail(Fault::Exclusion);
         }
         w.procs[p].set(flag::GUARD | flag::SHARED);
+        // Windows count from the last time that the door was not free.
+        w.idle = 0;
         return go(w, p, Pc::Held, Step::Flock, "shares it");
     }
     let lock = w.doors[usize::from(w.procs[p].door)].lock;
