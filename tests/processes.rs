@@ -20,6 +20,8 @@ mod rwlock;
 mod rwlock_crash;
 #[path = "processes/rwlock_files.rs"]
 mod rwlock_files;
+#[path = "processes/rwlock_outsider.rs"]
+mod rwlock_outsider;
 #[path = "processes/rwlock_share.rs"]
 mod rwlock_share;
 #[path = "processes/rwlock_stop.rs"]

@@ -107,9 +107,9 @@ const LANES: [Lane; 5] = [
 ];
 
 impl Lane {
-    /// Nobody can count on this step: readers may stay inside for ever.
+    /// Nobody can count on this step: readers may stay inside for ever, and who asks whether it is alone comes back to where it was.
     fn is_leisure(self, proc: &Proc) -> bool {
-        matches!(self, Self::Main) && shared::stays(proc)
+        matches!(self, Self::GiveUp) || matches!(self, Self::Main) && shared::stays(proc)
     }
 
     /// Worth a try?
@@ -119,7 +119,7 @@ impl Lane {
             Self::Tidy => matches!(w.procs[p].pc, Pc::Held | Pc::Leave),
             Self::DrawSame => rules.clock == Clock::Coarse,
             Self::Downgrade => rules.downgrades && w.procs[p].pc == Pc::Held,
-            Self::GiveUp => w.procs[p].pc == Pc::LockState && w.procs[p].reads(),
+            Self::GiveUp => w.procs[p].pc == Pc::StateLadder && w.procs[p].reads(),
         }
     }
 

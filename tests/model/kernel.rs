@@ -139,25 +139,10 @@ impl World {
         }
     }
 
-    /// The same for who shares the lock: alone with it he has it whole. Refused, his share is lost.
-    pub(crate) fn try_convert(&mut self, p: usize, fd: Fd) -> bool {
+    /// Has this descriptor the lock alone?
+    pub(crate) fn has_whole(&mut self, p: usize, fd: Fd) -> bool {
         let mine = lock_of(p, fd);
-        match self.lock_behind(p, fd) {
-            Some(lock) if *lock == (SHARED | 1 << p) => {
-                *lock = mine;
-                true
-            }
-            _ => {
-                self.unlock(p, fd);
-                false
-            }
-        }
-    }
-
-    /// Has this process the door whole?
-    pub(crate) fn has_whole_door(&self, p: usize) -> bool {
-        let door = self.procs[p].door;
-        door != NONE && self.doors[usize::from(door)].lock == lock_of(p, Fd::Door)
+        self.lock_behind(p, fd).is_some_and(|lock| *lock == mine)
     }
 
     /// Try-locks the door in the mode of this process.

@@ -22,7 +22,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::CheckKnock => check_knock(w, p),
         Pc::WaitDoor => wait_door(w, p, rules),
         Pc::CheckDoor => check_door(w, p, rules),
-        Pc::CheckMarks => check_marks(w, p, rules),
+        Pc::CheckMarks => check_marks(w, p),
         Pc::OpenState => open_state(w, p),
         Pc::LockState => lock_state(w, p, rules),
         Pc::WriteHeld => write_held(w, p, rules),
@@ -95,23 +95,23 @@ fn check_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return give_back(w, p, Pc::OpenDoor, Step::CheckDoor, "another file by now");
     }
     if w.procs[p].skip == 0 {
-        return enter(w, p, rules, Step::CheckDoor, "");
+        return enter(w, p, Step::CheckDoor, "");
     }
     if rules.is(Mutation::MarksNotRechecked) {
-        return enter(w, p, rules, Step::CheckDoor, "");
+        return enter(w, p, Step::CheckDoor, "");
     }
     go(w, p, Pc::CheckMarks, Step::CheckDoor, "")
 }
 
 /// Holding the door: do the marks I skipped still stand?
-fn check_marks(w: &mut World, p: usize, rules: &Rules) -> Taken {
+fn check_marks(w: &mut World, p: usize) -> Taken {
     let skip = w.procs[p].skip;
     if marks_gone(w, skip) {
         w.idle = 0;
         return give_back(w, p, Pc::Look, Step::CheckMarks, "a mark is gone");
     }
     w.procs[p].exempt = marked(w);
-    enter(w, p, rules, Step::CheckMarks, "")
+    enter(w, p, Step::CheckMarks, "")
 }
 
 /// Has one of these tickets lost its mark?
@@ -125,30 +125,18 @@ pub(crate) fn marked(w: &World) -> u8 {
     w.mask(|q| q.own != NONE && w.tickets[usize::from(q.own)].mark)
 }
 
-/// The door is mine: on to the state file. A reader, who reads it without a lock, first looks whether it is the one in use;
-/// for all others it is enough to see that when it is locked.
-pub(crate) fn enter(
-    w: &mut World,
-    p: usize,
-    rules: &Rules,
-    step: Step,
-    note: &'static str,
-) -> Taken {
-    let old = w.procs[p].reads() && w.procs[p].state != w.state_path;
-    if old && !rules.is(Mutation::OldState) {
-        w.forget(p, Fd::State);
-    }
+/// The door is mine: on to the state file. Whether it is the one in use is seen when it is locked.
+pub(crate) fn enter(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
     let open = w.procs[p].state != NONE;
     let next = if open { at_state(w, p) } else { Pc::OpenState };
     go(w, p, next, step, note)
 }
 
-/// Where to go on with the state file open. A reader that has the door whole is about to take charge.
+/// Where to go on with the state file open.
 fn at_state(w: &World, p: usize) -> Pc {
-    if w.procs[p].reads() && !w.has_whole_door(p) {
-        Pc::ReadState
-    } else {
-        Pc::LockState
+    match w.procs[p].reads() {
+        true => Pc::ReadState,
+        false => Pc::LockState,
     }
 }
 
@@ -175,8 +163,8 @@ fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
     }
     let next = match w.procs[p].role {
-        Role::Locker | Role::Reader => Pc::WriteHeld,
         Role::Remover => Pc::Tomb,
+        _ => Pc::WriteHeld,
     };
     go(w, p, next, Step::LockState, "")
 }
@@ -193,8 +181,7 @@ fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
             go(w, p, Pc::Leave, Step::LockState, "refused: InUse")
         }
         Role::Remover => replaced(w, p, rules, Step::LockState),
-        Role::Reader => shared::back(w, p, Step::LockState),
-        Role::Locker => shared::refused(w, p),
+        _ => shared::refused(w, p, Step::LockState),
     }
 }
 
@@ -243,7 +230,12 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
 /// The guard exists from here on. This is where exclusion, order, token and crash report are judged.
 fn grant(w: &mut World, p: usize) -> Taken {
     let proc = w.procs[p];
-    let disturbs = |q: &Proc| q.has(flag::GUARD) && !(proc.reads() && q.has(flag::SHARED));
+    let disturbs = |q: &Proc| {
+        let shares = proc.reads() && q.has(flag::SHARED);
+        // Whoever knows the lock file only is not excluded by another one.
+        let apart = q.role == Role::Outsider && q.door != proc.door;
+        q.has(flag::GUARD) && !shares && !apart
+    };
     if w.mask(disturbs) != 0 || !w.locks(p, Fd::Door) {
         w.fail(Fault::Exclusion);
     }

@@ -19,16 +19,16 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
 /// First step of a release: the guard is gone, and so is the held flag.
 pub(crate) fn release(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = &mut w.procs[p];
+    if proc.has(flag::SHARED) && !proc.has(flag::TOLD) {
+        proc.clear(flag::GUARD | flag::SHARED);
+        proc.pc = Pc::Leave;
+        return leave(w, p, rules);
+    }
     let state = &mut w.states[usize::from(proc.state)];
     if proc.has(flag::TOLD) {
         proc.clear(flag::TOLD);
         (state.held, state.found) = (false, false);
         return Some((Step::ClearHeld, "has told of the crash"));
-    }
-    if proc.has(flag::SHARED) {
-        proc.clear(flag::GUARD | flag::SHARED);
-        proc.pc = Pc::Leave;
-        return leave(w, p, rules);
     }
     if proc.has(flag::LATE) {
         proc.clear(flag::LATE);
@@ -103,6 +103,11 @@ fn unwrite(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 fn leave_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let locked = w.locks(p, Fd::Door);
+    if w.procs[p].role == Role::Outsider {
+        // Its process ends: no unlock of its own.
+        w.close_half(p, Fd::Door);
+        return Some((Step::CloseDoor, "as the kernel does it"));
+    }
     if locked && rules.is(Mutation::CloseBeforeUnlock) && w.procs[p].next != Pc::Done {
         w.announce(p, Fd::Door);
         w.procs[p].next = Pc::Done;

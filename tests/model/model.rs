@@ -67,6 +67,7 @@ mod knock;
 mod leave;
 mod mutations;
 mod mutations_shared;
+mod outsider;
 mod pidfile;
 mod redis;
 mod rules;
@@ -127,12 +128,13 @@ fn removing() -> Rules {
     }
 }
 
-/// Writers (`W`) and readers (`R`), one round each.
+/// Writers (`W`), readers (`R`) and outsiders that share (`O`), one round each.
 fn modes(modes: &str) -> Rules {
     let mut rules = linked();
     for (role, mode) in rules.roles.iter_mut().zip(modes.chars()) {
         *role = match mode {
             'R' => Role::Reader,
+            'O' => Role::Outsider,
             _ => Role::Locker,
         };
     }
@@ -275,6 +277,28 @@ scenarios! {
     rw_replaced_door_and_stop: modes("WR") => { intrusions: 1, stops: 1, rounds: [1, 2, 0] }
     /// The same with two readers.
     rw_replaced_door_and_stop_of_reader: modes("RR") => { intrusions: 1, stops: 1, rounds: [2, 1, 0] }
+    /// An outsider shares the lock file while readers come to a new lock.
+    rw_outsider: modes("ORR") => { rounds: [2, 1, 2] }
+    /// The same on the fast path.
+    rw_outsider_and_fast_path: modes("ORR") => { fast: true, rounds: [1, 1, 2] }
+    /// The same, with a kill.
+    rw_outsider_and_kill: modes("ORR") => { kills: 1 }
+    /// An outsider, a writer and a reader.
+    rw_outsider_and_writer: modes("OWR") => { rounds: [1, 2, 2] }
+    /// The same, with a kill.
+    rw_outsider_and_kill_of_writer: modes("OWR") => { kills: 1, rounds: [1, 1, 2] }
+    /// The same, with a dropped future.
+    rw_outsider_and_cancel: modes("OWR") => { cancels: 1, rounds: [1, 1, 2] }
+    /// The same, and a writer lets readers in.
+    rw_outsider_and_downgrade: modes("OWR") => { downgrades: true, fast: true }
+    /// An outsider, and one is stopped.
+    rw_outsider_and_stop: modes("ORR") => { stops: 1 }
+    /// A stranger unlinks the lock file that an outsider shares.
+    rw_outsider_and_replaced_door: modes("ORR") => { intrusions: 1 }
+    /// Readers only, of whom one is stopped and one killed.
+    rw_readers_stop_and_kill: modes("RRR") => { stops: 1, kills: 1 }
+    /// `remove` against an outsider and a reader.
+    rw_remove_and_outsider: removing_of("OR") => { rounds: [1, 2, 1] }
     /// `remove` against a writer and a reader.
     rw_remove: removing_of("WR") => { fast: true }
     /// `remove` against two readers.
@@ -328,6 +352,20 @@ scenarios! { wide:
     wide_rw_replaced_door_and_kill: modes("WRR") => { intrusions: 1, kills: 1 }
     /// The same, and one is stopped.
     wide_rw_replaced_door_and_stop: modes("WRR") => { intrusions: 1, stops: 1 }
+    /// The same, of readers only, of whom one is killed.
+    wide_rw_replaced_door_and_kill_of_readers: modes("RRR") => { intrusions: 1, kills: 1 }
+    /// An outsider shares, and any two are killed.
+    wide_rw_outsider_and_two_kills: modes("OWR") => { kills: 2, rounds: [1, 2, 2] }
+    /// An outsider, a kill and a dropped future.
+    wide_rw_outsider_kill_and_cancel: modes("OWR") => { kills: 1, cancels: 1, rounds: [1, 1, 2] }
+    /// An outsider, and one is stopped; claim windows go by.
+    wide_rw_outsider_and_sleeper: modes("OWR") => { windows: true, stops: 1 }
+    /// The same of readers.
+    wide_rw_outsider_and_sleeper_of_readers: modes("ORR") => { windows: true, stops: 1 }
+    /// An outsider, a stop and a kill.
+    wide_rw_outsider_stop_and_kill: modes("OWR") => { stops: 1, kills: 1 }
+    /// A stranger unlinks the lock file that an outsider shares, and one is killed.
+    wide_rw_outsider_replaced_door_and_kill: modes("OWR") => { intrusions: 1, kills: 1 }
 }
 
 scenarios! { wide:

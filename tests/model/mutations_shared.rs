@@ -1,9 +1,9 @@
 //! The same for the rules of the reader-writer lock.
 
+use crate::modes;
 use crate::mutations::{breaks, finds};
 use crate::rules::{Mutation, Rules};
 use crate::world::{Fault, Role};
-use crate::{modes, removing_of};
 
 #[test]
 fn a_reader_that_ignores_the_line_passes_a_writer() {
@@ -118,31 +118,69 @@ fn a_record_not_read_again_under_the_lock_leaves_the_next_untold() {
 }
 
 #[test]
-fn charge_without_a_ring_loses_the_wake_up() {
+fn charge_by_the_whole_door_waits_for_an_outsider_that_shares() {
     let rules = Rules {
         rounds: [1, 1, 0],
-        ..modes("RR")
+        ..modes("OR")
     };
-    breaks(rules, Mutation::NoRing, Fault::Stuck);
+    breaks(rules, Mutation::ChargeByDoor, Fault::Stuck);
 }
 
 #[test]
-fn a_share_lost_and_believed_kept_lets_a_reader_in_without_the_door() {
+fn charge_by_the_whole_door_refuses_an_outsider_that_shares() {
     let rules = Rules {
         rounds: [1, 1, 0],
-        ..modes("RR")
+        ..modes("OR")
     };
-    breaks(rules, Mutation::ConversionKept, Fault::Exclusion);
+    finds(rules, Mutation::ChargeByDoor, Fault::Refused);
 }
 
 #[test]
-fn charge_without_the_whole_door_looks_like_a_replaced_one() {
+fn charge_by_what_was_read_before_tells_a_crash_twice() {
+    let rules = Rules {
+        kills: 1,
+        ..modes("WRR")
+    };
+    finds(rules, Mutation::ChargeUnread, Fault::Crash);
+}
+
+#[test]
+fn charge_given_up_beside_others_keeps_a_reader_out() {
+    let rules = Rules {
+        kills: 1,
+        cancels: 1,
+        rounds: [1, 2, 1],
+        ..modes("WRR")
+    };
+    finds(rules, Mutation::GivesUpBeside, Fault::Stuck);
+}
+
+#[test]
+fn a_reader_in_charge_that_stands_still_is_no_replaced_door() {
     let rules = Rules {
         stops: 1,
         rounds: [1, 1, 0],
         ..modes("RR")
     };
-    breaks(rules, Mutation::ChargeWithoutDoor, Fault::Replaced);
+    breaks(rules, Mutation::NotAsked, Fault::Replaced);
+}
+
+#[test]
+fn a_share_given_up_and_believed_kept_lets_a_reader_in_without_the_door() {
+    let rules = Rules {
+        rounds: [1, 1, 0],
+        ..modes("RR")
+    };
+    breaks(rules, Mutation::AskKept, Fault::Exclusion);
+}
+
+#[test]
+fn the_state_file_not_tried_again_looks_like_a_replaced_door() {
+    let rules = Rules {
+        rounds: [1, 1, 0],
+        ..modes("RR")
+    };
+    breaks(rules, Mutation::AskedOnly, Fault::Replaced);
 }
 
 #[test]
@@ -164,13 +202,4 @@ fn charge_given_up_and_not_given_back_leaves_the_next_untold() {
         ..modes("WR")
     };
     breaks(rules, Mutation::SwallowCrash, Fault::Crash);
-}
-
-#[test]
-fn an_old_state_file_read_for_the_one_in_use_holds_up_a_reader() {
-    let rules = Rules {
-        rounds: [2, 1, 1],
-        ..removing_of("RR")
-    };
-    finds(rules, Mutation::OldState, Fault::Stuck);
 }

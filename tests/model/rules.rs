@@ -66,12 +66,18 @@ pub(crate) enum Mutation {
     ReaderWithoutState,
     /// A reader takes a held flag that nobody has found for a clean record.
     HeldIsClean,
-    /// A reader whose wish for the whole door is refused believes that it has its share still.
-    ConversionKept,
-    /// A reader reads a state file that it has kept open without a look which is in use.
-    OldState,
-    /// A reader takes charge beside others who share the door.
-    ChargeWithoutDoor,
+    /// A reader that has unlocked the door to ask for all of it, and is refused, believes that it has its share still.
+    AskKept,
+    /// A reader that was refused the state file for long does not ask whether it is alone at the door.
+    NotAsked,
+    /// A reader that is alone at the door does not try the state file again.
+    AskedOnly,
+    /// A reader takes charge with the whole door only.
+    ChargeByDoor,
+    /// The reader in charge goes by what it read before it had the state file locked.
+    ChargeUnread,
+    /// A reader in charge that gives up sets the held flag although others are inside.
+    GivesUpBeside,
     /// The reader in charge lets the state file go instead of sharing it.
     ChargeWithoutState,
     /// A reader that shares the state file does not read the record again.
@@ -155,7 +161,9 @@ impl Rules {
 
     /// Is it a reader-writer lock?
     pub(crate) fn shared(&self) -> bool {
-        self.downgrades || self.roles.contains(&Role::Reader)
+        self.downgrades
+            || self.roles.contains(&Role::Reader)
+            || self.roles.contains(&Role::Outsider)
     }
 
     /// Do ticket numbers mean nothing but their order?

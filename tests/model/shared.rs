@@ -1,8 +1,12 @@
 //! What is new in the reader-writer lock: a reader at the state file, a guard that turns into a shared one, the ring at the
 //! door; and how the grant of a reader is judged.
 //!
-//! A reader that finds a *clean* record writes nothing. Another asks for the whole door, which costs it its share when it is
-//! refused, and takes *charge*: writes the record, then shares both locks and rings.
+//! A reader that finds a *clean* record writes nothing. Another takes *charge*: it locks the state file alone, under the door that it shares,
+//! reads the record again, writes it, and shares the state file.
+//!
+//! A reader that is refused the state file for long, under a record that does not name its door, cannot tell a reader in charge that stands
+//! still from a holder under another door. It *asks*: it gives up its share and tries to have the door alone. Alone, and refused the
+//! state file still, it knows that the holder is elsewhere.
 //!
 //! The *ladder* at the state file: whoever waits there looks again as soon as that can lead on. That one gives up
 //! after many rungs is the step it takes when whoever has the file will not let it go by itself.
@@ -34,24 +38,22 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::ChargeDoor => turn(w, p, Fd::Door, Pc::ChargeState),
         Pc::ChargeState if rules.is(Mutation::ChargeWithoutState) => {
             w.unlock(p, Fd::State);
-            go(w, p, Pc::ChargeRing, Step::ShareState, "not at all")
+            go(w, p, Pc::Grant, Step::ShareState, "not at all")
         }
-        Pc::ChargeState => turn(w, p, Fd::State, Pc::ChargeRing),
+        Pc::ChargeState => turn(w, p, Fd::State, Pc::Grant),
+        Pc::AskUnlock | Pc::AskDoor | Pc::AskCheck | Pc::AskState | Pc::AskFree => ask(w, p, rules),
         Pc::PassDoor => turn(w, p, Fd::Door, Pc::PassRing),
         Pc::PassRing => {
             ring(w, p, rules);
-            knock::enter(w, p, rules, Step::RingDoor, "")
+            knock::enter(w, p, Step::RingDoor, "")
         }
         Pc::DownDoor => turn(w, p, Fd::Door, Pc::DownState),
         Pc::DownState if rules.is(Mutation::RingTooEarly) => turn(w, p, Fd::State, Pc::Held),
         Pc::DownState => turn(w, p, Fd::State, Pc::DownRing),
-        pc => {
+        _ => {
             ring(w, p, rules);
-            let next = match pc {
-                Pc::ChargeRing => Pc::Grant,
-                _ if rules.is(Mutation::RingTooEarly) => Pc::DownDoor,
-                _ => Pc::Held,
-            };
+            let early = rules.is(Mutation::RingTooEarly);
+            let next = if early { Pc::DownDoor } else { Pc::Held };
             go(w, p, next, Step::RingDoor, "")
         }
     }
@@ -82,9 +84,12 @@ fn is_clean(w: &World, p: usize, rules: &Rules) -> bool {
 fn read_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let (next, note) = match is_clean(w, p, rules) {
         true => (Pc::ShareClean, "reads: clean"),
-        false if rules.is(Mutation::ChargeWithoutDoor) => (Pc::LockState, "reads: not clean"),
         false => (Pc::TakeCharge, "reads: not clean"),
     };
+    let found = *state(w, p);
+    if rules.is(Mutation::ChargeUnread) && found.held && !found.found {
+        w.procs[p].set(flag::HELD_SEEN);
+    }
     go(w, p, next, Step::LockState, note)
 }
 
@@ -95,7 +100,7 @@ fn share(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
     if !w.try_share(p, Fd::State) {
         if w.procs[p].state == w.state_path {
-            return refused(w, p);
+            return refused(w, p, Step::LockState);
         }
         w.forget(p, Fd::State);
         return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
@@ -121,11 +126,11 @@ fn is_in_charge(w: &World) -> bool {
 }
 
 /// Refused with the door in hand: along the ladder. On the fast path: into the line.
-pub(crate) fn refused(w: &mut World, p: usize) -> Taken {
+pub(crate) fn refused(w: &mut World, p: usize, step: Step) -> Taken {
     if w.procs[p].own == NONE {
-        return back(w, p, Step::LockState);
+        return back(w, p, step);
     }
-    go(w, p, Pc::StateLadder, Step::LockState, "refused")
+    go(w, p, Pc::StateLadder, step, "refused")
 }
 
 /// Gives the door back, and tries again from the beginning.
@@ -142,7 +147,7 @@ fn ladder(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let lock = *w.lock_behind(p, Fd::State)?;
     let proc = w.procs[p];
     let free = match proc.reads() {
-        true => lock == 0 || lock & SHARED != 0 || !is_clean(w, p, rules),
+        true => lock == 0 || lock & SHARED != 0 && is_clean(w, p, rules),
         false => lock == 0,
     };
     let old = proc.state != w.state_path && !rules.is(Mutation::RefusalUnchecked);
@@ -156,38 +161,97 @@ fn ladder(w: &mut World, p: usize, rules: &Rules) -> Taken {
     None
 }
 
-/// Asks for the whole door, of which it has a share.
+/// The record does not fit: tries to have the state file alone, and then looks at it again.
 fn take_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    if w.try_convert(p, Fd::Door) {
-        return go(w, p, Pc::LockState, Step::TakeCharge, "has the door whole");
+    let by_door = rules.is(Mutation::ChargeByDoor) && !w.has_whole(p, Fd::Door);
+    if by_door {
+        return charge_by_door(w, p);
     }
-    // Where one in charge has given up beside others, a newcomer must wait until those have left.
+    let locked = w.try_lock(p, Fd::State);
+    if w.procs[p].state != w.state_path {
+        w.unlock(p, Fd::State);
+        w.forget(p, Fd::State);
+        return go(w, p, Pc::OpenState, Step::TakeCharge, "another file by now");
+    }
+    if !locked {
+        if !is_clean(w, p, rules) {
+            judge_refusal(w, p, rules);
+        }
+        return refused(w, p, Step::TakeCharge);
+    }
+    let fits = names_my_door(w, p, rules) && !state(w, p).held;
+    if fits && !rules.is(Mutation::ChargeUnread) {
+        return go(w, p, Pc::ChargeState, Step::TakeCharge, "clean by now");
+    }
+    go(w, p, Pc::WriteHeld, Step::TakeCharge, "has it alone")
+}
+
+/// The first design: asks for the whole door, of which it has a share.
+fn charge_by_door(w: &mut World, p: usize) -> Taken {
+    w.unlock(p, Fd::Door);
+    if w.try_lock(p, Fd::Door) {
+        return Some((Step::TakeCharge, "has the door whole"));
+    }
     let door = w.procs[p].door;
-    let held_up = w.mask(|q| q.life == Life::Awake && stays(q) && q.door == door) != 0;
-    if held_up && rules.cancels == 0 {
+    if w.mask(|q| q.life == Life::Awake && stays(q) && q.door == door) != 0 {
         w.fail(Fault::Stuck);
-    }
-    if rules.is(Mutation::ConversionKept) {
-        return go(
-            w,
-            p,
-            Pc::ReadState,
-            Step::TakeCharge,
-            "refused: tries again",
-        );
     }
     back(w, p, Step::TakeCharge)
 }
 
-/// After many rungs on which the state file was refused to one with the whole door: somebody holds under another.
+/// The state file is refused, after many rungs too, and the record does not name my door: asks whether the holder is elsewhere.
 pub(crate) fn give_up(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let lock = *w.lock_behind(p, Fd::State)?;
     let proc = w.procs[p];
     let refused = lock != 0 && proc.state == w.state_path && proc.own != NONE;
-    if !refused || names_my_door(w, p, rules) || is_passing(w, lock, rules) {
+    if !refused || names_my_door(w, p, rules) {
+        return None;
+    }
+    if !rules.is(Mutation::NotAsked) {
+        return go(w, p, Pc::AskUnlock, Step::LockState, "refused for long");
+    }
+    if is_passing(w, lock, rules) {
         return None;
     }
     knock::replaced(w, p, rules, Step::LockState)
+}
+
+/// Am I alone at the door, and is the state file locked all the same? Whatever comes of it, the door is given back.
+fn ask(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let pc = w.procs[p].pc;
+    match pc {
+        Pc::AskUnlock => {
+            w.unlock(p, Fd::Door);
+            go(w, p, Pc::AskDoor, Step::AskDoor, "gives up its share")
+        }
+        Pc::AskDoor if w.try_lock(p, Fd::Door) => {
+            go(w, p, Pc::AskCheck, Step::AskDoor, "is alone at the door")
+        }
+        Pc::AskDoor if rules.is(Mutation::AskKept) => {
+            go(w, p, Pc::ReadState, Step::AskDoor, "refused: goes on")
+        }
+        Pc::AskDoor => back(w, p, Step::AskDoor),
+        Pc::AskCheck if w.procs[p].door != w.door_path => back(w, p, Step::CheckDoor),
+        Pc::AskCheck => go(w, p, Pc::AskState, Step::CheckDoor, ""),
+        Pc::AskState if rules.is(Mutation::AskedOnly) => {
+            knock::replaced(w, p, rules, Step::AskState)
+        }
+        Pc::AskState if w.try_lock(p, Fd::State) => {
+            go(w, p, Pc::AskFree, Step::AskState, "it is free")
+        }
+        Pc::AskState => {
+            let lock = *w.lock_behind(p, Fd::State)?;
+            let old = w.procs[p].state != w.state_path;
+            if old || names_my_door(w, p, rules) || is_passing(w, lock, rules) {
+                return back(w, p, Step::AskState);
+            }
+            knock::replaced(w, p, rules, Step::AskState)
+        }
+        _ => {
+            w.unlock(p, Fd::State);
+            back(w, p, Step::UnlockState)
+        }
+    }
 }
 
 /// Refused under a record that names my door: nobody but the dying can have it, or else one waits without end.
@@ -211,23 +275,42 @@ pub(crate) fn write_as_reader(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if nothing && !rules.is(Mutation::ReaderWritesZero) {
         state.token = state.token.max(clock);
     }
-    let crashed = state.held && !nothing;
+    let seen = rules.is(Mutation::ChargeUnread) && proc.has(flag::HELD_SEEN);
+    let crashed = (state.held || seen) && !nothing;
     if crashed {
         proc.set(flag::CRASHED);
     }
     state.held = crashed && !rules.is(Mutation::ClearedTooEarly);
     (state.found, state.tombstone, state.door) = (state.held, false, proc.door);
-    go(w, p, Pc::ChargeDoor, Step::WriteHeld, "is in charge")
+    let whole = w.has_whole(p, Fd::Door);
+    let next = if whole {
+        Pc::ChargeDoor
+    } else {
+        Pc::ChargeState
+    };
+    go(w, p, next, Step::WriteHeld, "is in charge")
 }
 
-/// Was in charge and has told nobody: the next one is to.
+/// Was in charge and has told nobody: the next one is to. It writes that with the state file alone in its hand; refused, because others
+/// read, it leaves the word to the next writer.
 pub(crate) fn untake_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
-    let proc = &mut w.procs[p];
-    let state = &mut w.states[usize::from(proc.state)];
-    if !rules.is(Mutation::SwallowCrash) && !rules.is(Mutation::ClearedTooEarly) {
-        (state.held, state.found) = (true, false);
+    let beside = rules.is(Mutation::GivesUpBeside);
+    if w.locks(p, Fd::State) && !w.has_whole(p, Fd::State) && !beside {
+        w.unlock(p, Fd::State);
+        return Some((Step::UnlockState, "to have it alone"));
     }
-    proc.clear(flag::CRASHED);
+    w.procs[p].clear(flag::CRASHED);
+    if !w.try_lock(p, Fd::State) && !beside {
+        if w.report == Report::Must {
+            w.report = Report::Left;
+        }
+        return Some((Step::ClearHeld, "others read: leaves it to the next writer"));
+    }
+    let state = &mut w.states[usize::from(w.procs[p].state)];
+    let wrong = rules.is(Mutation::SwallowCrash) || rules.is(Mutation::ClearedTooEarly);
+    if state.held && state.found && !wrong {
+        state.found = false;
+    }
     Some((Step::ClearHeld, "as it was found"))
 }
 
@@ -305,7 +388,8 @@ pub(crate) fn excuses(w: &World, p: usize) -> bool {
         let waits = q.life == Life::Awake && q.has(flag::PLACED) && !q.reads();
         waits && proc.own != NONE && w.place(usize::from(q.own)) < w.place(usize::from(proc.own))
     };
-    w.mask(before) != 0 || w.mask(|q| stays(q) && q.door != w.door_path) != 0
+    let elsewhere = |q: &Proc| stays(q) && q.role != Role::Outsider && q.door != w.door_path;
+    w.mask(before) != 0 || w.mask(elsewhere) != 0
 }
 
 /// Will whoever has the state file let it go by himself? Without readers only the dying do so, for all others have it

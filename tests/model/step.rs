@@ -42,4 +42,7 @@ pub(crate) enum Step {
     ShareDoor,
     ShareState,
     RingDoor,
+    AskDoor,
+    AskState,
+    Flock,
 }

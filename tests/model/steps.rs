@@ -6,6 +6,7 @@
 
 use crate::knock;
 use crate::leave;
+use crate::outsider;
 use crate::rules::{Clock, Mutation, Rules};
 use crate::shared;
 pub(crate) use crate::step::Step;
@@ -46,6 +47,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         | Pc::CheckRemove
         | Pc::UnlinkDoor => leave::remove(w, p, rules),
         Pc::Leave | Pc::GiveUnlock | Pc::GiveClose => leave::step(w, p, rules),
+        Pc::Outside => outsider::knock(w, p),
         Pc::Done => None,
         pc if shared::takes(pc) => shared::step(w, p, rules),
         _ => knock::step(w, p, rules),
@@ -72,6 +74,9 @@ pub(crate) fn give_back(
 
 /// The first step of a call: who has a place now comes first.
 fn begin(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    if w.procs[p].role == Role::Outsider {
+        return outsider::open(w, p);
+    }
     w.procs[p].ahead = w.placed_before(p);
     if rules.fast || w.procs[p].role == Role::Remover {
         fast_open(w, p, rules)
@@ -107,7 +112,7 @@ fn fast_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return give_back(w, p, Pc::FastOpen, Step::FastCheck, "another file by now");
     }
     if rules.is(Mutation::ListThenLock) {
-        return knock::enter(w, p, rules, Step::FastCheck, "");
+        return knock::enter(w, p, Step::FastCheck, "");
     }
     go(w, p, Pc::FastList, Step::FastCheck, "")
 }
@@ -121,14 +126,14 @@ fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if rules.is(Mutation::ListThenLock) {
         return go(w, p, Pc::FastTry, Step::FastList, "empty");
     }
-    knock::enter(w, p, rules, Step::FastList, "empty")
+    knock::enter(w, p, Step::FastList, "empty")
 }
 
 /// Where the fast path goes on when it was not fast: into the line, or home.
 pub(crate) fn queue_or_leave(w: &World, p: usize) -> Pc {
     match w.procs[p].role {
         Role::Locker | Role::Reader => Pc::Draw,
-        Role::Remover => Pc::Leave,
+        Role::Remover | Role::Outsider => Pc::Leave,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The claim window: probing the door past a sleeper, marking, and finding one's own mark.
 
 use crate::knock::{enter, marked};
+use crate::outsider;
 use crate::rules::{Mutation, Rules};
 use crate::shared;
 use crate::steps::{Step, Taken, give_back, go};
@@ -15,8 +16,8 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         }
         Pc::ProbeTry => probe_try(w, p, rules),
         Pc::ProbeSee => probe_see(w, p),
-        Pc::MarkList => mark_list(w, p, rules),
-        Pc::Mark => mark(w, p, rules),
+        Pc::MarkList => mark_list(w, p),
+        Pc::Mark => mark(w, p),
         _ => {
             w.own(p).mark = false;
             go(w, p, Pc::Look, Step::Unmark, "")
@@ -77,7 +78,7 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
 }
 
 /// Holding the door for good: whom do I pass?
-fn mark_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
+fn mark_list(w: &mut World, p: usize) -> Taken {
     let own = *w.own(p);
     if !own.linked {
         return give_back(w, p, Pc::Retake, Step::ListQueue, "own ticket is gone");
@@ -90,16 +91,16 @@ fn mark_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let skip = w.slots().filter(passed).fold(0, |mask, t| mask | 1 << t);
     w.procs[p].skip = skip;
     if skip == 0 {
-        return go_in(w, p, rules, Step::ListQueue, "nobody left to pass");
+        return go_in(w, p, Step::ListQueue, "nobody left to pass");
     }
     go(w, p, Pc::Mark, Step::ListQueue, "whom it passes")
 }
 
 /// Opens one ticket, writes the mark, closes it: the close is an event for whoever watches that ticket.
-fn mark(w: &mut World, p: usize, rules: &Rules) -> Taken {
+fn mark(w: &mut World, p: usize) -> Taken {
     let skip = w.procs[p].skip;
     if skip == 0 {
-        return go_in(w, p, rules, Step::MarkTicket, "all gone");
+        return go_in(w, p, Step::MarkTicket, "all gone");
     }
     let t = skip.trailing_zeros() as usize;
     w.procs[p].skip = skip & (skip - 1);
@@ -108,17 +109,17 @@ fn mark(w: &mut World, p: usize, rules: &Rules) -> Taken {
         w.ticket_event(p, t as u8);
     }
     if w.procs[p].skip == 0 {
-        return go_in(w, p, rules, Step::MarkTicket, "");
+        return go_in(w, p, Step::MarkTicket, "");
     }
     go(w, p, Pc::Mark, Step::MarkTicket, "")
 }
 
 /// Has passed whoever sleeps: a reader lets the other readers in first.
-fn go_in(w: &mut World, p: usize, rules: &Rules, step: Step, note: &'static str) -> Taken {
+fn go_in(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
     if w.procs[p].reads() {
         return go(w, p, Pc::PassDoor, step, note);
     }
-    enter(w, p, rules, step, note)
+    enter(w, p, step, note)
 }
 
 /// Nothing moves by itself before the next timer.
@@ -132,6 +133,7 @@ fn is_quiet(w: &World, p: usize) -> bool {
             Pc::Idle | Pc::Done => true,
             Pc::Held => proc.own == NONE && !proc.has(flag::TOLD),
             Pc::WaitPred | Pc::WaitDoor => !proc.has(urgent),
+            Pc::Outside => !outsider::may_lock(w, p),
             _ => false,
         },
     }

@@ -28,6 +28,8 @@ pub(crate) enum Role {
     Reader,
     /// Calls `remove` instead.
     Remover,
+    /// Knows the lock file only: `flock -s`, for as long as it likes.
+    Outsider,
 }
 
 /// Is the process able to run?
@@ -84,7 +86,11 @@ pub(crate) enum Pc {
     TakeCharge,
     ChargeDoor,
     ChargeState,
-    ChargeRing,
+    AskUnlock,
+    AskDoor,
+    AskCheck,
+    AskState,
+    AskFree,
     PassDoor,
     PassRing,
     DownDoor,
@@ -103,6 +109,7 @@ pub(crate) enum Pc {
     StateBack,
     CheckRemove,
     UnlinkDoor,
+    Outside,
     Done,
 }
 
@@ -167,6 +174,8 @@ pub(crate) mod flag {
     pub(crate) const TOLD: u32 = 1 << 15;
     /// Need not tell of a crash: when it read the record another was in charge of that.
     pub(crate) const LEFT_TO: u32 = 1 << 16;
+    /// Has read a held flag that nobody has found (only in a mutation).
+    pub(crate) const HELD_SEEN: u32 = 1 << 17;
 }
 
 /// One process. The masks of other processes stand last, so that sorting processes hardly depends on them.
@@ -321,6 +330,8 @@ pub(crate) enum Fault {
     Replaced,
     /// All is over, and a lock, a ticket or a flag is left behind.
     Leftover,
+    /// A process that shares was refused by a reader.
+    Refused,
     /// A frozen process holds up the line for more windows than promised.
     Frozen,
 }

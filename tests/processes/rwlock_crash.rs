@@ -273,7 +273,7 @@ fn p29_waiters_in_the_middle_die_behind_readers() {
 #[test]
 fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
     with_readers(|mut crew| {
-        for step in ["Grant", "ShareDoor", "ShareState", "RingDoor", "WriteHeld"] {
+        for step in ["TakeCharge", "WriteHeld", "ShareState", "Grant"] {
             let writer = crew.start();
             let reader = crew.start_with(&[("STANCHION_AT", &format!("kill:{step}:1"))]);
             let next = crew.start();

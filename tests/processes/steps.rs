@@ -180,4 +180,5 @@ groups! {
     p30_p13_reading_and_writing_in_one_process: rwlock::IN_ONE_PROCESS,
     p30_p13_writing_among_readers: rwlock::AMONG_READERS,
     p30_p13_reading_and_writing_among_sleepers: rwlock::SLEEPERS,
+    p30_p13_reading_refused_at_the_record: rwlock::REFUSED,
 }

@@ -1,6 +1,7 @@
 //! Death at every step, of one who reads and writes.
 
 use crate::crew::{Crew, until};
+use crate::rwlock_outsider::Outsider;
 use crate::steps::lock::is_empty;
 use crate::steps::{Group, end, goes_in_and_out, lives, victim};
 
@@ -10,8 +11,19 @@ pub(super) const READING: Group = Group {
         ("reading alone", reading_alone),
         ("reading after a death", reading_after_a_death),
         ("reading as the next", reading_as_the_next),
+        ("reading beside an outsider", reading_beside_an_outsider),
     ],
-    reaches: &["TakeCharge", "ShareDoor", "ShareState", "RingDoor"],
+    reaches: &["TakeCharge", "WriteHeld", "ShareState"],
+};
+
+/// Those that climb the ladder at the record twice.
+pub(super) const REFUSED: Group = Group {
+    times: 1,
+    scenarios: &[(
+        "reading under a replaced file",
+        reading_under_a_replaced_file,
+    )],
+    reaches: &["TakeCharge", "AskDoor", "AskState", "GiveBack"],
 };
 
 pub(super) const IN_ONE_PROCESS: Group = Group {
@@ -74,6 +86,42 @@ fn reading_after_a_death(crew: &mut Crew, order: &str) -> bool {
     crew.writes(dead, 1);
     crew.kill(dead);
     reading_alone(crew, order)
+}
+
+/// An outsider has the lock file shared throughout, and a writer has died. Beside it a reader comes in whatever becomes of the victim.
+fn reading_beside_an_outsider(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let outsider = Outsider::shares(crew.lock());
+    let other = crew.start();
+    let victim = victim(crew, order);
+    crew.tell(victim, "read 1");
+    crew.tell(other, "read 1");
+    crew.expect_in(other, 1);
+    let alive = goes_in_and_out(crew, victim);
+    crew.release(other, 1);
+    let last = crew.start();
+    crew.wants_to_write(last, 1);
+    drop(outsider);
+    crew.expect_held(last, 1);
+    crew.release(last, 1);
+    end(crew, victim, alive)
+}
+
+/// The victim is refused for long by a holder that came through a lock file that is no more, or dies before.
+fn reading_under_a_replaced_file(crew: &mut Crew, order: &str) -> bool {
+    readers(crew);
+    let (holder, other) = (crew.start(), crew.start());
+    crew.reads(holder, 1);
+    std::fs::remove_file(crew.lock()).expect("the lock file");
+    let victim = victim(crew, order);
+    crew.tell(victim, "read 1");
+    let alive = lives(crew, victim, "queued 1") && lives(crew, victim, "failed 1 Replaced");
+    let answer = crew.ask(other, "try-read 1");
+    assert!(answer.starts_with("failed 1 Replaced"), "{answer}");
+    crew.tell(holder, "release 1");
+    assert_eq!(crew.line(holder), "released 1 Lost");
+    crew.nobody_inside();
+    end(crew, victim, alive)
 }
 
 fn reading_as_the_next(crew: &mut Crew, order: &str) -> bool {

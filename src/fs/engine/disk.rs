@@ -106,8 +106,6 @@ pub(crate) enum Admission {
     Dying,
     /// Somebody is inside who came through another door, or is dying and could not write; after a while it is the first.
     Elsewhere,
-    /// For a reader: the record cannot be made right now. Give the door back, and try again soon.
-    Back,
 }
 
 /// How an attempt to remove a lock ended.

@@ -73,6 +73,14 @@ impl Door {
         flock::share(&self.file)
     }
 
+    /// Gives up a share of the lock and tries to have all of it. Where it fails the share is lost: a shared lock becomes an exclusive one
+    /// in one step on no platform.
+    pub(crate) fn try_alone(&self) -> io::Result<bool> {
+        step::at(Step::AskDoor);
+        flock::unlock(&self.file)?;
+        self.try_lock(false)
+    }
+
     /// A word to those who wait at the door, without unlocking it: a close, for there is no other signal.
     pub(crate) fn ring(&self, path: &Path) {
         step::at(Step::RingDoor);

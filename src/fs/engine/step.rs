@@ -35,6 +35,8 @@ pub(crate) enum Step {
     ShareDoor,
     ShareState,
     RingDoor,
+    AskDoor,
+    AskState,
     UnlockState,
     UnlockDoor,
     CloseDoor,

@@ -54,7 +54,7 @@ impl Disk {
         }
     }
 
-    /// The same for whoever only wants to know whether he has it.
+    /// The same for a caller that asks only whether it has the lock.
     pub(super) fn try_state(&mut self, mode: u32) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
             self.open_state(mode)?;
@@ -176,7 +176,7 @@ impl Disk {
 
     /// The state is locked although the door was free. Through the same door: its holder is dying, one descriptor after
     /// the other. Through another: it lives, and the lock file was deleted or replaced under it; or it died before it could write.
-    fn refused(&self, door: &Door) -> Result<StateLock> {
+    pub(super) fn refused(&self, door: &Door) -> Result<StateLock> {
         let bytes = self.read_unlocked()?.unwrap_or_default();
         if let Content::Ours(record) = self.parse(&bytes)
             && record.door == door.id()
@@ -202,11 +202,10 @@ impl Disk {
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
 
-    /// The first step of a holder on its way out: writes the last token that was given, and clears the held flag unless a
-    /// crash was found and has not been reported yet.
-    pub(crate) fn clear_held(&mut self, token: u64, keep_flag: bool) -> Result<()> {
+    /// Writes the last token that was given, and the flag that others are to find: clear, unless a crash was found and has not been
+    /// reported yet.
+    pub(crate) fn clear_held(&mut self, token: u64, flag: Flag) -> Result<()> {
         step::at(Step::ClearHeld);
-        let flag = if keep_flag { Flag::Held } else { Flag::Clear };
         self.write_flag(token, flag)
     }
 

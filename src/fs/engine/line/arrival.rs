@@ -336,6 +336,7 @@ impl Core {
                 step::at(Step::GiveBack);
                 let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
                 self.elsewhere = matches!(other, Ok(Some(Admission::Elsewhere)));
+                self.dying = matches!(other, Ok(Some(Admission::Dying)));
                 other.and(left).map(|()| None)
             }
         }

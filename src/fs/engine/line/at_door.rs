@@ -163,21 +163,14 @@ impl Contender {
                 self.refusals = 0;
                 Ok(self.try_again_soon())
             }
+            Ok(Admission::Elsewhere) if self.shares() => self.doubt(disk),
             Ok(Admission::Elsewhere) if self.refusals >= MOST_REFUSALS => {
                 self.give_back();
                 Err(disk.replaced())
             }
-            // A writer keeps the door; a reader has it whole now, and must not.
+            // With the whole door kept.
             Ok(Admission::Elsewhere) => {
                 self.refusals += 1;
-                if self.shares() {
-                    self.give_back();
-                }
-                Ok(self.try_again_soon())
-            }
-            Ok(Admission::Back) => {
-                self.refusals = 0;
-                self.give_back();
                 Ok(self.try_again_soon())
             }
             Err(error) => {
@@ -187,6 +180,28 @@ impl Contender {
         }
     }
 
+    /// A reader was refused `state` under a record that does not name its door. The other process is about to make the record name it,
+    /// or came through another door. After many rungs the reader asks to be alone at the door: only then, and after as many rungs
+    /// again, it knows that the lock file was replaced.
+    fn doubt(&mut self, disk: &mut Disk) -> Result<Flow> {
+        let asks = self.refusals >= MOST_REFUSALS;
+        let elsewhere = match &self.stage {
+            Stage::Entering { door, .. } if asks => is_alone_and_refused(door, disk),
+            _ => Ok(true),
+        };
+        self.give_back();
+        self.refusals = match elsewhere? {
+            true if self.refusals >= 2 * MOST_REFUSALS => return Err(disk.replaced()),
+            true => self.refusals + 1,
+            false => 0,
+        };
+        let flow = self.try_again_soon();
+        if self.refusals == MOST_REFUSALS {
+            self.ladder.start(FINE);
+        }
+        Ok(flow)
+    }
+
     pub(super) fn try_again_soon(&mut self) -> Flow {
         // The door may have been had without an event, on a rung that is seconds long.
         if !std::mem::replace(&mut self.hurries, true) || self.ladder.at.is_none() {
@@ -194,4 +209,16 @@ impl Contender {
         }
         Flow::Done(Outcome::Sleep)
     }
+}
+
+/// Whether a reader, which gives up its share of the door for that, is alone there, and `state` is locked all the same.
+fn is_alone_and_refused(door: &Door, disk: &mut Disk) -> Result<bool> {
+    let path = disk.place().door.clone();
+    let at = |step, error| Error::io(step, &path, error);
+    let alone = door.try_alone().map_err(|e| at("lock the lock file", e))?;
+    let current = || {
+        door.is_current(&path)
+            .map_err(|e| at("look at the lock file", e))
+    };
+    Ok(alone && current()? && disk.is_held_elsewhere(door)?)
 }

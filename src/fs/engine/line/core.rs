@@ -108,6 +108,8 @@ pub(crate) struct Core {
     pub(super) saw_line: bool,
     /// Whether somebody was found inside through another door.
     pub(super) elsewhere: bool,
+    /// Whether only `state` was found locked, by a process that lets it go in an instant.
+    pub(super) dying: bool,
     /// Whether the line was listed in this very call.
     pub(super) listed: bool,
     pub(super) tail: Tail,
@@ -143,6 +145,7 @@ impl Core {
             at_door: false,
             saw_line: false,
             elsewhere: false,
+            dying: false,
             listed: false,
             tail: Tail::default(),
             queue_changed: Arc::default(),

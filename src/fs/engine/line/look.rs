@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::super::disk::Cleared;
 use super::super::door::Door;
+use super::super::step::{self, Step};
 use super::super::ticket::Mode;
 use super::at_slots::give_part_back;
 use super::core::Core;
@@ -41,21 +42,41 @@ impl Core {
         if self.cohorts.waiting() > 0 || self.anybody_queues(want)? {
             return Ok(None);
         }
+        let mut doubts = false;
         for _ in 0..TRIES {
             // The line has just been looked at.
             self.saw_line = false;
             let grant = self.fast_path(settings, visit, &mut None)?;
-            // Whoever waits looks for a while whether that one is dying. Here doubt is a failure.
-            if std::mem::take(&mut self.elsewhere) {
+            doubts = std::mem::take(&mut self.elsewhere);
+            // A waiter looks for a while whether that holder is dying. Here doubt is a failure.
+            if doubts && want == Mode::Exclusive {
                 return Err(self.disk.replaced());
             }
-            if grant.is_some() || self.disk.says_held()? {
+            let passing = doubts || std::mem::take(&mut self.dying);
+            if grant.is_some() || !passing && self.disk.says_held()? {
                 return Ok(grant);
             }
             // Locked, and nobody inside: somebody only looks whether it is free, or is on the way in or out.
             std::hint::spin_loop();
         }
+        if doubts {
+            self.refuse_replaced(settings)?;
+        }
         Ok(None)
+    }
+
+    /// A reader was refused `state`, perhaps by a holder that came through another door. Only a process that is alone at the door knows.
+    fn refuse_replaced(&mut self, settings: &Settings) -> Result<()> {
+        let Some(door) = self.lock_current_door(settings, Mode::Exclusive, &mut None)? else {
+            return Ok(());
+        };
+        let elsewhere = self.disk.is_held_elsewhere(&door);
+        step::at(Step::GiveBack);
+        let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
+        if elsewhere? {
+            return Err(self.disk.replaced());
+        }
+        left
     }
 
     /// Goes in with the readers of this process who are inside.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::super::disk::{Disk, Entered};
 use super::super::door::Door;
+use super::super::state::Flag;
 use super::super::ticket::{Mode, Ticket};
 use super::super::vigil::loss_of;
 use super::super::watch::{WatchId, watch};
@@ -331,7 +332,7 @@ impl Core {
         }
         match held {
             true => self.disk.set_held(possession.reserved)?,
-            false => self.disk.clear_held(possession.reserved, false)?,
+            false => self.disk.clear_held(possession.reserved, Flag::Clear)?,
         }
         possession.flag = held;
         Ok(())
@@ -387,11 +388,11 @@ impl Core {
         let (cleared, left, loss) = match possession.hold {
             Hold::Door { door, extent } => {
                 let (token, untold) = (possession.token, possession.crashed);
-                // In charge of a death, and nobody was told: the next one is to be. If others read already, it is the next writer.
-                let writes = extent == Extent::Whole || untold && is_last_inside(&door);
-                let cleared = match writes {
-                    true => self.disk.clear_held(token, untold),
-                    false => Ok(()),
+                let cleared = match (extent, untold) {
+                    (Extent::Whole, true) => self.disk.clear_held(token, Flag::Held),
+                    (Extent::Whole, false) => self.disk.clear_held(token, Flag::Clear),
+                    (_, true) => self.disk.untake_charge(&door),
+                    (_, false) => Ok(()),
                 };
                 let path = &self.disk.place().door;
                 let loss = look.then(|| loss_of(path, door.id())).flatten();
@@ -455,9 +456,4 @@ impl Core {
         let windows = offered.filter_map(|key| self.cohorts.get(key));
         windows.map(|it| it.data.settings.claim_window).min()
     }
-}
-
-/// Whether a door that is shared, and is to be left at once, is shared with nobody. Asked by trying to have it alone.
-fn is_last_inside(door: &Door) -> bool {
-    door.try_lock(false).unwrap_or(false)
 }

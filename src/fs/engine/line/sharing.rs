@@ -7,6 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::state::Flag;
 use super::cohort::Cohort;
 use super::contender::Cause;
 use super::core::Core;
@@ -53,7 +54,12 @@ impl Core {
             return Ok(true);
         };
         if possession.flag || possession.reserved != possession.token {
-            self.disk.clear_held(possession.token, possession.crashed)?;
+            // A crash that no guard here has reported yet stays with this process: it is in charge of the record.
+            let flag = match possession.crashed {
+                true => Flag::Found,
+                false => Flag::Clear,
+            };
+            self.disk.clear_held(possession.token, flag)?;
             possession.reserved = possession.token;
             possession.flag = possession.crashed;
         }

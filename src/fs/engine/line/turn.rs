@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::super::disk::TakePlace;
 use super::super::door::Door;
+use super::super::state::Flag;
 use super::super::ticket::{Mode, Ticket};
 use super::Settings;
 use super::cohort::{Cohort, CohortId};
@@ -159,11 +160,13 @@ impl Core {
         } = entry;
         let (Some(front), Some(settings)) = (self.cohorts.front(cohort), self.settings_of(cohort))
         else {
-            let untold = entered.predecessor_crashed;
-            if want == Mode::Exclusive || untold {
-                let _ = self.disk.clear_held(entered.token, untold);
-            }
             if let Some(door) = door {
+                let _ = match (want, entered.predecessor_crashed) {
+                    (Mode::Exclusive, true) => self.disk.clear_held(entered.token, Flag::Held),
+                    (Mode::Exclusive, false) => self.disk.clear_held(entered.token, Flag::Clear),
+                    (_, true) => self.disk.untake_charge(&door),
+                    (_, false) => Ok(()),
+                };
                 let _ = self.disk.leave(Arc::new(door));
             }
             return;
