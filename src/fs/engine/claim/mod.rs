@@ -67,6 +67,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::contest::{Contest, Manner, Obstacle, Outcome, Sign};
+use super::owner;
 use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
 use super::watch::Seen;
@@ -238,10 +239,15 @@ impl Claims {
             let beat = Vec::new();
             return Ok(self.silent(baton, holder, beat, self.expire, memory));
         };
-        if record.is_gone() {
-            return Ok(Verdict::Take(baton.clone(), true));
-        }
         let limit = record.limit(self.expire);
+        match record.fate() {
+            owner::Fate::Gone => return Ok(Verdict::Take(baton.clone(), true)),
+            // With an expiry its silence frees the lock.
+            owner::Fate::Former if limit.is_none() => {
+                return Err(owner::waits_for_itself(&self.directory));
+            }
+            owner::Fate::Former | owner::Fate::Alive => {}
+        }
         let verdict = self.silent(baton, holder, record.beat().to_vec(), limit, memory);
         Ok(match verdict {
             Verdict::Refused(mut obstacle) => {
