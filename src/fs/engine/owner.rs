@@ -9,8 +9,9 @@
 //! First, the pid must mean here what it meant to the writer. Both conditions hold:
 //!
 //! 1. The pid namespace is the same. The initial one has the same number on every machine, so this is not enough.
-//! 2. The boot is the same; or the machine is, and only this machine can reach the record ([`Locality`]). A host's name
-//!    proves nothing, and on a network file system another boot is mostly another machine.
+//! 2. The boot is the same; or the machine is, and only this machine can reach the record ([`Locality`]). On a network
+//!    file system another boot is mostly another machine. A host's name proves nothing; but where names differ, the
+//!    machine is not taken for the same, because a copy of a machine has its ID and mostly another name.
 //!
 //! Then the process is gone if no process has the pid, or another one has: it was born otherwise ([`Birth`]). Everything
 //! else counts as alive.
@@ -185,7 +186,7 @@ impl Recorded {
 
     /// Its pid, where that means here what it meant to the writer.
     pub(crate) fn pid_here(&self) -> Option<u32> {
-        let here = &identity().facts;
+        let here = identity();
         self.means_here(here).then_some(self.owner.pid).flatten()
     }
 
@@ -197,11 +198,13 @@ impl Recorded {
     }
 
     /// Whether a pid means here what it meant to the writer.
-    fn means_here(&self, here: &Facts) -> bool {
-        let machine = same(&self.facts.machine, &here.machine) == Some(true);
-        let boot = same(&self.facts.boot, &here.boot) == Some(true);
-        same(&self.facts.space, &here.space) == Some(true)
-            && (boot || machine && self.locality == Locality::ThisMachine)
+    fn means_here(&self, here: &Identity) -> bool {
+        let (written, ours) = (&self.facts, &here.facts);
+        let machine = same(&written.machine, &ours.machine) == Some(true)
+            && same(&self.owner.host, &here.host) != Some(false)
+            && self.locality == Locality::ThisMachine;
+        let boot = same(&written.boot, &ours.boot) == Some(true);
+        same(&written.space, &ours.space) == Some(true) && (boot || machine)
     }
 
     /// Whether the process is gone beyond doubt.
@@ -215,7 +218,7 @@ impl Recorded {
     }
 
     fn judge(&self, here: &Identity, look: impl FnOnce(u32) -> Life) -> Fate {
-        let Some(pid) = self.owner.pid.filter(|_| self.means_here(&here.facts)) else {
+        let Some(pid) = self.owner.pid.filter(|_| self.means_here(here)) else {
             return Fate::Alive;
         };
         let found = match pid == here.pid {
@@ -373,12 +376,24 @@ mod tests {
         for (from, to, anywhere, local) in [
             // Nothing is changed: this kernel.
             ("", "", Gone, Gone),
-            // Other hosts' names mean nothing.
+            // Under one boot a host's name means nothing.
             ("host=h", "host=elsewhere", Gone, Gone),
             ("host=h", "", Gone, Gone),
             // Another boot, or an unknown one.
             ("boot=b", "boot=c", Alive, Gone),
             ("boot=b ", "", Alive, Gone),
+            (
+                "boot=b ns=4026531836 machine=m exec=x host=h",
+                "boot=c ns=4026531836 machine=m host=i",
+                Alive,
+                Alive,
+            ),
+            (
+                "boot=b ns=4026531836 machine=m exec=x host=h",
+                "boot=c ns=4026531836 machine=m",
+                Alive,
+                Gone,
+            ),
             (
                 "boot=b ns=4026531836 machine=m",
                 "boot=c ns=4026531836 machine=n",

@@ -6,7 +6,7 @@
 //! 4711
 //! /usr/bin/deploy
 //! stanchion pid 1 id=ID since=1763800000000000
-//! pid=4711 start=812345 boot=… ns=4026531836 host=… label=…
+//! pid=4711 start=812345 … ns=4026531836 … host=… label=…
 //! ```
 //!
 //! The pid, for whoever reads pid files; `argv[0]`; ours: a random ID, and the words of every owner.

@@ -5,7 +5,7 @@
 //! beat 00000000000000000007
 //! expire 30000
 //! since 1763800000000000
-//! pid=4711 start=812345 boot=… ns=4026531836 host=… label=…
+//! pid=4711 start=812345 … ns=4026531836 … host=… label=…
 //! ```
 //!
 //! `beat` counts its renewals, in place; `expire` is in milliseconds, 0 for never; `since` is when the hold began to try, in microseconds since
