@@ -1,6 +1,7 @@
 //! Other boots, other machines and other views of the processes, played by namespaces: what proves a death, and what
 //! does not. Needs root; else it is skipped visibly.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -308,20 +309,29 @@ struct Stranger {
 
 impl Stranger {
     fn new(outer: &Space, pid: u32) -> Self {
-        let line = outer.start(pid, "sleep 1000000 & wait");
-        let mut command = Command::new(&line[0]);
-        let shell = command.args(&line[1..]).stdin(Stdio::null()).spawn();
-        let start = format!("cut -d' ' -f22 /proc/{pid}/stat 2>/dev/null || true");
-        let mut look = outer.enter();
-        look.extend(["sh", "-c", &start].map(str::to_owned));
-        let mut found = String::new();
-        until("it runs", || {
-            found = outer.run(&look);
-            !found.is_empty()
-        });
-        Self {
-            shell: shell.expect("started"),
-            start: found.trim().to_owned(),
+        let line = outer.start(pid, "sleep 1000000 & echo $!; wait");
+        // Another process of the namespace may have taken the pid.
+        loop {
+            let mut command = Command::new(&line[0]);
+            command.args(&line[1..]).stdin(Stdio::null());
+            let mut shell = command.stdout(Stdio::piped()).spawn().expect("started");
+            let mut said = String::new();
+            let output = shell.stdout.take().expect("piped");
+            let read = BufReader::new(output).read_line(&mut said);
+            read.expect("a line");
+            let number = said.trim();
+            let mut look = outer.enter();
+            look.extend(["cat", &format!("/proc/{number}/stat")].map(str::to_owned));
+            let stat = outer.run(&look);
+            let started = stat.split_whitespace().nth(21).map(str::to_owned);
+            let stranger = Self {
+                shell,
+                start: started.expect("it runs"),
+            };
+            if number == pid.to_string() {
+                return stranger;
+            }
+            stranger.end(outer, number.parse().expect("a pid"));
         }
     }
 
