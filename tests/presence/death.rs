@@ -251,7 +251,8 @@ fn beats(path: &Path) -> u64 {
 fn p47_a_living_holder_is_never_robbed() {
     let all = [Kind::Mkdir, Kind::CreateNew].map(|kind| {
         let (directory, path) = place();
-        // Only a holder that stands still for six seconds counts as silent, however slow the machine is otherwise.
+        // Only a holder that stands still for six seconds counts as silent, however slow the
+        // machine is otherwise.
         let expire = [("PRESENCE_EXPIRE", "6000")];
         let mut holder = Member::start_with(kind, &path, &expire);
         holder.acquire();

@@ -1,5 +1,5 @@
-//! Other boots, other machines and other views of the processes, played by namespaces: what proves a death, and what
-//! does not. Needs root; else it is skipped visibly.
+//! Other boots, other machines and other views of the processes, played by namespaces: what proves
+//! a death, and what does not. Needs root; else it is skipped visibly.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use crate::family::{Kind, Member, held, place, until};
 
 const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
 
-/// Runs a program in a mount namespace that a script has changed: `$PLACE` is the directory of the lock.
+/// Runs a program in a mount namespace that a script has changed: `$PLACE` is the directory of the
+/// lock.
 fn under(script: &str) -> [String; 6] {
     let script = format!("set -e; {script}; exec \"$@\"");
     ["unshare", "-m", "sh", "-c", &script, "sh"].map(str::to_owned)
@@ -61,7 +62,8 @@ const HIDDEN: &str = "mount -t proc -o hidepid=invisible proc /proc";
 const PROCESSES_ONLY: &str = "mount -t proc -o subset=pid proc /proc";
 const NO_PROC: &str = "mount -t tmpfs none /proc";
 
-/// A member that died while it held. Its pid is no other process's, or the last line of the test shows it.
+/// A member that died while it held. Its pid is no other process's, or the last line of the test
+/// shows it.
 fn dead_holder(script: &str, kind: Kind, path: &Path) {
     let mut holder = member(script, kind, path);
     holder.acquire();
@@ -108,7 +110,8 @@ fn p31_another_boot_under_the_same_name_robs_no_living_holder() {
     }
 }
 
-/// The process of another machine is not here, as if it were dead: what is known of its record decides.
+/// The process of another machine is not here, as if it were dead: what is known of its record
+/// decides.
 #[test]
 fn p31_another_boot_proves_a_death_only_on_this_machine_and_on_its_own_disk() {
     let own = OWN_MACHINE;

@@ -60,7 +60,8 @@ impl Member {
         Self::start_under(&[], kind, path, environment)
     }
 
-    /// The same, started by another program, which takes the child's command line as its last arguments.
+    /// The same, started by another program, which takes the child's command line as its last
+    /// arguments.
     pub(crate) fn start_under(
         starter: &[&str],
         kind: Kind,

@@ -1,4 +1,5 @@
-//! A process that executes itself once more while it holds: pid and start stay, and what it knew is gone.
+//! A process that executes itself once more while it holds: pid and start stay, and what it knew is
+//! gone.
 
 use crate::family::{Kind, Member, held, place};
 

@@ -1,32 +1,36 @@
 //! Which process owns a lock, in a form that others can check.
 //!
-//! A pid alone proves nothing: it is reused, and it means something only in its pid namespace, under its kernel. So a
-//! record has beside it what tells the process from a later one, the boot, the pid namespace, the machine and the image
-//! that the process executes.
+//! A pid alone proves nothing: it is reused, and it means something only in its pid namespace,
+//! under its kernel. So a record has beside it what tells the process from a later one, the boot,
+//! the pid namespace, the machine and the image that the process executes.
 //!
 //! # When a process is gone
 //!
 //! First, the pid must mean here what it meant to the writer. Both conditions hold:
 //!
-//! 1. The pid namespace is the same. The initial one has the same number on every machine, so this is not enough.
-//! 2. The boot is the same; or the machine is, and only this machine can reach the record ([`Locality`]). On a network
-//!    file system another boot is mostly another machine. A host's name proves nothing; but where names differ, the
-//!    machine is not taken for the same, because a copy of a machine has its ID and mostly another name.
+//! 1. The pid namespace is the same. The initial one has the same number on every machine, so this
+//!    is not enough.
+//! 2. The boot is the same; or the machine is, and only this machine can reach the record
+//!    ([`Locality`]). On a network file system another boot is mostly another machine. A host's
+//!    name proves nothing; but where names differ, the machine is not taken for the same, because a
+//!    copy of a machine has its ID and mostly another name.
 //!
-//! Then the process is gone if no process has the pid, or another one has: it was born otherwise ([`Birth`]). Everything
-//! else counts as alive.
+//! Then the process is gone if no process has the pid, or another one has: it was born otherwise
+//! ([`Birth`]). Everything else counts as alive.
 //!
-//! Condition 1 counts for another boot too: a container may have a boot ID of its own while its processes run.
+//! Condition 1 counts for another boot too: a container may have a boot ID of its own while its
+//! processes run.
 //!
 //! # A process that executed itself
 //!
-//! `exec` keeps the pid, and ends all that the process knew. A record with its own pid and birth, but of another image,
-//! is what it left behind. No other process holds the lock, so a wait would be one for itself. It is
-//! [`Fate::Former`], and an error: never gone, because descriptors and children of the former image may still use
-//! what the lock protects. Two copies of this crate in one process see the same image.
+//! `exec` keeps the pid, and ends all that the process knew. A record with its own pid and birth,
+//! but of another image, is what it left behind. No other process holds the lock, so a wait would
+//! be one for itself. It is [`Fate::Former`], and an error: never gone, because descriptors and
+//! children of the former image may still use what the lock protects. Two copies of this crate in
+//! one process see the same image.
 //!
-//! Stored as one line of `key=value` words (see `docs/protocol.md`), with everything in label and host that is not
-//! printable ASCII, a space, `%` or `=` written as `%XX`.
+//! Stored as one line of `key=value` words (see `docs/protocol.md`), with everything in label and
+//! host that is not printable ASCII, a space, `%` or `=` written as `%XX`.
 
 use std::path::Path;
 use std::sync::OnceLock;

@@ -15,10 +15,12 @@
 //!
 //! - **Publish.** Write the record to a name of its own beside the path (`PATH.new.ID`) and *link* it to the path: it appears whole or not at
 //!   all, and only where nothing is.
-//! - **Stale** is a record only if its process is gone beyond doubt, as [`owner`](super::owner) has it. Everything else counts as alive. An
-//!   empty file, as a loss of power leaves it, is stale when nobody has touched it for [`GRACE`].
-//! - **Former** is a record that this process published before it executed another program, at the path or as an heir. It is never taken over, and
-//!   an error: nothing would end the wait but the end of the process that waits.
+//! - **Stale** is a record only if its process is gone beyond doubt, as [`owner`](super::owner) has
+//!   it. Everything else counts as alive. An empty file, as a loss of power leaves it, is stale
+//!   when nobody has touched it for [`GRACE`].
+//! - **Former** is a record that this process published before it executed another program, at the
+//!   path or as an heir. It is never taken over, and an error: nothing would end the wait but the
+//!   end of the process that waits.
 //! - **Take over.** For each record there is one name that only its heir may have: `PATH.heir.ID`, ID being that of the stale record. Publish
 //!   our record under *that* name, by this same algorithm. Whoever has it, and sees the stale record still at the path, renames it to the path.
 //!   An heir that died is itself a stale record, with an heir of its own.

@@ -97,7 +97,8 @@ pub(crate) fn lock_owners(device: u64, inode: u64, table: &LockTable) -> Vec<(u3
     table.0.lines().filter_map(owner).collect()
 }
 
-/// The command line of a process that the kernel's list of locks names, its arguments separated by spaces.
+/// The command line of a process that the kernel's list of locks names, its arguments separated by
+/// spaces.
 pub(crate) fn command_line(pid: u32) -> Option<String> {
     words_of(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?)
 }

@@ -1,7 +1,8 @@
-//! Which process this is, whether another one still runs, and whether another machine can reach a file.
+//! Which process this is, whether another one still runs, and whether another machine can reach a
+//! file.
 //!
-//! One arm per platform. Each gives what its system tells for certain; what it does not tell is `None`, and proves
-//! nothing.
+//! One arm per platform. Each gives what its system tells for certain; what it does not tell is
+//! `None`, and proves nothing.
 //!
 //! | function | what it gives |
 //! |---|---|
@@ -92,12 +93,14 @@ fn digest(purpose: &str, value: &[u8]) -> String {
     bytes[..8].iter().map(|it| format!("{it:02x}")).collect()
 }
 
-/// The digest of a machine ID. The ID itself is not to be shown, and another program that hashes it gets another value.
+/// The digest of a machine ID. The ID itself is not to be shown, and another program that hashes it
+/// gets another value.
 fn machine_digest(id: &[u8]) -> String {
     digest("stanchion machine\n", id)
 }
 
-/// The digest of what the kernel gave to this image of the process. The value itself protects its stack.
+/// The digest of what the kernel gave to this image of the process. The value itself protects its
+/// stack.
 #[cfg_attr(
     not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")),
     allow(dead_code)

@@ -26,8 +26,9 @@
 //!
 //! - **Try.** List. The baton is free, or its holder is *gone* (its process is, provably; or it has *expired*): write a record, rename the
 //!   baton to a greater number and my ID. Failed because the source is gone: list again.
-//! - **Former** is a hold of this process from before it executed another program. Without an expiry it is an error, because the process would
-//!   wait for itself; it is never taken over as gone.
+//! - **Former** is a hold of this process from before it executed another program. Without an
+//!   expiry it is an error, because the process would wait for itself; it is never taken over as
+//!   gone.
 //! - **Expired** is who lets its beat stand still for as long as its own record allows, as seen by one who looks at least [`LOOKS`] times in
 //!   between, on a clock of its own: no clock of one process is compared with another's. Time in which nobody looked does not count, so a
 //!   machine that was stopped as a whole robs nobody.

@@ -1,7 +1,8 @@
 //! Processes and places on macOS and FreeBSD.
 //!
-//! FreeBSD computes the start of a process from the wall clock, so that it changes when the clock is set: there only the
-//! absence of a process proves its end. A FreeBSD process in a jail sees no process outside, and records no pid space.
+//! FreeBSD computes the start of a process from the wall clock, so that it changes when the clock
+//! is set: there only the absence of a process proves its end. A FreeBSD process in a jail sees no
+//! process outside, and records no pid space.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -38,7 +39,8 @@ pub(crate) fn machine_id() -> Option<String> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the call fills the 16 bytes of a UUID, and reads the time limit; both live until it returns.
+    // SAFETY: the call fills the 16 bytes of a UUID, and reads the time limit; both live until it
+    // returns.
     let status = unsafe { libc::gethostuuid(id.as_mut_ptr(), &raw const at_once) };
     (status == 0 && id != [0; 16]).then(|| machine_digest(&id))
 }
@@ -70,7 +72,8 @@ pub(crate) fn image_id() -> Option<String> {
     const VERSION: usize = 7;
     let mut token = [0_i32; 8];
     let mut length = 8;
-    // SAFETY: the call writes at most `length` numbers into `token`, which has as many; the port is this task's own.
+    // SAFETY: the call writes at most `length` numbers into `token`, which has as many; the port is
+    // this task's own.
     #[allow(deprecated)] // The crate that is recommended for it has this one function for us.
     let status = unsafe {
         libc::task_info(
@@ -168,8 +171,8 @@ fn sysctl(name: &CStr) -> Option<Vec<u8>> {
     let mut value = vec![0_u8; 64];
     let mut length = value.len();
     let none = std::ptr::null_mut();
-    // SAFETY: the name ends with a zero; the call writes at most `length` bytes into `value`, which has as many, and sets
-    // nothing.
+    // SAFETY: the name ends with a zero; the call writes at most `length` bytes into `value`, which
+    // has as many, and sets nothing.
     let status = unsafe {
         libc::sysctlbyname(
             name.as_ptr(),

@@ -1,8 +1,8 @@
 //! Processes and places on Linux.
 //!
-//! `/proc` may be hidden, mounted in part, not mounted, or that of another pid namespace. So the kernel's own calls come
-//! first (`pidfd_open`, what a pidfd is, and its `ioctl`), and of `/proc` only what is certain to speak of this pid
-//! namespace.
+//! `/proc` may be hidden, mounted in part, not mounted, or that of another pid namespace. So the
+//! kernel's own calls come first (`pidfd_open`, what a pidfd is, and its `ioctl`), and of `/proc`
+//! only what is certain to speak of this pid namespace.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,7 +26,8 @@ const GET_PID_NAMESPACE: libc::c_ulong = 0xff05;
 /// `/proc/self/ns/time` in the initial time namespace.
 const INITIAL_TIME: &str = "time:[4026531834]";
 
-/// File systems on a disk or in memory of this machine. A stacked one, such as overlayfs, may lie on any other.
+/// File systems on a disk or in memory of this machine. A stacked one, such as overlayfs, may lie
+/// on any other.
 const LOCAL: [u32; 19] = [
     0xEF53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
@@ -81,7 +82,8 @@ pub(crate) fn pid_space() -> Option<u64> {
 
 fn namespace_of(process: &OwnedFd) -> Option<u64> {
     use std::os::fd::{AsRawFd, FromRawFd};
-    // SAFETY: `process` is open for the whole call, which takes no pointer; a kernel that does not know the request refuses it.
+    // SAFETY: `process` is open for the whole call, which takes no pointer; a kernel that does not
+    // know the request refuses it.
     let found = unsafe { libc::ioctl(process.as_raw_fd(), GET_PID_NAMESPACE, 0) };
     if found < 0 {
         return None;
@@ -98,7 +100,8 @@ pub(crate) fn image_id() -> Option<String> {
     if address.is_null() {
         return None;
     }
-    // SAFETY: the kernel has put 16 bytes at this address, on the first stack of the process, where they stay until it ends.
+    // SAFETY: the kernel has put 16 bytes at this address, on the first stack of the process, where
+    // they stay until it ends.
     let bytes = unsafe { address.read_unaligned() };
     Some(image_digest(&bytes))
 }
@@ -166,8 +169,8 @@ fn has_ended(process: &OwnedFd) -> bool {
     poll(&mut ended, Some(&rustix::time::Timespec::default())).is_ok_and(|count| count > 0)
 }
 
-/// Since Linux 6.9 each process has an inode of its own, which the kernel does not use again before the next boot; not
-/// where inode numbers have 32 bits.
+/// Since Linux 6.9 each process has an inode of its own, which the kernel does not use again before
+/// the next boot; not where inode numbers have 32 bits.
 fn serial_of(process: &OwnedFd) -> Option<u64> {
     let wide = cfg!(target_pointer_width = "64");
     let own = wide && fstatfs(process).is_ok_and(|it| magic(&it) == PIDFS);
@@ -185,7 +188,8 @@ impl Proc {
         real.then_some(Self(directory))
     }
 
-    /// Only that of this process's own pid namespace: in another one a pid is that of another process.
+    /// Only that of this process's own pid namespace: in another one a pid is that of another
+    /// process.
     fn of_this_namespace() -> Option<Self> {
         let proc = Self::open()?;
         let status = String::from_utf8_lossy(&proc.read("self/status")?).into_owned();
@@ -205,11 +209,13 @@ impl Proc {
         }
     }
 
-    /// When a process was started, in clock ticks since boot. A process that is hidden has no start.
+    /// When a process was started, in clock ticks since boot. A process that is hidden has no
+    /// start.
     fn start_of(&self, pid: u32) -> Option<u64> {
         self.has_plain_times().then_some(())?;
         let stat = self.read(&format!("{pid}/stat"))?;
-        // The name is in parentheses and may hold anything, so count from the last one: field 22 is the 20th behind it.
+        // The name is in parentheses and may hold anything, so count from the last one: field 22 is
+        // the 20th behind it.
         let behind = stat.iter().rposition(|&byte| byte == b')')? + 1;
         let text = std::str::from_utf8(&stat[behind..]).ok()?;
         text.split_ascii_whitespace().nth(19)?.parse().ok()

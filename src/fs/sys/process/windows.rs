@@ -1,7 +1,8 @@
 //! Processes and places on Windows.
 //!
-//! The system gives no boot ID, but a process is told from all others by its pid and the time of its creation, which does
-//! not change with the clock. So the machine's ID is enough, where no other machine can reach the file.
+//! The system gives no boot ID, but a process is told from all others by its pid and the time of
+//! its creation, which does not change with the clock. So the machine's ID is enough, where no
+//! other machine can reach the file.
 
 use std::fs::File;
 use std::io;
@@ -34,7 +35,8 @@ pub(crate) fn boot_id() -> Option<String> {
     None
 }
 
-/// The ID made at installation. A container has that of its image, and sees no process outside: it has none.
+/// The ID made at installation. A container has that of its image, and sees no process outside: it
+/// has none.
 pub(crate) fn machine_id() -> Option<String> {
     let key = w!("SYSTEM\\CurrentControlSet\\Control");
     if registry(key, w!("ContainerType"), RRF_RT_REG_DWORD).is_some() {
@@ -49,7 +51,8 @@ pub(crate) fn machine_id() -> Option<String> {
 fn registry(key: *const u16, name: *const u16, kind: u32) -> Option<Vec<u8>> {
     let mut value = vec![0_u8; 128];
     let mut length = 128_u32;
-    // SAFETY: both names end with a zero; the call writes at most `length` bytes into `value`, which has as many.
+    // SAFETY: both names end with a zero; the call writes at most `length` bytes into `value`,
+    // which has as many.
     let status = unsafe {
         RegGetValueW(
             HKEY_LOCAL_MACHINE,
@@ -141,7 +144,8 @@ pub(crate) fn open(_pid: u32) -> io::Result<Option<File>> {
 pub(crate) fn locality_of(file: &File) -> Locality {
     let mut path = vec![0_u16; LONGEST];
     let room = LONGEST as u32;
-    // SAFETY: the handle is open; the call writes at most `room` units into `path`, which has as many.
+    // SAFETY: the handle is open; the call writes at most `room` units into `path`, which has as
+    // many.
     let length = unsafe {
         GetFinalPathNameByHandleW(
             file.as_raw_handle(),
