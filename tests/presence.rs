@@ -8,10 +8,14 @@
 mod child;
 #[path = "presence/death.rs"]
 mod death;
+#[path = "presence/elsewhere.rs"]
+mod elsewhere;
 #[path = "presence/family.rs"]
 mod family;
 #[path = "presence/foreign.rs"]
 mod foreign;
+#[path = "presence/itself.rs"]
+mod itself;
 #[path = "presence/rubbish.rs"]
 mod rubbish;
 #[path = "presence/storm.rs"]

@@ -27,14 +27,21 @@ pub use options::{PidConfig, PidOptions};
 
 /// A lock that is a file with the holder's pid in it: it exists while somebody has the lock, and no operating system lock is asked.
 ///
-/// For places where the system's locks do not work or must not be used, and where others want to see who holds by looking at a file.
-/// The first line is the pid, the second the program (`argv[0]`), then follow two of our own, from which everybody can tell whether the holder still
-/// lives: process start, boot, pid namespace, host. A holder that was killed frees the lock within milliseconds, and the next one
-/// [hears of it](PidGuard::predecessor_crashed). A reused pid is not taken for the holder.
+/// For places where the system's locks do not work or must not be used, and where others want to
+/// see who holds by looking at a file. The first line is the pid, the second the program
+/// (`argv[0]`), then follow two of our own, from which everybody can tell whether the holder still
+/// lives: process start, boot, pid namespace, machine. A holder that was killed frees the lock
+/// within milliseconds, and the next one [hears of it](PidGuard::predecessor_crashed). A reused pid
+/// is not taken for the holder.
 ///
-/// Only a holder that is *provably* gone is passed. One on another host or in another pid namespace counts as alive for as long as its file is
-/// there, and so does a file in which stands no more than a pid ([`PidConfig::bare_pids`] changes that). An empty file counts as held too, for its
+/// Only a holder that is *provably* gone is passed. One on another host or in another pid namespace
+/// counts as alive for as long as its file is there, and so does a file in which stands no more
+/// than a pid ([`PidConfig::bare_pids`] changes that). A holder from before a reboot is passed only
+/// on a local file system and with the same machine ID. An empty file counts as held too, for its
 /// writer may be about to write; who waits passes it when it has not changed for five seconds.
+///
+/// A process that executes another program (`exec`) while it holds keeps the lock until it ends. It
+/// cannot wait for the lock or give it back: its calls fail with [`ErrorKind::Deadlock`].
 ///
 /// It needs hard links, and processes that exclude each other must see one file system; there is no queue. Programs that lock by `flock` are not
 /// excluded, and `openlock` for Python respects only holders that are Python processes.
@@ -156,14 +163,19 @@ impl PidLock {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller asked for it; [`ErrorKind::Corrupt`] when what is at the path is no pid
-    /// file, which is left alone; [`ErrorKind::Unsupported`] where the file system has no hard links; [`ErrorKind::Io`] for everything the operating
-    /// system refuses. [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`]: there is no line to count.
+    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller asked for it;
+    /// [`ErrorKind::Deadlock`] when this process took the lock before it executed another program;
+    /// [`ErrorKind::Corrupt`] when what is at the path is no pid file, which is left alone;
+    /// [`ErrorKind::Unsupported`] where the file system has no hard links; [`ErrorKind::Io`] for
+    /// everything the operating system refuses. [`max_waiting`](Acquire::max_waiting) above 0 is
+    /// [`ErrorKind::Unsupported`]: there is no line to count.
     ///
     /// # Platform notes
     ///
-    /// On Linux a waiter sleeps until the file is deleted or the holder's process has ended. Elsewhere, and on network file systems, it looks again
-    /// after 1 to 50 ms, and a dead holder cannot be told from a living one: its file has to be deleted by hand.
+    /// On Linux a waiter sleeps until the file is deleted or the holder's process has ended.
+    /// Elsewhere, and on network file systems, it looks again after 1 to 50 ms. Where the system
+    /// does not tell for certain whether a process has ended (OpenBSD, NetBSD, a jail of FreeBSD, a
+    /// container of Windows), the file of a dead holder has to be deleted by hand.
     pub fn acquire(&self) -> Acquire<PidGuard> {
         Acquire::new(self.attempt(), self.config.timeout)
     }

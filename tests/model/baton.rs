@@ -4,6 +4,10 @@
 //! that were read off the clock, may be as old as they like when they are used. Besides: kill -9 anywhere; a holder that is stopped, judged to have expired, and goes
 //! on; a wait that is dropped; `remove`.
 //!
+//! A holder is gone when its process is dead, and the model knows which are. The crate calls gone
+//! only what it can prove; a process that executed another program is alive here, and waits as any
+//! other.
+//!
 //! Checked: one baton; a living holder that was never stopped keeps it; tokens rise, also across a removal; from every state all who live can get
 //! done; then the living have left nothing but a free baton, and a newcomer would get the lock.
 
@@ -39,6 +43,8 @@ enum Mutation {
     RecordFirst,
     /// A token is one more than the last, whatever the time.
     NoTime,
+    /// What proves nothing counts as a death: another boot, or the start of another process.
+    JudgesLiving,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,8 +1,12 @@
 //! A model of the lock that is a pid file: one system call a step, over the names that its records can have.
 //!
-//! A record is a number; who wrote it is alive or not. A stopped process is one that takes no step for a while, so every order of steps
-//! has it in it. The path may begin with the record of one who died long ago, whose heir may have died too. A wait ends at any look that is refused.
-//! A stranger deletes the pid file, but not between a look and the unlink or rename that relies on it, which no algorithm could bear.
+//! A record is a number; who wrote it is alive or not. A stopped process is one that takes no step
+//! for a while, so every order of steps has it in it. The path may begin with the record of one who
+//! died long ago, whose heir may have died too. A wait ends at any look that is refused. A record
+//! is stale when its process is dead, and the model knows which are. The crate calls stale only
+//! what it can prove; a process that executed another program is alive here, and waits as any
+//! other. A stranger deletes the pid file, but not between a look and the unlink or rename that
+//! relies on it, which no algorithm could bear.
 //!
 //! Checked: a living holder's record stays at the path unless a stranger took it away; nobody meets an error; from every state all who live can get
 //! done; then nothing of the living is left, and nothing of the dead either when nobody was killed.
@@ -39,6 +43,8 @@ enum Mutation {
     MissingIsError,
     /// The sweep deletes what is there without reading it.
     SweepsLiving,
+    /// What proves nothing counts as a death: another boot, or the start of another process.
+    JudgesLiving,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -225,7 +231,7 @@ impl World {
         match at {
             None if self.processes[p].drafted => Pc::Link,
             None => Pc::Draft,
-            Some(found) if self.lives(found) => {
+            Some(found) if self.lives(found) && self.mutation != Mutation::JudgesLiving => {
                 if heir && self.mutation == Mutation::DeletesHeirs {
                     return Pc::Unlink;
                 }

@@ -11,10 +11,16 @@
 //! | `race FIRST LAST` | tries the locks `FIRST..LAST` beside its own, keeps what it wins: `won N N …` |
 //! | `storm ROUNDS` | adds one to a number in a file, that often, under the lock: `stormed` |
 //! | `remove` | `removed` or `in-use`, or `failed kind text`; claims only |
+//! | `status` | `held PID`, the holder's as the lock shows it, or `free` |
+//! | `pid` | its pid as it sees it |
+//! | `exec` | the process executes this program once more, in its place: `ready` |
+//! | `die` | the process ends as by `kill -9` |
 //! | `end` | the process ends in good order |
 
 use std::io::{BufRead, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use stanchion::{AnyGuard, AnyLock, LockDir, Method, NamedLock, PidLock, Removal};
@@ -110,10 +116,29 @@ fn child() {
                 runtime.block_on(storm(&counter, &lock, number(rounds)));
             }
             ["remove"] => remove(&lock),
+            ["status"] => match runtime.block_on(lock.status()).expect("a look").holder {
+                Some(owner) => say(format_args!("held {}", owner.pid.unwrap_or(0))),
+                None => say("free"),
+            },
+            ["pid"] => say(std::process::id()),
+            ["exec"] => panic!("not executed: {}", once_more().exec()),
+            ["die"] => {
+                let own = rustix::process::getpid();
+                let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
+            }
             ["end"] => break,
             _ => panic!("unknown command {line:?}"),
         }
     }
+}
+
+/// This program, with the same arguments and the same environment.
+fn once_more() -> Command {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().expect("a name");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
 }
 
 fn remove(lock: &AnyLock) {

@@ -57,9 +57,23 @@ impl Member {
     }
 
     pub(crate) fn start_with(kind: Kind, path: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::start_under(&[], kind, path, environment)
+    }
+
+    /// The same, started by another program, which takes the child's command line as its last
+    /// arguments.
+    pub(crate) fn start_under(
+        starter: &[&str],
+        kind: Kind,
+        path: &Path,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let program = std::env::current_exe().expect("this program");
-        let mut command = Command::new(program);
+        let program = program.to_str().expect("a path");
+        let line = [starter, &[program]].concat();
+        let mut command = Command::new(line[0]);
         command
+            .args(&line[1..])
             .args(["--ignored", "--exact", "child::child", "--nocapture"])
             .env("PRESENCE_PATH", path)
             .env("PRESENCE_KIND", kind.name())

@@ -29,7 +29,7 @@ use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
-use crate::fs::sys::host;
+use crate::fs::sys::process;
 use crate::lock::Owner;
 
 /// How long a lock that came is kept for a task that is not polled.
@@ -89,8 +89,8 @@ pub(crate) struct Obstacle {
 pub(crate) enum Sign {
     /// A name; if it should be a certain file, and is not any more, that is an event too.
     Name(PathBuf, Option<FileId>, Seen),
-    /// The end of a process: pid and start.
-    End(u32, u64),
+    /// The end of the process with a pid. Whose pid it is is looked at after it is watched.
+    End(u32),
 }
 
 /// A wait. Dropped, it gives back what it has.
@@ -357,17 +357,10 @@ fn add(seat: Seat, sign: &Sign) -> std::io::Result<Option<WatchId>> {
             }
             watch().add(seat, &found, *seen).map(Some)
         }
-        Sign::End(pid, start) => {
-            let Some(process) = host::open_process(*pid)? else {
-                return Ok(None);
-            };
-            match host::process_start(*pid) {
-                Some(found) if found == *start => watch().add_process(seat, process).map(Some),
-                Some(_) => Ok(None),
-                // It is hidden from us.
-                None => Err(std::io::ErrorKind::Unsupported.into()),
-            }
-        }
+        Sign::End(pid) => match process::open(*pid)? {
+            Some(process) => watch().add_process(seat, process).map(Some),
+            None => Ok(None),
+        },
     }
 }
 

@@ -1,17 +1,44 @@
-//! Who this process is, in a form that others can check.
+//! Which process owns a lock, in a form that others can check.
 //!
-//! A pid alone proves nothing: it is reused, and it means something only inside its pid namespace. So a record carries the pid,
-//! the process's start time, the boot and the namespace; only when boot and namespace are ours and no process
-//! with this pid and start exists is the owner provably gone. Everything else counts as alive.
+//! A pid alone proves nothing: it is reused, and it means something only in its pid namespace,
+//! under its kernel. So a record has beside it what tells the process from a later one, the boot,
+//! the pid namespace, the machine and the image that the process executes.
 //!
-//! Stored as one line of `key=value` words (see `docs/protocol.md`), with everything in label and host that is not
-//! printable ASCII, a space, `%` or `=` written as `%XX`.
+//! # When a process is gone
+//!
+//! First, the pid must mean here what it meant to the writer. Both conditions hold:
+//!
+//! 1. The pid namespace is the same. The initial one has the same number on every machine, so this
+//!    is not enough.
+//! 2. The boot is the same; or the machine is, and only this machine can reach the record
+//!    ([`Locality`]). On a network file system another boot is mostly another machine. A host's
+//!    name proves nothing; but where names differ, the machine is not taken for the same, because a
+//!    copy of a machine has its ID and mostly another name.
+//!
+//! Then the process is gone if no process has the pid, or another one has: it was born otherwise
+//! ([`Birth`]). Everything else counts as alive.
+//!
+//! Condition 1 counts for another boot too: a container may have a boot ID of its own while its
+//! processes run.
+//!
+//! # A process that executed itself
+//!
+//! `exec` keeps the pid, and ends all that the process knew. A record with its own pid and birth,
+//! but of another image, is what it left behind. No other process holds the lock, so a wait would
+//! be one for itself. It is [`Fate::Former`], and an error: never gone, because descriptors and
+//! children of the former image may still use what the lock protects. Two copies of this crate in
+//! one process see the same image.
+//!
+//! Stored as one line of `key=value` words (see `docs/protocol.md`), with everything in label and
+//! host that is not printable ASCII, a space, `%` or `=` written as `%XX`.
 
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use crate::error::{Error, ErrorKind};
 use crate::fs::sys::fork::PerProcess;
+use crate::fs::sys::process::{self, Birth, Life, Locality};
 use crate::fs::sys::{file, host};
 use crate::lock::Owner;
 
@@ -19,28 +46,49 @@ use crate::lock::Owner;
 const LONGEST: usize = 96;
 
 /// The parts of a record that are the same for the whole life of a process.
+#[derive(Debug)]
 pub(crate) struct Identity {
     pid: u32,
-    start: Option<u64>,
-    boot: Option<String>,
-    namespace: Option<u64>,
+    facts: Facts,
     host: Option<String>,
     /// Read when it is first asked for: most processes never look at a line.
     command: OnceLock<Option<String>>,
 }
 
+/// What tells which process a pid means. What is missing is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Facts {
+    birth: Birth,
+    boot: Option<String>,
+    space: Option<u64>,
+    machine: Option<String>,
+    image: Option<String>,
+}
+
+/// What a record tells of its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It has ended, beyond doubt.
+    Gone,
+    /// It is this process, before it executed another program, or itself once more.
+    Former,
+    /// It runs, or nothing proves that it does not.
+    Alive,
+}
+
 /// This process.
 pub(crate) fn identity() -> &'static Identity {
-    static IDENTITY: PerProcess<Identity> = PerProcess::new(|| {
-        let pid = std::process::id();
-        Identity {
-            pid,
-            start: host::process_start(pid),
-            boot: host::boot_id(),
-            namespace: host::pid_namespace(),
-            host: host::host_name(),
-            command: OnceLock::new(),
-        }
+    static IDENTITY: PerProcess<Identity> = PerProcess::new(|| Identity {
+        pid: std::process::id(),
+        facts: Facts {
+            birth: process::own_birth(),
+            boot: process::boot_id(),
+            space: process::pid_space(),
+            machine: process::machine_id(),
+            image: process::image_id(),
+        },
+        host: host::host_name(),
+        command: OnceLock::new(),
     });
     IDENTITY.get()
 }
@@ -54,16 +102,20 @@ impl Identity {
                 words.push_str(&format!(" {key}={value}"));
             }
         };
-        add("start", self.start.map(|it| it.to_string()));
-        add("boot", self.boot.as_deref().map(escape));
-        add("ns", self.namespace.map(|it| it.to_string()));
+        let facts = &self.facts;
+        add("start", facts.birth.start.map(|it| it.to_string()));
+        add("serial", facts.birth.serial.map(|it| it.to_string()));
+        add("boot", facts.boot.as_deref().map(escape));
+        add("ns", facts.space.map(|it| it.to_string()));
+        add("machine", facts.machine.as_deref().map(escape));
+        add("exec", facts.image.as_deref().map(escape));
         add("host", self.host.as_deref().map(escape));
         add("label", label.map(escape));
         words
     }
 
     fn command(&self) -> &Option<String> {
-        self.command.get_or_init(|| host::command_line(self.pid))
+        self.command.get_or_init(|| process::command_line(self.pid))
     }
 
     /// This process as the public face shows it.
@@ -82,14 +134,14 @@ impl Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
     pub(crate) owner: Owner,
-    start: Option<u64>,
-    boot: Option<String>,
-    namespace: Option<u64>,
+    facts: Facts,
+    /// Who can reach the file it was read from.
+    locality: Locality,
 }
 
 impl Recorded {
     /// Reads the words of a record; words that are missing or not understood are unknown.
-    pub(crate) fn parse(words: &str, since_us: u64) -> Self {
+    pub(crate) fn parse(words: &str, since_us: u64, locality: Locality) -> Self {
         let value = |key: &str| {
             words.split_ascii_whitespace().find_map(|word| {
                 let (found, value) = word.split_once('=')?;
@@ -108,70 +160,101 @@ impl Recorded {
                 command: None,
                 since,
             },
-            start: number("start"),
-            boot: value("boot").map(unescape),
-            namespace: number("ns"),
+            facts: Facts {
+                birth: Birth {
+                    start: number("start"),
+                    serial: number("serial"),
+                },
+                boot: value("boot").map(unescape),
+                space: number("ns"),
+                machine: value("machine").map(unescape),
+                image: value("exec").map(unescape),
+            },
+            locality,
         }
     }
 
     /// The owner as the public face shows it, with its command line where that can be read.
     pub(crate) fn into_owner(self) -> Owner {
-        let command = match (self.owner.pid, self.start) {
-            (Some(pid), Some(start)) if self.is_of_here() => {
-                host::command_line(pid).filter(|_| host::process_start(pid) == Some(start))
-            }
-            _ => None,
+        let runs = |pid: &u32| match process::look(*pid) {
+            Life::Runs(found) => self.facts.birth.is_same(found) == Some(true),
+            Life::Ended => false,
         };
+        let pid = self.pid_here().filter(runs);
+        let command = pid.and_then(process::command_line);
         Owner {
             command,
             ..self.owner
         }
     }
 
-    /// Pid and start of the process, where its pid means here what it meant there.
-    pub(crate) fn process(&self) -> Option<(u32, u64)> {
-        let here = self.is_of_here();
-        here.then(|| self.owner.pid.zip(self.start)).flatten()
+    /// Its pid, where that means here what it meant to the writer.
+    pub(crate) fn pid_here(&self) -> Option<u32> {
+        let here = identity();
+        self.means_here(here).then_some(self.owner.pid).flatten()
     }
 
     pub(crate) fn is_this_process(&self) -> bool {
         let here = identity();
-        self.is_of_here() && self.owner.pid == Some(here.pid) && self.start == here.start
+        self.pid_here() == Some(here.pid)
+            && self.facts.birth.is_same(here.facts.birth) != Some(false)
+            && same(&self.facts.image, &here.facts.image) != Some(false)
     }
 
-    /// Whether its pid means here what it meant there.
-    pub(crate) fn is_of_here(&self) -> bool {
-        let here = identity();
-        self.boot.is_some()
-            && self.boot == here.boot
-            && self.namespace.is_some()
-            && self.namespace == here.namespace
+    /// Whether a pid means here what it meant to the writer.
+    fn means_here(&self, here: &Identity) -> bool {
+        let (written, ours) = (&self.facts, &here.facts);
+        let machine = same(&written.machine, &ours.machine) == Some(true)
+            && same(&self.owner.host, &here.host) != Some(false)
+            && self.locality == Locality::ThisMachine;
+        let boot = same(&written.boot, &ours.boot) == Some(true);
+        same(&written.space, &ours.space) == Some(true) && (boot || machine)
     }
 
     /// Whether the process is gone beyond doubt.
     pub(crate) fn is_provably_gone(&self) -> bool {
-        let here = identity();
-        if self.boot.is_none() || self.boot != here.boot {
-            // Another boot of this host, or another host: only the same host's name makes it the former.
-            return self.boot.is_some()
-                && here.boot.is_some()
-                && self.owner.host.is_some()
-                && self.owner.host == here.host
-                && self.namespace == here.namespace
-                && self.namespace.is_some();
-        }
-        let (Some(pid), Some(start)) = (self.owner.pid, self.start) else {
-            return false;
-        };
-        self.namespace.is_some()
-            && self.namespace == here.namespace
-            && match host::process_start(pid) {
-                // One that has ended keeps pid and start until its parent asks for it.
-                Some(found) => found != start || host::process_has_ended(pid),
-                // Hidden processes have no readable start either; only the kernel's word counts.
-                None => !host::process_exists(pid),
-            }
+        self.fate() == Fate::Gone
     }
+
+    /// What became of the process.
+    pub(crate) fn fate(&self) -> Fate {
+        self.judge(identity(), process::look)
+    }
+
+    fn judge(&self, here: &Identity, look: impl FnOnce(u32) -> Life) -> Fate {
+        let Some(pid) = self.owner.pid.filter(|_| self.means_here(here)) else {
+            return Fate::Alive;
+        };
+        let found = match pid == here.pid {
+            true => Life::Runs(here.facts.birth),
+            false => look(pid),
+        };
+        let Life::Runs(birth) = found else {
+            return Fate::Gone;
+        };
+        if self.facts.birth.is_same(birth) == Some(false) {
+            return Fate::Gone;
+        }
+        let executed = same(&self.facts.image, &here.facts.image) == Some(false);
+        match executed && pid == here.pid {
+            // At each boot a service may get the same pid at the same tick.
+            true if same(&self.facts.boot, &here.facts.boot) == Some(false) => Fate::Gone,
+            true => Fate::Former,
+            false => Fate::Alive,
+        }
+    }
+}
+
+/// The error of a process that would wait for what it left behind.
+pub(crate) fn waits_for_itself(path: &Path) -> Error {
+    let text = "this process took the lock before it executed another program, and would wait for itself; \
+                the lock ends with the process";
+    Error::at(ErrorKind::Deadlock, text, path)
+}
+
+/// Whether two values are equal; `None` when one of them is unknown.
+fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> Option<bool> {
+    Some(one.as_ref()? == other.as_ref()?)
 }
 
 /// Who has a file locked, as the kernel's list tells.
@@ -237,44 +320,194 @@ fn unescape(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn read(words: &str) -> Recorded {
+        Recorded::parse(words, 1, Locality::Unknown)
+    }
+
     #[test]
     fn a_record_survives_the_round_trip() {
         let label = "nightly = 100 % of /data\n\u{e4}";
         let words = identity().words(Some(label));
         assert!(!words.contains('\n'));
-        let read = Recorded::parse(&words, 1_700_000_000_000_000);
+        let read = read(&words);
         assert_eq!(read.owner.pid, Some(std::process::id()));
         assert_eq!(read.owner.label.as_deref(), Some(label));
-        assert!(!read.is_provably_gone(), "we are alive");
+        assert_eq!(read.facts, identity().facts);
+        assert_eq!(read.fate(), Fate::Alive, "we are alive");
+    }
+
+    /// A judge with pid 7, which knows all of itself.
+    fn here() -> Identity {
+        Identity {
+            pid: 7,
+            facts: Facts {
+                birth: Birth {
+                    start: Some(70),
+                    serial: Some(700),
+                },
+                boot: Some("b".into()),
+                space: Some(4_026_531_836),
+                machine: Some("m".into()),
+                image: Some("i".into()),
+            },
+            host: Some("h".into()),
+            command: OnceLock::new(),
+        }
+    }
+
+    const WHOLE: &str = "start=80 serial=800 boot=b ns=4026531836 machine=m exec=x host=h";
+
+    /// What a record with this change proves of pid 8, which is another process, or none.
+    fn fate(from: &str, to: &str, locality: Locality, life: Life) -> Fate {
+        assert!(from.is_empty() || WHOLE.contains(from), "{from}");
+        let words = format!("pid=8 {}", WHOLE.replacen(from, to, 1));
+        let recorded = Recorded::parse(&words, 1, locality);
+        recorded.judge(&here(), |pid| {
+            assert_eq!(pid, 8);
+            life
+        })
+    }
+
+    fn runs(start: Option<u64>, serial: Option<u64>) -> Life {
+        Life::Runs(Birth { start, serial })
     }
 
     #[test]
-    fn p31_a_reused_pid_is_another_process() {
-        let words = identity().words(None);
-        let mut read = Recorded::parse(&words, 1);
-        read.start = read.start.map(|start| start + 1);
-        assert_eq!(read.is_provably_gone(), read.start.is_some());
+    fn p31_the_table_of_what_proves_a_death() {
+        use Fate::{Alive, Gone};
+        use Locality::{ThisMachine, Unknown};
+        let other = runs(Some(81), Some(801));
+        for (from, to, anywhere, local) in [
+            // Nothing is changed: this kernel.
+            ("", "", Gone, Gone),
+            // Under one boot a host's name means nothing.
+            ("host=h", "host=elsewhere", Gone, Gone),
+            ("host=h", "", Gone, Gone),
+            // Another boot, or an unknown one.
+            ("boot=b", "boot=c", Alive, Gone),
+            ("boot=b ", "", Alive, Gone),
+            (
+                "boot=b ns=4026531836 machine=m exec=x host=h",
+                "boot=c ns=4026531836 machine=m host=i",
+                Alive,
+                Alive,
+            ),
+            (
+                "boot=b ns=4026531836 machine=m exec=x host=h",
+                "boot=c ns=4026531836 machine=m",
+                Alive,
+                Gone,
+            ),
+            (
+                "boot=b ns=4026531836 machine=m",
+                "boot=c ns=4026531836 machine=n",
+                Alive,
+                Alive,
+            ),
+            (
+                "boot=b ns=4026531836 machine=m",
+                "boot=c ns=4026531836",
+                Alive,
+                Alive,
+            ),
+            // The same boot needs no machine.
+            ("machine=m", "", Gone, Gone),
+            ("machine=m", "machine=n", Gone, Gone),
+            // Another pid namespace, or an unknown one.
+            ("ns=4026531836", "ns=4026532000", Alive, Alive),
+            ("ns=4026531836 ", "", Alive, Alive),
+            ("boot=b ns=4026531836", "boot=c ns=4026532000", Alive, Alive),
+        ] {
+            for life in [Life::Ended, other] {
+                assert_eq!(fate(from, to, Unknown, life), anywhere, "{from} {to}");
+                assert_eq!(fate(from, to, ThisMachine, life), local, "{from} {to}");
+            }
+            // One that runs is alive, wherever its record is.
+            let own = runs(Some(80), Some(800));
+            assert_eq!(fate(from, to, ThisMachine, own), Alive, "{from} {to}");
+        }
     }
 
     #[test]
-    fn p31_a_foreign_namespace_proves_nothing() {
-        let mut read = Recorded::parse(&identity().words(None), 1);
-        read.namespace = read.namespace.map(|it| it + 1);
-        read.owner.pid = Some(u32::MAX);
-        assert!(!read.is_provably_gone());
+    fn p31_a_process_without_a_known_birth_is_alive_while_its_pid_is_in_use() {
+        for (from, to, life, expected) in [
+            ("start=80 serial=800 ", "", Life::Ended, Fate::Gone),
+            (
+                "start=80 serial=800 ",
+                "",
+                runs(Some(81), Some(801)),
+                Fate::Alive,
+            ),
+            ("", "", runs(None, None), Fate::Alive),
+            ("start=80 ", "", runs(Some(81), None), Fate::Alive),
+            ("start=80 ", "", runs(None, Some(801)), Fate::Gone),
+            ("serial=800 ", "", runs(Some(81), None), Fate::Gone),
+        ] {
+            let found = fate(from, to, Locality::Unknown, life);
+            assert_eq!(found, expected, "{from} {to} {life:?}");
+        }
+    }
+
+    #[test]
+    fn p31_a_process_that_executed_itself_is_told() {
+        let own = "pid=7 start=70 serial=700 boot=b ns=4026531836 machine=m exec=i";
+        for (from, to, expected) in [
+            ("", "", Fate::Alive),
+            ("exec=i", "exec=x", Fate::Former),
+            ("exec=i", "", Fate::Alive),
+            ("start=70 serial=700", "exec=x", Fate::Former),
+            // It was another process with this pid.
+            ("start=70", "start=69", Fate::Gone),
+            ("serial=700 boot=b", "serial=699 exec=x boot=b", Fate::Gone),
+            (
+                "boot=b ns=4026531836 machine=m exec=i",
+                "boot=c ns=4026531836 machine=m exec=x",
+                Fate::Gone,
+            ),
+            // Nobody tells whose pid it is.
+            (
+                "ns=4026531836 machine=m exec=i",
+                "ns=4026532000 machine=m exec=x",
+                Fate::Alive,
+            ),
+        ] {
+            let words = own.replacen(from, to, 1);
+            let recorded = Recorded::parse(&words, 1, Locality::ThisMachine);
+            let found = recorded.judge(&here(), |_| panic!("it knows itself"));
+            assert_eq!(found, expected, "{words}");
+        }
     }
 
     #[test]
     fn rubbish_is_unknown_and_not_gone() {
-        let read = Recorded::parse("pid=x start== %% \u{fffd} label=%f", 0);
+        let read = Recorded::parse(
+            "pid=x start== %% \u{fffd} label=%f",
+            0,
+            Locality::ThisMachine,
+        );
         assert_eq!(read.owner.pid, None);
         assert_eq!(read.owner.since, None);
         assert!(!read.is_provably_gone());
     }
 
     #[test]
-    fn long_labels_are_cut() {
-        let words = identity().words(Some(&"x".repeat(10_000)));
-        assert!(words.len() < 600);
+    fn the_longest_words_fit_into_a_state_record() {
+        let long = Some("\u{fffd}".repeat(10_000));
+        let most = Identity {
+            pid: u32::MAX,
+            facts: Facts {
+                birth: Birth {
+                    start: Some(u64::MAX),
+                    serial: Some(u64::MAX),
+                },
+                boot: Some("x".repeat(36)),
+                space: Some(u64::MAX),
+                machine: Some("x".repeat(16)),
+                image: Some("x".repeat(16)),
+            },
+            host: long.clone(),
+            command: OnceLock::new(),
+        };
+        assert!(most.words(long.as_deref()).len() <= 493);
     }
 }

@@ -6,7 +6,7 @@
 //! 4711
 //! /usr/bin/deploy
 //! stanchion pid 1 id=ID since=1763800000000000
-//! pid=4711 start=812345 boot=… ns=4026531836 host=… label=…
+//! pid=4711 start=812345 … ns=4026531836 … host=… label=…
 //! ```
 //!
 //! The pid, for whoever reads pid files; `argv[0]`; ours: a random ID, and the words of every owner.
@@ -15,9 +15,12 @@
 //!
 //! - **Publish.** Write the record to a name of its own beside the path (`PATH.new.ID`) and *link* it to the path: it appears whole or not at
 //!   all, and only where nothing is.
-//! - **Stale** is a record only if its process is gone beyond doubt: same boot and pid namespace as ours, and no process with that pid and
-//!   start; or the same host before a restart. Everything else counts as alive, other hosts and other namespaces too. An empty file, as a loss of
-//!   power leaves it, is stale when nobody has touched it for [`GRACE`].
+//! - **Stale** is a record only if its process is gone beyond doubt, as [`owner`](super::owner) has
+//!   it. Everything else counts as alive. An empty file, as a loss of power leaves it, is stale
+//!   when nobody has touched it for [`GRACE`].
+//! - **Former** is a record that this process published before it executed another program, at the
+//!   path or as an heir. It is never taken over, and an error: nothing would end the wait but the
+//!   end of the process that waits.
 //! - **Take over.** For each record there is one name that only its heir may have: `PATH.heir.ID`, ID being that of the stale record. Publish
 //!   our record under *that* name, by this same algorithm. Whoever has it, and sees the stale record still at the path, renames it to the path.
 //!   An heir that died is itself a stale record, with an heir of its own.
@@ -51,12 +54,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::contest::{Contest, Manner, Obstacle, Outcome, Sign};
-use super::owner::Recorded;
+use super::owner::{Fate, Recorded, waits_for_itself};
 use super::step::at_named;
 use super::watch::Seen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
-use crate::fs::sys::host;
+use crate::fs::sys::process::{self, Locality};
 use crate::lock::Owner;
 
 mod hold;
@@ -126,7 +129,8 @@ impl PidFile {
     /// [`ErrorKind::Corrupt`] for a file that is no pid file.
     pub(crate) fn holder(&self) -> Result<Option<Owner>> {
         let found = self.read(&self.path)?;
-        let found = found.filter(|it| !self.is_stale(it, &mut Memory::default()));
+        let stale = |it: &Found| self.judge(it, &mut Memory::default()) == Fate::Gone;
+        let found = found.filter(|it| !stale(it));
         Ok(found.map(Found::into_owner))
     }
 
@@ -143,10 +147,13 @@ impl PidFile {
         let length = file::read_start(&open, &mut text).map_err(at)?;
         text.truncate(length);
         let file = file::id_of(&open).map_err(at)?;
-        let body = parse(&text).filter(|_| length <= LONGEST).ok_or_else(|| {
-            let text = "this is no pid file, so it is left alone";
-            Error::at(ErrorKind::Corrupt, text, path)
-        })?;
+        let locality = process::locality_of(&open);
+        let body = parse(&text, locality)
+            .filter(|_| length <= LONGEST)
+            .ok_or_else(|| {
+                let text = "this is no pid file, so it is left alone";
+                Error::at(ErrorKind::Corrupt, text, path)
+            })?;
         let name = match &body {
             Body::Whole(_) => id_in(&text),
             _ => None,
@@ -166,11 +173,11 @@ impl PidFile {
         }))
     }
 
-    /// Whether whoever wrote this is gone beyond doubt.
-    fn is_stale(&self, found: &Found, memory: &mut Memory) -> bool {
-        match &found.body {
-            Body::Whole(recorded) => recorded.is_provably_gone(),
-            Body::Bare(pid) => self.bare_pids && !host::process_exists(*pid),
+    /// What became of the process that wrote this.
+    fn judge(&self, found: &Found, memory: &mut Memory) -> Fate {
+        let gone = match &found.body {
+            Body::Whole(recorded) => return recorded.fate(),
+            Body::Bare(pid) => self.bare_pids && process::has_ended(*pid),
             Body::Empty => match &memory.empty {
                 Some((name, since)) if *name == found.name => since.elapsed() >= GRACE,
                 _ => {
@@ -178,7 +185,8 @@ impl PidFile {
                     false
                 }
             },
-        }
+        };
+        if gone { Fate::Gone } else { Fate::Alive }
     }
 
     fn beside(&self, what: &str, name: &str) -> PathBuf {
@@ -190,11 +198,13 @@ impl PidFile {
     /// Puts our record at a name, where nothing is or where something stale is.
     fn publish(&self, at: &Path, memory: &mut Memory, depth: usize) -> Result<Published> {
         for _ in 0..TRIES {
-            let found = self.read(at)?;
-            let stale = match found {
+            let stale = match self.read(at)? {
                 None => None,
-                Some(found) if self.is_stale(&found, memory) => Some(found),
-                Some(found) => return Ok(Published::Refused(Box::new(found))),
+                Some(found) => match self.judge(&found, memory) {
+                    Fate::Gone => Some(found),
+                    Fate::Former => return Err(waits_for_itself(at)),
+                    Fate::Alive => return Ok(Published::Refused(Box::new(found))),
+                },
             };
             let Some(stale) = stale else {
                 if self.link(at, memory)? {
@@ -325,13 +335,11 @@ impl PidFile {
         // An heir moves on to the path, or gives up.
         let mut signs = vec![Sign::Name(found.at.clone(), Some(found.file), Seen::Claim)];
         let (within, process) = match &found.body {
-            Body::Whole(recorded) => (None, recorded.process()),
-            Body::Bare(pid) => (None, host::process_start(*pid).map(|start| (*pid, start))),
+            Body::Whole(recorded) => (None, recorded.pid_here()),
+            Body::Bare(pid) => (None, Some(*pid).filter(|_| self.bare_pids)),
             Body::Empty => (Some(GRACE), None),
         };
-        if let Some((pid, start)) = process {
-            signs.push(Sign::End(pid, start));
-        }
+        signs.extend(process.map(Sign::End));
         Obstacle {
             owner: Some(found.into_owner()),
             signs,
@@ -346,7 +354,7 @@ impl Found {
             Body::Whole(recorded) => recorded.into_owner(),
             Body::Bare(pid) => Owner {
                 pid: Some(pid),
-                command: host::command_line(pid),
+                command: process::command_line(pid),
                 ..Owner::unknown()
             },
             Body::Empty => Owner::unknown(),
@@ -355,7 +363,7 @@ impl Found {
 }
 
 /// What a pid file says; `None` when it is none.
-fn parse(text: &[u8]) -> Option<Body> {
+fn parse(text: &[u8], locality: Locality) -> Option<Body> {
     if text.iter().all(|it| matches!(it, 0 | b' ' | b'\r' | b'\n')) {
         return Some(Body::Empty);
     }
@@ -366,7 +374,7 @@ fn parse(text: &[u8]) -> Option<Body> {
         return Some(Body::Bare(pid));
     };
     let since = word(ours, "since").and_then(|it| it.parse().ok());
-    let recorded = Recorded::parse(words, since.unwrap_or(0));
+    let recorded = Recorded::parse(words, since.unwrap_or(0), locality);
     // A copy with another pid on top is not ours any more.
     let same = word(words, "pid").and_then(|it| it.parse().ok()) == Some(pid);
     Some(if same {
@@ -408,7 +416,7 @@ mod tests {
     use super::*;
 
     fn kind(text: &[u8]) -> &'static str {
-        match parse(text) {
+        match parse(text, Locality::Unknown) {
             Some(Body::Whole(_)) => "whole",
             Some(Body::Bare(_)) => "bare",
             Some(Body::Empty) => "empty",

@@ -28,6 +28,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::owner::Recorded;
 use crate::fs::sys::file::FileId;
+use crate::fs::sys::process::Locality;
 
 /// The version of everything on disk; see `docs/protocol.md`.
 const VERSION: u32 = 1;
@@ -184,12 +185,12 @@ fn foreign(bytes: &[u8], ours: Kind) -> Option<String> {
     (text != ours.of_ours()).then_some(text)
 }
 
-/// The holder named in a record, for people.
-pub(crate) fn holder(bytes: &[u8], kind: Kind) -> Option<Recorded> {
+/// The holder named in a record, for people; `locality` is that of its file.
+pub(crate) fn holder(bytes: &[u8], kind: Kind, locality: Locality) -> Option<Recorded> {
     let (_, bytes) = body(bytes, kind)?;
     let since = number(bytes, SINCE_AT).unwrap_or(0);
     let words = std::str::from_utf8(bytes.get(OWNER_AT..)?).ok()?;
-    Some(Recorded::parse(words.trim_end(), since))
+    Some(Recorded::parse(words.trim_end(), since, locality))
 }
 
 /// A record ready to be written; only its numbers change from grant to grant.
@@ -332,7 +333,7 @@ mod tests {
             door: DOOR,
         };
         assert_eq!(parse(&bytes, Kind::Lock), Content::Ours(record));
-        let holder = holder(&bytes, Kind::Lock).expect("a holder is named");
+        let holder = holder(&bytes, Kind::Lock, Locality::Unknown).expect("a holder is named");
         assert_eq!(holder.owner.pid, Some(7));
         assert_eq!(holder.owner.label.as_deref(), Some("x"));
         assert_eq!(bytes.len(), LENGTH);

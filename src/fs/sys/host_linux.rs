@@ -1,64 +1,8 @@
-//! Who and where we are, on Linux.
+//! The host and what it tells of its files, on Linux.
 
 use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
-
-use super::file::above_standard_streams;
-
-/// A value that no two boots of a host share.
-pub(crate) fn boot_id() -> Option<String> {
-    read_trimmed("/proc/sys/kernel/random/boot_id")
-}
-
-/// The pid namespace this process lives in: pids mean nothing outside it.
-pub(crate) fn pid_namespace() -> Option<u64> {
-    let link = std::fs::read_link("/proc/self/ns/pid").ok()?;
-    let text = link.to_str()?;
-    text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// When a process of this pid namespace was started, in clock ticks since boot; `None` when there is no such process.
-/// A reused pid has another start.
-pub(crate) fn process_start(pid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may hold anything, so count from the last one: field 22 is the 20th behind it.
-    let behind = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    let text = std::str::from_utf8(&stat[behind..]).ok()?;
-    text.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
-/// Whether there is a process with this pid, also one that /proc hides from us. In doubt there is.
-pub(crate) fn process_exists(pid: u32) -> bool {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
-}
-
-/// Whether the process with this pid has ended, all its threads, though its parent may not have asked for it yet. In doubt it has not.
-pub(crate) fn process_has_ended(pid: u32) -> bool {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let process = match open_process(pid) {
-        Ok(Some(process)) => process,
-        Ok(None) => return true,
-        Err(_) => return false,
-    };
-    let mut ended = [PollFd::new(&process, PollFlags::IN)];
-    poll(&mut ended, Some(&rustix::time::Timespec::default())).is_ok_and(|count| count > 0)
-}
-
-/// Something that becomes readable when the process with this pid ends; `None` when there is no such process.
-pub(crate) fn open_process(pid: u32) -> std::io::Result<Option<std::fs::File>> {
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let number = number.ok_or(std::io::ErrorKind::InvalidInput)?;
-    match pidfd_open(number, PidfdFlags::empty()).and_then(above_standard_streams) {
-        Ok(process) => Ok(Some(process.into())),
-        Err(rustix::io::Errno::SRCH) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
 
 /// Whether the kernel tells of closed files.
 pub(crate) const TELLS_CLOSES: bool = true;
@@ -89,13 +33,13 @@ pub(crate) fn monotonic_ns() -> u64 {
 }
 
 /// From the kernel's `magic.h` and the file systems' own headers.
-const NETWORK: [u32; 13] = [
+const NETWORK: [u32; 22] = [
     0x6969,      // NFS
     0x517B,      // SMB
     0xFF53_4D42, // CIFS
     0xFE53_4D42, // SMB2
     0x0102_1997, // 9P
-    0x6573_5546, // FUSE: sshfs, GlusterFS and others
+    0x6573_5546, // FUSE: sshfs, GlusterFS and others; virtiofs
     0x5346_414F, // AFS
     0x6B41_4653, // kAFS
     0x7375_7245, // Coda
@@ -103,6 +47,15 @@ const NETWORK: [u32; 13] = [
     0x0BD0_0BD0, // Lustre
     0x7461_636F, // OCFS2
     0x0116_1970, // GFS2
+    0x564C,      // NCP
+    0x2003_0528, // OrangeFS
+    0x1983_0326, // BeeGFS
+    0x4750_4653, // GPFS
+    0xAAD7_AAEA, // PanFS
+    0x786F_4256, // shared folders of VirtualBox
+    0xBACB_ACBC, // of VMware
+    0x7C7C_6673, // of Parallels
+    0x00C0_FFEE, // of User Mode Linux
 ];
 
 /// Whether the file system at this path is served by somebody who may be slow or gone, and tells no events.
@@ -144,9 +97,14 @@ pub(crate) fn lock_owners(device: u64, inode: u64, table: &LockTable) -> Vec<(u3
     table.0.lines().filter_map(owner).collect()
 }
 
-/// The command line of a process of this pid namespace, its arguments separated by spaces.
+/// The command line of a process that the kernel's list of locks names, its arguments separated by
+/// spaces.
 pub(crate) fn command_line(pid: u32) -> Option<String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    words_of(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?)
+}
+
+/// A command line as the kernel gives it: each argument ends with a zero.
+pub(super) fn words_of(bytes: &[u8]) -> Option<String> {
     let words: Vec<_> = bytes
         .split(|&byte| byte == 0)
         .filter(|word| !word.is_empty())
@@ -183,11 +141,6 @@ fn read_locks(text: &mut Vec<u8>) -> std::io::Result<usize> {
         text.extend_from_slice(&buffer[..read]);
         calls += 1;
     }
-}
-
-fn read_trimmed(path: &str) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    Some(text.trim().to_owned())
 }
 
 /// Keeps signals off the calling thread, so that the program's handlers run on its own threads, and lets its short

@@ -1,31 +1,7 @@
-//! Who and where we are, where the system tells little of it. What is unknown proves nothing.
+//! The host and what it tells of its files, where that is little.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-pub(crate) fn boot_id() -> Option<String> {
-    None
-}
-
-pub(crate) fn pid_namespace() -> Option<u64> {
-    None
-}
-
-pub(crate) fn process_start(_pid: u32) -> Option<u64> {
-    None
-}
-
-pub(crate) fn process_exists(_pid: u32) -> bool {
-    true
-}
-
-pub(crate) fn process_has_ended(_pid: u32) -> bool {
-    false
-}
-
-pub(crate) fn open_process(_pid: u32) -> std::io::Result<Option<std::fs::File>> {
-    Err(std::io::ErrorKind::Unsupported.into())
-}
 
 pub(crate) const TELLS_CLOSES: bool = false;
 

@@ -10,7 +10,8 @@
 //! | [`dir`](mod@dir) | the queue directory: listing, locked tickets, look-ups by name |
 //! | [`fork`] | what a forked child must not keep |
 //! | [`replace`] | nameless files, links, and the order in which a new file reaches the disk |
-//! | [`host`] | who and where we are: boot, process start, clock |
+//! | [`host`] | the host's name, clocks, file events, the kernel's list of locks |
+//! | [`process`] | which process this is, whether another one runs, who can reach a file |
 
 #![allow(unsafe_code)]
 
@@ -42,6 +43,7 @@ pub(crate) mod dir;
 #[cfg_attr(not(target_os = "linux"), path = "host_portable.rs")]
 pub(crate) mod host;
 pub(crate) mod id;
+pub(crate) mod process;
 
 #[cfg_attr(unix, path = "replace_unix.rs")]
 #[cfg_attr(not(unix), path = "replace_other.rs")]

@@ -163,3 +163,11 @@ fn baton_of_old_brings_tokens_back() {
     let world = missing(world([1, 1, 1], ONE_REMOVES));
     finds(world.broken(Mutation::NoTime), &[TOKEN]);
 }
+
+#[test]
+fn baton_judging_without_proof_robs_a_holder() {
+    finds(
+        world([1, 1, 1], LOCKERS).broken(Mutation::JudgesLiving),
+        &[ROBBED],
+    );
+}

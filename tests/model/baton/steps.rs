@@ -209,7 +209,7 @@ fn read_record(w: &mut World, p: usize) -> Pc {
     };
     let writer = w.writer(holder);
     let may = match w.is_recorded(holder) {
-        true if !writer.alive => true,
+        true if !writer.alive || w.is(Mutation::JudgesLiving) => true,
         true => w.expires && writer.stopped,
         false => w.expires,
     };

@@ -118,3 +118,9 @@ fn pid_sweeping_without_reading_takes_what_the_living_need() {
 fn pid_a_name_that_was_swept_is_not_an_error() {
     graph::finds(late().broken(Mutation::MissingIsError), &[ERROR]);
 }
+
+#[test]
+fn pid_judging_without_proof_robs_a_holder() {
+    let world = world(0, [1, 1, 0], 0);
+    graph::finds(world.broken(Mutation::JudgesLiving), &[TWO]);
+}

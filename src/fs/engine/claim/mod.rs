@@ -26,6 +26,9 @@
 //!
 //! - **Try.** List. The baton is free, or its holder is *gone* (its process is, provably; or it has *expired*): write a record, rename the
 //!   baton to a greater number and my ID. Failed because the source is gone: list again.
+//! - **Former** is a hold of this process from before it executed another program. Without an
+//!   expiry it is an error, because the process would wait for itself; it is never taken over as
+//!   gone.
 //! - **Expired** is who lets its beat stand still for as long as its own record allows, as seen by one who looks at least [`LOOKS`] times in
 //!   between, on a clock of its own: no clock of one process is compared with another's. Time in which nobody looked does not count, so a
 //!   machine that was stopped as a whole robs nobody.
@@ -67,6 +70,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::contest::{Contest, Manner, Obstacle, Outcome, Sign};
+use super::owner;
 use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
 use super::watch::Seen;
@@ -238,10 +242,15 @@ impl Claims {
             let beat = Vec::new();
             return Ok(self.silent(baton, holder, beat, self.expire, memory));
         };
-        if record.is_gone() {
-            return Ok(Verdict::Take(baton.clone(), true));
-        }
         let limit = record.limit(self.expire);
+        match record.fate() {
+            owner::Fate::Gone => return Ok(Verdict::Take(baton.clone(), true)),
+            // With an expiry its silence frees the lock.
+            owner::Fate::Former if limit.is_none() => {
+                return Err(owner::waits_for_itself(&self.directory));
+            }
+            owner::Fate::Former | owner::Fate::Alive => {}
+        }
         let verdict = self.silent(baton, holder, record.beat().to_vec(), limit, memory);
         Ok(match verdict {
             Verdict::Refused(mut obstacle) => {

@@ -5,7 +5,7 @@
 //! beat 00000000000000000007
 //! expire 30000
 //! since 1763800000000000
-//! pid=4711 start=812345 boot=… ns=4026531836 host=… label=…
+//! pid=4711 start=812345 … ns=4026531836 … host=… label=…
 //! ```
 //!
 //! `beat` counts its renewals, in place; `expire` is in milliseconds, 0 for never; `since` is when the hold began to try, in microseconds since
@@ -19,13 +19,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::super::contest::Sign;
-use super::super::owner::{Recorded, identity};
+use super::super::owner::{Fate, Recorded, identity};
 use super::super::step::at_named;
 use super::super::watch::Seen;
 use super::baton::{delete_file, record_path};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
 use crate::fs::sys::id::Id;
+use crate::fs::sys::process::{self, Locality};
 use crate::fs::sys::replace;
 use crate::lock::Owner;
 
@@ -56,10 +57,11 @@ impl Record {
         let length = file::read_start(&open, &mut text)?;
         text.truncate(length);
         let file = file::id_of(&open)?;
-        Ok(Some(Self::parse(text, file)))
+        let locality = process::locality_of(&open);
+        Ok(Some(Self::parse(text, file, locality)))
     }
 
-    fn parse(text: Vec<u8>, file: FileId) -> Self {
+    fn parse(text: Vec<u8>, file: FileId, locality: Locality) -> Self {
         let readable = String::from_utf8_lossy(&text).into_owned();
         let mut lines = readable.lines();
         let known = lines.next() == Some(VERSION);
@@ -72,11 +74,16 @@ impl Record {
         let since = number("since ").unwrap_or(0);
         let allowed = |it: u64| (it > 0).then(|| Duration::from_millis(it));
         Self {
-            recorded: Recorded::parse(words.unwrap_or(&""), since),
+            recorded: Recorded::parse(words.unwrap_or(&""), since, locality),
             expire: number("expire ").map(allowed),
             text,
             file,
         }
+    }
+
+    /// What became of its process.
+    pub(super) fn fate(&self) -> Fate {
+        self.recorded.fate()
     }
 
     /// Whether its process is gone beyond doubt.
@@ -97,9 +104,7 @@ impl Record {
     pub(super) fn signs(&self, directory: &Path, id: &Id) -> Vec<Sign> {
         let path = record_path(directory, id);
         let mut signs = vec![Sign::Name(path, Some(self.file), Seen::Claim)];
-        if let Some((pid, start)) = self.recorded.process() {
-            signs.push(Sign::End(pid, start));
-        }
+        signs.extend(self.recorded.pid_here().map(Sign::End));
         signs
     }
 
@@ -237,7 +242,7 @@ mod tests {
             b"pid=1\n",
             &huge,
         ] {
-            let record = Record::parse(text.to_vec(), NOWHERE);
+            let record = Record::parse(text.to_vec(), NOWHERE, Locality::ThisMachine);
             assert!(!record.is_gone());
             assert_eq!(record.limit(None), None);
             assert_eq!(record.limit(Some(Duration::MAX)), Some(Duration::MAX));

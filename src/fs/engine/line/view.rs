@@ -18,6 +18,7 @@ use super::cohort::Key;
 use super::contender::Contender;
 use super::core::Core;
 use crate::error::{Error, Result};
+use crate::fs::sys::process::{self, Locality};
 use crate::fs::sys::{file, host};
 use crate::lock::{Owner, Status, Waiter, Waiting};
 
@@ -212,7 +213,7 @@ pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting 
 
 /// The holder, and the greatest token that may have been given.
 fn holder(place: &Place, kind: Kind, here: Option<Here>) -> Result<(Option<Owner>, u64)> {
-    let record = read_record(place)?;
+    let (record, locality) = read_record(place)?;
     let content = state::parse(&record, kind);
     disk::refuse_foreign(place, kind, &content)?;
     let (token, held) = match content {
@@ -222,7 +223,8 @@ fn holder(place: &Place, kind: Kind, here: Option<Here>) -> Result<(Option<Owner
     Ok(match here {
         Some(here) => (here.owner(false), here.token),
         None => {
-            let recorded = state::holder(&record, kind).filter(|it| held && !it.is_provably_gone());
+            let recorded = state::holder(&record, kind, locality);
+            let recorded = recorded.filter(|it| held && !it.is_provably_gone());
             (recorded.map(Recorded::into_owner), token)
         }
     })
@@ -259,16 +261,17 @@ fn outsider(place: &Place, locks: &host::LockTable) -> Option<Owner> {
     Some(of_pid(pid))
 }
 
-fn read_record(place: &Place) -> Result<Vec<u8>> {
+/// The record, and who can reach it.
+fn read_record(place: &Place) -> Result<(Vec<u8>, Locality)> {
     let path = place.state();
     let at = |error| Error::io("read the state file", &path, error);
     let Some(file) = file::open_to_read(&path).map_err(at)? else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Locality::Unknown));
     };
     let mut buffer = vec![0; state::LENGTH];
     let read = file::read_start(&file, &mut buffer).map_err(at)?;
     buffer.truncate(read);
-    Ok(buffer)
+    Ok((buffer, process::locality_of(&file)))
 }
 
 /// The line in order of service: first the tasks that get the lock in memory, then ticket by ticket.
@@ -292,6 +295,7 @@ fn waiters(
     }
     line.sort_unstable();
     line.dedup();
+    let locality = process::locality_at(&place.queue);
     for ticket in line {
         let found = match &queue {
             Some(queue) => queue.find(ticket)?,
@@ -308,7 +312,7 @@ fn waiters(
         };
         let noted = queue
             .description(ticket)
-            .map(|words| Recorded::parse(&words, 0));
+            .map(|words| Recorded::parse(&words, 0, locality));
         if noted.as_ref().is_some_and(Recorded::is_provably_gone) {
             continue;
         }
@@ -317,7 +321,7 @@ fn waiters(
             continue;
         }
         // The note's process id means something here only if it was written here.
-        let known = noted.as_ref().is_some_and(Recorded::is_of_here);
+        let known = noted.as_ref().is_some_and(|it| it.pid_here().is_some());
         let of_lock = || {
             let owners = host::lock_owners(found.id.device, found.id.inode, locks.table());
             owners.first().map(|(pid, _)| *pid)

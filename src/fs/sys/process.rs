@@ -1,0 +1,156 @@
+//! Which process this is, whether another one still runs, and whether another machine can reach a
+//! file.
+//!
+//! One arm per platform. Each gives what its system tells for certain; what it does not tell is
+//! `None`, and proves nothing.
+//!
+//! | function | what it gives |
+//! |---|---|
+//! | `boot_id` | a value that no two boots share, of this machine or of others |
+//! | `machine_id` | a value that the machine keeps over boots |
+//! | `pid_space` | the set of processes in which a pid means one of them |
+//! | `image_id` | a value that is another one after each `exec` |
+//! | `own_birth`, `look` | what tells this process, or another one, from a later process with the same pid |
+//! | `command_line` | what a process was started with, for people |
+//! | `open` | something that becomes readable when a process ends |
+//! | `locality_of`, `locality_at` | whether a file or directory is out of the reach of other machines |
+
+#[cfg_attr(
+    any(target_os = "macos", target_os = "freebsd"),
+    path = "process/bsd.rs"
+)]
+#[cfg_attr(target_os = "linux", path = "process/linux.rs")]
+#[cfg_attr(windows, path = "process/windows.rs")]
+#[cfg_attr(
+    not(any(
+        target_os = "linux",
+        target_os = "macos",
+        target_os = "freebsd",
+        windows
+    )),
+    path = "process/other.rs"
+)]
+mod arm;
+
+pub(crate) use arm::{
+    boot_id, command_line, image_id, locality_at, locality_of, look, machine_id, open, own_birth,
+    pid_space,
+};
+
+/// What tells a process from a later one with the same pid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Birth {
+    /// When it started, in the units of the platform.
+    pub(crate) start: Option<u64>,
+    /// A number that the kernel gives to one process only until the next boot.
+    pub(crate) serial: Option<u64>,
+}
+
+impl Birth {
+    /// Whether both are of one process; `None` when there is nothing to compare.
+    pub(crate) fn is_same(self, other: Self) -> Option<bool> {
+        let same = |a: Option<u64>, b: Option<u64>| Some(a? == b?);
+        match (
+            same(self.start, other.start),
+            same(self.serial, other.serial),
+        ) {
+            (Some(start), Some(serial)) => Some(start && serial),
+            (start, serial) => start.or(serial),
+        }
+    }
+}
+
+/// What became of the process with a pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// There is no such process, or all its threads have ended.
+    Ended,
+    /// A process has this pid, or nothing tells that none has.
+    Runs(Birth),
+}
+
+/// Which machines can reach a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locality {
+    /// Only this one, by a file system on a disk or in the memory of its own.
+    ThisMachine,
+    /// Others may, or nothing tells that they cannot.
+    Unknown,
+}
+
+/// Whether no process has this pid.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    look(pid) == Life::Ended
+}
+
+/// A value of the system as 16 hexadecimal digits that tell nothing about it.
+fn digest(purpose: &str, value: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update(purpose);
+    hash.update(value);
+    let bytes = hash.finalize();
+    bytes[..8].iter().map(|it| format!("{it:02x}")).collect()
+}
+
+/// The digest of a machine ID. The ID itself is not to be shown, and another program that hashes it
+/// gets another value.
+fn machine_digest(id: &[u8]) -> String {
+    digest("stanchion machine\n", id)
+}
+
+/// The digest of what the kernel gave to this image of the process. The value itself protects its
+/// stack.
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")),
+    allow(dead_code)
+)]
+fn image_digest(value: &[u8]) -> String {
+    digest("stanchion image\n", value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p31_births_differ_where_anything_differs() {
+        let birth = |start, serial| Birth { start, serial };
+        let full = birth(Some(1), Some(2));
+        for (other, expected) in [
+            (full, Some(true)),
+            (birth(Some(1), Some(3)), Some(false)),
+            (birth(Some(2), Some(2)), Some(false)),
+            (birth(Some(1), None), Some(true)),
+            (birth(None, Some(2)), Some(true)),
+            (birth(None, Some(3)), Some(false)),
+            (birth(None, None), None),
+        ] {
+            assert_eq!(full.is_same(other), expected, "{other:?}");
+            assert_eq!(other.is_same(full), expected, "{other:?}");
+        }
+        assert_eq!(birth(Some(1), None).is_same(birth(None, Some(1))), None);
+    }
+
+    #[test]
+    fn digests_tell_purposes_and_values_apart() {
+        let all = [
+            machine_digest(b"a"),
+            machine_digest(b"b"),
+            image_digest(b"a"),
+        ];
+        assert!(all.iter().all(|it| it.len() == 16), "{all:?}");
+        assert!(all[0] != all[1] && all[0] != all[2], "{all:?}");
+    }
+
+    #[test]
+    fn this_process_runs() {
+        let Life::Runs(birth) = look(std::process::id()) else {
+            panic!("it has not ended");
+        };
+        assert_ne!(birth.is_same(own_birth()), Some(false));
+        // No process has such a number; a platform that cannot tell says that one may.
+        assert!(has_ended(i32::MAX as u32 - 3) || cfg!(not(target_os = "linux")));
+        assert!(!has_ended(0) && !has_ended(u32::MAX), "these are no pids");
+    }
+}

@@ -1,0 +1,180 @@
+//! Processes and places on Windows.
+//!
+//! The system gives no boot ID, but a process is told from all others by its pid and the time of
+//! its creation, which does not change with the clock. So the machine's ID is enough, where no
+//! other machine can reach the file.
+
+use std::fs::File;
+use std::io;
+use std::os::windows::ffi::OsStrExt;
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use std::path::Path;
+
+use windows_sys::Win32::Foundation::{
+    ERROR_INVALID_PARAMETER, ERROR_SUCCESS, FILETIME, HANDLE, WAIT_OBJECT_0,
+};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_NAME_NORMALIZED, GetDriveTypeW, GetFinalPathNameByHandleW, GetVolumePathNameW,
+};
+use windows_sys::Win32::System::Registry::{
+    HKEY_LOCAL_MACHINE, RRF_RT_REG_DWORD, RRF_RT_REG_SZ, RRF_SUBKEY_WOW6464KEY, RegGetValueW,
+};
+use windows_sys::Win32::System::Threading::{
+    GetCurrentProcess, GetProcessTimes, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION,
+    PROCESS_SYNCHRONIZE, WaitForSingleObject,
+};
+use windows_sys::Win32::System::WindowsProgramming::{DRIVE_FIXED, DRIVE_RAMDISK};
+use windows_sys::w;
+
+use super::{Birth, Life, Locality, machine_digest};
+
+/// Longest path and value, in units of 16 bits.
+const LONGEST: usize = 32_768;
+
+pub(crate) fn boot_id() -> Option<String> {
+    None
+}
+
+/// The ID made at installation. A container has that of its image, and sees no process outside: it
+/// has none.
+pub(crate) fn machine_id() -> Option<String> {
+    let key = w!("SYSTEM\\CurrentControlSet\\Control");
+    if registry(key, w!("ContainerType"), RRF_RT_REG_DWORD).is_some() {
+        return None;
+    }
+    let key = w!("SOFTWARE\\Microsoft\\Cryptography");
+    let id = registry(key, w!("MachineGuid"), RRF_RT_REG_SZ)?;
+    (id.len() >= 32).then(|| machine_digest(&id))
+}
+
+/// A value of the machine's registry, of at most 128 bytes.
+fn registry(key: *const u16, name: *const u16, kind: u32) -> Option<Vec<u8>> {
+    let mut value = vec![0_u8; 128];
+    let mut length = 128_u32;
+    // SAFETY: both names end with a zero; the call writes at most `length` bytes into `value`,
+    // which has as many.
+    let status = unsafe {
+        RegGetValueW(
+            HKEY_LOCAL_MACHINE,
+            key,
+            name,
+            kind | RRF_SUBKEY_WOW6464KEY,
+            std::ptr::null_mut(),
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    value.truncate(length as usize);
+    (status == ERROR_SUCCESS).then_some(value)
+}
+
+/// All processes outside containers see each other's pids.
+pub(crate) fn pid_space() -> Option<u64> {
+    Some(0)
+}
+
+/// A process executes one image only.
+pub(crate) fn image_id() -> Option<String> {
+    None
+}
+
+pub(crate) fn own_birth() -> Birth {
+    // SAFETY: takes nothing; the handle stands for this process and need not be closed.
+    birth_of(unsafe { GetCurrentProcess() })
+}
+
+fn birth_of(process: HANDLE) -> Birth {
+    let none = FILETIME {
+        dwLowDateTime: 0,
+        dwHighDateTime: 0,
+    };
+    let [mut created, mut exited, mut kernel, mut user] = [none; 4];
+    // SAFETY: the handle is open, and the call writes four times that live until it returns.
+    let status = unsafe {
+        GetProcessTimes(
+            process,
+            &raw mut created,
+            &raw mut exited,
+            &raw mut kernel,
+            &raw mut user,
+        )
+    };
+    let start = u64::from(created.dwHighDateTime) << 32 | u64::from(created.dwLowDateTime);
+    Birth {
+        start: (status != 0).then_some(start),
+        serial: None,
+    }
+}
+
+pub(crate) fn look(pid: u32) -> Life {
+    // Pid 0 is the system's, and the call refuses it as if there were no such process.
+    if pid == 0 || pid == u32::MAX {
+        return Life::Runs(Birth::default());
+    }
+    let rights = PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE;
+    // SAFETY: takes numbers only.
+    let handle = unsafe { OpenProcess(rights, 0, pid) };
+    if handle.is_null() {
+        let error = io::Error::last_os_error().raw_os_error();
+        let absent = error == i32::try_from(ERROR_INVALID_PARAMETER).ok();
+        return match absent {
+            true => Life::Ended,
+            // One of another user's.
+            false => Life::Runs(Birth::default()),
+        };
+    }
+    // SAFETY: the call has just made this handle, and no one else knows it.
+    let process = unsafe { OwnedHandle::from_raw_handle(handle) };
+    // SAFETY: the handle is open, with the right to wait for it.
+    match unsafe { WaitForSingleObject(process.as_raw_handle(), 0) } {
+        // It has ended, and a handle of another process keeps its pid.
+        WAIT_OBJECT_0 => Life::Ended,
+        _ => Life::Runs(birth_of(process.as_raw_handle())),
+    }
+}
+
+pub(crate) fn command_line(_pid: u32) -> Option<String> {
+    None
+}
+
+pub(crate) fn open(_pid: u32) -> io::Result<Option<File>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn locality_of(file: &File) -> Locality {
+    let mut path = vec![0_u16; LONGEST];
+    let room = LONGEST as u32;
+    // SAFETY: the handle is open; the call writes at most `room` units into `path`, which has as
+    // many.
+    let length = unsafe {
+        GetFinalPathNameByHandleW(
+            file.as_raw_handle(),
+            path.as_mut_ptr(),
+            room,
+            FILE_NAME_NORMALIZED,
+        )
+    };
+    // More than there is room for is the room that is needed.
+    match length > 0 && length < room {
+        true => locality(&path[..=length as usize]),
+        false => Locality::Unknown,
+    }
+}
+
+pub(crate) fn locality_at(path: &Path) -> Locality {
+    let path: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
+    locality(&path)
+}
+
+/// Of a path that ends with a zero.
+fn locality(path: &[u16]) -> Locality {
+    let mut volume = vec![0_u16; LONGEST];
+    // SAFETY: the path ends with a zero; the call writes at most as many units as `volume` has.
+    let found = unsafe { GetVolumePathNameW(path.as_ptr(), volume.as_mut_ptr(), LONGEST as u32) };
+    // SAFETY: the volume's path ends with a zero, as the call has written it, or is empty.
+    let kind = unsafe { GetDriveTypeW(volume.as_ptr()) };
+    match found != 0 && (kind == DRIVE_FIXED || kind == DRIVE_RAMDISK) {
+        true => Locality::ThisMachine,
+        false => Locality::Unknown,
+    }
+}

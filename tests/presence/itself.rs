@@ -1,0 +1,71 @@
+//! A process that executes itself once more while it holds: pid and start stay, and what it knew is
+//! gone.
+
+use crate::family::{Kind, Member, held, place};
+
+const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
+
+fn executes_itself(member: &mut Member) {
+    assert_eq!(member.ask("exec").as_deref(), Some("ready"));
+}
+
+#[test]
+fn p31_a_process_that_executed_itself_is_told_that_it_waits_for_itself() {
+    for kind in KINDS {
+        let (_directory, path) = place();
+        let mut holder = Member::start(kind, &path);
+        holder.acquire();
+        executes_itself(&mut holder);
+        for call in ["acquire", "try"] {
+            let told = holder.ask(call).expect("it lives");
+            assert!(told.starts_with("failed Deadlock"), "{kind:?}: {told}");
+            assert!(told.contains("executed another program"), "{told}");
+        }
+        // Its children and descriptors may still use what the lock protects.
+        let pid = holder.pid();
+        assert_eq!(holder.ask("status"), Some(format!("held {pid}")));
+        let mut other = Member::start(kind, &path);
+        assert_eq!(other.ask("try").as_deref(), Some("none"), "{kind:?}");
+        other.tell("acquire");
+        holder.kill();
+        holder.bury();
+        assert!(held(&other.next().expect("it lives")).1, "{kind:?}");
+    }
+}
+
+#[test]
+fn p31_a_process_that_executed_itself_after_a_release_may_acquire() {
+    for kind in KINDS {
+        let (_directory, path) = place();
+        let mut holder = Member::start(kind, &path);
+        holder.acquire();
+        holder.release();
+        executes_itself(&mut holder);
+        assert!(!holder.acquire().1, "{kind:?}");
+    }
+}
+
+/// With an expiry the wait ends.
+#[test]
+fn p47_what_a_process_left_before_it_executed_itself_expires() {
+    for kind in [Kind::Mkdir, Kind::CreateNew] {
+        let (_directory, path) = place();
+        let expire = [("PRESENCE_EXPIRE", "300")];
+        let mut holder = Member::start_with(kind, &path, &expire);
+        let (token, _) = holder.acquire();
+        executes_itself(&mut holder);
+        let (greater, crashed) = holder.acquire();
+        assert!(crashed && greater > token, "{kind:?}");
+    }
+}
+
+/// One image: two handles of one process are no former and later one.
+#[test]
+fn p31_two_locks_of_one_process_meet_as_the_living() {
+    let (_directory, path) = place();
+    let lock = || stanchion::PidLock::open(&path).expect("a lock");
+    let guard = lock().try_acquire().expect("no error").expect("free");
+    assert!(lock().try_acquire().expect("no error").is_none());
+    drop(guard);
+    assert!(lock().try_acquire().expect("no error").is_some());
+}
