@@ -142,5 +142,8 @@ mod mem;
 pub mod redis;
 mod reentrant;
 mod stats;
+#[cfg(stanchion_test)]
+#[doc(hidden)]
+pub mod testing;
 mod token;
 mod trace;

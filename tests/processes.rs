@@ -8,6 +8,9 @@
 mod crash;
 #[path = "processes/crew.rs"]
 mod crew;
+#[cfg(stanchion_test)]
+#[path = "processes/deaf.rs"]
+mod deaf;
 #[path = "processes/files.rs"]
 mod files;
 #[path = "processes/onlooker.rs"]

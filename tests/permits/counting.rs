@@ -80,7 +80,7 @@ fn p52_never_more_than_there_are_among_processes_and_tasks() {
 #[test]
 fn p52_p63_by_events_alone() {
     everywhere(3, |mut crew| {
-        crew.by_events_only();
+        crew.by_events_only().without_ladder();
         storm(&mut crew, 150, 2);
     });
 }
@@ -88,7 +88,7 @@ fn p52_p63_by_events_alone() {
 #[test]
 fn p52_a_semaphore_of_one() {
     everywhere(1, |mut crew| {
-        crew.by_events_only();
+        crew.by_events_only().without_ladder();
         storm(&mut crew, 100, 2);
     });
 }

@@ -120,6 +120,11 @@ impl Crew {
             .set("HOLDER_WINDOW", "never")
     }
 
+    /// Nobody who starts from now on looks again after its first try (under `--cfg stanchion_test`).
+    pub(crate) fn without_ladder(&mut self) -> &mut Self {
+        self.set("STANCHION_LADDER", "off")
+    }
+
     /// There are so many permits now.
     pub(crate) fn set_limit(&mut self, limit: u32) {
         self.limit = limit;

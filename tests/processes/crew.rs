@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 #[path = "modes.rs"]
 mod modes;
+#[cfg(stanchion_test)]
+#[path = "settled.rs"]
+mod settled;
 #[path = "signals.rs"]
 mod signals;
 
@@ -50,6 +53,7 @@ struct Member {
     child: Child,
     gone: bool,
     killed: bool,
+    stopped: bool,
 }
 
 /// Processes around one lock.
@@ -138,6 +142,17 @@ impl Crew {
         self.set("TAKER_POLL", "never").set("TAKER_WINDOW", "never")
     }
 
+    /// Nobody who starts from now on looks again after its first try (under `--cfg stanchion_test`). Not for tests that
+    /// kill: the kernel announces the close of a dying process before it drops the lock.
+    pub(crate) fn without_ladder(&mut self) -> &mut Self {
+        self.set("STANCHION_LADDER", "off")
+    }
+
+    /// Members look again after an event, not after a new watch. For tests that kill where nothing else happens.
+    pub(crate) fn ladder_after_events(&mut self) -> &mut Self {
+        self.set("STANCHION_LADDER", "event")
+    }
+
     pub(crate) fn lock(&self) -> &Path {
         &self.lock
     }
@@ -215,6 +230,7 @@ impl Crew {
             child,
             gone: false,
             killed: false,
+            stopped: false,
         });
         who
     }

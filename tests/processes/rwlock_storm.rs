@@ -136,7 +136,7 @@ fn p03_p01_no_reader_is_ever_inside_with_a_writer() {
 fn p63_a_storm_of_readers_and_writers_needs_nothing_but_events() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
-        crew.by_events_only();
+        crew.by_events_only().without_ladder();
         let size = Size {
             processes: 8,
             tasks: 8,
@@ -152,7 +152,9 @@ fn p63_a_storm_of_readers_and_writers_needs_nothing_but_events() {
 fn p49_every_reader_has_the_token_of_the_last_writer() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
-        crew.by_events_only().set("TAKER_THREADS", "2");
+        crew.by_events_only()
+            .without_ladder()
+            .set("TAKER_THREADS", "2");
         let size = Size {
             processes: 6,
             tasks: 3,
@@ -167,7 +169,7 @@ fn p49_every_reader_has_the_token_of_the_last_writer() {
 fn p63_one_reader_or_writer_in_each_process() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
-        crew.by_events_only();
+        crew.by_events_only().without_ladder();
         let size = Size {
             processes: 8,
             tasks: 1,

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use super::{Crew, Who, until};
+use super::{Crew, Who};
 
 impl Crew {
     fn process(&self, who: Who) -> Pid {
@@ -88,36 +88,17 @@ impl Crew {
         status.is_some()
     }
 
-    fn has_stopped(&self, who: Who) -> bool {
+    fn has_stopped(&mut self, who: Who) -> bool {
         // The news stays there for whoever waits for the end.
         let news = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let status = waitid(WaitId::Pid(self.process(who)), news).expect("a child");
-        status.expect("a change").stopped()
+        let stopped = status.expect("a change").stopped();
+        self.members[who.0].stopped = stopped;
+        stopped
     }
 
     pub(crate) fn go_on(&mut self, who: Who) {
+        self.members[who.0].stopped = false;
         kill_process(self.process(who), Signal::CONT).expect("a process to wake");
     }
-
-    /// Waits until no timer is armed in a process: from here on only an event can wake it.
-    pub(crate) fn until_only_events_wake(&mut self, who: Who) {
-        let pid = self.pid(who);
-        until("the timer is off", || {
-            let timers = timers_of(pid);
-            !timers.is_empty() && timers.iter().all(|text| text.contains("it_value: (0, 0)"))
-        });
-    }
-}
-
-fn timers_of(pid: u32) -> Vec<String> {
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
-    descriptors
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let target = std::fs::read_link(entry.path()).ok()?;
-            target.to_string_lossy().contains("timerfd").then_some(())?;
-            let name = entry.file_name().into_string().ok()?;
-            std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{name}")).ok()
-        })
-        .collect()
 }

@@ -84,7 +84,7 @@ fn p01_one_task_each() {
 #[test]
 fn p63_a_storm_needs_nothing_but_events() {
     everywhere(|mut crew| {
-        crew.by_events_only();
+        crew.by_events_only().without_ladder();
         storm(&mut crew, 8, 200, 1, 0);
     });
 }
@@ -92,7 +92,8 @@ fn p63_a_storm_needs_nothing_but_events() {
 #[test]
 fn p63_a_storm_in_which_some_give_up() {
     everywhere(|mut crew| {
-        crew.by_events_only().set("TAKER_THREADS", "2");
+        crew.by_events_only().without_ladder();
+        crew.set("TAKER_THREADS", "2");
         storm(&mut crew, 6, 60, 3, 3);
     });
 }

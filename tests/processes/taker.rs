@@ -18,6 +18,7 @@
 //! | `remove` | `removed` or `in-use` |
 //! | `storm ROUNDS TASKS LEAVE` | `stormed`; one in LEAVE waits is given up; 0: none |
 //! | `mixed …` | see [`mixed`] |
+//! | `settled` | `settled n` when only an event can wake this process, which has slept n times; else `settled no` |
 //! | `count WHAT` | `count n`: of `fd` or `task` in `/proc/self` |
 //! | `limit N` | `limited`: from now on at most N open files |
 //! | `touch` | `touched`: opens and closes the lock file |
@@ -182,6 +183,8 @@ impl Taker {
                 say("stormed");
             }
             "mixed" => mixed(&self.lock, &words[1..]).await,
+            #[cfg(stanchion_test)]
+            "settled" => settled().await,
             "count" => count(words[1]),
             "touch" => {
                 drop(
@@ -367,6 +370,19 @@ fn panic_with(guard: AnyGuard) {
         std::panic::resume_unwind(Box::new("on purpose"));
     }));
     assert!(unwound.is_err());
+}
+
+/// What was woken before the question has had its turn, and has said what it had to say, before the answer.
+#[cfg(stanchion_test)]
+async fn settled() {
+    let rounds = stanchion::testing::settled();
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
+    match rounds {
+        Some(rounds) => say(format_args!("settled {rounds}")),
+        None => say("settled no"),
+    }
 }
 
 fn count(what: &str) {

@@ -3,8 +3,10 @@
 //! Under `--cfg stanchion_test` the environment of a process controls it: `STANCHION_AT=kill:LockState:1` or
 //! `STANCHION_AT=stop:Grant:3` ends or stops it before the n-th passage of a step, `STANCHION_NO_INOTIFY=24` makes
 //! inotify fail with that error number, `STANCHION_FAIL=AtomicSync:28` makes a step of an `AtomicFile` fail, and
-//! `STANCHION_NO_NAMELESS=1` makes it do without `O_TMPFILE`. `STANCHION_FLOCK` is read by `sys/flock.rs`. Other builds
-//! contain none of this.
+//! `STANCHION_NO_NAMELESS=1` makes it do without `O_TMPFILE`. `STANCHION_DEAF=door,predecessor` makes the watch ignore the
+//! events for lock file and predecessor, `=queue` those of the queue directory. `STANCHION_LADDER=off` leaves out every
+//! rung of the ladder, `=event` those after a new watch. `STANCHION_FLOCK` is read by `sys/flock.rs`. Other builds contain
+//! none of this.
 
 /// One system call of the protocol, or what stands for one. A hook fires *before* the step of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,21 @@ pub(crate) enum Step {
 
 #[cfg(not(stanchion_test))]
 mod hooks {
+    use super::super::watch::Seen;
     use super::Step;
+
+    #[inline(always)]
+    pub(crate) fn is_deaf_to(_seen: Seen) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_rungs(_after_event: bool) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    pub(crate) fn begin_round() {}
 
     #[inline(always)]
     pub(crate) fn at(_step: Step) {}
@@ -81,9 +97,40 @@ mod hooks {
 #[cfg(stanchion_test)]
 mod hooks {
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+    use super::super::watch::Seen;
     use super::Step;
+
+    /// How often the watch thread has gone to sleep.
+    static ROUNDS: AtomicU64 = AtomicU64::new(0);
+
+    pub(crate) fn begin_round() {
+        ROUNDS.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn rounds() -> u64 {
+        ROUNDS.load(Ordering::SeqCst)
+    }
+
+    /// Whether events of this sort are ignored.
+    pub(crate) fn is_deaf_to(seen: Seen) -> bool {
+        static DEAF: OnceLock<String> = OnceLock::new();
+        let deaf = DEAF.get_or_init(|| std::env::var("STANCHION_DEAF").unwrap_or_default());
+        let is_it = |word: &str| format!("{seen:?}").eq_ignore_ascii_case(word);
+        !deaf.is_empty() && deaf.split(',').any(is_it)
+    }
+
+    /// Whether the ladder has rungs after an event, or after a new watch.
+    pub(crate) fn has_rungs(after_event: bool) -> bool {
+        static LADDER: OnceLock<String> = OnceLock::new();
+        let ladder = LADDER.get_or_init(|| std::env::var("STANCHION_LADDER").unwrap_or_default());
+        match ladder.as_str() {
+            "off" => false,
+            "event" => after_event,
+            _ => true,
+        }
+    }
 
     struct Order {
         stop: bool,
@@ -162,4 +209,6 @@ mod hooks {
 
 #[cfg(target_os = "linux")]
 pub(crate) use hooks::inotify_allowed;
-pub(crate) use hooks::{at, at_named, nameless_allowed};
+#[cfg(stanchion_test)]
+pub(crate) use hooks::rounds;
+pub(crate) use hooks::{at, at_named, begin_round, has_rungs, is_deaf_to, nameless_allowed};

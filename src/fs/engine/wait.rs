@@ -5,6 +5,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use super::blocking::Sitter;
+use super::step;
 use super::watch::{Seat, Seen, WatchId, watch};
 use crate::backoff::Backoff;
 
@@ -113,6 +114,14 @@ impl Ladder {
 
     /// Begins anew with this delay.
     pub(crate) fn start(&mut self, first: Duration) {
+        self.hurry(first);
+        if !step::has_rungs(first == FINE) {
+            self.at = None;
+        }
+    }
+
+    /// The same where a lock is in the way that nothing announces.
+    pub(crate) fn hurry(&mut self, first: Duration) {
         self.delay = first.min(self.slowest);
         self.at = after(self.delay);
     }

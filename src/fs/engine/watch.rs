@@ -43,6 +43,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
+use super::step;
 use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
 
@@ -50,6 +51,8 @@ use crate::fs::sys::host;
 mod ends;
 #[cfg(target_os = "linux")]
 mod inotify;
+#[cfg(stanchion_test)]
+mod settled;
 mod timers;
 
 #[cfg(target_os = "linux")]
@@ -314,6 +317,7 @@ impl Watch {
         let mut fired = Vec::new();
         let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
         loop {
+            step::begin_round();
             let until = self.fall_asleep();
             let news = source.sleep(until);
             self.reading.store(true, Ordering::SeqCst);
@@ -359,7 +363,9 @@ impl Watch {
         table.asleep = None;
         for number in fired.drain(..) {
             for (seat, seen) in table.watches.remove(&number).unwrap_or_default() {
-                if let Some(watcher) = table.watcher(seat) {
+                if !step::is_deaf_to(seen)
+                    && let Some(watcher) = table.watcher(seat)
+                {
                     due.push((watcher, WatchId { number, seen }));
                 }
             }

@@ -18,6 +18,8 @@ pub(super) struct Agenda {
     tidy_after: Duration,
     /// Let go of what is kept for the next ticket, unless one is taken before.
     rest: Option<Instant>,
+    /// The time for that came while a task held or waited; it begins anew when none does.
+    rest_when_idle: bool,
     /// Look whether offers are claimed.
     tick: Option<Instant>,
     /// The window that `tick` was set for.
@@ -42,6 +44,7 @@ impl Agenda {
             tidy: None,
             tidy_after: TIDY_AFTER,
             rest: None,
+            rest_when_idle: false,
             tick: None,
             window: Duration::MAX,
             compare: None,
@@ -95,6 +98,18 @@ impl Agenda {
 
     pub(super) fn rest_later(&mut self, now: Instant) {
         self.rest = now.checked_add(REST_AFTER);
+    }
+
+    /// It cannot rest yet. No timer until it can: it would wake the thread for nothing.
+    pub(super) fn rest_when_idle(&mut self) {
+        self.rest_when_idle = true;
+    }
+
+    /// Nobody here holds or waits.
+    pub(super) fn idle(&mut self) {
+        if std::mem::take(&mut self.rest_when_idle) {
+            self.rest_later(Instant::now());
+        }
     }
 
     /// An offer is made under this window; of several windows the shortest counts.

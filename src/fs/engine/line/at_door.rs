@@ -205,7 +205,7 @@ impl Contender {
     pub(super) fn try_again_soon(&mut self) -> Flow {
         // The door may have been had without an event, on a rung that is seconds long.
         if !std::mem::replace(&mut self.hurries, true) || self.ladder.at.is_none() {
-            self.ladder.start(FINE);
+            self.ladder.hurry(FINE);
         }
         Flow::Done(Outcome::Sleep)
     }

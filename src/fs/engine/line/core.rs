@@ -384,9 +384,9 @@ impl Core {
             self.tidy();
         }
         if due.rest {
-            match self.possession.is_none() && self.cohorts.waiting() == 0 {
+            match self.is_at_rest() {
                 true => self.disk.drop_spares(),
-                false => self.agenda.rest_later(now),
+                false => self.agenda.rest_when_idle(),
             }
         }
         if due.compare {
@@ -402,14 +402,22 @@ impl Core {
     }
 
     /// When to be called again.
-    pub(crate) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&mut self) -> Option<Instant> {
+        if self.is_at_rest() {
+            self.agenda.idle();
+        }
         let contender = self.contender.as_ref().and_then(Contender::due);
         [self.agenda.next(), contender].into_iter().flatten().min()
     }
 
+    /// Whether no task of this process holds or waits.
+    fn is_at_rest(&self) -> bool {
+        self.possession.is_none() && self.cohorts.waiting() == 0
+    }
+
     /// Removes the tickets whose work is done, and what is kept for the next one, unless somebody is here.
     pub(super) fn rest(&mut self) {
-        if self.possession.is_none() && self.cohorts.waiting() == 0 {
+        if self.is_at_rest() {
             self.tidy();
             self.disk.drop_spares();
         }

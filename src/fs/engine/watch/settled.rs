@@ -1,0 +1,24 @@
+//! Whether anything can happen in this process without an event. For the tests, which prove so that an event is what
+//! wakes a waiter.
+
+use super::super::step;
+use super::{Source, Watch};
+
+impl Watch {
+    /// The number of the thread's present sleep, if no timer will end it and no event is queued.
+    pub(crate) fn settled(&self) -> Option<u64> {
+        let table = self.table();
+        let Some(source) = self.source.get() else {
+            // Without a source there is no thread that could wake.
+            return Some(0);
+        };
+        let told = match source {
+            // In this order: `reading` is set before an event leaves the kernel's queue. Once it is cleared again the
+            // thread is not asleep until the table is free.
+            Source::Events(_) => !self.is_quiet(),
+            Source::Timers(_) => false,
+        };
+        let sleeps = table.asleep.is_some_and(|it| it.until.is_none());
+        (!told && sleeps).then(step::rounds)
+    }
+}

@@ -1,0 +1,88 @@
+//! Proofs that an event, and nothing else, wakes a waiter.
+//!
+//! A crew is *settled* when the watch thread of every member sleeps with no timer set and no event queued: from then on
+//! only what the test does next can wake anybody. A waiter that has not come in when the crew is settled again never
+//! comes in. So a lost wake-up shows at once, and no test has to wait for time to pass.
+
+use super::{Crew, Held, Who, until};
+
+impl Crew {
+    /// Waits until nothing but an event can wake any member.
+    pub(crate) fn until_only_events_wake(&mut self) {
+        until("the crew is settled", || self.is_settled());
+    }
+
+    /// Whether nothing can happen any more by itself. Asked twice: between two equal rounds of answers all were settled
+    /// at one time.
+    fn is_settled(&mut self) -> bool {
+        let Some(first) = self.ask_whether_settled() else {
+            return false;
+        };
+        self.ask_whether_settled() == Some(first)
+    }
+
+    fn ask_whether_settled(&mut self) -> Option<Vec<String>> {
+        let running = |it: &usize| {
+            let member = &self.members[*it];
+            !member.gone && !member.killed && !member.stopped
+        };
+        let running: Vec<usize> = (0..self.members.len()).filter(running).collect();
+        let mut answers = Vec::new();
+        for who in running.into_iter().map(Who) {
+            self.tell(who, "settled");
+            let is_answer = |line: &str| line.starts_with("settled") || line == "gone";
+            let (_, answer) = self.find(|event| event.0 == who && is_answer(&event.1));
+            if answer == "settled no" {
+                return None;
+            }
+            answers.push(answer);
+        }
+        Some(answers)
+    }
+
+    /// The next to hold the lock must be this one. It has come in as soon as nothing can happen by itself any more, or
+    /// its wake-up was lost.
+    #[track_caller]
+    pub(crate) fn expect_woken(&mut self, who: Who, slot: u32) -> Held {
+        self.until_in(&[(who, slot)]);
+        self.expect_held(who, slot)
+    }
+
+    /// The same of all of these, who come in together.
+    #[track_caller]
+    pub(crate) fn expect_all_woken(&mut self, expected: &[(Who, u32)]) {
+        self.until_in(expected);
+        self.expect_together(expected);
+    }
+
+    /// Must get in while nobody goes out, and for an event.
+    #[track_caller]
+    pub(crate) fn enters_woken(&mut self, who: Who, command: &str, slot: u32) {
+        self.tell(who, &format!("{command} {slot}"));
+        self.until_in(&[(who, slot)]);
+        let line = self.answer_to_acquire(who, slot);
+        self.enter(who, &line);
+    }
+
+    /// Waits until all of these have come in, or failed, or the crew is settled: then a wake-up was lost.
+    #[track_caller]
+    fn until_in(&mut self, expected: &[(Who, u32)]) {
+        until("they come in, or never", || {
+            self.have_spoken(expected) || self.is_settled()
+        });
+        assert!(
+            self.have_spoken(expected),
+            "a wake-up was lost: no timer is set and no event queued, and not all of {expected:?} are in; {}",
+            self.scene()
+        );
+    }
+
+    fn have_spoken(&mut self, expected: &[(Who, u32)]) -> bool {
+        let lines = self.said_so_far();
+        expected.iter().all(|(who, slot)| {
+            let results = [format!("held {slot} "), format!("failed {slot} ")];
+            let is_result = |line: &str| results.iter().any(|it| line.starts_with(it));
+            lines.iter().any(|(it, line)| it == who && is_result(line))
+        })
+    }
+}
