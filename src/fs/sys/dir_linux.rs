@@ -1,18 +1,22 @@
 //! The queue directory on Linux: one kept descriptor, everything else relative to it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, StatxFlags};
+use rustix::fs::{
+    self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags,
+};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::file::FileId;
+use super::file::{self, Facts, FileId};
 use super::flock;
 use super::fork::Private;
+use super::host::is_file_on_network;
+use super::rights::{Rights, name_of};
 
 /// Room for about 250 entries a system call.
 const LISTING: usize = 8 * 1024;
@@ -21,6 +25,8 @@ const LISTING: usize = 8 * 1024;
 const NOTE: &CStr = c"user.stanchion";
 /// More than the words of any owner.
 const LONGEST_NOTE: usize = 1024;
+/// So many directories of dead processes are stepped over.
+const DRAFTS: usize = 16;
 /// More than two ticks of the slowest clock, in nanoseconds.
 const STILL_NS: i64 = 25_000_000;
 
@@ -45,6 +51,19 @@ pub(crate) struct Found {
     pub(crate) marked: bool,
 }
 
+/// What came of opening another process's ticket.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    File {
+        file: File,
+        /// Whether it can be marked too.
+        writable: bool,
+    },
+    Gone,
+    /// This process may not open it, so nothing tells whether its owner lives.
+    Shut,
+}
+
 impl Dir {
     /// Opens the directory; `None` when there is none.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
@@ -61,25 +80,39 @@ impl Dir {
         }
     }
 
-    /// Makes the directory with exactly these permissions and, where that is allowed, this group, or leaves an existing
-    /// one as it is. What is made inside inherits the group.
-    pub(crate) fn create(path: &Path, mode: u32, group: u32) -> io::Result<()> {
-        match fs::mkdir(path, Mode::from_raw_mode(mode)) {
-            // The umask may have taken bits away; only the creator sets them, and only while nobody else can be in.
-            Ok(()) => {
-                let inherit = if mode & 0o070 == 0 { 0 } else { 0o2000 };
-                if fs::stat(path).is_ok_and(|it| it.st_gid != group) {
-                    // Who may not give it away shares with his own group, as with the lock file.
-                    let _ = fs::chown(path, None, Some(fs::Gid::from_raw(group)));
+    /// Makes the directory for the same users as the file `door`, which is in the same directory; leaves an existing one as
+    /// it is. Without that file nothing happens.
+    ///
+    /// It gets its rights under another name, so that nobody finds it shut. `PATH.new-N` stays where a process dies in
+    /// between, until the next one makes it anew.
+    pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
+        let parent = open_parent(path)?;
+        let Some(rights) = Rights::at(&parent, Path::new(name_of(door)), door)? else {
+            return Ok(());
+        };
+        let draft = make_draft(&parent, path)?;
+        let moved = dress(&parent, &draft, &rights).and_then(|()| {
+            let name = name_of(path);
+            let flags = RenameFlags::NOREPLACE;
+            match fs::renameat_with(&parent, &draft, &parent, name, flags) {
+                // Not with this file system or kernel. In the place of an empty one it is as good: who has that open
+                // finds it gone, as after a removal.
+                Err(error) if !matches!(error, Errno::EXIST | Errno::NOENT) => {
+                    fs::renameat(&parent, &draft, &parent, name)
                 }
-                match fs::chmod(path, Mode::from_raw_mode(mode | inherit)) {
-                    // Removed in this instant: the caller looks again.
-                    Ok(()) | Err(Errno::NOENT) => Ok(()),
-                    Err(error) => Err(error.into()),
+                moved => moved,
+            }
+        });
+        match moved {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                remove_empty(&parent, &draft);
+                match error {
+                    // Another process was faster, or took this one's for that of a dead process: the caller looks again.
+                    Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT => Ok(()),
+                    error => Err(error.into()),
                 }
             }
-            Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -87,9 +120,19 @@ impl Dir {
         &self.path
     }
 
-    /// Permission bits for the files in here: those of the directory without the right to enter.
-    pub(crate) fn mode(&self) -> u32 {
-        fs::fstat(&self.descriptor).map_or(0o600, |stat| stat.st_mode & 0o666)
+    /// Who may use the files in here: those who may use the lock file, looked for beside this very directory, wherever its
+    /// path leads by now. Without a lock file, those who may use the directory.
+    pub(crate) fn rights(&self, door: &Path) -> io::Result<Rights> {
+        let beside = Path::new("..").join(name_of(door));
+        match Rights::at(&self.descriptor, &beside, door)? {
+            Some(rights) => Ok(rights),
+            None => Ok(Rights::of(&self.descriptor)?.of_files_in()),
+        }
+    }
+
+    /// Whether a file that another process has made has these rights, and belongs to somebody who may have made it.
+    pub(crate) fn is_for(file: &File, rights: &Rights) -> bool {
+        rights.are_of(file)
     }
 
     /// Something to watch.
@@ -149,19 +192,21 @@ impl Dir {
     /// Creates a ticket that is locked from the first instant anybody can see it.
     ///
     /// [`io::ErrorKind::AlreadyExists`]: the name is taken. [`io::ErrorKind::NotFound`]: the directory is gone.
-    pub(crate) fn create_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
-        match self.link_locked(name, mode) {
-            Err(error) if lacks_tmpfile(&error) => self.create_then_lock(name, mode),
+    pub(crate) fn create_locked(
+        &self,
+        name: &str,
+        rights: &Rights,
+    ) -> io::Result<(Private, FileId)> {
+        match self.link_locked(name, rights) {
+            Err(error) if lacks_tmpfile(&error) => self.create_then_lock(name, rights),
             result => result,
         }
     }
 
     /// Nameless first, then locked, then linked under its name.
-    fn link_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = fs::openat(&self.descriptor, c".", flags, Mode::from_raw_mode(mode))?;
-        let file = Private::new(File::from(file));
-        let id = self.own(&file, mode)?;
+    fn link_locked(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
+        let file = Private::new(nameless(&self.descriptor, rights)?);
+        let id = file::id_of(&file)?;
         if !flock::try_lock_exclusive(&file)? {
             return Err(io::Error::other("a file nobody else can see is locked"));
         }
@@ -169,28 +214,38 @@ impl Dir {
         Ok((file, id))
     }
 
+    /// Opens a file that is no ticket, or makes it with these rights, which it has when it appears.
+    pub(crate) fn open_or_make(
+        &self,
+        name: &str,
+        rights: impl Fn() -> io::Result<Rights>,
+    ) -> io::Result<(File, Facts)> {
+        let path = self.path.join(name);
+        loop {
+            if let Some(found) = file::open_existing_in(&self.descriptor, name, &path)? {
+                return Ok(found);
+            }
+            match make_in(&self.descriptor, Path::new(name), &rights()?) {
+                // A dangling symbolic link is there for one and missing for the other: without this, a loop without end.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    file::check_lock_path(&path)?;
+                }
+                made => return file::checked(made?),
+            }
+        }
+    }
+
     /// Gives an open file of this directory one more name, which must not be taken.
     pub(crate) fn link(&self, file: &File, name: &str) -> io::Result<()> {
-        let mut buffer = [0; 32];
-        let source = proc_path(file, &mut buffer);
-        fs::linkat(
-            fs::CWD,
-            source,
-            &self.descriptor,
-            name,
-            AtFlags::SYMLINK_FOLLOW,
-        )?;
-        Ok(())
+        link_in(&self.descriptor, file, Path::new(name))
     }
 
     /// Where files without a name are not to be had. A reaper may be faster than the lock; then the name or the lock is
     /// gone, and the caller takes another number.
-    fn create_then_lock(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode))?;
-        let file = Private::new(File::from(file));
-        let id = self.own(&file, mode)?;
+    fn create_then_lock(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
+        let file = create_in(&self.descriptor, Path::new(name), rights)?;
+        let file = Private::new(file);
+        let id = file::id_of(&file)?;
         let locked = flock::try_lock_exclusive(&file)?;
         if locked && self.find(name)?.is_some_and(|found| found.id == id) {
             return Ok((file, id));
@@ -198,24 +253,20 @@ impl Dir {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// The identity of a file just made; makes up for bits that the umask took.
-    fn own(&self, file: &File, mode: u32) -> io::Result<FileId> {
-        let stat = fs::fstat(file)?;
-        if stat.st_mode & 0o777 != mode {
-            fs::fchmod(file, Mode::from_raw_mode(mode))?;
-        }
-        Ok(FileId {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-        })
-    }
-
-    /// Opens a ticket of somebody else to watch it and to try its lock; `None` when it is gone.
-    pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Option<File>> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        match fs::openat(&self.descriptor, name, flags, Mode::empty()) {
-            Ok(descriptor) => Ok(Some(File::from(descriptor))),
-            Err(Errno::NOENT) => Ok(None),
+    /// Opens another process's ticket to watch it, to try its lock and to mark it.
+    pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Opened> {
+        let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let open = |access| fs::openat(&self.descriptor, name, access | flags, Mode::empty());
+        let (opened, writable) = match open(OFlags::RDWR) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (open(OFlags::RDONLY), false),
+            opened => (opened, true),
+        };
+        match opened.map(File::from) {
+            // A network file system locks a file exclusively only for those who may write it.
+            Ok(file) if !writable && is_file_on_network(&file) => Ok(Opened::Shut),
+            Ok(file) => Ok(Opened::File { file, writable }),
+            Err(Errno::NOENT) => Ok(Opened::Gone),
+            Err(Errno::ACCESS | Errno::PERM) => Ok(Opened::Shut),
             Err(error) => Err(error.into()),
         }
     }
@@ -256,6 +307,114 @@ impl Dir {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Makes a file beside `model`, for the same users; `None` without a model.
+///
+/// [`io::ErrorKind::AlreadyExists`]: the name is taken.
+pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, Facts)>> {
+    let parent = open_parent(path)?;
+    let Some(rights) = Rights::at(&parent, Path::new(name_of(model)), model)? else {
+        return Ok(None);
+    };
+    let made = make_in(&parent, Path::new(name_of(path)), &rights)?;
+    file::checked(made).map(Some)
+}
+
+/// The directory of a path, to find and to make things in.
+fn open_parent(path: &Path) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let opened = fs::open(parent.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+    Ok(File::from(opened))
+}
+
+/// Makes a file that has its rights when it appears, or, where files without a name are not to be had, right after.
+fn make_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
+    let linked = nameless(directory, rights).and_then(|file| {
+        link_in(directory, &file, name)?;
+        Ok(file)
+    });
+    match linked {
+        Err(error) if lacks_tmpfile(&error) => create_in(directory, name, rights),
+        linked => linked,
+    }
+}
+
+fn nameless(directory: &File, rights: &Rights) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = File::from(fs::openat(directory, c".", flags, rights.unseen())?);
+    rights.give(&file)?;
+    Ok(file)
+}
+
+fn create_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = File::from(fs::openat(directory, name, flags, rights.bare())?);
+    rights.give(&file)?;
+    Ok(file)
+}
+
+fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
+    let mut buffer = [0; 32];
+    let source = proc_path(file, &mut buffer);
+    let flags = AtFlags::SYMLINK_FOLLOW;
+    Ok(fs::linkat(fs::CWD, source, directory, name, flags)?)
+}
+
+/// Makes a directory that is to be renamed to this path. One that is there is a dead process's, or another one is about to
+/// rename it, which then begins anew.
+fn make_draft(parent: &File, path: &Path) -> io::Result<OsString> {
+    for number in 0..DRAFTS {
+        let mut draft = name_of(path).to_owned();
+        draft.push(format!(".new-{number}"));
+        match fs::mkdirat(parent, &draft, Mode::RWXU) {
+            Err(Errno::EXIST) => remove_empty(parent, &draft),
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(draft),
+        }
+    }
+    let text =
+        "too many directories of dead processes, which this user may not delete, are in the way";
+    Err(io::Error::other(text))
+}
+
+fn remove_empty(parent: &File, draft: &OsString) {
+    #[allow(clippy::disallowed_methods)] // the one place; only an empty directory goes
+    let _ = fs::unlinkat(parent, draft, AtFlags::REMOVEDIR);
+}
+
+/// Gives a new directory its rights, if it is the new one. Whoever may write in its parent may have put another one there;
+/// an empty one of our own they could as well have deleted and made anew, so it may be given away like ours.
+fn dress(parent: &File, draft: &OsString, rights: &Rights) -> rustix::io::Result<()> {
+    let careful = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = File::from(fs::openat(
+        parent,
+        draft,
+        careful | OFlags::PATH,
+        Mode::empty(),
+    )?);
+    let stat = fs::fstat(&handle)?;
+    // On a network file system root may be somebody else.
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    if stat.st_mode & 0o700 != 0o700 {
+        // The umask has taken bits of the owner.
+        let mut buffer = [0; 32];
+        fs::chmod(proc_path(&handle, &mut buffer), Mode::RWXU)?;
+    }
+    let directory = fs::openat(&handle, c".", careful | OFlags::RDONLY, Mode::empty())?;
+    let directory = File::from(directory);
+    let mut room = [MaybeUninit::uninit(); 1024];
+    let mut entries = RawDir::new(&directory, &mut room[..]);
+    while let Some(entry) = entries.next() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Err(Errno::NOTEMPTY);
+        }
+    }
+    let given = rights.give_to_directory(&directory);
+    given.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// `/proc/self/fd/N`: a path that means an open file, whatever its name is by now.

@@ -9,6 +9,7 @@
 //! | [`file`](mod@file) | opening lock files, file identity, marks, positioned reads and writes |
 //! | [`dir`](mod@dir) | the queue directory: listing, locked tickets, look-ups by name |
 //! | [`fork`] | what a forked child must not keep |
+//! | [`rights`] | who may use a file: owner, group, permission bits, access list |
 //! | [`replace`] | nameless files, links, and the order in which a new file reaches the disk |
 //! | [`host`] | who and where we are: boot, process start, clock |
 
@@ -42,6 +43,10 @@ pub(crate) mod dir;
 #[cfg_attr(not(target_os = "linux"), path = "host_portable.rs")]
 pub(crate) mod host;
 pub(crate) mod id;
+
+#[cfg_attr(unix, path = "rights_unix.rs")]
+#[cfg_attr(not(unix), path = "rights_other.rs")]
+pub(crate) mod rights;
 
 #[cfg_attr(unix, path = "replace_unix.rs")]
 #[cfg_attr(not(unix), path = "replace_other.rs")]

@@ -26,7 +26,7 @@ impl Disk {
     pub(crate) fn enter_shared(&mut self, door: &Door) -> Result<Admission> {
         step::at(Step::LockState);
         for _ in 0..TRIES {
-            self.open_state(door.mode())?;
+            self.open_state()?;
             if self.state.is_none() {
                 continue;
             }
