@@ -12,6 +12,8 @@ mod death;
 mod family;
 #[path = "presence/foreign.rs"]
 mod foreign;
+#[path = "presence/other_users.rs"]
+mod other_users;
 #[path = "presence/rubbish.rs"]
 mod rubbish;
 #[path = "presence/storm.rs"]

@@ -1,9 +1,10 @@
 //! The queue directory on Linux: one kept descriptor, everything else relative to it.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -27,6 +28,10 @@ const NOTE: &CStr = c"user.stanchion";
 const LONGEST_NOTE: usize = 1024;
 /// So many directories of dead processes are stepped over.
 const DRAFTS: usize = 16;
+/// What the umask leaves.
+const ALL: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
+/// So much of a name is repeated in that of its draft: most file systems allow 255 bytes.
+const LONGEST_DRAFT: usize = 240;
 /// More than two ticks of the slowest clock, in nanoseconds.
 const STILL_NS: i64 = 25_000_000;
 
@@ -83,37 +88,14 @@ impl Dir {
     /// Makes the directory for the same users as the file `door`, which is in the same directory; leaves an existing one as
     /// it is. Without that file nothing happens.
     ///
-    /// It gets its rights under another name, so that nobody finds it shut. `PATH.new-N` stays where a process dies in
-    /// between, until the next one makes it anew.
+    /// It gets its rights under another name, `PATH.new-N`, so that no process finds it shut. That name stays when its process
+    /// dies in between, until another one makes the directory.
     pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
         let parent = open_parent(path)?;
         let Some(rights) = Rights::at(&parent, Path::new(name_of(door)), door)? else {
             return Ok(());
         };
-        let draft = make_draft(&parent, path)?;
-        let moved = dress(&parent, &draft, &rights).and_then(|()| {
-            let name = name_of(path);
-            let flags = RenameFlags::NOREPLACE;
-            match fs::renameat_with(&parent, &draft, &parent, name, flags) {
-                // Not with this file system or kernel. In the place of an empty one it is as good: who has that open
-                // finds it gone, as after a removal.
-                Err(error) if !matches!(error, Errno::EXIST | Errno::NOENT) => {
-                    fs::renameat(&parent, &draft, &parent, name)
-                }
-                moved => moved,
-            }
-        });
-        match moved {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                remove_empty(&parent, &draft);
-                match error {
-                    // Another process was faster, or took this one's for that of a dead process: the caller looks again.
-                    Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT => Ok(()),
-                    error => Err(error.into()),
-                }
-            }
-        }
+        make_directory(&parent, path, Mode::RWXU, |_| rights)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -351,8 +333,20 @@ fn nameless(directory: &File, rights: &Rights) -> io::Result<File> {
 fn create_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = File::from(fs::openat(directory, name, flags, rights.bare())?);
-    rights.give(&file)?;
-    Ok(file)
+    let given = rights.give(&file);
+    or_undo(directory, name, file, given)
+}
+
+/// A new file without its rights would shut others out: it goes.
+fn or_undo(directory: &File, name: &Path, file: File, given: io::Result<()>) -> io::Result<File> {
+    if given.is_err()
+        && let Ok(found) = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+        && FileId::from(&found) == file::id_of(&file)?
+    {
+        #[allow(clippy::disallowed_methods)] // the one place; this process has just made it
+        let _ = fs::unlinkat(directory, name, AtFlags::empty());
+    }
+    given.map(|()| file)
 }
 
 fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
@@ -362,13 +356,87 @@ fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
     Ok(fs::linkat(fs::CWD, source, directory, name, flags)?)
 }
 
+/// Makes a file that tells who has the lock: all who may make files in its directory may read it, whatever the umask.
+///
+/// [`io::ErrorKind::AlreadyExists`]: the name is taken.
+pub(crate) fn make_record(path: &Path) -> io::Result<File> {
+    let parent = open_parent(path)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mode = Mode::from_raw_mode(0o666);
+    let rights = rights_of_parent(&parent, path)?;
+    let file = File::from(fs::openat(&parent, name_of(path), flags, mode)?);
+    let given = Rights::of(&file).and_then(|made| rights.of_record(&made).give(&file));
+    or_undo(&parent, Path::new(name_of(path)), file, given)
+}
+
+/// Makes a directory in which all may work who may work in its parent; leaves an existing one as it is.
+pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
+    let parent = open_parent(path)?;
+    let rights = shared_in(&parent, path)?;
+    make_directory(&parent, path, ALL, rights)
+}
+
+/// The same where nobody looks before it is renamed: it has this very name from the beginning.
+pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
+    let parent = open_parent(path)?;
+    let rights = shared_in(&parent, path)?;
+    fs::mkdirat(&parent, name_of(path), ALL)?;
+    Ok(dress(&parent, name_of(path), rights)?)
+}
+
+/// In a sticky parent nobody works with what others have made there, so the umask decides.
+fn shared_in(parent: &File, path: &Path) -> io::Result<impl FnOnce(Rights) -> Rights> {
+    let rights = rights_of_parent(parent, path)?;
+    let sticky = fs::fstat(parent)?.st_mode & 0o1000 != 0;
+    Ok(move |made| match sticky {
+        true => made,
+        false => rights.of_shared(&made),
+    })
+}
+
+fn rights_of_parent(parent: &File, path: &Path) -> io::Result<Rights> {
+    let whole = path.parent().unwrap_or(Path::new("."));
+    let rights = Rights::at(parent, Path::new("."), whole)?;
+    rights.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Makes a directory under another name, gives it its rights, and renames it. One that is there stays as it is.
+fn make_directory(
+    parent: &File,
+    path: &Path,
+    mode: Mode,
+    rights: impl FnOnce(Rights) -> Rights,
+) -> io::Result<()> {
+    let draft = make_draft(parent, path, mode)?;
+    let moved = dress(parent, &draft, rights).and_then(|()| {
+        let name = name_of(path);
+        match fs::renameat_with(parent, &draft, parent, name, RenameFlags::NOREPLACE) {
+            // Not with this file system or kernel. In the place of an empty one it is as good: a process that has that open
+            // finds it gone, as after a removal.
+            Err(error) if !matches!(error, Errno::EXIST | Errno::NOENT) => {
+                fs::renameat(parent, &draft, parent, name)
+            }
+            moved => moved,
+        }
+    });
+    if moved.is_err() {
+        remove_empty(parent, &draft);
+    }
+    match moved {
+        // Another process was faster, or took this one's for that of a dead process: the caller looks again.
+        Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Makes a directory that is to be renamed to this path. One that is there is a dead process's, or another one is about to
 /// rename it, which then begins anew.
-fn make_draft(parent: &File, path: &Path) -> io::Result<OsString> {
+fn make_draft(parent: &File, path: &Path, mode: Mode) -> io::Result<OsString> {
     for number in 0..DRAFTS {
-        let mut draft = name_of(path).to_owned();
+        let name = name_of(path).as_bytes();
+        let mut draft = OsStr::from_bytes(&name[..name.len().min(LONGEST_DRAFT)]).to_owned();
         draft.push(format!(".new-{number}"));
-        match fs::mkdirat(parent, &draft, Mode::RWXU) {
+        match fs::mkdirat(parent, &draft, mode) {
             Err(Errno::EXIST) => remove_empty(parent, &draft),
             Err(error) => return Err(error.into()),
             Ok(()) => return Ok(draft),
@@ -379,23 +447,24 @@ fn make_draft(parent: &File, path: &Path) -> io::Result<OsString> {
     Err(io::Error::other(text))
 }
 
-fn remove_empty(parent: &File, draft: &OsString) {
+fn remove_empty(parent: &File, draft: &OsStr) {
     #[allow(clippy::disallowed_methods)] // the one place; only an empty directory goes
     let _ = fs::unlinkat(parent, draft, AtFlags::REMOVEDIR);
 }
 
-/// Gives a new directory its rights, if it is the new one. Whoever may write in its parent may have put another one there;
-/// an empty one of our own they could as well have deleted and made anew, so it may be given away like ours.
-fn dress(parent: &File, draft: &OsString, rights: &Rights) -> rustix::io::Result<()> {
+/// Gives a new directory its rights, if it is the new one. Another user may have put a directory in its place. An empty one
+/// that belongs to this process's user may be given away like the new one, because whoever could put it there could as well
+/// have deleted it and made one anew.
+fn dress(
+    parent: &File,
+    draft: &OsStr,
+    rights: impl FnOnce(Rights) -> Rights,
+) -> rustix::io::Result<()> {
     let careful = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = File::from(fs::openat(
-        parent,
-        draft,
-        careful | OFlags::PATH,
-        Mode::empty(),
-    )?);
+    let handle = fs::openat(parent, draft, careful | OFlags::PATH, Mode::empty())?;
+    let handle = File::from(handle);
     let stat = fs::fstat(&handle)?;
-    // On a network file system root may be somebody else.
+    // On a network file system root may be another user.
     if stat.st_uid != rustix::process::geteuid().as_raw() {
         return Ok(());
     }
@@ -413,7 +482,7 @@ fn dress(parent: &File, draft: &OsString, rights: &Rights) -> rustix::io::Result
             return Err(Errno::NOTEMPTY);
         }
     }
-    let given = rights.give_to_directory(&directory);
+    let given = Rights::of(&directory).and_then(|made| rights(made).give_to_directory(&directory));
     given.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 

@@ -211,3 +211,22 @@ fn create(path: &Path, rights: &Rights) -> io::Result<File> {
     rights.give(&file)?;
     Ok(file)
 }
+
+/// Makes a file that tells who has the lock, as the umask has it.
+pub(crate) fn make_record(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).open(path)
+}
+
+/// Makes a directory, as the umask has it; leaves an existing one as it is.
+pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The same for one that must not be there.
+pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
+    DirBuilder::new().create(path)
+}

@@ -18,9 +18,10 @@
 use std::fs::File;
 use std::io;
 
-use rustix::fs::{Mode, Stat, fchmod, fstat};
+use rustix::fs::{Gid, Mode, Stat, Uid, fchmod, fchown, fstat};
 
 const READ: u32 = 4;
+const WRITE: u32 = 2;
 const ENTER: u32 = 1;
 /// A process makes files here only if it may read and write the lock file.
 const MAKER: u32 = 6;
@@ -151,6 +152,59 @@ impl Rights {
         }
     }
 
+    /// Those of a file that tells who has the lock: what may be made in a directory with the rights of `self` is read by all
+    /// who may make something there. A file without that has the rights of `made`.
+    pub(super) fn of_record(&self, made: &Self) -> Self {
+        self.shared(made, |ours, made| match ours & WRITE {
+            0 => ours & made & READ,
+            _ => READ,
+        })
+    }
+
+    /// Those of a directory in which all work who may work in one with the rights of `self`; the rest as in `made`.
+    pub(super) fn of_shared(&self, made: &Self) -> Self {
+        self.shared(made, |ours, made| match ours & WRITE {
+            0 => ours & made,
+            _ => ours,
+        })
+    }
+
+    fn shared(&self, made: &Self, bits: impl Fn(u32, u32) -> u32) -> Self {
+        let class = |it: &Class| Class {
+            id: it.id,
+            bits: bits(it.bits, made.group.bits),
+        };
+        Self {
+            owner: Class {
+                id: self.owner.id,
+                bits: MAKER,
+            },
+            group: class(&self.group),
+            others: bits(self.others, made.others),
+            users: self.users.iter().map(class).collect(),
+            groups: self.groups.iter().map(class).collect(),
+        }
+    }
+
+    /// Gives the file to the owner and the group, or to the group alone, as far as this process may.
+    pub(super) fn hand_over(&self, file: &File) -> io::Result<Stat> {
+        let stat = fstat(file)?;
+        if (stat.st_uid, stat.st_gid) == (self.owner.id, self.group.id) {
+            return Ok(stat);
+        }
+        let group = Some(Gid::from_raw(self.group.id));
+        if fchown(file, Some(Uid::from_raw(self.owner.id)), group).is_err() {
+            let _ = fchown(file, None, group);
+        }
+        Ok(fstat(file)?)
+    }
+
+    /// Whether a file has their owner, and their group.
+    pub(super) fn have_owner(&self, file: &File) -> io::Result<bool> {
+        let stat = fstat(file)?;
+        Ok((stat.st_uid, stat.st_gid) == (self.owner.id, self.group.id))
+    }
+
     fn has_list(&self) -> bool {
         !self.users.is_empty() || !self.groups.is_empty()
     }
@@ -188,8 +242,7 @@ mod linux {
     use std::path::{Path, PathBuf};
 
     use rustix::fs::{
-        AtFlags, Gid, Uid, XattrFlags, fchown, fgetxattr, fremovexattr, fsetxattr, lgetxattr,
-        statat,
+        AtFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr, lgetxattr, lstat, statat,
     };
     use rustix::io::Errno;
     use rustix::process::geteuid;
@@ -216,6 +269,17 @@ mod linux {
     }
 
     impl Rights {
+        /// Those of the file at this path; `None` when nothing is.
+        pub(in super::super) fn at_path(path: &Path) -> io::Result<Option<Self>> {
+            let stat = match lstat(path) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let list = read(|value| lgetxattr(path, ACCESS, value));
+            Ok(Some(Self::new(&stat, list)))
+        }
+
         /// Those of the file of this name in an open directory; `None` when there is none. `path` is the same file, for
         /// where `/proc` cannot be used.
         pub(crate) fn at(directory: &File, name: &Path, path: &Path) -> io::Result<Option<Self>> {
@@ -251,12 +315,12 @@ mod linux {
 
         /// There may be a list, and it cannot be read: the group's bits may be its mask, and others may be more than
         /// somebody with a name.
-        fn unknown(mut self) -> Self {
+        pub(super) fn unknown(mut self) -> Self {
             (self.group.bits, self.others) = (0, 0);
             self
         }
 
-        fn listed(mut self, bytes: &[u8]) -> Option<Self> {
+        pub(super) fn listed(mut self, bytes: &[u8]) -> Option<Self> {
             let (version, entries) = bytes.split_first_chunk()?;
             if u32::from_le_bytes(*version) != VERSION || entries.len() % ENTRY != 0 {
                 return None;
@@ -286,7 +350,7 @@ mod linux {
             Some(self)
         }
 
-        fn list(&self) -> Vec<u8> {
+        pub(super) fn list(&self) -> Vec<u8> {
             let mut bytes = VERSION.to_le_bytes().to_vec();
             let mut add = |tag: u16, bits: u32, id: u32| {
                 bytes.extend(tag.to_le_bytes());
@@ -333,19 +397,6 @@ mod linux {
             let _ = fremovexattr(directory, DEFAULT);
             let inherit = if whole.mode() & 0o070 == 0 { 0 } else { 0o2000 };
             give_bits(directory, &stat, whole, bare, inherit)
-        }
-
-        /// Gives the file to the owner and the group, or to the group alone, as far as this process may.
-        fn hand_over(&self, file: &File) -> io::Result<Stat> {
-            let stat = fstat(file)?;
-            if (stat.st_uid, stat.st_gid) == (self.owner.id, self.group.id) {
-                return Ok(stat);
-            }
-            let group = Some(Gid::from_raw(self.group.id));
-            if fchown(file, Some(Uid::from_raw(self.owner.id)), group).is_err() {
-                let _ = fchown(file, None, group);
-            }
-            Ok(fstat(file)?)
         }
 
         /// Whether a file that another process may have made has these very rights already, and belongs to the owner or
@@ -448,5 +499,179 @@ mod portable {
             let bare = self.without_list(stat.st_uid, stat.st_gid);
             set_mode(&directory, &stat, bare.of_directory().mode())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: u32 = 1;
+    const BOB: u32 = 2;
+    const EVE: u32 = 3;
+    const TEAM: u32 = 10;
+
+    fn class(id: u32, bits: u32) -> Class {
+        Class { id, bits }
+    }
+
+    fn rights(owner: Class, group: Class, others: u32) -> Rights {
+        Rights {
+            owner,
+            group,
+            others,
+            users: Vec::new(),
+            groups: Vec::new(),
+        }
+    }
+
+    fn named(mut rights: Rights, users: &[Class], groups: &[Class]) -> Rights {
+        rights.users = users.to_vec();
+        rights.groups = groups.to_vec();
+        rights
+    }
+
+    /// What a user in these groups may do with a file, as the kernel tells it.
+    fn may(rights: &Rights, user: u32, groups: &[u32], wanted: u32) -> bool {
+        if user == rights.owner.id {
+            return rights.owner.bits & wanted == wanted;
+        }
+        if let Some(it) = rights.users.iter().find(|it| it.id == user) {
+            return it.bits & wanted == wanted;
+        }
+        let all = rights.groups.iter().chain([&rights.group]);
+        let own: Vec<_> = all.filter(|it| groups.contains(&it.id)).collect();
+        match own.is_empty() {
+            true => rights.others & wanted == wanted,
+            false => own.iter().any(|it| it.bits & wanted == wanted),
+        }
+    }
+
+    /// Lock files of all sorts: owner, group and others with all bits, and named users and groups.
+    fn models() -> Vec<Rights> {
+        let mut models = Vec::new();
+        let bits = [0, 4, 6];
+        for (group, others, user, team) in bits.iter().flat_map(|a| {
+            let rest = bits.iter().flat_map(|b| bits.iter().map(move |c| (*b, *c)));
+            rest.flat_map(|(b, c)| bits.map(|d| (*a, b, c, d)))
+        }) {
+            let plain = rights(class(ALICE, 6), class(TEAM, group), others);
+            let users = [class(EVE, user)];
+            models.push(named(plain.clone(), &users, &[]));
+            models.push(named(plain.clone(), &[], &[class(11, team)]));
+            models.push(named(plain.clone(), &users, &[class(11, team)]));
+            models.push(plain);
+        }
+        models
+    }
+
+    #[test]
+    fn p58_nobody_may_do_more_with_what_is_made_than_with_the_lock_file() {
+        let groups: [&[u32]; 8] = [
+            &[],
+            &[10],
+            &[11],
+            &[12],
+            &[10, 11],
+            &[10, 12],
+            &[11, 12],
+            &[10, 11, 12],
+        ];
+        for model in models() {
+            // Made by its owner, by Bob with its group, by Bob with his own, and by a member of a group with a name.
+            for (user, group) in [
+                (ALICE, TEAM),
+                (ALICE, 12),
+                (BOB, TEAM),
+                (BOB, 12),
+                (BOB, 11),
+            ] {
+                let whole = model.on_file_of(user, group);
+                let bare = model.without_list(user, group);
+                for who in [ALICE, BOB, EVE, 4].into_iter().filter(|it| *it != user) {
+                    for (groups, wanted) in
+                        groups.iter().flat_map(|it| [4, 6].map(|bits| (*it, bits)))
+                    {
+                        let allowed = may(&model, who, groups, wanted);
+                        let text = format!(
+                            "{who} in {groups:?} wants {wanted}, {model:?} made by {user}:{group}"
+                        );
+                        assert!(
+                            allowed || !may(&whole, who, groups, wanted),
+                            "wider: {text}: {whole:?}"
+                        );
+                        assert!(
+                            allowed || !may(&bare, who, groups, wanted),
+                            "wider: {text}: {bare:?}"
+                        );
+                        // Only members of the group of the file's maker, which the model does not know, may lose.
+                        let narrower = allowed && !may(&whole, who, groups, wanted);
+                        assert!(
+                            !narrower || groups.contains(&group),
+                            "narrower: {text}: {whole:?}"
+                        );
+                        assert!(!narrower || group != TEAM, "narrower: {text}: {whole:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn p58_what_the_bits_can_say_needs_no_list() {
+        let cases = [
+            (
+                rights(class(ALICE, 6), class(TEAM, 6), 0),
+                (ALICE, TEAM),
+                0o660,
+            ),
+            (rights(class(ALICE, 6), class(TEAM, 6), 6), (BOB, 12), 0o666),
+            (rights(class(0, 6), class(TEAM, 6), 0), (BOB, TEAM), 0o660),
+            (
+                rights(class(ALICE, 6), class(TEAM, 4), 4),
+                (ALICE, TEAM),
+                0o644,
+            ),
+        ];
+        for (model, (user, group), mode) in cases {
+            let made = model.on_file_of(user, group);
+            assert!(!made.has_list(), "{made:?}");
+            assert_eq!(made.mode(), mode, "{model:?}");
+        }
+        let model = rights(class(ALICE, 6), class(TEAM, 6), 0);
+        let made = model.on_file_of(BOB, TEAM);
+        assert_eq!(made.users, [class(ALICE, 6)], "she is not in the team");
+        assert_eq!(model.of_directory().mode(), 0o770);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn p58_a_list_is_read_back_and_rubbish_gives_nobody_a_right() {
+        let model = named(
+            rights(class(ALICE, 6), class(TEAM, 0), 0),
+            &[class(EVE, 6)],
+            &[class(11, 4)],
+        );
+        let plain = rights(class(ALICE, 6), class(TEAM, 6), 6);
+        let bytes = model.list();
+        assert_eq!(plain.clone().listed(&bytes).as_ref(), Some(&model));
+        // The mask takes from all but the owner and others.
+        let mut masked = bytes.clone();
+        let mask = bytes.len() - 14;
+        assert_eq!(masked[mask], 6);
+        masked[mask] = 4;
+        let read = plain.clone().listed(&masked).expect("a list");
+        assert_eq!(read.users, [class(EVE, 4)]);
+        for rubbish in [
+            &[][..],
+            &[2, 0, 0],
+            &[3, 0, 0, 0],
+            &bytes[..9],
+            b"\x02\0\0\0rubbish!",
+        ] {
+            assert_eq!(plain.clone().listed(rubbish), None, "{rubbish:?}");
+        }
+        let unknown = plain.unknown();
+        assert_eq!(unknown.mode(), 0o600);
     }
 }

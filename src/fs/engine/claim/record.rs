@@ -12,7 +12,7 @@
 //! the epoch, for people only. The last line is that of every owner. What is missing or not understood is unknown: of such a record nobody
 //! is known to be gone, and how long it may be silent is what the one who looks allows.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use super::super::owner::{Recorded, identity};
 use super::super::step::at_named;
 use super::super::watch::Seen;
 use super::baton::{delete_file, record_path};
+use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
 use crate::fs::sys::id::Id;
@@ -157,8 +158,7 @@ impl Draft {
 
     fn create(&mut self) -> io::Result<()> {
         let path = record_path(&self.directory, &self.id);
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        let file = Private::new(file);
+        let file = Private::new(dir::make_record(&path)?);
         (&*file).write_all(self.text.as_bytes())?;
         self.file = Some(Arc::new(file));
         Ok(())

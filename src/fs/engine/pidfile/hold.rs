@@ -1,6 +1,5 @@
 //! A record of our own: before it is published, and while it is at the path.
 
-use std::fs::OpenOptions;
 use std::io::{self, ErrorKind::NotFound, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -9,6 +8,7 @@ use super::super::owner::identity;
 use super::super::step::at_named;
 use super::{LONGEST, PidFile, VERSION, unlink};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::{Private, generation};
 use crate::fs::sys::id::Id;
@@ -46,11 +46,7 @@ impl Draft {
         let words = identity().words(lock.label.as_deref());
         let text = format!("{pid}\n{program}\n{VERSION} id={id} since={since}\n{words}\n");
         at_named("WritePid")?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        let file = Private::new(file);
+        let file = Private::new(dir::make_record(&path)?);
         let mut draft = Self {
             path,
             id: file::id_of(&file)?,
