@@ -3,6 +3,8 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "processes/acl.rs"]
+mod acl;
 #[path = "processes/at_the_limit.rs"]
 mod at_the_limit;
 #[allow(dead_code)]

@@ -16,6 +16,8 @@ mod family;
 mod foreign;
 #[path = "presence/itself.rs"]
 mod itself;
+#[path = "presence/other_users.rs"]
+mod other_users;
 #[path = "presence/rubbish.rs"]
 mod rubbish;
 #[path = "presence/storm.rs"]

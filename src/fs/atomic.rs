@@ -154,9 +154,12 @@ impl AtomicFile {
         &self.place.target
     }
 
-    /// Puts the new content in place, and returns when it is on disk, name and all. It keeps permission bits and, as far as
-    /// this process may, owner and group of the file it replaces; extended attributes, access lists and other hard links it
-    /// does not.
+    /// Puts the new content in place, and returns when it is on disk, name and all. It keeps the permission
+    /// bits and the access list of the file it replaces, and its owner and group as far as this process may set them. Other
+    /// extended attributes and hard links it does not keep.
+    ///
+    /// Where the owner or the group cannot be set, an access list lets them in. Without access lists they may do less than
+    /// before. Nobody may do more.
     ///
     /// # Cancel safety
     ///
@@ -345,11 +348,8 @@ impl Place {
     fn dress(&self, file: &File) -> Result<()> {
         let old = self.look()?;
         let dressed = step::at_named("AtomicDress").and_then(|()| match (self.mode, old) {
-            (Some(bits), Some(look)) => {
-                replace::make_look(file, &look).and_then(|()| replace::set_bits(file, bits))
-            }
+            (bits, Some(look)) => replace::make_look(file, &look, bits),
             (Some(bits), None) => replace::set_bits(file, bits),
-            (None, Some(look)) => replace::make_look(file, &look),
             (None, None) => Ok(()),
         });
         dressed.map_err(self.at("set permissions for"))

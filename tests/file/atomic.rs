@@ -452,3 +452,54 @@ fn only_the_dead_are_cleared_away() {
     );
     drop(alive);
 }
+
+/// The group bits of a file with an access list are its mask. Taken for the group's they would open the new file to it.
+#[cfg(target_os = "linux")]
+#[test]
+fn p58_it_keeps_the_access_list() {
+    const ACCESS: &str = "system.posix_acl_access";
+    let list = |path: &Path| {
+        let mut room = [0; 256];
+        let length = rustix::fs::lgetxattr(path, ACCESS, &mut room[..]).expect("an access list");
+        room[..length].to_vec()
+    };
+    let place = Place::new();
+    let path = old_one(&place);
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    // Owner, user 60003, group, mask, others.
+    for (tag, bits, id) in [
+        (1, 6, u32::MAX),
+        (2, 6, 60_003),
+        (4, 0, u32::MAX),
+        (16, 6, u32::MAX),
+        (32, 0, u32::MAX),
+    ] {
+        bytes.extend(u16::to_le_bytes(tag));
+        bytes.extend(u16::to_le_bytes(bits));
+        bytes.extend(u32::to_le_bytes(id));
+    }
+    match rustix::fs::setxattr(&path, ACCESS, &bytes, rustix::fs::XattrFlags::empty()) {
+        Err(rustix::io::Errno::NOTSUP) => return eprintln!("SKIPPED: no access lists here"),
+        set => set.expect("an access list"),
+    }
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        std::os::unix::fs::chown(&path, Some(60_001), Some(60_002)).expect("an owner");
+    }
+    let before = std::fs::metadata(&path).expect("there");
+    in_runtime(replace(&path)).expect("replaced");
+    let after = std::fs::metadata(&path).expect("there");
+    assert_ne!(after.ino(), before.ino());
+    assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+    assert_eq!(after.mode(), before.mode());
+    assert_eq!(list(&path), bytes);
+    // Bits that are asked for are all there is.
+    in_runtime(async {
+        let file = AtomicFile::create(&path).mode(0o640).await.expect("begun");
+        file.commit().await.expect("in place");
+    });
+    let mode = std::fs::metadata(&path).expect("there").mode();
+    assert_eq!(mode & 0o777, 0o640);
+    let none = rustix::fs::lgetxattr(&path, ACCESS, &mut [0; 256][..]);
+    assert_eq!(none, Err(rustix::io::Errno::NODATA));
+}

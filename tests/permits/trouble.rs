@@ -1,6 +1,6 @@
 //! Errors: typed, at once, and the semaphore is usable as soon as their cause is gone.
 
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use crate::crew::{Crew, Who, everywhere};
@@ -206,5 +206,70 @@ fn p54_p18_bad_wishes_and_time_limits_leave_nothing() {
         crew.release((who, 2));
         crew.release((holder, 1));
         crew.expect_idle(who);
+    });
+}
+
+/// A slot file that a user may not open is none for that user. The others serve its requests.
+#[test]
+fn p58_a_slot_that_cannot_be_opened_fails_no_request_that_others_can_serve() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root has files that others may not open");
+        return;
+    }
+    everywhere(3, |mut crew| {
+        crew.by_events_only();
+        let (who, other) = (start_nobody(&mut crew), start_nobody(&mut crew));
+        crew.take((who, 1), 3);
+        crew.release((who, 1));
+        let slot = crew.slot(1);
+        chown(&slot, Some(0), Some(0)).expect("an owner");
+        set_mode(&slot, 0o600);
+        for number in 2..12 {
+            crew.take((who, number), 2);
+            assert!(!crew.tries((other, number), 1));
+            crew.queue((other, number), 1);
+            crew.release((who, number));
+            crew.expect_held((other, number));
+            crew.release((other, number));
+        }
+        for command in ["acquire 1 3", "try 1 3", "remove"] {
+            let line = crew.ask(who, command);
+            assert!(line.contains("open the slot file"), "{command}: {line}");
+            assert!(line.contains("ermission denied"), "{command}: {line}");
+        }
+        crew.expect_no_tickets();
+        set_mode(&slot, 0o666);
+        crew.take((who, 1), 3);
+        crew.release((who, 1));
+    });
+}
+
+/// Root makes a slot file of a user's semaphore: it is the user's.
+#[test]
+fn p58_slot_files_are_for_the_users_of_the_first_one() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root makes files that others may not open");
+        return;
+    }
+    everywhere(3, |mut crew| {
+        let who = start_nobody(&mut crew);
+        std::fs::write(crew.slot(0), "").expect("a slot");
+        chown(crew.slot(0), Some(NOBODY), Some(NOBODY)).expect("an owner");
+        set_mode(&crew.slot(0), 0o600);
+        let root = crew.start();
+        crew.take((root, 1), 3);
+        for number in 0..3 {
+            let found = crew.slot(number).metadata().expect("a slot");
+            assert_eq!((found.uid(), found.mode() & 0o777), (NOBODY, 0o600));
+        }
+        crew.queue((who, 1), 3);
+        crew.release((root, 1));
+        crew.expect_held((who, 1));
+        crew.release((who, 1));
+        // Nor do the others come first: the first one is made with them.
+        assert_eq!(crew.ask(who, "remove"), "removed");
+        crew.take((root, 1), 1);
+        assert!(crew.slot(0).exists());
+        crew.release((root, 1));
     });
 }

@@ -73,6 +73,7 @@ fn child() {
     let Some(path) = std::env::var_os("PRESENCE_PATH").map(PathBuf::from) else {
         return;
     };
+    crate::other_users::become_who_was_meant();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

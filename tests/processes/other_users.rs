@@ -5,17 +5,17 @@ use std::path::Path;
 
 use crate::crew::{Crew, everywhere};
 
-const TEAM: u32 = 60_100;
+pub(crate) const TEAM: u32 = 60_100;
 /// Two users with a group of their own each, both in the team: `user:group:more groups`.
-const ANN: &str = "60001:60001:60100";
-const BOB: &str = "60002:60002:60100";
+pub(crate) const ANN: &str = "60001:60001:60100";
+pub(crate) const BOB: &str = "60002:60002:60100";
 /// The same two with the team as their first group.
 const ANN_OF_THE_TEAM: &str = "60001:60100:60100";
 const BOB_OF_THE_TEAM: &str = "60002:60100:60100";
 /// Not in the team.
-const EVE: &str = "60003:60003:60003";
+pub(crate) const EVE: &str = "60003:60003:60003";
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         eprintln!("SKIPPED: only root can become another user");
@@ -23,17 +23,17 @@ fn is_root() -> bool {
     root
 }
 
-fn home(crew: &Crew) -> &Path {
+pub(crate) fn home(crew: &Crew) -> &Path {
     crew.lock().parent().expect("a directory")
 }
 
-fn open_to(crew: &Crew, mode: u32, group: u32) {
+pub(crate) fn open_to(crew: &Crew, mode: u32, group: u32) {
     chown(home(crew), None, Some(group)).expect("a group");
     std::fs::set_permissions(home(crew), PermissionsExt::from_mode(mode)).expect("a mode");
 }
 
 /// Both hold and wait, each behind the other, and die on each other.
-fn share(crew: &mut Crew, ann: &str, bob: &str) {
+pub(crate) fn share(crew: &mut Crew, ann: &str, bob: &str) {
     let a = crew.start_with(&[("TAKER_AS", ann)]);
     let b = crew.start_with(&[("TAKER_AS", bob)]);
     for (first, second) in [(a, b), (b, a)] {
@@ -259,5 +259,250 @@ fn p59_what_stays_is_the_lock_file_and_its_record() {
         assert!(spares.len() <= 2, "{spares:?}");
         assert_eq!(crew.state().metadata().expect("a record").len(), 640);
         assert_eq!(crew.lock().metadata().expect("a lock file").len(), 0);
+    });
+}
+
+fn number(who: &str, index: usize) -> u32 {
+    let part = who.split(':').nth(index).expect("a part");
+    part.parse().expect("a number")
+}
+
+/// The lock file of this user, in a directory of this user.
+pub(crate) fn lock_of(crew: &Crew, who: &str, mode: u32) {
+    let (user, group) = (number(who, 0), number(who, 1));
+    chown(home(crew), Some(user), Some(group)).expect("an owner");
+    std::fs::set_permissions(home(crew), PermissionsExt::from_mode(0o755)).expect("a mode");
+    std::fs::write(crew.lock(), "").expect("a lock file");
+    chown(crew.lock(), Some(user), Some(group)).expect("an owner");
+    std::fs::set_permissions(crew.lock(), PermissionsExt::from_mode(mode)).expect("a mode");
+}
+
+/// Everything in the queue belongs to the owner of the lock file, and has its bits.
+fn assert_is_of(crew: &Crew, who: &str, mode: u32) {
+    let owner = (number(who, 0), number(who, 1));
+    let entries = std::fs::read_dir(crew.queue_dir()).expect("a queue");
+    for path in entries.map(|it| it.expect("an entry").path()) {
+        let found = path.metadata().expect("a file");
+        assert_eq!((found.uid(), found.gid()), owner, "{path:?}");
+        assert_eq!(found.mode() & 0o777, mode, "{path:?}");
+    }
+    let queue = crew.queue_dir().metadata().expect("a queue");
+    assert_eq!((queue.uid(), queue.gid()), owner);
+    let enters = mode | (mode & 0o444) >> 2;
+    assert_eq!(queue.mode() & 0o777, enters, "{:o}", queue.mode());
+}
+
+/// Root queues in a user's line, in the middle and at its end, and dies there.
+#[test]
+fn p58_root_waits_once_in_a_users_line() {
+    if !is_root() {
+        return;
+    }
+    for mode in [0o600, 0o644, 0o660] {
+        everywhere(|mut crew| {
+            lock_of(&crew, ANN, mode);
+            crew.set("TAKER_UMASK", "022").by_events_only();
+            let (a, b) = (
+                crew.start_with(&[("TAKER_AS", ANN)]),
+                crew.start_with(&[("TAKER_AS", ANN)]),
+            );
+            let (root, victim) = (crew.start(), crew.start());
+            crew.take(a, 1);
+            crew.queue(root, 1);
+            assert_is_of(&crew, ANN, mode);
+            crew.queue(b, 1);
+            crew.queue(victim, 1);
+            crew.queue(a, 2);
+            crew.release(a, 1);
+            crew.expect_held(root, 1);
+            crew.kill(victim);
+            crew.release(root, 1);
+            crew.expect_held(b, 1);
+            crew.release(b, 1);
+            crew.expect_held(a, 2);
+            crew.release(a, 2);
+            // Its spare files are for the user too.
+            crew.expect_no_tickets();
+            assert_is_of(&crew, ANN, mode);
+            crew.end(root);
+            crew.tell(a, "try 3");
+            let line = crew.line(a);
+            assert!(line.starts_with("held 3"), "{line}");
+        });
+    }
+}
+
+/// The lock file is there, and root is the first to use the lock.
+#[test]
+fn p58_root_makes_the_queue_of_a_users_lock() {
+    if !is_root() {
+        return;
+    }
+    for mode in [0o600, 0o644] {
+        everywhere(|mut crew| {
+            lock_of(&crew, ANN, mode);
+            let root = crew.start_with(&[("TAKER_UMASK", "077")]);
+            crew.take(root, 1);
+            assert_is_of(&crew, ANN, mode);
+            let a = crew.start_with(&[("TAKER_AS", ANN)]);
+            crew.queue(a, 1);
+            crew.release(root, 1);
+            crew.expect_held(a, 1);
+            crew.release(a, 1);
+            crew.expect_no_tickets();
+            assert_eq!(crew.ask(a, "remove"), "removed");
+        });
+    }
+}
+
+/// A ticket as a process of another version may have left it, in a queue of Ann's.
+fn plant(crew: &Crew, name: &str, mode: u32) -> std::fs::File {
+    let path = crew.queue_dir().join(name);
+    let file = std::fs::File::create(&path).expect("a ticket");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("a mode");
+    file
+}
+
+fn lock(file: &std::fs::File) {
+    use rustix::fs::{FlockOperation, flock};
+    flock(file, FlockOperation::NonBlockingLockExclusive).expect("the ticket's lock");
+}
+
+/// A lock needs no right to write: a ticket that may only be read is watched, its lock is tried, and it is reaped.
+#[test]
+fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        lock_of(&crew, ANN, 0o600);
+        crew.by_events_only();
+        let a = crew.start_with(&[("TAKER_AS", ANN)]);
+        crew.take_and_release(a);
+        let living = plant(&crew, "00000000000000000001.x", 0o644);
+        lock(&living);
+        crew.queue(a, 1);
+        crew.tell(a, "try 2");
+        crew.expect(a, "none");
+        drop(living);
+        crew.expect_held(a, 1);
+        crew.release(a, 1);
+        crew.expect_no_tickets();
+        // Of the dead: whoever tries clears it away.
+        drop(plant(&crew, "00000000000000000001.x", 0o644));
+        crew.tell(a, "try 3");
+        let line = crew.line(a);
+        assert!(line.starts_with("held 3"), "{line}");
+    });
+}
+
+/// One that cannot be opened keeps its place and locks nobody out: who waits passes it as it passes a sleeper. Who does not
+/// wait is told why nothing is known.
+#[test]
+fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        lock_of(&crew, ANN, 0o600);
+        crew.set("TAKER_WINDOW", "20");
+        let a = crew.start_with(&[("TAKER_AS", ANN)]);
+        crew.take_and_release(a);
+        let living = plant(&crew, "00000000000000000001.x", 0o600);
+        lock(&living);
+        for command in ["try 2", "remove"] {
+            let answer = crew.ask(a, command);
+            assert!(
+                answer.contains("cannot tell whether the owner of this ticket is alive"),
+                "{answer}"
+            );
+        }
+        crew.queue(a, 1);
+        crew.expect_held(a, 1);
+        crew.release(a, 1);
+        assert_eq!(crew.tickets().len(), 1, "it stands still");
+        // It goes while somebody waits behind it.
+        crew.set("TAKER_WINDOW", "never");
+        let b = crew.start_with(&[("TAKER_AS", ANN)]);
+        crew.queue(b, 1);
+        std::fs::remove_file(&crew.tickets()[0]).expect("the ticket");
+        crew.expect_held(b, 1);
+        crew.release(b, 1);
+        drop(living);
+    });
+}
+
+/// Root makes nothing through a link, and gives nothing away that it has found.
+#[test]
+fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        lock_of(&crew, ANN, 0o600);
+        let victim = home(&crew).join("victim");
+        let look = |path: &Path| {
+            let found = path.metadata().expect("the victim");
+            let content = std::fs::read(path).expect("its content");
+            (found.uid(), found.gid(), found.mode(), content)
+        };
+        std::fs::write(&victim, "precious").expect("a victim");
+        std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o600)).expect("a mode");
+        let before = look(&victim);
+        let a = crew.start_with(&[("TAKER_AS", ANN)]);
+        crew.take_and_release(a);
+        // A link in the place of the record.
+        std::fs::remove_file(crew.state()).expect("no record");
+        std::os::unix::fs::symlink(&victim, crew.state()).expect("a link");
+        let root = crew.start_unready(&[]);
+        let line = crew.line(root);
+        let line = if line == "ready" {
+            crew.ask(root, "acquire 1")
+        } else {
+            line
+        };
+        assert!(line.contains("symbolic link"), "{line}");
+        assert_eq!(look(&victim), before);
+        std::fs::remove_file(crew.state()).expect("no link");
+        // A file of root's as a spare file: it is not taken for a ticket, and not given away.
+        let inode = victim.metadata().expect("the victim").ino();
+        let spare = crew.queue_dir().join(format!("spare.{inode}"));
+        std::fs::rename(&victim, &spare).expect("moved");
+        let open = std::fs::File::open(&spare).expect("still open");
+        let root = crew.start();
+        crew.take(a, 1);
+        crew.queue(root, 1);
+        let found = open.metadata().expect("the victim");
+        assert_eq!(
+            (found.uid(), found.mode() & 0o777, found.len()),
+            (0, 0o600, 8)
+        );
+        crew.release(a, 1);
+        crew.expect_held(root, 1);
+        crew.release(root, 1);
+    });
+}
+
+/// What dead processes, or others, have left under the name of a queue that is being made.
+#[test]
+fn p57_a_queue_is_made_beside_what_is_in_its_way() {
+    if !is_root() {
+        return;
+    }
+    everywhere(|mut crew| {
+        lock_of(&crew, ANN, 0o600);
+        let beside = |number: u32| home(&crew).join(format!("it.lock.queue.new-{number}"));
+        std::fs::create_dir(beside(0)).expect("of a dead process");
+        std::fs::create_dir(beside(1)).expect("a directory");
+        std::fs::write(beside(1).join("precious"), "").expect("that is in use");
+        let elsewhere = home(&crew).join("elsewhere");
+        std::fs::create_dir(&elsewhere).expect("a directory");
+        std::os::unix::fs::symlink(&elsewhere, beside(2)).expect("a link");
+        let (empty, full, link) = (beside(0), beside(1), beside(2));
+        let root = crew.start();
+        crew.take_and_release(root);
+        assert_is_of(&crew, ANN, 0o600);
+        assert!(!empty.exists() && full.join("precious").exists() && link.is_symlink());
+        assert_eq!(elsewhere.metadata().expect("a directory").uid(), 0);
     });
 }

@@ -15,7 +15,7 @@ use super::door::Door;
 use super::slots::Slots;
 use super::state::{self, Content, Draft, Kind, Record};
 use super::step::{self, Step};
-use super::ticket::queue::{Own, Queue, STATE};
+use super::ticket::queue::{Other, Own, Queue, STATE};
 use super::ticket::{Mode, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
@@ -139,12 +139,10 @@ impl Disk {
     fn queue(&mut self, mode: Option<u32>) -> Result<&mut Queue> {
         if self.queue.is_none() {
             self.state = None;
-            let door = self.slots.as_ref().map(|it| it.path(0));
-            let door = door.unwrap_or_else(|| self.place.door.clone());
-            let queue = Queue::open(&self.place.queue, || {
-                let door = Door::open(&door, mode)
-                    .map_err(|e| Error::io("open the lock file", &door, e))?;
-                Ok((door.mode(), door.group()))
+            let door = self.model();
+            let queue = Queue::open(&self.place.queue, &door, || {
+                let opened = Door::open(&door, mode);
+                opened.map_err(|e| Error::io("open the lock file", &door, e))
             })?;
             self.queue = Some(queue);
             self.opened += 1;
@@ -155,6 +153,12 @@ impl Disk {
         self.queue
             .as_mut()
             .ok_or_else(|| Error::at(ErrorKind::Corrupt, text, &self.place.queue))
+    }
+
+    /// The file that says who may use the lock: the lock file, of a semaphore its first slot file.
+    fn model(&self) -> PathBuf {
+        let slot = self.slots.as_ref().map(|it| it.path(0));
+        slot.unwrap_or_else(|| self.place.door.clone())
     }
 
     /// Removes our own tickets from the line.
@@ -176,13 +180,6 @@ impl Disk {
     pub(crate) fn reopen(&mut self) {
         self.queue = None;
         self.state = None;
-    }
-
-    /// What is made in the queue is for the same people as the lock file.
-    pub(crate) fn share_like(&mut self, door: &Door) {
-        if let Some(queue) = &mut self.queue {
-            queue.set_mode(door.mode());
-        }
     }
 
     /// Refuses a lock of another version or kind before anything of it is touched.
@@ -244,7 +241,7 @@ impl Disk {
     pub(crate) fn list_existing(&mut self) -> Result<&[Ticket]> {
         if self.queue.is_none() {
             self.state = None;
-            self.queue = Queue::open_existing(&self.place.queue)?;
+            self.queue = Queue::open_existing(&self.place.queue, &self.model())?;
             self.opened += 1;
             self.check_kind()?;
         }
@@ -315,8 +312,12 @@ impl Disk {
             return Ok(());
         };
         match queue.open_other(own.ticket)? {
-            Some(file) => queue.mark(own.ticket, &file),
-            None => Ok(()),
+            Other::Open(file) => queue.mark(own.ticket, &file).map(|_| ()),
+            Other::Gone => Ok(()),
+            // Those behind find the mark when they look.
+            Other::Shut => own
+                .set_mark(true)
+                .map_err(|e| Error::io("mark the own ticket", &self.place.queue, e)),
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::step::{self, Step};
 use crate::error::{Error, Result};
+use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::Private;
@@ -21,8 +22,6 @@ use crate::lock::Removal;
 pub(crate) struct Door {
     file: Private,
     id: FileId,
-    mode: u32,
-    group: u32,
 }
 
 impl Door {
@@ -36,12 +35,32 @@ impl Door {
         Ok(file::open_existing(path)?.map(Self::new))
     }
 
+    /// Opens a lock file. A missing one is made for the same users as its `model` beside it, which is created with `mode` if
+    /// it is missing too.
+    pub(crate) fn open_like(path: &Path, model: &Path, mode: Option<u32>) -> io::Result<Self> {
+        loop {
+            if let Some(door) = Self::open_existing(path)? {
+                return Ok(door);
+            }
+            if file::id_at(model)?.is_none() {
+                drop(Self::open(model, mode)?);
+            }
+            match dir::make_like(path, model) {
+                Ok(Some(made)) => return Ok(Self::new(made)),
+                Ok(None) => {}
+                // A dangling symbolic link is there for one and missing for the other: without this, a loop without end.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    file::check_lock_path(path)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn new((file, facts): (File, file::Facts)) -> Self {
         Self {
             file: Private::new(file),
             id: facts.id,
-            mode: facts.mode,
-            group: facts.group,
         }
     }
 
@@ -51,16 +70,6 @@ impl Door {
 
     pub(crate) fn id(&self) -> FileId {
         self.id
-    }
-
-    /// Permission bits of the lock file; the queue is open to the same people.
-    pub(crate) fn mode(&self) -> u32 {
-        self.mode
-    }
-
-    /// The group of the lock file.
-    pub(crate) fn group(&self) -> u32 {
-        self.group
     }
 
     pub(crate) fn try_lock(&self, shared: bool) -> io::Result<bool> {

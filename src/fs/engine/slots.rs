@@ -133,11 +133,6 @@ impl Slots {
         self.hand.len() as u32 + self.taken
     }
 
-    /// Permission bits of a slot in hand: what is made in the queue is for the same people.
-    pub(crate) fn mode(&self) -> Option<u32> {
-        self.hand.last().map(|it| it.door.mode())
-    }
-
     pub(crate) fn in_hand(&self) -> u32 {
         self.hand.len() as u32
     }
@@ -179,18 +174,40 @@ impl Slots {
         move |error| Error::io(step, self.path(number), error)
     }
 
-    /// Locks free slots until `wanted` are in hand; whether so many are. For newcomers, who do not wait here.
+    /// Locks free slots until `wanted` are in hand; whether so many are. For newcomers, who do not wait here. Fails if there
+    /// cannot be so many, because this process may not open the others.
     pub(crate) fn gather(&mut self, wanted: u32, mode: Option<u32>) -> Result<bool> {
+        let (_, shut) = self.gather_reachable(wanted, mode)?;
+        self.have(wanted, shut)
+    }
+
+    /// The same, with the slots that cannot be opened counted as taken.
+    pub(crate) fn gather_reachable(
+        &mut self,
+        wanted: u32,
+        mode: Option<u32>,
+    ) -> Result<(bool, Shut)> {
+        let mut shut = Shut::default();
         for number in self.others_at_random() {
             if self.hand.len() as u32 >= wanted {
                 break;
             }
-            let door = self.open(number, mode)?;
+            let Some(door) = shut.unless_denied(self.open(number, mode))? else {
+                continue;
+            };
             if self.lock(number, &door)? {
                 self.keep(Slot { number, door });
             }
         }
-        Ok(self.hand.len() as u32 >= wanted)
+        Ok((self.hand.len() as u32 >= wanted, shut))
+    }
+
+    /// Whether so many are in hand. If never so many can be, why not.
+    fn have(&self, wanted: u32, shut: Shut) -> Result<bool> {
+        match shut.why {
+            Some(error) if wanted > self.limit.saturating_sub(shut.count) => Err(error),
+            _ => Ok(self.hand.len() as u32 >= wanted),
+        }
     }
 
     /// The numbers of all slots that this process does not have, from a random one on.
@@ -215,9 +232,15 @@ impl Slots {
         self.hand.push(slot);
     }
 
+    /// All slot files are for the same users as the first one.
     fn open(&self, number: u32, mode: Option<u32>) -> Result<Door> {
         step::at(Step::OpenSlot);
-        Door::open(&self.path(number), mode).map_err(self.io("open the slot file", number))
+        let path = self.path(number);
+        let door = match number {
+            0 => Door::open(&path, mode),
+            _ => Door::open_like(&path, &self.path(0), mode),
+        };
+        door.map_err(|error| Error::io("open the slot file", path, error))
     }
 
     /// Tries the lock, and sees that the path still means this file.
@@ -240,9 +263,11 @@ impl Slots {
         look: Look<'_>,
     ) -> Result<bool> {
         let known: HashSet<u32> = siege.refused.iter().map(|it| it.number).collect();
+        let mut shut = Shut::default();
         for number in self.others_at_random() {
-            if !known.contains(&number) {
-                let door = self.open(number, look.mode)?;
+            if !known.contains(&number)
+                && let Some(door) = shut.unless_denied(self.open(number, look.mode))?
+            {
                 let eye = Eye::new(look.wait);
                 siege.refused.push(Refused { number, door, eye });
             }
@@ -251,7 +276,17 @@ impl Slots {
         while let Some(slot) = siege.refused.get_mut(index) {
             let enough = self.hand.len() as u32 >= wanted;
             let beyond = slot.number >= self.limit || self.has(slot.number);
-            if !beyond && (enough || !self.try_one(slot, &look)?) {
+            let mut taken = false;
+            if !beyond && !enough {
+                // One that was replaced may be shut by now.
+                let Some(locked) = shut.unless_denied(self.try_one(slot, &look))? else {
+                    slot.look_away(look.seat);
+                    siege.refused.swap_remove(index);
+                    continue;
+                };
+                taken = locked;
+            }
+            if !beyond && !taken {
                 index += 1;
                 continue;
             }
@@ -261,7 +296,7 @@ impl Slots {
                 self.keep(Slot { number, door });
             }
         }
-        Ok(self.hand.len() as u32 >= wanted)
+        self.have(wanted, shut)
     }
 
     fn try_one(&self, slot: &mut Refused, look: &Look<'_>) -> Result<bool> {
@@ -341,6 +376,33 @@ impl Slots {
         }
         Ok(!beyond)
     }
+}
+
+/// The slot files that this process may not open. Others can serve a request without them.
+#[derive(Default)]
+pub(crate) struct Shut {
+    count: u32,
+    /// Of the first one.
+    why: Option<Error>,
+}
+
+impl Shut {
+    /// What was opened; `None` if permission was denied.
+    fn unless_denied<T>(&mut self, opened: Result<T>) -> Result<Option<T>> {
+        match opened {
+            Err(error) if is_denied(&error) => {
+                self.count += 1;
+                self.why.get_or_insert(error);
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+}
+
+fn is_denied(error: &Error) -> bool {
+    let denied = std::io::ErrorKind::PermissionDenied;
+    error.io_error().is_some_and(|it| it.kind() == denied)
 }
 
 /// How the first in line looks at the slots.

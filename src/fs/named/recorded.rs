@@ -3,12 +3,13 @@
 //! `STEM.name` has the escaped name and a newline. Who opens the lock writes it, in place: the stem holds the hash of what belongs there, so all who write
 //! write the same, and who finds a part of it (of somebody who died, or is at it) writes the whole.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::name::LockName;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::sys::{Access, file};
+use crate::fs::sys::{Access, dir, file};
 
 /// The longest name, as written. Longer ones are refused; a longer record is none.
 const LONGEST: usize = 1 << 20;
@@ -29,6 +30,19 @@ pub(super) fn record(path: &Path, name: &LockName, mode: Option<u32>) -> Result<
         let text = "another name than that of this lock is on record";
         return Err(Error::at(ErrorKind::Incompatible, text, path));
     }
+    open_to_write(path, mode)
+        .and_then(|file| file::write_at(&file, 0, text.as_bytes()))
+        .map_err(|e| Error::io("record the name of the lock in", path, e))
+}
+
+fn open_to_write(path: &Path, mode: Option<u32>) -> io::Result<File> {
+    if mode.is_none() {
+        // Who opens the lock reads it, also where another user has opened it first.
+        match dir::make_record(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made,
+        }
+    }
     let access = Access {
         read: true,
         write: true,
@@ -37,8 +51,6 @@ pub(super) fn record(path: &Path, name: &LockName, mode: Option<u32>) -> Result<
         ..Access::default()
     };
     file::open_as(path, &access)
-        .and_then(|file| file::write_at(&file, 0, text.as_bytes()))
-        .map_err(|e| Error::io("record the name of the lock in", path, e))
 }
 
 /// The name that is on record; `None` where nothing is, or no name.

@@ -1,18 +1,23 @@
 //! The queue directory on Linux: one kept descriptor, everything else relative to it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, StatxFlags};
+use rustix::fs::{
+    self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags,
+};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::file::{FileId, above_standard_streams};
+use super::file::{self, Facts, FileId, above_standard_streams};
 use super::flock;
 use super::fork::Private;
+use super::host::is_file_on_network;
+use super::rights::{Rights, name_of};
 
 /// Room for about 250 entries a system call.
 const LISTING: usize = 8 * 1024;
@@ -21,6 +26,12 @@ const LISTING: usize = 8 * 1024;
 const NOTE: &CStr = c"user.stanchion";
 /// More than the words of any owner.
 const LONGEST_NOTE: usize = 1024;
+/// So many directories of dead processes are stepped over.
+const DRAFTS: usize = 16;
+/// What the umask leaves.
+const ALL: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
+/// So much of a name is repeated in that of its draft: most file systems allow 255 bytes.
+const LONGEST_DRAFT: usize = 240;
 /// More than two ticks of the slowest clock, in nanoseconds.
 const STILL_NS: i64 = 25_000_000;
 
@@ -45,6 +56,19 @@ pub(crate) struct Found {
     pub(crate) marked: bool,
 }
 
+/// What came of opening another process's ticket.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    File {
+        file: File,
+        /// Whether it can be marked too.
+        writable: bool,
+    },
+    Gone,
+    /// This process may not open it, so nothing tells whether its owner lives.
+    Shut,
+}
+
 impl Dir {
     /// Opens the directory; `None` when there is none.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
@@ -61,35 +85,36 @@ impl Dir {
         }
     }
 
-    /// Makes the directory with exactly these permissions and, where that is allowed, this group, or leaves an existing
-    /// one as it is. What is made inside inherits the group.
-    pub(crate) fn create(path: &Path, mode: u32, group: u32) -> io::Result<()> {
-        match fs::mkdir(path, Mode::from_raw_mode(mode)) {
-            // The umask may have taken bits away; only the creator sets them, and only while nobody else can be in.
-            Ok(()) => {
-                let inherit = if mode & 0o070 == 0 { 0 } else { 0o2000 };
-                if fs::stat(path).is_ok_and(|it| it.st_gid != group) {
-                    // Who may not give it away shares with his own group, as with the lock file.
-                    let _ = fs::chown(path, None, Some(fs::Gid::from_raw(group)));
-                }
-                match fs::chmod(path, Mode::from_raw_mode(mode | inherit)) {
-                    // Removed in this instant: the caller looks again.
-                    Ok(()) | Err(Errno::NOENT) => Ok(()),
-                    Err(error) => Err(error.into()),
-                }
-            }
-            Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+    /// Makes the directory for the same users as the file `door`, which is in the same directory; leaves an existing one as
+    /// it is. Without that file nothing happens.
+    ///
+    /// It gets its rights under another name, `PATH.new-N`, so that no process finds it shut. That name stays when its process
+    /// dies in between, until another one makes the directory.
+    pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
+        let parent = open_parent(path)?;
+        let Some(rights) = Rights::at(&parent, Path::new(name_of(door)), door)? else {
+            return Ok(());
+        };
+        make_directory(&parent, path, Mode::RWXU, |_| rights)
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Permission bits for the files in here: those of the directory without the right to enter.
-    pub(crate) fn mode(&self) -> u32 {
-        fs::fstat(&self.descriptor).map_or(0o600, |stat| stat.st_mode & 0o666)
+    /// Who may use the files in here: those who may use the lock file, looked for beside this very directory, wherever its
+    /// path leads by now. Without a lock file, those who may use the directory.
+    pub(crate) fn rights(&self, door: &Path) -> io::Result<Rights> {
+        let beside = Path::new("..").join(name_of(door));
+        match Rights::at(&self.descriptor, &beside, door)? {
+            Some(rights) => Ok(rights),
+            None => Ok(Rights::of(&self.descriptor)?.of_files_in()),
+        }
+    }
+
+    /// Whether a file that another process has made has these rights, and belongs to somebody who may have made it.
+    pub(crate) fn is_for(file: &File, rights: &Rights) -> bool {
+        rights.are_of(file)
     }
 
     /// Something to watch.
@@ -149,20 +174,21 @@ impl Dir {
     /// Creates a ticket that is locked from the first instant anybody can see it.
     ///
     /// [`io::ErrorKind::AlreadyExists`]: the name is taken. [`io::ErrorKind::NotFound`]: the directory is gone.
-    pub(crate) fn create_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
-        match self.link_locked(name, mode) {
-            Err(error) if lacks_tmpfile(&error) => self.create_then_lock(name, mode),
+    pub(crate) fn create_locked(
+        &self,
+        name: &str,
+        rights: &Rights,
+    ) -> io::Result<(Private, FileId)> {
+        match self.link_locked(name, rights) {
+            Err(error) if lacks_tmpfile(&error) => self.create_then_lock(name, rights),
             result => result,
         }
     }
 
     /// Nameless first, then locked, then linked under its name.
-    fn link_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = fs::openat(&self.descriptor, c".", flags, Mode::from_raw_mode(mode))
-            .and_then(above_standard_streams)?;
-        let file = Private::new(File::from(file));
-        let id = self.own(&file, mode)?;
+    fn link_locked(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
+        let file = Private::new(nameless(&self.descriptor, rights)?);
+        let id = file::id_of(&file)?;
         if !flock::try_lock_exclusive(&file)? {
             return Err(io::Error::other("a file nobody else can see is locked"));
         }
@@ -170,29 +196,38 @@ impl Dir {
         Ok((file, id))
     }
 
+    /// Opens a file that is no ticket, or makes it with these rights, which it has when it appears.
+    pub(crate) fn open_or_make(
+        &self,
+        name: &str,
+        rights: impl Fn() -> io::Result<Rights>,
+    ) -> io::Result<(File, Facts)> {
+        let path = self.path.join(name);
+        loop {
+            if let Some(found) = file::open_existing_in(&self.descriptor, name, &path)? {
+                return Ok(found);
+            }
+            match make_in(&self.descriptor, Path::new(name), &rights()?) {
+                // A dangling symbolic link is there for one and missing for the other: without this, a loop without end.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    file::check_lock_path(&path)?;
+                }
+                made => return file::checked(made?),
+            }
+        }
+    }
+
     /// Gives an open file of this directory one more name, which must not be taken.
     pub(crate) fn link(&self, file: &File, name: &str) -> io::Result<()> {
-        let mut buffer = [0; 32];
-        let source = proc_path(file, &mut buffer);
-        fs::linkat(
-            fs::CWD,
-            source,
-            &self.descriptor,
-            name,
-            AtFlags::SYMLINK_FOLLOW,
-        )?;
-        Ok(())
+        link_in(&self.descriptor, file, Path::new(name))
     }
 
     /// Where files without a name are not to be had. A reaper may be faster than the lock; then the name or the lock is
     /// gone, and the caller takes another number.
-    fn create_then_lock(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode))
-            .and_then(above_standard_streams)?;
-        let file = Private::new(File::from(file));
-        let id = self.own(&file, mode)?;
+    fn create_then_lock(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
+        let file = create_in(&self.descriptor, Path::new(name), rights)?;
+        let file = Private::new(file);
+        let id = file::id_of(&file)?;
         let locked = flock::try_lock_exclusive(&file)?;
         if locked && self.find(name)?.is_some_and(|found| found.id == id) {
             return Ok((file, id));
@@ -200,25 +235,20 @@ impl Dir {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// The identity of a file just made; makes up for bits that the umask took.
-    fn own(&self, file: &File, mode: u32) -> io::Result<FileId> {
-        let stat = fs::fstat(file)?;
-        if stat.st_mode & 0o777 != mode {
-            fs::fchmod(file, Mode::from_raw_mode(mode))?;
-        }
-        Ok(FileId {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-        })
-    }
-
-    /// Opens a ticket of somebody else to watch it and to try its lock; `None` when it is gone.
-    pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Option<File>> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let opened = fs::openat(&self.descriptor, name, flags, Mode::empty());
-        match opened.and_then(above_standard_streams) {
-            Ok(descriptor) => Ok(Some(File::from(descriptor))),
-            Err(Errno::NOENT) => Ok(None),
+    /// Opens another process's ticket to watch it, to try its lock and to mark it.
+    pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Opened> {
+        let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let open = |access| fs::openat(&self.descriptor, name, access | flags, Mode::empty());
+        let (opened, writable) = match open(OFlags::RDWR) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (open(OFlags::RDONLY), false),
+            opened => (opened, true),
+        };
+        match opened.and_then(above_standard_streams).map(File::from) {
+            // A network file system locks a file exclusively only for those who may write it.
+            Ok(file) if !writable && is_file_on_network(&file) => Ok(Opened::Shut),
+            Ok(file) => Ok(Opened::File { file, writable }),
+            Err(Errno::NOENT) => Ok(Opened::Gone),
+            Err(Errno::ACCESS | Errno::PERM) => Ok(Opened::Shut),
             Err(error) => Err(error.into()),
         }
     }
@@ -259,6 +289,204 @@ impl Dir {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Makes a file beside `model`, for the same users; `None` without a model.
+///
+/// [`io::ErrorKind::AlreadyExists`]: the name is taken.
+pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, Facts)>> {
+    let parent = open_parent(path)?;
+    let Some(rights) = Rights::at(&parent, Path::new(name_of(model)), model)? else {
+        return Ok(None);
+    };
+    let made = make_in(&parent, Path::new(name_of(path)), &rights)?;
+    file::checked(made).map(Some)
+}
+
+/// The directory of a path, to find and to make things in.
+fn open_parent(path: &Path) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let opened = fs::open(parent.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+    Ok(File::from(opened))
+}
+
+/// Makes a file that has its rights when it appears, or, where files without a name are not to be had, right after.
+fn make_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
+    let linked = nameless(directory, rights).and_then(|file| {
+        link_in(directory, &file, name)?;
+        Ok(file)
+    });
+    match linked {
+        Err(error) if lacks_tmpfile(&error) => create_in(directory, name, rights),
+        linked => linked,
+    }
+}
+
+fn nameless(directory: &File, rights: &Rights) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = fs::openat(directory, c".", flags, rights.unseen());
+    let file = File::from(file.and_then(above_standard_streams)?);
+    rights.give(&file)?;
+    Ok(file)
+}
+
+fn create_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = fs::openat(directory, name, flags, rights.bare());
+    let file = File::from(file.and_then(above_standard_streams)?);
+    let given = rights.give(&file);
+    or_undo(directory, name, file, given)
+}
+
+/// A new file without its rights would shut others out: it goes.
+fn or_undo(directory: &File, name: &Path, file: File, given: io::Result<()>) -> io::Result<File> {
+    if given.is_err()
+        && let Ok(found) = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+        && FileId::from(&found) == file::id_of(&file)?
+    {
+        #[allow(clippy::disallowed_methods)] // the one place; this process has just made it
+        let _ = fs::unlinkat(directory, name, AtFlags::empty());
+    }
+    given.map(|()| file)
+}
+
+fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
+    let mut buffer = [0; 32];
+    let source = proc_path(file, &mut buffer);
+    let flags = AtFlags::SYMLINK_FOLLOW;
+    Ok(fs::linkat(fs::CWD, source, directory, name, flags)?)
+}
+
+/// Makes a file that tells who has the lock: all who may make files in its directory may read it, whatever the umask.
+///
+/// [`io::ErrorKind::AlreadyExists`]: the name is taken.
+pub(crate) fn make_record(path: &Path) -> io::Result<File> {
+    let parent = open_parent(path)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mode = Mode::from_raw_mode(0o666);
+    let rights = rights_of_parent(&parent, path)?;
+    let file = fs::openat(&parent, name_of(path), flags, mode);
+    let file = File::from(file.and_then(above_standard_streams)?);
+    let given = Rights::of(&file).and_then(|made| rights.of_record(&made).give(&file));
+    or_undo(&parent, Path::new(name_of(path)), file, given)
+}
+
+/// Makes a directory in which all may work who may work in its parent; leaves an existing one as it is.
+pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
+    let parent = open_parent(path)?;
+    let rights = shared_in(&parent, path)?;
+    make_directory(&parent, path, ALL, rights)
+}
+
+/// The same where nobody looks before it is renamed: it has this very name from the beginning.
+pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
+    let parent = open_parent(path)?;
+    let rights = shared_in(&parent, path)?;
+    fs::mkdirat(&parent, name_of(path), ALL)?;
+    Ok(dress(&parent, name_of(path), rights)?)
+}
+
+/// In a sticky parent nobody works with what others have made there, so the umask decides.
+fn shared_in(parent: &File, path: &Path) -> io::Result<impl FnOnce(Rights) -> Rights> {
+    let rights = rights_of_parent(parent, path)?;
+    let sticky = fs::fstat(parent)?.st_mode & 0o1000 != 0;
+    Ok(move |made| match sticky {
+        true => made,
+        false => rights.of_shared(&made),
+    })
+}
+
+fn rights_of_parent(parent: &File, path: &Path) -> io::Result<Rights> {
+    let whole = path.parent().unwrap_or(Path::new("."));
+    let rights = Rights::at(parent, Path::new("."), whole)?;
+    rights.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Makes a directory under another name, gives it its rights, and renames it. One that is there stays as it is.
+fn make_directory(
+    parent: &File,
+    path: &Path,
+    mode: Mode,
+    rights: impl FnOnce(Rights) -> Rights,
+) -> io::Result<()> {
+    let draft = make_draft(parent, path, mode)?;
+    let moved = dress(parent, &draft, rights).and_then(|()| {
+        let name = name_of(path);
+        match fs::renameat_with(parent, &draft, parent, name, RenameFlags::NOREPLACE) {
+            // Not with this file system or kernel. In the place of an empty one it is as good: a process that has that open
+            // finds it gone, as after a removal.
+            Err(error) if !matches!(error, Errno::EXIST | Errno::NOENT) => {
+                fs::renameat(parent, &draft, parent, name)
+            }
+            moved => moved,
+        }
+    });
+    if moved.is_err() {
+        remove_empty(parent, &draft);
+    }
+    match moved {
+        // Another process was faster, or took this one's for that of a dead process: the caller looks again.
+        Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a directory that is to be renamed to this path. One that is there is a dead process's, or another one is about to
+/// rename it, which then begins anew.
+fn make_draft(parent: &File, path: &Path, mode: Mode) -> io::Result<OsString> {
+    for number in 0..DRAFTS {
+        let name = name_of(path).as_bytes();
+        let mut draft = OsStr::from_bytes(&name[..name.len().min(LONGEST_DRAFT)]).to_owned();
+        draft.push(format!(".new-{number}"));
+        match fs::mkdirat(parent, &draft, mode) {
+            Err(Errno::EXIST) => remove_empty(parent, &draft),
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(draft),
+        }
+    }
+    let text =
+        "too many directories of dead processes, which this user may not delete, are in the way";
+    Err(io::Error::other(text))
+}
+
+fn remove_empty(parent: &File, draft: &OsStr) {
+    #[allow(clippy::disallowed_methods)] // the one place; only an empty directory goes
+    let _ = fs::unlinkat(parent, draft, AtFlags::REMOVEDIR);
+}
+
+/// Gives a new directory its rights, if it is the new one. Another user may have put a directory in its place. An empty one
+/// that belongs to this process's user may be given away like the new one, because whoever could put it there could as well
+/// have deleted it and made one anew.
+fn dress(
+    parent: &File,
+    draft: &OsStr,
+    rights: impl FnOnce(Rights) -> Rights,
+) -> rustix::io::Result<()> {
+    let careful = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = fs::openat(parent, draft, careful | OFlags::PATH, Mode::empty())?;
+    let handle = File::from(handle);
+    let stat = fs::fstat(&handle)?;
+    // On a network file system root may be another user.
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    if stat.st_mode & 0o700 != 0o700 {
+        // The umask has taken bits of the owner.
+        let mut buffer = [0; 32];
+        fs::chmod(proc_path(&handle, &mut buffer), Mode::RWXU)?;
+    }
+    let directory = fs::openat(&handle, c".", careful | OFlags::RDONLY, Mode::empty())?;
+    let directory = File::from(directory);
+    let mut room = [MaybeUninit::uninit(); 1024];
+    let mut entries = RawDir::new(&directory, &mut room[..]);
+    while let Some(entry) = entries.next() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Err(Errno::NOTEMPTY);
+        }
+    }
+    let given = Rights::of(&directory).and_then(|made| rights(made).give_to_directory(&directory));
+    given.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// `/proc/self/fd/N`: a path that means an open file, whatever its name is by now.

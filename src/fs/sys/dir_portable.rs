@@ -4,9 +4,10 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{self, FileId};
+use super::file::{self, Facts, FileId};
 use super::flock;
 use super::fork::Private;
+use super::rights::Rights;
 
 /// A queue directory.
 #[derive(Debug)]
@@ -19,6 +20,19 @@ pub(crate) struct Dir {
 pub(crate) struct Found {
     pub(crate) id: FileId,
     pub(crate) marked: bool,
+}
+
+/// What came of opening another process's ticket.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    File {
+        file: File,
+        /// Whether it can be marked too.
+        writable: bool,
+    },
+    Gone,
+    /// This process may not open it, so nothing tells whether its owner lives.
+    Shut,
 }
 
 /// A time at which a directory was changed for the last time.
@@ -38,10 +52,14 @@ impl Dir {
         }
     }
 
-    /// Makes the directory with exactly these permissions and, where that is allowed, this group, or leaves an existing one as it is.
-    pub(crate) fn create(path: &Path, mode: u32, group: u32) -> io::Result<()> {
+    /// Makes the directory for the same users as the file `door`, as far as bits can; leaves an existing one as it is. Without
+    /// that file nothing happens.
+    pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
+        let Some(rights) = Rights::at_path(door)? else {
+            return Ok(());
+        };
         match DirBuilder::new().create(path) {
-            Ok(()) => file::open_to_group(path, mode, group),
+            Ok(()) => rights.give_to_directory(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }
@@ -51,9 +69,18 @@ impl Dir {
         &self.path
     }
 
-    /// Permission bits for the files in here: those of the directory without the right to enter.
-    pub(crate) fn mode(&self) -> u32 {
-        file::mode_of_path(&self.path).map_or(0o600, |mode| mode & 0o666)
+    /// Who may use the files in here: those who may use the lock file; without one, those who may use the directory.
+    pub(crate) fn rights(&self, door: &Path) -> io::Result<Rights> {
+        if let Some(rights) = Rights::at_path(door)? {
+            return Ok(rights);
+        }
+        let rights = Rights::at_path(&self.path)?.map(Rights::of_files_in);
+        rights.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Whether a file that another process has made has these rights: not told, because no file is kept for another one here.
+    pub(crate) fn is_for(_file: &File, _rights: &Rights) -> bool {
+        false
     }
 
     /// Something to watch; there is nothing that could be watched here.
@@ -86,12 +113,12 @@ impl Dir {
     /// caller takes another number.
     ///
     /// [`io::ErrorKind::AlreadyExists`]: the name is taken. [`io::ErrorKind::NotFound`]: the directory is gone.
-    pub(crate) fn create_locked(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        let file = options.open(self.path.join(name))?;
-        file::set_mode(&file, mode)?;
-        let file = Private::new(file);
+    pub(crate) fn create_locked(
+        &self,
+        name: &str,
+        rights: &Rights,
+    ) -> io::Result<(Private, FileId)> {
+        let file = Private::new(create(&self.path.join(name), rights)?);
         let id = file::id_of(&file)?;
         let locked = flock::try_lock_exclusive(&file)?;
         if locked && self.find(name)?.is_some_and(|found| found.id == id) {
@@ -100,14 +127,46 @@ impl Dir {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
+    /// Opens a file that is no ticket, or makes it with these rights.
+    pub(crate) fn open_or_make(
+        &self,
+        name: &str,
+        rights: impl Fn() -> io::Result<Rights>,
+    ) -> io::Result<(File, Facts)> {
+        let path = self.path.join(name);
+        loop {
+            if let Some(found) = file::open_existing(&path)? {
+                return Ok(found);
+            }
+            match create(&path, &rights()?) {
+                // A dangling symbolic link is there for one and missing for the other: without this, a loop without end.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    file::check_lock_path(&path)?;
+                }
+                made => return file::checked(made?),
+            }
+        }
+    }
+
     /// Gives an open file one more name; not to be had here.
     pub(crate) fn link(&self, _file: &File, _name: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Opens a ticket of somebody else to try its lock; `None` when it is gone.
-    pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Option<File>> {
-        Ok(file::open_existing(&self.path.join(name))?.map(|(file, _)| file))
+    /// Opens another process's ticket to try its lock and to mark it.
+    pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Opened> {
+        let path = self.path.join(name);
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        let (opened, writable) = match file::open_existing(&path) {
+            Err(error) if denied(&error) => (file::open_to_read(&path), false),
+            opened => (opened.map(|it| it.map(|(file, _)| file)), true),
+        };
+        match opened {
+            Ok(Some(file)) => Ok(Opened::File { file, writable }),
+            Ok(None) => Ok(Opened::Gone),
+            Err(error) if denied(&error) => Ok(Opened::Shut),
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks at a name.
@@ -133,4 +192,41 @@ impl Dir {
             _ => Ok(()),
         }
     }
+}
+
+/// Makes a file beside `model`, for the same users as far as bits can; `None` without a model.
+///
+/// [`io::ErrorKind::AlreadyExists`]: the name is taken.
+pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, Facts)>> {
+    let Some(rights) = Rights::at_path(model)? else {
+        return Ok(None);
+    };
+    file::checked(create(path, &rights)?).map(Some)
+}
+
+fn create(path: &Path, rights: &Rights) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    let file = options.open(path)?;
+    rights.give(&file)?;
+    Ok(file)
+}
+
+/// Makes a file that tells who has the lock, as the umask has it.
+pub(crate) fn make_record(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).open(path)
+}
+
+/// Makes a directory, as the umask has it; leaves an existing one as it is.
+pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The same for one that must not be there.
+pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
+    DirBuilder::new().create(path)
 }

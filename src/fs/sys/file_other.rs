@@ -32,8 +32,6 @@ pub(crate) struct FileId {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     pub(crate) id: FileId,
-    pub(crate) mode: u32,
-    pub(crate) group: u32,
 }
 
 fn unsupported<T>() -> io::Result<T> {
@@ -69,6 +67,10 @@ pub(crate) fn open_existing(_path: &Path) -> io::Result<Option<(File, Facts)>> {
     unsupported()
 }
 
+pub(crate) fn checked(_file: File) -> io::Result<(File, Facts)> {
+    unsupported()
+}
+
 pub(crate) fn open_to_read(_path: &Path) -> io::Result<Option<File>> {
     unsupported()
 }
@@ -80,22 +82,6 @@ pub(crate) fn check_lock_path(_path: &Path) -> io::Result<()> {
 /// Nothing can be watched here.
 pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
-}
-
-pub(crate) fn mode_of(_file: &File) -> io::Result<u32> {
-    unsupported()
-}
-
-pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
-    unsupported()
-}
-
-pub(crate) fn mode_of_path(_path: &Path) -> io::Result<u32> {
-    unsupported()
-}
-
-pub(crate) fn open_to_group(_path: &Path, _mode: u32, _group: u32) -> io::Result<()> {
-    unsupported()
 }
 
 pub(crate) fn id_at(_path: &Path) -> io::Result<Option<FileId>> {

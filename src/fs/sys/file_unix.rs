@@ -63,9 +63,6 @@ impl From<&Stat> for FileId {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     pub(crate) id: FileId,
-    /// Permission bits: who may use the lock, so that the queue can be opened to the same people.
-    pub(crate) mode: u32,
-    pub(crate) group: u32,
 }
 
 /// Opens the lock file, creating it if it is missing; the flag says whether this call created it.
@@ -161,7 +158,24 @@ pub(crate) fn announce(file: &File) {
 
 /// Opens an existing lock file, or says that there is none.
 pub(crate) fn open_existing(path: &Path) -> io::Result<Option<(File, Facts)>> {
-    match open(path, OFlags::RDWR, None) {
+    found(open(path, OFlags::RDWR, None), path)
+}
+
+/// The same for a file in an open directory. `path` is its path, for the message of an error.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_existing_in(
+    directory: &File,
+    name: &str,
+    path: &Path,
+) -> io::Result<Option<(File, Facts)>> {
+    found(
+        open_in(directory, Path::new(name), OFlags::RDWR, None),
+        path,
+    )
+}
+
+fn found(opened: rustix::io::Result<File>, path: &Path) -> io::Result<Option<(File, Facts)>> {
+    match opened {
         Err(Errno::NOENT) => Ok(None),
         Ok(file) => checked(file).map(Some),
         Err(error) => Err(plain(error, path)),
@@ -194,16 +208,6 @@ pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// The permission bits of an open file.
-pub(crate) fn mode_of(file: &File) -> io::Result<u32> {
-    Ok(permissions(&fstat(file)?))
-}
-
-#[allow(clippy::unnecessary_cast)]
-fn permissions(stat: &Stat) -> u32 {
-    stat.st_mode as u32 & 0o777
-}
-
 /// Refuses what can never be a lock file, before anything is created.
 pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
     match lstat(path) {
@@ -218,9 +222,19 @@ pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
 }
 
 fn open(path: &Path, access: OFlags, mode: Option<u32>) -> rustix::io::Result<File> {
+    open_in(rustix::fs::CWD, path, access, mode)
+}
+
+fn open_in(
+    directory: impl AsOpen + Copy,
+    path: &Path,
+    access: OFlags,
+    mode: Option<u32>,
+) -> rustix::io::Result<File> {
     let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let mode = mode_bits(mode.unwrap_or(0o666));
     loop {
-        match rustix::fs::open(path, access | careful, mode_bits(mode.unwrap_or(0o666))) {
+        match rustix::fs::openat(directory, path, access | careful, mode) {
             Err(Errno::INTR) => {}
             result => return result.and_then(above_standard_streams).map(File::from),
         }
@@ -232,7 +246,8 @@ fn mode_bits(mode: u32) -> Mode {
     Mode::from_bits_truncate((mode & 0o777) as _)
 }
 
-fn checked(file: File) -> io::Result<(File, Facts)> {
+/// An open file and what it is; refused if it cannot be locked.
+pub(crate) fn checked(file: File) -> io::Result<(File, Facts)> {
     let facts = facts(&fstat(&file)?)?;
     Ok((file, facts))
 }
@@ -243,8 +258,6 @@ fn facts(stat: &Stat) -> io::Result<Facts> {
     }
     Ok(Facts {
         id: FileId::from(stat),
-        mode: permissions(stat),
-        group: stat.st_gid,
     })
 }
 
@@ -300,26 +313,6 @@ pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Sets the permission bits of a file of ours.
-pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
-    Ok(fchmod(file, mode_bits(mode))?)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn mode_of_path(path: &Path) -> io::Result<u32> {
-    Ok(permissions(&lstat(path)?))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn open_to_group(path: &Path, mode: u32, _group: u32) -> io::Result<()> {
-    set_mode_of_path(path, mode)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn set_mode_of_path(path: &Path, mode: u32) -> io::Result<()> {
-    Ok(rustix::fs::chmod(path, mode_bits(mode))?)
 }
 
 /// Whether an open file has one name, and no more.

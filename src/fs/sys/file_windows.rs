@@ -57,8 +57,6 @@ pub(crate) struct FileId {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     pub(crate) id: FileId,
-    pub(crate) mode: u32,
-    pub(crate) group: u32,
 }
 
 pub(crate) fn open_lock_file(path: &Path, _mode: Option<u32>) -> io::Result<(File, Facts)> {
@@ -123,15 +121,12 @@ fn options() -> OpenOptions {
     options
 }
 
-fn checked(file: File) -> io::Result<(File, Facts)> {
+/// An open file and what it is; refused if it cannot be locked.
+pub(crate) fn checked(file: File) -> io::Result<(File, Facts)> {
     if !file.metadata()?.is_file() {
         return Err(refused());
     }
-    let facts = Facts {
-        id: id_of(&file)?,
-        mode: 0o666,
-        group: 0,
-    };
+    let facts = Facts { id: id_of(&file)? };
     Ok((file, facts))
 }
 
@@ -142,22 +137,6 @@ fn refused() -> io::Error {
 /// Nothing can be watched here.
 pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
-}
-
-pub(crate) fn mode_of(_file: &File) -> io::Result<u32> {
-    Ok(0o666)
-}
-
-pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
-    Ok(())
-}
-
-pub(crate) fn mode_of_path(_path: &Path) -> io::Result<u32> {
-    Ok(0o777)
-}
-
-pub(crate) fn open_to_group(_path: &Path, _mode: u32, _group: u32) -> io::Result<()> {
-    Ok(())
 }
 
 pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {

@@ -9,6 +9,7 @@
 //! | [`file`](mod@file) | opening lock files, file identity, marks, positioned reads and writes |
 //! | [`dir`](mod@dir) | the queue directory: listing, locked tickets, look-ups by name |
 //! | [`fork`] | what a forked child must not keep |
+//! | [`rights`] | who may use a file: owner, group, permission bits, access list |
 //! | [`replace`] | nameless files, links, and the order in which a new file reaches the disk |
 //! | [`host`] | the host's name, clocks, file events, the kernel's list of locks |
 //! | [`process`] | which process this is, whether another one runs, who can reach a file |
@@ -44,6 +45,10 @@ pub(crate) mod dir;
 pub(crate) mod host;
 pub(crate) mod id;
 pub(crate) mod process;
+
+#[cfg_attr(unix, path = "rights_unix.rs")]
+#[cfg_attr(not(unix), path = "rights_other.rs")]
+pub(crate) mod rights;
 
 #[cfg_attr(unix, path = "replace_unix.rs")]
 #[cfg_attr(not(unix), path = "replace_other.rs")]

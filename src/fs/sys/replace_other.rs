@@ -40,7 +40,7 @@ pub(crate) fn look_of(path: &Path) -> io::Result<Option<Look>> {
     }
 }
 
-pub(crate) fn make_look(_file: &File, _look: &Look) -> io::Result<()> {
+pub(crate) fn make_look(_file: &File, _look: &Look, _bits: Option<u32>) -> io::Result<()> {
     Ok(())
 }
 

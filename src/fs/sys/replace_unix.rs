@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fchown, linkat, lstat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, linkat, lstat};
 use rustix::io::Errno;
 
 use super::file::above_standard_streams;
+use super::rights::Rights;
 
 fn bits(mode: u32) -> Mode {
     Mode::from_bits_truncate((mode & 0o777) as _)
@@ -60,12 +61,12 @@ pub(crate) fn name(file: &File, path: &Path) -> io::Result<()> {
     Ok(linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-/// Permission bits, owner and group of a file that is to be replaced.
-#[derive(Clone, Copy, Debug)]
+/// Who may use a file that is to be replaced.
+#[derive(Clone, Debug)]
 pub(crate) struct Look {
-    mode: u32,
-    owner: u32,
-    group: u32,
+    rights: Rights,
+    /// Set-id and sticky bits.
+    special: u32,
 }
 
 /// What is at the path now; refused if it cannot be replaced as a file. `None` when nothing is.
@@ -81,31 +82,29 @@ pub(crate) fn look_of(path: &Path) -> io::Result<Option<Look>> {
         _ => return Err(refused("it is not a regular file")),
     }
     #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
-    let mode = stat.st_mode as u32 & 0o7777;
-    Ok(Some(Look {
-        mode,
-        owner: stat.st_uid,
-        group: stat.st_gid,
-    }))
+    let special = stat.st_mode as u32 & 0o7000;
+    let rights = Rights::at_path(path)?;
+    Ok(rights.map(|rights| Look { rights, special }))
 }
 
 fn refused(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// Makes a file look like the one it replaces. The owner as far as we may; without the right owner never more than the
-/// permission bits.
-pub(crate) fn make_look(file: &File, look: &Look) -> io::Result<()> {
-    let owner = rustix::fs::Uid::from_raw(look.owner);
-    let group = rustix::fs::Gid::from_raw(look.group);
-    let whole = fchown(file, Some(owner), Some(group)).is_ok();
-    let group_only = whole || fchown(file, None, Some(group)).is_ok();
-    // Set-id bits mean another thing under another owner, group bits under another group.
-    let mode = match (whole, group_only) {
-        (true, _) => look.mode,
-        (false, true) => look.mode & 0o777,
-        (false, false) => look.mode & 0o707,
-    };
+/// Makes a file look like the one it replaces: the same users may use it, and no others. It gets the owner and the group as
+/// far as this process may set them. With `bits` it has those instead of the other's.
+pub(crate) fn make_look(file: &File, look: &Look, bits: Option<u32>) -> io::Result<()> {
+    look.rights.hand_over(file)?;
+    if let Some(bits) = bits {
+        return set_bits(file, bits);
+    }
+    look.rights.give(file)?;
+    // Set-id bits mean another thing under another owner.
+    if look.special == 0 || !look.rights.have_owner(file)? {
+        return Ok(());
+    }
+    #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
+    let mode = fstat(file)?.st_mode as u32 & 0o777 | look.special;
     Ok(fchmod(file, Mode::from_bits_truncate(mode as _))?)
 }
 

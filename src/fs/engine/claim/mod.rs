@@ -75,6 +75,7 @@ use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
 use super::watch::Seen;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::dir;
 use crate::fs::sys::id::Id;
 use crate::lock::{Owner, Removal};
 
@@ -175,11 +176,8 @@ impl Claims {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
             Err(error) if error.kind() == NotFound => {
-                if let Err(error) = std::fs::create_dir(&self.directory)
-                    && error.kind() != AlreadyExists
-                {
-                    return Err(self.io("make the directory of claims", error));
-                }
+                let made = dir::make_shared(&self.directory);
+                made.map_err(|e| self.io("make the directory of claims", e))?;
             }
             Err(error) if error.kind() == NotADirectory => {
                 let text = "something other than a directory is where the claims should be";
@@ -220,7 +218,7 @@ impl Claims {
 
     /// `false` when the lock was removed meanwhile.
     fn make_whole(&self, fresh: &Path) -> std::io::Result<bool> {
-        let made = std::fs::create_dir(fresh).and_then(|()| {
+        let made = dir::make_shared_draft(fresh).and_then(|()| {
             at_named("MakeBaton")?;
             Baton::free(wall_clock_us().max(1)).make(fresh, self.form)
         });

@@ -23,11 +23,11 @@ use super::super::owner::{Fate, Recorded, identity};
 use super::super::step::at_named;
 use super::super::watch::Seen;
 use super::baton::{delete_file, record_path};
+use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
 use crate::fs::sys::id::Id;
 use crate::fs::sys::process::{self, Locality};
-use crate::fs::sys::replace;
 use crate::lock::Owner;
 
 const VERSION: &str = "stanchion claim 1";
@@ -163,7 +163,7 @@ impl Draft {
 
     fn create(&mut self) -> io::Result<()> {
         let path = record_path(&self.directory, &self.id);
-        let file = Private::new(replace::create_named(&path, 0o666)?);
+        let file = Private::new(dir::make_record(&path)?);
         (&*file).write_all(self.text.as_bytes())?;
         self.file = Some(Arc::new(file));
         Ok(())

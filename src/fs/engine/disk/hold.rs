@@ -48,16 +48,16 @@ impl Disk {
 
     /// Locks the state file that is in use now and reads it.
     pub(super) fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
-        match self.try_state(door.mode())? {
+        match self.try_state()? {
             Some(record) => Ok(StateLock::Locked(record)),
             None => self.refused(door),
         }
     }
 
     /// The same for a caller that asks only whether it has the lock.
-    pub(super) fn try_state(&mut self, mode: u32) -> Result<Option<Option<Record>>> {
+    pub(super) fn try_state(&mut self) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
-            self.open_state(mode)?;
+            self.open_state()?;
             let Some(file) = &self.state else { continue };
             let at = |step, error| Error::io(step, self.place.state(), error);
             if !flock::try_lock_exclusive(file).map_err(|e| at("lock the state file", e))? {
@@ -127,22 +127,20 @@ impl Disk {
         Ok(self.parse(&buffer[..read]))
     }
 
-    pub(super) fn open_state(&mut self, mode: u32) -> Result<()> {
+    pub(super) fn open_state(&mut self) -> Result<()> {
         if self.state.is_some() && self.queue.is_some() {
             return Ok(());
         }
-        let queue = self.queue(Some(mode))?;
-        queue.set_mode(mode);
-        let mode = queue.mode();
-        let path = self.place.state();
-        match file::open_lock_file(&path, Some(mode)) {
-            Ok((file, facts)) => {
-                self.state_id = Some(facts.id);
+        match self.queue(None)?.open_state() {
+            Ok((file, id)) => {
+                self.state_id = Some(id);
                 self.state = Some(Private::new(file));
             }
             // The directory went away in between: make it again.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.reopen(),
-            Err(error) => return Err(Error::io("open the state file", path, error)),
+            Err(error) => {
+                return Err(Error::io("open the state file", self.place.state(), error));
+            }
         }
         Ok(())
     }
@@ -238,8 +236,8 @@ impl Disk {
     }
 
     /// The token in the record, without locking it.
-    pub(crate) fn peek_token(&mut self, mode: u32) -> Result<u64> {
-        self.open_state(mode)?;
+    pub(crate) fn peek_token(&mut self) -> Result<u64> {
+        self.open_state()?;
         let bytes = self.read_unlocked()?.unwrap_or_default();
         Ok(match self.parse(&bytes) {
             Content::Ours(record) => record.token,

@@ -39,17 +39,11 @@ impl Disk {
         self.slots.as_ref()
     }
 
-    /// Who the permits in hand are for may use the queue as well.
-    fn slot_mode(&self) -> u32 {
-        let mode = self.slots.as_ref().and_then(Slots::mode);
-        mode.unwrap_or(0o600)
-    }
-
     /// The token of a grant, with a block of so many reserved from it on. `None` while somebody else has the record locked, or when the limit has
     /// changed and permits in hand are beyond it, which are given back: try again soon.
     pub(crate) fn mint(&mut self, words: &Arc<str>, block: u64) -> Result<Option<u64>> {
         step::at(Step::MintToken);
-        let Some(record) = self.try_state(self.slot_mode())? else {
+        let Some(record) = self.try_state()? else {
             return Ok(None);
         };
         let minted = self.mint_locked(record, words, block);
@@ -100,7 +94,7 @@ impl Disk {
 
     /// Of the tokens up to `reserved` this was the last that was given. Not written if somebody else has reserved since.
     pub(crate) fn settle_token(&mut self, token: u64, reserved: u64) -> Result<()> {
-        let Some(record) = self.try_state(self.slot_mode())? else {
+        let Some(record) = self.try_state()? else {
             return Ok(());
         };
         let written = match record {
@@ -144,7 +138,7 @@ impl Disk {
     /// Records another limit, for somebody who has `held` permits.
     pub(crate) fn record_limit(&mut self, limit: u32, held: u32) -> Result<Resized> {
         step::at(Step::MintToken);
-        let Some(record) = self.try_state(self.slot_mode())? else {
+        let Some(record) = self.try_state()? else {
             return Ok(Resized::Later);
         };
         let known = self.slots.as_ref().map_or(0, Slots::limit);
@@ -169,7 +163,7 @@ impl Disk {
 
     /// Removes the semaphore, with all permits in hand and nobody in line.
     pub(crate) fn remove_slots(&mut self) -> Result<Cleared> {
-        let Some(record) = self.try_state(self.slot_mode())? else {
+        let Some(record) = self.try_state()? else {
             return Ok(Cleared::InUse);
         };
         let cleared = self.remove_locked(record);

@@ -76,8 +76,11 @@ impl Disk {
         // Put the record back for the next holder; a file that stands there already is newer.
         let there = file::id_at(&path).map_err(at)?.is_some();
         if record.is_some() && !there {
-            let (fresh, _) = file::open_lock_file(&path, file::mode_of(file).ok())
-                .map_err(|e| Error::io("write the state file back", &path, e))?;
+            let at = |e| Error::io("write the state file back", &path, e);
+            let Some(queue) = &self.queue else {
+                return Ok(Cleared::InUse);
+            };
+            let (fresh, _) = queue.open_state().map_err(at)?;
             file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
         }
         // Somebody came, or keeps files of his own here.

@@ -45,7 +45,7 @@ impl Disk {
         step::at(Step::LockState);
         let mut refusals = 0;
         for _ in 0..TRIES {
-            self.open_state(door.mode())?;
+            self.open_state()?;
             if self.state.is_none() {
                 continue;
             }
@@ -102,7 +102,7 @@ impl Disk {
     /// The record is not clean: makes it so, unless another process has `state` locked.
     fn take_charge(&mut self, door: &Door) -> Result<Tried> {
         step::at(Step::TakeCharge);
-        let Some(found) = self.try_state(door.mode())? else {
+        let Some(found) = self.try_state()? else {
             return Ok(Tried::Refused);
         };
         let entered = self.make_clean(door, found);
@@ -163,7 +163,7 @@ impl Disk {
     pub(crate) fn untake_charge(&mut self, door: &Door) -> Result<()> {
         step::at(Step::UnlockState);
         self.unlock_state();
-        match self.try_state(door.mode())? {
+        match self.try_state()? {
             Some(Some(record)) if record.door == door.id() && record.flag == Flag::Found => {
                 self.clear_held(record.token, Flag::Held)
             }

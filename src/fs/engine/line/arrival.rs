@@ -17,6 +17,7 @@ use std::time::Instant;
 use super::super::disk::{Admission, Disk, Entered};
 use super::super::door::Door;
 use super::super::step::{self, Step};
+use super::super::ticket::queue::Other;
 use super::super::ticket::{Mode, Ticket};
 use super::at_slots::{give_part_back, too_many};
 use super::contender::Cause;
@@ -319,7 +320,7 @@ impl Core {
             return Ok(None);
         };
         step::at(Step::FastList);
-        let line = self.disk.list_if_changed(Some(door.mode()));
+        let line = self.disk.list_if_changed(settings.mode);
         let admission = match line.map(|line| is_in_the_way(line, want)) {
             Ok(false) if want == Mode::Shared => self.disk.enter_shared(&door).map(Some),
             Ok(false) => self.disk.enter(&door, &settings.words).map(Some),
@@ -359,14 +360,12 @@ impl Core {
                 .try_lock(want == Mode::Shared)
                 .map_err(|e| self.io("lock the lock file", e))?
             {
-                self.disk.share_like(&door);
                 *spare = Some(door);
                 return Ok(None);
             }
             step::at(Step::FastCheck);
             let current = door.is_current(path);
             if current.as_ref().is_ok_and(|current| *current) {
-                self.disk.share_like(&door);
                 return Ok(Some(door));
             }
             let left = door.leave();
@@ -409,25 +408,30 @@ impl Core {
         let own: Vec<Ticket> = self.own_tickets();
         let line = self.disk.list(settings.mode)?;
         let others = line.iter().filter(|it| !own.contains(it));
-        let mut others: Vec<_> = others.copied().collect();
-        if others.len() + self.cohorts.waiting() >= most {
-            others = self.living(others)?;
+        let others: Vec<_> = others.copied().collect();
+        let mut count = others.len();
+        if count + self.cohorts.waiting() >= most {
+            let living = self.living(others)?;
+            count = living.known + living.unknown.len();
         }
-        Ok(others.len() + self.cohorts.waiting())
+        Ok(count + self.cohorts.waiting())
     }
 
-    /// Those of these tickets whose owners live; the others are cleared away.
-    pub(super) fn living(&self, tickets: Vec<Ticket>) -> Result<Vec<Ticket>> {
-        let mut living = Vec::new();
+    /// Those of these tickets whose owners live, or may live; those of the dead are cleared away.
+    pub(super) fn living(&self, tickets: Vec<Ticket>) -> Result<Living> {
+        let mut found = Living::default();
         for ticket in tickets {
-            if let Some(queue) = self.disk.open_queue()
-                && let Some(file) = queue.open_other(ticket)?
-                && !queue.reap_if_dead(ticket, &file)?
-            {
-                living.push(ticket);
+            let Some(queue) = self.disk.open_queue() else {
+                continue;
+            };
+            match queue.open_other(ticket)? {
+                Other::Open(file) if queue.reap_if_dead(ticket, &file)? => {}
+                Other::Open(_) => found.known += 1,
+                Other::Gone => {}
+                Other::Shut => found.unknown.push(queue.shut(ticket)),
             }
         }
-        Ok(living)
+        Ok(found)
     }
 
     pub(super) fn own_tickets(&self) -> Vec<Ticket> {
@@ -442,4 +446,12 @@ impl Core {
 /// Whether anybody stands in line for whom a newcomer with this wish must wait.
 pub(super) fn is_in_the_way(line: &[Ticket], want: Mode) -> bool {
     line.iter().any(|it| it.mode.conflicts(want))
+}
+
+/// Tickets whose owners are not dead.
+#[derive(Default)]
+pub(super) struct Living {
+    pub(super) known: usize,
+    /// Of each ticket that this process may not open, why nothing is known of its owner.
+    pub(super) unknown: Vec<Error>,
 }

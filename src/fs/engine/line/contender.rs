@@ -26,7 +26,7 @@ use super::super::door::Door;
 use super::super::slots::Siege;
 use super::super::step::{self, Step};
 use super::super::ticket::policy::{self, Place};
-use super::super::ticket::queue::{Own, Queue, Standing};
+use super::super::ticket::queue::{Other, OtherTicket, Own, Queue, Standing};
 use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, Eye, FINE, Ladder, after};
 use super::super::watch::{Seat, Seen, WatchId, watch};
@@ -34,8 +34,9 @@ use super::Settings;
 use super::cohort::CohortId;
 use super::passing::{Still, reap_passed, unmark};
 use super::report::News;
+use crate::backoff::Backoff;
 use crate::error::Result;
-use crate::fs::sys::fork::Private;
+use crate::fs::sys::file::FileId;
 
 /// The place on disk of one cohort.
 pub(crate) struct Contender {
@@ -68,7 +69,10 @@ pub(super) enum Stage {
     Fresh,
     Behind {
         ticket: Ticket,
-        file: Private,
+        /// Which file it is.
+        id: FileId,
+        /// None for one that this process may not open: then it looks whether the name still stands.
+        file: Option<OtherTicket>,
         eye: Eye,
     },
     Knocking {
@@ -329,28 +333,40 @@ impl Contender {
         if !same {
             self.reset();
             step::at(Step::OpenPredecessor);
-            let Some(file) = queue.open_other(before)? else {
+            let (id, file) = match queue.open_other(before)? {
+                Other::Open(file) => (Some(file.id()), Some(file)),
+                Other::Gone => (None, None),
+                Other::Shut => (queue.find(before)?.map(|it| it.id), None),
+            };
+            let Some(id) = id else {
                 return Ok(Flow::Again);
             };
-            let eye = Eye::Open;
-            let file = Private::new(file);
+            let eye = match &file {
+                Some(_) => Eye::Open,
+                None => Eye::Polling(Backoff::default()),
+            };
+            self.news.fell_back |= file.is_none();
             self.stage = Stage::Behind {
                 ticket: before,
+                id,
                 file,
                 eye,
             };
             self.ladder.start(COARSE);
         }
-        let Stage::Behind { file, eye, .. } = &mut self.stage else {
+        let Stage::Behind { id, file, eye, .. } = &mut self.stage else {
             return Ok(Flow::Again);
         };
         step::at(Step::WatchPredecessor);
         let told = !eye.is_polling();
-        let fresh = eye.watch(self.seat, file, Seen::Predecessor, self.events);
+        let fresh = match file {
+            Some(file) => eye.watch(self.seat, file.file(), Seen::Predecessor, self.events),
+            None => true,
+        };
         self.news.fell_back |= told && eye.is_polling();
         if fresh {
             step::at(Step::CheckPredecessor);
-            match queue.still_stands(before, file)? {
+            match queue.still_stands(before, *id)? {
                 Standing::Unmarked => {}
                 Standing::Marked => return Ok(Flow::Again),
                 Standing::Gone => {
@@ -365,8 +381,8 @@ impl Contender {
     /// Tries the ticket before ours without a look at the line, as long as it stands there.
     fn try_before(&mut self, disk: &Disk) -> Result<Flow> {
         match (&self.stage, disk.open_queue()) {
-            (Stage::Behind { ticket, file, .. }, Some(queue))
-                if queue.still_stands(*ticket, file)? == Standing::Unmarked =>
+            (Stage::Behind { ticket, id, .. }, Some(queue))
+                if queue.still_stands(*ticket, *id)? == Standing::Unmarked =>
             {
                 self.try_in(queue)
             }
@@ -378,10 +394,15 @@ impl Contender {
     }
 
     fn try_in(&mut self, queue: &Queue) -> Result<Flow> {
-        let Stage::Behind { ticket, file, eye } = &mut self.stage else {
+        let Stage::Behind {
+            ticket, file, eye, ..
+        } = &mut self.stage
+        else {
             return Ok(Flow::Again);
         };
-        if queue.reap_if_dead(*ticket, file)? {
+        if let Some(file) = file
+            && queue.reap_if_dead(*ticket, file)?
+        {
             self.reset();
             return Ok(Flow::Again);
         }

@@ -89,14 +89,19 @@ impl Core {
         Ok(self.join_at_once(settings, visit))
     }
 
-    /// Whether a live ticket of somebody else stands in the directory for which one with this wish must wait; those of the dead are cleared away.
+    /// Whether another process's ticket stands in the directory for which one with this wish must wait; those of the dead are
+    /// cleared away. Fails where that depends on a ticket that this process may not open.
     fn anybody_queues(&mut self, want: Mode) -> Result<bool> {
         self.tidy();
         let own = self.own_tickets();
         let line = self.disk.list_existing()?.iter();
         let others = line.filter(|it| it.mode.conflicts(want) && !own.contains(it));
         let others = others.copied().collect();
-        Ok(!self.living(others)?.is_empty())
+        let living = self.living(others)?;
+        match living.unknown.into_iter().next() {
+            Some(unknown) if living.known == 0 => Err(unknown),
+            _ => Ok(living.known > 0),
+        }
     }
 
     /// Whether anybody holds the lock, whoever it is: asked of the operating system.

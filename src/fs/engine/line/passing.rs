@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::super::disk::Disk;
 use super::super::door::Door;
 use super::super::step::{self, Step};
-use super::super::ticket::queue::{Own, Queue};
+use super::super::ticket::queue::{Other, Own, Queue};
 use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, after};
 use super::at_slots::give_part_back;
@@ -28,13 +28,6 @@ enum Free {
 }
 
 impl Free {
-    fn mode(&self) -> u32 {
-        match self {
-            Self::Door(door) => door.mode(),
-            Self::Slots => 0o600,
-        }
-    }
-
     fn give_back(self, disk: &mut Disk, reserved: u32) -> Result<()> {
         match self {
             Self::Door(door) => door
@@ -105,7 +98,7 @@ impl Contender {
         let Some(free) = self.find_free(before.1, disk)? else {
             return Ok(Outcome::Sleep);
         };
-        let token = match disk.peek_token(free.mode()) {
+        let token = match disk.peek_token() {
             Ok(token) => token,
             Err(error) => {
                 let _ = free.give_back(disk, self.reserved);
@@ -146,7 +139,8 @@ impl Contender {
         };
         let wanted = self.reserved.saturating_add(needed);
         let gathered = match disk.slots() {
-            Some(slots) => slots.gather(wanted, self.settings.mode)?,
+            // So many as the first one wants there may never be for us: then nothing tells that it sleeps.
+            Some(slots) => slots.gather_reachable(wanted, self.settings.mode)?.0,
             None => false,
         };
         if !gathered {
@@ -265,7 +259,7 @@ fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
         if !queue.is_marked(ticket)? {
             count += 1;
             first = first.or(Some(ticket));
-        } else if let Some(file) = queue.open_other(ticket)? {
+        } else if let Other::Open(file) = queue.open_other(ticket)? {
             queue.reap_if_dead(ticket, &file)?;
         }
     }
@@ -286,12 +280,14 @@ fn mark_all_before(
         return Ok(passed);
     };
     for &ticket in queue.line().iter().take_while(|it| **it < own.ticket) {
-        if queue.is_unmarked(ticket)?
-            && let Some(file) = queue.open_other(ticket)?
-            && !queue.reap_if_dead(ticket, &file)?
-        {
-            queue.mark(ticket, &file)?;
-            *marked += 1;
+        if queue.is_unmarked(ticket)? {
+            match queue.open_other(ticket)? {
+                Other::Open(file) if queue.reap_if_dead(ticket, &file)? => {}
+                Other::Open(file) if queue.mark(ticket, &file)? => *marked += 1,
+                Other::Gone => {}
+                // It is passed without a mark, so there is none to look at once more.
+                Other::Open(_) | Other::Shut => continue,
+            }
         }
         if ticket.mode.conflicts(own.ticket.mode) {
             passed.push(ticket);
@@ -316,7 +312,7 @@ pub(super) fn unmark(own: &Own, disk: &Disk) -> Result<bool> {
 /// Clears away those marked tickets whose owners are dead. Nobody watches a marked ticket, so this wakes nobody.
 pub(super) fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
     for &ticket in passed {
-        if let Some(file) = queue.open_other(ticket)? {
+        if let Other::Open(file) = queue.open_other(ticket)? {
             queue.reap_if_dead(ticket, &file)?;
         }
     }

@@ -285,7 +285,7 @@ fn waiters(
     for (_, tasks) in cohorts.iter().filter(|(ticket, _)| ticket.is_none()) {
         waiters.extend(tasks.iter().map(|task| task.waiter(None, false)));
     }
-    let mut queue = Queue::open_existing(&place.queue)?;
+    let mut queue = Queue::open_existing(&place.queue, &place.door)?;
     let own = cohorts.iter().filter_map(|(ticket, _)| *ticket);
     // Our own tickets stand where memory has them, also if they have gone or come since.
     let mut line: Vec<_> = own.collect();
@@ -354,7 +354,7 @@ impl Task {
 /// Tickets of other processes before ours. Their cohorts count as one each.
 fn foreign_before(place: &Place, ticket: Option<Ticket>, own: &[Ticket]) -> usize {
     let Some(ticket) = ticket else { return 0 };
-    let Ok(Some(mut queue)) = Queue::open_existing(&place.queue) else {
+    let Ok(Some(mut queue)) = Queue::open_existing(&place.queue, &place.door) else {
         return 0;
     };
     let line = queue.list().ok().flatten().unwrap_or_default();

@@ -8,10 +8,10 @@ use super::super::owner::identity;
 use super::super::step::at_named;
 use super::{LONGEST, PidFile, VERSION, unlink};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::{Private, generation};
 use crate::fs::sys::id::Id;
-use crate::fs::sys::replace;
 
 /// The lock, held: our record, open, at the path. Dropped, it is given back.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Draft {
         let words = identity().words(lock.label.as_deref());
         let text = format!("{pid}\n{program}\n{VERSION} id={id} since={since}\n{words}\n");
         at_named("WritePid")?;
-        let file = Private::new(replace::create_named(&path, 0o666)?);
+        let file = Private::new(dir::make_record(&path)?);
         let mut draft = Self {
             path,
             id: file::id_of(&file)?,

@@ -9,15 +9,16 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::spare::{self, Spares, TicketFile};
 use super::{Mode, Ticket, policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::step::{self, Step};
-use crate::fs::sys::dir::{Dir, Found, Unchanged};
+use crate::fs::sys::dir::{Dir, Found, Opened, Unchanged};
 use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::Private;
 use crate::fs::sys::{flock, host};
 
 /// The file that is not a ticket.
@@ -33,7 +34,8 @@ pub(crate) struct Queue {
     unchanged: Option<Unchanged>,
     /// The inode that bears the name of the state file.
     state_inode: Option<u64>,
-    mode: u32,
+    /// The file that says who may use what is made here.
+    door: PathBuf,
     spares: Spares,
 }
 
@@ -47,40 +49,28 @@ pub(crate) struct Own {
 }
 
 impl Queue {
-    /// Opens the directory, or makes it for the same people as the lock file, whose permission bits and group `door` tells.
-    pub(crate) fn open(path: &Path, door: impl FnOnce() -> Result<(u32, u32)>) -> Result<Self> {
-        let open = || Dir::open(path).map_err(|e| Error::io("open the queue directory", path, e));
-        let mut door = Some(door);
-        let mut known = None;
+    /// Opens the directory, or makes it for the same users as the lock file `door`, which `make_door` makes if it is missing.
+    pub(crate) fn open<T>(
+        path: &Path,
+        door: &Path,
+        make_door: impl Fn() -> Result<T>,
+    ) -> Result<Self> {
         for _ in 0..TRIES {
-            if let Some(dir) = open()? {
-                let mode = known.map_or_else(|| dir.mode(), |(mode, _)| mode);
-                return Ok(Self {
-                    dir,
-                    line: Vec::new(),
-                    unchanged: None,
-                    state_inode: None,
-                    mode,
-                    spares: Spares::new(),
-                });
+            if let Some(queue) = Self::open_existing(path, door)? {
+                return Ok(queue);
             }
-            if let Some(door) = door.take() {
-                known = Some(door()?);
-            }
-            let (bits, group) = known.unwrap_or((0o600, 0));
-            // Who may read the files may enter the directory.
-            Dir::create(path, bits | (bits & 0o444) >> 2, group)
-                .map_err(|e| Error::io("make the queue directory", path, e))?;
+            drop(make_door()?);
+            Dir::create(path, door).map_err(|e| Error::io("make the queue directory", path, e))?;
         }
         let text = "the queue directory vanishes as fast as it is made";
         Err(Error::at(ErrorKind::Corrupt, text, path))
     }
 
-    /// Opens the directory to look at it; `None` when there is none.
-    pub(crate) fn open_existing(path: &Path) -> Result<Option<Self>> {
+    /// Opens the directory if there is one.
+    pub(crate) fn open_existing(path: &Path, door: &Path) -> Result<Option<Self>> {
         let dir = Dir::open(path).map_err(|e| Error::io("open the queue directory", path, e))?;
         Ok(dir.map(|dir| Self {
-            mode: dir.mode(),
+            door: door.to_path_buf(),
             dir,
             line: Vec::new(),
             unchanged: None,
@@ -93,14 +83,11 @@ impl Queue {
         &self.dir
     }
 
-    /// The lock file's permission bits are known: they are those of the files in the queue.
-    pub(crate) fn set_mode(&mut self, mode: u32) {
-        self.mode = mode;
-    }
-
-    /// Permission bits of the files in the queue.
-    pub(crate) fn mode(&self) -> u32 {
-        self.mode
+    /// Opens the state file. A missing one is made, for the same users as the lock file.
+    pub(crate) fn open_state(&self) -> io::Result<(File, FileId)> {
+        let rights = || self.dir.rights(&self.door);
+        let (file, facts) = self.dir.open_or_make(STATE, rights)?;
+        Ok((file, facts.id))
     }
 
     /// The line as it stands now, in order; `None` when the directory has been removed.
@@ -207,15 +194,18 @@ impl Queue {
             return Ok(false);
         }
         match self.open_other(last)? {
-            Some(file) => self.reap_if_dead(last, &file),
-            None => Ok(true),
+            Other::Open(file) => self.reap_if_dead(last, &file),
+            Other::Gone => Ok(true),
+            Other::Shut => Ok(false),
         }
     }
 
     fn create(&mut self, ticket: Ticket, words: Option<&Arc<str>>) -> Result<Created> {
         step::at(Step::CreateTicket);
         let name = ticket.name();
-        if let Some(mut file) = self.spares.take(&self.dir, self.mode) {
+        let rights = self.dir.rights(&self.door);
+        let rights = rights.map_err(|e| Error::io("look at the lock file", &self.door, e))?;
+        if let Some(mut file) = self.spares.take(&self.dir, &rights) {
             file.describe(words);
             match self.dir.link(&file.file, &name) {
                 Ok(()) => {
@@ -230,9 +220,9 @@ impl Queue {
                 Err(_) => {}
             }
         }
-        match self.dir.create_locked(&name, self.mode) {
+        match self.dir.create_locked(&name, &rights) {
             Ok((file, id)) => {
-                let mut file = TicketFile::new(file, id);
+                let mut file = TicketFile::new(file, id, rights);
                 file.describe(words);
                 let kept = false;
                 Ok(Created::Own(Own { ticket, file, kept }))
@@ -256,8 +246,9 @@ impl Queue {
             return Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()));
         };
         let gone = match self.open_other(last)? {
-            None => true,
-            Some(file) => self.reap_if_dead(last, &file)?,
+            Other::Gone => true,
+            Other::Open(file) => self.reap_if_dead(last, &file)?,
+            Other::Shut => false,
         };
         if gone {
             return Ok(());
@@ -266,27 +257,41 @@ impl Queue {
         Err(Error::at(ErrorKind::Corrupt, text, self.path_of(last)))
     }
 
-    /// Opens somebody else's ticket, to watch it and try its lock; `None` when it is gone.
-    pub(crate) fn open_other(&self, ticket: Ticket) -> Result<Option<File>> {
-        self.dir
-            .open_ticket(&ticket.name())
-            .map_err(|e| Error::io("open the ticket", self.path_of(ticket), e))
+    /// Opens another process's ticket, to watch it and try its lock.
+    pub(crate) fn open_other(&self, ticket: Ticket) -> Result<Other> {
+        let at = |e| Error::io("open the ticket", self.path_of(ticket), e);
+        let opened = self.dir.open_ticket(&ticket.name()).map_err(at)?;
+        let Opened::File { file, writable } = opened else {
+            return Ok(match opened {
+                Opened::Gone => Other::Gone,
+                _ => Other::Shut,
+            });
+        };
+        let id = file::id_of(&file).map_err(at)?;
+        let file = Private::new(file);
+        Ok(Other::Open(OtherTicket { file, id, writable }))
     }
 
-    /// Tries the lock of somebody else's open ticket. Got it: its owner is dead, and the file is unlinked unless the name means
-    /// another one by now. `true` says that the place is free.
+    /// Why nothing is known of the owner of a ticket that this process may not open.
+    pub(crate) fn shut(&self, ticket: Ticket) -> Error {
+        let text = "cannot tell whether the owner of this ticket is alive: no permission to open the ticket";
+        Error::at(ErrorKind::Io, text, self.path_of(ticket))
+    }
+
+    /// Tries the lock of another process's open ticket. Got it: its owner is dead, and the file is unlinked unless the name
+    /// means another one by now. `true` says that the place is free.
     ///
     /// The caller closes the file soon after: by then the lock is ours, and a close without an unlock would leave it to
     /// the last copy of the descriptor.
-    pub(crate) fn reap_if_dead(&self, ticket: Ticket, file: &File) -> Result<bool> {
+    pub(crate) fn reap_if_dead(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         step::at(Step::TryPredecessor);
+        let file = &other.file;
         let at = |step, error| Error::io(step, self.path_of(ticket), error);
         if !flock::try_lock_exclusive(file).map_err(|e| at("try the lock of the ticket", e))? {
             return Ok(false);
         }
         step::at(Step::ReapPredecessor);
-        let id = file::id_of(file).map_err(|e| at("look at the ticket", e))?;
-        let result = self.unlink_if_same(ticket, id);
+        let result = self.unlink_if_same(ticket, other.id);
         let unlocked = flock::unlock(file).map_err(|e| at("unlock the ticket", e));
         result.and(unlocked)?;
         Ok(true)
@@ -302,10 +307,8 @@ impl Queue {
         Ok(self.find(ticket)?.is_some_and(|found| !found.marked))
     }
 
-    /// Whether a ticket that was opened has its name still.
-    pub(crate) fn still_stands(&self, ticket: Ticket, file: &File) -> Result<Standing> {
-        let id = file::id_of(file)
-            .map_err(|e| Error::io("look at the ticket", self.path_of(ticket), e))?;
+    /// Whether the name of a ticket still means this file.
+    pub(crate) fn still_stands(&self, ticket: Ticket, id: FileId) -> Result<Standing> {
         Ok(match self.find(ticket)?.filter(|found| found.id == id) {
             None => Standing::Gone,
             Some(found) if found.marked => Standing::Marked,
@@ -313,17 +316,19 @@ impl Queue {
         })
     }
 
-    /// Marks the ticket of a sleeper.
-    pub(crate) fn mark(&self, ticket: Ticket, file: &File) -> Result<()> {
+    /// Marks the ticket of a sleeper; `false` for one that this process may only read.
+    pub(crate) fn mark(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         step::at(Step::MarkTicket);
-        let at = |error| Error::io("mark the ticket", self.path_of(ticket), error);
-        file::set_mark(file, true).map_err(at)?;
-        let id = file::id_of(file).map_err(at)?;
-        if !self.find(ticket)?.is_some_and(|found| found.id == id) {
-            // The owner has gone in this instant and may use the file for its next ticket.
-            file::set_mark(file, false).map_err(at)?;
+        if !other.writable {
+            return Ok(false);
         }
-        Ok(())
+        let at = |error| Error::io("mark the ticket", self.path_of(ticket), error);
+        file::set_mark(&other.file, true).map_err(at)?;
+        if !self.find(ticket)?.is_some_and(|found| found.id == other.id) {
+            // The owner has gone in this instant and may use the file for its next ticket.
+            file::set_mark(&other.file, false).map_err(at)?;
+        }
+        Ok(true)
     }
 
     /// Removes our own ticket from the line: unlink, then close, or keep the file for the next ticket.
@@ -383,8 +388,35 @@ impl Queue {
         self.dir.description(&ticket.name())
     }
 
-    fn path_of(&self, ticket: Ticket) -> std::path::PathBuf {
+    fn path_of(&self, ticket: Ticket) -> PathBuf {
         self.dir.path().join(ticket.name())
+    }
+}
+
+/// What came of opening another process's ticket.
+pub(crate) enum Other {
+    Open(OtherTicket),
+    Gone,
+    /// This process may not open it: it cannot be watched, and nothing tells whether its owner lives. It keeps its place.
+    /// Waiters behind it look for its end, and pass it as they pass a sleeper.
+    Shut,
+}
+
+/// Another process's ticket, open.
+pub(crate) struct OtherTicket {
+    file: Private,
+    id: FileId,
+    /// Whether it can be marked. To try its lock it is enough to read it.
+    writable: bool,
+}
+
+impl OtherTicket {
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.id
     }
 }
 

@@ -11,10 +11,11 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::fs::sys::dir::Dir;
+use crate::fs::sys::dir::{Dir, Opened};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::Private;
+use crate::fs::sys::rights::Rights;
 
 /// What their names begin with; the rest is the inode's number.
 const PREFIX: &str = "spare.";
@@ -26,6 +27,8 @@ const MOST: usize = 2;
 pub(super) struct TicketFile {
     pub(super) file: Private,
     pub(super) id: FileId,
+    /// Who may use it.
+    rights: Rights,
     /// What is noted on it for people.
     words: Option<Arc<str>>,
 }
@@ -40,9 +43,13 @@ pub(super) struct Spares {
 }
 
 impl TicketFile {
-    pub(super) fn new(file: Private, id: FileId) -> Self {
-        let words = None;
-        Self { file, id, words }
+    pub(super) fn new(file: Private, id: FileId, rights: Rights) -> Self {
+        Self {
+            file,
+            id,
+            rights,
+            words: None,
+        }
     }
 
     /// Notes whose it is, unless that stands there already.
@@ -54,14 +61,7 @@ impl TicketFile {
         }
     }
 
-    /// With a new name it becomes a ticket, which must not bear the mark of the last one, and is for whoever may use the
-    /// lock file now.
-    fn is_clean(&self, mode: u32) -> bool {
-        let shared = file::mode_of(&self.file).is_ok_and(|it| it == mode)
-            || file::set_mode(&self.file, mode).is_ok();
-        shared && self.is_unmarked()
-    }
-
+    /// With a new name it becomes a ticket, which must not bear the mark of the last one.
     fn is_unmarked(&self) -> bool {
         match file::is_marked(&self.file) {
             Ok(false) => true,
@@ -92,10 +92,17 @@ impl Spares {
         }
     }
 
-    /// A file for a ticket, if there is one.
-    pub(super) fn take(&mut self, dir: &Dir, mode: u32) -> Option<TicketFile> {
-        self.adopt(dir);
-        self.own.pop().filter(|spare| spare.is_clean(mode))
+    /// A file for a ticket with these rights, if there is one. The rights of a file that is kept do not change: one with
+    /// others goes.
+    pub(super) fn take(&mut self, dir: &Dir, rights: &Rights) -> Option<TicketFile> {
+        self.adopt(dir, rights);
+        while let Some(spare) = self.own.pop() {
+            if spare.rights == *rights && spare.is_unmarked() {
+                return Some(spare);
+            }
+            let _ = dir.unlink(&name_of(spare.id));
+        }
+        None
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -107,19 +114,20 @@ impl Spares {
     }
 
     /// Once per queue: takes over the files of dead processes, and deletes what nobody needs.
-    fn adopt(&mut self, dir: &Dir) {
+    fn adopt(&mut self, dir: &Dir, rights: &Rights) {
         if std::mem::replace(&mut self.adopted, true) {
             return;
         }
         for name in std::mem::take(&mut self.listed) {
-            let Some(spare) = of_the_dead(dir, &name) else {
+            let Some((file, id)) = of_the_dead(dir, &name) else {
                 continue;
             };
-            if self.has_room() {
-                self.own.push(spare);
+            // Another user may have put this file here, so it is taken only as it should be, and never changed.
+            if self.has_room() && Dir::is_for(&file, rights) {
+                self.own.push(TicketFile::new(file, id, rights.clone()));
             } else {
                 let _ = dir.unlink(&name);
-                let _ = flock::unlock(&spare.file);
+                let _ = flock::unlock(&file);
             }
         }
     }
@@ -156,15 +164,18 @@ pub(super) fn name_of(id: FileId) -> String {
 
 /// The spare file of this name, locked, if its process is dead. Not one with a second name: that is a ticket of the dead,
 /// which our lock would bring back to life.
-fn of_the_dead(dir: &Dir, name: &str) -> Option<TicketFile> {
-    let file = Private::new(dir.open_ticket(name).ok()??);
+fn of_the_dead(dir: &Dir, name: &str) -> Option<(Private, FileId)> {
+    let Ok(Opened::File { file, .. }) = dir.open_ticket(name) else {
+        return None;
+    };
+    let file = Private::new(file);
     let id = file::id_of(&file).ok()?;
     if name_of(id) != name || !flock::try_lock_exclusive(&file).ok()? {
         return None;
     }
     // Only who has the lock gives it names, so this stays true.
     if file::has_one_name(&file).unwrap_or(false) {
-        return Some(TicketFile::new(file, id));
+        return Some((file, id));
     }
     let _ = flock::unlock(&file);
     None
