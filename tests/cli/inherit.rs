@@ -75,7 +75,7 @@ fn a_daemon_left_behind_holds_nothing_and_delays_nobody() {
     let daemon = first.line().parse().ok().and_then(Pid::from_raw);
     let daemon = daemon.expect("a process id");
     crew.queue(waiter, 1);
-    crew.until_only_events_wake(waiter);
+    crew.until_only_events_wake();
     first.tell("go");
     assert_eq!(first.end(), End::quiet(0));
     crew.expect_held(waiter, 1);

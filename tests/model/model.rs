@@ -39,12 +39,15 @@
 //! costs the line one window more than there are sleeping or dead tickets; at the end nothing is locked or left.
 //!
 //! With readers: a writer is alone; order is kept between two of which one is a writer; a reader does not wait where only
-//! readers are inside, although those may stay for ever; the death of a writer inside is told once, by the first grant after it unless
-//! another reader has taken charge; that of a reader never; a reader's token never goes back. Whoever is refused the state file under
-//! a record that names his door meets none but the dying or stopped.
+//! readers are inside, although those may stay without end; the death of a writer inside is told once, by the first grant after it unless
+//! another reader has taken charge; that of a reader never; a reader's token never goes back. A process that is refused the state file under
+//! a record that names its door meets only processes that die, stop or are in charge and not inside yet.
 //!
-//! What readers are not promised: when the one in charge of a death dies too, those that come may go in untold until somebody has the
-//! door whole again; when it gives up, newcomers wait until the others inside have left.
+//! With outsiders (`outsider.rs`), which share the lock file and know nothing else: a reader does not wait for them, and does not refuse
+//! them, except in the instant in which it passes a sleeper or asks whether it is alone; a writer is not inside with them.
+//!
+//! What readers are not promised: when the one in charge of a death dies too, or gives up while others are inside, those that come may go
+//! in untold until a writer has the lock.
 //!
 //! # How to read a counter-example
 //!

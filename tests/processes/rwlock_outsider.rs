@@ -88,7 +88,7 @@ fn p03_p15_readers_come_in_at_once_beside_an_outsider_that_shares() {
                 for &who in &readers {
                     crew.release(who, 1);
                 }
-                crew.until_only_events_wake(writer);
+                crew.until_only_events_wake();
                 assert!(!crew.has_spoken(writer), "the outsider is inside");
                 drop(outsider);
                 assert!(!crew.expect_held(writer, 1).crashed, "told once");
