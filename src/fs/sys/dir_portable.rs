@@ -1,12 +1,13 @@
 //! The queue directory where there is no kept descriptor: everything by path.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, Facts, FileId};
 use super::flock;
 use super::fork::Private;
+use super::replace;
 use super::rights::Rights;
 
 /// A queue directory.
@@ -52,8 +53,8 @@ impl Dir {
         }
     }
 
-    /// Makes the directory for the same users as the file `door`, as far as bits can; leaves an existing one as it is. Without
-    /// that file nothing happens.
+    /// Makes the directory for the same users as the file `door`, as far as bits can; leaves an
+    /// existing one as it is. Without that file nothing happens.
     pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
         let Some(rights) = Rights::at_path(door)? else {
             return Ok(());
@@ -69,7 +70,8 @@ impl Dir {
         &self.path
     }
 
-    /// Who may use the files in here: those who may use the lock file; without one, those who may use the directory.
+    /// Who may use the files in here: those who may use the lock file; without one, those who may
+    /// use the directory.
     pub(crate) fn rights(&self, door: &Path) -> io::Result<Rights> {
         if let Some(rights) = Rights::at_path(door)? {
             return Ok(rights);
@@ -78,7 +80,8 @@ impl Dir {
         rights.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Whether a file that another process has made has these rights: not told, because no file is kept for another one here.
+    /// Whether a file that another process has made has these rights: not told, because no file is
+    /// kept for another one here.
     pub(crate) fn is_for(_file: &File, _rights: &Rights) -> bool {
         false
     }
@@ -139,7 +142,8 @@ impl Dir {
                 return Ok(found);
             }
             match create(&path, &rights()?) {
-                // A dangling symbolic link is there for one and missing for the other: without this, a loop without end.
+                // A dangling symbolic link is there for one and missing for the other: without
+                // this, a loop without end.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     file::check_lock_path(&path)?;
                 }
@@ -205,17 +209,14 @@ pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, F
 }
 
 fn create(path: &Path, rights: &Rights) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true);
-    let file = options.open(path)?;
+    let file = replace::create_named(path, 0o666)?;
     rights.give(&file)?;
     Ok(file)
 }
 
 /// Makes a file that tells who has the lock, as the umask has it.
 pub(crate) fn make_record(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).open(path)
+    replace::create_named(path, 0o666)
 }
 
 /// Makes a directory, as the umask has it; leaves an existing one as it is.

@@ -1,19 +1,25 @@
-//! Who may use a file: its owner, its group, its permission bits and, on Linux, its POSIX access list.
+//! Who may use a file: its owner, its group, its permission bits and, on Linux, its POSIX access
+//! list.
 //!
-//! What a lock makes beside its lock file is for the same users as the lock file. [`Rights`] reads those of the lock file
-//! and gives them to a new file.
+//! What a lock makes beside its lock file is for the same users as the lock file. [`Rights`] reads
+//! those of the lock file and gives them to a new file.
 //!
 //! # Invariants
 //!
-//! 1. Rights are given through descriptors, to files and directories that this process has just made. Nothing that was
-//!    found on disk changes its owner: another user may have put it there.
+//! 1. Rights are given through descriptors, to files and directories that this process has just
+//!    made. Nothing that was found on disk changes its owner: another user may have put it there.
 //! 2. A new file never gives a user more than the model does. What cannot be set is left out.
-//! 3. The owner and the group are set before the bits. A file that others can see starts with no bits but its owner's.
+//! 3. The owner and the group are set before the bits. A file that others can see starts with no
+//!    bits but its owner's.
 //!
 //! # Where the owner or the group cannot be set
 //!
-//! Only root gives files away. Another process keeps the file it makes, and names the owner and the group of the model in
-//! an access list. Without access lists those two lose: see [`Rights::without_list`].
+//! Only root gives files away. Another process keeps the file it makes, and names the owner and the
+//! group of the model in an access list. Without access lists those two lose: see
+//! [`Rights::without_list`].
+
+// Elsewhere there are no access lists, and nothing is given away.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 use std::fs::File;
 use std::io;
@@ -80,8 +86,8 @@ impl Rights {
         self.map(|bits| bits & !ENTER)
     }
 
-    /// The least of what the users and groups with a name may do, the owner and the group among them where the file does
-    /// not have them. Root needs no rights.
+    /// The least of what the users and groups with a name may do, the owner and the group among
+    /// them where the file does not have them. Root needs no rights.
     fn least(&self, user: u32, group: u32, groups_too: bool) -> u32 {
         let users = self.users.iter().filter(|it| it.id != user);
         let owner = Some(&self.owner).filter(|it| it.id != user && it.id != 0);
@@ -113,7 +119,8 @@ impl Rights {
         if group != self.group.id {
             groups.retain(|it| it.id != self.group.id);
             groups.push(self.group);
-            // A member of several groups may do what any of them may, so this group must add nothing.
+            // A member of several groups may do what any of them may, so this group must add
+            // nothing.
             let named = groups.iter().find(|it| it.id == group).map(|it| it.bits);
             bits = named.unwrap_or_else(|| groups.iter().fold(others, |least, it| least & it.bits));
         }
@@ -135,9 +142,9 @@ impl Rights {
         }
     }
 
-    /// The same without an access list. Users and groups with a name lose their entries, and so do the owner and the group
-    /// of the model where the file has others. They then count as members of the group or as others, so those two classes
-    /// get no right that one of them lacks.
+    /// The same without an access list. Users and groups with a name lose their entries, and so do
+    /// the owner and the group of the model where the file has others. They then count as members
+    /// of the group or as others, so those two classes get no right that one of them lacks.
     pub(super) fn without_list(&self, user: u32, group: u32) -> Self {
         let bits = match group == self.group.id {
             true => self.group.bits & self.least(user, group, false),
@@ -152,8 +159,9 @@ impl Rights {
         }
     }
 
-    /// Those of a file that tells who has the lock: what may be made in a directory with the rights of `self` is read by all
-    /// who may make something there. A file without that has the rights of `made`.
+    /// Those of a file that tells who has the lock: what may be made in a directory with the rights
+    /// of `self` is read by all who may make something there. A file without that has the rights of
+    /// `made`.
     pub(super) fn of_record(&self, made: &Self) -> Self {
         self.shared(made, |ours, made| match ours & WRITE {
             0 => ours & made & READ,
@@ -161,7 +169,8 @@ impl Rights {
         })
     }
 
-    /// Those of a directory in which all work who may work in one with the rights of `self`; the rest as in `made`.
+    /// Those of a directory in which all work who may work in one with the rights of `self`; the
+    /// rest as in `made`.
     pub(super) fn of_shared(&self, made: &Self) -> Self {
         self.shared(made, |ours, made| match ours & WRITE {
             0 => ours & made,
@@ -186,7 +195,8 @@ impl Rights {
         }
     }
 
-    /// Gives the file to the owner and the group, or to the group alone, as far as this process may.
+    /// Gives the file to the owner and the group, or to the group alone, as far as this process
+    /// may.
     pub(super) fn hand_over(&self, file: &File) -> io::Result<Stat> {
         let stat = fstat(file)?;
         if (stat.st_uid, stat.st_gid) == (self.owner.id, self.group.id) {
@@ -280,8 +290,8 @@ mod linux {
             Ok(Some(Self::new(&stat, list)))
         }
 
-        /// Those of the file of this name in an open directory; `None` when there is none. `path` is the same file, for
-        /// where `/proc` cannot be used.
+        /// Those of the file of this name in an open directory; `None` when there is none. `path`
+        /// is the same file, for where `/proc` cannot be used.
         pub(crate) fn at(directory: &File, name: &Path, path: &Path) -> io::Result<Option<Self>> {
             let stat = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
@@ -313,8 +323,8 @@ mod linux {
             }
         }
 
-        /// There may be a list, and it cannot be read: the group's bits may be its mask, and others may be more than
-        /// somebody with a name.
+        /// There may be a list, and it cannot be read: the group's bits may be its mask, and others
+        /// may be more than somebody with a name.
         pub(super) fn unknown(mut self) -> Self {
             (self.group.bits, self.others) = (0, 0);
             self
@@ -388,8 +398,8 @@ mod linux {
             give_bits(file, &stat, whole, bare, 0)
         }
 
-        /// The same for a directory. The right to read is the right to enter, and what is made inside inherits the group,
-        /// and no access list.
+        /// The same for a directory. The right to read is the right to enter, and what is made
+        /// inside inherits the group, and no access list.
         pub(in super::super) fn give_to_directory(&self, directory: &File) -> io::Result<()> {
             let stat = self.hand_over(directory)?;
             let whole = self.on_file_of(stat.st_uid, stat.st_gid).of_directory();
@@ -399,8 +409,8 @@ mod linux {
             give_bits(directory, &stat, whole, bare, inherit)
         }
 
-        /// Whether a file that another process may have made has these very rights already, and belongs to the owner or
-        /// to this process's user.
+        /// Whether a file that another process may have made has these very rights already, and
+        /// belongs to the owner or to this process's user.
         pub(in super::super) fn are_of(&self, file: &File) -> bool {
             let (Ok(stat), Ok(rights)) = (fstat(file), Self::of(file)) else {
                 return false;
@@ -410,7 +420,8 @@ mod linux {
         }
     }
 
-    /// The whole rights by an access list where one is needed, else by bits; the bare ones where there can be no list.
+    /// The whole rights by an access list where one is needed, else by bits; the bare ones where
+    /// there can be no list.
     fn give_bits(
         file: &File,
         stat: &Stat,
@@ -578,7 +589,8 @@ mod tests {
             &[10, 11, 12],
         ];
         for model in models() {
-            // Made by its owner, by Bob with its group, by Bob with his own, and by a member of a group with a name.
+            // Made by its owner, by Bob with its group, by Bob with his own, and by a member of a
+            // group with a name.
             for (user, group) in [
                 (ALICE, TEAM),
                 (ALICE, 12),
@@ -604,7 +616,8 @@ mod tests {
                             allowed || !may(&bare, who, groups, wanted),
                             "wider: {text}: {bare:?}"
                         );
-                        // Only members of the group of the file's maker, which the model does not know, may lose.
+                        // Only members of the group of the file's maker, which the model does not
+                        // know, may lose.
                         let narrower = allowed && !may(&whole, who, groups, wanted);
                         assert!(
                             !narrower || groups.contains(&group),
