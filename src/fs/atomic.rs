@@ -154,12 +154,12 @@ impl AtomicFile {
         &self.place.target
     }
 
-    /// Puts the new content in place, and returns when it is on disk, name and all. It keeps the permission
-    /// bits and the access list of the file it replaces, and its owner and group as far as this process may set them. Other
-    /// extended attributes and hard links it does not keep.
+    /// Puts the new content in place, and returns when it is on disk, name and all. It keeps the
+    /// permission bits and the access list of the file it replaces, and its owner and group as far
+    /// as this process may set them. Other extended attributes and hard links it does not keep.
     ///
-    /// Where the owner or the group cannot be set, an access list lets them in. Without access lists they may do less than
-    /// before. Nobody may do more.
+    /// Where the owner or the group cannot be set, an access list lets them in. Without access
+    /// lists they may do less than before. Nobody may do more.
     ///
     /// # Cancel safety
     ///

@@ -453,7 +453,8 @@ fn only_the_dead_are_cleared_away() {
     drop(alive);
 }
 
-/// The group bits of a file with an access list are its mask. Taken for the group's they would open the new file to it.
+/// The group bits of a file with an access list are its mask. Taken for the group's they would open
+/// the new file to it.
 #[cfg(target_os = "linux")]
 #[test]
 fn p58_it_keeps_the_access_list() {

@@ -1,4 +1,5 @@
-//! Other users: whoever comes first, those who may make files in the directory go on. Needs root; else it is skipped visibly.
+//! Other users: whoever comes first, those who may make files in the directory go on. Needs root;
+//! else it is skipped visibly.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};

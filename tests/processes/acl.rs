@@ -1,5 +1,5 @@
-//! POSIX access lists on the lock file and on its directory: the queue is for the same users. Needs root; else it is skipped
-//! visibly.
+//! POSIX access lists on the lock file and on its directory: the queue is for the same users. Needs
+//! root; else it is skipped visibly.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
@@ -139,7 +139,8 @@ fn p58_a_default_access_list_of_the_directory_shares_its_locks() {
     });
 }
 
-/// With an access list the group's bits of the mode are its mask. The group itself may nothing here.
+/// With an access list the group's bits of the mode are its mask. The group itself may nothing
+/// here.
 #[test]
 fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
     if !is_root() {
@@ -179,8 +180,8 @@ fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
     });
 }
 
-/// The owner is not in the group of the lock file, and a member of the group makes the queue or waits once. Only root can
-/// give files away, so the owner is named in a list.
+/// The owner is not in the group of the lock file, and a member of the group makes the queue or
+/// waits once. Only root can give files away, so the owner is named in a list.
 #[test]
 fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
     if !is_root() {
@@ -210,7 +211,8 @@ fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
     });
 }
 
-/// A list that the directory of the queue passes on gives nobody a right that the lock file does not.
+/// A list that the directory of the queue passes on gives nobody a right that the lock file does
+/// not.
 #[test]
 fn p58_an_inherited_access_list_does_not_open_the_queue() {
     if !is_root() {

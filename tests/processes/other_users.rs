@@ -368,7 +368,8 @@ fn lock(file: &std::fs::File) {
     flock(file, FlockOperation::NonBlockingLockExclusive).expect("the ticket's lock");
 }
 
-/// A lock needs no right to write: a ticket that may only be read is watched, its lock is tried, and it is reaped.
+/// A lock needs no right to write: a ticket that may only be read is watched, its lock is tried,
+/// and it is reaped.
 #[test]
 fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
     if !is_root() {
@@ -396,8 +397,8 @@ fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
     });
 }
 
-/// One that cannot be opened keeps its place and locks nobody out: who waits passes it as it passes a sleeper. Who does not
-/// wait is told why nothing is known.
+/// One that cannot be opened keeps its place and locks nobody out: who waits passes it as it passes
+/// a sleeper. Who does not wait is told why nothing is known.
 #[test]
 fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
     if !is_root() {

@@ -35,8 +35,8 @@ impl Door {
         Ok(file::open_existing(path)?.map(Self::new))
     }
 
-    /// Opens a lock file. A missing one is made for the same users as its `model` beside it, which is created with `mode` if
-    /// it is missing too.
+    /// Opens a lock file. A missing one is made for the same users as its `model` beside it, which
+    /// is created with `mode` if it is missing too.
     pub(crate) fn open_like(path: &Path, model: &Path, mode: Option<u32>) -> io::Result<Self> {
         loop {
             if let Some(door) = Self::open_existing(path)? {
@@ -48,7 +48,8 @@ impl Door {
             match dir::make_like(path, model) {
                 Ok(Some(made)) => return Ok(Self::new(made)),
                 Ok(None) => {}
-                // A dangling symbolic link is there for one and missing for the other: without this, a loop without end.
+                // A dangling symbolic link is there for one and missing for the other: without
+                // this, a loop without end.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     file::check_lock_path(path)?;
                 }

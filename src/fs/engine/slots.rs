@@ -174,8 +174,8 @@ impl Slots {
         move |error| Error::io(step, self.path(number), error)
     }
 
-    /// Locks free slots until `wanted` are in hand; whether so many are. For newcomers, who do not wait here. Fails if there
-    /// cannot be so many, because this process may not open the others.
+    /// Locks free slots until `wanted` are in hand; whether so many are. For newcomers, who do not
+    /// wait here. Fails if there cannot be so many, because this process may not open the others.
     pub(crate) fn gather(&mut self, wanted: u32, mode: Option<u32>) -> Result<bool> {
         let (_, shut) = self.gather_reachable(wanted, mode)?;
         self.have(wanted, shut)

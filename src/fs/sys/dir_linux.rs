@@ -85,11 +85,11 @@ impl Dir {
         }
     }
 
-    /// Makes the directory for the same users as the file `door`, which is in the same directory; leaves an existing one as
-    /// it is. Without that file nothing happens.
+    /// Makes the directory for the same users as the file `door`, which is in the same directory;
+    /// leaves an existing one as it is. Without that file nothing happens.
     ///
-    /// It gets its rights under another name, `PATH.new-N`, so that no process finds it shut. That name stays when its process
-    /// dies in between, until another one makes the directory.
+    /// It gets its rights under another name, `PATH.new-N`, so that no process finds it shut. That
+    /// name stays when its process dies in between, until another one makes the directory.
     pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
         let parent = open_parent(path)?;
         let Some(rights) = Rights::at(&parent, Path::new(name_of(door)), door)? else {
@@ -102,8 +102,9 @@ impl Dir {
         &self.path
     }
 
-    /// Who may use the files in here: those who may use the lock file, looked for beside this very directory, wherever its
-    /// path leads by now. Without a lock file, those who may use the directory.
+    /// Who may use the files in here: those who may use the lock file, looked for beside this very
+    /// directory, wherever its path leads by now. Without a lock file, those who may use the
+    /// directory.
     pub(crate) fn rights(&self, door: &Path) -> io::Result<Rights> {
         let beside = Path::new("..").join(name_of(door));
         match Rights::at(&self.descriptor, &beside, door)? {
@@ -112,7 +113,8 @@ impl Dir {
         }
     }
 
-    /// Whether a file that another process has made has these rights, and belongs to somebody who may have made it.
+    /// Whether a file that another process has made has these rights, and belongs to somebody who
+    /// may have made it.
     pub(crate) fn is_for(file: &File, rights: &Rights) -> bool {
         rights.are_of(file)
     }
@@ -208,7 +210,8 @@ impl Dir {
                 return Ok(found);
             }
             match make_in(&self.descriptor, Path::new(name), &rights()?) {
-                // A dangling symbolic link is there for one and missing for the other: without this, a loop without end.
+                // A dangling symbolic link is there for one and missing for the other: without
+                // this, a loop without end.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     file::check_lock_path(&path)?;
                 }
@@ -311,7 +314,8 @@ fn open_parent(path: &Path) -> io::Result<File> {
     Ok(File::from(opened))
 }
 
-/// Makes a file that has its rights when it appears, or, where files without a name are not to be had, right after.
+/// Makes a file that has its rights when it appears, or, where files without a name are not to be
+/// had, right after.
 fn make_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
     let linked = nameless(directory, rights).and_then(|file| {
         link_in(directory, &file, name)?;
@@ -358,7 +362,8 @@ fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
     Ok(fs::linkat(fs::CWD, source, directory, name, flags)?)
 }
 
-/// Makes a file that tells who has the lock: all who may make files in its directory may read it, whatever the umask.
+/// Makes a file that tells who has the lock: all who may make files in its directory may read it,
+/// whatever the umask.
 ///
 /// [`io::ErrorKind::AlreadyExists`]: the name is taken.
 pub(crate) fn make_record(path: &Path) -> io::Result<File> {
@@ -372,7 +377,8 @@ pub(crate) fn make_record(path: &Path) -> io::Result<File> {
     or_undo(&parent, Path::new(name_of(path)), file, given)
 }
 
-/// Makes a directory in which all may work who may work in its parent; leaves an existing one as it is.
+/// Makes a directory in which all may work who may work in its parent; leaves an existing one as it
+/// is.
 pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
     let parent = open_parent(path)?;
     let rights = shared_in(&parent, path)?;
@@ -403,7 +409,8 @@ fn rights_of_parent(parent: &File, path: &Path) -> io::Result<Rights> {
     rights.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Makes a directory under another name, gives it its rights, and renames it. One that is there stays as it is.
+/// Makes a directory under another name, gives it its rights, and renames it. One that is there
+/// stays as it is.
 fn make_directory(
     parent: &File,
     path: &Path,
@@ -414,8 +421,8 @@ fn make_directory(
     let moved = dress(parent, &draft, rights).and_then(|()| {
         let name = name_of(path);
         match fs::renameat_with(parent, &draft, parent, name, RenameFlags::NOREPLACE) {
-            // Not with this file system or kernel. In the place of an empty one it is as good: a process that has that open
-            // finds it gone, as after a removal.
+            // Not with this file system or kernel. In the place of an empty one it is as good: a
+            // process that has that open finds it gone, as after a removal.
             Err(error) if !matches!(error, Errno::EXIST | Errno::NOENT) => {
                 fs::renameat(parent, &draft, parent, name)
             }
@@ -426,14 +433,15 @@ fn make_directory(
         remove_empty(parent, &draft);
     }
     match moved {
-        // Another process was faster, or took this one's for that of a dead process: the caller looks again.
+        // Another process was faster, or took this one's for that of a dead process: the caller
+        // looks again.
         Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Makes a directory that is to be renamed to this path. One that is there is a dead process's, or another one is about to
-/// rename it, which then begins anew.
+/// Makes a directory that is to be renamed to this path. One that is there is a dead process's, or
+/// another one is about to rename it, which then begins anew.
 fn make_draft(parent: &File, path: &Path, mode: Mode) -> io::Result<OsString> {
     for number in 0..DRAFTS {
         let name = name_of(path).as_bytes();
@@ -455,9 +463,9 @@ fn remove_empty(parent: &File, draft: &OsStr) {
     let _ = fs::unlinkat(parent, draft, AtFlags::REMOVEDIR);
 }
 
-/// Gives a new directory its rights, if it is the new one. Another user may have put a directory in its place. An empty one
-/// that belongs to this process's user may be given away like the new one, because whoever could put it there could as well
-/// have deleted it and made one anew.
+/// Gives a new directory its rights, if it is the new one. Another user may have put a directory in
+/// its place. An empty one that belongs to this process's user may be given away like the new one,
+/// because whoever could put it there could as well have deleted it and made one anew.
 fn dress(
     parent: &File,
     draft: &OsStr,

@@ -91,8 +91,9 @@ fn refused(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// Makes a file look like the one it replaces: the same users may use it, and no others. It gets the owner and the group as
-/// far as this process may set them. With `bits` it has those instead of the other's.
+/// Makes a file look like the one it replaces: the same users may use it, and no others. It gets
+/// the owner and the group as far as this process may set them. With `bits` it has those instead of
+/// the other's.
 pub(crate) fn make_look(file: &File, look: &Look, bits: Option<u32>) -> io::Result<()> {
     look.rights.hand_over(file)?;
     if let Some(bits) = bits {

@@ -71,7 +71,8 @@ pub(super) enum Stage {
         ticket: Ticket,
         /// Which file it is.
         id: FileId,
-        /// None for one that this process may not open: then it looks whether the name still stands.
+        /// None for one that this process may not open: then it looks whether the name still
+        /// stands.
         file: Option<OtherTicket>,
         eye: Eye,
     },

@@ -89,8 +89,9 @@ impl Core {
         Ok(self.join_at_once(settings, visit))
     }
 
-    /// Whether another process's ticket stands in the directory for which one with this wish must wait; those of the dead are
-    /// cleared away. Fails where that depends on a ticket that this process may not open.
+    /// Whether another process's ticket stands in the directory for which one with this wish must
+    /// wait; those of the dead are cleared away. Fails where that depends on a ticket that this
+    /// process may not open.
     fn anybody_queues(&mut self, want: Mode) -> Result<bool> {
         self.tidy();
         let own = self.own_tickets();

@@ -139,7 +139,8 @@ impl Contender {
         };
         let wanted = self.reserved.saturating_add(needed);
         let gathered = match disk.slots() {
-            // So many as the first one wants there may never be for us: then nothing tells that it sleeps.
+            // So many as the first one wants there may never be for us: then nothing tells that it
+            // sleeps.
             Some(slots) => slots.gather_reachable(wanted, self.settings.mode)?.0,
             None => false,
         };

@@ -49,7 +49,8 @@ pub(crate) struct Own {
 }
 
 impl Queue {
-    /// Opens the directory, or makes it for the same users as the lock file `door`, which `make_door` makes if it is missing.
+    /// Opens the directory, or makes it for the same users as the lock file `door`, which
+    /// `make_door` makes if it is missing.
     pub(crate) fn open<T>(
         path: &Path,
         door: &Path,
@@ -278,8 +279,8 @@ impl Queue {
         Error::at(ErrorKind::Io, text, self.path_of(ticket))
     }
 
-    /// Tries the lock of another process's open ticket. Got it: its owner is dead, and the file is unlinked unless the name
-    /// means another one by now. `true` says that the place is free.
+    /// Tries the lock of another process's open ticket. Got it: its owner is dead, and the file is
+    /// unlinked unless the name means another one by now. `true` says that the place is free.
     ///
     /// The caller closes the file soon after: by then the lock is ours, and a close without an unlock would leave it to
     /// the last copy of the descriptor.
@@ -397,8 +398,9 @@ impl Queue {
 pub(crate) enum Other {
     Open(OtherTicket),
     Gone,
-    /// This process may not open it: it cannot be watched, and nothing tells whether its owner lives. It keeps its place.
-    /// Waiters behind it look for its end, and pass it as they pass a sleeper.
+    /// This process may not open it: it cannot be watched, and nothing tells whether its owner
+    /// lives. It keeps its place. Waiters behind it look for its end, and pass it as they pass a
+    /// sleeper.
     Shut,
 }
 

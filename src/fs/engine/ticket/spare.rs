@@ -92,8 +92,8 @@ impl Spares {
         }
     }
 
-    /// A file for a ticket with these rights, if there is one. The rights of a file that is kept do not change: one with
-    /// others goes.
+    /// A file for a ticket with these rights, if there is one. The rights of a file that is kept do
+    /// not change: one with others goes.
     pub(super) fn take(&mut self, dir: &Dir, rights: &Rights) -> Option<TicketFile> {
         self.adopt(dir, rights);
         while let Some(spare) = self.own.pop() {
@@ -122,7 +122,8 @@ impl Spares {
             let Some((file, id)) = of_the_dead(dir, &name) else {
                 continue;
             };
-            // Another user may have put this file here, so it is taken only as it should be, and never changed.
+            // Another user may have put this file here, so it is taken only as it should be, and
+            // never changed.
             if self.has_room() && Dir::is_for(&file, rights) {
                 self.own.push(TicketFile::new(file, id, rights.clone()));
             } else {
