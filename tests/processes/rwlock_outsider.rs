@@ -33,6 +33,13 @@ impl Outsider {
     }
 }
 
+impl Drop for Outsider {
+    fn drop(&mut self) {
+        // A child that another test is about to start may still have the descriptor for an instant.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 fn crashes(held: &[Held]) -> usize {
     held.iter().filter(|it| it.crashed).count()
 }
