@@ -17,7 +17,7 @@
 //!   all, and only where nothing is.
 //! - **Stale** is a record only if its process is gone beyond doubt: same boot and pid namespace as ours, and no process with that pid and
 //!   start; or the same host before a restart. Everything else counts as alive, other hosts and other namespaces too. An empty file, as a loss of
-//!   power leaves it, is stale when nobody has touched it for [`GRACE`].
+//!   power leaves it, is stale when four looks or more have seen it unchanged for [`GRACE`].
 //! - **Take over.** For each record there is one name that only its heir may have: `PATH.heir.ID`, ID being that of the stale record. Publish
 //!   our record under *that* name, by this same algorithm. Whoever has it, and sees the stale record still at the path, renames it to the path.
 //!   An heir that died is itself a stale record, with an heir of its own.
@@ -48,9 +48,9 @@
 
 use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use super::contest::{Contest, Manner, Obstacle, Outcome, Sign};
+use super::contest::{Contest, Manner, Obstacle, Outcome, Sign, Stillness};
 use super::owner::Recorded;
 use super::step::at_named;
 use super::watch::Seen;
@@ -69,6 +69,8 @@ const VERSION: &str = "stanchion pid 1";
 const LONGEST: usize = 8192;
 /// Since when nobody may have touched an empty file before it counts as left behind.
 const GRACE: Duration = Duration::from_secs(5);
+/// And so many looks must have seen it.
+const LOOKS: u32 = 4;
 /// So many heirs in a row died while they took over.
 const GENERATIONS: usize = 64;
 /// So often in a row somebody else may be faster.
@@ -88,8 +90,8 @@ pub(crate) struct PidFile {
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     draft: Option<Draft>,
-    /// An empty file, and since when it was seen to be the same.
-    empty: Option<(String, Instant)>,
+    /// An empty file, and how long it was seen to be the same.
+    empty: Option<(String, Stillness)>,
 }
 
 /// What was found at a name.
@@ -171,10 +173,10 @@ impl PidFile {
         match &found.body {
             Body::Whole(recorded) => recorded.is_provably_gone(),
             Body::Bare(pid) => self.bare_pids && !host::process_exists(*pid),
-            Body::Empty => match &memory.empty {
-                Some((name, since)) if *name == found.name => since.elapsed() >= GRACE,
+            Body::Empty => match &mut memory.empty {
+                Some((name, still)) if *name == found.name => still.look(GRACE / LOOKS) >= GRACE,
                 _ => {
-                    memory.empty = Some((found.name.clone(), Instant::now()));
+                    memory.empty = Some((found.name.clone(), Stillness::begin()));
                     false
                 }
             },
@@ -327,7 +329,7 @@ impl PidFile {
         let (within, process) = match &found.body {
             Body::Whole(recorded) => (None, recorded.process()),
             Body::Bare(pid) => (None, host::process_start(*pid).map(|start| (*pid, start))),
-            Body::Empty => (Some(GRACE), None),
+            Body::Empty => (Some(GRACE / LOOKS), None),
         };
         if let Some((pid, start)) = process {
             signs.push(Sign::End(pid, start));
