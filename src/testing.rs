@@ -7,3 +7,8 @@
 pub fn settled() -> Option<u64> {
     crate::fs::engine::watch::watch().settled()
 }
+
+/// Returns how often the watch thread has gone to sleep.
+pub fn looks() -> u64 {
+    crate::fs::engine::step::rounds()
+}

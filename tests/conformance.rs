@@ -12,6 +12,9 @@ mod any;
 mod cancellation;
 #[path = "conformance/claim.rs"]
 mod claim;
+#[cfg(all(target_os = "linux", stanchion_test))]
+#[path = "conformance/events.rs"]
+mod events;
 #[path = "conformance/exclusion.rs"]
 mod exclusion;
 #[path = "conformance/fifo.rs"]

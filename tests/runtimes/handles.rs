@@ -423,3 +423,41 @@ mod stats {
         assert!(after.wait_time.count() >= before.wait_time.count() + 2);
     }
 }
+
+/// How many of the files in a lock's directories this process watches.
+#[cfg(target_os = "linux")]
+fn watched(place: &Place) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let entries = [place.directory().to_path_buf(), place.queue()].map(std::fs::read_dir);
+    let entries = entries.into_iter().flatten().flatten();
+    let inodes = entries.map(|it| it.expect("an entry").metadata().expect("there").ino());
+    let mut inodes: Vec<u64> = inodes.collect();
+    inodes.extend(std::fs::metadata(place.queue()).map(|it| it.ino()));
+    inodes.sort_unstable();
+    inodes.dedup();
+    let files = std::fs::read_dir("/proc/self/fdinfo").expect("descriptors");
+    let texts = files.filter_map(|it| std::fs::read_to_string(it.ok()?.path()).ok());
+    let texts: String = texts.collect();
+    let watch = |it: &u64| texts.contains(&format!(" ino:{it:x} "));
+    inodes.iter().filter(|it| watch(it)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn p62_an_onlooker_gives_its_watches_back() {
+    use futures::StreamExt;
+    let place = Place::new();
+    let lock = open(&place);
+    let guard = held(&lock);
+    let before = watched(&place);
+    let mut changes = lock.changes();
+    let mut first = Polled::new(changes.next());
+    assert_ready!(first.poll())
+        .expect("no end")
+        .expect("a look");
+    drop(first);
+    assert!(watched(&place) > before, "it watches");
+    drop(changes);
+    assert_eq!(watched(&place), before);
+    drop(guard);
+}

@@ -214,3 +214,22 @@ fn p05_a_touch_is_no_loss() {
     lost.bell.wait_beyond(0);
     assert_eq!(assert_ready!(lost.poll()), Loss::Deleted);
 }
+
+/// The directory goes elsewhere with the lock file in it, and no file tells so. Whoever asks hears of it all the same, however
+/// long it has asked.
+#[cfg(stanchion_test)]
+#[test]
+fn p05_a_loss_that_nothing_announces_is_found() {
+    let place = Place::new();
+    let home = place.directory().join("home");
+    std::fs::create_dir(&home).expect("made");
+    let options = FifoLock::options().poll_interval(Duration::MAX);
+    let lock = options.open(home.join("a.lock")).expect("a lock");
+    let guard = held(&lock);
+    let mut lost = Polled::new(guard.lost());
+    assert_pending!(lost.poll());
+    let enough = stanchion::testing::looks() + 3;
+    eventually("it has looked", || stanchion::testing::looks() >= enough);
+    std::fs::rename(&home, place.directory().join("elsewhere")).expect("renamed");
+    assert_eq!(lost.finish(), Loss::Deleted);
+}

@@ -84,6 +84,32 @@ pub(crate) struct Obstacle {
     pub(crate) within: Option<Duration>,
 }
 
+/// How long something was seen to stand still. The time between two looks counts only up to a step: while this process
+/// or the whole machine was suspended, the other could not move either.
+#[derive(Debug)]
+pub(crate) struct Stillness {
+    looked: Instant,
+    seen: Duration,
+}
+
+impl Stillness {
+    /// The first look.
+    pub(crate) fn begin() -> Self {
+        Self {
+            looked: Instant::now(),
+            seen: Duration::ZERO,
+        }
+    }
+
+    /// Another look: how long it has stood still by now.
+    pub(crate) fn look(&mut self, step: Duration) -> Duration {
+        let now = Instant::now();
+        self.seen += now.saturating_duration_since(self.looked).min(step);
+        self.looked = now;
+        self.seen
+    }
+}
+
 /// Something that can be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
@@ -400,5 +426,22 @@ impl<C: Contest> Watcher for Contender<C> {
 
     fn on_timer(&self) {
         self.act(Cause::Timer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p19_a_pause_between_two_looks_counts_one_step() {
+        let step = Duration::from_secs(1);
+        let mut still = Stillness::begin();
+        for looks in 1..=3 {
+            // As if the clock had gone on while the process stood still.
+            let before = still.looked.checked_sub(Duration::from_secs(60));
+            still.looked = before.expect("the machine has been up for a minute");
+            assert_eq!(still.look(step), step * looks);
+        }
     }
 }

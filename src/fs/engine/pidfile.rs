@@ -17,7 +17,7 @@
 //!   all, and only where nothing is.
 //! - **Stale** is a record only if its process is gone beyond doubt, as [`owner`](super::owner) has
 //!   it. Everything else counts as alive. An empty file, as a loss of power leaves it, is stale
-//!   when nobody has touched it for [`GRACE`].
+//!   when four looks or more have seen it unchanged for [`GRACE`].
 //! - **Former** is a record that this process published before it executed another program, at the
 //!   path or as an heir. It is never taken over, and an error: nothing would end the wait but the
 //!   end of the process that waits.
@@ -51,9 +51,9 @@
 
 use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use super::contest::{Contest, Manner, Obstacle, Outcome, Sign};
+use super::contest::{Contest, Manner, Obstacle, Outcome, Sign, Stillness};
 use super::owner::{Fate, Recorded, waits_for_itself};
 use super::step::at_named;
 use super::watch::Seen;
@@ -72,6 +72,8 @@ const VERSION: &str = "stanchion pid 1";
 const LONGEST: usize = 8192;
 /// Since when nobody may have touched an empty file before it counts as left behind.
 const GRACE: Duration = Duration::from_secs(5);
+/// And so many looks must have seen it.
+const LOOKS: u32 = 4;
 /// So many heirs in a row died while they took over.
 const GENERATIONS: usize = 64;
 /// So often in a row somebody else may be faster.
@@ -91,8 +93,8 @@ pub(crate) struct PidFile {
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     draft: Option<Draft>,
-    /// An empty file, and since when it was seen to be the same.
-    empty: Option<(String, Instant)>,
+    /// An empty file, and how long it was seen to be the same.
+    empty: Option<(String, Stillness)>,
 }
 
 /// What was found at a name.
@@ -178,10 +180,10 @@ impl PidFile {
         let gone = match &found.body {
             Body::Whole(recorded) => return recorded.fate(),
             Body::Bare(pid) => self.bare_pids && process::has_ended(*pid),
-            Body::Empty => match &memory.empty {
-                Some((name, since)) if *name == found.name => since.elapsed() >= GRACE,
+            Body::Empty => match &mut memory.empty {
+                Some((name, still)) if *name == found.name => still.look(GRACE / LOOKS) >= GRACE,
                 _ => {
-                    memory.empty = Some((found.name.clone(), Instant::now()));
+                    memory.empty = Some((found.name.clone(), Stillness::begin()));
                     false
                 }
             },
@@ -337,7 +339,7 @@ impl PidFile {
         let (within, process) = match &found.body {
             Body::Whole(recorded) => (None, recorded.pid_here()),
             Body::Bare(pid) => (None, Some(*pid).filter(|_| self.bare_pids)),
-            Body::Empty => (Some(GRACE), None),
+            Body::Empty => (Some(GRACE / LOOKS), None),
         };
         signs.extend(process.map(Sign::End));
         Obstacle {

@@ -67,9 +67,9 @@ use std::io::ErrorKind::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::contest::{Contest, Manner, Obstacle, Outcome, Sign};
+use super::contest::{Contest, Manner, Obstacle, Outcome, Sign, Stillness};
 use super::owner;
 use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
@@ -128,9 +128,7 @@ pub(crate) struct Memory {
 struct Still {
     holder: Id,
     beat: Vec<u8>,
-    looked: Instant,
-    /// How long it was seen to stand.
-    silence: Duration,
+    silence: Stillness,
 }
 
 /// Where the baton of the lock of this path is.
@@ -270,20 +268,15 @@ impl Claims {
         memory: &mut Memory,
     ) -> Verdict {
         let step = limit.map(|limit| limit / LOOKS);
-        let now = Instant::now();
         let silence = match &mut memory.still {
             Some(still) if still.holder == *holder && still.beat == beat => {
-                let passed = now.saturating_duration_since(still.looked);
-                still.silence += step.map_or(passed, |step| passed.min(step));
-                still.looked = now;
-                still.silence
+                still.silence.look(step.unwrap_or_default())
             }
             still => {
                 *still = Some(Still {
                     holder: holder.clone(),
                     beat,
-                    looked: now,
-                    silence: Duration::ZERO,
+                    silence: Stillness::begin(),
                 });
                 Duration::ZERO
             }

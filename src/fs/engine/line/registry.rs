@@ -52,3 +52,21 @@ pub(crate) fn stats_of_process() -> Stats {
         .for_each(|counts| sum.add(&counts.snapshot()));
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::state::Kind;
+    use super::*;
+
+    #[test]
+    fn p62_a_line_that_is_gone_is_forgotten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = |name| Line::of(&directory.path().join(name), Kind::Lock, None);
+        let line = open("one").expect("a line");
+        let path = line.place().door.clone();
+        assert!(registry().lines.contains_key(&path));
+        drop(line);
+        let _other = open("two").expect("a line");
+        assert!(!registry().lines.contains_key(&path));
+    }
+}

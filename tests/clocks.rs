@@ -1,0 +1,159 @@
+//! P19: whatever happens to the clocks, no decision of a lock on files changes. The wall clock is set forward and back;
+//! the machine is suspended.
+//!
+//! Every process of a test runs on the clocks of libfaketime, which the test sets while they run. A suspension stops all
+//! processes, sets the clocks forward and lets the processes go on: the wall clock alone, as on Linux, where a suspension
+//! does not count for the monotonic clock; or all clocks, as where it does.
+//!
+//! That a waiter had the opportunity to decide wrongly is known from its watch thread, which must have looked again often
+//! enough after the clocks were set.
+#![cfg(all(target_os = "linux", stanchion_test))]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+#[path = "clocks/child.rs"]
+mod child;
+#[path = "clocks/family.rs"]
+mod family;
+
+use child::Kind;
+use family::{Family, Which};
+
+const HOUR: i64 = 3600;
+
+/// Each waiter in its turn, exactly one inside, tokens rise, nobody is taken for dead; the clock goes wherever it likes.
+fn the_wall_clock_is_set(kind: Kind) {
+    let Some(mut family) = Family::new(kind, Which::Wall) else {
+        return;
+    };
+    let [a, b, c] = [family.start(), family.start(), family.start()];
+    family.enters(a);
+    family.queues(b);
+    family.queues(c);
+    for seconds in [HOUR, -HOUR, 24 * HOUR] {
+        family.set_clocks(seconds);
+        family.everybody_looks();
+        family.still_holds(a);
+    }
+    family.releases(a);
+    let next = family.next_of(&[b, c]);
+    for seconds in [-24 * HOUR, HOUR] {
+        family.set_clocks(seconds);
+        family.everybody_looks();
+        family.still_holds(next);
+    }
+    family.releases(next);
+    let last = family.next_of(&[b, c]);
+    family.set_clocks(-HOUR);
+    family.releases(last);
+    // Nobody is there while the clock is set, and one comes that has never seen another time.
+    family.set_clocks(-2 * HOUR);
+    family.enters(a);
+    family.releases(a);
+    let late = family.start();
+    family.enters(late);
+    family.queues(b);
+    // A death is a death at any time.
+    family.set_clocks(HOUR);
+    family.kills(late);
+    family.next_of(&[b]);
+    family.releases(b);
+    family.enters(a);
+}
+
+/// A process that is stopped is passed after its claim windows, by no clock but that which counts them.
+fn a_sleeper_is_passed_no_sooner(kind: Kind, which: Which) {
+    let Some(mut family) = Family::new(kind, which) else {
+        return;
+    };
+    let [a, b, c] = [family.start(), family.start(), family.start()];
+    family.enters(a);
+    family.queues(b);
+    family.queues(c);
+    family.stop(b);
+    family.releases(a);
+    family.set_clocks(HOUR);
+    family.everybody_looks();
+    if which == Which::Wall {
+        for seconds in [-HOUR, 2 * HOUR, 3 * HOUR] {
+            family.set_clocks(seconds);
+            family.everybody_looks();
+        }
+    }
+    family.says_nothing(c);
+    family.go_on(b);
+    assert_eq!(family.next_of(&[b, c]), b);
+    family.releases(b);
+    family.next_of(&[c]);
+}
+
+/// The machine is suspended three times: with somebody inside, after a hand-over, and with nobody there.
+fn the_machine_is_suspended(kind: Kind, which: Which) {
+    let Some(mut family) = Family::new(kind, which) else {
+        return;
+    };
+    let [a, b, c] = [family.start(), family.start(), family.start()];
+    family.enters(a);
+    family.queues(b);
+    family.queues(c);
+    family.suspend(HOUR);
+    family.everybody_looks();
+    family.still_holds(a);
+    family.releases(a);
+    let next = family.next_of(&[b, c]);
+    family.suspend(2 * HOUR);
+    family.everybody_looks();
+    family.still_holds(next);
+    family.releases(next);
+    let last = family.next_of(&[b, c]);
+    family.releases(last);
+    family.suspend(3 * HOUR);
+    family.enters(a);
+    family.releases(a);
+}
+
+macro_rules! for_each_kind {
+    ($($name:ident, $kind:expr;)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn p19_the_wall_clock_is_set_forward_and_back() {
+                the_wall_clock_is_set($kind);
+            }
+
+            #[test]
+            fn p19_the_machine_is_suspended() {
+                the_machine_is_suspended($kind, Which::Wall);
+            }
+
+            #[test]
+            fn p19_the_machine_is_suspended_and_all_clocks_count_it() {
+                the_machine_is_suspended($kind, Which::All);
+            }
+        })*
+    };
+}
+
+for_each_kind! {
+    fifo, Kind::Fifo;
+    rwlock, Kind::RwLock;
+    semaphore, Kind::Semaphore;
+    pid, Kind::Pid;
+    mkdir, Kind::Mkdir;
+    create_new, Kind::CreateNew;
+    file, Kind::File;
+}
+
+#[test]
+fn p19_a_sleeper_is_passed_no_sooner_when_the_wall_clock_is_set() {
+    for kind in [Kind::Fifo, Kind::RwLock, Kind::Semaphore] {
+        a_sleeper_is_passed_no_sooner(kind, Which::Wall);
+    }
+}
+
+#[test]
+fn p19_a_sleeper_is_passed_no_sooner_after_a_suspension() {
+    for kind in [Kind::Fifo, Kind::RwLock, Kind::Semaphore] {
+        a_sleeper_is_passed_no_sooner(kind, Which::All);
+    }
+}
