@@ -13,6 +13,8 @@ use stanchion::{Acquire, ErrorKind, FifoGuard, FifoLock, FifoOptions, Lost, Wait
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
+#[path = "future/foreign.rs"]
+mod foreign;
 #[path = "future/histories.rs"]
 mod histories;
 #[path = "future/limits.rs"]

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::task::coop;
 
-use super::watch::{Seat, Seen, WatchId, surviving, watch};
+use super::watch::{Seat, Seen, WatchId, watch};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::surviving;
 use crate::fs::sys::fork::{PerProcess, Private, generation};
 use crate::fs::sys::{flock, host};
 
