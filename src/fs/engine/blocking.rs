@@ -109,8 +109,13 @@ pub(crate) fn pool() -> Result<Handle> {
 
 /// Runs short blocking work in the runtime's pool of threads. Once begun it is finished, also when the future is dropped.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = pool()?.spawn_blocking(work).await;
-    done.map_err(|_| {
+    let pool = pool()?;
+    // Tokio panics where it can start no thread.
+    let Some(job) = surviving(|| pool.spawn_blocking(work)) else {
+        let text = "this needs a thread of the Tokio runtime, and none may be started";
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    };
+    job.await.map_err(|_| {
         Error::new(
             ErrorKind::Closed,
             "the runtime shut down before it was done",

@@ -30,8 +30,9 @@
 //!
 //! # Where there are no events
 //!
-//! No inotify (not Linux, no instance or watch left, no descriptor) means [`Watch::add`] fails and the caller polls; timers
-//! then run on a condition variable, which needs no descriptor. Both are counted in [`Watch::failures`].
+//! No inotify (not Linux, no instance or watch left, no descriptor, refused by a sandbox) means [`Watch::add`] fails and
+//! the caller polls; timers then run on a condition variable, which needs no descriptor. Both are counted in
+//! [`Watch::failures`]. Without a thread nobody can wait: that is an error of every wait.
 //!
 //! # After a fork
 //!
@@ -49,6 +50,7 @@ use super::step;
 use crate::foreign::surviving;
 use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
+use crate::fs::sys::refusal::unsupported;
 
 #[cfg(target_os = "linux")]
 mod ends;
@@ -307,9 +309,9 @@ impl Watch {
             }
         };
         if !self.started.load(Ordering::Acquire) {
-            std::thread::Builder::new()
-                .name("stanchion-watch".into())
-                .spawn(move || self.run(source))?;
+            let thread = std::thread::Builder::new().name("stanchion-watch".into());
+            let started = thread.spawn(move || self.run(source));
+            started.map_err(|error| unsupported("no thread may be started", error))?;
             self.started.store(true, Ordering::Release);
         }
         Ok(source)

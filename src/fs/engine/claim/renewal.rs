@@ -12,6 +12,7 @@ use super::hold::Tenure;
 use crate::foreign::surviving;
 use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
+use crate::fs::sys::refusal::unsupported;
 
 /// How long the thread stays without work, so that a lock taken again and again does not begin it anew each time.
 const LINGER: Duration = Duration::from_secs(10);
@@ -49,7 +50,8 @@ pub(super) fn begin(tenure: &Arc<Tenure>) -> io::Result<()> {
     }
     let thread = std::thread::Builder::new().name("stanchion-renew".into());
     // It ends only when it says so: `running` must not outlive it.
-    thread.spawn(move || while surviving(|| renewals.run()).is_none() {})?;
+    let started = thread.spawn(move || while surviving(|| renewals.run()).is_none() {});
+    started.map_err(|error| unsupported("no thread may be started", error))?;
     book.running = true;
     Ok(())
 }
