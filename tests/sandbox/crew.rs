@@ -104,8 +104,8 @@ impl Crew {
         let place = place.display();
         self.tell(0, &format!("{} {place}", words[0]));
         self.expect(0, "held");
-        for who in 1..3 {
-            self.tell(who, &format!("{} {place}", words[who]));
+        for (who, word) in words.iter().enumerate().skip(1) {
+            self.tell(who, &format!("{word} {place}"));
             self.expect(who, "queued");
         }
     }

@@ -47,14 +47,16 @@ enum Alarm {
 impl Alarm {
     fn open() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_standard_streams);
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_standard_streams);
         let timer = timer.map_err(io::Error::from);
         let timer = timer.map(|it| Self::Timer(Private::new(File::from(it))));
         // One that cannot be set is none.
         match timer.and_then(|it| it.set(Instant::now()).map(|()| it)) {
             Err(error) if is_refusal(&error) => {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-                let private = |it| above_standard_streams(it).map(|it| Private::new(File::from(it)));
+                let private =
+                    |it| above_standard_streams(it).map(|it| Private::new(File::from(it)));
                 let (read, write) = (private(read)?, private(write)?);
                 Ok(Self::Bell(read, write))
             }
