@@ -1,6 +1,6 @@
 //! The three ways to wait, and what becomes of waits that nobody comes for.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stanchion::{FileLock, Wait};
 

@@ -1,7 +1,5 @@
 //! Looking on: `status` names holder and waiters, `changes` follows the line, and neither disturbs anybody.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 use stanchion::{Changes, FifoLock, Status};
 
