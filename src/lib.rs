@@ -129,6 +129,7 @@ mod all;
 mod any;
 mod backoff;
 mod error;
+mod foreign;
 mod fs;
 mod guard;
 mod lock;

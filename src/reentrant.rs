@@ -30,6 +30,7 @@ use std::time::Duration;
 use crate::acquire::Acquire;
 use crate::any::{AnyLock, becomes_any};
 use crate::error::Result;
+use crate::foreign::SafeWaker;
 use crate::guard::{Guard, Lost};
 use crate::lock::{Capabilities, Lock, Status};
 
@@ -130,7 +131,7 @@ struct Table<G> {
 /// What is known of a holder that has the lock or waits for it.
 struct Entry<G> {
     held: Weak<Held<G>>,
-    waiting: Vec<Waker>,
+    waiting: Vec<SafeWaker>,
 }
 
 impl<G: Guard> Table<G> {
@@ -140,13 +141,15 @@ impl<G: Guard> Table<G> {
 
     /// The guard that this holder has; if none, `waker` is called when it gets one.
     fn held_by(&self, holder: &Holder, waker: Option<&Waker>) -> Option<Arc<Held<G>>> {
+        // Declared before the mutex is taken, so that one that is not needed is dropped after it is free.
+        let mut waker = waker.map(SafeWaker::of);
         let mut entries = self.entries();
         let found = entries.get(holder).and_then(|it| it.held.upgrade());
-        if let (None, Some(waker)) = (&found, waker) {
+        if found.is_none() && waker.is_some() {
             let entry = entries.entry(holder.clone()).or_insert_with(Entry::empty);
-            if !entry.waiting.iter().any(|it| it.will_wake(waker)) {
-                entry.waiting.push(waker.clone());
-            }
+            let known = |it: &SafeWaker| entry.waiting.iter().any(|kept| kept.will_wake(it));
+            let fresh = waker.take_if(|it| !known(it));
+            entry.waiting.extend(fresh);
         }
         found
     }
@@ -164,7 +167,7 @@ impl<G: Guard> Table<G> {
         entry.held = Arc::downgrade(&held);
         let waiting = std::mem::take(&mut entry.waiting);
         drop(entries);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(SafeWaker::wake);
         held
     }
 
@@ -180,7 +183,7 @@ impl<G: Guard> Table<G> {
             entries.remove(holder);
         }
         drop(entries);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(SafeWaker::wake);
     }
 }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Error;
+#[cfg(feature = "tracing")]
+use crate::foreign::surviving;
 use crate::guard::Loss;
 
 /// Something that happened under the mutex of a line, told after it is free: a subscriber is foreign code.
@@ -43,30 +45,32 @@ mod on {
             self.0.push(note);
         }
 
-        pub(crate) fn is_empty(&self) -> bool {
-            self.0.is_empty()
-        }
-
         pub(crate) fn tell(self, lock: &Path) {
-            let lock = lock.display();
             for note in self.0 {
-                match note {
-                    Note::Passed { tickets } => {
-                        tracing::warn!(%lock, tickets, "passed over sleepers");
-                    }
-                    Note::Overslept => tracing::warn!(%lock, "was asleep when its turn came"),
-                    Note::PredecessorCrashed { token } => {
-                        tracing::warn!(%lock, token, "the last holder died inside");
-                    }
-                    Note::Fallback => {
-                        tracing::warn!(%lock, "no file events to be had: waits by polling");
-                    }
-                    Note::WaitsForItself => {
-                        tracing::warn!(%lock, "waits for a lock that it seems to hold itself");
-                    }
-                    Note::Degraded(what) => tracing::warn!(%lock, "{what}"),
-                    Note::Lost(loss) => tracing::error!(%lock, %loss, "lost the lock"),
+                surviving(|| note.tell(lock));
+            }
+        }
+    }
+
+    impl Note {
+        fn tell(self, lock: &Path) {
+            let lock = lock.display();
+            match self {
+                Note::Passed { tickets } => {
+                    tracing::warn!(%lock, tickets, "passed over sleepers");
                 }
+                Note::Overslept => tracing::warn!(%lock, "was asleep when its turn came"),
+                Note::PredecessorCrashed { token } => {
+                    tracing::warn!(%lock, token, "the last holder died inside");
+                }
+                Note::Fallback => {
+                    tracing::warn!(%lock, "no file events to be had: waits by polling");
+                }
+                Note::WaitsForItself => {
+                    tracing::warn!(%lock, "waits for a lock that it seems to hold itself");
+                }
+                Note::Degraded(what) => tracing::warn!(%lock, "{what}"),
+                Note::Lost(loss) => tracing::error!(%lock, %loss, "lost the lock"),
             }
         }
     }
@@ -77,7 +81,8 @@ mod on {
 
     impl Wait {
         pub(crate) fn begin(&mut self, lock: &Path) {
-            self.0 = Some(tracing::info_span!("stanchion.wait", lock = %lock.display()));
+            let span = || tracing::info_span!("stanchion.wait", lock = %lock.display());
+            self.0 = surviving(span);
         }
 
         pub(crate) fn poll<T>(&self, poll: impl FnOnce() -> T) -> T {
@@ -88,27 +93,44 @@ mod on {
         }
 
         pub(crate) fn end(&mut self) {
-            self.0 = None;
+            let span = self.0.take();
+            surviving(|| drop(span));
+        }
+    }
+
+    impl Drop for Wait {
+        fn drop(&mut self) {
+            self.end();
         }
     }
 
     /// The span of a hold.
-    pub(crate) struct Hold(#[allow(dead_code)] tracing::Span);
+    pub(crate) struct Hold(Option<tracing::Span>);
 
     impl Hold {
         pub(crate) fn begin(lock: &Path, token: Option<u64>, waited: Option<Duration>) -> Self {
-            let span = tracing::info_span!("stanchion.hold", lock = %lock.display(), token);
-            span.in_scope(|| match waited {
-                Some(waited) => tracing::debug!(?waited, "granted"),
-                None => tracing::debug!("granted at once"),
-            });
-            Self(span)
+            let begin = || {
+                let span = tracing::info_span!("stanchion.hold", lock = %lock.display(), token);
+                span.in_scope(|| match waited {
+                    Some(waited) => tracing::debug!(?waited, "granted"),
+                    None => tracing::debug!("granted at once"),
+                });
+                span
+            };
+            Self(surviving(begin))
+        }
+    }
+
+    impl Drop for Hold {
+        fn drop(&mut self) {
+            let span = self.0.take();
+            surviving(|| drop(span));
         }
     }
 
     /// What a drop could not do, and nobody else hears of.
     pub(crate) fn unheard(lock: &Path, error: &Error) {
-        tracing::error!(lock = %lock.display(), %error, "giving back failed");
+        surviving(|| tracing::error!(lock = %lock.display(), %error, "giving back failed"));
     }
 }
 
@@ -122,11 +144,6 @@ mod off {
     impl Notes {
         #[inline(always)]
         pub(crate) fn push(&mut self, _: Note) {}
-
-        #[inline(always)]
-        pub(crate) fn is_empty(&self) -> bool {
-            true
-        }
 
         #[inline(always)]
         pub(crate) fn tell(self, _: &Path) {}

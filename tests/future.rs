@@ -13,6 +13,8 @@ use stanchion::{Acquire, ErrorKind, FifoGuard, FifoLock, FifoOptions, Lost, Wait
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
+#[path = "future/foreign.rs"]
+mod foreign;
 #[path = "future/histories.rs"]
 mod histories;
 #[path = "future/limits.rs"]
@@ -24,8 +26,8 @@ use support::{Bell, Place, Polled, SAFETY, assert_pending, assert_ready, eventua
 
 type Waiter = Polled<Acquire<FifoGuard>>;
 
-/// Short, so that sleepers are soon passed over.
-const WINDOW: Duration = Duration::from_millis(50);
+/// Longer than a thread that is awake ever stands still on a busy machine.
+const WINDOW: Duration = Duration::from_secs(1);
 
 fn queued(lock: &FifoLock) -> Waiter {
     let mut waiter = Polled::new(lock.acquire());

@@ -29,8 +29,8 @@ impl Layer {
             ["fs", ..] | ["mem", ..] => Self::Primitive,
             ["redis", ..] => Self::Redis,
             [
-                "error" | "backoff" | "lock" | "guard" | "acquire" | "any" | "stats" | "token"
-                | "trace",
+                "error" | "backoff" | "foreign" | "lock" | "guard" | "acquire" | "any" | "stats"
+                | "token" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,

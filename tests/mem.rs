@@ -13,8 +13,8 @@ use std::time::Duration;
 use stanchion::{Acquire, ErrorKind, Guard, MemGuard, Memory};
 use support::{Polled, Random, assert_pending, assert_ready, eventually, in_runtime, kind_of};
 
-/// Short, so that a sleeper is passed soon.
-const WINDOW: Duration = Duration::from_millis(5);
+/// Longer than a thread that is awake ever stands still on a busy machine.
+const WINDOW: Duration = Duration::from_secs(1);
 
 fn waits(wait: Acquire<MemGuard>) -> Polled<Acquire<MemGuard>> {
     let mut waiter = Polled::new(wait);

@@ -8,6 +8,7 @@
 //! commit   flush · mode and owner of the file that is replaced · fsync
 //!          replace:     lock it · link it to a temporary name · rename that over the target
 //!          no_clobber:  link it to the target, which must not exist
+//!          (refused a name: copied to a file that has a temporary one, and that is put in place)
 //!          fsync of the directory · clear away temporary files of the dead
 //! ```
 //!
@@ -30,10 +31,11 @@
 //!
 //! Two syncs to disk: milliseconds. All of it runs in Tokio's pool of blocking threads.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::future::{Future, IntoFuture};
-use std::io;
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -250,11 +252,7 @@ impl Place {
     }
 
     fn create(&mut self, replaces: bool) -> Result<Private> {
-        // Nobody else reads it before it has its final look.
-        let mode = match (replaces, self.mode) {
-            (false, None) => 0o666,
-            _ => 0o600,
-        };
+        let mode = self.first_mode(replaces);
         step::at_named("AtomicCreate").map_err(self.at("create a file beside"))?;
         let nameless = match step::nameless_allowed() {
             true => replace::open_nameless(&self.directory, mode),
@@ -263,14 +261,26 @@ impl Place {
         if let Some(file) = nameless.map_err(self.at("create a file beside"))? {
             return Ok(Private::new(file));
         }
-        let file = self.with_free_name(|path| {
+        Ok(Private::new(self.create_named(mode)?))
+    }
+
+    /// Permission bits until it has its final look. Nobody else reads it before that.
+    fn first_mode(&self, replaces: bool) -> u32 {
+        match (replaces, self.mode) {
+            (false, None) => 0o666,
+            _ => 0o600,
+        }
+    }
+
+    /// Makes a file under a temporary name.
+    fn create_named(&mut self, mode: u32) -> Result<File> {
+        self.with_free_name(|path| {
             let file = replace::create_named(path, mode)?;
             // Somebody who clears away takes it for a dead one's until it is locked. Where files cannot be locked, nobody does.
             let ours = flock::try_lock_exclusive(&file).unwrap_or(true);
             let stands = file::id_at(path)? == Some(file::id_of(&file)?);
             Ok((ours && stands).then_some(file))
-        })?;
-        Ok(Private::new(file))
+        })
     }
 
     /// Takes the first temporary name that is free, and gives a copy of the file that has it. `take` fails with
@@ -331,9 +341,9 @@ impl Place {
         // From the link on the name is ours as long as this is held.
         // Where files cannot be locked, nobody clears away.
         let _ = flock::try_lock_exclusive(&file);
-        let number = match self.no_clobber {
-            true => self.put_new(&file)?,
-            false => self.replace(&file)?,
+        let number = match self.put_in_place(&file)? {
+            Some(number) => number,
+            None => self.put_copy(&file)?,
         };
         // A forked child may have a copy of it, which is the target now.
         let _ = flock::unlock(&file);
@@ -342,6 +352,29 @@ impl Place {
         let synced = synced.map_err(self.at("sync the directory of"));
         self.clear_away_the_dead(number);
         synced
+    }
+
+    /// The number of the temporary name that it had; `None` where a file without a name may not get one.
+    fn put_in_place(&mut self, file: &File) -> Result<Option<usize>> {
+        match self.no_clobber {
+            true => self.put_new(file),
+            false => self.replace(file),
+        }
+    }
+
+    /// The plain way: what a file without a name holds is written to one that has had a temporary name from the start.
+    fn put_copy(&mut self, nameless: &File) -> Result<usize> {
+        let mode = self.first_mode(self.look()?.is_some());
+        let copy = self.create_named(mode)?;
+        let (mut from, mut to) = (nameless, &copy);
+        let copied = from.rewind().and_then(|()| io::copy(&mut from, &mut to));
+        copied.map_err(self.at("write the new content of"))?;
+        self.dress(&copy)?;
+        copy.sync_all()
+            .map_err(self.at("sync the new content of"))?;
+        let number = self.put_in_place(&copy)?;
+        let _ = flock::unlock(&copy);
+        Ok(number.unwrap_or(0))
     }
 
     /// Gives the file the look of the one it replaces.
@@ -356,28 +389,39 @@ impl Place {
     }
 
     /// Puts it where nothing is yet; the number of the temporary name that it had.
-    fn put_new(&mut self, file: &File) -> Result<usize> {
+    fn put_new(&mut self, file: &File) -> Result<Option<usize>> {
         let put = step::at_named("AtomicLink").and_then(|()| match &self.temporary {
-            Some(temporary) => std::fs::hard_link(&temporary.path, &self.target),
+            Some(temporary) => replace::publish(&temporary.path, &self.target).map(|()| true),
             None => replace::name(file, &self.target),
         });
-        put.map_err(self.at("put in place"))?;
+        let named = put.map_err(self.at("put in place"))?;
         // The temporary name goes with the value.
         let number = self.temporary.take().map_or(0, |it| it.number);
-        Ok(number)
+        Ok(named.then_some(number))
     }
 
     /// Puts it in the place of what is there; the number of the temporary name that it had.
-    fn replace(&mut self, file: &File) -> Result<usize> {
+    fn replace(&mut self, file: &File) -> Result<Option<usize>> {
         step::at_named("AtomicLink").map_err(self.at("create a file beside"))?;
         if self.temporary.is_none() {
-            self.with_free_name(|path| {
+            let refused = Cell::new(false);
+            let named = self.with_free_name(|path| {
                 let copy = file.try_clone()?;
-                replace::name(file, path).map(|()| Some(copy))
-            })?;
+                match replace::name(file, path)? {
+                    true => Ok(Some(copy)),
+                    false => {
+                        refused.set(true);
+                        Err(io::ErrorKind::Unsupported.into())
+                    }
+                }
+            });
+            match named {
+                Err(_) if refused.get() => return Ok(None),
+                named => named?,
+            };
         }
         let Some(mut temporary) = self.temporary.take() else {
-            return Ok(0);
+            return Ok(Some(0));
         };
         let at = self.at("put in place");
         step::at_named("AtomicRename").map_err(&at)?;
@@ -387,7 +431,7 @@ impl Place {
         }
         std::fs::rename(&temporary.path, &self.target).map_err(&at)?;
         temporary.renamed = true;
-        Ok(temporary.number)
+        Ok(Some(temporary.number))
     }
 
     /// Removes temporary files whose owners died. What fails is left to the next commit.

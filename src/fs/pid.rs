@@ -43,7 +43,8 @@ pub use options::{PidConfig, PidOptions};
 /// A process that executes another program (`exec`) while it holds keeps the lock until it ends. It
 /// cannot wait for the lock or give it back: its calls fail with [`ErrorKind::Deadlock`].
 ///
-/// It needs hard links, and processes that exclude each other must see one file system; there is no queue. Programs that lock by `flock` are not
+/// It needs hard links, or on Linux `renameat2` with `RENAME_NOREPLACE`, and processes that exclude
+/// each other must see one file system; there is no queue. Programs that lock by `flock` are not
 /// excluded, and `openlock` for Python respects only holders that are Python processes.
 ///
 /// Each waiter has a descriptor open. A path without a directory means the working directory, as for any file.
@@ -166,9 +167,10 @@ impl PidLock {
     /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller asked for it;
     /// [`ErrorKind::Deadlock`] when this process took the lock before it executed another program;
     /// [`ErrorKind::Corrupt`] when what is at the path is no pid file, which is left alone;
-    /// [`ErrorKind::Unsupported`] where the file system has no hard links; [`ErrorKind::Io`] for
-    /// everything the operating system refuses. [`max_waiting`](Acquire::max_waiting) above 0 is
-    /// [`ErrorKind::Unsupported`]: there is no line to count.
+    /// [`ErrorKind::Unsupported`] where the file system has neither hard links nor
+    /// `RENAME_NOREPLACE`; [`ErrorKind::Io`] for everything the operating system refuses.
+    /// [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`]: there is no line
+    /// to count.
     ///
     /// # Platform notes
     ///

@@ -11,6 +11,7 @@ use super::tick;
 use super::world::World;
 use crate::acquire::sealed::Identity;
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::SafeWaker;
 use crate::lock::{Status, Waiting};
 use crate::trace::{Note, Notes};
 
@@ -131,7 +132,7 @@ impl Line {
         if starts {
             tick::after(self.world.window(), &self.this);
         }
-        to_wake.into_iter().for_each(Waker::wake);
+        to_wake.into_iter().for_each(SafeWaker::wake);
         drop(to_drop);
         outcome
     }
@@ -139,7 +140,7 @@ impl Line {
     /// Enters if nobody is before, else stands in line.
     pub(super) fn enter(&self, caller: Caller<'_>) -> Result<Entered> {
         let parts = self.parts_for(caller.want)?;
-        let waker = caller.waker.clone();
+        let waker = SafeWaker::of(caller.waker);
         let entered = self.locked(|state| {
             if let Some(grant) = state.enter_at_once(caller.want, parts) {
                 state.to_drop.push(waker);
@@ -172,7 +173,7 @@ impl Line {
 
     /// Claims the offer that was made to this place.
     pub(super) fn poll(&self, place: u64, waker: &Waker) -> Poll<Grant> {
-        let waker = waker.clone();
+        let waker = SafeWaker::of(waker);
         self.locked(|state| state.poll(place, waker))
     }
 

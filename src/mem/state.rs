@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::line::{Grant, Want};
+use crate::foreign::SafeWaker;
 use crate::fs::engine::owner::identity;
 use crate::lock::{Owner, Status, Waiter, Waiting};
 
@@ -18,7 +19,7 @@ struct Place {
     parts: u32,
     since: (Instant, SystemTime),
     /// Taken when it is called, so there is at most one wake-up for each poll.
-    waker: Option<Waker>,
+    waker: Option<SafeWaker>,
     by: Option<tokio::task::Id>,
     /// Of an offer: the last tick saw it. Of one awake: it was woken by a roll call and has not been polled since.
     marked: bool,
@@ -46,9 +47,9 @@ pub(super) struct State {
     /// Since the last tick somebody may not have answered.
     roll_is_called: bool,
     /// To be called when the mutex is free.
-    pub(super) to_wake: Vec<Waker>,
+    pub(super) to_wake: Vec<SafeWaker>,
     /// To be dropped then.
-    pub(super) to_drop: Vec<Waker>,
+    pub(super) to_drop: Vec<SafeWaker>,
 }
 
 impl State {
@@ -81,7 +82,7 @@ impl State {
         })
     }
 
-    pub(super) fn queue(&mut self, want: Want, parts: u32, waker: Waker) -> u64 {
+    pub(super) fn queue(&mut self, want: Want, parts: u32, waker: SafeWaker) -> u64 {
         let number = self.number();
         let place = Place {
             want,
@@ -137,7 +138,7 @@ impl State {
         }
     }
 
-    pub(super) fn poll(&mut self, number: u64, waker: Waker) -> Poll<Grant> {
+    pub(super) fn poll(&mut self, number: u64, waker: SafeWaker) -> Poll<Grant> {
         if let Some(mut place) = self.asleep.remove(&number) {
             // First again, since its number is lower than all who came later.
             place.marked = false;

@@ -1,11 +1,11 @@
 //! The clock of the claim windows: one thread for all lines that have offers, and none where nobody waits.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::line::Line;
+use crate::foreign::surviving;
 use crate::fs::sys::host;
 
 static CLOCK: Clock = Clock {
@@ -42,7 +42,9 @@ pub(super) fn after(window: Duration, line: &Weak<Line>) {
     due.lines.insert(key, line.clone());
     if !due.runs {
         let thread = std::thread::Builder::new().name("stanchion-mem".into());
-        due.runs = thread.spawn(run).is_ok();
+        // It ends only when it says so: `runs` must not outlive it.
+        let clock = || while surviving(run).is_none() {};
+        due.runs = thread.spawn(clock).is_ok();
     }
     drop(due);
     CLOCK.changed.notify_one();
@@ -75,8 +77,9 @@ fn run() {
     host::prepare_helper_thread();
     while let Some(line) = CLOCK.next() {
         if let Some(line) = line.upgrade() {
-            // Wakers are foreign code. One that panics has told whoever set the panic hook, and must not stop the clock of all lines.
-            let _ = catch_unwind(AssertUnwindSafe(|| line.tick()));
+            // A line that panics must not stop the clock of all the others.
+            surviving(|| line.tick());
+            surviving(|| drop(line));
         }
     }
 }

@@ -16,6 +16,7 @@ use super::place::{Place, Target};
 use super::scripts::{self, Keys, Script};
 use super::{RedisLock, RedisRwLock, RedisSemaphore};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::shielded;
 use crate::fs::sys::fork::{PerProcess, generation};
 use crate::fs::sys::host as platform;
 use crate::fs::sys::id::Id;
@@ -126,7 +127,7 @@ impl RedisClient {
         };
         let (told, begun) = oneshot::channel();
         start(parts, told)?;
-        let listens = begun.await.map_err(|_| gone(&address))??;
+        let listens = shielded(begun).await.map_err(|_| gone(&address))??;
         let core = Core {
             commands,
             config,
@@ -255,7 +256,7 @@ impl Line {
             arguments,
             reply,
         }))?;
-        answer.await.map_err(|_| gone(self.path()))?
+        shielded(answer).await.map_err(|_| gone(self.path()))?
     }
 
     /// Gives back what somebody had or waited for, without waiting for it.

@@ -9,6 +9,7 @@ use super::actor::Command;
 use super::client::{Line, gone};
 use super::place::{Grant, Place};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::shielded;
 use crate::guard::{Guard, Lost};
 use crate::trace;
 
@@ -88,7 +89,7 @@ impl Held {
         let (reply, answer) = oneshot::channel();
         let command = Command::Ensure(self.watched.clone(), reply);
         self.line.core.tell(command)?;
-        let mut answer = std::pin::pin!(answer);
+        let mut answer = std::pin::pin!(shielded(answer));
         // Whatever comes first; a loss needs no answer.
         std::future::poll_fn(|context| {
             use std::task::Poll;
@@ -109,7 +110,7 @@ impl Held {
         let (reply, answer) = oneshot::channel();
         let command = Command::Leave(place, Some(reply));
         self.line.core.tell(command)?;
-        answer.await.map_err(|_| gone(self.line.path()))?
+        shielded(answer).await.map_err(|_| gone(self.line.path()))?
     }
 }
 

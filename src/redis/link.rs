@@ -18,6 +18,7 @@ use super::actor::Command;
 use super::replies;
 use super::scripts::{self, Script, TEXTS};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::{surviving, surviving_future};
 use tokio::sync::mpsc::WeakUnboundedSender;
 
 type Answer = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
@@ -32,8 +33,19 @@ trait Wire: Send + Sync {
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
     fn call(&self, command: Cmd) -> Answer {
-        let mut connection = self.clone();
-        Box::pin(async move { connection.req_packed_command(&command).await })
+        // A connection that is lent is foreign code: its panic must not end the actor.
+        let connection = surviving(|| self.clone());
+        let asked = surviving_future(async move {
+            let mut connection = connection?;
+            Some(connection.req_packed_command(&command).await)
+        });
+        Box::pin(async {
+            let panicked = || io::Error::other("the connection panicked");
+            asked
+                .await
+                .flatten()
+                .unwrap_or_else(|| Err(panicked().into()))
+        })
     }
 }
 

@@ -14,12 +14,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::lease::Stamp;
 use super::replies::Outlook;
 use super::scripts::Keys;
 use crate::error::Error;
+use crate::foreign::SafeWaker;
 use crate::fs::sys::id::Id;
 use crate::guard::Loss;
 
@@ -102,12 +103,12 @@ pub(super) struct Place {
 struct Inner {
     stage: Stage,
     outcome: Option<Outcome>,
-    waker: Option<Waker>,
+    waker: Option<SafeWaker>,
     /// Place in line, counted from 0, and what was told with it.
     rank: Option<usize>,
     outlook: Option<Outlook>,
     loss: Option<Loss>,
-    listeners: Vec<Waker>,
+    listeners: Vec<SafeWaker>,
 }
 
 /// What a poll of the future found.
@@ -145,6 +146,8 @@ impl Place {
     // What the future does.
 
     pub(super) fn look(&self, context: &Context<'_>) -> Seen {
+        // Declared before the mutex is taken, so that what it replaces is dropped after it is free.
+        let mut waker = Some(SafeWaker::of(context.waker()));
         let mut inner = self.lock();
         if let Some(outcome) = inner.outcome.take() {
             inner.stage = Stage::Over;
@@ -157,11 +160,11 @@ impl Place {
             }
             Stage::Passed => {
                 inner.stage = Stage::Asking;
-                inner.register(context.waker());
+                std::mem::swap(&mut inner.waker, &mut waker);
                 return Seen::AskAgain;
             }
             // A grant whose lease is nearly over: the actor will see to it.
-            _ => inner.register(context.waker()),
+            _ => std::mem::swap(&mut inner.waker, &mut waker),
         }
         Seen::Pending
     }
@@ -268,7 +271,7 @@ impl Place {
         self.valid_until.store(0, Ordering::Release);
         let listeners = std::mem::take(&mut inner.listeners);
         drop(inner);
-        listeners.into_iter().for_each(Waker::wake);
+        listeners.into_iter().for_each(SafeWaker::wake);
         true
     }
 
@@ -287,14 +290,15 @@ impl Place {
     }
 
     pub(super) fn poll_lost(&self, context: &Context<'_>) -> Poll<Loss> {
+        // Declared before the mutex is taken, so that one that is not needed is dropped after it is free.
+        let mut waker = Some(SafeWaker::of(context.waker()));
         let mut inner = self.lock();
         if let Some(loss) = inner.loss {
             return Poll::Ready(loss);
         }
-        let waker = context.waker();
-        if !inner.listeners.iter().any(|it| it.will_wake(waker)) {
-            inner.listeners.push(waker.clone());
-        }
+        let known = |it: &SafeWaker| inner.listeners.iter().any(|kept| kept.will_wake(it));
+        let fresh = waker.take_if(|it| !known(it));
+        inner.listeners.extend(fresh);
         Poll::Pending
     }
 
@@ -303,16 +307,9 @@ impl Place {
         let mut inner = self.lock();
         let held = matches!(inner.stage, Stage::Held(_));
         inner.stage = Stage::Over;
-        inner.listeners = Vec::new();
-        (held, inner.loss)
-    }
-}
-
-impl Inner {
-    fn register(&mut self, waker: &Waker) {
-        match &mut self.waker {
-            Some(kept) => kept.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        let (listeners, loss) = (std::mem::take(&mut inner.listeners), inner.loss);
+        drop(inner);
+        drop(listeners);
+        (held, loss)
     }
 }

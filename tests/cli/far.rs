@@ -89,7 +89,7 @@ fn it_is_taken_shown_and_given_back() {
 fn what_is_missing_is_said() {
     let site = Site::new();
     let nobody = format!("redis+unix://{}/none.sock#a", site.directory().display());
-    site.end_of(&["run", "--timeout", "5", &nobody, "--", "true"])
+    site.end_of(&["run", "--timeout", "60", &nobody, "--", "true"])
         .expect(125, "connect");
     site.end_of(&["run", "redis://127.0.0.1", "--", "true"])
         .expect(2, "#NAME");

@@ -19,7 +19,7 @@ use crate::holder::NAME;
 mod signals;
 
 /// Longer than anything takes; only to turn a hang into a failure.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// The name of the child program inside this test binary.
 const CHILD: &str = "holder::child";

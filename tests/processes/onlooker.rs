@@ -1,7 +1,5 @@
 //! Looking on: `status` names holder and waiters, `changes` follows the line, and neither disturbs anybody.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 use stanchion::{Changes, FifoLock, Status};
 
@@ -32,7 +30,7 @@ fn next(
                 }
             }
         };
-        let found = tokio::time::timeout(Duration::from_secs(30), found).await;
+        let found = tokio::time::timeout(crate::crew::WATCHDOG, found).await;
         found.expect("the line never came to look like that")
     })
 }

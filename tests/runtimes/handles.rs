@@ -445,7 +445,6 @@ fn watched(place: &Place) -> usize {
 #[cfg(target_os = "linux")]
 #[test]
 fn p62_an_onlooker_gives_its_watches_back() {
-    use futures::StreamExt;
     let place = Place::new();
     let lock = open(&place);
     let guard = held(&lock);

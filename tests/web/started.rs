@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// Longer than anything takes; only to turn a hang into a failure.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// The examples are built beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::task::coop;
 
-use super::watch::{Seat, Seen, WatchId, surviving, watch};
+use super::watch::{Seat, Seen, WatchId, watch};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::surviving;
 use crate::fs::sys::fork::{PerProcess, Private, generation};
 use crate::fs::sys::{flock, host};
 
@@ -108,8 +109,13 @@ pub(crate) fn pool() -> Result<Handle> {
 
 /// Runs short blocking work in the runtime's pool of threads. Once begun it is finished, also when the future is dropped.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = pool()?.spawn_blocking(work).await;
-    done.map_err(|_| {
+    let pool = pool()?;
+    // Tokio panics where it can start no thread.
+    let Some(job) = surviving(|| pool.spawn_blocking(work)) else {
+        let text = "this needs a thread of the Tokio runtime, and none may be started";
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    };
+    job.await.map_err(|_| {
         Error::new(
             ErrorKind::Closed,
             "the runtime shut down before it was done",

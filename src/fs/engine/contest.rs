@@ -27,6 +27,7 @@ use super::wait::{COARSE, FINE, Ladder, Wait, after};
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::SafeWaker;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::process;
@@ -142,7 +143,7 @@ struct Core<C: Contest> {
     ladder: Ladder,
     /// Until when a lock that came is kept for the task.
     claim_by: Option<Instant>,
-    waker: Option<Waker>,
+    waker: Option<SafeWaker>,
 }
 
 enum Stage<P> {
@@ -182,7 +183,7 @@ impl<C: Contest> Waiting<C> {
                 polling,
                 ladder,
                 claim_by: None,
-                waker: Some(waker.clone()),
+                waker: Some(SafeWaker::of(waker)),
             }),
         });
         let weak = Arc::downgrade(&contender);
@@ -202,6 +203,7 @@ impl<C: Contest> Waiting<C> {
             let text = "this wait began before a fork; begin another one in the child";
             return Poll::Ready(Err(Error::new(ErrorKind::Unsupported, text)));
         }
+        let waker = SafeWaker::of(waker);
         let mut core = self.contender.core();
         if matches!(core.stage, Stage::Asleep) {
             core.stage = Stage::Refused;
@@ -215,8 +217,7 @@ impl<C: Contest> Waiting<C> {
             Stage::Failed(error) => Poll::Ready(Err(error)),
             other => {
                 core.stage = other;
-                let known = core.waker.as_ref().is_some_and(|it| it.will_wake(waker));
-                let old = (!known).then(|| core.waker.replace(waker.clone()));
+                let old = core.waker.replace(waker);
                 drop(core);
                 drop(old);
                 Poll::Pending

@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 use super::wait::{COARSE, Eye, FINE, Ladder, Wait};
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::SafeWaker;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, generation};
@@ -103,7 +104,7 @@ struct Core {
     ladder: Ladder,
     /// Until when a lock that came is kept for the task.
     claim_by: Option<Instant>,
-    waker: Option<Waker>,
+    waker: Option<SafeWaker>,
 }
 
 enum Stage {
@@ -143,7 +144,7 @@ impl Knock {
                 stage: Stage::Refused { file, eye },
                 ladder,
                 claim_by: None,
-                waker: Some(waker.clone()),
+                waker: Some(SafeWaker::of(waker)),
             }),
         });
         let weak = Arc::downgrade(&knocker);
@@ -162,6 +163,7 @@ impl Knock {
             let text = "this wait began before a fork; begin another one in the child";
             return Poll::Ready(Err(Error::new(ErrorKind::Unsupported, text)));
         }
+        let waker = SafeWaker::of(waker);
         self.knocker.wake_up();
         self.knocker.check();
         let mut core = self.knocker.core();
@@ -170,8 +172,7 @@ impl Knock {
             Stage::Failed(error) => Poll::Ready(Err(error)),
             other => {
                 core.stage = other;
-                let known = core.waker.as_ref().is_some_and(|it| it.will_wake(waker));
-                let old = (!known).then(|| core.waker.replace(waker.clone()));
+                let old = core.waker.replace(waker);
                 drop(core);
                 drop(old);
                 Poll::Pending
@@ -285,7 +286,8 @@ impl Knocker {
             }
         }
         drop(core);
-        self.act(Cause::Begin);
+        // Not as a beginning: the task may have been polled in between, and then it sleeps again.
+        self.act(Cause::Event);
     }
 
     /// A lock that nobody has come for in time goes back, so that a task that is not polled holds up nobody.

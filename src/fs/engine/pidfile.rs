@@ -60,6 +60,7 @@ use super::watch::Seen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::process::{self, Locality};
+use crate::fs::sys::replace;
 use crate::lock::Owner;
 
 mod hold;
@@ -260,16 +261,12 @@ impl PidFile {
                 none.insert(draft)
             }
         };
-        match at_named("LinkPid").and_then(|()| std::fs::hard_link(&draft.path, at)) {
+        match at_named("LinkPid").and_then(|()| replace::publish(&draft.path, at)) {
             Ok(()) => Ok(true),
             // A server may have done it and its answer been lost.
             Err(error) if error.kind() == AlreadyExists => {
                 let found = file::id_at(at).map_err(|e| self.io("look at the pid file", e))?;
                 Ok(found == Some(draft.id))
-            }
-            Err(error) if has_no_links(&error) => {
-                let text = format!("a pid file needs a file system with hard links: {error}");
-                Err(Error::at(ErrorKind::Unsupported, text, &self.path))
             }
             // Somebody has deleted the draft; if the directory is gone, writing another one says so.
             Err(error) if error.kind() == NotFound => {
@@ -404,13 +401,6 @@ fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 #[allow(clippy::disallowed_methods)] // Each caller has seen that the name is its own, or that of the provably dead.
 fn unlink(path: impl AsRef<Path>) -> io::Result<()> {
     std::fs::remove_file(path)
-}
-
-fn has_no_links(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
-    )
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! inotify fail with that error number, `STANCHION_FAIL=AtomicSync:28` makes a step of an `AtomicFile` fail, and
 //! `STANCHION_NO_NAMELESS=1` makes it do without `O_TMPFILE`. `STANCHION_DEAF=door,predecessor` makes the watch ignore the
 //! events for lock file and predecessor, `=queue` those of the queue directory. `STANCHION_LADDER=off` leaves out every
-//! rung of the ladder, `=event` those after a new watch. `STANCHION_FLOCK` is read by `sys/flock.rs`. Other builds contain
-//! none of this.
+//! rung of the ladder, `=event` those after a new watch. `STANCHION_WATCH_PANICS=3` makes the third turn of the watch
+//! panic. `STANCHION_FLOCK` is read by `sys/flock.rs`. Other builds contain none of this.
 
 /// One system call of the protocol, or what stands for one. A hook fires *before* the step of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,9 @@ mod hooks {
     pub(crate) fn at_named(_step: &str) -> std::io::Result<()> {
         Ok(())
     }
+
+    #[inline(always)]
+    pub(crate) fn watch_turns() {}
 
     #[inline(always)]
     pub(crate) fn nameless_allowed() -> bool {
@@ -188,6 +191,21 @@ mod hooks {
         }
     }
 
+    /// Panics in the n-th turn of the watch, n being what `STANCHION_WATCH_PANICS` says.
+    pub(crate) fn watch_turns() {
+        static LEFT: OnceLock<Option<AtomicUsize>> = OnceLock::new();
+        let left = LEFT.get_or_init(|| {
+            let turns = std::env::var("STANCHION_WATCH_PANICS").ok()?;
+            turns.parse().ok().map(AtomicUsize::new)
+        });
+        if left
+            .as_ref()
+            .is_some_and(|it| it.fetch_sub(1, Ordering::SeqCst) == 1)
+        {
+            panic!("the turn of the watch that was to panic");
+        }
+    }
+
     /// Whether files without a name may be used.
     pub(crate) fn nameless_allowed() -> bool {
         std::env::var_os("STANCHION_NO_NAMELESS").is_none()
@@ -211,4 +229,6 @@ mod hooks {
 pub(crate) use hooks::inotify_allowed;
 #[cfg(stanchion_test)]
 pub(crate) use hooks::rounds;
-pub(crate) use hooks::{at, at_named, begin_round, has_rungs, is_deaf_to, nameless_allowed};
+pub(crate) use hooks::{
+    at, at_named, begin_round, has_rungs, is_deaf_to, nameless_allowed, watch_turns,
+};

@@ -10,6 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use crate::foreign::SafeWaker;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
 use crate::guard::Loss;
@@ -45,7 +46,7 @@ pub(crate) struct Vigil<S = Named> {
 #[derive(Default)]
 struct Core {
     watch: Option<WatchId>,
-    wakers: Vec<Waker>,
+    wakers: Vec<SafeWaker>,
     over: bool,
 }
 
@@ -118,12 +119,17 @@ impl<S: Subject> Vigil<S> {
         if self.generation != generation() {
             return Poll::Pending;
         }
+        // Declared before the mutex is taken, so that one that is not needed is dropped after it is free.
+        let mut waker = Some(SafeWaker::of(waker));
         let mut core = self.core();
         if let Some(loss) = self.latch.get() {
             return Poll::Ready(*loss);
         }
-        if !core.over && !core.wakers.iter().any(|it| it.will_wake(waker)) {
-            core.wakers.push(waker.clone());
+        let known = |it: &SafeWaker| core.wakers.iter().any(|kept| kept.will_wake(it));
+        if !core.over
+            && let Some(waker) = waker.take_if(|it| !known(it))
+        {
+            core.wakers.push(waker);
         }
         Poll::Pending
     }
@@ -137,7 +143,7 @@ impl<S: Subject> Vigil<S> {
         self.latch.get_or_init(|| loss);
         let wakers = std::mem::take(&mut core.wakers);
         drop(core);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(SafeWaker::wake);
     }
 
     /// It is given back, and was not lost: whoever still asks stays pending.

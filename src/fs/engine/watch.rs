@@ -25,11 +25,14 @@
 //!    the kernel's queue overflowed).
 //! 2. The mutex here is never held while a watcher is called; watchers may call in with their own mutex held.
 //! 3. A flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can answer yes again.
+//! 4. No panic ends the thread. Watchers are called and dropped under a guard of their own. Should the loop itself panic,
+//!    it begins again, and every watcher gets [`Seen::Everything`], because events may have been lost.
 //!
 //! # Where there are no events
 //!
-//! No inotify (not Linux, no instance or watch left, no descriptor) means [`Watch::add`] fails and the caller polls; timers
-//! then run on a condition variable, which needs no descriptor. Both are counted in [`Watch::failures`].
+//! No inotify (not Linux, no instance or watch left, no descriptor, refused by a sandbox) means [`Watch::add`] fails and
+//! the caller polls; timers then run on a condition variable, which needs no descriptor. Both are counted in
+//! [`Watch::failures`]. Without a thread nobody can wait: that is an error of every wait.
 //!
 //! # After a fork
 //!
@@ -44,8 +47,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use super::step;
+use crate::foreign::surviving;
 use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
+use crate::fs::sys::refusal::unsupported;
 
 #[cfg(target_os = "linux")]
 mod ends;
@@ -184,7 +189,8 @@ impl Watch {
     pub(crate) fn call(&self, seat: Seat, id: WatchId) {
         let watcher = self.table().watcher(seat);
         if let Some(watcher) = watcher {
-            watcher.on_event(id);
+            surviving(|| watcher.on_event(id));
+            let_go(watcher);
         }
     }
 
@@ -303,9 +309,9 @@ impl Watch {
             }
         };
         if !self.started.load(Ordering::Acquire) {
-            std::thread::Builder::new()
-                .name("stanchion-watch".into())
-                .spawn(move || self.run(source))?;
+            let thread = std::thread::Builder::new().name("stanchion-watch".into());
+            let started = thread.spawn(move || self.run(source));
+            started.map_err(|error| unsupported("no thread may be started", error))?;
             self.started.store(true, Ordering::Release);
         }
         Ok(source)
@@ -314,26 +320,43 @@ impl Watch {
     /// The thread.
     fn run(&'static self, source: &'static Source) {
         host::prepare_helper_thread();
+        let mut lost = false;
+        while surviving(|| self.serve(source, lost)).is_none() {
+            lost = true;
+        }
+    }
+
+    /// Sleeps and calls watchers, without end. `lost`: events may have been lost before.
+    fn serve(&self, source: &Source, mut lost: bool) {
         let mut fired = Vec::new();
         let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
         loop {
             step::begin_round();
-            let until = self.fall_asleep();
-            let news = source.sleep(until);
+            if !lost {
+                let until = self.fall_asleep();
+                lost = source.sleep(until) && {
+                    self.reading.store(true, Ordering::SeqCst);
+                    source.take(&mut fired)
+                };
+            }
             self.reading.store(true, Ordering::SeqCst);
-            let overflowed = news && source.take(&mut fired);
-            self.collect(&mut fired, overflowed, &mut due);
+            self.collect(&mut fired, std::mem::take(&mut lost), &mut due);
+            step::watch_turns();
             // Flags first, so that `is_quiet` is right as soon as `reading` is cleared; then the slow calls.
             let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
             for (watcher, id) in due.iter().filter(quick) {
-                watcher.on_event(*id);
+                surviving(|| watcher.on_event(*id));
             }
             self.reading.store(false, Ordering::SeqCst);
-            for (watcher, id) in due.drain(..).filter(|(_, id)| id.seen != Seen::Queue) {
-                surviving(|| watcher.on_event(id));
+            for (watcher, id) in due.drain(..) {
+                if id.seen != Seen::Queue {
+                    surviving(|| watcher.on_event(id));
+                }
+                let_go(watcher);
             }
             for watcher in self.take_due_timers() {
                 surviving(|| watcher.on_timer());
+                let_go(watcher);
             }
         }
     }
@@ -407,10 +430,9 @@ impl Watch {
     }
 }
 
-/// Calls a watcher, which calls wakers: foreign code. One that panics must not end the thread that all others wait for; its
-/// message has been printed by then.
-pub(crate) fn surviving(call: impl FnOnce()) {
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+/// Drops what may be the last reference to a watcher, and with it all that the watcher owns.
+fn let_go(watcher: Arc<dyn Watcher>) {
+    surviving(|| drop(watcher));
 }
 
 impl Source {

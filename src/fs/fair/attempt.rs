@@ -39,7 +39,8 @@ impl<G: FairGuard> Future for Attempt<G> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let Some(shared) = this.shared.take() else {
+        // A clone, so that the place in line is known to the drop although the caller's waker may panic.
+        let Some(shared) = this.shared.clone() else {
             return Poll::Pending;
         };
         let now = Instant::now();
@@ -60,10 +61,10 @@ impl<G: FairGuard> Future for Attempt<G> {
             Stage::Waiting(key, _) => this.span.poll(|| shared.line.poll(key, cx.waker(), now)),
         };
         let Poll::Ready(result) = result else {
-            this.shared = Some(shared);
             return Poll::Pending;
         };
         this.stage = Stage::Over;
+        this.shared = None;
         this.span.end();
         Poll::Ready(result.map(|grant| G::new(Held::new(shared, grant))))
     }

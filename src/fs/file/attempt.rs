@@ -159,7 +159,7 @@ impl Future for FileAttempt {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let Some(shared) = this.shared.take() else {
+        let Some(shared) = this.shared.clone() else {
             return match std::mem::replace(&mut this.stage, Stage::Over) {
                 Stage::Failed(error) => Poll::Ready(Err(error)),
                 _ => Poll::Pending,
@@ -174,7 +174,6 @@ impl Future for FileAttempt {
                 Stage::Under(_) | Stage::Failed(_) | Stage::Over => Poll::Pending,
             },
         };
-        this.shared = Some(shared);
         let over = match result.is_ready() {
             true => this.over.take(),
             false => None,

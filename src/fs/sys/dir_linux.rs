@@ -17,6 +17,7 @@ use super::file::{self, Facts, FileId, above_standard_streams};
 use super::flock;
 use super::fork::Private;
 use super::host::is_file_on_network;
+use super::refusal;
 use super::rights::{Rights, name_of};
 
 /// Room for about 250 entries a system call.
@@ -526,16 +527,5 @@ fn tells_changes(directory: impl std::os::fd::AsFd) -> bool {
 }
 
 fn lacks_tmpfile(error: &io::Error) -> bool {
-    let unsupported = [
-        Errno::OPNOTSUPP,
-        Errno::ISDIR,
-        Errno::INVAL,
-        Errno::NOSYS,
-        Errno::PERM,
-    ];
-    let number = error.raw_os_error();
-    unsupported
-        .iter()
-        .any(|errno| number == Some(errno.raw_os_error()))
-        || (number == Some(Errno::NOENT.raw_os_error()) && !Path::new("/proc/self/fd").exists())
+    refusal::is_refusal_by_proc(error)
 }

@@ -10,10 +10,10 @@ use std::path::Path;
 pub(crate) use std::os::fd::AsFd as AsOpen;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, lstat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, lstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite};
 
-use super::Access;
+use super::{Access, refusal};
 
 /// Lets a guard lend its open lock file; `file()` of the guard gives it.
 macro_rules! lend_file {
@@ -95,7 +95,9 @@ fn create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     let file = open(path, access | OFlags::CREATE | OFlags::EXCL, mode);
     let file = file.map_err(|error| plain(error, path))?;
     if let Some(mode) = mode {
-        fchmod(&file, mode_bits(mode))?;
+        #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
+        let present = mode_bits(fstat(&file)?.st_mode as u32);
+        refusal::set_bits_or_narrower(&file, mode_bits(mode), present)?;
     }
     Ok(file)
 }
@@ -294,8 +296,10 @@ fn look_up(path: &Path) -> rustix::io::Result<FileId> {
             device: makedev(found.stx_dev_major, found.stx_dev_minor),
             inode: found.stx_ino,
         }),
-        // Before 4.11, and where a sandbox does not know it.
-        Err(Errno::NOSYS | Errno::PERM) => lstat(path).map(|stat| FileId::from(&stat)),
+        // Before 4.11, and in a sandbox.
+        Err(error) if refusal::is_refusal(&error.into()) => {
+            lstat(path).map(|stat| FileId::from(&stat))
+        }
         Err(error) => Err(error),
     }
 }

@@ -5,6 +5,8 @@
 use std::fs::File;
 use std::io;
 
+use super::refusal;
+
 /// Takes the exclusive lock if nobody else has one on this file: `false` says that somebody has.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
     #[allow(clippy::disallowed_methods)] // the one place
@@ -82,7 +84,8 @@ fn told_apart(error: io::Error) -> io::Error {
     if error.raw_os_error() == Some(libc::ENOLCK) {
         return io::Error::new(io::ErrorKind::Unsupported, error);
     }
-    error
+    // No other call makes a lock that the processes outside the sandbox see.
+    refusal::unsupported("this system refuses file locks", error)
 }
 
 /// Gives the lock of this descriptor back. Everybody who waits learns of it by the close that must follow.

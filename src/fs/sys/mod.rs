@@ -11,6 +11,7 @@
 //! | [`fork`] | what a forked child must not keep |
 //! | [`rights`] | who may use a file: owner, group, permission bits, access list |
 //! | [`replace`] | nameless files, links, and the order in which a new file reaches the disk |
+//! | [`refusal`] | when a plain way follows a refused better one |
 //! | [`host`] | the host's name, clocks, file events, the kernel's list of locks |
 //! | [`process`] | which process this is, whether another one runs, who can reach a file |
 
@@ -30,6 +31,7 @@ pub(crate) struct Access {
 
 pub(crate) mod flock;
 pub(crate) mod fork;
+pub(crate) mod refusal;
 
 #[cfg_attr(unix, path = "file_unix.rs")]
 #[cfg_attr(windows, path = "file_windows.rs")]

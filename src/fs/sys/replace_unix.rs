@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, linkat, lstat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, linkat, lstat};
 use rustix::io::Errno;
 
 use super::file::above_standard_streams;
+use super::refusal;
 use super::rights::Rights;
 
 fn bits(mode: u32) -> Mode {
@@ -21,8 +22,8 @@ pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<Fi
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     match rustix::fs::open(directory, flags, bits(mode)).and_then(above_standard_streams) {
         Ok(file) => Ok(Some(File::from(file))),
-        // Not on this file system, or not with this kernel.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
+        // Not on this file system, not with this kernel, or not in this sandbox.
+        Err(error) if refusal::is_refusal(&error.into()) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -55,10 +56,50 @@ pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Gives a nameless file a name that nothing has.
-pub(crate) fn name(file: &File, path: &Path) -> io::Result<()> {
+/// Gives a nameless file a name that nothing has; `false` where that is refused, and only a file made under a name can have
+/// one.
+pub(crate) fn name(file: &File, path: &Path) -> io::Result<bool> {
     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    match linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from) {
+        Ok(()) => Ok(true),
+        Err(error) if refusal::is_refusal_by_proc(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a file of ours a second name that nothing has, or that name alone where there are no links.
+///
+/// [`io::ErrorKind::AlreadyExists`]: something has it.
+pub(crate) fn publish(from: &Path, to: &Path) -> io::Result<()> {
+    let ways = [link_at, link, move_unless_there];
+    let mut last = io::ErrorKind::Unsupported.into();
+    for way in ways {
+        match way(from, to).map_err(io::Error::from) {
+            Err(error) if refusal::is_refusal(&error) => last = error,
+            result => return result,
+        }
+    }
+    Err(refusal::unsupported("no name can be given to a file", last))
+}
+
+fn link_at(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    linkat(CWD, from, CWD, to, AtFlags::empty())
+}
+
+/// Another system call, where the platform has one.
+fn link(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    rustix::fs::link(from, to)
+}
+
+/// Where there are no links at all: one step as well, and never in the place of something.
+#[cfg(target_os = "linux")]
+fn move_unless_there(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn move_unless_there(_from: &Path, _to: &Path) -> rustix::io::Result<()> {
+    Err(Errno::OPNOTSUPP)
 }
 
 /// Who may use a file that is to be replaced.
@@ -106,11 +147,11 @@ pub(crate) fn make_look(file: &File, look: &Look, bits: Option<u32>) -> io::Resu
     }
     #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
     let mode = fstat(file)?.st_mode as u32 & 0o777 | look.special;
-    Ok(fchmod(file, Mode::from_bits_truncate(mode as _))?)
+    refusal::set_bits(file, Mode::from_bits_truncate(mode as _))
 }
 
 pub(crate) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
-    Ok(fchmod(file, bits(mode))?)
+    refusal::set_bits(file, bits(mode))
 }
 
 /// Makes sure that what happened to names in this directory survives a loss of power.
@@ -119,12 +160,12 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(directory) => File::from(directory),
         // Who may write in a directory may still not read it, and then there is no way.
-        Err(Errno::ACCESS) => return Ok(()),
+        Err(error) if refusal::is_refusal(&error.into()) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     match directory.sync_all() {
         // Some file systems cannot, and say so.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        Err(error) if refusal::is_refusal(&error) => Ok(()),
         result => result,
     }
 }

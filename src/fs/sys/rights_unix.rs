@@ -24,7 +24,9 @@
 use std::fs::File;
 use std::io;
 
-use rustix::fs::{Gid, Mode, Stat, Uid, fchmod, fchown, fstat};
+use rustix::fs::{Gid, Mode, Stat, Uid, fchown, fstat};
+
+use super::refusal;
 
 const READ: u32 = 4;
 const WRITE: u32 = 2;
@@ -237,13 +239,15 @@ fn mode_bits(mode: u32) -> Mode {
     Mode::from_bits_truncate((mode & 0o7777) as _)
 }
 
-/// Sets the bits, unless they are right.
+/// Sets the bits, unless they are right or narrower and may not be set.
 #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
 fn set_mode(file: &File, stat: &Stat, mode: u32) -> io::Result<()> {
     if stat.st_mode as u32 & 0o7777 == mode {
         return Ok(());
     }
-    Ok(fchmod(file, mode_bits(mode))?)
+    // Refused, it is for fewer users, never for more.
+    let present = mode_bits(stat.st_mode as u32);
+    refusal::set_bits_or_narrower(file, mode_bits(mode), present)
 }
 
 #[cfg(target_os = "linux")]

@@ -8,10 +8,11 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::super::watch::surviving;
 use super::hold::Tenure;
+use crate::foreign::surviving;
 use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
+use crate::fs::sys::refusal::unsupported;
 
 /// How long the thread stays without work, so that a lock taken again and again does not begin it anew each time.
 const LINGER: Duration = Duration::from_secs(10);
@@ -48,7 +49,9 @@ pub(super) fn begin(tenure: &Arc<Tenure>) -> io::Result<()> {
         return Ok(());
     }
     let thread = std::thread::Builder::new().name("stanchion-renew".into());
-    thread.spawn(move || renewals.run())?;
+    // It ends only when it says so: `running` must not outlive it.
+    let started = thread.spawn(move || while surviving(|| renewals.run()).is_none() {});
+    started.map_err(|error| unsupported("no thread may be started", error))?;
     book.running = true;
     Ok(())
 }
@@ -91,12 +94,15 @@ impl Renewals {
                 continue;
             };
             drop(book);
-            let mut lives = None;
-            surviving(|| lives = tenure.upgrade().filter(|it| it.renew()));
-            book = self.book();
-            if let Some(tenure) = lives {
-                book.enter(&tenure);
+            // One that panics is not known to stand: it is renewed again, and its silence tells others in the end.
+            let tenure = tenure.upgrade();
+            let renewed = tenure.filter(|it| surviving(|| it.renew()) != Some(false));
+            if let Some(tenure) = &renewed {
+                self.book().enter(tenure);
             }
+            // Perhaps the last reference, and with it go wakers: not under the mutex.
+            surviving(|| drop(renewed));
+            book = self.book();
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Instant;
 
 use super::super::disk::{Admission, Disk, Entered};
@@ -26,6 +26,7 @@ use super::inside::Extent;
 use super::possession::Possession;
 use super::{Grant, Settings, Visit, Visitor};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::SafeWaker;
 use crate::trace::Note;
 
 /// How a task comes.
@@ -33,7 +34,7 @@ pub(super) struct Arrival<'a> {
     pub(super) visit: Visit,
     /// Refuse when so many wait.
     pub(super) most: Option<usize>,
-    pub(super) waker: &'a Waker,
+    pub(super) waker: &'a mut Option<SafeWaker>,
     /// See [`Core::known_tail`].
     pub(super) quiet: bool,
     pub(super) now: Instant,

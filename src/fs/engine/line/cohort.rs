@@ -17,10 +17,10 @@
 //! 3. A key of a waiter that has gone never means another one: every waiter has a stamp of its own.
 
 use std::collections::VecDeque;
-use std::task::Waker;
 
 use super::super::ticket::Mode;
 use super::super::ticket::queue::Own;
+use crate::foreign::SafeWaker;
 
 const NONE: u32 = u32::MAX;
 
@@ -37,7 +37,7 @@ pub(crate) struct CohortId(u64);
 
 /// One waiting task.
 pub(crate) struct Waiter<T> {
-    pub(crate) waker: Option<Waker>,
+    pub(crate) waker: Option<SafeWaker>,
     pub(crate) data: T,
     pub(crate) cohort: CohortId,
     /// It let an offer lapse: passed over until it is polled.
@@ -336,7 +336,7 @@ impl<T> Cohorts<T> {
 
     /// A task let its offer lapse, and has it no more. Everybody else in its cohort must answer before the next window ends:
     /// [`Cohorts::end_roll_call`]. So a cohort of a thousand futures that nobody polls costs two windows, not a thousand.
-    pub(crate) fn begin_roll_call(&mut self, lapsed: Key, mut call: impl FnMut(&Waker)) {
+    pub(crate) fn begin_roll_call(&mut self, lapsed: Key, mut call: impl FnMut(SafeWaker)) {
         self.withdraw(lapsed);
         self.set_asleep(lapsed);
         let Some(cohort) = self.get(lapsed).map(|waiter| waiter.cohort) else {
@@ -346,7 +346,7 @@ impl<T> Cohorts<T> {
         while let Some(waiter) = self.at_mut(index) {
             if !waiter.asleep && !waiter.has_offer() {
                 waiter.answered = false;
-                waiter.waker.iter().for_each(&mut call);
+                waiter.waker.take().into_iter().for_each(&mut call);
             }
             index = waiter.next;
         }

@@ -31,7 +31,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Instant;
 
 use super::super::disk::Disk;
@@ -48,6 +48,7 @@ use super::possession::Possession;
 use super::wakes::Wakes;
 use super::{Grant, Settings, Visit, Visitor};
 use crate::error::{Error, Result};
+use crate::foreign::SafeWaker;
 use crate::stats::Counts;
 use crate::trace::Notes;
 
@@ -119,7 +120,7 @@ pub(crate) struct Core {
     pub(super) tail_watched: Arc<AtomicBool>,
     /// Readers of ours are inside under a whole lock: whoever else queues must be heard at once.
     pub(super) lends: Arc<AtomicBool>,
-    pub(super) lost_wakers: Vec<Waker>,
+    pub(super) lost_wakers: Vec<SafeWaker>,
     pub(super) seat: Seat,
     /// Whether file events can be expected here.
     pub(super) events: bool,
@@ -164,8 +165,13 @@ impl Core {
         Error::io(step, &self.disk.place().door, error)
     }
 
-    /// A waiting task is polled.
-    pub(crate) fn poll(&mut self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
+    /// A waiting task is polled. Its waker is taken if it must be kept.
+    pub(crate) fn poll(
+        &mut self,
+        key: Key,
+        waker: &mut Option<SafeWaker>,
+        now: Instant,
+    ) -> Poll<Result<Grant>> {
         self.go_in();
         if self.cohorts.wake_up(key) {
             self.unmark_cohort_of(key);
@@ -181,9 +187,9 @@ impl Core {
                 .map_or(Poll::Pending, |grant| Poll::Ready(Ok(grant)));
         }
         if let Some(waiter) = self.cohorts.get_mut(key)
-            && !waiter.waker.as_ref().is_some_and(|it| it.will_wake(waker))
+            && let Some(waker) = waker.take()
         {
-            let old = waiter.waker.replace(waker.clone());
+            let old = waiter.waker.replace(waker);
             self.wakes.discard(old);
         }
         Poll::Pending

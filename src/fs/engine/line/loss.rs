@@ -6,11 +6,12 @@
 //! are inside.
 
 use std::sync::{Arc, OnceLock};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use super::super::vigil::loss_of;
 use super::super::watch::{Seen, watch};
 use super::core::Core;
+use crate::foreign::SafeWaker;
 use crate::guard::Loss;
 use crate::trace::Note;
 
@@ -52,20 +53,23 @@ impl Core {
         &mut self,
         latch: &OnceLock<Loss>,
         token: u64,
-        waker: &Waker,
+        waker: &mut Option<SafeWaker>,
     ) -> Poll<Loss> {
         if let Some(loss) = latch.get() {
             return Poll::Ready(*loss);
         }
         let held = self.possession.as_ref().is_some_and(|it| it.token == token);
-        let known = self.lost_wakers.iter().any(|it| it.will_wake(waker));
-        if held && !known {
-            self.lost_wakers.push(waker.clone());
+        if held && let Some(waker) = waker.take_if(|it| !self.is_known(it)) {
+            self.lost_wakers.push(waker);
         }
         if held {
             self.agenda.compare_later();
         }
         Poll::Pending
+    }
+
+    fn is_known(&self, waker: &SafeWaker) -> bool {
+        self.lost_wakers.iter().any(|it| it.will_wake(waker))
     }
 
     /// The guard is gone, and was not lost: whoever still asks stays pending.

@@ -27,6 +27,7 @@ use super::ticket::Mode;
 use super::wait::Wait;
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::SafeWaker;
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::host;
 use crate::guard::Loss;
@@ -245,15 +246,12 @@ impl Line {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let result = step(&mut core);
         let armed = self.arm(&mut core);
-        if self.onlookers.any() {
-            self.onlookers.tell();
-        }
-        if core.wakes.is_empty() && core.notes.is_empty() {
-            return (result, armed);
-        }
         let wakes: Wakes = std::mem::take(&mut core.wakes);
         let notes = std::mem::take(&mut core.notes);
         drop(core);
+        if self.onlookers.any() {
+            self.onlookers.tell();
+        }
         wakes.fire();
         notes.tell(&self.place.door);
         (result, armed)
@@ -289,10 +287,11 @@ impl Line {
         self.refuse_foreign()?;
         let Wish { want, most, thread } = wish;
         let by = thread.map_or_else(Visitor::of_here, Visitor::Thread);
+        let mut waker = Some(SafeWaker::of(waker));
         let arrival = Arrival {
             visit: Visit { want, by },
             most,
-            waker,
+            waker: &mut waker,
             quiet: self.tail_watched.load(Ordering::Relaxed) && watch().is_quiet(),
             now,
         };
@@ -317,7 +316,8 @@ impl Line {
         if let Err(error) = self.refuse_foreign() {
             return Poll::Ready(Err(error));
         }
-        self.with(|core| core.poll(key, waker, now)).0
+        let mut waker = Some(SafeWaker::of(waker));
+        self.with(|core| core.poll(key, &mut waker, now)).0
     }
 
     pub(crate) fn cancel(&self, key: Key) {
@@ -422,7 +422,10 @@ impl Line {
         match latch.get() {
             Some(loss) => Poll::Ready(*loss),
             None if self.is_foreign() => Poll::Pending,
-            None => self.with(|core| core.poll_lost(latch, token, waker)).0,
+            None => {
+                let mut waker = Some(SafeWaker::of(waker));
+                self.with(|core| core.poll_lost(latch, token, &mut waker)).0
+            }
         }
     }
 }

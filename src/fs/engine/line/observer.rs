@@ -19,12 +19,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::Stream;
-use futures::task::AtomicWaker;
 
 use super::super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use super::Line;
 use super::view::Outsiders;
 use crate::error::Result;
+use crate::foreign::SafeWaker;
 use crate::fs::sys::file;
 use crate::lock::{Owner, Status};
 
@@ -50,14 +50,12 @@ impl Onlookers {
     /// Something may have moved. Wakes nobody on the spot: the watch thread does, so that no foreign code runs here.
     pub(super) fn tell(&self) {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
-        signals.retain(|signal| match signal.upgrade() {
-            Some(signal) => {
-                signal.soon();
-                true
-            }
-            None => false,
-        });
+        let live: Vec<_> = signals.iter().filter_map(Weak::upgrade).collect();
+        signals.retain(|signal| signal.strong_count() > 0);
         self.any.store(!signals.is_empty(), Ordering::Relaxed);
+        drop(signals);
+        // The last reference to a signal may be ours, and with it goes a waker: not under the mutex.
+        live.iter().for_each(|signal| signal.soon());
     }
 
     fn enroll(&self, signal: Weak<Signal>) {
@@ -81,7 +79,7 @@ pub(crate) struct Observer {
 pub(super) struct Signal {
     seat: OnceLock<Seat>,
     due: AtomicBool,
-    waker: AtomicWaker,
+    waker: Mutex<Option<SafeWaker>>,
     watches: Mutex<Vec<WatchId>>,
 }
 
@@ -101,7 +99,8 @@ impl Watcher for Signal {
 
     fn on_timer(&self) {
         self.due.store(true, Ordering::Release);
-        self.waker.wake();
+        let waker = self.waker().take();
+        waker.into_iter().for_each(SafeWaker::wake);
     }
 }
 
@@ -110,7 +109,7 @@ impl Signal {
         Self {
             seat: OnceLock::new(),
             due: AtomicBool::new(true),
-            waker: AtomicWaker::new(),
+            waker: Mutex::default(),
             watches: Mutex::default(),
         }
     }
@@ -121,6 +120,10 @@ impl Signal {
             // Without a timer the net catches it.
             let _ = watch().arm(*seat, Instant::now() + PACE);
         }
+    }
+
+    fn waker(&self) -> std::sync::MutexGuard<'_, Option<SafeWaker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watches(&self) -> std::sync::MutexGuard<'_, Vec<WatchId>> {
@@ -205,7 +208,10 @@ impl Stream for Observer {
         if self.failed {
             return Poll::Ready(None);
         }
-        self.signal.waker.register(cx.waker());
+        // Before the look at the flag, so that nothing is missed in between.
+        let waker = SafeWaker::of(cx.waker());
+        let old = self.signal.waker().replace(waker);
+        drop(old);
         while self.signal.due.swap(false, Ordering::AcqRel) {
             match self.look() {
                 Ok(None) => {}

@@ -444,8 +444,7 @@ impl Core {
     fn lapse(&mut self, key: Key) {
         let want = self.cohorts.get(key).map(|it| it.data.want);
         let wakes = &mut self.wakes;
-        self.cohorts
-            .begin_roll_call(key, |waker| wakes.push(waker.clone()));
+        self.cohorts.begin_roll_call(key, |waker| wakes.push(waker));
         if let (Some(possession), Some(want)) = (&mut self.possession, want) {
             possession.inside.remove(want);
         }

@@ -1,14 +1,17 @@
 //! The source of events on Linux: inotify for files, a timerfd for timers, one `poll` over both.
+//!
+//! Without a timerfd a pipe wakes the thread, which then looks when to sleep until. Without `poll` there is no such source.
 
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::{Errno, ioctl_fionread};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -19,15 +22,81 @@ use super::ends::Ends;
 use crate::fs::sys::dir::proc_path;
 use crate::fs::sys::file::above_standard_streams;
 use crate::fs::sys::fork::Private;
+use crate::fs::sys::refusal::is_refusal;
 
 /// Room for 256 events without a name.
 const BUFFER: usize = 4096;
+/// How long the thread rests when the kernel cannot let it sleep.
+const WITHOUT_MEMORY: Duration = Duration::from_millis(1);
 
 pub(super) struct Events {
     events: Private,
-    timer: Private,
+    alarm: Alarm,
     /// Made when the first end of a process is waited for.
     ends: OnceLock<Ends>,
+}
+
+/// What ends the sleep of the thread early, from another thread.
+enum Alarm {
+    /// At the time that was set.
+    Timer(Private),
+    /// At once: what is read, and what is written to. The thread sets its time anew.
+    Bell(Private, Private),
+}
+
+impl Alarm {
+    fn open() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_standard_streams);
+        let timer = timer.map_err(io::Error::from);
+        let timer = timer.map(|it| Self::Timer(Private::new(File::from(it))));
+        // One that cannot be set is none.
+        match timer.and_then(|it| it.set(Instant::now()).map(|()| it)) {
+            Err(error) if is_refusal(&error) => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+                let private =
+                    |it| above_standard_streams(it).map(|it| Private::new(File::from(it)));
+                let (read, write) = (private(read)?, private(write)?);
+                Ok(Self::Bell(read, write))
+            }
+            timer => timer,
+        }
+    }
+
+    /// Readable when the thread is to wake.
+    fn file(&self) -> &File {
+        match self {
+            Self::Timer(timer) => timer,
+            Self::Bell(read, _) => read,
+        }
+    }
+
+    fn set(&self, at: Instant) -> io::Result<()> {
+        let timer = match self {
+            Self::Timer(timer) => timer,
+            Self::Bell(_, write) => {
+                return match rustix::io::write(&**write, b"!") {
+                    // A full pipe wakes as well.
+                    Ok(_) | Err(Errno::AGAIN) => Ok(()),
+                    Err(error) => Err(error.into()),
+                };
+            }
+        };
+        let mut value = time_left(at);
+        // Zero would disarm.
+        value.tv_nsec = value.tv_nsec.max(1);
+        let it_interval = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let setting = Itimerspec {
+            it_interval,
+            it_value: value,
+        };
+        timerfd_settime(&**timer, TimerfdTimerFlags::empty(), &setting)?;
+        Ok(())
+    }
 }
 
 impl Events {
@@ -35,14 +104,14 @@ impl Events {
         crate::fs::engine::step::inotify_allowed()?;
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .and_then(above_standard_streams)?;
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_standard_streams)?;
-        Ok(Self {
+        let events = Self {
             events: Private::new(File::from(events)),
-            timer: Private::new(File::from(timer)),
+            alarm: Alarm::open()?,
             ends: OnceLock::new(),
-        })
+        };
+        // Where the thread cannot sleep on descriptors it must not try.
+        events.poll(Some(Timespec::default()))?;
+        Ok(events)
     }
 
     pub(super) fn add(&self, file: &File, seen: Seen) -> io::Result<i32> {
@@ -91,7 +160,10 @@ impl Events {
         let ends = Ends::open()?;
         let number = self.ends.get_or_init(|| ends).add(process)?;
         // The thread may sleep without it.
-        self.set_timer(Instant::now())?;
+        if let Err(error) = self.set_timer(Instant::now()) {
+            self.remove(number);
+            return Err(error);
+        }
         Ok(number)
     }
 
@@ -111,37 +183,39 @@ impl Events {
     }
 
     pub(super) fn set_timer(&self, at: Instant) -> io::Result<()> {
-        let mut value = time_left(at);
-        // Zero would disarm.
-        value.tv_nsec = value.tv_nsec.max(1);
-        let it_interval = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let setting = Itimerspec {
-            it_interval,
-            it_value: value,
-        };
-        timerfd_settime(&*self.timer, TimerfdTimerFlags::empty(), &setting)?;
-        Ok(())
+        self.alarm.set(at)
     }
 
     /// `true` when there may be something to take.
     pub(super) fn sleep(&self, until: Option<Instant>) -> bool {
+        self.poll(until.map(time_left)).unwrap_or_else(|_| {
+            // No memory for an instant: a wake-up without news, but not one without end.
+            #[allow(clippy::disallowed_methods)]
+            // The thread sleeps, and cannot do so the usual way.
+            std::thread::sleep(WITHOUT_MEMORY);
+            true
+        })
+    }
+
+    /// Sleeps until there is something to do; `true` when there may be something to take.
+    fn poll(&self, timeout: Option<Timespec>) -> io::Result<bool> {
         let files = PollFd::new(&*self.events, PollFlags::IN);
-        let timer = PollFd::new(&*self.timer, PollFlags::IN);
+        let timer = PollFd::new(self.alarm.file(), PollFlags::IN);
         let ends = self.ends.get();
         // Twice the first where there is no third.
         let third = ends.map_or_else(|| files.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
         let mut all = [files, timer, third];
-        // An error (a signal, or no memory for an instant) is a wake-up without news.
-        let timeout = until.map(time_left);
-        let _ = poll(&mut all, timeout.as_ref());
-        if all[1].revents().contains(PollFlags::IN) {
-            let mut expirations = [0; 8];
-            let _ = rustix::io::read(&*self.timer, &mut expirations);
+        match poll(&mut all, timeout.as_ref()) {
+            // A signal is a wake-up without news.
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
-        !all[0].revents().is_empty() || !all[2].revents().is_empty()
+        if all[1].revents().contains(PollFlags::IN) {
+            // A timer tells how often it has run out, in eight bytes.
+            let mut told = [0; 8];
+            let _ = rustix::io::read(self.alarm.file(), &mut told);
+        }
+        Ok(!all[0].revents().is_empty() || !all[2].revents().is_empty())
     }
 
     /// Takes what is queued: the numbers of the watches that are over, and whether events were lost.

@@ -1,0 +1,144 @@
+//! Foreign code that runs on our threads: wakers, subscribers, and the values that panics carry.
+//!
+//! A waker belongs to a runtime that this crate does not know. It may panic when it is called or dropped, and dropping the
+//! value of that panic may panic again. None of this may end a thread that others wait for, keep the next waker from
+//! being called, or reach the caller that happens to release the lock. So every waker is kept as a [`SafeWaker`].
+//!
+//! # Invariants
+//!
+//! 1. A waker is called or dropped under a guard of its own.
+//! 2. No waker is cloned, called or dropped while a mutex of this crate is held: foreign code may call this crate.
+//! 3. A waker is cloned on the thread that polls, before anything else happens. A panic there is the caller's own.
+//!
+//! The panic hook has printed the message of a panic that is caught here.
+
+use std::any::Any;
+use std::mem::forget;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+
+use futures::FutureExt;
+
+/// Runs foreign code; `None` when it panics.
+pub(crate) fn surviving<T>(call: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            discard(payload);
+            None
+        }
+    }
+}
+
+/// Drops the value of a panic, which is foreign as well. The value of a second panic is never dropped: it may be of the
+/// same type.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        forget(second);
+    }
+}
+
+/// A waker whose panics reach nobody.
+pub(crate) struct SafeWaker(Option<Waker>);
+
+impl SafeWaker {
+    /// A clone of the waker of the task that is polled.
+    pub(crate) fn of(waker: &Waker) -> Self {
+        Self(Some(waker.clone()))
+    }
+
+    pub(crate) fn will_wake(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(other)) => own.will_wake(other),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn wake(mut self) {
+        if let Some(waker) = self.0.take() {
+            surviving(|| waker.wake());
+        }
+    }
+}
+
+impl Drop for SafeWaker {
+    fn drop(&mut self) {
+        if let Some(waker) = self.0.take() {
+            surviving(|| drop(waker));
+        }
+    }
+}
+
+impl Wake for SafeWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(waker) = &self.0 {
+            surviving(|| waker.wake_by_ref());
+        }
+    }
+}
+
+/// Awaits what a thread of ours completes, such as a channel: that thread gets a safe waker.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) async fn shielded<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        let waker = Waker::from(Arc::new(SafeWaker::of(context.waker())));
+        future.as_mut().poll(&mut Context::from_waker(&waker))
+    })
+    .await
+}
+
+/// Awaits a foreign future on a thread of ours; `None` when it panics.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) async fn surviving_future<F: Future>(future: F) -> Option<F::Output> {
+    match AssertUnwindSafe(future).catch_unwind().await {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            discard(payload);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics when it is dropped, with another of its kind.
+    struct Chain;
+
+    impl Drop for Chain {
+        fn drop(&mut self) {
+            std::panic::panic_any(Chain);
+        }
+    }
+
+    #[test]
+    fn the_value_of_a_panic_may_panic_when_dropped() {
+        assert_eq!(surviving(|| 1), Some(1));
+        assert_eq!(surviving(|| std::panic::panic_any(Chain)), None::<()>);
+    }
+
+    #[test]
+    fn it_survives_while_the_thread_panics() {
+        struct Survives;
+        impl Drop for Survives {
+            fn drop(&mut self) {
+                assert_eq!(surviving(|| panic!("inner")), None::<()>);
+            }
+        }
+        assert_eq!(
+            surviving(|| {
+                let _survives = Survives;
+                panic!("outer");
+            }),
+            None::<()>
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! When a plain way follows a refused better one: the one place that decides.
+//!
+//! Kernels, security modules and sandboxes refuse a call with whatever number they like: `ENOSYS` where it is unknown, `EPERM`
+//! and `EACCES` where a rule forbids it, `EOPNOTSUPP`, `EINVAL` or `EISDIR` where the file system lacks it. So no list
+//! of refusals is ever complete, and the rule is the other way round: *every* error of a better way is a refusal, except
+//! what the plain way would meet as well.
+
+use std::io;
+
+/// Whether the plain way is worth a try after this error of the better one.
+///
+/// An error that is both, such as `EACCES` of a directory, falls back too: the plain way then reports it.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let met_again = matches!(
+        error.kind(),
+        Kind::AlreadyExists
+            | Kind::NotFound
+            | Kind::NotADirectory
+            | Kind::StorageFull
+            | Kind::QuotaExceeded
+            | Kind::ReadOnlyFilesystem
+            | Kind::StaleNetworkFileHandle
+            | Kind::InvalidFilename
+            | Kind::Interrupted
+            | Kind::OutOfMemory
+    );
+    !met_again && !is_shortage(error)
+}
+
+/// No descriptor is left, of this process or of the whole system, or the disk fails.
+#[cfg(unix)]
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::EIO, libc::ELOOP];
+    error
+        .raw_os_error()
+        .is_some_and(|it| shortages.contains(&it))
+}
+
+#[cfg(not(unix))]
+fn is_shortage(_error: &io::Error) -> bool {
+    false
+}
+
+/// The same for a better way through `/proc/self/fd`, where "not found" also means that there is no `/proc`.
+#[cfg(unix)]
+pub(crate) fn is_refusal_by_proc(error: &io::Error) -> bool {
+    let missing = error.kind() == io::ErrorKind::NotFound;
+    is_refusal(error) || (missing && !std::path::Path::new("/proc/self/fd").exists())
+}
+
+/// Sets permission bits through the descriptor; where that is refused, through its name in `/proc`.
+#[cfg(unix)]
+pub(crate) fn set_bits(file: impl std::os::fd::AsFd, mode: rustix::fs::Mode) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let Err(error) = rustix::fs::fchmod(&file, mode).map_err(io::Error::from) else {
+        return Ok(());
+    };
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    match is_refusal(&error) && rustix::fs::chmod(path, mode).is_ok() {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
+/// The same for what must not be wider than `mode`, but may be narrower: refused, `present` bits stay if they are.
+#[cfg(unix)]
+pub(crate) fn set_bits_or_narrower(
+    file: impl std::os::fd::AsFd,
+    mode: rustix::fs::Mode,
+    present: rustix::fs::Mode,
+) -> io::Result<()> {
+    match set_bits(file, mode) {
+        Err(error) if is_refusal(&error) && mode.contains(present) => Ok(()),
+        set => set,
+    }
+}
+
+/// Of a call for which there is no plain way: a refusal by rule says that this system does not support it.
+pub(crate) fn unsupported(what: &str, error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {
+            io::Error::new(io::ErrorKind::Unsupported, format!("{what}: {error}"))
+        }
+        _ => error,
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_falls_back_and_what_is_met_again_does_not() {
+        let of = |number| io::Error::from_raw_os_error(number);
+        for number in [
+            libc::EPERM,
+            libc::EACCES,
+            libc::ENOSYS,
+            libc::EOPNOTSUPP,
+            libc::EINVAL,
+            libc::EISDIR,
+            libc::EXDEV,
+            libc::EMLINK,
+            libc::ENOTTY,
+            libc::EBADF,
+            9999,
+        ] {
+            assert!(is_refusal(&of(number)), "{number}");
+        }
+        for number in [
+            libc::EEXIST,
+            libc::ENOENT,
+            libc::ENOTDIR,
+            libc::ENOSPC,
+            libc::EDQUOT,
+            libc::EROFS,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOMEM,
+            libc::EIO,
+            libc::EINTR,
+            libc::ENAMETOOLONG,
+        ] {
+            assert!(!is_refusal(&of(number)), "{number}");
+            assert!(!is_refusal_by_proc(&of(number)), "{number}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Sandboxes that refuse system calls: whatever number they answer with, every lock works, or says that it cannot.
+//!
+//! Three processes install a seccomp filter that refuses one call, or a few that belong together, and then use each kind of
+//! lock: contended and in order, after a death, and an `AtomicFile`. What a cell of the table may answer stands in
+//! [`Cell::expects`].
+#![cfg(target_os = "linux")]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+use std::path::{Path, PathBuf};
+
+#[path = "sandbox/child.rs"]
+mod child;
+#[path = "sandbox/crew.rs"]
+mod crew;
+#[path = "sandbox/filter.rs"]
+mod filter;
+
+use crew::Crew;
+use filter::Call;
+
+/// Calls that are refused together.
+const TABLE: &[&[Call]] = &[
+    &[Call::LinkAt],
+    &[Call::LinkAt, Call::Link],
+    &[Call::LinkAt, Call::Link, Call::RenameAt2],
+    &[Call::OpenNameless],
+    &[Call::InotifyInit],
+    &[Call::InotifyAddWatch],
+    &[Call::InotifyRemoveWatch],
+    &[Call::TimerCreate],
+    &[Call::TimerSet],
+    &[Call::InotifyInit, Call::TimerCreate],
+    &[Call::Poll],
+    &[Call::IoControl],
+    &[Call::EpollCreate],
+    &[Call::PidfdOpen],
+    &[Call::SetAttribute, Call::GetAttribute],
+    &[Call::Statx],
+    &[Call::FileMode],
+    &[Call::ThreadSettings],
+    &[Call::Random],
+    &[Call::EventFd, Call::MemFd],
+    &[Call::Clone3],
+    &[Call::Flock],
+];
+
+/// What one kind of lock must do under one filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Works,
+    /// Fails with `Unsupported`, and says why.
+    Unsupported,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// An `AtomicFile` that replaces.
+    Atomic,
+    /// One that must not.
+    NoClobber,
+    File,
+    Fifo,
+    RwLock,
+    Semaphore,
+    Pid,
+    Claim,
+}
+
+/// Some refused calls and the number that they are refused with.
+struct Cell {
+    calls: &'static [Call],
+    number: i32,
+}
+
+impl Cell {
+    fn refuses(&self, call: Call) -> bool {
+        self.calls.contains(&call)
+    }
+
+    fn expects(&self, kind: Kind) -> Expected {
+        let needs_links = matches!(kind, Kind::Pid | Kind::NoClobber);
+        let by_flock = !matches!(kind, Kind::Atomic | Kind::Claim) && !needs_links;
+        let nothing_links = self.calls.len() == 3;
+        // The C library itself falls back from `clone3`, but only when it is unknown.
+        let no_thread = self.refuses(Call::Clone3) && self.number != libc::ENOSYS;
+        let indispensable =
+            (self.refuses(Call::Flock) && by_flock) || (nothing_links && needs_links) || no_thread;
+        match indispensable {
+            true => Expected::Unsupported,
+            false => Expected::Works,
+        }
+    }
+
+    /// The standard library panics at an answer of `getrandom` that it does not know.
+    fn is_possible(&self) -> bool {
+        !(self.refuses(Call::Random) && self.number == libc::EACCES)
+    }
+}
+
+fn every_cell_works(number: i32, user: Option<u32>) {
+    for calls in TABLE {
+        let cell = Cell { calls, number };
+        if !cell.is_possible() {
+            continue;
+        }
+        let home = tempfile::tempdir().expect("a directory");
+        open_to_all(home.path());
+        let mut crew = Crew::new(&cell, user);
+        for kind in [
+            Kind::Atomic,
+            Kind::NoClobber,
+            Kind::File,
+            Kind::Fifo,
+            Kind::RwLock,
+            Kind::Semaphore,
+            Kind::Pid,
+            Kind::Claim,
+        ] {
+            let place = home.path().join(format!("{kind:?}"));
+            match cell.expects(kind) {
+                Expected::Works => crew.works(kind, &place),
+                Expected::Unsupported => crew.is_refused(kind, &place),
+            }
+        }
+    }
+}
+
+fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let all = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(path, all).expect("ours");
+}
+
+#[test]
+fn every_lock_works_where_calls_are_not_permitted() {
+    every_cell_works(libc::EPERM, None);
+}
+
+#[test]
+fn every_lock_works_where_calls_are_unknown() {
+    every_cell_works(libc::ENOSYS, None);
+}
+
+#[test]
+fn every_lock_works_where_access_is_denied() {
+    every_cell_works(libc::EACCES, None);
+}
+
+#[test]
+fn every_lock_works_for_a_user_without_privileges() {
+    const USER: u32 = 61_007;
+    let root = rustix::process::geteuid().is_root();
+    if !root || !can_run_as(USER) {
+        println!("SKIPPED: needs root, and this program where every user may run it");
+        return;
+    }
+    every_cell_works(libc::EPERM, Some(USER));
+}
+
+fn can_run_as(user: u32) -> bool {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new(this_program());
+    command.arg("--list").uid(user).gid(user);
+    command.output().is_ok_and(|it| it.status.success())
+}
+
+fn this_program() -> PathBuf {
+    std::env::current_exe().expect("this program")
+}
+
+#[test]
+#[ignore = "the program that uses the locks"]
+fn program() {
+    child::run();
+}

@@ -1,0 +1,218 @@
+//! The parent's side: three processes under one filter.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use crate::child::ANSWER;
+use crate::{Cell, Kind, this_program};
+
+/// Far longer than anything here takes: only keeps a lock that hangs from hanging the run.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+pub(crate) struct Crew {
+    what: String,
+    members: Vec<Member>,
+    start: Box<dyn Fn() -> Command>,
+}
+
+struct Member {
+    child: Child,
+    answers: Receiver<String>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Member {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("a process");
+        let (out, (say, answers)) = (child.stdout.take().expect("piped"), channel());
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if let Some(answer) = line.strip_prefix(ANSWER) {
+                    let _ = say.send(answer.to_owned());
+                }
+            }
+        });
+        Self { child, answers }
+    }
+}
+
+impl Crew {
+    pub(crate) fn new(cell: &Cell, user: Option<u32>) -> Self {
+        let names: Vec<_> = cell.calls.iter().map(|it| format!("{it:?}")).collect();
+        let (names, number) = (names.join(","), cell.number);
+        let what = format!(
+            "{names} answers {}",
+            std::io::Error::from_raw_os_error(number)
+        );
+        let start = move || {
+            let mut command = Command::new(this_program());
+            command.args(["--exact", "program", "--ignored", "--nocapture"]);
+            command.env("SANDBOX_CALLS", &names);
+            command.env("SANDBOX_ERROR", number.to_string());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            if let Some(user) = user {
+                command.uid(user).gid(user);
+            }
+            command
+        };
+        let mut crew = Self {
+            what,
+            members: Vec::new(),
+            start: Box::new(start),
+        };
+        for who in 0..3 {
+            crew.members.push(Member::start((crew.start)()));
+            crew.expect(who, "ready");
+        }
+        crew
+    }
+
+    fn tell(&mut self, who: usize, line: &str) {
+        let input = self.members[who].child.stdin.as_mut().expect("piped");
+        writeln!(input, "{line}").expect("it listens");
+    }
+
+    fn answer(&self, who: usize) -> String {
+        let answer = self.members[who].answers.recv_timeout(WATCHDOG);
+        answer.unwrap_or_else(|error| panic!("{}: {who} says nothing: {error}", self.what))
+    }
+
+    #[track_caller]
+    fn expect(&self, who: usize, expected: &str) {
+        let answer = self.answer(who);
+        assert_eq!(answer, expected, "{}: of {who}", self.what);
+    }
+
+    /// A process that is gone, and whose parent has asked for it. Another one takes its number here.
+    fn kill(&mut self, who: usize) {
+        self.members[who] = Member::start((self.start)());
+        self.expect(who, "ready");
+    }
+
+    /// `who` takes it, and the others queue behind.
+    fn line_up(&mut self, words: [&str; 3], place: &Path) {
+        let place = place.display();
+        self.tell(0, &format!("{} {place}", words[0]));
+        self.expect(0, "held");
+        for (who, word) in words.iter().enumerate().skip(1) {
+            self.tell(who, &format!("{word} {place}"));
+            self.expect(who, "queued");
+        }
+    }
+
+    fn release(&mut self, who: usize) {
+        self.tell(who, "");
+        self.expect(who, "released");
+    }
+
+    fn one_by_one(&mut self, word: &str, place: &Path) {
+        self.line_up([word; 3], place);
+        for who in 0..3 {
+            self.release(who);
+            if who < 2 {
+                self.expect(who + 1, "held");
+            }
+        }
+    }
+
+    /// Everything that this kind of lock is for.
+    pub(crate) fn works(&mut self, kind: Kind, place: &Path) {
+        match kind {
+            Kind::Atomic => {
+                self.tell(0, &format!("Atomic {}", place.display()));
+                self.expect(0, "onetwo");
+                self.expect_alone(place);
+            }
+            Kind::NoClobber => {
+                self.tell(0, &format!("NoClobber {}", place.display()));
+                self.expect(0, "refused");
+                self.expect(0, "oneone");
+                self.expect_alone(place);
+            }
+            Kind::File => {
+                self.tell(0, &format!("File {}", place.display()));
+                self.expect(0, "held");
+                self.tell(1, &format!("File {}", place.display()));
+                self.expect(1, "queued");
+                self.release(0);
+                self.expect(1, "held");
+                self.release(1);
+            }
+            Kind::Fifo => {
+                self.one_by_one("Fifo", place);
+                self.line_up(["Fifo"; 3], place);
+                self.kill(0);
+                self.expect(1, "held");
+                self.release(1);
+                self.expect(2, "held");
+                self.release(2);
+            }
+            Kind::RwLock => {
+                self.line_up(["Write", "Read", "Read"], place);
+                self.release(0);
+                (1..3).for_each(|who| self.expect(who, "held"));
+                (1..3).for_each(|who| self.release(who));
+            }
+            Kind::Semaphore => self.one_by_one("Permit", place),
+            Kind::Pid => self.outlives("Pid", place),
+            Kind::Claim => self.outlives("Claim", place),
+        }
+    }
+
+    /// No temporary file is left beside it.
+    fn expect_alone(&self, place: &Path) {
+        let entries = std::fs::read_dir(place.parent().expect("a directory"));
+        let names = entries
+            .expect("listed")
+            .map(|it| it.expect("an entry").file_name());
+        let left: Vec<_> = names
+            .filter(|it| it.to_string_lossy().starts_with('.'))
+            .collect();
+        assert!(left.is_empty(), "{}: {left:?}", self.what);
+    }
+
+    /// Who waits gets it after a release and after a death.
+    fn outlives(&mut self, word: &str, place: &Path) {
+        let line = format!("{word} {}", place.display());
+        self.tell(0, &line);
+        self.expect(0, "held");
+        self.tell(1, &line);
+        self.expect(1, "queued");
+        self.release(0);
+        self.expect(1, "held");
+        self.tell(0, &line);
+        self.expect(0, "queued");
+        self.kill(1);
+        self.expect(0, "held");
+        self.release(0);
+    }
+
+    /// It cannot work, and says so; what needs the refused call only to wait works until somebody has to.
+    pub(crate) fn is_refused(&mut self, kind: Kind, place: &Path) {
+        let word = match kind {
+            Kind::RwLock => "Write".to_owned(),
+            Kind::Semaphore => "Permit".to_owned(),
+            kind => format!("{kind:?}"),
+        };
+        let line = format!("{word} {}", place.display());
+        self.tell(0, &line);
+        let mut answer = self.answer(0);
+        if answer == "held" {
+            self.tell(1, &line);
+            answer = self.answer(1);
+            self.release(0);
+        }
+        let clear = answer.starts_with("failed Unsupported: ");
+        assert!(clear, "{}: {kind:?}: {answer}", self.what);
+    }
+}
