@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use stanchion::{ErrorKind, FifoLock, FifoOptions};
 
 /// Far longer than anything here takes: only keeps a broken lock from hanging the run.
-pub(crate) const SAFETY: Duration = Duration::from_secs(30);
+pub(crate) const SAFETY: Duration = Duration::from_secs(60);
 
 /// Takes the value out of a future that must be ready.
 macro_rules! assert_ready {
