@@ -212,7 +212,6 @@ fn p51_a_restart_without_memory_lets_nobody_in_for_a_lease() {
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
     server.kill();
     server.begin_again();
-    let begun = Instant::now();
     let lock = quarantined.lock("a");
     let refused = in_runtime(lock.try_acquire()).expect("an answer");
     assert!(refused.is_none(), "nobody is let in yet");
@@ -229,7 +228,6 @@ fn p51_a_restart_with_memory_keeps_the_hold_and_is_quarantined_too() {
     let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let client = in_runtime(options().connect(server.url())).expect("a client");
     let lock = client.lock("a");
-    let begun = Instant::now();
     let guard = in_runtime(lock.acquire()).expect("once the server is old enough");
     server.kill();
     let begun = Instant::now();
