@@ -43,5 +43,7 @@ mod support;
 mod tls;
 #[path = "redis/tokens.rs"]
 mod tokens;
+#[path = "redis/verdicts.rs"]
+mod verdicts;
 #[path = "redis/waits.rs"]
 mod waits;

@@ -16,10 +16,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::lease::Stamp;
-use super::link::{Link, Source, failure};
+use super::link::{Link, Source};
 use super::options::Config;
 use super::place::{Outcome, Place, Stage, Target};
 use super::scripts::Script;
+use super::verdict::failure;
 use crate::error::{Error, Result};
 
 mod answers;

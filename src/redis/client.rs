@@ -77,7 +77,7 @@ impl RedisClient {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for a URL that is none; [`ErrorKind::Unavailable`] when the server cannot be reached;
+    /// [`ErrorKind::InvalidInput`] for a URL that is none; [`ErrorKind::Unavailable`] when the server cannot be reached, loads its data or is a replica;
     /// [`ErrorKind::Io`] with [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong or missing password (a user without the rights is
     /// refused by the first acquire);
     /// [`ErrorKind::Unsupported`] for a cluster.

@@ -1,4 +1,4 @@
-//! The connection: how it is made, what is asked of the server at its beginning, and how failures are told apart.
+//! The connection: how it is made, and what is asked of the server at its beginning. What its failures mean stands in [`verdict`](super::verdict).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ::redis::aio::ConnectionLike;
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind as Kind, InfoDict,
-    IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError, RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, InfoDict, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, RedisError, RedisResult, Value,
 };
 
 use futures::future::join_all;
@@ -17,6 +17,7 @@ use futures::future::join_all;
 use super::actor::Command;
 use super::replies;
 use super::scripts::{self, Script, TEXTS};
+use super::verdict::{Remedy, Verdict, failure, is_refusal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::{surviving, surviving_future};
 use tokio::sync::mpsc::WeakUnboundedSender;
@@ -272,6 +273,15 @@ impl Hello {
         if word("redis_mode") == "cluster" || word("cluster_enabled") == "1" {
             return refuse(ErrorKind::Unsupported, "no locks on a Redis cluster");
         }
+        // Its scripts would say READONLY, or write what the primary never hears of.
+        if word("role") == "slave" {
+            let text = format!(
+                "the server is a replica of {}:{}, and locks need the primary",
+                word("master_host"),
+                word("master_port")
+            );
+            return refuse(ErrorKind::Unavailable, &text);
+        }
         let mut doubts = Vec::new();
         let policy = word("maxmemory_policy");
         if !policy.is_empty() && policy != "noeviction" {
@@ -295,7 +305,7 @@ impl Link {
         async move {
             let first = answered(within, wire.call(call.clone())).await;
             match first {
-                Err(error) if scripts::is_unknown(&error) => {
+                Err(error) if Verdict::of(&error).remedy == Remedy::Resend => {
                     let full = scripts::with_text(&call, script);
                     answered(within, wire.call(full)).await
                 }
@@ -319,61 +329,6 @@ async fn answered(within: Duration, answer: Answer) -> RedisResult<Value> {
 
 fn late() -> RedisError {
     io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into()
-}
-
-/// The user may not do it, or the server does not know it.
-fn is_refusal(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        Kind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError)
-    )
-}
-
-/// Whether the same request may well succeed a little later.
-pub(super) fn is_passing(error: &RedisError) -> bool {
-    match error.kind() {
-        Kind::Io => true,
-        Kind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::TryAgain
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ClusterDown
-        ),
-        Kind::Extension => matches!(error.code(), Some("BUSY" | "UNBLOCKED")),
-        _ => false,
-    }
-}
-
-/// Whether this was said by a connection that is gone.
-pub(super) fn is_cut_off(error: &RedisError) -> bool {
-    error.kind() == Kind::Io && !error.is_timeout()
-}
-
-/// The error of this crate for one of the server or of the way to it.
-pub(super) fn failure(step: &'static str, place: &Path, error: RedisError) -> Error {
-    let (kind, io_kind) = match (error.kind(), error.code()) {
-        (Kind::AuthenticationFailed, _)
-        | (Kind::Server(ServerErrorKind::NoPerm), _)
-        | (_, Some("NOAUTH" | "WRONGPASS")) => (ErrorKind::Io, io::ErrorKind::PermissionDenied),
-        (_, Some("WRONGTYPE" | "INCOMPATIBLE")) => {
-            (ErrorKind::Incompatible, io::ErrorKind::InvalidData)
-        }
-        (Kind::RESP3NotSupported, _) => (ErrorKind::Unsupported, io::ErrorKind::Unsupported),
-        (Kind::InvalidClientConfig, _) => (ErrorKind::InvalidInput, io::ErrorKind::InvalidInput),
-        (
-            Kind::Server(
-                ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
-            ),
-            _,
-        ) => (ErrorKind::Unsupported, io::ErrorKind::Unsupported),
-        (Kind::Parse | Kind::UnexpectedReturnType, _) => {
-            (ErrorKind::Corrupt, io::ErrorKind::InvalidData)
-        }
-        _ if error.is_timeout() => (ErrorKind::Unavailable, io::ErrorKind::TimedOut),
-        _ => (ErrorKind::Unavailable, io::ErrorKind::Other),
-    };
-    Error::of_backend(kind, step, place, io::Error::new(io_kind, error))
 }
 
 /// An answer that no script of this version gives.

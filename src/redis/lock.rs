@@ -60,8 +60,8 @@ impl RedisLock {
     /// # Errors
     ///
     /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and [`ErrorKind::Busy`](crate::ErrorKind::Busy) where the caller asked for it;
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer for
-    /// [so long](super::Config::unavailable_after), cannot be written to or has no memory left;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer, is a replica, or cannot be written to for
+    /// [so long](super::Config::unavailable_after);
     /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another kind or version of lock, another limit or another lease is in use under this
     /// name, or keys of another type; [`ErrorKind::Closed`](crate::ErrorKind::Closed);
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with `PermissionDenied` when the user has not the rights.

@@ -110,6 +110,7 @@ mod replies;
 mod rwlock;
 mod scripts;
 mod semaphore;
+mod verdict;
 
 pub use client::RedisClient;
 pub use lock::{RedisGuard, RedisLock};

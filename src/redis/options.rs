@@ -56,7 +56,8 @@ pub struct Config {
     pub quarantine: bool,
     /// How long an answer may take before the request is repeated; default 1 s, at most a sixth of the lease.
     pub response_timeout: Duration,
-    /// How long a wait puts up with a server that does not answer, before it fails with [`ErrorKind::Unavailable`]; default 10 s.
+    /// How long a wait lasts while the server does not answer, or answers that it cannot serve (a replica, no memory, no disk, loading); default 10 s. Then it fails,
+    /// as a rule with [`ErrorKind::Unavailable`], and the error names the last answer.
     pub unavailable_after: Duration,
     /// Time limit of an acquire that sets none; `None`, the default, waits for ever.
     pub timeout: Option<Duration>,

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use ::redis::{Cmd, RedisError};
+use ::redis::Cmd;
 
 /// A script: what it may do when the server's memory is full, what all begin with, and its own text. What happens every day comes before the definitions of all other
 /// steps, because most of a script's time goes into those.
 ///
-/// Who comes in needs memory, and is refused then. Who is in must be able to stay and to leave.
+/// A newcomer needs memory, and waits until there is some. Holders and waiters can stay, leave, and return after the server has forgotten them.
 macro_rules! script {
     ($flags:literal, $($own:literal),+; $file:literal) => {
         concat!(
@@ -25,14 +25,17 @@ macro_rules! script {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Script {
     Acquire,
+    /// The same, for a waiter or holder that the server had let in or queued before.
+    Return,
     Heartbeat,
     Release,
     Inspect,
     Force,
 }
 
-pub(super) const TEXTS: [&str; 5] = [
+pub(super) const TEXTS: [&str; 6] = [
     script!("", "scripts/acquire_plain.lua", "scripts/line.lua"; "scripts/acquire.lua"),
+    script!(" flags=allow-oom", "scripts/line.lua"; "scripts/acquire.lua"),
     script!(" flags=allow-oom", "scripts/line.lua"; "scripts/heartbeat.lua"),
     script!(" flags=allow-oom", "scripts/release_plain.lua", "scripts/line.lua"; "scripts/release.lua"),
     script!(" flags=no-writes", "scripts/line.lua"; "scripts/inspect.lua"),
@@ -94,12 +97,6 @@ pub(super) fn with_text(call: &Cmd, script: Script) -> Cmd {
         };
     }
     command
-}
-
-/// Whether the server has never heard of the script.
-pub(super) fn is_unknown(error: &RedisError) -> bool {
-    use ::redis::{ErrorKind, ServerErrorKind};
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 #[cfg(test)]

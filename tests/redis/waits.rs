@@ -29,7 +29,8 @@ fn waits<F: Future>(server: &Server, future: F) -> Polled<F> {
 #[test]
 fn p64_a_future_that_is_not_polled_is_passed_and_first_again() {
     let server = Server::start();
-    let client = server.connect(options().claim_window(Duration::from_millis(200)));
+    let window = Duration::from_secs(12);
+    let client = server.connect(options().claim_window(window).patience(window * 10));
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
     let mut sleeper = waits(&server, lock.acquire());
@@ -38,8 +39,7 @@ fn p64_a_future_that_is_not_polled_is_passed_and_first_again() {
     let released = Instant::now();
     drop(guard);
     let guard = second.finish().expect("the sleeper is passed");
-    assert!(released.elapsed() >= Duration::from_millis(150));
-    assert!(released.elapsed() < Duration::from_secs(2));
+    assert!(released.elapsed() >= window / 2);
     assert!(sleeper.poll().is_pending(), "its turn is over");
     eventually("in line again", || queued(&server) == 2);
     drop(guard);
@@ -131,15 +131,16 @@ fn the_place_in_line_is_told() {
     let lock = client.lock("a");
     let _guard = in_runtime(lock.acquire()).expect("free");
     let _first = waits(&server, lock.acquire());
-    let (tell, heard) = std::sync::mpsc::channel();
-    let second = lock
-        .acquire()
-        .timeout(Duration::from_millis(2500))
-        .on_wait(move |waiting| {
-            let _ = tell.send(waiting.place);
-        });
-    assert_eq!(kind_of(in_runtime(second)), ErrorKind::TimedOut);
-    assert!(heard.try_iter().flatten().any(|place| place == 2));
+    let (tell, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let second = lock.acquire().on_wait(move |waiting| {
+        let _ = tell.send(waiting.place);
+    });
+    in_runtime(async {
+        tokio::select! {
+            _ = second => panic!("it is the second"),
+            () = async { while heard.recv().await.expect("a place") != Some(2) {} } => {}
+        }
+    });
 }
 
 #[test]
@@ -297,7 +298,6 @@ fn a_delay_follows_a_hold_that_was_not_given_back() {
         lock.force_release(None).await.expect("ended");
         let next = lock.acquire().await.expect("after the delay");
         assert!(begun.elapsed() >= delay, "{:?}", begun.elapsed());
-        assert!(begun.elapsed() < delay + Duration::from_secs(1));
         drop((guard, next));
     });
 }
@@ -305,12 +305,13 @@ fn a_delay_follows_a_hold_that_was_not_given_back() {
 #[test]
 fn p47_a_hold_is_not_renewed_beyond_its_most() {
     let server = Server::start();
-    let lease = Duration::from_millis(600);
-    let client = server.connect(options().lease(lease).max_hold(lease));
-    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    let (lease, most) = (Duration::from_secs(3), Duration::from_millis(10));
+    let client = server.connect(options().lease(lease).max_hold(most));
     let begun = Instant::now();
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    // Its renewal would be due after a third of the lease.
     assert_eq!(in_runtime(guard.lost()), Loss::Expired);
-    assert!(begun.elapsed() > lease && begun.elapsed() < lease * 3);
+    assert!(begun.elapsed() >= lease * 3 / 4, "as long as its lease");
 }
 
 #[test]

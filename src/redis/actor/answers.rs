@@ -6,10 +6,11 @@ use super::{Actor, Flight, Landed, REPEAT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Loss;
 use crate::redis::lease::{Lease, Stamp};
-use crate::redis::link::{failure, is_cut_off, is_passing, nonsense};
+use crate::redis::link::nonsense;
 use crate::redis::place::{Grant, Mode, Outcome, Target};
 use crate::redis::replies::{self, Beat, Entry, Outlook, Pulse, Told, Turn};
 use crate::redis::scripts::Script;
+use crate::redis::verdict::{failure, is_passing};
 use std::time::Duration;
 
 /// What somebody else has said of a lock of this name.
@@ -34,10 +35,9 @@ impl Actor {
             result,
         } = landed;
         match &result {
-            Ok(_) => self.reach.heard(epoch),
-            Err(error) if is_cut_off(error) => self.cut_off(epoch),
-            Err(error) if error.is_timeout() => self.suspect(epoch),
-            Err(_) => self.reach.heard(epoch),
+            Ok(_) if matches!(what, Flight::Ping) => self.reach.heard(epoch),
+            Ok(_) => self.reach.served(epoch),
+            Err(error) => self.heard_trouble(epoch, error),
         }
         match what {
             Flight::Acquire(id) => self.entry(&id, sent, result),
@@ -159,6 +159,7 @@ impl Actor {
         seat.turn = turn;
         seat.begun = now;
         seat.claim_by = now + claim_window;
+        seat.mute_since = None;
         let grant = Grant {
             token,
             crashed: crashed && place.wish.mode != Mode::Permits,
@@ -264,7 +265,7 @@ impl Actor {
         if let Some(token) = token.filter(|_| place.loss().is_none()) {
             let arguments = self.acquire_arguments(&place, Some(token), None);
             let what = Flight::Reassert(id.to_owned());
-            self.send(what, Script::Acquire, &place.target, &arguments);
+            self.send(what, Script::Return, &place.target, &arguments);
         }
     }
 
@@ -277,8 +278,14 @@ impl Actor {
                 self.renewed(id, sent);
             }
             Some(_) => self.lose(id, Loss::Superseded),
-            // Not heard: the next heartbeat says so again, or the lease ends.
-            None => {}
+            // The next heartbeat asks again, until the lease ends.
+            None => {
+                let Some(seat) = self.seats.get(id) else {
+                    return;
+                };
+                let target = seat.place.target.clone();
+                self.schedule_beat(target.keys.state(), Stamp::now() + REPEAT);
+            }
         }
     }
 
@@ -384,9 +391,7 @@ impl Actor {
         };
         if let Some(leaving) = &seat.leaving {
             if now >= leaving.give_up {
-                let text = "the server could not be told in time; the lease has ended instead";
-                let place = seat.place.target.place.clone();
-                let error = Error::at(ErrorKind::Unavailable, text, &place);
+                let error = self.reach.end("release", &seat.place.target.place);
                 if let Some(reply) = self
                     .seats
                     .get_mut(id)
@@ -411,8 +416,7 @@ impl Actor {
         } else if lost && place.loss().is_none() {
             self.lose(id, Loss::Expired);
         } else if muted.is_some_and(|at| at <= now) {
-            let text = "the server does not answer";
-            let error = Error::at(ErrorKind::Unavailable, text, &place.target.place);
+            let error = self.reach.end("wait for", &place.target.place);
             self.fail(id, error);
         } else if self.seats[id].repeat_at.is_some_and(|at| at <= now) {
             self.ask(id);
@@ -461,7 +465,8 @@ impl Actor {
 
     pub(super) fn push(&mut self, epoch: u64, push: &PushInfo) {
         if push.kind == PushKind::Disconnection {
-            return self.cut_off(epoch);
+            let closed = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            return self.heard_trouble(epoch, &closed.into());
         }
         let told = match (&push.kind, &push.data[..]) {
             (PushKind::Message, [_, message]) => Told::of(message),

@@ -1,17 +1,21 @@
 //! The actor and its connection: connecting again, with growing delays, and asking again for everything then.
 
+use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::redis::RedisError;
+
 use super::{Actor, Alarm, Connecting, Flight, Landed};
 use crate::backoff::Backoff;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guard::Loss;
 use crate::redis::OnDisconnect;
 use crate::redis::client::host;
 use crate::redis::lease::Stamp;
 use crate::redis::link::{Hello, Link};
 use crate::redis::place::Target;
+use crate::redis::verdict::{Remedy, Trouble, Verdict};
 use crate::trace::{Note, Notes};
 
 /// How often a connection that is not used is tried, so that one that is cut off half way is noticed.
@@ -27,6 +31,10 @@ pub(super) struct Reach {
     backoff: Backoff,
     epochs: u64,
     unanswered: u32,
+    /// Whether a script was run since the last connection was made.
+    proven: bool,
+    /// Why the server did not serve, the last time that it did not.
+    trouble: Option<Trouble>,
     blind_told: bool,
     alarm: Option<Stamp>,
 }
@@ -40,6 +48,8 @@ impl Reach {
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
             epochs: 0,
             unanswered: 0,
+            proven: false,
+            trouble: None,
             blind_told: false,
             alarm: None,
         }
@@ -57,6 +67,20 @@ impl Reach {
         if self.is_current(epoch) {
             self.unanswered = 0;
         }
+    }
+
+    /// A script was run: this is the server that serves. A ping proves nothing, replicas answer it too.
+    pub(super) fn served(&mut self, epoch: u64) {
+        self.heard(epoch);
+        if self.is_current(epoch) {
+            self.proven = true;
+            self.backoff.reset();
+        }
+    }
+
+    /// The end of a request that was repeated for as long as it may be: the error says why it was not served.
+    pub(super) fn end(&self, step: &'static str, place: &Path) -> Error {
+        Trouble::end(self.trouble.as_ref(), step, place)
     }
 
     fn is_current(&self, epoch: u64) -> bool {
@@ -92,8 +116,12 @@ impl Actor {
 
     /// A connection is there, or could not be made.
     pub(super) fn connected(&mut self, result: Result<Link>) {
-        let Ok(link) = result else {
-            return self.plan_link();
+        let link = match result {
+            Ok(link) => link,
+            Err(error) => {
+                self.reach.trouble = Some(Trouble::of_connecting(&error));
+                return self.plan_link();
+            }
         };
         let mut notes = Notes::default();
         link.doubts
@@ -103,7 +131,6 @@ impl Actor {
         self.reach.signature = self.sign(&link);
         self.reach.link = Some(link);
         self.reach.unanswered = 0;
-        self.reach.backoff.reset();
         self.schedule_link(Stamp::now() + PING);
         self.ask_for_everything();
     }
@@ -146,19 +173,38 @@ impl Actor {
         names.iter().for_each(|name| self.schedule_beat(name, now));
     }
 
-    /// The connection is gone.
-    pub(super) fn cut_off(&mut self, epoch: u64) {
+    /// A request failed on that connection.
+    pub(super) fn heard_trouble(&mut self, epoch: u64, error: &RedisError) {
         if !self.reach.is_current(epoch) {
             return;
         }
+        let remedy = Verdict::of(error).remedy;
+        if remedy != Remedy::Fail {
+            self.reach.trouble = Some(Trouble::of(error));
+        }
+        match remedy {
+            Remedy::Reconnect => self.cut_off(),
+            _ if error.is_timeout() => self.suspect(),
+            _ => self.reach.heard(epoch),
+        }
+    }
+
+    /// The connection is gone, or leads to a server that does not serve: connects again. A connection that never served is not replaced at once, because a server that always
+    /// says "not me" would be asked without pause.
+    fn cut_off(&mut self) {
+        let proven = std::mem::take(&mut self.reach.proven);
         if !self.source.is_lent() {
             self.reach.link = None;
-            let hello = self.hello();
-            self.reach.connecting = Some(Box::pin(hello.say()));
+            match proven {
+                true => self.begin_link(),
+                false => self.plan_link(),
+            }
         }
-        let mut notes = Notes::default();
-        notes.push(Note::Degraded("the connection to the server broke"));
-        notes.tell(&self.source.address);
+        if proven {
+            let mut notes = Notes::default();
+            notes.push(Note::Degraded("the server was lost: connecting again"));
+            notes.tell(&self.source.address);
+        }
         if self.config.on_disconnect == OnDisconnect::Release {
             let ids: Vec<_> = self.seats.keys().cloned().collect();
             ids.iter().for_each(|id| self.lose(id, Loss::Disconnected));
@@ -174,14 +220,17 @@ impl Actor {
     }
 
     /// An answer did not come. A few in a row: the connection is taken for dead.
-    pub(super) fn suspect(&mut self, epoch: u64) {
-        if self.reach.is_current(epoch) {
-            self.reach.unanswered += 1;
-            if self.reach.unanswered >= PATIENCE {
-                self.reach.unanswered = 0;
-                self.cut_off(epoch);
-            }
+    fn suspect(&mut self) {
+        self.reach.unanswered += 1;
+        if self.reach.unanswered >= PATIENCE {
+            self.reach.unanswered = 0;
+            self.cut_off();
         }
+    }
+
+    fn begin_link(&mut self) {
+        let hello = self.hello();
+        self.reach.connecting = Some(Box::pin(hello.say()));
     }
 
     fn plan_link(&mut self) {
@@ -199,8 +248,7 @@ impl Actor {
     pub(super) fn link_rings(&mut self, now: Stamp) {
         let Some(link) = self.reach.link() else {
             if self.reach.connecting.is_none() {
-                let hello = self.hello();
-                self.reach.connecting = Some(Box::pin(hello.say()));
+                self.begin_link();
             }
             return;
         };

@@ -24,9 +24,13 @@ impl Actor {
         }
         let place = seat.place.clone();
         let passed = seat.passed;
+        let script = match seat.queued {
+            true => Script::Return,
+            false => Script::Acquire,
+        };
         let arguments = self.acquire_arguments(&place, None, passed);
         let what = Flight::Acquire(id.to_owned());
-        if !self.send(what, Script::Acquire, &place.target, &arguments) {
+        if !self.send(what, script, &place.target, &arguments) {
             self.mute(id, Stamp::now());
         }
     }
@@ -139,8 +143,7 @@ impl Actor {
 
     pub(super) fn call(&mut self, call: Call) {
         let Some(link) = self.reach.link() else {
-            let text = "there is no connection to the server at the moment";
-            let error = Error::at(ErrorKind::Unavailable, text, &call.target.place);
+            let error = self.reach.end("ask about", &call.target.place);
             let _ = call.reply.send(Err(error));
             return;
         };

@@ -1,5 +1,7 @@
 -- ARGV: 3 how many waiters to show
--- Replies {last token, holders, waiters}; each of those {record, age in microseconds}. Writes nothing.
+-- Replies {last token, holders, waiters}; each of those {record, age in microseconds}. Writes nothing, so a replica would run it and show what may be old.
+local info = redis.pcall('INFO', 'replication')
+if type(info) == 'string' and string.find(info, 'role:slave', 1, true) then return redis.error_reply('READONLY this server is a replica') end
 local holders, waiters = {}, {}
 local function show(list, r, since)
   if r then list[#list + 1] = {write(r), math.max(now - since, 0)} end

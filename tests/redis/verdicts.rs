@@ -1,0 +1,512 @@
+//! Answers that mean "not me" or "not now": a waiter keeps its place and a holder its hold until the server serves again, and a server that never does
+//! ends in an error that says what it answered.
+
+use std::time::Duration;
+
+use stanchion::redis::{Options, RedisClient, RedisGuard};
+use stanchion::{Acquire, ErrorKind, Loss};
+
+use crate::proxy::Proxy;
+use crate::server::Server;
+use crate::support::{Polled, eventually, in_runtime, kind_of};
+
+/// Nothing ends by itself while a test runs.
+const LONG: Duration = Duration::from_secs(600);
+/// How long the server may be of no use where that is the subject.
+const SHORT: Duration = Duration::from_secs(2);
+
+fn options() -> Options {
+    let options = RedisClient::options().quarantine(false);
+    options.lease(LONG).patience(LONG).unavailable_after(LONG)
+}
+
+fn denied(error: &stanchion::Error) -> bool {
+    error.kind() == ErrorKind::Io
+        && error.io_error().map(std::io::Error::kind) == Some(std::io::ErrorKind::PermissionDenied)
+}
+
+/// How often the server has answered with this error.
+fn refusals(server: &Server, code: &str) -> u64 {
+    let stats = server.info("errorstats");
+    let name = format!("errorstat_{code}:count=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |it| it.trim().parse().expect("a number"))
+}
+
+/// Often enough that every request was refused, and repeated.
+fn wait_for_refusals(server: &Server, code: &str) {
+    let before = refusals(server, code);
+    eventually("the server refuses", || {
+        refusals(server, code) >= before + 12
+    });
+}
+
+/// A client with a hold of one lock, and a place in the line of another.
+struct Stage {
+    server: Server,
+    client: RedisClient,
+    guard: RedisGuard,
+    /// Holds the lock that is waited for.
+    first: RedisGuard,
+    waiter: Polled<Acquire<RedisGuard>>,
+    /// The entry of the waiter on the server.
+    line: Vec<String>,
+}
+
+impl Stage {
+    fn set(server: Server) -> Self {
+        let url = server.url();
+        Self::at(server, &url)
+    }
+
+    fn at(server: Server, url: &str) -> Self {
+        let client = in_runtime(options().connect(url)).expect("a client");
+        Self::of(server, client)
+    }
+
+    fn of(server: Server, client: RedisClient) -> Self {
+        let guard = in_runtime(client.lock("held").acquire()).expect("free");
+        let near = server.connect(options());
+        let first = in_runtime(near.lock("line").acquire()).expect("free");
+        let mut waiter = Polled::new(client.lock("line").acquire());
+        assert!(waiter.poll().is_pending());
+        eventually("in line", || queue(&server).len() == 2);
+        let line = queue(&server);
+        Self {
+            server,
+            client,
+            guard,
+            first,
+            waiter,
+            line,
+        }
+    }
+
+    /// Everything that holds or waits asks again at once.
+    fn cut(&self) {
+        self.server
+            .ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    }
+
+    /// While the server answers with this code nothing is lost, and nothing after it.
+    fn assert_outlasts(mut self, code: &str, end: impl FnOnce(&Server)) {
+        self.cut();
+        let mut ensured = Polled::new(self.guard.ensure_held());
+        assert!(ensured.poll().is_pending());
+        let mut newcomer = Polled::new(self.client.lock("new").acquire());
+        assert!(newcomer.poll().is_pending());
+        wait_for_refusals(&self.server, code);
+        assert!(newcomer.poll().is_pending() && self.waiter.poll().is_pending());
+        end(&self.server);
+        ensured.finish().expect("still held");
+        drop(ensured);
+        in_runtime(newcomer.finish().expect("served again").release()).expect("released");
+        self.assert_kept();
+    }
+
+    fn assert_kept(mut self) {
+        assert!(self.guard.is_held());
+        in_runtime(self.guard.ensure_held()).expect("still held");
+        assert_eq!(queue(&self.server), self.line, "the same place");
+        assert!(self.waiter.poll().is_pending());
+        in_runtime(self.first.release()).expect("released");
+        let next = self.waiter.finish().expect("its turn");
+        assert!(!next.predecessor_crashed());
+        in_runtime(self.guard.release()).expect("released");
+    }
+}
+
+/// Who stands in line, and since when.
+fn queue(server: &Server) -> Vec<String> {
+    let key = "{stanchion:line}:queue";
+    server.ask(&["ZRANGE", key, "0", "-1", "WITHSCORES"])
+}
+
+fn set(server: &Server, name: &str, value: &str) {
+    server.ask::<()>(&["CONFIG", "SET", name, value]);
+}
+
+#[test]
+fn p45_a_server_without_enough_replicas_keeps_holds_and_places() {
+    let stage = Stage::set(Server::start());
+    set(&stage.server, "min-replicas-to-write", "1");
+    stage.assert_outlasts("NOREPLICAS", |it| set(it, "min-replicas-to-write", "0"));
+}
+
+#[test]
+fn p45_a_server_that_cannot_save_keeps_holds_and_places() {
+    let server = Server::start_with(&["--appendonly", "no", "--enable-protected-configs", "yes"]);
+    let stage = Stage::set(server);
+    let server = &stage.server;
+    let directory: Vec<String> = server.ask(&["CONFIG", "GET", "dir"]);
+    let gone = tempfile::tempdir().expect("a directory");
+    set(server, "dir", gone.path().to_str().expect("a plain path"));
+    // It cannot be written to: there is none.
+    drop(gone);
+    let _ = server.try_ask::<()>(&["BGSAVE"]);
+    eventually("a failed snapshot", || {
+        server
+            .info("persistence")
+            .contains("rdb_last_bgsave_status:err")
+    });
+    stage.assert_outlasts("MISCONF", |server| {
+        set(server, "dir", &directory[1]);
+        server.ask::<()>(&["SAVE"]);
+    });
+}
+
+/// Who is inside stays, who waits keeps its place, and who comes now waits until there is memory.
+#[test]
+fn p45_a_server_without_memory_keeps_holds_and_places() {
+    let stage = Stage::set(Server::start());
+    set(&stage.server, "maxmemory", "1");
+    stage.cut();
+    in_runtime(stage.guard.ensure_held()).expect("who is inside stays");
+    let mut newcomer = Polled::new(stage.client.lock("new").acquire());
+    assert!(newcomer.poll().is_pending());
+    wait_for_refusals(&stage.server, "OOM");
+    assert!(newcomer.poll().is_pending());
+    set(&stage.server, "maxmemory", "0");
+    drop(newcomer.finish().expect("served again"));
+    stage.assert_kept();
+}
+
+/// What was let in or queued before returns without new memory, also where the server has forgotten all of it.
+#[test]
+fn p45_a_server_without_memory_takes_back_what_it_has_forgotten() {
+    let mut stage = Stage::set(Server::start());
+    set(&stage.server, "maxmemory", "1");
+    stage.server.ask::<()>(&["FLUSHALL"]);
+    stage.cut();
+    in_runtime(stage.guard.ensure_held()).expect("put back");
+    in_runtime(stage.first.ensure_held()).expect("put back");
+    eventually("in line again", || queue(&stage.server).len() == 2);
+    assert!(stage.waiter.poll().is_pending());
+    in_runtime(stage.first.release()).expect("released");
+    drop(stage.waiter.finish().expect("its turn"));
+}
+
+/// A snapshot is read slowly, in a server that goes on answering.
+#[test]
+fn p45_a_server_that_loads_keeps_holds_and_places() {
+    let server = Server::start_with(&["--save", "", "--enable-debug-command", "local"]);
+    let filler = "for i = 1, 5000 do redis.call('SET', i, string.rep('x', 2048)) end";
+    server.ask::<()>(&["EVAL", filler, "0"]);
+    let stage = Stage::set(server);
+    let server = &stage.server;
+    set(server, "loading-process-events-interval-bytes", "1024");
+    set(server, "key-load-delay", "10000");
+    let client = server.client();
+    let reload = std::thread::spawn(move || {
+        let mut connection = client.get_connection().expect("a connection");
+        let mut command = ::redis::cmd("DEBUG");
+        command.arg("RELOAD").query::<()>(&mut connection)
+    });
+    eventually("it loads", || {
+        server.info("persistence").contains("loading:1")
+    });
+    let fresh = in_runtime(options().connect(server.url())).expect_err("it loads");
+    assert_eq!(fresh.kind(), ErrorKind::Unavailable, "{fresh}");
+    assert!(fresh.to_string().contains("LOADING"), "{fresh}");
+    stage.assert_loads(reload);
+}
+
+impl Stage {
+    fn assert_loads(self, reload: std::thread::JoinHandle<::redis::RedisResult<()>>) {
+        self.assert_outlasts("LOADING", |server| {
+            set(server, "key-load-delay", "0");
+            reload.join().expect("no panic").expect("loaded");
+        });
+    }
+}
+
+/// A script of somebody that does not end: the server answers nothing, then that it is busy.
+#[test]
+fn p45_a_server_that_runs_a_script_keeps_holds_and_places() {
+    let server = Server::start_with(&["--save", "", "--busy-reply-threshold", "1"]);
+    let stage = Stage::set(server);
+    let client = stage.server.client();
+    let busy = std::thread::spawn(move || {
+        let mut connection = client.get_connection().expect("a connection");
+        let mut command = ::redis::cmd("EVAL");
+        let endless = command.arg("while true do end").arg(0);
+        endless.query::<()>(&mut connection)
+    });
+    let server = &stage.server;
+    eventually("it is busy", || {
+        let pong = server.try_ask::<String>(&["PING"]);
+        pong.is_err_and(|error| error.code() == Some("BUSY"))
+    });
+    let mut newcomer = Polled::new(stage.client.lock("new").acquire());
+    assert!(newcomer.poll().is_pending());
+    let mut refused = 0;
+    // It cannot be asked how often it has refused.
+    eventually("it refuses for a while", || {
+        assert!(newcomer.poll().is_pending());
+        refused += usize::from(server.try_ask::<String>(&["PING"]).is_err());
+        refused > 100
+    });
+    let before = newcomer.rings();
+    server.ask::<()>(&["SCRIPT", "KILL"]);
+    busy.join().expect("no panic").expect_err("killed");
+    drop(newcomer.finish().expect("served again"));
+    assert_eq!(before, 0, "nobody was woken while it was busy");
+    assert!(refusals(server, "BUSY") > 0);
+    stage.assert_kept();
+}
+
+/// The password is changed while the client is connected, and later changed back.
+#[test]
+fn p45_a_client_that_may_not_log_in_keeps_holds_and_places() {
+    let stage = Stage::set(Server::start());
+    let server = &stage.server;
+    let mut admin = server.client().get_connection().expect("a connection");
+    let mut admin = move |words: &[&str]| {
+        let mut command = ::redis::Cmd::new();
+        command.arg(words).query::<()>(&mut admin).expect("done");
+    };
+    admin(&["CONFIG", "SET", "requirepass", "other"]);
+    admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let mut ensured = Polled::new(stage.guard.ensure_held());
+    let mut newcomer = Polled::new(stage.client.lock("new").acquire());
+    assert!(ensured.poll().is_pending() && newcomer.poll().is_pending());
+    let fresh = in_runtime(options().connect(server.url())).expect_err("no password");
+    assert!(denied(&fresh), "{fresh:?}");
+    let impatient = options().unavailable_after(SHORT);
+    let url = format!("{}?pass=other", server.url());
+    let other = in_runtime(impatient.connect(url)).expect("the new password");
+    // The other one knows the password, and then does not either.
+    admin(&["CONFIG", "SET", "requirepass", "third"]);
+    admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let error = in_runtime(other.lock("a").acquire()).expect_err("another password");
+    assert!(denied(&error), "{error:?}");
+    assert!(error.to_string().contains("WRONGPASS"), "{error}");
+    assert!(ensured.poll().is_pending() && newcomer.poll().is_pending());
+    admin(&["CONFIG", "SET", "requirepass", ""]);
+    ensured.finish().expect("still held");
+    drop(ensured);
+    drop(newcomer.finish().expect("served again"));
+    stage.assert_kept();
+}
+
+/// There is no room for the connection that is made again.
+#[test]
+fn p45_a_server_with_too_many_clients_keeps_holds_and_places() {
+    let stage = Stage::set(Server::start());
+    let server = &stage.server;
+    let mut admin = server.client().get_connection().expect("a connection");
+    let mut admin = move |words: &[&str]| -> ::redis::Value {
+        let mut command = ::redis::Cmd::new();
+        command.arg(words).query(&mut admin).expect("done")
+    };
+    admin(&["CONFIG", "SET", "maxclients", "1"]);
+    admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let mut ensured = Polled::new(stage.guard.ensure_held());
+    let mut newcomer = Polled::new(stage.client.lock("new").acquire());
+    assert!(ensured.poll().is_pending() && newcomer.poll().is_pending());
+    eventually("it is refused", || {
+        let stats = ::redis::from_redis_value(admin(&["INFO", "stats"]));
+        let stats: String = stats.expect("a text");
+        let rejected = stats
+            .lines()
+            .find_map(|it| it.strip_prefix("rejected_connections:"));
+        rejected.is_some_and(|it| it.trim().parse::<u64>().expect("a number") >= 6)
+    });
+    assert!(ensured.poll().is_pending() && newcomer.poll().is_pending());
+    admin(&["CONFIG", "SET", "maxclients", "1000"]);
+    ensured.finish().expect("still held");
+    drop(ensured);
+    drop(newcomer.finish().expect("served again"));
+    stage.assert_kept();
+}
+
+/// Rights that are missing now fail the wait at once; the hold lasts as long as its lease.
+#[test]
+fn p45_a_user_that_loses_its_rights_is_refused_and_keeps_its_hold() {
+    let server = Server::start();
+    let rules = |rule| {
+        let words = ["ACL", "SETUSER", "u", "on", ">x", "~*", "&*", "+@all", rule];
+        server.ask::<()>(&words);
+    };
+    rules("+evalsha");
+    let url = format!("{}?user=u&pass=x", server.url());
+    let client = in_runtime(options().connect(url)).expect("a client");
+    let guard = in_runtime(client.lock("held").acquire()).expect("free");
+    rules("-evalsha");
+    let error = in_runtime(client.lock("a").acquire()).expect_err("no rights");
+    assert!(denied(&error), "{error:?}");
+    assert!(error.to_string().contains("NOPERM"), "{error}");
+    assert!(denied(
+        &in_runtime(guard.ensure_held()).expect_err("no rights")
+    ));
+    assert!(guard.is_held());
+    rules("+evalsha");
+    in_runtime(guard.ensure_held()).expect("still held");
+    in_runtime(guard.release()).expect("released");
+}
+
+/// The server answers each request with this line, behind a network that puts it there.
+#[test]
+fn p45_every_answer_that_may_pass_is_outlasted() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server);
+    let url = proxy.url();
+    let mut stage = Stage::at(server, &url);
+    for error in [
+        "READONLY You can't write against a read only replica.",
+        "MASTERDOWN Link with MASTER is down",
+        "LOADING Redis is loading the dataset in memory",
+        "UNBLOCKED force unblock from blocking operation",
+        "REDIRECT 127.0.0.1:1",
+        "NOAUTH Authentication required.",
+        "WRONGPASS invalid username-password pair",
+        "MISCONF Errors writing to the AOF file",
+        "OOM command not allowed",
+        "NOREPLICAS Not enough good replicas to write.",
+        "BUSY Redis is busy running a script.",
+        "UNKILLABLE Sorry the script already executed write commands",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "CLUSTERDOWN The cluster is down",
+    ] {
+        let code = error.split(' ').next().expect("a code");
+        proxy.refuse(error);
+        stage.cut();
+        let mut ensured = Polled::new(stage.guard.ensure_held());
+        let mut newcomer = Polled::new(stage.client.lock("new").acquire());
+        assert!(ensured.poll().is_pending() && newcomer.poll().is_pending());
+        let before = refusals(&stage.server, code);
+        eventually("refused", || refusals(&stage.server, code) >= before + 4);
+        assert!(ensured.poll().is_pending(), "{error}");
+        assert!(newcomer.poll().is_pending(), "{error}");
+        assert!(stage.waiter.poll().is_pending(), "{error}");
+        proxy.refuse_nothing();
+        ensured.finish().expect("still held");
+        drop(ensured);
+        in_runtime(newcomer.finish().expect("served").release()).expect("released");
+        assert_eq!(queue(&stage.server), stage.line, "{error}");
+    }
+    stage.assert_kept();
+}
+
+/// The error names what the server answered last.
+#[test]
+fn p45_every_answer_that_does_not_pass_ends_in_an_error_that_names_it() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server);
+    let impatient = options().unavailable_after(Duration::from_millis(300));
+    let client = in_runtime(impatient.connect(proxy.url())).expect("a client");
+    for (error, expected) in [
+        ("READONLY a replica", ErrorKind::Unavailable),
+        ("LOADING a snapshot", ErrorKind::Unavailable),
+        ("MISCONF no disk", ErrorKind::Unavailable),
+        ("OOM no memory", ErrorKind::Unavailable),
+        ("NOAUTH no password", ErrorKind::Io),
+        ("NOPERM no rights", ErrorKind::Io),
+        ("MOVED 1 127.0.0.1:1", ErrorKind::Unsupported),
+        ("ASK 1 127.0.0.1:1", ErrorKind::Unsupported),
+        ("CROSSSLOT two slots", ErrorKind::Unsupported),
+        ("WRONGTYPE another type", ErrorKind::Incompatible),
+        ("ERR anything", ErrorKind::Unavailable),
+        ("NEVERSEEN before", ErrorKind::Unavailable),
+    ] {
+        proxy.refuse(error);
+        let failed = in_runtime(client.lock("a").acquire()).expect_err("refused");
+        assert_eq!(failed.kind(), expected, "{error}: {failed}");
+        assert!(failed.to_string().contains(error), "{failed}");
+        let tried = in_runtime(client.lock("a").try_acquire()).expect_err("refused");
+        assert_eq!(tried.kind(), expected, "{error}: {tried}");
+        let status = kind_of(in_runtime(client.lock("a").status()));
+        assert_eq!(status, expected, "{error}");
+        proxy.refuse_nothing();
+        // Until the connection is made again, which may take longer than it is waited for here.
+        eventually("served again", || {
+            let guard = in_runtime(client.lock("a").acquire());
+            guard.is_ok_and(|it| in_runtime(it.release()).is_ok())
+        });
+    }
+}
+
+/// A holder whose server never serves again hears of it before its lease ends, and of its release what the server answered.
+#[test]
+fn p48_a_hold_on_a_server_that_never_serves_again_is_lost_in_time() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server);
+    let options = RedisClient::options().quarantine(false).lease(SHORT);
+    let client = in_runtime(options.connect(proxy.url())).expect("a client");
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    let other = in_runtime(client.lock("b").acquire()).expect("free");
+    proxy.refuse("READONLY a replica");
+    let error = in_runtime(other.release()).expect_err("never heard");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("READONLY a replica"), "{error}");
+    assert_eq!(in_runtime(guard.lost()), Loss::Expired);
+}
+
+/// The greeting of a connection cannot see that it leads to a replica where the user may not call INFO: only scripts are refused. It is not asked without pause.
+#[test]
+fn p45_a_replica_that_looks_like_a_primary_is_not_stormed() {
+    let server = Server::start();
+    let rules = ["ACL", "SETUSER", "blind", "on", ">x", "~*", "&*", "+@all"];
+    server.ask::<()>(&[&rules[..], &["-info"]].concat());
+    let impatient = options().unavailable_after(SHORT);
+    let url = format!("{}?user=blind&pass=x", server.url());
+    let client = in_runtime(impatient.connect(url)).expect("a client");
+    server.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    server.forget_counts();
+    let error = in_runtime(client.lock("a").acquire()).expect_err("a replica");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("READONLY"), "{error}");
+    // Delays grow from 10 ms to a second.
+    let hellos = server.calls("hello");
+    assert!((2..40).contains(&hellos), "{hellos} connections");
+    server.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    drop(in_runtime(client.lock("a").acquire()).expect("a primary again"));
+}
+
+/// What a replica shows may be old.
+#[test]
+fn p45_a_replica_shows_no_status() {
+    let stage = Stage::set(Server::start());
+    stage.server.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    let error = in_runtime(stage.client.lock("held").status()).expect_err("a replica");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let error = in_runtime(options().connect(stage.server.url())).expect_err("a replica");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("replica"), "{error}");
+    stage.server.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    in_runtime(stage.guard.ensure_held()).expect("a primary again");
+    stage.assert_kept();
+}
+
+/// The old primary lives on as a replica and keeps its connections; only new ones reach the new primary.
+#[test]
+fn p51_a_planned_failover_keeps_holds_and_places() {
+    let server = Server::start();
+    let replica = server.replica();
+    let proxy = Proxy::before(&server);
+    let url = proxy.url();
+    let stage = Stage::at(server, &url);
+    eventually("the replica has caught up", || {
+        queue(&replica) == stage.line && replica.ask::<bool>(&["EXISTS", "{stanchion:held}:state"])
+    });
+    replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    let port = replica.listen("port").to_string();
+    stage.server.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+    proxy.lead_newcomers_to(&replica);
+    in_runtime(stage.guard.ensure_held()).expect("held at the new primary");
+    let fresh = in_runtime(stage.client.lock("new").acquire()).expect("free");
+    assert!(fresh.is_held());
+    eventually("it listens at the new primary", || {
+        let channels: Vec<String> = replica.ask(&["PUBSUB", "CHANNELS", "stanchion:inbox:*"]);
+        channels.len() == 1
+    });
+    assert_eq!(queue(&replica), stage.line, "the same place");
+    // Its client has nowhere to go: it was connected to the old one.
+    drop(stage.first);
+    let near = replica.connect(options());
+    in_runtime(near.lock("line").force_release(None)).expect("ended");
+    let mut waiter = stage.waiter;
+    let next = waiter.finish().expect("its turn, at the new primary");
+    assert!(next.is_held() && stage.guard.is_held());
+    in_runtime(stage.guard.release()).expect("released");
+}
