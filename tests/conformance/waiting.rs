@@ -114,3 +114,26 @@ pub(crate) fn p21_no_wake_up_is_lost_without_polling<S: Subject>() {
     });
     assert_idle(&subject);
 }
+
+/// What a lock cannot count it refuses at once, also while nobody has it.
+pub(crate) fn a_limit_of_waiters_is_kept_or_refused_at_once<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let limited = |most| Polled::new(lock.acquire().max_waiting(most));
+    let free = answer::<S, _>(&mut limited(3));
+    match S::FAIR {
+        true => drop(free.expect("nobody waits")),
+        false => assert_eq!(kind_of(free), ErrorKind::Unsupported),
+    }
+    assert_idle(&subject);
+    let guard = answer::<S, _>(&mut limited(0)).expect("it is free");
+    assert_eq!(kind_of(answer::<S, _>(&mut limited(0))), ErrorKind::Busy);
+    if !S::FAIR {
+        assert_eq!(
+            kind_of(answer::<S, _>(&mut limited(3))),
+            ErrorKind::Unsupported
+        );
+    }
+    drop(guard);
+    assert_idle(&subject);
+}

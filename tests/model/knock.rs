@@ -177,6 +177,7 @@ fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let next = match w.procs[p].role {
         Role::Locker | Role::Reader => Pc::WriteHeld,
         Role::Remover => Pc::Tomb,
+        Role::Onlooker => unreachable!("an onlooker does not enter"),
     };
     go(w, p, next, Step::LockState, "")
 }
@@ -195,6 +196,7 @@ fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Role::Remover => replaced(w, p, rules, Step::LockState),
         Role::Reader => shared::back(w, p, Step::LockState),
         Role::Locker => shared::refused(w, p),
+        Role::Onlooker => unreachable!("an onlooker does not enter"),
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Role {
     Reader,
     /// Calls `remove` instead.
     Remover,
+    /// Looks whether the lock is held, by trying it.
+    Onlooker,
 }
 
 /// Is the process able to run?

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::fs::sys::fork::PerProcess;
-use crate::fs::sys::{file, host};
+use crate::fs::sys::host;
 use crate::lock::Owner;
 
 /// Longest label and host kept in a record, in bytes as written.
@@ -134,6 +134,12 @@ impl Recorded {
         here.then(|| self.owner.pid.zip(self.start)).flatten()
     }
 
+    /// Whether the process lives beyond doubt.
+    pub(crate) fn is_surely_alive(&self) -> bool {
+        let alive = |(pid, start)| host::process_start(pid) == Some(start);
+        self.process().is_some_and(alive) && !self.is_provably_gone()
+    }
+
     pub(crate) fn is_this_process(&self) -> bool {
         let here = identity();
         self.is_of_here() && self.owner.pid == Some(here.pid) && self.start == here.start
@@ -174,22 +180,10 @@ impl Recorded {
     }
 }
 
-/// Who has a file locked, as the kernel's list tells.
+/// Who has a file locked, as far as the kernel's list tells.
 pub(crate) fn holder_of_file(path: &Path) -> Option<Owner> {
-    locker(path, &host::LockTable::read()).map(of_pid)
-}
-
-/// The process that has a file locked.
-pub(crate) fn locker(path: &Path, locks: &host::LockTable) -> Option<u32> {
-    lockers(path, locks).first().map(|(pid, _)| *pid)
-}
-
-/// The processes that have a file locked, and whether they share it.
-pub(crate) fn lockers(path: &Path, locks: &host::LockTable) -> Vec<(u32, bool)> {
-    match file::id_at(path) {
-        Ok(Some(id)) => host::lock_owners(id.device, id.inode, locks),
-        _ => Vec::new(),
-    }
+    let owners = host::LockTable::read().owners(path);
+    owners.listed.first().map(|(pid, _)| of_pid(*pid))
 }
 
 /// The list names who took the lock; its heirs may go on without it.
