@@ -287,7 +287,7 @@ pub enum Removal {
 /// The first item is the line as it stands; each further one follows a change. Changes in quick succession may come as one,
 /// at most one every 20 ms, so a slow consumer misses steps, never the present state. It ends only after an error.
 ///
-/// Looking on locks nothing, opens no ticket, and delays nobody.
+/// Looking on opens no ticket and delays nobody. Where nothing else tells whether the lock is held, it is tried, at most once a second.
 ///
 /// # Cancel safety
 ///
