@@ -41,6 +41,7 @@ mod at_slots;
 mod cohort;
 mod contender;
 mod core;
+mod holders;
 mod inside;
 mod look;
 mod loss;
