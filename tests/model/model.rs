@@ -43,6 +43,8 @@
 //! another reader has taken charge; that of a reader never; a reader's token never goes back. Whoever is refused the state file under
 //! a record that names his door meets none but the dying or stopped.
 //!
+//! An onlooker (`status`, `is_locked`) opens the lock file, tries it and gives it back: it costs nobody a wake-up or a place.
+//!
 //! What readers are not promised: when the one in charge of a death dies too, those that come may go in untold until somebody has the
 //! door whole again; when it gives up, newcomers wait until the others inside have left.
 //!
