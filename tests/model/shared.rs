@@ -9,6 +9,7 @@
 //!
 //! The held flag has three values: clear; set by a writer; *found* by a reader that is in charge of it and will tell.
 
+use crate::copies;
 use crate::kernel::{SHARED, holders};
 use crate::knock;
 use crate::rules::{Mutation, Rules};
@@ -97,6 +98,11 @@ fn share(w: &mut World, p: usize, rules: &Rules) -> Taken {
         if w.procs[p].state == w.state_path {
             return refused(w, p);
         }
+        w.forget(p, Fd::State);
+        return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
+    }
+    if w.procs[p].state != w.state_path && !rules.is(Mutation::SharedUnchecked) {
+        w.unlock(p, Fd::State);
         w.forget(p, Fd::State);
         return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
     }
@@ -204,6 +210,7 @@ pub(crate) fn judge_refusal(w: &mut World, p: usize, rules: &Rules) {
 
 /// In charge: the record names my door from here on, and a flag that is set is found.
 pub(crate) fn write_as_reader(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    copies::judge_write(w, p);
     let clock = if rules.wall { w.last_token } else { 0 };
     let proc = &mut w.procs[p];
     let state = &mut w.states[usize::from(proc.state)];
@@ -211,12 +218,13 @@ pub(crate) fn write_as_reader(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if nothing && !rules.is(Mutation::ReaderWritesZero) {
         state.token = state.token.max(clock);
     }
-    let crashed = state.held && !nothing;
+    let crashed = state.held && !nothing && !state.copied;
     if crashed {
         proc.set(flag::CRASHED);
     }
     state.held = crashed && !rules.is(Mutation::ClearedTooEarly);
     (state.found, state.tombstone, state.door) = (state.held, false, proc.door);
+    state.copied = false;
     go(w, p, Pc::ChargeDoor, Step::WriteHeld, "is in charge")
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum Step {
     CheckMarks,
     LockState,
     TakeCharge,
+    CopyState,
+    ReplaceState,
     WriteHeld,
     Grant,
     UnlinkTicket,

@@ -184,6 +184,12 @@ impl Dir {
         Ok(())
     }
 
+    /// Gives a file of this directory another name, in place of what has it.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::renameat(&self.descriptor, from, &self.descriptor, to)?;
+        Ok(())
+    }
+
     /// Where files without a name are not to be had. A reaper may be faster than the lock; then the name or the lock is
     /// gone, and the caller takes another number.
     fn create_then_lock(&self, name: &str, mode: u32) -> io::Result<(Private, FileId)> {

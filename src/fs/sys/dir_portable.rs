@@ -105,6 +105,11 @@ impl Dir {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Gives a file of this directory another name, in place of what has it.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
     /// Opens a ticket of somebody else to try its lock; `None` when it is gone.
     pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Option<File>> {
         Ok(file::open_existing(&self.path.join(name))?.map(|(file, _)| file))

@@ -264,32 +264,73 @@ fn plain(error: Errno, path: &Path) -> io::Error {
 
 /// The identity of what is at this path now, not following a final link; `None` when nothing is.
 pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {
+    Ok(named_at(path)?.map(|(id, _)| id))
+}
+
+/// The same, and how many names that file has.
+pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     match look_up(path) {
-        Ok(id) => Ok(Some(id)),
+        Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Asks for nothing but the identity. Who asks for the times as well makes the next write to the file dearer: since Linux 6.13 it
+/// Asks for nothing but the identity and the names. Who asks for the times as well makes the next write to the file dearer: since Linux 6.13 it
 /// must then note a time of its own.
 #[cfg(target_os = "linux")]
-fn look_up(path: &Path) -> rustix::io::Result<FileId> {
+fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
-    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO) {
-        Ok(found) => Ok(FileId {
-            device: makedev(found.stx_dev_major, found.stx_dev_minor),
-            inode: found.stx_ino,
-        }),
+    let flags = StatxFlags::INO | StatxFlags::NLINK;
+    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, flags) {
+        Ok(found) => {
+            let id = FileId {
+                device: makedev(found.stx_dev_major, found.stx_dev_minor),
+                inode: found.stx_ino,
+            };
+            Ok((id, found.stx_nlink.into()))
+        }
         // Before 4.11, and where a sandbox does not know it.
-        Err(Errno::NOSYS | Errno::PERM) => lstat(path).map(|stat| FileId::from(&stat)),
+        Err(Errno::NOSYS | Errno::PERM) => {
+            lstat(path).map(|stat| (FileId::from(&stat), names_in(&stat)))
+        }
         Err(error) => Err(error),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look_up(path: &Path) -> rustix::io::Result<FileId> {
-    lstat(path).map(|stat| FileId::from(&stat))
+fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
+    lstat(path).map(|stat| (FileId::from(&stat), names_in(&stat)))
+}
+
+// The field has other widths on other Unixes.
+#[allow(clippy::unnecessary_cast)]
+fn names_in(stat: &Stat) -> u64 {
+    stat.st_nlink as u64
+}
+
+/// Whether a file keeps its number for as long as it exists. FAT numbers files anew when they have left the cache, and so may a FUSE
+/// server.
+#[cfg(target_os = "linux")]
+pub(crate) fn keeps_numbers(file: &File) -> bool {
+    const FAT: u32 = 0x4d44;
+    const EXFAT: u32 = 0x2011_bab0;
+    const FUSE: u32 = 0x6573_5546;
+    rustix::fs::fstatfs(file).is_ok_and(|it| {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast
+        )]
+        let magic = it.f_type as u32;
+        ![FAT, EXFAT, FUSE].contains(&magic)
+    })
+}
+
+/// Whether a file keeps its number for as long as it exists.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn keeps_numbers(_file: &File) -> bool {
+    true
 }
 
 /// Identity and mark of what is at this path.
@@ -322,9 +363,9 @@ fn set_mode_of_path(path: &Path, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::chmod(path, mode_bits(mode))?)
 }
 
-/// Whether an open file has one name, and no more.
-pub(crate) fn has_one_name(file: &File) -> io::Result<bool> {
-    Ok(fstat(file)?.st_nlink == 1)
+/// How many names an open file has.
+pub(crate) fn names_of(file: &File) -> io::Result<u64> {
+    Ok(names_in(&fstat(file)?))
 }
 
 /// The identity of an open file.

@@ -290,6 +290,10 @@ fn mark_all_before(
             && let Some(file) = queue.open_other(ticket)?
             && !queue.reap_if_dead(ticket, &file)?
         {
+            if queue.is_linked_elsewhere(ticket, &file)? {
+                // Passed this once without a mark; the next waiter counts it again.
+                continue;
+            }
             queue.mark(ticket, &file)?;
             *marked += 1;
         }

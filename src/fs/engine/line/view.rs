@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::super::disk::{self, Place};
 use super::super::owner::{Recorded, identity, locker, lockers, of_pid};
 use super::super::state::{self, Content, Flag, Kind};
-use super::super::ticket::Ticket;
 use super::super::ticket::queue::Queue;
+use super::super::ticket::{Ticket, file_noted};
 use super::super::watch::watch;
 use super::cohort::Key;
 use super::contender::Contender;
@@ -265,10 +265,9 @@ fn read_record(place: &Place) -> Result<Vec<u8>> {
     let Some(file) = file::open_to_read(&path).map_err(at)? else {
         return Ok(Vec::new());
     };
-    let mut buffer = vec![0; state::LENGTH];
-    let read = file::read_start(&file, &mut buffer).map_err(at)?;
-    buffer.truncate(read);
-    Ok(buffer)
+    let mut buffer = [0; state::LENGTH];
+    let read = state::read(&file, None, &mut buffer).map_err(at)?;
+    Ok(buffer[..read].to_vec())
 }
 
 /// The line in order of service: first the tasks that get the lock in memory, then ticket by ticket.
@@ -306,9 +305,13 @@ fn waiters(
         let (Some(queue), Some(found)) = (&queue, found) else {
             continue;
         };
-        let noted = queue
-            .description(ticket)
-            .map(|words| Recorded::parse(&words, 0));
+        let note = queue.description(ticket);
+        let of_file = note.as_deref().and_then(file_noted);
+        if of_file.is_some_and(|inode| inode != found.id.inode) {
+            // It came here with a copy of the directory, and its owner waits elsewhere.
+            continue;
+        }
+        let noted = note.map(|words| Recorded::parse(&words, 0));
         if noted.as_ref().is_some_and(Recorded::is_provably_gone) {
             continue;
         }

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::step::{self, Step};
 use crate::fs::sys::dir::{Dir, Found, Unchanged};
 use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::Private;
 use crate::fs::sys::{flock, host};
 
 /// The file that is not a ticket.
@@ -313,6 +314,16 @@ impl Queue {
         })
     }
 
+    /// Whether the file of a ticket has a name in another directory too, where a mark would be seen as well.
+    pub(crate) fn is_linked_elsewhere(&self, ticket: Ticket, file: &File) -> Result<bool> {
+        let at = |error| Error::io("look at the ticket", self.path_of(ticket), error);
+        let names = file::names_of(file).map_err(at)?;
+        let id = file::id_of(file).map_err(at)?;
+        let spare = self.dir.find(&spare::name_of(id)).map_err(at)?;
+        let here = 1 + u64::from(spare.is_some_and(|found| found.id == id));
+        Ok(names > here)
+    }
+
     /// Marks the ticket of a sleeper.
     pub(crate) fn mark(&self, ticket: Ticket, file: &File) -> Result<()> {
         step::at(Step::MarkTicket);
@@ -324,6 +335,42 @@ impl Queue {
             file::set_mark(file, false).map_err(at)?;
         }
         Ok(())
+    }
+
+    /// Makes a file that is to be the state file; `None` when the directory has been removed. Its name is that of a spare file, with a
+    /// number that is not its own: if we die, whoever looks for spare files deletes it.
+    pub(crate) fn create_draft(&self) -> Result<Option<StateDraft>> {
+        for _ in 0..TRIES {
+            let name = spare::name_of_number(host::monotonic_ns());
+            match self.dir.create_locked(&name, self.mode) {
+                Ok((file, id)) => return Ok(Some(StateDraft { file, id, name })),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => {
+                    let path = self.dir.path().join(name);
+                    return Err(Error::io("copy the state file to", path, error));
+                }
+            }
+        }
+        let text = "every name for a copy of the state file is taken";
+        Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()))
+    }
+
+    /// Gives that file the name of the state file, in place of the one that has it; `false` when it was deleted.
+    pub(crate) fn name_state(&self, draft: &StateDraft) -> Result<bool> {
+        match self.dir.rename(&draft.name, STATE) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => {
+                let path = self.dir.path().join(STATE);
+                Err(Error::io("replace the state file", path, error))
+            }
+        }
+    }
+
+    /// Deletes a file that did not become the state file.
+    pub(crate) fn drop_draft(&self, draft: &StateDraft) {
+        let _ = self.dir.unlink(&draft.name);
     }
 
     /// Removes our own ticket from the line: unlink, then close, or keep the file for the next ticket.
@@ -394,6 +441,13 @@ pub(crate) enum Standing {
     Unmarked,
     Marked,
     Gone,
+}
+
+/// A new file, open and locked, that is to be the state file.
+pub(crate) struct StateDraft {
+    pub(crate) file: Private,
+    pub(crate) id: FileId,
+    name: String,
 }
 
 enum Created {

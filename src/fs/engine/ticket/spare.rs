@@ -18,6 +18,8 @@ use crate::fs::sys::fork::Private;
 
 /// What their names begin with; the rest is the inode's number.
 const PREFIX: &str = "spare.";
+/// The last word of the note on a ticket: the inode of the file it was written on. A copy keeps the note, and has another inode.
+const FILE: &str = "file=";
 /// How many files a process keeps: for its first cohort and the next one.
 const MOST: usize = 2;
 
@@ -49,14 +51,17 @@ impl TicketFile {
     pub(super) fn describe(&mut self, words: Option<&Arc<str>>) {
         let Some(words) = words else { return };
         if self.words.as_ref().is_none_or(|it| !Arc::ptr_eq(it, words)) {
-            Dir::describe(&self.file, words);
+            Dir::describe(&self.file, &format!("{words} {FILE}{}", self.id.inode));
             self.words = Some(words.clone());
         }
     }
 
     /// With a new name it becomes a ticket, which must not bear the mark of the last one, and is for whoever may use the
-    /// lock file now.
+    /// lock file now. A file that has a name in another directory too is not ours to write into.
     fn is_clean(&self, mode: u32) -> bool {
+        if !file::names_of(&self.file).is_ok_and(|names| names == 1) {
+            return false;
+        }
         let shared = file::mode_of(&self.file).is_ok_and(|it| it == mode)
             || file::set_mode(&self.file, mode).is_ok();
         shared && self.is_unmarked()
@@ -87,15 +92,21 @@ impl Spares {
 
     /// A name in a listing that is no ticket.
     pub(super) fn see(&mut self, name: &[u8]) {
-        if !self.adopted && name.starts_with(PREFIX.as_bytes()) {
-            self.listed.extend(String::from_utf8(name.to_vec()));
+        let name = std::str::from_utf8(name).ok().filter(|it| is_name(it));
+        if let Some(name) = name.filter(|_| !self.adopted) {
+            self.listed.push(name.to_owned());
         }
     }
 
     /// A file for a ticket, if there is one.
     pub(super) fn take(&mut self, dir: &Dir, mode: u32) -> Option<TicketFile> {
         self.adopt(dir);
-        self.own.pop().filter(|spare| spare.is_clean(mode))
+        let spare = self.own.pop()?;
+        if spare.is_clean(mode) {
+            return Some(spare);
+        }
+        give_up(dir, &name_of(spare.id), &spare);
+        None
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -106,7 +117,8 @@ impl Spares {
         self.own.push(spare);
     }
 
-    /// Once per queue: takes over the files of dead processes, and deletes what nobody needs.
+    /// Once per queue: takes over the files of dead processes, and deletes what nobody needs: those that are too many, that have another
+    /// name as well, and that came here with a copy of the directory and bear the number of another file.
     fn adopt(&mut self, dir: &Dir) {
         if std::mem::replace(&mut self.adopted, true) {
             return;
@@ -115,11 +127,13 @@ impl Spares {
             let Some(spare) = of_the_dead(dir, &name) else {
                 continue;
             };
-            if self.has_room() {
+            let fits = name_of(spare.id) == name;
+            // Only who has the lock gives it names, so this stays true.
+            let one = file::names_of(&spare.file).is_ok_and(|names| names == 1);
+            if fits && one && self.has_room() {
                 self.own.push(spare);
             } else {
-                let _ = dir.unlink(&name);
-                let _ = flock::unlock(&spare.file);
+                give_up(dir, &name, &spare);
             }
         }
     }
@@ -140,10 +154,7 @@ impl Spares {
     /// Deletes all that were listed, also those of the living, who make new ones. The name that could not be deleted is told.
     pub(super) fn delete_listed(&mut self, dir: &Dir) -> Result<(), (String, io::Error)> {
         for name in std::mem::take(&mut self.listed) {
-            let found = dir.find(&name).ok().flatten();
-            if found.is_some_and(|found| name_of(found.id) == name) {
-                dir.unlink(&name).map_err(|error| (name, error))?;
-            }
+            dir.unlink(&name).map_err(|error| (name, error))?;
         }
         Ok(())
     }
@@ -151,21 +162,38 @@ impl Spares {
 
 /// The name under which a file is kept.
 pub(super) fn name_of(id: FileId) -> String {
-    format!("{PREFIX}{}", id.inode)
+    name_of_number(id.inode)
 }
 
-/// The spare file of this name, locked, if its process is dead. Not one with a second name: that is a ticket of the dead,
-/// which our lock would bring back to life.
+pub(super) fn name_of_number(number: u64) -> String {
+    format!("{PREFIX}{number}")
+}
+
+/// Whether this is the name of a spare file, of whatever number.
+fn is_name(name: &str) -> bool {
+    let number = name.strip_prefix(PREFIX);
+    number.is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The inode of the file that a note was written on, as the note says.
+pub(crate) fn file_noted(words: &str) -> Option<u64> {
+    let mut words = words.split_ascii_whitespace();
+    words.find_map(|word| word.strip_prefix(FILE)?.parse().ok())
+}
+
+/// Deletes the name of a locked file, and lets it go. With a second name it may be a ticket of the dead, which our lock must not
+/// keep alive.
+fn give_up(dir: &Dir, name: &str, spare: &TicketFile) {
+    if matches!(dir.find(name), Ok(Some(found)) if found.id == spare.id) {
+        let _ = dir.unlink(name);
+    }
+    let _ = flock::unlock(&spare.file);
+}
+
+/// The spare file of this name, locked, if nobody else has it locked: its process is dead, or it is a copy.
 fn of_the_dead(dir: &Dir, name: &str) -> Option<TicketFile> {
     let file = Private::new(dir.open_ticket(name).ok()??);
     let id = file::id_of(&file).ok()?;
-    if name_of(id) != name || !flock::try_lock_exclusive(&file).ok()? {
-        return None;
-    }
-    // Only who has the lock gives it names, so this stays true.
-    if file::has_one_name(&file).unwrap_or(false) {
-        return Some(TicketFile::new(file, id));
-    }
-    let _ = flock::unlock(&file);
-    None
+    let ours = flock::try_lock_exclusive(&file).ok()?;
+    ours.then(|| TicketFile::new(file, id))
 }
