@@ -63,7 +63,9 @@ fn p65_a_copy_of_a_held_lock_is_free_and_tells_of_no_crash() {
         let holder = crew.start();
         let waiters = [crew.start(), crew.start()];
         crew.take(holder, 1);
-        waiters.map(|who| crew.queue(who, 1));
+        for who in waiters {
+            crew.queue(who, 1);
+        }
         let mut copied = copy(&crew, "-a");
         let newcomer = copied.start();
         assert_eq!(status(&mut copied, newcomer), (0, 0));
@@ -93,6 +95,20 @@ fn p65_a_copy_of_a_crashed_lock_tells_of_no_crash_and_the_lock_does() {
 }
 
 #[test]
+fn p65_a_copy_of_a_crashed_lock_tells_no_reader_of_a_crash() {
+    everywhere(|crew| {
+        let mut crew = crew.with_readers();
+        let (holder, reader) = (crew.start(), crew.start());
+        crew.take(holder, 1);
+        crew.kill(holder);
+        let mut copied = copy(&crew, "-a").with_readers();
+        let newcomer = copied.start();
+        assert!(!copied.reads(newcomer, 1).crashed);
+        assert!(crew.reads(reader, 1).crashed);
+    });
+}
+
+#[test]
 fn p65_a_death_under_a_lock_file_that_was_replaced_is_told() {
     everywhere(|mut crew| {
         let (holder, next) = (crew.start(), crew.start());
@@ -115,9 +131,11 @@ fn a_copy_is_removed_with_all_that_came_with_it() {
         let newcomer = copied.start();
         assert_removed(&mut copied, newcomer);
         serves(&mut crew, holder, &[waiter]);
+        let newcomer = crew.start();
+        crew.contend(newcomer);
         assert!(
             !spare.exists(),
-            "it is nobody's, and went with the first ticket"
+            "it is nobody's, and goes with the first ticket of a process"
         );
     });
 }
@@ -224,13 +242,17 @@ fn p09_a_lock_with_a_linked_copy_keeps_its_order() {
         let holder = crew.start();
         let waiters = [crew.start(), crew.start(), crew.start()];
         crew.take(holder, 1);
-        waiters.map(|who| crew.queue(who, 1));
+        for who in waiters {
+            crew.queue(who, 1);
+        }
         let mut copied = copy(&crew, "-al");
         let other = copied.start();
         assert_eq!(copied.ask(other, "remove"), "in-use");
         assert_eq!(copied.ask(other, "try 1"), "none");
         serves(&mut crew, holder, &waiters);
-        waiters.map(|who| crew.end(who));
+        for who in waiters {
+            crew.end(who);
+        }
         // Their tickets stand in the copy still, and belong to nobody.
         assert!(!copied.acquire(other, 1).crashed);
         copied.release(other, 1);
@@ -250,7 +272,9 @@ fn p64_a_ticket_with_a_name_elsewhere_is_passed_and_not_marked() {
         let ticket = crew.tickets().remove(0);
         let copied = copy(&crew, "-al");
         crew.stop(sleeper);
-        others.map(|who| crew.queue(who, 1));
+        for who in others {
+            crew.queue(who, 1);
+        }
         crew.release(holder, 1);
         for who in others {
             crew.expect_held(who, 1);
