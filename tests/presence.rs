@@ -8,6 +8,8 @@
 mod child;
 #[path = "presence/death.rs"]
 mod death;
+#[path = "presence/drafts.rs"]
+mod drafts;
 #[path = "presence/family.rs"]
 mod family;
 #[path = "presence/foreign.rs"]

@@ -401,6 +401,9 @@ fn p38_a_record_that_is_linked_elsewhere_is_not_written_into() {
     std::fs::remove_file(&elsewhere).expect("deleted");
     std::fs::hard_link(&state, &elsewhere).expect("a second name");
     let before = read(&elsewhere);
-    assert_eq!(semaphore.remove().expect("no error"), stanchion::Removal::Removed);
+    assert_eq!(
+        semaphore.remove().expect("no error"),
+        stanchion::Removal::Removed
+    );
     assert_eq!(read(&elsewhere), before, "no tombstone");
 }

@@ -262,6 +262,34 @@ fn p09_a_lock_with_a_linked_copy_keeps_its_order() {
 }
 
 #[test]
+fn p38_a_ticket_with_a_name_elsewhere_is_not_used_again() {
+    everywhere(|mut crew| {
+        let (holder, waiter) = (crew.start(), crew.start());
+        crew.take(holder, 1);
+        crew.queue(waiter, 1);
+        let copied = copy(&crew, "-al");
+        let inode = |crew: &Crew| {
+            let ticket = crew.tickets().remove(0);
+            std::fs::metadata(ticket).expect("a ticket").ino()
+        };
+        crew.release(holder, 1);
+        crew.expect_held(waiter, 1);
+        crew.queue(holder, 1);
+        crew.release(waiter, 1);
+        crew.expect_held(holder, 1);
+        crew.expect_no_tickets();
+        crew.queue(waiter, 1);
+        assert_ne!(
+            inode(&crew),
+            inode(&copied),
+            "else it would stand there for good"
+        );
+        crew.release(holder, 1);
+        crew.expect_held(waiter, 1);
+    });
+}
+
+#[test]
 fn p64_a_ticket_with_a_name_elsewhere_is_passed_and_not_marked() {
     everywhere(|mut crew| {
         crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", "100");

@@ -468,4 +468,44 @@ mod tests {
         assert_eq!(next_token(1000, 5000), 5000);
         assert!(wall_clock_us() > 1_700_000_000_000_000);
     }
+
+    #[test]
+    fn p65_a_record_of_another_file_tells_of_nobody() {
+        for kind in [Kind::Lock, Kind::RwLock, Kind::Semaphore] {
+            let place = tempfile::tempdir().expect("a directory");
+            let path = place.path().join("state");
+            std::fs::write(&path, "").expect("a file");
+            let file = File::options().read(true).write(true).open(&path);
+            let file = file.expect("open");
+            let own = file::id_of(&file).expect("an inode");
+            let flag_in = |bytes: &[u8]| {
+                file::write_at(&file, 0, bytes).expect("written");
+                let mut found = [0; LENGTH];
+                let length = read(&file, None, &mut found).expect("read");
+                assert_eq!(&found[..60], &bytes[..60], "all else is as it stands there");
+                match parse(&found[..length], kind) {
+                    Content::Ours(record) => record.flag,
+                    other => panic!("{other:?}"),
+                }
+            };
+            let mut draft = Draft::new(kind);
+            draft.set_limit(u64::from(kind == Kind::Semaphore));
+            draft.set_owner(&format!("pid=7 label={}", "x".repeat(LENGTH)));
+            let unknown = draft.entered(5, DOOR, 0).to_vec();
+            assert_eq!(flag_in(&unknown), Flag::Held, "an earlier version wrote it");
+            draft.set_file(own.inode);
+            let mut bytes = draft.entered(5, DOOR, 0).to_vec();
+            assert_eq!(flag_in(&bytes), Flag::Held);
+            set_file(&mut bytes, own.inode + 1);
+            let copied = flag_in(&bytes);
+            // On a file system that numbers files anew the flag counts.
+            let wanted = match file::keeps_numbers(&file) {
+                true => Flag::Clear,
+                false => Flag::Held,
+            };
+            assert_eq!(copied, wanted);
+            set_file(&mut bytes, own.inode);
+            assert_eq!(flag_in(&bytes), Flag::Held);
+        }
+    }
 }

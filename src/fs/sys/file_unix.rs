@@ -309,13 +309,21 @@ fn names_in(stat: &Stat) -> u64 {
     stat.st_nlink as u64
 }
 
-/// Whether a file keeps its number for as long as it exists. FAT numbers files anew when they have left the cache, and so may a FUSE
-/// server.
+/// Whether a file is known to keep its number for as long as it exists. FAT numbers files anew when they have left the cache, and so
+/// may a FUSE or SMB server.
 #[cfg(target_os = "linux")]
 pub(crate) fn keeps_numbers(file: &File) -> bool {
-    const FAT: u32 = 0x4d44;
-    const EXFAT: u32 = 0x2011_bab0;
-    const FUSE: u32 = 0x6573_5546;
+    const KNOWN: [u32; 9] = [
+        0xEF53,      // ext2, ext3, ext4
+        0x5846_5342, // XFS
+        0x9123_683E, // btrfs
+        0x0102_1994, // tmpfs
+        0x2FC1_2FC1, // ZFS
+        0xF2F5_2010, // F2FS
+        0xCA45_1A4E, // bcachefs
+        0x794C_7630, // overlayfs
+        0x6969,      // NFS
+    ];
     rustix::fs::fstatfs(file).is_ok_and(|it| {
         #[allow(
             clippy::cast_possible_truncation,
@@ -323,11 +331,10 @@ pub(crate) fn keeps_numbers(file: &File) -> bool {
             clippy::unnecessary_cast
         )]
         let magic = it.f_type as u32;
-        ![FAT, EXFAT, FUSE].contains(&magic)
+        KNOWN.contains(&magic)
     })
 }
 
-/// Whether a file keeps its number for as long as it exists.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn keeps_numbers(_file: &File) -> bool {
     true
