@@ -473,11 +473,9 @@ mod tests {
     fn p65_a_record_of_another_file_tells_of_nobody() {
         for kind in [Kind::Lock, Kind::RwLock, Kind::Semaphore] {
             let place = tempfile::tempdir().expect("a directory");
-            let path = place.path().join("state");
-            std::fs::write(&path, "").expect("a file");
-            let file = File::options().read(true).write(true).open(&path);
-            let file = file.expect("open");
-            let own = file::id_of(&file).expect("an inode");
+            let file = file::open_lock_file(&place.path().join("state"), None);
+            let (file, facts) = file.expect("a file");
+            let own = facts.id;
             let flag_in = |bytes: &[u8]| {
                 file::write_at(&file, 0, bytes).expect("written");
                 let mut found = [0; LENGTH];
