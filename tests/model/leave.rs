@@ -182,7 +182,7 @@ pub(crate) fn remove(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let state = usize::from(w.procs[p].state);
     match w.procs[p].pc {
         Pc::Tomb => {
-            // Who has it open finds another file, or none, under its name.
+            // A process that has it open finds another file, or none, under its name.
             if !w.procs[p].has(flag::LINKED) || rules.is(Mutation::TombstonesLinked) {
                 copies::judge_write(w, p);
                 w.states[state].tombstone = true;

@@ -82,11 +82,11 @@ pub(crate) enum Mutation {
     AnyReaderClears,
     /// The reader in charge clears the held flag before its guard is claimed.
     ClearedTooEarly,
-    /// Who has locked the state file does not look whether it is still the one in use.
+    /// A process that has locked the state file does not look whether it is still in use.
     LockedUnchecked,
     /// The same for a reader.
     SharedUnchecked,
-    /// Who enters writes into a state file that has another name.
+    /// A process that enters writes into a state file that has another name.
     WritesLinked,
     /// `remove` writes its tombstone into a state file that has another name.
     TombstonesLinked,

@@ -1,4 +1,4 @@
-//! What those leave who die before they have the lock: it goes, though no holder ever died.
+//! What a process leaves that dies before it has the lock. It goes, though no holder ever died.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use crate::family::{Kind, Member, place};
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 
-/// As if nobody had touched it for an hour.
+/// As if it had stood there for an hour.
 fn make_old(path: &Path) {
     let file = std::fs::File::open(path).expect("it is there");
     let then = SystemTime::now() - Duration::from_secs(3600);

@@ -1,5 +1,6 @@
-//! A directory with a lock in it is copied: as a container layer or a backup is (`cp -a`), and with hard links (`cp -al`). The lock goes
-//! on undisturbed, and the copy is a lock of its own as far as the files allow.
+//! A directory with a lock in it is copied: as a container layer or a backup is (`cp -a`), and with
+//! hard links (`cp -al`). The lock goes on undisturbed, and the copy is a lock of its own as far as
+//! the files allow.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ fn copy_to(crew: &Crew, how: &str, to: &Path) {
     assert!(cp.status().expect("cp runs").success());
 }
 
-/// Who is shown: waiters, and the pid of the holder.
+/// What `status` shows: the number of waiters, and the pid of the holder.
 fn status(crew: &mut Crew, who: Who) -> (u32, u32) {
     let line = crew.ask(who, "status");
     let words: Vec<&str> = line.split(' ').collect();
@@ -253,7 +254,7 @@ fn p09_a_lock_with_a_linked_copy_keeps_its_order() {
         for who in waiters {
             crew.end(who);
         }
-        // Their tickets stand in the copy still, and belong to nobody.
+        // Their tickets stand in the copy still, without a lock.
         assert!(!copied.acquire(other, 1).crashed);
         copied.release(other, 1);
         assert_removed(&mut copied, other);

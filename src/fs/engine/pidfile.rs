@@ -36,8 +36,8 @@
 //! # After a crash
 //!
 //! A record at the path is stale as soon as its process has ended, and the end of the process is an event, as is the close of the file, which its
-//! owner keeps open. Names of heirs and drafts of the dead are swept away by the next that takes over, and by the first acquire
-//! of each handle.
+//! owner keeps open. Names of heirs and drafts of the dead are
+//! swept away by the next takeover, and by the first acquire of each handle.
 //!
 //! # Fairness
 //!
@@ -289,7 +289,7 @@ impl PidFile {
             let gone = match self.read(&path).map(|it| it.map(|found| found.body)) {
                 Ok(Some(Body::Whole(recorded))) => recorded.is_provably_gone(),
                 Ok(None) => false,
-                // Whoever was to write it has died, or writes it once more.
+                // Its writer has died, or writes it once more.
                 Ok(Some(_)) | Err(_) => is_old_draft(&entry),
             };
             if ours && gone {
@@ -364,7 +364,7 @@ impl Found {
     }
 }
 
-/// Whether this is a draft that nobody has written into for a minute.
+/// Whether this is a draft that stands unchanged since a minute ago.
 fn is_old_draft(entry: &std::fs::DirEntry) -> bool {
     let name = entry.file_name();
     let id = name.to_str().and_then(|it| it.rsplit_once(".new."));

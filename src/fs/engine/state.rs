@@ -8,14 +8,15 @@
 //! stanchion 1 lock 00000000000000000000           version, kind (lock, rwlock, semaphore), limit (0: none)
 //! token 00001764000000000000 held 1 door 0000000000000065024 0000000000000131083
 //! since 00001764000000000000
-//! pid=4711 start=123456 boot=… ns=… host=… label=…            padded with spaces, then file=00000000000000131084
+//! pid=4711 start=123456 boot=… ns=… host=… label=…   (spaces)   file=00000000000000131084
 //! ```
 //!
 //! Numbers have 20 digits, so that every field stands at a fixed place after the first line. `token` is the highest token that may have been
 //! given (a holder that leaves writes the last one that was); `held` is `1` from the entering of an exclusive holder to its leaving, and a holder that dies
 //! leaves it standing, until one reader makes it `2` to tell of it; `since` is in
-//! microseconds since the epoch, for people only. `file` is the inode of the state file itself, at the end of the record. A record
-//! that names another file was copied with its directory: nobody is inside here, and nobody died here.
+//! microseconds since the epoch, for people only. `file` is the inode of the state file itself, at
+//! the end of the record. A record that names another file was copied with its directory: there is
+//! no holder here, and none died here.
 //!
 //! # Invariants
 //!
@@ -301,8 +302,8 @@ fn digits(bytes: &mut [u8], mut value: u64) {
 /// What takes the place of the first line when the lock is removed, so that whoever has the file open sees it.
 pub(crate) const REMOVED: &str = "stanchion removed\n";
 
-/// Reads the start of a state file; `id` is which file that is, if it is known. Returns how much there was. The held flag of a record
-/// that was copied with its directory reads as clear.
+/// Reads the start of a state file, and returns how much there was. `id` says which file it is, if
+/// that is known. The held flag of a record that was copied with its directory reads as clear.
 pub(crate) fn read(file: &File, id: Option<FileId>, to: &mut [u8; LENGTH]) -> io::Result<usize> {
     let length = file::read_start(file, to)?;
     let bytes = &mut to[..length];

@@ -276,8 +276,8 @@ pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     }
 }
 
-/// Asks for nothing but the identity and the names. Who asks for the times as well makes the next write to the file dearer: since Linux 6.13 it
-/// must then note a time of its own.
+/// Asks for nothing but identity and names. To ask for the times as well makes the next write to the
+/// file dearer: since Linux 6.13 it must then note a time of its own.
 #[cfg(target_os = "linux")]
 fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
@@ -309,8 +309,8 @@ fn names_in(stat: &Stat) -> u64 {
     stat.st_nlink as u64
 }
 
-/// Whether a file is known to keep its number for as long as it exists. FAT numbers files anew when they have left the cache, and so
-/// may a FUSE or SMB server.
+/// Whether a file is known to keep its number for as long as it exists. FAT numbers files anew when
+/// they have left the cache, and so may a FUSE or SMB server.
 #[cfg(target_os = "linux")]
 pub(crate) fn keeps_numbers(file: &File) -> bool {
     const KNOWN: [u32; 9] = [

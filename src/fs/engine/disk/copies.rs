@@ -1,13 +1,16 @@
-//! A record with another name: what a hard-linked copy of the directory (`cp -al`, a backup restored with links) leaves.
+//! A record with another name: a hard-linked copy of the directory (`cp -al`, a backup restored
+//! with links) leaves one.
 //!
-//! Two directories then have one state file, and whoever writes in one of them writes in both. So a process that enters puts
-//! a private copy in its place: a new file, locked, with the record in it, is renamed to `state` while the old one is locked
-//! too. The other directory keeps the old file. A holder that was inside when the copy was made goes on writing into its own file.
+//! Two directories then have one state file, and a write in one of them shows in both. So a process
+//! that enters puts a private copy in its place: a new file, locked, with the record in it, is
+//! renamed to `state` while the old one is locked too. The other directory keeps the old file. A
+//! holder that was inside when the copy was made goes on writing into its own file.
 //!
 //! # After a crash
 //!
-//! Before the rename the old record is in use, and the new file is a spare file under a wrong name, which goes with the next
-//! process that looks for spare files, or with the lock. After the rename the new record says what the old one said.
+//! Before the rename the old record is in use. The new file is a spare file under a wrong name then,
+//! which goes with the next process that looks for spare files, or with the lock. After the rename
+//! the new record says what the old one said.
 
 use super::super::state;
 use super::super::step::{self, Step};
@@ -17,8 +20,8 @@ use crate::fs::sys::fork::Private;
 use crate::fs::sys::{file, flock};
 
 impl Disk {
-    /// Makes sure that the state file, which is locked and current, has no other name. `false` when the directory has changed
-    /// meanwhile, and everything is to be opened anew.
+    /// Makes sure that the state file, which is locked and current, has no other name. Returns
+    /// `false` when the directory has changed meanwhile, and everything must be opened anew.
     pub(super) fn make_private(&mut self) -> Result<bool> {
         if !self.state_linked {
             return Ok(true);

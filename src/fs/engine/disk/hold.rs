@@ -75,7 +75,7 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// The same for a process that does not write: the file may have another name.
+    /// The same for a process that does not write. The file may have another name.
     pub(super) fn try_state_as_it_is(&mut self, mode: u32) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
             self.open_state(mode)?;
@@ -113,8 +113,9 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// Reads the record, with the state file locked by us. If the path means another file by now, the lock is given back, and the
-    /// record counts as removed: who put that file there left no tombstone in one that has another name.
+    /// Reads the record, with the state file locked by us. If the path means another file by now,
+    /// the lock is given back and the record counts as removed: a file that has another name gets
+    /// no tombstone.
     pub(super) fn read_locked(&mut self) -> Result<Content> {
         let path = self.place.state();
         let named = file::named_at(&path);

@@ -3,7 +3,8 @@
 //! Tombstone and unlink `state`, remove the directory, unlink the door, unlock, close. A directory that cannot be removed,
 //! for whatever reason, gets its record back. A crash in between leaves files that the next holder uses or replaces. A crash
 //! of an earlier holder that nobody was told of goes with the record, unless the caller wants it kept. A lock file with content is
-//! somebody's data, and stays. A record with another name gets no tombstone; see [`copies`](super::copies).
+//! somebody's data, and stays. A record with another name gets no tombstone; see
+//! [`copies`](super::copies).
 
 use super::super::door::{Door, remove_file};
 use super::super::state::{self, Flag, Record};

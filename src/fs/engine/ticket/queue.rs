@@ -314,7 +314,7 @@ impl Queue {
         })
     }
 
-    /// Whether the file of a ticket has a name in another directory too, where a mark would be seen as well.
+    /// Whether the file of a ticket has a name in another directory, where a mark would show too.
     pub(crate) fn is_linked_elsewhere(&self, ticket: Ticket, file: &File) -> Result<bool> {
         let at = |error| Error::io("look at the ticket", self.path_of(ticket), error);
         let names = file::names_of(file).map_err(at)?;
@@ -337,8 +337,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Makes a file that is to be the state file; `None` when the directory has been removed. Its name is that of a spare file, with a
-    /// number that is not its own: if we die, whoever looks for spare files deletes it.
+    /// Makes a file that is to be the state file; `None` when the directory has been removed. Its
+    /// name is that of a spare file, with a number that is not its own. If this process dies, the
+    /// next one that looks for spare files deletes it.
     pub(crate) fn create_draft(&self) -> Result<Option<StateDraft>> {
         for _ in 0..TRIES {
             let name = spare::name_of_number(host::monotonic_ns());
@@ -356,7 +357,8 @@ impl Queue {
         Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()))
     }
 
-    /// Gives that file the name of the state file, in place of the one that has it; `false` when it was deleted.
+    /// Gives that file the name of the state file, in place of the one that has it. Returns `false`
+    /// when it was deleted.
     pub(crate) fn name_state(&self, draft: &StateDraft) -> Result<bool> {
         match self.dir.rename(&draft.name, STATE) {
             Ok(()) => Ok(true),

@@ -18,7 +18,8 @@ use crate::fs::sys::fork::Private;
 
 /// What their names begin with; the rest is the inode's number.
 const PREFIX: &str = "spare.";
-/// The last word of the note on a ticket: the inode of the file it was written on. A copy keeps the note, and has another inode.
+/// The last word of the note on a ticket: the inode of the file it was written on. A copy keeps the
+/// note, and has another inode.
 const FILE: &str = "file=";
 /// How many files a process keeps: for its first cohort and the next one.
 const MOST: usize = 2;
@@ -57,7 +58,7 @@ impl TicketFile {
     }
 
     /// With a new name it becomes a ticket, which must not bear the mark of the last one, and is for whoever may use the
-    /// lock file now. A file that has a name in another directory too is not ours to write into.
+    /// lock file now. A file that has a name in another directory is not written into.
     fn is_clean(&self, mode: u32) -> bool {
         if !file::names_of(&self.file).is_ok_and(|names| names == 1) {
             return false;
@@ -117,8 +118,9 @@ impl Spares {
         self.own.push(spare);
     }
 
-    /// Once per queue: takes over the files of dead processes, and deletes what nobody needs: those that are too many, that have another
-    /// name as well, and that came here with a copy of the directory and bear the number of another file.
+    /// Once per queue: takes over the files of dead processes. Deletes those that are too many, those
+    /// that have another name, and those that bear the number of another file, because they came here
+    /// with a copy of the directory.
     fn adopt(&mut self, dir: &Dir) {
         if std::mem::replace(&mut self.adopted, true) {
             return;
@@ -128,7 +130,7 @@ impl Spares {
                 continue;
             };
             let fits = name_of(spare.id) == name;
-            // Only who has the lock gives it names, so this stays true.
+            // Only the process that has the lock gives it names, so this stays true.
             let one = file::names_of(&spare.file).is_ok_and(|names| names == 1);
             if fits && one && self.has_room() {
                 self.own.push(spare);
@@ -181,8 +183,8 @@ pub(crate) fn file_noted(words: &str) -> Option<u64> {
     words.find_map(|word| word.strip_prefix(FILE)?.parse().ok())
 }
 
-/// Deletes the name of a locked file, and lets it go. With a second name it may be a ticket of the dead, which our lock must not
-/// keep alive.
+/// Deletes the name of a locked file, and unlocks it. With a second name it may be a ticket of the
+/// dead, which our lock must not keep alive.
 fn give_up(dir: &Dir, name: &str, spare: &TicketFile) {
     if matches!(dir.find(name), Ok(Some(found)) if found.id == spare.id) {
         let _ = dir.unlink(name);
@@ -190,7 +192,7 @@ fn give_up(dir: &Dir, name: &str, spare: &TicketFile) {
     let _ = flock::unlock(&spare.file);
 }
 
-/// The spare file of this name, locked, if nobody else has it locked: its process is dead, or it is a copy.
+/// The spare file of this name, locked, if its lock was free: its process is dead, or it is a copy.
 fn of_the_dead(dir: &Dir, name: &str) -> Option<TicketFile> {
     let file = Private::new(dir.open_ticket(name).ok()??);
     let id = file::id_of(&file).ok()?;
