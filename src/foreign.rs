@@ -84,7 +84,7 @@ impl Wake for SafeWaker {
 }
 
 /// Awaits what a thread of ours completes, such as a channel: that thread gets a safe waker.
-#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+#[allow(dead_code)] // Used by the servers, which are features.
 pub(crate) async fn shielded<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     std::future::poll_fn(|context| {
@@ -95,7 +95,7 @@ pub(crate) async fn shielded<F: Future>(future: F) -> F::Output {
 }
 
 /// Awaits a foreign future on a thread of ours; `None` when it panics.
-#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+#[allow(dead_code)] // Used by the servers, which are features.
 pub(crate) async fn surviving_future<F: Future>(future: F) -> Option<F::Output> {
     match AssertUnwindSafe(future).catch_unwind().await {
         Ok(value) => Some(value),

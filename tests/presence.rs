@@ -8,6 +8,8 @@
 mod child;
 #[path = "presence/death.rs"]
 mod death;
+#[path = "presence/drafts.rs"]
+mod drafts;
 #[path = "presence/elsewhere.rs"]
 mod elsewhere;
 #[path = "presence/family.rs"]

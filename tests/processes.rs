@@ -4,6 +4,9 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[cfg(target_os = "linux")] // It calls GNU `cp`.
+#[path = "processes/copies.rs"]
+mod copies;
 #[path = "processes/crash.rs"]
 mod crash;
 #[path = "processes/crew.rs"]

@@ -379,3 +379,31 @@ fn the_traits_fit() {
     eventually("idle", || place.tickets().is_empty());
     assert_idle(&place, &semaphore);
 }
+
+#[test]
+fn p38_a_record_that_is_linked_elsewhere_is_not_written_into() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    drop(takes(&semaphore, 2));
+    let state = place.queue().join("state");
+    let elsewhere = place.directory().join("elsewhere");
+    std::fs::hard_link(&state, &elsewhere).expect("a second name");
+    let read = |path: &Path| std::fs::read(path).expect("content");
+    let before = read(&elsewhere);
+    drop(takes(&semaphore, 3));
+    assert_eq!(read(&elsewhere), before);
+    assert_ne!(read(&state), before, "the token of a grant");
+    std::fs::remove_file(&elsewhere).expect("deleted");
+    std::fs::hard_link(&state, &elsewhere).expect("a second name");
+    let before = read(&elsewhere);
+    futures::executor::block_on(semaphore.resize(4)).expect("more permits");
+    assert_eq!(read(&elsewhere), before);
+    std::fs::remove_file(&elsewhere).expect("deleted");
+    std::fs::hard_link(&state, &elsewhere).expect("a second name");
+    let before = read(&elsewhere);
+    assert_eq!(
+        semaphore.remove().expect("no error"),
+        stanchion::Removal::Removed
+    );
+    assert_eq!(read(&elsewhere), before, "no tombstone");
+}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -143,6 +144,7 @@ impl PidLock {
             label: config.label.clone(),
             bare_pids: config.bare_pids,
             manner,
+            swept: AtomicBool::new(false),
         };
         Ok(Self {
             file: Arc::new(file),

@@ -389,7 +389,7 @@ fn a_name_that_a_semaphore_cannot_have() {
 fn who_seems_to_wait_for_its_own_end_is_told() {
     let inner = |options: &[&str], inner: &str| {
         let site = Site::new();
-        let script = format!("$PROGRAM run {inner} --timeout 0.01 \"$LOCK\" -- true; echo $?");
+        let script = format!("$PROGRAM run {inner} --timeout 1 \"$LOCK\" -- true; echo $?");
         let program = run(&site, options, &script);
         (program.line(), program.end().errors)
     };

@@ -85,10 +85,12 @@ fn collect_inodes(w: &mut World) {
                 state.door = GONE;
             }
         }
-        if w.states[i].used && w.state_path != index && !w.procs.iter().any(|p| p.state == index) {
+        let open = w.procs.iter().any(|p| [p.state, p.draft].contains(&index));
+        if w.states[i].used && w.state_path != index && !open {
             let state = &mut w.states[i];
             (state.used, state.token, state.held, state.tombstone) = (false, 0, false, false);
             (state.door, state.found) = (NONE, false);
+            (state.linked, state.copied) = (false, false);
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::canon;
+use crate::copies;
 use crate::faults::{self, Event};
 use crate::kernel::{SHARED, descriptor, holders};
 use crate::leave;
@@ -170,6 +171,10 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
         keep(Act::Passed(Event::Intrude), w, out);
     }
     let mut w = *world;
+    if w.snapshots > 0 && copies::snapshot(&mut w) {
+        keep(Act::Passed(Event::Snapshot), w, out);
+    }
+    let mut w = *world;
     if rules.windows && window::pass(&mut w) {
         moving = true;
         keep(Act::Passed(Event::Window), w, out);
@@ -277,9 +282,10 @@ fn describe(w: &World) -> String {
         };
         let _ = write!(
             text,
-            "{old}state {} t{}{held}  ",
+            "{old}state {} t{}{held}{}  ",
             lock(w, state.lock, Fd::State),
-            state.token
+            state.token,
+            if state.linked { " linked" } else { "" }
         );
     }
     for t in w.slots() {

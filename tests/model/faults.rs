@@ -8,12 +8,14 @@ use crate::world::{Fd, Life, NONE, Pc, Proc, Report, World, flag};
 pub(crate) enum Event {
     /// SIGKILL. From here on the kernel closes its descriptors, in any order.
     Kill,
-    /// Of a killed process: the close of the own ticket, the predecessor's, the door, the state file, the spare file.
+    /// Of a killed process: the close of the own ticket, the predecessor's, the door, the state file, the spare file, the copy of
+    /// the state file.
     CloseOwn,
     ClosePred,
     CloseDoor,
     CloseState,
     CloseSpare,
+    CloseDraft,
     /// SIGSTOP.
     Stop,
     /// SIGCONT.
@@ -24,18 +26,21 @@ pub(crate) enum Event {
     Unclaimed,
     /// Somebody foreign unlinks the lock file.
     Intrude,
+    /// A hard-linked copy of the directory is made.
+    Snapshot,
     /// A claim window goes by.
     Window,
 }
 
 impl Event {
     /// What can happen to a process.
-    pub(crate) const TO_PROCESS: [Self; 10] = [
+    pub(crate) const TO_PROCESS: [Self; 11] = [
         Self::CloseOwn,
         Self::ClosePred,
         Self::CloseDoor,
         Self::CloseState,
         Self::CloseSpare,
+        Self::CloseDraft,
         Self::Kill,
         Self::Stop,
         Self::Continue,
@@ -52,13 +57,14 @@ pub(crate) fn may_happen(w: &World, p: usize, event: Event) -> bool {
         | Event::ClosePred
         | Event::CloseDoor
         | Event::CloseState
-        | Event::CloseSpare => life == Life::Dying,
+        | Event::CloseSpare
+        | Event::CloseDraft => life == Life::Dying,
         Event::Kill => w.kills > 0,
         Event::Stop => w.stops > 0 && life == Life::Awake,
         Event::Continue => life == Life::Stopped,
         Event::Cancel => w.cancels > 0 && life == Life::Awake,
         Event::Unclaimed => w.unclaimed > 0 && w.procs[p].pc == Pc::Grant,
-        Event::Intrude | Event::Window => false,
+        Event::Intrude | Event::Snapshot | Event::Window => false,
     }
 }
 
@@ -72,6 +78,7 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
         Event::CloseDoor => dying_close(w, p, Fd::Door),
         Event::CloseState => dying_close(w, p, Fd::State),
         Event::CloseSpare => dying_close(w, p, Fd::Spare),
+        Event::CloseDraft => dying_close(w, p, Fd::Draft),
         Event::Kill => {
             let alive = matches!(proc.life, Life::Awake | Life::Stopped);
             begun && alive && w.kills > 0 && kill(w, p)
@@ -83,13 +90,15 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
         Event::Continue => proc.life == Life::Stopped && go_on(w, p),
         Event::Cancel => {
             let can = begun && proc.life == Life::Awake && !proc.has(flag::GUARD);
-            can && proc.pc != Pc::Leave && w.cancels > 0 && cancel(w, p)
+            // To copy the state file is one call, in which no future is dropped.
+            let whole = !matches!(proc.pc, Pc::ReplaceState | Pc::DropState);
+            can && whole && proc.pc != Pc::Leave && w.cancels > 0 && cancel(w, p)
         }
         Event::Unclaimed => {
             let offered = proc.life == Life::Awake && proc.pc == Pc::Grant && proc.own != NONE;
             offered && w.unclaimed > 0 && unclaimed(w, p)
         }
-        Event::Intrude | Event::Window => false,
+        Event::Intrude | Event::Snapshot | Event::Window => false,
     }
 }
 
@@ -129,6 +138,7 @@ fn kill(w: &mut World, p: usize) -> bool {
         door: rest.door,
         state: rest.state,
         spare: rest.spare,
+        draft: rest.draft,
         announced: rest.announced,
         ..Proc::new(old.role, 0)
     };

@@ -93,6 +93,7 @@ impl World {
             Fd::Door => proc.door,
             Fd::State => proc.state,
             Fd::Spare => proc.spare,
+            Fd::Draft => proc.draft,
         };
         if index == NONE {
             return None;
@@ -101,7 +102,7 @@ impl World {
         Some(match fd {
             Fd::Own | Fd::Pred | Fd::Spare => &mut self.tickets[index].lock,
             Fd::Door => &mut self.doors[index].lock,
-            Fd::State => &mut self.states[index].lock,
+            Fd::State | Fd::Draft => &mut self.states[index].lock,
         })
     }
 
@@ -189,7 +190,7 @@ impl World {
                     }
                 }
             }
-            Fd::State => {}
+            Fd::State | Fd::Draft => {}
         }
     }
 
@@ -218,6 +219,7 @@ impl World {
             }
             Fd::State => proc.state = NONE,
             Fd::Spare => proc.spare = NONE,
+            Fd::Draft => proc.draft = NONE,
         }
     }
 
@@ -260,6 +262,8 @@ impl World {
             found: false,
             tombstone: false,
             door: NONE,
+            linked: false,
+            copied: false,
         };
         self.state_path = free as u8;
     }

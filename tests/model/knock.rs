@@ -1,5 +1,6 @@
 //! The head of the line: knocks at the door, enters, holds. And how every grant is judged.
 
+use crate::copies;
 use crate::kernel::holders;
 use crate::leave;
 use crate::rules::{Mutation, Rules};
@@ -157,14 +158,18 @@ fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if !locked && (!stale || rules.is(Mutation::RefusalUnchecked)) {
         return state_refused(w, p, rules);
     }
-    if stale {
+    let seen = !rules.is(Mutation::LockedUnchecked) || w.states[usize::from(state)].tombstone;
+    if stale && seen {
         w.unlock(p, Fd::State);
         w.forget(p, Fd::State);
         return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
     }
     let next = match w.procs[p].role {
-        Role::Remover => Pc::Tomb,
-        Role::Locker | Role::Reader => Pc::WriteHeld,
+        Role::Locker | Role::Reader => copies::before_write(w, p, rules),
+        Role::Remover => {
+            copies::note_names(w, p);
+            Pc::Tomb
+        }
         Role::Outsider | Role::Onlooker => unreachable!("it does not enter"),
     };
     go(w, p, next, Step::LockState, "")
@@ -208,6 +213,7 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.procs[p].reads() {
         return shared::write_as_reader(w, p, rules);
     }
+    copies::judge_write(w, p);
     let last = w.last_token;
     let state = &mut w.states[usize::from(w.procs[p].state)];
     let proc = &mut w.procs[p];
@@ -218,10 +224,11 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
     } else {
         state.token = proc.token;
     }
-    if state.held && !state.tombstone {
+    if state.held && !state.tombstone && !state.copied {
         proc.set(flag::CRASHED);
     }
     (state.held, state.found, state.tombstone) = (true, false, false);
+    state.copied = false;
     if rules.shared() {
         state.door = proc.door;
     }

@@ -1,5 +1,6 @@
 //! Everything that gives something back: release, cancel, a door that turned out to be the wrong one, `remove`.
 
+use crate::copies;
 use crate::rules::{Mutation, Rules};
 use crate::shared;
 use crate::steps::{Step, Taken, go};
@@ -186,7 +187,11 @@ pub(crate) fn remove(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let state = usize::from(w.procs[p].state);
     match w.procs[p].pc {
         Pc::Tomb => {
-            w.states[state].tombstone = true;
+            // A process that has it open finds another file, or none, under its name.
+            if !w.procs[p].has(flag::LINKED) || rules.is(Mutation::TombstonesLinked) {
+                copies::judge_write(w, p);
+                w.states[state].tombstone = true;
+            }
             if matches!(w.report, Report::Must | Report::Left) {
                 w.report = Report::May;
             }

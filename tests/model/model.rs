@@ -8,7 +8,8 @@
 //! *announced* to the watchers before the lock of that descriptor drops. `steps.rs`, `knock.rs`, `leave.rs` and `window.rs`
 //! are the program: one system call a step, under the names the implementation gives its fail points ([`steps::Step`]).
 //! `faults.rs` is what befalls a process at any step: kill -9 (descriptors then close one by one, in any order), SIGSTOP
-//! with or without a SIGCONT, the drop of the future, an offer nobody claims, a stranger who unlinks the lock file.
+//! with or without a SIGCONT, the drop of the future, an offer nobody claims, a stranger who unlinks the lock file, or makes a
+//! hard-linked copy of the queue (`copies.rs`).
 //! `explore.rs` visits every state that any order of all this can reach.
 //!
 //! In the scenarios `rw_…` some of the processes are readers: `shared.rs` has what they do otherwise, and what a writer does to
@@ -36,7 +37,8 @@
 //! when he began, nor before one whose ticket was locked when his fast path got the door, save past a mark or past one who was
 //! asleep in the windows counted; nobody waits for ever; tokens rise; no ticket is unlinked under its living owner; a death inside is
 //! reported by exactly the next grant; `Replaced` only when somebody holds under another door; a frozen process
-//! costs the line one window more than there are sleeping or dead tickets; at the end nothing is locked or left.
+//! costs the line one window more than there are sleeping or dead tickets; no process writes into a state file that had another
+//! name when it locked it; at the end nothing is locked or left.
 //!
 //! With readers: a writer is alone; order is kept between two of which one is a writer; a reader does not wait where only
 //! readers are inside, although those may stay without end; the death of a writer inside is told once, by the first grant after it unless
@@ -60,10 +62,12 @@
 //! # How large
 //!
 //! What runs by default ends within two minutes. `cargo test -p stanchion-model -- --ignored` runs the wide scenarios too. `mutations.rs`
-//! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers.
+//! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers,
+//! `mutations_copies.rs` for copies.
 
 mod baton;
 mod canon;
+mod copies;
 mod explore;
 mod faults;
 mod graph;
@@ -71,6 +75,7 @@ mod kernel;
 mod knock;
 mod leave;
 mod mutations;
+mod mutations_copies;
 mod mutations_shared;
 mod outsider;
 mod pidfile;
@@ -252,6 +257,14 @@ scenarios! {
     replaced_door: created() => { intrusions: 1 }
     /// The same while somebody removes.
     replaced_door_and_remove: removing() => { intrusions: 1, tmpfile: true }
+    /// A hard-linked copy of the directory is made, and any one is killed.
+    snapshot_and_kill: linked() => { snapshots: 1, kills: 1, rounds: [2, 1, 1] }
+    /// The same with two kills, of two.
+    snapshot_and_two_kills: linked() => { snapshots: 2, kills: 2, rounds: [2, 2, 0] }
+    /// The same, and a stranger unlinks the lock file.
+    snapshot_and_replaced_door: linked() => { snapshots: 1, intrusions: 1, fast: true, rounds: [2, 2, 0] }
+    /// The same while somebody removes.
+    snapshot_and_remove: removing() => { snapshots: 1, tmpfile: true }
 }
 
 scenarios! {
@@ -331,6 +344,12 @@ scenarios! {
     rw_remove_and_readers: removing_of("RR") => { rounds: [2, 1, 1] }
     /// `remove` and a kill.
     rw_remove_and_kill: removing_of("WR") => { kills: 1 }
+    /// A hard-linked copy of the directory is made.
+    rw_snapshot: modes("WRR") => { snapshots: 1 }
+    /// The same, with a kill.
+    rw_snapshot_and_kill: modes("WR") => { snapshots: 1, kills: 1, rounds: [2, 2, 0] }
+    /// The same, and a stranger unlinks the lock file.
+    rw_snapshot_and_replaced_door: modes("WR") => { snapshots: 1, intrusions: 1, rounds: [2, 2, 0] }
     /// The same on the fast path, of one that locks.
     rw_remove_and_kill_of_fast_path: removing_of("RW") => { kills: 1, fast: true, rounds: [1, 0, 1] }
 }

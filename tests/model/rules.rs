@@ -88,6 +88,20 @@ pub(crate) enum Mutation {
     AnyReaderClears,
     /// The reader in charge clears the held flag before its guard is claimed.
     ClearedTooEarly,
+    /// A process that has locked the state file does not look whether it is still in use.
+    LockedUnchecked,
+    /// The same for a reader.
+    SharedUnchecked,
+    /// A process that enters writes into a state file that has another name.
+    WritesLinked,
+    /// `remove` writes its tombstone into a state file that has another name.
+    TombstonesLinked,
+    /// The copy of the state file gets its name before the record is in it.
+    CopyEmpty,
+    /// It gets its name before it is locked.
+    CopyUnlocked,
+    /// The record in it still names the file that it was copied from.
+    CopyNamesOther,
 }
 
 /// One scenario.
@@ -119,6 +133,8 @@ pub(crate) struct Rules {
     pub(crate) downgrades: bool,
     /// Foreign removals of the lock file.
     pub(crate) intrusions: u8,
+    /// Hard-linked copies of the directory.
+    pub(crate) snapshots: u8,
     pub(crate) broken: Option<Mutation>,
 }
 
@@ -142,6 +158,7 @@ impl Rules {
             cancels: 0,
             downgrades: false,
             intrusions: 0,
+            snapshots: 0,
             broken: None,
         }
     }
@@ -183,6 +200,7 @@ impl Rules {
         world.unclaimed = self.unclaimed;
         world.cancels = self.cancels;
         world.intrusions = self.intrusions;
+        world.snapshots = self.snapshots;
         world
     }
 }

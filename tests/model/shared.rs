@@ -13,6 +13,7 @@
 //!
 //! The held flag has three values: clear; set by a writer; *found* by a reader that is in charge of it and will tell.
 
+use crate::copies;
 use crate::kernel::{SHARED, holders};
 use crate::knock;
 use crate::rules::{Mutation, Rules};
@@ -105,6 +106,11 @@ fn share(w: &mut World, p: usize, rules: &Rules) -> Taken {
         w.forget(p, Fd::State);
         return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
     }
+    if w.procs[p].state != w.state_path && !rules.is(Mutation::SharedUnchecked) {
+        w.unlock(p, Fd::State);
+        w.forget(p, Fd::State);
+        return go(w, p, Pc::OpenState, Step::LockState, "another file by now");
+    }
     if !is_clean(w, p, rules) && !rules.is(Mutation::CleanUnchecked) {
         return go(w, p, Pc::NotClean, Step::LockState, "not clean by now");
     }
@@ -183,7 +189,8 @@ fn take_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if fits && !rules.is(Mutation::ChargeUnread) {
         return go(w, p, Pc::ChargeState, Step::TakeCharge, "clean by now");
     }
-    go(w, p, Pc::WriteHeld, Step::TakeCharge, "has it alone")
+    let next = copies::before_write(w, p, rules);
+    go(w, p, next, Step::TakeCharge, "has it alone")
 }
 
 /// The first design: asks for the whole door, of which it has a share.
@@ -268,6 +275,7 @@ pub(crate) fn judge_refusal(w: &mut World, p: usize, rules: &Rules) {
 
 /// In charge: the record names my door from here on, and a flag that is set is found.
 pub(crate) fn write_as_reader(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    copies::judge_write(w, p);
     let clock = if rules.wall { w.last_token } else { 0 };
     let proc = &mut w.procs[p];
     let state = &mut w.states[usize::from(proc.state)];
@@ -276,12 +284,13 @@ pub(crate) fn write_as_reader(w: &mut World, p: usize, rules: &Rules) -> Taken {
         state.token = state.token.max(clock);
     }
     let seen = rules.is(Mutation::ChargeUnread) && proc.has(flag::HELD_SEEN);
-    let crashed = (state.held || seen) && !nothing;
+    let crashed = (state.held || seen) && !nothing && !state.copied;
     if crashed {
         proc.set(flag::CRASHED);
     }
     state.held = crashed && !rules.is(Mutation::ClearedTooEarly);
     (state.found, state.tombstone, state.door) = (state.held, false, proc.door);
+    state.copied = false;
     let whole = w.has_whole(p, Fd::Door);
     let next = if whole {
         Pc::ChargeDoor
@@ -305,6 +314,15 @@ pub(crate) fn untake_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
             w.report = Report::Left;
         }
         return Some((Step::ClearHeld, "others read: leaves it to the next writer"));
+    }
+    if copies::note_names(w, p) {
+        if w.report == Report::Must {
+            w.report = Report::Left;
+        }
+        return Some((
+            Step::ClearHeld,
+            "it has another name: leaves it to the next writer",
+        ));
     }
     let state = &mut w.states[usize::from(w.procs[p].state)];
     let wrong = rules.is(Mutation::SwallowCrash) || rules.is(Mutation::ClearedTooEarly);

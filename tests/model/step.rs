@@ -19,6 +19,8 @@ pub(crate) enum Step {
     CheckMarks,
     LockState,
     TakeCharge,
+    CopyState,
+    ReplaceState,
     WriteHeld,
     Grant,
     UnlinkTicket,

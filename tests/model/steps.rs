@@ -4,6 +4,7 @@
 //! A step that cannot be taken now (asleep, or waiting for a lock that is about to drop) is `None`. A refused try-lock
 //! that is simply tried again changes nothing and is no step of its own.
 
+use crate::copies;
 use crate::knock;
 use crate::leave;
 use crate::outsider;
@@ -49,6 +50,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         | Pc::UnlinkDoor => leave::remove(w, p, rules),
         Pc::Leave | Pc::GiveUnlock | Pc::GiveClose => leave::step(w, p, rules),
         Pc::Outside => outsider::knock(w, p),
+        Pc::CopyState | Pc::ReplaceState | Pc::DropState => copies::step(w, p, rules),
         Pc::Done => None,
         pc if shared::takes(pc) => shared::step(w, p, rules),
         _ => knock::step(w, p, rules),

@@ -99,6 +99,9 @@ pub(crate) enum Pc {
     DownState,
     DownRing,
     LockState,
+    CopyState,
+    ReplaceState,
+    DropState,
     WriteHeld,
     Grant,
     Held,
@@ -128,11 +131,20 @@ pub(crate) enum Fd {
     State,
     /// The file of its last ticket, kept for the next one.
     Spare,
+    /// The state file that is to take the place of one with another name.
+    Draft,
 }
 
 impl Fd {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] = [Self::Own, Self::Pred, Self::Door, Self::State, Self::Spare];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Own,
+        Self::Pred,
+        Self::Door,
+        Self::State,
+        Self::Spare,
+        Self::Draft,
+    ];
 
     /// The bit of this descriptor in [`Proc::announced`].
     pub(crate) fn bit(self) -> u8 {
@@ -178,6 +190,8 @@ pub(crate) mod flag {
     pub(crate) const LEFT_TO: u32 = 1 << 16;
     /// Has read a held flag that nobody has found (only in a mutation).
     pub(crate) const HELD_SEEN: u32 = 1 << 17;
+    /// The state file had another name when it was locked.
+    pub(crate) const LINKED: u32 = 1 << 18;
 }
 
 /// One process. The masks of other processes stand last, so that sorting processes hardly depends on them.
@@ -202,6 +216,8 @@ pub(crate) struct Proc {
     pub(crate) state: u8,
     /// Slot of the ticket file it keeps without a ticket.
     pub(crate) spare: u8,
+    /// State inode that it is about to put in the place of the one it has open.
+    pub(crate) draft: u8,
     /// See [`flag`].
     pub(crate) flags: u32,
     /// Descriptors whose close is announced while their lock still stands.
@@ -241,6 +257,7 @@ impl Proc {
             door: NONE,
             state: NONE,
             spare: NONE,
+            draft: NONE,
             flags: 0,
             announced: 0,
             token: 0,
@@ -309,6 +326,10 @@ pub(crate) struct StateFile {
     pub(crate) tombstone: bool,
     /// The door through which the last holder entered; kept with readers only.
     pub(crate) door: u8,
+    /// It has another name, in a copy of the directory.
+    pub(crate) linked: bool,
+    /// The record names another file: it was copied, and tells of no crash here.
+    pub(crate) copied: bool,
 }
 
 /// What was found wrong.
@@ -336,6 +357,8 @@ pub(crate) enum Fault {
     Refused,
     /// A frozen process holds up the line for more windows than promised.
     Frozen,
+    /// A state file with another name was written into.
+    Linked,
 }
 
 /// May or must the next grant report that its predecessor died inside?
@@ -367,6 +390,8 @@ pub(crate) struct World {
     pub(crate) unclaimed: u8,
     pub(crate) cancels: u8,
     pub(crate) intrusions: u8,
+    /// How many hard-linked copies of the directory may still be made.
+    pub(crate) snapshots: u8,
     /// The highest token granted.
     pub(crate) last_token: u8,
     pub(crate) report: Report,
@@ -410,6 +435,7 @@ impl Hash for World {
             self.unclaimed,
             self.cancels,
             self.intrusions,
+            self.snapshots,
             self.last_token,
             self.report as u8,
             self.idle,
@@ -430,6 +456,8 @@ impl World {
             found: false,
             tombstone: false,
             door: NONE,
+            linked: false,
+            copied: false,
         };
         let door = Door {
             used: false,
@@ -449,6 +477,7 @@ impl World {
             unclaimed: 0,
             cancels: 0,
             intrusions: 0,
+            snapshots: 0,
             last_token: 0,
             report: Report::MustNot,
             idle: 0,

@@ -12,6 +12,7 @@ pub(super) const ALONE: Group = Group {
         ("as the next", as_the_next),
         ("past a dead ticket", past_a_dead_ticket),
         ("while it removes the lock", removing),
+        ("into a record with another name", into_a_linked_record),
     ],
     reaches: &[
         "CheckDoor",
@@ -20,6 +21,7 @@ pub(super) const ALONE: Group = Group {
         "ClearHeld",
         "CloseDoor",
         "CloseTicket",
+        "CopyState",
         "CreateTicket",
         "FastCheck",
         "FastList",
@@ -33,6 +35,7 @@ pub(super) const ALONE: Group = Group {
         "OpenPredecessor",
         "ReapPredecessor",
         "RemoveQueue",
+        "ReplaceState",
         "TombstoneState",
         "TryDoor",
         "TryPredecessor",
@@ -191,4 +194,15 @@ fn removing(crew: &mut Crew, order: &str) -> bool {
     crew.tell(victim, "remove");
     let alive = lives(crew, victim, "removed");
     end(crew, victim, alive)
+}
+
+fn into_a_linked_record(crew: &mut Crew, order: &str) -> bool {
+    let user = crew.start();
+    crew.take_and_release(user);
+    let elsewhere = crew.lock().with_extension("elsewhere");
+    std::fs::hard_link(crew.state(), &elsewhere).expect("a second name");
+    let before = std::fs::read(&elsewhere).expect("content");
+    let alive = alone(crew, order);
+    assert_eq!(std::fs::read(&elsewhere).expect("content"), before);
+    alive
 }

@@ -24,6 +24,7 @@ use crate::fs::sys::fork::Private;
 /// How often what was just opened may turn out to be removed before something is wrong.
 const TRIES: usize = 1000;
 
+mod copies;
 mod hold;
 mod permits;
 mod removal;
@@ -66,6 +67,8 @@ pub(crate) struct Disk {
     state: Option<Private>,
     /// Which file `state` is.
     state_id: Option<FileId>,
+    /// Whether it had another name when it was locked.
+    state_linked: bool,
     draft: Draft,
     /// Whose words the draft bears.
     words: Option<Arc<str>>,
@@ -125,6 +128,7 @@ impl Disk {
             opened: 0,
             state: None,
             state_id: None,
+            state_linked: false,
             draft: Draft::new(kind),
             words: None,
             excludes: false,
@@ -198,16 +202,15 @@ impl Disk {
     pub(crate) fn read_unlocked(&self) -> Result<Option<Vec<u8>>> {
         let path = self.place.state();
         let at = |error| Error::io("read the state file", &path, error);
-        let mut buffer = vec![0; state::LENGTH];
+        let mut buffer = [0; state::LENGTH];
         let read = match &self.state {
-            Some(file) => file::read_start(file, &mut buffer).map_err(at)?,
+            Some(file) => state::read(file, self.state_id, &mut buffer).map_err(at)?,
             None => match file::open_to_read(&path).map_err(at)? {
-                Some(file) => file::read_start(&file, &mut buffer).map_err(at)?,
+                Some(file) => state::read(&file, None, &mut buffer).map_err(at)?,
                 None => return Ok(None),
             },
         };
-        buffer.truncate(read);
-        Ok(Some(buffer))
+        Ok(Some(buffer[..read].to_vec()))
     }
 
     /// The line as it stands now.

@@ -39,7 +39,8 @@
 //! # After a crash
 //!
 //! A record at the path is stale as soon as its process has ended, and the end of the process is an event, as is the close of the file, which its
-//! owner keeps open. Names of heirs and drafts of the dead are swept away by who takes over next.
+//! owner keeps open. Names of heirs and drafts of the dead are
+//! swept away by the next takeover, and by the first acquire of each handle.
 //!
 //! # Fairness
 //!
@@ -51,6 +52,7 @@
 
 use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::contest::{Contest, Manner, Obstacle, Outcome, Sign, Stillness};
@@ -59,6 +61,7 @@ use super::step::at_named;
 use super::watch::Seen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::id::Id;
 use crate::fs::sys::process::{self, Locality};
 use crate::fs::sys::replace;
 use crate::lock::Owner;
@@ -75,6 +78,8 @@ const LONGEST: usize = 8192;
 const GRACE: Duration = Duration::from_secs(5);
 /// And so many looks must have seen it.
 const LOOKS: u32 = 4;
+/// A draft without a record in it is swept away after this time.
+const OLD: Duration = Duration::from_secs(60);
 /// So many heirs in a row died while they took over.
 const GENERATIONS: usize = 64;
 /// So often in a row somebody else may be faster.
@@ -88,6 +93,8 @@ pub(crate) struct PidFile {
     /// Whether a record that says no more than a pid is judged by the processes of this host.
     pub(crate) bare_pids: bool,
     pub(crate) manner: Manner,
+    /// Whether this handle has swept away what the dead left behind.
+    pub(crate) swept: AtomicBool,
 }
 
 /// What one who waits remembers.
@@ -288,11 +295,13 @@ impl PidFile {
             let rest = found.to_str().and_then(|it| it.strip_prefix(name));
             let ours = rest.is_some_and(|it| it.starts_with(".new.") || it.starts_with(".heir."));
             let path = entry.path();
-            let gone = |found: &Found| match &found.body {
-                Body::Whole(recorded) => recorded.is_provably_gone(),
-                _ => false,
+            let gone = match self.read(&path).map(|it| it.map(|found| found.body)) {
+                Ok(Some(Body::Whole(recorded))) => recorded.is_provably_gone(),
+                Ok(None) => false,
+                // Its writer has died, or writes it once more.
+                Ok(Some(_)) | Err(_) => is_old_draft(&entry),
             };
-            if ours && matches!(self.read(&path), Ok(Some(found)) if gone(&found)) {
+            if ours && gone {
                 let _ = unlink(path);
             }
         }
@@ -314,7 +323,8 @@ impl Contest for PidFile {
         let Some(draft) = memory.draft.take() else {
             unreachable!("what was published was written");
         };
-        if crashed {
+        // A process that dies before its link leaves its draft, and no holder has died.
+        if !self.swept.swap(true, Ordering::Relaxed) || crashed {
             self.sweep();
         }
         Ok(Outcome::Won(draft.into_hold(&self.path, crashed)))
@@ -359,6 +369,16 @@ impl Found {
             Body::Empty => Owner::unknown(),
         }
     }
+}
+
+/// Whether this is a draft that stands unchanged since a minute ago.
+fn is_old_draft(entry: &std::fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    let id = name.to_str().and_then(|it| it.rsplit_once(".new."));
+    let named = id.is_some_and(|(_, id)| Id::parse(id).is_some());
+    let file = entry.metadata().ok().filter(std::fs::Metadata::is_file);
+    let age = file.and_then(|it| it.modified().ok()?.elapsed().ok());
+    named && age.is_some_and(|it| it > OLD)
 }
 
 /// What a pid file says; `None` when it is none.

@@ -8,13 +8,15 @@
 //! stanchion 1 lock 00000000000000000000           version, kind (lock, rwlock, semaphore), limit (0: none)
 //! token 00001764000000000000 held 1 door 0000000000000065024 0000000000000131083
 //! since 00001764000000000000
-//! pid=4711 start=123456 boot=… ns=… host=… label=…            padded with spaces
+//! pid=4711 start=123456 boot=… ns=… host=… label=…   (spaces)   file=00000000000000131084
 //! ```
 //!
 //! Numbers have 20 digits, so that every field stands at a fixed place after the first line. `token` is the highest token that may have been
 //! given (a holder that leaves writes the last one that was); `held` is `1` from the entering of an exclusive holder to its leaving, and a holder that dies
 //! leaves it standing, until one reader makes it `2` to tell of it; `since` is in
-//! microseconds since the epoch, for people only.
+//! microseconds since the epoch, for people only. `file` is the inode of the state file itself, at
+//! the end of the record. A record that names another file was copied with its directory: there is
+//! no holder here, and none died here.
 //!
 //! # Invariants
 //!
@@ -24,10 +26,12 @@
 //! 3. A record that is empty or rubbish is replaced by the next holder; the wall clock then keeps tokens growing. A
 //!    record of another version or kind is never touched.
 
+use std::fs::File;
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::owner::Recorded;
-use crate::fs::sys::file::FileId;
+use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::process::Locality;
 
 /// The version of everything on disk; see `docs/protocol.md`.
@@ -45,8 +49,9 @@ const DEVICE_AT: usize = HELD_AT + 1 + " door ".len();
 const INODE_AT: usize = DEVICE_AT + DIGITS + 1;
 const SINCE_AT: usize = INODE_AT + DIGITS + "\nsince ".len();
 const OWNER_AT: usize = SINCE_AT + DIGITS + 1;
-/// What a newcomer must know of the record, of whatever kind: all but the words for people.
-pub(crate) const HEAD: usize = 160;
+/// The last word of a record: which file it was written to.
+const FILE: &str = "file=";
+const FILE_AT: usize = LENGTH - 1 - DIGITS - FILE.len();
 
 /// What kind of lock a record is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,10 +238,16 @@ impl Draft {
 
     /// Names the holder: the words of an [`Identity`](super::owner::Identity).
     pub(crate) fn set_owner(&mut self, words: &str) {
-        let room = &mut self.bytes[self.body + OWNER_AT..LENGTH - 1];
+        let room = &mut self.bytes[self.body + OWNER_AT..FILE_AT - 1];
         room.fill(b' ');
         let length = words.len().min(room.len());
         room[..length].copy_from_slice(&words.as_bytes()[..length]);
+    }
+
+    /// Names the file that the record is written to.
+    pub(crate) fn set_file(&mut self, inode: u64) {
+        self.bytes[FILE_AT..FILE_AT + FILE.len()].copy_from_slice(FILE.as_bytes());
+        digits(&mut self.bytes[FILE_AT + FILE.len()..], inode);
     }
 
     /// The whole record of a holder that enters.
@@ -291,6 +302,43 @@ fn digits(bytes: &mut [u8], mut value: u64) {
 
 /// What takes the place of the first line when the lock is removed, so that whoever has the file open sees it.
 pub(crate) const REMOVED: &str = "stanchion removed\n";
+
+/// Reads the start of a state file, and returns how much there was. `id` says which file it is, if
+/// that is known. The held flag of a record that was copied with its directory reads as clear.
+pub(crate) fn read(file: &File, id: Option<FileId>, to: &mut [u8; LENGTH]) -> io::Result<usize> {
+    let length = file::read_start(file, to)?;
+    let bytes = &mut to[..length];
+    if let Some(named) = file_named_in(bytes) {
+        let id = id.map_or_else(|| file::id_of(file), Ok)?;
+        // Where a file does not keep its number, another number proves nothing.
+        if named != id.inode && file::keeps_numbers(file) {
+            clear_flag(bytes);
+        }
+    }
+    Ok(length)
+}
+
+/// A record that goes to another file names that one. One that names none stays as it is.
+pub(crate) fn set_file(bytes: &mut [u8], inode: u64) {
+    if file_named_in(bytes).is_some() {
+        digits(&mut bytes[FILE_AT + FILE.len()..], inode);
+    }
+}
+
+/// The file that a whole record names. Those of earlier versions name none.
+fn file_named_in(bytes: &[u8]) -> Option<u64> {
+    let word = bytes.get(FILE_AT..LENGTH - 1)?;
+    number(word.strip_prefix(FILE.as_bytes())?, 0)
+}
+
+fn clear_flag(bytes: &mut [u8]) {
+    if let Some((kind, _)) = kind_of(bytes) {
+        let body = kind.start().len() + DIGITS + 1;
+        if let Some(flag) = bytes.get_mut(body + HELD_AT) {
+            *flag = Flag::Clear.digit();
+        }
+    }
+}
 
 /// The token of the next grant, at this time of the wall clock.
 pub(crate) fn next_token(last: u64, now_us: u64) -> u64 {
@@ -421,5 +469,43 @@ mod tests {
         assert_eq!(next_token(1000, 1000), 1001);
         assert_eq!(next_token(1000, 5000), 5000);
         assert!(wall_clock_us() > 1_700_000_000_000_000);
+    }
+
+    #[test]
+    fn p65_a_record_of_another_file_tells_of_nobody() {
+        for kind in [Kind::Lock, Kind::RwLock, Kind::Semaphore] {
+            let place = tempfile::tempdir().expect("a directory");
+            let file = file::open_lock_file(&place.path().join("state"), None);
+            let (file, facts) = file.expect("a file");
+            let own = facts.id;
+            let flag_in = |bytes: &[u8]| {
+                file::write_at(&file, 0, bytes).expect("written");
+                let mut found = [0; LENGTH];
+                let length = read(&file, None, &mut found).expect("read");
+                assert_eq!(&found[..60], &bytes[..60], "all else is as it stands there");
+                match parse(&found[..length], kind) {
+                    Content::Ours(record) => record.flag,
+                    other => panic!("{other:?}"),
+                }
+            };
+            let mut draft = Draft::new(kind);
+            draft.set_limit(u64::from(kind == Kind::Semaphore));
+            draft.set_owner(&format!("pid=7 label={}", "x".repeat(LENGTH)));
+            let unknown = draft.entered(5, DOOR, 0).to_vec();
+            assert_eq!(flag_in(&unknown), Flag::Held, "an earlier version wrote it");
+            draft.set_file(own.inode);
+            let mut bytes = draft.entered(5, DOOR, 0).to_vec();
+            assert_eq!(flag_in(&bytes), Flag::Held);
+            set_file(&mut bytes, own.inode + 1);
+            let copied = flag_in(&bytes);
+            // On a file system that numbers files anew the flag counts.
+            let wanted = match file::keeps_numbers(&file) {
+                true => Flag::Clear,
+                false => Flag::Held,
+            };
+            assert_eq!(copied, wanted);
+            set_file(&mut bytes, own.inode);
+            assert_eq!(flag_in(&bytes), Flag::Held);
+        }
     }
 }

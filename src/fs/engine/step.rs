@@ -25,6 +25,8 @@ pub(crate) enum Step {
     CheckMarks,
     LockState,
     TakeCharge,
+    CopyState,
+    ReplaceState,
     WriteHeld,
     Grant,
     UnlinkTicket,
@@ -58,8 +60,8 @@ pub(crate) enum Step {
 
 #[cfg(not(stanchion_test))]
 mod hooks {
-    use super::super::watch::Seen;
     use super::Step;
+    use crate::fs::engine::watch::Seen;
 
     #[inline(always)]
     pub(crate) fn is_deaf_to(_seen: Seen) -> bool {
@@ -102,8 +104,8 @@ mod hooks {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-    use super::super::watch::Seen;
     use super::Step;
+    use crate::fs::engine::watch::Seen;
 
     /// How often the watch thread has gone to sleep.
     static ROUNDS: AtomicU64 = AtomicU64::new(0);

@@ -226,6 +226,12 @@ impl Dir {
         link_in(&self.descriptor, file, Path::new(name))
     }
 
+    /// Gives a file of this directory another name, in place of what has it.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::renameat(&self.descriptor, from, &self.descriptor, to)?;
+        Ok(())
+    }
+
     /// Where files without a name are not to be had. A reaper may be faster than the lock; then the name or the lock is
     /// gone, and the caller takes another number.
     fn create_then_lock(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {

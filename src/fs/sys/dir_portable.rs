@@ -173,6 +173,11 @@ impl Dir {
         }
     }
 
+    /// Gives a file of this directory another name, in place of what has it.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
     /// Looks at a name.
     pub(crate) fn find(&self, name: &str) -> io::Result<Option<Found>> {
         let found = file::look_at(&self.path.join(name))?;

@@ -113,6 +113,15 @@ pub(crate) fn is_marked(_file: &File) -> io::Result<bool> {
 }
 
 /// Files have one name here: nothing is ever linked.
-pub(crate) fn has_one_name(_file: &File) -> io::Result<bool> {
-    Ok(true)
+pub(crate) fn names_of(_file: &File) -> io::Result<u64> {
+    Ok(1)
+}
+
+pub(crate) fn named_at(_path: &Path) -> io::Result<Option<(FileId, u64)>> {
+    unsupported()
+}
+
+/// Whether a file keeps its number for as long as it exists.
+pub(crate) fn keeps_numbers(_file: &File) -> bool {
+    true
 }

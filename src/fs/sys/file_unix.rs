@@ -279,34 +279,80 @@ fn plain(error: Errno, path: &Path) -> io::Error {
 
 /// The identity of what is at this path now, not following a final link; `None` when nothing is.
 pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {
+    Ok(named_at(path)?.map(|(id, _)| id))
+}
+
+/// The same, and how many names that file has.
+pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     match look_up(path) {
-        Ok(id) => Ok(Some(id)),
+        Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Asks for nothing but the identity. Who asks for the times as well makes the next write to the file dearer: since Linux 6.13 it
-/// must then note a time of its own.
+/// Asks for nothing but identity and names. To ask for the times as well makes the next write to the
+/// file dearer: since Linux 6.13 it must then note a time of its own.
 #[cfg(target_os = "linux")]
-fn look_up(path: &Path) -> rustix::io::Result<FileId> {
+fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
-    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO) {
-        Ok(found) => Ok(FileId {
-            device: makedev(found.stx_dev_major, found.stx_dev_minor),
-            inode: found.stx_ino,
-        }),
+    let flags = StatxFlags::INO | StatxFlags::NLINK;
+    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, flags) {
+        Ok(found) => {
+            let id = FileId {
+                device: makedev(found.stx_dev_major, found.stx_dev_minor),
+                inode: found.stx_ino,
+            };
+            Ok((id, found.stx_nlink.into()))
+        }
         // Before 4.11, and in a sandbox.
         Err(error) if refusal::is_refusal(&error.into()) => {
-            lstat(path).map(|stat| FileId::from(&stat))
+            lstat(path).map(|stat| (FileId::from(&stat), names_in(&stat)))
         }
         Err(error) => Err(error),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look_up(path: &Path) -> rustix::io::Result<FileId> {
-    lstat(path).map(|stat| FileId::from(&stat))
+fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
+    lstat(path).map(|stat| (FileId::from(&stat), names_in(&stat)))
+}
+
+// The field has other widths on other Unixes.
+#[allow(clippy::unnecessary_cast)]
+fn names_in(stat: &Stat) -> u64 {
+    stat.st_nlink as u64
+}
+
+/// Whether a file is known to keep its number for as long as it exists. FAT numbers files anew when
+/// they have left the cache, and so may a FUSE or SMB server.
+#[cfg(target_os = "linux")]
+pub(crate) fn keeps_numbers(file: &File) -> bool {
+    const KNOWN: [u32; 9] = [
+        0xEF53,      // ext2, ext3, ext4
+        0x5846_5342, // XFS
+        0x9123_683E, // btrfs
+        0x0102_1994, // tmpfs
+        0x2FC1_2FC1, // ZFS
+        0xF2F5_2010, // F2FS
+        0xCA45_1A4E, // bcachefs
+        0x794C_7630, // overlayfs
+        0x6969,      // NFS
+    ];
+    rustix::fs::fstatfs(file).is_ok_and(|it| {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast
+        )]
+        let magic = it.f_type as u32;
+        KNOWN.contains(&magic)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn keeps_numbers(_file: &File) -> bool {
+    true
 }
 
 /// Identity and mark of what is at this path.
@@ -319,9 +365,9 @@ pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
     }
 }
 
-/// Whether an open file has one name, and no more.
-pub(crate) fn has_one_name(file: &File) -> io::Result<bool> {
-    Ok(fstat(file)?.st_nlink == 1)
+/// How many names an open file has.
+pub(crate) fn names_of(file: &File) -> io::Result<u64> {
+    Ok(names_in(&fstat(file)?))
 }
 
 /// The identity of an open file.

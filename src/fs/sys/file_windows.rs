@@ -201,6 +201,16 @@ fn mark() -> SystemTime {
 }
 
 /// Files have one name here: nothing is ever linked.
-pub(crate) fn has_one_name(_file: &File) -> io::Result<bool> {
-    Ok(true)
+pub(crate) fn names_of(_file: &File) -> io::Result<u64> {
+    Ok(1)
+}
+
+/// The same for what is at a path, with its identity.
+pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
+    Ok(id_at(path)?.map(|id| (id, 1)))
+}
+
+/// Whether a file keeps its number for as long as it exists.
+pub(crate) fn keeps_numbers(_file: &File) -> bool {
+    true
 }

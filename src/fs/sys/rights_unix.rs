@@ -284,7 +284,7 @@ mod linux {
 
     impl Rights {
         /// Those of the file at this path; `None` when nothing is.
-        pub(in super::super) fn at_path(path: &Path) -> io::Result<Option<Self>> {
+        pub(in crate::fs::sys) fn at_path(path: &Path) -> io::Result<Option<Self>> {
             let stat = match lstat(path) {
                 Ok(stat) => stat,
                 Err(Errno::NOENT) => return Ok(None),
@@ -303,7 +303,7 @@ mod linux {
                 Err(error) => return Err(error.into()),
             };
             let mut buffer = [0; 32];
-            let mut whole = PathBuf::from(super::super::dir::proc_path(directory, &mut buffer));
+            let mut whole = PathBuf::from(crate::fs::sys::dir::proc_path(directory, &mut buffer));
             whole.push(name);
             let list = read(|value| match lgetxattr(&whole, ACCESS, &mut *value) {
                 Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) => lgetxattr(path, ACCESS, value),
@@ -387,7 +387,7 @@ mod linux {
         }
 
         /// The bits to make a file with that nobody can see before it has its rights.
-        pub(in super::super) fn unseen(&self) -> Mode {
+        pub(in crate::fs::sys) fn unseen(&self) -> Mode {
             match self.has_list() {
                 true => self.bare(),
                 false => mode_bits(self.mode()),
@@ -395,7 +395,7 @@ mod linux {
         }
 
         /// Gives these rights to a file that this process has just made.
-        pub(in super::super) fn give(&self, file: &File) -> io::Result<()> {
+        pub(in crate::fs::sys) fn give(&self, file: &File) -> io::Result<()> {
             let stat = self.hand_over(file)?;
             let whole = self.on_file_of(stat.st_uid, stat.st_gid);
             let bare = self.without_list(stat.st_uid, stat.st_gid);
@@ -404,7 +404,7 @@ mod linux {
 
         /// The same for a directory. The right to read is the right to enter, and what is made
         /// inside inherits the group, and no access list.
-        pub(in super::super) fn give_to_directory(&self, directory: &File) -> io::Result<()> {
+        pub(in crate::fs::sys) fn give_to_directory(&self, directory: &File) -> io::Result<()> {
             let stat = self.hand_over(directory)?;
             let whole = self.on_file_of(stat.st_uid, stat.st_gid).of_directory();
             let bare = self.without_list(stat.st_uid, stat.st_gid).of_directory();
@@ -415,7 +415,7 @@ mod linux {
 
         /// Whether a file that another process may have made has these very rights already, and
         /// belongs to the owner or to this process's user.
-        pub(in super::super) fn are_of(&self, file: &File) -> bool {
+        pub(in crate::fs::sys) fn are_of(&self, file: &File) -> bool {
             let (Ok(stat), Ok(rights)) = (fstat(file), Self::of(file)) else {
                 return false;
             };
@@ -466,7 +466,7 @@ mod linux {
     }
 
     /// The last part of a path: its name in its directory.
-    pub(in super::super) fn name_of(path: &Path) -> &OsStr {
+    pub(in crate::fs::sys) fn name_of(path: &Path) -> &OsStr {
         path.file_name().unwrap_or_default()
     }
 }
@@ -486,7 +486,7 @@ mod portable {
 
     impl Rights {
         /// Those of what is at this path; `None` when nothing is.
-        pub(in super::super) fn at_path(path: &Path) -> io::Result<Option<Self>> {
+        pub(in crate::fs::sys) fn at_path(path: &Path) -> io::Result<Option<Self>> {
             match lstat(path) {
                 Ok(stat) => Ok(Some(Self::of_stat(&stat))),
                 Err(Errno::NOENT) => Ok(None),
@@ -495,14 +495,14 @@ mod portable {
         }
 
         /// Gives these rights to a file that this process has just made, as far as bits can.
-        pub(in super::super) fn give(&self, file: &File) -> io::Result<()> {
+        pub(in crate::fs::sys) fn give(&self, file: &File) -> io::Result<()> {
             let stat = fstat(file)?;
             let bare = self.without_list(stat.st_uid, stat.st_gid);
             set_mode(file, &stat, bare.mode())
         }
 
         /// The same for a directory. The right to read is the right to enter.
-        pub(in super::super) fn give_to_directory(&self, path: &Path) -> io::Result<()> {
+        pub(in crate::fs::sys) fn give_to_directory(&self, path: &Path) -> io::Result<()> {
             let careful = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let directory = File::from(open(path, careful, Mode::empty())?);
             let stat = fstat(&directory)?;

@@ -209,8 +209,8 @@ pub(super) fn sweep_old(directory: &Path) {
         let name = entry.file_name();
         let id = name.to_str().and_then(|it| it.strip_prefix(FRESH));
         let age = |it: std::fs::Metadata| it.modified().ok()?.elapsed().ok();
-        let age = entry.metadata().ok().and_then(age);
-        if id.and_then(Id::parse).is_some() && age.is_some_and(|it| it > OLD) {
+        let age = || entry.metadata().ok().and_then(age);
+        if id.and_then(Id::parse).is_some() && age().is_some_and(|it| it > OLD) {
             sweep(&entry.path());
         }
     }

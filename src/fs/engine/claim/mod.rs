@@ -51,8 +51,8 @@
 //!
 //! At every step the baton is either free or bears the name of one who is gone. The holder keeps its record open for writing, so its death
 //! closes it, which is announced. On another host, or in another pid namespace, only expiry tells; without one it is held for ever.
-//! What stays is a record, which whoever takes the lock next sweeps if its process is provably gone, or a place that was never put there, which is swept
-//! after a minute, when the next one is.
+//! What stays is a record, or a place that was never put there. The next process that takes the lock
+//! deletes a record whose process is provably gone, and a place that is older than a minute.
 //!
 //! # Fairness
 //!
@@ -343,6 +343,7 @@ impl Claims {
         for id in all.iter().filter(|id| *id != own) {
             Record::delete_if_gone(&self.directory, id);
         }
+        baton::sweep_old(&self.directory);
     }
 
     /// Who holds the lock, as the directory tells. Changes nothing.

@@ -8,7 +8,7 @@ use super::super::state::{self, Content, Flag, Record};
 use super::super::step::{self, Step};
 use super::{Admission, Disk, Entered, StateLock, TRIES, refuse_foreign};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::sys::file;
+use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::Private;
 
@@ -46,7 +46,7 @@ impl Disk {
         }))
     }
 
-    /// Locks the state file that is in use now and reads it.
+    /// Locks the state file that is in use now, to write into it, and reads it.
     pub(super) fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
         match self.try_state()? {
             Some(record) => Ok(StateLock::Locked(record)),
@@ -54,8 +54,29 @@ impl Disk {
         }
     }
 
-    /// The same for a caller that asks only whether it has the lock.
+    /// The same without a verdict on a refusal.
     pub(super) fn try_state(&mut self) -> Result<Option<Option<Record>>> {
+        for _ in 0..TRIES {
+            let Some(record) = self.try_state_as_it_is()? else {
+                return Ok(None);
+            };
+            match self.make_private() {
+                Ok(true) => return Ok(Some(record)),
+                Ok(false) => {
+                    self.unlock_state();
+                    self.reopen();
+                }
+                Err(error) => {
+                    self.unlock_state();
+                    return Err(error);
+                }
+            }
+        }
+        Err(self.vanishing())
+    }
+
+    /// The same for a process that does not write. The file may have another name.
+    pub(super) fn try_state_as_it_is(&mut self) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
             self.open_state()?;
             let Some(file) = &self.state else { continue };
@@ -92,8 +113,21 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// Reads the record, with the state file locked by us.
+    /// Reads the record, with the state file locked by us. If the path means another file by now,
+    /// the lock is given back and the record counts as removed: a file that has another name gets
+    /// no tombstone.
     pub(super) fn read_locked(&mut self) -> Result<Content> {
+        let path = self.place.state();
+        let named = file::named_at(&path);
+        let named = named.map_err(|error| Error::io("look at the state file", &path, error))?;
+        match named.filter(|(id, _)| Some(*id) == self.state_id) {
+            Some((_, names)) => self.state_linked = names > 1,
+            None => {
+                self.unlock_state();
+                self.reopen();
+                return Ok(Content::Removed);
+            }
+        }
         if !self.excludes {
             self.see_that_locks_exclude()?;
             self.excludes = true;
@@ -121,8 +155,8 @@ impl Disk {
         let Some(file) = &self.state else {
             return Ok(Content::Nothing);
         };
-        let mut buffer = [0; state::HEAD];
-        let read = file::read_start(file, &mut buffer)
+        let mut buffer = [0; state::LENGTH];
+        let read = state::read(file, self.state_id, &mut buffer)
             .map_err(|e| Error::io("read the state file", self.place.state(), e))?;
         Ok(self.parse(&buffer[..read]))
     }
@@ -133,8 +167,7 @@ impl Disk {
         }
         match self.queue(None)?.open_state() {
             Ok((file, id)) => {
-                self.state_id = Some(id);
-                self.state = Some(Private::new(file));
+                self.use_state(Private::new(file), id);
             }
             // The directory went away in between: make it again.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.reopen(),
@@ -143,6 +176,13 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// From now on this is the state file; the one before is returned.
+    pub(super) fn use_state(&mut self, file: Private, id: FileId) -> Option<Private> {
+        self.draft.set_file(id.inode);
+        self.state_id = Some(id);
+        self.state.replace(file)
     }
 
     pub(super) fn unlock_state(&self) {

@@ -163,7 +163,7 @@ impl Disk {
 
     /// Removes the semaphore, with all permits in hand and nobody in line.
     pub(crate) fn remove_slots(&mut self) -> Result<Cleared> {
-        let Some(record) = self.try_state()? else {
+        let Some(record) = self.try_state_as_it_is()? else {
             return Ok(Cleared::InUse);
         };
         let cleared = self.remove_locked(record);

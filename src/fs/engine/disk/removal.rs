@@ -3,7 +3,8 @@
 //! Tombstone and unlink `state`, remove the directory, unlink the door, unlock, close. A directory that cannot be removed,
 //! for whatever reason, gets its record back. A crash in between leaves files that the next holder uses or replaces. A crash
 //! of an earlier holder that nobody was told of goes with the record, unless the caller wants it kept. A lock file with content is
-//! somebody's data, and stays.
+//! somebody's data, and stays. A record with another name gets no tombstone; see
+//! [`copies`](super::copies).
 
 use super::super::door::{Door, remove_file};
 use super::super::state::{self, Flag, Record};
@@ -25,10 +26,12 @@ impl Disk {
     }
 
     fn remove_all(&mut self, door: &Door, keep_crash: bool) -> Result<Cleared> {
-        let record = match self.lock_state(door)? {
-            StateLock::Locked(record) => record,
-            StateLock::Dying => return Ok(Cleared::InUse),
-            StateLock::Elsewhere => return Err(self.replaced()),
+        let record = match self.try_state_as_it_is()? {
+            Some(record) => record,
+            None => match self.refused(door)? {
+                StateLock::Elsewhere => return Err(self.replaced()),
+                _ => return Ok(Cleared::InUse),
+            },
         };
         let untold = keep_crash && record.is_some_and(|record| record.flag != Flag::Clear);
         let result = match untold {
@@ -62,8 +65,11 @@ impl Disk {
         };
         step::at(Step::TombstoneState);
         let mut kept = [0; state::LENGTH];
-        let length = file::read_start(file, &mut kept).map_err(at)?;
-        file::write_at(file, 0, state::REMOVED.as_bytes()).map_err(at)?;
+        let length = state::read(file, self.state_id, &mut kept).map_err(at)?;
+        // In a hard-linked copy of the directory it is the record of a lock that goes on.
+        if !self.state_linked {
+            file::write_at(file, 0, state::REMOVED.as_bytes()).map_err(at)?;
+        }
         step::at(Step::UnlinkState);
         remove_file(&path, "remove the state file")?;
         step::at(Step::RemoveQueue);
@@ -80,7 +86,8 @@ impl Disk {
             let Some(queue) = &self.queue else {
                 return Ok(Cleared::InUse);
             };
-            let (fresh, _) = queue.open_state().map_err(at)?;
+            let (fresh, id) = queue.open_state().map_err(at)?;
+            state::set_file(&mut kept[..length], id.inode);
             file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
         }
         // Somebody came, or keeps files of his own here.

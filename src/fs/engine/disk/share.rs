@@ -102,7 +102,7 @@ impl Disk {
     /// The record is not clean: makes it so, unless another process has `state` locked.
     fn take_charge(&mut self, door: &Door) -> Result<Tried> {
         step::at(Step::TakeCharge);
-        let Some(found) = self.try_state()? else {
+        let Some(found) = self.try_state_as_it_is()? else {
             return Ok(Tried::Refused);
         };
         let entered = self.make_clean(door, found);
@@ -118,7 +118,12 @@ impl Disk {
         let fits = found.filter(|it| it.door == door.id() && it.flag == Flag::Clear);
         let entered = match fits {
             Some(record) => without_crash(record),
-            None => self.write_as_reader(door, found)?,
+            None if self.make_private()? => self.write_as_reader(door, found)?,
+            None => {
+                self.unlock_state();
+                self.reopen();
+                return Ok(Tried::Changed);
+            }
         };
         Ok(match self.share_state()? {
             true => Tried::In(entered),
@@ -163,8 +168,11 @@ impl Disk {
     pub(crate) fn untake_charge(&mut self, door: &Door) -> Result<()> {
         step::at(Step::UnlockState);
         self.unlock_state();
-        match self.try_state()? {
-            Some(Some(record)) if record.door == door.id() && record.flag == Flag::Found => {
+        // Not replaced by a private copy: readers that have the file open would go on with the old one.
+        match self.try_state_as_it_is()? {
+            Some(Some(record))
+                if record.door == door.id() && record.flag == Flag::Found && !self.state_linked =>
+            {
                 self.clear_held(record.token, Flag::Held)
             }
             // The lock goes with the last steps of a holder.

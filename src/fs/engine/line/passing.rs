@@ -284,6 +284,7 @@ fn mark_all_before(
         if queue.is_unmarked(ticket)? {
             match queue.open_other(ticket)? {
                 Other::Open(file) if queue.reap_if_dead(ticket, &file)? => {}
+                Other::Open(file) if queue.is_linked_elsewhere(ticket, &file)? => continue,
                 Other::Open(file) if queue.mark(ticket, &file)? => *marked += 1,
                 Other::Gone => {}
                 // It is passed without a mark, so there is none to look at once more.

@@ -11,8 +11,8 @@ use super::super::disk::Place;
 use super::super::door::Probed;
 use super::super::owner::{Recorded, holder_of_file, identity};
 use super::super::state::Kind;
-use super::super::ticket::Ticket;
 use super::super::ticket::queue::Queue;
+use super::super::ticket::{Ticket, file_noted};
 use super::super::watch::watch;
 use super::cohort::Key;
 use super::contender::Contender;
@@ -244,9 +244,13 @@ fn waiters(
         let (Some(queue), Some(found)) = (&queue, found) else {
             continue;
         };
-        let noted = queue
-            .description(ticket)
-            .map(|words| Recorded::parse(&words, 0, locality));
+        let note = queue.description(ticket);
+        let of_file = note.as_deref().and_then(file_noted);
+        if of_file.is_some_and(|inode| inode != found.id.inode) {
+            // It came here with a copy of the directory, and its owner waits elsewhere.
+            continue;
+        }
+        let noted = note.map(|words| Recorded::parse(&words, 0, locality));
         if noted.as_ref().is_some_and(Recorded::is_provably_gone) {
             continue;
         }

@@ -10,6 +10,8 @@ pub(crate) mod policy;
 pub(crate) mod queue;
 mod spare;
 
+pub(crate) use spare::file_noted;
+
 /// Numbers above this are no tickets, so that there is always a next number.
 const HIGHEST: u64 = 1 << 63;
 const DIGITS: usize = 20;

@@ -317,6 +317,15 @@ impl Queue {
         })
     }
 
+    /// Whether the file of a ticket has a name in another directory, where a mark would show too.
+    pub(crate) fn is_linked_elsewhere(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
+        let at = |error| Error::io("look at the ticket", self.path_of(ticket), error);
+        let names = file::names_of(&other.file).map_err(at)?;
+        let spare = self.dir.find(&spare::name_of(other.id)).map_err(at)?;
+        let here = 1 + u64::from(spare.is_some_and(|found| found.id == other.id));
+        Ok(names > here)
+    }
+
     /// Marks the ticket of a sleeper; `false` for one that this process may only read.
     pub(crate) fn mark(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         step::at(Step::MarkTicket);
@@ -330,6 +339,47 @@ impl Queue {
             file::set_mark(&other.file, false).map_err(at)?;
         }
         Ok(true)
+    }
+
+    /// Makes a file that is to be the state file; `None` when the directory has been removed. Its
+    /// name is that of a spare file, with a number that is not its own. If this process dies, the
+    /// next one that looks for spare files deletes it.
+    pub(crate) fn create_draft(&self) -> Result<Option<StateDraft>> {
+        let rights = self.dir.rights(&self.door);
+        let rights =
+            rights.map_err(|error| Error::io("look at the rights of", self.door.clone(), error))?;
+        for _ in 0..TRIES {
+            let name = spare::name_of_number(host::monotonic_ns());
+            match self.dir.create_locked(&name, &rights) {
+                Ok((file, id)) => return Ok(Some(StateDraft { file, id, name })),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => {
+                    let path = self.dir.path().join(name);
+                    return Err(Error::io("copy the state file to", path, error));
+                }
+            }
+        }
+        let text = "every name for a copy of the state file is taken";
+        Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()))
+    }
+
+    /// Gives that file the name of the state file, in place of the one that has it. Returns `false`
+    /// when it was deleted.
+    pub(crate) fn name_state(&self, draft: &StateDraft) -> Result<bool> {
+        match self.dir.rename(&draft.name, STATE) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => {
+                let path = self.dir.path().join(STATE);
+                Err(Error::io("replace the state file", path, error))
+            }
+        }
+    }
+
+    /// Deletes a file that did not become the state file.
+    pub(crate) fn drop_draft(&self, draft: &StateDraft) {
+        let _ = self.dir.unlink(&draft.name);
     }
 
     /// Removes our own ticket from the line: unlink, then close, or keep the file for the next ticket.
@@ -428,6 +478,13 @@ pub(crate) enum Standing {
     Unmarked,
     Marked,
     Gone,
+}
+
+/// A new file, open and locked, that is to be the state file.
+pub(crate) struct StateDraft {
+    pub(crate) file: Private,
+    pub(crate) id: FileId,
+    name: String,
 }
 
 enum Created {

@@ -19,6 +19,9 @@ use crate::fs::sys::rights::Rights;
 
 /// What their names begin with; the rest is the inode's number.
 const PREFIX: &str = "spare.";
+/// The last word of the note on a ticket: the inode of the file it was written on. A copy keeps the
+/// note, and has another inode.
+const FILE: &str = "file=";
 /// How many files a process keeps: for its first cohort and the next one.
 const MOST: usize = 2;
 
@@ -56,12 +59,18 @@ impl TicketFile {
     pub(super) fn describe(&mut self, words: Option<&Arc<str>>) {
         let Some(words) = words else { return };
         if self.words.as_ref().is_none_or(|it| !Arc::ptr_eq(it, words)) {
-            Dir::describe(&self.file, words);
+            Dir::describe(&self.file, &format!("{words} {FILE}{}", self.id.inode));
             self.words = Some(words.clone());
         }
     }
 
-    /// With a new name it becomes a ticket, which must not bear the mark of the last one.
+    /// With a new name it becomes a ticket, which must not bear the mark of the last one. A file that
+    /// has a name in another directory is not written into.
+    fn is_clean(&self, rights: &Rights) -> bool {
+        let one_name = file::names_of(&self.file).is_ok_and(|names| names == 1);
+        one_name && self.rights == *rights && self.is_unmarked()
+    }
+
     fn is_unmarked(&self) -> bool {
         match file::is_marked(&self.file) {
             Ok(false) => true,
@@ -87,8 +96,9 @@ impl Spares {
 
     /// A name in a listing that is no ticket.
     pub(super) fn see(&mut self, name: &[u8]) {
-        if !self.adopted && name.starts_with(PREFIX.as_bytes()) {
-            self.listed.extend(String::from_utf8(name.to_vec()));
+        let name = std::str::from_utf8(name).ok().filter(|it| is_name(it));
+        if let Some(name) = name.filter(|_| !self.adopted) {
+            self.listed.push(name.to_owned());
         }
     }
 
@@ -97,10 +107,10 @@ impl Spares {
     pub(super) fn take(&mut self, dir: &Dir, rights: &Rights) -> Option<TicketFile> {
         self.adopt(dir, rights);
         while let Some(spare) = self.own.pop() {
-            if spare.rights == *rights && spare.is_unmarked() {
+            if spare.is_clean(rights) {
                 return Some(spare);
             }
-            let _ = dir.unlink(&name_of(spare.id));
+            give_up(dir, &name_of(spare.id), spare.id, &spare.file);
         }
         None
     }
@@ -113,7 +123,9 @@ impl Spares {
         self.own.push(spare);
     }
 
-    /// Once per queue: takes over the files of dead processes, and deletes what nobody needs.
+    /// Once per queue: takes over the files of dead processes. Deletes those that are too many, those
+    /// that have another name, and those that bear the number of another file, because they came here
+    /// with a copy of the directory.
     fn adopt(&mut self, dir: &Dir, rights: &Rights) {
         if std::mem::replace(&mut self.adopted, true) {
             return;
@@ -124,11 +136,13 @@ impl Spares {
             };
             // Another user may have put this file here, so it is taken only as it should be, and
             // never changed.
-            if self.has_room() && Dir::is_for(&file, rights) {
+            let fits = name_of(id) == name && Dir::is_for(&file, rights);
+            // Only the process that has the lock gives it names, so this stays true.
+            let one = file::names_of(&file).is_ok_and(|names| names == 1);
+            if fits && one && self.has_room() {
                 self.own.push(TicketFile::new(file, id, rights.clone()));
             } else {
-                let _ = dir.unlink(&name);
-                let _ = flock::unlock(&file);
+                give_up(dir, &name, id, &file);
             }
         }
     }
@@ -149,10 +163,7 @@ impl Spares {
     /// Deletes all that were listed, also those of the living, who make new ones. The name that could not be deleted is told.
     pub(super) fn delete_listed(&mut self, dir: &Dir) -> Result<(), (String, io::Error)> {
         for name in std::mem::take(&mut self.listed) {
-            let found = dir.find(&name).ok().flatten();
-            if found.is_some_and(|found| name_of(found.id) == name) {
-                dir.unlink(&name).map_err(|error| (name, error))?;
-            }
+            dir.unlink(&name).map_err(|error| (name, error))?;
         }
         Ok(())
     }
@@ -160,24 +171,41 @@ impl Spares {
 
 /// The name under which a file is kept.
 pub(super) fn name_of(id: FileId) -> String {
-    format!("{PREFIX}{}", id.inode)
+    name_of_number(id.inode)
 }
 
-/// The spare file of this name, locked, if its process is dead. Not one with a second name: that is a ticket of the dead,
-/// which our lock would bring back to life.
+pub(super) fn name_of_number(number: u64) -> String {
+    format!("{PREFIX}{number}")
+}
+
+/// Whether this is the name of a spare file, of whatever number.
+fn is_name(name: &str) -> bool {
+    let number = name.strip_prefix(PREFIX);
+    number.is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The inode of the file that a note was written on, as the note says.
+pub(crate) fn file_noted(words: &str) -> Option<u64> {
+    let mut words = words.split_ascii_whitespace();
+    words.find_map(|word| word.strip_prefix(FILE)?.parse().ok())
+}
+
+/// Deletes the name of a locked file, and unlocks it. With a second name it may be a ticket of the
+/// dead, which our lock must not keep alive.
+fn give_up(dir: &Dir, name: &str, id: FileId, file: &Private) {
+    if matches!(dir.find(name), Ok(Some(found)) if found.id == id) {
+        let _ = dir.unlink(name);
+    }
+    let _ = flock::unlock(file);
+}
+
+/// The spare file of this name, locked, if its lock was free: its process is dead, or it is a copy.
 fn of_the_dead(dir: &Dir, name: &str) -> Option<(Private, FileId)> {
     let Ok(Opened::File { file, .. }) = dir.open_ticket(name) else {
         return None;
     };
     let file = Private::new(file);
     let id = file::id_of(&file).ok()?;
-    if name_of(id) != name || !flock::try_lock_exclusive(&file).ok()? {
-        return None;
-    }
-    // Only who has the lock gives it names, so this stays true.
-    if file::has_one_name(&file).unwrap_or(false) {
-        return Some((file, id));
-    }
-    let _ = flock::unlock(&file);
-    None
+    let ours = flock::try_lock_exclusive(&file).ok()?;
+    ours.then_some((file, id))
 }

@@ -140,7 +140,8 @@ impl Events {
                     | WatchFlags::MOVE_SELF
                     | WatchFlags::DELETE_SELF
             }
-            Seen::Record => WatchFlags::MODIFY | WatchFlags::DELETE_SELF,
+            // Another file may take the place of one that has a second name.
+            Seen::Record => WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::DELETE_SELF,
             // Not the closes of those who only read it: they would wake each other for ever.
             Seen::Claim => WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF,
             Seen::Baton => WatchFlags::MOVE | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF,

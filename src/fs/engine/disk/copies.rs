@@ -1,0 +1,62 @@
+//! A record with another name: a hard-linked copy of the directory (`cp -al`, a backup restored
+//! with links) leaves one.
+//!
+//! Two directories then have one state file, and a write in one of them shows in both. So a process
+//! that enters puts a private copy in its place: a new file, locked, with the record in it, is
+//! renamed to `state` while the old one is locked too. The other directory keeps the old file. A
+//! holder that was inside when the copy was made goes on writing into its own file.
+//!
+//! # After a crash
+//!
+//! Before the rename the old record is in use. The new file is a spare file under a wrong name then,
+//! which goes with the next process that looks for spare files, or with the lock. After the rename
+//! the new record says what the old one said.
+
+use super::super::state;
+use super::super::step::{self, Step};
+use super::Disk;
+use crate::error::{Error, Result};
+use crate::fs::sys::fork::Private;
+use crate::fs::sys::{file, flock};
+
+impl Disk {
+    /// Makes sure that the state file, which is locked and current, has no other name. Returns
+    /// `false` when the directory has changed meanwhile, and everything must be opened anew.
+    pub(super) fn make_private(&mut self) -> Result<bool> {
+        if !self.state_linked {
+            return Ok(true);
+        }
+        step::at(Step::CopyState);
+        let (Some(queue), Some(old)) = (&self.queue, &self.state) else {
+            return Ok(false);
+        };
+        let Some(draft) = queue.create_draft()? else {
+            return Ok(false);
+        };
+        let replaced = self.write_copy(old, &draft.file, draft.id.inode);
+        let replaced = replaced.and_then(|()| {
+            step::at(Step::ReplaceState);
+            queue.name_state(&draft)
+        });
+        if !matches!(replaced, Ok(true)) {
+            queue.drop_draft(&draft);
+            return replaced;
+        }
+        let old = self.use_state(draft.file, draft.id);
+        self.state_linked = false;
+        step::at(Step::UnlockState);
+        if let Some(old) = old {
+            let _ = flock::unlock(&old);
+        }
+        // The path may lead to another directory than the one that is open.
+        self.state_is_current()
+    }
+
+    fn write_copy(&self, from: &Private, to: &Private, inode: u64) -> Result<()> {
+        let at = |error| Error::io("copy the state file", self.place.state(), error);
+        let mut record = [0; state::LENGTH];
+        let length = state::read(from, self.state_id, &mut record).map_err(at)?;
+        state::set_file(&mut record[..length], inode);
+        file::write_at(to, 0, &record[..length]).map_err(at)
+    }
+}
