@@ -30,6 +30,10 @@ pub(crate) mod sealed {
         type Guard;
         /// Refuse to wait when the line already has this many waiters.
         fn set_max_waiting(&mut self, most: usize);
+        /// Whether there is a line whose waiters can be counted.
+        fn counts_waiters(&self) -> bool {
+            true
+        }
         /// Make one attempt and no more. `false` where the first poll is that attempt already; `true` where the answer has to
         /// travel: then the attempt ends by itself, with the error of a limit that passed when the lock is not free.
         fn try_once(&mut self) -> bool {
@@ -163,6 +167,7 @@ pin_project! {
         #[pin]
         sleep: Option<Sleep>,
         limit: Limit,
+        most: Option<usize>,
         teller: Option<Teller>,
         tell_at: Option<Instant>,
         polled: bool,
@@ -226,6 +231,7 @@ impl<G: Guard> Acquire<G> {
             attempt,
             sleep: None,
             limit: Limit::after(limit),
+            most: None,
             teller: None,
             tell_at: None,
             polled: false,
@@ -243,6 +249,7 @@ impl<G: Guard> Acquire<G> {
             attempt: wrap(self.attempt),
             sleep: self.sleep,
             limit: self.limit,
+            most: self.most,
             teller: self.teller,
             tell_at: self.tell_at,
             polled: self.polled,
@@ -290,9 +297,21 @@ impl<G: Guard> Acquire<G> {
 
     /// Fails with [`ErrorKind::Busy`] instead of waiting when `most` or more already wait, to shed load. With 0 the
     /// caller never waits. A group of tasks that waits in another process counts as one.
+    ///
+    /// A lock without a line cannot count its waiters: with it every number but 0 fails with [`ErrorKind::Unsupported`] at the first poll, also
+    /// when the lock is free.
     pub fn max_waiting(mut self, most: usize) -> Self {
+        self.most = Some(most);
         self.attempt.set_max_waiting(most);
         self
+    }
+
+    /// Why nothing is attempted, where a limit was asked for that this lock cannot keep.
+    fn refusal(most: Option<usize>, attempt: &G::Attempt) -> Option<Error> {
+        let countless = most.is_some_and(|most| most > 0) && !attempt.counts_waiters();
+        let text = "this lock has no line whose waiters max_waiting could count";
+        let place = attempt.identity().map(|it| it.place()).unwrap_or_default();
+        countless.then(|| Error::at(ErrorKind::Unsupported, text, place))
     }
 }
 
@@ -307,6 +326,13 @@ impl<G: Guard> Future for Acquire<G> {
         if let Some(result) = this.kept.take() {
             *this.done = true;
             return Poll::Ready(result);
+        }
+        if !*this.polled
+            && let Some(error) = Self::refusal(*this.most, this.attempt)
+        {
+            *this.done = true;
+            this.attempt.cancel();
+            return Poll::Ready(Err(error));
         }
         // Made before the first attempt, so that what a limit needs is missed at once and not only when the lock is held.
         if !*this.polled && this.limit.has_passed() && this.attempt.try_once() {

@@ -244,6 +244,10 @@ impl<A: Attempt<Guard: Guard>> Attempt for Forgetting<A> {
         self.0.set_max_waiting(most);
     }
 
+    fn counts_waiters(&self) -> bool {
+        self.0.counts_waiters()
+    }
+
     fn try_once(&mut self) -> bool {
         self.0.try_once()
     }
@@ -270,6 +274,10 @@ impl Attempt for AnyAttempt {
 
     fn set_max_waiting(&mut self, most: usize) {
         self.inner.set_max_waiting(most);
+    }
+
+    fn counts_waiters(&self) -> bool {
+        self.inner.counts_waiters()
     }
 
     fn try_once(&mut self) -> bool {

@@ -116,11 +116,12 @@ pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
 pub use guard::{Guard, Loss, Lost};
 pub use lock::{
-    Capabilities, Changes, Lock, Owner, Reach, Removal, SharedLock, Status, Tokens, Waiter, Waiting,
+    Capabilities, Changes, Held, Lock, Owner, Reach, Removal, SharedLock, Status, Tokens, Waiter,
+    Waiting,
 };
 pub use locks::{LockUrl, Locks};
 pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory};
-pub use reentrant::{Holder, Reentrant, ReentrantGuard};
+pub use reentrant::{Holder, Lent, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
 pub use token::TokenGate;
 

@@ -190,20 +190,40 @@ pub struct Waiter {
     pub here: bool,
 }
 
+/// Whether a lock is held, as far as a look tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Held {
+    /// No process holds it.
+    No,
+    /// At least one process holds it, known or not: alone, as a reader, or with at least one permit.
+    Yes,
+    /// This process cannot tell: it may not open the lock file, or a server may have forgotten a holder.
+    Unknown,
+}
+
 /// A look at the line: who holds the lock, who waits, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
     /// Whether the lock excludes anybody at all: see [`Capabilities::excludes`]. If not, the rest says nothing.
     pub excludes: bool,
-    /// Who is inside alone, if anybody is who came through the line. A holder that died is not reported.
+    /// Whether the lock is held, also by processes that are not named below. It agrees with what a try finds at that moment, except
+    /// that a try also gives way to waiters, and that one for several permits needs as many.
+    pub held: Held,
+    /// Whether [`holder`](Status::holder), [`shared_by`](Status::shared_by) and [`outsider`](Status::outsider) name every process that holds
+    /// the lock. `false` where others may hold it too that this process cannot see, such as those of another pid namespace.
+    pub names_all: bool,
+    /// Who is inside alone, if anybody is who came through the line. A holder that died is not reported. If [`held`](Status::held) is
+    /// [`Unknown`](Held::Unknown), the holder on record, who may have died.
     pub holder: Option<Owner>,
-    /// Who is inside with others: the readers, or those who have permits; one entry for each process, this one first. The other
-    /// processes are those that the kernel's list of locks names, so on Linux only.
+    /// Who is inside with others: the readers, or those who have permits; one entry for each process, this one first. The kernel's list of
+    /// locks names the other processes, so on Linux only. Where the list names none of them, one entry without a process id stands for
+    /// all.
     pub shared_by: Vec<Owner>,
     /// Who else has the lock file locked, without a record and without a place in line: `flock(1)`, or a command
-    /// whose `stanchion run` was killed. As the kernel's list of locks names it, so on Linux only; its process id is missing when it
-    /// took the lock elsewhere or is gone and left the lock to its heirs.
+    /// whose `stanchion run` was killed. Its process id is missing where the kernel's list of locks does not name it: on other systems than Linux, for a
+    /// process of another pid namespace, and for one that is gone and left the lock to its heirs.
     pub outsider: Option<Owner>,
     /// Who waits, the next one first.
     pub waiters: Vec<Waiter>,
@@ -221,6 +241,8 @@ impl Status {
     pub(crate) fn of_nobody() -> Self {
         Self {
             excludes: true,
+            held: Held::No,
+            names_all: true,
             holder: None,
             shared_by: Vec::new(),
             outsider: None,
@@ -228,6 +250,24 @@ impl Status {
             last_token: 0,
             polling: false,
             watch_failures: 0,
+        }
+    }
+
+    /// A lock that one process at most holds, and that always tells who.
+    pub(crate) fn of_holder(holder: Option<Owner>) -> Self {
+        Self {
+            held: Held::of(holder.is_some()),
+            holder,
+            ..Self::of_nobody()
+        }
+    }
+}
+
+impl Held {
+    pub(crate) fn of(held: bool) -> Self {
+        match held {
+            true => Self::Yes,
+            false => Self::No,
         }
     }
 }
@@ -247,7 +287,7 @@ pub enum Removal {
 /// The first item is the line as it stands; each further one follows a change. Changes in quick succession may come as one,
 /// at most one every 20 ms, so a slow consumer misses steps, never the present state. It ends only after an error.
 ///
-/// Looking on locks nothing, opens no ticket, and delays nobody.
+/// Looking on opens no ticket and delays nobody. Where nothing else tells whether the lock is held, it is tried, at most once a second.
 ///
 /// # Cancel safety
 ///

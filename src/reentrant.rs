@@ -22,10 +22,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::acquire::Acquire;
 use crate::any::{AnyLock, becomes_any};
@@ -120,12 +123,34 @@ pub struct ReentrantGuard<G: Guard> {
 
 /// What a holder has.
 struct Held<G> {
-    guard: G,
+    /// Locked while it is lent; nobody waits for it.
+    guard: Mutex<G>,
     holder: Holder,
+    token: Option<u64>,
+    /// Whether the lock was held when the guard was lent last.
+    held_when_lent: AtomicBool,
+    /// Told when a loan is over.
+    loans: Arc<Notify>,
+}
+
+/// The guard of the lock inside, lent by [`ReentrantGuard::lend`] until this is dropped.
+#[must_use = "the loan ends as soon as this is dropped"]
+pub struct Lent<'a, G> {
+    // Fields drop in order: first the guard is free, then that is told.
+    guard: MutexGuard<'a, G>,
+    _over: LoanOver<'a>,
+}
+
+struct LoanOver<'a>(&'a Notify);
+
+impl Drop for LoanOver<'_> {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
 }
 
 struct Table<G> {
-    entries: Mutex<HashMap<Holder, Entry<G>>>,
+    entries: StdMutex<HashMap<Holder, Entry<G>>>,
 }
 
 /// What is known of a holder that has the lock or waits for it.
@@ -135,7 +160,7 @@ struct Entry<G> {
 }
 
 impl<G: Guard> Table<G> {
-    fn entries(&self) -> MutexGuard<'_, HashMap<Holder, Entry<G>>> {
+    fn entries(&self) -> StdMutexGuard<'_, HashMap<Holder, Entry<G>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -157,8 +182,11 @@ impl<G: Guard> Table<G> {
     /// The holder has got the inner lock: its other waits may come in.
     fn enter(&self, guard: G, holder: Holder) -> Arc<Held<G>> {
         let held = Arc::new(Held {
-            guard,
+            token: guard.token(),
+            guard: Mutex::new(guard),
             holder: holder.clone(),
+            held_when_lent: AtomicBool::new(true),
+            loans: Arc::default(),
         });
         let mut entries = self.entries();
         // Dead entries of others are cleared away here, so there are never more than live ones and waits.
@@ -199,7 +227,7 @@ impl<G> Entry<G> {
 impl<L: Lock> Reentrant<L> {
     /// Makes a lock re-entrant. Clones of the result know each other's holders.
     pub fn new(lock: L) -> Self {
-        let entries = Mutex::new(HashMap::new());
+        let entries = StdMutex::new(HashMap::new());
         Self {
             lock: Arc::new(lock),
             table: Arc::new(Table { entries }),
@@ -339,14 +367,41 @@ impl<G: Guard> ReentrantGuard<G> {
         &self.held.holder
     }
 
-    /// The guard of the lock inside.
-    pub fn inner(&self) -> &G {
-        &self.held.guard
+    /// Lends the guard of the lock inside, to change it: that of a [`FileLock`](crate::FileLock) is the open file. All guards of a
+    /// holder have the same one, with one position in the file. `None` while another loan of it lasts; nothing waits for that, so no
+    /// task waits for itself.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("log");
+    /// use stanchion::{FileLock, Reentrant};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// let lock = Reentrant::new(FileLock::open(path)?);
+    /// let outer = lock.acquire().await?;
+    /// let inner = outer.reenter();
+    /// for guard in [outer, inner] {
+    ///     let mut file = guard.lend().ok_or("the file is lent already")?;
+    ///     file.write_all(b"a line\n").await?;
+    ///     file.flush().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn lend(&self) -> Option<Lent<'_, G>> {
+        let guard = self.held.guard.try_lock().ok()?;
+        let held = guard.is_held();
+        self.held.held_when_lent.store(held, Ordering::Relaxed);
+        Some(Lent {
+            guard,
+            _over: LoanOver(&self.held.loans),
+        })
     }
 
     /// The fencing token of the lock inside, the same for all guards of one hold; `None` where it gives none.
     pub fn token(&self) -> Option<u64> {
-        self.held.guard.token()
+        self.held.token
     }
 
     /// How long the caller waited; `None` for a re-entry, and when the lock was entered at once.
@@ -359,9 +414,12 @@ impl<G: Guard> ReentrantGuard<G> {
         self.predecessor_crashed
     }
 
-    /// Whether the lock inside is still held.
+    /// Whether the lock inside is still held. While its guard is [lent](ReentrantGuard::lend): whether it was when that began.
     pub fn is_held(&self) -> bool {
-        self.held.guard.is_held()
+        match self.held.guard.try_lock() {
+            Ok(guard) => guard.is_held(),
+            Err(_) => self.held.held_when_lent.load(Ordering::Relaxed),
+        }
     }
 
     /// Resolves when the lock inside is lost; see [`Lost`].
@@ -370,7 +428,25 @@ impl<G: Guard> ReentrantGuard<G> {
     ///
     /// Dropping it changes nothing.
     pub fn lost(&self) -> Lost {
-        self.held.guard.lost()
+        if let Ok(guard) = self.held.guard.try_lock() {
+            return guard.lost();
+        }
+        // Asked as soon as the loan is over. Neither this future nor its place in a queue may keep the guard from others.
+        let (held, loans) = (Arc::downgrade(&self.held), self.held.loans.clone());
+        Lost::new(async move {
+            loop {
+                let mut over = std::pin::pin!(loans.notified());
+                over.as_mut().enable();
+                let lost = held
+                    .upgrade()
+                    .map(|it| it.guard.try_lock().map(|it| it.lost()));
+                match lost {
+                    Some(Ok(lost)) => return lost.await,
+                    Some(Err(_)) => over.await,
+                    None => std::future::pending().await,
+                }
+            }
+        })
     }
 
     /// Releases the lock inside if this was the last guard, and says whether that went well.
@@ -384,7 +460,7 @@ impl<G: Guard> ReentrantGuard<G> {
     /// Those of the lock inside.
     pub async fn release(self) -> Result<()> {
         match Arc::into_inner(self.held) {
-            Some(held) => held.guard.release().await,
+            Some(held) => held.guard.into_inner().release().await,
             None => Ok(()),
         }
     }
@@ -413,6 +489,26 @@ impl<G: Guard> Guard for ReentrantGuard<G> {
 
     async fn release(self) -> Result<()> {
         ReentrantGuard::release(self).await
+    }
+}
+
+impl<G> Deref for Lent<'_, G> {
+    type Target = G;
+
+    fn deref(&self) -> &G {
+        &self.guard
+    }
+}
+
+impl<G> DerefMut for Lent<'_, G> {
+    fn deref_mut(&mut self) -> &mut G {
+        &mut self.guard
+    }
+}
+
+impl<G: fmt::Debug> fmt::Debug for Lent<'_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lent").field(&*self.guard).finish()
     }
 }
 

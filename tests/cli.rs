@@ -17,6 +17,9 @@ mod kinds_look;
 mod look;
 #[path = "cli/methods.rs"]
 mod methods;
+#[cfg(target_os = "linux")]
+#[path = "cli/namespaces.rs"]
+mod namespaces;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/program.rs"]

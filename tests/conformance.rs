@@ -70,6 +70,7 @@ macro_rules! conforms {
                 waiting::p18_extreme_limits_are_honoured,
                 waiting::p20_a_free_lock_is_entered_at_once,
                 waiting::p21_no_wake_up_is_lost_without_polling,
+                waiting::a_limit_of_waiters_is_kept_or_refused_at_once,
                 cancellation::p23_dropping_at_every_stage_frees_the_place,
                 cancellation::p24_a_cancelled_acquire_never_releases_a_later_claim,
                 cancellation::p25_a_cancelled_release_completes,
@@ -79,6 +80,7 @@ macro_rules! conforms {
                 ownership::p39_a_panic_poisons_nothing,
                 ownership::p41_guards_go_anywhere,
                 ownership::the_capabilities_are_told,
+                ownership::the_status_agrees_with_a_try,
             }
         }
     };
@@ -134,7 +136,15 @@ mod claim_tokens {
 }
 conforms!(pid_lock, crate::pid::Pid<crate::Watched>);
 conforms!(pid_lock_poll, crate::pid::Pid<crate::Polled>);
-conforms!(reentrant_fifo_lock, crate::reentrant::Reentered, with a line in reentrant_line);
+conforms!(
+    reentrant_file_lock,
+    crate::reentrant::Reentered<crate::Plain<crate::Watched>>
+);
+conforms!(
+    any_file_lock,
+    crate::any::Forgotten<crate::Plain<crate::Watched>>
+);
+conforms!(reentrant_fifo_lock, crate::reentrant::Reentered<crate::Fifo<crate::Watched>>, with a line in reentrant_line);
 conforms!(semaphore_of_one, crate::semaphore::OfOne, with a line in semaphore_line);
 conforms!(any_fifo_lock, crate::any::Forgotten<crate::Fifo<crate::Watched>>, with a line in any_fifo_line);
 conforms!(mem_lock, crate::memory::InMemory<stanchion::MemLock>, with a line in mem_line);

@@ -7,7 +7,11 @@ mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stanchion::{FifoGuard, FifoLock, FileLock, Holder, Reentrant, ReentrantGuard};
+use stanchion::{
+    FifoGuard, FifoLock, FileGuard, FileLock, Holder, Loss, Reentrant, ReentrantGuard,
+};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+
 use support::{Place, Polled, assert_pending, assert_ready, in_runtime};
 
 fn lock(place: &Place) -> Reentrant<FifoLock> {
@@ -190,7 +194,7 @@ fn p41_guards_move_and_threads_may_share_a_holder() {
             scope.spawn(move || {
                 for _ in 0..100 {
                     let mine = Polled::new(lock.acquire_as(&me)).finish().expect("held");
-                    assert!(mine.inner().is_held());
+                    assert!(mine.lend().expect("not lent").is_held());
                 }
                 drop(guard);
             });
@@ -233,4 +237,55 @@ fn p42_a_storm_of_holders_is_exclusive() {
         }
     });
     assert!(is_free(&place));
+}
+
+/// As portalocker's `RLock`: each acquire gives the one open file.
+#[test]
+fn every_guard_of_a_holder_lends_the_same_file() {
+    let place = Place::new();
+    let options = FileLock::options().truncate(true);
+    let lock = Reentrant::new(options.open(place.path()).expect("a lock"));
+    in_runtime(async {
+        let me = Holder::new();
+        let outer = lock.acquire_as(&me).await.expect("free");
+        let write = async |guard: &ReentrantGuard<FileGuard>, text: &str| {
+            let mut file = guard.lend().expect("not lent");
+            file.write_all(text.as_bytes()).await.expect("written");
+        };
+        write(&outer, "one,").await;
+        let inner = lock.acquire_as(&me).await.expect("the same holder");
+        write(&inner, "two,").await;
+        inner.release().await.expect("there is another one");
+        write(&outer, "three").await;
+        let mut file = outer.lend().expect("not lent");
+        file.rewind().await.expect("sought");
+        let mut text = String::new();
+        file.read_to_string(&mut text).await.expect("read");
+        assert_eq!(text, "one,two,three");
+        drop(file);
+        outer.release().await.expect("the last one");
+    });
+}
+
+/// Two loans would be two writers; to wait for oneself would have no end.
+#[test]
+fn p42_a_guard_is_lent_once_at_a_time() {
+    let place = Place::new();
+    let lock = Reentrant::new(FileLock::open(place.path()).expect("a lock"));
+    let guard = assert_ready!(Polled::new(lock.acquire()).poll()).expect("free");
+    let again = guard.reenter();
+    let loan = guard.lend().expect("not lent");
+    assert!(guard.lend().is_none() && again.lend().is_none());
+    // What is asked meanwhile is answered, and a loss is told after the loan.
+    assert!(again.is_held());
+    let mut lost = Polled::new(again.lost());
+    assert_pending!(lost.poll());
+    std::fs::remove_file(place.path()).expect("removed");
+    drop(loan);
+    lost.bell.wait_beyond(0);
+    assert!(!again.is_held());
+    assert_eq!(lost.finish(), Loss::Deleted);
+    let mut file = again.lend().expect("the loan is over");
+    assert!(!file.is_held());
+    drop(file.as_std());
 }

@@ -85,14 +85,10 @@ impl ClaimLock {
     pub(crate) fn status(&self) -> Result<Status> {
         let look = self.claims.look()?;
         Ok(Status {
-            excludes: true,
-            holder: look.holder,
-            shared_by: Vec::new(),
-            outsider: None,
-            waiters: Vec::new(),
             last_token: look.last_token,
             polling: !self.claims.manner().is_told(),
             watch_failures: watch().failures(),
+            ..Status::of_holder(look.holder)
         })
     }
 

@@ -132,9 +132,8 @@ impl Stats {
 /// The methods that every fair lock has, for a type with a field `shared`.
 macro_rules! fair_methods {
     () => {
-        /// Whether anybody is inside now, by any program; of a semaphore, whether no permit is free. Asks by trying: the lock is taken for a microsecond if it is free, and
-        /// who tries without waiting in just that instant may find it held. To look again and again,
-        /// [`status`](Self::status) disturbs nobody; it knows the holders that are Stanchion's.
+        /// Returns whether any program holds the lock now; of a semaphore, whether no permit is free. Asks by trying: the lock is taken for a microsecond if it is free, and
+        /// a try without waiting in that instant may find it held. [`status`](Self::status) tries it only where nothing else can tell.
         ///
         /// # Errors
         ///
@@ -143,12 +142,17 @@ macro_rules! fair_methods {
             self.shared.line.is_locked()
         }
 
-        /// Who is inside and who waits, in order. Locks nothing, opens no ticket, disturbs nobody.
+        /// Returns whether the lock is held, by whom, and who waits, in order. Opens no ticket.
         ///
         /// # Errors
         ///
         /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another kind or version of lock lives here,
         /// [`ErrorKind::Io`](crate::ErrorKind::Io) when record or queue cannot be read.
+        ///
+        /// # Platform notes
+        ///
+        /// In the first pid namespace of a Linux host a look locks nothing. Elsewhere, where neither the record nor the kernel's list of locks names a
+        /// living holder, it tries the lock as [`is_locked`](Self::is_locked) does.
         pub fn status(&self) -> crate::error::Result<crate::lock::Status> {
             self.shared.line.status()
         }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::engine::door::Probed;
 use super::engine::knock::{First, Manner, Target};
-use super::engine::owner::holder_of_file;
+use super::engine::owner::of_pid;
 use super::engine::path::{canonical, canonical_behind_links};
 use super::engine::wait::Wait;
 use super::engine::watch::watch;
@@ -18,7 +19,7 @@ use super::sys::{Access, file, host};
 use crate::acquire::Acquire;
 use crate::any::{AnyGuard, AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Lock, Removal, Status};
+use crate::lock::{Capabilities, Held, Lock, Owner, Removal, Status};
 
 mod attempt;
 mod guard;
@@ -147,7 +148,7 @@ impl FileLock {
     ///
     /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller asked for it, [`ErrorKind::Unsupported`] where the
     /// file system cannot lock, or says yes to everybody, and [`ErrorKind::Io`] with step and path for everything the
-    /// operating system refuses. [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`]: there is no line to count.
+    /// operating system refuses. [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`] at the first poll: there is no line to count.
     ///
     /// # Platform notes
     ///
@@ -187,15 +188,31 @@ impl FileLock {
         blocking::acquire(self.attempt(), self.path(), limit)
     }
 
-    /// Who has the file locked, as the kernel's list of locks tells (on Linux), as [`Status::outsider`]: a plain lock keeps no
-    /// record and no line. Locks nothing, opens nothing.
+    /// Whether the file is locked, and by whom, as [`Status::outsider`]: a plain lock keeps no record and no line.
+    ///
+    /// Asks the kernel's list of locks, which locks and opens nothing. Where that cannot name every holder (on other systems than Linux, in a
+    /// pid namespace of its own, without `/proc`) and names none, the lock is tried: if it is free it is locked for a microsecond.
     ///
     /// # Errors
     ///
-    /// None today.
+    /// None today: a file that cannot be tried is [`Held::Unknown`].
     pub fn status(&self) -> Result<Status> {
+        let owners = host::LockTable::read().owners(self.path());
+        let named = owners.listed.first().map(|(pid, _)| of_pid(*pid));
+        let alone = matches!(owners.listed[..], [(_, false)]);
+        let (held, names_all) = match &named {
+            Some(_) => (Held::Yes, alone || (owners.all && owners.listed.len() == 1)),
+            None if owners.all => (Held::No, true),
+            None => match door::probe(self.path()) {
+                Ok(Probed::Free) => (Held::No, true),
+                Ok(Probed::Shared | Probed::Exclusive) => (Held::Yes, false),
+                Err(_) => (Held::Unknown, false),
+            },
+        };
         Ok(Status {
-            outsider: holder_of_file(self.path()),
+            held,
+            names_all,
+            outsider: named.or((held == Held::Yes).then(Owner::unknown)),
             polling: !self.pushes(),
             watch_failures: watch().failures(),
             ..Status::of_nobody()

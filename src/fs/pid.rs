@@ -169,8 +169,8 @@ impl PidLock {
     /// [`ErrorKind::Corrupt`] when what is at the path is no pid file, which is left alone;
     /// [`ErrorKind::Unsupported`] where the file system has neither hard links nor
     /// `RENAME_NOREPLACE`; [`ErrorKind::Io`] for everything the operating system refuses.
-    /// [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`]: there is no line
-    /// to count.
+    /// [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`] at the first poll:
+    /// there is no line to count.
     ///
     /// # Platform notes
     ///
@@ -233,14 +233,9 @@ impl PidLock {
     /// Those of [`holder`](PidLock::holder).
     pub fn status(&self) -> Result<Status> {
         Ok(Status {
-            excludes: true,
-            holder: self.holder()?,
-            shared_by: Vec::new(),
-            outsider: None,
-            waiters: Vec::new(),
-            last_token: 0,
             polling: !self.file.manner().is_told(),
             watch_failures: watch().failures(),
+            ..Status::of_holder(self.holder()?)
         })
     }
 

@@ -55,16 +55,9 @@ impl<C: Present> PresenceAttempt<C> {
             Ok(Outcome::Refused(_)) => {}
         }
         let path = self.lock.path();
-        match self.most {
-            None => {}
-            Some(0) => {
-                let text = "somebody has the lock, and this caller does not wait";
-                return Poll::Ready(Err(Error::at(ErrorKind::Busy, text, path)));
-            }
-            Some(_) => {
-                let text = "this lock has no line that max_waiting could count";
-                return Poll::Ready(Err(Error::at(ErrorKind::Unsupported, text, path)));
-            }
+        if self.most == Some(0) {
+            let text = "another process has the lock, and this caller does not wait";
+            return Poll::Ready(Err(Error::at(ErrorKind::Busy, text, path)));
         }
         self.span.begin(path);
         let waiting = Waiting::begin(self.lock.clone(), memory, cx.waker());
@@ -124,6 +117,10 @@ impl<C: Present> sealed::Attempt for PresenceAttempt<C> {
         self.most = Some(most);
     }
 
+    fn counts_waiters(&self) -> bool {
+        false
+    }
+
     fn cancel(&mut self) {
         self.give_up();
     }
@@ -177,6 +174,10 @@ macro_rules! wait_for {
 
             fn set_max_waiting(&mut self, most: usize) {
                 self.0.set_max_waiting(most);
+            }
+
+            fn counts_waiters(&self) -> bool {
+                self.0.counts_waiters()
             }
 
             fn cancel(&mut self) {

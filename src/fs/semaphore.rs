@@ -180,8 +180,18 @@ impl FifoSemaphore {
     /// The name that portalocker gives to a semaphore without one.
     pub const DEFAULT_NAME: &str = "bounded_semaphore";
 
-    /// Opens a semaphore of so many permits in a directory. An empty directory means the system's temporary one, as in portalocker, with the
-    /// limits of a [bare name](crate::FifoLock::open).
+    /// The directory that portalocker gives to a semaphore without one: the system's temporary one, `$TMPDIR` or `/tmp`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] when that is a relative path, which would be another directory in each working directory.
+    pub fn default_directory() -> Result<PathBuf> {
+        let path = full_path(Path::new(Self::DEFAULT_NAME))?;
+        Ok(path.parent().unwrap_or(Path::new("/")).to_path_buf())
+    }
+
+    /// Opens a semaphore of so many permits in a directory. An empty directory is the working directory, as in portalocker;
+    /// [`default_directory`](FifoSemaphore::default_directory) is the one that portalocker uses when none is given.
     ///
     /// Nothing is created before the first acquire.
     ///
@@ -221,7 +231,7 @@ impl FifoSemaphore {
                 "a pattern needs one {number}, no other braces but {name}, and no path separator";
             return Err(wrong(&format!("{text}, unlike {:?}", config.pattern)));
         };
-        let path = canonical(&full_path(&path)?)?;
+        let path = canonical(&path)?;
         let limit = match config.limit {
             Some(limit) => limit,
             None => match FifoKind::at(&path)? {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::line::{Grant, Want};
 use crate::foreign::SafeWaker;
 use crate::fs::engine::owner::identity;
-use crate::lock::{Owner, Status, Waiter, Waiting};
+use crate::lock::{Held, Owner, Status, Waiter, Waiting};
 
 /// The last token that any lock of this process was given: so they grow although a line is forgotten and made anew.
 static TOKEN: AtomicU64 = AtomicU64::new(0);
@@ -228,6 +228,7 @@ impl State {
             .collect();
         waiters.sort_by_key(|it| it.ticket);
         Status {
+            held: Held::of(!self.inside.is_empty()),
             holder: alone.map(|it| owner(it.since)),
             shared_by: together.map(|it| owner(it.since)).into_iter().collect(),
             waiters,

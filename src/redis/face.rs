@@ -12,7 +12,7 @@ use super::scripts::Script;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::error::{Error, Result};
-use crate::lock::{Capabilities, Owner, Reach, Removal, Status, Tokens, Waiter};
+use crate::lock::{Capabilities, Held, Owner, Reach, Removal, Status, Tokens, Waiter};
 
 /// How many waiters a status shows.
 const SHOWN: usize = 10_000;
@@ -64,9 +64,14 @@ impl Line {
     }
 
     pub(super) async fn status(&self) -> Result<Status> {
-        let value = self.call(Script::Inspect, vec![SHOWN.to_string()]).await?;
+        let lease = self.core.config.lease.as_micros();
+        let wanted = vec![SHOWN.to_string(), lease.to_string()];
+        let value = self.call(Script::Inspect, wanted).await?;
         let sight = Sight::of(&value).ok_or_else(|| nonsense(self.path()))?;
+        let held = sight.held();
         let mut status = Status {
+            held,
+            names_all: held != Held::Unknown,
             last_token: sight.last_token,
             polling: !self.core.listens,
             ..Status::of_nobody()

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ::redis::Value;
 
-use crate::lock::Owner;
+use crate::lock::{Held, Owner};
 
 /// What a waiter is told with every answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -274,11 +274,21 @@ pub(super) struct Sight {
     pub(super) last_token: u64,
     pub(super) holders: Vec<(Record, Owner)>,
     pub(super) waiters: Vec<(Record, Owner)>,
+    /// Whether holders may have been forgotten.
+    doubt: u64,
 }
 
 impl Sight {
+    /// Whether the lock is held, as far as the server can tell.
+    pub(super) fn held(&self) -> Held {
+        match (self.doubt, self.holders.is_empty()) {
+            (2.., _) | (1, true) => Held::Unknown,
+            (_, empty) => Held::of(!empty),
+        }
+    }
+
     pub(super) fn of(value: &Value) -> Option<Self> {
-        let [last_token, holders, waiters] = value.as_sequence()? else {
+        let [last_token, holders, waiters, doubt] = value.as_sequence()? else {
             return None;
         };
         let list =
@@ -287,6 +297,7 @@ impl Sight {
             last_token: number(last_token)?,
             holders: list(holders)?,
             waiters: list(waiters)?,
+            doubt: number(doubt)?,
         })
     }
 }

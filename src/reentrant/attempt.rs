@@ -86,6 +86,10 @@ impl<G: Guard> sealed::Attempt for ReentrantAttempt<G> {
         }
     }
 
+    fn counts_waiters(&self) -> bool {
+        self.inner.as_ref().is_none_or(|it| it.counts_waiters())
+    }
+
     fn try_once(&mut self) -> bool {
         self.inner.as_mut().is_some_and(|inner| inner.try_once())
     }

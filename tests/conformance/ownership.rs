@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stanchion::{Capabilities, ErrorKind, Guard, Lock, Tokens};
+use stanchion::{Capabilities, ErrorKind, Guard, Held, Lock, Tokens};
 
 use crate::subject::{Subject, assert_idle, assert_soon, held, next_turn, queued, tried, turn};
 use crate::support::{Polled, in_runtime, kind_of};
@@ -102,6 +102,24 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
     drop(waiter);
     assert_soon::<S>("one waits", || look().waiters.len() == 1);
     drop(guard);
+}
+
+/// Whether it is held is never guessed: what the status says is what a try finds.
+pub(crate) fn the_status_agrees_with_a_try<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let look = || Polled::new(lock.status()).finish().expect("a status");
+    let is_free = || look().held == Held::No;
+    for _ in 0..2 {
+        assert_soon::<S>("nobody holds it", is_free);
+        let guard = tried::<S>(&lock).expect("it is free");
+        let status = look();
+        assert_eq!((status.held, status.names_all), (Held::Yes, true));
+        assert!(tried::<S>(&subject.open()).is_none());
+        drop(guard);
+        assert_idle(&subject);
+    }
+    assert_soon::<S>("nobody holds it", is_free);
 }
 
 pub(crate) fn the_capabilities_are_told<S: Subject>() {

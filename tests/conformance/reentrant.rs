@@ -1,20 +1,18 @@
 //! A re-entrant lock as a subject: to strangers it is the lock inside.
 
-use stanchion::{FifoLock, Reentrant};
+use stanchion::Reentrant;
 
-use crate::fifo::Fifo;
 use crate::subject::Subject;
-use crate::way::Watched;
 
-pub(crate) struct Reentered(Fifo<Watched>);
+pub(crate) struct Reentered<S>(S);
 
-impl Subject for Reentered {
-    type Lock = Reentrant<FifoLock>;
+impl<S: Subject> Subject for Reentered<S> {
+    type Lock = Reentrant<S::Lock>;
 
-    const FAIR: bool = true;
+    const FAIR: bool = S::FAIR;
 
     fn new() -> Self {
-        Self(Fifo::new())
+        Self(S::new())
     }
 
     fn open(&self) -> Self::Lock {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use stanchion::{ErrorKind, Guard, Lock};
 
-use crate::subject::{Subject, answer, assert_idle, held, queued, tried, turn};
+use crate::subject::{Subject, answer, assert_idle, assert_soon, held, queued, tried, turn};
 use crate::support::{Polled, assert_ready, in_runtime, kind_of};
 
 pub(crate) fn p12_a_failed_try_changes_nothing<S: Subject>() {
@@ -111,5 +111,32 @@ pub(crate) fn p21_no_wake_up_is_lost_without_polling<S: Subject>() {
         }
         tasks.join_all().await;
     });
+    assert_idle(&subject);
+}
+
+/// What a lock cannot count it refuses at once, also while nobody has it.
+pub(crate) fn a_limit_of_waiters_is_kept_or_refused_at_once<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open();
+    let limited = |most| Polled::new(lock.acquire().max_waiting(most));
+    let free = answer::<S, _>(&mut limited(3));
+    match S::FAIR {
+        true => drop(free.expect("nobody waits")),
+        false => assert_eq!(kind_of(free), ErrorKind::Unsupported),
+    }
+    assert_idle(&subject);
+    let mut guard = None;
+    assert_soon::<S>("it is free", || {
+        guard = answer::<S, _>(&mut limited(0)).ok();
+        guard.is_some()
+    });
+    assert_eq!(kind_of(answer::<S, _>(&mut limited(0))), ErrorKind::Busy);
+    if !S::FAIR {
+        assert_eq!(
+            kind_of(answer::<S, _>(&mut limited(3))),
+            ErrorKind::Unsupported
+        );
+    }
+    drop(guard);
     assert_idle(&subject);
 }

@@ -201,3 +201,57 @@ fn the_fair_lock_is_excluded_both_ways() {
     drop(guard);
     drop(waiter.finish().expect("woken by the close"));
 }
+
+/// Prints what the status of `$LOOK_AT` says, and what a try finds.
+#[test]
+#[ignore = "the child program of the test below"]
+fn child_that_looks() {
+    let Some(path) = std::env::var_os("LOOK_AT") else {
+        return;
+    };
+    let lock = FileLock::open(path).expect("a lock");
+    let status = lock.status().expect("a status");
+    let found = lock.try_acquire().expect("no error").is_some();
+    let (held, all) = (status.held, status.names_all);
+    println!("\n@{held:?} {all} {} {found}", status.outsider.is_some());
+}
+
+/// There the kernel's list of locks is empty, whoever has the file locked. Needs root; else it is skipped visibly.
+#[test]
+fn the_status_agrees_with_a_try_in_another_pid_namespace() {
+    let place = Place::new();
+    let namespace = ["-pf", "--mount-proc"];
+    let mut made = Command::new("unshare");
+    if !made
+        .args(namespace)
+        .arg("true")
+        .output()
+        .is_ok_and(|it| it.status.success())
+    {
+        println!("SKIPPED: a pid namespace cannot be made here");
+        return;
+    }
+    let look = || {
+        let mut child = Command::new("unshare");
+        child
+            .args(namespace)
+            .arg(std::env::current_exe().expect("this program"));
+        let words = [
+            "foreign::child_that_looks",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ];
+        let output = child.args(words).env("LOOK_AT", place.path()).output();
+        let output = String::from_utf8(output.expect("it runs").stdout).expect("text");
+        let line = output.lines().find_map(|it| it.strip_prefix('@'));
+        line.expect("an answer").to_owned()
+    };
+    for options in [&[][..], &["-s"]] {
+        let mut foreign = Foreign::start(flock(&place.path(), options));
+        assert_eq!(look(), "Yes false true false");
+        foreign.tell();
+        foreign.expect("out");
+        eventually("it is free", || look() == "No true false true");
+    }
+}

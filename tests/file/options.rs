@@ -141,7 +141,9 @@ fn to_fail_instead_of_waiting_names_the_holder() {
     let counted = kind_of(assert_ready!(limited(3)));
     assert_eq!(counted, ErrorKind::Unsupported, "there is no line to count");
     drop(holder);
-    drop(assert_ready!(limited(3)).expect("free"));
+    let counted = kind_of(assert_ready!(limited(3)));
+    assert_eq!(counted, ErrorKind::Unsupported, "nor while it is free");
+    drop(assert_ready!(limited(0)).expect("free"));
 }
 
 #[test]

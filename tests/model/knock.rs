@@ -164,7 +164,8 @@ fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
     let next = match w.procs[p].role {
         Role::Remover => Pc::Tomb,
-        _ => Pc::WriteHeld,
+        Role::Locker | Role::Reader => Pc::WriteHeld,
+        Role::Outsider | Role::Onlooker => unreachable!("it does not enter"),
     };
     go(w, p, next, Step::LockState, "")
 }
@@ -181,7 +182,8 @@ fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
             go(w, p, Pc::Leave, Step::LockState, "refused: InUse")
         }
         Role::Remover => replaced(w, p, rules, Step::LockState),
-        _ => shared::refused(w, p, Step::LockState),
+        Role::Locker | Role::Reader => shared::refused(w, p, Step::LockState),
+        Role::Outsider | Role::Onlooker => unreachable!("it does not enter"),
     }
 }
 

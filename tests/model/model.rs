@@ -46,6 +46,8 @@
 //! With outsiders (`outsider.rs`), which share the lock file and know nothing else: a reader does not wait for them, and does not refuse
 //! them, except in the instant in which it passes a sleeper or asks whether it is alone; a writer is not inside with them.
 //!
+//! An onlooker (`status`, `is_locked`) opens the lock file, tries it and gives it back: it costs nobody a wake-up or a place.
+//!
 //! What readers are not promised: when the one in charge of a death dies too, or gives up while others are inside, those that come may go
 //! in untold until a writer has the lock.
 //!
@@ -151,6 +153,13 @@ fn removing_of(two: &str) -> Rules {
     rules
 }
 
+/// The same and one that looks on.
+fn looked_at(two: &str) -> Rules {
+    let mut rules = modes(two);
+    rules.roles[2] = Role::Onlooker;
+    rules
+}
+
 /// A test for each scenario; those marked `wide` take long and run on demand.
 macro_rules! scenarios {
     ($($(#[doc = $doc:literal])* $name:ident: $base:expr => { $($field:ident: $value:expr),* $(,)? })*) => {
@@ -231,6 +240,14 @@ scenarios! {
     two_removes: removing() => {
         roles: [Role::Locker, Role::Remover, Role::Remover], rounds: [2, 1, 1], kills: 1
     }
+    /// An onlooker tries the door, against two lockers.
+    onlooker: looked_at("WW") => { fast: true, rounds: [2, 1, 2] }
+    /// The same, with a kill.
+    onlooker_and_kill: looked_at("WW") => { fast: true, kills: 1 }
+    /// The same, with a dropped future.
+    onlooker_and_cancel: looked_at("WW") => { fast: true, cancels: 1 }
+    /// The same, and one that locks is stopped in line.
+    onlooker_and_sleeper: looked_at("WW") => { windows: true, stops: 1, stops_in_line: true }
     /// A stranger unlinks the lock file.
     replaced_door: created() => { intrusions: 1 }
     /// The same while somebody removes.
@@ -302,6 +319,12 @@ scenarios! {
     rw_readers_stop_and_kill: modes("RRR") => { stops: 1, kills: 1 }
     /// `remove` against an outsider and a reader.
     rw_remove_and_outsider: removing_of("OR") => { rounds: [1, 2, 1] }
+    /// An onlooker tries the door, against a writer and a reader.
+    rw_onlooker: looked_at("WR") => { fast: true }
+    /// The same, with a kill.
+    rw_onlooker_and_kill: looked_at("WR") => { fast: true, kills: 1 }
+    /// The same, where the writer lets readers in.
+    rw_onlooker_and_downgrade: looked_at("WR") => { fast: true, downgrades: true, rounds: [2, 1, 1] }
     /// `remove` against a writer and a reader.
     rw_remove: removing_of("WR") => { fast: true }
     /// `remove` against two readers.

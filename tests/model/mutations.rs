@@ -52,6 +52,17 @@ fn giving_back_without_closing_loses_the_wake_up() {
     breaks(rules, Mutation::GiveBackWithoutClose, Fault::Stuck);
 }
 
+/// One process locks, another one only looks whether it is free.
+#[test]
+fn looking_without_closing_loses_the_wake_up() {
+    let rules = Rules {
+        roles: [Role::Locker, Role::Onlooker, Role::Locker],
+        tmpfile: true,
+        ..Rules::new([2, 1, 0])
+    };
+    breaks(rules, Mutation::GiveBackWithoutClose, Fault::Stuck);
+}
+
 #[test]
 fn no_ladder_loses_the_wake_up_of_a_death() {
     let rules = Rules { kills: 1, ..two() };

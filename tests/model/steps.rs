@@ -21,6 +21,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     match w.procs[p].pc {
         Pc::Idle => begin(w, p, rules),
         Pc::FastOpen => fast_open(w, p, rules),
+        Pc::FastTry | Pc::FastList if w.procs[p].role == Role::Onlooker => probe(w, p, rules),
         Pc::FastTry => fast_try(w, p),
         Pc::FastCheck => fast_check(w, p, rules),
         Pc::FastList => fast_list(w, p, rules),
@@ -78,11 +79,42 @@ fn begin(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return outsider::open(w, p);
     }
     w.procs[p].ahead = w.placed_before(p);
+    if w.procs[p].role == Role::Onlooker {
+        return probe_open(w, p);
+    }
     if rules.fast || w.procs[p].role == Role::Remover {
         fast_open(w, p, rules)
     } else {
         draw(w, p, rules)
     }
+}
+
+/// An onlooker makes no lock file.
+fn probe_open(w: &mut World, p: usize) -> Taken {
+    if w.door_path == NONE {
+        w.procs[p].pc = Pc::Leave;
+        leave::finish(w, p);
+        return Some((Step::Probe, "no lock file"));
+    }
+    w.open_door(p);
+    go(w, p, Pc::FastTry, Step::Probe, "opens the door")
+}
+
+/// An onlooker tries the door, then whether it is shared, and gives back at once what it gets.
+fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
+    let exclusive = w.procs[p].pc == Pc::FastTry;
+    let got = match exclusive {
+        true => w.try_lock(p, Fd::Door),
+        false => w.try_share(p, Fd::Door),
+    };
+    if got {
+        return give_back(w, p, Pc::Leave, Step::Probe, "got it");
+    }
+    if exclusive && rules.shared() {
+        return go(w, p, Pc::FastList, Step::Probe, "refused");
+    }
+    w.procs[p].next = Pc::Leave;
+    go(w, p, Pc::GiveClose, Step::Probe, "refused")
 }
 
 fn fast_open(w: &mut World, p: usize, rules: &Rules) -> Taken {
@@ -133,7 +165,7 @@ fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
 pub(crate) fn queue_or_leave(w: &World, p: usize) -> Pc {
     match w.procs[p].role {
         Role::Locker | Role::Reader => Pc::Draw,
-        Role::Remover | Role::Outsider => Pc::Leave,
+        Role::Remover | Role::Outsider | Role::Onlooker => Pc::Leave,
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum Role {
     Remover,
     /// Knows the lock file only: `flock -s`, for as long as it likes.
     Outsider,
+    /// Looks whether the lock is held, by trying it.
+    Onlooker,
 }
 
 /// Is the process able to run?

@@ -204,6 +204,7 @@ impl Crew {
                 "--nocapture",
                 "--test-threads=1",
             ])
+            .current_dir(&self.home)
             .env("HOLDER_HOME", &self.home)
             .envs(self.environment.iter().cloned())
             .envs(environment.iter().copied());

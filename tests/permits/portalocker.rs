@@ -3,6 +3,7 @@
 //! `STANCHION_PYTHON` names a Python that has it; with `STANCHION_NEEDS_PORTALOCKER=1` its lack is a failure, else these tests say that they are skipped.
 //! [`SCRIPT`] speaks like a member of the crew. Python's semaphores have no weight and no line: one instance has one slot.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use stanchion::{FifoSemaphore, SemaphoreConfig};
@@ -57,10 +58,16 @@ fn python() -> Option<String> {
 }
 
 fn start_python(crew: &mut Crew, program: &str) -> Who {
+    let home = crew.home().to_owned();
+    start_python_on(crew, program, &home)
+}
+
+/// In the home of the crew, on a semaphore in this directory.
+fn start_python_on(crew: &mut Crew, program: &str, directory: &Path) -> Who {
     let mut command = Command::new(program);
-    command.args(["-u", "-c", SCRIPT]);
+    command.args(["-u", "-c", SCRIPT]).current_dir(crew.home());
     command
-        .arg(crew.home())
+        .arg(directory)
         .args([NAME, &crew.limit().to_string()]);
     let who = crew.start_program(command);
     crew.expect(who, "ready");
@@ -110,9 +117,8 @@ print(portalocker.BoundedSemaphore(200, name='x', directory='d').get_filename(12
     let pattern = SemaphoreConfig::default().pattern;
     assert_eq!(lines[1].replace("02d", "02"), pattern);
     let open = |directory: &str, name: &str| FifoSemaphore::open(directory, name, 200);
-    let unnamed = open("", FifoSemaphore::DEFAULT_NAME).expect("nothing is made");
-    let directory = std::fs::canonicalize(lines[2]).expect("a directory");
-    assert_eq!(unnamed.slot_paths()[0].parent(), Some(directory.as_path()));
+    let directory = FifoSemaphore::default_directory().expect("a directory");
+    assert_eq!(directory, Path::new(lines[2]));
     let scratch = crate::crew::scratch();
     let there = scratch.path().join("d");
     std::fs::create_dir(&there).expect("a directory");
@@ -207,6 +213,21 @@ fn p28_we_are_woken_when_python_is_killed() {
             crew.expect_no_tickets();
         }
         crew.expect_idle(waiter);
+    });
+}
+
+#[test]
+fn p52_an_empty_directory_is_the_working_one_for_both() {
+    with_python(1, |mut crew, program| {
+        let who = crew.start_with(&[("HOLDER_HOME", "")]);
+        let python = start_python_on(&mut crew, program, Path::new(""));
+        crew.take((who, 1), 1);
+        python_is_refused(&mut crew, python);
+        crew.release((who, 1));
+        python_takes(&mut crew, python, 1);
+        assert!(!crew.tries((who, 2), 1));
+        crew.command(python, "give 1", "gave 1");
+        crew.expect_idle(who);
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use stanchion::Held;
 use stanchion::redis::RedisClient;
 
 use crate::proxy::Proxy;
@@ -44,6 +45,24 @@ fn p51_a_server_that_looks_older_than_it_is_lets_nobody_in_too_early() {
     let next = in_runtime(near.lock("a").acquire()).expect("after the quarantine");
     assert!(!guard.is_held(), "two are inside");
     assert!(next.token() > guard.token());
+}
+
+/// Whoever was inside before may be inside still: the server does not know, and the status does not say that nobody is.
+#[test]
+fn p51_what_a_restarted_server_may_have_forgotten_is_unknown() {
+    let mut server = Server::start();
+    let options = RedisClient::options().lease(Duration::from_secs(3600));
+    server.kill();
+    server.begin_again();
+    let client = in_runtime(options.connect(server.url())).expect("a client");
+    let lock = client.lock("a");
+    for _ in 0..2 {
+        let status = in_runtime(lock.status()).expect("a status");
+        assert_eq!((status.held, status.holder), (Held::Unknown, None));
+        assert!(!status.names_all);
+        let tried = in_runtime(lock.try_acquire()).expect("an answer");
+        assert!(tried.is_none(), "nor does a try let anybody in");
+    }
 }
 
 fn second_is_over_in() -> Duration {

@@ -11,7 +11,7 @@ pub(crate) fn object(picture: &Picture) -> String {
     let object = |it| format!("{{{}}}", person(it));
     let sharers: Vec<_> = picture.sharers().iter().map(object).collect();
     format!(
-        r#"{{"lock":{},"kind":{},"limit":{},"at":{},"state":"{}","holder":{},"shared_by":[{}],"waiters":[{}],"last_token":{}}}"#,
+        r#"{{"lock":{},"kind":{},"limit":{},"at":{},"state":"{}","holder":{},"shared_by":[{}],"waiters":[{}],"last_token":{},"names_all":{}}}"#,
         text(&picture.lock),
         or_null(picture.kind.map(|it| format!("\"{it}\""))),
         or_null(picture.limit()),
@@ -21,6 +21,7 @@ pub(crate) fn object(picture: &Picture) -> String {
         sharers.join(","),
         waiters.join(","),
         picture.last_token,
+        picture.names_all,
     )
 }
 
@@ -98,6 +99,7 @@ mod tests {
             kind: Some(FifoKind::Lock),
             at: since,
             inside: Inside::Holder(holder.clone()),
+            names_all: true,
             line: vec![waiter],
             last_token: 7,
         };
@@ -105,17 +107,18 @@ mod tests {
             r#"{"lock":"/a.lock","kind":"lock","limit":null,"at":1700000000.000042,"state":"held","#,
             r#""holder":{"pid":1,"label":"a \"b\"\u000a\\\u001bä","host":"h","command":"c d","since":1700000000.000042},"shared_by":[],"#,
             r#""waiters":[{"place":1,"ticket":"18446744073709551615","pid":null,"label":null,"host":null,"command":null,"#,
-            r#""since":null,"passed_over":true}],"last_token":7}"#,
+            r#""since":null,"passed_over":true}],"last_token":7,"names_all":true}"#,
         );
         assert_eq!(object(&picture), expected);
 
         picture.kind = Some(FifoKind::Semaphore { limit: 3 });
         picture.inside = Inside::Sharers(vec![holder, Person::default()]);
+        picture.names_all = false;
         picture.line.clear();
         let expected = concat!(
             r#"{"lock":"/a.lock","kind":"semaphore","limit":3,"at":1700000000.000042,"state":"shared","holder":null,"#,
             r#""shared_by":[{"pid":1,"label":"a \"b\"\u000a\\\u001bä","host":"h","command":"c d","since":1700000000.000042},"#,
-            r#"{"pid":null,"label":null,"host":null,"command":null,"since":null}],"waiters":[],"last_token":7}"#,
+            r#"{"pid":null,"label":null,"host":null,"command":null,"since":null}],"waiters":[],"last_token":7,"names_all":false}"#,
         );
         assert_eq!(object(&picture), expected);
     }

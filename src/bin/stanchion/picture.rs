@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use stanchion::{FifoKind, Owner, Status};
+use stanchion::{FifoKind, Held, Owner, Status};
 
 use crate::lock::AnyLock;
 
@@ -10,6 +10,8 @@ use crate::lock::AnyLock;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Inside {
     Nobody,
+    /// Nobody can tell. The holder on record may have died.
+    Unknown(Option<Person>),
     /// Somebody who came through the line.
     Holder(Person),
     /// Somebody who has the file locked and left no record.
@@ -42,6 +44,8 @@ pub(crate) struct Picture {
     pub(crate) kind: Option<FifoKind>,
     pub(crate) at: SystemTime,
     pub(crate) inside: Inside,
+    /// Whether `inside` are all that there are.
+    pub(crate) names_all: bool,
     pub(crate) line: Vec<InLine>,
     pub(crate) last_token: u64,
 }
@@ -53,6 +57,7 @@ impl Picture {
             kind,
             at: SystemTime::now(),
             inside: inside(status),
+            names_all: status.names_all,
             line: line(status),
             last_token: status.last_token,
         }
@@ -62,6 +67,7 @@ impl Picture {
     pub(crate) fn state(&self) -> &'static str {
         match self.inside {
             Inside::Nobody => "free",
+            Inside::Unknown(_) => "unknown",
             Inside::Holder(_) => "held",
             Inside::Outsider(_) => "locked",
             Inside::Sharers(_) => "shared",
@@ -72,6 +78,7 @@ impl Picture {
     pub(crate) fn holder(&self) -> Option<&Person> {
         match &self.inside {
             Inside::Nobody | Inside::Sharers(_) => None,
+            Inside::Unknown(person) => person.as_ref(),
             Inside::Holder(person) | Inside::Outsider(person) => Some(person),
         }
     }
@@ -81,6 +88,11 @@ impl Picture {
             Inside::Sharers(people) => people,
             _ => &[],
         }
+    }
+
+    /// Whether it is known whether the lock is held.
+    pub(crate) fn is_known(&self) -> bool {
+        !matches!(self.inside, Inside::Unknown(_))
     }
 
     /// How many permits a semaphore has.
@@ -93,11 +105,15 @@ impl Picture {
 }
 
 fn inside(status: &Status) -> Inside {
-    match (&status.holder, &status.outsider) {
-        (Some(owner), _) => Inside::Holder(owner.into()),
-        (None, Some(owner)) => Inside::Outsider(owner.into()),
-        (None, None) if status.shared_by.is_empty() => Inside::Nobody,
-        (None, None) => Inside::Sharers(status.shared_by.iter().map(Person::from).collect()),
+    match (&status.held, &status.holder, &status.outsider) {
+        (Held::No, ..) => Inside::Nobody,
+        (Held::Yes, Some(owner), _) => Inside::Holder(owner.into()),
+        (Held::Yes, None, Some(owner)) => Inside::Outsider(owner.into()),
+        (Held::Yes, None, None) if status.shared_by.is_empty() => Inside::Holder(Person::default()),
+        (Held::Yes, None, None) => {
+            Inside::Sharers(status.shared_by.iter().map(Person::from).collect())
+        }
+        (_, holder, _) => Inside::Unknown(holder.as_ref().map(Person::from)),
     }
 }
 

@@ -41,7 +41,13 @@ async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
         false => table::lines(&picture, None).join("\n"),
     };
     print(&format!("{text}\n"))?;
-    Ok(Ended::WELL)
+    if picture.is_known() {
+        return Ok(Ended::WELL);
+    }
+    Err(Failure::own(format!(
+        "cannot tell whether {} is held",
+        picture.lock
+    )))
 }
 
 /// Ends by a signal, by an error, or when nobody reads any more.

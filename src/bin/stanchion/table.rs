@@ -20,8 +20,12 @@ pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
         None => format!("{}: {summary}", picture.lock),
     };
     let mut rows = Vec::new();
+    let place = match picture.is_known() {
+        true => "inside",
+        false => "inside?",
+    };
     for person in picture.holder().into_iter().chain(picture.sharers()) {
-        rows.push(row("inside".to_owned(), person, picture.at));
+        rows.push(row(place.to_owned(), person, picture.at));
     }
     for (index, it) in picture.line.iter().enumerate() {
         let place = match it.passed_over {
@@ -40,7 +44,8 @@ pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
 
 /// In one sentence, for a log of changes.
 pub(crate) fn sentence(picture: &Picture) -> String {
-    let by = match (picture.holder(), picture.sharers().len()) {
+    let certain = picture.holder().filter(|_| picture.is_known());
+    let by = match (certain, picture.sharers().len()) {
         (
             Some(Person {
                 pid: Some(pid),
@@ -53,7 +58,7 @@ pub(crate) fn sentence(picture: &Picture) -> String {
             None => format!(" by pid {pid}"),
         },
         (_, 0) => String::new(),
-        (_, count) => format!(" by {count}"),
+        (_, count) => by_so_many(picture, count),
     };
     plain(&format!("{}: {}", picture.lock, facts(picture, &by)))
 }
@@ -61,10 +66,18 @@ pub(crate) fn sentence(picture: &Picture) -> String {
 fn summary(picture: &Picture) -> String {
     let by = match &picture.inside {
         Inside::Outsider(_) => " by a process that left no record".to_owned(),
-        Inside::Sharers(people) => format!(" by {}", people.len()),
+        Inside::Sharers(people) => by_so_many(picture, people.len()),
         _ => String::new(),
     };
     facts(picture, &by)
+}
+
+/// Others may be inside that cannot be seen from here.
+fn by_so_many(picture: &Picture, count: usize) -> String {
+    match picture.names_all {
+        true => format!(" by {count}"),
+        false => format!(" by at least {count}"),
+    }
 }
 
 fn facts(picture: &Picture, by: &str) -> String {
@@ -152,6 +165,7 @@ mod tests {
             kind: Some(FifoKind::Lock),
             at: now,
             inside: Inside::Holder(holder),
+            names_all: true,
             line: vec![waiter],
             last_token: 7,
         };

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::step::{self, Step};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
@@ -56,6 +56,19 @@ impl Door {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The same for a process that may read the file and not write it, which is enough to lock it, except on some servers.
+    fn open_to_probe(path: &Path) -> io::Result<Option<Self>> {
+        match Self::open_existing(path) {
+            Err(error) if is_refusal_to_write(&error) => {}
+            opened => return opened,
+        }
+        let Some(file) = file::open_to_read(path)? else {
+            return Ok(None);
+        };
+        let (facts, _) = file::facts_of(&file, path)?;
+        Ok(Some(Self::new((file, facts))))
     }
 
     fn new((file, facts): (File, file::Facts)) -> Self {
@@ -117,6 +130,67 @@ impl Door {
         drop(door);
         result
     }
+}
+
+/// What a try of the lock on a file finds; a lock that it gets is given back at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    Free,
+    /// Others share it.
+    Shared,
+    /// One process has it alone.
+    Exclusive,
+}
+
+fn is_refusal_to_write(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// How often a lock that is refused is tried before it counts as held: another probe may have it for an instant.
+const TRIES: usize = 16;
+
+/// Tries the lock on the file at this path. A file that is held loses nothing by it, and its first waiter looks once more. One that is free is locked for
+/// about a microsecond, and then unlocked and closed like any door.
+pub(crate) fn probe(path: &Path) -> Result<Probed> {
+    let at = |step, error| Error::io(step, path, error);
+    let lock = |door: &Door, shared| {
+        let locked = door.try_lock(shared);
+        locked.map_err(|e| at("lock the lock file", e))
+    };
+    for _ in 0..TRIES {
+        let opened = Door::open_to_probe(path).map_err(|e| at("open the lock file", e))?;
+        let Some(door) = opened else {
+            return Ok(Probed::Free);
+        };
+        let id = door.id();
+        let mut found = Probed::Exclusive;
+        for _ in 0..TRIES {
+            if lock(&door, false)? {
+                found = Probed::Free;
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        if found == Probed::Exclusive && lock(&door, true)? {
+            found = Probed::Shared;
+        }
+        match found {
+            Probed::Exclusive => drop(door),
+            // Before anything else is asked: nobody should find it locked.
+            Probed::Free | Probed::Shared => {
+                door.leave().map_err(|e| at("unlock the lock file", e))?;
+            }
+        }
+        let now = file::id_at(path).map_err(|e| at("look at the lock file", e))?;
+        if now == Some(id) {
+            return Ok(found);
+        }
+    }
+    let text = "the lock file is replaced as fast as it is opened";
+    Err(Error::at(ErrorKind::Corrupt, text, path))
 }
 
 /// Deletes a file that nobody has locked, under its lock.

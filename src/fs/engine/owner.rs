@@ -38,8 +38,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind};
 use crate::fs::sys::fork::PerProcess;
+use crate::fs::sys::host;
 use crate::fs::sys::process::{self, Birth, Life, Locality};
-use crate::fs::sys::{file, host};
 use crate::lock::Owner;
 
 /// Longest label and host kept in a record, in bytes as written.
@@ -176,11 +176,7 @@ impl Recorded {
 
     /// The owner as the public face shows it, with its command line where that can be read.
     pub(crate) fn into_owner(self) -> Owner {
-        let runs = |pid: &u32| match process::look(*pid) {
-            Life::Runs(found) => self.facts.birth.is_same(found) == Some(true),
-            Life::Ended => false,
-        };
-        let pid = self.pid_here().filter(runs);
+        let pid = self.pid_here().filter(|_| self.is_surely_alive());
         let command = pid.and_then(process::command_line);
         Owner {
             command,
@@ -192,6 +188,15 @@ impl Recorded {
     pub(crate) fn pid_here(&self) -> Option<u32> {
         let here = identity();
         self.means_here(here).then_some(self.owner.pid).flatten()
+    }
+
+    /// Whether the process lives beyond doubt.
+    pub(crate) fn is_surely_alive(&self) -> bool {
+        let runs = |pid| match process::look(pid) {
+            Life::Runs(found) => self.facts.birth.is_same(found) == Some(true),
+            Life::Ended => false,
+        };
+        self.pid_here().is_some_and(runs)
     }
 
     pub(crate) fn is_this_process(&self) -> bool {
@@ -257,22 +262,10 @@ fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> Option<bool> {
     Some(one.as_ref()? == other.as_ref()?)
 }
 
-/// Who has a file locked, as the kernel's list tells.
+/// Who has a file locked, as far as the kernel's list tells.
 pub(crate) fn holder_of_file(path: &Path) -> Option<Owner> {
-    locker(path, &host::LockTable::read()).map(of_pid)
-}
-
-/// The process that has a file locked.
-pub(crate) fn locker(path: &Path, locks: &host::LockTable) -> Option<u32> {
-    lockers(path, locks).first().map(|(pid, _)| *pid)
-}
-
-/// The processes that have a file locked, and whether they share it.
-pub(crate) fn lockers(path: &Path, locks: &host::LockTable) -> Vec<(u32, bool)> {
-    match file::id_at(path) {
-        Ok(Some(id)) => host::lock_owners(id.device, id.inode, locks),
-        _ => Vec::new(),
-    }
+    let owners = host::LockTable::read().owners(path);
+    owners.listed.first().map(|(pid, _)| of_pid(*pid))
 }
 
 /// The list names who took the lock; its heirs may go on without it.

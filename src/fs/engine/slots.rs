@@ -218,6 +218,12 @@ impl Slots {
         all.filter(|it| !self.has(*it)).collect()
     }
 
+    /// The files of the permits that this process does not have.
+    pub(crate) fn paths_of_others(&self) -> impl Iterator<Item = PathBuf> {
+        let others = (0..self.limit).filter(|it| !self.has(*it));
+        others.map(|it| self.path(it))
+    }
+
     fn has(&self, number: u32) -> bool {
         self.ours.get(number as usize).copied().unwrap_or(false)
     }

@@ -105,11 +105,7 @@ impl FileAttempt {
         match self.most {
             Some(0) => Some(busy(path)),
             None if shared.config.fail_when_locked => Some(busy(path)),
-            Some(_) => {
-                let text = "a plain file lock has no line that max_waiting could count";
-                Some(Error::at(ErrorKind::Unsupported, text, path))
-            }
-            None => None,
+            _ => None,
         }
     }
 
@@ -197,6 +193,15 @@ impl sealed::Attempt for FileAttempt {
                 self.most = (most == 0).then_some(0).or(self.most);
             }
             _ => self.most = Some(most),
+        }
+    }
+
+    fn counts_waiters(&self) -> bool {
+        match &self.stage {
+            Stage::Under(over) => over.counts_waiters(),
+            // It fails with its own error.
+            Stage::Failed(_) => true,
+            _ => false,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The host and what it tells of its files, on Linux.
 
+use std::cell::OnceCell;
+use std::fs::File;
 use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -69,6 +71,11 @@ pub(crate) fn is_file_on_network(file: &std::fs::File) -> bool {
 }
 
 fn is_of_network(found: &rustix::fs::StatFs) -> bool {
+    NETWORK.contains(&magic(found))
+}
+
+/// What file system it is, by its number.
+fn magic(found: &rustix::fs::StatFs) -> u32 {
     // The field is signed, unsigned, wide or narrow by architecture; the magic is its low 32 bits.
     #[allow(
         clippy::cast_possible_truncation,
@@ -76,25 +83,7 @@ fn is_of_network(found: &rustix::fs::StatFs) -> bool {
         clippy::unnecessary_cast
     )]
     let magic = found.f_type as u32;
-    NETWORK.contains(&magic)
-}
-
-/// The processes that hold the lock of a file, as far as this pid namespace can see, and whether they share it.
-pub(crate) fn lock_owners(device: u64, inode: u64, table: &LockTable) -> Vec<(u32, bool)> {
-    let key = format!(
-        "{:02x}:{:02x}:{inode}",
-        rustix::fs::major(device),
-        rustix::fs::minor(device)
-    );
-    let owner = |line: &str| {
-        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131083 0 EOF`; waiters have an arrow before the kind.
-        let mut words = line.split_ascii_whitespace().skip(1);
-        (words.next()? == "FLOCK").then_some(())?;
-        let shared = words.nth(1)? == "READ";
-        let pid = words.next()?.parse().ok()?;
-        (words.next()? == key).then_some((pid, shared))
-    };
-    table.0.lines().filter_map(owner).collect()
+    magic
 }
 
 /// The command line of a process that the kernel's list of locks names, its arguments separated by
@@ -114,23 +103,140 @@ pub(super) fn words_of(bytes: &[u8]) -> Option<String> {
 }
 
 /// The kernel's list of file locks at one instant.
-pub(crate) struct LockTable(String);
+pub(crate) struct LockTable {
+    text: String,
+    /// Whether the list has the locks of all processes of the host.
+    whole: bool,
+    mounts: OnceCell<String>,
+}
+
+/// The processes that have a file locked.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    /// Their pids as `/proc` has them, and whether they share the lock.
+    pub(crate) listed: Vec<(u32, bool)>,
+    /// Whether there are no others.
+    pub(crate) all: bool,
+}
 
 impl LockTable {
     /// The kernel lets go of its list between two calls, and a lock that goes then hides another one from who reads on. So it is read with one
     /// call, and twice where one does not suffice.
     pub(crate) fn read() -> Self {
         let mut text = Vec::new();
-        if read_locks(&mut text).is_ok_and(|calls| calls > 1) {
+        let read = read_locks(&mut text);
+        if read.as_ref().is_ok_and(|calls| *calls > 1) {
             let _ = read_locks(&mut text);
         }
-        Self(String::from_utf8_lossy(&text).into_owned())
+        Self {
+            text: String::from_utf8_lossy(&text).into_owned(),
+            whole: read.is_ok() && is_in_first_pid_namespace(),
+            mounts: OnceCell::new(),
+        }
     }
+
+    /// Who has the file at this path locked.
+    pub(crate) fn owners(&self, path: &Path) -> Owners {
+        let Ok(found) = super::file::open_to_watch(path) else {
+            return Owners::default();
+        };
+        let Some(file) = found else {
+            return Owners {
+                listed: Vec::new(),
+                all: true,
+            };
+        };
+        let Some(key) = self.key_of(&file) else {
+            return Owners::default();
+        };
+        Owners {
+            listed: self.locked(&key),
+            // A server's locks, and those of file systems in user space, are not on the list.
+            all: self.whole && !is_file_on_network(&file),
+        }
+    }
+
+    /// How the list names a file: by the device of its file system and its inode in the kernel. `stat` may tell others, on btrfs and on an
+    /// overlay of several file systems. Without the inode, which Linux 5.14 began to tell, only a file whose device is the same counts as known.
+    fn key_of(&self, file: &File) -> Option<String> {
+        use std::os::fd::AsRawFd;
+        /// ext2 to ext4, tmpfs, XFS: there `stat` tells the same.
+        const PLAIN: [u32; 3] = [0xEF53, 0x0102_1994, 0x5846_5342];
+        let stat = rustix::fs::fstat(file).ok()?;
+        let (major, minor) = (
+            rustix::fs::major(stat.st_dev),
+            rustix::fs::minor(stat.st_dev),
+        );
+        if PLAIN.contains(&magic(&rustix::fs::fstatfs(file).ok()?)) {
+            return Some(format!("{major:02x}:{minor:02x}:{}", stat.st_ino));
+        }
+        let told = (major, minor);
+        let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()));
+        let facts = facts.ok()?;
+        let fact = |name: &str| facts.lines().find_map(|it| it.strip_prefix(name));
+        let (major, minor) = self.device_of_mount(fact("mnt_id:")?.trim())?;
+        let inode = match fact("ino:") {
+            Some(inode) => inode.trim().parse::<u64>().ok()?,
+            None => (told == (major, minor)).then_some(stat.st_ino)?,
+        };
+        Some(format!("{major:02x}:{minor:02x}:{inode}"))
+    }
+
+    fn device_of_mount(&self, id: &str) -> Option<(u32, u32)> {
+        let read = || std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = self.mounts.get_or_init(read);
+        // `36 35 98:0 /mnt1 /mnt2 rw,noatime …`
+        let device = mounts.lines().find_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            (words.next()? == id).then_some(words.nth(1)?)
+        })?;
+        let (major, minor) = device.split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    }
+
+    fn locked(&self, key: &str) -> Vec<(u32, bool)> {
+        let owner = |line: &str| {
+            // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131083 0 EOF`; waiters have an arrow before the kind.
+            let mut words = line.split_ascii_whitespace().skip(1);
+            (words.next()? == "FLOCK").then_some(())?;
+            let shared = words.nth(1)? == "READ";
+            let pid = words.next()?.parse().ok()?;
+            (words.next()? == key).then_some((pid, shared))
+        };
+        // What was read twice stands there twice.
+        let mut owners = Vec::new();
+        for owner in self.text.lines().filter_map(owner) {
+            if !owners.contains(&owner) {
+                owners.push(owner);
+            }
+        }
+        owners
+    }
+}
+
+/// Whether `/proc` is that of the first pid namespace. In every other one the list leaves out the locks of the namespaces beside it and
+/// above it, and those whose process is gone while its heirs hold on. A process of the first one has no `/proc/self` in the `/proc` of another.
+fn is_in_first_pid_namespace() -> bool {
+    /// `PROC_PID_INIT_INO` of the kernel's `proc_ns.h`.
+    const FIRST: &str = "pid:[4026531836]";
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|it| it == Path::new(FIRST))
+}
+
+/// This process as `/proc` has it: where that is of another pid namespace, not the pid that we know ourselves by.
+pub(crate) fn listed_pid() -> u32 {
+    let link = std::fs::read_link("/proc/self").ok();
+    let listed = link.and_then(|it| it.to_str()?.parse().ok());
+    listed.unwrap_or_else(std::process::id)
 }
 
 /// Appends the list, and tells how many calls brought a part of it: a call brings a page at most.
 fn read_locks(text: &mut Vec<u8>) -> std::io::Result<usize> {
-    let mut file = std::fs::File::open("/proc/locks")?;
+    /// `PROC_SUPER_MAGIC`: in a container something empty may be mounted over the list.
+    const PROC: u32 = 0x9FA0;
+    let mut file = File::open("/proc/locks")?;
+    if magic(&rustix::fs::fstatfs(&file)?) != PROC {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    }
     let mut buffer = vec![0; 1 << 16];
     let mut calls = 0;
     loop {

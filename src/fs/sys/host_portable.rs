@@ -36,21 +36,33 @@ pub(crate) fn is_file_on_network(_file: &std::fs::File) -> bool {
     false
 }
 
-pub(crate) fn lock_owners(_device: u64, _inode: u64, _table: &LockTable) -> Vec<(u32, bool)> {
-    Vec::new()
-}
-
 /// Not to be had without more of the platform.
 pub(crate) fn command_line(_pid: u32) -> Option<String> {
     None
 }
 
+/// No platform but Linux lists the locks of files.
 pub(crate) struct LockTable;
+
+/// The processes that have a file locked: not known here.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    pub(crate) listed: Vec<(u32, bool)>,
+    pub(crate) all: bool,
+}
 
 impl LockTable {
     pub(crate) fn read() -> Self {
         Self
     }
+
+    pub(crate) fn owners(&self, _path: &Path) -> Owners {
+        Owners::default()
+    }
+}
+
+pub(crate) fn listed_pid() -> u32 {
+    std::process::id()
 }
 
 pub(crate) fn prepare_helper_thread() {}

@@ -1,5 +1,7 @@
--- ARGV: 3 how many waiters to show
--- Replies {last token, holders, waiters}; each of those {record, age in microseconds}. Writes nothing, so a replica would run it and show what may be old.
+-- ARGV: 3 how many waiters to show; 4 the lease
+-- Replies {last token, holders, waiters, doubt}; holders and waiters are {record, age in microseconds}. Writes nothing, so a replica would run it and
+-- show what may be old.
+-- The doubt is 1 where an acquire would let nobody in now because holders may have been forgotten, 2 where those on record may have been as well; else 0.
 local info = redis.pcall('INFO', 'replication')
 if type(info) == 'string' and string.find(info, 'role:slave', 1, true) then return redis.error_reply('READONLY this server is a replica') end
 local holders, waiters = {}, {}
@@ -19,4 +21,15 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[3]) - 1)) do
     show(waiters, r, r and tonumber(r.number))
   end
 end
-return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters}
+-- As `arrive` judges a server, and `acquire` a state that is gone.
+local function doubt()
+  local run, born = ARGV[1], tonumber(ARGV[2])
+  local known = run ~= '-' and run ~= 'ask'
+  if known and S.run ~= '-' and run ~= S.run then return 2 end
+  if closed() > 0 or (fence and not string.find(fence, 'idle', 1, true)) then return 1 end
+  if not known or S.run ~= '-' then return 0 end
+  local since = math.min(born or now, now)
+  if not state and not fence then since = math.max(since, tonumber(redis.call('GET', KEYS[7])) or 0) end
+  return since + tonumber(ARGV[4]) > now and 1 or 0
+end
+return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters, doubt()}

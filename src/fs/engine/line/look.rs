@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::super::disk::Cleared;
-use super::super::door::Door;
+use super::super::door::{self, Door, Probed};
 use super::super::step::{self, Step};
 use super::super::ticket::Mode;
 use super::at_slots::give_part_back;
@@ -115,17 +115,28 @@ impl Core {
         if self.possession.is_some() {
             return Ok(true);
         }
-        let path = &self.disk.place().door;
-        let at = |step, error| Error::io(step, path, error);
-        let door = Door::open_existing(path).map_err(|e| at("open the lock file", e))?;
-        let Some(door) = door else { return Ok(false) };
-        let free = door
-            .try_lock(false)
-            .map_err(|e| at("lock the lock file", e))?;
-        if free {
-            door.leave().map_err(|e| at("unlock the lock file", e))?;
+        Ok(door::probe(&self.disk.place().door)? != Probed::Free)
+    }
+
+    /// Tries what other processes may hold, for a look that cannot tell otherwise: the lock file, or one slot after the other up to the first
+    /// that is refused.
+    pub(super) fn probe(&self) -> Result<Probed> {
+        if self.possession.is_some() {
+            return Ok(Probed::Exclusive);
         }
-        Ok(!free)
+        let Some(slots) = self.disk.slots_seen() else {
+            return door::probe(&self.disk.place().door);
+        };
+        if slots.ours() > 0 {
+            return Ok(Probed::Exclusive);
+        }
+        for path in slots.paths_of_others() {
+            let found = door::probe(&path)?;
+            if found != Probed::Free {
+                return Ok(found);
+            }
+        }
+        Ok(Probed::Free)
     }
 
     /// Removes lock file and queue if nobody uses them; with `keep_crash` also only if no crash is still to be told.

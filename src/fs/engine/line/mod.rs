@@ -20,6 +20,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::disk::{Cleared, Disk, Place, Resized};
+use super::door::Probed;
 use super::path::canonical;
 use super::slots::Slots;
 use super::state::Kind;
@@ -41,6 +42,7 @@ mod at_slots;
 mod cohort;
 mod contender;
 mod core;
+mod holders;
 mod inside;
 mod look;
 mod loss;
@@ -382,15 +384,26 @@ impl Line {
     }
 
     pub(crate) fn status(&self) -> Result<Status> {
-        self.look_at(Outsiders::Look)
+        self.look_at(Outsiders::Look, || self.probe())
     }
 
-    fn look_at(&self, outsiders: Outsiders) -> Result<Status> {
+    fn look_at(
+        &self,
+        outsiders: Outsiders,
+        probe: impl FnOnce() -> Result<Probed>,
+    ) -> Result<Status> {
         self.refuse_foreign()?;
         let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = core.snapshot();
         drop(core);
-        view::status(&self.place, self.kind, snapshot, outsiders)
+        view::status(&self.place, self.kind, snapshot, outsiders, probe)
+    }
+
+    /// Tries what other processes may hold; under the mutex, so that no task of this one meets its own probe.
+    fn probe(&self) -> Result<Probed> {
+        self.refuse_foreign()?;
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        core.probe()
     }
 
     pub(crate) fn waiting(&self, key: Key) -> Option<Waiting> {

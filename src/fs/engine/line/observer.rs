@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures::Stream;
 
+use super::super::door::Probed;
 use super::super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use super::Line;
 use super::view::Outsiders;
@@ -71,6 +72,8 @@ pub(crate) struct Observer {
     seat: Seat,
     signal: Arc<Signal>,
     last: Option<Status>,
+    /// What the last probe found, and when. A probe is announced by its close, to this observer too, so there is one in [`NET`] at most.
+    probed: Option<(Instant, Probed)>,
     not_before: Option<Instant>,
     failed: bool,
 }
@@ -143,6 +146,7 @@ impl Observer {
             seat,
             signal,
             last: None,
+            probed: None,
             not_before: None,
             failed: false,
         }
@@ -188,9 +192,22 @@ impl Observer {
             return Ok(None);
         }
         let told = self.watch();
-        let since = self.last.as_ref().map_or(0, |last| last.last_token);
-        let outsiders = Outsiders::LookUnlessMoved { since };
-        let status = self.line.look_at(outsiders)?;
+        let outsiders = match &self.last {
+            Some(last) => Outsiders::LookUnlessMoved {
+                since: last.last_token,
+            },
+            None => Outsiders::Look,
+        };
+        let (line, probed) = (self.line.clone(), &mut self.probed);
+        let status = line.look_at(outsiders, || {
+            let recent = probed.filter(|(at, _)| now.saturating_duration_since(*at) < NET);
+            if let Some((_, found)) = recent {
+                return Ok(found);
+            }
+            let found = line.probe()?;
+            *probed = Some((now, found));
+            Ok(found)
+        })?;
         self.not_before = now.checked_add(PACE);
         self.arm(now + if told { NET } else { POLL })?;
         if self.last.as_ref().is_some_and(|last| same(last, &status)) {
@@ -250,7 +267,8 @@ fn same(a: &Status, b: &Status) -> bool {
         (Some(a), Some(b)) => owners(a, b),
         (a, b) => a.is_none() && b.is_none(),
     };
-    same_owner(&a.holder, &b.holder)
+    (a.held, a.names_all) == (b.held, b.names_all)
+        && same_owner(&a.holder, &b.holder)
         && same_owner(&a.outsider, &b.outsider)
         && a.shared_by.len() == b.shared_by.len()
         && a.shared_by

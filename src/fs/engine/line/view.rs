@@ -1,25 +1,25 @@
 //! The line made visible: who holds, who waits, in order.
 //!
-//! What this process knows is copied under the mutex; the files are read without it. So a look holds up nobody. It locks
-//! nothing and opens no ticket, and it is no instant: what moves meanwhile may be seen before or after its move.
+//! What this process knows is copied under the mutex; the files are read without it. So a look holds up nobody. It
+//! opens no ticket, and it is no instant: what moves meanwhile may be seen before or after its move.
 
-use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::super::disk::{self, Place};
-use super::super::owner::{Recorded, identity, locker, lockers, of_pid};
-use super::super::state::{self, Content, Flag, Kind};
+use super::super::disk::Place;
+use super::super::door::Probed;
+use super::super::owner::{Recorded, holder_of_file, identity};
+use super::super::state::Kind;
 use super::super::ticket::Ticket;
 use super::super::ticket::queue::Queue;
 use super::super::watch::watch;
 use super::cohort::Key;
 use super::contender::Contender;
 use super::core::Core;
-use crate::error::{Error, Result};
-use crate::fs::sys::process::{self, Locality};
-use crate::fs::sys::{file, host};
+use super::holders::{Locks, Look, alone_here, of_slots, recorded, shared_here};
+use crate::error::Result;
+use crate::fs::sys::{host, process};
 use crate::lock::{Owner, Status, Waiter, Waiting};
 
 /// What this process knows of the line.
@@ -136,55 +136,50 @@ impl Here {
 #[derive(Clone, Copy)]
 pub(super) enum Outsiders {
     Look,
-    /// Not if the lock has been granted since: in a line that moves, the lock is mostly on its way from one to the next.
+    /// Not if the lock has been granted since: in a line that moves, the lock is mostly on its way from one process to the next.
     LookUnlessMoved {
         since: u64,
     },
 }
 
-/// The kernel's list of locks, read when it is first needed: to make it the kernel holds up whoever locks a file anywhere.
-struct Locks(OnceCell<host::LockTable>);
-
-impl Locks {
-    fn new() -> Self {
-        Self(OnceCell::new())
-    }
-
-    fn table(&self) -> &host::LockTable {
-        self.0.get_or_init(host::LockTable::read)
-    }
-}
-
-/// Who holds, who waits.
+/// Who holds, who waits. `probe` is called once at most, and only if nothing else tells whether the lock is held.
 pub(super) fn status(
     place: &Place,
     kind: Kind,
     snapshot: Snapshot,
     outsiders: Outsiders,
+    probe: impl FnOnce() -> Result<Probed>,
 ) -> Result<Status> {
-    let ours = snapshot.here.is_some();
     let locks = Locks::new();
-    let us = snapshot.here.as_ref().and_then(|it| it.owner(true));
-    let (holder, last_token) = holder(place, kind, snapshot.here)?;
-    let looked_for = match outsiders {
-        Outsiders::Look => true,
-        Outsiders::LookUnlessMoved { since } => since == last_token,
+    let (recorded, last_token) = recorded(place, kind)?;
+    let last_token = snapshot.here.as_ref().map_or(last_token, |it| it.token);
+    let moved = match outsiders {
+        Outsiders::Look => false,
+        Outsiders::LookUnlessMoved { since } => since != last_token,
     };
-    let shared_by = match kind {
-        Kind::Lock => Vec::new(),
-        // A look that leaves out those who share would show the lock as free.
-        Kind::RwLock if holder.is_none() => sharers(us, [&place.door], true, &locks),
-        Kind::RwLock => Vec::new(),
-        Kind::Semaphore => sharers(us, &snapshot.slots, false, &locks),
+    let inside = match (kind, &snapshot.here) {
+        (Kind::Semaphore, here) => {
+            let us = here.as_ref().and_then(|it| it.owner(true));
+            of_slots(us, &snapshot.slots, &locks, probe)
+        }
+        (_, Some(here)) if here.shares => shared_here(here.owner(true), place, &locks),
+        (_, Some(here)) => alone_here(here.owner(false)),
+        (_, None) => {
+            let look = Look {
+                place,
+                kind,
+                locks: &locks,
+            };
+            look.inside(recorded, moved, probe)?
+        }
     };
-    // Who has the file locked that gives a semaphore its name has no permit.
-    let looked_for = looked_for && kind != Kind::Semaphore;
-    let looks = holder.is_none() && shared_by.is_empty() && !ours && looked_for;
     Ok(Status {
         excludes: true,
-        holder,
-        shared_by,
-        outsider: looks.then(|| outsider(place, locks.table())).flatten(),
+        held: inside.held,
+        names_all: inside.names_all,
+        holder: inside.holder,
+        shared_by: inside.shared_by,
+        outsider: inside.outsider,
         waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers, &locks)?,
         last_token,
         polling: snapshot.polling,
@@ -195,13 +190,15 @@ pub(super) fn status(
 /// What a waiting task tells its caller.
 pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting {
     let foreign = foreign_before(place, standing.ticket, &standing.own);
-    let ours = standing.here.is_some();
     let us = standing.here.as_ref().and_then(|it| it.owner(true));
-    let holder = holder(place, kind, standing.here)
-        .ok()
-        .and_then(|(it, _)| it);
-    let outsider = || outsider(place, &host::LockTable::read()).filter(|_| !ours);
-    let holder = holder.or(us).or_else(outsider);
+    let recorded = recorded(place, kind).ok().and_then(|(it, _)| it);
+    let holder = match &standing.here {
+        Some(here) => here.owner(false).or(us),
+        None => recorded.map(Recorded::into_owner).or_else(|| {
+            let has_door = kind != Kind::Semaphore;
+            has_door.then(|| holder_of_file(&place.door)).flatten()
+        }),
+    };
     Waiting {
         place: Some(1 + standing.before + foreign),
         holder,
@@ -209,69 +206,6 @@ pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting 
         closed_for: None,
         held_by_this_task: standing.held_by_this_task,
     }
-}
-
-/// The holder, and the greatest token that may have been given.
-fn holder(place: &Place, kind: Kind, here: Option<Here>) -> Result<(Option<Owner>, u64)> {
-    let (record, locality) = read_record(place)?;
-    let content = state::parse(&record, kind);
-    disk::refuse_foreign(place, kind, &content)?;
-    let (token, held) = match content {
-        Content::Ours(record) => (record.token, record.flag == Flag::Held),
-        _ => (0, false),
-    };
-    Ok(match here {
-        Some(here) => (here.owner(false), here.token),
-        None => {
-            let recorded = state::holder(&record, kind, locality);
-            let recorded = recorded.filter(|it| held && !it.is_provably_gone());
-            (recorded.map(Recorded::into_owner), token)
-        }
-    })
-}
-
-/// Who shares the lock: this process, and those that the kernel names, with shared locks on these files or with exclusive ones.
-fn sharers<'a>(
-    us: Option<Owner>,
-    files: impl IntoIterator<Item = &'a PathBuf>,
-    shared: bool,
-    locks: &Locks,
-) -> Vec<Owner> {
-    let mut pids = Vec::new();
-    let mut lockers: Vec<_> = files
-        .into_iter()
-        .flat_map(|it| lockers(it, locks.table()))
-        .collect();
-    lockers.retain(|(pid, shares)| *shares == shared && *pid != std::process::id());
-    for (pid, _) in lockers {
-        if !pids.contains(&pid) {
-            pids.push(pid);
-        }
-    }
-    us.into_iter().chain(pids.into_iter().map(of_pid)).collect()
-}
-
-/// Who has the door locked, and not the record with it, as those do who come through the line.
-fn outsider(place: &Place, locks: &host::LockTable) -> Option<Owner> {
-    let pid = locker(&place.door, locks)?;
-    if locker(&place.state(), locks) == Some(pid) {
-        // It enters or leaves in this instant.
-        return None;
-    }
-    Some(of_pid(pid))
-}
-
-/// The record, and who can reach it.
-fn read_record(place: &Place) -> Result<(Vec<u8>, Locality)> {
-    let path = place.state();
-    let at = |error| Error::io("read the state file", &path, error);
-    let Some(file) = file::open_to_read(&path).map_err(at)? else {
-        return Ok((Vec::new(), Locality::Unknown));
-    };
-    let mut buffer = vec![0; state::LENGTH];
-    let read = file::read_start(&file, &mut buffer).map_err(at)?;
-    buffer.truncate(read);
-    Ok((buffer, process::locality_of(&file)))
 }
 
 /// The line in order of service: first the tasks that get the lock in memory, then ticket by ticket.
@@ -323,8 +257,8 @@ fn waiters(
         // The note's process id means something here only if it was written here.
         let known = noted.as_ref().is_some_and(|it| it.pid_here().is_some());
         let of_lock = || {
-            let owners = host::lock_owners(found.id.device, found.id.inode, locks.table());
-            owners.first().map(|(pid, _)| *pid)
+            let owners = locks.table().owners(&place.queue.join(ticket.name()));
+            owners.listed.first().map(|(pid, _)| *pid)
         };
         let locked_by = if known { None } else { of_lock() };
         let mut owner = noted.map_or_else(Owner::unknown, Recorded::into_owner);

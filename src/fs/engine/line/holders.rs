@@ -1,0 +1,261 @@
+//! Who is inside, as a look from outside finds it.
+//!
+//! # Algorithm
+//!
+//! Three sources, in this order, and the first that proves something decides:
+//!
+//! 1. The record, if it names a holder of this pid namespace that lives.
+//! 2. The kernel's list of locks. A process that it names holds the lock. That it names none proves something only where the list is
+//!    [whole](host::Owners::all).
+//! 3. A *probe*: the lock is tried and given back at once. It is the only step that may lock anything, and only if the lock is free. What it
+//!    finds names nobody.
+//!
+//! Where the probe fails as well, the answer is [`Held::Unknown`].
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use super::super::disk::{self, Place};
+use super::super::door::Probed;
+use super::super::owner::{Recorded, of_pid};
+use super::super::state::{self, Content, Flag, Kind};
+use crate::error::{Error, Result};
+use crate::fs::sys::process::{self, Locality};
+use crate::fs::sys::{file, host};
+use crate::lock::{Held, Owner};
+
+/// The kernel's list of locks, read when it is first needed: to make it the kernel holds up whoever locks a file anywhere.
+pub(super) struct Locks(OnceCell<host::LockTable>);
+
+impl Locks {
+    pub(super) fn new() -> Self {
+        Self(OnceCell::new())
+    }
+
+    pub(super) fn table(&self) -> &host::LockTable {
+        self.0.get_or_init(host::LockTable::read)
+    }
+}
+
+/// Who is inside, as far as a look tells.
+pub(super) struct Inside {
+    pub(super) held: Held,
+    pub(super) names_all: bool,
+    pub(super) holder: Option<Owner>,
+    pub(super) shared_by: Vec<Owner>,
+    pub(super) outsider: Option<Owner>,
+}
+
+impl Inside {
+    fn nobody() -> Self {
+        Self {
+            held: Held::No,
+            names_all: true,
+            holder: None,
+            shared_by: Vec::new(),
+            outsider: None,
+        }
+    }
+
+    fn holder(owner: Owner) -> Self {
+        Self {
+            held: Held::Yes,
+            holder: Some(owner),
+            ..Self::nobody()
+        }
+    }
+
+    fn outsider(owner: Owner, names_all: bool) -> Self {
+        Self {
+            held: Held::Yes,
+            names_all,
+            outsider: Some(owner),
+            ..Self::nobody()
+        }
+    }
+
+    /// Where none is named, one entry without a process id stands for all.
+    fn sharers(people: Vec<Owner>, names_all: bool) -> Self {
+        Self {
+            held: Held::Yes,
+            names_all: names_all && !people.is_empty(),
+            shared_by: match people.is_empty() {
+                true => vec![Owner::unknown()],
+                false => people,
+            },
+            ..Self::nobody()
+        }
+    }
+
+    fn unknown(holder: Option<Owner>) -> Self {
+        Self {
+            held: Held::Unknown,
+            names_all: false,
+            holder,
+            ..Self::nobody()
+        }
+    }
+}
+
+/// This process has the lock file locked alone; nobody is inside yet where the lock is on its way to a task.
+pub(super) fn alone_here(holder: Option<Owner>) -> Inside {
+    Inside {
+        held: Held::Yes,
+        holder,
+        ..Inside::nobody()
+    }
+}
+
+/// This process shares the lock file with others.
+pub(super) fn shared_here(us: Option<Owner>, place: &Place, locks: &Locks) -> Inside {
+    let owners = locks.table().owners(&place.door);
+    Inside {
+        held: Held::Yes,
+        names_all: owners.all,
+        shared_by: named(us, &owners.listed),
+        ..Inside::nobody()
+    }
+}
+
+/// Who has permits: this process, and those that the kernel names. A shared lock of another program takes a permit too.
+pub(super) fn of_slots(
+    us: Option<Owner>,
+    slots: &[PathBuf],
+    locks: &Locks,
+    probe: impl FnOnce() -> Result<Probed>,
+) -> Inside {
+    let mut all = true;
+    let mut listed = Vec::new();
+    for slot in slots {
+        let owners = locks.table().owners(slot);
+        all &= owners.all;
+        listed.extend(owners.listed);
+    }
+    if us.is_some() || !listed.is_empty() {
+        return Inside::sharers(named(us, &listed), all);
+    }
+    if all {
+        return Inside::nobody();
+    }
+    match probe() {
+        Ok(Probed::Free) => Inside::nobody(),
+        Ok(Probed::Shared | Probed::Exclusive) => Inside::sharers(Vec::new(), false),
+        Err(_) => Inside::unknown(None),
+    }
+}
+
+/// Those who share: this process first, then the others that the kernel's list names, each once.
+fn named(us: Option<Owner>, listed: &[(u32, bool)]) -> Vec<Owner> {
+    let own = us.is_some().then(host::listed_pid);
+    let mut pids = Vec::new();
+    for &(pid, _) in listed {
+        if Some(pid) != own && !pids.contains(&pid) {
+            pids.push(pid);
+        }
+    }
+    us.into_iter().chain(pids.into_iter().map(of_pid)).collect()
+}
+
+/// A look at a lock file that this process has not locked.
+pub(super) struct Look<'a> {
+    pub(super) place: &'a Place,
+    pub(super) kind: Kind,
+    pub(super) locks: &'a Locks,
+}
+
+impl Look<'_> {
+    /// `moved`: the lock was granted since the last look. Then the record is believed, and nobody else looked for.
+    pub(super) fn inside(
+        &self,
+        recorded: Option<Recorded>,
+        moved: bool,
+        probe: impl FnOnce() -> Result<Probed>,
+    ) -> Result<Inside> {
+        if let Some(recorded) = recorded.as_ref()
+            && (moved || recorded.is_surely_alive())
+        {
+            return Ok(Inside::holder(recorded.clone().into_owner()));
+        }
+        if moved && self.kind == Kind::Lock {
+            return Ok(Inside::nobody());
+        }
+        let owners = self.locks.table().owners(&self.place.door);
+        if let Some((pid, _)) = owners.listed.iter().find(|(_, shares)| !shares) {
+            return Ok(self.alone(*pid, recorded));
+        }
+        if !owners.listed.is_empty() {
+            return Ok(self.sharing(named(None, &owners.listed), owners.all));
+        }
+        // A holder on record that no list names has died.
+        if owners.all {
+            return Ok(Inside::nobody());
+        }
+        match probe() {
+            Ok(Probed::Free) => Ok(Inside::nobody()),
+            Ok(Probed::Shared) => Ok(self.sharing(Vec::new(), false)),
+            Ok(Probed::Exclusive) => self.refused(recorded),
+            Err(_) => Ok(Inside::unknown(recorded.map(Recorded::into_owner))),
+        }
+    }
+
+    /// This process alone has the lock file locked.
+    fn alone(&self, pid: u32, recorded: Option<Recorded>) -> Inside {
+        let state = self.locks.table().owners(&self.place.state());
+        let through_the_line = state.listed.iter().any(|(it, _)| *it == pid);
+        match recorded {
+            Some(recorded) if through_the_line => Inside::holder(recorded.into_owner()),
+            // It enters or leaves in this instant.
+            None if through_the_line => Inside::holder(of_pid(pid)),
+            // The holder on record has died.
+            _ => Inside::outsider(of_pid(pid), true),
+        }
+    }
+
+    /// Readers, or other programs that have a plain lock's file locked shared.
+    fn sharing(&self, mut people: Vec<Owner>, all: bool) -> Inside {
+        if self.kind == Kind::RwLock {
+            return Inside::sharers(people, all);
+        }
+        let only = people.len() == 1;
+        let first = people.drain(..).next();
+        Inside::outsider(first.unwrap_or_else(Owner::unknown), all && only)
+    }
+
+    /// A process that cannot be seen from here has the lock alone: the holder on record, also if it has just entered.
+    fn refused(&self, before: Option<Recorded>) -> Result<Inside> {
+        let recorded = match before {
+            Some(recorded) => Some(recorded),
+            None => recorded(self.place, self.kind)?.0,
+        };
+        Ok(match recorded {
+            Some(recorded) => Inside::holder(recorded.into_owner()),
+            None => Inside::outsider(Owner::unknown(), false),
+        })
+    }
+}
+
+/// The holder on record unless it is provably gone, and the greatest token that may have been given.
+pub(super) fn recorded(place: &Place, kind: Kind) -> Result<(Option<Recorded>, u64)> {
+    let (record, locality) = read_record(place)?;
+    let content = state::parse(&record, kind);
+    disk::refuse_foreign(place, kind, &content)?;
+    let Content::Ours(found) = content else {
+        return Ok((None, 0));
+    };
+    let holder = (found.flag == Flag::Held).then(|| state::holder(&record, kind, locality));
+    let holder = holder.flatten().filter(|it| !it.is_provably_gone());
+    Ok((holder, found.token))
+}
+
+/// The record, and who can reach it.
+fn read_record(place: &Place) -> Result<(Vec<u8>, Locality)> {
+    let path = place.state();
+    let at = |error| Error::io("read the state file", &path, error);
+    let Some(file) = file::open_to_read(&path).map_err(at)? else {
+        return Ok((Vec::new(), Locality::Unknown));
+    };
+    let mut buffer = vec![0; state::LENGTH];
+    let read = file::read_start(&file, &mut buffer).map_err(at)?;
+    buffer.truncate(read);
+    Ok((buffer, process::locality_of(&file)))
+}
