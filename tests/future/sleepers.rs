@@ -165,3 +165,34 @@ fn a_window_without_end_passes_nobody() {
     drop(assert_ready!(sleeper.poll()).expect("still offered"));
     drop(assert_ready!(second.poll()).expect("then the second"));
 }
+
+/// Two of other processes stand still before us, and the lock is free.
+#[test]
+fn p64_sleepers_that_were_passed_are_counted() {
+    let place = Place::new();
+    let lock = with_window(&place, Duration::from_millis(50));
+    drop(held(&lock));
+    let sleepers = [place.outsider_waits(5), place.outsider_waits(6)];
+    assert_eq!(lock.stats().passed, 0);
+    drop(queued(&lock).finish().expect("passed both"));
+    assert_eq!(lock.stats().passed, 2);
+    for sleeper in sleepers {
+        sleeper.leaves_the_line();
+    }
+}
+
+/// The file of a ticket is used again. Its mark, which another process has put there, is not.
+#[test]
+fn p64_the_mark_of_the_last_ticket_is_not_that_of_the_next() {
+    let place = Place::new();
+    let lock = with_window(&place, Duration::MAX);
+    for round in 0..2 {
+        let outsider = place.outsider_holds();
+        let mut waiter = queued(&lock);
+        assert_eq!(lock.stats().overslept, 0, "round {round}");
+        let tickets = place.tickets();
+        std::fs::write(place.queue().join(&tickets[0]), "p").expect("marked");
+        outsider.lets_go();
+        drop(waiter.finish().expect("the lock"));
+    }
+}

@@ -460,3 +460,24 @@ fn p62_an_onlooker_gives_its_watches_back() {
     assert_eq!(watched(&place), before);
     drop(guard);
 }
+
+/// A look that shows what the last one has shown is no change.
+#[test]
+fn an_onlooker_is_told_nothing_twice() {
+    let place = Place::new();
+    let lock = open(&place);
+    let _guard = held(&lock);
+    let mut changes = lock.changes();
+    let mut first = Polled::new(changes.next());
+    assert_ready!(first.poll())
+        .expect("no end")
+        .expect("a look");
+    drop(first);
+    let mut second = Polled::new(changes.next());
+    assert_pending!(second.poll());
+    for round in 0..3 {
+        // It looks once a second without being told.
+        second.bell.wait_beyond(round);
+        assert_pending!(second.poll());
+    }
+}
