@@ -166,4 +166,11 @@ impl Crew {
         // Another task of its process may say first that it has come in.
         self.find(|event| *event == (who, cancelled.clone()));
     }
+
+    /// Of one that may have come in just before it was cancelled, and is out again.
+    pub(crate) fn forget_entry(&mut self, who: Who, slot: u32) {
+        let entry = format!("held {slot} ");
+        self.early
+            .retain(|event| event.0 != who || !event.1.starts_with(&entry));
+    }
 }

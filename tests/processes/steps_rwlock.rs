@@ -214,6 +214,8 @@ fn joining(crew: &mut Crew, order: &str) -> bool {
     if alive {
         crew.wants_to_write(last, 1);
         crew.cancel(writer, 1);
+        // The victim may die on a rung of its ladder meanwhile; then the writer came in and left.
+        crew.forget_entry(writer, 1);
         alive = lives(crew, victim, "held 1");
     } else {
         crew.expect_held(writer, 1);
