@@ -118,7 +118,7 @@ struct Found {
 #[derive(Debug)]
 enum Body {
     /// Of ours.
-    Whole(Recorded),
+    Whole(Box<Recorded>),
     /// No more than a pid.
     Bare(u32),
     Empty,
@@ -397,7 +397,7 @@ fn parse(text: &[u8], locality: Locality) -> Option<Body> {
     // A copy with another pid on top is not ours any more.
     let same = word(words, "pid").and_then(|it| it.parse().ok()) == Some(pid);
     Some(if same {
-        Body::Whole(recorded)
+        Body::Whole(Box::new(recorded))
     } else {
         Body::Bare(pid)
     })

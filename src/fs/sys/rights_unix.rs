@@ -80,7 +80,7 @@ impl Rights {
 
     /// The same for a directory: the right to read the lock file is the right to enter.
     fn of_directory(self) -> Self {
-        self.map(|bits| bits | (bits & READ) / READ * ENTER)
+        self.map(|bits| bits | ((bits & READ) / READ * ENTER))
     }
 
     /// The same for a file, where these are of a directory.

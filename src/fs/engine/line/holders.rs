@@ -254,8 +254,7 @@ fn read_record(place: &Place) -> Result<(Vec<u8>, Locality)> {
     let Some(file) = file::open_to_read(&path).map_err(at)? else {
         return Ok((Vec::new(), Locality::Unknown));
     };
-    let mut buffer = vec![0; state::LENGTH];
-    let read = file::read_start(&file, &mut buffer).map_err(at)?;
-    buffer.truncate(read);
-    Ok((buffer, process::locality_of(&file)))
+    let mut buffer = [0; state::LENGTH];
+    let read = state::read(&file, None, &mut buffer).map_err(at)?;
+    Ok((buffer[..read].to_vec(), process::locality_of(&file)))
 }
