@@ -1,4 +1,5 @@
-//! Another program gives the lock back, or leaves the line: whoever waits is told by the event, and by nothing else.
+//! Another program gives the lock back, leaves the line or deletes the lock file: the waiter or holder is woken by the event,
+//! and by nothing else.
 //!
 //! Each case runs in a process of its own, because all locks of a process share one watch. A case waits until no timer is
 //! set in it, lets the other go, and has its lock when nothing can happen by itself any more; else a wake-up was lost.
@@ -89,6 +90,19 @@ fn another_program_leaves_the_line(open: fn(&Place) -> AnyLock) {
     drop(waiter.finish().expect("its turn"));
 }
 
+/// The holder of a lock whose file is deleted is told.
+fn the_lock_file_goes(open: fn(&Place) -> AnyLock) {
+    let place = Place::new();
+    let lock = open(&place);
+    let guard = Polled::new(lock.acquire()).finish().expect("free");
+    let mut lost = Polled::new(guard.lost());
+    assert_pending!(lost.poll());
+    until_settled();
+    std::fs::remove_file(place.path()).expect("deleted");
+    assert_woken(&lost);
+    assert_eq!(lost.finish(), stanchion::Loss::Deleted);
+}
+
 macro_rules! cases {
     ($($name:ident: $case:ident($open:ident), without $($deaf:literal)or+;)*) => {
         mod alone {
@@ -113,6 +127,8 @@ cases! {
     semaphore_slot: another_program_lets_go(semaphore), without "door";
     semaphore_line: another_program_leaves_the_line(semaphore), without "door" or "predecessor";
     file_lock: another_program_lets_go(file), without "door";
+    fifo_loss: the_lock_file_goes(fifo), without "held";
+    rwlock_loss: the_lock_file_goes(rwlock), without "held";
 }
 
 fn run(name: &str, deaf: &str) -> Output {

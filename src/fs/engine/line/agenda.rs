@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::step;
+
 /// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
 const TIDY_AFTER: Duration = Duration::from_millis(1);
 /// The same where holders have mostly left by then, so that the timer would wake the thread for nothing.
@@ -122,7 +124,7 @@ impl Agenda {
 
     /// Somebody wants to hear of a loss.
     pub(super) fn compare_later(&mut self) {
-        if self.compare.is_none() {
+        if self.compare.is_none() && step::has_rungs(false) {
             self.compare = Instant::now().checked_add(COMPARE_EVERY);
         }
     }
