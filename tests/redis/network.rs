@@ -17,7 +17,9 @@ const LEASE: Duration = Duration::from_secs(12);
 const PATIENCE: Duration = Duration::from_secs(12);
 
 fn options() -> Options {
-    RedisClient::options().quarantine(false).lease(LEASE)
+    let options = RedisClient::options().quarantine(false).lease(LEASE);
+    // Longer than a lease: a waiter that is cut off for one is still there.
+    options.unavailable_after(LEASE * 10)
 }
 
 fn connect(proxy: &Proxy, options: Options) -> RedisClient {

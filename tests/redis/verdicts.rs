@@ -177,9 +177,10 @@ fn p45_a_server_without_memory_takes_back_what_it_has_forgotten() {
     let mut stage = Stage::set(Server::start());
     set(&stage.server, "maxmemory", "1");
     stage.server.ask::<()>(&["FLUSHALL"]);
-    stage.cut();
     in_runtime(stage.guard.ensure_held()).expect("put back");
     in_runtime(stage.first.ensure_held()).expect("put back");
+    // Only now does the waiter ask: without quarantine it would be let in before the holder is back.
+    stage.cut();
     eventually("in line again", || queue(&stage.server).len() == 2);
     assert!(stage.waiter.poll().is_pending());
     in_runtime(stage.first.release()).expect("released");
