@@ -6,6 +6,8 @@
 
 #[path = "presence/child.rs"]
 mod child;
+#[path = "presence/copies.rs"]
+mod copies;
 #[path = "presence/death.rs"]
 mod death;
 #[path = "presence/drafts.rs"]

@@ -32,11 +32,13 @@
 //! Stored as one line of `key=value` words (see `docs/protocol.md`), with everything in label and
 //! host that is not printable ASCII, a space, `%` or `=` written as `%XX`.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind};
+use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
 use crate::fs::sys::process::{self, Birth, Life, Locality};
@@ -135,6 +137,8 @@ impl Identity {
 pub(crate) struct Recorded {
     pub(crate) owner: Owner,
     facts: Facts,
+    /// The inode of the file that it was written to.
+    inode: Option<u64>,
     /// Who can reach the file it was read from.
     locality: Locality,
 }
@@ -170,6 +174,7 @@ impl Recorded {
                 machine: value("machine").map(unescape),
                 image: value("exec").map(unescape),
             },
+            inode: number("file"),
             locality,
         }
     }
@@ -182,6 +187,14 @@ impl Recorded {
             command,
             ..self.owner
         }
+    }
+
+    /// Whether the record was copied to the file that it was read from. A copy tells who held the
+    /// original; of the lock that it lies at, nobody died.
+    pub(crate) fn is_copy(&self, file: &File, id: FileId) -> bool {
+        let other = self.inode.is_some_and(|it| it != id.inode);
+        // Where a file does not keep its number, another number proves nothing.
+        other && file::keeps_numbers(file)
     }
 
     /// Its pid, where that means here what it meant to the writer.

@@ -113,6 +113,8 @@ struct Found {
     name: String,
     file: FileId,
     body: Body,
+    /// Whether it was copied to this path from another file.
+    copied: bool,
 }
 
 #[derive(Debug)]
@@ -126,7 +128,7 @@ enum Body {
 
 /// What came of publishing a record.
 enum Published {
-    /// Whether in the place of a stale one.
+    /// Whether in the place of one that died inside.
     Done(bool),
     Refused(Box<Found>),
 }
@@ -164,9 +166,9 @@ impl PidFile {
                 let text = "this is no pid file, so it is left alone";
                 Error::at(ErrorKind::Corrupt, text, path)
             })?;
-        let name = match &body {
-            Body::Whole(_) => id_in(&text),
-            _ => None,
+        let (name, copied) = match &body {
+            Body::Whole(recorded) => (id_in(&text), recorded.is_copy(&open, file)),
+            _ => (None, false),
         };
         let changed = || open.metadata().and_then(|it| it.modified()).ok();
         let since = || changed()?.duration_since(SystemTime::UNIX_EPOCH).ok();
@@ -180,6 +182,7 @@ impl PidFile {
             name,
             file,
             body,
+            copied,
         }))
     }
 
@@ -231,7 +234,7 @@ impl PidFile {
                 return Ok(Published::Refused(other));
             }
             if self.succeed(&stale, &heir, at)? {
-                return Ok(Published::Done(true));
+                return Ok(Published::Done(!stale.copied));
             }
         }
         let text = "it changes faster than it can be looked at";

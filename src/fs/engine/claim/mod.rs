@@ -240,7 +240,7 @@ impl Claims {
         };
         let limit = record.limit(self.expire);
         match record.fate() {
-            owner::Fate::Gone => return Ok(Verdict::Take(baton.clone(), true)),
+            owner::Fate::Gone => return Ok(Verdict::Take(baton.clone(), !record.is_copy())),
             // With an expiry its silence frees the lock.
             owner::Fate::Former if limit.is_none() => {
                 return Err(owner::waits_for_itself(&self.directory));
@@ -254,7 +254,7 @@ impl Claims {
                 obstacle.owner = Some(record.into_owner());
                 Verdict::Refused(obstacle)
             }
-            take => take,
+            Verdict::Take(baton, crashed) => Verdict::Take(baton, crashed && !record.is_copy()),
         })
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Record {
     /// `None` when it does not say; within, `None` for never.
     expire: Option<Option<Duration>>,
     file: FileId,
+    /// Whether it was copied from another file.
+    copied: bool,
 }
 
 impl Record {
@@ -58,7 +60,9 @@ impl Record {
         text.truncate(length);
         let file = file::id_of(&open)?;
         let locality = process::locality_of(&open);
-        Ok(Some(Self::parse(text, file, locality)))
+        let mut record = Self::parse(text, file, locality);
+        record.copied = record.recorded.is_copy(&open, file);
+        Ok(Some(record))
     }
 
     fn parse(text: Vec<u8>, file: FileId, locality: Locality) -> Self {
@@ -78,12 +82,18 @@ impl Record {
             expire: number("expire ").map(allowed),
             text,
             file,
+            copied: false,
         }
     }
 
     /// What became of its process.
     pub(super) fn fate(&self) -> Fate {
         self.recorded.fate()
+    }
+
+    /// Whether it was copied with the directory: its owner has never been inside here.
+    pub(super) fn is_copy(&self) -> bool {
+        self.copied
     }
 
     /// Whether its process is gone beyond doubt.
@@ -129,6 +139,7 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Draft {
     id: Id,
+    /// What it says but for the file that it is written to.
     text: String,
     file: Option<Arc<Private>>,
     directory: std::path::PathBuf,
@@ -148,7 +159,7 @@ impl Draft {
         let expire = expire.map_or(0, |it| it.as_millis().max(1));
         let words = identity().words(label);
         let beat = 0;
-        let text = format!("{VERSION}\nbeat {beat:020}\nexpire {expire}\nsince {since}\n{words}\n");
+        let text = format!("{VERSION}\nbeat {beat:020}\nexpire {expire}\nsince {since}\n{words}");
         let mut draft = Self {
             id: Id::fresh(),
             text,
@@ -164,7 +175,9 @@ impl Draft {
     fn create(&mut self) -> io::Result<()> {
         let path = record_path(&self.directory, &self.id);
         let file = Private::new(dir::make_record(&path)?);
-        (&*file).write_all(self.text.as_bytes())?;
+        let inode = file::id_of(&file)?.inode;
+        let text = format!("{} file={inode}\n", self.text);
+        (&*file).write_all(text.as_bytes())?;
         self.file = Some(Arc::new(file));
         Ok(())
     }

@@ -44,7 +44,6 @@ impl Draft {
         let program = program.to_string_lossy().replace(['\n', '\r'], " ");
         let program: String = program.chars().take(LONGEST / 8).collect();
         let words = identity().words(lock.label.as_deref());
-        let text = format!("{pid}\n{program}\n{VERSION} id={id} since={since}\n{words}\n");
         at_named("WritePid")?;
         let file = Private::new(dir::make_record(&path)?);
         let mut draft = Self {
@@ -53,6 +52,9 @@ impl Draft {
             file: None,
             generation: generation(),
         };
+        let inode = draft.id.inode;
+        let text =
+            format!("{pid}\n{program}\n{VERSION} id={id} since={since}\n{words} file={inode}\n");
         let written = (&*file).write_all(text.as_bytes());
         draft.file = Some(file);
         written.map(|()| draft)
