@@ -350,9 +350,11 @@ pub(crate) fn keeps_numbers(file: &File) -> bool {
     })
 }
 
+/// As above. The file systems that are known to be local are those that keep their numbers.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn keeps_numbers(_file: &File) -> bool {
-    true
+pub(crate) fn keeps_numbers(file: &File) -> bool {
+    use super::process::{Locality, locality_of};
+    locality_of(file) == Locality::ThisMachine
 }
 
 /// Identity and mark of what is at this path.

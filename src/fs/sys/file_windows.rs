@@ -210,7 +210,8 @@ pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     Ok(id_at(path)?.map(|id| (id, 1)))
 }
 
-/// Whether a file keeps its number for as long as it exists.
+/// Whether a file is known to keep its number for as long as it exists. FAT numbers files anew when
+/// they move.
 pub(crate) fn keeps_numbers(_file: &File) -> bool {
-    true
+    false
 }
