@@ -4,9 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 
-use nix::errno::Errno;
 use nix::sys::signal::SigSet;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use tokio::signal::unix::{self, SignalKind, signal};
@@ -71,7 +69,11 @@ impl Signals {
 
     /// As process 1 of a container this program inherits every orphan, and each stays a zombie until
     /// it is waited for.
+    #[cfg(target_os = "linux")]
     fn reap_orphans(&self) {
+        use nix::errno::Errno;
+        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
         if !is_init() {
             return;
         }
@@ -93,6 +95,10 @@ impl Signals {
             }
         }
     }
+
+    /// Elsewhere no such program is process 1.
+    #[cfg(not(target_os = "linux"))]
+    fn reap_orphans(&self) {}
 }
 
 /// The kernel ignores every signal with a default action that this process sends to itself.
