@@ -1,68 +1,124 @@
-//! The future that waits for a lock: deadline, progress and clean-up, the same for every backend.
+//! The acquire state: one future for every lock of every backend.
+//!
+//! A backend implements [`Pending`]: it asks for the lock and waits, and knows nothing of deadlines
+//! or guards. [`Attempt`] drives it, measures the wait and makes the guard. [`Acquire`] adds a time
+//! limit, progress reports, and the ways to wait: as a future, on a thread ([`Acquire::block`]), and
+//! around a body ([`Acquire::run`]).
+//!
+//! # Invariants
+//!
+//! 1. The lock is looked at before the clock: a grant that came in time is delivered, however late
+//!    the future is polled.
+//! 2. After the result the backend has nothing of this caller any more, except the guard.
+//! 3. A request that the lock cannot honour fails at the first poll, whether or not the lock is free.
 
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use futures::future::FusedFuture;
+use futures::future::{Either, FusedFuture, select};
 use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
+use crate::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::lock::Waiting;
+use crate::trace;
 
-/// How often a caller of [`Acquire::on_wait`] hears of the line.
+/// How often a caller of [`Acquire::on_wait`] hears of the wait.
 const TELL_EVERY: Duration = Duration::from_secs(1);
-/// And how soon it is tried again while there is nothing to tell.
+/// How soon it is asked again while there is nothing to report.
 const TELL_SOON: Duration = Duration::from_millis(20);
 
 /// What a backend gives to the future. Sealed: it may change with any release.
 pub(crate) mod sealed {
     use super::*;
+    use crate::guard::Hold;
 
-    /// One caller's place in a line.
-    pub trait Attempt: Future<Output = Result<Self::Guard>> + Unpin + Send + 'static {
-        type Guard;
-        /// Refuse to wait when the line already has this many waiters.
-        fn set_max_waiting(&mut self, most: usize);
-        /// Whether there is a line whose waiters can be counted.
+    /// What the caller asks for beside the lock itself; the same for all polls of one wait.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct Request {
+        /// Fail when this many already wait. At least 1: 0 is `try_only`.
+        pub(crate) max_waiting: Option<usize>,
+        /// Take the lock if that needs no waiting, and do not queue.
+        pub(crate) try_only: bool,
+        /// The thread that blocks until it has the lock, without a limit.
+        pub(crate) thread: Option<ThreadId>,
+    }
+
+    /// One caller's wait in a backend. Dropped, it leaves the queue and gives back what it was
+    /// granted.
+    pub trait Pending: Send + Unpin + 'static {
+        /// What becomes the guard.
+        type Grant;
+
+        /// Asks for the lock at the first call, and looks after it at each later one. `None`: the
+        /// lock is not free, and the request does not wait.
+        fn poll(
+            &mut self,
+            request: &Request,
+            cx: &mut Context<'_>,
+        ) -> Poll<Result<Option<Self::Grant>>>;
+
+        /// Leaves the queue now. Does nothing after the result.
+        fn leave(&mut self);
+
+        /// The state of the wait, or of the refusal, for people. The caller fills in how long.
+        fn waiting(&self) -> Option<Waiting>;
+
+        /// Which lock this is; `None` for a wait that can only fail.
+        fn address(&self) -> Option<Address>;
+
+        /// Whether there is a queue whose waiters can be counted.
         fn counts_waiters(&self) -> bool {
             true
         }
-        /// Make one attempt and no more. `false` where the first poll is that attempt already; `true` where the answer has to
-        /// travel: then the attempt ends by itself, with the error of a limit that passed when the lock is not free.
-        fn try_once(&mut self) -> bool {
+
+        /// Whether another wait inside this one has the span of the wait.
+        fn has_inner_wait(&self) -> bool {
             false
         }
-        /// Leave the line now.
-        fn cancel(&mut self);
-        /// The state of the wait, for people.
-        fn waiting(&self) -> Option<Waiting>;
-        /// Which lock this waits for; `None` for a wait that can only fail.
-        fn identity(&self) -> Option<Identity>;
-        /// The error of a time limit that passed.
-        fn timed_out(&self) -> Error;
     }
 
-    /// Which lock it is, by whatever handle and spelling it was reached: two that exclude each other are equal.
+    /// Ties a guard to the way it is waited for, and to what it holds.
+    pub trait Granted: Sized + Send + Sync + Unpin + 'static {
+        /// The wait.
+        type Pending: Pending;
+
+        /// Makes the guard.
+        fn granted(grant: <Self::Pending as Pending>::Grant, waited: Option<Duration>) -> Self;
+
+        /// What it holds.
+        fn hold(&self) -> &dyn Hold;
+
+        /// What it holds, to be released.
+        fn hold_mut(&mut self) -> &mut dyn Hold;
+
+        /// How long the caller waited.
+        fn wait_time(&self) -> Option<Duration>;
+    }
+
+    /// Which lock it is, by whatever handle and spelling it was reached: two that exclude each other
+    /// are equal.
     ///
-    /// Ordered, and in the same way in every process: who takes several locks takes them in this order. So the order
-    /// is part of the protocol.
+    /// Ordered, and in the same way in every process: a caller of several locks takes them in this
+    /// order. So the order is part of the protocol.
     #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-    pub struct Identity {
+    pub struct Address {
         backend: &'static str,
-        /// The canonical path, or the address.
+        /// The canonical path, or the server.
         place: PathBuf,
         /// Where one place has many locks.
         name: String,
     }
 
-    impl Identity {
+    impl Address {
         /// Any lock on this file, whose path is canonical.
         pub(crate) fn of_file(path: &Path) -> Self {
             Self {
@@ -72,7 +128,7 @@ pub(crate) mod sealed {
             }
         }
 
-        /// A lock of this process only: by what is shared and by its name in there.
+        /// A lock of this process only.
         pub(crate) fn of_memory(world: &str, name: &str) -> Self {
             Self {
                 backend: "mem",
@@ -108,72 +164,157 @@ pub(crate) mod sealed {
             }
         }
 
-        /// Where it is, for people.
+        /// Where it is, for errors.
         pub(crate) fn place(&self) -> PathBuf {
-            match self.name.is_empty() {
-                true => self.place.clone(),
-                false => PathBuf::from(format!("{}/{}", self.place.display(), self.name)),
+            match (self.backend, self.name.is_empty()) {
+                ("mem", _) => PathBuf::from(self.to_string()),
+                (_, true) => self.place.clone(),
+                (_, false) => PathBuf::from(format!("{}/{}", self.place.display(), self.name)),
             }
         }
     }
 
-    /// A path or a URL as it is; else place and name behind the backend.
-    impl fmt::Display for Identity {
+    /// A path or a URL as it is; otherwise place and name behind the backend.
+    impl fmt::Display for Address {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            match self.file() {
-                Some(path) => path.display().fmt(f),
-                None => {
-                    let place = self.place();
-                    let place = place.display().to_string();
-                    match place.starts_with(self.backend) {
-                        true => f.write_str(&place),
-                        false => write!(f, "{}:{place}", self.backend),
-                    }
-                }
+            let mut place = self.place.display().to_string();
+            if !self.name.is_empty() {
+                place = format!("{place}/{}", self.name);
+            }
+            match self.backend == "file" || place.starts_with(self.backend) {
+                true => f.write_str(&place),
+                false => write!(f, "{}:{place}", self.backend),
             }
         }
-    }
-
-    /// Ties a guard to the way it is waited for.
-    pub trait Granted: Sized {
-        type Attempt: Attempt<Guard = Self>;
     }
 }
-use sealed::{Attempt, Identity};
+use sealed::{Address, Pending, Request};
+
+/// A wait without a clock: the backend's part, its span, and the guard that comes of it.
+pub(crate) struct Attempt<G: Guard> {
+    pending: G::Pending,
+    /// When the first poll found that it has to wait.
+    since: Option<Instant>,
+    span: trace::Wait,
+    over: bool,
+}
+
+impl<G: Guard> Attempt<G> {
+    fn new(pending: G::Pending) -> Self {
+        Self {
+            pending,
+            since: None,
+            span: trace::Wait::default(),
+            over: false,
+        }
+    }
+
+    /// As [`Pending::poll`]; stays pending after its result.
+    pub(crate) fn poll(
+        &mut self,
+        request: &Request,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<G>>> {
+        if self.over {
+            return Poll::Pending;
+        }
+        let pending = &mut self.pending;
+        let Poll::Ready(result) = self.span.poll(|| pending.poll(request, cx)) else {
+            if self.since.is_none() {
+                self.since = Some(Instant::now());
+                if !pending.has_inner_wait() {
+                    self.span.begin(|| pending.address());
+                }
+            }
+            return Poll::Pending;
+        };
+        let waited = self.since.map(|it| it.elapsed());
+        self.over = true;
+        self.span.end();
+        Poll::Ready(result.map(|grant| grant.map(|grant| G::granted(grant, waited))))
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.over = true;
+        self.pending.leave();
+        self.span.end();
+    }
+
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        let mut waiting = self.pending.waiting()?;
+        waiting.waited = self.waited();
+        Some(waiting)
+    }
+
+    pub(crate) fn address(&self) -> Option<Address> {
+        self.pending.address()
+    }
+
+    pub(crate) fn counts_waiters(&self) -> bool {
+        self.pending.counts_waiters()
+    }
+
+    fn waited(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |it| it.elapsed())
+    }
+
+    fn place(&self) -> PathBuf {
+        self.address().map(|it| it.place()).unwrap_or_default()
+    }
+}
 
 type Teller = Box<dyn FnMut(&Waiting) + Send>;
 
 pin_project! {
-    /// Waits in line for a lock; resolves to the guard.
+    /// Waits for a lock; resolves to the guard.
     ///
-    /// Lazy: the place in line counts from the first poll. The limit of [`timeout`](Acquire::timeout) counts from its
-    /// call, as in Tokio. Owned: it borrows nothing, so it can be stored, spawned and sent.
+    /// Lazy: the place in the queue counts from the first poll. The limit of
+    /// [`timeout`](Acquire::timeout) counts from its call, as in Tokio. Owned: it borrows nothing, so
+    /// it can be stored, spawned and sent.
+    ///
+    /// `await` it, wait on this thread with [`block`](Acquire::block), or [`run`](Acquire::run) a body
+    /// under the lock.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it at any point leaves the line: the ticket goes, the next waiter moves up, and a lock that had just
-    /// been granted is passed on at once. So `tokio::select!` and timeouts may drop it freely; only the place in line
-    /// is lost. In a `select!` loop that should keep its place, poll one pinned future by reference; it is a
-    /// `FusedFuture`.
+    /// Dropping it at any point leaves the queue: the ticket goes, the next waiter moves up, and a lock
+    /// that had just been granted passes to the next waiter at once. So `tokio::select!` and timeouts
+    /// may drop it; only the place in the queue is lost. In a `select!` loop that should keep its
+    /// place, poll one pinned future by reference; it is a `FusedFuture`.
     ///
     /// # Runtime
     ///
-    /// The wait itself needs no runtime. A time limit (other than zero) or `on_wait` uses Tokio's timer: without a runtime the first poll fails
-    /// with [`ErrorKind::Unsupported`], and in a runtime without `enable_time` it panics, as Tokio's own timers do, whether or not
-    /// the lock is free.
+    /// The wait itself needs no runtime. When awaited, a time limit (other than zero) or `on_wait` uses
+    /// Tokio's timer: without a runtime the first poll fails with [`ErrorKind::Unsupported`], and in a
+    /// runtime without `enable_time` it panics, as Tokio's own timers do, whether or not the lock is
+    /// free.
     #[must_use = "futures do nothing unless awaited"]
     pub struct Acquire<G: Guard> {
-        attempt: G::Attempt,
+        state: State<G>,
         #[pin]
         sleep: Option<Sleep>,
-        limit: Limit,
-        most: Option<usize>,
-        teller: Option<Teller>,
-        tell_at: Option<Instant>,
-        polled: bool,
+        // A result that came while the task had to yield.
         kept: Option<Result<G>>,
-        done: bool,
     }
+}
+
+/// Everything of an [`Acquire`] except the way it sleeps.
+struct State<G: Guard> {
+    attempt: Attempt<G>,
+    request: Request,
+    max_waiting: Option<usize>,
+    limit: Limit,
+    teller: Option<Teller>,
+    tell_at: Option<Instant>,
+    begun: bool,
+    done: bool,
+}
+
+/// What a look at the wait finds.
+enum Step<G> {
+    Done(Result<G>),
+    /// Look again when woken, and at this instant.
+    Sleep(Option<Instant>),
 }
 
 /// When to stop waiting.
@@ -225,65 +366,171 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+impl<G: Guard> State<G> {
+    /// Before the first poll.
+    fn begin(&mut self) -> Result<()> {
+        self.begun = true;
+        let most = self.max_waiting;
+        if most.is_some_and(|most| most > 0) && !self.attempt.counts_waiters() {
+            let text = "this lock has no queue whose waiters max_waiting could count";
+            return Err(Error::at(
+                ErrorKind::Unsupported,
+                text,
+                self.attempt.place(),
+            ));
+        }
+        self.request.max_waiting = most.filter(|most| *most > 0);
+        self.request.try_only = most == Some(0) || self.limit.has_passed();
+        Ok(())
+    }
+
+    /// Looks at the lock.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<G>> {
+        self.attempt.poll(&self.request, cx).map(|result| {
+            self.done = true;
+            result?.ok_or_else(|| self.refused())
+        })
+    }
+
+    /// Looks at the lock, then at the clock.
+    fn step(&mut self, cx: &mut Context<'_>) -> Step<G> {
+        if let Poll::Ready(result) = self.poll(cx) {
+            return Step::Done(result);
+        }
+        if self.limit.has_passed() {
+            let error = self.timed_out();
+            return Step::Done(Err(self.fail(error)));
+        }
+        self.tell_when_due();
+        Step::Sleep(self.limit.earliest(self.tell_at))
+    }
+
+    /// Gives up with this error.
+    fn fail(&mut self, error: Error) -> Error {
+        self.done = true;
+        self.attempt.leave();
+        error
+    }
+
+    /// The lock is not free, and the request does not wait.
+    fn refused(&self) -> Error {
+        if self.max_waiting != Some(0) {
+            return self.timed_out();
+        }
+        let holder = self.attempt.waiting().and_then(|it| it.holder);
+        let text = match holder {
+            Some(holder) => format!("the lock is held by {holder}, and the caller does not wait"),
+            None => "the lock is not free, and the caller does not wait".to_owned(),
+        };
+        Error::at(ErrorKind::Busy, text, self.attempt.place())
+    }
+
+    fn timed_out(&self) -> Error {
+        let why = self.attempt.waiting().and_then(|it| it.why());
+        Error::timed_out(self.attempt.place(), self.attempt.waited(), why)
+    }
+
+    fn tell_when_due(&mut self) {
+        let now = now();
+        let Some(tell) = &mut self.teller else {
+            return;
+        };
+        if self.tell_at.is_some_and(|due| now < due) {
+            return;
+        }
+        let waiting = self.attempt.waiting();
+        // Nothing is known yet: a server has not answered.
+        let next = waiting.as_ref().map_or(TELL_SOON, |_| TELL_EVERY);
+        self.tell_at = now.checked_add(next);
+        if let Some(waiting) = waiting {
+            tell(&waiting);
+        }
+    }
+}
+
 impl<G: Guard> Acquire<G> {
-    pub(crate) fn new(attempt: G::Attempt, limit: Option<Duration>) -> Self {
+    pub(crate) fn new(pending: G::Pending, limit: Option<Duration>) -> Self {
         Self {
-            attempt,
+            state: State {
+                attempt: Attempt::new(pending),
+                request: Request::default(),
+                max_waiting: None,
+                limit: Limit::after(limit),
+                teller: None,
+                tell_at: None,
+                begun: false,
+                done: false,
+            },
             sleep: None,
-            limit: Limit::after(limit),
-            most: None,
-            teller: None,
-            tell_at: None,
-            polled: false,
             kept: None,
-            done: false,
         }
     }
 
-    /// The same wait with another attempt around its own, before anything else was asked of it.
-    pub(crate) fn map_attempt<H: Guard>(
-        self,
-        wrap: impl FnOnce(G::Attempt) -> H::Attempt,
-    ) -> Acquire<H> {
+    /// Another wait, with the limits and reports of this one, around the backend's part.
+    pub(crate) fn map<H: Guard>(self, wrap: impl FnOnce(Attempt<G>) -> H::Pending) -> Acquire<H> {
+        let State {
+            attempt,
+            request,
+            max_waiting,
+            limit,
+            teller,
+            tell_at,
+            begun,
+            done,
+        } = self.state;
         Acquire {
-            attempt: wrap(self.attempt),
+            state: State {
+                attempt: Attempt::new(wrap(attempt)),
+                request,
+                max_waiting,
+                limit,
+                teller,
+                tell_at,
+                begun,
+                done,
+            },
             sleep: self.sleep,
-            limit: self.limit,
-            most: self.most,
-            teller: self.teller,
-            tell_at: self.tell_at,
-            polled: self.polled,
             kept: None,
-            done: self.done,
         }
     }
 
     /// The same wait, which gives up at `limit` if its own does not come first.
     pub(crate) fn within(mut self, limit: Limit) -> Self {
-        self.limit = self.limit.stricter(limit);
+        self.state.limit = self.state.limit.stricter(limit);
         self
     }
 
-    /// Which lock this waits for.
-    pub(crate) fn identity(&self) -> Option<Identity> {
-        self.attempt.identity()
+    /// One attempt; `None` when the lock is not free. For locks whose answer has to travel.
+    #[allow(dead_code)] // Each server is a feature.
+    pub(crate) async fn try_once(mut self) -> Result<Option<G>> {
+        let request = Request {
+            try_only: true,
+            ..Request::default()
+        };
+        std::future::poll_fn(|cx| self.state.attempt.poll(&request, cx)).await
     }
 
-    /// Gives up with [`ErrorKind::TimedOut`] after `limit`, counted from this call. `None` waits for ever, also where
-    /// the lock has a default limit. Zero means exactly one attempt. Limits beyond the reach of the clock are no limit.
+    /// Which lock this waits for.
+    pub(crate) fn address(&self) -> Option<Address> {
+        self.state.attempt.address()
+    }
+
+    /// Gives up with [`ErrorKind::TimedOut`] after `limit`, counted from this call. `None` waits
+    /// without a limit, also where the lock has a default limit. Zero means exactly one attempt.
+    /// Limits beyond the reach of the clock are no limit.
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.limit = Limit::after(limit.into());
+        self.state.limit = Limit::after(limit.into());
         self
     }
 
     /// Gives up with [`ErrorKind::TimedOut`] at this instant of the monotonic clock.
     pub fn deadline(mut self, when: Instant) -> Self {
-        self.limit = Limit::At(when);
+        self.state.limit = Limit::At(when);
         self
     }
 
-    /// Calls `tell` when the wait begins and then once a second, with the place in line and the holder; never when
-    /// the lock is entered at once.
+    /// Calls `tell` when the wait begins and then once a second, with the place in the queue and the
+    /// holder; never when the lock is free at once.
     ///
     /// ```no_run
     /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
@@ -291,27 +538,104 @@ impl<G: Guard> Acquire<G> {
     /// # Ok(()) }
     /// ```
     pub fn on_wait(mut self, tell: impl FnMut(&Waiting) + Send + 'static) -> Self {
-        self.teller = Some(Box::new(tell));
+        self.state.teller = Some(Box::new(tell));
         self
     }
 
-    /// Fails with [`ErrorKind::Busy`] instead of waiting when `most` or more already wait, to shed load. With 0 the
-    /// caller never waits. A group of tasks that waits in another process counts as one.
+    /// Fails with [`ErrorKind::Busy`] instead of waiting when `most` or more already wait, to shed
+    /// load. With 0 the caller never waits. A group of tasks that waits in another process counts as
+    /// one.
     ///
-    /// A lock without a line cannot count its waiters: with it every number but 0 fails with [`ErrorKind::Unsupported`] at the first poll, also
-    /// when the lock is free.
+    /// A lock without a queue cannot count its waiters: every number but 0 fails with
+    /// [`ErrorKind::Unsupported`] at the first poll, also when the lock is free.
     pub fn max_waiting(mut self, most: usize) -> Self {
-        self.most = Some(most);
-        self.attempt.set_max_waiting(most);
+        self.state.max_waiting = Some(most);
         self
     }
 
-    /// Why nothing is attempted, where a limit was asked for that this lock cannot keep.
-    fn refusal(most: Option<usize>, attempt: &G::Attempt) -> Option<Error> {
-        let countless = most.is_some_and(|most| most > 0) && !attempt.counts_waiters();
-        let text = "this lock has no line whose waiters max_waiting could count";
-        let place = attempt.identity().map(|it| it.place()).unwrap_or_default();
-        countless.then(|| Error::at(ErrorKind::Unsupported, text, place))
+    /// Waits on this thread, for callers without a runtime. Everything that was asked of the wait
+    /// counts; nothing of it needs a runtime.
+    ///
+    /// Works on any thread that may block, also in `tokio::task::spawn_blocking` and
+    /// `block_in_place`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the future; [`ErrorKind::Unsupported`] inside an async task, whose thread other tasks
+    /// need.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use std::time::Duration;
+    /// use stanchion::FifoLock;
+    ///
+    /// let lock = FifoLock::open(dir.path().join("deploy.lock"))?;
+    /// let guard = lock.acquire().timeout(Duration::from_secs(5)).block()?;
+    /// # drop(guard);
+    /// # Ok::<_, stanchion::Error>(())
+    /// ```
+    pub fn block(self) -> Result<G> {
+        let mut state = self.state;
+        if let Some(result) = self.kept {
+            return result;
+        }
+        block::refuse_async(&state.attempt.place())?;
+        if !state.begun {
+            state.begin()?;
+        }
+        if state.limit == Limit::Never {
+            state.request.thread = Some(std::thread::current().id());
+        }
+        let waker = block::unparker();
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match state.step(&mut context) {
+                Step::Done(result) => return result,
+                Step::Sleep(None) => std::thread::park(),
+                Step::Sleep(Some(at)) => {
+                    std::thread::park_timeout(at.saturating_duration_since(now()));
+                }
+            }
+        }
+    }
+
+    /// Runs `body` under the lock: acquires, runs, releases, and reports. When the lock is lost, the
+    /// body is dropped where it stands.
+    ///
+    /// # Cancel safety
+    ///
+    /// As the future while it waits; later the body is dropped and the lock released.
+    ///
+    /// # Errors
+    ///
+    /// Those of the future; [`ErrorKind::Lost`] when the lock was lost; those of the guard's `release`
+    /// when the body ended but releasing failed.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
+    /// let answer = lock.acquire().run(async |guard| guard.token() + 1).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn run<T>(self, body: impl AsyncFnOnce(&G) -> T) -> Result<T> {
+        let guard = self.await?;
+        let outcome = {
+            let body = pin!(body(&guard));
+            match select(body, guard.lost()).await {
+                Either::Left((value, _)) => Ok(value),
+                Either::Right((loss, _)) => Err(Error::at(
+                    ErrorKind::Lost,
+                    loss.to_string(),
+                    guard.hold().place(),
+                )),
+            }
+        };
+        let released = guard.release().await;
+        let value = outcome?;
+        released.map(|()| value)
     }
 }
 
@@ -320,66 +644,47 @@ impl<G: Guard> Future for Acquire<G> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<G>> {
         let mut this = self.project();
-        if *this.done {
-            return Poll::Pending;
-        }
+        let state = this.state;
         if let Some(result) = this.kept.take() {
-            *this.done = true;
             return Poll::Ready(result);
         }
-        if !*this.polled
-            && let Some(error) = Self::refusal(*this.most, this.attempt)
-        {
-            *this.done = true;
-            this.attempt.cancel();
-            return Poll::Ready(Err(error));
+        if state.done {
+            return Poll::Pending;
         }
-        // Made before the first attempt, so that what a limit needs is missed at once and not only when the lock is held.
-        if !*this.polled && this.limit.has_passed() && this.attempt.try_once() {
-            *this.limit = Limit::Never;
+        let first = !state.begun;
+        if first {
+            let begun = state.begin().and_then(|()| {
+                // Before the first attempt, so that a missing timer is noticed whether or not the
+                // lock is free.
+                let at = state.limit.earliest(state.teller.as_ref().map(|_| now()));
+                at.map_or(Ok(()), |at| set_alarm(this.sleep.as_mut(), at))
+            });
+            if let Err(error) = begun {
+                return Poll::Ready(Err(state.fail(error)));
+            }
         }
-        if !*this.polled
-            && let Some(at) = this.limit.earliest(this.teller.as_ref().map(|_| now()))
-            && let Err(error) = set_alarm(this.sleep.as_mut(), at)
-        {
-            *this.done = true;
-            return Poll::Ready(Err(error));
-        }
-        // A loop of acquires that never wait must still let others run. The place in line counts from the first poll all
-        // the same: what it brings is kept until the task has yielded.
-        let first = !std::mem::replace(this.polled, true);
+        // A loop of acquires that never wait must still let others run. The place in the queue counts
+        // from the first poll all the same: its result is kept until the task has yielded.
         let budget = match coop::poll_proceed(cx) {
             Poll::Ready(budget) => budget,
             Poll::Pending => {
-                if first && let Poll::Ready(result) = Pin::new(&mut *this.attempt).poll(cx) {
+                if first && let Poll::Ready(result) = state.poll(cx) {
                     *this.kept = Some(result);
                 }
                 return Poll::Pending;
             }
         };
-        // The lock first, then the clock: who has been granted the lock in time gets it however late he is polled.
-        if let Poll::Ready(result) = Pin::new(&mut *this.attempt).poll(cx) {
-            budget.made_progress();
-            *this.done = true;
-            return Poll::Ready(result);
-        }
         loop {
-            if this.limit.has_passed() {
-                *this.done = true;
-                let error = this.attempt.timed_out();
-                this.attempt.cancel();
-                return Poll::Ready(Err(error));
-            }
-            if let Some(tell) = this.teller {
-                tell_when_due(tell, this.tell_at, this.attempt);
-            }
-            let Some(wake_at) = this.limit.earliest(*this.tell_at) else {
-                return Poll::Pending;
+            let at = match state.step(cx) {
+                Step::Done(result) => {
+                    budget.made_progress();
+                    return Poll::Ready(result);
+                }
+                Step::Sleep(None) => return Poll::Pending,
+                Step::Sleep(Some(at)) => at,
             };
-            if let Err(error) = set_alarm(this.sleep.as_mut(), wake_at) {
-                *this.done = true;
-                this.attempt.cancel();
-                return Poll::Ready(Err(error));
+            if let Err(error) = set_alarm(this.sleep.as_mut(), at) {
+                return Poll::Ready(Err(state.fail(error)));
             }
             let ringing = match this.sleep.as_mut().as_pin_mut() {
                 Some(sleep) => sleep.poll(cx).is_ready(),
@@ -394,34 +699,21 @@ impl<G: Guard> Future for Acquire<G> {
 
 impl<G: Guard> FusedFuture for Acquire<G> {
     fn is_terminated(&self) -> bool {
-        self.done
+        self.state.done && self.kept.is_none()
     }
 }
 
 impl<G: Guard> fmt::Debug for Acquire<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acquire")
-            .field("limit", &self.limit)
-            .field("done", &self.done)
+            .field("limit", &self.state.limit)
+            .field("done", &self.is_terminated())
             .finish_non_exhaustive()
     }
 }
 
-fn tell_when_due(tell: &mut Teller, due: &mut Option<Instant>, attempt: &mut impl Attempt) {
-    let now = now();
-    if due.is_some_and(|due| now < due) {
-        return;
-    }
-    let waiting = attempt.waiting();
-    // Nothing is known yet: a server has not answered.
-    let next = waiting.as_ref().map_or(TELL_SOON, |_| TELL_EVERY);
-    *due = now.checked_add(next);
-    if let Some(waiting) = waiting {
-        tell(&waiting);
-    }
-}
-
-/// Sets the timer, at the first use by making it: Tokio panics where a timer is made outside a runtime, so ask first.
+/// Sets the timer, and makes it at the first use. Tokio panics where a timer is made outside a
+/// runtime, so ask first.
 fn set_alarm(mut sleep: Pin<&mut Option<Sleep>>, at: Instant) -> Result<()> {
     let at = tokio::time::Instant::from_std(at);
     match sleep.as_mut().as_pin_mut() {
@@ -430,7 +722,7 @@ fn set_alarm(mut sleep: Pin<&mut Option<Sleep>>, at: Instant) -> Result<()> {
         None if tokio::runtime::Handle::try_current().is_err() => {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                "a time limit or on_wait needs a Tokio runtime; blocking_acquire takes a limit without one",
+                "awaiting with a time limit or on_wait needs a Tokio runtime; `block` needs none",
             ));
         }
         None => sleep.set(Some(tokio::time::sleep_until(at))),

@@ -2,7 +2,7 @@
 //!
 //! # Algorithm
 //!
-//! Every lock has an identity: its backend and its place, the same by whatever handle and spelling it is reached. The
+//! Every lock has an address: its backend and its place, the same by whatever handle and spelling it is reached. The
 //! requests are sorted by it, and the locks are taken one after the other; those that have come are held while the next
 //! one is waited for.
 //!
@@ -42,7 +42,7 @@ use std::vec;
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
-use crate::acquire::sealed::Identity;
+use crate::acquire::sealed::Address;
 use crate::acquire::{Acquire, Limit};
 use crate::any::AnyGuard;
 use crate::error::{Error, ErrorKind, Result};
@@ -123,24 +123,24 @@ use crate::guard::{Guard, Lost};
 pub fn acquire_all<R: Into<Request>>(requests: impl IntoIterator<Item = R>) -> AcquireAll {
     let numbered = requests.into_iter().enumerate().map(|(number, request)| {
         let Request(wait) = request.into();
-        let identity = wait.identity();
+        let address = wait.address();
         Turn {
-            identity,
+            address,
             number,
             wait,
         }
     });
     let mut turns: Vec<_> = numbered.collect();
-    // Those without an identity can only fail, and do so first, before anything is held.
-    turns.sort_by(|one, other| one.identity.cmp(&other.identity));
-    let known = turns.iter().filter_map(|turn| turn.identity.as_ref());
+    // Those without an address can only fail, and do so first, before anything is held.
+    turns.sort_by(|one, other| one.address.cmp(&other.address));
+    let known = turns.iter().filter_map(|turn| turn.address.as_ref());
     let twice = known
         .clone()
         .zip(known.skip(1))
         .find(|(one, next)| one == next);
-    let refused = twice.map(|(identity, _)| {
+    let refused = twice.map(|(address, _)| {
         let text = "one lock is asked for twice at once, and would wait for itself";
-        Error::at(ErrorKind::Deadlock, text, identity.place())
+        Error::at(ErrorKind::Deadlock, text, address.place())
     });
     AcquireAll {
         wait: None,
@@ -169,14 +169,14 @@ impl<G: Guard> From<Acquire<G>> for Request {
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
-            .field("lock", &self.0.identity().map(|it| it.place()))
+            .field("lock", &self.0.address().map(|it| it.place()))
             .finish_non_exhaustive()
     }
 }
 
 /// A request in the order of taking.
 struct Turn {
-    identity: Option<Identity>,
+    address: Option<Address>,
     /// Its place among the requests.
     number: usize,
     wait: Acquire<AnyGuard>,

@@ -2,15 +2,13 @@
 
 use std::any::Any;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::acquire::Acquire;
-use crate::acquire::sealed::{self, Attempt, Identity};
-use crate::error::{Error, Result};
-use crate::guard::{Guard, Lost};
+use crate::acquire::sealed::{Address, Granted, Pending, Request};
+use crate::acquire::{Acquire, Attempt};
+use crate::error::Result;
+use crate::guard::{Guard, Hold, Lost, Release};
 use crate::lock::Waiting;
 
 mod lock;
@@ -47,39 +45,24 @@ pub struct AnyGuard {
     inner: Box<dyn Forgotten>,
 }
 
-/// What every guard can do, said without its type.
+/// A whole guard, without its type.
 trait Forgotten: Any + Send + Sync {
-    fn token(&self) -> Option<u64>;
-    fn waited(&self) -> Option<Duration>;
-    fn predecessor_crashed(&self) -> bool;
-    fn is_held(&self) -> bool;
-    fn lost(&self) -> Lost;
-    fn release(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+    fn hold(&self) -> &dyn Hold;
+    fn hold_mut(&mut self) -> &mut dyn Hold;
+    fn wait_time(&self) -> Option<Duration>;
 }
 
 impl<G: Guard> Forgotten for G {
-    fn token(&self) -> Option<u64> {
-        Guard::token(self)
+    fn hold(&self) -> &dyn Hold {
+        Granted::hold(self)
     }
 
-    fn waited(&self) -> Option<Duration> {
-        Guard::waited(self)
+    fn hold_mut(&mut self) -> &mut dyn Hold {
+        Granted::hold_mut(self)
     }
 
-    fn predecessor_crashed(&self) -> bool {
-        Guard::predecessor_crashed(self)
-    }
-
-    fn is_held(&self) -> bool {
-        Guard::is_held(self)
-    }
-
-    fn lost(&self) -> Lost {
-        Guard::lost(self)
-    }
-
-    fn release(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
-        Box::pin(Guard::release(*self))
+    fn wait_time(&self) -> Option<Duration> {
+        Granted::wait_time(self)
     }
 }
 
@@ -127,22 +110,22 @@ impl AnyGuard {
 
     /// The fencing token; `None` where the lock gives none. See [`Guard::token`].
     pub fn token(&self) -> Option<u64> {
-        self.inner.token()
+        self.inner.hold().token()
     }
 
     /// How long the caller waited for this lock; `None` when it was entered at once.
     pub fn waited(&self) -> Option<Duration> {
-        self.inner.waited()
+        self.inner.wait_time()
     }
 
     /// Whether the holder before this one died inside; see [`Guard::predecessor_crashed`].
     pub fn predecessor_crashed(&self) -> bool {
-        self.inner.predecessor_crashed()
+        self.inner.hold().predecessor_crashed()
     }
 
     /// Whether the lock is still held: a look at the present.
     pub fn is_held(&self) -> bool {
-        self.inner.is_held()
+        self.inner.hold().is_held()
     }
 
     /// Resolves when the lock is lost; see [`Lost`].
@@ -151,7 +134,7 @@ impl AnyGuard {
     ///
     /// Dropping it changes nothing.
     pub fn lost(&self) -> Lost {
-        self.inner.lost()
+        self.inner.hold().lost()
     }
 
     /// Releases the lock and says whether that went well.
@@ -163,34 +146,31 @@ impl AnyGuard {
     /// # Errors
     ///
     /// Those of the guard inside.
-    pub async fn release(self) -> Result<()> {
-        self.inner.release().await
+    pub fn release(self) -> Release<Self> {
+        Guard::release(self)
     }
 }
 
-impl Guard for AnyGuard {
-    fn token(&self) -> Option<u64> {
-        AnyGuard::token(self)
+impl Guard for AnyGuard {}
+
+impl Granted for AnyGuard {
+    type Pending = AnyPending;
+
+    /// The guard inside knows how long it was waited for.
+    fn granted(guard: Self, _: Option<Duration>) -> Self {
+        guard
     }
 
-    fn waited(&self) -> Option<Duration> {
-        AnyGuard::waited(self)
+    fn hold(&self) -> &dyn Hold {
+        self.inner.hold()
     }
 
-    fn predecessor_crashed(&self) -> bool {
-        AnyGuard::predecessor_crashed(self)
+    fn hold_mut(&mut self) -> &mut dyn Hold {
+        self.inner.hold_mut()
     }
 
-    fn is_held(&self) -> bool {
-        AnyGuard::is_held(self)
-    }
-
-    fn lost(&self) -> Lost {
-        AnyGuard::lost(self)
-    }
-
-    async fn release(self) -> Result<()> {
-        AnyGuard::release(self).await
+    fn wait_time(&self) -> Option<Duration> {
+        self.inner.wait_time()
     }
 }
 
@@ -202,105 +182,77 @@ impl fmt::Debug for AnyGuard {
     }
 }
 
-/// The wait for a lock of any kind: what [`Acquire`] drives.
+/// The wait for a lock of any kind.
 #[doc(hidden)]
-pub struct AnyAttempt {
-    inner: Box<dyn Attempt<Guard = AnyGuard, Output = Result<AnyGuard>>>,
+pub struct AnyPending {
+    inner: Box<dyn Pending<Grant = AnyGuard>>,
 }
 
-/// A wait whose guard is forgotten when it comes.
-struct Forgetting<A>(A);
+/// A whole wait, whose guard is forgotten when it comes.
+struct Forgetting<G: Guard>(Attempt<G>);
 
 impl<G: Guard> Acquire<G> {
     /// The same wait, for a guard whose kind is forgotten.
     pub(crate) fn forget_kind(self) -> Acquire<AnyGuard> {
-        self.map_attempt(|attempt| AnyAttempt {
+        self.map(|attempt| AnyPending {
             inner: Box::new(Forgetting(attempt)),
         })
     }
 }
 
-impl<A: Attempt<Guard: Guard>> Future for Forgetting<A> {
-    type Output = Result<AnyGuard>;
+impl<G: Guard> Pending for Forgetting<G> {
+    type Grant = AnyGuard;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let granted = Pin::new(&mut self.0).poll(cx);
-        granted.map(|granted| granted.map(AnyGuard::new))
-    }
-}
-
-impl Future for AnyAttempt {
-    type Output = Result<AnyGuard>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.inner).poll(cx)
-    }
-}
-
-impl<A: Attempt<Guard: Guard>> Attempt for Forgetting<A> {
-    type Guard = AnyGuard;
-
-    fn set_max_waiting(&mut self, most: usize) {
-        self.0.set_max_waiting(most);
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<AnyGuard>>> {
+        let granted = self.0.poll(request, cx);
+        granted.map_ok(|guard| guard.map(AnyGuard::new))
     }
 
-    fn counts_waiters(&self) -> bool {
-        self.0.counts_waiters()
-    }
-
-    fn try_once(&mut self) -> bool {
-        self.0.try_once()
-    }
-
-    fn cancel(&mut self) {
-        self.0.cancel();
+    fn leave(&mut self) {
+        self.0.leave();
     }
 
     fn waiting(&self) -> Option<Waiting> {
         self.0.waiting()
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.0.identity()
-    }
-
-    fn timed_out(&self) -> Error {
-        self.0.timed_out()
-    }
-}
-
-impl Attempt for AnyAttempt {
-    type Guard = AnyGuard;
-
-    fn set_max_waiting(&mut self, most: usize) {
-        self.inner.set_max_waiting(most);
+    fn address(&self) -> Option<Address> {
+        self.0.address()
     }
 
     fn counts_waiters(&self) -> bool {
-        self.inner.counts_waiters()
+        self.0.counts_waiters()
     }
 
-    fn try_once(&mut self) -> bool {
-        self.inner.try_once()
+    fn has_inner_wait(&self) -> bool {
+        true
+    }
+}
+
+impl Pending for AnyPending {
+    type Grant = AnyGuard;
+
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<AnyGuard>>> {
+        self.inner.poll(request, cx)
     }
 
-    fn cancel(&mut self) {
-        self.inner.cancel();
+    fn leave(&mut self) {
+        self.inner.leave();
     }
 
     fn waiting(&self) -> Option<Waiting> {
         self.inner.waiting()
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
+    fn address(&self) -> Option<Address> {
+        self.inner.address()
     }
 
-    fn timed_out(&self) -> Error {
-        self.inner.timed_out()
+    fn counts_waiters(&self) -> bool {
+        self.inner.counts_waiters()
     }
-}
 
-impl sealed::Granted for AnyGuard {
-    type Attempt = AnyAttempt;
+    fn has_inner_wait(&self) -> bool {
+        true
+    }
 }

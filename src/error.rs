@@ -61,8 +61,12 @@ enum Inner {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("timed out after {} waiting for {path:?}", Readable(*.waited))]
-    TimedOut { path: PathBuf, waited: Duration },
+    #[error("timed out after {} waiting for {path:?}{}", Readable(*.waited), Because(.why))]
+    TimedOut {
+        path: PathBuf,
+        waited: Duration,
+        why: Option<String>,
+    },
     #[error("{text}: {path:?}")]
     Plain {
         kind: ErrorKind,
@@ -152,10 +156,16 @@ impl Error {
         }
     }
 
-    pub(crate) fn timed_out(path: impl Into<PathBuf>, waited: Duration) -> Self {
+    /// `why` is what stood in the way.
+    pub(crate) fn timed_out(
+        path: impl Into<PathBuf>,
+        waited: Duration,
+        why: Option<String>,
+    ) -> Self {
         Self(Box::new(Inner::TimedOut {
             path: path.into(),
             waited,
+            why,
         }))
     }
 
@@ -172,6 +182,17 @@ impl Error {
             kind,
             text: text.into(),
         }))
+    }
+}
+
+struct Because<'a>(&'a Option<String>);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(why) => write!(f, ": {why}"),
+            None => Ok(()),
+        }
     }
 }
 

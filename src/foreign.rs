@@ -15,9 +15,9 @@
 use std::any::Any;
 use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures::FutureExt;
 
@@ -87,11 +87,17 @@ impl Wake for SafeWaker {
 #[allow(dead_code)] // Used by the servers, which are features.
 pub(crate) async fn shielded<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    std::future::poll_fn(|context| {
-        let waker = Waker::from(Arc::new(SafeWaker::of(context.waker())));
-        future.as_mut().poll(&mut Context::from_waker(&waker))
-    })
-    .await
+    std::future::poll_fn(|context| poll_shielded(future.as_mut(), context)).await
+}
+
+/// Polls what a thread of ours completes.
+#[allow(dead_code)] // Used by the servers, which are features.
+pub(crate) fn poll_shielded<F: Future>(
+    future: Pin<&mut F>,
+    context: &Context<'_>,
+) -> Poll<F::Output> {
+    let waker = Waker::from(Arc::new(SafeWaker::of(context.waker())));
+    future.poll(&mut Context::from_waker(&waker))
 }
 
 /// Awaits a foreign future on a thread of ours; `None` when it panics.

@@ -1,7 +1,8 @@
-//! What every guard can tell, and how a loss is told.
+//! The guard of every lock, and how a loss is reported.
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,37 +10,272 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 
 use crate::acquire::sealed;
+use crate::block;
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::trace;
 
-/// A lock that is held: as long as the value lives, nobody else is inside.
-///
-/// Dropping it releases, best effort and without a word to the caller; [`release`](Guard::release) reports. This trait
-/// is sealed: its methods may grow.
-pub trait Guard: sealed::Granted + Send + Sync + Sized + 'static {
-    /// The fencing token of this grant: strictly greater than the token of every earlier exclusive grant of the lock,
-    /// also across crashes. Hand it to the resource the lock protects and let that refuse smaller ones. `None` where
-    /// the lock [gives none](crate::Capabilities::tokens).
+/// What a backend grants: the lock, as long as the value lives. Dropped, it releases the lock without
+/// a report.
+pub trait Hold: Send + Sync + 'static {
+    /// See [`Guard::token`].
     fn token(&self) -> Option<u64>;
 
-    /// How long the caller stood in line; `None` when the lock was entered at once.
-    fn waited(&self) -> Option<Duration>;
-
-    /// Whether the holder before this one died inside, so that what the lock protects may be half done. Told to
-    /// exactly one guard.
+    /// See [`Guard::predecessor_crashed`].
     fn predecessor_crashed(&self) -> bool;
 
-    /// Whether the lock is still held: a cheap look at the present, no promise about the next instant.
+    /// See [`Guard::is_held`].
     fn is_held(&self) -> bool;
 
-    /// Resolves when the lock is lost while this guard lives, with the reason, for every caller and every later one.
+    /// See [`Guard::lost`].
     fn lost(&self) -> Lost;
 
-    /// Releases the lock and says whether that went well.
+    /// Begins to release at the first call; ready when that is known to have gone well or not. After
+    /// that the value holds nothing.
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
+    /// Where the lock is, for errors.
+    fn place(&self) -> &Path;
+
+    /// Whether the caller stood in the queue. Only asked where a free lock is pending at first too.
+    fn has_queued(&self) -> bool {
+        true
+    }
+}
+
+/// A hold in a caller's hands, with how it came.
+pub(crate) struct Held<H> {
+    pub(crate) hold: H,
+    pub(crate) waited: Option<Duration>,
+    _span: trace::Hold,
+}
+
+impl<H: Hold> Held<H> {
+    pub(crate) fn new(hold: H, waited: Option<Duration>) -> Self {
+        let waited = waited.filter(|_| hold.has_queued());
+        Self {
+            _span: trace::Hold::begin(hold.place(), hold.token(), waited),
+            hold,
+            waited,
+        }
+    }
+}
+
+/// A lock that is held: as long as the value lives, nobody else holds it.
+///
+/// Dropping it releases the lock without a report; [`release`](Guard::release) reports. This trait is
+/// sealed: its methods may grow.
+pub trait Guard: sealed::Granted {
+    /// Returns the fencing token of this grant: strictly greater than the token of every earlier
+    /// exclusive grant of the lock, also across crashes. Hand it to the resource the lock protects and
+    /// let that refuse smaller ones. `None` where the lock [has none](crate::Capabilities::tokens).
+    fn token(&self) -> Option<u64> {
+        self.hold().token()
+    }
+
+    /// Returns how long the caller waited; `None` when the lock was free at once.
+    fn waited(&self) -> Option<Duration> {
+        self.wait_time()
+    }
+
+    /// Returns whether the last holder died while it held the lock, so that what the lock protects may
+    /// be half done. Exactly one guard returns `true` for each death.
+    fn predecessor_crashed(&self) -> bool {
+        self.hold().predecessor_crashed()
+    }
+
+    /// Returns whether the lock is still held: a cheap look at the present, no promise about the next
+    /// instant.
+    fn is_held(&self) -> bool {
+        self.hold().is_held()
+    }
+
+    /// Resolves when the lock is lost while this guard lives, with the reason, for every caller and
+    /// every later one.
+    fn lost(&self) -> Lost {
+        self.hold().lost()
+    }
+
+    /// Releases the lock and reports whether that went well.
     ///
     /// # Cancel safety
     ///
-    /// The lock is released at the first poll; dropped before it, the guard inside releases as any dropped guard does.
-    fn release(self) -> impl Future<Output = Result<()>> + Send;
+    /// The release begins at the first poll. Dropped before that, the guard inside releases as any
+    /// dropped guard does.
+    fn release(self) -> Release<Self> {
+        Release(Some(self))
+    }
+}
+
+/// The future of [`Guard::release`]. Dropped before its end, it releases as a dropped guard does.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Release<G: Guard>(Option<G>);
+
+impl<G: Guard> Release<G> {
+    /// Releases on this thread, for callers without a runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of the future; [`ErrorKind::Unsupported`] inside an async task, where the guard is
+    /// dropped.
+    pub fn block(self) -> Result<()> {
+        if let Some(guard) = &self.0 {
+            block::refuse_async(guard.hold().place())?;
+        }
+        block::block_on(self)
+    }
+}
+
+impl<G: Guard> Future for Release<G> {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Some(guard) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let released = guard.hold_mut().poll_release(cx);
+        if released.is_ready() {
+            self.0 = None;
+        }
+        released
+    }
+}
+
+impl<G: Guard> FusedFuture for Release<G> {
+    fn is_terminated(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl<G: Guard> fmt::Debug for Release<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Release").finish_non_exhaustive()
+    }
+}
+
+/// Defines a guard around a [`Held`], with the methods that every guard has.
+///
+/// `token: "…"` says what the token is worth, and makes it a plain number; without it the lock has no
+/// tokens.
+macro_rules! guard {
+    (
+        $(#[$about:meta])*
+        $name:ident $(<$inner:ident: $bound:ident>)? holds $hold:ty, by $pending:ty
+        $(, token: $token:literal)?
+    ) => {
+        $(#[$about])*
+        #[must_use = "the lock is released as soon as the guard is dropped"]
+        #[allow(unreachable_pub)]
+        pub struct $name$(<$inner: $bound>)? {
+            held: $crate::guard::Held<$hold>,
+        }
+
+        #[allow(dead_code, unreachable_pub)] // Some guards are known as AnyGuard only.
+        impl$(<$inner: $bound>)? $name$(<$inner>)? {
+            $crate::guard::token!($($token)?);
+
+            /// Returns how long the caller waited; `None` when the lock was free at once.
+            pub fn waited(&self) -> Option<std::time::Duration> {
+                self.held.waited
+            }
+
+            /// Returns whether the last exclusive holder died while it held the lock, so that what the
+            /// lock protects may be half done. A panic that unwinds releases in order and is no death.
+            /// Permits are not exclusive: theirs is always `false`.
+            pub fn predecessor_crashed(&self) -> bool {
+                $crate::guard::Hold::predecessor_crashed(&self.held.hold)
+            }
+
+            /// Returns whether the lock is still held: a look at the present, about a microsecond.
+            pub fn is_held(&self) -> bool {
+                $crate::guard::Hold::is_held(&self.held.hold)
+            }
+
+            /// Resolves when the lock is lost while this guard lives; see [`Loss`](crate::Loss) for the
+            /// ways.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropping the future changes nothing; every later call reports the loss too.
+            pub fn lost(&self) -> $crate::guard::Lost {
+                $crate::guard::Hold::lost(&self.held.hold)
+            }
+
+            /// Releases the lock and reports whether that went well.
+            ///
+            /// # Cancel safety
+            ///
+            /// The release begins at the first poll and goes on when the future is dropped. Dropped
+            /// before that, the guard inside releases as any dropped guard does.
+            ///
+            /// # Errors
+            ///
+            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock had been lost,
+            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed, and
+            /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when a server did not hear of
+            /// it before the lease was over. The lock is given up in any case.
+            pub fn release(self) -> $crate::guard::Release<Self> {
+                $crate::guard::Guard::release(self)
+            }
+        }
+
+        impl$(<$inner: $bound>)? $crate::acquire::sealed::Granted for $name$(<$inner>)? {
+            type Pending = $pending;
+
+            fn granted(hold: $hold, waited: Option<std::time::Duration>) -> Self {
+                Self {
+                    held: $crate::guard::Held::new(hold, waited),
+                }
+            }
+
+            fn hold(&self) -> &dyn $crate::guard::Hold {
+                &self.held.hold
+            }
+
+            fn hold_mut(&mut self) -> &mut dyn $crate::guard::Hold {
+                &mut self.held.hold
+            }
+
+            fn wait_time(&self) -> Option<std::time::Duration> {
+                self.held.waited
+            }
+        }
+
+        impl$(<$inner: $bound>)? $crate::guard::Guard for $name$(<$inner>)? {}
+
+        impl$(<$inner: $bound>)? std::fmt::Debug for $name$(<$inner>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                $crate::guard::describe(stringify!($name), &self.held.hold, f)
+            }
+        }
+    };
+}
+pub(crate) use guard;
+
+/// The token of a guard: a number where the lock always has one.
+macro_rules! token {
+    ($about:literal) => {
+        #[doc = $about]
+        pub fn token(&self) -> u64 {
+            $crate::guard::Hold::token(&self.held.hold).unwrap_or_default()
+        }
+    };
+    () => {
+        /// Returns the fencing token; `None` where the lock has none.
+        pub fn token(&self) -> Option<u64> {
+            $crate::guard::Hold::token(&self.held.hold)
+        }
+    };
+}
+pub(crate) use token;
+
+/// The `Debug` of every guard.
+pub(crate) fn describe(name: &str, hold: &dyn Hold, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_struct(name)
+        .field("path", &hold.place())
+        .field("token", &hold.token())
+        .finish_non_exhaustive()
 }
 
 /// Why a lock that was held is held no longer.

@@ -114,7 +114,7 @@ pub use fs::open::{OpenLocked, open_locked};
 pub use fs::pid::{PidConfig, PidGuard, PidLock, PidOptions};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
-pub use guard::{Guard, Loss, Lost};
+pub use guard::{Guard, Loss, Lost, Release};
 pub use lock::{
     Capabilities, Changes, Held, Lock, Owner, Reach, Removal, SharedLock, Status, Tokens, Waiter,
     Waiting,
@@ -129,6 +129,7 @@ mod acquire;
 mod all;
 mod any;
 mod backoff;
+mod block;
 mod error;
 mod foreign;
 mod fs;

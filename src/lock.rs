@@ -342,6 +342,30 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Of a wait for a lock without a queue.
+    pub(crate) fn behind(holder: Option<Owner>) -> Self {
+        Self {
+            place: None,
+            holder,
+            closed_for: None,
+            waited: Duration::ZERO,
+            held_by_this_task: false,
+        }
+    }
+
+    /// What stands in the way.
+    pub(crate) fn why(&self) -> Option<String> {
+        match (&self.holder, self.closed_for) {
+            _ if self.held_by_this_task => Some("held by this very task".to_owned()),
+            (Some(holder), _) => Some(format!("held by {holder}")),
+            (None, Some(left)) => Some(format!(
+                "nobody is let in for another {}, after a restart, a flush or a crash",
+                Readable(left)
+            )),
+            (None, None) => None,
+        }
+    }
+
     /// Whether the lock seems to be held by the very task that waits, which then waits for ever: it was this task that took it, through
     /// a fair lock of this process. A guard that was handed to another task counts as the first one's. Always `false` for permits, and where
     /// there is no Tokio task: what `block_on` runs, as the body of an async `main` under `#[tokio::main]`, is none.
@@ -356,17 +380,9 @@ impl fmt::Display for Waiting {
             write!(f, "place {place} in line, ")?;
         }
         write!(f, "waiting for {}", Readable(self.waited))?;
-        match &self.holder {
-            _ if self.held_by_this_task => f.write_str(", held by this very task"),
-            Some(holder) => write!(f, ", held by {holder}"),
-            None => match self.closed_for {
-                Some(left) => write!(
-                    f,
-                    ", nobody is let in for {}, after a restart, a flush or a crash",
-                    Readable(left)
-                ),
-                None => Ok(()),
-            },
+        match self.why() {
+            Some(why) => write!(f, ", {why}"),
+            None => Ok(()),
         }
     }
 }

@@ -39,20 +39,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::acquire::Acquire;
+use crate::acquire::sealed::Granted;
 use crate::any::{AnyLock, AnyRwLock, AnySemaphore, Permits, becomes_any};
 use crate::error::Result;
 use crate::lock::{Capabilities, Lock, Reach, SharedLock, Status, Tokens};
 
-mod attempt;
 mod guard;
 mod line;
+mod pending;
 mod state;
 mod tick;
 mod world;
 
-use attempt::MemAttempt;
 pub use guard::MemGuard;
+use guard::MemHold;
 use line::{Kind, Line, Want};
+use pending::MemPending;
 use world::World;
 
 /// A world of named locks in the memory of this process: for tests, of the same contract as locks on files, in which nobody crashes and
@@ -174,6 +176,15 @@ pub struct MemSemaphore {
     line: Arc<Line>,
 }
 
+fn wait(line: &Arc<Line>, want: Want) -> Acquire<MemGuard> {
+    Acquire::new(MemPending::new(line, want), None)
+}
+
+fn try_now(line: &Arc<Line>, want: Want) -> Result<Option<MemGuard>> {
+    let grant = line.try_enter(want)?;
+    Ok(grant.map(|grant| MemGuard::granted(MemHold::new(line, grant), None)))
+}
+
 /// What the handles have in common.
 macro_rules! in_memory {
     ($($lock:ident => $any:ident),*) => {$(
@@ -211,7 +222,7 @@ impl MemLock {
     ///
     /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and [`ErrorKind::Busy`](crate::ErrorKind::Busy) where a limit was set.
     pub fn acquire(&self) -> Acquire<MemGuard> {
-        MemAttempt::begin(&self.line, Want::Alone)
+        wait(&self.line, Want::Alone)
     }
 
     /// Takes the lock if nobody has it and nobody queues; else `None`.
@@ -220,7 +231,7 @@ impl MemLock {
     ///
     /// None today.
     pub fn try_acquire(&self) -> Result<Option<MemGuard>> {
-        MemGuard::at_once(&self.line, Want::Alone)
+        try_now(&self.line, Want::Alone)
     }
 }
 
@@ -231,7 +242,7 @@ impl MemRwLock {
     ///
     /// Those of [`MemLock::acquire`].
     pub fn read(&self) -> Acquire<MemGuard> {
-        MemAttempt::begin(&self.line, Want::Shared)
+        wait(&self.line, Want::Shared)
     }
 
     /// Waits in line to write, alone; as [`MemLock::acquire`].
@@ -240,7 +251,7 @@ impl MemRwLock {
     ///
     /// Those of [`MemLock::acquire`].
     pub fn write(&self) -> Acquire<MemGuard> {
-        MemAttempt::begin(&self.line, Want::Alone)
+        wait(&self.line, Want::Alone)
     }
 
     /// Reads if no writer is inside and nobody queues; else `None`.
@@ -249,7 +260,7 @@ impl MemRwLock {
     ///
     /// None today.
     pub fn try_read(&self) -> Result<Option<MemGuard>> {
-        MemGuard::at_once(&self.line, Want::Shared)
+        try_now(&self.line, Want::Shared)
     }
 
     /// Writes if nobody is inside or queues; else `None`.
@@ -258,7 +269,7 @@ impl MemRwLock {
     ///
     /// None today.
     pub fn try_write(&self) -> Result<Option<MemGuard>> {
-        MemGuard::at_once(&self.line, Want::Alone)
+        try_now(&self.line, Want::Alone)
     }
 }
 
@@ -278,7 +289,7 @@ impl MemSemaphore {
     ///
     /// Those of [`MemLock::acquire`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0, and for more than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<MemGuard> {
-        MemAttempt::begin(&self.line, Want::Permits(permits))
+        wait(&self.line, Want::Permits(permits))
     }
 
     /// Takes a permit if one is free and nobody queues; else `None`.
@@ -296,7 +307,7 @@ impl MemSemaphore {
     ///
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0, and for more than there are.
     pub fn try_acquire_many(&self, permits: u32) -> Result<Option<MemGuard>> {
-        MemGuard::at_once(&self.line, Want::Permits(permits))
+        try_now(&self.line, Want::Permits(permits))
     }
 
     /// How many permits there are.

@@ -23,23 +23,24 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError, Weak};
-use std::task::Waker;
-use std::time::Duration;
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::acquire::Acquire;
+use crate::acquire::sealed::Granted;
 use crate::any::{AnyLock, becomes_any};
 use crate::error::Result;
 use crate::foreign::SafeWaker;
-use crate::guard::{Guard, Lost};
+use crate::guard::{Guard, Hold, Lost, guard};
 use crate::lock::{Capabilities, Lock, Status};
 
-mod attempt;
+mod pending;
 
-use attempt::ReentrantAttempt;
+use pending::ReentrantPending;
 
 tokio::task_local! {
     static SCOPE: Holder;
@@ -113,19 +114,30 @@ pub struct Reentrant<L: Lock> {
     by_task: bool,
 }
 
-/// One of the guards of a re-entrant lock's holder. May move between tasks; the last one releases.
-#[must_use = "the lock is released as soon as its last guard is dropped"]
-pub struct ReentrantGuard<G: Guard> {
-    held: Arc<Held<G>>,
-    waited: Option<Duration>,
+guard! {
+    /// One of the guards of a re-entrant lock's holder. It may move between tasks; the last one
+    /// releases the lock inside.
+    ///
+    /// While the guard inside is [lent](ReentrantGuard::lend), `is_held` returns whether the lock was
+    /// held when the loan began.
+    ReentrantGuard<G: Guard> holds ReentrantHold<G>, by ReentrantPending<G>
+}
+
+/// A share in what a holder has.
+#[doc(hidden)]
+pub struct ReentrantHold<G: Guard> {
+    stake: Option<Arc<Stake<G>>>,
     predecessor_crashed: bool,
+    /// The guard of the lock inside, while the last share releases it.
+    last: Option<G>,
 }
 
 /// What a holder has.
-struct Held<G> {
+struct Stake<G> {
     /// Locked while it is lent; nobody waits for it.
     guard: Mutex<G>,
     holder: Holder,
+    place: PathBuf,
     token: Option<u64>,
     /// Whether the lock was held when the guard was lent last.
     held_when_lent: AtomicBool,
@@ -155,7 +167,7 @@ struct Table<G> {
 
 /// What is known of a holder that has the lock or waits for it.
 struct Entry<G> {
-    held: Weak<Held<G>>,
+    held: Weak<Stake<G>>,
     waiting: Vec<SafeWaker>,
 }
 
@@ -165,7 +177,7 @@ impl<G: Guard> Table<G> {
     }
 
     /// The guard that this holder has; if none, `waker` is called when it gets one.
-    fn held_by(&self, holder: &Holder, waker: Option<&Waker>) -> Option<Arc<Held<G>>> {
+    fn held_by(&self, holder: &Holder, waker: Option<&Waker>) -> Option<Arc<Stake<G>>> {
         // Declared before the mutex is taken, so that one that is not needed is dropped after it is free.
         let mut waker = waker.map(SafeWaker::of);
         let mut entries = self.entries();
@@ -180,9 +192,10 @@ impl<G: Guard> Table<G> {
     }
 
     /// The holder has got the inner lock: its other waits may come in.
-    fn enter(&self, guard: G, holder: Holder) -> Arc<Held<G>> {
-        let held = Arc::new(Held {
+    fn enter(&self, guard: G, holder: Holder) -> Arc<Stake<G>> {
+        let held = Arc::new(Stake {
             token: guard.token(),
+            place: guard.hold().place().to_path_buf(),
             guard: Mutex::new(guard),
             holder: holder.clone(),
             held_when_lent: AtomicBool::new(true),
@@ -272,7 +285,7 @@ impl<L: Lock> Reentrant<L> {
         let table = self.table.clone();
         self.lock
             .acquire()
-            .map_attempt(|inner| ReentrantAttempt::new(inner, table, holder))
+            .map(|inner| ReentrantPending::new(inner, table, holder))
     }
 
     /// Takes the lock if its holder has it already, or if that needs no waiting; else `None`.
@@ -294,10 +307,14 @@ impl<L: Lock> Reentrant<L> {
         holder: &Holder,
     ) -> Result<Option<ReentrantGuard<L::Guard>>> {
         if let Some(held) = self.table.held_by(holder, None) {
-            return Ok(Some(ReentrantGuard::another(held)));
+            return Ok(Some(ReentrantGuard::granted(
+                ReentrantHold::another(held),
+                None,
+            )));
         }
         let guard = self.lock.try_acquire().await?;
-        Ok(guard.map(|guard| ReentrantGuard::first(guard, holder.clone(), &self.table)))
+        let first = |guard| ReentrantHold::first(guard, holder.clone(), &self.table);
+        Ok(guard.map(|guard| ReentrantGuard::granted(first(guard), None)))
     }
 }
 
@@ -339,32 +356,40 @@ impl<L: Lock> Lock for Reentrant<L> {
     }
 }
 
-impl<G: Guard> ReentrantGuard<G> {
+impl<G: Guard> ReentrantHold<G> {
     fn first(guard: G, holder: Holder, table: &Table<G>) -> Self {
-        let (waited, predecessor_crashed) = (guard.waited(), guard.predecessor_crashed());
+        let predecessor_crashed = guard.predecessor_crashed();
         Self {
-            held: table.enter(guard, holder),
-            waited,
             predecessor_crashed,
+            ..Self::another(table.enter(guard, holder))
         }
     }
 
-    fn another(held: Arc<Held<G>>) -> Self {
+    fn another(stake: Arc<Stake<G>>) -> Self {
         Self {
-            held,
-            waited: None,
+            stake: Some(stake),
             predecessor_crashed: false,
+            last: None,
+        }
+    }
+}
+
+impl<G: Guard> ReentrantGuard<G> {
+    fn stake(&self) -> &Arc<Stake<G>> {
+        match &self.held.hold.stake {
+            Some(stake) => stake,
+            None => unreachable!("a guard has its share until it is consumed"),
         }
     }
 
     /// Another guard of the same holder, at once.
     pub fn reenter(&self) -> Self {
-        Self::another(self.held.clone())
+        Self::granted(ReentrantHold::another(self.stake().clone()), None)
     }
 
     /// Who holds.
     pub fn holder(&self) -> &Holder {
-        &self.held.holder
+        &self.stake().holder
     }
 
     /// Lends the guard of the lock inside, to change it: that of a [`FileLock`](crate::FileLock) is the open file. All guards of a
@@ -390,54 +415,53 @@ impl<G: Guard> ReentrantGuard<G> {
     /// # Ok(()) }
     /// ```
     pub fn lend(&self) -> Option<Lent<'_, G>> {
-        let guard = self.held.guard.try_lock().ok()?;
-        let held = guard.is_held();
-        self.held.held_when_lent.store(held, Ordering::Relaxed);
+        let stake = self.stake();
+        let guard = stake.guard.try_lock().ok()?;
+        stake
+            .held_when_lent
+            .store(guard.is_held(), Ordering::Relaxed);
         Some(Lent {
             guard,
-            _over: LoanOver(&self.held.loans),
+            _over: LoanOver(&stake.loans),
         })
     }
+}
 
-    /// The fencing token of the lock inside, the same for all guards of one hold; `None` where it gives none.
-    pub fn token(&self) -> Option<u64> {
-        self.held.token
+impl<G: Guard> Hold for ReentrantHold<G> {
+    /// That of the lock inside, the same for all guards of one hold.
+    fn token(&self) -> Option<u64> {
+        self.stake.as_ref()?.token
     }
 
-    /// How long the caller waited; `None` for a re-entry, and when the lock was entered at once.
-    pub fn waited(&self) -> Option<Duration> {
-        self.waited
-    }
-
-    /// Whether the holder before this one died inside; told to the first guard of a hold.
-    pub fn predecessor_crashed(&self) -> bool {
+    /// Only of the first guard of a hold.
+    fn predecessor_crashed(&self) -> bool {
         self.predecessor_crashed
     }
 
-    /// Whether the lock inside is still held. While its guard is [lent](ReentrantGuard::lend): whether it was when that began.
-    pub fn is_held(&self) -> bool {
-        match self.held.guard.try_lock() {
+    fn is_held(&self) -> bool {
+        let Some(stake) = &self.stake else {
+            return false;
+        };
+        match stake.guard.try_lock() {
             Ok(guard) => guard.is_held(),
-            Err(_) => self.held.held_when_lent.load(Ordering::Relaxed),
+            Err(_) => stake.held_when_lent.load(Ordering::Relaxed),
         }
     }
 
-    /// Resolves when the lock inside is lost; see [`Lost`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it changes nothing.
-    pub fn lost(&self) -> Lost {
-        if let Ok(guard) = self.held.guard.try_lock() {
+    fn lost(&self) -> Lost {
+        let Some(stake) = &self.stake else {
+            return Lost::new(std::future::pending());
+        };
+        if let Ok(guard) = stake.guard.try_lock() {
             return guard.lost();
         }
         // Asked as soon as the loan is over. Neither this future nor its place in a queue may keep the guard from others.
-        let (held, loans) = (Arc::downgrade(&self.held), self.held.loans.clone());
+        let (stake, loans) = (Arc::downgrade(stake), stake.loans.clone());
         Lost::new(async move {
             loop {
                 let mut over = std::pin::pin!(loans.notified());
                 over.as_mut().enable();
-                let lost = held
+                let lost = stake
                     .upgrade()
                     .map(|it| it.guard.try_lock().map(|it| it.lost()));
                 match lost {
@@ -449,46 +473,21 @@ impl<G: Guard> ReentrantGuard<G> {
         })
     }
 
-    /// Releases the lock inside if this was the last guard, and says whether that went well.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the lock inside; this guard is gone in any case.
-    ///
-    /// # Errors
-    ///
-    /// Those of the lock inside.
-    pub async fn release(self) -> Result<()> {
-        match Arc::into_inner(self.held) {
-            Some(held) => held.guard.into_inner().release().await,
-            None => Ok(()),
+    /// The last one releases the lock inside.
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Some(stake) = self.stake.take() {
+            self.last = Arc::into_inner(stake).map(|it| it.guard.into_inner());
         }
-    }
-}
-
-impl<G: Guard> Guard for ReentrantGuard<G> {
-    fn token(&self) -> Option<u64> {
-        ReentrantGuard::token(self)
-    }
-
-    fn waited(&self) -> Option<Duration> {
-        ReentrantGuard::waited(self)
+        let released = match &mut self.last {
+            Some(guard) => ready!(guard.hold_mut().poll_release(cx)),
+            None => Ok(()),
+        };
+        self.last = None;
+        Poll::Ready(released)
     }
 
-    fn predecessor_crashed(&self) -> bool {
-        ReentrantGuard::predecessor_crashed(self)
-    }
-
-    fn is_held(&self) -> bool {
-        ReentrantGuard::is_held(self)
-    }
-
-    fn lost(&self) -> Lost {
-        ReentrantGuard::lost(self)
-    }
-
-    async fn release(self) -> Result<()> {
-        ReentrantGuard::release(self).await
+    fn place(&self) -> &Path {
+        self.stake.as_ref().map_or(Path::new(""), |it| &it.place)
     }
 }
 
@@ -509,14 +508,5 @@ impl<G> DerefMut for Lent<'_, G> {
 impl<G: fmt::Debug> fmt::Debug for Lent<'_, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Lent").field(&*self.guard).finish()
-    }
-}
-
-impl<G: Guard + fmt::Debug> fmt::Debug for ReentrantGuard<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReentrantGuard")
-            .field("inner", &self.held.guard)
-            .field("holder", &self.held.holder)
-            .finish()
     }
 }

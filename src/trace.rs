@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::acquire::sealed::Address;
 use crate::error::Error;
 #[cfg(feature = "tracing")]
 use crate::foreign::surviving;
@@ -30,6 +31,15 @@ pub(crate) enum Note {
     /// A server does not do all that its locks could have.
     #[allow(dead_code)] // Each backend is a feature.
     Degraded(&'static str),
+}
+
+impl Note {
+    /// Tells one, outside any mutex.
+    pub(crate) fn tell_alone(self, lock: &Path) {
+        let mut notes = Notes::default();
+        notes.push(self);
+        notes.tell(lock);
+    }
 }
 
 #[cfg(feature = "tracing")]
@@ -80,8 +90,9 @@ mod on {
     pub(crate) struct Wait(Option<tracing::Span>);
 
     impl Wait {
-        pub(crate) fn begin(&mut self, lock: &Path) {
-            let span = || tracing::info_span!("stanchion.wait", lock = %lock.display());
+        pub(crate) fn begin(&mut self, lock: impl FnOnce() -> Option<Address>) {
+            let Some(lock) = lock() else { return };
+            let span = || tracing::info_span!("stanchion.wait", lock = %lock.place().display());
             self.0 = surviving(span);
         }
 
@@ -154,7 +165,7 @@ mod off {
 
     impl Wait {
         #[inline(always)]
-        pub(crate) fn begin(&mut self, _: &Path) {}
+        pub(crate) fn begin(&mut self, _: impl FnOnce() -> Option<Address>) {}
 
         #[inline(always)]
         pub(crate) fn poll<T>(&self, poll: impl FnOnce() -> T) -> T {

@@ -67,7 +67,7 @@ fn errors(path: &Path) -> Vec<Error> {
         .try_acquire()
         .map(|_| "tried")
         .expect_err("a try must fail");
-    let waited = lock.blocking_acquire(None).map(|_| "waited");
+    let waited = lock.acquire().block().map(|_| "waited");
     vec![tried, waited.expect_err("an acquire must fail")]
 }
 
@@ -155,10 +155,7 @@ fn p57_what_takes_the_place_after_the_lock_was_opened_is_refused_too() {
             make(lock.path());
             let before = snapshot(home.path());
             let tried = lock.try_acquire().map(|_| ()).expect_err("refused");
-            let waited = lock
-                .blocking_acquire(None)
-                .map(|_| ())
-                .expect_err("refused");
+            let waited = lock.acquire().block().map(|_| ()).expect_err("refused");
             for error in [tried, waited] {
                 assert!(error.to_string().contains("open the lock file"), "{error}");
                 assert_eq!(error.path(), Some(lock.path()));
@@ -209,14 +206,15 @@ fn p45_a_parent_that_disappears_is_an_error_and_no_hang() {
         drop(lock.try_acquire().expect("no error").expect("free"));
         std::fs::remove_dir_all(&parent).expect("deleted");
         let error = lock
-            .blocking_acquire(None)
+            .acquire()
+            .block()
             .map(|_| ())
             .expect_err("no directory");
         assert_eq!(error.kind(), ErrorKind::Io);
         let number = error.io_error().and_then(std::io::Error::raw_os_error);
         assert_eq!(number, Some(libc::ENOENT), "{error}");
         std::fs::create_dir(&parent).expect("a directory");
-        drop(lock.blocking_acquire(None).expect("usable again"));
+        drop(lock.acquire().block().expect("usable again"));
     });
 }
 
@@ -281,8 +279,8 @@ fn p33_p49_rubbish_in_the_record_is_healed_and_tokens_grow() {
         for content in rubbish {
             let (_home, lock) = with_record(content);
             lock.status().expect("a status");
-            let first = lock.blocking_acquire(None).expect("healed").token();
-            let second = lock.blocking_acquire(None).expect("healed").token();
+            let first = lock.acquire().block().expect("healed").token();
+            let second = lock.acquire().block().expect("healed").token();
             assert!(first > 1_600_000_000_000_000 && second > first);
             let now = std::time::UNIX_EPOCH
                 .elapsed()
@@ -339,9 +337,7 @@ fn p66_a_record_that_turns_foreign_later_is_refused_in_every_way() {
         let before = snapshot(home.path());
         let errors = [
             lock.try_acquire().map(|_| ()).expect_err("refused"),
-            lock.blocking_acquire(None)
-                .map(|_| ())
-                .expect_err("refused"),
+            lock.acquire().block().map(|_| ()).expect_err("refused"),
             lock.status().map(|_| ()).expect_err("refused"),
             lock.remove().map(|_| ()).expect_err("refused"),
         ];
@@ -391,12 +387,12 @@ fn p33_rubbish_in_a_ticket_is_a_mark_and_no_more() {
         for content in [&b"p"[..], b"\0", &[b'x'; 100_000]] {
             let ticket = lock.queue_dir().join("00000000000000000001.x");
             std::fs::write(&ticket, content).expect("a ticket of nobody");
-            drop(lock.blocking_acquire(None).expect("the lock"));
+            drop(lock.acquire().block().expect("the lock"));
             assert_eq!(
                 lock.remove().expect("no error"),
                 stanchion::Removal::Removed
             );
-            drop(lock.blocking_acquire(None).expect("the lock"));
+            drop(lock.acquire().block().expect("the lock"));
         }
     });
 }

@@ -91,12 +91,12 @@ fn an_error_where_it_is_asked_for() {
 fn a_thread_that_blocks_for_itself_without_end_gets_an_error() {
     let place = Place::new();
     let lock = place.open();
-    let guard = lock.blocking_acquire(None).expect("free");
-    assert_eq!(kind_of(lock.blocking_acquire(None)), ErrorKind::Deadlock);
-    let limited = lock.blocking_acquire(Some(LIMIT));
+    let guard = lock.acquire().block().expect("free");
+    assert_eq!(kind_of(lock.acquire().block()), ErrorKind::Deadlock);
+    let limited = lock.acquire().timeout(Some(LIMIT)).block();
     assert_eq!(kind_of(limited), ErrorKind::TimedOut, "it ends by itself");
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| lock.blocking_acquire(None).map(drop));
+        let other = scope.spawn(|| lock.acquire().block().map(drop));
         support::eventually("it waits", || {
             !place.tickets().is_empty() || lock.status().is_ok_and(|it| it.waiters.len() == 1)
         });
@@ -110,8 +110,8 @@ fn a_thread_that_blocks_for_itself_without_end_gets_an_error() {
 fn to_want_more_permits_is_no_fault() {
     let place = Place::new();
     let semaphore = FifoSemaphore::open(place.directory(), "pool", 2).expect("a semaphore");
-    let one = semaphore.blocking_acquire(None).expect("free");
-    let two = semaphore.blocking_acquire_many(1, None).expect("free");
+    let one = semaphore.acquire().block().expect("free");
+    let two = semaphore.acquire_many(1).block().expect("free");
     drop((one, two));
 }
 

@@ -137,7 +137,7 @@ fn shutdown_stops_wherever_it_is() {
     let lock = FifoLock::open(scratch.path().join("shutdown.lock")).expect("a lock");
     let started = || Started::new(example("shutdown"), &[lock.path()]);
 
-    let guard = lock.blocking_acquire(None).expect("the lock");
+    let guard = lock.acquire().block().expect("the lock");
     let worker = started();
     worker.after("gives up");
     drop(guard);
@@ -148,7 +148,7 @@ fn shutdown_stops_wherever_it_is() {
     assert!(next().ends_with("stops"));
     assert!(worker.end().success());
 
-    let _guard = lock.blocking_acquire(None).expect("the lock");
+    let _guard = lock.acquire().block().expect("the lock");
     let worker = started();
     worker.after("gives up");
     worker.terminate();

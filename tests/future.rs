@@ -79,7 +79,7 @@ mod shape {
         fn is_send(it: impl Future + Send) -> impl Future + Send {
             it
         }
-        drop(is_send(lock.run(async |guard| guard.token())));
+        drop(is_send(lock.acquire().run(async |guard| guard.token())));
         let guard = held(&lock);
         drop(is_send(guard.release()));
         place.assert_idle();

@@ -236,7 +236,7 @@ mod blocking {
         let guard = held(&lock);
         let mut first = queued(&lock);
         let mine = lock.clone();
-        let thread = std::thread::spawn(move || mine.blocking_acquire(None));
+        let thread = std::thread::spawn(move || mine.acquire().block());
         eventually("the thread waits", || waiters(&lock) == 2);
         let mut last = queued(&lock);
         drop(guard);
@@ -252,16 +252,25 @@ mod blocking {
     fn p16_p17_it_has_limits() {
         let place = Place::new();
         let lock = open(&place);
-        let guard = lock.blocking_acquire(Some(Duration::ZERO)).expect("free");
+        let guard = lock
+            .acquire()
+            .timeout(Some(Duration::ZERO))
+            .block()
+            .expect("free");
         for limit in [Duration::ZERO, Duration::from_millis(20)] {
             let begun = std::time::Instant::now();
-            let refused = lock.blocking_acquire(Some(limit));
+            let refused = lock.acquire().timeout(Some(limit)).block();
             assert_eq!(kind_of(refused), ErrorKind::TimedOut);
             assert!(begun.elapsed() >= limit);
             assert_eq!(waiters(&lock), 0);
         }
         drop(guard);
-        drop(lock.blocking_acquire(Some(Duration::MAX)).expect("free"));
+        drop(
+            lock.acquire()
+                .timeout(Some(Duration::MAX))
+                .block()
+                .expect("free"),
+        );
         place.assert_idle();
     }
 
@@ -272,13 +281,13 @@ mod blocking {
         let runtime = multi_thread();
         let guard = held(&lock);
         let mine = lock.clone();
-        let task = runtime.spawn_blocking(move || mine.blocking_acquire(None));
+        let task = runtime.spawn_blocking(move || mine.acquire().block());
         eventually("it waits", || waiters(&lock) == 1);
         drop(guard);
         drop(runtime.block_on(task).expect("a task").expect("served"));
         let in_place = lock.clone();
         let task = runtime
-            .spawn(async move { tokio::task::block_in_place(|| in_place.blocking_acquire(None)) });
+            .spawn(async move { tokio::task::block_in_place(|| in_place.acquire().block()) });
         drop(runtime.block_on(task).expect("a task").expect("free"));
         place.assert_idle();
     }
@@ -290,9 +299,9 @@ mod blocking {
             let lock = open(&place);
             let (runtime, mine) = (new(), lock.clone());
             let outside = lock.clone();
-            let direct = runtime.block_on(async { outside.blocking_acquire(None) });
+            let direct = runtime.block_on(async { outside.acquire().block() });
             assert_eq!(kind_of(direct), ErrorKind::Unsupported);
-            let task = runtime.spawn(async move { mine.blocking_acquire(None) });
+            let task = runtime.spawn(async move { mine.acquire().block() });
             let spawned = runtime.block_on(task).expect("a task");
             assert_eq!(kind_of(spawned), ErrorKind::Unsupported);
             place.assert_idle();
@@ -305,7 +314,7 @@ mod blocking {
         let lock = open(&place);
         let _guard = held(&lock);
         let mine = lock.clone();
-        let thread = std::thread::spawn(move || mine.blocking_acquire(None));
+        let thread = std::thread::spawn(move || mine.acquire().block());
         eventually("the thread waits", || waiters(&lock) == 1);
         lock.close();
         assert_eq!(kind_of(thread.join().expect("a thread")), ErrorKind::Closed);

@@ -326,17 +326,17 @@ fn a_closed_handle_changes_nothing() {
 fn p16_p17_a_thread_waits_for_a_permit_within_its_limit() {
     let place = Place::new();
     let semaphore = open(&place, 1);
-    let permit = semaphore.blocking_acquire(Some(Duration::ZERO));
+    let permit = semaphore.acquire().timeout(Some(Duration::ZERO)).block();
     let permit = permit.expect("free");
     let limit = Duration::from_millis(20);
     for limit in [Duration::ZERO, limit] {
         let begin = Instant::now();
-        let late = semaphore.blocking_acquire(Some(limit));
+        let late = semaphore.acquire().timeout(Some(limit)).block();
         assert_eq!(kind_of(late), ErrorKind::TimedOut);
         assert!(begin.elapsed() >= limit);
     }
     drop(permit);
-    drop(semaphore.blocking_acquire(None).expect("free again"));
+    drop(semaphore.acquire().block().expect("free again"));
     assert_idle(&place, &semaphore);
 }
 

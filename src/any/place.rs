@@ -4,16 +4,16 @@ use std::fmt;
 use std::path::Path;
 
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Identity;
+use crate::acquire::sealed::Address;
 use crate::guard::Guard;
 
-/// The identity of a lock, taken from a wait for it that is never begun.
+/// The address of a lock, taken from a wait for it that is never begun.
 #[derive(Clone)]
-pub(super) struct Place(Option<Identity>);
+pub(super) struct Place(Option<Address>);
 
 impl Place {
     pub(super) fn of<G: Guard>(wait: &Acquire<G>) -> Self {
-        Self(wait.identity())
+        Self(wait.address())
     }
 
     pub(super) fn path(&self) -> Option<&Path> {
@@ -24,7 +24,7 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Some(identity) => identity.fmt(f),
+            Some(address) => address.fmt(f),
             None => f.write_str("no lock"),
         }
     }

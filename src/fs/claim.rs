@@ -10,13 +10,13 @@ use super::engine::contest::{Contest, Manner, Outcome};
 use super::engine::path::canonical;
 use super::engine::wait::Wait;
 use super::engine::watch::watch;
-use super::presence::{PresenceAttempt, Present, wait_for};
+use super::presence::PresencePending;
 use super::sys::host;
 use crate::acquire::Acquire;
+use crate::acquire::sealed::Granted;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{Guard, Lost};
+use crate::guard::guard;
 use crate::lock::{Capabilities, Lock, Reach, Removal, Status};
-use crate::trace;
 
 /// How a claim is made and waited for.
 #[derive(Clone, Debug)]
@@ -71,13 +71,12 @@ impl ClaimLock {
     }
 
     pub(crate) fn acquire(&self) -> Acquire<ClaimGuard> {
-        let attempt = ClaimAttempt(PresenceAttempt::new(self.claims.clone()));
-        Acquire::new(attempt, self.timeout)
+        Acquire::new(PresencePending::new(&self.claims), self.timeout)
     }
 
     pub(crate) fn try_acquire(&self) -> Result<Option<ClaimGuard>> {
         match self.claims.contend(&mut Default::default())? {
-            Outcome::Won(hold) => Ok(Some(self.claims.guard(hold, None))),
+            Outcome::Won(hold) => Ok(Some(Granted::granted(hold, None))),
             Outcome::Refused(_) => Ok(None),
         }
     }
@@ -99,19 +98,6 @@ impl ClaimLock {
 
 /// Shorter, and a busy machine would rob the living.
 const SHORTEST: Duration = Duration::from_millis(100);
-
-impl Present for Claims {
-    type Guard = ClaimGuard;
-
-    fn guard(self: &Arc<Self>, hold: Hold, waited: Option<Duration>) -> ClaimGuard {
-        let _span = trace::Hold::begin(self.path(), Some(hold.token()), waited);
-        ClaimGuard {
-            hold,
-            waited,
-            _span,
-        }
-    }
-}
 
 impl Lock for ClaimLock {
     type Guard = ClaimGuard;
@@ -150,47 +136,7 @@ impl fmt::Debug for ClaimLock {
     }
 }
 
-/// A claim, held.
-#[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct ClaimGuard {
-    hold: Hold,
-    waited: Option<Duration>,
-    _span: trace::Hold,
-}
-
-impl Guard for ClaimGuard {
-    fn token(&self) -> Option<u64> {
-        Some(self.hold.token())
-    }
-
-    fn waited(&self) -> Option<Duration> {
-        self.waited
-    }
-
-    fn predecessor_crashed(&self) -> bool {
-        self.hold.predecessor_crashed()
-    }
-
-    fn is_held(&self) -> bool {
-        self.hold.is_held()
-    }
-
-    fn lost(&self) -> Lost {
-        Lost::new(self.hold.lost())
-    }
-
-    async fn release(self) -> Result<()> {
-        self.hold.release()
-    }
-}
-
-wait_for!(ClaimAttempt: Claims => ClaimGuard);
-
-impl fmt::Debug for ClaimGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClaimGuard")
-            .field("directory", &self.hold.path())
-            .field("token", &self.hold.token())
-            .finish_non_exhaustive()
-    }
+guard! {
+    /// A claim, held.
+    ClaimGuard holds Hold, by PresencePending<Claims>, token: "The fencing token."
 }

@@ -13,18 +13,20 @@ use super::engine::state::Kind;
 use super::engine::ticket::Mode;
 use super::engine::wait::Wait;
 use crate::acquire::Acquire;
+use crate::acquire::sealed::Granted;
 use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Guard;
 use crate::lock::{Capabilities, Changes, Removal};
 use crate::stats::Stats;
 use crate::trace;
 
-pub(crate) mod attempt;
-pub(crate) mod guard;
+pub(crate) mod hold;
 pub(crate) mod options;
+pub(crate) mod pending;
 
-use attempt::Attempt;
-use guard::{FairGuard, Held};
+use hold::FairHold;
 pub use options::{FifoConfig, FifoOptions};
+use pending::FairPending;
 
 /// A lock that is opened with [`FifoOptions`].
 pub(crate) trait Fair: Sized {
@@ -79,14 +81,17 @@ impl Shared {
 
     pub(crate) fn acquire<G>(self: &Arc<Self>, want: Mode) -> Acquire<G>
     where
-        G: FairGuard + crate::acquire::sealed::Granted<Attempt = Attempt<G>>,
+        G: Guard + Granted<Pending = FairPending>,
     {
-        Acquire::new(Attempt::new(self.clone(), want), self.config.timeout)
+        Acquire::new(FairPending::new(self.clone(), want), self.config.timeout)
     }
 
-    pub(crate) fn try_acquire<G: FairGuard>(self: &Arc<Self>, want: Mode) -> Result<Option<G>> {
+    pub(crate) fn try_acquire<G>(self: &Arc<Self>, want: Mode) -> Result<Option<G>>
+    where
+        G: Guard + Granted<Pending = FairPending>,
+    {
         let grant = self.line.try_enter(&self.settings, want)?;
-        Ok(grant.map(|grant| G::new(Held::new(self.clone(), grant))))
+        Ok(grant.map(|grant| G::granted(FairHold::new(self.clone(), grant), None)))
     }
 
     pub(crate) fn changes(&self) -> Changes {

@@ -4,20 +4,17 @@
 
 use std::fmt;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
-
-use futures::future::{Either, select};
 
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
-use super::fair::attempt::Attempt;
-use super::fair::guard::{fair_guard, lends_its_file};
+use super::fair::hold::{fair_guard, lends_its_file};
 use super::fair::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;
 use crate::any::{AnyLock, becomes_any};
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::lock::{Capabilities, Lock, Status};
 
 /// A fair exclusive lock on a path: first come, first served, across tasks and processes.
@@ -119,52 +116,6 @@ impl FifoLock {
     /// Those of [`acquire`](FifoLock::acquire), save time limits: after [`close`](FifoLock::close) [`ErrorKind::Closed`].
     pub fn try_acquire(&self) -> Result<Option<FifoGuard>> {
         self.shared.try_acquire(Mode::Exclusive)
-    }
-
-    /// Waits in line for the lock on this thread, for callers without a runtime; `None` waits for ever.
-    ///
-    /// The default limit of the options does not count here. Works on any thread that may block, also in `tokio::task::spawn_blocking` and `block_in_place`.
-    ///
-    /// # Errors
-    ///
-    /// As [`acquire`](FifoLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
-    pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FifoGuard> {
-        Attempt::new(self.shared.clone(), Mode::Exclusive).block(limit)
-    }
-
-    /// Runs `body` under the lock: acquires, runs, releases, and reports. When the lock is lost the body is dropped
-    /// where it stands.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`acquire`](FifoLock::acquire) while waiting; later the body is dropped and the lock released.
-    ///
-    /// # Errors
-    ///
-    /// Those of `acquire`; [`ErrorKind::Lost`] when the lock was lost; those of [`FifoGuard::release`] when the body ended
-    /// but releasing failed.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
-    /// let answer = lock.run(async |guard| guard.token() + 1).await?;
-    /// # Ok(()) }
-    /// ```
-    pub async fn run<T>(&self, body: impl AsyncFnOnce(&FifoGuard) -> T) -> Result<T> {
-        let guard = self.acquire().await?;
-        let outcome = {
-            let body = pin!(body(&guard));
-            match select(body, guard.lost()).await {
-                Either::Left((value, _)) => Ok(value),
-                Either::Right((loss, _)) => {
-                    Err(Error::at(ErrorKind::Lost, loss.to_string(), self.path()))
-                }
-            }
-        };
-        let released = guard.release().await;
-        let value = outcome?;
-        released.map(|()| value)
     }
 
     /// The options this handle was opened with.

@@ -6,30 +6,31 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
+use super::engine::door;
 use super::engine::door::Probed;
 use super::engine::knock::{First, Manner, Target};
 use super::engine::owner::of_pid;
 use super::engine::path::{canonical, canonical_behind_links};
 use super::engine::wait::Wait;
 use super::engine::watch::watch;
-use super::engine::{blocking, door};
 use super::sys::{Access, file, host};
 use crate::acquire::Acquire;
+use crate::acquire::sealed::Granted;
 use crate::any::{AnyGuard, AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Held, Lock, Owner, Removal, Status};
+use crate::lock::{Capabilities, Held, Lock, Owner, Removal, SharedLock, Status};
 
-mod attempt;
 mod guard;
 mod options;
+mod pending;
 
-pub(crate) use attempt::FileAttempt;
 pub use guard::FileGuard;
+use guard::FileHold;
 pub use options::{FileConfig, FileOptions};
+pub(crate) use pending::FilePending;
 
-/// A plain lock on a file, exclusive or [shared](FileConfig::shared), with the open file as its guard.
+/// A plain lock on a file, exclusive or shared, with the open file as its guard.
 ///
 /// It is `flock` (on Windows `LockFileEx`), so it excludes `flock(1)`, Python's `fcntl.flock` and `portalocker`, and every
 /// other program that locks whole files so. There is no queue: of those who wait, any may be next. For a queue take
@@ -105,7 +106,6 @@ impl FileLock {
         })?;
         let events = host::TELLS_CLOSES && !path.parent().is_some_and(host::is_on_network);
         let manner = Manner {
-            shared: config.shared,
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,
             events,
@@ -132,13 +132,14 @@ impl FileLock {
         })
     }
 
-    /// Waits for the lock; resolves to the open, locked file.
+    /// Waits for the exclusive lock; resolves to the open, locked file.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point gives up the wait. A lock that has come or comes for a dropped future is given
-    /// back at once, in all three ways to wait. For a future that is kept and not polled it is kept two seconds, which
-    /// the others wait; then it goes back, and the future tries again when it is polled.
+    /// Dropping the future at any point gives up the wait. A lock that has come or comes for a dropped
+    /// future is given back at once, in all three ways to wait. For a future that is kept and not
+    /// polled it is kept for two seconds, while the others wait; then it is given back, and the future
+    /// tries again when it is polled.
     ///
     /// # Fairness
     ///
@@ -146,46 +147,88 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller asked for it, [`ErrorKind::Unsupported`] where the
-    /// file system cannot lock, or says yes to everybody, and [`ErrorKind::Io`] with step and path for everything the
-    /// operating system refuses. [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`] at the first poll: there is no line to count.
+    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where a limit was set,
+    /// [`ErrorKind::Unsupported`] where the file system cannot lock or grants every lock, and
+    /// [`ErrorKind::Io`] with step and path for everything the operating system refuses.
+    /// [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`] at the first poll:
+    /// there is no queue to count.
     ///
     /// # Platform notes
     ///
-    /// See [`Wait`] for who is told and who looks again.
+    /// See [`Wait`] for who is woken and who polls.
     pub fn acquire(&self) -> Acquire<FileGuard> {
-        Acquire::new(self.attempt(), self.shared.config.timeout)
+        self.wait(FilePending::new(&self.shared, false))
     }
 
-    /// The same after another lock, which the guard holds as long as the file. `locks` tells whether the file itself is locked too.
-    pub(crate) fn acquire_under(&self, over: Acquire<AnyGuard>, locks: bool) -> Acquire<FileGuard> {
-        over.map_attempt(|over| FileAttempt::under(self.shared.clone(), over, locks))
-    }
-
-    fn attempt(&self) -> FileAttempt {
-        FileAttempt::new(self.shared.clone())
-    }
-
-    /// Takes the lock if nobody has it; else `None`. One attempt, on this thread.
+    /// Waits for the shared lock, which any number of holders have while none has the exclusive one.
+    /// For a file that this process may not write, open the lock with
+    /// [`write(false)`](FileOptions::write); the file is not created then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](FileLock::acquire).
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](FileLock::acquire), save time limits.
-    pub fn try_acquire(&self) -> Result<Option<FileGuard>> {
-        match self.shared.target.try_once()? {
-            First::Locked(locked) => FileGuard::new(&self.shared, locked, None).map(Some),
-            First::Refused(_) => Ok(None),
+    /// Those of [`acquire`](FileLock::acquire); [`ErrorKind::InvalidInput`] with
+    /// [`truncate`](FileConfig::truncate) or [`remove_on_release`](FileConfig::remove_on_release),
+    /// which would take the file from other readers.
+    pub fn acquire_shared(&self) -> Acquire<FileGuard> {
+        self.wait(match self.refusal_to_share() {
+            Some(error) => FilePending::failed(error),
+            None => FilePending::new(&self.shared, true),
+        })
+    }
+
+    fn wait(&self, pending: FilePending) -> Acquire<FileGuard> {
+        let wait = Acquire::new(pending, self.shared.config.timeout);
+        match self.shared.config.fail_when_locked {
+            true => wait.max_waiting(0),
+            false => wait,
         }
     }
 
-    /// Waits for the lock on this thread, for callers without a runtime; `None` waits for ever. The default limit of the
-    /// options does not count here.
+    fn refusal_to_share(&self) -> Option<Error> {
+        let text = self.shared.config.refusal_to_share()?;
+        let text = format!("this lock cannot be shared: {text}");
+        Some(Error::at(ErrorKind::InvalidInput, text, self.path()))
+    }
+
+    /// The exclusive lock after another lock, which the guard holds as long as the file. `locks` tells
+    /// whether the file itself is locked too.
+    pub(crate) fn acquire_under(&self, over: Acquire<AnyGuard>, locks: bool) -> Acquire<FileGuard> {
+        over.map(|over| FilePending::under(&self.shared, over, locks))
+    }
+
+    /// Takes the exclusive lock if it is free; `None` otherwise. One attempt, on this thread.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](FileLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
-    pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FileGuard> {
-        blocking::acquire(self.attempt(), self.path(), limit)
+    /// Those of [`acquire`](FileLock::acquire), except time limits.
+    pub fn try_acquire(&self) -> Result<Option<FileGuard>> {
+        self.try_once(false)
+    }
+
+    /// Takes the shared lock if no holder has the exclusive one; `None` otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire_shared`](FileLock::acquire_shared), except time limits.
+    pub fn try_acquire_shared(&self) -> Result<Option<FileGuard>> {
+        match self.refusal_to_share() {
+            Some(error) => Err(error),
+            None => self.try_once(true),
+        }
+    }
+
+    fn try_once(&self, shared: bool) -> Result<Option<FileGuard>> {
+        match self.shared.target.try_once(shared)? {
+            First::Locked(locked) => {
+                let hold = FileHold::new(&self.shared, locked)?;
+                Ok(Some(Granted::granted(hold, None)))
+            }
+            First::Refused(_) => Ok(None),
+        }
     }
 
     /// Whether the file is locked, and by whom, as [`Status::outsider`]: a plain lock keeps no record and no line.
@@ -249,6 +292,18 @@ impl FileLock {
 }
 
 becomes_any!(FileLock => AnyLock);
+
+impl SharedLock for FileLock {
+    type SharedGuard = FileGuard;
+
+    fn acquire_shared(&self) -> Acquire<FileGuard> {
+        FileLock::acquire_shared(self)
+    }
+
+    async fn try_acquire_shared(&self) -> Result<Option<FileGuard>> {
+        FileLock::try_acquire_shared(self)
+    }
+}
 
 impl Lock for FileLock {
     type Guard = FileGuard;

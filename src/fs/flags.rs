@@ -195,7 +195,6 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
         ));
     }
     let manner = Manner {
-        shared,
         wait: Wait::Watch,
         poll_interval: POLL_INTERVAL,
         events: host::TELLS_CLOSES && !host::is_file_on_network(&file),
@@ -204,7 +203,7 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
     let mut knock = None;
     let locked = std::future::poll_fn(|cx| {
         if let Some((manner, file)) = begun.take() {
-            knock = Some(Knock::begin(Source::Open(manner), file, cx.waker()));
+            knock = Some(Knock::begin(Source::Open(manner, shared), file, cx.waker()));
         }
         match &mut knock {
             Some(knock) => knock.poll(cx.waker()),

@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::{FileAttempt, FileGuard, FileLock};
+use super::file::{FileGuard, FileLock, FilePending};
 use super::named::{LockDir, Method};
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
@@ -135,7 +135,7 @@ impl IntoFuture for OpenLocked {
     fn into_future(self) -> Acquire<FileGuard> {
         match self.begin() {
             Ok(wait) => wait,
-            Err(error) => Acquire::new(FileAttempt::failed(error), None),
+            Err(error) => Acquire::new(FilePending::failed(error), None),
         }
     }
 }

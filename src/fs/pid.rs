@@ -4,17 +4,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use super::engine::blocking;
 use super::engine::contest::{Contest, Manner, Outcome};
 use super::engine::path::canonical;
 use super::engine::pidfile::{Memory, PidFile};
 use super::engine::wait::Wait;
 use super::engine::watch::watch;
-use super::presence::PresenceAttempt;
+use super::presence::PresencePending;
 use super::sys::{file, host};
 use crate::acquire::Acquire;
+use crate::acquire::sealed::Granted;
 use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{Capabilities, Lock, Owner, Removal, Status};
@@ -22,7 +21,6 @@ use crate::lock::{Capabilities, Lock, Owner, Removal, Status};
 mod guard;
 mod options;
 
-pub(crate) use guard::PidAttempt;
 pub use guard::PidGuard;
 pub use options::{PidConfig, PidOptions};
 
@@ -100,8 +98,7 @@ impl PidLock {
     /// Sets the options that every lock opened from now on in this process begins with.
     ///
     /// ```
-    /// use std::time::Duration;
-    /// use stanchion::PidLock;
+    ///     /// use stanchion::PidLock;
     ///
     /// PidLock::set_defaults(PidLock::options().timeout(Duration::from_secs(5)));
     /// assert_eq!(PidLock::defaults().timeout, Some(Duration::from_secs(5)));
@@ -181,11 +178,7 @@ impl PidLock {
     /// does not tell for certain whether a process has ended (OpenBSD, NetBSD, a jail of FreeBSD, a
     /// container of Windows), the file of a dead holder has to be deleted by hand.
     pub fn acquire(&self) -> Acquire<PidGuard> {
-        Acquire::new(self.attempt(), self.config.timeout)
-    }
-
-    fn attempt(&self) -> PidAttempt {
-        PidAttempt(PresenceAttempt::new(self.file.clone()))
+        Acquire::new(PresencePending::new(&self.file), self.config.timeout)
     }
 
     /// Takes the lock if nobody has it; else `None`. One attempt, on this thread.
@@ -195,19 +188,9 @@ impl PidLock {
     /// Those of [`acquire`](PidLock::acquire), save time limits.
     pub fn try_acquire(&self) -> Result<Option<PidGuard>> {
         match self.file.contend(&mut Memory::default())? {
-            Outcome::Won(hold) => Ok(Some(PidGuard::new(&self.file, hold, None))),
+            Outcome::Won(hold) => Ok(Some(Granted::granted(hold, None))),
             Outcome::Refused(_) => Ok(None),
         }
-    }
-
-    /// Waits for the lock on this thread, for callers without a runtime; `None` waits for ever. The default limit of the options does not count
-    /// here.
-    ///
-    /// # Errors
-    ///
-    /// As [`acquire`](PidLock::acquire); [`ErrorKind::Unsupported`] inside an async task, where it would block the runtime.
-    pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<PidGuard> {
-        blocking::acquire(self.attempt(), self.path(), limit)
     }
 
     /// Whether anybody has the lock: a look at the present.

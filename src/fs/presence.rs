@@ -1,205 +1,76 @@
-//! The wait for a lock that exists as a name, [claim](super::claim) or [pid file](super::pid): what [`Acquire`](crate::Acquire) drives.
+//! The wait for a lock that exists as a name, [claim](super::claim) or [pid file](super::pid).
 
-use std::future::Future;
-use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use super::engine::contest::{Contest, Outcome, Waiting};
-use super::engine::wait::Wait;
-use crate::acquire::sealed::{self, Identity};
-use crate::error::{Error, ErrorKind, Result};
-use crate::guard::Guard;
-use crate::lock;
-use crate::trace;
-
-/// A lock of this sort, with the guard it hands out.
-pub(crate) trait Present: Contest {
-    type Guard: Guard;
-
-    fn guard(self: &Arc<Self>, prize: Self::Prize, waited: Option<Duration>) -> Self::Guard;
-}
+use crate::acquire::sealed::{Address, Pending, Request};
+use crate::error::Result;
+use crate::lock::{self, Owner};
 
 /// One caller's wait.
-pub(crate) struct PresenceAttempt<C: Present> {
+#[doc(hidden)]
+pub struct PresencePending<C: Contest> {
     lock: Arc<C>,
-    most: Option<usize>,
-    stage: Stage<C>,
-    span: trace::Wait,
+    waiting: Option<Waiting<C>>,
+    /// The holder at the first try.
+    holder: Option<Owner>,
 }
 
-enum Stage<C: Present> {
-    New,
-    Waiting(Waiting<C>, Instant),
-    Over,
-}
-
-impl<C: Present> PresenceAttempt<C> {
-    pub(crate) fn new(lock: Arc<C>) -> Self {
+impl<C: Contest> PresencePending<C> {
+    pub(crate) fn new(lock: &Arc<C>) -> Self {
         Self {
-            lock,
-            most: None,
-            stage: Stage::New,
-            span: trace::Wait::default(),
+            lock: lock.clone(),
+            waiting: None,
+            holder: None,
         }
     }
+}
 
-    /// The first poll.
-    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<C::Guard>> {
-        let mut memory = C::Memory::default();
-        match self.lock.contend(&mut memory) {
-            Err(error) => return Poll::Ready(Err(error)),
-            Ok(Outcome::Won(prize)) => return Poll::Ready(Ok(self.lock.guard(prize, None))),
-            Ok(Outcome::Refused(_)) => {}
-        }
-        let path = self.lock.path();
-        if self.most == Some(0) {
-            let text = "another process has the lock, and this caller does not wait";
-            return Poll::Ready(Err(Error::at(ErrorKind::Busy, text, path)));
-        }
-        self.span.begin(path);
-        let waiting = Waiting::begin(self.lock.clone(), memory, cx.waker());
-        if waiting.is_polling() && !matches!(self.lock.manner().wait, Wait::Poll(_)) {
-            let mut notes = trace::Notes::default();
-            notes.push(trace::Note::Fallback);
-            notes.tell(path);
-        }
-        self.stage = Stage::Waiting(waiting, Instant::now());
-        self.go_on(cx)
-    }
+impl<C: Contest> Unpin for PresencePending<C> {}
 
-    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<C::Guard>> {
-        let Stage::Waiting(waiting, since) = &mut self.stage else {
-            return Poll::Pending;
+impl<C: Contest> Pending for PresencePending<C> {
+    type Grant = C::Prize;
+
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<C::Prize>>> {
+        let waiting = match &mut self.waiting {
+            Some(waiting) => waiting,
+            none => {
+                let mut memory = C::Memory::default();
+                match self.lock.contend(&mut memory)? {
+                    Outcome::Won(prize) => return Poll::Ready(Ok(Some(prize))),
+                    Outcome::Refused(obstacle) => self.holder = obstacle.owner,
+                }
+                if request.try_only {
+                    return Poll::Ready(Ok(None));
+                }
+                none.insert(Waiting::begin(self.lock.clone(), memory, cx.waker()))
+            }
         };
-        let polled = self.span.poll(|| waiting.poll(cx.waker()));
-        let waited = since.elapsed();
-        polled.map(|won| won.map(|prize| self.lock.guard(prize, Some(waited))))
-    }
-}
-
-impl<C: Present> Future for PresenceAttempt<C> {
-    type Output = Result<C::Guard>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let result = match &this.stage {
-            Stage::New => this.begin(cx),
-            Stage::Waiting(..) => this.go_on(cx),
-            Stage::Over => Poll::Pending,
-        };
-        if result.is_ready() {
-            this.give_up();
+        let won = waiting.poll(cx.waker());
+        if won.is_ready() {
+            self.leave();
         }
-        result
-    }
-}
-
-impl<C: Present> PresenceAttempt<C> {
-    fn give_up(&mut self) {
-        self.stage = Stage::Over;
-        self.span.end();
+        won.map_ok(Some)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        self.lock.path()
+    fn leave(&mut self) {
+        self.waiting = None;
     }
-}
 
-impl<C: Present> Unpin for PresenceAttempt<C> {}
+    fn waiting(&self) -> Option<lock::Waiting> {
+        let holder = match &self.waiting {
+            Some(waiting) => waiting.owner(),
+            None => self.holder.clone(),
+        };
+        Some(lock::Waiting::behind(holder))
+    }
 
-impl<C: Present> sealed::Attempt for PresenceAttempt<C> {
-    type Guard = C::Guard;
-
-    fn set_max_waiting(&mut self, most: usize) {
-        self.most = Some(most);
+    fn address(&self) -> Option<Address> {
+        Some(Address::of_file(self.lock.path()))
     }
 
     fn counts_waiters(&self) -> bool {
         false
     }
-
-    fn cancel(&mut self) {
-        self.give_up();
-    }
-
-    fn waiting(&self) -> Option<lock::Waiting> {
-        let Stage::Waiting(waiting, since) = &self.stage else {
-            return None;
-        };
-        Some(lock::Waiting {
-            place: None,
-            holder: waiting.owner(),
-            waited: since.elapsed(),
-            closed_for: None,
-            held_by_this_task: false,
-        })
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        Some(Identity::of_file(self.path()))
-    }
-
-    fn timed_out(&self) -> Error {
-        let waited = match self.stage {
-            Stage::Waiting(_, since) => since.elapsed(),
-            Stage::New | Stage::Over => Duration::ZERO,
-        };
-        Error::timed_out(self.path(), waited)
-    }
 }
-
-/// The wait for one lock of this sort, as the public face names it: `wait_for!(PidAttempt: PidFile => PidGuard)`.
-macro_rules! wait_for {
-    ($attempt:ident: $lock:ty => $guard:ty) => {
-        /// One caller's wait.
-        #[doc(hidden)]
-        pub struct $attempt(pub(crate) crate::fs::presence::PresenceAttempt<$lock>);
-
-        impl std::future::Future for $attempt {
-            type Output = crate::error::Result<$guard>;
-
-            fn poll(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<Self::Output> {
-                std::pin::Pin::new(&mut self.0).poll(cx)
-            }
-        }
-
-        impl crate::acquire::sealed::Attempt for $attempt {
-            type Guard = $guard;
-
-            fn set_max_waiting(&mut self, most: usize) {
-                self.0.set_max_waiting(most);
-            }
-
-            fn counts_waiters(&self) -> bool {
-                self.0.counts_waiters()
-            }
-
-            fn cancel(&mut self) {
-                self.0.cancel();
-            }
-
-            fn waiting(&self) -> Option<crate::lock::Waiting> {
-                self.0.waiting()
-            }
-
-            fn identity(&self) -> Option<crate::acquire::sealed::Identity> {
-                self.0.identity()
-            }
-
-            fn timed_out(&self) -> crate::error::Error {
-                self.0.timed_out()
-            }
-        }
-
-        impl crate::acquire::sealed::Granted for $guard {
-            type Attempt = $attempt;
-        }
-    };
-}
-pub(crate) use wait_for;

@@ -8,14 +8,13 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
-use super::fair::attempt::Attempt;
-use super::fair::guard::{FairGuard, fair_guard, lends_its_file};
+use super::fair::hold::{fair_guard, lends_its_file};
 use super::fair::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;
+use crate::acquire::sealed::Granted;
 use crate::any::{AnyRwLock, becomes_any};
 use crate::error::Result;
 use crate::lock::{Capabilities, Lock, SharedLock, Status};
@@ -73,7 +72,9 @@ impl FifoWriteGuard {
     ///
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the record cannot be written; the lock is given up then.
     pub fn downgrade(self) -> Result<FifoReadGuard> {
-        self.held.downgrade().map(FairGuard::new)
+        let waited = self.held.waited;
+        let hold = self.held.hold.downgrade()?;
+        Ok(Granted::granted(hold, waited))
     }
 }
 
@@ -145,25 +146,6 @@ impl FifoRwLock {
     /// Those of [`write`](FifoRwLock::write), save time limits.
     pub fn try_write(&self) -> Result<Option<FifoWriteGuard>> {
         self.shared.try_acquire(Mode::Exclusive)
-    }
-
-    /// Waits in line to read on this thread, for callers without a runtime; `None` waits for ever. As
-    /// [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
-    pub fn blocking_read(&self, limit: Option<Duration>) -> Result<FifoReadGuard> {
-        Attempt::new(self.shared.clone(), Mode::Shared).block(limit)
-    }
-
-    /// Waits in line to write on this thread, for callers without a runtime; `None` waits for ever.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
-    pub fn blocking_write(&self, limit: Option<Duration>) -> Result<FifoWriteGuard> {
-        Attempt::new(self.shared.clone(), Mode::Exclusive).block(limit)
     }
 
     /// The options this handle was opened with.

@@ -15,8 +15,7 @@ use super::engine::path::canonical;
 use super::engine::slots::{Names, Slots};
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
-use super::fair::attempt::Attempt;
-use super::fair::guard::fair_guard;
+use super::fair::hold::fair_guard;
 use super::fair::{FifoConfig, Shared, check_options, fair_methods, full_path};
 use super::kind::FifoKind;
 use super::sys::file::lend_files;
@@ -69,11 +68,11 @@ fair_guard! {
 impl FifoPermit {
     /// The slot files of these permits.
     pub fn slot_paths(&self) -> Vec<PathBuf> {
-        self.held.slot_paths()
+        self.held.hold.slot_paths()
     }
 
     fn files(&self) -> impl Iterator<Item = &File> {
-        self.held.slot_files()
+        self.held.hold.slot_files()
     }
 }
 
@@ -293,28 +292,6 @@ impl FifoSemaphore {
     /// Those of [`acquire_many`](FifoSemaphore::acquire_many), save time limits.
     pub fn try_acquire_many(&self, permits: u32) -> Result<Option<FifoPermit>> {
         self.shared.try_acquire(Mode::Permits(permits))
-    }
-
-    /// Waits in line for one permit on this thread, for callers without a runtime; `None` waits for ever.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
-    pub fn blocking_acquire(&self, limit: Option<Duration>) -> Result<FifoPermit> {
-        self.blocking_acquire_many(1, limit)
-    }
-
-    /// Waits in line for so many permits on this thread, for callers without a runtime; `None` waits for ever.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FifoLock::blocking_acquire`](crate::FifoLock::blocking_acquire).
-    pub fn blocking_acquire_many(
-        &self,
-        permits: u32,
-        limit: Option<Duration>,
-    ) -> Result<FifoPermit> {
-        Attempt::new(self.shared.clone(), Mode::Permits(permits)).block(limit)
     }
 
     /// How many permits there are, as far as this process knows.

@@ -4,16 +4,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use super::state::State;
 use super::tick;
 use super::world::World;
-use crate::acquire::sealed::Identity;
+use crate::acquire::sealed::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::lock::{Status, Waiting};
-use crate::trace::{Note, Notes};
+use crate::trace::Note;
 
 /// More readers than this there are never.
 const READERS: u32 = u32::MAX;
@@ -58,7 +57,6 @@ pub(super) struct Line {
 pub(super) struct Grant {
     pub(super) visit: u64,
     pub(super) token: u64,
-    pub(super) waited: Option<Duration>,
 }
 
 /// What came of a first try.
@@ -101,8 +99,8 @@ impl Line {
         &self.path
     }
 
-    pub(super) fn identity(&self) -> Identity {
-        Identity::of_memory(self.world.label(), &self.name)
+    pub(super) fn address(&self) -> Address {
+        Address::of_memory(self.world.label(), &self.name)
     }
 
     /// How many parts somebody wants.
@@ -155,12 +153,8 @@ impl Line {
         });
         entered.map_err(|waiting| {
             let path = self.path.display();
-            let text = match caller.most {
-                Some(most @ 1..) => {
-                    format!("{waiting} already wait, and at most {most} may: {path}")
-                }
-                _ => format!("the lock is not free, and the caller does not wait: {path}"),
-            };
+            let most = caller.most.unwrap_or_default();
+            let text = format!("{waiting} already wait, and at most {most} may: {path}");
             Error::new(ErrorKind::Busy, text)
         })
     }
@@ -194,9 +188,7 @@ impl Line {
             state.tick()
         });
         if overslept {
-            let mut notes = Notes::default();
-            notes.push(Note::Overslept);
-            notes.tell(&self.path);
+            Note::Overslept.tell_alone(&self.path);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::line::{Grant, Want};
 use crate::foreign::SafeWaker;
@@ -78,7 +78,7 @@ impl State {
         (self.awake.is_empty() && parts <= self.free).then(|| {
             self.free -= parts;
             let by = tokio::task::try_id();
-            self.grant(want, parts, by, None)
+            self.grant(want, parts, by)
         })
     }
 
@@ -97,13 +97,7 @@ impl State {
     }
 
     /// Lets somebody in for whom the parts have been set aside.
-    fn grant(
-        &mut self,
-        want: Want,
-        parts: u32,
-        by: Option<tokio::task::Id>,
-        waited: Option<Duration>,
-    ) -> Grant {
+    fn grant(&mut self, want: Want, parts: u32, by: Option<tokio::task::Id>) -> Grant {
         // Readers have the token of the writer before them.
         if want != Want::Shared || self.last_token == 0 {
             self.last_token = TOKEN.fetch_add(1, Ordering::Relaxed) + 1;
@@ -120,7 +114,6 @@ impl State {
         Grant {
             visit,
             token: self.last_token,
-            waited,
         }
     }
 
@@ -148,8 +141,7 @@ impl State {
         if let Some(place) = self.offered.remove(&number) {
             self.to_drop.push(waker);
             self.to_drop.extend(place.waker);
-            let waited = place.since.0.elapsed();
-            return Poll::Ready(self.grant(place.want, place.parts, place.by, Some(waited)));
+            return Poll::Ready(self.grant(place.want, place.parts, place.by));
         }
         match self.awake.get_mut(&number) {
             Some(place) => {

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::attempt::Attempt;
 use super::client::{Core, Line};
-use super::guard::RemoteGuard;
 use super::link::nonsense;
-use super::place::{Mode, Wish};
+use super::pending::RedisPending;
+use super::place::Mode;
 use super::replies::{Record, Sight, count_of};
 use super::scripts::Script;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::error::{Error, Result};
+use crate::guard::Guard;
 use crate::lock::{Capabilities, Held, Owner, Reach, Removal, Status, Tokens, Waiter};
 
 /// How many waiters a status shows.
@@ -32,16 +32,6 @@ impl Core {
 }
 
 impl Line {
-    fn attempt<G>(self: &Arc<Self>, mode: Mode, cost: u32, wrong: Option<Error>) -> Attempt<G> {
-        let wish = Wish {
-            mode,
-            cost,
-            most: None,
-            try_only: false,
-        };
-        Attempt::new(self.clone(), wish).or_fail(wrong)
-    }
-
     pub(super) fn acquire<G>(
         self: &Arc<Self>,
         mode: Mode,
@@ -49,18 +39,22 @@ impl Line {
         wrong: Option<Error>,
     ) -> Acquire<G>
     where
-        G: RemoteGuard + Granted<Attempt = Attempt<G>>,
+        G: Guard + Granted<Pending = RedisPending>,
     {
-        Acquire::new(self.attempt(mode, cost, wrong), self.core.config.timeout)
+        let pending = RedisPending::new(self.clone(), mode, cost, wrong);
+        Acquire::new(pending, self.core.config.timeout)
     }
 
-    pub(super) async fn try_acquire<G: RemoteGuard>(
+    pub(super) async fn try_acquire<G>(
         self: &Arc<Self>,
         mode: Mode,
         cost: u32,
         wrong: Option<Error>,
-    ) -> Result<Option<G>> {
-        self.attempt(mode, cost, wrong).once().await
+    ) -> Result<Option<G>>
+    where
+        G: Guard + Granted<Pending = RedisPending>,
+    {
+        self.acquire(mode, cost, wrong).try_once().await
     }
 
     pub(super) async fn status(&self) -> Result<Status> {

@@ -1,17 +1,14 @@
 //! The fair exclusive lock on a Redis server.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
-
-use futures::future::{Either, select};
 
 use super::client::Line;
 use super::face::remote_methods;
-use super::guard::remote_guard;
+use super::hold::remote_guard;
 use super::place::Mode;
 use crate::acquire::Acquire;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::lock::{Capabilities, Lock, Status};
 
 /// A fair lock with a name on a Redis server: one holder at a time among all hosts that reach it, in the order in which requests arrive there.
@@ -76,39 +73,6 @@ impl RedisLock {
     /// Those of [`acquire`](RedisLock::acquire), save time limits.
     pub async fn try_acquire(&self) -> Result<Option<RedisGuard>> {
         self.line.try_acquire(Mode::Exclusive, 1, None).await
-    }
-
-    /// Runs `body` under the lock: acquires, runs, releases, and reports. When the lock is lost the body is dropped where it stands.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`acquire`](RedisLock::acquire) while waiting; later the body is dropped and the lock released.
-    ///
-    /// # Errors
-    ///
-    /// Those of `acquire`; [`ErrorKind::Lost`] when the lock was lost; those of [`RedisGuard::release`] when the body ended but releasing failed.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn example(lock: stanchion::redis::RedisLock) -> stanchion::Result<()> {
-    /// let answer = lock.run(async |guard| guard.token() + 1).await?;
-    /// # Ok(()) }
-    /// ```
-    pub async fn run<T>(&self, body: impl AsyncFnOnce(&RedisGuard) -> T) -> Result<T> {
-        let guard = self.acquire().await?;
-        let outcome = {
-            let body = pin!(body(&guard));
-            match select(body, guard.lost()).await {
-                Either::Left((value, _)) => Ok(value),
-                Either::Right((loss, _)) => {
-                    Err(Error::at(ErrorKind::Lost, loss.to_string(), self.path()))
-                }
-            }
-        };
-        let released = guard.release().await;
-        let value = outcome?;
-        released.map(|()| value)
     }
 
     remote_methods!();

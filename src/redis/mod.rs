@@ -97,14 +97,14 @@
 //! *Leases* (1989), for the holder's side of the clock.
 
 mod actor;
-mod attempt;
 mod client;
 mod face;
-mod guard;
+mod hold;
 mod lease;
 mod link;
 mod lock;
 mod options;
+mod pending;
 mod place;
 mod replies;
 mod rwlock;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::client::{ALL, Line};
 use super::face::remote_methods;
-use super::guard::remote_guard;
+use super::hold::remote_guard;
 use super::place::Mode;
 use crate::acquire::Acquire;
 use crate::error::Result;

@@ -116,14 +116,13 @@ fn p65_the_guard_of_the_right_lock_tells_of_a_crash() {
 fn all_kinds_on_one_path_are_one_lock() {
     let place = Place::new();
     let fifo = place.open();
-    let options = FileLock::options().shared().open(place.path());
-    let (shared, file) = (options.expect("a lock"), FileLock::open(place.path()));
-    let (file, me) = (file.expect("a lock"), Holder::new());
+    let file = FileLock::open(place.path()).expect("a lock");
+    let me = Holder::new();
     let reentrant = Reentrant::new(fifo.clone());
     let twice = Reentrant::new(reentrant.clone());
     let all: [&dyn Fn() -> Request; 5] = [
         &|| fifo.acquire().into(),
-        &|| shared.acquire().into(),
+        &|| file.acquire_shared().into(),
         &|| file.acquire().into(),
         &|| reentrant.acquire_as(&me).into(),
         &|| twice.acquire().into(),

@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use stanchion::{FileLock, FileOptions};
+use stanchion::FileLock;
 
+use crate::Polled;
 use crate::support::{Place, eventually};
 use crate::{by_events, held, open, queued};
 
@@ -142,10 +143,14 @@ fn flock_waits_for_us_and_shares_with_us() {
     let foreign = thread.join().expect("it gets in");
     drop(foreign);
     eventually("free", || lock.try_acquire().expect("no error").is_some());
-    let shared: FileOptions = FileLock::options().shared();
-    let guard = held(&open(&place, shared.clone()));
+    let reading = || {
+        Polled::new(lock.acquire_shared())
+            .finish()
+            .expect("no writer")
+    };
+    let guard = reading();
     let foreign = Foreign::start(flock(&place.path(), &["-s"]));
-    let beside = held(&open(&place, shared));
+    let beside = reading();
     assert!(lock.try_acquire().expect("no error").is_none());
     drop((guard, beside, foreign));
 }

@@ -86,7 +86,7 @@ fn a_guard_may_leave_its_runtime() {
     if let Err(error) = file.blocking_as_std().map(drop) {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
-    file.blocking_release().expect("released");
+    file.release().block().expect("released");
 }
 
 #[test]

@@ -22,17 +22,33 @@ fn contradictions_are_told_at_once() {
         (options().write(false).truncate(true), "truncate"),
         (options().append(true).truncate(true), "append"),
         (options().write(false).create_new(true), "create_new"),
-        (options().shared().truncate(true), "truncate"),
-        (
-            options().shared().remove_on_release(true),
-            "remove_on_release",
-        ),
         (options().mode(0o1777), "mode"),
         (options().poll_interval(std::time::Duration::ZERO), "poll"),
     ] {
         let error = refused(wrong);
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn what_readers_would_lose_is_not_shared() {
+    let place = Place::new();
+    let options = FileLock::options;
+    for (wrong, word) in [
+        (options().truncate(true), "truncate"),
+        (options().remove_on_release(true), "remove_on_release"),
+    ] {
+        let lock = open(&place, wrong);
+        let refused = assert_ready!(Polled::new(lock.acquire_shared()).poll());
+        for error in [
+            refused.expect_err("not shared"),
+            lock.try_acquire_shared().expect_err("not shared"),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        drop(held(&lock));
     }
 }
 
@@ -114,15 +130,19 @@ fn who_may_only_read_can_lock() {
 #[test]
 fn shared_locks_go_together_and_exclude_the_other_kind() {
     let place = Place::new();
-    let shared = open(&place, FileLock::options().shared());
-    let exclusive = open(&place, FileLock::options());
-    let (one, two) = (held(&shared), held(&shared));
-    assert!(exclusive.try_acquire().expect("no error").is_none());
-    let mut writer = queued(&exclusive);
+    let lock = open(&place, FileLock::options());
+    let reading = || {
+        Polled::new(lock.acquire_shared())
+            .finish()
+            .expect("no writer")
+    };
+    let (one, two) = (reading(), reading());
+    assert!(lock.try_acquire().expect("no error").is_none());
+    let mut writer = queued(&lock);
     drop(one);
     drop(two);
     let guard = writer.finish().expect("its turn");
-    assert!(shared.try_acquire().expect("no error").is_none());
+    assert!(lock.try_acquire_shared().expect("no error").is_none());
     drop(guard);
 }
 
@@ -269,17 +289,13 @@ fn child() {
     };
     let fair = stanchion::FifoLock::open(&path).expect("a lock");
     let plain = FileLock::open(&path).expect("a lock");
-    let shared = FileLock::options().shared().open(&path).expect("a lock");
     let file = std::fs::File::create(&path).expect("a file");
     println!(
         "@fair {:?}",
         fair.try_acquire().map(drop).map_err(|it| it.kind())
     );
-    for lock in [plain, shared] {
-        println!(
-            "@plain {:?}",
-            lock.try_acquire().map(drop).map_err(|it| it.kind())
-        );
+    for tried in [plain.try_acquire(), plain.try_acquire_shared()] {
+        println!("@plain {:?}", tried.map(drop).map_err(|it| it.kind()));
     }
     let locked = Polled::new(stanchion::lock(&file, stanchion::LockFlags::EXCLUSIVE)).finish();
     println!("@open {:?}", locked.map_err(|it| it.kind()));

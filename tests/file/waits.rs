@@ -166,7 +166,10 @@ fn threads_without_a_runtime_can_wait() {
     let place = Place::new();
     let lock = open(&place, by_events());
     let guard = held(&lock);
-    let late = lock.blocking_acquire(Some(Duration::from_millis(5)));
+    let late = lock
+        .acquire()
+        .timeout(Some(Duration::from_millis(5)))
+        .block();
     assert_eq!(
         crate::support::kind_of(late),
         stanchion::ErrorKind::TimedOut
@@ -175,7 +178,7 @@ fn threads_without_a_runtime_can_wait() {
     let (tell, told) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         tell.send(()).expect("the test listens");
-        drop(other.blocking_acquire(None).expect("its turn"));
+        drop(other.acquire().block().expect("its turn"));
     });
     told.recv().expect("it begins");
     drop(guard);
@@ -184,9 +187,9 @@ fn threads_without_a_runtime_can_wait() {
     let mut file = held(&lock);
     let plain = file.blocking_as_std().expect("plain");
     std::io::Write::write_all(plain, b"words").expect("written");
-    file.blocking_release().expect("released");
+    file.release().block().expect("released");
     assert_eq!(std::fs::read(place.path()).expect("read"), b"words");
-    let inside = in_runtime(async { lock.blocking_acquire(None) });
+    let inside = in_runtime(async { lock.acquire().block() });
     assert_eq!(
         crate::support::kind_of(inside),
         stanchion::ErrorKind::Unsupported

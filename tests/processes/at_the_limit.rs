@@ -63,10 +63,7 @@ fn p60_a_read_only_file_system_is_a_clear_error() {
     mount.again("ro");
     for path in [path, used] {
         let lock = FifoLock::open(&path).expect("opening changes nothing");
-        let error = lock
-            .blocking_acquire(None)
-            .map(|_| ())
-            .expect_err("read-only");
+        let error = lock.acquire().block().map(|_| ()).expect_err("read-only");
         assert_eq!(
             (error.kind(), number(&error)),
             (ErrorKind::Io, Some(libc::EROFS)),
@@ -100,7 +97,7 @@ fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
             std::fs::remove_file(filler).expect("removed");
         }
         let lock = FifoLock::open(&path).expect("a lock");
-        match lock.blocking_acquire(None) {
+        match lock.acquire().block() {
             Ok(guard) => assert!(spare >= 3, "with {spare} files: {guard:?}"),
             Err(error) => {
                 assert!(spare < 4, "{spare} files are enough: {error}");
@@ -118,7 +115,7 @@ fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
         for filler in fillers {
             std::fs::remove_file(filler).expect("removed");
         }
-        drop(lock.blocking_acquire(None).expect("healed"));
+        drop(lock.acquire().block().expect("healed"));
         assert_eq!(
             lock.remove().expect("no error"),
             stanchion::Removal::Removed
@@ -164,15 +161,12 @@ fn p60_p43_no_room_for_the_record_gives_the_lock_back() {
     let lock = FifoLock::open(mount.0.join("it.lock")).expect("a lock");
     let filler = mount.0.join("filler");
     let _ = std::fs::write(&filler, vec![0; 1 << 20]);
-    let error = lock
-        .blocking_acquire(None)
-        .map(|_| ())
-        .expect_err("no room");
+    let error = lock.acquire().block().map(|_| ()).expect_err("no room");
     assert_eq!(number(&error), Some(libc::ENOSPC), "{error}");
     assert!(error.to_string().contains("state"), "{error}");
     assert!(!lock.is_locked().expect("an answer"));
     std::fs::remove_file(filler).expect("removed");
-    drop(lock.blocking_acquire(None).expect("healed"));
+    drop(lock.acquire().block().expect("healed"));
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn copy(what: &str, lock: &FifoLock, kept: &mut Option<FifoGuard>) {
             let lock = anew(lock);
             say("waiting");
             // On a thread of its own: this one is inside the parent's runtime.
-            let taken = std::thread::spawn(move || lock.blocking_acquire(None));
+            let taken = std::thread::spawn(move || lock.acquire().block());
             let guard = taken.join().expect("a thread").expect("the lock");
             say(format_args!("got {}", guard.token()));
         }

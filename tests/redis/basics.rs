@@ -29,8 +29,12 @@ fn a_body_is_stopped_when_the_lock_is_lost() {
     let client = server.connect(RedisClient::options());
     let lock = client.lock("a");
     in_runtime(async {
-        let token = lock.run(async |guard| guard.token()).await.expect("run");
-        let stopped = lock.run(async |guard| {
+        let token = lock
+            .acquire()
+            .run(async |guard| guard.token())
+            .await
+            .expect("run");
+        let stopped = lock.acquire().run(async |guard| {
             assert!(guard.token() > token);
             lock.force_release(None).await.expect("ended");
             std::future::pending::<()>().await;

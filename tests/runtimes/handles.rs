@@ -9,7 +9,7 @@ mod run {
     fn it_holds_the_lock_for_the_body_and_returns_its_value() {
         let place = Place::new();
         let lock = open(&place);
-        let value = current_thread().block_on(lock.run(async |guard| {
+        let value = current_thread().block_on(lock.acquire().run(async |guard| {
             assert!(guard.is_held());
             assert!(lock.try_acquire().expect("no error").is_none());
             tokio::task::yield_now().await;
@@ -24,12 +24,18 @@ mod run {
         let place = Place::new();
         let lock = open(&place);
         let guard = held(&lock);
-        let mut waits = Polled::new(lock.run(async |_| std::future::pending::<()>().await));
+        let mut waits = Polled::new(
+            lock.acquire()
+                .run(async |_| std::future::pending::<()>().await),
+        );
         assert_pending!(waits.poll());
         drop(waits);
         assert_eq!(waiters(&lock), 0);
         drop(guard);
-        let mut inside = Polled::new(lock.run(async |_| std::future::pending::<()>().await));
+        let mut inside = Polled::new(
+            lock.acquire()
+                .run(async |_| std::future::pending::<()>().await),
+        );
         assert_pending!(inside.poll());
         assert!(lock.is_locked().expect("no error"));
         drop(inside);
@@ -41,7 +47,7 @@ mod run {
         let place = Place::new();
         let lock = place.open_with(FifoLock::options().timeout(Duration::ZERO));
         let _guard = held(&lock);
-        let refused = Polled::new(lock.run(async |_| ())).finish();
+        let refused = Polled::new(lock.acquire().run(async |_| ())).finish();
         assert_eq!(kind_of(refused), ErrorKind::TimedOut);
     }
 }
@@ -68,7 +74,7 @@ mod close {
         }
         assert_eq!(kind_of(assert_ready!(unpolled.poll())), ErrorKind::Closed);
         assert_eq!(kind_of(clone.try_acquire()), ErrorKind::Closed);
-        assert_eq!(kind_of(clone.blocking_acquire(None)), ErrorKind::Closed);
+        assert_eq!(kind_of(clone.acquire().block()), ErrorKind::Closed);
         assert!(guard.is_held(), "guards that are out stay");
         drop(guard);
         place.assert_idle();

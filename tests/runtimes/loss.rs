@@ -181,7 +181,7 @@ fn run_stops_its_body_when_the_lock_is_lost() {
         let lock = open(place);
         let dropped = Arc::new(());
         let mine = dropped.clone();
-        let mut run = Polled::new(lock.run(async move |guard| {
+        let mut run = Polled::new(lock.acquire().run(async move |guard| {
             let _mine = mine;
             assert!(guard.is_held());
             std::future::pending::<()>().await;

@@ -1,18 +1,11 @@
-//! The bridge between futures and threads that may block.
+//! Threads that may block: for short work, and to sit in a lock call.
 
 use std::fs::File;
-use std::future::Future;
 use std::io;
-use std::path::Path;
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::task::coop;
 
 use super::watch::{Seat, Seen, WatchId, watch};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,82 +15,6 @@ use crate::fs::sys::{flock, host};
 
 /// Threads of one process that sit in a lock call.
 const MOST_SITTERS: usize = 64;
-
-/// More polls than any task may make before it must yield.
-const BUDGET: usize = 512;
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs a future on this thread, which sleeps while it is pending; `None` when the deadline came first.
-pub(crate) fn block_on<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return Some(output);
-        }
-        match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-            None => std::thread::park(),
-            Some(left) if left.is_zero() => return None,
-            Some(left) => std::thread::park_timeout(left),
-        }
-    }
-}
-
-/// Whether this is code of an async task, which must not block its thread.
-///
-/// Tokio knows, and panics where it matters, but does not tell. What it tells is the budget: a task, or the future of
-/// a `block_on`, may make progress only so often before it must yield; the threads of `spawn_blocking`, `block_in_place` and
-/// everything outside a runtime may without end. What is taken from the budget here is put back.
-pub(crate) fn in_async_context() -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    // Each value gives its share back when dropped, in the reverse order of taking.
-    let mut taken = Vec::with_capacity(BUDGET);
-    for _ in 0..BUDGET {
-        match coop::poll_proceed(&mut context) {
-            Poll::Ready(restore) => taken.push(restore),
-            Poll::Pending => {
-                while taken.pop().is_some() {}
-                return true;
-            }
-        }
-    }
-    while taken.pop().is_some() {}
-    false
-}
-
-/// Refuses to block a thread that other tasks need.
-pub(crate) fn refuse_async(path: &Path) -> Result<()> {
-    if in_async_context() {
-        let text = "a blocking call from async code: use the one that is awaited there";
-        return Err(Error::at(ErrorKind::Unsupported, text, path));
-    }
-    Ok(())
-}
-
-/// Waits on this thread for a lock, at most that long.
-pub(crate) fn acquire<G>(
-    attempt: impl Future<Output = Result<G>>,
-    path: &Path,
-    limit: Option<Duration>,
-) -> Result<G> {
-    refuse_async(path)?;
-    let begun = Instant::now();
-    let deadline = limit.and_then(|limit| begun.checked_add(limit));
-    let outcome = block_on(attempt, deadline);
-    outcome.unwrap_or_else(|| Err(Error::timed_out(path, begun.elapsed())))
-}
 
 /// The runtime whose pool of threads does what blocks shortly.
 pub(crate) fn pool() -> Result<Handle> {
@@ -239,45 +156,5 @@ impl Chair {
         *stage = Stage::Arrived(result);
         drop(stage);
         watch().call(self.seat, WatchId::without_watch(Seen::Door));
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::disallowed_methods)] // they are what is tested here
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tells_tasks_from_threads() {
-        assert!(!in_async_context());
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            assert!(in_async_context(), "the future of block_on");
-            assert!(in_async_context(), "asking takes nothing away");
-            let task = tokio::spawn(async { in_async_context() });
-            assert!(task.await.expect("a task"));
-            let thread = tokio::task::spawn_blocking(in_async_context);
-            assert!(!thread.await.expect("a blocking thread"));
-        });
-        let handle = runtime.handle().clone();
-        let inside = tokio::task::LocalSet::new().block_on(&runtime, async move {
-            let local = tokio::task::spawn_local(async { in_async_context() });
-            let blocking = tokio::task::spawn_blocking(move || {
-                let _entered = handle.enter();
-                in_async_context()
-            });
-            (
-                local.await.expect("local"),
-                blocking.await.expect("blocking"),
-            )
-        });
-        assert_eq!(inside, (true, false));
-        let in_place = runtime.block_on(async {
-            tokio::spawn(async { tokio::task::block_in_place(in_async_context) }).await
-        });
-        assert!(!in_place.expect("a task"));
     }
 }

@@ -32,6 +32,7 @@ use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::process;
 use crate::lock::Owner;
+use crate::trace::Note;
 
 /// How long a lock that came is kept for a task that is not polled.
 const CLAIM_WINDOW: Duration = Duration::from_secs(2);
@@ -40,8 +41,9 @@ const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 16;
 
 /// How a lock of this sort is waited for.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
-pub(crate) struct Manner {
+pub struct Manner {
     /// Sitting in a lock call there is none.
     pub(crate) wait: Wait,
     pub(crate) poll_interval: Duration,
@@ -56,7 +58,8 @@ impl Manner {
 }
 
 /// A lock that can be tried.
-pub(crate) trait Contest: Send + Sync + 'static {
+#[doc(hidden)]
+pub trait Contest: Send + Sync + 'static {
     /// The lock, held. Dropped, it is given back.
     type Prize: Send + 'static;
 
@@ -71,14 +74,16 @@ pub(crate) trait Contest: Send + Sync + 'static {
     fn manner(&self) -> &Manner;
 }
 
-pub(crate) enum Outcome<P> {
+#[doc(hidden)]
+pub enum Outcome<P> {
     Won(P),
     Refused(Obstacle),
 }
 
 /// Who stands in the way, and what will tell of his leaving.
+#[doc(hidden)]
 #[derive(Debug, Default)]
-pub(crate) struct Obstacle {
+pub struct Obstacle {
     pub(crate) owner: Option<Owner>,
     pub(crate) signs: Vec<Sign>,
     /// Look again after this time at the latest.
@@ -191,6 +196,10 @@ impl<C: Contest> Waiting<C> {
         contender.seat.get_or_init(|| seat);
         contender.core().ladder.start(COARSE);
         contender.act(Cause::Begin);
+        let (contest, polls) = (&contender.contest, contender.core().polling.is_some());
+        if polls && !matches!(contest.manner().wait, Wait::Poll(_)) {
+            Note::Fallback.tell_alone(contest.path());
+        }
         Self {
             contender,
             seat,
@@ -223,10 +232,6 @@ impl<C: Contest> Waiting<C> {
                 Poll::Pending
             }
         }
-    }
-
-    pub(crate) fn is_polling(&self) -> bool {
-        self.contender.core().polling.is_some()
     }
 
     /// Who was in the way at the last look.

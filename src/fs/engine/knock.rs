@@ -45,6 +45,7 @@ use crate::foreign::SafeWaker;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, generation};
+use crate::trace::Note;
 
 mod target;
 
@@ -63,32 +64,38 @@ pub(crate) struct Knock {
 
 /// Whose lock is waited for.
 pub(crate) enum Source {
-    /// Of the file at a path, whichever that is when the lock is free.
-    Path(Arc<Target>),
-    /// Of a file that the caller has open.
-    Open(Manner),
+    /// Of the file at a path, whichever that is when the lock is free; `true` to share it.
+    Path(Arc<Target>, bool),
+    /// Of a file that the caller has open; `true` to share it.
+    Open(Manner, bool),
 }
 
 impl Source {
     /// A lock that came for nobody. A file that is the caller's stays open, so that no close tells the others.
     fn give_back(&self, file: Private) {
         match self {
-            Self::Path(_) => give_back(file, true),
-            Self::Open(_) => hand_back(&file),
+            Self::Path(..) => give_back(file, true),
+            Self::Open(..) => hand_back(&file),
         }
     }
 
     fn manner(&self) -> &Manner {
         match self {
-            Self::Path(target) => &target.manner,
-            Self::Open(manner) => manner,
+            Self::Path(target, _) => &target.manner,
+            Self::Open(manner, _) => manner,
+        }
+    }
+
+    fn shared(&self) -> bool {
+        match self {
+            Self::Path(_, shared) | Self::Open(_, shared) => *shared,
         }
     }
 
     fn io(&self, step: &'static str, error: std::io::Error) -> Error {
         match self {
-            Self::Path(target) => target.io(step, error),
-            Self::Open(_) => Error::pathless_io(step, error),
+            Self::Path(target, _) => target.io(step, error),
+            Self::Open(..) => Error::pathless_io(step, error),
         }
     }
 }
@@ -151,6 +158,7 @@ impl Knock {
         let seat = watch().enroll(weak);
         knocker.seat.get_or_init(|| seat);
         knocker.act(Cause::Begin);
+        knocker.tell_fallback();
         Self {
             knocker,
             seat,
@@ -178,11 +186,6 @@ impl Knock {
                 Poll::Pending
             }
         }
-    }
-
-    /// Whether it looks again after delays because it is not told.
-    pub(crate) fn is_polling(&self) -> bool {
-        matches!(&self.knocker.core().stage, Stage::Refused { eye, .. } if eye.is_polling())
     }
 }
 
@@ -214,6 +217,17 @@ impl Drop for Knock {
 }
 
 impl Knocker {
+    /// Tells an operator when the wait polls although it was to be woken.
+    fn tell_fallback(&self) {
+        let polls = matches!(&self.core().stage, Stage::Refused { eye, .. } if eye.is_polling());
+        if let Source::Path(target, _) = &self.source
+            && polls
+            && !matches!(target.manner.wait, Wait::Poll(_))
+        {
+            Note::Fallback.tell_alone(&target.path);
+        }
+    }
+
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,11 +313,11 @@ impl Knocker {
         }
         core.stage = match std::mem::replace(&mut core.stage, Stage::Over) {
             Stage::Locked(locked) => match self.source {
-                Source::Path(_) => {
+                Source::Path(..) => {
                     give_back(locked.file, true);
                     Stage::Asleep(None)
                 }
-                Source::Open(_) => {
+                Source::Open(..) => {
                     hand_back(&locked.file);
                     Stage::Asleep(Some(locked.file))
                 }
@@ -329,7 +343,7 @@ impl Knocker {
 
     /// Opens what the path means by now.
     fn begin_anew(&self, core: &mut Core) {
-        let Source::Path(target) = &self.source else {
+        let Source::Path(target, _) = &self.source else {
             return;
         };
         match target.open_again() {
@@ -363,7 +377,7 @@ impl Knocker {
             };
             let locked = match eye.sitter() {
                 Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
-                None => flock::try_lock(file, manner.shared),
+                None => flock::try_lock(file, self.source.shared()),
             };
             let locked = locked.map_err(|e| self.source.io("lock the file", e))?;
             if locked {
@@ -372,7 +386,7 @@ impl Knocker {
             }
             let fresh = {
                 if manner.wait == Wait::Blocking {
-                    eye.sit(seat, file, manner.shared);
+                    eye.sit(seat, file, self.source.shared());
                 }
                 eye.watch(seat, file, Seen::Door, manner.events)
             };
@@ -396,8 +410,8 @@ impl Knocker {
 
     fn id_if_current(&self, file: &Private) -> Result<Option<FileId>> {
         match &self.source {
-            Source::Path(target) => target.is_current(file),
-            Source::Open(_) => {
+            Source::Path(target, _) => target.is_current(file),
+            Source::Open(..) => {
                 let id = file::id_of(file);
                 id.map(Some)
                     .map_err(|e| self.source.io("look at the file", e))

@@ -87,7 +87,8 @@ const TRIES: usize = 1000;
 
 /// One lock.
 #[derive(Debug)]
-pub(crate) struct PidFile {
+#[doc(hidden)]
+pub struct PidFile {
     pub(crate) path: PathBuf,
     pub(crate) label: Option<String>,
     /// Whether a record that says no more than a pid is judged by the processes of this host.
@@ -98,8 +99,9 @@ pub(crate) struct PidFile {
 }
 
 /// What one who waits remembers.
+#[doc(hidden)]
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub struct Memory {
     draft: Option<Draft>,
     /// An empty file, and how long it was seen to be the same.
     empty: Option<(String, Stillness)>,
@@ -330,7 +332,7 @@ impl Contest for PidFile {
         if !self.swept.swap(true, Ordering::Relaxed) || crashed {
             self.sweep();
         }
-        Ok(Outcome::Won(draft.into_hold(&self.path, crashed)))
+        Ok(Outcome::Won(draft.into_hold(self, crashed)))
     }
 
     fn path(&self) -> &Path {

@@ -1,19 +1,20 @@
 //! The guard of the plain file lock: the open file.
 
-use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Shared;
+use super::pending::FilePending;
+use crate::acquire::sealed::Granted;
 use crate::any::AnyGuard;
+use crate::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::blocking;
 use crate::fs::engine::door::unlink_if_same;
@@ -22,19 +23,30 @@ use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::fs::sys::file::{AsOpen, FileId, duplicate, lend_file};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, Registered, generation};
-use crate::guard::{Guard, Loss, Lost};
+use crate::guard::{Hold, Loss, Lost, guard};
 use crate::trace;
 
-/// A plain lock, held, as the open file: read it, write it, seek in it.
-///
-/// Reads and writes go through Tokio's pool of blocking threads, as those of `tokio::fs::File` do, so they need a runtime; and
-/// like there a write has only been handed over when it returns: `flush`, [`sync_all`](FileGuard::sync_all) or
-/// [`release`](FileGuard::release) wait for it and tell whether it went well.
-///
-/// Dropping it releases. If one of its writes is still running then, the file stays locked until that has ended, and nobody
-/// learns whether it did. In a forked child dropping it does nothing to the parent's lock.
-#[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct FileGuard {
+guard! {
+    /// A plain lock that is held, as the open file: read it, write it, seek in it.
+    ///
+    /// Reads and writes go through Tokio's pool of blocking threads, as those of `tokio::fs::File` do,
+    /// so they need a runtime. As there, a write has only been handed over when it returns: `flush`,
+    /// [`sync_all`](FileGuard::sync_all) and [`release`](FileGuard::release) wait for it and report
+    /// whether it went well.
+    ///
+    /// Dropping it releases. If one of its writes is still running then, the file stays locked until
+    /// that has ended, and its result is not reported. In a forked child dropping it does nothing to
+    /// the parent's lock.
+    ///
+    /// The lock is lost when the file is deleted, renamed or replaced; others can lock the new file
+    /// then. With a lock in another directory ([`lock_dir`](crate::OpenLocked::lock_dir)) it is also
+    /// lost with that one.
+    FileGuard holds FileHold, by FilePending
+}
+
+/// An open file with the lock on it.
+#[doc(hidden)]
+pub struct FileHold {
     // First: the entry must go before the file is closed.
     entry: Option<Registered>,
     content: Option<Content>,
@@ -43,10 +55,10 @@ pub struct FileGuard {
     shared: Arc<Shared>,
     id: FileId,
     generation: u32,
-    waited: Option<Duration>,
     vigil: OnceLock<Arc<Vigil>>,
-    _span: trace::Hold,
-    /// A lock that was taken before this one, and goes after it.
+    /// What came of the release so far.
+    released: Option<Result<()>>,
+    /// A lock that was taken before this one, and is released after it.
     over: Option<AnyGuard>,
     /// Whether the file itself is locked.
     locked: bool,
@@ -58,172 +70,44 @@ enum Content {
     Async(tokio::fs::File),
 }
 
-impl FileGuard {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        locked: Locked,
-        waited: Option<Duration>,
-    ) -> Result<Self> {
-        let path = &shared.target.path;
+impl FileHold {
+    pub(super) fn new(shared: &Arc<Shared>, locked: Locked) -> Result<Self> {
         let (entry, file) = locked.file.into_parts();
-        let guard = Self {
+        let hold = Self {
             entry: Some(entry),
             content: Some(Content::Plain(file)),
             may_be_ahead: false,
             shared: shared.clone(),
             id: locked.id,
             generation: generation(),
-            waited,
             vigil: OnceLock::new(),
-            _span: trace::Hold::begin(path, None, waited),
+            released: None,
             over: None,
             locked: true,
         };
         if shared.config.truncate
-            && let Some(Content::Plain(file)) = &guard.content
+            && let Some(Content::Plain(file)) = &hold.content
             && let Err(error) = file.set_len(0)
         {
-            // The guard releases.
-            return Err(Error::io("truncate the file", path, error));
+            // Dropped, it releases.
+            return Err(Error::io("truncate the file", hold.path(), error));
         }
-        Ok(guard)
+        Ok(hold)
     }
 
-    /// With a lock that was taken before, and is to be held as long as the file; `locked` tells whether the file is locked too.
+    /// With a lock that was taken before, and is held as long as the file. `locked` tells whether the
+    /// file is locked too.
     pub(super) fn under(mut self, over: Option<AnyGuard>, locked: bool) -> Self {
-        self.locked = locked;
-        let before = over.as_ref().and_then(AnyGuard::waited);
-        self.waited = match (before, self.waited) {
-            (Some(before), Some(waited)) => Some(before + waited),
-            (before, waited) => before.or(waited),
-        };
-        self.over = over;
+        (self.over, self.locked) = (over, locked);
         self
     }
 
-    /// How long the caller waited; `None` when the lock was free at once. So this tells a creator that others were there before.
-    pub fn waited(&self) -> Option<Duration> {
-        self.waited
-    }
-
-    /// Whether the path still means this file: a look at the present, about a microsecond.
-    pub fn is_held(&self) -> bool {
-        let over = self.over.as_ref().is_none_or(AnyGuard::is_held);
-        over && self.generation == generation() && self.loss().is_none()
+    fn path(&self) -> &Path {
+        &self.shared.target.path
     }
 
     fn loss(&self) -> Option<Loss> {
-        loss_of(&self.shared.target.path, self.id)
-    }
-
-    /// Resolves when the file is deleted, renamed or replaced while this guard lives; see [`Lost`]. Others can lock the new
-    /// file then. With a lock in another directory ([`lock_dir`](crate::OpenLocked::lock_dir)) also when that one is lost.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it changes nothing; a loss is told to every later call too.
-    pub fn lost(&self) -> Lost {
-        let target = &self.shared.target;
-        let begin = || Vigil::begin(target.path.clone(), self.id, target.manner.events);
-        let vigil = self.vigil.get_or_init(begin).clone();
-        let mut over = self.over.as_ref().map(AnyGuard::lost);
-        Lost::new(std::future::poll_fn(move |cx| {
-            let over = over.as_mut().map(|it| Pin::new(it).poll(cx));
-            match over {
-                Some(lost @ Poll::Ready(_)) => lost,
-                _ => vigil.poll(cx.waker()),
-            }
-        }))
-    }
-
-    /// Waits for what was written, then for the disk to have it, content and metadata.
-    ///
-    /// # Cancel safety
-    ///
-    /// The lock is not touched; what was written may or may not be on disk.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] when a write since the last flush, or the sync, failed.
-    pub async fn sync_all(&mut self) -> Result<()> {
-        self.refuse_copy()?;
-        let path = &self.shared.target.path;
-        let at = |step, error| Error::io(step, path, error);
-        if let Some(Content::Async(file)) = &mut self.content {
-            let flushed = file.flush().await;
-            flushed.map_err(|e| at("write to the file", e))?;
-        }
-        // Through a copy of its own: dropped half way, it leaves the file to whoever uses it next.
-        let copy = match &self.content {
-            Some(Content::Plain(file)) => duplicate(file),
-            Some(Content::Async(file)) => duplicate(file),
-            None => return Ok(()),
-        };
-        let copy = copy.map_err(|e| at("sync the file", e))?;
-        let synced = blocking::run(move || copy.sync_all()).await?;
-        synced.map_err(|e| at("sync the file", e))
-    }
-
-    /// The file for the standard library's calls, which block this thread. Waits for reads and writes that still run.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] when a write since the last flush failed; [`ErrorKind::Unsupported`] outside a runtime when the file was read
-    /// by Tokio before.
-    pub async fn as_std(&mut self) -> Result<&mut File> {
-        self.refuse_copy()?;
-        let path = &self.shared.target.path;
-        if let Some(Content::Async(file)) = &mut self.content {
-            let flushed = file.flush().await;
-            flushed.map_err(|e| Error::io("write to the file", path, e))?;
-            if self.may_be_ahead {
-                // Back to where the caller is. Tokio panics where it has no pool for it.
-                blocking::pool()?;
-                let sought = file.seek(io::SeekFrom::Current(0)).await;
-                sought.map_err(|e| Error::io("seek in the file", path, e))?;
-                self.may_be_ahead = false;
-            }
-        }
-        if let Some(Content::Async(file)) =
-            self.content.take_if(|it| matches!(it, Content::Async(_)))
-        {
-            match file.try_into_std() {
-                Ok(file) => self.content = Some(Content::Plain(file)),
-                Err(file) => {
-                    self.content = Some(Content::Async(file));
-                    let text = "the file is still in use";
-                    return Err(Error::at(ErrorKind::Busy, text, path));
-                }
-            }
-        }
-        match &mut self.content {
-            Some(Content::Plain(file)) => Ok(file),
-            _ => unreachable!("a guard has its file until it is consumed"),
-        }
-    }
-
-    /// [`as_std`](FileGuard::as_std) for callers without a runtime: waits on this thread.
-    ///
-    /// # Errors
-    ///
-    /// As there; [`ErrorKind::Unsupported`] inside an async task.
-    pub fn blocking_as_std(&mut self) -> Result<&mut File> {
-        blocking::refuse_async(self.path())?;
-        blocking::block_on(self.as_std(), None).unwrap_or_else(|| unreachable!("no deadline"))
-    }
-
-    /// [`release`](FileGuard::release) for callers without a runtime: waits on this thread.
-    ///
-    /// # Errors
-    ///
-    /// As there; [`ErrorKind::Unsupported`] inside an async task, where the guard is dropped.
-    pub fn blocking_release(self) -> Result<()> {
-        blocking::refuse_async(self.path())?;
-        blocking::block_on(self.release(), None).unwrap_or_else(|| unreachable!("no deadline"))
+        loss_of(self.path(), self.id)
     }
 
     /// In a forked child the file is the parent's, and so is the lock.
@@ -233,64 +117,6 @@ impl FileGuard {
             return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
         }
         Ok(())
-    }
-
-    /// The file's path, as its lock has it.
-    pub fn path(&self) -> &Path {
-        &self.shared.target.path
-    }
-
-    /// Gives the open file away, still locked: the lock goes when the last copy of it is closed. Waits for reads and writes
-    /// that still run.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before its end it releases, as the guard does.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] when a write since the last flush failed; [`ErrorKind::Unsupported`] when the lock is in another directory
-    /// ([`lock_dir`](crate::OpenLocked::lock_dir)) and could not go with the file. The lock is released then.
-    pub async fn into_std(mut self) -> Result<File> {
-        if self.over.is_some() {
-            let text = "the lock of this file is another file's, and cannot go with it";
-            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
-        }
-        self.as_std().await?;
-        self.entry = None;
-        match self.content.take() {
-            Some(Content::Plain(file)) => Ok(file),
-            _ => unreachable!("as_std has made it plain"),
-        }
-    }
-
-    /// Waits for what was written, releases the lock, and says whether all went well.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before its end, it releases as any dropped guard does.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] when a write since the last flush failed, or a step of the release;
-    /// [`ErrorKind::Lost`] when the file had been deleted, renamed or replaced. The lock is given up in any case.
-    pub async fn release(mut self) -> Result<()> {
-        self.refuse_copy()?;
-        let path = self.shared.target.path.clone();
-        let flushed = match &mut self.content {
-            Some(Content::Async(file)) => file.flush().await,
-            _ => Ok(()),
-        };
-        let flushed = flushed.map_err(|e| Error::io("write to the file", &path, e));
-        let lost = self
-            .loss()
-            .map(|loss| Error::at(ErrorKind::Lost, loss.to_string(), &path));
-        let released = self.give_back().and(lost.map_or(Ok(()), Err));
-        let outcome = Error::of_both(flushed, released);
-        match self.over.take() {
-            Some(over) => Error::of_both(outcome, over.release().await),
-            None => outcome,
-        }
     }
 
     /// Removes the file if that was asked for, unlocks, closes. With a write still running the close is left to that.
@@ -350,14 +176,134 @@ impl FileGuard {
         }
     }
 
-    fn pinned(self: Pin<&mut Self>) -> io::Result<Pin<&mut tokio::fs::File>> {
-        let this = self.get_mut();
-        if this.generation != generation() {
+    fn pinned(&mut self) -> io::Result<Pin<&mut tokio::fs::File>> {
+        if self.generation != generation() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let file = this.tokio_file();
+        let file = self.tokio_file();
         file.map(Pin::new)
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl FileGuard {
+    /// Waits for what was written, then for the disk to have it, content and metadata.
+    ///
+    /// # Cancel safety
+    ///
+    /// The lock is not touched; what was written may or may not be on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a write since the last flush, or the sync, failed.
+    pub async fn sync_all(&mut self) -> Result<()> {
+        let this = &mut self.held.hold;
+        this.refuse_copy()?;
+        let path = &this.shared.target.path;
+        let at = |step, error| Error::io(step, path, error);
+        if let Some(Content::Async(file)) = &mut this.content {
+            let flushed = file.flush().await;
+            flushed.map_err(|e| at("write to the file", e))?;
+        }
+        // Through a copy of its own: dropped half way, it leaves the file to whoever uses it next.
+        let copy = match &this.content {
+            Some(Content::Plain(file)) => duplicate(file),
+            Some(Content::Async(file)) => duplicate(file),
+            None => return Ok(()),
+        };
+        let copy = copy.map_err(|e| at("sync the file", e))?;
+        let synced = blocking::run(move || copy.sync_all()).await?;
+        synced.map_err(|e| at("sync the file", e))
+    }
+
+    /// The file for the standard library's calls, which block this thread. Waits for reads and writes that still run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a write since the last flush failed; [`ErrorKind::Unsupported`] outside a runtime when the file was read
+    /// by Tokio before.
+    pub async fn as_std(&mut self) -> Result<&mut File> {
+        let this = &mut self.held.hold;
+        this.refuse_copy()?;
+        let path = &this.shared.target.path;
+        if let Some(Content::Async(file)) = &mut this.content {
+            let flushed = file.flush().await;
+            flushed.map_err(|e| Error::io("write to the file", path, e))?;
+            if this.may_be_ahead {
+                // Back to where the caller is. Tokio panics where it has no pool for it.
+                blocking::pool()?;
+                let sought = file.seek(io::SeekFrom::Current(0)).await;
+                sought.map_err(|e| Error::io("seek in the file", path, e))?;
+                this.may_be_ahead = false;
+            }
+        }
+        if let Some(Content::Async(file)) =
+            this.content.take_if(|it| matches!(it, Content::Async(_)))
+        {
+            match file.try_into_std() {
+                Ok(file) => this.content = Some(Content::Plain(file)),
+                Err(file) => {
+                    this.content = Some(Content::Async(file));
+                    let text = "the file is still in use";
+                    return Err(Error::at(ErrorKind::Busy, text, path));
+                }
+            }
+        }
+        match &mut this.content {
+            Some(Content::Plain(file)) => Ok(file),
+            _ => unreachable!("a guard has its file until it is consumed"),
+        }
+    }
+
+    /// [`as_std`](FileGuard::as_std) for callers without a runtime: waits on this thread.
+    ///
+    /// # Errors
+    ///
+    /// As there; [`ErrorKind::Unsupported`] inside an async task.
+    pub fn blocking_as_std(&mut self) -> Result<&mut File> {
+        block::refuse_async(self.path())?;
+        block::block_on(self.as_std())
+    }
+
+    /// The file's path, as its lock has it.
+    pub fn path(&self) -> &Path {
+        self.held.hold.path()
+    }
+
+    /// Gives the open file away, still locked: the lock goes when the last copy of it is closed. Waits for reads and writes
+    /// that still run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end it releases, as the guard does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a write since the last flush failed; [`ErrorKind::Unsupported`] when the lock is in another directory
+    /// ([`lock_dir`](crate::OpenLocked::lock_dir)) and could not go with the file. The lock is released then.
+    pub async fn into_std(mut self) -> Result<File> {
+        if self.held.hold.over.is_some() {
+            let text = "the lock of this file is another file's, and cannot go with it";
+            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
+        }
+        self.as_std().await?;
+        self.held.hold.entry = None;
+        match self.held.hold.content.take() {
+            Some(Content::Plain(file)) => Ok(file),
+            _ => unreachable!("as_std has made it plain"),
+        }
+    }
+
+    fn file(&self) -> &dyn AsOpen {
+        self.held.hold.file()
+    }
+
+    fn pinned(self: Pin<&mut Self>) -> io::Result<Pin<&mut tokio::fs::File>> {
+        self.get_mut().held.hold.pinned()
     }
 }
 
@@ -367,9 +313,9 @@ impl AsyncRead for FileGuard {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let read = Pin::new(&mut *this).pinned()?.poll_read(cx, buffer);
-        this.may_be_ahead |= read.is_pending();
+        let hold = &mut self.get_mut().held.hold;
+        let read = hold.pinned()?.poll_read(cx, buffer);
+        hold.may_be_ahead |= read.is_pending();
         read
     }
 }
@@ -403,24 +349,12 @@ impl AsyncSeek for FileGuard {
     }
 }
 
-impl Drop for FileGuard {
-    /// Releases: two short system calls, or none while a write still runs. Errors cannot be told from here; the
-    /// closed file frees the lock whatever happens.
-    fn drop(&mut self) {
-        if let Err(error) = self.give_back() {
-            trace::unheard(&self.shared.target.path, &error);
-        }
-    }
-}
+lend_file!(FileGuard);
 
-impl Guard for FileGuard {
+impl Hold for FileHold {
     /// That of the lock in another directory, if there is one.
     fn token(&self) -> Option<u64> {
         self.over.as_ref().and_then(AnyGuard::token)
-    }
-
-    fn waited(&self) -> Option<Duration> {
-        FileGuard::waited(self)
     }
 
     fn predecessor_crashed(&self) -> bool {
@@ -429,24 +363,59 @@ impl Guard for FileGuard {
     }
 
     fn is_held(&self) -> bool {
-        FileGuard::is_held(self)
+        let over = self.over.as_ref().is_none_or(AnyGuard::is_held);
+        over && self.generation == generation() && self.loss().is_none()
     }
 
     fn lost(&self) -> Lost {
-        FileGuard::lost(self)
+        let target = &self.shared.target;
+        let begin = || Vigil::begin(target.path.clone(), self.id, target.manner.events);
+        let vigil = self.vigil.get_or_init(begin).clone();
+        let mut over = self.over.as_ref().map(AnyGuard::lost);
+        Lost::new(std::future::poll_fn(move |cx| {
+            let over = over.as_mut().map(|it| Pin::new(it).poll(cx));
+            match over {
+                Some(lost @ Poll::Ready(_)) => lost,
+                _ => vigil.poll(cx.waker()),
+            }
+        }))
     }
 
-    async fn release(self) -> Result<()> {
-        FileGuard::release(self).await
+    /// Waits for what was written, gives the lock back, then the one that was taken before it.
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.released.is_none() {
+            self.refuse_copy()?;
+            let flushed = match &mut self.content {
+                Some(Content::Async(file)) => ready!(Pin::new(file).poll_flush(cx)),
+                _ => Ok(()),
+            };
+            let flushed = flushed.map_err(|e| Error::io("write to the file", self.path(), e));
+            let lost = self
+                .loss()
+                .map(|loss| Error::at(ErrorKind::Lost, loss.to_string(), self.path()));
+            let released = self.give_back().and(lost.map_or(Ok(()), Err));
+            self.released = Some(Error::of_both(flushed, released));
+        }
+        let over = match &mut self.over {
+            Some(over) => ready!(over.hold_mut().poll_release(cx)),
+            None => Ok(()),
+        };
+        self.over = None;
+        let released = self.released.take().unwrap_or(Ok(()));
+        Poll::Ready(Error::of_both(released, over))
+    }
+
+    fn place(&self) -> &Path {
+        self.path()
     }
 }
 
-lend_file!(FileGuard);
-
-impl fmt::Debug for FileGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileGuard")
-            .field("path", &self.shared.target.path)
-            .finish_non_exhaustive()
+impl Drop for FileHold {
+    /// Releases: two short system calls, or none while a write still runs. Errors cannot be reported
+    /// from here; the closed file frees the lock whatever happens.
+    fn drop(&mut self) {
+        if let Err(error) = self.give_back() {
+            trace::unheard(self.path(), &error);
+        }
     }
 }

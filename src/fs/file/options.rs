@@ -26,9 +26,6 @@ pub struct FileConfig {
     /// Permission bits of a file that has to be created, exactly, whatever the umask; `None`, the default, leaves them to the
     /// umask.
     pub mode: Option<u32>,
-    /// Several may hold a shared lock at once, while nobody holds the exclusive one; off by default. Who only reads sets `write(false)`
-    /// as well, so that the file need not be writable and is not created.
-    pub shared: bool,
     /// Time limit of an [`acquire`](FileLock::acquire) that sets none; `None`, the default, waits for ever.
     pub timeout: Option<Duration>,
     /// Do not wait: fail with [`ErrorKind::Busy`](crate::ErrorKind::Busy) when somebody has the lock; off by default.
@@ -54,7 +51,6 @@ impl Default for FileConfig {
             create_new: false,
             truncate: false,
             mode: None,
-            shared: false,
             timeout: None,
             fail_when_locked: false,
             remove_on_release: false,
@@ -74,16 +70,26 @@ impl FileConfig {
             () if !self.read && !writes => Some("none of read, write and append is set"),
             () if self.truncate && !self.write => Some("truncate needs write"),
             () if self.truncate && self.append => Some("truncate and append contradict each other"),
-            () if self.shared && self.truncate => {
-                Some("truncate takes the content from others who hold the lock: not with shared")
-            }
-            () if self.shared && self.remove_on_release => Some(
-                "remove_on_release takes the file from others who hold the lock: not with shared",
-            ),
             () if self.create_new && !writes => Some("create_new needs write or append"),
             () if bad_mode => Some("mode takes permission bits, at most 0o777"),
             () if self.poll_interval.is_zero() => Some("poll_interval must be longer than nothing"),
             () => None,
+        }
+    }
+}
+
+impl FileConfig {
+    /// What a shared acquire cannot do.
+    pub(super) fn refusal_to_share(&self) -> Option<&'static str> {
+        match self {
+            Self { truncate: true, .. } => {
+                Some("truncate would take the content from other readers")
+            }
+            Self {
+                remove_on_release: true,
+                ..
+            } => Some("remove_on_release would take the file from other readers"),
+            _ => None,
         }
     }
 }
@@ -135,12 +141,6 @@ impl FileOptions {
     /// Sets [`FileConfig::mode`].
     pub fn mode(mut self, bits: u32) -> Self {
         self.config.mode = Some(bits);
-        self
-    }
-
-    /// Takes the shared lock: see [`FileConfig::shared`].
-    pub fn shared(mut self) -> Self {
-        self.config.shared = true;
         self
     }
 

@@ -1,16 +1,14 @@
 //! A lock that is none: it always says yes. For programs that can switch locking off.
+#![allow(unreachable_pub)] // Its guard is known as AnyGuard only.
 
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use crate::acquire::Acquire;
-use crate::acquire::sealed::{self, Identity};
-use crate::error::{Error, Result};
-use crate::guard::{Guard, Lost};
+use crate::acquire::sealed::{Address, Granted, Pending, Request};
+use crate::error::Result;
+use crate::guard::{Hold, Lost, guard};
 use crate::lock::{Capabilities, Lock, Reach, Status, Tokens, Waiting};
 
 pub(super) struct FakeLock {
@@ -28,15 +26,13 @@ impl Lock for FakeLock {
     type Guard = FakeGuard;
 
     fn acquire(&self) -> Acquire<FakeGuard> {
-        let attempt = FakeAttempt {
-            path: self.path.clone(),
-            over: false,
-        };
-        Acquire::new(attempt, None)
+        let path = self.path.clone();
+        Acquire::new(FakePending { path }, None)
     }
 
     async fn try_acquire(&self) -> Result<Option<FakeGuard>> {
-        Ok(Some(FakeGuard(())))
+        let path = self.path.clone();
+        Ok(Some(FakeGuard::granted(FakeHold { path }, None)))
     }
 
     async fn status(&self) -> Result<Status> {
@@ -59,14 +55,18 @@ impl Lock for FakeLock {
     }
 }
 
-pub(super) struct FakeGuard(());
+guard! {
+    /// A lock that is none.
+    FakeGuard holds FakeHold, by FakePending
+}
 
-impl Guard for FakeGuard {
+#[doc(hidden)]
+pub struct FakeHold {
+    path: Arc<Path>,
+}
+
+impl Hold for FakeHold {
     fn token(&self) -> Option<u64> {
-        None
-    }
-
-    fn waited(&self) -> Option<Duration> {
         None
     }
 
@@ -83,50 +83,36 @@ impl Guard for FakeGuard {
         Lost::new(std::future::pending())
     }
 
-    async fn release(self) -> Result<()> {
-        Ok(())
+    fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn place(&self) -> &Path {
+        &self.path
     }
 }
 
-pub(super) struct FakeAttempt {
+#[doc(hidden)]
+pub struct FakePending {
     path: Arc<Path>,
-    over: bool,
 }
 
-impl Future for FakeAttempt {
-    type Output = Result<FakeGuard>;
+impl Pending for FakePending {
+    type Grant = FakeHold;
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        match std::mem::replace(&mut self.over, true) {
-            true => Poll::Pending,
-            false => Poll::Ready(Ok(FakeGuard(()))),
-        }
+    fn poll(&mut self, _: &Request, _: &mut Context<'_>) -> Poll<Result<Option<FakeHold>>> {
+        let path = self.path.clone();
+        Poll::Ready(Ok(Some(FakeHold { path })))
     }
-}
 
-impl sealed::Attempt for FakeAttempt {
-    type Guard = FakeGuard;
-
-    fn set_max_waiting(&mut self, _: usize) {}
-
-    fn cancel(&mut self) {
-        self.over = true;
-    }
+    fn leave(&mut self) {}
 
     fn waiting(&self) -> Option<Waiting> {
         None
     }
 
     /// So that `acquire_all` finds the same mistakes as with real locks.
-    fn identity(&self) -> Option<Identity> {
-        Some(Identity::of_nothing(&self.path))
+    fn address(&self) -> Option<Address> {
+        Some(Address::of_nothing(&self.path))
     }
-
-    fn timed_out(&self) -> Error {
-        Error::timed_out(&*self.path, Duration::ZERO)
-    }
-}
-
-impl sealed::Granted for FakeGuard {
-    type Attempt = FakeAttempt;
 }

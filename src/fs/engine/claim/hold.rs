@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::super::step::at_named;
@@ -16,11 +17,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file;
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::id::Id;
-use crate::guard::Loss;
+use crate::guard::{self, Hold as _, Loss, Lost};
 use crate::lock::Removal;
 
 /// The lock, held. Dropped, it is given back.
-pub(crate) struct Hold {
+#[doc(hidden)]
+pub struct Hold {
     tenure: Arc<Tenure>,
     crashed: bool,
     generation: u32,
@@ -86,41 +88,8 @@ impl Hold {
         &self.tenure.id
     }
 
-    pub(crate) fn token(&self) -> u64 {
-        self.tenure.vigil.subject().own.number
-    }
-
-    /// Whether the holder before died inside, or was silent for too long.
-    pub(crate) fn predecessor_crashed(&self) -> bool {
-        self.crashed
-    }
-
-    /// Whether the baton still says that it is ours: a look at the present.
-    pub(crate) fn is_held(&self) -> bool {
-        let vigil = &self.tenure.vigil;
-        self.is_ours() && vigil.loss().is_none() && vigil.subject().loss().is_none()
-    }
-
     fn is_ours(&self) -> bool {
         self.generation == generation()
-    }
-
-    /// The loss, if there was one; else whoever asks is woken when there is.
-    pub(crate) fn lost(&self) -> impl Future<Output = Loss> + Send + 'static + use<> {
-        let vigil = self.tenure.vigil.clone();
-        std::future::poll_fn(move |cx| {
-            vigil.watch_over();
-            vigil.poll(cx.waker())
-        })
-    }
-
-    /// Gives the lock back.
-    pub(crate) fn release(mut self) -> Result<()> {
-        if !self.is_ours() {
-            let text = "this guard was taken before a fork; it is the parent's";
-            return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
-        }
-        self.give_back()
     }
 
     /// Nothing when it was given back before.
@@ -142,7 +111,7 @@ impl Hold {
             true => Ok(()),
             false => {
                 let loss = self.tenure.vigil.loss().unwrap_or_else(|| stand.why());
-                Err(Error::at(ErrorKind::Lost, loss.to_string(), self.path()))
+                Err(Error::at(ErrorKind::Lost, loss.to_string(), self.place()))
             }
         }
     }
@@ -176,8 +145,41 @@ impl Hold {
             Err(_) => Ok(Removal::InUse),
         }
     }
+}
 
-    pub(crate) fn path(&self) -> &Path {
+impl guard::Hold for Hold {
+    fn token(&self) -> Option<u64> {
+        Some(self.tenure.vigil.subject().own.number)
+    }
+
+    /// Also when the last holder was silent for too long.
+    fn predecessor_crashed(&self) -> bool {
+        self.crashed
+    }
+
+    /// Whether the baton still says that it is ours.
+    fn is_held(&self) -> bool {
+        let vigil = &self.tenure.vigil;
+        self.is_ours() && vigil.loss().is_none() && vigil.subject().loss().is_none()
+    }
+
+    fn lost(&self) -> Lost {
+        let vigil = self.tenure.vigil.clone();
+        Lost::new(std::future::poll_fn(move |cx| {
+            vigil.watch_over();
+            vigil.poll(cx.waker())
+        }))
+    }
+
+    fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        if !self.is_ours() {
+            let text = "this guard was taken before a fork; it is the parent's";
+            return Poll::Ready(Err(Error::at(ErrorKind::Unsupported, text, self.place())));
+        }
+        Poll::Ready(self.give_back())
+    }
+
+    fn place(&self) -> &Path {
         &self.tenure.vigil.subject().directory
     }
 }
@@ -188,7 +190,7 @@ impl Drop for Hold {
         if self.is_ours()
             && let Err(error) = self.give_back()
         {
-            crate::trace::unheard(self.path(), &error);
+            crate::trace::unheard(self.place(), &error);
         }
     }
 }

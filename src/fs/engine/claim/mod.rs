@@ -97,7 +97,8 @@ const TRIES: usize = 1000;
 
 /// One lock.
 #[derive(Debug)]
-pub(crate) struct Claims {
+#[doc(hidden)]
+pub struct Claims {
     /// What the lock is called, for people.
     path: PathBuf,
     directory: PathBuf,
@@ -117,8 +118,9 @@ pub(crate) struct Terms {
 }
 
 /// What one who waits remembers.
+#[doc(hidden)]
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub struct Memory {
     draft: Option<Draft>,
     still: Option<Still>,
 }

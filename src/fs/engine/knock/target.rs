@@ -23,7 +23,6 @@ pub(crate) struct Target {
 /// How the lock is waited for.
 #[derive(Clone, Debug)]
 pub(crate) struct Manner {
-    pub(crate) shared: bool,
     pub(crate) wait: Wait,
     pub(crate) poll_interval: Duration,
     /// Whether file events can be expected.
@@ -76,10 +75,10 @@ impl Target {
     }
 
     /// Opens the file and tries the lock once.
-    pub(crate) fn try_once(&self) -> Result<First> {
+    pub(crate) fn try_once(&self, shared: bool) -> Result<First> {
         loop {
             let file = self.open()?;
-            let locked = flock::try_lock(&file, self.manner.shared);
+            let locked = flock::try_lock(&file, shared);
             let locked = locked.map_err(|e| self.io("lock the file", e))?;
             let facts = file::facts_of(&file, &self.path);
             let deleted = match facts.map_err(|e| self.io("look at the file", e)) {

@@ -2,25 +2,32 @@
 
 use std::io::{self, ErrorKind::NotFound, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use super::super::owner::identity;
 use super::super::step::at_named;
+use super::super::vigil::Vigil;
 use super::{LONGEST, PidFile, VERSION, unlink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::{Private, generation};
 use crate::fs::sys::id::Id;
+use crate::guard::{Hold, Loss, Lost};
 
 /// The lock, held: our record, open, at the path. Dropped, it is given back.
-#[derive(Debug)]
-pub(crate) struct PidHold {
+#[doc(hidden)]
+pub struct PidHold {
     path: PathBuf,
     file: Option<Private>,
-    pub(crate) id: FileId,
+    id: FileId,
     /// Whether it was taken over from one that died inside.
-    pub(crate) crashed: bool,
+    crashed: bool,
+    /// Whether file events can be expected.
+    events: bool,
+    vigil: OnceLock<Arc<Vigil>>,
     generation: u32,
 }
 
@@ -61,12 +68,14 @@ impl Draft {
     }
 
     /// Our record is at the path.
-    pub(super) fn into_hold(mut self, path: &Path, crashed: bool) -> PidHold {
+    pub(super) fn into_hold(mut self, lock: &PidFile, crashed: bool) -> PidHold {
         PidHold {
-            path: path.to_path_buf(),
+            path: lock.path.clone(),
             file: self.file.take(),
             id: self.id,
             crashed,
+            events: lock.manner.events,
+            vigil: OnceLock::new(),
             generation: self.generation,
         }
     }
@@ -82,15 +91,11 @@ impl Drop for Draft {
 }
 
 impl PidHold {
-    /// Whether the path still bears our record: a look at the present.
-    pub(crate) fn is_held(&self) -> bool {
-        self.generation == generation()
-            && self.file.is_some()
-            && file::id_at(&self.path).is_ok_and(|it| it == Some(self.id))
-    }
-
     /// Gives the lock back; nothing when that was done before.
     pub(crate) fn give_back(&mut self) -> Result<()> {
+        if let Some(vigil) = self.vigil.take() {
+            vigil.end();
+        }
         let Some(file) = self.file.take() else {
             return Ok(());
         };
@@ -102,8 +107,8 @@ impl PidHold {
         let found = file::id_at(&self.path).map_err(|e| at("look at the pid file", e))?;
         if found != Some(self.id) {
             let loss = match found {
-                Some(_) => crate::guard::Loss::Replaced,
-                None => crate::guard::Loss::Deleted,
+                Some(_) => Loss::Replaced,
+                None => Loss::Deleted,
             };
             return Err(Error::at(ErrorKind::Lost, loss.to_string(), &self.path));
         }
@@ -113,6 +118,36 @@ impl PidHold {
             Err(error) if error.kind() != NotFound => Err(at("delete the pid file", error)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Hold for PidHold {
+    fn token(&self) -> Option<u64> {
+        None
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        self.crashed
+    }
+
+    fn is_held(&self) -> bool {
+        self.generation == generation()
+            && self.file.is_some()
+            && file::id_at(&self.path).is_ok_and(|it| it == Some(self.id))
+    }
+
+    fn lost(&self) -> Lost {
+        let begin = || Vigil::begin(self.path.clone(), self.id, self.events);
+        let vigil = self.vigil.get_or_init(begin).clone();
+        Lost::new(std::future::poll_fn(move |cx| vigil.poll(cx.waker())))
+    }
+
+    fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(self.give_back())
+    }
+
+    fn place(&self) -> &Path {
+        &self.path
     }
 }
 

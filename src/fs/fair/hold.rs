@@ -1,0 +1,263 @@
+//! What a guard of a fair lock holds.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use super::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::engine::line::{Grant, Share, Visit};
+use crate::fs::engine::slots::{Permits, Slot};
+use crate::fs::engine::ticket::Mode;
+use crate::fs::engine::vigil::{Vigil, loss_of};
+use crate::fs::sys::file::duplicate_for_exec;
+use crate::guard::{Hold, Loss, Lost};
+use crate::trace;
+
+/// A grant of a fair lock.
+#[doc(hidden)]
+pub struct FairHold {
+    shared: Arc<Shared>,
+    /// There until it is released.
+    share: Option<Share>,
+    visit: Visit,
+    token: u64,
+    predecessor_crashed: bool,
+    /// There once a loss is asked for.
+    asked: OnceLock<Asked>,
+    /// The same for permits, of which each has a file of its own.
+    vigils: OnceLock<Vec<Arc<Vigil>>>,
+}
+
+struct Asked {
+    latch: Arc<OnceLock<Loss>>,
+    /// Set when the guard is given back unlost: others may be inside by the same lock, and lose it later.
+    over: Arc<AtomicBool>,
+}
+
+impl FairHold {
+    pub(super) fn new(shared: Arc<Shared>, grant: Grant) -> Self {
+        Self {
+            share: Some(grant.share),
+            shared,
+            visit: grant.visit,
+            token: grant.token,
+            predecessor_crashed: grant.predecessor_crashed,
+            asked: OnceLock::new(),
+            vigils: OnceLock::new(),
+        }
+    }
+
+    /// The first of its slot files that is lost, and how.
+    fn permit_loss(&self) -> Option<(Loss, PathBuf)> {
+        let told = self.vigils.get().into_iter().flatten();
+        let told = told.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
+        let seen = self.permits().filter_map(|slot| {
+            let path = self.shared.line.slot_path(slot.number());
+            loss_of(&path, slot.id()).map(|loss| (loss, path))
+        });
+        told.chain(seen).next()
+    }
+
+    /// The files of its permits.
+    pub(crate) fn slot_paths(&self) -> Vec<PathBuf> {
+        let path = |slot: &Slot| self.shared.line.slot_path(slot.number());
+        self.permits().map(path).collect()
+    }
+
+    /// The same files, open.
+    pub(crate) fn slot_files(&self) -> impl Iterator<Item = &File> {
+        self.permits().map(Slot::file)
+    }
+
+    fn permits(&self) -> impl Iterator<Item = &Slot> {
+        let permits = match &self.share {
+            Some(Share::Permits(permits)) => Some(permits),
+            _ => None,
+        };
+        permits.into_iter().flat_map(Permits::iter)
+    }
+
+    /// Resolves when one of the slot files is lost.
+    pub(crate) fn permit_lost(&self) -> Lost {
+        let vigils = self.vigils.get_or_init(|| {
+            let events = self.shared.line.has_events();
+            let begin = |slot: &Slot| {
+                let path = self.shared.line.slot_path(slot.number());
+                Vigil::begin(path, slot.id(), events)
+            };
+            self.permits().map(begin).collect()
+        });
+        let vigils = vigils.clone();
+        Lost::new(std::future::poll_fn(move |cx| {
+            let lost = vigils.iter().map(|it| it.poll(cx.waker()));
+            lost.reduce(|one, other| if one.is_ready() { one } else { other })
+                .unwrap_or(Poll::Pending)
+        }))
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        match &self.share {
+            Some(Share::Door(door)) => door.file(),
+            _ => unreachable!("the guard of a lock has its door until it is consumed"),
+        }
+    }
+
+    /// Prepares the lock to outlive this program, and returns what carries it across `exec`.
+    pub(crate) fn keep_across_exec(&self) -> Result<Vec<File>> {
+        let state = self.shared.line.prepare_exec()?;
+        let locked: Vec<_> = match &self.share {
+            Some(Share::Door(door)) => vec![door.file()],
+            _ => self.slot_files().collect(),
+        };
+        let duplicates = locked.into_iter().map(duplicate_for_exec);
+        let duplicates: io::Result<Vec<_>> = duplicates.chain(state.map(Ok)).collect();
+        let path = &self.shared.line.place().door;
+        duplicates.map_err(|e| Error::io("duplicate the lock file", path, e))
+    }
+
+    /// From writer to reader, in the same hands.
+    pub(crate) fn downgrade(mut self) -> Result<Self> {
+        let downgraded = self.shared.line.downgrade();
+        // In any case: what is given back then is a reader's.
+        self.visit.want = Mode::Shared;
+        downgraded.map(|()| self)
+    }
+
+    pub(crate) fn give_back(&mut self, listens: bool) -> Result<()> {
+        // Asked while there is something to compare; a drop has nobody to tell.
+        let lost = listens.then(|| self.permit_loss()).flatten();
+        let Some(share) = self.share.take() else {
+            return Ok(());
+        };
+        self.vigils
+            .get()
+            .into_iter()
+            .flatten()
+            .for_each(|it| it.end());
+        if let Some(asked) = self.asked.get() {
+            let unlost = asked.latch.get().is_none();
+            asked.over.store(unlost, Ordering::Relaxed);
+        }
+        let released = self.shared.line.release(share, self.visit, listens);
+        match lost {
+            Some((loss, path)) => Err(Error::at(ErrorKind::Lost, loss.to_string(), path)),
+            None => released,
+        }
+    }
+}
+
+impl Hold for FairHold {
+    fn token(&self) -> Option<u64> {
+        Some(self.token)
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        self.predecessor_crashed
+    }
+
+    fn is_held(&self) -> bool {
+        match &self.share {
+            Some(Share::Permits(_)) => self.permit_loss().is_none(),
+            _ => self.shared.line.is_held(self.token),
+        }
+    }
+
+    fn lost(&self) -> Lost {
+        let line = self.shared.line.clone();
+        let latch = match &self.share {
+            Some(Share::Permits(_)) => return self.permit_lost(),
+            Some(Share::Door(_)) => line.watch_for_loss(),
+            None => Arc::default(),
+        };
+        let token = self.token;
+        let asked = self.asked.get_or_init(|| Asked {
+            latch: latch.clone(),
+            over: Arc::default(),
+        });
+        let over = asked.over.clone();
+        Lost::new(std::future::poll_fn(move |cx| {
+            match over.load(Ordering::Relaxed) {
+                true => Poll::Pending,
+                false => line.poll_lost(&latch, token, cx.waker()),
+            }
+        }))
+    }
+
+    fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(self.give_back(true))
+    }
+
+    fn place(&self) -> &Path {
+        self.shared.path()
+    }
+}
+
+impl Drop for FairHold {
+    /// Releases: a few short system calls, or none when a task of this process is next. Errors cannot be told from here; the
+    /// closed descriptor frees the lock whatever happens.
+    fn drop(&mut self) {
+        if let Err(error) = self.give_back(false) {
+            trace::unheard(&self.shared.line.place().door, &error);
+        }
+    }
+}
+
+/// Defines the guard of a fair lock; see [`guard!`](crate::guard::guard).
+macro_rules! fair_guard {
+    ($(#[$about:meta])* $name:ident, token: $token:literal) => {
+        crate::guard::guard! {
+            $(#[$about])*
+            ///
+            /// Dropping it releases: the lock goes to the next waiter at once, also outside a runtime
+            /// and while unwinding. In a forked child dropping it does nothing to the parent's lock.
+            ///
+            /// The lock is lost when its file is deleted, renamed or replaced. As long as the queue
+            /// directory is there, no other caller can acquire the lock even then: newcomers get
+            /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). This does not hold for permits: a
+            /// newcomer may take the place of a slot file that is lost.
+            $name holds $crate::fs::fair::hold::FairHold,
+            by $crate::fs::fair::pending::FairPending,
+            token: $token
+        }
+
+        impl $name {
+            /// Prepares the lock for `exec`, which replaces this program by another one in the same process.
+            ///
+            /// Returns duplicates of the locked files that stay open across `exec`. As long as the new program, or
+            /// a process that it starts, keeps them open, it holds the lock. This call clears the held flag, so
+            /// the end of the new program is not reported as a crash, and removes the files that this process
+            /// keeps in the queue.
+            ///
+            /// If `exec` fails, drop the duplicates and go on with the guard. A crash of this process is not
+            /// reported from then on until the lock is acquired again.
+            ///
+            /// # Errors
+            ///
+            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the record cannot be written or no descriptor is left;
+            /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a forked child, and on platforms without
+            /// `exec`. The lock is held as before.
+            pub fn keep_across_exec(&self) -> crate::error::Result<Vec<std::fs::File>> {
+                self.held.hold.keep_across_exec()
+            }
+        }
+    };
+}
+pub(crate) use fair_guard;
+
+/// Lets a guard around a [`FairHold`] lend its open lock file.
+macro_rules! lends_its_file {
+    ($name:ident) => {
+        impl $name {
+            fn file(&self) -> &std::fs::File {
+                self.held.hold.file()
+            }
+        }
+
+        crate::fs::sys::file::lend_file!($name);
+    };
+}
+pub(crate) use lends_its_file;

@@ -1,0 +1,154 @@
+//! The wait for a plain file lock.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::Shared;
+use super::guard::FileHold;
+use crate::acquire::Attempt;
+use crate::acquire::sealed::{Address, Pending, Request};
+use crate::any::AnyGuard;
+use crate::error::{Error, Result};
+use crate::fs::engine::knock::{First, Knock, Source};
+use crate::fs::engine::owner::holder_of_file;
+use crate::lock::Waiting;
+
+/// One caller's wait.
+#[doc(hidden)]
+pub struct FilePending {
+    /// Missing when the lock could not even be opened.
+    lock: Result<Arc<Shared>, Option<Error>>,
+    reads: bool,
+    over: Over,
+    knock: Option<Knock>,
+}
+
+/// A lock that is taken before the file's own, and held as long.
+enum Over {
+    None,
+    /// `locks` tells whether the file itself is locked too.
+    Waiting {
+        attempt: Box<Attempt<AnyGuard>>,
+        locks: bool,
+    },
+    Held {
+        guard: AnyGuard,
+        locks: bool,
+    },
+}
+
+impl FilePending {
+    pub(super) fn new(shared: &Arc<Shared>, reads: bool) -> Self {
+        Self {
+            lock: Ok(shared.clone()),
+            reads,
+            over: Over::None,
+            knock: None,
+        }
+    }
+
+    /// After another lock. `locks` tells whether the file itself is locked too.
+    pub(super) fn under(shared: &Arc<Shared>, over: Attempt<AnyGuard>, locks: bool) -> Self {
+        let attempt = Box::new(over);
+        Self {
+            over: Over::Waiting { attempt, locks },
+            ..Self::new(shared, false)
+        }
+    }
+
+    /// One that has failed before it began.
+    pub(crate) fn failed(error: Error) -> Self {
+        Self {
+            lock: Err(Some(error)),
+            reads: false,
+            over: Over::None,
+            knock: None,
+        }
+    }
+
+    /// The file, once the lock over it is held.
+    fn poll_file(
+        &mut self,
+        shared: &Arc<Shared>,
+        request: &Request,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<FileHold>>> {
+        let target = &shared.target;
+        let locked = match &mut self.knock {
+            _ if matches!(self.over, Over::Held { locks: false, .. }) => target.open_unlocked()?,
+            Some(knock) => ready!(knock.poll(cx.waker()))?,
+            none => match target.try_once(self.reads)? {
+                First::Locked(locked) => locked,
+                First::Refused(_) if request.try_only => return Poll::Ready(Ok(None)),
+                First::Refused(file) => {
+                    let source = Source::Path(target.clone(), self.reads);
+                    let knock = none.insert(Knock::begin(source, file, cx.waker()));
+                    ready!(knock.poll(cx.waker()))?
+                }
+            },
+        };
+        let hold = FileHold::new(shared, locked)?;
+        Poll::Ready(Ok(Some(
+            match std::mem::replace(&mut self.over, Over::None) {
+                Over::Held { guard, locks } => hold.under(Some(guard), locks),
+                _ => hold,
+            },
+        )))
+    }
+}
+
+impl Pending for FilePending {
+    type Grant = FileHold;
+
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<FileHold>>> {
+        let shared = match &mut self.lock {
+            Ok(shared) => shared.clone(),
+            Err(error) => {
+                return error
+                    .take()
+                    .map_or(Poll::Pending, |it| Poll::Ready(Err(it)));
+            }
+        };
+        if let Over::Waiting { attempt, locks } = &mut self.over {
+            let locks = *locks;
+            let Some(guard) = ready!(attempt.poll(request, cx))? else {
+                return Poll::Ready(Ok(None));
+            };
+            self.over = Over::Held { guard, locks };
+        }
+        let polled = self.poll_file(&shared, request, cx);
+        if polled.is_ready() {
+            self.leave();
+        }
+        polled
+    }
+
+    fn leave(&mut self) {
+        self.knock = None;
+        self.over = Over::None;
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        if let Over::Waiting { attempt, .. } = &self.over {
+            return attempt.waiting();
+        }
+        let shared = self.lock.as_ref().ok()?;
+        Some(Waiting::behind(holder_of_file(&shared.target.path)))
+    }
+
+    fn address(&self) -> Option<Address> {
+        if let Over::Waiting { attempt, .. } = &self.over {
+            return attempt.address();
+        }
+        let shared = self.lock.as_ref().ok()?;
+        Some(Address::of_file(&shared.target.path))
+    }
+
+    fn counts_waiters(&self) -> bool {
+        match &self.over {
+            Over::Waiting { attempt, .. } => attempt.counts_waiters(),
+            // A failed one reports its own error.
+            _ => self.lock.is_err(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The wait for a lock in memory.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::guard::MemHold;
+use super::line::{Caller, Entered, Line, Want};
+use crate::acquire::sealed::{Address, Pending, Request};
+use crate::error::Result;
+use crate::lock::Waiting;
+
+/// One caller's queue entry.
+#[doc(hidden)]
+pub struct MemPending {
+    line: Arc<Line>,
+    want: Want,
+    entry: Option<u64>,
+}
+
+impl MemPending {
+    pub(super) fn new(line: &Arc<Line>, want: Want) -> Self {
+        Self {
+            line: line.clone(),
+            want,
+            entry: None,
+        }
+    }
+}
+
+impl Pending for MemPending {
+    type Grant = MemHold;
+
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<MemHold>>> {
+        let grant = match self.entry {
+            Some(entry) => match self.line.poll(entry, cx.waker()) {
+                Poll::Ready(grant) => Some(grant),
+                Poll::Pending => return Poll::Pending,
+            },
+            None if request.try_only => self.line.try_enter(self.want)?,
+            None => {
+                let caller = Caller {
+                    want: self.want,
+                    most: request.max_waiting,
+                    waker: cx.waker(),
+                };
+                match self.line.enter(caller)? {
+                    Entered::Granted(grant) => Some(grant),
+                    Entered::Waiting(entry) => {
+                        self.entry = Some(entry);
+                        return Poll::Pending;
+                    }
+                }
+            }
+        };
+        self.entry = None;
+        Poll::Ready(Ok(grant.map(|grant| MemHold::new(&self.line, grant))))
+    }
+
+    fn leave(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.line.cancel(entry);
+        }
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.line.waiting(self.entry?)
+    }
+
+    fn address(&self) -> Option<Address> {
+        Some(self.line.address())
+    }
+}
+
+impl Drop for MemPending {
+    /// Leaves the queue.
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,163 @@
+//! What a guard of a lock on a server holds.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::actor::Command;
+use super::client::{Line, gone};
+use super::place::{Grant, Place};
+use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::{poll_shielded, shielded};
+use crate::guard::{Hold, Lost};
+
+/// A grant of a lock on a server.
+#[doc(hidden)]
+pub struct RedisHold {
+    line: Arc<Line>,
+    /// There until it is released.
+    place: Option<Arc<Place>>,
+    /// The same, for those who look on.
+    watched: Arc<Place>,
+    grant: Grant,
+    /// What will tell how the release went.
+    answer: Option<oneshot::Receiver<Result<()>>>,
+}
+
+impl RedisHold {
+    pub(super) fn new(line: Arc<Line>, place: Arc<Place>, grant: Grant) -> Self {
+        Self {
+            line,
+            watched: place.clone(),
+            place: Some(place),
+            grant,
+            answer: None,
+        }
+    }
+
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.is_held().then(|| self.watched.valid_until().instant())
+    }
+
+    pub(super) async fn ensure(&self) -> Result<()> {
+        let lost = |text: String| Error::at(ErrorKind::Lost, text, self.line.path());
+        if let Some(loss) = self.watched.loss() {
+            return Err(lost(loss.to_string()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Ensure(self.watched.clone(), reply);
+        self.line.core.tell(command)?;
+        let mut answer = std::pin::pin!(shielded(answer));
+        // Whatever comes first; a loss needs no answer.
+        std::future::poll_fn(|context| {
+            use std::task::Poll;
+            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+                let answer = answer.map_err(|_| gone(self.line.path()));
+                return Poll::Ready(answer.and_then(|it| it));
+            }
+            let loss = self.watched.poll_lost(context);
+            loss.map(|loss| Err(lost(loss.to_string())))
+        })
+        .await
+    }
+}
+
+impl Hold for RedisHold {
+    fn token(&self) -> Option<u64> {
+        Some(self.grant.token)
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        self.grant.crashed
+    }
+
+    fn is_held(&self) -> bool {
+        self.line.core.check().is_ok() && self.watched.is_valid()
+    }
+
+    fn lost(&self) -> Lost {
+        let place = self.watched.clone();
+        Lost::new(std::future::poll_fn(move |context| {
+            place.poll_lost(context)
+        }))
+    }
+
+    fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Some(place) = self.place.take() {
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Leave(place, Some(reply));
+            self.line.core.tell(command)?;
+            self.answer = Some(answer);
+        }
+        let Some(answer) = &mut self.answer else {
+            return Poll::Ready(Ok(()));
+        };
+        let answer = ready!(poll_shielded(Pin::new(answer), context));
+        self.answer = None;
+        Poll::Ready(answer.map_err(|_| gone(self.line.path())).and_then(|it| it))
+    }
+
+    fn place(&self) -> &Path {
+        self.line.path()
+    }
+
+    fn has_queued(&self) -> bool {
+        self.grant.queued
+    }
+}
+
+impl Drop for RedisHold {
+    /// A word to the actor, which gives it back.
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.line.leave(&place);
+        }
+    }
+}
+
+/// Defines the guard of a lock on a server; see [`guard!`](crate::guard::guard).
+macro_rules! remote_guard {
+    ($(#[$about:meta])* $name:ident, token: $token:literal) => {
+        $crate::guard::guard! {
+            $(#[$about])*
+            ///
+            /// Dropping it releases in the background, also outside a runtime and while unwinding: nobody hears
+            /// whether that went well, and when the server cannot be reached the lease ends the hold. In a forked
+            /// child dropping it does nothing.
+            ///
+            /// The lock is lost three quarters of a lease after the last renewal that the server confirmed, so
+            /// before the server may let in another; or when it is known to be lost earlier. `is_held` goes by the
+            /// clock of this host and sends no request; a machine that was asleep sees at once that its lease is
+            /// over. `release` takes one round trip; a request that was not answered is repeated until the lease is
+            /// over.
+            $name holds $crate::redis::hold::RedisHold,
+            by $crate::redis::pending::RedisPending,
+            token: $token
+        }
+
+        impl $name {
+            /// Until when the hold may be counted on if it is not renewed again; `None` when it is lost. Each renewal moves it.
+            pub fn held_until(&self) -> Option<std::time::Instant> {
+                self.held.hold.held_until()
+            }
+
+            /// Asks the server whether the lock is still held, and renews it: for a last look before a step that cannot be undone.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropping it changes nothing; the request may be heard all the same.
+            ///
+            /// # Errors
+            ///
+            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when it is lost. While the server does not answer it waits, at most until the lease is over.
+            pub async fn ensure_held(&self) -> crate::error::Result<()> {
+                self.held.hold.ensure().await
+            }
+        }
+    };
+}
+pub(super) use remote_guard;

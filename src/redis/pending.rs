@@ -1,0 +1,120 @@
+//! The wait for a lock on a server.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::actor::Command;
+use super::client::Line;
+use super::hold::RedisHold;
+use super::place::{Mode, Outcome, Place, Seen, Wish};
+use crate::acquire::sealed::{Address, Pending, Request};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::Waiting;
+
+/// One caller's queue entry.
+#[doc(hidden)]
+pub struct RedisPending {
+    line: Arc<Line>,
+    mode: Mode,
+    cost: u32,
+    /// What is wrong with the request; reported at the first poll.
+    wrong: Option<Error>,
+    place: Option<Arc<Place>>,
+}
+
+impl RedisPending {
+    pub(super) fn new(line: Arc<Line>, mode: Mode, cost: u32, wrong: Option<Error>) -> Self {
+        Self {
+            line,
+            mode,
+            cost,
+            wrong,
+            place: None,
+        }
+    }
+
+    fn refuse_closed(&self) -> Result<()> {
+        match self.line.core.is_closed() {
+            true => {
+                let text = "the client is closed";
+                Err(Error::at(ErrorKind::Closed, text, self.line.path()))
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn look(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<RedisHold>>> {
+        self.refuse_closed()?;
+        if let Some(wrong) = self.wrong.take() {
+            return Poll::Ready(Err(wrong));
+        }
+        let is_new = self.place.is_none();
+        let place = self.place.get_or_insert_with(|| {
+            let wish = Wish {
+                mode: self.mode,
+                cost: self.cost,
+                most: request.max_waiting,
+                try_only: request.try_only,
+            };
+            Arc::new(Place::new(self.line.target.clone(), wish))
+        });
+        let outcome = match place.look(cx) {
+            Seen::Pending if !is_new => return Poll::Pending,
+            Seen::Pending | Seen::AskAgain => {
+                self.line.core.tell(Command::Enter(place.clone()))?;
+                return Poll::Pending;
+            }
+            Seen::Outcome(outcome) => outcome,
+        };
+        Poll::Ready(match outcome {
+            Outcome::Granted(grant) => {
+                let place = self
+                    .place
+                    .take()
+                    .unwrap_or_else(|| unreachable!("it was looked at"));
+                Ok(Some(RedisHold::new(self.line.clone(), place, grant)))
+            }
+            Outcome::Refused => Ok(None),
+            Outcome::Failed(error) => Err(error),
+        })
+    }
+}
+
+impl Pending for RedisPending {
+    type Grant = RedisHold;
+
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<RedisHold>>> {
+        let looked = self.look(request, cx);
+        if looked.is_ready() {
+            self.leave();
+        }
+        looked
+    }
+
+    /// A word to the actor, which does the rest.
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.line.leave(&place);
+        }
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        let (rank, outlook) = self.place.as_ref()?.outlook()?;
+        Some(Waiting {
+            place: Some(rank + 1),
+            closed_for: outlook.closed(),
+            ..Waiting::behind(outlook.holder())
+        })
+    }
+
+    fn address(&self) -> Option<Address> {
+        let address = &self.line.core.address;
+        Some(Address::of_server("redis", address, &self.line.name))
+    }
+}
+
+impl Drop for RedisPending {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

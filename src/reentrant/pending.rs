@@ -1,0 +1,98 @@
+//! The wait for a re-entrant lock.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::{Holder, ReentrantHold, Table};
+use crate::acquire::Attempt;
+use crate::acquire::sealed::{Address, Pending, Request};
+use crate::error::Result;
+use crate::guard::Guard;
+use crate::lock::Waiting;
+
+/// One caller's wait.
+#[doc(hidden)]
+pub struct ReentrantPending<G: Guard> {
+    inner: Attempt<G>,
+    table: Arc<Table<G>>,
+    holder: Holder,
+    /// Whether the table knows of this wait.
+    waits: bool,
+}
+
+impl<G: Guard> ReentrantPending<G> {
+    pub(super) fn new(inner: Attempt<G>, table: Arc<Table<G>>, holder: Holder) -> Self {
+        Self {
+            inner,
+            table,
+            holder,
+            waits: false,
+        }
+    }
+}
+
+impl<G: Guard> Pending for ReentrantPending<G> {
+    type Grant = ReentrantHold<G>;
+
+    fn poll(
+        &mut self,
+        request: &Request,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<ReentrantHold<G>>>> {
+        if let Some(stake) = self.table.held_by(&self.holder, None) {
+            self.leave();
+            return Poll::Ready(Ok(Some(ReentrantHold::another(stake))));
+        }
+        match self.inner.poll(request, cx) {
+            Poll::Pending => {
+                self.waits = true;
+                // Another wait of this holder may have been granted in between.
+                let found = self.table.held_by(&self.holder, Some(cx.waker()));
+                found.map_or(Poll::Pending, |stake| {
+                    self.leave();
+                    Poll::Ready(Ok(Some(ReentrantHold::another(stake))))
+                })
+            }
+            Poll::Ready(Ok(Some(guard))) => {
+                self.waits = false;
+                let holder = self.holder.clone();
+                Poll::Ready(Ok(Some(ReentrantHold::first(guard, holder, &self.table))))
+            }
+            Poll::Ready(refused) => {
+                self.leave();
+                Poll::Ready(refused.map(|_| None))
+            }
+        }
+    }
+
+    /// Leaves the queue, and the table.
+    fn leave(&mut self) {
+        self.inner.leave();
+        if std::mem::take(&mut self.waits) {
+            self.table.forget(&self.holder);
+        }
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.inner.waiting()
+    }
+
+    /// That of the lock inside, whoever the holder is.
+    fn address(&self) -> Option<Address> {
+        self.inner.address()
+    }
+
+    fn counts_waiters(&self) -> bool {
+        self.inner.counts_waiters()
+    }
+
+    fn has_inner_wait(&self) -> bool {
+        true
+    }
+}
+
+impl<G: Guard> Drop for ReentrantPending<G> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
