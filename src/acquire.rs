@@ -16,7 +16,8 @@ use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,16 @@ use tokio::time::Sleep;
 use crate::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
-use crate::lock::Waiting;
+use crate::ledger::{Enrolled, Ledger};
+use crate::status::Waiting;
 use crate::trace;
+
+/// A request that does not wait.
+const TRY: Request = Request {
+    max_waiting: None,
+    try_only: true,
+    thread: None,
+};
 
 /// How often a caller of [`Acquire::on_wait`] hears of the wait.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -78,6 +87,11 @@ pub(crate) mod sealed {
         /// Whether there is a queue whose waiters can be counted.
         fn counts_waiters(&self) -> bool {
             true
+        }
+
+        /// What the handle keeps, where the backend has no queue that can be closed and counted.
+        fn ledger(&self) -> Option<&Arc<Ledger>> {
+            None
         }
 
         /// Whether another wait inside this one has the span of the wait.
@@ -196,6 +210,8 @@ pub(crate) struct Attempt<G: Guard> {
     /// When the first poll found that it has to wait.
     since: Option<Instant>,
     span: trace::Wait,
+    /// So that `close` of the handle wakes it.
+    enrolled: Option<Enrolled>,
     over: bool,
 }
 
@@ -205,6 +221,7 @@ impl<G: Guard> Attempt<G> {
             pending,
             since: None,
             span: trace::Wait::default(),
+            enrolled: None,
             over: false,
         }
     }
@@ -218,25 +235,64 @@ impl<G: Guard> Attempt<G> {
         if self.over {
             return Poll::Pending;
         }
-        let pending = &mut self.pending;
-        let Poll::Ready(result) = self.span.poll(|| pending.poll(request, cx)) else {
-            if self.since.is_none() {
-                self.since = Some(Instant::now());
-                if !pending.has_inner_wait() {
-                    self.span.begin(|| pending.address());
+        let mut result = self.refuse_closed().map(|()| None);
+        if result.is_ok() {
+            let pending = &mut self.pending;
+            match self.span.poll(|| pending.poll(request, cx)) {
+                Poll::Ready(found) => result = found,
+                Poll::Pending => {
+                    self.wait(cx);
+                    // It may have been closed before it could be woken by that.
+                    match self.refuse_closed() {
+                        Ok(()) => return Poll::Pending,
+                        Err(error) => result = Err(error),
+                    }
                 }
             }
-            return Poll::Pending;
-        };
+        }
         let waited = self.since.map(|it| it.elapsed());
-        self.over = true;
-        self.span.end();
-        Poll::Ready(result.map(|grant| grant.map(|grant| G::granted(grant, waited))))
+        let guard = result.map(|grant| grant.map(|grant| G::granted(grant, waited)));
+        if let (Some(ledger), Ok(Some(guard))) = (self.pending.ledger(), &guard) {
+            ledger.granted(guard.wait_time(), guard.hold().predecessor_crashed());
+            self.since = None;
+        }
+        self.leave();
+        Poll::Ready(guard)
     }
 
+    fn refuse_closed(&self) -> Result<()> {
+        match self.pending.ledger() {
+            Some(ledger) => ledger.refuse_closed(|| self.place()),
+            None => Ok(()),
+        }
+    }
+
+    /// The backend waits.
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        let pending = &self.pending;
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            if !pending.has_inner_wait() {
+                self.span.begin(|| pending.address());
+            }
+        }
+        match (&self.enrolled, pending.ledger()) {
+            (Some(enrolled), _) => enrolled.renew(cx.waker()),
+            (None, Some(ledger)) => self.enrolled = Some(ledger.enroll(cx.waker())),
+            (None, None) => {}
+        }
+    }
+
+    /// Leaves the queue. Does nothing after the result.
     pub(crate) fn leave(&mut self) {
-        self.over = true;
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        self.enrolled = None;
         self.pending.leave();
+        if let (Some(ledger), Some(_)) = (self.pending.ledger(), self.since) {
+            ledger.abandoned();
+        }
         self.span.end();
     }
 
@@ -260,6 +316,12 @@ impl<G: Guard> Attempt<G> {
 
     fn place(&self) -> PathBuf {
         self.address().map(|it| it.place()).unwrap_or_default()
+    }
+}
+
+impl<G: Guard> Drop for Attempt<G> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -503,11 +565,17 @@ impl<G: Guard> Acquire<G> {
     /// One attempt; `None` when the lock is not free. For locks whose answer has to travel.
     #[allow(dead_code)] // Each server is a feature.
     pub(crate) async fn try_once(mut self) -> Result<Option<G>> {
-        let request = Request {
-            try_only: true,
-            ..Request::default()
-        };
-        std::future::poll_fn(|cx| self.state.attempt.poll(&request, cx)).await
+        std::future::poll_fn(|cx| self.state.attempt.poll(&TRY, cx)).await
+    }
+
+    /// One attempt, for locks that answer at once.
+    pub(crate) fn try_now(mut self) -> Result<Option<G>> {
+        let mut context = Context::from_waker(Waker::noop());
+        match self.state.attempt.poll(&TRY, &mut context) {
+            Poll::Ready(result) => result,
+            // Dropped, it takes nothing.
+            Poll::Pending => Ok(None),
+        }
     }
 
     /// Which lock this waits for.

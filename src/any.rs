@@ -9,18 +9,14 @@ use crate::acquire::sealed::{Address, Granted, Pending, Request};
 use crate::acquire::{Acquire, Attempt};
 use crate::error::Result;
 use crate::guard::{Guard, Hold, Lost, Release};
-use crate::lock::Waiting;
+use crate::status::Waiting;
 
-mod lock;
+mod erased;
+mod locks;
 mod place;
-mod rwlock;
-mod semaphore;
 
-pub use lock::AnyLock;
-pub(crate) use lock::becomes_any;
-pub use rwlock::AnyRwLock;
-pub use semaphore::AnySemaphore;
-pub(crate) use semaphore::Permits;
+pub(crate) use locks::becomes_any;
+pub use locks::{AnyLock, AnySemaphore, AnySharedLock};
 
 /// A guard of any lock, so that guards of several kinds stand in one list.
 ///

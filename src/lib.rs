@@ -99,7 +99,7 @@
 
 pub use acquire::Acquire;
 pub use all::{AcquireAll, AllGuards, Request, acquire_all};
-pub use any::{AnyGuard, AnyLock, AnyRwLock, AnySemaphore};
+pub use any::{AnyGuard, AnyLock, AnySemaphore, AnySharedLock};
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result};
 pub use fs::atomic::{AtomicFile, CreateAtomic};
@@ -115,14 +115,12 @@ pub use fs::pid::{PidConfig, PidGuard, PidLock, PidOptions};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
 pub use guard::{Guard, Loss, Lost, Release};
-pub use lock::{
-    Capabilities, Changes, Held, Lock, Owner, Reach, Removal, SharedLock, Status, Tokens, Waiter,
-    Waiting,
-};
+pub use lock::{Capabilities, Handle, Lock, Reach, Semaphore, SharedLock, Tokens};
 pub use locks::{LockUrl, Locks};
 pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory};
 pub use reentrant::{Holder, Lent, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
+pub use status::{Changes, Held, Owner, Removal, Status, Waiter, Waiting};
 pub use token::TokenGate;
 
 mod acquire;
@@ -134,6 +132,7 @@ mod error;
 mod foreign;
 mod fs;
 mod guard;
+mod ledger;
 mod lock;
 mod locks;
 #[cfg_attr(feature = "redis", path = "locks/redis.rs")]
@@ -145,6 +144,7 @@ mod mem;
 pub mod redis;
 mod reentrant;
 mod stats;
+mod status;
 #[cfg(stanchion_test)]
 #[doc(hidden)]
 pub mod testing;

@@ -1,18 +1,45 @@
-//! What every lock can do: the trait to write backend-neutral code against, and the words to describe a line.
+//! The traits of every lock and semaphore, and what a backend can do.
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
-
-use futures::Stream;
 
 use crate::acquire::Acquire;
 use crate::error::Result;
 use crate::guard::Guard;
+use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status};
 
-/// A lock of any backend.
+/// What every lock and semaphore can do beside being acquired. All handles on one lock are cheap to
+/// clone; a clone is the same handle.
+pub trait Handle: fmt::Debug + Send + Sync {
+    /// Returns who holds it and who waits, in order. Changes nothing.
+    fn status(&self) -> impl Future<Output = Result<Status>> + Send;
+
+    /// Deletes what it has left on disk or on a server, if nobody holds it or waits for it. It stays
+    /// usable: the next acquire makes everything anew.
+    fn remove(&self) -> impl Future<Output = Result<Removal>> + Send;
+
+    /// Returns the status as it changes. A lock that cannot tell yields one
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    fn changes(&self) -> Changes;
+
+    /// Returns what this process has done with it so far.
+    fn stats(&self) -> Stats;
+
+    /// Ends every wait through this handle and its clones with
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones, for a graceful shutdown.
+    /// Guards stay valid, and other handles are not concerned.
+    fn close(&self);
+
+    /// Returns what it can and cannot do.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// An exclusive lock of any backend: while its guard lives, no other caller holds the lock.
+///
+/// A semaphore is not a `Lock`; see [`Semaphore`]. Code that works with any lock takes `&impl Lock`.
+/// To keep locks of several kinds side by side, use [`AnyLock`](crate::AnyLock), which has all of these
+/// methods: the trait itself cannot be made into an object.
 ///
 /// ```
 /// use stanchion::{Guard, Lock, Result};
@@ -26,35 +53,250 @@ use crate::guard::Guard;
 /// # let lock = stanchion::FifoLock::open(tempfile::tempdir().unwrap().path().join("a.lock")).unwrap();
 /// # assert!(futures::executor::block_on(with_token(&lock)).unwrap_err().path().is_some());
 /// ```
-pub trait Lock: Send + Sync {
-    /// What a successful acquire hands out.
+pub trait Lock: Handle {
+    /// What a successful acquire returns.
     type Guard: Guard;
 
-    /// Waits in line for the lock; see [`Acquire`].
+    /// Waits for the lock; see [`Acquire`].
     fn acquire(&self) -> Acquire<Self::Guard>;
 
-    /// Takes the lock if that needs no waiting: `None` when it is held or when anyone queues.
+    /// Acquires the lock if that needs no waiting; `None` when it is held or a caller waits for it.
     fn try_acquire(&self) -> impl Future<Output = Result<Option<Self::Guard>>> + Send;
+}
 
-    /// Who holds the lock and who waits for it.
-    fn status(&self) -> impl Future<Output = Result<Status>> + Send;
+/// A lock that any number of readers may share: [`Lock::acquire`] is for one writer,
+/// [`acquire_shared`](SharedLock::acquire_shared) for readers.
+pub trait SharedLock: Lock {
+    /// What a successful shared acquire returns.
+    type SharedGuard: Guard;
 
-    /// What this lock can and cannot do.
+    /// Waits to share the lock; see [`Acquire`].
+    fn acquire_shared(&self) -> Acquire<Self::SharedGuard>;
+
+    /// Shares the lock if that needs no waiting; `None` otherwise.
+    fn try_acquire_shared(&self) -> impl Future<Output = Result<Option<Self::SharedGuard>>> + Send;
+}
+
+/// A semaphore of any backend: at most [`limit`](Semaphore::limit) permits are held at a time.
+pub trait Semaphore: Handle {
+    /// What a successful acquire returns: one permit or more.
+    type Permit: Guard;
+
+    /// Waits for this many permits at once; see [`Acquire`].
+    fn acquire_many(&self, permits: u32) -> Acquire<Self::Permit>;
+
+    /// Acquires this many permits if that needs no waiting; `None` otherwise.
+    fn try_acquire_many(
+        &self,
+        permits: u32,
+    ) -> impl Future<Output = Result<Option<Self::Permit>>> + Send;
+
+    /// Returns how many permits there are, as far as this process knows.
+    fn limit(&self) -> u32;
+
+    /// Changes how many permits there are, for every process. Fewer permits wait until all are back.
+    fn resize(&self, permits: u32) -> impl Future<Output = Result<()>> + Send;
+
+    /// Waits for one permit; see [`Acquire`].
+    fn acquire(&self) -> Acquire<Self::Permit> {
+        self.acquire_many(1)
+    }
+
+    /// Acquires one permit if that needs no waiting; `None` otherwise.
+    fn try_acquire(&self) -> impl Future<Output = Result<Option<Self::Permit>>> + Send {
+        self.try_acquire_many(1)
+    }
+}
+
+/// What the core of a lock on this host can do, at once. [`local_handle!`] puts it on the handle.
+pub(crate) trait Local {
+    fn status(&self) -> Result<Status>;
+    fn remove(&self) -> Result<Removal>;
+    fn changes(&self) -> Changes;
+    fn stats(&self) -> Stats;
+    fn close(&self);
     fn capabilities(&self) -> Capabilities;
 }
 
-/// A lock that several may share who only read: [`Lock::acquire`] takes it for one alone, [`acquire_shared`](SharedLock::acquire_shared)
-/// for one of any number.
-pub trait SharedLock: Lock {
-    /// What a successful shared acquire hands out.
-    type SharedGuard: Guard;
+/// Gives a handle the methods of [`Handle`]: at once, and as the trait has them. `$core` is its field
+/// that implements [`Local`].
+macro_rules! local_handle {
+    ($($handle:ident: $core:ident),+) => {$(
+        impl $handle {
+            /// Returns who holds it and who waits, in order. Changes nothing.
+            ///
+            /// # Errors
+            ///
+            /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another kind or version of
+            /// lock is here, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) for files that are none of a
+            /// lock, [`ErrorKind::Io`](crate::ErrorKind::Io) when they cannot be read.
+            ///
+            /// # Platform notes
+            ///
+            /// In the first pid namespace of a Linux host a look locks nothing. Elsewhere, where neither the
+            /// record nor the kernel's list of locks names a living holder, it tries a lock on a file for a
+            /// microsecond.
+            pub fn status(&self) -> $crate::error::Result<$crate::status::Status> {
+                $crate::lock::Local::status(&*self.$core)
+            }
 
-    /// Waits in line to share the lock; see [`Acquire`].
-    fn acquire_shared(&self) -> Acquire<Self::SharedGuard>;
+            /// Deletes its files if nobody holds it or waits for it. It stays usable: the next acquire makes
+            /// them anew.
+            ///
+            /// # Errors
+            ///
+            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a file or directory cannot be deleted, for
+            /// instance because it is another user's; the lock stays as it was. Those of
+            /// [`status`](Self::status).
+            pub fn remove(&self) -> $crate::error::Result<$crate::status::Removal> {
+                $crate::lock::Local::remove(&*self.$core)
+            }
 
-    /// Shares the lock if that needs no waiting.
-    fn try_acquire_shared(&self) -> impl Future<Output = Result<Option<Self::SharedGuard>>> + Send;
+            /// Returns the status as it changes: what [`status`](Self::status) shows, again after each
+            /// change. A lock that cannot tell yields one
+            /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+            ///
+            /// ```no_run
+            /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
+            /// let mut changes = lock.changes();
+            /// while let Some(status) = changes.next().await {
+            ///     println!("{} wait", status?.waiters.len());
+            /// }
+            /// # Ok(()) }
+            /// ```
+            pub fn changes(&self) -> $crate::status::Changes {
+                $crate::lock::Local::changes(&*self.$core)
+            }
+
+            /// Returns what all handles of this process on this lock have done so far.
+            pub fn stats(&self) -> $crate::stats::Stats {
+                $crate::lock::Local::stats(&*self.$core)
+            }
+
+            /// Ends every wait through this handle and its clones with
+            /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), for a graceful shutdown. Later attempts fail
+            /// in the same way. Guards stay valid, `status` and `remove` still work, and other handles, also
+            /// on the same path, are not concerned.
+            pub fn close(&self) {
+                $crate::lock::Local::close(&*self.$core)
+            }
+
+            /// Returns what it can and cannot do.
+            pub fn capabilities(&self) -> $crate::lock::Capabilities {
+                $crate::lock::Local::capabilities(&*self.$core)
+            }
+        }
+
+        impl $crate::lock::Local for $handle {
+            fn status(&self) -> $crate::error::Result<$crate::status::Status> {
+                $handle::status(self)
+            }
+
+            fn remove(&self) -> $crate::error::Result<$crate::status::Removal> {
+                $handle::remove(self)
+            }
+
+            fn changes(&self) -> $crate::status::Changes {
+                $handle::changes(self)
+            }
+
+            fn stats(&self) -> $crate::stats::Stats {
+                $handle::stats(self)
+            }
+
+            fn close(&self) {
+                $handle::close(self);
+            }
+
+            fn capabilities(&self) -> $crate::lock::Capabilities {
+                $handle::capabilities(self)
+            }
+        }
+
+        impl $crate::lock::Handle for $handle {
+            async fn status(&self) -> $crate::error::Result<$crate::status::Status> {
+                $handle::status(self)
+            }
+
+            async fn remove(&self) -> $crate::error::Result<$crate::status::Removal> {
+                $handle::remove(self)
+            }
+
+            fn changes(&self) -> $crate::status::Changes {
+                $handle::changes(self)
+            }
+
+            fn stats(&self) -> $crate::stats::Stats {
+                $handle::stats(self)
+            }
+
+            fn close(&self) {
+                $handle::close(self);
+            }
+
+            fn capabilities(&self) -> $crate::lock::Capabilities {
+                $handle::capabilities(self)
+            }
+        }
+    )+};
 }
+pub(crate) use local_handle;
+
+/// Implements [`Lock`], [`SharedLock`] or [`Semaphore`] by the methods that the handle has itself.
+/// `await` is there where they are asynchronous.
+macro_rules! is_lock {
+    ($lock:ident: Lock<$guard:ty>, $acquire:ident, $try:ident $(, $await:tt)?) => {
+        impl $crate::lock::Lock for $lock {
+            type Guard = $guard;
+
+            fn acquire(&self) -> $crate::acquire::Acquire<$guard> {
+                $lock::$acquire(self)
+            }
+
+            async fn try_acquire(&self) -> $crate::error::Result<Option<$guard>> {
+                $lock::$try(self)$(.$await)?
+            }
+        }
+    };
+    ($lock:ident: SharedLock<$guard:ty>, $acquire:ident, $try:ident $(, $await:tt)?) => {
+        impl $crate::lock::SharedLock for $lock {
+            type SharedGuard = $guard;
+
+            fn acquire_shared(&self) -> $crate::acquire::Acquire<$guard> {
+                $lock::$acquire(self)
+            }
+
+            async fn try_acquire_shared(&self) -> $crate::error::Result<Option<$guard>> {
+                $lock::$try(self)$(.$await)?
+            }
+        }
+    };
+    ($lock:ident: Semaphore<$permit:ty> $(, $await:tt)?) => {
+        impl $crate::lock::Semaphore for $lock {
+            type Permit = $permit;
+
+            fn acquire_many(&self, permits: u32) -> $crate::acquire::Acquire<$permit> {
+                $lock::acquire_many(self, permits)
+            }
+
+            async fn try_acquire_many(
+                &self,
+                permits: u32,
+            ) -> $crate::error::Result<Option<$permit>> {
+                $lock::try_acquire_many(self, permits)$(.$await)?
+            }
+
+            fn limit(&self) -> u32 {
+                $lock::limit(self)
+            }
+
+            async fn resize(&self, permits: u32) -> $crate::error::Result<()> {
+                $lock::resize(self, permits).await
+            }
+        }
+    };
+}
+pub(crate) use is_lock;
 
 /// What a lock of some backend can and cannot do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +313,7 @@ pub struct Capabilities {
     pub detects_loss: bool,
     /// How far the tokens of exclusive grants can be trusted to increase.
     pub tokens: Tokens,
-    /// The [`status`](Lock::status) names who holds and who waits with what they told of themselves. Otherwise it tells at most what
+    /// The [`status`](Handle::status) names who holds and who waits with what they told of themselves. Otherwise it tells at most what
     /// the operating system knows.
     pub names_owners: bool,
     /// How far the lock reaches.
@@ -123,281 +365,4 @@ pub enum Reach {
     Host,
     /// All hosts that reach the same backend.
     Network,
-}
-
-/// A process that holds a lock or waits for it, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Owner {
-    /// Process id: a holder's in its own pid namespace, a waiter's as this process sees it.
-    pub pid: Option<u32>,
-    /// Name of the host.
-    pub host: Option<String>,
-    /// The label given in the options of the lock.
-    pub label: Option<String>,
-    /// Its command line, where this process may read it; arguments are separated by spaces.
-    pub command: Option<String>,
-    /// Since when it holds or waits, by the wall clock of its host.
-    pub since: Option<SystemTime>,
-}
-
-impl Owner {
-    pub(crate) fn unknown() -> Self {
-        Self {
-            pid: None,
-            host: None,
-            label: None,
-            command: None,
-            since: None,
-        }
-    }
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid {
-            Some(pid) => write!(f, "pid {pid}")?,
-            None => f.write_str("an unknown process")?,
-        }
-        if let Some(label) = &self.label {
-            write!(f, " {label:?}")?;
-        }
-        if let Some(host) = &self.host {
-            write!(f, " on {host}")?;
-        }
-        if let Some(age) = self.since.and_then(|since| since.elapsed().ok()) {
-            write!(f, " for {}", Readable(age))?;
-        }
-        Ok(())
-    }
-}
-
-/// One entry of the line, in order of service.
-///
-/// The tasks of one process that came one after the other share an entry; only their own process knows how many they
-/// are, so to every other process they count as one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Waiter {
-    /// The number of its ticket: unique per lock, growing with arrival. `None` for a task of this process that waits
-    /// behind this process's own hold and needs no ticket.
-    pub ticket: Option<u64>,
-    /// Who waits.
-    pub owner: Owner,
-    /// Whether it was asleep when its turn came, so that others pass it until it wakes.
-    pub passed_over: bool,
-    /// Whether it is a task of this process.
-    pub here: bool,
-}
-
-/// Whether a lock is held, as far as a look tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Held {
-    /// No process holds it.
-    No,
-    /// At least one process holds it, known or not: alone, as a reader, or with at least one permit.
-    Yes,
-    /// This process cannot tell: it may not open the lock file, or a server may have forgotten a holder.
-    Unknown,
-}
-
-/// A look at the line: who holds the lock, who waits, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Status {
-    /// Whether the lock excludes anybody at all: see [`Capabilities::excludes`]. If not, the rest says nothing.
-    pub excludes: bool,
-    /// Whether the lock is held, also by processes that are not named below. It agrees with what a try finds at that moment, except
-    /// that a try also gives way to waiters, and that one for several permits needs as many.
-    pub held: Held,
-    /// Whether [`holder`](Status::holder), [`shared_by`](Status::shared_by) and [`outsider`](Status::outsider) name every process that holds
-    /// the lock. `false` where others may hold it too that this process cannot see, such as those of another pid namespace.
-    pub names_all: bool,
-    /// Who is inside alone, if anybody is who came through the line. A holder that died is not reported. If [`held`](Status::held) is
-    /// [`Unknown`](Held::Unknown), the holder on record, who may have died.
-    pub holder: Option<Owner>,
-    /// Who is inside with others: the readers, or those who have permits; one entry for each process, this one first. The kernel's list of
-    /// locks names the other processes, so on Linux only. Where the list names none of them, one entry without a process id stands for
-    /// all.
-    pub shared_by: Vec<Owner>,
-    /// Who else has the lock file locked, without a record and without a place in line: `flock(1)`, or a command
-    /// whose `stanchion run` was killed. Its process id is missing where the kernel's list of locks does not name it: on other systems than Linux, for a
-    /// process of another pid namespace, and for one that is gone and left the lock to its heirs.
-    pub outsider: Option<Owner>,
-    /// Who waits, the next one first.
-    pub waiters: Vec<Waiter>,
-    /// The greatest fencing token that may have been given out; 0 when none was.
-    pub last_token: u64,
-    /// Whether the waiters of this process look again after delays instead of being told, because file events are not
-    /// to be had or not wanted.
-    pub polling: bool,
-    /// How often, since the start of this process, a file could not be watched or events were lost, for any lock.
-    pub watch_failures: u64,
-}
-
-impl Status {
-    /// Nobody inside, nobody in line.
-    pub(crate) fn of_nobody() -> Self {
-        Self {
-            excludes: true,
-            held: Held::No,
-            names_all: true,
-            holder: None,
-            shared_by: Vec::new(),
-            outsider: None,
-            waiters: Vec::new(),
-            last_token: 0,
-            polling: false,
-            watch_failures: 0,
-        }
-    }
-
-    /// A lock that one process at most holds, and that always tells who.
-    pub(crate) fn of_holder(holder: Option<Owner>) -> Self {
-        Self {
-            held: Held::of(holder.is_some()),
-            holder,
-            ..Self::of_nobody()
-        }
-    }
-}
-
-impl Held {
-    pub(crate) fn of(held: bool) -> Self {
-        match held {
-            true => Self::Yes,
-            false => Self::No,
-        }
-    }
-}
-
-/// What `remove` of a lock did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Removal {
-    /// The lock's files are gone, or there were none.
-    Removed,
-    /// Somebody holds the lock or waits for it in line, or the queue directory holds files that are not the lock's: the
-    /// lock goes on as it was.
-    InUse,
-}
-
-/// The line as it moves: a [`Stream`] of [`Status`].
-///
-/// The first item is the line as it stands; each further one follows a change. Changes in quick succession may come as one,
-/// at most one every 20 ms, so a slow consumer misses steps, never the present state. It ends only after an error.
-///
-/// Looking on opens no ticket and delays nobody. Where nothing else tells whether the lock is held, it is tried, at most once a second.
-///
-/// # Cancel safety
-///
-/// Dropping it, or a future that waits for its next item, changes nothing for the lock.
-#[must_use = "streams do nothing unless polled"]
-pub struct Changes {
-    inner: Pin<Box<dyn Stream<Item = Result<Status>> + Send>>,
-}
-
-impl Changes {
-    pub(crate) fn new(stream: impl Stream<Item = Result<Status>> + Send + 'static) -> Self {
-        Self {
-            inner: Box::pin(stream),
-        }
-    }
-
-    /// The next change, for callers without a `StreamExt`; `None` after an error.
-    pub async fn next(&mut self) -> Option<Result<Status>> {
-        std::future::poll_fn(|cx| self.inner.as_mut().poll_next(cx)).await
-    }
-}
-
-impl Stream for Changes {
-    type Item = Result<Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.inner.as_mut().poll_next(cx)
-    }
-}
-
-impl fmt::Debug for Changes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Changes").finish_non_exhaustive()
-    }
-}
-
-/// What a waiting caller is told through [`Acquire::on_wait`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Waiting {
-    /// Place in line: 1 is the next to enter. `None` where the lock keeps no line.
-    pub place: Option<usize>,
-    /// Who is inside, or one of those, as far as it is known, [outsiders](Status::outsider) included. Readers and holders of permits in other
-    /// processes are not looked for; [`Status::shared_by`] names them.
-    pub holder: Option<Owner>,
-    /// For how long nobody is let in, whoever holds: a server was restarted, replaced or flushed and may have forgotten a holder, or the lock rests
-    /// after a holder that did not give it back. `None` for all others, and for locks on files.
-    pub closed_for: Option<Duration>,
-    /// How long the caller has been waiting.
-    pub waited: Duration,
-    pub(crate) held_by_this_task: bool,
-}
-
-impl Waiting {
-    /// Of a wait for a lock without a queue.
-    pub(crate) fn behind(holder: Option<Owner>) -> Self {
-        Self {
-            place: None,
-            holder,
-            closed_for: None,
-            waited: Duration::ZERO,
-            held_by_this_task: false,
-        }
-    }
-
-    /// What stands in the way.
-    pub(crate) fn why(&self) -> Option<String> {
-        match (&self.holder, self.closed_for) {
-            _ if self.held_by_this_task => Some("held by this very task".to_owned()),
-            (Some(holder), _) => Some(format!("held by {holder}")),
-            (None, Some(left)) => Some(format!(
-                "nobody is let in for another {}, after a restart, a flush or a crash",
-                Readable(left)
-            )),
-            (None, None) => None,
-        }
-    }
-
-    /// Whether the lock seems to be held by the very task that waits, which then waits for ever: it was this task that took it, through
-    /// a fair lock of this process. A guard that was handed to another task counts as the first one's. Always `false` for permits, and where
-    /// there is no Tokio task: what `block_on` runs, as the body of an async `main` under `#[tokio::main]`, is none.
-    pub fn held_by_this_task(&self) -> bool {
-        self.held_by_this_task
-    }
-}
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = self.place {
-            write!(f, "place {place} in line, ")?;
-        }
-        write!(f, "waiting for {}", Readable(self.waited))?;
-        match self.why() {
-            Some(why) => write!(f, ", {why}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A duration as a person would say it.
-pub(crate) struct Readable(pub(crate) Duration);
-
-impl fmt::Display for Readable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        match seconds {
-            0 => write!(f, "{} ms", self.0.as_millis()),
-            1..60 => write!(f, "{:.1} s", self.0.as_secs_f64()),
-            60..3600 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
-            _ => write!(f, "{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        }
-    }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::any::{AnyLock, AnyRwLock, AnySemaphore};
+use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Capabilities;
 use crate::locks_redis;
@@ -56,7 +56,7 @@ pub struct Locks {
 /// What a place of locks can do.
 pub(crate) trait Backend: Send + Sync {
     fn lock(&self, name: &str) -> Result<AnyLock>;
-    fn rwlock(&self, name: &str) -> Result<AnyRwLock>;
+    fn rwlock(&self, name: &str) -> Result<AnySharedLock>;
     fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore>;
     fn capabilities(&self) -> Capabilities;
 }
@@ -119,7 +119,7 @@ impl Locks {
     /// # Errors
     ///
     /// Those of [`lock`](Locks::lock).
-    pub fn rwlock(&self, name: &str) -> Result<AnyRwLock> {
+    pub fn rwlock(&self, name: &str) -> Result<AnySharedLock> {
         self.backend.rwlock(name)
     }
 

@@ -39,10 +39,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Granted;
-use crate::any::{AnyLock, AnyRwLock, AnySemaphore, Permits, becomes_any};
-use crate::error::Result;
-use crate::lock::{Capabilities, Lock, Reach, SharedLock, Status, Tokens};
+use crate::any::{AnyLock, AnySemaphore, AnySharedLock, becomes_any};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::Ledger;
+use crate::lock::{Capabilities, Local, Reach, Tokens, is_lock, local_handle};
+use crate::stats::Stats;
+use crate::status::{Changes, Held, Removal, Status};
 
 mod guard;
 mod line;
@@ -52,7 +54,6 @@ mod tick;
 mod world;
 
 pub use guard::MemGuard;
-use guard::MemHold;
 use line::{Kind, Line, Want};
 use pending::MemPending;
 use world::World;
@@ -112,7 +113,9 @@ impl Memory {
     /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when the name is in use for another kind.
     pub fn lock(&self, name: &str) -> Result<MemLock> {
         let line = self.world.line(name, Kind::Lock)?;
-        Ok(MemLock { line })
+        Ok(MemLock {
+            core: Core::new(line),
+        })
     }
 
     /// The reader-writer lock of this name.
@@ -122,7 +125,9 @@ impl Memory {
     /// Those of [`lock`](Memory::lock).
     pub fn rwlock(&self, name: &str) -> Result<MemRwLock> {
         let line = self.world.line(name, Kind::RwLock)?;
-        Ok(MemRwLock { line })
+        Ok(MemRwLock {
+            core: Core::new(line),
+        })
     }
 
     /// The semaphore of this name, which has so many permits.
@@ -133,7 +138,9 @@ impl Memory {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0.
     pub fn semaphore(&self, name: &str, permits: u32) -> Result<MemSemaphore> {
         let line = self.world.line(name, Kind::Semaphore(permits))?;
-        Ok(MemSemaphore { line })
+        Ok(MemSemaphore {
+            core: Core::new(line),
+        })
     }
 }
 
@@ -161,51 +168,93 @@ pub(crate) fn capabilities() -> Capabilities {
 /// A fair exclusive lock in memory; see [`Memory::lock`].
 #[derive(Clone)]
 pub struct MemLock {
-    line: Arc<Line>,
+    core: Arc<Core>,
 }
 
 /// A fair reader-writer lock in memory; see [`Memory::rwlock`].
 #[derive(Clone)]
 pub struct MemRwLock {
-    line: Arc<Line>,
+    core: Arc<Core>,
 }
 
 /// A fair semaphore in memory; see [`Memory::semaphore`].
 #[derive(Clone)]
 pub struct MemSemaphore {
+    core: Arc<Core>,
+}
+
+/// A handle and all its clones.
+struct Core {
     line: Arc<Line>,
+    ledger: Arc<Ledger>,
 }
 
-fn wait(line: &Arc<Line>, want: Want) -> Acquire<MemGuard> {
-    Acquire::new(MemPending::new(line, want), None)
+impl Core {
+    fn new(line: Arc<Line>) -> Arc<Self> {
+        let ledger = Ledger::new("mem", line.address());
+        Arc::new(Self { line, ledger })
+    }
+
+    fn acquire(self: &Arc<Self>, want: Want) -> Acquire<MemGuard> {
+        Acquire::new(MemPending::new(self, want), None)
+    }
+
+    fn try_acquire(self: &Arc<Self>, want: Want) -> Result<Option<MemGuard>> {
+        self.acquire(want).try_now()
+    }
 }
 
-fn try_now(line: &Arc<Line>, want: Want) -> Result<Option<MemGuard>> {
-    let grant = line.try_enter(want)?;
-    Ok(grant.map(|grant| MemGuard::granted(MemHold::new(line, grant), None)))
+impl Local for Core {
+    /// Waiters whose offer lapsed stand where they will be when they are polled.
+    fn status(&self) -> Result<Status> {
+        Ok(self.line.status())
+    }
+
+    /// Nothing is left of a lock in memory.
+    fn remove(&self) -> Result<Removal> {
+        let status = self.line.status();
+        Ok(match status.held == Held::No && status.waiters.is_empty() {
+            true => Removal::Removed,
+            false => Removal::InUse,
+        })
+    }
+
+    fn changes(&self) -> Changes {
+        self.line.changes()
+    }
+
+    fn stats(&self) -> Stats {
+        self.ledger.stats()
+    }
+
+    fn close(&self) {
+        self.ledger.close();
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
 }
 
 /// What the handles have in common.
 macro_rules! in_memory {
     ($($lock:ident => $any:ident),*) => {$(
-        impl $lock {
-            /// Who is inside and who waits, in order; those whose offer lapsed stand where they will be when they wake.
-            pub fn status(&self) -> Status {
-                self.line.status()
-            }
-        }
-
+        local_handle!($lock: core);
         becomes_any!($lock => $any);
 
         impl fmt::Debug for $lock {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_tuple(stringify!($lock)).field(&self.line.path()).finish()
+                f.debug_tuple(stringify!($lock)).field(&self.core.line.path()).finish()
             }
         }
     )*};
 }
 
-in_memory!(MemLock => AnyLock, MemRwLock => AnyRwLock, MemSemaphore => AnySemaphore);
+in_memory!(MemLock => AnyLock, MemRwLock => AnySharedLock, MemSemaphore => AnySemaphore);
+is_lock!(MemLock: Lock<MemGuard>, acquire, try_acquire);
+is_lock!(MemRwLock: Lock<MemGuard>, write, try_write);
+is_lock!(MemRwLock: SharedLock<MemGuard>, read, try_read);
+is_lock!(MemSemaphore: Semaphore<MemGuard>);
 
 impl MemLock {
     /// Waits in line for the lock. Needs no runtime, save for a time limit.
@@ -222,7 +271,7 @@ impl MemLock {
     ///
     /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and [`ErrorKind::Busy`](crate::ErrorKind::Busy) where a limit was set.
     pub fn acquire(&self) -> Acquire<MemGuard> {
-        wait(&self.line, Want::Alone)
+        self.core.acquire(Want::Alone)
     }
 
     /// Takes the lock if nobody has it and nobody queues; else `None`.
@@ -231,7 +280,7 @@ impl MemLock {
     ///
     /// None today.
     pub fn try_acquire(&self) -> Result<Option<MemGuard>> {
-        try_now(&self.line, Want::Alone)
+        self.core.try_acquire(Want::Alone)
     }
 }
 
@@ -242,7 +291,7 @@ impl MemRwLock {
     ///
     /// Those of [`MemLock::acquire`].
     pub fn read(&self) -> Acquire<MemGuard> {
-        wait(&self.line, Want::Shared)
+        self.core.acquire(Want::Shared)
     }
 
     /// Waits in line to write, alone; as [`MemLock::acquire`].
@@ -251,7 +300,7 @@ impl MemRwLock {
     ///
     /// Those of [`MemLock::acquire`].
     pub fn write(&self) -> Acquire<MemGuard> {
-        wait(&self.line, Want::Alone)
+        self.core.acquire(Want::Alone)
     }
 
     /// Reads if no writer is inside and nobody queues; else `None`.
@@ -260,7 +309,7 @@ impl MemRwLock {
     ///
     /// None today.
     pub fn try_read(&self) -> Result<Option<MemGuard>> {
-        try_now(&self.line, Want::Shared)
+        self.core.try_acquire(Want::Shared)
     }
 
     /// Writes if nobody is inside or queues; else `None`.
@@ -269,7 +318,7 @@ impl MemRwLock {
     ///
     /// None today.
     pub fn try_write(&self) -> Result<Option<MemGuard>> {
-        try_now(&self.line, Want::Alone)
+        self.core.try_acquire(Want::Alone)
     }
 }
 
@@ -289,7 +338,7 @@ impl MemSemaphore {
     ///
     /// Those of [`MemLock::acquire`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0, and for more than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<MemGuard> {
-        wait(&self.line, Want::Permits(permits))
+        self.core.acquire(Want::Permits(permits))
     }
 
     /// Takes a permit if one is free and nobody queues; else `None`.
@@ -307,98 +356,47 @@ impl MemSemaphore {
     ///
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0, and for more than there are.
     pub fn try_acquire_many(&self, permits: u32) -> Result<Option<MemGuard>> {
-        try_now(&self.line, Want::Permits(permits))
+        self.core.try_acquire(Want::Permits(permits))
     }
 
     /// How many permits there are.
     pub fn limit(&self) -> u32 {
-        self.line.parts()
-    }
-}
-
-impl Lock for MemLock {
-    type Guard = MemGuard;
-
-    fn acquire(&self) -> Acquire<MemGuard> {
-        MemLock::acquire(self)
+        self.core.line.parts()
     }
 
-    async fn try_acquire(&self) -> Result<Option<MemGuard>> {
-        MemLock::try_acquire(self)
-    }
-
-    async fn status(&self) -> Result<Status> {
-        Ok(MemLock::status(self))
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        capabilities()
-    }
-}
-
-impl Lock for MemRwLock {
-    type Guard = MemGuard;
-
-    fn acquire(&self) -> Acquire<MemGuard> {
-        self.write()
-    }
-
-    async fn try_acquire(&self) -> Result<Option<MemGuard>> {
-        self.try_write()
-    }
-
-    async fn status(&self) -> Result<Status> {
-        Ok(MemRwLock::status(self))
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        capabilities()
-    }
-}
-
-impl SharedLock for MemRwLock {
-    type SharedGuard = MemGuard;
-
-    fn acquire_shared(&self) -> Acquire<MemGuard> {
-        self.read()
-    }
-
-    async fn try_acquire_shared(&self) -> Result<Option<MemGuard>> {
-        self.try_read()
-    }
-}
-
-/// One permit.
-impl Lock for MemSemaphore {
-    type Guard = MemGuard;
-
-    fn acquire(&self) -> Acquire<MemGuard> {
-        MemSemaphore::acquire(self)
-    }
-
-    async fn try_acquire(&self) -> Result<Option<MemGuard>> {
-        MemSemaphore::try_acquire(self)
-    }
-
-    async fn status(&self) -> Result<Status> {
-        Ok(MemSemaphore::status(self))
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        capabilities()
-    }
-}
-
-impl Permits for MemSemaphore {
-    fn acquire_many(&self, permits: u32) -> Acquire<MemGuard> {
-        MemSemaphore::acquire_many(self, permits)
-    }
-
-    async fn try_acquire_many(&self, permits: u32) -> Result<Option<MemGuard>> {
-        MemSemaphore::try_acquire_many(self, permits)
-    }
-
-    fn limit(&self) -> u32 {
-        MemSemaphore::limit(self)
+    /// Changes how many permits there are, for every handle on this name. Fewer permits wait in the queue
+    /// until all are back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it has changed nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0; those of
+    /// [`acquire`](MemSemaphore::acquire).
+    pub async fn resize(&self, permits: u32) -> Result<()> {
+        let line = &self.core.line;
+        if permits == 0 {
+            let text = "a semaphore needs at least one permit";
+            return Err(Error::at(ErrorKind::InvalidInput, text, line.path()));
+        }
+        self.core
+            .ledger
+            .refuse_closed(|| line.path().to_path_buf())?;
+        loop {
+            let limit = self.limit();
+            let all = match permits < limit {
+                true => self.acquire_many(limit).await.map(Some),
+                false => Ok(None),
+            };
+            match all {
+                Ok(_all) if line.resize(limit, permits) => return Ok(()),
+                // Another task has changed it meanwhile.
+                Ok(_) => {}
+                Err(_) if self.limit() < limit => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

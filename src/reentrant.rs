@@ -36,7 +36,9 @@ use crate::any::{AnyLock, becomes_any};
 use crate::error::Result;
 use crate::foreign::SafeWaker;
 use crate::guard::{Guard, Hold, Lost, guard};
-use crate::lock::{Capabilities, Lock, Status};
+use crate::lock::{Capabilities, Handle, Lock};
+use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status};
 
 mod pending;
 
@@ -328,13 +330,40 @@ impl<L: Lock> Clone for Reentrant<L> {
     }
 }
 
-impl<L: Lock + fmt::Debug> fmt::Debug for Reentrant<L> {
+impl<L: Lock> fmt::Debug for Reentrant<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Reentrant").field(&self.lock).finish()
     }
 }
 
 becomes_any!(Reentrant<L> => AnyLock, for L: Lock);
+
+/// Everything but acquiring is that of the lock inside.
+impl<L: Lock> Handle for Reentrant<L> {
+    async fn status(&self) -> Result<Status> {
+        self.lock.status().await
+    }
+
+    async fn remove(&self) -> Result<Removal> {
+        self.lock.remove().await
+    }
+
+    fn changes(&self) -> Changes {
+        self.lock.changes()
+    }
+
+    fn stats(&self) -> Stats {
+        self.lock.stats()
+    }
+
+    fn close(&self) {
+        self.lock.close();
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.lock.capabilities()
+    }
+}
 
 impl<L: Lock> Lock for Reentrant<L> {
     type Guard = ReentrantGuard<L::Guard>;
@@ -345,14 +374,6 @@ impl<L: Lock> Lock for Reentrant<L> {
 
     async fn try_acquire(&self) -> Result<Option<Self::Guard>> {
         Reentrant::try_acquire(self).await
-    }
-
-    async fn status(&self) -> Result<Status> {
-        self.lock.status().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.lock.capabilities()
     }
 }
 

@@ -1,7 +1,11 @@
 //! Counts of what a lock has done in this process, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::acquire::sealed::Address;
+use crate::fs::sys::fork::PerProcess;
 
 /// How many steps the histogram has. The last one is open.
 const STEPS: usize = 28;
@@ -36,6 +40,16 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Returns what all locks of this process have done so far, including those that are closed by now. A
+    /// forked child begins at zero.
+    pub fn of_process() -> Self {
+        let book = Book::open();
+        let mut sum = book.past.clone();
+        let live = book.live.iter();
+        live.for_each(|(_, counts)| sum.add(&counts.snapshot()));
+        sum
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.grants += other.grants;
         self.in_memory += other.in_memory;
@@ -64,6 +78,49 @@ pub(crate) struct Counts {
     pub(crate) crashes: Counter,
     pub(crate) fallbacks: Counter,
     pub(crate) losses: Counter,
+    /// For writers that nothing else keeps apart.
+    writers: Mutex<()>,
+}
+
+/// The counts of all locks of this process.
+#[derive(Default)]
+struct Book {
+    /// With what the lock is and where, if other handles may look for its counts.
+    live: Vec<(Option<(&'static str, Address)>, Arc<Counts>)>,
+    /// Of those that are gone.
+    past: Stats,
+}
+
+static BOOK: PerProcess<Mutex<Book>> = PerProcess::new(Mutex::default);
+
+impl Book {
+    fn open() -> MutexGuard<'static, Self> {
+        let mut book = BOOK.get().lock().unwrap_or_else(PoisonError::into_inner);
+        let Self { live, past } = &mut *book;
+        live.retain(|(_, counts)| {
+            let alive = Arc::strong_count(counts) > 1;
+            if !alive {
+                past.add(&counts.snapshot());
+            }
+            alive
+        });
+        book
+    }
+}
+
+/// New counts of a lock, or those that another handle of this process on the same lock has: `lock` is
+/// what it is, and where.
+pub(crate) fn counts_of(lock: Option<(&'static str, Address)>) -> Arc<Counts> {
+    let mut book = Book::open();
+    let known = |(of, counts): &(_, Arc<Counts>)| (*of == lock).then(|| counts.clone());
+    if lock.is_some()
+        && let Some(counts) = book.live.iter().find_map(known)
+    {
+        return counts;
+    }
+    let counts = Arc::<Counts>::default();
+    book.live.push((lock, counts.clone()));
+    counts
 }
 
 /// One of them: no more than a load and a store, because its writers exclude each other.
@@ -82,6 +139,12 @@ impl Counter {
 }
 
 impl Counts {
+    /// Counts where nothing else keeps writers apart.
+    pub(crate) fn together(&self, count: impl FnOnce(&Self)) {
+        let _alone = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        count(self);
+    }
+
     pub(crate) fn waited(&self, waited: Duration) {
         self.waits.add(1);
         self.steps[step_of(waited)].add(1);

@@ -14,6 +14,8 @@
 mod child;
 #[path = "clocks/family.rs"]
 mod family;
+#[path = "conformance/one_permit.rs"]
+mod one_permit;
 
 use child::Kind;
 use family::{Family, Which};

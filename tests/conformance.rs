@@ -25,6 +25,8 @@ mod file;
 mod memory;
 #[path = "conformance/named.rs"]
 mod named;
+#[path = "conformance/one_permit.rs"]
+mod one_permit;
 #[path = "conformance/order.rs"]
 mod order;
 #[path = "conformance/ownership.rs"]
@@ -149,7 +151,7 @@ conforms!(semaphore_of_one, crate::semaphore::OfOne, with a line in semaphore_li
 conforms!(any_fifo_lock, crate::any::Forgotten<crate::Fifo<crate::Watched>>, with a line in any_fifo_line);
 conforms!(mem_lock, crate::memory::InMemory<stanchion::MemLock>, with a line in mem_line);
 conforms!(mem_rwlock, crate::memory::InMemory<stanchion::MemRwLock>, with a line in mem_rwlock_line);
-conforms!(mem_semaphore_of_one, crate::memory::InMemory<stanchion::MemSemaphore>, with a line in mem_semaphore_line);
+conforms!(mem_semaphore_of_one, crate::memory::InMemory<crate::one_permit::OnePermit<stanchion::MemSemaphore>>, with a line in mem_semaphore_line);
 conforms!(named_fifo_lock, crate::named::Named<crate::named::ByFifo>, with a line in named_fifo_line);
 conforms!(named_os_lock, crate::named::Named<crate::named::ByOs>);
 conforms!(url_mem_lock, crate::named::Behind, with a line in url_mem_line);
@@ -159,7 +161,9 @@ mod on_a_server {
     use crate::redis::OnServer;
     use stanchion::redis::{RedisLock, RedisRwLock, RedisSemaphore};
 
+    use crate::one_permit::OnePermit;
+
     conforms!(redis_lock, super::OnServer<super::RedisLock>, with a line in redis_line);
     conforms!(redis_rwlock, super::OnServer<super::RedisRwLock>, with a line in redis_rwlock_line);
-    conforms!(redis_semaphore, super::OnServer<super::RedisSemaphore>, with a line in redis_semaphore_line);
+    conforms!(redis_semaphore, super::OnServer<super::OnePermit<super::RedisSemaphore>>, with a line in redis_semaphore_line);
 }

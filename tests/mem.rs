@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use stanchion::{Acquire, ErrorKind, Guard, MemGuard, Memory};
+use stanchion::{Acquire, ErrorKind, MemGuard, Memory};
 use support::{Polled, Random, assert_pending, assert_ready, eventually, in_runtime, kind_of};
 
 /// Longer than a thread that is awake ever stands still on a busy machine.
@@ -173,13 +173,19 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
     let mut next = waits(lock.acquire());
     drop(guard);
     let passing = next.finish().expect("after the window");
-    let status = lock.status();
+    let status = lock.status().expect("a status");
     assert_eq!(status.waiters.len(), 1);
     assert!(status.waiters[0].passed_over);
     // Awake again it is first, before who came while it slept.
     let mut late = waits(lock.acquire());
     assert_pending!(sleeper.poll());
-    assert!(lock.status().waiters.iter().all(|it| !it.passed_over));
+    assert!(
+        lock.status()
+            .expect("a status")
+            .waiters
+            .iter()
+            .all(|it| !it.passed_over)
+    );
     drop(passing);
     assert_pending!(late.poll());
     drop(assert_ready!(sleeper.poll()).expect("first again"));
@@ -196,7 +202,13 @@ fn p64_a_line_of_sleepers_is_passed_at_once() {
     eventually("the lock is free", || {
         lock.try_acquire().expect("no error").is_some()
     });
-    assert!(lock.status().waiters.iter().all(|it| it.passed_over));
+    assert!(
+        lock.status()
+            .expect("a status")
+            .waiters
+            .iter()
+            .all(|it| it.passed_over)
+    );
     for sleeper in &mut sleepers {
         drop(assert_ready!(sleeper.poll()).expect("free, and polled in order"));
     }
@@ -226,7 +238,7 @@ fn p64_who_is_awake_is_not_passed() {
         (0..8).collect::<Vec<_>>()
     );
     drop(sleeper);
-    assert_eq!(lock.status().waiters, []);
+    assert_eq!(lock.status().expect("a status").waiters, []);
 }
 
 #[test]
@@ -276,7 +288,7 @@ fn p63_foreign_code_is_not_run_under_the_mutex() {
             true => drop((guard, first)),
             false => drop((first, guard)),
         }
-        assert_eq!(lock.status().waiters, []);
+        assert_eq!(lock.status().expect("a status").waiters, []);
         assert_eq!(Arc::strong_count(&bell), 1, "the other one is gone");
     }
 }

@@ -32,7 +32,7 @@ fn acquired(lock: &stanchion::NamedLock) -> stanchion::AnyGuard {
 }
 
 fn tried(lock: &stanchion::NamedLock) -> Option<stanchion::AnyGuard> {
-    assert_ready!(Polled::new(lock.try_acquire()).poll()).expect("no error")
+    lock.try_acquire().expect("no error")
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_fake_lock_says_that_it_is_one() {
     let (one, two) = (acquired(&fake), tried(&fake).expect("always"));
     assert!(one.is_held() && two.is_held());
     assert_eq!(one.token(), None);
-    let status = assert_ready!(Polled::new(fake.status()).poll()).expect("a status");
+    let status = fake.status().expect("a status");
     let told = fake.capabilities();
     assert!(!status.excludes && !told.excludes && !told.fair);
     assert_eq!(told.tokens, Tokens::None);
@@ -140,11 +140,7 @@ fn a_fake_lock_says_that_it_is_one() {
         .lock("ns", "a")
         .expect("a lock");
     assert!(real.capabilities().excludes);
-    assert!(
-        assert_ready!(Polled::new(real.status()).poll())
-            .expect("a status")
-            .excludes
-    );
+    assert!(real.status().expect("a status").excludes);
     assert_eq!(
         fs::read_dir(scratch.path()).expect("a directory").count(),
         0
@@ -479,7 +475,7 @@ fn the_defaults_reach_the_locks() {
         let _guard = acquired(&lock);
         let refused = assert_ready!(Polled::new(lock.acquire()).poll());
         assert_eq!(kind_of(refused), ErrorKind::TimedOut);
-        let status = assert_ready!(Polled::new(lock.status()).poll()).expect("a status");
+        let status = lock.status().expect("a status");
         let label = status.holder.and_then(|it| it.label);
         assert_eq!(label.is_some(), method == Method::Fifo);
     }
@@ -503,7 +499,7 @@ fn a_file_and_its_named_lock_leave_together() {
         );
         let lock = directory.lock(None, name).expect("the same");
         assert!(
-            lock.try_acquire().await.expect("no error").is_none(),
+            lock.try_acquire().expect("no error").is_none(),
             "by its name"
         );
         let plain = FileLock::open(&path).expect("a lock");
@@ -513,10 +509,10 @@ fn a_file_and_its_named_lock_leave_together() {
         );
         let next = open_locked(&path).lock_dir(&locks).timeout(Duration::ZERO);
         assert_eq!(kind_of(next.await), ErrorKind::TimedOut);
-        let status = lock.status().await.expect("a status");
+        let status = lock.status().expect("a status");
         assert_eq!(status.waiters, [], "who gave up has left");
         file.release().await.expect("released");
-        assert!(lock.try_acquire().await.expect("no error").is_some());
+        assert!(lock.try_acquire().expect("no error").is_some());
         assert!(plain.try_acquire().expect("no error").is_some());
         let mut again = open_locked(&path).lock_dir(&locks).await.expect("opened");
         let mut text = String::new();
@@ -711,7 +707,7 @@ fn locks_of_several_backends_are_taken_together() {
         let (a, b) = (memory.lock("a"), memory.rwlock("b"));
         let mut waits = vec![
             a.expect("one").acquire(),
-            b.expect("one").write(),
+            b.expect("one").acquire(),
             files.lock("a").expect("one").acquire(),
         ];
         waits.extend([

@@ -24,6 +24,8 @@ mod fork;
 mod gate;
 #[path = "redis/network.rs"]
 mod network;
+#[path = "conformance/one_permit.rs"]
+mod one_permit;
 #[path = "redis/processes.rs"]
 mod processes;
 #[path = "redis/proxy.rs"]

@@ -371,7 +371,7 @@ fn nothing_is_left_when_it_is_removed() {
 fn the_traits_fit() {
     let place = Place::new();
     let semaphore = open(&place, 1);
-    let guard = futures::executor::block_on(Lock::acquire(&semaphore)).expect("free");
+    let guard = futures::executor::block_on(Semaphore::acquire(&semaphore)).expect("free");
     assert!(Guard::token(&guard).is_some() && guard.is_held());
     assert!(semaphore.is_locked().expect("an answer"));
     drop(guard);

@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::task::{Context, Waker};
 
-use futures::executor::block_on;
 use stanchion::{
     AtomicFile, FifoLock, FifoRwLock, FifoSemaphore, FileLock, LockDir, Method, PidLock,
 };
@@ -135,7 +134,7 @@ fn use_everything(directory: &Path) -> Vec<(&'static str, String)> {
 
     let locks = LockDir::options().method(Method::Mkdir);
     let lock = locks.open(directory).unwrap().lock(None, "e").unwrap();
-    let guard = block_on(lock.try_acquire()).unwrap().unwrap();
+    let guard = lock.try_acquire().unwrap().unwrap();
     look("a claim");
     drop(guard);
 

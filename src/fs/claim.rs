@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::claim::{Claims, Form, Hold, Terms};
-use super::engine::contest::{Contest, Manner, Outcome};
+use super::engine::contest::{Contest, Manner};
 use super::engine::path::canonical;
 use super::engine::wait::Wait;
 use super::engine::watch::watch;
 use super::presence::PresencePending;
 use super::sys::host;
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Granted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::guard;
-use crate::lock::{Capabilities, Lock, Reach, Removal, Status};
+use crate::lock::{Capabilities, Local, Reach, is_lock, local_handle};
+use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status};
 
 /// How a claim is made and waited for.
 #[derive(Clone, Debug)]
@@ -75,47 +76,42 @@ impl ClaimLock {
     }
 
     pub(crate) fn try_acquire(&self) -> Result<Option<ClaimGuard>> {
-        match self.claims.contend(&mut Default::default())? {
-            Outcome::Won(hold) => Ok(Some(Granted::granted(hold, None))),
-            Outcome::Refused(_) => Ok(None),
-        }
-    }
-
-    pub(crate) fn status(&self) -> Result<Status> {
-        let look = self.claims.look()?;
-        Ok(Status {
-            last_token: look.last_token,
-            polling: !self.claims.manner().is_told(),
-            watch_failures: watch().failures(),
-            ..Status::of_holder(look.holder)
-        })
-    }
-
-    pub(crate) fn remove(&self) -> Result<Removal> {
-        self.claims.remove()
+        self.acquire().try_now()
     }
 }
 
 /// Shorter, and a busy machine would rob the living.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-impl Lock for ClaimLock {
-    type Guard = ClaimGuard;
-
-    fn acquire(&self) -> Acquire<ClaimGuard> {
-        ClaimLock::acquire(self)
+impl Local for Claims {
+    fn status(&self) -> Result<Status> {
+        let look = self.look()?;
+        Ok(Status {
+            last_token: look.last_token,
+            polling: !self.manner().is_told(),
+            watch_failures: watch().failures(),
+            ..Status::of_holder(look.holder)
+        })
     }
 
-    async fn try_acquire(&self) -> Result<Option<ClaimGuard>> {
-        ClaimLock::try_acquire(self)
+    fn remove(&self) -> Result<Removal> {
+        Claims::remove(self)
     }
 
-    async fn status(&self) -> Result<Status> {
-        ClaimLock::status(self)
+    fn changes(&self) -> Changes {
+        Changes::unsupported(self.path())
+    }
+
+    fn stats(&self) -> Stats {
+        self.ledger().stats()
+    }
+
+    fn close(&self) {
+        self.ledger().close();
     }
 
     fn capabilities(&self) -> Capabilities {
-        let manner = self.claims.manner();
+        let manner = self.manner();
         Capabilities {
             fair: false,
             reach: if manner.events {
@@ -127,6 +123,9 @@ impl Lock for ClaimLock {
         }
     }
 }
+
+local_handle!(ClaimLock: claims);
+is_lock!(ClaimLock: Lock<ClaimGuard>, acquire, try_acquire);
 
 impl fmt::Debug for ClaimLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

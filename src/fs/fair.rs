@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::disk::Cleared;
-use super::engine::line::{Line, Observer, Settings, stats_of_process};
+use super::engine::line::{Line, Observer, Settings};
 use super::engine::owner::identity;
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
@@ -16,8 +16,9 @@ use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
-use crate::lock::{Capabilities, Changes, Removal};
+use crate::lock::{Capabilities, Local};
 use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status};
 use crate::trace;
 
 pub(crate) mod hold;
@@ -94,21 +95,6 @@ impl Shared {
         Ok(grant.map(|grant| G::granted(FairHold::new(self.clone(), grant), None)))
     }
 
-    pub(crate) fn changes(&self) -> Changes {
-        Changes::new(Observer::new(self.line.clone()))
-    }
-
-    pub(crate) fn remove(&self) -> Result<Removal> {
-        self.line.remove(false).map(|cleared| match cleared {
-            Cleared::Removed => Removal::Removed,
-            Cleared::InUse => Removal::InUse,
-        })
-    }
-
-    pub(crate) fn close(&self) {
-        self.line.close(&self.settings.closed);
-    }
-
     /// For calls that may do their work without a wait.
     pub(crate) fn refuse_closed(&self) -> Result<()> {
         match self.settings.closed.load(Ordering::Acquire) {
@@ -120,17 +106,37 @@ impl Shared {
     pub(crate) fn path(&self) -> &Path {
         &self.line.place().door
     }
-
-    pub(crate) fn capabilities(&self) -> Capabilities {
-        let watches = self.config.wait == Wait::Watch;
-        Capabilities::of_fair_file_lock(watches && self.line.has_events())
-    }
 }
 
-impl Stats {
-    /// What all locks of this process have done so far, those that are closed by now included. A forked child begins at zero.
-    pub fn of_process() -> Self {
-        stats_of_process()
+impl Local for Shared {
+    fn status(&self) -> Result<Status> {
+        self.line.status()
+    }
+
+    /// A file with content is somebody's data, and stays. With the record goes what it says of a holder
+    /// that died; what `remove_when_idle` does keeps the record then.
+    fn remove(&self) -> Result<Removal> {
+        self.line.remove(false).map(|cleared| match cleared {
+            Cleared::Removed => Removal::Removed,
+            Cleared::InUse => Removal::InUse,
+        })
+    }
+
+    fn changes(&self) -> Changes {
+        Changes::new(Observer::new(self.line.clone()))
+    }
+
+    fn stats(&self) -> Stats {
+        self.line.stats()
+    }
+
+    fn close(&self) {
+        self.line.close(&self.settings.closed);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let watches = self.config.wait == Wait::Watch;
+        Capabilities::of_fair_file_lock(watches && self.line.has_events())
     }
 }
 
@@ -145,63 +151,6 @@ macro_rules! fair_methods {
         /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the lock file cannot be opened or locked.
         pub fn is_locked(&self) -> crate::error::Result<bool> {
             self.shared.line.is_locked()
-        }
-
-        /// Returns whether the lock is held, by whom, and who waits, in order. Opens no ticket.
-        ///
-        /// # Errors
-        ///
-        /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another kind or version of lock lives here,
-        /// [`ErrorKind::Io`](crate::ErrorKind::Io) when record or queue cannot be read.
-        ///
-        /// # Platform notes
-        ///
-        /// In the first pid namespace of a Linux host a look locks nothing. Elsewhere, where neither the record nor the kernel's list of locks names a
-        /// living holder, it tries the lock as [`is_locked`](Self::is_locked) does.
-        pub fn status(&self) -> crate::error::Result<crate::lock::Status> {
-            self.shared.line.status()
-        }
-
-        /// The line as it moves: what [`status`](Self::status) shows, again after each change. Told by file events; where there are none it
-        /// looks ten times a second.
-        ///
-        /// ```no_run
-        /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
-        /// let mut changes = lock.changes();
-        /// while let Some(line) = changes.next().await {
-        ///     println!("{} wait", line?.waiters.len());
-        /// }
-        /// # Ok(()) }
-        /// ```
-        pub fn changes(&self) -> crate::lock::Changes {
-            self.shared.changes()
-        }
-
-        /// What all handles of this process on this path have done so far.
-        pub fn stats(&self) -> crate::stats::Stats {
-            self.shared.line.stats()
-        }
-
-        /// Deletes lock file, or slot files, and queue if nobody is inside and nobody waits. The lock stays usable: the next acquire makes
-        /// them anew. A file with content is somebody's data, and stays.
-        ///
-        /// With the record goes what it says of a holder that died inside: the next one is not told. (What
-        /// [`remove_when_idle`](crate::FifoConfig::remove_when_idle) does keeps the record then.)
-        ///
-        /// # Errors
-        ///
-        /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a file or the directory cannot be deleted, for instance because it is another
-        /// user's; the record is written back then. [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another kind or
-        /// version of lock lives here.
-        pub fn remove(&self) -> crate::error::Result<crate::lock::Removal> {
-            self.shared.remove()
-        }
-
-        /// Ends every wait through this handle and its clones with [`ErrorKind::Closed`](crate::ErrorKind::Closed), for a graceful
-        /// shutdown. Later attempts get the same, for ever; guards that are out stay valid, looking at the lock and removing it
-        /// still work, and other handles, also on the same path, are not concerned.
-        pub fn close(&self) {
-            self.shared.close();
         }
 
         /// Where the lock is, with every directory on the way resolved; of a semaphore directory and name, where no file is.

@@ -15,7 +15,7 @@ use crate::any::{AnyLock, becomes_any};
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::lock::{Capabilities, Lock, Status};
+use crate::lock::{is_lock, local_handle};
 
 /// A fair exclusive lock on a path: first come, first served, across tasks and processes.
 ///
@@ -134,26 +134,8 @@ impl Fair for FifoLock {
 }
 
 becomes_any!(FifoLock => AnyLock);
-
-impl Lock for FifoLock {
-    type Guard = FifoGuard;
-
-    fn acquire(&self) -> Acquire<FifoGuard> {
-        FifoLock::acquire(self)
-    }
-
-    async fn try_acquire(&self) -> Result<Option<FifoGuard>> {
-        FifoLock::try_acquire(self)
-    }
-
-    async fn status(&self) -> Result<Status> {
-        FifoLock::status(self)
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.shared.capabilities()
-    }
-}
+local_handle!(FifoLock: shared);
+is_lock!(FifoLock: Lock<FifoGuard>, acquire, try_acquire);
 
 impl fmt::Debug for FifoLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,24 +9,26 @@ use std::sync::atomic::AtomicBool;
 
 use super::engine::door;
 use super::engine::door::Probed;
-use super::engine::knock::{First, Manner, Target};
+use super::engine::knock::{Manner, Target};
 use super::engine::owner::of_pid;
 use super::engine::path::{canonical, canonical_behind_links};
 use super::engine::wait::Wait;
 use super::engine::watch::watch;
 use super::sys::{Access, file, host};
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Granted;
+use crate::acquire::sealed::Address;
 use crate::any::{AnyGuard, AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Held, Lock, Owner, Removal, SharedLock, Status};
+use crate::ledger::Ledger;
+use crate::lock::{Capabilities, Local, is_lock, local_handle};
+use crate::stats::Stats;
+use crate::status::{Changes, Held, Owner, Removal, Status};
 
 mod guard;
 mod options;
 mod pending;
 
 pub use guard::FileGuard;
-use guard::FileHold;
 pub use options::{FileConfig, FileOptions};
 pub(crate) use pending::FilePending;
 
@@ -69,6 +71,7 @@ pub struct FileLock {
 pub(crate) struct Shared {
     pub(crate) target: Arc<Target>,
     pub(crate) config: FileConfig,
+    ledger: Arc<Ledger>,
 }
 
 impl FileLock {
@@ -118,6 +121,7 @@ impl FileLock {
             create_new: config.create_new,
             mode: config.mode,
         };
+        let ledger = Ledger::new("file", Address::of_file(&path));
         let target = Target {
             path,
             access,
@@ -128,6 +132,7 @@ impl FileLock {
             shared: Arc::new(Shared {
                 target: Arc::new(target),
                 config,
+                ledger,
             }),
         })
     }
@@ -206,7 +211,7 @@ impl FileLock {
     ///
     /// Those of [`acquire`](FileLock::acquire), except time limits.
     pub fn try_acquire(&self) -> Result<Option<FileGuard>> {
-        self.try_once(false)
+        self.acquire().try_now()
     }
 
     /// Takes the shared lock if no holder has the exclusive one; `None` otherwise.
@@ -215,38 +220,43 @@ impl FileLock {
     ///
     /// Those of [`acquire_shared`](FileLock::acquire_shared), except time limits.
     pub fn try_acquire_shared(&self) -> Result<Option<FileGuard>> {
-        match self.refusal_to_share() {
-            Some(error) => Err(error),
-            None => self.try_once(true),
-        }
+        self.acquire_shared().try_now()
     }
 
-    fn try_once(&self, shared: bool) -> Result<Option<FileGuard>> {
-        match self.shared.target.try_once(shared)? {
-            First::Locked(locked) => {
-                let hold = FileHold::new(&self.shared, locked)?;
-                Ok(Some(Granted::granted(hold, None)))
-            }
-            First::Refused(_) => Ok(None),
-        }
+    /// The file, with every directory on the way resolved, and links at its end if those are followed.
+    pub fn path(&self) -> &Path {
+        &self.shared.target.path
     }
 
-    /// Whether the file is locked, and by whom, as [`Status::outsider`]: a plain lock keeps no record and no line.
-    ///
-    /// Asks the kernel's list of locks, which locks and opens nothing. Where that cannot name every holder (on other systems than Linux, in a
-    /// pid namespace of its own, without `/proc`) and names none, the lock is tried: if it is free it is locked for a microsecond.
-    ///
-    /// # Errors
-    ///
-    /// None today: a file that cannot be tried is [`Held::Unknown`].
-    pub fn status(&self) -> Result<Status> {
-        let owners = host::LockTable::read().owners(self.path());
+    /// The options this handle was opened with.
+    pub fn config(&self) -> &FileConfig {
+        &self.shared.config
+    }
+}
+
+impl Shared {
+    fn pushes(&self) -> bool {
+        match self.config.wait {
+            Wait::Watch => self.target.manner.events,
+            Wait::Poll(_) => false,
+            Wait::Blocking => true,
+        }
+    }
+}
+
+impl Local for Shared {
+    /// The holder is an outsider, because a plain lock keeps no record. The kernel's list of locks names
+    /// it, which locks and opens nothing. Where that list cannot name every holder and names none, the
+    /// lock is tried. A file that cannot be tried is [`Held::Unknown`].
+    fn status(&self) -> Result<Status> {
+        let path = &self.target.path;
+        let owners = host::LockTable::read().owners(path);
         let named = owners.listed.first().map(|(pid, _)| of_pid(*pid));
         let alone = matches!(owners.listed[..], [(_, false)]);
         let (held, names_all) = match &named {
             Some(_) => (Held::Yes, alone || (owners.all && owners.listed.len() == 1)),
             None if owners.all => (Held::No, true),
-            None => match door::probe(self.path()) {
+            None => match door::probe(path) {
                 Ok(Probed::Free) => (Held::No, true),
                 Ok(Probed::Shared | Probed::Exclusive) => (Held::Yes, false),
                 Err(_) => (Held::Unknown, false),
@@ -262,68 +272,32 @@ impl FileLock {
         })
     }
 
-    /// Deletes the file if nobody has it locked, with what is in it. The lock stays usable: the next acquire makes the file
-    /// anew, if it may. Whoever waits on the deleted file moves to the new one.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] when the file cannot be opened, locked or deleted.
-    pub fn remove(&self) -> Result<Removal> {
-        door::remove_if_free(self.path())
+    /// With what is in the file. A process that waits on the deleted file moves to the new one.
+    fn remove(&self) -> Result<Removal> {
+        door::remove_if_free(&self.target.path)
     }
 
-    fn pushes(&self) -> bool {
-        match self.shared.config.wait {
-            Wait::Watch => self.shared.target.manner.events,
-            Wait::Poll(_) => false,
-            Wait::Blocking => true,
-        }
+    fn changes(&self) -> Changes {
+        Changes::unsupported(&self.target.path)
     }
 
-    /// The file, with every directory on the way resolved, and links at its end if those are followed.
-    pub fn path(&self) -> &Path {
-        &self.shared.target.path
+    fn stats(&self) -> Stats {
+        self.ledger.stats()
     }
 
-    /// The options this handle was opened with.
-    pub fn config(&self) -> &FileConfig {
-        &self.shared.config
-    }
-}
-
-becomes_any!(FileLock => AnyLock);
-
-impl SharedLock for FileLock {
-    type SharedGuard = FileGuard;
-
-    fn acquire_shared(&self) -> Acquire<FileGuard> {
-        FileLock::acquire_shared(self)
-    }
-
-    async fn try_acquire_shared(&self) -> Result<Option<FileGuard>> {
-        FileLock::try_acquire_shared(self)
-    }
-}
-
-impl Lock for FileLock {
-    type Guard = FileGuard;
-
-    fn acquire(&self) -> Acquire<FileGuard> {
-        FileLock::acquire(self)
-    }
-
-    async fn try_acquire(&self) -> Result<Option<FileGuard>> {
-        FileLock::try_acquire(self)
-    }
-
-    async fn status(&self) -> Result<Status> {
-        FileLock::status(self)
+    fn close(&self) {
+        self.ledger.close();
     }
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::of_plain_file_lock(self.pushes())
     }
 }
+
+becomes_any!(FileLock => AnyLock);
+local_handle!(FileLock: shared);
+is_lock!(FileLock: Lock<FileGuard>, acquire, try_acquire);
+is_lock!(FileLock: SharedLock<FileGuard>, acquire_shared, try_acquire_shared);
 
 impl fmt::Debug for FileLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,10 +13,13 @@ use super::engine::watch::watch;
 use super::presence::PresencePending;
 use super::sys::{file, host};
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Granted;
+use crate::acquire::sealed::Address;
 use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Lock, Owner, Removal, Status};
+use crate::ledger::Ledger;
+use crate::lock::{Capabilities, Local, is_lock, local_handle};
+use crate::stats::Stats;
+use crate::status::{Changes, Owner, Removal, Status};
 
 mod guard;
 mod options;
@@ -136,12 +139,14 @@ impl PidLock {
             poll_interval: config.poll_interval,
             events,
         };
+        let ledger = Ledger::new("pid", Address::of_file(&path));
         let file = PidFile {
             path,
             label: config.label.clone(),
             bare_pids: config.bare_pids,
             manner,
             swept: AtomicBool::new(false),
+            ledger,
         };
         Ok(Self {
             file: Arc::new(file),
@@ -187,10 +192,7 @@ impl PidLock {
     ///
     /// Those of [`acquire`](PidLock::acquire), save time limits.
     pub fn try_acquire(&self) -> Result<Option<PidGuard>> {
-        match self.file.contend(&mut Memory::default())? {
-            Outcome::Won(hold) => Ok(Some(Granted::granted(hold, None))),
-            Outcome::Refused(_) => Ok(None),
-        }
+        self.acquire().try_now()
     }
 
     /// Whether anybody has the lock: a look at the present.
@@ -211,31 +213,6 @@ impl PidLock {
         self.file.holder()
     }
 
-    /// Who has the lock; there is no line, and there are no tokens.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`holder`](PidLock::holder).
-    pub fn status(&self) -> Result<Status> {
-        Ok(Status {
-            polling: !self.file.manner().is_told(),
-            watch_failures: watch().failures(),
-            ..Status::of_holder(self.holder()?)
-        })
-    }
-
-    /// Deletes the file that a dead holder has left, if nobody has the lock.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`try_acquire`](PidLock::try_acquire).
-    pub fn remove(&self) -> Result<Removal> {
-        match self.file.contend(&mut Memory::default())? {
-            Outcome::Won(mut hold) => hold.give_back().map(|()| Removal::Removed),
-            Outcome::Refused(_) => Ok(Removal::InUse),
-        }
-    }
-
     /// The file, with every directory on the way resolved.
     pub fn path(&self) -> &Path {
         &self.file.path
@@ -247,30 +224,46 @@ impl PidLock {
     }
 }
 
-becomes_any!(PidLock => AnyLock);
-
-impl Lock for PidLock {
-    type Guard = PidGuard;
-
-    fn acquire(&self) -> Acquire<PidGuard> {
-        PidLock::acquire(self)
+impl Local for PidFile {
+    fn status(&self) -> Result<Status> {
+        Ok(Status {
+            polling: !self.manner().is_told(),
+            watch_failures: watch().failures(),
+            ..Status::of_holder(self.holder()?)
+        })
     }
 
-    async fn try_acquire(&self) -> Result<Option<PidGuard>> {
-        PidLock::try_acquire(self)
+    /// The file that a dead holder has left.
+    fn remove(&self) -> Result<Removal> {
+        match self.contend(&mut Memory::default())? {
+            Outcome::Won(mut hold) => hold.give_back().map(|()| Removal::Removed),
+            Outcome::Refused(_) => Ok(Removal::InUse),
+        }
     }
 
-    async fn status(&self) -> Result<Status> {
-        PidLock::status(self)
+    fn changes(&self) -> Changes {
+        Changes::unsupported(&self.path)
+    }
+
+    fn stats(&self) -> Stats {
+        self.ledger.stats()
+    }
+
+    fn close(&self) {
+        self.ledger.close();
     }
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             names_owners: true,
-            ..Capabilities::of_plain_file_lock(self.file.manner().is_told())
+            ..Capabilities::of_plain_file_lock(self.manner().is_told())
         }
     }
 }
+
+becomes_any!(PidLock => AnyLock);
+local_handle!(PidLock: file);
+is_lock!(PidLock: Lock<PidGuard>, acquire, try_acquire);
 
 impl fmt::Debug for PidLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

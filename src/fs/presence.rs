@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use super::engine::contest::{Contest, Outcome, Waiting};
 use crate::acquire::sealed::{Address, Pending, Request};
 use crate::error::Result;
-use crate::lock::{self, Owner};
+use crate::ledger::Ledger;
+use crate::status::{self, Owner};
 
 /// One caller's wait.
 #[doc(hidden)]
@@ -58,16 +59,20 @@ impl<C: Contest> Pending for PresencePending<C> {
         self.waiting = None;
     }
 
-    fn waiting(&self) -> Option<lock::Waiting> {
+    fn waiting(&self) -> Option<status::Waiting> {
         let holder = match &self.waiting {
             Some(waiting) => waiting.owner(),
             None => self.holder.clone(),
         };
-        Some(lock::Waiting::behind(holder))
+        Some(status::Waiting::behind(holder))
     }
 
     fn address(&self) -> Option<Address> {
         Some(Address::of_file(self.lock.path()))
+    }
+
+    fn ledger(&self) -> Option<&Arc<Ledger>> {
+        Some(self.lock.ledger())
     }
 
     fn counts_waiters(&self) -> bool {

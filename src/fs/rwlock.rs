@@ -15,9 +15,9 @@ use super::fair::hold::{fair_guard, lends_its_file};
 use super::fair::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
-use crate::any::{AnyRwLock, becomes_any};
+use crate::any::{AnySharedLock, becomes_any};
 use crate::error::Result;
-use crate::lock::{Capabilities, Lock, SharedLock, Status};
+use crate::lock::{is_lock, local_handle};
 
 /// A fair reader-writer lock on a path: any number of readers, or one writer, across tasks and processes.
 ///
@@ -163,39 +163,10 @@ impl Fair for FifoRwLock {
     }
 }
 
-becomes_any!(FifoRwLock => AnyRwLock);
-
-impl Lock for FifoRwLock {
-    type Guard = FifoWriteGuard;
-
-    fn acquire(&self) -> Acquire<FifoWriteGuard> {
-        self.write()
-    }
-
-    async fn try_acquire(&self) -> Result<Option<FifoWriteGuard>> {
-        self.try_write()
-    }
-
-    async fn status(&self) -> Result<Status> {
-        FifoRwLock::status(self)
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.shared.capabilities()
-    }
-}
-
-impl SharedLock for FifoRwLock {
-    type SharedGuard = FifoReadGuard;
-
-    fn acquire_shared(&self) -> Acquire<FifoReadGuard> {
-        self.read()
-    }
-
-    async fn try_acquire_shared(&self) -> Result<Option<FifoReadGuard>> {
-        self.try_read()
-    }
-}
+becomes_any!(FifoRwLock => AnySharedLock);
+local_handle!(FifoRwLock: shared);
+is_lock!(FifoRwLock: Lock<FifoWriteGuard>, write, try_write);
+is_lock!(FifoRwLock: SharedLock<FifoReadGuard>, read, try_read);
 
 impl fmt::Debug for FifoRwLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -20,9 +20,9 @@ use super::fair::{FifoConfig, Shared, check_options, fair_methods, full_path};
 use super::kind::FifoKind;
 use super::sys::file::lend_files;
 use crate::acquire::Acquire;
-use crate::any::{AnySemaphore, Permits, becomes_any};
+use crate::any::{AnySemaphore, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Lock, Status};
+use crate::lock::{is_lock, local_handle};
 
 /// More than any process can have open.
 const MOST: u32 = 65_535;
@@ -371,41 +371,9 @@ fn check_number(permits: u32, path: &Path) -> Result<()> {
     Err(Error::at(ErrorKind::InvalidInput, text, path))
 }
 
-impl Lock for FifoSemaphore {
-    type Guard = FifoPermit;
-
-    fn acquire(&self) -> Acquire<FifoPermit> {
-        FifoSemaphore::acquire(self)
-    }
-
-    async fn try_acquire(&self) -> Result<Option<FifoPermit>> {
-        FifoSemaphore::try_acquire(self)
-    }
-
-    async fn status(&self) -> Result<Status> {
-        FifoSemaphore::status(self)
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.shared.capabilities()
-    }
-}
-
 becomes_any!(FifoSemaphore => AnySemaphore);
-
-impl Permits for FifoSemaphore {
-    fn acquire_many(&self, permits: u32) -> Acquire<FifoPermit> {
-        FifoSemaphore::acquire_many(self, permits)
-    }
-
-    async fn try_acquire_many(&self, permits: u32) -> Result<Option<FifoPermit>> {
-        FifoSemaphore::try_acquire_many(self, permits)
-    }
-
-    fn limit(&self) -> u32 {
-        FifoSemaphore::limit(self)
-    }
-}
+local_handle!(FifoSemaphore: shared);
+is_lock!(FifoSemaphore: Semaphore<FifoPermit>);
 
 impl fmt::Debug for FifoSemaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Backend;
-use crate::any::{AnyLock, AnyRwLock, AnySemaphore};
+use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
 use crate::error::Result;
 use crate::fs::fifo::FifoLock;
 use crate::fs::named::{LockDir, LockName, Place};
@@ -51,10 +51,10 @@ impl Backend for FileLocks {
         options.open(place.lock()).map(AnyLock::from)
     }
 
-    fn rwlock(&self, name: &str) -> Result<AnyRwLock> {
+    fn rwlock(&self, name: &str) -> Result<AnySharedLock> {
         let place = self.place_of_lock(name)?;
         let options = labelled!(FifoRwLock::options(), &self.label);
-        options.open(place.lock()).map(AnyRwLock::from)
+        options.open(place.lock()).map(AnySharedLock::from)
     }
 
     fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {

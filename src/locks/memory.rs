@@ -1,7 +1,7 @@
 //! Locks by name in memory.
 
 use super::Backend;
-use crate::any::{AnyLock, AnyRwLock, AnySemaphore};
+use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
 use crate::error::Result;
 use crate::lock::Capabilities;
 use crate::mem::{self, Memory};
@@ -11,8 +11,8 @@ impl Backend for Memory {
         Memory::lock(self, name).map(AnyLock::from)
     }
 
-    fn rwlock(&self, name: &str) -> Result<AnyRwLock> {
-        Memory::rwlock(self, name).map(AnyRwLock::from)
+    fn rwlock(&self, name: &str) -> Result<AnySharedLock> {
+        Memory::rwlock(self, name).map(AnySharedLock::from)
     }
 
     fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::any::{AnyLock, AnyRwLock, AnySemaphore};
+use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
 use crate::error::Result;
 use crate::lock::Capabilities;
 use crate::locks::{Backend, LockUrl};
@@ -26,7 +26,7 @@ impl Backend for RedisClient {
         Ok(RedisClient::lock(self, name).into())
     }
 
-    fn rwlock(&self, name: &str) -> Result<AnyRwLock> {
+    fn rwlock(&self, name: &str) -> Result<AnySharedLock> {
         Ok(RedisClient::rwlock(self, name).into())
     }
 

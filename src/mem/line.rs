@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, Waker};
 
@@ -11,7 +12,7 @@ use super::world::World;
 use crate::acquire::sealed::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
-use crate::lock::{Status, Waiting};
+use crate::status::{Changes, Status, Waiting};
 use crate::trace::Note;
 
 /// More readers than this there are never.
@@ -48,6 +49,8 @@ pub(super) struct Line {
     world: Arc<World>,
     name: String,
     kind: Kind,
+    /// How many parts there are; of a semaphore they may change.
+    parts: AtomicU32,
     /// For people: world and name.
     path: PathBuf,
     state: Mutex<State>,
@@ -78,6 +81,7 @@ impl Line {
     pub(super) fn new(this: &Weak<Self>, world: &Arc<World>, name: &str, kind: Kind) -> Self {
         let parts = parts_of(kind);
         Self {
+            parts: AtomicU32::new(parts),
             this: this.clone(),
             world: world.clone(),
             name: name.to_owned(),
@@ -88,11 +92,52 @@ impl Line {
     }
 
     pub(super) fn kind(&self) -> Kind {
-        self.kind
+        match self.kind {
+            Kind::Semaphore(_) => Kind::Semaphore(self.parts()),
+            kind => kind,
+        }
     }
 
     pub(super) fn parts(&self) -> u32 {
-        parts_of(self.kind)
+        self.parts.load(Ordering::SeqCst)
+    }
+
+    /// Changes the number of parts. For fewer than `from` the caller holds all of those.
+    /// Returns `false` when there are not `from` any more.
+    pub(super) fn resize(&self, from: u32, to: u32) -> bool {
+        self.locked(|state| {
+            let found = self
+                .parts
+                .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+            if found.is_ok() {
+                state.resize(from, to);
+            }
+            found.is_ok()
+        })
+    }
+
+    /// The status as it changes.
+    pub(super) fn changes(self: &Arc<Self>) -> Changes {
+        let (line, mut last) = (self.clone(), None);
+        Changes::new(futures::stream::poll_fn(move |cx| {
+            let waker = SafeWaker::of(cx.waker());
+            let now = line.locked_quietly(|state| {
+                let now = state.status();
+                if last.as_ref() == Some(&now) {
+                    state.onlookers.push(waker);
+                } else {
+                    state.to_drop.push(waker);
+                }
+                now
+            });
+            match last.as_ref() == Some(&now) {
+                true => Poll::Pending,
+                false => {
+                    last = Some(now.clone());
+                    Poll::Ready(Some(Ok(now)))
+                }
+            }
+        }))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -118,8 +163,18 @@ impl Line {
         }
     }
 
-    /// Does something under the mutex, and afterwards what must not be done there.
+    /// Changes something under the mutex, and tells those who look on.
     fn locked<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        self.locked_quietly(|state| {
+            let outcome = act(state);
+            let onlookers = std::mem::take(&mut state.onlookers);
+            state.to_wake.extend(onlookers);
+            outcome
+        })
+    }
+
+    /// Does something under the mutex, and afterwards what must not be done there.
+    fn locked_quietly<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = act(&mut state);
         let to_wake = std::mem::take(&mut state.to_wake);
@@ -193,12 +248,12 @@ impl Line {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.locked(|state| state.status())
+        self.locked_quietly(|state| state.status())
     }
 
     /// Where a place stands.
     pub(super) fn waiting(&self, place: u64) -> Option<Waiting> {
-        self.locked(|state| state.waiting_of(place))
+        self.locked_quietly(|state| state.waiting_of(place))
     }
 }
 

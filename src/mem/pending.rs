@@ -3,24 +3,26 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::Core;
 use super::guard::MemHold;
-use super::line::{Caller, Entered, Line, Want};
+use super::line::{Caller, Entered, Want};
 use crate::acquire::sealed::{Address, Pending, Request};
 use crate::error::Result;
-use crate::lock::Waiting;
+use crate::ledger::Ledger;
+use crate::status::Waiting;
 
 /// One caller's queue entry.
 #[doc(hidden)]
 pub struct MemPending {
-    line: Arc<Line>,
+    core: Arc<Core>,
     want: Want,
     entry: Option<u64>,
 }
 
 impl MemPending {
-    pub(super) fn new(line: &Arc<Line>, want: Want) -> Self {
+    pub(super) fn new(core: &Arc<Core>, want: Want) -> Self {
         Self {
-            line: line.clone(),
+            core: core.clone(),
             want,
             entry: None,
         }
@@ -32,18 +34,18 @@ impl Pending for MemPending {
 
     fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<MemHold>>> {
         let grant = match self.entry {
-            Some(entry) => match self.line.poll(entry, cx.waker()) {
+            Some(entry) => match self.core.line.poll(entry, cx.waker()) {
                 Poll::Ready(grant) => Some(grant),
                 Poll::Pending => return Poll::Pending,
             },
-            None if request.try_only => self.line.try_enter(self.want)?,
+            None if request.try_only => self.core.line.try_enter(self.want)?,
             None => {
                 let caller = Caller {
                     want: self.want,
                     most: request.max_waiting,
                     waker: cx.waker(),
                 };
-                match self.line.enter(caller)? {
+                match self.core.line.enter(caller)? {
                     Entered::Granted(grant) => Some(grant),
                     Entered::Waiting(entry) => {
                         self.entry = Some(entry);
@@ -53,21 +55,25 @@ impl Pending for MemPending {
             }
         };
         self.entry = None;
-        Poll::Ready(Ok(grant.map(|grant| MemHold::new(&self.line, grant))))
+        Poll::Ready(Ok(grant.map(|grant| MemHold::new(&self.core.line, grant))))
     }
 
     fn leave(&mut self) {
         if let Some(entry) = self.entry.take() {
-            self.line.cancel(entry);
+            self.core.line.cancel(entry);
         }
     }
 
     fn waiting(&self) -> Option<Waiting> {
-        self.line.waiting(self.entry?)
+        self.core.line.waiting(self.entry?)
     }
 
     fn address(&self) -> Option<Address> {
-        Some(self.line.address())
+        Some(self.core.line.address())
+    }
+
+    fn ledger(&self) -> Option<&Arc<Ledger>> {
+        Some(&self.core.ledger)
     }
 }
 

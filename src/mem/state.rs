@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use super::line::{Grant, Want};
 use crate::foreign::SafeWaker;
 use crate::fs::engine::owner::identity;
-use crate::lock::{Held, Owner, Status, Waiter, Waiting};
+use crate::status::{Held, Owner, Status, Waiter, Waiting};
 
 /// The last token that any lock of this process was given: so they grow although a line is forgotten and made anew.
 static TOKEN: AtomicU64 = AtomicU64::new(0);
@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) to_wake: Vec<SafeWaker>,
     /// To be dropped then.
     pub(super) to_drop: Vec<SafeWaker>,
+    /// To be woken at the next change.
+    pub(super) onlookers: Vec<SafeWaker>,
 }
 
 impl State {
@@ -58,6 +60,19 @@ impl State {
             free,
             ..Self::default()
         }
+    }
+
+    /// Of fewer parts the caller holds those that go.
+    pub(super) fn resize(&mut self, from: u32, to: u32) {
+        match to.checked_sub(from) {
+            Some(more) => self.free += more,
+            None => {
+                if let Some(all) = self.inside.values_mut().find(|it| it.parts == from) {
+                    all.parts = to;
+                }
+            }
+        }
+        self.settle();
     }
 
     pub(super) fn waiting(&self) -> usize {

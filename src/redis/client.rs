@@ -15,11 +15,13 @@ use super::options::{Config, Options};
 use super::place::{Place, Target};
 use super::scripts::{self, Keys, Script};
 use super::{RedisLock, RedisRwLock, RedisSemaphore};
+use crate::acquire::sealed::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::shielded;
 use crate::fs::sys::fork::{PerProcess, generation};
 use crate::fs::sys::host as platform;
 use crate::fs::sys::id::Id;
+use crate::ledger::Ledger;
 
 /// How many shares a reader-writer lock has: who writes takes all.
 pub(super) const ALL: u32 = 1_000_000_000;
@@ -179,9 +181,11 @@ impl RedisClient {
             card: scripts::card(kind, limit, self.core.config.lease),
             place: self.core.address.join(&full),
         };
+        let address = Address::of_server("redis", &self.core.address, &full);
         Arc::new(Line {
             core: self.core.clone(),
             target: Arc::new(target),
+            ledger: Ledger::new(kind, address),
             name: full,
         })
     }
@@ -240,6 +244,7 @@ pub(super) struct Line {
     pub(super) target: Arc<Target>,
     /// Namespace and name.
     pub(super) name: String,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 impl Line {

@@ -12,7 +12,8 @@ use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::error::{Error, Result};
 use crate::guard::Guard;
-use crate::lock::{Capabilities, Held, Owner, Reach, Removal, Status, Tokens, Waiter};
+use crate::lock::{Capabilities, Reach, Tokens};
+use crate::status::{Held, Owner, Removal, Status, Waiter};
 
 /// How many waiters a status shows.
 const SHOWN: usize = 10_000;
@@ -115,12 +116,13 @@ macro_rules! remote_methods {
             Self { line }
         }
 
-        /// Who holds and who waits, with the time since when: at one instant, and without changing anything. Up to 10,000 waiters are shown.
+        /// Returns who holds it and who waits, with the time since when: at one instant, and without changing
+        /// anything. Up to 10,000 waiters are shown.
         ///
         /// # Errors
         ///
         /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer, and other refusals of the server.
-        pub async fn status(&self) -> crate::error::Result<crate::lock::Status> {
+        pub async fn status(&self) -> crate::error::Result<crate::status::Status> {
             self.line.status().await
         }
 
@@ -130,8 +132,29 @@ macro_rules! remote_methods {
         /// # Errors
         ///
         /// Those of [`status`](Self::status).
-        pub async fn remove(&self) -> crate::error::Result<crate::lock::Removal> {
+        pub async fn remove(&self) -> crate::error::Result<crate::status::Removal> {
             self.line.remove().await
+        }
+
+        /// Yields one [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): ask for the status instead.
+        pub fn changes(&self) -> crate::status::Changes {
+            crate::status::Changes::unsupported(self.path())
+        }
+
+        /// Returns what all handles of this process on this lock have done so far.
+        pub fn stats(&self) -> crate::stats::Stats {
+            self.line.ledger.stats()
+        }
+
+        /// Ends every wait through this handle and its clones with
+        /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones. Guards stay valid.
+        pub fn close(&self) {
+            self.line.ledger.close();
+        }
+
+        /// Returns what it can and cannot do.
+        pub fn capabilities(&self) -> crate::lock::Capabilities {
+            self.line.capabilities()
         }
 
         /// Ends the hold with this token, or with `None` every hold, against the will of its holder, who is [told](crate::Loss::Revoked) as
@@ -163,3 +186,43 @@ macro_rules! remote_methods {
     };
 }
 pub(super) use remote_methods;
+
+/// Implements [`Handle`](crate::lock::Handle) by the methods that the handle has itself.
+macro_rules! is_handle {
+    ($lock:ident) => {
+        impl crate::lock::Handle for $lock {
+            async fn status(&self) -> crate::error::Result<crate::status::Status> {
+                $lock::status(self).await
+            }
+
+            async fn remove(&self) -> crate::error::Result<crate::status::Removal> {
+                $lock::remove(self).await
+            }
+
+            fn changes(&self) -> crate::status::Changes {
+                $lock::changes(self)
+            }
+
+            fn stats(&self) -> crate::stats::Stats {
+                $lock::stats(self)
+            }
+
+            fn close(&self) {
+                $lock::close(self);
+            }
+
+            fn capabilities(&self) -> crate::lock::Capabilities {
+                $lock::capabilities(self)
+            }
+        }
+
+        impl std::fmt::Debug for $lock {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_tuple(stringify!($lock))
+                    .field(&self.path())
+                    .finish()
+            }
+        }
+    };
+}
+pub(super) use is_handle;

@@ -1,15 +1,14 @@
 //! The fair exclusive lock on a Redis server.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::client::Line;
-use super::face::remote_methods;
+use super::face::{is_handle, remote_methods};
 use super::hold::remote_guard;
 use super::place::Mode;
 use crate::acquire::Acquire;
 use crate::error::Result;
-use crate::lock::{Capabilities, Lock, Status};
+use crate::lock::is_lock;
 
 /// A fair lock with a name on a Redis server: one holder at a time among all hosts that reach it, in the order in which requests arrive there.
 ///
@@ -79,29 +78,5 @@ impl RedisLock {
 }
 
 crate::any::becomes_any!(RedisLock => crate::any::AnyLock);
-
-impl Lock for RedisLock {
-    type Guard = RedisGuard;
-
-    fn acquire(&self) -> Acquire<RedisGuard> {
-        RedisLock::acquire(self)
-    }
-
-    async fn try_acquire(&self) -> Result<Option<RedisGuard>> {
-        RedisLock::try_acquire(self).await
-    }
-
-    async fn status(&self) -> Result<Status> {
-        RedisLock::status(self).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.line.capabilities()
-    }
-}
-
-impl fmt::Debug for RedisLock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisLock").field(&self.path()).finish()
-    }
-}
+is_handle!(RedisLock);
+is_lock!(RedisLock: Lock<RedisGuard>, acquire, try_acquire, await);

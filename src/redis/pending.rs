@@ -9,7 +9,8 @@ use super::hold::RedisHold;
 use super::place::{Mode, Outcome, Place, Seen, Wish};
 use crate::acquire::sealed::{Address, Pending, Request};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::Waiting;
+use crate::ledger::Ledger;
+use crate::status::Waiting;
 
 /// One caller's queue entry.
 #[doc(hidden)]
@@ -110,6 +111,10 @@ impl Pending for RedisPending {
     fn address(&self) -> Option<Address> {
         let address = &self.line.core.address;
         Some(Address::of_server("redis", address, &self.line.name))
+    }
+
+    fn ledger(&self) -> Option<&Arc<Ledger>> {
+        Some(&self.line.ledger)
     }
 }
 

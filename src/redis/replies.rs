@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ::redis::Value;
 
-use crate::lock::{Held, Owner};
+use crate::status::{Held, Owner};
 
 /// What a waiter is told with every answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

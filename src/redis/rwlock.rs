@@ -1,15 +1,14 @@
 //! The fair reader-writer lock on a Redis server.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::client::{ALL, Line};
-use super::face::remote_methods;
+use super::face::{is_handle, remote_methods};
 use super::hold::remote_guard;
 use super::place::Mode;
 use crate::acquire::Acquire;
 use crate::error::Result;
-use crate::lock::{Capabilities, Lock, SharedLock, Status};
+use crate::lock::is_lock;
 
 /// A fair reader-writer lock with a name on a Redis server: any number of readers, or one writer, among all hosts that reach it.
 ///
@@ -89,42 +88,7 @@ impl RedisRwLock {
     remote_methods!();
 }
 
-crate::any::becomes_any!(RedisRwLock => crate::any::AnyRwLock);
-
-impl Lock for RedisRwLock {
-    type Guard = RedisWriteGuard;
-
-    fn acquire(&self) -> Acquire<RedisWriteGuard> {
-        self.write()
-    }
-
-    async fn try_acquire(&self) -> Result<Option<RedisWriteGuard>> {
-        self.try_write().await
-    }
-
-    async fn status(&self) -> Result<Status> {
-        RedisRwLock::status(self).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.line.capabilities()
-    }
-}
-
-impl SharedLock for RedisRwLock {
-    type SharedGuard = RedisReadGuard;
-
-    fn acquire_shared(&self) -> Acquire<RedisReadGuard> {
-        self.read()
-    }
-
-    async fn try_acquire_shared(&self) -> Result<Option<RedisReadGuard>> {
-        self.try_read().await
-    }
-}
-
-impl fmt::Debug for RedisRwLock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisRwLock").field(&self.path()).finish()
-    }
-}
+crate::any::becomes_any!(RedisRwLock => crate::any::AnySharedLock);
+is_handle!(RedisRwLock);
+is_lock!(RedisRwLock: Lock<RedisWriteGuard>, write, try_write, await);
+is_lock!(RedisRwLock: SharedLock<RedisReadGuard>, read, try_read, await);

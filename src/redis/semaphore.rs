@@ -1,15 +1,14 @@
 //! The fair semaphore on a Redis server.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::client::Line;
-use super::face::remote_methods;
+use super::face::{is_handle, remote_methods};
 use super::hold::remote_guard;
 use super::place::Mode;
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Capabilities, Lock, Status};
+use crate::lock::is_lock;
 
 /// A fair semaphore with a name on a Redis server: at most n permits are out at a time, among all hosts that reach it.
 ///
@@ -88,47 +87,20 @@ impl RedisSemaphore {
         self.line.target.limit
     }
 
+    /// Fails: the number of permits on a server changes only with [`remove`](RedisSemaphore::remove).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`].
+    pub async fn resize(&self, _: u32) -> Result<()> {
+        let text =
+            "the number of permits on a server cannot be changed; remove the semaphore first";
+        Err(Error::at(ErrorKind::Unsupported, text, self.path()))
+    }
+
     remote_methods!();
 }
 
 crate::any::becomes_any!(RedisSemaphore => crate::any::AnySemaphore);
-
-impl crate::any::Permits for RedisSemaphore {
-    fn acquire_many(&self, permits: u32) -> Acquire<RedisPermit> {
-        RedisSemaphore::acquire_many(self, permits)
-    }
-
-    async fn try_acquire_many(&self, permits: u32) -> Result<Option<RedisPermit>> {
-        RedisSemaphore::try_acquire_many(self, permits).await
-    }
-
-    fn limit(&self) -> u32 {
-        RedisSemaphore::limit(self)
-    }
-}
-
-impl Lock for RedisSemaphore {
-    type Guard = RedisPermit;
-
-    fn acquire(&self) -> Acquire<RedisPermit> {
-        RedisSemaphore::acquire(self)
-    }
-
-    async fn try_acquire(&self) -> Result<Option<RedisPermit>> {
-        RedisSemaphore::try_acquire(self).await
-    }
-
-    async fn status(&self) -> Result<Status> {
-        RedisSemaphore::status(self).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.line.capabilities()
-    }
-}
-
-impl fmt::Debug for RedisSemaphore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisSemaphore").field(&self.path()).finish()
-    }
-}
+is_handle!(RedisSemaphore);
+is_lock!(RedisSemaphore: Semaphore<RedisPermit>, await);

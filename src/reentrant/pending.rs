@@ -8,7 +8,7 @@ use crate::acquire::Attempt;
 use crate::acquire::sealed::{Address, Pending, Request};
 use crate::error::Result;
 use crate::guard::Guard;
-use crate::lock::Waiting;
+use crate::status::Waiting;
 
 /// One caller's wait.
 #[doc(hidden)]

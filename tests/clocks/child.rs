@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::one_permit::OnePermit;
 use stanchion::{
     AnyGuard, AnyLock, FifoLock, FifoRwLock, FifoSemaphore, FileLock, LockDir, Method, PidLock,
 };
@@ -82,7 +83,9 @@ fn open(path: &Path) -> stanchion::Result<AnyLock> {
         }
         Kind::Semaphore => {
             let options = FifoSemaphore::options().limit(1).poll_interval(POLL);
-            AnyLock::new(options.claim_window(PATIENCE).open(directory, "pool")?)
+            AnyLock::new(OnePermit(
+                options.claim_window(PATIENCE).open(directory, "pool")?,
+            ))
         }
         Kind::Pid => AnyLock::new(PidLock::options().poll_interval(POLL).open(path)?),
         Kind::File => AnyLock::new(FileLock::options().poll_interval(POLL).open(path)?),

@@ -1,6 +1,6 @@
 //! Locks whose kind is forgotten, as subjects: each is what it was.
 
-use stanchion::{AnyLock, Lock};
+use stanchion::{AnyLock, Handle};
 
 use crate::subject::Subject;
 
@@ -56,5 +56,5 @@ fn a_forgotten_lock_stays_what_it_is() {
     assert!(lock.downcast_ref::<stanchion::FileLock>().is_none());
     let path = place.path().canonicalize().unwrap_or(place.path());
     assert_eq!(lock.to_string(), path.display().to_string());
-    assert_eq!(Lock::capabilities(&lock), place.open().capabilities());
+    assert_eq!(Handle::capabilities(&lock), place.open().capabilities());
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use stanchion::{AnyLock, FifoLock, FifoRwLock, FifoSemaphore, FileLock};
 
+use crate::one_permit::OnePermit;
 use crate::support::{Outsider, Place, Polled, assert_pending, eventually};
 
 /// A lock without any safety net.
@@ -31,7 +32,7 @@ fn semaphore(place: &Place) -> AnyLock {
     let options = options.poll_interval(Duration::MAX);
     let options = options.claim_window(Duration::MAX);
     let opened = options.open(place.directory(), "a.lock");
-    AnyLock::new(opened.expect("a semaphore"))
+    AnyLock::new(OnePermit(opened.expect("a semaphore")))
 }
 
 fn file(place: &Place) -> AnyLock {

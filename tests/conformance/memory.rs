@@ -2,6 +2,7 @@
 
 use stanchion::{Lock, MemLock, MemRwLock, MemSemaphore, Memory};
 
+use crate::one_permit::OnePermit;
 use crate::subject::Subject;
 use crate::support::Polled;
 
@@ -22,9 +23,9 @@ impl Kept for MemRwLock {
     }
 }
 
-impl Kept for MemSemaphore {
+impl Kept for OnePermit<MemSemaphore> {
     fn open_in(memory: &Memory, name: &str) -> Self {
-        memory.semaphore(name, 1).expect("a semaphore")
+        OnePermit(memory.semaphore(name, 1).expect("a semaphore"))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::path::Path;
 
-use stanchion::{AnyLock, Lock, LockDir, Locks, Method, NamedLock, Status};
+use stanchion::{AnyLock, Handle, LockDir, Locks, Method, NamedLock, Status};
 
 use crate::subject::Subject;
 use crate::support::{Place, Polled};
@@ -96,7 +96,7 @@ impl Behind {
     }
 
     fn look(&self) -> Status {
-        let status = Polled::new(Lock::status(&self.seen)).finish();
+        let status = Polled::new(Handle::status(&self.seen)).finish();
         status.expect("a status")
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stanchion::{Capabilities, ErrorKind, Guard, Held, Lock, Tokens};
+use stanchion::{Capabilities, ErrorKind, Guard, Handle, Held, Lock, Tokens};
 
 use crate::subject::{Subject, assert_idle, assert_soon, held, next_turn, queued, tried, turn};
 use crate::support::{Polled, in_runtime, kind_of};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use stanchion::Lock;
 use stanchion::redis::{RedisClient, RedisLock, RedisRwLock, RedisSemaphore};
 
+use crate::one_permit::OnePermit;
 use crate::server::Server;
 use crate::subject::Subject;
 
@@ -31,9 +32,9 @@ impl Remote for RedisRwLock {
     }
 }
 
-impl Remote for RedisSemaphore {
+impl Remote for OnePermit<RedisSemaphore> {
     fn of(client: &RedisClient, name: &str) -> Self {
-        client.semaphore(name, 1).expect("a semaphore")
+        OnePermit(client.semaphore(name, 1).expect("a semaphore"))
     }
 }
 

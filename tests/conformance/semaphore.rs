@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use stanchion::{FifoSemaphore, SemaphoreOptions};
 
+use crate::one_permit::OnePermit;
 use crate::subject::Subject;
 use crate::support::Place;
 
@@ -15,8 +16,14 @@ fn options() -> SemaphoreOptions {
     FifoSemaphore::options().limit(1)
 }
 
+impl OfOne {
+    fn opened(&self, options: SemaphoreOptions, name: &str) -> OnePermit<FifoSemaphore> {
+        OnePermit(options.open(self.0.directory(), name).expect("a semaphore"))
+    }
+}
+
 impl Subject for OfOne {
-    type Lock = FifoSemaphore;
+    type Lock = OnePermit<FifoSemaphore>;
 
     const FAIR: bool = true;
 
@@ -24,30 +31,25 @@ impl Subject for OfOne {
         Self(Place::new())
     }
 
-    fn open(&self) -> FifoSemaphore {
-        options()
-            .open(self.0.directory(), NAME)
-            .expect("a semaphore")
+    fn open(&self) -> OnePermit<FifoSemaphore> {
+        self.opened(options(), NAME)
     }
 
-    fn open_without_polling(&self) -> FifoSemaphore {
+    fn open_without_polling(&self) -> OnePermit<FifoSemaphore> {
         let options = options().poll_interval(Duration::MAX);
-        options.open(self.0.directory(), NAME).expect("a semaphore")
+        self.opened(options, NAME)
     }
 
-    fn open_by_other_names(&self) -> Vec<FifoSemaphore> {
+    fn open_by_other_names(&self) -> Vec<OnePermit<FifoSemaphore>> {
         let open = |path: std::path::PathBuf| {
             let directory = path.parent().expect("a directory");
-            options().open(directory, NAME).expect("the same semaphore")
+            OnePermit(options().open(directory, NAME).expect("the same semaphore"))
         };
         self.0.other_names().map(open).into()
     }
 
-    fn open_another(&self) -> FifoSemaphore {
-        let options = options();
-        options
-            .open(self.0.directory(), "b.lock")
-            .expect("another semaphore")
+    fn open_another(&self) -> OnePermit<FifoSemaphore> {
+        self.opened(options(), "b.lock")
     }
 
     fn places(&self) -> usize {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::task::Poll;
 
-use stanchion::{Acquire, Lock};
+use stanchion::{Acquire, Handle, Lock};
 
 use crate::support::{Polled, assert_pending, assert_ready, eventually};
 

@@ -6,6 +6,7 @@ use stanchion::redis::{Options, RedisClient};
 use stanchion::{Acquire, AnyGuard, AnyLock, Removal};
 
 use crate::gate::rounds;
+use crate::one_permit::OnePermit;
 use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, Random, eventually, in_runtime};
@@ -34,7 +35,7 @@ type Way = fn(&RedisClient) -> AnyLock;
 const WAYS: [Way; 3] = [
     |client| AnyLock::new(client.lock("a")),
     |client| AnyLock::new(client.rwlock("b")),
-    |client| AnyLock::new(client.semaphore("c", 1).expect("a semaphore")),
+    |client| AnyLock::new(OnePermit(client.semaphore("c", 1).expect("a semaphore"))),
 ];
 
 impl Stage {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use stanchion::{
-    Acquire, AnyGuard, AnyLock, AnyRwLock, AnySemaphore, ErrorKind, LockDir, LockDirOptions,
+    Acquire, AnyGuard, AnyLock, AnySemaphore, AnySharedLock, ErrorKind, LockDir, LockDirOptions,
     LockName, Locks, NamedLock, PidLock, Removal, Result, Status,
 };
 
@@ -53,7 +53,7 @@ pub(crate) struct Far {
 #[derive(Clone, Debug)]
 enum FarKind {
     Lock(AnyLock),
-    RwLock(AnyRwLock, bool),
+    RwLock(AnySharedLock, bool),
     Semaphore(AnySemaphore, u32),
 }
 
@@ -97,8 +97,8 @@ impl Far {
     pub(crate) fn acquire(&self) -> Acquire<AnyGuard> {
         match &self.kind {
             FarKind::Lock(lock) => lock.acquire(),
-            FarKind::RwLock(lock, false) => lock.read(),
-            FarKind::RwLock(lock, true) => lock.write(),
+            FarKind::RwLock(lock, false) => lock.acquire_shared(),
+            FarKind::RwLock(lock, true) => lock.acquire(),
             FarKind::Semaphore(lock, permits) => lock.acquire_many(*permits),
         }
     }
@@ -106,8 +106,8 @@ impl Far {
     pub(crate) async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
         match &self.kind {
             FarKind::Lock(lock) => lock.try_acquire().await,
-            FarKind::RwLock(lock, false) => lock.try_read().await,
-            FarKind::RwLock(lock, true) => lock.try_write().await,
+            FarKind::RwLock(lock, false) => lock.try_acquire_shared().await,
+            FarKind::RwLock(lock, true) => lock.try_acquire().await,
             FarKind::Semaphore(lock, permits) => lock.try_acquire_many(*permits).await,
         }
     }
@@ -213,7 +213,7 @@ impl Unlined {
 
     pub(crate) async fn status(&self) -> Result<Status> {
         match self {
-            Self::Named(lock) => lock.status().await,
+            Self::Named(lock) => lock.status(),
             Self::Pid(lock) => lock.status(),
             Self::Far(lock) => lock.status().await,
         }

@@ -71,7 +71,7 @@ pub(crate) async fn run(options: Run) -> Answer {
             task.run(wait, at_once, &mut signals).await
         }
         AnyLock::Unlined(Unlined::Named(it)) => {
-            let at_once = || it.try_acquire();
+            let at_once = async || it.try_acquire();
             task.run(it.acquire(), at_once, &mut signals).await
         }
         AnyLock::Unlined(Unlined::Far(it)) => {

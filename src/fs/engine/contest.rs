@@ -31,7 +31,8 @@ use crate::foreign::SafeWaker;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::process;
-use crate::lock::Owner;
+use crate::ledger::Ledger;
+use crate::status::Owner;
 use crate::trace::Note;
 
 /// How long a lock that came is kept for a task that is not polled.
@@ -72,6 +73,8 @@ pub trait Contest: Send + Sync + 'static {
     fn path(&self) -> &Path;
 
     fn manner(&self) -> &Manner;
+
+    fn ledger(&self) -> &Arc<Ledger>;
 }
 
 #[doc(hidden)]

@@ -15,7 +15,7 @@ use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::Private;
-use crate::lock::Removal;
+use crate::status::Removal;
 
 /// An open lock file, locked or not.
 #[derive(Debug)]

@@ -42,7 +42,7 @@ use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
 use crate::fs::sys::process::{self, Birth, Life, Locality};
-use crate::lock::Owner;
+use crate::status::Owner;
 
 /// Longest label and host kept in a record, in bytes as written.
 const LONGEST: usize = 96;

@@ -52,6 +52,7 @@
 
 use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -64,7 +65,8 @@ use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::id::Id;
 use crate::fs::sys::process::{self, Locality};
 use crate::fs::sys::replace;
-use crate::lock::Owner;
+use crate::ledger::Ledger;
+use crate::status::Owner;
 
 mod hold;
 
@@ -96,6 +98,7 @@ pub struct PidFile {
     pub(crate) manner: Manner,
     /// Whether this handle has swept away what the dead left behind.
     pub(crate) swept: AtomicBool,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// What one who waits remembers.
@@ -341,6 +344,10 @@ impl Contest for PidFile {
 
     fn manner(&self) -> &Manner {
         &self.manner
+    }
+
+    fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 }
 

@@ -10,7 +10,7 @@ use crate::acquire::sealed::{Address, Pending, Request};
 use crate::error::Result;
 use crate::fs::engine::line::{Entered, Key, Wish};
 use crate::fs::engine::ticket::Mode;
-use crate::lock::Waiting;
+use crate::status::Waiting;
 
 /// One caller's place in the queue.
 #[doc(hidden)]

@@ -11,7 +11,8 @@ use crate::any::AnyGuard;
 use crate::error::{Error, Result};
 use crate::fs::engine::knock::{First, Knock, Source};
 use crate::fs::engine::owner::holder_of_file;
-use crate::lock::Waiting;
+use crate::ledger::Ledger;
+use crate::status::Waiting;
 
 /// One caller's wait.
 #[doc(hidden)]
@@ -142,6 +143,10 @@ impl Pending for FilePending {
         }
         let shared = self.lock.as_ref().ok()?;
         Some(Address::of_file(&shared.target.path))
+    }
+
+    fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.lock.as_ref().ok().map(|it| &it.ledger)
     }
 
     fn counts_waiters(&self) -> bool {

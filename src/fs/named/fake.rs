@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::acquire::Acquire;
-use crate::acquire::sealed::{Address, Granted, Pending, Request};
+use crate::acquire::sealed::{Address, Pending, Request};
 use crate::error::Result;
 use crate::guard::{Hold, Lost, guard};
-use crate::lock::{Capabilities, Lock, Reach, Status, Tokens, Waiting};
+use crate::lock::{Capabilities, Local, Reach, Tokens, is_lock, local_handle};
+use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status, Waiting};
 
-pub(super) struct FakeLock {
+#[derive(Clone, Debug)]
+pub struct FakeLock {
     /// The file that a real one would have.
     path: Arc<Path>,
 }
@@ -22,25 +25,39 @@ impl FakeLock {
     }
 }
 
-impl Lock for FakeLock {
-    type Guard = FakeGuard;
-
+impl FakeLock {
     fn acquire(&self) -> Acquire<FakeGuard> {
         let path = self.path.clone();
         Acquire::new(FakePending { path }, None)
     }
 
-    async fn try_acquire(&self) -> Result<Option<FakeGuard>> {
-        let path = self.path.clone();
-        Ok(Some(FakeGuard::granted(FakeHold { path }, None)))
+    fn try_acquire(&self) -> Result<Option<FakeGuard>> {
+        self.acquire().try_now()
     }
+}
 
-    async fn status(&self) -> Result<Status> {
+impl Local for Path {
+    fn status(&self) -> Result<Status> {
         Ok(Status {
             excludes: false,
             ..Status::of_nobody()
         })
     }
+
+    fn remove(&self) -> Result<Removal> {
+        Ok(Removal::Removed)
+    }
+
+    fn changes(&self) -> Changes {
+        Changes::unsupported(self)
+    }
+
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    /// Nobody ever waits.
+    fn close(&self) {}
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -54,6 +71,9 @@ impl Lock for FakeLock {
         }
     }
 }
+
+local_handle!(FakeLock: path);
+is_lock!(FakeLock: Lock<FakeGuard>, acquire, try_acquire);
 
 guard! {
     /// A lock that is none.

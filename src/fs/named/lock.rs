@@ -17,7 +17,9 @@ use crate::fs::engine::door::remove_file;
 use crate::fs::fifo::FifoLock;
 use crate::fs::file::FileLock;
 use crate::fs::kind::FifoKind;
-use crate::lock::{Capabilities, Lock, Removal, Status};
+use crate::lock::{Capabilities, Local, Lock, is_lock, local_handle};
+use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status};
 
 /// A lock with a name in a [`LockDir`](crate::LockDir), by whatever [`Method`]. Cheap to clone; all clones are one lock.
 ///
@@ -41,6 +43,8 @@ pub struct NamedLock {
 
 struct Shared {
     lock: AnyLock,
+    /// The same lock.
+    local: Box<dyn Local + Send + Sync>,
     name: LockName,
     method: Method,
     path: PathBuf,
@@ -124,8 +128,8 @@ impl NamedLock {
     pub(super) fn new(place: Place, name: LockName, config: &LockDirConfig) -> Result<Self> {
         let path = place.lock();
         let method = config.method;
-        let lock = match method {
-            Method::Fake => AnyLock::new(FakeLock::new(&path)),
+        let (lock, local) = match method {
+            Method::Fake => both(FakeLock::new(&path)),
             Method::Fifo | Method::Os => {
                 place.refuse_others()?;
                 by_os_lock(&path, config)?
@@ -133,11 +137,12 @@ impl NamedLock {
             Method::Mkdir | Method::CreateNew => {
                 place.refuse_semaphore()?;
                 place.refuse_lock_file()?;
-                by_claim(&path, config)?
+                both(by_claim(&path, config)?)
             }
         };
         let shared = Shared {
             lock,
+            local,
             name,
             method,
             path,
@@ -174,47 +179,8 @@ impl NamedLock {
     /// # Errors
     ///
     /// Those of [`acquire`](NamedLock::acquire), save time limits.
-    pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
-        self.shared.lock.try_acquire().await
-    }
-
-    /// Who holds the lock and who waits for it, as far as the method knows.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FifoLock::status`] or [`FileLock::status`].
-    pub async fn status(&self) -> Result<Status> {
-        self.shared.lock.status().await
-    }
-
-    /// What a lock of this method can and cannot do.
-    pub fn capabilities(&self) -> Capabilities {
-        self.shared.lock.capabilities()
-    }
-
-    /// Deletes the lock's files if nobody uses the lock. It stays usable: the next acquire makes them anew.
-    ///
-    /// A name that is too long for a file name is listed again only after the next [`LockDir::lock`](crate::LockDir::lock).
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FifoLock::remove`] or [`FileLock::remove`].
-    pub fn remove(&self) -> Result<Removal> {
-        let shared = &*self.shared;
-        let lock = &shared.lock;
-        let removal = if let Some(lock) = lock.downcast_ref::<FifoLock>() {
-            lock.remove()?
-        } else if let Some(lock) = lock.downcast_ref::<FileLock>() {
-            lock.remove()?
-        } else if let Some(lock) = lock.downcast_ref::<ClaimLock>() {
-            lock.remove()?
-        } else {
-            Removal::Removed
-        };
-        if let (Removal::Removed, Some(recorded)) = (removal, &shared.recorded) {
-            remove_file(recorded, "remove the name of the lock in")?;
-        }
-        Ok(removal)
+    pub fn try_acquire(&self) -> Result<Option<AnyGuard>> {
+        self.acquire().try_now()
     }
 
     /// The name.
@@ -233,7 +199,46 @@ impl NamedLock {
     }
 }
 
-fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
+impl Local for Shared {
+    fn status(&self) -> Result<Status> {
+        self.local.status()
+    }
+
+    /// A name that is too long for a file name is listed again only after the next
+    /// [`LockDir::lock`](crate::LockDir::lock).
+    fn remove(&self) -> Result<Removal> {
+        let removal = self.local.remove()?;
+        if let (Removal::Removed, Some(recorded)) = (removal, &self.recorded) {
+            remove_file(recorded, "remove the name of the lock in")?;
+        }
+        Ok(removal)
+    }
+
+    fn changes(&self) -> Changes {
+        self.local.changes()
+    }
+
+    fn stats(&self) -> Stats {
+        self.local.stats()
+    }
+
+    fn close(&self) {
+        self.local.close();
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.local.capabilities()
+    }
+}
+
+type Both = (AnyLock, Box<dyn Local + Send + Sync>);
+
+/// One lock, to be acquired and to be looked at.
+fn both<L: Lock + Local + Clone + 'static>(lock: L) -> Both {
+    (AnyLock::new(lock.clone()), Box::new(lock))
+}
+
+fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<Both> {
     if config.method == Method::Os {
         let mut options = FileLock::options().timeout(config.timeout);
         if let Some(bits) = config.mode {
@@ -242,7 +247,7 @@ fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
         if let Some(interval) = config.poll_interval {
             options = options.poll_interval(interval);
         }
-        return options.open(path).map(AnyLock::from);
+        return options.open(path).map(both);
     }
     let mut options = FifoLock::options().timeout(config.timeout);
     if let Some(label) = &config.label {
@@ -254,13 +259,13 @@ fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
     if let Some(interval) = config.poll_interval {
         options = options.poll_interval(interval);
     }
-    options.open(path).map(AnyLock::from)
+    options.open(path).map(both)
 }
 
 /// How often who waits for a claim looks again although told nothing.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-fn by_claim(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
+fn by_claim(path: &Path, config: &LockDirConfig) -> Result<ClaimLock> {
     let form = match config.method {
         Method::Mkdir => Form::Directory,
         _ => Form::File,
@@ -272,31 +277,13 @@ fn by_claim(path: &Path, config: &LockDirConfig) -> Result<AnyLock> {
         poll_interval: config.poll_interval.unwrap_or(POLL_INTERVAL),
         label: config.label.clone(),
     };
-    ClaimLock::open(path, config).map(AnyLock::from)
+    ClaimLock::open(path, config)
 }
 
 becomes_any!(NamedLock => AnyLock);
 becomes_any!(ClaimLock => AnyLock);
-
-impl Lock for NamedLock {
-    type Guard = AnyGuard;
-
-    fn acquire(&self) -> Acquire<AnyGuard> {
-        NamedLock::acquire(self)
-    }
-
-    async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
-        NamedLock::try_acquire(self).await
-    }
-
-    async fn status(&self) -> Result<Status> {
-        NamedLock::status(self).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        NamedLock::capabilities(self)
-    }
-}
+local_handle!(NamedLock: shared);
+is_lock!(NamedLock: Lock<AnyGuard>, acquire, try_acquire);
 
 impl fmt::Display for NamedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,7 +18,7 @@ use crate::fs::sys::file;
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::id::Id;
 use crate::guard::{self, Hold as _, Loss, Lost};
-use crate::lock::Removal;
+use crate::status::Removal;
 
 /// The lock, held. Dropped, it is given back.
 #[doc(hidden)]

@@ -74,10 +74,12 @@ use super::owner;
 use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
 use super::watch::Seen;
+use crate::acquire::sealed::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::dir;
 use crate::fs::sys::id::Id;
-use crate::lock::{Owner, Removal};
+use crate::ledger::Ledger;
+use crate::status::{Owner, Removal};
 
 mod baton;
 mod hold;
@@ -106,6 +108,7 @@ pub struct Claims {
     expire: Option<Duration>,
     label: Option<String>,
     manner: Manner,
+    ledger: Arc<Ledger>,
 }
 
 /// How a lock is to be used.
@@ -156,6 +159,7 @@ enum Verdict {
 impl Claims {
     /// The lock of this canonical path.
     pub(crate) fn new(path: PathBuf, terms: Terms) -> Self {
+        let ledger = Ledger::new("claim", Address::of_file(&path));
         Self {
             directory: claim_directory(&path),
             path,
@@ -163,6 +167,7 @@ impl Claims {
             expire: terms.expire,
             label: terms.label,
             manner: terms.manner,
+            ledger,
         }
     }
 
@@ -374,7 +379,7 @@ impl Claims {
     }
 
     /// Deletes the directory if nobody holds the lock.
-    pub(crate) fn remove(self: &Arc<Self>) -> Result<Removal> {
+    pub(crate) fn remove(&self) -> Result<Removal> {
         if !self.directory.exists() {
             return Ok(Removal::Removed);
         }
@@ -418,5 +423,9 @@ impl Contest for Claims {
 
     fn manner(&self) -> &Manner {
         &self.manner
+    }
+
+    fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 }

@@ -28,7 +28,7 @@ use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
 use crate::fs::sys::id::Id;
 use crate::fs::sys::process::{self, Locality};
-use crate::lock::Owner;
+use crate::status::Owner;
 
 const VERSION: &str = "stanchion claim 1";
 /// Where the beat stands.

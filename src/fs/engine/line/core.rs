@@ -49,7 +49,7 @@ use super::wakes::Wakes;
 use super::{Grant, Settings, Visit, Visitor};
 use crate::error::{Error, Result};
 use crate::foreign::SafeWaker;
-use crate::stats::Counts;
+use crate::stats::{Counts, counts_of};
 use crate::trace::Notes;
 
 /// What a waiting task brings along.
@@ -156,7 +156,7 @@ impl Core {
             seat,
             events,
             wakes: Wakes::default(),
-            counts: Arc::default(),
+            counts: counts_of(None),
             notes: Notes::default(),
         }
     }

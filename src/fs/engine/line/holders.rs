@@ -22,7 +22,7 @@ use super::super::state::{self, Content, Flag, Kind};
 use crate::error::{Error, Result};
 use crate::fs::sys::process::{self, Locality};
 use crate::fs::sys::{file, host};
-use crate::lock::{Held, Owner};
+use crate::status::{Held, Owner};
 
 /// The kernel's list of locks, read when it is first needed: to make it the kernel holds up whoever locks a file anywhere.
 pub(super) struct Locks(OnceCell<host::LockTable>);

@@ -32,8 +32,8 @@ use crate::foreign::SafeWaker;
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::host;
 use crate::guard::Loss;
-use crate::lock::{Status, Waiting};
 use crate::stats::{Counts, Stats};
+use crate::status::{Status, Waiting};
 
 mod agenda;
 mod arrival;
@@ -67,7 +67,6 @@ use self::view::Outsiders;
 use self::wakes::Wakes;
 pub(crate) use cohort::Key;
 pub(crate) use observer::Observer;
-pub(crate) use registry::stats_of_process;
 pub(crate) use visit::{Grant, Share, Visit, Visitor, Wish};
 
 /// What a waiting task wants, as the engine sees it. Of several tasks of a process the first in line decides.
@@ -120,7 +119,6 @@ impl Line {
         registry.bury();
         let line = Self::new(door.clone(), kind, slots);
         registry.lines.insert(door, Arc::downgrade(&line));
-        registry.counts.push(line.counts.clone());
         Ok(line)
     }
 

@@ -27,7 +27,7 @@ use super::view::Outsiders;
 use crate::error::Result;
 use crate::foreign::SafeWaker;
 use crate::fs::sys::file;
-use crate::lock::{Owner, Status};
+use crate::status::{Owner, Status};
 
 /// The shortest time between two looks.
 const PACE: Duration = Duration::from_millis(20);

@@ -20,7 +20,7 @@ use super::core::Core;
 use super::holders::{Locks, Look, alone_here, of_slots, recorded, shared_here};
 use crate::error::Result;
 use crate::fs::sys::{host, process};
-use crate::lock::{Owner, Status, Waiter, Waiting};
+use crate::status::{Owner, Status, Waiter, Waiting};
 
 /// What this process knows of the line.
 pub(super) struct Snapshot {

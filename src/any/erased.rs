@@ -1,0 +1,201 @@
+//! The erased handle: what every lock and semaphore can do, without its type.
+
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::acquire::Acquire;
+use crate::any::AnyGuard;
+use crate::error::Result;
+use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock};
+use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status};
+
+/// A future without its type.
+pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// [`Handle`] without a type.
+pub(super) trait DynHandle: Any + Send + Sync {
+    fn status(&self) -> Later<'_, Status>;
+    fn remove(&self) -> Later<'_, Removal>;
+    fn changes(&self) -> Changes;
+    fn stats(&self) -> Stats;
+    fn close(&self);
+    fn capabilities(&self) -> Capabilities;
+}
+
+impl<H: Handle + 'static> DynHandle for H {
+    fn status(&self) -> Later<'_, Status> {
+        Box::pin(Handle::status(self))
+    }
+
+    fn remove(&self) -> Later<'_, Removal> {
+        Box::pin(Handle::remove(self))
+    }
+
+    fn changes(&self) -> Changes {
+        Handle::changes(self)
+    }
+
+    fn stats(&self) -> Stats {
+        Handle::stats(self)
+    }
+
+    fn close(&self) {
+        Handle::close(self);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Handle::capabilities(self)
+    }
+}
+
+/// [`Lock`] without a type.
+pub(super) trait DynLock: DynHandle {
+    fn acquire(&self) -> Acquire<AnyGuard>;
+    fn try_acquire(&self) -> Later<'_, Option<AnyGuard>>;
+}
+
+impl<L: Lock + 'static> DynLock for L {
+    fn acquire(&self) -> Acquire<AnyGuard> {
+        Lock::acquire(self).forget_kind()
+    }
+
+    fn try_acquire(&self) -> Later<'_, Option<AnyGuard>> {
+        Box::pin(async { Ok(Lock::try_acquire(self).await?.map(AnyGuard::new)) })
+    }
+}
+
+/// [`SharedLock`] without a type.
+pub(super) trait DynSharedLock: DynLock {
+    fn acquire_shared(&self) -> Acquire<AnyGuard>;
+    fn try_acquire_shared(&self) -> Later<'_, Option<AnyGuard>>;
+}
+
+impl<L: SharedLock + 'static> DynSharedLock for L {
+    fn acquire_shared(&self) -> Acquire<AnyGuard> {
+        SharedLock::acquire_shared(self).forget_kind()
+    }
+
+    fn try_acquire_shared(&self) -> Later<'_, Option<AnyGuard>> {
+        Box::pin(async {
+            Ok(SharedLock::try_acquire_shared(self)
+                .await?
+                .map(AnyGuard::new))
+        })
+    }
+}
+
+/// [`Semaphore`] without a type.
+pub(super) trait DynSemaphore: DynHandle {
+    fn acquire_many(&self, permits: u32) -> Acquire<AnyGuard>;
+    fn try_acquire_many(&self, permits: u32) -> Later<'_, Option<AnyGuard>>;
+    fn limit(&self) -> u32;
+    fn resize(&self, permits: u32) -> Later<'_, ()>;
+}
+
+impl<S: Semaphore + 'static> DynSemaphore for S {
+    fn acquire_many(&self, permits: u32) -> Acquire<AnyGuard> {
+        Semaphore::acquire_many(self, permits).forget_kind()
+    }
+
+    fn try_acquire_many(&self, permits: u32) -> Later<'_, Option<AnyGuard>> {
+        Box::pin(async move {
+            let permit = Semaphore::try_acquire_many(self, permits).await?;
+            Ok(permit.map(AnyGuard::new))
+        })
+    }
+
+    fn limit(&self) -> u32 {
+        Semaphore::limit(self)
+    }
+
+    fn resize(&self, permits: u32) -> Later<'_, ()> {
+        Box::pin(Semaphore::resize(self, permits))
+    }
+}
+
+/// Gives an erased handle the methods of [`Handle`]; `inner` is its field.
+macro_rules! any_handle {
+    ($($any:ident),+) => {$(
+        impl $any {
+            /// Returns who holds it and who waits, as far as what is inside knows.
+            ///
+            /// # Errors
+            ///
+            /// Those of what is inside, as for every method here.
+            pub async fn status(&self) -> Result<Status> {
+                self.inner.status().await
+            }
+
+            /// Deletes what it has left on disk or on a server, if nobody holds it or waits for it.
+            pub async fn remove(&self) -> Result<Removal> {
+                self.inner.remove().await
+            }
+
+            /// Returns the status as it changes; one error where that cannot be told.
+            pub fn changes(&self) -> Changes {
+                self.inner.changes()
+            }
+
+            /// Returns what this process has done with it so far.
+            pub fn stats(&self) -> Stats {
+                self.inner.stats()
+            }
+
+            /// Ends every wait through this handle and its clones, and refuses new ones.
+            pub fn close(&self) {
+                self.inner.close();
+            }
+
+            /// Returns what it can and cannot do.
+            pub fn capabilities(&self) -> Capabilities {
+                self.inner.capabilities()
+            }
+
+            /// Returns the canonical path of a lock on a file; `None` for every other.
+            pub fn path(&self) -> Option<&Path> {
+                self.place.path()
+            }
+        }
+
+        impl Handle for $any {
+            async fn status(&self) -> Result<Status> {
+                $any::status(self).await
+            }
+
+            async fn remove(&self) -> Result<Removal> {
+                $any::remove(self).await
+            }
+
+            fn changes(&self) -> Changes {
+                $any::changes(self)
+            }
+
+            fn stats(&self) -> Stats {
+                $any::stats(self)
+            }
+
+            fn close(&self) {
+                $any::close(self);
+            }
+
+            fn capabilities(&self) -> Capabilities {
+                $any::capabilities(self)
+            }
+        }
+
+        impl fmt::Display for $any {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.place.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $any {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($any)).field(&self.place.to_string()).finish()
+            }
+        }
+    )+};
+}
+pub(super) use any_handle;

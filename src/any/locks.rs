@@ -1,0 +1,266 @@
+//! Locks and semaphores of any kind.
+
+use std::any::Any;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::AnyGuard;
+use super::erased::{DynLock, DynSemaphore, DynSharedLock, any_handle};
+use super::place::Place;
+use crate::acquire::Acquire;
+use crate::error::Result;
+use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock, is_lock};
+use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status};
+
+/// An exclusive lock of any kind: what [`Locks`](crate::Locks) returns, and what a list of mixed locks
+/// holds.
+///
+/// Cheap to clone; all clones are one lock. Made from any lock by `into()`, or by [`AnyLock::new`] from
+/// any type that implements [`Lock`]. What only the lock inside can do is reached by
+/// [`downcast_ref`](AnyLock::downcast_ref). `Display` shows the place of the lock: its canonical path, or
+/// its name behind that of its backend.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> stanchion::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let [queue, book] = ["queue.lock", "book"].map(|it| dir.path().join(it));
+/// use stanchion::{AnyLock, FifoLock, FileLock, acquire_all};
+///
+/// let locks: [AnyLock; 2] = [FifoLock::open(queue)?.into(), FileLock::open(book)?.into()];
+/// for lock in &locks {
+///     let guard = lock.acquire().await?;
+///     println!("{lock}: token {:?}", guard.token());
+/// }
+/// acquire_all(locks.iter().map(AnyLock::acquire)).await?.release().await
+/// # }
+/// ```
+///
+/// A semaphore is not exclusive, and so not a lock:
+///
+/// ```compile_fail,E0277
+/// # fn example(semaphore: stanchion::FifoSemaphore) {
+/// stanchion::AnyLock::new(semaphore);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct AnyLock {
+    inner: Arc<dyn DynLock>,
+    place: Place,
+}
+
+/// A reader-writer lock of any kind: what [`Locks::rwlock`](crate::Locks::rwlock) returns.
+///
+/// Cheap to clone; all clones are one lock. Made by `into()`, or by [`AnySharedLock::new`] from any type
+/// that implements [`SharedLock`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> stanchion::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use stanchion::{AnySharedLock, FifoRwLock};
+///
+/// let lock = AnySharedLock::from(FifoRwLock::open(dir.path().join("catalogue.lock"))?);
+/// let (one, two) = (lock.acquire_shared().await?, lock.acquire_shared().await?);
+/// assert!(lock.try_acquire().await?.is_none(), "there are readers");
+/// drop((one, two));
+/// lock.acquire().await?.release().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct AnySharedLock {
+    inner: Arc<dyn DynSharedLock>,
+    place: Place,
+}
+
+/// A semaphore of any kind: what [`Locks::semaphore`](crate::Locks::semaphore) returns.
+///
+/// Cheap to clone; all clones are one semaphore. Made by `into()`, or by [`AnySemaphore::new`] from any
+/// type that implements [`Semaphore`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> stanchion::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// use stanchion::{AnySemaphore, FifoSemaphore};
+///
+/// let workers = FifoSemaphore::options().limit(4).open(directory.path(), "workers")?;
+/// let workers = AnySemaphore::from(workers);
+/// let three = workers.acquire_many(3).await?;
+/// assert!(workers.try_acquire_many(2).await?.is_none());
+/// three.release().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct AnySemaphore {
+    inner: Arc<dyn DynSemaphore>,
+    place: Place,
+}
+
+any_handle!(AnyLock, AnySharedLock, AnySemaphore);
+
+/// The erased form of a handle, and the handle itself if it is erased already.
+fn kept<H: 'static, A: Clone + 'static>(handle: &H) -> Option<A> {
+    (handle as &dyn Any).downcast_ref::<A>().cloned()
+}
+
+impl AnyLock {
+    /// Forgets which kind of lock it is. One that is forgotten already stays as it is.
+    pub fn new<L: Lock + 'static>(lock: L) -> Self {
+        kept(&lock).unwrap_or_else(|| Self {
+            place: Place::of(&Lock::acquire(&lock)),
+            inner: Arc::new(lock),
+        })
+    }
+
+    /// Returns the lock inside, if it is of this kind.
+    pub fn downcast_ref<L: Lock + 'static>(&self) -> Option<&L> {
+        let inner: &dyn Any = &*self.inner;
+        inner.downcast_ref()
+    }
+
+    /// Waits for the lock; see [`Acquire`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the queue, as with the lock inside.
+    ///
+    /// # Fairness
+    ///
+    /// That of the lock inside; [`capabilities`](AnyLock::capabilities) tells.
+    ///
+    /// # Errors
+    ///
+    /// Those of the lock inside.
+    pub fn acquire(&self) -> Acquire<AnyGuard> {
+        self.inner.acquire()
+    }
+
+    /// Acquires the lock if that needs no waiting; `None` when it is held or a caller waits for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A lock that had come is given back.
+    ///
+    /// # Errors
+    ///
+    /// Those of the lock inside, except time limits.
+    pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
+        self.inner.try_acquire().await
+    }
+}
+
+impl AnySharedLock {
+    /// Forgets which kind of lock it is. One that is forgotten already stays as it is.
+    pub fn new<L: SharedLock + 'static>(lock: L) -> Self {
+        kept(&lock).unwrap_or_else(|| Self {
+            place: Place::of(&Lock::acquire(&lock)),
+            inner: Arc::new(lock),
+        })
+    }
+
+    /// Waits for the lock as the one writer; as [`AnyLock::acquire`].
+    pub fn acquire(&self) -> Acquire<AnyGuard> {
+        self.inner.acquire()
+    }
+
+    /// Waits for the lock as one of the readers; as [`AnyLock::acquire`].
+    pub fn acquire_shared(&self) -> Acquire<AnyGuard> {
+        self.inner.acquire_shared()
+    }
+
+    /// Acquires the lock as the writer if that needs no waiting; as [`AnyLock::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the lock inside, except time limits.
+    pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
+        self.inner.try_acquire().await
+    }
+
+    /// Acquires the lock as a reader if that needs no waiting; as [`AnyLock::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the lock inside, except time limits.
+    pub async fn try_acquire_shared(&self) -> Result<Option<AnyGuard>> {
+        self.inner.try_acquire_shared().await
+    }
+}
+
+impl AnySemaphore {
+    /// Forgets which kind of semaphore it is. One that is forgotten already stays as it is.
+    pub fn new<S: Semaphore + 'static>(semaphore: S) -> Self {
+        kept(&semaphore).unwrap_or_else(|| Self {
+            place: Place::of(&Semaphore::acquire(&semaphore)),
+            inner: Arc::new(semaphore),
+        })
+    }
+
+    /// Waits for one permit; as [`AnyLock::acquire`].
+    pub fn acquire(&self) -> Acquire<AnyGuard> {
+        self.acquire_many(1)
+    }
+
+    /// Waits for this many permits at once; as [`AnyLock::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the semaphore inside; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0,
+    /// and for more than there are.
+    pub fn acquire_many(&self, permits: u32) -> Acquire<AnyGuard> {
+        self.inner.acquire_many(permits)
+    }
+
+    /// Acquires a permit if that needs no waiting; as [`AnyLock::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the semaphore inside, except time limits.
+    pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
+        self.try_acquire_many(1).await
+    }
+
+    /// Acquires this many permits if that needs no waiting; as [`AnyLock::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the semaphore inside, except time limits.
+    pub async fn try_acquire_many(&self, permits: u32) -> Result<Option<AnyGuard>> {
+        self.inner.try_acquire_many(permits).await
+    }
+
+    /// Returns how many permits there are, as far as this process knows.
+    pub fn limit(&self) -> u32 {
+        self.inner.limit()
+    }
+
+    /// Changes how many permits there are, for every process.
+    ///
+    /// # Errors
+    ///
+    /// Those of the semaphore inside; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where it
+    /// cannot.
+    pub async fn resize(&self, permits: u32) -> Result<()> {
+        self.inner.resize(permits).await
+    }
+}
+
+is_lock!(AnyLock: Lock<AnyGuard>, acquire, try_acquire, await);
+is_lock!(AnySharedLock: Lock<AnyGuard>, acquire, try_acquire, await);
+is_lock!(AnySharedLock: SharedLock<AnyGuard>, acquire_shared, try_acquire_shared, await);
+is_lock!(AnySemaphore: Semaphore<AnyGuard>, await);
+
+/// Lets a handle become one of any kind by `into()`.
+macro_rules! becomes_any {
+    ($lock:ty => $any:ty $(, for $kind:ident: $bound:path)?) => {
+        impl$(<$kind: $bound + 'static>)? From<$lock> for $any {
+            fn from(lock: $lock) -> Self {
+                Self::new(lock)
+            }
+        }
+    };
+}
+pub(crate) use becomes_any;
