@@ -42,8 +42,8 @@ use std::vec;
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
-use crate::acquire::sealed::Address;
 use crate::acquire::{Acquire, Limit};
+use crate::address::Address;
 use crate::any::AnyGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, Lost};

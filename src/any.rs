@@ -5,8 +5,9 @@ use std::fmt;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::acquire::sealed::{Address, Granted, Pending, Request};
+use crate::acquire::sealed::{Granted, Pending, Request};
 use crate::acquire::{Acquire, Attempt};
+use crate::address::Address;
 use crate::error::Result;
 use crate::guard::{Guard, Hold, Lost, Release};
 use crate::status::Waiting;

@@ -124,6 +124,7 @@ pub use status::{Changes, Held, Owner, Removal, Status, Waiter, Waiting};
 pub use token::TokenGate;
 
 mod acquire;
+mod address;
 mod all;
 mod any;
 mod backoff;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::acquire::sealed::Address;
+use crate::address::Address;
 use crate::fs::sys::fork::PerProcess;
 
 /// How many steps the histogram has. The last one is open.

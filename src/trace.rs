@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::acquire::sealed::Address;
+use crate::address::Address;
 use crate::error::Error;
 #[cfg(feature = "tracing")]
 use crate::foreign::surviving;

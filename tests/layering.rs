@@ -29,8 +29,8 @@ impl Layer {
             ["fs", ..] | ["mem", ..] => Self::Primitive,
             ["redis", ..] => Self::Redis,
             [
-                "error" | "backoff" | "foreign" | "lock" | "guard" | "acquire" | "any" | "stats"
-                | "token" | "trace",
+                "error" | "backoff" | "foreign" | "address" | "block" | "ledger" | "lock"
+                | "status" | "guard" | "acquire" | "any" | "stats" | "token" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,
@@ -40,7 +40,7 @@ impl Layer {
     fn may_use(self, other: Self) -> bool {
         match self {
             Self::Sys => other == Self::Sys,
-            Self::Face => other == Self::Face,
+            Self::Face => matches!(other, Self::Sys | Self::Face),
             Self::Engine => matches!(other, Self::Sys | Self::Face | Self::Engine),
             // The platform is the engine's business, save for the names of its handles.
             Self::Primitive => !matches!(other, Self::Root | Self::Redis),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use stanchion::{Acquire, ErrorKind, FifoLock, FifoPermit, FifoSemaphore, Guard, Lock};
+use stanchion::{Acquire, ErrorKind, FifoLock, FifoPermit, FifoSemaphore, Guard, Semaphore};
 
 #[path = "conformance/support.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Address;
+use crate::address::Address;
 use crate::guard::Guard;
 
 /// The address of a lock, taken from a wait for it that is never begun.

@@ -16,7 +16,7 @@ use super::engine::wait::Wait;
 use super::engine::watch::watch;
 use super::sys::{Access, file, host};
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Address;
+use crate::address::Address;
 use crate::any::{AnyGuard, AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;

@@ -13,7 +13,7 @@ use super::engine::watch::watch;
 use super::presence::PresencePending;
 use super::sys::{file, host};
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Address;
+use crate::address::Address;
 use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;

@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 use super::state::State;
 use super::tick;
 use super::world::World;
-use crate::acquire::sealed::Address;
+use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::status::{Changes, Status, Waiting};

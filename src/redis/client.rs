@@ -15,7 +15,7 @@ use super::options::{Config, Options};
 use super::place::{Place, Target};
 use super::scripts::{self, Keys, Script};
 use super::{RedisLock, RedisRwLock, RedisSemaphore};
-use crate::acquire::sealed::Address;
+use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::shielded;
 use crate::fs::sys::fork::{PerProcess, generation};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::acquire::Acquire;
-use crate::acquire::sealed::{Address, Pending, Request};
+use crate::acquire::sealed::{Pending, Request};
+use crate::address::Address;
 use crate::error::Result;
 use crate::guard::{Hold, Lost, guard};
 use crate::lock::{Capabilities, Local, Reach, Tokens, is_lock, local_handle};

@@ -74,7 +74,7 @@ use super::owner;
 use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
 use super::watch::Seen;
-use crate::acquire::sealed::Address;
+use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::dir;
 use crate::fs::sys::id::Id;
