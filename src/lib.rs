@@ -140,6 +140,7 @@ mod locks;
 #[cfg_attr(not(feature = "redis"), path = "locks/redis_none.rs")]
 mod locks_redis;
 mod mem;
+mod options;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;

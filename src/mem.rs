@@ -40,9 +40,10 @@ use std::time::Duration;
 
 use crate::acquire::Acquire;
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock, becomes_any};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Local, Reach, Tokens, is_lock, local_handle};
+use crate::options::{CLAIM_WINDOW, check_permits};
 use crate::stats::Stats;
 use crate::status::{Changes, Held, Removal, Status};
 
@@ -81,9 +82,6 @@ use world::World;
 pub struct Memory {
     world: Arc<World>,
 }
-
-/// How long an offer stays unclaimed before the next in line gets its turn.
-const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 
 impl Memory {
     /// A world of its own. Clones are the same world.
@@ -377,10 +375,7 @@ impl MemSemaphore {
     /// [`acquire`](MemSemaphore::acquire).
     pub async fn resize(&self, permits: u32) -> Result<()> {
         let line = &self.core.line;
-        if permits == 0 {
-            let text = "a semaphore needs at least one permit";
-            return Err(Error::at(ErrorKind::InvalidInput, text, line.path()));
-        }
+        check_permits(permits, u32::MAX, line.path())?;
         self.core
             .ledger
             .refuse_closed(|| line.path().to_path_buf())?;

@@ -29,8 +29,8 @@ impl Layer {
             ["fs", ..] | ["mem", ..] => Self::Primitive,
             ["redis", ..] => Self::Redis,
             [
-                "error" | "backoff" | "foreign" | "address" | "block" | "ledger" | "lock"
-                | "status" | "guard" | "acquire" | "any" | "stats" | "token" | "trace",
+                "error" | "backoff" | "foreign" | "address" | "block" | "ledger" | "options"
+                | "lock" | "status" | "guard" | "acquire" | "any" | "stats" | "token" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,

@@ -16,6 +16,7 @@ use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::guard;
 use crate::lock::{Capabilities, Local, Reach, is_lock, local_handle};
+use crate::options::check_pause;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
@@ -44,15 +45,11 @@ impl ClaimLock {
             let text = format!("an expiry must be at least {SHORTEST:?}");
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
-        if config.poll_interval.is_zero() {
-            let text = "poll_interval must be longer than nothing";
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
-        }
-        let far = path.parent().is_some_and(host::is_on_network);
+        check_pause("poll_interval", config.poll_interval, &path)?;
         let manner = Manner {
             wait: Wait::Watch,
             poll_interval: config.poll_interval,
-            events: host::TELLS_CLOSES && !far,
+            events: host::tells_closes_of(&path),
         };
         let terms = Terms {
             form: config.form,

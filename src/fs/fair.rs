@@ -17,6 +17,7 @@ use crate::acquire::sealed::Granted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::lock::{Capabilities, Local};
+use crate::options::{check_mode, check_pause};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 use crate::trace;
@@ -168,19 +169,9 @@ pub(crate) use fair_methods;
 
 /// Refuses options that make no sense.
 pub(crate) fn check_options(path: &Path, config: &FifoConfig) -> Result<()> {
-    if config.poll_interval.is_zero() || config.claim_window.is_zero() {
-        let text = "poll_interval and claim_window must be longer than nothing";
-        return Err(Error::at(ErrorKind::InvalidInput, text, path));
-    }
-    if config
-        .mode
-        .is_some_and(|bits| bits & !0o777 != 0 || bits & 0o600 != 0o600)
-    {
-        let text =
-            "mode takes permission bits, at most 0o777, with which the owner may read and write";
-        return Err(Error::at(ErrorKind::InvalidInput, text, path));
-    }
-    Ok(())
+    check_pause("poll_interval", config.poll_interval, path)?;
+    check_pause("claim_window", config.claim_window, path)?;
+    check_mode(config.mode, path)
 }
 
 /// A bare name means the temporary directory.

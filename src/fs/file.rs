@@ -21,6 +21,7 @@ use crate::any::{AnyGuard, AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Local, is_lock, local_handle};
+use crate::options::check_pause;
 use crate::stats::Stats;
 use crate::status::{Changes, Held, Owner, Removal, Status};
 
@@ -96,6 +97,7 @@ impl FileLock {
         if let Some(text) = config.contradiction() {
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
+        check_pause("poll_interval", config.poll_interval, path)?;
         let path = match config.follow_symlinks {
             true => canonical_behind_links(path)?,
             false => canonical(path)?,
@@ -107,7 +109,7 @@ impl FileLock {
             }
             _ => Error::io("look at the file", &path, error),
         })?;
-        let events = host::TELLS_CLOSES && !path.parent().is_some_and(host::is_on_network);
+        let events = host::tells_closes_of(&path);
         let manner = Manner {
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,

@@ -197,7 +197,7 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
     let manner = Manner {
         wait: Wait::Watch,
         poll_interval: POLL_INTERVAL,
-        events: host::TELLS_CLOSES && !host::is_file_on_network(&file),
+        events: host::tells_close(&file),
     };
     let mut begun = Some((manner, file));
     let mut knock = None;

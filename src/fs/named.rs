@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::sys::host;
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::setters;
 
 mod fake;
 mod lock;
@@ -94,40 +95,13 @@ pub struct LockDirOptions {
 }
 
 impl LockDirOptions {
-    /// Sets [`LockDirConfig::method`].
-    pub fn method(mut self, method: Method) -> Self {
-        self.config.method = method;
-        self
-    }
-
-    /// Sets [`LockDirConfig::timeout`].
-    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.timeout = limit.into();
-        self
-    }
-
-    /// Sets [`LockDirConfig::expire`].
-    pub fn expire(mut self, silence: impl Into<Option<Duration>>) -> Self {
-        self.config.expire = silence.into();
-        self
-    }
-
-    /// Sets [`LockDirConfig::poll_interval`].
-    pub fn poll_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.config.poll_interval = interval.into();
-        self
-    }
-
-    /// Sets [`LockDirConfig::label`].
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.config.label = Some(label.into());
-        self
-    }
-
-    /// Sets [`LockDirConfig::mode`].
-    pub fn mode(mut self, bits: u32) -> Self {
-        self.config.mode = Some(bits);
-        self
+    setters! { LockDirConfig:
+        method plain Method;
+        timeout limit;
+        expire limit;
+        poll_interval limit;
+        label text;
+        mode some u32;
     }
 
     /// Opens the directory; see [`LockDir::open`].
@@ -233,7 +207,7 @@ impl LockDir {
 
     /// Whether waiters here are told of a release.
     pub(crate) fn has_events(&self) -> bool {
-        host::TELLS_CLOSES && !host::is_on_network(&self.path)
+        host::tells_closes_in(&self.path)
     }
 
     fn place(&self, name: &LockName) -> Place {

@@ -18,6 +18,7 @@ use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Local, is_lock, local_handle};
+use crate::options::check_pause;
 use crate::stats::Stats;
 use crate::status::{Changes, Owner, Removal, Status};
 
@@ -129,11 +130,8 @@ impl PidLock {
             let text = "a pid file has no lock call to sit in: wait by Watch or Poll";
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
-        if config.poll_interval.is_zero() {
-            let text = "poll_interval must be longer than nothing";
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
-        }
-        let events = host::TELLS_CLOSES && !path.parent().is_some_and(host::is_on_network);
+        check_pause("poll_interval", config.poll_interval, &path)?;
+        let events = host::tells_closes_of(&path);
         let manner = Manner {
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,

@@ -23,6 +23,7 @@ use crate::acquire::Acquire;
 use crate::any::{AnySemaphore, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{is_lock, local_handle};
+use crate::options::{check_permits, setters};
 
 /// More than any process can have open.
 const MOST: u32 = 65_535;
@@ -122,46 +123,14 @@ pub struct SemaphoreOptions {
 }
 
 impl SemaphoreOptions {
-    /// Sets [`SemaphoreConfig::limit`].
-    pub fn limit(mut self, permits: u32) -> Self {
-        self.config.limit = Some(permits);
-        self
-    }
-
-    /// Sets [`SemaphoreConfig::pattern`].
-    pub fn pattern(mut self, pattern: impl Into<String>) -> Self {
-        self.config.pattern = pattern.into();
-        self
-    }
-
-    /// Sets [`SemaphoreConfig::timeout`].
-    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.timeout = limit.into();
-        self
-    }
-
-    /// Sets [`SemaphoreConfig::label`].
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.config.label = Some(label.into());
-        self
-    }
-
-    /// Sets [`SemaphoreConfig::mode`].
-    pub fn mode(mut self, bits: u32) -> Self {
-        self.config.mode = Some(bits);
-        self
-    }
-
-    /// Sets [`SemaphoreConfig::poll_interval`].
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.config.poll_interval = interval;
-        self
-    }
-
-    /// Sets [`SemaphoreConfig::claim_window`].
-    pub fn claim_window(mut self, window: Duration) -> Self {
-        self.config.claim_window = window;
-        self
+    setters! { SemaphoreConfig:
+        limit some u32;
+        pattern word;
+        timeout limit;
+        label text;
+        mode some u32;
+        poll_interval pause;
+        claim_window pause;
     }
 
     /// Opens the semaphore; see [`FifoSemaphore::open`].
@@ -238,7 +207,7 @@ impl FifoSemaphore {
                 _ => return Err(wrong("no limit is given, and none is recorded")),
             },
         };
-        check_number(limit, &path)?;
+        check_permits(limit, MOST, &path)?;
         let directory = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let slots = Slots::new(directory, names, limit);
         let line = Line::of(&path, Kind::Semaphore, Some(slots))?;
@@ -312,7 +281,7 @@ impl FifoSemaphore {
     /// [`ErrorKind::InvalidInput`] when its turn comes; a handle from before the first acquire of all that has not been used since is refused with
     /// [`ErrorKind::Incompatible`].
     pub async fn resize(&self, permits: u32) -> Result<()> {
-        check_number(permits, self.path())?;
+        check_permits(permits, MOST, self.path())?;
         loop {
             self.shared.refuse_closed()?;
             let limit = self.shared.line.current_limit()?;
@@ -361,14 +330,6 @@ impl FifoSemaphore {
     }
 
     fair_methods!();
-}
-
-fn check_number(permits: u32, path: &Path) -> Result<()> {
-    if (1..=MOST).contains(&permits) {
-        return Ok(());
-    }
-    let text = format!("a semaphore has 1 to {MOST} permits, not {permits}");
-    Err(Error::at(ErrorKind::InvalidInput, text, path))
 }
 
 becomes_any!(FifoSemaphore => AnySemaphore);

@@ -12,6 +12,7 @@ use super::world::World;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
+use crate::options::check_permits;
 use crate::status::{Changes, Status, Waiting};
 use crate::trace::Note;
 
@@ -154,12 +155,7 @@ impl Line {
         match want {
             Want::Alone => Ok(all),
             Want::Shared => Ok(1),
-            Want::Permits(wanted) if (1..=all).contains(&wanted) => Ok(wanted),
-            Want::Permits(wanted) => {
-                let path = self.path.display();
-                let text = format!("{path} has {all} permits, {wanted} cannot be had");
-                Err(Error::new(ErrorKind::InvalidInput, text))
-            }
+            Want::Permits(wanted) => check_permits(wanted, all, &self.path).map(|()| wanted),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::line::{Kind, Line};
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::check_permits;
 
 /// The worlds that have a name.
 static NAMED: LazyLock<Mutex<HashMap<String, Weak<World>>>> = LazyLock::new(Mutex::default);
@@ -59,9 +60,8 @@ impl World {
 
     /// The line of this name, which must be of this kind.
     pub(super) fn line(self: &Arc<Self>, name: &str, kind: Kind) -> Result<Arc<Line>> {
-        if kind == Kind::Semaphore(0) {
-            let text = "a semaphore needs at least one permit";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
+        if let Kind::Semaphore(permits) = kind {
+            check_permits(permits, u32::MAX, format!("mem:{}/{name}", self.label))?;
         }
         let mut lines = lock(&self.lines);
         let found = lines.get(name).and_then(Weak::upgrade);

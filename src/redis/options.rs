@@ -8,6 +8,7 @@ use ::redis::aio::ConnectionLike;
 use super::client::RedisClient;
 use super::link::Source;
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::{CLAIM_WINDOW, check_pause, setters};
 
 /// How long a lease may be: longer than a server stores what it is not asked about, and nobody would wait for a crash to heal.
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
@@ -71,7 +72,7 @@ impl Default for Config {
             namespace: "stanchion".to_owned(),
             lease: Duration::from_secs(10),
             patience: Duration::from_secs(4),
-            claim_window: Duration::from_secs(2),
+            claim_window: CLAIM_WINDOW,
             max_hold: None,
             lock_delay: Duration::ZERO,
             on_disconnect: OnDisconnect::Keep,
@@ -101,9 +102,8 @@ impl Config {
         if self.lock_delay > LONGEST_LEASE {
             return wrong("a lock delay takes at most one hour");
         }
-        if self.poll_interval.is_zero() || self.response_timeout.is_zero() {
-            return wrong("poll_interval and response_timeout must be longer than nothing");
-        }
+        check_pause("poll_interval", self.poll_interval, "")?;
+        check_pause("response_timeout", self.response_timeout, "")?;
         if self.namespace.is_empty() || self.namespace.contains(['{', '}']) {
             return wrong("a namespace needs a character, and no braces");
         }
@@ -127,35 +127,22 @@ pub struct Options {
     config: Config,
 }
 
-/// A setter for each of these fields, named as they are.
-macro_rules! setters {
-    ($($name:ident: $type:ty, $convert:expr;)*) => {
-        $(
-            #[doc = concat!("Sets [`Config::", stringify!($name), "`].")]
-            pub fn $name(mut self, value: $type) -> Self {
-                self.config.$name = $convert(value);
-                self
-            }
-        )*
-    };
-}
-
 impl Options {
-    setters! {
-        namespace: impl Into<String>, Into::into;
-        lease: Duration, std::convert::identity;
-        patience: Duration, std::convert::identity;
-        claim_window: Duration, std::convert::identity;
-        max_hold: impl Into<Option<Duration>>, Into::into;
-        lock_delay: Duration, std::convert::identity;
-        on_disconnect: OnDisconnect, std::convert::identity;
-        client_name: impl Into<String>, |it: _| Some(Into::into(it));
-        label: impl Into<String>, |it: _| Some(Into::into(it));
-        quarantine: bool, std::convert::identity;
-        response_timeout: Duration, std::convert::identity;
-        unavailable_after: Duration, std::convert::identity;
-        timeout: impl Into<Option<Duration>>, Into::into;
-        poll_interval: Duration, std::convert::identity;
+    setters! { Config:
+        namespace word;
+        lease plain Duration;
+        patience plain Duration;
+        claim_window plain Duration;
+        max_hold limit;
+        lock_delay plain Duration;
+        on_disconnect plain OnDisconnect;
+        client_name text;
+        label text;
+        quarantine plain bool;
+        response_timeout plain Duration;
+        unavailable_after plain Duration;
+        timeout limit;
+        poll_interval plain Duration;
     }
 
     /// Connects; see [`RedisClient::connect`].

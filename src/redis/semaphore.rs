@@ -9,6 +9,7 @@ use super::place::Mode;
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::is_lock;
+use crate::options::check_permits;
 
 /// A fair semaphore with a name on a Redis server: at most n permits are out at a time, among all hosts that reach it.
 ///
@@ -76,10 +77,7 @@ impl RedisSemaphore {
     }
 
     fn refusal(&self, permits: u32) -> Option<Error> {
-        let limit = self.limit();
-        let text = format!("{permits} permits of {limit} cannot be had");
-        let wrong = !(1..=limit).contains(&permits);
-        wrong.then(|| Error::at(ErrorKind::InvalidInput, text, self.path()))
+        check_permits(permits, self.limit(), self.path()).err()
     }
 
     /// How many permits there are.

@@ -32,11 +32,9 @@ use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::process;
 use crate::ledger::Ledger;
+use crate::options::CLAIM_WINDOW;
 use crate::status::Owner;
 use crate::trace::Note;
-
-/// How long a lock that came is kept for a task that is not polled.
-const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 
 /// How often what is to be watched may turn out to be another thing by then.
 const ROUNDS: usize = 16;

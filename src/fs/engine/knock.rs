@@ -36,7 +36,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::wait::{COARSE, Eye, FINE, Ladder, Wait};
 use super::watch::{Seat, Seen, WatchId, Watcher, watch};
@@ -45,15 +45,13 @@ use crate::foreign::SafeWaker;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, generation};
+use crate::options::CLAIM_WINDOW;
 use crate::trace::Note;
 
 mod target;
 
 use target::give_back;
 pub(crate) use target::{First, Locked, Manner, Target};
-
-/// How long a lock that came is kept for a task that is not polled.
-const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 
 /// A wait. Dropped, it gives back what it has.
 pub(crate) struct Knock {

@@ -9,6 +9,7 @@ use super::Fair;
 use crate::error::Result;
 use crate::fs::engine::wait::Wait;
 use crate::fs::fifo::FifoLock;
+use crate::options::{CLAIM_WINDOW, setters};
 
 /// The options of a [`FifoLock`] or [`FifoRwLock`](crate::FifoRwLock), with their defaults; [`FifoLock::config`] reads them back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Default for FifoConfig {
             label: None,
             mode: None,
             poll_interval: Duration::from_secs(10),
-            claim_window: Duration::from_secs(2),
+            claim_window: CLAIM_WINDOW,
             wait: Wait::Watch,
             deadlock_is_error: false,
             remove_when_idle: false,
@@ -89,52 +90,15 @@ impl<L> fmt::Debug for FifoOptions<L> {
 
 #[allow(private_bounds)] // which locks these are is this crate's business
 impl<L: Fair> FifoOptions<L> {
-    /// Sets [`FifoConfig::timeout`].
-    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.timeout = limit.into();
-        self
-    }
-
-    /// Sets [`FifoConfig::label`].
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.config.label = Some(label.into());
-        self
-    }
-
-    /// Sets [`FifoConfig::mode`].
-    pub fn mode(mut self, bits: u32) -> Self {
-        self.config.mode = Some(bits);
-        self
-    }
-
-    /// Sets [`FifoConfig::poll_interval`].
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.config.poll_interval = interval;
-        self
-    }
-
-    /// Sets [`FifoConfig::claim_window`].
-    pub fn claim_window(mut self, window: Duration) -> Self {
-        self.config.claim_window = window;
-        self
-    }
-
-    /// Sets [`FifoConfig::wait`].
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.config.wait = wait;
-        self
-    }
-
-    /// Sets [`FifoConfig::deadlock_is_error`].
-    pub fn deadlock_is_error(mut self, error: bool) -> Self {
-        self.config.deadlock_is_error = error;
-        self
-    }
-
-    /// Sets [`FifoConfig::remove_when_idle`].
-    pub fn remove_when_idle(mut self, remove: bool) -> Self {
-        self.config.remove_when_idle = remove;
-        self
+    setters! { FifoConfig:
+        timeout limit;
+        label text;
+        mode some u32;
+        poll_interval pause;
+        claim_window pause;
+        wait plain Wait;
+        deadlock_is_error plain bool;
+        remove_when_idle plain bool;
     }
 
     /// Opens the lock; see [`FifoLock::open`].

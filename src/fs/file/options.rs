@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::FileLock;
 use crate::error::Result;
 use crate::fs::engine::wait::Wait;
+use crate::options::setters;
 
 /// The options of a [`FileLock`], with their defaults; [`FileLock::config`] reads them back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +73,6 @@ impl FileConfig {
             () if self.truncate && self.append => Some("truncate and append contradict each other"),
             () if self.create_new && !writes => Some("create_new needs write or append"),
             () if bad_mode => Some("mode takes permission bits, at most 0o777"),
-            () if self.poll_interval.is_zero() => Some("poll_interval must be longer than nothing"),
             () => None,
         }
     }
@@ -102,82 +102,20 @@ pub struct FileOptions {
 }
 
 impl FileOptions {
-    /// Sets [`FileConfig::read`].
-    pub fn read(mut self, read: bool) -> Self {
-        self.config.read = read;
-        self
-    }
-
-    /// Sets [`FileConfig::write`].
-    pub fn write(mut self, write: bool) -> Self {
-        self.config.write = write;
-        self
-    }
-
-    /// Sets [`FileConfig::append`].
-    pub fn append(mut self, append: bool) -> Self {
-        self.config.append = append;
-        self
-    }
-
-    /// Sets [`FileConfig::create`].
-    pub fn create(mut self, create: bool) -> Self {
-        self.config.create = create;
-        self
-    }
-
-    /// Sets [`FileConfig::create_new`].
-    pub fn create_new(mut self, create_new: bool) -> Self {
-        self.config.create_new = create_new;
-        self
-    }
-
-    /// Sets [`FileConfig::truncate`].
-    pub fn truncate(mut self, truncate: bool) -> Self {
-        self.config.truncate = truncate;
-        self
-    }
-
-    /// Sets [`FileConfig::mode`].
-    pub fn mode(mut self, bits: u32) -> Self {
-        self.config.mode = Some(bits);
-        self
-    }
-
-    /// Sets [`FileConfig::timeout`].
-    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.timeout = limit.into();
-        self
-    }
-
-    /// Sets [`FileConfig::fail_when_locked`].
-    pub fn fail_when_locked(mut self, fail: bool) -> Self {
-        self.config.fail_when_locked = fail;
-        self
-    }
-
-    /// Sets [`FileConfig::remove_on_release`].
-    pub fn remove_on_release(mut self, remove: bool) -> Self {
-        self.config.remove_on_release = remove;
-        self
-    }
-
-    /// Sets [`FileConfig::follow_symlinks`].
-    pub fn follow_symlinks(mut self, follow: bool) -> Self {
-        self.config.follow_symlinks = follow;
-        self
-    }
-
-    /// Sets [`FileConfig::wait`].
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.config.wait = wait;
-        self
-    }
-
-    /// Sets [`FileConfig::poll_interval`].
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.config.poll_interval = interval;
-        self
+    setters! { FileConfig:
+        read plain bool;
+        write plain bool;
+        append plain bool;
+        create plain bool;
+        create_new plain bool;
+        truncate plain bool;
+        mode some u32;
+        timeout limit;
+        fail_when_locked plain bool;
+        remove_on_release plain bool;
+        follow_symlinks plain bool;
+        wait plain Wait;
+        poll_interval pause;
     }
 
     /// Opens the lock; see [`FileLock::open`].

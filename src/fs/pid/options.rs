@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::PidLock;
 use crate::error::Result;
 use crate::fs::engine::wait::Wait;
+use crate::options::setters;
 
 /// The options of a [`PidLock`], with their defaults; [`PidLock::config`] reads them back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,34 +53,12 @@ impl PidOptions {
         self.config
     }
 
-    /// Sets [`PidConfig::timeout`].
-    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.timeout = limit.into();
-        self
-    }
-
-    /// Sets [`PidConfig::wait`].
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.config.wait = wait;
-        self
-    }
-
-    /// Sets [`PidConfig::poll_interval`].
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.config.poll_interval = interval;
-        self
-    }
-
-    /// Sets [`PidConfig::label`].
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.config.label = Some(label.into());
-        self
-    }
-
-    /// Sets [`PidConfig::bare_pids`].
-    pub fn bare_pids(mut self, judge: bool) -> Self {
-        self.config.bare_pids = judge;
-        self
+    setters! { PidConfig:
+        timeout limit;
+        wait plain Wait;
+        poll_interval pause;
+        label text;
+        bare_pids plain bool;
     }
 
     /// Opens the lock; see [`PidLock::open`].

@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::file::{self, Facts, FileId, above_standard_streams};
 use super::flock;
 use super::fork::Private;
-use super::host::is_file_on_network;
+use super::host::tells_close;
 use super::refusal;
 use super::rights::{Rights, name_of};
 
@@ -255,7 +255,7 @@ impl Dir {
         };
         match opened.and_then(above_standard_streams).map(File::from) {
             // A network file system locks a file exclusively only for those who may write it.
-            Ok(file) if !writable && is_file_on_network(&file) => Ok(Opened::Shut),
+            Ok(file) if !writable && !tells_close(&file) => Ok(Opened::Shut),
             Ok(file) => Ok(Opened::File { file, writable }),
             Err(Errno::NOENT) => Ok(Opened::Gone),
             Err(Errno::ACCESS | Errno::PERM) => Ok(Opened::Shut),

@@ -6,9 +6,6 @@ use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Whether the kernel tells of closed files.
-pub(crate) const TELLS_CLOSES: bool = true;
-
 /// The host's name.
 pub(crate) fn host_name() -> Option<String> {
     let name = rustix::system::uname();
@@ -60,14 +57,20 @@ const NETWORK: [u32; 22] = [
     0x00C0_FFEE, // of User Mode Linux
 ];
 
-/// Whether the file system at this path is served by somebody who may be slow or gone, and tells no events.
-pub(crate) fn is_on_network(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|it| is_of_network(&it))
+/// Whether the close of a file in this directory is announced: not where the file system is served by
+/// another machine.
+pub(crate) fn tells_closes_in(directory: &Path) -> bool {
+    !rustix::fs::statfs(directory).is_ok_and(|it| is_of_network(&it))
+}
+
+/// The same of the file at this path, which need not be there.
+pub(crate) fn tells_closes_of(path: &Path) -> bool {
+    path.parent().is_none_or(tells_closes_in)
 }
 
 /// The same of an open file.
-pub(crate) fn is_file_on_network(file: &std::fs::File) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|it| is_of_network(&it))
+pub(crate) fn tells_close(file: &std::fs::File) -> bool {
+    !rustix::fs::fstatfs(file).is_ok_and(|it| is_of_network(&it))
 }
 
 fn is_of_network(found: &rustix::fs::StatFs) -> bool {
@@ -152,7 +155,7 @@ impl LockTable {
         Owners {
             listed: self.locked(&key),
             // A server's locks, and those of file systems in user space, are not on the list.
-            all: self.whole && !is_file_on_network(&file),
+            all: self.whole && tells_close(&file),
         }
     }
 

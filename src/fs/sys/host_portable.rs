@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) const TELLS_CLOSES: bool = false;
-
 pub(crate) fn host_name() -> Option<String> {
     std::env::var("COMPUTERNAME")
         .or_else(|_| std::env::var("HOSTNAME"))
@@ -28,11 +26,15 @@ pub(crate) fn sleepless_ns() -> u64 {
     u64::try_from(BEGUN.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn is_on_network(_path: &Path) -> bool {
+pub(crate) fn tells_closes_in(_directory: &Path) -> bool {
     false
 }
 
-pub(crate) fn is_file_on_network(_file: &std::fs::File) -> bool {
+pub(crate) fn tells_closes_of(_path: &Path) -> bool {
+    false
+}
+
+pub(crate) fn tells_close(_file: &std::fs::File) -> bool {
     false
 }
 

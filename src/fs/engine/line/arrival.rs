@@ -71,10 +71,7 @@ impl Core {
                 return Ok(Arrived::Granted(grant));
             }
             if waiting >= most {
-                let text = match most {
-                    0 => "the lock is not free, and the caller does not wait".to_owned(),
-                    _ => format!("{waiting} already wait, and at most {most} may"),
-                };
+                let text = format!("{waiting} already wait, and at most {most} may");
                 return Err(Error::at(ErrorKind::Busy, text, &self.disk.place().door));
             }
         }

@@ -123,7 +123,7 @@ impl Line {
     }
 
     fn new(door: PathBuf, kind: Kind, slots: Option<Slots>) -> Arc<Self> {
-        let events = host::TELLS_CLOSES && !door.parent().is_some_and(host::is_on_network);
+        let events = host::tells_closes_of(&door);
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let seat = watch().enroll(line.clone());

@@ -1,0 +1,72 @@
+//! How options are declared: a setter for each field of a configuration, and what all backends check
+//! alike.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a lock that was granted waits for its future to be polled, unless the options say otherwise.
+pub(crate) const CLAIM_WINDOW: Duration = Duration::from_secs(2);
+
+/// A setter for each of these fields of `self.config`, named as they are. The word tells what it takes:
+///
+/// | word | argument | field |
+/// |---|---|---|
+/// | `plain T` | `T` | `T` |
+/// | `some T` | `T` | `Option<T>` |
+/// | `text` | anything that becomes a `String` | `Option<String>` |
+/// | `word` | anything that becomes a `String` | `String` |
+/// | `limit` | `Duration` or `Option<Duration>` | `Option<Duration>` |
+/// | `pause` | `Duration`, or `None` for never | `Duration` |
+macro_rules! setters {
+    ($config:ident: $($name:ident $kind:ident $($type:ty)?;)*) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($config), "::", stringify!($name), "`].")]
+            pub fn $name(mut self, value: $crate::options::setters!(@takes $kind $($type)?)) -> Self {
+                self.config.$name = $crate::options::setters!(@value $kind value);
+                self
+            }
+        )*
+    };
+    (@takes plain $type:ty) => { $type };
+    (@takes some $type:ty) => { $type };
+    (@takes text) => { impl Into<String> };
+    (@takes word) => { impl Into<String> };
+    (@takes limit) => { impl Into<Option<std::time::Duration>> };
+    (@takes pause) => { impl Into<Option<std::time::Duration>> };
+    (@value plain $value:ident) => { $value };
+    (@value some $value:ident) => { Some($value) };
+    (@value text $value:ident) => { Some($value.into()) };
+    (@value word $value:ident) => { $value.into() };
+    (@value limit $value:ident) => { $value.into() };
+    (@value pause $value:ident) => { $value.into().unwrap_or(std::time::Duration::MAX) };
+}
+pub(crate) use setters;
+
+/// Refuses a pause of zero, which would never sleep.
+pub(crate) fn check_pause(name: &str, pause: Duration, place: impl AsRef<Path>) -> Result<()> {
+    if pause.is_zero() {
+        let text = format!("invalid {name}: must be greater than zero");
+        return Err(Error::at(ErrorKind::InvalidInput, text, place.as_ref()));
+    }
+    Ok(())
+}
+
+/// Refuses permission bits that are none, or that lock their owner out.
+pub(crate) fn check_mode(mode: Option<u32>, place: impl AsRef<Path>) -> Result<()> {
+    if mode.is_some_and(|bits| bits & !0o777 != 0 || bits & 0o600 != 0o600) {
+        let text = "invalid mode: takes permission bits up to 0o777 with which the owner may read and write";
+        return Err(Error::at(ErrorKind::InvalidInput, text, place.as_ref()));
+    }
+    Ok(())
+}
+
+/// Refuses a number of permits that a semaphore of `limit` never has.
+pub(crate) fn check_permits(wanted: u32, limit: u32, place: impl AsRef<Path>) -> Result<()> {
+    if (1..=limit).contains(&wanted) {
+        return Ok(());
+    }
+    let text = format!("invalid number of permits: {wanted} of {limit}");
+    Err(Error::at(ErrorKind::InvalidInput, text, place.as_ref()))
+}
