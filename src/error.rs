@@ -18,8 +18,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The text names the step that failed and the path: `cannot open the lock file "/run/app.lock": Permission denied
 /// (os error 13)`. Converts to [`std::io::Error`] without loss: the `Error` is the inner error of the result and
 /// [`std::io::Error::downcast`] gets it back.
+///
+/// Its `source` is `None`, because the text has the cause already; [`io_error`](Error::io_error) returns it.
 #[derive(thiserror::Error)]
-#[error(transparent)]
+#[error("{0}")]
 pub struct Error(Box<Inner>);
 
 /// What kind of failure an [`Error`] is.
@@ -54,12 +56,12 @@ pub enum ErrorKind {
 
 #[derive(Debug, thiserror::Error)]
 enum Inner {
-    #[error("cannot {step} {path:?}: {source}")]
+    #[error("cannot {step} {path:?}: {cause}")]
     Io {
         kind: ErrorKind,
         step: &'static str,
         path: PathBuf,
-        source: io::Error,
+        cause: io::Error,
     },
     #[error("timed out after {} waiting for {path:?}{}", Readable(*.waited), Because(.why))]
     TimedOut {
@@ -75,12 +77,15 @@ enum Inner {
     },
     #[error("{text}")]
     Pathless { kind: ErrorKind, text: String },
-    #[error("cannot {step} the open file: {source}")]
+    #[error("cannot {step} the open file: {cause}")]
     PathlessIo {
         kind: ErrorKind,
         step: &'static str,
-        source: io::Error,
+        cause: io::Error,
     },
+    /// Of the caller's own input and output.
+    #[error("{cause}")]
+    Foreign { kind: ErrorKind, cause: io::Error },
     #[error("{first}; then {second}")]
     Both { first: Error, second: Error },
 }
@@ -92,7 +97,8 @@ impl Error {
             Inner::Io { kind, .. }
             | Inner::Plain { kind, .. }
             | Inner::Pathless { kind, .. }
-            | Inner::PathlessIo { kind, .. } => *kind,
+            | Inner::PathlessIo { kind, .. }
+            | Inner::Foreign { kind, .. } => *kind,
             Inner::TimedOut { .. } => ErrorKind::TimedOut,
             Inner::Both { first, .. } => first.kind(),
         }
@@ -104,7 +110,7 @@ impl Error {
             Inner::Io { path, .. } | Inner::TimedOut { path, .. } | Inner::Plain { path, .. } => {
                 Some(path)
             }
-            Inner::Pathless { .. } | Inner::PathlessIo { .. } => None,
+            Inner::Pathless { .. } | Inner::PathlessIo { .. } | Inner::Foreign { .. } => None,
             Inner::Both { first, second } => first.path().or(second.path()),
         }
     }
@@ -112,18 +118,20 @@ impl Error {
     /// The operating system's error behind this one, with its number.
     pub fn io_error(&self) -> Option<&io::Error> {
         match &*self.0 {
-            Inner::Io { source, .. } | Inner::PathlessIo { source, .. } => Some(source),
+            Inner::Io { cause, .. }
+            | Inner::PathlessIo { cause, .. }
+            | Inner::Foreign { cause, .. } => Some(cause),
             Inner::Both { first, second } => first.io_error().or(second.io_error()),
             _ => None,
         }
     }
 
-    pub(crate) fn io(step: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+    pub(crate) fn io(step: &'static str, path: impl Into<PathBuf>, cause: io::Error) -> Self {
         Self(Box::new(Inner::Io {
-            kind: kind_of(&source),
+            kind: kind_of(&cause),
             step,
             path: path.into(),
-            source,
+            cause,
         }))
     }
 
@@ -133,19 +141,19 @@ impl Error {
         kind: ErrorKind,
         step: &'static str,
         place: impl Into<PathBuf>,
-        source: io::Error,
+        cause: io::Error,
     ) -> Self {
         Self(Box::new(Inner::Io {
             kind,
             step,
             path: place.into(),
-            source,
+            cause,
         }))
     }
 
-    pub(crate) fn pathless_io(step: &'static str, source: io::Error) -> Self {
-        let kind = kind_of(&source);
-        Self(Box::new(Inner::PathlessIo { kind, step, source }))
+    pub(crate) fn pathless_io(step: &'static str, cause: io::Error) -> Self {
+        let kind = kind_of(&cause);
+        Self(Box::new(Inner::PathlessIo { kind, step, cause }))
     }
 
     /// Two steps that were both taken; of two failures the first is the cause of the call's.
@@ -210,6 +218,20 @@ impl fmt::Debug for Error {
     }
 }
 
+/// So that `?` works on the caller's own input and output too. An [`Error`] that was converted to an
+/// `io::Error` before comes back as it was.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(own) => own,
+            Err(cause) => Self(Box::new(Inner::Foreign {
+                kind: kind_of(&cause),
+                cause,
+            })),
+        }
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
@@ -251,6 +273,26 @@ mod tests {
             Some(13),
             "the error number survives"
         );
+    }
+
+    #[test]
+    fn conversion_from_io_error_is_lossless() {
+        let error = Error::new(ErrorKind::Busy, "busy");
+        let back = Error::from(io::Error::from(error));
+        assert_eq!(back.kind(), ErrorKind::Busy);
+        let foreign = Error::from(io::Error::from_raw_os_error(13));
+        assert_eq!(foreign.kind(), ErrorKind::Io);
+        let number = foreign.io_error().and_then(io::Error::raw_os_error);
+        assert_eq!(number, Some(13));
+    }
+
+    #[test]
+    fn the_cause_is_told_once() {
+        let cause = io::Error::from_raw_os_error(13);
+        let text = cause.to_string();
+        let error = Error::io("open the lock file", "/x/y", cause);
+        assert!(std::error::Error::source(&error).is_none());
+        assert_eq!(error.to_string().matches(&text).count(), 1);
     }
 
     #[test]

@@ -151,6 +151,27 @@ impl Status {
     }
 }
 
+/// One line: whether it is held and by whom, and how many wait.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = self
+            .holder
+            .iter()
+            .chain(&self.shared_by)
+            .chain(&self.outsider);
+        let named: Vec<_> = named.map(Owner::to_string).collect();
+        match self.held {
+            _ if !self.excludes => f.write_str("excludes nobody")?,
+            Held::No => f.write_str("free")?,
+            Held::Unknown => f.write_str("unknown whether it is held")?,
+            Held::Yes if named.is_empty() => f.write_str("held")?,
+            Held::Yes if self.shared_by.is_empty() => write!(f, "held by {}", named.join(", "))?,
+            Held::Yes => write!(f, "shared by {}", named.join(", "))?,
+        }
+        write!(f, ", {} waiting", self.waiters.len())
+    }
+}
+
 impl Held {
     pub(crate) fn of(held: bool) -> Self {
         match held {

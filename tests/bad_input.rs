@@ -414,16 +414,28 @@ fn options_that_cannot_be_meant_are_refused() {
 
 /// Starts itself anew: the environment of a process with threads must not be changed.
 #[test]
-fn a_bare_name_and_a_relative_temporary_directory() {
+fn a_name_and_a_relative_temporary_directory() {
     if std::env::var_os("TMPDIR").is_some_and(|it| it == "below") {
-        let error = FifoLock::open("bare.lock").expect_err("a place nobody knows");
+        let error = FifoLock::named("bare.lock").expect_err("a place nobody knows");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("TMPDIR is \"below\""));
         return;
     }
     let test = std::env::current_exe().expect("the path of this test");
     let mut child = std::process::Command::new(test);
-    let name = "a_bare_name_and_a_relative_temporary_directory";
+    let name = "a_name_and_a_relative_temporary_directory";
     child.args(["--exact", name]).env("TMPDIR", "below");
     assert!(child.status().expect("a child process").success());
+}
+
+#[test]
+fn a_name_is_no_path() {
+    for name in ["", ".", "..", "a/b", "/a", "a/"] {
+        let error = FifoLock::named(name).expect_err("no name");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}: {error}");
+    }
+    let lock = FifoLock::named("stanchion-test.lock").expect("a name");
+    let path = std::env::temp_dir().join("stanchion-test.lock");
+    assert_eq!(lock.path().file_name(), path.file_name());
+    assert!(!path.exists(), "nothing is made before the first acquire");
 }

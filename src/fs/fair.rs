@@ -57,8 +57,7 @@ impl Drop for Shared {
 impl Shared {
     pub(crate) fn open(path: &Path, kind: Kind, config: FifoConfig) -> Result<Arc<Self>> {
         check_options(path, &config)?;
-        let path = full_path(path)?;
-        Self::on(Line::of(&path, kind, None)?, config)
+        Self::on(Line::of(path, kind, None)?, config)
     }
 
     /// On a line that has been found; its options have been looked at.
@@ -174,22 +173,22 @@ pub(crate) fn check_options(path: &Path, config: &FifoConfig) -> Result<()> {
     check_mode(config.mode, path)
 }
 
-/// A bare name means the temporary directory.
-pub(crate) fn full_path(path: &Path) -> Result<PathBuf> {
-    let bare = path.file_name() == Some(path.as_os_str());
-    if !bare {
-        return Ok(path.to_path_buf());
+/// Where a bare name is: in the system's temporary directory.
+pub(crate) fn in_temporary_directory(name: &str) -> Result<PathBuf> {
+    if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
+        let text = "a name must be a plain file name; open a path with `open`";
+        return Err(Error::at(ErrorKind::InvalidInput, text, name));
     }
     let directory = std::env::temp_dir();
     if directory.as_os_str().is_empty() {
         // An empty TMPDIR is none, and only Unix has that variable.
-        return Ok(Path::new("/tmp").join(path));
+        return Ok(Path::new("/tmp").join(name));
     }
     if directory.is_relative() {
         // It would be another lock in each working directory.
         let text =
-            format!("a bare name needs an absolute temporary directory, TMPDIR is {directory:?}");
-        return Err(Error::at(ErrorKind::InvalidInput, text, path));
+            format!("the temporary directory must be an absolute path, TMPDIR is {directory:?}");
+        return Err(Error::at(ErrorKind::InvalidInput, text, name));
     }
-    Ok(directory.join(path))
+    Ok(directory.join(name))
 }

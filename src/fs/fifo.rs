@@ -50,19 +50,31 @@ fair_guard! {
 lends_its_file!(FifoGuard);
 
 impl FifoLock {
-    /// Opens the lock at `path`. A bare file name without any separator goes into the system's temporary directory, which
-    /// may differ from process to process (`TMPDIR`, private directories of services) and lies open to every user: good for a try, not for production.
+    /// Opens the lock at `path`, which is relative to the working directory at the time of this call.
     ///
     /// Nothing is created before the first acquire.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Io`] when the directory does not exist or cannot be read; [`ErrorKind::InvalidInput`] when something other
-    /// than a regular file is at the path (symbolic links are not followed), an option makes no sense, or a bare name meets a
-    /// relative `TMPDIR` (an empty one counts as none);
+    /// than a regular file is at the path (symbolic links are not followed), or an option makes no sense;
     /// [`ErrorKind::Incompatible`] when another kind or version of lock lives there.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(path)
+    }
+
+    /// Opens the lock of this name in the system's temporary directory: `$TMPDIR`, or `/tmp` where it is
+    /// unset or empty.
+    ///
+    /// That directory may differ from process to process (private directories of services) and is open to
+    /// every user: good for a try, not for production.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for a name that is no plain file name, and where `TMPDIR` is a relative
+    /// path; those of [`open`](FifoLock::open).
+    pub fn named(name: impl AsRef<str>) -> Result<Self> {
+        Self::options().named(name)
     }
 
     /// Starts with the default options.

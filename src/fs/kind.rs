@@ -6,7 +6,6 @@ use std::path::Path;
 use super::engine::disk::{Place, recorded_kind};
 use super::engine::path::canonical;
 use super::engine::state::Kind;
-use super::fair::full_path;
 use crate::error::Result;
 
 /// The kind of a fair lock, as its record on disk names it. A lock has one from its first acquire until it is removed, and handles of other
@@ -46,9 +45,9 @@ impl FifoKind {
     ///
     /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when the record is of another version,
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it cannot be read or the directory does not exist,
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a path without a file name, or a bare name and a relative `TMPDIR`.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a path without a file name.
     pub fn at(path: impl AsRef<Path>) -> Result<Option<Self>> {
-        let path = canonical(&full_path(path.as_ref())?)?;
+        let path = canonical(path.as_ref())?;
         let found = recorded_kind(Place::new(path))?;
         Ok(found.map(|(kind, limit)| match kind {
             Kind::Lock => Self::Lock,

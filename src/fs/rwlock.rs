@@ -79,8 +79,7 @@ impl FifoWriteGuard {
 }
 
 impl FifoRwLock {
-    /// Opens the lock at `path`; a bare file name goes into the system's temporary directory. As
-    /// [`FifoLock::open`](crate::FifoLock::open), with the same errors.
+    /// Opens the lock at `path`; see [`FifoLock::open`](crate::FifoLock::open).
     ///
     /// # Errors
     ///
@@ -88,6 +87,16 @@ impl FifoRwLock {
     /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(path)
+    }
+
+    /// Opens the lock of this name in the system's temporary directory; see
+    /// [`FifoLock::named`](crate::FifoLock::named).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::named`](crate::FifoLock::named) and of [`open`](FifoRwLock::open).
+    pub fn named(name: impl AsRef<str>) -> Result<Self> {
+        Self::options().named(name)
     }
 
     /// Starts with the default options.

@@ -16,7 +16,7 @@ use super::engine::slots::{Names, Slots};
 use super::engine::state::Kind;
 use super::engine::ticket::Mode;
 use super::fair::hold::fair_guard;
-use super::fair::{FifoConfig, Shared, check_options, fair_methods, full_path};
+use super::fair::{FifoConfig, Shared, check_options, fair_methods, in_temporary_directory};
 use super::kind::FifoKind;
 use super::sys::file::lend_files;
 use crate::acquire::Acquire;
@@ -154,7 +154,7 @@ impl FifoSemaphore {
     ///
     /// [`ErrorKind::InvalidInput`] when that is a relative path, which would be another directory in each working directory.
     pub fn default_directory() -> Result<PathBuf> {
-        let path = full_path(Path::new(Self::DEFAULT_NAME))?;
+        let path = in_temporary_directory(Self::DEFAULT_NAME)?;
         Ok(path.parent().unwrap_or(Path::new("/")).to_path_buf())
     }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::program::{End, PROGRAM, Program, Site};
+use crate::program::{End, Program, Site};
 
 #[test]
 fn the_commands_own_code_comes_through() {
@@ -197,37 +197,11 @@ fn a_lock_that_was_lost_is_a_failure() {
 }
 
 #[test]
-fn a_bare_name_is_in_the_temporary_directory() {
+fn a_bare_name_is_in_the_working_directory() {
     let site = Site::new();
     let mut command = site.command("sh");
-    command.args(["-c", "cd / && exec $PROGRAM run bare.lock -- true"]);
-    command.env("TMPDIR", site.directory());
+    command.args(["-c", "exec $PROGRAM run bare.lock -- true"]);
+    command.current_dir(site.directory());
     assert_eq!(Program::start(command).end(), End::quiet(0));
     assert!(site.directory().join("bare.lock").exists());
-}
-
-#[test]
-fn a_temporary_directory_without_a_place_is_none() {
-    let site = Site::new();
-    let end = |directory: &str, arguments: &[&str]| {
-        let mut command = site.command(PROGRAM);
-        command.args(arguments).env("TMPDIR", directory);
-        Program::start(command).end()
-    };
-    for directory in [".", "below", "./below"] {
-        let end = end(directory, &["run", "bare.lock", "--", "true"]);
-        end.expect(125, "TMPDIR is");
-    }
-    // With a separator the name is no business of TMPDIR's.
-    assert_eq!(end(".", &["status", "./it.lock"]).code, 0);
-    let mut command = site.command(PROGRAM);
-    command.args(["status", "bare.lock"]).env("TMPDIR", "");
-    let look = Program::start(command);
-    let default = Path::new("/tmp").canonicalize().expect("a directory");
-    let shown = default.join("bare.lock: ");
-    assert!(
-        look.line()
-            .starts_with(shown.to_str().expect("a plain name"))
-    );
-    assert!(site.is_empty());
 }

@@ -107,12 +107,9 @@ impl AnyLock {
     }
 }
 
-/// The semaphore that a path means: its directory and its name. A bare name goes where those of the other locks go.
+/// The semaphore that a path means: its directory and its name.
 pub(crate) fn semaphore(path: &Path, how: SemaphoreOptions) -> Result<FifoSemaphore, Failure> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => FifoSemaphore::default_directory()?,
-    };
+    let directory = path.parent().unwrap_or(Path::new(""));
     let name = path.file_name().unwrap_or_default();
     let Some(name) = name.to_str() else {
         return Err(Failure::usage(format!(

@@ -139,7 +139,7 @@ impl Unlined {
             if let Some(label) = terms.label {
                 options = options.label(label);
             }
-            return Ok(Self::Pid(options.open(whole(path))?));
+            return Ok(Self::Pid(options.open(path)?));
         }
         let mut options = LockDir::options()
             .method(named(method))
@@ -147,12 +147,12 @@ impl Unlined {
         if let Some(label) = terms.label {
             options = options.label(label);
         }
-        Self::by_name(&whole(path), options).map(Self::Named)
+        Self::by_name(path, options).map(Self::Named)
     }
 
     /// The lock that a directory beside the path, or a pid file at it, says is there, if one does.
     pub(crate) fn found(path: &Path) -> Result<Option<Self>, Failure> {
-        let path = whole(path);
+        let path = path.to_path_buf();
         if is_pid_file(&path) {
             return Ok(Some(Self::Pid(PidLock::open(path)?)));
         }
@@ -247,15 +247,5 @@ fn named(method: Method) -> stanchion::Method {
     match method {
         Method::Mkdir => stanchion::Method::Mkdir,
         Method::CreateNew | Method::Pid => stanchion::Method::CreateNew,
-    }
-}
-
-/// A bare name goes where those of the fair locks go.
-fn whole(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() && path.components().count() == 1 => {
-            std::env::temp_dir().join(path)
-        }
-        _ => path.to_path_buf(),
     }
 }

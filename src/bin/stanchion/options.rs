@@ -11,8 +11,7 @@ use clap::{Args, Error, Parser, Subcommand};
 use crate::exit::Failure;
 use crate::method::{Method, Unlined, Want};
 
-const PLACE: &str = "The lock file; the line stands beside it, in LOCK.queue. A bare name without any separator goes into \
-                     the temporary directory. Or a URL, file:///DIRECTORY#NAME or redis://HOST#NAME: the lock NAME that programs have there by that URL";
+const PLACE: &str = "The lock file; its queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME or redis://HOST#NAME: the lock NAME that programs have there by that URL";
 
 const KINDS_AND_EXIT_CODES: &str = "\
 Without --shared, --exclusive, --permits and --of the lock is taken alone, as the writer where it is a reader-writer lock.

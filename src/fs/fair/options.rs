@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Fair;
+use super::{Fair, in_temporary_directory};
 use crate::error::Result;
 use crate::fs::engine::wait::Wait;
 use crate::fs::fifo::FifoLock;
@@ -102,7 +102,20 @@ impl<L: Fair> FifoOptions<L> {
     }
 
     /// Opens the lock; see [`FifoLock::open`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<L> {
         L::with_config(path.as_ref(), self.config)
+    }
+
+    /// Opens the lock of this name in the system's temporary directory; see [`FifoLock::named`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FifoLock::named`].
+    pub fn named(self, name: impl AsRef<str>) -> Result<L> {
+        L::with_config(&in_temporary_directory(name.as_ref())?, self.config)
     }
 }
