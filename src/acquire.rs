@@ -360,7 +360,12 @@ impl<G: Guard> State<G> {
             ));
         }
         self.request.max_waiting = most.filter(|most| *most > 0);
-        self.request.try_only = most == Some(0) || self.limit.has_passed();
+        self.request.try_only = most == Some(0);
+        if self.limit.has_passed() {
+            // The one attempt ends by itself; from a server its answer has to travel.
+            self.request.try_only = true;
+            self.limit = Limit::Never;
+        }
         Ok(())
     }
 
@@ -571,7 +576,7 @@ impl<G: Guard> Acquire<G> {
         if !state.begun {
             state.begin()?;
         }
-        if state.limit == Limit::Never {
+        if state.limit == Limit::Never && !state.request.try_only {
             state.request.thread = Some(std::thread::current().id());
         }
         let waker = block::unparker();
