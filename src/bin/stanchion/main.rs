@@ -9,6 +9,10 @@ mod json;
 mod lock;
 mod method;
 mod options;
+#[cfg(unix)]
+#[cfg_attr(target_os = "linux", path = "orphans.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "orphans_none.rs")]
+mod orphans;
 mod picture;
 mod place;
 mod remove;

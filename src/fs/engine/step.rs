@@ -5,8 +5,8 @@
 //! inotify fail with that error number, `STANCHION_FAIL=AtomicSync:28` makes a step of an `AtomicFile` fail, and
 //! `STANCHION_NO_NAMELESS=1` makes it do without `O_TMPFILE`. `STANCHION_DEAF=door,predecessor` makes the watch ignore the
 //! events for lock file and predecessor, `=queue` those of the queue directory, `=held` those that tell a holder of a loss.
-//! `STANCHION_LADDER=off` leaves out every rung of the ladder and the holder's look once a second, `=event` the rungs after
-//! a new watch. `STANCHION_WATCH_PANICS=3` makes the third turn of the watch
+//! `STANCHION_LADDER=off` leaves out every rung of the ladder, `=event` the rungs after a new watch; both leave out the holder's
+//! look once a second. `STANCHION_WATCH_PANICS=3` makes the third turn of the watch
 //! panic. `STANCHION_FLOCK` is read by `sys/flock.rs`. Other builds contain none of this.
 
 /// One system call of the protocol, or what stands for one. A hook fires *before* the step of its name.

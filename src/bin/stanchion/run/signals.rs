@@ -9,6 +9,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use tokio::signal::unix::{self, SignalKind, signal};
 
+use crate::orphans;
+
 const HEARD: [Signal; 6] = [
     Signal::INT,
     Signal::QUIT,
@@ -69,36 +71,11 @@ impl Signals {
 
     /// As process 1 of a container this program inherits every orphan, and each stays a zombie until
     /// it is waited for.
-    #[cfg(target_os = "linux")]
     fn reap_orphans(&self) {
-        use nix::errno::Errno;
-        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-
-        if !is_init() {
-            return;
-        }
-        let (look, ended) = (WaitPidFlag::WNOWAIT, WaitPidFlag::WEXITED);
-        loop {
-            match waitid(Id::All, ended | look | WaitPidFlag::WNOHANG) {
-                Err(Errno::EINTR) => {}
-                Err(_) | Ok(WaitStatus::StillAlive) => return,
-                Ok(status) => {
-                    let Some(child) = status.pid() else { return };
-                    if self
-                        .command
-                        .is_some_and(|it| it.as_raw_pid() == child.as_raw())
-                    {
-                        return;
-                    }
-                    let _ = waitid(Id::Pid(child), ended | WaitPidFlag::WNOHANG);
-                }
-            }
+        if is_init() {
+            orphans::reap(self.command);
         }
     }
-
-    /// Elsewhere no such program is process 1.
-    #[cfg(not(target_os = "linux"))]
-    fn reap_orphans(&self) {}
 }
 
 /// The kernel ignores every signal with a default action that this process sends to itself.

@@ -1,4 +1,4 @@
-//! TicketFile files: the file of a ticket that is done, kept for the next one.
+//! Spare files: the file of a ticket that is done, kept for the next one.
 //!
 //! To make and to delete a file is dear where many come and go: ext4 does not use an inode again for a minute and searches ever
 //! longer for a fresh one (27 µs a ticket after some seconds, against 6 µs). So a process keeps the file under the name
@@ -6,7 +6,7 @@
 //! file, as its close is. After a quarter of a second without a ticket it lets go of it. A dead process's spare file is
 //! adopted by the next one that needs a file, or deleted with the queue.
 //!
-//! TicketFile files are a convenience: what cannot be had is left alone, and a new file is made.
+//! Spare files are a convenience: what cannot be had is left alone, and a new file is made.
 
 use std::io;
 use std::sync::Arc;
