@@ -254,6 +254,25 @@ fn max_waiting_counts_other_processes() {
 }
 
 #[test]
+fn max_waiting_counts_own_tasks_and_the_living_of_other_processes_together() {
+    let place = Place::new();
+    let lock = place.open();
+    let outsider = place.outsider_holds();
+    let mut first = Polled::new(lock.acquire());
+    assert_pending!(first.poll());
+    place.outsider_died_waiting(1);
+    let mut second = Polled::new(lock.acquire().max_waiting(2));
+    assert_pending!(second.poll());
+    place.outsider_died_waiting(2);
+    let mut refused = Polled::new(lock.acquire().max_waiting(2));
+    assert_eq!(kind_of(assert_ready!(refused.poll())), ErrorKind::Busy);
+    outsider.lets_go();
+    drop(first.finish().expect("served"));
+    drop(second.finish().expect("served"));
+    place.assert_idle();
+}
+
+#[test]
 fn max_waiting_does_not_count_the_dead() {
     let place = Place::new();
     let lock = place.open();

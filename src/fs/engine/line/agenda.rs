@@ -129,3 +129,57 @@ impl Agenda {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hold that ends before its ticket was removed makes the timer wait longer, up to a limit.
+    #[test]
+    fn the_timer_of_the_ticket_follows_the_length_of_the_holds() {
+        let mut agenda = Agenda::new();
+        let now = Instant::now();
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            agenda.claimed(now);
+            waits.push(agenda.tidy.map(|at| at - now));
+            agenda.left();
+        }
+        let expected = [1, 2, 4, 8, 16, 16].map(|it| Some(Duration::from_millis(it)));
+        assert_eq!(waits, expected);
+        agenda.tidied(false);
+        agenda.left();
+        assert_eq!(agenda.tidy_after, TIDY_LATEST, "it was removed in time");
+        agenda.claimed(now);
+        assert!(agenda.take(now + TIDY_LATEST).tidy);
+        agenda.claimed(now);
+        assert_eq!(agenda.tidy, Some(now + TIDY_AFTER), "it begins anew");
+    }
+
+    #[test]
+    fn rest_that_was_put_off_begins_when_the_line_is_idle() {
+        let mut agenda = Agenda::new();
+        agenda.idle();
+        assert_eq!(agenda.next(), None);
+        agenda.rest_when_idle();
+        assert_eq!(agenda.next(), None, "no timer until it can");
+        agenda.idle();
+        assert!(agenda.next().is_some());
+        agenda.tidied(false);
+        assert!(agenda.next().is_some());
+    }
+
+    /// Of several windows the shortest counts.
+    #[test]
+    fn a_longer_window_does_not_put_off_the_look() {
+        let mut agenda = Agenda::new();
+        agenda.offered(Duration::from_secs(1));
+        let first = agenda.tick;
+        agenda.offered(Duration::from_secs(2));
+        assert_eq!(agenda.tick, first);
+        agenda.offered(Duration::from_secs(1));
+        assert_eq!(agenda.tick, first, "an equal one does not either");
+        agenda.offered(Duration::from_millis(1));
+        assert!(agenda.tick < first);
+    }
+}
