@@ -367,7 +367,9 @@ fn the_last_handle_takes_the_spare_file_with_it() {
     let spares = || {
         let names = std::fs::read_dir(place.queue()).expect("a queue");
         let names = names.map(|it| it.expect("an entry").file_name());
-        names.filter(|it| it.as_encoded_bytes().starts_with(b"spare.")).count()
+        names
+            .filter(|it| it.as_encoded_bytes().starts_with(b"spare."))
+            .count()
     };
     // On a busy machine it may have been let go of before it is seen.
     for _ in 0..20 {

@@ -507,3 +507,27 @@ impl Own {
         file::set_mark(&self.file.file, marked)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lock was removed while this process had its directory open.
+    #[test]
+    #[allow(clippy::disallowed_methods)] // It plays the process that removes the lock.
+    fn p38_nothing_is_made_in_a_queue_that_has_been_removed() {
+        let place = tempfile::tempdir().expect("a directory");
+        let door = place.path().join("it.lock");
+        std::fs::write(&door, "").expect("a lock file");
+        let path = place.path().join("it.lock.queue");
+        Dir::create(&path, &door).expect("a queue");
+        let mut queue = Queue::open_existing(&path, &door)
+            .expect("opened")
+            .expect("there");
+        std::fs::remove_dir(&path).expect("removed");
+        let taken = queue.take(Mode::Exclusive, None, true);
+        assert!(taken.expect("no error").is_none(), "a ticket");
+        assert!(queue.create_draft().expect("no error").is_none(), "a copy");
+        assert!(queue.list().expect("no error").is_none(), "a listing");
+    }
+}
