@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use stanchion::{Acquire, ErrorKind, MemGuard, Memory};
+use stanchion::{Acquire, ErrorKind, Held, MemGuard, Memory};
 use support::{Polled, Random, assert_pending, assert_ready, eventually, in_runtime, kind_of};
 
 /// Longer than a thread that is awake ever stands still on a busy machine.
@@ -349,4 +349,80 @@ fn a_name_is_shared_and_a_world_without_one_is_not() {
     }
     assert!(guard.is_held());
     assert_pending!(Polled::new(guard.lost()).poll());
+}
+
+#[test]
+fn changes_follow_each_step() {
+    let memory = Memory::new();
+    let lock = memory.lock("a").expect("a lock");
+    let mut changes = lock.changes();
+    let mut seen = |what: &str| {
+        let next = assert_ready!(Polled::new(changes.next()).poll());
+        let status = next.expect("it never ends").expect("a status");
+        assert_pending!(Polled::new(changes.next()).poll().map(drop), "{what}");
+        (status.held, status.waiters.len())
+    };
+    assert_eq!(seen("at first"), (Held::No, 0));
+    let guard = Polled::new(lock.acquire()).finish().expect("free");
+    assert_eq!(seen("acquired"), (Held::Yes, 0));
+    let mut waiter = Polled::new(lock.acquire());
+    assert_pending!(waiter.poll().map(drop));
+    assert_eq!(seen("waits"), (Held::Yes, 1));
+    drop(waiter);
+    assert_eq!(seen("left"), (Held::Yes, 0));
+    drop(guard);
+    assert_eq!(seen("released"), (Held::No, 0));
+}
+
+#[test]
+fn a_change_wakes_who_looks_on() {
+    let memory = Memory::new();
+    let lock = memory.lock("a").expect("a lock");
+    let mut changes = lock.changes();
+    drop(assert_ready!(Polled::new(changes.next()).poll()));
+    let mut next = Polled::new(changes.next());
+    assert_pending!(next.poll().map(drop));
+    let guard = Polled::new(lock.acquire()).finish().expect("free");
+    assert_eq!(next.rings(), 1);
+    assert!(assert_ready!(next.poll()).is_some());
+    drop(guard);
+}
+
+#[test]
+fn a_semaphore_is_resized() {
+    let memory = Memory::new();
+    let semaphore = memory.semaphore("a", 2).expect("a semaphore");
+    let resized = |permits| Polled::new(semaphore.resize(permits)).finish();
+    let all = semaphore
+        .try_acquire_many(2)
+        .expect("no error")
+        .expect("free");
+    resized(3).expect("more at once");
+    let one = semaphore
+        .try_acquire()
+        .expect("no error")
+        .expect("the new one");
+    assert!(semaphore.try_acquire().expect("no error").is_none());
+    let mut fewer = Polled::new(semaphore.resize(1));
+    assert_pending!(fewer.poll().map(drop));
+    drop(all);
+    assert_pending!(fewer.poll().map(drop));
+    drop(one);
+    fewer.finish().expect("all are back");
+    assert_eq!(semaphore.limit(), 1);
+    let wrong = semaphore.acquire_many(2);
+    assert_eq!(
+        kind_of(Polled::new(wrong).finish()),
+        ErrorKind::InvalidInput
+    );
+    drop(
+        semaphore
+            .try_acquire()
+            .expect("no error")
+            .expect("one is left"),
+    );
+    assert_eq!(kind_of(memory.semaphore("a", 2)), ErrorKind::Incompatible);
+    assert_eq!(kind_of(resized(0)), ErrorKind::InvalidInput);
+    semaphore.close();
+    assert_eq!(kind_of(resized(2)), ErrorKind::Closed);
 }

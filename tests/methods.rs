@@ -1,0 +1,210 @@
+//! The table of methods in `docs/methods.md`: each cell that says yes is a call that compiles here, and each that says
+//! `Unsupported` of a lock on this host is an error that was seen.
+#![cfg(feature = "redis")]
+
+use futures::executor::block_on;
+use stanchion::redis::{RedisLock, RedisRwLock, RedisSemaphore};
+use stanchion::{
+    AnyLock, AnySemaphore, AnySharedLock, ErrorKind, FifoLock, FifoRwLock, FifoSemaphore, FileLock,
+    Lock, LockDir, MemLock, MemRwLock, MemSemaphore, Memory, Method, NamedLock, PidLock,
+    SharedLock,
+};
+
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+
+use support::{Polled, assert_pending, assert_ready, kind_of};
+
+const HANDLES: [&str; 15] = [
+    "FifoLock",
+    "FifoRwLock",
+    "FifoSemaphore",
+    "FileLock",
+    "PidLock",
+    "NamedLock",
+    "MemLock",
+    "MemRwLock",
+    "MemSemaphore",
+    "RedisLock",
+    "RedisRwLock",
+    "RedisSemaphore",
+    "AnyLock",
+    "AnySharedLock",
+    "AnySemaphore",
+];
+
+/// Cells that exist and answer `ErrorKind::Unsupported`.
+const UNSUPPORTED: [(&str, &[&str]); 2] = [
+    (
+        "changes",
+        &[
+            "FileLock",
+            "PidLock",
+            "NamedLock",
+            "RedisLock",
+            "RedisRwLock",
+            "RedisSemaphore",
+        ],
+    ),
+    ("resize", &["RedisSemaphore"]),
+];
+
+/// Calls each method of each handle, which must compile, and makes the table of them.
+macro_rules! table {
+    ($($method:ident($($argument:expr),*): $($handle:ident)+;)+) => {
+        $($(const _: fn(&$handle) = |it| drop(it.$method($($argument),*));)+)+
+        const TABLE: &[(&str, &[&str])] = &[
+            $((stringify!($method), &[$(stringify!($handle)),+])),+
+        ];
+    };
+}
+
+table! {
+    acquire(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    try_acquire(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    acquire_shared(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
+    try_acquire_shared(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
+    acquire_many(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
+    try_acquire_many(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
+    limit(): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
+    resize(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
+    status(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    changes(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    stats(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    close(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    remove(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    capabilities(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    is_locked(): FifoLock FifoRwLock FifoSemaphore PidLock;
+    force_release(1): RedisLock RedisRwLock RedisSemaphore;
+}
+
+fn cell(method: &str, handles: &[&str], handle: &str) -> &'static str {
+    let refused = UNSUPPORTED.iter().find(|(name, _)| *name == method);
+    match refused.is_some_and(|(_, refused)| refused.contains(&handle)) {
+        true => "`Unsupported`",
+        false if handles.contains(&handle) => "yes",
+        false => "",
+    }
+}
+
+fn rendered() -> String {
+    let row = |first: &str, cells: Vec<String>| format!("| {first} | {} |\n", cells.join(" | "));
+    let all = || HANDLES.iter();
+    let mut table = row("", all().map(|it| format!("`{it}`")).collect());
+    table += &row("---", all().map(|_| "---".to_owned()).collect());
+    for (method, handles) in TABLE {
+        let cells = all().map(|it| cell(method, handles, it).to_owned());
+        table += &row(&format!("`{method}`"), cells.collect());
+    }
+    table
+}
+
+#[test]
+fn the_table_is_that_of_the_code() {
+    let page = include_str!("../docs/methods.md");
+    let table: String = page
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(
+        table,
+        rendered(),
+        "docs/methods.md should have:\n{}",
+        rendered()
+    );
+}
+
+#[test]
+fn what_cannot_tell_of_changes_says_so_once() {
+    let place = tempfile::tempdir().expect("a directory");
+    let at = |name| place.path().join(name);
+    let directory = LockDir::options().method(Method::Mkdir).open(at("locks"));
+    let named = directory.expect("a directory").lock(None, "a");
+    for mut changes in [
+        FileLock::open(at("file")).expect("a lock").changes(),
+        PidLock::open(at("pid")).expect("a lock").changes(),
+        named.expect("a lock").changes(),
+    ] {
+        let first = block_on(changes.next()).expect("one item");
+        assert_eq!(first.expect_err("no status").kind(), ErrorKind::Unsupported);
+        assert!(block_on(changes.next()).is_none());
+    }
+}
+
+/// A wait that begins before `close`, one that begins later, and one through another handle.
+fn closes<L: Lock + Clone>(open: impl Fn() -> L) {
+    let (lock, other) = (open(), open());
+    let guard = block_on(lock.acquire()).expect("free");
+    let clone = lock.clone();
+    let mut waiter = Polled::new(clone.acquire());
+    assert_pending!(waiter.poll().map(|it| it.map(drop)));
+    let rings = waiter.rings();
+    lock.close();
+    assert!(waiter.rings() > rings, "it is woken");
+    let ended = assert_ready!(waiter.poll());
+    assert_eq!(kind_of(ended), ErrorKind::Closed);
+    assert_eq!(kind_of(block_on(lock.acquire())), ErrorKind::Closed);
+    assert_eq!(kind_of(block_on(lock.try_acquire())), ErrorKind::Closed);
+    assert!(block_on(lock.status()).is_ok(), "it can be looked at");
+    drop(guard);
+    drop(block_on(other.acquire()).expect("other handles are not concerned"));
+}
+
+#[test]
+fn close_ends_the_waits_of_every_kind_of_lock() {
+    let place = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| place.path().join(name);
+    let memory = Memory::new();
+    closes(|| FifoLock::open(at("fifo")).expect("a lock"));
+    closes(|| FileLock::open(at("file")).expect("a lock"));
+    closes(|| PidLock::open(at("pid")).expect("a lock"));
+    closes(|| memory.lock("a").expect("a lock"));
+    closes(|| AnyLock::from(memory.lock("b").expect("a lock")));
+    for method in [Method::Fifo, Method::Os, Method::Mkdir, Method::CreateNew] {
+        let directory = LockDir::options().method(method).open(at("locks"));
+        let directory = directory.expect("a directory");
+        let name = format!("{method:?}");
+        closes(|| directory.lock(None, &name).expect("a lock"));
+    }
+}
+
+#[test]
+fn p62_every_kind_of_lock_counts() {
+    let place = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| place.path().join(name);
+    let memory = Memory::new();
+    let directory = LockDir::options().method(Method::Mkdir).open(at("locks"));
+    let locks = [
+        AnyLock::from(FifoLock::open(at("fifo")).expect("a lock")),
+        AnyLock::from(FileLock::open(at("file")).expect("a lock")),
+        AnyLock::from(PidLock::open(at("pid")).expect("a lock")),
+        AnyLock::from(memory.lock("a").expect("a lock")),
+        AnyLock::from(
+            directory
+                .expect("a directory")
+                .lock(None, "a")
+                .expect("a lock"),
+        ),
+    ];
+    for lock in locks {
+        drop(block_on(lock.acquire()).expect("free"));
+        let guard = block_on(lock.try_acquire())
+            .expect("no error")
+            .expect("free");
+        let refused = block_on(lock.acquire().timeout(std::time::Duration::ZERO));
+        assert_eq!(refused.expect_err("held").kind(), ErrorKind::TimedOut);
+        drop(guard);
+        let stats = lock.stats();
+        assert_eq!((stats.grants, stats.waits), (2, 0), "{lock}");
+    }
+}
