@@ -11,22 +11,27 @@ use clap::{Args, Error, Parser, Subcommand};
 use crate::exit::Failure;
 use crate::method::{Method, Unlined, Want};
 
-const PLACE: &str = "The lock file; its queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME or redis://HOST#NAME: the lock NAME that programs have there by that URL";
+const PLACE: &str = "\
+Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME or \
+redis://HOST#NAME: the lock that programs open by that URL and NAME";
 
 const KINDS_AND_EXIT_CODES: &str = "\
-Without --shared, --exclusive, --permits and --of the lock is taken alone, as the writer where it is a reader-writer lock.
-With --permits and --of LOCK is directory and name of a semaphore; its permits are the files LOCK.00.lock and so on.
+Without --shared, --exclusive, --permits and --of, the command holds the lock alone; of a
+reader-writer lock it is the writer.
+With --permits or --of, LOCK is the directory and the name of a semaphore. Its permits are the files
+LOCK.00.lock, LOCK.01.lock and so on.
 
 Exit codes:
   0..123  the command's own code
-  128+n   signal n ended the command, or the wait for the lock
-  2       wrong usage; the lock is of another kind than the options
+  128+n   signal n ended the command or the wait for the lock
+  2       wrong usage; or the lock is of another kind or has another number of permits
   75      busy, with --no-wait
   124     the time limit passed
-  125     stanchion itself failed, or the lock was lost while the command ran
+  125     stanchion itself failed; or the lock was lost while the command ran, and the command
+          ended with 0
   126     the command cannot be executed
   127     the command was not found
-A command may end with any of these codes itself.";
+The command itself may end with any of these codes.";
 
 /// A fair lock for commands: first come, first served, among all processes of a host
 #[derive(Debug, Parser)]
@@ -42,7 +47,8 @@ impl Options {
     }
 }
 
-/// Who knows other programs of this kind leaves the `--` out; clap's message would not say what is missing.
+/// Adds the missing `--` to clap's message. Similar programs need no `--`, so users leave it out, and
+/// clap does not name it.
 fn with_tip(mut error: Error) -> Error {
     let is_run = std::env::args_os().nth(1).is_some_and(|it| it == "run");
     let is_word = match error.get(ContextKind::InvalidArg) {
@@ -61,12 +67,13 @@ fn with_tip(mut error: Error) -> Error {
 pub(crate) enum Task {
     /// Run a command while holding the lock
     Run(Run),
-    /// Show who holds the lock and who waits
+    /// Show the holder and the waiters of a lock
     Status(Status),
-    /// Delete the lock's files if nobody uses them, whatever kind of lock it is
+    /// Delete the files of a lock of any kind, if no process uses the lock
     #[command(
-        after_help = "Exit codes:\n  0    the files are gone, or there were none; a lock file with content is kept\n  75   in use, or foreign \
-                            files in the queue: nothing was changed\n  \
+        after_help = "Exit codes:\n  0    the files are deleted, or there were none; a lock file with content is kept\n  \
+                            2    wrong usage; or the lock is on a server\n  \
+                            75   in use, or foreign files in the queue; nothing has changed\n  \
                             125  stanchion itself failed"
     )]
     Remove(Remove),
@@ -75,57 +82,64 @@ pub(crate) enum Task {
 #[derive(Debug, Args)]
 #[command(after_help = KINDS_AND_EXIT_CODES, override_usage = "stanchion run [OPTIONS] <LOCK> -- <COMMAND>...")]
 pub(crate) struct Run {
-    /// Give up after this long, decimals allowed; 0 is exactly one attempt
+    /// Give up after this time, decimals allowed; 0 is exactly one attempt
     #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "no_wait", allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     /// Fail with code 75 instead of waiting
     #[arg(long)]
     pub(crate) no_wait: bool,
-    /// Say nothing but errors: no line while waiting, no warning, no word when the lock was not to be had
+    /// Print only errors: no line while waiting, no warnings, no message with the codes 75 and 124
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// What others see in the line beside the process id
+    /// Text that other processes see beside the process id
     #[arg(long, value_name = "TEXT", value_parser = OsStringValueParser::new().try_map(utf8))]
     pub(crate) label: Option<String>,
-    /// Share the lock with others who do: as one of the readers of a reader-writer lock; a new lock becomes one
+    /// Share the lock with other readers; a new lock becomes a reader-writer lock
     #[arg(long, short, conflicts_with_all = ["exclusive", "permits", "of"])]
     pub(crate) shared: bool,
-    /// Have the lock alone: as the writer of a reader-writer lock; a new lock becomes one
+    /// Hold the lock alone, of a reader-writer lock as the writer; a new lock becomes a reader-writer
+    /// lock
     #[arg(long, short = 'x', conflicts_with_all = ["permits", "of"])]
     pub(crate) exclusive: bool,
-    /// Take so many permits of a semaphore, 1 if only --of is given
+    /// Take this many permits of a semaphore; 1 if only --of is given
     #[arg(long, value_name = "K", value_parser = permits())]
     pub(crate) permits: Option<u32>,
-    /// How many permits the semaphore has; not needed once it is recorded
+    /// Number of permits of the semaphore; not needed once it is recorded
     #[arg(long, value_name = "N", value_parser = permits())]
     pub(crate) of: Option<u32>,
-    /// Take another lock than a fair one, without any lock of the operating system: no line, and the command does not inherit it
+    /// Take a lock that is not fair and does not use the file locks of the operating system: it has no
+    /// queue, and the command does not inherit it
     #[arg(long, value_name = "METHOD", conflicts_with_all = ["shared", "exclusive", "permits", "of", "mode", "close"])]
     pub(crate) method: Option<Method>,
-    /// With mkdir and create-new: how long a holder may be silent before others take the lock over; it renews it in time while it lives
+    /// With mkdir and create-new: let other processes take the lock over from a holder that has been
+    /// silent for this time; a living holder renews the lock in time
     #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "method", allow_negative_numbers = true)]
     pub(crate) expire: Option<Duration>,
-    /// Permission bits of a lock file that has to be created, whatever the umask: 660 for the group, 666 for all users
+    /// Permission bits of a lock file that run creates, whatever the umask: 660 for the group, 666 for
+    /// all users
     #[arg(long, value_name = "OCTAL", value_parser = permissions)]
     pub(crate) mode: Option<u32>,
-    /// Do not let the command inherit the lock: if stanchion is killed the lock is free, though the command goes on
+    /// Do not let the command inherit the lock: if stanchion is killed, the lock becomes free although
+    /// the command continues
     #[arg(long)]
     pub(crate) close: bool,
-    /// Execute the command in place of stanchion, in the same process: it holds the lock until it and all that inherited from it have ended
+    /// Execute the command in place of stanchion, in the same process; the lock is held until the
+    /// command and all processes that inherited the lock from it have ended
     #[arg(long, short = 'F', conflicts_with_all = ["close", "method"])]
     pub(crate) no_fork: bool,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
-    /// The lock on a server that LOCK means, if it means one.
+    /// The lock on a server, if LOCK is the URL of one.
     #[arg(skip)]
     pub(crate) far: Option<Unlined>,
-    /// The command and its arguments; it finds its fencing token in STANCHION_TOKEN, the lock in STANCHION_LOCK, its permits in STANCHION_SLOTS
+    /// The command and its arguments; its environment has the fencing token in STANCHION_TOKEN, the
+    /// lock in STANCHION_LOCK, its slot files in STANCHION_SLOTS and all held locks in STANCHION_HELD
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
 
 impl Run {
-    /// How a lock on a server is wanted; refuses what cannot be had there.
+    /// Returns how to take a lock on a server. Fails for options that only locks on files have.
     pub(crate) fn want(&self) -> Result<Want, Failure> {
         let files = [
             ("--method", self.method.is_some()),
@@ -143,7 +157,7 @@ impl Run {
             (None, None) if self.exclusive => Ok(Want::Exclusive),
             (None, None) => Ok(Want::Alone),
             (Some(_), None) => Err(Failure::usage(
-                "on a server --permits needs --of N, as whoever else uses the semaphore says it",
+                "on a server --permits needs --of N, the same N as in all other programs",
             )),
             (some, Some(of)) => match some.unwrap_or(1) {
                 some if some > of => {
@@ -158,38 +172,39 @@ impl Run {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0    whether or not the lock is held\n  125  stanchion itself failed"
+    after_help = "Exit codes:\n  0    whether or not the lock is held\n  2    wrong usage; or --watch of a lock that cannot be watched\n  \
+                  125  stanchion itself failed, or cannot tell whether the lock is held"
 )]
 pub(crate) struct Status {
-    /// One JSON object per line; docs/cli.md describes it
+    /// Print one JSON object per line; docs/cli.md describes it
     #[arg(long)]
     pub(crate) json: bool,
-    /// Go on until interrupted: redraw on a terminal, else one line for each change
+    /// Continue until interrupted: redraw on a terminal, otherwise print one line for each change
     #[arg(long, conflicts_with = "method")]
     pub(crate) watch: bool,
-    /// Look at a lock of this method; needed only for a pid file that another program has written
+    /// Show a lock of this method; needed only for the pid file of another program
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
-    /// The lock on a server that LOCK means, if it means one.
+    /// The lock on a server, if LOCK is the URL of one.
     #[arg(skip)]
     pub(crate) far: Option<Unlined>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
-    /// Remove a lock of this method; needed only for a pid file that another program has written
+    /// Remove a lock of this method; needed only for the pid file of another program
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
-    /// The lock on a server that LOCK means, if it means one.
+    /// The lock on a server, if LOCK is the URL of one.
     #[arg(skip)]
     pub(crate) far: Option<Unlined>,
 }
 
-/// More files than this no process has open.
+/// Parses a number of permits. No process can open more than 65,535 files.
 fn permits() -> RangedI64ValueParser<u32> {
     RangedI64ValueParser::new().range(1..=65_535)
 }
@@ -211,7 +226,7 @@ fn permissions(text: &str) -> Result<u32, String> {
     Ok(bits)
 }
 
-/// By hand, because clap's own message does not say which argument is meant.
+/// Parses UTF-8 by hand, because clap's own message does not name the argument.
 fn utf8(text: OsString) -> Result<String, &'static str> {
     text.into_string().map_err(|_| "not UTF-8")
 }
