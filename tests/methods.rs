@@ -52,8 +52,8 @@ const UNSUPPORTED: [(&str, &[&str]); 2] = [
 
 /// Calls each method of each handle, which must compile, and makes the table of them.
 macro_rules! table {
-    ($($method:ident($($argument:expr),*): $($handle:ident)+;)+) => {
-        $($(const _: fn(&$handle) = |it| drop(it.$method($($argument),*));)+)+
+    ($($method:ident $arguments:tt: $($handle:ident)+;)+) => {
+        $($(const _: fn(&$handle) = |it| drop(it.$method $arguments);)+)+
         const TABLE: &[(&str, &[&str])] = &[
             $((stringify!($method), &[$(stringify!($handle)),+])),+
         ];
