@@ -17,10 +17,11 @@ const JOB: Duration = Duration::from_millis(500);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A bare name goes into the temporary directory.
-    let path = std::env::args().nth(1);
-    let path = path.unwrap_or_else(|| "stanchion-shutdown.lock".into());
-    let lock = FifoLock::options().label("worker").open(path)?;
+    let options = FifoLock::options().label("worker");
+    let lock = match std::env::args().nth(1) {
+        Some(path) => options.open(path)?,
+        None => options.named("stanchion-shutdown.lock")?,
+    };
     let begun = Instant::now();
     let tell = |line: &str| println!("{:>8.1?}  {line}", begun.elapsed());
 

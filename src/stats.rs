@@ -82,11 +82,14 @@ pub(crate) struct Counts {
     writers: Mutex<()>,
 }
 
+/// What a lock is, and where.
+type Known = (&'static str, Address);
+
 /// The counts of all locks of this process.
 #[derive(Default)]
 struct Book {
     /// With what the lock is and where, if other handles may look for its counts.
-    live: Vec<(Option<(&'static str, Address)>, Arc<Counts>)>,
+    live: Vec<(Option<Known>, Arc<Counts>)>,
     /// Of those that are gone.
     past: Stats,
 }
@@ -110,7 +113,7 @@ impl Book {
 
 /// New counts of a lock, or those that another handle of this process on the same lock has: `lock` is
 /// what it is, and where.
-pub(crate) fn counts_of(lock: Option<(&'static str, Address)>) -> Arc<Counts> {
+pub(crate) fn counts_of(lock: Option<Known>) -> Arc<Counts> {
     let mut book = Book::open();
     let known = |(of, counts): &(_, Arc<Counts>)| (*of == lock).then(|| counts.clone());
     if lock.is_some()

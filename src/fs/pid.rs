@@ -102,7 +102,8 @@ impl PidLock {
     /// Sets the options that every lock opened from now on in this process begins with.
     ///
     /// ```
-    ///     /// use stanchion::PidLock;
+    /// use std::time::Duration;
+    /// use stanchion::PidLock;
     ///
     /// PidLock::set_defaults(PidLock::options().timeout(Duration::from_secs(5)));
     /// assert_eq!(PidLock::defaults().timeout, Some(Duration::from_secs(5)));
