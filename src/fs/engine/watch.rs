@@ -472,3 +472,48 @@ impl Table {
         self.seats.get(&seat)?.watcher.upgrade()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Caller(Mutex<Sender<Instant>>);
+
+    impl Watcher for Caller {
+        fn on_event(&self, _: WatchId) {}
+
+        fn on_timer(&self) {
+            let to = self.0.lock().expect("no panic");
+            let _ = to.send(Instant::now());
+        }
+    }
+
+    /// The thread sleeps until a late timer, and an earlier one is set by another watcher.
+    #[test]
+    fn an_earlier_timer_wakes_the_thread_in_time() {
+        let late = Instant::now() + Duration::from_secs(3600);
+        let (to, from) = channel();
+        let callers = [(); 2].map(|()| Arc::new(Caller(Mutex::new(to.clone()))));
+        let enroll = |it: &Arc<Caller>| watch().enroll(Arc::downgrade(it) as Weak<dyn Watcher>);
+        let [one, other] = [enroll(&callers[0]), enroll(&callers[1])];
+        watch().arm(one, late).expect("a timer");
+        while watch().table().asleep.is_none() {
+            std::thread::yield_now();
+        }
+        let at = Instant::now() + Duration::from_millis(20);
+        watch().arm(other, at).expect("a timer");
+        // Only a hang takes longer.
+        let called = from.recv_timeout(Duration::from_secs(60));
+        assert!(called.expect("the earlier timer") >= at);
+        watch().leave(one);
+        watch().leave(other);
+    }
+
+    #[test]
+    fn an_event_without_a_watch_has_no_number_of_a_watch() {
+        assert!(WatchId::without_watch(Seen::Door).number < 0);
+    }
+}

@@ -257,3 +257,149 @@ fn time_left(at: Instant) -> Timespec {
         tv_nsec: delay.subsec_nanos().into(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // The tests play the other processes.
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::fs::sys::file::open_to_watch;
+
+    /// Whether this act on a file, or in a directory, is an event for such a watch.
+    fn fires(seen: Seen, of_directory: bool, act: impl FnOnce(&Path)) -> bool {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = place.path().join("directory");
+        std::fs::create_dir(&directory).expect("a directory");
+        let file = directory.join("file");
+        std::fs::write(&file, "x").expect("a file");
+        let watched = match of_directory {
+            true => &directory,
+            false => &file,
+        };
+        let open = open_to_watch(watched).expect("opened").expect("there");
+        let events = Events::open().expect("events");
+        let number = events.add(&open, seen).expect("a watch");
+        assert!(events.is_empty(), "nothing has happened yet");
+        act(&file);
+        let mut fired = Vec::new();
+        events.take(&mut fired);
+        fired.contains(&number)
+    }
+
+    fn create(file: &Path) {
+        std::fs::write(file.with_file_name("other"), "x").expect("a file");
+    }
+
+    fn delete(file: &Path) {
+        std::fs::remove_file(file).expect("deleted");
+    }
+
+    fn rename(file: &Path) {
+        std::fs::rename(file, file.with_file_name("renamed")).expect("renamed");
+    }
+
+    fn rename_directory(file: &Path) {
+        let directory = file.parent().expect("a directory");
+        std::fs::rename(directory, directory.with_file_name("renamed")).expect("renamed");
+    }
+
+    fn close_read_only(file: &Path) {
+        drop(File::open(file).expect("opened"));
+    }
+
+    fn close_writable(file: &Path) {
+        drop(File::options().append(true).open(file).expect("opened"));
+    }
+
+    fn modify(file: &Path) {
+        std::fs::write(file, "y").expect("written");
+    }
+
+    fn set_attribute(file: &Path) {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(file, mode).expect("set");
+    }
+
+    #[test]
+    fn p21_each_watch_hears_what_it_is_for() {
+        type Act = fn(&Path);
+        let on_file: [(Seen, &[Act], &[Act]); 5] = [
+            (
+                Seen::Door,
+                &[close_read_only, close_writable],
+                &[set_attribute, rename],
+            ),
+            (
+                Seen::Predecessor,
+                &[close_read_only, close_writable, delete, set_attribute],
+                &[rename],
+            ),
+            (
+                Seen::Held,
+                &[delete, rename, set_attribute],
+                &[close_read_only, close_writable],
+            ),
+            (
+                Seen::Record,
+                &[modify, set_attribute, delete],
+                &[close_read_only],
+            ),
+            (
+                Seen::Claim,
+                &[close_writable, delete, rename],
+                &[close_read_only],
+            ),
+        ];
+        let on_directory: [(Seen, &[Act], &[Act]); 3] = [
+            (
+                Seen::Queue,
+                &[create, rename, rename_directory],
+                &[delete, close_writable],
+            ),
+            (
+                Seen::Line,
+                &[create, delete, rename, rename_directory],
+                &[close_writable],
+            ),
+            (
+                Seen::Baton,
+                &[rename, rename_directory],
+                &[create, close_writable],
+            ),
+        ];
+        let all = on_file.into_iter().map(|it| (it, false));
+        let all = all.chain(on_directory.into_iter().map(|it| (it, true)));
+        for ((seen, heard, unheard), of_directory) in all {
+            for (number, act) in heard.iter().enumerate() {
+                assert!(fires(seen, of_directory, act), "{seen:?} {number}");
+            }
+            for (number, act) in unheard.iter().enumerate() {
+                assert!(!fires(seen, of_directory, act), "{seen:?} not {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_an_event() {
+        let mut child = std::process::Command::new("sleep");
+        let mut child = child.arg("600").spawn().expect("a child");
+        let events = Events::open().expect("events");
+        let process = crate::fs::sys::process::open(child.id());
+        let Some(process) = process.expect("opened") else {
+            panic!("it runs");
+        };
+        let number = events.add_process(process).expect("a watch");
+        assert!(number < 0, "no watch of a file has this number");
+        // The alarm that makes the thread look at its descriptors anew.
+        events.sleep(Some(Instant::now()));
+        child.kill().expect("killed");
+        let mut fired = Vec::new();
+        while fired.is_empty() {
+            events.sleep(None);
+            events.take(&mut fired);
+        }
+        assert_eq!(fired, [number]);
+        child.wait().expect("buried");
+    }
+}
