@@ -381,25 +381,29 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_process_is_an_event() {
-        let mut child = std::process::Command::new("sleep");
-        let mut child = child.arg("600").spawn().expect("a child");
-        let events = Events::open().expect("events");
-        let process = crate::fs::sys::process::open(child.id());
-        let Some(process) = process.expect("opened") else {
-            panic!("it runs");
+    fn the_end_of_each_process_is_an_event_of_its_own() {
+        let sleeps = || {
+            let mut child = std::process::Command::new("sleep");
+            child.arg("600").spawn().expect("a child")
         };
-        let number = events.add_process(process).expect("a watch");
-        assert!(number < 0, "no watch of a file has this number");
-        // The alarm that makes the thread look at its descriptors anew.
-        events.sleep(Some(Instant::now()));
-        child.kill().expect("killed");
-        let mut fired = Vec::new();
-        while fired.is_empty() {
-            events.sleep(None);
-            events.take(&mut fired);
+        let mut children = [sleeps(), sleeps(), sleeps()];
+        let events = Events::open().expect("events");
+        let numbers = children.each_ref().map(|child| {
+            let process = crate::fs::sys::process::open(child.id()).expect("opened");
+            let process = process.expect("it runs");
+            events.add_process(process).expect("a watch")
+        });
+        assert!(numbers.iter().all(|it| *it < 0), "no file's: {numbers:?}");
+        for (child, number) in children.iter_mut().zip(numbers) {
+            child.kill().expect("killed");
+            let mut fired = Vec::new();
+            while fired.is_empty() {
+                // It may wake for the alarm of `add_process` first.
+                events.sleep(Some(Instant::now() + Duration::from_secs(60)));
+                events.take(&mut fired);
+            }
+            assert_eq!(fired, [number]);
+            child.wait().expect("buried");
         }
-        assert_eq!(fired, [number]);
-        child.wait().expect("buried");
     }
 }
