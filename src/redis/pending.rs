@@ -68,16 +68,13 @@ impl RedisPending {
             }
             Seen::Outcome(outcome) => outcome,
         };
-        Poll::Ready(match outcome {
-            Outcome::Granted(grant) => {
-                let place = self
-                    .place
-                    .take()
-                    .unwrap_or_else(|| unreachable!("it was looked at"));
+        // It is over for the actor too.
+        Poll::Ready(match (outcome, self.place.take()) {
+            (Outcome::Granted(grant), Some(place)) => {
                 Ok(Some(RedisHold::new(self.line.clone(), place, grant)))
             }
-            Outcome::Refused => Ok(None),
-            Outcome::Failed(error) => Err(error),
+            (Outcome::Failed(error), _) => Err(error),
+            _ => Ok(None),
         })
     }
 }
