@@ -158,3 +158,17 @@ fn what_does_not_go_together_is_refused() {
         .expect(2, "NAME.lock");
     assert!(site.is_empty());
 }
+
+#[test]
+fn a_look_by_a_method_makes_no_directory() {
+    let site = Site::new();
+    for task in ["status", "remove"] {
+        for (method, name) in METHODS {
+            let lock = site.directory().join("missing").join(name);
+            let lock = lock.to_str().expect("plain");
+            site.end_of(&[task, "--method", method, lock])
+                .expect(125, "cannot find the directory");
+        }
+    }
+    assert!(site.is_empty());
+}

@@ -25,10 +25,18 @@ impl AnyLock {
         kind: Option<FifoKind>,
         method: Option<Method>,
     ) -> Result<Self, Failure> {
-        match method {
-            Some(method) => Unlined::open(path, method, Terms::default()).map(Self::Unlined),
-            None => Self::open(path, kind),
+        let Some(method) = method else {
+            return Self::open(path, kind);
+        };
+        // To open a directory of locks makes it, and a look makes nothing.
+        let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
+        if let Some(directory) = directory
+            && let Err(error) = directory.metadata()
+        {
+            let text = format!("cannot find the directory {directory:?}: {error}");
+            return Err(Failure::own(text));
         }
+        Unlined::open(path, method, Terms::default()).map(Self::Unlined)
     }
 
     /// The lock of this kind; where none is recorded, a plain one, to look at.
