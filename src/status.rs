@@ -102,7 +102,7 @@ pub struct Status {
     /// other fields mean nothing.
     pub excludes: bool,
     /// Whether the lock is held, also by processes that are not named below. This agrees with what
-    /// a try finds at that moment, with two exceptions. A try also fails while others wait. A try
+    /// a try finds at that moment, with two exceptions. A try also gives way to waiters. A try
     /// for several permits needs that many free ones.
     pub held: Held,
     /// Whether [`holder`](Status::holder), [`shared_by`](Status::shared_by) and
