@@ -170,7 +170,7 @@ impl Error {
         }
     }
 
-    /// Returns a [`ErrorKind::TimedOut`]. `why` is what the caller waited for.
+    /// Returns an [`ErrorKind::TimedOut`]. `why` is what the caller waited for.
     pub(crate) fn timed_out(
         path: impl Into<PathBuf>,
         waited: Duration,
