@@ -224,7 +224,8 @@ fn without_password(rest: &str) -> String {
     shown
 }
 
-/// Removes a port that is not a number: it is part of a password with an unescaped character.
+/// Removes a port that is not a number, and the path after it. Both are parts of a password with an
+/// unescaped character.
 fn plain_address(address: &str) -> String {
     let (host, path) = address.split_at(address.find('/').unwrap_or(address.len()));
     let is_port = |it: &str| it.bytes().all(|byte| byte.is_ascii_digit());
