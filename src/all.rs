@@ -74,8 +74,8 @@ use crate::guard::{Guard, Lost};
 ///
 /// - All callers that acquire several of these locks use this function. A caller that already holds
 ///   a lock and asks for more waits outside the order. Ask for all locks at once, or set a limit.
-/// - All callers see the files under the same paths. The order takes a file for two locks if it is
-///   seen under two paths: through a hard link, through a bind mount, or in a container.
+/// - All callers see the files under the same paths. A file that is seen under two paths counts as
+///   two locks: through a hard link, through a bind mount, or in a container.
 ///
 /// # Cancel safety
 ///
@@ -95,9 +95,9 @@ use crate::guard::{Guard, Lost};
 /// No lock is held after an error.
 ///
 /// All forms of a lock on one path are one lock: a [`FifoLock`](crate::FifoLock) and a
-/// [`FileLock`](crate::FileLock), two shared ones, a [`Reentrant`](crate::Reentrant) and the lock
-/// inside it. The same `Reentrant` twice is one lock too, even for one holder. A holder that has a
-/// `Reentrant` already may name it once, and gets it at once.
+/// [`FileLock`](crate::FileLock), two shared ones, a [`Reentrant`](crate::Reentrant) and its inner
+/// lock. The same `Reentrant` twice is one lock too, even for one holder. A holder that already has
+/// a `Reentrant` may name it once, and acquires it at once.
 ///
 /// # Examples
 ///
