@@ -22,7 +22,7 @@ pub use locks::{AnyLock, AnySemaphore, AnySharedLock};
 
 /// A guard of any lock, so that one list can have guards of several kinds.
 ///
-/// Use [`downcast_ref`](AnyGuard::downcast_ref) and its like for what only the guard inside can do,
+/// Use [`downcast_ref`](AnyGuard::downcast_ref) and its like for what only the inner guard can do,
 /// for example reading a locked file.
 ///
 /// ```
@@ -78,24 +78,24 @@ impl AnyGuard {
         }
     }
 
-    /// Returns the guard inside if it is of this kind.
+    /// Returns the inner guard if it is of this kind.
     pub fn downcast_ref<G: Guard>(&self) -> Option<&G> {
         let inner: &dyn Any = &*self.inner;
         inner.downcast_ref()
     }
 
-    /// Returns the guard inside, mutably, if it is of this kind. A [`FileGuard`](crate::FileGuard)
+    /// Returns the inner guard, mutably, if it is of this kind. A [`FileGuard`](crate::FileGuard)
     /// needs this to read and write.
     pub fn downcast_mut<G: Guard>(&mut self) -> Option<&mut G> {
         let inner: &mut dyn Any = &mut *self.inner;
         inner.downcast_mut()
     }
 
-    /// Returns the guard inside by value if it is of this kind.
+    /// Returns the inner guard by value if it is of this kind.
     ///
     /// # Errors
     ///
-    /// This guard itself, still held, if the guard inside is of another kind.
+    /// This guard itself, still held, if the inner guard is of another kind.
     pub fn downcast<G: Guard>(self) -> Result<G, Self> {
         if self.downcast_ref::<G>().is_none() {
             return Err(self);
@@ -141,11 +141,11 @@ impl AnyGuard {
     ///
     /// # Cancel safety
     ///
-    /// That of the guard inside, which is consumed in any case.
+    /// That of the inner guard, which is consumed in any case.
     ///
     /// # Errors
     ///
-    /// Those of the guard inside.
+    /// Those of the inner guard.
     pub fn release(self) -> Release<Self> {
         Guard::release(self)
     }
@@ -156,7 +156,7 @@ impl Guard for AnyGuard {}
 impl Granted for AnyGuard {
     type Pending = AnyPending;
 
-    /// The guard inside already has its wait time.
+    /// The inner guard already has its wait time.
     fn granted(guard: Self, _: Option<Duration>) -> Self {
         guard
     }
