@@ -119,11 +119,11 @@ impl<S: Semaphore + 'static> DynSemaphore for S {
 macro_rules! any_handle {
     ($($any:ident),+) => {$(
         impl $any {
-            /// Returns who holds it and who waits, as far as the handle inside knows.
+            /// Returns who holds it and who waits, as far as the inner handle knows.
             ///
             /// # Errors
             ///
-            /// Those of the handle inside, as for every method here.
+            /// Those of the inner handle, as for every method here.
             pub async fn status(&self) -> Result<Status> {
                 self.inner.status().await
             }
