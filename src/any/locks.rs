@@ -19,7 +19,7 @@ use crate::status::{Changes, Removal, Status};
 ///
 /// Cheap to clone; all clones are one lock. Any lock becomes one by `into()`, and any type that
 /// implements [`Lock`] by [`AnyLock::new`]. Use [`downcast_ref`](AnyLock::downcast_ref) for what
-/// only the lock inside can do. `Display` shows the place of the lock: its canonical path, or its
+/// only the inner lock can do. `Display` shows the place of the lock: its canonical path, or its
 /// backend and its name.
 ///
 /// ```
@@ -115,7 +115,7 @@ impl AnyLock {
         })
     }
 
-    /// Returns the lock inside if it is of this kind.
+    /// Returns the inner lock if it is of this kind.
     pub fn downcast_ref<L: Lock + 'static>(&self) -> Option<&L> {
         let inner: &dyn Any = &*self.inner;
         inner.downcast_ref()
@@ -125,15 +125,15 @@ impl AnyLock {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue, as with the lock inside.
+    /// Dropping the future leaves the queue, as with the inner lock.
     ///
     /// # Fairness
     ///
-    /// That of the lock inside; see [`capabilities`](AnyLock::capabilities).
+    /// That of the inner lock; see [`capabilities`](AnyLock::capabilities).
     ///
     /// # Errors
     ///
-    /// Those of the lock inside.
+    /// Those of the inner lock.
     pub fn acquire(&self) -> Acquire<AnyGuard> {
         self.inner.acquire()
     }
@@ -147,7 +147,7 @@ impl AnyLock {
     ///
     /// # Errors
     ///
-    /// Those of the lock inside, except time limits.
+    /// Those of the inner lock, except time limits.
     pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
         self.inner.try_acquire().await
     }
@@ -177,7 +177,7 @@ impl AnySharedLock {
     ///
     /// # Errors
     ///
-    /// Those of the lock inside, except time limits.
+    /// Those of the inner lock, except time limits.
     pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
         self.inner.try_acquire().await
     }
@@ -187,7 +187,7 @@ impl AnySharedLock {
     ///
     /// # Errors
     ///
-    /// Those of the lock inside, except time limits.
+    /// Those of the inner lock, except time limits.
     pub async fn try_acquire_shared(&self) -> Result<Option<AnyGuard>> {
         self.inner.try_acquire_shared().await
     }
@@ -212,7 +212,7 @@ impl AnySemaphore {
     ///
     /// # Errors
     ///
-    /// - Those of the semaphore inside.
+    /// - Those of the inner semaphore.
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more
     ///   than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<AnyGuard> {
@@ -223,7 +223,7 @@ impl AnySemaphore {
     ///
     /// # Errors
     ///
-    /// Those of the semaphore inside, except time limits.
+    /// Those of the inner semaphore, except time limits.
     pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
         self.try_acquire_many(1).await
     }
@@ -232,7 +232,7 @@ impl AnySemaphore {
     ///
     /// # Errors
     ///
-    /// Those of the semaphore inside, except time limits.
+    /// Those of the inner semaphore, except time limits.
     pub async fn try_acquire_many(&self, permits: u32) -> Result<Option<AnyGuard>> {
         self.inner.try_acquire_many(permits).await
     }
@@ -246,7 +246,7 @@ impl AnySemaphore {
     ///
     /// # Errors
     ///
-    /// - Those of the semaphore inside.
+    /// - Those of the inner semaphore.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the semaphore cannot be
     ///   resized.
     pub async fn resize(&self, permits: u32) -> Result<()> {
