@@ -70,8 +70,9 @@ impl<H: Hold> Held<H> {
 pub trait Guard: sealed::Granted {
     /// Returns the fencing token of this grant. It is strictly greater than the token of every
     /// earlier exclusive grant of the lock, also across crashes. Hand it to the resource that the
-    /// lock protects, and let the resource refuse smaller ones. Returns `None` if the lock [has
-    /// none](crate::Capabilities::tokens).
+    /// lock protects, and let the resource refuse smaller ones.
+    ///
+    /// Returns `None` if the lock has no [tokens](crate::Capabilities::tokens).
     fn token(&self) -> Option<u64> {
         self.hold().token()
     }
@@ -103,7 +104,7 @@ pub trait Guard: sealed::Granted {
     ///
     /// # Cancel safety
     ///
-    /// The release begins at the first poll. If the future is dropped before that, the guard inside
+    /// The release begins at the first poll. If the future is dropped before that, the inner guard
     /// releases as any dropped guard does.
     fn release(self) -> Release<Self> {
         Release(Some(self))
@@ -159,7 +160,7 @@ impl<G: Guard> fmt::Debug for Release<G> {
 /// Defines a guard around a [`Held`], with the methods that every guard has.
 ///
 /// `token: "…"` is the documentation of `token()`, which then returns a plain number. Without it
-/// the lock may have no tokens.
+/// `token()` returns an `Option`.
 macro_rules! guard {
     (
         $(#[$about:meta])*
@@ -210,8 +211,8 @@ macro_rules! guard {
             /// # Cancel safety
             ///
             /// The release begins at the first poll, and goes on if the future is dropped after
-            /// that. If the future is dropped before, the guard inside releases as any dropped
-            /// guard does.
+            /// that. If the future is dropped before the first poll, the inner guard releases as
+            /// any dropped guard does.
             ///
             /// # Errors
             ///
