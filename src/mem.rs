@@ -4,9 +4,10 @@
 //! # Algorithm
 //!
 //! There is one queue for each name. A lock has one part, and a semaphore n. A reader-writer lock
-//! has more parts than there can be readers. A request wants one part, some, or all of them. One
-//! routine, `settle` in [`state`](self::state), gives parts to the first waiter, as long as there
-//! are enough. It makes an *offer*, which is claimed when the waiter's future is polled.
+//! has so many parts that there can never be more readers. A request wants one part, some, or all
+//! of them. One routine, `settle` in [`state`](self::state), gives parts to the first waiter, as
+//! long as there are enough. It makes an *offer*, which is claimed when the waiter's future is
+//! polled.
 //!
 //! # Frozen waiters
 //!
@@ -97,9 +98,9 @@ impl Memory {
         Self::with_claim_window(CLAIM_WINDOW)
     }
 
-    /// Creates a separate world with a claim window other than 2 s. A future that is not polled for
-    /// one to two windows after its turn is bypassed, and is first again when it is polled.
-    /// [`Duration::MAX`] disables bypassing.
+    /// Creates a separate world with a claim window other than 2 s. When the turn of a future
+    /// comes, it has one to two windows to be polled. Otherwise it is bypassed, and is first again
+    /// when it is polled. [`Duration::MAX`] disables bypassing.
     pub fn with_claim_window(window: Duration) -> Self {
         Self {
             world: World::new(window),
