@@ -123,8 +123,8 @@ impl Holder {
 /// - by a [`Holder`]: [`acquire_as`](Reentrant::acquire_as), [`scope`](Holder::scope)
 /// - by its Tokio task, but only if [`by_task`](Reentrant::by_task) enables that
 ///
-/// Clones of this handle know each other's holders. Any other handle on the same lock, re-entrant
-/// or not, is not the same holder, and waits.
+/// Clones of this handle know each other's holders, so clone it. Any other handle on the same lock,
+/// re-entrant or not, does not know them, and waits.
 pub struct Reentrant<L: Lock> {
     lock: Arc<L>,
     table: Arc<Table<L::Guard>>,
@@ -133,19 +133,19 @@ pub struct Reentrant<L: Lock> {
 
 guard! {
     /// One of the guards of a re-entrant lock's holder. It may move between tasks. The last guard
-    /// releases the lock inside.
+    /// releases the inner lock.
     ///
-    /// While the guard inside is [lent](ReentrantGuard::lend), `is_held` returns whether the lock
+    /// While the inner guard is [lent](ReentrantGuard::lend), `is_held` returns whether the lock
     /// was held when the loan began.
     ReentrantGuard<G: Guard> holds ReentrantHold<G>, by ReentrantPending<G>
 }
 
-/// A share in a holder's guard of the lock inside.
+/// A share in a holder's guard of the inner lock.
 #[doc(hidden)]
 pub struct ReentrantHold<G: Guard> {
     stake: Option<Arc<Stake<G>>>,
     predecessor_crashed: bool,
-    /// The guard of the lock inside, while the last share releases it.
+    /// The guard of the inner lock, while the last share releases it.
     last: Option<G>,
 }
 
@@ -162,7 +162,7 @@ struct Stake<G> {
     loans: Arc<Notify>,
 }
 
-/// The guard of the lock inside, lent by [`ReentrantGuard::lend`] until this value is dropped.
+/// The guard of the inner lock, lent by [`ReentrantGuard::lend`] until this value is dropped.
 #[must_use = "the loan ends as soon as this is dropped"]
 pub struct Lent<'a, G> {
     // Fields drop in order: the guard is free before the waiters are notified.
@@ -280,7 +280,7 @@ impl<L: Lock> Reentrant<L> {
         self
     }
 
-    /// Returns the lock inside.
+    /// Returns the inner lock.
     pub fn inner(&self) -> &L {
         &self.lock
     }
@@ -359,7 +359,7 @@ impl<L: Lock> fmt::Debug for Reentrant<L> {
 
 becomes_any!(Reentrant<L> => AnyLock, for L: Lock);
 
-/// Everything except acquiring is that of the lock inside.
+/// Everything except acquiring is that of the inner lock.
 impl<L: Lock> Handle for Reentrant<L> {
     async fn status(&self) -> Result<Status> {
         self.lock.status().await
@@ -434,7 +434,7 @@ impl<G: Guard> ReentrantGuard<G> {
         &self.stake().holder
     }
 
-    /// Lends the guard of the lock inside, for mutable access. That of a
+    /// Lends the guard of the inner lock, for mutable access. That of a
     /// [`FileLock`](crate::FileLock) is the open file. All guards of a holder share this guard, so
     /// there is one position in the file.
     ///
@@ -473,7 +473,7 @@ impl<G: Guard> ReentrantGuard<G> {
 }
 
 impl<G: Guard> Hold for ReentrantHold<G> {
-    /// That of the lock inside, the same for all guards of one holder.
+    /// That of the inner lock, the same for all guards of one holder.
     fn token(&self) -> Option<u64> {
         self.stake.as_ref()?.token
     }
@@ -519,7 +519,7 @@ impl<G: Guard> Hold for ReentrantHold<G> {
         })
     }
 
-    /// The last share releases the lock inside.
+    /// The last share releases the inner lock.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(stake) = self.stake.take() {
             self.last = Arc::into_inner(stake).map(|it| it.guard.into_inner());
