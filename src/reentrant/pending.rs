@@ -78,7 +78,7 @@ impl<G: Guard> Pending for ReentrantPending<G> {
         self.inner.waiting()
     }
 
-    /// That of the lock inside, for every holder.
+    /// That of the inner lock, for every holder.
     fn address(&self) -> Option<Address> {
         self.inner.address()
     }
