@@ -42,8 +42,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Returns what all locks of this process have done so far, including closed locks. A forked
-    /// child starts at zero.
+    /// Returns what all locks of this process have done so far, including locks that are no longer
+    /// open. A forked child starts at zero.
     pub fn of_process() -> Self {
         let book = Book::open();
         let mut sum = book.past.clone();
