@@ -263,10 +263,10 @@ pub struct Waiting {
     /// and holders of permits in other processes are not looked up; [`Status::shared_by`] names
     /// them.
     pub holder: Option<Owner>,
-    /// How long the quarantine still lasts, in which no caller acquires the lock, whoever holds it.
-    /// A quarantine follows when a server was restarted, replaced or flushed and may have forgotten
-    /// a holder, or when a holder did not give the lock back. `None` if there is none, and for
-    /// locks on files.
+    /// How long the quarantine still lasts. During a quarantine no caller acquires the lock, even
+    /// if it is free. A quarantine follows when a server was restarted, replaced or flushed and may
+    /// have forgotten a holder, or when a holder did not give the lock back. `None` without a
+    /// quarantine, and for locks on files.
     pub closed_for: Option<Duration>,
     /// How long the caller has been waiting.
     pub waited: Duration,
