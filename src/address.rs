@@ -1,24 +1,24 @@
-//! Which lock it is: the same for every handle that excludes another.
+//! The identity of a lock: the same for all handles that exclude each other.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Which lock it is, by whatever handle and spelling it was reached: two that exclude each other
-/// are equal.
+/// The identity of a lock. Two locks that exclude each other have equal addresses, whatever the
+/// handle and the spelling of the path.
 ///
-/// Ordered, and in the same way in every process: a caller of several locks takes them in this
-/// order. So the order is part of the protocol.
+/// Addresses are ordered, and in the same way in every process. A caller of several locks acquires
+/// them in this order, so the order is part of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     backend: &'static str,
     /// The canonical path, or the server.
     place: PathBuf,
-    /// Where one place has many locks.
+    /// The name, if one place has many locks.
     name: String,
 }
 
 impl Address {
-    /// Any lock on this file, whose path is canonical.
+    /// Returns the address of any lock on this file. The path must be canonical.
     pub(crate) fn of_file(path: &Path) -> Self {
         Self {
             backend: "file",
@@ -27,7 +27,7 @@ impl Address {
         }
     }
 
-    /// A lock of this process only.
+    /// Returns the address of a lock of this process only.
     pub(crate) fn of_memory(world: &str, name: &str) -> Self {
         Self {
             backend: "mem",
@@ -36,7 +36,8 @@ impl Address {
         }
     }
 
-    /// Something that stands in for a lock on this file, and excludes nobody.
+    /// Returns the address of a lock that takes the place of a lock on this file, and excludes no
+    /// caller.
     pub(crate) fn of_nothing(path: &Path) -> Self {
         Self {
             backend: "fake",
@@ -44,12 +45,12 @@ impl Address {
         }
     }
 
-    /// The canonical path of a lock on a file.
+    /// Returns the canonical path of a lock on a file.
     pub(crate) fn file(&self) -> Option<&Path> {
         (self.backend == "file").then_some(&*self.place)
     }
 
-    /// A lock with a name on a server.
+    /// Returns the address of a lock with a name on a server.
     #[allow(dead_code)] // Each backend is a feature.
     pub(crate) fn of_server(
         backend: &'static str,
@@ -63,7 +64,7 @@ impl Address {
         }
     }
 
-    /// Where it is, for errors.
+    /// Returns where the lock is, for errors.
     pub(crate) fn place(&self) -> PathBuf {
         match (self.backend, self.name.is_empty()) {
             ("mem", _) => PathBuf::from(self.to_string()),
@@ -73,7 +74,7 @@ impl Address {
     }
 }
 
-/// A path or a URL as it is; otherwise place and name behind the backend.
+/// Writes a path or a URL as it is. Any other place and name follow the backend and a colon.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut place = self.place.display().to_string();

@@ -1,31 +1,35 @@
-//! Several locks at once: all of them or none, and no two callers that wait for each other.
+//! Acquires several locks at once: all of them or none, without a deadlock between callers.
 //!
 //! # Algorithm
 //!
-//! Every lock has an address: its backend and its place, the same by whatever handle and spelling it is reached. The
-//! requests are sorted by it, and the locks are taken one after the other; those that have come are held while the next
-//! one is waited for.
+//! Every lock has an address: its backend and its place. The address is the same for every handle
+//! and every spelling of the path. The requests are sorted by address, and the locks are acquired
+//! one by one. The locks acquired so far stay held during the next wait.
 //!
-//! # Why nobody waits for ever
+//! # Why no caller waits forever
 //!
-//! Who waits for a lock holds only lesser ones. Follow from a waiter to the holder he waits for, who may wait himself, and so on: each waits
-//! for a greater lock than the one before, so the chain never comes back to its beginning; and at its end somebody
-//! holds who waits for nothing. (Waiting without holding, and starting over when one is refused, would need no order, but then who
-//! wants many locks may be passed for ever by those who want few.)
+//! A waiter holds only locks that are less than the one it waits for. Follow the chain from a
+//! waiter to the holder of its lock, to the lock that this holder waits for, and so on. Each lock
+//! in the chain is greater than the one before, so the chain never returns to its start. At its end
+//! is a holder that waits for nothing.
+//!
+//! The alternative is to wait without holding anything, and to start over when one lock is refused.
+//! It needs no order, but callers that want few locks may then bypass a caller that wants many,
+//! forever.
 //!
 //! # Invariants
 //!
 //! 1. Nothing is locked before the list is known to name no lock twice.
 //! 2. At most one wait is under way, and its lock is greater than all that are held.
-//! 3. What was taken goes back in the reverse order, the wait under way first.
+//! 3. Locks are released in the reverse order of acquiring. The wait under way ends first.
 //!
 //! # After a crash
 //!
-//! Each lock is freed as it would be alone; the next holder of each is told that this one died.
+//! Each lock is freed as it would be alone. The next holder of each lock learns of the death.
 //!
 //! # Fairness
 //!
-//! That of each lock: the place in its line counts from the moment its turn in the order comes.
+//! That of each lock. The place in its queue counts from its turn in the order.
 //!
 //! # Cost
 //!
@@ -48,42 +52,52 @@ use crate::any::AnyGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, Lost};
 
-/// Takes several locks of any kind: all of them, or none.
+/// Acquires several locks of any kind: all of them, or none.
 ///
-/// The locks are taken in an order that is the same for everybody (by backend and path), whatever the order of the
-/// requests. So two callers that want the same locks never wait for each other, in whichever order each of
-/// them names them. The guards come back in the order of the requests.
+/// The locks are acquired in an order that is the same for all callers (by backend and path),
+/// whatever the order of the requests. So two callers that want the same locks never wait for each
+/// other. The guards come back in the order of the requests.
 ///
-/// A request is what `acquire()` of a lock returns, before it is awaited, with all that was asked of it:
-/// [`max_waiting`](Acquire::max_waiting) and [`on_wait`](Acquire::on_wait) count for that one lock, from its turn on; its own
-/// time limit too, which counts from its call as ever, or from `acquire()` where the options of the lock set it: if it
-/// has passed when the turn comes, one attempt is left. A limit for the whole goes [onto the future](AcquireAll::timeout).
+/// A request is what `acquire()` of a lock returns, before it is awaited, with its own settings:
 ///
-/// While it waits for one lock it holds those before it, so others wait for these as well: name few, and hold them briefly.
+/// - [`max_waiting`](Acquire::max_waiting) and [`on_wait`](Acquire::on_wait) apply to that one
+///   lock, from its turn on.
+/// - Its own time limit counts from the call that set it, or from `acquire()` if the options of the
+///   lock set it. If it has passed when the turn comes, one attempt is left.
+///
+/// A limit for all locks together is set [on this future](AcquireAll::timeout).
+///
+/// While the future waits for one lock, it holds those before it, and other callers wait for them.
+/// So name few locks, and hold them briefly.
 ///
 /// # What the order needs
 ///
-/// - All who take several of these locks take them by this function. Who has a lock already and asks for more
-///   waits with it in his hands, outside the order: ask for all at once, or set a limit.
-/// - All see the files under the same paths. A file that one sees under another path, by a hard link, a bind mount or in a
-///   container, is another lock for the order.
+/// - All callers that acquire several of these locks use this function. A caller that already holds
+///   a lock and asks for more waits outside the order. Ask for all locks at once, or set a limit.
+/// - All callers see the files under the same paths. A file that is seen under two paths counts as
+///   two locks: through a hard link, through a bind mount, or in a container.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future at any point leaves the line it stands in and releases what it has taken. In between nothing is
-/// released: a future that is kept and not polled keeps what it has taken so far.
+/// Dropping the future at any point leaves the queue it waits in, and releases the locks acquired
+/// so far. A future that is kept but not polled keeps these locks.
 ///
 /// # Fairness
 ///
-/// That of each lock; the place in its line counts from its turn.
+/// That of each lock. The place in its queue counts from its turn.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Deadlock`] when one lock is named twice, before any is taken. All forms of a lock on one path are one lock:
-/// a [`FifoLock`](crate::FifoLock) and a [`FileLock`](crate::FileLock), two shared ones, a [`Reentrant`](crate::Reentrant) and the lock
-/// inside it, and the same `Reentrant` twice, also for one holder. (What its holder has from before it may name: that comes at once.)
+/// - [`ErrorKind::Deadlock`] if one lock is named twice, before any lock is acquired.
+/// - [`ErrorKind::TimedOut`] if a limit was set and has passed.
+/// - Every error of acquiring one of the locks alone.
 ///
-/// [`ErrorKind::TimedOut`] where a limit was set, and everything that acquiring one of the locks alone can end with. No lock is held then.
+/// No lock is held after an error.
+///
+/// All forms of a lock on one path are one lock: a [`FifoLock`](crate::FifoLock) and a
+/// [`FileLock`](crate::FileLock), two shared ones, a [`Reentrant`](crate::Reentrant) and its inner
+/// lock. The same `Reentrant` twice is one lock too, even for one holder. A holder that already has
+/// a `Reentrant` may name it once, and acquires it at once.
 ///
 /// # Examples
 ///
@@ -102,7 +116,7 @@ use crate::guard::{Guard, Lost};
 /// # Ok(()) }
 /// ```
 ///
-/// Locks of several kinds:
+/// With locks of several kinds:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -131,7 +145,7 @@ pub fn acquire_all<R: Into<Request>>(requests: impl IntoIterator<Item = R>) -> A
         }
     });
     let mut turns: Vec<_> = numbered.collect();
-    // Those without an address can only fail, and do so first, before anything is held.
+    // Requests without an address can only fail. They come first, before anything is held.
     turns.sort_by(|one, other| one.address.cmp(&other.address));
     let known = turns.iter().filter_map(|turn| turn.address.as_ref());
     let twice = known
@@ -153,9 +167,9 @@ pub fn acquire_all<R: Into<Request>>(requests: impl IntoIterator<Item = R>) -> A
     }
 }
 
-/// One lock that [`acquire_all`] is to take, made from the [`Acquire`] of any lock.
+/// One lock for [`acquire_all`], made from the [`Acquire`] of any lock.
 ///
-/// A list of one kind needs no conversion; in a list of several, name the type once:
+/// A list of one kind needs no conversion. In a list of several kinds, name the type once:
 /// `[Request::from(a.acquire()), b.acquire().into()]`.
 #[must_use = "nothing is locked unless acquire_all gets it and is awaited"]
 pub struct Request(Acquire<AnyGuard>);
@@ -174,19 +188,19 @@ impl fmt::Debug for Request {
     }
 }
 
-/// A request in the order of taking.
+/// A request, in the order of acquiring.
 struct Turn {
     address: Option<Address>,
-    /// Its place among the requests.
+    /// Its index among the requests.
     number: usize,
     wait: Acquire<AnyGuard>,
 }
 
-/// What has been taken, in the order of taking, each with its place among the requests.
+/// The guards so far, in the order of acquiring, each with its index among the requests.
 struct Held(Vec<(usize, AnyGuard)>);
 
 impl Drop for Held {
-    /// Releases the last one first.
+    /// Releases in the reverse order of acquiring.
     fn drop(&mut self) {
         while self.0.pop().is_some() {}
     }
@@ -195,19 +209,19 @@ impl Drop for Held {
 pin_project! {
     /// Waits for all locks of a list; resolves to their guards. Made by [`acquire_all`].
     ///
-    /// Lazy: nothing is locked, and no place in a line taken, before the first poll. Owned: it borrows nothing, so it can be stored, spawned
-    /// and sent. An empty list is ready at once.
+    /// Lazy: before the first poll it locks nothing and is in no queue. Owned: it borrows nothing,
+    /// so it can be stored, spawned and sent. An empty list is ready at once.
     ///
     /// # Cancel safety
     ///
-    /// See [`acquire_all`]: dropping it at any point leaves nothing behind.
+    /// Dropping it at any point leaves nothing behind; see [`acquire_all`].
     ///
     /// # Runtime
     ///
     /// That of [`Acquire`]: a time limit other than zero needs Tokio's timer.
     #[must_use = "futures do nothing unless awaited"]
     pub struct AcquireAll {
-        // Above `held`: the wait is given up before anything is released.
+        // Above `held`, so that the wait is dropped before anything is released.
         #[pin]
         wait: Option<Acquire<AnyGuard>>,
         number: usize,
@@ -220,15 +234,17 @@ pin_project! {
 }
 
 impl AcquireAll {
-    /// Gives up with [`ErrorKind::TimedOut`] after `limit`, counted from this call, through all waits together. `None`,
-    /// the default, waits for ever; limits of single requests, also those from the options of a lock, count beside it. Zero means exactly one attempt
-    /// at each lock.
+    /// Fails with [`ErrorKind::TimedOut`] after `limit`. The limit counts from this call, and
+    /// covers all waits together. `None`, the default, waits forever. Zero means exactly one
+    /// attempt at each lock.
+    ///
+    /// Limits of single requests also apply, including those from the options of a lock.
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.limit = Limit::after(limit.into());
         self
     }
 
-    /// Gives up with [`ErrorKind::TimedOut`] at this instant of the monotonic clock.
+    /// Fails with [`ErrorKind::TimedOut`] at this instant of the monotonic clock.
     pub fn deadline(mut self, when: Instant) -> Self {
         self.limit = Limit::At(when);
         self
@@ -290,14 +306,15 @@ impl fmt::Debug for AcquireAll {
     }
 }
 
-/// The guards of several locks, in the order in which [`acquire_all`] was asked for them: a slice of [`AnyGuard`].
+/// The guards of several locks, in the order of the requests to [`acquire_all`]. Dereferences to a
+/// slice of [`AnyGuard`].
 ///
-/// Dropping it releases all, the last taken first. Taken apart, by [`into_vec`](AllGuards::into_vec), `try_into()` an array, or
-/// iteration, each guard goes its own way.
+/// Dropping it releases all locks in the reverse order of acquiring. To separate the guards, use
+/// [`into_vec`](AllGuards::into_vec), `try_into()` an array, or iteration.
 #[must_use = "the locks are released as soon as their guards are dropped"]
 pub struct AllGuards {
     guards: Vec<AnyGuard>,
-    /// Their places above in the order of taking.
+    /// The indices of the guards in `guards`, in the order of acquiring.
     taken: Vec<usize>,
 }
 
@@ -310,7 +327,7 @@ impl AllGuards {
         Self { guards, taken }
     }
 
-    /// The guards in the order of taking; afterwards this has none.
+    /// Removes and returns the guards, in the order of acquiring.
     fn take_held(&mut self) -> Held {
         let mut guards: Vec<_> = self.guards.drain(..).map(Some).collect();
         let in_order = self.taken.drain(..).filter_map(|number| {
@@ -320,12 +337,12 @@ impl AllGuards {
         Held(in_order.collect())
     }
 
-    /// The guards, in the order of the requests.
+    /// Returns the guards, in the order of the requests.
     pub fn into_vec(mut self) -> Vec<AnyGuard> {
         std::mem::take(&mut self.guards)
     }
 
-    /// Whether all of the locks are still held: a look at the present.
+    /// Returns whether all of the locks are still held. This is a look at the present.
     pub fn is_held(&self) -> bool {
         self.guards.iter().all(AnyGuard::is_held)
     }
@@ -334,7 +351,7 @@ impl AllGuards {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it changes nothing.
+    /// Dropping the future changes nothing.
     pub fn lost(&self) -> Lost {
         let mut each: Vec<_> = self.guards.iter().map(AnyGuard::lost).collect();
         Lost::new(std::future::poll_fn(move |cx| {
@@ -343,15 +360,16 @@ impl AllGuards {
         }))
     }
 
-    /// Releases all, the last taken first, and says whether that went well. One that fails does not keep the others.
+    /// Releases all locks in the reverse order of acquiring, and reports whether that succeeded. If
+    /// one release fails, the others still run.
     ///
     /// # Cancel safety
     ///
-    /// Dropped half way, it releases the rest as dropped guards do.
+    /// Dropped halfway, it releases the rest as dropped guards do.
     ///
     /// # Errors
     ///
-    /// Those of the guards: the first one that came, and in its text the others.
+    /// Those of the guards. The error is the first one, and its text includes the others.
     pub async fn release(mut self) -> Result<()> {
         let mut held = self.take_held();
         let mut outcome = Ok(());
@@ -401,7 +419,7 @@ impl<'a> IntoIterator for &'a AllGuards {
 }
 
 impl<const N: usize> TryFrom<AllGuards> for [AnyGuard; N] {
-    /// All of them, still held, when they are not `N`.
+    /// All guards, still held, if their number is not `N`.
     type Error = AllGuards;
 
     fn try_from(mut all: AllGuards) -> Result<Self, AllGuards> {

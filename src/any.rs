@@ -1,4 +1,5 @@
-//! Locks, guards and waits with their types forgotten: for code that has locks of several kinds side by side, or does not care which it has.
+//! Locks, guards and waits of any kind, with their types erased. They serve code that has locks of
+//! several kinds side by side, or that works with every kind.
 
 use std::any::Any;
 use std::fmt;
@@ -19,10 +20,10 @@ mod place;
 pub(crate) use locks::becomes_any;
 pub use locks::{AnyLock, AnySemaphore, AnySharedLock};
 
-/// A guard of any lock, so that guards of several kinds stand in one list.
+/// A guard of any lock, so that one list can have guards of several kinds.
 ///
-/// What only the guard inside can do, as reading the locked file, is reached by
-/// [`downcast_ref`](AnyGuard::downcast_ref) and its like.
+/// Use [`downcast_ref`](AnyGuard::downcast_ref) and its like for what only the inner guard can do,
+/// for example reading a locked file.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -64,7 +65,7 @@ impl<G: Guard> Forgotten for G {
 }
 
 impl AnyGuard {
-    /// Forgets which kind of guard it is. One that is forgotten already stays as it is.
+    /// Erases the kind of a guard. A guard that is already an `AnyGuard` stays as it is.
     pub fn new<G: Guard>(guard: G) -> Self {
         let mut slot = Some(guard);
         let forgotten = (&mut slot as &mut dyn Any).downcast_mut::<Option<Self>>();
@@ -77,23 +78,24 @@ impl AnyGuard {
         }
     }
 
-    /// The guard inside, if it is of this kind.
+    /// Returns the inner guard if it is of this kind.
     pub fn downcast_ref<G: Guard>(&self) -> Option<&G> {
         let inner: &dyn Any = &*self.inner;
         inner.downcast_ref()
     }
 
-    /// The guard inside to be changed, if it is of this kind: a [`FileGuard`](crate::FileGuard) reads and writes so.
+    /// Returns the inner guard, mutably, if it is of this kind. A [`FileGuard`](crate::FileGuard)
+    /// needs this to read and write.
     pub fn downcast_mut<G: Guard>(&mut self) -> Option<&mut G> {
         let inner: &mut dyn Any = &mut *self.inner;
         inner.downcast_mut()
     }
 
-    /// Takes the guard out if it is of this kind; else it comes back, held as before.
+    /// Returns the inner guard by value if it is of this kind.
     ///
     /// # Errors
     ///
-    /// The guard itself, when it is of another kind.
+    /// This guard itself, still held, if the inner guard is of another kind.
     pub fn downcast<G: Guard>(self) -> Result<G, Self> {
         if self.downcast_ref::<G>().is_none() {
             return Err(self);
@@ -105,22 +107,23 @@ impl AnyGuard {
         }
     }
 
-    /// The fencing token; `None` where the lock gives none. See [`Guard::token`].
+    /// Returns the fencing token, or `None` if the lock has none. See [`Guard::token`].
     pub fn token(&self) -> Option<u64> {
         self.inner.hold().token()
     }
 
-    /// How long the caller waited for this lock; `None` when it was entered at once.
+    /// Returns how long the caller waited for this lock, or `None` if the lock was free at once.
     pub fn waited(&self) -> Option<Duration> {
         self.inner.wait_time()
     }
 
-    /// Whether the holder before this one died inside; see [`Guard::predecessor_crashed`].
+    /// Returns whether the last holder died while it held the lock; see
+    /// [`Guard::predecessor_crashed`].
     pub fn predecessor_crashed(&self) -> bool {
         self.inner.hold().predecessor_crashed()
     }
 
-    /// Whether the lock is still held: a look at the present.
+    /// Returns whether the lock is still held. This is a look at the present.
     pub fn is_held(&self) -> bool {
         self.inner.hold().is_held()
     }
@@ -129,20 +132,20 @@ impl AnyGuard {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it changes nothing.
+    /// Dropping the future changes nothing.
     pub fn lost(&self) -> Lost {
         self.inner.hold().lost()
     }
 
-    /// Releases the lock and says whether that went well.
+    /// Releases the lock and reports whether that succeeded.
     ///
     /// # Cancel safety
     ///
-    /// That of the guard inside, which is gone in any case.
+    /// That of the inner guard, which is consumed in any case.
     ///
     /// # Errors
     ///
-    /// Those of the guard inside.
+    /// Those of the inner guard.
     pub fn release(self) -> Release<Self> {
         Guard::release(self)
     }
@@ -153,7 +156,7 @@ impl Guard for AnyGuard {}
 impl Granted for AnyGuard {
     type Pending = AnyPending;
 
-    /// The guard inside knows how long it was waited for.
+    /// The inner guard already has its wait time.
     fn granted(guard: Self, _: Option<Duration>) -> Self {
         guard
     }
@@ -185,11 +188,11 @@ pub struct AnyPending {
     inner: Box<dyn Pending<Grant = AnyGuard>>,
 }
 
-/// A whole wait, whose guard is forgotten when it comes.
+/// A whole wait. The guard is erased when it is granted.
 struct Forgetting<G: Guard>(Attempt<G>);
 
 impl<G: Guard> Acquire<G> {
-    /// The same wait, for a guard whose kind is forgotten.
+    /// Returns the same wait, for a guard whose kind is erased.
     pub(crate) fn forget_kind(self) -> Acquire<AnyGuard> {
         self.map(|attempt| AnyPending {
             inner: Box::new(Forgetting(attempt)),

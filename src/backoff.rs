@@ -1,12 +1,12 @@
-//! Delays between attempts: exponential, jittered, and free of clocks and sleeps.
+//! Delays between attempts: exponential and jittered, without a clock or a sleep.
 
 use std::time::Duration;
 
-/// How long to wait between two attempts where nothing announces that trying again makes sense.
+/// The delays between attempts, where no event announces that another attempt makes sense.
 ///
-/// The delay doubles from `first` to `longest`; each one returned is drawn evenly from the upper half of the current
-/// step, so that those who started together do not stay together. Pure: it neither sleeps nor reads a clock, and two
-/// values made with the same [`seed`](Backoff::seed) give the same delays.
+/// The delay doubles from `first` to `longest`. Each returned delay is drawn evenly from the upper
+/// half of the current step, so that callers that started together spread out. Pure: it neither
+/// sleeps nor reads a clock. Two values with the same [`seed`](Backoff::seed) give the same delays.
 ///
 /// ```
 /// use stanchion::Backoff;
@@ -25,8 +25,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays from `first` up to `longest`. A `first` of zero counts as one microsecond, a `longest` below `first` as
-    /// `first`.
+    /// Creates delays from `first` up to `longest`. A `first` of zero counts as one microsecond. A
+    /// `longest` below `first` counts as `first`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         let first = first.max(Duration::from_micros(1));
         Self {
@@ -37,14 +37,14 @@ impl Backoff {
         }
     }
 
-    /// The same delays with the jitter drawn from `seed`. Without a seed each value draws its own on first use.
+    /// Draws the jitter from `seed`. Without a seed each value draws its own on first use.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.random = seed | 1;
         self
     }
 
-    /// The next delay; the one after it is up to twice as long.
+    /// Returns the next delay. The step after it is up to twice as long.
     pub fn next_delay(&mut self) -> Duration {
         let step = self.current;
         self.current = self
@@ -61,7 +61,7 @@ impl Backoff {
         self.current = self.first;
     }
 
-    /// xorshift64*: enough to spread retries, not for secrets.
+    /// Draws a number by xorshift64*: enough to spread retries, but not for secrets.
     fn draw(&mut self) -> u64 {
         if self.random == 0 {
             use std::hash::{BuildHasher, RandomState};
@@ -77,7 +77,7 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// 1 ms up to 50 ms.
+    /// Creates delays from 1 ms up to 50 ms.
     fn default() -> Self {
         Self::new(Duration::from_millis(1), Duration::from_millis(50))
     }

@@ -1,7 +1,8 @@
-//! What can go wrong, said once.
+//! The error type of this crate, and the kinds of failure.
 //!
-//! Contention is a value (`None`, [`ErrorKind::Busy`], [`ErrorKind::TimedOut`]), failure is an error, and doubt is a
-//! failure: no operating system error is ever read as "somebody holds it" or as "you hold it".
+//! Contention is a value: `None`, [`ErrorKind::Busy`] or [`ErrorKind::TimedOut`]. A failure is an
+//! error, and so is doubt. No error of the operating system is ever read as "held by another
+//! process" or as "held by this caller".
 
 use std::fmt;
 use std::io;
@@ -15,42 +16,45 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed: a [kind](Error::kind), the [path](Error::path) it concerns, and the cause.
 ///
-/// The text names the step that failed and the path: `cannot open the lock file "/run/app.lock": Permission denied
-/// (os error 13)`. Converts to [`std::io::Error`] without loss: the `Error` is the inner error of the result and
-/// [`std::io::Error::downcast`] gets it back.
+/// The text names the step that failed and the path: `cannot open the lock file "/run/app.lock":
+/// Permission denied (os error 13)`. An `Error` converts to [`std::io::Error`] without loss: it is
+/// the inner error of the result, and [`std::io::Error::downcast`] returns it.
 ///
-/// Its `source` is `None`, because the text has the cause already; [`io_error`](Error::io_error) returns it.
+/// The `source` is `None`, because the text already includes the cause.
+/// [`io_error`](Error::io_error) returns the cause.
 #[derive(thiserror::Error)]
 #[error("{0}")]
 pub struct Error(Box<Inner>);
 
-/// What kind of failure an [`Error`] is.
+/// The kind of failure of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The time limit passed before the lock was free.
     TimedOut,
-    /// The line is longer than the caller is willing to join, and the caller asked to fail instead of waiting.
+    /// The queue is longer than the caller allows, and the caller asked to fail instead of waiting.
     Busy,
-    /// The lock was closed with `close()`, so nobody may wait for it through this handle any more.
+    /// The handle was closed with `close()`, so no caller can wait for the lock through it any
+    /// more.
     Closed,
     /// The lock was lost while it was held.
     Lost,
-    /// The lock file was deleted or replaced while somebody still holds the lock through the old one.
+    /// The lock file was deleted or replaced, and a process still holds the lock through the old
+    /// file.
     Replaced,
-    /// The call would wait for itself.
+    /// The caller would wait for itself.
     Deadlock,
-    /// Another protocol version, another kind of lock or another limit lives at this path.
+    /// Another protocol version, another kind of lock, or another limit is in use at this path.
     Incompatible,
-    /// An argument cannot be meant.
+    /// An argument is invalid.
     InvalidInput,
-    /// The platform, the file system or the place of the call cannot do it.
+    /// The platform, the file system, or the place of the call does not support the operation.
     Unsupported,
-    /// What lies on disk cannot be understood and must not be replaced.
+    /// The content on disk cannot be understood, and must not be replaced.
     Corrupt,
     /// The backend cannot be reached.
     Unavailable,
-    /// The operating system refused; see [`Error::io_error`] for its error number.
+    /// The operating system refused. [`Error::io_error`] has its error number.
     Io,
 }
 
@@ -83,7 +87,7 @@ enum Inner {
         step: &'static str,
         cause: io::Error,
     },
-    /// Of the caller's own input and output.
+    /// An error of the caller's own input and output.
     #[error("{cause}")]
     Foreign { kind: ErrorKind, cause: io::Error },
     #[error("{first}; then {second}")]
@@ -91,7 +95,7 @@ enum Inner {
 }
 
 impl Error {
-    /// What kind of failure this is.
+    /// Returns the kind of this failure.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
             Inner::Io { kind, .. }
@@ -104,7 +108,8 @@ impl Error {
         }
     }
 
-    /// The file or directory that the failed step was about; for a lock on a server its address and name.
+    /// Returns the file or directory that the failed step was about. For a lock on a server,
+    /// returns its address and name.
     pub fn path(&self) -> Option<&Path> {
         match &*self.0 {
             Inner::Io { path, .. } | Inner::TimedOut { path, .. } | Inner::Plain { path, .. } => {
@@ -115,7 +120,7 @@ impl Error {
         }
     }
 
-    /// The operating system's error behind this one, with its number.
+    /// Returns the operating system's error behind this one, with its number.
     pub fn io_error(&self) -> Option<&io::Error> {
         match &*self.0 {
             Inner::Io { cause, .. }
@@ -135,7 +140,7 @@ impl Error {
         }))
     }
 
-    /// A failure of a backend, of a kind that the backend knows.
+    /// Returns a failure of a backend, of a kind that the backend determines.
     #[allow(dead_code)] // Each backend is a feature.
     pub(crate) fn of_backend(
         kind: ErrorKind,
@@ -156,7 +161,8 @@ impl Error {
         Self(Box::new(Inner::PathlessIo { kind, step, cause }))
     }
 
-    /// Two steps that were both taken; of two failures the first is the cause of the call's.
+    /// Combines the results of two steps that both ran. If both failed, the first determines the
+    /// kind.
     pub(crate) fn of_both(first: Result<()>, second: Result<()>) -> Result<()> {
         match (first, second) {
             (Err(first), Err(second)) => Err(Self(Box::new(Inner::Both { first, second }))),
@@ -164,7 +170,7 @@ impl Error {
         }
     }
 
-    /// `why` is what stood in the way.
+    /// Returns an [`ErrorKind::TimedOut`]. `why` is what the caller waited for.
     pub(crate) fn timed_out(
         path: impl Into<PathBuf>,
         waited: Duration,
@@ -211,15 +217,15 @@ fn kind_of(source: &io::Error) -> ErrorKind {
     }
 }
 
-/// As `main` prints it when it returns one: the kind, and the text for people.
+/// Writes what `main` prints when it returns an error: the kind, and the text for people.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.kind())
     }
 }
 
-/// So that `?` works on the caller's own input and output too. An [`Error`] that was converted to an
-/// `io::Error` before comes back as it was.
+/// Lets `?` work on the caller's own input and output too. An [`Error`] that was converted to an
+/// `io::Error` before is returned unchanged.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.downcast::<Self>() {

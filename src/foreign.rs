@@ -1,16 +1,19 @@
 //! Foreign code that runs on our threads: wakers, subscribers, and the values that panics carry.
 //!
-//! A waker belongs to a runtime that this crate does not know. It may panic when it is called or dropped, and dropping the
-//! value of that panic may panic again. None of this may end a thread that others wait for, keep the next waker from
-//! being called, or reach the caller that happens to release the lock. So every waker is kept as a [`SafeWaker`].
+//! A waker belongs to a runtime that this crate does not know. It may panic when it is called or
+//! dropped. Dropping the value of that panic may panic again. Such a panic must not end a thread
+//! that others wait for, keep the next waker from being called, or reach the caller that happens to
+//! release the lock. So every waker is kept as a [`SafeWaker`].
 //!
 //! # Invariants
 //!
-//! 1. A waker is called or dropped under a guard of its own.
-//! 2. No waker is cloned, called or dropped while a mutex of this crate is held: foreign code may call this crate.
-//! 3. A waker is cloned on the thread that polls, before anything else happens. A panic there is the caller's own.
+//! 1. A waker is called or dropped under a panic guard of its own.
+//! 2. No waker is cloned, called or dropped while a mutex of this crate is held, because foreign
+//!    code may call this crate.
+//! 3. A waker is cloned on the thread that polls, before anything else happens. A panic there is
+//!    the caller's own.
 //!
-//! The panic hook has printed the message of a panic that is caught here.
+//! The panic hook still prints the message of a panic that is caught here.
 
 use std::any::Any;
 use std::mem::forget;
@@ -21,7 +24,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures::FutureExt;
 
-/// Runs foreign code; `None` when it panics.
+/// Runs foreign code. Returns `None` if it panics.
 pub(crate) fn surviving<T>(call: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(value) => Some(value),
@@ -32,19 +35,19 @@ pub(crate) fn surviving<T>(call: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// Drops the value of a panic, which is foreign as well. The value of a second panic is never dropped: it may be of the
-/// same type.
+/// Drops the value of a panic, which is foreign code as well. The value of a second panic is never
+/// dropped, because it may be of the same type.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         forget(second);
     }
 }
 
-/// A waker whose panics reach nobody.
+/// A waker whose panics are caught.
 pub(crate) struct SafeWaker(Option<Waker>);
 
 impl SafeWaker {
-    /// A clone of the waker of the task that is polled.
+    /// Clones the waker of the task that is polled.
     pub(crate) fn of(waker: &Waker) -> Self {
         Self(Some(waker.clone()))
     }
@@ -83,14 +86,15 @@ impl Wake for SafeWaker {
     }
 }
 
-/// Awaits what a thread of ours completes, such as a channel: that thread gets a safe waker.
+/// Awaits a future that one of our threads completes, such as a channel. That thread gets a safe
+/// waker.
 #[allow(dead_code)] // Used by the servers, which are features.
 pub(crate) async fn shielded<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     std::future::poll_fn(|context| poll_shielded(future.as_mut(), context)).await
 }
 
-/// Polls what a thread of ours completes.
+/// Polls a future that one of our threads completes.
 #[allow(dead_code)] // Used by the servers, which are features.
 pub(crate) fn poll_shielded<F: Future>(
     future: Pin<&mut F>,
@@ -100,7 +104,7 @@ pub(crate) fn poll_shielded<F: Future>(
     future.poll(&mut Context::from_waker(&waker))
 }
 
-/// Awaits a foreign future on a thread of ours; `None` when it panics.
+/// Awaits a foreign future on one of our threads. Returns `None` if it panics.
 #[allow(dead_code)] // Used by the servers, which are features.
 pub(crate) async fn surviving_future<F: Future>(future: F) -> Option<F::Output> {
     match AssertUnwindSafe(future).catch_unwind().await {

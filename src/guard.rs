@@ -16,8 +16,8 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::trace;
 
-/// What a backend grants: the lock, as long as the value lives. Dropped, it releases the lock without
-/// a report.
+/// What a backend grants: the lock is held as long as this value lives. Dropping it releases the
+/// lock without a report.
 pub trait Hold: Send + Sync + 'static {
     /// See [`Guard::token`].
     fn token(&self) -> Option<u64>;
@@ -31,20 +31,21 @@ pub trait Hold: Send + Sync + 'static {
     /// See [`Guard::lost`].
     fn lost(&self) -> Lost;
 
-    /// Begins to release at the first call; ready when that is known to have gone well or not. After
-    /// that the value holds nothing.
+    /// Begins to release at the first call. Ready when the outcome is known; after that the value
+    /// holds nothing.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
 
-    /// Where the lock is, for errors.
+    /// Returns the place of the lock, for errors.
     fn place(&self) -> &Path;
 
-    /// Whether the caller stood in the queue. Only asked where a free lock is pending at first too.
+    /// Returns whether the caller was in the queue. This matters only for a backend whose first
+    /// poll is pending even if the lock is free.
     fn has_queued(&self) -> bool {
         true
     }
 }
 
-/// A hold in a caller's hands, with how it came.
+/// A hold that a guard owns, and how long the caller waited for it.
 pub(crate) struct Held<H> {
     pub(crate) hold: H,
     pub(crate) waited: Option<Duration>,
@@ -62,47 +63,49 @@ impl<H: Hold> Held<H> {
     }
 }
 
-/// A lock that is held: as long as the value lives, nobody else holds it.
+/// The guard of a lock: while this value lives, no other caller holds the lock.
 ///
-/// Dropping it releases the lock without a report; [`release`](Guard::release) reports. This trait is
-/// sealed: its methods may grow.
+/// Dropping it releases the lock without a report; [`release`](Guard::release) reports. This trait
+/// is sealed: new methods may be added.
 pub trait Guard: sealed::Granted {
-    /// Returns the fencing token of this grant: strictly greater than the token of every earlier
-    /// exclusive grant of the lock, also across crashes. Hand it to the resource the lock protects and
-    /// let that refuse smaller ones. `None` where the lock [has none](crate::Capabilities::tokens).
+    /// Returns the fencing token of this grant. It is strictly greater than the token of every
+    /// earlier exclusive grant of the lock, also across crashes. Hand it to the resource that the
+    /// lock protects, and let the resource refuse smaller ones.
+    ///
+    /// Returns `None` if the lock has no [tokens](crate::Capabilities::tokens).
     fn token(&self) -> Option<u64> {
         self.hold().token()
     }
 
-    /// Returns how long the caller waited; `None` when the lock was free at once.
+    /// Returns how long the caller waited, or `None` if the lock was free at once.
     fn waited(&self) -> Option<Duration> {
         self.wait_time()
     }
 
-    /// Returns whether the last holder died while it held the lock, so that what the lock protects may
+    /// Returns whether the last holder died while it held the lock. Then what the lock protects may
     /// be half done. Exactly one guard returns `true` for each death.
     fn predecessor_crashed(&self) -> bool {
         self.hold().predecessor_crashed()
     }
 
-    /// Returns whether the lock is still held: a cheap look at the present, no promise about the next
-    /// instant.
+    /// Returns whether the lock is still held. This is a cheap look at the present, and no promise
+    /// about the next instant.
     fn is_held(&self) -> bool {
         self.hold().is_held()
     }
 
-    /// Resolves when the lock is lost while this guard lives, with the reason, for every caller and
-    /// every later one.
+    /// Resolves with the reason when the lock is lost while this guard lives. Every call reports
+    /// the loss, also a later one.
     fn lost(&self) -> Lost {
         self.hold().lost()
     }
 
-    /// Releases the lock and reports whether that went well.
+    /// Releases the lock and reports whether that succeeded.
     ///
     /// # Cancel safety
     ///
-    /// The release begins at the first poll. Dropped before that, the guard inside releases as any
-    /// dropped guard does.
+    /// The release begins at the first poll. If the future is dropped before that, the inner guard
+    /// releases as any dropped guard does.
     fn release(self) -> Release<Self> {
         Release(Some(self))
     }
@@ -117,8 +120,8 @@ impl<G: Guard> Release<G> {
     ///
     /// # Errors
     ///
-    /// Those of the future; [`ErrorKind::Unsupported`] inside an async task, where the guard is
-    /// dropped.
+    /// - Those of the future.
+    /// - [`ErrorKind::Unsupported`] inside an async task. The guard is dropped then.
     pub fn block(self) -> Result<()> {
         if let Some(guard) = &self.0 {
             block::refuse_async(guard.hold().place())?;
@@ -156,8 +159,8 @@ impl<G: Guard> fmt::Debug for Release<G> {
 
 /// Defines a guard around a [`Held`], with the methods that every guard has.
 ///
-/// `token: "…"` says what the token is worth, and makes it a plain number; without it the lock has no
-/// tokens.
+/// `token: "…"` is the documentation of `token()`, which then returns a plain number. Without it
+/// `token()` returns an `Option`.
 macro_rules! guard {
     (
         $(#[$about:meta])*
@@ -175,46 +178,50 @@ macro_rules! guard {
         impl$(<$inner: $bound>)? $name$(<$inner>)? {
             $crate::guard::token!($($token)?);
 
-            /// Returns how long the caller waited; `None` when the lock was free at once.
+            /// Returns how long the caller waited, or `None` if the lock was free at once.
             pub fn waited(&self) -> Option<std::time::Duration> {
                 self.held.waited
             }
 
-            /// Returns whether the last exclusive holder died while it held the lock, so that what the
-            /// lock protects may be half done. A panic that unwinds releases in order and is no death.
-            /// Permits are not exclusive: theirs is always `false`.
+            /// Returns whether the last exclusive holder died while it held the lock. Then what the
+            /// lock protects may be half done. A panic that unwinds releases in order and is no
+            /// death. For permits this is always `false`, because they are not exclusive.
             pub fn predecessor_crashed(&self) -> bool {
                 $crate::guard::Hold::predecessor_crashed(&self.held.hold)
             }
 
-            /// Returns whether the lock is still held: a look at the present, about a microsecond.
+            /// Returns whether the lock is still held. This is a look at the present, and takes
+            /// about a microsecond.
             pub fn is_held(&self) -> bool {
                 $crate::guard::Hold::is_held(&self.held.hold)
             }
 
-            /// Resolves when the lock is lost while this guard lives; see [`Loss`](crate::Loss) for the
-            /// ways.
+            /// Resolves when the lock is lost while this guard lives; see [`Loss`](crate::Loss) for
+            /// the reasons.
             ///
             /// # Cancel safety
             ///
-            /// Dropping the future changes nothing; every later call reports the loss too.
+            /// Dropping the future changes nothing. Every later call reports the loss too.
             pub fn lost(&self) -> $crate::guard::Lost {
                 $crate::guard::Hold::lost(&self.held.hold)
             }
 
-            /// Releases the lock and reports whether that went well.
+            /// Releases the lock and reports whether that succeeded.
             ///
             /// # Cancel safety
             ///
-            /// The release begins at the first poll and goes on when the future is dropped. Dropped
-            /// before that, the guard inside releases as any dropped guard does.
+            /// The release begins at the first poll, and goes on if the future is dropped after
+            /// that. If the future is dropped before the first poll, the inner guard releases as
+            /// any dropped guard does.
             ///
             /// # Errors
             ///
-            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock had been lost,
-            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a step failed, and
-            /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when a server did not hear of
-            /// it before the lease was over. The lock is given up in any case.
+            /// In each of these cases the guard no longer holds the lock:
+            ///
+            /// - [`ErrorKind::Lost`](crate::ErrorKind::Lost) if the lock had been lost.
+            /// - [`ErrorKind::Io`](crate::ErrorKind::Io) if a step failed.
+            /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the release did not
+            ///   reach the server before the lease ended.
             pub fn release(self) -> $crate::guard::Release<Self> {
                 $crate::guard::Guard::release(self)
             }
@@ -253,7 +260,7 @@ macro_rules! guard {
 }
 pub(crate) use guard;
 
-/// The token of a guard: a number where the lock always has one.
+/// Defines `token()` of a guard: a plain number if the lock always has one.
 macro_rules! token {
     ($about:literal) => {
         #[doc = $about]
@@ -262,7 +269,7 @@ macro_rules! token {
         }
     };
     () => {
-        /// Returns the fencing token; `None` where the lock has none.
+        /// Returns the fencing token, or `None` if the lock has none.
         pub fn token(&self) -> Option<u64> {
             $crate::guard::Hold::token(&self.held.hold)
         }
@@ -270,7 +277,7 @@ macro_rules! token {
 }
 pub(crate) use token;
 
-/// The `Debug` of every guard.
+/// Writes the `Debug` text of every guard.
 pub(crate) fn describe(name: &str, hold: &dyn Hold, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.debug_struct(name)
         .field("path", &hold.place())
@@ -278,24 +285,25 @@ pub(crate) fn describe(name: &str, hold: &dyn Hold, f: &mut fmt::Formatter<'_>) 
         .finish_non_exhaustive()
 }
 
-/// Why a lock that was held is held no longer.
+/// Why a lock that was held is no longer held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Loss {
-    /// The lock file was deleted or renamed away.
+    /// The lock file was deleted or renamed.
     Deleted,
-    /// Another file stands where the lock file stood.
+    /// Another file replaced the lock file.
     Replaced,
-    /// The operating system has taken the lock away where it was only to be shared with others.
+    /// The operating system took the lock away when the process changed it from exclusive to
+    /// shared.
     Unlocked,
-    /// The lease ran out before it could be renewed: the server or the file system was not reached in time, or this process stood still. Others may
-    /// have the lock by now.
+    /// The lease ended before it was renewed: the server or the file system was not reached in
+    /// time, or this process stood still. Another caller may hold the lock by now.
     Expired,
-    /// The server knows nothing of the hold any more, and has let in somebody else.
+    /// The server has forgotten the hold, and has granted the lock to another caller.
     Superseded,
-    /// Somebody ended the hold by force.
+    /// The hold was ended by force.
     Revoked,
-    /// The connection to the server broke, and the options say that this is a loss.
+    /// The connection to the server broke, and the options make that a loss.
     Disconnected,
 }
 
@@ -315,10 +323,11 @@ impl fmt::Display for Loss {
     }
 }
 
-/// The future of [`Guard::lost`]: owned, `Send`, and latched.
+/// The future of [`Guard::lost`]. It is owned, `Send`, and latched.
 ///
-/// It resolves only by a loss. Once the guard has been released without one it stays pending for ever: a released lock
-/// was not lost. So put it into a `select!` beside the work it guards.
+/// It resolves only when the lock is lost. If the guard is released without a loss, it stays
+/// pending forever: a released lock is not a lost one. So use it in a `select!` beside the work
+/// that the lock protects.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Lost {
     inner: Option<Pin<Box<dyn Future<Output = Loss> + Send>>>,

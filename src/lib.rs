@@ -1,28 +1,32 @@
-//! Several programs, or several copies of one, must not do the same thing at the same time: deploy, migrate, back up,
-//! write one file. Stanchion is a lock for that, made for Tokio: a path, an `acquire().await`, a guard. Who came
-//! first goes first, over all tasks of all processes of a host; a killed program holds up nobody; a dropped future leaves nothing
-//! behind.
+//! Stanchion is an async lock library for Tokio. Use it where several programs, or several copies
+//! of one, must not do the same thing at the same time: deploy, migrate, back up, write a file.
 //!
-//! | you want | take |
+//! A lock is a path, an `acquire().await`, and a guard. Callers acquire in order of arrival, over
+//! all tasks of all processes of a host. A killed process delays no other. A dropped future leaves
+//! nothing behind.
+//!
+//! # Which lock?
+//!
+//! | you need | take |
 //! |---|---|
-//! | one at a time, in order of arrival, among all tasks of all processes of a host | [`FifoLock`] |
+//! | one holder at a time, in order of arrival, among all tasks of all processes of a host | [`FifoLock`] |
 //! | many readers or one writer, in order of arrival, among tasks and processes | [`FifoRwLock`] |
-//! | at most n at a time, in order of arrival, among tasks and processes | [`FifoSemaphore`] |
-//! | a file to oneself, or shared with other readers, among all programs that lock files | [`FileLock`], [`open_locked`] |
-//! | to lock a file that is open already | [`lock`], [`unlock`] |
+//! | at most n holders at a time, in order of arrival, among tasks and processes | [`FifoSemaphore`] |
+//! | the same three among many hosts | `redis::{RedisLock, RedisRwLock, RedisSemaphore}`, with the feature `redis` |
+//! | a file alone, or shared with other readers, among all programs that lock files | [`FileLock`], [`open_locked`] |
+//! | to lock a file that is already open | [`lock`], [`unlock`] |
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
 //! | a lock that is a pid file, without any lock of the operating system | [`PidLock`] |
-//! | a lock that needs nothing but that a rename is whole, with an expiry | [`LockDir`] with [`Method::Mkdir`] or [`Method::CreateNew`] |
-//! | a lock that its holder may take again | [`Reentrant`], around any of the locks |
-//! | locks by name, in files or in memory, as a URL says | [`Locks`] |
-//! | a directory of locks with names, which may be any text | [`LockDir`] |
+//! | a lock that only needs renames to be a single step, with an expiry | [`LockDir`] with [`Method::Mkdir`] or [`Method::CreateNew`] |
+//! | a lock that its holder may acquire again | [`Reentrant`], around any of the locks |
+//! | several locks at once, all or none, without a deadlock over their order | [`acquire_all`] |
+//! | locks by name, in files, in memory or on a server, as a URL says | [`Locks`] |
+//! | a directory of locks, with any text as a name | [`LockDir`] |
 //! | the same locks in memory, for tests | [`Memory`] |
-//! | code that works with any of the locks | the traits [`Lock`] and [`Guard`], or [`AnyLock`] |
-//! | to know which of the fair locks a path is used for | [`FifoKind::at`] |
-//! | several locks at once, all or none, and never a deadlock over their order | [`acquire_all`] |
-//! | one at a time, many readers or one writer, or at most n, among many hosts | `redis::{RedisLock, RedisRwLock, RedisSemaphore}`, with the feature `redis` |
-//! | a resource that refuses those who have lost their lock | [`TokenGate`] |
-//! | only tasks of one process | `tokio::sync::Mutex`, which needs no file |
+//! | code that works with any lock | the traits [`Lock`], [`SharedLock`], [`Semaphore`] and [`Guard`], or [`AnyLock`] |
+//! | to know which kind of fair lock is at a path | [`FifoKind::at`] |
+//! | a resource that refuses callers that have lost their lock | [`TokenGate`] |
+//! | a lock for the tasks of one process only | `tokio::sync::Mutex`, which needs no file |
 //!
 //! # A first lock
 //!
@@ -43,12 +47,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Open a lock once and clone the handle; all handles on one path in a process share one line.
+//! Open a lock once and clone the handle. All handles of a process on one path share one queue. The
+//! queue is a directory beside the lock file: `deploy.lock.queue`.
 //!
 //! # Waiting
 //!
-//! Whatever a caller wants beside the lock goes onto the future, see [`Acquire`]: a time limit, a word about its place in
-//! line, an upper limit for the line. Dropping the future leaves the line at any point, so `select!` needs no second thought.
+//! Every wait is the same future, [`Acquire`]. Its methods set a time limit, report the caller's
+//! place in the queue, and limit how many callers may wait. Dropping the future at any point leaves
+//! the queue, so it is safe in `select!`.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -68,34 +74,42 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A lock that somebody else has is a value ([`FifoLock::try_acquire`] gives `None`) or one of the two errors above, which
-//! the caller asked for. Every other [`Error`] is a failure: no lock was taken, and none is believed to be held.
+//! A lock that another caller holds is not a failure: [`FifoLock::try_acquire`] returns `None`, and
+//! a wait ends with one of the two errors above only if the caller set the limit. Every other
+//! [`Error`] is a failure: the caller does not hold the lock.
 //!
 //! # What holds, and what does not
 //!
-//! - The lock is the OS lock on the file, so no mistake in the queue beside it can let two in, and the kernel frees it at
-//!   the death of its holder. The next one hears of that: [`FifoGuard::predecessor_crashed`].
-//! - On Linux a waiter sleeps until the one before it leaves. Elsewhere, and on network file systems, waiters look again after 1 to
-//!   50 ms. Nothing but Linux is tested.
-//! - A waiter that is stopped, or whose future is not polled, is passed after about two claim windows, 2 s each by
-//!   default ([`FifoOptions::claim_window`]), and is first again when it wakes. A stopped *holder* is never passed.
-//! - A fencing token is greater than all before ([`FifoGuard::token`]), also across crashes and deleted files, unless the wall
-//!   clock was set back as well.
-//! - If somebody deletes or replaces the lock file under a holder, newcomers are refused and the holder can hear of it:
-//!   [`FifoGuard::lost`]. If the queue directory goes with it, newcomers get in.
-//! - The lock is not re-entrant by itself ([`Reentrant`] makes it so), reaches one host, and knows of a plain `flock` on its file only that it excludes it.
-//! - A handle from before a `fork` answers with an error in the child; open the lock again there.
+//! These hold for [`FifoLock`], [`FifoRwLock`] and [`FifoSemaphore`]:
+//!
+//! - The lock is the operating system's lock on the file. So no fault in the queue can let in two
+//!   holders, and the kernel frees the lock when its holder dies. The next exclusive holder learns
+//!   of the death: [`FifoGuard::predecessor_crashed`].
+//! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems, and on
+//!   network file systems, waiters poll every 1 to 50 ms. Only Linux is tested.
+//! - A *frozen* waiter is stopped, or its future is not polled. It is bypassed after about two
+//!   claim windows, 2 s each by default ([`FifoOptions::claim_window`]). It is first again when it
+//!   wakes. A stopped *holder* is never bypassed.
+//! - A fencing token is greater than all before ([`FifoGuard::token`]), also across crashes and
+//!   deleted files. The exception: the files were deleted and the wall clock was set back as well.
+//! - If the lock file is deleted or replaced while it is held, newcomers are refused, and the
+//!   holder learns of the loss: [`FifoGuard::lost`]. If the queue directory is deleted too,
+//!   newcomers acquire a lock that is held.
+//! - A lock is not re-entrant by itself; [`Reentrant`] makes it so.
+//! - A lock on a file reaches one host.
+//! - A program that uses plain `flock` on the lock file is excluded, but has no place in the queue.
+//! - A handle from before a `fork` returns an error in the child. Open the lock again there.
 //!
 //! # Features
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `tracing` | spans for waits and holds; events for sleepers passed, crashes found, falls back to polling, losses |
-//! | `cli` | the program `stanchion`: `flock(1)` with a line |
+//! | `tracing` | spans for waits and holds; events for bypassed waiters, crashes, fallbacks to polling, and losses |
+//! | `cli` | the program `stanchion`: `flock(1)` with a queue |
 //! | `redis` | locks for many hosts, on a Redis server |
 //! | `redis-tls` | the same through TLS: `rediss://` |
 //!
-//! None is on by default.
+//! None is enabled by default.
 
 pub use acquire::Acquire;
 pub use all::{AcquireAll, AllGuards, Request, acquire_all};

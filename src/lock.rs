@@ -9,26 +9,26 @@ use crate::guard::Guard;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
-/// What every lock and semaphore can do beside being acquired. All handles on one lock are cheap to
-/// clone; a clone is the same handle.
+/// The methods that every lock and semaphore has beside those that acquire it. A handle is cheap to
+/// clone, and a clone is the same handle.
 pub trait Handle: fmt::Debug + Send + Sync {
     /// Returns who holds it and who waits, in order. Changes nothing.
     fn status(&self) -> impl Future<Output = Result<Status>> + Send;
 
-    /// Deletes what it has left on disk or on a server, if nobody holds it or waits for it. It stays
-    /// usable: the next acquire makes everything anew.
+    /// Deletes what it has left on disk or on a server, if no caller holds it or waits for it. It
+    /// stays usable: the next acquire creates everything again.
     fn remove(&self) -> impl Future<Output = Result<Removal>> + Send;
 
-    /// Returns the status as it changes. A lock that cannot tell yields one
+    /// Returns the status as it changes. A lock that cannot report changes yields one
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     fn changes(&self) -> Changes;
 
-    /// Returns what this process has done with it so far.
+    /// Returns counts of what this process has done with it so far.
     fn stats(&self) -> Stats;
 
     /// Ends every wait through this handle and its clones with
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones, for a graceful shutdown.
-    /// Guards stay valid, and other handles are not concerned.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones, for a graceful
+    /// shutdown. Guards stay valid. Other handles are not affected.
     fn close(&self);
 
     /// Returns what it can and cannot do.
@@ -37,9 +37,9 @@ pub trait Handle: fmt::Debug + Send + Sync {
 
 /// An exclusive lock of any backend: while its guard lives, no other caller holds the lock.
 ///
-/// A semaphore is not a `Lock`; see [`Semaphore`]. Code that works with any lock takes `&impl Lock`.
-/// To keep locks of several kinds side by side, use [`AnyLock`](crate::AnyLock), which has all of these
-/// methods: the trait itself cannot be made into an object.
+/// A semaphore is not a `Lock`; see [`Semaphore`]. Code that works with any lock takes `&impl
+/// Lock`. This trait is not dyn-compatible. To keep locks of several kinds side by side, use
+/// [`AnyLock`](crate::AnyLock), which has all of these methods.
 ///
 /// ```
 /// use stanchion::{Guard, Lock, Result};
@@ -60,20 +60,21 @@ pub trait Lock: Handle {
     /// Waits for the lock; see [`Acquire`].
     fn acquire(&self) -> Acquire<Self::Guard>;
 
-    /// Acquires the lock if that needs no waiting; `None` when it is held or a caller waits for it.
+    /// Acquires the lock if that needs no waiting. Returns `None` if it is held or a caller waits
+    /// for it.
     fn try_acquire(&self) -> impl Future<Output = Result<Option<Self::Guard>>> + Send;
 }
 
-/// A lock that any number of readers may share: [`Lock::acquire`] is for one writer,
+/// A lock that any number of readers may share. [`Lock::acquire`] is for one writer,
 /// [`acquire_shared`](SharedLock::acquire_shared) for readers.
 pub trait SharedLock: Lock {
     /// What a successful shared acquire returns.
     type SharedGuard: Guard;
 
-    /// Waits to share the lock; see [`Acquire`].
+    /// Waits for the lock as a reader; see [`Acquire`].
     fn acquire_shared(&self) -> Acquire<Self::SharedGuard>;
 
-    /// Shares the lock if that needs no waiting; `None` otherwise.
+    /// Acquires the lock as a reader if that needs no waiting. Returns `None` otherwise.
     fn try_acquire_shared(&self) -> impl Future<Output = Result<Option<Self::SharedGuard>>> + Send;
 }
 
@@ -85,7 +86,7 @@ pub trait Semaphore: Handle {
     /// Waits for this many permits at once; see [`Acquire`].
     fn acquire_many(&self, permits: u32) -> Acquire<Self::Permit>;
 
-    /// Acquires this many permits if that needs no waiting; `None` otherwise.
+    /// Acquires this many permits if that needs no waiting. Returns `None` otherwise.
     fn try_acquire_many(
         &self,
         permits: u32,
@@ -94,7 +95,8 @@ pub trait Semaphore: Handle {
     /// Returns how many permits there are, as far as this process knows.
     fn limit(&self) -> u32;
 
-    /// Changes how many permits there are, for every process. Fewer permits wait until all are back.
+    /// Changes how many permits there are, for every process. A reduction waits until all permits
+    /// are back.
     fn resize(&self, permits: u32) -> impl Future<Output = Result<()>> + Send;
 
     /// Waits for one permit; see [`Acquire`].
@@ -102,13 +104,14 @@ pub trait Semaphore: Handle {
         self.acquire_many(1)
     }
 
-    /// Acquires one permit if that needs no waiting; `None` otherwise.
+    /// Acquires one permit if that needs no waiting. Returns `None` otherwise.
     fn try_acquire(&self) -> impl Future<Output = Result<Option<Self::Permit>>> + Send {
         self.try_acquire_many(1)
     }
 }
 
-/// What the core of a lock on this host can do, at once. [`local_handle!`] puts it on the handle.
+/// The methods of [`Handle`] without `async`, for a lock on this host. [`local_handle!`] puts them
+/// on the handle.
 pub(crate) trait Local {
     fn status(&self) -> Result<Status>;
     fn remove(&self) -> Result<Removal>;
@@ -118,8 +121,8 @@ pub(crate) trait Local {
     fn capabilities(&self) -> Capabilities;
 }
 
-/// Gives a handle the methods of [`Handle`]: at once, and as the trait has them. `$core` is its field
-/// that implements [`Local`].
+/// Gives a handle the methods of [`Handle`] twice: without `async`, and as the trait has them.
+/// `$core` is the field that implements [`Local`].
 macro_rules! local_handle {
     ($($handle:ident: $core:ident),+) => {$(
         impl $handle {
@@ -127,33 +130,35 @@ macro_rules! local_handle {
             ///
             /// # Errors
             ///
-            /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another kind or version of
-            /// lock is here, [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) for files that are none of a
-            /// lock, [`ErrorKind::Io`](crate::ErrorKind::Io) when they cannot be read.
+            /// - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) if another kind or
+            ///   version of lock is here.
+            /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the files here are not those
+            ///   of a lock.
+            /// - [`ErrorKind::Io`](crate::ErrorKind::Io) if they cannot be read.
             ///
             /// # Platform notes
             ///
-            /// In the first pid namespace of a Linux host a look locks nothing. Elsewhere, where neither the
-            /// record nor the kernel's list of locks names a living holder, it tries a lock on a file for a
-            /// microsecond.
+            /// In the first pid namespace of a Linux host this locks nothing. Elsewhere it may have
+            /// to lock a file for a microsecond: if neither the record nor the kernel's list of
+            /// locks names a living holder.
             pub fn status(&self) -> $crate::error::Result<$crate::status::Status> {
                 $crate::lock::Local::status(&*self.$core)
             }
 
-            /// Deletes its files if nobody holds it or waits for it. It stays usable: the next acquire makes
-            /// them anew.
+            /// Deletes its files if no caller holds it or waits for it. It stays usable: the next
+            /// acquire creates them again.
             ///
             /// # Errors
             ///
-            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a file or directory cannot be deleted, for
-            /// instance because it is another user's; the lock stays as it was. Those of
-            /// [`status`](Self::status).
+            /// - [`ErrorKind::Io`](crate::ErrorKind::Io) if a file or directory cannot be deleted,
+            ///   for example because it belongs to another user. The lock stays as it was.
+            /// - Those of [`status`](Self::status).
             pub fn remove(&self) -> $crate::error::Result<$crate::status::Removal> {
                 $crate::lock::Local::remove(&*self.$core)
             }
 
-            /// Returns the status as it changes: what [`status`](Self::status) shows, again after each
-            /// change. A lock that cannot tell yields one
+            /// Returns the status as it changes: the present [`status`](Self::status), and again
+            /// after each change. A lock that cannot report changes yields one
             /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
             ///
             /// ```no_run
@@ -168,15 +173,15 @@ macro_rules! local_handle {
                 $crate::lock::Local::changes(&*self.$core)
             }
 
-            /// Returns what all handles of this process on this lock have done so far.
+            /// Returns counts of what all handles of this process on this lock have done so far.
             pub fn stats(&self) -> $crate::stats::Stats {
                 $crate::lock::Local::stats(&*self.$core)
             }
 
             /// Ends every wait through this handle and its clones with
-            /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), for a graceful shutdown. Later attempts fail
-            /// in the same way. Guards stay valid, `status` and `remove` still work, and other handles, also
-            /// on the same path, are not concerned.
+            /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), for a graceful shutdown. Later
+            /// attempts fail in the same way. Guards stay valid, and `status` and `remove` still
+            /// work. Other handles are not affected, even on the same path.
             pub fn close(&self) {
                 $crate::lock::Local::close(&*self.$core)
             }
@@ -242,8 +247,8 @@ macro_rules! local_handle {
 }
 pub(crate) use local_handle;
 
-/// Implements [`Lock`], [`SharedLock`] or [`Semaphore`] by the methods that the handle has itself.
-/// `await` is there where they are asynchronous.
+/// Implements [`Lock`], [`SharedLock`] or [`Semaphore`] with the methods that the handle itself
+/// has. Pass `await` if these methods are asynchronous.
 macro_rules! is_lock {
     ($lock:ident: Lock<$guard:ty>, $acquire:ident, $try:ident $(, $await:tt)?) => {
         impl $crate::lock::Lock for $lock {
@@ -302,19 +307,19 @@ pub(crate) use is_lock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Whoever has the lock has it alone, or with those who share it. Only a lock that always says yes
-    /// ([`Method::Fake`](crate::Method::Fake)) does not exclude.
+    /// The lock excludes: a holder has it alone, or with those that share it. This is `false` only
+    /// for a lock that always grants ([`Method::Fake`](crate::Method::Fake)).
     pub excludes: bool,
-    /// Grants are in order of arrival.
+    /// Callers acquire in order of arrival.
     pub fair: bool,
-    /// A release wakes the next waiter by itself; otherwise waiters look again after a delay.
+    /// A release wakes the next waiter. Otherwise waiters poll.
     pub push: bool,
-    /// The guard learns when it loses the lock. Also true where a lock cannot be lost.
+    /// The guard learns of a loss. Also `true` if the lock cannot be lost.
     pub detects_loss: bool,
     /// How far the tokens of exclusive grants can be trusted to increase.
     pub tokens: Tokens,
-    /// The [`status`](Handle::status) names who holds and who waits with what they told of themselves. Otherwise it tells at most what
-    /// the operating system knows.
+    /// The [`status`](Handle::status) names holders and waiters as they describe themselves.
+    /// Otherwise it shows at most what the operating system knows.
     pub names_owners: bool,
     /// How far the lock reaches.
     pub reach: Reach,
@@ -343,19 +348,20 @@ impl Capabilities {
     }
 }
 
-/// How strong the fencing tokens of a lock are; a stronger one is greater.
+/// How strong the fencing tokens of a lock are. A stronger guarantee compares as greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Tokens {
-    /// There are none.
+    /// There are no tokens.
     None,
-    /// Each is greater than all before, unless the state of the lock was deleted and the wall clock set back as well.
+    /// Each token is greater than all before, unless the state of the lock was deleted and the wall
+    /// clock was set back as well.
     StrictUnlessReset,
-    /// Each is greater than all before, whatever happens.
+    /// Each token is greater than all before, in every case.
     Strict,
 }
 
-/// Among whom a lock excludes.
+/// Which callers a lock excludes from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reach {

@@ -1,6 +1,6 @@
-//! Locks by name behind a URL, so that a program does not care where they are.
+//! Locks by name behind a URL. A program that uses them does not depend on where the locks are.
 //!
-//! A backend is whatever implements [`Backend`]; which schemes there are stands in [`url`].
+//! A backend is a type that implements [`Backend`]. The module [`url`] lists the schemes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,19 +19,21 @@ use file::FileLocks;
 pub use url::LockUrl;
 use url::Place;
 
-/// Locks by name, wherever a URL says.
+/// Locks by name, at the place that a URL names.
 ///
-/// | URL | the locks are | reach |
+/// | URL | where the locks are | reach |
 /// |---|---|---|
-/// | `file:///run/app` | files in this directory, as those of a [`LockDir`](crate::LockDir): `lock("deploy")` is `/run/app/deploy.lock` | the processes of this host |
-/// | `mem:` | in memory, each time another world | this value and its clones |
-/// | `mem:NAME` | in memory, shared by all who say the same name | this process |
+/// | `file:///run/app` | in this directory, as those of a [`LockDir`](crate::LockDir): `lock("deploy")` is `/run/app/deploy.lock` | the processes of this host |
+/// | `mem:` | in memory, separate for each connect | this value and its clones |
+/// | `mem:NAME` | in memory, shared by all that use the same name | this process |
 /// | `redis://HOST`, `rediss://HOST`, `redis+unix:///SOCKET` | on a Redis server, with the feature `redis` (TLS: `redis-tls`); see `redis::RedisClient::connect` | all hosts that reach it |
 ///
-/// Any text is a name. A lock, a reader-writer lock and a semaphore cannot have the same one at a time. Cheap to clone.
+/// Any text is a name. At any time a name belongs to only one kind: a lock, a reader-writer lock,
+/// or a semaphore. Cheap to clone.
 ///
-/// In a `file:` URL the path is absolute, the host is empty or `localhost`, and bytes are written `%xx` where a URL demands it (a space is `%20`). The
-/// directory is made if it is missing, its parents are not.
+/// In a `file:` URL the path is absolute, and the host is empty or `localhost`. Bytes are written
+/// `%xx` where a URL needs it (a space is `%20`). The directory is created if it is missing, but
+/// its parents are not.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -53,7 +55,7 @@ pub struct Locks {
     url: Arc<str>,
 }
 
-/// What a place of locks can do.
+/// What a backend of named locks can do.
 pub(crate) trait Backend: Send + Sync {
     fn lock(&self, name: &str) -> Result<AnyLock>;
     fn rwlock(&self, name: &str) -> Result<AnySharedLock>;
@@ -62,7 +64,7 @@ pub(crate) trait Backend: Send + Sync {
 }
 
 impl Locks {
-    /// Goes to where the URL says.
+    /// Connects to the place that the URL names.
     ///
     /// # Cancel safety
     ///
@@ -70,13 +72,16 @@ impl Locks {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for what is no URL, or cannot be meant; [`ErrorKind::Unsupported`] for a scheme that is not known, or whose
-    /// feature is not compiled in; for `file:` those of [`LockDir::open`](crate::LockDir::open).
+    /// - [`ErrorKind::InvalidInput`] if the text is not a valid URL of locks.
+    /// - [`ErrorKind::Unsupported`] if the scheme is unknown, or its feature is not compiled in.
+    /// - For `file:`, those of [`LockDir::open`](crate::LockDir::open).
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
         Self::open(url.as_ref(), None).await
     }
 
-    /// The same, for one whom others see under this label in [`Status`](crate::Status) and in what waiters are told. In memory there are no labels.
+    /// Connects as [`connect`](Locks::connect) does, with a label. Other processes see it in
+    /// [`Status`](crate::Status), and waiters see it in their progress reports. Locks in memory
+    /// have no labels.
     ///
     /// # Cancel safety
     ///
@@ -105,16 +110,17 @@ impl Locks {
         Ok(Self { backend, url })
     }
 
-    /// The lock of this name.
+    /// Returns the lock of this name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Incompatible`] when the name is in use for another kind; those of the backend.
+    /// - [`ErrorKind::Incompatible`] if the name is in use for another kind.
+    /// - Those of the backend.
     pub fn lock(&self, name: &str) -> Result<AnyLock> {
         self.backend.lock(name)
     }
 
-    /// The reader-writer lock of this name.
+    /// Returns the reader-writer lock of this name.
     ///
     /// # Errors
     ///
@@ -123,21 +129,22 @@ impl Locks {
         self.backend.rwlock(name)
     }
 
-    /// The semaphore of this name, with so many permits.
+    /// Returns the semaphore of this name, with this many permits.
     ///
     /// # Errors
     ///
-    /// Those of [`lock`](Locks::lock), also when the name is in use with another number of permits; [`ErrorKind::InvalidInput`] for 0.
+    /// - Those of [`lock`](Locks::lock), also if the name is in use with another number of permits.
+    /// - [`ErrorKind::InvalidInput`] for 0 permits.
     pub fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
         self.backend.semaphore(name, permits)
     }
 
-    /// What the locks here can and cannot do.
+    /// Returns what these locks can and cannot do.
     pub fn capabilities(&self) -> Capabilities {
         self.backend.capabilities()
     }
 
-    /// Where the locks are, without a password; also what this shows as (`Display`).
+    /// Returns the URL of the locks without a password. `Display` shows the same.
     pub fn url(&self) -> &str {
         &self.url
     }

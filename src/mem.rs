@@ -1,38 +1,46 @@
-//! Locks in the memory of one process, for the tests of programs that elsewhere use files or a server: the same contract, and nothing to
-//! set up or to clean.
+//! Locks in the memory of one process, for tests of programs that otherwise use files or a server.
+//! They have the same contract, and need no setup or cleanup.
 //!
 //! # Algorithm
 //!
-//! One queue for each name, whatever is asked for: a lock has one part, a semaphore n, a reader-writer lock so many that there are
-//! never more readers, and a request wants one, some, or all of them. One routine, `settle` in [`state`](self::state), gives parts to the first in
-//! line as long as there are enough. Who gets some is made an *offer*, which is claimed when the future is polled.
+//! There is one queue for each name. A lock has one part, and a semaphore n. A reader-writer lock
+//! has so many parts that there can never be more readers. A request wants one part, some, or all
+//! of them. One routine, `settle` in [`state`](self::state), gives parts to the first waiter, as
+//! long as there are enough. It makes an *offer*, which is claimed when the waiter's future is
+//! polled.
 //!
-//! # Sleepers
+//! # Frozen waiters
 //!
-//! As in the locks on files: once per claim window a thread looks at the lines that have offers. An offer that it sees twice has lapsed: its
-//! future counts as asleep until it is polled, and is first again then. All others in that line are woken, and who has not been polled a
-//! window later sleeps too. So a line of futures that nobody polls costs three or four windows, however many they are. The thread ends
-//! when no line has an offer.
+//! These are handled as by the locks on files. Once per claim window a thread looks at the queues
+//! that have offers. An offer that it sees twice has lapsed. The waiter counts as frozen until its
+//! future is polled, and then it is first again.
+//!
+//! When an offer lapses, all other waiters in that queue are woken. A waiter that has not been
+//! polled one window later counts as frozen too. So a queue of futures that nothing polls costs
+//! three or four windows, however long it is. The thread ends when no queue has an offer.
 //!
 //! # Invariants
 //!
-//! 1. Free parts and the parts of all who are inside or have an offer are together as many as there are.
-//! 2. Who is in line is in exactly one of three lists: awake, offered, asleep.
-//! 3. Whenever the mutex is free, the first that is awake wants more than is free.
-//! 4. No waker is called or dropped under the mutex: it is foreign code, and may own another future of the same line.
-//! 5. While there is an offer a tick is due.
+//! 1. The number of parts is the sum of the free parts, the parts of all holders, and the parts of
+//!    all offers.
+//! 2. Each waiter is in exactly one of three lists: `awake`, `offered`, `asleep`.
+//! 3. Whenever the mutex is free, the first waiter in `awake` wants more parts than are free.
+//! 4. No waker is called or dropped under the mutex. It is foreign code, and may own another future
+//!    of the same queue.
+//! 5. While there is an offer, a tick is due.
 //!
 //! # After a crash
 //!
-//! Nothing is left, and nobody is there to be told.
+//! Nothing is left, and no process is left to learn of it.
 //!
 //! # Fairness
 //!
-//! First come, first served, from the first poll, save sleepers. A request for much that is first in line is not passed by small ones.
+//! First come, first served, counted from the first poll, except that frozen waiters are bypassed.
+//! A large request that is first in the queue is not bypassed by small ones.
 //!
 //! # Cost
 //!
-//! A short mutex and a map of the waiters, logarithmic in their number.
+//! A short critical section, and a map of the waiters that is logarithmic in their number.
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,13 +67,14 @@ use line::{Kind, Line, Want};
 use pending::MemPending;
 use world::World;
 
-/// A world of named locks in the memory of this process: for tests, of the same contract as locks on files, in which nobody crashes and
-/// nothing can be lost.
+/// Named locks in the memory of this process, for tests. They have the same contract as locks on
+/// files, but no holder can crash and no lock can be lost.
 ///
-/// A name is one lock as long as a handle, a future or a guard of it lives. Within one world it has one kind.
-/// Not for use on both sides of a `fork`.
+/// One value is a *world* of names. A name means one lock as long as a handle, a future or a guard
+/// of it lives. Within one world it has one kind. Do not use it on both sides of a `fork`.
 ///
-/// [`Locks::connect`](crate::Locks::connect) gives the same locks behind `mem:` ([`Memory::new`]) and `mem:NAME` ([`Memory::named`]).
+/// [`Locks::connect`](crate::Locks::connect) returns the same locks for `mem:` ([`Memory::new`])
+/// and `mem:NAME` ([`Memory::named`]).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -84,31 +93,34 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A world of its own. Clones are the same world.
+    /// Creates a separate world. Clones are the same world.
     pub fn new() -> Self {
         Self::with_claim_window(CLAIM_WINDOW)
     }
 
-    /// The same with another claim window than 2 s: a future that is not polled for one to two windows after its turn has come is passed, and
-    /// is first again when it is polled. [`Duration::MAX`] switches passing off.
+    /// Creates a separate world with a claim window other than 2 s. When the turn of a future
+    /// comes, it has one to two windows to be polled. Otherwise it is bypassed, and is first again
+    /// when it is polled. [`Duration::MAX`] disables bypassing.
     pub fn with_claim_window(window: Duration) -> Self {
         Self {
             world: World::new(window),
         }
     }
 
-    /// The world that everybody in this process has who says the same name, as long as anything of it lives.
+    /// Returns the world of this name. All callers in this process that use the same name share it,
+    /// as long as any part of it lives.
     pub fn named(name: &str) -> Self {
         Self {
             world: World::named(name, CLAIM_WINDOW),
         }
     }
 
-    /// The lock of this name. Any text is a name.
+    /// Returns the lock of this name. Any text is a name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when the name is in use for another kind.
+    /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) if the name is in use for
+    /// another kind.
     pub fn lock(&self, name: &str) -> Result<MemLock> {
         let line = self.world.line(name, Kind::Lock)?;
         Ok(MemLock {
@@ -116,7 +128,7 @@ impl Memory {
         })
     }
 
-    /// The reader-writer lock of this name.
+    /// Returns the reader-writer lock of this name.
     ///
     /// # Errors
     ///
@@ -128,12 +140,13 @@ impl Memory {
         })
     }
 
-    /// The semaphore of this name, which has so many permits.
+    /// Returns the semaphore of this name, with this many permits.
     ///
     /// # Errors
     ///
-    /// Those of [`lock`](Memory::lock), also when the name is in use with another number of permits;
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0.
+    /// - Those of [`lock`](Memory::lock), also if the name is in use with another number of
+    ///   permits.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits.
     pub fn semaphore(&self, name: &str, permits: u32) -> Result<MemSemaphore> {
         let line = self.world.line(name, Kind::Semaphore(permits))?;
         Ok(MemSemaphore {
@@ -154,7 +167,7 @@ impl fmt::Debug for Memory {
     }
 }
 
-/// What every lock in memory can do.
+/// Returns what every lock in memory can do.
 pub(crate) fn capabilities() -> Capabilities {
     Capabilities {
         tokens: Tokens::Strict,
@@ -181,7 +194,7 @@ pub struct MemSemaphore {
     core: Arc<Core>,
 }
 
-/// A handle and all its clones.
+/// What a handle and all its clones share.
 struct Core {
     line: Arc<Line>,
     ledger: Arc<Ledger>,
@@ -203,12 +216,12 @@ impl Core {
 }
 
 impl Local for Core {
-    /// Waiters whose offer lapsed stand where they will be when they are polled.
+    /// Lists a frozen waiter at the place that it has again when it is polled.
     fn status(&self) -> Result<Status> {
         Ok(self.line.status())
     }
 
-    /// Nothing is left of a lock in memory.
+    /// Deletes nothing, because a lock in memory leaves nothing behind.
     fn remove(&self) -> Result<Removal> {
         let status = self.line.status();
         Ok(match status.held == Held::No && status.waiters.is_empty() {
@@ -234,7 +247,7 @@ impl Local for Core {
     }
 }
 
-/// What the handles have in common.
+/// Implements what all handles have in common.
 macro_rules! in_memory {
     ($($lock:ident => $any:ident),*) => {$(
         local_handle!($lock: core);
@@ -255,24 +268,27 @@ is_lock!(MemRwLock: SharedLock<MemGuard>, read, try_read);
 is_lock!(MemSemaphore: Semaphore<MemGuard>);
 
 impl MemLock {
-    /// Waits in line for the lock. Needs no runtime, save for a time limit.
+    /// Waits in the queue for the lock. Needs no runtime, except for a time limit.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point leaves the line, and what it had been offered goes to the next one.
+    /// Dropping the future at any point leaves the queue. An offer that it had goes to the next
+    /// waiter.
     ///
     /// # Fairness
     ///
-    /// First come, first served, counted from the first poll; sleepers are passed, see [`Memory::with_claim_window`].
+    /// First come, first served, counted from the first poll. Frozen waiters are bypassed; see
+    /// [`Memory::with_claim_window`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and [`ErrorKind::Busy`](crate::ErrorKind::Busy) where a limit was set.
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) if a limit was set.
     pub fn acquire(&self) -> Acquire<MemGuard> {
         self.core.acquire(Want::Alone)
     }
 
-    /// Takes the lock if nobody has it and nobody queues; else `None`.
+    /// Acquires the lock if no caller holds it or waits for it. Returns `None` otherwise.
     ///
     /// # Errors
     ///
@@ -283,7 +299,8 @@ impl MemLock {
 }
 
 impl MemRwLock {
-    /// Waits in line to read, with any number of others who read; as [`MemLock::acquire`].
+    /// Waits in the queue to read, together with any number of other readers; otherwise as
+    /// [`MemLock::acquire`].
     ///
     /// # Errors
     ///
@@ -292,7 +309,7 @@ impl MemRwLock {
         self.core.acquire(Want::Shared)
     }
 
-    /// Waits in line to write, alone; as [`MemLock::acquire`].
+    /// Waits in the queue to write, alone; otherwise as [`MemLock::acquire`].
     ///
     /// # Errors
     ///
@@ -301,7 +318,8 @@ impl MemRwLock {
         self.core.acquire(Want::Alone)
     }
 
-    /// Reads if no writer is inside and nobody queues; else `None`.
+    /// Acquires the lock as a reader if no writer holds it and no caller waits. Returns `None`
+    /// otherwise.
     ///
     /// # Errors
     ///
@@ -310,7 +328,8 @@ impl MemRwLock {
         self.core.try_acquire(Want::Shared)
     }
 
-    /// Writes if nobody is inside or queues; else `None`.
+    /// Acquires the lock as a writer if no caller holds it or waits for it. Returns `None`
+    /// otherwise.
     ///
     /// # Errors
     ///
@@ -321,7 +340,7 @@ impl MemRwLock {
 }
 
 impl MemSemaphore {
-    /// Waits in line for one permit; as [`MemLock::acquire`].
+    /// Waits in the queue for one permit; otherwise as [`MemLock::acquire`].
     ///
     /// # Errors
     ///
@@ -330,16 +349,18 @@ impl MemSemaphore {
         self.acquire_many(1)
     }
 
-    /// Waits in line for so many permits at once.
+    /// Waits in the queue for this many permits at once.
     ///
     /// # Errors
     ///
-    /// Those of [`MemLock::acquire`]; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0, and for more than there are.
+    /// - Those of [`MemLock::acquire`].
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more
+    ///   than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<MemGuard> {
         self.core.acquire(Want::Permits(permits))
     }
 
-    /// Takes a permit if one is free and nobody queues; else `None`.
+    /// Acquires a permit if one is free and no caller waits. Returns `None` otherwise.
     ///
     /// # Errors
     ///
@@ -348,31 +369,32 @@ impl MemSemaphore {
         self.try_acquire_many(1)
     }
 
-    /// Takes so many permits if they are free and nobody queues; else `None`.
+    /// Acquires this many permits if they are free and no caller waits. Returns `None` otherwise.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0, and for more than there are.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more than
+    /// there are.
     pub fn try_acquire_many(&self, permits: u32) -> Result<Option<MemGuard>> {
         self.core.try_acquire(Want::Permits(permits))
     }
 
-    /// How many permits there are.
+    /// Returns how many permits there are.
     pub fn limit(&self) -> u32 {
         self.core.line.parts()
     }
 
-    /// Changes how many permits there are, for every handle on this name. Fewer permits wait in the queue
-    /// until all are back.
+    /// Changes how many permits there are, for every handle on this name. A reduction waits in the
+    /// queue until all permits are back.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, it has changed nothing.
+    /// A future that is dropped while it waits has changed nothing.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0; those of
-    /// [`acquire`](MemSemaphore::acquire).
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits.
+    /// - Those of [`acquire`](MemSemaphore::acquire).
     pub async fn resize(&self, permits: u32) -> Result<()> {
         let line = &self.core.line;
         check_permits(permits, u32::MAX, line.path())?;
@@ -387,7 +409,7 @@ impl MemSemaphore {
             };
             match all {
                 Ok(_all) if line.resize(limit, permits) => return Ok(()),
-                // Another task has changed it meanwhile.
+                // Another task has changed the limit meanwhile.
                 Ok(_) => {}
                 Err(_) if self.limit() < limit => {}
                 Err(error) => return Err(error),

@@ -1,23 +1,29 @@
-//! Re-entry over any lock: whoever holds it may take it again.
+//! Makes any lock re-entrant: its holder may acquire it again.
 //!
 //! # Algorithm
 //!
-//! A re-entrant lock counts by *holder*, an identity that the caller can show: a [`Holder`] value, the holder of the
-//! [`scope`](Holder::scope) it runs in, or, if asked for, its Tokio task. Whoever shows none is a stranger to everybody, also to itself. What a
-//! holder has is one guard of the inner lock, shared by all its guards; the last of them releases it.
+//! A re-entrant lock counts by *holder*, an identity that the caller presents. It is a [`Holder`]
+//! value, the holder of the [`scope`](Holder::scope) the caller runs in, or, if enabled, the
+//! caller's Tokio task. A caller without an identity is a new holder at each call. A holder has one
+//! guard of the inner lock. All guards of the holder share it, and the last of them releases it.
 //!
-//! A wait looks, whenever it is polled, whether its holder has the lock by now: so of two waits of one holder the first that
-//! is granted lets the other one in, which leaves the line.
+//! Each poll of a wait checks whether its holder has the lock by now. So if one of a holder's waits
+//! is granted, its other waits are ready too, and leave the queue.
 //!
 //! # Invariants
 //!
 //! 1. The inner guard lives as long as any guard made from it, and no longer.
-//! 2. The table names for each holder the guard that it has now, weakly. An entry that is dead means nothing.
+//! 2. The table has, for each holder, a weak reference to the guard that it has now. A dead
+//!    reference means nothing.
 //! 3. Wakers are called after the mutex is free.
+//!
+//! # After a crash
+//!
+//! As with the inner lock.
 //!
 //! # Fairness
 //!
-//! That of the inner lock. A re-entry waits for nobody.
+//! That of the inner lock. A re-entry does not wait.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -48,7 +54,8 @@ tokio::task_local! {
     static SCOPE: Holder;
 }
 
-/// Someone who may take a [`Reentrant`] lock again while having it. Clones are the same holder.
+/// An identity that may acquire a [`Reentrant`] lock again while it holds it. Clones are the same
+/// holder.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -78,15 +85,16 @@ enum Identity {
 }
 
 impl Holder {
-    /// Somebody new.
+    /// Returns a new holder, different from all others.
     #[allow(clippy::new_without_default)] // two defaults would not be equal
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(Identity::Made(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Runs a future as this holder: every [`Reentrant`] lock that it takes by `acquire` or `try_acquire` is this holder's. Not those of tasks
-    /// that it spawns. An inner scope hides the outer one.
+    /// Runs a future as this holder. Every [`Reentrant`] lock that the future acquires with
+    /// `acquire` or `try_acquire` belongs to this holder. Locks of tasks that the future spawns do
+    /// not. An inner scope replaces the outer one.
     ///
     /// # Cancel safety
     ///
@@ -95,7 +103,8 @@ impl Holder {
         SCOPE.scope(self.clone(), future)
     }
 
-    /// Who runs this code, as far as it has said.
+    /// Returns the holder of the running code: that of the scope, that of the task if `by_task`, or
+    /// a new one.
     fn of_here(by_task: bool) -> Self {
         let in_scope = SCOPE.try_with(Self::clone).ok();
         let task = || tokio::task::try_id().filter(|_| by_task);
@@ -105,11 +114,17 @@ impl Holder {
     }
 }
 
-/// Makes any lock re-entrant: its holder may take it again, and it is released with the last of the holder's guards.
+/// Makes any lock re-entrant: its holder may acquire it again. The last of the holder's guards
+/// releases it.
 ///
-/// Who the holder is must be shown: by a guard ([`reenter`](ReentrantGuard::reenter)), by a [`Holder`]
-/// ([`acquire_as`](Reentrant::acquire_as), [`scope`](Holder::scope)), or by the Tokio task, but that only if it is asked for
-/// ([`by_task`](Reentrant::by_task)). Another handle on the same lock, re-entrant or not, is another party: clone this one.
+/// The caller shows which holder it is in one of these ways:
+///
+/// - by a guard: [`reenter`](ReentrantGuard::reenter)
+/// - by a [`Holder`]: [`acquire_as`](Reentrant::acquire_as), [`scope`](Holder::scope)
+/// - by its Tokio task, but only if [`by_task`](Reentrant::by_task) enables that
+///
+/// Clones of this handle know each other's holders, so clone it. Any other handle on the same lock,
+/// re-entrant or not, does not know them, and waits.
 pub struct Reentrant<L: Lock> {
     lock: Arc<L>,
     table: Arc<Table<L::Guard>>,
@@ -117,40 +132,40 @@ pub struct Reentrant<L: Lock> {
 }
 
 guard! {
-    /// One of the guards of a re-entrant lock's holder. It may move between tasks; the last one
-    /// releases the lock inside.
+    /// One of the guards of a re-entrant lock's holder. It may move between tasks. The last guard
+    /// releases the inner lock.
     ///
-    /// While the guard inside is [lent](ReentrantGuard::lend), `is_held` returns whether the lock was
-    /// held when the loan began.
+    /// While the inner guard is [lent](ReentrantGuard::lend), `is_held` returns whether the lock
+    /// was held when the loan began.
     ReentrantGuard<G: Guard> holds ReentrantHold<G>, by ReentrantPending<G>
 }
 
-/// A share in what a holder has.
+/// A share in a holder's guard of the inner lock.
 #[doc(hidden)]
 pub struct ReentrantHold<G: Guard> {
     stake: Option<Arc<Stake<G>>>,
     predecessor_crashed: bool,
-    /// The guard of the lock inside, while the last share releases it.
+    /// The guard of the inner lock, while the last share releases it.
     last: Option<G>,
 }
 
-/// What a holder has.
+/// What all guards of one holder share.
 struct Stake<G> {
-    /// Locked while it is lent; nobody waits for it.
+    /// Locked while the guard is lent. No task waits for this mutex.
     guard: Mutex<G>,
     holder: Holder,
     place: PathBuf,
     token: Option<u64>,
-    /// Whether the lock was held when the guard was lent last.
+    /// Whether the lock was held when the guard was last lent.
     held_when_lent: AtomicBool,
-    /// Told when a loan is over.
+    /// Notified when a loan ends.
     loans: Arc<Notify>,
 }
 
-/// The guard of the lock inside, lent by [`ReentrantGuard::lend`] until this is dropped.
+/// The guard of the inner lock, lent by [`ReentrantGuard::lend`] until this value is dropped.
 #[must_use = "the loan ends as soon as this is dropped"]
 pub struct Lent<'a, G> {
-    // Fields drop in order: first the guard is free, then that is told.
+    // Fields drop in order: the guard is free before the waiters are notified.
     guard: MutexGuard<'a, G>,
     _over: LoanOver<'a>,
 }
@@ -167,7 +182,7 @@ struct Table<G> {
     entries: StdMutex<HashMap<Holder, Entry<G>>>,
 }
 
-/// What is known of a holder that has the lock or waits for it.
+/// The state of a holder that has the lock or waits for it.
 struct Entry<G> {
     held: Weak<Stake<G>>,
     waiting: Vec<SafeWaker>,
@@ -178,9 +193,11 @@ impl<G: Guard> Table<G> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The guard that this holder has; if none, `waker` is called when it gets one.
+    /// Returns what this holder has. If it has nothing, `waker` is called when it acquires the
+    /// lock.
     fn held_by(&self, holder: &Holder, waker: Option<&Waker>) -> Option<Arc<Stake<G>>> {
-        // Declared before the mutex is taken, so that one that is not needed is dropped after it is free.
+        // Declared before the mutex is locked, so that an unused waker is dropped after the mutex
+        // is free.
         let mut waker = waker.map(SafeWaker::of);
         let mut entries = self.entries();
         let found = entries.get(holder).and_then(|it| it.held.upgrade());
@@ -193,7 +210,7 @@ impl<G: Guard> Table<G> {
         found
     }
 
-    /// The holder has got the inner lock: its other waits may come in.
+    /// Records that the holder has acquired the inner lock, and wakes its other waits.
     fn enter(&self, guard: G, holder: Holder) -> Arc<Stake<G>> {
         let held = Arc::new(Stake {
             token: guard.token(),
@@ -204,7 +221,7 @@ impl<G: Guard> Table<G> {
             loans: Arc::default(),
         });
         let mut entries = self.entries();
-        // Dead entries of others are cleared away here, so there are never more than live ones and waits.
+        // This removes dead entries of other holders. So the table has only live entries and waits.
         entries.retain(|_, it| it.held.strong_count() > 0 || !it.waiting.is_empty());
         let entry = entries.entry(holder).or_insert_with(Entry::empty);
         entry.held = Arc::downgrade(&held);
@@ -214,13 +231,13 @@ impl<G: Guard> Table<G> {
         held
     }
 
-    /// A wait of this holder is over.
+    /// Records that a wait of this holder is over.
     fn forget(&self, holder: &Holder) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(holder) else {
             return;
         };
-        // Whoever still waits is asked to register anew.
+        // The holder's other waits are woken to register again.
         let waiting = std::mem::take(&mut entry.waiting);
         if entry.held.strong_count() == 0 {
             entries.remove(holder);
@@ -250,29 +267,31 @@ impl<L: Lock> Reentrant<L> {
         }
     }
 
-    /// Takes the Tokio task for the holder, outside of any [`scope`](Holder::scope).
+    /// Uses the Tokio task as the holder, outside of any [`scope`](Holder::scope).
     ///
-    /// All that runs in one task is one holder then, also the branches of one `join!` or `select!`: each of them gets in while
-    /// another one has the lock. A spawned task is another holder.
+    /// Then all code in one task is one holder, also the branches of one `join!` or `select!`: each
+    /// branch acquires the lock while another one holds it. A spawned task is another holder.
     ///
-    /// What `block_on` runs is no task, so neither is the body of an async `main` under `#[tokio::main]`: there, and without Tokio, every
-    /// `acquire` outside of a scope is somebody new's, and one that is made under the guard of another waits for it.
+    /// The future that `block_on` runs is no task; neither is the body of an async `main` under
+    /// `#[tokio::main]`. There, and without Tokio, every `acquire` outside of a scope is that of a
+    /// new holder. If it is called while an earlier guard is held, it waits for that guard.
     pub fn by_task(mut self) -> Self {
         self.by_task = true;
         self
     }
 
-    /// The lock inside.
+    /// Returns the inner lock.
     pub fn inner(&self) -> &L {
         &self.lock
     }
 
-    /// Waits for the lock as the holder of the [`scope`](Holder::scope) this runs in; in none, as somebody new. Whoever has it
-    /// already gets another guard at once.
+    /// Waits for the lock as the holder of the [`scope`](Holder::scope) this runs in. Outside of
+    /// any scope the caller is a new holder, unless [`by_task`](Reentrant::by_task) is set. A
+    /// holder that already has the lock gets another guard at once.
     ///
     /// # Cancel safety
     ///
-    /// That of the inner lock: dropping the future leaves the line.
+    /// That of the inner lock: dropping the future leaves the queue.
     ///
     /// # Errors
     ///
@@ -281,7 +300,7 @@ impl<L: Lock> Reentrant<L> {
         self.acquire_as(&Holder::of_here(self.by_task))
     }
 
-    /// The same as a holder that the caller shows.
+    /// Waits for the lock as this holder; otherwise as [`acquire`](Reentrant::acquire).
     pub fn acquire_as(&self, holder: &Holder) -> Acquire<ReentrantGuard<L::Guard>> {
         let holder = holder.clone();
         let table = self.table.clone();
@@ -290,7 +309,8 @@ impl<L: Lock> Reentrant<L> {
             .map(|inner| ReentrantPending::new(inner, table, holder))
     }
 
-    /// Takes the lock if its holder has it already, or if that needs no waiting; else `None`.
+    /// Acquires the lock if its holder already has it, or if that needs no waiting. Returns `None`
+    /// otherwise.
     ///
     /// # Errors
     ///
@@ -299,7 +319,8 @@ impl<L: Lock> Reentrant<L> {
         self.try_acquire_as(&Holder::of_here(self.by_task)).await
     }
 
-    /// The same as a holder that the caller shows.
+    /// Tries to acquire the lock as this holder; otherwise as
+    /// [`try_acquire`](Reentrant::try_acquire).
     ///
     /// # Errors
     ///
@@ -338,7 +359,7 @@ impl<L: Lock> fmt::Debug for Reentrant<L> {
 
 becomes_any!(Reentrant<L> => AnyLock, for L: Lock);
 
-/// Everything but acquiring is that of the lock inside.
+/// Everything except acquiring is that of the inner lock.
 impl<L: Lock> Handle for Reentrant<L> {
     async fn status(&self) -> Result<Status> {
         self.lock.status().await
@@ -403,19 +424,22 @@ impl<G: Guard> ReentrantGuard<G> {
         }
     }
 
-    /// Another guard of the same holder, at once.
+    /// Returns another guard of the same holder, without waiting.
     pub fn reenter(&self) -> Self {
         Self::granted(ReentrantHold::another(self.stake().clone()), None)
     }
 
-    /// Who holds.
+    /// Returns the holder.
     pub fn holder(&self) -> &Holder {
         &self.stake().holder
     }
 
-    /// Lends the guard of the lock inside, to change it: that of a [`FileLock`](crate::FileLock) is the open file. All guards of a
-    /// holder have the same one, with one position in the file. `None` while another loan of it lasts; nothing waits for that, so no
-    /// task waits for itself.
+    /// Lends the guard of the inner lock, for mutable access. That of a
+    /// [`FileLock`](crate::FileLock) is the open file. All guards of a holder share this guard, so
+    /// there is one position in the file.
+    ///
+    /// Returns `None` during another loan of it. Lending never waits, so no task can wait for
+    /// itself.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -449,12 +473,12 @@ impl<G: Guard> ReentrantGuard<G> {
 }
 
 impl<G: Guard> Hold for ReentrantHold<G> {
-    /// That of the lock inside, the same for all guards of one hold.
+    /// That of the inner lock, the same for all guards of one holder.
     fn token(&self) -> Option<u64> {
         self.stake.as_ref()?.token
     }
 
-    /// Only of the first guard of a hold.
+    /// Only the first guard of a holder can return `true`.
     fn predecessor_crashed(&self) -> bool {
         self.predecessor_crashed
     }
@@ -476,7 +500,8 @@ impl<G: Guard> Hold for ReentrantHold<G> {
         if let Ok(guard) = stake.guard.try_lock() {
             return guard.lost();
         }
-        // Asked as soon as the loan is over. Neither this future nor its place in a queue may keep the guard from others.
+        // Ask as soon as the loan ends. Neither this future nor its place in a queue may keep the
+        // guard from other callers.
         let (stake, loans) = (Arc::downgrade(stake), stake.loans.clone());
         Lost::new(async move {
             loop {
@@ -494,7 +519,7 @@ impl<G: Guard> Hold for ReentrantHold<G> {
         })
     }
 
-    /// The last one releases the lock inside.
+    /// The last share releases the inner lock.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(stake) = self.stake.take() {
             self.last = Arc::into_inner(stake).map(|it| it.guard.into_inner());

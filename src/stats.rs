@@ -7,41 +7,43 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::fs::sys::fork::PerProcess;
 
-/// How many steps the histogram has. The last one is open.
+/// The number of steps in the histogram. The last one is open.
 const STEPS: usize = 28;
 
-/// What a lock has done in this process so far; only grows.
+/// Counts of what a lock has done in this process so far. They only grow.
 ///
-/// One snapshot, for [one lock](crate::FifoLock::stats) or for [all of them](Stats::of_process). To export it, read it whenever your metrics
-/// are collected and set the counters to its values.
+/// A value is a snapshot, of [one lock](crate::FifoLock::stats) or of [all of
+/// them](Stats::of_process). To export it, read it whenever your metrics are collected, and set the
+/// counters to its values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Guards handed out.
+    /// How many guards were granted.
     pub grants: u64,
-    /// Of these, how many came from another task of this process without touching the disk.
+    /// How many of these grants came from another task of this process, without touching the disk.
     pub in_memory: u64,
-    /// Of these, how many had to wait.
+    /// How many of these grants had to wait.
     pub waits: u64,
-    /// How long those waited.
+    /// How long these waits took.
     pub wait_time: Histogram,
-    /// Waits that ended without a guard: dropped, timed out, closed, failed.
+    /// How many waits ended without a guard: they were dropped, timed out, were closed, or failed.
     pub abandoned: u64,
-    /// Sleepers of other processes that were passed.
+    /// How many frozen waiters of other processes were bypassed.
     pub passed: u64,
-    /// How often this process was asleep when its turn came: others passed it, or an offer was not claimed in time.
+    /// How often this process was frozen when its turn came: it was bypassed, or an offer was not
+    /// claimed in time.
     pub overslept: u64,
-    /// Holders before that died inside.
+    /// How many earlier holders died while they held the lock.
     pub crashes: u64,
-    /// Waits that fell back to looking again after delays because nothing could be watched.
+    /// How many waits fell back to polling, because nothing could be watched.
     pub fallbacks: u64,
-    /// Times the lock was lost while it was held, as far as somebody looked.
+    /// How often the lock was lost while it was held. Only losses that were looked for are known.
     pub losses: u64,
 }
 
 impl Stats {
-    /// Returns what all locks of this process have done so far, including those that are closed by now. A
-    /// forked child begins at zero.
+    /// Returns what all locks of this process have done so far, including locks that are no longer
+    /// open. A forked child starts at zero.
     pub fn of_process() -> Self {
         let book = Book::open();
         let mut sum = book.past.clone();
@@ -64,7 +66,7 @@ impl Stats {
     }
 }
 
-/// The counters behind a [`Stats`]. Written by one thread at a time, read by any.
+/// The counters behind a [`Stats`]. One thread at a time writes them; any thread reads them.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) grants: Counter,
@@ -78,19 +80,19 @@ pub(crate) struct Counts {
     pub(crate) crashes: Counter,
     pub(crate) fallbacks: Counter,
     pub(crate) losses: Counter,
-    /// For writers that nothing else keeps apart.
+    /// Locked by writers that no other mutex excludes from each other.
     writers: Mutex<()>,
 }
 
-/// What a lock is, and where.
+/// What kind of lock it is, and its address.
 type Known = (&'static str, Address);
 
 /// The counts of all locks of this process.
 #[derive(Default)]
 struct Book {
-    /// With what the lock is and where, if other handles may look for its counts.
+    /// Each with its kind and address, if other handles may find the counts.
     live: Vec<(Option<Known>, Arc<Counts>)>,
-    /// Of those that are gone.
+    /// The sum of those that are gone.
     past: Stats,
 }
 
@@ -111,8 +113,8 @@ impl Book {
     }
 }
 
-/// New counts of a lock, or those that another handle of this process on the same lock has: `lock` is
-/// what it is, and where.
+/// Returns the counts that another handle of this process on the same lock has, or else new ones.
+/// `lock` is its kind and address.
 pub(crate) fn counts_of(lock: Option<Known>) -> Arc<Counts> {
     let mut book = Book::open();
     let known = |(of, counts): &(_, Arc<Counts>)| (*of == lock).then(|| counts.clone());
@@ -126,7 +128,7 @@ pub(crate) fn counts_of(lock: Option<Known>) -> Arc<Counts> {
     counts
 }
 
-/// One of them: no more than a load and a store, because its writers exclude each other.
+/// One counter. Adding is only a load and a store, because its writers exclude each other.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -142,7 +144,7 @@ impl Counter {
 }
 
 impl Counts {
-    /// Counts where nothing else keeps writers apart.
+    /// Counts under a mutex, where nothing else excludes writers from each other.
     pub(crate) fn together(&self, count: impl FnOnce(&Self)) {
         let _alone = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
         count(self);
@@ -174,7 +176,7 @@ impl Counts {
     }
 }
 
-/// The step whose upper bound is the first that is not below.
+/// Returns the first step whose upper bound is not below the duration.
 fn step_of(duration: Duration) -> usize {
     let micros = u64::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
     let step = micros
@@ -183,7 +185,8 @@ fn step_of(duration: Duration) -> usize {
     (step as usize).min(STEPS - 1)
 }
 
-/// Durations, counted in steps that double: up to 1 µs, 2 µs, 4 µs and so on up to 67 seconds, and beyond.
+/// Durations, counted in steps that double: up to 1 µs, 2 µs, 4 µs and so on, up to 67 s, and
+/// beyond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; STEPS],
@@ -198,25 +201,26 @@ impl Histogram {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
-    /// How many durations were counted.
+    /// Returns how many durations were counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All of them together.
+    /// Returns the sum of all durations.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// The steps: the upper bound (included; `None` for the last, which is open) and how many durations fell into it. Not cumulative.
+    /// Returns the steps: the upper bound, and how many durations fell into the step. The bound is
+    /// included, and is `None` for the last step, which is open. The counts are not cumulative.
     pub fn steps(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let bound = |step| (step < STEPS - 1).then(|| Duration::from_micros(1_u64 << step));
         let numbered = self.counts.iter().enumerate();
         numbered.map(move |(step, count)| (bound(step), *count))
     }
 
-    /// The bound under which this share of the durations lies, for instance 0.99; `None` when nothing was counted or
-    /// it lies in the open step.
+    /// Returns the upper bound of the step in which this share of the durations ends, for instance
+    /// 0.99. Returns `None` if nothing was counted, or if that step is the open one.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let wanted = share.clamp(0.0, 1.0) * self.count() as f64;
         let mut seen = 0;

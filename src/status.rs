@@ -1,4 +1,4 @@
-//! What a look at a lock shows: who holds it, who waits, and what changes.
+//! What a status shows: who holds a lock, who waits for it, and what changes.
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,15 +17,16 @@ use crate::lock::Capabilities;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Owner {
-    /// Process id: a holder's in its own pid namespace, a waiter's as this process sees it.
+    /// The process id. That of a holder counts in the holder's own pid namespace, that of a waiter
+    /// in the pid namespace of this process.
     pub pid: Option<u32>,
-    /// Name of the host.
+    /// The name of its host.
     pub host: Option<String>,
-    /// The label given in the options of the lock.
+    /// The label from the options of the lock.
     pub label: Option<String>,
-    /// Its command line, where this process may read it; arguments are separated by spaces.
+    /// Its command line, if this process may read it. Spaces separate the arguments.
     pub command: Option<String>,
-    /// Since when it holds or waits, by the wall clock of its host.
+    /// The time since which it holds or waits, by the wall clock of its host.
     pub since: Option<SystemTime>,
 }
 
@@ -60,72 +61,82 @@ impl fmt::Display for Owner {
     }
 }
 
-/// One entry of the line, in order of service.
+/// One waiter in the queue. Waiters are in order of service.
 ///
-/// The tasks of one process that came one after the other share an entry; only their own process knows how many they
-/// are, so to every other process they count as one.
+/// Tasks of one process that arrive with no other process between them share a ticket. Their own
+/// process knows how many they are. Every other process sees them as one waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiter {
-    /// The number of its ticket: unique per lock, growing with arrival. `None` for a task of this process that waits
-    /// behind this process's own hold and needs no ticket.
+    /// The number of its ticket. It is unique per lock and grows with arrival. `None` for a task of
+    /// this process that needs no ticket, because it waits behind a hold of this process.
     pub ticket: Option<u64>,
-    /// Who waits.
+    /// The process that waits.
     pub owner: Owner,
-    /// Whether it was asleep when its turn came, so that others pass it until it wakes.
+    /// Whether it is bypassed: it was frozen when its turn came, and others go first until it
+    /// wakes.
     pub passed_over: bool,
     /// Whether it is a task of this process.
     pub here: bool,
 }
 
-/// Whether a lock is held, as far as a look tells.
+/// Whether a lock is held, as far as a status can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Held {
     /// No process holds it.
     No,
-    /// At least one process holds it, known or not: alone, as a reader, or with at least one permit.
+    /// At least one process holds it, known or not: alone, as a reader, or with at least one
+    /// permit.
     Yes,
-    /// This process cannot tell: it may not open the lock file, or a server may have forgotten a holder.
+    /// This process cannot tell. It may not open the lock file, or a server may have forgotten a
+    /// holder.
     Unknown,
 }
 
-/// A look at the line: who holds the lock, who waits, in order.
+/// The state of a lock: who holds it, and who waits for it, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Whether the lock excludes anybody at all: see [`Capabilities::excludes`]. If not, the rest says nothing.
+    /// Whether the lock excludes other callers at all; see [`Capabilities::excludes`]. If not, the
+    /// other fields mean nothing.
     pub excludes: bool,
-    /// Whether the lock is held, also by processes that are not named below. It agrees with what a try finds at that moment, except
-    /// that a try also gives way to waiters, and that one for several permits needs as many.
+    /// Whether the lock is held, also by processes that are not named below. This agrees with what
+    /// a try finds at that moment, with two exceptions. A try also gives way to waiters. A try
+    /// for several permits needs that many free ones.
     pub held: Held,
-    /// Whether [`holder`](Status::holder), [`shared_by`](Status::shared_by) and [`outsider`](Status::outsider) name every process that holds
-    /// the lock. `false` where others may hold it too that this process cannot see, such as those of another pid namespace.
+    /// Whether [`holder`](Status::holder), [`shared_by`](Status::shared_by) and
+    /// [`outsider`](Status::outsider) name every process that holds the lock. `false` if there may
+    /// be holders that this process cannot see, for example in another pid namespace.
     pub names_all: bool,
-    /// Who is inside alone, if anybody is who came through the line. A holder that died is not reported. If [`held`](Status::held) is
-    /// [`Unknown`](Held::Unknown), the holder on record, who may have died.
+    /// The exclusive holder, if there is one that acquired through the queue. A holder that died is
+    /// not reported. If [`held`](Status::held) is [`Unknown`](Held::Unknown), this is the holder on
+    /// record, which may have died.
     pub holder: Option<Owner>,
-    /// Who is inside with others: the readers, or those who have permits; one entry for each process, this one first. The kernel's list of
-    /// locks names the other processes, so on Linux only. Where the list names none of them, one entry without a process id stands for
-    /// all.
+    /// The holders that share the lock: readers, or holders of permits. There is one entry for each
+    /// process, and this process comes first. The kernel's list of locks names the other processes,
+    /// so they are named on Linux only. If the list names none of them, one entry without a process
+    /// id stands for all.
     pub shared_by: Vec<Owner>,
-    /// Who else has the lock file locked, without a record and without a place in line: `flock(1)`, or a command
-    /// whose `stanchion run` was killed. Its process id is missing where the kernel's list of locks does not name it: on other systems than Linux, for a
-    /// process of another pid namespace, and for one that is gone and left the lock to its heirs.
+    /// An outsider that has locked the lock file: a process without a record and without a place in
+    /// the queue, such as `flock(1)`, or a command whose `stanchion run` was killed. The process id
+    /// is missing if the kernel's list of locks does not name the process. That is so on systems
+    /// other than Linux, for a process of another pid namespace, and for a process that has ended
+    /// and left the lock to processes that inherited its descriptor.
     pub outsider: Option<Owner>,
-    /// Who waits, the next one first.
+    /// The waiters, the next one first.
     pub waiters: Vec<Waiter>,
-    /// The greatest fencing token that may have been given out; 0 when none was.
+    /// The greatest fencing token that may have been granted; 0 if there was none.
     pub last_token: u64,
-    /// Whether the waiters of this process look again after delays instead of being told, because file events are not
-    /// to be had or not wanted.
+    /// Whether the waiters of this process poll, because file events are unavailable or not wanted.
     pub polling: bool,
-    /// How often, since the start of this process, a file could not be watched or events were lost, for any lock.
+    /// How often a file could not be watched or events were lost, for any lock, since this process
+    /// started.
     pub watch_failures: u64,
 }
 
 impl Status {
-    /// Nobody inside, nobody in line.
+    /// Returns the status of a lock without holders and waiters.
     pub(crate) fn of_nobody() -> Self {
         Self {
             excludes: true,
@@ -141,7 +152,7 @@ impl Status {
         }
     }
 
-    /// A lock that one process at most holds, and that always tells who.
+    /// Returns the status of a lock that has at most one holder and always names it.
     pub(crate) fn of_holder(holder: Option<Owner>) -> Self {
         Self {
             held: Held::of(holder.is_some()),
@@ -151,7 +162,7 @@ impl Status {
     }
 }
 
-/// One line: whether it is held and by whom, and how many wait.
+/// Writes one line: whether the lock is held, the holders, and the number of waiters.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = self
@@ -184,30 +195,32 @@ impl Held {
 /// What `remove` of a lock did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Removal {
-    /// The lock's files are gone, or there were none.
+    /// The lock's files are deleted, or there were none.
     Removed,
-    /// Somebody holds the lock or waits for it in line, or the queue directory holds files that are not the lock's: the
-    /// lock goes on as it was.
+    /// The lock is unchanged: a process holds it or waits in the queue, or the queue directory
+    /// contains files that are not the lock's.
     InUse,
 }
 
-/// The line as it moves: a [`Stream`] of [`Status`].
+/// The status of a lock as it changes: a [`Stream`] of [`Status`].
 ///
-/// The first item is the line as it stands; each further one follows a change. Changes in quick succession may come as one,
-/// at most one every 20 ms, so a slow consumer misses steps, never the present state. It ends only after an error.
+/// The first item is the present status. Each further item follows a change. There is at most one
+/// item every 20 ms, so quick changes may arrive as one. A slow consumer misses steps, but never
+/// the present state. The stream ends only after an error.
 ///
-/// Looking on opens no ticket and delays nobody. Where nothing else tells whether the lock is held, it is tried, at most once a second.
+/// Watching opens no ticket and delays no caller. If nothing else shows whether the lock is held,
+/// the stream tries to lock it, at most once a second.
 ///
 /// # Cancel safety
 ///
-/// Dropping it, or a future that waits for its next item, changes nothing for the lock.
+/// Dropping the stream, or a future that waits for its next item, changes nothing for the lock.
 #[must_use = "streams do nothing unless polled"]
 pub struct Changes {
     inner: Pin<Box<dyn Stream<Item = Result<Status>> + Send>>,
 }
 
 impl Changes {
-    /// Of a lock that cannot tell: one error, then the end.
+    /// Returns the changes of a lock that cannot report them: one error, then the end.
     pub(crate) fn unsupported(place: impl Into<std::path::PathBuf>) -> Self {
         let text = "changes of this lock cannot be watched; ask for its status instead";
         let error = Error::at(ErrorKind::Unsupported, text, place);
@@ -220,7 +233,7 @@ impl Changes {
         }
     }
 
-    /// The next change, for callers without a `StreamExt`; `None` after an error.
+    /// Waits for the next change, without a `StreamExt`. Returns `None` after an error.
     pub async fn next(&mut self) -> Option<Result<Status>> {
         std::future::poll_fn(|cx| self.inner.as_mut().poll_next(cx)).await
     }
@@ -240,17 +253,20 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// What a waiting caller is told through [`Acquire::on_wait`].
+/// What a waiting caller learns through [`Acquire::on_wait`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// Place in line: 1 is the next to enter. `None` where the lock keeps no line.
+    /// The caller's place in the queue, where 1 acquires next. `None` if the lock has no queue.
     pub place: Option<usize>,
-    /// Who is inside, or one of those, as far as it is known, [outsiders](Status::outsider) included. Readers and holders of permits in other
-    /// processes are not looked for; [`Status::shared_by`] names them.
+    /// A holder of the lock, as far as it is known, [outsiders](Status::outsider) included. Readers
+    /// and holders of permits in other processes are not looked up; [`Status::shared_by`] names
+    /// them.
     pub holder: Option<Owner>,
-    /// For how long nobody is let in, whoever holds: a server was restarted, replaced or flushed and may have forgotten a holder, or the lock rests
-    /// after a holder that did not give it back. `None` for all others, and for locks on files.
+    /// How long the quarantine still lasts. During a quarantine no caller acquires the lock, even
+    /// if it is free. A quarantine follows when a server was restarted, replaced or flushed and may
+    /// have forgotten a holder, or when a holder did not give the lock back. `None` without a
+    /// quarantine, and for locks on files.
     pub closed_for: Option<Duration>,
     /// How long the caller has been waiting.
     pub waited: Duration,
@@ -258,7 +274,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Of a wait for a lock without a queue.
+    /// Returns the state of a wait for a lock without a queue.
     pub(crate) fn behind(holder: Option<Owner>) -> Self {
         Self {
             place: None,
@@ -269,7 +285,7 @@ impl Waiting {
         }
     }
 
-    /// What stands in the way.
+    /// Returns what the caller waits for.
     pub(crate) fn why(&self) -> Option<String> {
         match (&self.holder, self.closed_for) {
             _ if self.held_by_this_task => Some("held by this very task".to_owned()),
@@ -282,9 +298,12 @@ impl Waiting {
         }
     }
 
-    /// Whether the lock seems to be held by the very task that waits, which then waits for ever: it was this task that took it, through
-    /// a fair lock of this process. A guard that was handed to another task counts as the first one's. Always `false` for permits, and where
-    /// there is no Tokio task: what `block_on` runs, as the body of an async `main` under `#[tokio::main]`, is none.
+    /// Returns whether the waiting task itself seems to hold the lock. Then it waits forever.
+    ///
+    /// The task that acquired a lock counts as its holder, even if it handed the guard to another
+    /// task. Only fair locks of this process are known. Always `false` for permits, and outside a
+    /// Tokio task. The future that `block_on` runs is no task; neither is the body of an async
+    /// `main` under `#[tokio::main]`.
     pub fn held_by_this_task(&self) -> bool {
         self.held_by_this_task
     }
@@ -303,7 +322,7 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// A duration as a person would say it.
+/// Formats a duration for people.
 pub(crate) struct Readable(pub(crate) Duration);
 
 impl fmt::Display for Readable {

@@ -1,5 +1,6 @@
-//! What a resource does with fencing tokens: it remembers the greatest it has seen, and refuses smaller ones. So a holder that does not know yet
-//! that it has lost its lock changes nothing any more.
+//! What a resource does with fencing tokens: it remembers the greatest token it has seen, and
+//! refuses smaller ones. So a holder that has lost its lock without knowing it changes nothing
+//! more.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -9,10 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Lets through those who hold the newest fencing token of a resource.
+/// Admits callers that have the newest fencing token of a resource.
 ///
-/// A lock with a lease cannot stop a holder that stood still and goes on after its lease: only the resource can, by looking at the
-/// token that came with the request. This is that look for a resource that is a process with its state in memory; one value may stand for many
+/// A lock with a lease cannot stop a holder that stands still past its lease and then goes on. Only
+/// the resource can stop it, by comparing the token that comes with each request. This type does so
+/// for a resource whose state is in the memory of one process. One value may stand for many
 /// resources, each with its key.
 ///
 /// ```
@@ -26,18 +28,21 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Ok::<(), stanchion::Error>(())
 /// ```
 ///
-/// Check and change must be one step: keep what the token guards under the same mutex, or use [`admit_and`](TokenGate::admit_and).
+/// The check and the change must be one step. Keep what the token guards under the same mutex, or
+/// use [`admit_and`](TokenGate::admit_and).
 ///
 /// # A resource that keeps the token itself
 ///
-/// Where the state outlives the process the token belongs beside it. In SQL, one statement that changes nothing when the token is old:
+/// If the state outlives the process, store the token beside it. In SQL, use one statement that
+/// changes nothing if the token is old:
 ///
 /// ```sql
 /// UPDATE account SET balance = :balance, token = :token
 ///  WHERE id = :id AND token <= :token;   -- no row changed: refused
 /// ```
 ///
-/// In Redis, as a script with the value's key, the token's key, the token and the value (tokens are below 2⁵³, so Lua's numbers hold them):
+/// In Redis, use a script. Its arguments are the key of the value, the key of the token, the token,
+/// and the value. Tokens are below 2⁵³, so Lua's numbers can represent them.
 ///
 /// ```lua
 /// if tonumber(redis.call('GET', KEYS[2]) or 0) > tonumber(ARGV[1]) then return 0 end
@@ -46,33 +51,35 @@ use crate::error::{Error, ErrorKind, Result};
 /// return 1
 /// ```
 ///
-/// Both are tried in the tests of this crate.
+/// The tests of this crate run both.
 pub struct TokenGate<R> {
     greatest: Mutex<HashMap<R, u64>>,
 }
 
 impl<R: Eq + Hash> TokenGate<R> {
-    /// Has seen no token yet: the first one of each resource is let through.
+    /// Returns a gate that has seen no token yet: the first token of each resource is admitted.
     pub fn new() -> Self {
         Self {
             greatest: Mutex::default(),
         }
     }
 
-    /// Lets the token through, and from now on none that is smaller.
+    /// Admits the token, and from now on refuses every smaller one.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Lost`] when a greater one has been seen: whoever holds this one holds the lock no longer. Both are in the text.
+    /// [`ErrorKind::Lost`] if a greater token has been seen: the holder of this one no longer holds
+    /// the lock. The text includes both tokens.
     pub fn admit(&self, resource: R, token: u64) -> Result<()> {
         self.admit_and(resource, token, || ())
     }
 
-    /// The same, and runs `change` before any other token is looked at. Keep it short: all resources of this value wait for it.
+    /// Admits the token as [`admit`](TokenGate::admit) does, and runs `change` before any other
+    /// token is checked. Keep `change` short: all resources of this value wait for it.
     ///
     /// # Errors
     ///
-    /// Those of [`admit`](TokenGate::admit); `change` has not run then.
+    /// Those of [`admit`](TokenGate::admit). Then `change` has not run.
     pub fn admit_and<T>(&self, resource: R, token: u64, change: impl FnOnce() -> T) -> Result<T> {
         let mut greatest = self.lock();
         let seen = greatest.entry(resource).or_insert(token);
@@ -84,7 +91,7 @@ impl<R: Eq + Hash> TokenGate<R> {
         Ok(change())
     }
 
-    /// The greatest token seen of a resource.
+    /// Returns the greatest token seen of a resource.
     pub fn greatest<Q: Eq + Hash + ?Sized>(&self, resource: &Q) -> Option<u64>
     where
         R: Borrow<Q>,
@@ -92,7 +99,8 @@ impl<R: Eq + Hash> TokenGate<R> {
         self.lock().get(resource).copied()
     }
 
-    /// Forgets a resource that is gone for good: the next token is let through, whatever it is.
+    /// Forgets a resource that no longer exists, and returns its greatest token. The next token is
+    /// admitted, whatever it is.
     pub fn forget<Q: Eq + Hash + ?Sized>(&self, resource: &Q) -> Option<u64>
     where
         R: Borrow<Q>,

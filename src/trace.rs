@@ -1,7 +1,8 @@
-//! What is worth telling an operator, with the feature `tracing`; without it every function here is empty.
+//! Events for an operator, with the feature `tracing`. Without it every function here is empty.
 //!
-//! Two spans: `stanchion.wait`, from the first poll that had to wait to the grant or the drop, and `stanchion.hold`, for the
-//! life of a guard. Events carry the lock's path as `lock`.
+//! There are two spans. `stanchion.wait` lasts from the first poll that had to wait to the grant or
+//! the drop. `stanchion.hold` lasts as long as a guard. Events have the lock's path in the field
+//! `lock`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,29 +13,30 @@ use crate::error::Error;
 use crate::foreign::surviving;
 use crate::guard::Loss;
 
-/// Something that happened under the mutex of a line, told after it is free: a subscriber is foreign code.
+/// Something that happened under the mutex of a queue. It is reported after the mutex is free,
+/// because a subscriber is foreign code.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "tracing"), allow(dead_code))]
 pub(crate) enum Note {
-    /// Sleepers of other processes were passed.
+    /// Frozen waiters of other processes were bypassed.
     Passed { tickets: usize },
-    /// Others have passed this process, or its offer was not claimed in time.
+    /// This process was bypassed, or its offer was not claimed in time.
     Overslept,
-    /// The holder before died inside.
+    /// The last holder died while it held the lock.
     PredecessorCrashed { token: u64 },
-    /// Nothing can be watched: this wait looks again after delays.
+    /// Nothing can be watched, so this wait polls.
     Fallback,
-    /// A task or thread waits for a lock that it took itself.
+    /// A task or thread waits for a lock that it acquired itself.
     WaitsForItself,
-    /// The lock file was deleted or replaced under the holder.
+    /// The lock was lost while it was held.
     Lost(Loss),
-    /// A server does not do all that its locks could have.
+    /// A server lacks something that its locks would use.
     #[allow(dead_code)] // Each backend is a feature.
     Degraded(&'static str),
 }
 
 impl Note {
-    /// Tells one, outside any mutex.
+    /// Reports this note, outside any mutex.
     pub(crate) fn tell_alone(self, lock: &Path) {
         let mut notes = Notes::default();
         notes.push(self);
@@ -139,7 +141,7 @@ mod on {
         }
     }
 
-    /// What a drop could not do, and nobody else hears of.
+    /// Reports what a drop could not do. No caller learns of it otherwise.
     pub(crate) fn unheard(lock: &Path, error: &Error) {
         surviving(|| tracing::error!(lock = %lock.display(), %error, "giving back failed"));
     }

@@ -115,30 +115,32 @@ impl<S: Semaphore + 'static> DynSemaphore for S {
     }
 }
 
-/// Gives an erased handle the methods of [`Handle`]; `inner` is its field.
+/// Gives an erased handle the methods of [`Handle`]. `inner` is the field with the handle.
 macro_rules! any_handle {
     ($($any:ident),+) => {$(
         impl $any {
-            /// Returns who holds it and who waits, as far as what is inside knows.
+            /// Returns who holds it and who waits, as far as the inner handle knows.
             ///
             /// # Errors
             ///
-            /// Those of what is inside, as for every method here.
+            /// Those of the inner handle, as for every method here.
             pub async fn status(&self) -> Result<Status> {
                 self.inner.status().await
             }
 
-            /// Deletes what it has left on disk or on a server, if nobody holds it or waits for it.
+            /// Deletes what it has left on disk or on a server, if no caller holds it or waits for
+            /// it.
             pub async fn remove(&self) -> Result<Removal> {
                 self.inner.remove().await
             }
 
-            /// Returns the status as it changes; one error where that cannot be told.
+            /// Returns the status as it changes. A lock that cannot report changes yields one
+            /// error.
             pub fn changes(&self) -> Changes {
                 self.inner.changes()
             }
 
-            /// Returns what this process has done with it so far.
+            /// Returns counts of what this process has done with it so far.
             pub fn stats(&self) -> Stats {
                 self.inner.stats()
             }
@@ -153,7 +155,7 @@ macro_rules! any_handle {
                 self.inner.capabilities()
             }
 
-            /// Returns the canonical path of a lock on a file; `None` for every other.
+            /// Returns the canonical path of a lock on a file, or `None` for any other lock.
             pub fn path(&self) -> Option<&Path> {
                 self.place.path()
             }

@@ -14,13 +14,13 @@ use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock, is_lock};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
-/// An exclusive lock of any kind: what [`Locks`](crate::Locks) returns, and what a list of mixed locks
-/// holds.
+/// An exclusive lock of any kind. [`Locks`](crate::Locks) returns it, and a list of mixed locks
+/// contains it.
 ///
-/// Cheap to clone; all clones are one lock. Made from any lock by `into()`, or by [`AnyLock::new`] from
-/// any type that implements [`Lock`]. What only the lock inside can do is reached by
-/// [`downcast_ref`](AnyLock::downcast_ref). `Display` shows the place of the lock: its canonical path, or
-/// its name behind that of its backend.
+/// Cheap to clone; all clones are one lock. Any lock becomes one by `into()`, and any type that
+/// implements [`Lock`] by [`AnyLock::new`]. Use [`downcast_ref`](AnyLock::downcast_ref) for what
+/// only the inner lock can do. `Display` shows the place of the lock: its canonical path, or its
+/// backend and its name.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -38,7 +38,7 @@ use crate::status::{Changes, Removal, Status};
 /// # }
 /// ```
 ///
-/// A semaphore is not exclusive, and so not a lock:
+/// A semaphore is not exclusive, so it is not a lock:
 ///
 /// ```compile_fail,E0277
 /// # fn example(semaphore: stanchion::FifoSemaphore) {
@@ -51,10 +51,10 @@ pub struct AnyLock {
     place: Place,
 }
 
-/// A reader-writer lock of any kind: what [`Locks::rwlock`](crate::Locks::rwlock) returns.
+/// A reader-writer lock of any kind. [`Locks::rwlock`](crate::Locks::rwlock) returns it.
 ///
-/// Cheap to clone; all clones are one lock. Made by `into()`, or by [`AnySharedLock::new`] from any type
-/// that implements [`SharedLock`].
+/// Cheap to clone; all clones are one lock. Any reader-writer lock becomes one by `into()`, and any
+/// type that implements [`SharedLock`] by [`AnySharedLock::new`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -75,10 +75,10 @@ pub struct AnySharedLock {
     place: Place,
 }
 
-/// A semaphore of any kind: what [`Locks::semaphore`](crate::Locks::semaphore) returns.
+/// A semaphore of any kind. [`Locks::semaphore`](crate::Locks::semaphore) returns it.
 ///
-/// Cheap to clone; all clones are one semaphore. Made by `into()`, or by [`AnySemaphore::new`] from any
-/// type that implements [`Semaphore`].
+/// Cheap to clone; all clones are one semaphore. Any semaphore becomes one by `into()`, and any
+/// type that implements [`Semaphore`] by [`AnySemaphore::new`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -101,13 +101,13 @@ pub struct AnySemaphore {
 
 any_handle!(AnyLock, AnySharedLock, AnySemaphore);
 
-/// The erased form of a handle, and the handle itself if it is erased already.
+/// Returns a clone of the handle if it is already erased.
 fn kept<H: 'static, A: Clone + 'static>(handle: &H) -> Option<A> {
     (handle as &dyn Any).downcast_ref::<A>().cloned()
 }
 
 impl AnyLock {
-    /// Forgets which kind of lock it is. One that is forgotten already stays as it is.
+    /// Erases the kind of a lock. A lock that is already an `AnyLock` stays as it is.
     pub fn new<L: Lock + 'static>(lock: L) -> Self {
         kept(&lock).unwrap_or_else(|| Self {
             place: Place::of(&Lock::acquire(&lock)),
@@ -115,7 +115,7 @@ impl AnyLock {
         })
     }
 
-    /// Returns the lock inside, if it is of this kind.
+    /// Returns the inner lock if it is of this kind.
     pub fn downcast_ref<L: Lock + 'static>(&self) -> Option<&L> {
         let inner: &dyn Any = &*self.inner;
         inner.downcast_ref()
@@ -125,35 +125,36 @@ impl AnyLock {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue, as with the lock inside.
+    /// Dropping the future leaves the queue, as with the inner lock.
     ///
     /// # Fairness
     ///
-    /// That of the lock inside; [`capabilities`](AnyLock::capabilities) tells.
+    /// That of the inner lock; see [`capabilities`](AnyLock::capabilities).
     ///
     /// # Errors
     ///
-    /// Those of the lock inside.
+    /// Those of the inner lock.
     pub fn acquire(&self) -> Acquire<AnyGuard> {
         self.inner.acquire()
     }
 
-    /// Acquires the lock if that needs no waiting; `None` when it is held or a caller waits for it.
+    /// Acquires the lock if that needs no waiting. Returns `None` if it is held or a caller waits
+    /// for it.
     ///
     /// # Cancel safety
     ///
-    /// A lock that had come is given back.
+    /// If the future is dropped after the lock was granted, the lock is released.
     ///
     /// # Errors
     ///
-    /// Those of the lock inside, except time limits.
+    /// Those of the inner lock, except time limits.
     pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
         self.inner.try_acquire().await
     }
 }
 
 impl AnySharedLock {
-    /// Forgets which kind of lock it is. One that is forgotten already stays as it is.
+    /// Erases the kind of a lock. A lock that is already an `AnySharedLock` stays as it is.
     pub fn new<L: SharedLock + 'static>(lock: L) -> Self {
         kept(&lock).unwrap_or_else(|| Self {
             place: Place::of(&Lock::acquire(&lock)),
@@ -161,37 +162,40 @@ impl AnySharedLock {
         })
     }
 
-    /// Waits for the lock as the one writer; as [`AnyLock::acquire`].
+    /// Waits for the lock as the writer; otherwise as [`AnyLock::acquire`].
     pub fn acquire(&self) -> Acquire<AnyGuard> {
         self.inner.acquire()
     }
 
-    /// Waits for the lock as one of the readers; as [`AnyLock::acquire`].
+    /// Waits for the lock as a reader; otherwise as [`AnyLock::acquire`].
     pub fn acquire_shared(&self) -> Acquire<AnyGuard> {
         self.inner.acquire_shared()
     }
 
-    /// Acquires the lock as the writer if that needs no waiting; as [`AnyLock::try_acquire`].
+    /// Acquires the lock as the writer if that needs no waiting; otherwise as
+    /// [`AnyLock::try_acquire`].
     ///
     /// # Errors
     ///
-    /// Those of the lock inside, except time limits.
+    /// Those of the inner lock, except time limits.
     pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
         self.inner.try_acquire().await
     }
 
-    /// Acquires the lock as a reader if that needs no waiting; as [`AnyLock::try_acquire`].
+    /// Acquires the lock as a reader if that needs no waiting; otherwise as
+    /// [`AnyLock::try_acquire`].
     ///
     /// # Errors
     ///
-    /// Those of the lock inside, except time limits.
+    /// Those of the inner lock, except time limits.
     pub async fn try_acquire_shared(&self) -> Result<Option<AnyGuard>> {
         self.inner.try_acquire_shared().await
     }
 }
 
 impl AnySemaphore {
-    /// Forgets which kind of semaphore it is. One that is forgotten already stays as it is.
+    /// Erases the kind of a semaphore. A semaphore that is already an `AnySemaphore` stays as it
+    /// is.
     pub fn new<S: Semaphore + 'static>(semaphore: S) -> Self {
         kept(&semaphore).unwrap_or_else(|| Self {
             place: Place::of(&Semaphore::acquire(&semaphore)),
@@ -199,35 +203,36 @@ impl AnySemaphore {
         })
     }
 
-    /// Waits for one permit; as [`AnyLock::acquire`].
+    /// Waits for one permit; otherwise as [`AnyLock::acquire`].
     pub fn acquire(&self) -> Acquire<AnyGuard> {
         self.acquire_many(1)
     }
 
-    /// Waits for this many permits at once; as [`AnyLock::acquire`].
+    /// Waits for this many permits at once; otherwise as [`AnyLock::acquire`].
     ///
     /// # Errors
     ///
-    /// Those of the semaphore inside; [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0,
-    /// and for more than there are.
+    /// - Those of the inner semaphore.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more
+    ///   than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<AnyGuard> {
         self.inner.acquire_many(permits)
     }
 
-    /// Acquires a permit if that needs no waiting; as [`AnyLock::try_acquire`].
+    /// Acquires one permit if that needs no waiting; otherwise as [`AnyLock::try_acquire`].
     ///
     /// # Errors
     ///
-    /// Those of the semaphore inside, except time limits.
+    /// Those of the inner semaphore, except time limits.
     pub async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
         self.try_acquire_many(1).await
     }
 
-    /// Acquires this many permits if that needs no waiting; as [`AnyLock::try_acquire`].
+    /// Acquires this many permits if that needs no waiting; otherwise as [`AnyLock::try_acquire`].
     ///
     /// # Errors
     ///
-    /// Those of the semaphore inside, except time limits.
+    /// Those of the inner semaphore, except time limits.
     pub async fn try_acquire_many(&self, permits: u32) -> Result<Option<AnyGuard>> {
         self.inner.try_acquire_many(permits).await
     }
@@ -241,8 +246,9 @@ impl AnySemaphore {
     ///
     /// # Errors
     ///
-    /// Those of the semaphore inside; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where it
-    /// cannot.
+    /// - Those of the inner semaphore.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the semaphore cannot be
+    ///   resized.
     pub async fn resize(&self, permits: u32) -> Result<()> {
         self.inner.resize(permits).await
     }

@@ -1,4 +1,4 @@
-//! Where a lock is, for people.
+//! The place of a lock, for people.
 
 use std::fmt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::guard::Guard;
 
-/// The address of a lock, taken from a wait for it that is never begun.
+/// The address of a lock. It is taken from a wait for the lock that never begins.
 #[derive(Clone)]
 pub(super) struct Place(Option<Address>);
 

@@ -16,7 +16,7 @@ pub(super) struct FileLocks {
     label: Option<String>,
 }
 
-/// Options with the label, where there is one.
+/// Sets the label on the options, if there is one.
 macro_rules! labelled {
     ($options:expr, $label:expr) => {
         match $label {

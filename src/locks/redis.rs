@@ -8,7 +8,7 @@ use crate::lock::Capabilities;
 use crate::locks::{Backend, LockUrl};
 use crate::redis::RedisClient;
 
-/// `whole` is the URL with its password.
+/// Connects to the server. `whole` is the URL with its password.
 pub(crate) async fn connect(
     _: &LockUrl,
     whole: &str,

@@ -1,4 +1,4 @@
-//! What stands in the place of Redis where it is not compiled in.
+//! Replaces locks on a Redis server if that feature is not compiled in.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Where locks are, in one word.
+//! URLs of places of locks.
 
 use std::fmt;
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
@@ -7,9 +7,10 @@ use std::str::FromStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::named::name::percent_decoded;
 
-/// The URL of a place of locks, and perhaps of one lock there: `file:///run/app#deploy`.
+/// The URL of a place of locks, and optionally of one lock there: `file:///run/app#deploy`.
 ///
-/// It shows (`Display`) without a password and without what follows the `#`. What it may be stands at [`Locks`](crate::Locks).
+/// `Display` shows it without a password, and without the part after the `#`.
+/// [`Locks`](crate::Locks) lists the valid URLs.
 ///
 /// ```
 /// use stanchion::LockUrl;
@@ -24,25 +25,26 @@ pub struct LockUrl {
     scheme: String,
     place: Place,
     name: Option<String>,
-    /// Without a password.
+    /// The URL without a password.
     shown: String,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Directory(PathBuf),
-    /// A world of its own, or the one of this name.
+    /// The world of this name, or a separate one.
     Memory(Option<String>),
-    /// The URL as it was given, with its password and without a name.
+    /// The URL as given, with its password and without the name of a lock.
     Redis(String),
 }
 
 impl LockUrl {
-    /// Takes a URL apart. Asks nobody, and creates nothing.
+    /// Parses a URL. Contacts no server, and creates nothing.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for what is no URL, or cannot be meant; [`ErrorKind::Unsupported`] for a scheme that is not known.
+    /// - [`ErrorKind::InvalidInput`] if the text is not a valid URL of locks.
+    /// - [`ErrorKind::Unsupported`] if the scheme is unknown.
     pub fn parse(text: &str) -> Result<Self> {
         let Some((scheme, rest)) = split_scheme(text) else {
             let text = "this is no URL of locks: file:///DIRECTORY, mem:, mem:NAME and redis://HOST are some";
@@ -76,12 +78,12 @@ impl LockUrl {
         })
     }
 
-    /// The scheme, in lower case, as `file`.
+    /// Returns the scheme in lower case, for example `file`.
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// The directory that a `file:` URL means; `None` for all others.
+    /// Returns the directory of a `file:` URL, and `None` for all others.
     pub fn directory(&self) -> Option<&Path> {
         match &self.place {
             Place::Directory(path) => Some(path),
@@ -89,7 +91,7 @@ impl LockUrl {
         }
     }
 
-    /// The name of a lock, if there is one behind a `#`.
+    /// Returns the name of a lock, if the URL has one after a `#`.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -143,7 +145,7 @@ fn decoded(text: &str) -> Result<String> {
     }
 }
 
-/// The path of a `file:` URL.
+/// Returns the path of a `file:` URL.
 fn directory(rest: &str) -> Result<PathBuf> {
     let path = match rest.strip_prefix("//") {
         Some(rest) => {
@@ -174,7 +176,7 @@ fn directory(rest: &str) -> Result<PathBuf> {
     })
 }
 
-/// The name of a world in memory.
+/// Returns the name of a world in memory.
 fn world(rest: &str) -> Result<Option<String>> {
     if rest.starts_with('/') || rest.contains('?') {
         return wrong("mem: is followed by nothing or by a name, as mem:tests");
@@ -185,14 +187,14 @@ fn world(rest: &str) -> Result<Option<String>> {
     })
 }
 
-/// User, host, port, path and query of a URL, as far as they are no secret. Passwords are not always escaped as they should be, so
-/// rather too much is left out.
+/// Returns user, host, port, path and query of a URL, without secrets. Passwords are not always
+/// escaped as they should be, so this leaves out too much rather than too little.
 fn without_password(rest: &str) -> String {
     let (before, query) = match rest.split_once('?') {
         Some((before, query)) => (before, Some(query)),
         None => (rest, None),
     };
-    // A ? in the password.
+    // The password contains a `?`.
     let (before, query) = match query {
         Some(query) if query.contains('@') => (rest, None),
         query => (before, query),
@@ -222,7 +224,8 @@ fn without_password(rest: &str) -> String {
     shown
 }
 
-/// Without what is no port: of a password that was cut at a sign which it should not have.
+/// Removes a port that is not a number, and the path after it. Both are parts of a password with an
+/// unescaped character.
 fn plain_address(address: &str) -> String {
     let (host, path) = address.split_at(address.find('/').unwrap_or(address.len()));
     let is_port = |it: &str| it.bytes().all(|byte| byte.is_ascii_digit());

@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::guard::{Hold, Lost, guard};
 
 guard! {
-    /// A lock of a [`Memory`](crate::Memory) that is held: alone, shared, or some permits of it.
+    /// The guard of a lock of a [`Memory`](crate::Memory): exclusive, shared, or with permits.
     ///
-    /// Dropping it releases: the next waiter acquires the lock at once. It cannot be lost, and no holder
-    /// can die without the lock.
+    /// Dropping it releases the lock, and the next waiter acquires it at once. The lock cannot be
+    /// lost, and a holder cannot die without the lock.
     MemGuard holds MemHold, by MemPending,
     token: "Returns the fencing token: greater than that of every earlier grant. A reader has the token of the writer before it."
 }
@@ -47,7 +47,7 @@ impl Hold for MemHold {
         Some(self.token)
     }
 
-    /// Never: with its holder the lock would be gone.
+    /// Always `false`: the lock dies with its holder.
     fn predecessor_crashed(&self) -> bool {
         false
     }

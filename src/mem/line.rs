@@ -1,4 +1,4 @@
-//! The line of one lock in memory; see [`mem`](super).
+//! The queue of one lock in memory; see [`mem`](super).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use crate::options::check_permits;
 use crate::status::{Changes, Status, Waiting};
 use crate::trace::Note;
 
-/// More readers than this there are never.
+/// The parts of a reader-writer lock. There are never more readers than this.
 const READERS: u32 = u32::MAX;
 
-/// What a name is used for.
+/// The kind of lock that a name is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Lock,
@@ -37,7 +37,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What somebody asks for.
+/// What a caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
     Alone,
@@ -50,30 +50,30 @@ pub(super) struct Line {
     world: Arc<World>,
     name: String,
     kind: Kind,
-    /// How many parts there are; of a semaphore they may change.
+    /// How many parts there are. For a semaphore this may change.
     parts: AtomicU32,
-    /// For people: world and name.
+    /// World and name, for people.
     path: PathBuf,
     state: Mutex<State>,
 }
 
-/// A grant on its way into a guard.
+/// A grant that becomes a guard.
 pub(super) struct Grant {
     pub(super) visit: u64,
     pub(super) token: u64,
 }
 
-/// What came of a first try.
+/// The result of the first attempt.
 pub(super) enum Entered {
     Granted(Grant),
-    /// In line, under this number.
+    /// In the queue, under this number.
     Waiting(u64),
 }
 
-/// Who comes.
+/// A caller that may queue.
 pub(super) struct Caller<'a> {
     pub(super) want: Want,
-    /// Refuse when so many wait.
+    /// Fail if this many already wait.
     pub(super) most: Option<usize>,
     pub(super) waker: &'a Waker,
 }
@@ -103,8 +103,8 @@ impl Line {
         self.parts.load(Ordering::SeqCst)
     }
 
-    /// Changes the number of parts. For fewer than `from` the caller holds all of those.
-    /// Returns `false` when there are not `from` any more.
+    /// Changes the number of parts. To reduce it, the caller must hold all `from` parts. Returns
+    /// `false` if there are no longer `from` parts.
     pub(super) fn resize(&self, from: u32, to: u32) -> bool {
         self.locked(|state| {
             let found = self
@@ -117,7 +117,7 @@ impl Line {
         })
     }
 
-    /// The status as it changes.
+    /// Returns the status as it changes.
     pub(super) fn changes(self: &Arc<Self>) -> Changes {
         let (line, mut last) = (self.clone(), None);
         Changes::new(futures::stream::poll_fn(move |cx| {
@@ -149,7 +149,7 @@ impl Line {
         Address::of_memory(self.world.label(), &self.name)
     }
 
-    /// How many parts somebody wants.
+    /// Returns how many parts the caller wants.
     pub(super) fn parts_for(&self, want: Want) -> Result<u32> {
         let all = self.parts();
         match want {
@@ -159,7 +159,7 @@ impl Line {
         }
     }
 
-    /// Changes something under the mutex, and tells those who look on.
+    /// Changes something under the mutex, and wakes the streams of changes.
     fn locked<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         self.locked_quietly(|state| {
             let outcome = act(state);
@@ -169,7 +169,7 @@ impl Line {
         })
     }
 
-    /// Does something under the mutex, and afterwards what must not be done there.
+    /// Does something under the mutex, and afterwards what must not be done under it.
     fn locked_quietly<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = act(&mut state);
@@ -186,7 +186,7 @@ impl Line {
         outcome
     }
 
-    /// Enters if nobody is before, else stands in line.
+    /// Grants at once if the caller need not wait; otherwise queues it.
     pub(super) fn enter(&self, caller: Caller<'_>) -> Result<Entered> {
         let parts = self.parts_for(caller.want)?;
         let waker = SafeWaker::of(caller.waker);
@@ -210,29 +210,29 @@ impl Line {
         })
     }
 
-    /// Enters if nobody is before.
+    /// Grants at once if the caller need not wait.
     pub(super) fn try_enter(&self, want: Want) -> Result<Option<Grant>> {
         let parts = self.parts_for(want)?;
         Ok(self.locked(|state| state.enter_at_once(want, parts)))
     }
 
-    /// Claims the offer that was made to this place.
+    /// Claims the offer that was made to this queue entry, if there is one.
     pub(super) fn poll(&self, place: u64, waker: &Waker) -> Poll<Grant> {
         let waker = SafeWaker::of(waker);
         self.locked(|state| state.poll(place, waker))
     }
 
-    /// Leaves the line.
+    /// Leaves the queue.
     pub(super) fn cancel(&self, place: u64) {
         self.locked(|state| state.cancel(place));
     }
 
-    /// Gives back what a guard has.
+    /// Releases the parts of a guard.
     pub(super) fn leave(&self, visit: u64) {
         self.locked(|state| state.leave(visit));
     }
 
-    /// A claim window has gone by.
+    /// Ends a claim window.
     pub(super) fn tick(&self) {
         let overslept = self.locked(|state| {
             state.tick_is_due = false;
@@ -247,7 +247,7 @@ impl Line {
         self.locked_quietly(|state| state.status())
     }
 
-    /// Where a place stands.
+    /// Returns the state of the wait of this queue entry.
     pub(super) fn waiting(&self, place: u64) -> Option<Waiting> {
         self.locked_quietly(|state| state.waiting_of(place))
     }

@@ -1,4 +1,5 @@
-//! Who stands in the line of a lock in memory and who is inside, and the one routine that lets in; see [`mem`](super).
+//! The waiters and holders of a lock in memory, and the one routine that makes offers; see
+//! [`mem`](super).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,11 @@ use crate::foreign::SafeWaker;
 use crate::fs::engine::owner::identity;
 use crate::status::{Held, Owner, Status, Waiter, Waiting};
 
-/// The last token that any lock of this process was given: so they grow although a line is forgotten and made anew.
+/// The last token granted by any lock of this process. Tokens grow even if a queue is dropped and
+/// created again.
 static TOKEN: AtomicU64 = AtomicU64::new(0);
 
-/// Who stands in line.
+/// A waiter's queue entry.
 struct Place {
     want: Want,
     parts: u32,
@@ -21,11 +23,12 @@ struct Place {
     /// Taken when it is called, so there is at most one wake-up for each poll.
     waker: Option<SafeWaker>,
     by: Option<tokio::task::Id>,
-    /// Of an offer: the last tick saw it. Of one awake: it was woken by a roll call and has not been polled since.
+    /// In `offered`: the last tick saw the offer. In `awake`: the waiter was woken by
+    /// `call_the_roll`, and has not been polled since.
     marked: bool,
 }
 
-/// Who is inside.
+/// A holder's share.
 struct Visit {
     want: Want,
     parts: u32,
@@ -36,7 +39,7 @@ struct Visit {
 #[derive(Default)]
 pub(super) struct State {
     free: u32,
-    /// Numbers of places and visits, in order of arrival.
+    /// The last number given to a waiter or a holder, in order of arrival.
     last_number: u64,
     last_token: u64,
     awake: BTreeMap<u64, Place>,
@@ -44,13 +47,14 @@ pub(super) struct State {
     asleep: BTreeMap<u64, Place>,
     inside: BTreeMap<u64, Visit>,
     pub(super) tick_is_due: bool,
-    /// Since the last tick somebody may not have answered.
+    /// Whether `call_the_roll` has run since the last tick, so some waiters may not have been
+    /// polled yet.
     roll_is_called: bool,
-    /// To be called when the mutex is free.
+    /// Wakers to call when the mutex is free.
     pub(super) to_wake: Vec<SafeWaker>,
-    /// To be dropped then.
+    /// Wakers to drop when the mutex is free.
     pub(super) to_drop: Vec<SafeWaker>,
-    /// To be woken at the next change.
+    /// Wakers to call at the next change.
     pub(super) onlookers: Vec<SafeWaker>,
 }
 
@@ -62,7 +66,7 @@ impl State {
         }
     }
 
-    /// Of fewer parts the caller holds those that go.
+    /// Changes the number of parts. To reduce it, the caller must hold all `from` parts.
     pub(super) fn resize(&mut self, from: u32, to: u32) {
         match to.checked_sub(from) {
             Some(more) => self.free += more,
@@ -88,7 +92,8 @@ impl State {
         self.last_number
     }
 
-    /// Offers are taken from what is free, so nobody who has one is passed; who sleeps is.
+    /// Grants the parts if they are free and no waiter is awake. The parts of an offer are not
+    /// free, so a waiter with an offer is never bypassed. A frozen waiter is.
     pub(super) fn enter_at_once(&mut self, want: Want, parts: u32) -> Option<Grant> {
         (self.awake.is_empty() && parts <= self.free).then(|| {
             self.free -= parts;
@@ -111,7 +116,7 @@ impl State {
         number
     }
 
-    /// Lets somebody in for whom the parts have been set aside.
+    /// Grants parts that have been set aside for the caller.
     fn grant(&mut self, want: Want, parts: u32, by: Option<tokio::task::Id>) -> Grant {
         // Readers have the token of the writer before them.
         if want != Want::Shared || self.last_token == 0 {
@@ -132,7 +137,7 @@ impl State {
         }
     }
 
-    /// Makes offers to the first in line as long as there is enough.
+    /// Makes offers to the first waiters, as long as there are enough parts.
     fn settle(&mut self) {
         while let Some(first) = self.awake.first_entry() {
             if first.get().parts > self.free {
@@ -148,7 +153,7 @@ impl State {
 
     pub(super) fn poll(&mut self, number: u64, waker: SafeWaker) -> Poll<Grant> {
         if let Some(mut place) = self.asleep.remove(&number) {
-            // First again, since its number is lower than all who came later.
+            // It is first again: its number is lower than those of all later waiters.
             place.marked = false;
             self.awake.insert(number, place);
             self.settle();
@@ -168,7 +173,7 @@ impl State {
         Poll::Pending
     }
 
-    /// Gives back what a guard has.
+    /// Releases the parts of a guard.
     pub(super) fn leave(&mut self, visit: u64) {
         if let Some(visit) = self.inside.remove(&visit) {
             self.free += visit.parts;
@@ -189,7 +194,7 @@ impl State {
         self.settle();
     }
 
-    /// Whether an offer has lapsed.
+    /// Ends a claim window. Returns whether an offer has lapsed.
     pub(super) fn tick(&mut self) -> bool {
         let lapsed = self.offered.extract_marked();
         let absent = match std::mem::take(&mut self.roll_is_called) {
@@ -212,7 +217,7 @@ impl State {
         overslept
     }
 
-    /// Wakes everybody: who is not polled until the next tick sleeps.
+    /// Wakes all waiters. A waiter that is not polled before the next tick counts as frozen.
     fn call_the_roll(&mut self) {
         self.roll_is_called = !self.awake.is_empty();
         for place in self.awake.values_mut() {
@@ -260,12 +265,12 @@ impl State {
     }
 }
 
-/// This process.
+/// Returns this process as an owner.
 fn owner(since: SystemTime) -> Owner {
     identity().owner(None, Some(since))
 }
 
-/// Takes out what bears a mark.
+/// Removes marked entries.
 trait ExtractMarked {
     fn extract_marked(&mut self) -> Vec<(u64, Place)>;
 }

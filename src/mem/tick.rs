@@ -1,4 +1,5 @@
-//! The clock of the claim windows: one thread for all lines that have offers, and none where nobody waits.
+//! The clock of the claim windows: one thread for all queues that have offers, and none if no queue
+//! has an offer.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,15 +24,15 @@ struct Clock {
 }
 
 struct Due {
-    /// By time, and by number where that is the same.
+    /// Ordered by time, and by number if the time is the same.
     lines: BTreeMap<(Instant, u64), Weak<Line>>,
     number: u64,
     runs: bool,
 }
 
-/// Calls [`Line::tick`] after this time; never, if the clock does not reach so far.
+/// Calls [`Line::tick`] after this window. Never calls it if the clock cannot reach that time.
 ///
-/// If no thread is to be had sleepers are passed later, after another tick is asked for.
+/// If no thread can be started, frozen waiters are bypassed later, after another tick is requested.
 pub(super) fn after(window: Duration, line: &Weak<Line>) {
     let Some(at) = Instant::now().checked_add(window) else {
         return;
@@ -42,7 +43,7 @@ pub(super) fn after(window: Duration, line: &Weak<Line>) {
     due.lines.insert(key, line.clone());
     if !due.runs {
         let thread = std::thread::Builder::new().name("stanchion-mem".into());
-        // It ends only when it says so: `runs` must not outlive it.
+        // The thread ends only when it has cleared `runs`: `runs` must not outlive it.
         let clock = || while surviving(run).is_none() {};
         due.runs = thread.spawn(clock).is_ok();
     }
@@ -55,7 +56,8 @@ impl Clock {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next line whose time has come; `None` when there is none, and the thread is to end.
+    /// Waits for the next queue that is due. Returns `None` if there is none; then the thread must
+    /// end.
     fn next(&self) -> Option<Weak<Line>> {
         let mut due = self.due();
         loop {
@@ -77,7 +79,7 @@ fn run() {
     host::prepare_helper_thread();
     while let Some(line) = CLOCK.next() {
         if let Some(line) = line.upgrade() {
-            // A line that panics must not stop the clock of all the others.
+            // A queue that panics must not stop the clock of all the others.
             surviving(|| line.tick());
             surviving(|| drop(line));
         }

@@ -1,4 +1,4 @@
-//! Which names mean the same lock.
+//! The names of locks in memory, and which of them mean the same lock.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +12,12 @@ use crate::options::check_permits;
 /// The worlds that have a name.
 static NAMED: LazyLock<Mutex<HashMap<String, Weak<World>>>> = LazyLock::new(Mutex::default);
 
-/// Numbers for those that have none.
+/// The next number for a world without a name.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 pub(super) struct World {
     name: Option<String>,
-    /// What it is called, unlike all others.
+    /// A label that differs from those of all other worlds.
     label: String,
     window: Duration,
     lines: Mutex<HashMap<String, Weak<Line>>>,
@@ -34,7 +34,7 @@ impl World {
         if let Some(world) = named.get(name).and_then(Weak::upgrade) {
             return world;
         }
-        // What begins as those without a name do gets one sign more.
+        // A name that begins like the label of a world without a name gets one more `#`.
         let sign = if name.starts_with('#') { "#" } else { "" };
         let world = Self::labelled(Some(name.to_owned()), format!("{sign}{name}"), window);
         named.insert(name.to_owned(), Arc::downgrade(&world));
@@ -58,7 +58,7 @@ impl World {
         self.window
     }
 
-    /// The line of this name, which must be of this kind.
+    /// Returns the queue of this name, which must be of this kind.
     pub(super) fn line(self: &Arc<Self>, name: &str, kind: Kind) -> Result<Arc<Line>> {
         if let Kind::Semaphore(permits) = kind {
             check_permits(permits, u32::MAX, format!("mem:{}/{name}", self.label))?;
@@ -70,7 +70,7 @@ impl World {
             lines.insert(name.to_owned(), Arc::downgrade(&line));
             line
         });
-        // Before a line is dropped that was found and does not fit: its drop wants the map.
+        // Unlock before a found queue of another kind is dropped: its drop locks the map.
         drop(lines);
         if line.kind() != kind {
             let text = format!("mem:{}/{name} is {}, not {kind}", self.label, line.kind());
@@ -79,7 +79,7 @@ impl World {
         Ok(line)
     }
 
-    /// The last handle, future and guard of a line have gone.
+    /// Forgets a queue whose last handle, future and guard are gone.
     pub(super) fn forget(&self, name: &str) {
         forget_dead(&mut lock(&self.lines), name);
     }
@@ -93,7 +93,7 @@ impl Drop for World {
     }
 }
 
-/// Another one may have come under the same name meanwhile, and stays.
+/// Removes a dead entry. A new entry may have taken the same name meanwhile; it stays.
 fn forget_dead<T>(entries: &mut HashMap<String, Weak<T>>, name: &str) {
     if entries.get(name).is_some_and(|it| it.strong_count() == 0) {
         entries.remove(name);

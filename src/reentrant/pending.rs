@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::guard::Guard;
 use crate::status::Waiting;
 
-/// One caller's wait.
+/// One caller's wait for a re-entrant lock.
 #[doc(hidden)]
 pub struct ReentrantPending<G: Guard> {
     inner: Attempt<G>,
@@ -47,7 +47,7 @@ impl<G: Guard> Pending for ReentrantPending<G> {
         match self.inner.poll(request, cx) {
             Poll::Pending => {
                 self.waits = true;
-                // Another wait of this holder may have been granted in between.
+                // Another wait of this holder may have been granted in the meantime.
                 let found = self.table.held_by(&self.holder, Some(cx.waker()));
                 found.map_or(Poll::Pending, |stake| {
                     self.leave();
@@ -66,7 +66,7 @@ impl<G: Guard> Pending for ReentrantPending<G> {
         }
     }
 
-    /// Leaves the queue, and the table.
+    /// Leaves the queue and the table.
     fn leave(&mut self) {
         self.inner.leave();
         if std::mem::take(&mut self.waits) {
@@ -78,7 +78,7 @@ impl<G: Guard> Pending for ReentrantPending<G> {
         self.inner.waiting()
     }
 
-    /// That of the lock inside, whoever the holder is.
+    /// That of the inner lock, for every holder.
     fn address(&self) -> Option<Address> {
         self.inner.address()
     }
