@@ -37,7 +37,8 @@ pub enum ErrorKind {
     /// The handle was closed with `close()`, so no caller can wait for the lock through it any
     /// more.
     Closed,
-    /// The lock was lost while it was held.
+    /// The lock was lost while it was held, or a [`TokenGate`](crate::TokenGate) has seen a newer
+    /// token.
     Lost,
     /// The lock file was deleted or replaced, and a process still holds the lock through the old
     /// file.

@@ -283,7 +283,8 @@ impl MemLock {
     /// # Errors
     ///
     /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and
-    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) if a limit was set.
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) if a limit was set;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn acquire(&self) -> Acquire<MemGuard> {
         self.core.acquire(Want::Alone)
     }
@@ -292,7 +293,7 @@ impl MemLock {
     ///
     /// # Errors
     ///
-    /// None today.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn try_acquire(&self) -> Result<Option<MemGuard>> {
         self.core.try_acquire(Want::Alone)
     }
@@ -323,7 +324,7 @@ impl MemRwLock {
     ///
     /// # Errors
     ///
-    /// None today.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn try_read(&self) -> Result<Option<MemGuard>> {
         self.core.try_acquire(Want::Shared)
     }
@@ -333,7 +334,7 @@ impl MemRwLock {
     ///
     /// # Errors
     ///
-    /// None today.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn try_write(&self) -> Result<Option<MemGuard>> {
         self.core.try_acquire(Want::Alone)
     }
@@ -364,7 +365,7 @@ impl MemSemaphore {
     ///
     /// # Errors
     ///
-    /// None today.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn try_acquire(&self) -> Result<Option<MemGuard>> {
         self.try_acquire_many(1)
     }

@@ -12,6 +12,9 @@ const STEPS: usize = 28;
 
 /// Counts of what a lock has done in this process so far. They only grow.
 ///
+/// Locks in memory, on servers, and those without a queue count grants, waits, abandoned waits and
+/// crashes only.
+///
 /// A value is a snapshot, of [one lock](crate::FifoLock::stats) or of [all of
 /// them](Stats::of_process). To export it, read it whenever your metrics are collected, and set the
 /// counters to its values.

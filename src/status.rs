@@ -69,12 +69,13 @@ impl fmt::Display for Owner {
 #[non_exhaustive]
 pub struct Waiter {
     /// The number of its ticket. It is unique per lock and grows with arrival. `None` for a task of
-    /// this process that needs no ticket, because it waits behind a hold of this process.
+    /// this process that needs no ticket, because it waits behind a hold of this process, and on a
+    /// server.
     pub ticket: Option<u64>,
     /// The process that waits.
     pub owner: Owner,
     /// Whether it is bypassed: it was frozen when its turn came, and others go first until it
-    /// wakes.
+    /// wakes. Always `false` on a server.
     pub passed_over: bool,
     /// Whether it is a task of this process.
     pub here: bool,
@@ -113,10 +114,12 @@ pub struct Status {
     /// not reported. If [`held`](Status::held) is [`Unknown`](Held::Unknown), this is the holder on
     /// record, which may have died.
     pub holder: Option<Owner>,
-    /// The holders that share the lock: readers, or holders of permits. There is one entry for each
-    /// process, and this process comes first. The kernel's list of locks names the other processes,
-    /// so they are named on Linux only. If the list names none of them, one entry without a process
-    /// id stands for all.
+    /// The holders that share the lock: readers, or holders of permits.
+    ///
+    /// On files there is one entry for each process, and this process comes first. The kernel's list
+    /// of locks names the other processes, so they are named on Linux only. If the list names none of
+    /// them, one entry without a process id stands for all. On a server there is one entry for each
+    /// hold; in memory one entry stands for all.
     pub shared_by: Vec<Owner>,
     /// An outsider that has locked the lock file: a process without a record and without a place in
     /// the queue, such as `flock(1)`, or a command whose `stanchion run` was killed. The process id
@@ -204,8 +207,8 @@ pub enum Removal {
 
 /// The status of a lock as it changes: a [`Stream`] of [`Status`].
 ///
-/// The first item is the present status. Each further item follows a change. There is at most one
-/// item every 20 ms, so quick changes may arrive as one. A slow consumer misses steps, but never
+/// The first item is the present status. Each further item follows a change. Of a lock on files there
+/// is at most one item every 20 ms. Quick changes may arrive as one. A slow consumer misses steps, but never
 /// the present state. The stream ends only after an error.
 ///
 /// Watching opens no ticket and delays no caller. If nothing else shows whether the lock is held,
@@ -301,8 +304,8 @@ impl Waiting {
     /// Returns whether the waiting task itself seems to hold the lock. Then it waits forever.
     ///
     /// The task that acquired a lock counts as its holder, even if it handed the guard to another
-    /// task. Only fair locks of this process are known. Always `false` for permits, and outside a
-    /// Tokio task. The future that `block_on` runs is no task; neither is the body of an async
+    /// task. Only fair locks of this process are known. Always `false` for permits of a semaphore on
+    /// files, and outside a Tokio task. The future that `block_on` runs is no task; neither is the body of an async
     /// `main` under `#[tokio::main]`.
     pub fn held_by_this_task(&self) -> bool {
         self.held_by_this_task
