@@ -98,7 +98,7 @@ impl<L> fmt::Debug for FifoOptions<L> {
     }
 }
 
-#[allow(private_bounds)] // this crate decides which locks these are
+#[allow(private_bounds)] // which locks these are is this crate's business
 impl<L: Fair> FifoOptions<L> {
     setters! { FifoConfig:
         timeout limit;
