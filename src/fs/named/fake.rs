@@ -95,7 +95,7 @@ impl Hold for FakeHold {
         false
     }
 
-    /// Always true: the lock was never more than granted.
+    /// Always true: there is nothing to lose.
     fn is_held(&self) -> bool {
         true
     }
