@@ -42,8 +42,8 @@ pub struct FifoConfig {
     /// In any case [`Waiting::held_by_this_task`](crate::Waiting::held_by_this_task) and an event
     /// of the feature `tracing` report the wait.
     ///
-    /// The check goes by Tokio's tasks. Code that `block_on` runs is no task, such as the body of
-    /// an async `main` under `#[tokio::main]`. It waits without the check.
+    /// The check needs a Tokio task. Code that `block_on` runs, such as the body of an async `main`
+    /// under `#[tokio::main]`, is not a task. It waits without the check.
     pub deadlock_is_error: bool,
     /// Whether the last handle, guard and future of this handle removes the lock file and the
     /// queue. Nothing is removed while they are in use, or while a crash is still to be reported. A
