@@ -27,7 +27,7 @@ use crate::guard::{Hold, Loss, Lost, guard};
 use crate::trace;
 
 guard! {
-    /// A plain lock that is held, as the open file. The guard can be read, written and sought in.
+    /// A plain lock that is held, as the open file. The guard supports read, write and seek.
     ///
     /// Reads and writes need a runtime, because they go through Tokio's pool of blocking threads,
     /// like those of `tokio::fs::File`. As there, a write may still be running when its call
@@ -50,8 +50,8 @@ pub struct FileHold {
     // First field: the registration must be dropped before the file is closed.
     entry: Option<Registered>,
     content: Option<Content>,
-    /// Whether a read had to wait. If the caller dropped such a read, it may have read more than
-    /// the caller got.
+    /// Whether a read had to wait. If the caller dropped such a read, the file position may be ahead
+    /// of what the caller got.
     may_be_ahead: bool,
     shared: Arc<Shared>,
     id: FileId,
