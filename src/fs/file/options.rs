@@ -21,7 +21,7 @@ pub struct FileConfig {
     /// Whether the file is created if it is missing. Has an effect only with `write` or `append`.
     /// On by default.
     pub create: bool,
-    /// Whether the file must be created: fails if it exists. Off by default.
+    /// Whether the acquire must create the file, and fails if the file exists. Off by default.
     pub create_new: bool,
     /// Whether the file is truncated, *after* the lock is held. Off by default.
     pub truncate: bool,
