@@ -69,7 +69,7 @@ impl FilePending {
         }
     }
 
-    /// Polls for the file, once the lock `over` it is held or when there is none.
+    /// Polls for the file. Called when the lock `over` is held, or when there is none.
     fn poll_file(
         &mut self,
         shared: &Arc<Shared>,
