@@ -94,10 +94,10 @@ pub struct LockDirConfig {
     /// At least 100 ms. Choose a time far longer than any pause of a host or a file system: a
     /// minute is not too much.
     ///
-    /// A living holder renews its claim at a third of this time, whatever its tasks do. So the lock
-    /// is only ever taken over from a holder that was stopped, or whose host is gone. That holder
-    /// [learns of the loss](crate::AnyGuard::lost). The next holder is informed that its
-    /// predecessor died while holding the lock.
+    /// A living holder renews its claim at a third of this time, whatever its tasks do. So a holder
+    /// loses the lock only if it was stopped, or if its host is gone. It
+    /// [learns of the loss](crate::AnyGuard::lost). For the next holder, its predecessor died while
+    /// it held the lock.
     pub expire: Option<Duration>,
     /// How often a waiter looks again without an event. Default `None`: the method's own interval,
     /// 1 s or longer. [`Duration::MAX`] switches it off.
