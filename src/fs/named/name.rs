@@ -14,8 +14,8 @@
 //! as `%xx` too:
 //!
 //! - A dot at the beginning. So no file is hidden, and no name means a directory.
-//! - A dot that only digits follow up to the end: `jobs.00.lock` is the first slot of the semaphore
-//!   `jobs`.
+//! - A dot that is followed only by digits, or by nothing: `jobs.00.lock` is the first slot of the
+//!   semaphore `jobs`.
 //! - The dot of `.lock` at the end: `jobs.lock.queue` is the queue of the lock `jobs`, not of a
 //!   semaphore `jobs.lock`.
 //! - The first letter of a name that Windows takes for a device, such as `con` and `nul.txt`.
