@@ -151,7 +151,8 @@ macro_rules! remote_methods {
         }
 
         /// Ends every wait through this handle and its clones with
-        /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones. Guards stay valid.
+        /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones. Existing guards
+        /// stay valid.
         pub fn close(&self) {
             self.line.ledger.close();
         }
