@@ -21,7 +21,7 @@ pub struct RedisHold {
     line: Arc<Line>,
     /// Present until the release.
     place: Option<Arc<Place>>,
-    /// The same place, for `lost` and `is_held`.
+    /// The same place, to check the hold. It stays after the release.
     watched: Arc<Place>,
     grant: Grant,
     /// The channel that receives the result of the release.
