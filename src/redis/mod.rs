@@ -143,8 +143,9 @@
 //!
 //! # Sources
 //!
-//! Redis documentation on scripting, `EVALSHA` and pub/sub; Martin Kleppmann, *How to do distributed locking* (2016), for tokens; Gray and Cheriton,
-//! *Leases* (1989), for the holder's side of the clock.
+//! - Redis documentation on scripting, `EVALSHA` and pub/sub.
+//! - Martin Kleppmann, *How to do distributed locking* (2016), for tokens.
+//! - Gray and Cheriton, *Leases* (1989), for the holder's side of the clock.
 
 mod actor;
 mod client;
