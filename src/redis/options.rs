@@ -10,8 +10,8 @@ use super::link::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{CLAIM_WINDOW, check_pause, setters};
 
-/// The longest lease. A longer one would outlast what a server keeps of an unused lock, and its
-/// crashes would take too long to heal.
+/// The longest lease. It must end before the server deletes the keys of an unused lock, and a crash
+/// must not block a lock for too long.
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
