@@ -50,8 +50,8 @@ pub struct FileHold {
     // First field: the registration must be dropped before the file is closed.
     entry: Option<Registered>,
     content: Option<Content>,
-    /// Whether a read had to wait. If the caller dropped such a read, the file position may be ahead
-    /// of what the caller got.
+    /// Whether a read had to wait. If the caller dropped such a read, the file position may be
+    /// ahead of what the caller got.
     may_be_ahead: bool,
     shared: Arc<Shared>,
     id: FileId,
