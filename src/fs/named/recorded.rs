@@ -1,9 +1,8 @@
 //! The whole names of locks whose files have shortened names.
 //!
-//! `STEM.name` contains the escaped name and a newline. Every process that opens the lock writes
-//! it, in place. The stem contains the hash of the name, so all processes write the same text. A
-//! process may find only a part of the text, because the writer died or is still writing. It then
-//! writes the whole text.
+//! `STEM.name` contains the escaped name and a newline. A process that opens the lock writes this
+//! text in place, unless it is complete already. It may be incomplete, because its writer died or
+//! is still writing. The stem contains the hash of the name, so all processes write the same text.
 
 use std::fs::File;
 use std::io::{self, Read};
