@@ -138,8 +138,8 @@
 //!
 //! An acquire or a release is one round trip. A hand-over is the release and a message, and a claim
 //! if the hold lasts. Work on the server is O(log n) in the number of waiters, whichever waiter is
-//! next. A hold costs a heartbeat each third of a lease. Waiters cost one heartbeat each 1.3 s for
-//! each lock and process.
+//! next. A hold costs a heartbeat each third of a lease. Waiters cost one heartbeat each 1.3 s by
+//! default, for each lock and process.
 //!
 //! # Sources
 //!
