@@ -1,35 +1,43 @@
-//! Write a file as a whole, then put it in place: readers see the old one or the new one, never a mix.
+//! Writes a file as a whole, then puts it in place: readers see the old file or the new one, never
+//! a mix.
 //!
 //! # Algorithm
 //!
 //! ```text
-//! create   a file without a name in the directory of the target (O_TMPFILE); where there is none, one with a temporary name
+//! create   a file without a name in the directory of the target (O_TMPFILE);
+//!          where that is not possible, a file with a temporary name
 //! write    …
 //! commit   flush · mode and owner of the file that is replaced · fsync
 //!          replace:     lock it · link it to a temporary name · rename that over the target
 //!          no_clobber:  link it to the target, which must not exist
-//!          (refused a name: copied to a file that has a temporary one, and that is put in place)
-//!          fsync of the directory · clear away temporary files of the dead
+//!          (where the file may not get a name: copy it to a file that has a temporary name,
+//!          and put that file in place)
+//!          fsync of the directory · remove temporary files of dead processes
 //! ```
 //!
 //! # Names
 //!
-//! `.NAME.stanchion-N`, `N` from 0 to 1023, the first that is free; with a hash in place of names above 240 bytes. Its owner keeps the file open and OS-locked as long as it
+//! A temporary name is `.NAME.stanchion-N`. `N` is the first free number from 0 to 1023. A hash
+//! replaces a `NAME` above 240 bytes. The owner keeps the file open and locked as long as the file
 //! has that name.
 //!
 //! # Invariants
 //!
-//! 1. The target's name always means a whole file: it changes in one `rename` or one `link`, after the content is on disk.
-//! 2. A temporary name is removed only by who holds the lock of its file and has seen that name and file are the same.
+//! 1. The target's name always means a whole file. It changes in one `rename` or one `link`, after
+//!    the content is on disk.
+//! 2. A temporary name is removed only by a process that holds the lock of its file, and has seen
+//!    that the name still means this file.
 //!
 //! # After a crash
 //!
-//! Before the link nothing is left (where files have no names), after it a temporary file without a lock; the next commit to the
-//! same target removes it. After the rename the new file is there.
+//! - Before the link nothing is left, where files without names are possible.
+//! - After the link a temporary file without a lock is left. The next commit to the same target
+//!   removes it.
+//! - After the rename the new file is in place.
 //!
 //! # Cost
 //!
-//! Two syncs to disk: milliseconds. All of it runs in Tokio's pool of blocking threads.
+//! Two syncs to disk: milliseconds. All work runs in Tokio's pool of blocking threads.
 
 use std::cell::Cell;
 use std::fmt;
@@ -52,18 +60,21 @@ use crate::trace;
 
 /// The longest name of a target that its temporary names repeat, in bytes.
 const LONGEST_NAME: usize = 240;
-/// So many may put the same target in place at once under temporary names.
+/// How many writers may put the same target in place at the same time under temporary names.
 const NAMES: usize = 1024;
-/// So many names, and all below one's own, are looked through for what the dead have left.
+/// How many temporary names a commit checks for files of dead processes. It also checks all names
+/// below its own.
 const SWEPT: usize = 16;
 
-/// A new content for a file, which takes the place of the old one as a whole or not at all.
+/// A new content for a file. It replaces the old content as a whole or not at all.
 ///
-/// Write into it, then [`commit`](AtomicFile::commit). Dropped without that nothing has changed and nothing is left. It needs the right to write
-/// in the directory, not to the file it replaces.
+/// Write to it, then [`commit`](AtomicFile::commit). If it is dropped without a commit, nothing has
+/// changed and nothing is left. It needs write permission for the directory, not for the file that
+/// it replaces.
 ///
-/// To read a file, change it and write it anew while nobody else does, lock *another* file for that, such as
-/// `settings.json.lock`: the file itself is a new one after each commit, and a lock on the old one is lost with it.
+/// To read a file, change it and write it anew without interference, lock *another* file, such as
+/// `settings.json.lock`. The file itself is a new one after each commit, so a lock on the old file
+/// is lost with it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -81,15 +92,16 @@ const SWEPT: usize = 16;
 /// ```
 pub struct AtomicFile {
     place: Place,
-    // Before the file: the entry must go before the file is closed.
+    // Before the file: the registration must be dropped before the file is closed.
     _entry: Registered,
-    /// There until it is committed.
+    /// Present until the commit.
     file: Option<tokio::fs::File>,
-    /// A write that failed, although the writer was told: a content with a hole is never put in place.
+    /// A write that failed, although its caller got the error: a content with a hole is never put
+    /// in place.
     failed: Option<io::Error>,
 }
 
-/// What [`AtomicFile::create`] is to do; await it.
+/// A call of [`AtomicFile::create`] with its options; await it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is created unless it is awaited"]
 pub struct CreateAtomic {
@@ -98,23 +110,24 @@ pub struct CreateAtomic {
     no_clobber: bool,
 }
 
-/// Where it goes, and what it is called until then.
+/// Where the file goes, and its name until then.
 struct Place {
     target: PathBuf,
     directory: PathBuf,
     mode: Option<u32>,
     no_clobber: bool,
-    /// The temporary name, where the file has one.
+    /// The temporary name, if the file has one.
     temporary: Option<Temporary>,
 }
 
-/// A temporary name of ours; removed when dropped.
+/// A temporary name of this process; removed on drop.
 struct Temporary {
     path: PathBuf,
     number: usize,
     id: file::FileId,
-    /// A copy of the locked file, closed after the name is gone, in whatever order everything else is: without the lock the name
-    /// may be somebody else's at any moment, and the kernel uses numbers of files again.
+    /// A duplicate of the locked file. It is closed after the name is removed, in whatever order
+    /// everything else is dropped. Without the lock another process may take the name at any
+    /// moment, and the kernel reuses inode numbers.
     _locked: Private,
     generation: u32,
     renamed: bool,
@@ -137,12 +150,14 @@ impl AtomicFile {
     ///
     /// # Cancel safety
     ///
-    /// Nothing has changed.
+    /// If the future is dropped, nothing has changed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] when something other than a regular file is at the path (symbolic links are not followed),
-    /// [`ErrorKind::Unsupported`] outside a Tokio runtime, [`ErrorKind::Io`] when nothing can be created beside it.
+    /// - [`ErrorKind::InvalidInput`] when something other than a regular file is at the path
+    ///   (symbolic links are not followed).
+    /// - [`ErrorKind::Unsupported`] outside a Tokio runtime.
+    /// - [`ErrorKind::Io`] when no file can be created in the directory.
     pub fn create(path: impl Into<PathBuf>) -> CreateAtomic {
         CreateAtomic {
             path: path.into(),
@@ -151,28 +166,34 @@ impl AtomicFile {
         }
     }
 
-    /// The file whose content this will be, with every directory on the way resolved.
+    /// Returns the path of the file that gets the content, with every directory in it resolved.
     pub fn path(&self) -> &Path {
         &self.place.target
     }
 
-    /// Puts the new content in place, and returns when it is on disk, name and all. It keeps the
-    /// permission bits and the access list of the file it replaces, and its owner and group as far
-    /// as this process may set them. Other extended attributes and hard links it does not keep.
+    /// Puts the new content in place. Returns when the content and the name are on disk.
     ///
-    /// Where the owner or the group cannot be set, an access list lets them in. Without access
-    /// lists they may do less than before. Nobody may do more.
+    /// The new file keeps the permission bits and the access list of the file it replaces. It keeps
+    /// the owner and the group as far as this process may set them. It does not keep other extended
+    /// attributes and hard links.
+    ///
+    /// Where the owner or the group cannot be set, an access list gives them access. Without access
+    /// lists they may have fewer rights than before. No user gets more rights than before.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end either nothing happens or all of it: what has begun is finished in the background.
+    /// If the future is dropped before its end, either nothing happens or the whole commit does. A
+    /// commit that has begun finishes in the background.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] with the step that failed, a write that failed earlier included: the old file is as it was and nothing is left, save that after "sync
-    /// the directory" the new one is in place, and may be gone after a loss of power. With
-    /// [`no_clobber`](CreateAtomic::no_clobber) and a file that is there by now, `io_error().kind()` is `AlreadyExists`.
-    /// [`ErrorKind::Busy`] when more than a thousand put the same file in place in this very instant.
+    /// - [`ErrorKind::Io`] with the step that failed. This includes a write that failed earlier.
+    ///   The old file is as it was and nothing is left, with one exception: after an error of "sync
+    ///   the directory" the new file is in place, and may disappear after a loss of power.
+    /// - [`ErrorKind::Io`] with [`no_clobber`](CreateAtomic::no_clobber), when a file exists by
+    ///   now. `io_error().kind()` is `AlreadyExists`.
+    /// - [`ErrorKind::Busy`] when more than a thousand writers put the same file in place in the
+    ///   same instant.
     pub async fn commit(mut self) -> Result<()> {
         let Some(mut file) = self.file.take() else {
             return Ok(());
@@ -188,14 +209,16 @@ impl AtomicFile {
 }
 
 impl CreateAtomic {
-    /// Never replaces: [`commit`](AtomicFile::commit) fails when there is a file by then, and only then; off by default.
+    /// Sets whether an existing file is never replaced. With `true`, [`commit`](AtomicFile::commit)
+    /// fails if the file exists at that time, and only then. Off by default.
     pub fn no_clobber(mut self, keep: bool) -> Self {
         self.no_clobber = keep;
         self
     }
 
-    /// Permission bits of the new file, exactly, whatever the umask and the file it replaces. Without this it has those of the file
-    /// it replaces, or 0o666 less the umask.
+    /// Sets the permission bits of the new file, exactly, whatever the umask and the file it
+    /// replaces. Without this call, the new file has the bits of the file it replaces, or 0o666
+    /// without those of the umask.
     pub fn mode(mut self, bits: u32) -> Self {
         self.mode = Some(bits);
         self
@@ -240,7 +263,7 @@ impl Place {
         move |error| Error::io(step, &self.target, error)
     }
 
-    /// Looks at what is to be replaced; refuses what cannot be.
+    /// Inspects the file that is to be replaced. Refuses a file that cannot be replaced.
     fn look(&self) -> Result<Option<replace::Look>> {
         replace::look_of(&self.target).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidInput => {
@@ -264,7 +287,8 @@ impl Place {
         Ok(Private::new(self.create_named(mode)?))
     }
 
-    /// Permission bits until it has its final look. Nobody else reads it before that.
+    /// Returns the permission bits of the file until it gets its final ones. No other process reads
+    /// the file before that.
     fn first_mode(&self, replaces: bool) -> u32 {
         match (replaces, self.mode) {
             (false, None) => 0o666,
@@ -272,19 +296,21 @@ impl Place {
         }
     }
 
-    /// Makes a file under a temporary name.
+    /// Creates a file with a temporary name.
     fn create_named(&mut self, mode: u32) -> Result<File> {
         self.with_free_name(|path| {
             let file = replace::create_named(path, mode)?;
-            // Somebody who clears away takes it for a dead one's until it is locked. Where files cannot be locked, nobody does.
+            // Until it is locked, a process that removes dead files takes it for one. Where files
+            // cannot be locked, no process removes them.
             let ours = flock::try_lock_exclusive(&file).unwrap_or(true);
             let stands = file::id_at(path)? == Some(file::id_of(&file)?);
             Ok((ours && stands).then_some(file))
         })
     }
 
-    /// Takes the first temporary name that is free, and gives a copy of the file that has it. `take` fails with
-    /// `AlreadyExists` where it is not free, and gives `None` where it was lost again.
+    /// Takes the first free temporary name. Returns a duplicate of the file that has it. `take`
+    /// fails with `AlreadyExists` when the name is not free. It returns `None` when the name was
+    /// lost again.
     fn with_free_name(&mut self, take: impl Fn(&Path) -> io::Result<Option<File>>) -> Result<File> {
         for number in 0..NAMES {
             let path = self.temporary_name(number);
@@ -326,26 +352,26 @@ impl Place {
         if target.len() <= LONGEST_NAME {
             name.push(target);
         } else {
-            // There must be room for the ending: most file systems allow 255 bytes.
+            // The extension needs room: most file systems allow 255 bytes.
             name.push(format!("{:016x}", fnv_1a(target.as_encoded_bytes())));
         }
         name.push(format!(".stanchion-{number}"));
         self.directory.join(name)
     }
 
-    /// Commits: everything after the last write.
+    /// Commits: does everything after the last write.
     fn put(mut self, file: File) -> Result<()> {
         self.dress(&file)?;
         let synced = step::at_named("AtomicSync").and_then(|()| file.sync_all());
         synced.map_err(self.at("sync the new content of"))?;
-        // From the link on the name is ours as long as this is held.
-        // Where files cannot be locked, nobody clears away.
+        // From the link on, the name is ours as long as this lock is held. Where files cannot be
+        // locked, no process removes dead files.
         let _ = flock::try_lock_exclusive(&file);
         let number = match self.put_in_place(&file)? {
             Some(number) => number,
             None => self.put_copy(&file)?,
         };
-        // A forked child may have a copy of it, which is the target now.
+        // A forked child may have a duplicate of this file, which is the target now.
         let _ = flock::unlock(&file);
         let synced = step::at_named("AtomicSyncDirectory");
         let synced = synced.and_then(|()| replace::sync_directory(&self.directory));
@@ -354,7 +380,8 @@ impl Place {
         synced
     }
 
-    /// The number of the temporary name that it had; `None` where a file without a name may not get one.
+    /// Puts the file in place. Returns the number of its temporary name. Returns `None` where a
+    /// file without a name may not get one.
     fn put_in_place(&mut self, file: &File) -> Result<Option<usize>> {
         match self.no_clobber {
             true => self.put_new(file),
@@ -362,7 +389,7 @@ impl Place {
         }
     }
 
-    /// The plain way: what a file without a name holds is written to one that has had a temporary name from the start.
+    /// Puts a copy in place: a second file, which has a temporary name from the start.
     fn put_copy(&mut self, nameless: &File) -> Result<usize> {
         let mode = self.first_mode(self.look()?.is_some());
         let copy = self.create_named(mode)?;
@@ -377,7 +404,7 @@ impl Place {
         Ok(number.unwrap_or(0))
     }
 
-    /// Gives the file the look of the one it replaces.
+    /// Gives the new file the permissions of the file that it replaces.
     fn dress(&self, file: &File) -> Result<()> {
         let old = self.look()?;
         let dressed = step::at_named("AtomicDress").and_then(|()| match (self.mode, old) {
@@ -388,19 +415,20 @@ impl Place {
         dressed.map_err(self.at("set permissions for"))
     }
 
-    /// Puts it where nothing is yet; the number of the temporary name that it had.
+    /// Puts the file at the target, where no file exists yet. Returns the number of its temporary
+    /// name, or 0 if it had none.
     fn put_new(&mut self, file: &File) -> Result<Option<usize>> {
         let put = step::at_named("AtomicLink").and_then(|()| match &self.temporary {
             Some(temporary) => replace::publish(&temporary.path, &self.target).map(|()| true),
             None => replace::name(file, &self.target),
         });
         let named = put.map_err(self.at("put in place"))?;
-        // The temporary name goes with the value.
+        // The drop of the value removes the temporary name.
         let number = self.temporary.take().map_or(0, |it| it.number);
         Ok(named.then_some(number))
     }
 
-    /// Puts it in the place of what is there; the number of the temporary name that it had.
+    /// Puts the file in place of the target. Returns the number of its temporary name.
     fn replace(&mut self, file: &File) -> Result<Option<usize>> {
         step::at_named("AtomicLink").map_err(self.at("create a file beside"))?;
         if self.temporary.is_none() {
@@ -425,7 +453,7 @@ impl Place {
         };
         let at = self.at("put in place");
         step::at_named("AtomicRename").map_err(&at)?;
-        // Somebody who does not keep to the locks may have taken the name.
+        // A process that ignores the locks may have taken the name.
         if file::id_at(&temporary.path).map_err(&at)? != Some(temporary.id) {
             return Err(at(io::ErrorKind::NotFound.into()));
         }
@@ -434,7 +462,7 @@ impl Place {
         Ok(Some(temporary.number))
     }
 
-    /// Removes temporary files whose owners died. What fails is left to the next commit.
+    /// Removes temporary files of dead owners. Failures are left to the next commit.
     fn clear_away_the_dead(&self, own: usize) {
         for number in 0..SWEPT.max(own) {
             clear_if_dead(&self.temporary_name(number));
@@ -442,7 +470,7 @@ impl Place {
     }
 }
 
-/// Removes a temporary file if nobody has it locked.
+/// Removes a temporary file if no process has locked it.
 fn clear_if_dead(path: &Path) {
     if let Ok(Some(file)) = replace::open_named(path)
         && flock::try_lock_exclusive(&file).unwrap_or(false)
@@ -452,7 +480,8 @@ fn clear_if_dead(path: &Path) {
     }
 }
 
-/// A hash that is the same in every process and version: Fowler, Noll and Vo's, 64 bits.
+/// Returns a hash that is the same in every process and version: FNV-1a by Fowler, Noll and Vo, 64
+/// bits.
 fn fnv_1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -468,7 +497,7 @@ impl AtomicFile {
 }
 
 impl AtomicFile {
-    /// Remembers a failure, which its writer hears of as well.
+    /// Records a failure. The caller of the write gets it as well.
     fn noting<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &result {
             let same = error.raw_os_error().map(io::Error::from_raw_os_error);
@@ -495,7 +524,7 @@ impl AsyncWrite for AtomicFile {
         this.noting(flushed)
     }
 
-    /// Flushes; it is [`commit`](AtomicFile::commit) that puts it in place.
+    /// Flushes the content. Only [`commit`](AtomicFile::commit) puts it in place.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(cx)
     }

@@ -1,4 +1,5 @@
-//! The lock that exists as a directory or a file: the face of [`engine::claim`](super::engine::claim).
+//! The lock that exists as a directory or a file: the public API of
+//! [`engine::claim`](super::engine::claim).
 
 use std::fmt;
 use std::path::Path;
@@ -20,18 +21,19 @@ use crate::options::check_pause;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
-/// How a claim is made and waited for.
+/// How a claim is made and how a waiter waits for it.
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimConfig {
     pub(crate) form: Form,
-    /// How long a holder may be silent before others take the lock over; `None`: for ever, save when it is provably gone.
+    /// How long a holder may be silent before other processes take the lock over. `None`: forever,
+    /// except when the holder is provably gone.
     pub(crate) expire: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) poll_interval: Duration,
     pub(crate) label: Option<String>,
 }
 
-/// A lock that needs nothing of the file system but that a rename is whole.
+/// A lock that needs nothing from the file system except atomic renames.
 #[derive(Clone)]
 pub struct ClaimLock {
     claims: Arc<Claims>,
@@ -63,7 +65,8 @@ impl ClaimLock {
         })
     }
 
-    /// The path that the lock is named by; what there is of it stands in a directory of this name with `.claim` behind it.
+    /// Returns the path that names the lock. The lock's files are in a directory with this name and
+    /// `.claim` appended.
     pub(crate) fn path(&self) -> &Path {
         self.claims.path()
     }
@@ -77,7 +80,7 @@ impl ClaimLock {
     }
 }
 
-/// Shorter, and a busy machine would rob the living.
+/// With a shorter expiry, a busy machine would take the lock from living holders.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 impl Local for Claims {
@@ -133,6 +136,6 @@ impl fmt::Debug for ClaimLock {
 }
 
 guard! {
-    /// A claim, held.
+    /// A claim that is held.
     ClaimGuard holds Hold, by PresencePending<Claims>, token: "The fencing token."
 }

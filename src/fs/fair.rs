@@ -1,6 +1,7 @@
-//! What the fair locks have in common: how they are opened, waited for, and looked at. The algorithm is in
-//! [`engine`](super::engine): the line of this process in `line`, the line on disk in `ticket` and `line/contender.rs`, the protocol in
-//! `docs/protocol.md`.
+//! What the fair locks have in common: opening, waiting and status.
+//!
+//! The algorithm is in [`engine`](super::engine). The queue in this process is in `line`. The queue
+//! on disk is in `ticket` and `line/contender.rs`. The protocol is in `docs/protocol.md`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub(crate) trait Fair: Sized {
     fn with_config(path: &Path, config: FifoConfig) -> Result<Self>;
 }
 
-/// A handle and all its clones, futures and guards.
+/// A handle with all its clones, futures and guards.
 pub(crate) struct Shared {
     pub(crate) line: Arc<Line>,
     pub(crate) settings: Arc<Settings>,
@@ -45,7 +46,7 @@ pub(crate) struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         if self.config.remove_when_idle && !self.line.is_foreign() {
-            // Nobody is left to hear of a failure; what stays is a lock file and an empty queue.
+            // No caller is left to receive the error. What stays is a lock file and an empty queue.
             if let Err(error) = self.line.remove(true) {
                 trace::unheard(&self.line.place().door, &error);
             }
@@ -60,7 +61,7 @@ impl Shared {
         Self::on(Line::of(path, kind, None)?, config)
     }
 
-    /// On a line that has been found; its options have been looked at.
+    /// Creates a handle on a queue that is already open. The options are already checked.
     pub(crate) fn on(line: Arc<Line>, config: FifoConfig) -> Result<Arc<Self>> {
         line.check()?;
         let settings = Settings {
@@ -95,7 +96,7 @@ impl Shared {
         Ok(grant.map(|grant| G::granted(FairHold::new(self.clone(), grant), None)))
     }
 
-    /// For calls that may do their work without a wait.
+    /// Fails when the handle is closed. For calls that may finish without a wait.
     pub(crate) fn refuse_closed(&self) -> Result<()> {
         match self.settings.closed.load(Ordering::Acquire) {
             true => Err(self.line.closed()),
@@ -113,8 +114,10 @@ impl Local for Shared {
         self.line.status()
     }
 
-    /// A file with content is somebody's data, and stays. With the record goes what it says of a holder
-    /// that died; what `remove_when_idle` does keeps the record then.
+    /// Keeps a file with content, because the content is a user's data.
+    ///
+    /// Removes the state record too, even when it reports a holder that died. `remove_when_idle`
+    /// keeps the record in that case.
     fn remove(&self) -> Result<Removal> {
         self.line.remove(false).map(|cleared| match cleared {
             Cleared::Removed => Removal::Removed,
@@ -140,11 +143,15 @@ impl Local for Shared {
     }
 }
 
-/// The methods that every fair lock has, for a type with a field `shared`.
+/// Defines the methods that every fair lock has, for a type with a field `shared`.
 macro_rules! fair_methods {
     () => {
-        /// Returns whether any program holds the lock now; of a semaphore, whether no permit is free. Asks by trying: the lock is taken for a microsecond if it is free, and
-        /// a try without waiting in that instant may find it held. [`status`](Self::status) tries it only where nothing else can tell.
+        /// Returns whether any program holds the lock now. For a semaphore: whether no permit is
+        /// free.
+        ///
+        /// Tries the lock to find out. A free lock is taken for a microsecond, so another caller
+        /// that tries without waiting may find it held in that instant. [`status`](Self::status)
+        /// tries the lock only where nothing else can tell.
         ///
         /// # Errors
         ///
@@ -153,12 +160,13 @@ macro_rules! fair_methods {
             self.shared.line.is_locked()
         }
 
-        /// Where the lock is, with every directory on the way resolved; of a semaphore directory and name, where no file is.
+        /// Returns the path of the lock, with every directory in it resolved. For a semaphore: its
+        /// directory and its name, where no file exists.
         pub fn path(&self) -> &std::path::Path {
             self.shared.path()
         }
 
-        /// The directory where the line stands: `<path>.queue`.
+        /// Returns the directory of the queue: `<path>.queue`.
         pub fn queue_dir(&self) -> &std::path::Path {
             &self.shared.line.place().queue
         }
@@ -166,14 +174,14 @@ macro_rules! fair_methods {
 }
 pub(crate) use fair_methods;
 
-/// Refuses options that make no sense.
+/// Refuses invalid options.
 pub(crate) fn check_options(path: &Path, config: &FifoConfig) -> Result<()> {
     check_pause("poll_interval", config.poll_interval, path)?;
     check_pause("claim_window", config.claim_window, path)?;
     check_mode(config.mode, path)
 }
 
-/// Where a bare name is: in the system's temporary directory.
+/// Returns the path of a bare name: in the system's temporary directory.
 pub(crate) fn in_temporary_directory(name: &str) -> Result<PathBuf> {
     if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
         let text = "a name must be a plain file name; open a path with `open`";
@@ -181,11 +189,11 @@ pub(crate) fn in_temporary_directory(name: &str) -> Result<PathBuf> {
     }
     let directory = std::env::temp_dir();
     if directory.as_os_str().is_empty() {
-        // An empty TMPDIR is none, and only Unix has that variable.
+        // An empty TMPDIR counts as unset. Only Unix has this variable.
         return Ok(Path::new("/tmp").join(name));
     }
     if directory.is_relative() {
-        // It would be another lock in each working directory.
+        // A relative path means another lock in each working directory.
         let text =
             format!("the temporary directory must be an absolute path, TMPDIR is {directory:?}");
         return Err(Error::at(ErrorKind::InvalidInput, text, name));

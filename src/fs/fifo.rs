@@ -1,6 +1,6 @@
-//! The fair lock: exclusive, first come first served, among all tasks of all processes of a host.
+//! The fair exclusive lock: first come, first served, among all tasks of all processes on a host.
 //!
-//! This file is the face; what it has in common with the other fair locks is in [`fair`](super::fair).
+//! This file is the public API. [`fair`](super::fair) has what all fair locks share.
 
 use std::fmt;
 use std::path::Path;
@@ -19,9 +19,11 @@ use crate::lock::{is_lock, local_handle};
 
 /// A fair exclusive lock on a path: first come, first served, across tasks and processes.
 ///
-/// The lock is the operating system's lock on the file at [`path`](FifoLock::path), so plain `flock(1)` on the same
-/// file is excluded too; a queue in the directory beside it decides who may try. The file's content is never touched. A
-/// handle is cheap to clone; all handles on one path in a process share one line.
+/// The lock is the operating system's lock on the file at [`path`](FifoLock::path), so it also
+/// excludes plain `flock(1)` on the same file. A queue in the directory beside the file decides
+/// which waiter may try the lock. The file's content is never touched.
+///
+/// A handle is cheap to clone. All handles on one path in a process share one queue.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -42,7 +44,7 @@ pub struct FifoLock {
 }
 
 fair_guard! {
-    /// The lock is held as long as this value lives.
+    /// Holds the lock as long as this value lives.
     FifoGuard,
     token: "The fencing token: strictly greater than that of every earlier grant of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last."
 }
@@ -50,62 +52,71 @@ fair_guard! {
 lends_its_file!(FifoGuard);
 
 impl FifoLock {
-    /// Opens the lock at `path`, which is relative to the working directory at the time of this call.
+    /// Opens the lock at `path`. A relative path is resolved against the working directory at the
+    /// time of this call.
     ///
     /// Nothing is created before the first acquire.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when the directory does not exist or cannot be read; [`ErrorKind::InvalidInput`] when something other
-    /// than a regular file is at the path (symbolic links are not followed), or an option makes no sense;
-    /// [`ErrorKind::Incompatible`] when another kind or version of lock lives there.
+    /// - [`ErrorKind::Io`] when the directory does not exist or cannot be read.
+    /// - [`ErrorKind::InvalidInput`] when something other than a regular file is at the path
+    ///   (symbolic links are not followed), or when an option is invalid.
+    /// - [`ErrorKind::Incompatible`] when another kind or version of lock is in use at the path.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(path)
     }
 
-    /// Opens the lock of this name in the system's temporary directory: `$TMPDIR`, or `/tmp` where it is
-    /// unset or empty.
+    /// Opens the lock with this name in the system's temporary directory: `$TMPDIR`, or `/tmp`
+    /// where that variable is unset or empty.
     ///
-    /// That directory may differ from process to process (private directories of services) and is open to
-    /// every user: good for a try, not for production.
+    /// This directory can differ from process to process, because services may have private
+    /// temporary directories. Every user can write to it. Use it for experiments, not in
+    /// production.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for a name that is no plain file name, and where `TMPDIR` is a relative
-    /// path; those of [`open`](FifoLock::open).
+    /// - [`ErrorKind::InvalidInput`] when the name is not a plain file name, or when `TMPDIR` is a
+    ///   relative path.
+    /// - Those of [`open`](FifoLock::open).
     pub fn named(name: impl AsRef<str>) -> Result<Self> {
         Self::options().named(name)
     }
 
-    /// Starts with the default options.
+    /// Returns the default options.
     pub fn options() -> FifoOptions {
         FifoOptions::default()
     }
 
-    /// Waits in line for the lock.
+    /// Waits in the queue for the lock.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point leaves the line: its ticket is removed, the next waiter moves up, and a lock
-    /// that had just been granted goes to the next one. Nothing is leaked.
+    /// Dropping the future at any point leaves the queue: its ticket is removed and the next waiter
+    /// moves up. If the lock had just been granted to the future, it goes to the next waiter.
+    /// Nothing is leaked.
     ///
     /// # Fairness
     ///
-    /// First come, first served, among all tasks of all processes, counted from the first poll. A waiter that is not polled,
-    /// or whose process is stopped, for a [claim window](FifoConfig::claim_window) when its turn comes is passed over and
-    /// keeps its place at the front.
+    /// First come, first served, among all tasks of all processes, counted from the first poll.
+    /// When its turn comes, a waiter has one [claim window](FifoConfig::claim_window) to claim the
+    /// lock. A waiter that is not polled for that long, or whose process is stopped for that long,
+    /// is bypassed. It keeps its place at the front of the queue.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where a limit was set, [`ErrorKind::Closed`] after
-    /// [`close`](FifoLock::close), [`ErrorKind::Replaced`] when the lock file was deleted or replaced while somebody holds the old one,
-    /// [`ErrorKind::Incompatible`], [`ErrorKind::Unsupported`] where the file system does not exclude, and [`ErrorKind::Io`] with
-    /// step and path for everything the operating system refuses.
+    /// - [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where a limit was set.
+    /// - [`ErrorKind::Closed`] after [`close`](FifoLock::close).
+    /// - [`ErrorKind::Replaced`] when the lock file was deleted or replaced while another caller
+    ///   holds the old one.
+    /// - [`ErrorKind::Incompatible`], as for [`open`](FifoLock::open).
+    /// - [`ErrorKind::Unsupported`] where the file system does not exclude.
+    /// - [`ErrorKind::Io`], with step and path, for everything that the operating system refuses.
     ///
     /// # Platform notes
     ///
-    /// On Linux waiters are woken by file events; elsewhere, and on network file systems, they look again after 1 to
-    /// 50 ms.
+    /// On Linux, file events wake the waiters. Elsewhere, and on network file systems, waiters look
+    /// again after 1 to 50 ms.
     ///
     /// # Examples
     ///
@@ -121,16 +132,18 @@ impl FifoLock {
         self.shared.acquire(Mode::Exclusive)
     }
 
-    /// Takes the lock if nobody holds it and nobody queues; else `None`, and nothing on disk has changed.
+    /// Acquires the lock if it is free and no waiter is queued. Otherwise returns `None` and
+    /// changes nothing on disk.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](FifoLock::acquire), save time limits: after [`close`](FifoLock::close) [`ErrorKind::Closed`].
+    /// Those of [`acquire`](FifoLock::acquire), except time limits. After
+    /// [`close`](FifoLock::close), [`ErrorKind::Closed`].
     pub fn try_acquire(&self) -> Result<Option<FifoGuard>> {
         self.shared.try_acquire(Mode::Exclusive)
     }
 
-    /// The options this handle was opened with.
+    /// Returns the options of this handle.
     pub fn config(&self) -> &FifoConfig {
         &self.shared.config
     }

@@ -1,6 +1,7 @@
-//! The plain lock on a file: the operating system's own, shared or exclusive, and the guard is the open file.
+//! The plain lock on a file: the operating system's own lock, shared or exclusive. The guard is the
+//! open file.
 //!
-//! This file is the face; how it waits stands in [`engine::knock`](super::engine::knock).
+//! This file is the public API. [`engine::knock`](super::engine::knock) waits for the lock.
 
 use std::fmt;
 use std::path::Path;
@@ -35,15 +36,17 @@ pub(crate) use pending::FilePending;
 
 /// A plain lock on a file, exclusive or shared, with the open file as its guard.
 ///
-/// It is `flock` (on Windows `LockFileEx`), so it excludes `flock(1)`, Python's `fcntl.flock` and `portalocker`, and every
-/// other program that locks whole files so. There is no queue: of those who wait, any may be next. For a queue take
-/// [`FifoLock`](crate::FifoLock), which excludes this lock on the same path and the other way round.
+/// The lock is `flock` (`LockFileEx` on Windows). It excludes `flock(1)`, Python's `fcntl.flock`,
+/// `portalocker`, and every other program that locks whole files in this way.
 ///
-/// Do not lock a file that others replace, for instance by [`AtomicFile`](crate::AtomicFile): with each replacement the lock is lost. Lock
-/// another one beside it.
+/// There is no queue: any waiter may be next. For a queue, use [`FifoLock`](crate::FifoLock). A
+/// `FifoLock` and a `FileLock` on the same path exclude each other.
 ///
-/// A handle is a path with options; each acquire opens the file anew. A path without a directory means the working
-/// directory, as for any file.
+/// Do not lock a file that other processes replace, for instance with
+/// [`AtomicFile`](crate::AtomicFile): each replacement loses the lock. Lock another file beside it.
+///
+/// A handle is a path with options. Each acquire opens the file anew. A path without a directory
+/// means the working directory, as for any file.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -76,19 +79,20 @@ pub(crate) struct Shared {
 }
 
 impl FileLock {
-    /// Opens the lock with the default options: exclusive, for reading and writing, created if missing.
+    /// Opens the lock with the default options: for reading and writing, created if missing.
     ///
     /// Nothing is created or opened before the first acquire.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when the directory does not exist or cannot be read; [`ErrorKind::InvalidInput`] when something other
-    /// than a regular file is at the path, or the options contradict each other.
+    /// - [`ErrorKind::Io`] when the directory does not exist or cannot be read.
+    /// - [`ErrorKind::InvalidInput`] when something other than a regular file is at the path, or
+    ///   when the options contradict each other.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(path)
     }
 
-    /// Starts with the default options.
+    /// Returns the default options.
     pub fn options() -> FileOptions {
         FileOptions::default()
     }
@@ -139,14 +143,16 @@ impl FileLock {
         })
     }
 
-    /// Waits for the exclusive lock; resolves to the open, locked file.
+    /// Waits for the exclusive lock. Resolves to the open, locked file.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point gives up the wait. A lock that has come or comes for a dropped
-    /// future is given back at once, in all three ways to wait. For a future that is kept and not
-    /// polled it is kept for two seconds, while the others wait; then it is given back, and the future
-    /// tries again when it is polled.
+    /// Dropping the future at any point gives up the wait. If the lock arrives for a dropped
+    /// future, it is released at once. This holds for all three ways to [wait](Wait).
+    ///
+    /// If the lock arrives for a future that is alive but not polled, it is kept for two seconds
+    /// while the other waiters wait. Then it is released, and the future tries again when it is
+    /// polled.
     ///
     /// # Fairness
     ///
@@ -154,32 +160,35 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where a limit was set,
-    /// [`ErrorKind::Unsupported`] where the file system cannot lock or grants every lock, and
-    /// [`ErrorKind::Io`] with step and path for everything the operating system refuses.
-    /// [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`] at the first poll:
-    /// there is no queue to count.
+    /// - [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where a limit was set.
+    /// - [`ErrorKind::Unsupported`] where the file system cannot lock, or grants every lock.
+    /// - [`ErrorKind::Unsupported`] at the first poll when [`max_waiting`](Acquire::max_waiting) is
+    ///   above 0: there is no queue to count.
+    /// - [`ErrorKind::Io`], with step and path, for everything that the operating system refuses.
     ///
     /// # Platform notes
     ///
-    /// See [`Wait`] for who is woken and who polls.
+    /// [`Wait`] describes which waiters are woken and which poll.
     pub fn acquire(&self) -> Acquire<FileGuard> {
         self.wait(FilePending::new(&self.shared, false))
     }
 
-    /// Waits for the shared lock, which any number of holders have while none has the exclusive one.
-    /// For a file that this process may not write, open the lock with
-    /// [`write(false)`](FileOptions::write); the file is not created then.
+    /// Waits for the shared lock. Any number of holders share it while no holder has the exclusive
+    /// lock.
+    ///
+    /// If this process may not write the file, open the lock with
+    /// [`write(false)`](FileOptions::write). The file is not created then.
     ///
     /// # Cancel safety
     ///
-    /// As [`acquire`](FileLock::acquire).
+    /// As for [`acquire`](FileLock::acquire).
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](FileLock::acquire); [`ErrorKind::InvalidInput`] with
-    /// [`truncate`](FileConfig::truncate) or [`remove_on_release`](FileConfig::remove_on_release),
-    /// which would take the file from other readers.
+    /// - Those of [`acquire`](FileLock::acquire).
+    /// - [`ErrorKind::InvalidInput`] with [`truncate`](FileConfig::truncate) or
+    ///   [`remove_on_release`](FileConfig::remove_on_release), which would take the file from other
+    ///   readers.
     pub fn acquire_shared(&self) -> Acquire<FileGuard> {
         self.wait(match self.refusal_to_share() {
             Some(error) => FilePending::failed(error),
@@ -201,13 +210,14 @@ impl FileLock {
         Some(Error::at(ErrorKind::InvalidInput, text, self.path()))
     }
 
-    /// The exclusive lock after another lock, which the guard holds as long as the file. `locks` tells
-    /// whether the file itself is locked too.
+    /// Acquires the exclusive lock after the lock `over`. The guard holds `over` as long as the
+    /// file. `locks` says whether the file itself is locked too.
     pub(crate) fn acquire_under(&self, over: Acquire<AnyGuard>, locks: bool) -> Acquire<FileGuard> {
         over.map(|over| FilePending::under(&self.shared, over, locks))
     }
 
-    /// Takes the exclusive lock if it is free; `None` otherwise. One attempt, on this thread.
+    /// Acquires the exclusive lock if it is free. Otherwise returns `None`. Makes one attempt, on
+    /// this thread.
     ///
     /// # Errors
     ///
@@ -216,7 +226,7 @@ impl FileLock {
         self.acquire().try_now()
     }
 
-    /// Takes the shared lock if no holder has the exclusive one; `None` otherwise.
+    /// Acquires the shared lock if no holder has the exclusive one. Otherwise returns `None`.
     ///
     /// # Errors
     ///
@@ -225,12 +235,13 @@ impl FileLock {
         self.acquire_shared().try_now()
     }
 
-    /// The file, with every directory on the way resolved, and links at its end if those are followed.
+    /// Returns the path of the file, with every directory in it resolved. Links at its end are
+    /// resolved if the options follow links.
     pub fn path(&self) -> &Path {
         &self.shared.target.path
     }
 
-    /// The options this handle was opened with.
+    /// Returns the options of this handle.
     pub fn config(&self) -> &FileConfig {
         &self.shared.config
     }
@@ -247,9 +258,11 @@ impl Shared {
 }
 
 impl Local for Shared {
-    /// The holder is an outsider, because a plain lock keeps no record. The kernel's list of locks names
-    /// it, which locks and opens nothing. Where that list cannot name every holder and names none, the
-    /// lock is tried. A file that cannot be tried is [`Held::Unknown`].
+    /// Reports the holder as an outsider, because a plain lock keeps no state record.
+    ///
+    /// The kernel's list of locks names the holder; reading it locks and opens nothing. When that
+    /// list names no holder, and cannot name every holder, the lock is tried. A file that cannot be
+    /// tried is [`Held::Unknown`].
     fn status(&self) -> Result<Status> {
         let path = &self.target.path;
         let owners = host::LockTable::read().owners(path);
@@ -274,7 +287,8 @@ impl Local for Shared {
         })
     }
 
-    /// With what is in the file. A process that waits on the deleted file moves to the new one.
+    /// Removes the file with its content. A process that waits on the deleted file moves to the new
+    /// one.
     fn remove(&self) -> Result<Removal> {
         door::remove_if_free(&self.target.path)
     }

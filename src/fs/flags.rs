@@ -11,29 +11,30 @@ use super::sys::fork::Private;
 use super::sys::{flock, host};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a waiter looks again although it was told nothing: for those who unlock and keep the file open.
+/// How often a waiter looks again without an event. This finds processes that unlock the file and
+/// keep it open.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What [`lock`] is to do; the numbers are those of `flock(2)` and of Python's `portalocker`.
+/// What [`lock`] does. The numbers are those of `flock(2)` and of Python's `portalocker`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LockFlags(u32);
 
 impl LockFlags {
-    /// Several may have it at once.
+    /// Shared: several holders may have it at once.
     pub const SHARED: Self = Self(1);
-    /// Nobody else may have it.
+    /// Exclusive: no other holder may have it.
     pub const EXCLUSIVE: Self = Self(2);
-    /// Fail with [`ErrorKind::Busy`] instead of waiting; beside one of the two above.
+    /// Fail with [`ErrorKind::Busy`] instead of waiting. Used together with one of the two above.
     pub const NON_BLOCKING: Self = Self(4);
-    /// Give the lock back; alone.
+    /// Release the lock. Used alone.
     pub const UNBLOCK: Self = Self(8);
 
-    /// The number.
+    /// Returns the flags as a number.
     pub const fn bits(self) -> u32 {
         self.0
     }
 
-    /// The flags with this number; `None` for bits that mean nothing.
+    /// Returns the flags with this number. Returns `None` for unknown bits.
     pub const fn from_bits(bits: u32) -> Option<Self> {
         if bits & !15 == 0 {
             Some(Self(bits))
@@ -42,12 +43,12 @@ impl LockFlags {
         }
     }
 
-    /// Whether all of these are set.
+    /// Returns whether all flags of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// What is asked for, if it can be meant.
+    /// Returns the order that these flags mean. Returns `None` when they contradict each other.
     fn order(self) -> Option<Order> {
         let lock = |shared| {
             Some(Order::Lock {
@@ -101,7 +102,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// An open file: `std::fs::File` or `tokio::fs::File`. Not the guards of this crate, which have their lock already.
+/// An open file: `std::fs::File` or `tokio::fs::File`. The guards of this crate are not open files
+/// in this sense, because they have their lock already.
 pub trait OpenFile: sealed::Sealed {
     #[doc(hidden)]
     fn duplicate(&self) -> std::io::Result<std::fs::File>;
@@ -123,18 +125,23 @@ impl OpenFile for tokio::fs::File {
     }
 }
 
-/// Locks an open file: waits for the lock unless it is told not to. The lock belongs to the open file, whoever has copies
-/// of it, and goes when it is [unlocked](unlock) or its last copy is closed.
+/// Locks an open file. Waits for the lock, except with [`NON_BLOCKING`](LockFlags::NON_BLOCKING).
 ///
-/// A file that has the lock already keeps it, or changes between shared and exclusive. The change is not one step: the kernel
-/// gives up the old lock first, so others may come in between, and a change that fails or is cancelled leaves none. All copies of one open file are
-/// one holder: two calls at once for it are not told apart, and one that is cancelled gives back what the other has got.
+/// The lock belongs to the open file, whichever process has duplicates of it. It is released when
+/// the file is [unlocked](unlock) or its last duplicate is closed.
 ///
-/// A time limit: `tokio::time::timeout(limit, lock(&file, flags))`.
+/// A file that is locked already keeps its lock, or changes between shared and exclusive. The
+/// change is not atomic: the kernel releases the old lock first, so another caller may acquire the
+/// lock in between. A change that fails or is cancelled leaves the file unlocked.
+///
+/// All duplicates of one open file are one holder. Two concurrent calls for them are not
+/// distinguished: if one call is cancelled, it releases the lock that the other has acquired.
+///
+/// For a time limit use `tokio::time::timeout(limit, lock(&file, flags))`.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future gives up the wait; a lock that had come is given back.
+/// Dropping the future gives up the wait. A lock that was already granted is released.
 ///
 /// # Fairness
 ///
@@ -142,14 +149,17 @@ impl OpenFile for tokio::fs::File {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`] for flags that contradict each other, [`ErrorKind::Busy`] with
-/// [`NON_BLOCKING`](LockFlags::NON_BLOCKING) when somebody else has the lock, [`ErrorKind::Unsupported`] where the file system
-/// cannot lock, [`ErrorKind::Io`] else.
+/// - [`ErrorKind::InvalidInput`] for flags that contradict each other.
+/// - [`ErrorKind::Busy`] with [`NON_BLOCKING`](LockFlags::NON_BLOCKING) when another holder has the
+///   lock.
+/// - [`ErrorKind::Unsupported`] where the file system cannot lock.
+/// - [`ErrorKind::Io`] for all other failures.
 ///
 /// # Platform notes
 ///
-/// On Linux it is woken when the other one closes the file or calls [`unlock`]; who only calls `flock(2)` to unlock is
-/// noticed within a second. Elsewhere it looks again after 1 to 50 ms.
+/// On Linux the waiter wakes when the holder closes the file or calls [`unlock`]. If the holder
+/// only calls `flock(2)` to unlock, the waiter notices within a second. Elsewhere the waiter looks
+/// again after 1 to 50 ms.
 ///
 /// # Examples
 ///
@@ -182,7 +192,7 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
     let at = Error::pathless_io;
     let file = Private::new(file.duplicate().map_err(|e| at("copy", e))?);
     if flock::try_lock(&file, shared).map_err(|e| at("lock", e))? {
-        // It may have been exclusive until now, and others wait to share it.
+        // The lock may have been exclusive until now, and other callers may wait to share it.
         if shared {
             announce(&file);
         }
@@ -210,14 +220,15 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
             None => std::task::Poll::Pending,
         }
     });
-    // Only the copy is closed; the lock stays with the file.
+    // This closes only the duplicate. The lock stays with the file.
     locked.await.map(drop)
 }
 
-/// Gives the lock of an open file back, and tells those who wait for it. A file without a lock is left as it is.
+/// Releases the lock of an open file and wakes its waiters. A file without a lock stays as it is.
 ///
-/// **Flush a `tokio::fs::File` first**: its writes go on in the background when `write_all` has returned, and would
-/// go on without the lock. (The guard of a [`FileLock`](crate::FileLock) sees to that by itself.)
+/// **Flush a `tokio::fs::File` first.** Its writes continue in the background after `write_all` has
+/// returned, and would continue without the lock. (The guard of a [`FileLock`](crate::FileLock)
+/// waits for its writes itself.)
 ///
 /// # Errors
 ///

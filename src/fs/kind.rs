@@ -1,4 +1,4 @@
-//! Which of the fair locks lives at a path, for whoever does not know.
+//! The kind of the fair lock at a path, for callers that do not know it.
 
 use std::fmt;
 use std::path::Path;
@@ -8,8 +8,8 @@ use super::engine::path::canonical;
 use super::engine::state::Kind;
 use crate::error::Result;
 
-/// The kind of a fair lock, as its record on disk names it. A lock has one from its first acquire until it is removed, and handles of other
-/// kinds are refused meanwhile.
+/// The kind of a fair lock, as its state record names it. A lock has a kind from its first acquire
+/// until it is removed. In this time, handles of other kinds are refused.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -30,22 +30,27 @@ pub enum FifoKind {
     Lock,
     /// A [`FifoRwLock`](crate::FifoRwLock).
     RwLock,
-    /// A [`FifoSemaphore`](crate::FifoSemaphore), whose path is its directory and its name.
+    /// A [`FifoSemaphore`](crate::FifoSemaphore). Its path is its directory and its name.
     Semaphore {
-        /// How many permits there are.
+        /// The number of permits.
         limit: u32,
     },
 }
 
 impl FifoKind {
-    /// The kind of the lock at `path`, which is understood as by [`FifoLock::open`](crate::FifoLock::open); `None` when none is recorded. Locks
-    /// nothing and creates nothing; the next instant may bring another answer.
+    /// Returns the kind of the lock at `path`. Returns `None` when none is recorded. The path is
+    /// resolved as in [`FifoLock::open`](crate::FifoLock::open).
+    ///
+    /// Locks nothing and creates nothing. The answer may be outdated in the next instant.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when the record is of another version,
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it cannot be read or the directory does not exist,
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a path without a file name.
+    /// - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when the state record is of
+    ///   another version.
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be read, or the
+    ///   directory does not exist.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a path without a file
+    ///   name.
     pub fn at(path: impl AsRef<Path>) -> Result<Option<Self>> {
         let path = canonical(path.as_ref())?;
         let found = recorded_kind(Place::new(path))?;
@@ -59,7 +64,7 @@ impl FifoKind {
     }
 }
 
-/// In one word, that of the record: `lock`, `rwlock` or `semaphore`.
+/// Shows the kind as in the state record, in one word: `lock`, `rwlock` or `semaphore`.
 impl fmt::Display for FifoKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,4 +1,5 @@
-//! A directory of locks that have names instead of paths. How a name becomes that of a file stands in [`name`].
+//! A directory of locks that have names instead of paths. [`name`] turns a lock name into a file
+//! name.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,10 +18,15 @@ pub use lock::NamedLock;
 pub(crate) use lock::Place;
 pub use name::LockName;
 
-/// A directory of locks with names: any text, in a namespace or in none.
+/// A directory of named locks. A name is any text, in a namespace or in none.
 ///
-/// Equal names in two namespaces are two locks, and so are names that differ in case only, on every file system. The lock of the name `deploy` outside any namespace is
-/// the file `deploy.lock`; `docs/protocol.md` tells how other names are written. Cheap to clone.
+/// Equal names in two namespaces are two locks. Names that differ only in case are two locks too,
+/// on every file system.
+///
+/// The lock of the name `deploy` outside any namespace is the file `deploy.lock`.
+/// `docs/protocol.md` describes how other names are written.
+///
+/// A handle is cheap to clone.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -45,49 +51,66 @@ pub struct LockDir {
     config: Arc<LockDirConfig>,
 }
 
-/// How the locks of a [`LockDir`] lock. All who use a directory must use the same method for the same names.
+/// How the locks of a [`LockDir`] lock. All users of a directory must use the same method for the
+/// same names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Method {
-    /// By a [`FifoLock`](crate::FifoLock): fair, with tokens. Excludes [`Os`](Method::Os) on the same name, and the other way round.
+    /// By a [`FifoLock`](crate::FifoLock): fair, with tokens. This method and [`Os`](Method::Os) on
+    /// the same name exclude each other.
     #[default]
     Fifo,
-    /// By a [`FileLock`](crate::FileLock): the plain lock of the operating system, without a line.
+    /// By a [`FileLock`](crate::FileLock): the plain lock of the operating system, without a queue.
     Os,
-    /// By a directory that moves from name to name. For places where the operating system's locks do not work: needs nothing of the file system
-    /// but that a rename happens whole. Tokens, no line; a holder that died is passed at once if this process can tell, else after
-    /// [`expire`](LockDirConfig::expire). Excludes [`CreateNew`](Method::CreateNew) on the same name.
+    /// By a directory that is renamed from name to name. For places where the operating system's
+    /// locks do not work: the method needs nothing from the file system except atomic renames. It
+    /// has tokens and no queue.
+    ///
+    /// A dead holder is replaced at once if this process can tell that it died, otherwise after
+    /// [`expire`](LockDirConfig::expire). This method and [`CreateNew`](Method::CreateNew) on the
+    /// same name exclude each other.
     Mkdir,
-    /// The same by a file.
+    /// As [`Mkdir`](Method::Mkdir), but by a file.
     CreateNew,
-    /// Not at all: every acquire is granted at once, whoever else has the lock, and nothing is written. For programs whose users may
-    /// switch locking off. [`Capabilities::excludes`](crate::Capabilities::excludes) and [`Status::excludes`](crate::Status::excludes) say so.
+    /// Does not lock: every acquire is granted at once, whoever else has the lock, and nothing is
+    /// written. For programs whose users may switch locking off.
+    /// [`Capabilities::excludes`](crate::Capabilities::excludes) and
+    /// [`Status::excludes`](crate::Status::excludes) report it.
     Fake,
 }
 
-/// The options of a [`LockDir`], with their defaults; [`LockDir::config`] reads them back.
+/// The options of a [`LockDir`], with their defaults. [`LockDir::config`] returns them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockDirConfig {
-    /// How its locks lock; default [`Method::Fifo`].
+    /// How the locks lock. Default [`Method::Fifo`].
     pub method: Method,
-    /// Time limit of an acquire that sets none; `None`, the default, waits for ever.
+    /// Time limit of an acquire that sets none. Default `None`: waits forever.
     pub timeout: Option<Duration>,
-    /// With [`Method::Mkdir`] and [`Method::CreateNew`]: how long a holder may be silent before others take the lock over; `None`, the default, for
-    /// ever, save when its process is provably gone. A living holder renews its claim at a third of this, whatever its tasks do, so
-    /// only one that was stopped, or whose host is gone, is ever passed; it [hears of that](crate::AnyGuard::lost), and the next one is told that it died inside. At least 100 ms, and far longer than any
-    /// pause of a host or of a file system: a minute is not too much.
+    /// With [`Method::Mkdir`] and [`Method::CreateNew`]: how long a holder may be silent before
+    /// other processes take the lock over. Default `None`: forever, except when the holder's
+    /// process is provably gone.
+    ///
+    /// At least 100 ms. Choose a time far longer than any pause of a host or a file system: a
+    /// minute is not too much.
+    ///
+    /// A living holder renews its claim at a third of this time, whatever its tasks do. So a holder
+    /// loses the lock only if it was stopped, or if its host is gone. It
+    /// [learns of the loss](crate::AnyGuard::lost). For the next holder, its predecessor died while
+    /// it held the lock.
     pub expire: Option<Duration>,
-    /// How often a waiter looks again although it was told nothing; `None`, the default, as often as the method does by itself, every second or
-    /// less. [`Duration::MAX`] switches it off.
+    /// How often a waiter looks again without an event. Default `None`: the method's own interval,
+    /// 1 s or longer. [`Duration::MAX`] switches it off.
     pub poll_interval: Option<Duration>,
-    /// What holders and waiters are called in a status; none by default. [`Method::Os`] does not tell it.
+    /// The label of holders and waiters in a status. No label by default. [`Method::Os`] does not
+    /// show it.
     pub label: Option<String>,
-    /// Permission bits of lock files that have to be created, as [`FifoConfig::mode`](crate::FifoConfig::mode).
+    /// Permission bits of lock files that have to be created; see
+    /// [`FifoConfig::mode`](crate::FifoConfig::mode).
     pub mode: Option<u32>,
 }
 
-/// Builds a [`LockDir`]; made by [`LockDir::options`].
+/// Builds a [`LockDir`]; created by [`LockDir::options`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until a directory is opened with them"]
 pub struct LockDirOptions {
@@ -114,13 +137,13 @@ impl LockDirOptions {
     }
 }
 
-/// The canonical path of a directory, which is made if it is missing.
+/// Returns the canonical path of a directory. Creates the directory if it is missing.
 fn ensured(directory: &Path) -> Result<PathBuf> {
-    // Asked first: where making is not allowed the answer need not be that it exists.
+    // Checked first: where creating is not allowed, the error need not be `AlreadyExists`.
     if !directory.is_dir() {
         match std::fs::create_dir(directory) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                // Another process was faster, or it is something else.
+                // Another process created it first, or it is something else.
                 if !directory.is_dir() {
                     let text = "the place of the locks is not a directory";
                     return Err(Error::at(ErrorKind::InvalidInput, text, directory));
@@ -134,29 +157,33 @@ fn ensured(directory: &Path) -> Result<PathBuf> {
 }
 
 impl LockDir {
-    /// Opens a directory of locks, and makes it if it is missing; its parents must exist.
+    /// Opens a directory of locks. Creates the directory if it is missing; its parents must exist.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when it cannot be made or found; [`ErrorKind::InvalidInput`] when something else is there.
+    /// - [`ErrorKind::Io`] when the directory cannot be created or found.
+    /// - [`ErrorKind::InvalidInput`] when something else is at the path.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(directory)
     }
 
-    /// Starts with the default options.
+    /// Returns the default options.
     pub fn options() -> LockDirOptions {
         LockDirOptions::default()
     }
 
-    /// The lock of this name in a namespace, or in none (`None`).
+    /// Opens the lock with this name in a namespace, or in none (`None`).
     ///
-    /// Nothing is created before the first acquire, save the record of a name that is too long for a file name.
+    /// Nothing is created before the first acquire, except the record of a name that is too long
+    /// for a file name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Incompatible`] when the name is in use for another kind of lock or by another method, as far as that shows on disk; else those
-    /// of [`FifoLock::open`](crate::FifoLock::open). [`ErrorKind::InvalidInput`] also for a name above a million bytes, and for an
-    /// [`expire`](LockDirConfig::expire) below 100 ms where the method has one.
+    /// - [`ErrorKind::Incompatible`] when the name is in use for another kind of lock or by another
+    ///   method, as far as the disk shows it.
+    /// - [`ErrorKind::InvalidInput`] for a name of more than about a million bytes, and for an
+    ///   [`expire`](LockDirConfig::expire) below 100 ms where the method has one.
+    /// - Those of [`FifoLock::open`](crate::FifoLock::open).
     pub fn lock<'a>(&self, namespace: impl Into<Option<&'a str>>, name: &str) -> Result<NamedLock> {
         let name = LockName::new(namespace, name);
         let place = match self.config.method {
@@ -166,7 +193,8 @@ impl LockDir {
         NamedLock::new(place, name, &self.config)
     }
 
-    /// The names of all locks that have files here, in order: those that were acquired once and not removed since.
+    /// Returns the names of all locks that have files here, sorted. These are the locks that were
+    /// acquired at some time and not removed since.
     ///
     /// # Errors
     ///
@@ -195,17 +223,17 @@ impl LockDir {
         Ok(recorded.filter(|it| it.stem() == stem))
     }
 
-    /// The directory, with every link on the way resolved.
+    /// Returns the path of the directory, with every link in it resolved.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The options it was opened with.
+    /// Returns the options of this handle.
     pub fn config(&self) -> &LockDirConfig {
         &self.config
     }
 
-    /// Whether waiters here are told of a release.
+    /// Returns whether events wake the waiters here at a release.
     pub(crate) fn has_events(&self) -> bool {
         host::tells_closes_in(&self.path)
     }
@@ -217,7 +245,7 @@ impl LockDir {
         }
     }
 
-    /// Where the files of this name are; one that is too long is put on record.
+    /// Returns where the files of this name are. Records a name that is too long.
     pub(crate) fn recorded_place(&self, name: &LockName) -> Result<Place> {
         let mut place = self.place(name);
         let stem = name.stem();

@@ -1,4 +1,4 @@
-//! Open a file and have it to oneself, in one call.
+//! Opens a file and locks it, in one call.
 
 use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
@@ -9,23 +9,25 @@ use super::named::{LockDir, Method};
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Opens a file for reading and writing, creates it if it is missing, and locks it exclusively; resolves to the open file,
-/// positioned at its start.
+/// Opens a file for reading and writing, creates it if it is missing, and locks it exclusively.
+/// Resolves to the open file, positioned at its start.
 ///
-/// Await the result, after a time limit if there is to be one. The lock is on the file itself, unless it is to be [in a
-/// directory](OpenLocked::lock_dir) or by a certain [method](OpenLocked::method).
+/// Set options such as [`timeout`](OpenLocked::timeout) on the result, then await it. The lock is
+/// on the file itself, unless the options name a [directory](OpenLocked::lock_dir) or a
+/// [method](OpenLocked::method).
 ///
 /// # Cancel safety
 ///
-/// Dropping the future gives up the wait; a lock that had come is given back.
+/// Dropping the future gives up the wait. A lock that was already granted is released.
 ///
 /// # Fairness
 ///
-/// None: a [`FileLock`] waits for it. With a directory or a method, that of the method.
+/// None: the wait is that of a [`FileLock`]. With a directory or a method: that of the method.
 ///
 /// # Errors
 ///
-/// Those of [`FileLock::open`] and [`FileLock::acquire`]; with a directory or a method those of [`LockDir::lock`] too.
+/// Those of [`FileLock::open`] and [`FileLock::acquire`]. With a directory or a method, those of
+/// [`LockDir::lock`] too.
 ///
 /// # Examples
 ///
@@ -53,7 +55,7 @@ pub fn open_locked(path: impl Into<PathBuf>) -> OpenLocked {
     }
 }
 
-/// What [`open_locked`] is to do; await it.
+/// A call of [`open_locked`] with its options; await it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened unless it is awaited"]
 pub struct OpenLocked {
@@ -65,30 +67,36 @@ pub struct OpenLocked {
 }
 
 impl OpenLocked {
-    /// Gives up with [`ErrorKind::TimedOut`] after `limit`, counted from the `await`; `None`, the default, waits
-    /// for ever.
+    /// Sets the time limit, counted from the `await`. After it the future fails with
+    /// [`ErrorKind::TimedOut`]. Default `None`: waits forever.
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.limit = limit.into();
         self
     }
 
-    /// Takes a lock of this [`LockDir`] first, and holds it as long as the file: with its method, by default a queue. Its name is the file's canonical
-    /// path, or the file's name where the directory is the file's own.
+    /// Acquires a lock of this [`LockDir`] first, and holds it as long as the file. The lock uses
+    /// the [method](OpenLocked::method), by default a queue. Its name is the file's canonical path,
+    /// or only the file name if the directory is the file's own.
     ///
-    /// File and lock leave together. The file itself is locked as well (only with [`Method::Fifo`] and [`Method::Os`]), so whoever opens it without this
-    /// directory is excluded too; and a write that is still running when the guard is dropped holds up the next one.
+    /// The file and the lock are released together. With [`Method::Fifo`] and [`Method::Os`] (and
+    /// only with these) the file itself is locked too. This has two effects:
+    ///
+    /// - Callers that open the file without this directory are excluded too.
+    /// - If a write still runs when the guard is dropped, the next holder waits for it.
     pub fn lock_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
     }
 
-    /// As [`lock_dir`](OpenLocked::lock_dir), by this method; without a directory in that of the file: beside `notes.txt` it is `notes.txt.lock`.
+    /// Locks as [`lock_dir`](OpenLocked::lock_dir) does, by this method. Without a directory, the
+    /// lock is in the file's own directory: for `notes.txt` it is `notes.txt.lock` beside it.
     pub fn method(mut self, method: Method) -> Self {
         self.method = Some(method);
         self
     }
 
-    /// With [`Method::Mkdir`] and [`Method::CreateNew`]: how long the holder may be silent before others take the lock over, as
+    /// Sets how long a holder may be silent before other processes take the lock over, with
+    /// [`Method::Mkdir`] and [`Method::CreateNew`]; see
     /// [`LockDirConfig::expire`](crate::LockDirConfig::expire).
     pub fn expire(mut self, silence: impl Into<Option<Duration>>) -> Self {
         self.expire = silence.into();
@@ -120,7 +128,8 @@ impl OpenLocked {
     }
 }
 
-/// Whether the file is locked as well: not where the lock must not need the operating system's.
+/// Returns whether the file itself is locked too. It is not where the method must do without the
+/// operating system's locks.
 fn locks_file(method: Method) -> bool {
     match method {
         Method::Fifo | Method::Os => true,

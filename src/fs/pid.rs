@@ -1,4 +1,4 @@
-//! The pid file as a lock: the face of [`engine::pidfile`](super::engine::pidfile).
+//! The pid file as a lock: the public API of [`engine::pidfile`](super::engine::pidfile).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,29 +28,38 @@ mod options;
 pub use guard::PidGuard;
 pub use options::{PidConfig, PidOptions};
 
-/// A lock that is a file with the holder's pid in it: it exists while somebody has the lock, and no operating system lock is asked.
+/// A lock that is a file with the holder's pid in it. The file exists while the lock is held. No
+/// operating system lock is used.
 ///
-/// For places where the system's locks do not work or must not be used, and where others want to
-/// see who holds by looking at a file. The first line is the pid, the second the program
-/// (`argv[0]`), then follow two of our own, from which everybody can tell whether the holder still
-/// lives: process start, boot, pid namespace, machine. A holder that was killed frees the lock
-/// within milliseconds, and the next one [hears of it](PidGuard::predecessor_crashed). A reused pid
-/// is not taken for the holder.
+/// Use it where the system's locks do not work or must not be used, and where people or programs
+/// read the holder from a file.
 ///
-/// Only a holder that is *provably* gone is passed. One on another host or in another pid namespace
-/// counts as alive for as long as its file is there, and so does a file in which stands no more
-/// than a pid ([`PidConfig::bare_pids`] changes that). A holder from before a reboot is passed only
-/// on a local file system and with the same machine ID. An empty file counts as held too, for its
-/// writer may be about to write; who waits passes it when it has not changed for five seconds.
+/// The first line of the file is the pid. The second is the program (`argv[0]`). Two lines of this
+/// crate follow: process start, boot, pid namespace and machine. From these, every process can tell
+/// whether the holder is still alive.
 ///
-/// A process that executes another program (`exec`) while it holds keeps the lock until it ends. It
-/// cannot wait for the lock or give it back: its calls fail with [`ErrorKind::Deadlock`].
+/// A holder that was killed frees the lock within milliseconds, and the next holder [learns of
+/// it](PidGuard::predecessor_crashed). A reused pid is not taken for the holder.
 ///
-/// It needs hard links, or on Linux `renameat2` with `RENAME_NOREPLACE`, and processes that exclude
-/// each other must see one file system; there is no queue. Programs that lock by `flock` are not
-/// excluded, and `openlock` for Python respects only holders that are Python processes.
+/// Only a holder that is *provably* gone loses the lock to another process:
 ///
-/// Each waiter has a descriptor open. A path without a directory means the working directory, as for any file.
+/// - A holder on another host or in another pid namespace counts as alive as long as its file
+///   exists.
+/// - So does a file that contains only a pid. [`PidConfig::bare_pids`] changes that.
+/// - A holder from before a reboot counts as gone only on a local file system and with the same
+///   machine ID.
+/// - An empty file counts as held, because its writer may be about to write. A waiter takes it over
+///   when it has not changed for five seconds.
+///
+/// A process that executes another program (`exec`) while it holds the lock keeps it until it ends.
+/// It can neither wait for the lock nor release it: its calls fail with [`ErrorKind::Deadlock`].
+///
+/// The lock needs hard links, or `renameat2` with `RENAME_NOREPLACE` on Linux. Processes that
+/// exclude each other must see one file system. There is no queue. Programs that lock with `flock`
+/// are not excluded. `openlock` for Python respects only holders that are Python processes.
+///
+/// Each waiter keeps a descriptor open. A path without a directory means the working directory, as
+/// for any file.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -74,7 +83,7 @@ pub struct PidLock {
     config: Arc<PidConfig>,
 }
 
-/// What [`PidLock::set_defaults`] has set.
+/// The options that [`PidLock::set_defaults`] has set.
 static DEFAULTS: Mutex<Option<PidConfig>> = Mutex::new(None);
 
 impl PidLock {
@@ -82,24 +91,24 @@ impl PidLock {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when the directory does not exist or cannot be read; [`ErrorKind::InvalidInput`] when something other than a
-    /// regular file is at the path.
+    /// - [`ErrorKind::Io`] when the directory does not exist or cannot be read.
+    /// - [`ErrorKind::InvalidInput`] when something other than a regular file is at the path.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(path)
     }
 
-    /// Starts with the default options, [those of the process](PidLock::set_defaults) if there are any.
+    /// Returns the default options: [those of the process](PidLock::set_defaults) if they are set.
     pub fn options() -> PidOptions {
         PidOptions::from_config(Self::defaults())
     }
 
-    /// The options that a lock is opened with which sets none.
+    /// Returns the options of a lock that is opened with none.
     pub fn defaults() -> PidConfig {
         let set = DEFAULTS.lock().unwrap_or_else(PoisonError::into_inner);
         set.clone().unwrap_or_default()
     }
 
-    /// Sets the options that every lock opened from now on in this process begins with.
+    /// Sets the default options of every lock that this process opens from now on.
     ///
     /// ```
     /// use std::time::Duration;
@@ -113,7 +122,8 @@ impl PidLock {
         *set = Some(options.into_config());
     }
 
-    /// The path that `openlock` takes when none is given: `openlock.lock` in the working directory.
+    /// Returns the path that `openlock` uses when none is given: `openlock.lock` in the working
+    /// directory.
     pub fn default_path() -> PathBuf {
         PathBuf::from("openlock.lock")
     }
@@ -157,44 +167,51 @@ impl PidLock {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point gives up the wait and deletes what it had prepared. A lock that has come for a dropped future is given
-    /// back at once; for a future that is kept and not polled it is kept two seconds, then it goes back, and the future tries again when it is
-    /// polled.
+    /// Dropping the future at any point gives up the wait and deletes the files that it had
+    /// prepared. If the lock arrives for a dropped future, it is released at once.
+    ///
+    /// If the lock arrives for a future that is alive but not polled, it is kept for two seconds.
+    /// Then it is released, and the future tries again when it is polled.
     ///
     /// # Fairness
     ///
-    /// None: of those who wait, any may be next.
+    /// None: any waiter may be next.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller asked for it;
-    /// [`ErrorKind::Deadlock`] when this process took the lock before it executed another program;
-    /// [`ErrorKind::Corrupt`] when what is at the path is no pid file, which is left alone;
-    /// [`ErrorKind::Unsupported`] where the file system has neither hard links nor
-    /// `RENAME_NOREPLACE`; [`ErrorKind::Io`] for everything the operating system refuses.
-    /// [`max_waiting`](Acquire::max_waiting) above 0 is [`ErrorKind::Unsupported`] at the first poll:
-    /// there is no line to count.
+    /// - [`ErrorKind::TimedOut`] and [`ErrorKind::Busy`] where the caller set a limit.
+    /// - [`ErrorKind::Deadlock`] when this process acquired the lock before it executed another
+    ///   program.
+    /// - [`ErrorKind::Corrupt`] when the file at the path is not a pid file. The file is left
+    ///   alone.
+    /// - [`ErrorKind::Unsupported`] where the file system has neither hard links nor
+    ///   `RENAME_NOREPLACE`.
+    /// - [`ErrorKind::Unsupported`] at the first poll when [`max_waiting`](Acquire::max_waiting) is
+    ///   above 0: there is no queue to count.
+    /// - [`ErrorKind::Io`] for everything that the operating system refuses.
     ///
     /// # Platform notes
     ///
     /// On Linux a waiter sleeps until the file is deleted or the holder's process has ended.
-    /// Elsewhere, and on network file systems, it looks again after 1 to 50 ms. Where the system
-    /// does not tell for certain whether a process has ended (OpenBSD, NetBSD, a jail of FreeBSD, a
-    /// container of Windows), the file of a dead holder has to be deleted by hand.
+    /// Elsewhere, and on network file systems, it looks again after 1 to 50 ms.
+    ///
+    /// Some systems do not say for certain whether a process has ended: OpenBSD, NetBSD, a jail of
+    /// FreeBSD, a container of Windows. There the file of a dead holder has to be deleted by hand.
     pub fn acquire(&self) -> Acquire<PidGuard> {
         Acquire::new(PresencePending::new(&self.file), self.config.timeout)
     }
 
-    /// Takes the lock if nobody has it; else `None`. One attempt, on this thread.
+    /// Acquires the lock if it is free. Otherwise returns `None`. Makes one attempt, on this
+    /// thread.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](PidLock::acquire), save time limits.
+    /// Those of [`acquire`](PidLock::acquire), except time limits.
     pub fn try_acquire(&self) -> Result<Option<PidGuard>> {
         self.acquire().try_now()
     }
 
-    /// Whether anybody has the lock: a look at the present.
+    /// Returns whether the lock is held at this moment.
     ///
     /// # Errors
     ///
@@ -203,21 +220,23 @@ impl PidLock {
         Ok(self.holder()?.is_some())
     }
 
-    /// Who has the lock, if anybody has it who is not provably gone. Changes nothing.
+    /// Returns the holder. Returns `None` when there is none, or when it is provably gone. Changes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] when what is at the path is no pid file, [`ErrorKind::Io`] when it cannot be read.
+    /// - [`ErrorKind::Corrupt`] when the file at the path is not a pid file.
+    /// - [`ErrorKind::Io`] when the file cannot be read.
     pub fn holder(&self) -> Result<Option<Owner>> {
         self.file.holder()
     }
 
-    /// The file, with every directory on the way resolved.
+    /// Returns the path of the file, with every directory in it resolved.
     pub fn path(&self) -> &Path {
         &self.file.path
     }
 
-    /// The options this handle was opened with.
+    /// Returns the options of this handle.
     pub fn config(&self) -> &PidConfig {
         &self.config
     }
@@ -232,7 +251,7 @@ impl Local for PidFile {
         })
     }
 
-    /// The file that a dead holder has left.
+    /// Removes the file that a dead holder has left.
     fn remove(&self) -> Result<Removal> {
         match self.contend(&mut Memory::default())? {
             Outcome::Won(mut hold) => hold.give_back().map(|()| Removal::Removed),

@@ -1,4 +1,4 @@
-//! The wait for a lock that exists as a name, [claim](super::claim) or [pid file](super::pid).
+//! The wait for a lock that exists as a name: a [claim](super::claim) or a [pid file](super::pid).
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,12 +10,12 @@ use crate::error::Result;
 use crate::ledger::Ledger;
 use crate::status::{self, Owner};
 
-/// One caller's wait.
+/// The wait of one caller.
 #[doc(hidden)]
 pub struct PresencePending<C: Contest> {
     lock: Arc<C>,
     waiting: Option<Waiting<C>>,
-    /// The holder at the first try.
+    /// The holder at the first attempt.
     holder: Option<Owner>,
 }
 

@@ -1,9 +1,11 @@
-//! The fair reader-writer lock: one writer or any number of readers, first come first served, among all tasks of all processes of a
-//! host.
+//! The fair reader-writer lock: one writer or any number of readers, first come, first served,
+//! among all tasks of all processes on a host.
 //!
-//! This file is the face; what it has in common with the other fair locks is in [`fair`](super::fair). Who may be inside together is
-//! decided in `engine/line/inside.rs`, whom a ticket waits for in `engine/ticket/policy.rs`, what a reader leaves on disk in
-//! `engine/disk/share.rs`.
+//! This file is the public API. [`fair`](super::fair) has what all fair locks share.
+//!
+//! - `engine/line/inside.rs` decides which callers may hold the lock together.
+//! - `engine/ticket/policy.rs` decides which tickets a ticket waits for.
+//! - `engine/disk/share.rs` has what a reader leaves on disk.
 
 use std::fmt;
 use std::path::Path;
@@ -19,14 +21,17 @@ use crate::any::{AnySharedLock, becomes_any};
 use crate::error::Result;
 use crate::lock::{is_lock, local_handle};
 
-/// A fair reader-writer lock on a path: any number of readers, or one writer, across tasks and processes.
+/// A fair reader-writer lock on a path: any number of readers, or one writer, across tasks and
+/// processes.
 ///
-/// Strictly by arrival: readers who come one after the other enter together; a writer who waits holds back the readers who come
-/// after him, and waits for nobody but those who came before. So neither side can starve the other.
+/// The order is strictly that of arrival. Consecutive readers acquire the lock together. A waiting
+/// writer holds back the readers that arrive after it, and waits only for callers that arrived
+/// before it. So neither readers nor writers can starve.
 ///
-/// The lock is the operating system's lock on the file at [`path`](FifoRwLock::path), shared or exclusive, so `flock --shared` and
-/// `flock` on the same file take part, without a place in line. Otherwise it is as [`FifoLock`](crate::FifoLock): the file's content is
-/// never touched, a handle is cheap to clone, all handles on one path in a process share one line.
+/// The lock is the operating system's lock on the file at [`path`](FifoRwLock::path), shared or
+/// exclusive. So `flock --shared` and `flock` on the same file take part, but have no place in the
+/// queue. Everything else is as for [`FifoLock`](crate::FifoLock): the file's content is never
+/// touched, a handle is cheap to clone, and all handles on one path in a process share one queue.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -51,13 +56,13 @@ pub struct FifoRwLock {
 }
 
 fair_guard! {
-    /// One of the readers is inside as long as this value lives.
+    /// Holds the lock as a reader as long as this value lives.
     FifoReadGuard,
     token: "The fencing token of the last writer, who had it before this reader came in: what is read is not older than that. Readers that are inside together have the same one."
 }
 
 fair_guard! {
-    /// The writer is inside as long as this value lives.
+    /// Holds the lock as the writer as long as this value lives.
     FifoWriteGuard,
     token: "The fencing token: strictly greater than that of every earlier writer of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last."
 }
@@ -66,11 +71,13 @@ lends_its_file!(FifoReadGuard);
 lends_its_file!(FifoWriteGuard);
 
 impl FifoWriteGuard {
-    /// Goes on as a reader. Readers who wait behind may come in at once; no writer gets in between.
+    /// Turns the writer into a reader. Waiting readers behind it may acquire the lock at once. No
+    /// writer acquires the lock in between.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the record cannot be written; the lock is given up then.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be written. The lock is
+    /// released then.
     pub fn downgrade(self) -> Result<FifoReadGuard> {
         let waited = self.held.waited;
         let hold = self.held.hold.downgrade()?;
@@ -83,13 +90,14 @@ impl FifoRwLock {
     ///
     /// # Errors
     ///
-    /// Those of [`FifoLock::open`](crate::FifoLock::open). A [`FifoLock`](crate::FifoLock) at the same path is another kind:
+    /// Those of [`FifoLock::open`](crate::FifoLock::open). A [`FifoLock`](crate::FifoLock) at the
+    /// same path is another kind of lock:
     /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::options().open(path)
     }
 
-    /// Opens the lock of this name in the system's temporary directory; see
+    /// Opens the lock with this name in the system's temporary directory; see
     /// [`FifoLock::named`](crate::FifoLock::named).
     ///
     /// # Errors
@@ -99,20 +107,21 @@ impl FifoRwLock {
         Self::options().named(name)
     }
 
-    /// Starts with the default options.
+    /// Returns the default options.
     pub fn options() -> FifoOptions<Self> {
         FifoOptions::default()
     }
 
-    /// Waits in line to read, with any number of others who read.
+    /// Waits in the queue to read, together with any number of other readers.
     ///
     /// # Cancel safety
     ///
-    /// As [`FifoLock::acquire`](crate::FifoLock::acquire): dropping the future at any point leaves the line.
+    /// As for [`FifoLock::acquire`](crate::FifoLock::acquire): dropping the future at any point
+    /// leaves the queue.
     ///
     /// # Fairness
     ///
-    /// Waits for every writer who came before, inside or in line, and for nobody else.
+    /// Waits for every writer that arrived before it, holding or queued, and for no other caller.
     ///
     /// # Errors
     ///
@@ -121,16 +130,16 @@ impl FifoRwLock {
         self.shared.acquire(Mode::Shared)
     }
 
-    /// Waits in line to write, alone.
+    /// Waits in the queue to write, alone.
     ///
     /// # Cancel safety
     ///
-    /// As [`FifoLock::acquire`](crate::FifoLock::acquire): dropping the future at any point leaves the line, and readers whom it held
-    /// back go in.
+    /// As for [`FifoLock::acquire`](crate::FifoLock::acquire): dropping the future at any point
+    /// leaves the queue. Readers that it held back then acquire the lock.
     ///
     /// # Fairness
     ///
-    /// Waits for everybody who came before, and for nobody else.
+    /// Waits for every caller that arrived before it, and for no other caller.
     ///
     /// # Errors
     ///
@@ -139,25 +148,27 @@ impl FifoRwLock {
         self.shared.acquire(Mode::Exclusive)
     }
 
-    /// Reads if no writer is inside or in line; else `None`, and nothing on disk has changed.
+    /// Acquires the lock to read if no writer holds it or is queued. Otherwise returns `None` and
+    /// changes nothing on disk.
     ///
     /// # Errors
     ///
-    /// Those of [`read`](FifoRwLock::read), save time limits.
+    /// Those of [`read`](FifoRwLock::read), except time limits.
     pub fn try_read(&self) -> Result<Option<FifoReadGuard>> {
         self.shared.try_acquire(Mode::Shared)
     }
 
-    /// Writes if nobody is inside or in line; else `None`, and nothing on disk has changed.
+    /// Acquires the lock to write if no caller holds it or is queued. Otherwise returns `None` and
+    /// changes nothing on disk.
     ///
     /// # Errors
     ///
-    /// Those of [`write`](FifoRwLock::write), save time limits.
+    /// Those of [`write`](FifoRwLock::write), except time limits.
     pub fn try_write(&self) -> Result<Option<FifoWriteGuard>> {
         self.shared.try_acquire(Mode::Exclusive)
     }
 
-    /// The options this handle was opened with.
+    /// Returns the options of this handle.
     pub fn config(&self) -> &FifoConfig {
         &self.shared.config
     }

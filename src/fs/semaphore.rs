@@ -1,7 +1,9 @@
-//! The fair semaphore: n permits, first come first served, among all tasks of all processes of a host.
+//! The fair semaphore: n permits, first come, first served, among all tasks of all processes on a
+//! host.
 //!
-//! This file is the face; what it has in common with the other fair locks is in [`fair`](super::fair). Its doors are in
-//! `engine/slots.rs`, the wait at them in `engine/line/at_slots.rs`, the way of permits from task to task in `engine/line/permits.rs`.
+//! This file is the public API. [`fair`](super::fair) has what all fair locks share. The slot files
+//! are in `engine/slots.rs`, the wait for them is in `engine/line/at_slots.rs`, and permits pass
+//! from task to task in `engine/line/permits.rs`.
 
 use std::fmt;
 use std::fs::File;
@@ -25,20 +27,23 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{is_lock, local_handle};
 use crate::options::{check_permits, setters};
 
-/// More than any process can have open.
+/// More files than any process can have open.
 const MOST: u32 = 65_535;
 
-/// How often a record that is locked for an instant is tried.
+/// How many times a state record that is locked for an instant is tried.
 const TRIES: usize = 10_000;
 
 /// A fair semaphore: at most n permits are out at a time, across tasks and processes.
 ///
-/// Strictly by arrival: a request for many permits that is first in line is not passed by small ones behind it. The permits of a
-/// process that dies are free at once.
+/// The order is strictly that of arrival: small requests do not overtake a request for many permits
+/// at the head of the queue. The permits of a process that dies are free at once.
 ///
-/// Each permit is a *slot file* in a directory, named after a pattern and a number, and the operating system's lock on it. Names and locks
-/// are those of portalocker's `BoundedSemaphore`, so both count together; its users have no place in line. How many permits there are is recorded,
-/// and a handle with another number is refused.
+/// Each permit is a *slot file* in a directory, with the operating system's lock on it. A pattern
+/// and a number make the name of the slot file. Names and locks are those of portalocker's
+/// `BoundedSemaphore`, so permits of both count together. Callers that use portalocker have no
+/// place in the queue.
+///
+/// The number of permits is recorded. A handle with another number is refused.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -61,13 +66,13 @@ pub struct FifoSemaphore {
 }
 
 fair_guard! {
-    /// One or more permits are taken as long as this value lives.
+    /// Holds one or more permits as long as this value lives.
     FifoPermit,
     token: "A number that no other grant of this semaphore has. Of grants that do not overlap in time the later one has the greater, unless deleted state and a clock that was set back come together, or the earlier one was of a process that had all permits while another one changed their number."
 }
 
 impl FifoPermit {
-    /// The slot files of these permits.
+    /// Returns the paths of the slot files of these permits.
     pub fn slot_paths(&self) -> Vec<PathBuf> {
         self.held.hold.slot_paths()
     }
@@ -79,24 +84,28 @@ impl FifoPermit {
 
 lend_files!(FifoPermit);
 
-/// The options of a [`FifoSemaphore`], with their defaults; [`FifoSemaphore::config`] reads them back.
+/// The options of a [`FifoSemaphore`], with their defaults. [`FifoSemaphore::config`] returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SemaphoreConfig {
-    /// How many permits there are, 1 to 65,535; `None`, the default, means as many as are recorded.
+    /// The number of permits, 1 to 65,535. Default `None`: the recorded number.
     pub limit: Option<u32>,
-    /// How slot files are named: `{name}` and `{number}`, with a width as in `{number:02}`. Default `{name}.{number:02}.lock`, numbers from 0.
+    /// How slot files are named: a pattern with `{name}` and `{number}`. A width can be given, as
+    /// in `{number:02}`. Numbers start at 0. Default `{name}.{number:02}.lock`.
     pub pattern: String,
-    /// Time limit of an acquire that sets none; `None`, the default, waits for ever.
+    /// Time limit of an acquire that sets none. Default `None`: waits forever.
     pub timeout: Option<Duration>,
-    /// What holders and waiters are called in [`FifoSemaphore::status`]; none by default.
+    /// The label of holders and waiters in [`FifoSemaphore::status`]. No label by default.
     pub label: Option<String>,
-    /// Permission bits of slot files that have to be created, as [`FifoConfig::mode`]. A slot file is made when it is first tried, so whoever
-    /// uses the semaphore must be able to make files in the directory, unless somebody once had all permits at a time.
+    /// Permission bits of slot files that have to be created, as [`FifoConfig::mode`].
+    ///
+    /// A slot file is created when it is first tried. So every user of the semaphore must be able
+    /// to create files in the directory, unless one caller has already held all permits at the same
+    /// time.
     pub mode: Option<u32>,
-    /// As [`FifoConfig::poll_interval`]; default 10 s.
+    /// See [`FifoConfig::poll_interval`]. Default 10 s.
     pub poll_interval: Duration,
-    /// As [`FifoConfig::claim_window`]; default 2 s.
+    /// See [`FifoConfig::claim_window`]. Default 2 s.
     pub claim_window: Duration,
 }
 
@@ -115,7 +124,7 @@ impl Default for SemaphoreConfig {
     }
 }
 
-/// Builds a [`FifoSemaphore`]; made by [`FifoSemaphore::options`].
+/// Builds a [`FifoSemaphore`]; created by [`FifoSemaphore::options`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until a semaphore is opened with them"]
 pub struct SemaphoreOptions {
@@ -137,42 +146,48 @@ impl SemaphoreOptions {
     ///
     /// # Errors
     ///
-    /// Those of [`FifoSemaphore::open`]; [`ErrorKind::InvalidInput`] also for a pattern without exactly one `{number}`, and where neither a
-    /// limit is given nor one is recorded.
+    /// Those of [`FifoSemaphore::open`]. Also [`ErrorKind::InvalidInput`] when the pattern does not
+    /// have exactly one `{number}`, or when no limit is given and none is recorded.
     pub fn open(self, directory: impl AsRef<Path>, name: impl AsRef<str>) -> Result<FifoSemaphore> {
         FifoSemaphore::with_config(directory.as_ref(), name.as_ref(), self.config)
     }
 }
 
 impl FifoSemaphore {
-    /// The name that portalocker gives to a semaphore without one.
+    /// The name that portalocker uses for a semaphore without a name.
     pub const DEFAULT_NAME: &str = "bounded_semaphore";
 
-    /// The directory that portalocker gives to a semaphore without one: the system's temporary one, `$TMPDIR` or `/tmp`.
+    /// Returns the directory that portalocker uses for a semaphore without a directory: the
+    /// system's temporary directory, `$TMPDIR` or `/tmp`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] when that is a relative path, which would be another directory in each working directory.
+    /// [`ErrorKind::InvalidInput`] when that is a relative path, because it would be another
+    /// directory in each working directory.
     pub fn default_directory() -> Result<PathBuf> {
         let path = in_temporary_directory(Self::DEFAULT_NAME)?;
         Ok(path.parent().unwrap_or(Path::new("/")).to_path_buf())
     }
 
-    /// Opens a semaphore of so many permits in a directory. An empty directory is the working directory, as in portalocker;
-    /// [`default_directory`](FifoSemaphore::default_directory) is the one that portalocker uses when none is given.
+    /// Opens a semaphore with `limit` permits in a directory.
+    ///
+    /// An empty `directory` means the working directory, as in portalocker. When portalocker gets
+    /// no directory, it uses [`default_directory`](FifoSemaphore::default_directory).
     ///
     /// Nothing is created before the first acquire.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Incompatible`] when another number of permits is recorded, or another kind or version of lock lives here;
-    /// [`ErrorKind::InvalidInput`] for a name that is no file name, and for a limit of 0 or above 65,535; [`ErrorKind::Io`] when the directory
-    /// does not exist or cannot be read.
+    /// - [`ErrorKind::Incompatible`] when another number of permits is recorded, or another kind or
+    ///   version of lock is in use here.
+    /// - [`ErrorKind::InvalidInput`] when the name is not a file name, or when the limit is 0 or
+    ///   above 65,535.
+    /// - [`ErrorKind::Io`] when the directory does not exist or cannot be read.
     pub fn open(directory: impl AsRef<Path>, name: impl AsRef<str>, limit: u32) -> Result<Self> {
         Self::options().limit(limit).open(directory, name)
     }
 
-    /// Starts with the default options.
+    /// Returns the default options.
     pub fn options() -> SemaphoreOptions {
         SemaphoreOptions::default()
     }
@@ -217,69 +232,85 @@ impl FifoSemaphore {
         Ok(Self { shared, config })
     }
 
-    /// Waits in line for one permit.
+    /// Waits in the queue for one permit.
     ///
     /// # Cancel safety
     ///
-    /// As [`FifoLock::acquire`](crate::FifoLock::acquire): dropping the future at any point leaves the line and gives back what it had got.
+    /// As for [`FifoLock::acquire`](crate::FifoLock::acquire): dropping the future at any point
+    /// leaves the queue and releases the permits that it already has.
     ///
     /// # Fairness
     ///
-    /// First come, first served, whatever each wants.
+    /// First come, first served, whatever number of permits each caller requests.
     ///
     /// # Errors
     ///
-    /// Those of [`FifoLock::acquire`](crate::FifoLock::acquire); [`ErrorKind::Incompatible`] also when nothing was recorded
-    /// as this handle was opened, and somebody else has recorded another number since. Deleted slot files are not noticed by newcomers; who has such a permit
-    /// is told by [`FifoPermit::lost`].
+    /// Those of [`FifoLock::acquire`](crate::FifoLock::acquire). Also [`ErrorKind::Incompatible`]
+    /// when nothing was recorded as this handle was opened, and another process has recorded
+    /// another number since.
+    ///
+    /// New callers do not notice deleted slot files. [`FifoPermit::lost`] reports the loss to the
+    /// holder of such a permit.
     pub fn acquire(&self) -> Acquire<FifoPermit> {
         self.acquire_many(1)
     }
 
-    /// Waits in line for so many permits at once. While it is first in line it keeps what it gets.
+    /// Waits in the queue for this many permits at once. At the head of the queue it keeps each
+    /// permit that it gets.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](FifoSemaphore::acquire); [`ErrorKind::InvalidInput`] for 0, and for more than there are.
+    /// Those of [`acquire`](FifoSemaphore::acquire). Also [`ErrorKind::InvalidInput`] for 0
+    /// permits, and for more than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<FifoPermit> {
         self.shared.acquire(Mode::Permits(permits))
     }
 
-    /// Takes a permit if one is free and nobody queues; else `None`.
+    /// Acquires a permit if one is free and no waiter is queued. Otherwise returns `None`.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](FifoSemaphore::acquire), save time limits.
+    /// Those of [`acquire`](FifoSemaphore::acquire), except time limits.
     pub fn try_acquire(&self) -> Result<Option<FifoPermit>> {
         self.try_acquire_many(1)
     }
 
-    /// Takes so many permits if they are free and nobody queues; else `None`.
+    /// Acquires this many permits if they are free and no waiter is queued. Otherwise returns
+    /// `None`.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire_many`](FifoSemaphore::acquire_many), save time limits.
+    /// Those of [`acquire_many`](FifoSemaphore::acquire_many), except time limits.
     pub fn try_acquire_many(&self, permits: u32) -> Result<Option<FifoPermit>> {
         self.shared.try_acquire(Mode::Permits(permits))
     }
 
-    /// How many permits there are, as far as this process knows.
+    /// Returns the number of permits, as far as this process knows.
     pub fn limit(&self) -> u32 {
         self.shared.line.limit()
     }
 
-    /// Changes how many permits there are, for everybody: handles that are open follow, new ones must name the new number. More permits
-    /// can be had at once. For fewer the call waits in line until all permits are back, so that at no time too many are out.
+    /// Changes the number of permits for all processes.
+    ///
+    /// Open handles follow the change. New handles must name the new number. Added permits can be
+    /// acquired at once. To remove permits, the call waits in the queue until all permits are
+    /// released, so at no time are too many out.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, it has changed nothing.
+    /// If the future is dropped while it waits, nothing has changed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for 0 and above 65,535; those of [`acquire`](FifoSemaphore::acquire). Who waits for more permits than are left then gets
-    /// [`ErrorKind::InvalidInput`] when its turn comes; a handle from before the first acquire of all that has not been used since is refused with
-    /// [`ErrorKind::Incompatible`].
+    /// - [`ErrorKind::InvalidInput`] for 0 permits and for more than 65,535.
+    /// - Those of [`acquire`](FifoSemaphore::acquire).
+    ///
+    /// The change can make other calls fail:
+    ///
+    /// - A waiter that requests more permits than are left gets [`ErrorKind::InvalidInput`] when
+    ///   its turn comes.
+    /// - A handle that was opened before the first acquire of the semaphore, and was not used
+    ///   since, is refused with [`ErrorKind::Incompatible`].
     pub async fn resize(&self, permits: u32) -> Result<()> {
         check_permits(permits, MOST, self.path())?;
         loop {
@@ -291,7 +322,7 @@ impl FifoSemaphore {
             };
             let all = match all {
                 Ok(all) => all,
-                // Somebody else has changed it while this call waited.
+                // Another process has changed it while this call waited.
                 Err(_) if self.limit() < limit => continue,
                 Err(error) => return Err(error),
             };
@@ -309,7 +340,7 @@ impl FifoSemaphore {
     fn record_limit(&self, permits: u32, held: u32) -> Result<Resized> {
         for _ in 0..TRIES {
             match self.shared.line.resize(permits, held)? {
-                // Somebody reads or writes the record in this instant.
+                // Another process reads or writes the state record in this instant.
                 Resized::Later => std::thread::yield_now(),
                 resized => return Ok(resized),
             }
@@ -318,13 +349,14 @@ impl FifoSemaphore {
         Err(Error::at(ErrorKind::Busy, text, self.path()))
     }
 
-    /// The slot files of all permits, in order of their numbers; those that were never used need not exist.
+    /// Returns the paths of the slot files of all permits, in order of their numbers. Slot files
+    /// that were never used need not exist.
     pub fn slot_paths(&self) -> Vec<PathBuf> {
         let line = &self.shared.line;
         (0..self.limit()).map(|it| line.slot_path(it)).collect()
     }
 
-    /// The options this handle was opened with.
+    /// Returns the options of this handle.
     pub fn config(&self) -> &SemaphoreConfig {
         &self.config
     }

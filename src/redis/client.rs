@@ -1,4 +1,4 @@
-//! A client: the handle on the actor, and the thread it lives on.
+//! A client: the handle on the actor, and the thread on which the actor runs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,13 +23,14 @@ use crate::fs::sys::host as platform;
 use crate::fs::sys::id::Id;
 use crate::ledger::Ledger;
 
-/// How many shares a reader-writer lock has: who writes takes all.
+/// How many shares a reader-writer lock has. A writer takes all of them.
 pub(super) const ALL: u32 = 1_000_000_000;
 
 /// A connection to a Redis server, and the locks on it.
 ///
-/// Cheap to clone; all clones and all their locks share one connection and one background thread, which renews what is held and hears when
-/// somebody's turn comes. It ends with the last clone, lock, future and guard.
+/// Cheap to clone. All clones and all their locks share one connection and one background thread.
+/// The thread renews the holds and receives the grants. It ends with the last clone, lock, future
+/// and guard.
 ///
 /// ```no_run
 /// # async fn example() -> stanchion::Result<()> {
@@ -42,7 +43,8 @@ pub(super) const ALL: u32 = 1_000_000_000;
 /// # Ok(()) }
 /// ```
 ///
-/// In a forked child a client is of no use: waits fail with [`ErrorKind::Unsupported`]. Connect again there.
+/// In a forked child the client cannot be used: waits fail with [`ErrorKind::Unsupported`]. Connect
+/// again in the child.
 #[derive(Clone)]
 pub struct RedisClient {
     core: Arc<Core>,
@@ -58,7 +60,7 @@ pub(super) struct Core {
     generation: u32,
 }
 
-/// What this process calls itself to the server; no two processes have the same.
+/// The name of this process on the server. No two processes have the same name.
 static PROCESS: PerProcess<String> = PerProcess::new(|| Id::fresh().to_string());
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
 static HOST: LazyLock<String> = LazyLock::new(|| platform::host_name().unwrap_or_default());
@@ -68,32 +70,41 @@ pub(super) fn host() -> &'static str {
 }
 
 impl RedisClient {
-    /// Connects with the default options: `redis://[user:password@]host[:port][/db]`, `rediss://…` (with the feature `redis-tls`), or
-    /// `redis+unix:///path[?db=…]`.
+    /// Connects with the default options. The URL is `redis://[user:password@]host[:port][/db]`,
+    /// `rediss://…` (with the feature `redis-tls`), or `redis+unix:///path[?db=…]`.
     ///
-    /// Redis 7 or newer; tested with 7.0. Servers that speak its protocol and run Lua scripts may do.
+    /// Needs Redis 7 or newer; tested with 7.0. Other servers may work if they speak its protocol
+    /// and run Lua scripts.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it closes what it has opened.
+    /// Dropping the future closes the connection that it has opened.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for a URL that is none; [`ErrorKind::Unavailable`] when the server cannot be reached, loads its data or is a replica;
-    /// [`ErrorKind::Io`] with [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong or missing password (a user without the rights is
-    /// refused by the first acquire);
-    /// [`ErrorKind::Unsupported`] for a cluster.
+    /// - [`ErrorKind::InvalidInput`] for an invalid URL.
+    /// - [`ErrorKind::Unavailable`] when the server cannot be reached, loads its data or is a
+    ///   replica.
+    /// - [`ErrorKind::Io`] with [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a
+    ///   wrong or missing password. (A user without the rights is refused by the first acquire.)
+    /// - [`ErrorKind::Unsupported`] for a cluster.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
         Self::options().connect(url).await
     }
 
-    /// Uses a connection that is there already, such as redis-rs's `MultiplexedConnection` or `ConnectionManager`. It is never closed
-    /// by the client. `address` is what it is called in errors; clients of one server that are given the same address know each other's locks in
-    /// [`acquire_all`](crate::acquire_all).
+    /// Uses an existing connection, such as redis-rs's `MultiplexedConnection` or
+    /// `ConnectionManager`. The client never closes it.
     ///
-    /// Nobody can listen on a connection that belongs to another, so waiters [ask again and again](Config::poll_interval). It must not be
-    /// used for commands that block, and works as long as the runtime it was made on. Whether it connects again when it breaks is its
-    /// own affair. For a connection of the client's own with settings that no URL can say see [`Options::connect_with`].
+    /// `address` is the name of the server in errors. Clients of one server with the same address
+    /// recognize each other's locks in [`acquire_all`](crate::acquire_all).
+    ///
+    /// The client cannot listen on a connection that it does not own, so waiters
+    /// [poll](Config::poll_interval). The connection must not be used for commands that block. It
+    /// works as long as the runtime on which it was created. Whether it reconnects after a break
+    /// depends on the connection.
+    ///
+    /// For a connection of the client's own, with settings that a URL cannot express, see
+    /// [`Options::connect_with`].
     ///
     /// # Errors
     ///
@@ -105,12 +116,12 @@ impl RedisClient {
         Self::options().from_connection(connection, address).await
     }
 
-    /// Starts with the default options.
+    /// Returns the default options.
     pub fn options() -> Options {
         Options::default()
     }
 
-    /// Starts the thread of the actor, and waits until it is connected.
+    /// Starts the thread of the actor, and waits until the actor is connected.
     pub(super) async fn begin(source: Source, config: Config) -> Result<Self> {
         config.check()?;
         let config = Arc::new(config);
@@ -144,26 +155,26 @@ impl RedisClient {
         })
     }
 
-    /// What the locks here can and cannot do.
+    /// Returns the capabilities of the locks on this server.
     pub fn capabilities(&self) -> crate::lock::Capabilities {
         self.core.capabilities()
     }
 
-    /// The lock of this name. Nothing is sent before the first acquire.
+    /// Returns the lock with this name. Nothing is sent before the first acquire.
     pub fn lock(&self, name: impl AsRef<str>) -> RedisLock {
         RedisLock::new(self.line(name.as_ref(), "lock", 1))
     }
 
-    /// The reader-writer lock of this name.
+    /// Returns the reader-writer lock with this name.
     pub fn rwlock(&self, name: impl AsRef<str>) -> RedisRwLock {
         RedisRwLock::new(self.line(name.as_ref(), "rwlock", ALL))
     }
 
-    /// The semaphore of this name, with so many permits.
+    /// Returns the semaphore with this name and this many permits.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for none, or more than 999,999,999.
+    /// [`ErrorKind::InvalidInput`] for 0 permits, and for more than 999,999,999.
     pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Result<RedisSemaphore> {
         let line = self.line(name.as_ref(), "semaphore", permits);
         if !(1..ALL).contains(&permits) {
@@ -190,21 +201,21 @@ impl RedisClient {
         })
     }
 
-    /// The options it was connected with.
+    /// Returns the options of this client.
     pub fn config(&self) -> &Config {
         &self.core.config
     }
 
-    /// Where the server is, without user and password.
+    /// Returns the address of the server, without user and password.
     pub fn address(&self) -> &Path {
         &self.core.address
     }
 
-    /// Ends every wait through this client, its clones and its locks with [`ErrorKind::Closed`], and refuses new ones, for a graceful
-    /// shutdown. Guards that are out stay valid.
+    /// Ends every wait through this client, its clones and its locks with [`ErrorKind::Closed`],
+    /// and refuses new ones. For a graceful shutdown. Existing guards stay valid.
     pub fn close(&self) {
         self.core.closed.store(true, Ordering::Release);
-        // Without an actor nobody waits.
+        // Without an actor there is no waiter.
         let _ = self.core.tell(Command::Close);
     }
 }
@@ -219,7 +230,7 @@ impl fmt::Debug for RedisClient {
 }
 
 impl Core {
-    /// Tells the actor. A client that is gone, or that a fork has left behind, is not there to hear it.
+    /// Sends a command to the actor. Fails when the actor has ended, or in a forked child.
     pub(super) fn tell(&self, command: Command) -> Result<()> {
         self.check()?;
         self.commands.send(command).map_err(|_| gone(&self.address))
@@ -238,7 +249,7 @@ impl Core {
     }
 }
 
-/// A handle on one lock, of any kind.
+/// A handle on one lock of any kind.
 pub(super) struct Line {
     pub(super) core: Arc<Core>,
     pub(super) target: Arc<Target>,
@@ -264,9 +275,9 @@ impl Line {
         shielded(answer).await.map_err(|_| gone(self.path()))?
     }
 
-    /// Gives back what somebody had or waited for, without waiting for it.
+    /// Releases a hold or gives up a wait, in the background.
     pub(super) fn leave(&self, place: &Arc<Place>) {
-        // In a forked child, and without an actor, there is nothing to give back.
+        // In a forked child, and without an actor, there is nothing to release.
         let _ = self.core.tell(Command::Leave(place.clone(), None));
     }
 }
@@ -276,7 +287,7 @@ pub(super) fn gone(place: &Path) -> Error {
     Error::at(ErrorKind::Unavailable, text, place)
 }
 
-/// The thread of a client's actor, with a runtime of its own.
+/// Starts the thread of a client's actor, with its own runtime.
 fn start(parts: Parts, told: oneshot::Sender<Result<bool>>) -> Result<()> {
     let fails = |error| Error::pathless_io("start the thread of a Redis client and", error);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! What the three locks have in common: waiting, looking, clearing away.
+//! What the three locks have in common: wait, status and removal.
 
 use std::sync::Arc;
 
@@ -109,25 +109,28 @@ impl Line {
     }
 }
 
-/// What all three locks can do beside being acquired.
+/// Defines the methods of all three locks other than acquire.
 macro_rules! remote_methods {
     () => {
         pub(super) fn new(line: std::sync::Arc<$crate::redis::client::Line>) -> Self {
             Self { line }
         }
 
-        /// Returns who holds it and who waits, with the time since when: at one instant, and without changing
-        /// anything. Up to 10,000 waiters are shown.
+        /// Returns the holders and the waiters, with the time since when. The answer is of one
+        /// instant, and nothing is changed. It contains up to 10,000 waiters.
         ///
         /// # Errors
         ///
-        /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer, and other refusals of the server.
+        /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not
+        /// answer, and the errors of other refusals of the server.
         pub async fn status(&self) -> crate::error::Result<crate::status::Status> {
             self.line.status().await
         }
 
-        /// Deletes the keys of the lock if nobody holds it and nobody waits. The lock stays usable. With the keys goes the last token; the next
-        /// one is greater all the same unless the server's clock was set back.
+        /// Deletes the keys of the lock if it has no holder and no waiter. The lock stays usable.
+        ///
+        /// The last token is deleted with the keys. The next token is still greater, unless the
+        /// server's clock was set back.
         ///
         /// # Errors
         ///
@@ -136,30 +139,34 @@ macro_rules! remote_methods {
             self.line.remove().await
         }
 
-        /// Yields one [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): ask for the status instead.
+        /// Yields one [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). Use
+        /// [`status`](Self::status) instead.
         pub fn changes(&self) -> crate::status::Changes {
             crate::status::Changes::unsupported(self.path())
         }
 
-        /// Returns what all handles of this process on this lock have done so far.
+        /// Returns the statistics of all handles of this process on this lock.
         pub fn stats(&self) -> crate::stats::Stats {
             self.line.ledger.stats()
         }
 
         /// Ends every wait through this handle and its clones with
-        /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones. Guards stay valid.
+        /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones. Existing guards
+        /// stay valid.
         pub fn close(&self) {
             self.line.ledger.close();
         }
 
-        /// Returns what it can and cannot do.
+        /// Returns the capabilities of this lock.
         pub fn capabilities(&self) -> crate::lock::Capabilities {
             self.line.capabilities()
         }
 
-        /// Ends the hold with this token, or with `None` every hold, against the will of its holder, who is [told](crate::Loss::Revoked) as
-        /// soon as the news reaches it. Until then two are inside, so let the resource check [tokens](crate::TokenGate). Says how many holds were
-        /// ended.
+        /// Ends the hold with this token, or every hold with `None`, without the consent of its
+        /// holder. Returns how many holds it ended.
+        ///
+        /// The holder [is informed](crate::Loss::Revoked) as soon as the news reaches it. Until
+        /// then there may be two holders, so let the resource check [tokens](crate::TokenGate).
         ///
         /// # Errors
         ///
@@ -174,12 +181,12 @@ macro_rules! remote_methods {
             }
         }
 
-        /// The server's address, the namespace and the name, as in errors.
+        /// Returns the server's address, the namespace and the name, as errors show them.
         pub fn path(&self) -> &std::path::Path {
             self.line.path()
         }
 
-        /// The options of its client.
+        /// Returns the options of the client.
         pub fn config(&self) -> &$crate::redis::Config {
             &self.line.core.config
         }
@@ -187,7 +194,7 @@ macro_rules! remote_methods {
 }
 pub(super) use remote_methods;
 
-/// Implements [`Handle`](crate::lock::Handle) by the methods that the handle has itself.
+/// Implements [`Handle`](crate::lock::Handle) with the methods that the type has itself.
 macro_rules! is_handle {
     ($lock:ident) => {
         impl crate::lock::Handle for $lock {

@@ -1,4 +1,4 @@
-//! What a guard of a lock on a server holds.
+//! What the guard of a lock on a server holds.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -19,12 +19,12 @@ use crate::guard::{Hold, Lost};
 #[doc(hidden)]
 pub struct RedisHold {
     line: Arc<Line>,
-    /// There until it is released.
+    /// Present until the release.
     place: Option<Arc<Place>>,
-    /// The same, for those who look on.
+    /// The same place, to check the hold. It stays after the release.
     watched: Arc<Place>,
     grant: Grant,
-    /// What will tell how the release went.
+    /// The channel that receives the result of the release.
     answer: Option<oneshot::Receiver<Result<()>>>,
 }
 
@@ -52,7 +52,7 @@ impl RedisHold {
         let command = Command::Ensure(self.watched.clone(), reply);
         self.line.core.tell(command)?;
         let mut answer = std::pin::pin!(shielded(answer));
-        // Whatever comes first; a loss needs no answer.
+        // Waits for the answer or a loss, whichever comes first. A loss needs no answer.
         std::future::poll_fn(|context| {
             use std::task::Poll;
             if let Poll::Ready(answer) = answer.as_mut().poll(context) {
@@ -111,7 +111,7 @@ impl Hold for RedisHold {
 }
 
 impl Drop for RedisHold {
-    /// A word to the actor, which gives it back.
+    /// Sends a command to the actor, which releases the hold.
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             self.line.leave(&place);
@@ -125,35 +125,40 @@ macro_rules! remote_guard {
         $crate::guard::guard! {
             $(#[$about])*
             ///
-            /// Dropping it releases in the background, also outside a runtime and while unwinding: nobody hears
-            /// whether that went well, and when the server cannot be reached the lease ends the hold. In a forked
-            /// child dropping it does nothing.
+            /// Dropping it releases in the background, also outside a runtime and while unwinding.
+            /// The result is not reported. If the server cannot be reached, the lease ends the
+            /// hold. In a forked child, dropping it does nothing.
             ///
-            /// The lock is lost three quarters of a lease after the last renewal that the server confirmed, so
-            /// before the server may let in another; or when it is known to be lost earlier. `is_held` goes by the
-            /// clock of this host and sends no request; a machine that was asleep sees at once that its lease is
-            /// over. `release` takes one round trip; a request that was not answered is repeated until the lease is
-            /// over.
+            /// The lock is lost three quarters of a lease after the last renewal that the server
+            /// confirmed. This is before the server may grant the lock to another caller. A loss
+            /// that is known earlier counts at once.
+            ///
+            /// `is_held` uses the clock of this host and sends no request. A machine that was
+            /// asleep sees at once that its lease is over. `release` takes one round trip. A
+            /// request without an answer is repeated until the lease is over.
             $name holds $crate::redis::hold::RedisHold,
             by $crate::redis::pending::RedisPending,
             token: $token
         }
 
         impl $name {
-            /// Until when the hold may be counted on if it is not renewed again; `None` when it is lost. Each renewal moves it.
+            /// Returns how long the hold is valid if it is not renewed again. Each renewal moves
+            /// this time. Returns `None` when the lock is lost.
             pub fn held_until(&self) -> Option<std::time::Instant> {
                 self.held.hold.held_until()
             }
 
-            /// Asks the server whether the lock is still held, and renews it: for a last look before a step that cannot be undone.
+            /// Asks the server whether the lock is still held, and renews it. Use it as a last
+            /// check before a step that cannot be undone.
             ///
             /// # Cancel safety
             ///
-            /// Dropping it changes nothing; the request may be heard all the same.
+            /// Dropping the future changes nothing. The server may still receive the request.
             ///
             /// # Errors
             ///
-            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when it is lost. While the server does not answer it waits, at most until the lease is over.
+            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock is lost. While the server
+            /// does not answer, the call waits, at most until the lease is over.
             pub async fn ensure_held(&self) -> crate::error::Result<()> {
                 self.held.hold.ensure().await
             }

@@ -10,9 +10,10 @@ use crate::acquire::Acquire;
 use crate::error::Result;
 use crate::lock::is_lock;
 
-/// A fair lock with a name on a Redis server: one holder at a time among all hosts that reach it, in the order in which requests arrive there.
+/// A fair lock with a name on a Redis server: one holder at a time among all hosts that reach the
+/// server. Requests are served in the order in which they arrive there.
 ///
-/// Made by [`RedisClient::lock`](super::RedisClient::lock); cheap to clone.
+/// Created by [`RedisClient::lock`](super::RedisClient::lock). Cheap to clone.
 ///
 /// ```no_run
 /// # async fn example() -> stanchion::Result<()> {
@@ -35,41 +36,50 @@ pub struct RedisLock {
 }
 
 remote_guard! {
-    /// The lock is held as long as this value lives, or until it is [lost](RedisGuard::lost).
+    /// Holds the lock as long as this value lives, or until the lock is [lost](RedisGuard::lost).
     RedisGuard,
     token: "The fencing token: strictly greater than that of every earlier grant of this lock, also when the server has lost its last second or all of its data, unless its clock was set back as well. Microseconds since the epoch by the server's clock, or one more than the last. Hand it to the resource and let that refuse smaller ones: [`TokenGate`](crate::token::TokenGate)."
 }
 
 impl RedisLock {
-    /// Waits in line for the lock.
+    /// Waits in the queue for the lock.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point leaves the line, in the background; a lock that was granted meanwhile is passed on. If the process dies
-    /// its place is free after [`patience`](super::Config::patience) at the latest, and at once when its turn comes and its connection is gone.
+    /// Dropping the future at any point leaves the queue, in the background. If the lock was
+    /// granted meanwhile, it goes to the next waiter.
+    ///
+    /// If the process dies, its queue entry is free after [`patience`](super::Config::patience) at
+    /// the latest. It is free at once when its turn comes and its connection is gone.
     ///
     /// # Fairness
     ///
-    /// First come, first served, by arrival at the server. Who is not polled within the [claim window](super::Config::claim_window) when
-    /// its turn comes is passed, and is first again when it is polled.
+    /// First come, first served, by arrival at the server. When its turn comes, a waiter that is
+    /// not polled within the [claim window](super::Config::claim_window) is bypassed. It is first
+    /// again when it is polled.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and [`ErrorKind::Busy`](crate::ErrorKind::Busy) where the caller asked for it;
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer, is a replica, or cannot be written to for
-    /// [so long](super::Config::unavailable_after);
-    /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another kind or version of lock, another limit or another lease is in use under this
-    /// name, or keys of another type; [`ErrorKind::Closed`](crate::ErrorKind::Closed);
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with `PermissionDenied` when the user has not the rights.
+    /// - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and
+    ///   [`ErrorKind::Busy`](crate::ErrorKind::Busy) where the caller set a limit.
+    /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer,
+    ///   is a replica, or cannot be written to, for
+    ///   [`unavailable_after`](super::Config::unavailable_after).
+    /// - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when the name is in use with
+    ///   another kind or version of lock, another limit, another lease, or keys of another type.
+    /// - [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`close`](RedisLock::close).
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io) with `PermissionDenied` when the user lacks the
+    ///   rights.
     pub fn acquire(&self) -> Acquire<RedisGuard> {
         self.line.acquire(Mode::Exclusive, 1, None)
     }
 
-    /// Takes the lock if it is free and nobody queues; else `None`, and nothing has changed. One round trip.
+    /// Acquires the lock if it is free and no waiter is queued. Otherwise returns `None` and
+    /// changes nothing. Takes one round trip.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](RedisLock::acquire), save time limits.
+    /// Those of [`acquire`](RedisLock::acquire), except time limits.
     pub async fn try_acquire(&self) -> Result<Option<RedisGuard>> {
         self.line.try_acquire(Mode::Exclusive, 1, None).await
     }

@@ -10,7 +10,8 @@ use super::link::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{CLAIM_WINDOW, check_pause, setters};
 
-/// How long a lease may be: longer than a server stores what it is not asked about, and nobody would wait for a crash to heal.
+/// The longest lease. It must end before the server deletes the keys of an unused lock, and a crash
+/// must not block a lock for too long.
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
@@ -18,51 +19,68 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDisconnect {
-    /// Nothing as long as its lease runs: the client connects again and renews it. The default.
+    /// The hold stays as long as its lease runs: the client connects again and renews it. The
+    /// default.
     #[default]
     Keep,
-    /// It ends: the holder takes every break for a [loss](crate::Loss::Disconnected), and a waiter that finds nobody listening on the holder's
-    /// inbox is let in, half a second later or so. In between both may be inside for as long as the news travels: the resource has to
+    /// The hold ends. The holder treats every break as a [loss](crate::Loss::Disconnected). A
+    /// waiter acquires the lock when no process listens on the holder's inbox, about half a second
+    /// later. Until the news has arrived everywhere, there may be two holders: the resource has to
     /// check [tokens](crate::TokenGate).
     Release,
 }
 
-/// The options of a [`RedisClient`] and of all its locks, with their defaults; [`RedisClient::config`] reads them back.
+/// The options of a [`RedisClient`] and of all its locks, with their defaults.
+/// [`RedisClient::config`] returns them.
 ///
-/// Durations on the server have microseconds.
+/// The server keeps durations in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// What the keys of all locks begin with; default `stanchion`.
+    /// Prefix of the keys of all locks. Default `stanchion`.
     pub namespace: String,
-    /// How long the server keeps a hold that is not renewed: the time that a crash of a holder costs. 100 ms to one hour, default 10 s. It is
-    /// renewed after a third, and counts as lost after three quarters. All who use a lock at the same time must say the same.
+    /// How long the server keeps a hold that is not renewed. This is also how long the crash of a
+    /// holder blocks the lock. 100 ms to one hour, default 10 s.
+    ///
+    /// A hold is renewed after a third of its lease, and counts as lost after three quarters. All
+    /// users of a lock at the same time must set the same lease.
     pub lease: Duration,
-    /// How long the server keeps the place of a waiter that is not heard of; default 4 s. Heard of it is every third of that.
+    /// How long the server keeps the queue entry of a waiter that it does not hear from. A waiter
+    /// reports every third of this time. 100 ms to one hour, default 4 s.
     pub patience: Duration,
-    /// How long a grant waits for its future to be polled before the next in line is let in; default 2 s.
+    /// How long a grant waits for its future to be polled before the next waiter acquires the lock.
+    /// 10 ms to one hour, default 2 s.
     pub claim_window: Duration,
-    /// After so long a hold is renewed no more, and is lost: a net under tasks that hang. None by default.
+    /// The longest time of a hold. After it the hold is no longer renewed, and is lost: a safety
+    /// net for tasks that hang. Default `None`: no limit.
     pub max_hold: Option<Duration>,
-    /// How long nobody is let in after a hold that was not given back; default 0. For resources that go on for a while after their holder.
+    /// How long the lock is granted to no caller after a hold that was not released. For resources
+    /// that stay busy for a while after their holder is gone. At most one hour, default 0.
     pub lock_delay: Duration,
     /// What a broken connection means for a hold.
     pub on_disconnect: OnDisconnect,
-    /// What the connection is called on the server (`CLIENT LIST`); by default `stanchion:`, host and process id.
+    /// The name of the connection on the server (`CLIENT LIST`). By default `stanchion:`, host and
+    /// process id.
     pub client_name: Option<String>,
-    /// What holders and waiters are called in [`Status`](crate::Status); none by default.
+    /// The label of holders and waiters in [`Status`](crate::Status). No label by default.
     pub label: Option<String>,
-    /// Whether nobody is let in for one lease after the server was restarted or replaced, because it may have forgotten who is inside. On by
-    /// default. For this a server that has just been started lets in nobody before it is as old as the lease.
+    /// Whether the server grants nothing for one lease after it was restarted or replaced, because
+    /// it may have forgotten a holder. As a consequence, a server that has just started grants
+    /// nothing until it is as old as the lease. On by default.
     pub quarantine: bool,
-    /// How long an answer may take before the request is repeated; default 1 s, at most a sixth of the lease.
+    /// How long an answer may take before the request is repeated. Default 1 s; never more than a
+    /// sixth of the lease.
     pub response_timeout: Duration,
-    /// How long a wait lasts while the server does not answer, or answers that it cannot serve (a replica, no memory, no disk, loading); default 10 s. Then it fails,
-    /// as a rule with [`ErrorKind::Unavailable`], and the error names the last answer.
+    /// How long a wait lasts while the server does not answer, or answers that it cannot serve (a
+    /// replica, no memory, no disk, loading). Default 10 s.
+    ///
+    /// After this time the wait fails, usually with [`ErrorKind::Unavailable`]. The error names the
+    /// last answer.
     pub unavailable_after: Duration,
-    /// Time limit of an acquire that sets none; `None`, the default, waits for ever.
+    /// Time limit of an acquire that sets none. Default `None`: waits forever.
     pub timeout: Option<Duration>,
-    /// How often a waiter asks where the server may not tell it (no rights for pub/sub, or a connection that was handed in); default 50 ms.
+    /// How often a waiter asks where the server cannot notify it: without rights for pub/sub, or on
+    /// a connection that was handed in. Default 50 ms.
     pub poll_interval: Duration,
 }
 
@@ -114,13 +132,13 @@ impl Config {
         Ok(())
     }
 
-    /// How long one answer is waited for.
+    /// Returns how long the client waits for one answer.
     pub(super) fn answer_within(&self) -> Duration {
         self.response_timeout.min(self.lease / 6)
     }
 }
 
-/// Builds a [`RedisClient`]; made by [`RedisClient::options`].
+/// Builds a [`RedisClient`]; created by [`RedisClient::options`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until a client is connected with them"]
 pub struct Options {
@@ -149,13 +167,14 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// Those of [`RedisClient::connect`]; [`ErrorKind::InvalidInput`] for options that cannot be meant.
+    /// Those of [`RedisClient::connect`]. Also [`ErrorKind::InvalidInput`] for invalid options.
     pub async fn connect(self, url: impl AsRef<str>) -> Result<RedisClient> {
         let source = Source::of_url(url.as_ref())?;
         RedisClient::begin(source, self.config).await
     }
 
-    /// Connects a socket of its own with a client of redis-rs: for credentials, certificates and addresses that no URL can say.
+    /// Connects with a client of redis-rs, for credentials, certificates and addresses that a URL
+    /// cannot express. The new client has a socket of its own.
     ///
     /// # Errors
     ///
@@ -164,7 +183,7 @@ impl Options {
         RedisClient::begin(Source::of_client(client), self.config).await
     }
 
-    /// Uses a connection that is there already; see [`RedisClient::from_connection`].
+    /// Uses an existing connection; see [`RedisClient::from_connection`].
     ///
     /// # Errors
     ///

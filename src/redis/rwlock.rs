@@ -10,10 +10,13 @@ use crate::acquire::Acquire;
 use crate::error::Result;
 use crate::lock::is_lock;
 
-/// A fair reader-writer lock with a name on a Redis server: any number of readers, or one writer, among all hosts that reach it.
+/// A fair reader-writer lock with a name on a Redis server: any number of readers, or one writer,
+/// among all hosts that reach the server.
 ///
-/// Strictly by arrival: readers who come one after the other enter together; a writer who waits holds back the readers who come after
-/// him. Made by [`RedisClient::rwlock`](super::RedisClient::rwlock); cheap to clone.
+/// The order is strictly that of arrival. Consecutive readers acquire the lock together. A waiting
+/// writer holds back the readers that arrive after it.
+///
+/// Created by [`RedisClient::rwlock`](super::RedisClient::rwlock). Cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(client: stanchion::redis::RedisClient) -> stanchion::Result<()> {
@@ -29,23 +32,26 @@ pub struct RedisRwLock {
 }
 
 remote_guard! {
-    /// One of the readers is inside as long as this value lives, or until it is [lost](RedisReadGuard::lost).
+    /// Holds the lock as a reader as long as this value lives, or until the lock is
+    /// [lost](RedisReadGuard::lost).
     RedisReadGuard,
     token: "The fencing token of the last writer, who had it before this reader came in; a number greater than nothing when there was none. Readers that are inside together have the same one."
 }
 
 remote_guard! {
-    /// The writer is inside as long as this value lives, or until it is [lost](RedisWriteGuard::lost).
+    /// Holds the lock as the writer as long as this value lives, or until the lock is
+    /// [lost](RedisWriteGuard::lost).
     RedisWriteGuard,
     token: "The fencing token: as [`RedisGuard::token`](super::RedisGuard::token), among writers."
 }
 
 impl RedisRwLock {
-    /// Waits in line to read, with any number of others who read. As [`RedisLock::acquire`](super::RedisLock::acquire).
+    /// Waits in the queue to read, together with any number of other readers. Otherwise as
+    /// [`RedisLock::acquire`](super::RedisLock::acquire).
     ///
     /// # Fairness
     ///
-    /// Waits for every writer who came before, inside or in line, and for nobody else.
+    /// Waits for every writer that arrived before it, holding or queued, and for no other caller.
     ///
     /// # Errors
     ///
@@ -54,11 +60,12 @@ impl RedisRwLock {
         self.line.acquire(Mode::Shared, 1, None)
     }
 
-    /// Waits in line to write, alone. As [`RedisLock::acquire`](super::RedisLock::acquire).
+    /// Waits in the queue to write, alone. Otherwise as
+    /// [`RedisLock::acquire`](super::RedisLock::acquire).
     ///
     /// # Fairness
     ///
-    /// Waits for everybody who came before, and for nobody else.
+    /// Waits for every caller that arrived before it, and for no other caller.
     ///
     /// # Errors
     ///
@@ -67,20 +74,20 @@ impl RedisRwLock {
         self.line.acquire(Mode::Exclusive, ALL, None)
     }
 
-    /// Reads if no writer is inside or in line; else `None`.
+    /// Acquires the lock to read if no writer holds it or is queued. Otherwise returns `None`.
     ///
     /// # Errors
     ///
-    /// Those of [`read`](RedisRwLock::read), save time limits.
+    /// Those of [`read`](RedisRwLock::read), except time limits.
     pub async fn try_read(&self) -> Result<Option<RedisReadGuard>> {
         self.line.try_acquire(Mode::Shared, 1, None).await
     }
 
-    /// Writes if nobody is inside or in line; else `None`.
+    /// Acquires the lock to write if no caller holds it or is queued. Otherwise returns `None`.
     ///
     /// # Errors
     ///
-    /// Those of [`write`](RedisRwLock::write), save time limits.
+    /// Those of [`write`](RedisRwLock::write), except time limits.
     pub async fn try_write(&self) -> Result<Option<RedisWriteGuard>> {
         self.line.try_acquire(Mode::Exclusive, ALL, None).await
     }

@@ -11,11 +11,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lock::is_lock;
 use crate::options::check_permits;
 
-/// A fair semaphore with a name on a Redis server: at most n permits are out at a time, among all hosts that reach it.
+/// A fair semaphore with a name on a Redis server: at most n permits are out at a time, among all
+/// hosts that reach the server.
 ///
-/// Strictly by arrival: a request for many permits that is first in line is not passed by small ones behind it. Made by
-/// [`RedisClient::semaphore`](super::RedisClient::semaphore); cheap to clone. How many permits there are is recorded, and a handle with another
-/// number is refused until [`remove`](RedisSemaphore::remove), or a day without use, has cleared the record.
+/// The order is strictly that of arrival: small requests do not overtake a request for many permits
+/// at the head of the queue.
+///
+/// The number of permits is recorded. A handle with another number is refused until
+/// [`remove`](RedisSemaphore::remove), or a day without use, has cleared the record.
+///
+/// Created by [`RedisClient::semaphore`](super::RedisClient::semaphore). Cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(client: stanchion::redis::RedisClient) -> stanchion::Result<()> {
@@ -32,13 +37,15 @@ pub struct RedisSemaphore {
 }
 
 remote_guard! {
-    /// One or more permits are taken as long as this value lives, or until they are [lost](RedisPermit::lost).
+    /// Holds one or more permits as long as this value lives, or until they are
+    /// [lost](RedisPermit::lost).
     RedisPermit,
     token: "A number that no other grant of this semaphore has, greater than all before; see [`RedisGuard::token`](super::RedisGuard::token)."
 }
 
 impl RedisSemaphore {
-    /// Waits in line for one permit. As [`RedisLock::acquire`](super::RedisLock::acquire).
+    /// Waits in the queue for one permit. Otherwise as
+    /// [`RedisLock::acquire`](super::RedisLock::acquire).
     ///
     /// # Errors
     ///
@@ -47,30 +54,32 @@ impl RedisSemaphore {
         self.acquire_many(1)
     }
 
-    /// Waits in line for so many permits at once.
+    /// Waits in the queue for this many permits at once.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](RedisSemaphore::acquire); [`ErrorKind::InvalidInput`] for 0, and for more than there are.
+    /// Those of [`acquire`](RedisSemaphore::acquire). Also [`ErrorKind::InvalidInput`] for 0
+    /// permits, and for more than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<RedisPermit> {
         self.line
             .acquire(Mode::Permits, permits, self.refusal(permits))
     }
 
-    /// Takes a permit if one is free and nobody queues; else `None`.
+    /// Acquires a permit if one is free and no waiter is queued. Otherwise returns `None`.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](RedisSemaphore::acquire), save time limits.
+    /// Those of [`acquire`](RedisSemaphore::acquire), except time limits.
     pub async fn try_acquire(&self) -> Result<Option<RedisPermit>> {
         self.try_acquire_many(1).await
     }
 
-    /// Takes so many permits if they are free and nobody queues; else `None`.
+    /// Acquires this many permits if they are free and no waiter is queued. Otherwise returns
+    /// `None`.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire_many`](RedisSemaphore::acquire_many), save time limits.
+    /// Those of [`acquire_many`](RedisSemaphore::acquire_many), except time limits.
     pub async fn try_acquire_many(&self, permits: u32) -> Result<Option<RedisPermit>> {
         let wrong = self.refusal(permits);
         self.line.try_acquire(Mode::Permits, permits, wrong).await
@@ -80,12 +89,13 @@ impl RedisSemaphore {
         check_permits(permits, self.limit(), self.path()).err()
     }
 
-    /// How many permits there are.
+    /// Returns the number of permits.
     pub fn limit(&self) -> u32 {
         self.line.target.limit
     }
 
-    /// Fails: the number of permits on a server changes only with [`remove`](RedisSemaphore::remove).
+    /// Always fails: only [`remove`](RedisSemaphore::remove) allows another number of permits on a
+    /// server.
     ///
     /// # Errors
     ///

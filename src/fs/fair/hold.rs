@@ -1,4 +1,4 @@
-//! What a guard of a fair lock holds.
+//! What the guard of a fair lock holds.
 
 use std::fs::File;
 use std::io;
@@ -21,20 +21,21 @@ use crate::trace;
 #[doc(hidden)]
 pub struct FairHold {
     shared: Arc<Shared>,
-    /// There until it is released.
+    /// Present until the release.
     share: Option<Share>,
     visit: Visit,
     token: u64,
     predecessor_crashed: bool,
-    /// There once a loss is asked for.
+    /// Present after the first call of `lost`.
     asked: OnceLock<Asked>,
-    /// The same for permits, of which each has a file of its own.
+    /// The loss watchers of permits: each permit has a slot file of its own.
     vigils: OnceLock<Vec<Arc<Vigil>>>,
 }
 
 struct Asked {
     latch: Arc<OnceLock<Loss>>,
-    /// Set when the guard is given back unlost: others may be inside by the same lock, and lose it later.
+    /// Set when the guard is released without a loss. Other callers may still hold the same lock,
+    /// and lose it later.
     over: Arc<AtomicBool>,
 }
 
@@ -51,7 +52,7 @@ impl FairHold {
         }
     }
 
-    /// The first of its slot files that is lost, and how.
+    /// Returns the first slot file that is lost, and how it was lost.
     fn permit_loss(&self) -> Option<(Loss, PathBuf)> {
         let told = self.vigils.get().into_iter().flatten();
         let told = told.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
@@ -62,13 +63,13 @@ impl FairHold {
         told.chain(seen).next()
     }
 
-    /// The files of its permits.
+    /// Returns the paths of the slot files of these permits.
     pub(crate) fn slot_paths(&self) -> Vec<PathBuf> {
         let path = |slot: &Slot| self.shared.line.slot_path(slot.number());
         self.permits().map(path).collect()
     }
 
-    /// The same files, open.
+    /// Returns the same slot files, open.
     pub(crate) fn slot_files(&self) -> impl Iterator<Item = &File> {
         self.permits().map(Slot::file)
     }
@@ -106,7 +107,7 @@ impl FairHold {
         }
     }
 
-    /// Prepares the lock to outlive this program, and returns what carries it across `exec`.
+    /// Prepares the lock to outlive this program. Returns the files that carry it across `exec`.
     pub(crate) fn keep_across_exec(&self) -> Result<Vec<File>> {
         let state = self.shared.line.prepare_exec()?;
         let locked: Vec<_> = match &self.share {
@@ -119,16 +120,16 @@ impl FairHold {
         duplicates.map_err(|e| Error::io("duplicate the lock file", path, e))
     }
 
-    /// From writer to reader, in the same hands.
+    /// Turns the writer into a reader, in the same guard.
     pub(crate) fn downgrade(mut self) -> Result<Self> {
         let downgraded = self.shared.line.downgrade();
-        // In any case: what is given back then is a reader's.
+        // Set even when the downgrade failed: the drop then releases a reader.
         self.visit.want = Mode::Shared;
         downgraded.map(|()| self)
     }
 
     pub(crate) fn give_back(&mut self, listens: bool) -> Result<()> {
-        // Asked while there is something to compare; a drop has nobody to tell.
+        // Checked now, while there are files to compare. A drop has no caller to inform.
         let lost = listens.then(|| self.permit_loss()).flatten();
         let Some(share) = self.share.take() else {
             return Ok(());
@@ -197,8 +198,8 @@ impl Hold for FairHold {
 }
 
 impl Drop for FairHold {
-    /// Releases: a few short system calls, or none when a task of this process is next. Errors cannot be told from here; the
-    /// closed descriptor frees the lock whatever happens.
+    /// Releases the lock with a few short system calls, or with none when a task of this process is
+    /// next. Errors cannot be returned from here. The closed descriptor frees the lock in any case.
     fn drop(&mut self) {
         if let Err(error) = self.give_back(false) {
             trace::unheard(&self.shared.line.place().door, &error);
@@ -212,34 +213,40 @@ macro_rules! fair_guard {
         crate::guard::guard! {
             $(#[$about])*
             ///
-            /// Dropping it releases: the lock goes to the next waiter at once, also outside a runtime
-            /// and while unwinding. In a forked child dropping it does nothing to the parent's lock.
+            /// Dropping it releases the lock. The lock goes to the next waiter at once, also
+            /// outside a runtime and while unwinding. In a forked child, dropping it does nothing
+            /// to the parent's lock.
             ///
-            /// The lock is lost when its file is deleted, renamed or replaced. As long as the queue
-            /// directory is there, no other caller can acquire the lock even then: newcomers get
-            /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). This does not hold for permits: a
-            /// newcomer may take the place of a slot file that is lost.
+            /// The lock is lost when its file is deleted, renamed or replaced. Even then, no other
+            /// caller can acquire the lock as long as the queue directory exists: new callers get
+            /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). Permits are different: a new
+            /// caller may acquire the permit of a lost slot file.
             $name holds $crate::fs::fair::hold::FairHold,
             by $crate::fs::fair::pending::FairPending,
             token: $token
         }
 
         impl $name {
-            /// Prepares the lock for `exec`, which replaces this program by another one in the same process.
+            /// Prepares the lock for `exec`, which replaces this program by another one in the same
+            /// process.
             ///
-            /// Returns duplicates of the locked files that stay open across `exec`. As long as the new program, or
-            /// a process that it starts, keeps them open, it holds the lock. This call clears the held flag, so
-            /// the end of the new program is not reported as a crash, and removes the files that this process
-            /// keeps in the queue.
+            /// Returns duplicates of the locked files that stay open across `exec`. The new program
+            /// holds the lock as long as it, or a process that it starts, keeps them open.
             ///
-            /// If `exec` fails, drop the duplicates and go on with the guard. A crash of this process is not
-            /// reported from then on until the lock is acquired again.
+            /// This call clears the held flag, so the end of the new program is not reported as a
+            /// crash. It also removes the files that this process keeps in the queue.
+            ///
+            /// If `exec` fails, drop the duplicates and continue with the guard. From then on a
+            /// crash of this process is not reported, until the lock is acquired again.
             ///
             /// # Errors
             ///
-            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the record cannot be written or no descriptor is left;
-            /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a forked child, and on platforms without
-            /// `exec`. The lock is held as before.
+            /// - [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be written,
+            ///   or no descriptor is left.
+            /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a forked child, and
+            ///   on platforms without `exec`.
+            ///
+            /// After an error the lock is held as before.
             pub fn keep_across_exec(&self) -> crate::error::Result<Vec<std::fs::File>> {
                 self.held.hold.keep_across_exec()
             }

@@ -11,33 +11,43 @@ use crate::fs::engine::wait::Wait;
 use crate::fs::fifo::FifoLock;
 use crate::options::{CLAIM_WINDOW, setters};
 
-/// The options of a [`FifoLock`] or [`FifoRwLock`](crate::FifoRwLock), with their defaults; [`FifoLock::config`] reads them back.
+/// The options of a [`FifoLock`] or [`FifoRwLock`](crate::FifoRwLock), with their defaults.
+/// [`FifoLock::config`] returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FifoConfig {
-    /// Time limit of an [`acquire`](FifoLock::acquire) that sets none; `None`, the default, waits for ever.
+    /// Time limit of an [`acquire`](FifoLock::acquire) that sets none. Default `None`: waits
+    /// forever.
     pub timeout: Option<Duration>,
-    /// What holders and waiters are called in [`FifoLock::status`]; none by default. Cut after about 96 bytes.
+    /// The label of holders and waiters in [`FifoLock::status`]. No label by default. Cut after
+    /// about 96 bytes.
     pub label: Option<String>,
-    /// Permission bits of a lock file that has to be created, exactly, whatever the umask; `None`, the default, leaves
-    /// them to the umask. The owner must be able to read and write. The queue is always open to those who may use the lock file.
+    /// Permission bits of a lock file that has to be created, exactly, whatever the umask. The
+    /// owner must be able to read and write. Default `None`: as the umask leaves them.
+    ///
+    /// Every user who may use the lock file can always use the queue.
     pub mode: Option<u32>,
-    /// How often a waiter looks again although it was told nothing: only a safety net. Default 10 s; [`Duration::MAX`]
-    /// switches it off. The looks of the claim window come on top.
+    /// How often a waiter looks again without an event. Only a safety net; the looks of the claim
+    /// window come on top. Default 10 s. [`Duration::MAX`] switches it off.
     pub poll_interval: Duration,
-    /// How long a grant may stay unclaimed, and a free lock untouched, before the next in line passes a sleeper.
-    /// Default 2 s; [`Duration::MAX`] switches passing off.
+    /// How long a grant may stay unclaimed, or a free lock untouched, before the next waiter
+    /// bypasses an unresponsive one. Default 2 s. [`Duration::MAX`] switches the bypass off.
     pub claim_window: Duration,
-    /// How the first in line waits for the lock file; default [`Wait::Watch`].
+    /// How the waiter at the head of the queue waits for the lock file. Default [`Wait::Watch`].
     pub wait: Wait,
-    /// Whether a task that waits for a lock that it took itself, and has not given back, gets
-    /// [`ErrorKind::Deadlock`](crate::ErrorKind::Deadlock); off by default, because it may have handed its guard to another task, or hold it in
-    /// another branch of a `join!`. It is warned of in any case: [`Waiting::held_by_this_task`](crate::Waiting::held_by_this_task), and by
-    /// an event of the feature `tracing`. All that goes by Tokio's tasks: what `block_on` runs is none, as the body of an async `main`
-    /// under `#[tokio::main]`, and simply waits.
+    /// Whether a task gets [`ErrorKind::Deadlock`](crate::ErrorKind::Deadlock) when it waits for a
+    /// lock that it acquired itself and has not released. Off by default, because the task may have
+    /// moved its guard to another task, or may hold it in another branch of a `join!`.
+    ///
+    /// In any case [`Waiting::held_by_this_task`](crate::Waiting::held_by_this_task) and an event
+    /// of the feature `tracing` report the wait.
+    ///
+    /// The check needs a Tokio task. Code that `block_on` runs, such as the body of an async `main`
+    /// under `#[tokio::main]`, is not a task. It waits without the check.
     pub deadlock_is_error: bool,
-    /// Whether the last handle, guard and future of this handle removes lock file and queue when nobody uses them and no crash
-    /// is still to be told; off by default. A lock file with content stays.
+    /// Whether the last handle, guard and future of this handle removes the lock file and the
+    /// queue. Nothing is removed while they are in use, or while a crash is still to be reported. A
+    /// lock file with content stays. Off by default.
     pub remove_when_idle: bool,
 }
 
@@ -56,7 +66,7 @@ impl Default for FifoConfig {
     }
 }
 
-/// Builds a fair lock; made by [`FifoLock::options`] and its like.
+/// Builds a fair lock; created by [`FifoLock::options`] and the like.
 #[must_use = "options do nothing until a lock is opened with them"]
 pub struct FifoOptions<L = FifoLock> {
     config: FifoConfig,
@@ -110,7 +120,7 @@ impl<L: Fair> FifoOptions<L> {
         L::with_config(path.as_ref(), self.config)
     }
 
-    /// Opens the lock of this name in the system's temporary directory; see [`FifoLock::named`].
+    /// Opens the lock with this name in the system's temporary directory; see [`FifoLock::named`].
     ///
     /// # Errors
     ///

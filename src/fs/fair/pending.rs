@@ -13,7 +13,7 @@ use crate::fs::engine::line::{Entered, Key, Wish};
 use crate::fs::engine::ticket::Mode;
 use crate::status::Waiting;
 
-/// One caller's place in the queue.
+/// The place of one caller in the queue.
 #[doc(hidden)]
 pub struct FairPending {
     shared: Arc<Shared>,

@@ -27,44 +27,45 @@ use crate::guard::{Hold, Loss, Lost, guard};
 use crate::trace;
 
 guard! {
-    /// A plain lock that is held, as the open file: read it, write it, seek in it.
+    /// A plain lock that is held, as the open file. The guard supports read, write and seek.
     ///
-    /// Reads and writes go through Tokio's pool of blocking threads, as those of `tokio::fs::File` do,
-    /// so they need a runtime. As there, a write has only been handed over when it returns: `flush`,
-    /// [`sync_all`](FileGuard::sync_all) and [`release`](FileGuard::release) wait for it and report
-    /// whether it went well.
+    /// Reads and writes need a runtime, because they go through Tokio's pool of blocking threads,
+    /// like those of `tokio::fs::File`. As there, a write may still be running when its call
+    /// returns. `flush`, [`sync_all`](FileGuard::sync_all) and [`release`](FileGuard::release) wait
+    /// for it and report its result.
     ///
-    /// Dropping it releases. If one of its writes is still running then, the file stays locked until
-    /// that has ended, and its result is not reported. In a forked child dropping it does nothing to
-    /// the parent's lock.
+    /// Dropping the guard releases the lock. If a write still runs then, the file stays locked
+    /// until the write has ended, and its result is not reported. In a forked child, dropping it
+    /// does nothing to the parent's lock.
     ///
-    /// The lock is lost when the file is deleted, renamed or replaced; others can lock the new file
-    /// then. With a lock in another directory ([`lock_dir`](crate::OpenLocked::lock_dir)) it is also
-    /// lost with that one.
+    /// The lock is lost when the file is deleted, renamed or replaced. Other callers can lock the
+    /// new file then. With a lock in another directory ([`lock_dir`](crate::OpenLocked::lock_dir)),
+    /// the loss of that lock is a loss of this one too.
     FileGuard holds FileHold, by FilePending
 }
 
 /// An open file with the lock on it.
 #[doc(hidden)]
 pub struct FileHold {
-    // First: the entry must go before the file is closed.
+    // First field: the registration must be dropped before the file is closed.
     entry: Option<Registered>,
     content: Option<Content>,
-    /// Whether a read had to wait: one that was dropped then may have read more than its caller got.
+    /// Whether a read had to wait. If the caller dropped such a read, the file position may be
+    /// ahead of what the caller got.
     may_be_ahead: bool,
     shared: Arc<Shared>,
     id: FileId,
     generation: u32,
     vigil: OnceLock<Arc<Vigil>>,
-    /// What came of the release so far.
+    /// The result of the release so far.
     released: Option<Result<()>>,
-    /// A lock that was taken before this one, and is released after it.
+    /// A lock that was acquired before this one and is released after it.
     over: Option<AnyGuard>,
     /// Whether the file itself is locked.
     locked: bool,
 }
 
-/// The open file, as whoever used it last needs it.
+/// The open file, in the form of its last use.
 enum Content {
     Plain(File),
     Async(tokio::fs::File),
@@ -89,14 +90,14 @@ impl FileHold {
             && let Some(Content::Plain(file)) = &hold.content
             && let Err(error) = file.set_len(0)
         {
-            // Dropped, it releases.
+            // The drop of `hold` releases the lock.
             return Err(Error::io("truncate the file", hold.path(), error));
         }
         Ok(hold)
     }
 
-    /// With a lock that was taken before, and is held as long as the file. `locked` tells whether the
-    /// file is locked too.
+    /// Adds a lock that was acquired before and is held as long as the file. `locked` says whether
+    /// the file is locked too.
     pub(super) fn under(mut self, over: Option<AnyGuard>, locked: bool) -> Self {
         (self.over, self.locked) = (over, locked);
         self
@@ -110,7 +111,7 @@ impl FileHold {
         loss_of(self.path(), self.id)
     }
 
-    /// In a forked child the file is the parent's, and so is the lock.
+    /// Refuses a guard in a forked child: there the file and the lock are the parent's.
     fn refuse_copy(&self) -> Result<()> {
         if self.generation != generation() {
             let text = "this guard is from before a fork; open the lock again in the child";
@@ -119,7 +120,8 @@ impl FileHold {
         Ok(())
     }
 
-    /// Removes the file if that was asked for, unlocks, closes. With a write still running the close is left to that.
+    /// Removes the file if the options ask for it, then unlocks and closes it. While a write still
+    /// runs, the write closes the file at its end.
     fn give_back(&mut self) -> Result<()> {
         let entry = self.entry.take();
         let Some(content) = self.content.take() else {
@@ -146,7 +148,8 @@ impl FileHold {
                 flock::unlock(&file).map_err(|e| Error::io("unlock the file", path, e))
             }
             (file, entry) => {
-                // The entry first: the file closes its number at the end of the write, or here.
+                // The registration first: the file closes its descriptor at the end of the write,
+                // or here.
                 drop(entry);
                 drop(file);
                 Ok(())
@@ -163,7 +166,7 @@ impl FileHold {
         }
     }
 
-    /// The file for Tokio.
+    /// Returns the file in Tokio's form.
     fn tokio_file(&mut self) -> Option<&mut tokio::fs::File> {
         if let Some(Content::Plain(_)) = &self.content
             && let Some(Content::Plain(file)) = self.content.take()
@@ -187,11 +190,11 @@ impl FileHold {
 }
 
 impl FileGuard {
-    /// Waits for what was written, then for the disk to have it, content and metadata.
+    /// Waits until all writes have ended, then until content and metadata are on disk.
     ///
     /// # Cancel safety
     ///
-    /// The lock is not touched; what was written may or may not be on disk.
+    /// The lock stays held. The written data may or may not be on disk.
     ///
     /// # Errors
     ///
@@ -205,7 +208,7 @@ impl FileGuard {
             let flushed = file.flush().await;
             flushed.map_err(|e| at("write to the file", e))?;
         }
-        // Through a copy of its own: dropped half way, it leaves the file to whoever uses it next.
+        // Through a duplicate: if this future is dropped half way, the file itself stays usable.
         let copy = match &this.content {
             Some(Content::Plain(file)) => duplicate(file),
             Some(Content::Async(file)) => duplicate(file),
@@ -216,16 +219,17 @@ impl FileGuard {
         synced.map_err(|e| at("sync the file", e))
     }
 
-    /// The file for the standard library's calls, which block this thread. Waits for reads and writes that still run.
+    /// Returns the file for the standard library's calls, which block this thread. Waits for reads
+    /// and writes that still run.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it changes nothing.
+    /// Dropping the future changes nothing.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when a write since the last flush failed; [`ErrorKind::Unsupported`] outside a runtime when the file was read
-    /// by Tokio before.
+    /// - [`ErrorKind::Io`] when a write since the last flush failed.
+    /// - [`ErrorKind::Unsupported`] outside a runtime when Tokio has read the file before.
     pub async fn as_std(&mut self) -> Result<&mut File> {
         let this = &mut self.held.hold;
         this.refuse_copy()?;
@@ -234,7 +238,7 @@ impl FileGuard {
             let flushed = file.flush().await;
             flushed.map_err(|e| Error::io("write to the file", path, e))?;
             if this.may_be_ahead {
-                // Back to where the caller is. Tokio panics where it has no pool for it.
+                // Seeks back to the caller's position. Tokio panics where it has no pool for this.
                 blocking::pool()?;
                 let sought = file.seek(io::SeekFrom::Current(0)).await;
                 sought.map_err(|e| Error::io("seek in the file", path, e))?;
@@ -259,32 +263,37 @@ impl FileGuard {
         }
     }
 
-    /// [`as_std`](FileGuard::as_std) for callers without a runtime: waits on this thread.
+    /// Returns the file as [`as_std`](FileGuard::as_std) does, for callers without a runtime. Waits
+    /// on this thread.
     ///
     /// # Errors
     ///
-    /// As there; [`ErrorKind::Unsupported`] inside an async task.
+    /// Those of [`as_std`](FileGuard::as_std). Also [`ErrorKind::Unsupported`] inside an async
+    /// task.
     pub fn blocking_as_std(&mut self) -> Result<&mut File> {
         block::refuse_async(self.path())?;
         block::block_on(self.as_std())
     }
 
-    /// The file's path, as its lock has it.
+    /// Returns the path of the file, as its lock has it.
     pub fn path(&self) -> &Path {
         self.held.hold.path()
     }
 
-    /// Gives the open file away, still locked: the lock goes when the last copy of it is closed. Waits for reads and writes
-    /// that still run.
+    /// Returns the open file, still locked. The lock is released when the last duplicate of the
+    /// file is closed. Waits for reads and writes that still run.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end it releases, as the guard does.
+    /// If the future is dropped before its end, it releases the lock, as a drop of the guard does.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] when a write since the last flush failed; [`ErrorKind::Unsupported`] when the lock is in another directory
-    /// ([`lock_dir`](crate::OpenLocked::lock_dir)) and could not go with the file. The lock is released then.
+    /// - [`ErrorKind::Io`] when a write since the last flush failed.
+    /// - [`ErrorKind::Unsupported`] when the lock is in another directory
+    ///   ([`lock_dir`](crate::OpenLocked::lock_dir)) and so cannot go with the file.
+    ///
+    /// After an error the lock is released.
     pub async fn into_std(mut self) -> Result<File> {
         if self.held.hold.over.is_some() {
             let text = "the lock of this file is another file's, and cannot go with it";
@@ -333,7 +342,7 @@ impl AsyncWrite for FileGuard {
         self.pinned()?.poll_flush(cx)
     }
 
-    /// Flushes; the lock stays.
+    /// Flushes the file. The lock stays held.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.pinned()?.poll_shutdown(cx)
     }
@@ -352,7 +361,7 @@ impl AsyncSeek for FileGuard {
 lend_file!(FileGuard);
 
 impl Hold for FileHold {
-    /// That of the lock in another directory, if there is one.
+    /// Returns the token of the lock in another directory, if there is one.
     fn token(&self) -> Option<u64> {
         self.over.as_ref().and_then(AnyGuard::token)
     }
@@ -381,7 +390,8 @@ impl Hold for FileHold {
         }))
     }
 
-    /// Waits for what was written, gives the lock back, then the one that was taken before it.
+    /// Waits until all writes have ended, releases the lock, then the lock that was acquired before
+    /// it.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if self.released.is_none() {
             self.refuse_copy()?;
@@ -411,8 +421,8 @@ impl Hold for FileHold {
 }
 
 impl Drop for FileHold {
-    /// Releases: two short system calls, or none while a write still runs. Errors cannot be reported
-    /// from here; the closed file frees the lock whatever happens.
+    /// Releases the lock with two short system calls, or with none while a write still runs. Errors
+    /// cannot be returned from here. The closed file frees the lock in any case.
     fn drop(&mut self) {
         if let Err(error) = self.give_back() {
             trace::unheard(self.path(), &error);

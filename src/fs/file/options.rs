@@ -8,37 +8,42 @@ use crate::error::Result;
 use crate::fs::engine::wait::Wait;
 use crate::options::setters;
 
-/// The options of a [`FileLock`], with their defaults; [`FileLock::config`] reads them back.
+/// The options of a [`FileLock`], with their defaults. [`FileLock::config`] returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileConfig {
-    /// Open for reading; on by default.
+    /// Whether the file is opened for reading. On by default.
     pub read: bool,
-    /// Open for writing; on by default.
+    /// Whether the file is opened for writing. On by default.
     pub write: bool,
-    /// Write at the end only; off by default.
+    /// Whether every write goes to the end of the file. Off by default.
     pub append: bool,
-    /// Create the file if it is missing; on by default. Counts only with `write` or `append`.
+    /// Whether the file is created if it is missing. Has an effect only with `write` or `append`.
+    /// On by default.
     pub create: bool,
-    /// Create the file, and fail if there is one; off by default.
+    /// Whether the acquire must create the file, and fails if the file exists. Off by default.
     pub create_new: bool,
-    /// Empty the file, *after* the lock is held; off by default.
+    /// Whether the file is truncated, *after* the lock is held. Off by default.
     pub truncate: bool,
-    /// Permission bits of a file that has to be created, exactly, whatever the umask; `None`, the default, leaves them to the
-    /// umask.
+    /// Permission bits of a file that has to be created, exactly, whatever the umask. Default
+    /// `None`: as the umask leaves them.
     pub mode: Option<u32>,
-    /// Time limit of an [`acquire`](FileLock::acquire) that sets none; `None`, the default, waits for ever.
+    /// Time limit of an [`acquire`](FileLock::acquire) that sets none. Default `None`: waits
+    /// forever.
     pub timeout: Option<Duration>,
-    /// Do not wait: fail with [`ErrorKind::Busy`](crate::ErrorKind::Busy) when somebody has the lock; off by default.
+    /// Whether an acquire fails with [`ErrorKind::Busy`](crate::ErrorKind::Busy) instead of waiting
+    /// when another holder has the lock. Off by default.
     pub fail_when_locked: bool,
-    /// Delete the file when the lock is released, still under the lock; off by default.
+    /// Whether a release deletes the file, still under the lock. Off by default.
     pub remove_on_release: bool,
-    /// Follow symbolic links at the path, once, when the lock is opened; off by default: a link is refused.
+    /// Whether symbolic links at the path are followed, once, when the lock is opened. Off by
+    /// default: a link is refused.
     pub follow_symlinks: bool,
-    /// How to wait; default [`Wait::Watch`].
+    /// How to wait. Default [`Wait::Watch`].
     pub wait: Wait,
-    /// How often [`Wait::Watch`] looks again although it was told nothing. Finds those who unlock the file and keep it
-    /// open, which announces nothing. Default 1 s; [`Duration::MAX`] switches it off.
+    /// How often [`Wait::Watch`] looks again without an event. This finds processes that unlock the
+    /// file and keep it open, which causes no event. Default 1 s. [`Duration::MAX`] switches it
+    /// off.
     pub poll_interval: Duration,
 }
 
@@ -63,7 +68,7 @@ impl Default for FileConfig {
 }
 
 impl FileConfig {
-    /// What cannot be meant.
+    /// Returns why the options contradict each other, if they do.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
         let writes = self.write || self.append;
         let bad_mode = self.mode.is_some_and(|bits| bits & !0o777 != 0);
@@ -79,7 +84,7 @@ impl FileConfig {
 }
 
 impl FileConfig {
-    /// What a shared acquire cannot do.
+    /// Returns why the options do not allow a shared acquire, if they do not.
     pub(super) fn refusal_to_share(&self) -> Option<&'static str> {
         match self {
             Self { truncate: true, .. } => {
@@ -94,7 +99,7 @@ impl FileConfig {
     }
 }
 
-/// Builds a [`FileLock`]; made by [`FileLock::options`].
+/// Builds a [`FileLock`]; created by [`FileLock::options`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until a lock is opened with them"]
 pub struct FileOptions {

@@ -15,20 +15,20 @@ use crate::fs::engine::owner::holder_of_file;
 use crate::ledger::Ledger;
 use crate::status::Waiting;
 
-/// One caller's wait.
+/// The wait of one caller.
 #[doc(hidden)]
 pub struct FilePending {
-    /// Missing when the lock could not even be opened.
+    /// An error when the lock could not even be opened.
     lock: Result<Arc<Shared>, Option<Error>>,
     reads: bool,
     over: Over,
     knock: Option<Knock>,
 }
 
-/// A lock that is taken before the file's own, and held as long.
+/// A lock that is acquired before the file's own, and held as long.
 enum Over {
     None,
-    /// `locks` tells whether the file itself is locked too.
+    /// `locks` says whether the file itself is locked too.
     Waiting {
         attempt: Box<Attempt<AnyGuard>>,
         locks: bool,
@@ -49,7 +49,8 @@ impl FilePending {
         }
     }
 
-    /// After another lock. `locks` tells whether the file itself is locked too.
+    /// Waits for the file after the lock `over`. `locks` says whether the file itself is locked
+    /// too.
     pub(super) fn under(shared: &Arc<Shared>, over: Attempt<AnyGuard>, locks: bool) -> Self {
         let attempt = Box::new(over);
         Self {
@@ -58,7 +59,7 @@ impl FilePending {
         }
     }
 
-    /// One that has failed before it began.
+    /// Creates a wait that fails with this error at its first poll.
     pub(crate) fn failed(error: Error) -> Self {
         Self {
             lock: Err(Some(error)),
@@ -68,7 +69,7 @@ impl FilePending {
         }
     }
 
-    /// The file, once the lock over it is held.
+    /// Polls for the file. Called when the lock `over` is held, or when there is none.
     fn poll_file(
         &mut self,
         shared: &Arc<Shared>,
@@ -153,7 +154,7 @@ impl Pending for FilePending {
     fn counts_waiters(&self) -> bool {
         match &self.over {
             Over::Waiting { attempt, .. } => attempt.counts_waiters(),
-            // A failed one reports its own error.
+            // A failed wait reports its own error.
             _ => self.lock.is_err(),
         }
     }

@@ -1,4 +1,4 @@
-//! A lock that is none: it always says yes. For programs that can switch locking off.
+//! A lock that does not lock: it grants every acquire. For programs that can switch locking off.
 #![allow(unreachable_pub)] // Its guard is known as AnyGuard only.
 
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::status::{Changes, Removal, Status, Waiting};
 
 #[derive(Clone, Debug)]
 pub struct FakeLock {
-    /// The file that a real one would have.
+    /// The file that a real lock would have.
     path: Arc<Path>,
 }
 
@@ -57,7 +57,7 @@ impl Local for Path {
         Stats::default()
     }
 
-    /// Nobody ever waits.
+    /// Does nothing, because no caller ever waits.
     fn close(&self) {}
 
     fn capabilities(&self) -> Capabilities {
@@ -77,7 +77,7 @@ local_handle!(FakeLock: path);
 is_lock!(FakeLock: Lock<FakeGuard>, acquire, try_acquire);
 
 guard! {
-    /// A lock that is none.
+    /// The guard of a lock that does not lock.
     FakeGuard holds FakeHold, by FakePending
 }
 
@@ -95,7 +95,7 @@ impl Hold for FakeHold {
         false
     }
 
-    /// As much as ever.
+    /// Always true: there is nothing to lose.
     fn is_held(&self) -> bool {
         true
     }
@@ -132,7 +132,7 @@ impl Pending for FakePending {
         None
     }
 
-    /// So that `acquire_all` finds the same mistakes as with real locks.
+    /// Returns an address, so `acquire_all` finds the same mistakes as with real locks.
     fn address(&self) -> Option<Address> {
         Some(Address::of_nothing(&self.path))
     }

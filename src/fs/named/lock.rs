@@ -1,4 +1,4 @@
-//! A lock that has a name in a directory.
+//! A lock with a name in a directory.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ use crate::lock::{Capabilities, Local, Lock, is_lock, local_handle};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
-/// A lock with a name in a [`LockDir`](crate::LockDir), by whatever [`Method`]. Cheap to clone; all clones are one lock.
+/// A lock with a name in a [`LockDir`](crate::LockDir), by any [`Method`]. Cheap to clone; all
+/// clones are one lock.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -43,31 +44,31 @@ pub struct NamedLock {
 
 struct Shared {
     lock: AnyLock,
-    /// The same lock.
+    /// The same lock as `lock`.
     local: Box<dyn Local + Send + Sync>,
     name: LockName,
     method: Method,
     path: PathBuf,
-    /// Where the whole name is recorded, if the file's is a shortened one.
+    /// Where the whole name is recorded, if the file name is a shortened one.
     recorded: Option<PathBuf>,
 }
 
 /// Where the files of a name are.
 pub(crate) struct Place {
-    /// Without an ending.
+    /// Without an extension.
     pub(crate) stem: PathBuf,
     pub(crate) recorded: Option<PathBuf>,
 }
 
 impl Place {
-    /// The lock file.
+    /// Returns the path of the lock file.
     pub(crate) fn lock(&self) -> PathBuf {
         let mut path = self.stem.clone().into_os_string();
         path.push(".lock");
         path.into()
     }
 
-    /// Refuses a name that a semaphore has.
+    /// Refuses a name that a semaphore uses.
     fn refuse_semaphore(&self) -> Result<()> {
         match FifoKind::at(&self.stem)? {
             Some(kind @ FifoKind::Semaphore { limit }) => {
@@ -78,7 +79,7 @@ impl Place {
         }
     }
 
-    /// Refuses a name that a semaphore has, or a lock by another method.
+    /// Refuses a name that a semaphore uses, or a lock by another method.
     pub(crate) fn refuse_others(&self) -> Result<()> {
         self.refuse_semaphore()?;
         let path = self.lock();
@@ -92,26 +93,26 @@ impl Place {
                 let text = "a directory is at the place of the lock file, as other methods make it";
                 Err(Error::at(ErrorKind::Incompatible, text, &path))
             }
-            // Whatever else is wrong shows when the file is opened.
+            // Any other problem appears when the file is opened.
             _ => Ok(()),
         }
     }
 
-    /// Refuses a name whose file, or the line beside it, is there already.
+    /// Refuses a name whose lock file, or the queue beside it, exists already.
     fn refuse_lock_file(&self) -> Result<()> {
         let path = self.lock();
         let text = match FifoKind::at(&path)? {
             Some(kind) => {
                 format!("this name is that of a {kind} with a line, which is another method")
             }
-            // Whatever else is wrong shows when the claim is made.
+            // Any other problem appears when the claim is made.
             None if path.symlink_metadata().is_err() => return Ok(()),
             None => "this name is locked by another method: its lock file is there".to_owned(),
         };
         Err(Error::at(ErrorKind::Incompatible, text, path))
     }
 
-    /// Refuses a name that a lock has.
+    /// Refuses a name that a lock uses.
     pub(crate) fn refuse_lock(&self) -> Result<()> {
         let path = self.lock();
         match FifoKind::at(&path)? {
@@ -157,7 +158,8 @@ impl NamedLock {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point leaves the line, or gives up the wait.
+    /// Dropping the future at any point leaves the queue, or gives up the wait. A lock that was
+    /// already granted is released.
     ///
     /// # Fairness
     ///
@@ -170,30 +172,27 @@ impl NamedLock {
         self.shared.lock.acquire()
     }
 
-    /// Takes the lock if that needs no waiting: `None` when it is held or when anyone queues.
-    ///
-    /// # Cancel safety
-    ///
-    /// A lock that had come is given back.
+    /// Acquires the lock if that needs no wait. Returns `None` when the lock is held or a waiter is
+    /// queued.
     ///
     /// # Errors
     ///
-    /// Those of [`acquire`](NamedLock::acquire), save time limits.
+    /// Those of [`acquire`](NamedLock::acquire), except time limits.
     pub fn try_acquire(&self) -> Result<Option<AnyGuard>> {
         self.acquire().try_now()
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn name(&self) -> &LockName {
         &self.shared.name
     }
 
-    /// How it locks.
+    /// Returns the method by which it locks.
     pub fn method(&self) -> Method {
         self.shared.method
     }
 
-    /// The lock file; of a fake lock, the file that a real one would have.
+    /// Returns the path of the lock file. For a fake lock: the file that a real one would have.
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
@@ -204,8 +203,8 @@ impl Local for Shared {
         self.local.status()
     }
 
-    /// A name that is too long for a file name is listed again only after the next
-    /// [`LockDir::lock`](crate::LockDir::lock).
+    /// Removes the record of a long name too. A name that is too long for a file name is listed
+    /// again only after the next [`LockDir::lock`](crate::LockDir::lock).
     fn remove(&self) -> Result<Removal> {
         let removal = self.local.remove()?;
         if let (Removal::Removed, Some(recorded)) = (removal, &self.recorded) {
@@ -233,7 +232,7 @@ impl Local for Shared {
 
 type Both = (AnyLock, Box<dyn Local + Send + Sync>);
 
-/// One lock, to be acquired and to be looked at.
+/// Returns one lock twice: to acquire, and to inspect.
 fn both<L: Lock + Local + Clone + 'static>(lock: L) -> Both {
     (AnyLock::new(lock.clone()), Box::new(lock))
 }
@@ -262,7 +261,7 @@ fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<Both> {
     options.open(path).map(both)
 }
 
-/// How often who waits for a claim looks again although told nothing.
+/// How often a waiter for a claim looks again without an event.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 fn by_claim(path: &Path, config: &LockDirConfig) -> Result<ClaimLock> {

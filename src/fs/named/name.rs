@@ -1,4 +1,5 @@
-//! Any text as the name of a file: without collisions, also where case does not count, and to be read back.
+//! Lock names as file names: any text, without collisions, also where case does not count, and
+//! reversible.
 //!
 //! # The form
 //!
@@ -8,40 +9,46 @@
 //! STEM.name  the whole name, where STEM is a shortened one
 //! ```
 //!
-//! Lower-case ASCII letters, digits, `-`, `_` and `.` stand for themselves, every other byte of the UTF-8 text is `%xx`, in lower-case hexadecimal
-//! digits. So are:
+//! Lower-case ASCII letters, digits, `-`, `_` and `.` stand for themselves. Every other byte of the
+//! UTF-8 text is written as `%xx`, in lower-case hexadecimal digits. These characters are written
+//! as `%xx` too:
 //!
-//! - a dot at the beginning: nothing is hidden, and nothing means a directory;
-//! - a dot after which only digits follow up to the end: `jobs.00.lock` is the first slot of the semaphore `jobs`;
-//! - the dot of `.lock` at the end: `jobs.lock.queue` is the line of the lock `jobs`, not of a semaphore `jobs.lock`;
-//! - the first letter of what Windows takes for a device, as `con` and `nul.txt`.
+//! - A dot at the beginning. So no file is hidden, and no name means a directory.
+//! - A dot that is followed only by digits, or by nothing: `jobs.00.lock` is the first slot of the
+//!   semaphore `jobs`.
+//! - The dot of `.lock` at the end: `jobs.lock.queue` is the queue of the lock `jobs`, not of a
+//!   semaphore `jobs.lock`.
+//! - The first letter of a name that Windows takes for a device, such as `con` and `nul.txt`.
 //!
-//! The empty text is `%`. A stem of more than 120 bytes is cut: its first 87 bytes, `~`, and the first 16 bytes of the SHA-256 of the whole, in
-//! hexadecimal.
+//! The empty text is written as `%`.
+//!
+//! A stem of more than 120 bytes is shortened to its first 87 bytes, `~`, and the first 16 bytes of
+//! the SHA-256 of the whole stem, in hexadecimal.
 //!
 //! # Invariants
 //!
-//! 1. Different names have different stems: the escaping can be undone, `@` and `~` stand for nothing else, and of a shortened one the whole name is
-//!    recorded and compared.
-//! 2. A stem has no upper-case letter, so stems that differ only in case do not exist.
-//! 3. What is not exactly what a name is written as is no name.
+//! 1. Different names have different stems. The escaping is reversible, and `@` and `~` stand for
+//!    nothing else. For a shortened stem, the whole name is recorded and compared.
+//! 2. A stem has no upper-case letter. So no two stems differ only in case.
+//! 3. A text that is not exactly the written form of a name is not a name.
 
 use std::fmt;
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-/// The longest stem, in bytes: with all that is put behind it (`.lock.queue`, the number of a slot, temporary endings) far below
-/// the 255 that file systems allow.
+/// The longest stem, in bytes. With everything that is appended (`.lock.queue`, the number of a
+/// slot, temporary extensions) it stays far below the 255 bytes that file systems allow.
 const LONGEST: usize = 120;
-/// So many bytes of the hash name what is longer.
+/// How many bytes of the hash a shortened stem has.
 const HASHED: usize = 16;
-/// So much of a long stem stays, for people.
+/// How many bytes of a long stem stay, for human readers.
 const KEPT: usize = LONGEST - 1 - 2 * HASHED;
 
-/// The name of a lock in a [`LockDir`](crate::LockDir): a text, in a namespace or in none. Any texts are legal, also empty ones.
+/// The name of a lock in a [`LockDir`](crate::LockDir): a text, in a namespace or in none. Every
+/// text is valid, even an empty one.
 ///
-/// It shows (`Display`) as `namespace:name`, or as the name alone.
+/// `Display` shows `namespace:name`, or the name alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockName {
     namespace: Option<String>,
@@ -49,7 +56,7 @@ pub struct LockName {
 }
 
 impl LockName {
-    /// A name in a namespace; `None` is no namespace, which is not the empty one.
+    /// Creates a name in a namespace. `None` means no namespace, which differs from the empty one.
     pub fn new<'a>(namespace: impl Into<Option<&'a str>>, name: &str) -> Self {
         Self {
             namespace: namespace.into().map(str::to_owned),
@@ -57,17 +64,18 @@ impl LockName {
         }
     }
 
-    /// The namespace, if there is one.
+    /// Returns the namespace, if there is one.
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
     }
 
-    /// The name in it.
+    /// Returns the name without the namespace.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the lock's files are called, without their ending: at most 120 bytes of ASCII. The lock file has the ending `.lock`.
+    /// Returns the name of the lock's files without their extension: at most 120 bytes of ASCII.
+    /// The lock file has the extension `.lock`.
     ///
     /// ```
     /// use stanchion::LockName;
@@ -79,8 +87,9 @@ impl LockName {
         shortened(self.escaped())
     }
 
-    /// The name whose files are called so: the other way of [`stem`](LockName::stem). `None` for what is no stem, and for that of a name that was
-    /// too long, which stands in a file beside.
+    /// Returns the name whose files have this stem, the inverse of [`stem`](LockName::stem).
+    /// Returns `None` for a text that is no stem, and for a shortened stem: its whole name is
+    /// recorded in a separate file.
     ///
     /// ```
     /// use stanchion::LockName;
@@ -93,7 +102,7 @@ impl LockName {
         Self::parse(stem).filter(|it| it.stem() == stem)
     }
 
-    /// The whole name in one word, however long.
+    /// Returns the whole name in escaped form, however long.
     pub(super) fn escaped(&self) -> String {
         let mut text = String::new();
         if let Some(namespace) = &self.namespace {
@@ -104,7 +113,8 @@ impl LockName {
         text
     }
 
-    /// The other way; `None` for what [`escaped`](LockName::escaped) never makes.
+    /// Parses the escaped form. Returns `None` for a text that [`escaped`](LockName::escaped) never
+    /// returns.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (namespace, name) = match text.split_once('@') {
             Some((namespace, name)) => (Some(unescape(namespace)?), name),
@@ -115,7 +125,7 @@ impl LockName {
         (parsed.escaped() == text).then_some(parsed)
     }
 
-    /// Whether the stem is not the whole name.
+    /// Returns whether the stem is a shortened one.
     pub(super) fn is_shortened(stem: &str) -> bool {
         stem.contains('~')
     }
@@ -143,7 +153,8 @@ fn escape(text: &str, escaped: &mut String) {
     }
 }
 
-/// Whether a letter or dot at this place would make the text mean something else.
+/// Returns whether a letter or dot at this index must be escaped, because it would change the
+/// meaning of the text.
 fn is_special(text: &str, index: usize) -> bool {
     let (at, rest) = (text.as_bytes()[index], &text.as_bytes()[index + 1..]);
     match (at, index) {
@@ -154,7 +165,7 @@ fn is_special(text: &str, index: usize) -> bool {
     }
 }
 
-/// Whether Windows takes a file of this name, with whatever ending, for a device.
+/// Returns whether Windows takes a file of this name, with any extension, for a device.
 fn is_device(text: &str) -> bool {
     let stem = text.split('.').next().unwrap_or_default();
     let numbered = |kind| {
@@ -171,7 +182,8 @@ fn unescape(text: &str) -> Option<String> {
     percent_decoded(text)
 }
 
-/// Every `%xx` as the byte it stands for; `None` where two digits are missing, or the bytes are no UTF-8.
+/// Decodes every `%xx` to its byte. Returns `None` where two digits are missing, or where the bytes
+/// are not UTF-8.
 pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -210,7 +222,8 @@ mod tests {
         LockName::new(None, name).stem()
     }
 
-    /// Texts of all kinds: what files may be called, what they may not, whole alphabets, and mixtures by a generator with a seed.
+    /// Texts of all kinds: valid file names, invalid ones, whole alphabets, and mixtures from a
+    /// generator with a seed.
     fn texts() -> Vec<String> {
         let mut texts: Vec<String> = [
             "",
@@ -327,7 +340,8 @@ mod tests {
         }
     }
 
-    /// Also those that a file system takes for one which does not tell case, or forms of one letter, apart.
+    /// Also no two that are one name for a file system that ignores case or the forms of one
+    /// letter.
     #[test]
     fn no_two_names_have_one_stem() {
         let texts = texts();
@@ -359,7 +373,8 @@ mod tests {
         }
     }
 
-    /// All the files that a lock and a semaphore of three make, for names that look like parts of others.
+    /// All the files that a lock and a semaphore of three permits create, for names that look like
+    /// parts of others.
     #[test]
     fn no_file_of_one_name_is_a_file_of_another() {
         let tails = [

@@ -1,7 +1,8 @@
-//! The whole names of locks whose files have shortened ones.
+//! The whole names of locks whose files have shortened names.
 //!
-//! `STEM.name` has the escaped name and a newline. Who opens the lock writes it, in place: the stem holds the hash of what belongs there, so all who write
-//! write the same, and who finds a part of it (of somebody who died, or is at it) writes the whole.
+//! `STEM.name` contains the escaped name and a newline. A process that opens the lock writes this
+//! text in place, unless it is complete already. It may be incomplete, because its writer died or
+//! is still writing. The stem contains the hash of the name, so all processes write the same text.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,10 +12,11 @@ use super::name::LockName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::{Access, dir, file};
 
-/// The longest name, as written. Longer ones are refused; a longer record is none.
+/// The limit of the escaped name, in bytes. A name of this length or longer is refused. A longer
+/// record counts as none.
 const LONGEST: usize = 1 << 20;
 
-/// Sees to it that the name of this lock is on record.
+/// Records the name of this lock, unless it is recorded already.
 pub(super) fn record(path: &Path, name: &LockName, mode: Option<u32>) -> Result<()> {
     let mut text = name.escaped();
     if text.len() >= LONGEST {
@@ -37,7 +39,7 @@ pub(super) fn record(path: &Path, name: &LockName, mode: Option<u32>) -> Result<
 
 fn open_to_write(path: &Path, mode: Option<u32>) -> io::Result<File> {
     if mode.is_none() {
-        // Who opens the lock reads it, also where another user has opened it first.
+        // Every process that opens the lock reads the record, even if another user created it.
         match dir::make_record(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => return made,
@@ -53,7 +55,7 @@ fn open_to_write(path: &Path, mode: Option<u32>) -> io::Result<File> {
     file::open_as(path, &access)
 }
 
-/// The name that is on record; `None` where nothing is, or no name.
+/// Returns the recorded name. Returns `None` where nothing is recorded, or no valid name.
 pub(super) fn read(path: &Path) -> Result<Option<LockName>> {
     let text = read_text(path)?.and_then(|it| String::from_utf8(it).ok());
     Ok(text.and_then(|it| LockName::parse(it.strip_suffix('\n')?)))

@@ -8,20 +8,26 @@ use crate::error::Result;
 use crate::fs::engine::wait::Wait;
 use crate::options::setters;
 
-/// The options of a [`PidLock`], with their defaults; [`PidLock::config`] reads them back.
+/// The options of a [`PidLock`], with their defaults. [`PidLock::config`] returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PidConfig {
-    /// Time limit of an [`acquire`](PidLock::acquire) that sets none; `None`, the default, waits for ever.
+    /// Time limit of an [`acquire`](PidLock::acquire) that sets none. Default `None`: waits
+    /// forever.
     pub timeout: Option<Duration>,
-    /// How to wait; default [`Wait::Watch`]. [`Wait::Blocking`] is refused.
+    /// How to wait. Default [`Wait::Watch`]. [`Wait::Blocking`] is refused.
     pub wait: Wait,
-    /// How often [`Wait::Watch`] looks again although it was told nothing. Default 1 s; [`Duration::MAX`] switches it off.
+    /// How often [`Wait::Watch`] looks again without an event. Default 1 s. [`Duration::MAX`]
+    /// switches it off.
     pub poll_interval: Duration,
-    /// A word that tells others what the holder is about, in [`Owner::label`](crate::Owner::label).
+    /// A label for the holder, which other processes see in [`Owner::label`](crate::Owner::label).
+    /// No label by default.
     pub label: Option<String>,
-    /// Judge a file in which stands no more than a pid by whether this host has such a process; off by default. For files of
-    /// `openlock`, `portalocker` and daemons, where no other host and no other pid namespace uses the file. A reused pid is then taken for the holder.
+    /// Whether a file that contains only a pid is stale when this host has no such process. Off by
+    /// default.
+    ///
+    /// Use it for files of `openlock`, `portalocker` and daemons, where no other host and no other
+    /// pid namespace uses the file. A reused pid is then taken for the holder.
     pub bare_pids: bool,
 }
 
@@ -37,7 +43,7 @@ impl Default for PidConfig {
     }
 }
 
-/// Builds a [`PidLock`]; made by [`PidLock::options`].
+/// Builds a [`PidLock`]; created by [`PidLock::options`].
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until a lock is opened with them"]
 pub struct PidOptions {
