@@ -110,7 +110,9 @@ impl FifoLock {
     /// - [`ErrorKind::Replaced`] when the lock file was deleted or replaced while another caller
     ///   holds the old one.
     /// - [`ErrorKind::Incompatible`], as for [`open`](FifoLock::open).
-    /// - [`ErrorKind::Unsupported`] where the file system does not exclude.
+    /// - [`ErrorKind::Unsupported`] where the file system does not exclude, and for a handle from
+    ///   before a fork.
+    /// - [`ErrorKind::Deadlock`] with [`deadlock_is_error`](FifoConfig::deadlock_is_error).
     /// - [`ErrorKind::Io`], with step and path, for everything that the operating system refuses.
     ///
     /// # Platform notes

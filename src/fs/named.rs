@@ -102,8 +102,8 @@ pub struct LockDirConfig {
     /// How often a waiter looks again without an event. Default `None`: the method's own interval,
     /// 1 s or longer. [`Duration::MAX`] switches it off.
     pub poll_interval: Option<Duration>,
-    /// The label of holders and waiters in a status. No label by default. [`Method::Os`] does not
-    /// show it.
+    /// The label of holders and waiters in a status. No label by default. [`Method::Os`] and
+    /// [`Method::Fake`] do not show it.
     pub label: Option<String>,
     /// Permission bits of lock files that have to be created; see
     /// [`FifoConfig::mode`](crate::FifoConfig::mode).

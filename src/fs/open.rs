@@ -26,8 +26,9 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Errors
 ///
-/// Those of [`FileLock::open`] and [`FileLock::acquire`]. With a directory or a method, those of
-/// [`LockDir::lock`] too.
+/// Those of [`FileLock::open`] and [`FileLock::acquire`]. With a directory or a method, also those of
+/// [`LockDir::open`], [`LockDir::lock`] and [`NamedLock::acquire`](crate::NamedLock::acquire), and
+/// [`ErrorKind::InvalidInput`] for a path that is not UTF-8.
 ///
 /// # Examples
 ///

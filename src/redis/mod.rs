@@ -70,8 +70,9 @@
 //!
 //! - the keys `{<namespace>:*` and `<namespace>:witness`,
 //! - the channels `stanchion:inbox:*`,
-//! - the commands `evalsha eval script|load info ping subscribe publish client|setname`, and the
-//!   commands on strings, hashes and sorted sets that the scripts use.
+//! - the commands `evalsha eval script|load info ping subscribe publish client|setname`, and those
+//!   that the scripts use: `time exists expire del`, commands on strings, hashes and sorted sets, and
+//!   `pubsub|numsub` for [`OnDisconnect::Release`].
 //!
 //! Without `subscribe`, waiters poll. Without `info`, there is no quarantine. Trace events report
 //! both.

@@ -109,15 +109,16 @@ impl FairHold {
 
     /// Prepares the lock to outlive this program. Returns the files that carry it across `exec`.
     pub(crate) fn keep_across_exec(&self) -> Result<Vec<File>> {
-        let state = self.shared.line.prepare_exec()?;
         let locked: Vec<_> = match &self.share {
             Some(Share::Door(door)) => vec![door.file()],
             _ => self.slot_files().collect(),
         };
-        let duplicates = locked.into_iter().map(duplicate_for_exec);
-        let duplicates: io::Result<Vec<_>> = duplicates.chain(state.map(Ok)).collect();
-        let path = &self.shared.line.place().door;
-        duplicates.map_err(|e| Error::io("duplicate the lock file", path, e))
+        let duplicates: io::Result<Vec<_>> = locked.into_iter().map(duplicate_for_exec).collect();
+        let path = self.shared.path();
+        let mut kept = duplicates.map_err(|e| Error::io("duplicate the lock file", path, e))?;
+        // Last, because it clears the held flag: after an error a crash is still reported.
+        kept.extend(self.shared.line.prepare_exec()?);
+        Ok(kept)
     }
 
     /// Turns the writer into a reader, in the same guard.

@@ -167,7 +167,10 @@ impl NamedLock {
     ///
     /// # Errors
     ///
-    /// Those of [`FifoLock::acquire`], or of [`FileLock::acquire`] with [`Method::Os`].
+    /// Those of [`FifoLock::acquire`], or of [`FileLock::acquire`] with [`Method::Os`]. With
+    /// [`Method::Mkdir`] and [`Method::CreateNew`] never [`ErrorKind::Replaced`], and
+    /// [`ErrorKind::Deadlock`] without an expiry for a process that acquired the lock before it
+    /// executed another program.
     pub fn acquire(&self) -> Acquire<AnyGuard> {
         self.shared.lock.acquire()
     }
