@@ -359,34 +359,3 @@ async fn p09_a_task_that_must_yield_has_its_place_all_the_same() {
     }
     panic!("a thousand acquires without a pause");
 }
-
-/// What is kept for the next ticket goes with the last handle, though something else of the lock lives on.
-#[test]
-fn the_last_handle_takes_the_spare_file_with_it() {
-    let place = Place::new();
-    let spares = || {
-        let names = std::fs::read_dir(place.queue()).expect("a queue");
-        let names = names.map(|it| it.expect("an entry").file_name());
-        names
-            .filter(|it| it.as_encoded_bytes().starts_with(b"spare."))
-            .count()
-    };
-    // On a busy machine it may have been let go of before it is seen.
-    for _ in 0..20 {
-        let lock = place.open();
-        let looks_on = lock.changes();
-        let outsider = place.outsider_holds();
-        let mut waiter = queued(&lock);
-        outsider.lets_go();
-        drop(waiter.finish().expect("its turn"));
-        drop(waiter);
-        let before = spares();
-        drop(lock);
-        assert_eq!(spares(), 0, "the watch thread may come too late for it");
-        drop(looks_on);
-        if before > 0 {
-            return;
-        }
-    }
-    panic!("no spare file was ever kept");
-}
