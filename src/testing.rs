@@ -8,6 +8,11 @@ pub fn settled() -> Option<u64> {
     crate::fs::engine::watch::watch().settled()
 }
 
+/// Returns what [`settled`] waits for.
+pub fn unsettled() -> String {
+    crate::fs::engine::watch::watch().unsettled()
+}
+
 /// Returns how often the watch thread has gone to sleep.
 pub fn looks() -> u64 {
     crate::fs::engine::step::rounds()

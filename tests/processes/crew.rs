@@ -69,6 +69,8 @@ pub(crate) struct Crew {
     token_may_jump: bool,
     writers_are_unseen: bool,
     environment: Vec<(String, String)>,
+    /// The last answers of members who were not settled.
+    unsettled: Vec<String>,
     _scratch: Option<TempDir>,
 }
 
@@ -127,6 +129,7 @@ impl Crew {
             token_may_jump: false,
             writers_are_unseen: false,
             environment: Vec::new(),
+            unsettled: Vec::new(),
             _scratch: None,
         }
     }

@@ -4,12 +4,24 @@
 //! only what the test does next can wake anybody. A waiter that has not come in when the crew is settled again never
 //! comes in. So a lost wake-up shows at once, and no test has to wait for time to pass.
 
-use super::{Crew, Held, Who, until};
+use std::time::{Duration, Instant};
+
+use super::{Crew, Held, WATCHDOG, Who, until};
 
 impl Crew {
     /// Waits until nothing but an event can wake any member.
     pub(crate) fn until_only_events_wake(&mut self) {
-        until("the crew is settled", || self.is_settled());
+        let begun = Instant::now();
+        while !self.is_settled() {
+            let late = begun.elapsed() > WATCHDOG;
+            assert!(
+                !late,
+                "still not settled: {:?}; {}",
+                self.unsettled,
+                self.scene()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Whether nothing can happen any more by itself. Asked twice: between two equal rounds of answers all were settled
@@ -35,7 +47,15 @@ impl Crew {
             self.find(|event| event.0 == who && is_answer(&event.1)).1
         });
         let answers: Vec<String> = answers.collect();
-        let settled = answers.iter().all(|it| it != "settled no");
+        let settled = answers.iter().all(|it| !it.starts_with("settled no"));
+        if !settled {
+            let alone = answers.iter().any(|it| it.contains("timers only"));
+            assert!(
+                !alone,
+                "a member got no inotify instance: fs.inotify.max_user_instances"
+            );
+            self.unsettled.clone_from(&answers);
+        }
         settled.then_some(answers)
     }
 

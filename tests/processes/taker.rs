@@ -381,7 +381,10 @@ async fn settled() {
     }
     match rounds {
         Some(rounds) => say(format_args!("settled {rounds}")),
-        None => say("settled no"),
+        None => say(format_args!(
+            "settled no {}",
+            stanchion::testing::unsettled()
+        )),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whether anything can happen in this process without an event. For the tests, which prove so that an event is what
 //! wakes a waiter.
 
+use std::time::Instant;
+
 use super::super::step;
 use super::{Source, Watch};
 
@@ -20,5 +22,20 @@ impl Watch {
         };
         let sleeps = table.asleep.is_some_and(|it| it.until.is_none());
         (!told && sleeps).then(step::rounds)
+    }
+
+    /// What [`settled`](Watch::settled) waits for, for a test that fails.
+    pub(crate) fn unsettled(&self) -> String {
+        let table = self.table();
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        let timers: Vec<_> = table.timers.iter().map(|it| left(it.0.0)).collect();
+        let until = table.asleep.map(|it| it.until.map(left));
+        let quiet = self.is_quiet();
+        let source = match self.source.get() {
+            None => "no source",
+            Some(Source::Events(_)) => "events",
+            Some(Source::Timers(_)) => "timers only",
+        };
+        format!("{source}, asleep {until:?}, timers {timers:?}, quiet {quiet}")
     }
 }
