@@ -118,6 +118,12 @@ pub(crate) mod sealed {
 
         /// How long the caller waited.
         fn wait_time(&self) -> Option<Duration>;
+
+        /// Takes permits out of it.
+        fn split(&mut self, permits: u32) -> Result<Self>;
+
+        /// Adds the permits of another one.
+        fn merge(&mut self, other: Self) -> Result<()>;
     }
 }
 use sealed::{Pending, Request};

@@ -10,7 +10,8 @@ use crate::acquire::sealed::{Granted, Pending, Request};
 use crate::acquire::{Acquire, Attempt};
 use crate::address::Address;
 use crate::error::Result;
-use crate::guard::{Guard, Hold, Lost, Release};
+use crate::guard::{Guard, Hold, Lost, Permit, Release};
+use crate::options::check_merge;
 use crate::status::Waiting;
 
 mod erased;
@@ -48,9 +49,23 @@ trait Forgotten: Any + Send + Sync {
     fn hold(&self) -> &dyn Hold;
     fn hold_mut(&mut self) -> &mut dyn Hold;
     fn wait_time(&self) -> Option<Duration>;
+    fn split(&mut self, permits: u32) -> Result<AnyGuard>;
+    fn merge(&mut self, other: AnyGuard) -> Result<()>;
 }
 
 impl<G: Guard> Forgotten for G {
+    fn split(&mut self, permits: u32) -> Result<AnyGuard> {
+        Granted::split(self, permits).map(AnyGuard::new)
+    }
+
+    fn merge(&mut self, other: AnyGuard) -> Result<()> {
+        let place = other.inner.hold().place().to_path_buf();
+        match other.downcast::<G>() {
+            Ok(other) => Granted::merge(self, other),
+            Err(_) => check_merge(false, 0, 0, place).map(drop),
+        }
+    }
+
     fn hold(&self) -> &dyn Hold {
         Granted::hold(self)
     }
@@ -153,6 +168,9 @@ impl AnyGuard {
 
 impl Guard for AnyGuard {}
 
+/// A guard of a lock holds no permits, so `split` and `merge` fail.
+impl Permit for AnyGuard {}
+
 impl Granted for AnyGuard {
     type Pending = AnyPending;
 
@@ -171,6 +189,14 @@ impl Granted for AnyGuard {
 
     fn wait_time(&self) -> Option<Duration> {
         self.inner.wait_time()
+    }
+
+    fn split(&mut self, permits: u32) -> Result<Self> {
+        self.inner.split(permits)
+    }
+
+    fn merge(&mut self, other: Self) -> Result<()> {
+        self.inner.merge(other)
     }
 }
 

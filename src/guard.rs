@@ -11,9 +11,8 @@ use futures::future::FusedFuture;
 
 use crate::acquire::sealed;
 use crate::block;
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{check_merge, check_split};
 use crate::trace;
 
 /// What a backend grants: the lock is held as long as this value lives. Dropping it releases the
@@ -24,6 +23,29 @@ pub trait Hold: Send + Sync + 'static {
 
     /// See [`Guard::predecessor_crashed`].
     fn predecessor_crashed(&self) -> bool;
+
+    /// See [`Permit::permits`]. 0 for a lock.
+    fn permits(&self) -> u32 {
+        0
+    }
+
+    /// See [`Permit::split`].
+    fn split(&mut self, permits: u32) -> Result<Self>
+    where
+        Self: Sized,
+    {
+        check_split(permits, self.permits(), self.place())?;
+        Err(not_here(self.place()))
+    }
+
+    /// See [`Permit::merge`].
+    fn merge(&mut self, other: Self) -> Result<()>
+    where
+        Self: Sized,
+    {
+        check_merge(true, self.permits(), other.permits(), self.place())?;
+        Err(not_here(self.place()))
+    }
 
     /// See [`Guard::is_held`].
     fn is_held(&self) -> bool;
@@ -67,7 +89,7 @@ impl<H: Hold> Held<H> {
 ///
 /// Dropping it releases the lock without a report; [`release`](Guard::release) reports. This trait
 /// is sealed: new methods may be added.
-pub trait Guard: sealed::Granted {
+pub trait Guard: sealed::Granted + fmt::Debug {
     /// Returns the fencing token of this grant. It is strictly greater than the token of every
     /// earlier exclusive grant of the lock, also across crashes. Hand it to the resource that the
     /// lock protects, and let the resource refuse smaller ones.
@@ -109,6 +131,55 @@ pub trait Guard: sealed::Granted {
     fn release(self) -> Release<Self> {
         Release(Some(self))
     }
+}
+
+/// The guard of a semaphore: one permit or more.
+pub trait Permit: Guard {
+    /// Returns how many permits this guard holds.
+    fn permits(&self) -> u32 {
+        self.hold().permits()
+    }
+
+    /// Takes this many permits out of the guard, as a guard of their own. At least one stays. Both
+    /// guards have the token of the grant.
+    ///
+    /// A future of [`lost`](Guard::lost) that was made before still covers all permits.
+    ///
+    /// # Errors
+    ///
+    /// In each of these cases nothing has changed:
+    ///
+    /// - [`ErrorKind::InvalidInput`] for 0 permits, and if none would stay.
+    /// - [`ErrorKind::Unsupported`] if the backend cannot split permits, and in a forked child.
+    fn split(&mut self, permits: u32) -> Result<Self> {
+        sealed::Granted::split(self, permits)
+    }
+
+    /// Adds the permits of another guard of the same semaphore. The greater token stays.
+    ///
+    /// A future of [`lost`](Guard::lost) that was made before covers the permits that its guard
+    /// had.
+    ///
+    /// # Errors
+    ///
+    /// In each of these cases the other guard is released:
+    ///
+    /// - [`ErrorKind::InvalidInput`] if the other guard is of another semaphore.
+    /// - [`ErrorKind::Unsupported`] if the backend cannot merge permits, and in a forked child.
+    fn merge(&mut self, other: Self) -> Result<()> {
+        sealed::Granted::merge(self, other)
+    }
+
+    /// Keeps the permits until this process ends. On a server: until the client is closed or
+    /// dropped.
+    fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+fn not_here(place: &Path) -> Error {
+    let text = "permits of this backend cannot be split or merged";
+    Error::at(ErrorKind::Unsupported, text, place)
 }
 
 /// The future of [`Guard::release`]. Dropped before its end, it releases as a dropped guard does.
@@ -247,6 +318,15 @@ macro_rules! guard {
             fn wait_time(&self) -> Option<std::time::Duration> {
                 self.held.waited
             }
+
+            fn split(&mut self, permits: u32) -> $crate::error::Result<Self> {
+                let part = $crate::guard::Hold::split(&mut self.held.hold, permits)?;
+                Ok($crate::acquire::sealed::Granted::granted(part, self.held.waited))
+            }
+
+            fn merge(&mut self, other: Self) -> $crate::error::Result<()> {
+                $crate::guard::Hold::merge(&mut self.held.hold, other.held.hold)
+            }
         }
 
         impl$(<$inner: $bound>)? $crate::guard::Guard for $name$(<$inner>)? {}
@@ -259,6 +339,48 @@ macro_rules! guard {
     };
 }
 pub(crate) use guard;
+
+/// Makes a guard a [`Permit`], with the methods of the trait on itself.
+macro_rules! is_permit {
+    ($name:ident) => {
+        impl $crate::guard::Permit for $name {}
+
+        impl $name {
+            /// Returns how many permits this guard holds.
+            pub fn permits(&self) -> u32 {
+                $crate::guard::Permit::permits(self)
+            }
+
+            /// Takes this many permits out of the guard, as a guard of their own. At least one
+            /// stays. Both guards have the token of the grant.
+            ///
+            /// A future of `lost` that was made before still covers all permits.
+            ///
+            /// # Errors
+            ///
+            /// Those of [`Permit::split`](crate::Permit::split).
+            pub fn split(&mut self, permits: u32) -> $crate::error::Result<Self> {
+                $crate::guard::Permit::split(self, permits)
+            }
+
+            /// Adds the permits of another guard of the same semaphore. The greater token stays.
+            ///
+            /// # Errors
+            ///
+            /// Those of [`Permit::merge`](crate::Permit::merge). The other guard is released then.
+            pub fn merge(&mut self, other: Self) -> $crate::error::Result<()> {
+                $crate::guard::Permit::merge(self, other)
+            }
+
+            /// Keeps the permits until this process ends; see
+            /// [`Permit::forget`](crate::Permit::forget).
+            pub fn forget(self) {
+                $crate::guard::Permit::forget(self);
+            }
+        }
+    };
+}
+pub(crate) use is_permit;
 
 /// Defines `token()` of a guard: a plain number if the lock always has one.
 macro_rules! token {

@@ -128,7 +128,7 @@ pub use fs::open::{OpenLocked, open_locked};
 pub use fs::pid::{PidConfig, PidGuard, PidLock, PidOptions};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
-pub use guard::{Guard, Loss, Lost, Release};
+pub use guard::{Guard, Loss, Lost, Permit, Release};
 pub use lock::{Capabilities, Handle, Lock, Reach, Semaphore, SharedLock, Tokens};
 pub use locks::{LockUrl, Locks};
 pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory};

@@ -5,7 +5,7 @@ use std::future::Future;
 
 use crate::acquire::Acquire;
 use crate::error::Result;
-use crate::guard::Guard;
+use crate::guard::{Guard, Permit};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
@@ -81,7 +81,7 @@ pub trait SharedLock: Lock {
 /// A semaphore of any backend: at most [`limit`](Semaphore::limit) permits are held at a time.
 pub trait Semaphore: Handle {
     /// What a successful acquire returns: one permit or more.
-    type Permit: Guard;
+    type Permit: Permit;
 
     /// Waits for this many permits at once; see [`Acquire`].
     fn acquire_many(&self, permits: u32) -> Acquire<Self::Permit>;

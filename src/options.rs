@@ -62,6 +62,28 @@ pub(crate) fn check_mode(mode: Option<u32>, place: impl AsRef<Path>) -> Result<(
     Ok(())
 }
 
+/// Returns how many of `all` permits stay if `part` are taken out. At least one must.
+pub(crate) fn check_split(part: u32, all: u32, place: impl AsRef<Path>) -> Result<u32> {
+    match all.checked_sub(part) {
+        Some(left) if left > 0 && part > 0 => Ok(left),
+        _ => {
+            let text = format!("cannot split {part} permits from {all}: at least one must stay");
+            Err(Error::at(ErrorKind::InvalidInput, text, place.as_ref()))
+        }
+    }
+}
+
+/// Returns how many permits two guards of the `same` semaphore have together.
+pub(crate) fn check_merge(same: bool, one: u32, two: u32, place: impl AsRef<Path>) -> Result<u32> {
+    match one.checked_add(two) {
+        Some(sum) if same && one > 0 && two > 0 => Ok(sum),
+        _ => {
+            let text = "cannot merge: these are not permits of one semaphore";
+            Err(Error::at(ErrorKind::InvalidInput, text, place.as_ref()))
+        }
+    }
+}
+
 /// Refuses a number of permits that a semaphore of `limit` never has.
 pub(crate) fn check_permits(wanted: u32, limit: u32, place: impl AsRef<Path>) -> Result<()> {
     if (1..=limit).contains(&wanted) {

@@ -6,7 +6,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use stanchion::{Acquire, ErrorKind, FifoLock, FifoPermit, FifoSemaphore, Guard, Semaphore};
+use stanchion::{
+    Acquire, AnyGuard, AnySemaphore, ErrorKind, FifoLock, FifoPermit, FifoSemaphore, Guard, Memory,
+    Permit, Semaphore,
+};
 
 #[path = "conformance/support.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
@@ -406,4 +409,129 @@ fn p38_a_record_that_is_linked_elsewhere_is_not_written_into() {
         stanchion::Removal::Removed
     );
     assert_eq!(read(&elsewhere), before, "no tombstone");
+}
+
+/// What is promised of [`Permit`], on a semaphore of five and on another one.
+fn permits_are_split_and_merged<S: Semaphore>(five: &S, other: &S) {
+    let take = |from: &S, permits| {
+        let permit = Polled::new(from.try_acquire_many(permits)).poll();
+        assert_ready!(permit).expect("no error")
+    };
+    let mut four = take(five, 4).expect("four are free");
+    let token = four.token();
+    assert_eq!(four.permits(), 4);
+    for wrong in [0, 4, 5, u32::MAX] {
+        let refused = four.split(wrong).expect_err("one must stay");
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    }
+    let mut three = four.split(3).expect("three of four");
+    assert_eq!((four.permits(), three.permits()), (1, 3));
+    assert_eq!((four.token(), three.token()), (token, token));
+    assert!(take(five, 2).is_none(), "a split frees nothing");
+
+    // Each part comes back by itself.
+    drop(four);
+    let two = take(five, 2).expect("one was free, one has come back");
+    assert!(take(five, 1).is_none());
+    let later = two.token();
+    three.merge(two).expect("of one semaphore");
+    assert_eq!((three.permits(), three.token()), (5, later));
+    assert!(three.is_held());
+
+    let stranger = take(other, 1).expect("the other is free");
+    let refused = three.merge(stranger).expect_err("of another semaphore");
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert_eq!(three.permits(), 5);
+    assert!(take(other, 1).is_some(), "it was released");
+    assert_ready!(Polled::new(three.release()).poll()).expect("released");
+    assert!(take(five, 5).is_some());
+
+    take(five, 5).expect("all are back").forget();
+    assert!(take(five, 1).is_none(), "they stay taken");
+}
+
+#[test]
+fn p52_permits_are_split_and_merged() {
+    let (place, elsewhere) = (Place::new(), Place::new());
+    let (five, other) = (open(&place, 5), open(&elsewhere, 1));
+    permits_are_split_and_merged(&five, &other);
+}
+
+#[test]
+fn p52_permits_in_memory_are_split_and_merged() {
+    let memory = Memory::new();
+    let open = |name, limit| memory.semaphore(name, limit).expect("a semaphore");
+    permits_are_split_and_merged(&open("a", 5), &open("b", 1));
+}
+
+#[test]
+fn p52_permits_of_any_kind_are_split_and_merged() {
+    let place = Place::new();
+    let other = Memory::new().semaphore("b", 1).expect("a semaphore");
+    let five = AnySemaphore::new(open(&place, 5));
+    permits_are_split_and_merged(&five, &AnySemaphore::new(other));
+}
+
+#[test]
+fn a_lock_has_no_permits() {
+    let place = Place::new();
+    let lock = FifoLock::open(place.directory().join("b.lock")).expect("a lock");
+    let mut guard = AnyGuard::new(lock.try_acquire().expect("no error").expect("free"));
+    assert_eq!(guard.permits(), 0);
+    let refused = guard.split(1).expect_err("there are none");
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert!(guard.is_held());
+}
+
+/// Waiters get each part as it comes back, and slots of other processes are right at every step.
+#[test]
+fn p55_what_was_split_off_serves_the_next() {
+    let place = Place::new();
+    let semaphore = open(&place, 4);
+    let mut all = takes(&semaphore, 4);
+    let mut part = all.split(2).expect("two of four");
+    assert_eq!((all.slot_paths().len(), part.slot_paths().len()), (2, 2));
+    assert_eq!(free_slots(&semaphore), 0);
+    let (mut three, mut one) = (wants(&semaphore, 3), wants(&semaphore, 1));
+    drop(part.split(1).expect("one of two"));
+    assert_pending!(three.poll());
+    assert_pending!(one.poll());
+    drop(all);
+    let three = assert_ready!(three.poll()).expect("three are back");
+    assert_pending!(one.poll());
+    drop(part);
+    let mut three_and_one = three;
+    let one = assert_ready!(one.poll()).expect("the last one is back");
+    three_and_one.merge(one).expect("of one semaphore");
+    assert_eq!(three_and_one.slot_paths().len(), 4);
+    drop(three_and_one);
+    assert_idle(&place, &semaphore);
+    assert_eq!(free_slots(&semaphore), 4);
+}
+
+/// Each part is told of its own slot files, also if they were merged or split after the question.
+#[test]
+fn p05_parts_are_told_of_their_own_loss() {
+    let place = Place::new();
+    let semaphore = open(&place, 4);
+    let mut first = takes(&semaphore, 3);
+    let mut lost_before = Polled::new(first.lost());
+    assert_pending!(lost_before.poll());
+    let second = first.split(1).expect("one of three");
+    let mut third = takes(&semaphore, 1);
+    third.merge(second).expect("of one semaphore");
+    let (mut lost_first, mut lost_third) = (Polled::new(first.lost()), Polled::new(third.lost()));
+    assert_pending!(lost_first.poll());
+    assert_pending!(lost_third.poll());
+
+    let gone = third.slot_paths().pop().expect("two slots");
+    std::fs::remove_file(gone).expect("removed");
+    eventually("the loss is told", || lost_third.poll().is_ready());
+    eventually("the loss is told", || lost_before.poll().is_ready());
+    assert_pending!(lost_first.poll());
+    assert!(!third.is_held());
+    assert!(first.is_held());
+    let told = assert_ready!(Polled::new(third.release()).poll());
+    assert_eq!(told.expect_err("lost").kind(), ErrorKind::Lost);
+    assert_ready!(Polled::new(first.release()).poll()).expect("released");
 }

@@ -71,6 +71,8 @@ fair_guard! {
     token: "A number that no other grant of this semaphore has. Of grants that do not overlap in time the later one has the greater, unless deleted state and a clock that was set back come together, or the earlier one was of a process that had all permits while another one changed their number."
 }
 
+crate::guard::is_permit!(FifoPermit);
+
 impl FifoPermit {
     /// Returns the paths of the slot files of these permits.
     pub fn slot_paths(&self) -> Vec<PathBuf> {

@@ -8,6 +8,7 @@ use super::line::{Grant, Line};
 use super::pending::MemPending;
 use crate::error::Result;
 use crate::guard::{Hold, Lost, guard};
+use crate::options::{check_merge, check_split};
 
 guard! {
     /// The guard of a lock of a [`Memory`](crate::Memory): exclusive, shared, or with permits.
@@ -17,6 +18,8 @@ guard! {
     MemGuard holds MemHold, by MemPending,
     token: "Returns the fencing token: greater than that of every earlier grant. A reader has the token of the writer before it."
 }
+
+crate::guard::is_permit!(MemGuard);
 
 /// A grant of a lock in memory.
 #[doc(hidden)]
@@ -50,6 +53,30 @@ impl Hold for MemHold {
     /// Always `false`: the lock dies with its holder.
     fn predecessor_crashed(&self) -> bool {
         false
+    }
+
+    fn permits(&self) -> u32 {
+        self.visit.map_or(0, |visit| self.line.permits_of(visit))
+    }
+
+    fn split(&mut self, permits: u32) -> Result<Self> {
+        let left = check_split(permits, self.permits(), self.place())?;
+        let part = self.visit.and_then(|visit| self.line.split(visit, left));
+        Ok(Self {
+            line: self.line.clone(),
+            visit: part,
+            token: self.token,
+        })
+    }
+
+    fn merge(&mut self, mut other: Self) -> Result<()> {
+        let same = Arc::ptr_eq(&self.line, &other.line);
+        check_merge(same, self.permits(), other.permits(), self.place())?;
+        if let (Some(visit), Some(added)) = (self.visit, other.visit.take()) {
+            self.line.merge(visit, added);
+        }
+        self.token = self.token.max(other.token);
+        Ok(())
     }
 
     fn is_held(&self) -> bool {

@@ -232,6 +232,21 @@ impl Line {
         self.locked(|state| state.leave(visit));
     }
 
+    /// Returns how many permits this visit has; 0 for a lock.
+    pub(super) fn permits_of(&self, visit: u64) -> u32 {
+        self.locked_quietly(|state| state.permits_of(visit))
+    }
+
+    /// Leaves this many permits to the visit, and returns another one with the rest.
+    pub(super) fn split(&self, visit: u64, left: u32) -> Option<u64> {
+        self.locked_quietly(|state| state.split(visit, left))
+    }
+
+    /// Adds the permits of another visit.
+    pub(super) fn merge(&self, visit: u64, added: u64) {
+        self.locked_quietly(|state| state.merge(visit, added));
+    }
+
     /// Ends a claim window.
     pub(super) fn tick(&self) {
         let overslept = self.locked(|state| {

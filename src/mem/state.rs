@@ -181,6 +181,33 @@ impl State {
         self.settle();
     }
 
+    pub(super) fn permits_of(&self, visit: u64) -> u32 {
+        let visit = self.inside.get(&visit);
+        let permits = visit.filter(|it| matches!(it.want, Want::Permits(_)));
+        permits.map_or(0, |it| it.parts)
+    }
+
+    /// Leaves this many parts to the visit, and returns another one with the rest.
+    pub(super) fn split(&mut self, visit: u64, left: u32) -> Option<u64> {
+        let number = self.number();
+        let all = self.inside.get_mut(&visit)?;
+        let part = Visit {
+            parts: all.parts - left,
+            ..*all
+        };
+        all.parts = left;
+        self.inside.insert(number, part);
+        Some(number)
+    }
+
+    /// Adds the parts of another visit.
+    pub(super) fn merge(&mut self, visit: u64, added: u64) {
+        let added = self.inside.remove(&added);
+        if let (Some(all), Some(added)) = (self.inside.get_mut(&visit), added) {
+            all.parts += added.parts;
+        }
+    }
+
     pub(super) fn cancel(&mut self, number: u64) {
         let offer = self.offered.remove(&number);
         if let Some(place) = &offer {

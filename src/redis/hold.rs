@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::actor::Command;
 use super::client::{Line, gone};
-use super::place::{Grant, Place};
+use super::place::{Grant, Mode, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::{poll_shielded, shielded};
 use crate::guard::{Hold, Lost};
@@ -73,6 +73,13 @@ impl Hold for RedisHold {
 
     fn predecessor_crashed(&self) -> bool {
         self.grant.crashed
+    }
+
+    fn permits(&self) -> u32 {
+        match self.watched.wish.mode {
+            Mode::Permits => self.watched.wish.cost,
+            Mode::Exclusive | Mode::Shared => 0,
+        }
     }
 
     fn is_held(&self) -> bool {

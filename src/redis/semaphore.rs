@@ -43,6 +43,8 @@ remote_guard! {
     token: "A number that no other grant of this semaphore has, greater than all before; see [`RedisGuard::token`](super::RedisGuard::token)."
 }
 
+crate::guard::is_permit!(RedisPermit);
+
 impl RedisSemaphore {
     /// Waits in the queue for one permit. Otherwise as
     /// [`RedisLock::acquire`](super::RedisLock::acquire).

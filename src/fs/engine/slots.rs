@@ -55,6 +55,24 @@ impl Permits {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.first.iter().chain(&self.more)
     }
+
+    /// Takes out the last `count`.
+    pub(crate) fn split(&mut self, count: u32) -> Self {
+        let mut part = Self::default();
+        let last = || self.more.pop().or_else(|| self.first.take());
+        part.extend(std::iter::from_fn(last).take(count as usize));
+        part
+    }
+}
+
+impl Extend<Slot> for Permits {
+    fn extend<I: IntoIterator<Item = Slot>>(&mut self, slots: I) {
+        let mut slots = slots.into_iter();
+        if self.first.is_none() {
+            self.first = slots.next();
+        }
+        self.more.extend(slots);
+    }
 }
 
 impl IntoIterator for Permits {
@@ -330,15 +348,11 @@ impl Slots {
 
     /// For a guard.
     pub(crate) fn take(&mut self, count: u32) -> Permits {
+        let before = self.hand.len();
         let mut permits = Permits::default();
-        for _ in 0..count {
-            let Some(slot) = self.hand.pop() else { break };
-            self.taken += 1;
-            match permits.first {
-                None => permits.first = Some(slot),
-                Some(_) => permits.more.push(slot),
-            }
-        }
+        permits.extend(std::iter::from_fn(|| self.hand.pop()).take(count as usize));
+        // Never more than the limit at the time.
+        self.taken += (before - self.hand.len()) as u32;
         permits
     }
 

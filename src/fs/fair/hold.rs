@@ -15,6 +15,7 @@ use crate::fs::engine::ticket::Mode;
 use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::fs::sys::file::duplicate_for_exec;
 use crate::guard::{Hold, Loss, Lost};
+use crate::options::{check_merge, check_split};
 use crate::trace;
 
 /// A grant of a fair lock.
@@ -56,7 +57,7 @@ impl FairHold {
     fn permit_loss(&self) -> Option<(Loss, PathBuf)> {
         let told = self.vigils.get().into_iter().flatten();
         let told = told.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
-        let seen = self.permits().filter_map(|slot| {
+        let seen = self.slots().filter_map(|slot| {
             let path = self.shared.line.slot_path(slot.number());
             loss_of(&path, slot.id()).map(|loss| (loss, path))
         });
@@ -66,15 +67,15 @@ impl FairHold {
     /// Returns the paths of the slot files of these permits.
     pub(crate) fn slot_paths(&self) -> Vec<PathBuf> {
         let path = |slot: &Slot| self.shared.line.slot_path(slot.number());
-        self.permits().map(path).collect()
+        self.slots().map(path).collect()
     }
 
     /// Returns the same slot files, open.
     pub(crate) fn slot_files(&self) -> impl Iterator<Item = &File> {
-        self.permits().map(Slot::file)
+        self.slots().map(Slot::file)
     }
 
-    fn permits(&self) -> impl Iterator<Item = &Slot> {
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
         let permits = match &self.share {
             Some(Share::Permits(permits)) => Some(permits),
             _ => None,
@@ -84,20 +85,22 @@ impl FairHold {
 
     /// Resolves when one of the slot files is lost.
     pub(crate) fn permit_lost(&self) -> Lost {
-        let vigils = self.vigils.get_or_init(|| {
-            let events = self.shared.line.has_events();
-            let begin = |slot: &Slot| {
-                let path = self.shared.line.slot_path(slot.number());
-                Vigil::begin(path, slot.id(), events)
-            };
-            self.permits().map(begin).collect()
-        });
-        let vigils = vigils.clone();
+        let vigils = self.vigils.get_or_init(|| self.begin_vigils()).clone();
         Lost::new(std::future::poll_fn(move |cx| {
             let lost = vigils.iter().map(|it| it.poll(cx.waker()));
             lost.reduce(|one, other| if one.is_ready() { one } else { other })
                 .unwrap_or(Poll::Pending)
         }))
+    }
+
+    /// Begins to watch for the loss of each slot file, in the order of the permits.
+    fn begin_vigils(&self) -> Vec<Arc<Vigil>> {
+        let events = self.shared.line.has_events();
+        let begin = |slot: &Slot| {
+            let path = self.shared.line.slot_path(slot.number());
+            Vigil::begin(path, slot.id(), events)
+        };
+        self.slots().map(begin).collect()
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -159,6 +162,58 @@ impl Hold for FairHold {
 
     fn predecessor_crashed(&self) -> bool {
         self.predecessor_crashed
+    }
+
+    fn permits(&self) -> u32 {
+        match self.visit.want {
+            Mode::Permits(count) => count,
+            Mode::Exclusive | Mode::Shared => 0,
+        }
+    }
+
+    fn split(&mut self, permits: u32) -> Result<Self> {
+        let left = check_split(permits, self.permits(), self.place())?;
+        self.shared.line.split()?;
+        let part = match &mut self.share {
+            Some(Share::Permits(all)) => Some(Share::Permits(all.split(permits))),
+            _ => None,
+        };
+        self.visit.want = Mode::Permits(left);
+        let vigils = match self.vigils.get_mut() {
+            Some(all) => OnceLock::from(all.split_off(left as usize)),
+            None => OnceLock::new(),
+        };
+        Ok(Self {
+            shared: self.shared.clone(),
+            share: part,
+            visit: Visit {
+                want: Mode::Permits(permits),
+                ..self.visit
+            },
+            asked: OnceLock::new(),
+            vigils,
+            ..*self
+        })
+    }
+
+    fn merge(&mut self, mut other: Self) -> Result<()> {
+        let same = Arc::ptr_eq(&self.shared.line, &other.shared.line);
+        let more = check_merge(same, self.permits(), other.permits(), self.place())?;
+        self.shared.line.merge()?;
+        if self.vigils.get().is_some() || other.vigils.get().is_some() {
+            let added = other.vigils.take().unwrap_or_else(|| other.begin_vigils());
+            let mut all = self.vigils.take().unwrap_or_else(|| self.begin_vigils());
+            all.extend(added);
+            self.vigils = OnceLock::from(all);
+        }
+        if let (Some(Share::Permits(all)), Some(Share::Permits(added))) =
+            (&mut self.share, other.share.take())
+        {
+            all.extend(added);
+        }
+        self.visit.want = Mode::Permits(more);
+        self.token = self.token.max(other.token);
+        Ok(())
     }
 
     fn is_held(&self) -> bool {

@@ -78,6 +78,16 @@ impl Inside {
         }
     }
 
+    /// The permits of one guard become those of two.
+    pub(super) fn split(&mut self) {
+        self.shared += 1;
+    }
+
+    /// The permits of two guards become those of one.
+    pub(super) fn merge(&mut self) {
+        self.shared -= 1;
+    }
+
     pub(super) fn remove(&mut self, want: Mode) {
         match want {
             Mode::Shared => self.shared -= 1,

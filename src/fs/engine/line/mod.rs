@@ -62,6 +62,7 @@ mod wakes;
 
 use self::arrival::Arrival;
 use self::core::{Arrived, Core};
+use self::inside::Inside;
 use self::observer::Onlookers;
 use self::view::Outsiders;
 use self::wakes::Wakes;
@@ -340,6 +341,20 @@ impl Line {
             return self.refuse_foreign();
         }
         self.with(|core| core.release(share, visit, listens)).0
+    }
+
+    /// The permits of one guard become those of two.
+    pub(crate) fn split(&self) -> Result<()> {
+        self.refuse_foreign()?;
+        self.act(|core| core.recount(Inside::split));
+        Ok(())
+    }
+
+    /// The permits of two guards become those of one.
+    pub(crate) fn merge(&self) -> Result<()> {
+        self.refuse_foreign()?;
+        self.act(|core| core.recount(Inside::merge));
+        Ok(())
     }
 
     /// The writer inside goes on as a reader.

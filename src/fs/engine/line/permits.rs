@@ -17,6 +17,7 @@ use super::super::ticket::Mode;
 use super::cohort::{CohortId, Key};
 use super::contender::{Cause, Contender};
 use super::core::Core;
+use super::inside::Inside;
 use super::possession::{Hold, Possession};
 use crate::error::{Error, Result};
 
@@ -40,6 +41,13 @@ impl Core {
         };
         self.drive(Cause::Local, None);
         served.and(done)
+    }
+
+    /// The guards that have the permits are other ones now.
+    pub(super) fn recount(&mut self, change: impl FnOnce(&mut Inside)) {
+        if let Some(possession) = &mut self.possession {
+            change(&mut possession.inside);
+        }
     }
 
     /// The token for a hand-over in memory; `false` while somebody else has the record locked.
