@@ -422,10 +422,10 @@ impl<G: Guard> State<G> {
     }
 
     fn tell_when_due(&mut self) {
-        let now = now();
         let Some(tell) = &mut self.teller else {
             return;
         };
+        let now = now();
         if self.tell_at.is_some_and(|due| now < due) {
             return;
         }
@@ -603,7 +603,8 @@ impl<G: Guard> Acquire<G> {
     ///
     /// # Cancel safety
     ///
-    /// As the future while it waits; later the body is dropped and the lock released.
+    /// If this is dropped while it waits, it leaves the queue. If it is dropped later, the body is
+    /// dropped and the lock is released.
     ///
     /// # Errors
     ///

@@ -59,10 +59,9 @@ impl<G: Guard> Forgotten for G {
     }
 
     fn merge(&mut self, other: AnyGuard) -> Result<()> {
-        let place = other.inner.hold().place().to_path_buf();
         match other.downcast::<G>() {
             Ok(other) => Granted::merge(self, other),
-            Err(_) => check_merge(false, 0, 0, place).map(drop),
+            Err(other) => check_merge(false, 0, 0, other.inner.hold().place()).map(drop),
         }
     }
 

@@ -1,5 +1,5 @@
-//! What the handles of a lock keep that has no queue of its own: whether a handle was closed, which
-//! waits to wake then, and what was done.
+//! The closed flag, the wakers of the waits, and the counts of a lock that has no queue of its own.
+//! [`Acquire`](crate::Acquire) keeps them for such a lock.
 //!
 //! # Invariants
 //!

@@ -23,7 +23,7 @@
 //! | locks by name, in files, in memory or on a server, as a URL says | [`Locks`] |
 //! | a directory of locks, with any text as a name | [`LockDir`] |
 //! | the same locks in memory, for tests | [`Memory`] |
-//! | code that works with any lock | the traits [`Lock`], [`SharedLock`], [`Semaphore`] and [`Guard`], or [`AnyLock`] |
+//! | code that works with any lock | the traits [`Lock`], [`SharedLock`], [`Semaphore`], [`Guard`] and [`Permit`], or [`AnyLock`] |
 //! | to know which kind of fair lock is at a path | [`FifoKind::at`] |
 //! | a resource that refuses callers that have lost their lock | [`TokenGate`] |
 //! | a lock for the tasks of one process only | `tokio::sync::Mutex`, which needs no file |
@@ -82,8 +82,8 @@
 //!
 //! These hold for [`FifoLock`], [`FifoRwLock`] and [`FifoSemaphore`]:
 //!
-//! - The lock is the operating system's lock on the file. So no fault in the queue can let in two
-//!   holders, and the kernel frees the lock when its holder dies. The next exclusive holder learns
+//! - The lock is the operating system's lock on the file. So no fault in the queue can grant it to
+//!   two holders, and the kernel frees the lock when its holder dies. The next exclusive holder learns
 //!   of the death: [`FifoGuard::predecessor_crashed`].
 //! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems, and on
 //!   network file systems, waiters poll every 1 to 50 ms. Only Linux is tested.

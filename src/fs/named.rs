@@ -72,8 +72,8 @@ pub enum Method {
     Mkdir,
     /// As [`Mkdir`](Method::Mkdir), but by a file.
     CreateNew,
-    /// Does not lock: every acquire is granted at once, whoever else has the lock, and nothing is
-    /// written. For programs whose users may switch locking off.
+    /// Does not lock: every acquire is granted at once, even if another caller holds the lock, and
+    /// nothing is written. For programs whose users may switch locking off.
     /// [`Capabilities::excludes`](crate::Capabilities::excludes) and
     /// [`Status::excludes`](crate::Status::excludes) report it.
     Fake,

@@ -69,8 +69,6 @@ pub(crate) struct Crew {
     token_may_jump: bool,
     writers_are_unseen: bool,
     environment: Vec<(String, String)>,
-    /// The last answers of members who were not settled.
-    unsettled: Vec<String>,
     _scratch: Option<TempDir>,
 }
 
@@ -97,9 +95,14 @@ pub(crate) fn everywhere(test: impl Fn(Crew)) {
 
 /// Waits for something that announces itself to nobody, such as a file or a line in `/proc`.
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    until_ok(|| condition().then_some(()).ok_or(what));
+}
+
+/// The same, with the reason why it is not so.
+pub(crate) fn until_ok<E: std::fmt::Debug>(mut condition: impl FnMut() -> Result<(), E>) {
     let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < WATCHDOG, "still not so: {what}");
+    while let Err(reason) = condition() {
+        assert!(begun.elapsed() < WATCHDOG, "still not so: {reason:?}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -129,7 +132,6 @@ impl Crew {
             token_may_jump: false,
             writers_are_unseen: false,
             environment: Vec::new(),
-            unsettled: Vec::new(),
             _scratch: None,
         }
     }

@@ -4,36 +4,27 @@
 //! only what the test does next can wake anybody. A waiter that has not come in when the crew is settled again never
 //! comes in. So a lost wake-up shows at once, and no test has to wait for time to pass.
 
-use std::time::{Duration, Instant};
-
-use super::{Crew, Held, WATCHDOG, Who, until};
+use super::{Crew, Held, Who, until, until_ok};
 
 impl Crew {
     /// Waits until nothing but an event can wake any member.
     pub(crate) fn until_only_events_wake(&mut self) {
-        let begun = Instant::now();
-        while !self.is_settled() {
-            let late = begun.elapsed() > WATCHDOG;
-            assert!(
-                !late,
-                "still not settled: {:?}; {}",
-                self.unsettled,
-                self.scene()
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until_ok(|| self.settled());
     }
 
     /// Whether nothing can happen any more by itself. Asked twice: between two equal rounds of answers all were settled
     /// at one time.
-    fn is_settled(&mut self) -> bool {
-        let Some(first) = self.ask_whether_settled() else {
-            return false;
-        };
-        self.ask_whether_settled() == Some(first)
+    ///
+    /// # Errors
+    ///
+    /// What the members wait for, or that something has happened between the rounds.
+    fn settled(&mut self) -> Result<(), Vec<String>> {
+        let first = self.ask_whether_settled()?;
+        let second = self.ask_whether_settled()?;
+        (first == second).then_some(()).ok_or(second)
     }
 
-    fn ask_whether_settled(&mut self) -> Option<Vec<String>> {
+    fn ask_whether_settled(&mut self) -> Result<Vec<String>, Vec<String>> {
         let running = |it: &usize| {
             let member = &self.members[*it];
             !member.gone && !member.killed && !member.stopped
@@ -47,16 +38,15 @@ impl Crew {
             self.find(|event| event.0 == who && is_answer(&event.1)).1
         });
         let answers: Vec<String> = answers.collect();
-        let settled = answers.iter().all(|it| !it.starts_with("settled no"));
-        if !settled {
-            let alone = answers.iter().any(|it| it.contains("timers only"));
-            assert!(
-                !alone,
-                "a member got no inotify instance: fs.inotify.max_user_instances"
-            );
-            self.unsettled.clone_from(&answers);
+        let polls = answers.iter().any(|it| it.contains("timers only"));
+        assert!(
+            !polls,
+            "a member got no inotify instance: fs.inotify.max_user_instances"
+        );
+        match answers.iter().any(|it| it.starts_with("settled no")) {
+            true => Err(answers),
+            false => Ok(answers),
         }
-        settled.then_some(answers)
     }
 
     /// The next to hold the lock must be this one. It has come in as soon as nothing can happen by itself any more, or
@@ -87,7 +77,7 @@ impl Crew {
     #[track_caller]
     fn until_in(&mut self, expected: &[(Who, u32)]) {
         until("they come in, or never", || {
-            self.have_spoken(expected) || self.is_settled()
+            self.have_spoken(expected) || self.settled().is_ok()
         });
         assert!(
             self.have_spoken(expected),

@@ -43,7 +43,7 @@ impl Core {
         served.and(done)
     }
 
-    /// The guards that have the permits are other ones now.
+    /// The same permits are in more or fewer guards now.
     pub(super) fn recount(&mut self, change: impl FnOnce(&mut Inside)) {
         if let Some(possession) = &mut self.possession {
             change(&mut possession.inside);
