@@ -16,9 +16,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, FusedFuture, select};
@@ -27,10 +25,11 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use crate::address::Address;
+use crate::backend::{Pending, Request};
 use crate::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
-use crate::ledger::{Enrolled, Ledger};
+use crate::ledger::Enrolled;
 use crate::status::Waiting;
 use crate::trace;
 
@@ -46,61 +45,10 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How soon it is asked again while there is nothing to report.
 const TELL_SOON: Duration = Duration::from_millis(20);
 
-/// What a backend gives to the future. Sealed: it may change with any release.
+/// What a guard gives to the future. Sealed: it may change with any release.
 pub(crate) mod sealed {
     use super::*;
-    use crate::address::Address;
-    use crate::guard::Hold;
-
-    /// What the caller asks for beside the lock itself; the same for all polls of one wait.
-    #[derive(Clone, Copy, Debug, Default)]
-    pub struct Request {
-        /// Fail when this many already wait. At least 1: 0 is `try_only`.
-        pub(crate) max_waiting: Option<usize>,
-        /// Take the lock if that needs no waiting, and do not queue.
-        pub(crate) try_only: bool,
-        /// The thread that blocks until it has the lock, without a limit.
-        pub(crate) thread: Option<ThreadId>,
-    }
-
-    /// One caller's wait in a backend. Dropped, it leaves the queue and gives back what it was
-    /// granted.
-    pub trait Pending: Send + Unpin + 'static {
-        /// What becomes the guard.
-        type Grant;
-
-        /// Asks for the lock at the first call, and looks after it at each later one. `None`: the
-        /// lock is not free, and the request does not wait.
-        fn poll(
-            &mut self,
-            request: &Request,
-            cx: &mut Context<'_>,
-        ) -> Poll<Result<Option<Self::Grant>>>;
-
-        /// Leaves the queue now. Does nothing after the result.
-        fn leave(&mut self);
-
-        /// The state of the wait, or of the refusal, for people. The caller fills in how long.
-        fn waiting(&self) -> Option<Waiting>;
-
-        /// Which lock this is; `None` for a wait that can only fail.
-        fn address(&self) -> Option<Address>;
-
-        /// Whether there is a queue whose waiters can be counted.
-        fn counts_waiters(&self) -> bool {
-            true
-        }
-
-        /// What the handle keeps, where the backend has no queue that can be closed and counted.
-        fn ledger(&self) -> Option<&Arc<Ledger>> {
-            None
-        }
-
-        /// Whether another wait inside this one has the span of the wait.
-        fn has_inner_wait(&self) -> bool {
-            false
-        }
-    }
+    use crate::backend::Hold;
 
     /// Ties a guard to the way it is waited for, and to what it holds.
     pub trait Granted: Sized + Send + Sync + Unpin + 'static {
@@ -126,7 +74,6 @@ pub(crate) mod sealed {
         fn merge(&mut self, other: Self) -> Result<()>;
     }
 }
-use sealed::{Pending, Request};
 
 /// A wait without a clock: the backend's part, its span, and the guard that comes of it.
 pub(crate) struct Attempt<G: Guard> {
@@ -457,32 +404,20 @@ impl<G: Guard> Acquire<G> {
         }
     }
 
-    /// Another wait, with the limits and reports of this one, around the backend's part.
+    /// Another wait, with the limits and reports of this one, around the backend's part. This one
+    /// has never been polled: a future that was is pinned, and can no longer be moved.
     pub(crate) fn map<H: Guard>(self, wrap: impl FnOnce(Attempt<G>) -> H::Pending) -> Acquire<H> {
         let State {
             attempt,
-            request,
             max_waiting,
             limit,
             teller,
-            tell_at,
-            begun,
-            done,
+            ..
         } = self.state;
-        Acquire {
-            state: State {
-                attempt: Attempt::new(wrap(attempt)),
-                request,
-                max_waiting,
-                limit,
-                teller,
-                tell_at,
-                begun,
-                done,
-            },
-            sleep: self.sleep,
-            kept: None,
-        }
+        let mut wrapped = Acquire::new(wrap(attempt), None);
+        let state = &mut wrapped.state;
+        (state.max_waiting, state.limit, state.teller) = (max_waiting, limit, teller);
+        wrapped
     }
 
     /// The same wait, which gives up at `limit` if its own does not come first.
@@ -505,6 +440,11 @@ impl<G: Guard> Acquire<G> {
             // Dropped, it takes nothing.
             Poll::Pending => Ok(None),
         }
+    }
+
+    /// The backend's part.
+    pub(crate) fn pending_mut(&mut self) -> &mut G::Pending {
+        &mut self.state.attempt.pending
     }
 
     /// Which lock this waits for.
@@ -575,13 +515,8 @@ impl<G: Guard> Acquire<G> {
     /// ```
     pub fn block(self) -> Result<G> {
         let mut state = self.state;
-        if let Some(result) = self.kept {
-            return result;
-        }
         block::refuse_async(&state.attempt.place())?;
-        if !state.begun {
-            state.begin()?;
-        }
+        state.begin()?;
         if state.limit == Limit::Never && !state.request.try_only {
             state.request.thread = Some(std::thread::current().id());
         }

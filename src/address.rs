@@ -50,22 +50,20 @@ impl Address {
         (self.backend == "file").then_some(&*self.place)
     }
 
-    /// Returns the address of a lock with a name on a server.
-    #[allow(dead_code)] // Each backend is a feature.
-    pub(crate) fn of_server(
-        backend: &'static str,
-        address: impl Into<PathBuf>,
-        name: impl Into<String>,
-    ) -> Self {
+    /// Returns the address of the lock with this name at a place of a backend.
+    ///
+    /// `backend` is a word such as `redis`, and `place` is the same for all that reach the same
+    /// locks. It is shown, so it has no secrets.
+    pub fn new(backend: &'static str, place: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self {
             backend,
-            place: address.into(),
+            place: place.into(),
             name: name.into(),
         }
     }
 
     /// Returns where the lock is, for errors.
-    pub(crate) fn place(&self) -> PathBuf {
+    pub fn place(&self) -> PathBuf {
         match (self.backend, self.name.is_empty()) {
             ("mem", _) => PathBuf::from(self.to_string()),
             (_, true) => self.place.clone(),

@@ -50,7 +50,8 @@ use crate::acquire::{Acquire, Limit};
 use crate::address::Address;
 use crate::any::AnyGuard;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{Guard, Lost};
+use crate::guard::Guard;
+use crate::loss::Lost;
 
 /// Acquires several locks of any kind: all of them, or none.
 ///

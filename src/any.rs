@@ -3,14 +3,18 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::acquire::sealed::{Granted, Pending, Request};
+use crate::acquire::sealed::Granted;
 use crate::acquire::{Acquire, Attempt};
 use crate::address::Address;
+use crate::backend::Hold;
+use crate::backend::{Pending, Request};
 use crate::error::Result;
-use crate::guard::{Guard, Hold, Lost, Permit, Release};
+use crate::guard::{Guard, Permit, Release};
+use crate::loss::Lost;
 use crate::options::check_merge;
 use crate::status::Waiting;
 
@@ -18,6 +22,8 @@ mod erased;
 mod locks;
 mod place;
 
+use erased::DynHandle;
+pub(crate) use erased::WeakHandle;
 pub(crate) use locks::becomes_any;
 pub use locks::{AnyLock, AnySemaphore, AnySharedLock};
 
@@ -211,6 +217,8 @@ impl fmt::Debug for AnyGuard {
 #[doc(hidden)]
 pub struct AnyPending {
     inner: Box<dyn Pending<Grant = AnyGuard>>,
+    /// The handle, so that it lives as long as its waits.
+    handle: Option<Arc<dyn DynHandle>>,
 }
 
 /// A whole wait. The guard is erased when it is granted.
@@ -221,7 +229,16 @@ impl<G: Guard> Acquire<G> {
     pub(crate) fn forget_kind(self) -> Acquire<AnyGuard> {
         self.map(|attempt| AnyPending {
             inner: Box::new(Forgetting(attempt)),
+            handle: None,
         })
+    }
+}
+
+impl Acquire<AnyGuard> {
+    /// Keeps the handle as long as the wait.
+    fn keeping(mut self, handle: Arc<dyn DynHandle>) -> Self {
+        self.pending_mut().handle = Some(handle);
+        self
     }
 }
 

@@ -132,18 +132,25 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(step: &'static str, path: impl Into<PathBuf>, cause: io::Error) -> Self {
-        Self(Box::new(Inner::Io {
-            kind: kind_of(&cause),
-            step,
-            path: path.into(),
-            cause,
+    /// Makes an error of this kind that is about no place.
+    pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self(Box::new(Inner::Pathless {
+            kind,
+            text: text.into(),
         }))
     }
 
-    /// Returns a failure of a backend, of a kind that the backend determines.
-    #[allow(dead_code)] // Each backend is a feature.
-    pub(crate) fn of_backend(
+    /// Makes an error of this kind about a place: a path, or an address on a server.
+    pub fn at(kind: ErrorKind, text: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self(Box::new(Inner::Plain {
+            kind,
+            text: text.into(),
+            path: path.into(),
+        }))
+    }
+
+    /// Makes an error of this kind with a cause: `cannot STEP "PLACE": CAUSE`.
+    pub fn caused_by(
         kind: ErrorKind,
         step: &'static str,
         place: impl Into<PathBuf>,
@@ -155,6 +162,10 @@ impl Error {
             path: place.into(),
             cause,
         }))
+    }
+
+    pub(crate) fn io(step: &'static str, path: impl Into<PathBuf>, cause: io::Error) -> Self {
+        Self::caused_by(kind_of(&cause), step, path, cause)
     }
 
     pub(crate) fn pathless_io(step: &'static str, cause: io::Error) -> Self {
@@ -181,21 +192,6 @@ impl Error {
             path: path.into(),
             waited,
             why,
-        }))
-    }
-
-    pub(crate) fn at(kind: ErrorKind, text: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self(Box::new(Inner::Plain {
-            kind,
-            text: text.into(),
-            path: path.into(),
-        }))
-    }
-
-    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self(Box::new(Inner::Pathless {
-            kind,
-            text: text.into(),
         }))
     }
 }

@@ -1,8 +1,7 @@
-//! The guard of every lock, and how a loss is reported.
+//! The guard of every lock.
 
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,62 +9,13 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 
 use crate::acquire::sealed;
+use crate::backend::Hold;
 use crate::block;
-use crate::error::{Error, ErrorKind, Result};
-use crate::options::{check_merge, check_split};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::loss::Lost;
 use crate::trace;
-
-/// What a backend grants: the lock is held as long as this value lives. Dropping it releases the
-/// lock without a report.
-pub trait Hold: Send + Sync + 'static {
-    /// See [`Guard::token`].
-    fn token(&self) -> Option<u64>;
-
-    /// See [`Guard::predecessor_crashed`].
-    fn predecessor_crashed(&self) -> bool;
-
-    /// See [`Permit::permits`]. 0 for a lock.
-    fn permits(&self) -> u32 {
-        0
-    }
-
-    /// See [`Permit::split`].
-    fn split(&mut self, permits: u32) -> Result<Self>
-    where
-        Self: Sized,
-    {
-        check_split(permits, self.permits(), self.place())?;
-        Err(not_here(self.place()))
-    }
-
-    /// See [`Permit::merge`].
-    fn merge(&mut self, other: Self) -> Result<()>
-    where
-        Self: Sized,
-    {
-        check_merge(true, self.permits(), other.permits(), self.place())?;
-        Err(not_here(self.place()))
-    }
-
-    /// See [`Guard::is_held`].
-    fn is_held(&self) -> bool;
-
-    /// See [`Guard::lost`].
-    fn lost(&self) -> Lost;
-
-    /// Begins to release at the first call. Ready when the outcome is known; after that the value
-    /// holds nothing.
-    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
-
-    /// Returns the place of the lock, for errors.
-    fn place(&self) -> &Path;
-
-    /// Returns whether the caller was in the queue. This matters only for a backend whose first
-    /// poll is pending even if the lock is free.
-    fn has_queued(&self) -> bool {
-        true
-    }
-}
 
 /// A hold that a guard owns, and how long the caller waited for it.
 pub(crate) struct Held<H> {
@@ -177,11 +127,6 @@ pub trait Permit: Guard {
     }
 }
 
-fn not_here(place: &Path) -> Error {
-    let text = "permits of this backend cannot be split or merged";
-    Error::at(ErrorKind::Unsupported, text, place)
-}
-
 /// The future of [`Guard::release`]. Dropped before its end, it releases as a dropped guard does.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Release<G: Guard>(Option<G>);
@@ -258,13 +203,13 @@ macro_rules! guard {
             /// lock protects may be half done. A panic that unwinds releases in order and is no
             /// death. For permits this is always `false`, because they are not exclusive.
             pub fn predecessor_crashed(&self) -> bool {
-                $crate::guard::Hold::predecessor_crashed(&self.held.hold)
+                $crate::backend::Hold::predecessor_crashed(&self.held.hold)
             }
 
             /// Returns whether the lock is still held. This is a look at the present, and takes
             /// about a microsecond.
             pub fn is_held(&self) -> bool {
-                $crate::guard::Hold::is_held(&self.held.hold)
+                $crate::backend::Hold::is_held(&self.held.hold)
             }
 
             /// Resolves when the lock is lost while this guard lives; see [`Loss`](crate::Loss) for
@@ -273,8 +218,8 @@ macro_rules! guard {
             /// # Cancel safety
             ///
             /// Dropping the future changes nothing. Every later call reports the loss too.
-            pub fn lost(&self) -> $crate::guard::Lost {
-                $crate::guard::Hold::lost(&self.held.hold)
+            pub fn lost(&self) -> $crate::loss::Lost {
+                $crate::backend::Hold::lost(&self.held.hold)
             }
 
             /// Releases the lock and reports whether that succeeded.
@@ -307,11 +252,11 @@ macro_rules! guard {
                 }
             }
 
-            fn hold(&self) -> &dyn $crate::guard::Hold {
+            fn hold(&self) -> &dyn $crate::backend::Hold {
                 &self.held.hold
             }
 
-            fn hold_mut(&mut self) -> &mut dyn $crate::guard::Hold {
+            fn hold_mut(&mut self) -> &mut dyn $crate::backend::Hold {
                 &mut self.held.hold
             }
 
@@ -320,12 +265,12 @@ macro_rules! guard {
             }
 
             fn split(&mut self, permits: u32) -> $crate::error::Result<Self> {
-                let part = $crate::guard::Hold::split(&mut self.held.hold, permits)?;
+                let part = $crate::backend::Hold::split(&mut self.held.hold, permits)?;
                 Ok($crate::acquire::sealed::Granted::granted(part, self.held.waited))
             }
 
             fn merge(&mut self, other: Self) -> $crate::error::Result<()> {
-                $crate::guard::Hold::merge(&mut self.held.hold, other.held.hold)
+                $crate::backend::Hold::merge(&mut self.held.hold, other.held.hold)
             }
         }
 
@@ -387,13 +332,13 @@ macro_rules! token {
     ($about:literal) => {
         #[doc = $about]
         pub fn token(&self) -> u64 {
-            $crate::guard::Hold::token(&self.held.hold).unwrap_or_default()
+            $crate::backend::Hold::token(&self.held.hold).unwrap_or_default()
         }
     };
     () => {
         /// Returns the fencing token, or `None` if the lock has none.
         pub fn token(&self) -> Option<u64> {
-            $crate::guard::Hold::token(&self.held.hold)
+            $crate::backend::Hold::token(&self.held.hold)
         }
     };
 }
@@ -405,87 +350,4 @@ pub(crate) fn describe(name: &str, hold: &dyn Hold, f: &mut fmt::Formatter<'_>) 
         .field("path", &hold.place())
         .field("token", &hold.token())
         .finish_non_exhaustive()
-}
-
-/// Why a lock that was held is no longer held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Loss {
-    /// The lock file was deleted or renamed.
-    Deleted,
-    /// Another file replaced the lock file.
-    Replaced,
-    /// The operating system took the lock away when the process changed it from exclusive to
-    /// shared.
-    Unlocked,
-    /// The lease ended before it was renewed: the server or the file system was not reached in
-    /// time, or this process stood still. Another caller may hold the lock by now.
-    Expired,
-    /// The server has forgotten the hold, and has granted the lock to another caller.
-    Superseded,
-    /// The hold was ended by force.
-    Revoked,
-    /// The connection to the server broke, and the options make that a loss.
-    Disconnected,
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Deleted => "the lock file was deleted or renamed while it was held",
-            Self::Replaced => "the lock file was replaced while it was held",
-            Self::Unlocked => "the operating system took the lock away while it was to be shared",
-            Self::Expired => {
-                "the lease ran out before it was renewed, so that others may have the lock by now"
-            }
-            Self::Superseded => "the server has forgotten the hold and let in somebody else",
-            Self::Revoked => "the hold was ended by force",
-            Self::Disconnected => "the connection to the server broke",
-        })
-    }
-}
-
-/// The future of [`Guard::lost`]. It is owned, `Send`, and latched.
-///
-/// It resolves only when the lock is lost. If the guard is released without a loss, it stays
-/// pending forever: a released lock is not a lost one. So use it in a `select!` beside the work
-/// that the lock protects.
-#[must_use = "futures do nothing unless awaited"]
-pub struct Lost {
-    inner: Option<Pin<Box<dyn Future<Output = Loss> + Send>>>,
-}
-
-impl Lost {
-    pub(crate) fn new(inner: impl Future<Output = Loss> + Send + 'static) -> Self {
-        Self {
-            inner: Some(Box::pin(inner)),
-        }
-    }
-}
-
-impl Future for Lost {
-    type Output = Loss;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Loss> {
-        let Some(inner) = &mut self.inner else {
-            return Poll::Pending;
-        };
-        let result = inner.as_mut().poll(cx);
-        if result.is_ready() {
-            self.inner = None;
-        }
-        result
-    }
-}
-
-impl FusedFuture for Lost {
-    fn is_terminated(&self) -> bool {
-        self.inner.is_none()
-    }
-}
-
-impl fmt::Debug for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lost").finish_non_exhaustive()
-    }
 }

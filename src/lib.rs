@@ -128,10 +128,11 @@ pub use fs::open::{OpenLocked, open_locked};
 pub use fs::pid::{PidConfig, PidGuard, PidLock, PidOptions};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
-pub use guard::{Guard, Loss, Lost, Permit, Release};
+pub use guard::{Guard, Permit, Release};
 pub use lock::{Capabilities, Handle, Lock, Reach, Semaphore, SharedLock, Tokens};
-pub use locks::{LockUrl, Locks};
-pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory};
+pub use locks::{LockUrl, Locks, LocksOptions};
+pub use loss::{Loss, Lost};
+pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory, MemoryConfig, MemoryOptions};
 pub use reentrant::{Holder, Lent, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
 pub use status::{Changes, Held, Owner, Removal, Status, Waiter, Waiting};
@@ -141,6 +142,7 @@ mod acquire;
 mod address;
 mod all;
 mod any;
+pub mod backend;
 mod backoff;
 mod block;
 mod error;
@@ -150,9 +152,7 @@ mod guard;
 mod ledger;
 mod lock;
 mod locks;
-#[cfg_attr(feature = "redis", path = "locks/redis.rs")]
-#[cfg_attr(not(feature = "redis"), path = "locks/redis_none.rs")]
-mod locks_redis;
+mod loss;
 mod mem;
 mod options;
 #[cfg(feature = "redis")]

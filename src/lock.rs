@@ -318,14 +318,28 @@ pub struct Capabilities {
     pub detects_loss: bool,
     /// How far the tokens of exclusive grants can be trusted to increase.
     pub tokens: Tokens,
-    /// The [`status`](Handle::status) names holders and waiters as they describe themselves.
-    /// Otherwise it shows at most what the operating system knows.
+    /// The [`status`](Handle::status) names holders as they describe themselves, and waiters if the
+    /// lock is [fair](Capabilities::fair). Otherwise it shows at most what the operating system knows.
     pub names_owners: bool,
     /// How far the lock reaches.
     pub reach: Reach,
 }
 
 impl Capabilities {
+    /// Returns the capabilities of a lock that only excludes: it promises no order, no wake-ups, no
+    /// tokens and no names, and notices no loss. A backend starts from it.
+    pub fn minimal(reach: Reach) -> Self {
+        Self {
+            excludes: true,
+            fair: false,
+            push: false,
+            detects_loss: false,
+            tokens: Tokens::None,
+            names_owners: false,
+            reach,
+        }
+    }
+
     pub(crate) fn of_fair_file_lock(push: bool) -> Self {
         Self {
             excludes: true,

@@ -1,23 +1,27 @@
 //! Locks by name behind a URL. A program that uses them does not depend on where the locks are.
 //!
-//! A backend is a type that implements [`Backend`]. The module [`url`] lists the schemes.
+//! A place of locks is an [`Engine`]. [`schemes`] finds the one for a URL, and [`url`] reads URLs.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
+use futures::future::BoxFuture;
+
+use crate::any::{AnyLock, AnySemaphore, AnySharedLock, WeakHandle};
+use crate::backend::{Engine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Capabilities;
-use crate::locks_redis;
-use crate::mem::Memory;
 
 mod file;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+mod schemes;
 mod url;
 
-use file::FileLocks;
 pub use url::LockUrl;
-use url::Place;
 
 /// Locks by name, at the place that a URL names.
 ///
@@ -35,12 +39,30 @@ use url::Place;
 /// `%xx` where a URL needs it (a space is `%20`). The directory is created if it is missing, but
 /// its parents are not.
 ///
+/// # Options
+///
+/// The query of a URL sets options: `redis://HOST?lease=30s&label=web`. They are named as the
+/// options of the place:
+///
+/// | place | options |
+/// |---|---|
+/// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig) |
+/// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig) |
+/// | `redis:` and its like | those of `redis::Config`, and `db`, `user`, `pass` and `protocol` of the Redis client |
+///
+/// A duration is written as `250ms`, `10s`, `5m` or `1h`, and no limit as `never`. Permission bits
+/// are octal. An option that the place does not have is an error. [`Locks::options`] sets options
+/// in the program. If the URL has the same option, the URL counts.
+///
+/// Options are no part of what a lock is: two programs with different options exclude each other.
+/// Only `namespace` and `db` are parts of the place.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> stanchion::Result<()> {
 /// use stanchion::Locks;
 ///
-/// let url = std::env::var("LOCKS").unwrap_or("mem:".to_owned());
+/// let url = std::env::var("LOCKS").unwrap_or("mem:?timeout=30s".to_owned());
 /// let locks = Locks::connect(url).await?;
 /// let guard = locks.lock("deploy")?.acquire().await?;
 /// let permit = locks.semaphore("workers", 4)?.acquire().await?;
@@ -51,17 +73,26 @@ use url::Place;
 /// ```
 #[derive(Clone)]
 pub struct Locks {
-    backend: Arc<dyn Backend>,
-    url: Arc<str>,
+    place: Arc<Place>,
 }
 
-/// What a backend of named locks can do.
-pub(crate) trait Backend: Send + Sync {
-    fn lock(&self, name: &str) -> Result<AnyLock>;
-    fn rwlock(&self, name: &str) -> Result<AnySharedLock>;
-    fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore>;
-    fn capabilities(&self) -> Capabilities;
+struct Place {
+    engine: Box<dyn Engine>,
+    url: String,
+    handles: Mutex<Handles>,
 }
+
+/// The handles that were given out and still live, or whose waits do.
+#[derive(Default)]
+struct Handles {
+    closed: bool,
+    given: Vec<WeakHandle>,
+}
+
+/// Connects to the engine of a URL; see [`Locks::register`].
+type Connector = dyn Fn(&LockUrl, &mut Settings) -> Result<BoxFuture<'static, Result<Box<dyn Engine>>>>
+    + Send
+    + Sync;
 
 impl Locks {
     /// Connects to the place that the URL names.
@@ -72,42 +103,68 @@ impl Locks {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::InvalidInput`] if the text is not a valid URL of locks.
+    /// - [`ErrorKind::InvalidInput`] if the text is not a valid URL of locks, or has an option that
+    ///   is unknown or invalid.
     /// - [`ErrorKind::Unsupported`] if the scheme is unknown, or its feature is not compiled in.
     /// - For `file:`, those of [`LockDir::open`](crate::LockDir::open).
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
-        Self::open(url.as_ref(), None).await
+        Self::options().connect(url).await
     }
 
-    /// Connects as [`connect`](Locks::connect) does, with a label. Other processes see it in
-    /// [`Status`](crate::Status), and waiters see it in their progress reports. Locks in memory
-    /// have no labels.
+    /// Returns options without a value: every place uses its defaults.
+    pub fn options() -> LocksOptions {
+        LocksOptions::default()
+    }
+
+    /// Returns the locks of this engine.
+    pub fn with_engine(engine: impl Engine) -> Self {
+        Self::of(Box::new(engine))
+    }
+
+    fn of(engine: Box<dyn Engine>) -> Self {
+        let place = Place {
+            url: engine.url(),
+            engine,
+            handles: Mutex::default(),
+        };
+        Self {
+            place: Arc::new(place),
+        }
+    }
+
+    /// Makes a scheme known to [`connect`](Locks::connect) and [`LockUrl`] in this process.
     ///
-    /// # Cancel safety
+    /// `connector` reads the URL and [takes](Settings::take) the options that it knows. It returns
+    /// a future that connects, which begins only if no option is left. Both contain no secrets in
+    /// their errors.
     ///
-    /// As [`connect`](Locks::connect).
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> stanchion::Result<()> {
+    /// use stanchion::{Locks, Memory};
+    ///
+    /// Locks::register("test", |url, settings| {
+    ///     let name = format!("{}{}", url.name().unwrap_or("all"), settings.take("suffix")?.unwrap_or(String::new()));
+    ///     Ok(Box::pin(async move { Ok(Memory::named(&name).into_engine()) }))
+    /// })?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// Those of [`connect`](Locks::connect).
-    pub async fn connect_as(url: impl AsRef<str>, label: impl Into<String>) -> Result<Self> {
-        Self::open(url.as_ref(), Some(label.into())).await
-    }
-
-    async fn open(url: &str, label: Option<String>) -> Result<Self> {
-        let url = LockUrl::parse(url)?;
-        if url.name().is_some() {
-            let text = "what follows the # names one lock: connect without it, and ask for the lock by its name";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
-        let backend: Arc<dyn Backend> = match url.place() {
-            Place::Directory(path) => Arc::new(FileLocks::open(path, label)?),
-            Place::Memory(None) => Arc::new(Memory::new()),
-            Place::Memory(Some(name)) => Arc::new(Memory::named(name)),
-            Place::Redis(whole) => locks_redis::connect(&url, whole, label).await?,
-        };
-        let url = url.to_string().into();
-        Ok(Self { backend, url })
+    /// [`ErrorKind::InvalidInput`] if the scheme is known already, or is not a scheme: a lower-case
+    /// letter, followed by lower-case letters, digits, `+`, `-` and `.`.
+    pub fn register(
+        scheme: &str,
+        connector: impl Fn(
+            &LockUrl,
+            &mut Settings,
+        ) -> Result<BoxFuture<'static, Result<Box<dyn Engine>>>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<()> {
+        schemes::register(scheme, Arc::new(connector))
     }
 
     /// Returns the lock of this name.
@@ -115,18 +172,22 @@ impl Locks {
     /// # Errors
     ///
     /// - [`ErrorKind::Incompatible`] if the name is in use for another kind.
+    /// - [`ErrorKind::Closed`] after [`close`](Locks::close).
     /// - Those of the backend.
     pub fn lock(&self, name: &str) -> Result<AnyLock> {
-        self.backend.lock(name)
+        let lock = self.place.engine.lock(name)?;
+        self.give(lock.downgrade()).map(|()| lock)
     }
 
     /// Returns the reader-writer lock of this name.
     ///
     /// # Errors
     ///
-    /// Those of [`lock`](Locks::lock).
+    /// - Those of [`lock`](Locks::lock).
+    /// - [`ErrorKind::Unsupported`] if the place has no reader-writer locks.
     pub fn rwlock(&self, name: &str) -> Result<AnySharedLock> {
-        self.backend.rwlock(name)
+        let lock = self.place.engine.rwlock(name)?;
+        self.give(lock.downgrade()).map(|()| lock)
     }
 
     /// Returns the semaphore of this name, with this many permits.
@@ -135,29 +196,170 @@ impl Locks {
     ///
     /// - Those of [`lock`](Locks::lock), also if the name is in use with another number of permits.
     /// - [`ErrorKind::InvalidInput`] for 0 permits.
+    /// - [`ErrorKind::Unsupported`] if the place has no semaphores.
     pub fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
-        self.backend.semaphore(name, permits)
+        let semaphore = self.place.engine.semaphore(name, permits)?;
+        self.give(semaphore.downgrade()).map(|()| semaphore)
+    }
+
+    /// Remembers a handle for `close`.
+    fn give(&self, handle: WeakHandle) -> Result<()> {
+        let mut handles = self.place.handles();
+        if handles.closed {
+            let text = "these locks were closed";
+            return Err(Error::at(ErrorKind::Closed, text, self.url()));
+        }
+        if handles.given.len() == handles.given.capacity() {
+            handles.given.retain(WeakHandle::is_alive);
+        }
+        handles.given.push(handle);
+        Ok(())
     }
 
     /// Returns what these locks can and cannot do.
     pub fn capabilities(&self) -> Capabilities {
-        self.backend.capabilities()
+        self.place.engine.capabilities()
     }
 
     /// Returns the URL of the locks without a password. `Display` shows the same.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.place.url
+    }
+
+    /// Ends every wait through this value and its clones with [`ErrorKind::Closed`], and refuses new
+    /// ones, for a graceful shutdown. Guards stay valid.
+    pub fn close(&self) {
+        let given = {
+            let mut handles = self.place.handles();
+            handles.closed = true;
+            std::mem::take(&mut handles.given)
+        };
+        given.iter().for_each(WeakHandle::close);
+        self.place.engine.close();
+    }
+
+    /// Removes the locks here that no caller has used for this long, and returns their names. A lock
+    /// that is held or waited for stays.
+    ///
+    /// In memory and on a Redis server there is nothing to remove: unused locks vanish by themselves.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the sweep after the lock that it is at.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Unsupported`] if the place cannot list its locks.
+    /// - Those of the `remove` of a lock. The locks before it are removed.
+    pub async fn sweep(&self, unused_for: Duration) -> Result<Vec<String>> {
+        self.place.engine.sweep(unused_for).await
+    }
+}
+
+impl Place {
+    fn handles(&self) -> MutexGuard<'_, Handles> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Display for Locks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
+        f.write_str(self.url())
     }
 }
 
 impl fmt::Debug for Locks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Locks").field(&self.url).finish()
+        f.debug_tuple("Locks").field(&self.url()).finish()
+    }
+}
+
+/// Options for [`Locks`]; created by [`Locks::options`].
+///
+/// They have the names and meanings of the options in a URL. An option that the place does not have
+/// is an error when it is connected.
+#[derive(Clone, Default)]
+#[must_use = "options do nothing until a place is connected with them"]
+pub struct LocksOptions {
+    given: BTreeMap<String, String>,
+}
+
+impl LocksOptions {
+    /// Sets the label of holders and waiters in a [`Status`](crate::Status).
+    pub fn label(self, label: impl Into<String>) -> Self {
+        self.set("label", label)
+    }
+
+    /// Sets the namespace of the names. Locks in different namespaces are different locks.
+    pub fn namespace(self, namespace: impl Into<String>) -> Self {
+        self.set("namespace", namespace)
+    }
+
+    /// Sets the time limit of an acquire that sets none. `None` waits forever.
+    pub fn timeout(self, limit: impl Into<Option<Duration>>) -> Self {
+        self.set_duration("timeout", limit.into())
+    }
+
+    /// Sets how long a grant waits for its future to be polled. `None` waits forever.
+    pub fn claim_window(self, window: impl Into<Option<Duration>>) -> Self {
+        self.set_duration("claim_window", window.into())
+    }
+
+    /// Sets how long a server keeps a hold that is not renewed.
+    pub fn lease(self, lease: Duration) -> Self {
+        self.set_duration("lease", Some(lease))
+    }
+
+    /// Sets how long a server keeps the queue entry of a waiter that it does not hear from.
+    pub fn patience(self, patience: Duration) -> Self {
+        self.set_duration("patience", Some(patience))
+    }
+
+    /// Sets whether a server grants nothing for one lease after it may have forgotten a holder.
+    pub fn quarantine(self, quarantine: bool) -> Self {
+        self.set("quarantine", quarantine.to_string())
+    }
+
+    /// Sets any option, as the query of a URL does.
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.given.insert(name.into(), value.into());
+        self
+    }
+
+    fn set_duration(self, name: &str, value: Option<Duration>) -> Self {
+        let value = match value {
+            Some(value) if value < Duration::MAX => humantime::format_duration(value).to_string(),
+            _ => "never".to_owned(),
+        };
+        self.set(name, value)
+    }
+
+    /// Connects; see [`Locks::connect`]. Options in the URL count more than these.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Locks::connect`].
+    pub async fn connect(self, url: impl AsRef<str>) -> Result<Locks> {
+        let url = LockUrl::parse(url.as_ref())?;
+        if url.name().is_some() {
+            let text = "what follows the # names one lock: connect without it, and ask for the lock by its name";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        let mut given = self.given;
+        given.extend(url.query().clone());
+        let mut settings = Settings::new(url.to_string(), given);
+        let connector = schemes::connector(url.scheme())?;
+        let connecting = connector(&url, &mut settings)?;
+        settings.refuse_unknown()?;
+        connecting.await.map(Locks::of)
+    }
+}
+
+/// Shows the names of the options only, because a value may be a secret.
+impl fmt::Debug for LocksOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LocksOptions")
+            .field(&self.given.keys())
+            .finish()
     }
 }

@@ -48,10 +48,11 @@ use std::time::Duration;
 
 use crate::acquire::Acquire;
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock, becomes_any};
+use crate::backend::Mode;
 use crate::error::Result;
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Local, Reach, Tokens, is_lock, local_handle};
-use crate::options::{CLAIM_WINDOW, check_permits};
+use crate::options::{CLAIM_WINDOW, check_permits, setters};
 use crate::stats::Stats;
 use crate::status::{Changes, Held, Removal, Status};
 
@@ -63,7 +64,7 @@ mod tick;
 mod world;
 
 pub use guard::MemGuard;
-use line::{Kind, Line, Want};
+use line::{Kind, Line};
 use pending::MemPending;
 use world::World;
 
@@ -73,7 +74,7 @@ use world::World;
 /// One value is a *world* of names. A name means one lock as long as a handle, a future or a guard
 /// of it lives. Within one world it has one kind. Do not use it on both sides of a `fork`.
 ///
-/// [`Locks::connect`](crate::Locks::connect) returns the same locks for `mem:` ([`Memory::new`])
+/// [`Locks::connect`](crate::Locks::connect) returns locks of the same kind for `mem:` ([`Memory::new`])
 /// and `mem:NAME` ([`Memory::named`]).
 ///
 /// ```
@@ -90,29 +91,89 @@ use world::World;
 #[derive(Clone)]
 pub struct Memory {
     world: Arc<World>,
+    config: Arc<MemoryConfig>,
+}
+
+/// The options of a [`Memory`], with their defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryConfig {
+    /// When the turn of a future comes, it has one to two of these windows to be polled. Otherwise
+    /// it is bypassed, and is first again when it is polled. Default 2 s. [`Duration::MAX`] disables
+    /// bypassing. All users of a world have the window of the first one.
+    pub claim_window: Duration,
+    /// Time limit of an acquire that sets none. Default `None`: waits forever.
+    pub timeout: Option<Duration>,
+    /// The label of holders and waiters in a [`Status`]. No label by default.
+    pub label: Option<String>,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            claim_window: CLAIM_WINDOW,
+            timeout: None,
+            label: None,
+        }
+    }
+}
+
+/// Builds a [`Memory`]; created by [`Memory::options`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until a Memory is built with them"]
+pub struct MemoryOptions {
+    config: MemoryConfig,
+}
+
+impl MemoryOptions {
+    setters! { MemoryConfig, in a URL:
+        claim_window pause;
+        timeout limit;
+        label text;
+    }
+
+    /// Creates a separate world; see [`Memory::new`].
+    pub fn build(self) -> Memory {
+        Memory {
+            world: World::new(self.config.claim_window),
+            config: Arc::new(self.config),
+        }
+    }
+
+    /// Returns the world of this name; see [`Memory::named`].
+    pub fn named(self, name: &str) -> Memory {
+        Memory {
+            world: World::named(name, self.config.claim_window),
+            config: Arc::new(self.config),
+        }
+    }
 }
 
 impl Memory {
     /// Creates a separate world. Clones are the same world.
     pub fn new() -> Self {
-        Self::with_claim_window(CLAIM_WINDOW)
-    }
-
-    /// Creates a separate world with a claim window other than 2 s. When the turn of a future
-    /// comes, it has one to two windows to be polled. Otherwise it is bypassed, and is first again
-    /// when it is polled. [`Duration::MAX`] disables bypassing.
-    pub fn with_claim_window(window: Duration) -> Self {
-        Self {
-            world: World::new(window),
-        }
+        Self::options().build()
     }
 
     /// Returns the world of this name. All callers in this process that use the same name share it,
     /// as long as any part of it lives.
     pub fn named(name: &str) -> Self {
-        Self {
-            world: World::named(name, CLAIM_WINDOW),
-        }
+        Self::options().named(name)
+    }
+
+    /// Returns the default options.
+    pub fn options() -> MemoryOptions {
+        MemoryOptions::default()
+    }
+
+    /// Returns the options of this handle.
+    pub fn config(&self) -> &MemoryConfig {
+        &self.config
+    }
+
+    /// Returns the URL of the world: `mem:NAME`, or `mem:` for a separate one.
+    pub(crate) fn url(&self) -> String {
+        format!("mem:{}", self.world.name().unwrap_or_default())
     }
 
     /// Returns the lock of this name. Any text is a name.
@@ -122,10 +183,8 @@ impl Memory {
     /// [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) if the name is in use for
     /// another kind.
     pub fn lock(&self, name: &str) -> Result<MemLock> {
-        let line = self.world.line(name, Kind::Lock)?;
-        Ok(MemLock {
-            core: Core::new(line),
-        })
+        let core = Core::new(self, name, Kind::Lock)?;
+        Ok(MemLock { core })
     }
 
     /// Returns the reader-writer lock of this name.
@@ -134,10 +193,8 @@ impl Memory {
     ///
     /// Those of [`lock`](Memory::lock).
     pub fn rwlock(&self, name: &str) -> Result<MemRwLock> {
-        let line = self.world.line(name, Kind::RwLock)?;
-        Ok(MemRwLock {
-            core: Core::new(line),
-        })
+        let core = Core::new(self, name, Kind::RwLock)?;
+        Ok(MemRwLock { core })
     }
 
     /// Returns the semaphore of this name, with this many permits.
@@ -148,10 +205,8 @@ impl Memory {
     ///   permits.
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits.
     pub fn semaphore(&self, name: &str, permits: u32) -> Result<MemSemaphore> {
-        let line = self.world.line(name, Kind::Semaphore(permits))?;
-        Ok(MemSemaphore {
-            core: Core::new(line),
-        })
+        let core = Core::new(self, name, Kind::Semaphore(permits))?;
+        Ok(MemSemaphore { core })
     }
 }
 
@@ -197,21 +252,28 @@ pub struct MemSemaphore {
 /// What a handle and all its clones share.
 struct Core {
     line: Arc<Line>,
+    timeout: Option<Duration>,
+    label: Option<Arc<str>>,
     ledger: Arc<Ledger>,
 }
 
 impl Core {
-    fn new(line: Arc<Line>) -> Arc<Self> {
-        let ledger = Ledger::new("mem", line.address());
-        Arc::new(Self { line, ledger })
+    fn new(memory: &Memory, name: &str, kind: Kind) -> Result<Arc<Self>> {
+        let line = memory.world.line(name, kind)?;
+        Ok(Arc::new(Self {
+            ledger: Ledger::new("mem", line.address()),
+            line,
+            timeout: memory.config.timeout,
+            label: memory.config.label.as_deref().map(Arc::from),
+        }))
     }
 
-    fn acquire(self: &Arc<Self>, want: Want) -> Acquire<MemGuard> {
-        Acquire::new(MemPending::new(self, want), None)
+    fn acquire(self: &Arc<Self>, mode: Mode) -> Acquire<MemGuard> {
+        Acquire::new(MemPending::new(self, mode), self.timeout)
     }
 
-    fn try_acquire(self: &Arc<Self>, want: Want) -> Result<Option<MemGuard>> {
-        self.acquire(want).try_now()
+    fn try_acquire(self: &Arc<Self>, mode: Mode) -> Result<Option<MemGuard>> {
+        self.acquire(mode).try_now()
     }
 }
 
@@ -278,7 +340,7 @@ impl MemLock {
     /// # Fairness
     ///
     /// First come, first served, counted from the first poll. Frozen waiters are bypassed; see
-    /// [`Memory::with_claim_window`].
+    /// [`MemoryConfig::claim_window`].
     ///
     /// # Errors
     ///
@@ -286,7 +348,7 @@ impl MemLock {
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) if a limit was set;
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn acquire(&self) -> Acquire<MemGuard> {
-        self.core.acquire(Want::Alone)
+        self.core.acquire(Mode::Exclusive)
     }
 
     /// Acquires the lock if no caller holds it or waits for it. Returns `None` otherwise.
@@ -295,7 +357,7 @@ impl MemLock {
     ///
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn try_acquire(&self) -> Result<Option<MemGuard>> {
-        self.core.try_acquire(Want::Alone)
+        self.core.try_acquire(Mode::Exclusive)
     }
 }
 
@@ -307,7 +369,7 @@ impl MemRwLock {
     ///
     /// Those of [`MemLock::acquire`].
     pub fn read(&self) -> Acquire<MemGuard> {
-        self.core.acquire(Want::Shared)
+        self.core.acquire(Mode::Shared)
     }
 
     /// Waits in the queue to write, alone; otherwise as [`MemLock::acquire`].
@@ -316,7 +378,7 @@ impl MemRwLock {
     ///
     /// Those of [`MemLock::acquire`].
     pub fn write(&self) -> Acquire<MemGuard> {
-        self.core.acquire(Want::Alone)
+        self.core.acquire(Mode::Exclusive)
     }
 
     /// Acquires the lock as a reader if no writer holds it and no caller waits. Returns `None`
@@ -326,7 +388,7 @@ impl MemRwLock {
     ///
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn try_read(&self) -> Result<Option<MemGuard>> {
-        self.core.try_acquire(Want::Shared)
+        self.core.try_acquire(Mode::Shared)
     }
 
     /// Acquires the lock as a writer if no caller holds it or waits for it. Returns `None`
@@ -336,7 +398,7 @@ impl MemRwLock {
     ///
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn try_write(&self) -> Result<Option<MemGuard>> {
-        self.core.try_acquire(Want::Alone)
+        self.core.try_acquire(Mode::Exclusive)
     }
 }
 
@@ -358,7 +420,7 @@ impl MemSemaphore {
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more
     ///   than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<MemGuard> {
-        self.core.acquire(Want::Permits(permits))
+        self.core.acquire(Mode::Permits(permits))
     }
 
     /// Acquires a permit if one is free and no caller waits. Returns `None` otherwise.
@@ -377,7 +439,7 @@ impl MemSemaphore {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more than
     /// there are.
     pub fn try_acquire_many(&self, permits: u32) -> Result<Option<MemGuard>> {
-        self.core.try_acquire(Want::Permits(permits))
+        self.core.try_acquire(Mode::Permits(permits))
     }
 
     /// Returns how many permits there are.

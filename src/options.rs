@@ -19,7 +19,29 @@ pub(crate) const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 /// | `word` | anything that becomes a `String` | `String` |
 /// | `limit` | `Duration` or `Option<Duration>` | `Option<Duration>` |
 /// | `pause` | `Duration`, or `None` for never | `Duration` |
+/// | `bits` | `u32` | `Option<u32>`, in a URL in octal |
+///
+/// `Config, in a URL: …` also makes `apply`, which sets the fields from the options of a URL.
 macro_rules! setters {
+    ($config:ident, in a URL: $($name:ident $kind:ident $($type:ty)?;)*) => {
+        $crate::options::setters! { $config: $($name $kind $($type)?;)* }
+
+        /// Sets each field whose name is an option of the URL.
+        pub(crate) fn apply(
+            mut self,
+            settings: &mut $crate::backend::Settings,
+        ) -> $crate::error::Result<Self> {
+            $(
+                let given = settings.take::<$crate::options::setters!(@reads $kind $($type)?)>(
+                    stringify!($name),
+                )?;
+                if let Some(value) = given {
+                    self = self.$name($crate::options::setters!(@read $kind value));
+                }
+            )*
+            Ok(self)
+        }
+    };
     ($config:ident: $($name:ident $kind:ident $($type:ty)?;)*) => {
         $(
             #[doc = concat!("Sets [`", stringify!($config), "::", stringify!($name), "`].")]
@@ -35,12 +57,23 @@ macro_rules! setters {
     (@takes word) => { impl Into<String> };
     (@takes limit) => { impl Into<Option<std::time::Duration>> };
     (@takes pause) => { impl Into<Option<std::time::Duration>> };
+    (@takes bits) => { u32 };
     (@value plain $value:ident) => { $value };
     (@value some $value:ident) => { Some($value) };
     (@value text $value:ident) => { Some($value.into()) };
     (@value word $value:ident) => { $value.into() };
     (@value limit $value:ident) => { $value.into() };
     (@value pause $value:ident) => { $value.into().unwrap_or(std::time::Duration::MAX) };
+    (@value bits $value:ident) => { Some($value) };
+    (@reads plain $type:ty) => { $type };
+    (@reads some $type:ty) => { $type };
+    (@reads text) => { String };
+    (@reads word) => { String };
+    (@reads limit) => { Option<std::time::Duration> };
+    (@reads pause) => { Option<std::time::Duration> };
+    (@reads bits) => { $crate::backend::Bits };
+    (@read bits $value:ident) => { $value.0 };
+    (@read $kind:ident $value:ident) => { $value };
 }
 pub(crate) use setters;
 

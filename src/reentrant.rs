@@ -39,10 +39,12 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::any::{AnyLock, becomes_any};
+use crate::backend::Hold;
 use crate::error::Result;
 use crate::foreign::SafeWaker;
-use crate::guard::{Guard, Hold, Lost, guard};
+use crate::guard::{Guard, guard};
 use crate::lock::{Capabilities, Handle, Lock};
+use crate::loss::Lost;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 

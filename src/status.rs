@@ -31,7 +31,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    pub(crate) fn unknown() -> Self {
+    /// Returns an owner of which nothing is known. A backend fills in what it knows.
+    pub fn unknown() -> Self {
         Self {
             pid: None,
             host: None,
@@ -79,6 +80,18 @@ pub struct Waiter {
     pub passed_over: bool,
     /// Whether it is a task of this process.
     pub here: bool,
+}
+
+impl Waiter {
+    /// Returns a waiter of another process, without a ticket. A backend fills in what it knows.
+    pub fn new(owner: Owner) -> Self {
+        Self {
+            ticket: None,
+            owner,
+            passed_over: false,
+            here: false,
+        }
+    }
 }
 
 /// Whether a lock is held, as far as a status can tell.
@@ -139,8 +152,8 @@ pub struct Status {
 }
 
 impl Status {
-    /// Returns the status of a lock without holders and waiters.
-    pub(crate) fn of_nobody() -> Self {
+    /// Returns the status of a lock without holders and waiters. A backend fills in what it knows.
+    pub fn free() -> Self {
         Self {
             excludes: true,
             held: Held::No,
@@ -160,7 +173,7 @@ impl Status {
         Self {
             held: Held::of(holder.is_some()),
             holder,
-            ..Self::of_nobody()
+            ..Self::free()
         }
     }
 }
@@ -224,13 +237,14 @@ pub struct Changes {
 
 impl Changes {
     /// Returns the changes of a lock that cannot report them: one error, then the end.
-    pub(crate) fn unsupported(place: impl Into<std::path::PathBuf>) -> Self {
+    pub fn unsupported(place: impl Into<std::path::PathBuf>) -> Self {
         let text = "changes of this lock cannot be watched; ask for its status instead";
         let error = Error::at(ErrorKind::Unsupported, text, place);
         Self::new(futures::stream::iter([Err(error)]))
     }
 
-    pub(crate) fn new(stream: impl Stream<Item = Result<Status>> + Send + 'static) -> Self {
+    /// Makes it from a stream, for a backend. The first item is the present status.
+    pub fn new(stream: impl Stream<Item = Result<Status>> + Send + 'static) -> Self {
         Self {
             inner: Box::pin(stream),
         }
@@ -277,8 +291,8 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Returns the state of a wait for a lock without a queue.
-    pub(crate) fn behind(holder: Option<Owner>) -> Self {
+    /// Returns the state of a wait for a lock without a queue. A backend fills in what it knows.
+    pub fn behind(holder: Option<Owner>) -> Self {
         Self {
             place: None,
             holder,

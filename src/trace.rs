@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::error::Error;
 #[cfg(feature = "tracing")]
 use crate::foreign::surviving;
-use crate::guard::Loss;
+use crate::loss::Loss;
 
 /// Something that happened under the mutex of a queue. It is reported after the mutex is free,
 /// because a subscriber is foreign code.

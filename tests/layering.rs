@@ -28,9 +28,12 @@ impl Layer {
             ["fs", "engine", ..] => Self::Engine,
             ["fs", ..] | ["mem", ..] => Self::Primitive,
             ["redis", ..] => Self::Redis,
+            // It is run on `Locks`.
+            ["backend", "conformance", ..] => Self::Root,
             [
-                "error" | "backoff" | "foreign" | "address" | "block" | "ledger" | "options"
-                | "lock" | "status" | "guard" | "acquire" | "any" | "stats" | "token" | "trace",
+                "error" | "backend" | "backoff" | "loss" | "foreign" | "address" | "block"
+                | "ledger" | "options" | "lock" | "status" | "guard" | "acquire" | "any" | "stats"
+                | "token" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,
@@ -229,6 +232,8 @@ fn the_platform_is_asked_about_in_few_places() {
         let watch = name.starts_with("fs/engine/watch/") || name == "fs/engine/watch.rs";
         let one = matches!(name, "lib.rs" | "trace.rs" | "fs/engine/step.rs");
         let one = one || name == "bin/stanchion/main.rs";
+        // Which backends there are is a matter of features.
+        let one = one || matches!(name, "backend.rs" | "locks.rs" | "locks/schemes.rs");
         watch || one || name.starts_with("fs/sys/")
     };
     // `cfg(test)` and `cfg(doc)` alone ask about no platform and no feature.

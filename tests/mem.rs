@@ -167,7 +167,11 @@ fn p66_a_name_has_one_kind_as_long_as_it_is_in_use() {
 
 #[test]
 fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
-    let lock = Memory::with_claim_window(WINDOW).lock("a").expect("a lock");
+    let lock = Memory::options()
+        .claim_window(WINDOW)
+        .build()
+        .lock("a")
+        .expect("a lock");
     let guard = enters(lock.acquire());
     let mut sleeper = waits(lock.acquire());
     let mut next = waits(lock.acquire());
@@ -195,7 +199,11 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
 /// The roll call: a thousand futures that nobody polls cost a few windows, not a thousand.
 #[test]
 fn p64_a_line_of_sleepers_is_passed_at_once() {
-    let lock = Memory::with_claim_window(WINDOW).lock("a").expect("a lock");
+    let lock = Memory::options()
+        .claim_window(WINDOW)
+        .build()
+        .lock("a")
+        .expect("a lock");
     let guard = enters(lock.acquire());
     let mut sleepers: Vec<_> = (0..1000).map(|_| waits(lock.acquire())).collect();
     drop(guard);
@@ -217,7 +225,11 @@ fn p64_a_line_of_sleepers_is_passed_at_once() {
 /// Who answers the roll call keeps its place.
 #[test]
 fn p64_who_is_awake_is_not_passed() {
-    let lock = Memory::with_claim_window(WINDOW).lock("a").expect("a lock");
+    let lock = Memory::options()
+        .claim_window(WINDOW)
+        .build()
+        .lock("a")
+        .expect("a lock");
     let guard = enters(lock.acquire());
     let sleeper = waits(lock.acquire());
     let line: Vec<_> = (0..8).map(|_| waits(lock.acquire())).collect();
@@ -243,7 +255,9 @@ fn p64_who_is_awake_is_not_passed() {
 
 #[test]
 fn p64_a_sleeping_reader_and_its_permits_are_passed() {
-    let workers = Memory::with_claim_window(WINDOW)
+    let workers = Memory::options()
+        .claim_window(WINDOW)
+        .build()
         .semaphore("w", 4)
         .expect("a semaphore");
     let all = enters(workers.acquire_many(4));

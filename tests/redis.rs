@@ -22,6 +22,8 @@ mod faults;
 mod fork;
 #[path = "redis/gate.rs"]
 mod gate;
+#[path = "redis/locks.rs"]
+mod locks;
 #[path = "redis/network.rs"]
 mod network;
 #[path = "conformance/one_permit.rs"]

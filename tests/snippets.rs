@@ -160,6 +160,17 @@ mod pieces {
         Ok(())
     }
 
+    async fn by_url_with_options() -> Done {
+        use std::time::Duration;
+        use stanchion::Locks;
+
+        let options = Locks::options().label("web").timeout(Duration::from_secs(30));
+        let locks = options.connect("file:///run/app?namespace=shop").await?;
+        // …
+        locks.close(); // every wait ends with ErrorKind::Closed
+        Ok(())
+    }
+
     async fn on_a_server() -> Done {
         use stanchion::redis::RedisClient;
 

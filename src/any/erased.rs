@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 
 use crate::acquire::Acquire;
 use crate::any::AnyGuard;
@@ -47,6 +48,25 @@ impl<H: Handle + 'static> DynHandle for H {
 
     fn capabilities(&self) -> Capabilities {
         Handle::capabilities(self)
+    }
+}
+
+/// A handle that may be gone by now.
+pub(crate) struct WeakHandle(Weak<dyn DynHandle>);
+
+impl WeakHandle {
+    pub(super) fn of(handle: Arc<dyn DynHandle>) -> Self {
+        Self(Arc::downgrade(&handle))
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(crate) fn close(&self) {
+        if let Some(handle) = self.0.upgrade() {
+            handle.close();
+        }
     }
 }
 
@@ -158,6 +178,13 @@ macro_rules! any_handle {
             /// Returns the canonical path of a lock on a file, or `None` for any other lock.
             pub fn path(&self) -> Option<&Path> {
                 self.place.path()
+            }
+        }
+
+        impl $any {
+            /// Returns the handle without keeping it.
+            pub(crate) fn downgrade(&self) -> WeakHandle {
+                WeakHandle::of(self.inner.clone())
             }
         }
 

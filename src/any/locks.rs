@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::AnyGuard;
-use super::erased::{DynLock, DynSemaphore, DynSharedLock, any_handle};
+use super::erased::{DynLock, DynSemaphore, DynSharedLock, WeakHandle, any_handle};
 use super::place::Place;
 use crate::acquire::Acquire;
 use crate::error::Result;
@@ -135,7 +135,7 @@ impl AnyLock {
     ///
     /// Those of the inner lock.
     pub fn acquire(&self) -> Acquire<AnyGuard> {
-        self.inner.acquire()
+        self.inner.acquire().keeping(self.inner.clone())
     }
 
     /// Acquires the lock if that needs no waiting. Returns `None` if it is held or a caller waits
@@ -164,12 +164,12 @@ impl AnySharedLock {
 
     /// Waits for the lock as the writer; otherwise as [`AnyLock::acquire`].
     pub fn acquire(&self) -> Acquire<AnyGuard> {
-        self.inner.acquire()
+        self.inner.acquire().keeping(self.inner.clone())
     }
 
     /// Waits for the lock as a reader; otherwise as [`AnyLock::acquire`].
     pub fn acquire_shared(&self) -> Acquire<AnyGuard> {
-        self.inner.acquire_shared()
+        self.inner.acquire_shared().keeping(self.inner.clone())
     }
 
     /// Acquires the lock as the writer if that needs no waiting; otherwise as
@@ -216,7 +216,8 @@ impl AnySemaphore {
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more
     ///   than there are.
     pub fn acquire_many(&self, permits: u32) -> Acquire<AnyGuard> {
-        self.inner.acquire_many(permits)
+        let wait = self.inner.acquire_many(permits);
+        wait.keeping(self.inner.clone())
     }
 
     /// Acquires one permit if that needs no waiting; otherwise as [`AnyLock::try_acquire`].

@@ -111,16 +111,16 @@ impl Local for Claims {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let manner = self.manner();
-        Capabilities {
-            fair: false,
-            reach: if manner.events {
-                Reach::Host
-            } else {
-                Reach::Network
-            },
-            ..Capabilities::of_fair_file_lock(manner.is_told())
-        }
+        capabilities(self.manner().events)
+    }
+}
+
+/// Returns what a claim can do in a directory with or without file events.
+pub(crate) fn capabilities(events: bool) -> Capabilities {
+    Capabilities {
+        fair: false,
+        reach: if events { Reach::Host } else { Reach::Network },
+        ..Capabilities::of_fair_file_lock(events)
     }
 }
 

@@ -283,7 +283,7 @@ impl Local for Shared {
             outsider: named.or((held == Held::Yes).then(Owner::unknown)),
             polling: !self.pushes(),
             watch_failures: watch().failures(),
-            ..Status::of_nobody()
+            ..Status::free()
         })
     }
 

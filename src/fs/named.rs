@@ -5,8 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::claim;
+use super::fair::{Fair, FifoConfig};
+use super::rwlock::FifoRwLock;
+use super::semaphore::{FifoSemaphore, SemaphoreOptions};
 use super::sys::host;
+use crate::backend::Setting;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lock::Capabilities;
 use crate::options::setters;
 
 mod fake;
@@ -15,7 +21,7 @@ pub(crate) mod name;
 mod recorded;
 
 pub use lock::NamedLock;
-pub(crate) use lock::Place;
+use lock::Place;
 pub use name::LockName;
 
 /// A directory of named locks. A name is any text, in a namespace or in none.
@@ -102,12 +108,30 @@ pub struct LockDirConfig {
     /// How often a waiter looks again without an event. Default `None`: the method's own interval,
     /// 1 s or longer. [`Duration::MAX`] switches it off.
     pub poll_interval: Option<Duration>,
+    /// With [`Method::Fifo`]: see [`FifoConfig::claim_window`](crate::FifoConfig::claim_window).
+    /// Default `None`: 2 s. [`Duration::MAX`] switches the bypass off.
+    pub claim_window: Option<Duration>,
     /// The label of holders and waiters in a status. No label by default. [`Method::Os`] and
     /// [`Method::Fake`] do not show it.
     pub label: Option<String>,
     /// Permission bits of lock files that have to be created; see
     /// [`FifoConfig::mode`](crate::FifoConfig::mode).
     pub mode: Option<u32>,
+}
+
+impl Setting for Method {
+    const TAKES: &'static str = "fifo, os, mkdir, create_new or fake";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(match text {
+            "fifo" => Self::Fifo,
+            "os" => Self::Os,
+            "mkdir" => Self::Mkdir,
+            "create_new" => Self::CreateNew,
+            "fake" => Self::Fake,
+            _ => return None,
+        })
+    }
 }
 
 /// Builds a [`LockDir`]; created by [`LockDir::options`].
@@ -118,13 +142,14 @@ pub struct LockDirOptions {
 }
 
 impl LockDirOptions {
-    setters! { LockDirConfig:
+    setters! { LockDirConfig, in a URL:
         method plain Method;
         timeout limit;
         expire limit;
         poll_interval limit;
+        claim_window limit;
         label text;
-        mode some u32;
+        mode bits;
     }
 
     /// Opens the directory; see [`LockDir::open`].
@@ -134,6 +159,21 @@ impl LockDirOptions {
             path: path.into(),
             config: Arc::new(self.config),
         })
+    }
+}
+
+impl LockDirConfig {
+    /// Returns the options of the fair locks.
+    fn fair(&self) -> FifoConfig {
+        let default = FifoConfig::default();
+        FifoConfig {
+            timeout: self.timeout,
+            label: self.label.clone(),
+            mode: self.mode,
+            poll_interval: self.poll_interval.unwrap_or(default.poll_interval),
+            claim_window: self.claim_window.unwrap_or(default.claim_window),
+            ..default
+        }
     }
 }
 
@@ -193,6 +233,64 @@ impl LockDir {
         NamedLock::new(place, name, &self.config)
     }
 
+    /// Opens the reader-writer lock with this name in a namespace, or in none.
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`lock`](LockDir::lock).
+    /// - [`ErrorKind::Unsupported`] unless the method is [`Method::Fifo`].
+    pub fn rwlock<'a>(
+        &self,
+        namespace: impl Into<Option<&'a str>>,
+        name: &str,
+    ) -> Result<FifoRwLock> {
+        self.refuse_other_methods("a reader-writer lock")?;
+        let place = self.recorded_place(&LockName::new(namespace, name))?;
+        place.refuse_others()?;
+        FifoRwLock::with_config(&place.lock(), self.config.fair())
+    }
+
+    /// Opens the semaphore with this name in a namespace, or in none.
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`rwlock`](LockDir::rwlock).
+    /// - Those of [`FifoSemaphore::open`].
+    pub fn semaphore<'a>(
+        &self,
+        namespace: impl Into<Option<&'a str>>,
+        name: &str,
+        permits: u32,
+    ) -> Result<FifoSemaphore> {
+        self.refuse_other_methods("a semaphore")?;
+        let name = LockName::new(namespace, name);
+        self.recorded_place(&name)?.refuse_lock()?;
+        let options = SemaphoreOptions::of_fair(self.config.fair()).limit(permits);
+        options.open(&self.path, name.stem())
+    }
+
+    fn refuse_other_methods(&self, what: &str) -> Result<()> {
+        if self.config.method == Method::Fifo {
+            return Ok(());
+        }
+        let text = format!(
+            "{what} needs Method::Fifo, and these locks use {:?}",
+            self.config.method
+        );
+        Err(Error::at(ErrorKind::Unsupported, text, &*self.path))
+    }
+
+    /// Returns what the locks here can and cannot do.
+    pub fn capabilities(&self) -> Capabilities {
+        let events = host::tells_closes_in(&self.path);
+        match self.config.method {
+            Method::Fifo => Capabilities::of_fair_file_lock(events),
+            Method::Os => Capabilities::of_plain_file_lock(events),
+            Method::Mkdir | Method::CreateNew => claim::capabilities(events),
+            Method::Fake => fake::capabilities(),
+        }
+    }
+
     /// Returns the names of all locks that have files here, sorted. These are the locks that were
     /// acquired at some time and not removed since.
     ///
@@ -233,11 +331,6 @@ impl LockDir {
         &self.config
     }
 
-    /// Returns whether events wake the waiters here at a release.
-    pub(crate) fn has_events(&self) -> bool {
-        host::tells_closes_in(&self.path)
-    }
-
     fn place(&self, name: &LockName) -> Place {
         Place {
             stem: self.path.join(name.stem()),
@@ -246,7 +339,7 @@ impl LockDir {
     }
 
     /// Returns where the files of this name are. Records a name that is too long.
-    pub(crate) fn recorded_place(&self, name: &LockName) -> Result<Place> {
+    fn recorded_place(&self, name: &LockName) -> Result<Place> {
         let mut place = self.place(name);
         let stem = name.stem();
         if LockName::is_shortened(&stem) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::engine::contest::{Contest, Outcome, Waiting};
-use crate::acquire::sealed::{Pending, Request};
 use crate::address::Address;
+use crate::backend::{Pending, Request};
 use crate::error::Result;
 use crate::ledger::Ledger;
 use crate::status::{self, Owner};

@@ -113,7 +113,13 @@ pub struct SemaphoreConfig {
 
 impl Default for SemaphoreConfig {
     fn default() -> Self {
-        let fair = FifoConfig::default();
+        Self::of_fair(FifoConfig::default())
+    }
+}
+
+impl SemaphoreConfig {
+    /// Returns the defaults, with what is common to all fair locks as it is there.
+    fn of_fair(fair: FifoConfig) -> Self {
         Self {
             limit: None,
             pattern: "{name}.{number:02}.lock".to_owned(),
@@ -134,12 +140,17 @@ pub struct SemaphoreOptions {
 }
 
 impl SemaphoreOptions {
+    pub(crate) fn of_fair(fair: FifoConfig) -> Self {
+        let config = SemaphoreConfig::of_fair(fair);
+        Self { config }
+    }
+
     setters! { SemaphoreConfig:
         limit some u32;
         pattern word;
         timeout limit;
         label text;
-        mode some u32;
+        mode bits;
         poll_interval pause;
         claim_window pause;
     }

@@ -2,70 +2,69 @@
 
 use std::path::Path;
 
-use super::Backend;
+use futures::future::BoxFuture;
+
+use super::url::url_of;
+use super::{LockUrl, Locks};
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
+use crate::backend::{Engine, Settings};
 use crate::error::Result;
-use crate::fs::fifo::FifoLock;
-use crate::fs::named::{LockDir, LockName, Place};
-use crate::fs::rwlock::FifoRwLock;
-use crate::fs::semaphore::FifoSemaphore;
+use crate::fs::named::LockDir;
 use crate::lock::Capabilities;
 
-pub(super) struct FileLocks {
-    directory: LockDir,
-    label: Option<String>,
+/// The locks of a directory in one namespace, or in none.
+struct Directory {
+    locks: LockDir,
+    namespace: Option<String>,
 }
 
-/// Sets the label on the options, if there is one.
-macro_rules! labelled {
-    ($options:expr, $label:expr) => {
-        match $label {
-            Some(label) => $options.label(label),
-            None => $options,
-        }
-    };
+pub(super) fn connect(
+    url: &LockUrl,
+    settings: &mut Settings,
+) -> Result<BoxFuture<'static, Result<Box<dyn Engine>>>> {
+    let path = url.directory().unwrap_or(Path::new("")).to_owned();
+    let options = LockDir::options().apply(settings)?;
+    let namespace = settings.take("namespace")?;
+    Ok(Box::pin(async move {
+        let locks = options.open(path)?;
+        Ok(Box::new(Directory { locks, namespace }) as Box<dyn Engine>)
+    }))
 }
 
-impl FileLocks {
-    pub(super) fn open(path: &Path, label: Option<String>) -> Result<Self> {
-        let directory = LockDir::open(path)?;
-        Ok(Self { directory, label })
-    }
-
-    fn place(&self, name: &str) -> Result<(LockName, Place)> {
-        let name = LockName::new(None, name);
-        let place = self.directory.recorded_place(&name)?;
-        Ok((name, place))
-    }
-
-    fn place_of_lock(&self, name: &str) -> Result<Place> {
-        let (_, place) = self.place(name)?;
-        place.refuse_others().map(|()| place)
+impl From<LockDir> for Locks {
+    /// The locks of the directory that are in no namespace.
+    fn from(locks: LockDir) -> Self {
+        let namespace = None;
+        Self::with_engine(Directory { locks, namespace })
     }
 }
 
-impl Backend for FileLocks {
-    fn lock(&self, name: &str) -> Result<AnyLock> {
-        let place = self.place_of_lock(name)?;
-        let options = labelled!(FifoLock::options(), &self.label);
-        options.open(place.lock()).map(AnyLock::from)
+impl Directory {
+    fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
+}
 
-    fn rwlock(&self, name: &str) -> Result<AnySharedLock> {
-        let place = self.place_of_lock(name)?;
-        let options = labelled!(FifoRwLock::options(), &self.label);
-        options.open(place.lock()).map(AnySharedLock::from)
-    }
-
-    fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
-        let (name, place) = self.place(name)?;
-        place.refuse_lock()?;
-        let options = labelled!(FifoSemaphore::options(), &self.label).limit(permits);
-        let semaphore = options.open(self.directory.path(), name.stem())?;
-        Ok(AnySemaphore::from(semaphore))
+impl Engine for Directory {
+    fn url(&self) -> String {
+        url_of(self.locks.path())
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::of_fair_file_lock(self.directory.has_events())
+        self.locks.capabilities()
+    }
+
+    fn lock(&self, name: &str) -> Result<AnyLock> {
+        self.locks.lock(self.namespace(), name).map(AnyLock::from)
+    }
+
+    fn rwlock(&self, name: &str) -> Result<AnySharedLock> {
+        let lock = self.locks.rwlock(self.namespace(), name)?;
+        Ok(AnySharedLock::from(lock))
+    }
+
+    fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
+        let semaphore = self.locks.semaphore(self.namespace(), name, permits)?;
+        Ok(AnySemaphore::from(semaphore))
     }
 }

@@ -1,12 +1,43 @@
 //! Locks by name in memory.
 
-use super::Backend;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::{LockUrl, Locks};
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
+use crate::backend::{Engine, Settings};
 use crate::error::Result;
 use crate::lock::Capabilities;
 use crate::mem::{self, Memory};
 
-impl Backend for Memory {
+pub(super) fn connect(
+    url: &LockUrl,
+    settings: &mut Settings,
+) -> Result<BoxFuture<'static, Result<Box<dyn Engine>>>> {
+    let options = Memory::options().apply(settings)?;
+    let memory = match url.world() {
+        Some(name) => options.named(name),
+        None => options.build(),
+    };
+    Ok(Box::pin(async { Ok(Box::new(memory) as Box<dyn Engine>) }))
+}
+
+impl From<Memory> for Locks {
+    fn from(memory: Memory) -> Self {
+        Self::with_engine(memory)
+    }
+}
+
+impl Engine for Memory {
+    fn url(&self) -> String {
+        Memory::url(self)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        mem::capabilities()
+    }
+
     fn lock(&self, name: &str) -> Result<AnyLock> {
         Memory::lock(self, name).map(AnyLock::from)
     }
@@ -19,7 +50,8 @@ impl Backend for Memory {
         Memory::semaphore(self, name, permits).map(AnySemaphore::from)
     }
 
-    fn capabilities(&self) -> Capabilities {
-        mem::capabilities()
+    /// Nothing is left of an unused lock.
+    fn sweep(&self, _: Duration) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 }

@@ -1,27 +1,47 @@
 //! Locks by name on a Redis server.
 
-use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::BoxFuture;
+
+use super::{LockUrl, Locks};
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
+use crate::backend::{Engine, Settings};
 use crate::error::Result;
 use crate::lock::Capabilities;
-use crate::locks::{Backend, LockUrl};
 use crate::redis::RedisClient;
 
-/// Connects to the server. `whole` is the URL with its password.
-pub(crate) async fn connect(
-    _: &LockUrl,
-    whole: &str,
-    label: Option<String>,
-) -> Result<Arc<dyn Backend>> {
-    let mut options = RedisClient::options();
-    if let Some(label) = label {
-        options = options.label(label);
-    }
-    Ok(Arc::new(options.connect(whole).await?))
+/// The options of the Redis client itself.
+const DRIVER: [&str; 4] = ["db", "user", "pass", "protocol"];
+
+pub(super) fn connect(
+    url: &LockUrl,
+    settings: &mut Settings,
+) -> Result<BoxFuture<'static, Result<Box<dyn Engine>>>> {
+    let options = RedisClient::options().apply(settings)?;
+    let query = settings.take_query(&DRIVER);
+    let whole = format!("{}{query}", url.with_password());
+    Ok(Box::pin(async move {
+        let client = options.connect(whole).await?;
+        Ok(Box::new(client) as Box<dyn Engine>)
+    }))
 }
 
-impl Backend for RedisClient {
+impl From<RedisClient> for Locks {
+    fn from(client: RedisClient) -> Self {
+        Self::with_engine(client)
+    }
+}
+
+impl Engine for RedisClient {
+    fn url(&self) -> String {
+        self.address().display().to_string()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        RedisClient::capabilities(self)
+    }
+
     fn lock(&self, name: &str) -> Result<AnyLock> {
         Ok(RedisClient::lock(self, name).into())
     }
@@ -34,7 +54,12 @@ impl Backend for RedisClient {
         RedisClient::semaphore(self, name, permits).map(AnySemaphore::from)
     }
 
-    fn capabilities(&self) -> Capabilities {
-        RedisClient::capabilities(self)
+    /// The server deletes the keys of unused locks.
+    fn sweep(&self, _: Duration) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn close(&self) {
+        RedisClient::close(self);
     }
 }

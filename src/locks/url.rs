@@ -1,15 +1,17 @@
 //! URLs of places of locks.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use std::str::FromStr;
 
+use super::schemes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::named::name::percent_decoded;
 
 /// The URL of a place of locks, and optionally of one lock there: `file:///run/app#deploy`.
 ///
-/// `Display` shows it without a password, and without the part after the `#`.
+/// `Display` shows it without a password, without options, and without the part after the `#`.
 /// [`Locks`](crate::Locks) lists the valid URLs.
 ///
 /// ```
@@ -24,18 +26,19 @@ use crate::fs::named::name::percent_decoded;
 pub struct LockUrl {
     scheme: String,
     place: Place,
+    query: BTreeMap<String, String>,
     name: Option<String>,
     /// The URL without a password.
     shown: String,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-pub(super) enum Place {
+enum Place {
     Directory(PathBuf),
     /// The world of this name, or a separate one.
     Memory(Option<String>),
-    /// The URL as given, with its password and without the name of a lock.
-    Redis(String),
+    /// The URL with its password, up to the query.
+    Server(String),
 }
 
 impl LockUrl {
@@ -55,24 +58,24 @@ impl LockUrl {
             Some((rest, name)) => (rest, Some(decoded(name)?)),
             None => (rest, None),
         };
+        let (rest, query) = match rest.split_once('?') {
+            Some((rest, query)) => (rest, pairs(query)?),
+            None => (rest, BTreeMap::new()),
+        };
         let (place, shown) = match &*scheme {
             "file" => (Place::Directory(directory(rest)?), rest.to_owned()),
             "mem" => (Place::Memory(world(rest)?), rest.to_owned()),
-            "redis" | "rediss" | "redis+unix" => (
-                Place::Redis(format!("{scheme}:{rest}")),
+            _ if schemes::is_known(&scheme) => (
+                Place::Server(format!("{scheme}:{rest}")),
                 without_password(rest),
             ),
-            _ => {
-                let text = format!(
-                    "locks behind {scheme}: are not known; file:, mem:, redis:, rediss: and redis+unix: are"
-                );
-                return Err(Error::new(ErrorKind::Unsupported, text));
-            }
+            _ => return schemes::unknown(&scheme),
         };
         let shown = format!("{scheme}:{shown}");
         Ok(Self {
             scheme,
             place,
+            query,
             name,
             shown,
         })
@@ -87,7 +90,24 @@ impl LockUrl {
     pub fn directory(&self) -> Option<&Path> {
         match &self.place {
             Place::Directory(path) => Some(path),
-            Place::Memory(_) | Place::Redis(_) => None,
+            Place::Memory(_) | Place::Server(_) => None,
+        }
+    }
+
+    /// Returns the name of a world in memory.
+    pub(super) fn world(&self) -> Option<&str> {
+        match &self.place {
+            Place::Memory(name) => name.as_deref(),
+            Place::Directory(_) | Place::Server(_) => None,
+        }
+    }
+
+    /// Returns the URL up to the query, with its password. A connector needs it; see
+    /// [`Locks::register`](crate::Locks::register).
+    pub fn with_password(&self) -> &str {
+        match &self.place {
+            Place::Server(whole) => whole,
+            Place::Directory(_) | Place::Memory(_) => &self.shown,
         }
     }
 
@@ -96,8 +116,9 @@ impl LockUrl {
         self.name.as_deref()
     }
 
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    /// Returns the options, decoded.
+    pub(super) fn query(&self) -> &BTreeMap<String, String> {
+        &self.query
     }
 }
 
@@ -145,6 +166,27 @@ fn decoded(text: &str) -> Result<String> {
     }
 }
 
+/// Returns the options in a query. The texts of errors do not repeat it, because it may contain a
+/// password.
+fn pairs(query: &str) -> Result<BTreeMap<String, String>> {
+    if query.contains('@') {
+        // Most likely the `?` before it is part of a password, so this is no query.
+        return wrong(
+            "in a URL of locks a ? in a password is written %3f, and an @ in an option %40",
+        );
+    }
+    let mut pairs = BTreeMap::new();
+    for pair in query.split('&').filter(|it| !it.is_empty()) {
+        let Some((name, value)) = pair.split_once('=') else {
+            return wrong("an option in a URL of locks is written name=value");
+        };
+        if pairs.insert(decoded(name)?, decoded(value)?).is_some() {
+            return wrong("an option in a URL of locks is given twice");
+        }
+    }
+    Ok(pairs)
+}
+
 /// Returns the path of a `file:` URL.
 fn directory(rest: &str) -> Result<PathBuf> {
     let path = match rest.strip_prefix("//") {
@@ -160,9 +202,6 @@ fn directory(rest: &str) -> Result<PathBuf> {
     if !path.starts_with('/') {
         return wrong("a file: URL needs an absolute path: file:///run/app");
     }
-    if path.contains('?') {
-        return wrong("a file: URL has no query; a question mark in the path is %3f");
-    }
     let path = decoded(path)?;
     if path.contains('\0') {
         return wrong("a path has no zero byte");
@@ -176,9 +215,23 @@ fn directory(rest: &str) -> Result<PathBuf> {
     })
 }
 
+/// Returns the `file:` URL of a directory.
+pub(super) fn url_of(directory: &Path) -> String {
+    let mut url = "file://".to_owned();
+    for byte in directory.to_string_lossy().bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
+                url.push(char::from(byte));
+            }
+            _ => _ = write!(url, "%{byte:02x}"),
+        }
+    }
+    url
+}
+
 /// Returns the name of a world in memory.
 fn world(rest: &str) -> Result<Option<String>> {
-    if rest.starts_with('/') || rest.contains('?') {
+    if rest.starts_with('/') {
         return wrong("mem: is followed by nothing or by a name, as mem:tests");
     }
     Ok(match rest.is_empty() {
@@ -187,41 +240,19 @@ fn world(rest: &str) -> Result<Option<String>> {
     })
 }
 
-/// Returns user, host, port, path and query of a URL, without secrets. Passwords are not always
-/// escaped as they should be, so this leaves out too much rather than too little.
+/// Returns user, host, port and path of a URL, without secrets. Passwords are not always escaped
+/// as they should be, so this leaves out too much rather than too little.
 fn without_password(rest: &str) -> String {
-    let (before, query) = match rest.split_once('?') {
-        Some((before, query)) => (before, Some(query)),
-        None => (rest, None),
-    };
-    // The password contains a `?`.
-    let (before, query) = match query {
-        Some(query) if query.contains('@') => (rest, None),
-        query => (before, query),
-    };
-    let (slashes, authority) = match before.strip_prefix("//") {
+    let (slashes, authority) = match rest.strip_prefix("//") {
         Some(authority) => ("//", authority),
-        None => ("", before),
+        None => ("", rest),
     };
     let (user, address) = match authority.rsplit_once('@') {
         Some((user, address)) => (user.split(':').next().unwrap_or_default(), address),
         None => ("", authority),
     };
     let at = if user.is_empty() { "" } else { "@" };
-    let mut shown = format!("{slashes}{user}{at}{}", plain_address(address));
-    let is_plain = |pair: &&str| {
-        let key = pair.split('=').next().unwrap_or_default();
-        !key.to_ascii_lowercase().contains("pass")
-    };
-    let pairs: Vec<_> = query
-        .into_iter()
-        .flat_map(|it| it.split('&'))
-        .filter(is_plain)
-        .collect();
-    if !pairs.is_empty() {
-        shown = format!("{shown}?{}", pairs.join("&"));
-    }
-    shown
+    format!("{slashes}{user}{at}{}", plain_address(address))
 }
 
 /// Removes a port that is not a number, and the path after it. Both are parts of a password with an
@@ -286,6 +317,10 @@ mod tests {
             "file://localhost",
             "file://user:secret@host/app",
             "file:///a?b",
+            "file:///a?b=1&b=2",
+            "file:///a?b=%",
+            "redis://:secret?x@host",
+            "redis://host?pass=secret&pass=secret",
             "file:///%",
             "file:///%4",
             "file:///%zz",
@@ -294,7 +329,6 @@ mod tests {
             "file:///a#%",
             "mem:/x",
             "mem://x",
-            "mem:x?y",
             "mem:%x",
         ] {
             let error = LockUrl::parse(text).expect_err(text);
@@ -325,11 +359,10 @@ mod tests {
             ("rediss://:secret@host", "rediss://host"),
             ("redis://:sec@ret@host", "redis://host"),
             ("redis://:sec/ret@host", "redis://host"),
-            ("redis://:sec?ret@host", "redis://host"),
             ("redis://:sec#ret@host", "redis://"),
             (
                 "redis+unix:///run/r.sock?db=1&pass=secret",
-                "redis+unix:///run/r.sock?db=1",
+                "redis+unix:///run/r.sock",
             ),
             (
                 "redis+unix:///run/r.sock?PassWord=secret",

@@ -6,8 +6,10 @@ use std::task::{Context, Poll};
 
 use super::line::{Grant, Line};
 use super::pending::MemPending;
+use crate::backend::Hold;
 use crate::error::Result;
-use crate::guard::{Hold, Lost, guard};
+use crate::guard::guard;
+use crate::loss::Lost;
 use crate::options::{check_merge, check_split};
 
 guard! {

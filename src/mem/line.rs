@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, Waker};
 
-use super::state::State;
+use super::state::{By, State};
 use super::tick;
 use super::world::World;
 use crate::address::Address;
+use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::options::check_permits;
@@ -35,14 +36,6 @@ impl fmt::Display for Kind {
             Self::Semaphore(limit) => write!(f, "a semaphore of {limit}"),
         }
     }
-}
-
-/// What a caller asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    Alone,
-    Shared,
-    Permits(u32),
 }
 
 pub(super) struct Line {
@@ -72,7 +65,8 @@ pub(super) enum Entered {
 
 /// A caller that may queue.
 pub(super) struct Caller<'a> {
-    pub(super) want: Want,
+    pub(super) mode: Mode,
+    pub(super) by: By,
     /// Fail if this many already wait.
     pub(super) most: Option<usize>,
     pub(super) waker: &'a Waker,
@@ -150,12 +144,12 @@ impl Line {
     }
 
     /// Returns how many parts the caller wants.
-    pub(super) fn parts_for(&self, want: Want) -> Result<u32> {
+    pub(super) fn parts_for(&self, mode: Mode) -> Result<u32> {
         let all = self.parts();
-        match want {
-            Want::Alone => Ok(all),
-            Want::Shared => Ok(1),
-            Want::Permits(wanted) => check_permits(wanted, all, &self.path).map(|()| wanted),
+        match mode {
+            Mode::Exclusive => Ok(all),
+            Mode::Shared => Ok(1),
+            Mode::Permits(wanted) => check_permits(wanted, all, &self.path).map(|()| wanted),
         }
     }
 
@@ -188,10 +182,10 @@ impl Line {
 
     /// Grants at once if the caller need not wait; otherwise queues it.
     pub(super) fn enter(&self, caller: Caller<'_>) -> Result<Entered> {
-        let parts = self.parts_for(caller.want)?;
+        let parts = self.parts_for(caller.mode)?;
         let waker = SafeWaker::of(caller.waker);
         let entered = self.locked(|state| {
-            if let Some(grant) = state.enter_at_once(caller.want, parts) {
+            if let Some(grant) = state.enter_at_once(caller.mode, parts, &caller.by) {
                 state.to_drop.push(waker);
                 return Ok(Entered::Granted(grant));
             }
@@ -200,7 +194,12 @@ impl Line {
                 state.to_drop.push(waker);
                 return Err(waiting);
             }
-            Ok(Entered::Waiting(state.queue(caller.want, parts, waker)))
+            Ok(Entered::Waiting(state.queue(
+                caller.mode,
+                parts,
+                caller.by,
+                waker,
+            )))
         });
         entered.map_err(|waiting| {
             let path = self.path.display();
@@ -211,9 +210,9 @@ impl Line {
     }
 
     /// Grants at once if the caller need not wait.
-    pub(super) fn try_enter(&self, want: Want) -> Result<Option<Grant>> {
-        let parts = self.parts_for(want)?;
-        Ok(self.locked(|state| state.enter_at_once(want, parts)))
+    pub(super) fn try_enter(&self, mode: Mode, by: &By) -> Result<Option<Grant>> {
+        let parts = self.parts_for(mode)?;
+        Ok(self.locked(|state| state.enter_at_once(mode, parts, by)))
     }
 
     /// Claims the offer that was made to this queue entry, if there is one.

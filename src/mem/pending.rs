@@ -5,9 +5,10 @@ use std::task::{Context, Poll};
 
 use super::Core;
 use super::guard::MemHold;
-use super::line::{Caller, Entered, Want};
-use crate::acquire::sealed::{Pending, Request};
+use super::line::{Caller, Entered};
+use super::state::By;
 use crate::address::Address;
+use crate::backend::{Mode, Pending, Request};
 use crate::error::Result;
 use crate::ledger::Ledger;
 use crate::status::Waiting;
@@ -16,15 +17,15 @@ use crate::status::Waiting;
 #[doc(hidden)]
 pub struct MemPending {
     core: Arc<Core>,
-    want: Want,
+    mode: Mode,
     entry: Option<u64>,
 }
 
 impl MemPending {
-    pub(super) fn new(core: &Arc<Core>, want: Want) -> Self {
+    pub(super) fn new(core: &Arc<Core>, mode: Mode) -> Self {
         Self {
             core: core.clone(),
-            want,
+            mode,
             entry: None,
         }
     }
@@ -34,15 +35,17 @@ impl Pending for MemPending {
     type Grant = MemHold;
 
     fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<MemHold>>> {
+        let by = || By::this_task(self.core.label.as_ref());
         let grant = match self.entry {
             Some(entry) => match self.core.line.poll(entry, cx.waker()) {
                 Poll::Ready(grant) => Some(grant),
                 Poll::Pending => return Poll::Pending,
             },
-            None if request.try_only => self.core.line.try_enter(self.want)?,
+            None if request.try_only => self.core.line.try_enter(self.mode, &by())?,
             None => {
                 let caller = Caller {
-                    want: self.want,
+                    mode: self.mode,
+                    by: by(),
                     most: request.max_waiting,
                     waker: cx.waker(),
                 };

@@ -2,11 +2,13 @@
 //! [`mem`](super).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use super::line::{Grant, Want};
+use super::line::Grant;
+use crate::backend::Mode;
 use crate::foreign::SafeWaker;
 use crate::fs::engine::owner::identity;
 use crate::status::{Held, Owner, Status, Waiter, Waiting};
@@ -17,12 +19,12 @@ static TOKEN: AtomicU64 = AtomicU64::new(0);
 
 /// A waiter's queue entry.
 struct Place {
-    want: Want,
+    mode: Mode,
     parts: u32,
     since: (Instant, SystemTime),
+    by: By,
     /// Taken when it is called, so there is at most one wake-up for each poll.
     waker: Option<SafeWaker>,
-    by: Option<tokio::task::Id>,
     /// In `offered`: the last tick saw the offer. In `awake`: the waiter was woken by
     /// `call_the_roll`, and has not been polled since.
     marked: bool,
@@ -30,10 +32,32 @@ struct Place {
 
 /// A holder's share.
 struct Visit {
-    want: Want,
+    mode: Mode,
     parts: u32,
     since: SystemTime,
-    by: Option<tokio::task::Id>,
+    by: By,
+}
+
+/// Who waits or holds: the label of its handle, and its task.
+#[derive(Clone)]
+pub(super) struct By {
+    label: Option<Arc<str>>,
+    task: Option<tokio::task::Id>,
+}
+
+impl By {
+    /// Returns the task that calls this, through a handle with this label.
+    pub(super) fn this_task(label: Option<&Arc<str>>) -> Self {
+        Self {
+            label: label.cloned(),
+            task: tokio::task::try_id(),
+        }
+    }
+
+    /// Returns this process as an owner.
+    fn owner(&self, since: SystemTime) -> Owner {
+        identity().owner(self.label.as_deref(), Some(since))
+    }
 }
 
 #[derive(Default)]
@@ -94,22 +118,21 @@ impl State {
 
     /// Grants the parts if they are free and no waiter is awake. The parts of an offer are not
     /// free, so a waiter with an offer is never bypassed. A frozen waiter is.
-    pub(super) fn enter_at_once(&mut self, want: Want, parts: u32) -> Option<Grant> {
+    pub(super) fn enter_at_once(&mut self, mode: Mode, parts: u32, by: &By) -> Option<Grant> {
         (self.awake.is_empty() && parts <= self.free).then(|| {
             self.free -= parts;
-            let by = tokio::task::try_id();
-            self.grant(want, parts, by)
+            self.grant(mode, parts, by.clone())
         })
     }
 
-    pub(super) fn queue(&mut self, want: Want, parts: u32, waker: SafeWaker) -> u64 {
+    pub(super) fn queue(&mut self, mode: Mode, parts: u32, by: By, waker: SafeWaker) -> u64 {
         let number = self.number();
         let place = Place {
-            want,
+            mode,
             parts,
             since: (Instant::now(), SystemTime::now()),
+            by,
             waker: Some(waker),
-            by: tokio::task::try_id(),
             marked: false,
         };
         self.awake.insert(number, place);
@@ -117,15 +140,15 @@ impl State {
     }
 
     /// Grants parts that have been set aside for the caller.
-    fn grant(&mut self, want: Want, parts: u32, by: Option<tokio::task::Id>) -> Grant {
+    fn grant(&mut self, mode: Mode, parts: u32, by: By) -> Grant {
         // Readers have the token of the writer before them.
-        if want != Want::Shared || self.last_token == 0 {
+        if mode != Mode::Shared || self.last_token == 0 {
             self.last_token = TOKEN.fetch_add(1, Ordering::Relaxed) + 1;
         }
         let visit = self.number();
         let since = SystemTime::now();
         let inside = Visit {
-            want,
+            mode,
             parts,
             since,
             by,
@@ -161,7 +184,7 @@ impl State {
         if let Some(place) = self.offered.remove(&number) {
             self.to_drop.push(waker);
             self.to_drop.extend(place.waker);
-            return Poll::Ready(self.grant(place.want, place.parts, place.by));
+            return Poll::Ready(self.grant(place.mode, place.parts, place.by));
         }
         match self.awake.get_mut(&number) {
             Some(place) => {
@@ -183,7 +206,7 @@ impl State {
 
     pub(super) fn permits_of(&self, visit: u64) -> u32 {
         let visit = self.inside.get(&visit);
-        let permits = visit.filter(|it| matches!(it.want, Want::Permits(_)));
+        let permits = visit.filter(|it| matches!(it.mode, Mode::Permits(_)));
         permits.map_or(0, |it| it.parts)
     }
 
@@ -193,6 +216,7 @@ impl State {
         let all = self.inside.get_mut(&visit)?;
         let part = Visit {
             parts: all.parts - left,
+            by: all.by.clone(),
             ..*all
         };
         all.parts = left;
@@ -254,13 +278,13 @@ impl State {
     }
 
     pub(super) fn status(&self) -> Status {
-        let alone = self.inside.values().find(|it| it.want == Want::Alone);
-        let together = self.inside.values().find(|it| it.want != Want::Alone);
+        let alone = self.inside.values().find(|it| it.mode == Mode::Exclusive);
+        let together = self.inside.values().find(|it| it.mode != Mode::Exclusive);
         let all = self.awake.iter().chain(&self.offered).chain(&self.asleep);
         let mut waiters: Vec<_> = all
             .map(|(number, place)| Waiter {
                 ticket: Some(*number),
-                owner: owner(place.since.1),
+                owner: place.by.owner(place.since.1),
                 passed_over: self.asleep.contains_key(number),
                 here: true,
             })
@@ -268,11 +292,14 @@ impl State {
         waiters.sort_by_key(|it| it.ticket);
         Status {
             held: Held::of(!self.inside.is_empty()),
-            holder: alone.map(|it| owner(it.since)),
-            shared_by: together.map(|it| owner(it.since)).into_iter().collect(),
+            holder: alone.map(|it| it.by.owner(it.since)),
+            shared_by: together
+                .map(|it| it.by.owner(it.since))
+                .into_iter()
+                .collect(),
             waiters,
             last_token: self.last_token,
-            ..Status::of_nobody()
+            ..Status::free()
         }
     }
 
@@ -280,21 +307,17 @@ impl State {
         let lists = [&self.awake, &self.offered, &self.asleep];
         let place = lists.iter().find_map(|it| it.get(&number))?;
         let before = lists.iter().map(|it| it.range(..number).count());
-        let mut by = self.inside.values().map(|it| it.by);
+        let task = place.by.task;
+        let mut holders = self.inside.values().map(|it| it.by.task);
         let first = self.inside.values().next();
         Some(Waiting {
             place: Some(before.sum::<usize>() + 1),
-            holder: first.map(|it| owner(it.since)),
+            holder: first.map(|it| it.by.owner(it.since)),
             waited: place.since.0.elapsed(),
             closed_for: None,
-            held_by_this_task: place.by.is_some() && by.any(|it| it == place.by),
+            held_by_this_task: task.is_some() && holders.any(|it| it == task),
         })
     }
-}
-
-/// Returns this process as an owner.
-fn owner(since: SystemTime) -> Owner {
-    identity().owner(None, Some(since))
 }
 
 /// Removes marked entries.

@@ -50,6 +50,10 @@ impl World {
         })
     }
 
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     pub(super) fn label(&self) -> &str {
         &self.label
     }

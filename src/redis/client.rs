@@ -192,7 +192,7 @@ impl RedisClient {
             card: scripts::card(kind, limit, self.core.config.lease),
             place: self.core.address.join(&full),
         };
-        let address = Address::of_server("redis", &self.core.address, &full);
+        let address = Address::new("redis", &self.core.address, &full);
         Arc::new(Line {
             core: self.core.clone(),
             target: Arc::new(target),

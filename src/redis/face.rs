@@ -69,7 +69,7 @@ impl Line {
             names_all: held != Held::Unknown,
             last_token: sight.last_token,
             polling: !self.core.listens,
-            ..Status::of_nobody()
+            ..Status::free()
         };
         for (record, owner) in sight.holders {
             match record.is_exclusive {

@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 use super::actor::Command;
 use super::client::{Line, gone};
 use super::place::{Grant, Mode, Place};
+use crate::backend::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::{poll_shielded, shielded};
-use crate::guard::{Hold, Lost};
+use crate::loss::Lost;
 
 /// A grant of a lock on a server.
 #[doc(hidden)]

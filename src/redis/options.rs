@@ -7,6 +7,7 @@ use ::redis::aio::ConnectionLike;
 
 use super::client::RedisClient;
 use super::link::Source;
+use crate::backend::Setting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{CLAIM_WINDOW, check_pause, setters};
 
@@ -138,6 +139,18 @@ impl Config {
     }
 }
 
+impl Setting for OnDisconnect {
+    const TAKES: &'static str = "keep or release";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(match text {
+            "keep" => Self::Keep,
+            "release" => Self::Release,
+            _ => return None,
+        })
+    }
+}
+
 /// Builds a [`RedisClient`]; created by [`RedisClient::options`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until a client is connected with them"]
@@ -146,7 +159,7 @@ pub struct Options {
 }
 
 impl Options {
-    setters! { Config:
+    setters! { Config, in a URL:
         namespace word;
         lease plain Duration;
         patience plain Duration;

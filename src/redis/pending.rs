@@ -7,8 +7,8 @@ use super::actor::Command;
 use super::client::Line;
 use super::hold::RedisHold;
 use super::place::{Mode, Outcome, Place, Seen, Wish};
-use crate::acquire::sealed::{Pending, Request};
 use crate::address::Address;
+use crate::backend::{Pending, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::status::Waiting;
@@ -108,7 +108,7 @@ impl Pending for RedisPending {
 
     fn address(&self) -> Option<Address> {
         let address = &self.line.core.address;
-        Some(Address::of_server("redis", address, &self.line.name))
+        Some(Address::new("redis", address, &self.line.name))
     }
 
     fn ledger(&self) -> Option<&Arc<Ledger>> {

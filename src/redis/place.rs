@@ -22,7 +22,7 @@ use super::scripts::Keys;
 use crate::error::Error;
 use crate::foreign::SafeWaker;
 use crate::fs::sys::id::Id;
-use crate::guard::Loss;
+use crate::loss::Loss;
 
 /// One lock on the server.
 #[derive(Debug)]

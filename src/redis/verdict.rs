@@ -123,7 +123,7 @@ pub(super) fn failure(step: &'static str, place: &Path, error: RedisError) -> Er
         true => io::ErrorKind::TimedOut,
         false => io_kind(kind),
     };
-    Error::of_backend(kind, step, place, io::Error::new(io_kind, Said(error)))
+    Error::caused_by(kind, step, place, io::Error::new(io_kind, Said(error)))
 }
 
 fn io_kind(kind: ErrorKind) -> io::ErrorKind {
@@ -193,7 +193,7 @@ impl Trouble {
             None => (ErrorKind::Unavailable, io::ErrorKind::Other, "no answer"),
         };
         let text = format!("the server did not serve it in time; its last answer: {last}");
-        Error::of_backend(kind, step, place, io::Error::new(io_kind, text))
+        Error::caused_by(kind, step, place, io::Error::new(io_kind, text))
     }
 }
 

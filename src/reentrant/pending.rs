@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use super::{Holder, ReentrantHold, Table};
 use crate::acquire::Attempt;
-use crate::acquire::sealed::{Pending, Request};
 use crate::address::Address;
+use crate::backend::{Pending, Request};
 use crate::error::Result;
 use crate::guard::Guard;
 use crate::status::Waiting;

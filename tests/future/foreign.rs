@@ -228,7 +228,11 @@ fn a_memory_lock_goes_on() {
 #[test]
 fn the_clock_of_memory_locks_goes_on() {
     for sin in SINS {
-        let lock = Memory::with_claim_window(WINDOW).lock("a").expect("a lock");
+        let lock = Memory::options()
+            .claim_window(WINDOW)
+            .build()
+            .lock("a")
+            .expect("a lock");
         let guard = lock.try_acquire().expect("no error").expect("free");
         let mut sleeper = Polled::new(lock.acquire());
         assert!(sleeper.poll().is_pending());
@@ -237,7 +241,11 @@ fn the_clock_of_memory_locks_goes_on() {
         eventually("the call", || called(&calls));
         drop(next.finish().expect("past the sleeper"));
         // Another lock, whose sleeper is passed by the same clock.
-        let lock = Memory::with_claim_window(WINDOW).lock("b").expect("a lock");
+        let lock = Memory::options()
+            .claim_window(WINDOW)
+            .build()
+            .lock("b")
+            .expect("a lock");
         let guard = lock.try_acquire().expect("no error").expect("free");
         let mut other = Polled::new(lock.acquire());
         assert!(other.poll().is_pending());

@@ -81,7 +81,7 @@ impl Far {
         label: Option<&str>,
     ) -> Result<Self> {
         let locks = match label {
-            Some(label) => Locks::connect_as(place, label).await?,
+            Some(label) => Locks::options().label(label).connect(place).await?,
             None => Locks::connect(place).await?,
         };
         let kind = match want {

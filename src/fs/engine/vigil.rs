@@ -13,7 +13,7 @@ use super::watch::{Seat, Seen, WatchId, Watcher, watch};
 use crate::foreign::SafeWaker;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
-use crate::guard::Loss;
+use crate::loss::Loss;
 
 /// How often the file is compared with its path although nothing was announced.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);

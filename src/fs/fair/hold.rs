@@ -8,13 +8,14 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use super::Shared;
+use crate::backend::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::line::{Grant, Share, Visit};
 use crate::fs::engine::slots::{Permits, Slot};
 use crate::fs::engine::ticket::Mode;
 use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::fs::sys::file::duplicate_for_exec;
-use crate::guard::{Hold, Loss, Lost};
+use crate::loss::{Loss, Lost};
 use crate::options::{check_merge, check_split};
 use crate::trace;
 

@@ -103,7 +103,7 @@ impl<L: Fair> FifoOptions<L> {
     setters! { FifoConfig:
         timeout limit;
         label text;
-        mode some u32;
+        mode bits;
         poll_interval pause;
         claim_window pause;
         wait plain Wait;

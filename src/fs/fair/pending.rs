@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::Shared;
 use super::hold::FairHold;
-use crate::acquire::sealed::{Pending, Request};
 use crate::address::Address;
+use crate::backend::{Pending, Request};
 use crate::error::Result;
 use crate::fs::engine::line::{Entered, Key, Wish};
 use crate::fs::engine::ticket::Mode;

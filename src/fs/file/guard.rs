@@ -14,6 +14,7 @@ use super::Shared;
 use super::pending::FilePending;
 use crate::acquire::sealed::Granted;
 use crate::any::AnyGuard;
+use crate::backend::Hold;
 use crate::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::blocking;
@@ -23,7 +24,8 @@ use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::fs::sys::file::{AsOpen, FileId, duplicate, lend_file};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, Registered, generation};
-use crate::guard::{Hold, Loss, Lost, guard};
+use crate::guard::guard;
+use crate::loss::{Loss, Lost};
 use crate::trace;
 
 guard! {

@@ -114,7 +114,7 @@ impl FileOptions {
         create plain bool;
         create_new plain bool;
         truncate plain bool;
-        mode some u32;
+        mode bits;
         timeout limit;
         fail_when_locked plain bool;
         remove_on_release plain bool;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::acquire::Acquire;
-use crate::acquire::sealed::{Pending, Request};
 use crate::address::Address;
+use crate::backend::Hold;
+use crate::backend::{Pending, Request};
 use crate::error::Result;
-use crate::guard::{Hold, Lost, guard};
-use crate::lock::{Capabilities, Local, Reach, Tokens, is_lock, local_handle};
+use crate::guard::guard;
+use crate::lock::{Capabilities, Local, Reach, is_lock, local_handle};
+use crate::loss::Lost;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status, Waiting};
 
@@ -41,7 +43,7 @@ impl Local for Path {
     fn status(&self) -> Result<Status> {
         Ok(Status {
             excludes: false,
-            ..Status::of_nobody()
+            ..Status::free()
         })
     }
 
@@ -61,15 +63,15 @@ impl Local for Path {
     fn close(&self) {}
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            excludes: false,
-            fair: false,
-            push: false,
-            detects_loss: false,
-            tokens: Tokens::None,
-            names_owners: false,
-            reach: Reach::Process,
-        }
+        capabilities()
+    }
+}
+
+/// Returns what a lock that does not lock can do: nothing.
+pub(super) fn capabilities() -> Capabilities {
+    Capabilities {
+        excludes: false,
+        ..Capabilities::minimal(Reach::Process)
     }
 }
 

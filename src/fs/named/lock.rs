@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::claim::{ClaimConfig, ClaimLock};
 use crate::fs::engine::claim::{Form, claim_directory};
 use crate::fs::engine::door::remove_file;
+use crate::fs::fair::Fair;
 use crate::fs::fifo::FifoLock;
 use crate::fs::file::FileLock;
 use crate::fs::kind::FifoKind;
@@ -251,17 +252,7 @@ fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<Both> {
         }
         return options.open(path).map(both);
     }
-    let mut options = FifoLock::options().timeout(config.timeout);
-    if let Some(label) = &config.label {
-        options = options.label(label);
-    }
-    if let Some(bits) = config.mode {
-        options = options.mode(bits);
-    }
-    if let Some(interval) = config.poll_interval {
-        options = options.poll_interval(interval);
-    }
-    options.open(path).map(both)
+    FifoLock::with_config(path, config.fair()).map(both)
 }
 
 /// How often a waiter for a claim looks again without an event.

@@ -4,7 +4,7 @@ use ::redis::{PushInfo, PushKind, RedisError, Value};
 
 use super::{Actor, Flight, Landed, REPEAT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::Loss;
+use crate::loss::Loss;
 use crate::redis::lease::{Lease, Stamp};
 use crate::redis::link::nonsense;
 use crate::redis::place::{Grant, Mode, Outcome, Target};

@@ -9,7 +9,7 @@ use ::redis::RedisError;
 use super::{Actor, Alarm, Connecting, Flight, Landed};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
-use crate::guard::Loss;
+use crate::loss::Loss;
 use crate::redis::OnDisconnect;
 use crate::redis::client::host;
 use crate::redis::lease::Stamp;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::error::Result;
-use crate::guard::Loss;
+use crate::loss::Loss;
 use crate::redis::lease::{Lease, Stamp};
 use crate::redis::options::Config;
 use crate::redis::place::{Place, Stage, Target};

@@ -13,11 +13,13 @@ use super::super::vigil::{Subject, Vigil};
 use super::baton::{self, Baton};
 use super::record::{Draft, Record};
 use super::{Claims, renewal};
+use crate::backend;
+use crate::backend::Hold as _;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file;
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::id::Id;
-use crate::guard::{self, Hold as _, Loss, Lost};
+use crate::loss::{Loss, Lost};
 use crate::status::Removal;
 
 /// The lock, held. Dropped, it is given back.
@@ -147,7 +149,7 @@ impl Hold {
     }
 }
 
-impl guard::Hold for Hold {
+impl backend::Hold for Hold {
     fn token(&self) -> Option<u64> {
         Some(self.tenure.vigil.subject().own.number)
     }

@@ -12,7 +12,7 @@ use super::super::vigil::loss_of;
 use super::super::watch::{Seen, watch};
 use super::core::Core;
 use crate::foreign::SafeWaker;
-use crate::guard::Loss;
+use crate::loss::Loss;
 use crate::trace::Note;
 
 impl Core {

@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::fs::sys::fork::generation;
 use crate::fs::sys::host;
-use crate::guard::Loss;
+use crate::loss::Loss;
 use crate::stats::{Counts, Stats};
 use crate::status::{Status, Waiting};
 

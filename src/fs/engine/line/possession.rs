@@ -35,7 +35,7 @@ use super::passing::marks_gone;
 use super::{Settings, Share, Visit, Visitor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::duplicate_for_exec;
-use crate::guard::Loss;
+use crate::loss::Loss;
 
 /// How many tokens are reserved on disk at once for hand-overs in memory.
 const BLOCK: u64 = 1024;

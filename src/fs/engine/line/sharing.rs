@@ -14,7 +14,7 @@ use super::core::Core;
 use super::inside::Extent;
 use super::possession::Hold;
 use crate::error::{Error, Result};
-use crate::guard::Loss;
+use crate::loss::Loss;
 
 impl Core {
     /// Readers are inside under the whole lock: it is shared as soon as another process queues, unless a writer of our own comes first.

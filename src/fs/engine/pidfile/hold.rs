@@ -10,12 +10,13 @@ use super::super::owner::identity;
 use super::super::step::at_named;
 use super::super::vigil::Vigil;
 use super::{LONGEST, PidFile, VERSION, unlink};
+use crate::backend::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::dir;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::{Private, generation};
 use crate::fs::sys::id::Id;
-use crate::guard::{Hold, Loss, Lost};
+use crate::loss::{Loss, Lost};
 
 /// The lock, held: our record, open, at the path. Dropped, it is given back.
 #[doc(hidden)]

@@ -1,0 +1,284 @@
+//! One lock of an engine, and the handle around it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+
+use super::unsupported;
+use super::wait::{Hold, Mode, Pending, Request};
+use crate::acquire::Acquire;
+use crate::address::Address;
+use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
+use crate::error::{Error, Result};
+use crate::guard::{Permit, guard};
+use crate::ledger::Ledger;
+use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock};
+use crate::loss::Lost;
+use crate::options::check_permits;
+use crate::stats::Stats;
+use crate::status::{Changes, Removal, Status, Waiting};
+
+/// One lock of an [`Engine`](super::Engine), of any kind: what its handles ask.
+///
+/// [`AnyLock::of_line`], [`AnySharedLock::of_line`] and [`AnySemaphore::of_line`] make the handles.
+/// They add time limits, progress reports, guards, counts and `close`.
+pub trait Line: Send + Sync + 'static {
+    /// Returns which lock this is.
+    fn address(&self) -> Address;
+
+    /// Returns what it can and cannot do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes the wait of one caller. It asks for nothing before its first poll.
+    fn enqueue(&self, mode: Mode) -> BoxPending;
+
+    /// Returns who holds it and who waits. By default it cannot tell.
+    fn status(&self) -> BoxFuture<'_, Result<Status>> {
+        let refused = unsupported("a status is", self.address().place());
+        Box::pin(std::future::ready(refused))
+    }
+
+    /// Deletes what it has left, if no caller holds it or waits for it. By default it cannot.
+    fn remove(&self) -> BoxFuture<'_, Result<Removal>> {
+        let refused = unsupported("`remove` is", self.address().place());
+        Box::pin(std::future::ready(refused))
+    }
+
+    /// Returns the status as it changes. By default it cannot.
+    fn changes(&self) -> Changes {
+        Changes::unsupported(self.address().place())
+    }
+
+    /// Returns how many permits a semaphore has. Called for semaphores only.
+    fn limit(&self) -> u32 {
+        1
+    }
+
+    /// Changes how many permits a semaphore has. By default it cannot.
+    fn resize(&self, _permits: u32) -> BoxFuture<'_, Result<()>> {
+        let refused = unsupported("`resize` is", self.address().place());
+        Box::pin(std::future::ready(refused))
+    }
+}
+
+/// A wait of a [`Line`].
+pub type BoxPending = Box<dyn Pending<Grant = Box<dyn Hold>>>;
+
+impl AnyLock {
+    /// Returns a handle on a lock of a backend.
+    pub fn of_line(line: impl Line) -> Self {
+        Self::new(LineLock::new(line))
+    }
+}
+
+impl AnySharedLock {
+    /// Returns a handle on a reader-writer lock of a backend.
+    pub fn of_line(line: impl Line) -> Self {
+        Self::new(LineLock::new(line))
+    }
+}
+
+impl AnySemaphore {
+    /// Returns a handle on a semaphore of a backend.
+    pub fn of_line(line: impl Line) -> Self {
+        Self::new(LineLock::new(line))
+    }
+}
+
+/// A handle on a line. Which of its methods make sense is known to whoever made the line.
+#[derive(Clone)]
+struct LineLock {
+    line: Arc<dyn Line>,
+    ledger: Arc<Ledger>,
+}
+
+impl LineLock {
+    fn new(line: impl Line) -> Self {
+        Self {
+            ledger: Ledger::new("line", line.address()),
+            line: Arc::new(line),
+        }
+    }
+
+    fn enqueue(&self, mode: Mode) -> Acquire<LineGuard> {
+        let inner = match mode {
+            Mode::Permits(permits) => {
+                let place = self.line.address().place();
+                check_permits(permits, self.line.limit(), place).map_err(Some)
+            }
+            Mode::Exclusive | Mode::Shared => Ok(()),
+        };
+        let pending = LinePending {
+            inner: inner.map(|()| self.line.enqueue(mode)),
+            ledger: self.ledger.clone(),
+        };
+        Acquire::new(pending, None)
+    }
+}
+
+impl Handle for LineLock {
+    async fn status(&self) -> Result<Status> {
+        self.line.status().await
+    }
+
+    async fn remove(&self) -> Result<Removal> {
+        self.line.remove().await
+    }
+
+    fn changes(&self) -> Changes {
+        self.line.changes()
+    }
+
+    fn stats(&self) -> Stats {
+        self.ledger.stats()
+    }
+
+    fn close(&self) {
+        self.ledger.close();
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.line.capabilities()
+    }
+}
+
+impl Lock for LineLock {
+    type Guard = LineGuard;
+
+    fn acquire(&self) -> Acquire<LineGuard> {
+        self.enqueue(Mode::Exclusive)
+    }
+
+    async fn try_acquire(&self) -> Result<Option<LineGuard>> {
+        Lock::acquire(self).try_once().await
+    }
+}
+
+impl SharedLock for LineLock {
+    type SharedGuard = LineGuard;
+
+    fn acquire_shared(&self) -> Acquire<LineGuard> {
+        self.enqueue(Mode::Shared)
+    }
+
+    async fn try_acquire_shared(&self) -> Result<Option<LineGuard>> {
+        self.acquire_shared().try_once().await
+    }
+}
+
+impl Semaphore for LineLock {
+    type Permit = LineGuard;
+
+    fn acquire_many(&self, permits: u32) -> Acquire<LineGuard> {
+        self.enqueue(Mode::Permits(permits))
+    }
+
+    async fn try_acquire_many(&self, permits: u32) -> Result<Option<LineGuard>> {
+        self.acquire_many(permits).try_once().await
+    }
+
+    fn limit(&self) -> u32 {
+        self.line.limit()
+    }
+
+    async fn resize(&self, permits: u32) -> Result<()> {
+        check_permits(permits, u32::MAX, self.line.address().place())?;
+        self.line.resize(permits).await
+    }
+}
+
+impl fmt::Debug for LineLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LineLock")
+            .field(&self.line.address().to_string())
+            .finish()
+    }
+}
+
+guard! {
+    /// The guard of a line.
+    LineGuard holds Box<dyn Hold>, by LinePending
+}
+
+impl Permit for LineGuard {}
+
+/// A wait of a line, or the reason why there is none.
+#[allow(unreachable_pub)] // Its guard is known as AnyGuard only.
+pub struct LinePending {
+    inner: Result<BoxPending, Option<Error>>,
+    ledger: Arc<Ledger>,
+}
+
+impl Pending for LinePending {
+    type Grant = Box<dyn Hold>;
+
+    fn poll(
+        &mut self,
+        request: &Request,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Box<dyn Hold>>>> {
+        match &mut self.inner {
+            Ok(inner) => inner.poll(request, cx),
+            Err(error) => Poll::Ready(error.take().map_or(Ok(None), Err)),
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Ok(inner) = &mut self.inner {
+            inner.leave();
+        }
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.inner.as_ref().ok()?.waiting()
+    }
+
+    fn address(&self) -> Option<Address> {
+        self.inner.as_ref().ok()?.address()
+    }
+
+    fn counts_waiters(&self) -> bool {
+        self.inner.as_ref().is_ok_and(|it| it.counts_waiters())
+    }
+
+    fn ledger(&self) -> Option<&Arc<Ledger>> {
+        Some(&self.ledger)
+    }
+}
+
+impl Hold for Box<dyn Hold> {
+    fn token(&self) -> Option<u64> {
+        (**self).token()
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        (**self).predecessor_crashed()
+    }
+
+    fn permits(&self) -> u32 {
+        (**self).permits()
+    }
+
+    fn is_held(&self) -> bool {
+        (**self).is_held()
+    }
+
+    fn lost(&self) -> Lost {
+        (**self).lost()
+    }
+
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        (**self).poll_release(cx)
+    }
+
+    fn place(&self) -> &Path {
+        (**self).place()
+    }
+
+    fn has_queued(&self) -> bool {
+        (**self).has_queued()
+    }
+}

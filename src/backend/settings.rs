@@ -1,0 +1,149 @@
+//! The options of a place of locks, by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The options of a place of locks: those in the query of its URL, and those of the program.
+///
+/// A connector [takes](Settings::take) every option that it knows. An option that is left over is
+/// unknown, so the connection is refused before it begins. See
+/// [`Locks::register`](crate::Locks::register).
+pub struct Settings {
+    /// The URL without secrets, for errors.
+    url: String,
+    given: BTreeMap<String, String>,
+    known: BTreeSet<String>,
+}
+
+impl Settings {
+    pub(crate) fn new(url: String, given: BTreeMap<String, String>) -> Self {
+        Self {
+            url,
+            given,
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the value of this option, if it is given. The option is known from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the value cannot be read as a `T`.
+    pub fn take<T: Setting>(&mut self, name: &str) -> Result<Option<T>> {
+        self.known.insert(name.to_owned());
+        let Some(text) = self.given.remove(name) else {
+            return Ok(None);
+        };
+        match T::read(&text) {
+            Some(value) => Ok(Some(value)),
+            None => {
+                let text = format!("the option {name:?} takes {}", T::TAKES);
+                Err(Error::at(ErrorKind::InvalidInput, text, &self.url))
+            }
+        }
+    }
+
+    /// Takes each of these options, and returns those that are given as a query: `?a=1&b=2`, or an
+    /// empty text. For the options of a driver, which reads its own URL.
+    pub fn take_query(&mut self, names: &[&str]) -> String {
+        let mut query = String::new();
+        for name in names {
+            self.known.insert((*name).to_owned());
+            if let Some(value) = self.given.remove(*name) {
+                let sign = if query.is_empty() { '?' } else { '&' };
+                let _ = write!(query, "{sign}{name}=");
+                for byte in value.bytes() {
+                    match byte.is_ascii_alphanumeric() {
+                        true => query.push(char::from(byte)),
+                        false => _ = write!(query, "%{byte:02x}"),
+                    }
+                }
+            }
+        }
+        query
+    }
+
+    /// Refuses options that nobody has taken.
+    pub(crate) fn refuse_unknown(&self) -> Result<()> {
+        let Some(name) = self.given.keys().next() else {
+            return Ok(());
+        };
+        let text = match self.known.iter().map(String::as_str).collect::<Vec<_>>() {
+            known if known.is_empty() => {
+                format!("the option {name:?} is unknown, and there are none")
+            }
+            known => format!(
+                "the option {name:?} is unknown; known are {}",
+                known.join(", ")
+            ),
+        };
+        Err(Error::at(ErrorKind::InvalidInput, text, &self.url))
+    }
+}
+
+/// Shows the names of the options only, because a value may be a secret.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Settings").field(&self.given.keys()).finish()
+    }
+}
+
+/// A value that an option in a URL can have.
+pub trait Setting: Sized {
+    /// What the value looks like, for errors.
+    const TAKES: &'static str;
+
+    /// Reads the value, or returns `None` if it is invalid.
+    fn read(text: &str) -> Option<Self>;
+}
+
+impl Setting for String {
+    const TAKES: &'static str = "text";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+}
+
+impl Setting for bool {
+    const TAKES: &'static str = "true or false";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// As `250ms`, `10s`, `5m` or `1h 30m`.
+impl Setting for Duration {
+    const TAKES: &'static str = "a duration such as 250ms, 10s or 5m";
+
+    fn read(text: &str) -> Option<Self> {
+        humantime::parse_duration(text).ok()
+    }
+}
+
+/// A duration, or `never` for `None`.
+impl Setting for Option<Duration> {
+    const TAKES: &'static str = "a duration such as 250ms, 10s or 5m, or never";
+
+    fn read(text: &str) -> Option<Self> {
+        match text {
+            "never" => Some(None),
+            text => Duration::read(text).map(Some),
+        }
+    }
+}
+
+/// Permission bits in octal, as in `chmod`.
+pub(crate) struct Bits(pub(crate) u32);
+
+impl Setting for Bits {
+    const TAKES: &'static str = "permission bits in octal, such as 660";
+
+    fn read(text: &str) -> Option<Self> {
+        u32::from_str_radix(text, 8).ok().map(Self)
+    }
+}

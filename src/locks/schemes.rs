@@ -1,0 +1,84 @@
+//! Which engine serves which URL.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Connector, file, memory};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The schemes that the program has registered.
+static REGISTERED: Mutex<BTreeMap<String, Arc<Connector>>> = Mutex::new(BTreeMap::new());
+
+fn registered() -> MutexGuard<'static, BTreeMap<String, Arc<Connector>>> {
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the connector of a scheme of this crate. `None` for an unknown scheme.
+fn built_in(scheme: &str) -> Option<Result<Arc<Connector>>> {
+    match scheme {
+        "file" => Some(Ok(Arc::new(file::connect))),
+        "mem" => Some(Ok(Arc::new(memory::connect))),
+        "redis" | "redis+unix" => Some(redis("redis", scheme)),
+        "rediss" => Some(redis("redis-tls", scheme)),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "redis")]
+fn redis(_: &str, _: &str) -> Result<Arc<Connector>> {
+    Ok(Arc::new(super::redis::connect))
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(feature: &str, scheme: &str) -> Result<Arc<Connector>> {
+    let text =
+        format!("locks behind {scheme}: need the feature `{feature}`, which is not compiled in");
+    Err(Error::new(ErrorKind::Unsupported, text))
+}
+
+pub(super) fn is_known(scheme: &str) -> bool {
+    built_in(scheme).is_some() || registered().contains_key(scheme)
+}
+
+/// Returns the connector of a scheme.
+pub(super) fn connector(scheme: &str) -> Result<Arc<Connector>> {
+    let found = built_in(scheme).or_else(|| registered().get(scheme).cloned().map(Ok));
+    found.unwrap_or_else(|| unknown(scheme))
+}
+
+/// Refuses a scheme that nobody serves.
+pub(super) fn unknown<T>(scheme: &str) -> Result<T> {
+    let mut known = vec!["file:", "mem:", "redis:", "rediss:", "redis+unix:"];
+    let registered = registered();
+    let others: Vec<_> = registered.keys().map(|it| format!("{it}:")).collect();
+    known.extend(others.iter().map(String::as_str));
+    let text = format!(
+        "locks behind {scheme}: are not known; known are {}",
+        known.join(", ")
+    );
+    Err(Error::new(ErrorKind::Unsupported, text))
+}
+
+pub(super) fn register(scheme: &str, connector: Arc<Connector>) -> Result<()> {
+    let refused = |why: &str| {
+        let text = format!("cannot register the scheme {scheme:?}: {why}");
+        Err(Error::new(ErrorKind::InvalidInput, text))
+    };
+    let fits = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || "+-.".contains(it);
+    if !scheme.starts_with(|it: char| it.is_ascii_lowercase()) || !scheme.chars().all(fits) {
+        return refused(
+            "it takes a lower-case letter, then lower-case letters, digits, +, - and .",
+        );
+    }
+    if is_known(scheme) {
+        return refused("it is known already");
+    }
+    // Another thread may have registered it in the meantime.
+    let mut registered = registered();
+    if registered.contains_key(scheme) {
+        drop(registered);
+        return refused("it is known already");
+    }
+    registered.insert(scheme.to_owned(), connector);
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! How a holder learns that it has lost its lock.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::future::FusedFuture;
+
+/// Why a lock that was held is no longer held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Loss {
+    /// The lock file was deleted or renamed.
+    Deleted,
+    /// Another file replaced the lock file.
+    Replaced,
+    /// The operating system took the lock away when the process changed it from exclusive to
+    /// shared.
+    Unlocked,
+    /// The lease ended before it was renewed: the server or the file system was not reached in
+    /// time, or this process stood still. Another caller may hold the lock by now.
+    Expired,
+    /// The server has forgotten the hold, and has granted the lock to another caller.
+    Superseded,
+    /// The hold was ended by force.
+    Revoked,
+    /// The connection to the server broke, and the options make that a loss.
+    Disconnected,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "the lock file was deleted or renamed while it was held",
+            Self::Replaced => "the lock file was replaced while it was held",
+            Self::Unlocked => "the operating system took the lock away while it was to be shared",
+            Self::Expired => {
+                "the lease ran out before it was renewed, so that others may have the lock by now"
+            }
+            Self::Superseded => "the server has forgotten the hold and let in somebody else",
+            Self::Revoked => "the hold was ended by force",
+            Self::Disconnected => "the connection to the server broke",
+        })
+    }
+}
+
+/// The future of [`Guard::lost`](crate::Guard::lost). It is owned, `Send`, and latched.
+///
+/// It resolves only when the lock is lost. If the guard is released without a loss, it stays
+/// pending forever: a released lock is not a lost one. So use it in a `select!` beside the work
+/// that the lock protects.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Lost {
+    inner: Option<Pin<Box<dyn Future<Output = Loss> + Send>>>,
+}
+
+impl Lost {
+    /// Makes it from a future that ends when the lock is lost, for a backend. The future must end
+    /// for every call, also after the loss.
+    pub fn new(inner: impl Future<Output = Loss> + Send + 'static) -> Self {
+        Self {
+            inner: Some(Box::pin(inner)),
+        }
+    }
+
+    /// Never resolves: the loss of a lock that cannot be lost.
+    pub fn never() -> Self {
+        Self { inner: None }
+    }
+}
+
+impl Future for Lost {
+    type Output = Loss;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Loss> {
+        let Some(inner) = &mut self.inner else {
+            return Poll::Pending;
+        };
+        let result = inner.as_mut().poll(cx);
+        if result.is_ready() {
+            self.inner = None;
+        }
+        result
+    }
+}
+
+impl FusedFuture for Lost {
+    fn is_terminated(&self) -> bool {
+        self.inner.is_none()
+    }
+}
+
+impl fmt::Debug for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lost").finish_non_exhaustive()
+    }
+}

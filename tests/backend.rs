@@ -1,0 +1,509 @@
+//! The public seam: every backend passes the suite, and a backend that lies is found out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures::future::BoxFuture;
+use stanchion::backend::conformance::{self, Report};
+use stanchion::backend::{Address, BoxPending, Engine, Hold, Line, Mode, Pending, Request};
+use stanchion::{
+    AnyLock, AnySemaphore, AnySharedLock, Capabilities, Error, ErrorKind, Held, Locks, Loss, Lost,
+    Owner, Reach, Removal, Result, Status, Tokens, Waiter,
+};
+
+async fn passes(url: &str) {
+    let locks = Locks::connect(url).await.expect("locks");
+    let report = conformance::run(&locks).await;
+    assert!(report.is_ok(), "{url}\n{report}");
+    assert!(report.entries().count() > 40, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn locks_in_memory_pass() {
+    passes("mem:").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn locks_in_a_directory_pass() {
+    for options in ["", "?method=os", "?method=mkdir", "?method=create_new"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        passes(&format!("file://{}{options}", directory.path().display())).await;
+    }
+}
+
+/// A lock that excludes nobody breaks what the suite checks first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fake_lock_does_not_pass() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!("file://{}?method=fake", directory.path().display());
+    let locks = Locks::connect(url).await.expect("locks");
+    assert_broken(&conformance::run(&locks).await, "lock: one_caller_holds_it");
+}
+
+fn assert_broken(report: &Report, promise: &str) {
+    let broken: Vec<_> = report.broken().map(|(name, _)| name).collect();
+    assert!(broken.contains(&promise), "{promise}:\n{report}");
+}
+
+/// A promise that a backend breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    None,
+    LetsInTwo,
+    LetsInNewcomers,
+    ServesTheLastFirst,
+    KeepsPlacesOfTheDropped,
+    KeepsGrantsOfTheDropped,
+    KeepsGuardsOfTheDropped,
+    AsksBeforeThePoll,
+    QueuesTries,
+    CallsContentionAnError,
+    CountsNobody,
+    RepeatsTokens,
+    LosesLocks,
+    TellsOfCrashes,
+    ShowsItFree,
+    ShowsNobody,
+    RemovesWhatIsHeld,
+    MixesUpNames,
+    MixesReadersAndWriters,
+    GrantsTooMany,
+}
+
+/// For each lie, a promise that it breaks.
+const LIES: &[(Lie, &str)] = &[
+    (Lie::LetsInTwo, "lock: one_caller_holds_it"),
+    (Lie::LetsInTwo, "lock: no_two_callers_are_inside"),
+    (Lie::LetsInNewcomers, "lock: a_newcomer_bypasses_no_waiter"),
+    (
+        Lie::LetsInNewcomers,
+        "rwlock: a_reader_bypasses_no_waiting_writer",
+    ),
+    (
+        Lie::LetsInNewcomers,
+        "semaphore: a_small_request_bypasses_no_large_one",
+    ),
+    (Lie::ServesTheLastFirst, "lock: waiters_are_served_in_order"),
+    (
+        Lie::KeepsPlacesOfTheDropped,
+        "lock: a_dropped_wait_leaves_nothing",
+    ),
+    (
+        Lie::KeepsGrantsOfTheDropped,
+        "lock: a_dropped_grant_is_given_back",
+    ),
+    (
+        Lie::KeepsGuardsOfTheDropped,
+        "lock: a_dropped_guard_releases",
+    ),
+    (
+        Lie::KeepsGuardsOfTheDropped,
+        "lock: a_dropped_release_goes_on",
+    ),
+    (
+        Lie::KeepsGuardsOfTheDropped,
+        "semaphore: a_dropped_permit_is_given_back",
+    ),
+    (
+        Lie::AsksBeforeThePoll,
+        "lock: nothing_happens_before_the_first_poll",
+    ),
+    (Lie::QueuesTries, "lock: a_limit_of_zero_is_one_attempt"),
+    (Lie::CallsContentionAnError, "lock: a_limit_is_kept"),
+    (
+        Lie::CountsNobody,
+        "lock: waiters_are_counted_or_the_limit_refused",
+    ),
+    (Lie::RepeatsTokens, "lock: tokens_increase"),
+    (Lie::LosesLocks, "lock: a_guard_that_lives_is_held"),
+    (Lie::LosesLocks, "lock: a_closed_handle_grants_nothing"),
+    (Lie::TellsOfCrashes, "lock: a_guard_that_lives_is_held"),
+    (Lie::ShowsItFree, "lock: the_status_agrees"),
+    (
+        Lie::ShowsNobody,
+        "lock: the_status_names_the_holder_and_the_waiters",
+    ),
+    (
+        Lie::RemovesWhatIsHeld,
+        "lock: what_is_in_use_is_not_removed",
+    ),
+    (Lie::MixesUpNames, "lock: names_mean_different_locks"),
+    (
+        Lie::MixesReadersAndWriters,
+        "rwlock: readers_share_and_a_writer_does_not",
+    ),
+    (
+        Lie::MixesReadersAndWriters,
+        "rwlock: no_writer_is_inside_with_others",
+    ),
+    (
+        Lie::GrantsTooMany,
+        "semaphore: there_are_as_many_permits_as_said",
+    ),
+    (
+        Lie::GrantsTooMany,
+        "semaphore: no_more_permits_are_held_than_there_are",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_honest_backend_passes() {
+    let report = conformance::run(&Locks::with_engine(Toy::new(Lie::None))).await;
+    assert!(report.is_ok(), "{report}");
+    assert!(
+        report
+            .entries()
+            .all(|(_, it)| *it == conformance::Outcome::Kept),
+        "{report}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_backend_that_lies_is_found_out() {
+    let mut lies: Vec<_> = LIES.iter().map(|(lie, _)| *lie).collect();
+    lies.dedup();
+    let runs = lies.into_iter().map(|lie| async move {
+        let locks = Locks::with_engine(Toy::new(lie));
+        let breaks = |name: &str| LIES.contains(&(lie, name));
+        (lie, conformance::run_some(&locks, breaks).await)
+    });
+    for (lie, report) in futures::future::join_all(runs).await {
+        for (_, promise) in LIES.iter().filter(|(it, _)| *it == lie) {
+            assert_broken(&report, promise);
+        }
+    }
+}
+
+/// A whole backend in memory that tells one lie.
+struct Toy {
+    lie: Lie,
+    rows: Mutex<HashMap<String, Arc<Row>>>,
+}
+
+impl Toy {
+    fn new(lie: Lie) -> Self {
+        let rows = Mutex::default();
+        Self { lie, rows }
+    }
+
+    fn row(&self, name: &str, parts: u32) -> Handle {
+        let name = match self.lie {
+            Lie::MixesUpNames => name.to_lowercase(),
+            _ => name.to_owned(),
+        };
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = rows.entry(name.clone()).or_insert_with(|| {
+            Arc::new(Row {
+                name,
+                parts,
+                lie: self.lie,
+                state: Mutex::default(),
+            })
+        });
+        Handle(row.clone())
+    }
+}
+
+fn capabilities() -> Capabilities {
+    let mut can = Capabilities::minimal(Reach::Process);
+    (can.fair, can.push, can.names_owners) = (true, true, true);
+    can.tokens = Tokens::Strict;
+    can
+}
+
+/// How many readers there may be.
+const READERS: u32 = 1000;
+
+impl Engine for Toy {
+    fn url(&self) -> String {
+        format!("toy:{:?}", self.lie)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
+
+    fn lock(&self, name: &str) -> Result<AnyLock> {
+        Ok(AnyLock::of_line(self.row(name, 1)))
+    }
+
+    fn rwlock(&self, name: &str) -> Result<AnySharedLock> {
+        Ok(AnySharedLock::of_line(self.row(name, READERS)))
+    }
+
+    fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
+        Ok(AnySemaphore::of_line(self.row(name, permits)))
+    }
+}
+
+struct Row {
+    name: String,
+    parts: u32,
+    lie: Lie,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    held: BTreeMap<u64, u32>,
+    waiters: BTreeMap<u64, (u32, Waker)>,
+}
+
+impl Row {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn parts(&self, mode: Mode) -> u32 {
+        match mode {
+            Mode::Exclusive if self.lie == Lie::MixesReadersAndWriters => 1,
+            Mode::Exclusive => self.parts,
+            Mode::Shared => 1,
+            Mode::Permits(permits) => permits,
+        }
+    }
+
+    fn fits(&self, state: &State, parts: u32) -> bool {
+        let held: u32 = state.held.values().sum();
+        let more = match self.lie {
+            Lie::LetsInTwo => self.parts,
+            Lie::GrantsTooMany => 1,
+            _ => 0,
+        };
+        held + parts <= self.parts + more
+    }
+
+    /// Grants as much as there is to those who wait.
+    fn settle(&self, state: &mut State) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        loop {
+            let next = match self.lie {
+                Lie::ServesTheLastFirst => state.waiters.last_key_value(),
+                _ => state.waiters.first_key_value(),
+            };
+            let Some((number, parts)) = next.map(|(number, it)| (*number, it.0)) else {
+                return woken;
+            };
+            if !self.fits(state, parts) {
+                return woken;
+            }
+            if self.lie == Lie::LetsInNewcomers {
+                // They may try again, beside everybody else.
+                let wakers = state.waiters.values().map(|it| it.1.clone());
+                return wakers.collect();
+            }
+            state.held.insert(number, parts);
+            woken.extend(state.waiters.remove(&number).map(|it| it.1));
+        }
+    }
+
+    fn release(&self, number: u64) {
+        let mut state = self.state();
+        state.held.remove(&number);
+        let woken = self.settle(&mut state);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+struct Handle(Arc<Row>);
+
+impl Line for Handle {
+    fn address(&self) -> Address {
+        Address::new("toy", "", &self.0.name)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
+
+    fn enqueue(&self, mode: Mode) -> BoxPending {
+        let mut caller = Caller {
+            row: self.0.clone(),
+            parts: self.0.parts(mode),
+            number: None,
+        };
+        if self.0.lie == Lie::AsksBeforeThePoll {
+            let mut state = self.0.state();
+            state.last += 1;
+            caller.number = Some(state.last);
+            if self.0.fits(&state, caller.parts) {
+                let number = state.last;
+                state.held.insert(number, caller.parts);
+            }
+        }
+        Box::new(caller)
+    }
+
+    fn limit(&self) -> u32 {
+        self.0.parts
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Status>> {
+        let state = self.0.state();
+        let mut status = Status::free();
+        if self.0.lie == Lie::ShowsItFree || state.held.is_empty() {
+            return Box::pin(async { Ok(status) });
+        }
+        status.held = Held::Yes;
+        if self.0.lie != Lie::ShowsNobody {
+            status.holder = Some(Owner::unknown());
+            status.last_token = state.last;
+            let waiter = |_| Waiter::new(Owner::unknown());
+            status.waiters = state.waiters.keys().map(waiter).collect();
+        }
+        Box::pin(async { Ok(status) })
+    }
+
+    fn remove(&self) -> BoxFuture<'_, Result<Removal>> {
+        let in_use = !self.0.state().held.is_empty() && self.0.lie != Lie::RemovesWhatIsHeld;
+        Box::pin(async move {
+            Ok(if in_use {
+                Removal::InUse
+            } else {
+                Removal::Removed
+            })
+        })
+    }
+}
+
+struct Caller {
+    row: Arc<Row>,
+    parts: u32,
+    number: Option<u64>,
+}
+
+impl Pending for Caller {
+    type Grant = Box<dyn Hold>;
+
+    fn poll(&mut self, asks: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<Self::Grant>>> {
+        let lie = self.row.lie;
+        let mut state = self.row.state();
+        let is_new = self.number.is_none();
+        let last = &mut state.last;
+        let number = *self.number.get_or_insert_with(|| {
+            *last += 1;
+            *last
+        });
+        let is_free = self.row.fits(&state, self.parts)
+            && (state.waiters.is_empty() || lie == Lie::LetsInNewcomers);
+        if is_free && (is_new || lie == Lie::LetsInNewcomers) {
+            state.waiters.remove(&number);
+            state.held.insert(number, self.parts);
+        }
+        if state.held.contains_key(&number) {
+            drop(state);
+            let hold = Share {
+                row: self.row.clone(),
+                parts: self.parts,
+                number: self.number.take(),
+            };
+            return Poll::Ready(Ok(Some(Box::new(hold))));
+        }
+        let waiting = state.waiters.len();
+        if is_new && asks.try_only && lie != Lie::QueuesTries {
+            self.number = None;
+            return Poll::Ready(Ok(None));
+        }
+        let refused = asks.max_waiting.is_some_and(|most| waiting >= most);
+        if is_new && (lie == Lie::CallsContentionAnError || refused && lie != Lie::CountsNobody) {
+            self.number = None;
+            let kind = match refused {
+                true => ErrorKind::Busy,
+                false => ErrorKind::Io,
+            };
+            return Poll::Ready(Err(Error::at(kind, "it is held", &self.row.name)));
+        }
+        let waiter = (self.parts, cx.waker().clone());
+        let replaced = state.waiters.insert(number, waiter);
+        drop((state, replaced));
+        Poll::Pending
+    }
+
+    fn leave(&mut self) {
+        let Some(number) = self.number.take() else {
+            return;
+        };
+        let mut state = self.row.state();
+        let is_granted = state.held.contains_key(&number);
+        match (is_granted, self.row.lie) {
+            (true, Lie::KeepsGrantsOfTheDropped) | (false, Lie::KeepsPlacesOfTheDropped) => return,
+            _ => {}
+        }
+        let waker = state.waiters.remove(&number);
+        drop(state);
+        drop(waker);
+        self.row.release(number);
+    }
+
+    fn address(&self) -> Option<Address> {
+        Some(Address::new("toy", "", &self.row.name))
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// What a caller holds.
+struct Share {
+    row: Arc<Row>,
+    parts: u32,
+    number: Option<u64>,
+}
+
+impl Hold for Share {
+    fn token(&self) -> Option<u64> {
+        match self.row.lie {
+            Lie::RepeatsTokens => Some(1),
+            _ => self.number,
+        }
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        self.row.lie == Lie::TellsOfCrashes
+    }
+
+    fn permits(&self) -> u32 {
+        self.parts
+    }
+
+    fn is_held(&self) -> bool {
+        self.row.lie != Lie::LosesLocks
+    }
+
+    fn lost(&self) -> Lost {
+        match self.row.lie {
+            Lie::LosesLocks => Lost::new(async { Loss::Expired }),
+            _ => Lost::never(),
+        }
+    }
+
+    fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        self.number
+            .take()
+            .into_iter()
+            .for_each(|it| self.row.release(it));
+        Poll::Ready(Ok(()))
+    }
+
+    fn place(&self) -> &Path {
+        Path::new(&self.row.name)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.row.lie != Lie::KeepsGuardsOfTheDropped {
+            self.number
+                .take()
+                .into_iter()
+                .for_each(|it| self.row.release(it));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Locks by name behind a URL: options, schemes of the program's own, and the end of all handles.
+
+use std::time::Duration;
+
+use stanchion::backend::Engine;
+use stanchion::{AnyLock, ErrorKind, Held, LockDir, LockUrl, Locks, Memory, Method, Result};
+
+#[path = "conformance/support.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod support;
+
+use support::{Polled, assert_pending, kind_of};
+
+fn connect(url: &str) -> Result<Locks> {
+    Polled::new(Locks::connect(url)).finish()
+}
+
+fn label_of_holder(lock: &AnyLock) -> Option<String> {
+    let guard = support::in_runtime(lock.acquire()).expect("free");
+    let status = Polled::new(lock.status()).finish().expect("a status");
+    drop(guard);
+    status.holder.and_then(|it| it.label)
+}
+
+/// A directory of locks, and its URL.
+fn directory() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!("file://{}", directory.path().display());
+    (directory, url)
+}
+
+#[test]
+fn options_are_read_from_the_url() {
+    let (_directory, file) = directory();
+    for place in ["mem:", &file] {
+        let locks = connect(&format!("{place}?label=a%20b&timeout=1ms")).expect("locks");
+        assert_eq!(locks.url(), place, "options are no part of the place");
+        let lock = locks.lock("a").expect("a lock");
+        assert_eq!(label_of_holder(&lock).as_deref(), Some("a b"));
+        let _held = support::in_runtime(lock.acquire()).expect("free");
+        let limited = support::in_runtime(lock.acquire());
+        assert_eq!(kind_of(limited), ErrorKind::TimedOut, "{place}");
+        let forever = connect(&format!("{place}?timeout=never")).expect("locks");
+        assert_eq!(forever.url(), place);
+    }
+}
+
+#[test]
+fn the_url_counts_more_than_the_program() {
+    let options = || Locks::options().label("program").claim_window(None);
+    let connect = |url| Polled::new(options().connect(url)).finish().expect("locks");
+    let label = |url| label_of_holder(&connect(url).lock("a").expect("a lock"));
+    assert_eq!(label("mem:").as_deref(), Some("program"));
+    assert_eq!(label("mem:?label=url").as_deref(), Some("url"));
+}
+
+/// Two programs with other options have the same lock.
+#[test]
+fn options_do_not_divide_a_lock() {
+    let (_directory, file) = directory();
+    for place in ["mem:options", &file] {
+        let one = connect(&format!("{place}?label=one")).expect("locks");
+        let two = connect(&format!("{place}?label=two")).expect("locks");
+        let (one, two) = (one.lock("a").expect("a"), two.lock("a").expect("a"));
+        let both = stanchion::acquire_all([one.acquire(), two.acquire()]);
+        assert_eq!(kind_of(Polled::new(both).finish()), ErrorKind::Deadlock);
+        let guard = Polled::new(one.acquire()).finish().expect("free");
+        let tried = Polled::new(two.try_acquire()).finish();
+        assert!(tried.expect("no error").is_none(), "{place}");
+        drop(guard);
+    }
+}
+
+#[test]
+fn a_namespace_divides_them() {
+    let (directory, file) = directory();
+    let plain = connect(&file).expect("locks").lock("a").expect("a lock");
+    let spaced = connect(&format!("{file}?namespace=app")).expect("locks");
+    let spaced = spaced.lock("a").expect("a lock");
+    let guard = Polled::new(plain.acquire()).finish().expect("free");
+    drop(
+        Polled::new(spaced.acquire())
+            .finish()
+            .expect("another lock"),
+    );
+    drop(guard);
+    let names = LockDir::open(directory.path()).expect("the directory");
+    let names: Vec<_> = names
+        .list()
+        .expect("names")
+        .into_iter()
+        .map(|it| it.to_string())
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[test]
+fn options_that_cannot_be_meant_are_refused() {
+    let (_directory, file) = directory();
+    for (url, part) in [
+        ("mem:?leas=1s", "known are claim_window, label, timeout"),
+        ("mem:?lease=1s", "known are"),
+        (&*format!("{file}?namespaces=a"), "namespace"),
+        ("mem:?timeout=soon", "\"timeout\" takes a duration"),
+        ("mem:?timeout=-1s", "takes a duration"),
+        ("mem:?timeout=", "takes a duration"),
+        ("mem:?timeout=99999999999999999999s", "takes a duration"),
+        (
+            &*format!("{file}?mode=999"),
+            "takes permission bits in octal",
+        ),
+        (&*format!("{file}?method=flock"), "takes fifo, os"),
+        ("mem:?label=a&label=b", "given twice"),
+        ("mem:?label", "name=value"),
+        ("mem:?label=%zz", "hexadecimal"),
+        ("mem:?la%0abel=secret", "\"la\\nbel\" is unknown"),
+    ] {
+        let error = connect(url).expect_err(url);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}: {error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(part) && !text.contains("secret"),
+            "{url}: {text}"
+        );
+        assert!(!text.contains(['\n', '\0']), "{url}: {text}");
+    }
+    // Refused before anything is done.
+    let missing = format!("{file}/new?x=y");
+    assert_eq!(kind_of(connect(&missing)), ErrorKind::InvalidInput);
+    let new = LockUrl::parse(&missing).expect("a URL");
+    assert!(!new.directory().expect("a path").exists());
+    let lease = Locks::options().lease(Duration::from_secs(1));
+    assert_eq!(
+        kind_of(Polled::new(lease.connect("mem:")).finish()),
+        ErrorKind::InvalidInput
+    );
+}
+
+/// The method of a directory is an option too; what the method does not have is refused.
+#[test]
+fn the_method_of_a_directory_is_an_option() {
+    let (_directory, file) = directory();
+    let locks = connect(&format!("{file}?method=mkdir&expire=1m")).expect("locks");
+    drop(
+        Polled::new(locks.lock("a").expect("a lock").acquire())
+            .finish()
+            .expect("free"),
+    );
+    assert_eq!(kind_of(locks.rwlock("b")), ErrorKind::Unsupported);
+    assert_eq!(kind_of(locks.semaphore("c", 2)), ErrorKind::Unsupported);
+    let names = [
+        Method::Fifo,
+        Method::Os,
+        Method::Mkdir,
+        Method::CreateNew,
+        Method::Fake,
+    ];
+    for (method, name) in names
+        .into_iter()
+        .zip(["fifo", "os", "mkdir", "create_new", "fake"])
+    {
+        let (directory, file) = self::directory();
+        let by_url = connect(&format!("{file}?method={name}")).expect("locks");
+        let by_type = LockDir::options().method(method).open(directory.path());
+        let by_type = Locks::from(by_type.expect("a directory"));
+        let lock = by_type.lock("a").expect("a lock");
+        assert_eq!(by_url.capabilities(), lock.capabilities(), "{name}");
+        assert_eq!(by_url.url(), by_type.url());
+    }
+}
+
+#[test]
+fn a_program_adds_a_scheme() {
+    let connector = |url: &LockUrl, settings: &mut stanchion::backend::Settings| {
+        assert_eq!(url.with_password(), "locks-test://u:pw@h/x");
+        let query = settings.take_query(&["sslmode", "absent", "q"]);
+        assert_eq!(query, "?sslmode=a%26b&q=1");
+        let label: Option<String> = settings.take("label")?;
+        let memory = Memory::options().label(label.unwrap_or_default()).build();
+        let engine = async { Ok(Box::new(memory) as Box<dyn Engine>) };
+        Ok(Box::pin(engine) as futures::future::BoxFuture<_>)
+    };
+    assert_eq!(kind_of(connect("locks-test:x")), ErrorKind::Unsupported);
+    Locks::register("locks-test", connector).expect("registered");
+    let url = "LOCKS-TEST://u:pw@h/x?sslmode=a%26b&q=1&label=me";
+    let lock = connect(url).expect("locks").lock("a").expect("a lock");
+    assert_eq!(label_of_holder(&lock).as_deref(), Some("me"));
+    let parsed = LockUrl::parse(url).expect("a URL");
+    assert_eq!(parsed.to_string(), "locks-test://u@h/x");
+    let unknown = connect("locks-test://u:pw@h/x?sslmode=a%26b&q=1&lable=me");
+    let text = unknown.expect_err("a typo").to_string();
+    assert!(
+        text.contains("known are absent, label, q, sslmode"),
+        "{text}"
+    );
+    assert!(!text.contains("pw"), "{text}");
+
+    for scheme in ["locks-test", "mem", "redis", "", "A", "1a", "a b", "é"] {
+        let again = Locks::register(scheme, connector);
+        assert_eq!(kind_of(again), ErrorKind::InvalidInput, "{scheme:?}");
+    }
+    let text = connect("locks-tset:x").expect_err("unknown").to_string();
+    assert!(text.contains("locks-test:"), "{text}");
+}
+
+/// Also the waits whose handle is gone.
+#[test]
+fn close_ends_all_waits() {
+    let (_directory, file) = directory();
+    for place in ["mem:close", &file] {
+        let (locks, other) = (
+            connect(place).expect("locks"),
+            connect(place).expect("locks"),
+        );
+        let guard = Polled::new(locks.lock("a").expect("a lock").acquire()).finish();
+        let guard = guard.expect("free");
+        let mut waits = Polled::new(locks.clone().lock("a").expect("a lock").acquire());
+        assert_pending!(waits.poll());
+        let mut beside = Polled::new(other.lock("a").expect("a lock").acquire());
+        assert_pending!(beside.poll());
+        let kept = locks.semaphore("s", 2).expect("a semaphore");
+        let late = locks.rwlock("r").expect("a lock").acquire_shared();
+        locks.close();
+        assert_eq!(kind_of(waits.finish()), ErrorKind::Closed, "{place}");
+        assert_eq!(kind_of(Polled::new(late).finish()), ErrorKind::Closed);
+        assert_eq!(
+            kind_of(Polled::new(kept.try_acquire()).finish()),
+            ErrorKind::Closed
+        );
+        assert_eq!(kind_of(locks.lock("b")), ErrorKind::Closed);
+        assert!(guard.is_held());
+        assert_pending!(beside.poll());
+        drop(guard);
+        drop(beside.finish().expect("its turn"));
+    }
+}
+
+/// What was given out and is gone again is forgotten.
+#[test]
+fn handles_that_are_gone_cost_nothing() {
+    let locks = connect("mem:").expect("locks");
+    for number in 0..10_000 {
+        drop(locks.lock(&number.to_string()).expect("a lock"));
+    }
+    let kept = locks.lock("kept").expect("a lock");
+    locks.close();
+    assert_eq!(
+        kind_of(Polled::new(kept.acquire()).finish()),
+        ErrorKind::Closed
+    );
+    let status = Polled::new(kept.status()).finish().expect("a status");
+    assert_eq!(status.held, Held::No);
+}
+
+#[test]
+fn a_memory_is_a_place_of_locks() {
+    let memory = Memory::named("a place");
+    let locks = Locks::from(memory.clone());
+    assert_eq!(locks.to_string(), "mem:a place");
+    let guard = Polled::new(memory.lock("a").expect("a lock").acquire()).finish();
+    let same = locks.lock("a").expect("the same lock");
+    assert!(
+        Polled::new(same.try_acquire())
+            .finish()
+            .expect("no error")
+            .is_none()
+    );
+    drop(guard);
+}
