@@ -1,5 +1,6 @@
 //! A backend of one's own, with the public seam only: locks in a table of this process. It has the
 //! scheme `table:`, and passes the suite for backends.
+#![allow(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -154,7 +155,6 @@ impl Hold for Caller {
 }
 
 #[tokio::main]
-#[allow(clippy::disallowed_methods)] // `main` may block
 async fn main() -> Result<()> {
     Locks::register("table", |_, _| {
         Ok(Box::pin(async {

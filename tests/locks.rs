@@ -1,5 +1,7 @@
 //! Locks by name behind a URL: options, schemes of the program's own, and the end of all handles.
 
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
 use std::time::Duration;
 
 use stanchion::backend::Engine;
