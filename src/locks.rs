@@ -141,12 +141,18 @@ impl Locks {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> stanchion::Result<()> {
+    /// use stanchion::backend::Engine;
     /// use stanchion::{Locks, Memory};
     ///
-    /// Locks::register("test", |url, settings| {
-    ///     let name = format!("{}{}", url.name().unwrap_or("all"), settings.take("suffix")?.unwrap_or(String::new()));
-    ///     Ok(Box::pin(async move { Ok(Memory::named(&name).into_engine()) }))
+    /// Locks::register("test", |_url, settings| {
+    ///     let label: Option<String> = settings.take("label")?;
+    ///     Ok(Box::pin(async {
+    ///         let memory = Memory::options().label(label.unwrap_or_default()).named("test");
+    ///         Ok(Box::new(memory) as Box<dyn Engine>)
+    ///     }))
     /// })?;
+    /// let locks = Locks::connect("test:?label=me").await?;
+    /// assert_eq!(locks.url(), "mem:test");
     /// # Ok(()) }
     /// ```
     ///

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::claim::{Claims, Form, Hold, Terms};
-use super::engine::contest::{Contest, Manner};
+use super::engine::file_wait::{Presence, Target, WaitConfig};
 use super::engine::path::canonical;
 use super::engine::wait::Wait;
 use super::engine::watch::watch;
@@ -48,7 +48,7 @@ impl ClaimLock {
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
         check_pause("poll_interval", config.poll_interval, &path)?;
-        let manner = Manner {
+        let waits = WaitConfig {
             wait: Wait::Watch,
             poll_interval: config.poll_interval,
             events: host::tells_closes_of(&path),
@@ -57,7 +57,7 @@ impl ClaimLock {
             form: config.form,
             expire: config.expire,
             label: config.label,
-            manner,
+            config: waits,
         };
         Ok(Self {
             claims: Arc::new(Claims::new(path, terms)),
@@ -88,7 +88,7 @@ impl Local for Claims {
         let look = self.look()?;
         Ok(Status {
             last_token: look.last_token,
-            polling: !self.manner().is_told(),
+            polling: !self.config().has_push(),
             watch_failures: watch().failures(),
             ..Status::of_holder(look.holder)
         })
@@ -111,7 +111,7 @@ impl Local for Claims {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.manner().events)
+        capabilities(self.config().events)
     }
 }
 

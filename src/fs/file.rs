@@ -1,7 +1,8 @@
 //! The plain lock on a file: the operating system's own lock, shared or exclusive. The guard is the
 //! open file.
 //!
-//! This file is the public API. [`engine::knock`](super::engine::knock) waits for the lock.
+//! This file is the public API. [`engine::os_lock`](super::engine::os_lock) locks, and
+//! [`engine::file_wait`](super::engine::file_wait) waits.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +11,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::engine::door;
 use super::engine::door::Probed;
-use super::engine::knock::{Manner, Target};
+use super::engine::file_wait::WaitConfig;
+use super::engine::os_lock::PathLock;
 use super::engine::owner::of_pid;
 use super::engine::path::{canonical, canonical_behind_links};
 use super::engine::wait::Wait;
@@ -73,7 +75,7 @@ pub struct FileLock {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) target: Arc<Target>,
+    pub(crate) target: Arc<PathLock>,
     pub(crate) config: FileConfig,
     ledger: Arc<Ledger>,
 }
@@ -114,7 +116,7 @@ impl FileLock {
             _ => Error::io("look at the file", &path, error),
         })?;
         let events = host::tells_closes_of(&path);
-        let manner = Manner {
+        let waits = WaitConfig {
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,
             events,
@@ -128,10 +130,10 @@ impl FileLock {
             mode: config.mode,
         };
         let ledger = Ledger::new("file", Address::of_file(&path));
-        let target = Target {
+        let target = PathLock {
             path,
             access,
-            manner,
+            config: waits,
             excludes: AtomicBool::new(false),
         };
         Ok(Self {
@@ -250,7 +252,7 @@ impl FileLock {
 impl Shared {
     fn pushes(&self) -> bool {
         match self.config.wait {
-            Wait::Watch => self.target.manner.events,
+            Wait::Watch => self.target.config.events,
             Wait::Poll(_) => false,
             Wait::Blocking => true,
         }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::knock::{Knock, Manner, Source};
+use super::engine::file_wait::{FileWait, WaitConfig};
+use super::engine::os_lock::{OsLock, Tried};
 use super::engine::wait::Wait;
 use super::sys::file::{announce, duplicate};
 use super::sys::fork::Private;
@@ -204,19 +206,20 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
             "the open file is locked by another one",
         ));
     }
-    let manner = Manner {
+    let config = WaitConfig {
         wait: Wait::Watch,
         poll_interval: POLL_INTERVAL,
         events: host::tells_close(&file),
     };
-    let mut begun = Some((manner, file));
-    let mut knock = None;
+    let mut begin = Some((config, file));
+    let mut wait = None;
     let locked = std::future::poll_fn(|cx| {
-        if let Some((manner, file)) = begun.take() {
-            knock = Some(Knock::begin(Source::Open(manner, shared), file, cx.waker()));
+        if let Some((config, file)) = begin.take() {
+            let lock = Arc::new(OsLock::Open(config));
+            wait = Some(FileWait::begin(lock, Tried::new(file, shared), cx.waker()));
         }
-        match &mut knock {
-            Some(knock) => knock.poll(cx.waker()),
+        match &mut wait {
+            Some(wait) => wait.poll(cx.waker()),
             None => std::task::Poll::Pending,
         }
     });

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::engine::contest::{Contest, Manner, Outcome};
+use super::engine::file_wait::{Outcome, Target, WaitConfig};
 use super::engine::path::canonical;
 use super::engine::pidfile::{Memory, PidFile};
 use super::engine::wait::Wait;
@@ -143,7 +143,7 @@ impl PidLock {
         }
         check_pause("poll_interval", config.poll_interval, &path)?;
         let events = host::tells_closes_of(&path);
-        let manner = Manner {
+        let waits = WaitConfig {
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,
             events,
@@ -153,7 +153,7 @@ impl PidLock {
             path,
             label: config.label.clone(),
             bare_pids: config.bare_pids,
-            manner,
+            config: waits,
             swept: AtomicBool::new(false),
             ledger,
         };
@@ -245,7 +245,7 @@ impl PidLock {
 impl Local for PidFile {
     fn status(&self) -> Result<Status> {
         Ok(Status {
-            polling: !self.manner().is_told(),
+            polling: !self.config().has_push(),
             watch_failures: watch().failures(),
             ..Status::of_holder(self.holder()?)
         })
@@ -253,8 +253,8 @@ impl Local for PidFile {
 
     /// Removes the file that a dead holder has left.
     fn remove(&self) -> Result<Removal> {
-        match self.contend(&mut Memory::default())? {
-            Outcome::Won(mut hold) => hold.give_back().map(|()| Removal::Removed),
+        match self.attempt(&mut Memory::default(), None)? {
+            Outcome::Granted(mut hold) => hold.give_back().map(|()| Removal::Removed),
             Outcome::Refused(_) => Ok(Removal::InUse),
         }
     }
@@ -274,7 +274,7 @@ impl Local for PidFile {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             names_owners: true,
-            ..Capabilities::of_plain_file_lock(self.manner().is_told())
+            ..Capabilities::of_plain_file_lock(self.config().has_push())
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::engine::contest::{Contest, Outcome, Waiting};
+use super::engine::file_wait::{FileWait, Outcome, Presence};
 use crate::address::Address;
 use crate::backend::{Pending, Request};
 use crate::error::Result;
@@ -12,14 +12,14 @@ use crate::status::{self, Owner};
 
 /// The wait of one caller.
 #[doc(hidden)]
-pub struct PresencePending<C: Contest> {
+pub struct PresencePending<C: Presence> {
     lock: Arc<C>,
-    waiting: Option<Waiting<C>>,
+    waiting: Option<FileWait<C>>,
     /// The holder at the first attempt.
     holder: Option<Owner>,
 }
 
-impl<C: Contest> PresencePending<C> {
+impl<C: Presence> PresencePending<C> {
     pub(crate) fn new(lock: &Arc<C>) -> Self {
         Self {
             lock: lock.clone(),
@@ -29,31 +29,31 @@ impl<C: Contest> PresencePending<C> {
     }
 }
 
-impl<C: Contest> Unpin for PresencePending<C> {}
+impl<C: Presence> Unpin for PresencePending<C> {}
 
-impl<C: Contest> Pending for PresencePending<C> {
-    type Grant = C::Prize;
+impl<C: Presence> Pending for PresencePending<C> {
+    type Grant = C::Hold;
 
-    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<C::Prize>>> {
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<C::Hold>>> {
         let waiting = match &mut self.waiting {
             Some(waiting) => waiting,
             none => {
                 let mut memory = C::Memory::default();
-                match self.lock.contend(&mut memory)? {
-                    Outcome::Won(prize) => return Poll::Ready(Ok(Some(prize))),
-                    Outcome::Refused(obstacle) => self.holder = obstacle.owner,
+                match self.lock.attempt(&mut memory, None)? {
+                    Outcome::Granted(hold) => return Poll::Ready(Ok(Some(hold))),
+                    Outcome::Refused(refusal) => self.holder = refusal.owner,
                 }
                 if request.try_only {
                     return Poll::Ready(Ok(None));
                 }
-                none.insert(Waiting::begin(self.lock.clone(), memory, cx.waker()))
+                none.insert(FileWait::begin(self.lock.clone(), memory, cx.waker()))
             }
         };
-        let won = waiting.poll(cx.waker());
-        if won.is_ready() {
+        let granted = waiting.poll(cx.waker());
+        if granted.is_ready() {
             self.leave();
         }
-        won.map_ok(Some)
+        granted.map_ok(Some)
     }
 
     fn leave(&mut self) {

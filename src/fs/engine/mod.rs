@@ -2,11 +2,11 @@
 
 pub(crate) mod blocking;
 pub(crate) mod claim;
-pub(crate) mod contest;
 pub(crate) mod disk;
 pub(crate) mod door;
-pub(crate) mod knock;
+pub(crate) mod file_wait;
 pub(crate) mod line;
+pub(crate) mod os_lock;
 pub(crate) mod owner;
 pub(crate) mod path;
 pub(crate) mod pidfile;

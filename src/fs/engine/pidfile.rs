@@ -56,10 +56,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::contest::{Contest, Manner, Obstacle, Outcome, Sign, Stillness};
+use super::file_wait::{
+    EventSource, Outcome, Presence, Refusal, Stillness, Target, WaitConfig, Wakes,
+};
 use super::owner::{Fate, Recorded, waits_for_itself};
 use super::step::at_named;
-use super::watch::Seen;
+use super::watch::{Seat, Seen, WatchId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::id::Id;
@@ -95,7 +97,7 @@ pub struct PidFile {
     pub(crate) label: Option<String>,
     /// Whether a record that says no more than a pid is judged by the processes of this host.
     pub(crate) bare_pids: bool,
-    pub(crate) manner: Manner,
+    pub(crate) config: WaitConfig,
     /// Whether this handle has swept away what the dead left behind.
     pub(crate) swept: AtomicBool,
     pub(crate) ledger: Arc<Ledger>,
@@ -316,15 +318,15 @@ impl PidFile {
     }
 }
 
-impl Contest for PidFile {
-    type Prize = PidHold;
+impl Target for PidFile {
+    type Hold = PidHold;
     type Memory = Memory;
 
-    fn contend(&self, memory: &mut Memory) -> Result<Outcome<PidHold>> {
+    fn attempt(&self, memory: &mut Memory, _: Option<Seat>) -> Result<Outcome<PidHold>> {
         let crashed = match self.publish(&self.path, memory, GENERATIONS)? {
             Published::Done(crashed) => crashed,
             Published::Refused(found) => {
-                return Ok(Outcome::Refused(self.obstacle(*found)));
+                return Ok(Outcome::Refused(self.refusal(*found)));
             }
         };
         memory.empty = None;
@@ -335,15 +337,34 @@ impl Contest for PidFile {
         if !self.swept.swap(true, Ordering::Relaxed) || crashed {
             self.sweep();
         }
-        Ok(Outcome::Won(draft.into_hold(self, crashed)))
+        Ok(Outcome::Granted(draft.into_hold(self, crashed)))
     }
 
+    fn watch(
+        &self,
+        _: &Memory,
+        seat: Seat,
+        source: &EventSource,
+    ) -> std::io::Result<Option<WatchId>> {
+        source.watch(seat)
+    }
+
+    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
+        Error::io(step, &self.path, error)
+    }
+
+    fn place(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn config(&self) -> &WaitConfig {
+        &self.config
+    }
+}
+
+impl Presence for PidFile {
     fn path(&self) -> &Path {
         &self.path
-    }
-
-    fn manner(&self) -> &Manner {
-        &self.manner
     }
 
     fn ledger(&self) -> &Arc<Ledger> {
@@ -352,18 +373,22 @@ impl Contest for PidFile {
 }
 
 impl PidFile {
-    fn obstacle(&self, found: Found) -> Obstacle {
+    fn refusal(&self, found: Found) -> Refusal {
         // An heir moves on to the path, or gives up.
-        let mut signs = vec![Sign::Name(found.at.clone(), Some(found.file), Seen::Claim)];
+        let mut sources = vec![EventSource::Name(
+            found.at.clone(),
+            Some(found.file),
+            Seen::Claim,
+        )];
         let (within, process) = match &found.body {
             Body::Whole(recorded) => (None, recorded.pid_here()),
             Body::Bare(pid) => (None, Some(*pid).filter(|_| self.bare_pids)),
             Body::Empty => (Some(GRACE / LOOKS), None),
         };
-        signs.extend(process.map(Sign::End));
-        Obstacle {
+        sources.extend(process.map(EventSource::End));
+        Refusal {
             owner: Some(found.into_owner()),
-            signs,
+            wakes: Wakes::Events(sources),
             within,
         }
     }

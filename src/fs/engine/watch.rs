@@ -67,7 +67,8 @@ use timers::NoEvents as Events;
 
 /// What a watch is for, so that whoever is called knows what may have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Seen {
+#[doc(hidden)]
+pub enum Seen {
     /// A ticket's descriptor was closed.
     Predecessor,
     /// The door was closed by somebody.
@@ -99,7 +100,8 @@ pub(crate) trait Watcher: Send + Sync {
 
 /// One watch, to be given back with [`Watch::forget`] unless it has fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WatchId {
+#[doc(hidden)]
+pub struct WatchId {
     number: i32,
     pub(crate) seen: Seen,
 }
@@ -113,7 +115,8 @@ impl WatchId {
 
 /// A watcher's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Seat(u64);
+#[doc(hidden)]
+pub struct Seat(u64);
 
 /// The events and timers of this process.
 pub(crate) struct Watch {

@@ -19,7 +19,7 @@ use crate::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::blocking;
 use crate::fs::engine::door::unlink_if_same;
-use crate::fs::engine::knock::Locked;
+use crate::fs::engine::os_lock::Locked;
 use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::fs::sys::file::{AsOpen, FileId, duplicate, lend_file};
 use crate::fs::sys::flock;
@@ -380,7 +380,7 @@ impl Hold for FileHold {
 
     fn lost(&self) -> Lost {
         let target = &self.shared.target;
-        let begin = || Vigil::begin(target.path.clone(), self.id, target.manner.events);
+        let begin = || Vigil::begin(target.path.clone(), self.id, target.config.events);
         let vigil = self.vigil.get_or_init(begin).clone();
         let mut over = self.over.as_ref().map(AnyGuard::lost);
         Lost::new(std::future::poll_fn(move |cx| {

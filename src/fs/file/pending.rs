@@ -10,7 +10,8 @@ use crate::address::Address;
 use crate::any::AnyGuard;
 use crate::backend::{Pending, Request};
 use crate::error::{Error, Result};
-use crate::fs::engine::knock::{First, Knock, Source};
+use crate::fs::engine::file_wait::FileWait;
+use crate::fs::engine::os_lock::{First, OsLock, Tried};
 use crate::fs::engine::owner::holder_of_file;
 use crate::ledger::Ledger;
 use crate::status::Waiting;
@@ -22,7 +23,7 @@ pub struct FilePending {
     lock: Result<Arc<Shared>, Option<Error>>,
     reads: bool,
     over: Over,
-    knock: Option<Knock>,
+    wait: Option<FileWait<OsLock>>,
 }
 
 /// A lock that is acquired before the file's own, and held as long.
@@ -45,7 +46,7 @@ impl FilePending {
             lock: Ok(shared.clone()),
             reads,
             over: Over::None,
-            knock: None,
+            wait: None,
         }
     }
 
@@ -65,7 +66,7 @@ impl FilePending {
             lock: Err(Some(error)),
             reads: false,
             over: Over::None,
-            knock: None,
+            wait: None,
         }
     }
 
@@ -77,16 +78,17 @@ impl FilePending {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<FileHold>>> {
         let target = &shared.target;
-        let locked = match &mut self.knock {
+        let locked = match &mut self.wait {
             _ if matches!(self.over, Over::Held { locks: false, .. }) => target.open_unlocked()?,
-            Some(knock) => ready!(knock.poll(cx.waker()))?,
+            Some(wait) => ready!(wait.poll(cx.waker()))?,
             none => match target.try_once(self.reads)? {
                 First::Locked(locked) => locked,
                 First::Refused(_) if request.try_only => return Poll::Ready(Ok(None)),
                 First::Refused(file) => {
-                    let source = Source::Path(target.clone(), self.reads);
-                    let knock = none.insert(Knock::begin(source, file, cx.waker()));
-                    ready!(knock.poll(cx.waker()))?
+                    let lock = Arc::new(OsLock::Path(target.clone()));
+                    let tried = Tried::new(file, self.reads);
+                    let wait = none.insert(FileWait::begin(lock, tried, cx.waker()));
+                    ready!(wait.poll(cx.waker()))?
                 }
             },
         };
@@ -127,7 +129,7 @@ impl Pending for FilePending {
     }
 
     fn leave(&mut self) {
-        self.knock = None;
+        self.wait = None;
         self.over = Over::None;
     }
 

@@ -24,7 +24,8 @@ macro_rules! lend_files {
 pub(crate) use lend_files;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileId {
+#[doc(hidden)]
+pub struct FileId {
     pub(crate) device: u64,
     pub(crate) inode: u64,
 }

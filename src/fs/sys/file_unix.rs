@@ -43,7 +43,8 @@ pub(crate) use lend_files;
 
 /// Which file this is, whatever its name: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileId {
+#[doc(hidden)]
+pub struct FileId {
     pub(crate) device: u64,
     pub(crate) inode: u64,
 }

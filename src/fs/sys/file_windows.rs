@@ -49,7 +49,8 @@ const LOCK_VIOLATION: i32 = 33;
 
 /// Which file this is, whatever its name: volume and index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileId {
+#[doc(hidden)]
+pub struct FileId {
     pub(crate) device: u64,
     pub(crate) inode: u64,
 }

@@ -69,7 +69,7 @@ impl Hold {
             id,
             expire: claims.expire,
             beats: AtomicU64::new(0),
-            vigil: Vigil::over(stand, claims.manner.events),
+            vigil: Vigil::over(stand, claims.config.events),
             core: Mutex::new(Core {
                 draft: Some(draft),
                 stood: Instant::now(),

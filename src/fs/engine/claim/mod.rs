@@ -69,11 +69,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::contest::{Contest, Manner, Obstacle, Outcome, Sign, Stillness};
+use super::file_wait::{
+    EventSource, Outcome, Presence, Refusal, Stillness, Target, WaitConfig, Wakes,
+};
 use super::owner;
 use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
-use super::watch::Seen;
+use super::watch::{Seat, Seen, WatchId};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::dir;
@@ -107,7 +109,7 @@ pub struct Claims {
     form: Form,
     expire: Option<Duration>,
     label: Option<String>,
-    manner: Manner,
+    config: WaitConfig,
     ledger: Arc<Ledger>,
 }
 
@@ -117,7 +119,7 @@ pub(crate) struct Terms {
     pub(crate) form: Form,
     pub(crate) expire: Option<Duration>,
     pub(crate) label: Option<String>,
-    pub(crate) manner: Manner,
+    pub(crate) config: WaitConfig,
 }
 
 /// What one who waits remembers.
@@ -153,7 +155,7 @@ pub(crate) struct Look {
 enum Verdict {
     /// Take it; `true` from one who died or fell silent inside.
     Take(Baton, bool),
-    Refused(Obstacle),
+    Refused(Refusal),
 }
 
 impl Claims {
@@ -166,7 +168,7 @@ impl Claims {
             form: terms.form,
             expire: terms.expire,
             label: terms.label,
-            manner: terms.manner,
+            config: terms.config,
             ledger,
         }
     }
@@ -256,10 +258,10 @@ impl Claims {
         }
         let verdict = self.silent(baton, holder, record.beat().to_vec(), limit, memory);
         Ok(match verdict {
-            Verdict::Refused(mut obstacle) => {
-                obstacle.signs.extend(record.signs(&self.directory, holder));
-                obstacle.owner = Some(record.into_owner());
-                Verdict::Refused(obstacle)
+            Verdict::Refused(mut refusal) => {
+                refusal.wakes.also(record.events(&self.directory, holder));
+                refusal.owner = Some(record.into_owner());
+                Verdict::Refused(refusal)
             }
             Verdict::Take(baton, crashed) => Verdict::Take(baton, crashed && !record.is_copy()),
         })
@@ -291,9 +293,10 @@ impl Claims {
         if limit.is_some_and(|limit| silence >= limit) {
             return Verdict::Take(baton.clone(), true);
         }
-        Verdict::Refused(Obstacle {
+        let source = EventSource::Name(baton::place(&self.directory), None, Seen::Baton);
+        Verdict::Refused(Refusal {
             owner: Some(Owner::unknown()),
-            signs: vec![Sign::Name(baton::place(&self.directory), None, Seen::Baton)],
+            wakes: Wakes::Events(vec![source]),
             within: step,
         })
     }
@@ -383,32 +386,32 @@ impl Claims {
         if !self.directory.exists() {
             return Ok(Removal::Removed);
         }
-        match self.contend(&mut Memory::default())? {
+        match self.attempt(&mut Memory::default(), None)? {
             Outcome::Refused(_) => Ok(Removal::InUse),
-            Outcome::Won(hold) => hold.remove(),
+            Outcome::Granted(hold) => hold.remove(),
         }
     }
 }
 
-impl Contest for Claims {
-    type Prize = Hold;
+impl Target for Claims {
+    type Hold = Hold;
     type Memory = Memory;
 
-    fn contend(&self, memory: &mut Memory) -> Result<Outcome<Hold>> {
+    fn attempt(&self, memory: &mut Memory, _: Option<Seat>) -> Result<Outcome<Hold>> {
         for _ in 0..TRIES {
             at_named("ListClaims").map_err(|e| self.io("list the claims", e))?;
             let Some(baton) = self.find()? else {
                 continue;
             };
             match self.judge(&baton, memory)? {
-                Verdict::Refused(obstacle) => return Ok(Outcome::Refused(obstacle)),
+                Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
                 Verdict::Take(baton, crashed) => {
                     if let Some(hold) = self.take(&baton, crashed, memory)? {
                         if let State::Held(robbed) = &baton.state {
                             Record::delete(&self.directory, robbed);
                         }
                         self.tidy(hold.id());
-                        return Ok(Outcome::Won(hold));
+                        return Ok(Outcome::Granted(hold));
                     }
                 }
             }
@@ -417,12 +420,31 @@ impl Contest for Claims {
         Err(Error::at(ErrorKind::Corrupt, text, &self.directory))
     }
 
-    fn path(&self) -> &Path {
-        &self.path
+    fn watch(
+        &self,
+        _: &Memory,
+        seat: Seat,
+        source: &EventSource,
+    ) -> std::io::Result<Option<WatchId>> {
+        source.watch(seat)
     }
 
-    fn manner(&self) -> &Manner {
-        &self.manner
+    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
+        Claims::io(self, step, error)
+    }
+
+    fn place(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn config(&self) -> &WaitConfig {
+        &self.config
+    }
+}
+
+impl Presence for Claims {
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     fn ledger(&self) -> &Arc<Ledger> {

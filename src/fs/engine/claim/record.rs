@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::super::contest::Sign;
+use super::super::file_wait::EventSource;
 use super::super::owner::{Fate, Recorded, identity};
 use super::super::step::at_named;
 use super::super::watch::Seen;
@@ -110,12 +110,13 @@ impl Record {
         &self.text
     }
 
-    /// What tells of its end: the close of the record, which its holder has open, and the end of the process.
-    pub(super) fn signs(&self, directory: &Path, id: &Id) -> Vec<Sign> {
+    /// Returns what announces its end: the close of the record, which its holder has open, and the
+    /// end of the process.
+    pub(super) fn events(&self, directory: &Path, id: &Id) -> Vec<EventSource> {
         let path = record_path(directory, id);
-        let mut signs = vec![Sign::Name(path, Some(self.file), Seen::Claim)];
-        signs.extend(self.recorded.pid_here().map(Sign::End));
-        signs
+        let mut events = vec![EventSource::Name(path, Some(self.file), Seen::Claim)];
+        events.extend(self.recorded.pid_here().map(EventSource::End));
+        events
     }
 
     pub(super) fn into_owner(self) -> Owner {

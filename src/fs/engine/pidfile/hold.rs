@@ -75,7 +75,7 @@ impl Draft {
             file: self.file.take(),
             id: self.id,
             crashed,
-            events: lock.manner.events,
+            events: lock.config.events,
             vigil: OnceLock::new(),
             generation: self.generation,
         }

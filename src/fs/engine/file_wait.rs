@@ -1,0 +1,594 @@
+//! The wait for a lock without a queue: the plain lock of the operating system on a file, or a lock
+//! that exists as a name. The first caller that tries after a release acquires it.
+//!
+//! # Algorithm
+//!
+//! A [`Target`] can be tried once, without waiting. A refusal says what announces that another
+//! attempt makes sense: a file, a directory, the end of a process. The wait watches all of these. If
+//! any watch is new, it tries again, so nothing happens unseen in between. Then it sleeps. Three
+//! things cause another attempt:
+//!
+//! - An event. After it, and after a new watch, more attempts follow with growing delays (see
+//!   [`Ladder`]), because the kernel announces the close of a dying process before it drops the lock.
+//! - The poll interval, for processes that unlock a file without closing it.
+//! - A jittered delay, where nothing can be watched.
+//!
+//! With [`Wait::Blocking`] a thread waits in the lock call, and its return is the event.
+//!
+//! Events arrive on the watch thread. It makes the attempt itself, so the task wakes with the lock
+//! already granted. What is slow about a grant is [confirmed](Target::confirm) while the task wakes
+//! up.
+//!
+//! # Invariants
+//!
+//! 1. What refuses the lock was seen after it was watched.
+//! 2. A lock that arrives for a dropped wait is given back at once. A lock that arrives for a task
+//!    that does not poll is given back after [`CLAIM_WINDOW`]; the task tries again when it is
+//!    polled.
+//! 3. No waker is called and no hold is given back under the mutex.
+//!
+//! # After a crash
+//!
+//! The kernel closes the files of the dead process and announces its end. Both are events.
+//!
+//! # Fairness
+//!
+//! None. A release wakes all waiters, and one of them acquires the lock.
+//!
+//! # Cost
+//!
+//! No processor time while it sleeps, except for the poll interval.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::wait::{COARSE, FINE, Ladder, Wait, after};
+use super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use crate::backoff::Backoff;
+use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::SafeWaker;
+use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::generation;
+use crate::fs::sys::process;
+use crate::ledger::Ledger;
+use crate::options::CLAIM_WINDOW;
+use crate::status::Owner;
+use crate::trace::Note;
+
+/// How many attempts in a row may find another obstacle before the wait sleeps.
+const ROUNDS: usize = 16;
+
+/// How a caller waits for a lock.
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub struct WaitConfig {
+    pub(crate) wait: Wait,
+    pub(crate) poll_interval: Duration,
+    /// Whether file events can be expected.
+    pub(crate) events: bool,
+}
+
+impl WaitConfig {
+    /// Returns whether events wake the waiter.
+    pub(crate) fn has_push(&self) -> bool {
+        self.events && !matches!(self.wait, Wait::Poll(_))
+    }
+}
+
+/// A lock that can be tried.
+#[doc(hidden)]
+pub trait Target: Send + Sync + 'static {
+    /// The lock, held.
+    type Hold: Send + 'static;
+
+    /// What a waiter remembers from one attempt to the next.
+    type Memory: Default + Send + 'static;
+
+    /// Tries once. With a seat, a thread may wait in the lock call, and calls the watcher of that
+    /// seat.
+    fn attempt(&self, memory: &mut Self::Memory, seat: Option<Seat>)
+    -> Result<Outcome<Self::Hold>>;
+
+    /// Decides whether a granted lock counts. If not, it is given back, and `None` is returned.
+    fn confirm(&self, hold: Self::Hold) -> Result<Option<Self::Hold>> {
+        Ok(Some(hold))
+    }
+
+    /// Releases a lock that its task did not take.
+    fn give_back(&self, hold: Self::Hold, _memory: &mut Self::Memory) {
+        drop(hold);
+    }
+
+    /// Begins to watch. Returns `None` if the source is no longer what it was.
+    fn watch(
+        &self,
+        memory: &Self::Memory,
+        seat: Seat,
+        source: &EventSource,
+    ) -> io::Result<Option<WatchId>>;
+
+    /// Returns the error of a step that failed.
+    fn io(&self, step: &'static str, error: io::Error) -> Error;
+
+    /// Returns the path of the lock, if it has one.
+    fn place(&self) -> Option<&Path>;
+
+    fn config(&self) -> &WaitConfig;
+}
+
+/// A lock that exists as a name.
+#[doc(hidden)]
+pub trait Presence: Target {
+    /// Returns the path that names the lock.
+    fn path(&self) -> &Path;
+
+    fn ledger(&self) -> &Arc<Ledger>;
+}
+
+/// The result of an attempt.
+#[doc(hidden)]
+pub enum Outcome<H> {
+    Granted(H),
+    Refused(Refusal),
+}
+
+/// Why an attempt was refused, and what announces that another one makes sense.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Refusal {
+    pub(crate) owner: Option<Owner>,
+    pub(crate) wakes: Wakes,
+    /// Try again after this time at the latest.
+    pub(crate) within: Option<Duration>,
+}
+
+/// What wakes the waiter.
+#[derive(Debug)]
+pub(crate) enum Wakes {
+    Events(Vec<EventSource>),
+    /// A thread waits in the lock call.
+    Thread,
+    Nothing,
+}
+
+impl Wakes {
+    /// Adds event sources.
+    pub(crate) fn also(&mut self, more: Vec<EventSource>) {
+        if let Self::Events(sources) = self {
+            sources.extend(more);
+        }
+    }
+}
+
+/// How long something was seen not to change. The time between two looks counts only up to a step:
+/// while this process or the whole machine was suspended, the other process could not run either.
+#[derive(Debug)]
+pub(crate) struct Stillness {
+    looked: Instant,
+    seen: Duration,
+}
+
+impl Stillness {
+    /// The first look.
+    pub(crate) fn begin() -> Self {
+        Self {
+            looked: Instant::now(),
+            seen: Duration::ZERO,
+        }
+    }
+
+    /// Looks again. Returns for how long it has not changed.
+    pub(crate) fn look(&mut self, step: Duration) -> Duration {
+        let now = Instant::now();
+        self.seen += now.saturating_duration_since(self.looked).min(step);
+        self.looked = now;
+        self.seen
+    }
+}
+
+/// Something that can be watched.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventSource {
+    /// A name. If it should be a certain file and is not any more, that is an event too.
+    Name(PathBuf, Option<FileId>, Seen),
+    /// The end of the process with this pid. The pid is compared after the watch has begun.
+    End(u32),
+    /// The file that the waiter has open, as it was opened for the nth time.
+    Opened(u64),
+}
+
+impl EventSource {
+    /// Begins to watch a name or a process. Returns `None` if it is no longer what it was.
+    pub(crate) fn watch(&self, seat: Seat) -> io::Result<Option<WatchId>> {
+        match self {
+            Self::Name(path, expected, seen) => {
+                let Some(found) = file::open_to_watch(path)? else {
+                    return Ok(None);
+                };
+                if expected.is_some() && file::id_of(&found).ok() != *expected {
+                    return Ok(None);
+                }
+                watch().add(seat, &found, *seen).map(Some)
+            }
+            Self::End(pid) => match process::open(*pid)? {
+                Some(process) => watch().add_process(seat, process).map(Some),
+                None => Ok(None),
+            },
+            Self::Opened(_) => Ok(None),
+        }
+    }
+}
+
+/// One caller's wait. Dropped, it leaves and gives back what was granted.
+pub(crate) struct FileWait<T: Target> {
+    shared: Arc<Shared<T>>,
+    seat: Seat,
+    generation: u32,
+}
+
+struct Shared<T: Target> {
+    target: Arc<T>,
+    seat: OnceLock<Seat>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T: Target> {
+    stage: Stage<T::Hold>,
+    memory: T::Memory,
+    owner: Option<Owner>,
+    watched: Vec<(EventSource, WatchId)>,
+    /// The delays, while nothing can be watched.
+    polling: Option<Backoff>,
+    ladder: Ladder,
+    /// Until when a granted lock is kept for the task.
+    claim_by: Option<Instant>,
+    waker: Option<SafeWaker>,
+}
+
+enum Stage<H> {
+    Refused,
+    /// Granted on the watch thread, and not yet confirmed. The task is waking up meanwhile.
+    Unconfirmed(H),
+    /// To be taken by the task.
+    Granted(H),
+    /// The task did not take the lock in time. It tries again when it is polled.
+    Lapsed,
+    Failed(Error),
+    Over,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Begin,
+    Event,
+    Timer,
+}
+
+impl<T: Target> FileWait<T> {
+    /// Begins to wait after a refusal. `memory` is that of the refused attempt.
+    pub(crate) fn begin(target: Arc<T>, memory: T::Memory, waker: &Waker) -> Self {
+        let config = target.config();
+        let polling = match &config.wait {
+            Wait::Poll(backoff) => Some(backoff.clone()),
+            Wait::Watch | Wait::Blocking => None,
+        };
+        let mut ladder = Ladder::new(config.poll_interval);
+        ladder.start(COARSE);
+        let shared = Arc::new(Shared {
+            target,
+            seat: OnceLock::new(),
+            state: Mutex::new(State {
+                stage: Stage::Refused,
+                memory,
+                owner: None,
+                watched: Vec::new(),
+                polling,
+                ladder,
+                claim_by: None,
+                waker: Some(SafeWaker::of(waker)),
+            }),
+        });
+        let weak = Arc::downgrade(&shared);
+        let seat = watch().enroll(weak);
+        shared.seat.get_or_init(|| seat);
+        shared.act(Cause::Begin);
+        shared.report_polling();
+        Self {
+            shared,
+            seat,
+            generation: generation(),
+        }
+    }
+
+    pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<T::Hold>> {
+        if self.generation != generation() {
+            let text = "this wait began before a fork; begin another one in the child";
+            return Poll::Ready(Err(Error::new(ErrorKind::Unsupported, text)));
+        }
+        let waker = SafeWaker::of(waker);
+        let mut state = self.shared.state();
+        if matches!(state.stage, Stage::Lapsed) {
+            state.stage = Stage::Refused;
+            state.ladder.start(COARSE);
+            drop(state);
+            self.shared.act(Cause::Begin);
+        } else {
+            drop(state);
+            self.shared.confirm();
+        }
+        let mut state = self.shared.state();
+        match std::mem::replace(&mut state.stage, Stage::Over) {
+            Stage::Granted(hold) => Poll::Ready(Ok(hold)),
+            Stage::Failed(error) => Poll::Ready(Err(error)),
+            other => {
+                state.stage = other;
+                let old = state.waker.replace(waker);
+                drop(state);
+                drop(old);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Returns who held the lock at the last attempt.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        self.shared.state().owner.clone()
+    }
+}
+
+impl<T: Target> Drop for FileWait<T> {
+    /// Ends the watches, and gives back a lock that was granted. In a forked child both belong to
+    /// the parent.
+    fn drop(&mut self) {
+        if self.generation != generation() {
+            return;
+        }
+        let mut state = self.shared.state();
+        let stage = std::mem::replace(&mut state.stage, Stage::Over);
+        let (watched, waker) = (std::mem::take(&mut state.watched), state.waker.take());
+        let mut memory = std::mem::take(&mut state.memory);
+        drop(state);
+        watch().leave(self.seat);
+        for (_, id) in watched {
+            watch().forget(self.seat, id);
+        }
+        if let Stage::Unconfirmed(hold) | Stage::Granted(hold) = stage {
+            self.shared.target.give_back(hold, &mut memory);
+        }
+        drop((memory, waker));
+    }
+}
+
+impl<T: Target> Shared<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells an operator if the wait polls although events were to wake it.
+    fn report_polling(&self) {
+        let polls = self.state().polling.is_some();
+        if let Some(path) = self.target.place()
+            && polls
+            && !matches!(self.target.config().wait, Wait::Poll(_))
+        {
+            Note::Fallback.tell_alone(path);
+        }
+    }
+
+    /// Tries, sets the timer, and wakes the task if there is a result.
+    fn act(&self, cause: Cause) {
+        let Some(seat) = self.seat.get().copied() else {
+            return;
+        };
+        let mut state = self.state();
+        if cause == Cause::Timer && matches!(state.stage, Stage::Granted(_)) {
+            self.lapse(state, seat);
+            return;
+        }
+        if !matches!(state.stage, Stage::Refused) {
+            return;
+        }
+        let granted = self.look(&mut state, seat, cause).and_then(|hold| {
+            let due = state.ladder.at.filter(|_| hold.is_none());
+            due.map_or(Ok(()), |at| watch().arm(seat, at))
+                .map(|()| hold)
+                .map_err(|error| self.target.io("set a timer for", error))
+        });
+        state.stage = match granted {
+            Ok(None) => return,
+            Ok(Some(hold)) => Stage::Unconfirmed(hold),
+            Err(error) => Stage::Failed(error),
+        };
+        let watched = std::mem::take(&mut state.watched);
+        let waker = state.waker.take();
+        drop(state);
+        if cause != Cause::Begin
+            && let Some(waker) = waker
+        {
+            waker.wake();
+        }
+        for (_, id) in watched {
+            watch().forget(seat, id);
+        }
+        // The task wakes up meanwhile, which takes longer than this.
+        self.confirm();
+    }
+
+    /// Confirms a granted lock. Runs on the thread that made the attempt or in the task, whichever
+    /// comes first.
+    fn confirm(&self) {
+        let mut state = self.state();
+        let hold = match std::mem::replace(&mut state.stage, Stage::Over) {
+            Stage::Unconfirmed(hold) => hold,
+            other => {
+                state.stage = other;
+                return;
+            }
+        };
+        match self.target.confirm(hold) {
+            Ok(Some(hold)) => {
+                state.stage = Stage::Granted(hold);
+                state.claim_by = after(CLAIM_WINDOW);
+                if let (Some(seat), Some(at)) = (self.seat.get(), state.claim_by) {
+                    // Without the timer, a task that never polls keeps the lock.
+                    let _ = watch().arm(*seat, at);
+                }
+            }
+            Ok(None) => {
+                state.stage = Stage::Refused;
+                state.ladder.start(COARSE);
+                drop(state);
+                // Not as a beginning: the task may have been polled in between, and sleeps again.
+                self.act(Cause::Event);
+            }
+            Err(error) => state.stage = Stage::Failed(error),
+        }
+    }
+
+    /// Gives back a lock that the task did not take in time, so that a task that is not polled
+    /// delays no other caller.
+    fn lapse(&self, mut state: MutexGuard<'_, State<T>>, seat: Seat) {
+        if let Some(at) = state.claim_by.filter(|at| Instant::now() < *at) {
+            // This was an earlier timer of the wait.
+            let _ = watch().arm(seat, at);
+            return;
+        }
+        let stage = std::mem::replace(&mut state.stage, Stage::Over);
+        let mut memory = std::mem::take(&mut state.memory);
+        drop(state);
+        if let Stage::Granted(hold) = stage {
+            self.target.give_back(hold, &mut memory);
+        }
+        let mut state = self.state();
+        state.stage = Stage::Lapsed;
+        state.memory = memory;
+        // The task was polled in between, and sleeps again.
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(SafeWaker::wake);
+    }
+
+    /// Tries, and makes sure that something causes the next attempt.
+    fn look(&self, state: &mut State<T>, seat: Seat, cause: Cause) -> Result<Option<T::Hold>> {
+        match cause {
+            Cause::Begin => {}
+            Cause::Event => state.ladder.start(FINE),
+            Cause::Timer if state.ladder.at.is_some_and(|at| Instant::now() < at) => {
+                return Ok(None);
+            }
+            Cause::Timer => state.ladder.climb(),
+        }
+        for round in 0.. {
+            let refusal = match self.target.attempt(&mut state.memory, Some(seat))? {
+                Outcome::Granted(hold) => return Ok(Some(hold)),
+                Outcome::Refused(refusal) => refusal,
+            };
+            state.owner = refusal.owner;
+            // The ladder tries again where the obstacle changes all the time.
+            if self.listen(state, &refusal.wakes, seat) && round < ROUNDS {
+                continue;
+            }
+            if let Some(backoff) = &mut state.polling {
+                state.ladder.at = after(backoff.next_delay());
+            }
+            if let Some(at) = refusal.within.and_then(after)
+                && state.ladder.at.is_none_or(|it| at < it)
+            {
+                state.ladder.at = Some(at);
+            }
+            break;
+        }
+        Ok(None)
+    }
+
+    /// Makes sure that the waiter is woken. Returns whether a watch is new, or its source is no
+    /// longer what it was: then the caller tries again.
+    fn listen(&self, state: &mut State<T>, wakes: &Wakes, seat: Seat) -> bool {
+        match wakes {
+            _ if state.polling.is_some() => false,
+            Wakes::Thread => false,
+            Wakes::Events(sources) if self.target.config().events => {
+                self.watch_exactly(state, sources, seat)
+            }
+            Wakes::Events(_) | Wakes::Nothing => {
+                state.polling = Some(Backoff::default());
+                false
+            }
+        }
+    }
+
+    fn watch_exactly(&self, state: &mut State<T>, sources: &[EventSource], seat: Seat) -> bool {
+        state.watched.retain(|(source, id)| {
+            let kept = sources.contains(source);
+            if !kept {
+                watch().forget(seat, *id);
+            }
+            kept
+        });
+        let mut fresh = false;
+        for source in sources {
+            if state.watched.iter().any(|(known, _)| known == source) {
+                continue;
+            }
+            match self.target.watch(&state.memory, seat, source) {
+                Ok(Some(id)) => {
+                    state.watched.push((source.clone(), id));
+                    fresh = true;
+                }
+                Ok(None) => fresh = true,
+                // The end of a process is one event of two: its files are closed then.
+                Err(_) if matches!(source, EventSource::End(..)) => {}
+                Err(_) => {
+                    state.polling = Some(Backoff::default());
+                    return false;
+                }
+            }
+        }
+        fresh
+    }
+}
+
+impl<T: Target> Watcher for Shared<T> {
+    fn on_event(&self, id: WatchId) {
+        let mut state = self.state();
+        match id.seen {
+            // Events were lost, so each watch may be over or not.
+            Seen::Everything => {
+                let watched = std::mem::take(&mut state.watched);
+                if let Some(seat) = self.seat.get() {
+                    for (_, id) in watched {
+                        watch().forget(*seat, id);
+                    }
+                }
+            }
+            _ => state.watched.retain(|(_, own)| *own != id),
+        }
+        drop(state);
+        self.act(Cause::Event);
+    }
+
+    fn on_timer(&self) {
+        self.act(Cause::Timer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p19_a_pause_between_two_looks_counts_one_step() {
+        let step = Duration::from_secs(1);
+        let mut still = Stillness::begin();
+        for looks in 1..=3 {
+            // As if the clock had gone on while the process stood still.
+            let before = still.looked.checked_sub(Duration::from_secs(60));
+            still.looked = before.expect("the machine has been up for a minute");
+            assert_eq!(still.look(step), step * looks);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The plain lock of the operating system on a file, as something that can be tried and
+//! [waited for](super::file_wait).
+//!
+//! # Invariants
+//!
+//! 1. The waiter watches its open file, which it opened before and tries again after. So nothing
+//!    happens unseen in between.
+//! 2. A lock counts only if the path still names its file. If the file was deleted or replaced, the
+//!    lock is given back, and the path is opened anew. A waiter compares the path. A caller that did
+//!    not wait checks only whether the file has a name at all.
+//! 3. A process that has held the lock, even for an instant, unlocks and then closes. A close is what
+//!    others watch.
+//!
+//! # Fairness
+//!
+//! None. The kernel serves threads in the lock call in their order, and a new caller before them.
+//!
+//! # Cost
+//!
+//! A free lock: open, lock, `fstat`; unlock, close.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::blocking::Sitter;
+use super::file_wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
+use super::wait::Wait;
+use super::watch::{Seat, Seen, WatchId, watch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::sys::file::{self, FileId};
+use crate::fs::sys::fork::Private;
+use crate::fs::sys::{Access, flock};
+
+/// The lock of the file at a path.
+#[derive(Debug)]
+pub(crate) struct PathLock {
+    pub(crate) path: PathBuf,
+    pub(crate) access: Access,
+    pub(crate) config: WaitConfig,
+    /// Whether this file system was seen to exclude.
+    pub(crate) excludes: AtomicBool,
+}
+
+/// An open file with the lock on it, unless another lock is held instead.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    pub(crate) file: Private,
+    pub(crate) id: FileId,
+}
+
+/// The result of a first attempt.
+pub(crate) enum First {
+    Locked(Locked),
+    /// Another caller holds the lock. The file is open.
+    Refused(Private),
+}
+
+impl PathLock {
+    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
+        Error::io(step, &self.path, error)
+    }
+
+    fn open(&self) -> Result<Private> {
+        let file = file::open_as(&self.path, &self.access);
+        Ok(Private::new(file.map_err(|e| self.io("open the file", e))?))
+    }
+
+    /// Opens the file that the path names now, for a waiter whose file was deleted or replaced.
+    /// Another process, or this one, may have created it in the meantime.
+    fn open_again(&self) -> Result<Private> {
+        let access = Access {
+            create: self.access.create || self.access.create_new,
+            create_new: false,
+            ..self.access
+        };
+        let file = file::open_as(&self.path, &access);
+        let file = Private::new(file.map_err(|e| self.io("open the file", e))?);
+        file::facts_of(&file, &self.path).map_err(|e| self.io("look at the file", e))?;
+        Ok(file)
+    }
+
+    /// Opens the file without locking it, for a caller that holds another lock instead.
+    pub(crate) fn open_unlocked(&self) -> Result<Locked> {
+        let file = self.open()?;
+        let facts = file::facts_of(&file, &self.path);
+        let (facts, _) = facts.map_err(|e| self.io("look at the file", e))?;
+        Ok(Locked { file, id: facts.id })
+    }
+
+    /// Opens the file and tries the lock once.
+    pub(crate) fn try_once(&self, shared: bool) -> Result<First> {
+        loop {
+            let file = self.open()?;
+            let locked = flock::try_lock(&file, shared);
+            let locked = locked.map_err(|e| self.io("lock the file", e))?;
+            let facts = file::facts_of(&file, &self.path);
+            let deleted = match facts.map_err(|e| self.io("look at the file", e)) {
+                Ok((facts, false)) if locked => {
+                    let locked = Locked { file, id: facts.id };
+                    return self.proven(locked).map(First::Locked);
+                }
+                Ok((_, deleted)) => deleted,
+                Err(error) => {
+                    give_back(file, locked);
+                    return Err(error);
+                }
+            };
+            if !deleted {
+                return Ok(First::Refused(file));
+            }
+            give_back(file, locked);
+        }
+    }
+
+    /// Refuses file systems that grant every lock: tries once whether a second lock is refused.
+    fn proven(&self, locked: Locked) -> Result<Locked> {
+        if self.excludes.load(Ordering::Relaxed) {
+            return Ok(locked);
+        }
+        let access = Access {
+            create: false,
+            create_new: false,
+            ..self.access
+        };
+        let granted_twice = match file::open_as(&self.path, &access) {
+            // It was renamed, or may not be opened again. Neither proves anything.
+            Err(_) => false,
+            Ok(second) => {
+                file::id_of(&second).ok() == Some(locked.id)
+                    && flock::try_lock_exclusive(&second).unwrap_or(false)
+            }
+        };
+        if granted_twice {
+            give_back(locked.file, true);
+            let text = "this file system grants one lock to two holders";
+            return Err(Error::at(ErrorKind::Unsupported, text, &self.path));
+        }
+        self.excludes.store(true, Ordering::Relaxed);
+        Ok(locked)
+    }
+
+    /// Returns whether the path names this file.
+    fn is_current(&self, id: FileId) -> Result<bool> {
+        let found = file::id_at(&self.path).map_err(|e| self.io("look at the file", e))?;
+        Ok(found == Some(id))
+    }
+}
+
+/// A lock to wait for.
+pub(crate) enum OsLock {
+    /// That of the file at a path, whichever file that is when the lock is free.
+    Path(Arc<PathLock>),
+    /// That of a file that the caller has open. It stays open, so no close wakes other waiters.
+    Open(WaitConfig),
+}
+
+/// The open file between two attempts.
+#[derive(Default)]
+pub(crate) struct Tried {
+    shared: bool,
+    file: Option<Private>,
+    /// How often the path was opened.
+    opened: u64,
+    /// Waits in the lock call. It has the lock of the open file, so no other thread may try it.
+    sitter: Option<Sitter>,
+}
+
+impl Tried {
+    /// Returns the memory of an attempt that was refused.
+    pub(crate) fn new(file: Private, shared: bool) -> Self {
+        Self {
+            shared,
+            file: Some(file),
+            ..Self::default()
+        }
+    }
+
+    /// Tries the lock of the open file, or asks the thread in the lock call.
+    fn try_lock(&self, file: &Private) -> io::Result<bool> {
+        match &self.sitter {
+            Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
+            None => flock::try_lock(file, self.shared),
+        }
+    }
+
+    /// Decides what wakes the waiter.
+    fn wakes(&mut self, file: &Private, config: &WaitConfig, seat: Option<Seat>) -> Wakes {
+        if config.wait != Wait::Blocking {
+            return Wakes::Events(vec![EventSource::Opened(self.opened)]);
+        }
+        let start = |seat| Sitter::start(seat, file, self.shared);
+        self.sitter = self.sitter.take().or_else(|| seat.and_then(start));
+        match self.sitter {
+            Some(_) => Wakes::Thread,
+            // There are too many such threads already.
+            None => Wakes::Nothing,
+        }
+    }
+}
+
+impl OsLock {
+    fn open_again(&self, tried: &mut Tried) -> Result<Private> {
+        tried.opened += 1;
+        match self {
+            Self::Path(lock) => lock.open_again(),
+            Self::Open(_) => Err(Error::new(
+                ErrorKind::Closed,
+                "the open file was given back",
+            )),
+        }
+    }
+
+    fn is_current(&self, id: FileId) -> Result<bool> {
+        match self {
+            Self::Path(lock) => lock.is_current(id),
+            Self::Open(_) => Ok(true),
+        }
+    }
+}
+
+impl Target for OsLock {
+    type Hold = Locked;
+    type Memory = Tried;
+
+    fn attempt(&self, tried: &mut Tried, seat: Option<Seat>) -> Result<Outcome<Locked>> {
+        loop {
+            let file = match tried.file.take() {
+                Some(file) => file,
+                None => self.open_again(tried)?,
+            };
+            let locked = tried.try_lock(&file);
+            let locked = locked.map_err(|e| self.io("lock the file", e))?;
+            let id = file::id_of(&file).map_err(|e| self.io("look at the file", e))?;
+            if locked {
+                tried.sitter = None;
+                return Ok(Outcome::Granted(Locked { file, id }));
+            }
+            if self.is_current(id)? {
+                let wakes = tried.wakes(&file, self.config(), seat);
+                tried.file = Some(file);
+                return Ok(Outcome::Refused(Refusal {
+                    owner: None,
+                    wakes,
+                    within: None,
+                }));
+            }
+            tried.sitter = None;
+        }
+    }
+
+    fn confirm(&self, locked: Locked) -> Result<Option<Locked>> {
+        match self.is_current(locked.id) {
+            Ok(true) => Ok(Some(locked)),
+            other => {
+                give_back(locked.file, true);
+                other.map(|_| None)
+            }
+        }
+    }
+
+    fn give_back(&self, locked: Locked, tried: &mut Tried) {
+        match self {
+            Self::Path(_) => give_back(locked.file, true),
+            Self::Open(_) => {
+                let _ = flock::unlock(&locked.file);
+                file::announce(&locked.file);
+                tried.file = Some(locked.file);
+            }
+        }
+    }
+
+    fn watch(&self, tried: &Tried, seat: Seat, _: &EventSource) -> io::Result<Option<WatchId>> {
+        let file = tried.file.as_ref();
+        file.map(|file| watch().add(seat, file, Seen::Door))
+            .transpose()
+    }
+
+    fn io(&self, step: &'static str, error: io::Error) -> Error {
+        match self {
+            Self::Path(lock) => lock.io(step, error),
+            Self::Open(_) => Error::pathless_io(step, error),
+        }
+    }
+
+    fn place(&self) -> Option<&Path> {
+        match self {
+            Self::Path(lock) => Some(&lock.path),
+            Self::Open(_) => None,
+        }
+    }
+
+    fn config(&self) -> &WaitConfig {
+        match self {
+            Self::Path(lock) => &lock.config,
+            Self::Open(config) => config,
+        }
+    }
+}
+
+/// Unlocks if it is locked, then closes.
+fn give_back(file: Private, locked: bool) {
+    if locked {
+        // If this fails, the close unlocks.
+        let _ = flock::unlock(&file);
+    }
+    drop(file);
+}
