@@ -56,7 +56,7 @@
 //!
 //! # Fairness
 //!
-//! None: see [`contest`](super::contest).
+//! None: see [`file_wait`](super::file_wait).
 //!
 //! # Cost
 //!
