@@ -105,6 +105,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `tracing` | spans for waits and holds; events for bypassed waiters, crashes, fallbacks to polling, and losses |
+//! | `serde` | `Serialize` and `Deserialize` for [`Status`] and its parts |
 //! | `cli` | the program `stanchion`: `flock(1)` with a queue |
 //! | `redis` | locks for many hosts, on a Redis server |
 //! | `redis-tls` | the same through TLS: `rediss://` |

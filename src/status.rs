@@ -13,8 +13,12 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(doc)]
 use crate::lock::Capabilities;
 
+#[cfg(feature = "serde")]
+mod serial;
+
 /// A process that holds a lock or waits for it, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Owner {
     /// The process id. That of a holder counts in the holder's own pid namespace, that of a waiter
@@ -27,6 +31,7 @@ pub struct Owner {
     /// Its command line, if this process may read it. Spaces separate the arguments.
     pub command: Option<String>,
     /// The time since which it holds or waits, by the wall clock of its host.
+    #[cfg_attr(feature = "serde", serde(default, with = "serial::seconds"))]
     pub since: Option<SystemTime>,
 }
 
@@ -67,11 +72,13 @@ impl fmt::Display for Owner {
 /// Tasks of one process that arrive with no other process between them share a ticket. Their own
 /// process knows how many they are. Every other process sees them as one waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Waiter {
     /// The number of its ticket. It is unique per lock and grows with arrival. `None` for a task of
     /// this process that needs no ticket, because it waits behind a hold of this process, and on a
     /// server.
+    #[cfg_attr(feature = "serde", serde(default, with = "serial::digits"))]
     pub ticket: Option<u64>,
     /// The process that waits.
     pub owner: Owner,
@@ -96,6 +103,8 @@ impl Waiter {
 
 /// Whether a lock is held, as far as a status can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Held {
     /// No process holds it.
@@ -105,11 +114,25 @@ pub enum Held {
     Yes,
     /// This process cannot tell. It may not open the lock file, or a server may have forgotten a
     /// holder.
+    #[cfg_attr(feature = "serde", serde(other))]
     Unknown,
 }
 
 /// The state of a lock: who holds it, and who waits for it, in order.
+///
+/// # Serialized form
+///
+/// With the feature `serde`, a status implements `Serialize` and `Deserialize`. Every field has the
+/// name that it has here.
+///
+/// - A time is a number: the seconds since the Unix epoch, with a precision of microseconds.
+/// - [`Waiter::ticket`] is a string of decimal digits, because many readers of JSON round numbers
+///   above 2<sup>53</sup>.
+/// - [`Held`] is `"no"`, `"yes"` or `"unknown"`. Any other word is read as [`Held::Unknown`].
+/// - A field that is not known is null. Unknown fields are ignored by a reader, so that it can read
+///   the status of a later version.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Status {
     /// Whether the lock excludes other callers at all; see [`Capabilities::excludes`]. If not, the

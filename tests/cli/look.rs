@@ -1,6 +1,7 @@
 //! `status` and `remove`.
 
 use rustix::process::Signal;
+use stanchion::Status;
 
 use crate::program::{End, PROGRAM, Site};
 
@@ -41,12 +42,12 @@ fn the_table_names_holder_and_waiters() {
     let heading = look.line();
     let heading: Vec<_> = heading.split_whitespace().collect();
     assert_eq!(heading, columns);
-    let inside = look.line();
-    assert!(inside.starts_with("inside "), "{inside}");
-    assert!(inside.contains("night\u{fffd}ly"), "{inside}");
+    let first = look.line();
+    assert!(first.starts_with("holder "), "{first}");
+    assert!(first.contains("night\u{fffd}ly"), "{first}");
     // A long command is cut: here only its beginning is certain to be seen.
     let program: String = PROGRAM.chars().take(100).collect();
-    assert!(inside.contains(&program), "{inside}");
+    assert!(first.contains(&program), "{first}");
     let second = look.line();
     assert!(second.starts_with("1 "), "{second}");
     assert!(second.contains(&program), "{second}");
@@ -54,11 +55,14 @@ fn the_table_names_holder_and_waiters() {
 
     let look = site.start(&["status", "--json", "LOCK"]);
     let line = look.line();
+    // A line of JSON is a status, too.
+    let status: Status = serde_json::from_str(&line).expect("a status");
+    let owner = status.holder.expect("a holder");
+    assert_eq!(owner.label.as_deref(), Some("night\u{1b}ly"));
+    assert_eq!(status.waiters.len(), 1);
     let pieces = [
-        r#""state":"held","holder":{"pid":"#,
-        r#""label":"night\u001bly","host":"#,
-        r#""waiters":[{"place":1,"ticket":""#,
-        r#""passed_over":false}],"last_token":1"#,
+        r#""state":"held","excludes":true,"held":"yes","#,
+        r#""waiters":[{"ticket":""#,
         "read x",
         "echo second",
     ];
@@ -77,7 +81,7 @@ fn a_long_command_line_is_cut_for_people_and_whole_for_programs() {
     let mut holder = site.run(&format!(": {long}; echo in; read x"));
     holder.expect("in");
     let look = site.start(&["status", "LOCK"]);
-    let row = look.line_with("inside");
+    let row = look.line_with("holder");
     assert!(row.ends_with('…'), "{row}");
     assert!(row.chars().count() < 400, "{row}");
     assert_eq!(look.end(), End::quiet(0));
@@ -96,7 +100,7 @@ fn a_lock_without_a_record_is_seen() {
     let look = site.start(&["status", "LOCK"]);
     if cfg!(target_os = "linux") {
         assert!(look.line().contains(": locked by a process that left no"));
-        assert!(look.line_with("inside").contains("flock"));
+        assert!(look.line_with("holder").contains("flock"));
     }
     foreign.tell("go");
     assert_eq!(foreign.end(), End::quiet(0));
@@ -113,7 +117,7 @@ fn a_watch_sees_each_change() {
     assert!(json.line_with("held").contains(r#""waiters":[]"#));
     plain.line_with(": held by pid ");
     let waiting = site.run("true");
-    json.line_with(r#""place":1"#);
+    json.line_with(r#""waiters":[{"#);
     plain.line_with(", 1 waiting");
     holder.tell("go");
     assert_eq!(holder.end(), End::quiet(0));

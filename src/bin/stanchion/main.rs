@@ -5,7 +5,6 @@
 use std::process::ExitCode;
 
 mod exit;
-mod json;
 mod lock;
 mod method;
 mod options;

@@ -1,139 +1,115 @@
-//! What there is to show: the line at one moment.
+//! What there is to show: a lock and its status at one moment.
 
 use std::time::SystemTime;
 
+use serde::Serialize;
 use stanchion::{FifoKind, Held, Owner, Status};
 
 use crate::lock::AnyLock;
 
-/// Who is inside.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Inside {
-    Nobody,
-    /// Nobody can tell. The holder on record may have died.
-    Unknown(Option<Person>),
-    /// Somebody who came through the line.
-    Holder(Person),
-    /// Somebody who has the file locked and left no record.
-    Outsider(Person),
-    /// Those who read, or have permits.
-    Sharers(Vec<Person>),
-}
-
-/// A process, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Person {
-    pub(crate) pid: Option<u32>,
-    pub(crate) label: Option<String>,
-    pub(crate) host: Option<String>,
-    pub(crate) command: Option<String>,
-    pub(crate) since: Option<SystemTime>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct InLine {
-    pub(crate) ticket: Option<u64>,
-    pub(crate) person: Person,
-    pub(crate) passed_over: bool,
-}
-
 #[derive(Clone, Debug)]
 pub(crate) struct Picture {
     pub(crate) lock: String,
-    /// None where none is recorded.
+    /// `None` if no kind is recorded.
     pub(crate) kind: Option<FifoKind>,
     pub(crate) at: SystemTime,
-    pub(crate) inside: Inside,
-    /// Whether `inside` are all that there are.
-    pub(crate) names_all: bool,
-    pub(crate) line: Vec<InLine>,
-    pub(crate) last_token: u64,
+    pub(crate) status: Status,
+}
+
+/// The JSON of a picture, as `docs/cli.md` describes it.
+#[derive(Serialize)]
+struct Json<'a> {
+    lock: &'a str,
+    kind: Option<String>,
+    limit: Option<u32>,
+    at: f64,
+    state: &'a str,
+    #[serde(flatten)]
+    status: &'a Status,
 }
 
 impl Picture {
-    pub(crate) fn new(lock: &AnyLock, kind: Option<FifoKind>, status: &Status) -> Self {
+    pub(crate) fn new(lock: &AnyLock, kind: Option<FifoKind>, status: Status) -> Self {
         Self {
             lock: lock.path().to_string_lossy().into_owned(),
             kind,
             at: SystemTime::now(),
-            inside: inside(status),
-            names_all: status.names_all,
-            line: line(status),
-            last_token: status.last_token,
+            status,
         }
     }
 
-    /// In one word, the same for people and for programs.
+    /// Returns the state in one word, the same for people and for programs.
     pub(crate) fn state(&self) -> &'static str {
-        match self.inside {
-            Inside::Nobody => "free",
-            Inside::Unknown(_) => "unknown",
-            Inside::Holder(_) => "held",
-            Inside::Outsider(_) => "locked",
-            Inside::Sharers(_) => "shared",
+        let Status {
+            held,
+            holder,
+            outsider,
+            shared_by,
+            ..
+        } = &self.status;
+        match held {
+            Held::No => "free",
+            Held::Yes if holder.is_some() => "held",
+            Held::Yes if outsider.is_some() => "locked",
+            Held::Yes if !shared_by.is_empty() => "shared",
+            Held::Yes => "held",
+            _ => "unknown",
         }
     }
 
-    /// Who is inside alone.
-    pub(crate) fn holder(&self) -> Option<&Person> {
-        match &self.inside {
-            Inside::Nobody | Inside::Sharers(_) => None,
-            Inside::Unknown(person) => person.as_ref(),
-            Inside::Holder(person) | Inside::Outsider(person) => Some(person),
-        }
+    /// Returns the holder that does not share the lock.
+    pub(crate) fn alone(&self) -> Option<&Owner> {
+        self.status
+            .holder
+            .as_ref()
+            .or(self.status.outsider.as_ref())
     }
 
-    pub(crate) fn sharers(&self) -> &[Person] {
-        match &self.inside {
-            Inside::Sharers(people) => people,
-            _ => &[],
-        }
-    }
-
-    /// Whether it is known whether the lock is held.
+    /// Returns whether it is known whether the lock is held.
     pub(crate) fn is_known(&self) -> bool {
-        !matches!(self.inside, Inside::Unknown(_))
+        self.status.held != Held::Unknown
     }
 
-    /// How many permits a semaphore has.
-    pub(crate) fn limit(&self) -> Option<u32> {
-        match self.kind {
-            Some(FifoKind::Semaphore { limit }) => Some(limit),
-            _ => None,
-        }
-    }
-}
-
-fn inside(status: &Status) -> Inside {
-    match (&status.held, &status.holder, &status.outsider) {
-        (Held::No, ..) => Inside::Nobody,
-        (Held::Yes, Some(owner), _) => Inside::Holder(owner.into()),
-        (Held::Yes, None, Some(owner)) => Inside::Outsider(owner.into()),
-        (Held::Yes, None, None) if status.shared_by.is_empty() => Inside::Holder(Person::default()),
-        (Held::Yes, None, None) => {
-            Inside::Sharers(status.shared_by.iter().map(Person::from).collect())
-        }
-        (_, holder, _) => Inside::Unknown(holder.as_ref().map(Person::from)),
+    /// Returns one JSON object on one line.
+    pub(crate) fn json(&self) -> String {
+        let at = self.at.duration_since(SystemTime::UNIX_EPOCH);
+        let json = Json {
+            lock: &self.lock,
+            kind: self.kind.map(|it| it.to_string()),
+            limit: match self.kind {
+                Some(FifoKind::Semaphore { limit }) => Some(limit),
+                _ => None,
+            },
+            at: at.unwrap_or_default().as_micros() as f64 / 1e6,
+            state: self.state(),
+            status: &self.status,
+        };
+        serde_json::to_string(&json).expect("every key is a string")
     }
 }
 
-fn line(status: &Status) -> Vec<InLine> {
-    let in_line = status.waiters.iter().map(|it| InLine {
-        ticket: it.ticket,
-        person: (&it.owner).into(),
-        passed_over: it.passed_over,
-    });
-    in_line.collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<&Owner> for Person {
-    fn from(owner: &Owner) -> Self {
-        Self {
-            pid: owner.pid,
-            label: owner.label.clone(),
-            host: owner.host.clone(),
-            command: owner.command.clone(),
-            since: owner.since,
-        }
+    #[test]
+    fn a_line_of_json_has_the_documented_form_and_is_a_status() {
+        let status = concat!(
+            r#""excludes":true,"held":"yes","names_all":true,"holder":null,"#,
+            r#""shared_by":[],"outsider":null,"waiters":[],"last_token":7,"polling":false,"watch_failures":0}"#,
+        );
+        let picture = Picture {
+            lock: "/a\"\n.lock".into(),
+            kind: Some(FifoKind::Semaphore { limit: 3 }),
+            at: SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(1_700_000_000_000_042),
+            status: serde_json::from_str(&format!("{{{status}")).unwrap(),
+        };
+        let expected = format!(
+            r#"{{"lock":"/a\"\n.lock","kind":"semaphore","limit":3,"at":1700000000.000042,"state":"held",{status}"#
+        );
+        let json = picture.json();
+        assert_eq!(json, expected);
+        let read: Status = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, picture.status);
     }
 }

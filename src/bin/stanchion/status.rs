@@ -11,7 +11,7 @@ use crate::exit::{Answer, Ended, Failure};
 use crate::lock::AnyLock;
 use crate::options::Status;
 use crate::picture::Picture;
-use crate::{json, table, terminal, text};
+use crate::{table, terminal, text};
 
 /// Ages grow on a terminal, and a reader may go while there is nothing to write.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -35,9 +35,9 @@ pub(crate) async fn status(options: Status) -> Answer {
 }
 
 async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
-    let picture = Picture::new(lock, kind, &lock.status().await?);
+    let picture = Picture::new(lock, kind, lock.status().await?);
     let text = match json {
-        true => json::object(&picture),
+        true => picture.json(),
         false => table::lines(&picture, None).join("\n"),
     };
     print(&format!("{text}\n"))?;
@@ -74,7 +74,7 @@ async fn watch(path: &Path, json: bool) -> Answer {
         picture.at = SystemTime::now();
         let text = match (redraws, json) {
             (true, _) => screen(picture),
-            (false, true) => json::object(picture) + "\n",
+            (false, true) => picture.json() + "\n",
             (false, false) => table::sentence(picture) + "\n",
         };
         if !print(&text)? {
@@ -113,7 +113,7 @@ impl Watched<'_> {
                 continue;
             }
             return match news {
-                Some(line) => Ok(Some(Picture::new(lock, kind, &line?))),
+                Some(line) => Ok(Some(Picture::new(lock, kind, line?))),
                 None => Ok(None),
             };
         }

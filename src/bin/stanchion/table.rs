@@ -1,17 +1,18 @@
-//! The line for people: a heading and a table, or one sentence.
+//! A status for people: a heading and a table, or one sentence.
 
 use std::time::{Duration, SystemTime};
 
-use stanchion::FifoKind;
+use stanchion::{FifoKind, Owner};
 
-use crate::picture::{Inside, Person, Picture};
+use crate::picture::Picture;
 use crate::text::{self, plain};
 
 const COLUMNS: [&str; 6] = ["PLACE", "PID", "FOR", "LABEL", "HOST", "COMMAND"];
-/// A command line can be megabytes long; whoever wants it whole has JSON.
+/// A command line can be megabytes long. JSON contains it in full.
 const LONGEST_COMMAND: usize = 200;
 
-/// Heading and table, line by line. In a heading for so many columns a long path gives way to what happens there.
+/// Returns a heading and the table, line by line. If the heading does not fit into `columns`, its
+/// path is cut.
 pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
     let summary = summary(picture);
     let room = columns.map(|it| it.saturating_sub(summary.chars().count() + ": ".len()));
@@ -19,21 +20,21 @@ pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
         Some(room) => format!("{}: {summary}", text::cut_front(&picture.lock, room)),
         None => format!("{}: {summary}", picture.lock),
     };
-    let mut rows = Vec::new();
-    let place = match picture.is_known() {
-        true => "inside",
-        false => "inside?",
+    let status = &picture.status;
+    let holder = match picture.is_known() {
+        true => "holder",
+        false => "holder?",
     };
-    for person in picture.holder().into_iter().chain(picture.sharers()) {
-        rows.push(row(place.to_owned(), person, picture.at));
-    }
-    for (index, it) in picture.line.iter().enumerate() {
+    let holders = picture.alone().into_iter().chain(&status.shared_by);
+    let holders = holders.map(|it| row(holder.to_owned(), it, picture.at));
+    let waiters = status.waiters.iter().enumerate().map(|(index, it)| {
         let place = match it.passed_over {
-            true => format!("{} (asleep)", index + 1),
+            true => format!("{} (bypassed)", index + 1),
             false => (index + 1).to_string(),
         };
-        rows.push(row(place, &it.person, picture.at));
-    }
+        row(place, &it.owner, picture.at)
+    });
+    let mut rows: Vec<_> = holders.chain(waiters).collect();
     let mut lines = vec![plain(&heading)];
     if !rows.is_empty() {
         rows.insert(0, COLUMNS.map(str::to_owned));
@@ -42,46 +43,36 @@ pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
     lines
 }
 
-/// In one sentence, for a log of changes.
+/// Returns one sentence, for a log of changes.
 pub(crate) fn sentence(picture: &Picture) -> String {
-    let certain = picture.holder().filter(|_| picture.is_known());
-    let by = match (certain, picture.sharers().len()) {
-        (
-            Some(Person {
-                pid: Some(pid),
-                label,
-                ..
-            }),
-            _,
-        ) => match label {
-            Some(label) => format!(" by pid {pid} \"{label}\""),
-            None => format!(" by pid {pid}"),
-        },
-        (_, 0) => String::new(),
-        (_, count) => by_so_many(picture, count),
+    let certain = picture.alone().filter(|_| picture.is_known());
+    let by = match certain.and_then(|it| Some((it.pid?, &it.label))) {
+        Some((pid, Some(label))) => format!(" by pid {pid} \"{label}\""),
+        Some((pid, None)) => format!(" by pid {pid}"),
+        None => sharers(picture),
     };
     plain(&format!("{}: {}", picture.lock, facts(picture, &by)))
 }
 
 fn summary(picture: &Picture) -> String {
-    let by = match &picture.inside {
-        Inside::Outsider(_) => " by a process that left no record".to_owned(),
-        Inside::Sharers(people) => by_so_many(picture, people.len()),
-        _ => String::new(),
+    let by = match picture.state() {
+        "locked" => " by a process that left no record".to_owned(),
+        _ => sharers(picture),
     };
     facts(picture, &by)
 }
 
-/// Others may be inside that cannot be seen from here.
-fn by_so_many(picture: &Picture, count: usize) -> String {
-    match picture.names_all {
-        true => format!(" by {count}"),
-        false => format!(" by at least {count}"),
+/// Returns how many processes share the lock, as far as they are visible from here.
+fn sharers(picture: &Picture) -> String {
+    match (picture.status.shared_by.len(), picture.status.names_all) {
+        (0, _) => String::new(),
+        (count, true) => format!(" by {count}"),
+        (count, false) => format!(" by at least {count}"),
     }
 }
 
 fn facts(picture: &Picture, by: &str) -> String {
-    let token = match picture.last_token {
+    let token = match picture.status.last_token {
         0 => "no token given yet".to_owned(),
         token => format!("last token {token}"),
     };
@@ -90,13 +81,13 @@ fn facts(picture: &Picture, by: &str) -> String {
         Some(FifoKind::Semaphore { limit }) => format!("semaphore of {limit}, "),
         _ => String::new(),
     };
-    let (state, waiting) = (picture.state(), picture.line.len());
+    let (state, waiting) = (picture.state(), picture.status.waiters.len());
     format!("{kind}{state}{by}, {waiting} waiting, {token}")
 }
 
 type Row = [String; COLUMNS.len()];
 
-fn row(place: String, person: &Person, now: SystemTime) -> Row {
+fn row(place: String, person: &Owner, now: SystemTime) -> Row {
     let age = person.since.and_then(|it| now.duration_since(it).ok());
     let word = |word: &Option<String>| word.as_deref().map_or_else(|| "-".to_owned(), plain);
     [
@@ -143,37 +134,39 @@ fn readable(age: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use stanchion::Status;
+
     use super::*;
-    use crate::picture::InLine;
+
+    /// A status with these fields in place of those of a free lock.
+    fn status(fields: serde_json::Value) -> Status {
+        let mut status = json!({
+            "excludes": true, "held": "yes", "names_all": true, "holder": null, "shared_by": [],
+            "outsider": null, "waiters": [], "last_token": 7, "polling": false, "watch_failures": 0,
+        });
+        let fields = fields.as_object().expect("an object").clone();
+        status.as_object_mut().expect("an object").extend(fields);
+        serde_json::from_value(status).expect("a status")
+    }
 
     #[test]
-    fn columns_stand_below_each_other_and_obey_nobody() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let holder = Person {
-            pid: Some(4711),
-            label: Some("\x1b[2Jnightly backup".into()),
-            since: Some(now - Duration::from_secs(90)),
-            ..Person::default()
-        };
-        let waiter = InLine {
-            ticket: None,
-            person: Person::default(),
-            passed_over: true,
-        };
+    fn columns_are_aligned_and_control_characters_replaced() {
+        let waiters = json!([{ "ticket": null, "owner": {}, "passed_over": true, "here": false }]);
         let mut picture = Picture {
             lock: "/a.lock".into(),
             kind: Some(FifoKind::Lock),
-            at: now,
-            inside: Inside::Holder(holder),
-            names_all: true,
-            line: vec![waiter],
-            last_token: 7,
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            status: status(json!({
+                "holder": { "pid": 4711, "label": "\x1b[2Jnightly backup", "since": 1_699_999_910.0 },
+                "waiters": waiters,
+            })),
         };
         let expected = [
             "/a.lock: held, 1 waiting, last token 7",
-            "PLACE       PID   FOR         LABEL               HOST  COMMAND",
-            "inside      4711  1 min 30 s  \u{fffd}[2Jnightly backup  -     -",
-            "1 (asleep)  -     -           -                   -     -",
+            "PLACE         PID   FOR         LABEL               HOST  COMMAND",
+            "holder        4711  1 min 30 s  \u{fffd}[2Jnightly backup  -     -",
+            "1 (bypassed)  -     -           -                   -     -",
         ];
         assert_eq!(lines(&picture, None), expected);
         assert_eq!(
@@ -182,14 +175,12 @@ mod tests {
         );
 
         picture.kind = Some(FifoKind::Semaphore { limit: 3 });
-        picture.inside = Inside::Sharers(vec![Person::default(), Person::default()]);
+        picture.status = status(json!({ "shared_by": [{}, {}], "waiters": waiters }));
         let heading = "/a.lock: semaphore of 3, shared by 2, 1 waiting, last token 7";
         assert_eq!(sentence(&picture), heading);
         let lines = lines(&picture, None);
         assert_eq!(lines[0], heading);
-        assert_eq!(
-            lines.iter().filter(|it| it.starts_with("inside ")).count(),
-            2
-        );
+        let holders = lines.iter().filter(|it| it.starts_with("holder "));
+        assert_eq!(holders.count(), 2);
     }
 }

@@ -1,0 +1,144 @@
+//! How times and tickets are serialized; see `Status`.
+
+/// A time as the seconds since the Unix epoch, with microseconds.
+pub(super) mod seconds {
+    use std::time::{Duration, SystemTime};
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(of).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        let time = |it| time(it).ok_or_else(|| D::Error::custom("time out of range"));
+        seconds.map(time).transpose()
+    }
+
+    fn of(time: SystemTime) -> f64 {
+        let whole = |it: Duration| (it.as_micros() as f64) / 1e6;
+        match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => whole(after),
+            Err(before) => -whole(before.duration()),
+        }
+    }
+
+    fn time(seconds: f64) -> Option<SystemTime> {
+        let micros = (seconds.abs() * 1e6).round();
+        // Not for a NaN either.
+        let distance =
+            (micros < u64::MAX as f64).then_some(Duration::from_micros(micros as u64))?;
+        match seconds < 0.0 {
+            true => SystemTime::UNIX_EPOCH.checked_sub(distance),
+            false => SystemTime::UNIX_EPOCH.checked_add(distance),
+        }
+    }
+}
+
+/// A number as a string of decimal digits.
+pub(super) mod digits {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        number: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        number.map(|it| it.to_string()).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        let digits = Option::<String>::deserialize(deserializer)?;
+        digits
+            .map(|it| it.parse().map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use crate::status::{Held, Owner, Status, Waiter};
+
+    /// A status with every kind of value, and its exact form.
+    fn sample() -> (Status, String) {
+        let owner = Owner {
+            pid: Some(23645),
+            host: Some("build7".into()),
+            label: Some("a \"b\"\n\u{1b}ä".into()),
+            command: None,
+            since: Some(SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_324_244_380_375)),
+        };
+        let old = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);
+        let waiter = Waiter {
+            ticket: Some(u64::MAX),
+            owner: Owner {
+                since: Some(old),
+                ..Owner::unknown()
+            },
+            passed_over: true,
+            here: false,
+        };
+        let status = Status {
+            held: Held::Yes,
+            holder: Some(owner),
+            waiters: vec![waiter],
+            last_token: 7,
+            ..Status::free()
+        };
+        let form = concat!(
+            r#"{"excludes":true,"held":"yes","names_all":true,"holder":{"pid":23645,"host":"build7","#,
+            r#""label":"a \"b\"\n\u001bä","command":null,"since":1795324244.380375},"shared_by":[],"#,
+            r#""outsider":null,"waiters":[{"ticket":"18446744073709551615","owner":{"pid":null,"#,
+            r#""host":null,"label":null,"command":null,"since":-1.5},"passed_over":true,"here":false}],"#,
+            r#""last_token":7,"polling":false,"watch_failures":0}"#,
+        );
+        (status, form.to_owned())
+    }
+
+    #[test]
+    fn a_status_has_the_documented_form_and_survives_the_round_trip() {
+        let (status, form) = sample();
+        assert_eq!(serde_json::to_string(&status).unwrap(), form);
+        assert_eq!(serde_json::from_str::<Status>(&form).unwrap(), status);
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_no_error() {
+        let (status, form) = sample();
+        let later = form.replace("{\"excludes\"", "{\"later\":[1],\"excludes\"");
+        assert_eq!(serde_json::from_str::<Status>(&later).unwrap(), status);
+        let later = form.replace("\"yes\"", "\"perhaps\"");
+        let read: Status = serde_json::from_str(&later).unwrap();
+        assert_eq!(read.held, Held::Unknown);
+        let sparse: Owner = serde_json::from_str("{}").unwrap();
+        assert_eq!(sparse, Owner::unknown());
+    }
+
+    #[test]
+    fn what_is_no_status_is_refused() {
+        let (_, form) = sample();
+        for (from, to) in [
+            ("\"held\":\"yes\",", ""),
+            ("\"yes\"", "1"),
+            ("-1.5", "1e300"),
+            ("-1.5", "\"now\""),
+            ("\"18446744073709551615\"", "\"18446744073709551616\""),
+            ("\"18446744073709551615\"", "1"),
+        ] {
+            assert!(form.contains(from), "{from}");
+            let wrong = form.replace(from, to);
+            assert!(serde_json::from_str::<Status>(&wrong).is_err(), "{wrong}");
+        }
+    }
+}
