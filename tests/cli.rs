@@ -7,6 +7,8 @@
 mod crew;
 #[path = "cli/far.rs"]
 mod far;
+#[path = "cli/flock.rs"]
+mod flock;
 #[path = "cli/inherit.rs"]
 mod inherit;
 #[path = "cli/kinds.rs"]

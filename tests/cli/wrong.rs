@@ -15,25 +15,21 @@ fn wrong_usage() {
         (&["run"], "LOCK"),
         (&["run", "LOCK"], "COMMAND"),
         (&["run", "LOCK", "--"], "COMMAND"),
-        (&["run", "LOCK", "true"], "tip: put '--' before"),
-        (&["run", "-q", "LOCK", "ls", "-l"], "tip: put '--' before"),
+        (&["run", "LOCK", "-n"], "COMMAND"),
+        (&["run", "LOCK", "-c"], "COMMAND"),
+        (&["run", "LOCK", "-c", "true", "--", "ls"], "cannot be used"),
+        (&["run", "-u", "9"], "flock -u"),
+        (&["run", "-u", "LOCK", "true"], "flock -u"),
+        (&["run", "-E", "256", "LOCK", "true"], "256"),
         (&["run", "--loud", "LOCK", "--", "true"], "--loud"),
-        (&["run", "--timeout", "soon", "LOCK", "--", "true"], "soon"),
+        (&["run", "--timeout", "soon", "LOCK", "true"], "1h30m"),
+        (&["run", "--timeout=-1", "LOCK", "true"], "1h30m"),
+        (&["run", "-w", "-1", "LOCK", "true"], "1h30m"),
+        (&["run", "-w", "5 parsecs", "LOCK", "true"], "1h30m"),
+        (&["run", "--timeout", "1e300", "LOCK", "true"], "1h30m"),
         (
-            &["run", "--timeout=-1", "LOCK", "--", "true"],
-            "not negative",
-        ),
-        (
-            &["run", "--timeout", "-1", "LOCK", "--", "true"],
-            "not negative",
-        ),
-        (
-            &["run", "--timeout", "inf", "LOCK", "--", "true"],
-            "without --timeout",
-        ),
-        (
-            &["run", "--timeout", "1e300", "LOCK", "--", "true"],
-            "without --timeout",
+            &["run", "--method=mkdir", "--expire=soon", "LOCK", "true"],
+            "1h30m",
         ),
         (
             &["run", "--mode", "rw", "LOCK", "--", "true"],
@@ -48,6 +44,8 @@ fn wrong_usage() {
         (&["status"], "LOCK"),
         (&["status", "LOCK", "more"], "more"),
         (&["remove"], "LOCK"),
+        (&["completions", "csh"], "bash"),
+        (&["man", "dance"], "dance"),
     ] {
         site.end_of(arguments).expect(2, about);
     }
@@ -73,7 +71,42 @@ fn help_names_every_code() {
         help.line_with(&format!("  {code}"));
     }
     assert_eq!(help.end(), End::quiet(0));
-    assert_eq!(site.end_of(&["--version"]), End::quiet(0));
+    let version = site.start(&["--version"]);
+    version.expect(concat!("stanchion ", env!("CARGO_PKG_VERSION")));
+    assert_eq!(version.end(), End::quiet(0));
+}
+
+#[test]
+fn help_shows_what_this_build_can_do() {
+    let site = Site::new();
+    for task in ["run", "status", "remove"] {
+        let output = site.command(PROGRAM).args([task, "--help"]).output();
+        let help = String::from_utf8(output.expect("help").stdout).expect("text");
+        assert_eq!(help.contains("redis://"), cfg!(feature = "redis"), "{help}");
+        assert!(!help.contains("--unlock"), "{help}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages() {
+    let site = Site::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = site.start(&["completions", shell]);
+        script.line_with("conflict-exit-code");
+        script.line_with("completions");
+        assert_eq!(script.end(), End::quiet(0));
+    }
+    let page = site.start(&["man"]);
+    page.line_with(".TH stanchion 1");
+    page.line_with("stanchion\\-status(1)");
+    assert_eq!(page.end(), End::quiet(0));
+    let page = site.start(&["man", "run"]);
+    page.line_with(".TH stanchion-run 1");
+    page.line_with("conflict\\-exit\\-code");
+    page.line_with("Exit codes");
+    assert_eq!(page.end(), End::quiet(0));
+    let unread = site.shell("{ $PROGRAM man run; echo $? >&2; } | true");
+    unread.end().expect(0, "0\n");
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub(crate) const BUSY: u8 = 75;
 /// The time limit passed, as with `timeout(1)`.
 pub(crate) const TIMED_OUT: u8 = 124;
 /// And the signal's number.
+#[cfg(unix)]
 const BY_SIGNAL: i32 = 128;
 /// The program itself failed.
 pub(crate) const OWN: u8 = 125;
@@ -27,7 +28,7 @@ pub(crate) type Answer = Result<Ended, Failure>;
 pub(crate) enum Ended {
     Code(u8),
     /// By this signal, which ended the wait or the command.
-    #[allow(dead_code)] // where there are no signals
+    #[cfg(unix)]
     Signal(i32),
 }
 
@@ -38,6 +39,7 @@ impl Ended {
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Code(code) => code,
+            #[cfg(unix)]
             Self::Signal(number) => u8::try_from(BY_SIGNAL + number).unwrap_or(OWN),
         }
     }
@@ -99,4 +101,15 @@ pub(crate) fn panicked(panic: &PanicHookInfo<'_>) {
 pub(crate) fn say(text: impl Display) {
     let line = plain(&format!("stanchion: {text}"));
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Writes to stdout. Returns whether it still has a reader.
+pub(crate) fn print(text: impl AsRef<[u8]>) -> Result<bool, Failure> {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(text.as_ref());
+    match written.and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::own(format!("cannot write: {error}"))),
+    }
 }

@@ -8,7 +8,8 @@ use stanchion::{
 };
 
 use crate::exit::Failure;
-use crate::method::{Method, Terms, Unlined};
+use crate::method::{Method, Terms, Unlined, Want};
+use crate::place::{self, FarAway, Purpose};
 
 #[derive(Clone)]
 pub(crate) enum AnyLock {
@@ -19,24 +20,27 @@ pub(crate) enum AnyLock {
 }
 
 impl AnyLock {
-    /// The lock to look at, or to remove.
-    pub(crate) fn to_look_at(
-        path: &Path,
-        kind: Option<FifoKind>,
+    /// Returns the lock to look at, or to remove, and its recorded kind.
+    pub(crate) async fn to_look_at(
+        lock: PathBuf,
         method: Option<Method>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, Option<FifoKind>), Failure> {
+        if let Some(far) = FarAway::meant(&lock)? {
+            let far = far.connect(Want::Alone, None).await?;
+            return Ok((Self::Unlined(far), None));
+        }
+        let path = place::path(lock, Purpose::Look)?;
+        let kind = FifoKind::at(&path)?;
         let Some(method) = method else {
-            return Self::open(path, kind);
+            return Ok((Self::open(&path, kind)?, kind));
         };
         // To open a directory of locks makes it, and a look makes nothing.
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
-        if let Some(directory) = directory
-            && let Err(error) = directory.metadata()
-        {
-            let text = format!("cannot find the directory {directory:?}: {error}");
-            return Err(Failure::own(text));
+        if let Some(directory) = directory {
+            existing(directory)?;
         }
-        Unlined::open(path, method, Terms::default()).map(Self::Unlined)
+        let lock = Unlined::open(&path, method, Terms::default())?;
+        Ok((Self::Unlined(lock), kind))
     }
 
     /// The lock of this kind; where none is recorded, a plain one, to look at.
@@ -125,4 +129,10 @@ pub(crate) fn semaphore(path: &Path, how: SemaphoreOptions) -> Result<FifoSemaph
         )));
     };
     Ok(how.open(directory, name)?)
+}
+
+/// Refuses a directory that does not exist.
+pub(crate) fn existing(directory: &Path) -> Result<(), Failure> {
+    let found = directory.metadata().map(drop);
+    found.map_err(|error| Failure::own(format!("cannot find the directory {directory:?}: {error}")))
 }

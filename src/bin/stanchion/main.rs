@@ -1,8 +1,11 @@
-//! The program `stanchion`: run a command under the fair lock, look at the line, remove a lock.
+//! The program `stanchion`: runs a command while it holds a lock, shows who holds and who waits,
+//! removes locks.
 //!
-//! What it promises to scripts, exit codes and JSON, stands in `docs/cli.md`.
+//! `docs/cli.md` describes what scripts may rely on: options, exit codes and JSON.
 
 use std::process::ExitCode;
+
+use clap::Parser;
 
 mod exit;
 mod lock;
@@ -15,22 +18,21 @@ mod orphans;
 mod picture;
 mod place;
 mod remove;
-#[cfg_attr(not(unix), path = "run_none.rs")]
+#[cfg(unix)]
 mod run;
 mod status;
 mod table;
 #[cfg_attr(not(unix), path = "terminal_none.rs")]
 mod terminal;
 mod text;
+mod texts;
 
 use exit::{Answer, Ended, Failure};
-use method::Want;
 use options::{Options, Task};
-use place::{FarAway, Purpose};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(exit::panicked));
-    let options = match Options::read() {
+    let options = match Options::try_parse() {
         Ok(options) => options,
         Err(error) => {
             // Help and version come this way too, with code 0.
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         exit::say(&failure.text);
         Ended::Code(failure.code)
     });
+    #[cfg(unix)]
     if let Ended::Signal(number) = ended {
         run::die_of(number);
     }
@@ -56,34 +59,12 @@ fn start(options: Options) -> Answer {
     #[allow(clippy::disallowed_methods)]
     runtime.block_on(async {
         match options.task {
-            Task::Run(mut options) => {
-                if let Some(far) = FarAway::meant(&options.lock)? {
-                    let far = far.connect(options.want()?, options.label.as_deref());
-                    options.far = Some(far.await?);
-                    return run::run(options).await;
-                }
-                let permits = options.permits.is_some() || options.of.is_some();
-                let purpose = match options.method {
-                    Some(_) => Purpose::Name,
-                    None => Purpose::Take { permits },
-                };
-                options.lock = place::path(options.lock, purpose)?;
-                run::run(options).await
-            }
-            Task::Status(mut options) => {
-                match FarAway::meant(&options.lock)? {
-                    Some(far) => options.far = Some(far.connect(Want::Alone, None).await?),
-                    None => options.lock = place::path(options.lock, Purpose::Look)?,
-                }
-                status::status(options).await
-            }
-            Task::Remove(mut options) => {
-                match FarAway::meant(&options.lock)? {
-                    Some(far) => options.far = Some(far.connect(Want::Alone, None).await?),
-                    None => options.lock = place::path(options.lock, Purpose::Look)?,
-                }
-                remove::remove(&options)
-            }
+            #[cfg(unix)]
+            Task::Run(options) => run::run(options).await,
+            Task::Status(options) => status::status(options).await,
+            Task::Remove(options) => remove::remove(options).await,
+            Task::Completions { shell } => texts::completions(shell),
+            Task::Man { of } => texts::manual(of.as_deref()),
         }
     })
 }

@@ -1,37 +1,54 @@
-//! The command line.
+//! The command line. That of `run` is in `run/options.rs`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, RangedI64ValueParser, StyledStr, TypedValueParser};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Error, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::exit::Failure;
-use crate::method::{Method, Unlined, Want};
+use crate::method::Method;
+#[cfg(unix)]
+use crate::run::options::Run;
 
-const PLACE: &str = "\
-Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME or \
-redis://HOST#NAME: the lock that programs open by that URL and NAME";
+/// Help shows only what this build can do.
+pub(crate) const PLACE: &str = if cfg!(feature = "redis") {
+    "Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME or \
+     redis://HOST#NAME: the lock that programs open by that URL and NAME"
+} else {
+    "Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME: the \
+     lock that programs open by that URL and NAME"
+};
 
-const KINDS_AND_EXIT_CODES: &str = "\
-Without --shared, --exclusive, --permits and --of, the command holds the lock alone; of a
-reader-writer lock it is the writer.
-With --permits or --of, LOCK is the directory and the name of a semaphore. Its permits are the files
-LOCK.00.lock, LOCK.01.lock and so on.
+const STATUS: &str = "\
+Examples:
+  stanchion status /run/app/deploy.lock
+  stanchion status --watch deploy.lock
+  stanchion status --json deploy.lock | jq '.waiters[].owner.pid'
 
 Exit codes:
-  0..123  the command's own code
-  128+n   signal n ended the command or the wait for the lock
-  2       wrong usage; or the lock is of another kind or has another number of permits
-  75      busy, with --no-wait
-  124     the time limit passed
-  125     stanchion itself failed; or the lock was lost while the command ran, and the command
-          ended with 0
-  126     the command cannot be executed
-  127     the command was not found
-The command itself may end with any of these codes.";
+  0    whether or not the lock is held
+  2    wrong usage; or --watch of a lock that cannot be watched
+  125  stanchion itself failed, or cannot tell whether the lock is held";
+
+const REMOVE: &str = "\
+Examples:
+  stanchion remove /run/app/deploy.lock
+
+Exit codes:
+  0    the files are deleted, or there were none; a lock file with content is kept
+  2    wrong usage; or the lock cannot be removed by this program
+  75   in use, or foreign files in the queue; nothing has changed
+  125  stanchion itself failed";
+
+const COMPLETIONS: &str = "\
+Examples:
+  stanchion completions bash > ~/.local/share/bash-completion/completions/stanchion
+  stanchion completions zsh > ~/.zfunc/_stanchion";
+
+const MAN: &str = "\
+Examples:
+  stanchion man run | man -l -
+  stanchion man > stanchion.1; stanchion man status > stanchion-status.1";
 
 /// A fair lock for commands: first come, first served, among all processes of a host
 #[derive(Debug, Parser)]
@@ -41,140 +58,29 @@ pub(crate) struct Options {
     pub(crate) task: Task,
 }
 
-impl Options {
-    pub(crate) fn read() -> Result<Self, Error> {
-        Self::try_parse().map_err(with_tip)
-    }
-}
-
-/// Adds the missing `--` to clap's message. Similar programs need no `--`, so users leave it out, and
-/// clap does not name it.
-fn with_tip(mut error: Error) -> Error {
-    let is_run = std::env::args_os().nth(1).is_some_and(|it| it == "run");
-    let is_word = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(argument)) => !argument.starts_with('-'),
-        _ => false,
-    };
-    if error.kind() == ErrorKind::UnknownArgument && is_run && is_word {
-        let tip = StyledStr::from("put '--' before the command");
-        let tips = ContextValue::StyledStrs(vec![tip]);
-        error.insert(ContextKind::Suggested, tips);
-    }
-    error
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     /// Run a command while holding the lock
+    #[cfg(unix)]
     Run(Run),
     /// Show the holder and the waiters of a lock
+    #[command(after_help = STATUS)]
     Status(Status),
     /// Delete the files of a lock of any kind, if no process uses the lock
-    #[command(
-        after_help = "Exit codes:\n  0    the files are deleted, or there were none; a lock file with content is kept\n  \
-                            2    wrong usage; or the lock is on a server\n  \
-                            75   in use, or foreign files in the queue; nothing has changed\n  \
-                            125  stanchion itself failed"
-    )]
+    #[command(after_help = REMOVE)]
     Remove(Remove),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions { shell: Shell },
+    /// Print the manual page of this program, or of one of its commands
+    #[command(after_help = MAN)]
+    Man {
+        #[arg(value_name = "COMMAND")]
+        of: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = KINDS_AND_EXIT_CODES, override_usage = "stanchion run [OPTIONS] <LOCK> -- <COMMAND>...")]
-pub(crate) struct Run {
-    /// Give up after this time, decimals allowed; 0 is exactly one attempt
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "no_wait", allow_negative_numbers = true)]
-    pub(crate) timeout: Option<Duration>,
-    /// Fail with code 75 instead of waiting
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// Print only errors: no line while waiting, no warnings, no message with the codes 75 and 124
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-    /// Text that other processes see beside the process id
-    #[arg(long, value_name = "TEXT", value_parser = OsStringValueParser::new().try_map(utf8))]
-    pub(crate) label: Option<String>,
-    /// Share the lock with other readers; a new lock becomes a reader-writer lock
-    #[arg(long, short, conflicts_with_all = ["exclusive", "permits", "of"])]
-    pub(crate) shared: bool,
-    /// Hold the lock alone, of a reader-writer lock as the writer; a new lock becomes a reader-writer
-    /// lock
-    #[arg(long, short = 'x', conflicts_with_all = ["permits", "of"])]
-    pub(crate) exclusive: bool,
-    /// Take this many permits of a semaphore; 1 if only --of is given
-    #[arg(long, value_name = "K", value_parser = permits())]
-    pub(crate) permits: Option<u32>,
-    /// Number of permits of the semaphore; not needed once it is recorded
-    #[arg(long, value_name = "N", value_parser = permits())]
-    pub(crate) of: Option<u32>,
-    /// Take a lock that is not fair and does not use the file locks of the operating system: it has no
-    /// queue, and the command does not inherit it
-    #[arg(long, value_name = "METHOD", conflicts_with_all = ["shared", "exclusive", "permits", "of", "mode", "close"])]
-    pub(crate) method: Option<Method>,
-    /// With mkdir and create-new: let other processes take the lock over from a holder that has been
-    /// silent for this time; a living holder renews the lock in time
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "method", allow_negative_numbers = true)]
-    pub(crate) expire: Option<Duration>,
-    /// Permission bits of a lock file that run creates, whatever the umask: 660 for the group, 666 for
-    /// all users
-    #[arg(long, value_name = "OCTAL", value_parser = permissions)]
-    pub(crate) mode: Option<u32>,
-    /// Do not let the command inherit the lock: if stanchion is killed, the lock becomes free although
-    /// the command continues
-    #[arg(long)]
-    pub(crate) close: bool,
-    /// Execute the command in place of stanchion, in the same process; the lock is held until the
-    /// command and all processes that inherited the lock from it have ended
-    #[arg(long, short = 'F', conflicts_with_all = ["close", "method"])]
-    pub(crate) no_fork: bool,
-    #[arg(value_name = "LOCK", help = PLACE)]
-    pub(crate) lock: PathBuf,
-    /// The lock on a server, if LOCK is the URL of one.
-    #[arg(skip)]
-    pub(crate) far: Option<Unlined>,
-    /// The command and its arguments; its environment has the fencing token in STANCHION_TOKEN, the
-    /// lock in STANCHION_LOCK, its slot files in STANCHION_SLOTS and all held locks in STANCHION_HELD
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
-}
-
-impl Run {
-    /// Returns how to take a lock on a server. Fails for options that only locks on files have.
-    pub(crate) fn want(&self) -> Result<Want, Failure> {
-        let files = [
-            ("--method", self.method.is_some()),
-            ("--expire", self.expire.is_some()),
-            ("--mode", self.mode.is_some()),
-            ("--close", self.close),
-            ("--no-fork", self.no_fork),
-        ];
-        if let Some((option, _)) = files.iter().find(|(_, given)| *given) {
-            let text = format!("{option} is for locks on files, not on a server");
-            return Err(Failure::usage(text));
-        }
-        match (self.permits, self.of) {
-            (None, None) if self.shared => Ok(Want::Shared),
-            (None, None) if self.exclusive => Ok(Want::Exclusive),
-            (None, None) => Ok(Want::Alone),
-            (Some(_), None) => Err(Failure::usage(
-                "on a server --permits needs --of N, the same N as in all other programs",
-            )),
-            (some, Some(of)) => match some.unwrap_or(1) {
-                some if some > of => {
-                    let text = format!("--permits {some} is more than there are: {of}");
-                    Err(Failure::usage(text))
-                }
-                some => Ok(Want::Permits { some, of }),
-            },
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Exit codes:\n  0    whether or not the lock is held\n  2    wrong usage; or --watch of a lock that cannot be watched\n  \
-                  125  stanchion itself failed, or cannot tell whether the lock is held"
-)]
 pub(crate) struct Status {
     /// Print one JSON object per line; docs/cli.md describes it
     #[arg(long)]
@@ -187,9 +93,6 @@ pub(crate) struct Status {
     pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
-    /// The lock on a server, if LOCK is the URL of one.
-    #[arg(skip)]
-    pub(crate) far: Option<Unlined>,
 }
 
 #[derive(Debug, Args)]
@@ -199,36 +102,15 @@ pub(crate) struct Remove {
     pub(crate) method: Option<Method>,
     #[arg(value_name = "LOCK", help = PLACE)]
     pub(crate) lock: PathBuf,
-    /// The lock on a server, if LOCK is the URL of one.
-    #[arg(skip)]
-    pub(crate) far: Option<Unlined>,
 }
 
-/// Parses a number of permits. No process can open more than 65,535 files.
-fn permits() -> RangedI64ValueParser<u32> {
-    RangedI64ValueParser::new().range(1..=65_535)
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|_| "not a number of seconds")?;
-    if number < 0.0 {
-        return Err("a time limit is not negative; 0 is exactly one attempt".into());
-    }
-    let limit = Duration::try_from_secs_f64(number);
-    limit.map_err(|_| "not a length of time; without --timeout the wait has no limit".into())
-}
-
-fn permissions(text: &str) -> Result<u32, String> {
-    let bits = u32::from_str_radix(text, 8).map_err(|_| "not an octal number")?;
-    if bits > 0o777 || bits & 0o600 != 0o600 {
-        return Err("between 600 and 777, and the owner must be able to read and write".into());
-    }
-    Ok(bits)
-}
-
-/// Parses UTF-8 by hand, because clap's own message does not name the argument.
-fn utf8(text: OsString) -> Result<String, &'static str> {
-    text.into_string().map_err(|_| "not UTF-8")
+/// Parses a number of seconds, or numbers with units.
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
+    let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
+    let with_units = humantime::parse_duration(text).ok();
+    with_units
+        .or_else(seconds)
+        .ok_or("use seconds, as in 5 or 0.25, or units, as in 250ms, 90s, 5m, 1h30m or 7d")
 }
 
 #[cfg(test)]
@@ -242,19 +124,32 @@ mod tests {
     }
 
     #[test]
-    fn seconds_have_decimals_and_no_sign() {
-        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        for wrong in ["", "soon", "-1", "inf", "NaN", "1e300"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
+    fn every_command_has_examples() {
+        for command in Options::command().get_subcommands() {
+            let help = command.get_after_help().expect("help").to_string();
+            let example = format!("Examples:\n  stanchion {}", command.get_name());
+            assert!(help.starts_with(&example), "{help}");
         }
     }
 
     #[test]
-    fn permissions_are_octal_and_let_the_owner_in() {
-        assert_eq!(permissions("660"), Ok(0o660));
-        assert_eq!(permissions("0666"), Ok(0o666));
-        for wrong in ["", "rw", "668", "1666", "440", "-660"] {
-            assert!(permissions(wrong).is_err(), "{wrong}");
+    fn a_duration_has_units_or_is_in_seconds() {
+        for (text, millis) in [
+            ("5", 5_000),
+            ("0", 0),
+            ("0.25", 250),
+            (".5", 500),
+            ("250ms", 250),
+            ("90s", 90_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("7d", 604_800_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "soon", "5x", "m", "-1", "-5m", "inf", "NaN", "1e300"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
 }

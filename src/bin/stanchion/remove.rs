@@ -2,21 +2,15 @@
 
 use std::fs::symlink_metadata;
 
-use stanchion::{FifoKind, Removal};
+use stanchion::Removal;
 
 use super::exit::{Answer, BUSY, Ended, say};
 use super::lock::AnyLock;
 use super::method::Unlined;
 use super::options::Remove;
 
-pub(crate) fn remove(options: &Remove) -> Answer {
-    let lock = match &options.far {
-        Some(far) => AnyLock::Unlined(far.clone()),
-        None => {
-            let kind = FifoKind::at(&options.lock)?;
-            AnyLock::to_look_at(&options.lock, kind, options.method)?
-        }
-    };
+pub(crate) async fn remove(options: Remove) -> Answer {
+    let (lock, _) = AnyLock::to_look_at(options.lock, options.method).await?;
     match lock.remove()? {
         Removal::Removed => {
             // A newcomer may have made an empty one in the meantime, which is nothing to speak of.

@@ -26,30 +26,34 @@ use tokio::sync::Notify;
 use super::exit::{Answer, BUSY, Ended, Failure, OWN, TIMED_OUT, say};
 use super::lock::AnyLock;
 use super::method::Unlined;
-use super::options::Run;
 
 mod choice;
 mod inherit;
 mod live;
 mod nested;
+pub(crate) mod options;
 mod signals;
 
 use inherit::Inherit;
 use live::LiveLine;
 use nested::{Held, Nested};
+use options::Run;
 use signals::Signals;
 pub(crate) use signals::die_of;
 
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-pub(crate) async fn run(options: Run) -> Answer {
+pub(crate) async fn run(mut options: Run) -> Answer {
+    let words = options.words()?;
+    choice::locate(&mut options).await?;
     let mut signals = Signals::listen()
         .map_err(|error| Failure::own(format!("cannot listen for signals: {error}")))?;
     let lock = choice::open(&options)?;
     let permits = choice::permits(&options);
     let task = Task {
         options: &options,
+        words,
         lock: &lock,
     };
     match &lock {
@@ -88,6 +92,8 @@ pub(crate) async fn run(options: Run) -> Answer {
 /// What is to be done, and under which lock.
 struct Task<'a> {
     options: &'a Run,
+    /// The command and its arguments.
+    words: (OsString, Vec<OsString>),
     lock: &'a AnyLock,
 }
 
@@ -106,9 +112,11 @@ impl Task<'_> {
         };
         let guard = match entered {
             Ok(guard) => guard,
-            // The code says it all to who wants no words.
-            Err(Failure { code, .. }) if options.quiet && matches!(code, BUSY | TIMED_OUT) => {
-                return Ok(Ended::Code(code));
+            Err(Failure { code, text }) if matches!(code, BUSY | TIMED_OUT) => {
+                if !options.quiet {
+                    say(text);
+                }
+                return Ok(Ended::Code(options.conflict(code)));
             }
             Err(failure) => return Err(failure),
         };
@@ -132,7 +140,7 @@ impl Task<'_> {
         wait: Acquire<G>,
         at_once: impl AsyncFnOnce() -> stanchion::Result<Option<G>>,
     ) -> Result<G, Failure> {
-        let Self { options, lock } = self;
+        let Self { options, lock, .. } = self;
         if options.no_wait {
             let guard = at_once().await.map_err(|it| self.refused(it))?;
             return match guard {
@@ -216,10 +224,8 @@ async fn with_holder(lock: &AnyLock, mut failure: Failure) -> Failure {
 
 impl Task<'_> {
     /// The command and what it finds in its environment.
-    fn command(&self, guard: &impl Inherit, files: &[PathBuf]) -> Result<Command, Failure> {
-        let Some((program, arguments)) = self.options.command.split_first() else {
-            return Err(Failure::own("there is no command"));
-        };
+    fn command(&self, guard: &impl Inherit, files: &[PathBuf]) -> Command {
+        let (program, arguments) = &self.words;
         let token = guard.token().unwrap_or(0);
         let permits = self.lock.limit().map(|_| choice::permits(self.options));
         let held = Held {
@@ -241,7 +247,7 @@ impl Task<'_> {
                 command.env_remove(nested::SLOTS)
             }
         };
-        Ok(command)
+        command
     }
 
     async fn under_lock(
@@ -250,7 +256,7 @@ impl Task<'_> {
         files: &[PathBuf],
         signals: &mut Signals,
     ) -> Answer {
-        let command = self.command(guard, files)?;
+        let command = self.command(guard, files);
         let program = command.get_program().to_owned();
         let child = {
             let _inherited = match self.options.close {
@@ -275,7 +281,7 @@ impl Task<'_> {
         files: &[PathBuf],
         signals: &mut Signals,
     ) -> Answer {
-        let mut command = self.command(guard, files)?;
+        let mut command = self.command(guard, files);
         // The command would never see a signal that this program has taken already.
         if let Some(signal) = signals.next().now_or_never() {
             return Ok(Ended::Signal(signal.as_raw()));

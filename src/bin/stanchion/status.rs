@@ -1,16 +1,17 @@
 //! `stanchion status`: who holds, who waits, once or as it changes.
 
-use std::io::{self, ErrorKind, Write};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use stanchion::{Changes, FifoKind};
 use tokio::time::timeout;
 
-use crate::exit::{Answer, Ended, Failure};
+use crate::exit::{Answer, Ended, Failure, print};
 use crate::lock::AnyLock;
 use crate::options::Status;
 use crate::picture::Picture;
+use crate::place::{self, FarAway, Purpose};
 use crate::{table, terminal, text};
 
 /// Ages grow on a terminal, and a reader may go while there is nothing to write.
@@ -19,18 +20,14 @@ const REFRESH: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) async fn status(options: Status) -> Answer {
-    if let Some(far) = options.far {
-        if options.watch {
-            let text = "there is no --watch for a lock on a server: ask again";
+    if options.watch {
+        if FarAway::meant(&options.lock)?.is_some() {
+            let text = "--watch is not possible for a lock on a server: ask again instead";
             return Err(Failure::usage(text));
         }
-        return show(&AnyLock::Unlined(far), None, options.json).await;
+        return watch(&place::path(options.lock, Purpose::Look)?, options.json).await;
     }
-    if options.watch {
-        return watch(&options.lock, options.json).await;
-    }
-    let kind = FifoKind::at(&options.lock)?;
-    let lock = AnyLock::to_look_at(&options.lock, kind, options.method)?;
+    let (lock, kind) = AnyLock::to_look_at(options.lock, options.method).await?;
     show(&lock, kind, options.json).await
 }
 
@@ -40,7 +37,7 @@ async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
         true => picture.json(),
         false => table::lines(&picture, None).join("\n"),
     };
-    print(&format!("{text}\n"))?;
+    print(format!("{text}\n"))?;
     if picture.is_known() {
         return Ok(Ended::WELL);
     }
@@ -77,7 +74,7 @@ async fn watch(path: &Path, json: bool) -> Answer {
             (false, true) => picture.json() + "\n",
             (false, false) => table::sentence(picture) + "\n",
         };
-        if !print(&text)? {
+        if !print(text)? {
             break;
         }
     }
@@ -133,15 +130,4 @@ fn screen(picture: &Picture) -> String {
     }
     let lines: Vec<_> = lines.iter().map(|it| text::cut(it, columns)).collect();
     format!("{CLEAR}{}\n", lines.join("\n"))
-}
-
-/// Whether anybody still reads.
-fn print(text: &str) -> Result<bool, Failure> {
-    let mut output = io::stdout().lock();
-    let written = output.write_all(text.as_bytes());
-    match written.and_then(|()| output.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::own(format!("cannot write: {error}"))),
-    }
 }

@@ -7,7 +7,9 @@ use stanchion::{FifoKind, FifoLock, FifoRwLock, FifoSemaphore};
 use crate::exit::Failure;
 use crate::lock::{AnyLock, semaphore};
 use crate::method::{Terms, Unlined};
-use crate::options::Run;
+use crate::place::{self, FarAway, Purpose};
+
+use super::options::Run;
 
 /// Label and mode, which the options of all locks have.
 macro_rules! with_words {
@@ -55,6 +57,23 @@ fn wish(options: &Run) -> Wish {
         (false, false) if permits.is_some() || of.is_some() => Wish::Permits { of: *of },
         (false, false) => Wish::Alone,
     }
+}
+
+/// Turns a URL into the path or the server that it means.
+pub(super) async fn locate(options: &mut Run) -> Result<(), Failure> {
+    if let Some(far) = FarAway::meant(&options.lock)? {
+        let far = far.connect(options.want()?, options.label.as_deref());
+        options.far = Some(far.await?);
+        return Ok(());
+    }
+    let purpose = match options.method {
+        Some(_) => Purpose::Name,
+        None => Purpose::Take {
+            permits: options.permits.is_some() || options.of.is_some(),
+        },
+    };
+    options.lock = place::path(std::mem::take(&mut options.lock), purpose)?;
+    Ok(())
 }
 
 /// The lock that is meant.
