@@ -124,7 +124,7 @@ pub use fs::fifo::{FifoGuard, FifoLock};
 pub use fs::file::{FileConfig, FileGuard, FileLock, FileOptions};
 pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
 pub use fs::kind::FifoKind;
-pub use fs::named::{LockDir, LockDirConfig, LockDirOptions, LockName, Method, NamedLock};
+pub use fs::named::{LockDir, LockDirConfig, LockDirOptions, LockName, Method, NamedLock, Sweep};
 pub use fs::open::{OpenLocked, open_locked};
 pub use fs::pid::{PidConfig, PidGuard, PidLock, PidOptions};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};

@@ -30,6 +30,8 @@ mod program;
 mod run;
 #[path = "cli/signals.rs"]
 mod signals;
+#[path = "cli/sweep.rs"]
+mod sweep;
 #[allow(dead_code)]
 #[path = "processes/taker.rs"]
 mod taker;

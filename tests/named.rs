@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use stanchion::{
-    ErrorKind, FifoLock, FifoRwLock, FifoSemaphore, FileLock, Guard, LockDir, LockName, Locks,
-    Method, Removal, Tokens, acquire_all, open_locked,
+    AnyLock, AnySemaphore, AnySharedLock, ErrorKind, FifoLock, FifoRwLock, FifoSemaphore, FileLock,
+    Guard, LockDir, LockName, Locks, Method, Removal, Tokens, acquire_all, open_locked,
 };
 use support::{Polled, assert_pending, assert_ready, in_runtime, kind_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -736,4 +736,169 @@ fn locks_of_several_backends_are_taken_together() {
             .finish()
             .expect("nothing stays locked"),
     );
+}
+
+/// The names of these locks, and that there are no other ones.
+fn names(paths: &[std::path::PathBuf]) -> Vec<&str> {
+    let names = paths
+        .iter()
+        .map(|it| it.file_name().and_then(|it| it.to_str()));
+    names.map(|it| it.expect("a name")).collect()
+}
+
+fn left(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("listed");
+    let names = entries.map(|it| it.expect("an entry").file_name().into_string());
+    let mut names: Vec<_> = names.map(|it| it.expect("text")).collect();
+    names.sort();
+    names
+}
+
+/// One lock of every kind and method with this prefix, acquired once.
+fn of_every_kind(directory: &Path, prefix: &str) -> Vec<stanchion::AnyGuard> {
+    let at = |name: &str| directory.join(format!("{prefix} {name}"));
+    let plain = FifoLock::open(at("Plain")).expect("a lock");
+    let shared = FifoRwLock::open(at("Shared.lock")).expect("a lock");
+    let permits = FifoSemaphore::open(directory, format!("{prefix} Permits"), 2).expect("permits");
+    let claim = with(Method::Mkdir, directory);
+    let claim = claim
+        .lock(None, &format!("{prefix} claim"))
+        .expect("a lock");
+    let long = with(Method::Fifo, directory);
+    let long = long
+        .lock(None, &format!("{prefix} {}", "n".repeat(300)))
+        .expect("a lock");
+    let shared = AnySharedLock::from(shared).acquire_shared();
+    let permits = AnySemaphore::from(permits).acquire();
+    vec![
+        assert_ready!(Polled::new(AnyLock::from(plain).acquire()).poll()).expect("free"),
+        assert_ready!(Polled::new(shared).poll()).expect("free"),
+        assert_ready!(Polled::new(permits).poll()).expect("free"),
+        acquired(&claim),
+        acquired(&long),
+    ]
+}
+
+#[test]
+fn p59_a_sweep_removes_every_lock_that_no_process_uses_and_nothing_else() {
+    let scratch = scratch();
+    let here = scratch.path();
+    let held = of_every_kind(here, "held");
+    let with_held = left(here);
+    drop(of_every_kind(here, "idle"));
+    // Files of others, which may be locks of theirs, and a semaphore that cannot be recognized.
+    fs::write(here.join("foreign.lock"), "").expect("written");
+    for foreign in ["foreign.queue", "foreign.claim", "foreign.lock.claim"] {
+        fs::create_dir(here.join(foreign)).expect("made");
+        fs::write(here.join(foreign).join("README"), "mine").expect("written");
+    }
+    let other = FifoSemaphore::options().limit(2).pattern("{name}-{number}");
+    let other = other.open(here, "other").expect("a semaphore");
+    drop(assert_ready!(Polled::new(other.acquire()).poll()).expect("free"));
+    drop(other);
+    let slot = fs::File::open(here.join("other-0")).expect("a slot file");
+    slot.lock().expect("free");
+
+    let directory = LockDir::open(here).expect("a directory");
+    let before = left(here);
+    let hour = Duration::from_secs(3600);
+    let sweep = directory.sweep(hour).expect("swept");
+    assert_eq!(sweep.recent.len(), 10, "{sweep:?}");
+    assert!(
+        sweep.removed.is_empty() && sweep.failed.is_empty(),
+        "{sweep:?}"
+    );
+    assert_eq!(left(here), before);
+
+    let sweep = directory.sweep(None).expect("swept");
+    assert!(
+        names(&sweep.removed)
+            .iter()
+            .all(|it| it.starts_with("idle")),
+        "{sweep:?}"
+    );
+    assert!(
+        names(&sweep.in_use).iter().all(|it| it.starts_with("held")),
+        "{sweep:?}"
+    );
+    assert_eq!(
+        (sweep.removed.len(), sweep.in_use.len()),
+        (5, 5),
+        "{sweep:?}"
+    );
+    assert!(
+        sweep.recent.is_empty() && sweep.failed.is_empty(),
+        "{sweep:?}"
+    );
+    let mut expected = with_held;
+    expected.extend(
+        before
+            .into_iter()
+            .filter(|it| it.starts_with("foreign") || it.starts_with("other")),
+    );
+    expected.sort();
+    assert_eq!(left(here), expected);
+    assert_eq!(left(&here.join("foreign.lock.claim")), ["README"]);
+    assert!(held.iter().all(Guard::is_held));
+}
+
+#[test]
+fn a_sweep_keeps_what_was_used_within_the_time() {
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name);
+    let age = |name: &str| {
+        let time = std::time::SystemTime::now() - Duration::from_secs(7200);
+        let file = fs::File::open(at(name)).expect("a file");
+        file.set_modified(time).expect("a time");
+    };
+    for name in ["old.lock", "new.lock"] {
+        drop(
+            FifoLock::open(at(name))
+                .expect("a lock")
+                .try_acquire()
+                .expect("free"),
+        );
+        for file in ["", ".queue/state", ".queue"] {
+            age(&format!("{name}{file}"));
+        }
+    }
+    drop(
+        FifoLock::open(at("new.lock"))
+            .expect("a lock")
+            .try_acquire()
+            .expect("free"),
+    );
+    let directory = LockDir::open(scratch.path()).expect("a directory");
+    let sweep = directory.sweep(Duration::from_secs(10_000)).expect("swept");
+    assert_eq!(names(&sweep.recent), ["new.lock", "old.lock"]);
+    let sweep = directory.sweep(Duration::from_secs(3600)).expect("swept");
+    assert_eq!(names(&sweep.removed), ["old.lock"]);
+    assert_eq!(names(&sweep.recent), ["new.lock"]);
+    assert_eq!(
+        names(&directory.sweep(Duration::MAX).expect("swept").recent),
+        ["new.lock"]
+    );
+}
+
+#[test]
+fn p60_a_lock_that_cannot_be_swept_does_not_keep_others() {
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name);
+    for name in ["a.lock", "b.lock"] {
+        drop(
+            FifoLock::open(at(name))
+                .expect("a lock")
+                .try_acquire()
+                .expect("free"),
+        );
+    }
+    let record = fs::read(at("a.lock.queue/state")).expect("a record");
+    let later = [b"stanchion 2", &record["stanchion 1".len()..]].concat();
+    fs::write(at("a.lock.queue/state"), later).expect("written");
+    let directory = LockDir::open(scratch.path()).expect("a directory");
+    let sweep = directory.sweep(None).expect("swept");
+    assert_eq!(names(&sweep.removed), ["b.lock"]);
+    assert_eq!(sweep.failed.len(), 1, "{sweep:?}");
+    assert_eq!(sweep.failed[0].kind(), ErrorKind::Incompatible);
+    assert!(at("a.lock").exists());
 }

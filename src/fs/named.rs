@@ -19,10 +19,12 @@ mod fake;
 mod lock;
 pub(crate) mod name;
 mod recorded;
+mod sweep;
 
 pub use lock::NamedLock;
 use lock::Place;
 pub use name::LockName;
+pub use sweep::Sweep;
 
 /// A directory of named locks. A name is any text, in a namespace or in none.
 ///

@@ -46,6 +46,8 @@ fn wrong_usage() {
         (&["remove"], "LOCK"),
         (&["completions", "csh"], "bash"),
         (&["man", "dance"], "dance"),
+        (&["sweep"], "DIR"),
+        (&["sweep", "--older-than", "soon", "."], "1h30m"),
     ] {
         site.end_of(arguments).expect(2, about);
     }
@@ -79,10 +81,15 @@ fn help_names_every_code() {
 #[test]
 fn help_shows_what_this_build_can_do() {
     let site = Site::new();
-    for task in ["run", "status", "remove"] {
+    for task in ["run", "status", "remove", "sweep"] {
         let output = site.command(PROGRAM).args([task, "--help"]).output();
         let help = String::from_utf8(output.expect("help").stdout).expect("text");
-        assert_eq!(help.contains("redis://"), cfg!(feature = "redis"), "{help}");
+        let takes_urls = task != "sweep";
+        assert_eq!(
+            help.contains("redis://"),
+            takes_urls && cfg!(feature = "redis"),
+            "{help}"
+        );
         assert!(!help.contains("--unlock"), "{help}");
     }
 }
@@ -93,7 +100,6 @@ fn completions_and_manual_pages() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = site.start(&["completions", shell]);
         script.line_with("conflict-exit-code");
-        script.line_with("completions");
         assert_eq!(script.end(), End::quiet(0));
     }
     let page = site.start(&["man"]);

@@ -21,6 +21,7 @@ mod remove;
 #[cfg(unix)]
 mod run;
 mod status;
+mod sweep;
 mod table;
 #[cfg_attr(not(unix), path = "terminal_none.rs")]
 mod terminal;
@@ -63,6 +64,7 @@ fn start(options: Options) -> Answer {
             Task::Run(options) => run::run(options).await,
             Task::Status(options) => status::status(options).await,
             Task::Remove(options) => remove::remove(options).await,
+            Task::Sweep(options) => sweep::sweep(&options),
             Task::Completions { shell } => texts::completions(shell),
             Task::Man { of } => texts::manual(of.as_deref()),
         }

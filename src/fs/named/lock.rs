@@ -258,7 +258,7 @@ fn by_os_lock(path: &Path, config: &LockDirConfig) -> Result<Both> {
 /// How often a waiter for a claim looks again without an event.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-fn by_claim(path: &Path, config: &LockDirConfig) -> Result<ClaimLock> {
+pub(super) fn by_claim(path: &Path, config: &LockDirConfig) -> Result<ClaimLock> {
     let form = match config.method {
         Method::Mkdir => Form::Directory,
         _ => Form::File,

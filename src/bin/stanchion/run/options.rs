@@ -35,6 +35,7 @@ Exit codes:
           ended with 0
   126     the command cannot be executed
   127     the command was not found
+
 The command itself may end with any of these codes.";
 
 #[derive(Debug, Args)]
