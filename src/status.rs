@@ -21,9 +21,13 @@ mod serial;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Owner {
-    /// The process id. That of a holder counts in the holder's own pid namespace, that of a waiter
-    /// in the pid namespace of this process.
+    /// The process id.
     pub pid: Option<u32>,
+    /// Whether the process id is known to count in another pid namespace than that of this process.
+    /// A process with this id here is then another one. Always `false` on a server: compare the
+    /// host there.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub foreign_pid: bool,
     /// The name of its host.
     pub host: Option<String>,
     /// The label from the options of the lock.
@@ -33,6 +37,8 @@ pub struct Owner {
     /// The time since which it holds or waits, by the wall clock of its host.
     #[cfg_attr(feature = "serde", serde(default, with = "serial::seconds"))]
     pub since: Option<SystemTime>,
+    /// Why the process is not known, if there is a reason to name. `None` if it is known.
+    pub unknown: Option<String>,
 }
 
 impl Owner {
@@ -40,17 +46,33 @@ impl Owner {
     pub fn unknown() -> Self {
         Self {
             pid: None,
+            foreign_pid: false,
             host: None,
             label: None,
             command: None,
             since: None,
+            unknown: None,
         }
+    }
+
+    /// Returns an owner of which nothing is known for this reason.
+    pub(crate) fn unidentified(why: impl Into<String>) -> Self {
+        Self {
+            unknown: Some(why.into()),
+            ..Self::unknown()
+        }
+    }
+
+    /// Returns a process that holds a lock, but that the kernel does not name.
+    pub(crate) fn unlisted() -> Self {
+        Self::unidentified("the kernel's list of locks does not name it")
     }
 }
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
+            Some(pid) if self.foreign_pid => write!(f, "pid {pid} of another pid namespace")?,
             Some(pid) => write!(f, "pid {pid}")?,
             None => f.write_str("an unknown process")?,
         }
@@ -142,6 +164,9 @@ pub struct Status {
     /// a try finds at that moment, with two exceptions. A try also gives way to waiters. A try
     /// for several permits needs that many free ones.
     pub held: Held,
+    /// Why this process cannot tell whether the lock is held. `None` unless [`held`](Status::held)
+    /// is [`Unknown`](Held::Unknown).
+    pub unknown: Option<String>,
     /// Whether [`holder`](Status::holder), [`shared_by`](Status::shared_by) and
     /// [`outsider`](Status::outsider) name every process that holds the lock. `false` if there may
     /// be holders that this process cannot see, for example in another pid namespace.
@@ -180,6 +205,7 @@ impl Status {
         Self {
             excludes: true,
             held: Held::No,
+            unknown: None,
             names_all: true,
             holder: None,
             shared_by: Vec::new(),

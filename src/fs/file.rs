@@ -270,19 +270,24 @@ impl Local for Shared {
         let owners = host::LockTable::read().owners(path);
         let named = owners.listed.first().map(|(pid, _)| of_pid(*pid));
         let alone = matches!(owners.listed[..], [(_, false)]);
+        let mut unknown = None;
         let (held, names_all) = match &named {
             Some(_) => (Held::Yes, alone || (owners.all && owners.listed.len() == 1)),
             None if owners.all => (Held::No, true),
             None => match door::probe(path) {
                 Ok(Probed::Free) => (Held::No, true),
                 Ok(Probed::Shared | Probed::Exclusive) => (Held::Yes, false),
-                Err(_) => (Held::Unknown, false),
+                Err(error) => {
+                    unknown = Some(error.to_string());
+                    (Held::Unknown, false)
+                }
             },
         };
         Ok(Status {
             held,
+            unknown,
             names_all,
-            outsider: named.or((held == Held::Yes).then(Owner::unknown)),
+            outsider: named.or((held == Held::Yes).then(Owner::unlisted)),
             polling: !self.pushes(),
             watch_failures: watch().failures(),
             ..Status::free()

@@ -66,6 +66,8 @@ impl Line {
         let held = sight.held();
         let mut status = Status {
             held,
+            unknown: (held == Held::Unknown)
+                .then(|| "the server may have forgotten a holder".into()),
             names_all: held != Held::Unknown,
             last_token: sight.last_token,
             polling: !self.core.listens,

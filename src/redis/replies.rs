@@ -262,8 +262,8 @@ impl Record {
             pid: self.pid,
             host: named(&self.host),
             label: named(&self.label),
-            command: None,
             since: heard.checked_sub(Duration::from_micros(age)),
+            ..Owner::unknown()
         }
     }
 }

@@ -76,15 +76,16 @@ mod tests {
             pid: Some(23645),
             host: Some("build7".into()),
             label: Some("a \"b\"\n\u{1b}ä".into()),
-            command: None,
             since: Some(SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_324_244_380_375)),
+            ..Owner::unknown()
         };
-        let old = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);
+        // Read without rounding, this would be 248.
+        let old = SystemTime::UNIX_EPOCH - Duration::from_micros(249);
         let waiter = Waiter {
             ticket: Some(u64::MAX),
             owner: Owner {
                 since: Some(old),
-                ..Owner::unknown()
+                ..Owner::unidentified("no note")
             },
             passed_over: true,
             here: false,
@@ -97,11 +98,12 @@ mod tests {
             ..Status::free()
         };
         let form = concat!(
-            r#"{"excludes":true,"held":"yes","names_all":true,"holder":{"pid":23645,"host":"build7","#,
-            r#""label":"a \"b\"\n\u001bä","command":null,"since":1795324244.380375},"shared_by":[],"#,
-            r#""outsider":null,"waiters":[{"ticket":"18446744073709551615","owner":{"pid":null,"#,
-            r#""host":null,"label":null,"command":null,"since":-1.5},"passed_over":true,"here":false}],"#,
-            r#""last_token":7,"polling":false,"watch_failures":0}"#,
+            r#"{"excludes":true,"held":"yes","unknown":null,"names_all":true,"holder":{"pid":23645,"#,
+            r#""foreign_pid":false,"host":"build7","label":"a \"b\"\n\u001bä","command":null,"#,
+            r#""since":1795324244.380375,"unknown":null},"shared_by":[],"outsider":null,"waiters":["#,
+            r#"{"ticket":"18446744073709551615","owner":{"pid":null,"foreign_pid":false,"host":null,"#,
+            r#""label":null,"command":null,"since":-0.000249,"unknown":"no note"},"passed_over":true,"#,
+            r#""here":false}],"last_token":7,"polling":false,"watch_failures":0}"#,
         );
         (status, form.to_owned())
     }
@@ -131,8 +133,8 @@ mod tests {
         for (from, to) in [
             ("\"held\":\"yes\",", ""),
             ("\"yes\"", "1"),
-            ("-1.5", "1e300"),
-            ("-1.5", "\"now\""),
+            ("-0.000249", "1e300"),
+            ("-0.000249", "\"now\""),
             ("\"18446744073709551615\"", "\"18446744073709551616\""),
             ("\"18446744073709551615\"", "1"),
         ] {

@@ -239,6 +239,48 @@ fn an_inherited_lock_is_seen_beside_its_heir() {
     let _ = inside.end();
 }
 
+#[test]
+fn a_row_says_that_its_pid_is_foreign_or_unknown_and_why() {
+    let site = Site::new();
+    let Some(world) = NAMESPACE.made(&site) else {
+        return;
+    };
+    let mut holder = site.holder();
+    let waiting = site.run("true");
+    site.until_waiting(1);
+    let look = world.start(&site, &["status", "./it.lock"]);
+    for place in ["holder ", "1 "] {
+        let row = look.line_with("(other pid namespace)");
+        assert!(row.starts_with(place), "{row}");
+    }
+    assert_eq!(look.end(), End::quiet(0));
+    let watch = world.start(&site, &["status", "--watch", "./it.lock"]);
+    watch.line_with(&format!(
+        "held by pid {} (other pid namespace)",
+        holder.id()
+    ));
+    let busy = world.start(&site, &["run", "-n", "./it.lock", "true"]);
+    busy.end().expect(75, "of another pid namespace on ");
+    let here = site.start(&["status", "./it.lock"]);
+    here.line_with("holder ");
+    assert!(!here.line().contains("namespace"));
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+    assert_eq!(waiting.end(), End::quiet(0));
+
+    let lock = &LOCKS[4];
+    let mut holder = lock.held(&site);
+    let look = world.start(&site, &["status", lock.name]);
+    let row = look.line_with("holder ");
+    assert!(row.contains(" unknown "), "{row}");
+    assert!(
+        row.ends_with("(the kernel's list of locks does not name it)"),
+        "{row}"
+    );
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+}
+
 /// The record of a holder of another namespace proves nothing; that nobody has the lock proves its death.
 #[test]
 fn p31_the_dead_of_another_namespace_are_not_shown() {
@@ -321,7 +363,9 @@ fn what_cannot_be_told_is_unknown_and_code_125() {
         let look = Program::start(look);
         let line = look.line();
         assert!(line.contains(words), "{line}");
-        look.end().expect(125, "cannot tell whether");
+        let end = look.end();
+        end.expect(125, "cannot tell whether");
+        end.expect(125, "Permission denied");
     }
     // Where the list is whole, it tells.
     let mut look = site.command("setpriv");

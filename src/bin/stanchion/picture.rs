@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_line_of_json_has_the_documented_form_and_is_a_status() {
         let status = concat!(
-            r#""excludes":true,"held":"yes","names_all":true,"holder":null,"#,
+            r#""excludes":true,"held":"yes","unknown":null,"names_all":true,"holder":null,"#,
             r#""shared_by":[],"outsider":null,"waiters":[],"last_token":7,"polling":false,"watch_failures":0}"#,
         );
         let picture = Picture {

@@ -41,9 +41,11 @@ async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
     if picture.is_known() {
         return Ok(Ended::WELL);
     }
+    let why = picture.status.unknown.map(|it| format!(": {it}"));
     Err(Failure::own(format!(
-        "cannot tell whether {} is held",
-        picture.lock
+        "cannot tell whether {} is held{}",
+        picture.lock,
+        why.unwrap_or_default()
     )))
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
 /// Returns one sentence, for a log of changes.
 pub(crate) fn sentence(picture: &Picture) -> String {
     let certain = picture.alone().filter(|_| picture.is_known());
-    let by = match certain.and_then(|it| Some((it.pid?, &it.label))) {
+    let by = match certain.and_then(|it| Some((pid(it)?, &it.label))) {
         Some((pid, Some(label))) => format!(" by pid {pid} \"{label}\""),
         Some((pid, None)) => format!(" by pid {pid}"),
         None => sharers(picture),
@@ -87,19 +87,26 @@ fn facts(picture: &Picture, by: &str) -> String {
 
 type Row = [String; COLUMNS.len()];
 
-fn row(place: String, person: &Owner, now: SystemTime) -> Row {
-    let age = person.since.and_then(|it| now.duration_since(it).ok());
+fn row(place: String, owner: &Owner, now: SystemTime) -> Row {
+    let age = owner.since.and_then(|it| now.duration_since(it).ok());
     let word = |word: &Option<String>| word.as_deref().map_or_else(|| "-".to_owned(), plain);
+    let why = owner.unknown.as_ref().map(|it| format!("({it})"));
     [
         place,
-        person
-            .pid
-            .map_or_else(|| "-".to_owned(), |it| it.to_string()),
+        pid(owner).unwrap_or_else(|| "unknown".to_owned()),
         age.map_or_else(|| "-".to_owned(), readable),
-        word(&person.label),
-        word(&person.host),
-        text::cut(&word(&person.command), LONGEST_COMMAND),
+        word(&owner.label),
+        word(&owner.host),
+        text::cut(&word(&owner.command.clone().or(why)), LONGEST_COMMAND),
     ]
+}
+
+fn pid(owner: &Owner) -> Option<String> {
+    let namespace = match owner.foreign_pid {
+        true => " (other pid namespace)",
+        false => "",
+    };
+    owner.pid.map(|pid| format!("{pid}{namespace}"))
 }
 
 fn aligned(rows: &[Row]) -> impl Iterator<Item = String> {
@@ -152,26 +159,26 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_control_characters_replaced() {
-        let waiters = json!([{ "ticket": null, "owner": {}, "passed_over": true, "here": false }]);
+        let waiters = json!([{ "ticket": null, "owner": { "unknown": "no \x1b note" }, "passed_over": true, "here": false }]);
         let mut picture = Picture {
             lock: "/a.lock".into(),
             kind: Some(FifoKind::Lock),
             at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             status: status(json!({
-                "holder": { "pid": 4711, "label": "\x1b[2Jnightly backup", "since": 1_699_999_910.0 },
+                "holder": { "pid": 4711, "foreign_pid": true, "label": "\x1b[2Jnightly backup", "since": 1_699_999_910.0 },
                 "waiters": waiters,
             })),
         };
         let expected = [
             "/a.lock: held, 1 waiting, last token 7",
-            "PLACE         PID   FOR         LABEL               HOST  COMMAND",
-            "holder        4711  1 min 30 s  \u{fffd}[2Jnightly backup  -     -",
-            "1 (bypassed)  -     -           -                   -     -",
+            "PLACE         PID                         FOR         LABEL               HOST  COMMAND",
+            "holder        4711 (other pid namespace)  1 min 30 s  \u{fffd}[2Jnightly backup  -     -",
+            "1 (bypassed)  unknown                     -           -                   -     (no \u{fffd} note)",
         ];
         assert_eq!(lines(&picture, None), expected);
         assert_eq!(
             sentence(&picture),
-            "/a.lock: held by pid 4711 \"\u{fffd}[2Jnightly backup\", 1 waiting, last token 7"
+            "/a.lock: held by pid 4711 (other pid namespace) \"\u{fffd}[2Jnightly backup\", 1 waiting, last token 7"
         );
 
         picture.kind = Some(FifoKind::Semaphore { limit: 3 });

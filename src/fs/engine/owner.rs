@@ -128,6 +128,7 @@ impl Identity {
             label: label.map(str::to_owned),
             command: self.command().clone(),
             since,
+            ..Owner::unknown()
         }
     }
 }
@@ -161,8 +162,8 @@ impl Recorded {
                 pid: value("pid").and_then(|it| it.parse().ok()),
                 host: value("host").map(unescape),
                 label: value("label").map(unescape),
-                command: None,
                 since,
+                ..Owner::unknown()
             },
             facts: Facts {
                 birth: Birth {
@@ -184,6 +185,7 @@ impl Recorded {
         let pid = self.pid_here().filter(|_| self.is_surely_alive());
         let command = pid.and_then(process::command_line);
         Owner {
+            foreign_pid: self.is_foreign(),
             command,
             ..self.owner
         }
@@ -201,6 +203,12 @@ impl Recorded {
     pub(crate) fn pid_here(&self) -> Option<u32> {
         let here = identity();
         self.means_here(here).then_some(self.owner.pid).flatten()
+    }
+
+    /// Whether its pid is of another pid namespace beyond doubt.
+    fn is_foreign(&self) -> bool {
+        let space = &identity().facts.space;
+        self.owner.pid.is_some() && same(&self.facts.space, space) == Some(false)
     }
 
     /// Whether the process lives beyond doubt.
@@ -283,11 +291,13 @@ pub(crate) fn holder_of_file(path: &Path) -> Option<Owner> {
 
 /// The list names who took the lock; its heirs may go on without it.
 pub(crate) fn of_pid(pid: u32) -> Owner {
-    let command = host::command_line(pid);
-    Owner {
-        pid: command.is_some().then_some(pid),
-        command,
-        ..Owner::unknown()
+    match host::command_line(pid) {
+        Some(command) => Owner {
+            pid: Some(pid),
+            command: Some(command),
+            ..Owner::unknown()
+        },
+        None => Owner::unidentified("the process that took the lock has ended, or is hidden"),
     }
 }
 

@@ -403,7 +403,7 @@ impl Found {
                 command: process::command_line(pid),
                 ..Owner::unknown()
             },
-            Body::Empty => Owner::unknown(),
+            Body::Empty => Owner::unidentified("the pid file is empty"),
         }
     }
 }

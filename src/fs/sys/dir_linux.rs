@@ -284,10 +284,10 @@ impl Dir {
     }
 
     /// Whose the file of this name is, seen without opening it.
-    pub(crate) fn description(&self, name: &str) -> Option<String> {
+    pub(crate) fn description(&self, name: &str) -> io::Result<String> {
         let mut words = [0; LONGEST_NOTE];
-        let length = fs::lgetxattr(self.path.join(name), NOTE, &mut words[..]).ok()?;
-        String::from_utf8(words[..length].to_vec()).ok()
+        let length = fs::lgetxattr(self.path.join(name), NOTE, &mut words[..])?;
+        String::from_utf8(words[..length].to_vec()).map_err(io::Error::other)
     }
 
     /// Removes a name; one that is gone already is no error.

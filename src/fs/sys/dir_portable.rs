@@ -188,8 +188,8 @@ impl Dir {
     pub(crate) fn describe(_file: &File, _words: &str) {}
 
     /// Whose the file of this name is: not known here.
-    pub(crate) fn description(&self, _name: &str) -> Option<String> {
-        None
+    pub(crate) fn description(&self, _name: &str) -> io::Result<String> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Removes a name; one that is gone already is no error.

@@ -295,7 +295,7 @@ impl Claims {
         }
         let source = EventSource::Name(baton::place(&self.directory), None, Seen::Baton);
         Verdict::Refused(Refusal {
-            owner: Some(Owner::unknown()),
+            owner: Some(Owner::unidentified("its record is missing")),
             wakes: Wakes::Events(vec![source]),
             within: step,
         })
@@ -375,7 +375,7 @@ impl Claims {
             look.holder = match record {
                 Some(record) if record.is_gone() => None,
                 Some(record) => Some(record.into_owner()),
-                None => Some(Owner::unknown()),
+                None => Some(Owner::unidentified("its record is missing")),
             };
         }
         Ok(look)

@@ -40,6 +40,7 @@ impl Locks {
 /// Who is inside, as far as a look tells.
 pub(super) struct Inside {
     pub(super) held: Held,
+    pub(super) unknown: Option<String>,
     pub(super) names_all: bool,
     pub(super) holder: Option<Owner>,
     pub(super) shared_by: Vec<Owner>,
@@ -50,6 +51,7 @@ impl Inside {
     fn nobody() -> Self {
         Self {
             held: Held::No,
+            unknown: None,
             names_all: true,
             holder: None,
             shared_by: Vec::new(),
@@ -80,16 +82,17 @@ impl Inside {
             held: Held::Yes,
             names_all: names_all && !people.is_empty(),
             shared_by: match people.is_empty() {
-                true => vec![Owner::unknown()],
+                true => vec![Owner::unlisted()],
                 false => people,
             },
             ..Self::nobody()
         }
     }
 
-    fn unknown(holder: Option<Owner>) -> Self {
+    fn unknown(holder: Option<Owner>, why: &Error) -> Self {
         Self {
             held: Held::Unknown,
+            unknown: Some(why.to_string()),
             names_all: false,
             holder,
             ..Self::nobody()
@@ -140,7 +143,7 @@ pub(super) fn of_slots(
     match probe() {
         Ok(Probed::Free) => Inside::nobody(),
         Ok(Probed::Shared | Probed::Exclusive) => Inside::sharers(Vec::new(), false),
-        Err(_) => Inside::unknown(None),
+        Err(error) => Inside::unknown(None, &error),
     }
 }
 
@@ -194,7 +197,10 @@ impl Look<'_> {
             Ok(Probed::Free) => Ok(Inside::nobody()),
             Ok(Probed::Shared) => Ok(self.sharing(Vec::new(), false)),
             Ok(Probed::Exclusive) => self.refused(recorded),
-            Err(_) => Ok(Inside::unknown(recorded.map(Recorded::into_owner))),
+            Err(error) => {
+                let recorded = recorded.map(Recorded::into_owner);
+                Ok(Inside::unknown(recorded, &error))
+            }
         }
     }
 
@@ -218,7 +224,7 @@ impl Look<'_> {
         }
         let only = people.len() == 1;
         let first = people.drain(..).next();
-        Inside::outsider(first.unwrap_or_else(Owner::unknown), all && only)
+        Inside::outsider(first.unwrap_or_else(Owner::unlisted), all && only)
     }
 
     /// A process that cannot be seen from here has the lock alone: the holder on record, also if it has just entered.
@@ -229,7 +235,7 @@ impl Look<'_> {
         };
         Ok(match recorded {
             Some(recorded) => Inside::holder(recorded.into_owner()),
-            None => Inside::outsider(Owner::unknown(), false),
+            None => Inside::outsider(Owner::unlisted(), false),
         })
     }
 }

@@ -176,6 +176,7 @@ pub(super) fn status(
     Ok(Status {
         excludes: true,
         held: inside.held,
+        unknown: inside.unknown,
         names_all: inside.names_all,
         holder: inside.holder,
         shared_by: inside.shared_by,
@@ -245,28 +246,33 @@ fn waiters(
             continue;
         };
         let note = queue.description(ticket);
-        let of_file = note.as_deref().and_then(file_noted);
+        let of_file = note.as_deref().ok().and_then(file_noted);
         if of_file.is_some_and(|inode| inode != found.id.inode) {
             // It came here with a copy of the directory, and its owner waits elsewhere.
             continue;
         }
         let noted = note.map(|words| Recorded::parse(&words, 0, locality));
-        if noted.as_ref().is_some_and(Recorded::is_provably_gone) {
+        if noted.as_ref().is_ok_and(Recorded::is_provably_gone) {
             continue;
         }
-        if noted.as_ref().is_some_and(Recorded::is_this_process) {
+        if noted.as_ref().is_ok_and(Recorded::is_this_process) {
             // Made after the look into memory.
             continue;
         }
         // The note's process id means something here only if it was written here.
-        let known = noted.as_ref().is_some_and(|it| it.pid_here().is_some());
+        let known = noted.as_ref().is_ok_and(|it| it.pid_here().is_some());
         let of_lock = || {
             let owners = locks.table().owners(&place.queue.join(ticket.name()));
             owners.listed.first().map(|(pid, _)| *pid)
         };
         let locked_by = if known { None } else { of_lock() };
-        let mut owner = noted.map_or_else(Owner::unknown, Recorded::into_owner);
-        owner.pid = locked_by.or(owner.pid);
+        let unread = |error| Owner::unidentified(format!("cannot read its ticket: {error}"));
+        let mut owner = noted.map_or_else(unread, Recorded::into_owner);
+        if locked_by.is_some() {
+            owner.pid = locked_by;
+            owner.foreign_pid = false;
+            owner.unknown = None;
+        }
         owner.since = arrival(ticket);
         waiters.push(Waiter {
             ticket: Some(ticket.number),

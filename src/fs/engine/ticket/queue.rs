@@ -435,7 +435,7 @@ impl Queue {
     }
 
     /// Whose a ticket is, as its owner noted it.
-    pub(crate) fn description(&self, ticket: Ticket) -> Option<String> {
+    pub(crate) fn description(&self, ticket: Ticket) -> io::Result<String> {
         self.dir.description(&ticket.name())
     }
 
