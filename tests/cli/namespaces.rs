@@ -355,6 +355,8 @@ fn what_cannot_be_told_is_unknown_and_code_125() {
     open(&site.lock(), 0o600);
     let mut holder = site.shell("flock \"$LOCK\" sh -c 'echo in; read x'");
     holder.expect("in");
+    let waiting = site.run("true");
+    site.until_waiting(1);
     let other = ["--reuid", "60011", "--regid", "60011", "--clear-groups"];
     let status = [&other[..], &[PROGRAM, "status"]].concat();
     for (form, words) in [("--json", r#""state":"unknown""#), ("LOCK", ": unknown, ")] {
@@ -363,6 +365,13 @@ fn what_cannot_be_told_is_unknown_and_code_125() {
         let look = Program::start(look);
         let line = look.line();
         assert!(line.contains(words), "{line}");
+        if form == "LOCK" {
+            let row = look.line_with("1 ");
+            assert!(
+                row.contains("(cannot read its ticket: Permission denied"),
+                "{row}"
+            );
+        }
         let end = look.end();
         end.expect(125, "cannot tell whether");
         end.expect(125, "Permission denied");
@@ -375,6 +384,7 @@ fn what_cannot_be_told_is_unknown_and_code_125() {
     assert_eq!(look.end(), End::quiet(0));
     holder.tell("go");
     assert_eq!(holder.end(), End::quiet(0));
+    assert_eq!(waiting.end(), End::quiet(0));
 }
 
 /// File systems that go with the test.
