@@ -15,7 +15,6 @@ pub(crate) const BUSY: u8 = 75;
 /// The time limit passed, as with `timeout(1)`.
 pub(crate) const TIMED_OUT: u8 = 124;
 /// And the signal's number.
-#[cfg(unix)]
 const BY_SIGNAL: i32 = 128;
 /// The program itself failed.
 pub(crate) const OWN: u8 = 125;
@@ -28,7 +27,6 @@ pub(crate) type Answer = Result<Ended, Failure>;
 pub(crate) enum Ended {
     Code(u8),
     /// By this signal, which ended the wait or the command.
-    #[cfg(unix)]
     Signal(i32),
 }
 
@@ -39,7 +37,6 @@ impl Ended {
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Code(code) => code,
-            #[cfg(unix)]
             Self::Signal(number) => u8::try_from(BY_SIGNAL + number).unwrap_or(OWN),
         }
     }

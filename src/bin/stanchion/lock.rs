@@ -79,7 +79,6 @@ impl AnyLock {
     }
 
     /// How many permits there are, where it is a semaphore.
-    #[allow(dead_code)] // Only `run` asks, which needs Unix.
     pub(crate) fn limit(&self) -> Option<u32> {
         match self {
             Self::Plain(_) | Self::RwLock(_) => None,

@@ -3,6 +3,9 @@
 //!
 //! `docs/cli.md` describes what scripts may rely on: options, exit codes and JSON.
 
+// Much of it is for `run` alone.
+#![cfg_attr(not(unix), allow(dead_code))]
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -61,7 +64,7 @@ fn start(options: Options) -> Answer {
     runtime.block_on(async {
         match options.task {
             #[cfg(unix)]
-            Task::Run(options) => run::run(options).await,
+            Task::Run(options) => run::run(*options).await,
             Task::Status(options) => status::status(options).await,
             Task::Remove(options) => remove::remove(options).await,
             Task::Sweep(options) => sweep::sweep(&options),

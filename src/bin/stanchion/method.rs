@@ -103,15 +103,6 @@ impl Far {
         }
     }
 
-    pub(crate) async fn try_acquire(&self) -> Result<Option<AnyGuard>> {
-        match &self.kind {
-            FarKind::Lock(lock) => lock.try_acquire().await,
-            FarKind::RwLock(lock, false) => lock.try_acquire_shared().await,
-            FarKind::RwLock(lock, true) => lock.try_acquire().await,
-            FarKind::Semaphore(lock, permits) => lock.try_acquire_many(*permits).await,
-        }
-    }
-
     fn limit(&self) -> Option<u32> {
         match &self.kind {
             FarKind::Semaphore(lock, _) => Some(lock.limit()),

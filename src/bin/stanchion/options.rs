@@ -74,7 +74,7 @@ pub(crate) struct Options {
 pub(crate) enum Task {
     /// Run a command while holding the lock
     #[cfg(unix)]
-    Run(Run),
+    Run(Box<Run>),
     /// Show the holder and the waiters of a lock
     #[command(after_help = STATUS)]
     Status(Status),

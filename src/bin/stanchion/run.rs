@@ -57,35 +57,13 @@ pub(crate) async fn run(mut options: Run) -> Answer {
         lock: &lock,
     };
     match &lock {
-        AnyLock::Plain(it) => {
-            let at_once = async || it.try_acquire();
-            task.run(it.acquire(), at_once, &mut signals).await
-        }
-        AnyLock::RwLock(it) if options.shared => {
-            let at_once = async || it.try_read();
-            task.run(it.read(), at_once, &mut signals).await
-        }
-        AnyLock::RwLock(it) => {
-            let at_once = async || it.try_write();
-            task.run(it.write(), at_once, &mut signals).await
-        }
-        AnyLock::Semaphore(it) => {
-            let at_once = async || it.try_acquire_many(permits);
-            let wait = it.acquire_many(permits);
-            task.run(wait, at_once, &mut signals).await
-        }
-        AnyLock::Unlined(Unlined::Named(it)) => {
-            let at_once = async || it.try_acquire();
-            task.run(it.acquire(), at_once, &mut signals).await
-        }
-        AnyLock::Unlined(Unlined::Far(it)) => {
-            let at_once = || it.try_acquire();
-            task.run(it.acquire(), at_once, &mut signals).await
-        }
-        AnyLock::Unlined(Unlined::Pid(it)) => {
-            let at_once = async || it.try_acquire();
-            task.run(it.acquire(), at_once, &mut signals).await
-        }
+        AnyLock::Plain(it) => task.run(it.acquire(), &mut signals).await,
+        AnyLock::RwLock(it) if options.shared => task.run(it.read(), &mut signals).await,
+        AnyLock::RwLock(it) => task.run(it.write(), &mut signals).await,
+        AnyLock::Semaphore(it) => task.run(it.acquire_many(permits), &mut signals).await,
+        AnyLock::Unlined(Unlined::Named(it)) => task.run(it.acquire(), &mut signals).await,
+        AnyLock::Unlined(Unlined::Far(it)) => task.run(it.acquire(), &mut signals).await,
+        AnyLock::Unlined(Unlined::Pid(it)) => task.run(it.acquire(), &mut signals).await,
     }
 }
 
@@ -98,17 +76,12 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    async fn run<G: Inherit>(
-        &self,
-        wait: Acquire<G>,
-        at_once: impl AsyncFnOnce() -> stanchion::Result<Option<G>>,
-        signals: &mut Signals,
-    ) -> Answer {
+    async fn run<G: Inherit>(&self, wait: Acquire<G>, signals: &mut Signals) -> Answer {
         let options = self.options;
         let entered = tokio::select! {
             biased;
             signal = signals.next() => return Ok(Ended::Signal(signal.as_raw())),
-            entered = self.enter(wait, at_once) => entered,
+            entered = self.enter(wait) => entered,
         };
         let guard = match entered {
             Ok(guard) => guard,
@@ -135,24 +108,16 @@ impl Task<'_> {
         after(ended, left)
     }
 
-    async fn enter<G: Inherit>(
-        &self,
-        wait: Acquire<G>,
-        at_once: impl AsyncFnOnce() -> stanchion::Result<Option<G>>,
-    ) -> Result<G, Failure> {
+    async fn enter<G: Inherit>(&self, wait: Acquire<G>) -> Result<G, Failure> {
         let Self { options, lock, .. } = self;
-        if options.no_wait {
-            let guard = at_once().await.map_err(|it| self.refused(it))?;
-            return match guard {
-                Some(guard) => Ok(guard),
-                None => Err(with_holder(lock, busy(lock)).await),
-            };
-        }
         let line = LiveLine::new(lock.path(), options.quiet);
         let mut paint = line.painter();
         let nested = Nested::in_itself(lock).filter(|_| !options.quiet);
         let waits = Arc::new(Notify::new());
-        let mut wait = wait.timeout(options.timeout);
+        let mut wait = match options.no_wait {
+            true => wait.max_waiting(0),
+            false => wait.timeout(options.timeout),
+        };
         // Each report costs the other processes a look at the line.
         if paint.is_some() || nested.is_some() {
             let waits = waits.clone();
@@ -182,6 +147,9 @@ impl Task<'_> {
             Ok(guard) => Ok(guard),
             Err(error) if error.kind() == ErrorKind::TimedOut => {
                 Err(with_holder(lock, error.into()).await)
+            }
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                Err(with_holder(lock, busy(lock)).await)
             }
             Err(error) => Err(self.refused(error)),
         }
