@@ -104,7 +104,7 @@ fn what_it_cannot_do_is_said() {
         false => (far, 2, "feature `redis`"),
     };
     for (url, code, about) in [
-        (&*here, 2, "behind a #"),
+        (&*here, 2, "the name of the lock is missing"),
         ("mem:x#a", 2, "the memory of one process"),
         far,
         ("http://host#a", 2, "not known"),

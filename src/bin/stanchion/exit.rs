@@ -10,7 +10,7 @@ use crate::text::plain;
 
 /// Wrong usage, as clap has it.
 pub(crate) const USAGE: u8 = 2;
-/// Somebody else has the lock (`EX_TEMPFAIL`).
+/// Another process holds the lock (`EX_TEMPFAIL`).
 pub(crate) const BUSY: u8 = 75;
 /// The time limit passed, as with `timeout(1)`.
 pub(crate) const TIMED_OUT: u8 = 124;
@@ -19,10 +19,10 @@ const BY_SIGNAL: i32 = 128;
 /// The program itself failed.
 pub(crate) const OWN: u8 = 125;
 
-/// How the program ends, or why not so.
+/// How the program ends, or why it failed.
 pub(crate) type Answer = Result<Ended, Failure>;
 
-/// How the program ends in good order.
+/// How the program ends without a failure of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Code(u8),
@@ -79,7 +79,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Ends the program at a panic, of whatever thread, as `kill -9` would: were it to unwind, the lock would go while the command runs.
+/// Ends the program at a panic of any thread, as `kill -9` would. Unwinding would release the lock
+/// while the command runs.
 pub(crate) fn panicked(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<String>().map(String::as_str);
@@ -94,7 +95,7 @@ pub(crate) fn panicked(panic: &PanicHookInfo<'_>) {
     std::process::exit(OWN.into());
 }
 
-/// A message on stderr. Nobody may be there to read it, which is no reason to fail.
+/// Writes a message to stderr. It is no failure if stderr is closed.
 pub(crate) fn say(text: impl Display) {
     let line = plain(&format!("stanchion: {text}"));
     let _ = writeln!(io::stderr(), "{line}");

@@ -1,4 +1,4 @@
-//! A lock of the kind that its record names.
+//! A lock of the kind that its record names, or of a method that keeps no such record.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ impl AnyLock {
         let Some(method) = method else {
             return Ok((Self::open(&path, kind)?, kind));
         };
-        // To open a directory of locks makes it, and a look makes nothing.
+        // Opening a directory of locks creates it, and a look creates nothing.
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
         if let Some(directory) = directory {
             existing(directory)?;
@@ -43,7 +43,7 @@ impl AnyLock {
         Ok((Self::Unlined(lock), kind))
     }
 
-    /// The lock of this kind; where none is recorded, a plain one, to look at.
+    /// Opens the lock of this kind. If no kind is recorded, opens a plain lock, to look at.
     pub(crate) fn open(path: &Path, kind: Option<FifoKind>) -> Result<Self, Failure> {
         if kind.is_none()
             && let Some(found) = Unlined::found(path)?
@@ -55,7 +55,7 @@ impl AnyLock {
             Some(FifoKind::Semaphore { limit }) => {
                 Self::Semaphore(semaphore(path, FifoSemaphore::options().limit(limit))?)
             }
-            // What this program does not know the library refuses.
+            // The library refuses a kind that this program does not know.
             _ => Self::Plain(FifoLock::open(path)?),
         })
     }
@@ -78,7 +78,7 @@ impl AnyLock {
         }
     }
 
-    /// How many permits there are, where it is a semaphore.
+    /// Returns the number of permits of a semaphore.
     pub(crate) fn limit(&self) -> Option<u32> {
         match self {
             Self::Plain(_) | Self::RwLock(_) => None,
@@ -93,7 +93,7 @@ impl AnyLock {
             Self::RwLock(lock) => lock.changes(),
             Self::Semaphore(lock) => lock.changes(),
             Self::Unlined(_) => {
-                let text = "a lock of this method tells nobody that it changes: ask again instead of --watch";
+                let text = "changes of a lock of this method cannot be watched; run status again instead of --watch";
                 return Err(Failure::usage(text));
             }
         })
@@ -108,7 +108,7 @@ impl AnyLock {
         })
     }
 
-    /// The files whose locks are the lock.
+    /// Returns the files that carry the lock.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Semaphore(lock) => lock.slot_paths(),
@@ -118,7 +118,7 @@ impl AnyLock {
     }
 }
 
-/// The semaphore that a path means: its directory and its name.
+/// Opens the semaphore that a path means: its directory and its name.
 pub(crate) fn semaphore(path: &Path, how: SemaphoreOptions) -> Result<FifoSemaphore, Failure> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let name = path.file_name().unwrap_or_default();

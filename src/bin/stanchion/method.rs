@@ -1,4 +1,4 @@
-//! Locks that need none of the operating system's: they keep no line, and a command cannot inherit them.
+//! Locks without a queue that a command cannot inherit, and locks on a server.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,11 +13,12 @@ use stanchion::{
 
 use crate::exit::Failure;
 
-/// How the third line of a pid file begins, and as much as such a file has at most; see `docs/protocol.md`.
+/// The beginning of the third line of a pid file, and the greatest size of the file; see
+/// `docs/protocol.md`.
 const PID_WORDS: &[u8] = b"stanchion pid ";
 const PID_FILE: u64 = 8192;
 
-/// How a lock is taken that is not a fair one.
+/// How to acquire a lock that is not fair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Method {
     /// By a directory that is renamed; LOCK ends in .lock
@@ -28,7 +29,7 @@ pub(crate) enum Method {
     Pid,
 }
 
-/// What such a lock is opened with.
+/// The options of such a lock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
     pub(crate) expire: Option<Duration>,
@@ -64,7 +65,7 @@ pub(crate) enum Want {
     Alone,
     Shared,
     Exclusive,
-    /// So many permits, of so many.
+    /// Some permits of a semaphore.
     Permits {
         some: u32,
         of: u32,
@@ -123,7 +124,7 @@ impl Unlined {
     pub(crate) fn open(path: &Path, method: Method, terms: Terms) -> Result<Self, Failure> {
         if method == Method::Pid {
             if terms.expire.is_some() {
-                let text = "a pid file does not expire: only who is provably gone is passed";
+                let text = "--expire is not possible for a pid file: it is taken over only from a process that is gone";
                 return Err(Failure::usage(text));
             }
             let mut options = PidLock::options();
@@ -141,7 +142,7 @@ impl Unlined {
         Self::by_name(path, options).map(Self::Named)
     }
 
-    /// The lock that a directory beside the path, or a pid file at it, says is there, if one does.
+    /// Returns the lock that a claim beside the path, or a pid file at the path, belongs to.
     pub(crate) fn found(path: &Path) -> Result<Option<Self>, Failure> {
         let path = path.to_path_buf();
         if is_pid_file(&path) {
@@ -178,7 +179,7 @@ impl Unlined {
         })
     }
 
-    /// The methods by which such a lock may have been taken, for one who asked for none.
+    /// Returns the methods by which such a lock may be held, for a message.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
             Self::Named(_) => "--method mkdir or create-new",
@@ -215,14 +216,15 @@ impl Unlined {
             Self::Named(lock) => lock.remove()?,
             Self::Pid(lock) => lock.remove()?,
             Self::Far(_) => {
-                let text = "what a server keeps of an idle lock goes by itself";
+                let text = "a lock on a server cannot be removed; the server deletes an unused lock by itself";
                 return Err(Failure::usage(text));
             }
         })
     }
 }
 
-/// Whether a pid file of the library's is there; others are found by their method only. What cannot be read is for those who open it to tell.
+/// Returns whether this is a pid file of the library. A file that cannot be read is reported when it
+/// is opened.
 fn is_pid_file(path: &Path) -> bool {
     let mut text = Vec::new();
     let is_file = path.symlink_metadata().is_ok_and(|it| it.is_file());

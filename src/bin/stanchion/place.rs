@@ -64,7 +64,7 @@ fn name(url: &LockUrl) -> Option<&str> {
 }
 
 fn nameless(url: &LockUrl) -> Failure {
-    let text = format!("which lock is meant? Its name comes behind a #: {url}#NAME");
+    let text = format!("the name of the lock is missing: {url}#NAME");
     Failure::usage(text)
 }
 
@@ -81,11 +81,11 @@ pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> 
         (Some(directory), Some(name), _) => (directory, LockName::new(None, name)),
         (Some(_), None, _) => return Err(nameless(&url)),
         (None, _, "mem") => {
-            let text = "mem: is the memory of one process: nobody else could hold or wait for a lock in this one's";
+            let text = "mem: is the memory of one process: no other process can use a lock in it";
             return Err(Failure::usage(text));
         }
         (None, _, scheme) => {
-            let text = format!("this program takes locks on files only: file:, not {scheme}:");
+            let text = format!("locks behind {scheme}: are not supported");
             return Err(Failure::usage(text));
         }
     };

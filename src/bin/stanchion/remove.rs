@@ -13,7 +13,7 @@ pub(crate) async fn remove(options: Remove) -> Answer {
     let (lock, _) = AnyLock::to_look_at(options.lock, options.method).await?;
     match lock.remove()? {
         Removal::Removed => {
-            // A newcomer may have made an empty one in the meantime, which is nothing to speak of.
+            // An empty file is that of a newcomer.
             let mut files = lock.files();
             files.retain(|it| symlink_metadata(it).is_ok_and(|it| it.len() > 0));
             for file in files {
@@ -32,7 +32,7 @@ pub(crate) async fn remove(options: Remove) -> Answer {
     }
 }
 
-/// What else may keep a lock from being removed.
+/// Returns what else can prevent the removal.
 fn or_else(lock: &AnyLock) -> &'static str {
     match lock {
         AnyLock::Unlined(Unlined::Pid(_)) => {

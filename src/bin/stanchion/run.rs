@@ -1,9 +1,12 @@
 //! `stanchion run`: a command under the lock.
 //!
-//! The command inherits a duplicate of the lock's descriptor, of a semaphore of each permit's. An OS lock of this kind belongs to what the duplicates share,
-//! so it lives until the last of them is closed: also when this program is killed. On an orderly end this program unlocks,
-//! for all duplicates at once, so a daemon that the command leaves behind holds nothing. But its copy stays open, and a
-//! close is what wakes the next in line; so another descriptor of the lock file is closed then in its stead.
+//! The command inherits a duplicate of the lock's descriptor; with permits, one for each permit. The
+//! OS lock belongs to what the duplicates share, so it lives until the last one is closed, also if
+//! this program is killed.
+//!
+//! At an orderly end, this program unlocks, which counts for all duplicates. So a daemon that the
+//! command leaves behind holds nothing. But its duplicate stays open, and only a close wakes the next
+//! waiter. Therefore this program opens the lock file once more and closes it.
 //!
 //! With `--no-fork` the command replaces this program instead, in the same process, and holds the lock by those
 //! descriptors alone.
@@ -67,7 +70,7 @@ pub(crate) async fn run(mut options: Run) -> Answer {
     }
 }
 
-/// What is to be done, and under which lock.
+/// A command and its lock.
 struct Task<'a> {
     options: &'a Run,
     /// The command and its arguments.
@@ -118,7 +121,7 @@ impl Task<'_> {
             true => wait.max_waiting(0),
             false => wait.timeout(options.timeout),
         };
-        // Each report costs the other processes a look at the line.
+        // Each report reads the queue.
         if paint.is_some() || nested.is_some() {
             let waits = waits.clone();
             wait = wait.on_wait(move |it| {
@@ -155,7 +158,7 @@ impl Task<'_> {
         }
     }
 
-    /// Somebody may just have made it a lock of another kind.
+    /// Another process may just have made it a lock of another kind.
     fn refused(&self, error: Error) -> Failure {
         match error.kind() {
             ErrorKind::Incompatible if self.options.far.is_some() => {
@@ -172,7 +175,7 @@ fn busy(lock: &AnyLock) -> Failure {
     Failure { code: BUSY, text }
 }
 
-/// For who did not get the lock: the one who has it, if anybody still has.
+/// Adds the holder to the message about a lock that was not acquired.
 async fn with_holder(lock: &AnyLock, mut failure: Failure) -> Failure {
     let Ok(line) = lock.status().await else {
         return failure;
@@ -191,7 +194,7 @@ async fn with_holder(lock: &AnyLock, mut failure: Failure) -> Failure {
 }
 
 impl Task<'_> {
-    /// The command and what it finds in its environment.
+    /// Returns the command with its environment.
     fn command(&self, guard: &impl Inherit, files: &[PathBuf]) -> Command {
         let (program, arguments) = &self.words;
         let token = guard.token().unwrap_or(0);
@@ -210,7 +213,7 @@ impl Task<'_> {
             .env(nested::HELD, nested::held_with(&held));
         match self.lock {
             AnyLock::Semaphore(_) => command.env(nested::SLOTS, lines(files)),
-            // One that was inherited is of another lock.
+            // An inherited variable belongs to another lock.
             AnyLock::Plain(_) | AnyLock::RwLock(_) | AnyLock::Unlined(_) => {
                 command.env_remove(nested::SLOTS)
             }
@@ -242,7 +245,7 @@ impl Task<'_> {
         Ok(end_of(status))
     }
 
-    /// Replaces this program by the command; returns only if that fails.
+    /// Replaces this program by the command. Returns only if that fails.
     fn become_command(
         &self,
         guard: &impl Inherit,
@@ -250,7 +253,7 @@ impl Task<'_> {
         signals: &mut Signals,
     ) -> Answer {
         let mut command = self.command(guard, files);
-        // The command would never see a signal that this program has taken already.
+        // The command would never see a signal that this program has received.
         if let Some(signal) = signals.next().now_or_never() {
             return Ok(Ended::Signal(signal.as_raw()));
         }
@@ -265,7 +268,7 @@ fn lines(paths: &[PathBuf]) -> OsString {
     paths.join(OsStr::new("\n"))
 }
 
-/// Duplicates that a child keeps across `exec`.
+/// Returns duplicates that a child keeps across `exec`.
 fn inheritable(guard: &impl Inherit) -> Result<Vec<OwnedFd>, Failure> {
     let duplicate = |file| {
         // Never as stdin, stdout or stderr, should one of them be closed.
@@ -316,11 +319,12 @@ fn end_of(status: ExitStatus) -> Ended {
     }
 }
 
-/// Unlocks, and sees to it that the next in line hears of it.
+/// Releases the lock and wakes the next waiter.
 async fn leave(guard: impl Inherit, files: &[PathBuf], inherited: bool) -> stanchion::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let bell = |path| rustix::fs::open(path, flags, Mode::empty());
-    // Opened while the paths certainly mean this lock. A failure costs the next one a little time, if there is a daemon.
+    // Opened while the paths certainly mean this lock. After a failure, the next waiter wakes a little
+    // later.
     let bells: Vec<_> = match inherited {
         true => files.iter().map(bell).collect(),
         false => Vec::new(),
@@ -330,7 +334,7 @@ async fn leave(guard: impl Inherit, files: &[PathBuf], inherited: bool) -> stanc
     released
 }
 
-/// A lock that was lost is a failure, unless the command itself has a worse tale to tell.
+/// A lost lock is a failure, unless the command itself failed.
 fn after(ended: Answer, left: stanchion::Result<()>) -> Answer {
     match (ended, left) {
         (ended, Ok(())) => ended,

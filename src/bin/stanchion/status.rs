@@ -1,4 +1,4 @@
-//! `stanchion status`: who holds, who waits, once or as it changes.
+//! `stanchion status`: the holder and the waiters, once or at each change.
 
 use std::io;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::picture::Picture;
 use crate::place::{self, FarAway, Purpose};
 use crate::{table, terminal, text};
 
-/// Ages grow on a terminal, and a reader may go while there is nothing to write.
+/// Ages grow on a terminal, and a reader may close the output while nothing is written.
 const REFRESH: Duration = Duration::from_secs(1);
 /// To the upper left corner, and nothing below it.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -49,7 +49,7 @@ async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
     )))
 }
 
-/// Ends by a signal, by an error, or when nobody reads any more.
+/// Ends by a signal, by an error, or when the output has no reader any more.
 async fn watch(path: &Path, json: bool) -> Answer {
     let redraws = !json && terminal::can_rewrite(&io::stdout());
     let mut watched = Watched {
@@ -91,7 +91,7 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// The next change; safe to cancel.
+    /// Waits for the next change. Safe to cancel.
     async fn next(&mut self) -> Result<Option<Picture>, Failure> {
         loop {
             let kind = FifoKind::at(self.path)?;
@@ -107,7 +107,7 @@ impl Watched<'_> {
                 continue;
             };
             let news = changes.next().await;
-            // What was seen then was seen of the kind before, or is an error that says so.
+            // This status, or this error, is that of the previous kind.
             if FifoKind::at(self.path)? != self.kind {
                 continue;
             }
@@ -119,7 +119,7 @@ impl Watched<'_> {
     }
 }
 
-/// As much as fits on the terminal.
+/// Returns as much of the table as fits on the terminal.
 fn screen(picture: &Picture) -> String {
     let (columns, rows) = terminal::size(io::stdout());
     let mut lines = table::lines(picture, Some(columns));

@@ -8,7 +8,7 @@ use crate::options::Sweep;
 use crate::text::plain;
 
 pub(crate) fn sweep(options: &Sweep) -> Answer {
-    // To open a directory of locks makes it.
+    // Opening a directory of locks creates it.
     existing(&options.directory)?;
     let swept = LockDir::open(&options.directory)?.sweep(options.older_than)?;
     let lists = [

@@ -1,4 +1,4 @@
-//! Which lock is meant, and how: by the options, and by what is recorded.
+//! The lock that `run` acquires, by its options and by what is recorded.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::place::{self, FarAway, Purpose};
 
 use super::options::Run;
 
-/// Label and mode, which the options of all locks have.
+/// Sets label and mode, which the options of all locks have.
 macro_rules! with_words {
     ($how:expr, $options:expr) => {{
         let mut how = $how;
@@ -27,18 +27,18 @@ macro_rules! with_words {
 
 /// What the options ask for.
 enum Wish {
-    /// Alone, by whatever lock is there.
+    /// Alone, whatever the kind of the lock.
     Alone,
     Shared,
-    /// Alone, and in future others may share.
+    /// Alone; other commands may share the lock at other times.
     Exclusive,
     Permits {
-        /// Of so many; else of as many as are recorded.
+        /// The number of permits of the semaphore. `None`: as recorded.
         of: Option<u32>,
     },
 }
 
-/// How many permits are wanted, where any are.
+/// Returns the number of permits to acquire.
 pub(super) fn permits(options: &Run) -> u32 {
     options.permits.unwrap_or(1)
 }
@@ -76,7 +76,7 @@ pub(super) async fn locate(options: &mut Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The lock that is meant.
+/// Opens the lock.
 pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
     let path = &options.lock;
     if let Some(far) = &options.far {
@@ -102,7 +102,7 @@ pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
             let how = with_words!(FifoSemaphore::options(), options);
             AnyLock::Semaphore(semaphore(path, how.limit(limit))?)
         }
-        // What this program does not know the library refuses.
+        // The library refuses a kind that this program does not know.
         _ => {
             let how = with_words!(FifoLock::options(), options);
             AnyLock::Plain(how.open(path)?)
@@ -110,7 +110,7 @@ pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
     })
 }
 
-/// Its kind; a failure where the options do not fit what is recorded.
+/// Returns the kind of the lock. Fails if the options do not fit the recorded kind.
 pub(super) fn kind(options: &Run) -> Result<FifoKind, Failure> {
     let path = &options.lock;
     match (wish(options), FifoKind::at(path)?) {
@@ -124,13 +124,12 @@ pub(super) fn kind(options: &Run) -> Result<FifoKind, Failure> {
             );
             Err(unfit(path, &text))
         }
-        (Wish::Permits { .. }, Some(_)) => Err(unfit(
-            path,
-            "is no semaphore, so there are no permits to take",
-        )),
+        (Wish::Permits { .. }, Some(_)) => {
+            Err(unfit(path, "is no semaphore, so it has no permits"))
+        }
         (Wish::Shared, Some(FifoKind::Lock)) => Err(unfit(
             path,
-            "is a lock for one at a time; `stanchion remove` it once, and let who wants it alone say --exclusive from then on",
+            "is a plain lock, which cannot be shared; remove it with `stanchion remove`, and use --exclusive for every command that needs it alone",
         )),
         (Wish::Shared, _) | (Wish::Exclusive, None) => Ok(FifoKind::RwLock),
         (Wish::Alone | Wish::Exclusive, recorded) => Ok(recorded.unwrap_or(FifoKind::Lock)),
@@ -160,7 +159,7 @@ fn of_semaphore(
     }
 }
 
-/// The options are wrong, for this lock.
+/// The options do not fit this lock.
 fn unfit(path: &Path, text: &str) -> Failure {
     Failure::usage(format!("{} {text}", path.display()))
 }
