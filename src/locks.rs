@@ -247,7 +247,9 @@ impl Locks {
     /// Removes the locks here that no caller has used for this long, and returns their names. A lock
     /// that is held or waited for stays.
     ///
-    /// In memory and on a Redis server there is nothing to remove: unused locks vanish by themselves.
+    /// In a directory, these are the locks of the namespace, as
+    /// [`LockDir::sweep`](crate::LockDir::sweep) finds them. In memory and on a Redis server there
+    /// is nothing to remove: unused locks vanish by themselves.
     ///
     /// # Cancel safety
     ///
@@ -256,7 +258,7 @@ impl Locks {
     /// # Errors
     ///
     /// - [`ErrorKind::Unsupported`] if the place cannot list its locks.
-    /// - Those of the `remove` of a lock. The locks before it are removed.
+    /// - Those of the `remove` of a lock. Other locks may be removed.
     pub async fn sweep(&self, unused_for: Duration) -> Result<Vec<String>> {
         self.place.engine.sweep(unused_for).await
     }

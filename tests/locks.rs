@@ -97,6 +97,46 @@ fn a_namespace_divides_them() {
 }
 
 #[test]
+fn a_sweep_of_a_directory_keeps_to_the_namespace() {
+    let (directory, file) = directory();
+    let acquired = |locks: &Locks, name: &str| {
+        let lock = locks.lock(name).expect("a lock");
+        Polled::new(lock.acquire()).finish().expect("free")
+    };
+    let plain = connect(&file).expect("locks");
+    let spaced = connect(&format!("{file}?namespace=app")).expect("locks");
+    let long = "N".repeat(300);
+    for locks in [&plain, &spaced] {
+        for name in ["a b", "held", &long] {
+            drop(acquired(locks, name));
+        }
+        let permits = locks.semaphore("permits", 2).expect("a semaphore");
+        drop(Polled::new(permits.acquire()).finish().expect("free"));
+    }
+    let held = acquired(&spaced, "held");
+    let other = stanchion::FifoLock::open(directory.path().join("Other")).expect("a lock");
+    drop(other.try_acquire().expect("free"));
+
+    let sweep = |limit| Polled::new(spaced.sweep(limit)).finish().expect("swept");
+    assert!(sweep(Duration::from_secs(3600)).is_empty());
+    let mut swept = sweep(Duration::ZERO);
+    swept.sort();
+    assert_eq!(swept, [&long, "a b", "permits"]);
+    drop(held);
+    assert_eq!(sweep(Duration::ZERO), ["held"]);
+    // What is left is in no namespace: `Other` in addition, which has no name here.
+    let plain = Polled::new(plain.sweep(Duration::ZERO)).finish();
+    assert_eq!(plain.expect("swept").len(), 4);
+    let left = std::fs::read_dir(directory.path()).expect("listed");
+    let left: Vec<_> = left.map(|it| it.expect("an entry").file_name()).collect();
+    assert!(
+        left.iter()
+            .all(|it| it.to_string_lossy().starts_with("Other")),
+        "{left:?}"
+    );
+}
+
+#[test]
 fn options_that_cannot_be_meant_are_refused() {
     let (_directory, file) = directory();
     for (url, part) in [

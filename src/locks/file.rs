@@ -1,6 +1,7 @@
 //! Locks by name in a directory.
 
 use std::path::Path;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -66,5 +67,9 @@ impl Engine for Directory {
     fn semaphore(&self, name: &str, permits: u32) -> Result<AnySemaphore> {
         let semaphore = self.locks.semaphore(self.namespace(), name, permits)?;
         Ok(AnySemaphore::from(semaphore))
+    }
+
+    fn sweep(&self, unused_for: Duration) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async move { self.locks.sweep_names(self.namespace(), unused_for) })
     }
 }

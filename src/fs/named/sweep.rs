@@ -57,44 +57,91 @@ impl LockDir {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the directory cannot be listed. Errors of
     /// single locks are in [`Sweep::failed`].
     pub fn sweep(&self, older_than: impl Into<Option<Duration>>) -> Result<Sweep> {
-        let at = |error| Error::io("list the directory", self.path(), error);
-        let entries = std::fs::read_dir(self.path()).map_err(at)?;
-        let entries = entries.map(|it| it.map(|it| it.path()));
-        let mut entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(at)?;
-        entries.sort();
-        let older_than = older_than.into();
         let mut sweep = Sweep::default();
-        for entry in entries {
-            let lock = entry.with_extension("");
-            let done = found(&entry, &lock).and_then(|found| match found {
-                None => Ok(None),
-                Some(_) if is_recent(&entry, &lock, older_than) => Ok(Some(&mut sweep.recent)),
-                Some(found) => match found.remove()? {
-                    Removal::InUse => Ok(Some(&mut sweep.in_use)),
-                    Removal::Removed => self.forget_name(&lock).map(|()| Some(&mut sweep.removed)),
-                },
-            });
-            match done {
-                Ok(None) => {}
-                Ok(Some(list)) => list.push(lock),
+        for (lock, _, fate) in self.swept(older_than.into(), |_| true)? {
+            match fate {
+                Ok(Fate::Removed) => sweep.removed.push(lock),
+                Ok(Fate::InUse) => sweep.in_use.push(lock),
+                Ok(Fate::Recent) => sweep.recent.push(lock),
                 Err(error) => sweep.failed.push(error),
             }
         }
         Ok(sweep)
     }
 
-    /// Removes the record of a long name, as `remove` of a named lock does.
-    fn forget_name(&self, lock: &Path) -> Result<()> {
-        let file = lock.file_name().and_then(|it| it.to_str());
-        let stem = file.map(|it| it.strip_suffix(".lock").unwrap_or(it));
-        match stem.filter(|it| LockName::is_shortened(it)) {
-            Some(stem) if self.name_of(stem)?.is_some() => {
-                let record = self.path().join(format!("{stem}.name"));
-                remove_file(&record, "remove the name of the lock in")
-            }
-            _ => Ok(()),
-        }
+    /// Sweeps the locks of a namespace, or those in none, and returns their names. After an error,
+    /// all other locks are swept.
+    pub(crate) fn sweep_names(
+        &self,
+        namespace: Option<&str>,
+        older_than: Duration,
+    ) -> Result<Vec<String>> {
+        let is_here = |name: Option<&LockName>| name.is_some_and(|it| it.namespace() == namespace);
+        let swept = self.swept(Some(older_than), is_here)?.into_iter();
+        let names = swept.filter_map(|(_, name, fate)| match fate {
+            Ok(Fate::Removed) => name.map(|it| Ok(it.name().to_owned())),
+            Ok(Fate::InUse | Fate::Recent) => None,
+            Err(error) => Some(Err(error)),
+        });
+        names.collect()
     }
+
+    fn swept(
+        &self,
+        older_than: Option<Duration>,
+        is_meant: impl Fn(Option<&LockName>) -> bool,
+    ) -> Result<Vec<Swept>> {
+        let at = |error| Error::io("list the directory", self.path(), error);
+        let entries = std::fs::read_dir(self.path()).map_err(at)?;
+        let entries = entries.map(|it| it.map(|it| it.path()));
+        let mut entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(at)?;
+        entries.sort();
+        let mut swept = Vec::new();
+        for entry in entries {
+            let lock = entry.with_extension("");
+            let stem = stem(&lock).unwrap_or_default();
+            let name = self.name_of(stem).unwrap_or_default();
+            if !is_meant(name.as_ref()) {
+                continue;
+            }
+            let found = match found(&entry, &lock) {
+                Ok(None) => continue,
+                Ok(Some(found)) => Ok(found),
+                Err(error) => Err(error),
+            };
+            let fate = found.and_then(|found| {
+                if is_recent(&entry, &lock, older_than) {
+                    return Ok(Fate::Recent);
+                }
+                if found.remove()? == Removal::InUse {
+                    return Ok(Fate::InUse);
+                }
+                // The record of a long name goes too, as with `remove` of a named lock.
+                if name.is_some() && LockName::is_shortened(stem) {
+                    let record = self.path().join(format!("{stem}.name"));
+                    remove_file(&record, "remove the name of the lock in")?;
+                }
+                Ok(Fate::Removed)
+            });
+            swept.push((lock, name, fate));
+        }
+        Ok(swept)
+    }
+}
+
+/// A lock, its name in a [`LockDir`] if it has one, and what became of it.
+type Swept = (PathBuf, Option<LockName>, Result<Fate>);
+
+enum Fate {
+    Removed,
+    InUse,
+    Recent,
+}
+
+/// Returns what would be the stem of a name in a [`LockDir`].
+fn stem(lock: &Path) -> Option<&str> {
+    let file = lock.file_name()?.to_str()?;
+    Some(file.strip_suffix(".lock").unwrap_or(file))
 }
 
 /// Returns the lock whose queue or claim this entry is.
