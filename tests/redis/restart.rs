@@ -59,6 +59,8 @@ fn p51_what_a_restarted_server_may_have_forgotten_is_unknown() {
     for _ in 0..2 {
         let status = in_runtime(lock.status()).expect("a status");
         assert_eq!((status.held, status.holder), (Held::Unknown, None));
+        let why = status.unknown.expect("a reason");
+        assert!(why.contains("forgotten"), "{why}");
         assert!(!status.names_all);
         let tried = in_runtime(lock.try_acquire()).expect("an answer");
         assert!(tried.is_none(), "nor does a try let anybody in");
