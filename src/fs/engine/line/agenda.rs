@@ -1,38 +1,40 @@
-//! What a line has to do at what time, apart from its contender.
+//! The timers of one lock in this process, except for those of its contender.
 
 use std::time::{Duration, Instant};
 
 use super::super::step;
 
-/// How long after a claim the ticket is removed: the holder has gone on by then, the next waiter is not yet impatient.
+/// How long after a claim its ticket is removed, so that the removal does not delay the task. A
+/// release before that removes it too.
 const TIDY_AFTER: Duration = Duration::from_millis(1);
-/// The same where holders have mostly left by then, so that the timer would wake the thread for nothing.
+/// The longest such delay. It is reached while most holds are shorter: then the timer would wake
+/// the thread for nothing.
 const TIDY_LATEST: Duration = Duration::from_millis(16);
 /// How long after the last ticket its file is kept for the next one.
 const REST_AFTER: Duration = Duration::from_millis(250);
-/// How often the door is compared with its path although nothing was announced, while somebody asks.
+/// How often the door is compared with its path without an event, while a task waits for a loss.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// The timers of a line.
+/// The timers of one lock.
 pub(super) struct Agenda {
-    /// Remove the tickets whose work is done.
+    /// When to remove the tickets that are no longer needed.
     tidy: Option<Instant>,
     tidy_after: Duration,
-    /// Let go of what is kept for the next ticket, unless one is taken before.
+    /// When to delete the spare files, unless a ticket is taken before.
     rest: Option<Instant>,
-    /// The time for that came while a task held or waited; it begins anew when none does.
+    /// Whether `rest` was due while a task held or waited. It starts anew when none does.
     rest_when_idle: bool,
-    /// Look whether offers are claimed.
+    /// When to look whether offers are claimed.
     tick: Option<Instant>,
-    /// The window that `tick` was set for.
+    /// The claim window that `tick` was set for.
     window: Duration,
-    /// Look whether the lock was lost.
+    /// When to look whether the lock is lost.
     compare: Option<Instant>,
-    /// What the watch thread was told.
+    /// The time that is set in the watch thread.
     pub(super) armed: Option<Instant>,
 }
 
-/// What is to be done now.
+/// What is due now.
 pub(super) struct Due {
     pub(super) tidy: bool,
     pub(super) rest: bool,
@@ -54,7 +56,7 @@ impl Agenda {
         }
     }
 
-    /// The earliest of all.
+    /// Returns the earliest of all timers.
     pub(super) fn next(&self) -> Option<Instant> {
         [self.tidy, self.rest, self.tick, self.compare]
             .into_iter()
@@ -62,7 +64,7 @@ impl Agenda {
             .min()
     }
 
-    /// Takes off the list what is due.
+    /// Takes the timers that are due.
     pub(super) fn take(&mut self, now: Instant) -> Due {
         self.armed = None;
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
@@ -78,19 +80,19 @@ impl Agenda {
         due
     }
 
-    /// A holder has its guard, and its ticket can go.
+    /// Notes that a task has its guard: its ticket can be removed.
     pub(super) fn claimed(&mut self, now: Instant) {
         self.tidy = now.checked_add(self.tidy_after);
     }
 
-    /// A holder leaves. If its ticket is still there, the timer can wait longer the next time.
+    /// Notes that the process leaves. If a ticket was not removed yet, the next timer waits longer.
     pub(super) fn left(&mut self) {
         if self.tidy.is_some() {
             self.tidy_after = (self.tidy_after * 2).min(TIDY_LATEST);
         }
     }
 
-    /// The tickets are removed.
+    /// Notes that the tickets are removed.
     pub(super) fn tidied(&mut self, any: bool) {
         self.tidy = None;
         if any {
@@ -102,19 +104,20 @@ impl Agenda {
         self.rest = now.checked_add(REST_AFTER);
     }
 
-    /// It cannot rest yet. No timer until it can: it would wake the thread for nothing.
+    /// Notes that the spare files cannot be deleted yet. No timer is set until they can: it would
+    /// wake the thread for nothing.
     pub(super) fn rest_when_idle(&mut self) {
         self.rest_when_idle = true;
     }
 
-    /// Nobody here holds or waits.
+    /// Notes that no task of this process holds or waits.
     pub(super) fn idle(&mut self) {
         if std::mem::take(&mut self.rest_when_idle) {
             self.rest_later(Instant::now());
         }
     }
 
-    /// An offer is made under this window; of several windows the shortest counts.
+    /// Notes an offer with this claim window. The shortest window counts.
     pub(super) fn offered(&mut self, window: Duration) {
         if self.tick.is_none() || window < self.window {
             self.tick = Instant::now().checked_add(window);
@@ -122,7 +125,7 @@ impl Agenda {
         }
     }
 
-    /// Somebody wants to hear of a loss.
+    /// Sets the timer of the next look for a loss.
     pub(super) fn compare_later(&mut self) {
         if self.compare.is_none() && step::has_rungs(false) {
             self.compare = Instant::now().checked_add(COMPARE_EVERY);
@@ -169,7 +172,7 @@ mod tests {
         assert!(agenda.next().is_some());
     }
 
-    /// Of several windows the shortest counts.
+    /// The shortest window counts.
     #[test]
     fn a_longer_window_does_not_put_off_the_look() {
         let mut agenda = Agenda::new();

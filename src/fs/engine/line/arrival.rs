@@ -1,13 +1,15 @@
-//! How a task comes: straight in when nobody is there, else to the cohort it belongs to.
+//! The arrival of a task: it acquires the lock at once, or joins a cohort and waits.
 //!
 //! # The fast path
 //!
-//! Try-lock the door, see that it is the one the path means, *then* list: with an empty line the task enters without a ticket;
-//! else the door is given back and the task queues. (List-then-lock would let a newcomer pass a live waiter.) When the
-//! last look saw a line, it lists first as well, so as not to disturb those who knock.
+//! The task tries the lock of the door, checks that the door is current, and *then* lists the
+//! queue. If the queue is empty, the task enters without a ticket. Otherwise it gives the door back
+//! and queues. In the other order, a newcomer could acquire the lock before a live waiter. If the
+//! last look found a queue, the task also lists first, so that it does not disturb the first
+//! waiter.
 //!
-//! A reader asks for the shared lock and minds only those who want the exclusive one. If readers of this process are inside and nobody
-//! waits whom he would pass, he goes in with them, without the door.
+//! A reader tries the shared lock, and only exclusive tickets are in its way. If readers of this
+//! process are inside and no waiter is in the way, the reader enters with them, without the door.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,10 +31,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::trace::Note;
 
-/// How a task comes.
+/// A task that arrives.
 pub(super) struct Arrival<'a> {
     pub(super) visit: Visit,
-    /// Refuse when so many wait.
+    /// The arrival is refused if this many wait already.
     pub(super) most: Option<usize>,
     pub(super) waker: &'a mut Option<SafeWaker>,
     /// See [`Core::known_tail`].
@@ -41,7 +43,7 @@ pub(super) struct Arrival<'a> {
 }
 
 impl Core {
-    /// A task arrives.
+    /// Acquires the lock at once, or joins a cohort and waits.
     pub(crate) fn enter(
         &mut self,
         settings: &Arc<Settings>,
@@ -64,7 +66,7 @@ impl Core {
         }
         if let Some(most) = most {
             let waiting = self.count_waiting(most, settings)?;
-            // The dead have been cleared away by the count: the lock may be free after all.
+            // The count has reaped dead tickets, so the lock may be free after all.
             if waiting == 0
                 && let Some(grant) = self.go_straight_in(settings, visit, false, &mut spare)?
             {
@@ -94,7 +96,7 @@ impl Core {
         }
     }
 
-    /// In without waiting, if there is nobody to wait for.
+    /// Acquires the lock without waiting, if no waiter is in the way.
     fn go_straight_in(
         &mut self,
         settings: &Arc<Settings>,
@@ -114,7 +116,7 @@ impl Core {
         }
         if !self.knows_nobody_in_the_way(quiet) {
             self.look_who_else_queues(settings.mode)?;
-            // Readers of other processes may go in as well, if it is them who queue.
+            // If readers of other processes queue, they may enter as well.
             self.share_if_wanted();
             if !self.lets_readers_by() {
                 return Ok(None);
@@ -123,17 +125,19 @@ impl Core {
         Ok(self.join_at_once(settings, visit))
     }
 
-    /// Whether readers are inside, or offers to them out, and nobody waits here for whom a reader would have to wait.
+    /// Returns whether readers are inside, or have offers, and no waiter of this process is in a
+    /// reader's way.
     pub(super) fn admits_readers(&self) -> bool {
         self.nobody_waits() && self.admits(Mode::Shared)
     }
 
-    /// Whether no task of this process waits that has not been offered what it wants.
+    /// Returns whether no task of this process waits without an offer.
     fn nobody_waits(&self) -> bool {
         self.cohorts.waiting() == self.cohorts.offered()
     }
 
-    /// So many permits, if there are so many free and nobody queues. Taken, then listed, as on the fast path of a door.
+    /// Takes permits, if enough are free and no process queues. As on the fast path of a door, it
+    /// takes first and then lists.
     pub(super) fn permits_at_once(
         &mut self,
         settings: &Arc<Settings>,
@@ -160,7 +164,8 @@ impl Core {
         Ok(Some(self.possess_permits(token, visit, settings)))
     }
 
-    /// The token for permits that are in hand then; `None` when it is not the time for a newcomer.
+    /// Returns the token for the permits, which are in hand then. Returns `None` if too few are
+    /// free or another process queues.
     fn take_free_permits(
         &mut self,
         settings: &Settings,
@@ -172,7 +177,7 @@ impl Core {
             Some(slots) => slots.gather(wanted, settings.mode),
             None => Ok(false),
         };
-        // There may be more by now than this process knows.
+        // The recorded limit may be higher by now.
         let gathered =
             gather(&mut self.disk)? || self.disk.adopt_limit()? && gather(&mut self.disk)?;
         if !gathered {
@@ -210,12 +215,12 @@ impl Core {
         }
     }
 
-    /// Whether the last look still holds, and showed nobody for whom a reader would have to wait.
+    /// Returns whether the last look is still valid and found no ticket in a reader's way.
     fn knows_nobody_in_the_way(&self, quiet: bool) -> bool {
         quiet && self.last_look_holds() && self.lets_readers_by()
     }
 
-    /// Whether the others who were seen in line are no obstacle to a reader of ours.
+    /// Returns whether the tickets of other processes leave the way free for a reader of this one.
     pub(super) fn lets_readers_by(&self) -> bool {
         match self.tail.others {
             Others::Nobody => true,
@@ -224,7 +229,7 @@ impl Core {
         }
     }
 
-    /// One more reader beside those who are inside.
+    /// Grants the lock to one more reader beside those that are inside.
     pub(super) fn join_at_once(&mut self, settings: &Settings, visit: Visit) -> Option<Grant> {
         let possession = self.possession.as_mut()?;
         possession.inside.add(visit.want);
@@ -243,7 +248,8 @@ impl Core {
         Some(grant)
     }
 
-    /// Asked under the mutex, so that no wait begins after `close` has ended them all.
+    /// Fails if the handle is closed. It is called under the mutex, so that no wait begins after
+    /// `close` has ended them all.
     pub(super) fn refuse_closed(&self, settings: &Settings) -> Result<()> {
         if settings.closed.load(Ordering::Acquire) {
             let door = &self.disk.place().door;
@@ -252,15 +258,16 @@ impl Core {
         Ok(())
     }
 
-    /// Whether a guard that this one took is out. To have permits and to want more is no fault.
+    /// Returns whether a guard of this task or thread is out. This does not count for permits: a
+    /// holder may want more of them.
     pub(super) fn is_held_by(&self, by: Visitor) -> bool {
         let possession = self.possession.as_ref();
         let known = by != Visitor::Unknown && self.disk.slots_seen().is_none();
         known && possession.is_some_and(|it| it.visitors.contains(&by))
     }
 
-    /// Whoever seems to hold the lock and goes on to wait for it is told to the operator, and gets an error where that is wanted, or where
-    /// nothing else could come of it: on a thread that blocks without end.
+    /// Reports a task or thread that holds the lock and is about to wait for it. Fails if the
+    /// settings ask for that, and on a thread that blocks, because its wait could not end.
     fn refuse_deadlock(&mut self, settings: &Settings, by: Visitor) -> Result<()> {
         if !self.is_held_by(by) {
             return Ok(());
@@ -274,7 +281,7 @@ impl Core {
         Ok(())
     }
 
-    /// More permits than there are would be waited for without end.
+    /// Fails for more permits than the limit, because that wait could not end.
     pub(super) fn refuse_impossible(&mut self, want: Mode) -> Result<()> {
         let (Mode::Permits(count), Some(slots)) = (want, self.disk.slots_seen()) else {
             return Ok(());
@@ -299,8 +306,8 @@ impl Core {
         Error::at(ErrorKind::Corrupt, text, &self.disk.place().door)
     }
 
-    /// Enters without a ticket if the door is free and nobody queues for whom we would have to wait. A door that was opened and not locked is left in
-    /// `spare`, since closing it would wake others.
+    /// Enters without a ticket, if the door is free and no ticket is in the way. A door that was
+    /// opened and not locked is left in `spare`: closing it would wake other waiters.
     pub(crate) fn fast_path(
         &mut self,
         settings: &Arc<Settings>,
@@ -341,7 +348,7 @@ impl Core {
         }
     }
 
-    /// Locks the file that the path means, if nobody holds it.
+    /// Locks the door if it is free, and makes sure that it is current.
     pub(super) fn lock_current_door(
         &mut self,
         settings: &Settings,
@@ -400,8 +407,9 @@ impl Core {
         grant
     }
 
-    /// How many wait: the tasks of this process, and the tickets of others. Those are counted as living unless that makes too
-    /// many, because to ask them wakes whoever stands behind.
+    /// Returns how many wait: the tasks of this process, and the tickets of others. The owners of
+    /// those tickets are checked only if the count reaches `most`, because that wakes the waiters
+    /// behind them.
     pub(super) fn count_waiting(&mut self, most: usize, settings: &Settings) -> Result<usize> {
         let own: Vec<Ticket> = self.own_tickets();
         let line = self.disk.list(settings.mode)?;
@@ -415,7 +423,7 @@ impl Core {
         Ok(count + self.cohorts.waiting())
     }
 
-    /// Those of these tickets whose owners live, or may live; those of the dead are cleared away.
+    /// Reaps the tickets of dead owners, and returns how many of the others remain.
     pub(super) fn living(&self, tickets: Vec<Ticket>) -> Result<Living> {
         let mut found = Living::default();
         for ticket in tickets {
@@ -441,15 +449,15 @@ impl Core {
     }
 }
 
-/// Whether anybody stands in line for whom a newcomer with this wish must wait.
+/// Returns whether a newcomer with this wish must wait for one of these tickets.
 pub(super) fn is_in_the_way(line: &[Ticket], want: Mode) -> bool {
     line.iter().any(|it| it.mode.conflicts(want))
 }
 
-/// Tickets whose owners are not dead.
+/// Tickets whose owners are not known to be dead.
 #[derive(Default)]
 pub(super) struct Living {
     pub(super) known: usize,
-    /// Of each ticket that this process may not open, why nothing is known of its owner.
+    /// For each ticket that this process may not open, the error that says so.
     pub(super) unknown: Vec<Error>,
 }

@@ -1,7 +1,9 @@
-//! The last steps of a contender: at the door, and through it.
+//! The last steps of a contender for the exclusive or the shared lock: at the door, and through it.
 //!
-//! The door is opened, then watched, then compared with its path, then tried. Who has it locked looks once more whether it is the right
-//! one and whether those he passed still sleep, and makes the record his own; else he gives it back and begins again.
+//! The door is opened and tried. If that is refused, the door is watched, compared with its path,
+//! and tried again. With the door locked, the contender checks once more that the door is current
+//! and that the waiters it bypasses are still frozen. Then it makes the record its own. Otherwise
+//! it gives the door back and starts again.
 
 use super::super::disk::{Admission, Disk};
 use super::super::door::Door;
@@ -13,11 +15,12 @@ use super::contender::{Contender, Entry, Flow, Outcome, Stage};
 use super::passing::marks_gone;
 use crate::error::{Error, Result};
 
-/// Rungs of the ladder, from 50 µs on and doubling, after which whoever has `state` locked is taken to live: 200 ms.
+/// After this many rungs of the ladder, the process that has `state` locked counts as alive. The
+/// rungs double from 50 µs on, which makes 200 ms.
 const MOST_REFUSALS: u32 = 12;
 
 impl Contender {
-    /// Nobody awake is before us: opens the door, or stays at the one that is open.
+    /// Opens the door as the first waiter, or keeps the one that is open, and tries it.
     pub(super) fn approach(
         &mut self,
         disk: &mut Disk,
@@ -52,7 +55,8 @@ impl Contender {
         };
         let path = &disk.place().door;
         let at = |step, error| Error::io(step, path, error);
-        // Try before watching: after an event the lock is mostly there. A refusal counts only with a watch in place.
+        // The first attempt comes before the watch, because after an event the lock is mostly free.
+        // A refusal counts only with a watch in place.
         loop {
             step::at(Step::TryDoor);
             let locked = match eye.sitter() {
@@ -81,7 +85,8 @@ impl Contender {
             }
         }
         self.lock_taken();
-        // The task can be woken while we do the rest: to wake a sleeping thread takes longer than all of it.
+        // The task is woken first and the rest is done meanwhile: waking a thread takes longer than
+        // all of it.
         Ok(if on_event {
             Flow::Done(Outcome::AtDoor)
         } else {
@@ -89,7 +94,7 @@ impl Contender {
         })
     }
 
-    /// Whether the locked door is the right one and those we pass are still asleep.
+    /// Returns whether the locked door is current and the bypassed waiters are still frozen.
     fn is_ours(&self, disk: &Disk) -> Result<bool> {
         let Stage::Entering { door, passed, .. } = &self.stage else {
             return Ok(false);
@@ -104,7 +109,7 @@ impl Contender {
         Ok(!marks_gone(disk, passed)?)
     }
 
-    /// From knocking to entering: the door in hand is locked.
+    /// Goes from waiting at the door to entering: the door is locked now.
     pub(super) fn lock_taken(&mut self) {
         self.look_away();
         self.stage = match std::mem::replace(&mut self.stage, Stage::Fresh) {
@@ -113,7 +118,7 @@ impl Contender {
         };
     }
 
-    /// Unlocks and closes a door that was locked for nothing, and starts again.
+    /// Gives the locked door back and starts again.
     pub(super) fn give_back(&mut self) {
         step::at(Step::GiveBack);
         self.look_away();
@@ -168,7 +173,7 @@ impl Contender {
                 self.give_back();
                 Err(disk.replaced())
             }
-            // With the whole door kept.
+            // The door stays locked.
             Ok(Admission::Elsewhere) => {
                 self.refusals += 1;
                 Ok(self.try_again_soon())
@@ -180,9 +185,11 @@ impl Contender {
         }
     }
 
-    /// A reader was refused `state` under a record that does not name its door. The other process is about to make the record name it,
-    /// or came through another door. After many rungs the reader asks to be alone at the door: only then, and after as many rungs
-    /// again, it knows that the lock file was replaced.
+    /// Handles a refusal of `state` to a reader, under a record that does not name its door.
+    ///
+    /// The other process is about to make the record name this door, or came through another door.
+    /// After `MOST_REFUSALS` rungs the reader tries to be alone at the door. Only then, and after
+    /// as many rungs again, it knows that the lock file was replaced.
     fn doubt(&mut self, disk: &mut Disk) -> Result<Flow> {
         let asks = self.refusals >= MOST_REFUSALS;
         let elsewhere = match &self.stage {
@@ -203,7 +210,7 @@ impl Contender {
     }
 
     pub(super) fn try_again_soon(&mut self) -> Flow {
-        // The door may have been had without an event, on a rung that is seconds long.
+        // The door may have been locked without an event, on a rung that is seconds long.
         if !std::mem::replace(&mut self.hurries, true) || self.ladder.at.is_none() {
             self.ladder.hurry(FINE);
         }
@@ -211,7 +218,8 @@ impl Contender {
     }
 }
 
-/// Whether a reader, which gives up its share of the door for that, is alone there, and `state` is locked all the same.
+/// Gives up the share of the door to be alone there. Returns whether that succeeded and `state` is
+/// locked all the same.
 fn is_alone_and_refused(door: &Door, disk: &mut Disk) -> Result<bool> {
     let path = disk.place().door.clone();
     let at = |step, error| Error::io(step, &path, error);

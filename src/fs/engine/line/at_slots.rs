@@ -1,11 +1,12 @@
-//! The last steps of a contender for permits: at the slots of a semaphore, until it has enough.
+//! The last steps of a contender for permits: it collects slots of a semaphore until it has enough.
 //!
-//! What the first in line gets it keeps, also if it is only a part of what it wants: nobody else may take permits now. So a big request is not starved
-//! by small ones.
+//! The first waiter keeps what it gets, even if that is only a part of what it wants. No other
+//! process may take permits now. So small requests cannot starve a large one.
 //!
-//! Two may believe that they are first: a lower number was linked late, or a sleeper who was passed has woken. Each might keep a part and wait for the
-//! other's for ever. So whoever has a part looks at the line once per claim window, or every two seconds where windows are switched off, and gives
-//! it back if somebody is before it.
+//! Two waiters may both believe that they are first: a lower number was linked late, or a bypassed
+//! waiter has woken. Each of them could keep a part and wait for the other's part without end. So a
+//! waiter that has a part looks at the queue once per claim window, or every two seconds if windows
+//! are disabled. If it is not first, it gives its part back.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,11 +19,11 @@ use super::contender::{Cause, Contender, Entry, Flow, Outcome, Stage};
 use super::passing::marks_gone;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often who has a part looks whether it is the first still, without claim windows.
+/// How often a waiter that has a part looks whether it is still first, without claim windows.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 impl Contender {
-    /// Nobody awake is before us: begins to collect, or goes on.
+    /// Begins to collect as the first waiter, or goes on.
     pub(super) fn approach_slots(
         &mut self,
         disk: &mut Disk,
@@ -110,13 +111,13 @@ impl Contender {
     }
 }
 
-/// More permits than there are would be waited for without end.
+/// Returns the error for more permits than the limit, because that wait could not end.
 pub(super) fn too_many(count: u32, limit: u32, path: &Path) -> Error {
     let text = format!("{count} permits are wanted, of {limit}");
     Error::at(ErrorKind::InvalidInput, text, path)
 }
 
-/// Unlocks and closes what is in hand beyond what is `reserved` for others.
+/// Unlocks and closes the slots in hand, except for those that are `reserved`.
 pub(super) fn give_part_back(disk: &mut Disk, reserved: u32) -> Result<()> {
     match disk.slots() {
         Some(slots) => slots.give_back(slots.in_hand().saturating_sub(reserved)),

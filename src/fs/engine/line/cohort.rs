@@ -1,20 +1,30 @@
-//! The waiting tasks of this process, in order. Pure: no clock, no disk, no waking; driven by [`super::core`].
+//! The waiting tasks of this process, in order. Pure: no clock, no disk, no wakers called; driven
+//! by [`super::core`].
 //!
 //! # What it is
 //!
-//! A *cohort* is a run of tasks that arrived one after the other with no other process between them: they share one
-//! ticket on disk and hand the lock to each other in memory. The cohorts of a process stand in the order of their
-//! tickets; inside, tasks stand in order of arrival.
+//! A *cohort* is a run of tasks that arrived with no other process between them. They share one
+//! ticket on disk and hand the lock to each other in memory. The cohorts of a process are in the
+//! order of their tickets. The tasks of a cohort are in order of arrival.
 //!
-//! Waiters live in a slab and are linked by index, so that joining and leaving cost no allocation once it has grown,
-//! and leaving from the middle costs the same as from the front.
+//! Waiters live in a slab and are linked by index. So joining and leaving allocate nothing once the
+//! slab has grown, and leaving from the middle costs as much as leaving from the front.
+//!
+//! # Frozen waiters
+//!
+//! If a waiter lets its offer lapse, it counts as frozen until it is polled. All other waiters of
+//! its cohort are woken then. Those that are not polled before the next offer lapses count as
+//! frozen too. So a cohort of a thousand futures that are never polled costs two or three claim
+//! windows, not a thousand.
 //!
 //! # Invariants
 //!
-//! 1. Every waiter is in exactly one cohort; a cohort is removed by [`Cohorts::remove_cohort`], and only when empty.
-//! 2. `sleepers` counts the waiters of the cohort that let an offer lapse and have not been polled since, `offered` those with an
-//!    offer that stands. Nobody is both.
-//! 3. A key of a waiter that has gone never means another one: every waiter has a stamp of its own.
+//! 1. Every waiter is in exactly one cohort. A cohort is removed by [`Cohorts::remove_cohort`], and
+//!    only when it is empty.
+//! 2. A cohort's `frozen` counts its frozen waiters. `offered` counts its waiters with an offer. No
+//!    waiter is both.
+//! 3. The key of a waiter that has left never names another one, because every waiter has a stamp
+//!    of its own.
 
 use std::collections::VecDeque;
 
@@ -35,16 +45,16 @@ pub(crate) struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CohortId(u64);
 
-/// One waiting task.
+/// A waiting task.
 pub(crate) struct Waiter<T> {
     pub(crate) waker: Option<SafeWaker>,
     pub(crate) data: T,
     pub(crate) cohort: CohortId,
-    /// It let an offer lapse: passed over until it is polled.
+    /// Whether it let an offer lapse and has not been polled since.
     asleep: bool,
-    /// The number of the offer that it has; 0 for none.
+    /// The number of its offer; 0 for none.
     offered: u64,
-    /// It was polled since the last roll call.
+    /// Whether it was polled since its cohort was last woken.
     answered: bool,
     stamp: u64,
     previous: u32,
@@ -59,9 +69,9 @@ struct Slot<T> {
 /// A run of tasks with one ticket.
 pub(crate) struct Cohort {
     pub(crate) id: CohortId,
-    /// The place on disk; none while its process holds the lock and nobody else queues.
+    /// The ticket. There is none while the process holds the lock and no other process queues.
     pub(crate) ticket: Option<Own>,
-    /// What its ticket asks for.
+    /// The mode of its ticket.
     pub(crate) mode: Mode,
     first: u32,
     last: u32,
@@ -71,22 +81,23 @@ pub(crate) struct Cohort {
 }
 
 impl Cohort {
-    /// Whether anybody in it waits who is awake.
+    /// Returns whether a waiter in it is awake and has no offer.
     fn has_awake(&self) -> bool {
         self.length > self.sleepers + self.offered
     }
 
-    /// Whether all who are left in it sleep.
+    /// Returns whether all its waiters are frozen.
     pub(crate) fn sleeps(&self) -> bool {
         self.length > 0 && self.length == self.sleepers
     }
 
-    /// Whether some sleep, and everybody else has an offer.
+    /// Returns whether some of its waiters are frozen and all others have offers.
     pub(crate) fn has_only_sleepers_left(&self) -> bool {
         self.sleepers > 0 && !self.has_awake()
     }
 
-    /// Whether somebody with this wish may stand behind its ticket: whoever comes later sees only what that one asks for.
+    /// Returns whether a task with this wish may share the ticket. Later waiters see only what the
+    /// ticket asks for.
     pub(crate) fn takes(&self, want: Mode) -> bool {
         self.mode == Mode::Exclusive || self.mode == want
     }
@@ -126,12 +137,12 @@ impl<T> Cohorts<T> {
         }
     }
 
-    /// How many offers stand.
+    /// Returns how many waiters have an offer.
     pub(crate) fn offered(&self) -> usize {
         self.offered
     }
 
-    /// How many tasks wait.
+    /// Returns how many tasks wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
@@ -148,7 +159,7 @@ impl<T> Cohorts<T> {
         self.line.is_empty()
     }
 
-    /// A new, empty cohort at the end.
+    /// Adds an empty cohort at the end.
     pub(crate) fn add_cohort(&mut self, ticket: Option<Own>, mode: Mode) -> CohortId {
         self.next_id += 1;
         let id = CohortId(self.next_id);
@@ -170,7 +181,7 @@ impl<T> Cohorts<T> {
     }
 
     pub(crate) fn cohort_mut(&mut self, id: CohortId) -> Option<&mut Cohort> {
-        // The one that holds or knocks is at the front, the one that is joined at the back.
+        // The cohort that holds or tries the door is at the front. Newcomers join at the back.
         let back = self.line.len().wrapping_sub(1);
         if self.line.get(back).is_some_and(|cohort| cohort.id == id) {
             return self.line.get_mut(back);
@@ -182,14 +193,14 @@ impl<T> Cohorts<T> {
         self.line.back()
     }
 
-    /// Takes an empty cohort out of the line; its ticket, if it still stands, comes back.
+    /// Removes an empty cohort, and returns its ticket if there still is one.
     pub(crate) fn remove_cohort(&mut self, id: CohortId) -> Option<Own> {
         let index = self.line.iter().position(|cohort| cohort.id == id)?;
         debug_assert_eq!(self.line[index].length, 0, "a cohort with waiters removed");
         self.line.remove(index)?.ticket
     }
 
-    /// Moves a cohort to the end, with a new ticket: its old one has disappeared.
+    /// Moves a cohort to the end with a new ticket, because its old one has disappeared.
     pub(crate) fn requeue(&mut self, id: CohortId, ticket: Own) {
         if let Some(index) = self.line.iter().position(|cohort| cohort.id == id)
             && let Some(mut cohort) = self.line.remove(index)
@@ -199,12 +210,12 @@ impl<T> Cohorts<T> {
         }
     }
 
-    /// The first cohort in which anybody waits who is awake.
+    /// Returns the first cohort with a waiter that is awake and has no offer.
     pub(crate) fn first_awake(&self) -> Option<&Cohort> {
         self.line.iter().find(|cohort| cohort.has_awake())
     }
 
-    /// A task joins a cohort at its end.
+    /// Adds a task at the end of a cohort.
     pub(crate) fn join(&mut self, id: CohortId, data: T) -> Option<Key> {
         let previous = self.cohort(id)?.last;
         self.next_stamp += 1;
@@ -232,7 +243,7 @@ impl<T> Cohorts<T> {
         Some(self.key(index))
     }
 
-    /// A task leaves, from wherever it stands.
+    /// Removes a task, wherever it is.
     pub(crate) fn leave(&mut self, key: Key) -> Option<Waiter<T>> {
         self.get(key)?;
         let slot = self.slots.get_mut(key.index as usize)?;
@@ -271,7 +282,7 @@ impl<T> Cohorts<T> {
             .filter(|waiter| waiter.stamp == key.stamp)
     }
 
-    /// The first task of a cohort that waits and is awake.
+    /// Returns the first task of a cohort that is awake and has no offer.
     pub(crate) fn front(&self, id: CohortId) -> Option<Key> {
         let mut index = self.cohort(id)?.first;
         while let Some(waiter) = self.at(index) {
@@ -283,7 +294,7 @@ impl<T> Cohorts<T> {
         None
     }
 
-    /// A task gets an offer, with a number above 0.
+    /// Gives a task an offer, with a number above 0.
     pub(crate) fn offer(&mut self, to: Key, number: u64) -> Option<&mut Waiter<T>> {
         let cohort = self.get(to).filter(|it| !it.has_offer())?.cohort;
         self.cohort_mut(cohort)?.offered += 1;
@@ -293,7 +304,7 @@ impl<T> Cohorts<T> {
         Some(waiter)
     }
 
-    /// Takes an offer back; `false` when there was none.
+    /// Takes an offer back. Returns `false` if there was none.
     fn withdraw(&mut self, key: Key) -> bool {
         let Some(waiter) = self.get_mut(key).filter(|it| it.has_offer()) else {
             return false;
@@ -307,7 +318,7 @@ impl<T> Cohorts<T> {
         true
     }
 
-    /// Whose offers are no newer than this one.
+    /// Returns the tasks whose offers have this number or a smaller one.
     pub(crate) fn offered_up_to(&self, number: u64) -> Vec<Key> {
         let mut found = Vec::new();
         for cohort in &self.line {
@@ -320,7 +331,7 @@ impl<T> Cohorts<T> {
         found
     }
 
-    /// A task was polled: it is awake. `true` when it had been taken for asleep.
+    /// Notes that a task was polled. Returns `true` if it counted as frozen.
     pub(crate) fn wake_up(&mut self, key: Key) -> bool {
         let Some(waiter) = self.get_mut(key) else {
             return false;
@@ -334,8 +345,8 @@ impl<T> Cohorts<T> {
         was_asleep
     }
 
-    /// A task let its offer lapse, and has it no more. Everybody else in its cohort must answer before the next window ends:
-    /// [`Cohorts::end_roll_call`]. So a cohort of a thousand futures that nobody polls costs two windows, not a thousand.
+    /// Takes back an offer that has lapsed. Its waiter is frozen from now on. Hands the wakers of
+    /// the other waiters of the cohort to `wake`.
     pub(crate) fn begin_roll_call(&mut self, lapsed: Key, mut call: impl FnMut(SafeWaker)) {
         self.withdraw(lapsed);
         self.set_asleep(lapsed);
@@ -352,7 +363,7 @@ impl<T> Cohorts<T> {
         }
     }
 
-    /// Everybody in the cohort who has not been polled since the roll call is asleep.
+    /// Makes those waiters of a cohort frozen that have not been polled since it was last woken.
     pub(crate) fn end_roll_call(&mut self, id: CohortId) {
         let mut index = self.cohort(id).map_or(NONE, |cohort| cohort.first);
         while let Some(waiter) = self.at(index) {
@@ -385,7 +396,7 @@ impl<T> Cohorts<T> {
         }
     }
 
-    /// How many tasks of its own cohort stand before a task.
+    /// Returns how many tasks of the same cohort are before a task.
     pub(crate) fn before(&self, key: Key) -> usize {
         let mut count = 0;
         let mut index = self.get(key).map_or(NONE, |waiter| waiter.previous);
@@ -396,7 +407,7 @@ impl<T> Cohorts<T> {
         count
     }
 
-    /// Gives back memory that a crowd left behind.
+    /// Frees the memory of many former waiters.
     pub(crate) fn shrink(&mut self) {
         if self.waiting == 0 && self.slots.len() > 64 {
             self.slots = Vec::new();
@@ -415,7 +426,7 @@ impl<T> Cohorts<T> {
             waiter: Some(waiter),
             next_free: NONE,
         });
-        // Four thousand million waiting tasks do not fit into memory.
+        // A u32 suffices: that many waiting tasks do not fit into memory.
         (self.slots.len() - 1) as u32
     }
 

@@ -1,22 +1,26 @@
-//! How the first waiting cohort of this process stands in the line on disk: wait for the one before, knock, enter.
+//! The contender: the first waiting cohort of this process, as it waits in the queue on disk and
+//! enters.
 //!
 //! # Algorithm
 //!
 //! ```text
-//!          look: nobody before me                     try-lock: got it, and it is the right door
-//!   Fresh ───────────────────────▶ Knocking ─────────────────────────────────▶ Entering ──▶ the lock is ours
-//!     │  ▲                            │  ▲                                      │
-//!     ▼  │ the one before has gone    └──┘ refused: sleep on the door           └─ the last holder is still dying: soon again
-//!    Behind (sleep on its ticket)
+//!           look: no unmarked ticket is before ours        try-lock: locked, and the door is current
+//!   Fresh ─────────────────────────────────────▶ AtDoor ──────────────────────▶ Entering ──▶ entered
+//!     │  ▲                                       │  ▲                            │
+//!     ▼  │ the predecessor is gone               └──┘ refused: sleep             └─ the last holder is
+//!    Behind (sleep on the predecessor's ticket)                                     dying: try again soon
 //! ```
 //!
-//! [`Contender::step`] runs at arrival, at every file event and at every timer, and does as much as can be done without
-//! waiting. It never blocks: every lock is a try-lock. What it sleeps on is *opened, then watched, then looked at again*, so
-//! that nothing can happen unseen in between.
+//! A contender for permits is `AtSlots` instead, see [`at_slots`](super::at_slots). From there it
+//! enters directly.
 //!
-//! After an event it tries along the fine rungs of the [`Ladder`], because the kernel announces the close of a dying
-//! process before it drops the lock; after a new watch only along the coarse ones, because there a close can be missed only if
-//! its owner is dying in that very instant.
+//! [`Contender::step`] runs at arrival, at every file event and at every timer. It does as much as
+//! it can without waiting: every lock is a try-lock. A file that it sleeps on is *opened, then
+//! watched, then looked at again*, so nothing happens unseen in between.
+//!
+//! After an event it tries along the fine rungs of the [`Ladder`], because the kernel announces the
+//! close of a dying process before it drops the lock. After a new watch it tries along the coarse
+//! rungs: there it misses a close only if the owner is dying at that very moment.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,10 +42,10 @@ use crate::backoff::Backoff;
 use crate::error::Result;
 use crate::fs::sys::file::FileId;
 
-/// The place on disk of one cohort.
+/// The wait of one cohort on disk.
 pub(crate) struct Contender {
     pub(crate) cohort: CohortId,
-    /// What the one it stands there for wants.
+    /// What the first task of the cohort wants.
     pub(super) want: Mode,
     pub(super) settings: Arc<Settings>,
     pub(super) seat: Seat,
@@ -50,18 +54,19 @@ pub(crate) struct Contender {
     pub(super) ladder: Ladder,
     pub(super) window_at: Option<Instant>,
     pub(super) still: Option<Still>,
-    /// A door kept open from one window to the next, so that looking at it wakes nobody.
+    /// A door that is kept open from one window to the next. Closing it would wake other waiters.
     pub(super) probe: Option<Door>,
     pub(super) news: News,
-    /// Who probably stands before us, from the listing that our number was taken from.
+    /// The probable predecessor, from the listing that our number was taken from.
     guess: Option<Ticket>,
-    /// Whether this process has readers inside whom ours may join.
+    /// Whether readers of this process are inside, which this waiter may join.
     pub(super) joins: bool,
-    /// How often in a row `state` was found locked by somebody who seems to hold through another door.
+    /// How often in a row another process had `state` locked under a record that names another
+    /// door.
     pub(super) refusals: u32,
-    /// Whether it climbs the fine rungs because somebody is dying.
+    /// Whether it climbs the fine rungs because another process is dying.
     pub(super) hurries: bool,
-    /// Permits in hand that are for others.
+    /// Permits in hand that belong to others.
     pub(super) reserved: u32,
 }
 
@@ -69,10 +74,9 @@ pub(super) enum Stage {
     Fresh,
     Behind {
         ticket: Ticket,
-        /// Which file it is.
+        /// The file of that ticket.
         id: FileId,
-        /// None for one that this process may not open: then it looks whether the name still
-        /// stands.
+        /// `None` if this process may not open it. Then it looks whether the name still exists.
         file: Option<OtherTicket>,
         eye: Eye,
     },
@@ -81,7 +85,7 @@ pub(super) enum Stage {
         eye: Eye,
         passed: Vec<Ticket>,
     },
-    /// First in line for permits of a semaphore; what it has of them is in the disk's hand.
+    /// First waiter for permits. The permits that it has so far are in the disk's hand.
     Collecting {
         siege: Siege,
         passed: Vec<Ticket>,
@@ -93,23 +97,25 @@ pub(super) enum Stage {
     },
 }
 
-/// What came of a step.
+/// The result of a step.
 pub(crate) enum Outcome {
-    /// Nothing to do until an event or [`Contender::due`].
+    /// There is nothing to do until an event or [`Contender::due`].
     Sleep,
     /// The lock is ours.
     Entered(Entry),
-    /// A reader is first, and this process has readers inside already. With the marked tickets before it.
+    /// A reader is first, and readers of this process are inside. With the marked tickets before
+    /// it.
     Joins(Vec<Ticket>),
-    /// The door is locked by us; step again at once to go in. Time to wake the task.
+    /// The door is locked by us, and the task can be woken. Another step must follow at once, to
+    /// enter.
     AtDoor,
-    /// Our ticket has disappeared; take another.
+    /// Our ticket has disappeared; a new one is needed.
     TicketGone,
 }
 
-/// A contender that has become the holder.
+/// A contender that has entered.
 pub(crate) struct Entry {
-    /// None for a semaphore, whose doors are in the disk's hand.
+    /// `None` for a semaphore, whose slots are in the disk's hand.
     pub(crate) door: Option<Door>,
     pub(crate) entered: Entered,
     /// The marked tickets before ours.
@@ -124,20 +130,20 @@ pub(super) enum Flow {
 /// Why a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Somebody came, left or woke in this process.
+    /// A task of this process arrived, left or was polled.
     Local,
     Event,
     Timer,
 }
 
-/// For whom a contender stands in line.
+/// What a new contender starts with.
 pub(super) struct Stand {
     pub(super) cohort: CohortId,
     pub(super) want: Mode,
     pub(super) settings: Arc<Settings>,
     /// A door that is open and not locked.
     pub(super) door: Option<Door>,
-    /// Who probably stands before us.
+    /// The probable predecessor.
     pub(super) guess: Option<Ticket>,
 }
 
@@ -176,7 +182,7 @@ impl Contender {
         self.want == Mode::Shared
     }
 
-    /// When to step again if nothing happens before.
+    /// Returns when to step again if nothing happens before.
     pub(crate) fn due(&self) -> Option<Instant> {
         match (self.ladder.at, self.window_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -192,12 +198,12 @@ impl Contender {
         }
     }
 
-    /// Whether it is the first of all, and what it gets of a semaphore's permits is kept for it.
+    /// Returns whether it is the first waiter for permits, which keeps what it gets.
     pub(super) fn collects(&self) -> bool {
         matches!(self.stage, Stage::Collecting { .. })
     }
 
-    /// A watch has fired; `false` when it is none of ours.
+    /// Notes that a watch has fired. Returns `false` if the watch is not this contender's.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
         if let Stage::Collecting { siege, .. } = &mut self.stage {
             return siege.fired(id);
@@ -215,16 +221,15 @@ impl Contender {
         }
     }
 
-    /// Events were lost: whatever is watched may have changed, and the watch may be over.
     pub(crate) fn look_again(&mut self) {
         self.look_away();
     }
 
-    /// Leaves the line on disk; the ticket is the caller's business.
+    /// Gives up. The caller takes care of the ticket.
     pub(crate) fn retire(mut self) {
         self.look_away();
         if let Stage::Entering { door, .. } = std::mem::replace(&mut self.stage, Stage::Fresh) {
-            // Locked, so it is unlocked and closed; a failure to unlock is made good by the close.
+            // If the unlock fails, the close releases the lock.
             let _ = door.leave();
         }
     }
@@ -247,11 +252,13 @@ impl Contender {
             return Ok(Outcome::Sleep);
         }
         let on_event = cause == Cause::Event;
-        // On a mere rung of the ladder nothing was announced: the one before can only have died. The slow poll looks at all.
+        // On a rung of the ladder nothing was announced, so the predecessor can only have died. The
+        // slow poll looks at everything.
         let mut rung_only = cause == Cause::Timer && !window && !slow_poll;
-        // A free door is taken whether or not somebody has marked us: a mark matters to those who find it locked.
+        // A free door is taken even if our ticket is marked. The mark matters only if the door is
+        // locked.
         let mut mark_seen = self.is_first();
-        // Somebody with a lower number may have come late, and collect as well.
+        // A ticket with a lower number may have come late, and its owner collects permits too.
         let mut look_first = window && disk.slots_seen().is_some();
         loop {
             if !std::mem::replace(&mut mark_seen, true) {
@@ -259,7 +266,8 @@ impl Contender {
             }
             let flow = match &self.stage {
                 Stage::Entering { .. } => self.enter(disk)?,
-                // Without listing first: a lower ticket whose owner was stopped on its way out must not hold us up.
+                // No listing comes first: a lower ticket whose owner was stopped on its way out
+                // must not delay us.
                 Stage::Knocking { .. } => self.knock(disk, on_event)?,
                 Stage::Collecting { .. } if !std::mem::take(&mut look_first) => {
                     self.collect(disk, cause)?
@@ -281,7 +289,7 @@ impl Contender {
         }
     }
 
-    /// Nobody awake was before it when it last looked.
+    /// Returns whether no unmarked ticket was before ours at the last look.
     pub(super) fn is_first(&self) -> bool {
         self.is_at_the_door() || matches!(self.stage, Stage::Entering { .. })
     }
@@ -293,12 +301,13 @@ impl Contender {
         )
     }
 
-    /// Finds the place in the line and waits for whoever is next before.
+    /// Lists the queue and waits for the predecessor, or goes on as the first waiter.
     pub(super) fn look(&mut self, own: &Own, disk: &mut Disk, cause: Cause) -> Result<Flow> {
         if let (Stage::Fresh, Some(guess), Some(queue)) =
             (&self.stage, self.guess.take(), disk.open_queue())
         {
-            // Opened and watched before the look that is needed in any case: mostly the right one.
+            // The guess is mostly right. So it is opened and watched first, before the look that is
+            // needed in any case.
             return self.wait_behind(guess, queue);
         }
         disk.list(self.settings.mode)?;
@@ -379,7 +388,7 @@ impl Contender {
         self.try_in(queue)
     }
 
-    /// Tries the ticket before ours without a look at the line, as long as it stands there.
+    /// Tries the predecessor's ticket without listing, as long as that ticket stands.
     fn try_before(&mut self, disk: &Disk) -> Result<Flow> {
         match (&self.stage, disk.open_queue()) {
             (Stage::Behind { ticket, id, .. }, Some(queue))
@@ -420,7 +429,8 @@ impl Contender {
         if let Stage::Collecting { siege, .. } = &mut self.stage {
             siege.look_away(self.seat);
         }
-        // A thread that sits in the lock call stays there: a second one, or a try, would meet it at the same open file.
+        // A thread in the blocking lock call stays there. A second thread or an attempt would use
+        // the same open file.
         if let Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } = &mut self.stage
             && let Eye::Watching(id) = *eye
         {

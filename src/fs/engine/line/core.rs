@@ -1,33 +1,41 @@
-//! The state of one lock in one process. Everything happens under the mutex of its [`Line`](super::Line), one call at
-//! a time, and no call waits.
+//! The state of one lock in one process. Everything happens under the mutex of its
+//! [`Line`](super::Line), one call at a time, and no call waits.
 //!
-//! The parts: this file, waiting and events · [`arrival`](super::arrival), how a task comes · [`turn`](super::turn), whose turn it is in the
-//! line on disk, for whom the [`contender`](super::contender) stands · [`possession`](super::possession), the door in our hands · [`loss`](super::loss) · [`look`](super::look) ·
-//! [`report`](super::report).
+//! This file has the waiting tasks and the events. The other parts:
+//!
+//! - [`arrival`](super::arrival): how a task arrives
+//! - [`turn`](super::turn): which cohort contends on disk, by its [`contender`](super::contender)
+//! - [`possession`](super::possession): the lock in this process
+//! - [`loss`](super::loss): how a holder learns of a loss
+//! - [`look`](super::look): calls that do not wait
+//! - [`report`](super::report): counters and notes
 //!
 //! # Algorithm
 //!
-//! The process is *out* (nobody here holds the door) or *in possession* of it. Out, the first cohort with anybody awake
-//! has a [`Contender`] that stands in the line on disk for it. When that one has the door the process is in possession, and
-//! the door goes from task to task of the cohort as an *offer*: made to the first task that is awake, claimed when that
-//! task is polled, passed on when its future is dropped or when a claim window goes by. When the cohort is exhausted, or
-//! nobody in it is awake, the process leaves.
+//! The process is *out* (no task here holds the door) or *in possession* of it. While it is out,
+//! the first cohort with an awake waiter has a [`Contender`] in the queue on disk. When the
+//! contender has entered, the process is in possession, and the lock goes from task to task of the
+//! cohort as an *offer*. The first task that is awake gets the offer. It claims the offer when it
+//! is polled. If its future is dropped, or a claim window goes by, the offer goes to the next task.
+//! When the cohort is empty, or all its waiters are frozen, the process leaves.
 //!
-//! A task that arrives joins the last cohort if that one's ticket is still the last in the directory, or if its process is in
-//! possession and the directory is empty; else it takes a new ticket and starts a new cohort. Looking and joining are
-//! one step under the mutex.
+//! A task that arrives joins the last cohort, if the ticket of that cohort is still the last in the
+//! directory, or if the cohort is in possession and the directory is empty. Otherwise it takes a
+//! new ticket and starts a new cohort. Looking and joining are one step under the mutex.
 //!
 //! # Invariants
 //!
-//! 1. `possession` is there exactly while this process has the door locked by a guard or an offer.
-//! 2. Who is inside, by a guard or an offer, is one writer or any number of readers; they share the door's descriptor.
-//! 3. A cohort with waiters has a ticket, or is the one in possession.
-//! 4. A ticket is removed only after its last waiter has its guard (`leftovers`), or has left.
-//! 5. A crash that was found is told to exactly one guard, or stays on disk.
+//! 1. `possession` is set exactly while a guard or an offer of this process has the lock.
+//! 2. By guards and offers, one writer or any number of readers are inside. They share the door's
+//!    descriptor.
+//! 3. A cohort with waiters has a ticket, or is the cohort in possession.
+//! 4. A ticket is removed only after its last waiter has its guard (`leftovers`) or has left.
+//! 5. A crash that was found is reported to exactly one guard, or stays on disk.
 //!
 //! # Fairness
 //!
-//! Strict by arrival over all tasks of all processes, except that sleepers are passed until they wake.
+//! First come, first served, over all tasks of all processes, except that frozen waiters are
+//! bypassed until they wake.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -57,33 +65,33 @@ pub(crate) struct Caller {
     pub(crate) settings: Arc<Settings>,
     pub(crate) want: Mode,
     pub(crate) by: Visitor,
-    /// Of its offer.
+    /// The token of its offer.
     pub(crate) token: u64,
     pub(crate) since: Instant,
 }
 
-/// What became of a newcomer.
+/// The result of an arrival.
 pub(crate) enum Arrived {
     Granted(Grant),
     Waiting(Key),
 }
 
-/// The last look at the line, as far as it spares the next one.
+/// The last look at the queue, as far as it saves the next one.
 #[derive(Default)]
 pub(super) struct Tail {
-    /// Our cohort that stood last.
+    /// The cohort of this process that was last.
     pub(super) cohort: Option<CohortId>,
     pub(super) watch: Option<WatchId>,
     /// Which opening of the directory is watched.
     pub(super) opened: u64,
-    /// Who else stood there.
+    /// The tickets of other processes.
     pub(super) others: Others,
 }
 
-/// Tickets of other processes.
+/// Which tickets of other processes are in the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Others {
-    /// Somebody, of whatever mode, or not known.
+    /// Tickets of any mode; also if this is not known.
     #[default]
     Somebody,
     OnlyReaders,
@@ -97,28 +105,29 @@ pub(crate) struct Core {
     pub(super) contender: Option<Contender>,
     /// Failed waits whose tasks have not been polled yet.
     pub(super) failures: Vec<(Key, Error)>,
-    /// Tickets whose work is done.
+    /// Tickets that are no longer needed.
     pub(super) leftovers: Vec<Own>,
     pub(super) agenda: Agenda,
-    /// Counts offers, so that a tick can tell whether the one it saw is still unclaimed.
+    /// Counts offers. So a tick knows whether the offer that it saw is still unclaimed.
     pub(super) offers: u64,
     pub(super) lapsing: Option<u64>,
     pub(super) roll_call: bool,
-    /// The contender has locked the door and not gone in yet.
+    /// Whether the contender has locked the door and not entered yet.
     pub(super) at_door: bool,
     pub(super) saw_line: bool,
-    /// Whether somebody was found inside through another door.
+    /// Whether a holder was found inside through another door.
     pub(super) elsewhere: bool,
-    /// Whether only `state` was found locked, by a process that lets it go in an instant.
+    /// Whether only `state` was locked, by a process that is dying.
     pub(super) dying: bool,
-    /// Whether the line was listed in this very call.
+    /// Whether the queue was listed in this very call.
     pub(super) listed: bool,
     pub(super) tail: Tail,
-    /// Set from the watch thread when the queue directory changed.
+    /// Set by the watch thread when the queue directory changes.
     pub(super) queue_changed: Arc<AtomicBool>,
-    /// Whether it is worth while to ask the kernel before a join.
+    /// Whether the queue directory is watched, so that a task may ask the kernel before it joins.
     pub(super) tail_watched: Arc<AtomicBool>,
-    /// Readers of ours are inside under a whole lock: whoever else queues must be heard at once.
+    /// Whether readers of this process are inside under a whole lock. If another process queues,
+    /// the lock must be shared at once.
     pub(super) lends: Arc<AtomicBool>,
     pub(super) lost_wakers: Vec<SafeWaker>,
     pub(super) seat: Seat,
@@ -126,7 +135,7 @@ pub(crate) struct Core {
     pub(super) events: bool,
     pub(super) wakes: Wakes,
     pub(super) counts: Arc<Counts>,
-    /// To be told after the mutex is free.
+    /// Reported after the mutex is free.
     pub(super) notes: Notes,
 }
 
@@ -165,7 +174,7 @@ impl Core {
         Error::io(step, &self.disk.place().door, error)
     }
 
-    /// A waiting task is polled. Its waker is taken if it must be kept.
+    /// Polls a waiting task. Its waker is taken if it must be kept.
     pub(crate) fn poll(
         &mut self,
         key: Key,
@@ -177,7 +186,7 @@ impl Core {
             self.unmark_cohort_of(key);
             self.settle();
         }
-        // After the drives, which may end this very wait.
+        // This comes after the drives, which may end this very wait.
         if let Some(error) = self.take_failure(key) {
             return Poll::Ready(Err(error));
         }
@@ -195,13 +204,14 @@ impl Core {
         Poll::Pending
     }
 
-    /// A sleeper is awake again, and its cohort first from now on: also while this process has the lock for a later one, else the next process
-    /// would still pass when that one leaves.
+    /// Unmarks the ticket of a waiter that is awake again: its cohort is first from now on. This is
+    /// needed also while the process has the lock for a later cohort. Otherwise the next process
+    /// would still bypass the ticket when this one leaves.
     fn unmark_cohort_of(&mut self, key: Key) {
         let cohort = self.cohorts.get(key).map(|it| it.cohort);
         let cohort = cohort.and_then(|it| self.cohorts.cohort(it));
         if let Some(own) = cohort.and_then(|it| it.ticket.as_ref()) {
-            // Whoever stands in line for it looks at the mark again.
+            // The contender of this cohort looks at the mark again.
             let _ = unmark(own, &self.disk);
         }
     }
@@ -214,7 +224,7 @@ impl Core {
         Some(self.failures.swap_remove(index).1)
     }
 
-    /// Turns the offer into a guard. Nothing here may touch the disk: the ticket goes later.
+    /// Turns the offer into a guard. It must not touch the disk, so the ticket is removed later.
     fn claim(&mut self, key: Key, now: Instant) -> Option<Grant> {
         let waiter = self.cohorts.leave(key)?;
         self.wakes.discard(waiter.waker);
@@ -248,8 +258,8 @@ impl Core {
         Some(grant)
     }
 
-    /// The ticket of a cohort in which nobody is left has done its work. Readers of other processes may wait behind it, if the lock is
-    /// `shared`: then it goes at once.
+    /// Releases the ticket of a cohort that is empty. If the lock is `shared`, readers of other
+    /// processes may wait behind the ticket, so it is removed at once.
     fn ticket_done(&mut self, id: CohortId, shared: bool, now: Instant) {
         let holds = self.holds_for(id);
         let Some(cohort) = self.cohorts.cohort_mut(id).filter(|it| it.length == 0) else {
@@ -267,7 +277,8 @@ impl Core {
         }
     }
 
-    /// A reader has its guard. A crash that it was told of is told, so the flag on disk goes; should that fail, it is told again.
+    /// Notes that a reader has its guard. If the guard has `reported` a crash, the flag on disk is
+    /// cleared. If that fails, the crash is reported again.
     pub(super) fn see_reader_in(&mut self, told: bool) {
         if told {
             let _ = self.set_flag(false);
@@ -275,13 +286,13 @@ impl Core {
         self.share_if_wanted();
     }
 
-    /// Whether this is the cohort in possession.
+    /// Returns whether this is the cohort in possession.
     fn holds_for(&self, id: CohortId) -> bool {
         let possession = self.possession.as_ref();
         possession.is_some_and(|it| it.cohort == Some(id))
     }
 
-    /// A waiting task's future is dropped.
+    /// Ends a wait whose future is dropped.
     pub(crate) fn cancel(&mut self, key: Key) {
         if self.take_failure(key).is_some() {
             return;
@@ -301,7 +312,7 @@ impl Core {
         self.cohorts.shrink();
     }
 
-    /// Removes a cohort that nobody is left in; of the one in possession only the ticket.
+    /// Removes a cohort that is empty. Of the cohort in possession it removes only the ticket.
     pub(super) fn drop_if_empty(&mut self, id: CohortId) {
         let holds = self.holds_for(id);
         let Some(cohort) = self.cohorts.cohort_mut(id).filter(|it| it.length == 0) else {
@@ -325,7 +336,7 @@ impl Core {
         }
     }
 
-    /// A task's wait ends with an error.
+    /// Ends the wait of a task with an error.
     pub(super) fn fail(&mut self, key: Key, error: Error) {
         if let Some(waiter) = self.cohorts.leave(key) {
             self.counts.abandoned.add(1);
@@ -354,7 +365,7 @@ impl Core {
         }
     }
 
-    /// Removes the tickets whose holders have their guards.
+    /// Removes the tickets whose tasks have their guards.
     pub(crate) fn tidy(&mut self) {
         self.agenda.tidied(!self.leftovers.is_empty());
         while let Some(own) = self.leftovers.pop() {
@@ -370,7 +381,7 @@ impl Core {
                 }
             }
             Seen::Held => self.look_for_loss(true),
-            // Those are the onlookers' own, and those of other locks.
+            // Observers handle these themselves, and other locks those.
             Seen::Queue | Seen::Line | Seen::Record => {}
             Seen::Claim | Seen::Baton | Seen::Process => {}
             Seen::Everything => {
@@ -407,7 +418,7 @@ impl Core {
         }
     }
 
-    /// When to be called again.
+    /// Returns when to be called again.
     pub(crate) fn due(&mut self) -> Option<Instant> {
         if self.is_at_rest() {
             self.agenda.idle();
@@ -416,12 +427,13 @@ impl Core {
         [self.agenda.next(), contender].into_iter().flatten().min()
     }
 
-    /// Whether no task of this process holds or waits.
+    /// Returns whether no task of this process holds or waits.
     fn is_at_rest(&self) -> bool {
         self.possession.is_none() && self.cohorts.waiting() == 0
     }
 
-    /// Removes the tickets whose work is done, and what is kept for the next one, unless somebody is here.
+    /// Removes the tickets that are no longer needed and the spare files, unless a task holds or
+    /// waits.
     pub(super) fn rest(&mut self) {
         if self.is_at_rest() {
             self.tidy();
@@ -429,7 +441,7 @@ impl Core {
         }
     }
 
-    /// Lets go of what the kernel keeps for this line.
+    /// Releases what the kernel keeps for this lock.
     pub(crate) fn end(&mut self) {
         self.retire();
         self.tidy();

@@ -1,16 +1,16 @@
-//! Who is inside, as a look from outside finds it.
+//! The holders of a lock, as a process finds them that has not locked it.
 //!
 //! # Algorithm
 //!
-//! Three sources, in this order, and the first that proves something decides:
+//! There are three sources. They are asked in this order, and the first proof decides:
 //!
-//! 1. The record, if it names a holder of this pid namespace that lives.
-//! 2. The kernel's list of locks. A process that it names holds the lock. That it names none proves something only where the list is
-//!    [whole](host::Owners::all).
-//! 3. A *probe*: the lock is tried and given back at once. It is the only step that may lock anything, and only if the lock is free. What it
-//!    finds names nobody.
+//! 1. The record, if it names a living holder of this pid namespace.
+//! 2. The kernel's list of locks. A process that it names holds the lock. If it names none, this
+//!    proves something only where the list is [whole](host::Owners::all).
+//! 3. A *probe*: the lock is tried and given back at once. It is the only step that may lock
+//!    anything, and only if the lock is free. It does not name the holder.
 //!
-//! Where the probe fails as well, the answer is [`Held::Unknown`].
+//! If the probe fails as well, the answer is [`Held::Unknown`].
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -24,7 +24,8 @@ use crate::fs::sys::process::{self, Locality};
 use crate::fs::sys::{file, host};
 use crate::status::{Held, Owner};
 
-/// The kernel's list of locks, read when it is first needed: to make it the kernel holds up whoever locks a file anywhere.
+/// The kernel's list of locks, read when it is first needed. While the kernel makes it, every
+/// process that locks a file has to wait.
 pub(super) struct Locks(OnceCell<host::LockTable>);
 
 impl Locks {
@@ -37,7 +38,7 @@ impl Locks {
     }
 }
 
-/// Who is inside, as far as a look tells.
+/// The holders, as far as a look finds them.
 pub(super) struct Inside {
     pub(super) held: Held,
     pub(super) unknown: Option<String>,
@@ -76,7 +77,7 @@ impl Inside {
         }
     }
 
-    /// Where none is named, one entry without a process id stands for all.
+    /// If no owner is named, one entry without a process ID stands for all.
     fn sharers(people: Vec<Owner>, names_all: bool) -> Self {
         Self {
             held: Held::Yes,
@@ -100,7 +101,8 @@ impl Inside {
     }
 }
 
-/// This process has the lock file locked alone; nobody is inside yet where the lock is on its way to a task.
+/// Returns the answer for a process that has the lock file locked alone. There is no holder yet
+/// while the lock is on its way to a task.
 pub(super) fn alone_here(holder: Option<Owner>) -> Inside {
     Inside {
         held: Held::Yes,
@@ -109,7 +111,7 @@ pub(super) fn alone_here(holder: Option<Owner>) -> Inside {
     }
 }
 
-/// This process shares the lock file with others.
+/// Returns the answer for a process that shares the lock file with others.
 pub(super) fn shared_here(us: Option<Owner>, place: &Place, locks: &Locks) -> Inside {
     let owners = locks.table().owners(&place.door);
     Inside {
@@ -120,7 +122,8 @@ pub(super) fn shared_here(us: Option<Owner>, place: &Place, locks: &Locks) -> In
     }
 }
 
-/// Who has permits: this process, and those that the kernel names. A shared lock of another program takes a permit too.
+/// Finds the holders of permits: this process, and those that the kernel names. A shared lock of
+/// another program takes a permit too.
 pub(super) fn of_slots(
     us: Option<Owner>,
     slots: &[PathBuf],
@@ -147,7 +150,8 @@ pub(super) fn of_slots(
     }
 }
 
-/// Those who share: this process first, then the others that the kernel's list names, each once.
+/// Returns those that share the lock: this process first, then the others in the kernel's list,
+/// each once.
 fn named(us: Option<Owner>, listed: &[(u32, bool)]) -> Vec<Owner> {
     let own = us.is_some().then(host::listed_pid);
     let mut pids = Vec::new();
@@ -167,7 +171,8 @@ pub(super) struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// `moved`: the lock was granted since the last look. Then the record is believed, and nobody else looked for.
+    /// Finds the holders. If the lock was granted since the last look (`moved`), a recorded holder
+    /// is believed, and a plain lock without one counts as free.
     pub(super) fn inside(
         &self,
         recorded: Option<Recorded>,
@@ -189,7 +194,7 @@ impl Look<'_> {
         if !owners.listed.is_empty() {
             return Ok(self.sharing(named(None, &owners.listed), owners.all));
         }
-        // A holder on record that no list names has died.
+        // A recorded holder that the list does not name has died.
         if owners.all {
             return Ok(Inside::nobody());
         }
@@ -204,20 +209,21 @@ impl Look<'_> {
         }
     }
 
-    /// This process alone has the lock file locked.
+    /// Returns the answer if one process has the lock file locked alone.
     fn alone(&self, pid: u32, recorded: Option<Recorded>) -> Inside {
         let state = self.locks.table().owners(&self.place.state());
         let through_the_line = state.listed.iter().any(|(it, _)| *it == pid);
         match recorded {
             Some(recorded) if through_the_line => Inside::holder(recorded.into_owner()),
-            // It enters or leaves in this instant.
+            // It enters or leaves at this moment.
             None if through_the_line => Inside::holder(of_pid(pid)),
-            // The holder on record has died.
+            // The recorded holder has died.
             _ => Inside::outsider(of_pid(pid), true),
         }
     }
 
-    /// Readers, or other programs that have a plain lock's file locked shared.
+    /// Returns the answer if several may share the lock file: readers, or for a plain lock other
+    /// programs.
     fn sharing(&self, mut people: Vec<Owner>, all: bool) -> Inside {
         if self.kind == Kind::RwLock {
             return Inside::sharers(people, all);
@@ -227,7 +233,8 @@ impl Look<'_> {
         Inside::outsider(first.unwrap_or_else(Owner::unlisted), all && only)
     }
 
-    /// A process that cannot be seen from here has the lock alone: the holder on record, also if it has just entered.
+    /// Returns the answer if a process that cannot be seen from here has the lock alone. It is the
+    /// recorded holder, also if that has just entered.
     fn refused(&self, before: Option<Recorded>) -> Result<Inside> {
         let recorded = match before {
             Some(recorded) => Some(recorded),
@@ -240,7 +247,8 @@ impl Look<'_> {
     }
 }
 
-/// The holder on record unless it is provably gone, and the greatest token that may have been given.
+/// Returns the recorded holder unless it is provably gone, and the highest token that may have been
+/// granted.
 pub(super) fn recorded(place: &Place, kind: Kind) -> Result<(Option<Recorded>, u64)> {
     let (record, locality) = read_record(place)?;
     let content = state::parse(&record, kind);
@@ -253,7 +261,7 @@ pub(super) fn recorded(place: &Place, kind: Kind) -> Result<(Option<Recorded>, u
     Ok((holder, found.token))
 }
 
-/// The record, and who can reach it.
+/// Reads the record, and finds out the locality of its file.
 fn read_record(place: &Place) -> Result<(Vec<u8>, Locality)> {
     let path = place.state();
     let at = |error| Error::io("read the state file", &path, error);

@@ -1,12 +1,13 @@
-//! Who is inside through this process, and whom it can let in besides without asking the disk. Pure.
+//! The guards and offers of this process, and what can be admitted beside them without the disk.
+//! Pure.
 
 use super::super::ticket::Mode;
 
-/// Guards that are out and offers that stand.
+/// The guards that are out, and the offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Inside {
     exclusive: bool,
-    /// Readers, or those who have permits.
+    /// Readers, or holders of permits.
     shared: usize,
     permits: u32,
 }
@@ -14,16 +15,16 @@ pub(super) struct Inside {
 /// What a process has of the lock on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// All of it: no other process is inside or can get in.
+    /// All of it: no other process is inside or can enter.
     Whole,
     /// A share: readers of other processes may be inside.
     Share,
-    /// So many of a semaphore's permits, of so many.
+    /// This many of a semaphore's permits.
     Permits { ours: u32, limit: u32 },
 }
 
 impl Extent {
-    /// Whether no other process is inside or can get in.
+    /// Returns whether no other process is inside or can enter.
     pub(super) fn is_whole(self) -> bool {
         match self {
             Self::Whole => true,
@@ -46,17 +47,17 @@ impl Inside {
         self.shared + usize::from(self.exclusive)
     }
 
-    /// Permits in guards and offers.
+    /// Returns how many permits are in guards and offers.
     pub(super) fn permits(self) -> u32 {
         self.permits
     }
 
-    /// Whether there are readers, and nobody else.
+    /// Returns whether there are readers and no writer.
     pub(super) fn only_readers(self) -> bool {
         self.shared > 0 && !self.exclusive
     }
 
-    /// Whether one more may go in, of those who have waited their turn.
+    /// Returns whether one more may enter whose turn has come.
     pub(super) fn admits(self, extent: Extent, want: Mode) -> bool {
         match (want, extent) {
             (Mode::Shared, _) => !self.exclusive,
@@ -78,12 +79,12 @@ impl Inside {
         }
     }
 
-    /// The permits of one guard become those of two.
+    /// Notes that the permits of one guard are now in two.
     pub(super) fn split(&mut self) {
         self.shared += 1;
     }
 
-    /// The permits of two guards become those of one.
+    /// Notes that the permits of two guards are now in one.
     pub(super) fn merge(&mut self) {
         self.shared -= 1;
     }

@@ -1,9 +1,9 @@
-//! The ways to ask a lock without waiting for it: `try_enter`, `is_locked`, `remove`.
+//! The calls that do not wait: `try_enter`, `is_locked`, `remove`.
 //!
 //! # Invariant
 //!
-//! A refused `try_enter` leaves nothing behind: the line is listed before the door is touched, a missing queue is not made,
-//!    and only the tickets of the dead are cleared away.
+//! A refused `try_enter` leaves nothing behind. It lists the queue before it touches the door,
+//! creates no queue, and removes only the tickets of dead owners.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use super::core::Core;
 use super::{Grant, Settings, Visit};
 use crate::error::{Error, Result};
 
-/// How often a door that is locked although nobody is inside is tried.
+/// How often a door is tried that is locked although the record names no holder.
 const TRIES: usize = 16;
 
 impl Core {
-    /// Takes the lock if nobody holds it and nobody queues for whom we would have to wait.
+    /// Acquires the lock if it is free and no waiter is in the way.
     pub(crate) fn try_enter(
         &mut self,
         settings: &Arc<Settings>,
@@ -44,11 +44,12 @@ impl Core {
         }
         let mut doubts = false;
         for _ in 0..TRIES {
-            // The line has just been looked at.
+            // The queue has just been listed.
             self.saw_line = false;
             let grant = self.fast_path(settings, visit, &mut None)?;
             doubts = std::mem::take(&mut self.elsewhere);
-            // A waiter looks for a while whether that holder is dying. Here doubt is a failure.
+            // A waiter waits for a while, because that holder may be dying. This call fails at
+            // once.
             if doubts && want == Mode::Exclusive {
                 return Err(self.disk.replaced());
             }
@@ -56,7 +57,8 @@ impl Core {
             if grant.is_some() || !passing && self.disk.says_held()? {
                 return Ok(grant);
             }
-            // Locked, and nobody inside: somebody only looks whether it is free, or is on the way in or out.
+            // The door is locked and the record names no holder. Another process only probes it,
+            // enters or leaves.
             std::hint::spin_loop();
         }
         if doubts {
@@ -65,7 +67,8 @@ impl Core {
         Ok(None)
     }
 
-    /// A reader was refused `state`, perhaps by a holder that came through another door. Only a process that is alone at the door knows.
+    /// Fails if a holder came through another door. That may be why a reader was refused `state`.
+    /// Only a process that is alone at the door can know.
     fn refuse_replaced(&mut self, settings: &Settings) -> Result<()> {
         let Some(door) = self.lock_current_door(settings, Mode::Exclusive, &mut None)? else {
             return Ok(());
@@ -79,7 +82,7 @@ impl Core {
         left
     }
 
-    /// Goes in with the readers of this process who are inside.
+    /// Enters with the readers of this process that are inside.
     fn try_join(&mut self, settings: &Settings, visit: Visit) -> Result<Option<Grant>> {
         let want = visit.want;
         if want != Mode::Shared || !self.admits_readers() || self.anybody_queues(want)? {
@@ -89,9 +92,8 @@ impl Core {
         Ok(self.join_at_once(settings, visit))
     }
 
-    /// Whether another process's ticket stands in the directory for which one with this wish must
-    /// wait; those of the dead are cleared away. Fails where that depends on a ticket that this
-    /// process may not open.
+    /// Returns whether a ticket of another process is in the way. Tickets of dead owners are
+    /// reaped. Fails if the answer depends on a ticket that this process may not open.
     fn anybody_queues(&mut self, want: Mode) -> Result<bool> {
         self.tidy();
         let own = self.own_tickets();
@@ -105,7 +107,7 @@ impl Core {
         }
     }
 
-    /// Whether anybody holds the lock, whoever it is: asked of the operating system.
+    /// Returns whether any process holds the lock. This is asked of the operating system.
     pub(crate) fn is_locked(&mut self) -> Result<bool> {
         if let Some(slots) = self.disk.slots() {
             let reserved = slots.in_hand();
@@ -118,8 +120,8 @@ impl Core {
         Ok(door::probe(&self.disk.place().door)? != Probed::Free)
     }
 
-    /// Tries what other processes may hold, for a look that cannot tell otherwise: the lock file, or one slot after the other up to the first
-    /// that is refused.
+    /// Tries the locks that other processes may hold, for a look that cannot know otherwise: the
+    /// lock file, or slot by slot up to the first refusal.
     pub(super) fn probe(&self) -> Result<Probed> {
         if self.possession.is_some() {
             return Ok(Probed::Exclusive);
@@ -139,7 +141,8 @@ impl Core {
         Ok(Probed::Free)
     }
 
-    /// Removes lock file and queue if nobody uses them; with `keep_crash` also only if no crash is still to be told.
+    /// Removes lock file and queue if they are not in use. With `keep_crash`, it removes them only
+    /// if no crash is left to report.
     pub(crate) fn remove(&mut self, keep_crash: bool) -> Result<Cleared> {
         self.disk.check_kind()?;
         if self.possession.is_some()

@@ -1,9 +1,10 @@
-//! How a holder learns that its lock file was deleted, renamed or replaced under it.
+//! How a holder learns that its lock file was deleted, renamed or replaced.
 //!
-//! The inode of the door is watched for changes of its name while somebody asks, and compared with the path on every
-//! event, on every call of `is_held`, and once a second. A loss is latched: it stays true for this grant. Nobody
-//! enters meanwhile, because the lock on `state` refuses a second holder, so the loss says that newcomers fail, not that they
-//! are inside.
+//! While a task waits for a loss, the inode of the door is watched for changes of its name. The
+//! door is compared with its path on every event, on every call of `is_held`, and once a second. A
+//! loss is latched: it remains for this grant. No other process enters meanwhile, because the lock
+//! on `state` refuses a second holder. So a loss means that newcomers fail, and not that they are
+//! inside.
 
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -16,7 +17,7 @@ use crate::loss::Loss;
 use crate::trace::Note;
 
 impl Core {
-    /// Whether the guard with this token still has the lock.
+    /// Returns whether the guard with this token still has the lock.
     pub(crate) fn is_held(&mut self, token: u64) -> bool {
         self.look_for_loss(false);
         self.possession
@@ -24,7 +25,7 @@ impl Core {
             .is_some_and(|it| it.token == token && it.loss.is_none())
     }
 
-    /// Asks to hear of a loss of the present grant.
+    /// Begins to watch for a loss of the present grant.
     pub(super) fn watch_for_loss(&mut self) -> Arc<OnceLock<Loss>> {
         self.look_for_loss(false);
         let (seat, events) = (self.seat, self.events);
@@ -41,7 +42,7 @@ impl Core {
                     .hold
                     .door()
                     .and_then(|door| watch().add(seat, door.file(), Seen::Held).ok());
-                // It may have gone before the watch was there.
+                // The door may have been moved before the watch was in place.
                 self.look_for_loss(false);
             }
             None => {}
@@ -72,14 +73,14 @@ impl Core {
         self.lost_wakers.iter().any(|it| it.will_wake(waker))
     }
 
-    /// The guard is gone, and was not lost: whoever still asks stays pending.
+    /// Drops the wakers: the guard is released without a loss, so these futures stay pending.
     pub(super) fn forget_lost_wakers(&mut self) {
         for waker in self.lost_wakers.drain(..) {
             self.wakes.discard(Some(waker));
         }
     }
 
-    /// Compares the door with its path. What cannot be looked at is not taken for lost.
+    /// Compares the door with its path. An error of this look is no loss.
     pub(super) fn look_for_loss(&mut self, watch_fired: bool) {
         let Some(possession) = &mut self.possession else {
             return;
@@ -100,7 +101,7 @@ impl Core {
         }
     }
 
-    /// The lock that we have counts for nothing any more: tells everybody inside.
+    /// Records the loss, and wakes all that wait for it.
     pub(super) fn lose(&mut self, loss: Loss) {
         let Some(possession) = &mut self.possession else {
             return;

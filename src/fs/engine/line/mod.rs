@@ -1,16 +1,16 @@
-//! The line of one lock in this process: shared by all its handles, futures and guards.
+//! [`Line`]: one lock in this process, shared by all its handles, futures and guards.
 //!
-//! [`Line`] is a mutex around [`core::Core`] and the way in for three kinds of callers: futures that are polled or
-//! dropped, guards that are released, and the watch thread. Wakers are called after the mutex is free.
+//! A line is a mutex around [`core::Core`]. Its callers are futures that are polled or dropped,
+//! guards that are released, and the watch thread. Wakers are called after the mutex is free.
 //!
-//! All handles on one path share one line, found by the canonical path of the directory and the file's name, so that
-//! the same lock under two spellings is one line.
+//! All handles on one path share one line. It is found by the canonical path of the directory and
+//! the name of the file, so two spellings of one path lead to the same line.
 //!
 //! # After a fork
 //!
-//! A line belongs to the process that made it. In a forked child its files mean `/dev/null` and its mutex may be locked by a
-//! thread that does not exist, so every call asks [`Line::is_foreign`] first and touches nothing: handles fail, guards
-//! fall silent.
+//! A line belongs to the process that created it. In a forked child its files lead to `/dev/null`,
+//! and its mutex may be locked by a thread that does not exist. So every call asks
+//! [`Line::is_foreign`] first and touches nothing: handles fail, and guards do nothing.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -70,17 +70,18 @@ pub(crate) use cohort::Key;
 pub(crate) use observer::Observer;
 pub(crate) use visit::{Grant, Share, Visit, Visitor, Wish};
 
-/// What a waiting task wants, as the engine sees it. Of several tasks of a process the first in line decides.
+/// What a waiting task asks of the engine. If several tasks of a process wait, the settings of the
+/// first one apply.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// This process and the label, as they stand in the record.
+    /// This process and the label, as in the record.
     pub(crate) words: Arc<str>,
     pub(crate) label: Option<Arc<str>>,
     pub(crate) mode: Option<u32>,
     pub(crate) poll_interval: Duration,
     pub(crate) claim_window: Duration,
     pub(crate) wait: Wait,
-    /// Whether a task that waits for itself gets an error.
+    /// Whether a task that would wait for itself gets an error.
     pub(crate) deadlock_is_error: bool,
     /// Set once for a handle and all its clones.
     pub(crate) closed: Arc<AtomicBool>,
@@ -102,7 +103,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The line of the lock file at this path, shared with everybody in this process who uses it.
+    /// Returns the line of the lock file at this path. All callers in this process share it.
     pub(crate) fn of(path: &Path, kind: Kind, slots: Option<Slots>) -> Result<Arc<Self>> {
         let door = canonical(path)?;
         let mut registry = registry::registry();
@@ -149,17 +150,17 @@ impl Line {
         &self.place
     }
 
-    /// What this line has done.
+    /// Returns what this line has done so far.
     pub(crate) fn stats(&self) -> Stats {
         self.counts.snapshot()
     }
 
-    /// Whether waiters here are told, or must look.
+    /// Returns whether file events wake waiters here. Otherwise they poll.
     pub(crate) fn has_events(&self) -> bool {
         self.events
     }
 
-    /// Refuses a path that cannot be a lock of this kind.
+    /// Fails if there can be no lock of this kind at the path.
     pub(crate) fn check(&self) -> Result<()> {
         let path = &self.place.door;
         if let Err(error) = crate::fs::sys::file::check_lock_path(path) {
@@ -176,42 +177,42 @@ impl Line {
         self.with(|core| core.disk.check_kind()).0
     }
 
-    /// Whether this line was made before a fork, by the parent.
+    /// Returns whether this line was created by the parent, before a fork.
     pub(crate) fn is_foreign(&self) -> bool {
         self.generation != generation()
     }
 
-    /// The file of a semaphore's permit.
+    /// Returns the path of a permit's file.
     pub(crate) fn slot_path(&self, number: u32) -> PathBuf {
         let (path, _) = self.with(|core| core.disk.slots_seen().map(|it| it.path(number)));
         path.unwrap_or_default()
     }
 
-    /// How many permits there are, as far as this process knows.
+    /// Returns how many permits there are, as far as this process knows.
     pub(crate) fn limit(&self) -> u32 {
         let (limit, _) = self.with(|core| core.disk.slots_seen().map(Slots::limit));
         limit.unwrap_or(0)
     }
 
-    /// The same, after a look at what is recorded.
+    /// Returns how many permits there are, after a look at the record.
     pub(crate) fn current_limit(&self) -> Result<u32> {
         self.refuse_foreign()?;
         self.with(|core| core.disk.adopt_limit()).0?;
         Ok(self.limit())
     }
 
-    /// Records another number of permits, and tells whoever waits.
+    /// Records another number of permits, and wakes waiters.
     pub(crate) fn resize(&self, limit: u32, held: u32) -> Result<Resized> {
         self.refuse_foreign()?;
         self.with(|core| core.resize(limit, held)).0
     }
 
-    /// Refuses another limit than the one that is recorded.
+    /// Fails if another limit is recorded.
     pub(crate) fn check_limit(&self, limit: u32) -> Result<()> {
         self.with(|core| core.disk.check_limit(limit)).0
     }
 
-    /// A semaphore with other files or another limit at the same path is another one.
+    /// Fails if the semaphore at this path has other slot files or another limit.
     fn check_slots(&self, theirs: Option<&Slots>) -> Result<()> {
         let Some(theirs) = theirs else { return Ok(()) };
         let (same, limit) = self
@@ -242,7 +243,7 @@ impl Line {
         Ok(())
     }
 
-    /// Runs one step under the mutex, sets the timer, and wakes whom it concerns.
+    /// Runs one step under the mutex, sets the timer, and calls the wakers that the step leaves.
     fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let result = step(&mut core);
@@ -258,7 +259,8 @@ impl Line {
         (result, armed)
     }
 
-    /// A step without a caller who could be told that its timer could not be set; the next step sets it.
+    /// Runs a step that has no caller to report an error to. If its timer cannot be set, the next
+    /// step sets it.
     fn act(&self, step: impl FnOnce(&mut Core)) {
         let ((), _) = self.with(step);
     }
@@ -277,7 +279,7 @@ impl Line {
         Ok(())
     }
 
-    /// A task arrives: granted at once, or waiting under a key that must be polled or cancelled.
+    /// Acquires the lock at once, or begins to wait. The key of a wait must be polled or cancelled.
     pub(crate) fn enter(
         &self,
         settings: &Arc<Settings>,
@@ -334,8 +336,8 @@ impl Line {
             .0
     }
 
-    /// Gives a granted lock back. In a forked child this only lets go of the descriptor. To see a loss that nobody asked about
-    /// costs a look at the path, which is spared where nobody `listens`.
+    /// Releases the lock. In a forked child this only closes the descriptor. If the caller
+    /// `listens`, a look at the path also finds a loss that was not noticed before.
     pub(crate) fn release(&self, share: Share, visit: Visit, listens: bool) -> Result<()> {
         if self.is_foreign() {
             return self.refuse_foreign();
@@ -343,21 +345,21 @@ impl Line {
         self.with(|core| core.release(share, visit, listens)).0
     }
 
-    /// The permits of one guard become those of two.
+    /// Notes that the permits of one guard are now in two.
     pub(crate) fn split(&self) -> Result<()> {
         self.refuse_foreign()?;
         self.act(|core| core.recount(Inside::split));
         Ok(())
     }
 
-    /// The permits of two guards become those of one.
+    /// Notes that the permits of two guards are now in one.
     pub(crate) fn merge(&self) -> Result<()> {
         self.refuse_foreign()?;
         self.act(|core| core.recount(Inside::merge));
         Ok(())
     }
 
-    /// The writer inside goes on as a reader.
+    /// Turns the writer inside into a reader.
     pub(crate) fn downgrade(&self) -> Result<()> {
         self.refuse_foreign()?;
         self.with(Core::downgrade).0
@@ -369,10 +371,11 @@ impl Line {
         self.with(Core::prepare_exec).0
     }
 
-    /// A handle goes, and with the last one what is kept for the next ticket. Not left to the end of the line: the watch thread may have that in
-    /// its hands, and the process end before it is done.
+    /// Deletes the spare files when the last handle goes. The drop of the line is too late for
+    /// that: the watch thread may have the last reference, and the process may end before that
+    /// thread is done.
     pub(crate) fn rest(self: &Arc<Self>) {
-        // The one who asks, and that thread.
+        // The caller has one reference, and that thread may have another.
         if !self.is_foreign() && Arc::strong_count(self) <= 2 {
             self.act(Core::rest);
         }
@@ -412,7 +415,8 @@ impl Line {
         view::status(&self.place, self.kind, snapshot, outsiders, probe)
     }
 
-    /// Tries what other processes may hold; under the mutex, so that no task of this one meets its own probe.
+    /// Tries the locks that other processes may hold. This happens under the mutex, so that no task
+    /// of this process meets the probe.
     fn probe(&self) -> Result<Probed> {
         self.refuse_foreign()?;
         let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
@@ -456,7 +460,7 @@ impl Line {
     }
 }
 
-/// What became of a newcomer.
+/// The result of [`Line::enter`].
 pub(crate) enum Entered {
     Granted(Grant),
     Waiting(Key),
@@ -465,7 +469,7 @@ pub(crate) enum Entered {
 impl Watcher for Line {
     fn on_event(&self, id: WatchId) {
         match id.seen {
-            // Without the mutex, which may be held for as long as a few system calls take.
+            // The flag is set without the mutex, which may be held during several system calls.
             Seen::Queue => {
                 self.queue_changed.store(true, Ordering::SeqCst);
                 if self.lends.load(Ordering::SeqCst) && !self.is_foreign() {
@@ -491,7 +495,7 @@ impl Watcher for Line {
 }
 
 impl Drop for Line {
-    /// Nobody waits or holds any more. Gives back watches and the directory's descriptors.
+    /// Gives back the watches and the directory's descriptors. No task holds or waits any more.
     fn drop(&mut self) {
         if !self.is_foreign() {
             let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);

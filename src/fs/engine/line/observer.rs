@@ -1,16 +1,19 @@
-//! The line as it moves, for whoever looks on.
+//! Reports the changes of a lock and its queue to observers.
 //!
 //! # Algorithm
 //!
-//! Three files are watched, once each: the queue directory (tickets come and go), the record (a holder enters or leaves) and
-//! the lock file (a holder dies, with the rest of its files). What moves in memory only, this process tells itself. News means
-//! a look; a look that shows nothing new is not told. The watches are set before the look, so that nothing moves unseen
-//! in between. Files are opened with `O_PATH`, which announces nothing to those who wait on them.
+//! Three files are watched, once each: the queue directory (tickets come and go), the record (a
+//! holder enters or leaves) and the lock file (a holder dies, which closes all its files). This
+//! process announces itself what changes only in its memory. Each announcement causes a look. A
+//! look that finds nothing new is not reported. The watches are set before the look, so nothing
+//! happens unseen in between. The files are opened with `O_PATH`, which causes no events for
+//! waiters.
 //!
 //! # Cost
 //!
-//! At most one look in [`PACE`], so a storm of grants costs the onlooker no more than its consumer's time, and the
-//! others nothing. One look a second without an event: a waiter that dies as the last in line announces itself to nobody.
+//! There is at most one look in [`PACE`]. So many grants in a row cost the observer no more than
+//! that, and cost the holders and waiters nothing. There is one look a second without an event: if
+//! the last waiter of the queue dies, that causes no event here.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +38,7 @@ const PACE: Duration = Duration::from_millis(20);
 const NET: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Those who look on at a line of this process, to be told of what only memory shows.
+/// The observers of a lock in this process, which are notified of changes in memory.
 #[derive(Default)]
 pub(super) struct Onlookers {
     any: AtomicBool,
@@ -43,19 +46,21 @@ pub(super) struct Onlookers {
 }
 
 impl Onlookers {
-    /// Quick, because it is asked at every step.
+    /// Returns whether there are any. This is cheap, because every step asks.
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// Something may have moved. Wakes nobody on the spot: the watch thread does, so that no foreign code runs here.
+    /// Notifies the observers that something may have changed. The watch thread calls the wakers,
+    /// so that no foreign code runs here.
     pub(super) fn tell(&self) {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         let live: Vec<_> = signals.iter().filter_map(Weak::upgrade).collect();
         signals.retain(|signal| signal.strong_count() > 0);
         self.any.store(!signals.is_empty(), Ordering::Relaxed);
         drop(signals);
-        // The last reference to a signal may be ours, and with it goes a waker: not under the mutex.
+        // This may drop the last reference to a signal, and a waker with it. So it comes after the
+        // mutex.
         live.iter().for_each(|signal| signal.soon());
     }
 
@@ -66,13 +71,14 @@ impl Onlookers {
     }
 }
 
-/// A stream of what the line looks like, one item for each change that was seen. Never ends, save after an error.
+/// A stream of states of the lock, one for each change that was seen. It ends only after an error.
 pub(crate) struct Observer {
     line: Arc<Line>,
     seat: Seat,
     signal: Arc<Signal>,
     last: Option<Status>,
-    /// What the last probe found, and when. A probe is announced by its close, to this observer too, so there is one in [`NET`] at most.
+    /// The result of the last probe, and its time. The close of a probe is an event for this
+    /// observer too, so there is at most one probe in [`NET`].
     probed: Option<(Instant, Probed)>,
     not_before: Option<Instant>,
     failed: bool,
@@ -89,7 +95,7 @@ pub(super) struct Signal {
 impl Watcher for Signal {
     fn on_event(&self, id: WatchId) {
         if id.seen == Seen::Everything {
-            // Events were lost: any of the watches may be over.
+            // Events were lost, so each watch may be over or not.
             if let Some(seat) = self.seat.get() {
                 for id in self.watches().drain(..) {
                     watch().forget(*seat, id);
@@ -117,10 +123,10 @@ impl Signal {
         }
     }
 
-    /// Asks for a look, not before the pace allows.
+    /// Requests a look after [`PACE`].
     fn soon(&self) {
         if let Some(seat) = self.seat.get() {
-            // Without a timer the net catches it.
+            // If the timer cannot be set, the look after [`NET`] comes anyway.
             let _ = watch().arm(*seat, Instant::now() + PACE);
         }
     }
@@ -152,7 +158,7 @@ impl Observer {
         }
     }
 
-    /// Watches what is not watched; `false` when something could not be.
+    /// Sets the watches that are missing. Returns `false` if one of them cannot be set.
     fn watch(&self) -> bool {
         if !self.line.has_events() {
             return false;
@@ -171,7 +177,8 @@ impl Observer {
             let Ok(Some(file)) = file::open_to_watch(path) else {
                 return false;
             };
-            // Noted under the mutex: the event may come before this call returns.
+            // The mutex is locked before the watch is set, because its event may come before `add`
+            // returns.
             let mut watches = self.signal.watches();
             let added = watch().add(self.seat, &file, seen);
             added.map(|id| watches.push(id)).is_ok()
@@ -184,7 +191,7 @@ impl Observer {
             .map_err(|e| crate::error::Error::io("set a timer for", &self.line.place().door, e))
     }
 
-    /// Looks, if it is time to; something new is returned.
+    /// Looks, if it is time to. Returns a state that is new.
     fn look(&mut self) -> Result<Option<Status>> {
         let now = Instant::now();
         if let Some(at) = self.not_before.filter(|at| now < *at) {
@@ -225,7 +232,7 @@ impl Stream for Observer {
         if self.failed {
             return Poll::Ready(None);
         }
-        // Before the look at the flag, so that nothing is missed in between.
+        // The waker is stored before the flag is read, so that no event is missed in between.
         let waker = SafeWaker::of(cx.waker());
         let old = self.signal.waker().replace(waker);
         drop(old);
@@ -246,7 +253,7 @@ impl Stream for Observer {
 }
 
 impl Drop for Observer {
-    /// Gives the watches back. In a forked child they are not ours.
+    /// Gives the watches back. In a forked child they belong to the parent.
     fn drop(&mut self) {
         if self.line.is_foreign() {
             return;
@@ -258,7 +265,7 @@ impl Drop for Observer {
     }
 }
 
-/// Whether two looks show the same, up to what the clocks make of "since".
+/// Returns whether two states are the same, except for small differences of the times.
 fn same(a: &Status, b: &Status) -> bool {
     let owners = |a: &Owner, b: &Owner| {
         (&a.pid, &a.host, &a.label) == (&b.pid, &b.host, &b.label) && close(a.since, b.since)

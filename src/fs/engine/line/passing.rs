@@ -1,9 +1,15 @@
-//! How those who sleep when their turn comes are passed.
+//! How a waiter bypasses the frozen waiters before it.
 //!
-//! Once per claim window a waiter that is not first looks whether the door is free although somebody is before it. Free,
-//! and free again `k` windows later (a quarter more for `k` above 1) with the same token and the same `k` unmarked tickets before it: they are asleep. It takes the
-//! door, marks their tickets, and enters. A sleeper that wakes takes its own mark off and is first again; whoever
-//! counted on a mark looks at it once more when it has the door, and gives the door back if the mark is gone.
+//! # Algorithm
+//!
+//! Once per claim window, a waiter that is not first looks whether the door is free although
+//! tickets are before its own. Let `k` be the number of unmarked tickets before it. The owners of
+//! these tickets are frozen if the door is free again in each of the next `k + ceil((k-1)/4)`
+//! windows, with the same token and the same `k` tickets. Then the waiter keeps the door locked,
+//! marks those tickets, and enters.
+//!
+//! A frozen waiter that wakes removes its mark and is first again. A waiter that counted on a mark
+//! looks at it again after it has locked the door. If the mark is gone, it gives the door back.
 
 use std::time::Duration;
 
@@ -20,10 +26,10 @@ use crate::error::{Error, Result};
 /// How often a door that was free may be found locked before it counts as held.
 const REFUSALS: u32 = 4;
 
-/// What was found free.
+/// What was found free, and is locked by us.
 enum Free {
     Door(Door),
-    /// So many slots as whoever is first could have had; in the disk's hand.
+    /// As many slots as the first waiter could have taken. They are in the disk's hand.
     Slots,
 }
 
@@ -38,10 +44,11 @@ impl Free {
     }
 }
 
-/// The door was free although others stood before us: what must not change until we may pass.
+/// How long the door has been free although tickets were before ours. The count starts anew if the
+/// token or those tickets change.
 pub(super) struct Still {
     token: u64,
-    /// The unmarked tickets before ours: how many, and the first.
+    /// How many unmarked tickets are before ours, and the first of them.
     before: (usize, Option<Ticket>),
     windows: usize,
     /// How often in a row the door was found locked since then.
@@ -49,8 +56,9 @@ pub(super) struct Still {
 }
 
 impl Contender {
-    /// Behind others, with a door that was locked a window ago and still is: there is nothing to look at. A waiter that has
-    /// long been idle pays one system call a window.
+    /// Returns whether this waiter is not first, and the door that was locked a window ago still
+    /// is. Then there is nothing to look at. So a waiter that waits long costs one system call a
+    /// window.
     pub(super) fn is_held_up(&mut self, disk: &Disk) -> Result<bool> {
         let path = &disk.place().door;
         let Some(door) = &self.probe else {
@@ -67,7 +75,7 @@ impl Contender {
             self.count_refusal();
             return Ok(true);
         }
-        // Back, and from the beginning: list, then probe.
+        // It is given back, and the look starts from the beginning: list, then probe.
         step::at(Step::GiveBack);
         if let Some(door) = self.probe.take() {
             let _ = door.leave();
@@ -75,7 +83,8 @@ impl Contender {
         Ok(false)
     }
 
-    /// Once per window: clears away the marked dead, and looks whether those before us are asleep.
+    /// Looks once per window whether the waiters before this one are frozen. Reaps marked tickets
+    /// of dead owners.
     pub(super) fn look_past(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
         let windows_off = self.settings.claim_window == Duration::MAX;
         if windows_off || !matches!(self.stage, Stage::Behind { .. }) {
@@ -126,7 +135,7 @@ impl Contender {
         }
     }
 
-    /// What is free although others stand before us, of whom `first` is the first; locked by us.
+    /// Locks what is free although tickets are before ours; `first` is the first of them.
     fn find_free(&mut self, first: Option<Ticket>, disk: &mut Disk) -> Result<Option<Free>> {
         if disk.slots_seen().is_none() {
             return Ok(self.free_door(disk)?.map(Free::Door));
@@ -139,8 +148,8 @@ impl Contender {
         };
         let wanted = self.reserved.saturating_add(needed);
         let gathered = match disk.slots() {
-            // So many as the first one wants there may never be for us: then nothing tells that it
-            // sleeps.
+            // This process may never be able to lock as many slots as the first waiter wants. Then
+            // nothing shows that the first waiter is frozen.
             Some(slots) => slots.gather_reachable(wanted, self.settings.mode)?.0,
             None => false,
         };
@@ -151,7 +160,7 @@ impl Contender {
         Ok(gathered.then_some(Free::Slots))
     }
 
-    /// Those before us are asleep: marks them, and collects as the first.
+    /// Marks the tickets of the frozen waiters before this one, and collects as the first waiter.
     fn pass_to_slots(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
         self.reset();
         self.still = None;
@@ -167,7 +176,7 @@ impl Contender {
         }
     }
 
-    /// The door, locked, if nobody holds it.
+    /// Locks the door if it is free.
     pub(super) fn free_door(&mut self, disk: &Disk) -> Result<Option<Door>> {
         let path = &disk.place().door;
         let at = |step, error| Error::io(step, path, error);
@@ -179,7 +188,8 @@ impl Contender {
         let Some(door) = kept else {
             return Ok(None);
         };
-        // Not even readers may be inside: else those before us may rightly wait for them.
+        // There must be no readers inside either: the waiters before this one may rightly wait for
+        // them.
         if !door
             .try_lock(false)
             .map_err(|e| at("lock the lock file", e))?
@@ -196,8 +206,8 @@ impl Contender {
         Ok(Some(door))
     }
 
-    /// A door found locked may be held, or only tried by somebody like us in this instant: that must not start the count
-    /// afresh, or the one behind us would be first to pass.
+    /// Counts a refusal. The door may be held, or tried by another waiter at this moment. In the
+    /// second case the count must not start anew, or the waiter behind this one would bypass first.
     fn count_refusal(&mut self) {
         let Some(still) = &mut self.still else { return };
         still.refusals += 1;
@@ -208,7 +218,7 @@ impl Contender {
         }
     }
 
-    /// Those before us are asleep: marks them and goes in.
+    /// Marks the tickets of the frozen waiters before this one, and enters.
     pub(super) fn pass(&mut self, own: &Own, disk: &mut Disk, door: Door) -> Result<Outcome> {
         self.reset();
         self.still = None;
@@ -223,7 +233,7 @@ impl Contender {
             false => Ok(true),
         };
         if self.shares() {
-            // Other readers may have found it locked in this instant.
+            // Other readers may have found the door locked exclusively at this moment.
             door.ring(&path);
         }
         self.stage = Stage::Entering { door, passed };
@@ -247,13 +257,15 @@ impl Contender {
     }
 }
 
-/// How long the door must have been free for the one with so many live tickets before it. Beyond one window each, a
-/// quarter more for everyone but the first, so that two with the same window pass in their order whatever their timers do.
+/// Returns for how many windows the door must have been free, with this many unmarked tickets
+/// before ours: one for each, and a quarter more for all but the first. So two waiters with the
+/// same window bypass in their order, however their timers run.
 fn windows_to_pass(before: usize) -> usize {
     before + before.saturating_sub(1).div_ceil(4)
 }
 
-/// The unmarked tickets before ours: how many, and the first. Those marked whose owners are dead are cleared away.
+/// Returns how many unmarked tickets are before ours, and the first of them. Reaps marked tickets
+/// of dead owners.
 fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
     let (mut count, mut first) = (0, None);
     for &ticket in queue.line().iter().take_while(|it| **it < own) {
@@ -267,8 +279,8 @@ fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
     Ok((count, first))
 }
 
-/// Marks everybody before us who lives, readers too: those behind us count from what still stands unmarked. Returns
-/// all who are marked then, save those whom we may meet inside.
+/// Marks the tickets before ours whose owners live, those of readers too, because waiters behind us
+/// count the unmarked ones. Returns those marked tickets that conflict with ours.
 fn mark_all_before(
     own: &Own,
     disk: &mut Disk,
@@ -287,7 +299,7 @@ fn mark_all_before(
                 Other::Open(file) if queue.is_linked_elsewhere(ticket, &file)? => continue,
                 Other::Open(file) if queue.mark(ticket, &file)? => *marked += 1,
                 Other::Gone => {}
-                // It is passed without a mark, so there is none to look at once more.
+                // It is bypassed without a mark, so there is no mark to look at later.
                 Other::Open(_) | Other::Shut => continue,
             }
         }
@@ -298,7 +310,8 @@ fn mark_all_before(
     Ok(passed)
 }
 
-/// We are awake: takes the mark off our ticket; `true` when there was one.
+/// Removes the mark of our own ticket, because its waiter is awake. Returns `true` if there was
+/// one.
 pub(super) fn unmark(own: &Own, disk: &Disk) -> Result<bool> {
     let at = |step, error| Error::io(step, disk.place().queue.join(own.ticket.name()), error);
     let marked = own
@@ -311,7 +324,8 @@ pub(super) fn unmark(own: &Own, disk: &Disk) -> Result<bool> {
     Ok(marked)
 }
 
-/// Clears away those marked tickets whose owners are dead. Nobody watches a marked ticket, so this wakes nobody.
+/// Reaps those of the marked tickets whose owners are dead. No process watches a marked ticket, so
+/// this wakes no waiter.
 pub(super) fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
     for &ticket in passed {
         if let Other::Open(file) = queue.open_other(ticket)? {
@@ -321,7 +335,7 @@ pub(super) fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a ticket that we pass has lost its mark: its owner is awake, and first again.
+/// Returns whether a bypassed ticket has lost its mark: its owner is awake, and first again.
 pub(super) fn marks_gone(disk: &Disk, passed: &[Ticket]) -> Result<bool> {
     let Some(queue) = disk.open_queue() else {
         return Ok(false);

@@ -1,14 +1,17 @@
-//! A semaphore's permits in this process's hands: from task to task, kept for the first in line, or back.
+//! A semaphore's permits in this process: handed from task to task, kept for the first waiter, or
+//! given back.
 //!
 //! # Algorithm
 //!
-//! Permits that come back are offered to the cohort in possession, one after the other as long as they suffice for the next: a big request
-//! at the front is not passed by small ones. What does not suffice yet stays in hand while its cohort is the first in line on disk, because
-//! then nobody else may take permits; in every other case it goes back.
+//! Permits that come back are offered to the cohort in possession, task by task, as long as enough
+//! are left for the next one. Small requests do not bypass a large one at the front. If too few are
+//! left, they stay in hand while the cohort is the first in the queue on disk, because no other
+//! process may take permits then. In all other cases they are given back.
 //!
 //! # Tokens
 //!
-//! Each grant has one of its own. With all permits here a process numbers its grants from a block, else one by one under the record's lock.
+//! Each grant has a token of its own. While all permits are in this process, it takes the tokens
+//! from a reserved block. Otherwise it takes each one under the lock on the record.
 
 use super::super::disk::{Resized, TakePlace};
 use super::super::door::Door;
@@ -25,7 +28,7 @@ use crate::error::{Error, Result};
 const BLOCK: u64 = 1024;
 
 impl Core {
-    /// A guard's permits come back.
+    /// Takes the permits of a guard back.
     pub(super) fn release_permits(&mut self, permits: Permits, want: Mode) -> Result<()> {
         if let Some(slots) = self.disk.slots() {
             slots.put_back(permits);
@@ -43,14 +46,15 @@ impl Core {
         served.and(done)
     }
 
-    /// The same permits are in more or fewer guards now.
+    /// Notes that the same permits are in more or fewer guards now.
     pub(super) fn recount(&mut self, change: impl FnOnce(&mut Inside)) {
         if let Some(possession) = &mut self.possession {
             change(&mut possession.inside);
         }
     }
 
-    /// The token for a hand-over in memory; `false` while somebody else has the record locked.
+    /// Sets the token of a hand-over in memory. Returns `false` while another process has the
+    /// record locked, or if the permits are beyond a new limit.
     pub(super) fn next_permits_token(&mut self, to: Key) -> Result<bool> {
         let whole = self.has_whole();
         let (Some(possession), Some(waiter)) = (&mut self.possession, self.cohorts.get(to)) else {
@@ -76,7 +80,8 @@ impl Core {
         }
     }
 
-    /// Permits in hand that are for nobody here go back. A failure concerns nobody who could be told.
+    /// Gives back the permits in hand that no task of this process needs. An error has no caller
+    /// here.
     pub(super) fn give_surplus(&mut self) {
         let _ = self.try_give_surplus();
     }
@@ -88,7 +93,8 @@ impl Core {
         self.give_back_surplus(used, cohort)
     }
 
-    /// Gives back what is beyond the permits `used`, unless the first in line here collects it; `cohort` is the one in possession.
+    /// Gives back all permits except those `used`, unless the first waiter of this process collects
+    /// them. `cohort` is the one in possession.
     pub(super) fn give_back_surplus(&mut self, used: u32, cohort: Option<CohortId>) -> Result<()> {
         let Some(slots) = self.disk.slots_seen() else {
             return Ok(());
@@ -97,7 +103,8 @@ impl Core {
         if surplus == 0 || self.collects(cohort) {
             return Ok(());
         }
-        // Others can get in from now on, so a place in line must be seen on disk, and numbers are no longer ours alone.
+        // Others can enter from now on. So the cohort needs a ticket, and the reserved tokens are
+        // given back.
         if self.has_whole()
             && let Some(cohort) = cohort
         {
@@ -116,7 +123,8 @@ impl Core {
         settled.and(given)
     }
 
-    /// Whether the first in line of this process is the first of all, and keeps what it gets.
+    /// Returns whether the first waiter of this process is the first of all, and keeps what it
+    /// gets.
     fn collects(&self, cohort: Option<CohortId>) -> bool {
         let Some(first) = self.cohorts.first_awake().map(|it| it.id) else {
             return false;
@@ -125,18 +133,19 @@ impl Core {
         cohort == Some(first) || self.contender.as_ref().is_some_and(stands)
     }
 
-    /// There are so many permits from now on, says somebody who has `held` of them.
+    /// Changes the number of permits, for a caller that has `held` of them.
     pub(super) fn resize(&mut self, limit: u32, held: u32) -> Result<Resized> {
         match self.disk.record_limit(limit, held)? {
             Resized::Done => {}
             other => return Ok(other),
         }
-        // Whoever is first in line looks again when a slot is closed.
+        // The close of a slot wakes the first waiter.
         if let Some(path) = self.disk.slots_seen().map(|it| it.path(0)) {
             let at = |e| Error::io("open the slot file", &path, e);
             drop(Door::open(&path, None).map_err(at)?);
         }
-        // Those who wait for permits of their own process, which has all that there were, hear when somebody queues.
+        // A process that has all the former permits is notified only of new tickets. This ticket
+        // announces the change to it.
         let ticket = self
             .disk
             .take_ticket(Mode::Permits(1), None, None, TakePlace::End)?;
@@ -145,17 +154,17 @@ impl Core {
         Ok(Resized::Done)
     }
 
-    /// Somebody of another process has queued, perhaps only to tell that there are more permits now.
+    /// Adopts a new limit: another process has queued, perhaps only to announce more permits.
     pub(super) fn look_for_more(&mut self) {
         if self.has_whole() && self.cohorts.waiting() > self.cohorts.offered() {
-            // What cannot be looked at is looked at again when something comes back.
+            // If this fails, the next look comes when permits come back.
             if self.disk.adopt_limit().is_ok_and(|more| more) {
                 self.settle();
             }
         }
     }
 
-    /// How many permits in hand are spoken for.
+    /// Returns how many permits in hand belong to offers.
     pub(super) fn reserved_permits(&self) -> u32 {
         let used = self.possession.as_ref().map_or(0, |it| it.inside.permits());
         let out = self
@@ -165,7 +174,7 @@ impl Core {
         used.saturating_sub(out)
     }
 
-    /// The contender has found itself behind somebody: what its cohort was first for is over.
+    /// Ends the possession of permits by a cohort whose contender is no longer first.
     pub(super) fn yield_the_front(&mut self, cohort: CohortId) {
         let behind = self.contender.as_ref().is_some_and(|it| !it.is_first());
         if let Some(Possession {

@@ -1,4 +1,4 @@
-//! Keeping a place in line on disk for those of this process who go on waiting when it lets go.
+//! The tickets of tasks that go on waiting when their process leaves.
 
 use super::super::disk::TakePlace;
 use super::super::ticket::Mode;
@@ -7,20 +7,21 @@ use super::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 
 impl Core {
-    /// Those of other cohorts who had offers and slept: others pass them until they wake.
+    /// Marks the tickets of all cohorts except `but` whose waiters are all frozen, so that other
+    /// processes bypass them.
     pub(super) fn mark_sleepers(&mut self, but: Option<CohortId>) {
         let asleep = self
             .cohorts
             .iter()
             .filter(|it| it.sleeps() && Some(it.id) != but);
         for own in asleep.filter_map(|it| it.ticket.as_ref()) {
-            // Without a mark they are passed all the same, two claim windows later.
+            // Without a mark they are bypassed all the same, after some claim windows.
             let _ = self.disk.mark_own(own);
         }
     }
 
-    /// Whoever is left in a cohort that leaves the door keeps its place on disk; if all are asleep, with a mark, so that
-    /// others pass.
+    /// Makes sure that a cohort with waiters has a ticket when its process leaves. If all its
+    /// waiters are frozen, the ticket is marked, so that other processes bypass it.
     pub(super) fn keep_place(&mut self, id: CohortId) {
         let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.length > 0) else {
             return;
@@ -35,7 +36,7 @@ impl Core {
         }
     }
 
-    /// Gives a cohort that has been in possession a ticket, if it has none.
+    /// Gives a cohort that has no ticket one before all others.
     pub(super) fn place_on_disk(&mut self, id: CohortId) -> Result<()> {
         let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.ticket.is_none()) else {
             return Ok(());
@@ -53,7 +54,8 @@ impl Core {
         Ok(())
     }
 
-    /// The most permits that anybody in a cohort wants: others must not think that it sleeps while there are fewer.
+    /// Returns the largest number of permits that a waiter of a cohort wants. Otherwise other
+    /// processes would find fewer permits free and take the waiter for frozen.
     fn greatest_wish(&self, id: CohortId) -> Option<Mode> {
         let mut most = None;
         self.cohorts.for_each(id, |_, waiter| {
@@ -64,7 +66,8 @@ impl Core {
         most.map(Mode::Permits)
     }
 
-    /// Nobody in this cohort can be served. The first one hears the cause, the others that it was not theirs.
+    /// Ends all waits of a cohort with an error. The first waiter gets the cause, the others an
+    /// error that says only what failed.
     pub(super) fn fail_all(&mut self, id: CohortId, error: Error) {
         let mut keys = Vec::new();
         self.cohorts.for_each(id, |key, _| keys.push(key));

@@ -1,20 +1,23 @@
-//! The door in this process's hands: from task to task as an offer, and out.
+//! The lock in this process: handed from task to task by offers, and released.
 //!
 //! # Algorithm
 //!
-//! A process has the whole lock, with the door locked exclusively, or a share of it, as one of several that read. What it has is
-//! offered to those of its cohort who are awake and whom the ones [inside](super::inside) admit: one writer, or all readers up to the next
-//! writer. An offer is claimed when its task is polled. With nobody inside the process leaves.
+//! A process has the whole lock, with the door locked exclusively, or a share of it as one of
+//! several readers. It offers what it has to the awake waiters of its cohort that are admitted
+//! beside those [inside](super::inside): one writer, or all readers up to the next writer. An offer
+//! is claimed when its task is polled. When no task is inside, the process leaves.
 //!
-//! Once per claim window a tick looks: an offer that is as old as the last tick has lapsed. Its task is asleep until
-//! it is polled, the rest of the cohort is called, and the offer goes to the next one; whoever has not answered by the next
-//! tick is asleep too. With nobody awake the process marks its ticket, unlocks and closes: it is passed on disk, and first
+//! A tick runs once per claim window. An offer that a tick sees for the second time has lapsed. Its
+//! waiter counts as frozen until it is polled, and the offer goes to the next waiter;
+//! [`cohort`](super::cohort) says what becomes of the others. When all waiters are frozen, the
+//! process marks their ticket, unlocks and closes. Other processes bypass that ticket. It is first
 //! again when one of its tasks is polled.
 //!
 //! # Cost
 //!
-//! A hand-over from writer to writer touches no disk, allocates nothing, and reads no clock; every 1024th writes the end of the next
-//! block of tokens. From writer to reader and back it costs one short write.
+//! A hand-over from writer to writer touches no disk, allocates nothing, and reads no clock. Every
+//! 1024th writes the end of the next block of tokens. A hand-over from writer to reader, or back,
+//! costs one short write.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -39,29 +42,29 @@ use crate::loss::Loss;
 
 /// How many tokens are reserved on disk at once for hand-overs in memory.
 const BLOCK: u64 = 1024;
-/// How often a semaphore's record that is locked for an instant is tried.
+/// How often a semaphore's record is tried that is locked for a moment.
 const TRIES: u32 = 64;
 
-/// The door in this process's hands.
+/// What this process has of the lock.
 pub(crate) struct Possession {
     pub(super) cohort: Option<CohortId>,
     pub(super) hold: Hold,
     pub(super) inside: Inside,
-    /// Who took the guards that are out.
+    /// The tasks and threads whose guards are out.
     pub(super) visitors: Vec<Visitor>,
     /// Whether the last offer came from another task of this process.
     pub(super) in_memory: bool,
     pub(super) token: u64,
     pub(super) reserved: u64,
-    /// What the held flag on disk says.
+    /// The held flag on disk.
     pub(super) flag: bool,
-    /// The holder before us died inside and no guard here has been told yet.
+    /// Whether the last holder died inside and no guard has reported it yet.
     pub(super) crashed: bool,
     pub(super) loss: Option<Loss>,
     pub(super) held_watch: Option<WatchId>,
-    /// Told of a loss of the present grant; there once somebody asks.
+    /// Set on a loss of the present grant. It exists once a caller waits for a loss.
     pub(super) latch: Option<Arc<OnceLock<Loss>>>,
-    /// The sleepers' tickets we passed: they are first again as soon as they wake.
+    /// The tickets that this process bypassed. They are first again as soon as their owners wake.
     pub(super) passed: Vec<Ticket>,
     pub(crate) label: Option<Arc<str>>,
     pub(crate) since: Instant,
@@ -71,7 +74,7 @@ pub(crate) struct Possession {
 pub(super) enum Hold {
     /// The lock file. Guards have it too, as long as they live.
     Door { door: Arc<Door>, extent: Extent },
-    /// Slots: those that the disk has in hand, and guards.
+    /// Slots: those in the disk's hand, and those of guards.
     Slots,
 }
 
@@ -83,7 +86,7 @@ impl Hold {
         }
     }
 
-    /// For slots this is the disk's to say.
+    /// Returns `None` for slots, because only the disk knows how many there are.
     pub(super) fn extent(&self) -> Option<Extent> {
         match self {
             Self::Door { extent, .. } => Some(*extent),
@@ -103,7 +106,8 @@ impl Hold {
 }
 
 impl Possession {
-    /// With nobody inside yet; `want` is what the door was locked for. Without a door it is a semaphore's.
+    /// Returns a possession with no task inside yet. `want` is what the door was locked for. A
+    /// semaphore has no door.
     pub(super) fn new(
         door: Option<Door>,
         entered: Entered,
@@ -130,7 +134,7 @@ impl Possession {
         }
     }
 
-    /// One of the guards is given back.
+    /// Notes that a guard is given back.
     fn goes(&mut self, by: Visitor) {
         if let Some(index) = self.visitors.iter().rposition(|it| *it == by) {
             self.visitors.swap_remove(index);
@@ -141,7 +145,7 @@ impl Possession {
         self.token
     }
 
-    /// What a guard gets that goes in now.
+    /// Returns the share of the lock for a new guard.
     pub(super) fn share(&self, want: Mode, disk: &mut Disk) -> Share {
         let count = match want {
             Mode::Permits(count) => count,
@@ -158,7 +162,7 @@ impl Possession {
 }
 
 impl Core {
-    /// How much of the lock this process has.
+    /// Returns how much of the lock this process has.
     pub(super) fn extent(&self) -> Option<Extent> {
         let hold = &self.possession.as_ref()?.hold;
         let of_slots = || {
@@ -169,12 +173,12 @@ impl Core {
         hold.extent().or_else(of_slots)
     }
 
-    /// Whether nobody else can get in.
+    /// Returns whether no other process can enter.
     pub(super) fn has_whole(&self) -> bool {
         self.extent().is_some_and(Extent::is_whole)
     }
 
-    /// Whether one more may go in, of those who have waited their turn.
+    /// Returns whether one more may enter whose turn has come.
     pub(super) fn admits(&self, want: Mode) -> bool {
         let unlost = |it: &&Possession| it.loss.is_none();
         match (self.possession.as_ref().filter(unlost), self.extent()) {
@@ -183,7 +187,8 @@ impl Core {
         }
     }
 
-    /// A guard is given back. `Lost` when there was nothing left to give back, for a caller who `listens`.
+    /// Takes a guard back. Fails with `Lost` if the lock was lost; a loss that was not noticed
+    /// before is reported only if the caller `listens`.
     pub(crate) fn release(&mut self, share: Share, visit: Visit, listens: bool) -> Result<()> {
         let Visit { want, by } = visit;
         if let Some(possession) = &mut self.possession {
@@ -191,7 +196,7 @@ impl Core {
         }
         match share {
             Share::Permits(permits) => return self.release_permits(permits, want),
-            // What the process has it has by itself.
+            // The possession has a reference of its own.
             Share::Door(door) => drop(door),
         }
         let Some(possession) = &mut self.possession else {
@@ -226,7 +231,7 @@ impl Core {
         Error::at(ErrorKind::Lost, loss.to_string(), door)
     }
 
-    /// The present grant is over: forgets who asked about its loss.
+    /// Ends the present grant, and forgets the callers that wait for its loss.
     pub(super) fn end_grant(&mut self) {
         self.forget_lost_wakers();
         if let Some(possession) = &mut self.possession {
@@ -234,7 +239,7 @@ impl Core {
         }
     }
 
-    /// A writer goes on as a reader, and those who read may come in.
+    /// Turns the writer inside into a reader, and admits other readers.
     pub(crate) fn downgrade(&mut self) -> Result<()> {
         let Some(possession) = &mut self.possession else {
             return Ok(());
@@ -261,7 +266,7 @@ impl Core {
         duplicate.map_err(|e| Error::io("duplicate the state file", self.disk.place().state(), e))
     }
 
-    /// Offers the lock to all who may have it now, the first in line first.
+    /// Offers the lock to all waiters that are admitted now, in order.
     pub(super) fn serve(&mut self) -> Result<()> {
         let mut tries = 0;
         while let Some((next, want)) = self.next_in_memory() {
@@ -272,13 +277,14 @@ impl Core {
                     self.set_flag(true)?;
                 }
                 Mode::Permits(_) if self.next_permits_token(next)? => {}
-                // Somebody reads or writes the record in this instant, or the permits were beyond a new limit.
+                // Another process has the record locked for a moment, or the permits were beyond a
+                // new limit.
                 Mode::Permits(_) if tries < TRIES => {
                     tries += 1;
                     std::thread::yield_now();
                     continue;
                 }
-                // Its contender tries again soon, or whoever gives permits back.
+                // Its contender, or the next release of permits, tries again.
                 Mode::Permits(_) => break,
             }
             if let Some(possession) = &mut self.possession {
@@ -292,7 +298,8 @@ impl Core {
         Ok(())
     }
 
-    /// Who gets the lock in memory: the first of the cohort in possession, unless somebody who was passed has woken.
+    /// Returns the next waiter in memory, which is the first of the cohort in possession. There is
+    /// none if a bypassed waiter has woken.
     fn next_in_memory(&self) -> Option<(Key, Mode)> {
         let possession = self.possession.as_ref()?;
         let cohort = possession.cohort?;
@@ -302,13 +309,14 @@ impl Core {
         }
         let front = self.cohorts.front(cohort)?;
         let want = self.cohorts.get(front)?.data.want;
-        // What cannot be looked at is not known to sleep on.
+        // If the marks cannot be read, a bypassed waiter may have woken.
         let asleep = || marks_gone(&self.disk, &possession.passed).is_ok_and(|gone| !gone);
         let admitted = self.admits(want) && (possession.passed.is_empty() || asleep());
         admitted.then_some((front, want))
     }
 
-    /// The token for a hand-over in memory: from the block reserved on disk, or from a new block.
+    /// Sets the token of a hand-over in memory. It is taken from the reserved block, or from a new
+    /// one.
     fn next_token(&mut self) -> Result<()> {
         let Some(possession) = &mut self.possession else {
             return Ok(());
@@ -322,7 +330,8 @@ impl Core {
         Ok(())
     }
 
-    /// Makes the record say whether a writer is inside. A flag that somebody left stays until it is told.
+    /// Makes the record say whether a writer is inside. The flag of a dead holder stays until it is
+    /// reported.
     pub(super) fn set_flag(&mut self, held: bool) -> Result<()> {
         let Some(possession) = &mut self.possession else {
             return Ok(());
@@ -352,9 +361,10 @@ impl Core {
         waker.into_iter().for_each(|it| self.wakes.push(it));
     }
 
-    /// An offer is not wanted any more, or a guard is gone: to the next ones awake, or out; and if only readers are left, perhaps shared.
+    /// Moves on after an offer or a guard has gone: offers the lock to the next waiters, or leaves
+    /// if no task is inside. If only readers are left, the lock may be shared.
     pub(super) fn settle(&mut self) {
-        // Nobody is there to hear of a failure; who still waits then goes by way of the disk.
+        // An error has no caller here. The remaining waiters contend on disk then.
         let _ = self.serve();
         match &self.possession {
             Some(it) if it.inside.is_empty() => {
@@ -369,9 +379,11 @@ impl Core {
         }
     }
 
-    /// Out: the queue first, then the lock, then whoever waits here behind others.
+    /// Leaves. First the waiters get their tickets, then the lock is released, then the next cohort
+    /// contends on disk.
     ///
-    /// With `look`, a loss that nobody asked about is seen here, while the lock still protects the look.
+    /// With `look`, a loss that was not noticed before is found here, while the lock still protects
+    /// the look.
     pub(super) fn leave(&mut self, look: bool) -> (Result<()>, Option<Loss>) {
         let Some(mut possession) = self.possession.take() else {
             return (Ok(()), None);
@@ -416,7 +428,8 @@ impl Core {
         Some(self.cohorts.get(front)?.data.settings.clone())
     }
 
-    /// Once per claim window while offers are made: an offer that has not been claimed since the last tick lapses.
+    /// Looks once per claim window whether offers are claimed. An offer that was there at the last
+    /// tick lapses.
     pub(super) fn tick(&mut self) {
         if self.cohorts.offered() == 0 {
             self.lapsing = None;

@@ -23,7 +23,7 @@ pub(super) fn registry() -> std::sync::MutexGuard<'static, Registry> {
 }
 
 impl Registry {
-    /// Forgets the lines that are gone.
+    /// Removes the lines that no longer exist.
     pub(super) fn bury(&mut self) {
         self.lines.retain(|_, line| line.strong_count() > 0);
     }

@@ -1,22 +1,23 @@
-//! What is counted, and told to operators: after the mutex is free, because who listens is foreign code.
+//! Counters, and notes for operators. Notes are reported after the mutex is free, because a
+//! subscriber is foreign code.
 
 use super::super::disk::Entered;
 use super::core::Core;
 use crate::trace::Note;
 
-/// What is worth counting of a step.
+/// What a step of a contender found, to be counted.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    /// So many sleepers were marked.
+    /// How many frozen waiters were bypassed with a mark.
     pub(super) passed: usize,
-    /// Our own ticket bore a mark.
+    /// Whether our own ticket was marked.
     pub(super) overslept: bool,
-    /// Something could not be watched.
+    /// Whether a file could not be watched.
     pub(super) fell_back: bool,
 }
 
 impl Core {
-    /// What a contender saw on its way.
+    /// Counts and notes what a contender did.
     pub(super) fn note(&mut self, news: News) {
         if news.passed > 0 {
             self.counts.passed.add(news.passed as u64);

@@ -1,9 +1,11 @@
-//! Readers under a whole lock, and how the lock is shared with those of other processes.
+//! How readers under a whole lock share it with readers of other processes.
 //!
-//! After a writer, readers of the same process go in under the exclusive door. So a process that is alone hands the lock
-//! from readers to writers and back without the disk, save for the held flag, which says at any time whether a writer would die inside. As
-//! soon as another process queues, and no writer of our own comes first, the process shares it: it makes its locks
-//! shared ones and closes a descriptor of the door, which wakes the readers who wait there.
+//! After a writer, readers of the same process enter under the exclusive lock on the door. So a
+//! process that is alone hands the lock from readers to writers and back without the disk, except
+//! for the held flag: it always says whether a writer would die inside. As soon as another process
+//! queues, and no writer of this process comes first, the process shares the lock. It turns its
+//! locks into shared ones and closes a descriptor of the door, which wakes the readers that wait
+//! there.
 
 use std::sync::atomic::Ordering;
 
@@ -17,7 +19,8 @@ use crate::error::{Error, Result};
 use crate::loss::Loss;
 
 impl Core {
-    /// Readers are inside under the whole lock: it is shared as soon as another process queues, unless a writer of our own comes first.
+    /// Shares the whole lock if only readers are inside and another process queues, unless a writer
+    /// of this process comes first.
     pub(super) fn share_if_wanted(&mut self) {
         let Some(possession) = &self.possession else {
             return;
@@ -32,7 +35,7 @@ impl Core {
             return;
         }
         let cohort = possession.cohort;
-        // Before the look, so that whoever queues after it is heard.
+        // This is set before the look, so that a later ticket is noticed.
         self.lends.store(lends, Ordering::SeqCst);
         let first = self.cohorts.first_awake().map(|it| it.id);
         if !lends || (first.is_some() && first == cohort) || self.is_alone() {
@@ -40,21 +43,22 @@ impl Core {
         }
         match self.share() {
             Ok(true) => self.drive(Cause::Local, None),
-            // Whether we still have the lock is not known.
+            // It is not known whether we still have the lock.
             Ok(false) | Err(_) => self.lose(Loss::Unlocked),
         }
     }
 
-    /// Makes our locks shared ones. `false` when one was lost on the way.
+    /// Turns our locks into shared ones. Returns `false` if one of them was lost on the way.
     fn share(&mut self) -> Result<bool> {
-        // Our own exclusive ticket would hold up those whom we let in.
+        // Our own exclusive ticket would delay the readers that may enter now.
         self.tidy();
         self.line_up_sleepers();
         let Some(possession) = &mut self.possession else {
             return Ok(true);
         };
         if possession.flag || possession.reserved != possession.token {
-            // A crash that no guard here has reported yet stays with this process: it is in charge of the record.
+            // A crash that no guard has reported yet stays with this process, which is in charge of
+            // the record then.
             let flag = match possession.crashed {
                 true => Flag::Found,
                 false => Flag::Clear,
@@ -77,8 +81,9 @@ impl Core {
         Ok(true)
     }
 
-    /// Where the lock is shared, those of our cohort who sleep stand in line with a mark as if we had left: others pass them, until they
-    /// wake. Nobody is there to hear of a failure; then others wait for us to leave.
+    /// Gives the frozen waiters of the cohort in possession a marked ticket, as if this process had
+    /// left. So other processes bypass them until they wake. An error has no caller here; then
+    /// other processes wait until this one leaves.
     fn line_up_sleepers(&mut self) {
         let Some(id) = self.possession.as_ref().and_then(|it| it.cohort) else {
             return;

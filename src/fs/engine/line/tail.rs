@@ -1,11 +1,16 @@
-//! The end of the line: which cohort a newcomer joins, and who of other processes stands there.
+//! The end of the queue: which cohort a newcomer joins, and which tickets of other processes are
+//! there.
 //!
 //! # Which cohort
 //!
-//! The last one, if its ticket is the last in the directory and asks for all that the newcomer wants (an exclusive one holds up everybody, so
-//! anybody may stand behind it; a shared one only those who share); the one in possession of the whole lock, if the directory is empty; else a new
-//! one. From the second task on the queue directory is watched, and one question to the kernel tells that nobody has come
-//! since the last look, which then still holds.
+//! The newcomer joins the last cohort of this process, if its ticket is the last in the directory
+//! and asks for all that the newcomer wants. An exclusive ticket conflicts with all others, so any
+//! task may share it. A shared ticket conflicts with writers only, so only readers may share it. If
+//! the directory is empty, the newcomer joins the cohort in possession of the whole lock. Otherwise
+//! it starts a new cohort.
+//!
+//! From the second task on, the queue directory is watched. One call to the kernel then tells
+//! whether a ticket may have come since the last look. If not, the last look is still valid.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +24,7 @@ use super::core::{Core, Others};
 use crate::error::Result;
 
 impl Core {
-    /// The cohort a newcomer belongs to.
+    /// Returns the cohort for a newcomer. Creates it if necessary.
     pub(super) fn cohort_to_join(
         &mut self,
         settings: &Arc<Settings>,
@@ -43,20 +48,23 @@ impl Core {
             .disk
             .take_ticket(want, settings.mode, Some(&settings.words), place)?;
         let cohort = self.cohorts.add_cohort(Some(ticket), want);
-        // Only a look made after the watch was set can be relied on.
+        // Only a look that was made after the watch was set is valid later.
         self.tail.cohort = None;
         Ok(cohort)
     }
 
-    /// Our cohort that was last at the last look, if nothing has been queued since.
+    /// Returns the cohort of this process that was last at the last look, if no ticket has come
+    /// since.
     ///
-    /// `quiet` is the kernel's word that no event was on its way when this call began. It comes before the flag, which is set before
-    /// the kernel can say so again; and before the mutex, because whoever queues after this call has begun is not
-    /// before it.
+    /// `quiet` says that no event was under way when this call began. It is read before the flag
+    /// `queue_changed`, because the watch thread sets the flag before the kernel can say `quiet`
+    /// again. It is read before the mutex is locked, because a process that queues after this call
+    /// has begun is not before it.
     pub(super) fn known_tail(&self, quiet: bool) -> Option<CohortId> {
         let cohort = self.tail.cohort?;
         let last = self.cohorts.last().filter(|last| last.id == cohort)?;
-        // Without a ticket it stands before everybody, so it must not grow while a sleeper is first.
+        // A cohort without a ticket is before all others. So it must not grow while a bypassed
+        // waiter is first.
         let passing = self
             .possession
             .as_ref()
@@ -65,7 +73,7 @@ impl Core {
         (first && quiet && self.last_look_holds()).then_some(cohort)
     }
 
-    /// Whether nothing has been queued since the last look, as far as this process has been told.
+    /// Returns whether no ticket has come since the last look, as far as events say.
     pub(super) fn last_look_holds(&self) -> bool {
         self.tail.watch.is_some()
             && self.tail.opened == self.disk.opened()
@@ -76,18 +84,18 @@ impl Core {
         self.cohorts.cohort(cohort).is_some_and(|it| it.takes(want))
     }
 
-    /// Whether no other process queues.
+    /// Returns whether no other process queues.
     pub(super) fn is_alone(&mut self) -> bool {
         if !self.events {
             return false;
         }
         let known = self.last_look_holds() && self.tail.others == Others::Nobody;
-        // What cannot be looked at may be there.
+        // If the queue cannot be listed, another process may queue.
         let looked = known || self.look_who_else_queues(None).is_ok();
         looked && self.tail.others == Others::Nobody
     }
 
-    /// Looks who of other processes stands in line.
+    /// Looks which tickets of other processes are in the queue.
     pub(super) fn look_who_else_queues(&mut self, bits: Option<u32>) -> Result<()> {
         self.tail.others = Others::Somebody;
         self.watch_queue(bits)?;
@@ -98,8 +106,8 @@ impl Core {
         Ok(())
     }
 
-    /// Looks who stands last: one of our cohorts, or the one in possession when nobody stands at all. None if it does not take a
-    /// newcomer with this wish.
+    /// Returns the cohort whose ticket is the last, or the one in possession if there is no ticket.
+    /// Returns `None` if a newcomer with this wish must not join it.
     fn look_at_tail(&mut self, settings: &Settings, want: Mode) -> Result<Option<CohortId>> {
         self.watch_queue(settings.mode)?;
         let leftovers = &self.leftovers;
@@ -120,9 +128,10 @@ impl Core {
         }
     }
 
-    /// Whether a foreign ticket stands before this cohort although the cohort was first: it holds the door, or knocks. The other one had
-    /// chosen his number before we came, and linked it after we had looked. We may go in before him, but who comes from
-    /// now on comes after him.
+    /// Returns whether a ticket of another process is before this cohort although the cohort was
+    /// first: it holds the door or tries it. The other process chose its number before we queued,
+    /// and linked the ticket after we looked. The cohort may still enter first, but newcomers must
+    /// come after that ticket.
     fn somebody_came_late(&self, ours: CohortId) -> Result<bool> {
         let holds = self.possession.as_ref().map(|it| it.cohort == Some(ours));
         let knocks = self
@@ -147,9 +156,10 @@ impl Core {
         Ok(false)
     }
 
-    /// The cohort that holds the whole lock; made when the first task joins it. None if another one of ours stands behind it.
+    /// Returns the cohort in possession of the whole lock. Creates it when the first task joins.
+    /// Returns `None` if another cohort of this process is behind it.
     fn cohort_in_possession(&mut self) -> Option<CohortId> {
-        // From where others can get in, a place must be seen on disk.
+        // Where others can enter, the cohort needs a ticket.
         let whole = self.has_whole();
         let possession = self.possession.as_mut().filter(|_| whole)?;
         let known = possession.cohort;
@@ -164,12 +174,13 @@ impl Core {
         }
     }
 
-    /// From the second task of a process on, the queue directory is watched, so that most joins need no look.
+    /// Watches the queue directory, from the second task of a process on. So most joins need no
+    /// look.
     fn watch_queue(&mut self, bits: Option<u32>) -> Result<()> {
         if self.queue_changed.swap(false, Ordering::SeqCst) {
             self.tail.watch = None;
         }
-        // A removed directory announces nothing as long as anybody has it open.
+        // A removed directory causes no event while a process has it open.
         if self.tail.opened != self.disk.opened()
             && let Some(id) = self.tail.watch.take()
         {
@@ -178,7 +189,7 @@ impl Core {
         if self.tail.watch.is_some() || !self.events {
             return Ok(());
         }
-        // Opens the directory if it is not open yet.
+        // This opens the directory if it is not open yet.
         self.disk.list(bits)?;
         self.tail.opened = self.disk.opened();
         let directory = self.disk.open_queue().and_then(|it| it.dir().descriptor());

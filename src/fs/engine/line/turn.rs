@@ -1,8 +1,10 @@
-//! Whose turn it is: for which cohort of this process a [`Contender`] stands in the line on disk, and what comes of it.
+//! For which cohort of this process a [`Contender`] waits in the queue on disk, and what comes of
+//! it.
 //!
-//! The first cohort with anybody awake has one. Not while the process has the whole lock, for then there is nothing more to be
-//! had. While it has a share, with readers inside, later cohorts stand in line as if they were another process's; if readers
-//! come to the head they go in with those who are there.
+//! It is the first cohort with an awake waiter. While the process has the whole lock there is no
+//! contender, because there is no more to acquire. While it has a share, with readers inside, later
+//! cohorts queue as if they belonged to another process. Readers that become first enter with the
+//! readers inside.
 
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use super::possession::Possession;
 use crate::error::Result;
 
 impl Core {
-    /// Brings the first cohort that is awake as far as it gets without waiting.
+    /// Takes the first cohort with an awake waiter as far as it gets without waiting.
     pub(crate) fn drive(&mut self, cause: Cause, mut spare: Option<Door>) {
         loop {
             let first = self.cohorts.first_awake().map(|cohort| cohort.id);
@@ -64,8 +66,8 @@ impl Core {
         }
     }
 
-    /// Whether this process may stand in line for a cohort: not while it has all there is to have, nor for those whose turn it
-    /// is as soon as the readers inside have gone.
+    /// Returns whether a contender may wait for this cohort. It may not while this process has all
+    /// there is, nor for the cohort whose turn comes as soon as the readers inside have left.
     fn may_stand_for(&self, id: CohortId) -> bool {
         let held = self.possession.as_ref();
         match self.extent() {
@@ -76,20 +78,21 @@ impl Core {
         }
     }
 
-    /// What the first of a cohort wants.
+    /// Returns what the first waiter of a cohort wants.
     fn first_wish(&self, id: CohortId) -> Option<(Mode, Arc<Settings>)> {
         let front = self.cohorts.get(self.cohorts.front(id)?)?;
         Some((front.data.want, front.data.settings.clone()))
     }
 
-    /// Who stood last when a cohort's ticket was taken, if that was the last listing, and it must wait for that one.
+    /// Returns the last ticket before this cohort's own in the last listing, if the cohort must
+    /// wait for it.
     fn guess_before(&self, cohort: CohortId) -> Option<Ticket> {
         let own = self.cohorts.cohort(cohort)?.ticket.as_ref()?.ticket;
         let last = self.disk.line().last().copied();
         last.filter(|last| *last < own && last.mode.conflicts(own.mode))
     }
 
-    /// `true` when there is nothing more to do now.
+    /// Returns `true` if nothing more can be done now.
     pub(super) fn step(&mut self, cohort: CohortId, cause: Cause) -> Result<bool> {
         let reserved = self.reserved_permits();
         let (Some(contender), Some(own)) = (
@@ -145,7 +148,8 @@ impl Core {
         }
     }
 
-    /// Goes on where a step stopped at the locked door: after the wakers were called, or when a task comes by.
+    /// Continues a step that stopped at the locked door. It is called after the wakers were called,
+    /// or when a task is polled.
     pub(crate) fn go_in(&mut self) {
         if std::mem::take(&mut self.at_door) {
             self.drive(Cause::Local, None);
@@ -173,7 +177,7 @@ impl Core {
         };
         self.note_crash(entered);
         let before = match (&mut self.possession, &door) {
-            // Permits beside those that this process has already.
+            // Permits in addition to those that this process has already.
             (Some(possession), None) => {
                 possession.token = entered.token;
                 possession.reserved = entered.token;
@@ -195,7 +199,7 @@ impl Core {
         };
         self.offer(front, want);
         if want != Mode::Exclusive {
-            // Those behind who may go in as well. A failure is theirs, and they try again.
+            // Waiters behind the front may be admitted too. After an error they try again.
             let _ = self.serve();
         }
         if let Some(before) = before.filter(|it| *it != cohort) {
@@ -203,7 +207,8 @@ impl Core {
         }
     }
 
-    /// Readers of a cohort whose turn has come go in with those of this process who are inside.
+    /// Lets the readers of a cohort whose turn has come enter with the readers of this process that
+    /// are inside.
     fn join_own_readers(&mut self, cohort: CohortId, passed: Vec<Ticket>) {
         let Some(possession) = &mut self.possession else {
             return;

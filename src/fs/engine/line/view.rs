@@ -1,7 +1,8 @@
-//! The line made visible: who holds, who waits, in order.
+//! The status of a lock: its holders, and its waiters in order.
 //!
-//! What this process knows is copied under the mutex; the files are read without it. So a look holds up nobody. It
-//! opens no ticket, and it is no instant: what moves meanwhile may be seen before or after its move.
+//! What this process knows is copied under the mutex, and the files are read without it. So a look
+//! delays no task. It opens no ticket. It is not atomic: a change during the look may be seen or
+//! not.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,23 +23,23 @@ use crate::error::Result;
 use crate::fs::sys::{host, process};
 use crate::status::{Owner, Status, Waiter, Waiting};
 
-/// What this process knows of the line.
+/// What this process knows of the lock.
 pub(super) struct Snapshot {
     here: Option<Here>,
     /// Its cohorts in order, each with its ticket.
     cohorts: Vec<(Option<Ticket>, Vec<Task>)>,
-    /// Tickets that stand although nobody waits behind them any more.
+    /// Tickets that still exist although their waiters have left.
     leftovers: Vec<Ticket>,
     polling: bool,
-    /// Of a semaphore.
+    /// The slot files of a semaphore.
     slots: Vec<PathBuf>,
 }
 
-/// The lock is in this process's hands.
+/// What this process has of the lock.
 struct Here {
-    /// Whether somebody holds it; else it is on its way to a task.
+    /// Whether a guard is out. Otherwise the lock is on its way to a task.
     claimed: bool,
-    /// Whether as one of several who may be inside.
+    /// Whether others may hold it at the same time.
     shares: bool,
     token: u64,
     label: Option<Arc<str>>,
@@ -51,10 +52,10 @@ struct Task {
     asleep: bool,
 }
 
-/// Where a waiting task stands.
+/// The position of a waiting task.
 pub(super) struct Standing {
     here: Option<Here>,
-    /// How many tasks of this process stand before it.
+    /// How many tasks of this process are before it.
     before: usize,
     ticket: Option<Ticket>,
     own: Vec<Ticket>,
@@ -104,7 +105,7 @@ impl Core {
         })
     }
 
-    /// Where a task stands, as far as memory tells.
+    /// Returns the position of a task, as far as memory knows it.
     pub(super) fn standing(&self, key: Key) -> Option<Standing> {
         let waiter = self.cohorts.get(key)?;
         let ticket = self
@@ -125,7 +126,7 @@ impl Core {
 }
 
 impl Here {
-    /// The one who is inside alone, or the process as one of those who share.
+    /// Returns the holder: the writer inside, or this process as one of those that share.
     fn owner(&self, shares: bool) -> Option<Owner> {
         let owner = || identity().owner(self.label.as_deref(), long_ago(self.since));
         (self.claimed && self.shares == shares).then(owner)
@@ -136,13 +137,15 @@ impl Here {
 #[derive(Clone, Copy)]
 pub(super) enum Outsiders {
     Look,
-    /// Not if the lock has been granted since: in a line that moves, the lock is mostly on its way from one process to the next.
+    /// Not if the lock was granted since then. While a queue moves, the lock is mostly on its way
+    /// from one process to the next.
     LookUnlessMoved {
         since: u64,
     },
 }
 
-/// Who holds, who waits. `probe` is called once at most, and only if nothing else tells whether the lock is held.
+/// Returns holders and waiters. `probe` is called at most once, and only if nothing else shows
+/// whether the lock is held.
 pub(super) fn status(
     place: &Place,
     kind: Kind,
@@ -188,7 +191,7 @@ pub(super) fn status(
     })
 }
 
-/// What a waiting task tells its caller.
+/// Returns what a waiting task reports to its caller.
 pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting {
     let foreign = foreign_before(place, standing.ticket, &standing.own);
     let us = standing.here.as_ref().and_then(|it| it.owner(true));
@@ -209,7 +212,8 @@ pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting 
     }
 }
 
-/// The line in order of service: first the tasks that get the lock in memory, then ticket by ticket.
+/// Returns the waiters in order: first the tasks that get the lock in memory, then ticket by
+/// ticket.
 fn waiters(
     place: &Place,
     cohorts: &[(Option<Ticket>, Vec<Task>)],
@@ -222,7 +226,7 @@ fn waiters(
     }
     let mut queue = Queue::open_existing(&place.queue, &place.door)?;
     let own = cohorts.iter().filter_map(|(ticket, _)| *ticket);
-    // Our own tickets stand where memory has them, also if they have gone or come since.
+    // Our own tickets are in the order that memory has, also if they have gone or come since.
     let mut line: Vec<_> = own.collect();
     if let Some(queue) = &mut queue {
         let listed = queue.list()?.unwrap_or_default().iter();
@@ -248,7 +252,7 @@ fn waiters(
         let note = queue.description(ticket);
         let of_file = note.as_deref().ok().and_then(file_noted);
         if of_file.is_some_and(|inode| inode != found.id.inode) {
-            // It came here with a copy of the directory, and its owner waits elsewhere.
+            // The ticket was copied here with its directory. Its owner waits elsewhere.
             continue;
         }
         let noted = note.map(|words| Recorded::parse(&words, 0, locality));
@@ -256,10 +260,10 @@ fn waiters(
             continue;
         }
         if noted.as_ref().is_ok_and(Recorded::is_this_process) {
-            // Made after the look into memory.
+            // It was created after the look into memory.
             continue;
         }
-        // The note's process id means something here only if it was written here.
+        // The process ID means something here only if it was written here.
         let known = noted.as_ref().is_ok_and(|it| it.pid_here().is_some());
         let of_lock = || {
             let owners = locks.table().owners(&place.queue.join(ticket.name()));
@@ -295,7 +299,7 @@ impl Task {
     }
 }
 
-/// Tickets of other processes before ours. Their cohorts count as one each.
+/// Returns how many tickets of other processes are before ours. Each counts as one waiter.
 fn foreign_before(place: &Place, ticket: Option<Ticket>, own: &[Ticket]) -> usize {
     let Some(ticket) = ticket else { return 0 };
     let Ok(Some(mut queue)) = Queue::open_existing(&place.queue, &place.door) else {
@@ -306,7 +310,8 @@ fn foreign_before(place: &Place, ticket: Option<Ticket>, own: &[Ticket]) -> usiz
     before.filter(|it| !own.contains(it)).count()
 }
 
-/// When a ticket was taken: its number is the monotonic clock then, unless others had pushed it up.
+/// Returns when a ticket was taken. Its number is the monotonic clock at that time, unless other
+/// tickets raised it.
 fn arrival(ticket: Ticket) -> Option<SystemTime> {
     let age = host::monotonic_ns().checked_sub(ticket.number)?;
     SystemTime::now().checked_sub(Duration::from_nanos(age))

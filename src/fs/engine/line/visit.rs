@@ -1,4 +1,4 @@
-//! What somebody wants of the lock, who it is, and what he gets.
+//! What a caller wants of the lock, which task it is, and what it gets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use super::super::ticket::Mode;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     pub(crate) want: Mode,
-    /// Refuse when so many wait.
+    /// The arrival is refused if this many wait already.
     pub(crate) most: Option<usize>,
-    /// The thread that will block without end until it has the lock.
+    /// The thread that will block until it has the lock, without a time limit.
     pub(crate) thread: Option<std::thread::ThreadId>,
 }
 
@@ -27,14 +27,14 @@ pub(crate) struct Grant {
     pub(crate) predecessor_crashed: bool,
 }
 
-/// What for and by whom somebody is inside.
+/// A hold or a wait: what is wanted, and which task or thread wants it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Visit {
     pub(crate) want: Mode,
     pub(crate) by: Visitor,
 }
 
-/// Who asked for a lock, as far as that can be told.
+/// The task or thread that asks for a lock, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Visitor {
     Unknown,
@@ -44,17 +44,17 @@ pub(crate) enum Visitor {
 }
 
 impl Visitor {
-    /// Who runs this code.
+    /// Returns the task that runs this code.
     pub(crate) fn of_here() -> Self {
         tokio::task::try_id().map_or(Self::Unknown, Self::Task)
     }
 }
 
-/// What a guard has of the lock.
+/// A guard's share of the lock.
 #[derive(Debug)]
 pub(crate) enum Share {
-    /// The open lock file, with others if they read.
+    /// The open lock file. Readers share it.
     Door(Arc<Door>),
-    /// Slots of a semaphore, for itself.
+    /// Slots of a semaphore, for this guard alone.
     Permits(Permits),
 }

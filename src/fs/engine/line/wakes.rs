@@ -1,9 +1,9 @@
-//! Wakers that a step under the mutex leaves behind for afterwards.
+//! Wakers that a step under the mutex leaves for later.
 
 use crate::foreign::SafeWaker;
 
-/// Wakers to call, or only to drop, once the mutex is free: a waker is foreign code, and dropping it may drop the last
-/// reference to another future that waits in this very line.
+/// Wakers to call or only to drop, once the mutex is free. A waker is foreign code, and dropping it
+/// may drop the last reference to another future that waits for the same lock.
 #[derive(Default)]
 pub(crate) struct Wakes {
     first: Option<SafeWaker>,
