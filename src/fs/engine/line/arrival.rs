@@ -23,10 +23,10 @@ use super::super::ticket::queue::Other;
 use super::super::ticket::{Mode, Ticket};
 use super::at_slots::{give_part_back, too_many};
 use super::contender::Cause;
-use super::core::{Arrived, Caller, Core, Others};
+use super::core::{Arrived, Core, Others, Request};
 use super::inside::Extent;
 use super::possession::Possession;
-use super::{Grant, Settings, Visit, Visitor};
+use super::{Caller, Grant, Settings, Visit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::trace::Note;
@@ -61,14 +61,14 @@ impl Core {
         self.refuse_impossible(want)?;
         let mut spare = None;
         self.listed = false;
-        if let Some(grant) = self.go_straight_in(settings, visit, quiet, &mut spare)? {
+        if let Some(grant) = self.acquire_at_once(settings, visit, quiet, &mut spare)? {
             return Ok(Arrived::Granted(grant));
         }
         if let Some(most) = most {
             let waiting = self.count_waiting(most, settings)?;
             // The count has reaped dead tickets, so the lock may be free after all.
             if waiting == 0
-                && let Some(grant) = self.go_straight_in(settings, visit, false, &mut spare)?
+                && let Some(grant) = self.acquire_at_once(settings, visit, false, &mut spare)?
             {
                 return Ok(Arrived::Granted(grant));
             }
@@ -79,7 +79,7 @@ impl Core {
         }
         self.refuse_deadlock(settings, by)?;
         let cohort = self.cohort_to_join(settings, want, quiet)?;
-        let caller = Caller {
+        let caller = Request {
             settings: settings.clone(),
             want,
             by,
@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// Acquires the lock without waiting, if no waiter is in the way.
-    fn go_straight_in(
+    fn acquire_at_once(
         &mut self,
         settings: &Arc<Settings>,
         visit: Visit,
@@ -114,11 +114,11 @@ impl Core {
         if want != Mode::Shared || !self.admits_readers() {
             return Ok(None);
         }
-        if !self.knows_nobody_in_the_way(quiet) {
-            self.look_who_else_queues(settings.mode)?;
+        if !self.knows_way_is_free(quiet) {
+            self.look_for_others(settings.mode)?;
             // If readers of other processes queue, they may enter as well.
             self.share_if_wanted();
-            if !self.lets_readers_by() {
+            if !self.others_admit_readers() {
                 return Ok(None);
             }
         }
@@ -128,11 +128,11 @@ impl Core {
     /// Returns whether readers are inside, or have offers, and no waiter of this process is in a
     /// reader's way.
     pub(super) fn admits_readers(&self) -> bool {
-        self.nobody_waits() && self.admits(Mode::Shared)
+        self.all_waiters_have_offers() && self.admits(Mode::Shared)
     }
 
     /// Returns whether no task of this process waits without an offer.
-    fn nobody_waits(&self) -> bool {
+    fn all_waiters_have_offers(&self) -> bool {
         self.cohorts.waiting() == self.cohorts.offered()
     }
 
@@ -148,14 +148,14 @@ impl Core {
         let Mode::Permits(count) = want else {
             return Ok(None);
         };
-        if !self.nobody_waits()
-            || (self.saw_line && is_in_the_way(self.disk.list_existing()?, want))
+        if !self.all_waiters_have_offers()
+            || (self.saw_queue && is_in_the_way(self.disk.list_existing()?, want))
         {
             return Ok(None);
         }
         let reserved = self.reserved_permits();
         let taken = self.take_free_permits(settings, count, reserved);
-        self.saw_line = !matches!(taken, Ok(Some(_)));
+        self.saw_queue = !matches!(taken, Ok(Some(_)));
         let Ok(Some(token)) = taken else {
             step::at(Step::GiveBack);
             let given = give_part_back(&mut self.disk, reserved);
@@ -204,7 +204,7 @@ impl Core {
         possession.token = token;
         possession.reserved = token;
         possession.inside.add(want);
-        possession.visitors.push(visit.by);
+        possession.holders.push(visit.by);
         possession.label.clone_from(&settings.label);
         Grant {
             share: possession.share(want, &mut self.disk),
@@ -216,16 +216,16 @@ impl Core {
     }
 
     /// Returns whether the last look is still valid and found no ticket in a reader's way.
-    fn knows_nobody_in_the_way(&self, quiet: bool) -> bool {
-        quiet && self.last_look_holds() && self.lets_readers_by()
+    fn knows_way_is_free(&self, quiet: bool) -> bool {
+        quiet && self.last_look_holds() && self.others_admit_readers()
     }
 
     /// Returns whether the tickets of other processes leave the way free for a reader of this one.
-    pub(super) fn lets_readers_by(&self) -> bool {
+    pub(super) fn others_admit_readers(&self) -> bool {
         match self.tail.others {
-            Others::Nobody => true,
+            Others::None => true,
             Others::OnlyReaders => self.extent() == Some(Extent::Share),
-            Others::Somebody => false,
+            Others::Any => false,
         }
     }
 
@@ -233,7 +233,7 @@ impl Core {
     pub(super) fn join_at_once(&mut self, settings: &Settings, visit: Visit) -> Option<Grant> {
         let possession = self.possession.as_mut()?;
         possession.inside.add(visit.want);
-        possession.visitors.push(visit.by);
+        possession.holders.push(visit.by);
         possession.label.clone_from(&settings.label);
         let grant = Grant {
             share: possession.share(visit.want, &mut self.disk),
@@ -244,7 +244,7 @@ impl Core {
         };
         self.counts.grants.add(1);
         self.counts.in_memory.add(1);
-        self.see_reader_in(grant.predecessor_crashed);
+        self.reader_entered(grant.predecessor_crashed);
         Some(grant)
     }
 
@@ -260,20 +260,20 @@ impl Core {
 
     /// Returns whether a guard of this task or thread is out. This does not count for permits: a
     /// holder may want more of them.
-    pub(super) fn is_held_by(&self, by: Visitor) -> bool {
+    pub(super) fn is_held_by(&self, by: Caller) -> bool {
         let possession = self.possession.as_ref();
-        let known = by != Visitor::Unknown && self.disk.slots_seen().is_none();
-        known && possession.is_some_and(|it| it.visitors.contains(&by))
+        let known = by != Caller::Unknown && self.disk.slots_seen().is_none();
+        known && possession.is_some_and(|it| it.holders.contains(&by))
     }
 
     /// Reports a task or thread that holds the lock and is about to wait for it. Fails if the
     /// settings ask for that, and on a thread that blocks, because its wait could not end.
-    fn refuse_deadlock(&mut self, settings: &Settings, by: Visitor) -> Result<()> {
+    fn refuse_deadlock(&mut self, settings: &Settings, by: Caller) -> Result<()> {
         if !self.is_held_by(by) {
             return Ok(());
         }
         self.notes.push(Note::WaitsForItself);
-        if settings.deadlock_is_error || matches!(by, Visitor::Thread(_)) {
+        if settings.deadlock_is_error || matches!(by, Caller::Thread(_)) {
             let text = "the caller holds this lock and would wait for itself";
             let path = &self.disk.place().door;
             return Err(Error::at(ErrorKind::Deadlock, text, path));
@@ -316,12 +316,12 @@ impl Core {
     ) -> Result<Option<Grant>> {
         self.tidy();
         let want = visit.want;
-        if self.saw_line && is_in_the_way(self.disk.list_existing()?, want) {
+        if self.saw_queue && is_in_the_way(self.disk.list_existing()?, want) {
             self.listed = true;
             return Ok(None);
         }
         let Some(door) = self.lock_current_door(settings, want, spare)? else {
-            self.saw_line = true;
+            self.saw_queue = true;
             return Ok(None);
         };
         step::at(Step::FastList);
@@ -333,12 +333,12 @@ impl Core {
         };
         match admission {
             Ok(Some(Admission::In(entered))) => {
-                self.saw_line = false;
+                self.saw_queue = false;
                 let grant = self.possess_at_once(door, visit, entered, settings);
                 Ok(Some(grant))
             }
             other => {
-                self.saw_line = true;
+                self.saw_queue = true;
                 step::at(Step::GiveBack);
                 let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
                 self.elsewhere = matches!(other, Ok(Some(Admission::Elsewhere)));
@@ -391,7 +391,7 @@ impl Core {
         let want = visit.want;
         let mut possession = Possession::new(Some(door), entered, want, settings);
         possession.inside.add(want);
-        possession.visitors.push(visit.by);
+        possession.holders.push(visit.by);
         possession.crashed = false;
         let grant = Grant {
             share: possession.share(want, &mut self.disk),
@@ -402,7 +402,7 @@ impl Core {
         };
         self.possession = Some(possession);
         if want == Mode::Shared {
-            self.see_reader_in(grant.predecessor_crashed);
+            self.reader_entered(grant.predecessor_crashed);
         }
         grant
     }

@@ -11,8 +11,8 @@ use super::super::step::{self, Step};
 use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, Eye, FINE, Wait};
 use super::super::watch::Seen;
-use super::contender::{Contender, Entry, Flow, Outcome, Stage};
-use super::passing::marks_gone;
+use super::bypass::marks_gone;
+use super::contender::{Contender, Entry, Flow, Outcome, Position};
 use crate::error::{Error, Result};
 
 /// After this many rungs of the ladder, the process that has `state` locked counts as alive. The
@@ -24,12 +24,12 @@ impl Contender {
     pub(super) fn approach(
         &mut self,
         disk: &mut Disk,
-        now_passed: Vec<Ticket>,
+        now_bypassed: Vec<Ticket>,
         on_event: bool,
     ) -> Result<Flow> {
-        if let Stage::Knocking { passed, .. } = &mut self.stage {
-            *passed = now_passed;
-            return self.knock(disk, on_event);
+        if let Position::AtDoor { bypassed, .. } = &mut self.position {
+            *bypassed = now_bypassed;
+            return self.try_door(disk, on_event);
         }
         self.reset();
         let place = disk.place();
@@ -41,16 +41,16 @@ impl Contender {
         };
         let eye = Eye::new(&self.settings.wait);
         self.ladder.start(COARSE);
-        self.stage = Stage::Knocking {
+        self.position = Position::AtDoor {
             door,
             eye,
-            passed: now_passed,
+            bypassed: now_bypassed,
         };
-        self.knock(disk, on_event)
+        self.try_door(disk, on_event)
     }
 
-    pub(super) fn knock(&mut self, disk: &mut Disk, on_event: bool) -> Result<Flow> {
-        let Stage::Knocking { door, eye, .. } = &mut self.stage else {
+    pub(super) fn try_door(&mut self, disk: &mut Disk, on_event: bool) -> Result<Flow> {
+        let Position::AtDoor { door, eye, .. } = &mut self.position else {
             return Ok(Flow::Again);
         };
         let path = &disk.place().door;
@@ -67,12 +67,12 @@ impl Contender {
                 break;
             }
             step::at(Step::WatchDoor);
-            let told = !eye.is_polling();
+            let had_events = !eye.is_polling();
             if self.settings.wait == Wait::Blocking {
                 eye.sit(self.seat, door.file(), self.want == Mode::Shared);
             }
             let fresh = eye.watch(self.seat, door.file(), Seen::Door, self.events);
-            self.news.fell_back |= told && eye.is_polling();
+            self.news.fell_back |= had_events && eye.is_polling();
             step::at(Step::CheckDoor);
             let current = door.is_current(path);
             if !current.map_err(|e| at("look at the lock file", e))? {
@@ -84,11 +84,11 @@ impl Contender {
                 return Ok(Flow::Done(Outcome::Sleep));
             }
         }
-        self.lock_taken();
+        self.begin_entering();
         // The task is woken first and the rest is done meanwhile: waking a thread takes longer than
         // all of it.
         Ok(if on_event {
-            Flow::Done(Outcome::AtDoor)
+            Flow::Done(Outcome::DoorLocked)
         } else {
             Flow::Again
         })
@@ -96,7 +96,7 @@ impl Contender {
 
     /// Returns whether the locked door is current and the bypassed waiters are still frozen.
     fn is_ours(&self, disk: &Disk) -> Result<bool> {
-        let Stage::Entering { door, passed, .. } = &self.stage else {
+        let Position::Entering { door, bypassed, .. } = &self.position else {
             return Ok(false);
         };
         let path = &disk.place().door;
@@ -106,14 +106,14 @@ impl Contender {
             return Ok(false);
         }
         step::at(Step::CheckMarks);
-        Ok(!marks_gone(disk, passed)?)
+        Ok(!marks_gone(disk, bypassed)?)
     }
 
     /// Goes from waiting at the door to entering: the door is locked now.
-    pub(super) fn lock_taken(&mut self) {
-        self.look_away();
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Fresh) {
-            Stage::Knocking { door, passed, .. } => Stage::Entering { door, passed },
+    pub(super) fn begin_entering(&mut self) {
+        self.forget_watches();
+        self.position = match std::mem::replace(&mut self.position, Position::Fresh) {
+            Position::AtDoor { door, bypassed, .. } => Position::Entering { door, bypassed },
             other => other,
         };
     }
@@ -121,12 +121,12 @@ impl Contender {
     /// Gives the locked door back and starts again.
     pub(super) fn give_back(&mut self) {
         step::at(Step::GiveBack);
-        self.look_away();
-        match std::mem::replace(&mut self.stage, Stage::Fresh) {
-            Stage::Knocking { door, .. } | Stage::Entering { door, .. } => {
+        self.forget_watches();
+        match std::mem::replace(&mut self.position, Position::Fresh) {
+            Position::AtDoor { door, .. } | Position::Entering { door, .. } => {
                 let _ = door.leave();
             }
-            Stage::Fresh | Stage::Behind { .. } | Stage::Collecting { .. } => {}
+            Position::Fresh | Position::Behind { .. } | Position::AtSlots { .. } => {}
         }
     }
 
@@ -145,7 +145,7 @@ impl Contender {
                 return Err(error);
             }
         }
-        let Stage::Entering { door, .. } = &self.stage else {
+        let Position::Entering { door, .. } = &self.position else {
             return Ok(Flow::Again);
         };
         let admission = match self.want {
@@ -153,22 +153,24 @@ impl Contender {
             Mode::Exclusive | Mode::Permits(_) => disk.enter(door, &self.settings.words),
         };
         match admission {
-            Ok(Admission::In(entered)) => match std::mem::replace(&mut self.stage, Stage::Fresh) {
-                Stage::Entering { door, passed } => {
-                    let entry = Entry {
-                        door: Some(door),
-                        entered,
-                        passed,
-                    };
-                    Ok(Flow::Done(Outcome::Entered(entry)))
+            Ok(Admission::In(entered)) => {
+                match std::mem::replace(&mut self.position, Position::Fresh) {
+                    Position::Entering { door, bypassed } => {
+                        let entry = Entry {
+                            door: Some(door),
+                            entered,
+                            bypassed,
+                        };
+                        Ok(Flow::Done(Outcome::Entered(entry)))
+                    }
+                    _ => Ok(Flow::Again),
                 }
-                _ => Ok(Flow::Again),
-            },
+            }
             Ok(Admission::Dying) => {
                 self.refusals = 0;
                 Ok(self.try_again_soon())
             }
-            Ok(Admission::Elsewhere) if self.shares() => self.doubt(disk),
+            Ok(Admission::Elsewhere) if self.shares() => self.check_replaced(disk),
             Ok(Admission::Elsewhere) if self.refusals >= MOST_REFUSALS => {
                 self.give_back();
                 Err(disk.replaced())
@@ -190,10 +192,10 @@ impl Contender {
     /// The other process is about to make the record name this door, or came through another door.
     /// After `MOST_REFUSALS` rungs the reader tries to be alone at the door. Only then, and after
     /// as many rungs again, it knows that the lock file was replaced.
-    fn doubt(&mut self, disk: &mut Disk) -> Result<Flow> {
+    fn check_replaced(&mut self, disk: &mut Disk) -> Result<Flow> {
         let asks = self.refusals >= MOST_REFUSALS;
-        let elsewhere = match &self.stage {
-            Stage::Entering { door, .. } if asks => is_alone_and_refused(door, disk),
+        let elsewhere = match &self.position {
+            Position::Entering { door, .. } if asks => is_alone_and_refused(door, disk),
             _ => Ok(true),
         };
         self.give_back();
@@ -211,7 +213,7 @@ impl Contender {
 
     pub(super) fn try_again_soon(&mut self) -> Flow {
         // The door may have been locked without an event, on a rung that is seconds long.
-        if !std::mem::replace(&mut self.hurries, true) || self.ladder.at.is_none() {
+        if !std::mem::replace(&mut self.retries_fast, true) || self.ladder.at.is_none() {
             self.ladder.hurry(FINE);
         }
         Flow::Done(Outcome::Sleep)

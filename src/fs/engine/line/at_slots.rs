@@ -15,8 +15,8 @@ use super::super::disk::{Disk, Entered};
 use super::super::slots::{Look, Siege};
 use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, after};
-use super::contender::{Cause, Contender, Entry, Flow, Outcome, Stage};
-use super::passing::marks_gone;
+use super::bypass::marks_gone;
+use super::contender::{Cause, Contender, Entry, Flow, Outcome, Position};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How often a waiter that has a part looks whether it is still first, without claim windows.
@@ -27,30 +27,30 @@ impl Contender {
     pub(super) fn approach_slots(
         &mut self,
         disk: &mut Disk,
-        now_passed: Vec<Ticket>,
+        now_bypassed: Vec<Ticket>,
         cause: Cause,
     ) -> Result<Flow> {
-        if let Stage::Collecting { passed, .. } = &mut self.stage {
-            *passed = now_passed;
+        if let Position::AtSlots { bypassed, .. } = &mut self.position {
+            *bypassed = now_bypassed;
         } else {
             self.reset();
             self.ladder.start(COARSE);
-            self.stage = Stage::Collecting {
+            self.position = Position::AtSlots {
                 siege: Siege::default(),
-                passed: now_passed,
+                bypassed: now_bypassed,
             };
         }
         self.collect(disk, cause)
     }
 
     pub(super) fn collect(&mut self, disk: &mut Disk, cause: Cause) -> Result<Flow> {
-        let (Mode::Permits(count), Stage::Collecting { siege, passed }) =
-            (self.want, &mut self.stage)
+        let (Mode::Permits(count), Position::AtSlots { siege, bypassed }) =
+            (self.want, &mut self.position)
         else {
             return Ok(Flow::Again);
         };
         let wanted = self.reserved.saturating_add(count);
-        let told = !siege.is_polling();
+        let had_events = !siege.is_polling();
         loop {
             let look = Look {
                 seat: self.seat,
@@ -66,7 +66,7 @@ impl Contender {
                 break;
             }
             if !disk.adopt_limit()? {
-                self.news.fell_back |= told && siege.is_polling();
+                self.news.fell_back |= had_events && siege.is_polling();
                 let limit = disk.slots_seen().map_or(0, |it| it.limit());
                 if count > limit {
                     return Err(too_many(count, limit, &disk.place().door));
@@ -81,7 +81,7 @@ impl Contender {
                 return Ok(Flow::Done(Outcome::Sleep));
             }
         }
-        if marks_gone(disk, passed)? {
+        if marks_gone(disk, bypassed)? {
             give_part_back(disk, self.reserved)?;
             self.reset();
             return Ok(Flow::Again);
@@ -94,8 +94,9 @@ impl Contender {
         let Some(token) = disk.mint(&self.settings.words, 0)? else {
             return Ok(self.try_again_soon());
         };
-        self.look_away();
-        let Stage::Collecting { passed, .. } = std::mem::replace(&mut self.stage, Stage::Fresh)
+        self.forget_watches();
+        let Position::AtSlots { bypassed, .. } =
+            std::mem::replace(&mut self.position, Position::Fresh)
         else {
             return Ok(Flow::Again);
         };
@@ -106,14 +107,14 @@ impl Contender {
         Ok(Flow::Done(Outcome::Entered(Entry {
             door: None,
             entered,
-            passed,
+            bypassed,
         })))
     }
 }
 
 /// Returns the error for more permits than the limit, because that wait could not end.
 pub(super) fn too_many(count: u32, limit: u32, path: &Path) -> Error {
-    let text = format!("{count} permits are wanted, of {limit}");
+    let text = format!("cannot acquire {count} permits: the limit is {limit}");
     Error::at(ErrorKind::InvalidInput, text, path)
 }
 

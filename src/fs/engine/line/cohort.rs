@@ -51,11 +51,11 @@ pub(crate) struct Waiter<T> {
     pub(crate) data: T,
     pub(crate) cohort: CohortId,
     /// Whether it let an offer lapse and has not been polled since.
-    asleep: bool,
+    frozen: bool,
     /// The number of its offer; 0 for none.
     offered: u64,
     /// Whether it was polled since its cohort was last woken.
-    answered: bool,
+    polled: bool,
     stamp: u64,
     previous: u32,
     next: u32,
@@ -76,24 +76,24 @@ pub(crate) struct Cohort {
     first: u32,
     last: u32,
     pub(crate) length: usize,
-    sleepers: usize,
+    frozen: usize,
     offered: usize,
 }
 
 impl Cohort {
     /// Returns whether a waiter in it is awake and has no offer.
     fn has_awake(&self) -> bool {
-        self.length > self.sleepers + self.offered
+        self.length > self.frozen + self.offered
     }
 
     /// Returns whether all its waiters are frozen.
-    pub(crate) fn sleeps(&self) -> bool {
-        self.length > 0 && self.length == self.sleepers
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.length > 0 && self.length == self.frozen
     }
 
     /// Returns whether some of its waiters are frozen and all others have offers.
-    pub(crate) fn has_only_sleepers_left(&self) -> bool {
-        self.sleepers > 0 && !self.has_awake()
+    pub(crate) fn has_only_frozen_left(&self) -> bool {
+        self.frozen > 0 && !self.has_awake()
     }
 
     /// Returns whether a task with this wish may share the ticket. Later waiters see only what the
@@ -119,8 +119,8 @@ impl<T> Waiter<T> {
         self.offered > 0
     }
 
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.asleep
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen
     }
 }
 
@@ -170,7 +170,7 @@ impl<T> Cohorts<T> {
             first: NONE,
             last: NONE,
             length: 0,
-            sleepers: 0,
+            frozen: 0,
             offered: 0,
         });
         id
@@ -223,9 +223,9 @@ impl<T> Cohorts<T> {
             waker: None,
             data,
             cohort: id,
-            asleep: false,
+            frozen: false,
             offered: 0,
-            answered: true,
+            polled: true,
             stamp: self.next_stamp,
             previous,
             next: NONE,
@@ -264,7 +264,7 @@ impl<T> Cohorts<T> {
                 cohort.last = waiter.previous;
             }
             cohort.length -= 1;
-            cohort.sleepers -= usize::from(waiter.asleep);
+            cohort.frozen -= usize::from(waiter.frozen);
             cohort.offered -= usize::from(waiter.has_offer());
         }
         self.waiting -= 1;
@@ -286,7 +286,7 @@ impl<T> Cohorts<T> {
     pub(crate) fn front(&self, id: CohortId) -> Option<Key> {
         let mut index = self.cohort(id)?.first;
         while let Some(waiter) = self.at(index) {
-            if !waiter.asleep && !waiter.has_offer() {
+            if !waiter.frozen && !waiter.has_offer() {
                 return Some(self.key(index));
             }
             index = waiter.next;
@@ -332,58 +332,58 @@ impl<T> Cohorts<T> {
     }
 
     /// Notes that a task was polled. Returns `true` if it counted as frozen.
-    pub(crate) fn wake_up(&mut self, key: Key) -> bool {
+    pub(crate) fn note_poll(&mut self, key: Key) -> bool {
         let Some(waiter) = self.get_mut(key) else {
             return false;
         };
-        waiter.answered = true;
-        let was_asleep = std::mem::take(&mut waiter.asleep);
+        waiter.polled = true;
+        let was_frozen = std::mem::take(&mut waiter.frozen);
         let cohort = waiter.cohort;
-        if was_asleep && let Some(cohort) = self.cohort_mut(cohort) {
-            cohort.sleepers -= 1;
+        if was_frozen && let Some(cohort) = self.cohort_mut(cohort) {
+            cohort.frozen -= 1;
         }
-        was_asleep
+        was_frozen
     }
 
     /// Takes back an offer that has lapsed. Its waiter is frozen from now on. Hands the wakers of
     /// the other waiters of the cohort to `wake`.
-    pub(crate) fn begin_roll_call(&mut self, lapsed: Key, mut call: impl FnMut(SafeWaker)) {
+    pub(crate) fn lapse(&mut self, lapsed: Key, mut wake: impl FnMut(SafeWaker)) {
         self.withdraw(lapsed);
-        self.set_asleep(lapsed);
+        self.freeze(lapsed);
         let Some(cohort) = self.get(lapsed).map(|waiter| waiter.cohort) else {
             return;
         };
         let mut index = self.cohort(cohort).map_or(NONE, |cohort| cohort.first);
         while let Some(waiter) = self.at_mut(index) {
-            if !waiter.asleep && !waiter.has_offer() {
-                waiter.answered = false;
-                waiter.waker.take().into_iter().for_each(&mut call);
+            if !waiter.frozen && !waiter.has_offer() {
+                waiter.polled = false;
+                waiter.waker.take().into_iter().for_each(&mut wake);
             }
             index = waiter.next;
         }
     }
 
     /// Makes those waiters of a cohort frozen that have not been polled since it was last woken.
-    pub(crate) fn end_roll_call(&mut self, id: CohortId) {
+    pub(crate) fn freeze_unpolled(&mut self, id: CohortId) {
         let mut index = self.cohort(id).map_or(NONE, |cohort| cohort.first);
         while let Some(waiter) = self.at(index) {
-            let (next, absent) = (waiter.next, !waiter.answered && !waiter.has_offer());
+            let (next, absent) = (waiter.next, !waiter.polled && !waiter.has_offer());
             if absent {
-                self.set_asleep(self.key(index));
+                self.freeze(self.key(index));
             }
             index = next;
         }
     }
 
-    fn set_asleep(&mut self, key: Key) {
+    fn freeze(&mut self, key: Key) {
         let Some(waiter) = self.get_mut(key) else {
             return;
         };
         let cohort = waiter.cohort;
-        if !std::mem::replace(&mut waiter.asleep, true)
+        if !std::mem::replace(&mut waiter.frozen, true)
             && let Some(cohort) = self.cohort_mut(cohort)
         {
-            cohort.sleepers += 1;
+            cohort.frozen += 1;
         }
     }
 

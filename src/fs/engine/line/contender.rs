@@ -35,8 +35,8 @@ use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, Eye, FINE, Ladder, after};
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::Settings;
+use super::bypass::{BypassCount, reap_bypassed, unmark};
 use super::cohort::CohortId;
-use super::passing::{Still, reap_passed, unmark};
 use super::report::News;
 use crate::backoff::Backoff;
 use crate::error::Result;
@@ -50,10 +50,10 @@ pub(crate) struct Contender {
     pub(super) settings: Arc<Settings>,
     pub(super) seat: Seat,
     pub(super) events: bool,
-    pub(super) stage: Stage,
+    pub(super) position: Position,
     pub(super) ladder: Ladder,
     pub(super) window_at: Option<Instant>,
-    pub(super) still: Option<Still>,
+    pub(super) bypass_count: Option<BypassCount>,
     /// A door that is kept open from one window to the next. Closing it would wake other waiters.
     pub(super) probe: Option<Door>,
     pub(super) news: News,
@@ -65,12 +65,12 @@ pub(crate) struct Contender {
     /// door.
     pub(super) refusals: u32,
     /// Whether it climbs the fine rungs because another process is dying.
-    pub(super) hurries: bool,
+    pub(super) retries_fast: bool,
     /// Permits in hand that belong to others.
     pub(super) reserved: u32,
 }
 
-pub(super) enum Stage {
+pub(super) enum Position {
     Fresh,
     Behind {
         ticket: Ticket,
@@ -80,20 +80,20 @@ pub(super) enum Stage {
         file: Option<OtherTicket>,
         eye: Eye,
     },
-    Knocking {
+    AtDoor {
         door: Door,
         eye: Eye,
-        passed: Vec<Ticket>,
+        bypassed: Vec<Ticket>,
     },
     /// First waiter for permits. The permits that it has so far are in the disk's hand.
-    Collecting {
+    AtSlots {
         siege: Siege,
-        passed: Vec<Ticket>,
+        bypassed: Vec<Ticket>,
     },
     /// The door is locked by us.
     Entering {
         door: Door,
-        passed: Vec<Ticket>,
+        bypassed: Vec<Ticket>,
     },
 }
 
@@ -108,7 +108,7 @@ pub(crate) enum Outcome {
     Joins(Vec<Ticket>),
     /// The door is locked by us, and the task can be woken. Another step must follow at once, to
     /// enter.
-    AtDoor,
+    DoorLocked,
     /// Our ticket has disappeared; a new one is needed.
     TicketGone,
 }
@@ -119,7 +119,7 @@ pub(crate) struct Entry {
     pub(crate) door: Option<Door>,
     pub(crate) entered: Entered,
     /// The marked tickets before ours.
-    pub(crate) passed: Vec<Ticket>,
+    pub(crate) bypassed: Vec<Ticket>,
 }
 
 pub(super) enum Flow {
@@ -137,7 +137,7 @@ pub(crate) enum Cause {
 }
 
 /// What a new contender starts with.
-pub(super) struct Stand {
+pub(super) struct Setup {
     pub(super) cohort: CohortId,
     pub(super) want: Mode,
     pub(super) settings: Arc<Settings>,
@@ -148,14 +148,14 @@ pub(super) struct Stand {
 }
 
 impl Contender {
-    pub(super) fn new(stand: Stand, seat: Seat, events: bool) -> Self {
-        let Stand {
+    pub(super) fn new(setup: Setup, seat: Seat, events: bool) -> Self {
+        let Setup {
             cohort,
             want,
             settings,
             door,
             guess,
-        } = stand;
+        } = setup;
         let mut ladder = Ladder::new(settings.poll_interval);
         ladder.start(COARSE);
         Self {
@@ -165,15 +165,15 @@ impl Contender {
             settings,
             seat,
             events,
-            stage: Stage::Fresh,
+            position: Position::Fresh,
             ladder,
-            still: None,
+            bypass_count: None,
             probe: door,
             news: News::default(),
             guess,
             joins: false,
             refusals: 0,
-            hurries: false,
+            retries_fast: false,
             reserved: 0,
         }
     }
@@ -191,24 +191,25 @@ impl Contender {
     }
 
     pub(crate) fn is_polling(&self) -> bool {
-        match &self.stage {
-            Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } => eye.is_polling(),
-            Stage::Collecting { siege, .. } => siege.is_polling(),
-            Stage::Fresh | Stage::Entering { .. } => false,
+        match &self.position {
+            Position::Behind { eye, .. } | Position::AtDoor { eye, .. } => eye.is_polling(),
+            Position::AtSlots { siege, .. } => siege.is_polling(),
+            Position::Fresh | Position::Entering { .. } => false,
         }
     }
 
     /// Returns whether it is the first waiter for permits, which keeps what it gets.
     pub(super) fn collects(&self) -> bool {
-        matches!(self.stage, Stage::Collecting { .. })
+        matches!(self.position, Position::AtSlots { .. })
     }
 
     /// Notes that a watch has fired. Returns `false` if the watch is not this contender's.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
-        if let Stage::Collecting { siege, .. } = &mut self.stage {
+        if let Position::AtSlots { siege, .. } = &mut self.position {
             return siege.fired(id);
         }
-        let (Stage::Behind { eye, .. } | Stage::Knocking { eye, .. }) = &mut self.stage else {
+        let (Position::Behind { eye, .. } | Position::AtDoor { eye, .. }) = &mut self.position
+        else {
             return false;
         };
         match eye {
@@ -221,14 +222,12 @@ impl Contender {
         }
     }
 
-    pub(crate) fn look_again(&mut self) {
-        self.look_away();
-    }
-
     /// Gives up. The caller takes care of the ticket.
     pub(crate) fn retire(mut self) {
-        self.look_away();
-        if let Stage::Entering { door, .. } = std::mem::replace(&mut self.stage, Stage::Fresh) {
+        self.forget_watches();
+        if let Position::Entering { door, .. } =
+            std::mem::replace(&mut self.position, Position::Fresh)
+        {
             // If the unlock fails, the close releases the lock.
             let _ = door.leave();
         }
@@ -248,7 +247,7 @@ impl Contender {
         let slow_poll = rung && self.ladder.is_slowest();
         if rung {
             self.ladder.climb();
-        } else if window && cause == Cause::Timer && self.is_held_up(disk)? {
+        } else if window && cause == Cause::Timer && self.is_door_still_locked(disk)? {
             return Ok(Outcome::Sleep);
         }
         let on_event = cause == Cause::Event;
@@ -262,18 +261,18 @@ impl Contender {
         let mut look_first = window && disk.slots_seen().is_some();
         loop {
             if !std::mem::replace(&mut mark_seen, true) {
-                self.news.overslept |= unmark(own, disk)?;
+                self.news.was_bypassed |= unmark(own, disk)?;
             }
-            let flow = match &self.stage {
-                Stage::Entering { .. } => self.enter(disk)?,
+            let flow = match &self.position {
+                Position::Entering { .. } => self.enter(disk)?,
                 // No listing comes first: a lower ticket whose owner was stopped on its way out
                 // must not delay us.
-                Stage::Knocking { .. } => self.knock(disk, on_event)?,
-                Stage::Collecting { .. } if !std::mem::take(&mut look_first) => {
+                Position::AtDoor { .. } => self.try_door(disk, on_event)?,
+                Position::AtSlots { .. } if !std::mem::take(&mut look_first) => {
                     self.collect(disk, cause)?
                 }
-                Stage::Behind { .. } if rung_only => self.try_before(disk)?,
-                Stage::Fresh | Stage::Behind { .. } | Stage::Collecting { .. } => {
+                Position::Behind { .. } if rung_only => self.try_before(disk)?,
+                Position::Fresh | Position::Behind { .. } | Position::AtSlots { .. } => {
                     self.look(own, disk, cause)?
                 }
             };
@@ -281,9 +280,9 @@ impl Contender {
             match flow {
                 Flow::Again => {}
                 Flow::Done(Outcome::Sleep) if self.is_at_the_door() && unmark(own, disk)? => {
-                    self.news.overslept = true;
+                    self.news.was_bypassed = true;
                 }
-                Flow::Done(Outcome::Sleep) if window => return self.look_past(own, disk),
+                Flow::Done(Outcome::Sleep) if window => return self.look_for_bypass(own, disk),
                 Flow::Done(outcome) => return Ok(outcome),
             }
         }
@@ -291,20 +290,20 @@ impl Contender {
 
     /// Returns whether no unmarked ticket was before ours at the last look.
     pub(super) fn is_first(&self) -> bool {
-        self.is_at_the_door() || matches!(self.stage, Stage::Entering { .. })
+        self.is_at_the_door() || matches!(self.position, Position::Entering { .. })
     }
 
     fn is_at_the_door(&self) -> bool {
         matches!(
-            self.stage,
-            Stage::Knocking { .. } | Stage::Collecting { .. }
+            self.position,
+            Position::AtDoor { .. } | Position::AtSlots { .. }
         )
     }
 
     /// Lists the queue and waits for the predecessor, or goes on as the first waiter.
     pub(super) fn look(&mut self, own: &Own, disk: &mut Disk, cause: Cause) -> Result<Flow> {
-        if let (Stage::Fresh, Some(guess), Some(queue)) =
-            (&self.stage, self.guess.take(), disk.open_queue())
+        if let (Position::Fresh, Some(guess), Some(queue)) =
+            (&self.position, self.guess.take(), disk.open_queue())
         {
             // The guess is mostly right. So it is opened and watched first, before the look that is
             // needed in any case.
@@ -320,18 +319,18 @@ impl Contender {
                 Ok(Flow::Done(Outcome::TicketGone))
             }
             Place::Behind(ticket) => self.wait_behind(ticket, queue),
-            Place::Head { passed } => {
+            Place::Head { passed: bypassed } => {
                 if !self.is_at_the_door() {
-                    reap_passed(queue, &passed)?;
+                    reap_bypassed(queue, &bypassed)?;
                 }
                 if self.joins {
                     self.reset();
-                    return Ok(Flow::Done(Outcome::Joins(passed)));
+                    return Ok(Flow::Done(Outcome::Joins(bypassed)));
                 }
                 match self.want {
-                    Mode::Permits(_) => self.approach_slots(disk, passed, cause),
+                    Mode::Permits(_) => self.approach_slots(disk, bypassed, cause),
                     Mode::Exclusive | Mode::Shared => {
-                        self.approach(disk, passed, cause == Cause::Event)
+                        self.approach(disk, bypassed, cause == Cause::Event)
                     }
                 }
             }
@@ -339,7 +338,7 @@ impl Contender {
     }
 
     pub(super) fn wait_behind(&mut self, before: Ticket, queue: &Queue) -> Result<Flow> {
-        let same = matches!(&self.stage, Stage::Behind { ticket, .. } if *ticket == before);
+        let same = matches!(&self.position, Position::Behind { ticket, .. } if *ticket == before);
         if !same {
             self.reset();
             step::at(Step::OpenPredecessor);
@@ -356,7 +355,7 @@ impl Contender {
                 None => Eye::Polling(Backoff::default()),
             };
             self.news.fell_back |= file.is_none();
-            self.stage = Stage::Behind {
+            self.position = Position::Behind {
                 ticket: before,
                 id,
                 file,
@@ -364,16 +363,16 @@ impl Contender {
             };
             self.ladder.start(COARSE);
         }
-        let Stage::Behind { id, file, eye, .. } = &mut self.stage else {
+        let Position::Behind { id, file, eye, .. } = &mut self.position else {
             return Ok(Flow::Again);
         };
         step::at(Step::WatchPredecessor);
-        let told = !eye.is_polling();
+        let had_events = !eye.is_polling();
         let fresh = match file {
             Some(file) => eye.watch(self.seat, file.file(), Seen::Predecessor, self.events),
             None => true,
         };
-        self.news.fell_back |= told && eye.is_polling();
+        self.news.fell_back |= had_events && eye.is_polling();
         if fresh {
             step::at(Step::CheckPredecessor);
             match queue.still_stands(before, *id)? {
@@ -390,8 +389,8 @@ impl Contender {
 
     /// Tries the predecessor's ticket without listing, as long as that ticket stands.
     fn try_before(&mut self, disk: &Disk) -> Result<Flow> {
-        match (&self.stage, disk.open_queue()) {
-            (Stage::Behind { ticket, id, .. }, Some(queue))
+        match (&self.position, disk.open_queue()) {
+            (Position::Behind { ticket, id, .. }, Some(queue))
                 if queue.still_stands(*ticket, *id)? == Standing::Unmarked =>
             {
                 self.try_in(queue)
@@ -404,9 +403,9 @@ impl Contender {
     }
 
     fn try_in(&mut self, queue: &Queue) -> Result<Flow> {
-        let Stage::Behind {
+        let Position::Behind {
             ticket, file, eye, ..
-        } = &mut self.stage
+        } = &mut self.position
         else {
             return Ok(Flow::Again);
         };
@@ -421,17 +420,17 @@ impl Contender {
     }
 
     pub(super) fn reset(&mut self) {
-        self.look_away();
-        self.stage = Stage::Fresh;
+        self.forget_watches();
+        self.position = Position::Fresh;
     }
 
-    pub(super) fn look_away(&mut self) {
-        if let Stage::Collecting { siege, .. } = &mut self.stage {
+    pub(super) fn forget_watches(&mut self) {
+        if let Position::AtSlots { siege, .. } = &mut self.position {
             siege.look_away(self.seat);
         }
         // A thread in the blocking lock call stays there. A second thread or an attempt would use
         // the same open file.
-        if let Stage::Behind { eye, .. } | Stage::Knocking { eye, .. } = &mut self.stage
+        if let Position::Behind { eye, .. } | Position::AtDoor { eye, .. } = &mut self.position
             && let Eye::Watching(id) = *eye
         {
             *eye = Eye::Open;

@@ -48,23 +48,23 @@ use super::super::ticket::Mode;
 use super::super::ticket::queue::Own;
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::agenda::Agenda;
+use super::bypass::unmark;
 use super::cohort::{CohortId, Cohorts, Key, Waiter};
 use super::contender::{Cause, Contender};
 use super::inside::Extent;
-use super::passing::unmark;
 use super::possession::Possession;
 use super::wakes::Wakes;
-use super::{Grant, Settings, Visit, Visitor};
+use super::{Caller, Grant, Settings, Visit};
 use crate::error::{Error, Result};
 use crate::foreign::SafeWaker;
 use crate::stats::{Counts, counts_of};
 use crate::trace::Notes;
 
 /// What a waiting task brings along.
-pub(crate) struct Caller {
+pub(crate) struct Request {
     pub(crate) settings: Arc<Settings>,
     pub(crate) want: Mode,
-    pub(crate) by: Visitor,
+    pub(crate) by: Caller,
     /// The token of its offer.
     pub(crate) token: u64,
     pub(crate) since: Instant,
@@ -93,14 +93,14 @@ pub(super) struct Tail {
 pub(super) enum Others {
     /// Tickets of any mode; also if this is not known.
     #[default]
-    Somebody,
+    Any,
     OnlyReaders,
-    Nobody,
+    None,
 }
 
 pub(crate) struct Core {
     pub(super) disk: Disk,
-    pub(super) cohorts: Cohorts<Caller>,
+    pub(super) cohorts: Cohorts<Request>,
     pub(super) possession: Option<Possession>,
     pub(super) contender: Option<Contender>,
     /// Failed waits whose tasks have not been polled yet.
@@ -111,10 +111,10 @@ pub(crate) struct Core {
     /// Counts offers. So a tick knows whether the offer that it saw is still unclaimed.
     pub(super) offers: u64,
     pub(super) lapsing: Option<u64>,
-    pub(super) roll_call: bool,
+    pub(super) cohort_woken: bool,
     /// Whether the contender has locked the door and not entered yet.
-    pub(super) at_door: bool,
-    pub(super) saw_line: bool,
+    pub(super) door_locked: bool,
+    pub(super) saw_queue: bool,
     /// Whether a holder was found inside through another door.
     pub(super) elsewhere: bool,
     /// Whether only `state` was locked, by a process that is dying.
@@ -128,7 +128,7 @@ pub(crate) struct Core {
     pub(super) tail_watched: Arc<AtomicBool>,
     /// Whether readers of this process are inside under a whole lock. If another process queues,
     /// the lock must be shared at once.
-    pub(super) lends: Arc<AtomicBool>,
+    pub(super) shareable: Arc<AtomicBool>,
     pub(super) lost_wakers: Vec<SafeWaker>,
     pub(super) seat: Seat,
     /// Whether file events can be expected here.
@@ -151,16 +151,16 @@ impl Core {
             agenda: Agenda::new(),
             offers: 0,
             lapsing: None,
-            roll_call: false,
-            at_door: false,
-            saw_line: false,
+            cohort_woken: false,
+            door_locked: false,
+            saw_queue: false,
             elsewhere: false,
             dying: false,
             listed: false,
             tail: Tail::default(),
             queue_changed: Arc::default(),
             tail_watched: Arc::default(),
-            lends: Arc::default(),
+            shareable: Arc::default(),
             lost_wakers: Vec::new(),
             seat,
             events,
@@ -181,8 +181,8 @@ impl Core {
         waker: &mut Option<SafeWaker>,
         now: Instant,
     ) -> Poll<Result<Grant>> {
-        self.go_in();
-        if self.cohorts.wake_up(key) {
+        self.continue_entry();
+        if self.cohorts.note_poll(key) {
             self.unmark_cohort_of(key);
             self.settle();
         }
@@ -236,7 +236,7 @@ impl Core {
         possession.label.clone_from(&waiter.data.settings.label);
         let want = waiter.data.want;
         let by = waiter.data.by;
-        possession.visitors.push(by);
+        possession.holders.push(by);
         let grant = Grant {
             share: possession.share(want, &mut self.disk),
             visit: Visit { want, by },
@@ -249,11 +249,11 @@ impl Core {
         if let Some(waited) = grant.waited {
             self.counts.waited(waited);
         }
-        self.roll_call = false;
+        self.cohort_woken = false;
         let shared = possession.hold.extent() == Some(Extent::Share);
         self.ticket_done(waiter.cohort, shared, now);
         if want == Mode::Shared {
-            self.see_reader_in(grant.predecessor_crashed);
+            self.reader_entered(grant.predecessor_crashed);
         }
         Some(grant)
     }
@@ -279,8 +279,8 @@ impl Core {
 
     /// Notes that a reader has its guard. If the guard has `reported` a crash, the flag on disk is
     /// cleared. If that fails, the crash is reported again.
-    pub(super) fn see_reader_in(&mut self, told: bool) {
-        if told {
+    pub(super) fn reader_entered(&mut self, reported: bool) {
+        if reported {
             let _ = self.set_flag(false);
         }
         self.share_if_wanted();
@@ -387,7 +387,7 @@ impl Core {
             Seen::Everything => {
                 self.look_for_loss(false);
                 if let Some(contender) = &mut self.contender {
-                    contender.look_again();
+                    contender.forget_watches();
                 }
                 self.drive(Cause::Event, None);
             }

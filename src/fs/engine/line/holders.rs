@@ -39,7 +39,7 @@ impl Locks {
 }
 
 /// The holders, as far as a look finds them.
-pub(super) struct Inside {
+pub(super) struct Holders {
     pub(super) held: Held,
     pub(super) unknown: Option<String>,
     pub(super) names_all: bool,
@@ -48,8 +48,8 @@ pub(super) struct Inside {
     pub(super) outsider: Option<Owner>,
 }
 
-impl Inside {
-    fn nobody() -> Self {
+impl Holders {
+    fn none() -> Self {
         Self {
             held: Held::No,
             unknown: None,
@@ -64,7 +64,7 @@ impl Inside {
         Self {
             held: Held::Yes,
             holder: Some(owner),
-            ..Self::nobody()
+            ..Self::none()
         }
     }
 
@@ -73,20 +73,20 @@ impl Inside {
             held: Held::Yes,
             names_all,
             outsider: Some(owner),
-            ..Self::nobody()
+            ..Self::none()
         }
     }
 
     /// If no owner is named, one entry without a process ID stands for all.
-    fn sharers(people: Vec<Owner>, names_all: bool) -> Self {
+    fn sharers(owners: Vec<Owner>, names_all: bool) -> Self {
         Self {
             held: Held::Yes,
-            names_all: names_all && !people.is_empty(),
-            shared_by: match people.is_empty() {
+            names_all: names_all && !owners.is_empty(),
+            shared_by: match owners.is_empty() {
                 true => vec![Owner::unlisted()],
-                false => people,
+                false => owners,
             },
-            ..Self::nobody()
+            ..Self::none()
         }
     }
 
@@ -96,29 +96,29 @@ impl Inside {
             unknown: Some(why.to_string()),
             names_all: false,
             holder,
-            ..Self::nobody()
+            ..Self::none()
         }
     }
 }
 
 /// Returns the answer for a process that has the lock file locked alone. There is no holder yet
 /// while the lock is on its way to a task.
-pub(super) fn alone_here(holder: Option<Owner>) -> Inside {
-    Inside {
+pub(super) fn alone_here(holder: Option<Owner>) -> Holders {
+    Holders {
         held: Held::Yes,
         holder,
-        ..Inside::nobody()
+        ..Holders::none()
     }
 }
 
 /// Returns the answer for a process that shares the lock file with others.
-pub(super) fn shared_here(us: Option<Owner>, place: &Place, locks: &Locks) -> Inside {
+pub(super) fn shared_here(us: Option<Owner>, place: &Place, locks: &Locks) -> Holders {
     let owners = locks.table().owners(&place.door);
-    Inside {
+    Holders {
         held: Held::Yes,
         names_all: owners.all,
         shared_by: named(us, &owners.listed),
-        ..Inside::nobody()
+        ..Holders::none()
     }
 }
 
@@ -129,7 +129,7 @@ pub(super) fn of_slots(
     slots: &[PathBuf],
     locks: &Locks,
     probe: impl FnOnce() -> Result<Probed>,
-) -> Inside {
+) -> Holders {
     let mut all = true;
     let mut listed = Vec::new();
     for slot in slots {
@@ -138,15 +138,15 @@ pub(super) fn of_slots(
         listed.extend(owners.listed);
     }
     if us.is_some() || !listed.is_empty() {
-        return Inside::sharers(named(us, &listed), all);
+        return Holders::sharers(named(us, &listed), all);
     }
     if all {
-        return Inside::nobody();
+        return Holders::none();
     }
     match probe() {
-        Ok(Probed::Free) => Inside::nobody(),
-        Ok(Probed::Shared | Probed::Exclusive) => Inside::sharers(Vec::new(), false),
-        Err(error) => Inside::unknown(None, &error),
+        Ok(Probed::Free) => Holders::none(),
+        Ok(Probed::Shared | Probed::Exclusive) => Holders::sharers(Vec::new(), false),
+        Err(error) => Holders::unknown(None, &error),
     }
 }
 
@@ -164,28 +164,28 @@ fn named(us: Option<Owner>, listed: &[(u32, bool)]) -> Vec<Owner> {
 }
 
 /// A look at a lock file that this process has not locked.
-pub(super) struct Look<'a> {
+pub(super) struct OutsideLook<'a> {
     pub(super) place: &'a Place,
     pub(super) kind: Kind,
     pub(super) locks: &'a Locks,
 }
 
-impl Look<'_> {
+impl OutsideLook<'_> {
     /// Finds the holders. If the lock was granted since the last look (`moved`), a recorded holder
     /// is believed, and a plain lock without one counts as free.
-    pub(super) fn inside(
+    pub(super) fn holders(
         &self,
         recorded: Option<Recorded>,
         moved: bool,
         probe: impl FnOnce() -> Result<Probed>,
-    ) -> Result<Inside> {
+    ) -> Result<Holders> {
         if let Some(recorded) = recorded.as_ref()
             && (moved || recorded.is_surely_alive())
         {
-            return Ok(Inside::holder(recorded.clone().into_owner()));
+            return Ok(Holders::holder(recorded.clone().into_owner()));
         }
         if moved && self.kind == Kind::Lock {
-            return Ok(Inside::nobody());
+            return Ok(Holders::none());
         }
         let owners = self.locks.table().owners(&self.place.door);
         if let Some((pid, _)) = owners.listed.iter().find(|(_, shares)| !shares) {
@@ -196,53 +196,53 @@ impl Look<'_> {
         }
         // A recorded holder that the list does not name has died.
         if owners.all {
-            return Ok(Inside::nobody());
+            return Ok(Holders::none());
         }
         match probe() {
-            Ok(Probed::Free) => Ok(Inside::nobody()),
+            Ok(Probed::Free) => Ok(Holders::none()),
             Ok(Probed::Shared) => Ok(self.sharing(Vec::new(), false)),
             Ok(Probed::Exclusive) => self.refused(recorded),
             Err(error) => {
                 let recorded = recorded.map(Recorded::into_owner);
-                Ok(Inside::unknown(recorded, &error))
+                Ok(Holders::unknown(recorded, &error))
             }
         }
     }
 
     /// Returns the answer if one process has the lock file locked alone.
-    fn alone(&self, pid: u32, recorded: Option<Recorded>) -> Inside {
+    fn alone(&self, pid: u32, recorded: Option<Recorded>) -> Holders {
         let state = self.locks.table().owners(&self.place.state());
         let through_the_line = state.listed.iter().any(|(it, _)| *it == pid);
         match recorded {
-            Some(recorded) if through_the_line => Inside::holder(recorded.into_owner()),
+            Some(recorded) if through_the_line => Holders::holder(recorded.into_owner()),
             // It enters or leaves at this moment.
-            None if through_the_line => Inside::holder(of_pid(pid)),
+            None if through_the_line => Holders::holder(of_pid(pid)),
             // The recorded holder has died.
-            _ => Inside::outsider(of_pid(pid), true),
+            _ => Holders::outsider(of_pid(pid), true),
         }
     }
 
     /// Returns the answer if several may share the lock file: readers, or for a plain lock other
     /// programs.
-    fn sharing(&self, mut people: Vec<Owner>, all: bool) -> Inside {
+    fn sharing(&self, mut owners: Vec<Owner>, all: bool) -> Holders {
         if self.kind == Kind::RwLock {
-            return Inside::sharers(people, all);
+            return Holders::sharers(owners, all);
         }
-        let only = people.len() == 1;
-        let first = people.drain(..).next();
-        Inside::outsider(first.unwrap_or_else(Owner::unlisted), all && only)
+        let only = owners.len() == 1;
+        let first = owners.drain(..).next();
+        Holders::outsider(first.unwrap_or_else(Owner::unlisted), all && only)
     }
 
     /// Returns the answer if a process that cannot be seen from here has the lock alone. It is the
     /// recorded holder, also if that has just entered.
-    fn refused(&self, before: Option<Recorded>) -> Result<Inside> {
+    fn refused(&self, before: Option<Recorded>) -> Result<Holders> {
         let recorded = match before {
             Some(recorded) => Some(recorded),
             None => recorded(self.place, self.kind)?.0,
         };
         Ok(match recorded {
-            Some(recorded) => Inside::holder(recorded.into_owner()),
-            None => Inside::outsider(Owner::unlisted(), false),
+            Some(recorded) => Holders::holder(recorded.into_owner()),
+            None => Holders::outsider(Owner::unlisted(), false),
         })
     }
 }

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_in_comes_out() {
+    fn what_is_added_can_be_removed() {
         for want in [Mode::Shared, Mode::Exclusive, Mode::Permits(3)] {
             let mut inside = Inside::default();
             inside.add(want);

@@ -30,38 +30,38 @@ impl Core {
         self.refuse_closed(settings)?;
         self.refuse_impossible(want)?;
         if let Mode::Permits(_) = want {
-            if self.anybody_queues(want)? {
+            if self.others_queue(want)? {
                 return Ok(None);
             }
-            self.saw_line = false;
+            self.saw_queue = false;
             return self.permits_at_once(settings, visit);
         }
         if self.possession.is_some() {
             return self.try_join(settings, visit);
         }
-        if self.cohorts.waiting() > 0 || self.anybody_queues(want)? {
+        if self.cohorts.waiting() > 0 || self.others_queue(want)? {
             return Ok(None);
         }
-        let mut doubts = false;
+        let mut elsewhere = false;
         for _ in 0..TRIES {
             // The queue has just been listed.
-            self.saw_line = false;
+            self.saw_queue = false;
             let grant = self.fast_path(settings, visit, &mut None)?;
-            doubts = std::mem::take(&mut self.elsewhere);
+            elsewhere = std::mem::take(&mut self.elsewhere);
             // A waiter waits for a while, because that holder may be dying. This call fails at
             // once.
-            if doubts && want == Mode::Exclusive {
+            if elsewhere && want == Mode::Exclusive {
                 return Err(self.disk.replaced());
             }
-            let passing = doubts || std::mem::take(&mut self.dying);
-            if grant.is_some() || !passing && self.disk.says_held()? {
+            let transient = elsewhere || std::mem::take(&mut self.dying);
+            if grant.is_some() || !transient && self.disk.says_held()? {
                 return Ok(grant);
             }
             // The door is locked and the record names no holder. Another process only probes it,
             // enters or leaves.
             std::hint::spin_loop();
         }
-        if doubts {
+        if elsewhere {
             self.refuse_replaced(settings)?;
         }
         Ok(None)
@@ -85,7 +85,7 @@ impl Core {
     /// Enters with the readers of this process that are inside.
     fn try_join(&mut self, settings: &Settings, visit: Visit) -> Result<Option<Grant>> {
         let want = visit.want;
-        if want != Mode::Shared || !self.admits_readers() || self.anybody_queues(want)? {
+        if want != Mode::Shared || !self.admits_readers() || self.others_queue(want)? {
             return Ok(None);
         }
         self.share_if_wanted();
@@ -94,7 +94,7 @@ impl Core {
 
     /// Returns whether a ticket of another process is in the way. Tickets of dead owners are
     /// reaped. Fails if the answer depends on a ticket that this process may not open.
-    fn anybody_queues(&mut self, want: Mode) -> Result<bool> {
+    fn others_queue(&mut self, want: Mode) -> Result<bool> {
         self.tidy();
         let own = self.own_tickets();
         let line = self.disk.list_existing()?.iter();
@@ -147,7 +147,7 @@ impl Core {
         self.disk.check_kind()?;
         if self.possession.is_some()
             || self.cohorts.waiting() > 0
-            || self.anybody_queues(Mode::Exclusive)?
+            || self.others_queue(Mode::Exclusive)?
         {
             return Ok(Cleared::InUse);
         }

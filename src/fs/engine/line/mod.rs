@@ -39,6 +39,7 @@ mod agenda;
 mod arrival;
 mod at_door;
 mod at_slots;
+mod bypass;
 mod cohort;
 mod contender;
 mod core;
@@ -47,7 +48,6 @@ mod inside;
 mod look;
 mod loss;
 mod observer;
-mod passing;
 mod permits;
 mod place;
 mod possession;
@@ -63,12 +63,12 @@ mod wakes;
 use self::arrival::Arrival;
 use self::core::{Arrived, Core};
 use self::inside::Inside;
-use self::observer::Onlookers;
+use self::observer::Observers;
 use self::view::Outsiders;
 use self::wakes::Wakes;
 pub(crate) use cohort::Key;
 pub(crate) use observer::Observer;
-pub(crate) use visit::{Grant, Share, Visit, Visitor, Wish};
+pub(crate) use visit::{Caller, Grant, Share, Visit, Wish};
 
 /// What a waiting task asks of the engine. If several tasks of a process wait, the settings of the
 /// first one apply.
@@ -95,10 +95,10 @@ pub(crate) struct Line {
     seat: Seat,
     queue_changed: Arc<AtomicBool>,
     tail_watched: Arc<AtomicBool>,
-    lends: Arc<AtomicBool>,
+    shareable: Arc<AtomicBool>,
     events: bool,
     counts: Arc<Counts>,
-    onlookers: Onlookers,
+    observers: Observers,
     core: Mutex<Core>,
 }
 
@@ -118,7 +118,7 @@ impl Line {
                 format!("this process has a {theirs} open at this path, and this is a {ours}");
             return Err(Error::at(ErrorKind::Incompatible, text, door));
         }
-        registry.bury();
+        registry.remove_dead();
         let line = Self::new(door.clone(), kind, slots);
         registry.lines.insert(door, Arc::downgrade(&line));
         Ok(line)
@@ -137,10 +137,10 @@ impl Line {
                 seat,
                 queue_changed: core.queue_changed.clone(),
                 tail_watched: core.tail_watched.clone(),
-                lends: core.lends.clone(),
+                shareable: core.shareable.clone(),
                 events,
                 counts: core.counts.clone(),
-                onlookers: Onlookers::default(),
+                observers: Observers::default(),
                 core: Mutex::new(core),
             }
         })
@@ -251,8 +251,8 @@ impl Line {
         let wakes: Wakes = std::mem::take(&mut core.wakes);
         let notes = std::mem::take(&mut core.notes);
         drop(core);
-        if self.onlookers.any() {
-            self.onlookers.tell();
+        if self.observers.any() {
+            self.observers.notify();
         }
         wakes.fire();
         notes.tell(&self.place.door);
@@ -289,7 +289,7 @@ impl Line {
     ) -> Result<Entered> {
         self.refuse_foreign()?;
         let Wish { want, most, thread } = wish;
-        let by = thread.map_or_else(Visitor::of_here, Visitor::Thread);
+        let by = thread.map_or_else(Caller::of_here, Caller::Thread);
         let mut waker = Some(SafeWaker::of(waker));
         let arrival = Arrival {
             visit: Visit { want, by },
@@ -331,7 +331,7 @@ impl Line {
 
     pub(crate) fn try_enter(&self, settings: &Arc<Settings>, want: Mode) -> Result<Option<Grant>> {
         self.refuse_foreign()?;
-        let by = Visitor::of_here();
+        let by = Caller::of_here();
         self.with(|core| core.try_enter(settings, Visit { want, by }))
             .0
     }
@@ -427,8 +427,8 @@ impl Line {
         if self.is_foreign() {
             return None;
         }
-        let (standing, _) = self.with(|core| core.standing(key));
-        Some(view::waiting(&self.place, self.kind, standing?))
+        let (progress, _) = self.with(|core| core.progress(key));
+        Some(view::waiting(&self.place, self.kind, progress?))
     }
 
     pub(crate) fn is_held(&self, token: u64) -> bool {
@@ -472,7 +472,7 @@ impl Watcher for Line {
             // The flag is set without the mutex, which may be held during several system calls.
             Seen::Queue => {
                 self.queue_changed.store(true, Ordering::SeqCst);
-                if self.lends.load(Ordering::SeqCst) && !self.is_foreign() {
+                if self.shareable.load(Ordering::SeqCst) && !self.is_foreign() {
                     self.act(Core::share_if_wanted);
                 }
                 if self.kind == Kind::Semaphore && !self.is_foreign() {
@@ -482,7 +482,7 @@ impl Watcher for Line {
             _ if self.is_foreign() => {}
             _ => {
                 self.act(|core| core.on_event(id));
-                self.act(Core::go_in);
+                self.act(Core::continue_entry);
             }
         }
     }

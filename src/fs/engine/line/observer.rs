@@ -35,17 +35,17 @@ use crate::status::{Owner, Status};
 /// The shortest time between two looks.
 const PACE: Duration = Duration::from_millis(20);
 /// The longest time between two looks, with events and without.
-const NET: Duration = Duration::from_secs(1);
+const FALLBACK: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(100);
 
 /// The observers of a lock in this process, which are notified of changes in memory.
 #[derive(Default)]
-pub(super) struct Onlookers {
+pub(super) struct Observers {
     any: AtomicBool,
     signals: Mutex<Vec<Weak<Signal>>>,
 }
 
-impl Onlookers {
+impl Observers {
     /// Returns whether there are any. This is cheap, because every step asks.
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
@@ -53,7 +53,7 @@ impl Onlookers {
 
     /// Notifies the observers that something may have changed. The watch thread calls the wakers,
     /// so that no foreign code runs here.
-    pub(super) fn tell(&self) {
+    pub(super) fn notify(&self) {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         let live: Vec<_> = signals.iter().filter_map(Weak::upgrade).collect();
         signals.retain(|signal| signal.strong_count() > 0);
@@ -61,7 +61,7 @@ impl Onlookers {
         drop(signals);
         // This may drop the last reference to a signal, and a waker with it. So it comes after the
         // mutex.
-        live.iter().for_each(|signal| signal.soon());
+        live.iter().for_each(|signal| signal.request());
     }
 
     fn enroll(&self, signal: Weak<Signal>) {
@@ -78,7 +78,7 @@ pub(crate) struct Observer {
     signal: Arc<Signal>,
     last: Option<Status>,
     /// The result of the last probe, and its time. The close of a probe is an event for this
-    /// observer too, so there is at most one probe in [`NET`].
+    /// observer too, so there is at most one probe in [`FALLBACK`].
     probed: Option<(Instant, Probed)>,
     not_before: Option<Instant>,
     failed: bool,
@@ -124,9 +124,9 @@ impl Signal {
     }
 
     /// Requests a look after [`PACE`].
-    fn soon(&self) {
+    fn request(&self) {
         if let Some(seat) = self.seat.get() {
-            // If the timer cannot be set, the look after [`NET`] comes anyway.
+            // If the timer cannot be set, the look after [`FALLBACK`] comes anyway.
             let _ = watch().arm(*seat, Instant::now() + PACE);
         }
     }
@@ -146,7 +146,7 @@ impl Observer {
         let weak: Weak<Signal> = Arc::downgrade(&signal);
         let seat = watch().enroll(weak.clone());
         signal.seat.get_or_init(|| seat);
-        line.onlookers.enroll(weak);
+        line.observers.enroll(weak);
         Self {
             line,
             seat,
@@ -198,7 +198,7 @@ impl Observer {
             self.arm(at)?;
             return Ok(None);
         }
-        let told = self.watch();
+        let watched = self.watch();
         let outsiders = match &self.last {
             Some(last) => Outsiders::LookUnlessMoved {
                 since: last.last_token,
@@ -207,7 +207,7 @@ impl Observer {
         };
         let (line, probed) = (self.line.clone(), &mut self.probed);
         let status = line.look_at(outsiders, || {
-            let recent = probed.filter(|(at, _)| now.saturating_duration_since(*at) < NET);
+            let recent = probed.filter(|(at, _)| now.saturating_duration_since(*at) < FALLBACK);
             if let Some((_, found)) = recent {
                 return Ok(found);
             }
@@ -216,7 +216,7 @@ impl Observer {
             Ok(found)
         })?;
         self.not_before = now.checked_add(PACE);
-        self.arm(now + if told { NET } else { POLL })?;
+        self.arm(now + if watched { FALLBACK } else { POLL })?;
         if self.last.as_ref().is_some_and(|last| same(last, &status)) {
             return Ok(None);
         }

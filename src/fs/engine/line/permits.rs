@@ -175,7 +175,7 @@ impl Core {
     }
 
     /// Ends the possession of permits by a cohort whose contender is no longer first.
-    pub(super) fn yield_the_front(&mut self, cohort: CohortId) {
+    pub(super) fn yield_slots(&mut self, cohort: CohortId) {
         let behind = self.contender.as_ref().is_some_and(|it| !it.is_first());
         if let Some(Possession {
             hold: Hold::Slots,

@@ -9,12 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 impl Core {
     /// Marks the tickets of all cohorts except `but` whose waiters are all frozen, so that other
     /// processes bypass them.
-    pub(super) fn mark_sleepers(&mut self, but: Option<CohortId>) {
-        let asleep = self
+    pub(super) fn mark_frozen(&mut self, but: Option<CohortId>) {
+        let frozen = self
             .cohorts
             .iter()
-            .filter(|it| it.sleeps() && Some(it.id) != but);
-        for own in asleep.filter_map(|it| it.ticket.as_ref()) {
+            .filter(|it| it.is_frozen() && Some(it.id) != but);
+        for own in frozen.filter_map(|it| it.ticket.as_ref()) {
             // Without a mark they are bypassed all the same, after some claim windows.
             let _ = self.disk.mark_own(own);
         }
@@ -26,9 +26,9 @@ impl Core {
         let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.length > 0) else {
             return;
         };
-        let asleep = cohort.sleeps();
+        let frozen = cohort.is_frozen();
         let mut result = self.place_on_disk(id);
-        if asleep && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref()) {
+        if frozen && let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref()) {
             result = result.and(self.disk.mark_own(own));
         }
         if let Err(error) = result {
@@ -74,7 +74,7 @@ impl Core {
         let mut error = Some(error);
         for key in keys {
             let again = || {
-                let text = "the place in line could not be kept";
+                let text = "could not keep the ticket of this wait";
                 Error::at(ErrorKind::Io, text, &self.disk.place().queue)
             };
             let error = error.take().unwrap_or_else(again);

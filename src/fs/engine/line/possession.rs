@@ -30,12 +30,12 @@ use super::super::state::Flag;
 use super::super::ticket::{Mode, Ticket};
 use super::super::vigil::loss_of;
 use super::super::watch::{WatchId, watch};
+use super::bypass::marks_gone;
 use super::cohort::{CohortId, Key};
 use super::contender::Cause;
 use super::core::Core;
 use super::inside::{Extent, Inside};
-use super::passing::marks_gone;
-use super::{Settings, Share, Visit, Visitor};
+use super::{Caller, Settings, Share, Visit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::duplicate_for_exec;
 use crate::loss::Loss;
@@ -51,7 +51,7 @@ pub(crate) struct Possession {
     pub(super) hold: Hold,
     pub(super) inside: Inside,
     /// The tasks and threads whose guards are out.
-    pub(super) visitors: Vec<Visitor>,
+    pub(super) holders: Vec<Caller>,
     /// Whether the last offer came from another task of this process.
     pub(super) in_memory: bool,
     pub(super) token: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Possession {
     /// Set on a loss of the present grant. It exists once a caller waits for a loss.
     pub(super) latch: Option<Arc<OnceLock<Loss>>>,
     /// The tickets that this process bypassed. They are first again as soon as their owners wake.
-    pub(super) passed: Vec<Ticket>,
+    pub(super) bypassed: Vec<Ticket>,
     pub(crate) label: Option<Arc<str>>,
     pub(crate) since: Instant,
 }
@@ -119,7 +119,7 @@ impl Possession {
             cohort: None,
             hold: Hold::new(door, shares),
             inside: Inside::default(),
-            visitors: Vec::new(),
+            holders: Vec::new(),
             in_memory: false,
             token: entered.token,
             reserved: entered.token,
@@ -128,16 +128,16 @@ impl Possession {
             loss: None,
             held_watch: None,
             latch: None,
-            passed: Vec::new(),
+            bypassed: Vec::new(),
             label: settings.label.clone(),
             since: Instant::now(),
         }
     }
 
     /// Notes that a guard is given back.
-    fn goes(&mut self, by: Visitor) {
-        if let Some(index) = self.visitors.iter().rposition(|it| *it == by) {
-            self.visitors.swap_remove(index);
+    fn forget_holder(&mut self, by: Caller) {
+        if let Some(index) = self.holders.iter().rposition(|it| *it == by) {
+            self.holders.swap_remove(index);
         }
     }
 
@@ -192,7 +192,7 @@ impl Core {
     pub(crate) fn release(&mut self, share: Share, visit: Visit, listens: bool) -> Result<()> {
         let Visit { want, by } = visit;
         if let Some(possession) = &mut self.possession {
-            possession.goes(by);
+            possession.forget_holder(by);
         }
         match share {
             Share::Permits(permits) => return self.release_permits(permits, want),
@@ -310,8 +310,8 @@ impl Core {
         let front = self.cohorts.front(cohort)?;
         let want = self.cohorts.get(front)?.data.want;
         // If the marks cannot be read, a bypassed waiter may have woken.
-        let asleep = || marks_gone(&self.disk, &possession.passed).is_ok_and(|gone| !gone);
-        let admitted = self.admits(want) && (possession.passed.is_empty() || asleep());
+        let still_frozen = || marks_gone(&self.disk, &possession.bypassed).is_ok_and(|gone| !gone);
+        let admitted = self.admits(want) && (possession.bypassed.is_empty() || still_frozen());
         admitted.then_some((front, want))
     }
 
@@ -388,7 +388,7 @@ impl Core {
         let Some(mut possession) = self.possession.take() else {
             return (Ok(()), None);
         };
-        self.lends.store(false, Ordering::SeqCst);
+        self.shareable.store(false, Ordering::SeqCst);
         if let Some(id) = possession.held_watch.take() {
             watch().forget(self.seat, id);
         }
@@ -396,11 +396,11 @@ impl Core {
         if let Some(cohort) = possession.cohort {
             self.keep_place(cohort);
         }
-        self.mark_sleepers(possession.cohort);
+        self.mark_frozen(possession.cohort);
         let (cleared, left, loss) = match possession.hold {
             Hold::Door { door, extent } => {
-                let (token, untold) = (possession.token, possession.crashed);
-                let cleared = match (extent, untold) {
+                let (token, unreported) = (possession.token, possession.crashed);
+                let cleared = match (extent, unreported) {
                     (Extent::Whole, true) => self.disk.clear_held(token, Flag::Held),
                     (Extent::Whole, false) => self.disk.clear_held(token, Flag::Clear),
                     (_, true) => self.disk.untake_charge(&door),
@@ -440,12 +440,12 @@ impl Core {
         let lapsed = lapsed.unwrap_or_default();
         let first = lapsed.first().and_then(|key| self.cohorts.get(*key));
         if let Some(cohort) = first.map(|it| it.cohort) {
-            if self.roll_call {
-                self.cohorts.end_roll_call(cohort);
+            if self.cohort_woken {
+                self.cohorts.freeze_unpolled(cohort);
             }
             lapsed.into_iter().for_each(|key| self.lapse(key));
-            self.roll_call = true;
-            self.note_overslept();
+            self.cohort_woken = true;
+            self.note_frozen();
             self.settle();
             self.lapsing = Some(self.offers);
         }
@@ -457,7 +457,7 @@ impl Core {
     fn lapse(&mut self, key: Key) {
         let want = self.cohorts.get(key).map(|it| it.data.want);
         let wakes = &mut self.wakes;
-        self.cohorts.begin_roll_call(key, |waker| wakes.push(waker));
+        self.cohorts.lapse(key, |waker| wakes.push(waker));
         if let (Some(possession), Some(want)) = (&mut self.possession, want) {
             possession.inside.remove(want);
         }

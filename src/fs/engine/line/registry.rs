@@ -24,7 +24,7 @@ pub(super) fn registry() -> std::sync::MutexGuard<'static, Registry> {
 
 impl Registry {
     /// Removes the lines that no longer exist.
-    pub(super) fn bury(&mut self) {
+    pub(super) fn remove_dead(&mut self) {
         self.lines.retain(|_, line| line.strong_count() > 0);
     }
 }

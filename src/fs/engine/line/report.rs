@@ -9,9 +9,9 @@ use crate::trace::Note;
 #[derive(Debug, Default)]
 pub(super) struct News {
     /// How many frozen waiters were bypassed with a mark.
-    pub(super) passed: usize,
+    pub(super) bypassed: usize,
     /// Whether our own ticket was marked.
-    pub(super) overslept: bool,
+    pub(super) was_bypassed: bool,
     /// Whether a file could not be watched.
     pub(super) fell_back: bool,
 }
@@ -19,14 +19,14 @@ pub(super) struct News {
 impl Core {
     /// Counts and notes what a contender did.
     pub(super) fn note(&mut self, news: News) {
-        if news.passed > 0 {
-            self.counts.passed.add(news.passed as u64);
+        if news.bypassed > 0 {
+            self.counts.passed.add(news.bypassed as u64);
             self.notes.push(Note::Passed {
-                tickets: news.passed,
+                tickets: news.bypassed,
             });
         }
-        if news.overslept {
-            self.note_overslept();
+        if news.was_bypassed {
+            self.note_frozen();
         }
         if news.fell_back {
             self.counts.fallbacks.add(1);
@@ -34,7 +34,7 @@ impl Core {
         }
     }
 
-    pub(super) fn note_overslept(&mut self) {
+    pub(super) fn note_frozen(&mut self) {
         self.counts.overslept.add(1);
         self.notes.push(Note::Overslept);
     }

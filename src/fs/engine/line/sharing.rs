@@ -26,19 +26,19 @@ impl Core {
             return;
         };
         if possession.hold.extent() == Some(Extent::Share) {
-            self.line_up_sleepers();
+            self.queue_frozen();
             return;
         }
         let whole = possession.hold.extent().is_some() && possession.loss.is_none();
-        let lends = whole && possession.inside.only_readers();
-        if !lends && !self.lends.load(Ordering::Relaxed) {
+        let shareable = whole && possession.inside.only_readers();
+        if !shareable && !self.shareable.load(Ordering::Relaxed) {
             return;
         }
         let cohort = possession.cohort;
         // This is set before the look, so that a later ticket is noticed.
-        self.lends.store(lends, Ordering::SeqCst);
+        self.shareable.store(shareable, Ordering::SeqCst);
         let first = self.cohorts.first_awake().map(|it| it.id);
-        if !lends || (first.is_some() && first == cohort) || self.is_alone() {
+        if !shareable || (first.is_some() && first == cohort) || self.is_alone() {
             return;
         }
         match self.share() {
@@ -52,7 +52,7 @@ impl Core {
     fn share(&mut self) -> Result<bool> {
         // Our own exclusive ticket would delay the readers that may enter now.
         self.tidy();
-        self.line_up_sleepers();
+        self.queue_frozen();
         let Some(possession) = &mut self.possession else {
             return Ok(true);
         };
@@ -76,7 +76,7 @@ impl Core {
             return Ok(false);
         }
         *extent = Extent::Share;
-        self.lends.store(false, Ordering::SeqCst);
+        self.shareable.store(false, Ordering::SeqCst);
         door.ring(path);
         Ok(true)
     }
@@ -84,12 +84,12 @@ impl Core {
     /// Gives the frozen waiters of the cohort in possession a marked ticket, as if this process had
     /// left. So other processes bypass them until they wake. An error has no caller here; then
     /// other processes wait until this one leaves.
-    fn line_up_sleepers(&mut self) {
+    fn queue_frozen(&mut self) {
         let Some(id) = self.possession.as_ref().and_then(|it| it.cohort) else {
             return;
         };
         let cohort = self.cohorts.cohort(id);
-        if !cohort.is_some_and(Cohort::has_only_sleepers_left) || self.place_on_disk(id).is_err() {
+        if !cohort.is_some_and(Cohort::has_only_frozen_left) || self.place_on_disk(id).is_err() {
             return;
         }
         if let Some(own) = self.cohorts.cohort(id).and_then(|it| it.ticket.as_ref())

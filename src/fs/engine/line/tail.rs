@@ -65,11 +65,11 @@ impl Core {
         let last = self.cohorts.last().filter(|last| last.id == cohort)?;
         // A cohort without a ticket is before all others. So it must not grow while a bypassed
         // waiter is first.
-        let passing = self
+        let bypasses = self
             .possession
             .as_ref()
-            .is_some_and(|it| !it.passed.is_empty());
-        let first = last.ticket.is_some() || (self.cohorts.count() == 1 && !passing);
+            .is_some_and(|it| !it.bypassed.is_empty());
+        let first = last.ticket.is_some() || (self.cohorts.count() == 1 && !bypasses);
         (first && quiet && self.last_look_holds()).then_some(cohort)
     }
 
@@ -89,15 +89,15 @@ impl Core {
         if !self.events {
             return false;
         }
-        let known = self.last_look_holds() && self.tail.others == Others::Nobody;
+        let known = self.last_look_holds() && self.tail.others == Others::None;
         // If the queue cannot be listed, another process may queue.
-        let looked = known || self.look_who_else_queues(None).is_ok();
-        looked && self.tail.others == Others::Nobody
+        let looked = known || self.look_for_others(None).is_ok();
+        looked && self.tail.others == Others::None
     }
 
     /// Looks which tickets of other processes are in the queue.
-    pub(super) fn look_who_else_queues(&mut self, bits: Option<u32>) -> Result<()> {
-        self.tail.others = Others::Somebody;
+    pub(super) fn look_for_others(&mut self, bits: Option<u32>) -> Result<()> {
+        self.tail.others = Others::Any;
         self.watch_queue(bits)?;
         let own = self.own_tickets();
         let line = self.disk.list(bits)?.iter();
@@ -123,7 +123,7 @@ impl Core {
         let ours = ours.filter(|it| it.ticket.as_ref().is_some_and(|own| own.ticket == last));
         let ours = ours.filter(|it| it.takes(want));
         match ours.map(|it| it.id) {
-            Some(ours) if self.somebody_came_late(ours)? => Ok(None),
+            Some(ours) if self.a_ticket_came_late(ours)? => Ok(None),
             ours => Ok(ours),
         }
     }
@@ -132,7 +132,7 @@ impl Core {
     /// first: it holds the door or tries it. The other process chose its number before we queued,
     /// and linked the ticket after we looked. The cohort may still enter first, but newcomers must
     /// come after that ticket.
-    fn somebody_came_late(&self, ours: CohortId) -> Result<bool> {
+    fn a_ticket_came_late(&self, ours: CohortId) -> Result<bool> {
         let holds = self.possession.as_ref().map(|it| it.cohort == Some(ours));
         let knocks = self
             .contender
@@ -194,7 +194,7 @@ impl Core {
         self.tail.opened = self.disk.opened();
         let directory = self.disk.open_queue().and_then(|it| it.dir().descriptor());
         if let Some(directory) = directory {
-            self.tail.others = Others::Somebody;
+            self.tail.others = Others::Any;
             self.tail.watch = watch().add(self.seat, directory, Seen::Queue).ok();
             self.tail_watched
                 .store(self.tail.watch.is_some(), Ordering::Relaxed);
@@ -204,10 +204,10 @@ impl Core {
 }
 
 fn others(mut modes: impl Iterator<Item = Mode>) -> Others {
-    match modes.try_fold(Others::Nobody, |_, mode| {
+    match modes.try_fold(Others::None, |_, mode| {
         (mode == Mode::Shared).then_some(Others::OnlyReaders)
     }) {
         Some(others) => others,
-        None => Others::Somebody,
+        None => Others::Any,
     }
 }

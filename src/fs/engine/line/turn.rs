@@ -14,7 +14,7 @@ use super::super::state::Flag;
 use super::super::ticket::{Mode, Ticket};
 use super::Settings;
 use super::cohort::{Cohort, CohortId};
-use super::contender::{Cause, Contender, Entry, Outcome, Stand};
+use super::contender::{Cause, Contender, Entry, Outcome, Setup};
 use super::core::Core;
 use super::inside::Extent;
 use super::possession::Possession;
@@ -40,18 +40,18 @@ impl Core {
             let right = |it: &Contender| it.cohort == cohort && it.want == want;
             if !self.contender.as_ref().is_some_and(right) {
                 self.retire();
-                let stand = Stand {
+                let setup = Setup {
                     cohort,
                     want,
                     settings,
                     door: spare.take(),
                     guess: self.guess_before(cohort),
                 };
-                self.contender = Some(Contender::new(stand, self.seat, self.events));
+                self.contender = Some(Contender::new(setup, self.seat, self.events));
             }
             match self.step(cohort, cause) {
                 Ok(true) => {
-                    self.yield_the_front(cohort);
+                    self.yield_slots(cohort);
                     return self.give_surplus();
                 }
                 Ok(false) => {}
@@ -111,8 +111,8 @@ impl Core {
         self.note(news);
         match outcome? {
             Outcome::Sleep => Ok(true),
-            Outcome::AtDoor => {
-                self.at_door = true;
+            Outcome::DoorLocked => {
+                self.door_locked = true;
                 self.wake_front(cohort);
                 Ok(true)
             }
@@ -121,9 +121,9 @@ impl Core {
                 self.possess(cohort, want, entry);
                 Ok(self.possession.is_none())
             }
-            Outcome::Joins(passed) => {
+            Outcome::Joins(bypassed) => {
                 self.retire();
-                self.join_own_readers(cohort, passed);
+                self.join_own_readers(cohort, bypassed);
                 Ok(false)
             }
             Outcome::TicketGone => {
@@ -150,8 +150,8 @@ impl Core {
 
     /// Continues a step that stopped at the locked door. It is called after the wakers were called,
     /// or when a task is polled.
-    pub(crate) fn go_in(&mut self) {
-        if std::mem::take(&mut self.at_door) {
+    pub(crate) fn continue_entry(&mut self) {
+        if std::mem::take(&mut self.door_locked) {
             self.drive(Cause::Local, None);
         }
     }
@@ -160,7 +160,7 @@ impl Core {
         let Entry {
             door,
             entered,
-            passed,
+            bypassed,
         } = entry;
         let (Some(front), Some(settings)) = (self.cohorts.front(cohort), self.settings_of(cohort))
         else {
@@ -182,17 +182,17 @@ impl Core {
                 possession.token = entered.token;
                 possession.reserved = entered.token;
                 possession.in_memory = false;
-                possession.passed = passed;
+                possession.bypassed = bypassed;
                 possession.cohort.replace(cohort)
             }
             _ => {
                 let possession = Possession::new(door, entered, want, &settings);
                 self.possession = Some(Possession {
                     cohort: Some(cohort),
-                    passed,
+                    bypassed,
                     ..possession
                 });
-                self.roll_call = false;
+                self.cohort_woken = false;
                 self.lapsing = None;
                 None
             }
@@ -209,12 +209,12 @@ impl Core {
 
     /// Lets the readers of a cohort whose turn has come enter with the readers of this process that
     /// are inside.
-    fn join_own_readers(&mut self, cohort: CohortId, passed: Vec<Ticket>) {
+    fn join_own_readers(&mut self, cohort: CohortId, bypassed: Vec<Ticket>) {
         let Some(possession) = &mut self.possession else {
             return;
         };
         let before = possession.cohort.replace(cohort);
-        possession.passed.extend(passed);
+        possession.bypassed.extend(bypassed);
         let _ = self.serve();
         if let Some(before) = before {
             self.drop_if_empty(before);

@@ -18,7 +18,7 @@ use super::super::watch::watch;
 use super::cohort::Key;
 use super::contender::Contender;
 use super::core::Core;
-use super::holders::{Locks, Look, alone_here, of_slots, recorded, shared_here};
+use super::holders::{Locks, OutsideLook, alone_here, of_slots, recorded, shared_here};
 use crate::error::Result;
 use crate::fs::sys::{host, process};
 use crate::status::{Owner, Status, Waiter, Waiting};
@@ -49,11 +49,11 @@ struct Here {
 struct Task {
     label: Option<Arc<str>>,
     since: Instant,
-    asleep: bool,
+    frozen: bool,
 }
 
 /// The position of a waiting task.
-pub(super) struct Standing {
+pub(super) struct Progress {
     here: Option<Here>,
     /// How many tasks of this process are before it.
     before: usize,
@@ -71,7 +71,7 @@ impl Core {
                 tasks.push(Task {
                     label: waiter.data.settings.label.clone(),
                     since: waiter.data.since,
-                    asleep: waiter.is_asleep(),
+                    frozen: waiter.is_frozen(),
                 });
             });
             tasks
@@ -106,7 +106,7 @@ impl Core {
     }
 
     /// Returns the position of a task, as far as memory knows it.
-    pub(super) fn standing(&self, key: Key) -> Option<Standing> {
+    pub(super) fn progress(&self, key: Key) -> Option<Progress> {
         let waiter = self.cohorts.get(key)?;
         let ticket = self
             .cohorts
@@ -114,7 +114,7 @@ impl Core {
             .and_then(|it| it.ticket.as_ref())
             .map(|own| own.ticket);
         let earlier = self.cohorts.iter().take_while(|it| it.id != waiter.cohort);
-        Some(Standing {
+        Some(Progress {
             here: self.here(),
             before: earlier.map(|it| it.length).sum::<usize>() + self.cohorts.before(key),
             ticket,
@@ -160,7 +160,7 @@ pub(super) fn status(
         Outsiders::Look => false,
         Outsiders::LookUnlessMoved { since } => since != last_token,
     };
-    let inside = match (kind, &snapshot.here) {
+    let holders = match (kind, &snapshot.here) {
         (Kind::Semaphore, here) => {
             let us = here.as_ref().and_then(|it| it.owner(true));
             of_slots(us, &snapshot.slots, &locks, probe)
@@ -168,22 +168,22 @@ pub(super) fn status(
         (_, Some(here)) if here.shares => shared_here(here.owner(true), place, &locks),
         (_, Some(here)) => alone_here(here.owner(false)),
         (_, None) => {
-            let look = Look {
+            let look = OutsideLook {
                 place,
                 kind,
                 locks: &locks,
             };
-            look.inside(recorded, moved, probe)?
+            look.holders(recorded, moved, probe)?
         }
     };
     Ok(Status {
         excludes: true,
-        held: inside.held,
-        unknown: inside.unknown,
-        names_all: inside.names_all,
-        holder: inside.holder,
-        shared_by: inside.shared_by,
-        outsider: inside.outsider,
+        held: holders.held,
+        unknown: holders.unknown,
+        names_all: holders.names_all,
+        holder: holders.holder,
+        shared_by: holders.shared_by,
+        outsider: holders.outsider,
         waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers, &locks)?,
         last_token,
         polling: snapshot.polling,
@@ -192,11 +192,11 @@ pub(super) fn status(
 }
 
 /// Returns what a waiting task reports to its caller.
-pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting {
-    let foreign = foreign_before(place, standing.ticket, &standing.own);
-    let us = standing.here.as_ref().and_then(|it| it.owner(true));
+pub(super) fn waiting(place: &Place, kind: Kind, progress: Progress) -> Waiting {
+    let foreign = foreign_before(place, progress.ticket, &progress.own);
+    let us = progress.here.as_ref().and_then(|it| it.owner(true));
     let recorded = recorded(place, kind).ok().and_then(|(it, _)| it);
-    let holder = match &standing.here {
+    let holder = match &progress.here {
         Some(here) => here.owner(false).or(us),
         None => recorded.map(Recorded::into_owner).or_else(|| {
             let has_door = kind != Kind::Semaphore;
@@ -204,11 +204,11 @@ pub(super) fn waiting(place: &Place, kind: Kind, standing: Standing) -> Waiting 
         }),
     };
     Waiting {
-        place: Some(1 + standing.before + foreign),
+        place: Some(1 + progress.before + foreign),
         holder,
-        waited: standing.waited,
+        waited: progress.waited,
         closed_for: None,
-        held_by_this_task: standing.held_by_this_task,
+        held_by_this_task: progress.held_by_this_task,
     }
 }
 
@@ -293,7 +293,7 @@ impl Task {
         Waiter {
             ticket,
             owner: identity().owner(self.label.as_deref(), long_ago(self.since)),
-            passed_over: passed_over || self.asleep,
+            passed_over: passed_over || self.frozen,
             here: true,
         }
     }

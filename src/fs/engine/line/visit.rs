@@ -31,19 +31,19 @@ pub(crate) struct Grant {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Visit {
     pub(crate) want: Mode,
-    pub(crate) by: Visitor,
+    pub(crate) by: Caller,
 }
 
 /// The task or thread that asks for a lock, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Visitor {
+pub(crate) enum Caller {
     Unknown,
     Task(tokio::task::Id),
     /// A thread that blocks until it has the lock.
     Thread(std::thread::ThreadId),
 }
 
-impl Visitor {
+impl Caller {
     /// Returns the task that runs this code.
     pub(crate) fn of_here() -> Self {
         tokio::task::try_id().map_or(Self::Unknown, Self::Task)

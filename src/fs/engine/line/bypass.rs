@@ -20,7 +20,7 @@ use super::super::ticket::queue::{Other, Own, Queue};
 use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, after};
 use super::at_slots::give_part_back;
-use super::contender::{Cause, Contender, Flow, Outcome, Stage};
+use super::contender::{Cause, Contender, Flow, Outcome, Position};
 use crate::error::{Error, Result};
 
 /// How often a door that was free may be found locked before it counts as held.
@@ -46,7 +46,7 @@ impl Free {
 
 /// How long the door has been free although tickets were before ours. The count starts anew if the
 /// token or those tickets change.
-pub(super) struct Still {
+pub(super) struct BypassCount {
     token: u64,
     /// How many unmarked tickets are before ours, and the first of them.
     before: (usize, Option<Ticket>),
@@ -59,12 +59,14 @@ impl Contender {
     /// Returns whether this waiter is not first, and the door that was locked a window ago still
     /// is. Then there is nothing to look at. So a waiter that waits long costs one system call a
     /// window.
-    pub(super) fn is_held_up(&mut self, disk: &Disk) -> Result<bool> {
+    pub(super) fn is_door_still_locked(&mut self, disk: &Disk) -> Result<bool> {
         let path = &disk.place().door;
         let Some(door) = &self.probe else {
             return Ok(false);
         };
-        if !matches!(self.stage, Stage::Behind { .. }) || !door.is_current(path).unwrap_or(false) {
+        if !matches!(self.position, Position::Behind { .. })
+            || !door.is_current(path).unwrap_or(false)
+        {
             return Ok(false);
         }
         step::at(Step::Probe);
@@ -85,10 +87,10 @@ impl Contender {
 
     /// Looks once per window whether the waiters before this one are frozen. Reaps marked tickets
     /// of dead owners.
-    pub(super) fn look_past(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
+    pub(super) fn look_for_bypass(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
         let windows_off = self.settings.claim_window == Duration::MAX;
-        if windows_off || !matches!(self.stage, Stage::Behind { .. }) {
-            self.still = None;
+        if windows_off || !matches!(self.position, Position::Behind { .. }) {
+            self.bypass_count = None;
             return Ok(Outcome::Sleep);
         }
         disk.list(self.settings.mode)?;
@@ -101,7 +103,7 @@ impl Contender {
         }
         let before = awake_before(queue, own.ticket)?;
         if before.0 == 0 {
-            self.still = None;
+            self.bypass_count = None;
             return Ok(Outcome::Sleep);
         }
         let Some(free) = self.find_free(before.1, disk)? else {
@@ -114,24 +116,24 @@ impl Contender {
                 return Err(error);
             }
         };
-        let windows = match &self.still {
+        let windows = match &self.bypass_count {
             Some(then) if then.token == token && then.before == before => then.windows + 1,
             _ => 0,
         };
-        self.still = Some(Still {
+        self.bypass_count = Some(BypassCount {
             token,
             before,
             windows,
             refusals: 0,
         });
-        if windows < windows_to_pass(before.0) {
+        if windows < windows_to_bypass(before.0) {
             step::at(Step::GiveBack);
             free.give_back(disk, self.reserved)?;
             return Ok(Outcome::Sleep);
         }
         match free {
-            Free::Door(door) => self.pass(own, disk, door),
-            Free::Slots => self.pass_to_slots(own, disk),
+            Free::Door(door) => self.bypass(own, disk, door),
+            Free::Slots => self.bypass_to_slots(own, disk),
         }
     }
 
@@ -161,11 +163,11 @@ impl Contender {
     }
 
     /// Marks the tickets of the frozen waiters before this one, and collects as the first waiter.
-    fn pass_to_slots(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
+    fn bypass_to_slots(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
         self.reset();
-        self.still = None;
-        let marked = mark_all_before(own, disk, self.settings.mode, &mut self.news.passed);
-        let flow = marked.and_then(|passed| self.approach_slots(disk, passed, Cause::Timer));
+        self.bypass_count = None;
+        let marked = mark_all_before(own, disk, self.settings.mode, &mut self.news.bypassed);
+        let flow = marked.and_then(|bypassed| self.approach_slots(disk, bypassed, Cause::Timer));
         match flow {
             Ok(Flow::Done(outcome)) => Ok(outcome),
             Ok(Flow::Again) => Ok(Outcome::Sleep),
@@ -199,7 +201,7 @@ impl Contender {
             return Ok(None);
         }
         if !door.is_current(path).unwrap_or(false) {
-            self.still = None;
+            self.bypass_count = None;
             let _ = door.leave();
             return Ok(None);
         }
@@ -209,22 +211,24 @@ impl Contender {
     /// Counts a refusal. The door may be held, or tried by another waiter at this moment. In the
     /// second case the count must not start anew, or the waiter behind this one would bypass first.
     fn count_refusal(&mut self) {
-        let Some(still) = &mut self.still else { return };
-        still.refusals += 1;
-        if still.refusals > REFUSALS {
-            self.still = None;
+        let Some(count) = &mut self.bypass_count else {
+            return;
+        };
+        count.refusals += 1;
+        if count.refusals > REFUSALS {
+            self.bypass_count = None;
         } else {
-            self.window_at = after(COARSE * still.refusals);
+            self.window_at = after(COARSE * count.refusals);
         }
     }
 
     /// Marks the tickets of the frozen waiters before this one, and enters.
-    pub(super) fn pass(&mut self, own: &Own, disk: &mut Disk, door: Door) -> Result<Outcome> {
+    pub(super) fn bypass(&mut self, own: &Own, disk: &mut Disk, door: Door) -> Result<Outcome> {
         self.reset();
-        self.still = None;
-        let marked = mark_all_before(own, disk, self.settings.mode, &mut self.news.passed);
-        let (passed, result) = match marked {
-            Ok(passed) => (passed, Ok(())),
+        self.bypass_count = None;
+        let marked = mark_all_before(own, disk, self.settings.mode, &mut self.news.bypassed);
+        let (bypassed, result) = match marked {
+            Ok(bypassed) => (bypassed, Ok(())),
             Err(error) => (Vec::new(), Err(error)),
         };
         let path = disk.place().door.clone();
@@ -236,7 +240,7 @@ impl Contender {
             // Other readers may have found the door locked exclusively at this moment.
             door.ring(&path);
         }
-        self.stage = Stage::Entering { door, passed };
+        self.position = Position::Entering { door, bypassed };
         let shared = shared.map_err(|e| Error::io("share the lock of the lock file", path, e));
         let result = match result.and(shared) {
             Ok(true) => Ok(()),
@@ -260,7 +264,7 @@ impl Contender {
 /// Returns for how many windows the door must have been free, with this many unmarked tickets
 /// before ours: one for each, and a quarter more for all but the first. So two waiters with the
 /// same window bypass in their order, however their timers run.
-fn windows_to_pass(before: usize) -> usize {
+fn windows_to_bypass(before: usize) -> usize {
     before + before.saturating_sub(1).div_ceil(4)
 }
 
@@ -288,9 +292,9 @@ fn mark_all_before(
     marked: &mut usize,
 ) -> Result<Vec<Ticket>> {
     disk.list(mode)?;
-    let mut passed = Vec::new();
+    let mut bypassed = Vec::new();
     let Some(queue) = disk.open_queue() else {
-        return Ok(passed);
+        return Ok(bypassed);
     };
     for &ticket in queue.line().iter().take_while(|it| **it < own.ticket) {
         if queue.is_unmarked(ticket)? {
@@ -304,10 +308,10 @@ fn mark_all_before(
             }
         }
         if ticket.mode.conflicts(own.ticket.mode) {
-            passed.push(ticket);
+            bypassed.push(ticket);
         }
     }
-    Ok(passed)
+    Ok(bypassed)
 }
 
 /// Removes the mark of our own ticket, because its waiter is awake. Returns `true` if there was
@@ -326,8 +330,8 @@ pub(super) fn unmark(own: &Own, disk: &Disk) -> Result<bool> {
 
 /// Reaps those of the marked tickets whose owners are dead. No process watches a marked ticket, so
 /// this wakes no waiter.
-pub(super) fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
-    for &ticket in passed {
+pub(super) fn reap_bypassed(queue: &Queue, bypassed: &[Ticket]) -> Result<()> {
+    for &ticket in bypassed {
         if let Other::Open(file) = queue.open_other(ticket)? {
             queue.reap_if_dead(ticket, &file)?;
         }
@@ -336,11 +340,11 @@ pub(super) fn reap_passed(queue: &Queue, passed: &[Ticket]) -> Result<()> {
 }
 
 /// Returns whether a bypassed ticket has lost its mark: its owner is awake, and first again.
-pub(super) fn marks_gone(disk: &Disk, passed: &[Ticket]) -> Result<bool> {
+pub(super) fn marks_gone(disk: &Disk, bypassed: &[Ticket]) -> Result<bool> {
     let Some(queue) = disk.open_queue() else {
         return Ok(false);
     };
-    for &ticket in passed {
+    for &ticket in bypassed {
         if queue.is_unmarked(ticket)? {
             return Ok(true);
         }
