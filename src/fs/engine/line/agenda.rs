@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::super::step;
 
 /// How long after a claim its ticket is removed, so that the removal does not delay the task. A
-/// release before that removes it too.
+/// release that comes earlier removes it earlier.
 const TIDY_AFTER: Duration = Duration::from_millis(1);
-/// The longest such delay. It is reached while most holds are shorter: then the timer would wake
-/// the thread for nothing.
+/// The longest such delay, for holds that mostly end earlier. A shorter timer would then wake the
+/// thread for nothing.
 const TIDY_LATEST: Duration = Duration::from_millis(16);
 /// How long after the last ticket its file is kept for the next one.
 const REST_AFTER: Duration = Duration::from_millis(250);

@@ -79,14 +79,14 @@ impl Core {
         }
         self.refuse_deadlock(settings, by)?;
         let cohort = self.cohort_to_join(settings, want, quiet)?;
-        let caller = Request {
+        let request = Request {
             settings: settings.clone(),
             want,
             by,
             token: 0,
             since: now,
         };
-        let Some(key) = self.cohorts.join(cohort, caller) else {
+        let Some(key) = self.cohorts.join(cohort, request) else {
             return Err(self.confused());
         };
         self.drive(Cause::Local, spare);
@@ -258,7 +258,7 @@ impl Core {
         Ok(())
     }
 
-    /// Returns whether a guard of this task or thread is out. This does not count for permits: a
+    /// Returns whether a guard of this task or thread is out. Always `false` for permits, because a
     /// holder may want more of them.
     pub(super) fn is_held_by(&self, by: Caller) -> bool {
         let possession = self.possession.as_ref();

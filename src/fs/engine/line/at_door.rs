@@ -85,8 +85,8 @@ impl Contender {
             }
         }
         self.begin_entering();
-        // The task is woken first and the rest is done meanwhile: waking a thread takes longer than
-        // all of it.
+        // The task is woken first, and the rest is done meanwhile. To wake a thread takes longer
+        // than all of it.
         Ok(if on_event {
             Flow::Done(Outcome::DoorLocked)
         } else {

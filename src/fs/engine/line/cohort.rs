@@ -107,7 +107,7 @@ impl Cohort {
 pub(crate) struct Cohorts<T> {
     slots: Vec<Slot<T>>,
     free: u32,
-    line: VecDeque<Cohort>,
+    cohorts: VecDeque<Cohort>,
     next_id: u64,
     next_stamp: u64,
     waiting: usize,
@@ -129,7 +129,7 @@ impl<T> Cohorts<T> {
         Self {
             slots: Vec::new(),
             free: NONE,
-            line: VecDeque::new(),
+            cohorts: VecDeque::new(),
             next_id: 0,
             next_stamp: 0,
             waiting: 0,
@@ -148,22 +148,22 @@ impl<T> Cohorts<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Cohort> {
-        self.line.iter()
+        self.cohorts.iter()
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.line.len()
+        self.cohorts.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.line.is_empty()
+        self.cohorts.is_empty()
     }
 
     /// Adds an empty cohort at the end.
     pub(crate) fn add_cohort(&mut self, ticket: Option<Own>, mode: Mode) -> CohortId {
         self.next_id += 1;
         let id = CohortId(self.next_id);
-        self.line.push_back(Cohort {
+        self.cohorts.push_back(Cohort {
             id,
             ticket,
             mode,
@@ -177,42 +177,45 @@ impl<T> Cohorts<T> {
     }
 
     pub(crate) fn cohort(&self, id: CohortId) -> Option<&Cohort> {
-        self.line.iter().find(|cohort| cohort.id == id)
+        self.cohorts.iter().find(|cohort| cohort.id == id)
     }
 
     pub(crate) fn cohort_mut(&mut self, id: CohortId) -> Option<&mut Cohort> {
         // The cohort that holds or tries the door is at the front. Newcomers join at the back.
-        let back = self.line.len().wrapping_sub(1);
-        if self.line.get(back).is_some_and(|cohort| cohort.id == id) {
-            return self.line.get_mut(back);
+        let back = self.cohorts.len().wrapping_sub(1);
+        if self.cohorts.get(back).is_some_and(|cohort| cohort.id == id) {
+            return self.cohorts.get_mut(back);
         }
-        self.line.iter_mut().find(|cohort| cohort.id == id)
+        self.cohorts.iter_mut().find(|cohort| cohort.id == id)
     }
 
     pub(crate) fn last(&self) -> Option<&Cohort> {
-        self.line.back()
+        self.cohorts.back()
     }
 
     /// Removes an empty cohort, and returns its ticket if there still is one.
     pub(crate) fn remove_cohort(&mut self, id: CohortId) -> Option<Own> {
-        let index = self.line.iter().position(|cohort| cohort.id == id)?;
-        debug_assert_eq!(self.line[index].length, 0, "a cohort with waiters removed");
-        self.line.remove(index)?.ticket
+        let index = self.cohorts.iter().position(|cohort| cohort.id == id)?;
+        debug_assert_eq!(
+            self.cohorts[index].length, 0,
+            "a cohort with waiters removed"
+        );
+        self.cohorts.remove(index)?.ticket
     }
 
     /// Moves a cohort to the end with a new ticket, because its old one has disappeared.
     pub(crate) fn requeue(&mut self, id: CohortId, ticket: Own) {
-        if let Some(index) = self.line.iter().position(|cohort| cohort.id == id)
-            && let Some(mut cohort) = self.line.remove(index)
+        if let Some(index) = self.cohorts.iter().position(|cohort| cohort.id == id)
+            && let Some(mut cohort) = self.cohorts.remove(index)
         {
             cohort.ticket = Some(ticket);
-            self.line.push_back(cohort);
+            self.cohorts.push_back(cohort);
         }
     }
 
     /// Returns the first cohort with a waiter that is awake and has no offer.
     pub(crate) fn first_awake(&self) -> Option<&Cohort> {
-        self.line.iter().find(|cohort| cohort.has_awake())
+        self.cohorts.iter().find(|cohort| cohort.has_awake())
     }
 
     /// Adds a task at the end of a cohort.
@@ -321,7 +324,7 @@ impl<T> Cohorts<T> {
     /// Returns the tasks whose offers have this number or a smaller one.
     pub(crate) fn offered_up_to(&self, number: u64) -> Vec<Key> {
         let mut found = Vec::new();
-        for cohort in &self.line {
+        for cohort in &self.cohorts {
             self.for_each(cohort.id, |key, waiter| {
                 if waiter.has_offer() && waiter.offered <= number {
                     found.push(key);

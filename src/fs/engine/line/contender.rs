@@ -4,11 +4,11 @@
 //! # Algorithm
 //!
 //! ```text
-//!           look: no unmarked ticket is before ours        try-lock: locked, and the door is current
-//!   Fresh ─────────────────────────────────────▶ AtDoor ──────────────────────▶ Entering ──▶ entered
-//!     │  ▲                                       │  ▲                            │
-//!     ▼  │ the predecessor is gone               └──┘ refused: sleep             └─ the last holder is
-//!    Behind (sleep on the predecessor's ticket)                                     dying: try again soon
+//!          no unmarked ticket before ours        the door is locked
+//!   Fresh ───────────────────────────────▶ AtDoor ─────────────────▶ Entering ──▶ entered
+//!     │  ▲                                  │  ▲                       │  ▲
+//!     ▼  │ the predecessor is gone          └──┘ refused: sleep        └──┘ `state` is locked:
+//!    Behind (sleep on its ticket)                                           try again soon
 //! ```
 //!
 //! A contender for permits is `AtSlots` instead, see [`at_slots`](super::at_slots). From there it

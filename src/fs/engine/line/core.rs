@@ -91,7 +91,7 @@ pub(super) struct Tail {
 /// Which tickets of other processes are in the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Others {
-    /// Tickets of any mode; also if this is not known.
+    /// Tickets of any mode, or it is not known.
     #[default]
     Any,
     OnlyReaders,
@@ -124,7 +124,8 @@ pub(crate) struct Core {
     pub(super) tail: Tail,
     /// Set by the watch thread when the queue directory changes.
     pub(super) queue_changed: Arc<AtomicBool>,
-    /// Whether the queue directory is watched, so that a task may ask the kernel before it joins.
+    /// Whether the queue directory is watched. Only then it is worthwhile to ask the kernel for
+    /// `quiet`.
     pub(super) tail_watched: Arc<AtomicBool>,
     /// Whether readers of this process are inside under a whole lock. If another process queues,
     /// the lock must be shared at once.
@@ -174,7 +175,7 @@ impl Core {
         Error::io(step, &self.disk.place().door, error)
     }
 
-    /// Polls a waiting task. Its waker is taken if it must be kept.
+    /// Polls a waiting task. Takes its waker if the waker must be kept.
     pub(crate) fn poll(
         &mut self,
         key: Key,
@@ -381,7 +382,7 @@ impl Core {
                 }
             }
             Seen::Held => self.look_for_loss(true),
-            // Observers handle these themselves, and other locks those.
+            // Observers and other locks handle these; `Line::on_event` handles `Queue`.
             Seen::Queue | Seen::Line | Seen::Record => {}
             Seen::Claim | Seen::Baton | Seen::Process => {}
             Seen::Everything => {

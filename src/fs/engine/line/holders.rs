@@ -212,11 +212,11 @@ impl OutsideLook<'_> {
     /// Returns the answer if one process has the lock file locked alone.
     fn alone(&self, pid: u32, recorded: Option<Recorded>) -> Holders {
         let state = self.locks.table().owners(&self.place.state());
-        let through_the_line = state.listed.iter().any(|(it, _)| *it == pid);
+        let through_queue = state.listed.iter().any(|(it, _)| *it == pid);
         match recorded {
-            Some(recorded) if through_the_line => Holders::holder(recorded.into_owner()),
+            Some(recorded) if through_queue => Holders::holder(recorded.into_owner()),
             // It enters or leaves at this moment.
-            None if through_the_line => Holders::holder(of_pid(pid)),
+            None if through_queue => Holders::holder(of_pid(pid)),
             // The recorded holder has died.
             _ => Holders::outsider(of_pid(pid), true),
         }

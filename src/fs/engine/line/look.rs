@@ -16,7 +16,7 @@ use super::core::Core;
 use super::{Grant, Settings, Visit};
 use crate::error::{Error, Result};
 
-/// How often a door is tried that is locked although the record names no holder.
+/// How often a locked door is tried while the record names no holder.
 const TRIES: usize = 16;
 
 impl Core {
@@ -48,8 +48,8 @@ impl Core {
             self.saw_queue = false;
             let grant = self.fast_path(settings, visit, &mut None)?;
             elsewhere = std::mem::take(&mut self.elsewhere);
-            // A waiter waits for a while, because that holder may be dying. This call fails at
-            // once.
+            // A waiter would try again for a while, because that holder may be dying. This call
+            // fails at once.
             if elsewhere && want == Mode::Exclusive {
                 return Err(self.disk.replaced());
             }

@@ -11,9 +11,9 @@
 //!
 //! # Cost
 //!
-//! There is at most one look in [`PACE`]. So many grants in a row cost the observer no more than
-//! that, and cost the holders and waiters nothing. There is one look a second without an event: if
-//! the last waiter of the queue dies, that causes no event here.
+//! There is at most one look in [`PACE`], however many grants there are, and a look costs the
+//! holders and waiters nothing. One look a second comes without an event: the death of the last
+//! waiter in the queue causes none here.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -42,7 +42,7 @@ use crate::loss::Loss;
 
 /// How many tokens are reserved on disk at once for hand-overs in memory.
 const BLOCK: u64 = 1024;
-/// How often a semaphore's record is tried that is locked for a moment.
+/// How often the record of a semaphore is tried while another process has it locked.
 const TRIES: u32 = 64;
 
 /// What this process has of the lock.

@@ -25,7 +25,7 @@ impl Core {
     pub(crate) fn drive(&mut self, cause: Cause, mut spare: Option<Door>) {
         loop {
             let first = self.cohorts.first_awake().map(|cohort| cohort.id);
-            let Some(cohort) = first.filter(|it| self.may_stand_for(*it)) else {
+            let Some(cohort) = first.filter(|it| self.may_contend_for(*it)) else {
                 self.retire();
                 return self.give_surplus();
             };
@@ -34,7 +34,7 @@ impl Core {
             };
             let placed = |it: &Cohort| it.ticket.is_some();
             if !self.cohorts.cohort(cohort).is_some_and(placed) {
-                // It was behind all the permits there were, and there are more now.
+                // All permits were in this process when the cohort was added. There are more now.
                 self.keep_place(cohort);
             }
             let right = |it: &Contender| it.cohort == cohort && it.want == want;
@@ -68,7 +68,7 @@ impl Core {
 
     /// Returns whether a contender may wait for this cohort. It may not while this process has all
     /// there is, nor for the cohort whose turn comes as soon as the readers inside have left.
-    fn may_stand_for(&self, id: CohortId) -> bool {
+    fn may_contend_for(&self, id: CohortId) -> bool {
         let held = self.possession.as_ref();
         match self.extent() {
             None => true,
