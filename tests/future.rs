@@ -22,7 +22,9 @@ mod limits;
 #[path = "future/sleepers.rs"]
 mod sleepers;
 
-use support::{Bell, Place, Polled, SAFETY, assert_pending, assert_ready, eventually, kind_of};
+use support::{
+    Bell, Outsider, Place, Polled, SAFETY, assert_pending, assert_ready, eventually, kind_of,
+};
 
 type Waiter = Polled<Acquire<FifoGuard>>;
 
@@ -131,6 +133,25 @@ mod shape {
         drop(guard);
         drop(future);
         place.assert_idle();
+    }
+
+    /// A wait that met the holder of a replaced lock file, and then acquired, leaves no doubt behind.
+    #[test]
+    fn p40_a_try_after_a_wait_for_a_replaced_file_has_a_guard() {
+        let place = Place::new();
+        let lock = place.open();
+        drop(held(&lock));
+        std::fs::remove_file(place.path()).expect("deleted");
+        // It keeps the inode number in use, so the new lock file has another one.
+        std::fs::write(place.directory().join("other"), "").expect("written");
+        let outsider = Outsider::locks(&place.queue().join("state"));
+        let mut waiter = Polled::new(lock.acquire());
+        assert_pending!(waiter.poll());
+        outsider.lets_go();
+        drop(waiter.finish().expect("its turn"));
+        let tried = lock.try_acquire().expect("the file is the only one");
+        drop(tried.expect("the lock is free"));
+        assert!(!lock.is_locked().expect("no error"));
     }
 
     #[test]

@@ -31,6 +31,26 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::trace::Note;
 
+/// The result of the fast path.
+pub(super) enum Fast {
+    Granted(Grant),
+    /// The record names a holder that came through another door.
+    Elsewhere,
+    /// Only `state` was locked, by a process that is dying.
+    Dying,
+    /// The door is locked, or a ticket is in the way.
+    Refused,
+}
+
+impl Fast {
+    fn into_grant(self) -> Option<Grant> {
+        match self {
+            Self::Granted(grant) => Some(grant),
+            Self::Elsewhere | Self::Dying | Self::Refused => None,
+        }
+    }
+}
+
 /// A task that arrives.
 pub(super) struct Arrival<'a> {
     pub(super) visit: Visit,
@@ -109,7 +129,7 @@ impl Core {
             return self.permits_at_once(settings, visit);
         }
         if self.is_idle() {
-            return self.fast_path(settings, visit, spare);
+            return Ok(self.fast_path(settings, visit, spare)?.into_grant());
         }
         if want != Mode::Shared || !self.admits_readers() {
             return Ok(None);
@@ -313,16 +333,16 @@ impl Core {
         settings: &Arc<Settings>,
         visit: Visit,
         spare: &mut Option<Door>,
-    ) -> Result<Option<Grant>> {
+    ) -> Result<Fast> {
         self.tidy();
         let want = visit.want;
         if self.saw_queue && is_in_the_way(self.disk.list_existing()?, want) {
             self.listed = true;
-            return Ok(None);
+            return Ok(Fast::Refused);
         }
         let Some(door) = self.lock_current_door(settings, want, spare)? else {
             self.saw_queue = true;
-            return Ok(None);
+            return Ok(Fast::Refused);
         };
         step::at(Step::FastList);
         let line = self.disk.list_if_changed(settings.mode);
@@ -335,15 +355,18 @@ impl Core {
             Ok(Some(Admission::In(entered))) => {
                 self.saw_queue = false;
                 let grant = self.possess_at_once(door, visit, entered, settings);
-                Ok(Some(grant))
+                Ok(Fast::Granted(grant))
             }
             other => {
                 self.saw_queue = true;
                 step::at(Step::GiveBack);
                 let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
-                self.elsewhere = matches!(other, Ok(Some(Admission::Elsewhere)));
-                self.dying = matches!(other, Ok(Some(Admission::Dying)));
-                other.and(left).map(|()| None)
+                let refused = match other? {
+                    Some(Admission::Elsewhere) => Fast::Elsewhere,
+                    Some(Admission::Dying) => Fast::Dying,
+                    Some(Admission::In(_)) | None => Fast::Refused,
+                };
+                left.map(|()| refused)
             }
         }
     }

@@ -115,10 +115,6 @@ pub(crate) struct Core {
     /// Whether the contender has locked the door and not entered yet.
     pub(super) door_locked: bool,
     pub(super) saw_queue: bool,
-    /// Whether a holder was found inside through another door.
-    pub(super) elsewhere: bool,
-    /// Whether only `state` was locked, by a process that is dying.
-    pub(super) dying: bool,
     /// Whether the queue was listed in this very call.
     pub(super) listed: bool,
     pub(super) tail: Tail,
@@ -155,8 +151,6 @@ impl Core {
             cohort_woken: false,
             door_locked: false,
             saw_queue: false,
-            elsewhere: false,
-            dying: false,
             listed: false,
             tail: Tail::default(),
             queue_changed: Arc::default(),

@@ -11,6 +11,7 @@ use super::super::disk::Cleared;
 use super::super::door::{self, Door, Probed};
 use super::super::step::{self, Step};
 use super::super::ticket::Mode;
+use super::arrival::Fast;
 use super::at_slots::give_part_back;
 use super::core::Core;
 use super::{Grant, Settings, Visit};
@@ -46,16 +47,15 @@ impl Core {
         for _ in 0..TRIES {
             // The queue has just been listed.
             self.saw_queue = false;
-            let grant = self.fast_path(settings, visit, &mut None)?;
-            elsewhere = std::mem::take(&mut self.elsewhere);
-            // A waiter would try again for a while, because that holder may be dying. This call
-            // fails at once.
-            if elsewhere && want == Mode::Exclusive {
-                return Err(self.disk.replaced());
-            }
-            let transient = elsewhere || std::mem::take(&mut self.dying);
-            if grant.is_some() || !transient && self.disk.says_held()? {
-                return Ok(grant);
+            let fast = self.fast_path(settings, visit, &mut None)?;
+            elsewhere = matches!(fast, Fast::Elsewhere);
+            match fast {
+                Fast::Granted(grant) => return Ok(Some(grant)),
+                // A waiter would try again for a while, because that holder may be dying. This
+                // call fails at once.
+                Fast::Elsewhere if want == Mode::Exclusive => return Err(self.disk.replaced()),
+                Fast::Refused if self.disk.says_held()? => return Ok(None),
+                Fast::Elsewhere | Fast::Dying | Fast::Refused => {}
             }
             // The door is locked and the record names no holder. Another process only probes it,
             // enters or leaves.
