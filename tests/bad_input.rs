@@ -3,6 +3,10 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 #[path = "processes/acl.rs"]
 mod acl;
 #[path = "processes/at_the_limit.rs"]

@@ -2,6 +2,10 @@
 #![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 #[allow(dead_code)]
 #[path = "processes/crew.rs"]
 mod crew;
@@ -26,6 +30,10 @@ mod namespaces;
 mod process;
 #[path = "cli/program.rs"]
 mod program;
+#[cfg(feature = "redis")]
+#[path = "redis/server.rs"]
+#[allow(dead_code)]
+mod redis_server;
 #[path = "cli/run.rs"]
 mod run;
 #[path = "cli/signals.rs"]

@@ -2,6 +2,10 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 #[path = "permits/cells.rs"]
 mod cells;
 #[path = "permits/counting.rs"]

@@ -4,6 +4,10 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 #[path = "presence/child.rs"]
 mod child;
 #[path = "presence/copies.rs"]

@@ -4,6 +4,10 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 #[cfg(target_os = "linux")] // It calls GNU `cp`.
 #[path = "processes/copies.rs"]
 mod copies;

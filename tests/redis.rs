@@ -2,6 +2,10 @@
 
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 #[path = "redis/address.rs"]
 mod address;
 #[path = "redis/basics.rs"]

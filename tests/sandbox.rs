@@ -6,7 +6,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
 
 #[path = "sandbox/child.rs"]
 mod child;
@@ -149,19 +154,14 @@ fn every_lock_works_where_access_is_denied() {
 #[test]
 fn every_lock_works_for_a_user_without_privileges() {
     const USER: u32 = 61_007;
-    let root = rustix::process::geteuid().is_root();
-    if !root || !can_run_as(USER) {
-        println!("SKIPPED: needs root, and this program where every user may run it");
-        return;
-    }
+    need!(skip::root());
+    let mut probe = std::process::Command::new(this_program());
+    probe.arg("--list").uid(USER).gid(USER);
+    need!(skip::success(
+        &mut probe,
+        "the test binary is where other users may not run it"
+    ));
     every_cell_works(libc::EPERM, Some(USER));
-}
-
-fn can_run_as(user: u32) -> bool {
-    use std::os::unix::process::CommandExt;
-    let mut command = std::process::Command::new(this_program());
-    command.arg("--list").uid(user).gid(user);
-    command.output().is_ok_and(|it| it.status.success())
 }
 
 fn this_program() -> PathBuf {

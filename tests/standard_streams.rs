@@ -13,10 +13,15 @@ use stanchion::{
     AtomicFile, FifoLock, FifoRwLock, FifoSemaphore, FileLock, LockDir, Method, PidLock,
 };
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 const DIRECTORY: &str = "STREAMS_DIRECTORY";
 
 #[test]
 fn no_file_of_a_lock_becomes_a_standard_stream() {
+    need!(skip::program("flock"));
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let report = directory.path().join("report");
     std::fs::write(&report, "").unwrap();

@@ -8,6 +8,10 @@ use std::io::Read;
 use futures::executor::block_on;
 use serde_json::{Value, json};
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 #[path = "web/browser.rs"]
 mod browser;
 #[path = "web/http.rs"]
@@ -43,7 +47,7 @@ macro_rules! everywhere {
         mod on_redis {
             $(#[test]
             fn $test() {
-                super::$test(super::Place::redis());
+                super::$test(need!(super::Place::redis()));
             })*
         }
     };
@@ -215,9 +219,7 @@ const ROWS: &str = "
 ";
 
 fn the_page_moves_with_the_line(place: Place) {
-    let Some(browser) = Browser::start() else {
-        return;
-    };
+    let browser = need!(Browser::start());
     let mut scene = Scene::new(place, 8);
     let [a, b, test] = [scene.a.pid(), scene.b.pid(), std::process::id()];
     let shows = |rows: Value| {
@@ -265,7 +267,7 @@ fn the_page_moves_with_the_line(place: Place) {
 #[cfg(feature = "redis")]
 #[test]
 fn a_server_of_locks_that_is_gone_is_told() {
-    let mut scene = Scene::new(Place::redis(), 8);
+    let mut scene = Scene::new(need!(Place::redis()), 8);
     let mut line = Line::of(scene.a.port);
     line.until("it is there", |it| it["trouble"].is_null());
     scene.kill_redis();

@@ -54,10 +54,7 @@ pub(crate) struct Family {
 impl Family {
     /// `None` where there is no libfaketime.
     pub(crate) fn new(kind: Kind, which: Which) -> Option<Self> {
-        let Some(library) = library() else {
-            println!("SKIPPED: no libfaketime; see scripts/test");
-            return None;
-        };
+        let library = crate::skip::faketime()?;
         let base = std::env::var("STANCHION_TEST_DIR");
         let base = base.as_deref().unwrap_or(env!("CARGO_TARGET_TMPDIR"));
         let place = tempfile::tempdir_in(base).expect("a directory");
@@ -346,11 +343,4 @@ fn clear_shared(pid: u32) {
     for name in ["faketime_shm_", "sem.faketime_sem_"] {
         let _ = std::fs::remove_file(Path::new("/dev/shm").join(format!("{name}{pid}")));
     }
-}
-
-fn library() -> Option<PathBuf> {
-    let directories = std::fs::read_dir("/usr/lib").ok()?;
-    directories
-        .filter_map(|it| Some(it.ok()?.path().join("faketime/libfaketime.so.1")))
-        .find(|it| it.exists())
 }

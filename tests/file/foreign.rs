@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use stanchion::FileLock;
 
 use crate::Polled;
+use crate::skip::{program, python, success};
 use crate::support::{Place, eventually};
 use crate::{by_events, held, open, queued};
 
@@ -57,22 +58,6 @@ fn flock(path: &Path, options: &[&str]) -> Command {
     command
 }
 
-/// Python, with `portalocker` where `STANCHION_PYTHON` says; visibly skipped where there is none.
-fn python(module: &str) -> Option<String> {
-    let named = std::env::var("STANCHION_PYTHON").ok();
-    let program = named.unwrap_or_else(|| "python3".to_owned());
-    let mut asked = Command::new(&program);
-    asked.args(["-c", &format!("import {module}")]);
-    let found = asked
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|it| it.success());
-    if !found {
-        println!("SKIPPED: no python with {module} is here");
-    }
-    found.then_some(program)
-}
-
 fn script(program: &str, path: &Path, text: &str) -> Command {
     let mut command = Command::new(program);
     command.args(["-u", "-c", text]).arg(path);
@@ -113,6 +98,7 @@ fn excludes_and_wakes(place: &Place, start: &dyn Fn() -> Command) {
 
 #[test]
 fn flock_of_the_shell() {
+    need!(program("flock"));
     let place = Place::new();
     excludes_and_wakes(&place, &|| {
         let mut command = Command::new("sh");
@@ -126,6 +112,7 @@ fn flock_of_the_shell() {
 /// The other way round: what we hold, they wait for or are refused.
 #[test]
 fn flock_waits_for_us_and_shares_with_us() {
+    need!(program("flock"));
     let place = Place::new();
     let lock = open(&place, FileLock::options());
     let guard = held(&lock);
@@ -158,9 +145,7 @@ fn flock_waits_for_us_and_shares_with_us() {
 /// A holder that had opened the file read-only announces another kind of close.
 #[test]
 fn fcntl_of_python() {
-    let Some(program) = python("fcntl") else {
-        return;
-    };
+    let program = need!(python("fcntl"));
     let place = Place::new();
     std::fs::write(place.path(), "content").expect("written");
     for mode in ["'r'", "'r+'", "'a'"] {
@@ -173,9 +158,7 @@ fn fcntl_of_python() {
 
 #[test]
 fn portalocker_of_python() {
-    let Some(program) = python("portalocker") else {
-        return;
-    };
+    let program = need!(python("portalocker"));
     let place = Place::new();
     excludes_and_wakes(&place, &|| script(&program, &place.path(), PORTALOCKER));
     let guard = held(&open(&place, FileLock::options()));
@@ -221,21 +204,15 @@ fn child_that_looks() {
     println!("\n@{held:?} {all} {} {found}", status.outsider.is_some());
 }
 
-/// There the kernel's list of locks is empty, whoever has the file locked. Needs root; else it is skipped visibly.
+/// There the kernel's list of locks is empty, whoever has the file locked. Needs root.
 #[test]
 fn the_status_agrees_with_a_try_in_another_pid_namespace() {
     let place = Place::new();
     let namespace = ["-pf", "--mount-proc"];
-    let mut made = Command::new("unshare");
-    if !made
-        .args(namespace)
-        .arg("true")
-        .output()
-        .is_ok_and(|it| it.status.success())
-    {
-        println!("SKIPPED: a pid namespace cannot be made here");
-        return;
-    }
+    let mut probe = Command::new("unshare");
+    probe.args(namespace).arg("true");
+    need!(success(&mut probe, "no pid namespace"));
+    need!(program("flock"));
     let look = || {
         let mut child = Command::new("unshare");
         child

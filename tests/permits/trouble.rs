@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use crate::crew::{Crew, Who, everywhere};
+use crate::skip::root;
 
 /// Somebody without rights.
 const NOBODY: u32 = 60_007;
@@ -212,10 +213,7 @@ fn p54_p18_bad_wishes_and_time_limits_leave_nothing() {
 /// A slot file that a user may not open is none for that user. The others serve its requests.
 #[test]
 fn p58_a_slot_that_cannot_be_opened_fails_no_request_that_others_can_serve() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root has files that others may not open");
-        return;
-    }
+    need!(root());
     everywhere(3, |mut crew| {
         crew.by_events_only();
         let (who, other) = (start_nobody(&mut crew), start_nobody(&mut crew));
@@ -247,10 +245,7 @@ fn p58_a_slot_that_cannot_be_opened_fails_no_request_that_others_can_serve() {
 /// Root makes a slot file of a user's semaphore: it is the user's.
 #[test]
 fn p58_slot_files_are_for_the_users_of_the_first_one() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root makes files that others may not open");
-        return;
-    }
+    need!(root());
     everywhere(3, |mut crew| {
         let who = start_nobody(&mut crew);
         std::fs::write(crew.slot(0), "").expect("a slot");

@@ -1,11 +1,12 @@
 //! Other boots, other machines and other views of the processes, played by namespaces: what proves
-//! a death, and what does not. Needs root; else it is skipped visibly.
+//! a death, and what does not. Needs root.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::family::{Kind, Member, held, place, until};
+use crate::skip::{program, root, success};
 
 const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
 
@@ -27,21 +28,19 @@ fn member(script: &str, kind: Kind, path: &Path) -> Member {
     Member::start_under(&starter, kind, path, &[("PLACE", place)])
 }
 
-/// Whether these scripts can run here, said where not.
-fn can(scripts: &[&str]) -> bool {
+/// Whether these scripts can run here.
+fn can(scripts: &[&str]) -> Option<()> {
+    root()?;
+    program("setpriv")?;
     let (directory, _) = place();
-    let runs = |script: &&str| {
+    for script in scripts {
         let line = under(script);
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).arg("true");
-        let status = command.env("PLACE", directory.path()).status();
-        status.is_ok_and(|it| it.success())
-    };
-    let all = rustix::process::geteuid().is_root() && scripts.iter().all(runs);
-    if !all {
-        println!("SKIPPED: needs root, and namespaces with mounts");
+        command.env("PLACE", directory.path());
+        success(&mut command, "no namespaces with mounts")?;
     }
-    all
+    Some(())
 }
 
 const OTHER_BOOT: &str = "echo 11111111-2222-3333-4444-555555555555 > $PLACE/boot; \
@@ -97,9 +96,7 @@ fn is_passed(script: &str, kind: Kind, path: &Path) {
 
 #[test]
 fn p31_another_boot_under_the_same_name_robs_no_living_holder() {
-    if !can(&[OTHER_BOOT]) {
-        return;
-    }
+    need!(can(&[OTHER_BOOT]));
     for kind in KINDS {
         let (_directory, path) = place();
         let mut holder = Member::start(kind, &path);
@@ -119,9 +116,7 @@ fn p31_another_boot_proves_a_death_only_on_this_machine_and_on_its_own_disk() {
     let elsewhere = &format!("{OTHER_MACHINE}; {OTHER_BOOT}");
     let stacked = &format!("{own}; {STACKED}");
     let stacked_later = &format!("{own}; {STACKED}; {OTHER_BOOT}");
-    if !can(&[own, later, elsewhere, stacked, stacked_later]) {
-        return;
-    }
+    need!(can(&[own, later, elsewhere, stacked, stacked_later]));
     for kind in KINDS {
         let (_directory, path) = place();
         dead_holder(own, kind, &path);
@@ -162,9 +157,7 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
         (of_one_machine(one), of_one_machine(two))
     });
     let scripts = views.each_ref().map(|(_, two)| &**two);
-    if !can(&scripts) {
-        return;
-    }
+    need!(can(&scripts));
     for (one, two) in &views {
         for kind in KINDS {
             let (_directory, path) = place();
@@ -182,9 +175,7 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
 /// Who waits is told of the end of a process that it cannot see in `/proc`.
 #[test]
 fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
-    if !can(&[NO_PROC]) {
-        return;
-    }
+    need!(can(&[NO_PROC]));
     for (kind, script) in KINDS.map(|kind| (kind, NO_PROC)) {
         let (_directory, path) = place();
         let script = format!("{OWN_MACHINE}; {script}");
@@ -203,15 +194,8 @@ fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
 fn p31_a_holder_in_a_time_namespace_is_not_robbed() {
     let shifted = ["unshare", "-Tf", "--boottime", "1000000", "--kill-child"];
     let mut probe = Command::new(shifted[0]);
-    if !probe
-        .args(&shifted[1..])
-        .arg("true")
-        .status()
-        .is_ok_and(|it| it.success())
-    {
-        println!("SKIPPED: needs root, and time namespaces");
-        return;
-    }
+    probe.args(&shifted[1..]).arg("true");
+    need!(success(&mut probe, "no time namespaces"));
     for kind in KINDS {
         let (_directory, path) = place();
         let mut holder = Member::start_under(&shifted, kind, &path, &[]);
@@ -349,9 +333,7 @@ impl Stranger {
 /// Its numbers are those of other processes.
 #[test]
 fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
-    if !can(&["true"]) {
-        return;
-    }
+    need!(can(&["true"]));
     const PID: u32 = 1000;
     for kind in KINDS {
         let (_directory, path) = place();

@@ -1,10 +1,10 @@
-//! Other users: whoever comes first, those who may make files in the directory go on. Needs root;
-//! else it is skipped visibly.
+//! Other users: whoever comes first, those who may make files in the directory go on. Needs root.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::family::{Kind, Member, scratch};
+use crate::skip::root;
 
 const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
 const TEAM: u32 = 60_100;
@@ -36,14 +36,6 @@ pub(crate) fn become_who_was_meant() {
     assert!(done, "only root can become another user");
 }
 
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: only root can become another user");
-    }
-    root
-}
-
 /// Paths of a lock, one of them too long for a file name.
 fn paths(home: &Path) -> [PathBuf; 2] {
     ["it".to_owned(), "n".repeat(200)].map(|name| home.join(name).with_extension("lock"))
@@ -57,9 +49,7 @@ fn held(answer: Option<String>) -> bool {
 
 #[test]
 fn p58_root_comes_first_in_a_users_directory_and_the_user_goes_on() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     for kind in KINDS {
         let home = scratch();
         chown(home.path(), Some(60_001), Some(60_001)).expect("an owner");
@@ -82,9 +72,7 @@ fn p58_root_comes_first_in_a_users_directory_and_the_user_goes_on() {
 
 #[test]
 fn p58_members_of_a_group_share_the_locks_of_their_directory_whatever_the_umask() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     for kind in KINDS {
         let home = scratch();
         chown(home.path(), None, Some(TEAM)).expect("a group");
@@ -110,9 +98,7 @@ fn p58_members_of_a_group_share_the_locks_of_their_directory_whatever_the_umask(
 /// Nobody who may not make files there gets a right from it.
 #[test]
 fn p58_the_umask_decides_for_those_who_may_not_use_the_lock() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     for (umask, others) in [("077", 0), ("022", 5)] {
         for kind in [Kind::Mkdir, Kind::CreateNew] {
             let home = scratch();

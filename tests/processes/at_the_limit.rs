@@ -6,8 +6,9 @@ use std::process::Command;
 use stanchion::{ErrorKind, FifoLock};
 
 use crate::crew::{Crew, scratch};
+use crate::skip::success;
 
-/// A small file system of its own; skipped visibly where mounting is not allowed.
+/// A small file system of its own; `None` where mounting is not allowed.
 struct Mount(PathBuf, #[allow(dead_code)] tempfile::TempDir);
 
 impl Mount {
@@ -19,10 +20,7 @@ impl Mount {
         mount
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(&point);
-        if !mount.output().is_ok_and(|it| it.status.success()) {
-            eprintln!("SKIPPED: a file system cannot be mounted here");
-            return None;
-        }
+        success(&mut mount, "no right to mount")?;
         Some(Self(point, home))
     }
 
@@ -48,9 +46,7 @@ fn number(error: &stanchion::Error) -> Option<i32> {
 
 #[test]
 fn p60_a_read_only_file_system_is_a_clear_error() {
-    let Some(mount) = Mount::new("size=1m") else {
-        return;
-    };
+    let mount = need!(Mount::new("size=1m"));
     let path = mount.0.join("it.lock");
     let used = mount.0.join("used.lock");
     drop(
@@ -86,9 +82,7 @@ fn fill(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
-    let Some(mount) = Mount::new("size=1m,nr_inodes=40") else {
-        return;
-    };
+    let mount = need!(Mount::new("size=1m,nr_inodes=40"));
     let path = mount.0.join("it.lock");
     // One file after the other becomes possible: lock file, queue, record.
     for spare in 0..6 {
@@ -126,9 +120,7 @@ fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
 
 #[test]
 fn p60_p43_no_room_for_a_ticket_fails_the_newcomer_alone() {
-    let Some(mount) = Mount::new("size=1m,nr_inodes=40") else {
-        return;
-    };
+    let mount = need!(Mount::new("size=1m,nr_inodes=40"));
     let mut crew = Crew::at(&mount.0.join("it.lock"));
     let (holder, waiter, newcomer) = (crew.start(), crew.start(), crew.start());
     crew.take(holder, 1);
@@ -155,9 +147,7 @@ fn p60_p43_no_room_for_a_ticket_fails_the_newcomer_alone() {
 
 #[test]
 fn p60_p43_no_room_for_the_record_gives_the_lock_back() {
-    let Some(mount) = Mount::new("size=64k") else {
-        return;
-    };
+    let mount = need!(Mount::new("size=64k"));
     let lock = FifoLock::open(mount.0.join("it.lock")).expect("a lock");
     let filler = mount.0.join("filler");
     let _ = std::fs::write(&filler, vec![0; 1 << 20]);

@@ -1,9 +1,10 @@
-//! Other users: who may use a lock, who may not, and what that leaves on disk. Needs root; else it is skipped visibly.
+//! Other users: who may use a lock, who may not, and what that leaves on disk. Needs root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use crate::crew::{Crew, everywhere};
+use crate::skip::root;
 
 pub(crate) const TEAM: u32 = 60_100;
 /// Two users with a group of their own each, both in the team: `user:group:more groups`.
@@ -14,14 +15,6 @@ const ANN_OF_THE_TEAM: &str = "60001:60100:60100";
 const BOB_OF_THE_TEAM: &str = "60002:60100:60100";
 /// Not in the team.
 pub(crate) const EVE: &str = "60003:60003:60003";
-
-pub(crate) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: only root can become another user");
-    }
-    root
-}
 
 pub(crate) fn home(crew: &Crew) -> &Path {
     crew.lock().parent().expect("a directory")
@@ -63,9 +56,7 @@ pub(crate) fn share(crew: &mut Crew, ann: &str, bob: &str) {
 
 #[test]
 fn p58_two_users_of_one_group_share_a_lock() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         crew.set("TAKER_MODE", "660").set("TAKER_UMASK", "077");
         open_to(&crew, 0o770, TEAM);
@@ -75,9 +66,7 @@ fn p58_two_users_of_one_group_share_a_lock() {
 
 #[test]
 fn p58_two_users_share_a_lock_in_a_directory_of_their_group() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         crew.set("TAKER_MODE", "660");
         // Files made here belong to the team, whoever makes them.
@@ -88,9 +77,7 @@ fn p58_two_users_share_a_lock_in_a_directory_of_their_group() {
 
 #[test]
 fn p58_two_users_share_a_lock_file_made_by_root() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o777, 0);
         std::fs::write(crew.lock(), "").expect("a lock file");
@@ -102,9 +89,7 @@ fn p58_two_users_share_a_lock_file_made_by_root() {
 
 #[test]
 fn p58_everybody_shares_a_lock_in_a_sticky_directory() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         crew.set("TAKER_MODE", "666");
         open_to(&crew, 0o1777, 0);
@@ -114,9 +99,7 @@ fn p58_everybody_shares_a_lock_in_a_sticky_directory() {
 
 #[test]
 fn p45_p58_who_may_not_is_told_and_changes_nothing() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o775, TEAM);
         let owner = crew.start_with(&[("TAKER_MODE", "660")]);
@@ -144,9 +127,7 @@ fn p45_p58_who_may_not_is_told_and_changes_nothing() {
 /// Who may use a lock in a sticky directory may not delete it; what he tries must not cost the record.
 #[test]
 fn p13_a_removal_that_is_refused_forgets_no_crash() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o1777, 0);
         crew.set("TAKER_MODE", "666");
@@ -164,9 +145,7 @@ fn p13_a_removal_that_is_refused_forgets_no_crash() {
 
 #[test]
 fn p60_a_directory_without_the_right_to_write_is_an_error() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o755, 0);
         let eve = crew.start_with(&[("TAKER_AS", EVE)]);
@@ -295,9 +274,7 @@ fn assert_is_of(crew: &Crew, who: &str, mode: u32) {
 /// Root queues in a user's line, in the middle and at its end, and dies there.
 #[test]
 fn p58_root_waits_once_in_a_users_line() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     for mode in [0o600, 0o644, 0o660] {
         everywhere(|mut crew| {
             lock_of(&crew, ANN, mode);
@@ -335,9 +312,7 @@ fn p58_root_waits_once_in_a_users_line() {
 /// The lock file is there, and root is the first to use the lock.
 #[test]
 fn p58_root_makes_the_queue_of_a_users_lock() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     for mode in [0o600, 0o644] {
         everywhere(|mut crew| {
             lock_of(&crew, ANN, mode);
@@ -372,9 +347,7 @@ fn lock(file: &std::fs::File) {
 /// and it is reaped.
 #[test]
 fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
         crew.by_events_only();
@@ -401,9 +374,7 @@ fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
 /// a sleeper. Who does not wait is told why nothing is known.
 #[test]
 fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
         crew.set("TAKER_WINDOW", "20");
@@ -436,9 +407,7 @@ fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
 /// Root makes nothing through a link, and gives nothing away that it has found.
 #[test]
 fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
         let victim = home(&crew).join("victim");
@@ -487,9 +456,7 @@ fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
 /// What dead processes, or others, have left under the name of a queue that is being made.
 #[test]
 fn p57_a_queue_is_made_beside_what_is_in_its_way() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
         let beside = |number: u32| home(&crew).join(format!("it.lock.queue.new-{number}"));

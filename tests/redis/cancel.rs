@@ -39,21 +39,21 @@ const WAYS: [Way; 3] = [
 ];
 
 impl Stage {
-    fn set() -> Self {
+    fn set() -> Option<Self> {
         Self::with(options())
     }
 
-    fn with(far: Options) -> Self {
-        let server = Server::start();
+    fn with(far: Options) -> Option<Self> {
+        let server = Server::start()?;
         let proxy = Proxy::before(&server);
         let far = in_runtime(far.connect(proxy.url())).expect("a client");
         let near = server.connect(options());
-        Self {
+        Some(Self {
             server,
             proxy,
             far,
             near,
-        }
+        })
     }
 
     fn queued(&self) -> usize {
@@ -103,7 +103,7 @@ fn wait(lock: AnyLock) -> Polled<Acquire<AnyGuard>> {
 
 #[test]
 fn p17_a_future_that_was_never_polled_asks_for_nothing() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     stage.server.forget_counts();
     for way in WAYS {
         drop(wait(way(&stage.far)));
@@ -119,7 +119,7 @@ fn p17_a_future_that_was_never_polled_asks_for_nothing() {
 /// The request has been sent, or is about to be; the server has not seen it.
 #[test]
 fn p17_given_up_while_the_request_is_on_its_way() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         stage.proxy.stand_still();
         let mut waiter = wait(way(&stage.far));
@@ -135,7 +135,7 @@ fn p17_given_up_while_the_request_is_on_its_way() {
 /// The server has let it in; the answer never arrives before it is given up.
 #[test]
 fn p17_given_up_while_the_answer_is_on_its_way() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         stage.proxy.delay(Duration::from_millis(60));
         let mut waiter = wait(way(&stage.far));
@@ -156,7 +156,7 @@ fn p17_given_up_while_the_answer_is_on_its_way() {
 /// The server stands still with the request in its hands.
 #[test]
 fn p17_given_up_while_the_server_does_nothing() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         stage.server.ask::<()>(&["CLIENT", "PAUSE", "300", "ALL"]);
         let mut waiter = wait(way(&stage.far));
@@ -170,7 +170,7 @@ fn p17_given_up_while_the_server_does_nothing() {
 
 #[test]
 fn p17_given_up_in_line() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
         let mut waiter = wait(way(&stage.far));
@@ -191,7 +191,7 @@ fn p17_given_up_in_line() {
 /// Its turn has come, and it has not heard of it.
 #[test]
 fn p17_given_up_when_it_was_offered() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
         let mut waiter = wait(way(&stage.far));
@@ -213,7 +213,9 @@ fn p17_given_up_when_it_was_offered() {
 /// It has heard of it, and its claim is on the way: the offer has become so old meanwhile that it must be claimed first.
 #[test]
 fn p17_given_up_while_it_claims() {
-    let stage = Stage::with(options().claim_window(Duration::from_millis(40)));
+    let stage = need!(Stage::with(
+        options().claim_window(Duration::from_millis(40))
+    ));
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
         let mut waiter = wait(way(&stage.far));
@@ -244,7 +246,7 @@ fn p17_given_up_while_it_claims() {
 /// It is inside, and nobody has looked.
 #[test]
 fn p17_given_up_when_it_was_granted_and_not_taken() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         // Free from the beginning.
         let mut waiter = wait(way(&stage.far));
@@ -270,7 +272,7 @@ fn p17_given_up_when_it_was_granted_and_not_taken() {
 /// A release that is given up goes on from its first poll; one that was never polled is the guard's own.
 #[test]
 fn p17_a_release_that_is_given_up_releases() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         for polls in 0..2 {
             let guard = in_runtime(way(&stage.far).acquire()).expect("free");
@@ -289,7 +291,7 @@ fn p17_a_release_that_is_given_up_releases() {
 /// Wherever it happens to be.
 #[test]
 fn p17_given_up_at_any_time() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     let mut random = Random::new(17);
     let (rounds, mut given_up) = (rounds(300), 0);
     for round in 0..rounds {

@@ -73,7 +73,7 @@ fn serve(
 
 #[test]
 fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
-    let server = Server::start();
+    let server = need!(Server::start());
     // Who is not told finds out much later.
     let client = server.connect(RedisClient::options().patience(SLOW).claim_window(SLOW));
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
@@ -87,7 +87,7 @@ fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
 /// All at once: who is polled first comes in first, however many there are.
 #[test]
 fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -141,7 +141,7 @@ fn hear_in(child: &mut Led) -> (u64, usize) {
 /// A thousand of five processes, two of which are killed: one before its first is in, one while its first ones come in.
 #[test]
 fn p29_processes_killed_in_the_middle_of_a_thousand_delay_nobody() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let mut crew: Vec<_> = (0..5).map(|_| Led::spawn(&server)).collect();
     let holder = server.connect(options());
     let guard = in_runtime(holder.lock(NAME).acquire()).expect("free");
@@ -169,7 +169,7 @@ fn p29_processes_killed_in_the_middle_of_a_thousand_delay_nobody() {
 
 #[test]
 fn p29_the_last_of_a_hundred_processes_is_not_kept_waiting_by_ninety_eight_dead() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let holder = server.connect(options());
     let guard = in_runtime(holder.lock(NAME).acquire()).expect("free");
     let mut line: Vec<_> = (0..100)
@@ -197,7 +197,7 @@ fn p29_the_last_of_a_hundred_processes_is_not_kept_waiting_by_ninety_eight_dead(
 /// A host that vanishes closes no connection: its waiters look alive until they are not heard of for so long.
 #[test]
 fn p29_fifty_waiters_of_a_host_that_vanished_cost_no_more_than_their_patience() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let near = server.connect(options());
     let far = in_runtime(options().quarantine(false).connect(proxy.url())).expect("a client");
@@ -220,7 +220,7 @@ fn p29_fifty_waiters_of_a_host_that_vanished_cost_no_more_than_their_patience() 
 /// One message and two requests for each hand-over: the release, and the claim.
 #[test]
 fn a_hand_over_costs_one_message() {
-    let server = Server::start();
+    let server = need!(Server::start());
     // Nothing is due while this runs.
     let quiet = || {
         let options = RedisClient::options().lease(SLOW).patience(SLOW);
@@ -246,7 +246,7 @@ fn a_hand_over_costs_one_message() {
 /// All waiters of a client send one request in each third of their patience, not one each.
 #[test]
 fn waiters_who_wait_cost_one_request_for_each_heartbeat() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let patience = Duration::from_millis(1500);
     let holder = server.connect(RedisClient::options().lease(SLOW));
     let waiters = RedisClient::options().lease(SLOW).patience(patience);

@@ -45,7 +45,7 @@ fn heard(parent: &mut Led, last: &str) -> Vec<String> {
 
 #[test]
 fn p34_a_client_from_before_a_fork_is_refused_in_the_child() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let mut holder = Led::spawn(&server);
     holder.hold("lock");
     holder.tell("fork old");
@@ -77,7 +77,7 @@ fn p34_a_client_from_before_a_fork_is_refused_in_the_child() {
 
 #[test]
 fn p34_what_a_forked_child_drops_frees_nothing() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
     let (first, _) = holder.hold("lock");
     next.queue(&server, "lock");
@@ -96,7 +96,7 @@ fn p34_what_a_forked_child_drops_frees_nothing() {
 /// The copy has the connection of its parent open, and nobody who listens on it.
 #[test]
 fn p37_a_killed_holder_with_a_live_forked_child_is_followed_after_its_lease() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
     let (first, _) = holder.hold("lock");
     holder.tell("fork new");
@@ -115,7 +115,7 @@ fn p37_a_killed_holder_with_a_live_forked_child_is_followed_after_its_lease() {
 /// To others it is another process: its waiters are not those of its parent, and what is sent to one does not reach the other.
 #[test]
 fn p34_a_client_made_in_a_forked_child_has_an_inbox_of_its_own() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let mut parent = Led::spawn(&server);
     parent.hold("lock");
     parent.tell("fork new");

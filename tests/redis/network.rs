@@ -49,7 +49,7 @@ fn queued(server: &Server) -> usize {
 /// A message that is lost costs no more than a heartbeat: nobody is forgotten, and nobody is passed.
 #[test]
 fn p09_lost_messages_cost_a_heartbeat_and_no_place() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let environment = through(&proxy);
     let environment = as_words(&environment);
@@ -89,7 +89,7 @@ fn p09_lost_messages_cost_a_heartbeat_and_no_place() {
 
 #[test]
 fn p01_connections_that_break_again_and_again_let_no_two_in() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let environment = through(&proxy);
     let crowd = Crowd::begin(6, &server, &as_words(&environment));
@@ -104,7 +104,7 @@ fn p01_connections_that_break_again_and_again_let_no_two_in() {
 
 #[test]
 fn p47_a_slow_network_is_slow_and_nothing_else() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     proxy.delay(Duration::from_millis(50));
     let client = connect(&proxy, options());
@@ -135,7 +135,7 @@ fn p47_a_slow_network_is_slow_and_nothing_else() {
 /// Answers that come later than a sixth of the lease are none.
 #[test]
 fn p48_a_network_too_slow_for_the_lease_is_a_loss_in_time() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let client = connect(&proxy, options().unavailable_after(LEASE));
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
@@ -154,7 +154,7 @@ fn p48_a_network_too_slow_for_the_lease_is_a_loss_in_time() {
 /// Nothing is refused and nothing arrives: the holder has lost before the next one is in, and both go on when the network does.
 #[test]
 fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let (far, near) = (connect(&proxy, options()), server.connect(options()));
     let guard = in_runtime(far.lock("a").acquire()).expect("free");
@@ -181,7 +181,7 @@ fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
 
 #[test]
 fn p45_a_server_that_accepts_and_says_nothing_is_unavailable() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     proxy.stand_still();
     let error = in_runtime(options().connect(proxy.url())).expect_err("no answer");
@@ -204,7 +204,7 @@ fn p45_a_server_that_accepts_and_says_nothing_is_unavailable() {
 /// Shorter than its patience: it keeps its place.
 #[test]
 fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let patient = options().patience(Duration::from_secs(600));
     let (far, near) = (connect(&proxy, patient), server.connect(options()));
@@ -233,7 +233,7 @@ fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
 /// It is known to be lost: the server need not be asked.
 #[test]
 fn p48_a_release_of_a_lost_hold_says_so_without_a_server() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let client = connect(&proxy, options());
     let guard = in_runtime(client.lock("a").acquire()).expect("free");

@@ -11,7 +11,7 @@ use crate::support::{eventually, in_runtime};
 
 #[test]
 fn p01_no_update_is_lost_among_processes() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let mut children: Vec<_> = (0..8).map(|_| Led::spawn(&server)).collect();
     children.iter_mut().for_each(|it| it.tell("storm 100"));
     for child in &mut children {
@@ -22,7 +22,7 @@ fn p01_no_update_is_lost_among_processes() {
 
 #[test]
 fn p09_processes_are_served_in_order() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let mut holder = Led::spawn(&server);
     let (mut last, _) = holder.hold("lock");
     let mut line: Vec<_> = (0..8).map(|_| Led::spawn(&server)).collect();
@@ -39,7 +39,7 @@ fn p09_processes_are_served_in_order() {
 
 #[test]
 fn p28_a_killed_holder_is_followed_after_its_lease() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
     let (first, _) = holder.hold("lock");
     next.queue(&server, "lock");
@@ -56,7 +56,7 @@ fn p28_a_killed_holder_is_followed_after_its_lease() {
 #[test]
 fn p29_killed_waiters_cost_no_delay() {
     for pattern in [0b0001_u32, 0b0110, 0b0111] {
-        let server = Server::start();
+        let server = need!(Server::start());
         let patient = [("CHILD_PATIENCE", "600000")];
         let mut holder = Led::spawn_with(&server, &patient);
         holder.hold("lock");
@@ -84,7 +84,7 @@ fn p29_killed_waiters_cost_no_delay() {
 
 #[test]
 fn p48_a_holder_that_stood_still_is_told_that_it_has_lost() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
     let (first, _) = holder.hold("lock");
     next.queue(&server, "lock");
@@ -105,7 +105,7 @@ fn p48_a_holder_that_stood_still_is_told_that_it_has_lost() {
 
 #[test]
 fn p47_a_live_hold_outlasts_its_lease() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
     let (first, _) = holder.hold("lock");
     next.queue(&server, "lock");
@@ -128,7 +128,7 @@ fn p47_a_live_hold_outlasts_its_lease() {
 /// With `on_disconnect(Release)` a death is seen by the closed connection.
 #[test]
 fn a_holder_that_is_cut_off_is_followed_before_its_lease_if_it_wants_so() {
-    let server = Server::start();
+    let server = need!(Server::start());
     // No lease ends in the time of a test.
     let lease = ("CHILD_LEASE", "3600000");
     let mut holder = Led::spawn_with(&server, &[("CHILD_DROPS", "1"), lease]);
@@ -142,7 +142,7 @@ fn a_holder_that_is_cut_off_is_followed_before_its_lease_if_it_wants_so() {
 
 #[test]
 fn p03_readers_of_several_processes_overlap_and_a_writer_waits_for_all() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let mut readers: Vec<_> = (0..3).map(|_| Led::spawn(&server)).collect();
     readers.iter_mut().for_each(|it| _ = it.hold("read"));
     let (mut writer, mut late) = (Led::spawn(&server), Led::spawn(&server));
@@ -161,7 +161,7 @@ fn p03_readers_of_several_processes_overlap_and_a_writer_waits_for_all() {
 
 #[test]
 fn p53_the_permits_of_the_dead_return() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let mut holders: Vec<_> = (0..2).map(|_| Led::spawn(&server)).collect();
     holders.iter_mut().for_each(|it| _ = it.hold("permit"));
     let mut next = Led::spawn(&server);

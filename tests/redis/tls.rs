@@ -23,7 +23,8 @@ struct Secured {
 }
 
 impl Secured {
-    fn start(arguments: &[&str]) -> Self {
+    fn start(arguments: &[&str]) -> Option<Self> {
+        crate::skip::program("openssl")?;
         let directory = directory();
         let path = directory.path();
         certify(path);
@@ -46,13 +47,13 @@ impl Secured {
             directory,
             &[&["--save", ""][..], &own[..], arguments].concat(),
             &[],
-        );
+        )?;
         let port = server.listen("tls-port");
-        Self {
+        Some(Self {
             server,
             port,
             authority,
-        }
+        })
     }
 
     fn url(&self) -> String {
@@ -83,9 +84,7 @@ fn certify(path: &Path) {
         let mut command = Command::new("openssl");
         command.args(words.split(' ')).current_dir(path);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let status = command
-            .status()
-            .expect("openssl is installed; see scripts/test");
+        let status = command.status().expect("openssl");
         assert!(status.success(), "openssl {words}");
     };
     std::fs::write(path.join("extensions"), "subjectAltName=DNS:localhost\n").expect("written");
@@ -104,7 +103,7 @@ fn certify(path: &Path) {
 /// Also after the connection was cut: what was trusted once is trusted again.
 #[test]
 fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let client = secured.connect(secured.trusting()).expect("a client");
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -130,7 +129,7 @@ fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
 /// Without a word about certificates those of the system count; another process has others.
 #[test]
 fn p45_the_authorities_of_the_system_are_trusted() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let authority = secured.file("authority.crt");
     let authority = authority.to_str().expect("a plain path");
     let (url, server) = (secured.url(), &secured.server);
@@ -150,7 +149,7 @@ fn p45_the_authorities_of_the_system_are_trusted() {
 
 #[test]
 fn p45_a_certificate_that_nobody_vouches_for_is_refused() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let error = in_runtime(options().connect(secured.url())).expect_err("not trusted");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let text = format!("{error}").to_lowercase();
@@ -160,7 +159,7 @@ fn p45_a_certificate_that_nobody_vouches_for_is_refused() {
 /// Vouched for, but another name than the one that was asked for.
 #[test]
 fn p45_a_certificate_of_another_name_is_refused() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let certificates = TlsCertificates {
         client_tls: None,
         root_cert: Some(secured.authority.clone()),
@@ -176,7 +175,7 @@ fn p45_a_certificate_of_another_name_is_refused() {
 /// The server wants to know who asks.
 #[test]
 fn p45_a_client_shows_a_certificate_where_one_is_asked_for() {
-    let secured = Secured::start(&["--tls-auth-clients", "yes"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "yes"]));
     let error = secured
         .connect(secured.trusting())
         .expect_err("nothing was shown");
@@ -198,7 +197,7 @@ fn p45_a_client_shows_a_certificate_where_one_is_asked_for() {
 /// Plain words to a port that speaks TLS, and TLS to one that speaks plainly.
 #[test]
 fn p45_one_side_only_with_tls_is_unavailable() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let plain = secured.server.listen("port");
     let mixed = [
         format!("redis://localhost:{}/", secured.port),

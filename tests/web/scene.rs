@@ -36,8 +36,8 @@ impl Place {
     /// A server that has just been started lets in nobody for as long as the lease that it is asked for, if it does not know the lock yet. So
     /// the first one asks for a short one.
     #[cfg(feature = "redis")]
-    pub(crate) fn redis() -> Self {
-        let server = crate::redis_server::Server::start();
+    pub(crate) fn redis() -> Option<Self> {
+        let server = crate::redis_server::Server::start()?;
         let short = std::time::Duration::from_secs(3);
         let first = async {
             let options = stanchion::redis::RedisClient::options().lease(short);
@@ -45,7 +45,7 @@ impl Place {
             client.lock("web").acquire().await?.release().await
         };
         block_on(first).expect("the first to hold the lock");
-        Self::Redis(server)
+        Some(Self::Redis(server))
     }
 
     pub(crate) fn url(&self) -> String {
