@@ -56,6 +56,7 @@ fn a_command_in_one_word_runs_in_the_users_shell() {
 
 #[test]
 fn the_code_of_a_conflict() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     let mut holder = site.holder();
     // Without -E: 1 of flock, and one code each of this program.
@@ -84,6 +85,7 @@ fn the_code_of_a_conflict() {
 
 #[test]
 fn readers_of_both_programs_share() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     let mut reader = site.start(&["run", "-s", "LOCK", "-c", "echo in; read x"]);
     reader.expect("in");

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use stanchion::{AtomicFile, Error, ErrorKind};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
+use crate::crew::child::{path, say, variable};
+use crate::crew::{last_words, program};
 use crate::skip::{skip, success};
 use crate::support::{Place, eventually, in_runtime, kind_of};
 
@@ -37,35 +39,23 @@ async fn replace(path: &Path) -> Result<(), Error> {
 }
 
 /// The child program: replaces the file, and says what came of it.
-#[test]
-#[ignore = "the child program of the other tests"]
-fn child() {
-    let Some(path) = std::env::var_os("ATOMIC_PATH") else {
-        return;
-    };
-    let result = in_runtime(replace(Path::new(&path)));
-    match result {
-        Ok(()) => println!("@done"),
+pub(crate) fn main() {
+    match in_runtime(replace(&path("ATOMIC_PATH"))) {
+        Ok(()) => say("done"),
         Err(error) => {
             let number = error.io_error().and_then(std::io::Error::raw_os_error);
-            println!("@failed {number:?} {error}");
+            say(format_args!("failed {number:?} {error}"));
         }
     }
 }
 
 /// Runs the child with a fault; its last words, if it had any.
 fn child_with(path: &Path, faults: &[(&str, &str)]) -> String {
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["atomic::child", "--exact", "--ignored", "--nocapture"]);
+    let mut command = program("atomic");
     command
         .env("ATOMIC_PATH", path)
         .envs(faults.iter().copied());
-    let output = command.stderr(Stdio::null()).output().expect("it runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut said = text
-        .lines()
-        .filter_map(|line| Some(line.split_once('@')?.1.to_owned()));
-    said.next_back().unwrap_or_default()
+    last_words(&mut command).pop().unwrap_or_default()
 }
 
 fn names(place: &Place) -> Vec<String> {
@@ -370,8 +360,7 @@ fn p01_droppers_and_committers_never_mix() {
     let place = Place::new();
     let path = old_one(&place);
     let start = |letter: &str, drops: &str| {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["atomic::crowd", "--exact", "--ignored", "--nocapture"]);
+        let mut command = program("atomic-crowd");
         command
             .env("ATOMIC_PATH", &path)
             .env("ATOMIC_LETTER", letter);
@@ -403,15 +392,10 @@ fn p01_droppers_and_committers_never_mix() {
 }
 
 /// The child program of the test above.
-#[test]
-#[ignore = "the child program of the other tests"]
-fn crowd() {
-    let Some(path) = std::env::var_os("ATOMIC_PATH") else {
-        return;
-    };
-    let word = |name| std::env::var(name).expect("a word");
-    let letter = word("ATOMIC_LETTER").into_bytes()[0];
-    let drops: usize = word("ATOMIC_DROPS").parse().expect("a number");
+pub(crate) fn crowd() {
+    let path = path("ATOMIC_PATH");
+    let letter = variable("ATOMIC_LETTER").into_bytes()[0];
+    let drops: usize = variable("ATOMIC_DROPS").parse().expect("a number");
     in_runtime(async {
         for round in 0..150 {
             let mut file = AtomicFile::create(&path).await.expect("begun");

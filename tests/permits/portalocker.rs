@@ -8,8 +8,9 @@ use std::process::Command;
 
 use stanchion::{FifoSemaphore, SemaphoreConfig};
 
-use crate::crew::{Crew, Who, everywhere};
+use crate::crew::Who;
 use crate::holder::NAME;
+use crate::pool::{Crew, everywhere};
 use crate::skip::python;
 
 /// | command | answer |
@@ -54,7 +55,7 @@ fn start_python_on(crew: &mut Crew, program: &str, directory: &Path) -> Who {
     command
         .arg(directory)
         .args([NAME, &crew.limit().to_string()]);
-    let who = crew.start_program(command);
+    let who = crew.start_program(command, &[]);
     crew.expect(who, "ready");
     who
 }
@@ -164,13 +165,11 @@ fn p63_we_are_woken_when_python_gives_its_slot_back() {
             crew.queue((one, 1), 1);
             crew.queue((all, 1), 2);
             crew.command(python, "give 2", "gave 2");
-            crew.expect_held((one, 1));
-            crew.release((one, 1));
+            crew.serve((one, 1));
             // The one that wants all keeps the first until it has the other.
             python_waits_for_nothing(&mut crew, python);
             crew.command(python, "give 1", "gave 1");
-            crew.expect_held((all, 1));
-            crew.release((all, 1));
+            crew.serve((all, 1));
             crew.expect_no_tickets();
         }
         crew.expect_idle(one);
@@ -193,8 +192,7 @@ fn p28_we_are_woken_when_python_is_killed() {
             python_takes(&mut crew, python, 2);
             crew.queue((waiter, 1), 2);
             crew.kill(python);
-            crew.expect_held((waiter, 1));
-            crew.release((waiter, 1));
+            crew.serve((waiter, 1));
             crew.expect_no_tickets();
         }
         crew.expect_idle(waiter);

@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::family::{Kind, Member, held, place, until};
+use crate::crew::{Member, until};
+use crate::family::{Kind, held, place};
 use crate::skip::{program, root, success};
 
 const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
@@ -20,12 +21,12 @@ fn under(script: &str) -> [String; 6] {
 /// A member there; without a script one like any other.
 fn member(script: &str, kind: Kind, path: &Path) -> Member {
     if script.is_empty() {
-        return Member::start(kind, path);
+        return Member::of(kind, path);
     }
     let starter = under(script);
     let starter = starter.each_ref().map(String::as_str);
     let place = path.parent().and_then(Path::to_str).expect("a directory");
-    Member::start_under(&starter, kind, path, &[("PLACE", place)])
+    Member::under(&starter, kind, path, &[("PLACE", place)])
 }
 
 /// Whether these scripts can run here.
@@ -67,28 +68,19 @@ fn dead_holder(script: &str, kind: Kind, path: &Path) {
     let mut holder = member(script, kind, path);
     holder.acquire();
     holder.kill();
-    holder.bury();
 }
 
 fn is_busy(script: &str, kind: Kind, path: &Path) {
     let mut other = member(script, kind, path);
-    assert_eq!(
-        other.ask("try").as_deref(),
-        Some("none"),
-        "{kind:?} {script}"
-    );
-    let status = other.ask("status").expect("it lives");
+    assert_eq!(other.ask("try"), "none", "{kind:?} {script}");
+    let status = other.ask("status");
     assert!(status.starts_with("held"), "{kind:?} {script}: {status}");
 }
 
 fn is_passed(script: &str, kind: Kind, path: &Path) {
     let mut other = member(script, kind, path);
-    assert_eq!(
-        other.ask("status").as_deref(),
-        Some("free"),
-        "{kind:?} {script}"
-    );
-    let told = other.ask("try").expect("it lives");
+    assert_eq!(other.ask("status"), "free", "{kind:?} {script}");
+    let told = other.ask("try");
     assert!(told != "none", "{kind:?} {script}: not passed");
     assert!(held(&told).1, "{kind:?} {script}");
     other.release();
@@ -99,10 +91,10 @@ fn p31_another_boot_under_the_same_name_robs_no_living_holder() {
     need!(can(&[OTHER_BOOT]));
     for kind in KINDS {
         let (_directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
         is_busy(OTHER_BOOT, kind, &path);
-        assert_eq!(holder.ask("is-held").as_deref(), Some("yes"));
+        assert_eq!(holder.ask("is-held"), "yes");
         holder.release();
     }
 }
@@ -164,9 +156,8 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
             let mut holder = member(one, kind, &path);
             holder.acquire();
             is_busy(two, kind, &path);
-            assert_eq!(holder.ask("is-held").as_deref(), Some("yes"));
+            assert_eq!(holder.ask("is-held"), "yes");
             holder.kill();
-            holder.bury();
             is_passed(two, kind, &path);
         }
     }
@@ -183,9 +174,9 @@ fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
         holder.acquire();
         let mut next = member(&script, kind, &path);
         next.tell("acquire");
-        holder.kill();
-        assert!(held(&next.next().expect("it lives")).1, "{kind:?}");
-        holder.bury();
+        holder.kill_now();
+        assert!(held(&next.hear()).1, "{kind:?}");
+        holder.end();
     }
 }
 
@@ -198,14 +189,14 @@ fn p31_a_holder_in_a_time_namespace_is_not_robbed() {
     need!(success(&mut probe, "no time namespaces"));
     for kind in KINDS {
         let (_directory, path) = place();
-        let mut holder = Member::start_under(&shifted, kind, &path, &[]);
+        let mut holder = Member::under(&shifted, kind, &path, &[]);
         holder.acquire();
         is_busy("", kind, &path);
         holder.release();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
-        let mut other = Member::start_under(&shifted, kind, &path, &[]);
-        assert_eq!(other.ask("try").as_deref(), Some("none"), "{kind:?}");
+        let mut other = Member::under(&shifted, kind, &path, &[]);
+        assert_eq!(other.ask("try"), "none", "{kind:?}");
         holder.release();
     }
 }
@@ -342,8 +333,8 @@ fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
         let first = Stranger::new(&outer, PID);
         let line = inner.start(PID, "\"$@\"; exit");
         let line: Vec<_> = line.iter().map(String::as_str).collect();
-        let mut holder = Member::start_under(&line, kind, &path, &[]);
-        assert_eq!(holder.ask("pid"), Some(PID.to_string()), "as it is meant");
+        let mut holder = Member::under(&line, kind, &path, &[]);
+        assert_eq!(holder.ask("pid"), PID.to_string(), "as it is meant");
         holder.acquire();
         assert_ne!(recorded_start(kind, &path), Some(first.start.clone()));
 
@@ -357,16 +348,16 @@ fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
         }
         let line = inner.enter();
         let line: Vec<_> = line.iter().map(String::as_str).collect();
-        let mut other = Member::start_under(&line, kind, &path, &[]);
-        assert_eq!(other.ask("try").as_deref(), Some("none"), "{kind:?}");
-        assert_eq!(holder.ask("is-held").as_deref(), Some("yes"));
+        let mut other = Member::under(&line, kind, &path, &[]);
+        assert_eq!(other.ask("try"), "none", "{kind:?}");
+        assert_eq!(holder.ask("is-held"), "yes");
         second.end(&outer, PID);
-        assert_eq!(other.ask("try").as_deref(), Some("none"), "{kind:?}");
+        assert_eq!(other.ask("try"), "none", "{kind:?}");
 
         // The kernel itself tells the end.
         holder.tell("die");
-        holder.bury();
-        assert!(held(&other.ask("try").expect("it lives")).1, "{kind:?}");
+        holder.end();
+        assert!(held(&other.ask("try")).1, "{kind:?}");
     }
 }
 

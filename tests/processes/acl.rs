@@ -4,8 +4,8 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use crate::crew::{Crew, everywhere};
 use crate::other_users::{ANN, BOB, EVE, TEAM, home, lock_of, share};
+use crate::queue::{Crew, everywhere};
 use crate::skip::{root, skip};
 
 const ACCESS: &str = "system.posix_acl_access";
@@ -106,7 +106,7 @@ fn p58_whoever_makes_the_queue_the_owner_and_the_users_named_share_the_lock() {
                 .expect("a mode");
             need!(set(crew.lock(), ACCESS, &for_one_more(EVE_ID, 6)));
             let maker = match first {
-                Some(user) => crew.start_with(&[("TAKER_AS", user)]),
+                Some(user) => crew.start_with(&[("CREW_AS", user)]),
                 None => crew.start(),
             };
             crew.take_and_release(maker);
@@ -123,7 +123,7 @@ fn p58_a_default_access_list_of_the_directory_shares_its_locks() {
         let list = for_one_more(EVE_ID, 7);
         need!(set(home(&crew), ACCESS, &list));
         need!(set(home(&crew), DEFAULT, &list));
-        crew.set("TAKER_UMASK", "077");
+        crew.set("CREW_UMASK", "077");
         share(&mut crew, ANN, EVE);
     });
 }
@@ -142,8 +142,8 @@ fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
             0o660
         );
         let (a, e) = (
-            crew.start_with(&[("TAKER_AS", ANN)]),
-            crew.start_with(&[("TAKER_AS", EVE)]),
+            crew.start_with(&[("CREW_AS", ANN)]),
+            crew.start_with(&[("CREW_AS", EVE)]),
         );
         crew.take(a, 1);
         crew.queue(e, 1);
@@ -156,12 +156,11 @@ fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
             let named = list.iter().any(|it| it.0 == GROUP && it.1 != 0);
             assert!(!named, "{path:?}: {list:?}");
         }
-        let bob = crew.start_unready(&[("TAKER_AS", BOB)]);
+        let bob = crew.start_unready(&[("CREW_AS", BOB)]);
         let line = crew.line(bob);
         assert!(line.contains("Permission denied"), "{line}");
         crew.release(a, 1);
-        crew.expect_held(e, 1);
-        crew.release(e, 1);
+        crew.serve(e, 1);
     });
 }
 
@@ -171,7 +170,7 @@ fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
 fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
     need!(root());
     // Of no group but her own.
-    let ann = "60001:60001:";
+    let ann = "60001:60001";
     everywhere(|mut crew| {
         lock_of(&crew, ann, 0o660);
         chown(crew.lock(), None, Some(TEAM)).expect("a group");
@@ -186,7 +185,7 @@ fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
                 (OTHERS, 0, NOBODY),
             ],
         ));
-        let bob = crew.start_with(&[("TAKER_AS", BOB)]);
+        let bob = crew.start_with(&[("CREW_AS", BOB)]);
         crew.take_and_release(bob);
         share(&mut crew, ann, BOB);
     });
@@ -201,8 +200,8 @@ fn p58_an_inherited_access_list_does_not_open_the_queue() {
         lock_of(&crew, ANN, 0o660);
         need!(set(home(&crew), DEFAULT, &for_one_more(EVE_ID, 7)));
         let (a, b) = (
-            crew.start_with(&[("TAKER_AS", ANN)]),
-            crew.start_with(&[("TAKER_AS", ANN)]),
+            crew.start_with(&[("CREW_AS", ANN)]),
+            crew.start_with(&[("CREW_AS", ANN)]),
         );
         crew.take_and_release(a);
         need!(set(&crew.queue_dir(), DEFAULT, &for_one_more(EVE_ID, 7)));
@@ -214,7 +213,6 @@ fn p58_an_inherited_access_list_does_not_open_the_queue() {
             assert_eq!(entries(&path), [], "{path:?}");
         }
         crew.release(a, 1);
-        crew.expect_held(b, 1);
-        crew.release(b, 1);
+        crew.serve(b, 1);
     });
 }

@@ -14,8 +14,7 @@ fn options() -> Options {
 /// A lock goes from one to the other, and the one that waits is told.
 fn assert_hands_over(one: &RedisClient, other: &RedisClient) {
     let guard = in_runtime(one.lock("a").acquire()).expect("free");
-    let mut next = Polled::new(other.lock("a").acquire());
-    assert!(next.poll().is_pending());
+    let mut next = Polled::pending(other.lock("a").acquire());
     crate::support::eventually("in line", || {
         let status = in_runtime(one.lock("a").status()).expect("a status");
         status.waiters.len() == 1

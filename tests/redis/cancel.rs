@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use stanchion::redis::{Options, RedisClient};
-use stanchion::{Acquire, AnyGuard, AnyLock, Removal};
+use stanchion::{AnyLock, Removal};
 
 use crate::gate::rounds;
 use crate::one_permit::OnePermit;
@@ -97,16 +97,12 @@ impl Stage {
     }
 }
 
-fn wait(lock: AnyLock) -> Polled<Acquire<AnyGuard>> {
-    Polled::new(lock.acquire())
-}
-
 #[test]
 fn p17_a_future_that_was_never_polled_asks_for_nothing() {
     let stage = need!(Stage::set());
     stage.server.forget_counts();
     for way in WAYS {
-        drop(wait(way(&stage.far)));
+        drop(Polled::new(way(&stage.far).acquire()));
     }
     assert_eq!(
         stage.server.calls("evalsha") + stage.server.calls("eval"),
@@ -122,8 +118,7 @@ fn p17_given_up_while_the_request_is_on_its_way() {
     let stage = need!(Stage::set());
     for way in WAYS {
         stage.proxy.stand_still();
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         drop(waiter);
         stage.proxy.go_on();
         stage.until_heard(way);
@@ -138,8 +133,7 @@ fn p17_given_up_while_the_answer_is_on_its_way() {
     let stage = need!(Stage::set());
     for way in WAYS {
         stage.proxy.delay(Duration::from_millis(60));
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         let status = way(&stage.near);
         eventually("the server has let it in", || {
             let status = in_runtime(status.status()).expect("a status");
@@ -159,8 +153,7 @@ fn p17_given_up_while_the_server_does_nothing() {
     let stage = need!(Stage::set());
     for way in WAYS {
         stage.server.ask::<()>(&["CLIENT", "PAUSE", "300", "ALL"]);
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         drop(waiter);
         stage.until_heard(way);
         stage.assert_free(way);
@@ -173,8 +166,7 @@ fn p17_given_up_in_line() {
     let stage = need!(Stage::set());
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let mut waiter = Polled::pending(way(&stage.far).acquire());
         eventually("in line", || stage.queued() == 1);
         // However often it was polled.
         for _ in 0..3 {
@@ -194,8 +186,7 @@ fn p17_given_up_when_it_was_offered() {
     let stage = need!(Stage::set());
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let mut waiter = Polled::pending(way(&stage.far).acquire());
         eventually("in line", || stage.queued() == 1);
         stage.proxy.lose(100);
         in_runtime(guard.release()).expect("released");
@@ -218,8 +209,7 @@ fn p17_given_up_while_it_claims() {
     ));
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let mut waiter = Polled::pending(way(&stage.far).acquire());
         eventually("in line", || stage.queued() == 1);
         stage.server.forget_counts();
         stage.proxy.delay(Duration::from_millis(60));
@@ -249,15 +239,13 @@ fn p17_given_up_when_it_was_granted_and_not_taken() {
     let stage = need!(Stage::set());
     for way in WAYS {
         // Free from the beginning.
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         waiter.bell.wait_beyond(0);
         drop(waiter);
         stage.assert_free(way);
         // And after a while in line.
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         eventually("in line", || stage.queued() == 1);
         let rings = waiter.rings();
         in_runtime(guard.release()).expect("released");

@@ -89,8 +89,7 @@ fn in_line(
 ) -> Vec<Polled<Acquire<RedisGuard>>> {
     let waiter = |_| {
         let before = clocked.queued();
-        let mut waiter = Polled::new(client.lock("a").acquire());
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(client.lock("a").acquire());
         eventually("in line", || clocked.queued() > before);
         waiter
     };
@@ -142,8 +141,7 @@ fn assert_lets_in(connect_first: bool) {
     let early = connect_first.then(connect);
     clocked.set(-HOUR * 1000);
     let client = early.unwrap_or_else(connect);
-    let mut waiter = Polled::new(client.lock("a").acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(client.lock("a").acquire());
     eventually("in line", || clocked.queued() == 1);
     assert!(waiter.poll().is_pending());
     let lease = i64::try_from(LEASE.as_millis()).expect("a lease");

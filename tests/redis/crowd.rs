@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use stanchion::Acquire;
 use stanchion::redis::{Options, RedisClient, RedisGuard};
 
-use crate::child::{LEASE, Led, NAME, assert_listeners, waiting};
+use crate::child::{LEASE, NAME, assert_listeners, waiting};
+use crate::crew::Member;
 use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime};
@@ -117,7 +118,7 @@ fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
 const EACH: usize = 200;
 
 /// So many through this child, behind all who are in line already.
-fn stand(server: &Server, child: &mut Led) {
+fn stand(server: &Server, child: &mut Member) {
     for first in (0..EACH).step_by(HANDFUL) {
         let before = waiting(server);
         child.tell(&format!("crowd {first} {HANDFUL}"));
@@ -126,7 +127,7 @@ fn stand(server: &Server, child: &mut Led) {
 }
 
 /// The next one of a child that comes in: its token, and its number among those of the child.
-fn hear_in(child: &mut Led) -> (u64, usize) {
+fn hear_in(child: &mut Member) -> (u64, usize) {
     let line = child.hear();
     let (token, number) = line
         .strip_prefix("in ")
@@ -142,7 +143,7 @@ fn hear_in(child: &mut Led) -> (u64, usize) {
 #[test]
 fn p29_processes_killed_in_the_middle_of_a_thousand_delay_nobody() {
     let server = need!(Server::start());
-    let mut crew: Vec<_> = (0..5).map(|_| Led::spawn(&server)).collect();
+    let mut crew: Vec<_> = (0..5).map(|_| Member::spawn(&server)).collect();
     let holder = server.connect(options());
     let guard = in_runtime(holder.lock(NAME).acquire()).expect("free");
     crew.iter_mut().for_each(|child| stand(&server, child));
@@ -173,10 +174,10 @@ fn p29_the_last_of_a_hundred_processes_is_not_kept_waiting_by_ninety_eight_dead(
     let holder = server.connect(options());
     let guard = in_runtime(holder.lock(NAME).acquire()).expect("free");
     let mut line: Vec<_> = (0..100)
-        .map(|_| Led::spawn_with(&server, &[("CHILD_PATIENCE", "600000")]))
+        .map(|_| Member::spawn_with(&server, &[("CHILD_PATIENCE", "600000")]))
         .collect();
     line.iter_mut().for_each(|it| it.queue(&server, "lock"));
-    line[1..99].iter_mut().for_each(Led::kill);
+    line[1..99].iter_mut().for_each(|it| it.kill());
     // From here on a wait for one of them would outlast the test.
     assert_listeners(&server, 3);
     let mut last = guard.token();

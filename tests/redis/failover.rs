@@ -97,8 +97,7 @@ fn p51_a_hold_that_the_replica_knows_of_goes_on() {
     pair.fail_over();
     let begun = Instant::now();
     in_runtime(guard.ensure_held()).expect("it is on record");
-    let mut newcomer = Polled::new(theirs.lock("first").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(theirs.lock("first").acquire());
     let token = guard.token();
     in_runtime(guard.release()).expect("released");
     let next = assert_waits_one_lease(&mut newcomer, begun, token);
@@ -114,8 +113,7 @@ fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
     let guard = in_runtime(mine.lock("first").acquire()).expect("free");
     pair.fail_over();
     let begun = Instant::now();
-    let mut newcomer = Polled::new(theirs.lock("first").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(theirs.lock("first").acquire());
     in_runtime(guard.ensure_held()).expect("put back");
     let token = guard.token();
     in_runtime(guard.release()).expect("released");
@@ -134,8 +132,7 @@ fn p51_a_hold_goes_on_though_an_earlier_one_is_on_record() {
     pair.fail_over();
     let begun = Instant::now();
     in_runtime(guard.ensure_held()).expect("put back");
-    let mut newcomer = Polled::new(mine.lock("first").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(mine.lock("first").acquire());
     let token = guard.token();
     in_runtime(guard.release()).expect("released");
     let next = newcomer.finish().expect("after the quarantine");

@@ -102,8 +102,7 @@ fn assert_hands_over_by_polling(client: &RedisClient) {
         let guard = lock.acquire().await.expect("free");
         let status = lock.status().await.expect("a status");
         assert!(status.polling);
-        let mut waiter = Polled::new(lock.acquire());
-        assert!(waiter.poll().is_pending());
+        let mut waiter = Polled::pending(lock.acquire());
         guard.release().await.expect("released");
         drop(waiter.finish().expect("its turn"));
     });
@@ -153,8 +152,7 @@ fn p51_everything_forgotten_and_nobody_let_in_is_taken_back() {
     let client = server.connect(options());
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
-    let mut waiter = Polled::new(lock.acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(lock.acquire());
     let key = "{stanchion:a}:queue";
     eventually("in line", || server.ask::<usize>(&["ZCARD", key]) == 1);
     server.ask::<()>(&["FLUSHALL"]);
@@ -197,8 +195,7 @@ fn p51_everything_forgotten_lets_no_second_one_in() {
     let second = in_runtime(theirs.lock("a").try_acquire()).expect("an answer");
     assert!(second.is_none());
     in_runtime(guard.ensure_held()).expect("taken back");
-    let mut waiter = Polled::new(theirs.lock("a").acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(theirs.lock("a").acquire());
     in_runtime(guard.release()).expect("released");
     drop(waiter.finish().expect("its turn"));
     drop(in_runtime(theirs.lock("another").acquire()).expect("a lease after"));
@@ -359,8 +356,7 @@ fn p51_a_server_that_is_gone_ends_in_a_loss() {
     let client = server.connect(options().unavailable_after(LEASE));
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
-    let mut waiter = Polled::new(lock.acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(lock.acquire());
     server.kill();
     assert_eq!(loss_of(guard.lost()), Loss::Expired);
     let error = waiter.finish().expect_err("nobody answers");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use stanchion::redis::{Options, RedisClient};
 use stanchion::{ErrorKind, Loss};
 
-use crate::child::{Led, waiting};
+use crate::child::waiting;
+use crate::crew::Member;
 use crate::gate::{Crowd, rounds};
 use crate::proxy::Proxy;
 use crate::server::Server;
@@ -54,7 +55,7 @@ fn p09_lost_messages_cost_a_heartbeat_and_no_place() {
     let environment = through(&proxy);
     let environment = as_words(&environment);
     let mut crew: Vec<_> = (0..6)
-        .map(|_| Led::spawn_with(&server, &environment))
+        .map(|_| Member::spawn_with(&server, &environment))
         .collect();
     let (mut last, _) = crew[0].hold("lock");
     proxy.lose(30);
@@ -158,11 +159,9 @@ fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
     let proxy = Proxy::before(&server);
     let (far, near) = (connect(&proxy, options()), server.connect(options()));
     let guard = in_runtime(far.lock("a").acquire()).expect("free");
-    let mut waiter = Polled::new(far.lock("a").acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(far.lock("a").acquire());
     eventually("in line", || queued(&server) == 1);
-    let mut next = Polled::new(near.lock("a").acquire());
-    assert!(next.poll().is_pending());
+    let mut next = Polled::pending(near.lock("a").acquire());
     eventually("in line", || queued(&server) == 2);
     proxy.stand_still();
     let taken = next.finish().expect("its turn");
@@ -209,11 +208,9 @@ fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
     let patient = options().patience(Duration::from_secs(600));
     let (far, near) = (connect(&proxy, patient), server.connect(options()));
     let guard = in_runtime(near.lock("a").acquire()).expect("free");
-    let mut first = Polled::new(far.lock("a").acquire());
-    assert!(first.poll().is_pending());
+    let mut first = Polled::pending(far.lock("a").acquire());
     eventually("in line", || queued(&server) == 1);
-    let mut second = Polled::new(near.lock("a").acquire());
-    assert!(second.poll().is_pending());
+    let mut second = Polled::pending(near.lock("a").acquire());
     eventually("in line", || queued(&server) == 2);
     proxy.stand_still();
     proxy.cut();

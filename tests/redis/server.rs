@@ -1,5 +1,6 @@
 //! A Redis server of the test's own: its own directory, its own socket, nothing on disk unless asked for, and gone at the end.
 //! `None` where `redis-server` is not installed.
+#![allow(dead_code)] // Each test binary uses a part.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -7,7 +7,8 @@ use ::redis::TlsCertificates;
 use stanchion::redis::{Options, RedisClient};
 use stanchion::{ErrorKind, Result};
 
-use crate::child::{Led, NAME};
+use crate::child::NAME;
+use crate::crew::Member;
 use crate::server::{Server, directory};
 use crate::support::{Polled, eventually, in_runtime};
 
@@ -107,8 +108,7 @@ fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
     let client = secured.connect(secured.trusting()).expect("a client");
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
-    let mut waiter = Polled::new(lock.acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(lock.acquire());
     let server = &secured.server;
     eventually("in line", || {
         server.ask::<usize>(&["ZCARD", "{stanchion:a}:queue"]) == 1
@@ -139,12 +139,11 @@ fn p45_the_authorities_of_the_system_are_trusted() {
         ("SSL_CERT_FILE", authority),
         ("CHILD_LEASE", "10000"),
     ];
-    let mut child = Led::spawn_with(server, &environment);
+    let mut child = Member::spawn_with(server, &environment);
     child.hold("lock");
     let tried = in_runtime(server.connect(options()).lock(NAME).try_acquire());
     assert!(tried.expect("an answer").is_none());
-    child.tell("release");
-    assert_eq!(child.hear(), "released");
+    assert_eq!(child.ask("release"), "released");
 }
 
 #[test]

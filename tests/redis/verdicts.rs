@@ -68,8 +68,7 @@ impl Stage {
         let guard = in_runtime(client.lock("held").acquire()).expect("free");
         let near = server.connect(options());
         let first = in_runtime(near.lock("line").acquire()).expect("free");
-        let mut waiter = Polled::new(client.lock("line").acquire());
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(client.lock("line").acquire());
         eventually("in line", || queue(&server).len() == 2);
         let line = queue(&server);
         Self {
@@ -91,10 +90,8 @@ impl Stage {
     /// While the server answers with this code nothing is lost, and nothing after it.
     fn assert_outlasts(mut self, code: &str, end: impl FnOnce(&Server)) {
         self.cut();
-        let mut ensured = Polled::new(self.guard.ensure_held());
-        assert!(ensured.poll().is_pending());
-        let mut newcomer = Polled::new(self.client.lock("new").acquire());
-        assert!(newcomer.poll().is_pending());
+        let mut ensured = Polled::pending(self.guard.ensure_held());
+        let mut newcomer = Polled::pending(self.client.lock("new").acquire());
         wait_for_refusals(&self.server, code);
         assert!(newcomer.poll().is_pending() && self.waiter.poll().is_pending());
         end(&self.server);
@@ -167,8 +164,7 @@ fn p45_a_server_without_memory_keeps_holds_and_places() {
     set(&stage.server, "maxmemory", "1");
     stage.cut();
     in_runtime(stage.guard.ensure_held()).expect("who is inside stays");
-    let mut newcomer = Polled::new(stage.client.lock("new").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(stage.client.lock("new").acquire());
     wait_for_refusals(&stage.server, "OOM");
     assert!(newcomer.poll().is_pending());
     set(&stage.server, "maxmemory", "0");
@@ -253,8 +249,7 @@ fn p45_a_server_that_runs_a_script_keeps_holds_and_places() {
         let pong = server.try_ask::<String>(&["PING"]);
         pong.is_err_and(|error| error.code() == Some("BUSY"))
     });
-    let mut newcomer = Polled::new(stage.client.lock("new").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(stage.client.lock("new").acquire());
     let mut refused = 0;
     // It cannot be asked how often it has refused.
     eventually("it refuses for a while", || {

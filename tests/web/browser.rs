@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::http::ask;
-use super::started::{Started, WATCHDOG};
+use crate::crew::{Member, WATCHDOG};
 use crate::skip::program;
 
 /// By this key an answer names an element, says the WebDriver standard.
@@ -29,7 +29,7 @@ pub(crate) struct Browser {
 }
 
 struct Driver {
-    _program: Started,
+    _program: Member,
     port: u16,
     session: String,
 }
@@ -39,7 +39,7 @@ impl Browser {
     pub(crate) fn start() -> Option<Self> {
         let (browser, driver) = (program("chromium")?, program("chromedriver")?);
         let profile = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        let program = Started::new(driver, &["--port=0"]);
+        let program = Member::run(driver, &["--port=0"]);
         let port = program.after("started successfully on port ");
         let port = port.trim_end_matches('.').parse().expect("a port");
         let mut driver = Driver {

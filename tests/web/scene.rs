@@ -4,8 +4,9 @@ use futures::executor::block_on;
 use stanchion::{AnyGuard, AnyLock, Locks};
 use tempfile::TempDir;
 
+use crate::crew::Member;
 use crate::http::{Asked, ask};
-use crate::started::{Started, example};
+use crate::started::example;
 
 pub(crate) struct Scene {
     pub(crate) a: Server,
@@ -16,7 +17,7 @@ pub(crate) struct Scene {
 }
 
 pub(crate) struct Server {
-    pub(crate) program: Started,
+    pub(crate) program: Member,
     pub(crate) port: u16,
 }
 
@@ -89,7 +90,7 @@ impl Scene {
 
 impl Server {
     fn start(url: &str, most: usize) -> Self {
-        let program = Started::new(example("web"), &[url, "0", &most.to_string()]);
+        let program = Member::run(example("web"), &[url, "0", &most.to_string()]);
         let told = program.after("listening on http://127.0.0.1:");
         let port = told.split(',').next().and_then(|it| it.parse().ok());
         Self {

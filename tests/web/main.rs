@@ -8,22 +8,18 @@ use std::io::Read;
 use futures::executor::block_on;
 use serde_json::{Value, json};
 
-#[path = "crew/skip.rs"]
+#[path = "../crew/skip.rs"]
 #[macro_use]
 mod skip;
 
-#[path = "web/browser.rs"]
 mod browser;
-#[path = "web/http.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
 mod http;
 #[cfg(feature = "redis")]
-#[path = "redis/server.rs"]
-#[allow(dead_code)]
+#[path = "../redis/server.rs"]
 mod redis_server;
-#[path = "web/scene.rs"]
 mod scene;
-#[path = "web/started.rs"]
-#[allow(dead_code)]
 mod started;
 
 use browser::Browser;
@@ -192,7 +188,7 @@ fn a_server_that_is_told_to_stop_sends_waiters_away(place: Place) {
     assert_eq!(refused.status, 503, "{refused:?}");
     while line.next().is_some() {}
     assert_eq!(silent.read(&mut [0]).expect("an end"), 0);
-    assert!(scene.a.program.end().success());
+    scene.a.program.ends_well();
     // At once, or when the server of the locks has missed it for long enough.
     let mut left = Line::of(scene.b.port);
     left.until("it is gone", |it| pids(it).is_empty());
@@ -207,7 +203,7 @@ fn a_server_that_is_told_to_stop_finishes_its_work(place: Place) {
 
     scene.a.program.terminate();
     assert!(token(&working.answer()) > 0);
-    assert!(scene.a.program.end().success());
+    scene.a.program.ends_well();
     let left = block_on(scene.lock.status()).expect("the line");
     assert!(left.holder.is_none(), "{left:?}");
 }
@@ -260,7 +256,7 @@ fn the_page_moves_with_the_line(place: Place) {
 
     // A browser that looks on does not hold up the end of a server, and tells it.
     scene.a.program.terminate();
-    assert!(scene.a.program.end().success());
+    scene.a.program.ends_well();
     browser.until("return !document.querySelector('#link.live')", json!([]));
 }
 

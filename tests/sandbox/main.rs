@@ -7,20 +7,19 @@
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-#[path = "crew/skip.rs"]
+#[path = "../crew/skip.rs"]
 #[macro_use]
 mod skip;
 
-#[path = "sandbox/child.rs"]
+mod boxed;
 mod child;
-#[path = "sandbox/crew.rs"]
+#[path = "../crew/mod.rs"]
 mod crew;
-#[path = "sandbox/filter.rs"]
 mod filter;
 
-use crew::Crew;
+use boxed::Boxed;
 use filter::Call;
 
 /// Calls that are refused together.
@@ -110,7 +109,7 @@ fn every_cell_works(number: i32, user: Option<u32>) {
         }
         let home = tempfile::tempdir().expect("a directory");
         open_to_all(home.path());
-        let mut crew = Crew::new(&cell, user);
+        let mut crew = Boxed::new(&cell, user);
         for kind in [
             Kind::Atomic,
             Kind::NoClobber,
@@ -155,7 +154,7 @@ fn every_lock_works_where_access_is_denied() {
 fn every_lock_works_for_a_user_without_privileges() {
     const USER: u32 = 61_007;
     need!(skip::root());
-    let mut probe = std::process::Command::new(this_program());
+    let mut probe = crew::program("sandbox");
     probe.arg("--list").uid(USER).gid(USER);
     need!(skip::success(
         &mut probe,
@@ -164,12 +163,8 @@ fn every_lock_works_for_a_user_without_privileges() {
     every_cell_works(libc::EPERM, Some(USER));
 }
 
-fn this_program() -> PathBuf {
-    std::env::current_exe().expect("this program")
-}
-
 #[test]
-#[ignore = "the program that uses the locks"]
-fn program() {
-    child::run();
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("sandbox", child::main)]);
 }

@@ -10,15 +10,15 @@
 #![cfg(all(target_os = "linux", stanchion_test))]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
-#[path = "crew/skip.rs"]
+#[path = "../crew/skip.rs"]
 #[macro_use]
 mod skip;
 
-#[path = "clocks/child.rs"]
 mod child;
-#[path = "clocks/family.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
 mod family;
-#[path = "conformance/one_permit.rs"]
+#[path = "../conformance/one_permit.rs"]
 mod one_permit;
 
 use child::Kind;
@@ -156,4 +156,10 @@ fn p19_a_sleeper_is_passed_no_sooner_after_a_suspension() {
     for kind in [Kind::Fifo, Kind::RwLock, Kind::Semaphore] {
         a_sleeper_is_passed_no_sooner(kind, Which::All);
     }
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("clocks", child::main)]);
 }
