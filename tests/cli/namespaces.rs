@@ -240,9 +240,7 @@ fn an_inherited_lock_is_seen_beside_its_heir() {
 #[test]
 fn a_row_says_that_its_pid_is_foreign_or_unknown_and_why() {
     let site = Site::new();
-    let Some(world) = NAMESPACE.made(&site) else {
-        return;
-    };
+    let world = need!(NAMESPACE.made(&site));
     let mut holder = site.holder();
     let waiting = site.run("true");
     site.until_waiting(1);
