@@ -20,6 +20,7 @@ fn both_end(site: &Site, words: &str, code: i32) {
 
 #[test]
 fn a_command_needs_no_dashes_before_it() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     for words in [
         "\"$LOCK\" sh -c 'exit 3'",
