@@ -139,6 +139,11 @@ pub use stats::{Histogram, Stats};
 pub use status::{Changes, Held, Owner, Removal, Status, Waiter, Waiting};
 pub use token::TokenGate;
 
+#[cfg(test)]
+#[path = "../tests/crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 mod acquire;
 mod address;
 mod all;

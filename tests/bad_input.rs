@@ -3,16 +3,20 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 #[path = "processes/acl.rs"]
 mod acl;
 #[path = "processes/at_the_limit.rs"]
 mod at_the_limit;
-#[allow(dead_code)]
-#[path = "processes/crew.rs"]
+#[path = "crew/mod.rs"]
 mod crew;
 #[path = "processes/other_users.rs"]
 mod other_users;
-#[allow(dead_code)]
+#[path = "processes/queue.rs"]
+mod queue;
 #[path = "processes/taker.rs"]
 mod taker;
 
@@ -412,20 +416,18 @@ fn options_that_cannot_be_meant_are_refused() {
     assert_eq!(none, 0, "nothing is left");
 }
 
-/// Starts itself anew: the environment of a process with threads must not be changed.
+/// In a child program: the environment of a process with threads must not be changed.
 #[test]
 fn a_name_and_a_relative_temporary_directory() {
-    if std::env::var_os("TMPDIR").is_some_and(|it| it == "below") {
-        let error = FifoLock::named("bare.lock").expect_err("a place nobody knows");
-        assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains("TMPDIR is \"below\""));
-        return;
-    }
-    let test = std::env::current_exe().expect("the path of this test");
-    let mut child = std::process::Command::new(test);
-    let name = "a_name_and_a_relative_temporary_directory";
-    child.args(["--exact", name]).env("TMPDIR", "below");
-    assert!(child.status().expect("a child process").success());
+    let mut child = crew::program("named");
+    let said = crew::last_words(child.env("TMPDIR", "below"));
+    assert!(said[0].starts_with("InvalidInput"), "{said:?}");
+    assert!(said[0].contains("TMPDIR is \"below\""), "{said:?}");
+}
+
+fn named() {
+    let error = FifoLock::named("bare.lock").expect_err("a place nobody knows");
+    crew::child::say(format_args!("{:?} {error}", error.kind()));
 }
 
 #[test]
@@ -438,4 +440,10 @@ fn a_name_is_no_path() {
     let path = std::env::temp_dir().join("stanchion-test.lock");
     assert_eq!(lock.path().file_name(), path.file_name());
     assert!(!path.exists(), "nothing is made before the first acquire");
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("named", named), ("taker", taker::main)]);
 }

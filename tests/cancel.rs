@@ -12,7 +12,6 @@ use futures::future::FusedFuture;
 use stanchion::{Acquire, FifoGuard, FifoLock};
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use support::{Place, Polled, Random, SAFETY, assert_pending, eventually, open_files};

@@ -8,7 +8,6 @@ use std::time::Duration;
 use stanchion::{ErrorKind, FifoLock, FifoRwLock, FifoSemaphore};
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use support::{Place, in_runtime, kind_of};

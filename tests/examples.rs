@@ -1,13 +1,16 @@
 //! The examples do what they say. Most check themselves, so it is enough that they end well; `web` has tests of its own.
+#![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 use std::process::Command;
 
-#[allow(dead_code)]
+#[path = "crew/mod.rs"]
+mod crew;
 #[path = "web/started.rs"]
 mod started;
 
-use started::{Started, example};
+use crew::Member;
+use started::example;
 
 fn run(name: &str, last_line: &str) {
     run_in(name, None, last_line);
@@ -78,17 +81,17 @@ fn semaphore_keeps_its_limit() {
 fn pid_lock_takes_over_from_the_dead() {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = scratch.path().join("worker.pid");
-    let mut first = Started::new(example("pid_lock"), &[&path]);
+    let mut first = Member::run(example("pid_lock"), &[&path]);
     first.after("works now");
-    let mut second = Started::new(example("pid_lock"), &[&path]);
+    let mut second = Member::run(example("pid_lock"), &[&path]);
     let holder = second.after("held by pid ");
     assert!(holder.starts_with(&first.pid().to_string()), "{holder}");
     first.kill();
     second.after("died inside");
     second.after("works now");
-    second.enter();
+    second.tell("");
     second.after("the file is gone");
-    assert!(second.end().success());
+    second.ends_well();
     assert!(!path.exists());
 }
 
@@ -135,7 +138,7 @@ fn shutdown_stops_wherever_it_is() {
 
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let lock = FifoLock::open(scratch.path().join("shutdown.lock")).expect("a lock");
-    let started = || Started::new(example("shutdown"), &[lock.path()]);
+    let started = || Member::run(example("shutdown"), &[lock.path()]);
 
     let guard = lock.acquire().block().expect("the lock");
     let worker = started();
@@ -143,16 +146,16 @@ fn shutdown_stops_wherever_it_is() {
     drop(guard);
     worker.after("begins job");
     worker.terminate();
-    let next = || worker.line().unwrap_or_default();
+    let next = || worker.hear();
     assert!(next().contains("ends job"));
     assert!(next().ends_with("stops"));
-    assert!(worker.end().success());
+    worker.ends_well();
 
     let _guard = lock.acquire().block().expect("the lock");
     let worker = started();
     worker.after("gives up");
     worker.terminate();
     worker.after("stops");
-    assert!(worker.end().success());
+    worker.ends_well();
     assert!(lock.status().expect("the line").waiters.is_empty());
 }

@@ -2,14 +2,15 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
-#[allow(dead_code)]
-#[path = "processes/crew.rs"]
+#[path = "crew/mod.rs"]
 mod crew;
-#[allow(dead_code)]
+#[path = "processes/queue.rs"]
+mod queue;
 #[path = "processes/taker.rs"]
 mod taker;
 
-use crew::{Crew, Who, everywhere};
+use crew::Who;
+use queue::{Crew, everywhere};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Takes the lock and keeps the guard where a copy of the process finds it.
@@ -228,4 +229,10 @@ fn p34_a_forked_child_has_no_file_that_carries_a_lock() {
         crew.release(holder, 1);
         crew.expect_held(other, 1);
     });
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("taker", taker::main)]);
 }

@@ -8,7 +8,6 @@ use stanchion::backend::Engine;
 use stanchion::{AnyLock, ErrorKind, Held, LockDir, LockUrl, Locks, Memory, Method, Result};
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use support::{Polled, assert_pending, kind_of};

@@ -3,7 +3,6 @@
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use std::sync::Arc;
@@ -17,9 +16,7 @@ use support::{Polled, Random, assert_pending, assert_ready, eventually, in_runti
 const WINDOW: Duration = Duration::from_secs(1);
 
 fn waits(wait: Acquire<MemGuard>) -> Polled<Acquire<MemGuard>> {
-    let mut waiter = Polled::new(wait);
-    assert_pending!(waiter.poll());
-    waiter
+    Polled::pending(wait)
 }
 
 fn enters(wait: Acquire<MemGuard>) -> MemGuard {
@@ -165,13 +162,13 @@ fn p66_a_name_has_one_kind_as_long_as_it_is_in_use() {
     );
 }
 
+fn memory() -> Memory {
+    Memory::options().claim_window(WINDOW).build()
+}
+
 #[test]
 fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
-    let lock = Memory::options()
-        .claim_window(WINDOW)
-        .build()
-        .lock("a")
-        .expect("a lock");
+    let lock = memory().lock("a").expect("a lock");
     let guard = enters(lock.acquire());
     let mut sleeper = waits(lock.acquire());
     let mut next = waits(lock.acquire());
@@ -199,11 +196,7 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
 /// The roll call: a thousand futures that nobody polls cost a few windows, not a thousand.
 #[test]
 fn p64_a_line_of_sleepers_is_passed_at_once() {
-    let lock = Memory::options()
-        .claim_window(WINDOW)
-        .build()
-        .lock("a")
-        .expect("a lock");
+    let lock = memory().lock("a").expect("a lock");
     let guard = enters(lock.acquire());
     let mut sleepers: Vec<_> = (0..1000).map(|_| waits(lock.acquire())).collect();
     drop(guard);
@@ -225,11 +218,7 @@ fn p64_a_line_of_sleepers_is_passed_at_once() {
 /// Who answers the roll call keeps its place.
 #[test]
 fn p64_who_is_awake_is_not_passed() {
-    let lock = Memory::options()
-        .claim_window(WINDOW)
-        .build()
-        .lock("a")
-        .expect("a lock");
+    let lock = memory().lock("a").expect("a lock");
     let guard = enters(lock.acquire());
     let sleeper = waits(lock.acquire());
     let line: Vec<_> = (0..8).map(|_| waits(lock.acquire())).collect();
@@ -255,11 +244,7 @@ fn p64_who_is_awake_is_not_passed() {
 
 #[test]
 fn p64_a_sleeping_reader_and_its_permits_are_passed() {
-    let workers = Memory::options()
-        .claim_window(WINDOW)
-        .build()
-        .semaphore("w", 4)
-        .expect("a semaphore");
+    let workers = memory().semaphore("w", 4).expect("a semaphore");
     let all = enters(workers.acquire_many(4));
     let sleeper = waits(workers.acquire_many(3));
     let mut next = waits(workers.acquire_many(2));
@@ -380,8 +365,7 @@ fn changes_follow_each_step() {
     assert_eq!(seen("at first"), (Held::No, 0));
     let guard = Polled::new(lock.acquire()).finish().expect("free");
     assert_eq!(seen("acquired"), (Held::Yes, 0));
-    let mut waiter = Polled::new(lock.acquire());
-    assert_pending!(waiter.poll().map(drop));
+    let waiter = Polled::pending(lock.acquire());
     assert_eq!(seen("waits"), (Held::Yes, 1));
     drop(waiter);
     assert_eq!(seen("left"), (Held::Yes, 0));
@@ -395,8 +379,7 @@ fn a_change_wakes_who_looks_on() {
     let lock = memory.lock("a").expect("a lock");
     let mut changes = lock.changes();
     drop(assert_ready!(Polled::new(changes.next()).poll()));
-    let mut next = Polled::new(changes.next());
-    assert_pending!(next.poll().map(drop));
+    let mut next = Polled::pending(changes.next());
     let guard = Polled::new(lock.acquire()).finish().expect("free");
     assert_eq!(next.rings(), 1);
     assert!(assert_ready!(next.poll()).is_some());
@@ -418,8 +401,7 @@ fn a_semaphore_is_resized() {
         .expect("no error")
         .expect("the new one");
     assert!(semaphore.try_acquire().expect("no error").is_none());
-    let mut fewer = Polled::new(semaphore.resize(1));
-    assert_pending!(fewer.poll().map(drop));
+    let mut fewer = Polled::pending(semaphore.resize(1));
     drop(all);
     assert_pending!(fewer.poll().map(drop));
     drop(one);

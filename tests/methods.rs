@@ -12,7 +12,6 @@ use stanchion::{
 };
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use support::{Polled, assert_pending, assert_ready, kind_of};

@@ -3,7 +3,6 @@
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use std::fs;

@@ -2,7 +2,6 @@
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,8 +43,7 @@ fn p42_a_holder_comes_in_again_and_the_last_guard_releases() {
     assert!(is_free(&place));
     // Afterwards it is a lock like any other to its last holder too.
     let other = held(&lock, &Holder::new());
-    let mut again = Polled::new(lock.acquire_as(&me));
-    assert_pending!(again.poll());
+    let mut again = Polled::pending(lock.acquire_as(&me));
     drop(other);
     drop(assert_ready!(again.poll()).expect("its turn"));
     assert!(is_free(&place));
@@ -63,16 +61,13 @@ fn p42_nobody_else_comes_in() {
     assert!(!enters(&Holder::new()));
     assert!(enters(&me));
     // Who shows nothing is a stranger, also to itself.
-    let mut stranger = Polled::new(lock.acquire());
-    assert_pending!(stranger.poll());
+    let mut stranger = Polled::pending(lock.acquire());
     // Another handle that was made re-entrant by itself knows nothing of this one's holders.
     let apart = Reentrant::new(place.open());
-    let mut other = Polled::new(apart.acquire_as(&me));
-    assert_pending!(other.poll());
+    let mut other = Polled::pending(apart.acquire_as(&me));
     drop(guard);
     let guard = assert_ready!(stranger.poll()).expect("its turn");
-    let mut again = Polled::new(lock.acquire());
-    assert_pending!(again.poll());
+    let again = Polled::pending(lock.acquire());
     drop((again, guard));
     drop(assert_ready!(other.poll()).expect("its turn"));
 }
@@ -146,12 +141,9 @@ fn two_waits_of_one_holder_come_in_together() {
     let place = Place::new();
     let (lock, me) = (lock(&place), Holder::new());
     let guard = held(&lock, &Holder::new());
-    let mut first = Polled::new(lock.acquire_as(&me));
-    assert_pending!(first.poll());
-    let mut between = Polled::new(lock.acquire_as(&Holder::new()));
-    assert_pending!(between.poll());
-    let mut second = Polled::new(lock.acquire_as(&me));
-    assert_pending!(second.poll());
+    let mut first = Polled::pending(lock.acquire_as(&me));
+    let mut between = Polled::pending(lock.acquire_as(&Holder::new()));
+    let mut second = Polled::pending(lock.acquire_as(&me));
     drop(guard);
     let mine = assert_ready!(first.poll()).expect("its turn");
     second.bell.wait_beyond(0);
@@ -278,8 +270,7 @@ fn p42_a_guard_is_lent_once_at_a_time() {
     assert!(guard.lend().is_none() && again.lend().is_none());
     // What is asked meanwhile is answered, and a loss is told after the loan.
     assert!(again.is_held());
-    let mut lost = Polled::new(again.lost());
-    assert_pending!(lost.poll());
+    let mut lost = Polled::pending(again.lost());
     std::fs::remove_file(place.path()).expect("removed");
     drop(loan);
     lost.bell.wait_beyond(0);

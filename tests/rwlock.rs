@@ -12,7 +12,6 @@ use stanchion::{
 };
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use support::{Place, Polled, assert_pending, assert_ready, eventually, kind_of};
@@ -34,15 +33,11 @@ fn writes(lock: &FifoRwLock) -> FifoWriteGuard {
 }
 
 fn wants_to_read(lock: &FifoRwLock) -> Reader {
-    let mut reader = Polled::new(lock.read());
-    assert_pending!(reader.poll());
-    reader
+    Polled::pending(lock.read())
 }
 
 fn wants_to_write(lock: &FifoRwLock) -> Writer {
-    let mut writer = Polled::new(lock.write());
-    assert_pending!(writer.poll());
-    writer
+    Polled::pending(lock.write())
 }
 
 fn assert_idle(place: &Place, lock: &FifoRwLock) {
@@ -256,11 +251,9 @@ fn p05_who_reads_is_told_of_a_loss_and_newcomers_are_refused() {
     let place = Place::new();
     let lock = open(&place);
     let (one, two) = (reads(&lock), reads(&lock));
-    let mut released = Polled::new(one.lost());
-    assert_pending!(released.poll());
+    let mut released = Polled::pending(one.lost());
     drop(one);
-    let mut lost = Polled::new(two.lost());
-    assert_pending!(lost.poll());
+    let mut lost = Polled::pending(two.lost());
     std::fs::rename(place.path(), place.directory().join("away")).expect("renamed");
     lost.finish();
     assert!(!two.is_held());

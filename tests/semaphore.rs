@@ -12,7 +12,6 @@ use stanchion::{
 };
 
 #[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 use support::{Place, Polled, assert_pending, assert_ready, eventually, kind_of};
@@ -32,9 +31,7 @@ fn takes(semaphore: &FifoSemaphore, permits: u32) -> FifoPermit {
 }
 
 fn wants(semaphore: &FifoSemaphore, permits: u32) -> Waiter {
-    let mut waiter = Polled::new(semaphore.acquire_many(permits));
-    assert_pending!(waiter.poll());
-    waiter
+    Polled::pending(semaphore.acquire_many(permits))
 }
 
 fn assert_idle(place: &Place, semaphore: &FifoSemaphore) {
@@ -221,8 +218,7 @@ fn the_number_of_permits_can_be_changed() {
     for wrong in [0, 65_536, u32::MAX] {
         assert_eq!(kind_of(resize(wrong)), ErrorKind::InvalidInput, "{wrong}");
     }
-    let mut fewer = Polled::new(semaphore.resize(1));
-    assert_pending!(fewer.poll());
+    let mut fewer = Polled::pending(semaphore.resize(1));
     drop(one);
     assert_pending!(fewer.poll());
     drop(two);
@@ -269,8 +265,7 @@ fn p05_who_has_a_permit_is_told_of_its_loss() {
     let place = Place::new();
     let semaphore = open(&place, 2);
     let permit = takes(&semaphore, 1);
-    let mut lost = Polled::new(permit.lost());
-    assert_pending!(lost.poll());
+    let mut lost = Polled::pending(permit.lost());
     std::fs::remove_file(&permit.slot_paths()[0]).expect("removed");
     lost.finish();
     assert!(!permit.is_held());
@@ -301,8 +296,7 @@ fn p48_a_loss_that_was_told_stays_one() {
     let semaphore = open(&place, 1);
     let permit = takes(&semaphore, 1);
     let path = permit.slot_paths().remove(0);
-    let mut lost = Polled::new(permit.lost());
-    assert_pending!(lost.poll());
+    let mut lost = Polled::pending(permit.lost());
     std::fs::rename(&path, path.with_extension("away")).expect("renamed");
     lost.finish();
     std::fs::rename(path.with_extension("away"), &path).expect("renamed");
@@ -515,8 +509,7 @@ fn p05_parts_are_told_of_their_own_loss() {
     let place = Place::new();
     let semaphore = open(&place, 4);
     let mut first = takes(&semaphore, 3);
-    let mut lost_before = Polled::new(first.lost());
-    assert_pending!(lost_before.poll());
+    let mut lost_before = Polled::pending(first.lost());
     let second = first.split(1).expect("one of three");
     let mut third = takes(&semaphore, 1);
     third.merge(second).expect("of one semaphore");

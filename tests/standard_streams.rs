@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::task::{Context, Waker};
@@ -13,30 +13,28 @@ use stanchion::{
     AtomicFile, FifoLock, FifoRwLock, FifoSemaphore, FileLock, LockDir, Method, PidLock,
 };
 
-const DIRECTORY: &str = "STREAMS_DIRECTORY";
+#[path = "crew/mod.rs"]
+mod crew;
+#[path = "crew/skip.rs"]
+#[macro_use]
+mod skip;
 
 #[test]
 fn no_file_of_a_lock_becomes_a_standard_stream() {
+    need!(skip::program("flock"));
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let report = directory.path().join("report");
     std::fs::write(&report, "").unwrap();
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored", "--nocapture"])
-        .env(DIRECTORY, directory.path())
-        .status()
-        .unwrap();
+    let mut command = crew::program("streams");
+    let status = command.env("DIRECTORY", directory.path()).status().unwrap();
     let report = std::fs::read_to_string(&report).unwrap();
     assert!(report.ends_with("done\n"), "{status}: {report}");
     assert_eq!(report, "done\n");
 }
 
 /// The program that has closed its standard streams.
-#[test]
-#[ignore = "a child of the other test"]
-fn child() {
-    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else {
-        return;
-    };
+fn main() {
+    let directory = crew::child::path("DIRECTORY");
     let report = std::fs::OpenOptions::new()
         .append(true)
         .open(directory.join("report"))
@@ -147,4 +145,10 @@ fn use_everything(directory: &Path) -> Vec<(&'static str, String)> {
     look("a draft");
     drop(file);
     found
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("streams", main)]);
 }

@@ -74,8 +74,10 @@ mod python;
 mod rslock;
 #[cfg(unix)]
 #[path = "../../tests/redis/server.rs"]
-#[allow(dead_code)]
 mod server;
+#[cfg(unix)]
+#[path = "../../tests/crew/skip.rs"]
+mod skip;
 #[cfg(unix)]
 mod subject;
 #[cfg(unix)]

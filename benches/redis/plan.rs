@@ -139,7 +139,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Choice>, 
 }
 
 fn measure(choice: &Choice) -> io::Result<()> {
-    let server = Server::start();
+    let server = Server::start().expect("redis-server is installed");
     let python = Python::find();
     match &python {
         Ok(python) => eprintln!("with {}", python.versions),

@@ -1,58 +1,14 @@
 //! A lock on a server by its URL.
 #![cfg(feature = "redis")]
 
-use std::process::{Child, Command, Stdio};
-
-use crate::crew::until;
 use crate::program::{End, Site};
-
-/// A server of this test alone, on a socket in a directory whose path is short enough for one.
-struct Server {
-    process: Child,
-    _directory: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> (Self, String) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let socket = directory.path().join("redis.sock");
-        let process = Command::new("redis-server")
-            .args([
-                "--port",
-                "0",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--unixsocket",
-            ])
-            .arg(&socket)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let server = Self {
-            process,
-            _directory: directory,
-        };
-        until("the server listens", || {
-            std::os::unix::net::UnixStream::connect(&socket).is_ok()
-        });
-        (server, format!("redis+unix://{}", socket.display()))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use crate::redis_server::Server;
 
 #[test]
 fn it_is_taken_shown_and_given_back() {
     let site = Site::new();
-    let (_server, url) = Server::start();
-    let url = format!("{url}#nightly%20job");
+    let server = need!(Server::start());
+    let url = format!("{}#nightly%20job", server.url());
     let run = [
         "run",
         "--label",

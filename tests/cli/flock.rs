@@ -20,6 +20,7 @@ fn both_end(site: &Site, words: &str, code: i32) {
 
 #[test]
 fn a_command_needs_no_dashes_before_it() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     for words in [
         "\"$LOCK\" sh -c 'exit 3'",
@@ -56,6 +57,7 @@ fn a_command_in_one_word_runs_in_the_users_shell() {
 
 #[test]
 fn the_code_of_a_conflict() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     let mut holder = site.holder();
     // Without -E: 1 of flock, and one code each of this program.
@@ -84,6 +86,7 @@ fn the_code_of_a_conflict() {
 
 #[test]
 fn readers_of_both_programs_share() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     let mut reader = site.start(&["run", "-s", "LOCK", "-c", "echo in; read x"]);
     reader.expect("in");

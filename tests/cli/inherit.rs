@@ -2,8 +2,9 @@
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::crew::{Crew, until};
+use crate::crew::until;
 use crate::program::{End, Program, Site};
+use crate::queue::Crew;
 
 const LOGS: &str = "echo a-in >>$LOG; echo in; read x; echo a-out >>$LOG";
 

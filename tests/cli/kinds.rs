@@ -147,6 +147,7 @@ fn permits_are_as_many_as_there_are() {
 
 #[test]
 fn the_command_finds_its_slots() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     let script =
         "echo $STANCHION_TOKEN; echo \"$STANCHION_LOCK\"; echo \"$STANCHION_SLOTS\"; read x";
@@ -354,6 +355,7 @@ fn options_that_do_not_fit_the_lock() {
 /// Both wait at a file that has no record yet, and one of them makes it.
 #[test]
 fn who_waits_for_what_becomes_another_kind_is_told_so() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     std::fs::write(site.lock(), "").expect("a file");
     let mut foreign = site.shell("flock \"$LOCK\" sh -c 'echo in; read x'");

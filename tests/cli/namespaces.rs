@@ -1,11 +1,12 @@
 //! Who holds the lock, where the kernel does not name every holder: pid namespaces, a `/proc` that hides things, an overlay of two file
-//! systems. What `status` says is what a try finds. Needs root, `unshare` and `mount`; else it is skipped visibly.
+//! systems. What `status` says is what a try finds. Needs root, `unshare` and `mount`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::program::{End, PROGRAM, Program, Site};
+use crate::skip::{program, success};
 
 /// A world in which the list of locks is not to be trusted, as a command that enters it.
 struct World {
@@ -60,14 +61,13 @@ const WORLDS: [World; 5] = [
 ];
 
 impl World {
-    /// `None` where it cannot be made, and that is said.
+    /// `None` where it cannot be made.
     fn made(&self, site: &Site) -> Option<&Self> {
-        let made = self.command(site, "true", &[]).output();
-        if made.is_ok_and(|it| it.status.success()) {
-            return Some(self);
-        }
-        eprintln!("SKIPPED: {} cannot be made here", self.name);
-        None
+        program("flock")?;
+        program("setpriv")?;
+        let mut probe = self.command(site, "true", &[]);
+        success(&mut probe, &format!("not possible: {}", self.name))?;
+        Some(self)
     }
 
     fn command(&self, site: &Site, program: &str, arguments: &[&str]) -> Command {
@@ -225,9 +225,7 @@ fn p31_the_status_agrees_with_a_try_in_every_namespace() {
 #[test]
 fn an_inherited_lock_is_seen_beside_its_heir() {
     let site = Site::new();
-    let Some(world) = NAMESPACE.made(&site) else {
-        return;
-    };
+    let world = need!(NAMESPACE.made(&site));
     let script = "$PROGRAM run \"$LOCK\" -- sh -c 'echo in; kill -9 $PPID; read x' <&3
         $PROGRAM status --json \"$LOCK\"; $PROGRAM run --no-wait --quiet \"$LOCK\" -- true; echo $?";
     let inside = format!("exec 3<&0; {script}");
@@ -242,9 +240,7 @@ fn an_inherited_lock_is_seen_beside_its_heir() {
 #[test]
 fn a_row_says_that_its_pid_is_foreign_or_unknown_and_why() {
     let site = Site::new();
-    let Some(world) = NAMESPACE.made(&site) else {
-        return;
-    };
+    let world = need!(NAMESPACE.made(&site));
     let mut holder = site.holder();
     let waiting = site.run("true");
     site.until_waiting(1);
@@ -285,9 +281,7 @@ fn a_row_says_that_its_pid_is_foreign_or_unknown_and_why() {
 #[test]
 fn p31_the_dead_of_another_namespace_are_not_shown() {
     let site = Site::new();
-    let Some(world) = NAMESPACE.made(&site) else {
-        return;
-    };
+    let world = need!(NAMESPACE.made(&site));
     let mut enter = site.command("unshare");
     enter.args(["-pf", "--mount-proc", "--kill-child", PROGRAM]);
     enter.args(["run", "./it.lock", "--", "sh", "-c", "echo in; read x"]);
@@ -321,9 +315,7 @@ fn p31_the_dead_of_another_namespace_are_not_shown() {
 #[test]
 fn a_watch_sees_who_comes_and_goes_elsewhere() {
     let site = Site::new();
-    let Some(world) = NAMESPACE.made(&site) else {
-        return;
-    };
+    let world = need!(NAMESPACE.made(&site));
     let lock = &LOCKS[1];
     let mut holder = lock.held(&site);
     let watch = world.start(&site, &["status", "--watch", "--json", "./read.lock"]);
@@ -341,9 +333,7 @@ fn a_watch_sees_who_comes_and_goes_elsewhere() {
 #[test]
 fn what_cannot_be_told_is_unknown_and_code_125() {
     let site = Site::new();
-    let Some(world) = NAMESPACE.made(&site) else {
-        return;
-    };
+    let world = need!(NAMESPACE.made(&site));
     assert_eq!(site.run("true").end(), End::quiet(0));
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
@@ -391,15 +381,13 @@ fn what_cannot_be_told_is_unknown_and_code_125() {
 struct Mounts(Vec<PathBuf>);
 
 impl Mounts {
-    fn add(&mut self, kind: &str, options: &str, point: &Path) -> bool {
+    fn add(&mut self, kind: &str, options: &str, point: &Path) -> Option<()> {
         std::fs::create_dir_all(point).expect("a directory");
         let mut mount = Command::new("mount");
         mount.args(["-t", kind, "-o", options, kind]).arg(point);
-        let done = mount.output().is_ok_and(|it| it.status.success());
-        if done {
-            self.0.push(point.to_owned());
-        }
-        done
+        success(&mut mount, &format!("no right to mount: {kind}"))?;
+        self.0.push(point.to_owned());
+        Some(())
     }
 }
 
@@ -418,15 +406,15 @@ fn the_list_of_locks_is_read_on_an_overlay_of_two_file_systems() {
     let mut mounts = Mounts(Vec::new());
     let at = |name| site.directory().join(name);
     let [lower, upper, point] = ["lower", "upper", "overlay"].map(at);
-    let made = mounts.add("tmpfs", "size=1m", &lower) && mounts.add("tmpfs", "size=1m", &upper);
-    if made {
-        for name in ["up", "work"] {
-            std::fs::create_dir(upper.join(name)).expect("a directory");
-        }
-        for lock in &LOCKS {
-            if lock.name.ends_with(".lock") {
-                std::fs::write(lower.join(lock.name), "").expect("a file");
-            }
+    need!(program("flock"));
+    need!(mounts.add("tmpfs", "size=1m", &lower));
+    need!(mounts.add("tmpfs", "size=1m", &upper));
+    for name in ["up", "work"] {
+        std::fs::create_dir(upper.join(name)).expect("a directory");
+    }
+    for lock in &LOCKS {
+        if lock.name.ends_with(".lock") {
+            std::fs::write(lower.join(lock.name), "").expect("a file");
         }
     }
     let options = format!(
@@ -435,10 +423,7 @@ fn the_list_of_locks_is_read_on_an_overlay_of_two_file_systems() {
         upper.join("up").display(),
         upper.join("work").display()
     );
-    if !(made && mounts.add("overlay", &options, &point)) {
-        eprintln!("SKIPPED: an overlay cannot be mounted here");
-        return;
-    }
+    need!(mounts.add("overlay", &options, &point));
     for lock in &LOCKS[..6] {
         let hold = lock.hold.replace("HOLD", HOLD);
         let mut holder = site.shell(&format!("cd overlay && exec 3<&0 && {hold}"));

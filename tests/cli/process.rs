@@ -5,15 +5,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::crew::until;
 use crate::program::{End, Program, Site};
+use crate::skip::success;
 
 /// Starts `stanchion` with these arguments as process 1 of a pid namespace; `None` where that is not
 /// allowed. Returns what started it, whose end is that of process 1.
 fn as_process_1(site: &Site, arguments: &str) -> Option<Program> {
     let script = format!("exec unshare -pf --mount-proc \"$PROGRAM\" {arguments}");
-    if site.shell("exec unshare -pf --mount-proc true").code() != 0 {
-        println!("SKIPPED: may not make a pid namespace");
-        return None;
-    }
+    let mut probe = std::process::Command::new("unshare");
+    success(
+        probe.args(["-pf", "--mount-proc", "true"]),
+        "no pid namespace",
+    )?;
     Some(site.shell(&script))
 }
 
@@ -32,10 +34,8 @@ fn child_of(parent: u32) -> Pid {
 #[test]
 fn process_1_ends_by_the_code_of_a_signal() {
     let site = Site::new();
-    let Some(running) = as_process_1(&site, "run \"$LOCK\" -- sh -c 'echo in; exec sleep 1000'")
-    else {
-        return;
-    };
+    let command = "run \"$LOCK\" -- sh -c 'echo in; exec sleep 1000'";
+    let running = need!(as_process_1(&site, command));
     running.expect("in");
     kill_process(child_of(running.id()), Signal::TERM).expect("it runs");
     assert_eq!(running.end(), End::quiet(143));
@@ -60,9 +60,7 @@ fn process_1_reaps_orphans() {
     let orphan = "p=$(sh -c 'sleep 0.01 >/dev/null & echo $!'); while [ -e /proc/$p ]; do sleep 0.01; done; echo reaped";
     let script = site.directory().join("orphan.sh");
     std::fs::write(&script, orphan).expect("a script");
-    let Some(program) = as_process_1(&site, "run \"$LOCK\" -- sh orphan.sh") else {
-        return;
-    };
+    let program = need!(as_process_1(&site, "run \"$LOCK\" -- sh orphan.sh"));
     program.expect("reaped");
     assert_eq!(program.end(), End::quiet(0));
 }

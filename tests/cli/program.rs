@@ -1,18 +1,17 @@
 //! Starts the program around a lock of its own, and speaks with it. Waits for lines, for ends, and for conditions only.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
-use rustix::process::{Pid, Signal, kill_process};
 use stanchion::{FifoLock, Status};
 use tempfile::TempDir;
 
-use crate::crew::{WATCHDOG, scratch, until};
+use crate::crew::{Member, scratch, until};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_stanchion");
 
@@ -29,9 +28,8 @@ pub(crate) struct End {
 }
 
 pub(crate) struct Program {
-    child: Child,
-    lines: Receiver<String>,
-    errors: Option<JoinHandle<String>>,
+    member: Member,
+    errors: JoinHandle<String>,
 }
 
 impl Site {
@@ -142,43 +140,24 @@ impl End {
 
 impl Program {
     pub(crate) fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped());
-        let mut child = command.spawn().expect("a child process");
-        let (output, mut errors) = (child.stdout.take(), child.stderr.take());
-        let (to, lines) = channel();
-        std::thread::spawn(move || {
-            let output = BufReader::new(output.expect("its output"));
-            for line in output.lines().map_while(Result::ok) {
-                // Who listens no longer closes the pipe.
-                if to.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let mut member = Member::foreign(command);
+        let mut errors = member.errors();
         let errors = std::thread::spawn(move || {
             let mut text = Vec::new();
-            let _ = errors.as_mut().map(|it| it.read_to_end(&mut text));
+            let _ = errors.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
-        Self {
-            child,
-            lines,
-            errors: Some(errors),
-        }
+        Self { member, errors }
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn line(&self) -> String {
-        self.lines.recv_timeout(WATCHDOG).expect("a line")
+        self.pid()
     }
 
     #[track_caller]
-    pub(crate) fn expect(&self, line: &str) {
-        assert_eq!(self.line(), line);
+    pub(crate) fn line(&self) -> String {
+        self.member.hear()
     }
 
     /// The first line that holds these words.
@@ -191,44 +170,31 @@ impl Program {
         }
     }
 
-    pub(crate) fn tell(&mut self, line: &str) {
-        let input = self.child.stdin.as_mut().expect("its input");
-        writeln!(input, "{line}").expect("somebody who listens");
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("a process");
-    }
-
-    /// `kill -9`, and the program is gone when this returns.
-    pub(crate) fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        self.code();
-    }
-
     /// The exit code; a signal that ended the program itself is minus its number.
     pub(crate) fn code(&mut self) -> i32 {
-        let mut status = None;
-        until("the program has ended", || {
-            status = self.child.try_wait().expect("its end");
-            status.is_some()
-        });
-        let status = status.expect("just found");
+        until("the program has ended", || self.member.has_ended());
+        let status = self.member.end();
         let signal = status.signal().map(|it| -it);
         status.code().or(signal).expect("a code or a signal")
     }
 
     pub(crate) fn end(mut self) -> End {
         let code = self.code();
-        let errors = self.errors.take().expect("only taken here");
-        let errors = errors.join().expect("its messages");
+        let errors = self.errors.join().expect("its messages");
         End { code, errors }
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Program {
+    type Target = Member;
+
+    fn deref(&self) -> &Member {
+        &self.member
+    }
+}
+
+impl DerefMut for Program {
+    fn deref_mut(&mut self) -> &mut Member {
+        &mut self.member
     }
 }

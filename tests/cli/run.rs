@@ -161,6 +161,7 @@ fn a_mode_counts_whatever_the_umask() {
 
 #[test]
 fn flock_is_excluded_and_excludes() {
+    need!(crate::skip::program("flock"));
     let site = Site::new();
     let mut holder = site.holder();
     let flock = || site.shell("flock -n \"$LOCK\" true");

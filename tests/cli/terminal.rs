@@ -24,7 +24,9 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn new() -> (Self, File) {
+    /// `None` without `setsid`, which starts a program on it.
+    fn new() -> Option<(Self, File)> {
+        crate::skip::program("setsid")?;
         let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
         let user: OwnedFd = user.expect("a terminal");
         grantpt(&user).expect("a terminal");
@@ -46,7 +48,7 @@ impl Terminal {
             user: user.into(),
             seen: String::new(),
         };
-        (terminal, other.expect("its other side"))
+        Some((terminal, other.expect("its other side")))
     }
 
     /// Reads until these words have come; returns everything since the last call, them included.
@@ -112,7 +114,7 @@ fn code(child: &mut std::process::Child) -> Option<i32> {
 fn one_line_shows_the_wait_and_goes() {
     let site = Site::new();
     let mut holder = site.holder();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "echo", "inside"]);
     let first = terminal.until("place 1 in line, ");
     assert!(first.starts_with(&format!("{CLEAR}it.lock: ")), "{first:?}");
@@ -140,7 +142,7 @@ fn one_line_shows_the_wait_and_goes() {
 fn quiet_draws_nothing() {
     let site = Site::new();
     let mut holder = site.holder();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let arguments = ["run", "--quiet", "./it.lock", "--", "echo", "inside"];
     let mut waiting = in_foreground(&site, &other, &arguments);
     site.until_waiting(1);
@@ -152,7 +154,7 @@ fn quiet_draws_nothing() {
 #[test]
 fn the_interrupt_key_reaches_the_command_and_the_program_waits_for_it() {
     let site = Site::new();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let script = "trap 'echo heard; exit 5' INT; echo in; while :; do sleep 0.01; done";
     let mut program = in_foreground(
         &site,
@@ -170,7 +172,7 @@ fn the_interrupt_key_reaches_the_command_and_the_program_waits_for_it() {
 fn the_interrupt_key_ends_the_wait() {
     let site = Site::new();
     let mut holder = site.holder();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "true"]);
     terminal.until("place 1 in line");
     terminal.press(0x03);
@@ -185,7 +187,7 @@ fn the_interrupt_key_ends_the_wait() {
 fn a_terminal_that_goes_away_ends_the_wait() {
     let site = Site::new();
     let mut holder = site.holder();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "true"]);
     drop(other);
     terminal.until("place 1 in line");
@@ -200,7 +202,7 @@ fn a_terminal_that_goes_away_ends_the_wait() {
 #[test]
 fn a_terminal_that_goes_away_is_told_to_the_command() {
     let site = Site::new();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let script = "trap 'echo gone >>$LOG; exit 6' HUP; echo in; while :; do sleep 0.01; done";
     let mut program = in_foreground(
         &site,
@@ -219,7 +221,7 @@ fn a_terminal_that_goes_away_is_told_to_the_command() {
 fn a_halted_terminal_does_not_halt_the_wait() {
     let site = Site::new();
     let mut holder = site.holder();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     // Ctrl-S: from here on writes to the terminal wait.
     terminal.press(0x13);
     let arguments = ["run", "./it.lock", "--", "sh", "-c", "echo inside >>$LOG"];
@@ -235,7 +237,7 @@ fn a_halted_terminal_does_not_halt_the_wait() {
 fn a_background_job_draws_nothing_and_is_not_stopped() {
     let site = Site::new();
     let mut holder = site.holder();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let script = format!(
         "stty tostop; set -m; {PROGRAM} run ./it.lock -- sh -c 'echo inside >>$LOG' & wait; echo done"
     );
@@ -252,7 +254,7 @@ fn a_background_job_draws_nothing_and_is_not_stopped() {
 fn a_job_that_comes_to_the_foreground_draws() {
     let site = Site::new();
     let mut holder = site.holder();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let script = format!("set -m; {PROGRAM} run ./it.lock -- true & read x; fg");
     let mut shell = start_in_foreground(&site, &other, &["sh", "-c", &script]);
     site.until_waiting(1);
@@ -265,7 +267,7 @@ fn a_job_that_comes_to_the_foreground_draws() {
 #[test]
 fn a_watch_redraws() {
     let site = Site::new();
-    let (mut terminal, other) = Terminal::new();
+    let (mut terminal, other) = need!(Terminal::new());
     let mut watch = in_foreground(&site, &other, &["status", "--watch", "./it.lock"]);
     let first = terminal.until("free, 0 waiting");
     assert!(first.starts_with("\x1b[H\x1b[2J"), "{first:?}");

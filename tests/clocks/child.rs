@@ -1,27 +1,24 @@
-//! The child program: one lock, on the clocks of libfaketime, used as the standard input says. The test binary runs itself: an
-//! ignored test, told by the environment. Every line that it has to say begins with `@`.
+//! The child program: one lock, on the clocks of libfaketime, used as the standard input says.
 //!
 //! | command | answer |
 //! |---|---|
-//! | `acquire` | `queued` or nothing, then `held token crashed` or `failed kind text` |
-//! | `release` | `released`, or `failed kind text` |
+//! | `acquire` | `queued 0` or nothing, then `held token crashed` or `failed 0 kind text` |
+//! | `release` | `released`, or `failed 0 kind text` |
 //! | `is-held` | `true` or `false` |
 //! | `looks` | `looks n`: how often the watch thread has slept |
 //! | `clocks` | `clocks wall monotonic`: seconds since 1970, and seconds since this process began |
 //! | `end` | the process ends |
 
-use std::future::{Future, poll_fn};
-use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::future::IntoFuture;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::one_permit::OnePermit;
 use stanchion::{
     AnyGuard, AnyLock, FifoLock, FifoRwLock, FifoSemaphore, FileLock, LockDir, Method, PidLock,
 };
+
+use crate::crew::child::{self, Orders, Places, failed, say};
+use crate::one_permit::OnePermit;
 
 /// So often each waiter looks, whatever it is told.
 const POLL: Duration = Duration::from_millis(10);
@@ -72,7 +69,7 @@ impl Kind {
 }
 
 fn open(path: &Path) -> stanchion::Result<AnyLock> {
-    let kind = std::env::var("CLOCKS_KIND").expect("a kind");
+    let kind = child::variable("CLOCKS_KIND");
     let kind = Kind::ALL.into_iter().find(|it| it.name() == kind);
     let directory = path.parent().expect("a directory");
     Ok(match kind.expect("a known kind") {
@@ -105,78 +102,50 @@ fn claim(method: Method, directory: &Path) -> stanchion::Result<AnyLock> {
     Ok(AnyLock::new(locks.lock(None, "it")?))
 }
 
-fn say(line: impl std::fmt::Display) {
-    let line = format!("@{line}\n");
-    let _ = std::io::stdout().write_all(line.as_bytes());
+pub(crate) fn main() {
+    child::block_on(obey());
 }
 
-#[test]
-#[ignore = "a child program"]
-fn child() {
-    let Some(path) = std::env::var_os("CLOCKS_PATH").map(PathBuf::from) else {
-        return;
-    };
+async fn obey() {
     let begun = Instant::now();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let lock = open(&path).expect("a lock");
-    let guard = Arc::new(Mutex::new(None));
+    let lock = open(&child::path("CLOCKS_PATH")).expect("a lock");
+    let mut places = Places::default();
+    let mut commands = child::commands();
     say("ready");
-    for line in std::io::stdin().lock().lines() {
-        match line.expect("a line").as_str() {
-            "acquire" => acquire(&runtime, &lock, guard.clone()),
-            "release" => {
-                let held: AnyGuard = guard.lock().unwrap().take().expect("held");
-                match runtime.block_on(held.release()) {
-                    Ok(()) => say("released"),
-                    Err(error) => say(format_args!("failed {:?} {error}", error.kind())),
-                }
+    while let Some(line) = commands.recv().await {
+        match line.as_str() {
+            "acquire" => {
+                let acquire = lock.acquire().into_future();
+                places.begin(0, |orders, freeze| async move {
+                    match child::wait(0, acquire, freeze).await {
+                        Ok(guard) => hold(guard, orders).await,
+                        Err(error) => failed(0, &error),
+                    }
+                });
             }
-            "is-held" => say(guard
-                .lock()
-                .unwrap()
-                .as_ref()
-                .is_some_and(|it| it.is_held())),
             "looks" => say(format_args!("looks {}", stanchion::testing::looks())),
             "clocks" => {
                 let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
                 let wall = wall.expect("after 1970").as_secs();
                 say(format_args!("clocks {wall} {}", begun.elapsed().as_secs()));
             }
-            "end" => break,
-            line => panic!("unknown command {line:?}"),
+            order => places.act(order, 0).await,
         }
     }
-    std::process::exit(0);
 }
 
-/// Says whether it must wait; the rest is said when it comes.
-fn acquire(runtime: &tokio::runtime::Runtime, lock: &AnyLock, place: Arc<Mutex<Option<AnyGuard>>>) {
-    let lock = lock.clone();
-    let (to, queued) = std::sync::mpsc::channel();
-    runtime.spawn(async move {
-        let mut acquire = pin!(lock.acquire());
-        let first = poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx))).await;
-        let result = match first {
-            Poll::Ready(result) => result,
-            Poll::Pending => {
-                say("queued");
-                let _ = to.send(());
-                acquire.await
+async fn hold(guard: AnyGuard, mut orders: Orders) {
+    let token = guard.token().unwrap_or(0);
+    say(format_args!("held {token} {}", guard.predecessor_crashed()));
+    while let Some(order) = orders.recv().await {
+        match order.as_str() {
+            "is-held" => say(guard.is_held()),
+            _ => {
+                return match guard.release().await {
+                    Ok(()) => say("released"),
+                    Err(error) => failed(0, &error),
+                };
             }
-        };
-        match result {
-            Ok(guard) => {
-                let line = (guard.token().unwrap_or(0), guard.predecessor_crashed());
-                *place.lock().unwrap() = Some(guard);
-                say(format_args!("held {} {}", line.0, line.1));
-            }
-            Err(error) => say(format_args!("failed {:?} {error}", error.kind())),
         }
-        drop(to);
-    });
-    let _ = queued.recv();
+    }
 }

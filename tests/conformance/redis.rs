@@ -61,8 +61,12 @@ impl<L: Remote> Subject for OnServer<L> {
     const FAIR: bool = true;
     const REMOTE: bool = true;
 
+    fn is_possible() -> bool {
+        crate::skip::program("redis-server").is_some()
+    }
+
     fn new() -> Self {
-        Self(Server::start(), PhantomData)
+        Self(Server::start().expect("installed"), PhantomData)
     }
 
     fn open(&self) -> L {

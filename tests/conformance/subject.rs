@@ -23,6 +23,11 @@ pub(crate) trait Subject: Sized + 'static {
     /// Whether every step is a journey to a server: nothing is there at the first poll, and a drop is heard later.
     const REMOTE: bool = false;
 
+    /// Whether this machine has what it needs; else the test is skipped.
+    fn is_possible() -> bool {
+        true
+    }
+
     fn new() -> Self;
 
     /// A handle on the one lock of this place; each call opens it anew.

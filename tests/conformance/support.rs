@@ -1,4 +1,5 @@
 //! What the suites share: a future polled by hand, a place for locks, and somebody from outside who holds or waits.
+#![allow(dead_code, unused_imports, unused_macros)] // Each test binary uses a part.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -77,6 +78,14 @@ impl<F: Future> Polled<F> {
     pub(crate) fn new(future: F) -> Self {
         let (future, bell) = (Box::pin(future), Arc::default());
         Self { future, bell }
+    }
+
+    /// Polled once, and it must wait.
+    #[track_caller]
+    pub(crate) fn pending(future: F) -> Self {
+        let mut polled = Self::new(future);
+        assert!(polled.poll().is_pending(), "ready at the first poll");
+        polled
     }
 
     pub(crate) fn poll(&mut self) -> Poll<F::Output> {

@@ -7,6 +7,9 @@ use std::process::{Command, Stdio};
 use stanchion::{AtomicFile, Error, ErrorKind};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
+use crate::crew::child::{path, say, variable};
+use crate::crew::{last_words, program};
+use crate::skip::{skip, success};
 use crate::support::{Place, eventually, in_runtime, kind_of};
 
 const OLD: &str = "the old content, whole";
@@ -36,35 +39,23 @@ async fn replace(path: &Path) -> Result<(), Error> {
 }
 
 /// The child program: replaces the file, and says what came of it.
-#[test]
-#[ignore = "the child program of the other tests"]
-fn child() {
-    let Some(path) = std::env::var_os("ATOMIC_PATH") else {
-        return;
-    };
-    let result = in_runtime(replace(Path::new(&path)));
-    match result {
-        Ok(()) => println!("@done"),
+pub(crate) fn main() {
+    match in_runtime(replace(&path("ATOMIC_PATH"))) {
+        Ok(()) => say("done"),
         Err(error) => {
             let number = error.io_error().and_then(std::io::Error::raw_os_error);
-            println!("@failed {number:?} {error}");
+            say(format_args!("failed {number:?} {error}"));
         }
     }
 }
 
 /// Runs the child with a fault; its last words, if it had any.
 fn child_with(path: &Path, faults: &[(&str, &str)]) -> String {
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["atomic::child", "--exact", "--ignored", "--nocapture"]);
+    let mut command = program("atomic");
     command
         .env("ATOMIC_PATH", path)
         .envs(faults.iter().copied());
-    let output = command.stderr(Stdio::null()).output().expect("it runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut said = text
-        .lines()
-        .filter_map(|line| Some(line.split_once('@')?.1.to_owned()));
-    said.next_back().unwrap_or_default()
+    last_words(&mut command).pop().unwrap_or_default()
 }
 
 fn names(place: &Place) -> Vec<String> {
@@ -335,11 +326,9 @@ fn p60_a_full_disk_leaves_the_old_one() {
     let mounted = place.directory().join("small");
     std::fs::create_dir(&mounted).expect("a directory");
     let options = ["-t", "tmpfs", "-o", "size=64k", "none"];
-    let mount = Command::new("mount").args(options).arg(&mounted).status();
-    if !mount.is_ok_and(|it| it.success()) {
-        println!("SKIPPED: may not mount");
-        return;
-    }
+    let mut mount = Command::new("mount");
+    mount.args(options).arg(&mounted);
+    need!(success(&mut mount, "no right to mount"));
     let path = mounted.join("file");
     std::fs::write(&path, OLD).expect("written");
     let failed = in_runtime(async {
@@ -371,8 +360,7 @@ fn p01_droppers_and_committers_never_mix() {
     let place = Place::new();
     let path = old_one(&place);
     let start = |letter: &str, drops: &str| {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["atomic::crowd", "--exact", "--ignored", "--nocapture"]);
+        let mut command = program("atomic-crowd");
         command
             .env("ATOMIC_PATH", &path)
             .env("ATOMIC_LETTER", letter);
@@ -404,15 +392,10 @@ fn p01_droppers_and_committers_never_mix() {
 }
 
 /// The child program of the test above.
-#[test]
-#[ignore = "the child program of the other tests"]
-fn crowd() {
-    let Some(path) = std::env::var_os("ATOMIC_PATH") else {
-        return;
-    };
-    let word = |name| std::env::var(name).expect("a word");
-    let letter = word("ATOMIC_LETTER").into_bytes()[0];
-    let drops: usize = word("ATOMIC_DROPS").parse().expect("a number");
+pub(crate) fn crowd() {
+    let path = path("ATOMIC_PATH");
+    let letter = variable("ATOMIC_LETTER").into_bytes()[0];
+    let drops: usize = variable("ATOMIC_DROPS").parse().expect("a number");
     in_runtime(async {
         for round in 0..150 {
             let mut file = AtomicFile::create(&path).await.expect("begun");
@@ -480,7 +463,7 @@ fn p58_it_keeps_the_access_list() {
         bytes.extend(u32::to_le_bytes(id));
     }
     match rustix::fs::setxattr(&path, ACCESS, &bytes, rustix::fs::XattrFlags::empty()) {
-        Err(rustix::io::Errno::NOTSUP) => return eprintln!("SKIPPED: no access lists here"),
+        Err(rustix::io::Errno::NOTSUP) => need!(skip::<()>("no access lists")),
         set => set.expect("an access list"),
     }
     let root = rustix::process::geteuid().is_root();

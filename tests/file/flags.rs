@@ -5,7 +5,7 @@ use std::fs::File;
 use stanchion::{ErrorKind, LockFlags, lock, open_locked, unlock};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Place, Polled, assert_pending, assert_ready, in_runtime, kind_of};
+use crate::support::{Place, Polled, assert_ready, in_runtime, kind_of};
 use crate::{by_events, open, queued};
 
 fn file(place: &Place) -> File {
@@ -29,8 +29,7 @@ fn shared_and_exclusive() {
     assert_eq!(kind_of(busy), ErrorKind::Busy);
     at_once(&two, LockFlags::UNBLOCK).expect("unlocked");
     at_once(&one, LockFlags::EXCLUSIVE).expect("changed, nobody else is there");
-    let mut waiting = Polled::new(lock(&two, LockFlags::SHARED));
-    assert_pending!(waiting.poll());
+    let mut waiting = Polled::pending(lock(&two, LockFlags::SHARED));
     unlock(&one).expect("unlocked");
     waiting.finish().expect("its turn");
     unlock(&one).expect("nothing to unlock is no error");
@@ -67,8 +66,7 @@ fn a_dropped_wait_locks_nothing() {
     let place = Place::new();
     let (one, two) = (file(&place), file(&place));
     at_once(&one, LockFlags::EXCLUSIVE).expect("free");
-    let mut waiting = Polled::new(lock(&two, LockFlags::EXCLUSIVE));
-    assert_pending!(waiting.poll());
+    let waiting = Polled::pending(lock(&two, LockFlags::EXCLUSIVE));
     unlock(&one).expect("unlocked");
     waiting.bell.wait_beyond(0);
     drop(waiting);

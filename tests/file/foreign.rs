@@ -1,52 +1,22 @@
 //! Others who lock the same file: `flock(1)`, Python's `fcntl.flock`, `portalocker`. Waits go by events alone.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use stanchion::FileLock;
 
 use crate::Polled;
+use crate::crew::child::{path, say};
+use crate::crew::{Member, last_words};
+use crate::skip::{program, python, success};
 use crate::support::{Place, eventually};
 use crate::{by_events, held, open, queued};
 
 /// A program that says `in` when it has the lock, and lets go when it is told a line.
-struct Foreign {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
-}
-
-impl Foreign {
-    fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("a program");
-        let output = BufReader::new(child.stdout.take().expect("its output"));
-        let mut foreign = Self { child, output };
-        foreign.expect("in");
-        foreign
-    }
-
-    fn expect(&mut self, wanted: &str) {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("a line");
-        assert_eq!(line.trim_end(), wanted);
-    }
-
-    fn tell(&mut self) {
-        let input = self.child.stdin.as_mut().expect("its input");
-        writeln!(input, "go").expect("it listens");
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("killed");
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(command: Command) -> Member {
+    let foreign = Member::foreign(command);
+    foreign.expect("in");
+    foreign
 }
 
 fn flock(path: &Path, options: &[&str]) -> Command {
@@ -55,22 +25,6 @@ fn flock(path: &Path, options: &[&str]) -> Command {
     // `exec`, so that no shell is left with the lock when the program is killed.
     command.args(["sh", "-c", "echo in; read x; echo out"]);
     command
-}
-
-/// Python, with `portalocker` where `STANCHION_PYTHON` says; visibly skipped where there is none.
-fn python(module: &str) -> Option<String> {
-    let named = std::env::var("STANCHION_PYTHON").ok();
-    let program = named.unwrap_or_else(|| "python3".to_owned());
-    let mut asked = Command::new(&program);
-    asked.args(["-c", &format!("import {module}")]);
-    let found = asked
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|it| it.success());
-    if !found {
-        println!("SKIPPED: no python with {module} is here");
-    }
-    found.then_some(program)
 }
 
 fn script(program: &str, path: &Path, text: &str) -> Command {
@@ -97,15 +51,15 @@ print('out'); sys.stdin.readline()
 ";
 
 /// Excluded while it is in; woken when it lets go and when it is killed.
-fn excludes_and_wakes(place: &Place, start: &dyn Fn() -> Command) {
+fn excludes_and_wakes(place: &Place, command: &dyn Fn() -> Command) {
     for killed in [false, true] {
-        let mut foreign = Foreign::start(start());
+        let mut foreign = start(command());
         let lock = open(place, by_events());
         assert!(lock.try_acquire().expect("no error").is_none());
         let mut waiter = queued(&lock);
         match killed {
             true => foreign.kill(),
-            false => foreign.tell(),
+            false => foreign.tell(""),
         }
         drop(waiter.finish().expect("its turn"));
     }
@@ -113,6 +67,7 @@ fn excludes_and_wakes(place: &Place, start: &dyn Fn() -> Command) {
 
 #[test]
 fn flock_of_the_shell() {
+    need!(program("flock"));
     let place = Place::new();
     excludes_and_wakes(&place, &|| {
         let mut command = Command::new("sh");
@@ -126,6 +81,7 @@ fn flock_of_the_shell() {
 /// The other way round: what we hold, they wait for or are refused.
 #[test]
 fn flock_waits_for_us_and_shares_with_us() {
+    need!(program("flock"));
     let place = Place::new();
     let lock = open(&place, FileLock::options());
     let guard = held(&lock);
@@ -133,7 +89,7 @@ fn flock_waits_for_us_and_shares_with_us() {
     assert_eq!(refused.code(), Some(1));
     let thread = std::thread::spawn({
         let command = flock(&place.path(), &[]);
-        move || Foreign::start(command)
+        move || start(command)
     });
     eventually("it stands in the lock call", || {
         let locks = std::fs::read_to_string("/proc/locks").expect("the kernel's list");
@@ -149,7 +105,7 @@ fn flock_waits_for_us_and_shares_with_us() {
             .expect("no writer")
     };
     let guard = reading();
-    let foreign = Foreign::start(flock(&place.path(), &["-s"]));
+    let foreign = start(flock(&place.path(), &["-s"]));
     let beside = reading();
     assert!(lock.try_acquire().expect("no error").is_none());
     drop((guard, beside, foreign));
@@ -158,9 +114,7 @@ fn flock_waits_for_us_and_shares_with_us() {
 /// A holder that had opened the file read-only announces another kind of close.
 #[test]
 fn fcntl_of_python() {
-    let Some(program) = python("fcntl") else {
-        return;
-    };
+    let program = need!(python("fcntl"));
     let place = Place::new();
     std::fs::write(place.path(), "content").expect("written");
     for mode in ["'r'", "'r+'", "'a'"] {
@@ -173,9 +127,7 @@ fn fcntl_of_python() {
 
 #[test]
 fn portalocker_of_python() {
-    let Some(program) = python("portalocker") else {
-        return;
-    };
+    let program = need!(python("portalocker"));
     let place = Place::new();
     excludes_and_wakes(&place, &|| script(&program, &place.path(), PORTALOCKER));
     let guard = held(&open(&place, FileLock::options()));
@@ -208,54 +160,36 @@ fn the_fair_lock_is_excluded_both_ways() {
 }
 
 /// Prints what the status of `$LOOK_AT` says, and what a try finds.
-#[test]
-#[ignore = "the child program of the test below"]
-fn child_that_looks() {
-    let Some(path) = std::env::var_os("LOOK_AT") else {
-        return;
-    };
-    let lock = FileLock::open(path).expect("a lock");
+pub(crate) fn main() {
+    let lock = FileLock::open(path("LOOK_AT")).expect("a lock");
     let status = lock.status().expect("a status");
     let found = lock.try_acquire().expect("no error").is_some();
     let (held, all) = (status.held, status.names_all);
-    println!("\n@{held:?} {all} {} {found}", status.outsider.is_some());
+    say(format_args!(
+        "{held:?} {all} {} {found}",
+        status.outsider.is_some()
+    ));
 }
 
-/// There the kernel's list of locks is empty, whoever has the file locked. Needs root; else it is skipped visibly.
+/// There the kernel's list of locks is empty, whoever has the file locked. Needs root.
 #[test]
 fn the_status_agrees_with_a_try_in_another_pid_namespace() {
     let place = Place::new();
     let namespace = ["-pf", "--mount-proc"];
-    let mut made = Command::new("unshare");
-    if !made
-        .args(namespace)
-        .arg("true")
-        .output()
-        .is_ok_and(|it| it.status.success())
-    {
-        println!("SKIPPED: a pid namespace cannot be made here");
-        return;
-    }
+    let mut probe = Command::new("unshare");
+    probe.args(namespace).arg("true");
+    need!(success(&mut probe, "no pid namespace"));
+    need!(program("flock"));
     let look = || {
-        let mut child = Command::new("unshare");
-        child
-            .args(namespace)
-            .arg(std::env::current_exe().expect("this program"));
-        let words = [
-            "foreign::child_that_looks",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ];
-        let output = child.args(words).env("LOOK_AT", place.path()).output();
-        let output = String::from_utf8(output.expect("it runs").stdout).expect("text");
-        let line = output.lines().find_map(|it| it.strip_prefix('@'));
-        line.expect("an answer").to_owned()
+        let inside: Vec<_> = ["unshare"].into_iter().chain(namespace).collect();
+        let mut child = crate::crew::program_under(&inside, "look");
+        child.env("LOOK_AT", place.path());
+        last_words(&mut child).pop().expect("an answer")
     };
     for options in [&[][..], &["-s"]] {
-        let mut foreign = Foreign::start(flock(&place.path(), options));
+        let mut foreign = start(flock(&place.path(), options));
         assert_eq!(look(), "Yes false true false");
-        foreign.tell();
+        foreign.tell("");
         foreign.expect("out");
         eventually("it is free", || look() == "No true false true");
     }

@@ -213,8 +213,7 @@ fn p05_p48_a_loss_is_told_to_all_and_stays() {
         let error = Polled::new(guard.release()).finish().expect_err("lost");
         assert_eq!(error.kind(), ErrorKind::Lost);
         let guard = held(&lock);
-        let mut pending = Polled::new(guard.lost());
-        assert_pending!(pending.poll());
+        let mut pending = Polled::pending(guard.lost());
         drop(guard);
         assert_pending!(pending.poll());
     }

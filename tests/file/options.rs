@@ -4,6 +4,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use stanchion::{Error, ErrorKind, FileLock, FileOptions, Removal};
 
+use crate::crew::child::{path, say};
+use crate::crew::{last_words, program};
 use crate::support::{Place, Polled, assert_ready, kind_of};
 use crate::{held, open, queued};
 
@@ -281,24 +283,23 @@ fn p04_removal_on_release_lets_nobody_wait_on_a_deleted_file() {
 }
 
 /// The child program of the test below: what each way to lock says.
-#[test]
-#[ignore = "the child program of the other tests"]
-fn child() {
-    let Some(path) = std::env::var_os("LOCK_PATH") else {
-        return;
-    };
+pub(crate) fn main() {
+    let path = path("LOCK_PATH");
     let fair = stanchion::FifoLock::open(&path).expect("a lock");
     let plain = FileLock::open(&path).expect("a lock");
     let file = std::fs::File::create(&path).expect("a file");
-    println!(
-        "@fair {:?}",
+    say(format_args!(
+        "fair {:?}",
         fair.try_acquire().map(drop).map_err(|it| it.kind())
-    );
+    ));
     for tried in [plain.try_acquire(), plain.try_acquire_shared()] {
-        println!("@plain {:?}", tried.map(drop).map_err(|it| it.kind()));
+        say(format_args!(
+            "plain {:?}",
+            tried.map(drop).map_err(|it| it.kind())
+        ));
     }
     let locked = Polled::new(stanchion::lock(&file, stanchion::LockFlags::EXCLUSIVE)).finish();
-    println!("@open {:?}", locked.map_err(|it| it.kind()));
+    say(format_args!("open {:?}", locked.map_err(|it| it.kind())));
 }
 
 /// A file system that cannot lock, and one that grants every lock: told, never taken for a lock.
@@ -308,18 +309,11 @@ fn p61_a_file_system_without_locks_is_detected() {
     // ENOSYS, ENOLCK, EOPNOTSUPP; and yes to everybody.
     for answer in ["38", "37", "95", "yes"] {
         let place = Place::new();
-        let mut command =
-            std::process::Command::new(std::env::current_exe().expect("this program"));
-        command.args(["options::child", "--exact", "--ignored", "--nocapture"]);
+        let mut command = program("options");
         command
             .env("LOCK_PATH", place.path())
             .env("STANCHION_FLOCK", answer);
-        let output = command.output().expect("it runs");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let said: Vec<_> = text
-            .lines()
-            .filter_map(|it| Some(it.split_once('@')?.1))
-            .collect();
+        let said = last_words(&mut command);
         let wanted = ["fair", "plain", "plain"].map(|it| format!("{it} Err(Unsupported)"));
         assert_eq!(said[..3], wanted, "{answer}");
         // Of an open file nobody can be asked whether a second one is refused.

@@ -1,11 +1,12 @@
 //! Many processes on one plain lock: no update is lost, deaths and forks change nothing for the others.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 
 use stanchion::{Backoff, FileLock, Wait};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
+use crate::crew::child::{path, say, variable};
+use crate::crew::{Member, program};
 use crate::support::{Place, Random, eventually, in_runtime};
 use crate::{by_events, held, open, queued};
 
@@ -22,16 +23,14 @@ fn way(name: &str) -> Wait {
 }
 
 /// The child program: adds one to the number in the locked file, again and again.
-#[test]
-#[ignore = "the child program of the other tests"]
-fn child() {
-    let Some(path) = std::env::var_os("STORM_PATH") else {
-        return;
-    };
-    let wait = way(&std::env::var("STORM_WAY").unwrap_or_default());
-    let rounds = std::env::var("STORM_ROUNDS").map_or(ROUNDS, |it| it.parse().expect("a number"));
-    let lock = by_events().wait(wait).open(path).expect("a lock");
-    println!("@ready");
+pub(crate) fn main() {
+    let wait = way(&variable("STORM_WAY"));
+    let rounds: usize = variable("STORM_ROUNDS").parse().expect("a number");
+    let lock = by_events()
+        .wait(wait)
+        .open(path("STORM_PATH"))
+        .expect("a lock");
+    say("ready");
     in_runtime(async {
         for _ in 0..rounds {
             let mut file = lock.acquire().await.expect("the lock");
@@ -46,14 +45,13 @@ fn child() {
     });
 }
 
-fn start(place: &Place, way: &str, rounds: usize) -> Child {
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["storm::child", "--exact", "--ignored", "--nocapture"]);
+fn start(place: &Place, way: &str, rounds: usize) -> Member {
+    let mut command = program("storm");
     command
         .env("STORM_PATH", place.path())
-        .env("STORM_WAY", way);
-    command.env("STORM_ROUNDS", rounds.to_string());
-    command.stdout(Stdio::piped()).spawn().expect("a child")
+        .env("STORM_WAY", way)
+        .env("STORM_ROUNDS", rounds.to_string());
+    Member::start(command)
 }
 
 fn number(place: &Place) -> u64 {
@@ -66,9 +64,8 @@ fn p01_processes_that_wait_in_all_ways_lose_no_update() {
     let place = Place::new();
     let children = (0..PROCESSES).map(|it| start(&place, WAYS[it % WAYS.len()], ROUNDS));
     let children: Vec<_> = children.collect();
-    for child in children {
-        let output = child.wait_with_output().expect("its end");
-        assert!(output.status.success());
+    for mut child in children {
+        assert!(child.end().success());
     }
     assert_eq!(number(&place), (PROCESSES * ROUNDS) as u64);
 }
@@ -78,26 +75,18 @@ fn p01_processes_that_wait_in_all_ways_lose_no_update() {
 fn p28_p29_deaths_hold_up_nobody() {
     let place = Place::new();
     let mut random = Random::new(28);
-    let mut crowd: Vec<Child> = Vec::new();
+    let mut crowd: Vec<Member> = Vec::new();
     for round in 0..30 {
         while crowd.len() < PROCESSES {
             let way = WAYS[(round + crowd.len()) % WAYS.len()];
-            let mut child = start(&place, way, 1_000_000);
-            let output = BufReader::new(child.stdout.take().expect("its output"));
-            let ready = |line: std::io::Result<String>| line.is_ok_and(|it| it.ends_with("@ready"));
-            assert!(output.lines().any(ready), "it starts");
-            crowd.push(child);
+            crowd.push(start(&place, way, 1_000_000));
         }
         let before = number_or_zero(&place);
         eventually("they move", || number_or_zero(&place) > before + 5);
         let mut victim = crowd.swap_remove(random.below(crowd.len() as u64) as usize);
-        victim.kill().expect("killed");
-        victim.wait().expect("its end");
+        victim.kill();
     }
-    for mut child in crowd {
-        child.kill().expect("killed");
-        child.wait().expect("its end");
-    }
+    drop(crowd);
     let lock = open(&place, by_events());
     drop(queued_or_held(&lock));
 }

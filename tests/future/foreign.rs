@@ -1,11 +1,12 @@
 //! Wakers that panic, when they are called, dropped or cloned, and that call back: the loss is their own task's alone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Poll, RawWaker, RawWakerVTable, Wake};
 
 use super::*;
+use crate::crew::child::say;
+use crate::crew::{last_words, program};
 use stanchion::{FifoRwLock, FileLock, LockDir, Memory, Method, PidLock, Reentrant};
 
 /// What a waker does that it must not.
@@ -165,8 +166,7 @@ fn one_that_listens_for_a_loss_leaves_the_watch_alone() {
         let lock = place.open();
         let guard = held(&lock);
         let (calls, mut lost) = waits_as(sin, guard.lost());
-        let mut other = Polled::new(guard.lost());
-        assert_pending!(other.poll());
+        let mut other = Polled::pending(guard.lost());
         std::fs::remove_file(place.path()).expect("deleted");
         other.finish();
         assert!(called(&calls) && lost.poll().is_ready());
@@ -175,8 +175,7 @@ fn one_that_listens_for_a_loss_leaves_the_watch_alone() {
         let file = FileLock::open(place.path()).expect("a lock");
         let guard = file.try_acquire().expect("no error").expect("free");
         let (calls, _lost) = waits_as(sin, guard.lost());
-        let mut other = Polled::new(guard.lost());
-        assert_pending!(other.poll());
+        let mut other = Polled::pending(guard.lost());
         std::fs::remove_file(place.path()).expect("deleted");
         other.finish();
         assert!(called(&calls));
@@ -234,8 +233,7 @@ fn the_clock_of_memory_locks_goes_on() {
             .lock("a")
             .expect("a lock");
         let guard = lock.try_acquire().expect("no error").expect("free");
-        let mut sleeper = Polled::new(lock.acquire());
-        assert!(sleeper.poll().is_pending());
+        let _sleeper = Polled::pending(lock.acquire());
         let (calls, mut next) = waits_as(sin, lock.acquire());
         drop(guard);
         eventually("the call", || called(&calls));
@@ -247,10 +245,8 @@ fn the_clock_of_memory_locks_goes_on() {
             .lock("b")
             .expect("a lock");
         let guard = lock.try_acquire().expect("no error").expect("free");
-        let mut other = Polled::new(lock.acquire());
-        assert!(other.poll().is_pending());
-        let mut next = Polled::new(lock.acquire());
-        assert!(next.poll().is_pending());
+        let _other = Polled::pending(lock.acquire());
+        let mut next = Polled::pending(lock.acquire());
         drop(guard);
         drop(next.finish().expect("past the sleeper"));
     }
@@ -304,11 +300,9 @@ fn other_waits_of_a_reentrant_holder_come_in() {
         let holder = stanchion::Holder::new();
         let guard = Polled::new(lock.acquire_as(&other)).poll();
         let guard = assert_ready!(guard).expect("free");
-        let mut winner = Polled::new(lock.acquire_as(&holder));
-        assert!(winner.poll().is_pending());
+        let mut winner = Polled::pending(lock.acquire_as(&holder));
         let (calls, mut second) = waits_as(sin, lock.acquire_as(&holder));
-        let mut third = Polled::new(lock.acquire_as(&holder));
-        assert!(third.poll().is_pending());
+        let mut third = Polled::pending(lock.acquire_as(&holder));
         drop(guard);
         let inside = winner.finish().expect("its turn");
         assert!(called(&calls));
@@ -468,26 +462,16 @@ mod callback {
 #[cfg(stanchion_test)]
 #[test]
 fn a_watch_that_panics_begins_again() {
-    let itself = std::env::current_exe().expect("this program");
-    let mut child = Command::new(itself);
-    child.args([
-        "--exact",
-        "foreign::child_of_a_watch_that_panics",
-        "--ignored",
-    ]);
+    let mut child = program("watch");
     child
         .env("STANCHION_WATCH_PANICS", "1")
         .env("STANCHION_LADDER", "off");
-    let output = child.output().expect("a child");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("1 passed"), "{text}");
+    assert_eq!(last_words(&mut child), ["done"]);
 }
 
-#[test]
-#[ignore = "the child of a_watch_that_panics_begins_again"]
-fn child_of_a_watch_that_panics() {
+/// The child program of the test above.
+pub(crate) fn main() {
     assert_the_watch_works();
     assert_the_watch_works();
+    say("done");
 }

@@ -104,8 +104,7 @@ fn granted_in_time_is_granted_however_late_it_is_polled() {
         let place = Place::new();
         let lock = place.open();
         let guard = held(&lock);
-        let mut waiter = Polled::new(lock.acquire().timeout(Duration::from_secs(1)));
-        assert_pending!(waiter.poll());
+        let mut waiter = Polled::pending(lock.acquire().timeout(Duration::from_secs(1)));
         drop(guard);
         moves_on(Duration::from_secs(5)).await;
         drop(assert_ready!(waiter.poll()).expect("offered before the limit"));
@@ -120,14 +119,12 @@ fn p18_extreme_limits() {
         let guard = held(&lock);
         let days = |days: u64| Duration::from_secs(days * 86_400);
         for limit in [Duration::MAX, days(3_650), days(365_000)] {
-            let mut waiter = Polled::new(lock.acquire().timeout(limit));
-            assert_pending!(waiter.poll());
+            let mut waiter = Polled::pending(lock.acquire().timeout(limit));
             moves_on(days(1_000)).await;
             assert_pending!(waiter.poll());
         }
         let tiny = Duration::from_nanos(1);
-        let mut waiter = Polled::new(lock.acquire().timeout(tiny));
-        assert_pending!(waiter.poll());
+        let mut waiter = Polled::pending(lock.acquire().timeout(tiny));
         moves_on(Duration::from_millis(2)).await;
         assert_eq!(kind_of(assert_ready!(waiter.poll())), ErrorKind::TimedOut);
         drop(guard);
@@ -147,8 +144,7 @@ fn deadlines() {
         let guard = assert_ready!(free.poll()).expect("one attempt is made");
         let mut late = Polled::new(lock.acquire().deadline(past));
         assert_eq!(kind_of(assert_ready!(late.poll())), ErrorKind::TimedOut);
-        let mut waiter = Polled::new(lock.acquire().deadline(now + Duration::from_secs(60)));
-        assert_pending!(waiter.poll());
+        let mut waiter = Polled::pending(lock.acquire().deadline(now + Duration::from_secs(60)));
         moves_on(Duration::from_secs(61)).await;
         assert_eq!(kind_of(assert_ready!(waiter.poll())), ErrorKind::TimedOut);
         drop(guard);
@@ -186,8 +182,7 @@ fn p11_timing_out_moves_the_rest_up() {
         let place = Place::new();
         let lock = place.open();
         let guard = held(&lock);
-        let mut first = Polled::new(lock.acquire().timeout(Duration::from_secs(1)));
-        assert_pending!(first.poll());
+        let mut first = Polled::pending(lock.acquire().timeout(Duration::from_secs(1)));
         let (mut second, mut third) = (queued(&lock), queued(&lock));
         moves_on(Duration::from_secs(2)).await;
         assert_eq!(kind_of(assert_ready!(first.poll())), ErrorKind::TimedOut);
@@ -245,8 +240,7 @@ fn max_waiting_counts_other_processes() {
     let waiting = place.outsider_waits(1);
     let mut refused = Polled::new(lock.acquire().max_waiting(1));
     assert_eq!(kind_of(assert_ready!(refused.poll())), ErrorKind::Busy);
-    let mut joins = Polled::new(lock.acquire().max_waiting(2));
-    assert_pending!(joins.poll());
+    let mut joins = Polled::pending(lock.acquire().max_waiting(2));
     waiting.leaves_the_line();
     outsider.lets_go();
     drop(joins.finish().expect("served"));
@@ -258,11 +252,9 @@ fn max_waiting_counts_own_tasks_and_the_living_of_other_processes_together() {
     let place = Place::new();
     let lock = place.open();
     let outsider = place.outsider_holds();
-    let mut first = Polled::new(lock.acquire());
-    assert_pending!(first.poll());
+    let mut first = Polled::pending(lock.acquire());
     place.outsider_died_waiting(1);
-    let mut second = Polled::new(lock.acquire().max_waiting(2));
-    assert_pending!(second.poll());
+    let mut second = Polled::pending(lock.acquire().max_waiting(2));
     place.outsider_died_waiting(2);
     let mut refused = Polled::new(lock.acquire().max_waiting(2));
     assert_eq!(kind_of(assert_ready!(refused.poll())), ErrorKind::Busy);
@@ -331,8 +323,7 @@ fn on_wait_counts_other_processes_as_places() {
         let (_outsider, _before) = (place.outsider_holds(), place.outsider_waits(1));
         let (told, heard) = std::sync::mpsc::channel();
         let tell = move |line: &Waiting| told.send(line.place).expect("the test listens");
-        let mut waiter = Polled::new(lock.acquire().on_wait(tell));
-        assert_pending!(waiter.poll());
+        let _waiter = Polled::pending(lock.acquire().on_wait(tell));
         assert_eq!(heard.try_recv(), Ok(Some(2)));
     });
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::cells::{Cells, TASKS};
-use crate::crew::{Crew, WATCHDOG, Who, everywhere};
+use crate::crew::{Dice, WATCHDOG, Who};
+use crate::pool::{Crew, everywhere};
 
 const PROCESSES: usize = 4;
 
@@ -72,7 +73,7 @@ fn storm(crew: &mut Crew, rounds: u64, tasks: usize) {
 #[test]
 fn p52_never_more_than_there_are_among_processes_and_tasks() {
     everywhere(5, |mut crew| {
-        crew.set("HOLDER_THREADS", "2");
+        crew.set("CREW_THREADS", "2");
         storm(&mut crew, 150, TASKS);
     });
 }
@@ -143,7 +144,7 @@ struct Deaths {
     cells: Cells,
     members: Vec<Who>,
     generations: u32,
-    dice: u64,
+    dice: Dice,
 }
 
 impl Deaths {
@@ -157,16 +158,8 @@ impl Deaths {
             cells,
             members,
             generations: 0,
-            dice: 0x5eed,
+            dice: Dice(0x5eed),
         }
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.dice = self
-            .dice
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.dice >> 33) % end
     }
 
     /// Each task of these has come to the end of one more wait.
@@ -186,11 +179,11 @@ impl Deaths {
 
     /// Kills one or two in the middle of what they do, sees that the rest go on, and starts others instead.
     fn round(&mut self, crew: &mut Crew) -> usize {
-        let count = 1 + usize::from(self.below(5) == 0);
-        let first = self.below(PROCESSES as u64) as usize;
+        let count = 1 + usize::from(self.dice.below(5) == 0);
+        let first = self.dice.below(PROCESSES as u64) as usize;
         let dies = |region: &usize| (region + PROCESSES - first) % PROCESSES < count;
         let (victims, rest): (Vec<usize>, Vec<usize>) = (0..PROCESSES).partition(dies);
-        for _ in 0..self.below(200) {
+        for _ in 0..self.dice.below(200) {
             std::thread::yield_now();
         }
         self.generations += 1;
@@ -205,7 +198,7 @@ impl Deaths {
             self.members[region] = start(crew, region);
             crew.tell(self.members[region], "storm 0 2");
         }
-        if self.below(4) == 0 {
+        if self.dice.below(4) == 0 {
             self.until_all_go_on(crew, &victims);
         }
         count

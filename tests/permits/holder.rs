@@ -1,7 +1,5 @@
 //! The child program: takes permits as its standard input says, and prints a line for each thing that happened.
 //!
-//! As in `tests/processes/taker.rs`, the test binary runs itself: an ignored test, told by the environment. Its lines begin with `@`.
-//!
 //! | command | answer |
 //! |---|---|
 //! | `acquire N K [ms]` | `queued N` or nothing, then `held N token permits` or `failed N kind text` |
@@ -19,19 +17,15 @@
 //! | `pester K` | nothing; tries again and again until `enough`, then `pestered n`: so often it got in |
 //! | `end` | the process ends in good order |
 
-use std::collections::HashMap;
-use std::future::{Future, poll_fn};
-use std::io::{BufRead, Write};
+use std::future::IntoFuture;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
-use stanchion::{Error, FifoPermit, FifoSemaphore, Removal, SemaphoreOptions};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use stanchion::{FifoPermit, FifoSemaphore, Removal, SemaphoreOptions};
+
+use crate::crew::child::{self, Orders, Places, failed, say};
 
 #[path = "storming.rs"]
 mod storming;
@@ -39,70 +33,17 @@ mod storming;
 /// What the semaphore of every test is called.
 pub(crate) const NAME: &str = "pool";
 
-/// Prints one line for the parent, in one piece.
-fn say(line: impl std::fmt::Display) {
-    let line = format!("@{line}\n");
-    let _ = std::io::stdout().write_all(line.as_bytes());
-}
-
-#[test]
-#[ignore = "the child program of the other tests"]
-fn child() {
-    let Some(home) = std::env::var_os("HOLDER_HOME") else {
-        return;
-    };
-    println!();
-    become_who_was_meant();
-    let mut runtime = match std::env::var("HOLDER_THREADS") {
-        Ok(threads) => {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(threads.parse().expect("a number of threads"));
-            builder
-        }
-        Err(_) => tokio::runtime::Builder::new_current_thread(),
-    };
-    let runtime = runtime.enable_time().build().expect("a runtime");
-    runtime.block_on(obey(Path::new(&home)));
-    drop(runtime);
-    std::process::exit(0);
-}
-
-/// `HOLDER_USER=id`, for those who are root.
-#[allow(unsafe_code)]
-fn become_who_was_meant() {
-    let user = std::env::var("HOLDER_USER").ok();
-    let Some(user) = user.and_then(|it| it.parse::<u32>().ok()) else {
-        return;
-    };
-    if rustix::process::geteuid().is_root() {
-        // SAFETY: plain system calls, without pointers that are used.
-        let done = unsafe {
-            libc::setgroups(0, std::ptr::null()) == 0
-                && libc::setgid(user) == 0
-                && libc::setuid(user) == 0
-        };
-        assert!(done, "root can become another user");
-    }
+pub(crate) fn main() {
+    let home = child::path("HOLDER_HOME");
+    child::block_on(obey(&home));
 }
 
 fn options(limit: Option<&str>) -> SemaphoreOptions {
-    let mut options = FifoSemaphore::options().label("holder");
-    if let Some(limit) = limit.and_then(|it| it.parse().ok()) {
-        options = options.limit(limit);
+    let options = child::paced!(FifoSemaphore::options().label("holder"));
+    match limit.and_then(|it| it.parse().ok()) {
+        Some(limit) => options.limit(limit),
+        None => options,
     }
-    if let Some(interval) = duration("HOLDER_POLL") {
-        options = options.poll_interval(interval);
-    }
-    if let Some(window) = duration("HOLDER_WINDOW") {
-        options = options.claim_window(window);
-    }
-    options
-}
-
-fn duration(name: &str) -> Option<Duration> {
-    let text = std::env::var(name).ok()?;
-    let limited = text.parse().map(Duration::from_millis);
-    Some(limited.unwrap_or(Duration::MAX))
 }
 
 async fn obey(home: &Path) {
@@ -112,46 +53,21 @@ async fn obey(home: &Path) {
         Err(error) => return say(format_args!("unopened {:?} {error}", error.kind())),
     };
     say("ready");
-    let mut commands = commands();
+    let mut commands = child::commands();
     let mut holder = Holder {
         semaphore,
-        places: HashMap::new(),
+        places: Places::default(),
         enough: Arc::default(),
     };
     while let Some(line) = commands.recv().await {
         let words: Vec<&str> = line.split_whitespace().collect();
-        if words == ["end"] {
-            return;
-        }
         holder.act(&words, home).await;
     }
 }
 
-fn commands() -> mpsc::UnboundedReceiver<String> {
-    let (to, from) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { return };
-            if to.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    from
-}
-
-/// One wait and what comes of it.
-struct Place {
-    task: JoinHandle<()>,
-    /// `true`: by `release`, `false`: by a drop.
-    end: Option<oneshot::Sender<bool>>,
-    freeze: Option<oneshot::Sender<oneshot::Receiver<()>>>,
-    thaw: Option<oneshot::Sender<()>>,
-}
-
 struct Holder {
     semaphore: FifoSemaphore,
-    places: HashMap<u32, Place>,
+    places: Places,
     enough: Arc<AtomicBool>,
 }
 
@@ -163,11 +79,9 @@ impl Holder {
         match words[0] {
             "acquire" => self.acquire(place, permits, number(3)),
             "try" => self.try_once(place, permits),
-            "release" => self.end(place, true),
-            "drop" => self.end(place, false),
-            "cancel" => self.cancel(place).await,
-            "freeze" => self.freeze(place),
-            "thaw" => self.thaw(place),
+            "release" | "drop" | "cancel" | "freeze" | "thaw" => {
+                self.places.act(words[0], place).await;
+            }
             "resize" => self.resize(place, permits),
             "limit" => say(format_args!("limit {}", self.semaphore.limit())),
             "open" => match options(words.get(1).copied()).open(home, NAME) {
@@ -183,10 +97,7 @@ impl Holder {
                 Ok(Removal::InUse) => say("in-use"),
                 Err(error) => say(format_args!("unremoved {:?} {error}", error.kind())),
             },
-            "count" => {
-                let entries = std::fs::read_dir(format!("/proc/self/{}", words[1]));
-                say(format_args!("count {}", entries.expect("/proc").count()));
-            }
+            "count" => child::count(words[1]),
             "storm" => self.storm(number(1).unwrap_or(0), place_count(number(2))),
             "pester" => storming::pester(self.semaphore.clone(), place, self.enough.clone()),
             "enough" => self.enough.store(true, Ordering::SeqCst),
@@ -197,9 +108,9 @@ impl Holder {
     fn acquire(&mut self, number: u32, permits: u32, limit: Option<u64>) {
         let limit = limit.map(Duration::from_millis);
         let acquire = self.semaphore.acquire_many(permits).timeout(limit);
-        self.begin(number, |end, freeze| async move {
-            match wait(number, Box::pin(acquire), freeze).await {
-                Ok(permit) => hold(number, permit, end).await,
+        self.places.begin(number, |orders, freeze| async move {
+            match child::wait(number, acquire.into_future(), freeze).await {
+                Ok(permit) => hold(number, permit, orders).await,
                 Err(error) => failed(number, &error),
             }
         });
@@ -207,68 +118,21 @@ impl Holder {
 
     fn resize(&mut self, number: u32, limit: u32) {
         let semaphore = self.semaphore.clone();
-        self.begin(number, |_, freeze| async move {
-            let resize = Box::pin(async move { semaphore.resize(limit).await });
-            match wait(number, resize, freeze).await {
+        self.places.begin(number, |_, freeze| async move {
+            match child::wait(number, semaphore.resize(limit), freeze).await {
                 Ok(()) => say(format_args!("resized {number}")),
                 Err(error) => failed(number, &error),
             }
         });
     }
 
-    fn begin<F>(&mut self, number: u32, work: impl FnOnce(oneshot::Receiver<bool>, Freeze) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (end, ended) = oneshot::channel();
-        let (freeze, frozen) = oneshot::channel();
-        let place = Place {
-            task: tokio::spawn(work(ended, frozen)),
-            end: Some(end),
-            freeze: Some(freeze),
-            thaw: None,
-        };
-        self.places.insert(number, place);
-    }
-
     fn try_once(&mut self, number: u32, permits: u32) {
         match self.semaphore.try_acquire_many(permits) {
             Ok(None) => say("none"),
             Err(error) => failed(number, &error),
-            Ok(Some(permit)) => self.begin(number, |end, _| hold(number, permit, end)),
-        }
-    }
-
-    fn place(&mut self, number: u32) -> &mut Place {
-        self.places.get_mut(&number).expect("a place in use")
-    }
-
-    fn end(&mut self, number: u32, by_release: bool) {
-        if let Some(sender) = self.place(number).end.take() {
-            let _ = sender.send(by_release);
-        }
-    }
-
-    async fn cancel(&mut self, number: u32) {
-        if let Some(place) = self.places.remove(&number) {
-            place.task.abort();
-            let _ = place.task.await;
-        }
-        say(format_args!("cancelled {number}"));
-    }
-
-    fn freeze(&mut self, number: u32) {
-        let (thaw, thawed) = oneshot::channel();
-        let place = self.place(number);
-        place.thaw = Some(thaw);
-        if let Some(freeze) = place.freeze.take() {
-            let _ = freeze.send(thawed);
-        }
-    }
-
-    fn thaw(&mut self, number: u32) {
-        if let Some(thaw) = self.place(number).thaw.take() {
-            let _ = thaw.send(());
+            Ok(Some(permit)) => self
+                .places
+                .begin(number, |orders, _| hold(number, permit, orders)),
         }
     }
 
@@ -282,36 +146,11 @@ fn place_count(number: Option<u64>) -> usize {
     number.unwrap_or(1) as usize
 }
 
-fn failed(number: u32, error: &Error) {
-    say(format_args!("failed {number} {:?} {error}", error.kind()));
-}
-
-type Freeze = oneshot::Receiver<oneshot::Receiver<()>>;
-
-/// Polls once and tells whether it must wait; then waits, with a pause in which nobody polls if that is asked for.
-async fn wait<F: Future>(number: u32, mut future: Pin<Box<F>>, mut freeze: Freeze) -> F::Output {
-    let first = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
-    if let Poll::Ready(output) = first {
-        return output;
-    }
-    say(format_args!("queued {number}"));
-    tokio::select! {
-        biased;
-        Ok(thawed) = &mut freeze => {
-            say(format_args!("frozen {number}"));
-            let _ = thawed.await;
-            say(format_args!("thawed {number}"));
-            future.await
-        }
-        output = &mut future => output,
-    }
-}
-
-async fn hold(number: u32, permit: FifoPermit, end: oneshot::Receiver<bool>) {
+async fn hold(number: u32, permit: FifoPermit, mut orders: Orders) {
     let permits = permit.slot_paths().len();
     say(format_args!("held {number} {} {permits}", permit.token()));
-    let result = match end.await {
-        Ok(true) => permit.release().await,
+    let result = match orders.recv().await.as_deref() {
+        Some("release") => permit.release().await,
         _ => {
             drop(permit);
             Ok(())

@@ -1,6 +1,7 @@
 //! How many permits there are: a mismatch is refused, a change is followed, and at no time too many are out.
 
-use crate::crew::{Crew, Who, everywhere, until};
+use crate::crew::{Who, until};
+use crate::pool::{Crew, everywhere};
 
 #[track_caller]
 fn assert_names_both(line: &str, begin: &str, numbers: [u32; 2]) {
@@ -125,8 +126,7 @@ fn p10_what_is_new_is_for_those_who_wait() {
         let late = crew.start();
         assert!(!crew.tries((late, 1), 1), "somebody waits for two");
         crew.release((crowd, 1));
-        crew.expect_held((crowd, 2));
-        crew.release((crowd, 2));
+        crew.serve((crowd, 2));
         crew.expect_idle(late);
     });
 }
@@ -219,8 +219,7 @@ fn a_wish_for_more_than_are_left_is_refused_and_holds_nobody_up() {
         crew.expect(resizer, "resized 50");
         let line = crew.line(big);
         assert!(line.starts_with("failed 1 InvalidInput "), "{line}");
-        crew.expect_held((small, 1));
-        crew.release((small, 1));
+        crew.serve((small, 1));
         crew.expect_idle(holder);
     });
 }

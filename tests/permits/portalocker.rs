@@ -1,15 +1,17 @@
 //! Python's `portalocker.BoundedSemaphore` on the same slots, both ways, by events alone on our side.
 //!
-//! `STANCHION_PYTHON` names a Python that has it; with `STANCHION_NEEDS_PORTALOCKER=1` its lack is a failure, else these tests say that they are skipped.
+//! `STANCHION_PYTHON` names a Python that has it; without one these tests are skipped.
 //! [`SCRIPT`] speaks like a member of the crew. Python's semaphores have no weight and no line: one instance has one slot.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use stanchion::{FifoSemaphore, SemaphoreConfig};
 
-use crate::crew::{Crew, Who, everywhere};
+use crate::crew::Who;
 use crate::holder::NAME;
+use crate::pool::{Crew, everywhere};
+use crate::skip::python;
 
 /// | command | answer |
 /// |---|---|
@@ -41,22 +43,6 @@ for line in sys.stdin:
 os._exit(0)
 ";
 
-/// A Python with portalocker; skipped where there is none, unless that is not allowed.
-fn python() -> Option<String> {
-    let named = std::env::var("STANCHION_PYTHON").ok();
-    let program = named.unwrap_or_else(|| "python3".to_owned());
-    let mut asked = Command::new(&program);
-    asked.args(["-c", "import portalocker"]);
-    let found = asked.stderr(Stdio::null()).status();
-    if found.is_ok_and(|it| it.success()) {
-        return Some(program);
-    }
-    let needed = std::env::var("STANCHION_NEEDS_PORTALOCKER").is_ok_and(|it| it == "1");
-    assert!(!needed, "{program} has no portalocker; see scripts/test");
-    println!("SKIPPED: {program} has no portalocker");
-    None
-}
-
 fn start_python(crew: &mut Crew, program: &str) -> Who {
     let home = crew.home().to_owned();
     start_python_on(crew, program, &home)
@@ -69,14 +55,14 @@ fn start_python_on(crew: &mut Crew, program: &str, directory: &Path) -> Who {
     command
         .arg(directory)
         .args([NAME, &crew.limit().to_string()]);
-    let who = crew.start_program(command);
+    let who = crew.start_program(command, &[]);
     crew.expect(who, "ready");
     who
 }
 
 /// With a Python beside us, on disk and in memory.
 fn with_python(limit: u32, test: impl Fn(Crew, &str)) {
-    let Some(program) = python() else { return };
+    let program = need!(python("portalocker"));
     everywhere(limit, |mut crew| {
         crew.by_events_only();
         test(crew, &program);
@@ -99,7 +85,7 @@ fn python_is_refused(crew: &mut Crew, who: Who) {
 
 #[test]
 fn the_defaults_are_those_of_portalocker() {
-    let Some(program) = python() else { return };
+    let program = need!(python("portalocker"));
     let script = "
 import inspect, portalocker, tempfile
 it = {name: value.default for name, value in inspect.signature(portalocker.BoundedSemaphore.__init__).parameters.items()}
@@ -179,13 +165,11 @@ fn p63_we_are_woken_when_python_gives_its_slot_back() {
             crew.queue((one, 1), 1);
             crew.queue((all, 1), 2);
             crew.command(python, "give 2", "gave 2");
-            crew.expect_held((one, 1));
-            crew.release((one, 1));
+            crew.serve((one, 1));
             // The one that wants all keeps the first until it has the other.
             python_waits_for_nothing(&mut crew, python);
             crew.command(python, "give 1", "gave 1");
-            crew.expect_held((all, 1));
-            crew.release((all, 1));
+            crew.serve((all, 1));
             crew.expect_no_tickets();
         }
         crew.expect_idle(one);
@@ -208,8 +192,7 @@ fn p28_we_are_woken_when_python_is_killed() {
             python_takes(&mut crew, python, 2);
             crew.queue((waiter, 1), 2);
             crew.kill(python);
-            crew.expect_held((waiter, 1));
-            crew.release((waiter, 1));
+            crew.serve((waiter, 1));
             crew.expect_no_tickets();
         }
         crew.expect_idle(waiter);

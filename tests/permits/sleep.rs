@@ -1,35 +1,14 @@
 //! Those who sleep when their turn comes are passed and are first again when they wake; and what is left of it all.
 
-use std::path::PathBuf;
-
-use crate::crew::{Crew, Who, everywhere, until};
+use crate::crew::{NO_WINDOW, Who, until};
 use crate::order::serve_in_order;
-
-/// In milliseconds: longer than a process that is awake ever stands still on a busy machine.
-const WINDOW: &str = "800";
-
-/// For a process that must get in without waiting for a window.
-const NO_WINDOW: &[(&str, &str)] = &[("HOLDER_WINDOW", "never")];
-
-fn with_windows(mut crew: Crew) -> Crew {
-    crew.set("HOLDER_POLL", "never")
-        .set("HOLDER_WINDOW", WINDOW);
-    crew
-}
-
-/// Who wakes takes its own mark off before it looks, and is first from then on.
-fn until_awake(crew: &Crew) {
-    until("no ticket bears a mark", || {
-        let marked = |ticket: &PathBuf| std::fs::metadata(ticket).is_ok_and(|it| it.len() > 0);
-        !crew.tickets().iter().any(marked)
-    });
-}
+use crate::pool::{Crew, everywhere};
 
 #[test]
 fn p64_a_stopped_head_is_passed_and_is_first_again() {
     for wish in [1, 3] {
         everywhere(3, |crew| {
-            let mut crew = with_windows(crew);
+            let mut crew = crew.with_windows();
             let (holder, sleeper) = (crew.start(), crew.start());
             let (next, last) = (crew.start(), crew.start());
             crew.take((holder, 1), 3);
@@ -40,12 +19,10 @@ fn p64_a_stopped_head_is_passed_and_is_first_again() {
             crew.release((holder, 1));
             crew.expect_held((next, 1));
             crew.go_on(sleeper);
-            until_awake(&crew);
+            crew.until_awake();
             crew.release((next, 1));
-            crew.expect_held((sleeper, 1));
-            crew.release((sleeper, 1));
-            crew.expect_held((last, 1));
-            crew.release((last, 1));
+            crew.serve((sleeper, 1));
+            crew.serve((last, 1));
             crew.expect_idle(holder);
         });
     }
@@ -55,7 +32,7 @@ fn p64_a_stopped_head_is_passed_and_is_first_again() {
 #[test]
 fn p64_a_head_that_is_stopped_with_a_part() {
     everywhere(4, |crew| {
-        let mut crew = with_windows(crew);
+        let mut crew = crew.with_windows();
         let (holder, sleeper) = (crew.start(), crew.start());
         let (next, last) = (crew.start(), crew.start());
         crew.take((holder, 1), 1);
@@ -68,12 +45,9 @@ fn p64_a_head_that_is_stopped_with_a_part() {
         crew.release((holder, 1));
         crew.release((holder, 2));
         crew.go_on(sleeper);
-        crew.expect_held((sleeper, 1));
-        crew.release((sleeper, 1));
-        crew.expect_held((next, 1));
-        crew.release((next, 1));
-        crew.expect_held((last, 1));
-        crew.release((last, 1));
+        crew.serve((sleeper, 1));
+        crew.serve((next, 1));
+        crew.serve((last, 1));
         crew.expect_idle(holder);
     });
 }
@@ -81,7 +55,7 @@ fn p64_a_head_that_is_stopped_with_a_part() {
 #[test]
 fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
     everywhere(2, |crew| {
-        let mut crew = with_windows(crew);
+        let mut crew = crew.with_windows();
         let (holder, sleeper) = (crew.start(), crew.start());
         let mut others = vec![crew.start()];
         others.extend((0..4).map(|_| crew.start_with(NO_WINDOW)));
@@ -101,10 +75,9 @@ fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
         // A newcomer goes past the mark too, and the sleeper is still first when it wakes.
         crew.acquire((holder, 2), 2);
         crew.go_on(sleeper);
-        until_awake(&crew);
+        crew.until_awake();
         crew.release((holder, 2));
-        crew.expect_held((sleeper, 1));
-        crew.release((sleeper, 1));
+        crew.serve((sleeper, 1));
         crew.expect_idle(holder);
     });
 }
@@ -112,7 +85,7 @@ fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
 #[test]
 fn p64_several_stopped_heads_are_passed() {
     everywhere(3, |crew| {
-        let mut crew = with_windows(crew);
+        let mut crew = crew.with_windows();
         let holder = crew.start();
         crew.take((holder, 1), 3);
         let sleepers: Vec<Who> = (0..3).map(|_| crew.start()).collect();
@@ -130,7 +103,7 @@ fn p64_several_stopped_heads_are_passed() {
         for &who in sleepers.iter().rev() {
             crew.go_on(who);
         }
-        until_awake(&crew);
+        crew.until_awake();
         crew.release((next, 1));
         crew.until_held(&[(sleepers[0], 1), (sleepers[1], 1)]);
         assert!(crew.token((sleepers[0], 1)) < crew.token((sleepers[1], 1)));
@@ -138,8 +111,7 @@ fn p64_several_stopped_heads_are_passed() {
         crew.release((sleepers[0], 1));
         crew.expect_silence();
         crew.release((sleepers[1], 1));
-        crew.expect_held((sleepers[2], 1));
-        crew.release((sleepers[2], 1));
+        crew.serve((sleepers[2], 1));
         crew.expect_idle(holder);
     });
 }
@@ -149,7 +121,7 @@ fn p64_several_stopped_heads_are_passed() {
 fn p64_a_frozen_future_is_passed_and_is_first_again() {
     for wish in [1, 2] {
         everywhere(2, |crew| {
-            let mut crew = with_windows(crew);
+            let mut crew = crew.with_windows();
             let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
             crew.take((holder, 1), 2);
             crew.queue((sleeper, 1), wish);
@@ -159,12 +131,10 @@ fn p64_a_frozen_future_is_passed_and_is_first_again() {
             crew.release((holder, 1));
             crew.expect_held((next, 1));
             crew.command(sleeper, "thaw 1", "thawed 1");
-            until_awake(&crew);
+            crew.until_awake();
             crew.release((next, 1));
-            crew.expect_held((sleeper, 1));
-            crew.release((sleeper, 1));
-            crew.expect_held((next, 2));
-            crew.release((next, 2));
+            crew.serve((sleeper, 1));
+            crew.serve((next, 2));
             crew.expect_idle(holder);
         });
     }
@@ -174,7 +144,7 @@ fn p64_a_frozen_future_is_passed_and_is_first_again() {
 #[test]
 fn p64_a_frozen_future_is_passed_by_its_neighbours() {
     everywhere(2, |crew| {
-        let mut crew = with_windows(crew);
+        let mut crew = crew.with_windows();
         let (holder, crowd, other) = (crew.start(), crew.start(), crew.start());
         crew.take((holder, 1), 2);
         crew.queue((crowd, 1), 2);
@@ -185,14 +155,12 @@ fn p64_a_frozen_future_is_passed_by_its_neighbours() {
         crew.release((holder, 1));
         crew.until_held(&[(crowd, 2), (crowd, 3)]);
         crew.command(crowd, "thaw 1", "thawed 1");
-        until_awake(&crew);
+        crew.until_awake();
         crew.release((crowd, 2));
         crew.expect_silence();
         crew.release((crowd, 3));
-        crew.expect_held((crowd, 1));
-        crew.release((crowd, 1));
-        crew.expect_held((other, 1));
-        crew.release((other, 1));
+        crew.serve((crowd, 1));
+        crew.serve((other, 1));
         crew.expect_idle(holder);
     });
 }
@@ -263,8 +231,7 @@ fn p62_descriptors_and_threads_are_back_after_deaths_and_cancels() {
             crew.kill(victims[1]);
             crew.cancel((witness, 2));
             crew.kill(victims[0]);
-            crew.expect_held((witness, 1));
-            crew.release((witness, 1));
+            crew.serve((witness, 1));
         }
         crew.contend(witness);
         crew.expect_idle(witness);

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::crew::{Crew, Who, until};
+use crate::crew::{Who, until};
+use crate::pool::Crew;
 
 /// Passages of one step after which a scenario is cut short.
 const PASSAGES: usize = 6;
@@ -67,8 +68,7 @@ fn between(crew: &mut Crew, victim: Who, wish: u32, let_in: impl FnOnce(&mut Cre
         crew.tell(victim, "release 1");
         lives(crew, victim, &["released 1"])
     };
-    crew.expect_held((next, 1));
-    crew.release((next, 1));
+    crew.serve((next, 1));
     alive
 }
 
@@ -132,15 +132,14 @@ fn kill_at((name, scenario): (&str, Scenario), step: &str) -> bool {
         let alive = scenario(&mut crew, victim);
         match alive {
             true => crew.kill(victim),
-            false => crew.wait_for_the_dead(victim),
+            false => crew.expect_killed(victim),
         }
         let (newcomer, other) = (crew.start(), crew.start());
         crew.expect_idle(newcomer);
         crew.take((newcomer, 1), 2);
         crew.queue((other, 1), 2);
         crew.release((newcomer, 1));
-        crew.expect_held((other, 1));
-        crew.release((other, 1));
+        crew.serve((other, 1));
         until("it can be removed", || {
             crew.ask(other, "remove") == "removed"
         });

@@ -1,18 +1,17 @@
 //! What a child does by itself: takes permits in every way there is, and counts what is out while it has some.
 
 use std::fs::{File, OpenOptions};
-use std::future::{Future, poll_fn};
 use std::io::Write;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use stanchion::{ErrorKind, FifoPermit, FifoSemaphore, Result};
 
-use super::{failed, say};
 use crate::cells::{Cell, Cells};
+use crate::crew::Dice;
+use crate::crew::child::{failed, say};
 
 /// A storm of one process, around the cells that `HOLDER_CELLS` names, of which those of the region `HOLDER_REGION` are its own.
 #[derive(Clone)]
@@ -26,17 +25,6 @@ pub(super) struct Storm {
     /// Others change the number of permits meanwhile.
     resized: bool,
     enough: Arc<AtomicBool>,
-}
-
-/// The same numbers for the same process and task.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u32) -> u32 {
-        let next = self.0.wrapping_mul(6_364_136_223_846_793_005);
-        self.0 = next.wrapping_add(1);
-        (self.0 >> 33) as u32 % end
-    }
 }
 
 impl Storm {
@@ -112,7 +100,7 @@ impl Storm {
             // Some give up at once, some a while later, perhaps with a part of it or with an offer.
             let patience = dice.below(4);
             for _ in 0..=patience {
-                if let Poll::Ready(result) = poll_once(&mut acquire).await {
+                if let Poll::Ready(result) = futures::poll!(&mut acquire) {
                     return result.map(Some);
                 }
                 tokio::task::yield_now().await;
@@ -161,10 +149,6 @@ fn recorded_limit(state: &Path) -> u32 {
         .nth(3)
         .and_then(|it| it.parse().ok());
     limit.expect("a limit in the record")
-}
-
-async fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
-    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 /// Tries again and again, on a thread of its own.

@@ -1,5 +1,4 @@
-//! The child program: takes locks as its standard input says. The test binary runs itself: an ignored test, told by the environment.
-//! Every line that it has to say begins with `@`, because the test harness prints on the same output.
+//! The child program: takes locks as its standard input says.
 //!
 //! | command | answer |
 //! |---|---|
@@ -17,7 +16,7 @@
 //! | `die` | the process ends as by `kill -9` |
 //! | `end` | the process ends in good order |
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,13 +24,8 @@ use std::time::Duration;
 
 use stanchion::{AnyGuard, AnyLock, LockDir, Method, NamedLock, PidLock, Removal};
 
+use crate::crew::child::{duration, path, say};
 use crate::family::Kind;
-
-pub(crate) fn say(line: impl std::fmt::Display) {
-    let line = format!("@{line}\n");
-    let _ = std::io::stdout().write_all(line.as_bytes());
-    let _ = std::io::stdout().flush();
-}
 
 /// The lock of this path, of the kind that the parent wants, with no safety net.
 fn open(path: &Path) -> AnyLock {
@@ -43,9 +37,9 @@ fn open(path: &Path) -> AnyLock {
         Kind::Mkdir => Method::Mkdir,
         Kind::CreateNew => Method::CreateNew,
     };
-    let expire = std::env::var("PRESENCE_EXPIRE").ok();
-    let expire = expire.map(|it| Duration::from_millis(it.parse().expect("milliseconds")));
-    let options = LockDir::options().method(method).expire(expire);
+    let options = LockDir::options()
+        .method(method)
+        .expire(duration("PRESENCE_EXPIRE"));
     let options = options.poll_interval(Duration::MAX);
     let locks = options.open(path.parent().expect("a directory"));
     let name = path.file_stem().and_then(|it| it.to_str()).expect("a name");
@@ -67,13 +61,8 @@ fn told(result: stanchion::Result<AnyGuard>) -> Option<AnyGuard> {
     }
 }
 
-#[test]
-#[ignore = "a child program"]
-fn child() {
-    let Some(path) = std::env::var_os("PRESENCE_PATH").map(PathBuf::from) else {
-        return;
-    };
-    crate::other_users::become_who_was_meant();
+pub(crate) fn main() {
+    let path = path("PRESENCE_PATH");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::family::{Kind, Member, place};
+use crate::crew::Member;
+use crate::family::{Kind, place};
 
 fn copy(from: &Path, to: &Path) {
     let mut cp = Command::new("cp");
@@ -14,7 +15,7 @@ fn copy(from: &Path, to: &Path) {
 /// The copy is held while the process in it runs, and then free; nobody has died inside.
 fn a_copy_tells_of_no_crash(kind: Kind) {
     let (directory, path) = place();
-    let mut holder = Member::start(kind, &path);
+    let mut holder = Member::of(kind, &path);
     holder.acquire();
     let beside = tempfile::tempdir_in(directory.path()).expect("a directory");
     let copied = beside.path().join("it.lock");
@@ -25,14 +26,13 @@ fn a_copy_tells_of_no_crash(kind: Kind) {
             &copied.with_extension("lock.claim"),
         ),
     }
-    let mut other = Member::start(kind, &copied);
-    assert_eq!(other.ask("try").as_deref(), Some("none"));
+    let mut other = Member::of(kind, &copied);
+    assert_eq!(other.ask("try"), "none");
     holder.kill();
-    holder.bury();
     assert!(!other.acquire().1, "nobody died inside the copy");
     other.release();
     // The original tells of it.
-    let mut next = Member::start(kind, &path);
+    let mut next = Member::of(kind, &path);
     assert!(next.acquire().1, "its holder died inside");
 }
 

@@ -3,23 +3,22 @@
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::process::Signal;
-
-use crate::family::{Kind, Member, held, place, until};
+use crate::crew::{Member, until};
+use crate::family::{Kind, held, place};
 
 fn the_death_of_a_holder_lets_the_next_one_in(kind: Kind) {
     let rounds = std::env::var("STANCHION_KILLS").map_or(20, |it| it.parse().expect("a number"));
     let (_directory, path) = place();
     let mut took = Vec::new();
-    let mut holder = Member::start(kind, &path);
+    let mut holder = Member::of(kind, &path);
     let mut token = holder.acquire().0;
     for _ in 0..rounds {
-        let mut next = Member::start(kind, &path);
+        let mut next = Member::of(kind, &path);
         next.tell("acquire");
         until("it waits", || has_watch(next.pid()));
         let begun = Instant::now();
-        holder.kill();
-        let line = next.next().expect("it lives");
+        holder.kill_now();
+        let line = next.hear();
         took.push(begun.elapsed());
         let (greater, crashed) = held(&line);
         assert!(crashed, "the last one died inside");
@@ -29,7 +28,7 @@ fn the_death_of_a_holder_lets_the_next_one_in(kind: Kind) {
         );
         token = greater;
         // Its parent asks for it only now: its end frees the lock, not the parent.
-        holder.bury();
+        holder.end();
         holder = next;
     }
     took.sort();
@@ -87,22 +86,21 @@ fn a_death_before_any_step_is_healed(kind: Kind) {
             let (_directory, path) = place();
             let what = format!("{kind:?} {step}:{passage} {after_death}");
             if after_death {
-                let mut first = Member::start(kind, &path);
+                let mut first = Member::of(kind, &path);
                 first.acquire();
                 first.kill();
-                first.bury();
             }
             let at = format!("kill:{step}:{passage}");
-            let mut victim = Member::start_with(kind, &path, &[("STANCHION_AT", &at)]);
-            let lived = victim.ask("acquire").is_some() && victim.ask("release").is_some();
+            let mut victim = Member::with(kind, &path, &[("STANCHION_AT", &at)]);
+            let lived = victim.answer("acquire").is_some() && victim.answer("release").is_some();
             // A step that is passed only once kills nobody at its second passage.
             deaths += usize::from(!lived);
             drop(victim);
-            let mut next = Member::start(kind, &path);
+            let mut next = Member::of(kind, &path);
             next.acquire();
-            assert_eq!(next.ask("is-held").as_deref(), Some("yes"), "{what}");
-            let mut other = Member::start(kind, &path);
-            assert_eq!(other.ask("try").as_deref(), Some("none"), "{what}");
+            assert_eq!(next.ask("is-held"), "yes", "{what}");
+            let mut other = Member::of(kind, &path);
+            assert_eq!(other.ask("try"), "none", "{what}");
             next.release();
             other.acquire();
             other.release();
@@ -134,23 +132,22 @@ fn p30_a_death_before_any_step_of_a_file_is_healed() {
 fn p32_an_heir_that_is_stopped_is_waited_for_and_then_right() {
     let kind = Kind::Pid;
     let (_directory, path) = place();
-    let mut first = Member::start(kind, &path);
+    let mut first = Member::of(kind, &path);
     first.acquire();
     first.kill();
-    first.bury();
     let at = [("STANCHION_AT", "stop:SucceedPid:1")];
-    let mut heir = Member::start_with(kind, &path, &at);
+    let mut heir = Member::with(kind, &path, &at);
     heir.tell("acquire");
-    heir.wait_until_stopped();
-    let mut other = Member::start(kind, &path);
-    assert_eq!(other.ask("try").as_deref(), Some("none"));
+    assert!(heir.has_stopped());
+    let mut other = Member::of(kind, &path);
+    assert_eq!(other.ask("try"), "none");
     other.tell("acquire");
-    heir.signal(Signal::CONT);
-    assert!(held(&heir.next().expect("it lives")).1);
+    heir.go_on();
+    assert!(held(&heir.hear()).1);
     assert!(other.says_nothing());
-    assert_eq!(heir.ask("is-held").as_deref(), Some("yes"));
+    assert_eq!(heir.ask("is-held"), "yes");
     heir.release();
-    assert!(!held(&other.next().expect("it lives")).1);
+    assert!(!held(&other.hear()).1);
 }
 
 #[test]
@@ -159,45 +156,45 @@ fn p32_one_who_is_stopped_before_it_takes_a_claim_comes_too_late() {
     let kind = Kind::Mkdir;
     let (_directory, path) = place();
     let at = [("STANCHION_AT", "stop:TakeBaton:1")];
-    let mut late = Member::start_with(kind, &path, &at);
+    let mut late = Member::with(kind, &path, &at);
     late.tell("try");
-    late.wait_until_stopped();
-    let mut other = Member::start(kind, &path);
+    assert!(late.has_stopped());
+    let mut other = Member::of(kind, &path);
     let (token, _) = other.acquire();
     other.release();
-    let mut holder = Member::start(kind, &path);
+    let mut holder = Member::of(kind, &path);
     assert!(holder.acquire().0 > token);
-    late.signal(Signal::CONT);
+    late.go_on();
     late.expect("none");
-    assert_eq!(holder.ask("is-held").as_deref(), Some("yes"));
+    assert_eq!(holder.ask("is-held"), "yes");
 }
 
 #[test]
 fn p38_a_release_deletes_nothing_of_others() {
     let kind = Kind::Pid;
     let (_directory, path) = place();
-    let mut holder = Member::start(kind, &path);
+    let mut holder = Member::of(kind, &path);
     holder.acquire();
-    assert_eq!(holder.ask("watch").as_deref(), Some("watching"));
+    assert_eq!(holder.ask("watch"), "watching");
     std::fs::remove_file(&path).expect("a stranger deletes it");
     holder.expect("lost Deleted");
-    let mut next = Member::start(kind, &path);
+    let mut next = Member::of(kind, &path);
     next.acquire();
-    let told = holder.ask("release").expect("it lives");
+    let told = holder.ask("release");
     assert!(told.starts_with("failed Lost"), "{told}");
-    assert_eq!(next.ask("is-held").as_deref(), Some("yes"));
+    assert_eq!(next.ask("is-held"), "yes");
 }
 
 #[test]
 fn p64_a_stopped_holder_of_a_pid_file_is_never_passed() {
     let kind = Kind::Pid;
     let (_directory, path) = place();
-    let mut holder = Member::start(kind, &path);
+    let mut holder = Member::of(kind, &path);
     holder.acquire();
-    holder.stop();
-    let mut other = Member::start(kind, &path);
-    assert_eq!(other.ask("try").as_deref(), Some("none"));
-    holder.signal(Signal::CONT);
+    assert!(holder.stop());
+    let mut other = Member::of(kind, &path);
+    assert_eq!(other.ask("try"), "none");
+    holder.go_on();
     holder.release();
     other.acquire();
 }
@@ -218,23 +215,23 @@ fn p48_a_holder_that_was_stopped_beyond_its_expiry_learns_that_it_has_lost() {
     for kind in [Kind::Mkdir, Kind::CreateNew] {
         let (_directory, path) = place();
         let expire = [("PRESENCE_EXPIRE", "400")];
-        let mut holder = Member::start_with(kind, &path, &expire);
+        let mut holder = Member::with(kind, &path, &expire);
         let (old, _) = holder.acquire();
-        assert_eq!(holder.ask("watch").as_deref(), Some("watching"));
+        assert_eq!(holder.ask("watch"), "watching");
         let mut resource = Resource(0);
         assert!(resource.writes(old));
-        holder.stop();
-        let mut next = Member::start_with(kind, &path, &expire);
+        assert!(holder.stop());
+        let mut next = Member::with(kind, &path, &expire);
         let (new, crashed) = next.acquire();
         assert!(crashed && new > old);
         assert!(resource.writes(new));
-        holder.signal(Signal::CONT);
+        holder.go_on();
         holder.expect("lost Expired");
         assert!(!resource.writes(old), "a stale token is refused");
-        assert_eq!(holder.ask("is-held").as_deref(), Some("no"));
-        let told = holder.ask("release").expect("it lives");
+        assert_eq!(holder.ask("is-held"), "no");
+        let told = holder.ask("release");
         assert!(told.starts_with("failed Lost"), "{told}");
-        assert_eq!(next.ask("is-held").as_deref(), Some("yes"));
+        assert_eq!(next.ask("is-held"), "yes");
         next.release();
     }
 }
@@ -254,9 +251,9 @@ fn p47_a_living_holder_is_never_robbed() {
         // Only a holder that stands still for six seconds counts as silent, however slow the
         // machine is otherwise.
         let expire = [("PRESENCE_EXPIRE", "6000")];
-        let mut holder = Member::start_with(kind, &path, &expire);
+        let mut holder = Member::with(kind, &path, &expire);
         holder.acquire();
-        let mut other = Member::start_with(kind, &path, &expire);
+        let mut other = Member::with(kind, &path, &expire);
         other.tell("acquire");
         (directory, path, holder, other)
     });
@@ -264,8 +261,8 @@ fn p47_a_living_holder_is_never_robbed() {
         // It beats three times in its expiry.
         until("it has lived longer than its expiry", || beats(&path) > 4);
         assert!(other.says_nothing());
-        assert_eq!(holder.ask("is-held").as_deref(), Some("yes"));
+        assert_eq!(holder.ask("is-held"), "yes");
         holder.release();
-        assert!(!held(&other.next().expect("it lives")).1);
+        assert!(!held(&other.hear()).1);
     }
 }

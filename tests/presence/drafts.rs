@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::crew::Member;
 #[cfg(stanchion_test)]
 use crate::family::left;
-use crate::family::{Kind, Member, place};
+use crate::family::{Kind, place};
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 
@@ -28,11 +29,11 @@ fn drafts(path: &Path) -> Vec<String> {
 fn p59_the_draft_of_a_dead_process_goes_with_the_next_one() {
     let (_directory, path) = place();
     let at = [("STANCHION_AT", "kill:LinkPid:1")];
-    let mut victim = Member::start_with(Kind::Pid, &path, &at);
-    assert_eq!(victim.ask("acquire"), None);
+    let mut victim = Member::with(Kind::Pid, &path, &at);
+    assert_eq!(victim.answer("acquire"), None);
     drop(victim);
     assert_eq!(drafts(&path).len(), 1);
-    let mut next = Member::start(Kind::Pid, &path);
+    let mut next = Member::of(Kind::Pid, &path);
     assert!(!next.acquire().1, "no holder died");
     assert!(drafts(&path).is_empty());
     next.release();
@@ -51,7 +52,7 @@ fn p59_a_draft_that_was_never_written_goes_when_it_is_old() {
     }
     make_old(&empty);
     make_old(&foreign);
-    let mut next = Member::start(Kind::Pid, &path);
+    let mut next = Member::of(Kind::Pid, &path);
     next.acquire();
     assert!(!empty.exists(), "its writer has died");
     assert!(fresh.exists(), "somebody may be about to write it");
@@ -63,7 +64,7 @@ fn p59_a_draft_that_was_never_written_goes_when_it_is_old() {
 fn p59_a_place_that_was_never_put_in_its_place_goes_when_it_is_old() {
     for kind in [Kind::Mkdir, Kind::CreateNew] {
         let (_directory, path) = place();
-        let mut one = Member::start(kind, &path);
+        let mut one = Member::of(kind, &path);
         one.acquire();
         one.release();
         let claim = path.with_extension("lock.claim");

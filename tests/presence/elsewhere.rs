@@ -1,11 +1,13 @@
 //! Other boots, other machines and other views of the processes, played by namespaces: what proves
-//! a death, and what does not. Needs root; else it is skipped visibly.
+//! a death, and what does not. Needs root.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::family::{Kind, Member, held, place, until};
+use crate::crew::{Member, until};
+use crate::family::{Kind, held, place};
+use crate::skip::{program, root, success};
 
 const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
 
@@ -19,29 +21,27 @@ fn under(script: &str) -> [String; 6] {
 /// A member there; without a script one like any other.
 fn member(script: &str, kind: Kind, path: &Path) -> Member {
     if script.is_empty() {
-        return Member::start(kind, path);
+        return Member::of(kind, path);
     }
     let starter = under(script);
     let starter = starter.each_ref().map(String::as_str);
     let place = path.parent().and_then(Path::to_str).expect("a directory");
-    Member::start_under(&starter, kind, path, &[("PLACE", place)])
+    Member::under(&starter, kind, path, &[("PLACE", place)])
 }
 
-/// Whether these scripts can run here, said where not.
-fn can(scripts: &[&str]) -> bool {
+/// Whether these scripts can run here.
+fn can(scripts: &[&str]) -> Option<()> {
+    root()?;
+    program("setpriv")?;
     let (directory, _) = place();
-    let runs = |script: &&str| {
+    for script in scripts {
         let line = under(script);
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).arg("true");
-        let status = command.env("PLACE", directory.path()).status();
-        status.is_ok_and(|it| it.success())
-    };
-    let all = rustix::process::geteuid().is_root() && scripts.iter().all(runs);
-    if !all {
-        println!("SKIPPED: needs root, and namespaces with mounts");
+        command.env("PLACE", directory.path());
+        success(&mut command, "no namespaces with mounts")?;
     }
-    all
+    Some(())
 }
 
 const OTHER_BOOT: &str = "echo 11111111-2222-3333-4444-555555555555 > $PLACE/boot; \
@@ -68,28 +68,19 @@ fn dead_holder(script: &str, kind: Kind, path: &Path) {
     let mut holder = member(script, kind, path);
     holder.acquire();
     holder.kill();
-    holder.bury();
 }
 
 fn is_busy(script: &str, kind: Kind, path: &Path) {
     let mut other = member(script, kind, path);
-    assert_eq!(
-        other.ask("try").as_deref(),
-        Some("none"),
-        "{kind:?} {script}"
-    );
-    let status = other.ask("status").expect("it lives");
+    assert_eq!(other.ask("try"), "none", "{kind:?} {script}");
+    let status = other.ask("status");
     assert!(status.starts_with("held"), "{kind:?} {script}: {status}");
 }
 
 fn is_passed(script: &str, kind: Kind, path: &Path) {
     let mut other = member(script, kind, path);
-    assert_eq!(
-        other.ask("status").as_deref(),
-        Some("free"),
-        "{kind:?} {script}"
-    );
-    let told = other.ask("try").expect("it lives");
+    assert_eq!(other.ask("status"), "free", "{kind:?} {script}");
+    let told = other.ask("try");
     assert!(told != "none", "{kind:?} {script}: not passed");
     assert!(held(&told).1, "{kind:?} {script}");
     other.release();
@@ -97,15 +88,13 @@ fn is_passed(script: &str, kind: Kind, path: &Path) {
 
 #[test]
 fn p31_another_boot_under_the_same_name_robs_no_living_holder() {
-    if !can(&[OTHER_BOOT]) {
-        return;
-    }
+    need!(can(&[OTHER_BOOT]));
     for kind in KINDS {
         let (_directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
         is_busy(OTHER_BOOT, kind, &path);
-        assert_eq!(holder.ask("is-held").as_deref(), Some("yes"));
+        assert_eq!(holder.ask("is-held"), "yes");
         holder.release();
     }
 }
@@ -119,9 +108,7 @@ fn p31_another_boot_proves_a_death_only_on_this_machine_and_on_its_own_disk() {
     let elsewhere = &format!("{OTHER_MACHINE}; {OTHER_BOOT}");
     let stacked = &format!("{own}; {STACKED}");
     let stacked_later = &format!("{own}; {STACKED}; {OTHER_BOOT}");
-    if !can(&[own, later, elsewhere, stacked, stacked_later]) {
-        return;
-    }
+    need!(can(&[own, later, elsewhere, stacked, stacked_later]));
     for kind in KINDS {
         let (_directory, path) = place();
         dead_holder(own, kind, &path);
@@ -162,18 +149,15 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
         (of_one_machine(one), of_one_machine(two))
     });
     let scripts = views.each_ref().map(|(_, two)| &**two);
-    if !can(&scripts) {
-        return;
-    }
+    need!(can(&scripts));
     for (one, two) in &views {
         for kind in KINDS {
             let (_directory, path) = place();
             let mut holder = member(one, kind, &path);
             holder.acquire();
             is_busy(two, kind, &path);
-            assert_eq!(holder.ask("is-held").as_deref(), Some("yes"));
+            assert_eq!(holder.ask("is-held"), "yes");
             holder.kill();
-            holder.bury();
             is_passed(two, kind, &path);
         }
     }
@@ -182,9 +166,7 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
 /// Who waits is told of the end of a process that it cannot see in `/proc`.
 #[test]
 fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
-    if !can(&[NO_PROC]) {
-        return;
-    }
+    need!(can(&[NO_PROC]));
     for (kind, script) in KINDS.map(|kind| (kind, NO_PROC)) {
         let (_directory, path) = place();
         let script = format!("{OWN_MACHINE}; {script}");
@@ -192,9 +174,9 @@ fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
         holder.acquire();
         let mut next = member(&script, kind, &path);
         next.tell("acquire");
-        holder.kill();
-        assert!(held(&next.next().expect("it lives")).1, "{kind:?}");
-        holder.bury();
+        holder.kill_now();
+        assert!(held(&next.hear()).1, "{kind:?}");
+        holder.end();
     }
 }
 
@@ -203,25 +185,18 @@ fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
 fn p31_a_holder_in_a_time_namespace_is_not_robbed() {
     let shifted = ["unshare", "-Tf", "--boottime", "1000000", "--kill-child"];
     let mut probe = Command::new(shifted[0]);
-    if !probe
-        .args(&shifted[1..])
-        .arg("true")
-        .status()
-        .is_ok_and(|it| it.success())
-    {
-        println!("SKIPPED: needs root, and time namespaces");
-        return;
-    }
+    probe.args(&shifted[1..]).arg("true");
+    need!(success(&mut probe, "no time namespaces"));
     for kind in KINDS {
         let (_directory, path) = place();
-        let mut holder = Member::start_under(&shifted, kind, &path, &[]);
+        let mut holder = Member::under(&shifted, kind, &path, &[]);
         holder.acquire();
         is_busy("", kind, &path);
         holder.release();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
-        let mut other = Member::start_under(&shifted, kind, &path, &[]);
-        assert_eq!(other.ask("try").as_deref(), Some("none"), "{kind:?}");
+        let mut other = Member::under(&shifted, kind, &path, &[]);
+        assert_eq!(other.ask("try"), "none", "{kind:?}");
         holder.release();
     }
 }
@@ -349,9 +324,7 @@ impl Stranger {
 /// Its numbers are those of other processes.
 #[test]
 fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
-    if !can(&["true"]) {
-        return;
-    }
+    need!(can(&["true"]));
     const PID: u32 = 1000;
     for kind in KINDS {
         let (_directory, path) = place();
@@ -360,8 +333,8 @@ fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
         let first = Stranger::new(&outer, PID);
         let line = inner.start(PID, "\"$@\"; exit");
         let line: Vec<_> = line.iter().map(String::as_str).collect();
-        let mut holder = Member::start_under(&line, kind, &path, &[]);
-        assert_eq!(holder.ask("pid"), Some(PID.to_string()), "as it is meant");
+        let mut holder = Member::under(&line, kind, &path, &[]);
+        assert_eq!(holder.ask("pid"), PID.to_string(), "as it is meant");
         holder.acquire();
         assert_ne!(recorded_start(kind, &path), Some(first.start.clone()));
 
@@ -375,16 +348,16 @@ fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
         }
         let line = inner.enter();
         let line: Vec<_> = line.iter().map(String::as_str).collect();
-        let mut other = Member::start_under(&line, kind, &path, &[]);
-        assert_eq!(other.ask("try").as_deref(), Some("none"), "{kind:?}");
-        assert_eq!(holder.ask("is-held").as_deref(), Some("yes"));
+        let mut other = Member::under(&line, kind, &path, &[]);
+        assert_eq!(other.ask("try"), "none", "{kind:?}");
+        assert_eq!(holder.ask("is-held"), "yes");
         second.end(&outer, PID);
-        assert_eq!(other.ask("try").as_deref(), Some("none"), "{kind:?}");
+        assert_eq!(other.ask("try"), "none", "{kind:?}");
 
         // The kernel itself tells the end.
         holder.tell("die");
-        holder.bury();
-        assert!(held(&other.ask("try").expect("it lives")).1, "{kind:?}");
+        holder.end();
+        assert!(held(&other.ask("try")).1, "{kind:?}");
     }
 }
 

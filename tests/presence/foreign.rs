@@ -2,7 +2,8 @@
 
 use stanchion::{ErrorKind, PidLock, Removal};
 
-use crate::family::{Kind, Member, place};
+use crate::crew::Member;
+use crate::family::{Kind, place};
 
 #[test]
 fn p33_what_is_no_pid_file_is_left_alone() {
@@ -29,10 +30,10 @@ fn p33_what_is_no_pid_file_is_left_alone() {
 fn p33_a_file_with_a_pid_only_is_held() {
     let (_directory, path) = place();
     let gone = {
-        let mut child = Member::start(Kind::Pid, &path);
+        let mut child = Member::of(Kind::Pid, &path);
         let pid = child.pid();
         child.tell("end");
-        child.bury();
+        child.end();
         pid
     };
     std::fs::write(&path, format!("{gone}\nolddaemon\n")).expect("written");
@@ -70,7 +71,7 @@ fn p33_an_empty_file_heals() {
 #[test]
 fn p31_a_reused_pid_is_not_the_holder() {
     let (_directory, path) = place();
-    let mut holder = Member::start(Kind::Pid, &path);
+    let mut holder = Member::of(Kind::Pid, &path);
     holder.acquire();
     let text = std::fs::read_to_string(&path).expect("its record");
     holder.release();
@@ -91,11 +92,10 @@ fn p31_a_reused_pid_is_not_the_holder() {
 #[test]
 fn p31_another_host_or_namespace_is_never_judged() {
     let (_directory, path) = place();
-    let mut holder = Member::start(Kind::Pid, &path);
+    let mut holder = Member::of(Kind::Pid, &path);
     holder.acquire();
     let text = std::fs::read_to_string(&path).expect("its record");
     holder.kill();
-    holder.bury();
     let lock = PidLock::open(&path).expect("a lock");
     assert!(!lock.is_locked().expect("read"), "dead, and of here");
     for (key, value) in [("ns", "1"), ("boot", "elsewhere")] {

@@ -1,35 +1,35 @@
 //! A process that executes itself once more while it holds: pid and start stay, and what it knew is
 //! gone.
 
-use crate::family::{Kind, Member, held, place};
+use crate::crew::Member;
+use crate::family::{Kind, held, place};
 
 const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
 
 fn executes_itself(member: &mut Member) {
-    assert_eq!(member.ask("exec").as_deref(), Some("ready"));
+    assert_eq!(member.ask("exec"), "ready");
 }
 
 #[test]
 fn p31_a_process_that_executed_itself_is_told_that_it_waits_for_itself() {
     for kind in KINDS {
         let (_directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
         executes_itself(&mut holder);
         for call in ["acquire", "try"] {
-            let told = holder.ask(call).expect("it lives");
+            let told = holder.ask(call);
             assert!(told.starts_with("failed Deadlock"), "{kind:?}: {told}");
             assert!(told.contains("executed another program"), "{told}");
         }
         // Its children and descriptors may still use what the lock protects.
         let pid = holder.pid();
-        assert_eq!(holder.ask("status"), Some(format!("held {pid}")));
-        let mut other = Member::start(kind, &path);
-        assert_eq!(other.ask("try").as_deref(), Some("none"), "{kind:?}");
+        assert_eq!(holder.ask("status"), format!("held {pid}"));
+        let mut other = Member::of(kind, &path);
+        assert_eq!(other.ask("try"), "none", "{kind:?}");
         other.tell("acquire");
         holder.kill();
-        holder.bury();
-        assert!(held(&other.next().expect("it lives")).1, "{kind:?}");
+        assert!(held(&other.hear()).1, "{kind:?}");
     }
 }
 
@@ -37,7 +37,7 @@ fn p31_a_process_that_executed_itself_is_told_that_it_waits_for_itself() {
 fn p31_a_process_that_executed_itself_after_a_release_may_acquire() {
     for kind in KINDS {
         let (_directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
         holder.release();
         executes_itself(&mut holder);
@@ -51,7 +51,7 @@ fn p47_what_a_process_left_before_it_executed_itself_expires() {
     for kind in [Kind::Mkdir, Kind::CreateNew] {
         let (_directory, path) = place();
         let expire = [("PRESENCE_EXPIRE", "300")];
-        let mut holder = Member::start_with(kind, &path, &expire);
+        let mut holder = Member::with(kind, &path, &expire);
         let (token, _) = holder.acquire();
         executes_itself(&mut holder);
         let (greater, crashed) = holder.acquire();

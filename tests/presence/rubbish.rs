@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::crew::{Member, until};
 use crate::death::has_watch;
-use crate::family::{Kind, Member, held, left, place, until};
+use crate::family::{Kind, held, left, place};
 
 const CLAIMS: [Kind; 2] = [Kind::Mkdir, Kind::CreateNew];
 
@@ -29,14 +30,13 @@ fn delete(path: &Path) {
 
 /// One that waits for the lock.
 fn waiter(kind: Kind, path: &Path) -> Member {
-    let mut member = Member::start(kind, path);
+    let mut member = Member::of(kind, path);
     member.tell("acquire");
     until("it waits", || has_watch(member.pid()));
     member
 }
 
-fn is_lost(told: Option<String>) {
-    let told = told.expect("it lives");
+fn is_lost(told: String) {
     assert!(told.starts_with("failed Lost"), "{told}");
 }
 
@@ -44,15 +44,15 @@ fn is_lost(told: Option<String>) {
 fn p38_a_baton_deleted_under_its_holder_is_lost_and_healed() {
     for kind in CLAIMS {
         let (_directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         let (token, _) = holder.acquire();
-        assert_eq!(holder.ask("watch").as_deref(), Some("watching"));
+        assert_eq!(holder.ask("watch"), "watching");
         delete(&entry(&claim(&path).join("baton"), "0"));
         holder.expect("lost Deleted");
-        let mut next = Member::start(kind, &path);
+        let mut next = Member::of(kind, &path);
         assert!(next.acquire().0 > token);
         is_lost(holder.ask("release"));
-        assert_eq!(next.ask("is-held").as_deref(), Some("yes"));
+        assert_eq!(next.ask("is-held"), "yes");
         next.release();
         assert_eq!(left(&claim(&path)), ["baton"]);
     }
@@ -62,14 +62,14 @@ fn p38_a_baton_deleted_under_its_holder_is_lost_and_healed() {
 fn p38_a_directory_deleted_under_holder_and_waiter_is_made_again() {
     for kind in CLAIMS {
         let (directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         let (token, _) = holder.acquire();
         let next = waiter(kind, &path);
         // In one step: the waiter makes a new one as soon as the baton is gone.
         let aside = directory.path().join("aside");
         std::fs::rename(claim(&path), &aside).expect("moved");
         std::fs::remove_dir_all(aside).expect("deleted");
-        assert!(held(&next.next().expect("it lives")).0 > token);
+        assert!(held(&next.hear()).0 > token);
         is_lost(holder.ask("release"));
         assert_eq!(left(&claim(&path)).len(), 2, "its baton and its record");
     }
@@ -80,15 +80,15 @@ fn p38_a_directory_deleted_under_holder_and_waiter_is_made_again() {
 fn p33_a_record_deleted_under_its_holder_robs_nobody() {
     for kind in CLAIMS {
         let (_directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
         delete(&entry(&claim(&path), "record."));
-        let mut other = Member::start(kind, &path);
-        assert_eq!(other.ask("try").as_deref(), Some("none"));
+        let mut other = Member::of(kind, &path);
+        assert_eq!(other.ask("try"), "none");
         other.tell("acquire");
         until("it waits", || has_watch(other.pid()));
         holder.release();
-        held(&other.next().expect("it lives"));
+        held(&other.hear());
     }
 }
 
@@ -96,15 +96,15 @@ fn p33_a_record_deleted_under_its_holder_robs_nobody() {
 fn p33_an_older_baton_beside_the_newer_one_is_nobodys() {
     for kind in CLAIMS {
         let (_directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
         let old = format!("{:020}.free.{:032x}", 1, 7);
         std::fs::write(claim(&path).join("baton").join(old), "").expect("laid down");
-        let mut other = Member::start(kind, &path);
-        assert_eq!(other.ask("try").as_deref(), Some("none"));
+        let mut other = Member::of(kind, &path);
+        assert_eq!(other.ask("try"), "none");
         holder.release();
         other.acquire();
-        assert_eq!(holder.ask("try").as_deref(), Some("none"));
+        assert_eq!(holder.ask("try"), "none");
     }
 }
 
@@ -114,9 +114,9 @@ fn p57_other_things_in_the_place_of_a_claim_are_refused() {
         let (directory, path) = place();
         let target = directory.path().join("elsewhere");
         std::fs::create_dir(&target).expect("made");
-        let mut one = Member::start(kind, &path);
+        let mut one = Member::of(kind, &path);
         let mut refused = |what: &str| {
-            let told = one.ask("acquire").expect("it lives");
+            let told = one.ask("acquire");
             assert!(told.starts_with("failed InvalidInput"), "{what}: {told}");
         };
         std::fs::write(claim(&path), "").expect("written");
@@ -138,7 +138,7 @@ fn p57_a_pid_file_replaced_while_somebody_waits_is_an_error() {
     for what in ["link", "fifo", "letter"] {
         let (directory, path) = place();
         let other = directory.path().join("other");
-        let mut holder = Member::start(Kind::Pid, &path);
+        let mut holder = Member::of(Kind::Pid, &path);
         holder.acquire();
         let next = waiter(Kind::Pid, &path);
         match what {
@@ -147,7 +147,7 @@ fn p57_a_pid_file_replaced_while_somebody_waits_is_an_error() {
             _ => std::fs::write(&other, "dear reader\n").expect("written"),
         }
         std::fs::rename(&other, &path).expect("replaced");
-        let told = next.next().expect("it lives");
+        let told = next.hear();
         assert!(told.starts_with("failed"), "{what}: {told}");
         is_lost(holder.ask("release"));
         assert!(path.symlink_metadata().is_ok(), "{what} is left alone");
@@ -171,10 +171,10 @@ fn p60_what_fails_on_the_way_leaves_nothing_in_the_way() {
     for (kind, step) in steps {
         let (directory, path) = place();
         let failure = format!("{step}:28");
-        let mut unlucky = Member::start_with(kind, &path, &[("STANCHION_FAIL", &failure)]);
-        let told = unlucky.ask("acquire").expect("it lives");
+        let mut unlucky = Member::with(kind, &path, &[("STANCHION_FAIL", &failure)]);
+        let told = unlucky.ask("acquire");
         assert!(told.starts_with("failed Io"), "{step}: {told}");
-        let mut next = Member::start(kind, &path);
+        let mut next = Member::of(kind, &path);
         next.acquire();
         next.release();
         match kind {
@@ -194,14 +194,14 @@ fn p30_a_release_that_fails_holds_up_others_no_longer_than_its_process_lives() {
     ] {
         let (_directory, path) = place();
         let failure = format!("{step}:28");
-        let mut holder = Member::start_with(kind, &path, &[("STANCHION_FAIL", &failure)]);
+        let mut holder = Member::with(kind, &path, &[("STANCHION_FAIL", &failure)]);
         holder.acquire();
-        let told = holder.ask("release").expect("it lives");
+        let told = holder.ask("release");
         assert!(told.starts_with("failed Io"), "{kind:?}: {told}");
         let next = waiter(kind, &path);
         holder.tell("end");
-        holder.bury();
-        assert!(held(&next.next().expect("it lives")).1, "{kind:?}");
+        holder.end();
+        assert!(held(&next.hear()).1, "{kind:?}");
     }
 }
 
@@ -211,17 +211,17 @@ fn p30_a_death_while_a_claim_is_removed_locks_out_nobody() {
     for kind in CLAIMS {
         for step in ["TakeBaton", "RemovePlace"] {
             let (_directory, path) = place();
-            let mut first = Member::start(kind, &path);
+            let mut first = Member::of(kind, &path);
             first.acquire();
             first.release();
             let at = format!("kill:{step}:1");
-            let mut remover = Member::start_with(kind, &path, &[("STANCHION_AT", &at)]);
-            assert_eq!(remover.ask("remove"), None, "it dies at {step}");
+            let mut remover = Member::with(kind, &path, &[("STANCHION_AT", &at)]);
+            assert_eq!(remover.answer("remove"), None, "it dies at {step}");
             drop(remover);
             first.acquire();
             first.release();
             assert_eq!(left(&claim(&path)), ["baton"], "{step}");
-            assert_eq!(first.ask("remove").as_deref(), Some("removed"));
+            assert_eq!(first.ask("remove"), "removed");
             assert!(!claim(&path).exists());
         }
     }
@@ -233,12 +233,12 @@ fn p30_a_death_while_a_claim_is_removed_locks_out_nobody() {
 fn p33_a_draft_that_is_deleted_is_written_again() {
     let (directory, path) = place();
     let at = [("STANCHION_AT", "stop:LinkPid:1")];
-    let mut one = Member::start_with(Kind::Pid, &path, &at);
+    let mut one = Member::with(Kind::Pid, &path, &at);
     one.tell("acquire");
-    one.wait_until_stopped();
+    assert!(one.has_stopped());
     delete(&entry(directory.path(), "it.lock.new."));
     one.signal(rustix::process::Signal::CONT);
-    held(&one.next().expect("it lives"));
+    held(&one.hear());
     one.release();
     assert!(left(directory.path()).is_empty());
 }
@@ -250,18 +250,17 @@ fn p49_one_who_comes_late_at_a_claim_made_again_has_a_record_in_it() {
     for kind in CLAIMS {
         let (_directory, path) = place();
         let at = [("STANCHION_AT", "stop:TakeBaton:1")];
-        let mut late = Member::start_with(kind, &path, &at);
+        let mut late = Member::with(kind, &path, &at);
         late.tell("acquire");
-        late.wait_until_stopped();
+        assert!(late.has_stopped());
         std::fs::remove_dir_all(claim(&path)).expect("removed");
-        let mut other = Member::start(kind, &path);
+        let mut other = Member::of(kind, &path);
         let (token, _) = other.acquire();
         other.release();
         late.signal(rustix::process::Signal::CONT);
-        assert!(held(&late.next().expect("it lives")).0 > token);
+        assert!(held(&late.hear()).0 > token);
         // Its death is told, so its record is there.
         late.kill();
-        late.bury();
         assert!(other.acquire().1);
     }
 }

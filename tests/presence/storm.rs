@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::child::numbered;
-use crate::family::{Kind, Member, left, place, until};
+use crate::crew::{Member, until};
+use crate::family::{Kind, left, place};
 
 /// Processes that break.
 const BREAKERS: usize = 8;
@@ -26,10 +27,9 @@ struct Stale {
 impl Stale {
     fn new(kind: Kind) -> Self {
         let (directory, path) = place();
-        let mut holder = Member::start(kind, &path);
+        let mut holder = Member::of(kind, &path);
         holder.acquire();
         holder.kill();
-        holder.bury();
         let mut files = Vec::new();
         let mut directories = vec![directory.path().to_path_buf()];
         while let Some(next) = directories.pop() {
@@ -91,7 +91,7 @@ impl Stale {
 fn one_of_those_who_break_wins(kind: Kind) {
     let (directory, path) = place();
     let stale = Stale::new(kind);
-    let start = |_| Member::start(kind, &path);
+    let start = |_| Member::of(kind, &path);
     let mut breakers: Vec<_> = (0..BREAKERS).map(start).collect();
     let rounds = rounds();
     for first in (0..rounds).step_by(RACE) {
@@ -104,7 +104,7 @@ fn one_of_those_who_break_wins(kind: Kind) {
         }
         let mut winners = vec![0; last - first];
         for breaker in &breakers {
-            let line = breaker.next().expect("it lives");
+            let line = breaker.hear();
             let won = line.strip_prefix("won").expect("an answer");
             for word in won.split_whitespace() {
                 winners[word.parse::<usize>().expect("a number") - first] += 1;
@@ -143,7 +143,7 @@ fn p32_of_those_who_break_a_stale_file_one_wins() {
 
 fn no_update_is_lost(kind: Kind) {
     let (_directory, path) = place();
-    let start = |_| Member::start(kind, &path);
+    let start = |_| Member::of(kind, &path);
     let mut crowd: Vec<_> = (0..BREAKERS).map(start).collect();
     for member in &mut crowd {
         member.tell("storm 100");
@@ -173,7 +173,7 @@ fn p01_no_update_is_lost_by_file() {
 fn nobody_waits_for_ever_while_processes_are_killed(kind: Kind) {
     let (_directory, path) = place();
     let start = || {
-        let mut member = Member::start(kind, &path);
+        let mut member = Member::of(kind, &path);
         member.tell("storm 1000000");
         member
     };
@@ -187,15 +187,12 @@ fn nobody_waits_for_ever_while_processes_are_killed(kind: Kind) {
         // It goes on before each death, so somebody has taken over from the last one.
         let before = count();
         until("it goes on", || count() > before + 5);
-        let dead = std::mem::replace(&mut crowd[victim % BREAKERS], start());
-        dead.kill();
-        dead.bury();
+        std::mem::replace(&mut crowd[victim % BREAKERS], start()).kill();
     }
-    for member in crowd {
+    for mut member in crowd {
         member.kill();
-        member.bury();
     }
-    let mut last = Member::start(kind, &path);
+    let mut last = Member::of(kind, &path);
     last.acquire();
     last.release();
 }

@@ -1,11 +1,12 @@
 //! POSIX access lists on the lock file and on its directory: the queue is for the same users. Needs
-//! root; else it is skipped visibly.
+//! root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use crate::crew::{Crew, everywhere};
-use crate::other_users::{ANN, BOB, EVE, TEAM, home, is_root, lock_of, share};
+use crate::other_users::{ANN, BOB, EVE, TEAM, home, lock_of, share};
+use crate::queue::{Crew, everywhere};
+use crate::skip::{root, skip};
 
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
@@ -48,15 +49,14 @@ fn entries(path: &Path) -> Vec<Entry> {
     room[4..length].chunks_exact(8).map(entry).collect()
 }
 
-/// `false` where the file system has no such lists.
-fn set(path: &Path, name: &str, list: &[Entry]) -> bool {
+/// `None` where the file system has no such lists.
+fn set(path: &Path, name: &str, list: &[Entry]) -> Option<()> {
     let set = rustix::fs::setxattr(path, name, &bytes(list), rustix::fs::XattrFlags::empty());
     if set == Err(rustix::io::Errno::NOTSUP) {
-        eprintln!("SKIPPED: no access lists at {}", path.display());
-        return false;
+        return skip("no access lists");
     }
     set.expect("an access list");
-    true
+    Some(())
 }
 
 /// The owner, one user, and neither the group nor others.
@@ -78,14 +78,10 @@ fn made(crew: &Crew) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn p58_a_user_named_in_the_access_list_of_the_lock_file_shares_the_lock() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
-        if !set(crew.lock(), ACCESS, &for_one_more(EVE_ID, 6)) {
-            return;
-        }
+        need!(set(crew.lock(), ACCESS, &for_one_more(EVE_ID, 6)));
         share(&mut crew, ANN, EVE);
         // Whoever made it.
         for path in made(&crew) {
@@ -102,19 +98,15 @@ fn p58_a_user_named_in_the_access_list_of_the_lock_file_shares_the_lock() {
 /// The user who is named comes first, or root: the owner is not shut out.
 #[test]
 fn p58_whoever_makes_the_queue_the_owner_and_the_users_named_share_the_lock() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     for first in [Some(EVE), None] {
         everywhere(|mut crew| {
             lock_of(&crew, ANN, 0o600);
             std::fs::set_permissions(home(&crew), PermissionsExt::from_mode(0o777))
                 .expect("a mode");
-            if !set(crew.lock(), ACCESS, &for_one_more(EVE_ID, 6)) {
-                return;
-            }
+            need!(set(crew.lock(), ACCESS, &for_one_more(EVE_ID, 6)));
             let maker = match first {
-                Some(user) => crew.start_with(&[("TAKER_AS", user)]),
+                Some(user) => crew.start_with(&[("CREW_AS", user)]),
                 None => crew.start(),
             };
             crew.take_and_release(maker);
@@ -125,16 +117,13 @@ fn p58_whoever_makes_the_queue_the_owner_and_the_users_named_share_the_lock() {
 
 #[test]
 fn p58_a_default_access_list_of_the_directory_shares_its_locks() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         chown(home(&crew), Some(ANN_ID), Some(ANN_ID)).expect("an owner");
         let list = for_one_more(EVE_ID, 7);
-        if !set(home(&crew), ACCESS, &list) || !set(home(&crew), DEFAULT, &list) {
-            return;
-        }
-        crew.set("TAKER_UMASK", "077");
+        need!(set(home(&crew), ACCESS, &list));
+        need!(set(home(&crew), DEFAULT, &list));
+        crew.set("CREW_UMASK", "077");
         share(&mut crew, ANN, EVE);
     });
 }
@@ -143,22 +132,18 @@ fn p58_a_default_access_list_of_the_directory_shares_its_locks() {
 /// here.
 #[test]
 fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
         chown(crew.lock(), None, Some(TEAM)).expect("a group");
-        if !set(crew.lock(), ACCESS, &for_one_more(EVE_ID, 6)) {
-            return;
-        }
+        need!(set(crew.lock(), ACCESS, &for_one_more(EVE_ID, 6)));
         assert_eq!(
             crew.lock().metadata().expect("a file").mode() & 0o777,
             0o660
         );
         let (a, e) = (
-            crew.start_with(&[("TAKER_AS", ANN)]),
-            crew.start_with(&[("TAKER_AS", EVE)]),
+            crew.start_with(&[("CREW_AS", ANN)]),
+            crew.start_with(&[("CREW_AS", EVE)]),
         );
         crew.take(a, 1);
         crew.queue(e, 1);
@@ -171,12 +156,11 @@ fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
             let named = list.iter().any(|it| it.0 == GROUP && it.1 != 0);
             assert!(!named, "{path:?}: {list:?}");
         }
-        let bob = crew.start_unready(&[("TAKER_AS", BOB)]);
+        let bob = crew.start_unready(&[("CREW_AS", BOB)]);
         let line = crew.line(bob);
         assert!(line.contains("Permission denied"), "{line}");
         crew.release(a, 1);
-        crew.expect_held(e, 1);
-        crew.release(e, 1);
+        crew.serve(e, 1);
     });
 }
 
@@ -184,17 +168,15 @@ fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
 /// waits once. Only root can give files away, so the owner is named in a list.
 #[test]
 fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     // Of no group but her own.
-    let ann = "60001:60001:";
+    let ann = "60001:60001";
     everywhere(|mut crew| {
         lock_of(&crew, ann, 0o660);
         chown(crew.lock(), None, Some(TEAM)).expect("a group");
         chown(home(&crew), None, Some(TEAM)).expect("a group");
         std::fs::set_permissions(home(&crew), PermissionsExt::from_mode(0o770)).expect("a mode");
-        if !set(
+        need!(set(
             home(&crew),
             ACCESS,
             &[
@@ -202,10 +184,8 @@ fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
                 (OWN_GROUP, 7, NOBODY),
                 (OTHERS, 0, NOBODY),
             ],
-        ) {
-            return;
-        }
-        let bob = crew.start_with(&[("TAKER_AS", BOB)]);
+        ));
+        let bob = crew.start_with(&[("CREW_AS", BOB)]);
         crew.take_and_release(bob);
         share(&mut crew, ann, BOB);
     });
@@ -215,20 +195,16 @@ fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
 /// not.
 #[test]
 fn p58_an_inherited_access_list_does_not_open_the_queue() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o660);
-        if !set(home(&crew), DEFAULT, &for_one_more(EVE_ID, 7)) {
-            return;
-        }
+        need!(set(home(&crew), DEFAULT, &for_one_more(EVE_ID, 7)));
         let (a, b) = (
-            crew.start_with(&[("TAKER_AS", ANN)]),
-            crew.start_with(&[("TAKER_AS", ANN)]),
+            crew.start_with(&[("CREW_AS", ANN)]),
+            crew.start_with(&[("CREW_AS", ANN)]),
         );
         crew.take_and_release(a);
-        assert!(set(&crew.queue_dir(), DEFAULT, &for_one_more(EVE_ID, 7)));
+        need!(set(&crew.queue_dir(), DEFAULT, &for_one_more(EVE_ID, 7)));
         crew.take(a, 1);
         crew.queue(b, 1);
         let mut all = made(&crew);
@@ -237,7 +213,6 @@ fn p58_an_inherited_access_list_does_not_open_the_queue() {
             assert_eq!(entries(&path), [], "{path:?}");
         }
         crew.release(a, 1);
-        crew.expect_held(b, 1);
-        crew.release(b, 1);
+        crew.serve(b, 1);
     });
 }

@@ -5,9 +5,11 @@ use std::process::Command;
 
 use stanchion::{ErrorKind, FifoLock};
 
-use crate::crew::{Crew, scratch};
+use crate::crew::scratch;
+use crate::queue::Crew;
+use crate::skip::success;
 
-/// A small file system of its own; skipped visibly where mounting is not allowed.
+/// A small file system of its own; `None` where mounting is not allowed.
 struct Mount(PathBuf, #[allow(dead_code)] tempfile::TempDir);
 
 impl Mount {
@@ -19,10 +21,7 @@ impl Mount {
         mount
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(&point);
-        if !mount.output().is_ok_and(|it| it.status.success()) {
-            eprintln!("SKIPPED: a file system cannot be mounted here");
-            return None;
-        }
+        success(&mut mount, "no right to mount")?;
         Some(Self(point, home))
     }
 
@@ -48,9 +47,7 @@ fn number(error: &stanchion::Error) -> Option<i32> {
 
 #[test]
 fn p60_a_read_only_file_system_is_a_clear_error() {
-    let Some(mount) = Mount::new("size=1m") else {
-        return;
-    };
+    let mount = need!(Mount::new("size=1m"));
     let path = mount.0.join("it.lock");
     let used = mount.0.join("used.lock");
     drop(
@@ -86,9 +83,7 @@ fn fill(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
-    let Some(mount) = Mount::new("size=1m,nr_inodes=40") else {
-        return;
-    };
+    let mount = need!(Mount::new("size=1m,nr_inodes=40"));
     let path = mount.0.join("it.lock");
     // One file after the other becomes possible: lock file, queue, record.
     for spare in 0..6 {
@@ -126,9 +121,7 @@ fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
 
 #[test]
 fn p60_p43_no_room_for_a_ticket_fails_the_newcomer_alone() {
-    let Some(mount) = Mount::new("size=1m,nr_inodes=40") else {
-        return;
-    };
+    let mount = need!(Mount::new("size=1m,nr_inodes=40"));
     let mut crew = Crew::at(&mount.0.join("it.lock"));
     let (holder, waiter, newcomer) = (crew.start(), crew.start(), crew.start());
     crew.take(holder, 1);
@@ -148,16 +141,13 @@ fn p60_p43_no_room_for_a_ticket_fails_the_newcomer_alone() {
     }
     crew.queue(newcomer, 2);
     crew.release(holder, 1);
-    crew.expect_held(waiter, 1);
-    crew.release(waiter, 1);
+    crew.serve(waiter, 1);
     crew.expect_held(newcomer, 2);
 }
 
 #[test]
 fn p60_p43_no_room_for_the_record_gives_the_lock_back() {
-    let Some(mount) = Mount::new("size=64k") else {
-        return;
-    };
+    let mount = need!(Mount::new("size=64k"));
     let lock = FifoLock::open(mount.0.join("it.lock")).expect("a lock");
     let filler = mount.0.join("filler");
     let _ = std::fs::write(&filler, vec![0; 1 << 20]);
@@ -177,7 +167,7 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
     crew.take(holder, 1);
     // From no descriptor at all to enough: each limit makes another step fail.
     for most in 5..24 {
-        let poor = crew.start_unready(&[("TAKER_FILES", &most.to_string())]);
+        let poor = crew.start_unready(&[("CREW_FILES", &most.to_string())]);
         let line = crew.line(poor);
         if line == "gone" || line.starts_with("unopened Io") {
             continue;
@@ -191,8 +181,7 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
             crew.release(holder, 1);
             let line = crew.line(poor);
             if line.starts_with("held 1") {
-                crew.tell(poor, "release 1");
-                crew.expect(poor, "released 1");
+                crew.command(poor, "release 1", "released 1");
             } else {
                 assert!(
                     line.starts_with("failed 1 Io"),
@@ -230,8 +219,7 @@ fn p43_a_wait_that_fails_at_the_door_is_told_and_the_next_one_is_served() {
         let line = crew.line(poor);
         assert!(line.starts_with("failed 1 Io"), "{line}");
         assert!(line.contains("Too many open files"), "{line}");
-        crew.expect_held(next, 1);
-        crew.release(next, 1);
+        crew.serve(next, 1);
         crew.end(poor);
         crew.expect_no_tickets();
     }
@@ -259,8 +247,7 @@ fn p62_a_process_recovers_from_having_no_descriptors() {
     assert_eq!(crew.ask(poor, "limit 200"), "limited");
     crew.queue(poor, 3);
     crew.release(other, 1);
-    crew.expect_held(poor, 3);
-    crew.release(poor, 3);
+    crew.serve(poor, 3);
     crew.contend(poor);
     let after = crew.count(poor, "fd");
     assert!(
@@ -271,7 +258,8 @@ fn p62_a_process_recovers_from_having_no_descriptors() {
 
 #[cfg(stanchion_test)]
 mod without_inotify {
-    use crate::crew::{Crew, Who, everywhere};
+    use crate::crew::Who;
+    use crate::queue::{Crew, everywhere};
 
     fn status(crew: &mut Crew, who: Who) -> (bool, u64) {
         let line = crew.ask(who, "status");
@@ -298,8 +286,7 @@ mod without_inotify {
                 crew.kill(waiters[1]);
                 crew.release(holder, 1);
                 for index in [0, 2, 3] {
-                    crew.expect_held(waiters[index], 1);
-                    crew.release(waiters[index], 1);
+                    crew.serve(waiters[index], 1);
                 }
                 crew.expect_no_tickets();
             });

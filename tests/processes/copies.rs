@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::crew::{Crew, Who, everywhere, until};
+use crate::crew::{Who, until};
+use crate::queue::{Crew, everywhere};
 
 /// Copies lock file and queue to a directory beside, and gives a crew around the copy.
 fn copy(crew: &Crew, how: &str) -> Crew {
@@ -14,7 +15,7 @@ fn copy(crew: &Crew, how: &str) -> Crew {
     std::fs::create_dir(&to).expect("a directory");
     copy_to(crew, how, &to);
     let mut copied = Crew::at(&to.join("it.lock"));
-    copied.set("TAKER_POLL", "20");
+    copied.set("CREW_POLL", "20");
     copied
 }
 
@@ -293,7 +294,7 @@ fn p38_a_ticket_with_a_name_elsewhere_is_not_used_again() {
 #[test]
 fn p64_a_ticket_with_a_name_elsewhere_is_passed_and_not_marked() {
     everywhere(|mut crew| {
-        crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", "100");
+        crew.set("CREW_POLL", "never").set("CREW_WINDOW", "100");
         let (holder, sleeper) = (crew.start(), crew.start());
         let others = [crew.start(), crew.start()];
         crew.take(holder, 1);
@@ -311,8 +312,7 @@ fn p64_a_ticket_with_a_name_elsewhere_is_passed_and_not_marked() {
             crew.release(who, 1);
         }
         crew.go_on(sleeper);
-        crew.expect_held(sleeper, 1);
-        crew.release(sleeper, 1);
+        crew.serve(sleeper, 1);
         assert!(copied.tickets().iter().all(|it| read(it).is_empty()));
     });
 }

@@ -1,6 +1,7 @@
 //! Sudden deaths: whoever dies frees its place at once, the next one learns of a death inside, tokens keep growing.
 
-use crate::crew::{Crew, Who, everywhere};
+use crate::crew::Who;
+use crate::queue::{Crew, everywhere};
 
 #[test]
 fn p28_the_death_of_the_holder_lets_the_next_one_in_at_once() {
@@ -101,7 +102,7 @@ fn p29_any_subset_dies_while_the_line_moves() {
             if line.0 == last && line.1.starts_with("held") {
                 break;
             }
-            if line.1.starts_with("held") && !crew.is_dead(line.0) {
+            if line.1.starts_with("held") && !crew.process(line.0).was_killed() {
                 crew.tell(line.0, "release 1");
             }
         }
@@ -226,8 +227,7 @@ fn p49_tokens_handed_on_in_memory_are_never_given_again() {
         }
         crew.release(crowd, 0);
         for slot in 1..20 {
-            crew.expect_held(crowd, slot);
-            crew.release(crowd, slot);
+            crew.serve(crowd, slot);
         }
         crew.expect_held(crowd, 20);
         crew.kill(crowd);
@@ -266,8 +266,7 @@ fn p62_descriptors_and_threads_are_back_after_a_storm_of_deaths() {
             crew.kill_now(victims[1]);
             assert_eq!(crew.ask(witness, "cancel 2"), "cancelled 2");
             crew.kill_now(victims[0]);
-            crew.expect_held(witness, 1);
-            crew.release(witness, 1);
+            crew.serve(witness, 1);
         }
         crew.contend(witness);
         let after = count(&mut crew);
@@ -298,8 +297,7 @@ fn p59_deaths_leave_no_heap_of_files() {
                 crew.queue(a, 2);
                 crew.release(a, 1);
                 for (who, slot) in [(b, 1), (b, 2), (a, 2)] {
-                    crew.expect_held(who, slot);
-                    crew.release(who, slot);
+                    crew.serve(who, slot);
                 }
             }
             crew.acquire(a, 1);

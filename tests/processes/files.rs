@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::crew::{Crew, Who, everywhere, until};
+use crate::crew::{Who, until};
+use crate::queue::{Crew, everywhere};
 
 /// Everything that can be seen of a directory: names, identities, modes, sizes, times of change, contents.
 pub(crate) fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, u32, u64, i64, Vec<u8>)> {
@@ -86,8 +87,7 @@ fn p46_contenders_never_touch_the_lock_file() {
         assert_eq!(crew.ask(members[3], "try 1"), "none");
         crew.kill(members[2]);
         crew.release(members[0], 1);
-        crew.expect_held(members[1], 1);
-        crew.release(members[1], 1);
+        crew.serve(members[1], 1);
         assert_eq!(facts(&crew), before);
     });
 }
@@ -105,8 +105,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
                 crew.stop(who);
             }
             change(crew.lock(), how);
-            crew.tell(holder, "release 1");
-            assert_eq!(crew.line(holder), "released 1 Lost");
+            crew.command(holder, "release 1", "released 1 Lost");
             crew.nobody_inside();
             // The new lock file is free, but there is a line before it.
             crew.queue(newcomer, 1);
@@ -126,7 +125,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
 fn p05_waiters_are_told_of_a_replacement_under_a_live_holder() {
     for how in ["delete", "rename", "replace"] {
         everywhere(|mut crew| {
-            crew.set("TAKER_POLL", "20");
+            crew.set("CREW_POLL", "20");
             let (holder, waiters) = (crew.start(), [crew.start(), crew.start()]);
             crew.take(holder, 1);
             for who in waiters {
@@ -173,8 +172,7 @@ fn p05_a_replaced_lock_file_is_never_a_second_lock() {
                 answer.starts_with("not-removed Replaced"),
                 "{how}: {answer}"
             );
-            crew.tell(holder, "release 1");
-            assert_eq!(crew.line(holder), "released 1 Lost");
+            crew.command(holder, "release 1", "released 1 Lost");
             crew.nobody_inside();
             crew.take_and_release(other);
         });
@@ -184,7 +182,7 @@ fn p05_a_replaced_lock_file_is_never_a_second_lock() {
 #[test]
 fn p05_a_deleted_queue_is_never_a_second_lock() {
     everywhere(|mut crew| {
-        crew.set("TAKER_POLL", "50");
+        crew.set("CREW_POLL", "50");
         let (holder, waiter, other) = (crew.start(), crew.start(), crew.start());
         crew.take(holder, 1);
         crew.queue(waiter, 1);
@@ -204,7 +202,7 @@ fn p05_a_deleted_queue_is_never_a_second_lock() {
 #[test]
 fn p05_a_deleted_ticket_costs_the_place_and_nothing_else() {
     everywhere(|mut crew| {
-        crew.set("TAKER_POLL", "20");
+        crew.set("CREW_POLL", "20");
         let holder = crew.start();
         crew.take(holder, 1);
         let waiters = [crew.start(), crew.start(), crew.start()];
@@ -217,8 +215,7 @@ fn p05_a_deleted_ticket_costs_the_place_and_nothing_else() {
         assert!(!ticket.exists(), "numbers never come back");
         crew.release(holder, 1);
         for who in [waiters[0], waiters[2], waiters[1]] {
-            crew.expect_held(who, 1);
-            crew.release(who, 1);
+            crew.serve(who, 1);
         }
         crew.expect_no_tickets();
     });
@@ -263,8 +260,7 @@ fn p07_spellings_and_symlinked_parents_are_one_lock() {
         }
         crew.release(plain, 1);
         for who in others {
-            crew.expect_held(who, 1);
-            crew.release(who, 1);
+            crew.serve(who, 1);
         }
     });
 }
@@ -344,8 +340,7 @@ fn p14_foreign_files_in_the_queue_are_ignored_and_kept() {
         }
         crew.kill(waiters[0]);
         crew.release(holder, 1);
-        crew.expect_held(waiters[1], 1);
-        crew.release(waiters[1], 1);
+        crew.serve(waiters[1], 1);
         assert_eq!(
             crew.ask(holder, "remove"),
             "in-use",
@@ -406,8 +401,7 @@ fn p14_tickets_of_the_dead_are_cleared_away_whatever_their_number() {
             crew.take(user, 1);
             crew.queue(other, 1);
             crew.release(user, 1);
-            crew.expect_held(other, 1);
-            crew.release(other, 1);
+            crew.serve(other, 1);
             assert_eq!(
                 crew.ask(user, "remove"),
                 "removed",

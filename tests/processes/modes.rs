@@ -1,19 +1,9 @@
 //! Who may be inside with whom, and how members of a crew read and write.
 
-use super::{Crew, Held, Inside, Who};
+use super::{Crew, Held, Inside, Queue};
+use crate::crew::Who;
 
-impl Crew {
-    /// A crew around a reader-writer lock.
-    pub(crate) fn with_readers(mut self) -> Self {
-        self.set("TAKER_KIND", "rwlock");
-        self
-    }
-
-    pub(crate) fn has_readers(&self) -> bool {
-        let kind = |it: &(String, String)| it.0 == "TAKER_KIND" && it.1 == "rwlock";
-        self.environment.iter().any(kind)
-    }
-
+impl Queue {
     /// Somebody has come in: alone, or with others who read. A writer's token is greater than all before, a reader's is that of the
     /// last writer.
     #[track_caller]
@@ -49,20 +39,32 @@ impl Crew {
         let index = index.unwrap_or_else(|| panic!("{who:?} {slot} is not inside"));
         self.inside.remove(index);
     }
+}
+
+impl Crew {
+    /// A crew around a reader-writer lock.
+    pub(crate) fn with_readers(mut self) -> Self {
+        self.set("TAKER_KIND", "rwlock");
+        self
+    }
+
+    pub(crate) fn has_readers(&self) -> bool {
+        self.has_set("TAKER_KIND", "rwlock")
+    }
 
     /// A writer is granted the lock and never takes it: its token is lost.
     pub(crate) fn a_grant_goes_unclaimed(&mut self) {
-        self.token_may_jump = true;
+        self.site.token_may_jump = true;
     }
 
     /// From now on some come in whom the crew does not follow.
     pub(crate) fn writers_are_unseen(&mut self) {
-        self.writers_are_unseen = true;
+        self.site.writers_are_unseen = true;
     }
 
     /// How many are inside now.
     pub(crate) fn count_inside(&self) -> usize {
-        self.inside.len()
+        self.site.inside.len()
     }
 
     /// Must get in at once, by this command: `read` or `write`, or a try.
@@ -110,7 +112,7 @@ impl Crew {
     #[track_caller]
     pub(crate) fn expect_in(&mut self, who: Who, slot: u32) -> Held {
         let begins = format!("held {slot} ");
-        let (_, line) = self.find(|event| event.0 == who && event.1.starts_with(&begins));
+        let line = self.find_of(who, &begins);
         self.enter(who, &line)
     }
 
@@ -132,15 +134,15 @@ impl Crew {
     /// The writer goes on as a reader.
     #[track_caller]
     pub(crate) fn downgrade(&mut self, who: Who, slot: u32) {
-        self.goes_out(who, slot);
+        self.site.goes_out(who, slot);
         // From now on others may come in.
         let reads = true;
-        self.inside.push(Inside { who, slot, reads });
+        self.site.inside.push(Inside { who, slot, reads });
         self.tell(who, &format!("downgrade {slot}"));
         let begins = format!("downgraded {slot} ");
-        let (_, line) = self.find(|event| event.0 == who && event.1.starts_with("downgraded"));
+        let line = self.find_of(who, "downgraded");
         let token = line.strip_prefix(&begins).and_then(|it| it.parse().ok());
-        assert_eq!(token, Some(self.token), "{line}");
+        assert_eq!(token, Some(self.site.token), "{line}");
     }
 
     /// Nobody is inside or waits any more: a writer gets in at once, and no ticket is left.
@@ -164,13 +166,13 @@ impl Crew {
         let cancelled = format!("cancelled {slot}");
         self.tell(who, &format!("cancel {slot}"));
         // Another task of its process may say first that it has come in.
-        self.find(|event| *event == (who, cancelled.clone()));
+        self.find(|it, line| it == who && line == cancelled);
     }
 
     /// Of one that may have come in just before it was cancelled, and is out again.
     pub(crate) fn forget_entry(&mut self, who: Who, slot: u32) {
         let entry = format!("held {slot} ");
-        self.early
+        self.said_so_far()
             .retain(|event| event.0 != who || !event.1.starts_with(&entry));
     }
 }

@@ -1,9 +1,10 @@
-//! Other users: who may use a lock, who may not, and what that leaves on disk. Needs root; else it is skipped visibly.
+//! Other users: who may use a lock, who may not, and what that leaves on disk. Needs root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use crate::crew::{Crew, everywhere};
+use crate::queue::{Crew, everywhere};
+use crate::skip::root;
 
 pub(crate) const TEAM: u32 = 60_100;
 /// Two users with a group of their own each, both in the team: `user:group:more groups`.
@@ -14,14 +15,6 @@ const ANN_OF_THE_TEAM: &str = "60001:60100:60100";
 const BOB_OF_THE_TEAM: &str = "60002:60100:60100";
 /// Not in the team.
 pub(crate) const EVE: &str = "60003:60003:60003";
-
-pub(crate) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: only root can become another user");
-    }
-    root
-}
 
 pub(crate) fn home(crew: &Crew) -> &Path {
     crew.lock().parent().expect("a directory")
@@ -34,21 +27,19 @@ pub(crate) fn open_to(crew: &Crew, mode: u32, group: u32) {
 
 /// Both hold and wait, each behind the other, and die on each other.
 pub(crate) fn share(crew: &mut Crew, ann: &str, bob: &str) {
-    let a = crew.start_with(&[("TAKER_AS", ann)]);
-    let b = crew.start_with(&[("TAKER_AS", bob)]);
+    let a = crew.start_with(&[("CREW_AS", ann)]);
+    let b = crew.start_with(&[("CREW_AS", bob)]);
     for (first, second) in [(a, b), (b, a)] {
         crew.take(first, 1);
         crew.queue(second, 1);
         crew.queue(first, 2);
         crew.release(first, 1);
-        crew.expect_held(second, 1);
-        crew.release(second, 1);
-        crew.expect_held(first, 2);
-        crew.release(first, 2);
+        crew.serve(second, 1);
+        crew.serve(first, 2);
         assert!(crew.ask(second, "status").starts_with("status false"));
     }
     // One clears away what the other left when it died.
-    let victim = crew.start_with(&[("TAKER_AS", ann)]);
+    let victim = crew.start_with(&[("CREW_AS", ann)]);
     crew.take(b, 1);
     crew.queue(victim, 1);
     crew.queue(a, 1);
@@ -63,11 +54,9 @@ pub(crate) fn share(crew: &mut Crew, ann: &str, bob: &str) {
 
 #[test]
 fn p58_two_users_of_one_group_share_a_lock() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
-        crew.set("TAKER_MODE", "660").set("TAKER_UMASK", "077");
+        crew.set("TAKER_MODE", "660").set("CREW_UMASK", "077");
         open_to(&crew, 0o770, TEAM);
         share(&mut crew, ANN_OF_THE_TEAM, BOB_OF_THE_TEAM);
     });
@@ -75,9 +64,7 @@ fn p58_two_users_of_one_group_share_a_lock() {
 
 #[test]
 fn p58_two_users_share_a_lock_in_a_directory_of_their_group() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         crew.set("TAKER_MODE", "660");
         // Files made here belong to the team, whoever makes them.
@@ -88,9 +75,7 @@ fn p58_two_users_share_a_lock_in_a_directory_of_their_group() {
 
 #[test]
 fn p58_two_users_share_a_lock_file_made_by_root() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o777, 0);
         std::fs::write(crew.lock(), "").expect("a lock file");
@@ -102,9 +87,7 @@ fn p58_two_users_share_a_lock_file_made_by_root() {
 
 #[test]
 fn p58_everybody_shares_a_lock_in_a_sticky_directory() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         crew.set("TAKER_MODE", "666");
         open_to(&crew, 0o1777, 0);
@@ -114,14 +97,12 @@ fn p58_everybody_shares_a_lock_in_a_sticky_directory() {
 
 #[test]
 fn p45_p58_who_may_not_is_told_and_changes_nothing() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o775, TEAM);
         let owner = crew.start_with(&[("TAKER_MODE", "660")]);
         crew.take(owner, 1);
-        let eve = crew.start_unready(&[("TAKER_AS", EVE)]);
+        let eve = crew.start_unready(&[("CREW_AS", EVE)]);
         let line = crew.line(eve);
         if line == "ready" {
             for command in ["try 1", "acquire 1"] {
@@ -144,16 +125,14 @@ fn p45_p58_who_may_not_is_told_and_changes_nothing() {
 /// Who may use a lock in a sticky directory may not delete it; what he tries must not cost the record.
 #[test]
 fn p13_a_removal_that_is_refused_forgets_no_crash() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o1777, 0);
         crew.set("TAKER_MODE", "666");
         let (victim, next) = (crew.start(), crew.start());
         crew.take(victim, 1);
         crew.kill(victim);
-        let eve = crew.start_with(&[("TAKER_AS", EVE)]);
+        let eve = crew.start_with(&[("CREW_AS", EVE)]);
         let answer = crew.ask(eve, "remove");
         assert!(answer.contains("Io"), "{answer}");
         assert!(crew.lock().exists());
@@ -164,12 +143,10 @@ fn p13_a_removal_that_is_refused_forgets_no_crash() {
 
 #[test]
 fn p60_a_directory_without_the_right_to_write_is_an_error() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o755, 0);
-        let eve = crew.start_with(&[("TAKER_AS", EVE)]);
+        let eve = crew.start_with(&[("CREW_AS", EVE)]);
         let answer = crew.ask(eve, "acquire 1");
         assert!(
             answer.starts_with("failed 1 Io cannot open the lock file"),
@@ -188,7 +165,7 @@ fn p58_the_mode_is_exact_and_the_umask_is_left_alone() {
     for umask in ["000", "022", "077"] {
         for mode in ["600", "640", "660", "666"] {
             let mut crew = Crew::new();
-            crew.set("TAKER_UMASK", umask).set("TAKER_MODE", mode);
+            crew.set("CREW_UMASK", umask).set("TAKER_MODE", mode);
             let (a, b) = (crew.start(), crew.start());
             crew.take(a, 1);
             crew.queue(b, 1);
@@ -238,8 +215,7 @@ fn p59_what_stays_is_the_lock_file_and_its_record() {
             crew.take(a, 1);
             crew.queue(b, 1);
             crew.release(a, 1);
-            crew.expect_held(b, 1);
-            crew.release(b, 1);
+            crew.serve(b, 1);
         }
         crew.end(a);
         crew.end(b);
@@ -295,16 +271,14 @@ fn assert_is_of(crew: &Crew, who: &str, mode: u32) {
 /// Root queues in a user's line, in the middle and at its end, and dies there.
 #[test]
 fn p58_root_waits_once_in_a_users_line() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     for mode in [0o600, 0o644, 0o660] {
         everywhere(|mut crew| {
             lock_of(&crew, ANN, mode);
-            crew.set("TAKER_UMASK", "022").by_events_only();
+            crew.set("CREW_UMASK", "022").by_events_only();
             let (a, b) = (
-                crew.start_with(&[("TAKER_AS", ANN)]),
-                crew.start_with(&[("TAKER_AS", ANN)]),
+                crew.start_with(&[("CREW_AS", ANN)]),
+                crew.start_with(&[("CREW_AS", ANN)]),
             );
             let (root, victim) = (crew.start(), crew.start());
             crew.take(a, 1);
@@ -317,10 +291,8 @@ fn p58_root_waits_once_in_a_users_line() {
             crew.expect_held(root, 1);
             crew.kill(victim);
             crew.release(root, 1);
-            crew.expect_held(b, 1);
-            crew.release(b, 1);
-            crew.expect_held(a, 2);
-            crew.release(a, 2);
+            crew.serve(b, 1);
+            crew.serve(a, 2);
             // Its spare files are for the user too.
             crew.expect_no_tickets();
             assert_is_of(&crew, ANN, mode);
@@ -335,20 +307,17 @@ fn p58_root_waits_once_in_a_users_line() {
 /// The lock file is there, and root is the first to use the lock.
 #[test]
 fn p58_root_makes_the_queue_of_a_users_lock() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     for mode in [0o600, 0o644] {
         everywhere(|mut crew| {
             lock_of(&crew, ANN, mode);
-            let root = crew.start_with(&[("TAKER_UMASK", "077")]);
+            let root = crew.start_with(&[("CREW_UMASK", "077")]);
             crew.take(root, 1);
             assert_is_of(&crew, ANN, mode);
-            let a = crew.start_with(&[("TAKER_AS", ANN)]);
+            let a = crew.start_with(&[("CREW_AS", ANN)]);
             crew.queue(a, 1);
             crew.release(root, 1);
-            crew.expect_held(a, 1);
-            crew.release(a, 1);
+            crew.serve(a, 1);
             crew.expect_no_tickets();
             assert_eq!(crew.ask(a, "remove"), "removed");
         });
@@ -372,22 +341,18 @@ fn lock(file: &std::fs::File) {
 /// and it is reaped.
 #[test]
 fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
         crew.by_events_only();
-        let a = crew.start_with(&[("TAKER_AS", ANN)]);
+        let a = crew.start_with(&[("CREW_AS", ANN)]);
         crew.take_and_release(a);
         let living = plant(&crew, "00000000000000000001.x", 0o644);
         lock(&living);
         crew.queue(a, 1);
-        crew.tell(a, "try 2");
-        crew.expect(a, "none");
+        crew.command(a, "try 2", "none");
         drop(living);
-        crew.expect_held(a, 1);
-        crew.release(a, 1);
+        crew.serve(a, 1);
         crew.expect_no_tickets();
         // Of the dead: whoever tries clears it away.
         drop(plant(&crew, "00000000000000000001.x", 0o644));
@@ -401,13 +366,11 @@ fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
 /// a sleeper. Who does not wait is told why nothing is known.
 #[test]
 fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
-        crew.set("TAKER_WINDOW", "20");
-        let a = crew.start_with(&[("TAKER_AS", ANN)]);
+        crew.set("CREW_WINDOW", "20");
+        let a = crew.start_with(&[("CREW_AS", ANN)]);
         crew.take_and_release(a);
         let living = plant(&crew, "00000000000000000001.x", 0o600);
         lock(&living);
@@ -419,16 +382,14 @@ fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
             );
         }
         crew.queue(a, 1);
-        crew.expect_held(a, 1);
-        crew.release(a, 1);
+        crew.serve(a, 1);
         assert_eq!(crew.tickets().len(), 1, "it stands still");
         // It goes while somebody waits behind it.
-        crew.set("TAKER_WINDOW", "never");
-        let b = crew.start_with(&[("TAKER_AS", ANN)]);
+        crew.set("CREW_WINDOW", "never");
+        let b = crew.start_with(&[("CREW_AS", ANN)]);
         crew.queue(b, 1);
         std::fs::remove_file(&crew.tickets()[0]).expect("the ticket");
-        crew.expect_held(b, 1);
-        crew.release(b, 1);
+        crew.serve(b, 1);
         drop(living);
     });
 }
@@ -436,9 +397,7 @@ fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
 /// Root makes nothing through a link, and gives nothing away that it has found.
 #[test]
 fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
         let victim = home(&crew).join("victim");
@@ -450,7 +409,7 @@ fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
         std::fs::write(&victim, "precious").expect("a victim");
         std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o600)).expect("a mode");
         let before = look(&victim);
-        let a = crew.start_with(&[("TAKER_AS", ANN)]);
+        let a = crew.start_with(&[("CREW_AS", ANN)]);
         crew.take_and_release(a);
         // A link in the place of the record.
         std::fs::remove_file(crew.state()).expect("no record");
@@ -479,17 +438,14 @@ fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
             (0, 0o600, 8)
         );
         crew.release(a, 1);
-        crew.expect_held(root, 1);
-        crew.release(root, 1);
+        crew.serve(root, 1);
     });
 }
 
 /// What dead processes, or others, have left under the name of a queue that is being made.
 #[test]
 fn p57_a_queue_is_made_beside_what_is_in_its_way() {
-    if !is_root() {
-        return;
-    }
+    need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);
         let beside = |number: u32| home(&crew).join(format!("it.lock.queue.new-{number}"));

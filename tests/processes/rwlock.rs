@@ -2,8 +2,9 @@
 //!
 //! Unless a test says otherwise there is no safety net: polling and claim windows are switched off.
 
-use crate::crew::{Crew, Who, everywhere};
+use crate::crew::{Dice, Who};
 use crate::files::{home, snapshot};
+use crate::queue::{Crew, everywhere};
 
 /// On disk and in memory, around a reader-writer lock, everything by events.
 pub(crate) fn with_readers(test: impl Fn(Crew)) {
@@ -130,8 +131,7 @@ fn p15_a_writer_waits_for_those_before_it_and_later_readers_wait_for_it() {
         crew.release(a, 1);
         crew.wants_to_read(b, 2);
         crew.release(b, 1);
-        crew.expect_held(writer, 1);
-        crew.release(writer, 1);
+        crew.serve(writer, 1);
         crew.expect_together(&[(a, 2), (b, 2), (c, 1)]);
         crew.release_all(&[(c, 1), (b, 2), (a, 2)]);
         crew.expect_idle(a);
@@ -167,11 +167,8 @@ fn p09_p15_the_order_holds_over_tasks_and_processes() {
 fn p09_p15_the_order_holds_in_any_mixture() {
     with_readers(|mut crew| {
         let members = start(&mut crew, 3);
-        let mut dice = 0x5eed_u64;
-        let mut below = |end: u64| {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (dice >> 33) % end
-        };
+        let mut dice = Dice(0x5eed);
+        let mut below = |end: u64| dice.below(end);
         for _ in 0..40 {
             let words =
                 (0..10).map(|_| format!("{}{} ", below(3), ["r", "r", "w"][below(3) as usize]));
@@ -231,8 +228,7 @@ fn p15_readers_who_never_pause_do_not_starve_a_writer() {
                 crew.wants_to_read(who, 1);
             }
             crew.release(readers[2], 0);
-            crew.expect_held(writer, round);
-            crew.release(writer, round);
+            crew.serve(writer, round);
             crew.expect_together(&[(readers[0], 1), (readers[1], 1)]);
             crew.release_all(&[(readers[0], 1), (readers[1], 1)]);
         }
@@ -274,8 +270,7 @@ fn p12_a_try_in_vain_changes_nothing() {
             }
             assert_eq!(snapshot(&home(&crew)), before);
             crew.release(holder, 1);
-            crew.expect_held(waiter, 1);
-            crew.release(waiter, 1);
+            crew.serve(waiter, 1);
             crew.expect_no_tickets();
         }
     });
@@ -311,8 +306,7 @@ fn p11_p29_a_waiter_that_leaves_changes_nothing_for_the_rest() {
                     let who = crew.start();
                     let limited = how == "time out" && index == victim;
                     let limit = if limited { "1000" } else { "" };
-                    crew.tell(who, &format!("{command} 1 {limit}"));
-                    crew.expect(who, "queued 1");
+                    crew.command(who, &format!("{command} 1 {limit}"), "queued 1");
                     places.push((who, 1, command));
                 }
                 leave(&mut crew, places.remove(victim), how);
@@ -357,8 +351,7 @@ fn p23_a_writer_that_gives_up_lets_the_readers_behind_it_in_at_once() {
             let writer = crew.start();
             crew.reads(inside, 1);
             let limit = if how == "time out" { "1000" } else { "" };
-            crew.tell(writer, &format!("write 1 {limit}"));
-            crew.expect(writer, "queued 1");
+            crew.command(writer, &format!("write 1 {limit}"), "queued 1");
             // Of the process inside, of others, and one behind another.
             crew.wants_to_read(one, 1);
             crew.wants_to_read(inside, 2);

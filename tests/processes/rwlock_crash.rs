@@ -1,7 +1,8 @@
 //! Sudden deaths of readers and writers: whoever dies frees its place at once; of a writer's death inside exactly one is told, a
 //! reader's disturbs nobody.
 
-use crate::crew::{Crew, Held, Who, until};
+use crate::crew::{Who, until};
+use crate::queue::{Crew, Held};
 #[cfg(stanchion_test)]
 use crate::rwlock::told_of_deaths;
 use crate::rwlock::{Place, queue_all, serve, with_readers};
@@ -93,8 +94,7 @@ fn p28_the_death_of_one_of_many_readers_disturbs_nobody() {
             crew.wants_to_read(later, 2);
             crew.kill(readers[1]);
             for &who in &readers[2..] {
-                crew.tell(who, "is-held 1");
-                crew.expect(who, "yes");
+                crew.command(who, "is-held 1", "yes");
                 crew.release(who, 1);
                 crew.release(who, 2);
             }
@@ -276,12 +276,6 @@ fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
     });
 }
 
-/// Whether the record says that a death is still to be told, and nobody has taken up the word.
-fn says_held(crew: &Crew) -> bool {
-    let record = std::fs::read(crew.state()).expect("the record");
-    record.get(70) == Some(&b'1')
-}
-
 /// The one who took up the word never claims his grant, while another one reads already.
 #[test]
 fn p03_p65_a_reader_who_gives_up_with_the_word_keeps_nobody_out() {
@@ -292,7 +286,7 @@ fn p03_p65_a_reader_who_gives_up_with_the_word_keeps_nobody_out() {
         crew.wants_to_read(gives_up, 1);
         assert_eq!(crew.ask(gives_up, "freeze 1"), "frozen 1");
         crew.kill(writer);
-        until("the word is taken up", || !says_held(&crew));
+        until("the word is taken up", || !crew.says_held());
         let mut told = usize::from(crew.enters_by(one, "read", 1).crashed);
         crew.cancel(gives_up, 1);
         // Beside the one inside, who stays.
@@ -314,7 +308,7 @@ fn p65_a_reader_who_gives_up_with_the_word_passes_it_on() {
         crew.wants_to_read(gives_up, 1);
         assert_eq!(crew.ask(gives_up, "freeze 1"), "frozen 1");
         crew.kill(writer);
-        until("the word is taken up", || !says_held(&crew));
+        until("the word is taken up", || !crew.says_held());
         crew.cancel(gives_up, 1);
         assert!(crew.enters_by(next, "read", 1).crashed);
         crew.release(next, 1);

@@ -1,7 +1,8 @@
 //! The files of a reader-writer lock, replaced under those who use it.
 
-use crate::crew::{Crew, Who, everywhere};
+use crate::crew::Who;
 use crate::files::change;
+use crate::queue::{Crew, everywhere};
 use crate::rwlock::with_readers;
 
 const WAYS: [&str; 3] = ["delete", "rename", "replace"];
@@ -33,8 +34,7 @@ fn p05_nobody_gets_in_by_a_new_file_while_a_writer_is_inside() {
             change(crew.lock(), how);
             all_are_refused(&mut crew, other);
             assert_eq!(crew.ask(writer, "is-held 1"), "no");
-            crew.tell(writer, "release 1");
-            assert_eq!(crew.line(writer), "released 1 Lost");
+            crew.command(writer, "release 1", "released 1 Lost");
             crew.nobody_inside();
             crew.reads(other, 1);
             crew.reads(writer, 1);
@@ -91,7 +91,7 @@ fn p05_waiters_are_told_of_a_replacement_under_those_inside() {
     for how in WAYS {
         everywhere(|crew| {
             let mut crew = crew.with_readers();
-            crew.set("TAKER_POLL", "20");
+            crew.set("CREW_POLL", "20");
             let (holder, writer, reader) = (crew.start(), crew.start(), crew.start());
             crew.reads(holder, 1);
             crew.wants_to_write(writer, 1);
@@ -120,8 +120,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
                 crew.stop(who);
             }
             change(crew.lock(), how);
-            crew.tell(holder, "release 1");
-            assert_eq!(crew.line(holder), "released 1 Lost");
+            crew.command(holder, "release 1", "released 1 Lost");
             crew.nobody_inside();
             // The new lock file is free, but there is a line before it.
             crew.wants_to_write(newcomer, 1);

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::crew::{Crew, Held, Who, until};
+use crate::crew::{Who, until};
+use crate::queue::{Crew, Held};
 use crate::rwlock::with_readers;
 
 /// A program that has the lock file shared, until this is dropped.
@@ -170,12 +171,6 @@ fn p28_p65_readers_and_an_outsider_follow_a_writer_that_dies_inside() {
     });
 }
 
-/// Whether the record says that a death is still to be reported, and no reader has found it.
-fn says_held(crew: &Crew) -> bool {
-    let record = std::fs::read(crew.state()).expect("the record");
-    record.get(70) == Some(&b'1')
-}
-
 #[test]
 fn p65_a_reader_in_charge_that_gives_up_beside_an_outsider_leaves_it_to_the_next_reader() {
     with_readers(|mut crew| {
@@ -184,7 +179,7 @@ fn p65_a_reader_in_charge_that_gives_up_beside_an_outsider_leaves_it_to_the_next
         crew.wants_to_read(gives_up, 1);
         assert_eq!(crew.ask(gives_up, "freeze 1"), "frozen 1");
         crew.kill(writer);
-        until("the death is found", || !says_held(&crew));
+        until("the death is found", || !crew.says_held());
         let outsider = Outsider::shares(crew.lock());
         crew.cancel(gives_up, 1);
         assert!(crew.enters_by(next, "read", 1).crashed);
@@ -207,8 +202,7 @@ fn p03_a_reader_in_charge_that_stands_still_refuses_no_outsider() {
             crew.expect_stopped(charge);
             // Others try so long that they ask whether they are alone.
             crew.wants_to_read(other, 1);
-            crew.tell(clock, "read 1 2000");
-            crew.expect(clock, "queued 1");
+            crew.command(clock, "read 1 2000", "queued 1");
             let line = crew.line(clock);
             assert!(line.starts_with("failed 1 TimedOut"), "{step}: {line}");
             assert!(

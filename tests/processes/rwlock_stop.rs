@@ -1,27 +1,11 @@
 //! Readers and writers who stand still: in line they are passed after their claim windows and are first again; inside never.
 
-use std::path::PathBuf;
-
-use crate::crew::{Crew, Who, everywhere, until};
-
-/// In milliseconds: longer than a process that is awake ever stands still on a busy machine.
-const WINDOW: &str = "800";
-
-/// For a process that must get in without waiting for a window.
-const NO_WINDOW: &[(&str, &str)] = &[("TAKER_WINDOW", "never")];
+use crate::crew::{NO_WINDOW, Who, until};
+use crate::queue::{Crew, everywhere};
 
 fn with_windows(test: impl Fn(Crew)) {
     everywhere(|crew| {
-        let mut crew = crew.with_readers();
-        crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", WINDOW);
-        test(crew);
-    });
-}
-
-fn until_awake(crew: &Crew) {
-    until("no ticket bears a mark", || {
-        let marked = |ticket: &PathBuf| std::fs::metadata(ticket).is_ok_and(|it| it.len() > 0);
-        !crew.tickets().iter().any(marked)
+        test(crew.with_readers().with_windows());
     });
 }
 
@@ -39,14 +23,12 @@ fn p64_a_stopped_writer_is_passed_by_the_readers_behind_it_and_is_first_again() 
             crew.release(holder, 1);
             crew.expect_together(&[(one, 1), (two, 1)]);
             crew.go_on(sleeper);
-            until_awake(&crew);
+            crew.until_awake();
             // Awake, it holds back who comes later.
             crew.wants_to_read(last, 1);
             crew.release_all(&[(one, 1), (two, 1)]);
-            crew.expect_held(sleeper, 1);
-            crew.release(sleeper, 1);
-            crew.expect_held(last, 1);
-            crew.release(last, 1);
+            crew.serve(sleeper, 1);
+            crew.serve(last, 1);
             crew.expect_idle(holder);
         }
     });
@@ -66,16 +48,13 @@ fn p64_a_stopped_reader_is_passed_by_a_writer_and_is_first_again() {
         crew.stop(sleeper);
         crew.release(holder, 1);
         // Beside the sleeper a reader needs no window at all.
-        crew.expect_held(awake, 1);
-        crew.release(awake, 1);
+        crew.serve(awake, 1);
         crew.expect_held(next, 1);
         crew.go_on(sleeper);
-        until_awake(&crew);
+        crew.until_awake();
         crew.release(next, 1);
-        crew.expect_held(sleeper, 1);
-        crew.release(sleeper, 1);
-        crew.expect_held(last, 1);
-        crew.release(last, 1);
+        crew.serve(sleeper, 1);
+        crew.serve(last, 1);
         crew.expect_idle(holder);
     });
 }
@@ -94,13 +73,11 @@ fn p64_a_frozen_writer_at_the_head_is_passed_and_is_first_again() {
         crew.a_grant_goes_unclaimed();
         crew.expect_together(&[(one, 1), (two, 1)]);
         assert_eq!(crew.ask(sleeper, "thaw 1"), "thawed 1");
-        until_awake(&crew);
+        crew.until_awake();
         crew.wants_to_read(holder, 2);
         crew.release_all(&[(one, 1), (two, 1)]);
-        crew.expect_held(sleeper, 1);
-        crew.release(sleeper, 1);
-        crew.expect_held(holder, 2);
-        crew.release(holder, 2);
+        crew.serve(sleeper, 1);
+        crew.serve(holder, 2);
         crew.expect_idle(one);
     });
 }
@@ -128,13 +105,12 @@ fn p64_frozen_readers_do_not_hold_up_their_own_process_nor_others() {
             let thawed = format!("thawed {slot}");
             assert_eq!(crew.ask(crowd, &format!("thaw {slot}")), thawed);
         }
-        until_awake(&crew);
+        crew.until_awake();
         crew.wants_to_write(holder, 2);
         crew.release(writer, 1);
         crew.expect_together(&[(crowd, 1), (crowd, 3)]);
         crew.release_all(&[(crowd, 1), (crowd, 3)]);
-        crew.expect_held(holder, 2);
-        crew.release(holder, 2);
+        crew.serve(holder, 2);
         crew.expect_idle(other);
     });
 }
@@ -154,8 +130,7 @@ fn p64_a_frozen_writer_among_readers_of_its_own_process() {
         crew.expect_together(&[(crowd, 2), (crowd, 3), (other, 1)]);
         assert_eq!(crew.ask(crowd, "thaw 1"), "thawed 1");
         crew.release_all(&[(crowd, 2), (other, 1), (crowd, 3)]);
-        crew.expect_held(crowd, 1);
-        crew.release(crowd, 1);
+        crew.serve(crowd, 1);
         crew.expect_idle(other);
     });
 }
@@ -176,12 +151,11 @@ fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again()
         assert_eq!(crew.ask(crowd, "thaw 1"), "thawed 1");
         // It has been polled by now: whoever comes later comes after it.
         until("it stands in line", || crew.tickets().len() == 1);
-        until_awake(&crew);
+        crew.until_awake();
         crew.wants_to_read(third, 1);
         crew.wants_to_read(crowd, 3);
         crew.release_all(&[(crowd, 2), (other, 1)]);
-        crew.expect_held(crowd, 1);
-        crew.release(crowd, 1);
+        crew.serve(crowd, 1);
         crew.expect_together(&[(third, 1), (crowd, 3)]);
         crew.release_all(&[(third, 1), (crowd, 3)]);
         crew.expect_idle(other);
@@ -193,7 +167,7 @@ fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again()
 fn p64_a_stopped_reader_inside_is_never_passed() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
-        crew.set("TAKER_POLL", "20").set("TAKER_WINDOW", "20");
+        crew.set("CREW_POLL", "20").set("CREW_WINDOW", "20");
         let (reader, also, writer) = (crew.start(), crew.start(), crew.start());
         let (later, clock) = (crew.start(), crew.start());
         crew.reads(reader, 1);
@@ -204,8 +178,7 @@ fn p64_a_stopped_reader_inside_is_never_passed() {
         crew.release(also, 1);
         // Many windows go by: a wait that ends by its own limit measures them.
         for command in ["read 1 300", "write 1 300"] {
-            crew.tell(clock, command);
-            crew.expect(clock, "queued 1");
+            crew.command(clock, command, "queued 1");
             let line = crew.line(clock);
             assert!(line.starts_with("failed 1 TimedOut"), "{line}");
         }
@@ -214,10 +187,8 @@ fn p64_a_stopped_reader_inside_is_never_passed() {
         }
         crew.go_on(reader);
         crew.release(reader, 1);
-        crew.expect_held(writer, 1);
-        crew.release(writer, 1);
-        crew.expect_held(later, 1);
-        crew.release(later, 1);
+        crew.serve(writer, 1);
+        crew.serve(later, 1);
         crew.expect_idle(also);
     });
 }
@@ -238,13 +209,11 @@ fn p64_sleepers_of_both_kinds_between_the_awake() {
         }
         crew.release(holder, 0);
         for index in [1, 3, 5] {
-            crew.expect_held(members[index], 1);
-            crew.release(members[index], 1);
+            crew.serve(members[index], 1);
         }
         for index in [0, 2, 4] {
             crew.go_on(members[index]);
-            crew.expect_held(members[index], 1);
-            crew.release(members[index], 1);
+            crew.serve(members[index], 1);
         }
         crew.expect_idle(holder);
     });

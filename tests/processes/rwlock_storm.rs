@@ -4,7 +4,8 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use crate::crew::{Crew, Who, everywhere};
+use crate::crew::{Dice, Who};
+use crate::queue::{Crew, everywhere};
 
 /// How much is done.
 #[derive(Clone, Copy)]
@@ -121,7 +122,7 @@ fn rounds(processes: u64, tasks: u64, otherwise: u64) -> u64 {
 fn p03_p01_no_reader_is_ever_inside_with_a_writer() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
-        crew.set("TAKER_THREADS", "2");
+        crew.set("CREW_THREADS", "2");
         let size = Size {
             processes: 8,
             tasks: 8,
@@ -154,7 +155,7 @@ fn p49_every_reader_has_the_token_of_the_last_writer() {
         let mut crew = crew.with_readers();
         crew.by_events_only()
             .without_ladder()
-            .set("TAKER_THREADS", "2");
+            .set("CREW_THREADS", "2");
         let size = Size {
             processes: 6,
             tasks: 3,
@@ -193,14 +194,13 @@ fn p28_p29_a_storm_in_which_readers_and_writers_are_killed() {
             leave: 6,
         };
         let mut killed = killed_file(&crew);
-        let mut dice = 0x5eed_u64;
+        let mut dice = Dice(0x5eed);
         let mut members: Vec<Who> = (0..size.processes).map(|_| crew.start()).collect();
         for (&who, index) in members.iter().zip(0..) {
             begin(&mut crew, who, index, size);
         }
         for _ in 0..60 {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let index = (dice >> 33) as usize % members.len();
+            let index = dice.below(members.len());
             writeln!(killed, "{}", crew.pid(members[index])).expect("written");
             crew.kill_now(members[index]);
             // As long as this takes, the others go on.
@@ -243,7 +243,7 @@ fn assert_no_violation(crew: &mut Crew) {
 fn p64_a_storm_in_which_readers_and_writers_fall_asleep() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
-        crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", "10");
+        crew.set("CREW_POLL", "never").set("CREW_WINDOW", "10");
         let size = Size {
             processes: 6,
             tasks: 2,
@@ -262,15 +262,7 @@ fn p64_a_storm_in_which_readers_and_writers_fall_asleep() {
             .take(24)
         {
             crew.stop(who);
-            // The witness waits in line, and gives up where the sleeper is inside.
-            crew.tell(witness, &format!("{command} 1 40"));
-            let line = crew.answer_to_acquire(witness, 1);
-            if line.starts_with("held") {
-                crew.tell(witness, "release 1");
-                crew.expect(witness, "released 1");
-            } else {
-                assert!(line.starts_with("failed 1 TimedOut"), "{line}");
-            }
+            crew.waits_briefly(witness, command);
             crew.go_on(who);
         }
         let mut sums = Sums::default();

@@ -4,7 +4,8 @@
 //! only what the test does next can wake anybody. A waiter that has not come in when the crew is settled again never
 //! comes in. So a lost wake-up shows at once, and no test has to wait for time to pass.
 
-use super::{Crew, Held, Who, until, until_ok};
+use super::{Crew, Held};
+use crate::crew::{Who, until, until_ok};
 
 impl Crew {
     /// Waits until nothing but an event can wake any member.
@@ -25,17 +26,13 @@ impl Crew {
     }
 
     fn ask_whether_settled(&mut self) -> Result<Vec<String>, Vec<String>> {
-        let running = |it: &usize| {
-            let member = &self.members[*it];
-            !member.gone && !member.killed && !member.stopped
-        };
-        let running: Vec<usize> = (0..self.members.len()).filter(running).collect();
-        for &member in &running {
-            self.tell(Who(member), "settled");
+        let running = self.running();
+        for &who in &running {
+            self.tell(who, "settled");
         }
-        let answers = running.into_iter().map(Who).map(|who| {
+        let answers = running.into_iter().map(|who| {
             let is_answer = |line: &str| line.starts_with("settled") || line == "gone";
-            self.find(|event| event.0 == who && is_answer(&event.1)).1
+            self.find(|it, line| it == who && is_answer(line)).1
         });
         let answers: Vec<String> = answers.collect();
         let polls = answers.iter().any(|it| it.contains("timers only"));

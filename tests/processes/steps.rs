@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::crew::{Crew, Who};
+use crate::crew::Who;
+use crate::queue::Crew;
 
 #[path = "steps_lock.rs"]
 mod lock;
@@ -56,6 +57,12 @@ pub(super) fn lives(crew: &mut Crew, victim: Who, wanted: &str) -> bool {
     }
 }
 
+/// Tells the victim something; its next line must be this one, or its end.
+pub(super) fn does(crew: &mut Crew, victim: Who, command: &str, wanted: &str) -> bool {
+    crew.tell(victim, command);
+    lives(crew, victim, wanted)
+}
+
 /// Goes in, which ends one way or the other, and out again.
 pub(super) fn goes_in_and_out(crew: &mut Crew, victim: Who) -> bool {
     loop {
@@ -68,8 +75,7 @@ pub(super) fn goes_in_and_out(crew: &mut Crew, victim: Who) -> bool {
             }
         }
     }
-    crew.tell(victim, "release 1");
-    lives(crew, victim, "released 1")
+    does(crew, victim, "release 1", "released 1")
 }
 
 /// Was killed at the step it was told, or ends in good order.

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::crew::{Crew, until};
-use crate::steps::{Group, end, goes_in_and_out, lives, victim};
+use crate::crew::until;
+use crate::queue::Crew;
+use crate::steps::{Group, does, end, goes_in_and_out, victim};
 
 pub(super) const ALONE: Group = Group {
     times: 5,
@@ -90,46 +91,38 @@ fn as_the_next(crew: &mut Crew, order: &str) -> bool {
     let (holder, next) = (crew.start(), crew.start());
     let victim = victim(crew, order);
     crew.take(holder, 1);
-    crew.tell(victim, "acquire 1");
-    let queued = lives(crew, victim, "queued 1");
+    let queued = does(crew, victim, "acquire 1", "queued 1");
     crew.queue(next, 1);
     crew.release(holder, 1);
     let alive = queued && goes_in_and_out(crew, victim);
-    crew.expect_held(next, 1);
-    crew.release(next, 1);
+    crew.serve(next, 1);
     end(crew, victim, alive)
 }
 
 fn behind_another(crew: &mut Crew, order: &str) -> bool {
-    let (holder, first, last) = (crew.start(), crew.start(), crew.start());
-    let victim = victim(crew, order);
-    crew.take(holder, 1);
-    crew.queue(first, 1);
-    crew.tell(victim, "acquire 1");
-    let queued = lives(crew, victim, "queued 1");
-    crew.queue(last, 1);
-    crew.release(holder, 1);
-    crew.expect_held(first, 1);
-    crew.release(first, 1);
-    let alive = queued && goes_in_and_out(crew, victim);
-    crew.expect_held(last, 1);
-    crew.release(last, 1);
-    end(crew, victim, alive)
+    behind_one(crew, order, false)
 }
 
 fn behind_one_that_dies(crew: &mut Crew, order: &str) -> bool {
+    behind_one(crew, order, true)
+}
+
+fn behind_one(crew: &mut Crew, order: &str, that_dies: bool) -> bool {
     let (holder, first, last) = (crew.start(), crew.start(), crew.start());
     let victim = victim(crew, order);
     crew.take(holder, 1);
     crew.queue(first, 1);
-    crew.tell(victim, "acquire 1");
-    let queued = lives(crew, victim, "queued 1");
+    let queued = does(crew, victim, "acquire 1", "queued 1");
     crew.queue(last, 1);
-    crew.kill(first);
+    if that_dies {
+        crew.kill(first);
+    }
     crew.release(holder, 1);
+    if !that_dies {
+        crew.serve(first, 1);
+    }
     let alive = queued && goes_in_and_out(crew, victim);
-    crew.expect_held(last, 1);
-    crew.release(last, 1);
+    crew.serve(last, 1);
     end(crew, victim, alive)
 }
 
@@ -146,32 +139,28 @@ fn past_a_dead_ticket(crew: &mut Crew, order: &str) -> bool {
 fn past_a_sleeper(crew: &mut Crew, order: &str) -> bool {
     let (holder, sleeper) = (crew.start(), crew.start());
     // So much more patient than the victim that it never passes a live one.
-    let last = crew.start_with(&[("TAKER_WINDOW", "120")]);
-    crew.set("TAKER_WINDOW", "40");
+    let last = crew.start_with(&[("CREW_WINDOW", "120")]);
+    crew.set("CREW_WINDOW", "40");
     let victim = victim(crew, order);
     crew.take(holder, 1);
     crew.queue(sleeper, 1);
     crew.stop(sleeper);
-    crew.tell(victim, "acquire 1");
-    let queued = lives(crew, victim, "queued 1");
+    let queued = does(crew, victim, "acquire 1", "queued 1");
     crew.queue(last, 1);
     crew.release(holder, 1);
     let alive = queued && goes_in_and_out(crew, victim);
-    crew.expect_held(last, 1);
-    crew.release(last, 1);
+    crew.serve(last, 1);
     crew.go_on(sleeper);
-    crew.expect_held(sleeper, 1);
-    crew.release(sleeper, 1);
+    crew.serve(sleeper, 1);
     end(crew, victim, alive)
 }
 
 fn as_a_sleeper(crew: &mut Crew, order: &str) -> bool {
     let holder = crew.start();
-    let next = crew.start_with(&[("TAKER_WINDOW", "60")]);
+    let next = crew.start_with(&[("CREW_WINDOW", "60")]);
     let victim = victim(crew, order);
     crew.take(holder, 1);
-    crew.tell(victim, "acquire 1");
-    let queued = lives(crew, victim, "queued 1") && crew.stop_unless_dead(victim);
+    let queued = does(crew, victim, "acquire 1", "queued 1") && crew.process_mut(victim).stop();
     crew.queue(next, 1);
     crew.release(holder, 1);
     crew.expect_held(next, 1);
@@ -179,7 +168,7 @@ fn as_a_sleeper(crew: &mut Crew, order: &str) -> bool {
         crew.go_on(victim);
         // Its mark goes while the door is locked, or it dies on the way.
         until("it has looked at its mark", || {
-            crew.has_ended(victim) || crew.tickets().iter().all(|it| is_empty(it))
+            crew.process(victim).has_ended() || crew.tickets().iter().all(|it| is_empty(it))
         });
     }
     crew.release(next, 1);
@@ -191,8 +180,7 @@ fn removing(crew: &mut Crew, order: &str) -> bool {
     let user = crew.start();
     crew.take_and_release(user);
     let victim = victim(crew, order);
-    crew.tell(victim, "remove");
-    let alive = lives(crew, victim, "removed");
+    let alive = does(crew, victim, "remove", "removed");
     end(crew, victim, alive)
 }
 

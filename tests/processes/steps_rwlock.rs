@@ -1,9 +1,10 @@
 //! Death at every step, of one who reads and writes.
 
-use crate::crew::{Crew, until};
+use crate::crew::until;
+use crate::queue::Crew;
 use crate::rwlock_outsider::Outsider;
 use crate::steps::lock::is_empty;
-use crate::steps::{Group, end, goes_in_and_out, lives, victim};
+use crate::steps::{Group, does, end, goes_in_and_out, lives, victim};
 
 pub(super) const READING: Group = Group {
     times: 5,
@@ -102,8 +103,7 @@ fn reading_beside_an_outsider(crew: &mut Crew, order: &str) -> bool {
     let last = crew.start();
     crew.wants_to_write(last, 1);
     drop(outsider);
-    crew.expect_held(last, 1);
-    crew.release(last, 1);
+    crew.serve(last, 1);
     end(crew, victim, alive)
 }
 
@@ -114,12 +114,11 @@ fn reading_under_a_replaced_file(crew: &mut Crew, order: &str) -> bool {
     crew.reads(holder, 1);
     std::fs::remove_file(crew.lock()).expect("the lock file");
     let victim = victim(crew, order);
-    crew.tell(victim, "read 1");
-    let alive = lives(crew, victim, "queued 1") && lives(crew, victim, "failed 1 Replaced");
+    let alive =
+        does(crew, victim, "read 1", "queued 1") && lives(crew, victim, "failed 1 Replaced");
     let answer = crew.ask(other, "try-read 1");
     assert!(answer.starts_with("failed 1 Replaced"), "{answer}");
-    crew.tell(holder, "release 1");
-    assert_eq!(crew.line(holder), "released 1 Lost");
+    crew.command(holder, "release 1", "released 1 Lost");
     crew.nobody_inside();
     end(crew, victim, alive)
 }
@@ -129,8 +128,7 @@ fn reading_as_the_next(crew: &mut Crew, order: &str) -> bool {
     let (holder, other, last) = (crew.start(), crew.start(), crew.start());
     let victim = victim(crew, order);
     crew.writes(holder, 1);
-    crew.tell(victim, "read 1");
-    let queued = lives(crew, victim, "queued 1");
+    let queued = does(crew, victim, "read 1", "queued 1");
     crew.wants_to_read(other, 1);
     crew.wants_to_write(last, 1);
     crew.release(holder, 1);
@@ -138,8 +136,7 @@ fn reading_as_the_next(crew: &mut Crew, order: &str) -> bool {
     crew.expect_in(other, 1);
     let alive = queued && goes_in_and_out(crew, victim);
     crew.release(other, 1);
-    crew.expect_held(last, 1);
-    crew.release(last, 1);
+    crew.serve(last, 1);
     end(crew, victim, alive)
 }
 
@@ -148,27 +145,22 @@ fn lending(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let (other, last) = (crew.start(), crew.start());
     let victim = victim(crew, order);
-    crew.tell(victim, "write 0");
-    let mut alive = lives(crew, victim, "held 0");
-    crew.tell(victim, "read 1");
-    alive = alive && lives(crew, victim, "queued 1");
+    let mut alive = does(crew, victim, "write 0", "held 0");
+    alive = alive && does(crew, victim, "read 1", "queued 1");
     // Should nobody be before it any more, it goes straight in.
     crew.tell(other, "read 1");
     if alive {
         crew.expect(other, "queued 1");
         crew.wants_to_write(last, 1);
-        crew.tell(victim, "release 0");
-        alive = lives(crew, victim, "released 0") && lives(crew, victim, "held 1");
+        alive = does(crew, victim, "release 0", "released 0") && lives(crew, victim, "held 1");
         crew.expect_held(other, 1);
     } else {
         crew.expect_held(other, 1);
         crew.wants_to_write(last, 1);
     }
-    crew.tell(victim, "release 1");
-    alive = alive && lives(crew, victim, "released 1");
+    alive = alive && does(crew, victim, "release 1", "released 1");
     crew.release(other, 1);
-    crew.expect_held(last, 1);
-    crew.release(last, 1);
+    crew.serve(last, 1);
     end(crew, victim, alive)
 }
 
@@ -176,24 +168,20 @@ fn downgrading(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let (other, last) = (crew.start(), crew.start());
     let victim = victim(crew, order);
-    crew.tell(victim, "write 0");
-    let mut alive = lives(crew, victim, "held 0");
+    let mut alive = does(crew, victim, "write 0", "held 0");
     crew.tell(other, "read 1");
     if alive {
         crew.expect(other, "queued 1");
         crew.wants_to_write(last, 1);
-        crew.tell(victim, "downgrade 0");
-        alive = lives(crew, victim, "downgraded 0");
+        alive = does(crew, victim, "downgrade 0", "downgraded 0");
         crew.expect_held(other, 1);
     } else {
         crew.expect_held(other, 1);
         crew.wants_to_write(last, 1);
     }
-    crew.tell(victim, "release 0");
-    alive = alive && lives(crew, victim, "released 0");
+    alive = alive && does(crew, victim, "release 0", "released 0");
     crew.release(other, 1);
-    crew.expect_held(last, 1);
-    crew.release(last, 1);
+    crew.serve(last, 1);
     end(crew, victim, alive)
 }
 
@@ -202,8 +190,7 @@ fn joining(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let (writer, last) = (crew.start(), crew.start());
     let victim = victim(crew, order);
-    crew.tell(victim, "read 0");
-    let mut alive = lives(crew, victim, "held 0");
+    let mut alive = does(crew, victim, "read 0", "held 0");
     if !alive {
         return end(crew, victim, alive);
     }
@@ -226,8 +213,7 @@ fn joining(crew: &mut Crew, order: &str) -> bool {
         crew.tell(victim, &format!("release {slot}"));
         alive = alive && lives(crew, victim, &format!("released {slot}"));
     }
-    crew.expect_held(last, 1);
-    crew.release(last, 1);
+    crew.serve(last, 1);
     end(crew, victim, alive)
 }
 
@@ -237,8 +223,7 @@ fn writing_among_readers(crew: &mut Crew, order: &str) -> bool {
     let victim = victim(crew, order);
     crew.reads(one, 1);
     crew.reads(two, 1);
-    crew.tell(victim, "write 1");
-    let queued = lives(crew, victim, "queued 1");
+    let queued = does(crew, victim, "write 1", "queued 1");
     crew.tell(behind, "read 1");
     // A writer that has queued may die on a later rung of its ladder, and then holds up nobody.
     let waits = queued && crew.must_wait(behind, 1);
@@ -246,8 +231,7 @@ fn writing_among_readers(crew: &mut Crew, order: &str) -> bool {
     crew.release(two, 1);
     let alive = queued && goes_in_and_out(crew, victim);
     assert!(waits || !alive, "a reader has passed a living writer");
-    crew.expect_held(behind, 1);
-    crew.release(behind, 1);
+    crew.serve(behind, 1);
     end(crew, victim, alive)
 }
 
@@ -256,76 +240,56 @@ fn giving_up(crew: &mut Crew, order: &str) -> bool {
     let (inside, behind) = (crew.start(), crew.start());
     let victim = victim(crew, order);
     crew.reads(inside, 1);
-    crew.tell(victim, "write 1");
-    let mut alive = lives(crew, victim, "queued 1");
+    let mut alive = does(crew, victim, "write 1", "queued 1");
     crew.tell(behind, "read 1");
     if alive && crew.must_wait(behind, 1) {
-        crew.tell(victim, "cancel 1");
-        alive = lives(crew, victim, "cancelled 1");
+        alive = does(crew, victim, "cancel 1", "cancelled 1");
     } else if alive {
         // It has died on a later rung of its ladder.
         crew.expect(victim, "gone");
         alive = false;
     }
-    crew.expect_held(behind, 1);
-    crew.release(behind, 1);
+    crew.serve(behind, 1);
     crew.release(inside, 1);
     end(crew, victim, alive)
 }
 
 fn reading_past_a_sleeper(crew: &mut Crew, order: &str) -> bool {
-    readers(crew);
-    let (holder, sleeper) = (crew.start(), crew.start());
-    // So much more patient than the victim that it never passes a live one.
-    let last = crew.start_with(&[("TAKER_WINDOW", "120")]);
-    crew.set("TAKER_WINDOW", "40");
-    let victim = victim(crew, order);
-    crew.writes(holder, 1);
-    crew.wants_to_write(sleeper, 1);
-    crew.stop(sleeper);
-    crew.tell(victim, "read 1");
-    let queued = lives(crew, victim, "queued 1");
-    crew.wants_to_read(last, 1);
-    crew.release(holder, 1);
-    let alive = queued && goes_in_and_out(crew, victim);
-    crew.expect_held(last, 1);
-    crew.go_on(sleeper);
-    crew.release(last, 1);
-    crew.expect_held(sleeper, 1);
-    crew.release(sleeper, 1);
-    end(crew, victim, alive)
+    past_a_sleeper(crew, order, "read", "write")
 }
 
 fn writing_past_a_reader_asleep(crew: &mut Crew, order: &str) -> bool {
+    past_a_sleeper(crew, order, "write", "read")
+}
+
+fn past_a_sleeper(crew: &mut Crew, order: &str, awake: &str, asleep: &str) -> bool {
     readers(crew);
     let (holder, sleeper) = (crew.start(), crew.start());
-    let last = crew.start_with(&[("TAKER_WINDOW", "120")]);
-    crew.set("TAKER_WINDOW", "40");
+    // So much more patient than the victim that it never passes a live one.
+    let last = crew.start_with(&[("CREW_WINDOW", "120")]);
+    crew.set("CREW_WINDOW", "40");
     let victim = victim(crew, order);
     crew.writes(holder, 1);
-    crew.wants_to_read(sleeper, 1);
+    crew.queue_by(sleeper, asleep, 1);
     crew.stop(sleeper);
-    crew.tell(victim, "write 1");
-    let queued = lives(crew, victim, "queued 1");
-    crew.wants_to_write(last, 1);
+    let queued = does(crew, victim, &format!("{awake} 1"), "queued 1");
+    crew.queue_by(last, awake, 1);
     crew.release(holder, 1);
     let alive = queued && goes_in_and_out(crew, victim);
     crew.expect_held(last, 1);
     crew.go_on(sleeper);
     crew.release(last, 1);
-    crew.expect_held(sleeper, 1);
-    crew.release(sleeper, 1);
+    crew.serve(sleeper, 1);
     end(crew, victim, alive)
 }
 
 fn as_a_writer_asleep(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let holder = crew.start();
-    let next = crew.start_with(&[("TAKER_WINDOW", "60")]);
+    let next = crew.start_with(&[("CREW_WINDOW", "60")]);
     let victim = victim(crew, order);
     crew.reads(holder, 1);
-    crew.tell(victim, "write 1");
-    let queued = lives(crew, victim, "queued 1") && crew.stop_unless_dead(victim);
+    let queued = does(crew, victim, "write 1", "queued 1") && crew.process_mut(victim).stop();
     crew.tell(next, "read 1");
     if queued {
         crew.expect(next, "queued 1");
@@ -336,7 +300,7 @@ fn as_a_writer_asleep(crew: &mut Crew, order: &str) -> bool {
         crew.go_on(victim);
         // Its mark goes while the door is locked, or it dies on the way.
         until("it has looked at its mark", || {
-            crew.has_ended(victim) || crew.tickets().iter().all(|it| is_empty(it))
+            crew.process(victim).has_ended() || crew.tickets().iter().all(|it| is_empty(it))
         });
     }
     crew.release(next, 1);

@@ -1,33 +1,13 @@
 //! Processes that stand still: a stopped waiter delays the rest by its claim windows and is first again afterwards; a
 //! stopped holder is never passed.
 
-use std::path::PathBuf;
-
-use crate::crew::{Crew, Who, everywhere, until};
-
-/// In milliseconds: longer than a process that is awake ever stands still on a busy machine.
-const WINDOW: &str = "800";
-
-/// For a process that must get in without waiting for a window.
-const NO_WINDOW: &[(&str, &str)] = &[("TAKER_WINDOW", "never")];
-
-fn crew_with_windows(mut crew: Crew) -> Crew {
-    crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", WINDOW);
-    crew
-}
-
-/// Who wakes takes its own mark off before it looks, and is first from then on.
-fn until_awake(crew: &Crew) {
-    until("no ticket bears a mark", || {
-        let marked = |ticket: &PathBuf| std::fs::metadata(ticket).is_ok_and(|it| it.len() > 0);
-        !crew.tickets().iter().any(marked)
-    });
-}
+use crate::crew::{NO_WINDOW, Who, until};
+use crate::queue::everywhere;
 
 #[test]
 fn p64_a_stopped_head_is_passed_and_is_first_again() {
     everywhere(|crew| {
-        let mut crew = crew_with_windows(crew);
+        let mut crew = crew.with_windows();
         let (holder, sleeper) = (crew.start(), crew.start());
         let (next, last) = (crew.start(), crew.start());
         crew.take(holder, 1);
@@ -38,12 +18,10 @@ fn p64_a_stopped_head_is_passed_and_is_first_again() {
         crew.release(holder, 1);
         crew.expect_held(next, 1);
         crew.go_on(sleeper);
-        until_awake(&crew);
+        crew.until_awake();
         crew.release(next, 1);
-        crew.expect_held(sleeper, 1);
-        crew.release(sleeper, 1);
-        crew.expect_held(last, 1);
-        crew.release(last, 1);
+        crew.serve(sleeper, 1);
+        crew.serve(last, 1);
         crew.expect_no_tickets();
     });
 }
@@ -51,7 +29,7 @@ fn p64_a_stopped_head_is_passed_and_is_first_again() {
 #[test]
 fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
     everywhere(|crew| {
-        let mut crew = crew_with_windows(crew);
+        let mut crew = crew.with_windows();
         let (holder, sleeper) = (crew.start(), crew.start());
         let mut others = vec![crew.start()];
         others.extend((0..4).map(|_| crew.start_with(NO_WINDOW)));
@@ -79,7 +57,7 @@ fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
 #[test]
 fn p64_several_stopped_heads_are_passed() {
     everywhere(|crew| {
-        let mut crew = crew_with_windows(crew);
+        let mut crew = crew.with_windows();
         let holder = crew.start();
         crew.take(holder, 1);
         let sleepers: Vec<Who> = (0..3).map(|_| crew.start()).collect();
@@ -97,11 +75,10 @@ fn p64_several_stopped_heads_are_passed() {
         for &who in sleepers.iter().rev() {
             crew.go_on(who);
         }
-        until_awake(&crew);
+        crew.until_awake();
         crew.release(next, 1);
         for who in sleepers {
-            crew.expect_held(who, 1);
-            crew.release(who, 1);
+            crew.serve(who, 1);
         }
     });
 }
@@ -109,7 +86,7 @@ fn p64_several_stopped_heads_are_passed() {
 #[test]
 fn p64_sleepers_between_the_awake() {
     everywhere(|crew| {
-        let mut crew = crew_with_windows(crew);
+        let mut crew = crew.with_windows();
         let holder = crew.start();
         crew.take(holder, 1);
         let waiters: Vec<Who> = (0..6).map(|_| crew.start()).collect();
@@ -121,13 +98,11 @@ fn p64_sleepers_between_the_awake() {
         }
         crew.release(holder, 1);
         for index in [1, 3, 5] {
-            crew.expect_held(waiters[index], 1);
-            crew.release(waiters[index], 1);
+            crew.serve(waiters[index], 1);
         }
         for index in [0, 2, 4] {
             crew.go_on(waiters[index]);
-            crew.expect_held(waiters[index], 1);
-            crew.release(waiters[index], 1);
+            crew.serve(waiters[index], 1);
         }
         crew.expect_no_tickets();
     });
@@ -136,7 +111,7 @@ fn p64_sleepers_between_the_awake() {
 #[test]
 fn p64_a_stopped_holder_is_never_passed() {
     everywhere(|mut crew| {
-        crew.set("TAKER_POLL", "20").set("TAKER_WINDOW", "20");
+        crew.set("CREW_POLL", "20").set("CREW_WINDOW", "20");
         let (holder, waiters) = (crew.start(), [crew.start(), crew.start()]);
         crew.take(holder, 1);
         for who in waiters {
@@ -145,8 +120,7 @@ fn p64_a_stopped_holder_is_never_passed() {
         crew.stop(holder);
         // Many windows go by: a wait that ends by its own limit measures them.
         let clock = crew.start();
-        crew.tell(clock, "acquire 1 600");
-        crew.expect(clock, "queued 1");
+        crew.command(clock, "acquire 1 600", "queued 1");
         let line = crew.line(clock);
         assert!(line.starts_with("failed 1 TimedOut"), "{line}");
         assert!(
@@ -157,8 +131,7 @@ fn p64_a_stopped_holder_is_never_passed() {
         crew.go_on(holder);
         crew.release(holder, 1);
         for who in waiters {
-            crew.expect_held(who, 1);
-            crew.release(who, 1);
+            crew.serve(who, 1);
         }
     });
 }
@@ -166,7 +139,7 @@ fn p64_a_stopped_holder_is_never_passed() {
 #[test]
 fn p64_a_stopped_sleeper_that_dies_leaves_nothing_behind() {
     everywhere(|crew| {
-        let mut crew = crew_with_windows(crew);
+        let mut crew = crew.with_windows();
         let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
         crew.take(holder, 1);
         crew.queue(sleeper, 1);
@@ -191,7 +164,7 @@ fn p64_a_stopped_sleeper_that_dies_leaves_nothing_behind() {
 #[test]
 fn p64_a_future_that_nobody_polls_is_passed_and_keeps_its_place() {
     everywhere(|crew| {
-        let mut crew = crew_with_windows(crew);
+        let mut crew = crew.with_windows();
         let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
         crew.take(holder, 1);
         crew.queue(sleeper, 1);
@@ -201,10 +174,9 @@ fn p64_a_future_that_nobody_polls_is_passed_and_keeps_its_place() {
         crew.expect_held(next, 1);
         crew.queue(holder, 2);
         assert_eq!(crew.ask(sleeper, "thaw 1"), "thawed 1");
-        until_awake(&crew);
+        crew.until_awake();
         crew.release(next, 1);
-        crew.expect_held(sleeper, 1);
-        crew.release(sleeper, 1);
+        crew.serve(sleeper, 1);
         crew.expect_held(holder, 2);
     });
 }
@@ -212,7 +184,7 @@ fn p64_a_future_that_nobody_polls_is_passed_and_keeps_its_place() {
 #[test]
 fn p64_a_frozen_task_does_not_hold_up_its_own_process() {
     everywhere(|crew| {
-        let mut crew = crew_with_windows(crew);
+        let mut crew = crew.with_windows();
         let (holder, crowd) = (crew.start(), crew.start());
         crew.take(holder, 1);
         for slot in 1..=4 {
@@ -224,14 +196,12 @@ fn p64_a_frozen_task_does_not_hold_up_its_own_process() {
         }
         crew.release(holder, 1);
         for slot in [2, 4] {
-            crew.expect_held(crowd, slot);
-            crew.release(crowd, slot);
+            crew.serve(crowd, slot);
         }
         for slot in [1, 3] {
             let thawed = format!("thawed {slot}");
             assert_eq!(crew.ask(crowd, &format!("thaw {slot}")), thawed);
-            crew.expect_held(crowd, slot);
-            crew.release(crowd, slot);
+            crew.serve(crowd, slot);
         }
         crew.expect_no_tickets();
     });
@@ -241,11 +211,11 @@ fn p64_a_frozen_task_does_not_hold_up_its_own_process() {
 /// hand it is a holder.
 #[cfg(stanchion_test)]
 mod inside_a_step {
-    use super::{Crew, crew_with_windows, everywhere};
+    use crate::queue::{Crew, everywhere};
 
     fn stopped_at(step: &str, everyone: impl Fn(&mut Crew, crate::crew::Who, crate::crew::Who)) {
         everywhere(|crew| {
-            let mut crew = crew_with_windows(crew);
+            let mut crew = crew.with_windows();
             let holder = crew.start();
             let sleeper = crew.start_with(&[("STANCHION_AT", &format!("stop:{step}:1"))]);
             crew.take(holder, 1);
@@ -254,37 +224,31 @@ mod inside_a_step {
         });
     }
 
+    fn is_passed_at(step: &str) {
+        stopped_at(step, |crew, holder, sleeper| {
+            crew.expect_stopped(sleeper);
+            let next = crew.start();
+            crew.queue(next, 1);
+            crew.release(holder, 1);
+            crew.expect_held(next, 1);
+            crew.go_on(sleeper);
+            crew.expect(sleeper, "queued 1");
+            crew.release(next, 1);
+            crew.expect_held(sleeper, 1);
+        });
+    }
+
     #[test]
     fn p64_a_sleeper_without_a_ticket_is_in_nobodys_way() {
         for step in ["FastOpen", "FastTryDoor", "ListQueue", "CreateTicket"] {
-            stopped_at(step, |crew, holder, sleeper| {
-                crew.expect_stopped(sleeper);
-                let next = crew.start();
-                crew.queue(next, 1);
-                crew.release(holder, 1);
-                crew.expect_held(next, 1);
-                crew.go_on(sleeper);
-                crew.expect(sleeper, "queued 1");
-                crew.release(next, 1);
-                crew.expect_held(sleeper, 1);
-            });
+            is_passed_at(step);
         }
     }
 
     #[test]
     fn p64_a_sleeper_at_the_door_is_passed() {
         for step in ["OpenDoor", "TryDoor", "WatchDoor", "CheckDoor"] {
-            stopped_at(step, |crew, holder, sleeper| {
-                crew.expect_stopped(sleeper);
-                let next = crew.start();
-                crew.queue(next, 1);
-                crew.release(holder, 1);
-                crew.expect_held(next, 1);
-                crew.go_on(sleeper);
-                crew.expect(sleeper, "queued 1");
-                crew.release(next, 1);
-                crew.expect_held(sleeper, 1);
-            });
+            is_passed_at(step);
         }
     }
 
@@ -316,7 +280,7 @@ mod inside_a_step {
     fn p64_a_sleeper_behind_another_is_passed_when_its_turn_comes() {
         for step in ["OpenPredecessor", "WatchPredecessor", "TryPredecessor"] {
             everywhere(|crew| {
-                let mut crew = crew_with_windows(crew);
+                let mut crew = crew.with_windows();
                 let (holder, first, next) = (crew.start(), crew.start(), crew.start());
                 let sleeper = crew.start_with(&[("STANCHION_AT", &format!("stop:{step}:1"))]);
                 crew.take(holder, 1);
@@ -325,8 +289,7 @@ mod inside_a_step {
                 crew.expect_stopped(sleeper);
                 crew.queue(next, 1);
                 crew.release(holder, 1);
-                crew.expect_held(first, 1);
-                crew.release(first, 1);
+                crew.serve(first, 1);
                 crew.expect_held(next, 1);
                 crew.go_on(sleeper);
                 crew.expect(sleeper, "queued 1");
@@ -350,13 +313,11 @@ mod inside_a_step {
                 crew.release(holder, 1);
                 crew.expect_stopped(sleeper);
                 // More than two windows.
-                crew.tell(holder, "acquire 2 2000");
-                crew.expect(holder, "queued 2");
+                crew.command(holder, "acquire 2 2000", "queued 2");
                 let line = crew.line(holder);
                 assert!(line.starts_with("failed 2 TimedOut"), "{step}: {line}");
                 crew.go_on(sleeper);
-                crew.expect_held(sleeper, 1);
-                crew.release(sleeper, 1);
+                crew.serve(sleeper, 1);
                 crew.take_and_release(holder);
             });
         }
@@ -365,15 +326,14 @@ mod inside_a_step {
     #[test]
     fn p64_stopped_on_the_way_out_with_the_door_free_is_in_nobodys_way() {
         everywhere(|crew| {
-            let mut crew = crew_with_windows(crew);
+            let mut crew = crew.with_windows();
             let holder = crew.start_with(&[("STANCHION_AT", "stop:CloseDoor:1")]);
             let next = crew.start();
             crew.take(holder, 1);
             crew.queue(next, 1);
             crew.let_go(holder, 1, "release");
             crew.expect_stopped(holder);
-            crew.expect_held(next, 1);
-            crew.release(next, 1);
+            crew.serve(next, 1);
             crew.take_and_release(next);
             crew.go_on(holder);
             crew.expect_released(holder, 1);

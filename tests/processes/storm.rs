@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::crew::{Crew, WATCHDOG, Who, everywhere};
+use crate::crew::{Dice, WATCHDOG, Who};
+use crate::queue::{Crew, everywhere};
 
 /// What the log of a storm says: rounds that were begun and not ended, by the processes that were killed.
 struct Log {
@@ -71,7 +72,7 @@ fn storm(crew: &mut Crew, processes: usize, rounds: u64, tasks: u64, leave: u64)
 #[test]
 fn p01_processes_and_tasks_lose_no_update() {
     everywhere(|mut crew| {
-        crew.set("TAKER_THREADS", "2");
+        crew.set("CREW_THREADS", "2");
         storm(&mut crew, 4, 50, 8, 0);
     });
 }
@@ -93,7 +94,7 @@ fn p63_a_storm_needs_nothing_but_events() {
 fn p63_a_storm_in_which_some_give_up() {
     everywhere(|mut crew| {
         crew.by_events_only().without_ladder();
-        crew.set("TAKER_THREADS", "2");
+        crew.set("CREW_THREADS", "2");
         storm(&mut crew, 6, 60, 3, 3);
     });
 }
@@ -111,15 +112,14 @@ fn p22_a_storm_of_pollers_comes_to_an_end() {
 fn p63_a_storm_in_which_waiters_and_holders_are_killed() {
     everywhere(|mut crew| {
         crew.by_events_only();
-        let mut dice = 0x5eed_u64;
+        let mut dice = Dice(0x5eed);
         let mut killed = HashSet::new();
         let mut members: Vec<Who> = (0..8).map(|_| crew.start()).collect();
         for &who in &members {
             crew.tell(who, "storm 200 1 0");
         }
         for _ in 0..40 {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let index = (dice >> 33) as usize % members.len();
+            let index = dice.below(members.len());
             killed.insert(crew.pid(members[index]));
             crew.kill_now(members[index]);
             members[index] = crew.start();
@@ -142,7 +142,7 @@ fn p63_a_storm_in_which_waiters_and_holders_are_killed() {
 #[test]
 fn p64_a_storm_in_which_members_fall_asleep() {
     everywhere(|mut crew| {
-        crew.set("TAKER_POLL", "never").set("TAKER_WINDOW", "10");
+        crew.set("CREW_POLL", "never").set("CREW_WINDOW", "10");
         let members: Vec<Who> = (0..6).map(|_| crew.start()).collect();
         for &who in &members {
             crew.tell(who, "storm 150 1 5");
@@ -150,15 +150,7 @@ fn p64_a_storm_in_which_members_fall_asleep() {
         let witness = crew.start();
         for &who in members.iter().cycle().take(24) {
             crew.stop(who);
-            // The witness waits in line, and gives up where the sleeper is inside.
-            crew.tell(witness, "acquire 1 40");
-            let line = crew.answer_to_acquire(witness, 1);
-            if line.starts_with("held") {
-                crew.tell(witness, "release 1");
-                crew.expect(witness, "released 1");
-            } else {
-                assert!(line.starts_with("failed 1 TimedOut"), "{line}");
-            }
+            crew.waits_briefly(witness, "acquire");
             crew.go_on(who);
         }
         until_stormed(&mut crew, &members);
@@ -198,7 +190,7 @@ fn p59_a_lock_that_its_last_user_removes() {
 #[test]
 fn p62_a_storm_leaves_nothing_open() {
     everywhere(|mut crew| {
-        crew.set("TAKER_THREADS", "2");
+        crew.set("CREW_THREADS", "2");
         let (one, two) = (crew.start(), crew.start());
         crew.contend(one);
         crew.contend(two);

@@ -1,9 +1,6 @@
 //! The child program of the process tests: takes locks as its standard input says, and prints a line for each thing
 //! that happened.
 //!
-//! The test binary runs itself: an ignored test, named by its path and told by the environment. Every line it has to say
-//! begins with `@`, because the test harness prints on the same output.
-//!
 //! | command | answer |
 //! |---|---|
 //! | `acquire N [ms]` | `queued N` or nothing, then `held N token crashed waited-ms mode` or `failed N kind text` |
@@ -27,18 +24,15 @@
 //! | `spawn` | `spawned pid`: a program run by exec that lives on |
 //! | `fork …` | see [`fork`] |
 //! | `end` | the process ends in good order |
+#![allow(dead_code)] // Each test binary uses a part.
 
-use std::collections::HashMap;
 use std::fs::OpenOptions;
-use std::future::poll_fn;
-use std::io::{BufRead, Write};
 use std::path::Path;
-use std::task::Poll;
 use std::time::Duration;
 
 use stanchion::{FifoGuard, Removal};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+
+use crate::crew::child::{self, Orders, Places, failed, say};
 
 #[path = "taker_fork.rs"]
 mod fork;
@@ -48,40 +42,14 @@ mod kind;
 mod mixed;
 #[path = "taker_storm.rs"]
 mod storm;
-#[path = "taker_user.rs"]
-mod user;
 
-use kind::{AnyGuard, AnyLock, Waits, Wish};
+use kind::{AnyGuard, AnyLock, Wish};
 use mixed::mixed;
 use storm::storm;
 
-/// Prints one line for the parent, in one piece.
-fn say(line: impl std::fmt::Display) {
-    let line = format!("@{line}\n");
-    let _ = std::io::stdout().write_all(line.as_bytes());
-}
-
-#[test]
-#[ignore = "the child program of the other tests"]
-fn child() {
-    let Some(path) = std::env::var_os("TAKER_LOCK") else {
-        return;
-    };
-    println!();
-    user::become_who_was_meant();
-    let mut runtime = match std::env::var("TAKER_THREADS") {
-        Ok(threads) => {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(threads.parse().expect("a number of threads"));
-            builder
-        }
-        Err(_) => tokio::runtime::Builder::new_current_thread(),
-    };
-    let runtime = runtime.enable_time().build().expect("a runtime");
-    runtime.block_on(obey(Path::new(&path)));
-    // Futures and guards first, as in a program that returns from `main`.
-    drop(runtime);
-    std::process::exit(0);
+pub(crate) fn main() {
+    let path = child::path("TAKER_LOCK");
+    child::block_on(obey(&path));
 }
 
 async fn obey(path: &Path) {
@@ -90,54 +58,21 @@ async fn obey(path: &Path) {
         Err(error) => return say(format_args!("unopened {:?} {error}", error.kind())),
     };
     say("ready");
-    let mut commands = commands();
+    let mut commands = child::commands();
     let mut taker = Taker {
         lock,
-        slots: HashMap::new(),
+        places: Places::default(),
         kept: None,
     };
     while let Some(line) = commands.recv().await {
         let words: Vec<&str> = line.split_whitespace().collect();
-        if words == ["end"] {
-            return;
-        }
         taker.act(&words).await;
     }
 }
 
-fn commands() -> mpsc::UnboundedReceiver<String> {
-    let (to, from) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { return };
-            if to.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    from
-}
-
-/// What a holder is told.
-#[derive(Clone, Copy)]
-enum Order {
-    Downgrade,
-    IsHeld,
-    Release,
-    Drop,
-    Panic,
-}
-
-struct Slot {
-    task: JoinHandle<()>,
-    orders: mpsc::UnboundedSender<Order>,
-    freeze: Option<oneshot::Sender<oneshot::Receiver<()>>>,
-    thaw: Option<oneshot::Sender<()>>,
-}
-
 struct Taker {
     lock: AnyLock,
-    slots: HashMap<u32, Slot>,
+    places: Places,
     /// The guard of the fork tests.
     kept: Option<FifoGuard>,
 }
@@ -150,14 +85,10 @@ impl Taker {
             "acquire" => self.acquire(slot, Wish::Alone, number(2)),
             "write" => self.acquire(slot, Wish::Write, number(2)),
             "read" => self.acquire(slot, Wish::Read, number(2)),
-            "release" => self.order(slot, Order::Release),
-            "drop" => self.order(slot, Order::Drop),
-            "panic" => self.order(slot, Order::Panic),
-            "downgrade" => self.order(slot, Order::Downgrade),
-            "is-held" => self.order(slot, Order::IsHeld),
-            "cancel" => self.cancel(slot).await,
-            "freeze" => self.freeze(slot),
-            "thaw" => self.thaw(slot),
+            "release" | "drop" | "panic" | "downgrade" | "is-held" | "cancel" | "freeze"
+            | "thaw" => {
+                self.places.act(words[0], slot).await;
+            }
             "try" => self.try_once(slot, Wish::Alone),
             "try-write" => self.try_once(slot, Wish::Write),
             "try-read" => self.try_once(slot, Wish::Read),
@@ -185,7 +116,7 @@ impl Taker {
             "mixed" => mixed(&self.lock, &words[1..]).await,
             #[cfg(stanchion_test)]
             "settled" => settled().await,
-            "count" => count(words[1]),
+            "count" => child::count(words[1]),
             "touch" => {
                 drop(
                     OpenOptions::new()
@@ -196,10 +127,10 @@ impl Taker {
                 say("touched");
             }
             "limit" => {
-                user::limit_files(number(1).expect("a number of files"));
+                child::limit_files(number(1).expect("a number of files"));
                 say("limited");
             }
-            "umask" => say(format_args!("umask {:o}", user::umask())),
+            "umask" => say(format_args!("umask {:o}", umask())),
             "list-files" => list_files(),
             "spawn" => spawn(),
             _ => fork::act(words, self.lock.plain(), &mut self.kept),
@@ -209,68 +140,21 @@ impl Taker {
     fn acquire(&mut self, number: u32, wish: Wish, limit: Option<u64>) {
         let limit = limit.map(Duration::from_millis);
         let waits = self.lock.acquire(wish, limit);
-        let (orders, ordered) = mpsc::unbounded_channel();
-        let (freeze, frozen) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            if let Some(guard) = wait(number, waits, frozen).await {
-                hold(number, guard, ordered).await;
+        self.places.begin(number, |orders, freeze| async move {
+            match child::wait(number, waits, freeze).await {
+                Ok(guard) => hold(number, guard, orders).await,
+                Err(error) => failed(number, &error),
             }
         });
-        let slot = Slot {
-            task,
-            orders,
-            freeze: Some(freeze),
-            thaw: None,
-        };
-        self.slots.insert(number, slot);
     }
 
     fn try_once(&mut self, number: u32, wish: Wish) {
         match self.lock.try_acquire(wish) {
             Ok(None) => say("none"),
-            Err(error) => say(format_args!("failed {number} {:?} {error}", error.kind())),
-            Ok(Some(guard)) => {
-                announce(number, &guard);
-                let (orders, ordered) = mpsc::unbounded_channel();
-                let slot = Slot {
-                    task: tokio::spawn(hold(number, guard, ordered)),
-                    orders,
-                    freeze: None,
-                    thaw: None,
-                };
-                self.slots.insert(number, slot);
-            }
-        }
-    }
-
-    fn slot(&mut self, number: u32) -> &mut Slot {
-        self.slots.get_mut(&number).expect("a slot in use")
-    }
-
-    fn order(&mut self, number: u32, order: Order) {
-        let _ = self.slot(number).orders.send(order);
-    }
-
-    async fn cancel(&mut self, number: u32) {
-        if let Some(slot) = self.slots.remove(&number) {
-            slot.task.abort();
-            let _ = slot.task.await;
-        }
-        say(format_args!("cancelled {number}"));
-    }
-
-    fn freeze(&mut self, number: u32) {
-        let (thaw, thawed) = oneshot::channel();
-        let slot = self.slot(number);
-        slot.thaw = Some(thaw);
-        if let Some(freeze) = slot.freeze.take() {
-            let _ = freeze.send(thawed);
-        }
-    }
-
-    fn thaw(&mut self, number: u32) {
-        if let Some(thaw) = self.slot(number).thaw.take() {
-            let _ = thaw.send(());
+            Err(error) => failed(number, &error),
+            Ok(Some(guard)) => self
+                .places
+                .begin(number, |orders, _| hold(number, guard, orders)),
         }
     }
 
@@ -289,39 +173,6 @@ impl Taker {
     }
 }
 
-type Freeze = oneshot::Receiver<oneshot::Receiver<()>>;
-
-/// Polls once and tells whether it must wait; then waits, with a pause in which nobody polls if that is asked for.
-async fn wait(number: u32, mut acquire: Waits, mut freeze: Freeze) -> Option<AnyGuard> {
-    let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
-    let result = match first {
-        Poll::Ready(result) => result,
-        Poll::Pending => {
-            say(format_args!("queued {number}"));
-            tokio::select! {
-                biased;
-                Ok(thawed) = &mut freeze => {
-                    say(format_args!("frozen {number}"));
-                    let _ = thawed.await;
-                    say(format_args!("thawed {number}"));
-                    acquire.await
-                }
-                result = &mut acquire => result,
-            }
-        }
-    };
-    match result {
-        Ok(guard) => {
-            announce(number, &guard);
-            Some(guard)
-        }
-        Err(error) => {
-            say(format_args!("failed {number} {:?} {error}", error.kind()));
-            None
-        }
-    }
-}
-
 fn announce(number: u32, guard: &AnyGuard) {
     let crashed = u8::from(guard.predecessor_crashed());
     let waited = guard.waited().unwrap_or_default().as_millis();
@@ -332,34 +183,36 @@ fn announce(number: u32, guard: &AnyGuard) {
     ));
 }
 
-async fn hold(number: u32, mut guard: AnyGuard, mut orders: mpsc::UnboundedReceiver<Order>) {
+async fn hold(number: u32, mut guard: AnyGuard, mut orders: Orders) {
+    announce(number, &guard);
     loop {
-        match orders.recv().await.unwrap_or(Order::Drop) {
-            Order::IsHeld => say(match guard.is_held() {
+        match orders.recv().await.as_deref() {
+            Some("is-held") => say(match guard.is_held() {
                 true => "yes",
                 false => "no",
             }),
-            Order::Downgrade => match guard.downgrade() {
+            Some("downgrade") => match guard.downgrade() {
                 Ok(reader) => {
                     guard = reader;
                     say(format_args!("downgraded {number} {}", guard.token()));
                 }
                 Err(error) => return say(format_args!("downgraded {number} {:?}", error.kind())),
             },
-            Order::Release => {
+            Some("release") => {
                 return match guard.release().await {
                     Ok(()) => say(format_args!("released {number}")),
                     Err(error) => say(format_args!("released {number} {:?}", error.kind())),
                 };
             }
-            Order::Drop => {
+            Some("drop") | None => {
                 drop(guard);
                 return say(format_args!("released {number}"));
             }
-            Order::Panic => {
+            Some("panic") => {
                 panic_with(guard);
                 return say(format_args!("released {number}"));
             }
+            Some(order) => panic!("no such order: {order}"),
         }
     }
 }
@@ -388,11 +241,6 @@ async fn settled() {
     }
 }
 
-fn count(what: &str) {
-    let entries = std::fs::read_dir(format!("/proc/self/{what}")).expect("/proc/self");
-    say(format_args!("count {}", entries.count()));
-}
-
 fn list_files() {
     let listing = std::process::Command::new("ls")
         .args(["-l", "/proc/self/fd"])
@@ -416,4 +264,11 @@ fn spawn() {
         .stderr(null())
         .spawn();
     say(format_args!("spawned {}", child.expect("sleep").id()));
+}
+
+/// The file mode mask, read by setting it twice.
+fn umask() -> u32 {
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o77));
+    rustix::process::umask(mask);
+    mask.bits()
 }

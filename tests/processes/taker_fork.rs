@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use stanchion::{FifoGuard, FifoLock};
 
-use super::say;
+use crate::crew::child::say;
 
 pub(super) fn act(words: &[&str], lock: &FifoLock, kept: &mut Option<FifoGuard>) {
     match words {

@@ -41,13 +41,7 @@ pub(super) type Waits = Pin<Box<dyn Future<Output = Result<AnyGuard>> + Send>>;
 /// Sets what the environment says; the bound of the options' methods cannot be named here.
 macro_rules! configured {
     ($options:expr) => {{
-        let mut options = $options.label("taker");
-        if let Some(interval) = duration("TAKER_POLL") {
-            options = options.poll_interval(interval);
-        }
-        if let Some(window) = duration("TAKER_WINDOW") {
-            options = options.claim_window(window);
-        }
+        let mut options = crate::crew::child::paced!($options.label("taker"));
         if let Ok(label) = std::env::var("TAKER_LABEL") {
             options = options.label(label);
         }
@@ -59,12 +53,6 @@ macro_rules! configured {
         }
         options
     }};
-}
-
-fn duration(name: &str) -> Option<Duration> {
-    let text = std::env::var(name).ok()?;
-    let limited = text.parse().map(Duration::from_millis);
-    Some(limited.unwrap_or(Duration::MAX))
 }
 
 /// Calls the same method of whatever lock it is.

@@ -20,7 +20,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::kind::{AnyGuard, AnyLock, Wish};
-use super::say;
+use crate::crew::Dice;
+use crate::crew::child::say;
 
 const SLOT: usize = 8;
 const READS: u64 = 1 << 32;
@@ -126,18 +127,6 @@ pub(super) async fn mixed(lock: &AnyLock, words: &[&str]) {
         tally.merge(task.await.expect("a task that does not panic"));
     }
     tally.say();
-}
-
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        let Self(state) = self;
-        *state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (*state >> 33) % end
-    }
 }
 
 struct Member {

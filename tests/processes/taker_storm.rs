@@ -1,22 +1,21 @@
 //! The storm of the child program: many tasks go in and out of a lock that is for one alone, some give up waiting.
 
 use std::fs::OpenOptions;
-use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 
 use super::kind::{AnyLock, Wish};
-use super::say;
+use crate::crew::Dice;
+use crate::crew::child::failed;
 
 pub(super) async fn storm(lock: &AnyLock, rounds: u64, tasks: u64, leave: u64) {
     let work = (0..tasks).map(|task| {
         let lock = lock.clone();
         tokio::spawn(async move {
-            let mut dice = u64::from(std::process::id()) * 1_000 + task + 1;
+            let mut dice = Dice(u64::from(std::process::id()) * 1_000 + task + 1);
             for _ in 0..rounds {
-                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let gives_up = leave > 0 && (dice >> 33) % leave == 0;
+                let gives_up = leave > 0 && dice.below(leave) == 0;
                 one_round(&lock, gives_up).await;
             }
         })
@@ -28,19 +27,18 @@ pub(super) async fn storm(lock: &AnyLock, rounds: u64, tasks: u64, leave: u64) {
 
 async fn one_round(lock: &AnyLock, gives_up: bool) {
     let mut acquire = lock.acquire(Wish::Alone, None);
-    let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
-    let result = match first {
+    let result = match futures::poll!(&mut acquire) {
         Poll::Ready(result) => result,
         Poll::Pending if gives_up => return tokio::task::yield_now().await,
         Poll::Pending => acquire.await,
     };
     let guard = match result {
         Ok(guard) => guard,
-        Err(error) => return say(format_args!("failed 0 {:?} {error}", error.kind())),
+        Err(error) => return failed(0, &error),
     };
     inside(lock.path(), guard.token());
     if let Err(error) = guard.release().await {
-        say(format_args!("failed 0 {:?} {error}", error.kind()));
+        failed(0, &error);
     }
 }
 

@@ -4,6 +4,7 @@ use stanchion::ErrorKind;
 use stanchion::redis::{Options, RedisClient};
 
 use crate::server::Server;
+use crate::skip::skip;
 use crate::support::{Polled, in_runtime};
 
 fn options() -> Options {
@@ -13,8 +14,7 @@ fn options() -> Options {
 /// A lock goes from one to the other, and the one that waits is told.
 fn assert_hands_over(one: &RedisClient, other: &RedisClient) {
     let guard = in_runtime(one.lock("a").acquire()).expect("free");
-    let mut next = Polled::new(other.lock("a").acquire());
-    assert!(next.poll().is_pending());
+    let mut next = Polled::pending(other.lock("a").acquire());
     crate::support::eventually("in line", || {
         let status = in_runtime(one.lock("a").status()).expect("a status");
         status.waiters.len() == 1
@@ -28,7 +28,13 @@ fn assert_hands_over(one: &RedisClient, other: &RedisClient) {
 
 #[test]
 fn p45_both_versions_of_the_internet_protocol_lead_to_the_same_locks() {
-    let server = Server::start_with(&["--save", "", "--bind", "127.0.0.1", "-::1"]);
+    let server = need!(Server::start_with(&[
+        "--save",
+        "",
+        "--bind",
+        "127.0.0.1",
+        "-::1"
+    ]));
     let port = server.listen("port");
     let (four, six) = (
         format!("redis://127.0.0.1:{port}/"),
@@ -41,8 +47,7 @@ fn p45_both_versions_of_the_internet_protocol_lead_to_the_same_locks() {
     );
     assert_hands_over(&four, &server.connect(options()));
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("skipped: this machine has no address of version 6");
-        return;
+        need!(skip::<()>("no address of version 6"));
     }
     let six = in_runtime(options().connect(&six)).expect("a client");
     assert_hands_over(&four, &six);
@@ -51,7 +56,7 @@ fn p45_both_versions_of_the_internet_protocol_lead_to_the_same_locks() {
 
 #[test]
 fn p45_a_user_and_a_password_open_the_door() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let port = server.listen("port");
     let rules = [
         "ACL",
@@ -91,7 +96,7 @@ fn p45_a_user_and_a_password_open_the_door() {
 /// Locks of two databases have nothing to do with each other, and each stays where it is after a reconnect.
 #[test]
 fn p45_each_database_has_its_own_locks() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let port = server.listen("port");
     let connect = |database: u8| {
         let url = format!("redis://127.0.0.1:{port}/{database}");
@@ -128,7 +133,12 @@ fn p45_a_port_where_nobody_listens_is_unavailable() {
 
 #[test]
 fn p45_a_cluster_is_refused() {
-    let server = Server::start_with(&["--save", "", "--cluster-enabled", "yes"]);
+    let server = need!(Server::start_with(&[
+        "--save",
+        "",
+        "--cluster-enabled",
+        "yes"
+    ]));
     let error = in_runtime(options().connect(server.url())).expect_err("a cluster");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("cluster"), "{error}");

@@ -8,7 +8,7 @@ use crate::support::in_runtime;
 
 #[test]
 fn a_lock_is_taken_and_given_back() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(RedisClient::options());
     in_runtime(async {
         let lock = client.lock("deploy");
@@ -25,7 +25,7 @@ fn a_lock_is_taken_and_given_back() {
 
 #[test]
 fn a_body_is_stopped_when_the_lock_is_lost() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(RedisClient::options());
     let lock = client.lock("a");
     in_runtime(async {
@@ -46,7 +46,7 @@ fn a_body_is_stopped_when_the_lock_is_lost() {
 
 #[test]
 fn several_clients_of_one_process_are_told_apart_from_strangers() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(RedisClient::options().label("one").client_name("named"));
     assert_eq!(server.connections("named"), 1);
     let semaphore = client.semaphore("a", 2).expect("a semaphore");

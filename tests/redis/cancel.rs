@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use stanchion::redis::{Options, RedisClient};
-use stanchion::{Acquire, AnyGuard, AnyLock, Removal};
+use stanchion::{AnyLock, Removal};
 
 use crate::gate::rounds;
 use crate::one_permit::OnePermit;
@@ -39,21 +39,21 @@ const WAYS: [Way; 3] = [
 ];
 
 impl Stage {
-    fn set() -> Self {
+    fn set() -> Option<Self> {
         Self::with(options())
     }
 
-    fn with(far: Options) -> Self {
-        let server = Server::start();
+    fn with(far: Options) -> Option<Self> {
+        let server = Server::start()?;
         let proxy = Proxy::before(&server);
         let far = in_runtime(far.connect(proxy.url())).expect("a client");
         let near = server.connect(options());
-        Self {
+        Some(Self {
             server,
             proxy,
             far,
             near,
-        }
+        })
     }
 
     fn queued(&self) -> usize {
@@ -97,16 +97,12 @@ impl Stage {
     }
 }
 
-fn wait(lock: AnyLock) -> Polled<Acquire<AnyGuard>> {
-    Polled::new(lock.acquire())
-}
-
 #[test]
 fn p17_a_future_that_was_never_polled_asks_for_nothing() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     stage.server.forget_counts();
     for way in WAYS {
-        drop(wait(way(&stage.far)));
+        drop(Polled::new(way(&stage.far).acquire()));
     }
     assert_eq!(
         stage.server.calls("evalsha") + stage.server.calls("eval"),
@@ -119,11 +115,10 @@ fn p17_a_future_that_was_never_polled_asks_for_nothing() {
 /// The request has been sent, or is about to be; the server has not seen it.
 #[test]
 fn p17_given_up_while_the_request_is_on_its_way() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         stage.proxy.stand_still();
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         drop(waiter);
         stage.proxy.go_on();
         stage.until_heard(way);
@@ -135,11 +130,10 @@ fn p17_given_up_while_the_request_is_on_its_way() {
 /// The server has let it in; the answer never arrives before it is given up.
 #[test]
 fn p17_given_up_while_the_answer_is_on_its_way() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         stage.proxy.delay(Duration::from_millis(60));
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         let status = way(&stage.near);
         eventually("the server has let it in", || {
             let status = in_runtime(status.status()).expect("a status");
@@ -156,11 +150,10 @@ fn p17_given_up_while_the_answer_is_on_its_way() {
 /// The server stands still with the request in its hands.
 #[test]
 fn p17_given_up_while_the_server_does_nothing() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         stage.server.ask::<()>(&["CLIENT", "PAUSE", "300", "ALL"]);
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         drop(waiter);
         stage.until_heard(way);
         stage.assert_free(way);
@@ -170,11 +163,10 @@ fn p17_given_up_while_the_server_does_nothing() {
 
 #[test]
 fn p17_given_up_in_line() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let mut waiter = Polled::pending(way(&stage.far).acquire());
         eventually("in line", || stage.queued() == 1);
         // However often it was polled.
         for _ in 0..3 {
@@ -191,11 +183,10 @@ fn p17_given_up_in_line() {
 /// Its turn has come, and it has not heard of it.
 #[test]
 fn p17_given_up_when_it_was_offered() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let mut waiter = Polled::pending(way(&stage.far).acquire());
         eventually("in line", || stage.queued() == 1);
         stage.proxy.lose(100);
         in_runtime(guard.release()).expect("released");
@@ -213,11 +204,12 @@ fn p17_given_up_when_it_was_offered() {
 /// It has heard of it, and its claim is on the way: the offer has become so old meanwhile that it must be claimed first.
 #[test]
 fn p17_given_up_while_it_claims() {
-    let stage = Stage::with(options().claim_window(Duration::from_millis(40)));
+    let stage = need!(Stage::with(
+        options().claim_window(Duration::from_millis(40))
+    ));
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let mut waiter = Polled::pending(way(&stage.far).acquire());
         eventually("in line", || stage.queued() == 1);
         stage.server.forget_counts();
         stage.proxy.delay(Duration::from_millis(60));
@@ -244,18 +236,16 @@ fn p17_given_up_while_it_claims() {
 /// It is inside, and nobody has looked.
 #[test]
 fn p17_given_up_when_it_was_granted_and_not_taken() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         // Free from the beginning.
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         waiter.bell.wait_beyond(0);
         drop(waiter);
         stage.assert_free(way);
         // And after a while in line.
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
-        let mut waiter = wait(way(&stage.far));
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(way(&stage.far).acquire());
         eventually("in line", || stage.queued() == 1);
         let rings = waiter.rings();
         in_runtime(guard.release()).expect("released");
@@ -270,7 +260,7 @@ fn p17_given_up_when_it_was_granted_and_not_taken() {
 /// A release that is given up goes on from its first poll; one that was never polled is the guard's own.
 #[test]
 fn p17_a_release_that_is_given_up_releases() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     for way in WAYS {
         for polls in 0..2 {
             let guard = in_runtime(way(&stage.far).acquire()).expect("free");
@@ -289,7 +279,7 @@ fn p17_a_release_that_is_given_up_releases() {
 /// Wherever it happens to be.
 #[test]
 fn p17_given_up_at_any_time() {
-    let stage = Stage::set();
+    let stage = need!(Stage::set());
     let mut random = Random::new(17);
     let (rounds, mut given_up) = (rounds(300), 0);
     for round in 0..rounds {

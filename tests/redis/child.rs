@@ -1,6 +1,4 @@
-//! The child program: takes the lock as its standard input says, and prints a line for each thing that happened; and those who lead it.
-//!
-//! The test binary runs itself: an ignored test, told by the environment. Its lines begin with `@`.
+//! The child program: takes the lock as its standard input says, and prints a line for each thing that happened; and how it is led.
 //!
 //! | command | answer |
 //! |---|---|
@@ -13,13 +11,13 @@
 //! | `fork WHAT` | `forked pid`; see [`fork`] |
 //! | `contend PATH` | in and out through the [gate](crate::gate) at this path until `stop`, then `contended` and its [`Tally`](crate::gate::Tally) |
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use stanchion::redis::{OnDisconnect, Options, RedisClient, RedisGuard};
 use stanchion::{Acquire, AnyGuard, Lock, SharedLock};
 
+use crate::crew::child::{self, say};
+use crate::crew::{Member, program};
 use crate::gate::Gate;
 use crate::server::Server;
 
@@ -31,36 +29,17 @@ pub(crate) const NAME: &str = "shared by children";
 /// The lease of the children: so long that no hold is lost because the machine is slow, and no longer, because some tests wait for its end.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 
-fn say(line: impl std::fmt::Display) {
-    let line = format!("@{line}\n");
-    let _ = std::io::stdout().write_all(line.as_bytes());
-}
-
-#[test]
-#[ignore = "the child program of the other tests"]
-fn child() {
-    let Ok(url) = std::env::var("CHILD_URL") else {
-        return;
-    };
-    println!();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(obey(&url));
-    std::process::exit(0);
+pub(crate) fn main() {
+    child::block_on(obey());
 }
 
 /// As the environment says: the lease and the patience in milliseconds.
 fn options() -> Options {
-    let number = |name: &str| Some(std::env::var(name).ok()?.parse().expect("a number"));
-    let length = |name: &str| number(name).map(Duration::from_millis);
     let mut options = RedisClient::options()
         .quarantine(std::env::var_os("CHILD_QUARANTINE").is_some())
         .unavailable_after(Duration::from_secs(120))
-        .lease(length("CHILD_LEASE").unwrap_or(LEASE));
-    if let Some(patience) = length("CHILD_PATIENCE") {
+        .lease(child::duration("CHILD_LEASE").unwrap_or(LEASE));
+    if let Some(patience) = child::duration("CHILD_PATIENCE") {
         // A waiter that is not told finds out by its heartbeat: no claim window ends in the time of a test.
         options = options
             .patience(patience)
@@ -72,16 +51,12 @@ fn options() -> Options {
     }
 }
 
-async fn obey(url: &str) {
+async fn obey() {
+    let url = &child::variable("CHILD_URL");
     let client = options().connect(url).await;
     let client = client.expect("the server is there");
     say("ready");
-    let (lines, mut hear) = tokio::sync::mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            let _ = lines.send(line);
-        }
-    });
+    let mut hear = child::commands();
     let mut guard: Option<AnyGuard> = None;
     let mut others = Vec::new();
     while let Some(line) = hear.recv().await {
@@ -167,53 +142,18 @@ async fn storm(client: &RedisClient, url: &str, rounds: usize) {
     say("stormed");
 }
 
-/// A child, seen by its parent.
-pub(crate) struct Led {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Led {
+impl Member {
     pub(crate) fn spawn(server: &Server) -> Self {
         Self::spawn_with(server, &[])
     }
 
     pub(crate) fn spawn_with(server: &Server, environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        let mut child = command
-            .args(["--exact", "child::child", "--ignored", "--nocapture"])
+        let mut command = program("redis");
+        command
+            .env("CREW_THREADS", "2")
             .env("CHILD_URL", server.url())
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a child");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        let mut led = Self {
-            child,
-            input,
-            output,
-        };
-        assert_eq!(led.hear(), "ready");
-        led
-    }
-
-    pub(crate) fn tell(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("the child listens");
-    }
-
-    /// Its next line; a child that says nothing for ever is ended by the runner's time limit.
-    pub(crate) fn hear(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            let read = self.output.read_line(&mut line).expect("a line");
-            assert!(read > 0, "the child has ended");
-            if let Some(line) = line.strip_prefix('@') {
-                return line.trim_end().to_owned();
-            }
-        }
+            .envs(environment.iter().copied());
+        Self::start(command)
     }
 
     /// It is in: its token, and whether the one before crashed.
@@ -237,18 +177,6 @@ impl Led {
         self.tell(wish);
         crate::support::eventually("in line", || waiting(server) > before);
     }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).ok();
-        let pid = pid.and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.expect("a pid"), signal).expect("sent");
-    }
-
-    /// `kill -9`, and gone when this returns.
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
-    }
 }
 
 pub(crate) fn waiting(server: &Server) -> usize {
@@ -261,11 +189,4 @@ pub(crate) fn assert_listeners(server: &Server, count: usize) {
         let inboxes: Vec<String> = server.ask(&["PUBSUB", "CHANNELS", "stanchion:inbox:*"]);
         inboxes.len() == count
     });
-}
-
-impl Drop for Led {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 use stanchion::redis::RedisClient;
 use stanchion::{AnyGuard, ErrorKind};
 
-use super::{NAME, options, say};
+use super::{NAME, options};
+use crate::crew::child::say;
 
 pub(super) fn in_a_copy(what: &str, client: &RedisClient, url: &str, guard: &mut Option<AnyGuard>) {
     // SAFETY: the child goes on with this one thread and leaves by `_exit`; the C library makes `malloc` usable in it.

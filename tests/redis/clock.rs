@@ -7,6 +7,7 @@ use stanchion::redis::{Options, RedisClient, RedisGuard};
 use stanchion::{Acquire, ErrorKind, Loss};
 
 use crate::server::{Server, directory};
+use crate::skip::faketime;
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
 /// Longer than a test lasts: a lease ends by the clock of the server, or not at all.
@@ -24,12 +25,15 @@ struct Clocked {
 }
 
 impl Clocked {
-    fn start() -> Self {
+    fn start() -> Option<Self> {
+        let library = faketime()?;
+        // The memory allocator of the server asks for the time while the library is not ready yet, which ends in a loop: another one goes before it.
+        let libraries = format!("{} libc.so.6", library.display());
         let directory = directory();
         let file = directory.path().join("clock");
         set(&file, "+0");
         let environment = [
-            ("LD_PRELOAD", library()),
+            ("LD_PRELOAD", libraries),
             (
                 "FAKETIME_TIMESTAMP_FILE",
                 file.to_str().expect("a plain path").to_owned(),
@@ -42,8 +46,8 @@ impl Clocked {
             .each_ref()
             .map(|(name, value)| (*name, &value[..]));
         let everyday = ["--save", "", "--appendonly", "no"];
-        let server = Server::start_in(directory, &everyday, &environment);
-        Self { server, file }
+        let server = Server::start_in(directory, &everyday, &environment)?;
+        Some(Self { server, file })
     }
 
     /// So many milliseconds away from the time of this host.
@@ -78,19 +82,6 @@ fn set(file: &Path, text: &str) {
     std::fs::rename(new, file).expect("renamed");
 }
 
-fn library() -> String {
-    let directories = std::fs::read_dir("/usr/lib").expect("libraries");
-    let mut found = directories.filter_map(|it| {
-        let library = it.ok()?.path().join("faketime/libfaketime.so.1");
-        library.exists().then_some(library)
-    });
-    let library = found
-        .next()
-        .expect("faketime is installed; see scripts/test");
-    // The memory allocator of the server asks for the time while the library is not ready yet, which ends in a loop: another one goes before it.
-    format!("{} libc.so.6", library.display())
-}
-
 fn in_line(
     clocked: &Clocked,
     client: &RedisClient,
@@ -98,8 +89,7 @@ fn in_line(
 ) -> Vec<Polled<Acquire<RedisGuard>>> {
     let waiter = |_| {
         let before = clocked.queued();
-        let mut waiter = Polled::new(client.lock("a").acquire());
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(client.lock("a").acquire());
         eventually("in line", || clocked.queued() > before);
         waiter
     };
@@ -121,7 +111,7 @@ fn assert_in_order(guard: RedisGuard, waiters: &mut [Polled<Acquire<RedisGuard>>
 
 #[test]
 fn p51_a_clock_that_is_set_back_loses_nothing_and_keeps_the_order() {
-    let clocked = Clocked::start();
+    let clocked = need!(Clocked::start());
     // So that it has been there for longer than it is set back by.
     clocked.set(2 * HOUR * 1000);
     let client = in_runtime(options().connect(clocked.server.url())).expect("a client");
@@ -146,13 +136,12 @@ fn p51_a_clock_that_is_set_back_loses_nothing_and_keeps_the_order() {
 
 /// A lock that is new to the server, on a server that seems to have been started in the future.
 fn assert_lets_in(connect_first: bool) {
-    let clocked = Clocked::start();
+    let clocked = need!(Clocked::start());
     let connect = || in_runtime(options().connect(clocked.server.url())).expect("a client");
     let early = connect_first.then(connect);
     clocked.set(-HOUR * 1000);
     let client = early.unwrap_or_else(connect);
-    let mut waiter = Polled::new(client.lock("a").acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(client.lock("a").acquire());
     eventually("in line", || clocked.queued() == 1);
     assert!(waiter.poll().is_pending());
     let lease = i64::try_from(LEASE.as_millis()).expect("a lease");
@@ -173,7 +162,7 @@ fn p51_a_client_that_comes_while_the_uptime_is_negative_is_let_in() {
 
 #[test]
 fn p51_a_clock_that_is_set_forward_by_less_than_a_lease_loses_nothing() {
-    let clocked = Clocked::start();
+    let clocked = need!(Clocked::start());
     clocked.set(HOUR * 1000);
     let options = options().patience(LEASE);
     let client = in_runtime(options.connect(clocked.server.url())).expect("a client");
@@ -192,7 +181,7 @@ fn p51_a_clock_that_is_set_forward_by_less_than_a_lease_loses_nothing() {
 /// The documented limit: the lease ends early by as much. Who was inside hears of it, and its token is the smaller one.
 #[test]
 fn p51_a_clock_that_is_set_forward_by_more_than_a_lease_is_a_loss() {
-    let clocked = Clocked::start();
+    let clocked = need!(Clocked::start());
     clocked.set(HOUR * 1000);
     let (mine, theirs) = (options(), options());
     let mine = in_runtime(mine.connect(clocked.server.url())).expect("a client");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use stanchion::Acquire;
 use stanchion::redis::{Options, RedisClient, RedisGuard};
 
-use crate::child::{LEASE, Led, NAME, assert_listeners, waiting};
+use crate::child::{LEASE, NAME, assert_listeners, waiting};
+use crate::crew::Member;
 use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime};
@@ -73,7 +74,7 @@ fn serve(
 
 #[test]
 fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
-    let server = Server::start();
+    let server = need!(Server::start());
     // Who is not told finds out much later.
     let client = server.connect(RedisClient::options().patience(SLOW).claim_window(SLOW));
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
@@ -87,7 +88,7 @@ fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
 /// All at once: who is polled first comes in first, however many there are.
 #[test]
 fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -117,7 +118,7 @@ fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
 const EACH: usize = 200;
 
 /// So many through this child, behind all who are in line already.
-fn stand(server: &Server, child: &mut Led) {
+fn stand(server: &Server, child: &mut Member) {
     for first in (0..EACH).step_by(HANDFUL) {
         let before = waiting(server);
         child.tell(&format!("crowd {first} {HANDFUL}"));
@@ -126,7 +127,7 @@ fn stand(server: &Server, child: &mut Led) {
 }
 
 /// The next one of a child that comes in: its token, and its number among those of the child.
-fn hear_in(child: &mut Led) -> (u64, usize) {
+fn hear_in(child: &mut Member) -> (u64, usize) {
     let line = child.hear();
     let (token, number) = line
         .strip_prefix("in ")
@@ -141,8 +142,8 @@ fn hear_in(child: &mut Led) -> (u64, usize) {
 /// A thousand of five processes, two of which are killed: one before its first is in, one while its first ones come in.
 #[test]
 fn p29_processes_killed_in_the_middle_of_a_thousand_delay_nobody() {
-    let server = Server::start();
-    let mut crew: Vec<_> = (0..5).map(|_| Led::spawn(&server)).collect();
+    let server = need!(Server::start());
+    let mut crew: Vec<_> = (0..5).map(|_| Member::spawn(&server)).collect();
     let holder = server.connect(options());
     let guard = in_runtime(holder.lock(NAME).acquire()).expect("free");
     crew.iter_mut().for_each(|child| stand(&server, child));
@@ -169,14 +170,14 @@ fn p29_processes_killed_in_the_middle_of_a_thousand_delay_nobody() {
 
 #[test]
 fn p29_the_last_of_a_hundred_processes_is_not_kept_waiting_by_ninety_eight_dead() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let holder = server.connect(options());
     let guard = in_runtime(holder.lock(NAME).acquire()).expect("free");
     let mut line: Vec<_> = (0..100)
-        .map(|_| Led::spawn_with(&server, &[("CHILD_PATIENCE", "600000")]))
+        .map(|_| Member::spawn_with(&server, &[("CHILD_PATIENCE", "600000")]))
         .collect();
     line.iter_mut().for_each(|it| it.queue(&server, "lock"));
-    line[1..99].iter_mut().for_each(Led::kill);
+    line[1..99].iter_mut().for_each(|it| it.kill());
     // From here on a wait for one of them would outlast the test.
     assert_listeners(&server, 3);
     let mut last = guard.token();
@@ -197,7 +198,7 @@ fn p29_the_last_of_a_hundred_processes_is_not_kept_waiting_by_ninety_eight_dead(
 /// A host that vanishes closes no connection: its waiters look alive until they are not heard of for so long.
 #[test]
 fn p29_fifty_waiters_of_a_host_that_vanished_cost_no_more_than_their_patience() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let near = server.connect(options());
     let far = in_runtime(options().quarantine(false).connect(proxy.url())).expect("a client");
@@ -220,7 +221,7 @@ fn p29_fifty_waiters_of_a_host_that_vanished_cost_no_more_than_their_patience() 
 /// One message and two requests for each hand-over: the release, and the claim.
 #[test]
 fn a_hand_over_costs_one_message() {
-    let server = Server::start();
+    let server = need!(Server::start());
     // Nothing is due while this runs.
     let quiet = || {
         let options = RedisClient::options().lease(SLOW).patience(SLOW);
@@ -246,7 +247,7 @@ fn a_hand_over_costs_one_message() {
 /// All waiters of a client send one request in each third of their patience, not one each.
 #[test]
 fn waiters_who_wait_cost_one_request_for_each_heartbeat() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let patience = Duration::from_millis(1500);
     let holder = server.connect(RedisClient::options().lease(SLOW));
     let waiters = RedisClient::options().lease(SLOW).patience(patience);

@@ -30,17 +30,17 @@ struct Pair {
 
 impl Pair {
     /// The primary is old enough to let somebody in, and the replica too.
-    fn start() -> Self {
-        let primary = Server::start();
+    fn start() -> Option<Self> {
+        let primary = Server::start()?;
         let replica = primary.replica();
         let proxy = Proxy::before(&primary);
         let client = connect(&proxy);
         drop(in_runtime(client.lock("first").acquire()).expect("once it is old enough"));
-        Self {
+        Some(Self {
             primary,
             replica,
             proxy,
-        }
+        })
     }
 
     /// Everything that the primary has been told, the replica knows.
@@ -90,15 +90,14 @@ fn assert_waits_one_lease(
 
 #[test]
 fn p51_a_hold_that_the_replica_knows_of_goes_on() {
-    let mut pair = Pair::start();
+    let mut pair = need!(Pair::start());
     let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
     let guard = in_runtime(mine.lock("first").acquire()).expect("free");
     pair.catch_up();
     pair.fail_over();
     let begun = Instant::now();
     in_runtime(guard.ensure_held()).expect("it is on record");
-    let mut newcomer = Polled::new(theirs.lock("first").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(theirs.lock("first").acquire());
     let token = guard.token();
     in_runtime(guard.release()).expect("released");
     let next = assert_waits_one_lease(&mut newcomer, begun, token);
@@ -108,14 +107,13 @@ fn p51_a_hold_that_the_replica_knows_of_goes_on() {
 /// The grant was never replicated. The lock itself is known, so nobody is let in before the holder has come back.
 #[test]
 fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
-    let mut pair = Pair::start();
+    let mut pair = need!(Pair::start());
     let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
     pair.part();
     let guard = in_runtime(mine.lock("first").acquire()).expect("free");
     pair.fail_over();
     let begun = Instant::now();
-    let mut newcomer = Polled::new(theirs.lock("first").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(theirs.lock("first").acquire());
     in_runtime(guard.ensure_held()).expect("put back");
     let token = guard.token();
     in_runtime(guard.release()).expect("released");
@@ -125,7 +123,7 @@ fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
 /// The replica knows of an earlier holder only, who has left since. What is on record of another server counts for nothing: the newer token does.
 #[test]
 fn p51_a_hold_goes_on_though_an_earlier_one_is_on_record() {
-    let mut pair = Pair::start();
+    let mut pair = need!(Pair::start());
     let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
     let early = in_runtime(mine.lock("first").acquire()).expect("free");
     pair.part();
@@ -134,8 +132,7 @@ fn p51_a_hold_goes_on_though_an_earlier_one_is_on_record() {
     pair.fail_over();
     let begun = Instant::now();
     in_runtime(guard.ensure_held()).expect("put back");
-    let mut newcomer = Polled::new(mine.lock("first").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(mine.lock("first").acquire());
     let token = guard.token();
     in_runtime(guard.release()).expect("released");
     let next = newcomer.finish().expect("after the quarantine");
@@ -144,7 +141,7 @@ fn p51_a_hold_goes_on_though_an_earlier_one_is_on_record() {
 
 #[test]
 fn p51_waiters_come_back_in_order_after_a_failover() {
-    let mut pair = Pair::start();
+    let mut pair = need!(Pair::start());
     let client = connect(&pair.proxy);
     let lock = client.lock("first");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -172,7 +169,7 @@ fn p51_waiters_come_back_in_order_after_a_failover() {
 
 #[test]
 fn p45_a_replica_that_is_not_promoted_lets_nobody_in() {
-    let mut pair = Pair::start();
+    let mut pair = need!(Pair::start());
     let client = connect(&pair.proxy);
     let guard = in_runtime(client.lock("first").acquire()).expect("free");
     pair.catch_up();
@@ -192,7 +189,7 @@ fn p45_a_replica_that_is_not_promoted_lets_nobody_in() {
 
 #[test]
 fn p51_failovers_in_a_storm_let_no_two_in() {
-    let mut pair = Pair::start();
+    let mut pair = need!(Pair::start());
     let lease = LEASE.as_millis().to_string();
     let url = pair.proxy.url();
     let environment = [

@@ -42,7 +42,7 @@ fn p45_no_server_and_no_url_are_told_apart() {
 
 #[test]
 fn p45_a_wrong_password_is_a_refusal() {
-    let server = Server::start();
+    let server = need!(Server::start());
     server.ask::<()>(&["CONFIG", "SET", "requirepass", "right"]);
     for url in [server.url(), format!("{}?pass=wrong", server.url())] {
         let error = connect_error(&url, options());
@@ -56,7 +56,7 @@ fn p45_a_wrong_password_is_a_refusal() {
 
 #[test]
 fn p45_a_user_without_scripts_is_refused() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let rules = [
         "ACL",
         "SETUSER",
@@ -78,7 +78,7 @@ fn p45_a_user_without_scripts_is_refused() {
 /// Without the right to listen waiters ask again and again.
 #[test]
 fn a_user_without_pub_sub_waits_by_polling() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let rules = [
         "ACL",
         "SETUSER",
@@ -102,8 +102,7 @@ fn assert_hands_over_by_polling(client: &RedisClient) {
         let guard = lock.acquire().await.expect("free");
         let status = lock.status().await.expect("a status");
         assert!(status.polling);
-        let mut waiter = Polled::new(lock.acquire());
-        assert!(waiter.poll().is_pending());
+        let mut waiter = Polled::pending(lock.acquire());
         guard.release().await.expect("released");
         drop(waiter.finish().expect("its turn"));
     });
@@ -111,7 +110,7 @@ fn assert_hands_over_by_polling(client: &RedisClient) {
 
 #[test]
 fn a_connection_that_was_handed_in_is_used_and_left_open() {
-    let server = Server::start();
+    let server = need!(Server::start());
     in_runtime(async {
         let client = server.client();
         let connection = client.get_multiplexed_async_connection().await;
@@ -138,7 +137,7 @@ fn a_connection_that_was_handed_in_is_used_and_left_open() {
 
 #[test]
 fn a_forgotten_script_is_sent_again() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -149,12 +148,11 @@ fn a_forgotten_script_is_sent_again() {
 
 #[test]
 fn p51_everything_forgotten_and_nobody_let_in_is_taken_back() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
-    let mut waiter = Polled::new(lock.acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(lock.acquire());
     let key = "{stanchion:a}:queue";
     eventually("in line", || server.ask::<usize>(&["ZCARD", key]) == 1);
     server.ask::<()>(&["FLUSHALL"]);
@@ -172,7 +170,7 @@ fn p51_everything_forgotten_and_nobody_let_in_is_taken_back() {
 
 #[test]
 fn p51_everything_forgotten_and_somebody_let_in_is_a_loss() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let (mine, theirs) = (server.connect(options()), server.connect(options()));
     let guard = in_runtime(mine.lock("a").acquire()).expect("free");
     server.ask::<()>(&["FLUSHALL"]);
@@ -189,7 +187,7 @@ fn p51_everything_forgotten_and_somebody_let_in_is_a_loss() {
 /// With quarantine: nobody is let in before those inside had time to come back.
 #[test]
 fn p51_everything_forgotten_lets_no_second_one_in() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let connect = || in_runtime(options().connect(server.url())).expect("a client");
     let (mine, theirs) = (connect(), connect());
     let guard = in_runtime(mine.lock("a").acquire()).expect("free, a lease after the start");
@@ -197,8 +195,7 @@ fn p51_everything_forgotten_lets_no_second_one_in() {
     let second = in_runtime(theirs.lock("a").try_acquire()).expect("an answer");
     assert!(second.is_none());
     in_runtime(guard.ensure_held()).expect("taken back");
-    let mut waiter = Polled::new(theirs.lock("a").acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(theirs.lock("a").acquire());
     in_runtime(guard.release()).expect("released");
     drop(waiter.finish().expect("its turn"));
     drop(in_runtime(theirs.lock("another").acquire()).expect("a lease after"));
@@ -206,7 +203,7 @@ fn p51_everything_forgotten_lets_no_second_one_in() {
 
 #[test]
 fn p51_a_restart_without_memory_lets_nobody_in_for_a_lease() {
-    let mut server = Server::start();
+    let mut server = need!(Server::start());
     let client = server.connect(options());
     let quarantined = in_runtime(options().connect(server.url())).expect("a client");
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
@@ -225,7 +222,12 @@ fn p51_a_restart_without_memory_lets_nobody_in_for_a_lease() {
 /// The server remembers everything, but is another run: it lets nobody in for a lease, and knows its holder at once.
 #[test]
 fn p51_a_restart_with_memory_keeps_the_hold_and_is_quarantined_too() {
-    let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut server = need!(Server::start_with(&[
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always"
+    ]));
     let client = in_runtime(options().connect(server.url())).expect("a client");
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("once the server is old enough");
@@ -251,7 +253,7 @@ fn p51_a_restart_with_memory_keeps_the_hold_and_is_quarantined_too() {
 
 #[test]
 fn p51_a_key_deleted_underneath_lets_no_second_one_in() {
-    let server = Server::start();
+    let server = need!(Server::start());
     for part in ["state", "hold", "who"] {
         let client = server.connect(options());
         let quarantined = in_runtime(options().connect(server.url())).expect("a client");
@@ -267,7 +269,7 @@ fn p51_a_key_deleted_underneath_lets_no_second_one_in() {
 
 #[test]
 fn p43_keys_of_another_type_are_refused() {
-    let server = Server::start();
+    let server = need!(Server::start());
     server.ask::<()>(&["SET", "{stanchion:a}:state", "somebody's data"]);
     let client = server.connect(options());
     let error = in_runtime(client.lock("a").acquire()).expect_err("not a lock");
@@ -278,7 +280,7 @@ fn p43_keys_of_another_type_are_refused() {
 
 #[test]
 fn p08_another_version_is_refused() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let state = "2 lock 1 1200000;-;0 0 0 0 0 0 ";
     server.ask::<()>(&["SET", "{stanchion:a}:state", state]);
     let client = server.connect(options());
@@ -293,7 +295,7 @@ fn p08_another_version_is_refused() {
 
 #[test]
 fn p50_p66_another_kind_limit_or_lease_is_refused_with_both_values() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let other = server.connect(RedisClient::options().lease(LEASE * 2));
     let permit = in_runtime(client.semaphore("a", 3).expect("one").acquire()).expect("free");
@@ -318,7 +320,7 @@ fn p50_p66_another_kind_limit_or_lease_is_refused_with_both_values() {
 
 #[test]
 fn p47_a_broken_connection_costs_no_hold_and_no_place() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -341,7 +343,7 @@ fn p47_a_broken_connection_costs_no_hold_and_no_place() {
 
 #[test]
 fn a_disconnect_is_a_loss_if_the_options_say_so() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options().on_disconnect(OnDisconnect::Release));
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
     server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
@@ -350,12 +352,11 @@ fn a_disconnect_is_a_loss_if_the_options_say_so() {
 
 #[test]
 fn p51_a_server_that_is_gone_ends_in_a_loss() {
-    let mut server = Server::start();
+    let mut server = need!(Server::start());
     let client = server.connect(options().unavailable_after(LEASE));
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
-    let mut waiter = Polled::new(lock.acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(lock.acquire());
     server.kill();
     assert_eq!(loss_of(guard.lost()), Loss::Expired);
     let error = waiter.finish().expect_err("nobody answers");
@@ -365,7 +366,7 @@ fn p51_a_server_that_is_gone_ends_in_a_loss() {
 
 #[test]
 fn p47_a_pause_shorter_than_the_lease_is_no_loss() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -376,7 +377,7 @@ fn p47_a_pause_shorter_than_the_lease_is_no_loss() {
 
 #[test]
 fn p48_a_pause_longer_than_the_lease_is_a_loss_for_all_who_listen() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
     let (one, other) = (guard.lost(), guard.lost());
@@ -393,7 +394,7 @@ fn p48_a_pause_longer_than_the_lease_is_a_loss_for_all_who_listen() {
 
 #[test]
 fn a_replica_is_refused() {
-    let server = Server::start();
+    let server = need!(Server::start());
     server.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     let error = connect_error(&server.url(), options());
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -402,7 +403,7 @@ fn a_replica_is_refused() {
 
 #[test]
 fn a_full_memory_is_told() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options().unavailable_after(Duration::from_secs(1)));
     let guard = in_runtime(client.lock("held").acquire()).expect("free");
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);

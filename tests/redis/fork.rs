@@ -3,7 +3,8 @@
 use rustix::process::{Pid, Signal, kill_process};
 use stanchion::redis::RedisClient;
 
-use crate::child::{LEASE, Led, NAME, waiting};
+use crate::child::{LEASE, NAME, waiting};
+use crate::crew::Member;
 use crate::server::Server;
 use crate::support::{eventually, in_runtime};
 
@@ -17,7 +18,7 @@ fn is_free(server: &Server) -> bool {
 struct Stray(Pid);
 
 impl Stray {
-    fn hear(parent: &mut Led) -> Self {
+    fn hear(parent: &mut Member) -> Self {
         let line = parent.hear();
         let pid = line.strip_prefix("forked ").and_then(|it| it.parse().ok());
         Self(pid.and_then(Pid::from_raw).expect("a pid"))
@@ -31,7 +32,7 @@ impl Drop for Stray {
 }
 
 /// Lines of a program and of its copy come as they come.
-fn heard(parent: &mut Led, last: &str) -> Vec<String> {
+fn heard(parent: &mut Member, last: &str) -> Vec<String> {
     let (mut lines, mut forked) = (Vec::new(), false);
     while !forked || lines.last().is_none_or(|it| it != last) {
         let line = parent.hear();
@@ -45,8 +46,8 @@ fn heard(parent: &mut Led, last: &str) -> Vec<String> {
 
 #[test]
 fn p34_a_client_from_before_a_fork_is_refused_in_the_child() {
-    let server = Server::start();
-    let mut holder = Led::spawn(&server);
+    let server = need!(Server::start());
+    let mut holder = Member::spawn(&server);
     holder.hold("lock");
     holder.tell("fork old");
     let unsupported = |way: &str| format!("{way} Some(Unsupported)");
@@ -68,27 +69,23 @@ fn p34_a_client_from_before_a_fork_is_refused_in_the_child() {
     assert_eq!(heard(&mut holder, "old"), expected);
     assert!(!is_free(&server), "nothing was freed");
     // Closing the copy closed nothing here.
-    holder.tell("is-held");
-    assert_eq!(holder.hear(), "true");
-    holder.tell("release");
-    assert_eq!(holder.hear(), "released");
+    assert_eq!(holder.ask("is-held"), "true");
+    assert_eq!(holder.ask("release"), "released");
     holder.hold("lock");
 }
 
 #[test]
 fn p34_what_a_forked_child_drops_frees_nothing() {
-    let server = Server::start();
-    let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
+    let server = need!(Server::start());
+    let (mut holder, mut next) = (Member::spawn(&server), Member::spawn(&server));
     let (first, _) = holder.hold("lock");
     next.queue(&server, "lock");
     holder.tell("fork drop");
     assert_eq!(heard(&mut holder, "dropped"), ["dropped"]);
     assert_eq!(waiting(&server), 1);
     assert!(!is_free(&server), "nothing was freed");
-    holder.tell("is-held");
-    assert_eq!(holder.hear(), "true");
-    holder.tell("release");
-    assert_eq!(holder.hear(), "released");
+    assert_eq!(holder.ask("is-held"), "true");
+    assert_eq!(holder.ask("release"), "released");
     let (token, crashed) = next.hear_held();
     assert!(token > first && !crashed);
 }
@@ -96,8 +93,8 @@ fn p34_what_a_forked_child_drops_frees_nothing() {
 /// The copy has the connection of its parent open, and nobody who listens on it.
 #[test]
 fn p37_a_killed_holder_with_a_live_forked_child_is_followed_after_its_lease() {
-    let server = Server::start();
-    let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
+    let server = need!(Server::start());
+    let (mut holder, mut next) = (Member::spawn(&server), Member::spawn(&server));
     let (first, _) = holder.hold("lock");
     holder.tell("fork new");
     let copy = Stray::hear(&mut holder);
@@ -115,15 +112,14 @@ fn p37_a_killed_holder_with_a_live_forked_child_is_followed_after_its_lease() {
 /// To others it is another process: its waiters are not those of its parent, and what is sent to one does not reach the other.
 #[test]
 fn p34_a_client_made_in_a_forked_child_has_an_inbox_of_its_own() {
-    let server = Server::start();
-    let mut parent = Led::spawn(&server);
+    let server = need!(Server::start());
+    let mut parent = Member::spawn(&server);
     parent.hold("lock");
     parent.tell("fork new");
     let _stray = Stray::hear(&mut parent);
     assert_eq!(parent.hear(), "waits");
     eventually("in line", || waiting(&server) == 1);
-    parent.tell("connect");
-    assert_eq!(parent.hear(), "connected");
+    assert_eq!(parent.ask("connect"), "connected");
     let channels: Vec<String> = server.ask(&["PUBSUB", "CHANNELS", "stanchion:inbox:*"]);
     assert_eq!(channels.len(), 3, "three clients: {channels:?}");
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use stanchion::ErrorKind;
 use stanchion::redis::{RedisClient, RedisGuard};
 
-use crate::child::Led;
+use crate::crew::Member;
 use crate::server::Server;
 use crate::support::{Random, eventually};
 
@@ -164,7 +164,7 @@ impl FromStr for Tally {
 
 /// Processes that contend for a gate of their own.
 pub(crate) struct Crowd {
-    children: Vec<Led>,
+    children: Vec<Member>,
     gate: Gate,
     _directory: tempfile::TempDir,
 }
@@ -174,7 +174,7 @@ impl Crowd {
         let directory = crate::server::directory();
         let path = directory.path().join("gate");
         let mut children: Vec<_> = (0..count)
-            .map(|_| Led::spawn_with(server, environment))
+            .map(|_| Member::spawn_with(server, environment))
             .collect();
         for child in &mut children {
             child.tell(&format!("contend {}", path.display()));

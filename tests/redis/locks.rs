@@ -9,7 +9,7 @@ use crate::support::{Polled, in_runtime, kind_of};
 
 #[test]
 fn a_server_passes_the_suite() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let locks = Locks::from(server.connect(RedisClient::options().quarantine(false)));
     let report = in_runtime(conformance::run(&locks));
     assert!(report.is_ok(), "{report}");
@@ -17,7 +17,7 @@ fn a_server_passes_the_suite() {
 
 #[test]
 fn options_are_read_from_the_url() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let url = server.url();
     let connect = |options: &str| in_runtime(Locks::connect(format!("{url}?{options}")));
     let one = connect("quarantine=false&namespace=n&label=me&lease=5s").expect("connected");
@@ -48,12 +48,11 @@ fn options_are_read_from_the_url() {
 /// The connection is closed too, as soon as no guard needs it.
 #[test]
 fn close_ends_all_waits() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let locks = Locks::from(server.connect(RedisClient::options().quarantine(false)));
     let lock = locks.lock("a").expect("a lock");
     let guard = in_runtime(lock.acquire()).expect("free");
-    let mut waits = Polled::new(locks.lock("a").expect("a lock").acquire());
-    assert!(waits.poll().is_pending());
+    let mut waits = Polled::pending(locks.lock("a").expect("a lock").acquire());
     locks.close();
     assert_eq!(kind_of(waits.finish()), ErrorKind::Closed);
     assert_eq!(

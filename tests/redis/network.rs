@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use stanchion::redis::{Options, RedisClient};
 use stanchion::{ErrorKind, Loss};
 
-use crate::child::{Led, waiting};
+use crate::child::waiting;
+use crate::crew::Member;
 use crate::gate::{Crowd, rounds};
 use crate::proxy::Proxy;
 use crate::server::Server;
@@ -49,12 +50,12 @@ fn queued(server: &Server) -> usize {
 /// A message that is lost costs no more than a heartbeat: nobody is forgotten, and nobody is passed.
 #[test]
 fn p09_lost_messages_cost_a_heartbeat_and_no_place() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let environment = through(&proxy);
     let environment = as_words(&environment);
     let mut crew: Vec<_> = (0..6)
-        .map(|_| Led::spawn_with(&server, &environment))
+        .map(|_| Member::spawn_with(&server, &environment))
         .collect();
     let (mut last, _) = crew[0].hold("lock");
     proxy.lose(30);
@@ -89,7 +90,7 @@ fn p09_lost_messages_cost_a_heartbeat_and_no_place() {
 
 #[test]
 fn p01_connections_that_break_again_and_again_let_no_two_in() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let environment = through(&proxy);
     let crowd = Crowd::begin(6, &server, &as_words(&environment));
@@ -104,7 +105,7 @@ fn p01_connections_that_break_again_and_again_let_no_two_in() {
 
 #[test]
 fn p47_a_slow_network_is_slow_and_nothing_else() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     proxy.delay(Duration::from_millis(50));
     let client = connect(&proxy, options());
@@ -135,7 +136,7 @@ fn p47_a_slow_network_is_slow_and_nothing_else() {
 /// Answers that come later than a sixth of the lease are none.
 #[test]
 fn p48_a_network_too_slow_for_the_lease_is_a_loss_in_time() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let client = connect(&proxy, options().unavailable_after(LEASE));
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
@@ -154,15 +155,13 @@ fn p48_a_network_too_slow_for_the_lease_is_a_loss_in_time() {
 /// Nothing is refused and nothing arrives: the holder has lost before the next one is in, and both go on when the network does.
 #[test]
 fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let (far, near) = (connect(&proxy, options()), server.connect(options()));
     let guard = in_runtime(far.lock("a").acquire()).expect("free");
-    let mut waiter = Polled::new(far.lock("a").acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(far.lock("a").acquire());
     eventually("in line", || queued(&server) == 1);
-    let mut next = Polled::new(near.lock("a").acquire());
-    assert!(next.poll().is_pending());
+    let mut next = Polled::pending(near.lock("a").acquire());
     eventually("in line", || queued(&server) == 2);
     proxy.stand_still();
     let taken = next.finish().expect("its turn");
@@ -181,7 +180,7 @@ fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
 
 #[test]
 fn p45_a_server_that_accepts_and_says_nothing_is_unavailable() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     proxy.stand_still();
     let error = in_runtime(options().connect(proxy.url())).expect_err("no answer");
@@ -204,16 +203,14 @@ fn p45_a_server_that_accepts_and_says_nothing_is_unavailable() {
 /// Shorter than its patience: it keeps its place.
 #[test]
 fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let patient = options().patience(Duration::from_secs(600));
     let (far, near) = (connect(&proxy, patient), server.connect(options()));
     let guard = in_runtime(near.lock("a").acquire()).expect("free");
-    let mut first = Polled::new(far.lock("a").acquire());
-    assert!(first.poll().is_pending());
+    let mut first = Polled::pending(far.lock("a").acquire());
     eventually("in line", || queued(&server) == 1);
-    let mut second = Polled::new(near.lock("a").acquire());
-    assert!(second.poll().is_pending());
+    let mut second = Polled::pending(near.lock("a").acquire());
     eventually("in line", || queued(&server) == 2);
     proxy.stand_still();
     proxy.cut();
@@ -233,7 +230,7 @@ fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
 /// It is known to be lost: the server need not be asked.
 #[test]
 fn p48_a_release_of_a_lost_hold_says_so_without_a_server() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let client = connect(&proxy, options());
     let guard = in_runtime(client.lock("a").acquire()).expect("free");

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use stanchion::redis::RedisClient;
 
-use crate::child::{LEASE, Led, assert_listeners, waiting};
+use crate::child::{LEASE, assert_listeners, waiting};
+use crate::crew::Member;
 use crate::server::Server;
 use crate::support::{eventually, in_runtime};
 
 #[test]
 fn p01_no_update_is_lost_among_processes() {
-    let server = Server::start();
-    let mut children: Vec<_> = (0..8).map(|_| Led::spawn(&server)).collect();
+    let server = need!(Server::start());
+    let mut children: Vec<_> = (0..8).map(|_| Member::spawn(&server)).collect();
     children.iter_mut().for_each(|it| it.tell("storm 100"));
     for child in &mut children {
         assert_eq!(child.hear(), "stormed");
@@ -22,32 +22,30 @@ fn p01_no_update_is_lost_among_processes() {
 
 #[test]
 fn p09_processes_are_served_in_order() {
-    let server = Server::start();
-    let mut holder = Led::spawn(&server);
+    let server = need!(Server::start());
+    let mut holder = Member::spawn(&server);
     let (mut last, _) = holder.hold("lock");
-    let mut line: Vec<_> = (0..8).map(|_| Led::spawn(&server)).collect();
+    let mut line: Vec<_> = (0..8).map(|_| Member::spawn(&server)).collect();
     line.iter_mut().for_each(|it| it.queue(&server, "lock"));
     holder.tell("release");
     for child in &mut line {
         let (token, crashed) = child.hear_held();
         assert!(token > last && !crashed);
         last = token;
-        child.tell("release");
-        assert_eq!(child.hear(), "released");
+        assert_eq!(child.ask("release"), "released");
     }
 }
 
 #[test]
 fn p28_a_killed_holder_is_followed_after_its_lease() {
-    let server = Server::start();
-    let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
+    let server = need!(Server::start());
+    let (mut holder, mut next) = (Member::spawn(&server), Member::spawn(&server));
     let (first, _) = holder.hold("lock");
     next.queue(&server, "lock");
     holder.kill();
     let (token, crashed) = next.hear_held();
     assert!(token > first && crashed, "the next one is told");
-    next.tell("release");
-    assert_eq!(next.hear(), "released");
+    assert_eq!(next.ask("release"), "released");
     let (_, crashed) = next.hold("lock");
     assert!(!crashed, "nobody else is told");
 }
@@ -56,11 +54,13 @@ fn p28_a_killed_holder_is_followed_after_its_lease() {
 #[test]
 fn p29_killed_waiters_cost_no_delay() {
     for pattern in [0b0001_u32, 0b0110, 0b0111] {
-        let server = Server::start();
+        let server = need!(Server::start());
         let patient = [("CHILD_PATIENCE", "600000")];
-        let mut holder = Led::spawn_with(&server, &patient);
+        let mut holder = Member::spawn_with(&server, &patient);
         holder.hold("lock");
-        let mut line: Vec<_> = (0..4).map(|_| Led::spawn_with(&server, &patient)).collect();
+        let mut line: Vec<_> = (0..4)
+            .map(|_| Member::spawn_with(&server, &patient))
+            .collect();
         line.iter_mut().for_each(|it| it.queue(&server, "lock"));
         for (index, child) in line.iter_mut().enumerate() {
             if pattern & (1 << index) != 0 {
@@ -75,8 +75,7 @@ fn p29_killed_waiters_cost_no_delay() {
             if pattern & (1 << index) == 0 {
                 let (_, crashed) = child.hear_held();
                 assert!(!crashed, "a waiter was never inside");
-                child.tell("release");
-                assert_eq!(child.hear(), "released");
+                assert_eq!(child.ask("release"), "released");
             }
         }
     }
@@ -84,29 +83,26 @@ fn p29_killed_waiters_cost_no_delay() {
 
 #[test]
 fn p48_a_holder_that_stood_still_is_told_that_it_has_lost() {
-    let server = Server::start();
-    let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
+    let server = need!(Server::start());
+    let (mut holder, mut next) = (Member::spawn(&server), Member::spawn(&server));
     let (first, _) = holder.hold("lock");
     next.queue(&server, "lock");
-    holder.signal(Signal::STOP);
+    assert!(holder.stop());
     let (token, _) = next.hear_held();
     assert!(token > first);
-    holder.signal(Signal::CONT);
+    holder.go_on();
     // The loss may be seen by the clock or heard from the server, whichever comes first.
     let lost = holder.hear();
     assert!(lost == "lost Expired" || lost == "lost Revoked", "{lost}");
-    holder.tell("is-held");
-    assert_eq!(holder.hear(), "false");
-    holder.tell("release");
-    assert_eq!(holder.hear(), "failed Lost");
-    next.tell("is-held");
-    assert_eq!(next.hear(), "true", "its hold is its own");
+    assert_eq!(holder.ask("is-held"), "false");
+    assert_eq!(holder.ask("release"), "failed Lost");
+    assert_eq!(next.ask("is-held"), "true", "its hold is its own");
 }
 
 #[test]
 fn p47_a_live_hold_outlasts_its_lease() {
-    let server = Server::start();
-    let (mut holder, mut next) = (Led::spawn(&server), Led::spawn(&server));
+    let server = need!(Server::start());
+    let (mut holder, mut next) = (Member::spawn(&server), Member::spawn(&server));
     let (first, _) = holder.hold("lock");
     next.queue(&server, "lock");
     // Longer than a lease, by the clock of the server.
@@ -119,8 +115,7 @@ fn p47_a_live_hold_outlasts_its_lease() {
         std::thread::sleep(Duration::from_millis(50));
         begun.elapsed() > LEASE + Duration::from_secs(1)
     });
-    holder.tell("release");
-    assert_eq!(holder.hear(), "released");
+    assert_eq!(holder.ask("release"), "released");
     let (token, crashed) = next.hear_held();
     assert!(token > first && !crashed);
 }
@@ -128,11 +123,11 @@ fn p47_a_live_hold_outlasts_its_lease() {
 /// With `on_disconnect(Release)` a death is seen by the closed connection.
 #[test]
 fn a_holder_that_is_cut_off_is_followed_before_its_lease_if_it_wants_so() {
-    let server = Server::start();
+    let server = need!(Server::start());
     // No lease ends in the time of a test.
     let lease = ("CHILD_LEASE", "3600000");
-    let mut holder = Led::spawn_with(&server, &[("CHILD_DROPS", "1"), lease]);
-    let mut next = Led::spawn_with(&server, &[lease]);
+    let mut holder = Member::spawn_with(&server, &[("CHILD_DROPS", "1"), lease]);
+    let mut next = Member::spawn_with(&server, &[lease]);
     holder.hold("lock");
     next.queue(&server, "lock");
     holder.kill();
@@ -142,16 +137,15 @@ fn a_holder_that_is_cut_off_is_followed_before_its_lease_if_it_wants_so() {
 
 #[test]
 fn p03_readers_of_several_processes_overlap_and_a_writer_waits_for_all() {
-    let server = Server::start();
-    let mut readers: Vec<_> = (0..3).map(|_| Led::spawn(&server)).collect();
+    let server = need!(Server::start());
+    let mut readers: Vec<_> = (0..3).map(|_| Member::spawn(&server)).collect();
     readers.iter_mut().for_each(|it| _ = it.hold("read"));
-    let (mut writer, mut late) = (Led::spawn(&server), Led::spawn(&server));
+    let (mut writer, mut late) = (Member::spawn(&server), Member::spawn(&server));
     writer.queue(&server, "write");
     late.queue(&server, "read");
     for reader in &mut readers {
         assert_eq!(waiting(&server), 2);
-        reader.tell("release");
-        assert_eq!(reader.hear(), "released");
+        assert_eq!(reader.ask("release"), "released");
     }
     writer.hear_held();
     assert_eq!(waiting(&server), 1, "the late reader waits for the writer");
@@ -161,13 +155,12 @@ fn p03_readers_of_several_processes_overlap_and_a_writer_waits_for_all() {
 
 #[test]
 fn p53_the_permits_of_the_dead_return() {
-    let server = Server::start();
-    let mut holders: Vec<_> = (0..2).map(|_| Led::spawn(&server)).collect();
+    let server = need!(Server::start());
+    let mut holders: Vec<_> = (0..2).map(|_| Member::spawn(&server)).collect();
     holders.iter_mut().for_each(|it| _ = it.hold("permit"));
-    let mut next = Led::spawn(&server);
+    let mut next = Member::spawn(&server);
     next.queue(&server, "permit");
     holders[0].kill();
     next.hear_held();
-    holders[1].tell("is-held");
-    assert_eq!(holders[1].hear(), "true");
+    assert_eq!(holders[1].ask("is-held"), "true");
 }

@@ -16,7 +16,7 @@ const LEASE: Duration = Duration::from_secs(3);
 /// a tenth. The holder cannot come back, because it is cut off, and must have lost before another is in.
 #[test]
 fn p51_a_server_that_looks_older_than_it_is_lets_nobody_in_too_early() {
-    let mut server = Server::start();
+    let mut server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let options = RedisClient::options().lease(LEASE);
     let far = in_runtime(options.clone().connect(proxy.url())).expect("a client");
@@ -50,7 +50,7 @@ fn p51_a_server_that_looks_older_than_it_is_lets_nobody_in_too_early() {
 /// Whoever was inside before may be inside still: the server does not know, and the status does not say that nobody is.
 #[test]
 fn p51_what_a_restarted_server_may_have_forgotten_is_unknown() {
-    let mut server = Server::start();
+    let mut server = need!(Server::start());
     let options = RedisClient::options().lease(Duration::from_secs(3600));
     server.kill();
     server.begin_again();

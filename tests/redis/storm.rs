@@ -26,24 +26,29 @@ fn storm_of_restarts(mut server: Server) {
 
 #[test]
 fn p51_a_server_without_memory_that_is_killed_again_and_again_lets_no_two_in() {
-    storm_of_restarts(Server::start());
+    storm_of_restarts(need!(Server::start()));
 }
 
 /// It forgets up to a second.
 #[test]
 fn p51_a_server_with_a_log_that_is_killed_again_and_again_lets_no_two_in() {
-    storm_of_restarts(Server::start_with(&[
+    storm_of_restarts(need!(Server::start_with(&[
         "--appendonly",
         "yes",
         "--appendfsync",
         "everysec",
-    ]));
+    ])));
 }
 
 /// Killed before it is as old as the lease, so the quarantine of one run follows that of another.
 #[test]
 fn p51_restarts_within_the_quarantine_let_no_two_in() {
-    let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let mut server = need!(Server::start_with(&[
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "everysec"
+    ]));
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(4) {
         server.kill();
@@ -55,7 +60,7 @@ fn p51_restarts_within_the_quarantine_let_no_two_in() {
 
 #[test]
 fn p51_what_disturbs_a_server_lets_no_two_in() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(6) {
         server.ask::<()>(&["SCRIPT", "FLUSH"]);
@@ -75,7 +80,7 @@ fn p51_what_disturbs_a_server_lets_no_two_in() {
 /// A pause longer than the lease costs the hold of who is inside.
 #[test]
 fn p48_pauses_longer_than_the_lease_let_no_two_in() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(1) {
         server.ask::<()>(&["CLIENT", "PAUSE", "13000", "ALL"]);
@@ -86,7 +91,7 @@ fn p48_pauses_longer_than_the_lease_let_no_two_in() {
 
 #[test]
 fn p51_everything_forgotten_again_and_again_lets_no_two_in() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(2) {
         server.ask::<()>(&["FLUSHALL"]);
@@ -99,7 +104,7 @@ fn p51_everything_forgotten_again_and_again_lets_no_two_in() {
 /// inside hears of it.
 #[test]
 fn p51_a_lock_deleted_in_a_storm_is_a_loss_for_who_was_inside() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(10) {
         let keys: Vec<String> = server.ask(&["KEYS", "{stanchion:contended}:*"]);
@@ -118,7 +123,7 @@ fn p51_a_lock_deleted_in_a_storm_is_a_loss_for_who_was_inside() {
 #[test]
 fn p47_a_server_that_is_busy_again_and_again_loses_nobody() {
     let allowed = ["--save", "", "--enable-debug-command", "local"];
-    let server = Server::start_with(&allowed);
+    let server = need!(Server::start_with(&allowed));
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(6) {
         server.ask::<()>(&["DEBUG", "SLEEP", "0.12"]);

@@ -7,7 +7,8 @@ use ::redis::TlsCertificates;
 use stanchion::redis::{Options, RedisClient};
 use stanchion::{ErrorKind, Result};
 
-use crate::child::{Led, NAME};
+use crate::child::NAME;
+use crate::crew::Member;
 use crate::server::{Server, directory};
 use crate::support::{Polled, eventually, in_runtime};
 
@@ -23,7 +24,8 @@ struct Secured {
 }
 
 impl Secured {
-    fn start(arguments: &[&str]) -> Self {
+    fn start(arguments: &[&str]) -> Option<Self> {
+        crate::skip::program("openssl")?;
         let directory = directory();
         let path = directory.path();
         certify(path);
@@ -46,13 +48,13 @@ impl Secured {
             directory,
             &[&["--save", ""][..], &own[..], arguments].concat(),
             &[],
-        );
+        )?;
         let port = server.listen("tls-port");
-        Self {
+        Some(Self {
             server,
             port,
             authority,
-        }
+        })
     }
 
     fn url(&self) -> String {
@@ -83,9 +85,7 @@ fn certify(path: &Path) {
         let mut command = Command::new("openssl");
         command.args(words.split(' ')).current_dir(path);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let status = command
-            .status()
-            .expect("openssl is installed; see scripts/test");
+        let status = command.status().expect("openssl");
         assert!(status.success(), "openssl {words}");
     };
     std::fs::write(path.join("extensions"), "subjectAltName=DNS:localhost\n").expect("written");
@@ -104,12 +104,11 @@ fn certify(path: &Path) {
 /// Also after the connection was cut: what was trusted once is trusted again.
 #[test]
 fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let client = secured.connect(secured.trusting()).expect("a client");
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
-    let mut waiter = Polled::new(lock.acquire());
-    assert!(waiter.poll().is_pending());
+    let mut waiter = Polled::pending(lock.acquire());
     let server = &secured.server;
     eventually("in line", || {
         server.ask::<usize>(&["ZCARD", "{stanchion:a}:queue"]) == 1
@@ -130,7 +129,7 @@ fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
 /// Without a word about certificates those of the system count; another process has others.
 #[test]
 fn p45_the_authorities_of_the_system_are_trusted() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let authority = secured.file("authority.crt");
     let authority = authority.to_str().expect("a plain path");
     let (url, server) = (secured.url(), &secured.server);
@@ -140,17 +139,16 @@ fn p45_the_authorities_of_the_system_are_trusted() {
         ("SSL_CERT_FILE", authority),
         ("CHILD_LEASE", "10000"),
     ];
-    let mut child = Led::spawn_with(server, &environment);
+    let mut child = Member::spawn_with(server, &environment);
     child.hold("lock");
     let tried = in_runtime(server.connect(options()).lock(NAME).try_acquire());
     assert!(tried.expect("an answer").is_none());
-    child.tell("release");
-    assert_eq!(child.hear(), "released");
+    assert_eq!(child.ask("release"), "released");
 }
 
 #[test]
 fn p45_a_certificate_that_nobody_vouches_for_is_refused() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let error = in_runtime(options().connect(secured.url())).expect_err("not trusted");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let text = format!("{error}").to_lowercase();
@@ -160,7 +158,7 @@ fn p45_a_certificate_that_nobody_vouches_for_is_refused() {
 /// Vouched for, but another name than the one that was asked for.
 #[test]
 fn p45_a_certificate_of_another_name_is_refused() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let certificates = TlsCertificates {
         client_tls: None,
         root_cert: Some(secured.authority.clone()),
@@ -176,7 +174,7 @@ fn p45_a_certificate_of_another_name_is_refused() {
 /// The server wants to know who asks.
 #[test]
 fn p45_a_client_shows_a_certificate_where_one_is_asked_for() {
-    let secured = Secured::start(&["--tls-auth-clients", "yes"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "yes"]));
     let error = secured
         .connect(secured.trusting())
         .expect_err("nothing was shown");
@@ -198,7 +196,7 @@ fn p45_a_client_shows_a_certificate_where_one_is_asked_for() {
 /// Plain words to a port that speaks TLS, and TLS to one that speaks plainly.
 #[test]
 fn p45_one_side_only_with_tls_is_unavailable() {
-    let secured = Secured::start(&["--tls-auth-clients", "no"]);
+    let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let plain = secured.server.listen("port");
     let mixed = [
         format!("redis://localhost:{}/", secured.port),

@@ -5,6 +5,7 @@ use std::process::Command;
 use stanchion::redis::RedisClient;
 
 use crate::server::Server;
+use crate::skip::python;
 use crate::support::in_runtime;
 
 /// As in the documentation of `TokenGate`.
@@ -17,7 +18,7 @@ return 1
 
 #[test]
 fn p49_a_script_refuses_the_token_of_a_holder_that_was_robbed() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(RedisClient::options());
     let lock = client.lock("a");
     let late = in_runtime(lock.acquire()).expect("free");
@@ -51,8 +52,10 @@ def write(balance, token):
 print(write(5, 1700000000000001), write(6, 1700000000000003), write(7, 1700000000000003), write(8, 1700000000000001))
 print(db.execute("SELECT balance FROM account").fetchone()[0])
 "#;
-    let output = Command::new("python3").args(["-c", program]).output();
-    let output = output.expect("python3 is installed; see scripts/test");
+    let output = Command::new(need!(python("sqlite3")))
+        .args(["-c", program])
+        .output();
+    let output = output.expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(
         text.split_whitespace().collect::<Vec<_>>(),

@@ -68,8 +68,7 @@ impl Stage {
         let guard = in_runtime(client.lock("held").acquire()).expect("free");
         let near = server.connect(options());
         let first = in_runtime(near.lock("line").acquire()).expect("free");
-        let mut waiter = Polled::new(client.lock("line").acquire());
-        assert!(waiter.poll().is_pending());
+        let waiter = Polled::pending(client.lock("line").acquire());
         eventually("in line", || queue(&server).len() == 2);
         let line = queue(&server);
         Self {
@@ -91,10 +90,8 @@ impl Stage {
     /// While the server answers with this code nothing is lost, and nothing after it.
     fn assert_outlasts(mut self, code: &str, end: impl FnOnce(&Server)) {
         self.cut();
-        let mut ensured = Polled::new(self.guard.ensure_held());
-        assert!(ensured.poll().is_pending());
-        let mut newcomer = Polled::new(self.client.lock("new").acquire());
-        assert!(newcomer.poll().is_pending());
+        let mut ensured = Polled::pending(self.guard.ensure_held());
+        let mut newcomer = Polled::pending(self.client.lock("new").acquire());
         wait_for_refusals(&self.server, code);
         assert!(newcomer.poll().is_pending() && self.waiter.poll().is_pending());
         end(&self.server);
@@ -128,14 +125,19 @@ fn set(server: &Server, name: &str, value: &str) {
 
 #[test]
 fn p45_a_server_without_enough_replicas_keeps_holds_and_places() {
-    let stage = Stage::set(Server::start());
+    let stage = Stage::set(need!(Server::start()));
     set(&stage.server, "min-replicas-to-write", "1");
     stage.assert_outlasts("NOREPLICAS", |it| set(it, "min-replicas-to-write", "0"));
 }
 
 #[test]
 fn p45_a_server_that_cannot_save_keeps_holds_and_places() {
-    let server = Server::start_with(&["--appendonly", "no", "--enable-protected-configs", "yes"]);
+    let server = need!(Server::start_with(&[
+        "--appendonly",
+        "no",
+        "--enable-protected-configs",
+        "yes"
+    ]));
     let stage = Stage::set(server);
     let server = &stage.server;
     let directory: Vec<String> = server.ask(&["CONFIG", "GET", "dir"]);
@@ -158,12 +160,11 @@ fn p45_a_server_that_cannot_save_keeps_holds_and_places() {
 /// Who is inside stays, who waits keeps its place, and who comes now waits until there is memory.
 #[test]
 fn p45_a_server_without_memory_keeps_holds_and_places() {
-    let stage = Stage::set(Server::start());
+    let stage = Stage::set(need!(Server::start()));
     set(&stage.server, "maxmemory", "1");
     stage.cut();
     in_runtime(stage.guard.ensure_held()).expect("who is inside stays");
-    let mut newcomer = Polled::new(stage.client.lock("new").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(stage.client.lock("new").acquire());
     wait_for_refusals(&stage.server, "OOM");
     assert!(newcomer.poll().is_pending());
     set(&stage.server, "maxmemory", "0");
@@ -174,7 +175,7 @@ fn p45_a_server_without_memory_keeps_holds_and_places() {
 /// What was let in or queued before returns without new memory, also where the server has forgotten all of it.
 #[test]
 fn p45_a_server_without_memory_takes_back_what_it_has_forgotten() {
-    let mut stage = Stage::set(Server::start());
+    let mut stage = Stage::set(need!(Server::start()));
     set(&stage.server, "maxmemory", "1");
     stage.server.ask::<()>(&["FLUSHALL"]);
     in_runtime(stage.guard.ensure_held()).expect("put back");
@@ -190,7 +191,12 @@ fn p45_a_server_without_memory_takes_back_what_it_has_forgotten() {
 /// A snapshot is read slowly, in a server that goes on answering.
 #[test]
 fn p45_a_server_that_loads_keeps_holds_and_places() {
-    let server = Server::start_with(&["--save", "", "--enable-debug-command", "local"]);
+    let server = need!(Server::start_with(&[
+        "--save",
+        "",
+        "--enable-debug-command",
+        "local"
+    ]));
     let filler = "for i = 1, 5000 do redis.call('SET', i, string.rep('x', 2048)) end";
     server.ask::<()>(&["EVAL", filler, "0"]);
     let stage = Stage::set(server);
@@ -224,7 +230,12 @@ impl Stage {
 /// A script of somebody that does not end: the server answers nothing, then that it is busy.
 #[test]
 fn p45_a_server_that_runs_a_script_keeps_holds_and_places() {
-    let server = Server::start_with(&["--save", "", "--busy-reply-threshold", "1"]);
+    let server = need!(Server::start_with(&[
+        "--save",
+        "",
+        "--busy-reply-threshold",
+        "1"
+    ]));
     let stage = Stage::set(server);
     let client = stage.server.client();
     let busy = std::thread::spawn(move || {
@@ -238,8 +249,7 @@ fn p45_a_server_that_runs_a_script_keeps_holds_and_places() {
         let pong = server.try_ask::<String>(&["PING"]);
         pong.is_err_and(|error| error.code() == Some("BUSY"))
     });
-    let mut newcomer = Polled::new(stage.client.lock("new").acquire());
-    assert!(newcomer.poll().is_pending());
+    let mut newcomer = Polled::pending(stage.client.lock("new").acquire());
     let mut refused = 0;
     // It cannot be asked how often it has refused.
     eventually("it refuses for a while", || {
@@ -259,7 +269,7 @@ fn p45_a_server_that_runs_a_script_keeps_holds_and_places() {
 /// The password is changed while the client is connected, and later changed back.
 #[test]
 fn p45_a_client_that_may_not_log_in_keeps_holds_and_places() {
-    let stage = Stage::set(Server::start());
+    let stage = Stage::set(need!(Server::start()));
     let server = &stage.server;
     let mut admin = server.client().get_connection().expect("a connection");
     let mut admin = move |words: &[&str]| {
@@ -293,7 +303,7 @@ fn p45_a_client_that_may_not_log_in_keeps_holds_and_places() {
 /// There is no room for the connection that is made again.
 #[test]
 fn p45_a_server_with_too_many_clients_keeps_holds_and_places() {
-    let stage = Stage::set(Server::start());
+    let stage = Stage::set(need!(Server::start()));
     let server = &stage.server;
     let mut admin = server.client().get_connection().expect("a connection");
     let mut admin = move |words: &[&str]| -> ::redis::Value {
@@ -324,7 +334,7 @@ fn p45_a_server_with_too_many_clients_keeps_holds_and_places() {
 /// Rights that are missing now fail the wait at once; the hold lasts as long as its lease.
 #[test]
 fn p45_a_user_that_loses_its_rights_is_refused_and_keeps_its_hold() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let rules = |rule| {
         let words = ["ACL", "SETUSER", "u", "on", ">x", "~*", "&*", "+@all", rule];
         server.ask::<()>(&words);
@@ -349,7 +359,7 @@ fn p45_a_user_that_loses_its_rights_is_refused_and_keeps_its_hold() {
 /// The server answers each request with this line, behind a network that puts it there.
 #[test]
 fn p45_every_answer_that_may_pass_is_outlasted() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let url = proxy.url();
     let mut stage = Stage::at(server, &url);
@@ -392,7 +402,7 @@ fn p45_every_answer_that_may_pass_is_outlasted() {
 /// The error names what the server answered last.
 #[test]
 fn p45_every_answer_that_does_not_pass_ends_in_an_error_that_names_it() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let impatient = options().unavailable_after(Duration::from_millis(300));
     let client = in_runtime(impatient.connect(proxy.url())).expect("a client");
@@ -430,7 +440,7 @@ fn p45_every_answer_that_does_not_pass_ends_in_an_error_that_names_it() {
 /// A holder whose server never serves again hears of it before its lease ends, and of its release what the server answered.
 #[test]
 fn p48_a_hold_on_a_server_that_never_serves_again_is_lost_in_time() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let options = RedisClient::options().quarantine(false).lease(SHORT);
     let client = in_runtime(options.connect(proxy.url())).expect("a client");
@@ -446,7 +456,7 @@ fn p48_a_hold_on_a_server_that_never_serves_again_is_lost_in_time() {
 /// The greeting of a connection cannot see that it leads to a replica where the user may not call INFO: only scripts are refused. It is not asked without pause.
 #[test]
 fn p45_a_replica_that_looks_like_a_primary_is_not_stormed() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let rules = ["ACL", "SETUSER", "blind", "on", ">x", "~*", "&*", "+@all"];
     server.ask::<()>(&[&rules[..], &["-info"]].concat());
     let impatient = options().unavailable_after(SHORT);
@@ -467,7 +477,7 @@ fn p45_a_replica_that_looks_like_a_primary_is_not_stormed() {
 /// What a replica shows may be old.
 #[test]
 fn p45_a_replica_shows_no_status() {
-    let stage = Stage::set(Server::start());
+    let stage = Stage::set(need!(Server::start()));
     stage.server.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     let error = in_runtime(stage.client.lock("held").status()).expect_err("a replica");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -482,7 +492,7 @@ fn p45_a_replica_shows_no_status() {
 /// The old primary lives on as a replica and keeps its connections; only new ones reach the new primary.
 #[test]
 fn p51_a_planned_failover_keeps_holds_and_places() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let replica = server.replica();
     let proxy = Proxy::before(&server);
     let url = proxy.url();

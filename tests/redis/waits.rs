@@ -20,15 +20,14 @@ fn queued(server: &Server) -> usize {
 
 fn waits<F: Future>(server: &Server, future: F) -> Polled<F> {
     let before = queued(server);
-    let mut future = Polled::new(future);
-    assert!(future.poll().is_pending());
+    let future = Polled::pending(future);
     eventually("in line", || queued(server) > before);
     future
 }
 
 #[test]
 fn p64_a_future_that_is_not_polled_is_passed_and_first_again() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let window = Duration::from_secs(12);
     let client = server.connect(options().claim_window(window).patience(window * 10));
     let lock = client.lock("a");
@@ -51,7 +50,7 @@ fn p64_a_future_that_is_not_polled_is_passed_and_first_again() {
 
 #[test]
 fn p23_a_client_without_anybody_ends() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options().client_name("ends"));
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -73,7 +72,7 @@ fn p23_a_client_without_anybody_ends() {
 
 #[test]
 fn p26_a_runtime_that_ends_frees_what_its_tasks_had() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -94,7 +93,7 @@ fn p26_a_runtime_that_ends_frees_what_its_tasks_had() {
 
 #[test]
 fn closing_ends_waits_and_leaves_guards() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
@@ -110,7 +109,7 @@ fn closing_ends_waits_and_leaves_guards() {
 
 #[test]
 fn too_long_a_line_is_refused() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let _guard = in_runtime(lock.acquire().max_waiting(0)).expect("nobody is there");
@@ -126,7 +125,7 @@ fn too_long_a_line_is_refused() {
 
 #[test]
 fn the_place_in_line_is_told() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let _guard = in_runtime(lock.acquire()).expect("free");
@@ -145,7 +144,7 @@ fn the_place_in_line_is_told() {
 
 #[test]
 fn several_locks_are_taken_in_one_order() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let (one, other) = (client.lock("one"), client.rwlock("other"));
     in_runtime(async {
@@ -173,7 +172,7 @@ fn several_locks_are_taken_in_one_order() {
 #[test]
 fn p52_never_more_than_the_limit_are_inside() {
     const LIMIT: usize = 5;
-    let server = Server::start();
+    let server = need!(Server::start());
     let clients = [server.connect(options()), server.connect(options())];
     let inside = Arc::new(AtomicUsize::new(0));
     in_runtime(async {
@@ -199,7 +198,7 @@ fn p52_never_more_than_the_limit_are_inside() {
 
 #[test]
 fn p55_a_big_request_is_not_passed_by_small_ones() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let semaphore = client.semaphore("a", 3).expect("a semaphore");
     let one = in_runtime(semaphore.acquire()).expect("free");
@@ -216,7 +215,7 @@ fn p55_a_big_request_is_not_passed_by_small_ones() {
 
 #[test]
 fn p54_requests_that_cannot_be_meant_are_refused_and_harm_nobody() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let semaphore = client.semaphore("a", 3).expect("a semaphore");
     for wanted in [0, 4, u32::MAX] {
@@ -236,7 +235,7 @@ fn p54_requests_that_cannot_be_meant_are_refused_and_harm_nobody() {
 
 #[test]
 fn p18_options_that_cannot_be_meant_are_refused() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let second = Duration::from_secs(1);
     for wrong in [
         options().lease(Duration::ZERO),
@@ -257,7 +256,7 @@ fn p18_options_that_cannot_be_meant_are_refused() {
 
 #[test]
 fn force_ends_a_hold_and_its_holder_hears_of_it() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let (mine, theirs) = (server.connect(options()), server.connect(options()));
     let guard = in_runtime(mine.lock("a").acquire()).expect("free");
     let other = theirs.lock("a");
@@ -278,7 +277,7 @@ fn force_ends_a_hold_and_its_holder_hears_of_it() {
 
 #[test]
 fn a_delay_follows_a_hold_that_was_not_given_back() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let delay = Duration::from_millis(400);
     let client = server.connect(options().lock_delay(delay));
     let lock = client.lock("a");
@@ -304,7 +303,7 @@ fn a_delay_follows_a_hold_that_was_not_given_back() {
 
 #[test]
 fn p47_a_hold_is_not_renewed_beyond_its_most() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let (lease, most) = (Duration::from_secs(3), Duration::from_millis(10));
     let client = server.connect(options().lease(lease).max_hold(most));
     let begun = Instant::now();
@@ -316,7 +315,7 @@ fn p47_a_hold_is_not_renewed_beyond_its_most() {
 
 #[test]
 fn an_idle_lock_is_removed_with_all_its_keys() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
     let keys = || server.ask::<Vec<String>>(&["KEYS", "*"]).len();
@@ -339,7 +338,7 @@ fn an_idle_lock_is_removed_with_all_its_keys() {
 /// What nobody uses does not stay for ever.
 #[test]
 fn p59_every_key_but_the_token_ends_by_itself() {
-    let server = Server::start();
+    let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.rwlock("a");
     let guard = in_runtime(lock.read()).expect("free");

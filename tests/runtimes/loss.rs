@@ -37,8 +37,7 @@ fn p05_the_holder_is_told() {
     each_accident(|place, happens, loss| {
         let lock = open(place);
         let guard = held(&lock);
-        let mut early = Polled::new(guard.lost());
-        assert_pending!(early.poll());
+        let mut early = Polled::pending(guard.lost());
         assert!(guard.is_held());
         happens();
         assert!(!guard.is_held());
@@ -53,8 +52,7 @@ fn p05_the_holder_is_told_by_an_event() {
     each_accident(|place, happens, loss| {
         let lock = open(place);
         let guard = held(&lock);
-        let mut told = Polled::new(guard.lost());
-        assert_pending!(told.poll());
+        let mut told = Polled::pending(guard.lost());
         happens();
         told.bell.wait_beyond(0);
         assert_eq!(assert_ready!(told.poll()), loss);
@@ -99,14 +97,12 @@ fn p48_a_loss_is_remembered_after_the_next_one() {
     let place = Place::new();
     let lock = open(&place);
     let guard = held(&lock);
-    let mut first = Polled::new(guard.lost());
-    assert_pending!(first.poll());
+    let mut first = Polled::pending(guard.lost());
     delete(&place);
     assert!(!guard.is_held());
     drop(guard);
     let guard = held(&lock);
-    let mut second = Polled::new(guard.lost());
-    assert_pending!(second.poll());
+    let mut second = Polled::pending(guard.lost());
     replace(&place);
     assert_eq!(second.finish(), Loss::Replaced);
     assert_eq!(assert_ready!(first.poll()), Loss::Deleted);
@@ -166,8 +162,7 @@ fn what_is_released_was_not_lost() {
     let place = Place::new();
     let lock = open(&place);
     let guard = held(&lock);
-    let mut lost = Polled::new(guard.lost());
-    assert_pending!(lost.poll());
+    let mut lost = Polled::pending(guard.lost());
     drop(guard);
     let guard = held(&lock);
     delete(&place);
@@ -201,8 +196,7 @@ fn p05_a_touch_is_no_loss() {
     let place = Place::new();
     let lock = place.open();
     let guard = held(&lock);
-    let mut lost = Polled::new(guard.lost());
-    assert_pending!(lost.poll());
+    let mut lost = Polled::pending(guard.lost());
     let mut permissions = std::fs::metadata(place.path())
         .expect("there")
         .permissions();
@@ -226,8 +220,7 @@ fn p05_a_loss_that_nothing_announces_is_found() {
     let options = FifoLock::options().poll_interval(Duration::MAX);
     let lock = options.open(home.join("a.lock")).expect("a lock");
     let guard = held(&lock);
-    let mut lost = Polled::new(guard.lost());
-    assert_pending!(lost.poll());
+    let mut lost = Polled::pending(guard.lost());
     let enough = stanchion::testing::looks() + 3;
     eventually("it has looked", || stanchion::testing::looks() >= enough);
     std::fs::rename(&home, place.directory().join("elsewhere")).expect("renamed");

@@ -1,7 +1,6 @@
 //! A process that installs the filter and then does what the lines on its standard input say.
 
 use std::future::Future;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::pin::pin;
@@ -15,10 +14,8 @@ use stanchion::{
     Result,
 };
 
+use crate::crew::child::{say, variable};
 use crate::filter;
-
-/// Every answer begins with it: the test harness writes to the same place.
-pub(crate) const ANSWER: &str = "answer: ";
 
 struct Unpark(Thread);
 
@@ -26,12 +23,6 @@ impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
-}
-
-pub(crate) fn answer(text: &str) {
-    let mut out = std::io::stdout();
-    writeln!(out, "\n{ANSWER}{text}").expect("the parent listens");
-    out.flush().expect("the parent listens");
 }
 
 /// Says when it has to wait, then waits on this thread.
@@ -43,14 +34,13 @@ fn wait<F: Future>(future: F) -> F::Output {
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(output) => return output,
-            Poll::Pending if !std::mem::replace(&mut told, true) => answer("queued"),
+            Poll::Pending if !std::mem::replace(&mut told, true) => say("queued"),
             Poll::Pending => std::thread::park(),
         }
     }
 }
 
-pub(crate) fn run() {
-    let variable = |name| std::env::var(name).expect("set by the parent");
+pub(crate) fn main() {
     let number = variable("SANDBOX_ERROR").parse().expect("a number");
     let words = variable("SANDBOX_CALLS");
     let named = |call: &&filter::Call| words.split(',').any(|it| it == format!("{call:?}"));
@@ -64,17 +54,17 @@ pub(crate) fn run() {
     // Once more from the start, with the filter: the standard library remembers which calls have worked. But the test
     // harness needs a thread.
     if !stands && !calls.contains(&filter::Call::Clone3) {
-        let mut again = Command::new(crate::this_program());
+        let mut again = Command::new(std::env::current_exe().expect("this program"));
         again
             .args(std::env::args_os().skip(1))
             .env("SANDBOX_STANDS", "1");
         panic!("not executed: {}", again.exec());
     }
-    answer("ready");
+    say("ready");
     while let Some(line) = next_line() {
         let (what, path) = line.split_once(' ').expect("two words");
         if let Err(error) = act(what, Path::new(path)) {
-            answer(&format!("failed {error:?}"));
+            say(format_args!("failed {error:?}"));
         }
     }
 }
@@ -117,13 +107,13 @@ fn parts(path: &Path) -> (&Path, &str) {
 
 /// Holds until the parent says otherwise.
 fn hold<G: Guard>(guard: G) -> Result<()> {
-    answer("held");
+    say("held");
     let mut line = String::new();
     std::io::stdin()
         .read_line(&mut line)
         .expect("the parent speaks");
     wait(guard.release())?;
-    answer("released");
+    say("released");
     Ok(())
 }
 
@@ -138,12 +128,12 @@ fn put(path: &Path, no_clobber: bool) -> Result<()> {
             let mut file = AtomicFile::create(path).no_clobber(no_clobber).await?;
             file.write_all(text.as_bytes()).await.expect("written");
             match file.commit().await {
-                Err(error) if is_there(&error) => answer("refused"),
+                Err(error) if is_there(&error) => say("refused"),
                 committed => committed?,
             }
             found += &std::fs::read_to_string(path).expect("there");
         }
-        answer(&found);
+        say(found);
         Ok(())
     })
 }

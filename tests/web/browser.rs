@@ -1,12 +1,13 @@
 //! A real browser without a window: Chromium, driven by chromedriver over WebDriver, which is JSON over HTTP.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::http::ask;
-use super::started::{Started, WATCHDOG};
+use crate::crew::{Member, WATCHDOG};
+use crate::skip::program;
 
 /// By this key an answer names an element, says the WebDriver standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -28,20 +29,17 @@ pub(crate) struct Browser {
 }
 
 struct Driver {
-    _program: Started,
+    _program: Member,
     port: u16,
     session: String,
 }
 
 impl Browser {
-    /// `None`, and a word about it, where there is no Chromium.
+    /// `None` where Chromium is not installed.
     pub(crate) fn start() -> Option<Self> {
-        let (Some(browser), Some(driver)) = (find("chromium"), find("chromedriver")) else {
-            eprintln!("SKIPPED: chromium or chromedriver is not installed");
-            return None;
-        };
+        let (browser, driver) = (program("chromium")?, program("chromedriver")?);
         let profile = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        let program = Started::new(driver, &["--port=0"]);
+        let program = Member::run(driver, &["--port=0"]);
         let port = program.after("started successfully on port ");
         let port = port.trim_end_matches('.').parse().expect("a port");
         let mut driver = Driver {
@@ -138,10 +136,4 @@ fn wishes(browser: &Path, profile: &Path) -> Value {
     }
     let chrome = json!({ "binary": browser, "args": arguments });
     json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": chrome } } })
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let mut found = std::env::split_paths(&path).map(|it| it.join(program));
-    found.find(|it| it.is_file())
 }

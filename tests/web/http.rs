@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::started::WATCHDOG;
+use crate::crew::WATCHDOG;
 
 /// A request that was sent. Dropping it is going away.
 pub(crate) struct Asked {

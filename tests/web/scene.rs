@@ -4,8 +4,9 @@ use futures::executor::block_on;
 use stanchion::{AnyGuard, AnyLock, Locks};
 use tempfile::TempDir;
 
+use crate::crew::Member;
 use crate::http::{Asked, ask};
-use crate::started::{Started, example};
+use crate::started::example;
 
 pub(crate) struct Scene {
     pub(crate) a: Server,
@@ -16,7 +17,7 @@ pub(crate) struct Scene {
 }
 
 pub(crate) struct Server {
-    pub(crate) program: Started,
+    pub(crate) program: Member,
     pub(crate) port: u16,
 }
 
@@ -36,8 +37,8 @@ impl Place {
     /// A server that has just been started lets in nobody for as long as the lease that it is asked for, if it does not know the lock yet. So
     /// the first one asks for a short one.
     #[cfg(feature = "redis")]
-    pub(crate) fn redis() -> Self {
-        let server = crate::redis_server::Server::start();
+    pub(crate) fn redis() -> Option<Self> {
+        let server = crate::redis_server::Server::start()?;
         let short = std::time::Duration::from_secs(3);
         let first = async {
             let options = stanchion::redis::RedisClient::options().lease(short);
@@ -45,7 +46,7 @@ impl Place {
             client.lock("web").acquire().await?.release().await
         };
         block_on(first).expect("the first to hold the lock");
-        Self::Redis(server)
+        Some(Self::Redis(server))
     }
 
     pub(crate) fn url(&self) -> String {
@@ -89,7 +90,7 @@ impl Scene {
 
 impl Server {
     fn start(url: &str, most: usize) -> Self {
-        let program = Started::new(example("web"), &[url, "0", &most.to_string()]);
+        let program = Member::run(example("web"), &[url, "0", &most.to_string()]);
         let told = program.after("listening on http://127.0.0.1:");
         let port = told.split(',').next().and_then(|it| it.parse().ok());
         Self {

@@ -1,14 +1,13 @@
 //! Programs that were started: what they say, line by line, and their end.
+#![allow(dead_code)] // Each test binary uses a part.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::process::Command;
 
-/// Longer than anything takes; only to turn a hang into a failure.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
+use rustix::process::Signal;
+
+use crate::crew::Member;
 
 /// The examples are built beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
@@ -20,85 +19,32 @@ pub(crate) fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A running program. It is killed when this is dropped, so that a test that fails leaves nothing behind.
-pub(crate) struct Started {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Started {
-    pub(crate) fn new<A: AsRef<OsStr>>(program: PathBuf, arguments: &[A]) -> Self {
-        let mut command = Command::new(&program);
-        command.args(arguments).stdin(Stdio::piped());
-        let mut child = match command.stdout(Stdio::piped()).spawn() {
-            Ok(child) => child,
-            Err(error) => panic!("{}: {error}", program.display()),
-        };
-        let output = BufReader::new(child.stdout.take().expect("its output"));
-        let (to, lines) = channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let _ = to.send(line);
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// Its next line; `None` when it says no more.
-    pub(crate) fn line(&self) -> Option<String> {
-        match self.lines.recv_timeout(WATCHDOG) {
-            Ok(line) => Some(line),
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("nothing was said for {WATCHDOG:?}"),
-        }
+impl Member {
+    pub(crate) fn run<A: AsRef<OsStr>>(program: PathBuf, arguments: &[A]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::foreign(command)
     }
 
     /// Waits for a line with this in it, and returns what stands behind.
+    #[track_caller]
     pub(crate) fn after(&self, begin: &str) -> String {
         loop {
-            let line = self
-                .line()
-                .unwrap_or_else(|| panic!("it ended without {begin:?}"));
-            if let Some((_, rest)) = line.split_once(begin) {
+            if let Some((_, rest)) = self.hear().split_once(begin) {
                 return rest.to_owned();
             }
         }
     }
 
-    /// Gives it an empty line to read.
-    pub(crate) fn enter(&mut self) {
-        use std::io::Write;
-        let input = self.child.stdin.as_mut().expect("its input");
-        input.write_all(b"\n").expect("it reads");
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Asks it to stop.
-    #[cfg(unix)]
     pub(crate) fn terminate(&self) {
-        use rustix::process::{Pid, Signal, kill_process};
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a process to stop");
+        self.signal(Signal::TERM);
     }
 
-    /// `kill -9`, and it is gone when this returns.
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("a process to kill");
-        self.child.wait().expect("its end");
-    }
-
-    /// Waits for its end.
-    pub(crate) fn end(mut self) -> ExitStatus {
-        while self.line().is_some() {} // the watchdog is there
-        self.child.wait().expect("its end")
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// Waits until it has ended well, whatever it says before.
+    #[track_caller]
+    pub(crate) fn ends_well(mut self) {
+        while self.next().is_some() {} // the watchdog is there
+        assert!(self.end().success());
     }
 }

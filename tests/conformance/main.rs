@@ -6,52 +6,37 @@
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 #![deny(dead_code)]
 
-#[path = "conformance/any.rs"]
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 mod any;
-#[path = "conformance/cancellation.rs"]
 mod cancellation;
-#[path = "conformance/claim.rs"]
 mod claim;
 #[cfg(all(target_os = "linux", stanchion_test))]
-#[path = "conformance/events.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
+#[cfg(all(target_os = "linux", stanchion_test))]
 mod events;
-#[path = "conformance/exclusion.rs"]
 mod exclusion;
-#[path = "conformance/fifo.rs"]
 mod fifo;
-#[path = "conformance/file.rs"]
 mod file;
-#[path = "conformance/memory.rs"]
 mod memory;
-#[path = "conformance/named.rs"]
 mod named;
-#[path = "conformance/one_permit.rs"]
 mod one_permit;
-#[path = "conformance/order.rs"]
 mod order;
-#[path = "conformance/ownership.rs"]
 mod ownership;
-#[path = "conformance/pid.rs"]
 mod pid;
 #[cfg(feature = "redis")]
-#[path = "conformance/redis.rs"]
 mod redis;
-#[path = "conformance/reentrant.rs"]
 mod reentrant;
-#[path = "conformance/semaphore.rs"]
 mod semaphore;
 #[cfg(feature = "redis")]
-#[path = "redis/server.rs"]
-#[allow(dead_code)]
+#[path = "../redis/server.rs"]
 mod server;
-#[path = "conformance/subject.rs"]
 mod subject;
-#[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
-#[path = "conformance/waiting.rs"]
 mod waiting;
-#[path = "conformance/way.rs"]
 mod way;
 
 /// Makes one test of every property, for one lock: all that hold without a line, and those of a line for locks that keep one.
@@ -107,7 +92,9 @@ macro_rules! conforms {
         $(
             #[test]
             fn $property() {
-                crate::$group::$property::<$subject>();
+                if <$subject as crate::subject::Subject>::is_possible() {
+                    crate::$group::$property::<$subject>();
+                }
             }
         )*
     };
@@ -166,4 +153,11 @@ mod on_a_server {
     conforms!(redis_lock, super::OnServer<super::RedisLock>, with a line in redis_line);
     conforms!(redis_rwlock, super::OnServer<super::RedisRwLock>, with a line in redis_rwlock_line);
     conforms!(redis_semaphore, super::OnServer<super::OnePermit<super::RedisSemaphore>>, with a line in redis_semaphore_line);
+}
+
+#[cfg(all(target_os = "linux", stanchion_test))]
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(events::CASES);
 }

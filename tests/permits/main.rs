@@ -2,26 +2,27 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
-#[path = "permits/cells.rs"]
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 mod cells;
-#[path = "permits/counting.rs"]
 mod counting;
-#[path = "permits/crew.rs"]
+#[path = "../crew/mod.rs"]
 mod crew;
-#[path = "permits/death.rs"]
 mod death;
-#[path = "permits/holder.rs"]
 mod holder;
-#[path = "permits/numbers.rs"]
 mod numbers;
-#[path = "permits/order.rs"]
 mod order;
-#[path = "permits/portalocker.rs"]
+mod pool;
 mod portalocker;
-#[path = "permits/sleep.rs"]
 mod sleep;
 #[cfg(stanchion_test)]
-#[path = "permits/steps.rs"]
 mod steps;
-#[path = "permits/trouble.rs"]
 mod trouble;
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("holder", holder::main)]);
+}

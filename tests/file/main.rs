@@ -2,28 +2,26 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
-#[path = "file/atomic.rs"]
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 mod atomic;
-#[path = "file/flags.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
 mod flags;
-#[path = "file/foreign.rs"]
 mod foreign;
-#[path = "file/guard.rs"]
 mod guard;
-#[path = "file/options.rs"]
 mod options;
-#[path = "file/storm.rs"]
 mod storm;
-#[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "../conformance/support.rs"]
 mod support;
-#[path = "file/waits.rs"]
 mod waits;
 
 use std::time::Duration;
 
 use stanchion::{FileGuard, FileLock, FileOptions};
-use support::{Place, Polled, assert_pending};
+use support::{Place, Polled};
 
 /// No safety net: a wake-up that is lost stays lost.
 fn by_events() -> FileOptions {
@@ -41,7 +39,17 @@ fn held(lock: &FileLock) -> FileGuard {
 
 /// A waiter that has been polled once and waits.
 fn queued(lock: &FileLock) -> Polled<stanchion::Acquire<FileGuard>> {
-    let mut waiter = Polled::new(lock.acquire());
-    assert_pending!(waiter.poll().map(drop));
-    waiter
+    Polled::pending(lock.acquire())
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[
+        ("atomic", atomic::main),
+        ("atomic-crowd", atomic::crowd),
+        ("look", foreign::main),
+        ("options", options::main),
+        ("storm", storm::main),
+    ]);
 }

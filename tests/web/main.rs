@@ -8,18 +8,18 @@ use std::io::Read;
 use futures::executor::block_on;
 use serde_json::{Value, json};
 
-#[path = "web/browser.rs"]
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 mod browser;
-#[path = "web/http.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
 mod http;
 #[cfg(feature = "redis")]
-#[path = "redis/server.rs"]
-#[allow(dead_code)]
+#[path = "../redis/server.rs"]
 mod redis_server;
-#[path = "web/scene.rs"]
 mod scene;
-#[path = "web/started.rs"]
-#[allow(dead_code)]
 mod started;
 
 use browser::Browser;
@@ -43,7 +43,7 @@ macro_rules! everywhere {
         mod on_redis {
             $(#[test]
             fn $test() {
-                super::$test(super::Place::redis());
+                super::$test(need!(super::Place::redis()));
             })*
         }
     };
@@ -188,7 +188,7 @@ fn a_server_that_is_told_to_stop_sends_waiters_away(place: Place) {
     assert_eq!(refused.status, 503, "{refused:?}");
     while line.next().is_some() {}
     assert_eq!(silent.read(&mut [0]).expect("an end"), 0);
-    assert!(scene.a.program.end().success());
+    scene.a.program.ends_well();
     // At once, or when the server of the locks has missed it for long enough.
     let mut left = Line::of(scene.b.port);
     left.until("it is gone", |it| pids(it).is_empty());
@@ -203,7 +203,7 @@ fn a_server_that_is_told_to_stop_finishes_its_work(place: Place) {
 
     scene.a.program.terminate();
     assert!(token(&working.answer()) > 0);
-    assert!(scene.a.program.end().success());
+    scene.a.program.ends_well();
     let left = block_on(scene.lock.status()).expect("the line");
     assert!(left.holder.is_none(), "{left:?}");
 }
@@ -215,9 +215,7 @@ const ROWS: &str = "
 ";
 
 fn the_page_moves_with_the_line(place: Place) {
-    let Some(browser) = Browser::start() else {
-        return;
-    };
+    let browser = need!(Browser::start());
     let mut scene = Scene::new(place, 8);
     let [a, b, test] = [scene.a.pid(), scene.b.pid(), std::process::id()];
     let shows = |rows: Value| {
@@ -258,14 +256,14 @@ fn the_page_moves_with_the_line(place: Place) {
 
     // A browser that looks on does not hold up the end of a server, and tells it.
     scene.a.program.terminate();
-    assert!(scene.a.program.end().success());
+    scene.a.program.ends_well();
     browser.until("return !document.querySelector('#link.live')", json!([]));
 }
 
 #[cfg(feature = "redis")]
 #[test]
 fn a_server_of_locks_that_is_gone_is_told() {
-    let mut scene = Scene::new(Place::redis(), 8);
+    let mut scene = Scene::new(need!(Place::redis()), 8);
     let mut line = Line::of(scene.a.port);
     line.until("it is there", |it| it["trouble"].is_null());
     scene.kill_redis();

@@ -12,15 +12,13 @@ use stanchion::{
     Reentrant, Request, acquire_all, open_locked,
 };
 
-#[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "../conformance/support.rs"]
 mod support;
 
-#[path = "all/cancel.rs"]
 mod cancel;
-#[path = "all/mixed.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
 mod mixed;
-#[path = "all/storm.rs"]
 mod storm;
 
 use support::{Place, Polled, SAFETY, assert_pending, assert_ready, in_runtime, kind_of};
@@ -158,8 +156,7 @@ fn locks_are_taken_in_their_own_order_and_held_meanwhile() {
     let row = Row::of(3);
     for wanted in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         let other = row.take(1);
-        let mut all = Polled::new(row.want(&wanted));
-        assert_pending!(all.poll());
+        let mut all = Polled::pending(row.want(&wanted));
         assert_eq!(row.free(), [false, false, true]);
         drop(other);
         assert!(granted(&mut all).is_held());
@@ -296,8 +293,7 @@ fn p17_one_limit_counts_through_all_waits() {
         let row = Row::of(3);
         let (first, second) = (row.take(0), row.take(1));
         let limited = row.want(&[1, 0, 2]).timeout(Duration::from_secs(10));
-        let mut all = Polled::new(limited);
-        assert_pending!(all.poll());
+        let mut all = Polled::pending(limited);
         tokio::time::advance(Duration::from_secs(9)).await;
         drop(first);
         assert_pending!(all.poll());
@@ -350,10 +346,8 @@ fn the_limits_of_single_requests_count_beside_the_whole() {
     in_paused_time(async {
         let first = row.take(0);
         let brief = || two.acquire().timeout(Duration::from_millis(1));
-        let mut all = Polled::new(acquire_all([brief(), one.acquire()]));
-        assert_pending!(all.poll());
-        let mut unlucky = Polled::new(acquire_all([brief(), one.acquire()]));
-        assert_pending!(unlucky.poll());
+        let mut all = Polled::pending(acquire_all([brief(), one.acquire()]));
+        let unlucky = Polled::pending(acquire_all([brief(), one.acquire()]));
         tokio::time::advance(Duration::from_millis(5)).await;
         drop((first, other));
         let guards = granted(&mut all);
@@ -376,8 +370,7 @@ fn on_wait_tells_of_the_lock_whose_turn_it_is() {
             row.locks[which].acquire().on_wait(tell)
         };
         let (first, second) = (row.take(0), row.take(1));
-        let mut all = Polled::new(acquire_all([request(1), request(0)]));
-        assert_pending!(all.poll());
+        let mut all = Polled::pending(acquire_all([request(1), request(0)]));
         assert_eq!(*told.lock().expect("a mutex"), [0]);
         drop(first);
         assert_pending!(all.poll());
@@ -386,4 +379,10 @@ fn on_wait_tells_of_the_lock_whose_turn_it_is() {
         drop(granted(&mut all));
     });
     row.assert_idle();
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("dies", mixed::dies_inside)]);
 }

@@ -6,16 +6,20 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 
-#[path = "sandbox/child.rs"]
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
+mod boxed;
 mod child;
-#[path = "sandbox/crew.rs"]
+#[path = "../crew/mod.rs"]
 mod crew;
-#[path = "sandbox/filter.rs"]
 mod filter;
 
-use crew::Crew;
+use boxed::Boxed;
 use filter::Call;
 
 /// Calls that are refused together.
@@ -105,7 +109,7 @@ fn every_cell_works(number: i32, user: Option<u32>) {
         }
         let home = tempfile::tempdir().expect("a directory");
         open_to_all(home.path());
-        let mut crew = Crew::new(&cell, user);
+        let mut crew = Boxed::new(&cell, user);
         for kind in [
             Kind::Atomic,
             Kind::NoClobber,
@@ -149,27 +153,18 @@ fn every_lock_works_where_access_is_denied() {
 #[test]
 fn every_lock_works_for_a_user_without_privileges() {
     const USER: u32 = 61_007;
-    let root = rustix::process::geteuid().is_root();
-    if !root || !can_run_as(USER) {
-        println!("SKIPPED: needs root, and this program where every user may run it");
-        return;
-    }
+    need!(skip::root());
+    let mut probe = crew::program("sandbox");
+    probe.arg("--list").uid(USER).gid(USER);
+    need!(skip::success(
+        &mut probe,
+        "the test binary is where other users may not run it"
+    ));
     every_cell_works(libc::EPERM, Some(USER));
 }
 
-fn can_run_as(user: u32) -> bool {
-    use std::os::unix::process::CommandExt;
-    let mut command = std::process::Command::new(this_program());
-    command.arg("--list").uid(user).gid(user);
-    command.output().is_ok_and(|it| it.status.success())
-}
-
-fn this_program() -> PathBuf {
-    std::env::current_exe().expect("this program")
-}
-
 #[test]
-#[ignore = "the program that uses the locks"]
-fn program() {
-    child::run();
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("sandbox", child::main)]);
 }

@@ -8,12 +8,9 @@ use std::time::Duration;
 use stanchion::{Error, ErrorKind, FifoGuard, FifoLock, Loss, Removal};
 use tokio::runtime::{Builder, Runtime};
 
-#[path = "runtimes/handles.rs"]
 mod handles;
-#[path = "runtimes/loss.rs"]
 mod loss;
-#[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "../conformance/support.rs"]
 mod support;
 
 use support::{Place, Polled, Random, SAFETY, assert_pending, assert_ready, eventually, kind_of};
@@ -29,9 +26,7 @@ fn held(lock: &FifoLock) -> FifoGuard {
 }
 
 fn queued(lock: &FifoLock) -> Polled<stanchion::Acquire<FifoGuard>> {
-    let mut waiter = Polled::new(lock.acquire());
-    assert_pending!(waiter.poll());
-    waiter
+    Polled::pending(lock.acquire())
 }
 
 fn current_thread() -> Runtime {

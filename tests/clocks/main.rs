@@ -10,11 +10,15 @@
 #![cfg(all(target_os = "linux", stanchion_test))]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
-#[path = "clocks/child.rs"]
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 mod child;
-#[path = "clocks/family.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
 mod family;
-#[path = "conformance/one_permit.rs"]
+#[path = "../conformance/one_permit.rs"]
 mod one_permit;
 
 use child::Kind;
@@ -24,9 +28,7 @@ const HOUR: i64 = 3600;
 
 /// Each waiter in its turn, exactly one inside, tokens rise, nobody is taken for dead; the clock goes wherever it likes.
 fn the_wall_clock_is_set(kind: Kind) {
-    let Some(mut family) = Family::new(kind, Which::Wall) else {
-        return;
-    };
+    let mut family = need!(Family::new(kind, Which::Wall));
     let [a, b, c] = [family.start(), family.start(), family.start()];
     family.enters(a);
     family.queues(b);
@@ -64,9 +66,7 @@ fn the_wall_clock_is_set(kind: Kind) {
 
 /// A process that is stopped is passed after its claim windows, by no clock but that which counts them.
 fn a_sleeper_is_passed_no_sooner(kind: Kind, which: Which) {
-    let Some(mut family) = Family::new(kind, which) else {
-        return;
-    };
+    let mut family = need!(Family::new(kind, which));
     let [a, b, c] = [family.start(), family.start(), family.start()];
     family.enters(a);
     family.queues(b);
@@ -90,9 +90,7 @@ fn a_sleeper_is_passed_no_sooner(kind: Kind, which: Which) {
 
 /// The machine is suspended three times: with somebody inside, after a hand-over, and with nobody there.
 fn the_machine_is_suspended(kind: Kind, which: Which) {
-    let Some(mut family) = Family::new(kind, which) else {
-        return;
-    };
+    let mut family = need!(Family::new(kind, which));
     let [a, b, c] = [family.start(), family.start(), family.start()];
     family.enters(a);
     family.queues(b);
@@ -158,4 +156,10 @@ fn p19_a_sleeper_is_passed_no_sooner_after_a_suspension() {
     for kind in [Kind::Fifo, Kind::RwLock, Kind::Semaphore] {
         a_sleeper_is_passed_no_sooner(kind, Which::All);
     }
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("clocks", child::main)]);
 }

@@ -3,6 +3,8 @@
 use tokio::io::AsyncWriteExt;
 
 use super::*;
+use crate::crew::child::path;
+use crate::crew::program;
 use stanchion::{FifoRwLock, FifoSemaphore, Guard, Loss};
 
 #[test]
@@ -78,16 +80,9 @@ fn readers_and_permits_in_one_list() {
     place.assert_idle();
 }
 
-const DIES_AT: &str = "STANCHION_TEST_DIES_AT";
-
-/// The program that dies inside; no test by itself.
-#[test]
-#[ignore = "a child of the test below"]
-fn dies_inside() {
-    let Some(path) = std::env::var_os(DIES_AT) else {
-        return;
-    };
-    let lock = FifoLock::open(path).expect("a lock");
+/// The child program, which dies inside.
+pub(crate) fn dies_inside() {
+    let lock = FifoLock::open(path("DIES_AT")).expect("a lock");
     let guards = granted(&mut Polled::new(acquire_all([lock.acquire()])));
     assert!(guards.is_held());
     std::process::exit(7);
@@ -96,9 +91,8 @@ fn dies_inside() {
 #[test]
 fn p65_the_guard_of_the_right_lock_tells_of_a_crash() {
     let row = Row::of(3);
-    let mut child = std::process::Command::new(std::env::current_exe().expect("this program"));
-    child.args(["--exact", "--ignored", "mixed::dies_inside"]);
-    child.env(DIES_AT, row.locks[1].path());
+    let mut child = program("dies");
+    child.env("DIES_AT", row.locks[1].path());
     let ended = child.output().expect("it starts");
     assert_eq!(ended.status.code(), Some(7), "{ended:?}");
     let crashed = || {
@@ -161,8 +155,7 @@ fn any_guard_says_what_the_guard_inside_says() {
     let guard = lock.try_acquire().expect("no error").expect("free");
     let token = guard.token();
     let guard = AnyGuard::new(guard);
-    let mut waiter = Polled::new(lock.acquire());
-    assert_pending!(waiter.poll());
+    let mut waiter = Polled::pending(lock.acquire());
     fn told<G: Guard>(guard: &G) -> (Option<u64>, bool, bool, bool) {
         let waited = guard.waited().is_some();
         (
@@ -182,8 +175,7 @@ fn any_guard_says_what_the_guard_inside_says() {
     let guard = AnyGuard::new(AnyGuard::new(guard));
     assert!(told(&guard).0 > Some(token) && told(&guard).1);
     let guard = guard.downcast::<FileGuard>().expect_err("no file");
-    let mut lost = Polled::new(guard.lost());
-    assert_pending!(lost.poll());
+    let mut lost = Polled::pending(guard.lost());
     let guard: FifoGuard = guard.downcast().expect("what it was");
     std::fs::remove_file(lock.path()).expect("it is there");
     assert_eq!(lost.finish(), Loss::Deleted);

@@ -1,52 +1,19 @@
 //! The parent's side: three processes under one filter.
 
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::process::Command;
 
-use crate::child::ANSWER;
-use crate::{Cell, Kind, this_program};
+use crate::crew::{Member, program};
+use crate::{Cell, Kind};
 
-/// Far longer than anything here takes: only keeps a lock that hangs from hanging the run.
-const WATCHDOG: Duration = Duration::from_secs(60);
-
-pub(crate) struct Crew {
+pub(crate) struct Boxed {
     what: String,
     members: Vec<Member>,
     start: Box<dyn Fn() -> Command>,
 }
 
-struct Member {
-    child: Child,
-    answers: Receiver<String>,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Member {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("a process");
-        let (out, (say, answers)) = (child.stdout.take().expect("piped"), channel());
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if let Some(answer) = line.strip_prefix(ANSWER) {
-                    let _ = say.send(answer.to_owned());
-                }
-            }
-        });
-        Self { child, answers }
-    }
-}
-
-impl Crew {
+impl Boxed {
     pub(crate) fn new(cell: &Cell, user: Option<u32>) -> Self {
         let names: Vec<_> = cell.calls.iter().map(|it| format!("{it:?}")).collect();
         let (names, number) = (names.join(","), cell.number);
@@ -55,36 +22,28 @@ impl Crew {
             std::io::Error::from_raw_os_error(number)
         );
         let start = move || {
-            let mut command = Command::new(this_program());
-            command.args(["--exact", "program", "--ignored", "--nocapture"]);
+            let mut command = program("sandbox");
             command.env("SANDBOX_CALLS", &names);
             command.env("SANDBOX_ERROR", number.to_string());
-            command.stdin(Stdio::piped()).stdout(Stdio::piped());
             if let Some(user) = user {
                 command.uid(user).gid(user);
             }
             command
         };
-        let mut crew = Self {
+        Self {
             what,
-            members: Vec::new(),
+            members: (0..3).map(|_| Member::start(start())).collect(),
             start: Box::new(start),
-        };
-        for who in 0..3 {
-            crew.members.push(Member::start((crew.start)()));
-            crew.expect(who, "ready");
         }
-        crew
     }
 
     fn tell(&mut self, who: usize, line: &str) {
-        let input = self.members[who].child.stdin.as_mut().expect("piped");
-        writeln!(input, "{line}").expect("it listens");
+        self.members[who].tell(line);
     }
 
     fn answer(&self, who: usize) -> String {
-        let answer = self.members[who].answers.recv_timeout(WATCHDOG);
-        answer.unwrap_or_else(|error| panic!("{}: {who} says nothing: {error}", self.what))
+        let answer = self.members[who].next();
+        answer.unwrap_or_else(|| panic!("{}: {who} has ended", self.what))
     }
 
     #[track_caller]
@@ -96,7 +55,6 @@ impl Crew {
     /// A process that is gone, and whose parent has asked for it. Another one takes its number here.
     fn kill(&mut self, who: usize) {
         self.members[who] = Member::start((self.start)());
-        self.expect(who, "ready");
     }
 
     /// `who` takes it, and the others queue behind.

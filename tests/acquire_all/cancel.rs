@@ -5,8 +5,7 @@ use super::*;
 /// One that waits for the lock `held`, with those before it in its hands.
 fn stuck(row: &Row, held: usize) -> (FifoGuard, Polled<AcquireAll>) {
     let other = row.take(held);
-    let mut all = Polled::new(row.want(&[2, 0, 1]));
-    assert_pending!(all.poll());
+    let all = Polled::pending(row.want(&[2, 0, 1]));
     (other, all)
 }
 

@@ -4,25 +4,26 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
-#[path = "presence/child.rs"]
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
 mod child;
-#[path = "presence/copies.rs"]
 mod copies;
-#[path = "presence/death.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
 mod death;
-#[path = "presence/drafts.rs"]
 mod drafts;
-#[path = "presence/elsewhere.rs"]
 mod elsewhere;
-#[path = "presence/family.rs"]
 mod family;
-#[path = "presence/foreign.rs"]
 mod foreign;
-#[path = "presence/itself.rs"]
 mod itself;
-#[path = "presence/other_users.rs"]
 mod other_users;
-#[path = "presence/rubbish.rs"]
 mod rubbish;
-#[path = "presence/storm.rs"]
 mod storm;
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("presence", child::main)]);
+}

@@ -9,17 +9,14 @@ use std::time::{Duration, Instant};
 use futures::future::FusedFuture;
 use stanchion::{Acquire, ErrorKind, FifoGuard, FifoLock, FifoOptions, Lost, Waiting};
 
-#[path = "conformance/support.rs"]
-#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "../conformance/support.rs"]
 mod support;
 
-#[path = "future/foreign.rs"]
+#[path = "../crew/mod.rs"]
+mod crew;
 mod foreign;
-#[path = "future/histories.rs"]
 mod histories;
-#[path = "future/limits.rs"]
 mod limits;
-#[path = "future/sleepers.rs"]
 mod sleepers;
 
 use support::{
@@ -32,9 +29,7 @@ type Waiter = Polled<Acquire<FifoGuard>>;
 const WINDOW: Duration = Duration::from_secs(1);
 
 fn queued(lock: &FifoLock) -> Waiter {
-    let mut waiter = Polled::new(lock.acquire());
-    assert_pending!(waiter.poll());
-    waiter
+    Polled::pending(lock.acquire())
 }
 
 fn held(lock: &FifoLock) -> FifoGuard {
@@ -379,4 +374,10 @@ async fn p09_a_task_that_must_yield_has_its_place_all_the_same() {
         }
     }
     panic!("a thousand acquires without a pause");
+}
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("watch", foreign::main)]);
 }

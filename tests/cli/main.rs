@@ -1,0 +1,40 @@
+//! The program `stanchion`, as a shell sees it: real processes, exit codes, signals, terminals.
+#![cfg(all(unix, feature = "cli"))]
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
+#[path = "../crew/mod.rs"]
+mod crew;
+mod far;
+mod flock;
+mod inherit;
+mod kinds;
+mod kinds_look;
+mod look;
+mod methods;
+#[cfg(target_os = "linux")]
+mod namespaces;
+mod process;
+mod program;
+#[path = "../processes/queue.rs"]
+mod queue;
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+mod redis_server;
+mod run;
+mod signals;
+mod sweep;
+#[path = "../processes/taker.rs"]
+mod taker;
+mod terminal;
+mod url;
+mod wrong;
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("taker", taker::main)]);
+}

@@ -1,0 +1,213 @@
+//! One program: what it is told, what it says, and its end.
+
+use std::io::{BufRead, BufReader, Write};
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+
+use super::WATCHDOG;
+
+/// A running program. Dropped, it is killed.
+pub(crate) struct Process {
+    child: Child,
+    stopped: bool,
+    killed: bool,
+    gone: bool,
+}
+
+impl Process {
+    /// Starts a program. Each line of its output is heard, and at its end `None`.
+    pub(crate) fn start(
+        mut command: Command,
+        mut heard: impl FnMut(Option<String>) + Send + 'static,
+    ) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a child process");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        std::thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|it| heard(Some(it)));
+            heard(None);
+        });
+        Self {
+            child,
+            stopped: false,
+            killed: false,
+            gone: false,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it says beside its output, if that was asked for.
+    pub(crate) fn errors(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("its errors")
+    }
+
+    /// Sends a line. A program that was killed does not read it.
+    pub(crate) fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("its input");
+        let _ = writeln!(input, "{line}");
+    }
+
+    /// Whether it was neither stopped nor killed, and nobody has waited for its end.
+    pub(crate) fn runs(&self) -> bool {
+        !self.stopped && !self.killed && !self.gone
+    }
+
+    pub(crate) fn was_killed(&self) -> bool {
+        self.killed
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a process to signal");
+    }
+
+    /// `kill -9`, and it is gone when this returns.
+    pub(crate) fn kill(&mut self) {
+        self.kill_now();
+        self.end();
+    }
+
+    /// `kill -9`, without waiting for the end.
+    pub(crate) fn kill_now(&mut self) {
+        self.killed = true;
+        self.signal(Signal::KILL);
+    }
+
+    /// Waits for its end. Its input stays open: a program that it has started may still read there.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        self.gone = true;
+        let input = self.child.stdin.take();
+        let status = self.child.wait().expect("its end");
+        self.child.stdin = input;
+        status
+    }
+
+    /// SIGSTOP, and it stands still when this returns; `false` when it died before.
+    pub(crate) fn stop(&mut self) -> bool {
+        self.signal(Signal::STOP);
+        self.has_stopped()
+    }
+
+    /// Waits until it stands still, or has ended: `false`.
+    pub(crate) fn has_stopped(&mut self) -> bool {
+        // The news stays there for a later wait.
+        let news = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(Pid::from_child(&self.child)), news).expect("a child");
+        self.stopped = status.expect("a change").stopped();
+        self.stopped
+    }
+
+    pub(crate) fn go_on(&mut self) {
+        self.stopped = false;
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether it has ended, whatever ended it.
+    pub(crate) fn has_ended(&self) -> bool {
+        let news = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let status = || waitid(WaitId::Pid(Pid::from_child(&self.child)), news).expect("a child");
+        self.gone || status().is_some()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.gone {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// What a child program says in a line of its output. The harness may have begun that line.
+pub(super) fn said(line: &str) -> Option<String> {
+    line.split_once('@').map(|it| it.1.to_owned())
+}
+
+/// A program that is led alone.
+pub(crate) struct Member {
+    process: Process,
+    lines: Receiver<String>,
+}
+
+impl Member {
+    /// Starts a child program, which says `ready`.
+    #[track_caller]
+    pub(crate) fn start(command: Command) -> Self {
+        let member = Self::heard(command, said);
+        member.expect("ready");
+        member
+    }
+
+    /// Starts any program.
+    pub(crate) fn foreign(command: Command) -> Self {
+        Self::heard(command, |line| Some(line.to_owned()))
+    }
+
+    fn heard(command: Command, said: fn(&str) -> Option<String>) -> Self {
+        let (to, lines) = channel();
+        let process = Process::start(command, move |line| {
+            let _ = line.and_then(|it| said(&it)).map(|it| to.send(it));
+        });
+        Self { process, lines }
+    }
+
+    /// Its next line; `None` when it has ended.
+    #[track_caller]
+    pub(crate) fn next(&self) -> Option<String> {
+        match self.lines.recv_timeout(WATCHDOG) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("a child says nothing any more"),
+        }
+    }
+
+    /// The line that must come next.
+    #[track_caller]
+    pub(crate) fn hear(&self) -> String {
+        self.next().expect("the child lives")
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&self, line: &str) {
+        assert_eq!(self.hear(), line);
+    }
+
+    #[track_caller]
+    pub(crate) fn ask(&mut self, line: &str) -> String {
+        self.answer(line).expect("the child lives")
+    }
+
+    /// The same of one that may end instead.
+    #[track_caller]
+    pub(crate) fn answer(&mut self, line: &str) -> Option<String> {
+        self.tell(line);
+        self.next()
+    }
+
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.lines.try_recv().is_err()
+    }
+}
+
+impl Deref for Member {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Member {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}

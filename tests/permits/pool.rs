@@ -1,0 +1,316 @@
+//! A crew of [`holder`](super::holder) processes around one semaphore.
+//!
+//! Every `held` line is checked: never more permits are out than there are, and a grant that began after another one's end has the greater token.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::crew::{self, Site, Who, program};
+use crate::holder::NAME;
+
+/// A wait or a hold of a member.
+pub(crate) type Place = (Who, u32);
+
+/// The semaphore and those who have permits.
+pub(crate) struct Pool {
+    home: TempDir,
+    limit: u32,
+    /// What each has asked for, and the greatest token of all that had ended by then.
+    asked: HashMap<Place, (u32, u64)>,
+    /// Who has how many permits, and the token.
+    out: HashMap<Place, (u32, u64)>,
+    /// Told to let go, with its token; has not said yet that it has.
+    leaving: HashMap<Place, u64>,
+    ended: u64,
+}
+
+impl Pool {
+    fn slot(&self, number: u32) -> PathBuf {
+        self.home.path().join(format!("{NAME}.{number:02}.lock"))
+    }
+
+    fn queue_dir(&self) -> PathBuf {
+        self.home.path().join(format!("{NAME}.queue"))
+    }
+
+    /// How many of the slot files somebody has locked, as the kernel lists it: to look disturbs nobody.
+    fn locked_slots(&self) -> usize {
+        let locks = std::fs::read_to_string("/proc/locks").expect("the kernel's list");
+        let inode = |number: u32| std::fs::metadata(self.slot(number)).map(|it| it.ino());
+        let slots: Vec<_> = (0..self.limit).flat_map(inode).collect();
+        let held = locks.lines().filter(|line| !line.contains("->"));
+        let inodes = held.filter_map(|line| {
+            let place = line.split_whitespace().nth(5)?;
+            place.rsplit(':').next()?.parse().ok()
+        });
+        inodes.filter(|inode: &u64| slots.contains(inode)).count()
+    }
+}
+
+impl Site for Pool {
+    fn program(&self) -> Command {
+        let mut command = program("holder");
+        command.current_dir(self.home.path());
+        command.env("HOLDER_HOME", self.home.path());
+        command
+    }
+
+    fn tickets(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.queue_dir()).into_iter().flatten();
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_ticket = |path: &PathBuf| {
+            let name = path.file_name().and_then(|it| it.to_str());
+            name.is_some_and(|it| it.starts_with(|it: char| it.is_ascii_digit()))
+        };
+        let mut tickets: Vec<_> = paths.filter(is_ticket).collect();
+        tickets.sort();
+        tickets
+    }
+
+    fn scene(&self) -> String {
+        let state = std::fs::read_to_string(self.queue_dir().join("state")).unwrap_or_default();
+        format!(
+            "out: {:?}; tickets: {:?}; {} of {} slots are locked; state: {:?}",
+            self.out,
+            self.tickets(),
+            self.locked_slots(),
+            self.limit,
+            state.lines().take(2).collect::<Vec<_>>(),
+        )
+    }
+
+    /// Of a grant that it did not live to tell of nothing is known.
+    fn forget(&mut self, who: Who) {
+        self.out.retain(|place, _| place.0 != who);
+        self.asked.retain(|place, _| place.0 != who);
+        self.leaving.retain(|place, _| place.0 != who);
+    }
+}
+
+/// Processes around one semaphore.
+pub(crate) type Crew = crew::Crew<Pool>;
+
+/// On disk, and in memory where the system has that.
+pub(crate) fn everywhere(limit: u32, test: impl Fn(Crew)) {
+    crew::everywhere(|home| test(Crew::in_home(home, limit)));
+}
+
+impl Crew {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self::in_home(crew::scratch(), limit)
+    }
+
+    fn in_home(home: TempDir, limit: u32) -> Self {
+        let mut crew = Self::around(Pool {
+            home,
+            limit,
+            asked: HashMap::new(),
+            out: HashMap::new(),
+            leaving: HashMap::new(),
+            ended: 0,
+        });
+        crew.set_limit(limit);
+        crew
+    }
+
+    /// There are so many permits now.
+    pub(crate) fn set_limit(&mut self, limit: u32) {
+        self.site.limit = limit;
+        self.set("HOLDER_LIMIT", &limit.to_string());
+    }
+
+    pub(crate) fn limit(&self) -> u32 {
+        self.site.limit
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.site.home.path()
+    }
+
+    pub(crate) fn slot(&self, number: u32) -> PathBuf {
+        self.site.slot(number)
+    }
+
+    pub(crate) fn queue_dir(&self) -> PathBuf {
+        self.site.queue_dir()
+    }
+
+    /// How many of the slot files somebody has locked, as the kernel lists it: to look disturbs nobody.
+    pub(crate) fn locked_slots(&self) -> usize {
+        self.site.locked_slots()
+    }
+
+    // ---- permits ----------------------------------------------------------------------------------------------------
+
+    fn wants(&mut self, place: Place, permits: u32) {
+        self.site.asked.insert(place, (permits, self.site.ended));
+    }
+
+    pub(crate) fn request(&mut self, (who, number): Place, permits: u32) {
+        self.wants((who, number), permits);
+        self.tell(who, &format!("acquire {number} {permits}"));
+    }
+
+    /// Queues: must not get its permits at once.
+    #[track_caller]
+    pub(crate) fn queue(&mut self, place: Place, permits: u32) {
+        self.request(place, permits);
+        self.expect(place.0, &format!("queued {}", place.1));
+    }
+
+    /// Must get its permits at once.
+    #[track_caller]
+    pub(crate) fn take(&mut self, place: Place, permits: u32) {
+        self.request(place, permits);
+        let line = self.line(place.0);
+        let held = self.enter(place.0, &line);
+        assert_eq!(held, place);
+    }
+
+    /// Gets its permits, at once or after a wait, whoever else gets some.
+    #[track_caller]
+    pub(crate) fn acquire(&mut self, place: Place, permits: u32) {
+        self.request(place, permits);
+        let mut line = self.line(place.0);
+        if line == format!("queued {}", place.1) {
+            line = self.line(place.0);
+        }
+        let held = self.enter(place.0, &line);
+        assert_eq!(held, place);
+    }
+
+    /// Tries, and tells whether it got what it wants.
+    #[track_caller]
+    pub(crate) fn tries(&mut self, place: Place, permits: u32) -> bool {
+        self.wants(place, permits);
+        let line = self.ask(place.0, &format!("try {} {permits}", place.1));
+        line != "none" && self.enter(place.0, &line) == place
+    }
+
+    /// Who is the next to get permits?
+    #[track_caller]
+    pub(crate) fn next_held(&mut self) -> Place {
+        let (who, line) = self.find(|who, line| {
+            assert!(!line.starts_with("failed"), "{who:?}: {line}");
+            line.starts_with("held")
+        });
+        self.enter(who, &line)
+    }
+
+    /// The next to get permits must be this one.
+    #[track_caller]
+    pub(crate) fn expect_held(&mut self, place: Place) {
+        let held = self.next_held();
+        assert_eq!(held, place, "{}", self.scene());
+    }
+
+    /// The next to get permits must be this one. It gives them back.
+    #[track_caller]
+    pub(crate) fn serve(&mut self, place: Place) {
+        self.expect_held(place);
+        self.release(place);
+    }
+
+    /// This one gets permits, as the next but for others whose turn it is as well.
+    #[track_caller]
+    pub(crate) fn expect_held_beside(&mut self, place: Place) {
+        while !self.is_inside(place) {
+            self.next_held();
+        }
+    }
+
+    /// These are the next to get permits; their lines may come in any order.
+    #[track_caller]
+    pub(crate) fn until_held(&mut self, places: &[Place]) {
+        for _ in places {
+            let held = self.next_held();
+            assert!(places.contains(&held), "{held:?}; {}", self.scene());
+        }
+    }
+
+    /// The token of who has permits.
+    pub(crate) fn token(&self, place: Place) -> u64 {
+        self.site.out[&place].1
+    }
+
+    pub(crate) fn is_inside(&self, place: Place) -> bool {
+        self.site.out.contains_key(&place)
+    }
+
+    pub(crate) fn permits_out(&self) -> u32 {
+        self.site.out.values().map(|it| it.0).sum()
+    }
+
+    #[track_caller]
+    fn enter(&mut self, who: Who, line: &str) -> Place {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(words[0], "held", "{who:?} said {line:?}; {}", self.scene());
+        let number = |index: usize| words[index].parse::<u64>().expect("a number");
+        let (place, token, permits) = ((who, number(1) as u32), number(2), number(3) as u32);
+        let (wanted, ended) = self.site.asked.remove(&place).expect("a wish");
+        assert_eq!(permits, wanted, "slots of {place:?}");
+        assert!(token > ended, "the token went from {ended} to {token}");
+        self.site.out.insert(place, (permits, token));
+        let (out, limit) = (self.permits_out(), self.site.limit);
+        assert!(out <= limit, "{out} of {limit} are out: {}", self.scene());
+        place
+    }
+
+    /// Lets somebody go and waits until it is out.
+    #[track_caller]
+    pub(crate) fn release(&mut self, place: Place) {
+        self.let_go(place, "release");
+        self.expect_released(place);
+    }
+
+    #[track_caller]
+    pub(crate) fn let_go(&mut self, place: Place, how: &str) {
+        let (_, token) = self.site.out.remove(&place).expect("it has permits");
+        self.site.leaving.insert(place, token);
+        self.tell(place.0, &format!("{how} {}", place.1));
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_released(&mut self, place: Place) {
+        let line = self.find_of(place.0, "released");
+        assert_eq!(line, format!("released {}", place.1));
+        let token = self.site.leaving.remove(&place).expect("it was told to");
+        self.site.ended = self.site.ended.max(token);
+    }
+
+    /// Gives up, whatever else this member says before it has.
+    #[track_caller]
+    pub(crate) fn cancel(&mut self, place: Place) {
+        self.site.asked.remove(&place);
+        self.tell(place.0, &format!("cancel {}", place.1));
+        let line = self.find_of(place.0, "cancelled");
+        assert_eq!(line, format!("cancelled {}", place.1));
+    }
+
+    /// All permits can be had at once; whoever died in line is cleared away by this.
+    #[track_caller]
+    pub(crate) fn expect_idle(&mut self, who: Who) {
+        let limit = self.site.limit;
+        self.acquire((who, 90), limit);
+        self.release((who, 90));
+        self.expect_no_tickets();
+        assert!(self.tries((who, 91), limit), "{}", self.scene());
+        self.release((who, 91));
+        self.expect_no_tickets();
+        self.expect_silence();
+    }
+
+    /// Makes a member wait for another process once, so that everything it needs for waiting is there.
+    pub(crate) fn contend(&mut self, who: Who) {
+        let (other, limit) = (self.start(), self.site.limit);
+        self.take((other, 98), limit);
+        self.queue((who, 98), limit);
+        self.release((other, 98));
+        self.serve((who, 98));
+        self.end(other);
+    }
+}

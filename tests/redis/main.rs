@@ -1,0 +1,42 @@
+//! The locks on a Redis server, each test with a server of its own.
+
+#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+
+#[path = "../crew/skip.rs"]
+#[macro_use]
+mod skip;
+
+mod address;
+mod basics;
+mod cancel;
+mod child;
+mod clock;
+#[path = "../crew/mod.rs"]
+mod crew;
+mod crowd;
+mod failover;
+mod faults;
+mod fork;
+mod gate;
+mod locks;
+mod network;
+#[path = "../conformance/one_permit.rs"]
+mod one_permit;
+mod processes;
+mod proxy;
+mod restart;
+mod server;
+mod storm;
+#[path = "../conformance/support.rs"]
+mod support;
+#[cfg(feature = "redis-tls")]
+mod tls;
+mod tokens;
+mod verdicts;
+mod waits;
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("redis", child::main)]);
+}
