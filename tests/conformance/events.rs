@@ -35,9 +35,13 @@ fn semaphore(place: &Place) -> AnyLock {
     AnyLock::new(OnePermit(opened.expect("a semaphore")))
 }
 
-fn file(place: &Place) -> AnyLock {
+fn plain(place: &Place) -> FileLock {
     let options = FileLock::options().poll_interval(Duration::MAX);
-    AnyLock::new(options.open(place.path()).expect("a lock"))
+    options.open(place.path()).expect("a lock")
+}
+
+fn file(place: &Place) -> AnyLock {
+    AnyLock::new(plain(place))
 }
 
 /// The file whose lock is the lock, which is there after the first use.
@@ -104,6 +108,20 @@ fn the_lock_file_goes(open: fn(&Place) -> AnyLock) {
     assert_eq!(lost.finish(), stanchion::Loss::Deleted);
 }
 
+/// Who waits for a share of a plain lock learns of a downgrade as of a release.
+fn a_writer_becomes_a_reader(open: fn(&Place) -> FileLock) {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = Polled::new(lock.acquire()).finish().expect("free");
+    let mut waiter = Polled::new(lock.acquire_shared());
+    assert_pending!(waiter.poll().map(|it| it.map(drop)));
+    until_settled();
+    assert_eq!(waiter.rings(), 0);
+    let reader = Polled::new(writer.downgrade()).finish();
+    assert_woken(&waiter);
+    drop((waiter.finish().expect("shared"), reader.expect("a reader")));
+}
+
 macro_rules! cases {
     ($($name:ident: $case:ident($open:ident), without $($deaf:literal)or+;)*) => {
         mod alone {
@@ -128,6 +146,7 @@ cases! {
     semaphore_slot: another_program_lets_go(semaphore), without "door";
     semaphore_line: another_program_leaves_the_line(semaphore), without "door" or "predecessor";
     file_lock: another_program_lets_go(file), without "door";
+    file_share: a_writer_becomes_a_reader(plain), without "door";
     fifo_loss: the_lock_file_goes(fifo), without "held";
     rwlock_loss: the_lock_file_goes(rwlock), without "held";
 }
