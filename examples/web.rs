@@ -23,7 +23,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
-use stanchion::{AnyLock, ErrorKind, Locks, Loss, Owner, Status};
+use stanchion::{AnyLock, ErrorKind, Locks, Loss, Owner, Reach, Status};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -40,6 +40,8 @@ struct App {
     /// The lock, as `stanchion status` takes it.
     url: String,
     most: usize,
+    /// On files the waiters of another process are one row, and count as one.
+    crowds: bool,
     stopped: watch::Receiver<bool>,
 }
 
@@ -60,10 +62,15 @@ async fn serve() -> Result<(), Whatever> {
     let port = args.next().map_or(Ok(0), |it| it.parse())?;
     let most = args.next().map_or(Ok(8), |it| it.parse())?;
 
-    let locks = Locks::connect(&url).await?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let port = listener.local_addr()?.port();
+    let options = Locks::options().label(format!("web at port {port}"));
+    let locks = options.connect(&url).await?;
     let (stop, stopped) = watch::channel(false);
+    let lock = locks.lock("web")?;
     let app = App {
-        lock: locks.lock("web")?,
+        crowds: lock.capabilities().reach == Reach::Host,
+        lock,
         url: format!("{locks}#web"),
         most,
         stopped,
@@ -73,8 +80,6 @@ async fn serve() -> Result<(), Whatever> {
         .route("/work", post(work))
         .route("/line", get(line))
         .with_state(app);
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-    let port = listener.local_addr()?.port();
     let signal = stop_signal()?;
     println!("listening on http://127.0.0.1:{port}, with the locks at {locks}");
     axum::serve(listener, router)
@@ -94,6 +99,20 @@ fn temporary() -> String {
 }
 
 impl App {
+    /// Says what counts: it is not the number of requests that the page of another server shows.
+    fn refusal(&self, error: stanchion::Error) -> Refusal {
+        let counted = match self.crowds {
+            true => ", and those of another process count as one",
+            false => "",
+        };
+        match error.kind() {
+            ErrorKind::Busy => {
+                Refusal::Full(format!("too many wait: at most {} may{counted}", self.most))
+            }
+            _ => Refusal::Lock(error),
+        }
+    }
+
     async fn stopped(mut self) {
         // Without a sender the server has ended.
         let _ = self.stopped.wait_for(|stopped| *stopped).await;
@@ -108,8 +127,8 @@ async fn work(
 ) -> Result<Json<Value>, Refusal> {
     let acquire = app.lock.acquire().max_waiting(app.most);
     let guard = tokio::select! {
-        guard = acquire => guard?,
-        () = app.stopped() => return Err(Refusal::Stops),
+        guard = acquire => guard.map_err(|error| app.refusal(error))?,
+        () = app.clone().stopped() => return Err(Refusal::Stops),
     };
     let ms = query.get("ms").copied().unwrap_or(1000);
     let from = millis(SystemTime::now());
@@ -148,6 +167,8 @@ fn picture(app: &App, status: &Status) -> Value {
     let waiters = status.waiters.iter().map(|waiter| {
         let mut row = person(&waiter.owner);
         row["passed_over"] = waiter.passed_over.into();
+        row["here"] = waiter.here.into();
+        row["crowd"] = (app.crowds && !waiter.here).into();
         row
     });
     json!({
@@ -157,11 +178,17 @@ fn picture(app: &App, status: &Status) -> Value {
         "holder": status.holder.as_ref().map(person),
         "waiters": waiters.collect::<Vec<_>>(),
         "last_token": status.last_token,
+        "most": app.most,
     })
 }
 
 fn person(owner: &Owner) -> Value {
-    json!({ "pid": owner.pid, "host": owner.host, "since": owner.since.and_then(millis) })
+    json!({
+        "label": owner.label,
+        "pid": owner.pid,
+        "host": owner.host,
+        "since": owner.since.and_then(millis),
+    })
 }
 
 /// Since 1970, as browsers count.
@@ -172,6 +199,7 @@ fn millis(time: SystemTime) -> Option<u64> {
 
 /// Why there was no work done, or not all of it.
 enum Refusal {
+    Full(String),
     Lock(stanchion::Error),
     Stops,
     Lost(Loss),
@@ -187,9 +215,10 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (later, text) = match self {
             Self::Lock(error) => {
-                let later = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable);
+                let later = error.kind() == ErrorKind::Unavailable;
                 (later, error.to_string())
             }
+            Self::Full(text) => (true, text),
             Self::Stops => (true, "the server stops".to_owned()),
             Self::Lost(loss) => (false, loss.to_string()),
         };

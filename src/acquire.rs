@@ -55,6 +55,9 @@ pub(crate) mod sealed {
         /// The wait.
         type Pending: Pending;
 
+        /// What it becomes by a downgrade.
+        type Reader: Guard;
+
         /// Makes the guard.
         fn granted(grant: <Self::Pending as Pending>::Grant, waited: Option<Duration>) -> Self;
 
@@ -66,6 +69,9 @@ pub(crate) mod sealed {
 
         /// How long the caller waited.
         fn wait_time(&self) -> Option<Duration>;
+
+        /// The same hold, after it was downgraded.
+        fn into_reader(self) -> Self::Reader;
 
         /// Takes permits out of it.
         fn split(&mut self, permits: u32) -> Result<Self>;

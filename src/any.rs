@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::backend::Hold;
 use crate::backend::{Pending, Request};
 use crate::error::Result;
-use crate::guard::{Guard, Permit, Release};
+use crate::guard::{Downgrade, Guard, Permit, Release, WriteGuard};
 use crate::loss::Lost;
 use crate::options::check_merge;
 use crate::status::Waiting;
@@ -55,11 +55,16 @@ trait Forgotten: Any + Send + Sync {
     fn hold(&self) -> &dyn Hold;
     fn hold_mut(&mut self) -> &mut dyn Hold;
     fn wait_time(&self) -> Option<Duration>;
+    fn into_reader(self: Box<Self>) -> AnyGuard;
     fn split(&mut self, permits: u32) -> Result<AnyGuard>;
     fn merge(&mut self, other: AnyGuard) -> Result<()>;
 }
 
 impl<G: Guard> Forgotten for G {
+    fn into_reader(self: Box<Self>) -> AnyGuard {
+        AnyGuard::new(Granted::into_reader(*self))
+    }
+
     fn split(&mut self, permits: u32) -> Result<AnyGuard> {
         Granted::split(self, permits).map(AnyGuard::new)
     }
@@ -157,6 +162,21 @@ impl AnyGuard {
         self.inner.hold().lost()
     }
 
+    /// Turns the writer into a reader; see [`WriteGuard::downgrade`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before its end, it releases the lock.
+    ///
+    /// # Errors
+    ///
+    /// - Those of the inner guard.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the inner guard is not that
+    ///   of a writer. It is released then.
+    pub fn downgrade(self) -> Downgrade<Self> {
+        WriteGuard::downgrade(self)
+    }
+
     /// Releases the lock and reports whether that succeeded.
     ///
     /// # Cancel safety
@@ -173,11 +193,21 @@ impl AnyGuard {
 
 impl Guard for AnyGuard {}
 
+/// A guard that is not the writer's of a lock that readers can share refuses `downgrade`.
+impl WriteGuard for AnyGuard {
+    type Shared = Self;
+}
+
 /// A guard of a lock holds no permits, so `split` and `merge` fail.
 impl Permit for AnyGuard {}
 
 impl Granted for AnyGuard {
     type Pending = AnyPending;
+    type Reader = Self;
+
+    fn into_reader(self) -> Self {
+        self.inner.into_reader()
+    }
 
     /// The inner guard already has its wait time.
     fn granted(guard: Self, _: Option<Duration>) -> Self {

@@ -83,6 +83,34 @@ pub trait Guard: sealed::Granted + fmt::Debug {
     }
 }
 
+/// The guard of a lock that readers can share; see [`SharedLock`](crate::SharedLock).
+pub trait WriteGuard: Guard + sealed::Granted<Reader = <Self as WriteGuard>::Shared> {
+    /// The guard of a reader.
+    type Shared: Guard;
+
+    /// Turns the writer into a reader. The lock is held all the time, and no writer acquires it in
+    /// between. Readers that wait at the head of the queue acquire it too.
+    ///
+    /// The reader keeps the token of the writer. Its death is no crash for the next holder.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before its end, it releases the lock, as a drop of the guard does.
+    ///
+    /// # Errors
+    ///
+    /// In each of these cases the lock is released:
+    ///
+    /// - [`ErrorKind::InvalidInput`] if this is not the guard of a writer: for a type of guard that
+    ///   readers, permits or exclusive locks have too.
+    /// - [`ErrorKind::Unsupported`] if the lock has no readers, or the backend cannot downgrade.
+    /// - [`ErrorKind::Lost`] if the lock was lost.
+    /// - [`ErrorKind::Io`] if a step failed.
+    fn downgrade(self) -> Downgrade<Self> {
+        Downgrade(Some(self))
+    }
+}
+
 /// The guard of a semaphore: one permit or more.
 pub trait Permit: Guard {
     /// Returns how many permits this guard holds.
@@ -124,6 +152,39 @@ pub trait Permit: Guard {
     /// dropped.
     fn forget(self) {
         std::mem::forget(self);
+    }
+}
+
+/// The future of [`WriteGuard::downgrade`]. Dropped before its end, it releases the lock.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Downgrade<G: WriteGuard>(Option<G>);
+
+impl<G: WriteGuard> Future for Downgrade<G> {
+    type Output = Result<G::Shared>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(mut guard) = self.0.take() else {
+            return Poll::Pending;
+        };
+        match guard.hold_mut().poll_downgrade(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| guard.into_reader())),
+            Poll::Pending => {
+                self.0 = Some(guard);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<G: WriteGuard> FusedFuture for Downgrade<G> {
+    fn is_terminated(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl<G: WriteGuard> fmt::Debug for Downgrade<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Downgrade").finish_non_exhaustive()
     }
 }
 
@@ -176,12 +237,12 @@ impl<G: Guard> fmt::Debug for Release<G> {
 /// Defines a guard around a [`Held`], with the methods that every guard has.
 ///
 /// `token: "…"` is the documentation of `token()`, which then returns a plain number. Without it
-/// `token()` returns an `Option`.
+/// `token()` returns an `Option`. `reader: …` makes it a [`WriteGuard`] that becomes this guard.
 macro_rules! guard {
     (
         $(#[$about:meta])*
         $name:ident $(<$inner:ident: $bound:ident>)? holds $hold:ty, by $pending:ty
-        $(, token: $token:literal)?
+        $(, token: $token:literal)? $(, reader: $reader:ident)?
     ) => {
         $(#[$about])*
         #[must_use = "the lock is released as soon as the guard is dropped"]
@@ -245,6 +306,7 @@ macro_rules! guard {
 
         impl$(<$inner: $bound>)? $crate::acquire::sealed::Granted for $name$(<$inner>)? {
             type Pending = $pending;
+            $crate::guard::reader!($($reader)?);
 
             fn granted(hold: $hold, waited: Option<std::time::Duration>) -> Self {
                 Self {
@@ -275,6 +337,10 @@ macro_rules! guard {
         }
 
         impl$(<$inner: $bound>)? $crate::guard::Guard for $name$(<$inner>)? {}
+
+        $(impl $crate::guard::WriteGuard for $name {
+            type Shared = $reader;
+        })?
 
         impl$(<$inner: $bound>)? std::fmt::Debug for $name$(<$inner>)? {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -326,6 +392,25 @@ macro_rules! is_permit {
     };
 }
 pub(crate) use is_permit;
+
+/// Defines what a guard becomes by a downgrade: itself if there is no such thing.
+macro_rules! reader {
+    ($reader:ident) => {
+        type Reader = $reader;
+
+        fn into_reader(self) -> $reader {
+            $reader { held: self.held }
+        }
+    };
+    () => {
+        type Reader = Self;
+
+        fn into_reader(self) -> Self {
+            self
+        }
+    };
+}
+pub(crate) use reader;
 
 /// Defines `token()` of a guard: a plain number if the lock always has one.
 macro_rules! token {

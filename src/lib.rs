@@ -129,7 +129,7 @@ pub use fs::open::{OpenLocked, open_locked};
 pub use fs::pid::{PidConfig, PidGuard, PidLock, PidOptions};
 pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
 pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
-pub use guard::{Guard, Permit, Release};
+pub use guard::{Downgrade, Guard, Permit, Release, WriteGuard};
 pub use lock::{Capabilities, Handle, Lock, Reach, Semaphore, SharedLock, Tokens};
 pub use locks::{LockUrl, Locks, LocksOptions};
 pub use loss::{Loss, Lost};

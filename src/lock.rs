@@ -5,7 +5,7 @@ use std::future::Future;
 
 use crate::acquire::Acquire;
 use crate::error::Result;
-use crate::guard::{Guard, Permit};
+use crate::guard::{Guard, Permit, WriteGuard};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
@@ -66,8 +66,9 @@ pub trait Lock: Handle {
 }
 
 /// A lock that any number of readers may share. [`Lock::acquire`] is for one writer,
-/// [`acquire_shared`](SharedLock::acquire_shared) for readers.
-pub trait SharedLock: Lock {
+/// [`acquire_shared`](SharedLock::acquire_shared) for readers. The writer's guard can
+/// [`downgrade`](WriteGuard::downgrade).
+pub trait SharedLock: Lock<Guard: WriteGuard<Shared = <Self as SharedLock>::SharedGuard>> {
     /// What a successful shared acquire returns.
     type SharedGuard: Guard;
 
@@ -94,6 +95,13 @@ pub trait Semaphore: Handle {
 
     /// Returns how many permits there are, as far as this process knows.
     fn limit(&self) -> u32;
+
+    /// Returns how many permits are free at this moment: the limit less the permits that are held.
+    ///
+    /// A permit that is set aside for a waiter counts as held. So 0 does not mean that nobody
+    /// waits, and more than 0 does not mean that a try succeeds: a waiter for many permits holds
+    /// back the callers behind it while fewer are free.
+    fn available(&self) -> impl Future<Output = Result<u32>> + Send;
 
     /// Changes how many permits there are, for every process. A reduction waits until all permits
     /// are back.
@@ -293,6 +301,10 @@ macro_rules! is_lock {
 
             fn limit(&self) -> u32 {
                 $lock::limit(self)
+            }
+
+            async fn available(&self) -> $crate::error::Result<u32> {
+                $lock::available(self)$(.$await)?
             }
 
             async fn resize(&self, permits: u32) -> $crate::error::Result<()> {

@@ -447,6 +447,16 @@ impl MemSemaphore {
         self.core.line.parts()
     }
 
+    /// Returns how many permits are free at this moment; see
+    /// [`Semaphore::available`](crate::Semaphore::available).
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn available(&self) -> Result<u32> {
+        Ok(self.core.line.free())
+    }
+
     /// Changes how many permits there are, for every handle on this name. A reduction waits in the
     /// queue until all permits are back.
     ///

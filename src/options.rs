@@ -117,6 +117,12 @@ pub(crate) fn check_merge(same: bool, one: u32, two: u32, place: impl AsRef<Path
     }
 }
 
+/// Returns the error of a guard that is asked to downgrade and is not a writer's.
+pub(crate) fn no_writer(place: impl AsRef<Path>) -> Error {
+    let text = "cannot downgrade: this is not the guard of a writer";
+    Error::at(ErrorKind::InvalidInput, text, place.as_ref())
+}
+
 /// Refuses a number of permits that a semaphore of `limit` never has.
 pub(crate) fn check_permits(wanted: u32, limit: u32, place: impl AsRef<Path>) -> Result<()> {
     if (1..=limit).contains(&wanted) {

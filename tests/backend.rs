@@ -72,6 +72,9 @@ enum Lie {
     MixesUpNames,
     MixesReadersAndWriters,
     GrantsTooMany,
+    DowngradesToNothing,
+    DowngradesForItself,
+    CountsGuards,
 }
 
 /// For each lie, a promise that it breaks.
@@ -148,6 +151,15 @@ const LIES: &[(Lie, &str)] = &[
         Lie::GrantsTooMany,
         "semaphore: no_more_permits_are_held_than_there_are",
     ),
+    (
+        Lie::DowngradesToNothing,
+        "rwlock: a_downgrade_lets_in_readers_and_no_writer",
+    ),
+    (
+        Lie::DowngradesForItself,
+        "rwlock: a_downgrade_lets_in_readers_and_no_writer",
+    ),
+    (Lie::CountsGuards, "semaphore: free_permits_are_counted"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -344,6 +356,15 @@ impl Line for Handle {
         self.0.parts
     }
 
+    fn available(&self) -> BoxFuture<'_, Result<u32>> {
+        let state = self.0.state();
+        let held = match self.0.lie {
+            Lie::CountsGuards => u32::try_from(state.held.len()).expect("a few"),
+            _ => state.held.values().sum(),
+        };
+        Box::pin(async move { Ok(self.0.parts - held) })
+    }
+
     fn status(&self) -> BoxFuture<'_, Result<Status>> {
         let state = self.0.state();
         let mut status = Status::free();
@@ -473,6 +494,20 @@ impl Hold for Share {
 
     fn permits(&self) -> u32 {
         self.parts
+    }
+
+    fn poll_downgrade(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        let number = self.number.expect("it is held");
+        let mut state = self.row.state();
+        let left = u32::from(self.row.lie != Lie::DowngradesToNothing);
+        state.held.insert(number, left);
+        let woken = match self.row.lie {
+            Lie::DowngradesForItself => Vec::new(),
+            _ => self.row.settle(&mut state),
+        };
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(()))
     }
 
     fn is_held(&self) -> bool {

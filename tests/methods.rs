@@ -4,11 +4,15 @@
 #![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
 
 use futures::executor::block_on;
-use stanchion::redis::{RedisLock, RedisRwLock, RedisSemaphore};
+use stanchion::redis::{
+    RedisGuard, RedisLock, RedisPermit, RedisReadGuard, RedisRwLock, RedisSemaphore,
+    RedisWriteGuard,
+};
 use stanchion::{
-    AnyLock, AnySemaphore, AnySharedLock, ErrorKind, FifoLock, FifoRwLock, FifoSemaphore, FileLock,
-    Lock, LockDir, MemLock, MemRwLock, MemSemaphore, Memory, Method, NamedLock, PidLock,
-    SharedLock,
+    AnyGuard, AnyLock, AnySemaphore, AnySharedLock, ErrorKind, FifoGuard, FifoLock, FifoPermit,
+    FifoReadGuard, FifoRwLock, FifoSemaphore, FifoWriteGuard, FileGuard, FileLock, Lock, LockDir,
+    MemGuard, MemLock, MemRwLock, MemSemaphore, Memory, Method, NamedLock, Permit, PidGuard,
+    PidLock, SharedLock,
 };
 
 #[path = "conformance/support.rs"]
@@ -34,8 +38,23 @@ const HANDLES: [&str; 15] = [
     "AnySemaphore",
 ];
 
+const GUARDS: [&str; 12] = [
+    "FifoGuard",
+    "FifoWriteGuard",
+    "FifoReadGuard",
+    "FifoPermit",
+    "FileGuard",
+    "PidGuard",
+    "MemGuard",
+    "RedisGuard",
+    "RedisWriteGuard",
+    "RedisReadGuard",
+    "RedisPermit",
+    "AnyGuard",
+];
+
 /// Cells that exist and answer `ErrorKind::Unsupported`.
-const UNSUPPORTED: [(&str, &[&str]); 2] = [
+const UNSUPPORTED: [(&str, &[&str]); 4] = [
     (
         "changes",
         &[
@@ -48,19 +67,27 @@ const UNSUPPORTED: [(&str, &[&str]); 2] = [
         ],
     ),
     ("resize", &["RedisSemaphore"]),
+    ("split", &["RedisPermit"]),
+    ("merge", &["RedisPermit"]),
 ];
 
-/// Calls each method of each handle, which must compile, and makes the table of them.
+/// Calls each method of each handle, or names that of a guard, which must compile, and makes the table of them.
 macro_rules! table {
-    ($($method:ident $arguments:tt: $($handle:ident)+;)+) => {
-        $($(const _: fn(&$handle) = |it| _ = it.$method $arguments;)+)+
-        const TABLE: &[(&str, &[&str])] = &[
+    ($table:ident: $($method:ident $(($($argument:tt)*))?: $($handle:ident)+;)+) => {
+        $(table!(@ $method $(($($argument)*))?: $($handle)+);)+
+        const $table: &[(&str, &[&str])] = &[
             $((stringify!($method), &[$(stringify!($handle)),+])),+
         ];
     };
+    (@ $method:ident: $($guard:ident)+) => {
+        $(const _: fn() = || _ = <$guard>::$method;)+
+    };
+    (@ $method:ident $arguments:tt: $($handle:ident)+) => {
+        $(const _: fn(&$handle) = |it| _ = it.$method $arguments;)+
+    };
 }
 
-table! {
+table! { OF_HANDLES:
     acquire(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
         RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
     try_acquire(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
@@ -70,6 +97,7 @@ table! {
     acquire_many(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
     try_acquire_many(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
     limit(): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
+    available(): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
     resize(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
     status(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
         RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
@@ -87,6 +115,29 @@ table! {
     force_release(1): RedisLock RedisRwLock RedisSemaphore;
 }
 
+table! { OF_GUARDS:
+    token: FifoGuard FifoWriteGuard FifoReadGuard FifoPermit FileGuard PidGuard MemGuard
+        RedisGuard RedisWriteGuard RedisReadGuard RedisPermit AnyGuard;
+    waited: FifoGuard FifoWriteGuard FifoReadGuard FifoPermit FileGuard PidGuard MemGuard
+        RedisGuard RedisWriteGuard RedisReadGuard RedisPermit AnyGuard;
+    predecessor_crashed: FifoGuard FifoWriteGuard FifoReadGuard FifoPermit FileGuard PidGuard MemGuard
+        RedisGuard RedisWriteGuard RedisReadGuard RedisPermit AnyGuard;
+    is_held: FifoGuard FifoWriteGuard FifoReadGuard FifoPermit FileGuard PidGuard MemGuard
+        RedisGuard RedisWriteGuard RedisReadGuard RedisPermit AnyGuard;
+    lost: FifoGuard FifoWriteGuard FifoReadGuard FifoPermit FileGuard PidGuard MemGuard
+        RedisGuard RedisWriteGuard RedisReadGuard RedisPermit AnyGuard;
+    release: FifoGuard FifoWriteGuard FifoReadGuard FifoPermit FileGuard PidGuard MemGuard
+        RedisGuard RedisWriteGuard RedisReadGuard RedisPermit AnyGuard;
+    downgrade: FifoWriteGuard FileGuard MemGuard RedisWriteGuard AnyGuard;
+    permits: FifoPermit MemGuard RedisPermit AnyGuard;
+    split: FifoPermit MemGuard RedisPermit AnyGuard;
+    merge: FifoPermit MemGuard RedisPermit AnyGuard;
+    forget: FifoPermit MemGuard RedisPermit AnyGuard;
+    keep_across_exec: FifoGuard FifoWriteGuard FifoReadGuard FifoPermit;
+    held_until: RedisGuard RedisWriteGuard RedisReadGuard RedisPermit;
+    ensure_held: RedisGuard RedisWriteGuard RedisReadGuard RedisPermit;
+}
+
 fn cell(method: &str, handles: &[&str], handle: &str) -> &'static str {
     let refused = UNSUPPORTED.iter().find(|(name, _)| *name == method);
     match refused.is_some_and(|(_, refused)| refused.contains(&handle)) {
@@ -96,12 +147,12 @@ fn cell(method: &str, handles: &[&str], handle: &str) -> &'static str {
     }
 }
 
-fn rendered() -> String {
+fn rendered(columns: &[&str], rows: &[(&str, &[&str])]) -> String {
     let row = |first: &str, cells: Vec<String>| format!("| {first} | {} |\n", cells.join(" | "));
-    let all = || HANDLES.iter();
+    let all = || columns.iter();
     let mut table = row("", all().map(|it| format!("`{it}`")).collect());
     table += &row("---", all().map(|_| "---".to_owned()).collect());
-    for (method, handles) in TABLE {
+    for (method, handles) in rows {
         let cells = all().map(|it| cell(method, handles, it).to_owned());
         table += &row(&format!("`{method}`"), cells.collect());
     }
@@ -109,19 +160,15 @@ fn rendered() -> String {
 }
 
 #[test]
-fn the_table_is_that_of_the_code() {
+fn the_tables_are_those_of_the_code() {
     let page = include_str!("../docs/methods.md");
     let table: String = page
         .lines()
         .filter(|line| line.starts_with('|'))
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(
-        table,
-        rendered(),
-        "docs/methods.md should have:\n{}",
-        rendered()
-    );
+    let expected = rendered(&HANDLES, OF_HANDLES) + &rendered(&GUARDS, OF_GUARDS);
+    assert_eq!(table, expected, "docs/methods.md should have:\n{expected}");
 }
 
 #[test]

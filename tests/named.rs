@@ -517,6 +517,13 @@ fn a_file_and_its_named_lock_leave_together() {
         let mut text = String::new();
         again.read_to_string(&mut text).await.expect("read");
         assert_eq!(text, "one");
+        let refused = kind_of(again.downgrade().await);
+        assert_eq!(
+            refused,
+            ErrorKind::Unsupported,
+            "the lock is another file's"
+        );
+        assert!(lock.try_acquire().expect("no error").is_some());
     });
 }
 

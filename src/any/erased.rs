@@ -111,6 +111,7 @@ pub(super) trait DynSemaphore: DynHandle {
     fn acquire_many(&self, permits: u32) -> Acquire<AnyGuard>;
     fn try_acquire_many(&self, permits: u32) -> Later<'_, Option<AnyGuard>>;
     fn limit(&self) -> u32;
+    fn available(&self) -> Later<'_, u32>;
     fn resize(&self, permits: u32) -> Later<'_, ()>;
 }
 
@@ -128,6 +129,10 @@ impl<S: Semaphore + 'static> DynSemaphore for S {
 
     fn limit(&self) -> u32 {
         Semaphore::limit(self)
+    }
+
+    fn available(&self) -> Later<'_, u32> {
+        Box::pin(Semaphore::available(self))
     }
 
     fn resize(&self, permits: u32) -> Later<'_, ()> {

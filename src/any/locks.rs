@@ -243,6 +243,15 @@ impl AnySemaphore {
         self.inner.limit()
     }
 
+    /// Returns how many permits are free at this moment; see [`Semaphore::available`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the inner semaphore.
+    pub async fn available(&self) -> Result<u32> {
+        self.inner.available().await
+    }
+
     /// Changes how many permits there are, for every process.
     ///
     /// # Errors

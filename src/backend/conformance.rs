@@ -673,7 +673,35 @@ async fn tokens_increase(place: Place<AnyLock>) -> Broken {
 cases! { SHARED of AnySharedLock:
     Nothing readers_share_and_a_writer_does_not,
     Nothing no_writer_is_inside_with_others,
+    Nothing a_downgrade_lets_in_readers_and_no_writer,
     Order a_reader_bypasses_no_waiting_writer,
+}
+
+async fn a_downgrade_lets_in_readers_and_no_writer(place: Place<AnySharedLock>) -> Broken {
+    let lock = place.lock()?;
+    let guard = ends("the writer", lock.acquire()).await?;
+    let token = guard.token();
+    let reader = waits("a reader beside a writer", lock.acquire_shared()).await?;
+    let mut writer = waits("another writer", place.lock()?.acquire()).await?;
+    let shared = match guard.downgrade().await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+        downgraded => ends("the downgrade", std::future::ready(downgraded)).await?,
+    };
+    let reader = ends("the reader, after the downgrade", reader).await?;
+    ensure(
+        shared.token() == token,
+        "a writer that became a reader has another token",
+    )?;
+    drop(reader);
+    let early = tokio::time::timeout(WATCHED, &mut writer).await;
+    ensure(
+        early.is_err(),
+        "a writer is granted the lock beside one that became a reader",
+    )?;
+    drop(shared);
+    ends("the other writer, when all readers are gone", writer)
+        .await
+        .map(drop)
 }
 
 async fn readers_share_and_a_writer_does_not(place: Place<AnySharedLock>) -> Broken {
@@ -754,6 +782,7 @@ cases! { PERMITS of AnySemaphore:
     Nothing there_are_as_many_permits_as_said,
     Nothing no_more_permits_are_held_than_there_are,
     Nothing numbers_of_permits_are_checked,
+    Nothing free_permits_are_counted,
     Nothing a_dropped_permit_is_given_back,
     Order a_small_request_bypasses_no_large_one,
 }
@@ -813,6 +842,32 @@ async fn numbers_of_permits_are_checked(place: Place<AnySemaphore>) -> Broken {
         kind,
         semaphore.try_acquire_many(4),
     )
+    .await
+}
+
+async fn free_permits_are_counted(place: Place<AnySemaphore>) -> Broken {
+    let (semaphore, other) = (place.lock()?, place.lock()?);
+    let mut held = Vec::new();
+    for free in [3, 2, 0] {
+        match other.available().await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+            counted => {
+                let counted = ends("the count", std::future::ready(counted)).await?;
+                ensure(
+                    counted == free,
+                    "the number of free permits is not the limit less those that are held",
+                )?;
+            }
+        }
+        let next = 3 - free + 1;
+        if free > 0 {
+            held.push(ends("some permits", semaphore.acquire_many(next)).await?);
+        }
+    }
+    drop(held);
+    soon("all permits are free again", async || {
+        Ok(ends("the count", other.available()).await? == 3)
+    })
     .await
 }
 

@@ -57,6 +57,13 @@ pub trait Line: Send + Sync + 'static {
         1
     }
 
+    /// Returns how many permits of a semaphore are free at this moment; see
+    /// [`Semaphore::available`]. By default it cannot tell.
+    fn available(&self) -> BoxFuture<'_, Result<u32>> {
+        let refused = unsupported("`available` is", self.address().place());
+        Box::pin(std::future::ready(refused))
+    }
+
     /// Changes how many permits a semaphore has. By default it cannot.
     fn resize(&self, _permits: u32) -> BoxFuture<'_, Result<()>> {
         let refused = unsupported("`resize` is", self.address().place());
@@ -184,6 +191,10 @@ impl Semaphore for LineLock {
         self.line.limit()
     }
 
+    async fn available(&self) -> Result<u32> {
+        self.line.available().await
+    }
+
     async fn resize(&self, permits: u32) -> Result<()> {
         check_permits(permits, u32::MAX, self.line.address().place())?;
         self.line.resize(permits).await
@@ -200,7 +211,7 @@ impl fmt::Debug for LineLock {
 
 guard! {
     /// The guard of a line.
-    LineGuard holds Box<dyn Hold>, by LinePending
+    LineGuard holds Box<dyn Hold>, by LinePending, reader: LineGuard
 }
 
 impl Permit for LineGuard {}
@@ -260,6 +271,10 @@ impl Hold for Box<dyn Hold> {
 
     fn permits(&self) -> u32 {
         (**self).permits()
+    }
+
+    fn poll_downgrade(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        (**self).poll_downgrade(cx)
     }
 
     fn is_held(&self) -> bool {

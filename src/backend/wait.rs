@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::ThreadId;
 
+use super::unsupported;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(doc)]
-use crate::guard::{Guard, Permit};
+use crate::guard::{Guard, Permit, WriteGuard};
 use crate::ledger::Ledger;
 use crate::loss::Lost;
 use crate::options::{check_merge, check_split};
@@ -119,6 +120,12 @@ pub trait Hold: Send + Sync + 'static {
     {
         check_merge(true, self.permits(), other.permits(), self.place())?;
         Err(not_here(self.place()))
+    }
+
+    /// Makes a writer a reader; see [`WriteGuard::downgrade`]. Ready when the outcome is known. By
+    /// default it cannot. After an error the caller drops this value.
+    fn poll_downgrade(&mut self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(unsupported("`downgrade` is", self.place()))
     }
 
     /// See [`Guard::is_held`].

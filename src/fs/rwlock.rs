@@ -64,7 +64,8 @@ fair_guard! {
 fair_guard! {
     /// Holds the lock as the writer as long as this value lives.
     FifoWriteGuard,
-    token: "The fencing token: strictly greater than that of every earlier writer of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last."
+    token: "The fencing token: strictly greater than that of every earlier writer of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last.",
+    reader: FifoReadGuard
 }
 
 lends_its_file!(FifoReadGuard);
@@ -78,10 +79,9 @@ impl FifoWriteGuard {
     ///
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be written. The lock is
     /// released then.
-    pub fn downgrade(self) -> Result<FifoReadGuard> {
-        let waited = self.held.waited;
-        let hold = self.held.hold.downgrade()?;
-        Ok(Granted::granted(hold, waited))
+    pub fn downgrade(mut self) -> Result<FifoReadGuard> {
+        self.held.hold.downgrade()?;
+        Ok(self.into_reader())
     }
 }
 

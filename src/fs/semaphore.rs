@@ -303,6 +303,23 @@ impl FifoSemaphore {
         self.shared.line.limit()
     }
 
+    /// Returns how many permits are free at this moment; see
+    /// [`Semaphore::available`](crate::Semaphore::available). Permits of programs that use
+    /// portalocker count as held.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Io`] when a file cannot be looked at.
+    /// - [`ErrorKind::Incompatible`] as for [`acquire`](FifoSemaphore::acquire).
+    ///
+    /// # Platform notes
+    ///
+    /// Where the kernel's list of locks does not tell, each slot file that this process has not
+    /// locked is locked for a microsecond.
+    pub fn available(&self) -> Result<u32> {
+        self.shared.line.available()
+    }
+
     /// Changes the number of permits for all processes.
     ///
     /// Open handles follow the change. New handles must name the new number. Added permits can be

@@ -10,7 +10,7 @@ use crate::backend::Hold;
 use crate::error::Result;
 use crate::guard::guard;
 use crate::loss::Lost;
-use crate::options::{check_merge, check_split};
+use crate::options::{check_merge, check_split, no_writer};
 
 guard! {
     /// The guard of a lock of a [`Memory`](crate::Memory): exclusive, shared, or with permits.
@@ -18,10 +18,25 @@ guard! {
     /// Dropping it releases the lock, and the next waiter acquires it at once. The lock cannot be
     /// lost, and a holder cannot die without the lock.
     MemGuard holds MemHold, by MemPending,
-    token: "Returns the fencing token: greater than that of every earlier grant. A reader has the token of the writer before it."
+    token: "Returns the fencing token: greater than that of every earlier grant. A reader has the token of the writer before it.",
+    reader: MemGuard
 }
 
 crate::guard::is_permit!(MemGuard);
+
+impl MemGuard {
+    /// Turns the writer of a [`MemRwLock`](crate::MemRwLock) into a reader. Waiting readers behind
+    /// it may acquire the lock at once. No writer acquires the lock in between.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if this is not the guard of a
+    /// writer. It is released then.
+    pub fn downgrade(mut self) -> Result<Self> {
+        self.held.hold.downgrade()?;
+        Ok(self)
+    }
+}
 
 /// A grant of a lock in memory.
 #[doc(hidden)]
@@ -37,6 +52,13 @@ impl MemHold {
             line: line.clone(),
             visit: Some(grant.visit),
             token: grant.token,
+        }
+    }
+
+    fn downgrade(&mut self) -> Result<()> {
+        match self.visit.is_some_and(|visit| self.line.downgrade(visit)) {
+            true => Ok(()),
+            false => Err(no_writer(self.place())),
         }
     }
 
@@ -79,6 +101,10 @@ impl Hold for MemHold {
         }
         self.token = self.token.max(other.token);
         Ok(())
+    }
+
+    fn poll_downgrade(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(self.downgrade())
     }
 
     fn is_held(&self) -> bool {

@@ -97,6 +97,11 @@ impl Line {
         self.parts.load(Ordering::SeqCst)
     }
 
+    /// Returns how many parts are neither held nor on offer.
+    pub(super) fn free(&self) -> u32 {
+        self.locked_quietly(|state| state.free())
+    }
+
     /// Changes the number of parts. To reduce it, the caller must hold all `from` parts. Returns
     /// `false` if there are no longer `from` parts.
     pub(super) fn resize(&self, from: u32, to: u32) -> bool {
@@ -229,6 +234,11 @@ impl Line {
     /// Releases the parts of a guard.
     pub(super) fn leave(&self, visit: u64) {
         self.locked(|state| state.leave(visit));
+    }
+
+    /// Makes the writer of a reader-writer lock a reader. Returns `false` for any other visit.
+    pub(super) fn downgrade(&self, visit: u64) -> bool {
+        self.kind == Kind::RwLock && self.locked(|state| state.downgrade(visit))
     }
 
     /// Returns how many permits this visit has; 0 for a lock.

@@ -90,6 +90,10 @@ impl State {
         }
     }
 
+    pub(super) fn free(&self) -> u32 {
+        self.free
+    }
+
     /// Changes the number of parts. To reduce it, the caller must hold all `from` parts.
     pub(super) fn resize(&mut self, from: u32, to: u32) {
         match to.checked_sub(from) {
@@ -202,6 +206,20 @@ impl State {
             self.free += visit.parts;
         }
         self.settle();
+    }
+
+    /// Leaves one part to a writer, which is a reader from now on. Returns `false` if it is none.
+    pub(super) fn downgrade(&mut self, visit: u64) -> bool {
+        let Some(visit) = self.inside.get_mut(&visit) else {
+            return false;
+        };
+        let writes = visit.mode == Mode::Exclusive;
+        if writes {
+            self.free += visit.parts - 1;
+            (visit.mode, visit.parts) = (Mode::Shared, 1);
+            self.settle();
+        }
+        writes
     }
 
     pub(super) fn permits_of(&self, visit: u64) -> u32 {

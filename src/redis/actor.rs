@@ -28,6 +28,8 @@ mod reach;
 mod requests;
 mod seat;
 
+pub(super) use answers::difference;
+
 use seat::{Book, Seat};
 
 /// How many ids one heartbeat carries.
@@ -45,6 +47,8 @@ pub(super) enum Command {
     Leave(Arc<Place>, Option<oneshot::Sender<Result<()>>>),
     /// Ask the server now whether it is still held.
     Ensure(Arc<Place>, oneshot::Sender<Result<()>>),
+    /// Make a writer a reader.
+    Downgrade(Arc<Place>, oneshot::Sender<Result<()>>),
     /// Run a script on a lock, once.
     Call(Call),
     /// Wake all who wait: the client is closed.
@@ -72,6 +76,8 @@ enum Flight {
     Acquire(String),
     /// A hold that the server had forgotten.
     Reassert(String),
+    /// The same, by a writer that becomes a reader.
+    Downgrade(String),
     Beat(Arc<Target>, Vec<String>),
     Release(String),
     Call(Arc<Target>, oneshot::Sender<Result<Value>>),
@@ -238,6 +244,7 @@ impl Actor {
             Command::Enter(place) => self.enter(place),
             Command::Leave(place, reply) => self.leave(&place, reply),
             Command::Ensure(place, reply) => self.ensure(&place, reply),
+            Command::Downgrade(place, reply) => self.downgrade(&place, reply),
             Command::Call(call) => self.call(call),
             Command::Close => self.seats.values().for_each(|it| it.place.nudge()),
             Command::Push(epoch, push) => self.push(epoch, &push),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::actor::difference;
 use super::client::{Core, Line};
 use super::link::nonsense;
 use super::pending::RedisPending;
@@ -10,7 +11,7 @@ use super::replies::{Record, Sight, count_of};
 use super::scripts::Script;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::lock::{Capabilities, Reach, Tokens};
 use crate::status::{Held, Owner, Removal, Status, Waiter};
@@ -58,11 +59,30 @@ impl Line {
         self.acquire(mode, cost, wrong).try_once().await
     }
 
-    pub(super) async fn status(&self) -> Result<Status> {
+    /// Looks at the holders and at the first waiters.
+    async fn look(&self, waiters: usize) -> Result<Sight> {
         let lease = self.core.config.lease.as_micros();
-        let wanted = vec![SHOWN.to_string(), lease.to_string()];
+        let wanted = vec![waiters.to_string(), lease.to_string()];
         let value = self.call(Script::Inspect, wanted).await?;
-        let sight = Sight::of(&value).ok_or_else(|| nonsense(self.path()))?;
+        Sight::of(&value).ok_or_else(|| nonsense(self.path()))
+    }
+
+    /// Returns how many shares are free.
+    pub(super) async fn available(&self) -> Result<u32> {
+        let (sight, limit) = (self.look(1).await?, self.target.limit);
+        if sight.limit != 0 && sight.limit != limit {
+            let text = difference("limit", &sight.limit.to_string(), &limit.to_string());
+            return Err(Error::at(ErrorKind::Incompatible, text, self.path()));
+        }
+        let taken = sight.taken().ok_or_else(|| {
+            let text = "the server may have forgotten holders; it counts them again within a lease";
+            Error::at(ErrorKind::Unavailable, text, self.path())
+        })?;
+        Ok(limit.saturating_sub(taken))
+    }
+
+    pub(super) async fn status(&self) -> Result<Status> {
+        let sight = self.look(SHOWN).await?;
         let held = sight.held();
         let mut status = Status {
             held,

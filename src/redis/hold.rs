@@ -10,11 +10,12 @@ use tokio::sync::oneshot;
 
 use super::actor::Command;
 use super::client::{Line, gone};
-use super::place::{Grant, Mode, Place};
+use super::place::{Grant, Mode, Place, Wish};
 use crate::backend::Hold;
 use crate::error::{Error, ErrorKind, Result};
-use crate::foreign::{poll_shielded, shielded};
-use crate::loss::Lost;
+use crate::foreign::poll_shielded;
+use crate::loss::{Loss, Lost};
+use crate::options::no_writer;
 
 /// A grant of a lock on a server.
 #[doc(hidden)]
@@ -27,6 +28,8 @@ pub struct RedisHold {
     grant: Grant,
     /// The channel that receives the result of the release.
     answer: Option<oneshot::Receiver<Result<()>>>,
+    /// The channel that receives the result of the downgrade.
+    sharing: Option<oneshot::Receiver<Result<()>>>,
 }
 
 impl RedisHold {
@@ -37,6 +40,7 @@ impl RedisHold {
             place: Some(place),
             grant,
             answer: None,
+            sharing: None,
         }
     }
 
@@ -45,25 +49,31 @@ impl RedisHold {
     }
 
     pub(super) async fn ensure(&self) -> Result<()> {
-        let lost = |text: String| Error::at(ErrorKind::Lost, text, self.line.path());
         if let Some(loss) = self.watched.loss() {
-            return Err(lost(loss.to_string()));
+            return Err(self.lost_by(loss));
         }
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Ensure(self.watched.clone(), reply);
-        self.line.core.tell(command)?;
-        let mut answer = std::pin::pin!(shielded(answer));
-        // Waits for the answer or a loss, whichever comes first. A loss needs no answer.
-        std::future::poll_fn(|context| {
-            use std::task::Poll;
-            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
-                let answer = answer.map_err(|_| gone(self.line.path()));
-                return Poll::Ready(answer.and_then(|it| it));
-            }
-            let loss = self.watched.poll_lost(context);
-            loss.map(|loss| Err(lost(loss.to_string())))
-        })
-        .await
+        let (reply, mut answer) = oneshot::channel();
+        self.line
+            .core
+            .tell(Command::Ensure(self.watched.clone(), reply))?;
+        std::future::poll_fn(|context| self.poll_answer(&mut answer, context)).await
+    }
+
+    /// Waits for the answer or a loss, whichever comes first. A loss needs no answer.
+    fn poll_answer(
+        &self,
+        answer: &mut oneshot::Receiver<Result<()>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<()>> {
+        if let Poll::Ready(answer) = poll_shielded(Pin::new(answer), context) {
+            return Poll::Ready(answer.map_err(|_| gone(self.line.path())).and_then(|it| it));
+        }
+        let loss = self.watched.poll_lost(context);
+        loss.map(|loss| Err(self.lost_by(loss)))
+    }
+
+    fn lost_by(&self, loss: Loss) -> Error {
+        Error::at(ErrorKind::Lost, loss.to_string(), self.line.path())
     }
 }
 
@@ -77,10 +87,30 @@ impl Hold for RedisHold {
     }
 
     fn permits(&self) -> u32 {
-        match self.watched.wish.mode {
-            Mode::Permits => self.watched.wish.cost,
-            Mode::Exclusive | Mode::Shared => 0,
+        match self.watched.wish() {
+            Wish {
+                mode: Mode::Permits,
+                cost,
+                ..
+            } => cost,
+            _ => 0,
         }
+    }
+
+    fn poll_downgrade(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut answer = match self.sharing.take() {
+            Some(answer) => answer,
+            None if self.watched.writes() => {
+                let (reply, answer) = oneshot::channel();
+                let command = Command::Downgrade(self.watched.clone(), reply);
+                self.line.core.tell(command)?;
+                answer
+            }
+            None => return Poll::Ready(Err(no_writer(self.line.path()))),
+        };
+        let answered = self.poll_answer(&mut answer, context);
+        self.sharing = answered.is_pending().then_some(answer);
+        answered
     }
 
     fn is_held(&self) -> bool {
@@ -129,7 +159,7 @@ impl Drop for RedisHold {
 
 /// Defines the guard of a lock on a server; see [`guard!`](crate::guard::guard).
 macro_rules! remote_guard {
-    ($(#[$about:meta])* $name:ident, token: $token:literal) => {
+    ($(#[$about:meta])* $name:ident, token: $token:literal $(, reader: $reader:ident)?) => {
         $crate::guard::guard! {
             $(#[$about])*
             ///
@@ -146,7 +176,7 @@ macro_rules! remote_guard {
             /// request without an answer is repeated until the lease is over.
             $name holds $crate::redis::hold::RedisHold,
             by $crate::redis::pending::RedisPending,
-            token: $token
+            token: $token $(, reader: $reader)?
         }
 
         impl $name {

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use super::client::ALL;
 use super::lease::Stamp;
 use super::replies::Outlook;
 use super::scripts::Keys;
@@ -94,13 +95,13 @@ pub(super) enum Outcome {
 pub(super) struct Place {
     pub(super) id: String,
     pub(super) target: Arc<Target>,
-    pub(super) wish: Wish,
     inner: Mutex<Inner>,
     /// Until when the hold may be believed in.
     valid_until: AtomicU64,
 }
 
 struct Inner {
+    wish: Wish,
     stage: Stage,
     outcome: Option<Outcome>,
     waker: Option<SafeWaker>,
@@ -122,6 +123,7 @@ pub(super) enum Seen {
 impl Place {
     pub(super) fn new(target: Arc<Target>, wish: Wish) -> Self {
         let inner = Inner {
+            wish,
             stage: Stage::Asking,
             outcome: None,
             waker: None,
@@ -133,7 +135,6 @@ impl Place {
         Self {
             id: Id::fresh().to_string(),
             target,
-            wish,
             inner: Mutex::new(inner),
             valid_until: AtomicU64::new(0),
         }
@@ -141,6 +142,16 @@ impl Place {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wish(&self) -> Wish {
+        self.lock().wish
+    }
+
+    /// Whether a writer holds it, or waits for it, whose lock readers can share.
+    pub(super) fn writes(&self) -> bool {
+        let wish = self.wish();
+        wish.mode == Mode::Exclusive && wish.cost == ALL
     }
 
     // What the future does.
@@ -252,6 +263,12 @@ impl Place {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// A writer goes on as a reader: that is what it asks for from now on.
+    pub(super) fn share(&self) {
+        let mut inner = self.lock();
+        (inner.wish.mode, inner.wish.cost) = (Mode::Shared, 1);
     }
 
     pub(super) fn extend(&self, until: Stamp) {

@@ -212,6 +212,7 @@ pub(super) fn count_of(value: &Value) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Record {
     turn: u64,
+    cost: u32,
     pub(super) is_exclusive: bool,
     pub(super) inbox: String,
     pid: Option<u32>,
@@ -231,7 +232,7 @@ impl Record {
             _,
             _,
             _,
-            _,
+            cost,
             mode,
             _,
             _,
@@ -247,6 +248,7 @@ impl Record {
         };
         Some(Self {
             turn: turn.parse().ok()?,
+            cost: cost.parse().ok()?,
             is_exclusive: mode == "x",
             inbox: inbox.to_owned(),
             pid: pid.parse().ok(),
@@ -276,6 +278,8 @@ pub(super) struct Sight {
     pub(super) waiters: Vec<(Record, Owner)>,
     /// Whether holders may have been forgotten.
     doubt: u64,
+    /// How many shares there are on record; 0 where nothing is.
+    pub(super) limit: u32,
 }
 
 impl Sight {
@@ -287,8 +291,15 @@ impl Sight {
         }
     }
 
+    /// How many shares are taken; `None` where holders may have been forgotten.
+    pub(super) fn taken(&self) -> Option<u32> {
+        let costs = self.holders.iter().map(|(record, _)| record.cost);
+        let taken = costs.fold(0, u32::saturating_add);
+        (self.doubt == 0).then_some(taken)
+    }
+
     pub(super) fn of(value: &Value) -> Option<Self> {
-        let [last_token, holders, waiters, doubt] = value.as_sequence()? else {
+        let [last_token, holders, waiters, doubt, limit] = value.as_sequence()? else {
             return None;
         };
         let list =
@@ -298,6 +309,7 @@ impl Sight {
             holders: list(holders)?,
             waiters: list(waiters)?,
             doubt: number(doubt)?,
+            limit: u32::try_from(number(limit)?).ok()?,
         })
     }
 }

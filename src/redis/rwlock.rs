@@ -8,6 +8,7 @@ use super::hold::remote_guard;
 use super::place::Mode;
 use crate::acquire::Acquire;
 use crate::error::Result;
+use crate::guard::{Downgrade, WriteGuard};
 use crate::lock::is_lock;
 
 /// A fair reader-writer lock with a name on a Redis server: any number of readers, or one writer,
@@ -42,7 +43,25 @@ remote_guard! {
     /// Holds the lock as the writer as long as this value lives, or until the lock is
     /// [lost](RedisWriteGuard::lost).
     RedisWriteGuard,
-    token: "The fencing token: as [`RedisGuard::token`](super::RedisGuard::token), among writers."
+    token: "The fencing token: as [`RedisGuard::token`](super::RedisGuard::token), among writers.",
+    reader: RedisReadGuard
+}
+
+impl RedisWriteGuard {
+    /// Turns the writer into a reader, in one round trip. Waiting readers behind it may acquire the
+    /// lock at once. No writer acquires the lock in between. The lease is renewed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before its end, it releases the lock, as a drop of the guard does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock is lost. While the server does not
+    /// answer, the call waits, at most until the lease is over.
+    pub fn downgrade(self) -> Downgrade<Self> {
+        WriteGuard::downgrade(self)
+    }
 }
 
 impl RedisRwLock {

@@ -96,15 +96,27 @@ impl RedisSemaphore {
         self.line.target.limit
     }
 
-    /// Always fails: only [`remove`](RedisSemaphore::remove) allows another number of permits on a
-    /// server.
+    /// Returns how many permits are free at this moment; see
+    /// [`Semaphore::available`](crate::Semaphore::available). Takes one round trip.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Unavailable`] when the server does not answer, and for a lease after a restart
+    ///   or a flush, because the server may have forgotten holders.
+    /// - [`ErrorKind::Incompatible`] when another limit is recorded.
+    pub async fn available(&self) -> Result<u32> {
+        self.line.available().await
+    }
+
+    /// Always fails. For another number of permits, release all of them, call
+    /// [`remove`](RedisSemaphore::remove), and open the semaphore with the new number.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`].
     pub async fn resize(&self, _: u32) -> Result<()> {
-        let text =
-            "the number of permits on a server cannot be changed; remove the semaphore first";
+        let text = "the number of permits on a server cannot be changed; release them all, remove \
+                    the semaphore, and open it with the new number";
         Err(Error::at(ErrorKind::Unsupported, text, self.path()))
     }
 

@@ -1,36 +1,56 @@
 //! Locks whose kind is forgotten, as subjects: each is what it was.
 
-use stanchion::{AnyLock, Handle};
+use std::marker::PhantomData;
+
+use stanchion::{AnyLock, AnySharedLock, Handle, Lock, SharedLock};
 
 use crate::subject::Subject;
 
-/// A subject whose locks go through [`AnyLock::new`].
-pub(crate) struct Forgotten<S>(S);
+/// What forgets the kind of a lock.
+pub(crate) trait Forgets<L>: Lock + 'static {
+    fn new(lock: L) -> Self;
+}
 
-impl<S: Subject> Subject for Forgotten<S> {
-    type Lock = AnyLock;
+impl<L: Lock + 'static> Forgets<L> for AnyLock {
+    fn new(lock: L) -> Self {
+        Self::new(lock)
+    }
+}
+
+impl<L: SharedLock + 'static> Forgets<L> for AnySharedLock {
+    fn new(lock: L) -> Self {
+        Self::new(lock)
+    }
+}
+
+/// A subject whose locks go through [`AnyLock::new`] or [`AnySharedLock::new`].
+pub(crate) struct Forgotten<S, A = AnyLock>(S, PhantomData<A>);
+
+impl<S: Subject, A: Forgets<S::Lock>> Subject for Forgotten<S, A> {
+    type Lock = A;
 
     const FAIR: bool = S::FAIR;
+    const REMOTE: bool = S::REMOTE;
 
     fn new() -> Self {
-        Self(S::new())
+        Self(S::new(), PhantomData)
     }
 
-    fn open(&self) -> AnyLock {
-        AnyLock::new(self.0.open())
+    fn open(&self) -> A {
+        A::new(self.0.open())
     }
 
-    fn open_without_polling(&self) -> AnyLock {
-        AnyLock::new(self.0.open_without_polling())
+    fn open_without_polling(&self) -> A {
+        A::new(self.0.open_without_polling())
     }
 
-    fn open_by_other_names(&self) -> Vec<AnyLock> {
+    fn open_by_other_names(&self) -> Vec<A> {
         let others = self.0.open_by_other_names().into_iter();
-        others.map(AnyLock::new).collect()
+        others.map(A::new).collect()
     }
 
-    fn open_another(&self) -> AnyLock {
-        AnyLock::new(self.0.open_another())
+    fn open_another(&self) -> A {
+        A::new(self.0.open_another())
     }
 
     fn places(&self) -> usize {

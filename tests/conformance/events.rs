@@ -36,9 +36,13 @@ fn semaphore(place: &Place) -> AnyLock {
     AnyLock::new(OnePermit(opened.expect("a semaphore")))
 }
 
-fn file(place: &Place) -> AnyLock {
+fn plain(place: &Place) -> FileLock {
     let options = FileLock::options().poll_interval(Duration::MAX);
-    AnyLock::new(options.open(place.path()).expect("a lock"))
+    options.open(place.path()).expect("a lock")
+}
+
+fn file(place: &Place) -> AnyLock {
+    AnyLock::new(plain(place))
 }
 
 /// The file whose lock is the lock, which is there after the first use.
@@ -105,6 +109,20 @@ fn the_lock_file_goes(open: fn(&Place) -> AnyLock) {
     assert_eq!(lost.finish(), stanchion::Loss::Deleted);
 }
 
+/// A waiter for a share of a plain lock is woken by a downgrade as by a release.
+fn a_writer_becomes_a_reader(open: fn(&Place) -> FileLock) {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = Polled::new(lock.acquire()).finish().expect("free");
+    let mut waiter = Polled::new(lock.acquire_shared());
+    assert_pending!(waiter.poll().map(|it| it.map(drop)));
+    until_settled();
+    assert_eq!(waiter.rings(), 0);
+    let reader = Polled::new(writer.downgrade()).finish();
+    assert_woken(&waiter);
+    drop((waiter.finish().expect("shared"), reader.expect("a reader")));
+}
+
 /// Each case as a child program.
 pub(crate) const CASES: &[(&str, fn())] = &[
     ("fifo_door", || another_program_lets_go(fifo)),
@@ -116,6 +134,7 @@ pub(crate) const CASES: &[(&str, fn())] = &[
         another_program_leaves_the_line(semaphore)
     }),
     ("file_lock", || another_program_lets_go(file)),
+    ("file_share", || a_writer_becomes_a_reader(plain)),
     ("fifo_loss", || the_lock_file_goes(fifo)),
     ("rwlock_loss", || the_lock_file_goes(rwlock)),
 ];
@@ -129,6 +148,7 @@ const DEAF: &[(&str, &[&str])] = &[
     ("semaphore_slot", &["door"]),
     ("semaphore_line", &["door", "predecessor"]),
     ("file_lock", &["door"]),
+    ("file_share", &["door"]),
     ("fifo_loss", &["held"]),
     ("rwlock_loss", &["held"]),
 ];

@@ -13,6 +13,7 @@ mod skip;
 mod any;
 mod cancellation;
 mod claim;
+mod counting;
 #[cfg(all(target_os = "linux", stanchion_test))]
 #[path = "../crew/mod.rs"]
 mod crew;
@@ -34,6 +35,7 @@ mod semaphore;
 #[cfg(feature = "redis")]
 #[path = "../redis/server.rs"]
 mod server;
+mod sharing;
 mod subject;
 mod support;
 mod waiting;
@@ -85,6 +87,16 @@ macro_rules! conforms {
                 waiting::p21_a_release_wakes_the_next_one_only,
                 ownership::p49_tokens_increase,
                 ownership::the_status_tells_who_holds_and_who_waits,
+            }
+        }
+    };
+    ($name:ident, readers share $subject:ty) => {
+        mod $name {
+            conforms! { @tests $subject:
+                sharing::a_downgrade_lets_in_the_readers_at_the_head,
+                sharing::no_writer_enters_during_a_downgrade,
+                sharing::a_downgrade_that_is_dropped_releases,
+                sharing::a_reader_cannot_be_downgraded,
             }
         }
     };
@@ -141,6 +153,15 @@ conforms!(mem_rwlock, crate::memory::InMemory<stanchion::MemRwLock>, with a line
 conforms!(mem_semaphore_of_one, crate::memory::InMemory<crate::one_permit::OnePermit<stanchion::MemSemaphore>>, with a line in mem_semaphore_line);
 conforms!(named_fifo_lock, crate::named::Named<crate::named::ByFifo>, with a line in named_fifo_line);
 conforms!(named_os_lock, crate::named::Named<crate::named::ByOs>);
+conforms!(rwlock_shared, readers share crate::Fifo<crate::Watched, stanchion::FifoRwLock>);
+conforms!(rwlock_shared_poll, readers share crate::Fifo<crate::Polled, stanchion::FifoRwLock>);
+conforms!(rwlock_shared_blocking, readers share crate::Fifo<crate::Blocked, stanchion::FifoRwLock>);
+conforms!(file_lock_shared, readers share crate::Plain<crate::Watched>);
+conforms!(file_lock_shared_poll, readers share crate::Plain<crate::Polled>);
+conforms!(file_lock_shared_blocking, readers share crate::Plain<crate::Blocked>);
+conforms!(mem_rwlock_shared, readers share crate::memory::InMemory<stanchion::MemRwLock>);
+conforms!(any_rwlock_shared, readers share crate::any::Forgotten<crate::Fifo<crate::Watched, stanchion::FifoRwLock>, stanchion::AnySharedLock>);
+conforms!(any_mem_rwlock_shared, readers share crate::any::Forgotten<crate::memory::InMemory<stanchion::MemRwLock>, stanchion::AnySharedLock>);
 conforms!(url_mem_lock, crate::named::Behind, with a line in url_mem_line);
 
 #[cfg(feature = "redis")]
@@ -152,6 +173,8 @@ mod on_a_server {
 
     conforms!(redis_lock, super::OnServer<super::RedisLock>, with a line in redis_line);
     conforms!(redis_rwlock, super::OnServer<super::RedisRwLock>, with a line in redis_rwlock_line);
+    conforms!(redis_rwlock_shared, readers share super::OnServer<super::RedisRwLock>);
+    conforms!(any_redis_rwlock_shared, readers share crate::any::Forgotten<super::OnServer<super::RedisRwLock>, stanchion::AnySharedLock>);
     conforms!(redis_semaphore, super::OnServer<super::OnePermit<super::RedisSemaphore>>, with a line in redis_semaphore_line);
 }
 

@@ -110,7 +110,7 @@ fn p43_whoever_waits_for_the_writes_hears_of_a_failed_one() {
     let place = Place::new();
     std::fs::write(place.path(), "").expect("written");
     let lock = open(&place, FileLock::options().write(false));
-    for way in 0..3 {
+    for way in 0..4 {
         in_runtime(async {
             let mut file = lock.acquire().await.expect("free");
             file.write_all(b"x").await.expect("handed over");
@@ -120,7 +120,8 @@ fn p43_whoever_waits_for_the_writes_hears_of_a_failed_one() {
             let told = match way {
                 0 => file.as_std().await.map(drop),
                 1 => file.sync_all().await,
-                _ => file.into_std().await.map(drop),
+                2 => file.into_std().await.map(drop),
+                _ => file.downgrade().await.map(drop),
             };
             assert_eq!(told.expect_err("it may only read").kind(), ErrorKind::Io);
         });
@@ -157,6 +158,35 @@ fn a_guard_dropped_over_a_running_write_stays_locked_until_that_has_ended() {
         assert!(after >= before && after == 13, "written before the unlock");
         drop(guard);
     }
+}
+
+/// As above: what the writer has handed over is written before anybody reads.
+#[test]
+fn a_downgrade_waits_for_a_running_write() {
+    let place = Place::new();
+    let lock = open(&place, by_events());
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).build().expect("a runtime");
+    let (go_on, may_go_on) = channel::<()>();
+    let (begun, has_begun) = channel();
+    runtime.spawn_blocking(move || {
+        begun.send(()).expect("the test listens");
+        let _ = may_go_on.recv();
+    });
+    has_begun.recv().expect("it has begun");
+    let mut downgrade = runtime.block_on(async {
+        let mut file = lock.acquire().await.expect("free");
+        file.write_all(b"the last word").await.expect("handed over");
+        Polled::new(file.downgrade())
+    });
+    assert_pending!(downgrade.poll().map(drop));
+    assert!(lock.try_acquire_shared().expect("no error").is_none());
+    go_on.send(()).expect("it listens");
+    let one = downgrade.finish().expect("the write has ended");
+    let two = lock.try_acquire_shared().expect("no error");
+    let length = std::fs::metadata(place.path()).expect("there").len();
+    assert_eq!((two.is_some(), length), (true, 13));
+    drop(one);
 }
 
 #[test]

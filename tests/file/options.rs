@@ -50,6 +50,12 @@ fn what_readers_would_lose_is_not_shared() {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains(word), "{error}");
         }
+        let downgraded = Polled::new(held(&lock).downgrade()).finish();
+        match word {
+            // That is done before anybody else reads.
+            "truncate" => drop(downgraded.expect("a reader")),
+            _ => assert_eq!(kind_of(downgraded), ErrorKind::InvalidInput),
+        }
         drop(held(&lock));
     }
 }

@@ -18,7 +18,7 @@
 //! - What a running client waits for comes before time goes by ([`rules::Rules::delay`] lifts that), as `response_timeout` sees to it; what a stopped one
 //!   waits for, and messages, come at any time. Of more messages than [`rules::Rules::inbox`] those beyond are lost.
 //! - Heartbeats come at any time after the last, alarms before time goes by. Waiters are kept for ever, or given up at any time (`impatient`).
-//! - A request that was not answered in time and is repeated is one that was late on a broken connection. Shares, `crashed`, `max_hold`, `drops` and
+//! - A request that was not answered in time and is repeated is one that was late on a broken connection. Shares (`redis/downgrade.rs` is of them), `crashed`, `max_hold`, `drops` and
 //!   deletion of all keys by hand, which is a limit that is known, are not modelled. A replica without `state` is one, too.
 //!
 //! # What is checked
@@ -39,6 +39,7 @@
 
 mod canon;
 mod client;
+mod downgrade;
 mod mutations;
 mod rules;
 mod server;

@@ -84,6 +84,10 @@ impl Holder {
             }
             "resize" => self.resize(place, permits),
             "limit" => say(format_args!("limit {}", self.semaphore.limit())),
+            "available" => match self.semaphore.available() {
+                Ok(free) => say(format_args!("available {free}")),
+                Err(error) => say(format_args!("uncounted {:?} {error}", error.kind())),
+            },
             "open" => match options(words.get(1).copied()).open(home, NAME) {
                 Ok(_) => say("opened"),
                 Err(error) => say(format_args!("unopened {:?} {error}", error.kind())),

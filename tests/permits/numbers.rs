@@ -32,12 +32,15 @@ fn p56_another_number_is_refused_with_both() {
         crew.command(same, "open 3", "opened");
         let follower = crew.start_with(&[("HOLDER_LIMIT", "as recorded")]);
         crew.command(follower, "limit", "limit 3");
+        crew.command(same, "available", "available 1");
         crew.take((follower, 1), 1);
+        crew.command(same, "available", "available 0");
         assert!(!crew.tries((same, 1), 1));
         crew.kill(holder);
         crew.take((same, 2), 2);
         crew.release((same, 2));
         crew.release((follower, 1));
+        crew.command(follower, "available", "available 3");
         crew.expect_idle(same);
     });
 }
@@ -59,6 +62,8 @@ fn p56_another_number_is_refused_also_where_nothing_was_recorded_yet() {
                 assert_names_both(&line, "failed 1 Incompatible ", [first, second]);
                 let line = crew.ask(wrong, &format!("try 1 {wish}"));
                 assert_names_both(&line, "failed 1 Incompatible ", [first, second]);
+                let line = crew.ask(wrong, "available");
+                assert_names_both(&line, "uncounted Incompatible ", [first, second]);
                 crew.release((right, 1));
                 crew.expect_idle(right);
             });

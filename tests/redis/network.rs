@@ -238,3 +238,57 @@ fn p48_a_release_of_a_lost_hold_says_so_without_a_server() {
     assert_eq!(in_runtime(guard.lost()), Loss::Expired);
     assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
 }
+
+/// A writer goes on as a reader, whatever `befalls` when it has asked for that; a reader enters beside it, and a writer after both.
+fn downgrades_though(befalls: impl FnOnce(&Server, &Proxy), patience: Duration) {
+    let server = need!(Server::start());
+    let proxy = Proxy::before(&server);
+    let client = connect(&proxy, options());
+    let other = in_runtime(options().patience(patience).connect(server.url())).expect("a client");
+    let (lock, other) = (client.rwlock("a"), other.rwlock("a"));
+    let writer = Polled::new(lock.write()).finish().expect("free");
+    let token = writer.token();
+    let mut reader = Polled::new(other.read());
+    assert!(reader.poll().is_pending());
+    eventually("it waits", || queued(&server) == 1);
+    let mut next = Polled::new(other.write());
+    assert!(next.poll().is_pending());
+    eventually("it waits", || queued(&server) == 2);
+    proxy.stand_still();
+    let mut downgrade = Polled::new(writer.downgrade());
+    assert!(downgrade.poll().is_pending());
+    befalls(&server, &proxy);
+    let shared = downgrade.finish().expect("a reader");
+    let reader = reader.finish().expect("another one");
+    assert_eq!((shared.token(), reader.token()), (token, token));
+    assert!(next.poll().is_pending());
+    assert!(shared.is_held());
+    drop(shared);
+    drop(reader);
+    drop(next.finish().expect("the last"));
+}
+
+/// Its request is lost with the connection. A heartbeat on the next one does not stand for it.
+#[test]
+fn p47_a_downgrade_is_asked_for_again_on_the_next_connection() {
+    downgrades_though(
+        |_, proxy| {
+            proxy.cut();
+            proxy.go_on();
+        },
+        LEASE * 10,
+    );
+}
+
+/// It is asserted as that of a reader, and whoever waits asks again.
+#[test]
+fn p47_a_downgrade_of_a_hold_that_was_forgotten() {
+    downgrades_though(
+        |server, proxy| {
+            let parts = ["state", "who", "hold"].map(|it| format!("{{stanchion:a}}:{it}"));
+            let _: usize = server.ask(&["DEL", &parts[0], &parts[1], &parts[2]]);
+            proxy.go_on();
+        },
+        PATIENCE / 12,
+    );
+}

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use stanchion::Held;
 use stanchion::redis::RedisClient;
+use stanchion::{ErrorKind, Held};
 
 use crate::proxy::Proxy;
 use crate::server::Server;
-use crate::support::{eventually, in_runtime};
+use crate::support::{eventually, in_runtime, kind_of};
 
 /// A quarter of it is less than the second by which the server may be younger than it says.
 const LEASE: Duration = Duration::from_secs(3);
@@ -65,6 +65,9 @@ fn p51_what_a_restarted_server_may_have_forgotten_is_unknown() {
         let tried = in_runtime(lock.try_acquire()).expect("an answer");
         assert!(tried.is_none(), "nor does a try let anybody in");
     }
+    let semaphore = client.semaphore("b", 3).expect("a semaphore");
+    let counted = kind_of(in_runtime(semaphore.available()));
+    assert_eq!(counted, ErrorKind::Unavailable, "some may be held");
 }
 
 fn second_is_over_in() -> Duration {

@@ -16,6 +16,7 @@ mod browser;
 #[path = "../crew/mod.rs"]
 mod crew;
 mod http;
+mod pretender;
 #[cfg(feature = "redis")]
 #[path = "../redis/server.rs"]
 mod redis_server;
@@ -24,6 +25,7 @@ mod started;
 
 use browser::Browser;
 use http::{Answer, Line, connect};
+use pretender::Pretender;
 use scene::{Place, Scene};
 use started::example;
 
@@ -117,6 +119,8 @@ fn a_long_line_is_refused(place: Place) {
     let refused = scene.a.work(0).answer();
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.headers.contains(&"retry-after: 1".to_owned()));
+    let said = refused.body.starts_with("too many wait: at most 2 may");
+    assert!(said, "{refused:?}");
     drop(guard);
     assert!(token(&first.answer()) < token(&second.answer()));
 }
@@ -152,6 +156,13 @@ fn the_line_shows_holder_and_waiters(place: Place) {
     assert!(seen["holder"]["since"].as_u64() <= seen["now"].as_u64());
     assert_eq!(seen["last_token"], json!(guard.token()));
     assert_eq!(pids(&seen), [scene.a.pid(), scene.b.pid()]);
+    for (waiter, port) in [(0, scene.a.port), (1, scene.b.port)] {
+        let waiter = &seen["waiters"][waiter];
+        assert_eq!(waiter["label"], format!("web at port {port}"));
+        assert_eq!(waiter["here"], port == scene.b.port);
+        let elsewhere = port == scene.a.port;
+        assert_eq!(waiter["crowd"], elsewhere && scene.is_on_files());
+    }
     assert_eq!(seen["lock"], format!("{}#web", scene.url()));
     drop(guard);
     line.until("nobody is left", |it| {
@@ -224,7 +235,7 @@ fn the_page_moves_with_the_line(place: Place) {
     };
     browser.open(&format!("http://127.0.0.1:{}/", scene.a.port));
     browser.until(
-        "return document.querySelector('#link.live')?.textContent.includes(arguments[0])",
+        "return document.querySelector('.live #link')?.textContent.includes(arguments[0])",
         json!([a.to_string()]),
     );
     shows(json!([]));
@@ -257,7 +268,86 @@ fn the_page_moves_with_the_line(place: Place) {
     // A browser that looks on does not hold up the end of a server, and tells it.
     scene.a.program.terminate();
     scene.a.program.ends_well();
-    browser.until("return !document.querySelector('#link.live')", json!([]));
+    browser.until("return document.querySelector('body.stale')", json!([]));
+}
+
+/// What the page shows of a line that it does not see now, and of the rows: names, and what counts as one.
+#[test]
+fn the_page_says_what_it_does_not_know() {
+    let browser = need!(Browser::start());
+    let server = Pretender::start();
+    let is = |condition: &str| browser.until(&format!("return {condition}"), json!([]));
+    let text = |of: &str| {
+        let script = format!("return document.querySelector('{of}').textContent");
+        browser
+            .run(&script, json!([]))
+            .as_str()
+            .expect("a text")
+            .to_owned()
+    };
+    let style = "getComputedStyle(document.querySelector('#line'";
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a time");
+    let now = u64::try_from(now.as_millis()).expect("a time");
+    let holder = json!({ "label": "night shift", "pid": 5, "host": "h", "since": now - 9_000 });
+    let waiter = json!({ "pid": 6, "host": "h", "since": now, "here": false, "crowd": true });
+    let line = json!({
+        "lock": "file:///x#web", "server": 4, "now": now, "holder": holder, "waiters": [waiter],
+        "last_token": 7, "most": 8,
+    });
+
+    // Nothing is known yet, and nothing is claimed.
+    browser.open(&format!("http://127.0.0.1:{}/", server.port));
+    let mut listener = server.listener();
+    is("document.querySelector('body.connecting')");
+    assert_eq!(
+        (text("#link").as_str(), text("#count").as_str()),
+        ("connecting", "")
+    );
+    is(&format!(
+        "{style}), '::before').content.includes('Connecting')"
+    ));
+
+    listener.begin();
+    listener.tell(&line);
+    is("document.querySelector('body.live')");
+    assert_eq!(text("#line .holds .who"), "night shiftpid 5 on h");
+    assert_eq!(
+        text("#line li:not(.holds) .who"),
+        "pid 6on h (its requests count as one)"
+    );
+    assert_eq!(
+        text("#count"),
+        "– 0 of this server wait, and 1 elsewhere; at most 8 may"
+    );
+
+    // The server dies. What is shown is grey and older by the second, and nobody in it lives on.
+    drop(listener);
+    let says = |said: &str| {
+        is(&format!(
+            "document.querySelector('#link').textContent === '{said}'"
+        ))
+    };
+    says("the server does not answer, connecting again");
+    is(&format!("{style})).filter.startsWith('grayscale')"));
+    let (time, age) = (text("#line .holds .time"), text("#age"));
+    assert!(age.starts_with("This was the line "), "{age}");
+    let older = "document.querySelector('#age').textContent !== arguments[0]";
+    browser.until(&format!("return {older}"), json!([age]));
+    assert_eq!(text("#line .holds .time"), time);
+
+    // Another one answers, and then falls silent.
+    let mut listener = server.listener();
+    listener.begin();
+    listener.tell(&line);
+    is("document.querySelector('body.live') && document.querySelector('#age').textContent === ''");
+    says("no news from the server");
+    is("document.querySelector('body.stale')");
+
+    // It says that it knows nothing.
+    listener.tell(&json!({ "trouble": "no server of locks" }));
+    is("document.querySelector('#trouble').textContent === 'no server of locks'");
+    says("the lock does not answer");
+    is("document.querySelector('body.stale')");
 }
 
 #[cfg(feature = "redis")]
@@ -274,8 +364,8 @@ fn a_server_of_locks_that_is_gone_is_told() {
     if let Some(browser) = Browser::start() {
         browser.open(&format!("http://127.0.0.1:{}/", scene.a.port));
         let told = "document.querySelector('#trouble').textContent";
-        let hidden = "document.querySelector('#line').hidden";
-        browser.until(&format!("return {told} !== '' && {hidden}"), json!([]));
+        let unknown = "document.querySelector('body.connecting')";
+        browser.until(&format!("return {told} !== '' && {unknown}"), json!([]));
     }
 }
 

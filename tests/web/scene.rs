@@ -74,6 +74,10 @@ impl Scene {
         self.place.url()
     }
 
+    pub(crate) fn is_on_files(&self) -> bool {
+        matches!(self.place, Place::Files(_))
+    }
+
     /// The server of the locks is gone.
     #[cfg(feature = "redis")]
     pub(crate) fn kill_redis(&mut self) {

@@ -16,7 +16,7 @@ use crate::fs::engine::ticket::Mode;
 use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::fs::sys::file::duplicate_for_exec;
 use crate::loss::{Loss, Lost};
-use crate::options::{check_merge, check_split};
+use crate::options::{check_merge, check_split, no_writer};
 use crate::trace;
 
 /// A grant of a fair lock.
@@ -125,12 +125,15 @@ impl FairHold {
         Ok(kept)
     }
 
-    /// Turns the writer into a reader, in the same guard.
-    pub(crate) fn downgrade(mut self) -> Result<Self> {
+    /// Makes the writer a reader.
+    pub(crate) fn downgrade(&mut self) -> Result<()> {
+        if self.visit.want != Mode::Exclusive || !self.shared.line.shares() {
+            return Err(no_writer(self.place()));
+        }
         let downgraded = self.shared.line.downgrade();
         // Set even when the downgrade failed: the drop then releases a reader.
         self.visit.want = Mode::Shared;
-        downgraded.map(|()| self)
+        downgraded
     }
 
     pub(crate) fn give_back(&mut self, listens: bool) -> Result<()> {
@@ -217,6 +220,10 @@ impl Hold for FairHold {
         Ok(())
     }
 
+    fn poll_downgrade(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(self.downgrade())
+    }
+
     fn is_held(&self) -> bool {
         match &self.share {
             Some(Share::Permits(_)) => self.permit_loss().is_none(),
@@ -266,7 +273,7 @@ impl Drop for FairHold {
 
 /// Defines the guard of a fair lock; see [`guard!`](crate::guard::guard).
 macro_rules! fair_guard {
-    ($(#[$about:meta])* $name:ident, token: $token:literal) => {
+    ($(#[$about:meta])* $name:ident, token: $token:literal $(, reader: $reader:ident)?) => {
         crate::guard::guard! {
             $(#[$about])*
             ///
@@ -280,7 +287,7 @@ macro_rules! fair_guard {
             /// caller may acquire the permit of a lost slot file.
             $name holds $crate::fs::fair::hold::FairHold,
             by $crate::fs::fair::pending::FairPending,
-            token: $token
+            token: $token $(, reader: $reader)?
         }
 
         impl $name {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Shared;
+use super::options::REMOVES;
 use super::pending::FilePending;
 use crate::acquire::sealed::Granted;
 use crate::any::AnyGuard;
@@ -21,11 +22,12 @@ use crate::fs::engine::blocking;
 use crate::fs::engine::door::unlink_if_same;
 use crate::fs::engine::os_lock::Locked;
 use crate::fs::engine::vigil::{Vigil, loss_of};
-use crate::fs::sys::file::{AsOpen, FileId, duplicate, lend_file};
+use crate::fs::sys::file::{AsOpen, FileId, duplicate, lend_file, open_to_read};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, Registered, generation};
-use crate::guard::guard;
+use crate::guard::{Downgrade, WriteGuard, guard};
 use crate::loss::{Loss, Lost};
+use crate::options::no_writer;
 use crate::trace;
 
 guard! {
@@ -43,7 +45,7 @@ guard! {
     /// The lock is lost when the file is deleted, renamed or replaced. Other callers can lock the
     /// new file then. With a lock in another directory ([`lock_dir`](crate::OpenLocked::lock_dir)),
     /// the loss of that lock is a loss of this one too.
-    FileGuard holds FileHold, by FilePending
+    FileGuard holds FileHold, by FilePending, reader: FileGuard
 }
 
 /// An open file with the lock on it.
@@ -65,6 +67,8 @@ pub struct FileHold {
     over: Option<AnyGuard>,
     /// Whether the file itself is locked.
     locked: bool,
+    /// Whether the lock is shared.
+    reads: bool,
 }
 
 /// The open file, in the form of its last use.
@@ -74,7 +78,7 @@ enum Content {
 }
 
 impl FileHold {
-    pub(super) fn new(shared: &Arc<Shared>, locked: Locked) -> Result<Self> {
+    pub(super) fn new(shared: &Arc<Shared>, locked: Locked, reads: bool) -> Result<Self> {
         let (entry, file) = locked.file.into_parts();
         let hold = Self {
             entry: Some(entry),
@@ -87,6 +91,7 @@ impl FileHold {
             released: None,
             over: None,
             locked: true,
+            reads,
         };
         if shared.config.truncate
             && let Some(Content::Plain(file)) = &hold.content
@@ -119,6 +124,45 @@ impl FileHold {
             let text = "this guard is from before a fork; open the lock again in the child";
             return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
         }
+        Ok(())
+    }
+
+    /// Refuses a guard that cannot become a reader's.
+    fn refuse_to_share(&self) -> Result<()> {
+        self.refuse_copy()?;
+        let refused = |kind, text| Err(Error::at(kind, text, self.path()));
+        match self {
+            Self { reads: true, .. } => Err(no_writer(self.path())),
+            Self { over: Some(_), .. } => {
+                let text = "the lock of this file is another file's, and cannot be shared";
+                refused(ErrorKind::Unsupported, text)
+            }
+            _ if self.shared.config.remove_on_release => {
+                let text = format!("this lock cannot be shared: {REMOVES}");
+                refused(ErrorKind::InvalidInput, &text)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Shares the lock, and wakes the readers that wait for it.
+    fn share(&mut self) -> Result<()> {
+        let at = |step, error| Error::io(step, self.path(), error);
+        // The lock belongs to the open file, which a duplicate shares.
+        let copy = match &self.content {
+            Some(Content::Plain(file)) => duplicate(file),
+            Some(Content::Async(file)) => duplicate(file),
+            None => unreachable!("a guard has its file until it is consumed"),
+        };
+        let copy = copy.map_err(|e| at("share the lock of the file", e))?;
+        if !flock::share(&copy).map_err(|e| at("share the lock of the file", e))? {
+            let text = Loss::Unlocked.to_string();
+            return Err(Error::at(ErrorKind::Lost, text, self.path()));
+        }
+        self.reads = true;
+        // Nobody hears of the change itself, so a close has to wake them. Otherwise they look again
+        // at their poll interval.
+        drop(open_to_read(self.path()));
         Ok(())
     }
 
@@ -277,6 +321,35 @@ impl FileGuard {
         block::block_on(self.as_std())
     }
 
+    /// Turns the exclusive lock into a shared one. Other readers may acquire the lock at once. No
+    /// writer acquires it in between. Waits until all writes have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before its end, it releases the lock, as a drop of the guard does.
+    ///
+    /// # Errors
+    ///
+    /// In each of these cases the lock is released:
+    ///
+    /// - [`ErrorKind::Io`] when a write since the last flush failed, or the lock could not be
+    ///   changed.
+    /// - [`ErrorKind::Lost`] when the operating system took the lock away.
+    /// - [`ErrorKind::InvalidInput`] when the lock is shared already, and with
+    ///   [`remove_on_release`](crate::FileConfig::remove_on_release), which would take the file
+    ///   from other readers.
+    /// - [`ErrorKind::Unsupported`] when the lock is in another directory
+    ///   ([`lock_dir`](crate::OpenLocked::lock_dir)).
+    ///
+    /// # Platform notes
+    ///
+    /// The change is one step on Linux since 4.0, on the BSDs, on macOS and on Windows. The manual
+    /// page of `flock` does not promise it. A network or user-space file system may do it in two
+    /// steps. If it then grants the lock to another caller, the result is [`ErrorKind::Lost`].
+    pub fn downgrade(self) -> Downgrade<Self> {
+        WriteGuard::downgrade(self)
+    }
+
     /// Returns the path of the file, as its lock has it.
     pub fn path(&self) -> &Path {
         self.held.hold.path()
@@ -371,6 +444,15 @@ impl Hold for FileHold {
     fn predecessor_crashed(&self) -> bool {
         let over = self.over.as_ref();
         over.is_some_and(AnyGuard::predecessor_crashed)
+    }
+
+    fn poll_downgrade(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.refuse_to_share()?;
+        if let Some(Content::Async(file)) = &mut self.content {
+            let flushed = ready!(Pin::new(file).poll_flush(cx));
+            flushed.map_err(|e| Error::io("write to the file", self.path(), e))?;
+        }
+        Poll::Ready(self.share())
     }
 
     fn is_held(&self) -> bool {

@@ -93,11 +93,14 @@ impl FileConfig {
             Self {
                 remove_on_release: true,
                 ..
-            } => Some("remove_on_release would take the file from other readers"),
+            } => Some(REMOVES),
             _ => None,
         }
     }
 }
+
+/// Why a file that is removed at the release is not shared.
+pub(super) const REMOVES: &str = "remove_on_release would take the file from other readers";
 
 /// Builds a [`FileLock`]; created by [`FileLock::options`].
 #[derive(Clone, Debug, Default)]

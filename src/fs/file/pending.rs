@@ -92,7 +92,7 @@ impl FilePending {
                 }
             },
         };
-        let hold = FileHold::new(shared, locked)?;
+        let hold = FileHold::new(shared, locked, self.reads)?;
         Poll::Ready(Ok(Some(
             match std::mem::replace(&mut self.over, Over::None) {
                 Over::Held { guard, locks } => hold.under(Some(guard), locks),

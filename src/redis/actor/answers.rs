@@ -14,7 +14,7 @@ use crate::redis::verdict::{failure, is_passing};
 use std::time::Duration;
 
 /// What somebody else has said of a lock of this name.
-fn difference(what: &str, theirs: &str, ours: &str) -> String {
+pub(in crate::redis) fn difference(what: &str, theirs: &str, ours: &str) -> String {
     let duration = |text: &str| text.parse().map(Duration::from_micros);
     match (what, duration(theirs), duration(ours)) {
         ("lease", Ok(theirs), Ok(ours)) => format!(
@@ -42,6 +42,7 @@ impl Actor {
         match what {
             Flight::Acquire(id) => self.entry(&id, sent, result),
             Flight::Reassert(id) => self.reasserted(&id, sent, result),
+            Flight::Downgrade(id) => self.downgraded(&id, sent, result),
             Flight::Beat(target, ids) => match result {
                 Ok(value) => self.pulses(&target, ids, sent, &value),
                 Err(error) => self.beat_failed(&target, &ids, error),
@@ -162,7 +163,7 @@ impl Actor {
         seat.mute_since = None;
         let grant = Grant {
             token,
-            crashed: crashed && place.wish.mode != Mode::Permits,
+            crashed: crashed && place.wish().mode != Mode::Permits,
             queued: seat.queued,
         };
         place.grant(grant, lease.lost_at());
@@ -212,7 +213,13 @@ impl Actor {
                 seat.turn = grant.turn;
                 self.pass_on(id);
             }
-            Pulse::Holds(_) => self.renewed(id, sent),
+            Pulse::Holds(_) => {
+                let asks_again = seat.sharing.is_some();
+                self.renewed(id, sent);
+                if asks_again {
+                    self.reassert(id);
+                }
+            }
             Pulse::Waits { place: rank } => {
                 seat.wait(sent, rank, outlook.clone());
                 if rank == 0 && outlook.wake > 0 {
@@ -249,7 +256,7 @@ impl Actor {
     }
 
     /// The server has forgotten a hold: it takes it back if nobody was let in since. A lease that is over is not revived.
-    fn reassert(&mut self, id: &str) {
+    pub(super) fn reassert(&mut self, id: &str) {
         let now = Stamp::now();
         let Some(seat) = self.seats.get(id) else {
             return;
@@ -264,7 +271,10 @@ impl Actor {
         });
         if let Some(token) = token.filter(|_| place.loss().is_none()) {
             let arguments = self.acquire_arguments(&place, Some(token), None);
-            let what = Flight::Reassert(id.to_owned());
+            let what = match seat.sharing {
+                Some(_) => Flight::Downgrade(id.to_owned()),
+                None => Flight::Reassert(id.to_owned()),
+            };
             self.send(what, Script::Return, &place.target, &arguments);
         }
     }
@@ -289,6 +299,20 @@ impl Actor {
         }
     }
 
+    /// The answer to a writer that wants to be a reader.
+    fn downgraded(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
+        let shared = matches!(
+            result.as_ref().map(Entry::of),
+            Ok(Some(Entry::Granted { .. }))
+        );
+        self.reasserted(id, sent, result);
+        if let Some(seat) = self.seats.get_mut(id)
+            && let Some(reply) = seat.sharing.take_if(|_| shared && seat.place.is_valid())
+        {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
     /// A grant that nobody took is asked for anew; a hold is lost.
     pub(super) fn lose(&mut self, id: &str, loss: Loss) {
         let Some(seat) = self.seats.get_mut(id) else {
@@ -301,8 +325,11 @@ impl Actor {
         if place.lose(loss) {
             self.tell_loss(&place.target, loss);
             let seat = self.seats.get_mut(id);
-            let waiting = seat.map(|it| std::mem::take(&mut it.ensure));
-            for reply in waiting.into_iter().flatten() {
+            let waiting = seat.map(|it| (std::mem::take(&mut it.ensure), it.sharing.take()));
+            for reply in waiting
+                .into_iter()
+                .flat_map(|(all, one)| all.into_iter().chain(one))
+            {
                 let text = loss.to_string();
                 let error = Error::at(ErrorKind::Lost, text, &place.target.place);
                 let _ = reply.send(Err(error));

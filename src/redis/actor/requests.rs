@@ -42,7 +42,7 @@ impl Actor {
         token: Option<u64>,
         passed: Option<u64>,
     ) -> Vec<String> {
-        let wish = &place.wish;
+        let wish = place.wish();
         let asked = format!(
             "{} {} {}",
             wish.cost,
@@ -139,6 +139,16 @@ impl Actor {
         seat.ensure.push(reply);
         let target = seat.place.target.clone();
         self.send_beat(&target, vec![place.id.clone()]);
+    }
+
+    /// Asserts the hold of a writer with the wish of a reader.
+    pub(super) fn downgrade(&mut self, place: &Place, reply: oneshot::Sender<Result<()>>) {
+        let Some(seat) = self.seats.get_mut(&place.id) else {
+            return;
+        };
+        place.share();
+        seat.sharing = Some(reply);
+        self.reassert(&place.id);
     }
 
     pub(super) fn call(&mut self, call: Call) {

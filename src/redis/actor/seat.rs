@@ -37,6 +37,8 @@ pub(super) struct Seat {
     /// There once it leaves.
     pub(super) leaving: Option<Leaving>,
     pub(super) ensure: Vec<oneshot::Sender<Result<()>>>,
+    /// There while a writer becomes a reader.
+    pub(super) sharing: Option<oneshot::Sender<Result<()>>>,
     /// When its alarm rings.
     pub(super) alarm: Option<Stamp>,
 }
@@ -83,6 +85,7 @@ impl Seat {
             repeat_at: None,
             leaving: None,
             ensure: Vec::new(),
+            sharing: None,
             alarm: None,
         }
     }

@@ -24,10 +24,20 @@ if r and r.turn > 0 and r.turn == tonumber(ARGV[9]) then
   r = find(me)
 end
 if not (r and r.turn > 0) and reap() then r = find(me) end
+-- A writer that becomes a reader asserts its hold with the wish of one.
+local shares = r and r.mode == 'x' and string.find(ARGV[5], '^1 s ')
+if shares then
+  if r.turn > 0 then
+    leave(r)
+    S.used = S.used + 1
+  end
+  r.cost, r.mode = 1, 's'
+end
 if r and r.turn > 0 then
-  -- A repetition of a request that was heard, or a claim.
+  -- A repetition of a request that was heard, a claim, or a downgrade.
   r.offered = 0
   hold(r, now + S.lease)
+  if shares then grant() end
   save()
   return {1, tonumber(r.token), tonumber(r.crashed), S.blind, r.turn}
 end

@@ -1,5 +1,5 @@
 -- ARGV: 3 how many waiters to show; 4 the lease
--- Replies {last token, holders, waiters, doubt}; holders and waiters are {record, age in microseconds}. Writes nothing, so a replica would run it and
+-- Replies {last token, holders, waiters, doubt, limit}; holders and waiters are {record, age in microseconds}. Writes nothing, so a replica would run it and
 -- show what may be old.
 -- The doubt is 1 where an acquire would let nobody in now because holders may have been forgotten, 2 where those on record may have been as well; else 0.
 local info = redis.pcall('INFO', 'replication')
@@ -32,4 +32,4 @@ local function doubt()
   if not state and not fence then since = math.max(since, tonumber(redis.call('GET', KEYS[7])) or 0) end
   return since + tonumber(ARGV[4]) > now and 1 or 0
 end
-return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters, doubt()}
+return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters, doubt(), S.limit}

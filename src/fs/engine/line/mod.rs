@@ -20,7 +20,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::disk::{Cleared, Disk, Place, Resized};
-use super::door::Probed;
+use super::door::{self, Probed};
 use super::path::canonical;
 use super::slots::Slots;
 use super::state::Kind;
@@ -62,6 +62,7 @@ mod wakes;
 
 use self::arrival::Arrival;
 use self::core::{Arrived, Core};
+use self::holders::Locks;
 use self::inside::Inside;
 use self::observer::Observers;
 use self::view::Outsiders;
@@ -199,6 +200,28 @@ impl Line {
         self.refuse_foreign()?;
         self.with(|core| core.disk.adopt_limit()).0?;
         Ok(self.limit())
+    }
+
+    /// Returns how many slots no process has locked.
+    pub(crate) fn available(&self) -> Result<u32> {
+        self.current_limit()?;
+        let (slots, _) = self.with(|core| core.slots_of_others());
+        let locks = Locks::new();
+        let mut free = 0;
+        for slot in slots {
+            let owners = locks.table().owners(&slot);
+            free += u32::from(match owners.listed.is_empty() {
+                true if !owners.all => self.try_slot(&slot)? == Probed::Free,
+                is_free => is_free,
+            });
+        }
+        Ok(free)
+    }
+
+    /// Tries a slot, under the mutex as [`probe`](Self::probe) does.
+    fn try_slot(&self, slot: &Path) -> Result<Probed> {
+        let _core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        door::probe(slot)
     }
 
     /// Records another number of permits, and wakes waiters.
@@ -357,6 +380,11 @@ impl Line {
         self.refuse_foreign()?;
         self.act(|core| core.recount(Inside::merge));
         Ok(())
+    }
+
+    /// Returns whether readers can share this lock.
+    pub(crate) fn shares(&self) -> bool {
+        self.kind == Kind::RwLock
     }
 
     /// Turns the writer inside into a reader.

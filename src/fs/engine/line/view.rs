@@ -89,6 +89,13 @@ impl Core {
         }
     }
 
+    /// The files of the permits that this process does not have.
+    pub(super) fn slots_of_others(&self) -> Vec<PathBuf> {
+        let slots = self.disk.slots_seen();
+        let others = slots.into_iter().flat_map(|it| it.paths_of_others());
+        others.collect()
+    }
+
     fn slot_paths(&self) -> Vec<PathBuf> {
         let slots = self.disk.slots_seen();
         let all = slots.map(|it| (0..it.limit()).map(|number| it.path(number)));
