@@ -1,4 +1,4 @@
-//! Threads that may block: for short work, and to sit in a lock call.
+//! Threads that may block: for short work, and to wait in a lock call.
 
 use std::fs::File;
 use std::io;
@@ -13,10 +13,10 @@ use crate::foreign::surviving;
 use crate::fs::sys::fork::{PerProcess, Private, generation};
 use crate::fs::sys::{flock, host};
 
-/// Threads of one process that sit in a lock call.
+/// How many threads of one process wait in a lock call.
 const MOST_SITTERS: usize = 64;
 
-/// The runtime whose pool of threads does what blocks shortly.
+/// Returns the runtime whose pool of threads runs short blocking work.
 pub(crate) fn pool() -> Result<Handle> {
     Handle::try_current().map_err(|_| {
         let text = "this needs a Tokio runtime: files are read and written in its pool of threads";
@@ -24,10 +24,11 @@ pub(crate) fn pool() -> Result<Handle> {
     })
 }
 
-/// Runs short blocking work in the runtime's pool of threads. Once begun it is finished, also when the future is dropped.
+/// Runs short blocking work in the runtime's pool of threads. Once begun it is finished, also if
+/// the future is dropped.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     let pool = pool()?;
-    // Tokio panics where it can start no thread.
+    // Tokio panics if it cannot start a thread.
     let Some(job) = surviving(|| pool.spawn_blocking(work)) else {
         let text = "this needs a thread of the Tokio runtime, and none may be started";
         return Err(Error::new(ErrorKind::Unsupported, text));
@@ -40,13 +41,14 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
     })
 }
 
-/// A thread that sits in the system's lock call for somebody, and tells his watcher when it has the lock.
+/// A thread that waits in the system's lock call, and calls a watcher when it has the lock.
 ///
-/// The lock belongs to the open file, so it is the owner's as soon as the thread has it. Until then nobody may try the
-/// lock of that open file: the thread could not tell whose lock it finds.
+/// The lock belongs to the open file. So the owner of the file has it as soon as the thread has it.
+/// Until then no other thread may try the lock of that open file: this thread could not tell whose
+/// lock it gets.
 ///
-/// Not a job of `spawn_blocking`: nothing ends a blocked lock call, so each would take one of the pool's threads from whoever
-/// needs them for short work, and would keep the runtime from shutting down.
+/// This is not a job of `spawn_blocking`, because nothing ends a blocked lock call. Each one would
+/// take a thread of the pool from short work, and would keep the runtime from shutting down.
 pub(crate) struct Sitter {
     chair: Arc<Chair>,
 }
@@ -60,18 +62,19 @@ struct Chair {
 
 enum Stage {
     Waiting,
-    /// The thread has gone; what came of it has not been asked for.
+    /// The call has returned, and its result was not taken yet.
     Arrived(io::Result<()>),
-    /// It has been asked for.
+    /// The result was taken.
     Taken,
-    /// Nobody wants the lock any more.
+    /// The lock is no longer wanted.
     Abandoned,
 }
 
 static SITTING: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
 
 impl Sitter {
-    /// Sends a thread to wait for the lock of this open file; `None` when there are too many, or no thread is to be had.
+    /// Starts a thread that waits for the lock of this open file. Returns `None` if there are too
+    /// many, or if no thread can be started.
     pub(crate) fn start(seat: Seat, file: &File, shared: bool) -> Option<Self> {
         let file = Private::new(file.try_clone().ok()?);
         let sitting = SITTING.get();
@@ -102,7 +105,8 @@ impl Sitter {
         Some(Self { chair })
     }
 
-    /// Whether the open file is locked now, or why it cannot be; `None` as long as the thread waits. To be asked once.
+    /// Returns whether the open file is locked now, or why it cannot be. Returns `None` while the
+    /// thread waits, and after the result was taken.
     pub(crate) fn outcome(&self) -> Option<io::Result<bool>> {
         let mut stage = self.chair.stage();
         match std::mem::replace(&mut *stage, Stage::Taken) {
@@ -114,16 +118,18 @@ impl Sitter {
         }
     }
 
-    /// What the watcher is called with.
+    /// Returns the ID with which the watcher is called.
     pub(crate) fn id(&self) -> WatchId {
         WatchId::without_watch(Seen::Door)
     }
 }
 
 impl Drop for Sitter {
-    /// A lock that nobody has asked for goes back: here if it has come, else by the thread as soon as it comes.
+    /// Releases a lock that was not taken: here if the call has returned, otherwise in the thread
+    /// when it returns.
     fn drop(&mut self) {
-        // In a forked child there is no such thread, and it may have had the mutex at the fork.
+        // In a forked child there is no such thread, and the mutex may have been locked at the
+        // fork.
         if self.chair.generation != generation() {
             return;
         }
@@ -149,7 +155,7 @@ impl Chair {
         let mut stage = self.stage();
         if matches!(*stage, Stage::Abandoned) {
             drop(stage);
-            // Then the file is closed, which wakes whoever watches.
+            // Unlock before the file is closed. The close wakes the watchers.
             let _ = flock::unlock(&self.file);
             return;
         }

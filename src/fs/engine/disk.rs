@@ -1,12 +1,14 @@
-//! Everything of one lock on disk, as one process uses it: the door's path, the queue, the state.
+//! One lock on disk, as one process uses it: the path of the door, the queue, and the state record.
 //!
-//! No policy: each method is one or a few steps of the protocol (`docs/protocol.md`), named as in the model.
+//! There is no policy here. Each method is one step or a few steps of the protocol
+//! (`docs/protocol.md`), and has the name that the model uses.
 //!
 //! # Invariants
 //!
-//! 1. `state` is written only between [`Disk::enter`] and [`Disk::leave`], with the door and `state` itself locked.
-//! 2. What was opened is opened anew when the directory is gone, when a listing lacks `state`, or when the record says
-//!    that its lock was removed.
+//! 1. `state` is written only between [`Disk::enter`] and [`Disk::leave`], with the door and
+//!    `state` itself locked.
+//! 2. The open files are opened anew if the directory is gone, if a listing lacks `state`, or if
+//!    the record says that the lock was removed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
 
-/// How often what was just opened may turn out to be removed before something is wrong.
+/// How often a file that was just opened may turn out to be removed, before this counts as an
+/// error.
 const TRIES: usize = 1000;
 
 mod copies;
@@ -32,7 +35,7 @@ mod share;
 
 pub(crate) use permits::Resized;
 
-/// Where a lock lives.
+/// The paths of one lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) door: PathBuf,
@@ -40,7 +43,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The lock file at this path and the queue beside it, `<path>.queue`.
+    /// Returns the paths of the lock file at `door` and of the queue beside it, `<door>.queue`.
     pub(crate) fn new(door: PathBuf) -> Self {
         let mut queue = door.clone().into_os_string();
         queue.push(".queue");
@@ -59,59 +62,61 @@ impl Place {
 pub(crate) struct Disk {
     place: Arc<Place>,
     kind: Kind,
-    /// The doors of a semaphore.
+    /// The slot files, if this is a semaphore.
     slots: Option<Slots>,
     queue: Option<Queue>,
-    /// How often the directory was opened: tells one from its successor.
+    /// How often the directory was opened. Distinguishes a directory from its successor.
     opened: u64,
     state: Option<Private>,
-    /// Which file `state` is.
+    /// The identity of the open state file.
     state_id: Option<FileId>,
-    /// Whether it had another name when it was locked.
+    /// Whether the state file had another name when it was locked.
     state_linked: bool,
     draft: Draft,
-    /// Whose words the draft bears.
+    /// The holder that the draft names.
     words: Option<Arc<str>>,
     /// Whether this file system was seen to refuse a second lock.
     excludes: bool,
 }
 
-/// What a holder that just entered knows.
+/// What a process learns when it becomes the holder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entered {
     pub(crate) token: u64,
     pub(crate) predecessor_crashed: bool,
 }
 
-/// Where in the line to take a place.
+/// The position at which a ticket is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TakePlace {
     End,
-    /// At the end of the line as it has just been listed.
+    /// At the end of the queue as it was listed last.
     EndAsListed,
     First,
 }
 
-/// What came of the lock on the state file.
+/// The result of locking the state file.
 enum StateLock {
-    /// Locked, with the record found.
+    /// Locked. Contains the record, if there was one.
     Locked(Option<Record>),
-    /// The last holder through this very door is dying: the kernel has dropped its door before its state.
+    /// Refused. The record names this door, so its holder is dying: the kernel has closed the door
+    /// before the state file.
     Dying,
-    /// Locked through another door, as far as the record tells.
+    /// Refused. As far as the record shows, the holder entered through another door.
     Elsewhere,
 }
 
-/// What came of an attempt to be inside, with the door locked.
+/// The result of entering with the door locked.
 pub(crate) enum Admission {
     In(Entered),
-    /// The last holder is dying; try again soon, with the door kept locked.
+    /// The last holder is dying. Try again soon, and keep the door locked.
     Dying,
-    /// Somebody is inside who came through another door, or is dying and could not write; after a while it is the first.
+    /// A process holds the lock through another door, or died before it wrote the record. If this
+    /// lasts, it is the former.
     Elsewhere,
 }
 
-/// How an attempt to remove a lock ended.
+/// The result of removing a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cleared {
     Removed,
@@ -139,7 +144,8 @@ impl Disk {
         &self.place
     }
 
-    /// The queue directory, opened or made. `mode` is for a lock file that does not exist yet either.
+    /// Returns the queue directory. Opens it, and creates it if it is missing. `mode` applies if
+    /// the lock file is missing too.
     fn queue(&mut self, mode: Option<u32>) -> Result<&mut Queue> {
         if self.queue.is_none() {
             self.state = None;
@@ -159,34 +165,36 @@ impl Disk {
             .ok_or_else(|| Error::at(ErrorKind::Corrupt, text, &self.place.queue))
     }
 
-    /// The file that says who may use the lock: the lock file, of a semaphore its first slot file.
+    /// Returns the file whose rights decide who may use the lock: the lock file, or the first slot
+    /// file of a semaphore.
     fn model(&self) -> PathBuf {
         let slot = self.slots.as_ref().map(|it| it.path(0));
         slot.unwrap_or_else(|| self.place.door.clone())
     }
 
-    /// Removes our own tickets from the line.
+    /// Removes a ticket of this process from the queue.
     pub(crate) fn give_up(&mut self, own: Own) {
         if let Some(queue) = &mut self.queue {
-            // What cannot be removed loses its lock with this descriptor, and the next one reaps it.
+            // If the removal fails, closing the file ends its lock, and the next process reaps the
+            // ticket.
             let _ = queue.give_up(own);
         }
     }
 
-    /// Deletes what this process keeps in the queue for its next ticket.
+    /// Deletes the spare files of this process.
     pub(crate) fn drop_spares(&mut self) {
         if let Some(queue) = &mut self.queue {
             queue.drop_spares();
         }
     }
 
-    /// Forgets what is open: the directory or the state file has been removed or replaced.
+    /// Closes what is open. The directory or the state file has been removed or replaced.
     pub(crate) fn reopen(&mut self) {
         self.queue = None;
         self.state = None;
     }
 
-    /// Refuses a lock of another version or kind before anything of it is touched.
+    /// Refuses a lock of another version or kind before anything of it is changed.
     pub(crate) fn check_kind(&self) -> Result<()> {
         match self.read_unlocked()? {
             Some(bytes) => refuse_foreign(&self.place, self.kind, &self.parse(&bytes)),
@@ -198,7 +206,7 @@ impl Disk {
         state::parse(bytes, self.kind)
     }
 
-    /// The bytes of the state file without any lock: for people and for the check of the kind.
+    /// Reads the state file without a lock on it: for status, and to check the kind.
     pub(crate) fn read_unlocked(&self) -> Result<Option<Vec<u8>>> {
         let path = self.place.state();
         let at = |error| Error::io("read the state file", &path, error);
@@ -213,12 +221,12 @@ impl Disk {
         Ok(Some(buffer[..read].to_vec()))
     }
 
-    /// The line as it stands now.
+    /// Lists the queue. Creates the directory if it is missing.
     pub(crate) fn list(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
         self.list_by(mode, Queue::list)
     }
 
-    /// The same for who expects that nothing has changed.
+    /// Does the same as [`list`](Disk::list), and is cheaper if nothing has changed.
     pub(crate) fn list_if_changed(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
         self.list_by(mode, Queue::list_if_changed)
     }
@@ -240,7 +248,7 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// The line as it stands now, without making a directory for it.
+    /// Lists the queue, and does not create the directory.
     pub(crate) fn list_existing(&mut self) -> Result<&[Ticket]> {
         if self.queue.is_none() {
             self.state = None;
@@ -260,11 +268,12 @@ impl Disk {
         Ok(self.line())
     }
 
-    /// Closes the state file when the listing shows that another one, or none, has its name.
+    /// Closes the state file if the listing shows that another file, or none, has its name.
     fn forget_old_state(&mut self) -> Result<()> {
         let listed = self.queue.as_ref().and_then(Queue::state_inode);
         let same = listed.is_some() && listed == self.state_id.map(|id| id.inode);
-        // Some file systems list other numbers than they tell of open files; those are asked once more.
+        // Some file systems list other inode numbers than they report for open files. There the
+        // path decides.
         if self.state.is_some() && !same && (listed.is_none() || !self.state_is_current()?) {
             self.state = None;
         }
@@ -275,17 +284,17 @@ impl Disk {
         self.opened
     }
 
-    /// The line as it was last listed.
+    /// Returns the queue as it was listed last.
     pub(crate) fn line(&self) -> &[Ticket] {
         self.queue.as_ref().map_or(&[], Queue::line)
     }
 
-    /// The queue directory, if it is open.
+    /// Returns the queue directory, if it is open.
     pub(crate) fn open_queue(&self) -> Option<&Queue> {
         self.queue.as_ref()
     }
 
-    /// Takes a place: at the end of the line, or before everybody.
+    /// Takes a ticket at the given position.
     pub(crate) fn take_ticket(
         &mut self,
         want: Mode,
@@ -309,7 +318,8 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// Marks our own ticket. Through a second descriptor, whose close tells whoever waits behind it.
+    /// Marks a ticket of this process. Writes through a second descriptor, because its close wakes
+    /// the waiter behind it.
     pub(crate) fn mark_own(&self, own: &Own) -> Result<()> {
         let Some(queue) = &self.queue else {
             return Ok(());
@@ -317,7 +327,7 @@ impl Disk {
         match queue.open_other(own.ticket)? {
             Other::Open(file) => queue.mark(own.ticket, &file).map(|_| ()),
             Other::Gone => Ok(()),
-            // Those behind find the mark when they look.
+            // The waiters behind it find the mark at their next look.
             Other::Shut => own
                 .set_mark(true)
                 .map_err(|e| Error::io("mark the own ticket", &self.place.queue, e)),
@@ -330,7 +340,8 @@ impl Disk {
     }
 }
 
-/// Which kind of lock is recorded at this place, and its limit. A record of another version is an error.
+/// Returns the kind and the limit of the lock that is recorded at this path. A record of another
+/// version is an error.
 pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u64)>> {
     let disk = Disk::new(Arc::new(place), Kind::Lock, None);
     let bytes = disk.read_unlocked()?.unwrap_or_default();
@@ -344,7 +355,7 @@ pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u64)>> {
     }
 }
 
-/// A lock of another version or kind is not touched.
+/// Refuses a lock of another version or kind.
 pub(crate) fn refuse_foreign(place: &Place, kind: Kind, content: &Content) -> Result<()> {
     let Content::Foreign(theirs) = content else {
         return Ok(());

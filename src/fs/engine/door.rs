@@ -1,8 +1,10 @@
-//! The door: the lock file itself. Who holds the OS lock on it holds the lock; nothing else decides.
+//! The door: the lock file itself. The process that has the OS lock on it holds the lock. Nothing
+//! else decides that.
 //!
-//! Every use opens the file afresh, because the *close* at the end is what wakes the next in line. Whoever has locked
-//! the door, if only for an instant, unlocks and closes that very descriptor ([`Door::leave`]): the kernel announces a close
-//! before it drops a lock, so closing alone would wake the next one too early.
+//! Every use opens the file anew, because its *close* wakes the next waiter. A process that has
+//! locked the door, even for an instant, unlocks and then closes that descriptor ([`Door::leave`]).
+//! The kernel announces a close before it drops the lock, so a close alone would wake the next
+//! waiter too early.
 
 use std::fs::File;
 use std::io;
@@ -25,18 +27,18 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Opens the lock file, creating it if it is missing.
+    /// Opens the lock file. Creates it if it is missing.
     pub(crate) fn open(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         file::open_lock_file(path, mode).map(Self::new)
     }
 
-    /// Opens the lock file if there is one.
+    /// Opens the lock file, if there is one.
     pub(crate) fn open_existing(path: &Path) -> io::Result<Option<Self>> {
         Ok(file::open_existing(path)?.map(Self::new))
     }
 
-    /// Opens a lock file. A missing one is made for the same users as its `model` beside it, which
-    /// is created with `mode` if it is missing too.
+    /// Opens a lock file. If it is missing, creates it for the same users as the `model` beside it,
+    /// which is created with `mode` if it is missing too.
     pub(crate) fn open_like(path: &Path, model: &Path, mode: Option<u32>) -> io::Result<Self> {
         loop {
             if let Some(door) = Self::open_existing(path)? {
@@ -48,8 +50,8 @@ impl Door {
             match dir::make_like(path, model) {
                 Ok(Some(made)) => return Ok(Self::new(made)),
                 Ok(None) => {}
-                // A dangling symbolic link is there for one and missing for the other: without
-                // this, a loop without end.
+                // A dangling symbolic link exists for one call and is missing for the other.
+                // Without this check the loop would not end.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     file::check_lock_path(path)?;
                 }
@@ -58,7 +60,8 @@ impl Door {
         }
     }
 
-    /// The same for a process that may read the file and not write it, which is enough to lock it, except on some servers.
+    /// Does the same for a process that may only read the file. This is enough to lock it, except
+    /// on some servers.
     fn open_to_probe(path: &Path) -> io::Result<Option<Self>> {
         match Self::open_existing(path) {
             Err(error) if is_refusal_to_write(&error) => {}
@@ -90,38 +93,40 @@ impl Door {
         flock::try_lock(&self.file, shared)
     }
 
-    /// From exclusive to shared, with nobody let in between; `false` when the lock was lost on the way. [`Door::ring`] must follow.
+    /// Converts the exclusive lock into a shared one, without releasing it in between. Returns
+    /// `false` if the lock was lost. The caller must call [`Door::ring`] afterwards.
     pub(crate) fn share(&self) -> io::Result<bool> {
         step::at(Step::ShareDoor);
         flock::share(&self.file)
     }
 
-    /// Gives up a share of the lock and tries to have all of it. Where it fails the share is lost: a shared lock becomes an exclusive one
-    /// in one step on no platform.
+    /// Gives up a shared lock and tries to get the exclusive one. If this fails, the shared lock is
+    /// lost, because no platform converts it in one step.
     pub(crate) fn try_alone(&self) -> io::Result<bool> {
         step::at(Step::AskDoor);
         flock::unlock(&self.file)?;
         self.try_lock(false)
     }
 
-    /// A word to those who wait at the door, without unlocking it: a close, for there is no other signal.
+    /// Wakes those that wait at the door, without unlocking it. The only signal is a close, so this
+    /// opens and closes the file.
     pub(crate) fn ring(&self, path: &Path) {
         step::at(Step::RingDoor);
-        // Who cannot be told looks again by and by.
+        // A waiter that does not learn of it tries again at its next poll.
         let _ = file::open_existing(path);
     }
 
-    /// Whether this is the file that the path means now.
+    /// Returns whether the path still means this file.
     pub(crate) fn is_current(&self, path: &Path) -> io::Result<bool> {
         Ok(file::id_at(path)? == Some(self.id))
     }
 
-    /// Unlocks, then closes. The lock is gone even when unlocking failed, by the close.
+    /// Unlocks, then closes. If the unlock fails, the close releases the lock.
     pub(crate) fn leave(self) -> io::Result<()> {
         Self::leave_last(Arc::new(self))
     }
 
-    /// The same for the last owner of a door that guards have shared.
+    /// Does the same for the last owner of a door that guards have shared.
     pub(crate) fn leave_last(door: Arc<Self>) -> io::Result<()> {
         debug_assert_eq!(Arc::strong_count(&door), 1, "a guard still has the door");
         step::at(Step::UnlockDoor);
@@ -132,13 +137,13 @@ impl Door {
     }
 }
 
-/// What a try of the lock on a file finds; a lock that it gets is given back at once.
+/// The result of probing a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probed {
     Free,
-    /// Others share it.
+    /// Other processes share it.
     Shared,
-    /// One process has it alone.
+    /// One process has it exclusively.
     Exclusive,
 }
 
@@ -149,11 +154,13 @@ fn is_refusal_to_write(error: &io::Error) -> bool {
     )
 }
 
-/// How often a lock that is refused is tried before it counts as held: another probe may have it for an instant.
+/// How often a refused lock is tried before it counts as held. Another probe may have it for an
+/// instant.
 const TRIES: usize = 16;
 
-/// Tries the lock on the file at this path. A file that is held loses nothing by it, and its first waiter looks once more. One that is free is locked for
-/// about a microsecond, and then unlocked and closed like any door.
+/// Tries the lock on the file at this path. This does not affect a holder; the first waiter tries
+/// once more. A free lock is held for about a microsecond, and then unlocked and closed like any
+/// door.
 pub(crate) fn probe(path: &Path) -> Result<Probed> {
     let at = |step, error| Error::io(step, path, error);
     let lock = |door: &Door, shared| {
@@ -179,7 +186,7 @@ pub(crate) fn probe(path: &Path) -> Result<Probed> {
         }
         match found {
             Probed::Exclusive => drop(door),
-            // Before anything else is asked: nobody should find it locked.
+            // Unlock before anything else, so that no process finds it locked.
             Probed::Free | Probed::Shared => {
                 door.leave().map_err(|e| at("unlock the lock file", e))?;
             }
@@ -193,7 +200,7 @@ pub(crate) fn probe(path: &Path) -> Result<Probed> {
     Err(Error::at(ErrorKind::Corrupt, text, path))
 }
 
-/// Deletes a file that nobody has locked, under its lock.
+/// Deletes a file that no process has locked, under its lock.
 pub(crate) fn remove_if_free(path: &Path) -> Result<Removal> {
     let at = |step, error| Error::io(step, path, error);
     let Some(door) = Door::open_existing(path).map_err(|e| at("open the file", e))? else {
@@ -207,7 +214,7 @@ pub(crate) fn remove_if_free(path: &Path) -> Result<Removal> {
     removed.and(left).map(|()| Removal::Removed)
 }
 
-/// Deletes a file that we have locked, unless its name means another one by now.
+/// Deletes a file that this process has locked, unless its name means another file by now.
 pub(crate) fn unlink_if_same(path: &Path, id: FileId) -> Result<()> {
     let found = file::id_at(path).map_err(|e| Error::io("look at the file", path, e))?;
     match found == Some(id) {
@@ -216,7 +223,7 @@ pub(crate) fn unlink_if_same(path: &Path, id: FileId) -> Result<()> {
     }
 }
 
-/// That it is gone already is no failure.
+/// Deletes a file. Succeeds if it is gone already.
 pub(crate) fn remove_file(path: &Path, step: &'static str) -> Result<()> {
     #[allow(clippy::disallowed_methods)] // the one place
     let removed = std::fs::remove_file(path);

@@ -1,4 +1,5 @@
-//! What the file locks are made of: the line of this process, the queue on disk, the door, and the waking.
+//! The parts of the locks on files: the queue of this process, the queue on disk, the door, and the
+//! events that wake waiters.
 
 pub(crate) mod blocking;
 pub(crate) mod claim;

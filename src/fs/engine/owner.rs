@@ -1,36 +1,38 @@
-//! Which process owns a lock, in a form that others can check.
+//! The identity of the process that owns a lock, in a form that other processes can check.
 //!
-//! A pid alone proves nothing: it is reused, and it means something only in its pid namespace,
-//! under its kernel. So a record has beside it what tells the process from a later one, the boot,
-//! the pid namespace, the machine and the image that the process executes.
+//! A pid alone proves nothing. It is reused, and it has a meaning only in its pid namespace, under
+//! its kernel. So a record also contains what distinguishes the process from a later one, the boot,
+//! the pid namespace, the machine, and the image that the process executes.
 //!
 //! # When a process is gone
 //!
-//! First, the pid must mean here what it meant to the writer. Both conditions hold:
+//! First, the pid must mean here what it meant to the writer. Both conditions must hold:
 //!
 //! 1. The pid namespace is the same. The initial one has the same number on every machine, so this
 //!    is not enough.
-//! 2. The boot is the same; or the machine is, and only this machine can reach the record
-//!    ([`Locality`]). On a network file system another boot is mostly another machine. A host's
-//!    name proves nothing; but where names differ, the machine is not taken for the same, because a
-//!    copy of a machine has its ID and mostly another name.
+//! 2. The boot is the same. Or the machine is the same, and only this machine can reach the record
+//!    ([`Locality`]): on a network file system, another boot mostly means another machine. Equal
+//!    host names prove nothing. Different host names exclude the same machine, because a copy of a
+//!    machine has its ID and mostly another name.
 //!
-//! Then the process is gone if no process has the pid, or another one has: it was born otherwise
-//! ([`Birth`]). Everything else counts as alive.
+//! Then the process is gone if no process has the pid, or if another process has it, with another
+//! [`Birth`]. Everything else counts as alive.
 //!
-//! Condition 1 counts for another boot too: a container may have a boot ID of its own while its
+//! Condition 1 applies to another boot too: a container may have a boot ID of its own while its
 //! processes run.
 //!
-//! # A process that executed itself
+//! # A process that executed another program
 //!
-//! `exec` keeps the pid, and ends all that the process knew. A record with its own pid and birth,
-//! but of another image, is what it left behind. No other process holds the lock, so a wait would
-//! be one for itself. It is [`Fate::Former`], and an error: never gone, because descriptors and
-//! children of the former image may still use what the lock protects. Two copies of this crate in
-//! one process see the same image.
+//! `exec` keeps the pid, and ends everything that the process knew. A record with the pid and birth
+//! of this process, but another image, was left by its former image. No other process holds the
+//! lock, so a wait would be one for this process itself. This is [`Fate::Former`], and an error. It
+//! never counts as gone, because descriptors and children of the former image may still use what
+//! the lock protects. Two copies of this crate in one process see the same image.
 //!
-//! Stored as one line of `key=value` words (see `docs/protocol.md`), with everything in label and
-//! host that is not printable ASCII, a space, `%` or `=` written as `%XX`.
+//! # Stored format
+//!
+//! One line of `key=value` words (see `docs/protocol.md`). In label and host, everything that is
+//! not printable ASCII is written as `%XX`, and so are a space, `%` and `=`.
 
 use std::fs::File;
 use std::path::Path;
@@ -44,7 +46,7 @@ use crate::fs::sys::host;
 use crate::fs::sys::process::{self, Birth, Life, Locality};
 use crate::status::Owner;
 
-/// Longest label and host kept in a record, in bytes as written.
+/// The longest label and host in a record, in bytes as written.
 const LONGEST: usize = 96;
 
 /// The parts of a record that are the same for the whole life of a process.
@@ -53,11 +55,11 @@ pub(crate) struct Identity {
     pid: u32,
     facts: Facts,
     host: Option<String>,
-    /// Read when it is first asked for: most processes never look at a line.
+    /// Read at the first use. Most processes never list a queue.
     command: OnceLock<Option<String>>,
 }
 
-/// What tells which process a pid means. What is missing is unknown.
+/// What distinguishes a process from others with the same pid. A missing part is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Facts {
     birth: Birth,
@@ -67,18 +69,18 @@ struct Facts {
     image: Option<String>,
 }
 
-/// What a record tells of its process.
+/// What became of the process that wrote a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It has ended, beyond doubt.
+    /// It has provably ended.
     Gone,
-    /// It is this process, before it executed another program, or itself once more.
+    /// It is this process, before it executed another program, or the same one again.
     Former,
     /// It runs, or nothing proves that it does not.
     Alive,
 }
 
-/// This process.
+/// Returns the identity of this process.
 pub(crate) fn identity() -> &'static Identity {
     static IDENTITY: PerProcess<Identity> = PerProcess::new(|| Identity {
         pid: std::process::id(),
@@ -96,7 +98,7 @@ pub(crate) fn identity() -> &'static Identity {
 }
 
 impl Identity {
-    /// The record's words, without `since`.
+    /// Returns the words of the record, without `since`.
     pub(crate) fn words(&self, label: Option<&str>) -> String {
         let mut words = format!("pid={}", self.pid);
         let mut add = |key: &str, value: Option<String>| {
@@ -120,7 +122,7 @@ impl Identity {
         self.command.get_or_init(|| process::command_line(self.pid))
     }
 
-    /// This process as the public face shows it.
+    /// Returns this process as the public API shows it.
     pub(crate) fn owner(&self, label: Option<&str>, since: Option<SystemTime>) -> Owner {
         Owner {
             pid: Some(self.pid),
@@ -133,19 +135,19 @@ impl Identity {
     }
 }
 
-/// An owner read from a record.
+/// An owner that was read from a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
     pub(crate) owner: Owner,
     facts: Facts,
-    /// The inode of the file that it was written to.
+    /// The inode of the file that the record was written to.
     inode: Option<u64>,
-    /// Who can reach the file it was read from.
+    /// Which machines can reach the file that the record was read from.
     locality: Locality,
 }
 
 impl Recorded {
-    /// Reads the words of a record; words that are missing or not understood are unknown.
+    /// Parses the words of a record. Words that are missing or invalid are unknown.
     pub(crate) fn parse(words: &str, since_us: u64, locality: Locality) -> Self {
         let value = |key: &str| {
             words.split_ascii_whitespace().find_map(|word| {
@@ -180,7 +182,7 @@ impl Recorded {
         }
     }
 
-    /// The owner as the public face shows it, with its command line where that can be read.
+    /// Returns the owner as the public API shows it, with its command line if that can be read.
     pub(crate) fn into_owner(self) -> Owner {
         let pid = self.pid_here().filter(|_| self.is_surely_alive());
         let command = pid.and_then(process::command_line);
@@ -191,27 +193,27 @@ impl Recorded {
         }
     }
 
-    /// Whether the record was copied to the file that it was read from. A copy tells who held the
-    /// original; of the lock that it lies at, nobody died.
+    /// Returns whether the record was copied to the file that it was read from. A copy names the
+    /// holder of the original lock. No holder of this lock died.
     pub(crate) fn is_copy(&self, file: &File, id: FileId) -> bool {
         let other = self.inode.is_some_and(|it| it != id.inode);
-        // Where a file does not keep its number, another number proves nothing.
+        // If a file does not keep its number, another number proves nothing.
         other && file::keeps_numbers(file)
     }
 
-    /// Its pid, where that means here what it meant to the writer.
+    /// Returns the pid, if it means here what it meant to the writer.
     pub(crate) fn pid_here(&self) -> Option<u32> {
         let here = identity();
         self.means_here(here).then_some(self.owner.pid).flatten()
     }
 
-    /// Whether its pid is of another pid namespace beyond doubt.
+    /// Returns whether the pid is provably of another pid namespace.
     fn is_foreign(&self) -> bool {
         let space = &identity().facts.space;
         self.owner.pid.is_some() && same(&self.facts.space, space) == Some(false)
     }
 
-    /// Whether the process lives beyond doubt.
+    /// Returns whether the process provably runs.
     pub(crate) fn is_surely_alive(&self) -> bool {
         let runs = |pid| match process::look(pid) {
             Life::Runs(found) => self.facts.birth.is_same(found) == Some(true),
@@ -227,7 +229,7 @@ impl Recorded {
             && same(&self.facts.image, &here.facts.image) != Some(false)
     }
 
-    /// Whether a pid means here what it meant to the writer.
+    /// Returns whether a pid means here what it meant to the writer.
     fn means_here(&self, here: &Identity) -> bool {
         let (written, ours) = (&self.facts, &here.facts);
         let machine = same(&written.machine, &ours.machine) == Some(true)
@@ -237,12 +239,12 @@ impl Recorded {
         same(&written.space, &ours.space) == Some(true) && (boot || machine)
     }
 
-    /// Whether the process is gone beyond doubt.
+    /// Returns whether the process has provably ended.
     pub(crate) fn is_provably_gone(&self) -> bool {
         self.fate() == Fate::Gone
     }
 
-    /// What became of the process.
+    /// Decides what became of the process.
     pub(crate) fn fate(&self) -> Fate {
         self.judge(identity(), process::look)
     }
@@ -271,25 +273,26 @@ impl Recorded {
     }
 }
 
-/// The error of a process that would wait for what it left behind.
+/// Returns the error of a process that would wait for a lock of its former image.
 pub(crate) fn waits_for_itself(path: &Path) -> Error {
     let text = "this process took the lock before it executed another program, and would wait for itself; \
                 the lock ends with the process";
     Error::at(ErrorKind::Deadlock, text, path)
 }
 
-/// Whether two values are equal; `None` when one of them is unknown.
+/// Returns whether two values are equal, or `None` if one of them is unknown.
 fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> Option<bool> {
     Some(one.as_ref()? == other.as_ref()?)
 }
 
-/// Who has a file locked, as far as the kernel's list tells.
+/// Returns the process that has locked a file, as far as the kernel's list tells.
 pub(crate) fn holder_of_file(path: &Path) -> Option<Owner> {
     let owners = host::LockTable::read().owners(path);
     owners.listed.first().map(|(pid, _)| of_pid(*pid))
 }
 
-/// The list names who took the lock; its heirs may go on without it.
+/// Returns the process with this pid of the kernel's list. The list names the process that took the
+/// lock. Its children may still hold it after its death; then the owner is unknown.
 pub(crate) fn of_pid(pid: u32) -> Owner {
     match host::command_line(pid) {
         Some(command) => Owner {
@@ -352,7 +355,7 @@ mod tests {
         assert_eq!(read.fate(), Fate::Alive, "we are alive");
     }
 
-    /// A judge with pid 7, which knows all of itself.
+    /// A judge with pid 7, which knows everything about itself.
     fn here() -> Identity {
         Identity {
             pid: 7,
@@ -373,7 +376,8 @@ mod tests {
 
     const WHOLE: &str = "start=80 serial=800 boot=b ns=4026531836 machine=m exec=x host=h";
 
-    /// What a record with this change proves of pid 8, which is another process, or none.
+    /// Returns what a record with this change proves about pid 8, which is another process, or
+    /// none.
     fn fate(from: &str, to: &str, locality: Locality, life: Life) -> Fate {
         assert!(from.is_empty() || WHOLE.contains(from), "{from}");
         let words = format!("pid=8 {}", WHOLE.replacen(from, to, 1));
@@ -396,7 +400,7 @@ mod tests {
         for (from, to, anywhere, local) in [
             // Nothing is changed: this kernel.
             ("", "", Gone, Gone),
-            // Under one boot a host's name means nothing.
+            // Under one boot the host name does not count.
             ("host=h", "host=elsewhere", Gone, Gone),
             ("host=h", "", Gone, Gone),
             // Another boot, or an unknown one.
@@ -438,7 +442,7 @@ mod tests {
                 assert_eq!(fate(from, to, Unknown, life), anywhere, "{from} {to}");
                 assert_eq!(fate(from, to, ThisMachine, life), local, "{from} {to}");
             }
-            // One that runs is alive, wherever its record is.
+            // A process that runs is alive, wherever its record is.
             let own = runs(Some(80), Some(800));
             assert_eq!(fate(from, to, ThisMachine, own), Alive, "{from} {to}");
         }
@@ -472,7 +476,7 @@ mod tests {
             ("exec=i", "exec=x", Fate::Former),
             ("exec=i", "", Fate::Alive),
             ("start=70 serial=700", "exec=x", Fate::Former),
-            // It was another process with this pid.
+            // Another process had this pid.
             ("start=70", "start=69", Fate::Gone),
             ("serial=700 boot=b", "serial=699 exec=x boot=b", Fate::Gone),
             (
@@ -480,7 +484,7 @@ mod tests {
                 "boot=c ns=4026531836 machine=m exec=x",
                 Fate::Gone,
             ),
-            // Nobody tells whose pid it is.
+            // The pid means nothing here.
             (
                 "ns=4026531836 machine=m exec=i",
                 "ns=4026532000 machine=m exec=x",

@@ -1,13 +1,13 @@
-//! One spelling for each file.
+//! One spelling for the path of each file.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// So many links in a row are a circle.
+/// More links in a row count as a cycle.
 const MOST_LINKS: usize = 40;
 
-/// A file's path with every directory on the way resolved, so that all spellings of it are one. The file itself is
+/// Resolves every directory of a path, so that all spellings of it become one. The file itself is
 /// not resolved: a symbolic link there is refused when it is opened.
 pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
     let bytes = path.as_os_str().as_encoded_bytes();
@@ -28,7 +28,8 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
     Ok(parent.join(name))
 }
 
-/// The same behind symbolic links at the path itself, also where the last one points to nothing yet.
+/// Does the same behind symbolic links at the path itself, also if the last one leads to nothing
+/// yet.
 pub(crate) fn canonical_behind_links(path: &Path) -> Result<PathBuf> {
     let mut path = canonical(path)?;
     for _ in 0..MOST_LINKS {
@@ -37,7 +38,7 @@ pub(crate) fn canonical_behind_links(path: &Path) -> Result<PathBuf> {
                 let directory = path.parent().unwrap_or(Path::new("."));
                 path = canonical(&directory.join(target))?;
             }
-            // No link, or nothing: whatever is wrong shows when it is opened.
+            // No link, or nothing there. Any other problem shows when the file is opened.
             Err(_) => return Ok(path),
         }
     }

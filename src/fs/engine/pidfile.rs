@@ -1,4 +1,5 @@
-//! The lock that is a pid file: whoever's record is at the path has it, and no operating system lock is asked.
+//! The lock that is a pid file. The process whose record is at the path holds the lock. No lock of
+//! the operating system is involved.
 //!
 //! # Stored format
 //!
@@ -9,38 +10,44 @@
 //! pid=4711 start=812345 … ns=4026531836 … host=… label=…
 //! ```
 //!
-//! The pid, for whoever reads pid files; `argv[0]`; ours: a random ID, and the words of every owner.
+//! The lines are: the pid, for programs that read pid files; `argv[0]`; the version, with a random
+//! ID; the words that describe an owner in every record.
 //!
 //! # Algorithm
 //!
-//! - **Publish.** Write the record to a name of its own beside the path (`PATH.new.ID`) and *link* it to the path: it appears whole or not at
-//!   all, and only where nothing is.
-//! - **Stale** is a record only if its process is gone beyond doubt, as [`owner`](super::owner) has
-//!   it. Everything else counts as alive. An empty file, as a loss of power leaves it, is stale
-//!   when four looks or more have seen it unchanged for [`GRACE`].
-//! - **Former** is a record that this process published before it executed another program, at the
-//!   path or as an heir. It is never taken over, and an error: nothing would end the wait but the
-//!   end of the process that waits.
-//! - **Take over.** For each record there is one name that only its heir may have: `PATH.heir.ID`, ID being that of the stale record. Publish
-//!   our record under *that* name, by this same algorithm. Whoever has it, and sees the stale record still at the path, renames it to the path.
-//!   An heir that died is itself a stale record, with an heir of its own.
-//! - **Leave.** The path still bears our file: unlink it, then close it.
+//! - **Publish.** Write the record to a name of its own beside the path (`PATH.new.ID`), and *link*
+//!   it to the path. So it appears complete or not at all, and only where nothing is.
+//! - **Stale.** A record is stale only if its process is provably gone, as [`owner`](super::owner)
+//!   defines it. Everything else counts as alive. An empty file, as a loss of power leaves it, is
+//!   stale if at least four looks have seen it unchanged for [`GRACE`].
+//! - **Former.** A record is former if this process published it before it executed another
+//!   program, at the path or as an heir. It is never taken over. Waiting for it is an error,
+//!   because only the end of the waiting process itself would end the wait.
+//! - **Take over.** For each record there is one name that only its heir may have: `PATH.heir.ID`,
+//!   with the ID of the stale record. Publish our record under *that* name, by this same algorithm.
+//!   A process that has the name, and sees the stale record still at the path, renames its record
+//!   to the path. A dead heir is itself a stale record, and has an heir of its own.
+//! - **Leave.** If our file is still at the path, unlink it, then close it.
 //!
 //! # Invariants
 //!
-//! 1. A record at the path, or at the name of an heir, that is not stale is changed by nobody but its owner.
-//! 2. A stale record stays stale, and is replaced only by who has published a living record as its heir. There is one such at a time, by 1, so
-//!    nothing can change between its last look and its rename, however long it was stopped in between.
-//! 3. A record that has left a name never returns to it, so an heir that comes late finds another one, and gives up.
+//! 1. A record at the path or at the name of an heir that is not stale is changed by its owner
+//!    only.
+//! 2. A stale record stays stale. Only a process that has published a living record as its heir
+//!    replaces it. By 1 there is one such process at a time. So nothing can change between its last
+//!    look and its rename, however long it was stopped in between.
+//! 3. A record that has left a name never returns to it. So a late heir finds another record, and
+//!    gives up.
 //!
-//! Strangers who delete or replace the file are not bound by this; the holder hears of them. One who does so between the last look of an heir and
-//! its rename, or of a holder and its unlink, may cost the next holder his file.
+//! Other programs that delete or replace the file are not bound by this. The holder learns of them.
+//! If they do so between the last look of an heir and its rename, or of a holder and its unlink,
+//! the next holder may lose its file.
 //!
 //! # After a crash
 //!
-//! A record at the path is stale as soon as its process has ended, and the end of the process is an event, as is the close of the file, which its
-//! owner keeps open. Names of heirs and drafts of the dead are
-//! swept away by the next takeover, and by the first acquire of each handle.
+//! A record at the path is stale as soon as its process has ended. The end of the process is an
+//! event, and so is the close of the file, which its owner keeps open. The next takeover, and the
+//! first acquire of each handle, delete the heirs and drafts of dead processes.
 //!
 //! # Fairness
 //!
@@ -48,7 +55,7 @@
 //!
 //! # Cost
 //!
-//! A file written, linked, unlinked; an unlink to leave.
+//! To acquire: a file is written, linked and unlinked. To release: one unlink.
 
 use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound};
 use std::path::{Path, PathBuf};
@@ -76,17 +83,17 @@ use hold::Draft;
 pub(crate) use hold::PidHold;
 
 const VERSION: &str = "stanchion pid 1";
-/// More than any record has.
+/// More than the length of any record.
 const LONGEST: usize = 8192;
-/// Since when nobody may have touched an empty file before it counts as left behind.
+/// How long an empty file must be unchanged before it counts as stale.
 const GRACE: Duration = Duration::from_secs(5);
-/// And so many looks must have seen it.
+/// How many looks must have seen it.
 const LOOKS: u32 = 4;
-/// A draft without a record in it is swept away after this time.
+/// A draft without a record in it is deleted after this time.
 const OLD: Duration = Duration::from_secs(60);
-/// So many heirs in a row died while they took over.
+/// How many heirs in a row may have died during a takeover.
 const GENERATIONS: usize = 64;
-/// So often in a row somebody else may be faster.
+/// How often in a row another process may be faster.
 const TRIES: usize = 1000;
 
 /// One lock.
@@ -95,20 +102,20 @@ const TRIES: usize = 1000;
 pub struct PidFile {
     pub(crate) path: PathBuf,
     pub(crate) label: Option<String>,
-    /// Whether a record that says no more than a pid is judged by the processes of this host.
+    /// Whether a record that contains only a pid is judged by the processes of this host.
     pub(crate) bare_pids: bool,
     pub(crate) config: WaitConfig,
-    /// Whether this handle has swept away what the dead left behind.
+    /// Whether this handle has deleted the leftovers of dead processes.
     pub(crate) swept: AtomicBool,
     pub(crate) ledger: Arc<Ledger>,
 }
 
-/// What one who waits remembers.
+/// What a waiter remembers from one attempt to the next.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Memory {
     draft: Option<Draft>,
-    /// An empty file, and how long it was seen to be the same.
+    /// An empty file, and how long it was seen unchanged.
     empty: Option<(String, Stillness)>,
 }
 
@@ -116,7 +123,7 @@ pub struct Memory {
 #[derive(Debug)]
 struct Found {
     at: PathBuf,
-    /// Whose heir is meant: never the same for two records.
+    /// The name for its heir. No two records have the same.
     name: String,
     file: FileId,
     body: Body,
@@ -126,22 +133,22 @@ struct Found {
 
 #[derive(Debug)]
 enum Body {
-    /// Of ours.
+    /// A record of this crate.
     Whole(Box<Recorded>),
-    /// No more than a pid.
+    /// Only a pid.
     Bare(u32),
     Empty,
 }
 
-/// What came of publishing a record.
+/// The result of publishing a record.
 enum Published {
-    /// Whether in the place of one that died inside.
+    /// Published. Contains whether it replaced the record of a dead holder.
     Done(bool),
     Refused(Box<Found>),
 }
 
 impl PidFile {
-    /// The record at the path; `None` when there is none.
+    /// Returns the owner of the record at the path, or `None` if there is none or it is stale.
     ///
     /// # Errors
     ///
@@ -193,7 +200,7 @@ impl PidFile {
         }))
     }
 
-    /// What became of the process that wrote this.
+    /// Decides what became of the process that wrote this.
     fn judge(&self, found: &Found, memory: &mut Memory) -> Fate {
         let gone = match &found.body {
             Body::Whole(recorded) => return recorded.fate(),
@@ -215,7 +222,7 @@ impl PidFile {
         path.into()
     }
 
-    /// Puts our record at a name, where nothing is or where something stale is.
+    /// Publishes our record at a name where nothing is, or where a stale record is.
     fn publish(&self, at: &Path, memory: &mut Memory, depth: usize) -> Result<Published> {
         for _ in 0..TRIES {
             let stale = match self.read(at)? {
@@ -248,7 +255,7 @@ impl PidFile {
         Err(Error::at(ErrorKind::Corrupt, text, at))
     }
 
-    /// As the one heir of a stale record: takes its place, if it still has it.
+    /// Replaces a stale record, as its only heir. Returns `false` if the record is no longer there.
     fn succeed(&self, stale: &Found, heir: &Path, at: &Path) -> Result<bool> {
         let succeeded = self.read(at).and_then(|now| {
             let still = now.is_some_and(|now| now.name == stale.name && now.file == stale.file);
@@ -256,7 +263,7 @@ impl PidFile {
                 let renamed = at_named("SucceedPid").and_then(|()| std::fs::rename(heir, at));
                 return match renamed {
                     Ok(()) => Ok(true),
-                    // Swept: what it was heir to has left the path long ago.
+                    // The name was deleted as a leftover: the stale record left the path long ago.
                     Err(error) if error.kind() == NotFound => Ok(false),
                     Err(error) => Err(self.io("take over the pid file", error)),
                 };
@@ -269,7 +276,7 @@ impl PidFile {
         succeeded
     }
 
-    /// Links our record to a name where nothing is; `false` when something is.
+    /// Links our record to a name where nothing is. Returns `false` if something is there.
     fn link(&self, at: &Path, memory: &mut Memory) -> Result<bool> {
         let draft = match &mut memory.draft {
             Some(draft) => draft,
@@ -280,12 +287,13 @@ impl PidFile {
         };
         match at_named("LinkPid").and_then(|()| replace::publish(&draft.path, at)) {
             Ok(()) => Ok(true),
-            // A server may have done it and its answer been lost.
+            // A server may have done it, and its answer was lost.
             Err(error) if error.kind() == AlreadyExists => {
                 let found = file::id_at(at).map_err(|e| self.io("look at the pid file", e))?;
                 Ok(found == Some(draft.id))
             }
-            // Somebody has deleted the draft; if the directory is gone, writing another one says so.
+            // Another process has deleted the draft. If the directory is gone, writing another
+            // draft reports that.
             Err(error) if error.kind() == NotFound => {
                 memory.draft = None;
                 Ok(false)
@@ -294,7 +302,7 @@ impl PidFile {
         }
     }
 
-    /// Deletes what others left behind who died on their way to this lock.
+    /// Deletes what processes left that died while they acquired this lock.
     fn sweep(&self) {
         let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
             return;
@@ -308,7 +316,7 @@ impl PidFile {
             let gone = match self.read(&path).map(|it| it.map(|found| found.body)) {
                 Ok(Some(Body::Whole(recorded))) => recorded.is_provably_gone(),
                 Ok(None) => false,
-                // Its writer has died, or writes it once more.
+                // Its writer has died, or is still writing it.
                 Ok(Some(_)) | Err(_) => is_old_draft(&entry),
             };
             if ours && gone {
@@ -333,7 +341,7 @@ impl Target for PidFile {
         let Some(draft) = memory.draft.take() else {
             unreachable!("what was published was written");
         };
-        // A process that dies before its link leaves its draft, and no holder has died.
+        // A process that dies before its link leaves its draft, although no holder has died.
         if !self.swept.swap(true, Ordering::Relaxed) || crashed {
             self.sweep();
         }
@@ -374,7 +382,7 @@ impl Presence for PidFile {
 
 impl PidFile {
     fn refusal(&self, found: Found) -> Refusal {
-        // An heir moves on to the path, or gives up.
+        // An heir moves to the path, or gives up.
         let mut sources = vec![EventSource::Name(
             found.at.clone(),
             Some(found.file),
@@ -408,7 +416,7 @@ impl Found {
     }
 }
 
-/// Whether this is a draft that stands unchanged since a minute ago.
+/// Returns whether this is a draft that has not changed for a minute.
 fn is_old_draft(entry: &std::fs::DirEntry) -> bool {
     let name = entry.file_name();
     let id = name.to_str().and_then(|it| it.rsplit_once(".new."));
@@ -418,7 +426,7 @@ fn is_old_draft(entry: &std::fs::DirEntry) -> bool {
     named && age.is_some_and(|it| it > OLD)
 }
 
-/// What a pid file says; `None` when it is none.
+/// Parses a pid file. Returns `None` if it is none.
 fn parse(text: &[u8], locality: Locality) -> Option<Body> {
     if text.iter().all(|it| matches!(it, 0 | b' ' | b'\r' | b'\n')) {
         return Some(Body::Empty);
@@ -431,7 +439,7 @@ fn parse(text: &[u8], locality: Locality) -> Option<Body> {
     };
     let since = word(ours, "since").and_then(|it| it.parse().ok());
     let recorded = Recorded::parse(words, since.unwrap_or(0), locality);
-    // A copy with another pid on top is not ours any more.
+    // A copy with another pid in its first line is not ours any more.
     let same = word(words, "pid").and_then(|it| it.parse().ok()) == Some(pid);
     Some(if same {
         Body::Whole(Box::new(recorded))
@@ -440,7 +448,7 @@ fn parse(text: &[u8], locality: Locality) -> Option<Body> {
     })
 }
 
-/// The ID of a record of ours.
+/// Returns the ID of a record of this crate.
 fn id_in(text: &[u8]) -> Option<String> {
     let readable = std::str::from_utf8(text).ok()?;
     let ours = readable.lines().nth(2)?.strip_prefix(VERSION)?;
@@ -454,8 +462,8 @@ fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     words.find_map(|it| it.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// The one place where names are deleted.
-#[allow(clippy::disallowed_methods)] // Each caller has seen that the name is its own, or that of the provably dead.
+/// Deletes a name. Each caller has seen that the name is its own, or that of a dead process.
+#[allow(clippy::disallowed_methods)] // The only function here that deletes.
 fn unlink(path: impl AsRef<Path>) -> io::Result<()> {
     std::fs::remove_file(path)
 }

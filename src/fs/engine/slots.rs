@@ -1,15 +1,18 @@
-//! The doors of a semaphore: n files, each of which is one permit. Who has the exclusive OS lock on one of them is inside.
+//! The slots of a semaphore: n files, each of which is one permit. A process that has the exclusive
+//! OS lock on one of them holds that permit.
 //!
 //! # Algorithm
 //!
-//! Slots are tried from a random one on, so that processes that come together do not all meet at the first. What is locked is *in hand*
-//! until a guard takes it *out*, and comes back to the hand with it. One that is not wanted any more is unlocked and closed, in this order,
-//! like any door: the close is the signal. Whoever waits keeps those that were refused open and watches them.
+//! Slots are tried from a random one on, so that processes that arrive together do not all begin at
+//! the first one. A locked slot is *in hand* until a guard takes it *out*, and returns to the hand
+//! when the guard is dropped. A slot that is no longer wanted is unlocked and closed, in this
+//! order, like any door: the close is the signal. A waiter keeps the slots that refused it open,
+//! and watches them.
 //!
 //! # Compatibility
 //!
-//! The files are those of portalocker's `BoundedSemaphore`: same names, same locks. Its users take slots whenever they
-//! find one free, and have no place in line.
+//! The files are those of portalocker's `BoundedSemaphore`: same names, same locks. Its users lock
+//! any slot that is free, and do not queue.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -23,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::fs::sys::file::FileId;
 use crate::fs::sys::host;
 
-/// One permit: a file that this process has locked.
+/// One permit: a slot file that this process has locked.
 #[derive(Debug)]
 pub(crate) struct Slot {
     number: u32,
@@ -56,7 +59,7 @@ impl Permits {
         self.first.iter().chain(&self.more)
     }
 
-    /// Takes out the last `count`.
+    /// Takes out the last `count` permits.
     pub(crate) fn split(&mut self, count: u32) -> Self {
         let mut part = Self::default();
         let last = || self.more.pop().or_else(|| self.first.take());
@@ -84,7 +87,8 @@ impl IntoIterator for Permits {
     }
 }
 
-/// How the slot files are called: what comes before and after the number, and its least width.
+/// The pattern of the names of the slot files: the text before and after the number, and its
+/// minimum width.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) before: String,
@@ -97,23 +101,23 @@ pub(crate) struct Slots {
     directory: PathBuf,
     names: Names,
     limit: u32,
-    /// Whether the limit is or was the one on record.
+    /// Whether the limit is, or was, the recorded one.
     confirmed: bool,
     hand: Vec<Slot>,
-    /// How many guards have.
+    /// How many permits guards have.
     taken: u32,
-    /// By number: those in hand and out.
+    /// By number: the slots in hand and out.
     ours: Vec<bool>,
 }
 
-/// A slot that somebody else has: open, so that it can be tried again, and watched.
+/// A slot that another process has locked. It is open, so that it can be tried again and watched.
 struct Refused {
     number: u32,
     door: Door,
     eye: Eye,
 }
 
-/// What the head of the line has open while it waits for slots.
+/// The slots that the first waiter keeps open while it waits.
 #[derive(Default)]
 pub(crate) struct Siege {
     refused: Vec<Refused>,
@@ -136,7 +140,8 @@ impl Slots {
         self.limit
     }
 
-    /// Whether the limit is or was the one on record: then another one is a change of it.
+    /// Returns whether the limit is, or was, the recorded one. Then a different record is a change
+    /// of it.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.confirmed
     }
@@ -145,9 +150,9 @@ impl Slots {
         self.confirmed = true;
     }
 
-    /// Permits that this process has, in hand and out.
+    /// Returns how many permits this process has, in hand and out.
     pub(crate) fn ours(&self) -> u32 {
-        // Never more than the limit at the time.
+        // At most the limit at the time.
         self.hand.len() as u32 + self.taken
     }
 
@@ -155,12 +160,13 @@ impl Slots {
         self.hand.len() as u32
     }
 
-    /// Whether these are the slots that somebody else means.
+    /// Returns whether both have the same slot files.
     pub(crate) fn are_as(&self, other: &Self) -> bool {
         (&self.directory, &self.names) == (&other.directory, &other.names)
     }
 
-    /// Removes the files of the slots in hand, save those with content, which are somebody's data.
+    /// Removes the files of the slots in hand. Files with content hold data of other programs, and
+    /// stay.
     pub(crate) fn unlink(&self) -> Result<()> {
         for Slot { number, door } in &self.hand {
             let path = self.path(*number);
@@ -176,7 +182,7 @@ impl Slots {
         Ok(())
     }
 
-    /// The file of a permit.
+    /// Returns the path of a slot file.
     pub(crate) fn path(&self, number: u32) -> PathBuf {
         let Names {
             before,
@@ -187,19 +193,20 @@ impl Slots {
             .join(format!("{before}{number:0width$}{after}"))
     }
 
-    /// The path is put together only for a failure.
+    /// Builds the path only if there is an error.
     fn io(&self, step: &'static str, number: u32) -> impl FnOnce(std::io::Error) -> Error {
         move |error| Error::io(step, self.path(number), error)
     }
 
-    /// Locks free slots until `wanted` are in hand; whether so many are. For newcomers, who do not
-    /// wait here. Fails if there cannot be so many, because this process may not open the others.
+    /// Locks free slots until `wanted` are in hand. Returns whether they are. For callers that do
+    /// not wait here. Fails if there can never be so many, because this process may not open the
+    /// others.
     pub(crate) fn gather(&mut self, wanted: u32, mode: Option<u32>) -> Result<bool> {
         let (_, shut) = self.gather_reachable(wanted, mode)?;
         self.have(wanted, shut)
     }
 
-    /// The same, with the slots that cannot be opened counted as taken.
+    /// Does the same, and counts slots that cannot be opened as taken.
     pub(crate) fn gather_reachable(
         &mut self,
         wanted: u32,
@@ -220,7 +227,7 @@ impl Slots {
         Ok((self.hand.len() as u32 >= wanted, shut))
     }
 
-    /// Whether so many are in hand. If never so many can be, why not.
+    /// Returns whether `wanted` slots are in hand. Fails if there can never be so many.
     fn have(&self, wanted: u32, shut: Shut) -> Result<bool> {
         match shut.why {
             Some(error) if wanted > self.limit.saturating_sub(shut.count) => Err(error),
@@ -228,7 +235,7 @@ impl Slots {
         }
     }
 
-    /// The numbers of all slots that this process does not have, from a random one on.
+    /// Returns the numbers of all slots that this process does not have, from a random one on.
     fn others_at_random(&self) -> Vec<u32> {
         let start = host::monotonic_ns() / 64 % u64::from(self.limit.max(1));
         let start = u32::try_from(start).unwrap_or(0);
@@ -236,7 +243,7 @@ impl Slots {
         all.filter(|it| !self.has(*it)).collect()
     }
 
-    /// The files of the permits that this process does not have.
+    /// Returns the paths of the slots that this process does not have.
     pub(crate) fn paths_of_others(&self) -> impl Iterator<Item = PathBuf> {
         let others = (0..self.limit).filter(|it| !self.has(*it));
         others.map(|it| self.path(it))
@@ -246,7 +253,7 @@ impl Slots {
         self.ours.get(number as usize).copied().unwrap_or(false)
     }
 
-    /// Into the hand, from the path.
+    /// Adds a locked slot to the hand.
     fn keep(&mut self, slot: Slot) {
         let index = slot.number as usize;
         if self.ours.len() <= index {
@@ -256,7 +263,7 @@ impl Slots {
         self.hand.push(slot);
     }
 
-    /// All slot files are for the same users as the first one.
+    /// Opens a slot file. All slot files are for the same users as the first one.
     fn open(&self, number: u32, mode: Option<u32>) -> Result<Door> {
         step::at(Step::OpenSlot);
         let path = self.path(number);
@@ -267,7 +274,7 @@ impl Slots {
         door.map_err(|error| Error::io("open the slot file", path, error))
     }
 
-    /// Tries the lock, and sees that the path still means this file.
+    /// Tries the lock, and checks that the path still means this file.
     fn lock(&self, number: u32, door: &Door) -> Result<bool> {
         step::at(Step::TrySlot);
         let locked = door.try_lock(false);
@@ -278,8 +285,9 @@ impl Slots {
         current.map_err(self.io("look at the slot file", number))
     }
 
-    /// For the first in line: opens, watches, compares and tries every slot that is not ours, until `wanted` are in hand; whether so many are.
-    /// What was refused before and is still watched is tried again only if `all` is asked for.
+    /// Opens, watches, compares and tries every slot that this process does not have, until
+    /// `wanted` are in hand. Returns whether they are. For the first waiter. A slot that is still
+    /// watched is tried again only with `look.all`.
     pub(crate) fn besiege(
         &mut self,
         siege: &mut Siege,
@@ -302,7 +310,7 @@ impl Slots {
             let beyond = slot.number >= self.limit || self.has(slot.number);
             let mut taken = false;
             if !beyond && !enough {
-                // One that was replaced may be shut by now.
+                // The path may mean another file by now, which cannot be opened.
                 let Some(locked) = shut.unless_denied(self.try_one(slot, &look))? else {
                     slot.look_away(look.seat);
                     siege.refused.swap_remove(index);
@@ -346,17 +354,17 @@ impl Slots {
         }
     }
 
-    /// For a guard.
+    /// Takes `count` slots out of the hand, for a guard.
     pub(crate) fn take(&mut self, count: u32) -> Permits {
         let before = self.hand.len();
         let mut permits = Permits::default();
         permits.extend(std::iter::from_fn(|| self.hand.pop()).take(count as usize));
-        // Never more than the limit at the time.
+        // At most the limit at the time.
         self.taken += (before - self.hand.len()) as u32;
         permits
     }
 
-    /// From a guard.
+    /// Returns the slots of a guard to the hand.
     pub(crate) fn put_back(&mut self, permits: Permits) {
         for slot in permits {
             self.taken -= 1;
@@ -364,7 +372,7 @@ impl Slots {
         }
     }
 
-    /// Unlocks and closes so many of those in hand, also when something fails on the way.
+    /// Unlocks and closes `count` slots in hand, also if a step fails.
     pub(crate) fn give_back(&mut self, count: u32) -> Result<()> {
         let mut result = Ok(());
         for _ in 0..count {
@@ -382,12 +390,13 @@ impl Slots {
         result
     }
 
-    /// All of those in hand.
+    /// Unlocks and closes all slots in hand.
     pub(crate) fn give_all_back(&mut self) -> Result<()> {
         self.give_back(u32::MAX)
     }
 
-    /// There are so many permits now. Gives back what is in hand beyond them; `false` when there was such a one.
+    /// Sets the number of permits. If a slot in hand is beyond it, gives back all slots in hand and
+    /// returns `false`.
     pub(crate) fn set_limit(&mut self, limit: u32) -> Result<bool> {
         self.limit = limit;
         let beyond = self.hand.iter().any(|it| it.number >= limit);
@@ -402,12 +411,12 @@ impl Slots {
 #[derive(Default)]
 pub(crate) struct Shut {
     count: u32,
-    /// Of the first one.
+    /// The error of the first one.
     why: Option<Error>,
 }
 
 impl Shut {
-    /// What was opened; `None` if permission was denied.
+    /// Returns what was opened, or `None` if permission was denied.
     fn unless_denied<T>(&mut self, opened: Result<T>) -> Result<Option<T>> {
         match opened {
             Err(error) if is_denied(&error) => {
@@ -425,13 +434,13 @@ fn is_denied(error: &Error) -> bool {
     error.io_error().is_some_and(|it| it.kind() == denied)
 }
 
-/// How the first in line looks at the slots.
+/// How the first waiter tries the slots.
 pub(crate) struct Look<'a> {
     pub(crate) seat: Seat,
     pub(crate) events: bool,
     pub(crate) wait: &'a Wait,
     pub(crate) mode: Option<u32>,
-    /// Also those that are watched and have told nothing.
+    /// Also try slots that are watched and have reported no event.
     pub(crate) all: bool,
 }
 
@@ -445,7 +454,7 @@ impl Refused {
 }
 
 impl Siege {
-    /// A watch has fired; `false` when it is none of ours.
+    /// Notes that a watch has fired. Returns `false` if it belongs to none of these slots.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
         let own = |it: &&mut Refused| matches!(it.eye, Eye::Watching(own) if own == id);
         match self.refused.iter_mut().find(own) {
@@ -465,7 +474,7 @@ impl Siege {
         self.refused.iter_mut().for_each(|it| it.look_away(seat));
     }
 
-    /// Where nothing is watched, the next look comes after a jittered delay.
+    /// Sets the next attempt to a jittered delay, if nothing is watched.
     pub(crate) fn pace(&mut self, ladder: &mut Ladder) {
         if let Some(slot) = self.refused.iter_mut().find(|it| it.eye.is_polling()) {
             slot.eye.pace(ladder);
@@ -479,7 +488,8 @@ impl Names {
         apart(&self.before) || apart(&self.after)
     }
 
-    /// From a pattern such as `{name}.{number:02}.lock`, as Rust or Python writes it; `None` without exactly one number.
+    /// Parses a pattern such as `{name}.{number:02}.lock`, as Rust or Python writes it. Returns
+    /// `None` without exactly one number.
     pub(crate) fn parse(pattern: &str, name: &str) -> Option<Self> {
         let (before, rest) = pattern.split_once("{number")?;
         let (format, after) = rest.split_once('}')?;
@@ -492,7 +502,7 @@ impl Names {
                 digits.parse().ok().filter(|width| *width <= 20)?
             }
         };
-        // Braces in the name are the caller's; those in the pattern stand for something.
+        // Braces in the name are literal. Those in the pattern are placeholders.
         let named = |text: &str| {
             let parts: Vec<&str> = text.split("{name}").collect();
             let known = parts.iter().all(|it| !it.contains(['{', '}']));

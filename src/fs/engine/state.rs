@@ -1,8 +1,9 @@
-//! The record of a lock: which kind it is, the last token, and who is inside.
+//! The state record of a lock: its kind, the last token, and its holder.
 //!
 //! # Stored format, version 1
 //!
-//! One file, `state`, 640 bytes of ASCII in four lines, read with one call and written with one call:
+//! The file `state` has 640 bytes of ASCII in four lines. It is read with one call and written with
+//! one call:
 //!
 //! ```text
 //! stanchion 1 lock 00000000000000000000           version, kind (lock, rwlock, semaphore), limit (0: none)
@@ -11,20 +12,24 @@
 //! pid=4711 start=123456 boot=… ns=… host=… label=…   (spaces)   file=00000000000000131084
 //! ```
 //!
-//! Numbers have 20 digits, so that every field stands at a fixed place after the first line. `token` is the highest token that may have been
-//! given (a holder that leaves writes the last one that was); `held` is `1` from the entering of an exclusive holder to its leaving, and a holder that dies
-//! leaves it standing, until one reader makes it `2` to tell of it; `since` is in
-//! microseconds since the epoch, for people only. `file` is the inode of the state file itself, at
-//! the end of the record. A record that names another file was copied with its directory: there is
-//! no holder here, and none died here.
+//! Numbers have 20 digits, so that every field after the first line has a fixed offset.
+//!
+//! - `token` is the highest token that may have been granted. A holder that leaves writes the last
+//!   one that was.
+//! - `held` is `1` while an exclusive holder has the lock. A holder that dies leaves it set. A
+//!   reader that finds it sets it to `2` until it has reported the death.
+//! - `since` is in microseconds since the epoch, for status only.
+//! - `file` is the inode of the state file itself, at the end of the record. If it is another
+//!   file's, the record was copied with its directory: there is no holder here, and none died here.
 //!
 //! # Invariants
 //!
-//! 1. Written only by who holds the door *and* the exclusive OS lock on this file. One exception: the reader who was in
-//!    charge of a crash clears the flag with a shared lock, and nobody else writes meanwhile.
-//! 2. `token` on disk is never below a token that was handed out.
-//! 3. A record that is empty or rubbish is replaced by the next holder; the wall clock then keeps tokens growing. A
-//!    record of another version or kind is never touched.
+//! 1. Only a process that has the door *and* the exclusive OS lock on this file writes it. There is
+//!    one exception: the reader in charge of a crash clears the flag under a shared lock, and no
+//!    other process writes meanwhile.
+//! 2. `token` on disk is never below a token that was granted.
+//! 3. The next holder replaces a record that is empty or invalid. The wall clock then keeps tokens
+//!    growing. A record of another version or kind is never changed.
 
 use std::fs::File;
 use std::io;
@@ -36,24 +41,25 @@ use crate::fs::sys::process::Locality;
 
 /// The version of everything on disk; see `docs/protocol.md`.
 const VERSION: u32 = 1;
-/// Bytes of a record.
+/// The length of a record in bytes.
 pub(crate) const LENGTH: usize = 640;
 
 const DIGITS: usize = 20;
-/// A token above this was never given out: it leaves no room to grow, so such a record is rubbish.
+/// A token above this was never granted, because it leaves no room to grow. Such a record is
+/// invalid.
 const HIGHEST: u64 = 1 << 62;
-/// Places after the first line.
+/// Offsets after the first line.
 const TOKEN_AT: usize = "token ".len();
 const HELD_AT: usize = TOKEN_AT + DIGITS + " held ".len();
 const DEVICE_AT: usize = HELD_AT + 1 + " door ".len();
 const INODE_AT: usize = DEVICE_AT + DIGITS + 1;
 const SINCE_AT: usize = INODE_AT + DIGITS + "\nsince ".len();
 const OWNER_AT: usize = SINCE_AT + DIGITS + 1;
-/// The last word of a record: which file it was written to.
+/// The last word of a record: the file that it was written to.
 const FILE: &str = "file=";
 const FILE_AT: usize = LENGTH - 1 - DIGITS - FILE.len();
 
-/// What kind of lock a record is of.
+/// The kind of lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Lock,
@@ -62,7 +68,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// As the record names it.
+    /// Returns the word for this kind in the record.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Lock => "lock",
@@ -71,21 +77,21 @@ impl Kind {
         }
     }
 
-    /// The beginning of the first line, up to the limit.
+    /// Returns the beginning of the first line, up to the limit.
     fn start(self) -> String {
         format!("stanchion {VERSION} {} ", self.word())
     }
 
-    /// How this implementation names a lock of this kind, for the message about a foreign record.
+    /// Describes a lock of this version and kind, for the error about a foreign record.
     pub(crate) fn of_ours(self) -> String {
         format!("version {VERSION}, kind {}", self.word())
     }
 }
 
-/// What the record says, as far as the protocol needs it.
+/// The part of the record that the protocol needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// Permits in all; 0 where the kind has none.
+    /// The number of permits; 0 for kinds that have none.
     pub(crate) limit: u64,
     pub(crate) token: u64,
     pub(crate) flag: Flag,
@@ -96,11 +102,12 @@ pub(crate) struct Record {
 /// The held flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flag {
-    /// `0`: nobody is inside exclusively, and nobody died there.
+    /// `0`: there is no exclusive holder, and none died.
     Clear,
-    /// `1`: somebody is, or died there.
+    /// `1`: there is an exclusive holder, or it died.
     Held,
-    /// `2`: somebody died there; a reader has found it, is inside, and will be told.
+    /// `2`: an exclusive holder died. A reader that holds the lock has found this, and will report
+    /// it.
     Found,
 }
 
@@ -114,20 +121,20 @@ impl Flag {
     }
 }
 
-/// What was found in a state file.
+/// The content of a state file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A record of this version and kind.
     Ours(Record),
-    /// Nothing, or rubbish: the next holder writes afresh.
+    /// Empty or invalid. The next holder writes a new record.
     Nothing,
-    /// Its lock was removed; the file is out of use and a new one takes its place.
+    /// The lock was removed. The file is out of use, and a new one takes its place.
     Removed,
-    /// Another version or kind of lock lives here: what it says of itself.
+    /// A lock of another version or kind. Contains its description.
     Foreign(String),
 }
 
-/// Reads a record, for a lock of this kind.
+/// Parses a record, for a lock of this kind.
 pub(crate) fn parse(bytes: &[u8], kind: Kind) -> Content {
     if bytes.starts_with(REMOVED.as_bytes()) {
         return Content::Removed;
@@ -138,14 +145,14 @@ pub(crate) fn parse(bytes: &[u8], kind: Kind) -> Content {
     }
 }
 
-/// Which kind of lock a record is of, by its first line alone, and its limit.
+/// Returns the kind and the limit of a record, from its first line alone.
 pub(crate) fn kind_of(bytes: &[u8]) -> Option<(Kind, u64)> {
     let kinds = [Kind::Lock, Kind::RwLock, Kind::Semaphore];
     let found = |kind| body(bytes, kind).map(|(limit, _)| (kind, limit));
     kinds.into_iter().find_map(found)
 }
 
-/// The limit and what comes after the first line, if that one is of this version and kind.
+/// Returns the limit and what follows the first line, if the line is of this version and kind.
 fn body(bytes: &[u8], kind: Kind) -> Option<(u64, &[u8])> {
     let rest = bytes.strip_prefix(kind.start().as_bytes())?;
     let limit = number(rest, 0)?;
@@ -174,7 +181,8 @@ fn record(limit: u64, bytes: &[u8]) -> Option<Record> {
     })
 }
 
-/// The first line of a record that is not ours but of our family.
+/// Describes the lock in the first line, if this crate wrote the record, in another version or
+/// kind.
 fn foreign(bytes: &[u8], ours: Kind) -> Option<String> {
     let line = bytes.split(|&byte| byte == b'\n').next()?;
     let line = std::str::from_utf8(line.get(..line.len().min(80))?).ok()?;
@@ -190,7 +198,7 @@ fn foreign(bytes: &[u8], ours: Kind) -> Option<String> {
     (text != ours.of_ours()).then_some(text)
 }
 
-/// The holder named in a record, for people; `locality` is that of its file.
+/// Returns the holder that a record names, for status. `locality` is that of its file.
 pub(crate) fn holder(bytes: &[u8], kind: Kind, locality: Locality) -> Option<Recorded> {
     let (_, bytes) = body(bytes, kind)?;
     let since = number(bytes, SINCE_AT).unwrap_or(0);
@@ -198,10 +206,10 @@ pub(crate) fn holder(bytes: &[u8], kind: Kind, locality: Locality) -> Option<Rec
     Some(Recorded::parse(words.trim_end(), since, locality))
 }
 
-/// A record ready to be written; only its numbers change from grant to grant.
+/// A record that is ready to be written. Only its numbers change from grant to grant.
 pub(crate) struct Draft {
     bytes: Box<[u8; LENGTH]>,
-    /// Length of the first line.
+    /// The length of the first line.
     body: usize,
 }
 
@@ -236,7 +244,7 @@ impl Draft {
         digits(&mut self.bytes[self.body - 1 - DIGITS..], limit);
     }
 
-    /// Names the holder: the words of an [`Identity`](super::owner::Identity).
+    /// Sets the holder: the words of an [`Identity`](super::owner::Identity).
     pub(crate) fn set_owner(&mut self, words: &str) {
         let room = &mut self.bytes[self.body + OWNER_AT..FILE_AT - 1];
         room.fill(b' ');
@@ -244,13 +252,13 @@ impl Draft {
         room[..length].copy_from_slice(&words.as_bytes()[..length]);
     }
 
-    /// Names the file that the record is written to.
+    /// Sets the file that the record is written to.
     pub(crate) fn set_file(&mut self, inode: u64) {
         self.bytes[FILE_AT..FILE_AT + FILE.len()].copy_from_slice(FILE.as_bytes());
         digits(&mut self.bytes[FILE_AT + FILE.len()..], inode);
     }
 
-    /// The whole record of a holder that enters.
+    /// Returns the whole record of an exclusive holder.
     pub(crate) fn entered(&mut self, token: u64, door: FileId, since_us: u64) -> &[u8] {
         self.put(TOKEN_AT, token);
         self.put(DEVICE_AT, door.device);
@@ -260,27 +268,27 @@ impl Draft {
         &self.bytes[..]
     }
 
-    /// The whole record of a lock into which a reader goes.
+    /// Returns the whole record of a lock that readers hold.
     pub(crate) fn read(&mut self, token: u64, door: FileId, flag: Flag) -> &[u8] {
         self.entered(token, door, 0);
         self.bytes[self.body + HELD_AT] = flag.digit();
         &self.bytes[..]
     }
 
-    /// The same record with a higher token, for a block that is reserved ahead: where to write what.
+    /// Sets the token, to reserve a block. Returns the offset and the bytes to write.
     pub(crate) fn token(&mut self, token: u64) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
         self.part(DIGITS)
     }
 
-    /// Whether somebody is inside exclusively, and the last token that was given: where to write what.
+    /// Sets the last granted token and the flag. Returns the offset and the bytes to write.
     pub(crate) fn flag(&mut self, token: u64, flag: Flag) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
         self.bytes[self.body + HELD_AT] = flag.digit();
         self.part(HELD_AT + 1 - TOKEN_AT)
     }
 
-    /// So many bytes from the token on.
+    /// Returns the offset of the token, and this many bytes from there on.
     fn part(&self, length: usize) -> (u64, &[u8]) {
         let at = self.body + TOKEN_AT;
         (at as u64, &self.bytes[at..at + length])
@@ -300,17 +308,19 @@ fn digits(bytes: &mut [u8], mut value: u64) {
     }
 }
 
-/// What takes the place of the first line when the lock is removed, so that whoever has the file open sees it.
+/// Replaces the first line when the lock is removed, so that processes that have the file open see
+/// it.
 pub(crate) const REMOVED: &str = "stanchion removed\n";
 
-/// Reads the start of a state file, and returns how much there was. `id` says which file it is, if
-/// that is known. The held flag of a record that was copied with its directory reads as clear.
+/// Reads the start of a state file. Returns how many bytes were read. `id` is the identity of the
+/// file, if it is known. The held flag of a record that was copied with its directory reads as
+/// clear.
 pub(crate) fn read(file: &File, id: Option<FileId>, to: &mut [u8; LENGTH]) -> io::Result<usize> {
     let length = file::read_start(file, to)?;
     let bytes = &mut to[..length];
     if let Some(named) = file_named_in(bytes) {
         let id = id.map_or_else(|| file::id_of(file), Ok)?;
-        // Where a file does not keep its number, another number proves nothing.
+        // If a file does not keep its number, another number proves nothing.
         if named != id.inode && file::keeps_numbers(file) {
             clear_flag(bytes);
         }
@@ -318,14 +328,15 @@ pub(crate) fn read(file: &File, id: Option<FileId>, to: &mut [u8; LENGTH]) -> io
     Ok(length)
 }
 
-/// A record that goes to another file names that one. One that names none stays as it is.
+/// Changes the file that a record names to the one it will be written to. A record that names no
+/// file stays as it is.
 pub(crate) fn set_file(bytes: &mut [u8], inode: u64) {
     if file_named_in(bytes).is_some() {
         digits(&mut bytes[FILE_AT + FILE.len()..], inode);
     }
 }
 
-/// The file that a whole record names. Those of earlier versions name none.
+/// Returns the file that a whole record names. Records of earlier versions name none.
 fn file_named_in(bytes: &[u8]) -> Option<u64> {
     let word = bytes.get(FILE_AT..LENGTH - 1)?;
     number(word.strip_prefix(FILE.as_bytes())?, 0)
@@ -340,12 +351,12 @@ fn clear_flag(bytes: &mut [u8]) {
     }
 }
 
-/// The token of the next grant, at this time of the wall clock.
+/// Returns the token of the next grant, at this time of the wall clock.
 pub(crate) fn next_token(last: u64, now_us: u64) -> u64 {
     last.saturating_add(1).max(now_us)
 }
 
-/// Microseconds since the epoch.
+/// Returns the microseconds since the epoch.
 pub(crate) fn wall_clock_us() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -498,7 +509,7 @@ mod tests {
             assert_eq!(flag_in(&bytes), Flag::Held);
             set_file(&mut bytes, own.inode + 1);
             let copied = flag_in(&bytes);
-            // On a file system that numbers files anew the flag counts.
+            // On a file system that renumbers files the flag counts.
             let wanted = match file::keeps_numbers(&file) {
                 true => Flag::Clear,
                 false => Flag::Held,

@@ -1,15 +1,23 @@
-//! The names of the protocol's steps, the same in the code, in the model (`tests/model`) and in `docs/protocol.md`.
+//! The names of the steps of the protocol. The code, the model (`tests/model`) and
+//! `docs/protocol.md` use the same names.
 //!
-//! Under `--cfg stanchion_test` the environment of a process controls it: `STANCHION_AT=kill:LockState:1` or
-//! `STANCHION_AT=stop:Grant:3` ends or stops it before the n-th passage of a step, `STANCHION_NO_INOTIFY=24` makes
-//! inotify fail with that error number, `STANCHION_FAIL=AtomicSync:28` makes a step of an `AtomicFile` fail, and
-//! `STANCHION_NO_NAMELESS=1` makes it do without `O_TMPFILE`. `STANCHION_DEAF=door,predecessor` makes the watch ignore the
-//! events for lock file and predecessor, `=queue` those of the queue directory, `=held` those that tell a holder of a loss.
-//! `STANCHION_LADDER=off` leaves out every rung of the ladder, `=event` the rungs after a new watch; both leave out the holder's
-//! look once a second. `STANCHION_WATCH_PANICS=3` makes the third turn of the watch
-//! panic. `STANCHION_FLOCK` is read by `sys/flock.rs`. Other builds contain none of this.
+//! Under `--cfg stanchion_test` the environment controls a process. Other builds contain none of
+//! this.
+//!
+//! - `STANCHION_AT=kill:LockState:1` kills the process before the first passage of this step.
+//!   `STANCHION_AT=stop:Grant:3` stops it before the third.
+//! - `STANCHION_NO_INOTIFY=24` makes inotify fail with this error number.
+//! - `STANCHION_FAIL=AtomicSync:28` makes a step of an `AtomicFile` fail with this error number.
+//! - `STANCHION_NO_NAMELESS=1` disables `O_TMPFILE` for an `AtomicFile`.
+//! - `STANCHION_DEAF=door,predecessor` ignores the events of the lock file and of the predecessor.
+//!   `=queue` ignores those of the queue directory, `=held` those that announce a loss.
+//! - `STANCHION_LADDER=off` removes all rungs of the ladder, `=event` those after a new watch. Both
+//!   also disable the holder's check once a second.
+//! - `STANCHION_WATCH_PANICS=3` makes the third round of the watch thread panic.
+//! - `STANCHION_FLOCK` is read by `sys/flock.rs`.
 
-/// One system call of the protocol, or what stands for one. A hook fires *before* the step of its name.
+/// A system call of the protocol, or a place that stands for one. The fail point fires *before* the
+/// step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     ListQueue,
@@ -119,7 +127,7 @@ mod hooks {
         ROUNDS.load(Ordering::SeqCst)
     }
 
-    /// Whether events of this sort are ignored.
+    /// Returns whether events of this kind are ignored.
     pub(crate) fn is_deaf_to(seen: Seen) -> bool {
         static DEAF: OnceLock<String> = OnceLock::new();
         let deaf = DEAF.get_or_init(|| std::env::var("STANCHION_DEAF").unwrap_or_default());
@@ -127,7 +135,7 @@ mod hooks {
         !deaf.is_empty() && deaf.split(',').any(is_it)
     }
 
-    /// Whether the ladder has rungs after an event, or after a new watch.
+    /// Returns whether the ladder has rungs after an event, or after a new watch.
     pub(crate) fn has_rungs(after_event: bool) -> bool {
         static LADDER: OnceLock<String> = OnceLock::new();
         let ladder = LADDER.get_or_init(|| std::env::var("STANCHION_LADDER").unwrap_or_default());
@@ -168,13 +176,14 @@ mod hooks {
         if format!("{step:?}") != order.step {
             return;
         }
-        // Counts down to the one passage meant; below zero it wraps to numbers never reached again.
+        // Counts down to the chosen passage. Below zero the counter wraps to numbers that are never
+        // reached again.
         if order.passages.fetch_sub(1, Ordering::SeqCst) == 1 {
             crate::fs::sys::host::end_or_stop_self(order.stop);
         }
     }
 
-    /// The same for the steps of other files, which fail where `STANCHION_FAIL` names them.
+    /// Does the same for steps that are not in [`Step`]. Fails if `STANCHION_FAIL` names the step.
     pub(crate) fn at_named(step: &str) -> std::io::Result<()> {
         static FAILURE: OnceLock<Option<(String, i32)>> = OnceLock::new();
         if let Some(order) = order()
@@ -194,7 +203,7 @@ mod hooks {
         }
     }
 
-    /// Panics in the n-th turn of the watch, n being what `STANCHION_WATCH_PANICS` says.
+    /// Panics in the round of the watch thread that `STANCHION_WATCH_PANICS` names.
     pub(crate) fn watch_turns() {
         static LEFT: OnceLock<Option<AtomicUsize>> = OnceLock::new();
         let left = LEFT.get_or_init(|| {
@@ -209,7 +218,7 @@ mod hooks {
         }
     }
 
-    /// Whether files without a name may be used.
+    /// Returns whether files without a name may be used.
     pub(crate) fn nameless_allowed() -> bool {
         std::env::var_os("STANCHION_NO_NAMELESS").is_none()
     }

@@ -1,7 +1,9 @@
-//! How a holder learns that what it holds was taken from it: that a locked file was deleted, renamed or replaced, or a claim taken over.
+//! Tells a holder that it has lost its lock: a locked file was deleted, renamed or replaced, or a
+//! claim was taken over.
 //!
-//! The file that stands for the hold is watched for changes of its name, by a descriptor that neither reads nor holds anything, and is compared with what it should
-//! be on every event and once a second. A loss is latched.
+//! The file that stands for the hold is watched for changes of its name, through a descriptor that
+//! neither reads nor locks. After every event, and once a second, it is compared with what it
+//! should be. The first loss stays.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,15 +17,17 @@ use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
 use crate::loss::Loss;
 
-/// How often the file is compared with its path although nothing was announced.
+/// How often the file is compared with its path without an event.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is held.
 pub(crate) trait Subject: Send + Sync + 'static {
-    /// The file whose changes of name tell of a loss, open to be watched; `None` when it is not what it should be.
+    /// Opens the file whose name changes when the lock is lost. Returns `None` if it is not the
+    /// expected file.
     fn sign(&self) -> Option<File>;
 
-    /// The loss that a look at the present shows, if any. What cannot be looked at is not taken for lost.
+    /// Returns the loss that is visible now, if any. If the file cannot be looked at, that is no
+    /// loss.
     fn loss(&self) -> Option<Loss>;
 }
 
@@ -33,7 +37,7 @@ pub(crate) struct Named {
     id: FileId,
 }
 
-/// Watches over what is held; begins when somebody first asks.
+/// Watches what is held. Begins when a caller first asks for losses.
 pub(crate) struct Vigil<S = Named> {
     subject: S,
     events: bool,
@@ -50,7 +54,8 @@ struct Core {
     over: bool,
 }
 
-/// What has happened to the file that was locked as this one. What cannot be looked at is not taken for lost.
+/// Returns the loss of the file that was locked as `id` at this path. If the path cannot be looked
+/// at, that is no loss.
 pub(crate) fn loss_of(path: &Path, id: FileId) -> Option<Loss> {
     match file::id_at(path) {
         Ok(Some(found)) if found == id => None,
@@ -95,9 +100,9 @@ impl<S: Subject> Vigil<S> {
         })
     }
 
-    /// Begins to watch, the first time.
+    /// Begins to watch, at the first call.
     pub(crate) fn watch_over(self: &Arc<Self>) {
-        // In a forked child the watch is the parent's.
+        // In a forked child the watch belongs to the parent.
         if self.generation == generation() && self.seat.get().is_none() {
             let weak = Arc::downgrade(self);
             self.seat.get_or_init(|| watch().enroll(weak));
@@ -109,17 +114,18 @@ impl<S: Subject> Vigil<S> {
         &self.subject
     }
 
-    /// What was seen so far; latched.
+    /// Returns the loss that was seen before.
     pub(crate) fn loss(&self) -> Option<Loss> {
         self.latch.get().copied()
     }
 
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Loss> {
-        // In a forked child nothing of this is ours, and the mutex may be locked for ever.
+        // In a forked child nothing of this is ours, and the mutex may stay locked forever.
         if self.generation != generation() {
             return Poll::Pending;
         }
-        // Declared before the mutex is taken, so that one that is not needed is dropped after it is free.
+        // Declared before the mutex is locked, so that a waker that is not needed is dropped after
+        // it is unlocked.
         let mut waker = Some(SafeWaker::of(waker));
         let mut core = self.core();
         if let Some(loss) = self.latch.get() {
@@ -134,7 +140,7 @@ impl<S: Subject> Vigil<S> {
         Poll::Pending
     }
 
-    /// It is known to be lost, from elsewhere. Nothing when it was given back before.
+    /// Reports a loss that was found elsewhere. Does nothing after the release.
     pub(crate) fn lose(&self, loss: Loss) {
         let mut core = self.core();
         if core.over {
@@ -146,7 +152,7 @@ impl<S: Subject> Vigil<S> {
         wakers.into_iter().for_each(SafeWaker::wake);
     }
 
-    /// It is given back, and was not lost: whoever still asks stays pending.
+    /// Ends the watch at the release. Callers that still wait for a loss stay pending.
     pub(crate) fn end(&self) {
         if self.generation != generation() {
             return;
@@ -178,7 +184,7 @@ impl<S: Subject> Vigil<S> {
             return;
         }
         if core.watch.is_none() && self.events {
-            // Before the look, so that nothing happens unseen in between.
+            // Before the comparison, so that no change is missed in between.
             let sign = self.subject.sign();
             core.watch = sign.and_then(|it| watch().add(seat, &it, Seen::Held).ok());
         }
@@ -186,7 +192,7 @@ impl<S: Subject> Vigil<S> {
         match self.subject.loss() {
             Some(loss) => self.lose(loss),
             None => {
-                // Without a timer the watch is all there is.
+                // If there is no timer, the watch must suffice.
                 let _ = watch().arm(seat, Instant::now() + COMPARE_EVERY);
             }
         }
@@ -198,7 +204,7 @@ impl<S: Subject> Watcher for Vigil<S> {
         let mut core = self.core();
         let over = match core.watch {
             Some(own) if own == id => core.watch.take(),
-            // Events were lost: the watch may be over, or not.
+            // Events were lost, so the watch may be over or not.
             Some(_) if id.seen == Seen::Everything => core.watch.take(),
             _ => None,
         };

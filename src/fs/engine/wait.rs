@@ -1,5 +1,5 @@
-//! When to look again, told or untold: the three ways to wait, the eye that is told, and the ladder of delays for what nobody
-//! tells.
+//! The three ways to wait for the OS lock, and the ladder of retries for releases that no event
+//! announces.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -9,43 +9,47 @@ use super::step;
 use super::watch::{Seat, Seen, WatchId, watch};
 use crate::backoff::Backoff;
 
-/// How somebody waits for the operating system's lock on a file: whoever waits for a
-/// [`FileLock`](crate::FileLock), and the first in line for a [`FifoLock`](crate::FifoLock).
+/// How to wait for the operating system's lock on a file. This applies to every waiter for a
+/// [`FileLock`](crate::FileLock), and to the first waiter in the queue of a
+/// [`FifoLock`](crate::FifoLock).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Sleep until the kernel tells that the file was closed, by whomever. Falls back to polling where the platform or the
-    /// file system tells nothing.
+    /// Sleeps until the kernel reports that a process closed the file. Falls back to polling if the
+    /// platform or the file system reports no closes.
     #[default]
     Watch,
-    /// Look again after these delays.
+    /// Tries again after these delays.
     Poll(Backoff),
-    /// A thread sits in the system's own blocking lock call. Wakes at every unlock, also where no close follows and where files
-    /// tell no events (network file systems). At most 64 threads of a process do so; whoever comes
-    /// then polls. A wait that is dropped leaves its thread there until the lock is free. The threads are not the runtime's: neither
+    /// A thread waits in the system's blocking lock call. This notices every unlock, also one
+    /// without a close, and works where files report no events (network file systems).
+    ///
+    /// A process has at most 64 such threads. Further waiters poll. If a wait is dropped, its
+    /// thread stays in the call until the lock is free. The threads are not the runtime's: neither
     /// its pool nor its shutdown waits for them.
     Blocking,
 }
 
-/// The first rung after an event: the lock of a dead holder was free at most 62 µs after its close was announced.
+/// The first rung after an event. The lock of a dead holder was free at most 62 µs after its close
+/// was announced.
 pub(crate) const FINE: Duration = Duration::from_micros(50);
 /// The first rung after a new watch.
 pub(crate) const COARSE: Duration = Duration::from_millis(5);
-/// With the slow poll switched off, the ladder ends here.
+/// The last rung if the slow poll is disabled.
 const LAST_RUNG: Duration = Duration::from_secs(1);
 
-/// How a waiter learns that something happened.
+/// What wakes a waiter for the lock of one open file.
 pub(crate) enum Eye {
     Watching(WatchId),
-    /// A thread sits in the lock call; nobody else may try this very descriptor meanwhile.
+    /// A thread waits in the lock call. Nothing else may try the lock of this descriptor meanwhile.
     Sitting(Sitter),
-    /// Nothing is watched now: not yet, or the watch has fired.
+    /// Nothing: no watch was added yet, or it has fired.
     Open,
     Polling(Backoff),
 }
 
 impl Eye {
-    /// Nothing is watched yet.
+    /// Returns the initial state: nothing is watched yet.
     pub(crate) fn new(wait: &Wait) -> Self {
         match wait {
             Wait::Watch | Wait::Blocking => Self::Open,
@@ -53,7 +57,7 @@ impl Eye {
         }
     }
 
-    /// Sends a thread to wait for the lock of this file, unless there are too many.
+    /// Starts a thread that waits for the lock of this file. Polls if there are too many threads.
     pub(crate) fn sit(&mut self, seat: Seat, file: &File, shared: bool) {
         if matches!(self, Self::Open) {
             let sitter = Sitter::start(seat, file, shared);
@@ -61,7 +65,7 @@ impl Eye {
         }
     }
 
-    /// The thread that sits in the lock call, if that is the way.
+    /// Returns the thread that waits in the lock call, if there is one.
     pub(crate) fn sitter(&self) -> Option<&Sitter> {
         match self {
             Self::Sitting(sitter) => Some(sitter),
@@ -69,7 +73,8 @@ impl Eye {
         }
     }
 
-    /// Makes sure that something is watched; `true` when the watch is new, so that the caller must look again.
+    /// Ensures that the file is watched. Returns whether the watch is new; then the caller must try
+    /// again.
     pub(crate) fn watch(&mut self, seat: Seat, file: &File, seen: Seen, events: bool) -> bool {
         if !matches!(self, Self::Open) {
             return false;
@@ -88,7 +93,7 @@ impl Eye {
         matches!(self, Self::Polling(_))
     }
 
-    /// Where nothing is watched, the next look comes after a jittered delay.
+    /// Sets the next attempt to a jittered delay, if nothing is watched.
     pub(crate) fn pace(&mut self, ladder: &mut Ladder) {
         if let Self::Polling(backoff) = self {
             ladder.at = after(backoff.next_delay());
@@ -96,7 +101,7 @@ impl Eye {
     }
 }
 
-/// When to try again although nothing was announced: doubling delays up to the slow poll.
+/// When to try again although no event has arrived: delays that double, up to the slow poll.
 pub(crate) struct Ladder {
     pub(crate) at: Option<Instant>,
     delay: Duration,
@@ -120,18 +125,19 @@ impl Ladder {
         }
     }
 
-    /// The same where a lock is in the way that nothing announces.
+    /// Does the same for a lock whose release no event announces. Not affected by
+    /// `STANCHION_LADDER`.
     pub(crate) fn hurry(&mut self, first: Duration) {
         self.delay = first.min(self.slowest);
         self.at = after(self.delay);
     }
 
-    /// Whether the present rung is as long as any: the slow poll.
+    /// Returns whether the current rung is the slow poll.
     pub(crate) fn is_slowest(&self) -> bool {
         self.delay >= self.slowest
     }
 
-    /// The next rung; with the slow poll off there is a last one.
+    /// Goes to the next rung. If the slow poll is disabled, there is a last one.
     pub(crate) fn climb(&mut self) {
         if self.slowest == Duration::MAX && self.delay >= LAST_RUNG {
             self.at = None;
@@ -142,7 +148,7 @@ impl Ladder {
     }
 }
 
-/// That long from now; never, when the clock does not reach so far.
+/// Returns the time after this delay, or `None` if the clock does not reach so far.
 pub(crate) fn after(delay: Duration) -> Option<Instant> {
     Instant::now().checked_add(delay)
 }

@@ -1,42 +1,51 @@
-//! File events and short timers for everybody who waits in this process.
+//! File events and timers for all waiters and holders in this process.
 //!
 //! # What it is
 //!
-//! One thread and, on Linux, one inotify instance for all locks of the process, made at the first contention. The
-//! thread sleeps in the kernel until a watched file is closed or a timer is due, then calls the [`Watcher`] on its own
-//! stack, so that the lock is tried where the event arrives and not after one more hop to a runtime's worker. It
-//! belongs to no runtime: locks keep working when the runtime that first used them is gone.
+//! One thread, and on Linux one inotify instance, for all locks of the process. Both are created at
+//! the first contention. The thread sleeps in the kernel until a watched file has an event or a
+//! timer is due. Then it calls the [`Watcher`] on its own stack. So the lock is tried where the
+//! event arrives, without another hop to a worker of the runtime. The thread belongs to no runtime:
+//! locks continue to work when the runtime that first used them is gone.
 //!
 //! # Algorithm
 //!
-//! - A watch is on an *inode*, taken through an open descriptor (`/proc/self/fd/N`), and fires **once**: the kernel takes it
-//!   off with the event (`IN_ONESHOT`). Who wants more asks again. So nobody has to be told to stop, a release costs its next
-//!   waiter no extra system call, and a watch never outlives its use.
-//! - One watch per inode per inotify instance: several watchers of one inode share it, all are told, and the kernel's
-//!   watch is removed when the last of them leaves.
-//! - Timers are a heap under the same mutex. The thread sleeps until the earliest; only who arms an earlier one from
-//!   another thread while it sleeps needs a system call, a `timerfd` that wakes it at that time and not now.
-//! - [`Watch::is_quiet`] answers, in one `FIONREAD`, whether any event may be on its way: the kernel queues the event of
-//!   a new file inside the call that makes it, so "nothing queued, nothing being read" means that nothing was made.
+//! - A watch is on an *inode*, through an open descriptor (`/proc/self/fd/N`). It fires **once**:
+//!   the kernel removes it with the event (`IN_ONESHOT`). A watcher that wants more events adds a
+//!   new watch. So no system call is needed to stop a watch that has fired, a release costs its
+//!   next waiter no extra call, and no watch outlives its use.
+//! - An inotify instance has one watch for each inode. All watchers of one inode share it and are
+//!   all called. The kernel's watch is removed when the last of them leaves.
+//! - Timers are a heap under the same mutex. The thread sleeps until the earliest one. A system
+//!   call is needed only if another thread arms an earlier timer during the sleep: it sets a
+//!   `timerfd`, which wakes the thread at that time.
+//! - [`Watch::is_quiet`] answers, with one `FIONREAD`, whether an event may be under way. The
+//!   kernel queues the event of a new file inside the call that creates it. So if no event is
+//!   queued and none is being read, no file was created.
 //!
 //! # Invariants
 //!
-//! 1. An event that the kernel has queued for a live watch reaches each of its watchers (or [`Seen::Everything`] does, when
-//!    the kernel's queue overflowed).
-//! 2. The mutex here is never held while a watcher is called; watchers may call in with their own mutex held.
-//! 3. A flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can answer yes again.
-//! 4. No panic ends the thread. Watchers are called and dropped under a guard of their own. Should the loop itself panic,
-//!    it begins again, and every watcher gets [`Seen::Everything`], because events may have been lost.
+//! 1. Each event that the kernel queues for a live watch reaches all its watchers. If the kernel's
+//!    queue overflowed, [`Seen::Everything`] reaches them instead.
+//! 2. The mutex here is never held while a watcher is called. A watcher may call in with its own
+//!    mutex held.
+//! 3. The flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can return `true`
+//!    again.
+//! 4. No panic ends the thread. Each call and each drop of a watcher catches panics. If the loop
+//!    itself panics, it begins again, and every watcher gets [`Seen::Everything`], because events
+//!    may have been lost.
 //!
 //! # Where there are no events
 //!
-//! No inotify (not Linux, no instance or watch left, no descriptor, refused by a sandbox) means [`Watch::add`] fails and
-//! the caller polls; timers then run on a condition variable, which needs no descriptor. Both are counted in
-//! [`Watch::failures`]. Without a thread nobody can wait: that is an error of every wait.
+//! Without inotify (not Linux, no free instance, watch or descriptor, or refused by a sandbox)
+//! [`Watch::add`] fails, and the caller polls. Timers then use a condition variable, which needs no
+//! descriptor. [`Watch::failures`] counts failed watches. Without a thread no caller can wait, so
+//! every wait fails with an error.
 //!
 //! # After a fork
 //!
-//! The child has no such thread; it starts with a fresh, idle `Watch` and its own instance when it first needs one.
+//! The child has no such thread. It gets a fresh, idle `Watch`, and an instance of its own when it
+//! first needs one.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -65,25 +74,27 @@ use inotify::Events;
 #[cfg(not(target_os = "linux"))]
 use timers::NoEvents as Events;
 
-/// What a watch is for, so that whoever is called knows what may have happened.
+/// What a watch is for. It tells the watcher what may have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub enum Seen {
-    /// A ticket's descriptor was closed.
+    /// A ticket was closed or removed.
     Predecessor,
-    /// The door was closed by somebody.
+    /// The door was closed by any process.
     Door,
-    /// The door's name or attributes changed while it was held.
+    /// The name or the attributes of the door changed while it was held.
     Held,
-    /// A file was made in the queue directory, or the directory went away.
+    /// A file was created in the queue directory, or the directory was removed or renamed.
     Queue,
-    /// A file was made or removed in the queue directory, or the directory went away.
+    /// A file was created or removed in the queue directory, or the directory was removed or
+    /// renamed.
     Line,
-    /// The record was written or removed.
+    /// The state record was written, replaced or removed.
     Record,
-    /// The record of who holds by existence was closed by whoever may write it, or lost its name.
+    /// The record of a holder of a claim or pid file was closed by a process that can write it, or
+    /// lost its name.
     Claim,
-    /// A name moved in the directory of a claim, or the directory went away.
+    /// A name moved in the directory of a claim, or the directory was removed or renamed.
     Baton,
     /// A process has ended.
     Process,
@@ -91,14 +102,15 @@ pub enum Seen {
     Everything,
 }
 
-/// Somebody who is called when a watched file changes or a timer is due. Called on the watch thread.
+/// Is called when a watched file changes or a timer is due, on the watch thread.
 pub(crate) trait Watcher: Send + Sync {
-    /// The watch is over. Quick for [`Seen::Queue`]: others wait for the answer.
+    /// Reports an event. The watch is over. Must be quick for [`Seen::Queue`], because others wait
+    /// for the answer.
     fn on_event(&self, id: WatchId);
     fn on_timer(&self);
 }
 
-/// One watch, to be given back with [`Watch::forget`] unless it has fired.
+/// A watch. It is given back with [`Watch::forget`], unless it has fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct WatchId {
@@ -107,13 +119,13 @@ pub struct WatchId {
 }
 
 impl WatchId {
-    /// Of an event that no watch brings.
+    /// Returns the ID of an event that comes from no watch.
     pub(crate) fn without_watch(seen: Seen) -> Self {
         Self { number: -1, seen }
     }
 }
 
-/// A watcher's number.
+/// The number of a watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[doc(hidden)]
 pub struct Seat(u64);
@@ -123,7 +135,8 @@ pub(crate) struct Watch {
     table: Mutex<Table>,
     source: OnceLock<Source>,
     started: AtomicBool,
-    /// Whether the thread has taken events out of the kernel's queue and has not yet told everybody.
+    /// Whether the thread has taken events out of the kernel's queue and has not yet called all
+    /// their watchers.
     reading: AtomicBool,
     failures: AtomicU64,
 }
@@ -134,11 +147,11 @@ struct Table {
     next_seat: u64,
     watches: HashMap<i32, Vec<(Seat, Seen)>>,
     timers: BinaryHeap<Reverse<(Instant, Seat)>>,
-    /// Until when the thread sleeps, if it does.
+    /// Until when the thread sleeps, if it sleeps.
     asleep: Option<Sleeping>,
 }
 
-/// When the thread will wake by itself.
+/// The time at which the thread wakes without an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Sleeping {
     until: Option<Instant>,
@@ -149,7 +162,7 @@ struct Occupant {
     armed: Option<Instant>,
 }
 
-/// Where the thread sleeps.
+/// What the thread sleeps on.
 enum Source {
     Events(Events),
     Timers(timers::Timers),
@@ -157,7 +170,8 @@ enum Source {
 
 static WATCH: PerProcess<Watch> = PerProcess::new(Watch::new);
 
-/// The watch of this process; idle, without thread or descriptor, until it is first used.
+/// Returns the watch of this process. It is idle, without thread or descriptor, until it is first
+/// used.
 pub(crate) fn watch() -> &'static Watch {
     WATCH.get()
 }
@@ -173,7 +187,7 @@ impl Watch {
         }
     }
 
-    /// Gives a watcher its number. It keeps nobody alive.
+    /// Gives a watcher its number. Keeps only a weak reference.
     pub(crate) fn enroll(&self, watcher: Weak<dyn Watcher>) -> Seat {
         let mut table = self.table();
         table.next_seat += 1;
@@ -183,12 +197,12 @@ impl Watch {
         seat
     }
 
-    /// Takes a watcher off the list, with its timer; its watches it has given back itself.
+    /// Removes a watcher and its timer. The watcher has given back its watches before.
     pub(crate) fn leave(&self, seat: Seat) {
         self.table().seats.remove(&seat);
     }
 
-    /// Calls a watcher on this thread, with an event that no watch brings.
+    /// Calls a watcher on this thread, with an event that comes from no watch.
     pub(crate) fn call(&self, seat: Seat, id: WatchId) {
         let watcher = self.table().watcher(seat);
         if let Some(watcher) = watcher {
@@ -197,17 +211,17 @@ impl Watch {
         }
     }
 
-    /// Watches the inode behind an open descriptor, once.
+    /// Watches the inode behind an open descriptor, for one event.
     ///
     /// # Errors
     ///
-    /// When the kernel has no watch or no instance to give; the caller polls instead.
+    /// Fails if the kernel has no watch or no instance to give. The caller polls instead.
     pub(crate) fn add(&'static self, seat: Seat, file: &File, seen: Seen) -> io::Result<WatchId> {
         let result = self.source().and_then(|source| {
             let Source::Events(events) = source else {
                 return Err(io::ErrorKind::Unsupported.into());
             };
-            // Under the mutex, so that the thread cannot look for the entry before it is there.
+            // Under the mutex, so that the thread cannot look for the entry before it exists.
             let mut table = self.table();
             let number = events.add(file, seen)?;
             table.watches.entry(number).or_default().push((seat, seen));
@@ -219,11 +233,11 @@ impl Watch {
         result
     }
 
-    /// Waits for the end of the process that `process` stands for.
+    /// Watches for the end of the process behind the pidfd `process`.
     ///
     /// # Errors
     ///
-    /// As [`Watch::add`].
+    /// Those of [`Watch::add`].
     pub(crate) fn add_process(&'static self, seat: Seat, process: File) -> io::Result<WatchId> {
         let seen = Seen::Process;
         let Source::Events(events) = self.source()? else {
@@ -235,7 +249,7 @@ impl Watch {
         Ok(WatchId { number, seen })
     }
 
-    /// Gives a watch back; one that has fired is gone already.
+    /// Gives a watch back. Does nothing if it has fired.
     pub(crate) fn forget(&self, seat: Seat, id: WatchId) {
         let mut table = self.table();
         let Some(users) = table.watches.get_mut(&id.number) else {
@@ -252,7 +266,8 @@ impl Watch {
         }
     }
 
-    /// Calls the watcher's timer at `at`, or earlier if an earlier call is due already. One timer per seat.
+    /// Calls the watcher's timer at `at`, or earlier if an earlier call is due already. Each
+    /// watcher has one timer.
     pub(crate) fn arm(&'static self, seat: Seat, at: Instant) -> io::Result<()> {
         let source = self.source()?;
         let mut table = self.table();
@@ -273,17 +288,18 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether no event is queued and none is being handed out. A kernel that cannot say counts as not quiet.
+    /// Returns whether no event is queued and none is being delivered. Returns `false` if the
+    /// kernel cannot tell.
     pub(crate) fn is_quiet(&self) -> bool {
-        // In this order: an event leaves the kernel's queue only while `reading` is set, and `reading` is cleared only
-        // after the flags that the event sets.
+        // In this order: an event leaves the kernel's queue only while `reading` is set, and
+        // `reading` is cleared only after the flags that the event sets.
         let Some(Source::Events(events)) = self.source.get() else {
             return false;
         };
         events.is_empty() && !self.reading.load(Ordering::SeqCst)
     }
 
-    /// How often a watch was not to be had, or events were lost.
+    /// Returns how often a watch could not be added or events were lost.
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
@@ -292,14 +308,14 @@ impl Watch {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The source of events, opened at the first use, with the thread that serves it.
+    /// Returns the source of events. The first call opens it and starts the thread.
     fn source(&'static self) -> io::Result<&'static Source> {
         if self.started.load(Ordering::Acquire)
             && let Some(source) = self.source.get()
         {
             return Ok(source);
         }
-        // Under the mutex: of several first users one opens the source and starts the thread.
+        // Under the mutex: of several first users, one opens the source and starts the thread.
         let _table = self.table();
         let source = match self.source.get() {
             Some(source) => source,
@@ -320,7 +336,7 @@ impl Watch {
         Ok(source)
     }
 
-    /// The thread.
+    /// Runs the thread.
     fn run(&'static self, source: &'static Source) {
         host::prepare_helper_thread();
         let mut lost = false;
@@ -329,7 +345,7 @@ impl Watch {
         }
     }
 
-    /// Sleeps and calls watchers, without end. `lost`: events may have been lost before.
+    /// Sleeps and calls watchers, without end. `lost` says that events may have been lost before.
     fn serve(&self, source: &Source, mut lost: bool) {
         let mut fired = Vec::new();
         let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
@@ -345,7 +361,8 @@ impl Watch {
             self.reading.store(true, Ordering::SeqCst);
             self.collect(&mut fired, std::mem::take(&mut lost), &mut due);
             step::watch_turns();
-            // Flags first, so that `is_quiet` is right as soon as `reading` is cleared; then the slow calls.
+            // Flags first, so that `is_quiet` is right as soon as `reading` is cleared. Then the
+            // slow calls.
             let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
             for (watcher, id) in due.iter().filter(quick) {
                 surviving(|| watcher.on_event(*id));
@@ -364,10 +381,10 @@ impl Watch {
         }
     }
 
-    /// Says until when the thread sleeps; from here on an earlier timer wakes it.
+    /// Returns until when the thread sleeps. From here on an earlier timer wakes it.
     fn fall_asleep(&self) -> Option<Instant> {
         let mut table = self.table();
-        // Timers of those who have left, or have been called earlier, wake nobody.
+        // Skip timers of watchers that have left, or that were called earlier.
         while let Some(Reverse((at, seat))) = table.timers.peek().copied()
             && table.seats.get(&seat).and_then(|it| it.armed) != Some(at)
         {
@@ -378,7 +395,7 @@ impl Watch {
         until
     }
 
-    /// Turns numbers of watches into calls to make. Every watch named here has left the kernel.
+    /// Turns the numbers of watches into calls to make. The kernel has removed all these watches.
     fn collect(
         &self,
         fired: &mut Vec<i32>,
@@ -420,7 +437,7 @@ impl Watch {
                 break;
             }
             table.timers.pop();
-            // An entry that was overtaken by an earlier one of the same seat means nothing any more.
+            // An entry is void if an earlier one of the same watcher has replaced it.
             let armed = table
                 .seats
                 .get_mut(&seat)
@@ -433,14 +450,14 @@ impl Watch {
     }
 }
 
-/// Drops what may be the last reference to a watcher, and with it all that the watcher owns.
+/// Drops what may be the last reference to a watcher, and with it everything that the watcher owns.
 fn let_go(watcher: Arc<dyn Watcher>) {
     surviving(|| drop(watcher));
 }
 
 impl Source {
-    /// Sleeps until an event is queued, this time has come, or the timer that was set has run out. `true` when there may be
-    /// events.
+    /// Sleeps until an event is queued, until `until`, or until the timer that was set has expired.
+    /// Returns whether there may be events.
     fn sleep(&self, until: Option<Instant>) -> bool {
         match self {
             Self::Events(events) => events.sleep(until),
@@ -451,7 +468,8 @@ impl Source {
         }
     }
 
-    /// Takes what is queued: the numbers of the watches that are over, and whether events were lost.
+    /// Takes the queued events: the numbers of the watches that are over. Returns whether events
+    /// were lost.
     fn take(&self, fired: &mut Vec<i32>) -> bool {
         match self {
             Self::Events(events) => events.take(fired),
@@ -494,7 +512,7 @@ mod tests {
         }
     }
 
-    /// The thread sleeps until a late timer, and an earlier one is set by another watcher.
+    /// The thread sleeps until a late timer, and another watcher sets an earlier one.
     #[test]
     fn an_earlier_timer_wakes_the_thread_in_time() {
         let late = Instant::now() + Duration::from_secs(3600);

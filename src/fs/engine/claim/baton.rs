@@ -1,4 +1,4 @@
-//! The names in the directory of a claim, and the one step that moves the baton.
+//! The names in the directory of a claim, and the rename that moves the baton.
 
 use std::fmt;
 use std::io;
@@ -9,12 +9,12 @@ use crate::fs::sys::id::Id;
 
 const RECORD: &str = "record.";
 const FREE: &str = "free.";
-/// Where the baton is, and nothing else.
+/// The directory that contains the baton and nothing else.
 const PLACE: &str = "baton";
 const FRESH: &str = "fresh.";
-/// Digits of a number in a name.
+/// The number of digits in a name.
 const DIGITS: usize = 20;
-/// A directory that was made and never put in its place is swept away after this time.
+/// A place that was never renamed to `baton` is deleted after this time.
 const OLD: Duration = Duration::from_secs(60);
 
 /// What the baton is made of.
@@ -24,7 +24,7 @@ pub(crate) enum Form {
     File,
 }
 
-/// What the name of the baton says.
+/// The state that the name of the baton contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Baton {
     pub(super) number: u64,
@@ -63,7 +63,7 @@ impl Baton {
         place(directory).join(self.to_string())
     }
 
-    /// Makes it in a directory that is to be put in its place.
+    /// Creates the baton in a new place.
     pub(super) fn make(&self, fresh: &Path, form: Form) -> io::Result<()> {
         let path = fresh.join(self.to_string());
         match form {
@@ -72,7 +72,7 @@ impl Baton {
         }
     }
 
-    /// Whether it bears this name.
+    /// Returns whether the baton has this name.
     pub(super) fn is_there(&self, directory: &Path) -> io::Result<bool> {
         match std::fs::symlink_metadata(self.path(directory)) {
             Ok(_) => Ok(true),
@@ -81,17 +81,19 @@ impl Baton {
         }
     }
 
-    /// Gives the baton another name, which was never one; `false` when this is not its name any more.
+    /// Renames the baton to a name that was never used. Returns `false` if it no longer has this
+    /// name.
     pub(super) fn rename(&self, to: &Self, directory: &Path) -> io::Result<bool> {
         match std::fs::rename(self.path(directory), to.path(directory)) {
             Ok(()) => Ok(true),
-            // A server may have done it and its answer been lost: the second request then finds nothing.
+            // A server may have done it, and its answer was lost. The second request then finds
+            // nothing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => to.is_there(directory),
             Err(error) => Err(error),
         }
     }
 
-    /// Deletes it, if this is its name.
+    /// Deletes the baton, if it has this name.
     pub(super) fn delete(&self, directory: &Path) {
         self.delete_in(&place(directory));
     }
@@ -114,21 +116,23 @@ impl fmt::Display for Baton {
     }
 }
 
-/// Where the baton of a lock is.
+/// Returns the place of the baton of a lock.
 pub(super) fn place(directory: &Path) -> PathBuf {
     directory.join(PLACE)
 }
 
-/// A name for a directory that is to be put in that place.
+/// Returns a new name for a place that will be renamed to `baton`.
 pub(super) fn fresh_place(directory: &Path) -> PathBuf {
     directory.join(format!("{FRESH}{}", Id::fresh()))
 }
 
-/// The baton. A listing that meets the step from one name to the next may show both, or none: the greater number is the newer.
+/// Returns the baton. A listing during a rename may show both names or none. The greater number is
+/// the newer one.
 ///
 /// # Errors
 ///
-/// `NotFound` when there is no directory, `NotADirectory` when something else is there, also a link to one.
+/// `NotFound` if there is no directory. `NotADirectory` if there is something else, also a link to
+/// a directory.
 pub(super) fn find(directory: &Path) -> io::Result<Option<Baton>> {
     if !std::fs::symlink_metadata(directory)?.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
@@ -154,14 +158,14 @@ fn newest_in(place: &Path) -> io::Result<Option<Baton>> {
     Ok(newest)
 }
 
-/// The records that lie in the directory; what cannot be listed has none.
+/// Returns the IDs of the records in the directory; none if it cannot be listed.
 pub(super) fn records(directory: &Path) -> Vec<Id> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let id = |name: &std::ffi::OsStr| Id::parse(name.to_str()?.strip_prefix(RECORD)?);
     entries.filter_map(|it| id(&it.file_name())).collect()
 }
 
-/// Whether files lie in the directory that are not the lock's.
+/// Returns whether the directory contains files that do not belong to the lock.
 pub(super) fn has_strangers(directory: &Path) -> bool {
     let mut entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.any(|it| {
@@ -174,7 +178,7 @@ pub(super) fn has_strangers(directory: &Path) -> bool {
     })
 }
 
-/// Of one number the free name is the later one.
+/// Returns whether this is the later one of two names with the same number: the free one.
 fn is_later(baton: &Baton) -> bool {
     matches!(baton.state, State::Free(_))
 }
@@ -183,7 +187,7 @@ pub(super) fn record_path(directory: &Path, id: &Id) -> PathBuf {
     directory.join(format!("{RECORD}{id}"))
 }
 
-/// Deletes a directory that was never put in its place.
+/// Deletes a place that was never renamed to `baton`.
 pub(super) fn sweep(fresh: &Path) {
     if let Ok(Some(baton)) = newest_in(fresh) {
         baton.delete_in(fresh);
@@ -191,19 +195,19 @@ pub(super) fn sweep(fresh: &Path) {
     let _ = delete_empty(fresh);
 }
 
-/// Deletes a record, or a baton that bears a name of ours.
-#[allow(clippy::disallowed_methods)] // Names with an ID in them are nobody else's, and are no locks by themselves.
+/// Deletes a record, or a baton with a name of ours.
+#[allow(clippy::disallowed_methods)] // A name with our ID belongs to no other process.
 pub(super) fn delete_file(path: impl AsRef<Path>) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
-/// Deletes a directory if nothing is in it: the system's one step, so a baton in it is safe.
-#[allow(clippy::disallowed_methods)] // An empty directory of claims is nobody's lock.
+/// Deletes a directory if it is empty. The system does this in one step, so a baton in it is safe.
+#[allow(clippy::disallowed_methods)] // An empty directory is no lock.
 pub(super) fn delete_empty(directory: impl AsRef<Path>) -> io::Result<()> {
     std::fs::remove_dir(directory)
 }
 
-/// Sweeps away those that were made long ago and never put in their place, because their makers died.
+/// Deletes old places that were never renamed to `baton`, because their creators died.
 pub(super) fn sweep_old(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();

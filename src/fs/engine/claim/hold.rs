@@ -1,4 +1,4 @@
-//! A claim that is held: its renewal, its loss, its end.
+//! A claim that is held: its renewal, its loss and its release.
 
 use std::fmt;
 use std::fs::File;
@@ -22,7 +22,7 @@ use crate::fs::sys::id::Id;
 use crate::loss::{Loss, Lost};
 use crate::status::Removal;
 
-/// The lock, held. Dropped, it is given back.
+/// The held lock. Dropping it releases the lock.
 #[doc(hidden)]
 pub struct Hold {
     tenure: Arc<Tenure>,
@@ -30,7 +30,7 @@ pub struct Hold {
     generation: u32,
 }
 
-/// What outlives no hold, but is looked at by others than its owner: the thread that renews, the thread that watches.
+/// The part of a hold that the thread that renews and the thread that watches use too.
 pub(super) struct Tenure {
     id: Id,
     expire: Option<Duration>,
@@ -39,21 +39,21 @@ pub(super) struct Tenure {
     core: Mutex<Core>,
 }
 
-/// The baton, in its directory, under the name that says that it is ours.
+/// The baton under the name that says that it is ours, and its directory.
 struct Stand {
     directory: PathBuf,
     own: Baton,
 }
 
 struct Core {
-    /// Gone when the hold is over.
+    /// `None` once the hold is over.
     draft: Option<Draft>,
-    /// When the hold was last known to stand.
+    /// When the lock was last seen to be held.
     stood: Instant,
 }
 
 impl Hold {
-    /// The baton bears our name. What cannot be renewed is given back.
+    /// Creates the hold, once the baton has its ID. If it cannot be renewed, the lock is released.
     pub(super) fn new(
         claims: &Claims,
         own: Baton,
@@ -94,7 +94,7 @@ impl Hold {
         self.generation == generation()
     }
 
-    /// Nothing when it was given back before.
+    /// Releases the lock. Does nothing if it was released before.
     fn give_back(&mut self) -> Result<()> {
         let Some(draft) = self.tenure.end() else {
             return Ok(());
@@ -106,7 +106,7 @@ impl Hold {
         let _ = at_named("DeleteRecord");
         match moved {
             Ok(_) => draft.delete(),
-            // The baton may still bear our name.
+            // The baton may still have our ID.
             Err(_) => draft.leave_behind(),
         }
         match moved.map_err(at)? {
@@ -118,9 +118,9 @@ impl Hold {
         }
     }
 
-    /// Deletes everything there is of the lock.
+    /// Deletes the lock from disk.
     pub(super) fn remove(self) -> Result<Removal> {
-        // Dropped, it is given back, and the lock goes on as it was.
+        // Dropping `self` releases the lock.
         let Stand { directory, own } = self.tenure.vigil.subject();
         if baton::has_strangers(directory) {
             return Ok(Removal::InUse);
@@ -128,7 +128,7 @@ impl Hold {
         let Some(draft) = self.tenure.end() else {
             return Ok(Removal::InUse);
         };
-        // First the baton: one that bears the name of nobody could never be taken.
+        // The baton first: a baton with the ID of a hold without a record could never be taken.
         own.delete(directory);
         let _ = at_named("RemovePlace");
         let _ = baton::delete_empty(baton::place(directory));
@@ -143,7 +143,7 @@ impl Hold {
         match baton::delete_empty(directory) {
             Ok(()) => Ok(Removal::Removed),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Removal::Removed),
-            // Somebody came, or there are files of others in it.
+            // Another process came, or the directory contains other files.
             Err(_) => Ok(Removal::InUse),
         }
     }
@@ -154,12 +154,12 @@ impl backend::Hold for Hold {
         Some(self.tenure.vigil.subject().own.number)
     }
 
-    /// Also when the last holder was silent for too long.
+    /// Returns `true` also if the last holder expired.
     fn predecessor_crashed(&self) -> bool {
         self.crashed
     }
 
-    /// Whether the baton still says that it is ours.
+    /// Returns whether the baton still has our ID.
     fn is_held(&self) -> bool {
         let vigil = &self.tenure.vigil;
         self.is_ours() && vigil.loss().is_none() && vigil.subject().loss().is_none()
@@ -187,7 +187,7 @@ impl backend::Hold for Hold {
 }
 
 impl Drop for Hold {
-    /// Gives the lock back: a rename and an unlink. In a forked child it is the parent's.
+    /// Releases the lock: a rename and an unlink. In a forked child it belongs to the parent.
     fn drop(&mut self) {
         if self.is_ours()
             && let Err(error) = self.give_back()
@@ -210,18 +210,19 @@ impl Tenure {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// After which time the next beat is due.
+    /// Returns the time from one beat to the next.
     pub(super) fn pace(&self) -> Option<Duration> {
         Some(self.expire? / 3)
     }
 
-    /// Renews the record, and looks whether the hold still stands; `false` when it is over. On the thread of the renewals.
+    /// Renews the record, and checks that the lock is still held. Returns `false` if the hold is
+    /// over. Runs on the thread that renews.
     pub(super) fn renew(&self) -> bool {
         let begun = Instant::now();
         let Some(pulse) = self.core().draft.as_ref().map(Draft::pulse) else {
             return false;
         };
-        // Without the mutex: the file system may take its time.
+        // Not under the mutex, because the file system may take long.
         let count = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
         let stand = self.vigil.subject();
         let outcome = (pulse.beat(count), stand.own.is_there(&stand.directory));
@@ -232,7 +233,8 @@ impl Tenure {
                 core.stood = begun;
                 return true;
             }
-            // What cannot be looked at, or does not hear the beat, may be somebody else's before long.
+            // If the baton cannot be looked at, or the beat cannot be written, another process may
+            // soon take over.
             _ if self
                 .expire
                 .is_some_and(|it| core.stood.elapsed() >= it / 4 * 3) =>
@@ -246,7 +248,8 @@ impl Tenure {
         false
     }
 
-    /// The hold is over; its record, if it was not over before. Whoever still asks for a loss that never came stays pending.
+    /// Ends the hold. Returns its record, unless it was over before. Callers that still wait for a
+    /// loss stay pending.
     fn end(&self) -> Option<Draft> {
         let draft = self.core().draft.take();
         self.vigil.end();
@@ -255,7 +258,7 @@ impl Tenure {
 }
 
 impl Stand {
-    /// What has become of a baton that does not bear our name any more.
+    /// Returns why the baton no longer has our ID.
     fn why(&self) -> Loss {
         match baton::find(&self.directory) {
             Ok(Some(baton)) if baton.number > self.own.number => Loss::Expired,

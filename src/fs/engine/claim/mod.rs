@@ -2,10 +2,12 @@
 //!
 //! # What it is
 //!
-//! A directory with one *baton* in it, whose name says everything: a number, and whether the lock is free or whose it is. Taking the lock,
-//! giving it back, and taking it over from the dead are one and the same step: the baton is renamed, from the one name that was seen to a
-//! name that has never been. A rename whose source is gone fails, so of all who try from one name exactly one succeeds, and a late one does
-//! nothing at all. No operating system lock, no link, no exclusive creation.
+//! A directory that contains one *baton*. The name of the baton contains the whole state: a number,
+//! and either that the lock is free or the ID of its hold. Acquiring, releasing and taking over are
+//! one and the same step: the baton is renamed, from the name that was seen to a name that was
+//! never used. A rename fails if its source is gone. So of all processes that try from one name
+//! exactly one succeeds, and a late one changes nothing. No lock of the operating system, no link
+//! and no exclusive creation is needed.
 //!
 //! # Stored format, version 1
 //!
@@ -14,45 +16,56 @@
 //!     baton/
 //!         00001700000000000041.free.ID     the baton: an empty file, or an empty directory; ID is random
 //!         00001700000000000042.ID          the same, held: the number is the fencing token, ID the hold's
-//!     record.ID                            who ID is, how long it may be silent, and its beat; complete before the baton can name it
+//!     record.ID                            the owner of hold ID, its expiry and its beat; complete before the baton names it
 //!     fresh.ID/                            a place for the baton, with a free one in it, about to be renamed to `baton`
 //! ```
 //!
-//! The place is made whole under a name of its own and renamed to `baton`, which succeeds only where there is none or an empty one. Nothing
-//! but the baton is ever in there, so it is empty exactly when there is no baton. The number is the time in microseconds, or one more than the last, whichever is
-//! greater, so that tokens grow also across a removal, unless the clock was set back.
+//! The place is prepared under a name of its own and renamed to `baton`. The rename succeeds only
+//! if there is no place or an empty one. The place never contains anything but the baton, so it is
+//! empty exactly if there is no baton. The number is the time in microseconds, or one more than the
+//! last number, whichever is greater. So tokens also grow across a removal, unless the clock was
+//! set back.
 //!
 //! # Algorithm
 //!
-//! - **Try.** List. The baton is free, or its holder is *gone* (its process is, provably; or it has *expired*): write a record, rename the
-//!   baton to a greater number and my ID. Failed because the source is gone: list again.
-//! - **Former** is a hold of this process from before it executed another program. Without an
-//!   expiry it is an error, because the process would wait for itself; it is never taken over as
+//! - **Try.** List. If the baton is free, or its holder is *gone* (its process has provably ended,
+//!   or it has *expired*), write a record, and rename the baton to a greater number with our ID. If
+//!   the source is gone, list again.
+//! - **Former.** A hold of this process from before it executed another program is former. Without
+//!   an expiry it is an error, because the process would wait for itself. It is never taken over as
 //!   gone.
-//! - **Expired** is who lets its beat stand still for as long as its own record allows, as seen by one who looks at least [`LOOKS`] times in
-//!   between, on a clock of its own: no clock of one process is compared with another's. Time in which nobody looked does not count, so a
-//!   machine that was stopped as a whole robs nobody.
-//! - **Hold.** With an expiry the beat is renewed at a third of it, by a thread of its own: a task that blocks its runtime stays alive.
-//! - **Leave.** Rename the baton to its number and `free`, then delete the record. The source is gone: it was taken over, and nothing is
-//!   touched.
-//! - **Heal.** No baton in there, whatever the reason: put a new place in the place of this one. If the listing has missed one, that fails.
-//! - **Remove.** Take the lock, delete the baton, its place, the record, then the directory.
+//! - **Expired.** A holder has expired if its beat has not changed for as long as its own record
+//!   allows. A waiter measures this with its own clock and at least [`LOOKS`] looks. Clocks of two
+//!   processes are never compared. Time between two looks counts only up to a step, so a machine
+//!   that was stopped as a whole takes the lock from no holder.
+//! - **Hold.** With an expiry, the beat is renewed at a third of it. A thread of its own does this,
+//!   so that a task that blocks its runtime keeps the lock.
+//! - **Leave.** Rename the baton to its number and `free`, then delete the record. If the source is
+//!   gone, the lock was taken over, and nothing is changed.
+//! - **Heal.** If there is no baton in the place, for whatever reason, replace the place by a new
+//!   one. If the listing has missed a baton, that fails.
+//! - **Remove.** Acquire the lock. Delete the baton, its place, the record, then the directory.
 //!
 //! # Invariants
 //!
-//! 1. There is at most one baton: it is made in a directory that nobody knows, and later only renamed.
-//! 2. No name of a baton comes back, because IDs are random. So a rename from a name that was seen long ago fails unless nothing has happened.
+//! 1. There is at most one baton. It is created in a directory that no other process knows, and
+//!    later only renamed.
+//! 2. No name of a baton is used twice, because IDs are random. So a rename from a name that was
+//!    seen long ago fails, unless nothing has happened since.
 //! 3. The number grows with every grant.
-//! 4. Whoever holds a baton has looked at nothing that could be out of date: the rename itself decides.
-//! 5. A record is deleted only by its owner when the baton does not bear its name, by who has taken the baton from it, or when its owner is gone and
-//!    does not hold. So the record of whoever holds is there, and his death can be told.
+//! 4. No grant depends on an outdated look: the rename itself decides.
+//! 5. A record is deleted by its owner when the baton does not have its ID, by the process that has
+//!    taken the baton from it, or when its owner is gone and is not the holder. So the record of
+//!    the holder exists, and others can learn of its death.
 //!
 //! # After a crash
 //!
-//! At every step the baton is either free or bears the name of one who is gone. The holder keeps its record open for writing, so its death
-//! closes it, which is announced. On another host, or in another pid namespace, only expiry tells; without one it is held for ever.
-//! What stays is a record, or a place that was never put there. The next process that takes the lock
-//! deletes a record whose process is provably gone, and a place that is older than a minute.
+//! At every step the baton is either free or has the ID of a holder that is gone. The holder keeps
+//! its record open for writing, so its death closes the record, which is an event. On another host,
+//! or in another pid namespace, only the expiry shows the death. Without an expiry the lock stays
+//! held forever. A record may remain, or a place that was never renamed. The next process that
+//! acquires the lock deletes records whose process has provably ended, and such places if they are
+//! older than a minute.
 //!
 //! # Fairness
 //!
@@ -60,7 +73,8 @@
 //!
 //! # Cost
 //!
-//! A listing, a file made and written, a rename; a rename and an unlink. A release wakes all who wait.
+//! To acquire: a listing, a file created and written, a rename. To release: a rename and an unlink.
+//! A release wakes all waiters.
 
 use std::io::ErrorKind::{
     AlreadyExists, DirectoryNotEmpty, NotADirectory, NotFound, PermissionDenied,
@@ -93,17 +107,17 @@ use baton::{Baton, State};
 pub(crate) use hold::Hold;
 use record::{Draft, Record};
 
-/// A holder counts as expired only after so many looks at a beat that stands still.
+/// How many looks must see an unchanged beat before a holder counts as expired.
 const LOOKS: u32 = 4;
 
-/// So often in a row a baton may be gone from where it was seen.
+/// How often in a row a baton may be gone from where it was seen.
 const TRIES: usize = 1000;
 
 /// One lock.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct Claims {
-    /// What the lock is called, for people.
+    /// The path that names the lock in messages.
     path: PathBuf,
     directory: PathBuf,
     form: Form,
@@ -113,7 +127,7 @@ pub struct Claims {
     ledger: Arc<Ledger>,
 }
 
-/// How a lock is to be used.
+/// The options of a lock.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     pub(crate) form: Form,
@@ -122,7 +136,7 @@ pub(crate) struct Terms {
     pub(crate) config: WaitConfig,
 }
 
-/// What one who waits remembers.
+/// What a waiter remembers from one attempt to the next.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -130,7 +144,7 @@ pub struct Memory {
     still: Option<Still>,
 }
 
-/// A beat that stands still.
+/// A beat that does not change.
 #[derive(Debug)]
 struct Still {
     holder: Id,
@@ -138,28 +152,28 @@ struct Still {
     silence: Stillness,
 }
 
-/// Where the baton of the lock of this path is.
+/// Returns the directory of the lock of this path.
 pub(crate) fn claim_directory(path: &Path) -> PathBuf {
     let mut directory = path.to_path_buf().into_os_string();
     directory.push(".claim");
     directory.into()
 }
 
-/// What a look at the directory tells.
+/// The result of a look at the directory.
 pub(crate) struct Look {
     pub(crate) holder: Option<Owner>,
     pub(crate) last_token: u64,
 }
 
-/// What can be done about the lock.
+/// Whether the lock can be acquired.
 enum Verdict {
-    /// Take it; `true` from one who died or fell silent inside.
+    /// Take the baton. `true` if its holder died or expired.
     Take(Baton, bool),
     Refused(Refusal),
 }
 
 impl Claims {
-    /// The lock of this canonical path.
+    /// Creates the lock of this canonical path.
     pub(crate) fn new(path: PathBuf, terms: Terms) -> Self {
         let ledger = Ledger::new("claim", Address::of_file(&path));
         Self {
@@ -177,7 +191,7 @@ impl Claims {
         Error::io(step, &self.directory, error)
     }
 
-    /// The baton. `None` where there was none to be seen; if there was none, there is one now.
+    /// Returns the baton. Returns `None` if none was seen, after creating one if there is none.
     fn find(&self) -> Result<Option<Baton>> {
         match baton::find(&self.directory) {
             Ok(Some(found)) => return Ok(Some(found)),
@@ -195,13 +209,14 @@ impl Claims {
         self.put_in_place().map(|()| None)
     }
 
-    /// Makes a place with a free baton and puts it where there is none, or an empty one.
+    /// Creates a place with a free baton, and renames it to where there is no place or an empty
+    /// one.
     fn put_in_place(&self) -> Result<()> {
         let fresh = baton::fresh_place(&self.directory);
         let place = baton::place(&self.directory);
         let placed = self.make_whole(&fresh).and_then(|made| {
             at_named("PlaceClaims")?;
-            // Where a directory is never replaced, an empty one must go first.
+            // On platforms where a rename never replaces a directory, an empty one must go first.
             let _ = baton::delete_empty(&place);
             Ok(made.then(|| std::fs::rename(&fresh, &place)))
         });
@@ -212,9 +227,9 @@ impl Claims {
         baton::sweep(&fresh);
         match placed {
             Ok(Some(Err(error))) => match error.kind() {
-                // Somebody was faster, or has removed the lock, or swept ours.
+                // Another process was faster, has removed the lock, or has deleted our place.
                 NotFound | DirectoryNotEmpty | AlreadyExists => Ok(()),
-                // Windows says so of a directory that is there.
+                // Windows reports this for a directory that exists.
                 PermissionDenied if place.is_dir() => Ok(()),
                 _ => Err(self.io("put a baton in", error)),
             },
@@ -223,7 +238,8 @@ impl Claims {
         }
     }
 
-    /// `false` when the lock was removed meanwhile.
+    /// Creates a place with a free baton under the name `fresh`. Returns `false` if the lock was
+    /// removed meanwhile.
     fn make_whole(&self, fresh: &Path) -> std::io::Result<bool> {
         let made = dir::make_shared_draft(fresh).and_then(|()| {
             at_named("MakeBaton")?;
@@ -235,7 +251,7 @@ impl Claims {
         }
     }
 
-    /// Looks once, and says what can be done.
+    /// Decides whether the lock can be acquired.
     fn judge(&self, baton: &Baton, memory: &mut Memory) -> Result<Verdict> {
         let State::Held(holder) = &baton.state else {
             return Ok(Verdict::Take(baton.clone(), false));
@@ -243,7 +259,8 @@ impl Claims {
         let record = Record::read(&self.directory, holder);
         let Some(record) = record.map_err(|e| self.io("read the record of the holder in", e))?
         else {
-            // Taken or given back meanwhile; if not, its record was taken from it, and only time tells.
+            // Acquired or released meanwhile. If not, another program has deleted the record, and
+            // only the expiry counts.
             let beat = Vec::new();
             return Ok(self.silent(baton, holder, beat, self.expire, memory));
         };
@@ -267,7 +284,7 @@ impl Claims {
         })
     }
 
-    /// How a holder is judged who is not known to be gone: by its beat.
+    /// Decides by its beat about a holder that is not known to be gone.
     fn silent(
         &self,
         baton: &Baton,
@@ -301,7 +318,7 @@ impl Claims {
         })
     }
 
-    /// Renames the baton to this hold's name; `None` when somebody was faster.
+    /// Renames the baton to the name of this hold. Returns `None` if another process was faster.
     fn take(&self, baton: &Baton, crashed: bool, memory: &mut Memory) -> Result<Option<Hold>> {
         let Some(draft) = self.draft(memory)? else {
             return Ok(None);
@@ -310,7 +327,8 @@ impl Claims {
             let text = "there are no greater tokens than the last one";
             return Err(Error::at(ErrorKind::Corrupt, text, &self.directory));
         }
-        // This look at the clock is later than every grant before: the baton that was seen is still there, or nothing happens.
+        // The clock is read after every earlier grant. If the baton has moved since it was seen,
+        // the rename fails.
         let number = next_token(baton.number, wall_clock_us());
         let own = Baton::held(number, draft.id().clone());
         let moved = at_named("TakeBaton").and_then(|()| baton.rename(&own, &self.directory));
@@ -325,7 +343,7 @@ impl Claims {
                 Ok(None)
             }
             Err(error) => {
-                // It may have been done all the same: then it is given back.
+                // The rename may have succeeded all the same. Then the lock is released.
                 if !matches!(own.is_there(&self.directory), Ok(false)) {
                     drop(begun(draft));
                 }
@@ -334,7 +352,8 @@ impl Claims {
         }
     }
 
-    /// A record of ours that is in the directory where the baton was seen; `None` when that is gone.
+    /// Returns a record of ours in the directory where the baton was seen. Returns `None` if that
+    /// directory is gone.
     fn draft(&self, memory: &mut Memory) -> Result<Option<Draft>> {
         let draft = match memory.draft.take() {
             Some(mut draft) => draft.make_sure().map(|()| draft),
@@ -347,7 +366,7 @@ impl Claims {
         }
     }
 
-    /// What is left of others: the record of who was inside before, and those of the dead.
+    /// Deletes what other processes left: the records of dead processes, and old places.
     fn tidy(&self, own: &Id) {
         let all = baton::records(&self.directory);
         for id in all.iter().filter(|id| *id != own) {
@@ -356,7 +375,7 @@ impl Claims {
         baton::sweep_old(&self.directory);
     }
 
-    /// Who holds the lock, as the directory tells. Changes nothing.
+    /// Returns the holder and the last token. Changes nothing.
     pub(crate) fn look(&self) -> Result<Look> {
         let mut look = Look {
             holder: None,
@@ -381,7 +400,7 @@ impl Claims {
         Ok(look)
     }
 
-    /// Deletes the directory if nobody holds the lock.
+    /// Deletes the directory if no process holds the lock.
     pub(crate) fn remove(&self) -> Result<Removal> {
         if !self.directory.exists() {
             return Ok(Removal::Removed);

@@ -1,4 +1,4 @@
-//! The record of a hold: who it is, how long it may be silent, and its beat.
+//! The record of a hold: its owner, its expiry and its beat.
 //!
 //! ```text
 //! stanchion claim 1
@@ -8,9 +8,10 @@
 //! pid=4711 start=812345 … ns=4026531836 … host=… label=…
 //! ```
 //!
-//! `beat` counts its renewals, in place; `expire` is in milliseconds, 0 for never; `since` is when the hold began to try, in microseconds since
-//! the epoch, for people only. The last line is that of every owner. What is missing or not understood is unknown: of such a record nobody
-//! is known to be gone, and how long it may be silent is what the one who looks allows.
+//! `beat` counts the renewals, in place. `expire` is in milliseconds, 0 for never. `since` is when
+//! the owner began to acquire, in microseconds since the epoch, for status only. The last line is
+//! that of every owner. What is missing or invalid is unknown. The owner of such a record is never
+//! known to be gone, and the waiter's own expiry applies to it.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -31,26 +32,26 @@ use crate::fs::sys::process::{self, Locality};
 use crate::status::Owner;
 
 const VERSION: &str = "stanchion claim 1";
-/// Where the beat stands.
+/// The offset of the beat.
 const BEAT_AT: u64 = VERSION.len() as u64 + 1 + 5;
-/// More than any record has.
+/// More than the length of any record.
 const LONGEST: usize = 2048;
 
-/// A record read.
+/// A record that was read.
 #[derive(Debug)]
 pub(super) struct Record {
     recorded: Recorded,
-    /// Everything in it: whatever changes is a sign of life.
+    /// The whole text. Any change of it is a sign of life.
     text: Vec<u8>,
-    /// `None` when it does not say; within, `None` for never.
+    /// `None` if the record does not say. `Some(None)` for never.
     expire: Option<Option<Duration>>,
     file: FileId,
-    /// Whether it was copied from another file.
+    /// Whether the record was copied from another file.
     copied: bool,
 }
 
 impl Record {
-    /// Reads the record of a hold; `None` when there is none.
+    /// Reads the record of a hold. Returns `None` if there is none.
     pub(super) fn read(directory: &Path, id: &Id) -> io::Result<Option<Self>> {
         let Some(open) = file::open_to_read(&record_path(directory, id))? else {
             return Ok(None);
@@ -86,22 +87,23 @@ impl Record {
         }
     }
 
-    /// What became of its process.
+    /// Decides what became of its process.
     pub(super) fn fate(&self) -> Fate {
         self.recorded.fate()
     }
 
-    /// Whether it was copied with the directory: its owner has never been inside here.
+    /// Returns whether the record was copied with the directory. Its owner never held this lock.
     pub(super) fn is_copy(&self) -> bool {
         self.copied
     }
 
-    /// Whether its process is gone beyond doubt.
+    /// Returns whether its process has provably ended.
     pub(super) fn is_gone(&self) -> bool {
         self.recorded.is_provably_gone()
     }
 
-    /// How long it may be silent: what it says itself, else what the one who looks allows.
+    /// Returns after which silence the holder counts as expired: what the record says, else
+    /// `otherwise`.
     pub(super) fn limit(&self, otherwise: Option<Duration>) -> Option<Duration> {
         self.expire.unwrap_or(otherwise)
     }
@@ -123,12 +125,12 @@ impl Record {
         self.recorded.into_owner()
     }
 
-    /// Deletes the record of one who does not need it any more.
+    /// Deletes the record of a hold that is over.
     pub(super) fn delete(directory: &Path, id: &Id) {
         let _ = delete_file(record_path(directory, id));
     }
 
-    /// The same, if its process is gone beyond doubt.
+    /// Deletes the record if its process has provably ended.
     pub(super) fn delete_if_gone(directory: &Path, id: &Id) {
         if matches!(Self::read(directory, id), Ok(Some(record)) if record.is_gone()) {
             Self::delete(directory, id);
@@ -136,11 +138,11 @@ impl Record {
     }
 }
 
-/// A record of our own, open. Dropped before it is somebody's hold, it is deleted.
+/// A record of this process, open. Deleted if it is dropped before it belongs to a hold.
 #[derive(Debug)]
 pub(super) struct Draft {
     id: Id,
-    /// What it says but for the file that it is written to.
+    /// The text, without the file that it is written to.
     text: String,
     file: Option<Arc<Private>>,
     directory: std::path::PathBuf,
@@ -148,7 +150,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Writes the record of a hold that is to be.
+    /// Writes the record of a future hold.
     pub(super) fn write(
         directory: &Path,
         expire: Option<Duration>,
@@ -156,7 +158,7 @@ impl Draft {
     ) -> io::Result<Self> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let since = now.map_or(0, |it| it.as_micros());
-        // Shorter than a millisecond is one.
+        // Less than a millisecond counts as one.
         let expire = expire.map_or(0, |it| it.as_millis().max(1));
         let words = identity().words(label);
         let beat = 0;
@@ -187,7 +189,8 @@ impl Draft {
         &self.id
     }
 
-    /// Writes it once more if it is not there: a stranger has deleted it, or the directory is another one.
+    /// Writes the record again if it is not there: another program has deleted it, or the directory
+    /// is another one.
     pub(super) fn make_sure(&mut self) -> io::Result<()> {
         let found = file::id_at(&record_path(&self.directory, &self.id))?;
         let own = self.file.as_ref().map(|it| file::id_of(it)).transpose()?;
@@ -197,17 +200,18 @@ impl Draft {
         self.create()
     }
 
-    /// What shows that its owner lives.
+    /// Returns what renews the beat.
     pub(super) fn pulse(&self) -> Pulse {
         Pulse(self.file.clone())
     }
 
-    /// Deletes it, then closes it.
+    /// Deletes the record, then closes it.
     pub(super) fn delete(mut self) {
         self.clear();
     }
 
-    /// Closes it and leaves it there: for as long as the baton bears its name, it tells whose death to wait for.
+    /// Closes the record and leaves it. While the baton has its ID, the record tells others whose
+    /// death to wait for.
     pub(super) fn leave_behind(mut self) {
         self.file = None;
     }
@@ -220,7 +224,7 @@ impl Draft {
     }
 }
 
-/// The record, open for its beat.
+/// The record, open to write its beat.
 pub(super) struct Pulse(Option<Arc<Private>>);
 
 impl Pulse {
@@ -231,7 +235,7 @@ impl Pulse {
 }
 
 impl Drop for Draft {
-    /// In a forked child it is the parent's.
+    /// Deletes the record. In a forked child it belongs to the parent.
     fn drop(&mut self) {
         self.clear();
     }

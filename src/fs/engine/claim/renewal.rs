@@ -1,7 +1,9 @@
-//! The thread that renews what is held with an expiry: one for all locks of the process, for as long as there are any.
+//! The thread that renews holds with an expiry. There is one for all locks of the process, as long
+//! as there are such holds.
 //!
-//! Not a task: a runtime whose workers are all busy, or that has been shut down, must not cost anybody his lock. Not the watch thread: on a
-//! network file system a renewal may take as long as the server likes.
+//! It is not a task: a holder must not lose its lock because all workers of a runtime are busy or
+//! the runtime was shut down. It is not the watch thread either: on a network file system a renewal
+//! may take as long as the server likes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +16,8 @@ use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
 use crate::fs::sys::refusal::unsupported;
 
-/// How long the thread stays without work, so that a lock taken again and again does not begin it anew each time.
+/// How long the thread stays without work, so that frequent acquires do not start it anew each
+/// time.
 const LINGER: Duration = Duration::from_secs(10);
 
 struct Renewals {
@@ -38,7 +41,7 @@ static RENEWALS: PerProcess<Renewals> = PerProcess::new(|| Renewals {
 ///
 /// # Errors
 ///
-/// When there is no thread to be had.
+/// Fails if no thread can be started.
 pub(super) fn begin(tenure: &Arc<Tenure>) -> io::Result<()> {
     let renewals = RENEWALS.get();
     let mut book = renewals.book();
@@ -49,7 +52,7 @@ pub(super) fn begin(tenure: &Arc<Tenure>) -> io::Result<()> {
         return Ok(());
     }
     let thread = std::thread::Builder::new().name("stanchion-renew".into());
-    // It ends only when it says so: `running` must not outlive it.
+    // `run` returns only after it has cleared `running`. So a panic must not end the thread.
     let started = thread.spawn(move || while surviving(|| renewals.run()).is_none() {});
     started.map_err(|error| unsupported("no thread may be started", error))?;
     book.running = true;
@@ -59,7 +62,7 @@ pub(super) fn begin(tenure: &Arc<Tenure>) -> io::Result<()> {
 impl Book {
     fn enter(&mut self, tenure: &Arc<Tenure>) {
         let due = tenure.pace().and_then(|it| Instant::now().checked_add(it));
-        // A time that the clock does not reach is never.
+        // A time beyond the range of the clock means never.
         if let Some(due) = due {
             self.next += 1;
             self.due.insert((due, self.next), Arc::downgrade(tenure));
@@ -76,7 +79,7 @@ impl Renewals {
         host::prepare_helper_thread();
         let mut book = self.book();
         loop {
-            // Those that are over need no time of their own.
+            // Holds that are over need no renewal.
             book.due.retain(|_, tenure| tenure.strong_count() > 0);
             let first = book.due.first_key_value().map(|((at, _), _)| *at);
             let wait = first.map_or(LINGER, |at| at.saturating_duration_since(Instant::now()));
@@ -94,13 +97,14 @@ impl Renewals {
                 continue;
             };
             drop(book);
-            // One that panics is not known to stand: it is renewed again, and its silence tells others in the end.
+            // If a renewal panics, nothing is known about the hold. It is renewed again. If that
+            // never succeeds, the missing beat frees the lock in the end.
             let tenure = tenure.upgrade();
             let renewed = tenure.filter(|it| surviving(|| it.renew()) != Some(false));
             if let Some(tenure) = &renewed {
                 self.book().enter(tenure);
             }
-            // Perhaps the last reference, and with it go wakers: not under the mutex.
+            // This may drop the last reference, and wakers with it: not under the mutex.
             surviving(|| drop(renewed));
             book = self.book();
         }

@@ -1,16 +1,17 @@
-//! A record with another name: a hard-linked copy of the directory (`cp -al`, a backup restored
-//! with links) leaves one.
+//! State files with a second name. A hard-linked copy of the directory (`cp -al`, or a backup
+//! restored with links) leaves one.
 //!
-//! Two directories then have one state file, and a write in one of them shows in both. So a process
-//! that enters puts a private copy in its place: a new file, locked, with the record in it, is
-//! renamed to `state` while the old one is locked too. The other directory keeps the old file. A
-//! holder that was inside when the copy was made goes on writing into its own file.
+//! Two directories then share one state file, and a write in one of them shows in both. So a
+//! process that enters replaces the file by a private copy. It creates and locks a new file, writes
+//! the record into it, and renames it to `state`, while it holds the lock on the old file too. The
+//! other directory keeps the old file. If a process held the lock when the copy was made, it
+//! continues to write into its own file.
 //!
 //! # After a crash
 //!
-//! Before the rename the old record is in use. The new file is a spare file under a wrong name then,
-//! which goes with the next process that looks for spare files, or with the lock. After the rename
-//! the new record says what the old one said.
+//! Before the rename the old record is in use. The new file then counts as a spare file with a
+//! wrong name. The next process that adopts spare files deletes it, or the removal of the lock
+//! does. After the rename the new record says what the old one said.
 
 use super::super::state;
 use super::super::step::{self, Step};
@@ -20,8 +21,8 @@ use crate::fs::sys::fork::Private;
 use crate::fs::sys::{file, flock};
 
 impl Disk {
-    /// Makes sure that the state file, which is locked and current, has no other name. Returns
-    /// `false` when the directory has changed meanwhile, and everything must be opened anew.
+    /// Ensures that the state file, which is locked and current, has no second name. Returns
+    /// `false` if the directory has changed meanwhile; then everything must be opened anew.
     pub(super) fn make_private(&mut self) -> Result<bool> {
         if !self.state_linked {
             return Ok(true);
@@ -48,7 +49,7 @@ impl Disk {
         if let Some(old) = old {
             let _ = flock::unlock(&old);
         }
-        // The path may lead to another directory than the one that is open.
+        // The path may lead to another directory than the open one.
         self.state_is_current()
     }
 

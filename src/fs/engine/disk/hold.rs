@@ -1,5 +1,5 @@
-//! Being inside, on disk: the state file, locked, with token and held flag in it. Of an exclusive holder, here; readers share the
-//! lock in [`share`](super::share).
+//! An exclusive hold on disk: the state file, locked, with the token and the held flag in it.
+//! Readers are in [`share`](super::share).
 
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use crate::fs::sys::flock;
 use crate::fs::sys::fork::Private;
 
 impl Disk {
-    /// Makes the holder of the locked door the holder of the lock: locks `state`, writes token and held flag.
-    /// Which file `state` is counts from the last listing: who has slept since then calls [`Disk::refresh`] first.
+    /// Makes the process that has locked the door the holder: locks `state`, and writes the token
+    /// and the held flag. Trusts the last listing about which file `state` is. A caller that has
+    /// waited since then calls [`Disk::refresh`] first.
     pub(crate) fn enter(&mut self, door: &Door, words: &Arc<str>) -> Result<Admission> {
         step::at(Step::LockState);
         let record = match self.lock_state(door)? {
@@ -46,7 +47,7 @@ impl Disk {
         }))
     }
 
-    /// Locks the state file that is in use now, to write into it, and reads it.
+    /// Locks the current state file for writing, and reads it.
     pub(super) fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
         match self.try_state()? {
             Some(record) => Ok(StateLock::Locked(record)),
@@ -54,7 +55,7 @@ impl Disk {
         }
     }
 
-    /// The same without a verdict on a refusal.
+    /// Does the same, without deciding why a lock was refused.
     pub(super) fn try_state(&mut self) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
             let Some(record) = self.try_state_as_it_is()? else {
@@ -75,7 +76,7 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// The same for a process that does not write. The file may have another name.
+    /// Does the same for a process that does not write. The file may have a second name.
     pub(super) fn try_state_as_it_is(&mut self) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
             self.open_state()?;
@@ -85,14 +86,15 @@ impl Disk {
                 if self.state_is_current()? {
                     return Ok(None);
                 }
-                // Whoever removes the lock still has the old file locked.
+                // The process that removes the lock still has the old file locked.
                 self.reopen();
                 continue;
             }
             match self.read_locked() {
                 Ok(Content::Ours(record)) => return Ok(Some(Some(record))),
                 Ok(Content::Nothing) => return Ok(Some(None)),
-                // Locked by us and still under its name: who wanted to remove the lock died before he could.
+                // The file is locked by us and still has its name, so the process that wanted to
+                // remove the lock died before it could.
                 Ok(Content::Removed) if self.state_is_current()? => {
                     return Ok(Some(None));
                 }
@@ -113,9 +115,9 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// Reads the record, with the state file locked by us. If the path means another file by now,
-    /// the lock is given back and the record counts as removed: a file that has another name gets
-    /// no tombstone.
+    /// Reads the record, with the state file locked by us. If the path leads to another file by
+    /// now, this unlocks the old one and reports the record as removed, because a file with a
+    /// second name gets no tombstone.
     pub(super) fn read_locked(&mut self) -> Result<Content> {
         let path = self.place.state();
         let named = file::named_at(&path);
@@ -135,7 +137,7 @@ impl Disk {
         self.read_head()
     }
 
-    /// Some file systems answer every lock with yes. Asks whether a second one is refused.
+    /// Some file systems grant every lock. Checks that a second one is refused.
     fn see_that_locks_exclude(&self) -> Result<()> {
         let path = self.place.state();
         let at = |step, error| Error::io(step, &path, error);
@@ -150,7 +152,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Reads what a newcomer must know of the record.
+    /// Reads the record.
     pub(super) fn read_head(&self) -> Result<Content> {
         let Some(file) = &self.state else {
             return Ok(Content::Nothing);
@@ -169,7 +171,7 @@ impl Disk {
             Ok((file, id)) => {
                 self.use_state(Private::new(file), id);
             }
-            // The directory went away in between: make it again.
+            // The directory was removed meanwhile. Create it again.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.reopen(),
             Err(error) => {
                 return Err(Error::io("open the state file", self.place.state(), error));
@@ -178,7 +180,7 @@ impl Disk {
         Ok(())
     }
 
-    /// From now on this is the state file; the one before is returned.
+    /// Uses this file as the state file from now on. Returns the previous one.
     pub(super) fn use_state(&mut self, file: Private, id: FileId) -> Option<Private> {
         self.draft.set_file(id.inode);
         self.state_id = Some(id);
@@ -187,24 +189,25 @@ impl Disk {
 
     pub(super) fn unlock_state(&self) {
         if let Some(file) = &self.state {
-            // Should this fail, the lock goes when the file is closed; until then newcomers are told `Replaced`.
+            // If this fails, closing the file ends the lock. Until then newcomers fail with
+            // `Replaced`.
             let _ = flock::unlock(file);
         }
     }
 
-    /// The open state file, locked while this process holds the lock.
+    /// Returns the open state file, which is locked while this process holds the lock.
     pub(crate) fn state_file(&self) -> Option<&std::fs::File> {
         self.state.as_deref()
     }
 
-    /// Whether the open state file is the one that is in use.
+    /// Returns whether the open state file is the current one.
     pub(super) fn state_is_current(&self) -> Result<bool> {
         let path = self.place.state();
         let at = |error| Error::io("look at the state file", &path, error);
         Ok(self.state.is_some() && file::id_at(&path).map_err(at)? == self.state_id)
     }
 
-    /// Closes the state file if another one, or none, has its name by now.
+    /// Closes the state file if another file, or none, has its name by now.
     pub(crate) fn refresh(&mut self) -> Result<()> {
         if self.state.is_some() && !self.state_is_current()? {
             self.state = None;
@@ -212,8 +215,10 @@ impl Disk {
         Ok(())
     }
 
-    /// The state is locked although the door was free. Through the same door: its holder is dying, one descriptor after
-    /// the other. Through another: it lives, and the lock file was deleted or replaced under it; or it died before it could write.
+    /// Decides why `state` is locked although the door was free. If the record names the same door,
+    /// the holder is dying, and its files are closed one after another. If it names another door,
+    /// the holder lives and the lock file was deleted or replaced under it, or the holder died
+    /// before it wrote the record.
     pub(super) fn refused(&self, door: &Door) -> Result<StateLock> {
         let bytes = self.read_unlocked()?.unwrap_or_default();
         if let Content::Ours(record) = self.parse(&bytes)
@@ -224,13 +229,14 @@ impl Disk {
         Ok(StateLock::Elsewhere)
     }
 
-    /// Somebody is inside under a door that the path does not mean any more.
+    /// Returns the error for a lock that is held through a door to which the path no longer leads.
     pub(crate) fn replaced(&self) -> Error {
         let text = "the lock file was deleted or replaced while somebody still holds the lock through the old one";
         Error::at(ErrorKind::Replaced, text, &self.place.door)
     }
 
-    /// Raises the token on disk to the end of a block, of which tokens are handed out without writing.
+    /// Raises the token on disk to the end of a block. Tokens of the block are granted without a
+    /// write.
     pub(crate) fn reserve_to(&mut self, token: u64) -> Result<()> {
         let Some(file) = &self.state else {
             return Ok(());
@@ -240,14 +246,14 @@ impl Disk {
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
 
-    /// Writes the last token that was given, and the flag that others are to find: clear, unless a crash was found and has not been
-    /// reported yet.
+    /// Writes the last granted token and the flag for the next holder: clear, or held if a crash
+    /// was found and has not been reported yet.
     pub(crate) fn clear_held(&mut self, token: u64, flag: Flag) -> Result<()> {
         step::at(Step::ClearHeld);
         self.write_flag(token, flag)
     }
 
-    /// The next holder is of this process too: writes his token and the held flag.
+    /// Writes token and held flag for the next holder, which is in this process too.
     pub(crate) fn set_held(&mut self, token: u64) -> Result<()> {
         step::at(Step::WriteHeld);
         self.write_flag(token, Flag::Held)
@@ -262,20 +268,21 @@ impl Disk {
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
 
-    /// The last steps of a holder: unlocks everything and closes the door, also when something fails on the way.
+    /// Performs the last steps of a holder: unlocks everything and closes the door, also if a step
+    /// fails.
     pub(crate) fn leave(&mut self, door: Arc<Door>) -> Result<()> {
         step::at(Step::UnlockState);
         self.unlock_state();
         Door::leave_last(door).map_err(|e| Error::io("unlock the lock file", &self.place.door, e))
     }
 
-    /// Whether the record says that somebody is inside, without locking it.
+    /// Returns whether the record says that the lock is held. Takes no lock.
     pub(crate) fn says_held(&self) -> Result<bool> {
         let bytes = self.read_unlocked()?.unwrap_or_default();
         Ok(matches!(self.parse(&bytes), Content::Ours(record) if record.flag == Flag::Held))
     }
 
-    /// The token in the record, without locking it.
+    /// Returns the token in the record. Takes no lock.
     pub(crate) fn peek_token(&mut self) -> Result<u64> {
         self.open_state()?;
         let bytes = self.read_unlocked()?.unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Being one of n inside, on disk: the record of a semaphore, locked for an instant.
+//! The record of a semaphore: its limit and the last token.
 //!
-//! The record of a semaphore names its limit and the last token. It is locked only for as long as it takes to read and to write it: who
-//! has permits has the locks of their files, and needs no other.
+//! The record is locked only while it is read and written. A holder of permits has locked their
+//! slot files and needs no other lock.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use super::{Cleared, Disk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 
-/// What came of an attempt to record another limit.
+/// The result of recording another limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resized {
     Done,
-    /// Somebody else has the record locked: try again soon.
+    /// Another process has the record locked. Try again soon.
     Later,
-    /// There would be fewer permits, and the caller does not have all there are now.
+    /// The new limit is lower, and the caller does not hold all permits that there are now.
     NotAll,
 }
 
-/// A record of a semaphore names no door.
+/// The record of a semaphore names no door.
 const NO_DOOR: FileId = FileId {
     device: 0,
     inode: 0,
 };
 
 impl Disk {
-    /// The doors, if this is a semaphore.
+    /// Returns the slots, if this is a semaphore.
     pub(crate) fn slots(&mut self) -> Option<&mut Slots> {
         self.slots.as_mut()
     }
@@ -39,8 +39,9 @@ impl Disk {
         self.slots.as_ref()
     }
 
-    /// The token of a grant, with a block of so many reserved from it on. `None` while somebody else has the record locked, or when the limit has
-    /// changed and permits in hand are beyond it, which are given back: try again soon.
+    /// Returns the token of a grant, and reserves `block` more tokens after it. Returns `None` if
+    /// another process has the record locked. Also returns `None` if the limit has changed and
+    /// permits in hand are beyond it; they are given back. In both cases try again soon.
     pub(crate) fn mint(&mut self, words: &Arc<str>, block: u64) -> Result<Option<u64>> {
         step::at(Step::MintToken);
         let Some(record) = self.try_state()? else {
@@ -92,7 +93,8 @@ impl Disk {
         }
     }
 
-    /// Of the tokens up to `reserved` this was the last that was given. Not written if somebody else has reserved since.
+    /// Records the last granted token of the block that ends at `reserved`. Writes nothing if
+    /// another process has reserved tokens since.
     pub(crate) fn settle_token(&mut self, token: u64, reserved: u64) -> Result<()> {
         let Some(record) = self.try_state()? else {
             return Ok(());
@@ -107,7 +109,7 @@ impl Disk {
         written
     }
 
-    /// The limit in the record; `None` where nothing is recorded.
+    /// Returns the limit in the record, or `None` if nothing is recorded.
     pub(crate) fn recorded_limit(&self) -> Result<Option<u32>> {
         let bytes = self.read_unlocked()?.unwrap_or_default();
         Ok(match self.parse(&bytes) {
@@ -116,8 +118,9 @@ impl Disk {
         })
     }
 
-    /// Takes over another limit that somebody has recorded; whether there are more permits now. Refuses it if ours was never the one on record: that is not
-    /// a change, but somebody who means another number.
+    /// Adopts a limit that another process has recorded. Returns whether there are more permits
+    /// now. Fails if our limit was never the recorded one: then the other process did not change
+    /// the limit, but uses the semaphore with another number.
     pub(crate) fn adopt_limit(&mut self) -> Result<bool> {
         let recorded = self.recorded_limit()?;
         let (Some(recorded), Some(slots)) = (recorded, &mut self.slots) else {
@@ -135,7 +138,7 @@ impl Disk {
         Ok(more)
     }
 
-    /// Records another limit, for somebody who has `held` permits.
+    /// Records another limit, for a caller that holds `held` permits.
     pub(crate) fn record_limit(&mut self, limit: u32, held: u32) -> Result<Resized> {
         step::at(Step::MintToken);
         let Some(record) = self.try_state()? else {
@@ -161,7 +164,7 @@ impl Disk {
         Ok(Resized::Done)
     }
 
-    /// Removes the semaphore, with all permits in hand and nobody in line.
+    /// Removes the semaphore. The caller has all permits in hand, and the queue is empty.
     pub(crate) fn remove_slots(&mut self) -> Result<Cleared> {
         let Some(record) = self.try_state_as_it_is()? else {
             return Ok(Cleared::InUse);
@@ -175,7 +178,7 @@ impl Disk {
         }
     }
 
-    /// Refuses another limit than the one that is recorded.
+    /// Refuses a limit that differs from the recorded one.
     pub(crate) fn check_limit(&mut self, ours: u32) -> Result<()> {
         match self.recorded_limit()? {
             Some(theirs) if theirs != ours => Err(mismatch((theirs, ours), &self.place.state())),
@@ -197,7 +200,8 @@ fn mismatch((theirs, ours): (u32, u32), state: &Path) -> Error {
     Error::at(ErrorKind::Incompatible, text, state)
 }
 
-/// A record with a limit that does not fit was not written by us; no file has such a number.
+/// Converts the limit. A limit that does not fit was not written by this crate, and no slot file
+/// has such a number.
 fn limit_of(record: Record) -> u32 {
     u32::try_from(record.limit).unwrap_or(u32::MAX)
 }

@@ -1,10 +1,12 @@
-//! Taking a lock off the disk: only while holding it, with nobody in line, and so that whoever has its files open sees it.
+//! Removing a lock from disk. A process removes a lock only while it holds it and the queue is
+//! empty, and every process that has its files open can see the removal.
 //!
-//! Tombstone and unlink `state`, remove the directory, unlink the door, unlock, close. A directory that cannot be removed,
-//! for whatever reason, gets its record back. A crash in between leaves files that the next holder uses or replaces. A crash
-//! of an earlier holder that nobody was told of goes with the record, unless the caller wants it kept. A lock file with content is
-//! somebody's data, and stays. A record with another name gets no tombstone; see
-//! [`copies`](super::copies).
+//! The steps: overwrite `state` with a tombstone, unlink it, remove the directory, unlink the door,
+//! unlock, close. If the directory cannot be removed, the record is written back. A crash in
+//! between leaves files that the next holder uses or replaces. An unreported crash of an earlier
+//! holder is forgotten with the record, unless the caller wants to keep it. A lock file with
+//! content holds data of other programs and stays. A record with a second name gets no tombstone;
+//! see [`copies`](super::copies).
 
 use super::super::door::{Door, remove_file};
 use super::super::state::{self, Flag, Record};
@@ -14,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::fs::sys::file;
 
 impl Disk {
-    /// Removes the lock from disk; the door is locked, current, and was found with an empty line.
-    /// With `keep_crash` nothing is removed while a crash is still to be told.
+    /// Removes the lock from disk. The door is locked and current, and the queue was found empty.
+    /// With `keep_crash` nothing is removed while a crash is unreported.
     pub(crate) fn remove(&mut self, door: Door, keep_crash: bool) -> Result<Cleared> {
         let result = self.remove_all(&door, keep_crash);
         let left = door
@@ -66,7 +68,7 @@ impl Disk {
         step::at(Step::TombstoneState);
         let mut kept = [0; state::LENGTH];
         let length = state::read(file, self.state_id, &mut kept).map_err(at)?;
-        // In a hard-linked copy of the directory it is the record of a lock that goes on.
+        // In a hard-linked copy of the directory this is the record of a lock that stays in use.
         if !self.state_linked {
             file::write_at(file, 0, state::REMOVED.as_bytes()).map_err(at)?;
         }
@@ -79,7 +81,7 @@ impl Disk {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => error,
             _ => return Ok(Cleared::Removed),
         };
-        // Put the record back for the next holder; a file that stands there already is newer.
+        // Write the record back for the next holder. A file that is there already is newer.
         let there = file::id_at(&path).map_err(at)?.is_some();
         if record.is_some() && !there {
             let at = |e| Error::io("write the state file back", &path, e);
@@ -90,7 +92,7 @@ impl Disk {
             state::set_file(&mut kept[..length], id.inode);
             file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
         }
-        // Somebody came, or keeps files of his own here.
+        // A process took a ticket meanwhile, or the directory contains other files.
         if error.kind() == std::io::ErrorKind::DirectoryNotEmpty {
             return Ok(Cleared::InUse);
         }

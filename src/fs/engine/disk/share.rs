@@ -1,23 +1,26 @@
-//! Being one of several readers inside, on disk: the state file under a shared lock.
+//! A shared hold on disk: the state file under a shared lock.
 //!
 //! # Algorithm
 //!
-//! A reader has the door locked shared and never asks for more, so it excludes no other reader and no program that locks the door
-//! shared. It writes nothing if the record is *clean*: the record names this door, and no dead writer has left a flag in it that no
-//! reader has found. Otherwise the reader takes *charge* of the record. It locks `state` exclusively, reads the record again,
-//! makes it name this door, marks a dead writer's flag as found, and turns its lock on `state` into a shared one. Only the
-//! reader in charge reports that death, and it clears the flag afterwards.
+//! A reader locks the door shared and never asks for more. So it excludes no other reader, and no
+//! program that locks the door shared. It writes nothing if the record is *clean*: the record names
+//! this door and its flag is not held. Otherwise the reader takes *charge* of the record. It locks
+//! `state` exclusively, reads the record again, writes this door into it, marks the flag of a dead
+//! writer as found, and converts its lock on `state` into a shared one. Only the reader in charge
+//! reports that death, and it clears the flag afterwards.
 //!
-//! A reader that is refused `state` tries again. While the record names this door, the other process is dying, or is in charge.
-//! Otherwise the holder may also live behind another door. A reader that wants to know asks to be [alone](Disk::is_held_elsewhere)
-//! at the door first, for the one in charge may stand still.
+//! A reader that is refused `state` tries again. While the record names this door, the other
+//! process is dying or in charge. Otherwise the holder may also live behind another door. A reader
+//! that must know this first asks to be [alone](Disk::is_held_elsewhere) at the door, because the
+//! reader in charge may be stopped.
 //!
 //! # Invariants
 //!
-//! 1. While a reader is inside, it has `state` locked shared, and the record names its door. So a process that finds `state` locked
-//!    with the whole door in hand knows from the record whether the holder is dying or came through another door.
-//! 2. `state` is written with its exclusive lock in hand. One exception: the reader in charge clears the flag that it has reported,
-//!    and no other process can have the exclusive lock meanwhile.
+//! 1. Each reader that holds the lock has `state` locked shared, and the record names its door. So
+//!    a process that has the whole door and finds `state` locked knows from the record whether the
+//!    holder is dying or came through another door.
+//! 2. `state` is written under its exclusive lock. There is one exception: the reader in charge
+//!    clears the flag that it has reported. No other process can have the exclusive lock meanwhile.
 
 use super::super::door::Door;
 use super::super::state::{self, Content, Flag, Record};
@@ -26,21 +29,22 @@ use super::{Admission, Disk, Entered, StateLock, TRIES, refuse_foreign};
 use crate::error::{Error, Result};
 use crate::fs::sys::{file, flock};
 
-/// How often a reader that is refused `state` tries again at once. Another reader has it for a few system calls.
+/// How often a reader that is refused `state` tries again at once. Another reader has it for a few
+/// system calls.
 const REFUSALS: u32 = 16;
 
-/// What came of one look at the record.
+/// The result of one look at the record.
 enum Tried {
     In(Entered),
-    /// The record or the file has changed meanwhile: look again.
+    /// The record or the file has changed meanwhile. Look again.
     Changed,
     /// Another process has `state` locked.
     Refused,
 }
 
 impl Disk {
-    /// Makes a reader, which has the door locked shared, one that is inside.
-    /// Which file `state` is counts from the last listing, as for [`Disk::enter`].
+    /// Makes a reader that has locked the door shared a holder. Trusts the last listing about which
+    /// file `state` is, as [`Disk::enter`] does.
     pub(crate) fn enter_shared(&mut self, door: &Door) -> Result<Admission> {
         step::at(Step::LockState);
         let mut refusals = 0;
@@ -73,13 +77,14 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// The record was clean: shares `state`, and reads the record again. It may be that of a writer who came through another door.
+    /// Locks `state` shared after the record was clean, and reads the record again. A writer may
+    /// have entered through another door meanwhile.
     fn share_clean(&mut self, door: &Door) -> Result<Tried> {
         if !self.try_share_state()? {
             if self.state_is_current()? {
                 return Ok(Tried::Refused);
             }
-            // A process that removes the lock still has the old file locked.
+            // The process that removes the lock still has the old file locked.
             self.reopen();
             return Ok(Tried::Changed);
         }
@@ -99,7 +104,7 @@ impl Disk {
             .map_err(|e| Error::io("lock the state file", self.place.state(), e))
     }
 
-    /// The record is not clean: makes it so, unless another process has `state` locked.
+    /// Makes the record clean, unless another process has `state` locked.
     fn take_charge(&mut self, door: &Door) -> Result<Tried> {
         step::at(Step::TakeCharge);
         let Some(found) = self.try_state_as_it_is()? else {
@@ -112,8 +117,10 @@ impl Disk {
         entered
     }
 
-    /// With `state` locked exclusively, and the record as it is now: another reader may have been in charge since the look without a lock.
-    /// A flag that is found already is of a reader that has died: nobody else can have the exclusive lock beside one that lives.
+    /// Makes the record clean, with `state` locked exclusively. The record was read again, because
+    /// another reader may have been in charge since the look without a lock. If its flag is already
+    /// *found*, the reader that found it has died: no process can have the exclusive lock beside a
+    /// live reader.
     fn make_clean(&mut self, door: &Door, found: Option<Record>) -> Result<Tried> {
         let fits = found.filter(|it| it.door == door.id() && it.flag == Flag::Clear);
         let entered = match fits {
@@ -152,8 +159,8 @@ impl Disk {
         Ok(entered)
     }
 
-    /// From the exclusive lock on `state` to the shared one. A writer that lets readers in has shared the door before, so that no writer
-    /// can come between.
+    /// Converts the exclusive lock on `state` into a shared one. A writer that admits readers has
+    /// shared the door before, so no writer can enter in between.
     pub(crate) fn share_state(&self) -> Result<bool> {
         step::at(Step::ShareState);
         let Some(file) = &self.state else {
@@ -163,24 +170,27 @@ impl Disk {
             .map_err(|e| Error::io("share the lock of the state file", self.place.state(), e))
     }
 
-    /// A reader in charge leaves, and no guard has reported the death. Alone at `state` it sets the flag again, for the next guard; while
-    /// others read, the flag stays as it is, for the next writer.
+    /// Ends the charge of a reader that leaves before a guard has reported the death. If it is
+    /// alone at `state`, it sets the flag again for the next guard. While others read, the flag
+    /// stays as it is, for the next writer.
     pub(crate) fn untake_charge(&mut self, door: &Door) -> Result<()> {
         step::at(Step::UnlockState);
         self.unlock_state();
-        // Not replaced by a private copy: readers that have the file open would go on with the old one.
+        // Not replaced by a private copy: readers that have the file open would continue with the
+        // old one.
         match self.try_state_as_it_is()? {
             Some(Some(record))
                 if record.door == door.id() && record.flag == Flag::Found && !self.state_linked =>
             {
                 self.clear_held(record.token, Flag::Held)
             }
-            // The lock goes with the last steps of a holder.
+            // The lock ends with the last steps of the holder.
             _ => Ok(()),
         }
     }
 
-    /// With the whole door in hand: whether `state` is locked all the same, by a holder that came through another door.
+    /// Returns whether `state` is locked by a holder that came through another door. The caller has
+    /// the whole door.
     pub(crate) fn is_held_elsewhere(&mut self, door: &Door) -> Result<bool> {
         step::at(Step::AskState);
         Ok(match self.lock_state(door)? {
@@ -201,7 +211,7 @@ fn without_crash(record: Record) -> Entered {
     }
 }
 
-/// The record, if readers through this door have nothing to write into it.
+/// Returns the record if a reader that came through this door has nothing to write into it.
 fn clean(content: &Content, door: &Door) -> Option<Record> {
     match content {
         Content::Ours(record) if record.door == door.id() && record.flag != Flag::Held => {

@@ -1,4 +1,4 @@
-//! A record of our own: before it is published, and while it is at the path.
+//! A record of this process: before it is published, and while it is at the path.
 
 use std::io::{self, ErrorKind::NotFound, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ use crate::fs::sys::fork::{Private, generation};
 use crate::fs::sys::id::Id;
 use crate::loss::{Loss, Lost};
 
-/// The lock, held: our record, open, at the path. Dropped, it is given back.
+/// The held lock: our record, open, at the path. Dropping it releases the lock.
 #[doc(hidden)]
 pub struct PidHold {
     path: PathBuf,
     file: Option<Private>,
     id: FileId,
-    /// Whether it was taken over from one that died inside.
+    /// Whether it was taken over from a holder that died.
     crashed: bool,
     /// Whether file events can be expected.
     events: bool,
@@ -32,7 +32,7 @@ pub struct PidHold {
     generation: u32,
 }
 
-/// Our record under a name of its own. Dropped, it is deleted.
+/// Our record under a name of its own. Dropping it deletes it.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) path: PathBuf,
@@ -68,7 +68,7 @@ impl Draft {
         written.map(|()| draft)
     }
 
-    /// Our record is at the path.
+    /// Returns the hold, once the record is at the path.
     pub(super) fn into_hold(mut self, lock: &PidFile, crashed: bool) -> PidHold {
         PidHold {
             path: lock.path.clone(),
@@ -83,7 +83,7 @@ impl Draft {
 }
 
 impl Drop for Draft {
-    /// In a forked child it is the parent's.
+    /// Deletes the draft. In a forked child it belongs to the parent.
     fn drop(&mut self) {
         if self.generation == generation() {
             let _ = unlink(&self.path);
@@ -92,7 +92,7 @@ impl Drop for Draft {
 }
 
 impl PidHold {
-    /// Gives the lock back; nothing when that was done before.
+    /// Releases the lock. Does nothing if it was released before.
     pub(crate) fn give_back(&mut self) -> Result<()> {
         if let Some(vigil) = self.vigil.take() {
             vigil.end();
@@ -153,7 +153,7 @@ impl Hold for PidHold {
 }
 
 impl Drop for PidHold {
-    /// Gives the lock back: a look and an unlink. In a forked child it is the parent's.
+    /// Releases the lock: a look and an unlink. In a forked child it belongs to the parent.
     fn drop(&mut self) {
         if self.generation == generation()
             && let Err(error) = self.give_back()

@@ -1,8 +1,10 @@
-//! The line on disk: tickets, who is next among them, and the directory they stand in.
+//! The queue on disk: its tickets, the rule that says which ticket is first, and the queue
+//! directory.
 //!
-//! A ticket is a file in the queue directory named `NNNNNNNNNNNNNNNNNNNN.M`: a number of twenty digits and a mode, `x`
-//! exclusive, `s` shared, `pK` for K permits. Its owner keeps it open and locked for as long as it waits; that lock, not
-//! the file, is the place in line. A ticket with content (one byte) is marked: passed over while its owner slept.
+//! A ticket is a file in the queue directory. Its name is `NNNNNNNNNNNNNNNNNNNN.M`: a number of
+//! twenty digits, and a mode (`x` exclusive, `s` shared, `pK` for K permits). The waiter keeps the
+//! file open and locked while it waits. The lock keeps the place in the queue, not the file. A
+//! ticket with content (one byte) is marked: its waiter was bypassed while it was frozen.
 
 use std::fmt;
 
@@ -12,18 +14,18 @@ mod spare;
 
 pub(crate) use spare::file_noted;
 
-/// Numbers above this are no tickets, so that there is always a next number.
+/// Larger numbers are no ticket numbers, so that every ticket number has a successor.
 const HIGHEST: u64 = 1 << 63;
 const DIGITS: usize = 20;
 
-/// A place in line: ordered by number, then mode.
+/// A ticket. Tickets are ordered by number, then by mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ticket {
     pub(crate) number: u64,
     pub(crate) mode: Mode,
 }
 
-/// What a ticket asks for.
+/// What a waiter requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Mode {
     Exclusive,
@@ -32,7 +34,8 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// Whether two of these may not be inside together, so that the one who comes later waits for the other.
+    /// Returns whether holds of these two modes exclude each other, so that the later waiter waits
+    /// for the earlier one.
     pub(crate) fn conflicts(self, other: Self) -> bool {
         self != Self::Shared || other != Self::Shared
     }
@@ -47,7 +50,7 @@ impl Ticket {
         }
     }
 
-    /// Reads a file name; anything that is not exactly a ticket's name is `None`.
+    /// Parses a file name. Returns `None` for anything that is not exactly the name of a ticket.
     pub(crate) fn parse(name: &[u8]) -> Option<Self> {
         let (digits, rest) = name.split_at_checked(DIGITS)?;
         let number = decimal(digits)?;

@@ -1,21 +1,22 @@
-//! Who is next: a pure function from the line to what one of its members does.
+//! The rule that says what a waiter does next: a pure function of the list of tickets.
 
 use super::Ticket;
 
-/// Where a ticket stands.
+/// The position of a ticket in the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// It is not in the line at all: somebody removed its file.
+    /// The ticket is not in the queue: another process removed its file.
     Missing,
-    /// This one, the next unmarked one before it that conflicts with it, must go first. Only this one need be watched.
+    /// This ticket is the nearest unmarked one before it that conflicts with it, and must go first.
+    /// It is enough to watch this one.
     Behind(Ticket),
-    /// Nobody unmarked is before it that conflicts with it. The marked ones were asleep when their turn came; they keep their place and are
-    /// first again when they wake.
+    /// No unmarked ticket before it conflicts with it. The marked ones before it were frozen at
+    /// their turn. They keep their places, and are first again when they wake.
     Head { passed: Vec<Ticket> },
 }
 
-/// The place of `mine` in a sorted line. `marked` is asked only for tickets below it, from the nearest downwards. A shared ticket
-/// waits for exclusive ones only: those before it who share are no obstacle.
+/// Returns the position of `mine` in a sorted queue. Calls `marked` only for tickets before it,
+/// from the nearest one on. A shared ticket waits for exclusive ones only.
 pub(crate) fn place<E>(
     line: &[Ticket],
     mine: Ticket,
@@ -35,8 +36,8 @@ pub(crate) fn place<E>(
     Ok(Place::Head { passed })
 }
 
-/// The number for a newcomer: above everybody in the line, and never one that was given before, because the clock has
-/// moved on since. `None` when the line has no numbers left.
+/// Returns the number of a new ticket. It is above all numbers in the queue. No earlier ticket had
+/// it, because the clock has moved on since. Returns `None` if no numbers are left.
 pub(crate) fn next_number(line: &[Ticket], monotonic_ns: u64) -> Option<u64> {
     let above = line.last().map_or(0, |last| last.number + 1);
     Some(above.max(monotonic_ns)).filter(|number| *number <= super::HIGHEST)

@@ -1,11 +1,14 @@
-//! The queue directory: listing the line, taking a place in it, and clearing away the places of the dead.
+//! The queue directory: lists the queue, takes tickets, and removes the tickets of dead processes.
 //!
 //! # Invariants
 //!
-//! 1. A number never comes back: it is above everybody listed and at least the monotonic clock in nanoseconds. The one exception,
-//!    [`Queue::take_first`], goes just below the lowest, while its process holds the door.
-//! 2. A place counts from the lock on its file. On Linux the file appears under its name already locked.
-//! 3. A ticket's file is unlinked only by who holds its lock and has seen that name and descriptor are one inode.
+//! 1. A number is never used twice. It is above all listed numbers, and at least the monotonic
+//!    clock in nanoseconds. There is one exception: [`Queue::take_first`] takes a number just below
+//!    the lowest one, while its process has the door.
+//! 2. A ticket counts from the moment its file is locked. On Linux the file is locked before it has
+//!    its name.
+//! 3. Only a process that has locked a ticket unlinks it, after it has seen that name and
+//!    descriptor are the same inode.
 
 use std::fs::File;
 use std::io;
@@ -21,25 +24,25 @@ use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
 use crate::fs::sys::{flock, host};
 
-/// The file that is not a ticket.
+/// The name of the state file, which is no ticket.
 pub(crate) const STATE: &str = "state";
-/// How often a name may be taken by others in a row before something is wrong.
+/// How often other processes may take a chosen name before this counts as an error.
 const TRIES: usize = 1000;
 
-/// An open queue directory with the line as it was last seen.
+/// An open queue directory, with the queue as it was listed last.
 pub(crate) struct Queue {
     dir: Dir,
     line: Vec<Ticket>,
-    /// Since when `line` is right, if that can be told.
+    /// Since when `line` is right, if that can be determined.
     unchanged: Option<Unchanged>,
-    /// The inode that bears the name of the state file.
+    /// The inode that has the name of the state file.
     state_inode: Option<u64>,
-    /// The file that says who may use what is made here.
+    /// The file whose rights decide who may use the files that are created here.
     door: PathBuf,
     spares: Spares,
 }
 
-/// A place in line that is ours: the ticket's file, open and locked.
+/// A ticket of this process: its file, open and locked.
 #[derive(Debug)]
 pub(crate) struct Own {
     pub(crate) ticket: Ticket,
@@ -49,8 +52,8 @@ pub(crate) struct Own {
 }
 
 impl Queue {
-    /// Opens the directory, or makes it for the same users as the lock file `door`, which
-    /// `make_door` makes if it is missing.
+    /// Opens the directory. If it is missing, creates it for the same users as the lock file
+    /// `door`, which `make_door` creates if it is missing too.
     pub(crate) fn open<T>(
         path: &Path,
         door: &Path,
@@ -67,7 +70,7 @@ impl Queue {
         Err(Error::at(ErrorKind::Corrupt, text, path))
     }
 
-    /// Opens the directory if there is one.
+    /// Opens the directory, if there is one.
     pub(crate) fn open_existing(path: &Path, door: &Path) -> Result<Option<Self>> {
         let dir = Dir::open(path).map_err(|e| Error::io("open the queue directory", path, e))?;
         Ok(dir.map(|dir| Self {
@@ -84,14 +87,14 @@ impl Queue {
         &self.dir
     }
 
-    /// Opens the state file. A missing one is made, for the same users as the lock file.
+    /// Opens the state file. Creates it if it is missing, for the same users as the lock file.
     pub(crate) fn open_state(&self) -> io::Result<(File, FileId)> {
         let rights = || self.dir.rights(&self.door);
         let (file, facts) = self.dir.open_or_make(STATE, rights)?;
         Ok((file, facts.id))
     }
 
-    /// The line as it stands now, in order; `None` when the directory has been removed.
+    /// Lists the tickets in order. Returns `None` if the directory has been removed.
     pub(crate) fn list(&mut self) -> Result<Option<&[Ticket]>> {
         self.unchanged = None;
         let (line, state_inode) = (&mut self.line, &mut self.state_inode);
@@ -111,7 +114,8 @@ impl Queue {
         Ok(alive.then_some(&self.line[..]))
     }
 
-    /// The same, listed only if the directory has changed. To ask costs more where it mostly has.
+    /// Does the same, and lists only if the directory has changed. The check is an extra cost where
+    /// it mostly has.
     pub(crate) fn list_if_changed(&mut self) -> Result<Option<&[Ticket]>> {
         let unchanged = self.dir.unchanged_since();
         if unchanged.is_some() && unchanged == self.unchanged {
@@ -122,19 +126,19 @@ impl Queue {
         Ok(alive.then_some(&self.line[..]))
     }
 
-    /// The line as it was last listed.
+    /// Returns the queue as it was listed last.
     pub(crate) fn line(&self) -> &[Ticket] {
         &self.line
     }
 
-    /// The inode of the state file in the last listing; `None` when it was missing.
+    /// Returns the inode of the state file in the last listing, or `None` if it was missing.
     pub(crate) fn state_inode(&self) -> Option<u64> {
         self.state_inode
     }
 
-    /// Takes a place at the end of the line; `None` when the directory has been removed. `listed` says that the line has just been
-    /// listed.
-    /// `words` say for people who waits, if that is known.
+    /// Takes a ticket at the end of the queue. Returns `None` if the directory has been removed.
+    /// `listed` says that the queue has just been listed. `words` describe the waiter, if it is
+    /// known.
     pub(crate) fn take(
         &mut self,
         mode: Mode,
@@ -163,8 +167,8 @@ impl Queue {
         Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()))
     }
 
-    /// Takes a place before everybody: for a process that holds the door, gives it up unused, and has no ticket to stay
-    /// first in line with.
+    /// Takes a ticket before all others. The caller has the door, gives it up unused, and has no
+    /// ticket with which to stay first.
     pub(crate) fn take_first(
         &mut self,
         mode: Mode,
@@ -185,8 +189,8 @@ impl Queue {
         self.take(mode, words, false)
     }
 
-    /// A number above the clock is somebody's who came in the same nanosecond, or rubbish that would push up all numbers
-    /// to come: if its owner is dead it is cleared away.
+    /// Reaps the last ticket if its number is above the clock and its owner is dead. Such a ticket
+    /// was taken in the same nanosecond, or is a stray file that would raise all later numbers.
     fn clear_ahead_of_clock(&self) -> Result<bool> {
         let Some(last) = self.line.last().copied() else {
             return Ok(false);
@@ -217,7 +221,7 @@ impl Queue {
                     self.spares.put(file);
                     return Ok(Created::Taken);
                 }
-                // Somebody has deleted it, or links are not to be had: a new file, then.
+                // Another process has deleted it, or links are not supported. Create a new file.
                 Err(_) => {}
             }
         }
@@ -240,7 +244,8 @@ impl Queue {
         }
     }
 
-    /// The highest number there can be is taken: by nobody who lives, or nobody can queue any more.
+    /// Frees the highest possible number. If its owner is alive, no process can take a ticket any
+    /// more.
     fn clear_last(&mut self) -> Result<()> {
         let Some(last) = self.line.last().copied() else {
             let text = "the monotonic clock is beyond all ticket numbers";
@@ -258,7 +263,7 @@ impl Queue {
         Err(Error::at(ErrorKind::Corrupt, text, self.path_of(last)))
     }
 
-    /// Opens another process's ticket, to watch it and try its lock.
+    /// Opens the ticket of another process, to watch it and to try its lock.
     pub(crate) fn open_other(&self, ticket: Ticket) -> Result<Other> {
         let at = |e| Error::io("open the ticket", self.path_of(ticket), e);
         let opened = self.dir.open_ticket(&ticket.name()).map_err(at)?;
@@ -273,17 +278,18 @@ impl Queue {
         Ok(Other::Open(OtherTicket { file, id, writable }))
     }
 
-    /// Why nothing is known of the owner of a ticket that this process may not open.
+    /// Returns the error for a ticket that this process may not open, so that it cannot learn
+    /// whether the owner lives.
     pub(crate) fn shut(&self, ticket: Ticket) -> Error {
         let text = "cannot tell whether the owner of this ticket is alive: no permission to open the ticket";
         Error::at(ErrorKind::Io, text, self.path_of(ticket))
     }
 
-    /// Tries the lock of another process's open ticket. Got it: its owner is dead, and the file is
-    /// unlinked unless the name means another one by now. `true` says that the place is free.
+    /// Tries the lock of another process's open ticket. If the lock is free, its owner is dead.
+    /// Then unlinks the file, unless the name means another file by now, and returns `true`.
     ///
-    /// The caller closes the file soon after: by then the lock is ours, and a close without an unlock would leave it to
-    /// the last copy of the descriptor.
+    /// The lock is released here. If it were not, the close by the caller would leave it to the
+    /// last copy of the descriptor.
     pub(crate) fn reap_if_dead(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         step::at(Step::TryPredecessor);
         let file = &other.file;
@@ -298,17 +304,17 @@ impl Queue {
         Ok(true)
     }
 
-    /// Whether a ticket bears a mark, seen without opening it. One that is gone bears none.
+    /// Returns whether a ticket has a mark, without opening it. A removed ticket has none.
     pub(crate) fn is_marked(&self, ticket: Ticket) -> Result<bool> {
         Ok(self.find(ticket)?.is_some_and(|found| found.marked))
     }
 
-    /// Whether a ticket stands in line without a mark.
+    /// Returns whether a ticket exists and has no mark.
     pub(crate) fn is_unmarked(&self, ticket: Ticket) -> Result<bool> {
         Ok(self.find(ticket)?.is_some_and(|found| !found.marked))
     }
 
-    /// Whether the name of a ticket still means this file.
+    /// Returns whether the name of a ticket still means this file, and whether it is marked.
     pub(crate) fn still_stands(&self, ticket: Ticket, id: FileId) -> Result<Standing> {
         Ok(match self.find(ticket)?.filter(|found| found.id == id) {
             None => Standing::Gone,
@@ -317,7 +323,8 @@ impl Queue {
         })
     }
 
-    /// Whether the file of a ticket has a name in another directory, where a mark would show too.
+    /// Returns whether the file of a ticket has a name in another directory, where a mark would
+    /// show too.
     pub(crate) fn is_linked_elsewhere(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         let at = |error| Error::io("look at the ticket", self.path_of(ticket), error);
         let names = file::names_of(&other.file).map_err(at)?;
@@ -326,7 +333,7 @@ impl Queue {
         Ok(names > here)
     }
 
-    /// Marks the ticket of a sleeper; `false` for one that this process may only read.
+    /// Marks the ticket of a frozen waiter. Returns `false` if this process may only read it.
     pub(crate) fn mark(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         step::at(Step::MarkTicket);
         if !other.writable {
@@ -335,15 +342,15 @@ impl Queue {
         let at = |error| Error::io("mark the ticket", self.path_of(ticket), error);
         file::set_mark(&other.file, true).map_err(at)?;
         if !self.find(ticket)?.is_some_and(|found| found.id == other.id) {
-            // The owner has gone in this instant and may use the file for its next ticket.
+            // The owner has left meanwhile, and may use the file for its next ticket.
             file::set_mark(&other.file, false).map_err(at)?;
         }
         Ok(true)
     }
 
-    /// Makes a file that is to be the state file; `None` when the directory has been removed. Its
-    /// name is that of a spare file, with a number that is not its own. If this process dies, the
-    /// next one that looks for spare files deletes it.
+    /// Creates the file that is to replace the state file. Returns `None` if the directory has been
+    /// removed. It has the name of a spare file, with a number that is not its own. If this process
+    /// dies, the next one that adopts spare files deletes it.
     pub(crate) fn create_draft(&self) -> Result<Option<StateDraft>> {
         let rights = self.dir.rights(&self.door);
         let rights =
@@ -364,8 +371,8 @@ impl Queue {
         Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()))
     }
 
-    /// Gives that file the name of the state file, in place of the one that has it. Returns `false`
-    /// when it was deleted.
+    /// Renames the draft to `state`, in place of the old state file. Returns `false` if the draft
+    /// was deleted.
     pub(crate) fn name_state(&self, draft: &StateDraft) -> Result<bool> {
         match self.dir.rename(&draft.name, STATE) {
             Ok(()) => Ok(true),
@@ -377,12 +384,13 @@ impl Queue {
         }
     }
 
-    /// Deletes a file that did not become the state file.
+    /// Deletes a draft that did not become the state file.
     pub(crate) fn drop_draft(&self, draft: &StateDraft) {
         let _ = self.dir.unlink(&draft.name);
     }
 
-    /// Removes our own ticket from the line: unlink, then close, or keep the file for the next ticket.
+    /// Removes a ticket of this process: unlinks it, then closes the file or keeps it for the next
+    /// ticket.
     pub(crate) fn give_up(&mut self, own: Own) -> Result<()> {
         let keep = self.spares.has_room() && (own.kept || self.set_aside(&own));
         step::at(Step::UnlinkTicket);
@@ -397,18 +405,18 @@ impl Queue {
         result
     }
 
-    /// Gives the ticket's file its spare name, where links are to be had.
+    /// Gives the ticket's file its spare name. Returns `false` if links are not supported.
     fn set_aside(&self, own: &Own) -> bool {
         let file = &own.file;
         self.dir.link(&file.file, &spare::name_of(file.id)).is_ok()
     }
 
-    /// Deletes our own spare files.
+    /// Deletes the spare files of this process.
     pub(crate) fn drop_spares(&mut self) {
         self.spares.drop_own(&self.dir);
     }
 
-    /// Deletes all spare files, for whoever removes the queue, holding the door.
+    /// Deletes all spare files. For a process that removes the queue and has the door.
     pub(crate) fn clear_spares(&mut self) -> Result<()> {
         self.drop_spares();
         self.spares.look_again();
@@ -434,7 +442,7 @@ impl Queue {
             .map_err(|e| Error::io("look at the ticket", self.path_of(ticket), e))
     }
 
-    /// Whose a ticket is, as its owner noted it.
+    /// Returns the note on a ticket, in which its owner describes itself.
     pub(crate) fn description(&self, ticket: Ticket) -> io::Result<String> {
         self.dir.description(&ticket.name())
     }
@@ -444,21 +452,21 @@ impl Queue {
     }
 }
 
-/// What came of opening another process's ticket.
+/// The result of opening another process's ticket.
 pub(crate) enum Other {
     Open(OtherTicket),
     Gone,
-    /// This process may not open it: it cannot be watched, and nothing tells whether its owner
-    /// lives. It keeps its place. Waiters behind it look for its end, and pass it as they pass a
-    /// sleeper.
+    /// This process may not open it. So it can neither watch the ticket nor learn whether its owner
+    /// lives. The ticket keeps its place. Waiters behind it check whether it still exists, and
+    /// bypass it as they bypass a frozen waiter.
     Shut,
 }
 
-/// Another process's ticket, open.
+/// The ticket of another process, open.
 pub(crate) struct OtherTicket {
     file: Private,
     id: FileId,
-    /// Whether it can be marked. To try its lock it is enough to read it.
+    /// Whether it can be marked. Read permission is enough to try its lock.
     writable: bool,
 }
 
@@ -472,7 +480,7 @@ impl OtherTicket {
     }
 }
 
-/// What has become of a ticket.
+/// The present state of a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Unmarked,
@@ -480,7 +488,7 @@ pub(crate) enum Standing {
     Gone,
 }
 
-/// A new file, open and locked, that is to be the state file.
+/// A new file, open and locked, that is to become the state file.
 pub(crate) struct StateDraft {
     pub(crate) file: Private,
     pub(crate) id: FileId,
@@ -514,7 +522,7 @@ mod tests {
 
     /// The lock was removed while this process had its directory open.
     #[test]
-    #[allow(clippy::disallowed_methods)] // It plays the process that removes the lock.
+    #[allow(clippy::disallowed_methods)] // Plays the process that removes the lock.
     fn p38_nothing_is_made_in_a_queue_that_has_been_removed() {
         let place = tempfile::tempdir().expect("a directory");
         let door = place.path().join("it.lock");

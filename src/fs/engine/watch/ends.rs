@@ -1,6 +1,7 @@
-//! The ends of processes on Linux: a pidfd becomes readable when all threads of its process have ended.
+//! The ends of processes on Linux. A pidfd becomes readable when all threads of its process have
+//! ended.
 //!
-//! One epoll instance for all of them, so that one can be added while the thread sleeps on it.
+//! One epoll instance contains all of them, so that a process can be added while the thread sleeps.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,7 +14,7 @@ use rustix::time::Timespec;
 use crate::fs::sys::file::above_standard_streams;
 use crate::fs::sys::fork::Private;
 
-/// How many ends one call takes; more are there at the next one.
+/// How many ends one call takes. The rest are found by the next call.
 const AT_ONCE: usize = 16;
 
 pub(super) struct Ends {
@@ -21,7 +22,8 @@ pub(super) struct Ends {
     open: Mutex<Open>,
 }
 
-/// The processes whose end is waited for, by the number of the watch: below zero, where no file has one.
+/// The watched processes, by the number of the watch. These numbers are negative; the watches of
+/// files are not.
 struct Open {
     processes: HashMap<i32, Private>,
     next: i32,
@@ -49,12 +51,12 @@ impl Ends {
         let data = EventData::new_u64(u64::from(number.unsigned_abs()));
         epoll::add(&*self.epoll, &process, data, EventFlags::IN)?;
         open.processes.insert(number, Private::new(process));
-        // Far below the one number that means no watch, before any machine comes there.
+        // Ends before -1, which means no watch, and begins again. No machine counts that far.
         open.next = if number < -2 { number + 1 } else { i32::MIN };
         Ok(number)
     }
 
-    /// Closing takes it off the list of what is waited for.
+    /// Closing the pidfd removes it from the epoll instance.
     pub(super) fn remove(&self, number: i32) {
         self.lock().processes.remove(&number);
     }

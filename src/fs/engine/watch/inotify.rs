@@ -1,6 +1,8 @@
-//! The source of events on Linux: inotify for files, a timerfd for timers, one `poll` over both.
+//! The source of events on Linux: inotify for files, a timerfd for timers, and one `poll` over
+//! both.
 //!
-//! Without a timerfd a pipe wakes the thread, which then looks when to sleep until. Without `poll` there is no such source.
+//! Without a timerfd, a pipe wakes the thread, which then computes its next timeout. Without `poll`
+//! there is no such source.
 
 use std::fs::File;
 use std::io;
@@ -26,21 +28,22 @@ use crate::fs::sys::refusal::is_refusal;
 
 /// Room for 256 events without a name.
 const BUFFER: usize = 4096;
-/// How long the thread rests when the kernel cannot let it sleep.
+/// How long the thread pauses if the kernel cannot let it sleep.
 const WITHOUT_MEMORY: Duration = Duration::from_millis(1);
 
 pub(super) struct Events {
     events: Private,
     alarm: Alarm,
-    /// Made when the first end of a process is waited for.
+    /// Created when the first process is watched.
     ends: OnceLock<Ends>,
 }
 
-/// What ends the sleep of the thread early, from another thread.
+/// Ends the sleep of the thread early, from another thread.
 enum Alarm {
-    /// At the time that was set.
+    /// Wakes the thread at the time that was set.
     Timer(Private),
-    /// At once: what is read, and what is written to. The thread sets its time anew.
+    /// Wakes the thread at once: the read end and the write end of a pipe. The thread then computes
+    /// its timeout anew.
     Bell(Private, Private),
 }
 
@@ -51,7 +54,7 @@ impl Alarm {
             timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_standard_streams);
         let timer = timer.map_err(io::Error::from);
         let timer = timer.map(|it| Self::Timer(Private::new(File::from(it))));
-        // One that cannot be set is none.
+        // A timer that cannot be set is no timer.
         match timer.and_then(|it| it.set(Instant::now()).map(|()| it)) {
             Err(error) if is_refusal(&error) => {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
@@ -64,7 +67,7 @@ impl Alarm {
         }
     }
 
-    /// Readable when the thread is to wake.
+    /// Returns the file that becomes readable when the thread is to wake.
     fn file(&self) -> &File {
         match self {
             Self::Timer(timer) => timer,
@@ -77,14 +80,14 @@ impl Alarm {
             Self::Timer(timer) => timer,
             Self::Bell(_, write) => {
                 return match rustix::io::write(&**write, b"!") {
-                    // A full pipe wakes as well.
+                    // A full pipe wakes the thread too.
                     Ok(_) | Err(Errno::AGAIN) => Ok(()),
                     Err(error) => Err(error.into()),
                 };
             }
         };
         let mut value = time_left(at);
-        // Zero would disarm.
+        // Zero would disarm the timer.
         value.tv_nsec = value.tv_nsec.max(1);
         let it_interval = Timespec {
             tv_sec: 0,
@@ -109,7 +112,7 @@ impl Events {
             alarm: Alarm::open()?,
             ends: OnceLock::new(),
         };
-        // Where the thread cannot sleep on descriptors it must not try.
+        // If the thread cannot sleep on descriptors, this source cannot be used.
         events.poll(Some(Timespec::default()))?;
         Ok(events)
     }
@@ -119,11 +122,11 @@ impl Events {
         let what = match seen {
             // Both kinds of close: a holder may have opened the file read-only.
             Seen::Door => WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE,
-            // A ticket goes with its name or, when its owner dies, with the close.
+            // A ticket ends when its name is removed or, if its owner dies, with the close.
             Seen::Predecessor => {
                 WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE | WatchFlags::ATTRIB
             }
-            // A link count that drops is a change of attributes.
+            // A lower link count is a change of attributes.
             Seen::Held | Seen::Everything | Seen::Process => {
                 WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF
             }
@@ -140,27 +143,27 @@ impl Events {
                     | WatchFlags::MOVE_SELF
                     | WatchFlags::DELETE_SELF
             }
-            // Another file may take the place of one that has a second name.
+            // Another file may replace one that has a second name.
             Seen::Record => WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::DELETE_SELF,
-            // Not the closes of those who only read it: they would wake each other for ever.
+            // Not the closes of readers, which would wake each other endlessly.
             Seen::Claim => WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF,
             Seen::Baton => WatchFlags::MOVE | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF,
         };
         let mut buffer = [0; 32];
         let path = proc_path(file, &mut buffer);
-        // MASK_ADD: somebody else in this process may wait on the same inode for something else.
+        // MASK_ADD: another watcher in this process may wait for another event of the same inode.
         let flags = what | WatchFlags::ONESHOT | WatchFlags::MASK_ADD;
         Ok(inotify::add_watch(&*self.events, path, flags)?)
     }
 
-    /// Waits for the end of a process; the number is one that no watch of a file has.
+    /// Watches for the end of a process. Returns a number that no watch of a file has.
     pub(super) fn add_process(&self, process: File) -> io::Result<i32> {
         if let Some(ends) = self.ends.get() {
             return ends.add(process);
         }
         let ends = Ends::open()?;
         let number = self.ends.get_or_init(|| ends).add(process)?;
-        // The thread may sleep without it.
+        // The thread may be asleep without it.
         if let Err(error) = self.set_timer(Instant::now()) {
             self.remove(number);
             return Err(error);
@@ -175,7 +178,7 @@ impl Events {
             }
             return;
         }
-        // It may have fired in this instant, and then it is gone.
+        // It may have fired just now, and then it is gone.
         let _ = inotify::remove_watch(&*self.events, number);
     }
 
@@ -187,23 +190,23 @@ impl Events {
         self.alarm.set(at)
     }
 
-    /// `true` when there may be something to take.
+    /// Sleeps. Returns whether there may be events to take.
     pub(super) fn sleep(&self, until: Option<Instant>) -> bool {
         self.poll(until.map(time_left)).unwrap_or_else(|_| {
-            // No memory for an instant: a wake-up without news, but not one without end.
+            // The kernel has no memory at the moment. Wake up without news, but do not spin.
             #[allow(clippy::disallowed_methods)]
-            // The thread sleeps, and cannot do so the usual way.
+            // The thread sleeps, and cannot do so in the usual way.
             std::thread::sleep(WITHOUT_MEMORY);
             true
         })
     }
 
-    /// Sleeps until there is something to do; `true` when there may be something to take.
+    /// Sleeps until there is something to do. Returns whether there may be events to take.
     fn poll(&self, timeout: Option<Timespec>) -> io::Result<bool> {
         let files = PollFd::new(&*self.events, PollFlags::IN);
         let timer = PollFd::new(self.alarm.file(), PollFlags::IN);
         let ends = self.ends.get();
-        // Twice the first where there is no third.
+        // The first file twice, if there is no third.
         let third = ends.map_or_else(|| files.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
         let mut all = [files, timer, third];
         match poll(&mut all, timeout.as_ref()) {
@@ -212,14 +215,15 @@ impl Events {
             Err(error) => return Err(error.into()),
         }
         if all[1].revents().contains(PollFlags::IN) {
-            // A timer tells how often it has run out, in eight bytes.
+            // A timer reports how often it has expired, in eight bytes.
             let mut told = [0; 8];
             let _ = rustix::io::read(self.alarm.file(), &mut told);
         }
         Ok(!all[0].revents().is_empty() || !all[2].revents().is_empty())
     }
 
-    /// Takes what is queued: the numbers of the watches that are over, and whether events were lost.
+    /// Takes the queued events: the numbers of the watches that are over. Returns whether events
+    /// were lost.
     pub(super) fn take(&self, fired: &mut Vec<i32>) -> bool {
         if let Some(ends) = self.ends.get() {
             ends.take(fired);
@@ -232,8 +236,9 @@ impl Events {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
                     overflowed = true;
                 }
-                // The event and the word that the watch is over come as two. Right behind each other they count once; else the
-                // second is needed: a watch that was asked for again between the two has the same number, and is over.
+                // The kernel reports the event and the end of the watch as two events. If one
+                // directly follows the other, they count once. Otherwise the second one counts too:
+                // a watch that was added again between the two has the same number, and is over.
                 Ok(event) => {
                     if fired.last() != Some(&event.wd()) {
                         fired.push(event.wd());
@@ -242,7 +247,7 @@ impl Events {
                 Err(Errno::INTR) => continue,
                 Err(_) => return overflowed,
             }
-            // More than one buffer holds is still there at the next sleep, which then is none.
+            // The rest is found at the next sleep, which then returns at once.
             if reader.is_buffer_empty() {
                 return overflowed;
             }
@@ -266,7 +271,7 @@ mod tests {
     use super::*;
     use crate::fs::sys::file::open_to_watch;
 
-    /// Whether this act on a file, or in a directory, is an event for such a watch.
+    /// Returns whether this action on a file, or in a directory, is an event for such a watch.
     fn fires(seen: Seen, of_directory: bool, act: impl FnOnce(&Path)) -> bool {
         let place = tempfile::tempdir().expect("a directory");
         let directory = place.path().join("directory");

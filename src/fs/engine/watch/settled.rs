@@ -1,5 +1,5 @@
-//! Whether anything can happen in this process without an event. For the tests, which prove so that an event is what
-//! wakes a waiter.
+//! Whether anything can happen in this process without an event. Tests use it to prove that an
+//! event wakes a waiter.
 
 use std::time::Instant;
 
@@ -7,7 +7,8 @@ use super::super::step;
 use super::{Source, Watch};
 
 impl Watch {
-    /// The number of the thread's present sleep, if no timer will end it and no event is queued.
+    /// Returns the number of the thread's present sleep, if no timer will end it and no event is
+    /// queued.
     pub(crate) fn settled(&self) -> Option<u64> {
         let table = self.table();
         let Some(source) = self.source.get() else {
@@ -15,8 +16,8 @@ impl Watch {
             return Some(0);
         };
         let told = match source {
-            // In this order: `reading` is set before an event leaves the kernel's queue. Once it is cleared again the
-            // thread is not asleep until the table is free.
+            // In this order: `reading` is set before an event leaves the kernel's queue. Once it is
+            // cleared again, the thread is not asleep until the table is free.
             Source::Events(_) => !self.is_quiet(),
             Source::Timers(_) => false,
         };
@@ -24,7 +25,7 @@ impl Watch {
         (!told && sleeps).then(step::rounds)
     }
 
-    /// What [`settled`](Watch::settled) waits for, for a test that fails.
+    /// Describes what [`settled`](Watch::settled) waits for, for a test that fails.
     pub(crate) fn unsettled(&self) -> String {
         let table = self.table();
         let left = |at: Instant| at.saturating_duration_since(Instant::now());

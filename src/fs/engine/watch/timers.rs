@@ -42,7 +42,7 @@ impl Timers {
     }
 }
 
-/// Platforms whose file events tell nothing of closes.
+/// The source of events on platforms that report no closes.
 #[cfg(not(target_os = "linux"))]
 pub(super) enum NoEvents {}
 
