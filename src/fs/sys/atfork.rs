@@ -1,8 +1,8 @@
 //! The list of private descriptors, and the handler that empties it in a forked child.
 //!
-//! The handler may run while any other thread of the parent was anywhere, so the list is lock-free and never freed: a
-//! chain of blocks of slots, each slot a descriptor or `FREE`. A slot is taken by a compare-and-swap and freed by a
-//! store.
+//! The handler may run while other threads of the parent were anywhere in their code. So the list
+//! is lock-free and never freed. It is a chain of blocks of slots. Each slot contains a descriptor
+//! or `FREE`. A slot is taken by a compare-and-swap and freed by a store.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -27,11 +27,11 @@ impl Block {
 
     fn next(&self) -> Option<&'static Block> {
         let next = self.next.load(Ordering::Acquire);
-        // SAFETY: blocks are leaked boxes, valid for ever and only ever shared.
+        // SAFETY: blocks are leaked boxes, which stay valid and are only ever shared.
         unsafe { next.as_ref() }
     }
 
-    /// The block behind this one, appended if there is none.
+    /// Returns the block behind this one. Appends one if there is none.
     fn next_or_append(&self) -> &'static Block {
         if let Some(next) = self.next() {
             return next;
@@ -43,10 +43,10 @@ impl Block {
             Ordering::AcqRel,
             Ordering::Acquire,
         ) {
-            // SAFETY: just leaked and now part of the chain for ever.
+            // SAFETY: just leaked, and part of the chain from now on.
             Ok(_) => unsafe { &*fresh },
             Err(winner) => {
-                // SAFETY: nobody else has seen `fresh`.
+                // SAFETY: no other thread has seen `fresh`.
                 drop(unsafe { Box::from_raw(fresh) });
                 // SAFETY: as in `next`.
                 unsafe { &*winner }
@@ -56,7 +56,7 @@ impl Block {
 }
 
 static FIRST: Block = Block::new();
-/// The block where a slot was freed or taken last: a hint that keeps the search short.
+/// The block where a slot was last freed. A hint that keeps the search short.
 static HINT: AtomicPtr<Block> = AtomicPtr::new(std::ptr::null_mut());
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static INSTALL: Once = Once::new();
@@ -65,7 +65,7 @@ pub(super) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// One entry of the list; freed when dropped.
+/// An entry of the list. Dropping it frees the entry.
 #[derive(Debug)]
 pub(super) struct Slot {
     entry: &'static AtomicI32,
@@ -73,7 +73,8 @@ pub(super) struct Slot {
     generation: u32,
 }
 
-// SAFETY: `block` points to a leaked block that is only ever shared, and all access to it is atomic.
+// SAFETY: `block` points to a leaked block that is only ever shared, and all access to it is
+// atomic.
 unsafe impl Send for Slot {}
 // SAFETY: as above.
 unsafe impl Sync for Slot {}
@@ -118,7 +119,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // In a child the handler has emptied the list, and the entry may be somebody else's by now.
+        // In a child the handler has emptied the list, and the entry may belong to another owner by
+        // now.
         if self.generation == generation() {
             self.entry.store(FREE, Ordering::Release);
             HINT.store(self.block.cast_mut(), Ordering::Release);
@@ -126,18 +128,18 @@ impl Drop for Slot {
     }
 }
 
-/// From here on forks are noticed.
+/// Begins to notice forks.
 pub(super) fn notice() {
     INSTALL.call_once(install);
 }
 
 fn install() {
-    // SAFETY: `in_child` is a plain function that lives for ever and calls async-signal-safe functions only. A failure
-    // (out of memory) leaves forked children with their copies, which is what happens without this handler.
+    // SAFETY: `in_child` is a plain function, and calls async-signal-safe functions only. If this
+    // fails (out of memory), forked children keep their copies, as without this handler.
     let _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
 }
 
-/// Runs in the child, inside `fork`, on its only thread: async-signal-safe calls only.
+/// Runs in the child, inside `fork`, on its only thread. Only async-signal-safe calls are allowed.
 unsafe extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     HINT.store(std::ptr::null_mut(), Ordering::Relaxed);
@@ -154,14 +156,15 @@ unsafe extern "C" fn in_child() {
         block = current.next();
     }
     if null >= 0 {
-        // SAFETY: `null` was opened above and is used by nobody else.
+        // SAFETY: `null` was opened above and has no other user.
         unsafe { libc::close(null) };
     }
 }
 
 fn replace(descriptor: i32, null: i32) {
-    // SAFETY: plain system calls on numbers; whoever owns `descriptor` in this child finds a valid file under it. Where
-    // /dev/null cannot be opened the number is closed, and its owner's later close fails harmlessly.
+    // SAFETY: plain system calls on numbers. The owner of `descriptor` in this child finds a valid
+    // file under it. If /dev/null cannot be opened, the number is closed, and its owner's later
+    // close fails harmlessly.
     unsafe {
         if null >= 0 && libc::dup2(null, descriptor) >= 0 {
             libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);

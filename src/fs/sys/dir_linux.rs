@@ -1,4 +1,4 @@
-//! The queue directory on Linux: one kept descriptor, everything else relative to it.
+//! The queue directory on Linux: one open descriptor, and names relative to it.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
@@ -20,23 +20,23 @@ use super::host::tells_close;
 use super::refusal;
 use super::rights::{Rights, name_of};
 
-/// Room for about 250 entries a system call.
+/// Room for about 250 entries for each system call.
 const LISTING: usize = 8 * 1024;
 
-/// The extended attribute with the words for people.
+/// The extended attribute that contains the note.
 const NOTE: &CStr = c"user.stanchion";
-/// More than the words of any owner.
+/// More than the length of any note.
 const LONGEST_NOTE: usize = 1024;
-/// So many directories of dead processes are stepped over.
+/// How many directories of dead processes are skipped.
 const DRAFTS: usize = 16;
-/// What the umask leaves.
+/// The bits that the umask restricts.
 const ALL: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
-/// So much of a name is repeated in that of its draft: most file systems allow 255 bytes.
+/// How much of a name is repeated in that of its draft. Most file systems allow 255 bytes.
 const LONGEST_DRAFT: usize = 240;
 /// More than two ticks of the slowest clock, in nanoseconds.
 const STILL_NS: i64 = 25_000_000;
 
-/// A time at which a directory was changed for the last time.
+/// The time of the last change of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unchanged((i64, u32));
 
@@ -45,19 +45,19 @@ pub(crate) struct Unchanged((i64, u32));
 pub(crate) struct Dir {
     descriptor: File,
     path: PathBuf,
-    /// Whether times of change tell all changes.
+    /// Whether every change shows in the time of change.
     tells_changes: bool,
     buffer: Box<[MaybeUninit<u8>; LISTING]>,
 }
 
-/// What a look at a name finds.
+/// The result of a look at a name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub(crate) id: FileId,
     pub(crate) marked: bool,
 }
 
-/// What came of opening another process's ticket.
+/// The result of opening another process's ticket.
 #[derive(Debug)]
 pub(crate) enum Opened {
     File {
@@ -66,12 +66,12 @@ pub(crate) enum Opened {
         writable: bool,
     },
     Gone,
-    /// This process may not open it, so nothing tells whether its owner lives.
+    /// This process may not open it, so it cannot learn whether the owner lives.
     Shut,
 }
 
 impl Dir {
-    /// Opens the directory; `None` when there is none.
+    /// Opens the directory. Returns `None` if there is none.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
@@ -86,11 +86,12 @@ impl Dir {
         }
     }
 
-    /// Makes the directory for the same users as the file `door`, which is in the same directory;
-    /// leaves an existing one as it is. Without that file nothing happens.
+    /// Creates the directory for the same users as the file `door`, which is in the same directory.
+    /// An existing one stays as it is. Does nothing without that file.
     ///
-    /// It gets its rights under another name, `PATH.new-N`, so that no process finds it shut. That
-    /// name stays when its process dies in between, until another one makes the directory.
+    /// The directory gets its rights under another name, `PATH.new-N`, so that no process finds it
+    /// inaccessible. If the process dies in between, that name stays until another process creates
+    /// the directory.
     pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
         let parent = open_parent(path)?;
         let Some(rights) = Rights::at(&parent, Path::new(name_of(door)), door)? else {
@@ -103,8 +104,8 @@ impl Dir {
         &self.path
     }
 
-    /// Who may use the files in here: those who may use the lock file, looked for beside this very
-    /// directory, wherever its path leads by now. Without a lock file, those who may use the
+    /// Returns who may use the files in here: the users of the lock file, which is looked up beside
+    /// this open directory, wherever its path leads by now. Without a lock file, the users of the
     /// directory.
     pub(crate) fn rights(&self, door: &Path) -> io::Result<Rights> {
         let beside = Path::new("..").join(name_of(door));
@@ -114,26 +115,27 @@ impl Dir {
         }
     }
 
-    /// Whether a file that another process has made has these rights, and belongs to somebody who
-    /// may have made it.
+    /// Returns whether a file that another process has created has these rights, and belongs to a
+    /// user that may have created it.
     pub(crate) fn is_for(file: &File, rights: &Rights) -> bool {
         rights.are_of(file)
     }
 
-    /// Something to watch.
+    /// Returns a descriptor to watch.
     pub(crate) fn descriptor(&self) -> Option<&File> {
         Some(&self.descriptor)
     }
 
-    /// Since when the directory has been as it is, where that can be told: two equal answers mean that nothing was made or
-    /// removed in between. Much cheaper than a listing.
+    /// Returns since when the directory is unchanged, if that can be determined. Two equal answers
+    /// mean that no file was created or removed in between. Much cheaper than a listing.
     ///
-    /// A change takes the time of the kernel's coarse clock, so two changes in one tick could look like one. That is why
-    /// a directory that has just changed gives no answer.
+    /// The time of a change is that of the kernel's coarse clock, so two changes in one tick could
+    /// look like one. Therefore a directory that has just changed gets `None`.
     pub(crate) fn unchanged_since(&self) -> Option<Unchanged> {
         let flags = StatxFlags::CTIME | StatxFlags::NLINK;
         let found = fs::statx(&self.descriptor, c"", AtFlags::EMPTY_PATH, flags).ok()?;
-        // Inodes of 128 bytes (ext2, ext3, some of ext4) keep whole seconds only: all changes within one look like one.
+        // Inodes of 128 bytes (ext2, ext3, some of ext4) keep whole seconds only, so all changes in
+        // one second look like one.
         if !self.tells_changes || found.stx_nlink == 0 || found.stx_ctime.tv_nsec == 0 {
             return None;
         }
@@ -147,9 +149,11 @@ impl Dir {
         (age >= STILL_NS).then_some(Unchanged(since))
     }
 
-    /// Calls `each` with name and inode of every regular file; `false` when the directory itself has been removed.
+    /// Calls `each` with the name and the inode of every regular file. Returns `false` if the
+    /// directory has been removed.
     ///
-    /// Asks until the kernel says that there is no more: a signal that is pending cuts an answer short at any entry.
+    /// Reads until the kernel returns no more entries, because a pending signal may end an answer
+    /// early.
     pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8], u64)) -> io::Result<bool> {
         fs::seek(&self.descriptor, SeekFrom::Start(0))?;
         let mut raw = RawDir::new(&self.descriptor, &mut self.buffer[..]);
@@ -174,9 +178,10 @@ impl Dir {
         Ok(true)
     }
 
-    /// Creates a ticket that is locked from the first instant anybody can see it.
+    /// Creates a ticket that is locked before any process can see it.
     ///
-    /// [`io::ErrorKind::AlreadyExists`]: the name is taken. [`io::ErrorKind::NotFound`]: the directory is gone.
+    /// Fails with [`io::ErrorKind::AlreadyExists`] if the name exists, and with
+    /// [`io::ErrorKind::NotFound`] if the directory is gone.
     pub(crate) fn create_locked(
         &self,
         name: &str,
@@ -188,7 +193,7 @@ impl Dir {
         }
     }
 
-    /// Nameless first, then locked, then linked under its name.
+    /// Creates a file without a name, locks it, then links it.
     fn link_locked(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
         let file = Private::new(nameless(&self.descriptor, rights)?);
         let id = file::id_of(&file)?;
@@ -199,7 +204,8 @@ impl Dir {
         Ok((file, id))
     }
 
-    /// Opens a file that is no ticket, or makes it with these rights, which it has when it appears.
+    /// Opens a file that is no ticket, or creates it with these rights, which it has when it
+    /// appears.
     pub(crate) fn open_or_make(
         &self,
         name: &str,
@@ -211,8 +217,8 @@ impl Dir {
                 return Ok(found);
             }
             match make_in(&self.descriptor, Path::new(name), &rights()?) {
-                // A dangling symbolic link is there for one and missing for the other: without
-                // this, a loop without end.
+                // A dangling symbolic link exists for one call and is missing for the other.
+                // Without this check the loop would not end.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     file::check_lock_path(&path)?;
                 }
@@ -221,19 +227,19 @@ impl Dir {
         }
     }
 
-    /// Gives an open file of this directory one more name, which must not be taken.
+    /// Gives an open file of this directory one more name, which must not exist.
     pub(crate) fn link(&self, file: &File, name: &str) -> io::Result<()> {
         link_in(&self.descriptor, file, Path::new(name))
     }
 
-    /// Gives a file of this directory another name, in place of what has it.
+    /// Renames a file of this directory, in place of the file that has the new name.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::renameat(&self.descriptor, from, &self.descriptor, to)?;
         Ok(())
     }
 
-    /// Where files without a name are not to be had. A reaper may be faster than the lock; then the name or the lock is
-    /// gone, and the caller takes another number.
+    /// Creates a ticket where files without a name are not supported. Another process may reap it
+    /// before the lock. Then the name or the lock is gone, and the caller takes another number.
     fn create_then_lock(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
         let file = create_in(&self.descriptor, Path::new(name), rights)?;
         let file = Private::new(file);
@@ -254,7 +260,8 @@ impl Dir {
             opened => (opened, true),
         };
         match opened.and_then(above_standard_streams).map(File::from) {
-            // A network file system locks a file exclusively only for those who may write it.
+            // On a network file system only a process that may write a file can lock it
+            // exclusively.
             Ok(file) if !writable && !tells_close(&file) => Ok(Opened::Shut),
             Ok(file) => Ok(Opened::File { file, writable }),
             Err(Errno::NOENT) => Ok(Opened::Gone),
@@ -263,7 +270,7 @@ impl Dir {
         }
     }
 
-    /// Looks at a name without opening it, which would wake whoever watches the file.
+    /// Looks at a name without opening the file, which would wake its watchers.
     pub(crate) fn find(&self, name: &str) -> io::Result<Option<Found>> {
         match fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Found {
@@ -278,21 +285,22 @@ impl Dir {
         }
     }
 
-    /// Notes on a ticket's file whose it is, for people. A file system without such notes has none.
+    /// Writes a note on a ticket's file, for status. A file system without extended attributes has
+    /// none.
     pub(crate) fn describe(file: &File, words: &str) {
         let _ = fs::fsetxattr(file, NOTE, words.as_bytes(), fs::XattrFlags::empty());
     }
 
-    /// Whose the file of this name is, seen without opening it.
+    /// Returns the note on the file of this name, without opening it.
     pub(crate) fn description(&self, name: &str) -> io::Result<String> {
         let mut words = [0; LONGEST_NOTE];
         let length = fs::lgetxattr(self.path.join(name), NOTE, &mut words[..])?;
         String::from_utf8(words[..length].to_vec()).map_err(io::Error::other)
     }
 
-    /// Removes a name; one that is gone already is no error.
+    /// Removes a name. Succeeds if it is gone already.
     pub(crate) fn unlink(&self, name: &str) -> io::Result<()> {
-        #[allow(clippy::disallowed_methods)] // the one place
+        #[allow(clippy::disallowed_methods)] // The one place.
         let removed = fs::unlinkat(&self.descriptor, name, AtFlags::empty());
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -301,9 +309,8 @@ impl Dir {
     }
 }
 
-/// Makes a file beside `model`, for the same users; `None` without a model.
-///
-/// [`io::ErrorKind::AlreadyExists`]: the name is taken.
+/// Creates a file beside `model`, for the same users. Returns `None` without a model. Fails with
+/// [`io::ErrorKind::AlreadyExists`] if the name exists.
 pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, Facts)>> {
     let parent = open_parent(path)?;
     let Some(rights) = Rights::at(&parent, Path::new(name_of(model)), model)? else {
@@ -313,7 +320,7 @@ pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, F
     file::checked(made).map(Some)
 }
 
-/// The directory of a path, to find and to make things in.
+/// Opens the directory of a path, to look up and create names in it.
 fn open_parent(path: &Path) -> io::Result<File> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
@@ -321,8 +328,8 @@ fn open_parent(path: &Path) -> io::Result<File> {
     Ok(File::from(opened))
 }
 
-/// Makes a file that has its rights when it appears, or, where files without a name are not to be
-/// had, right after.
+/// Creates a file that has its rights when it appears, or right after that where files without a
+/// name are not supported.
 fn make_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
     let linked = nameless(directory, rights).and_then(|file| {
         link_in(directory, &file, name)?;
@@ -350,13 +357,13 @@ fn create_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File>
     or_undo(directory, name, file, given)
 }
 
-/// A new file without its rights would shut others out: it goes.
+/// Deletes a new file if it could not get its rights, because it would keep other users out.
 fn or_undo(directory: &File, name: &Path, file: File, given: io::Result<()>) -> io::Result<File> {
     if given.is_err()
         && let Ok(found) = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
         && FileId::from(&found) == file::id_of(&file)?
     {
-        #[allow(clippy::disallowed_methods)] // the one place; this process has just made it
+        #[allow(clippy::disallowed_methods)] // The one place; this process has just created it.
         let _ = fs::unlinkat(directory, name, AtFlags::empty());
     }
     given.map(|()| file)
@@ -369,10 +376,8 @@ fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
     Ok(fs::linkat(fs::CWD, source, directory, name, flags)?)
 }
 
-/// Makes a file that tells who has the lock: all who may make files in its directory may read it,
-/// whatever the umask.
-///
-/// [`io::ErrorKind::AlreadyExists`]: the name is taken.
+/// Creates a record. All users that may create files in its directory may read it, whatever the
+/// umask. Fails with [`io::ErrorKind::AlreadyExists`] if the name exists.
 pub(crate) fn make_record(path: &Path) -> io::Result<File> {
     let parent = open_parent(path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -384,15 +389,16 @@ pub(crate) fn make_record(path: &Path) -> io::Result<File> {
     or_undo(&parent, Path::new(name_of(path)), file, given)
 }
 
-/// Makes a directory in which all may work who may work in its parent; leaves an existing one as it
-/// is.
+/// Creates a directory in which all users may work that may work in its parent. An existing one
+/// stays as it is.
 pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
     let parent = open_parent(path)?;
     let rights = shared_in(&parent, path)?;
     make_directory(&parent, path, ALL, rights)
 }
 
-/// The same where nobody looks before it is renamed: it has this very name from the beginning.
+/// Does the same for a directory that is renamed before it is used. It has this name from the
+/// beginning, and must not exist.
 pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
     let parent = open_parent(path)?;
     let rights = shared_in(&parent, path)?;
@@ -400,7 +406,8 @@ pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
     Ok(dress(&parent, name_of(path), rights)?)
 }
 
-/// In a sticky parent nobody works with what others have made there, so the umask decides.
+/// Returns the rights of a shared directory. In a sticky parent no user can change what others have
+/// created, so the umask decides.
 fn shared_in(parent: &File, path: &Path) -> io::Result<impl FnOnce(Rights) -> Rights> {
     let rights = rights_of_parent(parent, path)?;
     let sticky = fs::fstat(parent)?.st_mode & 0o1000 != 0;
@@ -416,7 +423,7 @@ fn rights_of_parent(parent: &File, path: &Path) -> io::Result<Rights> {
     rights.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Makes a directory under another name, gives it its rights, and renames it. One that is there
+/// Creates a directory under another name, gives it its rights, and renames it. An existing one
 /// stays as it is.
 fn make_directory(
     parent: &File,
@@ -428,8 +435,8 @@ fn make_directory(
     let moved = dress(parent, &draft, rights).and_then(|()| {
         let name = name_of(path);
         match fs::renameat_with(parent, &draft, parent, name, RenameFlags::NOREPLACE) {
-            // Not with this file system or kernel. In the place of an empty one it is as good: a
-            // process that has that open finds it gone, as after a removal.
+            // Not supported by this file system or kernel. To replace an empty directory is as
+            // good: a process that has it open finds it removed.
             Err(error) if !matches!(error, Errno::EXIST | Errno::NOENT) => {
                 fs::renameat(parent, &draft, parent, name)
             }
@@ -440,15 +447,15 @@ fn make_directory(
         remove_empty(parent, &draft);
     }
     match moved {
-        // Another process was faster, or took this one's for that of a dead process: the caller
+        // Another process was faster, or took our draft for that of a dead process. The caller
         // looks again.
         Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Makes a directory that is to be renamed to this path. One that is there is a dead process's, or
-/// another one is about to rename it, which then begins anew.
+/// Creates a directory that is to be renamed to this path. An existing draft belongs to a dead
+/// process. Or another process is about to rename it; that one then begins anew.
 fn make_draft(parent: &File, path: &Path, mode: Mode) -> io::Result<OsString> {
     for number in 0..DRAFTS {
         let name = name_of(path).as_bytes();
@@ -466,13 +473,13 @@ fn make_draft(parent: &File, path: &Path, mode: Mode) -> io::Result<OsString> {
 }
 
 fn remove_empty(parent: &File, draft: &OsStr) {
-    #[allow(clippy::disallowed_methods)] // the one place; only an empty directory goes
+    #[allow(clippy::disallowed_methods)] // The one place; only an empty directory goes.
     let _ = fs::unlinkat(parent, draft, AtFlags::REMOVEDIR);
 }
 
 /// Gives a new directory its rights, if it is the new one. Another user may have put a directory in
-/// its place. An empty one that belongs to this process's user may be given away like the new one,
-/// because whoever could put it there could as well have deleted it and made one anew.
+/// its place. An empty one that belongs to this process's user may be given away like the new one:
+/// a user that could put it there could also have deleted it and created a new one.
 fn dress(
     parent: &File,
     draft: &OsStr,
@@ -487,7 +494,7 @@ fn dress(
         return Ok(());
     }
     if stat.st_mode & 0o700 != 0o700 {
-        // The umask has taken bits of the owner.
+        // The umask has removed bits of the owner.
         let mut buffer = [0; 32];
         fs::chmod(proc_path(&handle, &mut buffer), Mode::RWXU)?;
     }
@@ -504,7 +511,7 @@ fn dress(
     given.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// `/proc/self/fd/N`: a path that means an open file, whatever its name is by now.
+/// Returns `/proc/self/fd/N`: a path that means an open file, whatever its name is by now.
 pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
     use std::io::Write;
     use std::os::fd::AsRawFd;
@@ -516,8 +523,8 @@ pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
 }
 
-/// Whether each change of a directory sets its time of change on the file system at this descriptor. Nothing promises it; ext4
-/// and tmpfs do.
+/// Returns whether every change of a directory sets its time of change on this file system. No
+/// standard requires that; ext4 and tmpfs do it.
 fn tells_changes(directory: impl std::os::fd::AsFd) -> bool {
     const EXT4: u32 = 0xEF53;
     const TMPFS: u32 = 0x0102_1994;

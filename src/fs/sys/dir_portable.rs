@@ -1,4 +1,4 @@
-//! The queue directory where there is no kept descriptor: everything by path.
+//! The queue directory on platforms without a kept descriptor. Every call uses a path.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -16,14 +16,14 @@ pub(crate) struct Dir {
     path: PathBuf,
 }
 
-/// What a look at a name finds.
+/// The result of a look at a name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub(crate) id: FileId,
     pub(crate) marked: bool,
 }
 
-/// What came of opening another process's ticket.
+/// The result of opening another process's ticket.
 #[derive(Debug)]
 pub(crate) enum Opened {
     File {
@@ -32,16 +32,16 @@ pub(crate) enum Opened {
         writable: bool,
     },
     Gone,
-    /// This process may not open it, so nothing tells whether its owner lives.
+    /// This process may not open it, so it cannot learn whether the owner lives.
     Shut,
 }
 
-/// A time at which a directory was changed for the last time.
+/// The time of the last change of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unchanged {}
 
 impl Dir {
-    /// Finds the directory; `None` when there is none.
+    /// Finds the directory. Returns `None` if there is none.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => Ok(Some(Self {
@@ -53,8 +53,8 @@ impl Dir {
         }
     }
 
-    /// Makes the directory for the same users as the file `door`, as far as bits can; leaves an
-    /// existing one as it is. Without that file nothing happens.
+    /// Creates the directory for the same users as the file `door`, as far as bits can. An existing
+    /// one stays as it is. Does nothing without that file.
     pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
         let Some(rights) = Rights::at_path(door)? else {
             return Ok(());
@@ -70,8 +70,8 @@ impl Dir {
         &self.path
     }
 
-    /// Who may use the files in here: those who may use the lock file; without one, those who may
-    /// use the directory.
+    /// Returns who may use the files in here: the users of the lock file, or those of the directory
+    /// if there is none.
     pub(crate) fn rights(&self, door: &Path) -> io::Result<Rights> {
         if let Some(rights) = Rights::at_path(door)? {
             return Ok(rights);
@@ -80,23 +80,23 @@ impl Dir {
         rights.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Whether a file that another process has made has these rights: not told, because no file is
-    /// kept for another one here.
+    /// Returns `false`: files of other processes are not adopted here.
     pub(crate) fn is_for(_file: &File, _rights: &Rights) -> bool {
         false
     }
 
-    /// Something to watch; there is nothing that could be watched here.
+    /// Returns `None`: nothing can be watched here.
     pub(crate) fn descriptor(&self) -> Option<&File> {
         None
     }
 
-    /// Since when the directory has been as it is: not known here.
+    /// Returns `None`: not known here.
     pub(crate) fn unchanged_since(&self) -> Option<Unchanged> {
         None
     }
 
-    /// Calls `each` with name (and inode, not known here) of every regular file; `false` when the directory itself has been removed.
+    /// Calls `each` with the name of every regular file. The inode is not known here. Returns
+    /// `false` if the directory has been removed.
     pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8], u64)) -> io::Result<bool> {
         let entries = match std::fs::read_dir(&self.path) {
             Ok(entries) => entries,
@@ -112,10 +112,11 @@ impl Dir {
         Ok(true)
     }
 
-    /// Creates a ticket and locks it. A reaper may be faster than the lock; then the name or the lock is gone, and the
-    /// caller takes another number.
+    /// Creates a ticket and locks it. Another process may reap it before the lock. Then the name or
+    /// the lock is gone, and the caller takes another number.
     ///
-    /// [`io::ErrorKind::AlreadyExists`]: the name is taken. [`io::ErrorKind::NotFound`]: the directory is gone.
+    /// Fails with [`io::ErrorKind::AlreadyExists`] if the name exists, and with
+    /// [`io::ErrorKind::NotFound`] if the directory is gone.
     pub(crate) fn create_locked(
         &self,
         name: &str,
@@ -130,7 +131,7 @@ impl Dir {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// Opens a file that is no ticket, or makes it with these rights.
+    /// Opens a file that is no ticket, or creates it with these rights.
     pub(crate) fn open_or_make(
         &self,
         name: &str,
@@ -142,8 +143,8 @@ impl Dir {
                 return Ok(found);
             }
             match create(&path, &rights()?) {
-                // A dangling symbolic link is there for one and missing for the other: without
-                // this, a loop without end.
+                // A dangling symbolic link exists for one call and is missing for the other.
+                // Without this check the loop would not end.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     file::check_lock_path(&path)?;
                 }
@@ -152,7 +153,7 @@ impl Dir {
         }
     }
 
-    /// Gives an open file one more name; not to be had here.
+    /// Fails: links are not supported here.
     pub(crate) fn link(&self, _file: &File, _name: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -173,7 +174,7 @@ impl Dir {
         }
     }
 
-    /// Gives a file of this directory another name, in place of what has it.
+    /// Renames a file of this directory, in place of the file that has the new name.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         std::fs::rename(self.path.join(from), self.path.join(to))
     }
@@ -184,17 +185,17 @@ impl Dir {
         Ok(found.map(|(id, marked)| Found { id, marked }))
     }
 
-    /// Notes on a ticket's file whose it is: not done here.
+    /// Does nothing: notes are not supported here.
     pub(crate) fn describe(_file: &File, _words: &str) {}
 
-    /// Whose the file of this name is: not known here.
+    /// Fails: notes are not supported here.
     pub(crate) fn description(&self, _name: &str) -> io::Result<String> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Removes a name; one that is gone already is no error.
+    /// Removes a name. Succeeds if it is gone already.
     pub(crate) fn unlink(&self, name: &str) -> io::Result<()> {
-        #[allow(clippy::disallowed_methods)] // the one place
+        #[allow(clippy::disallowed_methods)] // The one place.
         let removed = std::fs::remove_file(self.path.join(name));
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -203,9 +204,8 @@ impl Dir {
     }
 }
 
-/// Makes a file beside `model`, for the same users as far as bits can; `None` without a model.
-///
-/// [`io::ErrorKind::AlreadyExists`]: the name is taken.
+/// Creates a file beside `model`, for the same users as far as bits can. Returns `None` without a
+/// model. Fails with [`io::ErrorKind::AlreadyExists`] if the name exists.
 pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, Facts)>> {
     let Some(rights) = Rights::at_path(model)? else {
         return Ok(None);
@@ -219,12 +219,12 @@ fn create(path: &Path, rights: &Rights) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a file that tells who has the lock, as the umask has it.
+/// Creates a record, with the rights that the umask allows.
 pub(crate) fn make_record(path: &Path) -> io::Result<File> {
     replace::create_named(path, 0o666)
 }
 
-/// Makes a directory, as the umask has it; leaves an existing one as it is.
+/// Creates a directory, with the rights that the umask allows. An existing one stays as it is.
 pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
     match DirBuilder::new().create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -232,7 +232,7 @@ pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The same for one that must not be there.
+/// Creates a directory that must not exist.
 pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
     DirBuilder::new().create(path)
 }

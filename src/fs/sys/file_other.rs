@@ -1,16 +1,16 @@
-//! Platforms with neither flock nor LockFileEx: every function answers `Unsupported`.
+//! Platforms with neither flock nor LockFileEx. Every function returns `Unsupported`.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// There is nothing to lend a file as.
+/// Does nothing: there is no type to lend a file as.
 macro_rules! lend_file {
     ($guard:ty) => {};
 }
 pub(crate) use lend_file;
 
-/// Here neither.
+/// Defines no method to lend files, for the same reason.
 macro_rules! lend_files {
     ($guard:ty) => {
         impl $guard {
@@ -39,7 +39,7 @@ fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// There is nothing to lend a file as.
+/// There is no type to lend a file as.
 pub(crate) trait AsOpen {}
 
 pub(crate) fn open_as(_path: &Path, _access: &super::Access) -> io::Result<File> {
@@ -80,7 +80,7 @@ pub(crate) fn check_lock_path(_path: &Path) -> io::Result<()> {
     unsupported()
 }
 
-/// Nothing can be watched here.
+/// Returns `None`: nothing can be watched here.
 pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
@@ -113,7 +113,7 @@ pub(crate) fn is_marked(_file: &File) -> io::Result<bool> {
     unsupported()
 }
 
-/// Files have one name here: nothing is ever linked.
+/// Returns 1: files have one name here, because nothing is ever linked.
 pub(crate) fn names_of(_file: &File) -> io::Result<u64> {
     Ok(1)
 }
@@ -122,7 +122,7 @@ pub(crate) fn named_at(_path: &Path) -> io::Result<Option<(FileId, u64)>> {
     unsupported()
 }
 
-/// Whether a file is known to keep its number for as long as it exists.
+/// Returns whether a file keeps its number for as long as it exists.
 pub(crate) fn keeps_numbers(_file: &File) -> bool {
     false
 }

@@ -1,7 +1,7 @@
-//! Lock files on Unix: how they are opened, told apart, marked, read and written.
+//! Lock files on Unix: how they are opened, identified, marked, read and written.
 //!
-//! Through `rustix` rather than the standard library where it matters: on Linux it goes straight to the kernel, which
-//! saves the C library's cancellation points around open, read and write.
+//! `rustix` replaces the standard library where it matters. On Linux it goes straight to the
+//! kernel, which avoids the C library's cancellation points around open, read and write.
 
 use std::fs::File;
 use std::io;
@@ -15,11 +15,11 @@ use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite
 
 use super::{Access, refusal};
 
-/// Lets a guard lend its open lock file; `file()` of the guard gives it.
+/// Lets a guard lend its open lock file, which its method `file()` returns.
 macro_rules! lend_file {
     ($guard:ty) => {
         impl std::os::fd::AsFd for $guard {
-            /// The open, locked lock file.
+            /// Borrows the open, locked lock file.
             fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
                 self.file().as_fd()
             }
@@ -28,11 +28,12 @@ macro_rules! lend_file {
 }
 pub(crate) use lend_file;
 
-/// The same for a guard that has several; `files()` of the guard gives them.
+/// Does the same for a guard with several files, which its method `files()` returns.
 macro_rules! lend_files {
     ($guard:ty) => {
         impl $guard {
-            /// The open, locked files, in the order of [`slot_paths`](Self::slot_paths). Not on Windows, where there is `as_handles`.
+            /// Borrows the open, locked files, in the order of [`slot_paths`](Self::slot_paths).
+            /// Not on Windows, which has `as_handles` instead.
             pub fn as_fds(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
                 self.files().map(std::os::fd::AsFd::as_fd)
             }
@@ -41,7 +42,7 @@ macro_rules! lend_files {
 }
 pub(crate) use lend_files;
 
-/// Which file this is, whatever its name: device and inode.
+/// The identity of a file, whatever its name: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct FileId {
@@ -60,23 +61,24 @@ impl From<&Stat> for FileId {
     }
 }
 
-/// What one `fstat` tells of an open lock file.
+/// The result of `fstat` on an open lock file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     pub(crate) id: FileId,
 }
 
-/// Opens the lock file, creating it if it is missing; the flag says whether this call created it.
+/// Opens the lock file. Creates it if it is missing.
 ///
-/// Never follows a symbolic link, never blocks on a FIFO, never truncates. `mode`, when given, is set exactly by the
-/// creator, whatever the umask; files that exist keep theirs.
+/// Never follows a symbolic link, never blocks on a FIFO, never truncates. A created file gets
+/// exactly the bits `mode`, if given, whatever the umask. An existing file keeps its bits.
 pub(crate) fn open_lock_file(path: &Path, mode: Option<u32>) -> io::Result<(File, Facts)> {
     open_or_create(path, OFlags::RDWR, mode).and_then(checked)
 }
 
 fn open_or_create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     loop {
-        // Without O_CREAT first: in a sticky directory the kernel refuses O_CREAT on another user's file.
+        // First without O_CREAT: in a sticky directory the kernel refuses O_CREAT on another user's
+        // file.
         match open(path, access, None) {
             Err(Errno::NOENT) => {}
             Ok(file) => return Ok(file),
@@ -84,7 +86,8 @@ fn open_or_create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<
         }
         match create(path, access, mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A dangling symbolic link exists for O_EXCL and is missing for open: without this, a loop for ever.
+                // A dangling symbolic link exists for O_EXCL and is missing for open. Without this
+                // check the loop would not end.
                 check_lock_path(path)?;
             }
             result => return result,
@@ -103,7 +106,8 @@ fn create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens any file that is to be locked, with the same precautions; [`facts_of`] tells whether it can be one.
+/// Opens any file that is to be locked, with the same precautions. [`facts_of`] checks whether it
+/// can be locked.
 pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     let mut flags = match (access.read, access.write || access.append) {
         (true, true) => OFlags::RDWR,
@@ -118,18 +122,19 @@ pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     }
 }
 
-/// What an open file is, and whether it has lost its last name; refused if it cannot be locked.
+/// Returns what an open file is, and whether it has lost its last name. Fails if it cannot be
+/// locked.
 pub(crate) fn facts_of(file: &File, _path: &Path) -> io::Result<(Facts, bool)> {
     let stat = fstat(file)?;
     Ok((facts(&stat)?, stat.st_nlink == 0))
 }
 
-/// Another descriptor of the same open file.
+/// Returns another descriptor of the same open file.
 pub(crate) fn duplicate(file: &impl AsOpen) -> io::Result<File> {
     Ok(File::from(file.as_fd().try_clone_to_owned()?))
 }
 
-/// Another descriptor of the same open file, one that stays open across `exec`.
+/// Returns another descriptor of the same open file, which stays open across `exec`.
 pub(crate) fn duplicate_for_exec(file: &File) -> io::Result<File> {
     let duplicate = fcntl_dupfd_cloexec(file, FIRST_FREE)?;
     fcntl_setfd(&duplicate, FdFlags::empty())?;
@@ -139,8 +144,8 @@ pub(crate) fn duplicate_for_exec(file: &File) -> io::Result<File> {
 /// The lowest descriptor that is not stdin, stdout or stderr.
 const FIRST_FREE: i32 = 3;
 
-/// Moves a descriptor out of the way of stdin, stdout and stderr. A program that has closed one of
-/// these gets its number with the next open, and whatever it prints later would go into that file.
+/// Moves a descriptor above stdin, stdout and stderr. If a program has closed one of these, the
+/// next open gets its number, and the program's output would go into that file.
 pub(crate) fn above_standard_streams(file: OwnedFd) -> rustix::io::Result<OwnedFd> {
     match file.as_raw_fd() < FIRST_FREE {
         true => fcntl_dupfd_cloexec(&file, FIRST_FREE),
@@ -148,7 +153,8 @@ pub(crate) fn above_standard_streams(file: OwnedFd) -> rustix::io::Result<OwnedF
     }
 }
 
-/// Tells those who wait for a close of this file, although it stays open: opens and closes it once more.
+/// Wakes those that wait for a close of this file, although it stays open: opens and closes it once
+/// more.
 pub(crate) fn announce(file: &File) {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let careful = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -159,12 +165,12 @@ pub(crate) fn announce(file: &File) {
     }
 }
 
-/// Opens an existing lock file, or says that there is none.
+/// Opens a lock file, if there is one.
 pub(crate) fn open_existing(path: &Path) -> io::Result<Option<(File, Facts)>> {
     found(open(path, OFlags::RDWR, None), path)
 }
 
-/// The same for a file in an open directory. `path` is its path, for the message of an error.
+/// Does the same for a file in an open directory. `path` is its path, for the error message.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_existing_in(
     directory: &File,
@@ -185,7 +191,7 @@ fn found(opened: rustix::io::Result<File>, path: &Path) -> io::Result<Option<(Fi
     }
 }
 
-/// Opens a file to look at its content, or says that there is none. Same precautions as for lock files.
+/// Opens a file to read it, if there is one. Takes the same precautions as for lock files.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
     match open(path, OFlags::RDONLY, None) {
         Err(Errno::NOENT) => Ok(None),
@@ -194,7 +200,8 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Something to watch a file by: not opened, so that neither this nor its end announces anything to anybody.
+/// Returns a descriptor to watch a file. It does not open the file, so neither this call nor its
+/// close is an event.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -205,13 +212,13 @@ pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Nothing can be watched here.
+/// Returns `None`: nothing can be watched here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Refuses what can never be a lock file, before anything is created.
+/// Fails if this path can never be a lock file, before anything is created.
 pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
     match lstat(path) {
         Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
@@ -249,7 +256,7 @@ fn mode_bits(mode: u32) -> Mode {
     Mode::from_bits_truncate((mode & 0o777) as _)
 }
 
-/// An open file and what it is; refused if it cannot be locked.
+/// Returns an open file and what it is. Fails if it cannot be locked.
 pub(crate) fn checked(file: File) -> io::Result<(File, Facts)> {
     let facts = facts(&fstat(&file)?)?;
     Ok((file, facts))
@@ -268,22 +275,24 @@ fn refused(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// Puts what the kernel says of links, sockets and devices into words.
+/// Replaces the kernel's error for links, sockets and devices by a clear one.
 fn plain(error: Errno, path: &Path) -> io::Error {
     match error {
-        // Linux and macOS, FreeBSD, NetBSD have three different numbers for O_NOFOLLOW's refusal.
+        // Linux and macOS, FreeBSD, and NetBSD have three different numbers for the refusal of
+        // O_NOFOLLOW.
         Errno::LOOP | Errno::MLINK => check_lock_path(path).err().unwrap_or(error.into()),
         Errno::NXIO | Errno::ISDIR => refused("it is not a regular file"),
         _ => error.into(),
     }
 }
 
-/// The identity of what is at this path now, not following a final link; `None` when nothing is.
+/// Returns the identity of what is at this path, or `None` if nothing is. Does not follow a final
+/// link.
 pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {
     Ok(named_at(path)?.map(|(id, _)| id))
 }
 
-/// The same, and how many names that file has.
+/// Does the same, and returns how many names the file has.
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     match look_up(path) {
         Ok(found) => Ok(Some(found)),
@@ -292,8 +301,8 @@ pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     }
 }
 
-/// Asks for nothing but identity and names. To ask for the times as well makes the next write to the
-/// file dearer: since Linux 6.13 it must then note a time of its own.
+/// Looks up identity and number of names only. A request for the times as well would make the next
+/// write to the file more expensive: since Linux 6.13 it must then store a new time.
 #[cfg(target_os = "linux")]
 fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
@@ -325,8 +334,8 @@ fn names_in(stat: &Stat) -> u64 {
     stat.st_nlink as u64
 }
 
-/// Whether a file is known to keep its number for as long as it exists. FAT numbers files anew when
-/// they have left the cache, and so may a FUSE or SMB server.
+/// Returns whether a file is known to keep its number for as long as it exists. FAT renumbers files
+/// that have left the cache, and a FUSE or SMB server may do so too.
 #[cfg(target_os = "linux")]
 pub(crate) fn keeps_numbers(file: &File) -> bool {
     const KNOWN: [u32; 9] = [
@@ -351,14 +360,14 @@ pub(crate) fn keeps_numbers(file: &File) -> bool {
     })
 }
 
-/// As above. The file systems that are known to be local are those that keep their numbers.
+/// Does the same. The file systems that are known to be local are those that keep their numbers.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn keeps_numbers(file: &File) -> bool {
     use super::process::{Locality, locality_of};
     locality_of(file) == Locality::ThisMachine
 }
 
-/// Identity and mark of what is at this path.
+/// Returns identity and mark of what is at this path.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
     match lstat(path) {
@@ -368,17 +377,17 @@ pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
     }
 }
 
-/// How many names an open file has.
+/// Returns how many names an open file has.
 pub(crate) fn names_of(file: &File) -> io::Result<u64> {
     Ok(names_in(&fstat(file)?))
 }
 
-/// The identity of an open file.
+/// Returns the identity of an open file.
 pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
     Ok(FileId::from(&fstat(file)?))
 }
 
-/// Fills `buffer` from the start of the file; returns how much there was.
+/// Fills `buffer` from the start of the file. Returns how many bytes were read.
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -392,7 +401,7 @@ pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Writes at `offset` with one system call where the file system allows.
+/// Writes at `offset`, with one system call if the file system allows.
 pub(crate) fn write_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match pwrite(file, bytes, offset) {
@@ -408,7 +417,8 @@ pub(crate) fn write_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Re
     Ok(())
 }
 
-/// Marks a ticket as passed over, or takes the mark away. A mark is one byte of content, so that `stat` sees it.
+/// Marks a ticket as bypassed, or removes the mark. A mark is one byte of content, so that `stat`
+/// shows it.
 pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
     if marked {
         write_at(file, 0, b"p")
@@ -417,7 +427,7 @@ pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
     }
 }
 
-/// Whether an open ticket bears a mark.
+/// Returns whether an open ticket has a mark.
 pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
     Ok(fstat(file)?.st_size > 0)
 }

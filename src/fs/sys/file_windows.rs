@@ -1,7 +1,8 @@
-//! Lock files on Windows: how they are opened, told apart, marked, read and written.
+//! Lock files on Windows: how they are opened, identified, marked, read and written.
 //!
-//! A lock there is mandatory: nobody else can read or write a locked file. So a mark is not content but the time of the
-//! last write, set to the epoch, which every handle may change; and the record of a held lock cannot be read.
+//! A lock is mandatory there: no other process can read or write a locked file. So a mark is not
+//! content but the time of the last write, set close to the epoch, which every handle may change. The
+//! record of a held lock cannot be read.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,11 +15,11 @@ use winapi_util::file as facts;
 
 use super::Access;
 
-/// Lets a guard lend its open lock file; `file()` of the guard gives it.
+/// Lets a guard lend its open lock file, which its method `file()` returns.
 macro_rules! lend_file {
     ($guard:ty) => {
         impl std::os::windows::io::AsHandle for $guard {
-            /// The open, locked lock file.
+            /// Borrows the open, locked lock file.
             fn as_handle(&self) -> std::os::windows::io::BorrowedHandle<'_> {
                 self.file().as_handle()
             }
@@ -27,11 +28,11 @@ macro_rules! lend_file {
 }
 pub(crate) use lend_file;
 
-/// The same for a guard that has several; `files()` of the guard gives them.
+/// Does the same for a guard with several files, which its method `files()` returns.
 macro_rules! lend_files {
     ($guard:ty) => {
         impl $guard {
-            /// The open, locked files, in the order of [`slot_paths`](Self::slot_paths).
+            /// Borrows the open, locked files, in the order of [`slot_paths`](Self::slot_paths).
             pub fn as_handles(
                 &self,
             ) -> impl Iterator<Item = std::os::windows::io::BorrowedHandle<'_>> {
@@ -42,12 +43,12 @@ macro_rules! lend_files {
 }
 pub(crate) use lend_files;
 
-/// `FILE_FLAG_OPEN_REPARSE_POINT`: a link itself, not what it points to.
+/// `FILE_FLAG_OPEN_REPARSE_POINT`: opens a link itself, not its target.
 const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
 /// The error of reading or writing what another handle has locked.
 const LOCK_VIOLATION: i32 = 33;
 
-/// Which file this is, whatever its name: volume and index.
+/// The identity of a file, whatever its name: volume and index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct FileId {
@@ -84,7 +85,7 @@ pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens any file that is to be locked; [`facts_of`] tells whether it can be one.
+/// Opens any file that is to be locked. [`facts_of`] checks whether it can be locked.
 pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(access.read).write(access.write);
@@ -96,23 +97,24 @@ pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     options.open(path)
 }
 
-/// What an open file is, and whether its name means another one by now; refused if it cannot be locked.
+/// Returns what an open file is, and whether its name means another file by now. Fails if it cannot
+/// be locked.
 pub(crate) fn facts_of(file: &File, path: &Path) -> io::Result<(Facts, bool)> {
     let (_, facts) = checked(file.try_clone()?)?;
     Ok((facts, id_at(path)? != Some(facts.id)))
 }
 
-/// Another handle of the same open file.
+/// Returns another handle of the same open file.
 pub(crate) fn duplicate(file: &impl AsOpen) -> io::Result<File> {
     Ok(File::from(file.as_handle().try_clone_to_owned()?))
 }
 
-/// A process cannot replace its program here.
+/// Fails: a process cannot replace its program here.
 pub(crate) fn duplicate_for_exec(_file: &File) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Nobody can be told here.
+/// Does nothing: there are no file events here.
 pub(crate) fn announce(_file: &File) {}
 
 fn options() -> OpenOptions {
@@ -122,7 +124,7 @@ fn options() -> OpenOptions {
     options
 }
 
-/// An open file and what it is; refused if it cannot be locked.
+/// Returns an open file and what it is. Fails if it cannot be locked.
 pub(crate) fn checked(file: File) -> io::Result<(File, Facts)> {
     if !file.metadata()?.is_file() {
         return Err(refused());
@@ -135,7 +137,7 @@ fn refused() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
-/// Nothing can be watched here.
+/// Returns `None`: nothing can be watched here.
 pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
@@ -152,7 +154,7 @@ pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
     })
 }
 
-/// Identity and mark of what is at this path.
+/// Returns identity and mark of what is at this path.
 pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
     match options().write(false).open(path) {
         Ok(file) => Ok(Some((id_of(&file)?, is_marked(&file)?))),
@@ -161,7 +163,8 @@ pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
     }
 }
 
-/// What another handle has locked reads as empty: whoever needs the record holds its lock.
+/// Fills `buffer` from the start of the file. A range that another handle has locked reads as
+/// empty, because a process that needs the record has its lock.
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -196,23 +199,23 @@ pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.modified()? <= mark())
 }
 
-/// A time of writing that no real ticket has. Not zero, which Windows reads as "leave it".
+/// Returns a time of writing that no real ticket has. Not zero, which Windows reads as "leave it".
 fn mark() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1)
 }
 
-/// Files have one name here: nothing is ever linked.
+/// Returns 1: files have one name here, because nothing is ever linked.
 pub(crate) fn names_of(_file: &File) -> io::Result<u64> {
     Ok(1)
 }
 
-/// The same for what is at a path, with its identity.
+/// Does the same for what is at a path, with its identity.
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     Ok(id_at(path)?.map(|id| (id, 1)))
 }
 
-/// Whether a file is known to keep its number for as long as it exists. FAT numbers files anew when
-/// they move.
+/// Returns whether a file is known to keep its number for as long as it exists. FAT renumbers files
+/// that move.
 pub(crate) fn keeps_numbers(_file: &File) -> bool {
     false
 }

@@ -1,21 +1,22 @@
-//! The operating system's lock on an open file. The only place that calls `fs2`.
+//! The operating system's lock on an open file. Only this file calls `fs2`.
 //!
-//! Always fully qualified: the standard library's own `File::unlock` and `File::try_lock` would shadow the trait.
+//! All calls are fully qualified, because `File::unlock` and `File::try_lock` of the standard
+//! library would shadow the trait.
 
 use std::fs::File;
 use std::io;
 
 use super::refusal;
 
-/// Takes the exclusive lock if nobody else has one on this file: `false` says that somebody has.
+/// Acquires the exclusive lock. Returns `false` if another open file has a lock on this file.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
-    #[allow(clippy::disallowed_methods)] // the one place
+    #[allow(clippy::disallowed_methods)] // The one place.
     attempt(|| fs2::FileExt::try_lock_exclusive(file))
 }
 
-/// Takes the shared lock unless somebody has the exclusive one.
+/// Acquires the shared lock. Returns `false` if another open file has the exclusive one.
 pub(crate) fn try_lock_shared(file: &File) -> io::Result<bool> {
-    #[allow(clippy::disallowed_methods)] // the one place
+    #[allow(clippy::disallowed_methods)] // The one place.
     attempt(|| fs2::FileExt::try_lock_shared(file))
 }
 
@@ -26,10 +27,12 @@ pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
     }
 }
 
-/// Turns our exclusive lock into a shared one, with nobody let in between; `false` when the lock was lost on the way.
+/// Converts our exclusive lock into a shared one, without releasing it in between. Returns `false`
+/// if the lock was lost.
 ///
-/// `flock` converts in one step where it only gives up rights: Linux since 4.0 under one spin lock, the BSDs and macOS in `lf_setlock`.
-/// Windows gives the same handle a second, shared lock, and the first unlock takes the exclusive one.
+/// `flock` converts in one step if it only gives up rights: Linux since 4.0 under one spin lock,
+/// the BSDs and macOS in `lf_setlock`. Windows gives the same handle a second, shared lock, and the
+/// first unlock releases the exclusive one.
 pub(crate) fn share(file: &File) -> io::Result<bool> {
     let shared = try_lock_shared(file)?;
     #[cfg(windows)]
@@ -39,14 +42,14 @@ pub(crate) fn share(file: &File) -> io::Result<bool> {
     Ok(shared)
 }
 
-/// Waits for the lock in the kernel, without end: for threads that have nothing else to do.
+/// Waits for the lock in the kernel, without end. For threads that have nothing else to do.
 pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
-    #[allow(clippy::disallowed_methods)] // the one place
+    #[allow(clippy::disallowed_methods)] // The one place.
     let locked = attempt(|| match shared {
         true => fs2::FileExt::lock_shared(file),
         false => fs2::FileExt::lock_exclusive(file),
     })?;
-    // A wait that ends with "would block" has waited for nothing.
+    // A wait that ends with "would block" did not wait.
     match locked {
         true => Ok(()),
         false => Err(fs2::lock_contended_error()),
@@ -68,7 +71,8 @@ fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// `STANCHION_FLOCK=yes` plays a file system that grants every lock, `STANCHION_FLOCK=37` one that answers with this error number.
+/// Returns the simulated answer. `STANCHION_FLOCK=yes` simulates a file system that grants every
+/// lock, `STANCHION_FLOCK=37` one that returns this error number.
 #[cfg(stanchion_test)]
 fn pretended() -> Option<io::Result<bool>> {
     static ANSWER: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
@@ -78,20 +82,20 @@ fn pretended() -> Option<io::Result<bool>> {
     Some(number.map_or(Ok(true), Err))
 }
 
-/// A file system that cannot lock says so in several ways.
+/// Converts the error of a file system that cannot lock. It has several numbers.
 fn told_apart(error: io::Error) -> io::Error {
     #[cfg(unix)]
     if error.raw_os_error() == Some(libc::ENOLCK) {
         return io::Error::new(io::ErrorKind::Unsupported, error);
     }
-    // No other call makes a lock that the processes outside the sandbox see.
+    // No other call creates a lock that the processes outside the sandbox see.
     refusal::unsupported("this system refuses file locks", error)
 }
 
-/// Gives the lock of this descriptor back. Everybody who waits learns of it by the close that must follow.
+/// Releases the lock of this descriptor. The waiters learn of it from the close that must follow.
 pub(crate) fn unlock(file: &File) -> io::Result<()> {
     loop {
-        #[allow(clippy::disallowed_methods)] // the one place
+        #[allow(clippy::disallowed_methods)] // The one place.
         let result = fs2::FileExt::unlock(file);
         match result {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -100,7 +104,8 @@ pub(crate) fn unlock(file: &File) -> io::Result<()> {
     }
 }
 
-/// By error number, never by text or by a class of errors: everything else is a failure.
+/// Decides by the error number, never by text or by a class of errors. Everything else is a
+/// failure.
 fn is_contention(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(number) => Some(number) == fs2::lock_contended_error().raw_os_error(),

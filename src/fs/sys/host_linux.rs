@@ -1,4 +1,4 @@
-//! The host and what it tells of its files, on Linux.
+//! The host and what it reports about its files, on Linux.
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -6,13 +6,13 @@ use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The host's name.
+/// Returns the host's name.
 pub(crate) fn host_name() -> Option<String> {
     let name = rustix::system::uname();
     name.nodename().to_str().ok().map(str::to_owned)
 }
 
-/// Nanoseconds on a clock that never goes back, and that goes on while the machine sleeps.
+/// Returns nanoseconds of a clock that never goes back, and that advances while the machine sleeps.
 #[cfg_attr(not(feature = "redis"), allow(dead_code))]
 pub(crate) fn sleepless_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
@@ -22,7 +22,7 @@ pub(crate) fn sleepless_ns() -> u64 {
         .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// Nanoseconds on a clock that never goes back and that all processes of the host share.
+/// Returns nanoseconds of a clock that never goes back and that all processes of the host share.
 pub(crate) fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec)
@@ -31,7 +31,8 @@ pub(crate) fn monotonic_ns() -> u64 {
         .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// From the kernel's `magic.h` and the file systems' own headers.
+/// File systems of other machines, and shared folders, from the kernel's `magic.h` and their own
+/// headers.
 const NETWORK: [u32; 22] = [
     0x6969,      // NFS
     0x517B,      // SMB
@@ -57,18 +58,18 @@ const NETWORK: [u32; 22] = [
     0x00C0_FFEE, // of User Mode Linux
 ];
 
-/// Whether the close of a file in this directory is announced: not where the file system is served by
-/// another machine.
+/// Returns whether the close of a file in this directory is an event. It is none if another machine
+/// serves the file system.
 pub(crate) fn tells_closes_in(directory: &Path) -> bool {
     !rustix::fs::statfs(directory).is_ok_and(|it| is_of_network(&it))
 }
 
-/// The same of the file at this path, which need not be there.
+/// Does the same for the file at this path, which need not exist.
 pub(crate) fn tells_closes_of(path: &Path) -> bool {
     path.parent().is_none_or(tells_closes_in)
 }
 
-/// The same of an open file.
+/// Does the same for an open file.
 pub(crate) fn tells_close(file: &std::fs::File) -> bool {
     !rustix::fs::fstatfs(file).is_ok_and(|it| is_of_network(&it))
 }
@@ -77,9 +78,9 @@ fn is_of_network(found: &rustix::fs::StatFs) -> bool {
     NETWORK.contains(&magic(found))
 }
 
-/// What file system it is, by its number.
+/// Returns the number of the file system.
 fn magic(found: &rustix::fs::StatFs) -> u32 {
-    // The field is signed, unsigned, wide or narrow by architecture; the magic is its low 32 bits.
+    // The field is signed, unsigned, wide or narrow by architecture; the number is its low 32 bits.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -89,13 +90,13 @@ fn magic(found: &rustix::fs::StatFs) -> u32 {
     magic
 }
 
-/// The command line of a process that the kernel's list of locks names, its arguments separated by
+/// Returns the command line of a process in the kernel's list of locks, its arguments separated by
 /// spaces.
 pub(crate) fn command_line(pid: u32) -> Option<String> {
     words_of(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?)
 }
 
-/// A command line as the kernel gives it: each argument ends with a zero.
+/// Parses a command line as the kernel shows it: each argument ends with a zero.
 pub(super) fn words_of(bytes: &[u8]) -> Option<String> {
     let words: Vec<_> = bytes
         .split(|&byte| byte == 0)
@@ -108,7 +109,7 @@ pub(super) fn words_of(bytes: &[u8]) -> Option<String> {
 /// The kernel's list of file locks at one instant.
 pub(crate) struct LockTable {
     text: String,
-    /// Whether the list has the locks of all processes of the host.
+    /// Whether the list contains the locks of all processes of the host.
     whole: bool,
     mounts: OnceCell<String>,
 }
@@ -116,15 +117,16 @@ pub(crate) struct LockTable {
 /// The processes that have a file locked.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    /// Their pids as `/proc` has them, and whether they share the lock.
+    /// Their pids as `/proc` shows them, and whether they share the lock.
     pub(crate) listed: Vec<(u32, bool)>,
     /// Whether there are no others.
     pub(crate) all: bool,
 }
 
 impl LockTable {
-    /// The kernel lets go of its list between two calls, and a lock that goes then hides another one from who reads on. So it is read with one
-    /// call, and twice where one does not suffice.
+    /// Reads the list. The kernel releases the list between two calls. If a lock before the
+    /// position is released then, the next call skips another one. So the list is read with one
+    /// call, and twice if one call is not enough.
     pub(crate) fn read() -> Self {
         let mut text = Vec::new();
         let read = read_locks(&mut text);
@@ -138,7 +140,7 @@ impl LockTable {
         }
     }
 
-    /// Who has the file at this path locked.
+    /// Returns the processes that have locked the file at this path.
     pub(crate) fn owners(&self, path: &Path) -> Owners {
         let Ok(found) = super::file::open_to_watch(path) else {
             return Owners::default();
@@ -154,16 +156,18 @@ impl LockTable {
         };
         Owners {
             listed: self.locked(&key),
-            // A server's locks, and those of file systems in user space, are not on the list.
+            // The list omits the locks of a server, and of file systems in user space.
             all: self.whole && tells_close(&file),
         }
     }
 
-    /// How the list names a file: by the device of its file system and its inode in the kernel. `stat` may tell others, on btrfs and on an
-    /// overlay of several file systems. Without the inode, which Linux 5.14 began to tell, only a file whose device is the same counts as known.
+    /// Returns how the list names a file: by the device of its file system and its inode in the
+    /// kernel. On btrfs and on an overlay of several file systems `stat` may report other values.
+    /// The kernel reports the inode since Linux 5.14. Without it a file counts as known only if its
+    /// device is the same.
     fn key_of(&self, file: &File) -> Option<String> {
         use std::os::fd::AsRawFd;
-        /// ext2 to ext4, tmpfs, XFS: there `stat` tells the same.
+        /// ext2 to ext4, tmpfs, XFS: there `stat` reports the same.
         const PLAIN: [u32; 3] = [0xEF53, 0x0102_1994, 0x5846_5342];
         let stat = rustix::fs::fstat(file).ok()?;
         let (major, minor) = (
@@ -199,14 +203,15 @@ impl LockTable {
 
     fn locked(&self, key: &str) -> Vec<(u32, bool)> {
         let owner = |line: &str| {
-            // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131083 0 EOF`; waiters have an arrow before the kind.
+            // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131083 0 EOF`; waiters have an arrow before the
+            // kind.
             let mut words = line.split_ascii_whitespace().skip(1);
             (words.next()? == "FLOCK").then_some(())?;
             let shared = words.nth(1)? == "READ";
             let pid = words.next()?.parse().ok()?;
             (words.next()? == key).then_some((pid, shared))
         };
-        // What was read twice stands there twice.
+        // A lock that was read twice is listed twice.
         let mut owners = Vec::new();
         for owner in self.text.lines().filter_map(owner) {
             if !owners.contains(&owner) {
@@ -217,24 +222,26 @@ impl LockTable {
     }
 }
 
-/// Whether `/proc` is that of the first pid namespace. In every other one the list leaves out the locks of the namespaces beside it and
-/// above it, and those whose process is gone while its heirs hold on. A process of the first one has no `/proc/self` in the `/proc` of another.
+/// Returns whether `/proc` is that of the first pid namespace. In every other one the list omits
+/// the locks of the namespaces beside and above it, and those whose process has ended while its
+/// children keep them. A process of the first one has no `/proc/self` in the `/proc` of another.
 fn is_in_first_pid_namespace() -> bool {
     /// `PROC_PID_INIT_INO` of the kernel's `proc_ns.h`.
     const FIRST: &str = "pid:[4026531836]";
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|it| it == Path::new(FIRST))
 }
 
-/// This process as `/proc` has it: where that is of another pid namespace, not the pid that we know ourselves by.
+/// Returns the pid of this process as `/proc` shows it. If that `/proc` is of another pid
+/// namespace, it differs from our own pid.
 pub(crate) fn listed_pid() -> u32 {
     let link = std::fs::read_link("/proc/self").ok();
     let listed = link.and_then(|it| it.to_str()?.parse().ok());
     listed.unwrap_or_else(std::process::id)
 }
 
-/// Appends the list, and tells how many calls brought a part of it: a call brings a page at most.
+/// Appends the list. Returns how many calls returned a part of it: each returns a page at most.
 fn read_locks(text: &mut Vec<u8>) -> std::io::Result<usize> {
-    /// `PROC_SUPER_MAGIC`: in a container something empty may be mounted over the list.
+    /// `PROC_SUPER_MAGIC`: in a container an empty file may be mounted over the list.
     const PROC: u32 = 0x9FA0;
     let mut file = File::open("/proc/locks")?;
     if magic(&rustix::fs::fstatfs(&file)?) != PROC {
@@ -252,12 +259,14 @@ fn read_locks(text: &mut Vec<u8>) -> std::io::Result<usize> {
     }
 }
 
-/// Keeps signals off the calling thread, so that the program's handlers run on its own threads, and lets its short
-/// timers be on time.
+/// Blocks all signals on the calling thread, so that the program's handlers run on its own threads.
+/// Lets its short timers be on time.
 pub(crate) fn prepare_helper_thread() {
-    // SAFETY: changes a number that belongs to this thread alone. The kernel's default lets timers be 50 µs late.
+    // SAFETY: changes a number that belongs to this thread alone. By default the kernel lets timers
+    // be 50 µs late.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
-    // SAFETY: `set` is filled before it is read; the calls touch nothing but it and this thread's signal mask.
+    // SAFETY: `set` is filled before it is read. The calls touch only it and this thread's signal
+    // mask.
     unsafe {
         let mut set = std::mem::MaybeUninit::uninit();
         libc::sigfillset(set.as_mut_ptr());
@@ -269,7 +278,7 @@ pub(crate) fn prepare_helper_thread() {
 #[cfg(stanchion_test)]
 pub(crate) fn end_or_stop_self(stop: bool) {
     let signal = if stop { libc::SIGSTOP } else { libc::SIGKILL };
-    // SAFETY: sends a signal to this very thread, and so to the process: sent to the process it might be another thread that stops at once, while
-    // this one goes on for a while.
+    // SAFETY: sends a signal to this thread, and so to the process. If it were sent to the process,
+    // another thread might stop at once while this one continues for a while.
     unsafe { libc::raise(signal) };
 }

@@ -1,4 +1,4 @@
-//! The host and what it tells of its files, where that is little.
+//! The host and what it reports about its files, on platforms that report little.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,15 +9,16 @@ pub(crate) fn host_name() -> Option<String> {
         .ok()
 }
 
-/// Nanoseconds of the wall clock, the only clock that all processes of the host share here. Set back, it costs nothing:
-/// numbers still lie above everybody in the line.
+/// Returns the nanoseconds of the wall clock, the only clock that all processes of the host share
+/// here. If it is set back, ticket numbers still lie above all others in the queue.
 pub(crate) fn monotonic_ns() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0))
 }
 
-/// Nanoseconds on a clock that never goes back. Whether it goes on while the machine sleeps is the platform's affair.
+/// Returns nanoseconds of a clock that never goes back. The platform decides whether it advances
+/// while the machine sleeps.
 #[cfg_attr(not(feature = "redis"), allow(dead_code))]
 pub(crate) fn sleepless_ns() -> u64 {
     use std::sync::LazyLock;
@@ -38,12 +39,12 @@ pub(crate) fn tells_close(_file: &std::fs::File) -> bool {
     false
 }
 
-/// Not to be had without more of the platform.
+/// Returns `None`: the platform does not tell.
 pub(crate) fn command_line(_pid: u32) -> Option<String> {
     None
 }
 
-/// No platform but Linux lists the locks of files.
+/// The list of file locks, which only Linux has.
 pub(crate) struct LockTable;
 
 /// The processes that have a file locked: not known here.

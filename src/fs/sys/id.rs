@@ -1,4 +1,4 @@
-//! Names that nobody else has: of a wait, of a record, of a process.
+//! Unique names: of a wait, of a record, of a process.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -10,9 +10,9 @@ use super::host;
 pub(crate) struct Id(String);
 
 impl Id {
-    /// One that nobody has had.
+    /// Returns a new ID.
     pub(crate) fn fresh() -> Self {
-        // Two forks of one process have the same keys, but neither the same pid nor the same time.
+        // Forks of one process have the same random keys, but differ in pid or time.
         let here = (std::process::id(), host::monotonic_ns());
         let half = || RandomState::new().hash_one(here);
         Self(format!("{:016x}{:016x}", half(), half()))

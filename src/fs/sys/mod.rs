@@ -1,9 +1,10 @@
-//! The platform contract: everything the locks need from the operating system, and the only home of `unsafe`.
+//! The platform contract: everything that the locks need from the operating system, and the only
+//! home of `unsafe`.
 //!
-//! One arm per platform, every arm complete. Paths, descriptors and numbers go in, [`std::io::Result`] comes out; no
-//! policy lives here.
+//! Each platform has an arm of its own, and every arm is complete. Paths, descriptors and numbers
+//! go in, [`std::io::Result`] comes out. There is no policy here.
 //!
-//! | part | what it gives |
+//! | part | what it provides |
 //! |---|---|
 //! | [`flock`] | lock and unlock of an open file, through `fs2` |
 //! | [`file`](mod@file) | opening lock files, file identity, marks, positioned reads and writes |
@@ -11,13 +12,13 @@
 //! | [`fork`] | what a forked child must not keep |
 //! | [`rights`] | who may use a file: owner, group, permission bits, access list |
 //! | [`replace`] | nameless files, links, and the order in which a new file reaches the disk |
-//! | [`refusal`] | when a plain way follows a refused better one |
-//! | [`host`] | the host's name, clocks, file events, the kernel's list of locks |
-//! | [`process`] | which process this is, whether another one runs, who can reach a file |
+//! | [`refusal`] | when a refused call is replaced by a simpler one |
+//! | [`host`] | the host's name, clocks, whether files report closes, the kernel's list of locks |
+//! | [`process`] | which process this is, whether another one runs, which machines can reach a file |
 
 #![allow(unsafe_code)]
 
-/// How a file that is to be locked is opened.
+/// How to open a file that is to be locked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Access {
     pub(crate) read: bool,
@@ -25,7 +26,7 @@ pub(crate) struct Access {
     pub(crate) append: bool,
     pub(crate) create: bool,
     pub(crate) create_new: bool,
-    /// Permission bits of a file that is created, exactly.
+    /// The exact permission bits of a file that is created.
     pub(crate) mode: Option<u32>,
 }
 

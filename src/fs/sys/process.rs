@@ -1,18 +1,18 @@
 //! Which process this is, whether another one still runs, and whether another machine can reach a
 //! file.
 //!
-//! One arm per platform. Each gives what its system tells for certain; what it does not tell is
+//! Each platform has an arm. It provides what its system tells for certain. Everything else is
 //! `None`, and proves nothing.
 //!
-//! | function | what it gives |
+//! | function | what it provides |
 //! |---|---|
 //! | `boot_id` | a value that no two boots share, of this machine or of others |
 //! | `machine_id` | a value that the machine keeps over boots |
 //! | `pid_space` | the set of processes in which a pid means one of them |
-//! | `image_id` | a value that is another one after each `exec` |
-//! | `own_birth`, `look` | what tells this process, or another one, from a later process with the same pid |
-//! | `command_line` | what a process was started with, for people |
-//! | `open` | something that becomes readable when a process ends |
+//! | `image_id` | a value that changes at each `exec` |
+//! | `own_birth`, `look` | what distinguishes this process, or another one, from a later process with the same pid |
+//! | `command_line` | the command line of a process, for status |
+//! | `open` | a file that becomes readable when a process ends |
 //! | `locality_of`, `locality_at` | whether a file or directory is out of the reach of other machines |
 
 #[cfg_attr(
@@ -37,7 +37,7 @@ pub(crate) use arm::{
     pid_space,
 };
 
-/// What tells a process from a later one with the same pid.
+/// What distinguishes a process from a later one with the same pid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Birth {
     /// When it started, in the units of the platform.
@@ -47,7 +47,7 @@ pub(crate) struct Birth {
 }
 
 impl Birth {
-    /// Whether both are of one process; `None` when there is nothing to compare.
+    /// Returns whether both are of one process, or `None` if there is nothing to compare.
     pub(crate) fn is_same(self, other: Self) -> Option<bool> {
         let same = |a: Option<u64>, b: Option<u64>| Some(a? == b?);
         match (
@@ -65,25 +65,25 @@ impl Birth {
 pub(crate) enum Life {
     /// There is no such process, or all its threads have ended.
     Ended,
-    /// A process has this pid, or nothing tells that none has.
+    /// A process has this pid, or nothing proves that none has.
     Runs(Birth),
 }
 
 /// Which machines can reach a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Locality {
-    /// Only this one, by a file system on a disk or in the memory of its own.
+    /// Only this one, through a file system on its own disk or in its own memory.
     ThisMachine,
-    /// Others may, or nothing tells that they cannot.
+    /// Others may, or nothing proves that they cannot.
     Unknown,
 }
 
-/// Whether no process has this pid.
+/// Returns whether no process has this pid.
 pub(crate) fn has_ended(pid: u32) -> bool {
     look(pid) == Life::Ended
 }
 
-/// A value of the system as 16 hexadecimal digits that tell nothing about it.
+/// Returns a value of the system as 16 hexadecimal digits that reveal nothing about it.
 fn digest(purpose: &str, value: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
@@ -93,14 +93,14 @@ fn digest(purpose: &str, value: &[u8]) -> String {
     bytes[..8].iter().map(|it| format!("{it:02x}")).collect()
 }
 
-/// The digest of a machine ID. The ID itself is not to be shown, and another program that hashes it
-/// gets another value.
+/// Returns the digest of a machine ID. The ID itself must not be shown, and another program that
+/// hashes it gets another value.
 fn machine_digest(id: &[u8]) -> String {
     digest("stanchion machine\n", id)
 }
 
-/// The digest of what the kernel gave to this image of the process. The value itself protects its
-/// stack.
+/// Returns the digest of the bytes that the kernel gave to this image of the process. The bytes
+/// themselves protect its stack.
 #[cfg_attr(
     not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")),
     allow(dead_code)
@@ -149,7 +149,7 @@ mod tests {
             panic!("it has not ended");
         };
         assert_ne!(birth.is_same(own_birth()), Some(false));
-        // No process has such a number; a platform that cannot tell says that one may.
+        // No process has such a number. A platform that cannot tell says that one may.
         assert!(has_ended(i32::MAX as u32 - 3) || cfg!(not(target_os = "linux")));
         assert!(!has_ended(0) && !has_ended(u32::MAX), "these are no pids");
     }

@@ -1,15 +1,16 @@
-//! When a plain way follows a refused better one: the one place that decides.
+//! Decides when a refused call is replaced by a simpler one. No other module decides that.
 //!
-//! Kernels, security modules and sandboxes refuse a call with whatever number they like: `ENOSYS` where it is unknown, `EPERM`
-//! and `EACCES` where a rule forbids it, `EOPNOTSUPP`, `EINVAL` or `EISDIR` where the file system lacks it. So no list
-//! of refusals is ever complete, and the rule is the other way round: *every* error of a better way is a refusal, except
-//! what the plain way would meet as well.
+//! Kernels, security modules and sandboxes refuse a call with any error number: `ENOSYS` if it is
+//! unknown, `EPERM` and `EACCES` if a rule forbids it, `EOPNOTSUPP`, `EINVAL` or `EISDIR` if the
+//! file system lacks it. No list of refusals is complete. So the rule is inverted: *every* error of
+//! the better call is a refusal, except those that the simpler call would meet too.
 
 use std::io;
 
-/// Whether the plain way is worth a try after this error of the better one.
+/// Returns whether the simpler call is worth a try after this error of the better one.
 ///
-/// An error that is both, such as `EACCES` of a directory, falls back too: the plain way then reports it.
+/// An error that may be either, such as `EACCES` of a directory, falls back too. The simpler call
+/// then reports it.
 pub(crate) fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     let met_again = matches!(
@@ -28,7 +29,7 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
     !met_again && !is_shortage(error)
 }
 
-/// No descriptor is left, of this process or of the whole system, or the disk fails.
+/// Returns whether no descriptor is left, of this process or of the system, or the disk fails.
 #[cfg(unix)]
 fn is_shortage(error: &io::Error) -> bool {
     let shortages = [libc::EMFILE, libc::ENFILE, libc::EIO, libc::ELOOP];
@@ -42,14 +43,15 @@ fn is_shortage(_error: &io::Error) -> bool {
     false
 }
 
-/// The same for a better way through `/proc/self/fd`, where "not found" also means that there is no `/proc`.
+/// Does the same for a better call through `/proc/self/fd`, where "not found" may also mean that
+/// there is no `/proc`.
 #[cfg(unix)]
 pub(crate) fn is_refusal_by_proc(error: &io::Error) -> bool {
     let missing = error.kind() == io::ErrorKind::NotFound;
     is_refusal(error) || (missing && !std::path::Path::new("/proc/self/fd").exists())
 }
 
-/// Sets permission bits through the descriptor; where that is refused, through its name in `/proc`.
+/// Sets permission bits through the descriptor. If that is refused, through its name in `/proc`.
 #[cfg(unix)]
 pub(crate) fn set_bits(file: impl std::os::fd::AsFd, mode: rustix::fs::Mode) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -63,7 +65,8 @@ pub(crate) fn set_bits(file: impl std::os::fd::AsFd, mode: rustix::fs::Mode) -> 
     }
 }
 
-/// The same for what must not be wider than `mode`, but may be narrower: refused, `present` bits stay if they are.
+/// Does the same for a file whose bits may be narrower than `mode`, but not wider. If it is
+/// refused, the `present` bits stay if they are narrower.
 #[cfg(unix)]
 pub(crate) fn set_bits_or_narrower(
     file: impl std::os::fd::AsFd,
@@ -76,7 +79,8 @@ pub(crate) fn set_bits_or_narrower(
     }
 }
 
-/// Of a call for which there is no plain way: a refusal by rule says that this system does not support it.
+/// Converts the error of a call that no simpler one can replace. If a rule refuses the call, this
+/// system does not support it.
 pub(crate) fn unsupported(what: &str, error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {

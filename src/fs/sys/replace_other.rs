@@ -1,4 +1,4 @@
-//! Replacing a file as a whole where there are neither nameless files nor owners and permission bits.
+//! Replacing a file as a whole, on platforms without nameless files, owners and permission bits.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,7 +25,7 @@ pub(crate) fn name(_file: &File, _path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Gives a file of ours a second name that nothing has.
+/// Gives a file of ours a second name, which must not exist.
 pub(crate) fn publish(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::hard_link(from, to)
 }
@@ -53,7 +53,7 @@ pub(crate) fn set_bits(_file: &File, _mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The system orders this by itself.
+/// Does nothing: the system keeps this order by itself.
 pub(crate) fn sync_directory(_path: &Path) -> io::Result<()> {
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Replacing a file as a whole: files without a name, links, and the order in which things reach the disk.
+//! Replacing a file as a whole: files without a name, links, and the order in which changes reach
+//! the disk.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +17,8 @@ fn bits(mode: u32) -> Mode {
     Mode::from_bits_truncate((mode & 0o777) as _)
 }
 
-/// A file without a name in this directory, gone at the latest when its owner dies; `None` where there is no such thing.
+/// Opens a file without a name in this directory. It is gone at the latest when its process dies.
+/// Returns `None` if there are no such files.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<File>> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -33,18 +35,18 @@ pub(crate) fn open_nameless(_directory: &Path, _mode: u32) -> io::Result<Option<
     Ok(None)
 }
 
-/// A new file under this name; it must not exist.
+/// Creates a file under this name, which must not exist.
 pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(path, flags, bits(mode)).and_then(above_standard_streams)?;
     Ok(File::from(file))
 }
 
-/// Opens what is under the name of a temporary file, if anything is.
+/// Opens the temporary file of this name, if there is one.
 pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
     let careful = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let open = |access| rustix::fs::open(path, access | careful, Mode::empty());
-    // It has the look of its target, which may be for reading or for writing only.
+    // It has the rights of its target, which may be for reading only or for writing only.
     let opened = match open(OFlags::RDONLY) {
         Err(Errno::ACCESS) => open(OFlags::WRONLY),
         opened => opened,
@@ -56,8 +58,8 @@ pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Gives a nameless file a name that nothing has; `false` where that is refused, and only a file made under a name can have
-/// one.
+/// Gives a nameless file a name, which must not exist. Returns `false` if that is refused, so that
+/// a file must be created under a name.
 pub(crate) fn name(file: &File, path: &Path) -> io::Result<bool> {
     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
     match linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from) {
@@ -67,9 +69,8 @@ pub(crate) fn name(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Gives a file of ours a second name that nothing has, or that name alone where there are no links.
-///
-/// [`io::ErrorKind::AlreadyExists`]: something has it.
+/// Gives a file of ours a second name, or only that name if there are no links. Fails with
+/// [`io::ErrorKind::AlreadyExists`] if the name exists.
 pub(crate) fn publish(from: &Path, to: &Path) -> io::Result<()> {
     let ways = [link_at, link, move_unless_there];
     let mut last = io::ErrorKind::Unsupported.into();
@@ -86,12 +87,12 @@ fn link_at(from: &Path, to: &Path) -> rustix::io::Result<()> {
     linkat(CWD, from, CWD, to, AtFlags::empty())
 }
 
-/// Another system call, where the platform has one.
+/// Uses another system call, if the platform has one.
 fn link(from: &Path, to: &Path) -> rustix::io::Result<()> {
     rustix::fs::link(from, to)
 }
 
-/// Where there are no links at all: one step as well, and never in the place of something.
+/// Renames, if there are no links at all. This is one step too, and never replaces a file.
 #[cfg(target_os = "linux")]
 fn move_unless_there(from: &Path, to: &Path) -> rustix::io::Result<()> {
     rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE)
@@ -110,7 +111,8 @@ pub(crate) struct Look {
     special: u32,
 }
 
-/// What is at the path now; refused if it cannot be replaced as a file. `None` when nothing is.
+/// Returns the rights of the file at this path, or `None` if nothing is there. Fails if it cannot
+/// be replaced as a file.
 pub(crate) fn look_of(path: &Path) -> io::Result<Option<Look>> {
     let stat = match lstat(path) {
         Ok(stat) => stat,
@@ -132,16 +134,16 @@ fn refused(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// Makes a file look like the one it replaces: the same users may use it, and no others. It gets
-/// the owner and the group as far as this process may set them. With `bits` it has those instead of
-/// the other's.
+/// Gives a file the rights of the one that it replaces: the same users may use it, and no others.
+/// It gets the owner and the group as far as this process may set them. With `bits` it has these
+/// bits instead.
 pub(crate) fn make_look(file: &File, look: &Look, bits: Option<u32>) -> io::Result<()> {
     look.rights.hand_over(file)?;
     if let Some(bits) = bits {
         return set_bits(file, bits);
     }
     look.rights.give(file)?;
-    // Set-id bits mean another thing under another owner.
+    // Set-id bits mean something else under another owner.
     if look.special == 0 || !look.rights.have_owner(file)? {
         return Ok(());
     }
@@ -154,17 +156,18 @@ pub(crate) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
     refusal::set_bits(file, bits(mode))
 }
 
-/// Makes sure that what happened to names in this directory survives a loss of power.
+/// Ensures that changes of names in this directory survive a loss of power.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(directory) => File::from(directory),
-        // Who may write in a directory may still not read it, and then there is no way.
+        // A process that may write in a directory may not be allowed to read it. Then there is no
+        // way.
         Err(error) if refusal::is_refusal(&error.into()) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     match directory.sync_all() {
-        // Some file systems cannot, and say so.
+        // Some file systems do not support it, and report that.
         Err(error) if refusal::is_refusal(&error) => Ok(()),
         result => result,
     }

@@ -1,4 +1,4 @@
-//! Who may use a file, where permission bits mean nothing: whoever the directory lets in.
+//! Who may use a file, where permission bits mean nothing: every user that may use its directory.
 
 use std::fs::File;
 use std::io;
@@ -9,22 +9,22 @@ use std::path::Path;
 pub(crate) struct Rights;
 
 impl Rights {
-    /// Those of what is at this path; `None` when nothing is.
+    /// Returns the rights of what is at this path, or `None` if nothing is.
     pub(super) fn at_path(path: &Path) -> io::Result<Option<Self>> {
         Ok(super::file::id_at(path)?.map(|_| Self))
     }
 
-    /// The same for a file, where these are of a directory.
+    /// Converts the rights of a directory into those of a file in it.
     pub(super) fn of_files_in(self) -> Self {
         self
     }
 
-    /// A new file has those of its directory.
+    /// Does nothing: a new file has the rights of its directory.
     pub(super) fn give(&self, _file: &File) -> io::Result<()> {
         Ok(())
     }
 
-    /// The same for a directory.
+    /// Does nothing, as [`give`](Rights::give).
     pub(super) fn give_to_directory(&self, _path: &Path) -> io::Result<()> {
         Ok(())
     }

@@ -78,18 +78,19 @@ impl Rights {
         self
     }
 
-    /// The same for a directory: the right to read the lock file is the right to enter.
+    /// Converts these rights into those of a directory. The right to read the lock file becomes the
+    /// right to enter.
     fn of_directory(self) -> Self {
         self.map(|bits| bits | ((bits & READ) / READ * ENTER))
     }
 
-    /// The same for a file, where these are of a directory.
+    /// Converts the rights of a directory into those of a file in it.
     pub(super) fn of_files_in(self) -> Self {
         self.map(|bits| bits & !ENTER)
     }
 
-    /// The least of what the users and groups with a name may do, the owner and the group among
-    /// them where the file does not have them. Root needs no rights.
+    /// Returns the least of what the named users and groups may do. Owner and group count among
+    /// them if the file does not have them. Root needs no rights.
     fn least(&self, user: u32, group: u32, groups_too: bool) -> u32 {
         let users = self.users.iter().filter(|it| it.id != user);
         let owner = Some(&self.owner).filter(|it| it.id != user && it.id != 0);
@@ -107,7 +108,8 @@ impl Rights {
         Class { id: user, bits }
     }
 
-    /// The rights of a file with this owner and this group that gives everybody what these give.
+    /// Returns the rights for a file of this owner and this group that give each user what these
+    /// give.
     fn on_file_of(&self, user: u32, group: u32) -> Self {
         let mut users = self.users.clone();
         let mut groups = self.groups.clone();
@@ -127,7 +129,7 @@ impl Rights {
             bits = named.unwrap_or_else(|| groups.iter().fold(others, |least, it| least & it.bits));
         }
         groups.retain(|it| it.id != group);
-        // A list in which all are alike says no more than the bits.
+        // If all entries are alike, a list says no more than the bits.
         let mut named = users.iter().chain(&groups);
         if bits == others && named.all(|it| it.bits == others) {
             users.clear();
@@ -144,9 +146,9 @@ impl Rights {
         }
     }
 
-    /// The same without an access list. Users and groups with a name lose their entries, and so do
-    /// the owner and the group of the model where the file has others. They then count as members
-    /// of the group or as others, so those two classes get no right that one of them lacks.
+    /// Does the same without an access list. Named users and groups lose their entries, and so do
+    /// the owner and the group of the model if the file has others. They then count as members of
+    /// the group or as others, so those two classes get no right that one of them lacks.
     pub(super) fn without_list(&self, user: u32, group: u32) -> Self {
         let bits = match group == self.group.id {
             true => self.group.bits & self.least(user, group, false),
@@ -161,9 +163,8 @@ impl Rights {
         }
     }
 
-    /// Those of a file that tells who has the lock: what may be made in a directory with the rights
-    /// of `self` is read by all who may make something there. A file without that has the rights of
-    /// `made`.
+    /// Returns the rights of a record in a directory with the rights of `self`. All users that may
+    /// create files in the directory may read it. For other users it has the rights of `made`.
     pub(super) fn of_record(&self, made: &Self) -> Self {
         self.shared(made, |ours, made| match ours & WRITE {
             0 => ours & made & READ,
@@ -171,8 +172,8 @@ impl Rights {
         })
     }
 
-    /// Those of a directory in which all work who may work in one with the rights of `self`; the
-    /// rest as in `made`.
+    /// Returns the rights of a directory in which all users may work that may work in one with the
+    /// rights of `self`. Otherwise it has the rights of `made`.
     pub(super) fn of_shared(&self, made: &Self) -> Self {
         self.shared(made, |ours, made| match ours & WRITE {
             0 => ours & made,
@@ -211,7 +212,7 @@ impl Rights {
         Ok(fstat(file)?)
     }
 
-    /// Whether a file has their owner, and their group.
+    /// Returns whether the file has this owner and this group.
     pub(super) fn have_owner(&self, file: &File) -> io::Result<bool> {
         let stat = fstat(file)?;
         Ok((stat.st_uid, stat.st_gid) == (self.owner.id, self.group.id))
@@ -221,14 +222,14 @@ impl Rights {
         !self.users.is_empty() || !self.groups.is_empty()
     }
 
-    /// As `st_mode` shows them.
+    /// Returns the rights as `st_mode` shows them.
     fn mode(&self) -> u32 {
         let named = self.users.iter().chain(&self.groups);
         let group = named.fold(self.group.bits, |mask, it| mask | it.bits);
         self.owner.bits << 6 | group << 3 | self.others
     }
 
-    /// The bits to make a file with that others can see before it has its rights.
+    /// Returns the bits for the creation of a file that is visible before it has its rights.
     pub(super) fn bare(&self) -> Mode {
         mode_bits(self.owner.bits << 6 & 0o600)
     }
@@ -239,13 +240,13 @@ fn mode_bits(mode: u32) -> Mode {
     Mode::from_bits_truncate((mode & 0o7777) as _)
 }
 
-/// Sets the bits, unless they are right or narrower and may not be set.
+/// Sets the bits. If this is refused, narrower bits may stay.
 #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
 fn set_mode(file: &File, stat: &Stat, mode: u32) -> io::Result<()> {
     if stat.st_mode as u32 & 0o7777 == mode {
         return Ok(());
     }
-    // Refused, it is for fewer users, never for more.
+    // If it is refused, the file is for fewer users, never for more.
     let present = mode_bits(stat.st_mode as u32);
     refusal::set_bits_or_narrower(file, mode_bits(mode), present)
 }
@@ -267,10 +268,11 @@ mod linux {
     const DEFAULT: &str = "system.posix_acl_default";
     const VERSION: u32 = 2;
     const ENTRY: usize = 8;
-    /// An access list of 127 entries. A longer one is read with the greatest buffer there can be.
+    /// An access list of 127 entries. A longer one is read with the largest buffer that can be
+    /// needed.
     const ROOM: usize = 1024;
     const MOST_ROOM: usize = 65536;
-    /// The id of entries that name nobody.
+    /// The ID of entries that name no user or group.
     const NOBODY: u32 = u32::MAX;
 
     mod tag {
@@ -283,7 +285,7 @@ mod linux {
     }
 
     impl Rights {
-        /// Those of the file at this path; `None` when nothing is.
+        /// Returns the rights of the file at this path, or `None` if nothing is.
         pub(in crate::fs::sys) fn at_path(path: &Path) -> io::Result<Option<Self>> {
             let stat = match lstat(path) {
                 Ok(stat) => stat,
@@ -294,8 +296,8 @@ mod linux {
             Ok(Some(Self::new(&stat, list)))
         }
 
-        /// Those of the file of this name in an open directory; `None` when there is none. `path`
-        /// is the same file, for where `/proc` cannot be used.
+        /// Returns the rights of the file of this name in an open directory, or `None` if there is
+        /// none. `path` is the same file, in case `/proc` cannot be used.
         pub(crate) fn at(directory: &File, name: &Path, path: &Path) -> io::Result<Option<Self>> {
             let stat = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
@@ -312,7 +314,7 @@ mod linux {
             Ok(Some(Self::new(&stat, list)))
         }
 
-        /// Those of an open file.
+        /// Returns the rights of an open file.
         pub(crate) fn of(file: &File) -> io::Result<Self> {
             let list = read(|value| fgetxattr(file, ACCESS, value));
             Ok(Self::new(&fstat(file)?, list))
@@ -327,8 +329,8 @@ mod linux {
             }
         }
 
-        /// There may be a list, and it cannot be read: the group's bits may be its mask, and others
-        /// may be more than somebody with a name.
+        /// Returns the rights of a file whose list, if it has one, cannot be read. The group's bits
+        /// may be the mask of the list, and others may be allowed more than a named user or group.
         pub(super) fn unknown(mut self) -> Self {
             (self.group.bits, self.others) = (0, 0);
             self
@@ -386,7 +388,7 @@ mod linux {
             bytes
         }
 
-        /// The bits to make a file with that nobody can see before it has its rights.
+        /// Returns the bits for the creation of a file that is visible only once it has its rights.
         pub(in crate::fs::sys) fn unseen(&self) -> Mode {
             match self.has_list() {
                 true => self.bare(),
@@ -394,7 +396,7 @@ mod linux {
             }
         }
 
-        /// Gives these rights to a file that this process has just made.
+        /// Gives these rights to a file that this process has just created.
         pub(in crate::fs::sys) fn give(&self, file: &File) -> io::Result<()> {
             let stat = self.hand_over(file)?;
             let whole = self.on_file_of(stat.st_uid, stat.st_gid);
@@ -402,8 +404,8 @@ mod linux {
             give_bits(file, &stat, whole, bare, 0)
         }
 
-        /// The same for a directory. The right to read is the right to enter, and what is made
-        /// inside inherits the group, and no access list.
+        /// Does the same for a directory. The right to read becomes the right to enter. Files
+        /// created inside inherit the group, and no access list.
         pub(in crate::fs::sys) fn give_to_directory(&self, directory: &File) -> io::Result<()> {
             let stat = self.hand_over(directory)?;
             let whole = self.on_file_of(stat.st_uid, stat.st_gid).of_directory();
@@ -413,8 +415,8 @@ mod linux {
             give_bits(directory, &stat, whole, bare, inherit)
         }
 
-        /// Whether a file that another process may have made has these very rights already, and
-        /// belongs to the owner or to this process's user.
+        /// Returns whether a file that another process may have created has exactly these rights,
+        /// and belongs to the owner or to this process's user.
         pub(in crate::fs::sys) fn are_of(&self, file: &File) -> bool {
             let (Ok(stat), Ok(rights)) = (fstat(file), Self::of(file)) else {
                 return false;
@@ -424,8 +426,8 @@ mod linux {
         }
     }
 
-    /// The whole rights by an access list where one is needed, else by bits; the bare ones where
-    /// there can be no list.
+    /// Sets the whole rights, by an access list if one is needed, otherwise by bits. Sets the bare
+    /// rights if there can be no list.
     fn give_bits(
         file: &File,
         stat: &Stat,
@@ -433,7 +435,7 @@ mod linux {
         bare: Rights,
         more: u32,
     ) -> io::Result<()> {
-        // From the directory a file may have inherited a list that names others.
+        // The file may have inherited a list that names others.
         let inherited = fgetxattr(file, ACCESS, &mut [0; 0][..]).is_ok();
         if !inherited && !whole.has_list() {
             return set_mode(file, stat, whole.mode() | more);
@@ -447,7 +449,7 @@ mod linux {
         set_mode(file, &fstat(file)?, bare.mode() | more)
     }
 
-    /// The access list; `None` where there is none, or can be none.
+    /// Reads the access list. Returns `None` if there is none, or can be none.
     fn read(
         get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
     ) -> rustix::io::Result<Option<Vec<u8>>> {
@@ -465,7 +467,7 @@ mod linux {
         }
     }
 
-    /// The last part of a path: its name in its directory.
+    /// Returns the last part of a path: its name in its directory.
     pub(in crate::fs::sys) fn name_of(path: &Path) -> &OsStr {
         path.file_name().unwrap_or_default()
     }
@@ -485,7 +487,7 @@ mod portable {
     use super::*;
 
     impl Rights {
-        /// Those of what is at this path; `None` when nothing is.
+        /// Returns the rights of what is at this path, or `None` if nothing is.
         pub(in crate::fs::sys) fn at_path(path: &Path) -> io::Result<Option<Self>> {
             match lstat(path) {
                 Ok(stat) => Ok(Some(Self::of_stat(&stat))),
@@ -494,14 +496,14 @@ mod portable {
             }
         }
 
-        /// Gives these rights to a file that this process has just made, as far as bits can.
+        /// Gives these rights to a file that this process has just created, as far as bits can.
         pub(in crate::fs::sys) fn give(&self, file: &File) -> io::Result<()> {
             let stat = fstat(file)?;
             let bare = self.without_list(stat.st_uid, stat.st_gid);
             set_mode(file, &stat, bare.mode())
         }
 
-        /// The same for a directory. The right to read is the right to enter.
+        /// Does the same for a directory. The right to read becomes the right to enter.
         pub(in crate::fs::sys) fn give_to_directory(&self, path: &Path) -> io::Result<()> {
             let careful = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let directory = File::from(open(path, careful, Mode::empty())?);
@@ -546,7 +548,7 @@ mod tests {
         rights
     }
 
-    /// What a user in these groups may do with a file, as the kernel tells it.
+    /// Returns whether a user in these groups may do this with a file, by the rules of the kernel.
     fn may(rights: &Rights, user: u32, groups: &[u32], wanted: u32) -> bool {
         if user == rights.owner.id {
             return rights.owner.bits & wanted == wanted;
@@ -593,8 +595,8 @@ mod tests {
             &[10, 11, 12],
         ];
         for model in models() {
-            // Made by its owner, by Bob with its group, by Bob with his own, and by a member of a
-            // group with a name.
+            // Created by its owner, by Bob with its group, by Bob with his own group, and by a
+            // member of a named group.
             for (user, group) in [
                 (ALICE, TEAM),
                 (ALICE, 12),
@@ -620,8 +622,8 @@ mod tests {
                             allowed || !may(&bare, who, groups, wanted),
                             "wider: {text}: {bare:?}"
                         );
-                        // Only members of the group of the file's maker, which the model does not
-                        // know, may lose.
+                        // Only members of the creator's group, which the model does not know, may
+                        // lose rights.
                         let narrower = allowed && !may(&whole, who, groups, wanted);
                         assert!(
                             !narrower || groups.contains(&group),
@@ -672,7 +674,7 @@ mod tests {
         let plain = rights(class(ALICE, 6), class(TEAM, 6), 6);
         let bytes = model.list();
         assert_eq!(plain.clone().listed(&bytes).as_ref(), Some(&model));
-        // The mask takes from all but the owner and others.
+        // The mask restricts all but the owner and others.
         let mut masked = bytes.clone();
         let mask = bytes.len() - 14;
         assert_eq!(masked[mask], 6);

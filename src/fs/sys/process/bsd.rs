@@ -1,7 +1,7 @@
 //! Processes and places on macOS and FreeBSD.
 //!
-//! FreeBSD computes the start of a process from the wall clock, so that it changes when the clock
-//! is set: there only the absence of a process proves its end. A FreeBSD process in a jail sees no
+//! FreeBSD computes the start of a process from the wall clock, so it changes when the clock is
+//! set. There only the absence of a process proves its end. A FreeBSD process in a jail sees no
 //! process outside, and records no pid space.
 
 use std::ffi::CStr;
@@ -39,7 +39,7 @@ pub(crate) fn machine_id() -> Option<String> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the call fills the 16 bytes of a UUID, and reads the time limit; both live until it
+    // SAFETY: the call fills the 16 bytes of a UUID, and reads the time limit. Both live until it
     // returns.
     let status = unsafe { libc::gethostuuid(id.as_mut_ptr(), &raw const at_once) };
     (status == 0 && id != [0; 16]).then(|| machine_digest(&id))
@@ -64,15 +64,15 @@ pub(crate) fn pid_space() -> Option<u64> {
     (number(c"security.jail.jailed")? == 0).then_some(0)
 }
 
-/// The version of the pid, which the kernel raises at each `exec`.
+/// Returns the version of the pid, which the kernel raises at each `exec`.
 #[cfg(target_os = "macos")]
 pub(crate) fn image_id() -> Option<String> {
-    /// `TASK_AUDIT_TOKEN` of `mach/task_info.h`, and the place of the version in a token.
+    /// `TASK_AUDIT_TOKEN` of `mach/task_info.h`, and the index of the version in a token.
     const FLAVOR: libc::task_flavor_t = 15;
     const VERSION: usize = 7;
     let mut token = [0_i32; 8];
     let mut length = 8;
-    // SAFETY: the call writes at most `length` numbers into `token`, which has as many; the port is
+    // SAFETY: the call writes at most `length` numbers into `token`, which has as many. The port is
     // this task's own.
     #[allow(deprecated)] // The crate that is recommended for it has this one function for us.
     let status = unsafe {
@@ -86,7 +86,7 @@ pub(crate) fn image_id() -> Option<String> {
     (status == 0 && length == 8).then(|| image_digest(&token[VERSION].to_ne_bytes()))
 }
 
-/// The random bytes that the kernel gives to each image that it executes.
+/// Returns the random bytes that the kernel gives to each image that it executes.
 #[cfg(target_os = "freebsd")]
 pub(crate) fn image_id() -> Option<String> {
     let mut bytes = [0_u8; 64];
@@ -115,7 +115,7 @@ pub(crate) fn look(pid: u32) -> Life {
     }
 }
 
-/// In microseconds since the epoch, as the clock was then.
+/// Returns the start in microseconds since the epoch, as the clock was then.
 #[cfg(target_os = "macos")]
 fn start_of(pid: u32) -> Option<u64> {
     let pid = i32::try_from(pid).ok()?;
@@ -146,7 +146,7 @@ fn hides_nobody() -> bool {
     true
 }
 
-/// To a user who may not see the processes of others they do not exist.
+/// Returns whether this user can see the processes of all users. Otherwise they seem not to exist.
 #[cfg(target_os = "freebsd")]
 fn hides_nobody() -> bool {
     let shown = [
@@ -166,12 +166,12 @@ fn number(name: &CStr) -> Option<i32> {
     sysctl(name)?.try_into().ok().map(i32::from_ne_bytes)
 }
 
-/// A short value of the kernel's table.
+/// Reads a short value of the kernel's table.
 fn sysctl(name: &CStr) -> Option<Vec<u8>> {
     let mut value = vec![0_u8; 64];
     let mut length = value.len();
     let none = std::ptr::null_mut();
-    // SAFETY: the name ends with a zero; the call writes at most `length` bytes into `value`, which
+    // SAFETY: the name ends with a zero. The call writes at most `length` bytes into `value`, which
     // has as many, and sets nothing.
     let status = unsafe {
         libc::sysctlbyname(

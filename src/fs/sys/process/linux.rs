@@ -1,8 +1,8 @@
 //! Processes and places on Linux.
 //!
 //! `/proc` may be hidden, mounted in part, not mounted, or that of another pid namespace. So the
-//! kernel's own calls come first (`pidfd_open`, what a pidfd is, and its `ioctl`), and of `/proc`
-//! only what is certain to speak of this pid namespace.
+//! kernel's own calls come first (`pidfd_open`, the file system of a pidfd, and its `ioctl`). Of
+//! `/proc` only what certainly describes this pid namespace is used.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 use super::{Birth, Life, Locality, image_digest, machine_digest};
 use crate::fs::sys::file::above_standard_streams;
 
-/// The file system of `/proc`, and that of pidfds, from the kernel's `magic.h`.
+/// The file systems of `/proc` and of pidfds, from the kernel's `magic.h`.
 const PROC: u32 = 0x9fa0;
 const PIDFS: u32 = 0x5049_4446;
 
@@ -56,21 +56,22 @@ pub(crate) fn boot_id() -> Option<String> {
     Some(text.trim().to_owned()).filter(|it| !it.is_empty())
 }
 
-/// That of systemd or D-Bus. A container has one of its own, or that of its image.
+/// Returns the ID of systemd or D-Bus. A container has one of its own, or that of its image.
 pub(crate) fn machine_id() -> Option<String> {
     ["/etc/machine-id", "/var/lib/dbus/machine-id"]
         .iter()
         .find_map(|path| machine_id_in(&std::fs::read(path).ok()?))
 }
 
-/// `uninitialized` stands there while a system is installed, and zeros are nobody's.
+/// Parses a machine ID. While a system is installed, the file contains `uninitialized`. Zeros are
+/// no ID.
 fn machine_id_in(text: &[u8]) -> Option<String> {
     let id = text.trim_ascii().to_ascii_lowercase();
     let whole = id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit);
     (whole && id.iter().any(|it| *it != b'0')).then(|| machine_digest(&id))
 }
 
-/// The number of the pid namespace.
+/// Returns the number of the pid namespace.
 pub(crate) fn pid_space() -> Option<u64> {
     let own = open_pidfd(std::process::id()).ok().flatten();
     own.and_then(|it| namespace_of(&it)).or_else(|| {
@@ -82,18 +83,18 @@ pub(crate) fn pid_space() -> Option<u64> {
 
 fn namespace_of(process: &OwnedFd) -> Option<u64> {
     use std::os::fd::{AsRawFd, FromRawFd};
-    // SAFETY: `process` is open for the whole call, which takes no pointer; a kernel that does not
+    // SAFETY: `process` is open for the whole call, which takes no pointer. A kernel that does not
     // know the request refuses it.
     let found = unsafe { libc::ioctl(process.as_raw_fd(), GET_PID_NAMESPACE, 0) };
     if found < 0 {
         return None;
     }
-    // SAFETY: the call has just made this descriptor, and no one else knows its number.
+    // SAFETY: the call has just created this descriptor, and nothing else knows its number.
     let namespace = unsafe { OwnedFd::from_raw_fd(found) };
     fstat(&namespace).ok().map(|it| it.st_ino)
 }
 
-/// The kernel gives 16 random bytes to each image that it executes.
+/// Returns a digest of the 16 random bytes that the kernel gives to each image that it executes.
 pub(crate) fn image_id() -> Option<String> {
     // SAFETY: takes a number and returns one.
     let address = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u8; 16];
@@ -121,7 +122,7 @@ pub(crate) fn look(pid: u32) -> Life {
     match open_pidfd(pid) {
         Ok(Some(process)) => {
             let start = start();
-            // Looked at last: as long as it runs, its pid is that of no other process.
+            // Checked last: as long as it runs, no other process has its pid.
             match has_ended(&process) {
                 true => Life::Ended,
                 false => Life::Runs(Birth {
@@ -144,7 +145,7 @@ pub(crate) fn open(pid: u32) -> std::io::Result<Option<File>> {
     Ok(open_pidfd(pid)?.map(File::from))
 }
 
-/// The command line of a process of this pid namespace, its arguments separated by spaces.
+/// Returns the command line of a process of this pid namespace, its arguments separated by spaces.
 pub(crate) fn command_line(pid: u32) -> Option<String> {
     let bytes = Proc::of_this_namespace()?.read(&format!("{pid}/cmdline"))?;
     crate::fs::sys::host::words_of(&bytes)
@@ -163,21 +164,22 @@ fn number(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
-/// Whether all its threads have ended, though its parent may not have asked for it yet.
+/// Returns whether all threads of the process have ended, even if its parent has not waited for it
+/// yet.
 fn has_ended(process: &OwnedFd) -> bool {
     let mut ended = [PollFd::new(process, PollFlags::IN)];
     poll(&mut ended, Some(&rustix::time::Timespec::default())).is_ok_and(|count| count > 0)
 }
 
-/// Since Linux 6.9 each process has an inode of its own, which the kernel does not use again before
-/// the next boot; not where inode numbers have 32 bits.
+/// Returns the inode of the process. Since Linux 6.9 each process has one, which the kernel does
+/// not use again before the next boot. Not if inode numbers have 32 bits.
 fn serial_of(process: &OwnedFd) -> Option<u64> {
     let wide = cfg!(target_pointer_width = "64");
     let own = wide && fstatfs(process).is_ok_and(|it| magic(&it) == PIDFS);
     own.then(|| fstat(process).ok().map(|it| it.st_ino))?
 }
 
-/// `/proc`, held open, so that all that is read is of one mount.
+/// `/proc`, held open, so that everything is read from one mount.
 struct Proc(OwnedFd);
 
 impl Proc {
@@ -188,19 +190,20 @@ impl Proc {
         real.then_some(Self(directory))
     }
 
-    /// Only that of this process's own pid namespace: in another one a pid is that of another
-    /// process.
+    /// Opens `/proc` if it is that of this process's pid namespace. In another one a pid means
+    /// another process.
     fn of_this_namespace() -> Option<Self> {
         let proc = Self::open()?;
         let status = String::from_utf8_lossy(&proc.read("self/status")?).into_owned();
-        // One pid for each namespace from that of this `/proc` inwards.
+        // One pid for each namespace, from that of this `/proc` inwards.
         let line = status.lines().find_map(|it| it.strip_prefix("NStgid:"))?;
         let mut pids = line.split_ascii_whitespace();
         let own = pids.next()?.parse() == Ok(std::process::id()) && pids.next().is_none();
         own.then_some(proc)
     }
 
-    /// Whether times read here are those that other processes read: a time namespace shifts them.
+    /// Returns whether times read here are those that other processes read. A time namespace shifts
+    /// them.
     fn has_plain_times(&self) -> bool {
         match rustix::fs::readlinkat(&self.0, "self/ns/time", Vec::new()) {
             Ok(link) => link.as_bytes() == INITIAL_TIME.as_bytes(),
@@ -209,13 +212,12 @@ impl Proc {
         }
     }
 
-    /// When a process was started, in clock ticks since boot. A process that is hidden has no
-    /// start.
+    /// Returns the start of a process, in clock ticks since boot. A hidden process has no start.
     fn start_of(&self, pid: u32) -> Option<u64> {
         self.has_plain_times().then_some(())?;
         let stat = self.read(&format!("{pid}/stat"))?;
-        // The name is in parentheses and may hold anything, so count from the last one: field 22 is
-        // the 20th behind it.
+        // The name is in parentheses and may contain anything, so count from the last one: field 22
+        // is the 20th behind it.
         let behind = stat.iter().rposition(|&byte| byte == b')')? + 1;
         let text = std::str::from_utf8(&stat[behind..]).ok()?;
         text.split_ascii_whitespace().nth(19)?.parse().ok()
@@ -250,7 +252,8 @@ fn locality(found: rustix::io::Result<StatFs>) -> Locality {
     }
 }
 
-/// The field is signed, unsigned, wide or narrow by architecture; the number is its low 32 bits.
+/// Returns the number of a file system. The field is signed, unsigned, wide or narrow by
+/// architecture; the number is its low 32 bits.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,4 +1,4 @@
-//! Where the system does not tell for certain: no process is known to have ended.
+//! Platforms that tell nothing for certain. No process is known to have ended.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,7 @@
 //! Processes and places on Windows.
 //!
-//! The system gives no boot ID, but a process is told from all others by its pid and the time of
-//! its creation, which does not change with the clock. So the machine's ID is enough, where no
+//! The system has no boot ID. But a process is distinguished from all others by its pid and the
+//! time of its creation, which does not change with the clock. So the machine's ID is enough, if no
 //! other machine can reach the file.
 
 use std::fs::File;
@@ -28,15 +28,15 @@ use windows_sys::w;
 
 use super::{Birth, Life, Locality, machine_digest};
 
-/// Longest path and value, in units of 16 bits.
+/// The longest path and value, in units of 16 bits.
 const LONGEST: usize = 32_768;
 
 pub(crate) fn boot_id() -> Option<String> {
     None
 }
 
-/// The ID made at installation. A container has that of its image, and sees no process outside: it
-/// has none.
+/// Returns the ID made at installation. A container has the ID of its image, and sees no process
+/// outside, so it has none here.
 pub(crate) fn machine_id() -> Option<String> {
     let key = w!("SYSTEM\\CurrentControlSet\\Control");
     if registry(key, w!("ContainerType"), RRF_RT_REG_DWORD).is_some() {
@@ -47,11 +47,11 @@ pub(crate) fn machine_id() -> Option<String> {
     (id.len() >= 32).then(|| machine_digest(&id))
 }
 
-/// A value of the machine's registry, of at most 128 bytes.
+/// Reads a value of the machine's registry, of at most 128 bytes.
 fn registry(key: *const u16, name: *const u16, kind: u32) -> Option<Vec<u8>> {
     let mut value = vec![0_u8; 128];
     let mut length = 128_u32;
-    // SAFETY: both names end with a zero; the call writes at most `length` bytes into `value`,
+    // SAFETY: both names end with a zero. The call writes at most `length` bytes into `value`,
     // which has as many.
     let status = unsafe {
         RegGetValueW(
@@ -79,7 +79,7 @@ pub(crate) fn image_id() -> Option<String> {
 }
 
 pub(crate) fn own_birth() -> Birth {
-    // SAFETY: takes nothing; the handle stands for this process and need not be closed.
+    // SAFETY: takes nothing. The handle means this process and need not be closed.
     birth_of(unsafe { GetCurrentProcess() })
 }
 
@@ -107,7 +107,7 @@ fn birth_of(process: HANDLE) -> Birth {
 }
 
 pub(crate) fn look(pid: u32) -> Life {
-    // Pid 0 is the system's, and the call refuses it as if there were no such process.
+    // Pid 0 belongs to the system, and the call refuses it as if there were no such process.
     if pid == 0 || pid == u32::MAX {
         return Life::Runs(Birth::default());
     }
@@ -119,11 +119,11 @@ pub(crate) fn look(pid: u32) -> Life {
         let absent = error == i32::try_from(ERROR_INVALID_PARAMETER).ok();
         return match absent {
             true => Life::Ended,
-            // One of another user's.
+            // A process of another user.
             false => Life::Runs(Birth::default()),
         };
     }
-    // SAFETY: the call has just made this handle, and no one else knows it.
+    // SAFETY: the call has just created this handle, and nothing else knows it.
     let process = unsafe { OwnedHandle::from_raw_handle(handle) };
     // SAFETY: the handle is open, with the right to wait for it.
     match unsafe { WaitForSingleObject(process.as_raw_handle(), 0) } {
@@ -144,7 +144,7 @@ pub(crate) fn open(_pid: u32) -> io::Result<Option<File>> {
 pub(crate) fn locality_of(file: &File) -> Locality {
     let mut path = vec![0_u16; LONGEST];
     let room = LONGEST as u32;
-    // SAFETY: the handle is open; the call writes at most `room` units into `path`, which has as
+    // SAFETY: the handle is open. The call writes at most `room` units into `path`, which has as
     // many.
     let length = unsafe {
         GetFinalPathNameByHandleW(
@@ -154,7 +154,7 @@ pub(crate) fn locality_of(file: &File) -> Locality {
             FILE_NAME_NORMALIZED,
         )
     };
-    // More than there is room for is the room that is needed.
+    // If the room is too small, this is the room that is needed.
     match length > 0 && length < room {
         true => locality(&path[..=length as usize]),
         false => Locality::Unknown,
@@ -166,10 +166,10 @@ pub(crate) fn locality_at(path: &Path) -> Locality {
     locality(&path)
 }
 
-/// Of a path that ends with a zero.
+/// Returns the locality of a path that ends with a zero.
 fn locality(path: &[u16]) -> Locality {
     let mut volume = vec![0_u16; LONGEST];
-    // SAFETY: the path ends with a zero; the call writes at most as many units as `volume` has.
+    // SAFETY: the path ends with a zero. The call writes at most as many units as `volume` has.
     let found = unsafe { GetVolumePathNameW(path.as_ptr(), volume.as_mut_ptr(), LONGEST as u32) };
     // SAFETY: the volume's path ends with a zero, as the call has written it, or is empty.
     let kind = unsafe { GetDriveTypeW(volume.as_ptr()) };
