@@ -19,7 +19,7 @@ const MOST_SITTERS: usize = 64;
 /// Returns the runtime whose pool of threads runs short blocking work.
 pub(crate) fn pool() -> Result<Handle> {
     Handle::try_current().map_err(|_| {
-        let text = "this needs a Tokio runtime: files are read and written in its pool of threads";
+        let text = "this needs a Tokio runtime: its thread pool reads and writes files";
         Error::new(ErrorKind::Unsupported, text)
     })
 }
@@ -30,13 +30,13 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
     let pool = pool()?;
     // Tokio panics if it cannot start a thread.
     let Some(job) = surviving(|| pool.spawn_blocking(work)) else {
-        let text = "this needs a thread of the Tokio runtime, and none may be started";
+        let text = "the Tokio runtime cannot start a thread";
         return Err(Error::new(ErrorKind::Unsupported, text));
     };
     job.await.map_err(|_| {
         Error::new(
             ErrorKind::Closed,
-            "the runtime shut down before it was done",
+            "the runtime shut down before the operation ended",
         )
     })
 }

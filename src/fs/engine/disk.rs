@@ -330,12 +330,12 @@ impl Disk {
             // The waiters behind it find the mark at their next look.
             Other::Shut => own
                 .set_mark(true)
-                .map_err(|e| Error::io("mark the own ticket", &self.place.queue, e)),
+                .map_err(|e| Error::io("mark the ticket in", &self.place.queue, e)),
         }
     }
 
     fn vanishing(&self) -> Error {
-        let text = "the queue directory vanishes as fast as it is made";
+        let text = "the queue directory is removed whenever it is created";
         Error::at(ErrorKind::Corrupt, text, &self.place.queue)
     }
 }
@@ -347,7 +347,7 @@ pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u64)>> {
     let bytes = disk.read_unlocked()?.unwrap_or_default();
     match (state::kind_of(&bytes), disk.parse(&bytes)) {
         (None, Content::Foreign(theirs)) => {
-            let text = format!("the lock at this path is of {theirs}, which is not known here");
+            let text = format!("this version does not support the lock at this path: {theirs}");
             let path = disk.place.state();
             Err(Error::at(ErrorKind::Incompatible, text, path))
         }
@@ -361,7 +361,7 @@ pub(crate) fn refuse_foreign(place: &Place, kind: Kind, content: &Content) -> Re
         return Ok(());
     };
     let text = format!(
-        "the lock at this path is of {theirs}, this one is of {}",
+        "the lock at this path is another one: {theirs}; this one: {}",
         kind.of_ours()
     );
     Err(Error::at(ErrorKind::Incompatible, text, place.state()))

@@ -196,7 +196,7 @@ pub(crate) fn probe(path: &Path) -> Result<Probed> {
             return Ok(found);
         }
     }
-    let text = "the lock file is replaced as fast as it is opened";
+    let text = "the lock file is replaced whenever it is opened";
     Err(Error::at(ErrorKind::Corrupt, text, path))
 }
 

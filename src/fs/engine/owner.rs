@@ -275,8 +275,8 @@ impl Recorded {
 
 /// Returns the error of a process that would wait for a lock of its former image.
 pub(crate) fn waits_for_itself(path: &Path) -> Error {
-    let text = "this process took the lock before it executed another program, and would wait for itself; \
-                the lock ends with the process";
+    let text = "this process acquired the lock before it executed another program, \
+                and would wait for itself; the lock ends with the process";
     Error::at(ErrorKind::Deadlock, text, path)
 }
 

@@ -177,7 +177,7 @@ impl PidFile {
         let body = parse(&text, locality)
             .filter(|_| length <= LONGEST)
             .ok_or_else(|| {
-                let text = "this is no pid file, so it is left alone";
+                let text = "this is not a pid file; it was not changed";
                 Error::at(ErrorKind::Corrupt, text, path)
             })?;
         let (name, copied) = match &body {
@@ -240,7 +240,7 @@ impl PidFile {
                 continue;
             };
             if depth == 0 {
-                let text = "too many have died one after the other while they took this over";
+                let text = "too many processes died during a takeover of this pid file";
                 return Err(Error::at(ErrorKind::Corrupt, text, &self.path));
             }
             let heir = self.beside("heir", &stale.name);
@@ -251,7 +251,7 @@ impl PidFile {
                 return Ok(Published::Done(!stale.copied));
             }
         }
-        let text = "it changes faster than it can be looked at";
+        let text = "the pid file changes too often";
         Err(Error::at(ErrorKind::Corrupt, text, at))
     }
 

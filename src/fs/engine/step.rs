@@ -214,7 +214,7 @@ mod hooks {
             .as_ref()
             .is_some_and(|it| it.fetch_sub(1, Ordering::SeqCst) == 1)
         {
-            panic!("the turn of the watch that was to panic");
+            panic!("injected panic of the watch thread");
         }
     }
 

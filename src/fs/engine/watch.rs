@@ -330,7 +330,7 @@ impl Watch {
         if !self.started.load(Ordering::Acquire) {
             let thread = std::thread::Builder::new().name("stanchion-watch".into());
             let started = thread.spawn(move || self.run(source));
-            started.map_err(|error| unsupported("no thread may be started", error))?;
+            started.map_err(|error| unsupported("cannot start a thread", error))?;
             self.started.store(true, Ordering::Release);
         }
         Ok(source)

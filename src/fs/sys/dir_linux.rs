@@ -198,7 +198,9 @@ impl Dir {
         let file = Private::new(nameless(&self.descriptor, rights)?);
         let id = file::id_of(&file)?;
         if !flock::try_lock_exclusive(&file)? {
-            return Err(io::Error::other("a file nobody else can see is locked"));
+            return Err(io::Error::other(
+                "a new file without a name is locked already",
+            ));
         }
         self.link(&file, name)?;
         Ok((file, id))

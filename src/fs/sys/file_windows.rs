@@ -1,8 +1,8 @@
 //! Lock files on Windows: how they are opened, identified, marked, read and written.
 //!
 //! A lock is mandatory there: no other process can read or write a locked file. So a mark is not
-//! content but the time of the last write, set close to the epoch, which every handle may change. The
-//! record of a held lock cannot be read.
+//! content but the time of the last write, set close to the epoch, which every handle may change.
+//! The record of a held lock cannot be read.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -80,7 +80,7 @@ pub(crate) fn publish(from: &Path, to: &Path) -> io::Result<()> {
             result => return result,
         }
     }
-    Err(refusal::unsupported("no name can be given to a file", last))
+    Err(refusal::unsupported("cannot give a file a name", last))
 }
 
 fn link_at(from: &Path, to: &Path) -> rustix::io::Result<()> {

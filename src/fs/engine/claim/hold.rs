@@ -100,7 +100,7 @@ impl Hold {
             return Ok(());
         };
         let stand = self.tenure.vigil.subject();
-        let at = |error| Error::io("give back the claim in", &stand.directory, error);
+        let at = |error| Error::io("release the claim in", &stand.directory, error);
         let free = Baton::free(stand.own.number);
         let moved = at_named("FreeBaton").and_then(|()| stand.own.rename(&free, &stand.directory));
         let _ = at_named("DeleteRecord");
@@ -120,7 +120,7 @@ impl Hold {
 
     /// Deletes the lock from disk.
     pub(super) fn remove(self) -> Result<Removal> {
-        // Dropping `self` releases the lock.
+        // On an early return, dropping `self` releases the lock.
         let Stand { directory, own } = self.tenure.vigil.subject();
         if baton::has_strangers(directory) {
             return Ok(Removal::InUse);
@@ -175,7 +175,7 @@ impl backend::Hold for Hold {
 
     fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
         if !self.is_ours() {
-            let text = "this guard was taken before a fork; it is the parent's";
+            let text = "this guard was acquired before a fork and belongs to the parent";
             return Poll::Ready(Err(Error::at(ErrorKind::Unsupported, text, self.place())));
         }
         Poll::Ready(self.give_back())

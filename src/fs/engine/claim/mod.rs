@@ -54,9 +54,9 @@
 //!    seen long ago fails, unless nothing has happened since.
 //! 3. The number grows with every grant.
 //! 4. No grant depends on an outdated look: the rename itself decides.
-//! 5. A record is deleted by its owner when the baton does not have its ID, by the process that has
-//!    taken the baton from it, or when its owner is gone and is not the holder. So the record of
-//!    the holder exists, and others can learn of its death.
+//! 5. A record is deleted only by its owner, when the baton does not have its ID; by the process
+//!    that has taken the baton from it; or when its owner is gone and is not the holder. So the
+//!    record of the holder exists, and others can learn of its death.
 //!
 //! # After a crash
 //!
@@ -198,13 +198,13 @@ impl Claims {
             Ok(None) => {}
             Err(error) if error.kind() == NotFound => {
                 let made = dir::make_shared(&self.directory);
-                made.map_err(|e| self.io("make the directory of claims", e))?;
+                made.map_err(|e| self.io("create the directory of the claim", e))?;
             }
             Err(error) if error.kind() == NotADirectory => {
-                let text = "something other than a directory is where the claims should be";
+                let text = "the claim is not a directory";
                 return Err(Error::at(ErrorKind::InvalidInput, text, &self.directory));
             }
-            Err(error) => return Err(self.io("list the claims", error)),
+            Err(error) => return Err(self.io("list the claim", error)),
         }
         self.put_in_place().map(|()| None)
     }
@@ -234,7 +234,7 @@ impl Claims {
                 _ => Err(self.io("put a baton in", error)),
             },
             Ok(_) => Ok(()),
-            Err(error) => Err(self.io("make a baton in", error)),
+            Err(error) => Err(self.io("create a baton in", error)),
         }
     }
 
@@ -324,7 +324,7 @@ impl Claims {
             return Ok(None);
         };
         if baton.number == u64::MAX {
-            let text = "there are no greater tokens than the last one";
+            let text = "no greater token is left";
             return Err(Error::at(ErrorKind::Corrupt, text, &self.directory));
         }
         // The clock is read after every earlier grant. If the baton has moved since it was seen,
@@ -347,7 +347,7 @@ impl Claims {
                 if !matches!(own.is_there(&self.directory), Ok(false)) {
                     drop(begun(draft));
                 }
-                Err(self.io("take the claim in", error))
+                Err(self.io("acquire the claim in", error))
             }
         }
     }
@@ -385,7 +385,7 @@ impl Claims {
             Ok(Some(baton)) => baton,
             Ok(None) => return Ok(look),
             Err(error) if error.kind() == NotFound => return Ok(look),
-            Err(error) => return Err(self.io("list the claims", error)),
+            Err(error) => return Err(self.io("list the claim", error)),
         };
         look.last_token = baton.number;
         if let State::Held(holder) = &baton.state {
@@ -418,7 +418,7 @@ impl Target for Claims {
 
     fn attempt(&self, memory: &mut Memory, _: Option<Seat>) -> Result<Outcome<Hold>> {
         for _ in 0..TRIES {
-            at_named("ListClaims").map_err(|e| self.io("list the claims", e))?;
+            at_named("ListClaims").map_err(|e| self.io("list the claim", e))?;
             let Some(baton) = self.find()? else {
                 continue;
             };
@@ -435,7 +435,7 @@ impl Target for Claims {
                 }
             }
         }
-        let text = "the claim is never where it was seen";
+        let text = "the claim changes too often";
         Err(Error::at(ErrorKind::Corrupt, text, &self.directory))
     }
 

@@ -54,7 +54,7 @@ pub(super) fn begin(tenure: &Arc<Tenure>) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("stanchion-renew".into());
     // `run` returns only after it has cleared `running`. So a panic must not end the thread.
     let started = thread.spawn(move || while surviving(|| renewals.run()).is_none() {});
-    started.map_err(|error| unsupported("no thread may be started", error))?;
+    started.map_err(|error| unsupported("cannot start a thread", error))?;
     book.running = true;
     Ok(())
 }

@@ -231,7 +231,8 @@ impl Disk {
 
     /// Returns the error for a lock that is held through a door to which the path no longer leads.
     pub(crate) fn replaced(&self) -> Error {
-        let text = "the lock file was deleted or replaced while somebody still holds the lock through the old one";
+        let text = "the lock file was deleted or replaced, \
+                    and a process still holds the lock through the old one";
         Error::at(ErrorKind::Replaced, text, &self.place.door)
     }
 

@@ -195,7 +195,8 @@ impl Disk {
 
 fn mismatch((theirs, ours): (u32, u32), state: &Path) -> Error {
     let text = format!(
-        "the semaphore at this path has a limit of {theirs} permits, and is opened with {ours}; resize() changes it"
+        "the semaphore at this path has a limit of {theirs} permits, and is opened with {ours}; \
+         resize() changes it"
     );
     Error::at(ErrorKind::Incompatible, text, state)
 }

@@ -101,7 +101,7 @@ impl PidHold {
             return Ok(());
         };
         if self.generation != generation() {
-            let text = "this guard was taken before a fork; it is the parent's";
+            let text = "this guard was acquired before a fork and belongs to the parent";
             return Err(Error::at(ErrorKind::Unsupported, text, &self.path));
         }
         let at = |step, error| Error::io(step, &self.path, error);

@@ -64,9 +64,10 @@ impl Queue {
                 return Ok(queue);
             }
             drop(make_door()?);
-            Dir::create(path, door).map_err(|e| Error::io("make the queue directory", path, e))?;
+            Dir::create(path, door)
+                .map_err(|e| Error::io("create the queue directory", path, e))?;
         }
-        let text = "the queue directory vanishes as fast as it is made";
+        let text = "the queue directory is removed whenever it is created";
         Err(Error::at(ErrorKind::Corrupt, text, path))
     }
 
@@ -163,7 +164,7 @@ impl Queue {
                 Created::Gone => return Ok(None),
             }
         }
-        let text = "somebody takes every ticket number before it can be used";
+        let text = "other processes take every ticket number first";
         Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()))
     }
 
@@ -259,7 +260,7 @@ impl Queue {
         if gone {
             return Ok(());
         }
-        let text = "the highest ticket number there can be is in use";
+        let text = "the highest ticket number is in use";
         Err(Error::at(ErrorKind::Corrupt, text, self.path_of(last)))
     }
 
@@ -281,7 +282,8 @@ impl Queue {
     /// Returns the error for a ticket that this process may not open, so that it cannot learn
     /// whether the owner lives.
     pub(crate) fn shut(&self, ticket: Ticket) -> Error {
-        let text = "cannot tell whether the owner of this ticket is alive: no permission to open the ticket";
+        let text = "cannot tell whether the owner of this ticket is alive: \
+                    no permission to open the ticket";
         Error::at(ErrorKind::Io, text, self.path_of(ticket))
     }
 
