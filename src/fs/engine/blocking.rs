@@ -14,7 +14,7 @@ use crate::fs::sys::fork::{PerProcess, Private, generation};
 use crate::fs::sys::{flock, host};
 
 /// How many threads of one process wait in a lock call.
-const MOST_SITTERS: usize = 64;
+const MAX_LOCK_THREADS: usize = 64;
 
 /// Returns the runtime whose pool of threads runs short blocking work.
 pub(crate) fn pool() -> Result<Handle> {
@@ -50,17 +50,18 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
 /// This is not a job of `spawn_blocking`, because nothing ends a blocked lock call. Each one would
 /// take a thread of the pool from short work, and would keep the runtime from shutting down.
 pub(crate) struct Sitter {
-    chair: Arc<Chair>,
+    call: Arc<LockCall>,
 }
 
-struct Chair {
+/// The part that the thread and its owner share.
+struct LockCall {
     file: Private,
     seat: Seat,
     generation: u32,
-    stage: Mutex<Stage>,
+    progress: Mutex<Progress>,
 }
 
-enum Stage {
+enum Progress {
     Waiting,
     /// The call has returned, and its result was not taken yet.
     Arrived(io::Result<()>),
@@ -70,49 +71,49 @@ enum Stage {
     Abandoned,
 }
 
-static SITTING: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
+static LOCK_THREADS: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
 
 impl Sitter {
     /// Starts a thread that waits for the lock of this open file. Returns `None` if there are too
     /// many, or if no thread can be started.
     pub(crate) fn start(seat: Seat, file: &File, shared: bool) -> Option<Self> {
         let file = Private::new(file.try_clone().ok()?);
-        let sitting = SITTING.get();
-        let more = |count| (count < MOST_SITTERS).then_some(count + 1);
-        sitting
+        let count = LOCK_THREADS.get();
+        let more = |old| (old < MAX_LOCK_THREADS).then_some(old + 1);
+        count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()?;
-        let stage = Mutex::new(Stage::Waiting);
+        let progress = Mutex::new(Progress::Waiting);
         let generation = generation();
-        let chair = Arc::new(Chair {
+        let call = Arc::new(LockCall {
             file,
             seat,
             generation,
-            stage,
+            progress,
         });
-        let sat = chair.clone();
+        let thread_call = call.clone();
         let thread = std::thread::Builder::new().name("stanchion-flock".into());
         let started = thread.spawn(move || {
             host::prepare_helper_thread();
-            surviving(|| sat.sit(shared));
-            drop(sat);
-            sitting.fetch_sub(1, Ordering::Relaxed);
+            surviving(|| thread_call.run(shared));
+            drop(thread_call);
+            count.fetch_sub(1, Ordering::Relaxed);
         });
         if started.is_err() {
-            sitting.fetch_sub(1, Ordering::Relaxed);
+            count.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Self { chair })
+        Some(Self { call })
     }
 
     /// Returns whether the open file is locked now, or why it cannot be. Returns `None` while the
     /// thread waits, and after the result was taken.
     pub(crate) fn outcome(&self) -> Option<io::Result<bool>> {
-        let mut stage = self.chair.stage();
-        match std::mem::replace(&mut *stage, Stage::Taken) {
-            Stage::Arrived(result) => Some(result.map(|()| true)),
+        let mut progress = self.call.progress();
+        match std::mem::replace(&mut *progress, Progress::Taken) {
+            Progress::Arrived(result) => Some(result.map(|()| true)),
             other => {
-                *stage = other;
+                *progress = other;
                 None
             }
         }
@@ -130,37 +131,37 @@ impl Drop for Sitter {
     fn drop(&mut self) {
         // In a forked child there is no such thread, and the mutex may have been locked at the
         // fork.
-        if self.chair.generation != generation() {
+        if self.call.generation != generation() {
             return;
         }
-        let mut stage = self.chair.stage();
-        let unasked = matches!(*stage, Stage::Arrived(Ok(())));
-        if !matches!(*stage, Stage::Taken) {
-            *stage = Stage::Abandoned;
+        let mut progress = self.call.progress();
+        let unasked = matches!(*progress, Progress::Arrived(Ok(())));
+        if !matches!(*progress, Progress::Taken) {
+            *progress = Progress::Abandoned;
         }
-        drop(stage);
+        drop(progress);
         if unasked {
-            let _ = flock::unlock(&self.chair.file);
+            let _ = flock::unlock(&self.call.file);
         }
     }
 }
 
-impl Chair {
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+impl LockCall {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sit(&self, shared: bool) {
+    fn run(&self, shared: bool) {
         let result = flock::wait_and_lock(&self.file, shared);
-        let mut stage = self.stage();
-        if matches!(*stage, Stage::Abandoned) {
-            drop(stage);
+        let mut progress = self.progress();
+        if matches!(*progress, Progress::Abandoned) {
+            drop(progress);
             // Unlock before the file is closed. The close wakes the watchers.
             let _ = flock::unlock(&self.file);
             return;
         }
-        *stage = Stage::Arrived(result);
-        drop(stage);
+        *progress = Progress::Arrived(result);
+        drop(progress);
         watch().call(self.seat, WatchId::without_watch(Seen::Door));
     }
 }

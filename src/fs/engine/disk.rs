@@ -362,7 +362,7 @@ pub(crate) fn refuse_foreign(place: &Place, kind: Kind, content: &Content) -> Re
     };
     let text = format!(
         "the lock at this path is another one: {theirs}; this one: {}",
-        kind.of_ours()
+        kind.description()
     );
     Err(Error::at(ErrorKind::Incompatible, text, place.state()))
 }

@@ -247,7 +247,7 @@ impl PidFile {
             if let Published::Refused(other) = self.publish(&heir, memory, depth - 1)? {
                 return Ok(Published::Refused(other));
             }
-            if self.succeed(&stale, &heir, at)? {
+            if self.replace_stale(&stale, &heir, at)? {
                 return Ok(Published::Done(!stale.copied));
             }
         }
@@ -256,8 +256,8 @@ impl PidFile {
     }
 
     /// Replaces a stale record, as its only heir. Returns `false` if the record is no longer there.
-    fn succeed(&self, stale: &Found, heir: &Path, at: &Path) -> Result<bool> {
-        let succeeded = self.read(at).and_then(|now| {
+    fn replace_stale(&self, stale: &Found, heir: &Path, at: &Path) -> Result<bool> {
+        let replaced = self.read(at).and_then(|now| {
             let still = now.is_some_and(|now| now.name == stale.name && now.file == stale.file);
             if still {
                 let renamed = at_named("SucceedPid").and_then(|()| std::fs::rename(heir, at));
@@ -270,10 +270,10 @@ impl PidFile {
             }
             Ok(false)
         });
-        if !matches!(succeeded, Ok(true)) {
+        if !matches!(replaced, Ok(true)) {
             let _ = unlink(heir);
         }
-        succeeded
+        replaced
     }
 
     /// Links our record to a name where nothing is. Returns `false` if something is there.

@@ -202,8 +202,8 @@ impl Slots {
     /// not wait here. Fails if there can never be so many, because this process may not open the
     /// others.
     pub(crate) fn gather(&mut self, wanted: u32, mode: Option<u32>) -> Result<bool> {
-        let (_, shut) = self.gather_reachable(wanted, mode)?;
-        self.have(wanted, shut)
+        let (_, denied) = self.gather_reachable(wanted, mode)?;
+        self.have(wanted, denied)
     }
 
     /// Does the same, and counts slots that cannot be opened as taken.
@@ -211,26 +211,26 @@ impl Slots {
         &mut self,
         wanted: u32,
         mode: Option<u32>,
-    ) -> Result<(bool, Shut)> {
-        let mut shut = Shut::default();
+    ) -> Result<(bool, Denied)> {
+        let mut denied = Denied::default();
         for number in self.others_at_random() {
             if self.hand.len() as u32 >= wanted {
                 break;
             }
-            let Some(door) = shut.unless_denied(self.open(number, mode))? else {
+            let Some(door) = denied.unless_denied(self.open(number, mode))? else {
                 continue;
             };
             if self.lock(number, &door)? {
                 self.keep(Slot { number, door });
             }
         }
-        Ok((self.hand.len() as u32 >= wanted, shut))
+        Ok((self.hand.len() as u32 >= wanted, denied))
     }
 
     /// Returns whether `wanted` slots are in hand. Fails if there can never be so many.
-    fn have(&self, wanted: u32, shut: Shut) -> Result<bool> {
-        match shut.why {
-            Some(error) if wanted > self.limit.saturating_sub(shut.count) => Err(error),
+    fn have(&self, wanted: u32, denied: Denied) -> Result<bool> {
+        match denied.why {
+            Some(error) if wanted > self.limit.saturating_sub(denied.count) => Err(error),
             _ => Ok(self.hand.len() as u32 >= wanted),
         }
     }
@@ -295,10 +295,10 @@ impl Slots {
         look: Look<'_>,
     ) -> Result<bool> {
         let known: HashSet<u32> = siege.refused.iter().map(|it| it.number).collect();
-        let mut shut = Shut::default();
+        let mut denied = Denied::default();
         for number in self.others_at_random() {
             if !known.contains(&number)
-                && let Some(door) = shut.unless_denied(self.open(number, look.mode))?
+                && let Some(door) = denied.unless_denied(self.open(number, look.mode))?
             {
                 let eye = Eye::new(look.wait);
                 siege.refused.push(Refused { number, door, eye });
@@ -311,7 +311,7 @@ impl Slots {
             let mut taken = false;
             if !beyond && !enough {
                 // The path may mean another file by now, which cannot be opened.
-                let Some(locked) = shut.unless_denied(self.try_one(slot, &look))? else {
+                let Some(locked) = denied.unless_denied(self.try_one(slot, &look))? else {
                     slot.look_away(look.seat);
                     siege.refused.swap_remove(index);
                     continue;
@@ -328,7 +328,7 @@ impl Slots {
                 self.keep(Slot { number, door });
             }
         }
-        self.have(wanted, shut)
+        self.have(wanted, denied)
     }
 
     fn try_one(&self, slot: &mut Refused, look: &Look<'_>) -> Result<bool> {
@@ -409,13 +409,13 @@ impl Slots {
 
 /// The slot files that this process may not open. Others can serve a request without them.
 #[derive(Default)]
-pub(crate) struct Shut {
+pub(crate) struct Denied {
     count: u32,
     /// The error of the first one.
     why: Option<Error>,
 }
 
-impl Shut {
+impl Denied {
     /// Returns what was opened, or `None` if permission was denied.
     fn unless_denied<T>(&mut self, opened: Result<T>) -> Result<Option<T>> {
         match opened {

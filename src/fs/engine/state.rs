@@ -83,7 +83,7 @@ impl Kind {
     }
 
     /// Describes a lock of this version and kind, for the error about a foreign record.
-    pub(crate) fn of_ours(self) -> String {
+    pub(crate) fn description(self) -> String {
         format!("version {VERSION}, kind {}", self.word())
     }
 }
@@ -195,7 +195,7 @@ fn foreign(bytes: &[u8], ours: Kind) -> Option<String> {
     if let Some(limit) = limit.filter(|limit| *limit > 0) {
         text.push_str(&format!(", limit {limit}"));
     }
-    (text != ours.of_ours()).then_some(text)
+    (text != ours.description()).then_some(text)
 }
 
 /// Returns the holder that a record names, for status. `locality` is that of its file.

@@ -143,7 +143,7 @@ pub(crate) struct Watch {
 
 #[derive(Default)]
 struct Table {
-    seats: HashMap<Seat, Occupant>,
+    seats: HashMap<Seat, Enrolled>,
     next_seat: u64,
     watches: HashMap<i32, Vec<(Seat, Seen)>>,
     timers: BinaryHeap<Reverse<(Instant, Seat)>>,
@@ -157,7 +157,7 @@ struct Sleeping {
     until: Option<Instant>,
 }
 
-struct Occupant {
+struct Enrolled {
     watcher: Weak<dyn Watcher>,
     armed: Option<Instant>,
 }
@@ -193,7 +193,7 @@ impl Watch {
         table.next_seat += 1;
         let seat = Seat(table.next_seat);
         let armed = None;
-        table.seats.insert(seat, Occupant { watcher, armed });
+        table.seats.insert(seat, Enrolled { watcher, armed });
         seat
     }
 
@@ -207,7 +207,7 @@ impl Watch {
         let watcher = self.table().watcher(seat);
         if let Some(watcher) = watcher {
             surviving(|| watcher.on_event(id));
-            let_go(watcher);
+            drop_watcher(watcher);
         }
     }
 
@@ -271,13 +271,13 @@ impl Watch {
     pub(crate) fn arm(&'static self, seat: Seat, at: Instant) -> io::Result<()> {
         let source = self.source()?;
         let mut table = self.table();
-        let Some(occupant) = table.seats.get_mut(&seat) else {
+        let Some(enrolled) = table.seats.get_mut(&seat) else {
             return Ok(());
         };
-        if occupant.armed.is_some_and(|armed| armed <= at) {
+        if enrolled.armed.is_some_and(|armed| armed <= at) {
             return Ok(());
         }
-        occupant.armed = Some(at);
+        enrolled.armed = Some(at);
         table.timers.push(Reverse((at, seat)));
         if let Some(sleeping) = &mut table.asleep
             && sleeping.until.is_none_or(|until| at < until)
@@ -372,11 +372,11 @@ impl Watch {
                 if id.seen != Seen::Queue {
                     surviving(|| watcher.on_event(id));
                 }
-                let_go(watcher);
+                drop_watcher(watcher);
             }
             for watcher in self.take_due_timers() {
                 surviving(|| watcher.on_timer());
-                let_go(watcher);
+                drop_watcher(watcher);
             }
         }
     }
@@ -441,7 +441,7 @@ impl Watch {
             let armed = table
                 .seats
                 .get_mut(&seat)
-                .is_some_and(|occupant| occupant.armed.take_if(|armed| *armed <= now).is_some());
+                .is_some_and(|enrolled| enrolled.armed.take_if(|armed| *armed <= now).is_some());
             if armed && let Some(watcher) = table.watcher(seat) {
                 due.push(watcher);
             }
@@ -451,7 +451,7 @@ impl Watch {
 }
 
 /// Drops what may be the last reference to a watcher, and with it everything that the watcher owns.
-fn let_go(watcher: Arc<dyn Watcher>) {
+fn drop_watcher(watcher: Arc<dyn Watcher>) {
     surviving(|| drop(watcher));
 }
 

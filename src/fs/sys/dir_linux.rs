@@ -46,7 +46,7 @@ pub(crate) struct Dir {
     descriptor: File,
     path: PathBuf,
     /// Whether every change shows in the time of change.
-    tells_changes: bool,
+    shows_changes: bool,
     buffer: Box<[MaybeUninit<u8>; LISTING]>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) enum Opened {
     },
     Gone,
     /// This process may not open it, so it cannot learn whether the owner lives.
-    Shut,
+    Denied,
 }
 
 impl Dir {
@@ -76,7 +76,7 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
             Ok(descriptor) => Ok(Some(Self {
-                tells_changes: tells_changes(&descriptor),
+                shows_changes: shows_changes(&descriptor),
                 descriptor: File::from(descriptor),
                 path: path.to_path_buf(),
                 buffer: Box::new([MaybeUninit::uninit(); LISTING]),
@@ -136,7 +136,7 @@ impl Dir {
         let found = fs::statx(&self.descriptor, c"", AtFlags::EMPTY_PATH, flags).ok()?;
         // Inodes of 128 bytes (ext2, ext3, some of ext4) keep whole seconds only, so all changes in
         // one second look like one.
-        if !self.tells_changes || found.stx_nlink == 0 || found.stx_ctime.tv_nsec == 0 {
+        if !self.shows_changes || found.stx_nlink == 0 || found.stx_ctime.tv_nsec == 0 {
             return None;
         }
         let since = (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec);
@@ -264,10 +264,10 @@ impl Dir {
         match opened.and_then(above_standard_streams).map(File::from) {
             // On a network file system only a process that may write a file can lock it
             // exclusively.
-            Ok(file) if !writable && !tells_close(&file) => Ok(Opened::Shut),
+            Ok(file) if !writable && !tells_close(&file) => Ok(Opened::Denied),
             Ok(file) => Ok(Opened::File { file, writable }),
             Err(Errno::NOENT) => Ok(Opened::Gone),
-            Err(Errno::ACCESS | Errno::PERM) => Ok(Opened::Shut),
+            Err(Errno::ACCESS | Errno::PERM) => Ok(Opened::Denied),
             Err(error) => Err(error.into()),
         }
     }
@@ -405,7 +405,7 @@ pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
     let parent = open_parent(path)?;
     let rights = shared_in(&parent, path)?;
     fs::mkdirat(&parent, name_of(path), ALL)?;
-    Ok(dress(&parent, name_of(path), rights)?)
+    Ok(give_rights(&parent, name_of(path), rights)?)
 }
 
 /// Returns the rights of a shared directory. In a sticky parent no user can change what others have
@@ -434,7 +434,7 @@ fn make_directory(
     rights: impl FnOnce(Rights) -> Rights,
 ) -> io::Result<()> {
     let draft = make_draft(parent, path, mode)?;
-    let moved = dress(parent, &draft, rights).and_then(|()| {
+    let moved = give_rights(parent, &draft, rights).and_then(|()| {
         let name = name_of(path);
         match fs::renameat_with(parent, &draft, parent, name, RenameFlags::NOREPLACE) {
             // Not supported by this file system or kernel. To replace an empty directory is as
@@ -482,7 +482,7 @@ fn remove_empty(parent: &File, draft: &OsStr) {
 /// Gives a new directory its rights, if it is the new one. Another user may have put a directory in
 /// its place. An empty one that belongs to this process's user may be given away like the new one:
 /// a user that could put it there could also have deleted it and created a new one.
-fn dress(
+fn give_rights(
     parent: &File,
     draft: &OsStr,
     rights: impl FnOnce(Rights) -> Rights,
@@ -527,7 +527,7 @@ pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
 
 /// Returns whether every change of a directory sets its time of change on this file system. No
 /// standard requires that; ext4 and tmpfs do it.
-fn tells_changes(directory: impl std::os::fd::AsFd) -> bool {
+fn shows_changes(directory: impl std::os::fd::AsFd) -> bool {
     const EXT4: u32 = 0xEF53;
     const TMPFS: u32 = 0x0102_1994;
     fs::fstatfs(directory).is_ok_and(|it| {

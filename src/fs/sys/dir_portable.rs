@@ -33,7 +33,7 @@ pub(crate) enum Opened {
     },
     Gone,
     /// This process may not open it, so it cannot learn whether the owner lives.
-    Shut,
+    Denied,
 }
 
 /// The time of the last change of a directory.
@@ -169,7 +169,7 @@ impl Dir {
         match opened {
             Ok(Some(file)) => Ok(Opened::File { file, writable }),
             Ok(None) => Ok(Opened::Gone),
-            Err(error) if denied(&error) => Ok(Opened::Shut),
+            Err(error) if denied(&error) => Ok(Opened::Denied),
             Err(error) => Err(error),
         }
     }

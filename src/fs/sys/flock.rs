@@ -58,15 +58,15 @@ pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
 
 fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
     #[cfg(stanchion_test)]
-    if let Some(answer) = pretended() {
-        return answer.map_err(told_apart);
+    if let Some(answer) = simulated() {
+        return answer.map_err(classify);
     }
     loop {
         match call() {
             Ok(()) => return Ok(true),
             Err(error) if is_contention(&error) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(told_apart(error)),
+            Err(error) => return Err(classify(error)),
         }
     }
 }
@@ -74,7 +74,7 @@ fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
 /// Returns the simulated answer. `STANCHION_FLOCK=yes` simulates a file system that grants every
 /// lock, `STANCHION_FLOCK=37` one that returns this error number.
 #[cfg(stanchion_test)]
-fn pretended() -> Option<io::Result<bool>> {
+fn simulated() -> Option<io::Result<bool>> {
     static ANSWER: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let answer = ANSWER.get_or_init(|| std::env::var("STANCHION_FLOCK").ok());
     let answer = answer.as_deref()?;
@@ -83,7 +83,7 @@ fn pretended() -> Option<io::Result<bool>> {
 }
 
 /// Converts the error of a file system that cannot lock. It has several numbers.
-fn told_apart(error: io::Error) -> io::Error {
+fn classify(error: io::Error) -> io::Error {
     #[cfg(unix)]
     if error.raw_os_error() == Some(libc::ENOLCK) {
         return io::Error::new(io::ErrorKind::Unsupported, error);

@@ -177,14 +177,14 @@ impl LockTable {
         if PLAIN.contains(&magic(&rustix::fs::fstatfs(file).ok()?)) {
             return Some(format!("{major:02x}:{minor:02x}:{}", stat.st_ino));
         }
-        let told = (major, minor);
+        let reported = (major, minor);
         let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()));
         let facts = facts.ok()?;
         let fact = |name: &str| facts.lines().find_map(|it| it.strip_prefix(name));
         let (major, minor) = self.device_of_mount(fact("mnt_id:")?.trim())?;
         let inode = match fact("ino:") {
             Some(inode) => inode.trim().parse::<u64>().ok()?,
-            None => (told == (major, minor)).then_some(stat.st_ino)?,
+            None => (reported == (major, minor)).then_some(stat.st_ino)?,
         };
         Some(format!("{major:02x}:{minor:02x}:{inode}"))
     }

@@ -166,7 +166,7 @@ pub(super) fn records(directory: &Path) -> Vec<Id> {
 }
 
 /// Returns whether the directory contains files that do not belong to the lock.
-pub(super) fn has_strangers(directory: &Path) -> bool {
+pub(super) fn has_other_files(directory: &Path) -> bool {
     let mut entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.any(|it| {
         let name = it.file_name();

@@ -25,22 +25,22 @@ use crate::status::Removal;
 /// The held lock. Dropping it releases the lock.
 #[doc(hidden)]
 pub struct Hold {
-    tenure: Arc<Tenure>,
+    shared: Arc<SharedHold>,
     crashed: bool,
     generation: u32,
 }
 
 /// The part of a hold that the thread that renews and the thread that watches use too.
-pub(super) struct Tenure {
+pub(super) struct SharedHold {
     id: Id,
     expire: Option<Duration>,
     beats: AtomicU64,
-    vigil: Arc<Vigil<Stand>>,
+    vigil: Arc<Vigil<HeldBaton>>,
     core: Mutex<Core>,
 }
 
 /// The baton under the name that says that it is ours, and its directory.
-struct Stand {
+struct HeldBaton {
     directory: PathBuf,
     own: Baton,
 }
@@ -49,7 +49,7 @@ struct Core {
     /// `None` once the hold is over.
     draft: Option<Draft>,
     /// When the lock was last seen to be held.
-    stood: Instant,
+    confirmed: Instant,
 }
 
 impl Hold {
@@ -61,33 +61,33 @@ impl Hold {
         crashed: bool,
     ) -> std::io::Result<Self> {
         let id = draft.id().clone();
-        let stand = Stand {
+        let held = HeldBaton {
             directory: claims.directory.clone(),
             own,
         };
-        let tenure = Arc::new(Tenure {
+        let shared = Arc::new(SharedHold {
             id,
             expire: claims.expire,
             beats: AtomicU64::new(0),
-            vigil: Vigil::over(stand, claims.config.events),
+            vigil: Vigil::over(held, claims.config.events),
             core: Mutex::new(Core {
                 draft: Some(draft),
-                stood: Instant::now(),
+                confirmed: Instant::now(),
             }),
         });
         let hold = Self {
-            tenure,
+            shared,
             crashed,
             generation: generation(),
         };
-        if hold.tenure.expire.is_some() {
-            renewal::begin(&hold.tenure)?;
+        if hold.shared.expire.is_some() {
+            renewal::begin(&hold.shared)?;
         }
         Ok(hold)
     }
 
     pub(super) fn id(&self) -> &Id {
-        &self.tenure.id
+        &self.shared.id
     }
 
     fn is_ours(&self) -> bool {
@@ -96,13 +96,13 @@ impl Hold {
 
     /// Releases the lock. Does nothing if it was released before.
     fn give_back(&mut self) -> Result<()> {
-        let Some(draft) = self.tenure.end() else {
+        let Some(draft) = self.shared.end() else {
             return Ok(());
         };
-        let stand = self.tenure.vigil.subject();
-        let at = |error| Error::io("release the claim in", &stand.directory, error);
-        let free = Baton::free(stand.own.number);
-        let moved = at_named("FreeBaton").and_then(|()| stand.own.rename(&free, &stand.directory));
+        let held = self.shared.vigil.subject();
+        let at = |error| Error::io("release the claim in", &held.directory, error);
+        let free = Baton::free(held.own.number);
+        let moved = at_named("FreeBaton").and_then(|()| held.own.rename(&free, &held.directory));
         let _ = at_named("DeleteRecord");
         match moved {
             Ok(_) => draft.delete(),
@@ -112,7 +112,7 @@ impl Hold {
         match moved.map_err(at)? {
             true => Ok(()),
             false => {
-                let loss = self.tenure.vigil.loss().unwrap_or_else(|| stand.why());
+                let loss = self.shared.vigil.loss().unwrap_or_else(|| held.why());
                 Err(Error::at(ErrorKind::Lost, loss.to_string(), self.place()))
             }
         }
@@ -121,11 +121,11 @@ impl Hold {
     /// Deletes the lock from disk.
     pub(super) fn remove(self) -> Result<Removal> {
         // On an early return, dropping `self` releases the lock.
-        let Stand { directory, own } = self.tenure.vigil.subject();
-        if baton::has_strangers(directory) {
+        let HeldBaton { directory, own } = self.shared.vigil.subject();
+        if baton::has_other_files(directory) {
             return Ok(Removal::InUse);
         }
-        let Some(draft) = self.tenure.end() else {
+        let Some(draft) = self.shared.end() else {
             return Ok(Removal::InUse);
         };
         // The baton first: a baton with the ID of a hold without a record could never be taken.
@@ -151,7 +151,7 @@ impl Hold {
 
 impl backend::Hold for Hold {
     fn token(&self) -> Option<u64> {
-        Some(self.tenure.vigil.subject().own.number)
+        Some(self.shared.vigil.subject().own.number)
     }
 
     /// Returns `true` also if the last holder expired.
@@ -161,12 +161,12 @@ impl backend::Hold for Hold {
 
     /// Returns whether the baton still has our ID.
     fn is_held(&self) -> bool {
-        let vigil = &self.tenure.vigil;
+        let vigil = &self.shared.vigil;
         self.is_ours() && vigil.loss().is_none() && vigil.subject().loss().is_none()
     }
 
     fn lost(&self) -> Lost {
-        let vigil = self.tenure.vigil.clone();
+        let vigil = self.shared.vigil.clone();
         Lost::new(std::future::poll_fn(move |cx| {
             vigil.watch_over();
             vigil.poll(cx.waker())
@@ -182,7 +182,7 @@ impl backend::Hold for Hold {
     }
 
     fn place(&self) -> &Path {
-        &self.tenure.vigil.subject().directory
+        &self.shared.vigil.subject().directory
     }
 }
 
@@ -200,12 +200,12 @@ impl Drop for Hold {
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hold")
-            .field("own", &self.tenure.vigil.subject().own)
+            .field("own", &self.shared.vigil.subject().own)
             .finish_non_exhaustive()
     }
 }
 
-impl Tenure {
+impl SharedHold {
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,32 +219,32 @@ impl Tenure {
     /// over. Runs on the thread that renews.
     pub(super) fn renew(&self) -> bool {
         let begun = Instant::now();
-        let Some(pulse) = self.core().draft.as_ref().map(Draft::pulse) else {
+        let Some(writer) = self.core().draft.as_ref().map(Draft::beat_writer) else {
             return false;
         };
         // Not under the mutex, because the file system may take long.
         let count = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
-        let stand = self.vigil.subject();
-        let outcome = (pulse.beat(count), stand.own.is_there(&stand.directory));
+        let held = self.vigil.subject();
+        let outcome = (writer.write(count), held.own.is_there(&held.directory));
         let mut core = self.core();
         let loss = match outcome {
             (_, Ok(false)) => None,
             (Ok(()), Ok(true)) => {
-                core.stood = begun;
+                core.confirmed = begun;
                 return true;
             }
             // If the baton cannot be looked at, or the beat cannot be written, another process may
             // soon take over.
             _ if self
                 .expire
-                .is_some_and(|it| core.stood.elapsed() >= it / 4 * 3) =>
+                .is_some_and(|it| core.confirmed.elapsed() >= it / 4 * 3) =>
             {
                 Some(Loss::Expired)
             }
             _ => return true,
         };
         drop(core);
-        self.vigil.lose(loss.unwrap_or_else(|| stand.why()));
+        self.vigil.lose(loss.unwrap_or_else(|| held.why()));
         false
     }
 
@@ -257,7 +257,7 @@ impl Tenure {
     }
 }
 
-impl Stand {
+impl HeldBaton {
     /// Returns why the baton no longer has our ID.
     fn why(&self) -> Loss {
         match baton::find(&self.directory) {
@@ -268,7 +268,7 @@ impl Stand {
     }
 }
 
-impl Subject for Stand {
+impl Subject for HeldBaton {
     fn sign(&self) -> Option<File> {
         file::open_to_watch(&self.own.path(&self.directory)).ok()?
     }

@@ -141,12 +141,12 @@ pub(crate) struct Terms {
 #[derive(Debug, Default)]
 pub struct Memory {
     draft: Option<Draft>,
-    still: Option<Still>,
+    last: Option<LastBeat>,
 }
 
 /// A beat that does not change.
 #[derive(Debug)]
-struct Still {
+struct LastBeat {
     holder: Id,
     beat: Vec<u8>,
     silence: Stillness,
@@ -214,7 +214,7 @@ impl Claims {
     fn put_in_place(&self) -> Result<()> {
         let fresh = baton::fresh_place(&self.directory);
         let place = baton::place(&self.directory);
-        let placed = self.make_whole(&fresh).and_then(|made| {
+        let placed = self.prepare_place(&fresh).and_then(|made| {
             at_named("PlaceClaims")?;
             // On platforms where a rename never replaces a directory, an empty one must go first.
             let _ = baton::delete_empty(&place);
@@ -240,7 +240,7 @@ impl Claims {
 
     /// Creates a place with a free baton under the name `fresh`. Returns `false` if the lock was
     /// removed meanwhile.
-    fn make_whole(&self, fresh: &Path) -> std::io::Result<bool> {
+    fn prepare_place(&self, fresh: &Path) -> std::io::Result<bool> {
         let made = dir::make_shared_draft(fresh).and_then(|()| {
             at_named("MakeBaton")?;
             Baton::free(wall_clock_us().max(1)).make(fresh, self.form)
@@ -262,7 +262,7 @@ impl Claims {
             // Acquired or released meanwhile. If not, another program has deleted the record, and
             // only the expiry counts.
             let beat = Vec::new();
-            return Ok(self.silent(baton, holder, beat, self.expire, memory));
+            return Ok(self.judge_by_beat(baton, holder, beat, self.expire, memory));
         };
         let limit = record.limit(self.expire);
         match record.fate() {
@@ -273,7 +273,7 @@ impl Claims {
             }
             owner::Fate::Former | owner::Fate::Alive => {}
         }
-        let verdict = self.silent(baton, holder, record.beat().to_vec(), limit, memory);
+        let verdict = self.judge_by_beat(baton, holder, record.beat().to_vec(), limit, memory);
         Ok(match verdict {
             Verdict::Refused(mut refusal) => {
                 refusal.wakes.also(record.events(&self.directory, holder));
@@ -285,7 +285,7 @@ impl Claims {
     }
 
     /// Decides by its beat about a holder that is not known to be gone.
-    fn silent(
+    fn judge_by_beat(
         &self,
         baton: &Baton,
         holder: &Id,
@@ -294,12 +294,12 @@ impl Claims {
         memory: &mut Memory,
     ) -> Verdict {
         let step = limit.map(|limit| limit / LOOKS);
-        let silence = match &mut memory.still {
-            Some(still) if still.holder == *holder && still.beat == beat => {
-                still.silence.look(step.unwrap_or_default())
+        let silence = match &mut memory.last {
+            Some(last) if last.holder == *holder && last.beat == beat => {
+                last.silence.look(step.unwrap_or_default())
             }
-            still => {
-                *still = Some(Still {
+            last => {
+                *last = Some(LastBeat {
                     holder: holder.clone(),
                     beat,
                     silence: Stillness::begin(),
@@ -367,7 +367,7 @@ impl Claims {
     }
 
     /// Deletes what other processes left: the records of dead processes, and old places.
-    fn tidy(&self, own: &Id) {
+    fn clean_up(&self, own: &Id) {
         let all = baton::records(&self.directory);
         for id in all.iter().filter(|id| *id != own) {
             Record::delete_if_gone(&self.directory, id);
@@ -426,10 +426,10 @@ impl Target for Claims {
                 Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
                 Verdict::Take(baton, crashed) => {
                     if let Some(hold) = self.take(&baton, crashed, memory)? {
-                        if let State::Held(robbed) = &baton.state {
-                            Record::delete(&self.directory, robbed);
+                        if let State::Held(previous) = &baton.state {
+                            Record::delete(&self.directory, previous);
                         }
-                        self.tidy(hold.id());
+                        self.clean_up(hold.id());
                         return Ok(Outcome::Granted(hold));
                     }
                 }

@@ -201,8 +201,8 @@ impl Draft {
     }
 
     /// Returns what renews the beat.
-    pub(super) fn pulse(&self) -> Pulse {
-        Pulse(self.file.clone())
+    pub(super) fn beat_writer(&self) -> BeatWriter {
+        BeatWriter(self.file.clone())
     }
 
     /// Deletes the record, then closes it.
@@ -225,10 +225,10 @@ impl Draft {
 }
 
 /// The record, open to write its beat.
-pub(super) struct Pulse(Option<Arc<Private>>);
+pub(super) struct BeatWriter(Option<Arc<Private>>);
 
-impl Pulse {
-    pub(super) fn beat(&self, count: u64) -> io::Result<()> {
+impl BeatWriter {
+    pub(super) fn write(&self, count: u64) -> io::Result<()> {
         let file: &File = self.0.as_ref().ok_or(io::ErrorKind::NotFound)?;
         file::write_at(file, BEAT_AT, format!("{count:020}").as_bytes())
     }
@@ -275,7 +275,7 @@ mod tests {
         let read = || Record::read(place.path(), draft.id()).expect("read");
         let before = read().expect("there");
         assert_eq!(before.limit(None), expire);
-        draft.pulse().beat(7).expect("written");
+        draft.beat_writer().write(7).expect("written");
         let after = read().expect("there");
         assert_ne!(before.beat(), after.beat());
         assert_eq!(before.beat().len(), after.beat().len());

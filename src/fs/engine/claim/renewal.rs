@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::hold::Tenure;
+use super::hold::SharedHold;
 use crate::foreign::surviving;
 use crate::fs::sys::fork::PerProcess;
 use crate::fs::sys::host;
@@ -21,19 +21,19 @@ use crate::fs::sys::refusal::unsupported;
 const LINGER: Duration = Duration::from_secs(10);
 
 struct Renewals {
-    book: Mutex<Book>,
+    schedule: Mutex<Schedule>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Book {
-    due: BTreeMap<(Instant, u64), Weak<Tenure>>,
+struct Schedule {
+    due: BTreeMap<(Instant, u64), Weak<SharedHold>>,
     next: u64,
     running: bool,
 }
 
 static RENEWALS: PerProcess<Renewals> = PerProcess::new(|| Renewals {
-    book: Mutex::default(),
+    schedule: Mutex::default(),
     changed: Condvar::new(),
 });
 
@@ -42,12 +42,12 @@ static RENEWALS: PerProcess<Renewals> = PerProcess::new(|| Renewals {
 /// # Errors
 ///
 /// Fails if no thread can be started.
-pub(super) fn begin(tenure: &Arc<Tenure>) -> io::Result<()> {
+pub(super) fn begin(shared: &Arc<SharedHold>) -> io::Result<()> {
     let renewals = RENEWALS.get();
-    let mut book = renewals.book();
-    book.enter(tenure);
-    if book.running {
-        drop(book);
+    let mut schedule = renewals.schedule();
+    schedule.add(shared);
+    if schedule.running {
+        drop(schedule);
         renewals.changed.notify_one();
         return Ok(());
     }
@@ -55,58 +55,58 @@ pub(super) fn begin(tenure: &Arc<Tenure>) -> io::Result<()> {
     // `run` returns only after it has cleared `running`. So a panic must not end the thread.
     let started = thread.spawn(move || while surviving(|| renewals.run()).is_none() {});
     started.map_err(|error| unsupported("cannot start a thread", error))?;
-    book.running = true;
+    schedule.running = true;
     Ok(())
 }
 
-impl Book {
-    fn enter(&mut self, tenure: &Arc<Tenure>) {
-        let due = tenure.pace().and_then(|it| Instant::now().checked_add(it));
+impl Schedule {
+    fn add(&mut self, shared: &Arc<SharedHold>) {
+        let due = shared.pace().and_then(|it| Instant::now().checked_add(it));
         // A time beyond the range of the clock means never.
         if let Some(due) = due {
             self.next += 1;
-            self.due.insert((due, self.next), Arc::downgrade(tenure));
+            self.due.insert((due, self.next), Arc::downgrade(shared));
         }
     }
 }
 
 impl Renewals {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) {
         host::prepare_helper_thread();
-        let mut book = self.book();
+        let mut schedule = self.schedule();
         loop {
             // Holds that are over need no renewal.
-            book.due.retain(|_, tenure| tenure.strong_count() > 0);
-            let first = book.due.first_key_value().map(|((at, _), _)| *at);
+            schedule.due.retain(|_, shared| shared.strong_count() > 0);
+            let first = schedule.due.first_key_value().map(|((at, _), _)| *at);
             let wait = first.map_or(LINGER, |at| at.saturating_duration_since(Instant::now()));
             if !wait.is_zero() {
-                let waited = self.changed.wait_timeout(book, wait);
+                let waited = self.changed.wait_timeout(schedule, wait);
                 let (woken, limit) = waited.unwrap_or_else(PoisonError::into_inner);
-                book = woken;
-                if first.is_none() && limit.timed_out() && book.due.is_empty() {
-                    book.running = false;
+                schedule = woken;
+                if first.is_none() && limit.timed_out() && schedule.due.is_empty() {
+                    schedule.running = false;
                     return;
                 }
                 continue;
             }
-            let Some((_, tenure)) = book.due.pop_first() else {
+            let Some((_, shared)) = schedule.due.pop_first() else {
                 continue;
             };
-            drop(book);
+            drop(schedule);
             // If a renewal panics, nothing is known about the hold. It is renewed again. If that
             // never succeeds, the missing beat frees the lock in the end.
-            let tenure = tenure.upgrade();
-            let renewed = tenure.filter(|it| surviving(|| it.renew()) != Some(false));
-            if let Some(tenure) = &renewed {
-                self.book().enter(tenure);
+            let shared = shared.upgrade();
+            let renewed = shared.filter(|it| surviving(|| it.renew()) != Some(false));
+            if let Some(shared) = &renewed {
+                self.schedule().add(shared);
             }
             // This may drop the last reference, and wakers with it: not under the mutex.
             surviving(|| drop(renewed));
-            book = self.book();
+            schedule = self.schedule();
         }
     }
 }

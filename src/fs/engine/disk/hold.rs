@@ -131,14 +131,14 @@ impl Disk {
             }
         }
         if !self.excludes {
-            self.see_that_locks_exclude()?;
+            self.check_that_locks_exclude()?;
             self.excludes = true;
         }
         self.read_head()
     }
 
     /// Some file systems grant every lock. Checks that a second one is refused.
-    fn see_that_locks_exclude(&self) -> Result<()> {
+    fn check_that_locks_exclude(&self) -> Result<()> {
         let path = self.place.state();
         let at = |step, error| Error::io(step, &path, error);
         let second = file::open_to_read(&path).map_err(|e| at("open the state file", e))?;

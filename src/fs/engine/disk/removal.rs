@@ -35,8 +35,8 @@ impl Disk {
                 _ => return Ok(Cleared::InUse),
             },
         };
-        let untold = keep_crash && record.is_some_and(|record| record.flag != Flag::Clear);
-        let result = match untold {
+        let unreported = keep_crash && record.is_some_and(|record| record.flag != Flag::Clear);
+        let result = match unreported {
             true => Ok(Cleared::InUse),
             false => self.remove_locked(record),
         };

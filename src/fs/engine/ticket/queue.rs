@@ -108,7 +108,7 @@ impl Queue {
             .list(|name, inode| match Ticket::parse(name) {
                 Some(ticket) => line.push(ticket),
                 None if name == STATE.as_bytes() => *state_inode = Some(inode),
-                None => spares.see(name),
+                None => spares.note(name),
             })
             .map_err(|e| Error::io("list the queue directory", self.dir.path(), e))?;
         line.sort_unstable();
@@ -421,7 +421,7 @@ impl Queue {
     /// Deletes all spare files. For a process that removes the queue and has the door.
     pub(crate) fn clear_spares(&mut self) -> Result<()> {
         self.drop_spares();
-        self.spares.look_again();
+        self.spares.adopt_again();
         self.list()?;
         self.spares
             .delete_listed(&self.dir)

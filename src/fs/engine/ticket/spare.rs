@@ -98,7 +98,7 @@ impl Spares {
     }
 
     /// Notes a listed name that is no ticket.
-    pub(super) fn see(&mut self, name: &[u8]) {
+    pub(super) fn note(&mut self, name: &[u8]) {
         let name = std::str::from_utf8(name).ok().filter(|it| is_name(it));
         if let Some(name) = name.filter(|_| !self.adopted) {
             self.listed.push(name.to_owned());
@@ -134,7 +134,7 @@ impl Spares {
             return;
         }
         for name in std::mem::take(&mut self.listed) {
-            let Some((file, id)) = of_the_dead(dir, &name) else {
+            let Some((file, id)) = of_dead_process(dir, &name) else {
                 continue;
             };
             // Another user may have put this file here. So it is adopted only if it is as it should
@@ -159,7 +159,7 @@ impl Spares {
     }
 
     /// Looks for files of dead processes again, from the next listing on.
-    pub(super) fn look_again(&mut self) {
+    pub(super) fn adopt_again(&mut self) {
         self.adopted = false;
     }
 
@@ -205,7 +205,7 @@ fn give_up(dir: &Dir, name: &str, id: FileId, file: &Private) {
 
 /// Opens and locks the spare file of this name. Returns `None` if it is locked. If it was free, its
 /// process is dead, or it is a copy.
-fn of_the_dead(dir: &Dir, name: &str) -> Option<(Private, FileId)> {
+fn of_dead_process(dir: &Dir, name: &str) -> Option<(Private, FileId)> {
     let Ok(Opened::File { file, .. }) = dir.open_ticket(name) else {
         return None;
     };

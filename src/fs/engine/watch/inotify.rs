@@ -29,7 +29,7 @@ use crate::fs::sys::refusal::is_refusal;
 /// Room for 256 events without a name.
 const BUFFER: usize = 4096;
 /// How long the thread pauses if the kernel cannot let it sleep.
-const WITHOUT_MEMORY: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Events {
     events: Private,
@@ -44,7 +44,7 @@ enum Alarm {
     Timer(Private),
     /// Wakes the thread at once: the read end and the write end of a pipe. The thread then computes
     /// its timeout anew.
-    Bell(Private, Private),
+    Pipe(Private, Private),
 }
 
 impl Alarm {
@@ -61,7 +61,7 @@ impl Alarm {
                 let private =
                     |it| above_standard_streams(it).map(|it| Private::new(File::from(it)));
                 let (read, write) = (private(read)?, private(write)?);
-                Ok(Self::Bell(read, write))
+                Ok(Self::Pipe(read, write))
             }
             timer => timer,
         }
@@ -71,14 +71,14 @@ impl Alarm {
     fn file(&self) -> &File {
         match self {
             Self::Timer(timer) => timer,
-            Self::Bell(read, _) => read,
+            Self::Pipe(read, _) => read,
         }
     }
 
     fn set(&self, at: Instant) -> io::Result<()> {
         let timer = match self {
             Self::Timer(timer) => timer,
-            Self::Bell(_, write) => {
+            Self::Pipe(_, write) => {
                 return match rustix::io::write(&**write, b"!") {
                     // A full pipe wakes the thread too.
                     Ok(_) | Err(Errno::AGAIN) => Ok(()),
@@ -196,7 +196,7 @@ impl Events {
             // The kernel has no memory at the moment. Wake up without news, but do not spin.
             #[allow(clippy::disallowed_methods)]
             // The thread sleeps, and cannot do so in the usual way.
-            std::thread::sleep(WITHOUT_MEMORY);
+            std::thread::sleep(PAUSE);
             true
         })
     }
@@ -216,8 +216,8 @@ impl Events {
         }
         if all[1].revents().contains(PollFlags::IN) {
             // A timer reports how often it has expired, in eight bytes.
-            let mut told = [0; 8];
-            let _ = rustix::io::read(self.alarm.file(), &mut told);
+            let mut expirations = [0; 8];
+            let _ = rustix::io::read(self.alarm.file(), &mut expirations);
         }
         Ok(!all[0].revents().is_empty() || !all[2].revents().is_empty())
     }

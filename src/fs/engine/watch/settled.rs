@@ -15,14 +15,14 @@ impl Watch {
             // Without a source there is no thread that could wake.
             return Some(0);
         };
-        let told = match source {
+        let pending = match source {
             // In this order: `reading` is set before an event leaves the kernel's queue. Once it is
             // cleared again, the thread is not asleep until the table is free.
             Source::Events(_) => !self.is_quiet(),
             Source::Timers(_) => false,
         };
         let sleeps = table.asleep.is_some_and(|it| it.until.is_none());
-        (!told && sleeps).then(step::rounds)
+        (!pending && sleeps).then(step::rounds)
     }
 
     /// Describes what [`settled`](Watch::settled) waits for, for a test that fails.
