@@ -51,7 +51,7 @@ impl ClaimLock {
         let waits = WaitConfig {
             wait: Wait::Watch,
             poll_interval: config.poll_interval,
-            events: host::tells_closes_of(&path),
+            events: host::reports_closes_of(&path),
         };
         let terms = Terms {
             form: config.form,

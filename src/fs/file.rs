@@ -115,7 +115,7 @@ impl FileLock {
             }
             _ => Error::io("look at the file", &path, error),
         })?;
-        let events = host::tells_closes_of(&path);
+        let events = host::reports_closes_of(&path);
         let waits = WaitConfig {
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,

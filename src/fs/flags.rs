@@ -209,7 +209,7 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
     let config = WaitConfig {
         wait: Wait::Watch,
         poll_interval: POLL_INTERVAL,
-        events: host::tells_close(&file),
+        events: host::reports_close(&file),
     };
     let mut begin = Some((config, file));
     let mut wait = None;

@@ -284,7 +284,7 @@ impl LockDir {
 
     /// Returns what the locks here can and cannot do.
     pub fn capabilities(&self) -> Capabilities {
-        let events = host::tells_closes_in(&self.path);
+        let events = host::reports_closes_in(&self.path);
         match self.config.method {
             Method::Fifo => Capabilities::of_fair_file_lock(events),
             Method::Os => Capabilities::of_plain_file_lock(events),

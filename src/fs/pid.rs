@@ -142,7 +142,7 @@ impl PidLock {
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
         check_pause("poll_interval", config.poll_interval, &path)?;
-        let events = host::tells_closes_of(&path);
+        let events = host::reports_closes_of(&path);
         let waits = WaitConfig {
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,

@@ -49,7 +49,7 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
 ///
 /// This is not a job of `spawn_blocking`, because nothing ends a blocked lock call. Each one would
 /// take a thread of the pool from short work, and would keep the runtime from shutting down.
-pub(crate) struct Sitter {
+pub(crate) struct LockThread {
     call: Arc<LockCall>,
 }
 
@@ -73,7 +73,7 @@ enum Progress {
 
 static LOCK_THREADS: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
 
-impl Sitter {
+impl LockThread {
     /// Starts a thread that waits for the lock of this open file. Returns `None` if there are too
     /// many, or if no thread can be started.
     pub(crate) fn start(seat: Seat, file: &File, shared: bool) -> Option<Self> {
@@ -125,7 +125,7 @@ impl Sitter {
     }
 }
 
-impl Drop for Sitter {
+impl Drop for LockThread {
     /// Releases a lock that was not taken: here if the call has returned, otherwise in the thread
     /// when it returns.
     fn drop(&mut self) {

@@ -328,7 +328,7 @@ impl Disk {
             Other::Open(file) => queue.mark(own.ticket, &file).map(|_| ()),
             Other::Gone => Ok(()),
             // The waiters behind it find the mark at their next look.
-            Other::Shut => own
+            Other::Denied => own
                 .set_mark(true)
                 .map_err(|e| Error::io("mark the ticket in", &self.place.queue, e)),
         }

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::blocking::Sitter;
+use super::blocking::LockThread;
 use super::file_wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
 use super::wait::Wait;
 use super::watch::{Seat, Seen, WatchId, watch};
@@ -164,7 +164,7 @@ pub(crate) struct Tried {
     /// How often the path was opened.
     opened: u64,
     /// Waits in the lock call. It has the lock of the open file, so no other thread may try it.
-    sitter: Option<Sitter>,
+    lock_thread: Option<LockThread>,
 }
 
 impl Tried {
@@ -179,8 +179,8 @@ impl Tried {
 
     /// Tries the lock of the open file, or asks the thread in the lock call.
     fn try_lock(&self, file: &Private) -> io::Result<bool> {
-        match &self.sitter {
-            Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
+        match &self.lock_thread {
+            Some(lock_thread) => lock_thread.outcome().unwrap_or(Ok(false)),
             None => flock::try_lock(file, self.shared),
         }
     }
@@ -190,9 +190,9 @@ impl Tried {
         if config.wait != Wait::Blocking {
             return Wakes::Events(vec![EventSource::Opened(self.opened)]);
         }
-        let start = |seat| Sitter::start(seat, file, self.shared);
-        self.sitter = self.sitter.take().or_else(|| seat.and_then(start));
-        match self.sitter {
+        let start = |seat| LockThread::start(seat, file, self.shared);
+        self.lock_thread = self.lock_thread.take().or_else(|| seat.and_then(start));
+        match self.lock_thread {
             Some(_) => Wakes::Thread,
             // There are too many such threads already.
             None => Wakes::Nothing,
@@ -234,7 +234,7 @@ impl Target for OsLock {
             let locked = locked.map_err(|e| self.io("lock the file", e))?;
             let id = file::id_of(&file).map_err(|e| self.io("look at the file", e))?;
             if locked {
-                tried.sitter = None;
+                tried.lock_thread = None;
                 return Ok(Outcome::Granted(Locked { file, id }));
             }
             if self.is_current(id)? {
@@ -246,7 +246,7 @@ impl Target for OsLock {
                     within: None,
                 }));
             }
-            tried.sitter = None;
+            tried.lock_thread = None;
         }
     }
 

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use super::door::{Door, unlink_if_same};
 use super::step::{self, Step};
-use super::wait::{Eye, Ladder, Wait};
+use super::wait::{Ladder, Wait, WakeSource};
 use super::watch::{Seat, Seen, WatchId, watch};
 use crate::error::{Error, Result};
 use crate::fs::sys::file::FileId;
@@ -111,16 +111,16 @@ pub(crate) struct Slots {
 }
 
 /// A slot that another process has locked. It is open, so that it can be tried again and watched.
-struct Refused {
+struct RefusedSlot {
     number: u32,
     door: Door,
-    eye: Eye,
+    source: WakeSource,
 }
 
 /// The slots that the first waiter keeps open while it waits.
 #[derive(Default)]
-pub(crate) struct Siege {
-    refused: Vec<Refused>,
+pub(crate) struct RefusedSlots {
+    slots: Vec<RefusedSlot>,
 }
 
 impl Slots {
@@ -288,32 +288,36 @@ impl Slots {
     /// Opens, watches, compares and tries every slot that this process does not have, until
     /// `wanted` are in hand. Returns whether they are. For the first waiter. A slot that is still
     /// watched is tried again only with `look.all`.
-    pub(crate) fn besiege(
+    pub(crate) fn gather_waiting(
         &mut self,
-        siege: &mut Siege,
+        refused: &mut RefusedSlots,
         wanted: u32,
         look: Look<'_>,
     ) -> Result<bool> {
-        let known: HashSet<u32> = siege.refused.iter().map(|it| it.number).collect();
+        let known: HashSet<u32> = refused.slots.iter().map(|it| it.number).collect();
         let mut denied = Denied::default();
         for number in self.others_at_random() {
             if !known.contains(&number)
                 && let Some(door) = denied.unless_denied(self.open(number, look.mode))?
             {
-                let eye = Eye::new(look.wait);
-                siege.refused.push(Refused { number, door, eye });
+                let source = WakeSource::new(look.wait);
+                refused.slots.push(RefusedSlot {
+                    number,
+                    door,
+                    source,
+                });
             }
         }
         let mut index = 0;
-        while let Some(slot) = siege.refused.get_mut(index) {
+        while let Some(slot) = refused.slots.get_mut(index) {
             let enough = self.hand.len() as u32 >= wanted;
             let beyond = slot.number >= self.limit || self.has(slot.number);
             let mut taken = false;
             if !beyond && !enough {
                 // The path may mean another file by now, which cannot be opened.
                 let Some(locked) = denied.unless_denied(self.try_one(slot, &look))? else {
-                    slot.look_away(look.seat);
-                    siege.refused.swap_remove(index);
+                    slot.stop_watching(look.seat);
+                    refused.slots.swap_remove(index);
                     continue;
                 };
                 taken = locked;
@@ -322,8 +326,8 @@ impl Slots {
                 index += 1;
                 continue;
             }
-            slot.look_away(look.seat);
-            let Refused { number, door, .. } = siege.refused.swap_remove(index);
+            slot.stop_watching(look.seat);
+            let RefusedSlot { number, door, .. } = refused.slots.swap_remove(index);
             if !beyond {
                 self.keep(Slot { number, door });
             }
@@ -331,8 +335,8 @@ impl Slots {
         self.have(wanted, denied)
     }
 
-    fn try_one(&self, slot: &mut Refused, look: &Look<'_>) -> Result<bool> {
-        if matches!(slot.eye, Eye::Watching(_)) && !look.all {
+    fn try_one(&self, slot: &mut RefusedSlot, look: &Look<'_>) -> Result<bool> {
+        if matches!(slot.source, WakeSource::Watch(_)) && !look.all {
             return Ok(false);
         }
         loop {
@@ -341,12 +345,12 @@ impl Slots {
             }
             step::at(Step::WatchSlot);
             let fresh = slot
-                .eye
+                .source
                 .watch(look.seat, slot.door.file(), Seen::Door, look.events);
             let path = self.path(slot.number);
             let current = slot.door.is_current(&path);
             if !current.map_err(self.io("look at the slot file", slot.number))? {
-                slot.look_away(look.seat);
+                slot.stop_watching(look.seat);
                 slot.door = self.open(slot.number, look.mode)?;
             } else if !fresh {
                 return Ok(false);
@@ -444,22 +448,22 @@ pub(crate) struct Look<'a> {
     pub(crate) all: bool,
 }
 
-impl Refused {
-    fn look_away(&mut self, seat: Seat) {
-        if let Eye::Watching(id) = self.eye {
-            self.eye = Eye::Open;
+impl RefusedSlot {
+    fn stop_watching(&mut self, seat: Seat) {
+        if let WakeSource::Watch(id) = self.source {
+            self.source = WakeSource::Nothing;
             watch().forget(seat, id);
         }
     }
 }
 
-impl Siege {
+impl RefusedSlots {
     /// Notes that a watch has fired. Returns `false` if it belongs to none of these slots.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
-        let own = |it: &&mut Refused| matches!(it.eye, Eye::Watching(own) if own == id);
-        match self.refused.iter_mut().find(own) {
+        let own = |it: &&mut RefusedSlot| matches!(it.source, WakeSource::Watch(own) if own == id);
+        match self.slots.iter_mut().find(own) {
             Some(slot) => {
-                slot.eye = Eye::Open;
+                slot.source = WakeSource::Nothing;
                 true
             }
             None => false,
@@ -467,17 +471,17 @@ impl Siege {
     }
 
     pub(crate) fn is_polling(&self) -> bool {
-        self.refused.iter().any(|it| it.eye.is_polling())
+        self.slots.iter().any(|it| it.source.is_polling())
     }
 
-    pub(crate) fn look_away(&mut self, seat: Seat) {
-        self.refused.iter_mut().for_each(|it| it.look_away(seat));
+    pub(crate) fn stop_watching(&mut self, seat: Seat) {
+        self.slots.iter_mut().for_each(|it| it.stop_watching(seat));
     }
 
     /// Sets the next attempt to a jittered delay, if nothing is watched.
     pub(crate) fn pace(&mut self, ladder: &mut Ladder) {
-        if let Some(slot) = self.refused.iter_mut().find(|it| it.eye.is_polling()) {
-            slot.eye.pace(ladder);
+        if let Some(slot) = self.slots.iter_mut().find(|it| it.source.is_polling()) {
+            slot.source.pace(ladder);
         }
     }
 }

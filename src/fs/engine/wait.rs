@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use super::blocking::Sitter;
+use super::blocking::LockThread;
 use super::step;
 use super::watch::{Seat, Seen, WatchId, watch};
 use crate::backoff::Backoff;
@@ -39,36 +39,36 @@ pub(crate) const COARSE: Duration = Duration::from_millis(5);
 const LAST_RUNG: Duration = Duration::from_secs(1);
 
 /// What wakes a waiter for the lock of one open file.
-pub(crate) enum Eye {
-    Watching(WatchId),
+pub(crate) enum WakeSource {
+    Watch(WatchId),
     /// A thread waits in the lock call. Nothing else may try the lock of this descriptor meanwhile.
-    Sitting(Sitter),
+    Thread(LockThread),
     /// Nothing: no watch was added yet, or it has fired.
-    Open,
-    Polling(Backoff),
+    Nothing,
+    Poll(Backoff),
 }
 
-impl Eye {
+impl WakeSource {
     /// Returns the initial state: nothing is watched yet.
     pub(crate) fn new(wait: &Wait) -> Self {
         match wait {
-            Wait::Watch | Wait::Blocking => Self::Open,
-            Wait::Poll(backoff) => Self::Polling(backoff.clone()),
+            Wait::Watch | Wait::Blocking => Self::Nothing,
+            Wait::Poll(backoff) => Self::Poll(backoff.clone()),
         }
     }
 
     /// Starts a thread that waits for the lock of this file. Polls if there are too many threads.
-    pub(crate) fn sit(&mut self, seat: Seat, file: &File, shared: bool) {
-        if matches!(self, Self::Open) {
-            let sitter = Sitter::start(seat, file, shared);
-            *self = sitter.map_or_else(|| Self::Polling(Backoff::default()), Self::Sitting);
+    pub(crate) fn start_thread(&mut self, seat: Seat, file: &File, shared: bool) {
+        if matches!(self, Self::Nothing) {
+            let lock_thread = LockThread::start(seat, file, shared);
+            *self = lock_thread.map_or_else(|| Self::Poll(Backoff::default()), Self::Thread);
         }
     }
 
     /// Returns the thread that waits in the lock call, if there is one.
-    pub(crate) fn sitter(&self) -> Option<&Sitter> {
+    pub(crate) fn lock_thread(&self) -> Option<&LockThread> {
         match self {
-            Self::Sitting(sitter) => Some(sitter),
+            Self::Thread(lock_thread) => Some(lock_thread),
             _ => None,
         }
     }
@@ -76,7 +76,7 @@ impl Eye {
     /// Ensures that the file is watched. Returns whether the watch is new; then the caller must try
     /// again.
     pub(crate) fn watch(&mut self, seat: Seat, file: &File, seen: Seen, events: bool) -> bool {
-        if !matches!(self, Self::Open) {
+        if !matches!(self, Self::Nothing) {
             return false;
         }
         let added = if events {
@@ -85,17 +85,17 @@ impl Eye {
             Err(std::io::ErrorKind::Unsupported.into())
         };
         let fresh = added.is_ok();
-        *self = added.map_or_else(|_| Self::Polling(Backoff::default()), Self::Watching);
+        *self = added.map_or_else(|_| Self::Poll(Backoff::default()), Self::Watch);
         fresh
     }
 
     pub(crate) fn is_polling(&self) -> bool {
-        matches!(self, Self::Polling(_))
+        matches!(self, Self::Poll(_))
     }
 
     /// Sets the next attempt to a jittered delay, if nothing is watched.
     pub(crate) fn pace(&mut self, ladder: &mut Ladder) {
-        if let Self::Polling(backoff) = self {
+        if let Self::Poll(backoff) = self {
             ladder.at = after(backoff.next_delay());
         }
     }

@@ -11,9 +11,9 @@ use super::Shared;
 use crate::backend::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::line::{Grant, Share, Visit};
+use crate::fs::engine::loss_watcher::{LossWatcher, loss_of};
 use crate::fs::engine::slots::{Permits, Slot};
 use crate::fs::engine::ticket::Mode;
-use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::fs::sys::file::duplicate_for_exec;
 use crate::loss::{Loss, Lost};
 use crate::options::{check_merge, check_split, no_writer};
@@ -31,7 +31,7 @@ pub struct FairHold {
     /// Present after the first call of `lost`.
     asked: OnceLock<Asked>,
     /// The loss watchers of permits: each permit has a slot file of its own.
-    vigils: OnceLock<Vec<Arc<Vigil>>>,
+    watchers: OnceLock<Vec<Arc<LossWatcher>>>,
 }
 
 struct Asked {
@@ -50,13 +50,13 @@ impl FairHold {
             token: grant.token,
             predecessor_crashed: grant.predecessor_crashed,
             asked: OnceLock::new(),
-            vigils: OnceLock::new(),
+            watchers: OnceLock::new(),
         }
     }
 
     /// Returns the first slot file that is lost, and how it was lost.
     fn permit_loss(&self) -> Option<(Loss, PathBuf)> {
-        let told = self.vigils.get().into_iter().flatten();
+        let told = self.watchers.get().into_iter().flatten();
         let told = told.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
         let seen = self.slots().filter_map(|slot| {
             let path = self.shared.line.slot_path(slot.number());
@@ -86,20 +86,20 @@ impl FairHold {
 
     /// Resolves when one of the slot files is lost.
     pub(crate) fn permit_lost(&self) -> Lost {
-        let vigils = self.vigils.get_or_init(|| self.begin_vigils()).clone();
+        let watchers = self.watchers.get_or_init(|| self.begin_watchers()).clone();
         Lost::new(std::future::poll_fn(move |cx| {
-            let lost = vigils.iter().map(|it| it.poll(cx.waker()));
+            let lost = watchers.iter().map(|it| it.poll(cx.waker()));
             lost.reduce(|one, other| if one.is_ready() { one } else { other })
                 .unwrap_or(Poll::Pending)
         }))
     }
 
     /// Begins to watch for the loss of each slot file, in the order of the permits.
-    fn begin_vigils(&self) -> Vec<Arc<Vigil>> {
+    fn begin_watchers(&self) -> Vec<Arc<LossWatcher>> {
         let events = self.shared.line.has_events();
         let begin = |slot: &Slot| {
             let path = self.shared.line.slot_path(slot.number());
-            Vigil::begin(path, slot.id(), events)
+            LossWatcher::begin(path, slot.id(), events)
         };
         self.slots().map(begin).collect()
     }
@@ -142,7 +142,7 @@ impl FairHold {
         let Some(share) = self.share.take() else {
             return Ok(());
         };
-        self.vigils
+        self.watchers
             .get()
             .into_iter()
             .flatten()
@@ -183,7 +183,7 @@ impl Hold for FairHold {
             _ => None,
         };
         self.visit.want = Mode::Permits(left);
-        let vigils = match self.vigils.get_mut() {
+        let watchers = match self.watchers.get_mut() {
             Some(all) => OnceLock::from(all.split_off(left as usize)),
             None => OnceLock::new(),
         };
@@ -195,7 +195,7 @@ impl Hold for FairHold {
                 ..self.visit
             },
             asked: OnceLock::new(),
-            vigils,
+            watchers,
             ..*self
         })
     }
@@ -204,11 +204,17 @@ impl Hold for FairHold {
         let same = Arc::ptr_eq(&self.shared.line, &other.shared.line);
         let more = check_merge(same, self.permits(), other.permits(), self.place())?;
         self.shared.line.merge()?;
-        if self.vigils.get().is_some() || other.vigils.get().is_some() {
-            let added = other.vigils.take().unwrap_or_else(|| other.begin_vigils());
-            let mut all = self.vigils.take().unwrap_or_else(|| self.begin_vigils());
+        if self.watchers.get().is_some() || other.watchers.get().is_some() {
+            let added = other
+                .watchers
+                .take()
+                .unwrap_or_else(|| other.begin_watchers());
+            let mut all = self
+                .watchers
+                .take()
+                .unwrap_or_else(|| self.begin_watchers());
             all.extend(added);
-            self.vigils = OnceLock::from(all);
+            self.watchers = OnceLock::from(all);
         }
         if let (Some(Share::Permits(all)), Some(Share::Permits(added))) =
             (&mut self.share, other.share.take())

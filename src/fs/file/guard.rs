@@ -20,8 +20,8 @@ use crate::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::engine::blocking;
 use crate::fs::engine::door::unlink_if_same;
+use crate::fs::engine::loss_watcher::{LossWatcher, loss_of};
 use crate::fs::engine::os_lock::Locked;
-use crate::fs::engine::vigil::{Vigil, loss_of};
 use crate::fs::sys::file::{AsOpen, FileId, duplicate, lend_file, open_to_read};
 use crate::fs::sys::flock;
 use crate::fs::sys::fork::{Private, Registered, generation};
@@ -60,7 +60,7 @@ pub struct FileHold {
     shared: Arc<Shared>,
     id: FileId,
     generation: u32,
-    vigil: OnceLock<Arc<Vigil>>,
+    watcher: OnceLock<Arc<LossWatcher>>,
     /// The result of the release so far.
     released: Option<Result<()>>,
     /// A lock that was acquired before this one and is released after it.
@@ -87,7 +87,7 @@ impl FileHold {
             shared: shared.clone(),
             id: locked.id,
             generation: generation(),
-            vigil: OnceLock::new(),
+            watcher: OnceLock::new(),
             released: None,
             over: None,
             locked: true,
@@ -176,8 +176,8 @@ impl FileHold {
         if self.generation != generation() {
             return Ok(());
         }
-        if let Some(vigil) = self.vigil.get() {
-            vigil.end();
+        if let Some(watcher) = self.watcher.get() {
+            watcher.end();
         }
         let path = &self.shared.target.path;
         let removed = match self.shared.config.remove_on_release {
@@ -462,14 +462,14 @@ impl Hold for FileHold {
 
     fn lost(&self) -> Lost {
         let target = &self.shared.target;
-        let begin = || Vigil::begin(target.path.clone(), self.id, target.config.events);
-        let vigil = self.vigil.get_or_init(begin).clone();
+        let begin = || LossWatcher::begin(target.path.clone(), self.id, target.config.events);
+        let watcher = self.watcher.get_or_init(begin).clone();
         let mut over = self.over.as_ref().map(AnyGuard::lost);
         Lost::new(std::future::poll_fn(move |cx| {
             let over = over.as_mut().map(|it| Pin::new(it).poll(cx));
             match over {
                 Some(lost @ Poll::Ready(_)) => lost,
-                _ => vigil.poll(cx.waker()),
+                _ => watcher.poll(cx.waker()),
             }
         }))
     }

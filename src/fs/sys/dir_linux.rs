@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::file::{self, Facts, FileId, above_standard_streams};
 use super::flock;
 use super::fork::Private;
-use super::host::tells_close;
+use super::host::reports_close;
 use super::refusal;
 use super::rights::{Rights, name_of};
 
@@ -264,7 +264,7 @@ impl Dir {
         match opened.and_then(above_standard_streams).map(File::from) {
             // On a network file system only a process that may write a file can lock it
             // exclusively.
-            Ok(file) if !writable && !tells_close(&file) => Ok(Opened::Denied),
+            Ok(file) if !writable && !reports_close(&file) => Ok(Opened::Denied),
             Ok(file) => Ok(Opened::File { file, writable }),
             Err(Errno::NOENT) => Ok(Opened::Gone),
             Err(Errno::ACCESS | Errno::PERM) => Ok(Opened::Denied),

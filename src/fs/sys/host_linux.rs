@@ -60,17 +60,17 @@ const NETWORK: [u32; 22] = [
 
 /// Returns whether the close of a file in this directory is an event. It is none if another machine
 /// serves the file system.
-pub(crate) fn tells_closes_in(directory: &Path) -> bool {
+pub(crate) fn reports_closes_in(directory: &Path) -> bool {
     !rustix::fs::statfs(directory).is_ok_and(|it| is_of_network(&it))
 }
 
 /// Does the same for the file at this path, which need not exist.
-pub(crate) fn tells_closes_of(path: &Path) -> bool {
-    path.parent().is_none_or(tells_closes_in)
+pub(crate) fn reports_closes_of(path: &Path) -> bool {
+    path.parent().is_none_or(reports_closes_in)
 }
 
 /// Does the same for an open file.
-pub(crate) fn tells_close(file: &std::fs::File) -> bool {
+pub(crate) fn reports_close(file: &std::fs::File) -> bool {
     !rustix::fs::fstatfs(file).is_ok_and(|it| is_of_network(&it))
 }
 
@@ -157,7 +157,7 @@ impl LockTable {
         Owners {
             listed: self.locked(&key),
             // The list omits the locks of a server, and of file systems in user space.
-            all: self.whole && tells_close(&file),
+            all: self.whole && reports_close(&file),
         }
     }
 

@@ -27,15 +27,15 @@ pub(crate) fn sleepless_ns() -> u64 {
     u64::try_from(BEGUN.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn tells_closes_in(_directory: &Path) -> bool {
+pub(crate) fn reports_closes_in(_directory: &Path) -> bool {
     false
 }
 
-pub(crate) fn tells_closes_of(_path: &Path) -> bool {
+pub(crate) fn reports_closes_of(_path: &Path) -> bool {
     false
 }
 
-pub(crate) fn tells_close(_file: &std::fs::File) -> bool {
+pub(crate) fn reports_close(_file: &std::fs::File) -> bool {
     false
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::super::loss_watcher::{LossWatcher, Watched};
 use super::super::step::at_named;
-use super::super::vigil::{Subject, Vigil};
 use super::baton::{self, Baton};
 use super::record::{Draft, Record};
 use super::{Claims, renewal};
@@ -35,8 +35,8 @@ pub(super) struct SharedHold {
     id: Id,
     expire: Option<Duration>,
     beats: AtomicU64,
-    vigil: Arc<Vigil<HeldBaton>>,
-    core: Mutex<Core>,
+    watcher: Arc<LossWatcher<HeldBaton>>,
+    state: Mutex<State>,
 }
 
 /// The baton under the name that says that it is ours, and its directory.
@@ -45,7 +45,7 @@ struct HeldBaton {
     own: Baton,
 }
 
-struct Core {
+struct State {
     /// `None` once the hold is over.
     draft: Option<Draft>,
     /// When the lock was last seen to be held.
@@ -69,8 +69,8 @@ impl Hold {
             id,
             expire: claims.expire,
             beats: AtomicU64::new(0),
-            vigil: Vigil::over(held, claims.config.events),
-            core: Mutex::new(Core {
+            watcher: LossWatcher::new(held, claims.config.events),
+            state: Mutex::new(State {
                 draft: Some(draft),
                 confirmed: Instant::now(),
             }),
@@ -99,7 +99,7 @@ impl Hold {
         let Some(draft) = self.shared.end() else {
             return Ok(());
         };
-        let held = self.shared.vigil.subject();
+        let held = self.shared.watcher.watched();
         let at = |error| Error::io("release the claim in", &held.directory, error);
         let free = Baton::free(held.own.number);
         let moved = at_named("FreeBaton").and_then(|()| held.own.rename(&free, &held.directory));
@@ -112,7 +112,7 @@ impl Hold {
         match moved.map_err(at)? {
             true => Ok(()),
             false => {
-                let loss = self.shared.vigil.loss().unwrap_or_else(|| held.why());
+                let loss = self.shared.watcher.loss().unwrap_or_else(|| held.why());
                 Err(Error::at(ErrorKind::Lost, loss.to_string(), self.place()))
             }
         }
@@ -121,7 +121,7 @@ impl Hold {
     /// Deletes the lock from disk.
     pub(super) fn remove(self) -> Result<Removal> {
         // On an early return, dropping `self` releases the lock.
-        let HeldBaton { directory, own } = self.shared.vigil.subject();
+        let HeldBaton { directory, own } = self.shared.watcher.watched();
         if baton::has_other_files(directory) {
             return Ok(Removal::InUse);
         }
@@ -151,7 +151,7 @@ impl Hold {
 
 impl backend::Hold for Hold {
     fn token(&self) -> Option<u64> {
-        Some(self.shared.vigil.subject().own.number)
+        Some(self.shared.watcher.watched().own.number)
     }
 
     /// Returns `true` also if the last holder expired.
@@ -161,15 +161,15 @@ impl backend::Hold for Hold {
 
     /// Returns whether the baton still has our ID.
     fn is_held(&self) -> bool {
-        let vigil = &self.shared.vigil;
-        self.is_ours() && vigil.loss().is_none() && vigil.subject().loss().is_none()
+        let watcher = &self.shared.watcher;
+        self.is_ours() && watcher.loss().is_none() && watcher.watched().loss().is_none()
     }
 
     fn lost(&self) -> Lost {
-        let vigil = self.shared.vigil.clone();
+        let watcher = self.shared.watcher.clone();
         Lost::new(std::future::poll_fn(move |cx| {
-            vigil.watch_over();
-            vigil.poll(cx.waker())
+            watcher.start();
+            watcher.poll(cx.waker())
         }))
     }
 
@@ -182,7 +182,7 @@ impl backend::Hold for Hold {
     }
 
     fn place(&self) -> &Path {
-        &self.shared.vigil.subject().directory
+        &self.shared.watcher.watched().directory
     }
 }
 
@@ -200,14 +200,14 @@ impl Drop for Hold {
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hold")
-            .field("own", &self.shared.vigil.subject().own)
+            .field("own", &self.shared.watcher.watched().own)
             .finish_non_exhaustive()
     }
 }
 
 impl SharedHold {
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the time from one beat to the next.
@@ -219,40 +219,40 @@ impl SharedHold {
     /// over. Runs on the thread that renews.
     pub(super) fn renew(&self) -> bool {
         let begun = Instant::now();
-        let Some(writer) = self.core().draft.as_ref().map(Draft::beat_writer) else {
+        let Some(writer) = self.state().draft.as_ref().map(Draft::beat_writer) else {
             return false;
         };
         // Not under the mutex, because the file system may take long.
         let count = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
-        let held = self.vigil.subject();
+        let held = self.watcher.watched();
         let outcome = (writer.write(count), held.own.is_there(&held.directory));
-        let mut core = self.core();
+        let mut state = self.state();
         let loss = match outcome {
             (_, Ok(false)) => None,
             (Ok(()), Ok(true)) => {
-                core.confirmed = begun;
+                state.confirmed = begun;
                 return true;
             }
             // If the baton cannot be looked at, or the beat cannot be written, another process may
             // soon take over.
             _ if self
                 .expire
-                .is_some_and(|it| core.confirmed.elapsed() >= it / 4 * 3) =>
+                .is_some_and(|it| state.confirmed.elapsed() >= it / 4 * 3) =>
             {
                 Some(Loss::Expired)
             }
             _ => return true,
         };
-        drop(core);
-        self.vigil.lose(loss.unwrap_or_else(|| held.why()));
+        drop(state);
+        self.watcher.lose(loss.unwrap_or_else(|| held.why()));
         false
     }
 
     /// Ends the hold. Returns its record, unless it was over before. Callers that still wait for a
     /// loss stay pending.
     fn end(&self) -> Option<Draft> {
-        let draft = self.core().draft.take();
-        self.vigil.end();
+        let draft = self.state().draft.take();
+        self.watcher.end();
         draft
     }
 }
@@ -268,8 +268,8 @@ impl HeldBaton {
     }
 }
 
-impl Subject for HeldBaton {
-    fn sign(&self) -> Option<File> {
+impl Watched for HeldBaton {
+    fn open_to_watch(&self) -> Option<File> {
         file::open_to_watch(&self.own.path(&self.directory)).ok()?
     }
 

@@ -457,7 +457,7 @@ impl Core {
                 Other::Open(file) if queue.reap_if_dead(ticket, &file)? => {}
                 Other::Open(_) => found.known += 1,
                 Other::Gone => {}
-                Other::Shut => found.unknown.push(queue.shut(ticket)),
+                Other::Denied => found.unknown.push(queue.denied(ticket)),
             }
         }
         Ok(found)

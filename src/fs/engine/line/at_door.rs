@@ -9,7 +9,7 @@ use super::super::disk::{Admission, Disk};
 use super::super::door::Door;
 use super::super::step::{self, Step};
 use super::super::ticket::{Mode, Ticket};
-use super::super::wait::{COARSE, Eye, FINE, Wait};
+use super::super::wait::{COARSE, FINE, Wait, WakeSource};
 use super::super::watch::Seen;
 use super::bypass::marks_gone;
 use super::contender::{Contender, Entry, Flow, Outcome, Position};
@@ -39,18 +39,18 @@ impl Contender {
             None => Door::open(&place.door, self.settings.mode)
                 .map_err(|e| Error::io("open the lock file", &place.door, e))?,
         };
-        let eye = Eye::new(&self.settings.wait);
+        let source = WakeSource::new(&self.settings.wait);
         self.ladder.start(COARSE);
         self.position = Position::AtDoor {
             door,
-            eye,
+            source,
             bypassed: now_bypassed,
         };
         self.try_door(disk, on_event)
     }
 
     pub(super) fn try_door(&mut self, disk: &mut Disk, on_event: bool) -> Result<Flow> {
-        let Position::AtDoor { door, eye, .. } = &mut self.position else {
+        let Position::AtDoor { door, source, .. } = &mut self.position else {
             return Ok(Flow::Again);
         };
         let path = &disk.place().door;
@@ -59,20 +59,20 @@ impl Contender {
         // A refusal counts only with a watch in place.
         loop {
             step::at(Step::TryDoor);
-            let locked = match eye.sitter() {
-                Some(sitter) => sitter.outcome().unwrap_or(Ok(false)),
+            let locked = match source.lock_thread() {
+                Some(lock_thread) => lock_thread.outcome().unwrap_or(Ok(false)),
                 None => door.try_lock(self.want == Mode::Shared),
             };
             if locked.map_err(|e| at("lock the lock file", e))? {
                 break;
             }
             step::at(Step::WatchDoor);
-            let had_events = !eye.is_polling();
+            let had_events = !source.is_polling();
             if self.settings.wait == Wait::Blocking {
-                eye.sit(self.seat, door.file(), self.want == Mode::Shared);
+                source.start_thread(self.seat, door.file(), self.want == Mode::Shared);
             }
-            let fresh = eye.watch(self.seat, door.file(), Seen::Door, self.events);
-            self.news.fell_back |= had_events && eye.is_polling();
+            let fresh = source.watch(self.seat, door.file(), Seen::Door, self.events);
+            self.news.fell_back |= had_events && source.is_polling();
             step::at(Step::CheckDoor);
             let current = door.is_current(path);
             if !current.map_err(|e| at("look at the lock file", e))? {
@@ -80,7 +80,7 @@ impl Contender {
                 return Ok(Flow::Again);
             }
             if !fresh {
-                eye.pace(&mut self.ladder);
+                source.pace(&mut self.ladder);
                 return Ok(Flow::Done(Outcome::Sleep));
             }
         }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::disk::{Disk, Entered};
-use super::super::slots::{Look, Siege};
+use super::super::slots::{Look, RefusedSlots};
 use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, after};
 use super::bypass::marks_gone;
@@ -36,7 +36,7 @@ impl Contender {
             self.reset();
             self.ladder.start(COARSE);
             self.position = Position::AtSlots {
-                siege: Siege::default(),
+                refused: RefusedSlots::default(),
                 bypassed: now_bypassed,
             };
         }
@@ -44,13 +44,13 @@ impl Contender {
     }
 
     pub(super) fn collect(&mut self, disk: &mut Disk, cause: Cause) -> Result<Flow> {
-        let (Mode::Permits(count), Position::AtSlots { siege, bypassed }) =
+        let (Mode::Permits(count), Position::AtSlots { refused, bypassed }) =
             (self.want, &mut self.position)
         else {
             return Ok(Flow::Again);
         };
         let wanted = self.reserved.saturating_add(count);
-        let had_events = !siege.is_polling();
+        let had_events = !refused.is_polling();
         loop {
             let look = Look {
                 seat: self.seat,
@@ -62,16 +62,16 @@ impl Contender {
             let Some(slots) = disk.slots() else {
                 return Ok(Flow::Again);
             };
-            if slots.besiege(siege, wanted, look)? {
+            if slots.gather_waiting(refused, wanted, look)? {
                 break;
             }
             if !disk.adopt_limit()? {
-                self.news.fell_back |= had_events && siege.is_polling();
+                self.news.fell_back |= had_events && refused.is_polling();
                 let limit = disk.slots_seen().map_or(0, |it| it.limit());
                 if count > limit {
                     return Err(too_many(count, limit, &disk.place().door));
                 }
-                siege.pace(&mut self.ladder);
+                refused.pace(&mut self.ladder);
                 let has_part = disk
                     .slots_seen()
                     .is_some_and(|it| it.in_hand() > self.reserved);

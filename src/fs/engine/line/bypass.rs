@@ -304,7 +304,7 @@ fn mark_all_before(
                 Other::Open(file) if queue.mark(ticket, &file)? => *marked += 1,
                 Other::Gone => {}
                 // It is bypassed without a mark, so there is no mark to look at later.
-                Other::Open(_) | Other::Shut => continue,
+                Other::Open(_) | Other::Denied => continue,
             }
         }
         if ticket.mode.conflicts(own.ticket.mode) {

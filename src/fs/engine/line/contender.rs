@@ -27,12 +27,12 @@ use std::time::Instant;
 
 use super::super::disk::{Disk, Entered};
 use super::super::door::Door;
-use super::super::slots::Siege;
+use super::super::slots::RefusedSlots;
 use super::super::step::{self, Step};
 use super::super::ticket::policy::{self, Place};
 use super::super::ticket::queue::{Other, OtherTicket, Own, Queue, Standing};
 use super::super::ticket::{Mode, Ticket};
-use super::super::wait::{COARSE, Eye, FINE, Ladder, after};
+use super::super::wait::{COARSE, FINE, Ladder, WakeSource, after};
 use super::super::watch::{Seat, Seen, WatchId, watch};
 use super::Settings;
 use super::bypass::{BypassCount, reap_bypassed, unmark};
@@ -78,16 +78,16 @@ pub(super) enum Position {
         id: FileId,
         /// `None` if this process may not open it. Then it looks whether the name still exists.
         file: Option<OtherTicket>,
-        eye: Eye,
+        source: WakeSource,
     },
     AtDoor {
         door: Door,
-        eye: Eye,
+        source: WakeSource,
         bypassed: Vec<Ticket>,
     },
     /// First waiter for permits. The permits that it has so far are in the disk's hand.
     AtSlots {
-        siege: Siege,
+        refused: RefusedSlots,
         bypassed: Vec<Ticket>,
     },
     /// The door is locked by us.
@@ -192,8 +192,10 @@ impl Contender {
 
     pub(crate) fn is_polling(&self) -> bool {
         match &self.position {
-            Position::Behind { eye, .. } | Position::AtDoor { eye, .. } => eye.is_polling(),
-            Position::AtSlots { siege, .. } => siege.is_polling(),
+            Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
+                source.is_polling()
+            }
+            Position::AtSlots { refused, .. } => refused.is_polling(),
             Position::Fresh | Position::Entering { .. } => false,
         }
     }
@@ -205,19 +207,20 @@ impl Contender {
 
     /// Notes that a watch has fired. Returns `false` if the watch is not this contender's.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
-        if let Position::AtSlots { siege, .. } = &mut self.position {
-            return siege.fired(id);
+        if let Position::AtSlots { refused, .. } = &mut self.position {
+            return refused.fired(id);
         }
-        let (Position::Behind { eye, .. } | Position::AtDoor { eye, .. }) = &mut self.position
+        let (Position::Behind { source, .. } | Position::AtDoor { source, .. }) =
+            &mut self.position
         else {
             return false;
         };
-        match eye {
-            Eye::Watching(own) if *own == id => {
-                *eye = Eye::Open;
+        match source {
+            WakeSource::Watch(own) if *own == id => {
+                *source = WakeSource::Nothing;
                 true
             }
-            Eye::Sitting(sitter) => sitter.id() == id,
+            WakeSource::Thread(lock_thread) => lock_thread.id() == id,
             _ => false,
         }
     }
@@ -345,34 +348,37 @@ impl Contender {
             let (id, file) = match queue.open_other(before)? {
                 Other::Open(file) => (Some(file.id()), Some(file)),
                 Other::Gone => (None, None),
-                Other::Shut => (queue.find(before)?.map(|it| it.id), None),
+                Other::Denied => (queue.find(before)?.map(|it| it.id), None),
             };
             let Some(id) = id else {
                 return Ok(Flow::Again);
             };
-            let eye = match &file {
-                Some(_) => Eye::Open,
-                None => Eye::Polling(Backoff::default()),
+            let source = match &file {
+                Some(_) => WakeSource::Nothing,
+                None => WakeSource::Poll(Backoff::default()),
             };
             self.news.fell_back |= file.is_none();
             self.position = Position::Behind {
                 ticket: before,
                 id,
                 file,
-                eye,
+                source,
             };
             self.ladder.start(COARSE);
         }
-        let Position::Behind { id, file, eye, .. } = &mut self.position else {
+        let Position::Behind {
+            id, file, source, ..
+        } = &mut self.position
+        else {
             return Ok(Flow::Again);
         };
         step::at(Step::WatchPredecessor);
-        let had_events = !eye.is_polling();
+        let had_events = !source.is_polling();
         let fresh = match file {
-            Some(file) => eye.watch(self.seat, file.file(), Seen::Predecessor, self.events),
+            Some(file) => source.watch(self.seat, file.file(), Seen::Predecessor, self.events),
             None => true,
         };
-        self.news.fell_back |= had_events && eye.is_polling();
+        self.news.fell_back |= had_events && source.is_polling();
         if fresh {
             step::at(Step::CheckPredecessor);
             match queue.still_stands(before, *id)? {
@@ -404,7 +410,10 @@ impl Contender {
 
     fn try_in(&mut self, queue: &Queue) -> Result<Flow> {
         let Position::Behind {
-            ticket, file, eye, ..
+            ticket,
+            file,
+            source,
+            ..
         } = &mut self.position
         else {
             return Ok(Flow::Again);
@@ -415,7 +424,7 @@ impl Contender {
             self.reset();
             return Ok(Flow::Again);
         }
-        eye.pace(&mut self.ladder);
+        source.pace(&mut self.ladder);
         Ok(Flow::Done(Outcome::Sleep))
     }
 
@@ -425,15 +434,16 @@ impl Contender {
     }
 
     pub(super) fn forget_watches(&mut self) {
-        if let Position::AtSlots { siege, .. } = &mut self.position {
-            siege.look_away(self.seat);
+        if let Position::AtSlots { refused, .. } = &mut self.position {
+            refused.stop_watching(self.seat);
         }
         // A thread in the blocking lock call stays there. A second thread or an attempt would use
         // the same open file.
-        if let Position::Behind { eye, .. } | Position::AtDoor { eye, .. } = &mut self.position
-            && let Eye::Watching(id) = *eye
+        if let Position::Behind { source, .. } | Position::AtDoor { source, .. } =
+            &mut self.position
+            && let WakeSource::Watch(id) = *source
         {
-            *eye = Eye::Open;
+            *source = WakeSource::Nothing;
             watch().forget(self.seat, id);
         }
     }

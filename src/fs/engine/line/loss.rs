@@ -9,7 +9,7 @@
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
-use super::super::vigil::loss_of;
+use super::super::loss_watcher::loss_of;
 use super::super::watch::{Seen, watch};
 use super::core::Core;
 use crate::foreign::SafeWaker;

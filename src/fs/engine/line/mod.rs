@@ -126,7 +126,7 @@ impl Line {
     }
 
     fn new(door: PathBuf, kind: Kind, slots: Option<Slots>) -> Arc<Self> {
-        let events = host::tells_closes_of(&door);
+        let events = host::reports_closes_of(&door);
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let seat = watch().enroll(line.clone());

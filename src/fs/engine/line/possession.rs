@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use super::super::disk::{Disk, Entered};
 use super::super::door::Door;
+use super::super::loss_watcher::loss_of;
 use super::super::state::Flag;
 use super::super::ticket::{Mode, Ticket};
-use super::super::vigil::loss_of;
 use super::super::watch::{WatchId, watch};
 use super::bypass::marks_gone;
 use super::cohort::{CohortId, Key};

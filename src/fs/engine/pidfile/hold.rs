@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use super::super::loss_watcher::LossWatcher;
 use super::super::owner::identity;
 use super::super::step::at_named;
-use super::super::vigil::Vigil;
 use super::{LONGEST, PidFile, VERSION, unlink};
 use crate::backend::Hold;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +28,7 @@ pub struct PidHold {
     crashed: bool,
     /// Whether file events can be expected.
     events: bool,
-    vigil: OnceLock<Arc<Vigil>>,
+    watcher: OnceLock<Arc<LossWatcher>>,
     generation: u32,
 }
 
@@ -76,7 +76,7 @@ impl Draft {
             id: self.id,
             crashed,
             events: lock.config.events,
-            vigil: OnceLock::new(),
+            watcher: OnceLock::new(),
             generation: self.generation,
         }
     }
@@ -94,8 +94,8 @@ impl Drop for Draft {
 impl PidHold {
     /// Releases the lock. Does nothing if it was released before.
     pub(crate) fn give_back(&mut self) -> Result<()> {
-        if let Some(vigil) = self.vigil.take() {
-            vigil.end();
+        if let Some(watcher) = self.watcher.take() {
+            watcher.end();
         }
         let Some(file) = self.file.take() else {
             return Ok(());
@@ -138,9 +138,9 @@ impl Hold for PidHold {
     }
 
     fn lost(&self) -> Lost {
-        let begin = || Vigil::begin(self.path.clone(), self.id, self.events);
-        let vigil = self.vigil.get_or_init(begin).clone();
-        Lost::new(std::future::poll_fn(move |cx| vigil.poll(cx.waker())))
+        let begin = || LossWatcher::begin(self.path.clone(), self.id, self.events);
+        let watcher = self.watcher.get_or_init(begin).clone();
+        Lost::new(std::future::poll_fn(move |cx| watcher.poll(cx.waker())))
     }
 
     fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {

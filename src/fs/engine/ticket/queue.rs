@@ -202,7 +202,7 @@ impl Queue {
         match self.open_other(last)? {
             Other::Open(file) => self.reap_if_dead(last, &file),
             Other::Gone => Ok(true),
-            Other::Shut => Ok(false),
+            Other::Denied => Ok(false),
         }
     }
 
@@ -255,7 +255,7 @@ impl Queue {
         let gone = match self.open_other(last)? {
             Other::Gone => true,
             Other::Open(file) => self.reap_if_dead(last, &file)?,
-            Other::Shut => false,
+            Other::Denied => false,
         };
         if gone {
             return Ok(());
@@ -271,7 +271,7 @@ impl Queue {
         let Opened::File { file, writable } = opened else {
             return Ok(match opened {
                 Opened::Gone => Other::Gone,
-                _ => Other::Shut,
+                _ => Other::Denied,
             });
         };
         let id = file::id_of(&file).map_err(at)?;
@@ -281,7 +281,7 @@ impl Queue {
 
     /// Returns the error for a ticket that this process may not open, so that it cannot learn
     /// whether the owner lives.
-    pub(crate) fn shut(&self, ticket: Ticket) -> Error {
+    pub(crate) fn denied(&self, ticket: Ticket) -> Error {
         let text = "cannot tell whether the owner of this ticket is alive: \
                     no permission to open the ticket";
         Error::at(ErrorKind::Io, text, self.path_of(ticket))
@@ -461,7 +461,7 @@ pub(crate) enum Other {
     /// This process may not open it. So it can neither watch the ticket nor learn whether its owner
     /// lives. The ticket keeps its place. Waiters behind it check whether it still exists, and
     /// bypass it as they bypass a frozen waiter.
-    Shut,
+    Denied,
 }
 
 /// The ticket of another process, open.

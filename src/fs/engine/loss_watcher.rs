@@ -21,10 +21,10 @@ use crate::loss::Loss;
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is held.
-pub(crate) trait Subject: Send + Sync + 'static {
+pub(crate) trait Watched: Send + Sync + 'static {
     /// Opens the file whose name changes when the lock is lost. Returns `None` if it is not the
     /// expected file.
-    fn sign(&self) -> Option<File>;
+    fn open_to_watch(&self) -> Option<File>;
 
     /// Returns the loss that is visible now, if any. If the file cannot be looked at, that is no
     /// loss.
@@ -38,17 +38,17 @@ pub(crate) struct Named {
 }
 
 /// Watches what is held. Begins when a caller first asks for losses.
-pub(crate) struct Vigil<S = Named> {
-    subject: S,
+pub(crate) struct LossWatcher<S = Named> {
+    watched: S,
     events: bool,
     generation: u32,
     seat: OnceLock<Seat>,
     latch: OnceLock<Loss>,
-    core: Mutex<Core>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Core {
+struct State {
     watch: Option<WatchId>,
     wakers: Vec<SafeWaker>,
     over: bool,
@@ -65,8 +65,8 @@ pub(crate) fn loss_of(path: &Path, id: FileId) -> Option<Loss> {
     }
 }
 
-impl Subject for Named {
-    fn sign(&self) -> Option<File> {
+impl Watched for Named {
+    fn open_to_watch(&self) -> Option<File> {
         let file = file::open_to_watch(&self.path).ok().flatten();
         file.filter(|it| file::id_of(it).ok() == Some(self.id))
     }
@@ -76,32 +76,32 @@ impl Subject for Named {
     }
 }
 
-impl Vigil {
+impl LossWatcher {
     pub(crate) fn begin(path: PathBuf, id: FileId, events: bool) -> Arc<Self> {
-        let vigil = Self::over(Named { path, id }, events);
-        vigil.watch_over();
-        vigil
+        let watcher = Self::new(Named { path, id }, events);
+        watcher.start();
+        watcher
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.subject.path
+        &self.watched.path
     }
 }
 
-impl<S: Subject> Vigil<S> {
-    pub(crate) fn over(subject: S, events: bool) -> Arc<Self> {
+impl<S: Watched> LossWatcher<S> {
+    pub(crate) fn new(watched: S, events: bool) -> Arc<Self> {
         Arc::new(Self {
-            subject,
+            watched,
             events,
             generation: generation(),
             seat: OnceLock::new(),
             latch: OnceLock::new(),
-            core: Mutex::default(),
+            state: Mutex::default(),
         })
     }
 
     /// Begins to watch, at the first call.
-    pub(crate) fn watch_over(self: &Arc<Self>) {
+    pub(crate) fn start(self: &Arc<Self>) {
         // In a forked child the watch belongs to the parent.
         if self.generation == generation() && self.seat.get().is_none() {
             let weak = Arc::downgrade(self);
@@ -110,8 +110,8 @@ impl<S: Subject> Vigil<S> {
         }
     }
 
-    pub(crate) fn subject(&self) -> &S {
-        &self.subject
+    pub(crate) fn watched(&self) -> &S {
+        &self.watched
     }
 
     /// Returns the loss that was seen before.
@@ -127,28 +127,28 @@ impl<S: Subject> Vigil<S> {
         // Declared before the mutex is locked, so that a waker that is not needed is dropped after
         // it is unlocked.
         let mut waker = Some(SafeWaker::of(waker));
-        let mut core = self.core();
+        let mut state = self.state();
         if let Some(loss) = self.latch.get() {
             return Poll::Ready(*loss);
         }
-        let known = |it: &SafeWaker| core.wakers.iter().any(|kept| kept.will_wake(it));
-        if !core.over
+        let known = |it: &SafeWaker| state.wakers.iter().any(|kept| kept.will_wake(it));
+        if !state.over
             && let Some(waker) = waker.take_if(|it| !known(it))
         {
-            core.wakers.push(waker);
+            state.wakers.push(waker);
         }
         Poll::Pending
     }
 
     /// Reports a loss that was found elsewhere. Does nothing after the release.
     pub(crate) fn lose(&self, loss: Loss) {
-        let mut core = self.core();
-        if core.over {
+        let mut state = self.state();
+        if state.over {
             return;
         }
         self.latch.get_or_init(|| loss);
-        let wakers = std::mem::take(&mut core.wakers);
-        drop(core);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
         wakers.into_iter().for_each(SafeWaker::wake);
     }
 
@@ -157,11 +157,11 @@ impl<S: Subject> Vigil<S> {
         if self.generation != generation() {
             return;
         }
-        let mut core = self.core();
-        core.over = true;
-        let wakers = std::mem::take(&mut core.wakers);
-        let watched = core.watch.take();
-        drop(core);
+        let mut state = self.state();
+        state.over = true;
+        let wakers = std::mem::take(&mut state.wakers);
+        let watched = state.watch.take();
+        drop(state);
         drop(wakers);
         if let Some(seat) = self.seat.get() {
             if let Some(id) = watched {
@@ -171,25 +171,25 @@ impl<S: Subject> Vigil<S> {
         }
     }
 
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look(&self) {
         let Some(seat) = self.seat.get().copied() else {
             return;
         };
-        let mut core = self.core();
-        if core.over || self.latch.get().is_some() {
+        let mut state = self.state();
+        if state.over || self.latch.get().is_some() {
             return;
         }
-        if core.watch.is_none() && self.events {
+        if state.watch.is_none() && self.events {
             // Before the comparison, so that no change is missed in between.
-            let sign = self.subject.sign();
-            core.watch = sign.and_then(|it| watch().add(seat, &it, Seen::Held).ok());
+            let file = self.watched.open_to_watch();
+            state.watch = file.and_then(|it| watch().add(seat, &it, Seen::Held).ok());
         }
-        drop(core);
-        match self.subject.loss() {
+        drop(state);
+        match self.watched.loss() {
             Some(loss) => self.lose(loss),
             None => {
                 // If there is no timer, the watch must suffice.
@@ -199,16 +199,16 @@ impl<S: Subject> Vigil<S> {
     }
 }
 
-impl<S: Subject> Watcher for Vigil<S> {
+impl<S: Watched> Watcher for LossWatcher<S> {
     fn on_event(&self, id: WatchId) {
-        let mut core = self.core();
-        let over = match core.watch {
-            Some(own) if own == id => core.watch.take(),
+        let mut state = self.state();
+        let over = match state.watch {
+            Some(own) if own == id => state.watch.take(),
             // Events were lost, so the watch may be over or not.
-            Some(_) if id.seen == Seen::Everything => core.watch.take(),
+            Some(_) if id.seen == Seen::Everything => state.watch.take(),
             _ => None,
         };
-        drop(core);
+        drop(state);
         if let (Some(own), Some(seat)) = (over.filter(|it| *it != id), self.seat.get()) {
             watch().forget(*seat, own);
         }
