@@ -138,7 +138,7 @@ impl PidLock {
             _ => Error::io("look at the pid file", &path, error),
         })?;
         if config.wait == Wait::Blocking {
-            let text = "a pid file has no lock call to sit in: wait by Watch or Poll";
+            let text = "a pid file has no lock call to wait in; use Wait::Watch or Wait::Poll";
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
         check_pause("poll_interval", config.poll_interval, &path)?;

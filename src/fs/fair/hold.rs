@@ -56,13 +56,13 @@ impl FairHold {
 
     /// Returns the first slot file that is lost, and how it was lost.
     fn permit_loss(&self) -> Option<(Loss, PathBuf)> {
-        let told = self.watchers.get().into_iter().flatten();
-        let told = told.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
+        let known = self.watchers.get().into_iter().flatten();
+        let known = known.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
         let seen = self.slots().filter_map(|slot| {
             let path = self.shared.line.slot_path(slot.number());
             loss_of(&path, slot.id()).map(|loss| (loss, path))
         });
-        told.chain(seen).next()
+        known.chain(seen).next()
     }
 
     /// Returns the paths of the slot files of these permits.
