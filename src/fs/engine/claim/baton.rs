@@ -195,8 +195,8 @@ pub(super) fn sweep(fresh: &Path) {
     let _ = delete_empty(fresh);
 }
 
-/// Deletes a record, or a baton with a name of ours.
-#[allow(clippy::disallowed_methods)] // A name with our ID belongs to no other process.
+/// Deletes a record, or a baton that is a file.
+#[allow(clippy::disallowed_methods)] // A name with an ID is no lock by itself.
 pub(super) fn delete_file(path: impl AsRef<Path>) -> io::Result<()> {
     std::fs::remove_file(path)
 }
