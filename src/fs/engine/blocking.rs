@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 
-use super::watch::{Seat, Seen, WatchId, watch};
+use super::watch::{Seen, WatchId, WatcherId, watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::surviving;
 use crate::fs::sys::fork::{PerProcess, Private, generation};
@@ -56,7 +56,7 @@ pub(crate) struct LockThread {
 /// The part that the thread and its owner share.
 struct LockCall {
     file: Private,
-    seat: Seat,
+    watcher_id: WatcherId,
     generation: u32,
     progress: Mutex<Progress>,
 }
@@ -76,7 +76,7 @@ static LOCK_THREADS: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::n
 impl LockThread {
     /// Starts a thread that waits for the lock of this open file. Returns `None` if there are too
     /// many, or if no thread can be started.
-    pub(crate) fn start(seat: Seat, file: &File, shared: bool) -> Option<Self> {
+    pub(crate) fn start(watcher_id: WatcherId, file: &File, shared: bool) -> Option<Self> {
         let file = Private::new(file.try_clone().ok()?);
         let count = LOCK_THREADS.get();
         let more = |old| (old < MAX_LOCK_THREADS).then_some(old + 1);
@@ -87,7 +87,7 @@ impl LockThread {
         let generation = generation();
         let call = Arc::new(LockCall {
             file,
-            seat,
+            watcher_id,
             generation,
             progress,
         });
@@ -162,6 +162,6 @@ impl LockCall {
         }
         *progress = Progress::Arrived(result);
         drop(progress);
-        watch().call(self.seat, WatchId::without_watch(Seen::Door));
+        watch().call(self.watcher_id, WatchId::without_watch(Seen::Door));
     }
 }

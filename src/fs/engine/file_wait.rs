@@ -46,7 +46,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::wait::{COARSE, FINE, Ladder, Wait, after};
-use super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use super::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
@@ -87,10 +87,13 @@ pub trait Target: Send + Sync + 'static {
     /// What a waiter remembers from one attempt to the next.
     type Memory: Default + Send + 'static;
 
-    /// Tries once. With a seat, a thread may wait in the lock call, and calls the watcher of that
-    /// seat.
-    fn attempt(&self, memory: &mut Self::Memory, seat: Option<Seat>)
-    -> Result<Outcome<Self::Hold>>;
+    /// Tries once. With a watcher ID, a thread may wait in the lock call, and calls that
+    /// watcher.
+    fn attempt(
+        &self,
+        memory: &mut Self::Memory,
+        watcher_id: Option<WatcherId>,
+    ) -> Result<Outcome<Self::Hold>>;
 
     /// Decides whether a granted lock counts. If not, it is given back, and `None` is returned.
     fn confirm(&self, hold: Self::Hold) -> Result<Option<Self::Hold>> {
@@ -106,7 +109,7 @@ pub trait Target: Send + Sync + 'static {
     fn watch(
         &self,
         memory: &Self::Memory,
-        seat: Seat,
+        watcher_id: WatcherId,
         source: &EventSource,
     ) -> io::Result<Option<WatchId>>;
 
@@ -203,7 +206,7 @@ pub enum EventSource {
 
 impl EventSource {
     /// Begins to watch a name or a process. Returns `None` if it is no longer what it was.
-    pub(crate) fn watch(&self, seat: Seat) -> io::Result<Option<WatchId>> {
+    pub(crate) fn watch(&self, watcher_id: WatcherId) -> io::Result<Option<WatchId>> {
         match self {
             Self::Name(path, expected, seen) => {
                 let Some(found) = file::open_to_watch(path)? else {
@@ -212,10 +215,10 @@ impl EventSource {
                 if expected.is_some() && file::id_of(&found).ok() != *expected {
                     return Ok(None);
                 }
-                watch().add(seat, &found, *seen).map(Some)
+                watch().add(watcher_id, &found, *seen).map(Some)
             }
             Self::End(pid) => match process::open(*pid)? {
-                Some(process) => watch().add_process(seat, process).map(Some),
+                Some(process) => watch().add_process(watcher_id, process).map(Some),
                 None => Ok(None),
             },
             Self::Opened(_) => Ok(None),
@@ -226,13 +229,13 @@ impl EventSource {
 /// One caller's wait. Dropped, it leaves and gives back what was granted.
 pub(crate) struct FileWait<T: Target> {
     shared: Arc<Shared<T>>,
-    seat: Seat,
+    watcher_id: WatcherId,
     generation: u32,
 }
 
 struct Shared<T: Target> {
     target: Arc<T>,
-    seat: OnceLock<Seat>,
+    watcher_id: OnceLock<WatcherId>,
     state: Mutex<State<T>>,
 }
 
@@ -280,7 +283,7 @@ impl<T: Target> FileWait<T> {
         ladder.start(COARSE);
         let shared = Arc::new(Shared {
             target,
-            seat: OnceLock::new(),
+            watcher_id: OnceLock::new(),
             state: Mutex::new(State {
                 stage: Stage::Refused,
                 memory,
@@ -293,13 +296,13 @@ impl<T: Target> FileWait<T> {
             }),
         });
         let weak = Arc::downgrade(&shared);
-        let seat = watch().enroll(weak);
-        shared.seat.get_or_init(|| seat);
+        let watcher_id = watch().enroll(weak);
+        shared.watcher_id.get_or_init(|| watcher_id);
         shared.act(Cause::Begin);
         shared.report_polling();
         Self {
             shared,
-            seat,
+            watcher_id,
             generation: generation(),
         }
     }
@@ -352,9 +355,9 @@ impl<T: Target> Drop for FileWait<T> {
         let (watched, waker) = (std::mem::take(&mut state.watched), state.waker.take());
         let mut memory = std::mem::take(&mut state.memory);
         drop(state);
-        watch().leave(self.seat);
+        watch().leave(self.watcher_id);
         for (_, id) in watched {
-            watch().forget(self.seat, id);
+            watch().forget(self.watcher_id, id);
         }
         if let Stage::Unconfirmed(hold) | Stage::Granted(hold) = stage {
             self.shared.target.give_back(hold, &mut memory);
@@ -381,20 +384,20 @@ impl<T: Target> Shared<T> {
 
     /// Tries, sets the timer, and wakes the task if there is a result.
     fn act(&self, cause: Cause) {
-        let Some(seat) = self.seat.get().copied() else {
+        let Some(watcher_id) = self.watcher_id.get().copied() else {
             return;
         };
         let mut state = self.state();
         if cause == Cause::Timer && matches!(state.stage, Stage::Granted(_)) {
-            self.lapse(state, seat);
+            self.lapse(state, watcher_id);
             return;
         }
         if !matches!(state.stage, Stage::Refused) {
             return;
         }
-        let granted = self.look(&mut state, seat, cause).and_then(|hold| {
+        let granted = self.look(&mut state, watcher_id, cause).and_then(|hold| {
             let due = state.ladder.at.filter(|_| hold.is_none());
-            due.map_or(Ok(()), |at| watch().arm(seat, at))
+            due.map_or(Ok(()), |at| watch().arm(watcher_id, at))
                 .map(|()| hold)
                 .map_err(|error| self.target.io("set a timer for", error))
         });
@@ -412,7 +415,7 @@ impl<T: Target> Shared<T> {
             waker.wake();
         }
         for (_, id) in watched {
-            watch().forget(seat, id);
+            watch().forget(watcher_id, id);
         }
         // The task wakes up meanwhile, which takes longer than this.
         self.confirm();
@@ -433,9 +436,9 @@ impl<T: Target> Shared<T> {
             Ok(Some(hold)) => {
                 state.stage = Stage::Granted(hold);
                 state.claim_by = after(CLAIM_WINDOW);
-                if let (Some(seat), Some(at)) = (self.seat.get(), state.claim_by) {
+                if let (Some(watcher_id), Some(at)) = (self.watcher_id.get(), state.claim_by) {
                     // Without the timer, a task that never polls keeps the lock.
-                    let _ = watch().arm(*seat, at);
+                    let _ = watch().arm(*watcher_id, at);
                 }
             }
             Ok(None) => {
@@ -451,10 +454,10 @@ impl<T: Target> Shared<T> {
 
     /// Gives back a lock that the task did not take in time, so that a task that is not polled
     /// delays no other caller.
-    fn lapse(&self, mut state: MutexGuard<'_, State<T>>, seat: Seat) {
+    fn lapse(&self, mut state: MutexGuard<'_, State<T>>, watcher_id: WatcherId) {
         if let Some(at) = state.claim_by.filter(|at| Instant::now() < *at) {
             // This was an earlier timer of the wait.
-            let _ = watch().arm(seat, at);
+            let _ = watch().arm(watcher_id, at);
             return;
         }
         let stage = std::mem::replace(&mut state.stage, Stage::Over);
@@ -473,7 +476,12 @@ impl<T: Target> Shared<T> {
     }
 
     /// Tries, and makes sure that something causes the next attempt.
-    fn look(&self, state: &mut State<T>, seat: Seat, cause: Cause) -> Result<Option<T::Hold>> {
+    fn look(
+        &self,
+        state: &mut State<T>,
+        watcher_id: WatcherId,
+        cause: Cause,
+    ) -> Result<Option<T::Hold>> {
         match cause {
             Cause::Begin => {}
             Cause::Event => state.ladder.start(FINE),
@@ -483,13 +491,13 @@ impl<T: Target> Shared<T> {
             Cause::Timer => state.ladder.climb(),
         }
         for round in 0.. {
-            let refusal = match self.target.attempt(&mut state.memory, Some(seat))? {
+            let refusal = match self.target.attempt(&mut state.memory, Some(watcher_id))? {
                 Outcome::Granted(hold) => return Ok(Some(hold)),
                 Outcome::Refused(refusal) => refusal,
             };
             state.owner = refusal.owner;
             // The ladder tries again where the obstacle changes all the time.
-            if self.listen(state, &refusal.wakes, seat) && round < ROUNDS {
+            if self.listen(state, &refusal.wakes, watcher_id) && round < ROUNDS {
                 continue;
             }
             if let Some(backoff) = &mut state.polling {
@@ -507,12 +515,12 @@ impl<T: Target> Shared<T> {
 
     /// Makes sure that the waiter is woken. Returns whether a watch is new, or its source is no
     /// longer what it was: then the caller tries again.
-    fn listen(&self, state: &mut State<T>, wakes: &Wakes, seat: Seat) -> bool {
+    fn listen(&self, state: &mut State<T>, wakes: &Wakes, watcher_id: WatcherId) -> bool {
         match wakes {
             _ if state.polling.is_some() => false,
             Wakes::Thread => false,
             Wakes::Events(sources) if self.target.config().events => {
-                self.watch_exactly(state, sources, seat)
+                self.watch_exactly(state, sources, watcher_id)
             }
             Wakes::Events(_) | Wakes::Nothing => {
                 state.polling = Some(Backoff::default());
@@ -521,11 +529,16 @@ impl<T: Target> Shared<T> {
         }
     }
 
-    fn watch_exactly(&self, state: &mut State<T>, sources: &[EventSource], seat: Seat) -> bool {
+    fn watch_exactly(
+        &self,
+        state: &mut State<T>,
+        sources: &[EventSource],
+        watcher_id: WatcherId,
+    ) -> bool {
         state.watched.retain(|(source, id)| {
             let kept = sources.contains(source);
             if !kept {
-                watch().forget(seat, *id);
+                watch().forget(watcher_id, *id);
             }
             kept
         });
@@ -534,7 +547,7 @@ impl<T: Target> Shared<T> {
             if state.watched.iter().any(|(known, _)| known == source) {
                 continue;
             }
-            match self.target.watch(&state.memory, seat, source) {
+            match self.target.watch(&state.memory, watcher_id, source) {
                 Ok(Some(id)) => {
                     state.watched.push((source.clone(), id));
                     fresh = true;
@@ -559,9 +572,9 @@ impl<T: Target> Watcher for Shared<T> {
             // Events were lost, so each watch may be over or not.
             Seen::Everything => {
                 let watched = std::mem::take(&mut state.watched);
-                if let Some(seat) = self.seat.get() {
+                if let Some(watcher_id) = self.watcher_id.get() {
                     for (_, id) in watched {
-                        watch().forget(*seat, id);
+                        watch().forget(*watcher_id, id);
                     }
                 }
             }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use super::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 use crate::foreign::SafeWaker;
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::generation;
@@ -42,7 +42,7 @@ pub(crate) struct LossWatcher<S = Named> {
     watched: S,
     events: bool,
     generation: u32,
-    seat: OnceLock<Seat>,
+    watcher_id: OnceLock<WatcherId>,
     latch: OnceLock<Loss>,
     state: Mutex<State>,
 }
@@ -94,7 +94,7 @@ impl<S: Watched> LossWatcher<S> {
             watched,
             events,
             generation: generation(),
-            seat: OnceLock::new(),
+            watcher_id: OnceLock::new(),
             latch: OnceLock::new(),
             state: Mutex::default(),
         })
@@ -103,9 +103,9 @@ impl<S: Watched> LossWatcher<S> {
     /// Begins to watch, at the first call.
     pub(crate) fn start(self: &Arc<Self>) {
         // In a forked child the watch belongs to the parent.
-        if self.generation == generation() && self.seat.get().is_none() {
+        if self.generation == generation() && self.watcher_id.get().is_none() {
             let weak = Arc::downgrade(self);
-            self.seat.get_or_init(|| watch().enroll(weak));
+            self.watcher_id.get_or_init(|| watch().enroll(weak));
             self.look();
         }
     }
@@ -163,11 +163,11 @@ impl<S: Watched> LossWatcher<S> {
         let watched = state.watch.take();
         drop(state);
         drop(wakers);
-        if let Some(seat) = self.seat.get() {
+        if let Some(watcher_id) = self.watcher_id.get() {
             if let Some(id) = watched {
-                watch().forget(*seat, id);
+                watch().forget(*watcher_id, id);
             }
-            watch().leave(*seat);
+            watch().leave(*watcher_id);
         }
     }
 
@@ -176,7 +176,7 @@ impl<S: Watched> LossWatcher<S> {
     }
 
     fn look(&self) {
-        let Some(seat) = self.seat.get().copied() else {
+        let Some(watcher_id) = self.watcher_id.get().copied() else {
             return;
         };
         let mut state = self.state();
@@ -186,14 +186,14 @@ impl<S: Watched> LossWatcher<S> {
         if state.watch.is_none() && self.events {
             // Before the comparison, so that no change is missed in between.
             let file = self.watched.open_to_watch();
-            state.watch = file.and_then(|it| watch().add(seat, &it, Seen::Held).ok());
+            state.watch = file.and_then(|it| watch().add(watcher_id, &it, Seen::Held).ok());
         }
         drop(state);
         match self.watched.loss() {
             Some(loss) => self.lose(loss),
             None => {
                 // If there is no timer, the watch must suffice.
-                let _ = watch().arm(seat, Instant::now() + COMPARE_EVERY);
+                let _ = watch().arm(watcher_id, Instant::now() + COMPARE_EVERY);
             }
         }
     }
@@ -209,8 +209,9 @@ impl<S: Watched> Watcher for LossWatcher<S> {
             _ => None,
         };
         drop(state);
-        if let (Some(own), Some(seat)) = (over.filter(|it| *it != id), self.seat.get()) {
-            watch().forget(*seat, own);
+        if let (Some(own), Some(watcher_id)) = (over.filter(|it| *it != id), self.watcher_id.get())
+        {
+            watch().forget(*watcher_id, own);
         }
         self.look();
     }

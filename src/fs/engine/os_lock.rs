@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::blocking::LockThread;
 use super::file_wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
 use super::wait::Wait;
-use super::watch::{Seat, Seen, WatchId, watch};
+use super::watch::{Seen, WatchId, WatcherId, watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::fork::Private;
@@ -186,12 +186,20 @@ impl Tried {
     }
 
     /// Decides what wakes the waiter.
-    fn wakes(&mut self, file: &Private, config: &WaitConfig, seat: Option<Seat>) -> Wakes {
+    fn wakes(
+        &mut self,
+        file: &Private,
+        config: &WaitConfig,
+        watcher_id: Option<WatcherId>,
+    ) -> Wakes {
         if config.wait != Wait::Blocking {
             return Wakes::Events(vec![EventSource::Opened(self.opened)]);
         }
-        let start = |seat| LockThread::start(seat, file, self.shared);
-        self.lock_thread = self.lock_thread.take().or_else(|| seat.and_then(start));
+        let start = |watcher_id| LockThread::start(watcher_id, file, self.shared);
+        self.lock_thread = self
+            .lock_thread
+            .take()
+            .or_else(|| watcher_id.and_then(start));
         match self.lock_thread {
             Some(_) => Wakes::Thread,
             // There are too many such threads already.
@@ -224,7 +232,7 @@ impl Target for OsLock {
     type Hold = Locked;
     type Memory = Tried;
 
-    fn attempt(&self, tried: &mut Tried, seat: Option<Seat>) -> Result<Outcome<Locked>> {
+    fn attempt(&self, tried: &mut Tried, watcher_id: Option<WatcherId>) -> Result<Outcome<Locked>> {
         loop {
             let file = match tried.file.take() {
                 Some(file) => file,
@@ -238,7 +246,7 @@ impl Target for OsLock {
                 return Ok(Outcome::Granted(Locked { file, id }));
             }
             if self.is_current(id)? {
-                let wakes = tried.wakes(&file, self.config(), seat);
+                let wakes = tried.wakes(&file, self.config(), watcher_id);
                 tried.file = Some(file);
                 return Ok(Outcome::Refused(Refusal {
                     owner: None,
@@ -271,9 +279,14 @@ impl Target for OsLock {
         }
     }
 
-    fn watch(&self, tried: &Tried, seat: Seat, _: &EventSource) -> io::Result<Option<WatchId>> {
+    fn watch(
+        &self,
+        tried: &Tried,
+        watcher_id: WatcherId,
+        _: &EventSource,
+    ) -> io::Result<Option<WatchId>> {
         let file = tried.file.as_ref();
-        file.map(|file| watch().add(seat, file, Seen::Door))
+        file.map(|file| watch().add(watcher_id, file, Seen::Door))
             .transpose()
     }
 

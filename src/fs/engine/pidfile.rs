@@ -68,7 +68,7 @@ use super::file_wait::{
 };
 use super::owner::{Fate, Recorded, waits_for_itself};
 use super::step::at_named;
-use super::watch::{Seat, Seen, WatchId};
+use super::watch::{Seen, WatchId, WatcherId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::id::Id;
@@ -330,7 +330,7 @@ impl Target for PidFile {
     type Hold = PidHold;
     type Memory = Memory;
 
-    fn attempt(&self, memory: &mut Memory, _: Option<Seat>) -> Result<Outcome<PidHold>> {
+    fn attempt(&self, memory: &mut Memory, _: Option<WatcherId>) -> Result<Outcome<PidHold>> {
         let crashed = match self.publish(&self.path, memory, GENERATIONS)? {
             Published::Done(crashed) => crashed,
             Published::Refused(found) => {
@@ -351,10 +351,10 @@ impl Target for PidFile {
     fn watch(
         &self,
         _: &Memory,
-        seat: Seat,
+        watcher_id: WatcherId,
         source: &EventSource,
     ) -> std::io::Result<Option<WatchId>> {
-        source.watch(seat)
+        source.watch(watcher_id)
     }
 
     fn io(&self, step: &'static str, error: std::io::Error) -> Error {

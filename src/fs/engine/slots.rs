@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use super::door::{Door, unlink_if_same};
 use super::step::{self, Step};
 use super::wait::{Ladder, Wait, WakeSource};
-use super::watch::{Seat, Seen, WatchId, watch};
+use super::watch::{Seen, WatchId, WatcherId, watch};
 use crate::error::{Error, Result};
 use crate::fs::sys::file::FileId;
 use crate::fs::sys::host;
@@ -316,7 +316,7 @@ impl Slots {
             if !beyond && !enough {
                 // The path may mean another file by now, which cannot be opened.
                 let Some(locked) = denied.unless_denied(self.try_one(slot, &look))? else {
-                    slot.stop_watching(look.seat);
+                    slot.stop_watching(look.watcher_id);
                     refused.slots.swap_remove(index);
                     continue;
                 };
@@ -326,7 +326,7 @@ impl Slots {
                 index += 1;
                 continue;
             }
-            slot.stop_watching(look.seat);
+            slot.stop_watching(look.watcher_id);
             let RefusedSlot { number, door, .. } = refused.slots.swap_remove(index);
             if !beyond {
                 self.keep(Slot { number, door });
@@ -344,13 +344,13 @@ impl Slots {
                 return Ok(true);
             }
             step::at(Step::WatchSlot);
-            let fresh = slot
-                .source
-                .watch(look.seat, slot.door.file(), Seen::Door, look.events);
+            let fresh =
+                slot.source
+                    .watch(look.watcher_id, slot.door.file(), Seen::Door, look.events);
             let path = self.path(slot.number);
             let current = slot.door.is_current(&path);
             if !current.map_err(self.io("look at the slot file", slot.number))? {
-                slot.stop_watching(look.seat);
+                slot.stop_watching(look.watcher_id);
                 slot.door = self.open(slot.number, look.mode)?;
             } else if !fresh {
                 return Ok(false);
@@ -440,7 +440,7 @@ fn is_denied(error: &Error) -> bool {
 
 /// How the first waiter tries the slots.
 pub(crate) struct Look<'a> {
-    pub(crate) seat: Seat,
+    pub(crate) watcher_id: WatcherId,
     pub(crate) events: bool,
     pub(crate) wait: &'a Wait,
     pub(crate) mode: Option<u32>,
@@ -449,10 +449,10 @@ pub(crate) struct Look<'a> {
 }
 
 impl RefusedSlot {
-    fn stop_watching(&mut self, seat: Seat) {
+    fn stop_watching(&mut self, watcher_id: WatcherId) {
         if let WakeSource::Watch(id) = self.source {
             self.source = WakeSource::Nothing;
-            watch().forget(seat, id);
+            watch().forget(watcher_id, id);
         }
     }
 }
@@ -474,8 +474,10 @@ impl RefusedSlots {
         self.slots.iter().any(|it| it.source.is_polling())
     }
 
-    pub(crate) fn stop_watching(&mut self, seat: Seat) {
-        self.slots.iter_mut().for_each(|it| it.stop_watching(seat));
+    pub(crate) fn stop_watching(&mut self, watcher_id: WatcherId) {
+        self.slots
+            .iter_mut()
+            .for_each(|it| it.stop_watching(watcher_id));
     }
 
     /// Sets the next attempt to a jittered delay, if nothing is watched.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::blocking::LockThread;
 use super::step;
-use super::watch::{Seat, Seen, WatchId, watch};
+use super::watch::{Seen, WatchId, WatcherId, watch};
 use crate::backoff::Backoff;
 
 /// How to wait for the operating system's lock on a file. This applies to every waiter for a
@@ -58,9 +58,9 @@ impl WakeSource {
     }
 
     /// Starts a thread that waits for the lock of this file. Polls if there are too many threads.
-    pub(crate) fn start_thread(&mut self, seat: Seat, file: &File, shared: bool) {
+    pub(crate) fn start_thread(&mut self, watcher_id: WatcherId, file: &File, shared: bool) {
         if matches!(self, Self::Nothing) {
-            let lock_thread = LockThread::start(seat, file, shared);
+            let lock_thread = LockThread::start(watcher_id, file, shared);
             *self = lock_thread.map_or_else(|| Self::Poll(Backoff::default()), Self::Thread);
         }
     }
@@ -75,12 +75,18 @@ impl WakeSource {
 
     /// Ensures that the file is watched. Returns whether the watch is new; then the caller must try
     /// again.
-    pub(crate) fn watch(&mut self, seat: Seat, file: &File, seen: Seen, events: bool) -> bool {
+    pub(crate) fn watch(
+        &mut self,
+        watcher_id: WatcherId,
+        file: &File,
+        seen: Seen,
+        events: bool,
+    ) -> bool {
         if !matches!(self, Self::Nothing) {
             return false;
         }
         let added = if events {
-            watch().add(seat, file, seen)
+            watch().add(watcher_id, file, seen)
         } else {
             Err(std::io::ErrorKind::Unsupported.into())
         };

@@ -128,7 +128,7 @@ impl WatchId {
 /// The number of a watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[doc(hidden)]
-pub struct Seat(u64);
+pub struct WatcherId(u64);
 
 /// The events and timers of this process.
 pub(crate) struct Watch {
@@ -143,10 +143,10 @@ pub(crate) struct Watch {
 
 #[derive(Default)]
 struct Table {
-    seats: HashMap<Seat, Enrolled>,
-    next_seat: u64,
-    watches: HashMap<i32, Vec<(Seat, Seen)>>,
-    timers: BinaryHeap<Reverse<(Instant, Seat)>>,
+    watchers: HashMap<WatcherId, Enrolled>,
+    next_id: u64,
+    watches: HashMap<i32, Vec<(WatcherId, Seen)>>,
+    timers: BinaryHeap<Reverse<(Instant, WatcherId)>>,
     /// Until when the thread sleeps, if it sleeps.
     asleep: Option<Sleeping>,
 }
@@ -188,23 +188,25 @@ impl Watch {
     }
 
     /// Gives a watcher its number. Keeps only a weak reference.
-    pub(crate) fn enroll(&self, watcher: Weak<dyn Watcher>) -> Seat {
+    pub(crate) fn enroll(&self, watcher: Weak<dyn Watcher>) -> WatcherId {
         let mut table = self.table();
-        table.next_seat += 1;
-        let seat = Seat(table.next_seat);
+        table.next_id += 1;
+        let watcher_id = WatcherId(table.next_id);
         let armed = None;
-        table.seats.insert(seat, Enrolled { watcher, armed });
-        seat
+        table
+            .watchers
+            .insert(watcher_id, Enrolled { watcher, armed });
+        watcher_id
     }
 
     /// Removes a watcher and its timer. The watcher has given back its watches before.
-    pub(crate) fn leave(&self, seat: Seat) {
-        self.table().seats.remove(&seat);
+    pub(crate) fn leave(&self, watcher_id: WatcherId) {
+        self.table().watchers.remove(&watcher_id);
     }
 
     /// Calls a watcher on this thread, with an event that comes from no watch.
-    pub(crate) fn call(&self, seat: Seat, id: WatchId) {
-        let watcher = self.table().watcher(seat);
+    pub(crate) fn call(&self, watcher_id: WatcherId, id: WatchId) {
+        let watcher = self.table().watcher(watcher_id);
         if let Some(watcher) = watcher {
             surviving(|| watcher.on_event(id));
             drop_watcher(watcher);
@@ -216,7 +218,12 @@ impl Watch {
     /// # Errors
     ///
     /// Fails if the kernel has no watch or no instance to give. The caller polls instead.
-    pub(crate) fn add(&'static self, seat: Seat, file: &File, seen: Seen) -> io::Result<WatchId> {
+    pub(crate) fn add(
+        &'static self,
+        watcher_id: WatcherId,
+        file: &File,
+        seen: Seen,
+    ) -> io::Result<WatchId> {
         let result = self.source().and_then(|source| {
             let Source::Events(events) = source else {
                 return Err(io::ErrorKind::Unsupported.into());
@@ -224,7 +231,11 @@ impl Watch {
             // Under the mutex, so that the thread cannot look for the entry before it exists.
             let mut table = self.table();
             let number = events.add(file, seen)?;
-            table.watches.entry(number).or_default().push((seat, seen));
+            table
+                .watches
+                .entry(number)
+                .or_default()
+                .push((watcher_id, seen));
             Ok(WatchId { number, seen })
         });
         if result.is_err() {
@@ -238,24 +249,32 @@ impl Watch {
     /// # Errors
     ///
     /// Those of [`Watch::add`].
-    pub(crate) fn add_process(&'static self, seat: Seat, process: File) -> io::Result<WatchId> {
+    pub(crate) fn add_process(
+        &'static self,
+        watcher_id: WatcherId,
+        process: File,
+    ) -> io::Result<WatchId> {
         let seen = Seen::Process;
         let Source::Events(events) = self.source()? else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let mut table = self.table();
         let number = events.add_process(process)?;
-        table.watches.entry(number).or_default().push((seat, seen));
+        table
+            .watches
+            .entry(number)
+            .or_default()
+            .push((watcher_id, seen));
         Ok(WatchId { number, seen })
     }
 
     /// Gives a watch back. Does nothing if it has fired.
-    pub(crate) fn forget(&self, seat: Seat, id: WatchId) {
+    pub(crate) fn forget(&self, watcher_id: WatcherId, id: WatchId) {
         let mut table = self.table();
         let Some(users) = table.watches.get_mut(&id.number) else {
             return;
         };
-        if let Some(index) = users.iter().position(|user| *user == (seat, id.seen)) {
+        if let Some(index) = users.iter().position(|user| *user == (watcher_id, id.seen)) {
             users.swap_remove(index);
         }
         if users.is_empty() {
@@ -268,17 +287,17 @@ impl Watch {
 
     /// Calls the watcher's timer at `at`, or earlier if an earlier call is due already. Each
     /// watcher has one timer.
-    pub(crate) fn arm(&'static self, seat: Seat, at: Instant) -> io::Result<()> {
+    pub(crate) fn arm(&'static self, watcher_id: WatcherId, at: Instant) -> io::Result<()> {
         let source = self.source()?;
         let mut table = self.table();
-        let Some(enrolled) = table.seats.get_mut(&seat) else {
+        let Some(enrolled) = table.watchers.get_mut(&watcher_id) else {
             return Ok(());
         };
         if enrolled.armed.is_some_and(|armed| armed <= at) {
             return Ok(());
         }
         enrolled.armed = Some(at);
-        table.timers.push(Reverse((at, seat)));
+        table.timers.push(Reverse((at, watcher_id)));
         if let Some(sleeping) = &mut table.asleep
             && sleeping.until.is_none_or(|until| at < until)
         {
@@ -385,8 +404,8 @@ impl Watch {
     fn fall_asleep(&self) -> Option<Instant> {
         let mut table = self.table();
         // Skip timers of watchers that have left, or that were called earlier.
-        while let Some(Reverse((at, seat))) = table.timers.peek().copied()
-            && table.seats.get(&seat).and_then(|it| it.armed) != Some(at)
+        while let Some(Reverse((at, watcher_id))) = table.timers.peek().copied()
+            && table.watchers.get(&watcher_id).and_then(|it| it.armed) != Some(at)
         {
             table.timers.pop();
         }
@@ -405,9 +424,9 @@ impl Watch {
         let mut table = self.table();
         table.asleep = None;
         for number in fired.drain(..) {
-            for (seat, seen) in table.watches.remove(&number).unwrap_or_default() {
+            for (watcher_id, seen) in table.watches.remove(&number).unwrap_or_default() {
                 if !step::is_deaf_to(seen)
-                    && let Some(watcher) = table.watcher(seat)
+                    && let Some(watcher) = table.watcher(watcher_id)
                 {
                     due.push((watcher, WatchId { number, seen }));
                 }
@@ -415,8 +434,8 @@ impl Watch {
         }
         if overflowed {
             self.failures.fetch_add(1, Ordering::Relaxed);
-            let seats: Vec<_> = table.seats.keys().copied().collect();
-            for watcher in seats.into_iter().filter_map(|seat| table.watcher(seat)) {
+            let ids: Vec<_> = table.watchers.keys().copied().collect();
+            for watcher in ids.into_iter().filter_map(|id| table.watcher(id)) {
                 for (watcher, seen) in [(watcher.clone(), Seen::Queue), (watcher, Seen::Everything)]
                 {
                     due.push((watcher, WatchId::without_watch(seen)));
@@ -432,17 +451,17 @@ impl Watch {
             return due;
         }
         let now = Instant::now();
-        while let Some(Reverse((at, seat))) = table.timers.peek().copied() {
+        while let Some(Reverse((at, watcher_id))) = table.timers.peek().copied() {
             if at > now {
                 break;
             }
             table.timers.pop();
             // An entry is void if an earlier one of the same watcher has replaced it.
             let armed = table
-                .seats
-                .get_mut(&seat)
+                .watchers
+                .get_mut(&watcher_id)
                 .is_some_and(|enrolled| enrolled.armed.take_if(|armed| *armed <= now).is_some());
-            if armed && let Some(watcher) = table.watcher(seat) {
+            if armed && let Some(watcher) = table.watcher(watcher_id) {
                 due.push(watcher);
             }
         }
@@ -489,8 +508,8 @@ impl Source {
 }
 
 impl Table {
-    fn watcher(&self, seat: Seat) -> Option<Arc<dyn Watcher>> {
-        self.seats.get(&seat)?.watcher.upgrade()
+    fn watcher(&self, watcher_id: WatcherId) -> Option<Arc<dyn Watcher>> {
+        self.watchers.get(&watcher_id)?.watcher.upgrade()
     }
 }
 

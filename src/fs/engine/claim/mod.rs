@@ -89,7 +89,7 @@ use super::file_wait::{
 use super::owner;
 use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
-use super::watch::{Seat, Seen, WatchId};
+use super::watch::{Seen, WatchId, WatcherId};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::dir;
@@ -416,7 +416,7 @@ impl Target for Claims {
     type Hold = Hold;
     type Memory = Memory;
 
-    fn attempt(&self, memory: &mut Memory, _: Option<Seat>) -> Result<Outcome<Hold>> {
+    fn attempt(&self, memory: &mut Memory, _: Option<WatcherId>) -> Result<Outcome<Hold>> {
         for _ in 0..TRIES {
             at_named("ListClaims").map_err(|e| self.io("list the claim", e))?;
             let Some(baton) = self.find()? else {
@@ -442,10 +442,10 @@ impl Target for Claims {
     fn watch(
         &self,
         _: &Memory,
-        seat: Seat,
+        watcher_id: WatcherId,
         source: &EventSource,
     ) -> std::io::Result<Option<WatchId>> {
-        source.watch(seat)
+        source.watch(watcher_id)
     }
 
     fn io(&self, step: &'static str, error: std::io::Error) -> Error {

@@ -69,9 +69,9 @@ impl Contender {
             step::at(Step::WatchDoor);
             let had_events = !source.is_polling();
             if self.settings.wait == Wait::Blocking {
-                source.start_thread(self.seat, door.file(), self.want == Mode::Shared);
+                source.start_thread(self.watcher_id, door.file(), self.want == Mode::Shared);
             }
-            let fresh = source.watch(self.seat, door.file(), Seen::Door, self.events);
+            let fresh = source.watch(self.watcher_id, door.file(), Seen::Door, self.events);
             self.news.fell_back |= had_events && source.is_polling();
             step::at(Step::CheckDoor);
             let current = door.is_current(path);

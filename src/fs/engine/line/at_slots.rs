@@ -53,7 +53,7 @@ impl Contender {
         let had_events = !refused.is_polling();
         loop {
             let look = Look {
-                seat: self.seat,
+                watcher_id: self.watcher_id,
                 events: self.events,
                 wait: &self.settings.wait,
                 mode: self.settings.mode,

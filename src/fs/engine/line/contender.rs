@@ -33,7 +33,7 @@ use super::super::ticket::policy::{self, Place};
 use super::super::ticket::queue::{Other, OtherTicket, Own, Queue, Standing};
 use super::super::ticket::{Mode, Ticket};
 use super::super::wait::{COARSE, FINE, Ladder, WakeSource, after};
-use super::super::watch::{Seat, Seen, WatchId, watch};
+use super::super::watch::{Seen, WatchId, WatcherId, watch};
 use super::Settings;
 use super::bypass::{BypassCount, reap_bypassed, unmark};
 use super::cohort::CohortId;
@@ -48,7 +48,7 @@ pub(crate) struct Contender {
     /// What the first task of the cohort wants.
     pub(super) want: Mode,
     pub(super) settings: Arc<Settings>,
-    pub(super) seat: Seat,
+    pub(super) watcher_id: WatcherId,
     pub(super) events: bool,
     pub(super) position: Position,
     pub(super) ladder: Ladder,
@@ -148,7 +148,7 @@ pub(super) struct Setup {
 }
 
 impl Contender {
-    pub(super) fn new(setup: Setup, seat: Seat, events: bool) -> Self {
+    pub(super) fn new(setup: Setup, watcher_id: WatcherId, events: bool) -> Self {
         let Setup {
             cohort,
             want,
@@ -163,7 +163,7 @@ impl Contender {
             want,
             window_at: after(settings.claim_window),
             settings,
-            seat,
+            watcher_id,
             events,
             position: Position::Fresh,
             ladder,
@@ -375,7 +375,9 @@ impl Contender {
         step::at(Step::WatchPredecessor);
         let had_events = !source.is_polling();
         let fresh = match file {
-            Some(file) => source.watch(self.seat, file.file(), Seen::Predecessor, self.events),
+            Some(file) => {
+                source.watch(self.watcher_id, file.file(), Seen::Predecessor, self.events)
+            }
             None => true,
         };
         self.news.fell_back |= had_events && source.is_polling();
@@ -435,7 +437,7 @@ impl Contender {
 
     pub(super) fn forget_watches(&mut self) {
         if let Position::AtSlots { refused, .. } = &mut self.position {
-            refused.stop_watching(self.seat);
+            refused.stop_watching(self.watcher_id);
         }
         // A thread in the blocking lock call stays there. A second thread or an attempt would use
         // the same open file.
@@ -444,7 +446,7 @@ impl Contender {
             && let WakeSource::Watch(id) = *source
         {
             *source = WakeSource::Nothing;
-            watch().forget(self.seat, id);
+            watch().forget(self.watcher_id, id);
         }
     }
 }

@@ -46,7 +46,7 @@ use super::super::disk::Disk;
 use super::super::step::{self, Step};
 use super::super::ticket::Mode;
 use super::super::ticket::queue::Own;
-use super::super::watch::{Seat, Seen, WatchId, watch};
+use super::super::watch::{Seen, WatchId, WatcherId, watch};
 use super::agenda::Agenda;
 use super::bypass::unmark;
 use super::cohort::{CohortId, Cohorts, Key, Waiter};
@@ -127,7 +127,7 @@ pub(crate) struct Core {
     /// the lock must be shared at once.
     pub(super) shareable: Arc<AtomicBool>,
     pub(super) lost_wakers: Vec<SafeWaker>,
-    pub(super) seat: Seat,
+    pub(super) watcher_id: WatcherId,
     /// Whether file events can be expected here.
     pub(super) events: bool,
     pub(super) wakes: Wakes,
@@ -137,7 +137,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(disk: Disk, seat: Seat, events: bool) -> Self {
+    pub(crate) fn new(disk: Disk, watcher_id: WatcherId, events: bool) -> Self {
         Self {
             disk,
             cohorts: Cohorts::new(),
@@ -157,7 +157,7 @@ impl Core {
             tail_watched: Arc::default(),
             shareable: Arc::default(),
             lost_wakers: Vec::new(),
-            seat,
+            watcher_id,
             events,
             wakes: Wakes::default(),
             counts: counts_of(None),
@@ -442,7 +442,7 @@ impl Core {
         self.tidy();
         self.disk.drop_spares();
         if let Some(id) = self.tail.watch.take() {
-            watch().forget(self.seat, id);
+            watch().forget(self.watcher_id, id);
         }
     }
 }

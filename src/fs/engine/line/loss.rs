@@ -28,7 +28,7 @@ impl Core {
     /// Begins to watch for a loss of the present grant.
     pub(super) fn watch_for_loss(&mut self) -> Arc<OnceLock<Loss>> {
         self.look_for_loss(false);
-        let (seat, events) = (self.seat, self.events);
+        let (watcher_id, events) = (self.watcher_id, self.events);
         let Some(possession) = &mut self.possession else {
             return Arc::default();
         };
@@ -41,7 +41,7 @@ impl Core {
                 possession.held_watch = possession
                     .hold
                     .door()
-                    .and_then(|door| watch().add(seat, door.file(), Seen::Held).ok());
+                    .and_then(|door| watch().add(watcher_id, door.file(), Seen::Held).ok());
                 // The door may have been moved before the watch was in place.
                 self.look_for_loss(false);
             }

@@ -26,7 +26,7 @@ use super::slots::Slots;
 use super::state::Kind;
 use super::ticket::Mode;
 use super::wait::Wait;
-use super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use super::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::fs::sys::fork::generation;
@@ -93,7 +93,7 @@ pub(crate) struct Line {
     place: Arc<Place>,
     kind: Kind,
     generation: u32,
-    seat: Seat,
+    watcher_id: WatcherId,
     queue_changed: Arc<AtomicBool>,
     tail_watched: Arc<AtomicBool>,
     shareable: Arc<AtomicBool>,
@@ -129,13 +129,13 @@ impl Line {
         let events = host::reports_closes_of(&door);
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
-            let seat = watch().enroll(line.clone());
-            let core = Core::new(Disk::new(place.clone(), kind, slots), seat, events);
+            let watcher_id = watch().enroll(line.clone());
+            let core = Core::new(Disk::new(place.clone(), kind, slots), watcher_id, events);
             Self {
                 place,
                 kind,
                 generation: generation(),
-                seat,
+                watcher_id,
                 queue_changed: core.queue_changed.clone(),
                 tail_watched: core.tail_watched.clone(),
                 shareable: core.shareable.clone(),
@@ -296,7 +296,7 @@ impl Line {
             return Ok(());
         }
         watch()
-            .arm(self.seat, due)
+            .arm(self.watcher_id, due)
             .map_err(|e| Error::io("set a timer for", &self.place.door, e))?;
         core.agenda.armed = Some(due);
         Ok(())
@@ -528,7 +528,7 @@ impl Drop for Line {
         if !self.is_foreign() {
             let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
             core.end();
-            watch().leave(self.seat);
+            watch().leave(self.watcher_id);
         }
     }
 }

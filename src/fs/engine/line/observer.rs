@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::Stream;
 
 use super::super::door::Probed;
-use super::super::watch::{Seat, Seen, WatchId, Watcher, watch};
+use super::super::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 use super::Line;
 use super::view::Outsiders;
 use crate::error::Result;
@@ -74,7 +74,7 @@ impl Observers {
 /// A stream of states of the lock, one for each change that was seen. It ends only after an error.
 pub(crate) struct Observer {
     line: Arc<Line>,
-    seat: Seat,
+    watcher_id: WatcherId,
     signal: Arc<Signal>,
     last: Option<Status>,
     /// The result of the last probe, and its time. The close of a probe is an event for this
@@ -86,7 +86,7 @@ pub(crate) struct Observer {
 
 /// What the watch thread leaves for the task.
 pub(super) struct Signal {
-    seat: OnceLock<Seat>,
+    watcher_id: OnceLock<WatcherId>,
     due: AtomicBool,
     waker: Mutex<Option<SafeWaker>>,
     watches: Mutex<Vec<WatchId>>,
@@ -96,9 +96,9 @@ impl Watcher for Signal {
     fn on_event(&self, id: WatchId) {
         if id.seen == Seen::Everything {
             // Events were lost, so each watch may be over or not.
-            if let Some(seat) = self.seat.get() {
+            if let Some(watcher_id) = self.watcher_id.get() {
                 for id in self.watches().drain(..) {
-                    watch().forget(*seat, id);
+                    watch().forget(*watcher_id, id);
                 }
             }
         }
@@ -116,7 +116,7 @@ impl Watcher for Signal {
 impl Signal {
     fn new() -> Self {
         Self {
-            seat: OnceLock::new(),
+            watcher_id: OnceLock::new(),
             due: AtomicBool::new(true),
             waker: Mutex::default(),
             watches: Mutex::default(),
@@ -125,9 +125,9 @@ impl Signal {
 
     /// Requests a look after [`PACE`].
     fn request(&self) {
-        if let Some(seat) = self.seat.get() {
+        if let Some(watcher_id) = self.watcher_id.get() {
             // If the timer cannot be set, the look after [`FALLBACK`] comes anyway.
-            let _ = watch().arm(*seat, Instant::now() + PACE);
+            let _ = watch().arm(*watcher_id, Instant::now() + PACE);
         }
     }
 
@@ -144,12 +144,12 @@ impl Observer {
     pub(crate) fn new(line: Arc<Line>) -> Self {
         let signal = Arc::new(Signal::new());
         let weak: Weak<Signal> = Arc::downgrade(&signal);
-        let seat = watch().enroll(weak.clone());
-        signal.seat.get_or_init(|| seat);
+        let watcher_id = watch().enroll(weak.clone());
+        signal.watcher_id.get_or_init(|| watcher_id);
         line.observers.enroll(weak);
         Self {
             line,
-            seat,
+            watcher_id,
             signal,
             last: None,
             probed: None,
@@ -180,14 +180,14 @@ impl Observer {
             // The mutex is locked before the watch is set, because its event may come before `add`
             // returns.
             let mut watches = self.signal.watches();
-            let added = watch().add(self.seat, &file, seen);
+            let added = watch().add(self.watcher_id, &file, seen);
             added.map(|id| watches.push(id)).is_ok()
         })
     }
 
     fn arm(&self, at: Instant) -> Result<()> {
         watch()
-            .arm(self.seat, at)
+            .arm(self.watcher_id, at)
             .map_err(|e| crate::error::Error::io("set a timer for", &self.line.place().door, e))
     }
 
@@ -259,9 +259,9 @@ impl Drop for Observer {
             return;
         }
         for id in self.signal.watches().drain(..) {
-            watch().forget(self.seat, id);
+            watch().forget(self.watcher_id, id);
         }
-        watch().leave(self.seat);
+        watch().leave(self.watcher_id);
     }
 }
 

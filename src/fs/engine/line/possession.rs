@@ -390,7 +390,7 @@ impl Core {
         };
         self.shareable.store(false, Ordering::SeqCst);
         if let Some(id) = possession.held_watch.take() {
-            watch().forget(self.seat, id);
+            watch().forget(self.watcher_id, id);
         }
         self.agenda.left();
         if let Some(cohort) = possession.cohort {

@@ -184,7 +184,7 @@ impl Core {
         if self.tail.opened != self.disk.opened()
             && let Some(id) = self.tail.watch.take()
         {
-            watch().forget(self.seat, id);
+            watch().forget(self.watcher_id, id);
         }
         if self.tail.watch.is_some() || !self.events {
             return Ok(());
@@ -195,7 +195,7 @@ impl Core {
         let directory = self.disk.open_queue().and_then(|it| it.dir().descriptor());
         if let Some(directory) = directory {
             self.tail.others = Others::Any;
-            self.tail.watch = watch().add(self.seat, directory, Seen::Queue).ok();
+            self.tail.watch = watch().add(self.watcher_id, directory, Seen::Queue).ok();
             self.tail_watched
                 .store(self.tail.watch.is_some(), Ordering::Relaxed);
         }

@@ -47,7 +47,7 @@ impl Core {
                     door: spare.take(),
                     guess: self.guess_before(cohort),
                 };
-                self.contender = Some(Contender::new(setup, self.seat, self.events));
+                self.contender = Some(Contender::new(setup, self.watcher_id, self.events));
             }
             match self.step(cohort, cause) {
                 Ok(true) => {
