@@ -186,6 +186,28 @@ fn claims_by_directory_and_by_file_exclude_each_other() {
     assert_eq!(fs::read_dir(scratch.path()).expect("listed").count(), 0);
 }
 
+/// What cannot be examined is not gone.
+#[test]
+fn p60_what_cannot_be_looked_at_is_not_removed() {
+    let scratch = scratch();
+    for (method, what) in [
+        (Method::Fifo, "a.lock.queue"),
+        (Method::Mkdir, "a.lock.claim"),
+        (Method::CreateNew, "a.lock.claim"),
+    ] {
+        let lock = with(method, scratch.path())
+            .lock(None, "a")
+            .expect("a lock");
+        let place = scratch.path().join(what);
+        std::os::unix::fs::symlink(&place, &place).expect("a link to itself");
+        let removed = lock.remove();
+        assert_eq!(kind_of(removed), ErrorKind::Io, "{method:?}");
+        let others = with(Method::Os, scratch.path()).lock(None, "a");
+        assert_eq!(others.is_err(), what.ends_with("claim"), "{method:?}");
+        fs::remove_file(place).expect("the link");
+    }
+}
+
 #[test]
 fn p14_a_claim_among_foreign_files_stays_when_it_is_to_be_removed() {
     let scratch = scratch();

@@ -394,6 +394,32 @@ fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
     });
 }
 
+/// Each of them counts as a waiter for `max_waiting`, beside those that are known to live.
+#[test]
+fn p58_max_waiting_counts_tickets_that_cannot_be_opened() {
+    need!(root());
+    everywhere(|mut crew| {
+        lock_of(&crew, ANN, 0o600);
+        crew.set("CREW_WINDOW", "never");
+        let [a, b, c] = [0; 3].map(|_| crew.start_with(&[("CREW_AS", ANN)]));
+        crew.take(a, 1);
+        crew.queue(b, 1);
+        let of_b = crew.tickets()[0]
+            .file_stem()
+            .map(|it| it.to_string_lossy().into_owned());
+        let number: u64 = of_b.and_then(|it| it.parse().ok()).expect("a number");
+        let shut = [1, 2].map(|more| format!("{:020}.x", number + more));
+        let shut = shut.map(|name| plant(&crew, &name, 0o600));
+        shut.iter().for_each(lock);
+        let answer = crew.ask(c, "at-most 1 3");
+        assert!(answer.starts_with("failed 1 Busy"), "{answer}");
+        crew.command(c, "at-most 2 4", "queued 2");
+        crew.command(c, "cancel 2", "cancelled 2");
+        crew.release(a, 1);
+        crew.serve(b, 1);
+    });
+}
+
 /// Root makes nothing through a link, and gives nothing away that it has found.
 #[test]
 fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {

@@ -4,6 +4,7 @@
 //! | command | answer |
 //! |---|---|
 //! | `acquire N [ms]` | `queued N` or nothing, then `held N token crashed waited-ms mode` or `failed N kind text` |
+//! | `at-most N MOST` | as `acquire N`, where at most MOST may wait |
 //! | `write N [ms]`, `read N [ms]` | the same of a reader-writer lock; the mode is `alone` or `read` |
 //! | `release N`, `drop N`, `panic N` | `released N`, `released N kind` on failure |
 //! | `cancel N` | `cancelled N` |
@@ -83,6 +84,10 @@ impl Taker {
         let slot = number(1).unwrap_or(0) as u32;
         match words[0] {
             "acquire" => self.acquire(slot, Wish::Alone, number(2)),
+            "at-most" => {
+                let most = number(2).expect("how many may wait") as usize;
+                self.wait(slot, self.lock.acquire_at_most(most));
+            }
             "write" => self.acquire(slot, Wish::Write, number(2)),
             "read" => self.acquire(slot, Wish::Read, number(2)),
             "release" | "drop" | "panic" | "downgrade" | "is-held" | "cancel" | "freeze"
@@ -139,7 +144,10 @@ impl Taker {
 
     fn acquire(&mut self, number: u32, wish: Wish, limit: Option<u64>) {
         let limit = limit.map(Duration::from_millis);
-        let waits = self.lock.acquire(wish, limit);
+        self.wait(number, self.lock.acquire(wish, limit));
+    }
+
+    fn wait(&mut self, number: u32, waits: kind::Waits) {
         self.places.begin(number, |orders, freeze| async move {
             match child::wait(number, waits, freeze).await {
                 Ok(guard) => hold(number, guard, orders).await,

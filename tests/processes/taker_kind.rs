@@ -103,6 +103,19 @@ impl AnyLock {
         }
     }
 
+    pub(super) fn acquire_at_most(&self, most: usize) -> Waits {
+        match self {
+            Self::Lock(lock) => {
+                let waits = lock.acquire().max_waiting(most);
+                waits.map_ok(AnyGuard::Alone).boxed()
+            }
+            Self::RwLock(lock) => {
+                let waits = lock.write().max_waiting(most);
+                waits.map_ok(AnyGuard::Writer).boxed()
+            }
+        }
+    }
+
     pub(super) fn try_acquire(&self, wish: Wish) -> Result<Option<AnyGuard>> {
         match (self, wish) {
             (Self::Lock(lock), Wish::Alone) => Ok(lock.try_acquire()?.map(AnyGuard::Alone)),

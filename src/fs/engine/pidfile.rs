@@ -312,6 +312,10 @@ impl PidFile {
             let found = entry.file_name();
             let rest = found.to_str().and_then(|it| it.strip_prefix(name));
             let ours = rest.is_some_and(|it| it.starts_with(".new.") || it.starts_with(".heir."));
+            // Other files are not opened: a close wakes their watchers.
+            if !ours {
+                continue;
+            }
             let path = entry.path();
             let gone = match self.read(&path).map(|it| it.map(|found| found.body)) {
                 Ok(Some(Body::Whole(recorded))) => recorded.is_provably_gone(),
@@ -319,7 +323,7 @@ impl PidFile {
                 // Its writer has died, or is still writing it.
                 Ok(Some(_)) | Err(_) => is_old_draft(&entry),
             };
-            if ours && gone {
+            if gone {
                 let _ = unlink(path);
             }
         }

@@ -85,7 +85,8 @@ impl Place {
         self.refuse_semaphore()?;
         let path = self.lock();
         let claim = claim_directory(&path);
-        if claim.exists() {
+        let exists = claim.try_exists();
+        if exists.map_err(|e| Error::io("look for the claims in", &claim, e))? {
             let text = "this name is locked by Method::Mkdir or Method::CreateNew";
             return Err(Error::at(ErrorKind::Incompatible, text, claim));
         }

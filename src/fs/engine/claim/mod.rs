@@ -402,7 +402,8 @@ impl Claims {
 
     /// Deletes the directory if no process holds the lock.
     pub(crate) fn remove(&self) -> Result<Removal> {
-        if !self.directory.exists() {
+        let exists = self.directory.try_exists();
+        if !exists.map_err(|e| self.io("look for the claims in", e))? {
             return Ok(Removal::Removed);
         }
         match self.attempt(&mut Memory::default(), None)? {

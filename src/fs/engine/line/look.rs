@@ -5,6 +5,7 @@
 //! A refused `try_enter` leaves nothing behind. It lists the queue before it touches the door,
 //! creates no queue, and removes only the tickets of dead owners.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::disk::Cleared;
@@ -161,10 +162,11 @@ impl Core {
         }
         let place = self.disk.place().clone();
         let at = |step, error| Error::io(step, &place.door, error);
+        let exists = |path: &Path| path.try_exists().map_err(|e| at("look beside", e));
         let open = || Door::open_existing(&place.door).map_err(|e| at("open the lock file", e));
         let door = match open()? {
             Some(door) => door,
-            None if !place.queue.exists() => return Ok(Cleared::Removed),
+            None if !exists(&place.queue)? => return Ok(Cleared::Removed),
             None => Door::open(&place.door, None).map_err(|e| at("open the lock file", e))?,
         };
         if !door
