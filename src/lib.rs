@@ -21,6 +21,7 @@
 //! | a lock that its holder may acquire again | [`Reentrant`], around any of the locks |
 //! | several locks at once, all or none, without a deadlock over their order | [`acquire_all`] |
 //! | locks by name, in files, in memory or on a server, as a URL says | [`Locks`] |
+//! | the same on a database or server of your own | [`backend`] |
 //! | a directory of locks, with any text as a name | [`LockDir`] |
 //! | the same locks in memory, for tests | [`Memory`] |
 //! | code that works with any lock | the traits [`Lock`], [`SharedLock`], [`Semaphore`], [`Guard`] and [`Permit`], or [`AnyLock`] |
@@ -106,11 +107,14 @@
 //! |---|---|
 //! | `tracing` | spans for waits and holds; events for bypassed waiters, crashes, fallbacks to polling, and losses |
 //! | `serde` | `Serialize` and `Deserialize` for [`Status`] and its parts |
+//! | `conformance` | `backend::conformance`: tests for a backend of your own |
 //! | `cli` | the program `stanchion`: `flock(1)` with a queue |
 //! | `redis` | locks for many hosts, on a Redis server |
 //! | `redis-tls` | the same through TLS: `rediss://` |
 //!
 //! None is enabled by default.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use acquire::Acquire;
 pub use all::{AcquireAll, AllGuards, Request, acquire_all};
