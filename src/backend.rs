@@ -1,34 +1,33 @@
-//! The seam between locks and the places that have them, for backends that this crate does not
-//! have.
+//! The interface for backends that are not part of this crate, for example locks in a database.
 //!
 //! A backend implements four traits:
 //!
 //! | trait | what it is | what it does |
 //! |---|---|---|
-//! | [`Engine`] | a place, for example a database | returns its locks by name |
-//! | [`Line`] | one lock | queues callers, tells who holds it and who waits |
-//! | [`Pending`] | one caller's wait | is polled until it grants the lock, and can be dropped at any time |
-//! | [`Hold`] | what was granted | tells of a loss, and releases |
+//! | [`Engine`] | a place of locks, for example a database | returns its locks by name |
+//! | [`Line`] | one lock | queues callers, returns the holder and the waiters |
+//! | [`Pending`] | the wait of one caller | is polled until it grants the lock; can be dropped at any time |
+//! | [`Hold`] | a granted lock | reports a loss, and releases the lock |
 //!
 //! The crate does the rest: time limits, progress reports, `block` and `run`, guards, counts,
 //! `close`, [`acquire_all`](crate::acquire_all) and [`Locks`](crate::Locks).
 //! [`Locks::with_engine`](crate::Locks::with_engine) takes an engine, and
-//! [`Locks::register`](crate::Locks::register) gives it a URL scheme. The example
-//! `custom_backend` is a whole backend.
+//! [`Locks::register`](crate::Locks::register) gives it a URL scheme. The example `custom_backend`
+//! is a complete backend.
 //!
-//! # What a backend must keep
+//! # What a backend must guarantee
 //!
-//! [`Capabilities`](crate::Capabilities) says what the locks of a backend can do, and a backend
-//! must keep what it says. These hold in any case:
+//! [`Capabilities`](crate::Capabilities) says what the locks of a backend can do. A backend must do
+//! what its capabilities say. It must also keep these four rules:
 //!
-//! 1. Nothing is asked for before the first poll of a wait.
-//! 2. A wait that is dropped leaves nothing behind: neither a place in the queue nor the lock.
-//! 3. An error never means that the lock is held, by this caller or by another one. A lock that is
-//!    not free is `None`, or a wait that goes on.
+//! 1. A wait sends no request before its first poll.
+//! 2. A wait that is dropped leaves nothing behind: no queue entry, and no held lock.
+//! 3. An error never means that the lock is held, neither by this caller nor by another one. If the
+//!    lock is not free, a try returns `None`, and a wait continues.
 //! 4. A hold that is dropped releases the lock.
 //!
-//! With the feature `conformance`, the module `backend::conformance` tests a backend for all of
-//! this, and for each promise of its capabilities.
+//! With the feature `conformance`, the module `backend::conformance` tests these rules, and each
+//! promise of the backend's capabilities.
 
 use std::path::PathBuf;
 
@@ -49,7 +48,7 @@ pub use wait::{Hold, Mode, Pending, Request};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Refuses what a backend does not have.
+/// Returns the error for a method that a backend does not have.
 fn unsupported<T>(what: &str, place: impl Into<PathBuf>) -> Result<T> {
     let text = format!("{what} not supported by this backend");
     Err(Error::at(ErrorKind::Unsupported, text, place))

@@ -1,4 +1,5 @@
-//! Tests a backend for what this crate promises of every lock, and for what its capabilities say.
+//! Tests whether a backend keeps the promises of this crate for every lock, and those of its own
+//! capabilities.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -11,9 +12,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The suite uses names that begin with `conformance/`, and no time limit of its own is shorter
-//! than ten seconds, unless it is the limit that is tested. It cannot test what happens when a
-//! process or a server dies.
+//! The suite uses names that begin with `conformance/`. A step that takes longer than ten seconds
+//! counts as hanging. The suite cannot test what happens when a process or a server dies.
 
 #![allow(clippy::disallowed_methods)] // It plays the callers, which have a runtime and may sleep.
 
@@ -39,24 +39,24 @@ use crate::status::{Held, Removal};
 
 /// A step that takes longer than this hangs.
 const HANGS: Duration = Duration::from_secs(10);
-/// A limit that is to pass.
+/// A time limit that the test lets pass.
 const SHORT: Duration = Duration::from_millis(30);
-/// How long a caller that must wait is watched.
+/// How long the suite watches a caller that must wait.
 const WATCHED: Duration = Duration::from_millis(50);
 
-/// What became of one promise.
+/// The result for one promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
     /// It was kept.
     Kept,
-    /// It was broken, and how.
+    /// It was broken, in this way.
     Broken(String),
-    /// It does not apply, and why.
+    /// The backend does not make it, for this reason.
     NotMade(&'static str),
 }
 
-/// What became of all promises; made by [`run`].
+/// The results for all promises; returned by [`run`].
 #[derive(Clone, Debug)]
 pub struct Report {
     entries: Vec<(String, Outcome)>,
@@ -68,7 +68,7 @@ impl Report {
         self.broken().next().is_none()
     }
 
-    /// Returns the promises that were broken, and how.
+    /// Returns the promises that were broken, each with the way in which it was broken.
     pub fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries
             .iter()
@@ -78,7 +78,7 @@ impl Report {
             })
     }
 
-    /// Returns all promises, each with its outcome.
+    /// Returns all promises, each with its result.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Outcome)> {
         self.entries
             .iter()
@@ -100,13 +100,21 @@ impl fmt::Display for Report {
     }
 }
 
-/// Tests the locks of this place. Needs a Tokio runtime with a timer; with several threads it finds
-/// more.
+/// Tests the locks of this place. Needs a Tokio runtime with a timer. On a runtime with several
+/// threads, it finds more faults.
+///
+/// # Cancel safety
+///
+/// Dropping the future releases the locks of the case that runs.
 pub async fn run(locks: &Locks) -> Report {
     run_some(locks, |_| true).await
 }
 
-/// Tests only the promises whose names are wanted, for example `lock: tokens_increase`.
+/// Tests only the promises whose names `wanted` accepts, for example `lock: tokens_increase`.
+///
+/// # Cancel safety
+///
+/// As for [`run`].
 pub async fn run_some(locks: &Locks, wanted: impl Fn(&str) -> bool) -> Report {
     let three = |locks: &Locks, name: &str| locks.semaphore(name, 3);
     let writer = |locks: &Locks, name: &str| locks.rwlock(name).map(AnyLock::new);
@@ -150,7 +158,7 @@ impl Suite<'_> {
 /// Why a promise was broken.
 type Broken<T = ()> = std::result::Result<T, String>;
 
-/// A lock that one case has for itself.
+/// The lock of one case. No other case uses its name.
 struct Place<L> {
     name: String,
     locks: Locks,
@@ -160,7 +168,7 @@ struct Place<L> {
 
 type Case<L> = fn(Place<L>) -> LocalBoxFuture<'static, Broken>;
 
-/// What a promise depends on.
+/// The capability on which a promise depends.
 #[derive(Clone, Copy)]
 enum Needs {
     Nothing,
@@ -192,7 +200,7 @@ async fn judged<L>(needs: Needs, place: Place<L>, case: Case<L>) -> Outcome {
         Ok(_) => {}
     }
     let case = AssertUnwindSafe(case(place)).catch_unwind();
-    // The parts of a case that may hang have limits of their own, which say where.
+    // The parts of a case that may hang have time limits of their own. Their errors name the part.
     match tokio::time::timeout(6 * HANGS, case).await {
         Ok(Ok(Ok(()))) => Outcome::Kept,
         Ok(Ok(Err(how))) => Outcome::Broken(how),
@@ -237,7 +245,7 @@ async fn ends<T>(what: &str, future: impl Future<Output = Result<T>>) -> Broken<
     }
 }
 
-/// A future that must fail in this way.
+/// A future that must fail with this kind of error.
 async fn fails<T>(what: &str, kind: ErrorKind, future: impl Future<Output = Result<T>>) -> Broken {
     match tokio::time::timeout(HANGS, future).await {
         Ok(Err(error)) if error.kind() == kind => Ok(()),
@@ -287,7 +295,7 @@ async fn soon(what: &str, mut is_so: impl AsyncFnMut() -> Broken<bool>) -> Broke
     Ok(())
 }
 
-/// Nobody has the lock or waits for it.
+/// No caller holds the lock or waits for it.
 async fn is_free_soon(lock: &AnyLock) -> Broken {
     soon("the lock is free again", async || {
         let guard = ends("a try", lock.try_acquire()).await?;
@@ -401,7 +409,7 @@ async fn names_mean_different_locks(place: Place<AnyLock>) -> Broken {
         };
         let tried = ends("a try", lock.try_acquire()).await?;
         let guard =
-            tried.ok_or_else(|| format!("the name that ends in {more:?} is another one's"))?;
+            tried.ok_or_else(|| format!("the name that ends in {more:?} is the same lock as another name"))?;
         held.push(guard);
     }
     Ok(())
@@ -413,7 +421,7 @@ async fn nothing_happens_before_the_first_poll(place: Place<AnyLock>) -> Broken 
     let guard = ends("a try beside it", lock.try_acquire()).await?;
     ensure(
         guard.is_some(),
-        "a future that was never polled keeps others out",
+        "a future that was never polled holds the lock",
     )?;
     drop(lazy);
     Ok(())
@@ -445,7 +453,7 @@ async fn a_dropped_grant_is_given_back(place: Place<AnyLock>) -> Broken {
         let guard = ends("the acquire", lock.acquire()).await?;
         let waiter = waits("an acquire while it is held", lock.acquire()).await?;
         ends("the release", guard.release()).await?;
-        // Granted by now, or soon, and never polled again.
+        // Granted by now, or soon. It is never polled again.
         drop(waiter);
         drop(ends("an acquire after it", lock.acquire()).await?);
     }
@@ -537,11 +545,11 @@ async fn a_closed_handle_grants_nothing(place: Place<AnyLock>) -> Broken {
 async fn a_guard_that_lives_is_held(place: Place<AnyLock>) -> Broken {
     let guard = ends("the acquire", place.lock()?.acquire()).await?;
     let lost = tokio::time::timeout(WATCHED, guard.lost()).await;
-    ensure(lost.is_err(), "a lock that nobody took is reported as lost")?;
-    ensure(guard.is_held(), "a lock that nobody took is not held")?;
+    ensure(lost.is_err(), "a lock that is held and was not lost is reported as lost")?;
+    ensure(guard.is_held(), "a guard that was not lost says that it is not held")?;
     ensure(
         !guard.predecessor_crashed(),
-        "a crash is reported where nobody crashed",
+        "a crash is reported where no holder crashed",
     )?;
     ends("the release", guard.release()).await
 }
@@ -711,7 +719,7 @@ async fn readers_share_and_a_writer_does_not(place: Place<AnySharedLock>) -> Bro
     let three = ends("a try to read", lock.try_acquire_shared()).await?;
     ensure(
         three.is_some(),
-        "a reader is refused although only readers are inside",
+        "a reader is refused although only readers hold the lock",
     )?;
     let writer = ends("a try to write", lock.try_acquire()).await?;
     ensure(

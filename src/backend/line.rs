@@ -21,50 +21,55 @@ use crate::options::check_permits;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status, Waiting};
 
-/// One lock of an [`Engine`](super::Engine), of any kind: what its handles ask.
+/// One lock of an [`Engine`](super::Engine): an exclusive lock, a reader-writer lock or a
+/// semaphore.
 ///
-/// [`AnyLock::of_line`], [`AnySharedLock::of_line`] and [`AnySemaphore::of_line`] make the handles.
-/// They add time limits, progress reports, guards, counts and `close`.
+/// [`AnyLock::of_line`], [`AnySharedLock::of_line`] and [`AnySemaphore::of_line`] make handles from
+/// it. The handles add time limits, progress reports, guards, counts and `close`.
+///
+/// A method whose default "fails" returns
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 pub trait Line: Send + Sync + 'static {
-    /// Returns which lock this is.
+    /// Returns the address of the lock: backend, place and name.
     fn address(&self) -> Address;
 
     /// Returns what it can and cannot do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes the wait of one caller. It asks for nothing before its first poll.
+    /// Makes the wait of one caller. The wait sends no request before its first poll.
     fn enqueue(&self, mode: Mode) -> BoxPending;
 
-    /// Returns who holds it and who waits. By default it cannot tell.
+    /// Returns the holder and the waiters. The default fails.
     fn status(&self) -> BoxFuture<'_, Result<Status>> {
         let refused = unsupported("a status is", self.address().place());
         Box::pin(std::future::ready(refused))
     }
 
-    /// Deletes what it has left, if no caller holds it or waits for it. By default it cannot.
+    /// Deletes the stored state of the lock, if no caller holds it or waits for it. The default
+    /// fails.
     fn remove(&self) -> BoxFuture<'_, Result<Removal>> {
         let refused = unsupported("`remove` is", self.address().place());
         Box::pin(std::future::ready(refused))
     }
 
-    /// Returns the status as it changes. By default it cannot.
+    /// Returns the status after each change. The default yields one error.
     fn changes(&self) -> Changes {
         Changes::unsupported(self.address().place())
     }
 
-    /// Returns how many permits a semaphore has. Called for semaphores only.
+    /// Returns how many permits the semaphore has. Called for semaphores only.
     fn limit(&self) -> u32 {
         1
     }
 
-    /// Returns how many permits of a semaphore are free at this moment; see
-    /// [`Semaphore::available`]. By default it cannot tell.
+    /// Returns how many permits of the semaphore are free at this moment; see
+    /// [`Semaphore::available`]. The default fails.
     fn available(&self) -> BoxFuture<'_, Result<u32>> {
         let refused = unsupported("`available` is", self.address().place());
         Box::pin(std::future::ready(refused))
     }
 
-    /// Changes how many permits a semaphore has. By default it cannot.
+    /// Changes how many permits the semaphore has. The default fails.
     fn resize(&self, _permits: u32) -> BoxFuture<'_, Result<()>> {
         let refused = unsupported("`resize` is", self.address().place());
         Box::pin(std::future::ready(refused))
@@ -95,7 +100,7 @@ impl AnySemaphore {
     }
 }
 
-/// A handle on a line. Which of its methods make sense is known to whoever made the line.
+/// A handle on a line of any kind. The public handle around it shows only the methods of its kind.
 #[derive(Clone)]
 struct LineLock {
     line: Arc<dyn Line>,
@@ -216,8 +221,8 @@ guard! {
 
 impl Permit for LineGuard {}
 
-/// A wait of a line, or the reason why there is none.
-#[allow(unreachable_pub)] // Its guard is known as AnyGuard only.
+/// A wait of a line, or the error of a request that is invalid.
+#[allow(unreachable_pub)] // Its guard is visible as AnyGuard only.
 pub struct LinePending {
     inner: Result<BoxPending, Option<Error>>,
     ledger: Arc<Ledger>,

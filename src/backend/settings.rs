@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The options of a place of locks: those in the query of its URL, and those of the program.
+/// The options of a place of locks: those in the query of its URL, and those that the program sets.
 ///
-/// A connector [takes](Settings::take) every option that it knows. An option that is left over is
-/// unknown, so the connection is refused before it begins. See
+/// A connector [takes](Settings::take) every option that it knows. An option that no call takes is
+/// unknown. Then the connection is refused before it begins. See
 /// [`Locks::register`](crate::Locks::register).
 pub struct Settings {
     /// The URL without secrets, for errors.
@@ -27,7 +27,8 @@ impl Settings {
         }
     }
 
-    /// Returns the value of this option, if it is given. The option is known from now on.
+    /// Returns the value of this option, or `None` if it is not set. From now on the option is
+    /// known.
     ///
     /// # Errors
     ///
@@ -46,8 +47,8 @@ impl Settings {
         }
     }
 
-    /// Takes each of these options, and returns those that are given as a query: `?a=1&b=2`, or an
-    /// empty text. For the options of a driver, which reads its own URL.
+    /// Takes each of these options. Returns those that are set as a query, `?a=1&b=2`, or an empty
+    /// text if none is set. Use it for the options of a driver that reads a URL itself.
     pub fn take_query(&mut self, names: &[&str]) -> String {
         let mut query = String::new();
         for name in names {
@@ -66,7 +67,7 @@ impl Settings {
         query
     }
 
-    /// Refuses options that nobody has taken.
+    /// Returns an error if an option was not taken.
     pub(crate) fn refuse_unknown(&self) -> Result<()> {
         let Some(name) = self.given.keys().next() else {
             return Ok(());
@@ -91,9 +92,9 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// A value that an option in a URL can have.
+/// A type of values that an option in a URL can have.
 pub trait Setting: Sized {
-    /// What the value looks like, for errors.
+    /// The form of the values, for errors: "the option takes …".
     const TAKES: &'static str;
 
     /// Reads the value, or returns `None` if it is invalid.

@@ -1,4 +1,4 @@
-//! A wait for a lock and what it is granted, as a backend makes them.
+//! The wait for a lock, and the hold that it is granted. A backend implements both.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,68 +26,70 @@ pub enum Mode {
     Permits(u32),
 }
 
-/// What a caller asks for beside the lock itself. It is the same for all polls of one wait.
+/// The conditions of a wait. They are the same for all polls of one wait.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Request {
     /// Fail with [`ErrorKind::Busy`] if this many callers already wait. At least 1.
     pub max_waiting: Option<usize>,
-    /// Grant the lock if that needs no waiting, and do not queue.
+    /// Grant the lock only if it is free at once; do not queue.
     pub try_only: bool,
-    /// The thread that blocks until it has the lock, without a limit.
+    /// The thread that blocks in this wait without a time limit.
     pub(crate) thread: Option<ThreadId>,
 }
 
 /// One caller's wait in a backend.
 ///
-/// The caller may drop it at any time. The drop leaves the queue, and gives back a lock that was
-/// granted but not yet returned by [`poll`](Pending::poll).
+/// The caller may drop it at any time. The drop leaves the queue. It also releases a lock that was
+/// granted and not yet returned by [`poll`](Pending::poll).
 pub trait Pending: Send + Unpin + 'static {
-    /// What becomes the guard.
+    /// The granted lock, from which the guard is made.
     type Grant;
 
-    /// Asks for the lock at the first call, and looks after it at each later one. Returns `None` if
-    /// the lock is not free and the request [does not wait](Request::try_only).
+    /// Sends the request at the first call, and checks the wait at each later call. Returns `None`
+    /// if the lock is not free and the request [does not wait](Request::try_only).
     ///
-    /// Needs no runtime of the caller. Not called again after it was ready.
+    /// Must work without a runtime of the caller. It is not called again after it was ready.
     fn poll(
         &mut self,
         request: &Request,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Self::Grant>>>;
 
-    /// Leaves the queue now, as the drop does. Does nothing after the result.
+    /// Leaves the queue now, as the drop does. Does nothing after `poll` was ready.
     fn leave(&mut self);
 
-    /// Returns the state of the wait, or of the refusal, for people. The caller fills in how long.
+    /// Returns the state of the wait, for progress reports and errors. After a refused try, returns
+    /// the reason. The crate sets [`Waiting::waited`].
     fn waiting(&self) -> Option<Waiting> {
         None
     }
 
-    /// Returns which lock this is, or `None` for a wait that can only fail.
+    /// Returns the address of the lock, or `None` for a wait that can only fail.
     fn address(&self) -> Option<Address>;
 
-    /// Returns whether there is a queue whose waiters can be counted. Otherwise no request has
+    /// Returns whether there is a queue whose waiters can be counted. If not, no request sets
     /// [`Request::max_waiting`].
     fn counts_waiters(&self) -> bool {
         true
     }
 
-    /// Returns what the handle keeps, if the backend has no queue that can be closed and counted.
+    /// Returns the closed flag and the counts of the handle, if the backend itself does not keep
+    /// them.
     #[doc(hidden)]
     fn ledger(&self) -> Option<&Arc<Ledger>> {
         None
     }
 
-    /// Returns whether another wait inside this one has the span of the wait.
+    /// Returns whether this wait contains another one that makes the `tracing` span.
     #[doc(hidden)]
     fn has_inner_wait(&self) -> bool {
         false
     }
 }
 
-/// What a backend grants: the lock is held as long as this value lives. Dropping it releases the
-/// lock without a report.
+/// A granted lock: the lock is held as long as this value lives. Dropping it releases the lock
+/// without a report.
 pub trait Hold: Send + Sync + 'static {
     /// See [`Guard::token`].
     fn token(&self) -> Option<u64> {
@@ -99,7 +101,7 @@ pub trait Hold: Send + Sync + 'static {
         false
     }
 
-    /// See [`Permit::permits`]. 0 for a lock.
+    /// See [`Permit::permits`]. Returns 0 for a lock.
     fn permits(&self) -> u32 {
         0
     }
@@ -122,8 +124,9 @@ pub trait Hold: Send + Sync + 'static {
         Err(not_here(self.place()))
     }
 
-    /// Makes a writer a reader; see [`WriteGuard::downgrade`]. Ready when the outcome is known. By
-    /// default it cannot. After an error the caller drops this value.
+    /// Turns a writer into a reader; see [`WriteGuard::downgrade`]. Ready when the result is known.
+    /// The default fails with [`ErrorKind::Unsupported`]. After an error the caller drops this
+    /// value.
     fn poll_downgrade(&mut self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
         Poll::Ready(unsupported("`downgrade` is", self.place()))
     }
@@ -134,15 +137,15 @@ pub trait Hold: Send + Sync + 'static {
     /// See [`Guard::lost`].
     fn lost(&self) -> Lost;
 
-    /// Begins to release at the first call. Ready when the outcome is known; after that the value
+    /// Begins to release at the first call. Ready when the result is known; after that the value
     /// holds nothing.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
 
-    /// Returns the place of the lock, for errors.
+    /// Returns the path or address of the lock, for errors.
     fn place(&self) -> &Path;
 
-    /// Returns whether the caller was in the queue. This matters only for a backend whose first
-    /// poll is pending even if the lock is free.
+    /// Returns whether the caller was in the queue. Override it only if the first poll of a wait is
+    /// pending even when the lock is free; [`Guard::waited`] is `None` if it returns `false`.
     fn has_queued(&self) -> bool {
         true
     }
