@@ -1,6 +1,7 @@
-//! Locks by name behind a URL. A program that uses them does not depend on where the locks are.
+//! Locks by name behind a URL. The same program can use locks in files, in memory or on a server.
 //!
-//! A place of locks is an [`Engine`]. [`schemes`] finds the one for a URL, and [`url`] reads URLs.
+//! A place of locks is an [`Engine`]. [`schemes`] finds the engine for a URL, and [`url`] parses
+//! URLs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,35 +28,35 @@ pub use url::LockUrl;
 ///
 /// | URL | where the locks are | reach |
 /// |---|---|---|
-/// | `file:///run/app` | in this directory, as those of a [`LockDir`](crate::LockDir): `lock("deploy")` is `/run/app/deploy.lock` | the processes of this host |
-/// | `mem:` | in memory, separate for each connect | this value and its clones |
-/// | `mem:NAME` | in memory, shared by all that use the same name | this process |
-/// | `redis://HOST`, `rediss://HOST`, `redis+unix:///SOCKET` | on a Redis server, with the feature `redis` (TLS: `redis-tls`); see `redis::RedisClient::connect` | all hosts that reach it |
+/// | `file:///run/app` | in this directory, as with a [`LockDir`](crate::LockDir): `lock("deploy")` is `/run/app/deploy.lock` | the processes of this host |
+/// | `mem:` | in memory, separate for each call of `connect` | this value and its clones |
+/// | `mem:NAME` | in memory, shared by all callers that use the same name | this process |
+/// | `redis://HOST`, `rediss://HOST`, `redis+unix:///SOCKET` | on a Redis server, with the feature `redis` (TLS: `redis-tls`); see `redis::RedisClient::connect` | all hosts that reach the server |
 ///
 /// Any text is a name. At any time a name belongs to only one kind: a lock, a reader-writer lock,
 /// or a semaphore. Cheap to clone.
 ///
-/// In a `file:` URL the path is absolute, and the host is empty or `localhost`. Bytes are written
-/// `%xx` where a URL needs it (a space is `%20`). The directory is created if it is missing, but
-/// its parents are not.
+/// In a `file:` URL the path is absolute, and the host is empty or `localhost`. A byte that may not
+/// stand in a URL is written `%xx`: a space is `%20`. The directory is created if it is missing,
+/// but its parents are not.
 ///
 /// # Options
 ///
-/// The query of a URL sets options: `redis://HOST?lease=30s&label=web`. They are named as the
-/// options of the place:
+/// The query of a URL sets options: `redis://HOST?lease=30s&label=web`. Each place has these
+/// options:
 ///
 /// | place | options |
 /// |---|---|
 /// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig) |
 /// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig) |
-/// | `redis:` and its like | those of `redis::Config`, and `db`, `user`, `pass` and `protocol` of the Redis client |
+/// | `redis:`, `rediss:`, `redis+unix:` | those of `redis::Config`, and `db`, `user`, `pass` and `protocol` of the Redis client |
 ///
 /// A duration is written as `250ms`, `10s`, `5m` or `1h`, and no limit as `never`. Permission bits
 /// are octal. An option that the place does not have is an error. [`Locks::options`] sets options
-/// in the program. If the URL has the same option, the URL counts.
+/// in the program. If the URL has the same option, the value in the URL is used.
 ///
-/// Options are no part of what a lock is: two programs with different options exclude each other.
-/// Only `namespace` and `db` are parts of the place.
+/// Options do not select the lock: two programs with different options use the same lock. The
+/// exceptions are `namespace` and `db`, which select the place.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -82,7 +83,7 @@ struct Place {
     handles: Mutex<Handles>,
 }
 
-/// The handles that were given out and still live, or whose waits do.
+/// The handles that were returned, as long as they or their waits live.
 #[derive(Default)]
 struct Handles {
     closed: bool,
@@ -107,11 +108,13 @@ impl Locks {
     ///   is unknown or invalid.
     /// - [`ErrorKind::Unsupported`] if the scheme is unknown, or its feature is not compiled in.
     /// - For `file:`, those of [`LockDir::open`](crate::LockDir::open).
+    /// - For a Redis server, those of `redis::RedisClient::connect`.
+    /// - For a scheme of [`register`](Locks::register), those of its connector.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
         Self::options().connect(url).await
     }
 
-    /// Returns options without a value: every place uses its defaults.
+    /// Returns options of which none is set: every place uses its defaults.
     pub fn options() -> LocksOptions {
         LocksOptions::default()
     }
@@ -132,11 +135,11 @@ impl Locks {
         }
     }
 
-    /// Makes a scheme known to [`connect`](Locks::connect) and [`LockUrl`] in this process.
+    /// Adds a URL scheme for [`connect`](Locks::connect) and [`LockUrl`] in this process.
     ///
     /// `connector` reads the URL and [takes](Settings::take) the options that it knows. It returns
-    /// a future that connects, which begins only if no option is left. Both contain no secrets in
-    /// their errors.
+    /// a future that connects. The future runs only if every option was taken. The errors of both
+    /// must not contain passwords.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -158,8 +161,8 @@ impl Locks {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the scheme is known already, or is not a scheme: a lower-case
-    /// letter, followed by lower-case letters, digits, `+`, `-` and `.`.
+    /// [`ErrorKind::InvalidInput`] if the scheme exists already, or if it is not valid. A valid
+    /// scheme is a lower-case letter, followed by lower-case letters, digits, `+`, `-` and `.`.
     pub fn register(
         scheme: &str,
         connector: impl Fn(
@@ -179,7 +182,7 @@ impl Locks {
     ///
     /// - [`ErrorKind::Incompatible`] if the name is in use for another kind.
     /// - [`ErrorKind::Closed`] after [`close`](Locks::close).
-    /// - Those of the backend.
+    /// - Those of the backend, for example of [`LockDir::lock`](crate::LockDir::lock).
     pub fn lock(&self, name: &str) -> Result<AnyLock> {
         let lock = self.place.engine.lock(name)?;
         self.give(lock.downgrade()).map(|()| lock)
@@ -208,7 +211,7 @@ impl Locks {
         self.give(semaphore.downgrade()).map(|()| semaphore)
     }
 
-    /// Remembers a handle for `close`.
+    /// Remembers a handle, so that `close` can close it.
     fn give(&self, handle: WeakHandle) -> Result<()> {
         let mut handles = self.place.handles();
         if handles.closed {
@@ -227,13 +230,13 @@ impl Locks {
         self.place.engine.capabilities()
     }
 
-    /// Returns the URL of the locks without a password. `Display` shows the same.
+    /// Returns the URL of the place, without a password. `Display` shows the same.
     pub fn url(&self) -> &str {
         &self.place.url
     }
 
-    /// Ends every wait through this value and its clones with [`ErrorKind::Closed`], and refuses new
-    /// ones, for a graceful shutdown. Guards stay valid.
+    /// Ends every wait through this value, its clones and their handles with [`ErrorKind::Closed`],
+    /// and refuses new waits. Use it for a graceful shutdown. Guards stay valid.
     pub fn close(&self) {
         let given = {
             let mut handles = self.place.handles();
@@ -244,8 +247,8 @@ impl Locks {
         self.place.engine.close();
     }
 
-    /// Removes the locks here that no caller has used for this long, and returns their names. A lock
-    /// that is held or waited for stays.
+    /// Removes the locks here that no caller has used for this long, and returns their names. A
+    /// lock stays if a caller holds it or waits for it.
     ///
     /// In a directory, these are the locks of the namespace, as
     /// [`LockDir::sweep`](crate::LockDir::sweep) finds them. In memory and on a Redis server there
@@ -253,12 +256,12 @@ impl Locks {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the sweep after the lock that it is at.
+    /// Dropping the future ends the sweep after the current lock.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::Unsupported`] if the place cannot list its locks.
-    /// - Those of the `remove` of a lock. Other locks may be removed.
+    /// - Those of the `remove` of a lock. All other locks are swept.
     pub async fn sweep(&self, unused_for: Duration) -> Result<Vec<String>> {
         self.place.engine.sweep(unused_for).await
     }
@@ -284,8 +287,8 @@ impl fmt::Debug for Locks {
 
 /// Options for [`Locks`]; created by [`Locks::options`].
 ///
-/// They have the names and meanings of the options in a URL. An option that the place does not have
-/// is an error when it is connected.
+/// They have the names and meanings of the options in a URL. If the place does not have an option,
+/// `connect` returns an error.
 #[derive(Clone, Default)]
 #[must_use = "options do nothing until a place is connected with them"]
 pub struct LocksOptions {
@@ -303,17 +306,18 @@ impl LocksOptions {
         self.set("namespace", namespace)
     }
 
-    /// Sets the time limit of an acquire that sets none. `None` waits forever.
+    /// Sets the time limit of an acquire that sets none itself. `None` waits forever.
     pub fn timeout(self, limit: impl Into<Option<Duration>>) -> Self {
         self.set_duration("timeout", limit.into())
     }
 
-    /// Sets how long a grant waits for its future to be polled. `None` waits forever.
+    /// Sets the claim window: how long a grant waits for its future to be polled. `None` waits
+    /// forever.
     pub fn claim_window(self, window: impl Into<Option<Duration>>) -> Self {
         self.set_duration("claim_window", window.into())
     }
 
-    /// Sets how long a server keeps a hold that is not renewed.
+    /// Sets the lease: how long a server keeps a hold that is not renewed.
     pub fn lease(self, lease: Duration) -> Self {
         self.set_duration("lease", Some(lease))
     }
@@ -328,7 +332,7 @@ impl LocksOptions {
         self.set("quarantine", quarantine.to_string())
     }
 
-    /// Sets any option, as the query of a URL does.
+    /// Sets an option by its name in a URL.
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.given.insert(name.into(), value.into());
         self
@@ -342,15 +346,21 @@ impl LocksOptions {
         self.set(name, value)
     }
 
-    /// Connects; see [`Locks::connect`]. Options in the URL count more than these.
+    /// Connects; see [`Locks::connect`]. If the URL has the same option, the value in the URL is
+    /// used.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Locks::connect`].
     ///
     /// # Errors
     ///
-    /// Those of [`Locks::connect`].
+    /// - Those of [`Locks::connect`].
+    /// - [`ErrorKind::InvalidInput`] if the URL names a lock, after a `#`.
     pub async fn connect(self, url: impl AsRef<str>) -> Result<Locks> {
         let url = LockUrl::parse(url.as_ref())?;
         if url.name().is_some() {
-            let text = "what follows the # names one lock: connect without it, and ask for the lock by its name";
+            let text = "the URL names a lock after the #: connect without the #, and open the lock by its name";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let mut given = self.given;

@@ -33,7 +33,7 @@ pub(super) fn connect(
 }
 
 impl From<LockDir> for Locks {
-    /// The locks of the directory that are in no namespace.
+    /// Converts a directory into its locks that are in no namespace.
     fn from(locks: LockDir) -> Self {
         let namespace = None;
         Self::with_engine(Directory { locks, namespace })

@@ -50,7 +50,7 @@ impl Engine for Memory {
         Memory::semaphore(self, name, permits).map(AnySemaphore::from)
     }
 
-    /// Nothing is left of an unused lock.
+    /// Removes nothing: an unused lock in memory leaves nothing behind.
     fn sweep(&self, _: Duration) -> BoxFuture<'_, Result<Vec<String>>> {
         Box::pin(async { Ok(Vec::new()) })
     }

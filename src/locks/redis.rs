@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::lock::Capabilities;
 use crate::redis::RedisClient;
 
-/// The options of the Redis client itself.
+/// The options that the crate `redis` reads from the URL itself.
 const DRIVER: [&str; 4] = ["db", "user", "pass", "protocol"];
 
 pub(super) fn connect(
@@ -54,7 +54,7 @@ impl Engine for RedisClient {
         RedisClient::semaphore(self, name, permits).map(AnySemaphore::from)
     }
 
-    /// The server deletes the keys of unused locks.
+    /// Removes nothing: the server itself deletes the keys of unused locks.
     fn sweep(&self, _: Duration) -> BoxFuture<'_, Result<Vec<String>>> {
         Box::pin(async { Ok(Vec::new()) })
     }

@@ -1,4 +1,4 @@
-//! Which engine serves which URL.
+//! Finds the connector for the scheme of a URL.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ fn registered() -> MutexGuard<'static, BTreeMap<String, Arc<Connector>>> {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the connector of a scheme of this crate. `None` for an unknown scheme.
+/// Returns the connector of a scheme of this crate, or `None` for an unknown scheme.
 fn built_in(scheme: &str) -> Option<Result<Arc<Connector>>> {
     match scheme {
         "file" => Some(Ok(Arc::new(file::connect))),
@@ -46,14 +46,14 @@ pub(super) fn connector(scheme: &str) -> Result<Arc<Connector>> {
     found.unwrap_or_else(|| unknown(scheme))
 }
 
-/// Refuses a scheme that nobody serves.
+/// Returns the error for an unknown scheme.
 pub(super) fn unknown<T>(scheme: &str) -> Result<T> {
     let mut known = vec!["file:", "mem:", "redis:", "rediss:", "redis+unix:"];
     let registered = registered();
     let others: Vec<_> = registered.keys().map(|it| format!("{it}:")).collect();
     known.extend(others.iter().map(String::as_str));
     let text = format!(
-        "locks behind {scheme}: are not known; known are {}",
+        "unknown scheme {scheme}: known are {}",
         known.join(", ")
     );
     Err(Error::new(ErrorKind::Unsupported, text))

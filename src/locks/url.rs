@@ -11,7 +11,7 @@ use crate::fs::named::name::percent_decoded;
 
 /// The URL of a place of locks, and optionally of one lock there: `file:///run/app#deploy`.
 ///
-/// `Display` shows it without a password, without options, and without the part after the `#`.
+/// `Display` shows the URL without its password, its options, and the part after the `#`.
 /// [`Locks`](crate::Locks) lists the valid URLs.
 ///
 /// ```
@@ -35,14 +35,14 @@ pub struct LockUrl {
 #[derive(Clone, PartialEq, Eq)]
 enum Place {
     Directory(PathBuf),
-    /// The world of this name, or a separate one.
+    /// The world of this name, or a separate world.
     Memory(Option<String>),
     /// The URL with its password, up to the query.
     Server(String),
 }
 
 impl LockUrl {
-    /// Parses a URL. Contacts no server, and creates nothing.
+    /// Parses a URL. Connects to no server, and creates nothing.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl LockUrl {
         }
     }
 
-    /// Returns the name of a world in memory.
+    /// Returns the name of the world of a `mem:` URL.
     pub(super) fn world(&self) -> Option<&str> {
         match &self.place {
             Place::Memory(name) => name.as_deref(),
@@ -102,7 +102,7 @@ impl LockUrl {
         }
     }
 
-    /// Returns the URL up to the query, with its password. A connector needs it; see
+    /// Returns the URL up to the query, with its password, for a connector; see
     /// [`Locks::register`](crate::Locks::register).
     pub fn with_password(&self) -> &str {
         match &self.place {
@@ -111,7 +111,7 @@ impl LockUrl {
         }
     }
 
-    /// Returns the name of a lock, if the URL has one after a `#`.
+    /// Returns the name of the lock, which stands after a `#`. `None` if the URL has none.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -166,11 +166,10 @@ fn decoded(text: &str) -> Result<String> {
     }
 }
 
-/// Returns the options in a query. The texts of errors do not repeat it, because it may contain a
-/// password.
+/// Returns the options in a query. Errors do not show the query, because it may contain a password.
 fn pairs(query: &str) -> Result<BTreeMap<String, String>> {
     if query.contains('@') {
-        // Most likely the `?` before it is part of a password, so this is no query.
+        // Most likely the `?` belongs to a password, so this is not a query.
         return wrong(
             "in a URL of locks a ? in a password is written %3f, and an @ in an option %40",
         );
@@ -206,7 +205,7 @@ fn directory(rest: &str) -> Result<PathBuf> {
     if path.contains('\0') {
         return wrong("a path has no zero byte");
     }
-    // file:///C:/app is C:/app where drives have letters.
+    // On Windows, file:///C:/app is C:/app.
     let has_drive =
         matches!(path.as_bytes(), [b'/', drive, b':', ..] if drive.is_ascii_alphabetic());
     Ok(match has_drive && MAIN_SEPARATOR == '\\' {
@@ -240,8 +239,8 @@ fn world(rest: &str) -> Result<Option<String>> {
     })
 }
 
-/// Returns user, host, port and path of a URL, without secrets. Passwords are not always escaped
-/// as they should be, so this leaves out too much rather than too little.
+/// Returns user, host, port and path of a URL, without the password. A password may contain
+/// characters that should be escaped and are not. In doubt, this leaves out more.
 fn without_password(rest: &str) -> String {
     let (slashes, authority) = match rest.strip_prefix("//") {
         Some(authority) => ("//", authority),
@@ -255,7 +254,7 @@ fn without_password(rest: &str) -> String {
     format!("{slashes}{user}{at}{}", plain_address(address))
 }
 
-/// Removes a port that is not a number, and the path after it. Both are parts of a password with an
+/// Removes a port that is not a number, and the path after it: both belong to a password with an
 /// unescaped character.
 fn plain_address(address: &str) -> String {
     let (host, path) = address.split_at(address.find('/').unwrap_or(address.len()));
