@@ -1,35 +1,34 @@
-//! The wait for a lock without a queue: the plain lock of the operating system on a file, or a lock
-//! that exists as a name. The first caller that tries after a release acquires it.
+//! The wait for a lock without a queue: the plain OS lock on a file, or a lock that exists as a
+//! name. After a release, the first caller that tries acquires the lock.
 //!
 //! # Algorithm
 //!
-//! A [`Target`] can be tried once, without waiting. A refusal says what announces that another
-//! attempt makes sense: a file, a directory, the end of a process. The wait watches all of these. If
-//! any watch is new, it tries again, so nothing happens unseen in between. Then it sleeps. Three
-//! things cause another attempt:
+//! A [`Target`] can be tried once, without waiting. A refusal names its *event sources*: a file, a
+//! directory, the end of a process. An event there means that another attempt may succeed. The wait
+//! watches all of them. If a watch is new, the wait tries again, because an event before the watch
+//! is lost. Then it sleeps. Three things cause another attempt:
 //!
-//! - An event. After it, and after a new watch, more attempts follow with growing delays (see
-//!   [`Ladder`]), because the kernel announces the close of a dying process before it drops the lock.
+//! - An event. More attempts follow with growing delays (see [`Ladder`]), because the kernel
+//!   announces the close of a dying process before it drops the lock. They also follow a new watch.
 //! - The poll interval, for processes that unlock a file without closing it.
-//! - A jittered delay, where nothing can be watched.
+//! - A jittered delay, if nothing can be watched.
 //!
-//! With [`Wait::Blocking`] a thread waits in the lock call, and its return is the event.
+//! With [`Wait::Blocking`] a thread waits in the lock call. The return of that call is the event.
 //!
 //! Events arrive on the watch thread. It makes the attempt itself, so the task wakes with the lock
-//! already granted. What is slow about a grant is [confirmed](Target::confirm) while the task wakes
-//! up.
+//! already granted. The slow part of a grant, [`Target::confirm`], runs while the task wakes up.
 //!
 //! # Invariants
 //!
-//! 1. What refuses the lock was seen after it was watched.
-//! 2. A lock that arrives for a dropped wait is given back at once. A lock that arrives for a task
-//!    that does not poll is given back after [`CLAIM_WINDOW`]; the task tries again when it is
+//! 1. An attempt that was refused came after the watch on the source that it names.
+//! 2. A lock that arrives for a dropped wait is released at once. A lock that arrives for a task
+//!    that is not polled is released after [`CLAIM_WINDOW`]. That task tries again when it is
 //!    polled.
-//! 3. No waker is called and no hold is given back under the mutex.
+//! 3. No waker is called and no hold is released under the mutex.
 //!
 //! # After a crash
 //!
-//! The kernel closes the files of the dead process and announces its end. Both are events.
+//! The kernel closes the files of a dead process and announces its end. Both are events.
 //!
 //! # Fairness
 //!
@@ -37,7 +36,7 @@
 //!
 //! # Cost
 //!
-//! No processor time while it sleeps, except for the poll interval.
+//! A sleeping wait uses no processor time, except for an attempt in each poll interval.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,7 +57,7 @@ use crate::options::CLAIM_WINDOW;
 use crate::status::Owner;
 use crate::trace::Note;
 
-/// How many attempts in a row may find another obstacle before the wait sleeps.
+/// How many attempts in a row may each need a new watch before the wait sleeps.
 const ROUNDS: usize = 16;
 
 /// How a caller waits for a lock.
@@ -78,24 +77,24 @@ impl WaitConfig {
     }
 }
 
-/// A lock that can be tried.
+/// A lock that can be tried once.
 #[doc(hidden)]
 pub trait Target: Send + Sync + 'static {
     /// The lock, held.
     type Hold: Send + 'static;
 
-    /// What a waiter remembers from one attempt to the next.
+    /// What a waiter keeps from one attempt to the next.
     type Memory: Default + Send + 'static;
 
-    /// Tries once. With a watcher ID, a thread may wait in the lock call, and calls that
-    /// watcher.
+    /// Tries once. With a watcher ID, the attempt may start a thread that waits in the lock call
+    /// and notifies that watcher.
     fn attempt(
         &self,
         memory: &mut Self::Memory,
         watcher_id: Option<WatcherId>,
     ) -> Result<Outcome<Self::Hold>>;
 
-    /// Decides whether a granted lock counts. If not, it is given back, and `None` is returned.
+    /// Checks that a granted lock is still valid. If it is not, releases it and returns `None`.
     fn confirm(&self, hold: Self::Hold) -> Result<Option<Self::Hold>> {
         Ok(Some(hold))
     }
@@ -105,7 +104,7 @@ pub trait Target: Send + Sync + 'static {
         drop(hold);
     }
 
-    /// Begins to watch. Returns `None` if the source is no longer what it was.
+    /// Begins to watch a source. Returns `None` if the source has changed since the attempt.
     fn watch(
         &self,
         memory: &Self::Memory,
@@ -138,13 +137,13 @@ pub enum Outcome<H> {
     Refused(Refusal),
 }
 
-/// Why an attempt was refused, and what announces that another one makes sense.
+/// The holder that refused an attempt, and what causes the next attempt.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Refusal {
     pub(crate) owner: Option<Owner>,
     pub(crate) wakes: Wakes,
-    /// Try again after this time at the latest.
+    /// The longest time until the next attempt.
     pub(crate) within: Option<Duration>,
 }
 
@@ -166,8 +165,8 @@ impl Wakes {
     }
 }
 
-/// How long something was seen not to change. The time between two looks counts only up to a step:
-/// while this process or the whole machine was suspended, the other process could not run either.
+/// How long a file was seen not to change. The time between two looks counts as at most one step.
+/// While the whole machine is suspended, the other process cannot change the file either.
 #[derive(Debug)]
 pub(crate) struct Stillness {
     looked: Instant,
@@ -175,7 +174,7 @@ pub(crate) struct Stillness {
 }
 
 impl Stillness {
-    /// The first look.
+    /// Takes the first look.
     pub(crate) fn begin() -> Self {
         Self {
             looked: Instant::now(),
@@ -183,7 +182,7 @@ impl Stillness {
         }
     }
 
-    /// Looks again. Returns for how long it has not changed.
+    /// Takes another look. Returns how long the file has not changed.
     pub(crate) fn look(&mut self, step: Duration) -> Duration {
         let now = Instant::now();
         self.seen += now.saturating_duration_since(self.looked).min(step);
@@ -196,16 +195,17 @@ impl Stillness {
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventSource {
-    /// A name. If it should be a certain file and is not any more, that is an event too.
+    /// A path. If a file ID is given and the path leads to another file now, that is an event too.
     Name(PathBuf, Option<FileId>, Seen),
-    /// The end of the process with this pid. The pid is compared after the watch has begun.
+    /// The end of the process with this pid. The caller checks the process after the watch begins,
+    /// because the pid may be reused.
     End(u32),
-    /// The file that the waiter has open, as it was opened for the nth time.
+    /// The file that the waiter has open, from its nth opening of the path.
     Opened(u64),
 }
 
 impl EventSource {
-    /// Begins to watch a name or a process. Returns `None` if it is no longer what it was.
+    /// Begins to watch a path or a process. Returns `None` if it has changed.
     pub(crate) fn watch(&self, watcher_id: WatcherId) -> io::Result<Option<WatchId>> {
         match self {
             Self::Name(path, expected, seen) => {
@@ -226,7 +226,7 @@ impl EventSource {
     }
 }
 
-/// One caller's wait. Dropped, it leaves and gives back what was granted.
+/// The wait of one caller. Dropping it ends the wait and releases a lock that was granted.
 pub(crate) struct FileWait<T: Target> {
     shared: Arc<Shared<T>>,
     watcher_id: WatcherId,
@@ -247,7 +247,7 @@ struct State<T: Target> {
     /// The delays, while nothing can be watched.
     polling: Option<Backoff>,
     ladder: Ladder,
-    /// Until when a granted lock is kept for the task.
+    /// The time until which a granted lock is kept for the task.
     claim_by: Option<Instant>,
     waker: Option<SafeWaker>,
 }
@@ -256,7 +256,7 @@ enum Stage<H> {
     Refused,
     /// Granted on the watch thread, and not yet confirmed. The task is waking up meanwhile.
     Unconfirmed(H),
-    /// To be taken by the task.
+    /// Confirmed. The task takes it at its next poll.
     Granted(H),
     /// The task did not take the lock in time. It tries again when it is polled.
     Lapsed,
@@ -272,7 +272,7 @@ enum Cause {
 }
 
 impl<T: Target> FileWait<T> {
-    /// Begins to wait after a refusal. `memory` is that of the refused attempt.
+    /// Begins to wait after an attempt was refused. `memory` is that of this attempt.
     pub(crate) fn begin(target: Arc<T>, memory: T::Memory, waker: &Waker) -> Self {
         let config = target.config();
         let polling = match &config.wait {
@@ -344,8 +344,8 @@ impl<T: Target> FileWait<T> {
 }
 
 impl<T: Target> Drop for FileWait<T> {
-    /// Ends the watches, and gives back a lock that was granted. In a forked child both belong to
-    /// the parent.
+    /// Ends the watches, and releases a lock that was granted. In a forked child, does nothing:
+    /// both belong to the parent.
     fn drop(&mut self) {
         if self.generation != generation() {
             return;
@@ -371,7 +371,7 @@ impl<T: Target> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells an operator if the wait polls although events were to wake it.
+    /// Emits a `tracing` event if the wait polls although the options ask for events.
     fn report_polling(&self) {
         let polls = self.state().polling.is_some();
         if let Some(path) = self.target.place()
@@ -421,8 +421,8 @@ impl<T: Target> Shared<T> {
         self.confirm();
     }
 
-    /// Confirms a granted lock. Runs on the thread that made the attempt or in the task, whichever
-    /// comes first.
+    /// Confirms a granted lock, on the thread that made the attempt or in the task. The first of
+    /// both does it.
     fn confirm(&self) {
         let mut state = self.state();
         let hold = match std::mem::replace(&mut state.stage, Stage::Over) {
@@ -445,18 +445,18 @@ impl<T: Target> Shared<T> {
                 state.stage = Stage::Refused;
                 state.ladder.start(COARSE);
                 drop(state);
-                // Not as a beginning: the task may have been polled in between, and sleeps again.
+                // Not `Begin`: the task may have been polled in between, so it needs a wake-up.
                 self.act(Cause::Event);
             }
             Err(error) => state.stage = Stage::Failed(error),
         }
     }
 
-    /// Gives back a lock that the task did not take in time, so that a task that is not polled
-    /// delays no other caller.
+    /// Releases a lock that the task did not take in time. So a task that is not polled does not
+    /// block other callers.
     fn lapse(&self, mut state: MutexGuard<'_, State<T>>, watcher_id: WatcherId) {
         if let Some(at) = state.claim_by.filter(|at| Instant::now() < *at) {
-            // This was an earlier timer of the wait.
+            // An earlier timer of this wait fired.
             let _ = watch().arm(watcher_id, at);
             return;
         }
@@ -469,7 +469,7 @@ impl<T: Target> Shared<T> {
         let mut state = self.state();
         state.stage = Stage::Lapsed;
         state.memory = memory;
-        // The task was polled in between, and sleeps again.
+        // If the task was polled in between, it sleeps again and needs a wake-up.
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(SafeWaker::wake);
@@ -496,7 +496,7 @@ impl<T: Target> Shared<T> {
                 Outcome::Refused(refusal) => refusal,
             };
             state.owner = refusal.owner;
-            // The ladder tries again where the obstacle changes all the time.
+            // If each attempt needs a new watch, the ladder makes the next attempt.
             if self.listen(state, &refusal.wakes, watcher_id) && round < ROUNDS {
                 continue;
             }
@@ -513,8 +513,8 @@ impl<T: Target> Shared<T> {
         Ok(None)
     }
 
-    /// Makes sure that the waiter is woken. Returns whether a watch is new, or its source is no
-    /// longer what it was: then the caller tries again.
+    /// Makes sure that something wakes the waiter. Returns whether the caller must try again,
+    /// because a watch is new or its source has changed.
     fn listen(&self, state: &mut State<T>, wakes: &Wakes, watcher_id: WatcherId) -> bool {
         match wakes {
             _ if state.polling.is_some() => false,
@@ -553,7 +553,7 @@ impl<T: Target> Shared<T> {
                     fresh = true;
                 }
                 Ok(None) => fresh = true,
-                // The end of a process is one event of two: its files are closed then.
+                // Not needed: the close of the dead process's files is an event too.
                 Err(_) if matches!(source, EventSource::End(..)) => {}
                 Err(_) => {
                     state.polling = Some(Backoff::default());
@@ -569,7 +569,7 @@ impl<T: Target> Watcher for Shared<T> {
     fn on_event(&self, id: WatchId) {
         let mut state = self.state();
         match id.seen {
-            // Events were lost, so each watch may be over or not.
+            // Events were lost, so any of the watches may have fired.
             Seen::Everything => {
                 let watched = std::mem::take(&mut state.watched);
                 if let Some(watcher_id) = self.watcher_id.get() {

@@ -1,19 +1,20 @@
-//! The plain lock of the operating system on a file, as something that can be tried and
-//! [waited for](super::file_wait).
+//! The plain OS lock on a file, as a [target](super::file_wait::Target) that can be tried and
+//! waited for.
 //!
 //! # Invariants
 //!
-//! 1. The waiter watches its open file, which it opened before and tries again after. So nothing
-//!    happens unseen in between.
-//! 2. A lock counts only if the path still names its file. If the file was deleted or replaced, the
-//!    lock is given back, and the path is opened anew. A waiter compares the path. A caller that did
-//!    not wait checks only whether the file has a name at all.
-//! 3. A process that has held the lock, even for an instant, unlocks and then closes. A close is what
-//!    others watch.
+//! 1. The waiter opens the file, then watches it, then tries again. So no event is lost between an
+//!    attempt and the watch.
+//! 2. A lock counts only if the path still leads to the locked file. If the file was deleted or
+//!    replaced, the process releases the lock and opens the path again. A waiter compares the path.
+//!    A caller that did not wait checks only that the file was not deleted.
+//! 3. A process that has locked the file, even for an instant, unlocks it and then closes it. Other
+//!    waiters watch for the close.
 //!
 //! # Fairness
 //!
-//! None. The kernel serves threads in the lock call in their order, and a new caller before them.
+//! None. The kernel serves the threads in the lock call in their order. A new caller may acquire
+//! before them.
 //!
 //! # Cost
 //!
@@ -39,11 +40,11 @@ pub(crate) struct PathLock {
     pub(crate) path: PathBuf,
     pub(crate) access: Access,
     pub(crate) config: WaitConfig,
-    /// Whether this file system was seen to exclude.
+    /// Whether a second lock was seen to be refused on this file system.
     pub(crate) excludes: AtomicBool,
 }
 
-/// An open file with the lock on it, unless another lock is held instead.
+/// An open file, locked. It is not locked if the caller holds another lock instead.
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) file: Private,
@@ -67,8 +68,8 @@ impl PathLock {
         Ok(Private::new(file.map_err(|e| self.io("open the file", e))?))
     }
 
-    /// Opens the file that the path names now, for a waiter whose file was deleted or replaced.
-    /// Another process, or this one, may have created it in the meantime.
+    /// Opens the file to which the path leads now, for a waiter whose file was deleted or replaced.
+    /// `create_new` does not apply, because another process may have created the new file.
     fn open_again(&self) -> Result<Private> {
         let access = Access {
             create: self.access.create || self.access.create_new,
@@ -114,7 +115,8 @@ impl PathLock {
         }
     }
 
-    /// Refuses file systems that grant every lock: tries once whether a second lock is refused.
+    /// Returns an error on a file system that grants the lock twice. Checks this once for each
+    /// handle.
     fn proven(&self, locked: Locked) -> Result<Locked> {
         if self.excludes.load(Ordering::Relaxed) {
             return Ok(locked);
@@ -125,7 +127,7 @@ impl PathLock {
             ..self.access
         };
         let granted_twice = match file::open_as(&self.path, &access) {
-            // It was renamed, or may not be opened again. Neither proves anything.
+            // The file was renamed, or may not be opened again. Neither proves that locks work.
             Err(_) => false,
             Ok(second) => {
                 file::id_of(&second).ok() == Some(locked.id)
@@ -148,27 +150,28 @@ impl PathLock {
     }
 }
 
-/// A lock to wait for.
+/// An OS lock to wait for.
 pub(crate) enum OsLock {
-    /// That of the file at a path, whichever file that is when the lock is free.
+    /// The lock of the file at a path. The path may lead to another file by the time of the grant.
     Path(Arc<PathLock>),
-    /// That of a file that the caller has open. It stays open, so no close wakes other waiters.
+    /// The lock of a file that the caller has open. The file stays open, so its close wakes no
+    /// waiter.
     Open(WaitConfig),
 }
 
-/// The open file between two attempts.
+/// The open file, kept between two attempts.
 #[derive(Default)]
 pub(crate) struct Tried {
     shared: bool,
     file: Option<Private>,
     /// How often the path was opened.
     opened: u64,
-    /// Waits in the lock call. It has the lock of the open file, so no other thread may try it.
+    /// The thread in the lock call. It may get the lock at any time, so no other thread tries it.
     lock_thread: Option<LockThread>,
 }
 
 impl Tried {
-    /// Returns the memory of an attempt that was refused.
+    /// Returns the state after an attempt that was refused.
     pub(crate) fn new(file: Private, shared: bool) -> Self {
         Self {
             shared,
@@ -177,7 +180,7 @@ impl Tried {
         }
     }
 
-    /// Tries the lock of the open file, or asks the thread in the lock call.
+    /// Tries the lock of the open file, or gets the result of the thread in the lock call.
     fn try_lock(&self, file: &Private) -> io::Result<bool> {
         match &self.lock_thread {
             Some(lock_thread) => lock_thread.outcome().unwrap_or(Ok(false)),
@@ -202,7 +205,7 @@ impl Tried {
             .or_else(|| watcher_id.and_then(start));
         match self.lock_thread {
             Some(_) => Wakes::Thread,
-            // There are too many such threads already.
+            // The process has too many such threads already.
             None => Wakes::Nothing,
         }
     }
