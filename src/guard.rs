@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::loss::Lost;
 use crate::trace;
 
-/// A hold that a guard owns, and how long the caller waited for it.
+/// The hold of a guard, and the time that the caller waited for it.
 pub(crate) struct Held<H> {
     pub(crate) hold: H,
     pub(crate) waited: Option<Duration>,
@@ -40,9 +40,9 @@ impl<H: Hold> Held<H> {
 /// Dropping it releases the lock without a report; [`release`](Guard::release) reports. This trait
 /// is sealed: new methods may be added.
 pub trait Guard: sealed::Granted + fmt::Debug {
-    /// Returns the fencing token of this grant. It is strictly greater than the token of every
-    /// earlier exclusive grant of the lock, also across crashes. Hand it to the resource that the
-    /// lock protects, and let the resource refuse smaller ones.
+    /// Returns the fencing token of this grant. It is greater than the token of every earlier
+    /// exclusive grant of the lock, also across crashes. Pass it to the resource that the lock
+    /// protects, and let the resource refuse smaller tokens.
     ///
     /// Returns `None` if the lock has no [tokens](crate::Capabilities::tokens).
     fn token(&self) -> Option<u64> {
@@ -54,20 +54,24 @@ pub trait Guard: sealed::Granted + fmt::Debug {
         self.wait_time()
     }
 
-    /// Returns whether the last holder died while it held the lock. Then what the lock protects may
-    /// be half done. Exactly one guard returns `true` for each death.
+    /// Returns whether the last exclusive holder died while it held the lock. Then the data that
+    /// the lock protects may be incomplete. For each death, exactly one guard returns `true`.
     fn predecessor_crashed(&self) -> bool {
         self.hold().predecessor_crashed()
     }
 
-    /// Returns whether the lock is still held. This is a cheap look at the present, and no promise
-    /// about the next instant.
+    /// Returns whether the lock is still held. The call is cheap. The lock may be lost right after
+    /// it.
     fn is_held(&self) -> bool {
         self.hold().is_held()
     }
 
-    /// Resolves with the reason when the lock is lost while this guard lives. Every call reports
-    /// the loss, also a later one.
+    /// Resolves with the reason when the lock is lost while this guard lives. A call after the loss
+    /// reports it too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     fn lost(&self) -> Lost {
         self.hold().lost()
     }
@@ -76,8 +80,16 @@ pub trait Guard: sealed::Granted + fmt::Debug {
     ///
     /// # Cancel safety
     ///
-    /// The release begins at the first poll. If the future is dropped before that, the inner guard
-    /// releases as any dropped guard does.
+    /// The release begins at the first poll, and continues if the future is dropped after that. If
+    /// the future is dropped before the first poll, the guard in it is dropped, which releases too.
+    ///
+    /// # Errors
+    ///
+    /// In each of these cases the guard no longer holds the lock:
+    ///
+    /// - [`ErrorKind::Lost`] if the lock was lost before.
+    /// - [`ErrorKind::Io`] if a step failed.
+    /// - [`ErrorKind::Unavailable`] if the release did not reach the server before the lease ended.
     fn release(self) -> Release<Self> {
         Release(Some(self))
     }
@@ -88,21 +100,23 @@ pub trait WriteGuard: Guard + sealed::Granted<Reader = <Self as WriteGuard>::Sha
     /// The guard of a reader.
     type Shared: Guard;
 
-    /// Turns the writer into a reader. The lock is held all the time, and no writer acquires it in
-    /// between. Readers that wait at the head of the queue acquire it too.
+    /// Turns the writer into a reader. The lock stays held, and no other writer acquires it in
+    /// between. Readers at the head of the queue acquire it too.
     ///
-    /// The reader keeps the token of the writer. Its death is no crash for the next holder.
+    /// The reader keeps the token of the writer. If the reader dies, the next holder is not told of
+    /// a crash.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped before its end, it releases the lock, as a drop of the guard does.
+    /// If the future is dropped before it is ready, the lock is released, as when the guard is
+    /// dropped.
     ///
     /// # Errors
     ///
     /// In each of these cases the lock is released:
     ///
-    /// - [`ErrorKind::InvalidInput`] if this is not the guard of a writer: for a type of guard that
-    ///   readers, permits or exclusive locks have too.
+    /// - [`ErrorKind::InvalidInput`] if this is not the guard of a writer. Some types of guards are
+    ///   for readers, permits or exclusive locks as well.
     /// - [`ErrorKind::Unsupported`] if the lock has no readers, or the backend cannot downgrade.
     /// - [`ErrorKind::Lost`] if the lock was lost.
     /// - [`ErrorKind::Io`] if a step failed.
@@ -121,13 +135,13 @@ pub trait Permit: Guard {
     /// Takes this many permits out of the guard, as a guard of their own. At least one stays. Both
     /// guards have the token of the grant.
     ///
-    /// A future of [`lost`](Guard::lost) that was made before still covers all permits.
+    /// A future of [`lost`](Guard::lost) from before the split still covers all permits.
     ///
     /// # Errors
     ///
     /// In each of these cases nothing has changed:
     ///
-    /// - [`ErrorKind::InvalidInput`] for 0 permits, and if none would stay.
+    /// - [`ErrorKind::InvalidInput`] for 0 permits, and if no permit would stay.
     /// - [`ErrorKind::Unsupported`] if the backend cannot split permits, and in a forked child.
     fn split(&mut self, permits: u32) -> Result<Self> {
         sealed::Granted::split(self, permits)
@@ -135,27 +149,29 @@ pub trait Permit: Guard {
 
     /// Adds the permits of another guard of the same semaphore. The greater token stays.
     ///
-    /// A future of [`lost`](Guard::lost) that was made before covers the permits that its guard
-    /// had.
+    /// A future of [`lost`](Guard::lost) from before the merge covers the permits that its guard
+    /// had then.
     ///
     /// # Errors
     ///
     /// In each of these cases the other guard is released:
     ///
-    /// - [`ErrorKind::InvalidInput`] if the other guard is of another semaphore.
+    /// - [`ErrorKind::InvalidInput`] if the other guard is of another semaphore, or if one of the
+    ///   guards has no permits.
     /// - [`ErrorKind::Unsupported`] if the backend cannot merge permits, and in a forked child.
     fn merge(&mut self, other: Self) -> Result<()> {
         sealed::Granted::merge(self, other)
     }
 
-    /// Keeps the permits until this process ends. On a server: until the client is closed or
-    /// dropped.
+    /// Keeps the permits until this process ends. On a server, keeps them until the client is
+    /// closed or dropped.
     fn forget(self) {
         std::mem::forget(self);
     }
 }
 
-/// The future of [`WriteGuard::downgrade`]. Dropped before its end, it releases the lock.
+/// The future of [`WriteGuard::downgrade`]. If it is dropped before it is ready, the lock is
+/// released.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Downgrade<G: WriteGuard>(Option<G>);
 
@@ -188,17 +204,19 @@ impl<G: WriteGuard> fmt::Debug for Downgrade<G> {
     }
 }
 
-/// The future of [`Guard::release`]. Dropped before its end, it releases as a dropped guard does.
+/// The future of [`Guard::release`]. If it is dropped before it is ready, the lock is released all
+/// the same.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Release<G: Guard>(Option<G>);
 
 impl<G: Guard> Release<G> {
-    /// Releases on this thread, for callers without a runtime.
+    /// Releases and blocks this thread until the release has ended, for callers without a runtime.
     ///
     /// # Errors
     ///
     /// - Those of the future.
-    /// - [`ErrorKind::Unsupported`] inside an async task. The guard is dropped then.
+    /// - [`ErrorKind::Unsupported`] inside an async task. Then the guard is dropped, which releases
+    ///   the lock without a report.
     pub fn block(self) -> Result<()> {
         if let Some(guard) = &self.0 {
             block::refuse_async(guard.hold().place())?;
@@ -251,7 +269,7 @@ macro_rules! guard {
             held: $crate::guard::Held<$hold>,
         }
 
-        #[allow(dead_code, unreachable_pub)] // Some guards are known as AnyGuard only.
+        #[allow(dead_code, unreachable_pub)] // Some guards are visible as AnyGuard only.
         impl$(<$inner: $bound>)? $name$(<$inner>)? {
             $crate::guard::token!($($token)?);
 
@@ -260,15 +278,16 @@ macro_rules! guard {
                 self.held.waited
             }
 
-            /// Returns whether the last exclusive holder died while it held the lock. Then what the
-            /// lock protects may be half done. A panic that unwinds releases in order and is no
-            /// death. For permits this is always `false`, because they are not exclusive.
+            /// Returns whether the last exclusive holder died while it held the lock. Then the data
+            /// that the lock protects may be incomplete. A panic that unwinds releases the lock and
+            /// does not count as a death. For permits this is always `false`, because they are not
+            /// exclusive.
             pub fn predecessor_crashed(&self) -> bool {
                 $crate::backend::Hold::predecessor_crashed(&self.held.hold)
             }
 
-            /// Returns whether the lock is still held. This is a look at the present, and takes
-            /// about a microsecond.
+            /// Returns whether the lock is still held. Takes about a microsecond. The lock may be
+            /// lost right after the call.
             pub fn is_held(&self) -> bool {
                 $crate::backend::Hold::is_held(&self.held.hold)
             }
@@ -278,7 +297,7 @@ macro_rules! guard {
             ///
             /// # Cancel safety
             ///
-            /// Dropping the future changes nothing. Every later call reports the loss too.
+            /// Dropping the future changes nothing. A call after the loss reports it too.
             pub fn lost(&self) -> $crate::loss::Lost {
                 $crate::backend::Hold::lost(&self.held.hold)
             }
@@ -287,15 +306,15 @@ macro_rules! guard {
             ///
             /// # Cancel safety
             ///
-            /// The release begins at the first poll, and goes on if the future is dropped after
-            /// that. If the future is dropped before the first poll, the inner guard releases as
-            /// any dropped guard does.
+            /// The release begins at the first poll, and continues if the future is dropped after
+            /// that. If the future is dropped before the first poll, the guard in it is dropped,
+            /// which releases too.
             ///
             /// # Errors
             ///
             /// In each of these cases the guard no longer holds the lock:
             ///
-            /// - [`ErrorKind::Lost`](crate::ErrorKind::Lost) if the lock had been lost.
+            /// - [`ErrorKind::Lost`](crate::ErrorKind::Lost) if the lock was lost before.
             /// - [`ErrorKind::Io`](crate::ErrorKind::Io) if a step failed.
             /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the release did not
             ///   reach the server before the lease ended.
@@ -365,7 +384,7 @@ macro_rules! is_permit {
             /// Takes this many permits out of the guard, as a guard of their own. At least one
             /// stays. Both guards have the token of the grant.
             ///
-            /// A future of `lost` that was made before still covers all permits.
+            /// A future of `lost` from before the split still covers all permits.
             ///
             /// # Errors
             ///
@@ -378,7 +397,8 @@ macro_rules! is_permit {
             ///
             /// # Errors
             ///
-            /// Those of [`Permit::merge`](crate::Permit::merge). The other guard is released then.
+            /// Those of [`Permit::merge`](crate::Permit::merge). In each case the other guard is
+            /// released.
             pub fn merge(&mut self, other: Self) -> $crate::error::Result<()> {
                 $crate::guard::Permit::merge(self, other)
             }
@@ -393,7 +413,7 @@ macro_rules! is_permit {
 }
 pub(crate) use is_permit;
 
-/// Defines what a guard becomes by a downgrade: itself if there is no such thing.
+/// Defines the type that a guard becomes by a downgrade. Without a reader, it is the guard itself.
 macro_rules! reader {
     ($reader:ident) => {
         type Reader = $reader;

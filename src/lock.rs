@@ -9,29 +9,38 @@ use crate::guard::{Guard, Permit, WriteGuard};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
-/// The methods that every lock and semaphore has beside those that acquire it. A handle is cheap to
-/// clone, and a clone is the same handle.
+/// The methods that every lock and semaphore has, apart from those that acquire it. A handle is
+/// cheap to clone. A clone is the same handle.
 pub trait Handle: fmt::Debug + Send + Sync {
-    /// Returns who holds it and who waits, in order. Changes nothing.
+    /// Returns the holders, and the waiters in order. Changes nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     fn status(&self) -> impl Future<Output = Result<Status>> + Send;
 
-    /// Deletes what it has left on disk or on a server, if no caller holds it or waits for it. It
-    /// stays usable: the next acquire creates everything again.
+    /// Deletes the files of the lock, or its keys on a server, if no caller holds it or waits for
+    /// it. The lock stays usable: the next acquire creates them again.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after its first poll, the lock may have been removed.
     fn remove(&self) -> impl Future<Output = Result<Removal>> + Send;
 
-    /// Returns the status as it changes. A lock that cannot report changes yields one
+    /// Returns a stream of the status: now, and after each change. If the lock cannot report
+    /// changes, the stream yields one
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     fn changes(&self) -> Changes;
 
-    /// Returns counts of what this process has done with it so far.
+    /// Returns the statistics of this process for this lock.
     fn stats(&self) -> Stats;
 
     /// Ends every wait through this handle and its clones with
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones, for a graceful
-    /// shutdown. Guards stay valid. Other handles are not affected.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new waits. Use it for a
+    /// graceful shutdown. Guards stay valid. Other handles are not affected.
     fn close(&self);
 
-    /// Returns what it can and cannot do.
+    /// Returns what the lock can and cannot do.
     fn capabilities(&self) -> Capabilities;
 }
 
@@ -62,6 +71,10 @@ pub trait Lock: Handle {
 
     /// Acquires the lock if that needs no waiting. Returns `None` if it is held or a caller waits
     /// for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after the lock was granted, the lock is released.
     fn try_acquire(&self) -> impl Future<Output = Result<Option<Self::Guard>>> + Send;
 }
 
@@ -75,7 +88,11 @@ pub trait SharedLock: Lock<Guard: WriteGuard<Shared = <Self as SharedLock>::Shar
     /// Waits for the lock as a reader; see [`Acquire`].
     fn acquire_shared(&self) -> Acquire<Self::SharedGuard>;
 
-    /// Acquires the lock as a reader if that needs no waiting. Returns `None` otherwise.
+    /// Acquires the lock as a reader if that needs no waiting. Otherwise returns `None`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Lock::try_acquire`].
     fn try_acquire_shared(&self) -> impl Future<Output = Result<Option<Self::SharedGuard>>> + Send;
 }
 
@@ -87,7 +104,11 @@ pub trait Semaphore: Handle {
     /// Waits for this many permits at once; see [`Acquire`].
     fn acquire_many(&self, permits: u32) -> Acquire<Self::Permit>;
 
-    /// Acquires this many permits if that needs no waiting. Returns `None` otherwise.
+    /// Acquires this many permits if that needs no waiting. Otherwise returns `None`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Lock::try_acquire`].
     fn try_acquire_many(
         &self,
         permits: u32,
@@ -96,15 +117,23 @@ pub trait Semaphore: Handle {
     /// Returns how many permits there are, as far as this process knows.
     fn limit(&self) -> u32;
 
-    /// Returns how many permits are free at this moment: the limit less the permits that are held.
+    /// Returns how many permits are free at this moment: the limit minus the permits that are held.
     ///
-    /// A permit that is set aside for a waiter counts as held. So 0 does not mean that nobody
-    /// waits, and more than 0 does not mean that a try succeeds: a waiter for many permits holds
-    /// back the callers behind it while fewer are free.
+    /// A permit that is offered to a waiter counts as held. The number does not show whether
+    /// callers wait. So a try may fail although the number is greater than 0: while a waiter for
+    /// many permits is first in the queue, the callers behind it wait too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     fn available(&self) -> impl Future<Output = Result<u32>> + Send;
 
-    /// Changes how many permits there are, for every process. A reduction waits until all permits
-    /// are back.
+    /// Changes how many permits there are, for every process. A reduction waits in the queue until
+    /// all permits are released.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped while it waits, nothing has changed.
     fn resize(&self, permits: u32) -> impl Future<Output = Result<()>> + Send;
 
     /// Waits for one permit; see [`Acquire`].
@@ -112,14 +141,18 @@ pub trait Semaphore: Handle {
         self.acquire_many(1)
     }
 
-    /// Acquires one permit if that needs no waiting. Returns `None` otherwise.
+    /// Acquires one permit if that needs no waiting. Otherwise returns `None`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Lock::try_acquire`].
     fn try_acquire(&self) -> impl Future<Output = Result<Option<Self::Permit>>> + Send {
         self.try_acquire_many(1)
     }
 }
 
-/// The methods of [`Handle`] without `async`, for a lock on this host. [`local_handle!`] puts them
-/// on the handle.
+/// The methods of [`Handle`] without `async`, for a lock on this host. [`local_handle!`] adds them
+/// to the handle.
 pub(crate) trait Local {
     fn status(&self) -> Result<Status>;
     fn remove(&self) -> Result<Removal>;
@@ -129,12 +162,12 @@ pub(crate) trait Local {
     fn capabilities(&self) -> Capabilities;
 }
 
-/// Gives a handle the methods of [`Handle`] twice: without `async`, and as the trait has them.
-/// `$core` is the field that implements [`Local`].
+/// Defines the methods of [`Handle`] on a handle without `async`, and implements [`Handle`] with
+/// them. `$core` is the field that implements [`Local`].
 macro_rules! local_handle {
     ($($handle:ident: $core:ident),+) => {$(
         impl $handle {
-            /// Returns who holds it and who waits, in order. Changes nothing.
+            /// Returns the holders, and the waiters in order. Changes nothing.
             ///
             /// # Errors
             ///
@@ -146,15 +179,15 @@ macro_rules! local_handle {
             ///
             /// # Platform notes
             ///
-            /// In the first pid namespace of a Linux host this locks nothing. Elsewhere it may have
-            /// to lock a file for a microsecond: if neither the record nor the kernel's list of
+            /// In the initial pid namespace of a Linux host, the call locks no file. Elsewhere it
+            /// locks the lock file for a microsecond if neither the record nor the kernel's list of
             /// locks names a living holder.
             pub fn status(&self) -> $crate::error::Result<$crate::status::Status> {
                 $crate::lock::Local::status(&*self.$core)
             }
 
-            /// Deletes its files if no caller holds it or waits for it. It stays usable: the next
-            /// acquire creates them again.
+            /// Deletes the files of the lock if no caller holds it or waits for it. The lock stays
+            /// usable: the next acquire creates them again.
             ///
             /// # Errors
             ///
@@ -165,8 +198,8 @@ macro_rules! local_handle {
                 $crate::lock::Local::remove(&*self.$core)
             }
 
-            /// Returns the status as it changes: the present [`status`](Self::status), and again
-            /// after each change. A lock that cannot report changes yields one
+            /// Returns a stream of the [`status`](Self::status): now, and after each change. If the
+            /// lock cannot report changes, the stream yields one
             /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
             ///
             /// ```no_run
@@ -181,20 +214,20 @@ macro_rules! local_handle {
                 $crate::lock::Local::changes(&*self.$core)
             }
 
-            /// Returns counts of what all handles of this process on this lock have done so far.
+            /// Returns the statistics of all handles of this process on this lock.
             pub fn stats(&self) -> $crate::stats::Stats {
                 $crate::lock::Local::stats(&*self.$core)
             }
 
             /// Ends every wait through this handle and its clones with
-            /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), for a graceful shutdown. Later
-            /// attempts fail in the same way. Guards stay valid, and `status` and `remove` still
-            /// work. Other handles are not affected, even on the same path.
+            /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new waits. Use it for a
+            /// graceful shutdown. Guards stay valid, and `status` and `remove` still work. Other
+            /// handles are not affected, even those on the same path.
             pub fn close(&self) {
                 $crate::lock::Local::close(&*self.$core)
             }
 
-            /// Returns what it can and cannot do.
+            /// Returns what the lock can and cannot do.
             pub fn capabilities(&self) -> $crate::lock::Capabilities {
                 $crate::lock::Local::capabilities(&*self.$core)
             }
@@ -315,31 +348,32 @@ macro_rules! is_lock {
 }
 pub(crate) use is_lock;
 
-/// What a lock of some backend can and cannot do.
+/// What the locks of a backend can and cannot do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// The lock excludes: a holder has it alone, or with those that share it. This is `false` only
-    /// for a lock that always grants ([`Method::Fake`](crate::Method::Fake)).
+    /// The lock excludes: only a caller that may share the lock can acquire it while it is held.
+    /// This is `false` only for [`Method::Fake`](crate::Method::Fake), which grants every acquire.
     pub excludes: bool,
     /// Callers acquire in order of arrival.
     pub fair: bool,
     /// A release wakes the next waiter. Otherwise waiters poll.
     pub push: bool,
-    /// The guard learns of a loss. Also `true` if the lock cannot be lost.
+    /// The guard reports a loss. Also `true` if the lock cannot be lost.
     pub detects_loss: bool,
     /// How far the tokens of exclusive grants can be trusted to increase.
     pub tokens: Tokens,
-    /// The [`status`](Handle::status) names holders as they describe themselves, and waiters if the
-    /// lock is [fair](Capabilities::fair). Otherwise it shows at most what the operating system knows.
+    /// The [`status`](Handle::status) shows the holders with their labels. It also shows the
+    /// waiters if the lock is [fair](Capabilities::fair). If this is `false`, the status shows at
+    /// most what the operating system knows.
     pub names_owners: bool,
     /// How far the lock reaches.
     pub reach: Reach,
 }
 
 impl Capabilities {
-    /// Returns the capabilities of a lock that only excludes: it promises no order, no wake-ups, no
-    /// tokens and no names, and notices no loss. A backend starts from it.
+    /// Returns the capabilities of a lock that only excludes: no order, no wake-ups, no tokens, no
+    /// names, and no report of a loss. A backend adds what its locks can do.
     pub fn minimal(reach: Reach) -> Self {
         Self {
             excludes: true,
@@ -380,8 +414,8 @@ impl Capabilities {
 pub enum Tokens {
     /// There are no tokens.
     None,
-    /// Each token is greater than all before, unless the state of the lock was deleted and the wall
-    /// clock was set back as well.
+    /// Each token is greater than all before. The exception: the state of the lock was deleted and
+    /// the wall clock was set back as well.
     StrictUnlessReset,
     /// Each token is greater than all before, in every case.
     Strict,

@@ -1,23 +1,23 @@
-//! Locks in the memory of one process, for tests of programs that otherwise use files or a server.
-//! They have the same contract, and need no setup or cleanup.
+//! Locks in the memory of one process, for tests of programs that otherwise use locks on files or
+//! on a server. They make the same promises, and need no setup or cleanup.
 //!
 //! # Algorithm
 //!
-//! There is one queue for each name. A lock has one part, and a semaphore n. A reader-writer lock
-//! has so many parts that there can never be more readers. A request wants one part, some, or all
-//! of them. One routine, `settle` in [`state`](self::state), gives parts to the first waiter, as
-//! long as there are enough. It makes an *offer*, which is claimed when the waiter's future is
+//! There is one queue for each name. A lock has one *part*. A semaphore has one for each permit. A
+//! reader-writer lock has more parts than there can be readers. A request wants one part, several,
+//! or all. One routine, `settle` in [`state`](self::state), gives parts to the first waiter as long
+//! as enough parts are free. It makes an *offer*, which the waiter's future claims when it is
 //! polled.
 //!
 //! # Frozen waiters
 //!
-//! These are handled as by the locks on files. Once per claim window a thread looks at the queues
-//! that have offers. An offer that it sees twice has lapsed. The waiter counts as frozen until its
-//! future is polled, and then it is first again.
+//! They are handled as in the locks on files. Once per claim window, a thread looks at the queues
+//! that have offers: the *tick*. An offer that two ticks see has lapsed. Its waiter counts as
+//! frozen until its future is polled. Then it is first again.
 //!
-//! When an offer lapses, all other waiters in that queue are woken. A waiter that has not been
-//! polled one window later counts as frozen too. So a queue of futures that nothing polls costs
-//! three or four windows, however long it is. The thread ends when no queue has an offer.
+//! When an offer lapses, all other waiters in that queue are woken. A waiter that is not polled
+//! within one more window counts as frozen too. So a queue of futures that are never polled delays
+//! others by three or four windows, however long it is. The thread ends when no queue has an offer.
 //!
 //! # Invariants
 //!
@@ -27,20 +27,20 @@
 //! 3. Whenever the mutex is free, the first waiter in `awake` wants more parts than are free.
 //! 4. No waker is called or dropped under the mutex. It is foreign code, and may own another future
 //!    of the same queue.
-//! 5. While there is an offer, a tick is due.
+//! 5. While there is an offer, the next tick is scheduled.
 //!
 //! # After a crash
 //!
-//! Nothing is left, and no process is left to learn of it.
+//! The locks end with their process, so nothing is left.
 //!
 //! # Fairness
 //!
-//! First come, first served, counted from the first poll, except that frozen waiters are bypassed.
-//! A large request that is first in the queue is not bypassed by small ones.
+//! First come, first served, counted from the first poll. Frozen waiters are bypassed. Small
+//! requests do not overtake a large request at the head of the queue.
 //!
 //! # Cost
 //!
-//! A short critical section, and a map of the waiters that is logarithmic in their number.
+//! A short critical section. Its work is O(log n) in the number of waiters.
 
 use std::fmt;
 use std::sync::Arc;
@@ -68,14 +68,15 @@ use line::{Kind, Line};
 use pending::MemPending;
 use world::World;
 
-/// Named locks in the memory of this process, for tests. They have the same contract as locks on
+/// Named locks in the memory of this process, for tests. They make the same promises as locks on
 /// files, but no holder can crash and no lock can be lost.
 ///
-/// One value is a *world* of names. A name means one lock as long as a handle, a future or a guard
-/// of it lives. Within one world it has one kind. Do not use it on both sides of a `fork`.
+/// One value is a *world* of names. A name stands for one lock, of one kind, as long as a handle, a
+/// future or a guard of this lock lives. Do not use a `Memory` in a forked child of the process
+/// that created it.
 ///
-/// [`Locks::connect`](crate::Locks::connect) returns locks of the same kind for `mem:` ([`Memory::new`])
-/// and `mem:NAME` ([`Memory::named`]).
+/// [`Locks::connect`](crate::Locks::connect) returns locks of the same kind for `mem:`
+/// ([`Memory::new`]) and `mem:NAME` ([`Memory::named`]).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -98,9 +99,9 @@ pub struct Memory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// When the turn of a future comes, it has one to two of these windows to be polled. Otherwise
-    /// it is bypassed, and is first again when it is polled. Default 2 s. [`Duration::MAX`] disables
-    /// bypassing. All users of a world have the window of the first one.
+    /// When the turn of a future comes, it must be polled within one to two of these windows.
+    /// Otherwise it is bypassed, and is first again when it is polled. Default 2 s.
+    /// [`Duration::MAX`] disables the bypass. The window of a world is that of its first user.
     pub claim_window: Duration,
     /// Time limit of an acquire that sets none. Default `None`: waits forever.
     pub timeout: Option<Duration>,
@@ -156,7 +157,7 @@ impl Memory {
     }
 
     /// Returns the world of this name. All callers in this process that use the same name share it,
-    /// as long as any part of it lives.
+    /// as long as a value, handle, future or guard of it lives.
     pub fn named(name: &str) -> Self {
         Self::options().named(name)
     }
@@ -278,7 +279,7 @@ impl Core {
 }
 
 impl Local for Core {
-    /// Lists a frozen waiter at the place that it has again when it is polled.
+    /// Lists a frozen waiter at the position that it has again when it is polled.
     fn status(&self) -> Result<Status> {
         Ok(self.line.status())
     }
@@ -334,8 +335,8 @@ impl MemLock {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point leaves the queue. An offer that it had goes to the next
-    /// waiter.
+    /// Dropping the future at any point leaves the queue. Its offer, if it has one, goes to the
+    /// next waiter.
     ///
     /// # Fairness
     ///
@@ -344,14 +345,14 @@ impl MemLock {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and
-    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) if a limit was set;
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
+    /// - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and
+    ///   [`ErrorKind::Busy`](crate::ErrorKind::Busy) if the caller or the options set a limit.
+    /// - [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn acquire(&self) -> Acquire<MemGuard> {
         self.core.acquire(Mode::Exclusive)
     }
 
-    /// Acquires the lock if no caller holds it or waits for it. Returns `None` otherwise.
+    /// Acquires the lock if no caller holds it or waits for it. Otherwise returns `None`.
     ///
     /// # Errors
     ///
@@ -362,7 +363,7 @@ impl MemLock {
 }
 
 impl MemRwLock {
-    /// Waits in the queue to read, together with any number of other readers; otherwise as
+    /// Waits in the queue to read, together with any number of other readers. Otherwise as
     /// [`MemLock::acquire`].
     ///
     /// # Errors
@@ -372,7 +373,7 @@ impl MemRwLock {
         self.core.acquire(Mode::Shared)
     }
 
-    /// Waits in the queue to write, alone; otherwise as [`MemLock::acquire`].
+    /// Waits in the queue to write, alone. Otherwise as [`MemLock::acquire`].
     ///
     /// # Errors
     ///
@@ -381,8 +382,8 @@ impl MemRwLock {
         self.core.acquire(Mode::Exclusive)
     }
 
-    /// Acquires the lock as a reader if no writer holds it and no caller waits. Returns `None`
-    /// otherwise.
+    /// Acquires the lock as a reader if no writer holds it and no caller waits. Otherwise returns
+    /// `None`.
     ///
     /// # Errors
     ///
@@ -391,8 +392,8 @@ impl MemRwLock {
         self.core.try_acquire(Mode::Shared)
     }
 
-    /// Acquires the lock as a writer if no caller holds it or waits for it. Returns `None`
-    /// otherwise.
+    /// Acquires the lock as a writer if no caller holds it or waits for it. Otherwise returns
+    /// `None`.
     ///
     /// # Errors
     ///
@@ -403,7 +404,7 @@ impl MemRwLock {
 }
 
 impl MemSemaphore {
-    /// Waits in the queue for one permit; otherwise as [`MemLock::acquire`].
+    /// Waits in the queue for one permit. Otherwise as [`MemLock::acquire`].
     ///
     /// # Errors
     ///
@@ -412,7 +413,7 @@ impl MemSemaphore {
         self.acquire_many(1)
     }
 
-    /// Waits in the queue for this many permits at once.
+    /// Waits in the queue for this many permits at once. Otherwise as [`MemLock::acquire`].
     ///
     /// # Errors
     ///
@@ -423,7 +424,7 @@ impl MemSemaphore {
         self.core.acquire(Mode::Permits(permits))
     }
 
-    /// Acquires a permit if one is free and no caller waits. Returns `None` otherwise.
+    /// Acquires a permit if one is free and no caller waits. Otherwise returns `None`.
     ///
     /// # Errors
     ///
@@ -432,12 +433,13 @@ impl MemSemaphore {
         self.try_acquire_many(1)
     }
 
-    /// Acquires this many permits if they are free and no caller waits. Returns `None` otherwise.
+    /// Acquires this many permits if they are free and no caller waits. Otherwise returns `None`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more than
-    /// there are.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for 0 permits, and for more
+    ///   than there are.
+    /// - [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
     pub fn try_acquire_many(&self, permits: u32) -> Result<Option<MemGuard>> {
         self.core.try_acquire(Mode::Permits(permits))
     }
@@ -452,17 +454,17 @@ impl MemSemaphore {
     ///
     /// # Errors
     ///
-    /// None.
+    /// Never fails. The `Result` is that of the other semaphores.
     pub fn available(&self) -> Result<u32> {
         Ok(self.core.line.free())
     }
 
     /// Changes how many permits there are, for every handle on this name. A reduction waits in the
-    /// queue until all permits are back.
+    /// queue until all permits are released.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped while it waits has changed nothing.
+    /// If the future is dropped while it waits, nothing has changed.
     ///
     /// # Errors
     ///
