@@ -1,4 +1,4 @@
-//! What a status shows: who holds a lock, who waits for it, and what changes.
+//! The status of a lock: its holders, its waiters, and its changes.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,33 +16,34 @@ use crate::lock::Capabilities;
 #[cfg(feature = "serde")]
 mod serial;
 
-/// A process that holds a lock or waits for it, as far as it is known.
+/// A process that holds a lock or waits for it. Each field is `None` if it is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Owner {
     /// The process id.
     pub pid: Option<u32>,
-    /// Whether the process id is known to count in another pid namespace than that of this process.
-    /// A process with this id here is then another one. Always `false` on a server: compare the
-    /// host there.
+    /// Whether the process id is known to belong to another pid namespace than that of this
+    /// process. Then a process that has this id here is a different process. Always `false` on a
+    /// server: compare `host` there.
     #[cfg_attr(feature = "serde", serde(default))]
     pub foreign_pid: bool,
-    /// The name of its host.
+    /// The name of the host on which it runs.
     pub host: Option<String>,
     /// The label from the options of the lock.
     pub label: Option<String>,
     /// Its command line, if this process may read it. Spaces separate the arguments.
     pub command: Option<String>,
-    /// The time since which it holds or waits, by the wall clock of its host.
+    /// When it began to hold or to wait, by the wall clock of its host.
     #[cfg_attr(feature = "serde", serde(default, with = "serial::seconds"))]
     pub since: Option<SystemTime>,
-    /// Why the process is not known, if there is a reason to name. `None` if it is known.
+    /// The reason why the process is not known. `None` if the process is known, or if the reason is
+    /// not.
     pub unknown: Option<String>,
 }
 
 impl Owner {
-    /// Returns an owner of which nothing is known. A backend fills in what it knows.
+    /// Returns an owner of which nothing is known. A backend sets the fields that it knows.
     pub fn unknown() -> Self {
         Self {
             pid: None,
@@ -55,7 +56,7 @@ impl Owner {
         }
     }
 
-    /// Returns an owner of which nothing is known for this reason.
+    /// Returns an owner of which nothing is known, with the reason.
     pub(crate) fn unidentified(why: impl Into<String>) -> Self {
         Self {
             unknown: Some(why.into()),
@@ -63,7 +64,7 @@ impl Owner {
         }
     }
 
-    /// Returns a process that holds a lock, but that the kernel does not name.
+    /// Returns a holder that the kernel's list of locks does not name.
     pub(crate) fn unlisted() -> Self {
         Self::unidentified("the kernel's list of locks does not name it")
     }
@@ -89,7 +90,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// One waiter in the queue. Waiters are in order of service.
+/// One waiter in the queue.
 ///
 /// Tasks of one process that arrive with no other process between them share a ticket. Their own
 /// process knows how many they are. Every other process sees them as one waiter.
@@ -97,22 +98,23 @@ impl fmt::Display for Owner {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Waiter {
-    /// The number of its ticket. It is unique per lock and grows with arrival. `None` for a task of
-    /// this process that needs no ticket, because it waits behind a hold of this process, and on a
-    /// server.
+    /// The number of its ticket. It is unique for each lock and grows with arrival. `None` in two
+    /// cases: on a server, and for a task of this process that waits behind a hold of this process
+    /// without a ticket.
     #[cfg_attr(feature = "serde", serde(default, with = "serial::digits"))]
     pub ticket: Option<u64>,
     /// The process that waits.
     pub owner: Owner,
-    /// Whether it is bypassed: it was frozen when its turn came, and others go first until it
-    /// wakes. Always `false` on a server.
+    /// Whether it is bypassed: it was frozen when its turn came, and other waiters acquire before
+    /// it until it wakes. Always `false` on a server.
     pub passed_over: bool,
     /// Whether it is a task of this process.
     pub here: bool,
 }
 
 impl Waiter {
-    /// Returns a waiter of another process, without a ticket. A backend fills in what it knows.
+    /// Returns a waiter of another process, without a ticket. A backend sets the fields that it
+    /// knows.
     pub fn new(owner: Owner) -> Self {
         Self {
             ticket: None,
@@ -131,10 +133,10 @@ impl Waiter {
 pub enum Held {
     /// No process holds it.
     No,
-    /// At least one process holds it, known or not: alone, as a reader, or with at least one
-    /// permit.
+    /// At least one process holds it: alone, as a reader, or with at least one permit. The process
+    /// may be unknown.
     Yes,
-    /// This process cannot tell. It may not open the lock file, or a server may have forgotten a
+    /// Not known. Either this process may not open the lock file, or a server may have forgotten a
     /// holder.
     #[cfg_attr(feature = "serde", serde(other))]
     Unknown,
@@ -144,15 +146,15 @@ pub enum Held {
 ///
 /// # Serialized form
 ///
-/// With the feature `serde`, a status implements `Serialize` and `Deserialize`. Every field has the
-/// name that it has here.
+/// With the feature `serde`, a status implements `Serialize` and `Deserialize`. The names of the
+/// fields are those of the struct.
 ///
 /// - A time is a number: the seconds since the Unix epoch, with a precision of microseconds.
-/// - [`Waiter::ticket`] is a string of decimal digits, because many readers of JSON round numbers
+/// - [`Waiter::ticket`] is a string of decimal digits, because many JSON parsers round numbers
 ///   above 2<sup>53</sup>.
-/// - [`Held`] is `"no"`, `"yes"` or `"unknown"`. Any other word is read as [`Held::Unknown`].
-/// - A field that is not known is null. Unknown fields are ignored by a reader, so that it can read
-///   the status of a later version.
+/// - [`Held`] is `"no"`, `"yes"` or `"unknown"`. Any other string is read as [`Held::Unknown`].
+/// - A field without a value is null. `Deserialize` ignores unknown fields, so it reads the status
+///   of a later version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -160,47 +162,50 @@ pub struct Status {
     /// Whether the lock excludes other callers at all; see [`Capabilities::excludes`]. If not, the
     /// other fields mean nothing.
     pub excludes: bool,
-    /// Whether the lock is held, also by processes that are not named below. This agrees with what
-    /// a try finds at that moment, with two exceptions. A try also gives way to waiters. A try
-    /// for several permits needs that many free ones.
+    /// Whether the lock is held, also by processes that are not named below. If it is not, a try at
+    /// that moment succeeds, with two exceptions: a try fails if a caller waits, and a try for
+    /// several permits fails if fewer are free.
     pub held: Held,
-    /// Why this process cannot tell whether the lock is held. `None` unless [`held`](Status::held)
-    /// is [`Unknown`](Held::Unknown).
+    /// Why it is not known whether the lock is held. `None` unless [`held`](Status::held) is
+    /// [`Unknown`](Held::Unknown).
     pub unknown: Option<String>,
     /// Whether [`holder`](Status::holder), [`shared_by`](Status::shared_by) and
     /// [`outsider`](Status::outsider) name every process that holds the lock. `false` if there may
     /// be holders that this process cannot see, for example in another pid namespace.
     pub names_all: bool,
-    /// The exclusive holder, if there is one that acquired through the queue. A holder that died is
-    /// not reported. If [`held`](Status::held) is [`Unknown`](Held::Unknown), this is the holder on
-    /// record, which may have died.
+    /// The exclusive holder, if it acquired the lock through the queue. A holder that died is not
+    /// shown. If [`held`](Status::held) is [`Unknown`](Held::Unknown), this is the recorded holder,
+    /// which may have died.
     pub holder: Option<Owner>,
     /// The holders that share the lock: readers, or holders of permits.
     ///
-    /// On files there is one entry for each process, and this process comes first. The kernel's list
-    /// of locks names the other processes, so they are named on Linux only. If the list names none of
-    /// them, one entry without a process id stands for all. On a server there is one entry for each
-    /// hold; in memory one entry stands for all.
+    /// For a lock on files there is one entry for each process, and this process comes first. Other
+    /// processes are named on Linux only, from the kernel's list of locks. If that list names none
+    /// of them, one entry without a process id stands for all. On a server there is one entry for
+    /// each hold. In memory one entry stands for all.
     pub shared_by: Vec<Owner>,
-    /// An outsider that has locked the lock file: a process without a record and without a place in
-    /// the queue, such as `flock(1)`, or a command whose `stanchion run` was killed. The process id
-    /// is missing if the kernel's list of locks does not name the process. That is so on systems
-    /// other than Linux, for a process of another pid namespace, and for a process that has ended
-    /// and left the lock to processes that inherited its descriptor.
+    /// An outsider that has locked the lock file: a process that did not queue and left no record.
+    /// Examples are `flock(1)`, and a command whose `stanchion run` was killed.
+    ///
+    /// The process id is missing if the kernel's list of locks does not name the process. There are
+    /// three such cases: a system other than Linux, a process of another pid namespace, and a
+    /// process that has ended while a process that inherited its descriptor keeps the lock.
     pub outsider: Option<Owner>,
     /// The waiters, the next one first.
     pub waiters: Vec<Waiter>,
-    /// The greatest fencing token that may have been granted; 0 if there was none.
+    /// The greatest fencing token that may have been granted, or 0 if none was.
     pub last_token: u64,
-    /// Whether the waiters of this process poll, because file events are unavailable or not wanted.
+    /// Whether the waiters of this process poll, because events are unavailable or the options do
+    /// not use them.
     pub polling: bool,
-    /// How often a file could not be watched or events were lost, for any lock, since this process
-    /// started.
+    /// How often a file could not be watched, or events were lost, since this process started.
+    /// Counts all locks.
     pub watch_failures: u64,
 }
 
 impl Status {
-    /// Returns the status of a lock without holders and waiters. A backend fills in what it knows.
+    /// Returns the status of a lock without holders and waiters. A backend sets the fields that it
+    /// knows.
     pub fn free() -> Self {
         Self {
             excludes: true,
@@ -237,7 +242,7 @@ impl fmt::Display for Status {
             .chain(&self.outsider);
         let named: Vec<_> = named.map(Owner::to_string).collect();
         match self.held {
-            _ if !self.excludes => f.write_str("excludes nobody")?,
+            _ if !self.excludes => f.write_str("excludes no caller")?,
             Held::No => f.write_str("free")?,
             Held::Unknown => f.write_str("unknown whether it is held")?,
             Held::Yes if named.is_empty() => f.write_str("held")?,
@@ -257,24 +262,24 @@ impl Held {
     }
 }
 
-/// What `remove` of a lock did.
+/// The result of removing a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Removal {
-    /// The lock's files are deleted, or there were none.
+    /// The files of the lock, or its keys on a server, are deleted; or there were none.
     Removed,
-    /// The lock is unchanged: a process holds it or waits in the queue, or the queue directory
-    /// contains files that are not the lock's.
+    /// The lock is unchanged. Either a process holds it or waits for it, or its directory contains
+    /// foreign files.
     InUse,
 }
 
-/// The status of a lock as it changes: a [`Stream`] of [`Status`].
+/// A [`Stream`] of the [`Status`] of a lock, with an item after each change.
 ///
-/// The first item is the present status. Each further item follows a change. Of a lock on files there
-/// is at most one item every 20 ms. Quick changes may arrive as one. A slow consumer misses steps, but never
-/// the present state. The stream ends only after an error.
+/// The first item is the current status. Each further item follows a change. For a lock on files,
+/// there is at most one item every 20 ms, so one item may cover several changes. A slow consumer
+/// misses changes, but always gets the current status. The stream ends only after an error.
 ///
-/// Watching opens no ticket and delays no caller. If nothing else shows whether the lock is held,
-/// the stream tries to lock it, at most once a second.
+/// The stream delays no caller. If nothing else shows whether the lock is held, it tries the lock,
+/// at most once a second.
 ///
 /// # Cancel safety
 ///
@@ -285,21 +290,30 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Returns the changes of a lock that cannot report them: one error, then the end.
+    /// Returns the stream for a lock that cannot report changes: one error, then the end.
     pub fn unsupported(place: impl Into<std::path::PathBuf>) -> Self {
         let text = "changes of this lock cannot be watched; ask for its status instead";
         let error = Error::at(ErrorKind::Unsupported, text, place);
         Self::new(futures::stream::iter([Err(error)]))
     }
 
-    /// Makes it from a stream, for a backend. The first item is the present status.
+    /// Makes a `Changes` from the stream of a backend. The first item must be the current status.
     pub fn new(stream: impl Stream<Item = Result<Status>> + Send + 'static) -> Self {
         Self {
             inner: Box::pin(stream),
         }
     }
 
-    /// Waits for the next change, without a `StreamExt`. Returns `None` after an error.
+    /// Waits for the next item; needs no `StreamExt`. Returns `None` after an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no item.
+    ///
+    /// # Errors
+    ///
+    /// Those of the `status` of the lock. [`ErrorKind::Unsupported`] if the lock cannot report
+    /// changes.
     pub async fn next(&mut self) -> Option<Result<Status>> {
         std::future::poll_fn(|cx| self.inner.as_mut().poll_next(cx)).await
     }
@@ -319,20 +333,20 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// What a waiting caller learns through [`Acquire::on_wait`].
+/// The state of a wait; see [`Acquire::on_wait`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// The caller's place in the queue, where 1 acquires next. `None` if the lock has no queue.
+    /// The caller's place in the queue: 1 acquires next. `None` if the lock has no queue.
     pub place: Option<usize>,
-    /// A holder of the lock, as far as it is known, [outsiders](Status::outsider) included. Readers
+    /// A holder of the lock, if one is known. It may be an [outsider](Status::outsider). Readers
     /// and holders of permits in other processes are not looked up; [`Status::shared_by`] names
     /// them.
     pub holder: Option<Owner>,
-    /// How long the quarantine still lasts. During a quarantine no caller acquires the lock, even
-    /// if it is free. A quarantine follows when a server was restarted, replaced or flushed and may
-    /// have forgotten a holder, or when a holder did not give the lock back. `None` without a
-    /// quarantine, and for locks on files.
+    /// How long the server still grants nothing, even if the lock is free. There are two reasons:
+    /// the quarantine after a restart, a failover or a flush, because the server may have forgotten
+    /// a holder; and the `lock_delay` after a hold that was not released. `None` otherwise, and for
+    /// locks on files.
     pub closed_for: Option<Duration>,
     /// How long the caller has been waiting.
     pub waited: Duration,
@@ -340,7 +354,8 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Returns the state of a wait for a lock without a queue. A backend fills in what it knows.
+    /// Returns the state of a wait for a lock without a queue. A backend sets the fields that it
+    /// knows.
     pub fn behind(holder: Option<Owner>) -> Self {
         Self {
             place: None,
@@ -351,25 +366,25 @@ impl Waiting {
         }
     }
 
-    /// Returns what the caller waits for.
+    /// Returns the reason for the wait, for people.
     pub(crate) fn why(&self) -> Option<String> {
         match (&self.holder, self.closed_for) {
-            _ if self.held_by_this_task => Some("held by this very task".to_owned()),
+            _ if self.held_by_this_task => Some("held by this task".to_owned()),
             (Some(holder), _) => Some(format!("held by {holder}")),
             (None, Some(left)) => Some(format!(
-                "nobody is let in for another {}, after a restart, a flush or a crash",
+                "the server grants nothing for another {}, after a restart, a flush or a crash",
                 Readable(left)
             )),
             (None, None) => None,
         }
     }
 
-    /// Returns whether the waiting task itself seems to hold the lock. Then it waits forever.
+    /// Returns whether the waiting task itself seems to hold the lock. Then the wait may never end.
     ///
-    /// The task that acquired a lock counts as its holder, even if it handed the guard to another
-    /// task. Only fair locks of this process are known. Always `false` for permits of a semaphore on
-    /// files, and outside a Tokio task. The future that `block_on` runs is no task; neither is the body of an async
-    /// `main` under `#[tokio::main]`.
+    /// The task that acquired a lock counts as its holder, even if it moved the guard to another
+    /// task. This covers only fair locks, on files and in memory. Always `false` for permits of a
+    /// semaphore on files, and outside a Tokio task. The future of `block_on` is not a task, nor is
+    /// the body of an async `main` under `#[tokio::main]`.
     pub fn held_by_this_task(&self) -> bool {
         self.held_by_this_task
     }
@@ -388,7 +403,7 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// Formats a duration for people.
+/// Formats a duration for people, such as `617 ms`, `1.0 s` or `2 min 5 s`.
 pub(crate) struct Readable(pub(crate) Duration);
 
 impl fmt::Display for Readable {

@@ -47,7 +47,7 @@ fn p42_a_task_that_waits_for_itself_is_told() {
     let place = Place::new();
     let heard = heard(&place.open(), false);
     let (held, text) = heard.first().expect("a word");
-    assert!(*held && text.contains("held by this very task"), "{text}");
+    assert!(*held && text.contains("held by this task"), "{text}");
     place.assert_idle();
 }
 

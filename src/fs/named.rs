@@ -1,4 +1,4 @@
-//! A directory of locks that have names instead of paths. [`name`] turns a lock name into a file
+//! A directory of locks with names instead of paths. [`name`] turns the name of a lock into a file
 //! name.
 
 use std::path::{Path, PathBuf};
@@ -26,9 +26,9 @@ use lock::Place;
 pub use name::LockName;
 pub use sweep::Sweep;
 
-/// A directory of named locks. A name is any text, in a namespace or in none.
+/// A directory of named locks. Any text is a name. A name is in a namespace or in none.
 ///
-/// Equal names in two namespaces are two locks. Names that differ only in case are two locks too,
+/// The same name in two namespaces is two locks. Names that differ only in case are two locks too,
 /// on every file system.
 ///
 /// The lock of the name `deploy` outside any namespace is the file `deploy.lock`.
@@ -59,31 +59,30 @@ pub struct LockDir {
     config: Arc<LockDirConfig>,
 }
 
-/// How the locks of a [`LockDir`] lock. All users of a directory must use the same method for the
-/// same names.
+/// The way in which the locks of a [`LockDir`] lock. All processes must use the same method for the
+/// same name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Method {
-    /// By a [`FifoLock`](crate::FifoLock): fair, with tokens. This method and [`Os`](Method::Os) on
-    /// the same name exclude each other.
+    /// A [`FifoLock`](crate::FifoLock): fair, with tokens. Two processes may use this method and
+    /// [`Os`](Method::Os) on the same name: they exclude each other.
     #[default]
     Fifo,
-    /// By a [`FileLock`](crate::FileLock): the plain lock of the operating system, without a queue.
+    /// A [`FileLock`](crate::FileLock): the plain lock of the operating system, without a queue.
     Os,
-    /// By a directory that is renamed from name to name. For places where the operating system's
-    /// locks do not work: the method needs nothing from the file system except atomic renames. It
-    /// has tokens and no queue.
+    /// A directory that each grant and release renames. Use it where the locks of the operating
+    /// system do not work: the file system only needs atomic renames. It has tokens and no queue.
     ///
-    /// A dead holder is replaced at once if this process can tell that it died, otherwise after
-    /// [`expire`](LockDirConfig::expire). This method and [`CreateNew`](Method::CreateNew) on the
-    /// same name exclude each other.
+    /// If the holder died and this process can prove it, the process takes the lock over at once;
+    /// otherwise after [`expire`](LockDirConfig::expire). Two processes may use this method and
+    /// [`CreateNew`](Method::CreateNew) on the same name: they exclude each other.
     Mkdir,
     /// As [`Mkdir`](Method::Mkdir), but by a file.
     CreateNew,
-    /// Does not lock: every acquire is granted at once, even if another caller holds the lock, and
-    /// nothing is written. For programs whose users may switch locking off.
+    /// Does not lock: every acquire is granted at once, even if another caller holds the lock.
+    /// Nothing is written. Use it in programs whose users may switch locking off.
     /// [`Capabilities::excludes`](crate::Capabilities::excludes) and
-    /// [`Status::excludes`](crate::Status::excludes) report it.
+    /// [`Status::excludes`](crate::Status::excludes) are `false`.
     Fake,
 }
 
@@ -91,21 +90,21 @@ pub enum Method {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockDirConfig {
-    /// How the locks lock. Default [`Method::Fifo`].
+    /// The method of the locks. Default [`Method::Fifo`].
     pub method: Method,
     /// Time limit of an acquire that sets none. Default `None`: waits forever.
     pub timeout: Option<Duration>,
     /// With [`Method::Mkdir`] and [`Method::CreateNew`]: how long a holder may be silent before
-    /// other processes take the lock over. Default `None`: forever, except when the holder's
-    /// process is provably gone.
+    /// another process takes the lock over. With `None`, the default, another process takes it over
+    /// only when the holder's process is provably gone.
     ///
     /// At least 100 ms. Choose a time far longer than any pause of a host or a file system: a
     /// minute is not too much.
     ///
-    /// A living holder renews its claim at a third of this time, whatever its tasks do. So a holder
-    /// loses the lock only if it was stopped, or if its host is gone. It
-    /// [learns of the loss](crate::AnyGuard::lost). For the next holder, its predecessor died while
-    /// it held the lock.
+    /// A living holder renews its claim after each third of this time, from a thread of its own. So
+    /// a holder loses the lock only if it is stopped or cut off from the file system. Its guard
+    /// [reports the loss](crate::AnyGuard::lost). To the next holder, this counts as the death of
+    /// its predecessor.
     pub expire: Option<Duration>,
     /// How often a waiter looks again without an event. Default `None`: the method's own interval,
     /// 1 s or longer. [`Duration::MAX`] switches it off.
@@ -116,7 +115,7 @@ pub struct LockDirConfig {
     /// The label of holders and waiters in a status. No label by default. [`Method::Os`] and
     /// [`Method::Fake`] do not show it.
     pub label: Option<String>,
-    /// Permission bits of lock files that have to be created; see
+    /// Permission bits of a lock file that is created; see
     /// [`FifoConfig::mode`](crate::FifoConfig::mode).
     pub mode: Option<u32>,
 }
@@ -154,7 +153,7 @@ impl LockDirOptions {
         mode bits;
     }
 
-    /// Opens the directory; see [`LockDir::open`].
+    /// Opens the directory with these options; see [`LockDir::open`].
     pub fn open(self, directory: impl AsRef<Path>) -> Result<LockDir> {
         let path = ensured(directory.as_ref())?;
         Ok(LockDir {
@@ -165,7 +164,7 @@ impl LockDirOptions {
 }
 
 impl LockDirConfig {
-    /// Returns the options of the fair locks.
+    /// Returns the options for the fair locks.
     fn fair(&self) -> FifoConfig {
         let default = FifoConfig::default();
         FifoConfig {
@@ -181,7 +180,7 @@ impl LockDirConfig {
 
 /// Returns the canonical path of a directory. Creates the directory if it is missing.
 fn ensured(directory: &Path) -> Result<PathBuf> {
-    // Checked first: where creating is not allowed, the error need not be `AlreadyExists`.
+    // Checked first: without the right to create, the error may be another than `AlreadyExists`.
     if !directory.is_dir() {
         match std::fs::create_dir(directory) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -294,7 +293,7 @@ impl LockDir {
     }
 
     /// Returns the names of all locks that have files here, sorted. These are the locks that were
-    /// acquired at some time and not removed since.
+    /// acquired before and not removed since.
     ///
     /// # Errors
     ///
@@ -323,7 +322,7 @@ impl LockDir {
         Ok(recorded.filter(|it| it.stem() == stem))
     }
 
-    /// Returns the path of the directory, with every link in it resolved.
+    /// Returns the path of the directory, with all symbolic links resolved.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -340,7 +339,8 @@ impl LockDir {
         }
     }
 
-    /// Returns where the files of this name are. Records a name that is too long.
+    /// Returns the place of the files of this name. Writes the record of a name that is too long
+    /// for a file name.
     fn recorded_place(&self, name: &LockName) -> Result<Place> {
         let mut place = self.place(name);
         let stem = name.stem();

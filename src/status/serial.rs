@@ -1,6 +1,6 @@
-//! How times and tickets are serialized; see `Status`.
+//! The serialized form of times and tickets; see `Status`.
 
-/// A time as the seconds since the Unix epoch, with microseconds.
+/// A time as the number of seconds since the Unix epoch, with a precision of microseconds.
 pub(super) mod seconds {
     use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ pub(super) mod seconds {
 
     fn time(seconds: f64) -> Option<SystemTime> {
         let micros = (seconds.abs() * 1e6).round();
-        // Not for a NaN either.
+        // Also `None` for a NaN.
         let distance =
             (micros < u64::MAX as f64).then_some(Duration::from_micros(micros as u64))?;
         match seconds < 0.0 {
@@ -79,7 +79,7 @@ mod tests {
             since: Some(SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_324_244_380_375)),
             ..Owner::unknown()
         };
-        // Read without rounding, this would be 248.
+        // Without rounding, this would be read as 248.
         let old = SystemTime::UNIX_EPOCH - Duration::from_micros(249);
         let waiter = Waiter {
             ticket: Some(u64::MAX),

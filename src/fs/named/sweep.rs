@@ -1,12 +1,13 @@
 //! Removes the locks of a directory that no process uses.
 //!
-//! Other programs keep lock files in such directories, too, and to unlink a file that they wait on
-//! would give their lock two holders. So only a lock with a record of this crate is touched:
+//! Other programs may keep lock files in the same directory. If the sweep deleted a file on which
+//! they wait, their lock could get two holders. So the sweep touches only locks that have a record
+//! of this crate:
 //!
-//! | in the directory | is |
+//! | entry in the directory | lock |
 //! |---|---|
 //! | `LOCK.queue` with a state record | the fair lock `LOCK` of the recorded kind |
-//! | `LOCK.claim` with a token | a lock by [`Method::Mkdir`] or [`Method::CreateNew`] |
+//! | `LOCK.claim` with a token | a lock of [`Method::Mkdir`] or [`Method::CreateNew`] |
 //!
 //! Each lock is removed by its own `remove`, which holds the lock while it deletes the files.
 
@@ -24,8 +25,8 @@ use crate::fs::semaphore::FifoSemaphore;
 use crate::lock::Local;
 use crate::status::Removal;
 
-/// What [`LockDir::sweep`] did. A fair semaphore is named by the path of its directory and its
-/// name, every other lock by the path of its lock file.
+/// The result of [`LockDir::sweep`]. A fair semaphore is shown as its directory joined with its
+/// name, every other lock as the path of its lock file.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Sweep {
@@ -35,22 +36,22 @@ pub struct Sweep {
     pub in_use: Vec<PathBuf>,
     /// The locks that are unchanged because they were used recently.
     pub recent: Vec<PathBuf>,
-    /// What went wrong with other locks. These may be unchanged or removed in part.
+    /// The errors of all other locks. Such a lock may be unchanged, or removed in part.
     pub failed: Vec<Error>,
 }
 
 impl LockDir {
     /// Removes the locks in this directory that no process holds or waits for. With `older_than`,
-    /// only those that were not used for that time.
+    /// keeps those that were used within that time.
     ///
-    /// The locks may have any name, kind and method, whatever the options of this handle. Three
-    /// kinds of lock are not found, because other programs may use the same files: plain file locks
-    /// ([`Method::Os`]), pid files, and semaphores whose slot files have names of another pattern
-    /// than the default one.
+    /// The sweep covers locks of every name, kind and method; the options of this handle do not
+    /// matter. It does not find three kinds of locks, because other programs may use the same
+    /// files: plain file locks ([`Method::Os`]), pid files, and semaphores whose slot files do not
+    /// have the default names.
     ///
-    /// The time of the last use is the time at which the files of the lock changed last, by the
-    /// wall clock. It is that of the last grant or release, at least. The grant of a reader that
-    /// did not wait changes no file.
+    /// A lock was last used when one of its files last changed, by the wall clock. A file changes
+    /// whenever a process acquires or releases the lock. The exception is a reader that did not
+    /// wait: it changes no file.
     ///
     /// # Errors
     ///
@@ -69,8 +70,8 @@ impl LockDir {
         Ok(sweep)
     }
 
-    /// Sweeps the locks of a namespace, or those in none, and returns their names. After an error,
-    /// all other locks are swept.
+    /// Sweeps the locks of a namespace, or those in none, and returns their names. Sweeps all other
+    /// locks before it returns an error.
     pub(crate) fn sweep_names(
         &self,
         namespace: Option<&str>,
@@ -129,7 +130,7 @@ impl LockDir {
     }
 }
 
-/// A lock, its name in a [`LockDir`] if it has one, and what became of it.
+/// A lock, its name in a [`LockDir`] if it has one, and its result.
 type Swept = (PathBuf, Option<LockName>, Result<Fate>);
 
 enum Fate {
@@ -138,7 +139,7 @@ enum Fate {
     Recent,
 }
 
-/// Returns what would be the stem of a name in a [`LockDir`].
+/// Returns the stem that a name in a [`LockDir`] would have for this path.
 fn stem(lock: &Path) -> Option<&str> {
     let file = lock.file_name()?.to_str()?;
     Some(file.strip_suffix(".lock").unwrap_or(file))
@@ -164,8 +165,8 @@ fn fair(lock: &Path) -> Result<Option<Box<dyn Local>>> {
     })
 }
 
-/// With another pattern, the slot files of the holders have other names, and this handle would not
-/// see that they are locked.
+/// Returns a semaphore with the default names of slot files. With other names, this handle would
+/// not see that the slot files are locked.
 fn semaphore(lock: &Path, limit: u32) -> Result<Option<Box<dyn Local>>> {
     let name = lock.file_name().and_then(|it| it.to_str());
     let (Some(directory), Some(name)) = (lock.parent(), name) else {
@@ -186,7 +187,7 @@ fn claim(lock: &Path) -> Result<Option<Box<dyn Local>>> {
     Ok(is_ours.then(|| Box::new(claim) as _))
 }
 
-/// Returns whether a file of the lock changed within this time. A time in the future is recent.
+/// Returns whether a file of the lock changed within this time, or in the future.
 fn is_recent(entry: &Path, lock: &Path, limit: Option<Duration>) -> bool {
     let Some(limit) = limit else { return false };
     let old = |path: &Path| {
