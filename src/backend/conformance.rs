@@ -408,8 +408,9 @@ async fn names_mean_different_locks(place: Place<AnyLock>) -> Broken {
             Err(error) => return Err(format!("the name that ends in {more:?}: {error}")),
         };
         let tried = ends("a try", lock.try_acquire()).await?;
-        let guard =
-            tried.ok_or_else(|| format!("the name that ends in {more:?} is the same lock as another name"))?;
+        let guard = tried.ok_or_else(|| {
+            format!("the name that ends in {more:?} is the same lock as another name")
+        })?;
         held.push(guard);
     }
     Ok(())
@@ -545,8 +546,14 @@ async fn a_closed_handle_grants_nothing(place: Place<AnyLock>) -> Broken {
 async fn a_guard_that_lives_is_held(place: Place<AnyLock>) -> Broken {
     let guard = ends("the acquire", place.lock()?.acquire()).await?;
     let lost = tokio::time::timeout(WATCHED, guard.lost()).await;
-    ensure(lost.is_err(), "a lock that is held and was not lost is reported as lost")?;
-    ensure(guard.is_held(), "a guard that was not lost says that it is not held")?;
+    ensure(
+        lost.is_err(),
+        "a lock that is held and was not lost is reported as lost",
+    )?;
+    ensure(
+        guard.is_held(),
+        "a guard that was not lost says that it is not held",
+    )?;
     ensure(
         !guard.predecessor_crashed(),
         "a crash is reported where no holder crashed",
