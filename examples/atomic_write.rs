@@ -1,4 +1,4 @@
-//! Writers replace a file while readers read it: each reader sees one whole version.
+//! Writers replace a file while readers read it. Each reader sees one complete version.
 #![allow(clippy::disallowed_methods)]
 
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ async fn write(
         file.write_all(format!("version {version}\n").as_bytes())
             .await?;
     }
-    // Until here nobody sees anything of it; dropped here, nothing would be left.
+    // Until the commit no reader sees the new version. If `file` is dropped here, nothing is left.
     file.commit().await?;
     Ok(())
 }

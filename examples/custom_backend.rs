@@ -1,5 +1,5 @@
-//! A backend of one's own, with the public seam only: locks in a table of this process. It has the
-//! scheme `table:`, and passes the suite for backends.
+//! A backend outside the crate, with the public traits only: locks in a table of this process. It
+//! has the scheme `table:`, and passes the suite for backends.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use stanchion::backend::{self, Address, BoxPending, Engine, Hold, Line, Mode, Pending, Request};
 use stanchion::{AnyLock, Capabilities, Error, ErrorKind, Locks, Lost, Reach, Result, Tokens};
 
-/// The place: a row for each name.
+/// The place of the locks: a row for each name.
 #[derive(Default)]
 struct Table(Mutex<HashMap<String, Arc<Row>>>);
 
@@ -72,7 +72,8 @@ impl Row {
     }
 }
 
-/// A caller that waits, and then holds. Its number grows with arrival, so it is the token too.
+/// A caller that waits, and later holds the lock. Its number grows with arrival, and is also its
+/// token.
 struct Caller {
     row: Arc<Row>,
     number: Option<u64>,
@@ -105,7 +106,7 @@ impl Pending for Caller {
         Poll::Pending
     }
 
-    /// Ends what the caller has or waits for. The next one in the queue is first.
+    /// Ends the hold or the wait of the caller. The next caller in the queue is first then.
     fn leave(&mut self) {
         let Some(number) = self.number.take() else {
             return;

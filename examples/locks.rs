@@ -1,11 +1,13 @@
-//! One program, and its locks wherever a URL says: in memory while it is tried, in files when several of it run.
+//! A program whose locks are where a URL says: in memory for a test, or in files for several
+//! processes.
 //!
 //! ```text
 //! cargo run --example locks
 //! cargo run --example locks -- file:///tmp/reports
 //! ```
 //!
-//! Started twice with the same `file:` URL, both share the locks; `stanchion status file:///tmp/reports#report` shows who has one.
+//! Start it twice with the same `file:` URL: both processes share the locks. `stanchion status
+//! file:///tmp/reports#report` shows the holder and the waiters.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -20,10 +22,10 @@ const REPORTERS: u32 = 12;
 async fn main() -> Result<()> {
     let url = std::env::args().nth(1).unwrap_or("mem:".to_owned());
     let locks = Locks::connect(url).await?;
-    let told = locks.capabilities();
+    let can = locks.capabilities();
     println!(
         "fair: {}, reach: {:?}, tokens: {:?}",
-        told.fair, told.reach, told.tokens
+        can.fair, can.reach, can.tokens
     );
 
     let writing = Arc::new(AtomicU32::new(0));
@@ -31,7 +33,7 @@ async fn main() -> Result<()> {
     for number in 0..REPORTERS {
         let (locks, writing) = (locks.clone(), writing.clone());
         tasks.spawn(async move {
-            // Few collect at a time, and one writes.
+            // At most four tasks collect at a time, and one writes.
             let collecting = locks.semaphore("collect", 4)?.acquire().await?;
             tokio::task::yield_now().await;
             collecting.release().await?;

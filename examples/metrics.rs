@@ -1,4 +1,5 @@
-//! Exports what a lock has done in the text format of Prometheus; any metrics crate is fed the same way.
+//! Exports the statistics of a lock in the text format of Prometheus. Other metrics crates can be
+//! used in the same way.
 //!
 //! ```text
 //! cargo run --example metrics
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use stanchion::{FifoLock, Result, Stats};
 
-/// Ten lines: a counter each, and the histogram with its cumulative buckets.
+/// Writes a line for each counter, and the histogram with its cumulative buckets.
 fn export(stats: &Stats) -> String {
     let mut text = String::new();
     let counters = [

@@ -1,5 +1,6 @@
-//! Tasks in several processes queue for one lock. One process is killed while it holds the lock, one waiter is
-//! cancelled; the others enter in the order in which they came. Prints the timeline and checks it.
+//! Tasks in several processes queue for one lock. One process is killed while it holds the lock,
+//! and one wait is cancelled. All others acquire in order of arrival. The example prints the
+//! timeline and checks the order.
 #![allow(clippy::disallowed_methods)]
 
 use std::process::Stdio;
@@ -21,7 +22,7 @@ async fn main() -> Result<(), Error> {
     }
 }
 
-/// A worker: two tasks queue, one after the other; each holds the lock for a moment.
+/// A worker process. Its two tasks queue one after the other, and each holds the lock for a moment.
 async fn work(name: &str, path: &str) -> Result<(), Error> {
     let lock = FifoLock::options().label(name).open(path)?;
     let mut tasks = Vec::new();
@@ -29,7 +30,7 @@ async fn work(name: &str, path: &str) -> Result<(), Error> {
         let task = format!("{name}/{number}");
         let (queued, is_queued) = tokio::sync::oneshot::channel();
         let (line, mut queued) = (task.clone(), Some(queued));
-        // Told at once when the wait begins, then once a second.
+        // Called when the wait begins, then once a second.
         let acquire = lock.acquire().on_wait(move |_| {
             if let Some(queued) = queued.take() {
                 println!("{line} queues");
@@ -54,12 +55,13 @@ async fn work(name: &str, path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The director holds the lock until everybody queues, and watches.
+/// The director holds the lock until all workers queue. Then it releases the lock and checks the
+/// order.
 async fn direct() -> Result<(), Error> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("queue.lock");
     let (lock, begun) = (FifoLock::open(&path)?, Instant::now());
-    let tell = |line: &str| println!("{:>8.1?}  {line}", begun.elapsed());
+    let print = |line: &str| println!("{:>8.1?}  {line}", begun.elapsed());
     let guard = lock.acquire().await?;
     let mut workers: Vec<(Child, Lines<BufReader<ChildStdout>>)> = Vec::new();
     let mut cancelled = Box::pin(lock.acquire());
@@ -73,20 +75,21 @@ async fn direct() -> Result<(), Error> {
         let mut child = command.spawn()?;
         let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
         for _ in 0..2 {
-            tell(&lines.next_line().await?.ok_or("a worker ended early")?);
+            print(&lines.next_line().await?.ok_or("a worker ended early")?);
         }
         workers.push((child, lines));
         if index == 2 {
             assert!(futures::poll!(&mut cancelled).is_pending());
-            tell("the director queues");
+            print("the director queues");
         }
     }
     drop(cancelled);
-    tell("the director's wait is cancelled");
+    print("the director's wait is cancelled");
     guard.release().await?;
-    tell("the director lets go");
+    print("the director releases");
     for (name, (child, lines)) in WORKERS.iter().zip(&mut workers) {
-        // Bob is killed at the moment he enters, so his second task never does, and cyd is told.
+        // Bob is killed as soon as its first task holds the lock. So its second task never
+        // acquires, and cyd learns of the crash.
         let expected: &[&str] = match *name {
             "bob" => &["bob/1 holds"],
             "cyd" => &["cyd/1 holds after a crash", "cyd/2 holds"],
@@ -94,7 +97,7 @@ async fn direct() -> Result<(), Error> {
         };
         for suffix in expected {
             let line = lines.next_line().await?.ok_or("a worker ended early")?;
-            tell(&line);
+            print(&line);
             assert!(
                 line.ends_with(suffix) && line.starts_with(name),
                 "{line}: out of order"
@@ -102,9 +105,9 @@ async fn direct() -> Result<(), Error> {
         }
         if *name == "bob" {
             child.kill().await?;
-            tell("bob is killed with the lock in his hands");
+            print("bob is killed while it holds the lock");
         }
     }
-    println!("everybody entered in the order of arrival");
+    println!("all acquired in order of arrival");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A job that must run once at a time among many hosts.
+//! A job that must run at most once at a time among many hosts.
 //!
 //! ```sh
 //! redis-server &
@@ -22,13 +22,13 @@ async fn main() -> stanchion::Result<()> {
         .connect(url)
         .await?;
     let lock = client.lock("monthly report");
-    // Stands for the service that the lock protects.
+    // A stand-in for the service that the lock protects.
     let service = TokenGate::new();
 
     let waiting = lock.acquire().timeout(Duration::from_secs(60));
     let guard = waiting.on_wait(|line| eprintln!("{line}")).await?;
     if guard.predecessor_crashed() {
-        eprintln!("the last one did not finish");
+        eprintln!("the last holder did not finish");
     }
     tokio::select! {
         done = write_report(&service, guard.token()) => done?,
@@ -41,7 +41,7 @@ async fn main() -> stanchion::Result<()> {
 }
 
 async fn write_report(service: &TokenGate<&'static str>, token: u64) -> stanchion::Result<()> {
-    // So long that others can be seen waiting.
+    // Long enough to see other processes wait.
     tokio::time::sleep(Duration::from_secs(3)).await;
     service.admit("report", token)?;
     println!("written with token {token}");

@@ -1,6 +1,7 @@
-//! Many read a catalogue, one renews it: readers are inside together, the writer alone, and nobody starves.
+//! Many tasks read a catalogue, and one renews it. Readers hold the lock together, the writer holds
+//! it alone, and no caller waits forever.
 //!
-//! Run it in two terminals at once: both take part.
+//! Run it in two terminals at once: both processes share the lock.
 //!
 //! ```text
 //! cargo run --example rwlock -- /tmp/catalogue
@@ -51,13 +52,14 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Writes alone, then reads what it wrote with whoever waits to read, and with no other writer in between.
+/// Writes alone, then becomes a reader and reads its own edition. Waiting readers acquire too, and
+/// no other writer in between.
 async fn renew(lock: &FifoRwLock, catalogue: &Path) -> Result<()> {
     let writer = lock.write().await?;
     let text = format!("edition {}", writer.token());
     std::fs::write(catalogue, &text).expect("the catalogue can be written");
     let reader = writer.downgrade()?;
     let read = std::fs::read_to_string(catalogue).expect("the catalogue can be read");
-    assert_eq!(read, text, "nobody has written since");
+    assert_eq!(read, text, "no other task has written since");
     reader.release().await
 }

@@ -1,5 +1,6 @@
-//! A worker that may be stopped at any time: it gives up a wait that takes too long or when it is told to end, finishes
-//! the job it has begun, and leaves nothing behind. Start it in two terminals, and stop it with ctrl-c or SIGTERM:
+//! A worker that can be stopped at any time. It gives up a wait that takes too long. When it is
+//! stopped, it gives up its wait or finishes its current job, and leaves nothing behind. Start it
+//! in two terminals, and stop it with ctrl-c or SIGTERM:
 //!
 //! ```text
 //! cargo run --example shutdown [LOCK]
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use stanchion::{ErrorKind, FifoLock};
 
-/// Shorter than a job, so that it happens.
+/// The time limit of a wait. It is shorter than a job, so waits do time out.
 const LONGEST_WAIT: Duration = Duration::from_millis(300);
 const JOB: Duration = Duration::from_millis(500);
 
@@ -23,36 +24,36 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => options.named("stanchion-shutdown.lock")?,
     };
     let begun = Instant::now();
-    let tell = |line: &str| println!("{:>8.1?}  {line}", begun.elapsed());
+    let print = |line: &str| println!("{:>8.1?}  {line}", begun.elapsed());
 
-    // Made once and polled by reference: a signal during a job is not lost.
+    // Made once and polled by reference, so that a signal during a job is not lost.
     let mut stop = pin!(stop_signal()?);
-    tell("waits");
+    print("waits");
     loop {
         let entered = tokio::select! {
-            biased; // told to stop, it begins no other job, even if the lock is free
+            biased; // after a signal, begin no other job, even if the lock is free
             () = &mut stop => break,
             entered = lock.acquire().timeout(LONGEST_WAIT) => entered,
         };
         let guard = match entered {
             Ok(guard) => guard,
             Err(error) if error.kind() == ErrorKind::TimedOut => {
-                tell("gives up, and waits again at the end of the line");
+                print("gives up, and waits again at the end of the queue");
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
         let token = guard.token();
-        tell(&format!("begins job {token}"));
-        tokio::time::sleep(JOB).await; // outside of the select, so it is finished
-        tell(&format!("ends job {token}"));
+        print(&format!("begins job {token}"));
+        tokio::time::sleep(JOB).await; // outside of the select, so a signal does not interrupt it
+        print(&format!("ends job {token}"));
         guard.release().await?;
     }
-    tell("stops"); // the wait was dropped by the select, and the place in line with it
+    print("stops"); // the select has dropped the wait, which leaves the queue
     Ok(())
 }
 
-/// Listens from the call on, not from the first poll, so that no signal finds nobody.
+/// Listens from the call on, not from the first poll, so that no signal is lost.
 #[cfg(unix)]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};

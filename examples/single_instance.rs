@@ -1,4 +1,4 @@
-//! One copy of a program at a time: the second one says who is first, and ends.
+//! One process of a program at a time: the second one prints the pid of the first one, and ends.
 //!
 //! Run it twice: `cargo run --example single_instance -- /tmp/app.pid`.
 #![allow(clippy::disallowed_methods)]
@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).map(PathBuf::from);
     let path = path.unwrap_or_else(|| std::env::temp_dir().join("single_instance.pid"));
-    // Emptied only once the lock is held: until then the number in it is the first one's.
+    // The file is emptied only after the lock is acquired. Until then it has the pid of the first
+    // process.
     let lock = FileLock::options()
         .truncate(true)
         .fail_when_locked(true)
@@ -31,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     file.write_all(format!("{pid}\n").as_bytes()).await?;
     file.sync_all().await?;
     println!("running as process {pid}; a line on standard input ends it");
-    // Here the program would do its work. A death frees the lock as well, and leaves the file.
+    // Here the program would do its work. If it dies, the lock is free and the file stays.
     let mut input = [0];
     let _ = tokio::io::stdin().read(&mut input).await?;
     file.release().await?;

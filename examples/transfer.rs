@@ -1,5 +1,6 @@
-//! Two accounts, and tasks that move money between them in both directions. Each move has both accounts to itself, and
-//! those that go the other way name them in the other order: taken one by one in that order, they would soon wait for each other for ever.
+//! Two accounts, and tasks that move money between them in both directions. Each move locks both
+//! accounts. The two directions name the accounts in opposite orders. If the tasks locked them in
+//! that order, one by one, two tasks would soon wait for each other forever.
 #![allow(clippy::disallowed_methods)]
 
 use std::path::Path;
@@ -18,13 +19,13 @@ async fn balance(account: &mut FileGuard) -> Result<i64, Error> {
 
 async fn write(account: &mut FileGuard, balance: i64) -> Result<(), Error> {
     account.rewind().await?;
-    // As wide as any other balance, so that nothing of the old one is left.
+    // Every balance has the same width, so nothing of the old one is left.
     let text = format!("{balance:20}");
     account.write_all(text.as_bytes()).await?;
-    Ok(()) // on its way; `release` waits for it
+    Ok(()) // the write may still run; `release` waits for it
 }
 
-/// Moves up to `amount`, as far as there is enough.
+/// Moves `amount`, or less if the account has less.
 async fn transfer(from: &FileLock, to: &FileLock, amount: i64) -> Result<(), Error> {
     let both = acquire_all([from.acquire(), to.acquire()]).await?;
     let both: [AnyGuard; 2] = both.try_into().expect("two accounts");

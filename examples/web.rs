@@ -1,14 +1,17 @@
-//! A web server that does one thing at a time, whichever of its copies is asked, and shows the line.
+//! A web server that does one job at a time, over all processes that run it, and shows the queue.
 //!
 //! ```text
 //! cargo run --example web                            # and the same in another terminal
-//! curl -X POST 'http://127.0.0.1:PORT/work?ms=3000'  # at the port that it tells
+//! curl -X POST 'http://127.0.0.1:PORT/work?ms=3000'  # at the port that it prints
 //!
 //! cargo run --features redis --example web -- redis://127.0.0.1/    # among many hosts
 //! ```
 //!
-//! `web [URL [PORT [MOST]]]`: the URL says where the locks are, by default `file:` and a directory for temporary files; port 0, the default, is any
-//! free one; when MOST already wait, by default 8, a request is refused.
+//! The arguments are `web [URL [PORT [MOST]]]`:
+//!
+//! - URL: where the locks are. The default is a `file:` URL of a directory for temporary files.
+//! - PORT: the port. The default, 0, is any free port.
+//! - MOST: if this many requests already wait, a new one is refused. The default is 8.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::HashMap;
@@ -28,19 +31,19 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// How often somebody who looks on is shown the line.
+/// How often a page gets the queue.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// For errors that are only to be shown.
+/// An error that is only shown.
 type Whatever = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone)]
 struct App {
     lock: AnyLock,
-    /// The lock, as `stanchion status` takes it.
+    /// The URL of the lock, as `stanchion status` takes it.
     url: String,
     most: usize,
-    /// On files the waiters of another process are one row, and count as one.
+    /// Whether the waiters of another process count as one and have one row: so it is on files.
     crowds: bool,
     stopped: watch::Receiver<bool>,
 }
@@ -85,13 +88,13 @@ async fn serve() -> Result<(), Whatever> {
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             signal.await;
-            stop.send_replace(true); // who waits is told; who is inside finishes
+            stop.send_replace(true); // waits end, and running jobs finish
         })
         .await?;
     Ok(())
 }
 
-/// A directory for temporary files, as a URL.
+/// Returns the URL of a directory for temporary files.
 fn temporary() -> String {
     let path = std::env::temp_dir().join("stanchion-web");
     let path = path.to_string_lossy().replace('\\', "/");
@@ -99,7 +102,7 @@ fn temporary() -> String {
 }
 
 impl App {
-    /// Says what counts: it is not the number of requests that the page of another server shows.
+    /// Says what counts as one waiter. The page of another server may show more requests.
     fn refusal(&self, error: stanchion::Error) -> Refusal {
         let counted = match self.crowds {
             true => ", and those of another process count as one",
@@ -114,13 +117,14 @@ impl App {
     }
 
     async fn stopped(mut self) {
-        // Without a sender the server has ended.
+        // An error means that the server has ended.
         let _ = self.stopped.wait_for(|stopped| *stopped).await;
     }
 }
 
-/// Works under the lock. When the client goes away axum drops this future wherever it stands, and that leaves the line
-/// or the lock. Work that must not be broken off belongs into a task of its own, together with the guard.
+/// Works under the lock. When the client disconnects, axum drops this future. The drop leaves the
+/// queue or releases the lock. If the work must not be interrupted, spawn a task for it and move
+/// the guard into the task.
 async fn work(
     State(app): State<App>,
     Query(query): Query<HashMap<String, u64>>,
@@ -146,7 +150,8 @@ async fn work(
     Ok(Json(answer))
 }
 
-/// The line as it moves, until the server stops. It is asked for again and again, because not every kind of lock tells of its changes.
+/// Sends the queue after each change, until the server stops. It asks for the status again and
+/// again, because not every lock supports `changes`.
 async fn line(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Whatever>>> {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,13 +196,13 @@ fn person(owner: &Owner) -> Value {
     })
 }
 
-/// Since 1970, as browsers count.
+/// Returns the milliseconds since the Unix epoch, as browsers count them.
 fn millis(time: SystemTime) -> Option<u64> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     since.as_millis().try_into().ok()
 }
 
-/// Why there was no work done, or not all of it.
+/// Why the work was not done, or not completed.
 enum Refusal {
     Full(String),
     Lock(stanchion::Error),
@@ -233,7 +238,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Listens from the call on, not from the first poll, so that no signal finds nobody.
+/// Listens from the call on, not from the first poll, so that no signal is lost.
 #[cfg(unix)]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};

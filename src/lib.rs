@@ -41,9 +41,9 @@
 //! let lock = FifoLock::open(path)?;
 //! let guard = lock.acquire().await?;
 //! if guard.predecessor_crashed() {
-//!     eprintln!("the last holder died inside: check what it left");
+//!     eprintln!("the last holder died while it held the lock: check what it left");
 //! }
-//! println!("inside, with fencing token {}", guard.token());
+//! println!("fencing token {}", guard.token());
 //! guard.release().await?; // or just drop it
 //! # Ok(()) }
 //! ```
@@ -84,8 +84,8 @@
 //! These hold for [`FifoLock`], [`FifoRwLock`] and [`FifoSemaphore`]:
 //!
 //! - The lock is the operating system's lock on the file. So no fault in the queue can grant it to
-//!   two holders, and the kernel frees the lock when its holder dies. The next exclusive holder learns
-//!   of the death: [`FifoGuard::predecessor_crashed`].
+//!   two holders, and the kernel frees the lock when its holder dies. The next exclusive holder
+//!   learns of the death: [`FifoGuard::predecessor_crashed`].
 //! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems, and on
 //!   network file systems, waiters poll every 1 to 50 ms. Only Linux is tested.
 //! - A *frozen* waiter is stopped, or its future is not polled. It is bypassed after about two

@@ -34,11 +34,13 @@ impl fmt::Display for Loss {
         f.write_str(match self {
             Self::Deleted => "the lock file was deleted or renamed while it was held",
             Self::Replaced => "the lock file was replaced while it was held",
-            Self::Unlocked => "the operating system took the lock away while it was to be shared",
+            Self::Unlocked => "the operating system took the lock away while it was made shared",
             Self::Expired => {
-                "the lease ran out before it was renewed, so that others may have the lock by now"
+                "the lease ended before it was renewed; another caller may hold the lock"
             }
-            Self::Superseded => "the server has forgotten the hold and let in somebody else",
+            Self::Superseded => {
+                "the server has forgotten the hold and granted the lock to another caller"
+            }
             Self::Revoked => "the hold was ended by force",
             Self::Disconnected => "the connection to the server broke",
         })

@@ -29,7 +29,7 @@ fn run_in(name: &str, argument: Option<&std::path::Path>, last_line: &str) {
 
 #[test]
 fn queue_serves_in_order() {
-    run("queue", "everybody entered in the order of arrival");
+    run("queue", "all acquired in order of arrival");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn pid_lock_takes_over_from_the_dead() {
     let holder = second.after("held by pid ");
     assert!(holder.starts_with(&first.pid().to_string()), "{holder}");
     first.kill();
-    second.after("died inside");
+    second.after("died while it held the lock");
     second.after("works now");
     second.tell("");
     second.after("the file is gone");
