@@ -1,8 +1,9 @@
-//! The one task of a client: it sends every request, hears every answer and every call, renews what is held, keeps alive what waits, and gives
-//! back what was dropped. It runs on a thread of its own, so that none of this depends on a runtime of the caller.
+//! The one task of a client. It sends every request and handles every answer. It renews the holds,
+//! keeps the waits alive, and releases what was dropped. It runs on a thread of its own, so it does
+//! not depend on the caller's runtime.
 //!
-//! Everything it knows of a wait is in its [`Seat`]; what the future and the guard see is in the [`Place`]. Answers are handled in
-//! [`answers`], the connection in [`reach`].
+//! A [`Seat`] has what only the actor knows of a wait or hold. A [`Place`] has what the future and
+//! the guard see too. [`answers`] handles answers, [`reach`] the connection.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;
@@ -34,16 +35,17 @@ use seat::{Book, Seat};
 
 /// How many ids one heartbeat carries.
 const CHUNK: usize = 128;
-/// How long to wait before a request is repeated that failed for a passing reason.
+/// The delay before a request is repeated that failed for a reason that may pass.
 const REPEAT: Duration = Duration::from_millis(50);
-/// While something is held, the clock is looked at this often: timers stand still while the machine sleeps.
+/// How often the actor reads the clock while there are waits or holds: timers stand still while the
+/// machine is suspended.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What handles, futures and guards ask of the actor.
+/// The requests of handles, futures and guards to the actor.
 pub(super) enum Command {
-    /// Come in, or ask again.
+    /// Acquire, or ask again.
     Enter(Arc<Place>),
-    /// Give back, or leave the line; says whether the hold had been there.
+    /// Release, or leave the queue. Replies with an error if the hold was lost.
     Leave(Arc<Place>, Option<oneshot::Sender<Result<()>>>),
     /// Ask the server now whether it is still held.
     Ensure(Arc<Place>, oneshot::Sender<Result<()>>),
@@ -51,9 +53,9 @@ pub(super) enum Command {
     Downgrade(Arc<Place>, oneshot::Sender<Result<()>>),
     /// Run a script on a lock, once.
     Call(Call),
-    /// Wake all who wait: the client is closed.
+    /// Wake all waits, because the client is closed.
     Close,
-    /// What a connection brought unasked.
+    /// A push message of a connection.
     Push(u64, PushInfo),
 }
 
@@ -64,7 +66,7 @@ pub(super) struct Call {
     pub(super) reply: oneshot::Sender<Result<Value>>,
 }
 
-/// What comes back.
+/// The result of a request.
 struct Landed {
     sent: Stamp,
     epoch: u64,
@@ -74,9 +76,9 @@ struct Landed {
 
 enum Flight {
     Acquire(String),
-    /// A hold that the server had forgotten.
+    /// Asserts a hold that the server has forgotten.
     Reassert(String),
-    /// The same, by a writer that becomes a reader.
+    /// The same, for a writer that becomes a reader.
     Downgrade(String),
     Beat(Arc<Target>, Vec<String>),
     Release(String),
@@ -88,7 +90,7 @@ enum Event {
     Landed(Box<Landed>),
     Connected(Result<Link>),
     Command(Command),
-    /// Nobody is left who could send a command.
+    /// All senders of commands are gone.
     Closed,
     Tick,
 }
@@ -109,7 +111,7 @@ pub(super) struct Actor {
     pub(super) inbox: String,
     pub(super) client_name: String,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    /// Only to be handed to new connections.
+    /// Passed to new connections, for their push messages.
     pub(super) pushes: mpsc::WeakUnboundedSender<Command>,
     reach: reach::Reach,
     flights: FuturesUnordered<Flying>,
@@ -120,7 +122,7 @@ pub(super) struct Actor {
     closed: bool,
 }
 
-/// What an actor is made of.
+/// The parts of a new actor.
 pub(super) struct Parts {
     pub(super) config: Arc<Config>,
     pub(super) source: Source,
@@ -131,7 +133,7 @@ pub(super) struct Parts {
 }
 
 impl Actor {
-    /// Connects. Everything that can be wrong with a server is told here.
+    /// Connects. Returns the errors of the connection and of the server.
     pub(super) async fn begin(parts: Parts) -> Result<Self> {
         let mut actor = Self {
             config: parts.config,
@@ -153,12 +155,12 @@ impl Actor {
         Ok(actor)
     }
 
-    /// Whether waiters are told.
+    /// Returns whether the server notifies waiters.
     pub(super) fn listens(&self) -> bool {
         self.reach.link().is_some_and(|link| link.listens)
     }
 
-    /// Runs until nobody is left and everything is given back.
+    /// Runs until all senders of commands are gone and all holds and waits have ended.
     pub(super) async fn run(mut self) {
         loop {
             match self.next().await {
@@ -202,7 +204,7 @@ impl Actor {
         .await
     }
 
-    /// How long until the next alarm.
+    /// Returns the time until the next alarm.
     fn nap(&self) -> Option<Duration> {
         let (at, _) = self.alarms.first()?;
         let nap = at.since(Stamp::now());
@@ -272,7 +274,7 @@ impl Actor {
         self.ask(&id);
     }
 
-    /// A heartbeat at this time or earlier.
+    /// Schedules a heartbeat at this time or earlier.
     fn schedule_beat(&mut self, name: &str, at: Stamp) {
         let Some(book) = self.books.get_mut(name) else {
             return;
@@ -286,7 +288,7 @@ impl Actor {
         self.alarms.insert((at, Alarm::Beat(name.to_owned())));
     }
 
-    /// Sets the alarm of a seat to what is next due.
+    /// Sets the alarm of a seat to the time of its next action.
     fn schedule_seat(&mut self, id: &str) {
         let config = self.config.clone();
         let Some(seat) = self.seats.get_mut(id) else {

@@ -23,7 +23,7 @@ use crate::fs::sys::host as platform;
 use crate::fs::sys::id::Id;
 use crate::ledger::Ledger;
 
-/// How many shares a reader-writer lock has. A writer takes all of them.
+/// The number of shares of a reader-writer lock. A writer takes all of them.
 pub(super) const ALL: u32 = 1_000_000_000;
 
 /// A connection to a Redis server, and the locks on it.
@@ -38,7 +38,7 @@ pub(super) const ALL: u32 = 1_000_000_000;
 ///
 /// let client = RedisClient::connect("redis://127.0.0.1/").await?;
 /// let guard = client.lock("deploy").acquire().await?;
-/// println!("inside, with fencing token {}", guard.token());
+/// println!("fencing token {}", guard.token());
 /// guard.release().await?;
 /// # Ok(()) }
 /// ```
@@ -103,8 +103,12 @@ impl RedisClient {
     /// works as long as the runtime on which it was created. Whether it reconnects after a break
     /// depends on the connection.
     ///
-    /// For a connection of the client's own, with settings that a URL cannot express, see
+    /// To let the client make its own connection, with settings that a URL cannot express, use
     /// [`Options::connect_with`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the connection as it is.
     ///
     /// # Errors
     ///
@@ -138,8 +142,8 @@ impl RedisClient {
             commands: hears,
             pushes: commands.downgrade(),
         };
-        let (told, begun) = oneshot::channel();
-        start(parts, told)?;
+        let (report, begun) = oneshot::channel();
+        start(parts, report)?;
         let listens = shielded(begun).await.map_err(|_| gone(&address))??;
         let core = Core {
             commands,
@@ -212,11 +216,11 @@ impl RedisClient {
     }
 
     /// Ends every wait through this client, its clones and its locks with [`ErrorKind::Closed`],
-    /// and refuses new ones. For a graceful shutdown. Existing guards stay valid.
+    /// and refuses new waits. Use it for a graceful shutdown. Guards stay valid.
     pub fn close(&self) {
         self.core.closed.store(true, Ordering::Release);
         // Without an actor there is no waiter.
-        let _ = self.core.tell(Command::Close);
+        let _ = self.core.send(Command::Close);
     }
 }
 
@@ -231,7 +235,7 @@ impl fmt::Debug for RedisClient {
 
 impl Core {
     /// Sends a command to the actor. Fails when the actor has ended, or in a forked child.
-    pub(super) fn tell(&self, command: Command) -> Result<()> {
+    pub(super) fn send(&self, command: Command) -> Result<()> {
         self.check()?;
         self.commands.send(command).map_err(|_| gone(&self.address))
     }
@@ -266,7 +270,7 @@ impl Line {
     /// Runs a script on this lock, once.
     pub(super) async fn call(&self, script: Script, arguments: Vec<String>) -> Result<Value> {
         let (reply, answer) = oneshot::channel();
-        self.core.tell(Command::Call(Call {
+        self.core.send(Command::Call(Call {
             script,
             target: self.target.clone(),
             arguments,
@@ -278,7 +282,7 @@ impl Line {
     /// Releases a hold or gives up a wait, in the background.
     pub(super) fn leave(&self, place: &Arc<Place>) {
         // In a forked child, and without an actor, there is nothing to release.
-        let _ = self.core.tell(Command::Leave(place.clone(), None));
+        let _ = self.core.send(Command::Leave(place.clone(), None));
     }
 }
 
@@ -288,7 +292,7 @@ pub(super) fn gone(place: &Path) -> Error {
 }
 
 /// Starts the thread of a client's actor, with its own runtime.
-fn start(parts: Parts, told: oneshot::Sender<Result<bool>>) -> Result<()> {
+fn start(parts: Parts, report: oneshot::Sender<Result<bool>>) -> Result<()> {
     let fails = |error| Error::pathless_io("start the thread of a Redis client and", error);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -297,16 +301,16 @@ fn start(parts: Parts, told: oneshot::Sender<Result<bool>>) -> Result<()> {
     let live = async move {
         match Actor::begin(parts).await {
             Ok(actor) => {
-                let told = told.send(Ok(actor.listens()));
-                if told.is_ok() {
+                let reported = report.send(Ok(actor.listens()));
+                if reported.is_ok() {
                     actor.run().await;
                 }
             }
-            Err(error) => _ = told.send(Err(error)),
+            Err(error) => _ = report.send(Err(error)),
         }
     };
     let thread = std::thread::Builder::new().name("stanchion-redis".to_owned());
-    #[allow(clippy::disallowed_methods)] // A thread that is nobody else's.
+    #[allow(clippy::disallowed_methods)] // The thread belongs to this crate.
     let thread = thread.spawn(move || runtime.block_on(live));
     thread.map(drop).map_err(fails)
 }

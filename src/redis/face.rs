@@ -1,4 +1,4 @@
-//! What the three locks have in common: wait, status and removal.
+//! What the three locks share: wait, status and removal.
 
 use std::sync::Arc;
 
@@ -138,13 +138,17 @@ macro_rules! remote_methods {
             Self { line }
         }
 
-        /// Returns the holders and the waiters, with the time since when. The answer is of one
-        /// instant, and nothing is changed. It contains up to 10,000 waiters.
+        /// Returns the holders, and the waiters in order, at one instant. Changes nothing. The
+        /// status contains up to 10,000 waiters.
+        ///
+        /// # Cancel safety
+        ///
+        /// Dropping the future changes nothing.
         ///
         /// # Errors
         ///
-        /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not
-        /// answer, and the errors of other refusals of the server.
+        /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server does not answer
+        /// or is a replica. `docs/protocol.md` lists the kinds for other errors of the server.
         pub async fn status(&self) -> crate::error::Result<crate::status::Status> {
             self.line.status().await
         }
@@ -153,6 +157,10 @@ macro_rules! remote_methods {
         ///
         /// The last token is deleted with the keys. The next token is still greater, unless the
         /// server's clock was set back.
+        ///
+        /// # Cancel safety
+        ///
+        /// If the future is dropped after its first poll, the lock may have been removed.
         ///
         /// # Errors
         ///
@@ -173,8 +181,8 @@ macro_rules! remote_methods {
         }
 
         /// Ends every wait through this handle and its clones with
-        /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new ones. Existing guards
-        /// stay valid.
+        /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new waits. Guards stay
+        /// valid.
         pub fn close(&self) {
             self.line.ledger.close();
         }
@@ -184,11 +192,15 @@ macro_rules! remote_methods {
             self.line.capabilities()
         }
 
-        /// Ends the hold with this token, or every hold with `None`, without the consent of its
-        /// holder. Returns how many holds it ended.
+        /// Ends the hold with this token, or every hold with `None`, without asking the holder.
+        /// Returns how many holds were ended.
         ///
-        /// The holder [is informed](crate::Loss::Revoked) as soon as the news reaches it. Until
+        /// The holder [learns of the loss](crate::Loss::Revoked) when the message reaches it. Until
         /// then there may be two holders, so let the resource check [tokens](crate::TokenGate).
+        ///
+        /// # Cancel safety
+        ///
+        /// If the future is dropped after its first poll, the holds may have been ended.
         ///
         /// # Errors
         ///

@@ -1,4 +1,4 @@
-//! What the guard of a lock on a server holds.
+//! The hold in the guard of a lock on a server.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ pub struct RedisHold {
     line: Arc<Line>,
     /// Present until the release.
     place: Option<Arc<Place>>,
-    /// The same place, to check the hold. It stays after the release.
+    /// The same place. It stays after the release, for `is_held` and `lost`.
     watched: Arc<Place>,
     grant: Grant,
     /// The channel that receives the result of the release.
@@ -55,7 +55,7 @@ impl RedisHold {
         let (reply, mut answer) = oneshot::channel();
         self.line
             .core
-            .tell(Command::Ensure(self.watched.clone(), reply))?;
+            .send(Command::Ensure(self.watched.clone(), reply))?;
         std::future::poll_fn(|context| self.poll_answer(&mut answer, context)).await
     }
 
@@ -103,7 +103,7 @@ impl Hold for RedisHold {
             None if self.watched.writes() => {
                 let (reply, answer) = oneshot::channel();
                 let command = Command::Downgrade(self.watched.clone(), reply);
-                self.line.core.tell(command)?;
+                self.line.core.send(command)?;
                 answer
             }
             None => return Poll::Ready(Err(no_writer(self.line.path()))),
@@ -128,7 +128,7 @@ impl Hold for RedisHold {
         if let Some(place) = self.place.take() {
             let (reply, answer) = oneshot::channel();
             let command = Command::Leave(place, Some(reply));
-            self.line.core.tell(command)?;
+            self.line.core.send(command)?;
             self.answer = Some(answer);
         }
         let Some(answer) = &mut self.answer else {
@@ -171,17 +171,18 @@ macro_rules! remote_guard {
             /// confirmed. This is before the server may grant the lock to another caller. A loss
             /// that is known earlier counts at once.
             ///
-            /// `is_held` uses the clock of this host and sends no request. A machine that was
-            /// asleep sees at once that its lease is over. `release` takes one round trip. A
-            /// request without an answer is repeated until the lease is over.
+            /// `is_held` uses the clock of this host and sends no request. That clock counts the
+            /// time for which the machine was suspended, so a lease that ended meanwhile is noticed
+            /// at once. `release` takes one round trip. A request without an answer is repeated
+            /// until the lease is over.
             $name holds $crate::redis::hold::RedisHold,
             by $crate::redis::pending::RedisPending,
             token: $token $(, reader: $reader)?
         }
 
         impl $name {
-            /// Returns how long the hold is valid if it is not renewed again. Each renewal moves
-            /// this time. Returns `None` when the lock is lost.
+            /// Returns the time at which the hold ends if it is not renewed. Each renewal moves
+            /// this time. Returns `None` if the lock is lost.
             pub fn held_until(&self) -> Option<std::time::Instant> {
                 self.held.hold.held_until()
             }

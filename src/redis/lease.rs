@@ -1,17 +1,21 @@
-//! How long a hold may be believed in: pure arithmetic over a clock that goes on while the machine sleeps.
+//! How long a hold counts as valid: pure arithmetic over a clock that goes on while the machine is
+//! suspended.
 //!
 //! # Invariants
 //!
-//! 1. A lease begins before the request that got it was sent, so it ends here before it ends on the server.
-//! 2. It is declared lost after three quarters: what is left is for clocks that differ in pace, and for those who have to hear of it.
-//! 3. A renewal never shortens it, and never revives it.
+//! 1. A lease counts from before its request was sent. So it ends here before it ends on the
+//!    server.
+//! 2. It counts as lost after three quarters. The last quarter covers clocks of different speed,
+//!    and the time to report the loss.
+//! 3. A renewal never shortens a lease, and never revives one that was lost.
 
 use std::ops::Add;
 use std::time::{Duration, Instant};
 
 use crate::fs::sys::host;
 
-/// A point in time of this host: nanoseconds on a clock that counts suspend where the platform has one.
+/// A point in time on this host, in nanoseconds. The clock goes on while the machine is suspended,
+/// if the platform has such a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(u64);
 
@@ -30,12 +34,12 @@ impl Stamp {
         self.0
     }
 
-    /// How long it is from `earlier` to here; nothing when that is later.
+    /// Returns the time from `earlier` to this one, or zero if `earlier` is later.
     pub(super) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The same point for the standard library.
+    /// Returns the same point in time as an `Instant`.
     pub(super) fn instant(self) -> Instant {
         let now = Instant::now();
         let here = Self::now();
@@ -55,7 +59,7 @@ impl Add<Duration> for Stamp {
     }
 }
 
-/// A hold's lease as its holder may count on it.
+/// The lease of a hold, as its holder counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
     length: Duration,
@@ -63,7 +67,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Of a request that was sent at `sent`.
+    /// Makes the lease of a request that was sent at `sent`.
     pub(super) fn new(length: Duration, sent: Stamp) -> Self {
         Self {
             length,
@@ -71,7 +75,7 @@ impl Lease {
         }
     }
 
-    /// A renewal for `length` that was sent at `sent` has been confirmed at `now`.
+    /// Applies a renewal for `length` that was sent at `sent` and confirmed at `now`.
     pub(super) fn renew(&mut self, length: Duration, sent: Stamp, now: Stamp) {
         let renewed = Self::new(length, sent);
         if self.is_valid(now) && renewed.lost_at() > self.lost_at() {
@@ -83,12 +87,12 @@ impl Lease {
         self.begun + self.length / 3
     }
 
-    /// From here on it counts as lost.
+    /// Returns the time from which it counts as lost.
     pub(super) fn lost_at(&self) -> Stamp {
         self.begun + self.length / 4 * 3
     }
 
-    /// Not before here may the server let in another.
+    /// Returns the earliest time at which the server may grant the lock to another caller.
     pub(super) fn ends_at(&self) -> Stamp {
         self.begun + self.length
     }

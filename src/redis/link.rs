@@ -1,4 +1,5 @@
-//! The connection: how it is made, and what is asked of the server at its beginning. What its failures mean stands in [`verdict`](super::verdict).
+//! The connection: how it is made, and what the client asks the server at its beginning.
+//! [`verdict`](super::verdict) says what its failures mean.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,17 +25,17 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 
 type Answer = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
 
-/// How many requests may be given to a connection before it has sent them.
+/// How many requests a connection may keep before it has sent them.
 const MOST_REQUESTS: usize = 1 << 20;
 
-/// A connection that takes many requests at a time.
+/// A connection that can have many requests under way.
 trait Wire: Send + Sync {
     fn call(&self, command: Cmd) -> Answer;
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
     fn call(&self, command: Cmd) -> Answer {
-        // A connection that is lent is foreign code: its panic must not end the actor.
+        // A connection that was handed in is foreign code. Its panic must not end the actor.
         let connection = surviving(|| self.clone());
         let asked = surviving_future(async move {
             let mut connection = connection?;
@@ -50,11 +51,11 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
     }
 }
 
-/// Where connections come from.
+/// The source of connections.
 #[derive(Clone)]
 pub(super) struct Source {
     kind: SourceKind,
-    /// For people and for comparing: `redis://host:port/db`.
+    /// The address, for errors and to compare locks: `redis://host:port/db`.
     pub(super) address: PathBuf,
 }
 
@@ -66,14 +67,14 @@ enum SourceKind {
 
 impl Source {
     pub(super) fn of_url(url: &str) -> Result<Self> {
-        // It may hold a password: it is not repeated.
+        // The URL may contain a password, so the error does not show it.
         let wrong = |_: RedisError| {
             let text = "this is no address of a Redis server: redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://… and redis+unix:///SOCKET are some";
             Error::new(ErrorKind::InvalidInput, text)
         };
         let lacks = |text: &str| Err(Error::new(ErrorKind::Unsupported, text));
         let no_tls = "locks at `rediss:` are not compiled in: they need the feature `redis-tls`";
-        // Compiled without TLS, `redis` does not know its scheme.
+        // Without TLS, the crate `redis` does not know the scheme `rediss`.
         let plain = url
             .strip_prefix("rediss:")
             .map(|rest| format!("redis:{rest}"));
@@ -96,7 +97,7 @@ impl Source {
         let info = info
             .clone()
             .set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3));
-        // What was accepted once is accepted again.
+        // The same connection info was accepted before, so this does not fail.
         let client = Client::open(info).unwrap_or(client);
         Self {
             kind: SourceKind::Client(Box::new(client)),
@@ -114,13 +115,13 @@ impl Source {
         }
     }
 
-    /// Whether it can be connected anew.
+    /// Returns whether the connection was handed in, so that it cannot be made again.
     pub(super) fn is_lent(&self) -> bool {
         matches!(self.kind, SourceKind::Lent(_))
     }
 }
 
-/// What a server is called: its URL without user and password.
+/// Returns the URL of a server without user and password.
 fn address_of(address: &ConnectionAddr, db: i64) -> String {
     match address {
         ConnectionAddr::Unix(path) if db == 0 => format!("redis+unix://{}", path.display()),
@@ -130,18 +131,19 @@ fn address_of(address: &ConnectionAddr, db: i64) -> String {
     }
 }
 
-/// What a connection is asked for.
+/// The parameters of a new connection.
 pub(super) struct Hello {
     pub(super) source: Source,
     pub(super) inbox: String,
     pub(super) client_name: String,
-    /// How long an answer may take now, when no lease depends on it yet, or all are in danger.
+    /// How long an answer may take while the connection is made.
     pub(super) patience: Duration,
-    /// How long an answer may take later.
+    /// How long an answer may take after that.
     pub(super) within: Duration,
     pub(super) pushes: WeakUnboundedSender<Command>,
     pub(super) quarantine: bool,
-    /// Which connection this is; pushes carry it, so that news of an old one are not taken for news of this one.
+    /// The number of this connection. Push messages carry it, so that those of an old connection
+    /// are recognized.
     pub(super) epoch: u64,
 }
 
@@ -150,42 +152,41 @@ pub(super) struct Hello {
 pub(super) struct Link {
     wire: Arc<dyn Wire>,
     hashes: Arc<[String]>,
-    /// What every script begins with: who the server is, and since when.
+    /// The first arguments of every script: the run id of the server, and the time of its start.
     marks: [String; 2],
     within: Duration,
     pub(super) epoch: u64,
-    /// Whether the server tells this process when its turn comes.
+    /// Whether the server notifies this process of offers.
     pub(super) listens: bool,
-    /// What the server cannot do or should not do.
+    /// Problems of the server, to be reported.
     pub(super) doubts: Arc<[&'static str]>,
 }
 
 impl Hello {
-    /// Connects, subscribes, loads the scripts, and looks at the server.
+    /// Connects, subscribes, loads the scripts, and checks the server.
     pub(super) async fn say(self) -> Result<Link> {
         let wire: Arc<dyn Wire> = match &self.source.kind {
             SourceKind::Lent(wire) => wire.clone(),
             SourceKind::Client(client) => self.connect(client).await?,
         };
         let fails = |error| failure("greet the server", &self.source.address, error);
-        // All at once: on a slow network each round trip is a part of somebody's lease.
+        // All at once: on a slow network, each round trip uses up a part of the leases.
         let greetings = self.greetings().into_iter();
         let answers = join_all(greetings.map(|command| self.ask(&wire, command)));
         let mut answers = answers.await.into_iter();
         let mut next = || match answers.next() {
             Some(Err(error)) if !is_refusal(&error) => Err(fails(error)),
-            // Some users may not do everything.
+            // The user may lack the right to some of these commands.
             answer => Ok(answer.and_then(RedisResult::ok)),
         };
         let mut doubts = Vec::new();
         let mut listens = false;
         if !self.source.is_lent() {
-            // Some servers know no names; nothing depends on it.
+            // Some servers do not support names. Nothing depends on them.
             let _ = next();
             listens = next()?.is_some();
             if !listens {
-                doubts
-                    .push("the server does not let this user listen: waiters ask again and again");
+                doubts.push("this user may not subscribe: waiters poll");
             }
         }
         let info = next()?.as_ref().and_then(replies::text);
@@ -193,7 +194,7 @@ impl Hello {
         doubts.extend(self.examine(&info)?);
         let mut hashes = Vec::with_capacity(TEXTS.len());
         for _ in TEXTS {
-            // Loaded by its first use where the user may not load.
+            // If the user may not load scripts, the first use of the script loads it.
             let hash = next()?.as_ref().and_then(replies::text);
             hashes.push(hash.unwrap_or_else(|| "0".repeat(40)));
         }
@@ -208,7 +209,7 @@ impl Hello {
         })
     }
 
-    /// What is asked and told at the beginning, in this order.
+    /// Returns the commands at the beginning of a connection, in order.
     fn greetings(&self) -> Vec<Cmd> {
         let command = |words: &[&str]| {
             let mut command = ::redis::cmd(words[0]);
@@ -234,7 +235,7 @@ impl Hello {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.patience))
             .set_response_timeout(None)
-            // Requests that find it full may overtake each other.
+            // If the buffer is full, requests may overtake each other.
             .set_pipeline_buffer_size(MOST_REQUESTS)
             .set_push_sender(hear);
         let fails = |error| failure("connect to", &self.source.address, error);
@@ -249,11 +250,14 @@ impl Hello {
         answered(self.patience, wire.call(command)).await
     }
 
-    /// A connection of our own is to one server as long as it lasts, so the scripts need not ask who it is. Behind one that was handed in the server may be replaced.
+    /// Returns the arguments that identify the server. A connection of the client's own leads to
+    /// one server as long as it lasts, so the scripts need not ask. Behind a connection that was
+    /// handed in, the server may be replaced.
     fn marks(&self, info: &InfoDict) -> [String; 2] {
         let number = |key: &str| info.get::<i64>(key);
         let known = || {
-            // In whole seconds from the beginning of the second in which it was started: it may be younger by one. Negative when its clock was set back.
+            // The uptime is in whole seconds, so the server may be younger by one. It is negative
+            // if its clock was set back.
             let up = number("uptime_in_seconds")?.saturating_sub(1).max(0);
             let born = number("server_time_usec")?.checked_sub(up.checked_mul(1_000_000)?)?;
             Some([info.get::<String>("run_id")?, born.to_string()])
@@ -266,14 +270,14 @@ impl Hello {
         }
     }
 
-    /// Refuses what cannot work, and tells of what works badly.
+    /// Returns an error for a server that cannot have locks, and otherwise its problems.
     fn examine(&self, info: &InfoDict) -> Result<Vec<&'static str>> {
         let word = |key: &str| info.get::<String>(key).unwrap_or_default();
         let refuse = |kind, text: &str| Err(Error::at(kind, text, &self.source.address));
         if word("redis_mode") == "cluster" || word("cluster_enabled") == "1" {
-            return refuse(ErrorKind::Unsupported, "no locks on a Redis cluster");
+            return refuse(ErrorKind::Unsupported, "Redis clusters are not supported");
         }
-        // Its scripts would say READONLY, or write what the primary never hears of.
+        // Scripts on a replica fail with READONLY, or write data that the primary does not get.
         if word("role") == "slave" {
             let text = format!(
                 "the server is a replica of {}:{}, and locks need the primary",
@@ -285,14 +289,14 @@ impl Hello {
         let mut doubts = Vec::new();
         let policy = word("maxmemory_policy");
         if !policy.is_empty() && policy != "noeviction" {
-            doubts.push("maxmemory-policy is not noeviction: the server may forget who holds");
+            doubts.push("maxmemory-policy is not noeviction: the server may forget holders");
         }
         Ok(doubts)
     }
 }
 
 impl Link {
-    /// A request, answered in time or not at all. The arguments come behind the keys.
+    /// Runs a script. Fails if the answer does not come in time.
     pub(super) fn run(
         &self,
         script: Script,
@@ -314,7 +318,7 @@ impl Link {
         }
     }
 
-    /// Whether the server answers at all.
+    /// Tests whether the server answers.
     pub(super) fn ping(&self) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
         answered(self.within, self.wire.call(::redis::cmd("PING")))
     }
@@ -331,8 +335,8 @@ fn late() -> RedisError {
     io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into()
 }
 
-/// An answer that no script of this version gives.
+/// Returns the error for an answer that no script of this version gives.
 pub(super) fn nonsense(place: &Path) -> Error {
-    let text = "the server's answer makes no sense";
+    let text = "unexpected answer of the server";
     Error::at(ErrorKind::Corrupt, text, place)
 }

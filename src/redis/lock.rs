@@ -38,7 +38,7 @@ pub struct RedisLock {
 remote_guard! {
     /// Holds the lock as long as this value lives, or until the lock is [lost](RedisGuard::lost).
     RedisGuard,
-    token: "The fencing token: strictly greater than that of every earlier grant of this lock, also when the server has lost its last second or all of its data, unless its clock was set back as well. Microseconds since the epoch by the server's clock, or one more than the last. Hand it to the resource and let that refuse smaller ones: [`TokenGate`](crate::token::TokenGate)."
+    token: "Returns the fencing token. It is greater than the token of every earlier grant of this lock, also if the server has lost data. The exception: the server has lost data and its clock was set back as well. The token is the server's time in microseconds since the Unix epoch, or one more than the last token. Pass it to the resource, and let the resource refuse smaller tokens; see [`TokenGate`](crate::token::TokenGate)."
 }
 
 impl RedisLock {
@@ -76,6 +76,10 @@ impl RedisLock {
 
     /// Acquires the lock if it is free and no waiter is queued. Otherwise returns `None` and
     /// changes nothing. Takes one round trip.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a lock that was granted meanwhile is released in the background.
     ///
     /// # Errors
     ///

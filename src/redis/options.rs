@@ -24,10 +24,10 @@ pub enum OnDisconnect {
     /// default.
     #[default]
     Keep,
-    /// The hold ends. The holder treats every break as a [loss](crate::Loss::Disconnected). A
-    /// waiter acquires the lock when no process listens on the holder's inbox, about half a second
-    /// later. Until the news has arrived everywhere, there may be two holders: the resource has to
-    /// check [tokens](crate::TokenGate).
+    /// The hold ends. The holder treats every break as a [loss](crate::Loss::Disconnected). About
+    /// half a second later, when no process listens on the holder's inbox, a waiter acquires the
+    /// lock. Holder and server may notice the break at different times, so for a moment there may
+    /// be two holders. Let the resource check [tokens](crate::TokenGate).
     Release,
 }
 
@@ -55,8 +55,8 @@ pub struct Config {
     /// The longest time of a hold. After it the hold is no longer renewed, and is lost: a safety
     /// net for tasks that hang. Default `None`: no limit.
     pub max_hold: Option<Duration>,
-    /// How long the lock is granted to no caller after a hold that was not released. For resources
-    /// that stay busy for a while after their holder is gone. At most one hour, default 0.
+    /// How long the server grants the lock to no caller after a hold that was not released. Use it
+    /// for resources that stay busy after their holder is gone. At most one hour, default 0.
     pub lock_delay: Duration,
     /// What a broken connection means for a hold.
     pub on_disconnect: OnDisconnect,
@@ -69,8 +69,8 @@ pub struct Config {
     /// it may have forgotten a holder. As a consequence, a server that has just started grants
     /// nothing until it is as old as the lease. On by default.
     pub quarantine: bool,
-    /// How long an answer may take before the request is repeated. Default 1 s; never more than a
-    /// sixth of the lease.
+    /// How long an answer may take before the request is repeated. Default 1 s. A sixth of the
+    /// lease is used instead if that is shorter.
     pub response_timeout: Duration,
     /// How long a wait lasts while the server does not answer, or answers that it cannot serve (a
     /// replica, no memory, no disk, loading). Default 10 s.
@@ -178,6 +178,10 @@ impl Options {
 
     /// Connects; see [`RedisClient::connect`].
     ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisClient::connect`].
+    ///
     /// # Errors
     ///
     /// Those of [`RedisClient::connect`]. Also [`ErrorKind::InvalidInput`] for invalid options.
@@ -187,7 +191,11 @@ impl Options {
     }
 
     /// Connects with a client of redis-rs, for credentials, certificates and addresses that a URL
-    /// cannot express. The new client has a socket of its own.
+    /// cannot express. The new client makes its own connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisClient::connect`].
     ///
     /// # Errors
     ///
@@ -197,6 +205,10 @@ impl Options {
     }
 
     /// Uses an existing connection; see [`RedisClient::from_connection`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisClient::from_connection`].
     ///
     /// # Errors
     ///

@@ -13,13 +13,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::status::Waiting;
 
-/// One caller's queue entry.
+/// The wait of one caller.
 #[doc(hidden)]
 pub struct RedisPending {
     line: Arc<Line>,
     mode: Mode,
     cost: u32,
-    /// What is wrong with the request; reported at the first poll.
+    /// The error of an invalid request. The first poll returns it.
     wrong: Option<Error>,
     place: Option<Arc<Place>>,
 }
@@ -63,12 +63,12 @@ impl RedisPending {
         let outcome = match place.look(cx) {
             Seen::Pending if !is_new => return Poll::Pending,
             Seen::Pending | Seen::AskAgain => {
-                self.line.core.tell(Command::Enter(place.clone()))?;
+                self.line.core.send(Command::Enter(place.clone()))?;
                 return Poll::Pending;
             }
             Seen::Outcome(outcome) => outcome,
         };
-        // It is over for the actor too.
+        // The actor has ended this wait too.
         Poll::Ready(match (outcome, self.place.take()) {
             (Outcome::Granted(grant), Some(place)) => {
                 Ok(Some(RedisHold::new(self.line.clone(), place, grant)))
@@ -90,7 +90,7 @@ impl Pending for RedisPending {
         looked
     }
 
-    /// A word to the actor, which does the rest.
+    /// Sends a command to the actor, which leaves the queue.
     fn leave(&mut self) {
         if let Some(place) = self.place.take() {
             self.line.leave(&place);

@@ -1,15 +1,16 @@
-//! One wait and what becomes of it, as its future, its guard and the actor see it together.
+//! The state of one wait and its hold, shared by the future, the guard and the actor.
 //!
-//! The mutex guards single steps only; nothing is awaited or called under it, save wakers that are woken after it is free.
+//! The mutex is held for single steps only. Nothing is awaited and no foreign code is called under
+//! it: wakers are called after it is free.
 //!
-//! | stage | who moves on from it |
+//! | stage | what ends it |
 //! |---|---|
-//! | `Asking` | the actor: an answer is on its way |
+//! | `Asking` | the actor, by an answer |
 //! | `Waiting` | the actor, by an offer or a heartbeat |
 //! | `Granted` | the future takes it, or the actor takes it back when the claim window is over |
-//! | `Passed` | the future: it is polled again and asks again |
-//! | `Held` | the guard, by its end; the actor, by a loss |
-//! | `Over` | nobody |
+//! | `Passed` | the future, which asks again when it is polled |
+//! | `Held` | the guard, by a release or its drop |
+//! | `Over` | nothing |
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,15 +30,15 @@ use crate::loss::Loss;
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) keys: Keys,
-    /// How many shares there are. Who wants to be alone takes all.
+    /// The number of shares. An exclusive request takes all of them.
     pub(super) limit: u32,
-    /// What the lock is, as it stands in the state: protocol, kind, limit and lease.
+    /// The first words of the field `state`: protocol, kind, limit and lease.
     pub(super) card: String,
-    /// Address and name, for people.
+    /// Address and name, for errors.
     pub(super) place: PathBuf,
 }
 
-/// How somebody wants to come in.
+/// How a caller wants to hold the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Exclusive,
@@ -55,14 +56,14 @@ impl Mode {
     }
 }
 
-/// What somebody wants.
+/// The request of a caller.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     pub(super) mode: Mode,
     pub(super) cost: u32,
-    /// Do not join a line that is as long.
+    /// Do not queue if this many callers wait.
     pub(super) most: Option<usize>,
-    /// Do not join a line at all.
+    /// Do not queue at all.
     pub(super) try_only: bool,
 }
 
@@ -70,7 +71,7 @@ pub(super) struct Wish {
 pub(super) struct Grant {
     pub(super) token: u64,
     pub(super) crashed: bool,
-    /// Whether it had to stand in line.
+    /// Whether it was queued before.
     pub(super) queued: bool,
 }
 
@@ -84,7 +85,7 @@ pub(super) enum Stage {
     Over,
 }
 
-/// What the future comes to.
+/// The result of the wait.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Granted(Grant),
@@ -96,7 +97,7 @@ pub(super) struct Place {
     pub(super) id: String,
     pub(super) target: Arc<Target>,
     inner: Mutex<Inner>,
-    /// Until when the hold may be believed in.
+    /// The time until which the hold is valid.
     valid_until: AtomicU64,
 }
 
@@ -105,17 +106,17 @@ struct Inner {
     stage: Stage,
     outcome: Option<Outcome>,
     waker: Option<SafeWaker>,
-    /// Place in line, counted from 0, and what was told with it.
+    /// The place in the queue, counted from 0.
     rank: Option<usize>,
     outlook: Option<Outlook>,
     loss: Option<Loss>,
     listeners: Vec<SafeWaker>,
 }
 
-/// What a poll of the future found.
+/// The result of a poll of the future.
 pub(super) enum Seen {
     Pending,
-    /// The grant was given back because nobody took it: ask again.
+    /// The grant went back, because the future was not polled in time. Ask again.
     AskAgain,
     Outcome(Outcome),
 }
@@ -148,16 +149,16 @@ impl Place {
         self.lock().wish
     }
 
-    /// Whether a writer holds it, or waits for it, whose lock readers can share.
+    /// Returns whether this is a writer of a lock that readers can share.
     pub(super) fn writes(&self) -> bool {
         let wish = self.wish();
         wish.mode == Mode::Exclusive && wish.cost == ALL
     }
 
-    // What the future does.
+    // For the future.
 
     pub(super) fn look(&self, context: &Context<'_>) -> Seen {
-        // Declared before the mutex is taken, so that what it replaces is dropped after it is free.
+        // Declared before the mutex is locked, so that the old waker is dropped after it is free.
         let mut waker = Some(SafeWaker::of(context.waker()));
         let mut inner = self.lock();
         if let Some(outcome) = inner.outcome.take() {
@@ -174,30 +175,30 @@ impl Place {
                 std::mem::swap(&mut inner.waker, &mut waker);
                 return Seen::AskAgain;
             }
-            // A grant whose lease is nearly over: the actor will see to it.
+            // The lease of the grant is nearly over. The actor handles that.
             _ => std::mem::swap(&mut inner.waker, &mut waker),
         }
         Seen::Pending
     }
 
-    /// Place in line, counted from 0, and what was told with it.
+    /// Returns the place in the queue, counted from 0, and the rest of the last answer.
     pub(super) fn outlook(&self) -> Option<(usize, Outlook)> {
         let inner = self.lock();
         Some((inner.rank?, inner.outlook.clone()?))
     }
 
-    // What the actor does.
+    // For the actor.
 
     pub(super) fn with_stage<T>(&self, look: impl FnOnce(&Stage) -> T) -> T {
         look(&self.lock().stage)
     }
 
-    /// Whether its grant was taken back.
+    /// Returns whether the grant went back.
     pub(super) fn is_passed(&self) -> bool {
         self.with_stage(|stage| matches!(stage, Stage::Passed))
     }
 
-    /// Whether it is for the actor to move on.
+    /// Returns whether the wait needs an answer of the server.
     pub(super) fn is_asking(&self) -> bool {
         self.with_stage(|stage| matches!(stage, Stage::Asking))
     }
@@ -206,7 +207,7 @@ impl Place {
         self.with_stage(|stage| matches!(stage, Stage::Waiting))
     }
 
-    /// It stands in line.
+    /// Records that the wait is in the queue.
     pub(super) fn queue(&self, rank: usize, outlook: Outlook) {
         let mut inner = self.lock();
         if matches!(inner.stage, Stage::Asking | Stage::Waiting) {
@@ -216,7 +217,7 @@ impl Place {
         }
     }
 
-    /// It has to ask, for the first time or again.
+    /// Records that the wait must ask again.
     pub(super) fn ask(&self) {
         let mut inner = self.lock();
         if matches!(inner.stage, Stage::Waiting) {
@@ -233,7 +234,7 @@ impl Place {
         }
     }
 
-    /// Takes back a grant that nobody took. `false` when somebody did.
+    /// Takes back a grant. Returns `false` if the future has taken it.
     pub(super) fn pass(&self) -> bool {
         let mut inner = self.lock();
         let unclaimed = matches!(inner.stage, Stage::Granted(_));
@@ -243,7 +244,7 @@ impl Place {
         unclaimed
     }
 
-    /// The wait ends without a grant.
+    /// Ends the wait without a grant.
     pub(super) fn end(&self, outcome: Outcome) {
         let mut inner = self.lock();
         inner.outcome = Some(outcome);
@@ -256,7 +257,7 @@ impl Place {
         Self::wake(self.lock());
     }
 
-    /// Foreign code, so not under the mutex.
+    /// Wakes the future after the mutex is free, because a waker is foreign code.
     fn wake(mut inner: MutexGuard<'_, Inner>) {
         let waker = inner.waker.take();
         drop(inner);
@@ -265,7 +266,7 @@ impl Place {
         }
     }
 
-    /// A writer goes on as a reader: that is what it asks for from now on.
+    /// Turns the request of a writer into that of a reader.
     pub(super) fn share(&self) {
         let mut inner = self.lock();
         (inner.wish.mode, inner.wish.cost) = (Mode::Shared, 1);
@@ -275,7 +276,8 @@ impl Place {
         self.valid_until.fetch_max(until.nanos(), Ordering::AcqRel);
     }
 
-    /// A hold is lost, once and for all: `true`. A grant that nobody has taken yet has to be asked for anew.
+    /// Marks a hold as lost. Returns `true` if it was held until now. A grant that the future has
+    /// not taken must be requested again.
     pub(super) fn lose(&self, loss: Loss) -> bool {
         let mut inner = self.lock();
         if matches!(inner.stage, Stage::Granted(_)) {
@@ -292,7 +294,7 @@ impl Place {
         true
     }
 
-    // What the guard does.
+    // For the guard.
 
     pub(super) fn is_valid(&self) -> bool {
         Stamp::now() < self.valid_until()
@@ -307,7 +309,7 @@ impl Place {
     }
 
     pub(super) fn poll_lost(&self, context: &Context<'_>) -> Poll<Loss> {
-        // Declared before the mutex is taken, so that one that is not needed is dropped after it is free.
+        // Declared before the mutex is locked, so that an unused waker is dropped after it is free.
         let mut waker = Some(SafeWaker::of(context.waker()));
         let mut inner = self.lock();
         if let Some(loss) = inner.loss {
@@ -319,7 +321,8 @@ impl Place {
         Poll::Pending
     }
 
-    /// The guard is given back, and nothing is lost from here on; or the future is dropped. Says whether there was a guard, and what had befallen it.
+    /// Ends the hold or the wait. Returns whether there was a guard, and how its lock was lost.
+    /// From now on no loss is reported.
     pub(super) fn give_back(&self) -> (bool, Option<Loss>) {
         let mut inner = self.lock();
         let held = matches!(inner.stage, Stage::Held(_));

@@ -1,4 +1,4 @@
-//! What the scripts answer, and what they publish. Whatever makes no sense is `None`, never a grant.
+//! The answers and the messages of the scripts. An invalid one is read as `None`, never as a grant.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,18 +6,18 @@ use ::redis::Value;
 
 use crate::status::{Held, Owner};
 
-/// What a waiter is told with every answer.
+/// The part of an answer that describes the lock, for a waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outlook {
-    /// In how many microseconds something may change without anybody's doing; 0 for never.
+    /// The time until the lock may change without a request, in microseconds; 0 for never.
     pub(super) wake: u64,
-    /// The lock's clock: what is offered from here on has a greater [turn](Told::Offer).
+    /// The lock's clock. Every later offer has a greater [turn](Message::Offer).
     pub(super) now: u64,
-    /// Who is inside alone, as it stands in the state.
+    /// The exclusive holder, as in the field `sole` of the state.
     pub(super) sole: String,
-    /// For how long nobody is let in, from then on.
+    /// How long the server grants nothing, from that answer on.
     closed: Duration,
-    /// When this was heard.
+    /// When the answer arrived.
     heard: SystemTime,
 }
 
@@ -32,13 +32,13 @@ impl Outlook {
         })
     }
 
-    /// For how long nobody is let in from now on, if that is why it waits.
+    /// Returns how long the server still grants nothing.
     pub(super) fn closed(&self) -> Option<Duration> {
         let left = self.closed.checked_sub(self.heard.elapsed().ok()?)?;
         (!left.is_zero()).then_some(left)
     }
 
-    /// Who is inside alone, if anybody is.
+    /// Returns the exclusive holder, if there is one.
     pub(super) fn holder(&self) -> Option<Owner> {
         let record = Record::read(self.sole.splitn(3, ' ').nth(2)?)?;
         let age = self.now.saturating_sub(record.turn);
@@ -46,16 +46,16 @@ impl Outlook {
     }
 }
 
-/// That somebody is let in.
+/// A grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Turn {
-    /// Which grant of the lock it is: later than everything that was answered before.
+    /// The tick of the grant. It is greater than the clock of every earlier answer.
     pub(super) turn: u64,
     pub(super) token: u64,
     pub(super) crashed: bool,
 }
 
-/// What an attempt to come in brought.
+/// The answer to an acquire.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     Granted {
@@ -77,16 +77,16 @@ pub(super) enum Entry {
     Superseded,
 }
 
-/// What an inbox is told.
+/// A message to an inbox.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// This wait may come in.
+pub(super) enum Message {
+    /// An offer to this wait.
     Offer { id: String, turn: Turn },
-    /// This hold is over.
+    /// The end of this hold.
     Lost { id: String },
 }
 
-impl Told {
+impl Message {
     pub(super) fn of(message: &Value) -> Option<Self> {
         let text = text(message)?;
         let words: Vec<_> = text.split(' ').collect();
@@ -105,7 +105,7 @@ impl Told {
     }
 }
 
-/// What a heartbeat says of one id.
+/// The state of one id in the answer to a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulse {
     Holds(Turn),
@@ -114,7 +114,7 @@ pub(super) enum Pulse {
     Unknown,
 }
 
-/// Numbers of a reply, whatever form they have.
+/// Reads a number of an answer, in any of its forms.
 fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(int) => u64::try_from(*int).ok(),
@@ -165,7 +165,8 @@ impl Entry {
     }
 }
 
-/// What a heartbeat answers: what all are told, whether the server refuses to say who it is, and the news of each id.
+/// The answer to a heartbeat: the state of the lock, whether the server does not show its run id,
+/// and the state of each id.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Beat {
     pub(super) outlook: Outlook,
@@ -208,7 +209,7 @@ pub(super) fn count_of(value: &Value) -> Option<u64> {
     number(value)
 }
 
-/// What stands on the server of one who holds or waits, as far as it is of interest here.
+/// The record of a holder or waiter on the server: the parts that are needed here.
 #[derive(Debug)]
 pub(super) struct Record {
     turn: u64,
@@ -221,7 +222,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The parts of a record, and what comes last may have spaces.
+    /// The number of parts of a record. Only the last part may contain spaces.
     const PARTS: usize = 15;
 
     fn read(text: &str) -> Option<Self> {
@@ -257,7 +258,8 @@ impl Record {
         })
     }
 
-    /// Ages, in microseconds, come from the server; only here they become times of this host.
+    /// Returns the owner. The server sends ages in microseconds, which become times of this host
+    /// here.
     fn owner(&self, heard: SystemTime, age: u64) -> Owner {
         let named = |text: &String| (!text.is_empty()).then(|| text.clone());
         Owner {
@@ -270,20 +272,20 @@ impl Record {
     }
 }
 
-/// What `inspect` shows.
+/// The answer of `inspect`.
 #[derive(Debug)]
 pub(super) struct Sight {
     pub(super) last_token: u64,
     pub(super) holders: Vec<(Record, Owner)>,
     pub(super) waiters: Vec<(Record, Owner)>,
-    /// Whether holders may have been forgotten.
+    /// Greater than 0 if the server may have forgotten holders.
     doubt: u64,
-    /// How many shares there are on record; 0 where nothing is.
+    /// The recorded number of shares; 0 if nothing is recorded.
     pub(super) limit: u32,
 }
 
 impl Sight {
-    /// Whether the lock is held, as far as the server can tell.
+    /// Returns whether the lock is held, if the server knows.
     pub(super) fn held(&self) -> Held {
         match (self.doubt, self.holders.is_empty()) {
             (2.., _) | (1, true) => Held::Unknown,
@@ -291,7 +293,7 @@ impl Sight {
         }
     }
 
-    /// How many shares are taken; `None` where holders may have been forgotten.
+    /// Returns how many shares are held, or `None` if the server may have forgotten holders.
     pub(super) fn taken(&self) -> Option<u32> {
         let costs = self.holders.iter().map(|(record, _)| record.cost);
         let taken = costs.fold(0, u32::saturating_add);
@@ -383,8 +385,8 @@ mod tests {
 
     #[test]
     fn messages_are_read() {
-        let told = |text: &str| Told::of(&Value::SimpleString(text.to_owned()));
-        let offer = Told::Offer {
+        let message = |text: &str| Message::of(&Value::SimpleString(text.to_owned()));
+        let offer = Message::Offer {
             id: "ab".to_owned(),
             turn: Turn {
                 turn: 8,
@@ -392,10 +394,10 @@ mod tests {
                 crashed: true,
             },
         };
-        assert_eq!(told("offer ab 8 7 1"), Some(offer));
+        assert_eq!(message("offer ab 8 7 1"), Some(offer));
         assert_eq!(
-            told("lost ab"),
-            Some(Told::Lost {
+            message("lost ab"),
+            Some(Message::Lost {
                 id: "ab".to_owned()
             })
         );
@@ -407,7 +409,7 @@ mod tests {
             "lost",
             "lost a b",
         ] {
-            assert_eq!(told(wrong), None, "{wrong:?}");
+            assert_eq!(message(wrong), None, "{wrong:?}");
         }
     }
 

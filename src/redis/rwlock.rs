@@ -23,7 +23,7 @@ use crate::lock::is_lock;
 /// # async fn example(client: stanchion::redis::RedisClient) -> stanchion::Result<()> {
 /// let lock = client.rwlock("catalogue");
 /// let (one, two) = (lock.read().await?, lock.read().await?);
-/// assert!(lock.try_write().await?.is_none(), "somebody reads");
+/// assert!(lock.try_write().await?.is_none(), "readers hold it");
 /// # drop((one, two));
 /// # Ok(()) }
 /// ```
@@ -36,14 +36,14 @@ remote_guard! {
     /// Holds the lock as a reader as long as this value lives, or until the lock is
     /// [lost](RedisReadGuard::lost).
     RedisReadGuard,
-    token: "The fencing token of the last writer, who had it before this reader came in; a number greater than nothing when there was none. Readers that are inside together have the same one."
+    token: "Returns the fencing token of the last writer before this reader. If there was no writer, returns a number greater than 0. Readers that hold the lock together have the same token."
 }
 
 remote_guard! {
     /// Holds the lock as the writer as long as this value lives, or until the lock is
     /// [lost](RedisWriteGuard::lost).
     RedisWriteGuard,
-    token: "The fencing token: as [`RedisGuard::token`](super::RedisGuard::token), among writers.",
+    token: "Returns the fencing token. It is as [`RedisGuard::token`](super::RedisGuard::token), among writers.",
     reader: RedisReadGuard
 }
 
@@ -53,7 +53,8 @@ impl RedisWriteGuard {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped before its end, it releases the lock, as a drop of the guard does.
+    /// If the future is dropped before it is ready, the lock is released, as when the guard is
+    /// dropped.
     ///
     /// # Errors
     ///
@@ -70,7 +71,8 @@ impl RedisRwLock {
     ///
     /// # Fairness
     ///
-    /// Waits for every writer that arrived before it, holding or queued, and for no other caller.
+    /// Waits for every writer that arrived before it, whether it holds the lock or is queued, and
+    /// for no other caller.
     ///
     /// # Errors
     ///
@@ -95,6 +97,10 @@ impl RedisRwLock {
 
     /// Acquires the lock to read if no writer holds it or is queued. Otherwise returns `None`.
     ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisLock::try_acquire`](super::RedisLock::try_acquire).
+    ///
     /// # Errors
     ///
     /// Those of [`read`](RedisRwLock::read), except time limits.
@@ -103,6 +109,10 @@ impl RedisRwLock {
     }
 
     /// Acquires the lock to write if no caller holds it or is queued. Otherwise returns `None`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisLock::try_acquire`](super::RedisLock::try_acquire).
     ///
     /// # Errors
     ///

@@ -1,13 +1,16 @@
-//! The scripts. Their text is in `scripts/*.lua`; what each takes and gives is said in its first lines, and read in [`replies`](super::replies).
+//! The scripts. Their text is in `scripts/*.lua`. The first lines of each script describe its
+//! arguments and its answer. [`replies`](super::replies) reads the answers.
 
 use std::time::Duration;
 
 use ::redis::Cmd;
 
-/// A script: what it may do when the server's memory is full, what all begin with, and its own text. What happens every day comes before the definitions of all other
-/// steps, because most of a script's time goes into those.
+/// Builds a script from its flags, the common beginning, and its own text. The everyday cases come
+/// before the definitions of the other steps, because most of a script's time goes into those
+/// definitions.
 ///
-/// A newcomer needs memory, and waits until there is some. Holders and waiters can stay, leave, and return after the server has forgotten them.
+/// The flags say what the script may do when the server's memory is full. A new request is refused
+/// then. Holders and waiters can stay, leave, and return after the server has forgotten them.
 macro_rules! script {
     ($flags:literal, $($own:literal),+; $file:literal) => {
         concat!(
@@ -21,11 +24,11 @@ macro_rules! script {
     };
 }
 
-/// One of the scripts; the number is its place in [`TEXTS`].
+/// One of the scripts. The number is its index in [`TEXTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Script {
     Acquire,
-    /// The same, for a waiter or holder that the server had let in or queued before.
+    /// The same, for a caller whose wait the server has queued or granted before.
     Return,
     Heartbeat,
     Release,
@@ -42,15 +45,17 @@ pub(super) const TEXTS: [&str; 6] = [
     script!(" flags=allow-oom", "scripts/line.lua"; "scripts/force.lua"),
 ];
 
-/// The version of keys, records and scripts. Recorded with each lock; another one is refused.
+/// The version of keys, records and scripts. It is recorded with each lock. Another version is
+/// refused.
 const PROTOCOL: &str = "1";
 
-/// What a lock is, as it stands in its state; of locks with one name all must say the same. Of `limit` shares who wants to be alone takes all.
+/// Returns the first words of the field `state`. All handles of one name must have the same ones.
+/// An exclusive request takes all `limit` shares.
 pub(super) fn card(kind: &str, limit: u32, lease: Duration) -> String {
     format!("{PROTOCOL} {kind} {limit} {}", lease.as_micros())
 }
 
-/// The keys of one lock, all with one hash tag, and the one that all locks of the namespace have in common.
+/// The keys of one lock, all with one hash tag, and the key that all locks of the namespace share.
 #[derive(Debug)]
 pub(super) struct Keys([String; 7]);
 
@@ -69,12 +74,12 @@ impl Keys {
         ])
     }
 
-    /// The first of them, which names the lock.
+    /// Returns the first key, which identifies the lock.
     pub(super) fn state(&self) -> &str {
         &self.0[0]
     }
 
-    /// The command that runs a script on them, by its hash.
+    /// Returns the command that runs a script on these keys, by the hash of the script.
     pub(super) fn call(&self, hash: &str) -> Cmd {
         self.command("EVALSHA", hash)
     }
@@ -86,7 +91,7 @@ impl Keys {
     }
 }
 
-/// The same call with the script's text, for a server that does not know its hash.
+/// Returns the same command with the text of the script, for a server that does not know its hash.
 pub(super) fn with_text(call: &Cmd, script: Script) -> Cmd {
     let mut command = ::redis::cmd("EVAL");
     command.arg(TEXTS[script as usize]);

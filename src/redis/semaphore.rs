@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lock::is_lock;
 use crate::options::check_permits;
 
-/// A fair semaphore with a name on a Redis server: at most n permits are out at a time, among all
+/// A fair semaphore with a name on a Redis server: at most n permits are held at a time, among all
 /// hosts that reach the server.
 ///
 /// The order is strictly that of arrival: small requests do not overtake a request for many permits
@@ -40,7 +40,7 @@ remote_guard! {
     /// Holds one or more permits as long as this value lives, or until they are
     /// [lost](RedisPermit::lost).
     RedisPermit,
-    token: "A number that no other grant of this semaphore has, greater than all before; see [`RedisGuard::token`](super::RedisGuard::token)."
+    token: "Returns the token of the grant. It is greater than the token of every earlier grant of this semaphore; see [`RedisGuard::token`](super::RedisGuard::token)."
 }
 
 crate::guard::is_permit!(RedisPermit);
@@ -69,6 +69,10 @@ impl RedisSemaphore {
 
     /// Acquires a permit if one is free and no waiter is queued. Otherwise returns `None`.
     ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisLock::try_acquire`](super::RedisLock::try_acquire).
+    ///
     /// # Errors
     ///
     /// Those of [`acquire`](RedisSemaphore::acquire), except time limits.
@@ -78,6 +82,10 @@ impl RedisSemaphore {
 
     /// Acquires this many permits if they are free and no waiter is queued. Otherwise returns
     /// `None`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisLock::try_acquire`](super::RedisLock::try_acquire).
     ///
     /// # Errors
     ///
@@ -99,10 +107,14 @@ impl RedisSemaphore {
     /// Returns how many permits are free at this moment; see
     /// [`Semaphore::available`](crate::Semaphore::available). Takes one round trip.
     ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Unavailable`] when the server does not answer, and for a lease after a restart
-    ///   or a flush, because the server may have forgotten holders.
+    /// - [`ErrorKind::Unavailable`] when the server does not answer, and for a lease after a
+    ///   restart or a flush, because the server may have forgotten holders.
     /// - [`ErrorKind::Incompatible`] when another limit is recorded.
     pub async fn available(&self) -> Result<u32> {
         self.line.available().await
@@ -110,6 +122,10 @@ impl RedisSemaphore {
 
     /// Always fails. For another number of permits, release all of them, call
     /// [`remove`](RedisSemaphore::remove), and open the semaphore with the new number.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is ready at its first poll.
     ///
     /// # Errors
     ///

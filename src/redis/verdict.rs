@@ -1,13 +1,15 @@
-//! What an error means: from the answer of a server, or the failure of the way to it, to what the client does.
+//! What the client does about an error: an error answer of the server, or a failure of the
+//! connection.
 //!
-//! One table decides, by the code that an error begins with (`-READONLY You can't write…`), never by its prose. `docs/protocol.md` shows the same table, and a
-//! test compares the two.
+//! One table decides, by the code at the beginning of an error (`-READONLY You can't write…`),
+//! never by its text. `docs/protocol.md` has the same table, and a test compares the two.
 //!
 //! # Invariants
 //!
-//! 1. No error is read as a grant, as a release, or as "somebody holds it".
-//! 2. An error that says "not me" or "not now" ends no wait before [`unavailable_after`](super::Config::unavailable_after), and no hold before its lease.
-//! 3. A code that is not in the table fails the wait: nobody knows whether asking again would help.
+//! 1. No error is read as a grant, as a release, or as "the lock is held".
+//! 2. An error that may pass ends no wait before
+//!    [`unavailable_after`](super::Config::unavailable_after), and no hold before its lease ends.
+//! 3. A code that is not in the table fails the wait, because a repetition may never help.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -40,7 +42,7 @@ pub(super) struct Verdict {
 
 type Row = (&'static str, Remedy, ErrorKind);
 
-/// By code. What is not in here fails as [`ErrorKind::Unavailable`].
+/// The verdict for each code. Every other code fails with [`ErrorKind::Unavailable`].
 const TABLE: [Row; 25] = [
     ("READONLY", Remedy::Reconnect, ErrorKind::Unavailable),
     ("MASTERDOWN", Remedy::Reconnect, ErrorKind::Unavailable),
@@ -82,11 +84,11 @@ impl Verdict {
         match (error.code(), error.kind()) {
             (Some(code), _) => Self::of_code(code),
             (_, Kind::Io) if error.is_timeout() => unavailable(Remedy::Wait),
-            // What is not the protocol of Redis spoils the whole connection.
+            // After bytes that are not the protocol of Redis, the connection is useless.
             (_, Kind::Io | Kind::Parse) => unavailable(Remedy::Reconnect),
             (_, Kind::AuthenticationFailed) => Self::of_code("WRONGPASS"),
             (_, Kind::RESP3NotSupported) => Self::of_code("NOPROTO"),
-            // By a connection that was handed in and finds its own way.
+            // From a connection that was handed in and chooses its server itself.
             (
                 _,
                 Kind::MasterNameNotFoundBySentinel
@@ -106,17 +108,18 @@ impl Verdict {
     }
 }
 
-/// Whether the same request may succeed later, here or on another connection.
+/// Returns whether the same request may succeed later, here or on another connection.
 pub(super) fn is_passing(error: &RedisError) -> bool {
     Verdict::of(error).remedy != Remedy::Fail
 }
 
-/// Whether the user may not do it, or the server does not know it: locks work without what is asked for at the beginning of a connection.
+/// Returns whether the user may not use the command, or the server does not know it. Locks work
+/// without the commands at the beginning of a connection.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOPERM" | "ERR"))
 }
 
-/// The error of this crate for one of the server or of the way to it.
+/// Converts an error of the server or of the connection.
 pub(super) fn failure(step: &'static str, place: &Path, error: RedisError) -> Error {
     let kind = Verdict::of(&error).kind;
     let io_kind = match error.is_timeout() {
@@ -156,7 +159,7 @@ impl StdError for Said {
     }
 }
 
-/// Why the server does not serve: the last failure that may pass.
+/// The last failure that may pass: the reason why the server does not serve.
 #[derive(Debug)]
 pub(super) struct Trouble {
     kind: ErrorKind,
@@ -165,7 +168,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Of an answer, or of one that did not come.
+    /// Makes it from an answer, or from one that did not come.
     pub(super) fn of(error: &RedisError) -> Self {
         let kind = Verdict::of(error).kind;
         Self {
@@ -175,7 +178,7 @@ impl Trouble {
         }
     }
 
-    /// Of a connection that could not be made.
+    /// Makes it from a connection that could not be made.
     pub(super) fn of_connecting(error: &Error) -> Self {
         Self {
             kind: error.kind(),
@@ -186,13 +189,13 @@ impl Trouble {
         }
     }
 
-    /// The end of a request that was repeated for as long as it may be.
+    /// Returns the error of a request that was repeated for too long.
     pub(super) fn end(trouble: Option<&Self>, step: &'static str, place: &Path) -> Error {
         let (kind, io_kind, last) = match trouble {
             Some(it) => (it.kind, it.io_kind, &*it.text),
             None => (ErrorKind::Unavailable, io::ErrorKind::Other, "no answer"),
         };
-        let text = format!("the server did not serve it in time; its last answer: {last}");
+        let text = format!("the server did not serve the request in time; last answer: {last}");
         Error::caused_by(kind, step, place, io::Error::new(io_kind, text))
     }
 }

@@ -1,4 +1,4 @@
-//! Exit codes, and how the program says what went wrong.
+//! Exit codes and error messages of the program.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -26,14 +26,14 @@ pub(crate) type Answer = Result<Ended, Failure>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Code(u8),
-    /// By this signal, which ended the wait or the command.
+    /// By this signal, because it ended the wait or the command.
     Signal(i32),
 }
 
 impl Ended {
     pub(crate) const WELL: Self = Self::Code(0);
 
-    /// As shells say it.
+    /// Returns the exit code, as shells number it.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Code(code) => code,
@@ -95,7 +95,7 @@ pub(crate) fn panicked(panic: &PanicHookInfo<'_>) {
     std::process::exit(OWN.into());
 }
 
-/// Writes a message to stderr. It is no failure if stderr is closed.
+/// Writes a message to stderr. A closed stderr is not an error.
 pub(crate) fn say(text: impl Display) {
     let line = plain(&format!("stanchion: {text}"));
     let _ = writeln!(io::stderr(), "{line}");

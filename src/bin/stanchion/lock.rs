@@ -1,4 +1,4 @@
-//! A lock of the kind that its record names, or of a method that keeps no such record.
+//! A lock of the recorded kind, or of a method that records no kind.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ impl AnyLock {
         let Some(method) = method else {
             return Ok((Self::open(&path, kind)?, kind));
         };
-        // Opening a directory of locks creates it, and a look creates nothing.
+        // `LockDir::open` would create the directory, and a look must create nothing.
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
         if let Some(directory) = directory {
             existing(directory)?;
@@ -43,7 +43,7 @@ impl AnyLock {
         Ok((Self::Unlined(lock), kind))
     }
 
-    /// Opens the lock of this kind. If no kind is recorded, opens a plain lock, to look at.
+    /// Opens the lock of this kind, to look at it. If no kind is recorded, opens a plain lock.
     pub(crate) fn open(path: &Path, kind: Option<FifoKind>) -> Result<Self, Failure> {
         if kind.is_none()
             && let Some(found) = Unlined::found(path)?
@@ -55,7 +55,7 @@ impl AnyLock {
             Some(FifoKind::Semaphore { limit }) => {
                 Self::Semaphore(semaphore(path, FifoSemaphore::options().limit(limit))?)
             }
-            // The library refuses a kind that this program does not know.
+            // For a kind that this program does not know, the library returns an error.
             _ => Self::Plain(FifoLock::open(path)?),
         })
     }
@@ -118,7 +118,7 @@ impl AnyLock {
     }
 }
 
-/// Opens the semaphore that a path means: its directory and its name.
+/// Opens the semaphore of a path, which is its directory and its name.
 pub(crate) fn semaphore(path: &Path, how: SemaphoreOptions) -> Result<FifoSemaphore, Failure> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let name = path.file_name().unwrap_or_default();
@@ -130,7 +130,7 @@ pub(crate) fn semaphore(path: &Path, how: SemaphoreOptions) -> Result<FifoSemaph
     Ok(how.open(directory, name)?)
 }
 
-/// Refuses a directory that does not exist.
+/// Fails if the directory does not exist.
 pub(crate) fn existing(directory: &Path) -> Result<(), Failure> {
     let found = directory.metadata().map(drop);
     found.map_err(|error| Failure::own(format!("cannot find the directory {directory:?}: {error}")))

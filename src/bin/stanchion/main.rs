@@ -1,7 +1,7 @@
-//! The program `stanchion`: runs a command while it holds a lock, shows who holds and who waits,
+//! The program `stanchion`: runs a command while it holds a lock, shows holders and waiters, and
 //! removes locks.
 //!
-//! `docs/cli.md` describes what scripts may rely on: options, exit codes and JSON.
+//! `docs/cli.md` describes the options, the exit codes and the JSON, on which scripts may rely.
 
 // Much of it is for `run` alone.
 #![cfg_attr(not(unix), allow(dead_code))]
@@ -59,7 +59,7 @@ fn start(options: Options) -> Answer {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::own(format!("cannot start: {error}")))?;
-    // This is where the program's one runtime lives; nothing is inside it yet.
+    // The only runtime of the program. This is not inside an async task, so it may block.
     #[allow(clippy::disallowed_methods)]
     runtime.block_on(async {
         match options.task {

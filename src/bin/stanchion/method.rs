@@ -58,7 +58,7 @@ enum FarKind {
     Semaphore(AnySemaphore, u32),
 }
 
-/// How a lock on a server is wanted.
+/// How to take a lock on a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Want {
     #[default]
@@ -73,7 +73,7 @@ pub(crate) enum Want {
 }
 
 impl Far {
-    /// `place` is the URL with its password, `shown` the one without.
+    /// `place` is the URL with its password, `shown` the URL without it.
     pub(crate) async fn connect(
         place: &str,
         shown: String,
@@ -179,7 +179,7 @@ impl Unlined {
         })
     }
 
-    /// Returns the methods by which such a lock may be held, for a message.
+    /// Returns what holds such a lock, for an error message.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
             Self::Named(_) => "--method mkdir or create-new",
@@ -223,8 +223,8 @@ impl Unlined {
     }
 }
 
-/// Returns whether this is a pid file of the library. A file that cannot be read is reported when it
-/// is opened.
+/// Returns whether this is a pid file of the library. A file that cannot be read is reported when
+/// it is opened.
 fn is_pid_file(path: &Path) -> bool {
     let mut text = Vec::new();
     let is_file = path.symlink_metadata().is_ok_and(|it| it.is_file());

@@ -1,10 +1,10 @@
-//! Children that are nobody's, on Linux: elsewhere no such program is process 1.
+//! Orphans that process 1 inherits. For Linux only: elsewhere this program is never process 1.
 
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::process::Pid;
 
-/// Waits for every child that has ended, except the command, whose end is for its owner to ask for.
+/// Reaps every child that has ended, except the command. The caller itself waits for the command.
 pub(crate) fn reap(command: Option<Pid>) {
     let (look, ended) = (WaitPidFlag::WNOWAIT, WaitPidFlag::WEXITED);
     loop {

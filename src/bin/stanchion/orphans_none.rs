@@ -1,4 +1,4 @@
-//! In the place of `orphans` where this program is never process 1.
+//! Replaces `orphans` on platforms where this program is never process 1.
 
 use rustix::process::Pid;
 

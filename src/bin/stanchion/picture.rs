@@ -1,4 +1,4 @@
-//! What there is to show: a lock and its status at one moment.
+//! The data for the output: a lock and its status at one moment.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,5 @@
-//! A URL in place of a path: `file:///run/app#deploy` is the lock `deploy` that `Locks` has in that directory.
+//! A URL in place of a path: `file:///run/app#deploy` is the lock `deploy` of `Locks` in that
+//! directory.
 
 use std::path::{Path, PathBuf};
 
@@ -7,27 +8,27 @@ use stanchion::{ErrorKind, FifoKind, LockDir, LockName, LockUrl};
 use crate::exit::Failure;
 use crate::method::{Far, Unlined, Want};
 
-/// What the path is for.
+/// The purpose of the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To take the lock, or permits; the directory is made if it is missing.
+    /// To take the lock, or permits. A missing directory is created.
     Take { permits: bool },
-    /// To take the lock by a method that knows no kinds.
+    /// To take the lock by a method without kinds.
     Name,
-    /// To look at what is there, or to remove it.
+    /// To show the lock, or to remove it.
     Look,
 }
 
-/// A lock on a server, as a URL says.
+/// The URL of a lock on a server.
 pub(crate) struct FarAway {
     url: LockUrl,
-    /// The URL before the name, with its password.
+    /// The URL without the name, with its password.
     place: String,
     name: String,
 }
 
 impl FarAway {
-    /// What is meant by a URL of a server; `None` for whatever means a path.
+    /// Parses the URL of a server. Returns `None` for a path or another URL.
     pub(crate) fn meant(lock: &Path) -> Result<Option<Self>, Failure> {
         let Some(text) = lock.to_str().filter(|it| is_url(it)) else {
             return Ok(None);
@@ -58,7 +59,8 @@ impl FarAway {
     }
 }
 
-/// The name behind the `#`. An empty one is more likely a variable that was not set.
+/// Returns the name after the `#`. Fails for an empty name, which most likely comes from a variable
+/// that is not set.
 fn name(url: &LockUrl) -> Option<&str> {
     url.name().filter(|it| !it.is_empty())
 }
@@ -68,7 +70,7 @@ fn nameless(url: &LockUrl) -> Failure {
     Failure::usage(text)
 }
 
-/// The path that is meant by a path or URL.
+/// Returns the path of a path or of a `file:` URL.
 pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> {
     let Some(text) = lock.to_str().filter(|it| is_url(it)) else {
         return Ok(lock);
@@ -96,7 +98,7 @@ pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> 
     }
 }
 
-/// A path that begins like a URL can be written `./file:x`.
+/// Returns whether this is a URL. A path that begins like one can be written `./file:x`.
 fn is_url(text: &str) -> bool {
     let known = ["file", "mem", "redis", "rediss", "redis+unix"];
     let scheme = text.split_once(':').map(|(scheme, _)| scheme);
@@ -105,7 +107,7 @@ fn is_url(text: &str) -> bool {
     is_known || text.contains("://")
 }
 
-/// The semaphore of this name, if there is one; else the lock.
+/// Returns the path of the semaphore of this name if there is one, otherwise of the lock.
 fn existing(directory: &Path, name: &LockName) -> Result<PathBuf, Failure> {
     let semaphore = directory.join(name.stem());
     Ok(match FifoKind::at(&semaphore)? {
@@ -123,7 +125,7 @@ fn to_take(directory: &Path, name: &LockName, permits: bool) -> Result<PathBuf, 
         return Ok(semaphore);
     }
     if is_new {
-        // Puts a long name on record.
+        // Records a long name.
         directory.lock(name.namespace(), name.name())?;
     }
     Ok(found)

@@ -13,7 +13,7 @@ pub(crate) async fn remove(options: Remove) -> Answer {
     let (lock, _) = AnyLock::to_look_at(options.lock, options.method).await?;
     match lock.remove()? {
         Removal::Removed => {
-            // An empty file is that of a newcomer.
+            // An empty file belongs to a newcomer that has just created it.
             let mut files = lock.files();
             files.retain(|it| symlink_metadata(it).is_ok_and(|it| it.len() > 0));
             for file in files {

@@ -1,15 +1,15 @@
 //! `stanchion run`: a command under the lock.
 //!
-//! The command inherits a duplicate of the lock's descriptor; with permits, one for each permit. The
-//! OS lock belongs to what the duplicates share, so it lives until the last one is closed, also if
-//! this program is killed.
+//! The command inherits a duplicate of the lock's descriptor; with permits, one for each permit.
+//! The OS lock belongs to what the duplicates share, so it lives until the last one is closed, also
+//! if this program is killed.
 //!
-//! At an orderly end, this program unlocks, which counts for all duplicates. So a daemon that the
-//! command leaves behind holds nothing. But its duplicate stays open, and only a close wakes the next
-//! waiter. Therefore this program opens the lock file once more and closes it.
+//! When the command ends, this program unlocks, which counts for all duplicates. So a daemon that
+//! the command leaves behind holds nothing. But the daemon's duplicate stays open, and only a close
+//! wakes the next waiter. Therefore this program opens the lock file once more and closes it.
 //!
-//! With `--no-fork` the command replaces this program instead, in the same process, and holds the lock by those
-//! descriptors alone.
+//! With `--no-fork`, the command replaces this program in the same process. Then only those
+//! descriptors hold the lock.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -99,7 +99,7 @@ impl Task<'_> {
         if guard.predecessor_crashed() && !options.quiet {
             let path = self.lock.path().display();
             say(format_args!(
-                "warning: the last holder of {path} died inside: what it guards may be half done"
+                "warning: the last holder of {path} died while it held the lock: what the lock protects may be incomplete"
             ));
         }
         let files = guard.paths(self.lock);
@@ -121,7 +121,7 @@ impl Task<'_> {
             true => wait.max_waiting(0),
             false => wait.timeout(options.timeout),
         };
-        // Each report reads the queue.
+        // Only if needed, because each report reads the queue.
         if paint.is_some() || nested.is_some() {
             let waits = waits.clone();
             wait = wait.on_wait(move |it| {
@@ -135,7 +135,7 @@ impl Task<'_> {
             if let Some(nested) = nested {
                 let wanted = choice::permits(options);
                 waits.notified().await;
-                while !nested.tell(wanted).await {
+                while !nested.warn(wanted).await {
                     waits.notified().await;
                 }
             }
@@ -158,7 +158,7 @@ impl Task<'_> {
         }
     }
 
-    /// Another process may just have made it a lock of another kind.
+    /// Converts an error of the acquire. Another process may just have recorded another kind.
     fn refused(&self, error: Error) -> Failure {
         match error.kind() {
             ErrorKind::Incompatible if self.options.far.is_some() => {
@@ -253,7 +253,7 @@ impl Task<'_> {
         signals: &mut Signals,
     ) -> Answer {
         let mut command = self.command(guard, files);
-        // The command would never see a signal that this program has received.
+        // If this program has received a signal, the command would never see it.
         if let Some(signal) = signals.next().now_or_never() {
             return Ok(Ended::Signal(signal.as_raw()));
         }
@@ -271,7 +271,7 @@ fn lines(paths: &[PathBuf]) -> OsString {
 /// Returns duplicates that a child keeps across `exec`.
 fn inheritable(guard: &impl Inherit) -> Result<Vec<OwnedFd>, Failure> {
     let duplicate = |file| {
-        // Never as stdin, stdout or stderr, should one of them be closed.
+        // From 3 on: if stdin, stdout or stderr is closed, the duplicate must not replace it.
         let duplicate = fcntl_dupfd_cloexec(file, 3)?;
         fcntl_setfd(&duplicate, FdFlags::empty())?;
         Ok(duplicate)
@@ -300,7 +300,7 @@ async fn supervise(mut child: Child, signals: &mut Signals) -> io::Result<ExitSt
     loop {
         tokio::select! {
             biased;
-            // Only this arm reaps, so until it is ready the process id is the command's.
+            // Only this arm reaps the command, so the process id is valid until the arm is ready.
             status = child.wait() => return status,
             signal = signals.next() => {
                 if let Some(process) = process {
@@ -323,8 +323,8 @@ fn end_of(status: ExitStatus) -> Ended {
 async fn leave(guard: impl Inherit, files: &[PathBuf], inherited: bool) -> stanchion::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let bell = |path| rustix::fs::open(path, flags, Mode::empty());
-    // Opened while the paths certainly mean this lock. After a failure, the next waiter wakes a little
-    // later.
+    // Opened while the lock is held, so the paths lead to its files. If this fails, the next waiter
+    // wakes a little later.
     let bells: Vec<_> = match inherited {
         true => files.iter().map(bell).collect(),
         false => Vec::new(),
@@ -334,7 +334,7 @@ async fn leave(guard: impl Inherit, files: &[PathBuf], inherited: bool) -> stanc
     released
 }
 
-/// A lost lock is a failure, unless the command itself failed.
+/// Returns how the program ends. A lost lock is a failure, unless the command itself failed.
 fn after(ended: Answer, left: stanchion::Result<()>) -> Answer {
     match (ended, left) {
         (ended, Ok(())) => ended,

@@ -14,9 +14,9 @@ use crate::picture::Picture;
 use crate::place::{self, FarAway, Purpose};
 use crate::{table, terminal, text};
 
-/// Ages grow on a terminal, and a reader may close the output while nothing is written.
+/// How often the output is checked: ages on a terminal grow, and a reader may close the output.
 const REFRESH: Duration = Duration::from_secs(1);
-/// To the upper left corner, and nothing below it.
+/// Moves the cursor to the upper left corner and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) async fn status(options: Status) -> Answer {
@@ -49,7 +49,8 @@ async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
     )))
 }
 
-/// Ends by a signal, by an error, or when the output has no reader any more.
+/// Writes the status at each change. Ends by a signal, by an error, or when the output has no
+/// reader any more.
 async fn watch(path: &Path, json: bool) -> Answer {
     let redraws = !json && terminal::can_rewrite(&io::stdout());
     let mut watched = Watched {
@@ -83,7 +84,8 @@ async fn watch(path: &Path, json: bool) -> Answer {
     Ok(Ended::WELL)
 }
 
-/// A lock whose kind may change: with its first holder, by its removal, by another number of permits.
+/// A lock whose kind may change: by its first holder, by a removal, or by another number of
+/// permits.
 struct Watched<'a> {
     path: &'a Path,
     kind: Option<FifoKind>,
@@ -96,7 +98,7 @@ impl Watched<'_> {
         loop {
             let kind = FifoKind::at(self.path)?;
             if self.open.is_none() || kind != self.kind {
-                // Two kinds are never open at one path.
+                // Drop the old handle first: a process cannot open two kinds at one path.
                 self.open = None;
                 let lock = AnyLock::open(self.path, kind)?;
                 let changes = lock.changes()?;
@@ -123,7 +125,7 @@ impl Watched<'_> {
 fn screen(picture: &Picture) -> String {
     let (columns, rows) = terminal::size(io::stdout());
     let mut lines = table::lines(picture, Some(columns));
-    // The last row is left to the cursor.
+    // The last row is for the cursor.
     let room = rows.saturating_sub(1).max(1);
     if lines.len() > room {
         let hidden = lines.len() - (room - 1);

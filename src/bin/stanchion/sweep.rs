@@ -8,7 +8,7 @@ use crate::options::Sweep;
 use crate::text::plain;
 
 pub(crate) fn sweep(options: &Sweep) -> Answer {
-    // Opening a directory of locks creates it.
+    // Checked first, because `LockDir::open` creates the directory.
     existing(&options.directory)?;
     let swept = LockDir::open(&options.directory)?.sweep(options.older_than)?;
     let lists = [

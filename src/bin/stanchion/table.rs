@@ -8,7 +8,7 @@ use crate::picture::Picture;
 use crate::text::{self, plain};
 
 const COLUMNS: [&str; 6] = ["PLACE", "PID", "FOR", "LABEL", "HOST", "COMMAND"];
-/// A command line can be megabytes long. JSON contains it in full.
+/// The width at which a command line is cut. JSON contains the whole command line.
 const LONGEST_COMMAND: usize = 200;
 
 /// Returns a heading and the table, line by line. If the heading does not fit into `columns`, its
@@ -128,7 +128,7 @@ fn padded(cell: &str, width: usize) -> String {
     cell.to_owned() + &" ".repeat(missing)
 }
 
-/// A duration as a person would say it.
+/// Formats a duration for people.
 fn readable(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {

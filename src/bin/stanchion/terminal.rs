@@ -1,4 +1,4 @@
-//! What the program must know of a terminal.
+//! Questions about a terminal.
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -8,35 +8,35 @@ use rustix::fs::{FileType, fstat, stat};
 use rustix::process::getpgrp;
 use rustix::termios::{tcgetpgrp, tcgetwinsize};
 
-/// Columns and rows where the terminal does not tell.
+/// Columns and rows if the terminal does not report them.
 const USUAL: (usize, usize) = (80, 24);
 
-/// Whether text can be taken back there.
+/// Returns whether written text can be erased there.
 pub(crate) fn can_rewrite(output: &impl IsTerminal) -> bool {
     output.is_terminal() && std::env::var_os("TERM").is_none_or(|it| it != "dumb")
 }
 
-/// Whether a write would not wait.
+/// Returns whether a write would not block.
 pub(crate) fn takes_text(output: &impl AsFd) -> bool {
     let mut asked = [PollFd::new(output, PollFlags::OUT)];
     let at_once = Timespec::default();
     poll(&mut asked, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
-/// Whether this process is in the foreground there. A job in the background would write over the prompt, or be stopped
-/// (`stty tostop`).
+/// Returns whether this process is in the foreground there. A job in the background would write
+/// over the prompt, or be stopped (`stty tostop`).
 pub(crate) fn is_ours(output: &impl AsFd) -> bool {
     tcgetpgrp(output).is_ok_and(|group| group == getpgrp())
 }
 
-/// Whether anybody can still read there. A descriptor that was closed at the start is the null device by now: the runtime library
-/// sees to that.
+/// Returns whether the output still has a reader. A descriptor that was closed at the start is
+/// `/dev/null` by now, because Rust's runtime opens it.
 pub(crate) fn is_read(output: &impl AsFd) -> bool {
-    // Errors and hang-ups are told unasked.
+    // `poll` reports errors and hang-ups without a request.
     let mut asked = [PollFd::new(output, PollFlags::empty())];
     let at_once = Timespec::default();
-    let told = poll(&mut asked, Some(&at_once)).is_ok_and(|ready| ready > 0);
-    !told && !is_null(output)
+    let failed = poll(&mut asked, Some(&at_once)).is_ok_and(|ready| ready > 0);
+    !failed && !is_null(output)
 }
 
 fn is_null(output: &impl AsFd) -> bool {
@@ -47,7 +47,7 @@ fn is_null(output: &impl AsFd) -> bool {
     is_device && there.st_rdev == null.st_rdev
 }
 
-/// Columns and rows.
+/// Returns columns and rows.
 pub(crate) fn size(output: impl AsFd) -> (usize, usize) {
     match tcgetwinsize(output) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),

@@ -1,16 +1,16 @@
-//! Terminals where the program knows nothing of them: nothing is redrawn.
+//! Replaces `terminal` on platforms without support for terminals: nothing is redrawn.
 
-/// Whether text can be taken back there.
+/// Returns whether written text can be erased there.
 pub(crate) fn can_rewrite<T>(_: &T) -> bool {
     false
 }
 
-/// Whether anybody can still read there: a write will tell.
+/// Returns whether the output still has a reader. A write finds out.
 pub(crate) fn is_read<T>(_: &T) -> bool {
     true
 }
 
-/// Columns and rows.
+/// Returns columns and rows.
 pub(crate) fn size<T>(_: T) -> (usize, usize) {
     (80, 24)
 }

@@ -1,15 +1,15 @@
-//! Text of others on a terminal: harmless, and no longer than there is room.
+//! Foreign text for a terminal: without control characters, and cut to the available width.
 
 use std::str::Chars;
 
-/// Text of others, made harmless for a terminal: a label may hold anything.
+/// Replaces the control characters of a foreign text: a label may contain any bytes.
 pub(crate) fn plain(text: &str) -> String {
     let harmless = |it: char| if it.is_control() { '\u{fffd}' } else { it };
     text.chars().map(harmless).collect()
 }
 
-/// As much of a text as fits into so many columns, and nothing that a terminal would obey. A text that was cut ends with
-/// `…`, so that no number looks whole that is not.
+/// Cuts a text to this many columns, and replaces its control characters. A text that was cut ends
+/// with `…`, so that a cut number is not read as a whole one.
 pub(crate) fn cut(text: &str, columns: usize) -> String {
     let text = plain(text);
     if columns == 0 || fits_into(text.chars(), columns) {
@@ -19,7 +19,8 @@ pub(crate) fn cut(text: &str, columns: usize) -> String {
     start.chain(std::iter::once('…')).collect()
 }
 
-/// The same for a text whose end matters more than its beginning, such as a path.
+/// The same for a text whose end matters more than its beginning, such as a path: cuts its
+/// beginning.
 pub(crate) fn cut_front(text: &str, columns: usize) -> String {
     let text = plain(text);
     if fits_into(text.chars(), columns) {
@@ -41,7 +42,7 @@ fn fits_into(mut text: Chars<'_>, columns: usize) -> bool {
 fn fit_into(columns: usize) -> impl FnMut(&char) -> bool {
     let mut left = columns;
     move |it| {
-        // Roughly: from here on come the scripts whose characters are two columns wide.
+        // An approximation: from here on, characters are two columns wide.
         let width = if u32::from(*it) < 0x1100 { 1 } else { 2 };
         let fits = width <= left;
         left = left.saturating_sub(width);

@@ -1,4 +1,4 @@
-//! Completion scripts and manual pages, made from the command line's definition.
+//! Completion scripts and manual pages, generated from the definition of the command line.
 
 use clap::CommandFactory;
 use clap_complete::Shell;

@@ -1,4 +1,4 @@
-//! What the actor does with answers, calls and alarms.
+//! How the actor handles answers, calls and alarms.
 
 use ::redis::{PushInfo, PushKind, RedisError, Value};
 
@@ -8,12 +8,12 @@ use crate::loss::Loss;
 use crate::redis::lease::{Lease, Stamp};
 use crate::redis::link::nonsense;
 use crate::redis::place::{Grant, Mode, Outcome, Target};
-use crate::redis::replies::{self, Beat, Entry, Outlook, Pulse, Told, Turn};
+use crate::redis::replies::{self, Beat, Entry, Message, Outlook, Pulse, Turn};
 use crate::redis::scripts::Script;
 use crate::redis::verdict::{failure, is_passing};
 use std::time::Duration;
 
-/// What somebody else has said of a lock of this name.
+/// Describes how the recorded lock of this name differs from this handle.
 pub(in crate::redis) fn difference(what: &str, theirs: &str, ours: &str) -> String {
     let duration = |text: &str| text.parse().map(Duration::from_micros);
     match (what, duration(theirs), duration(ours)) {
@@ -56,7 +56,7 @@ impl Actor {
         }
     }
 
-    /// The answer to a request to come in.
+    /// Handles the answer to an acquire.
     fn entry(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
         let Some(seat) = self.seats.get_mut(id) else {
             return;
@@ -112,22 +112,24 @@ impl Actor {
         }
     }
 
-    /// It is in, by a request that was sent then.
+    /// The wait is granted, by a request that was sent at this time.
     fn granted(&mut self, id: &str, sent: Stamp, grant: Turn) {
         let lease = Lease::new(self.config.lease, sent);
         if lease.is_valid(Stamp::now()) {
             return self.let_in(id, lease, grant);
         }
-        // The answer took so long that it says nothing any more.
+        // The answer took too long: the lease is over.
         if let Some(seat) = self.seats.get(id) {
             seat.place.ask();
             self.ask(id);
         }
     }
 
-    /// Its turn has come, and the server waits a claim window for it. It comes in at once where it is sure that the window is not over: the window begins
-    /// after the last answer that said that it waits, so it is a lease of that length from the request for that answer on, and is renewed like one. That is the claim. Nor
-    /// is it longer than its place is kept, which was renewed by that request.
+    /// Handles an offer, which the server keeps for one claim window. If the window is certainly
+    /// not over, the wait is granted at once. The offer was made after the last answer that said
+    /// "you wait". So the window counts as a lease from the request for that answer on. The renewal
+    /// of this lease is the claim. The lease is not longer than the server keeps the queue entry,
+    /// which the same request renewed.
     fn offered(&mut self, id: &str, grant: Turn) {
         let Some(seat) = self.seats.get(id).filter(|it| it.place.is_waiting()) else {
             return;
@@ -171,7 +173,8 @@ impl Actor {
         self.schedule_seat(id);
     }
 
-    /// The next heartbeat: after the usual time, or when something happens by itself and this process has the head of the line.
+    /// Schedules the next heartbeat: after the usual time, or earlier if this process has the first
+    /// waiter and the server announced a change.
     fn plan_beat(&mut self, target: &Target, interval: Duration, is_head: bool, wake: u64) {
         let mut after = interval;
         if is_head && wake > 0 {
@@ -208,7 +211,7 @@ impl Actor {
         let place = seat.place.clone();
         match pulse {
             Pulse::Holds(grant) if place.is_waiting() => self.granted(id, sent, grant),
-            // It was not heard that it went back, or it was let in again.
+            // The server has not received the release of the last offer, or has made a new one.
             Pulse::Holds(grant) if place.is_passed() => {
                 seat.turn = grant.turn;
                 self.pass_on(id);
@@ -227,7 +230,7 @@ impl Actor {
                     self.plan_beat(&place.target, interval, true, outlook.wake);
                 }
             }
-            // It was cut off when its turn came, or stood still.
+            // It was not connected, or stood still, when its turn came.
             Pulse::Passed | Pulse::Unknown if place.is_waiting() => {
                 place.ask();
                 self.ask(id);
@@ -255,7 +258,8 @@ impl Actor {
         self.schedule_seat(id);
     }
 
-    /// The server has forgotten a hold: it takes it back if nobody was let in since. A lease that is over is not revived.
+    /// Asserts a hold that the server has forgotten. The server accepts it if no other caller
+    /// acquired the lock since. A lease that is over is not revived.
     pub(super) fn reassert(&mut self, id: &str) {
         let now = Stamp::now();
         let Some(seat) = self.seats.get(id) else {
@@ -299,7 +303,7 @@ impl Actor {
         }
     }
 
-    /// The answer to a writer that wants to be a reader.
+    /// Handles the answer to a downgrade.
     fn downgraded(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
         let shared = matches!(
             result.as_ref().map(Entry::of),
@@ -313,7 +317,7 @@ impl Actor {
         }
     }
 
-    /// A grant that nobody took is asked for anew; a hold is lost.
+    /// Loses a hold. A grant that its future has not taken is requested again.
     pub(super) fn lose(&mut self, id: &str, loss: Loss) {
         let Some(seat) = self.seats.get_mut(id) else {
             return;
@@ -336,7 +340,7 @@ impl Actor {
             }
             self.schedule_seat(id);
         } else if place.is_asking() {
-            // What is over goes back before it asks again.
+            // The old grant is released before the wait asks again.
             seat.lease = None;
             seat.passed = Some(seat.turn);
             self.ask(id);
@@ -369,18 +373,18 @@ impl Actor {
                 let _ = reply.send(Err(failure("renew", &target.place, error.clone())));
             }
         }
-        // Holds end by their leases unless it goes better next time.
+        // The next heartbeat tries again. Holds end with their leases.
         self.schedule_beat(target.keys.state(), now + REPEAT);
     }
 
     fn released(&mut self, id: &str, result: Result<Value, RedisError>) {
         let Some(leaving) = self.seats.get_mut(id).and_then(|it| it.leaving.as_mut()) else {
-            // A grant that was given back because nobody took it.
+            // A grant that went back because its future did not take it.
             return;
         };
         let reply = leaving.reply.take();
         let (held, loss, give_up) = (leaving.held, leaving.loss, leaving.give_up);
-        // Of a repetition the server may say so because it has heard the first.
+        // A repeated release finds nothing if the server received the first one.
         let first = leaving.asked == 1;
         let place = self.seats[id].place.target.place.clone();
         let lost = |text: String| Err(Error::at(ErrorKind::Lost, text, &place));
@@ -396,7 +400,7 @@ impl Actor {
             (_, Some(loss)) => lost(loss.to_string()),
             (Err(error), None) => Err(failure("release", &place, error.clone())),
             (Ok(value), None) => match replies::count_of(value) {
-                Some(0) if held && first => lost("it was held no longer".to_owned()),
+                Some(0) if held && first => lost("the hold had ended".to_owned()),
                 Some(_) => Ok(()),
                 None => Err(nonsense(&place)),
             },
@@ -404,7 +408,7 @@ impl Actor {
         self.forget(id);
         match (reply, answer) {
             (Some(reply), answer) => _ = reply.send(answer),
-            // A loss has been told when it was seen.
+            // The loss was reported when it was noticed.
             (None, Err(error)) if held && loss.is_none() => {
                 crate::trace::unheard(&place, &error);
             }
@@ -451,7 +455,8 @@ impl Actor {
         self.schedule_seat(id);
     }
 
-    /// Nobody has polled the future: the next in line is let in, and this one keeps its place.
+    /// The future was not polled in time: the grant goes to the next waiter, and this one keeps its
+    /// place.
     fn pass_on(&mut self, id: &str) {
         let Some(seat) = self.seats.get_mut(id) else {
             return;
@@ -470,7 +475,7 @@ impl Actor {
         self.schedule_beat(target.keys.state(), Stamp::now() + interval);
     }
 
-    /// The server did not answer a wait.
+    /// Handles a request of a wait that the server did not answer.
     pub(super) fn mute(&mut self, id: &str, since: Stamp) {
         self.mark_mute(id, since);
         self.repeat(id);
@@ -496,12 +501,12 @@ impl Actor {
             return self.heard_trouble(epoch, &closed.into());
         }
         let told = match (&push.kind, &push.data[..]) {
-            (PushKind::Message, [_, message]) => Told::of(message),
+            (PushKind::Message, [_, message]) => Message::of(message),
             _ => None,
         };
         match told {
-            Some(Told::Offer { id, turn }) => self.offered(&id, turn),
-            Some(Told::Lost { id }) => self.lose(&id, Loss::Revoked),
+            Some(Message::Offer { id, turn }) => self.offered(&id, turn),
+            Some(Message::Lost { id }) => self.lose(&id, Loss::Revoked),
             None => {}
         }
     }

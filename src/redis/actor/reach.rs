@@ -1,4 +1,5 @@
-//! The actor and its connection: connecting again, with growing delays, and asking again for everything then.
+//! The connection of the actor. It connects again with growing delays, and then repeats all
+//! requests.
 
 use std::path::Path;
 use std::task::{Context, Poll};
@@ -18,22 +19,22 @@ use crate::redis::place::Target;
 use crate::redis::verdict::{Remedy, Trouble, Verdict};
 use crate::trace::{Note, Notes};
 
-/// How often a connection that is not used is tried, so that one that is cut off half way is noticed.
+/// How often an idle connection is tested with a ping, to notice one that is cut off.
 const PING: Duration = Duration::from_secs(10);
-/// How many answers may fail to come in a row.
+/// How many answers in a row may be missing before the connection counts as dead.
 const PATIENCE: u32 = 2;
 
 pub(super) struct Reach {
     link: Option<Link>,
-    /// How this client signs its requests while the link is there.
+    /// The last part of every wish, on the current connection.
     signature: String,
     connecting: Option<Connecting>,
     backoff: Backoff,
     epochs: u64,
     unanswered: u32,
-    /// Whether a script was run since the last connection was made.
+    /// Whether a script has run on the current connection.
     proven: bool,
-    /// Why the server did not serve, the last time that it did not.
+    /// The last failure that may pass.
     trouble: Option<Trouble>,
     blind_told: bool,
     alarm: Option<Stamp>,
@@ -69,7 +70,7 @@ impl Reach {
         }
     }
 
-    /// A script was run: this is the server that serves. A ping proves nothing, replicas answer it too.
+    /// A script has run, so this server serves. A ping does not prove that: replicas answer it too.
     pub(super) fn served(&mut self, epoch: u64) {
         self.heard(epoch);
         if self.is_current(epoch) {
@@ -78,7 +79,7 @@ impl Reach {
         }
     }
 
-    /// The end of a request that was repeated for as long as it may be: the error says why it was not served.
+    /// Returns the error of a request that was repeated for too long. It names the last failure.
     pub(super) fn end(&self, step: &'static str, place: &Path) -> Error {
         Trouble::end(self.trouble.as_ref(), step, place)
     }
@@ -114,7 +115,7 @@ impl Actor {
         }
     }
 
-    /// A connection is there, or could not be made.
+    /// Handles the result of connecting.
     pub(super) fn connected(&mut self, result: Result<Link>) {
         let link = match result {
             Ok(link) => link,
@@ -135,8 +136,9 @@ impl Actor {
         self.ask_for_everything();
     }
 
-    /// The part of a wish that is the same for all of this client: whether it drops what it holds when it is cut off, patience, claim window and lock delay in
-    /// microseconds; the inbox, behind a dash where nobody listens; process, host and label.
+    /// Returns the part of a wish that is the same for all waits of this client: whether a hold
+    /// ends with the connection; patience, claim window and lock delay in microseconds; the inbox,
+    /// with a dash before it if the client does not listen; process, host and label.
     fn sign(&self, link: &Link) -> String {
         let config = &self.config;
         format!(
@@ -153,7 +155,8 @@ impl Actor {
         )
     }
 
-    /// Everything that was under way may have been heard or not: all of it is asked again, which changes nothing where it had been heard.
+    /// Repeats every request that was under way. It changes nothing if the server received the
+    /// first one.
     fn ask_for_everything(&mut self) {
         let mut seats: Vec<_> = self
             .seats
@@ -173,7 +176,7 @@ impl Actor {
         names.iter().for_each(|name| self.schedule_beat(name, now));
     }
 
-    /// A request failed on that connection.
+    /// Handles a request that failed on this connection.
     pub(super) fn heard_trouble(&mut self, epoch: u64, error: &RedisError) {
         if !self.reach.is_current(epoch) {
             return;
@@ -189,8 +192,9 @@ impl Actor {
         }
     }
 
-    /// The connection is gone, or leads to a server that does not serve: connects again. A connection that never served is not replaced at once, because a server that always
-    /// says "not me" would be asked without pause.
+    /// Connects again, because the connection is gone or leads to a server that does not serve. If
+    /// no script has run on the connection, it is replaced after a delay. Otherwise a replica would
+    /// be asked again without pause.
     fn cut_off(&mut self) {
         let proven = std::mem::take(&mut self.reach.proven);
         if !self.source.is_lent() {
@@ -219,7 +223,7 @@ impl Actor {
         ids.iter().for_each(|id| self.mark_mute(id, now));
     }
 
-    /// An answer did not come. A few in a row: the connection is taken for dead.
+    /// Counts an answer that did not come. After a few in a row, the connection counts as dead.
     fn suspect(&mut self) {
         self.reach.unanswered += 1;
         if self.reach.unanswered >= PATIENCE {
@@ -265,7 +269,7 @@ impl Actor {
         self.schedule_link(now + PING);
     }
 
-    /// Said once: the server does not say who it is, so a restart goes unnoticed.
+    /// Reports once that the server does not show its run id, so a restart is not noticed.
     pub(super) fn doubt_quarantine(&mut self, blind: bool) {
         if blind && !std::mem::replace(&mut self.reach.blind_told, true) {
             let mut notes = Notes::default();

@@ -1,4 +1,4 @@
-//! What the actor sends.
+//! The requests that the actor sends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::redis::place::{Place, Stage, Target};
 use crate::redis::scripts::Script;
 
 impl Actor {
-    /// Sends the request to come in, or sends it again.
+    /// Sends an acquire, or repeats it.
     pub(super) fn ask(&mut self, id: &str) {
         let Some(seat) = self.seats.get_mut(id) else {
             return;
@@ -35,7 +35,7 @@ impl Actor {
         }
     }
 
-    /// What `acquire.lua` takes.
+    /// Returns the arguments of `acquire.lua`.
     pub(super) fn acquire_arguments(
         &self,
         place: &Place,
@@ -87,7 +87,7 @@ impl Actor {
 
     pub(super) fn leave(&mut self, place: &Arc<Place>, reply: Option<oneshot::Sender<Result<()>>>) {
         let (held, loss) = place.give_back();
-        // The server need not be asked what is known; it is told all the same.
+        // The loss is known already. The release is sent all the same.
         let reply = match (reply, loss) {
             (Some(reply), Some(loss)) => {
                 let text = loss.to_string();
@@ -141,7 +141,7 @@ impl Actor {
         self.send_beat(&target, vec![place.id.clone()]);
     }
 
-    /// Asserts the hold of a writer with the wish of a reader.
+    /// Asserts the hold of a writer with the wish of a reader, which makes it a reader.
     pub(super) fn downgrade(&mut self, place: &Place, reply: oneshot::Sender<Result<()>>) {
         let Some(seat) = self.seats.get_mut(&place.id) else {
             return;
@@ -169,7 +169,7 @@ impl Actor {
         }));
     }
 
-    /// Tells the server who of this client is alive.
+    /// Sends a heartbeat with the ids of this client.
     pub(super) fn beat(&mut self, name: &str, now: Stamp) {
         let Some(book) = self.books.get(name) else {
             return;

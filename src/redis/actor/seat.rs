@@ -1,4 +1,4 @@
-//! What the actor keeps in mind of each wait and each hold, and of each lock.
+//! The state that the actor keeps for each wait or hold, and for each lock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,56 +12,59 @@ use crate::redis::options::Config;
 use crate::redis::place::{Place, Stage, Target};
 use crate::redis::replies::Outlook;
 
-/// What the actor knows of a wait or a hold.
+/// The actor's state of a wait or a hold.
 pub(super) struct Seat {
     pub(super) place: Arc<Place>,
-    /// Who came before whom, to ask again in that order after the server has forgotten.
+    /// The order of arrival, to ask again in this order after the server has lost its data.
     pub(super) order: u64,
     pub(super) lease: Option<Lease>,
-    /// Which grant it is.
+    /// The turn of the grant.
     pub(super) turn: u64,
-    /// The grant that it gave back last. The word of that may be late, on a connection that is gone.
+    /// The turn that it gave back last. The `pass` may arrive late, through a connection that is
+    /// closed.
     pub(super) passed: Option<u64>,
     /// When the hold began.
     pub(super) begun: Stamp,
-    /// When a grant that nobody takes goes back.
+    /// When a grant that its future has not taken goes back.
     pub(super) claim_by: Stamp,
-    /// Whether it has stood in line.
+    /// Whether it was in the queue.
     pub(super) queued: bool,
-    /// The last answer that said that it waits.
+    /// The last answer that said "you wait".
     pub(super) vouched: Option<Vouched>,
-    /// Since when the server does not answer it.
+    /// When the server stopped answering it.
     pub(super) mute_since: Option<Stamp>,
     /// When to repeat a request.
     pub(super) repeat_at: Option<Stamp>,
-    /// There once it leaves.
+    /// Set when it leaves.
     pub(super) leaving: Option<Leaving>,
     pub(super) ensure: Vec<oneshot::Sender<Result<()>>>,
-    /// There while a writer becomes a reader.
+    /// Set while a writer becomes a reader.
     pub(super) sharing: Option<oneshot::Sender<Result<()>>>,
-    /// When its alarm rings.
+    /// The time of its alarm.
     pub(super) alarm: Option<Stamp>,
 }
 
-/// An answer that said that a wait goes on, and when it was asked for. Whatever is offered later is offered after that.
+/// An answer that said "you wait", and when its request was sent. Every later offer was made after
+/// the request.
 #[derive(Clone, Copy)]
 pub(super) struct Vouched {
     pub(super) sent: Stamp,
-    /// The lock's clock then. Messages and answers may be handled in another order than they came.
+    /// The lock's clock in that answer. Messages and answers may be handled in another order than
+    /// that of their arrival.
     pub(super) before: u64,
 }
 
 pub(super) struct Leaving {
     pub(super) reply: Option<oneshot::Sender<Result<()>>>,
-    /// It had been held, and lost or not.
+    /// Whether it was held, and how it was lost.
     pub(super) held: bool,
     pub(super) loss: Option<Loss>,
     pub(super) give_up: Stamp,
-    /// How often it was asked for. An answer may be lost after the server has heard.
+    /// How often the release was sent. The answer may be lost although the server received it.
     pub(super) asked: u32,
 }
 
-/// All of this client that wait for one lock or hold it.
+/// All waits and holds of this client on one lock.
 pub(super) struct Book {
     pub(super) target: Arc<Target>,
     pub(super) ids: BTreeMap<u64, String>,
@@ -90,7 +93,7 @@ impl Seat {
         }
     }
 
-    /// It stands in line, by an answer to a request that was sent then.
+    /// Records that it is in the queue, by the answer to a request that was sent at this time.
     pub(super) fn wait(&mut self, sent: Stamp, rank: usize, outlook: Outlook) {
         let before = outlook.now;
         if self.vouched.is_none_or(|it| it.before < before) {
@@ -100,7 +103,7 @@ impl Seat {
         self.place.queue(rank, outlook);
     }
 
-    /// Whether a hold is to be renewed.
+    /// Returns whether the hold must be renewed.
     pub(super) fn renews(&self, config: &Config, now: Stamp) -> bool {
         self.place.loss().is_none()
             && config
@@ -108,14 +111,14 @@ impl Seat {
                 .is_none_or(|most| now.since(self.begun) < most)
     }
 
-    /// When a wait fails because the server does not answer it.
+    /// Returns when a wait fails because the server does not answer it.
     pub(super) fn mute_until(&self, config: &Config) -> Option<Stamp> {
         let waits = self.place.is_asking() || self.place.is_waiting();
         let since = self.mute_since.filter(|_| waits)?;
         Some(since + config.unavailable_after)
     }
 
-    /// When something has to be done about it though nothing comes from outside.
+    /// Returns the time of its next action, if no message arrives.
     pub(super) fn due(&self, config: &Config) -> Option<Stamp> {
         if let Some(leaving) = &self.leaving {
             return Some(self.repeat_at.unwrap_or(leaving.give_up));

@@ -1,4 +1,4 @@
-//! The lock that `run` acquires, by its options and by what is recorded.
+//! Chooses the lock that `run` acquires, by its options and the recorded kind.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::place::{self, FarAway, Purpose};
 
 use super::options::Run;
 
-/// Sets label and mode, which the options of all locks have.
+/// Sets label and mode in the options of any lock.
 macro_rules! with_words {
     ($how:expr, $options:expr) => {{
         let mut how = $how;
@@ -27,7 +27,7 @@ macro_rules! with_words {
 
 /// What the options ask for.
 enum Wish {
-    /// Alone, whatever the kind of the lock.
+    /// Alone, for a lock of any kind.
     Alone,
     Shared,
     /// Alone; other commands may share the lock at other times.
@@ -59,7 +59,7 @@ fn wish(options: &Run) -> Wish {
     }
 }
 
-/// Turns a URL into the path or the server that it means.
+/// Resolves a URL to its path or its server.
 pub(super) async fn locate(options: &mut Run) -> Result<(), Failure> {
     if let Some(far) = FarAway::meant(&options.lock)? {
         let far = far.connect(options.want()?, options.label.as_deref());
@@ -102,7 +102,7 @@ pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
             let how = with_words!(FifoSemaphore::options(), options);
             AnyLock::Semaphore(semaphore(path, how.limit(limit))?)
         }
-        // The library refuses a kind that this program does not know.
+        // For a kind that this program does not know, the library returns an error.
         _ => {
             let how = with_words!(FifoLock::options(), options);
             AnyLock::Plain(how.open(path)?)
@@ -159,7 +159,7 @@ fn of_semaphore(
     }
 }
 
-/// The options do not fit this lock.
+/// Returns the error for options that do not fit this lock.
 fn unfit(path: &Path, text: &str) -> Failure {
     Failure::usage(format!("{} {text}", path.display()))
 }

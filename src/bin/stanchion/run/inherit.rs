@@ -16,7 +16,7 @@ pub(super) trait Inherit: Guard {
     /// The same files by name.
     fn paths(&self, lock: &AnyLock) -> Vec<PathBuf>;
 
-    /// What keeps the lock when another program replaces this one.
+    /// Keeps the lock held when `exec` replaces this program.
     fn keep_across_exec(&self) -> Result<Vec<File>, Failure>;
 }
 
@@ -41,7 +41,7 @@ macro_rules! inherit_one {
 
 inherit_one!(FifoGuard, FifoReadGuard, FifoWriteGuard);
 
-/// For a guard that has none to give.
+/// For a guard without a file that can be inherited.
 macro_rules! inherit_none {
     ($($guard:ty),*) => {$(
         impl Inherit for $guard {

@@ -1,4 +1,4 @@
-//! The one line that shows the wait, on a terminal.
+//! The line on a terminal that shows the wait.
 
 use std::fmt::Display;
 use std::io::{self, Stderr, Write};
@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{terminal, text};
 
-/// Back to the start of the line, and nothing on it.
+/// Moves the cursor to the start of the line and clears it.
 const CLEAR: &str = "\r\x1b[K";
 
-/// Erases the line when it goes, however the wait ended.
+/// Erases the line when it is dropped, however the wait ended.
 pub(super) struct LiveLine {
     painter: Option<Painter>,
 }
@@ -23,7 +23,7 @@ pub(super) struct Painter {
 }
 
 impl LiveLine {
-    /// Draws nothing when asked to be quiet, and where there is nobody to see it or no way to take it back.
+    /// Draws nothing with `--quiet`, and nothing if stderr is not a terminal or cannot erase text.
     pub(super) fn new(lock: &Path, quiet: bool) -> Self {
         let draws = !quiet && terminal::can_rewrite(&io::stderr());
         let painter = || Painter {
@@ -60,7 +60,7 @@ impl Painter {
         }
         let text = format!("{}: {wait}", self.name);
         let width = terminal::size(&stderr).0;
-        // One column less: some terminals wrap when the last one is filled.
+        // One column less, because some terminals wrap when the last column is filled.
         let text = text::cut(&text, width.saturating_sub(1));
         let written = write!(stderr.lock(), "{CLEAR}{text}");
         self.shown.fetch_or(written.is_ok(), Ordering::Relaxed);
@@ -74,8 +74,8 @@ impl Painter {
     }
 }
 
-/// Asked each time: a job moves between foreground and background, and a terminal that was halted (Ctrl-S) would halt the wait
-/// too, and so cost the place in line.
+/// Asked before each line: a job may move to the background. And a write to a halted terminal
+/// (Ctrl-S) would block the wait, which would then be bypassed.
 fn can_draw(stderr: &Stderr) -> bool {
     terminal::is_ours(stderr) && terminal::takes_text(stderr)
 }

@@ -1,8 +1,9 @@
-//! A command that waits for a lock under which it was started itself, at whatever depth, and so for
-//! its own end.
+//! Detects a command that waits for a lock under which it was started, at any depth, and so for its
+//! own end.
 //!
-//! Each `stanchion run` adds its lock to the variable [`HELD`] of its command: one line for each lock,
-//! the outermost first, `TOKEN PID PERMITS PATH`. In the path `%` and the newline are written `%XX`.
+//! Each `stanchion run` adds its lock to the variable [`HELD`] of its command: one line for each
+//! lock, the outermost first, `TOKEN PID PERMITS PATH`. In the path `%` and the newline are written
+//! `%XX`.
 
 use std::borrow::Cow;
 use std::env::var_os;
@@ -17,22 +18,22 @@ use crate::exit::say;
 use crate::lock::AnyLock;
 use crate::terminal;
 
-/// The lock under which this process was started, as the environment tells.
+/// The variable with the lock under which this process was started.
 pub(super) const LOCK: &str = "STANCHION_LOCK";
-/// The fencing token of that grant.
+/// The variable with the fencing token of that grant.
 pub(super) const TOKEN: &str = "STANCHION_TOKEN";
-/// The files of the permits, one path a line.
+/// The variable with the slot files of the permits, one path on each line.
 pub(super) const SLOTS: &str = "STANCHION_SLOTS";
-/// All locks under which this process was started.
+/// The variable with all locks under which this process was started.
 pub(super) const HELD: &str = "STANCHION_HELD";
 
-/// A lock that some `stanchion run` holds for the command that it started.
+/// A lock that a `stanchion run` holds for its command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) token: u64,
-    /// Of that `stanchion`.
+    /// The process id of that `stanchion`.
     pub(super) pid: u32,
-    /// How many, where it is a semaphore.
+    /// The number of permits; 0 if the lock is not a semaphore.
     pub(super) permits: u32,
     pub(super) path: PathBuf,
 }
@@ -55,13 +56,13 @@ impl Held {
         line
     }
 
-    /// Whether this hold lasts. A command that was left behind has the same environment, and may wait:
-    /// that hold is over.
+    /// Returns whether the lock is still held for that command. A process that the command left
+    /// behind has the same environment, but the hold is over: it may wait.
     fn lasts(&self, lock: &AnyLock, status: &Status) -> bool {
         let inside = status.holder.iter().chain(&status.shared_by);
         let is_inside = inside.into_iter().any(|it| self.is_of(it));
         match lock {
-            // Its permits may be older than the last grant, and its holder unknown here.
+            // The permits may be older than the last grant, and their holder may not be known here.
             AnyLock::Semaphore(_) => is_inside || status.last_token == self.token,
             AnyLock::Plain(_) | AnyLock::RwLock(_) => status.last_token == self.token,
             AnyLock::Unlined(_) => is_inside,
@@ -75,7 +76,7 @@ impl Held {
     }
 }
 
-/// The variable [`HELD`] for a command that also has this lock.
+/// Returns the value of [`HELD`] for a command that also has this lock.
 pub(super) fn held_with(own: &Held) -> OsString {
     let mut lines = var_os(HELD).unwrap_or_default().into_vec();
     if !lines.is_empty() {
@@ -85,7 +86,7 @@ pub(super) fn held_with(own: &Held) -> OsString {
     OsString::from_vec(lines)
 }
 
-/// Says once that the wait has no end.
+/// Warns once that the wait does not end.
 pub(super) struct Nested {
     lock: AnyLock,
     /// The holds of this lock under which this process was started.
@@ -103,9 +104,11 @@ impl Nested {
         })
     }
 
-    /// Whether there is nothing more to say. `wanted` counts where the lock is a semaphore.
-    pub(super) async fn tell(&self, wanted: u32) -> bool {
-        // A full pipe or a halted terminal must not halt the wait; then it is said later.
+    /// Writes the warning, if it applies. Returns whether it need not be called again. `wanted`
+    /// matters only for a semaphore.
+    pub(super) async fn warn(&self, wanted: u32) -> bool {
+        // A full pipe or a halted terminal must not block the wait. Then the warning is written
+        // later.
         if !terminal::takes_text(&io::stderr()) {
             return false;
         }
@@ -134,7 +137,8 @@ impl Nested {
     fn fear(&self) -> &'static str {
         match self.lock {
             AnyLock::Plain(_) => "waits for its own end",
-            // Others may be inside as well, and it may have been left behind.
+            // Other processes may hold the lock as well, and this process may have been left
+            // behind.
             AnyLock::RwLock(_) | AnyLock::Semaphore(_) | AnyLock::Unlined(_) => {
                 "seems to wait for its own end"
             }

@@ -1,4 +1,4 @@
-//! Signals that come while the program waits or the command runs, and children that are nobody's.
+//! Signals during the wait and while the command runs, and orphans as process 1.
 
 use std::future::poll_fn;
 use std::io;
@@ -20,19 +20,19 @@ const HEARD: [Signal; 6] = [
     Signal::USR2,
 ];
 
-/// The signals that this program takes instead of dying of them.
+/// The signals that this program handles instead of being ended by them.
 pub(super) struct Signals {
     streams: Vec<(Signal, unix::Signal)>,
-    /// Also keeps a handler in place: where SIGCHLD is ignored the kernel throws away how a command
-    /// ended.
+    /// Also keeps a handler for SIGCHLD: if that signal is ignored, the kernel discards the exit
+    /// status of the command.
     child: unix::Signal,
     command: Option<Pid>,
 }
 
 impl Signals {
-    /// A signal that was ignored when the program started (`nohup`, a job in a script's background)
-    /// stays ignored, also in the command. One that was blocked is unblocked: it could not end the
-    /// wait and would not reach the command.
+    /// A signal that was ignored at the start (`nohup`, a background job of a script) stays
+    /// ignored, also in the command. A signal that was blocked is unblocked: otherwise it could not
+    /// end the wait and would not reach the command.
     pub(super) fn listen() -> io::Result<Self> {
         let ignored = ignored();
         let heard = HEARD.into_iter();
@@ -50,12 +50,12 @@ impl Signals {
         Ok(signals)
     }
 
-    /// From here on this child is the command, whose end is for its owner to ask for.
+    /// Sets the process id of the command, which is not reaped as an orphan.
     pub(super) fn set_command(&mut self, command: Option<Pid>) {
         self.command = command;
     }
 
-    /// The next signal; safe to cancel.
+    /// Waits for the next signal. Dropping the future loses no signal.
     pub(super) async fn next(&mut self) -> Signal {
         poll_fn(|cx| {
             while self.child.poll_recv(cx).is_ready() {
@@ -69,8 +69,8 @@ impl Signals {
         .await
     }
 
-    /// As process 1 of a container this program inherits every orphan, and each stays a zombie until
-    /// it is waited for.
+    /// As process 1 of a container, this program inherits all orphans. Each stays a zombie until it
+    /// is reaped.
     fn reap_orphans(&self) {
         if is_init() {
             orphans::reap(self.command);
@@ -78,12 +78,13 @@ impl Signals {
     }
 }
 
-/// The kernel ignores every signal with a default action that this process sends to itself.
+/// As process 1: the kernel ignores a signal with its default action that the process sends to
+/// itself.
 fn is_init() -> bool {
     std::process::id() == 1
 }
 
-/// Lets the signals that this program hears come through, whatever its parent has blocked.
+/// Unblocks the signals that this program handles, which its parent may have blocked.
 fn unblock() -> io::Result<()> {
     let mut set = SigSet::empty();
     let heard = HEARD.into_iter().chain([Signal::CHILD]);
@@ -97,7 +98,7 @@ fn bit(signal: Signal) -> u64 {
     1 << (signal.as_raw() - 1)
 }
 
-/// The signals this program was told to ignore, as far as the system says.
+/// Returns the signals that were ignored at the start, if the system shows them.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|it| it.strip_prefix("SigIgn:"));
@@ -109,17 +110,18 @@ pub(super) fn process(id: u32) -> Option<Pid> {
     i32::try_from(id).ok().and_then(Pid::from_raw)
 }
 
-/// Passes a signal on to the command, unless the terminal has told it already.
+/// Passes a signal on to the command, unless the terminal has sent it to the command too.
 pub(super) fn pass_on(signal: Signal, command: Pid) {
     let from_keyboard = signal == Signal::INT || signal == Signal::QUIT;
     if from_keyboard && is_in_foreground() {
         return;
     }
-    // It may have ended in this very moment.
+    // The command may just have ended.
     let _ = kill_process(command, signal);
 }
 
-/// Whether a key on the terminal reaches this process, and with it everybody in its group.
+/// Returns whether a key on the terminal sends its signal to this process, and so to its whole
+/// group.
 fn is_in_foreground() -> bool {
     let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
     rustix::fs::open("/dev/tty", flags, Mode::empty())
@@ -127,9 +129,9 @@ fn is_in_foreground() -> bool {
         .is_ok_and(|group| group == getpgrp())
 }
 
-/// Dies of a signal that people and supervisors send: shells end a loop on Ctrl-C only if what they
-/// ran has died of it. Returns where that is not possible, and for any other signal: then the exit
-/// code tells.
+/// Ends this program by the same signal, because a shell ends a loop on Ctrl-C only if its command
+/// died of SIGINT. Returns if that is not possible, and for signals other than INT, QUIT, TERM and
+/// HUP. Then the exit code shows the signal.
 pub(crate) fn die_of(number: i32) {
     let sent = [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP];
     if !is_init() && sent.iter().any(|it| it.as_raw() == number) {
