@@ -311,8 +311,12 @@ impl<L: Lock> Reentrant<L> {
             .map(|inner| ReentrantPending::new(inner, table, holder))
     }
 
-    /// Acquires the lock if its holder already has it, or if that needs no waiting. Returns `None`
-    /// otherwise.
+    /// Acquires the lock if its holder already has it, or if that needs no waiting. Otherwise
+    /// returns `None`.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after the lock was granted, the lock is released.
     ///
     /// # Errors
     ///
@@ -323,6 +327,10 @@ impl<L: Lock> Reentrant<L> {
 
     /// Tries to acquire the lock as this holder; otherwise as
     /// [`try_acquire`](Reentrant::try_acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`try_acquire`](Reentrant::try_acquire).
     ///
     /// # Errors
     ///

@@ -144,7 +144,12 @@ impl<S: Semaphore + 'static> DynSemaphore for S {
 macro_rules! any_handle {
     ($($any:ident),+) => {$(
         impl $any {
-            /// Returns who holds it and who waits, as far as the inner handle knows.
+            /// Returns the holders, and the waiters in order, as far as the inner handle knows
+            /// them.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropping the future changes nothing.
             ///
             /// # Errors
             ///
@@ -153,8 +158,12 @@ macro_rules! any_handle {
                 self.inner.status().await
             }
 
-            /// Deletes what it has left on disk or on a server, if no caller holds it or waits for
-            /// it.
+            /// Deletes the files of the lock, or its keys on a server, if no caller holds it or
+            /// waits for it.
+            ///
+            /// # Cancel safety
+            ///
+            /// If the future is dropped after its first poll, the lock may have been removed.
             pub async fn remove(&self) -> Result<Removal> {
                 self.inner.remove().await
             }

@@ -175,6 +175,10 @@ impl AnySharedLock {
     /// Acquires the lock as the writer if that needs no waiting; otherwise as
     /// [`AnyLock::try_acquire`].
     ///
+    /// # Cancel safety
+    ///
+    /// As for [`AnyLock::try_acquire`].
+    ///
     /// # Errors
     ///
     /// Those of the inner lock, except time limits.
@@ -184,6 +188,10 @@ impl AnySharedLock {
 
     /// Acquires the lock as a reader if that needs no waiting; otherwise as
     /// [`AnyLock::try_acquire`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`AnyLock::try_acquire`].
     ///
     /// # Errors
     ///
@@ -222,6 +230,10 @@ impl AnySemaphore {
 
     /// Acquires one permit if that needs no waiting; otherwise as [`AnyLock::try_acquire`].
     ///
+    /// # Cancel safety
+    ///
+    /// As for [`AnyLock::try_acquire`].
+    ///
     /// # Errors
     ///
     /// Those of the inner semaphore, except time limits.
@@ -230,6 +242,10 @@ impl AnySemaphore {
     }
 
     /// Acquires this many permits if that needs no waiting; otherwise as [`AnyLock::try_acquire`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`AnyLock::try_acquire`].
     ///
     /// # Errors
     ///
@@ -245,6 +261,10 @@ impl AnySemaphore {
 
     /// Returns how many permits are free at this moment; see [`Semaphore::available`].
     ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    ///
     /// # Errors
     ///
     /// Those of the inner semaphore.
@@ -253,6 +273,10 @@ impl AnySemaphore {
     }
 
     /// Changes how many permits there are, for every process.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped while it waits, nothing has changed.
     ///
     /// # Errors
     ///

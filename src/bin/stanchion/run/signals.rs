@@ -78,8 +78,8 @@ impl Signals {
     }
 }
 
-/// As process 1: the kernel ignores a signal with its default action that the process sends to
-/// itself.
+/// Returns whether this is process 1. The kernel ignores a signal that process 1 sends to itself if
+/// the signal has its default action.
 fn is_init() -> bool {
     std::process::id() == 1
 }
