@@ -55,8 +55,9 @@ pub use url::LockUrl;
 /// are octal. An option that the place does not have is an error. [`Locks::options`] sets options
 /// in the program. If the URL has the same option, the value in the URL is used.
 ///
-/// Options do not select the lock: two programs with different options use the same lock. The
-/// exceptions are `namespace` and `db`, which select the place.
+/// Only `namespace` and `db` select other locks. With all other options, two programs use the same
+/// lock, for example with different labels or time limits. All programs that use a lock must set
+/// the same `method` and the same `lease`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
