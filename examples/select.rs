@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     println!(
-        "entered after {seen} ticks and {:?} in line",
+        "entered after {seen} ticks and {:?} in the queue",
         guard.waited().unwrap_or_default()
     );
     guard.release().await?;

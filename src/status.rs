@@ -393,7 +393,7 @@ impl Waiting {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = self.place {
-            write!(f, "place {place} in line, ")?;
+            write!(f, "place {place} in the queue, ")?;
         }
         write!(f, "waiting for {}", Readable(self.waited))?;
         match self.why() {

@@ -65,7 +65,7 @@ pub(crate) use pending::FilePending;
 /// let next = text.parse().unwrap_or(0) + 1;
 /// file.rewind().await?;
 /// file.write_all(next.to_string().as_bytes()).await?;
-/// file.release().await?; // or drop it; then nobody hears of a failed write
+/// file.release().await?; // or drop it: then a failed write is not reported
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

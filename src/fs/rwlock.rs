@@ -42,7 +42,7 @@ use crate::lock::{is_lock, local_handle};
 ///
 /// let lock = FifoRwLock::open(path)?;
 /// let (one, two) = (lock.read().await?, lock.read().await?);
-/// assert!(lock.try_write()?.is_none(), "somebody reads");
+/// assert!(lock.try_write()?.is_none(), "a reader holds it");
 /// drop((one, two));
 ///
 /// let writer = lock.write().await?;

@@ -423,7 +423,7 @@ mod tests {
             closed: Duration::ZERO,
             heard: SystemTime::now(),
         };
-        let holder = outlook.holder().expect("somebody");
+        let holder = outlook.holder().expect("a holder");
         assert_eq!(
             (holder.pid, holder.host.as_deref()),
             (Some(77), Some("host"))

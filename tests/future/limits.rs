@@ -300,7 +300,10 @@ fn on_wait_tells_the_place_once_a_second() {
             (Some(2), Some(std::process::id()))
         );
         assert_eq!(holder.label.as_deref(), Some("builder"));
-        assert!(last.to_string().starts_with("place 2 in line"), "{last}");
+        assert!(
+            last.to_string().starts_with("place 2 in the queue"),
+            "{last}"
+        );
         drop(guard);
     });
 }

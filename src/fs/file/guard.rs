@@ -160,8 +160,8 @@ impl FileHold {
             return Err(Error::at(ErrorKind::Lost, text, self.path()));
         }
         self.reads = true;
-        // Nobody hears of the change itself, so a close has to wake them. Otherwise they look again
-        // at their poll interval.
+        // The change itself causes no event, so a close must wake the waiters. Otherwise they look
+        // again at their poll interval.
         drop(open_to_read(self.path()));
         Ok(())
     }

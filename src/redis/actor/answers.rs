@@ -18,10 +18,10 @@ pub(in crate::redis) fn difference(what: &str, theirs: &str, ours: &str) -> Stri
     let duration = |text: &str| text.parse().map(Duration::from_micros);
     match (what, duration(theirs), duration(ours)) {
         ("lease", Ok(theirs), Ok(ours)) => format!(
-            "the lease of this lock is {theirs:?}, not {ours:?}, as long as somebody uses it"
+            "the lease of this lock is {theirs:?}, not {ours:?}, as long as the lock is in use"
         ),
         _ => format!(
-            "the {what} of this lock is {theirs}, not {ours}; that is kept for a day after its last use, or until it is removed"
+            "the {what} of this lock is {theirs}, not {ours}; the server keeps this record until the lock is removed or unused for a day"
         ),
     }
 }
