@@ -432,24 +432,28 @@ impl<T: Target> Shared<T> {
                 return;
             }
         };
-        match self.target.confirm(hold) {
+        state.stage = match self.target.confirm(hold) {
             Ok(Some(hold)) => {
-                state.stage = Stage::Granted(hold);
                 state.claim_by = after(CLAIM_WINDOW);
                 if let (Some(watcher_id), Some(at)) = (self.watcher_id.get(), state.claim_by) {
                     // Without the timer, a task that never polls keeps the lock.
                     let _ = watch().arm(*watcher_id, at);
                 }
+                Stage::Granted(hold)
             }
             Ok(None) => {
                 state.stage = Stage::Refused;
                 state.ladder.start(COARSE);
                 drop(state);
                 // Not `Begin`: the task may have been polled in between, so it needs a wake-up.
-                self.act(Cause::Event);
+                return self.act(Cause::Event);
             }
-            Err(error) => state.stage = Stage::Failed(error),
-        }
+            Err(error) => Stage::Failed(error),
+        };
+        // The task may have been polled in between with another waker, so it needs a wake-up.
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(SafeWaker::wake);
     }
 
     /// Releases a lock that the task did not take in time. So a task that is not polled does not
@@ -591,7 +595,106 @@ impl<T: Target> Watcher for Shared<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::task::Wake;
+
     use super::*;
+
+    /// A lock that is free or not. Only a call of the watcher announces that it is free.
+    #[derive(Default)]
+    struct Gate(AtomicBool);
+
+    static CONFIG: WaitConfig = WaitConfig {
+        wait: Wait::Watch,
+        poll_interval: Duration::MAX,
+        events: true,
+    };
+
+    impl Target for Gate {
+        type Hold = ();
+        type Memory = ();
+
+        fn attempt(&self, (): &mut (), _: Option<WatcherId>) -> Result<Outcome<()>> {
+            Ok(match self.0.swap(false, Ordering::SeqCst) {
+                true => Outcome::Granted(()),
+                false => Outcome::Refused(Refusal {
+                    owner: None,
+                    wakes: Wakes::Thread,
+                    within: None,
+                }),
+            })
+        }
+
+        fn watch(&self, (): &(), _: WatcherId, _: &EventSource) -> io::Result<Option<WatchId>> {
+            Ok(None)
+        }
+
+        fn io(&self, step: &'static str, error: io::Error) -> Error {
+            Error::pathless_io(step, error)
+        }
+
+        fn place(&self) -> Option<&Path> {
+            None
+        }
+
+        fn config(&self) -> &WaitConfig {
+            &CONFIG
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// The task is polled with another waker while the lock is granted on another thread. How the two
+    /// meet is chance, so they meet often.
+    #[test]
+    fn a_task_that_moves_during_a_grant_is_woken() {
+        const MEETINGS: usize = 20_000;
+        let gates: Vec<_> = (0..MEETINGS).map(|_| Arc::new(Gate::default())).collect();
+        let (to, from) = mpsc::channel::<(Arc<Gate>, WatcherId)>();
+        let (round, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (meeting, (gate, watcher_id)) in from.into_iter().enumerate() {
+                    gate.0.store(true, Ordering::SeqCst);
+                    round.store(meeting + 1, Ordering::SeqCst);
+                    watch().call(watcher_id, WatchId::without_watch(Seen::Door));
+                    done.store(meeting + 1, Ordering::SeqCst);
+                }
+            });
+            let to = to;
+            let until = |count: &AtomicUsize, end| {
+                while count.load(Ordering::SeqCst) < end {
+                    std::hint::spin_loop();
+                }
+            };
+            for (meeting, gate) in gates.iter().enumerate() {
+                let mut wait = FileWait::begin(gate.clone(), (), Waker::noop());
+                assert!(wait.poll(Waker::noop()).is_pending());
+                to.send((gate.clone(), wait.watcher_id))
+                    .expect("it listens");
+                let woken = Arc::new(Woken::default());
+                let waker = Waker::from(woken.clone());
+                until(&round, meeting + 1);
+                for _ in 0..meeting % 200 {
+                    std::hint::spin_loop();
+                }
+                let granted = wait.poll(&waker).is_ready();
+                until(&done, meeting + 1);
+                assert!(
+                    granted || woken.0.load(Ordering::SeqCst),
+                    "meeting {meeting}"
+                );
+            }
+        });
+    }
 
     #[test]
     fn p19_a_pause_between_two_looks_counts_one_step() {
