@@ -160,6 +160,19 @@ fn a_writer_goes_on_as_a_reader() {
 }
 
 #[test]
+fn p05_a_lost_lock_is_not_downgraded() {
+    let place = Place::new();
+    let lock = open(&place);
+    for asks in [false, true] {
+        let writer = writes(&lock);
+        let _lost = asks.then(|| writer.lost());
+        std::fs::rename(place.path(), place.directory().join("elsewhere")).expect("renamed");
+        assert_eq!(kind_of(writer.downgrade()), ErrorKind::Lost);
+        assert_idle(&place, &lock);
+    }
+}
+
+#[test]
 fn readers_after_a_writer_share_the_lock_as_soon_as_another_process_queues() {
     let place = Place::new();
     let lock = open(&place);

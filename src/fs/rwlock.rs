@@ -77,8 +77,10 @@ impl FifoWriteGuard {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be written. The lock is
-    /// released then.
+    /// In each of these cases the lock is released:
+    ///
+    /// - [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock was lost.
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be written.
     pub fn downgrade(mut self) -> Result<FifoReadGuard> {
         self.held.hold.downgrade()?;
         Ok(self.into_reader())

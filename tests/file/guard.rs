@@ -160,6 +160,17 @@ fn a_guard_dropped_over_a_running_write_stays_locked_until_that_has_ended() {
     }
 }
 
+#[test]
+fn p05_a_lost_lock_is_not_downgraded() {
+    let place = Place::new();
+    let lock = open(&place, by_events());
+    let guard = Polled::new(lock.acquire()).finish().expect("free");
+    std::fs::remove_file(place.path()).expect("deleted");
+    let downgraded = Polled::new(guard.downgrade()).finish();
+    assert_eq!(downgraded.expect_err("no lock").kind(), ErrorKind::Lost);
+    drop(lock.try_acquire().expect("no error").expect("a new file"));
+}
+
 /// As above: what the writer has handed over is written before anybody reads.
 #[test]
 fn a_downgrade_waits_for_a_running_write() {

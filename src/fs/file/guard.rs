@@ -118,6 +118,10 @@ impl FileHold {
         loss_of(self.path(), self.id)
     }
 
+    fn lost_by(&self, loss: Loss) -> Error {
+        Error::at(ErrorKind::Lost, loss.to_string(), self.path())
+    }
+
     /// Refuses a guard in a forked child: there the file and the lock are the parent's.
     fn refuse_copy(&self) -> Result<()> {
         if self.generation != generation() {
@@ -156,8 +160,7 @@ impl FileHold {
         };
         let copy = copy.map_err(|e| at("share the lock of the file", e))?;
         if !flock::share(&copy).map_err(|e| at("share the lock of the file", e))? {
-            let text = Loss::Unlocked.to_string();
-            return Err(Error::at(ErrorKind::Lost, text, self.path()));
+            return Err(self.lost_by(Loss::Unlocked));
         }
         self.reads = true;
         // The change itself causes no event, so a close must wake the waiters. Otherwise they look
@@ -334,7 +337,7 @@ impl FileGuard {
     ///
     /// - [`ErrorKind::Io`] when a write since the last flush failed, or the lock could not be
     ///   changed.
-    /// - [`ErrorKind::Lost`] when the operating system took the lock away.
+    /// - [`ErrorKind::Lost`] when the lock was lost.
     /// - [`ErrorKind::InvalidInput`] when the lock is shared already, and with
     ///   [`remove_on_release`](crate::FileConfig::remove_on_release), which would take the file
     ///   from other readers.
@@ -452,6 +455,9 @@ impl Hold for FileHold {
             let flushed = ready!(Pin::new(file).poll_flush(cx));
             flushed.map_err(|e| Error::io("write to the file", self.path(), e))?;
         }
+        if let Some(loss) = self.loss() {
+            return Poll::Ready(Err(self.lost_by(loss)));
+        }
         Poll::Ready(self.share())
     }
 
@@ -484,9 +490,7 @@ impl Hold for FileHold {
                 _ => Ok(()),
             };
             let flushed = flushed.map_err(|e| Error::io("write to the file", self.path(), e));
-            let lost = self
-                .loss()
-                .map(|loss| Error::at(ErrorKind::Lost, loss.to_string(), self.path()));
+            let lost = self.loss().map(|loss| self.lost_by(loss));
             let released = self.give_back().and(lost.map_or(Ok(()), Err));
             self.released = Some(Error::of_both(flushed, released));
         }

@@ -239,13 +239,17 @@ impl Core {
         }
     }
 
-    /// Turns the writer inside into a reader, and admits other readers.
+    /// Turns the writer inside into a reader, and admits other readers. Fails if the lock was lost.
     pub(crate) fn downgrade(&mut self) -> Result<()> {
+        self.look_for_loss(false);
         let Some(possession) = &mut self.possession else {
             return Ok(());
         };
         possession.inside.remove(Mode::Exclusive);
         possession.inside.add(Mode::Shared);
+        if let Some(loss) = possession.loss {
+            return Err(self.lost(loss));
+        }
         let flagged = self.set_flag(false);
         let served = self.serve();
         self.settle();
