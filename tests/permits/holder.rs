@@ -12,6 +12,7 @@
 //! | `open LIMIT` | `opened` or `unopened kind text`: one more handle, which is closed again |
 //! | `status` | `status polling waiters` |
 //! | `remove` | `removed`, `in-use` or `unremoved kind text` |
+//! | `files N` | `at most n`: of open files from now on |
 //! | `count WHAT` | `count n`: of `fd` or `task` in `/proc/self` |
 //! | `storm ROUNDS TASKS` | `stormed`; 0 rounds: until `enough` |
 //! | `pester K` | nothing; tries again and again until `enough`, then `pestered n`: so often it got in |
@@ -101,6 +102,10 @@ impl Holder {
                 Ok(Removal::InUse) => say("in-use"),
                 Err(error) => say(format_args!("unremoved {:?} {error}", error.kind())),
             },
+            "files" => {
+                child::limit_files(number(1).expect("a number of files"));
+                say(format_args!("at most {place}"));
+            }
             "count" => child::count(words[1]),
             "storm" => self.storm(number(1).unwrap_or(0), place_count(number(2))),
             "pester" => storming::pester(self.semaphore.clone(), place, self.enough.clone()),

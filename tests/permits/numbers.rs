@@ -136,6 +136,38 @@ fn p10_what_is_new_is_for_those_who_wait() {
     });
 }
 
+/// The one who removes knows a lower limit, and all permits below it are free.
+#[test]
+fn p59_a_hold_beyond_the_former_limit_is_in_use() {
+    everywhere(2, |mut crew| {
+        let (late, holder) = (crew.start(), crew.start());
+        crew.take((late, 1), 1);
+        crew.release((late, 1));
+        resize(&mut crew, holder, 3);
+        for number in 1..=3 {
+            crew.take((holder, number), 1);
+        }
+        let is_new = |crew: &Crew| {
+            let slot = std::fs::File::open(crew.slot(2)).expect("a slot file");
+            slot.try_lock().is_ok()
+        };
+        let mut new = 0;
+        for number in 1..=3 {
+            crew.release((holder, number));
+            if is_new(&crew) {
+                new = number;
+            }
+            crew.take((holder, number), 1);
+        }
+        for number in (1..=3).filter(|it| *it != new) {
+            crew.release((holder, number));
+        }
+        crew.command(late, "remove", "in-use");
+        crew.release((holder, new));
+        crew.command(late, "remove", "removed");
+    });
+}
+
 #[test]
 fn handles_of_other_processes_have_what_has_come_to_it() {
     everywhere(2, |mut crew| {

@@ -266,3 +266,28 @@ fn p58_slot_files_are_for_the_users_of_the_first_one() {
         crew.release((root, 1));
     });
 }
+
+/// The slots take the last descriptor, so none is left to look at the queue.
+#[test]
+fn p54_a_removal_without_descriptors_keeps_no_permit() {
+    everywhere(4, |mut crew| {
+        let (who, other) = (crew.start(), crew.start());
+        let open = crew.ask(who, "count fd");
+        let open: Option<u64> = open.split(' ').nth(1).and_then(|it| it.parse().ok());
+        for more in 0..12 {
+            for number in 0..4 {
+                std::fs::write(crew.slot(number), "").expect("a slot file");
+            }
+            let most = open.expect("a number") + more;
+            crew.command(who, &format!("files {most}"), &format!("at most {most}"));
+            let told = crew.ask(who, "remove");
+            assert!(
+                told == "removed" || told.starts_with("unremoved Io"),
+                "{told}"
+            );
+            assert_eq!(crew.locked_slots(), 0, "{told}");
+        }
+        crew.expect_idle(other);
+        crew.expect_idle(who);
+    });
+}

@@ -169,7 +169,12 @@ impl Disk {
         let Some(record) = self.try_state_as_it_is()? else {
             return Ok(Cleared::InUse);
         };
-        let cleared = self.remove_locked(record);
+        let known = self.slots.as_ref().map(Slots::limit);
+        let cleared = match record.map(limit_of) {
+            // Another process has changed the limit, so these may not be all permits.
+            Some(limit) if Some(limit) != known => Ok(Cleared::InUse),
+            _ => self.remove_locked(record),
+        };
         self.unlock_state();
         self.reopen();
         match (cleared?, &self.slots) {

@@ -152,13 +152,8 @@ impl Core {
         {
             return Ok(Cleared::InUse);
         }
-        if let Some(slots) = self.disk.slots() {
-            let limit = slots.limit();
-            let cleared = match slots.gather(limit, None) {
-                Ok(true) if self.disk.list_existing()?.is_empty() => self.disk.remove_slots(),
-                other => other.map(|_| Cleared::InUse),
-            };
-            return give_part_back(&mut self.disk, 0).and(cleared);
+        if self.disk.slots_seen().is_some() {
+            return self.remove_slots();
         }
         let place = self.disk.place().clone();
         let at = |step, error| Error::io(step, &place.door, error);
@@ -184,5 +179,22 @@ impl Core {
         }
         let left = door.leave().map_err(|e| at("unlock the lock file", e));
         ready.and(left).map(|()| Cleared::InUse)
+    }
+
+    /// Removes a semaphore, if all permits there are can be had at once.
+    fn remove_slots(&mut self) -> Result<Cleared> {
+        // Another process may have added permits.
+        self.disk.adopt_limit()?;
+        let Some(slots) = self.disk.slots() else {
+            return Ok(Cleared::InUse);
+        };
+        let limit = slots.limit();
+        let gathered = slots.gather(limit, None);
+        let unused = gathered.and_then(|all| Ok(all && self.disk.list_existing()?.is_empty()));
+        let cleared = match unused {
+            Ok(true) => self.disk.remove_slots(),
+            other => other.map(|_| Cleared::InUse),
+        };
+        give_part_back(&mut self.disk, 0).and(cleared)
     }
 }
