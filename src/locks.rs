@@ -49,15 +49,16 @@ pub use url::LockUrl;
 /// |---|---|
 /// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig) |
 /// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig) |
-/// | `redis:`, `rediss:`, `redis+unix:` | those of `redis::Config`, and `db`, `user`, `pass` and `protocol` of the Redis client |
+/// | `redis:`, `rediss:` | those of `redis::Config`, and `protocol` of the Redis client |
+/// | `redis+unix:` | the same, and `db`, `user` and `pass` of the Redis client |
 ///
 /// A duration is written as `250ms`, `10s`, `5m` or `1h`, and no limit as `never`. Permission bits
 /// are octal. An option that the place does not have is an error. [`Locks::options`] sets options
 /// in the program. If the URL has the same option, the value in the URL is used.
 ///
-/// Only `namespace` and `db` select other locks. With all other options, two programs use the same
-/// lock, for example with different labels or time limits. All programs that use a lock must set
-/// the same `method` and the same `lease`.
+/// Only `namespace` and the database select other locks. With all other options, two programs use
+/// the same lock, for example with different labels or time limits. All programs that use a lock
+/// must set the same `method` and the same `lease`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -87,6 +87,9 @@ impl Source {
             }
             Err(error) => return Err(wrong(error)),
         };
+        if !matches!(info.addr(), ConnectionAddr::Unix(_)) {
+            refuse_ignored(url)?;
+        }
         Client::open(info).map(Self::of_client).map_err(wrong)
     }
 
@@ -119,6 +122,19 @@ impl Source {
     pub(super) fn is_lent(&self) -> bool {
         matches!(self.kind, SourceKind::Lent(_))
     }
+}
+
+/// Refuses options in the query of the URL of a host that redis-rs ignores. With an ignored `db`, the
+/// locks would be in another database.
+fn refuse_ignored(url: &str) -> Result<()> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter(|it| !it.is_empty());
+    let mut names = pairs.map(|it| it.split_once('=').map_or(it, |(name, _)| name));
+    if names.all(|it| it == "protocol") {
+        return Ok(());
+    }
+    let text = "the URL of a Redis host takes only the option `protocol`; database, user and password are before the `?`: redis://[USER:PASSWORD@]HOST[:PORT][/DB]";
+    Err(Error::new(ErrorKind::InvalidInput, text))
 }
 
 /// Returns the URL of a server without user and password.

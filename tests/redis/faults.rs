@@ -34,7 +34,16 @@ fn p45_no_server_and_no_url_are_told_apart() {
     let nowhere = format!("redis+unix://{}/none.sock", directory.path().display());
     let error = connect_error(&nowhere, options());
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    for wrong in ["", "redis", "http://localhost/", "redis://:x@/a b"] {
+    for wrong in [
+        "",
+        "redis",
+        "http://localhost/",
+        "redis://:x@/a b",
+        // The client would ignore these, and the locks would be in another database.
+        "redis://localhost/?db=2",
+        "redis://localhost?protocol=resp3&db",
+        "redis://localhost?user=a&pass=b",
+    ] {
         let error = connect_error(wrong, options());
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong:?}: {error}");
     }
