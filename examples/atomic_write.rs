@@ -19,7 +19,7 @@ async fn write(
         file.write_all(format!("version {version}\n").as_bytes())
             .await?;
     }
-    // Until here nobody sees anything of it; dropped here, nothing would be left.
+    // No reader sees it before the commit. If it is dropped here, nothing is left.
     file.commit().await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
-//! A backend of one's own, with the public seam only: locks in a table of this process. It has the
-//! scheme `table:`, and passes the suite for backends.
+//! A backend of your own: locks as rows of a table in this process, behind URLs with the scheme
+//! `table:`. It implements the four traits of `stanchion::backend` and passes the conformance suite.
+//!
+//! The suite needs the feature `conformance`; the backend itself needs no feature.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -163,7 +165,7 @@ async fn main() -> Result<()> {
     })?;
     let locks = Locks::connect("table:").await?;
     let guard = locks.lock("deploy")?.acquire().await?;
-    println!("inside, with token {:?}", guard.token());
+    println!("token {:?}", guard.token());
     guard.release().await?;
 
     let report = backend::conformance::run(&locks).await;

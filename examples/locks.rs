@@ -1,11 +1,12 @@
-//! One program, and its locks wherever a URL says: in memory while it is tried, in files when several of it run.
+//! A program with its locks where a URL says: in memory for a trial, in files if several copies run.
 //!
 //! ```text
 //! cargo run --example locks
 //! cargo run --example locks -- file:///tmp/reports
 //! ```
 //!
-//! Started twice with the same `file:` URL, both share the locks; `stanchion status file:///tmp/reports#report` shows who has one.
+//! Two copies with the same `file:` URL share the locks. `stanchion status
+//! file:///tmp/reports#report` shows the holder and the waiters.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -20,10 +21,10 @@ const REPORTERS: u32 = 12;
 async fn main() -> Result<()> {
     let url = std::env::args().nth(1).unwrap_or("mem:".to_owned());
     let locks = Locks::connect(url).await?;
-    let told = locks.capabilities();
+    let can = locks.capabilities();
     println!(
         "fair: {}, reach: {:?}, tokens: {:?}",
-        told.fair, told.reach, told.tokens
+        can.fair, can.reach, can.tokens
     );
 
     let writing = Arc::new(AtomicU32::new(0));
@@ -31,7 +32,7 @@ async fn main() -> Result<()> {
     for number in 0..REPORTERS {
         let (locks, writing) = (locks.clone(), writing.clone());
         tasks.spawn(async move {
-            // Few collect at a time, and one writes.
+            // At most four collect at a time, and one writes.
             let collecting = locks.semaphore("collect", 4)?.acquire().await?;
             tokio::task::yield_now().await;
             collecting.release().await?;
@@ -46,6 +47,6 @@ async fn main() -> Result<()> {
     while let Some(done) = tasks.join_next().await {
         done.expect("a reporter does not panic")?;
     }
-    println!("{locks} each report was whole");
+    println!("{locks} each report is complete");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Exports what a lock has done in the text format of Prometheus; any metrics crate is fed the same way.
+//! Exports the statistics of a lock in the text format of Prometheus. Any metrics crate can export
+//! them in the same way.
 //!
 //! ```text
 //! cargo run --example metrics

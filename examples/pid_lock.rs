@@ -1,7 +1,8 @@
-//! A lock that is a pid file: whoever comes second waits, says for whom, and takes over at once when that one dies.
+//! A lock that is a pid file. The second copy waits, prints the holder, and acquires at once when
+//! the holder ends or dies.
 //!
-//! Run it twice, in two terminals: `cargo run --example pid_lock -- /tmp/worker.pid`. Then end the first one: by a line on its standard input, or
-//! with `kill -9`.
+//! Run it in two terminals: `cargo run --example pid_lock -- /tmp/worker.pid`. Then end the first
+//! copy: by a line on its standard input, or with `kill -9`.
 #![allow(clippy::disallowed_methods)]
 
 use std::path::PathBuf;
@@ -16,13 +17,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let lock = PidLock::options().label("worker").open(&path)?;
     let guard = lock.acquire().on_wait(|it| println!("{it}")).await?;
     if guard.predecessor_crashed() {
-        println!("the one before died inside: check what it left");
+        println!("the last holder died while it held the lock: check what it left");
     }
     let text = std::fs::read_to_string(lock.path())?;
     let first = text.lines().next().unwrap_or_default();
     assert_eq!(first, std::process::id().to_string());
     println!("process {first} works now; a line on standard input ends it");
-    // The lock is lost if somebody deletes the file: then stop.
+    // The lock is lost if the file is deleted. Then stop.
     let mut input = [0];
     let mut console = tokio::io::stdin();
     tokio::select! {

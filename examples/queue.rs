@@ -1,5 +1,5 @@
-//! Tasks in several processes queue for one lock. One process is killed while it holds the lock, one waiter is
-//! cancelled; the others enter in the order in which they came. Prints the timeline and checks it.
+//! Tasks in several processes queue for one lock. One process is killed while it holds the lock, and
+//! one wait is cancelled. The others acquire in order of arrival. Prints the timeline and checks it.
 #![allow(clippy::disallowed_methods)]
 
 use std::process::Stdio;
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Error> {
     }
 }
 
-/// A worker: two tasks queue, one after the other; each holds the lock for a moment.
+/// Runs a worker: two tasks queue in turn, and each holds the lock for a moment.
 async fn work(name: &str, path: &str) -> Result<(), Error> {
     let lock = FifoLock::options().label(name).open(path)?;
     let mut tasks = Vec::new();
@@ -29,7 +29,7 @@ async fn work(name: &str, path: &str) -> Result<(), Error> {
         let task = format!("{name}/{number}");
         let (queued, is_queued) = tokio::sync::oneshot::channel();
         let (line, mut queued) = (task.clone(), Some(queued));
-        // Told at once when the wait begins, then once a second.
+        // Called when the wait begins, then once a second.
         let acquire = lock.acquire().on_wait(move |_| {
             if let Some(queued) = queued.take() {
                 println!("{line} queues");
@@ -54,7 +54,7 @@ async fn work(name: &str, path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The director holds the lock until everybody queues, and watches.
+/// Holds the lock until all workers queue, then watches them.
 async fn direct() -> Result<(), Error> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("queue.lock");
@@ -78,15 +78,16 @@ async fn direct() -> Result<(), Error> {
         workers.push((child, lines));
         if index == 2 {
             assert!(futures::poll!(&mut cancelled).is_pending());
-            tell("the director queues");
+            tell("the main process queues as well");
         }
     }
     drop(cancelled);
-    tell("the director's wait is cancelled");
+    tell("the main process cancels its wait");
     guard.release().await?;
-    tell("the director lets go");
+    tell("the main process releases the lock");
     for (name, (child, lines)) in WORKERS.iter().zip(&mut workers) {
-        // Bob is killed at the moment he enters, so his second task never does, and cyd is told.
+        // Bob is killed as soon as it holds the lock. So its second task never acquires, and cyd learns
+        // of the crash.
         let expected: &[&str] = match *name {
             "bob" => &["bob/1 holds"],
             "cyd" => &["cyd/1 holds after a crash", "cyd/2 holds"],
@@ -102,9 +103,9 @@ async fn direct() -> Result<(), Error> {
         }
         if *name == "bob" {
             child.kill().await?;
-            tell("bob is killed with the lock in his hands");
+            tell("bob is killed while it holds the lock");
         }
     }
-    println!("everybody entered in the order of arrival");
+    println!("all acquired in order of arrival");
     Ok(())
 }

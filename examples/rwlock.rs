@@ -1,4 +1,5 @@
-//! Many read a catalogue, one renews it: readers are inside together, the writer alone, and nobody starves.
+//! Many tasks read a catalogue, and one renews it. Readers hold the lock together, the writer holds
+//! it alone, and none of them starves.
 //!
 //! Run it in two terminals at once: both take part.
 //!
@@ -47,17 +48,17 @@ async fn main() -> Result<()> {
         done.expect("a reader does not panic")
             .expect("a reader reads");
     }
-    println!("{} readings, each of a whole edition", READERS * ROUNDS);
+    println!("{} readings, each of a complete edition", READERS * ROUNDS);
     Ok(())
 }
 
-/// Writes alone, then reads what it wrote with whoever waits to read, and with no other writer in between.
+/// Writes alone. Then reads what it wrote beside other readers, with no other writer in between.
 async fn renew(lock: &FifoRwLock, catalogue: &Path) -> Result<()> {
     let writer = lock.write().await?;
     let text = format!("edition {}", writer.token());
     std::fs::write(catalogue, &text).expect("the catalogue can be written");
     let reader = writer.downgrade()?;
     let read = std::fs::read_to_string(catalogue).expect("the catalogue can be read");
-    assert_eq!(read, text, "nobody has written since");
+    assert_eq!(read, text, "no other writer in between");
     reader.release().await
 }

@@ -1,4 +1,5 @@
-//! `tokio::select!` with a timeout and a shutdown: a wait may be dropped at any point, and nothing is left behind.
+//! `tokio::select!` with a time limit and a shutdown. A wait may be dropped at any point: it leaves
+//! the queue.
 #![allow(clippy::disallowed_methods)]
 
 use std::time::Duration;
@@ -15,9 +16,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A limit on the wait.
     let error = lock.acquire().timeout(Duration::from_millis(20)).await;
     assert_eq!(error.err().map(|e| e.kind()), Some(ErrorKind::TimedOut));
-    println!("timed out, as asked");
+    println!("timed out, as expected");
 
-    // Whichever comes first; the other branch is dropped, and its place in line with it.
+    // The branch that is ready first runs. The other one is dropped and leaves the queue.
     let (stop, mut stopped) = watch::channel(false);
     let worker = tokio::spawn({
         let lock = lock.clone();
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(worker.await??, None);
     println!("stopped while waiting");
 
-    // In a loop that does other things too, poll one pinned future by reference: it keeps its place.
+    // In a loop, poll one pinned future by reference. It keeps its place in the queue.
     let waiting = lock.acquire();
     tokio::pin!(waiting);
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
@@ -50,20 +51,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     println!(
-        "entered after {seen} ticks and {:?} in line",
+        "acquired after {seen} ticks and a wait of {:?}",
         guard.waited().unwrap_or_default()
     );
     guard.release().await?;
 
-    // Shut down: whoever still waits hears of it.
+    // Shut down: all waits of this handle end with an error.
     let guard = lock.acquire().await?;
     let waiter = tokio::spawn(lock.acquire());
     tokio::task::yield_now().await;
     lock.close();
     let error = waiter.await?.err().map(|e| e.kind());
     assert_eq!(error, Some(ErrorKind::Closed));
-    println!("closed for the night");
+    println!("closed");
     guard.release().await?;
-    assert!(lock.status()?.waiters.is_empty(), "nothing is left in line");
+    assert!(lock.status()?.waiters.is_empty(), "the queue is empty");
     Ok(())
 }

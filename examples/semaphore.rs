@@ -1,6 +1,6 @@
-//! At most so many downloads at a time, over all copies of this program.
+//! At most four downloads at a time, over all copies of this program.
 //!
-//! Run it in two terminals at once: together they never do more than four.
+//! Run it in two terminals at once: both together never run more than four.
 //!
 //! ```text
 //! cargo run --example semaphore -- /tmp
@@ -28,7 +28,7 @@ async fn main() -> Result<()> {
     for number in 1..=DOWNLOADS {
         let (downloads, out) = (downloads.clone(), out.clone());
         tasks.spawn(async move {
-            // A big one takes two permits, and is not passed by the small ones behind it.
+            // A big download takes two permits. Later small ones do not pass it.
             let permits = if number % 4 == 0 { 2 } else { 1 };
             let permit = downloads.acquire_many(permits).await?;
             let before = out.fetch_add(permits, Ordering::SeqCst);
@@ -43,6 +43,6 @@ async fn main() -> Result<()> {
     while let Some(done) = tasks.join_next().await {
         done.expect("a download does not panic")?;
     }
-    println!("never more than {AT_A_TIME} permits were out");
+    println!("at most {AT_A_TIME} permits were held at a time");
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! A worker that may be stopped at any time: it gives up a wait that takes too long or when it is told to end, finishes
-//! the job it has begun, and leaves nothing behind. Start it in two terminals, and stop it with ctrl-c or SIGTERM:
+//! A worker that may be stopped at any time. It gives up a wait that takes too long, and ends at a
+//! signal, but it finishes the job it has begun. Start it in two terminals, and stop it with ctrl-c
+//! or SIGTERM:
 //!
 //! ```text
 //! cargo run --example shutdown [LOCK]
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use stanchion::{ErrorKind, FifoLock};
 
-/// Shorter than a job, so that it happens.
+/// Shorter than a job, so that some waits time out.
 const LONGEST_WAIT: Duration = Duration::from_millis(300);
 const JOB: Duration = Duration::from_millis(500);
 
@@ -25,34 +26,34 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let begun = Instant::now();
     let tell = |line: &str| println!("{:>8.1?}  {line}", begun.elapsed());
 
-    // Made once and polled by reference: a signal during a job is not lost.
+    // Made once and polled by reference, so a signal during a job is not lost.
     let mut stop = pin!(stop_signal()?);
     tell("waits");
     loop {
         let entered = tokio::select! {
-            biased; // told to stop, it begins no other job, even if the lock is free
+            biased; // after a signal it begins no other job, even if the lock is free
             () = &mut stop => break,
             entered = lock.acquire().timeout(LONGEST_WAIT) => entered,
         };
         let guard = match entered {
             Ok(guard) => guard,
             Err(error) if error.kind() == ErrorKind::TimedOut => {
-                tell("gives up, and waits again at the end of the line");
+                tell("gives up, and waits again at the end of the queue");
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
         let token = guard.token();
         tell(&format!("begins job {token}"));
-        tokio::time::sleep(JOB).await; // outside of the select, so it is finished
+        tokio::time::sleep(JOB).await; // outside the select, so it runs to its end
         tell(&format!("ends job {token}"));
         guard.release().await?;
     }
-    tell("stops"); // the wait was dropped by the select, and the place in line with it
+    tell("stops"); // the select dropped the wait, which left the queue
     Ok(())
 }
 
-/// Listens from the call on, not from the first poll, so that no signal finds nobody.
+/// Listens from the call on, not from the first poll, so no signal is missed.
 #[cfg(unix)]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};

@@ -1,4 +1,4 @@
-//! One copy of a program at a time: the second one says who is first, and ends.
+//! One copy of a program at a time. The second copy prints the process id of the first, and ends.
 //!
 //! Run it twice: `cargo run --example single_instance -- /tmp/app.pid`.
 #![allow(clippy::disallowed_methods)]

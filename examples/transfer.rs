@@ -1,5 +1,6 @@
-//! Two accounts, and tasks that move money between them in both directions. Each move has both accounts to itself, and
-//! those that go the other way name them in the other order: taken one by one in that order, they would soon wait for each other for ever.
+//! Tasks move money between two accounts, in both directions. Each move holds the locks of both
+//! accounts. Moves in opposite directions name them in opposite orders. If they acquired one lock
+//! after the other in that order, they would soon wait for each other and never end.
 #![allow(clippy::disallowed_methods)]
 
 use std::path::Path;

@@ -1,14 +1,17 @@
-//! A web server that does one thing at a time, whichever of its copies is asked, and shows the line.
+//! A web server that works on one request at a time, among all of its copies, and shows the queue.
 //!
 //! ```text
 //! cargo run --example web                            # and the same in another terminal
-//! curl -X POST 'http://127.0.0.1:PORT/work?ms=3000'  # at the port that it tells
+//! curl -X POST 'http://127.0.0.1:PORT/work?ms=3000'  # the port that it prints
 //!
 //! cargo run --features redis --example web -- redis://127.0.0.1/    # among many hosts
 //! ```
 //!
-//! `web [URL [PORT [MOST]]]`: the URL says where the locks are, by default `file:` and a directory for temporary files; port 0, the default, is any
-//! free one; when MOST already wait, by default 8, a request is refused.
+//! The arguments are `web [URL [PORT [MOST]]]`:
+//!
+//! - URL is the place of the locks. The default is a `file:` URL of a temporary directory.
+//! - PORT 0, the default, is any free port.
+//! - A request is refused if MOST requests already wait, 8 by default.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::HashMap;
@@ -28,7 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// How often somebody who looks on is shown the line.
+/// How often the page gets the status.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// For errors that are only to be shown.
@@ -85,7 +88,7 @@ async fn serve() -> Result<(), Whatever> {
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             signal.await;
-            stop.send_replace(true); // who waits is told; who is inside finishes
+            stop.send_replace(true); // waiting requests end; the holder finishes
         })
         .await?;
     Ok(())
@@ -119,8 +122,9 @@ impl App {
     }
 }
 
-/// Works under the lock. When the client goes away axum drops this future wherever it stands, and that leaves the line
-/// or the lock. Work that must not be broken off belongs into a task of its own, together with the guard.
+/// Works under the lock. If the client disconnects, axum drops this future at any point, which leaves
+/// the queue or releases the lock. Spawn a task for work that must not be interrupted, and move the
+/// guard into it.
 async fn work(
     State(app): State<App>,
     Query(query): Query<HashMap<String, u64>>,
@@ -233,7 +237,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Listens from the call on, not from the first poll, so that no signal finds nobody.
+/// Listens from the call on, not from the first poll, so no signal is missed.
 #[cfg(unix)]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};

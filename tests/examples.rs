@@ -29,12 +29,12 @@ fn run_in(name: &str, argument: Option<&std::path::Path>, last_line: &str) {
 
 #[test]
 fn queue_serves_in_order() {
-    run("queue", "everybody entered in the order of arrival");
+    run("queue", "all acquired in order of arrival");
 }
 
 #[test]
 fn select_leaves_nothing_behind() {
-    run("select", "closed for the night");
+    run("select", "closed");
 }
 
 #[test]
@@ -49,10 +49,10 @@ fn transfer_loses_nothing() {
 
 #[test]
 fn locks_are_wherever_the_url_says() {
-    run("locks", "mem: each report was whole");
+    run("locks", "mem: each report is complete");
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let url = format!("file://{}", scratch.path().display());
-    let last = format!("{url} each report was whole");
+    let last = format!("{url} each report is complete");
     run_in("locks", Some(url.as_ref()), &last);
 }
 
@@ -63,7 +63,7 @@ fn rwlock_shows_whole_editions() {
     run_in(
         "rwlock",
         Some(&catalogue),
-        "12 readings, each of a whole edition",
+        "12 readings, each of a complete edition",
     );
 }
 
@@ -73,7 +73,7 @@ fn semaphore_keeps_its_limit() {
     run_in(
         "semaphore",
         Some(scratch.path()),
-        "never more than 4 permits were out",
+        "at most 4 permits were held at a time",
     );
 }
 
@@ -87,7 +87,7 @@ fn pid_lock_takes_over_from_the_dead() {
     let holder = second.after("held by pid ");
     assert!(holder.starts_with(&first.pid().to_string()), "{holder}");
     first.kill();
-    second.after("died inside");
+    second.after("died while it held");
     second.after("works now");
     second.tell("");
     second.after("the file is gone");
