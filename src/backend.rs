@@ -1,20 +1,22 @@
-//! The seam between locks and the places that have them, for backends that this crate does not
-//! have.
+//! Traits for a backend of your own: a place of locks that this crate does not have.
 //!
 //! A backend implements four traits:
 //!
 //! | trait | what it is | what it does |
 //! |---|---|---|
 //! | [`Engine`] | a place, for example a database | returns its locks by name |
-//! | [`Line`] | one lock | queues callers, tells who holds it and who waits |
+//! | [`Line`] | one lock | queues callers, reports the holder and the waiters |
 //! | [`Pending`] | one caller's wait | is polled until it grants the lock, and can be dropped at any time |
-//! | [`Hold`] | what was granted | tells of a loss, and releases |
+//! | [`Hold`] | what was granted | reports a loss, and releases |
 //!
 //! The crate does the rest: time limits, progress reports, `block` and `run`, guards, counts,
 //! `close`, [`acquire_all`](crate::acquire_all) and [`Locks`](crate::Locks).
 //! [`Locks::with_engine`](crate::Locks::with_engine) takes an engine, and
 //! [`Locks::register`](crate::Locks::register) gives it a URL scheme. The example
-//! `custom_backend` is a whole backend.
+//! `custom_backend` is a complete backend.
+//!
+//! Some methods return a `BoxFuture<'a, T>`. It is that of the crate `futures`, and short for
+//! `Pin<Box<dyn Future<Output = T> + Send + 'a>>`: `Box::pin(async move { … })` makes one.
 //!
 //! # What a backend must keep
 //!
@@ -28,7 +30,8 @@
 //! 4. A hold that is dropped releases the lock.
 //!
 //! With the feature `conformance`, the module `backend::conformance` tests a backend for all of
-//! this, and for each promise of its capabilities.
+//! this, and for each promise of its capabilities. It is meant for tests, so enable the feature in
+//! `[dev-dependencies]`.
 
 use std::path::PathBuf;
 

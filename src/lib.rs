@@ -41,9 +41,9 @@
 //! let lock = FifoLock::open(path)?;
 //! let guard = lock.acquire().await?;
 //! if guard.predecessor_crashed() {
-//!     eprintln!("the last holder died inside: check what it left");
+//!     eprintln!("the last holder died while it held the lock: check what it left");
 //! }
-//! println!("inside, with fencing token {}", guard.token());
+//! println!("fencing token {}", guard.token());
 //! guard.release().await?; // or just drop it
 //! # Ok(()) }
 //! ```
@@ -111,6 +111,7 @@
 //! | `cli` | the program `stanchion`: `flock(1)` with a queue |
 //! | `redis` | locks for many hosts, on a Redis server |
 //! | `redis-tls` | the same through TLS: `rediss://` |
+//! | `conformance` | `backend::conformance`: a test suite for a [backend] of your own |
 //!
 //! None is enabled by default.
 

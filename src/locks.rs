@@ -46,13 +46,18 @@ pub use url::LockUrl;
 ///
 /// | place | options |
 /// |---|---|
-/// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig) |
-/// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig) |
-/// | `redis:` and its like | those of `redis::Config`, and `db`, `user`, `pass` and `protocol` of the Redis client |
+/// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig): `timeout`, `label`, `mode`, `method`, `expire`, `poll_interval`, `claim_window` |
+/// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig): `timeout`, `label`, `claim_window` |
+/// | `redis:`, `rediss:`, `redis+unix:` | those of `redis::Config`, and `db`, `user`, `pass` and `protocol` of the Redis client |
 ///
-/// A duration is written as `250ms`, `10s`, `5m` or `1h`, and no limit as `never`. Permission bits
-/// are octal. An option that the place does not have is an error. [`Locks::options`] sets options
-/// in the program. If the URL has the same option, the URL counts.
+/// - A duration has a unit: `250ms`, `10s`, `5m`, `1h`. A number without a unit is an error. No limit
+///   is `never`.
+/// - `mode` is octal: `660`.
+/// - `method` is `fifo`, `os`, `mkdir`, `create_new` or `fake`; see [`Method`](crate::Method).
+/// - In a text, `&`, `#`, `%` and `@` are written `%26`, `%23`, `%25` and `%40`. A `+` is a plus.
+/// - An option that the place does not have is an error, and so is an option that is given twice.
+///
+/// [`Locks::options`] sets options in the program. If the URL has the same option, the URL counts.
 ///
 /// Options are no part of what a lock is: two programs with different options exclude each other.
 /// Only `namespace` and `db` are parts of the place.
@@ -350,7 +355,8 @@ impl LocksOptions {
     pub async fn connect(self, url: impl AsRef<str>) -> Result<Locks> {
         let url = LockUrl::parse(url.as_ref())?;
         if url.name().is_some() {
-            let text = "what follows the # names one lock: connect without it, and ask for the lock by its name";
+            let text =
+                "this URL names one lock: connect without the # and the name, and call lock(name)";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let mut given = self.given;

@@ -34,7 +34,8 @@ pub struct Owner {
     pub label: Option<String>,
     /// Its command line, if this process may read it. Spaces separate the arguments.
     pub command: Option<String>,
-    /// The time since which it holds or waits, by the wall clock of its host.
+    /// The time since which it holds or waits, by the wall clock of its host. Two statuses may
+    /// differ by some microseconds in it, because it may be computed from another clock.
     #[cfg_attr(feature = "serde", serde(default, with = "serial::seconds"))]
     pub since: Option<SystemTime>,
     /// Why the process is not known, if there is a reason to name. `None` if it is known.
@@ -173,14 +174,16 @@ pub struct Status {
     pub names_all: bool,
     /// The exclusive holder, if there is one that acquired through the queue. A holder that died is
     /// not reported. If [`held`](Status::held) is [`Unknown`](Held::Unknown), this is the holder on
-    /// record, which may have died.
+    /// record, which may have died. Of a process on files that has just acquired, only the process id
+    /// and the command may be known for a moment, and it may still be the first waiter.
     pub holder: Option<Owner>,
     /// The holders that share the lock: readers, or holders of permits.
     ///
     /// On files there is one entry for each process, and this process comes first. The kernel's list
     /// of locks names the other processes, so they are named on Linux only. If the list names none of
     /// them, one entry without a process id stands for all. On a server there is one entry for each
-    /// hold; in memory one entry stands for all.
+    /// hold; in memory one entry stands for all. A waiter for several permits on files is also a
+    /// holder here if some permits are already set aside for it.
     pub shared_by: Vec<Owner>,
     /// An outsider that has locked the lock file: a process without a record and without a place in
     /// the queue, such as `flock(1)`, or a command whose `stanchion run` was killed. The process id
@@ -267,7 +270,7 @@ pub enum Removal {
     InUse,
 }
 
-/// The status of a lock as it changes: a [`Stream`] of [`Status`].
+/// The status of a lock as it changes: a `futures::Stream` of [`Status`].
 ///
 /// The first item is the present status. Each further item follows a change. Of a lock on files there
 /// is at most one item every 20 ms. Quick changes may arrive as one. A slow consumer misses steps, but never
@@ -357,7 +360,7 @@ impl Waiting {
             _ if self.held_by_this_task => Some("held by this very task".to_owned()),
             (Some(holder), _) => Some(format!("held by {holder}")),
             (None, Some(left)) => Some(format!(
-                "nobody is let in for another {}, after a restart, a flush or a crash",
+                "the server grants nothing for another {} after a restart, a flush or a crash",
                 Readable(left)
             )),
             (None, None) => None,
