@@ -73,7 +73,7 @@ mod on {
                 }
                 Note::Overslept => tracing::warn!(%lock, "was asleep when its turn came"),
                 Note::PredecessorCrashed { token } => {
-                    tracing::warn!(%lock, token, "the last holder died inside");
+                    tracing::warn!(%lock, token, "the last holder died while it held the lock");
                 }
                 Note::Fallback => {
                     tracing::warn!(%lock, "no file events to be had: waits by polling");

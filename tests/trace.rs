@@ -88,7 +88,11 @@ async fn waits_holds_crashes_and_losses_are_told() {
     std::fs::write(&state, record.replace("held 0", "held 1")).expect("written");
     let third = lock.acquire().await.expect("free");
     assert!(third.predecessor_crashed());
-    assert!(paper.text().contains("died inside"), "{}", paper.text());
+    assert!(
+        paper.text().contains("died while it held the lock"),
+        "{}",
+        paper.text()
+    );
     let stats = lock.stats();
     assert_eq!((stats.crashes, stats.losses, stats.waits), (1, 1, 1));
 }

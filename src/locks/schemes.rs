@@ -31,8 +31,7 @@ fn redis(_: &str, _: &str) -> Result<Arc<Connector>> {
 
 #[cfg(not(feature = "redis"))]
 fn redis(feature: &str, scheme: &str) -> Result<Arc<Connector>> {
-    let text =
-        format!("locks behind {scheme}: need the feature `{feature}`, which is not compiled in");
+    let text = format!("{scheme}: URLs need the feature `{feature}`, which is not compiled in");
     Err(Error::new(ErrorKind::Unsupported, text))
 }
 
@@ -46,14 +45,14 @@ pub(super) fn connector(scheme: &str) -> Result<Arc<Connector>> {
     found.unwrap_or_else(|| unknown(scheme))
 }
 
-/// Refuses a scheme that nobody serves.
+/// Refuses a scheme that is not registered.
 pub(super) fn unknown<T>(scheme: &str) -> Result<T> {
     let mut known = vec!["file:", "mem:", "redis:", "rediss:", "redis+unix:"];
     let registered = registered();
     let others: Vec<_> = registered.keys().map(|it| format!("{it}:")).collect();
     known.extend(others.iter().map(String::as_str));
     let text = format!(
-        "locks behind {scheme}: are not known; known are {}",
+        "unknown scheme {scheme}: in a URL of locks; known are {}",
         known.join(", ")
     );
     Err(Error::new(ErrorKind::Unsupported, text))

@@ -29,7 +29,7 @@ fn a_killed_program_leaves_the_lock_to_its_command() {
     assert!(look.line().contains(r#""state":"locked""#));
     first.tell("go");
     second.expect("b");
-    second.end().expect(0, "died inside");
+    second.end().expect(0, "died while it held the lock");
     assert_eq!(site.log(), "a-in a-out b ");
     site.expect_clean();
 }
@@ -39,7 +39,7 @@ fn without_the_descriptor_the_lock_dies_with_the_program() {
     let site = Site::new();
     let (mut first, second) = kill_the_program(&site, &["--close"]);
     second.expect("b");
-    second.end().expect(0, "died inside");
+    second.end().expect(0, "died while it held the lock");
     first.tell("go");
     until("the command has gone on", || site.log() == "a-in b a-out ");
 }

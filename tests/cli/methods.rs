@@ -66,7 +66,7 @@ fn a_dead_holder_is_passed_and_spoken_of() {
         let next = ["run", "--method", method, lock, "--", "echo", "next"];
         let next = site.start(&next);
         next.expect("next");
-        next.end().expect(0, "died inside");
+        next.end().expect(0, "died while it held the lock");
     }
 }
 
