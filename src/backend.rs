@@ -15,6 +15,9 @@
 //! [`Locks::register`](crate::Locks::register) gives it a URL scheme. The example `custom_backend`
 //! is a complete backend.
 //!
+//! Some methods return a `BoxFuture<'a, T>`. It is that of the crate `futures`, and short for
+//! `Pin<Box<dyn Future<Output = T> + Send + 'a>>`: `Box::pin(async move { … })` makes one.
+//!
 //! # What a backend must guarantee
 //!
 //! [`Capabilities`](crate::Capabilities) says what the locks of a backend can do. A backend must do
@@ -27,7 +30,7 @@
 //! 4. A hold that is dropped releases the lock.
 //!
 //! With the feature `conformance`, the module `backend::conformance` tests these rules, and each
-//! promise of the backend's capabilities.
+//! promise of the backend's capabilities. Enable the feature in `[dev-dependencies]`.
 
 use std::path::PathBuf;
 

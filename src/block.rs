@@ -70,7 +70,7 @@ pub(crate) fn in_async_context() -> bool {
 /// Refuses to block a thread that other tasks need.
 pub(crate) fn refuse_async(place: &Path) -> Result<()> {
     if in_async_context() {
-        let text = "a blocking call inside an async task; await the future instead";
+        let text = "cannot block inside an async task: await the future instead";
         return Err(Error::at(ErrorKind::Unsupported, text, place));
     }
     Ok(())

@@ -111,6 +111,7 @@
 //! | `cli` | the program `stanchion`: `flock(1)` with a queue |
 //! | `redis` | locks for many hosts, on a Redis server |
 //! | `redis-tls` | the same through TLS: `rediss://` |
+//! | `conformance` | `backend::conformance`: a test suite for a [backend] of your own |
 //!
 //! None is enabled by default.
 

@@ -47,14 +47,19 @@ pub use url::LockUrl;
 ///
 /// | place | options |
 /// |---|---|
-/// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig) |
-/// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig) |
+/// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig): `timeout`, `label`, `mode`, `method`, `expire`, `poll_interval`, `claim_window` |
+/// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig): `timeout`, `label`, `claim_window` |
 /// | `redis:`, `rediss:` | those of `redis::Config`, and `protocol` of the Redis client |
 /// | `redis+unix:` | the same, and `db`, `user` and `pass` of the Redis client |
 ///
-/// A duration is written as `250ms`, `10s`, `5m` or `1h`, and no limit as `never`. Permission bits
-/// are octal. An option that the place does not have is an error. [`Locks::options`] sets options
-/// in the program. If the URL has the same option, the value in the URL is used.
+/// - A duration has a unit: `250ms`, `10s`, `5m`, `1h`. A number without a unit is an error. No limit
+///   is `never`.
+/// - `mode` is octal: `660`.
+/// - `method` is `fifo`, `os`, `mkdir`, `create_new` or `fake`; see [`Method`](crate::Method).
+/// - In a text, `&`, `#`, `%` and `@` are written `%26`, `%23`, `%25` and `%40`. A `+` is a plus.
+/// - An option that the place does not have is an error, and so is an option that is given twice.
+///
+/// [`Locks::options`] sets options in the program. If the URL has the same option, the value in the URL is used.
 ///
 /// Only `namespace` and the database select other locks. With all other options, two programs use
 /// the same lock, for example with different labels or time limits. All programs that use a lock

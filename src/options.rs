@@ -128,6 +128,6 @@ pub(crate) fn check_permits(wanted: u32, limit: u32, place: impl AsRef<Path>) ->
     if (1..=limit).contains(&wanted) {
         return Ok(());
     }
-    let text = format!("invalid number of permits: {wanted} of {limit}");
+    let text = format!("invalid number of permits: {wanted} is not in 1..={limit}");
     Err(Error::at(ErrorKind::InvalidInput, text, place.as_ref()))
 }

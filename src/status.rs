@@ -34,7 +34,8 @@ pub struct Owner {
     pub label: Option<String>,
     /// Its command line, if this process may read it. Spaces separate the arguments.
     pub command: Option<String>,
-    /// When it began to hold or to wait, by the wall clock of its host.
+    /// The time since which it holds or waits, by the wall clock of its host. Two statuses may
+    /// differ by some microseconds in it, because it may be computed from another clock.
     #[cfg_attr(feature = "serde", serde(default, with = "serial::seconds"))]
     pub since: Option<SystemTime>,
     /// The reason why the process is not known. `None` if the process is known, or if the reason is
@@ -173,16 +174,18 @@ pub struct Status {
     /// [`outsider`](Status::outsider) name every process that holds the lock. `false` if there may
     /// be holders that this process cannot see, for example in another pid namespace.
     pub names_all: bool,
-    /// The exclusive holder, if it acquired the lock through the queue. A holder that died is not
-    /// shown. If [`held`](Status::held) is [`Unknown`](Held::Unknown), this is the recorded holder,
-    /// which may have died.
+    /// The exclusive holder, if there is one that acquired through the queue. A holder that died is
+    /// not reported. If [`held`](Status::held) is [`Unknown`](Held::Unknown), this is the holder on
+    /// record, which may have died. Of a process on files that has just acquired, only the process id
+    /// and the command may be known for a moment, and it may still be the first waiter.
     pub holder: Option<Owner>,
     /// The holders that share the lock: readers, or holders of permits.
     ///
-    /// For a lock on files there is one entry for each process, and this process comes first. Other
-    /// processes are named on Linux only, from the kernel's list of locks. If that list names none
-    /// of them, one entry without a process id stands for all. On a server there is one entry for
-    /// each hold. In memory one entry stands for all.
+    /// On files there is one entry for each process, and this process comes first. The kernel's list
+    /// of locks names the other processes, so they are named on Linux only. If the list names none of
+    /// them, one entry without a process id stands for all. On a server there is one entry for each
+    /// hold; in memory one entry stands for all. A waiter for several permits on files is also a
+    /// holder here if some permits are already set aside for it.
     pub shared_by: Vec<Owner>,
     /// An outsider that has locked the lock file: a process that did not queue and left no record.
     /// Examples are `flock(1)`, and a command whose `stanchion run` was killed.
@@ -272,7 +275,7 @@ pub enum Removal {
     InUse,
 }
 
-/// A [`Stream`] of the [`Status`] of a lock, with an item after each change.
+/// The status of a lock as it changes: a `futures::Stream` of [`Status`].
 ///
 /// The first item is the current status. Each further item follows a change. For a lock on files,
 /// there is at most one item every 20 ms, so one item may cover several changes. A slow consumer

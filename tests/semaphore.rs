@@ -187,7 +187,7 @@ fn p56_another_limit_is_refused_with_both_numbers() {
     let other = FifoLock::open(place.path()).expect_err("open here");
     assert_eq!(other.kind(), ErrorKind::Incompatible);
     let text = other.to_string();
-    let both = "a semaphore open at this path, and this is a lock";
+    let both = "a semaphore open at this path, not a lock";
     assert!(text.contains(both), "{text}");
     drop(takes(&semaphore, 1));
     drop(semaphore);

@@ -167,7 +167,7 @@ mod pieces {
         let options = Locks::options().label("web").timeout(Duration::from_secs(30));
         let locks = options.connect("file:///run/app?namespace=shop").await?;
         // …
-        locks.close(); // every wait ends with ErrorKind::Closed
+        locks.close(); // every wait ends with ErrorKind::Closed; guards stay valid
         Ok(())
     }
 

@@ -12,8 +12,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The suite uses names that begin with `conformance/`. A step that takes longer than ten seconds
-//! counts as hanging. The suite cannot test what happens when a process or a server dies.
+//! - The suite uses names that begin with `conformance/`.
+//! - It fails a step that takes more than ten seconds, and then goes on with the next promise. The
+//!   report comes at the end, so a backend with many faults may run for minutes without output. Use
+//!   [`run_some`] to test one promise.
+//! - One fault may break several promises, and not each promise that it concerns. Begin with the
+//!   first one in the report.
+//! - The suite cannot test what happens when a process or a server dies.
 
 #![allow(clippy::disallowed_methods)] // It plays the callers, which have a runtime and may sleep.
 
@@ -44,19 +49,19 @@ const SHORT: Duration = Duration::from_millis(30);
 /// How long the suite watches a caller that must wait.
 const WATCHED: Duration = Duration::from_millis(50);
 
-/// The result for one promise.
+/// The outcome for one promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was kept.
+    /// The backend keeps the promise.
     Kept,
-    /// It was broken, in this way.
+    /// The backend breaks the promise; the text says how.
     Broken(String),
-    /// The backend does not make it, for this reason.
+    /// The backend does not make the promise; the text says why. This is no failure.
     NotMade(&'static str),
 }
 
-/// The results for all promises; returned by [`run`].
+/// The outcomes for all promises; returned by [`run`] and [`run_some`].
 #[derive(Clone, Debug)]
 pub struct Report {
     entries: Vec<(String, Outcome)>,
@@ -68,7 +73,7 @@ impl Report {
         self.broken().next().is_none()
     }
 
-    /// Returns the promises that were broken, each with the way in which it was broken.
+    /// Returns the name of each broken promise, and how it is broken.
     pub fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries
             .iter()
@@ -78,7 +83,7 @@ impl Report {
             })
     }
 
-    /// Returns all promises, each with its result.
+    /// Returns the name and the outcome of each promise.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Outcome)> {
         self.entries
             .iter()
@@ -110,7 +115,8 @@ pub async fn run(locks: &Locks) -> Report {
     run_some(locks, |_| true).await
 }
 
-/// Tests only the promises whose names `wanted` accepts, for example `lock: tokens_increase`.
+/// Tests only the promises for whose names `wanted` returns `true`. A name is as in the report, for
+/// example `lock: tokens_increase`.
 ///
 /// # Cancel safety
 ///

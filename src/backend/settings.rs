@@ -119,7 +119,7 @@ impl Setting for bool {
 
 /// As `250ms`, `10s`, `5m` or `1h 30m`.
 impl Setting for Duration {
-    const TAKES: &'static str = "a duration such as 250ms, 10s or 5m";
+    const TAKES: &'static str = "a duration with a unit, such as 250ms, 10s or 5m";
 
     fn read(text: &str) -> Option<Self> {
         humantime::parse_duration(text).ok()
@@ -128,7 +128,7 @@ impl Setting for Duration {
 
 /// A duration, or `never` for `None`.
 impl Setting for Option<Duration> {
-    const TAKES: &'static str = "a duration such as 250ms, 10s or 5m, or never";
+    const TAKES: &'static str = "a duration with a unit, such as 250ms, 10s or 5m, or never";
 
     fn read(text: &str) -> Option<Self> {
         match text {

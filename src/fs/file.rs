@@ -110,7 +110,11 @@ impl FileLock {
         };
         file::check_lock_path(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::InvalidInput => {
-                let text = format!("no lock can be here (see follow_symlinks for links): {error}");
+                let hint = match path.is_symlink() {
+                    true => "; follow_symlinks(true) follows it",
+                    false => "",
+                };
+                let text = format!("no lock can be here: {error}{hint}");
                 Error::at(ErrorKind::InvalidInput, text, &path)
             }
             _ => Error::io("look at the file", &path, error),

@@ -31,8 +31,7 @@ fn redis(_: &str, _: &str) -> Result<Arc<Connector>> {
 
 #[cfg(not(feature = "redis"))]
 fn redis(feature: &str, scheme: &str) -> Result<Arc<Connector>> {
-    let text =
-        format!("locks behind {scheme}: need the feature `{feature}`, which is not compiled in");
+    let text = format!("{scheme}: URLs need the feature `{feature}`, which is not compiled in");
     Err(Error::new(ErrorKind::Unsupported, text))
 }
 

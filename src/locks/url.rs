@@ -50,7 +50,7 @@ impl LockUrl {
     /// - [`ErrorKind::Unsupported`] if the scheme is unknown.
     pub fn parse(text: &str) -> Result<Self> {
         let Some((scheme, rest)) = split_scheme(text) else {
-            let text = "this is no URL of locks: file:///DIRECTORY, mem:, mem:NAME and redis://HOST are some";
+            let text = "not a URL of locks: use for example file:///DIRECTORY, mem:, mem:NAME or redis://HOST";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         };
         let scheme = scheme.to_ascii_lowercase();
@@ -161,7 +161,7 @@ fn decoded(text: &str) -> Result<String> {
     match percent_decoded(text) {
         Some(text) => Ok(text),
         None => wrong(
-            "in a URL of locks % must be followed by two hexadecimal digits, and all together be UTF-8",
+            "invalid % in a URL of locks: two hexadecimal digits must follow, and the decoded text must be UTF-8",
         ),
     }
 }
@@ -171,13 +171,13 @@ fn pairs(query: &str) -> Result<BTreeMap<String, String>> {
     if query.contains('@') {
         // Most likely the `?` belongs to a password, so this is not a query.
         return wrong(
-            "in a URL of locks a ? in a password is written %3f, and an @ in an option %40",
+            "@ in the options of a URL of locks: write %40; if the ? before it belongs to a password, write %3f",
         );
     }
     let mut pairs = BTreeMap::new();
     for pair in query.split('&').filter(|it| !it.is_empty()) {
         let Some((name, value)) = pair.split_once('=') else {
-            return wrong("an option in a URL of locks is written name=value");
+            return wrong("invalid option in a URL of locks: write name=value");
         };
         if pairs.insert(decoded(name)?, decoded(value)?).is_some() {
             return wrong("an option in a URL of locks is given twice");
@@ -192,7 +192,9 @@ fn directory(rest: &str) -> Result<PathBuf> {
         Some(rest) => {
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
-                return wrong("a file: URL has no host, and an absolute path: file:///run/app");
+                return wrong(
+                    "a file: URL takes no host but localhost, and an absolute path: file:///run/app",
+                );
             }
             path
         }
@@ -203,7 +205,7 @@ fn directory(rest: &str) -> Result<PathBuf> {
     }
     let path = decoded(path)?;
     if path.contains('\0') {
-        return wrong("a path has no zero byte");
+        return wrong("invalid path in a file: URL: it contains a zero byte");
     }
     // On Windows, file:///C:/app is C:/app.
     let has_drive =

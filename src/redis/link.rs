@@ -73,7 +73,7 @@ impl Source {
             Error::new(ErrorKind::InvalidInput, text)
         };
         let lacks = |text: &str| Err(Error::new(ErrorKind::Unsupported, text));
-        let no_tls = "locks at `rediss:` are not compiled in: they need the feature `redis-tls`";
+        let no_tls = "rediss: URLs need the feature `redis-tls`, which is not compiled in";
         // Without TLS, the crate `redis` does not know the scheme `rediss`.
         let plain = url
             .strip_prefix("rediss:")

@@ -100,6 +100,7 @@ fn who_may_not_wait_says_who_holds() {
         late.expect(124, "timed out");
         late.expect(124, ": held by pid ");
         late.expect(124, "\"nightly\"");
+        assert_eq!(late.errors.matches("held by").count(), 1, "{}", late.errors);
     }
     assert_eq!(end(&["--no-wait", "--quiet"]), End::quiet(75));
     assert_eq!(end(&["--timeout", "0.02", "-q"]), End::quiet(124));

@@ -107,9 +107,9 @@ fn what_it_cannot_do_is_said() {
         (&*here, 2, "the name of the lock is missing"),
         ("mem:x#a", 2, "the memory of one process"),
         far,
-        ("http://host#a", 2, "not known"),
+        ("http://host#a", 2, "unknown scheme http:"),
         ("file:a#b", 2, "absolute"),
-        ("file://server/a#b", 2, "no host"),
+        ("file://server/a#b", 2, "no host but localhost"),
     ] {
         for task in [
             &["run", url, "--", "true"][..],

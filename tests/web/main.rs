@@ -375,12 +375,9 @@ fn what_cannot_be_had_is_said() {
     let nobody = format!("redis+unix://{}", scratch.path().join("nobody").display());
     let said = match cfg!(feature = "redis") {
         true => "web: ",
-        false => "web: locks behind redis+unix: need the feature `redis`",
+        false => "web: redis+unix: URLs need the feature `redis`",
     };
-    for (url, said) in [
-        ("/run/app", "web: this is no URL of locks"),
-        (&nobody, said),
-    ] {
+    for (url, said) in [("/run/app", "web: not a URL of locks"), (&nobody, said)] {
         let output = std::process::Command::new(example("web")).arg(url).output();
         let output = output.expect("the example is built");
         let told = String::from_utf8_lossy(&output.stderr);

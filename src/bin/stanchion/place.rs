@@ -87,7 +87,7 @@ pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> 
             return Err(Failure::usage(text));
         }
         (None, _, scheme) => {
-            let text = format!("locks behind {scheme}: are not supported");
+            let text = format!("{scheme}: URLs are not supported");
             return Err(Failure::usage(text));
         }
     };

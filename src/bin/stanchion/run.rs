@@ -175,17 +175,22 @@ fn busy(lock: &AnyLock) -> Failure {
     Failure { code: BUSY, text }
 }
 
-/// Adds the holder to the message about a lock that was not acquired.
+/// Adds the holder to the message about a lock that was not acquired. The error of a wait may name
+/// it already.
 async fn with_holder(lock: &AnyLock, mut failure: Failure) -> Failure {
+    const HELD_BY: &str = ": held by ";
+    if failure.text.contains(HELD_BY) {
+        return failure;
+    }
     let Ok(line) = lock.status().await else {
         return failure;
     };
     let alone = line.holder.or(line.outsider);
-    let mut inside = alone.into_iter().chain(line.shared_by);
-    if let Some(holder) = inside.next() {
-        failure.text += &format!(": held by {holder}");
+    let mut holders = alone.into_iter().chain(line.shared_by);
+    if let Some(holder) = holders.next() {
+        failure.text += &format!("{HELD_BY}{holder}");
     }
-    match inside.count() {
+    match holders.count() {
         0 => {}
         1 => failure.text += ", and by another one",
         more => failure.text += &format!(", and by {more} others"),

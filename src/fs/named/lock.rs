@@ -73,7 +73,7 @@ impl Place {
     fn refuse_semaphore(&self) -> Result<()> {
         match FifoKind::at(&self.stem)? {
             Some(kind @ FifoKind::Semaphore { limit }) => {
-                let text = format!("this name is that of a {kind} of {limit}");
+                let text = format!("this name is in use for a {kind} of {limit} permits");
                 Err(Error::at(ErrorKind::Incompatible, text, &self.stem))
             }
             _ => Ok(()),
@@ -87,12 +87,12 @@ impl Place {
         let claim = claim_directory(&path);
         let exists = claim.try_exists();
         if exists.map_err(|e| Error::io("look for the claims in", &claim, e))? {
-            let text = "this name is locked by Method::Mkdir or Method::CreateNew";
+            let text = "this name is in use for a lock of another method, Method::Mkdir or Method::CreateNew";
             return Err(Error::at(ErrorKind::Incompatible, text, claim));
         }
         match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => {
-                let text = "a directory is at the place of the lock file, as other methods make it";
+                let text = "a directory is at the path of the lock file: this name is in use for another method";
                 Err(Error::at(ErrorKind::Incompatible, text, &path))
             }
             // Any other problem appears when the file is opened.
@@ -105,11 +105,13 @@ impl Place {
         let path = self.lock();
         let text = match FifoKind::at(&path)? {
             Some(kind) => {
-                format!("this name is that of a {kind} with a line, which is another method")
+                format!("this name is in use for a {kind} of another method, Method::Fifo")
             }
             // Any other problem appears when the claim is made.
             None if path.symlink_metadata().is_err() => return Ok(()),
-            None => "this name is locked by another method: its lock file is there".to_owned(),
+            None => {
+                "this name is in use for a lock of another method: its lock file exists".to_owned()
+            }
         };
         Err(Error::at(ErrorKind::Incompatible, text, path))
     }
@@ -119,7 +121,7 @@ impl Place {
         let path = self.lock();
         match FifoKind::at(&path)? {
             Some(kind) => {
-                let text = format!("this name is that of a {kind}, and not of a semaphore");
+                let text = format!("this name is in use for a {kind}, not for a semaphore");
                 Err(Error::at(ErrorKind::Incompatible, text, &path))
             }
             None => Ok(()),

@@ -115,8 +115,7 @@ impl Line {
                 return Ok(line);
             }
             let (theirs, ours) = (line.kind.word(), kind.word());
-            let text =
-                format!("this process has a {theirs} open at this path, and this is a {ours}");
+            let text = format!("this process has a {theirs} open at this path, not a {ours}");
             return Err(Error::at(ErrorKind::Incompatible, text, door));
         }
         registry.remove_dead();
@@ -247,11 +246,11 @@ impl Line {
         let text = match same {
             true if limit == theirs.limit() => return Ok(()),
             true => format!(
-                "this process has a semaphore of {limit} permits open at this path, and this is one of {}",
+                "this process has a semaphore of {limit} permits open at this path, not of {}",
                 theirs.limit()
             ),
             false => {
-                "this process has a semaphore of other slot files open at this path".to_owned()
+                "this process has a semaphore with other slot files open at this path".to_owned()
             }
         };
         let kind = ErrorKind::Incompatible;
