@@ -56,6 +56,15 @@ impl Drop for Shared {
 }
 
 impl Shared {
+    /// Removes the lock if it is not in use. With `keep_crash`, a crash that no holder has learned of
+    /// counts as use.
+    pub(crate) fn clear(&self, keep_crash: bool) -> Result<Removal> {
+        self.line.remove(keep_crash).map(|cleared| match cleared {
+            Cleared::Removed => Removal::Removed,
+            Cleared::InUse => Removal::InUse,
+        })
+    }
+
     pub(crate) fn open(path: &Path, kind: Kind, config: FifoConfig) -> Result<Arc<Self>> {
         check_options(path, &config)?;
         Self::on(Line::of(path, kind, None)?, config)
@@ -119,10 +128,7 @@ impl Local for Shared {
     /// Removes the state record too, even when it reports a holder that died. `remove_when_idle`
     /// keeps the record in that case.
     fn remove(&self) -> Result<Removal> {
-        self.line.remove(false).map(|cleared| match cleared {
-            Cleared::Removed => Removal::Removed,
-            Cleared::InUse => Removal::InUse,
-        })
+        self.clear(false)
     }
 
     fn changes(&self) -> Changes {
@@ -146,6 +152,13 @@ impl Local for Shared {
 /// Defines the methods that every fair lock has, for a type with a field `shared`.
 macro_rules! fair_methods {
     () => {
+        /// Removes the lock, unless it is in use or its next holder is to learn of a crash.
+        pub(crate) fn remove_unless_crashed(
+            &self,
+        ) -> $crate::error::Result<$crate::status::Removal> {
+            self.shared.clear(true)
+        }
+
         /// Returns whether any program holds the lock now. For a semaphore: whether no permit is
         /// free.
         ///

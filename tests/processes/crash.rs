@@ -123,6 +123,27 @@ fn p65_exactly_the_next_grant_learns_of_a_death_inside() {
     });
 }
 
+/// A sweep leaves a lock whose next holder is to learn of a death.
+#[test]
+fn p65_a_sweep_forgets_no_death() {
+    everywhere(|mut crew| {
+        let (victim, next) = (crew.start(), crew.start());
+        crew.take(victim, 1);
+        crew.kill(victim);
+        let directory = crew.lock().parent().expect("a directory").to_owned();
+        let locks = stanchion::LockDir::open(directory).expect("a directory");
+        let swept = locks.sweep(None).expect("listed");
+        assert!(
+            swept.removed.is_empty() && swept.in_use.len() == 1,
+            "{swept:?}"
+        );
+        assert!(crew.acquire(next, 1).crashed);
+        crew.release(next, 1);
+        let swept = locks.sweep(None).expect("listed");
+        assert_eq!(swept.removed.len(), 1, "{swept:?}");
+    });
+}
+
 #[test]
 fn p65_release_drop_and_panic_are_no_crash() {
     everywhere(|mut crew| {

@@ -49,6 +49,13 @@ impl LockDir {
     /// files: plain file locks ([`Method::Os`]), pid files, and semaphores whose slot files do not
     /// have the default names.
     ///
+    /// A fair lock whose last holder died stays until the next holder has learned of it. For claims
+    /// ([`Method::Mkdir`], [`Method::CreateNew`]) the sweep forgets such a death.
+    ///
+    /// Do not sweep a directory in which programs wait for lock files with plain `flock(2)`. A
+    /// program that has opened a lock file before it is removed acquires the deleted file, beside
+    /// the holder of the new one.
+    ///
     /// A lock was last used when one of its files last changed, by the wall clock. A file changes
     /// whenever a process acquires or releases the lock. The exception is a reader that did not
     /// wait: it changes no file.
@@ -114,7 +121,7 @@ impl LockDir {
                 if is_recent(&entry, &lock, older_than) {
                     return Ok(Fate::Recent);
                 }
-                if found.remove()? == Removal::InUse {
+                if found()? == Removal::InUse {
                     return Ok(Fate::InUse);
                 }
                 // The record of a long name goes too, as with `remove` of a named lock.
@@ -145,8 +152,11 @@ fn stem(lock: &Path) -> Option<&str> {
     Some(file.strip_suffix(".lock").unwrap_or(file))
 }
 
-/// Returns the lock whose queue or claim this entry is.
-fn found(entry: &Path, lock: &Path) -> Result<Option<Box<dyn Local>>> {
+/// Removes a lock if it is not in use.
+type Remove = Box<dyn FnOnce() -> Result<Removal>>;
+
+/// Returns what removes the lock whose queue or claim this entry is.
+fn found(entry: &Path, lock: &Path) -> Result<Option<Remove>> {
     let extension = entry.extension().and_then(|it| it.to_str());
     let is_directory = entry.symlink_metadata().is_ok_and(|it| it.is_dir());
     match extension.filter(|_| is_directory) {
@@ -156,35 +166,41 @@ fn found(entry: &Path, lock: &Path) -> Result<Option<Box<dyn Local>>> {
     }
 }
 
-fn fair(lock: &Path) -> Result<Option<Box<dyn Local>>> {
+fn fair(lock: &Path) -> Result<Option<Remove>> {
     Ok(match FifoKind::at(lock)? {
         None => None,
-        Some(FifoKind::Lock) => Some(Box::new(FifoLock::open(lock)?)),
-        Some(FifoKind::RwLock) => Some(Box::new(FifoRwLock::open(lock)?)),
+        Some(FifoKind::Lock) => {
+            let lock = FifoLock::open(lock)?;
+            Some(Box::new(move || lock.remove_unless_crashed()))
+        }
+        Some(FifoKind::RwLock) => {
+            let lock = FifoRwLock::open(lock)?;
+            Some(Box::new(move || lock.remove_unless_crashed()))
+        }
         Some(FifoKind::Semaphore { limit }) => semaphore(lock, limit)?,
     })
 }
 
 /// Returns a semaphore with the default names of slot files. With other names, this handle would
 /// not see that the slot files are locked.
-fn semaphore(lock: &Path, limit: u32) -> Result<Option<Box<dyn Local>>> {
+fn semaphore(lock: &Path, limit: u32) -> Result<Option<Remove>> {
     let name = lock.file_name().and_then(|it| it.to_str());
     let (Some(directory), Some(name)) = (lock.parent(), name) else {
         return Ok(None);
     };
     let semaphore = FifoSemaphore::open(directory, name, limit)?;
     let known = semaphore.slot_paths().iter().any(|it| it.exists());
-    Ok(known.then(|| Box::new(semaphore) as _))
+    Ok(known.then(|| Box::new(move || semaphore.remove_unless_crashed()) as _))
 }
 
-fn claim(lock: &Path) -> Result<Option<Box<dyn Local>>> {
+fn claim(lock: &Path) -> Result<Option<Remove>> {
     let config = LockDirConfig {
         method: Method::Mkdir,
         ..LockDirConfig::default()
     };
     let claim = by_claim(lock, &config)?;
     let is_ours = Local::status(&claim)?.last_token > 0;
-    Ok(is_ours.then(|| Box::new(claim) as _))
+    Ok(is_ours.then(|| Box::new(move || Local::remove(&claim)) as _))
 }
 
 /// Returns whether a file of the lock changed within this time, or in the future.
