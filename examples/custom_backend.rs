@@ -120,10 +120,6 @@ impl Pending for Caller {
         drop(state);
         waker.into_iter().for_each(Waker::wake);
     }
-
-    fn address(&self) -> Option<Address> {
-        Some(Address::new("table", "", &self.row.name))
-    }
 }
 
 impl Drop for Caller {

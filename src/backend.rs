@@ -15,8 +15,7 @@
 //! [`Locks::register`](crate::Locks::register) gives it a URL scheme. The example `custom_backend`
 //! is a complete backend.
 //!
-//! Some methods return a `BoxFuture<'a, T>`. It is that of the crate `futures`, and short for
-//! `Pin<Box<dyn Future<Output = T> + Send + 'a>>`: `Box::pin(async move { … })` makes one.
+//! Some methods return a [`BoxFuture`]: `Box::pin(async move { … })` makes one.
 //!
 //! # What a backend must guarantee
 //!
@@ -44,6 +43,7 @@ mod wait;
 
 pub use crate::address::Address;
 pub use engine::Engine;
+pub use futures::future::BoxFuture;
 pub use line::{BoxPending, Line};
 pub(crate) use settings::Bits;
 pub use settings::{Setting, Settings};

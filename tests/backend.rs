@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use futures::future::BoxFuture;
 use stanchion::backend::conformance::{self, Report};
-use stanchion::backend::{Address, BoxPending, Engine, Hold, Line, Mode, Pending, Request};
+use stanchion::backend::{
+    Address, BoxFuture, BoxPending, Engine, Hold, Line, Mode, Pending, Request,
+};
 use stanchion::{
     AnyLock, AnySemaphore, AnySharedLock, Capabilities, Error, ErrorKind, Held, Locks, Loss, Lost,
     Owner, Reach, Removal, Result, Status, Tokens, Waiter,
@@ -188,6 +189,18 @@ async fn a_backend_that_lies_is_found_out() {
             assert_broken(&report, promise);
         }
     }
+}
+
+/// The address of a wait is that of its line.
+#[tokio::test]
+async fn one_lock_that_is_named_twice_is_refused() {
+    let locks = Locks::with_engine(Toy::new(Lie::None));
+    let (one, same) = (locks.lock("a").expect("a"), locks.lock("a").expect("a"));
+    let both = stanchion::acquire_all([one.acquire(), same.acquire()]).await;
+    assert_eq!(both.expect_err("one lock").kind(), ErrorKind::Deadlock);
+    let other = locks.lock("b").expect("another");
+    let two = stanchion::acquire_all([one.acquire(), other.acquire()]).await;
+    assert_eq!(two.expect("two locks").len(), 2);
 }
 
 /// A whole backend in memory that tells one lie.
@@ -460,10 +473,6 @@ impl Pending for Caller {
         drop(state);
         drop(waker);
         self.row.release(number);
-    }
-
-    fn address(&self) -> Option<Address> {
-        Some(Address::new("toy", "", &self.row.name))
     }
 }
 

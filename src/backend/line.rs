@@ -125,7 +125,7 @@ impl LineLock {
         };
         let pending = LinePending {
             inner: inner.map(|()| self.line.enqueue(mode)),
-            ledger: self.ledger.clone(),
+            lock: self.clone(),
         };
         Acquire::new(pending, None)
     }
@@ -225,7 +225,7 @@ impl Permit for LineGuard {}
 #[allow(unreachable_pub)] // Its guard is visible as AnyGuard only.
 pub struct LinePending {
     inner: Result<BoxPending, Option<Error>>,
-    ledger: Arc<Ledger>,
+    lock: LineLock,
 }
 
 impl Pending for LinePending {
@@ -253,7 +253,7 @@ impl Pending for LinePending {
     }
 
     fn address(&self) -> Option<Address> {
-        self.inner.as_ref().ok()?.address()
+        self.inner.as_ref().ok().map(|_| self.lock.line.address())
     }
 
     fn counts_waiters(&self) -> bool {
@@ -261,7 +261,7 @@ impl Pending for LinePending {
     }
 
     fn ledger(&self) -> Option<&Arc<Ledger>> {
-        Some(&self.ledger)
+        Some(&self.lock.ledger)
     }
 }
 

@@ -65,8 +65,12 @@ pub trait Pending: Send + Unpin + 'static {
         None
     }
 
-    /// Returns the address of the lock, or `None` for a wait that can only fail.
-    fn address(&self) -> Option<Address>;
+    /// Returns the address of the lock, or `None` for a wait that can only fail. For a
+    /// [`Line`](super::Line), its own address is used.
+    #[doc(hidden)]
+    fn address(&self) -> Option<Address> {
+        None
+    }
 
     /// Returns whether there is a queue whose waiters can be counted. If not, no request sets
     /// [`Request::max_waiting`].

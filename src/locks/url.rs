@@ -55,6 +55,12 @@ impl LockUrl {
         };
         let scheme = scheme.to_ascii_lowercase();
         let (rest, name) = match rest.split_once('#') {
+            // Most likely the `#` is part of a password, so what follows is no name.
+            Some((_, name)) if name.contains('@') && !matches!(&*scheme, "file" | "mem") => {
+                let text =
+                    "invalid URL of locks: write # as %23 in a password, and @ as %40 in a name";
+                return wrong(text);
+            }
             Some((rest, name)) => (rest, Some(decoded(name)?)),
             None => (rest, None),
         };
@@ -321,6 +327,7 @@ mod tests {
             "file:///a?b=1&b=2",
             "file:///a?b=%",
             "redis://:secret?x@host",
+            "redis://:1#secret@host",
             "redis://host?pass=secret&pass=secret",
             "file:///%",
             "file:///%4",
@@ -360,7 +367,6 @@ mod tests {
             ("rediss://:secret@host", "rediss://host"),
             ("redis://:sec@ret@host", "redis://host"),
             ("redis://:sec/ret@host", "redis://host"),
-            ("redis://:sec#ret@host", "redis://"),
             (
                 "redis+unix:///run/r.sock?db=1&pass=secret",
                 "redis+unix:///run/r.sock",
@@ -374,7 +380,7 @@ mod tests {
             let url = parse(text);
             assert_eq!(url.to_string(), shown, "{text}");
             let debug = format!("{url:?}");
-            assert!(!debug.contains("sec") || text.contains('#'), "{debug}");
+            assert!(!debug.contains("sec"), "{debug}");
         }
     }
 }
