@@ -479,7 +479,7 @@ impl MemSemaphore {
         loop {
             let limit = self.limit();
             let all = match permits < limit {
-                true => self.acquire_many(limit).await.map(Some),
+                true => self.acquire_many(limit).timeout(None).await.map(Some),
                 false => Ok(None),
             };
             match all {

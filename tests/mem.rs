@@ -423,3 +423,21 @@ fn a_semaphore_is_resized() {
     semaphore.close();
     assert_eq!(kind_of(resized(2)), ErrorKind::Closed);
 }
+
+/// As on files: the time limit of the options is for those who acquire.
+#[test]
+fn a_reduction_waits_longer_than_the_limit_of_the_options() {
+    let memory = Memory::options().timeout(Duration::from_millis(1)).build();
+    let semaphore = memory.semaphore("a", 2).expect("a semaphore");
+    let permit = semaphore.try_acquire().expect("no error").expect("free");
+    in_runtime(async {
+        let mut reduced = Polled::new(semaphore.resize(1));
+        assert_pending!(reduced.poll());
+        let late = semaphore.acquire_many(2).await;
+        assert_eq!(kind_of(late), ErrorKind::TimedOut);
+        assert_pending!(reduced.poll());
+        drop(permit);
+        reduced.finish().expect("reduced");
+    });
+    assert_eq!(semaphore.limit(), 1);
+}
