@@ -38,6 +38,7 @@ const TRY: Request = Request {
     max_waiting: None,
     try_only: true,
     thread: None,
+    now: None,
 };
 
 /// How often a caller of [`Acquire::on_wait`] hears of the wait.
@@ -112,13 +113,18 @@ impl<G: Guard> Attempt<G> {
         if self.over {
             return Poll::Pending;
         }
+        let now = request.now();
+        let request = &Request {
+            now: Some(now),
+            ..*request
+        };
         let mut result = self.refuse_closed().map(|()| None);
         if result.is_ok() {
             let pending = &mut self.pending;
             match self.span.poll(|| pending.poll(request, cx)) {
                 Poll::Ready(found) => result = found,
                 Poll::Pending => {
-                    self.wait(cx);
+                    self.wait(now, cx);
                     // It may have been closed before it could be woken by that.
                     match self.refuse_closed() {
                         Ok(()) => return Poll::Pending,
@@ -127,7 +133,7 @@ impl<G: Guard> Attempt<G> {
                 }
             }
         }
-        let waited = self.since.map(|it| it.elapsed());
+        let waited = self.since.map(|it| now.saturating_duration_since(it));
         let guard = result.map(|grant| grant.map(|grant| G::granted(grant, waited)));
         if let (Some(ledger), Ok(Some(guard))) = (self.pending.ledger(), &guard) {
             ledger.granted(guard.wait_time(), guard.hold().predecessor_crashed());
@@ -145,10 +151,10 @@ impl<G: Guard> Attempt<G> {
     }
 
     /// The backend waits.
-    fn wait(&mut self, cx: &mut Context<'_>) {
+    fn wait(&mut self, now: Instant, cx: &mut Context<'_>) {
         let pending = &self.pending;
         if self.since.is_none() {
-            self.since = Some(Instant::now());
+            self.since = Some(now);
             if !pending.has_inner_wait() {
                 self.span.begin(|| pending.address());
             }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::ThreadId;
+use std::time::Instant;
 
 use super::unsupported;
 use crate::address::Address;
@@ -26,7 +27,7 @@ pub enum Mode {
     Permits(u32),
 }
 
-/// The conditions of a wait. They are the same for all polls of one wait.
+/// The conditions of a wait. What is public is the same for all polls of one wait.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Request {
@@ -36,6 +37,15 @@ pub struct Request {
     pub try_only: bool,
     /// The thread that blocks in this wait without a time limit.
     pub(crate) thread: Option<ThreadId>,
+    /// When this poll began, so that each poll reads the clock once. `None` before the first poll.
+    pub(crate) now: Option<Instant>,
+}
+
+impl Request {
+    /// Returns when this poll began.
+    pub(crate) fn now(&self) -> Instant {
+        self.now.unwrap_or_else(Instant::now)
+    }
 }
 
 /// One caller's wait in a backend.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use super::Shared;
 use super::hold::FairHold;
@@ -40,7 +39,7 @@ impl Pending for FairPending {
         let (line, settings) = (&self.shared.line, &self.shared.settings);
         let result = match self.key {
             _ if self.over => return Poll::Pending,
-            Some(key) => line.poll(key, cx.waker(), Instant::now()).map_ok(Some),
+            Some(key) => line.poll(key, cx.waker(), request.now()).map_ok(Some),
             None if request.try_only => Poll::Ready(line.try_enter(settings, self.want)),
             None => {
                 let wish = Wish {
@@ -48,7 +47,7 @@ impl Pending for FairPending {
                     most: request.max_waiting,
                     thread: request.thread,
                 };
-                match line.enter(settings, wish, cx.waker(), Instant::now()) {
+                match line.enter(settings, wish, cx.waker(), request.now()) {
                     Ok(Entered::Granted(grant)) => Poll::Ready(Ok(Some(grant))),
                     Ok(Entered::Waiting(key)) => {
                         self.key = Some(key);
