@@ -164,6 +164,8 @@ pub(crate) enum OsLock {
 pub(crate) struct Tried {
     shared: bool,
     file: Option<Private>,
+    /// The ID of the open file, once it is known.
+    id: Option<FileId>,
     /// How often the path was opened.
     opened: u64,
     /// The thread in the lock call. It may get the lock at any time, so no other thread tries it.
@@ -214,6 +216,7 @@ impl Tried {
 impl OsLock {
     fn open_again(&self, tried: &mut Tried) -> Result<Private> {
         tried.opened += 1;
+        tried.id = None;
         match self {
             Self::Path(lock) => lock.open_again(),
             Self::Open(_) => Err(Error::new(
@@ -241,10 +244,14 @@ impl Target for OsLock {
                 Some(file) => file,
                 None => self.open_again(tried)?,
             };
+            // Before the lock: an error after it would leave the lock of the open file held.
+            let id = match tried.id {
+                Some(id) => id,
+                None => file::id_of(&file).map_err(|e| self.io("look at the file", e))?,
+            };
+            tried.id = Some(id);
             let locked = tried.try_lock(&file);
-            let locked = locked.map_err(|e| self.io("lock the file", e))?;
-            let id = file::id_of(&file).map_err(|e| self.io("look at the file", e))?;
-            if locked {
+            if locked.map_err(|e| self.io("lock the file", e))? {
                 tried.lock_thread = None;
                 return Ok(Outcome::Granted(Locked { file, id }));
             }
