@@ -56,3 +56,11 @@ fn unsupported<T>(what: &str, place: impl Into<PathBuf>) -> Result<T> {
     let text = format!("{what} not supported by this backend");
     Err(Error::at(ErrorKind::Unsupported, text, place))
 }
+
+/// The same as a future.
+fn unsupported_later<'a, T: Send + 'a>(
+    what: &str,
+    place: impl Into<PathBuf>,
+) -> BoxFuture<'a, Result<T>> {
+    Box::pin(std::future::ready(unsupported(what, place)))
+}

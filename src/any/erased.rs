@@ -1,9 +1,9 @@
 //! The erased handle: what every lock and semaphore can do, without its type.
 
 use std::any::Any;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
+
+use futures::future::BoxFuture;
 
 use crate::acquire::Acquire;
 use crate::any::AnyGuard;
@@ -12,8 +12,8 @@ use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
-/// A future without its type.
-pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+/// The result of a method of a trait without types.
+type Later<'a, T> = BoxFuture<'a, Result<T>>;
 
 /// [`Handle`] without a type.
 pub(super) trait DynHandle: Any + Send + Sync {

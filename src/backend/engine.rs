@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::unsupported;
+use super::{unsupported, unsupported_later};
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
 use crate::error::Result;
 use crate::lock::Capabilities;
@@ -39,8 +39,7 @@ pub trait Engine: Send + Sync + 'static {
     /// [`Locks::sweep`](crate::Locks::sweep). The default returns
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     fn sweep(&self, _unused_for: Duration) -> BoxFuture<'_, Result<Vec<String>>> {
-        let refused = unsupported("a sweep is", self.url());
-        Box::pin(std::future::ready(refused))
+        unsupported_later("a sweep is", self.url())
     }
 
     /// Ends connections and refuses new waits. [`Locks::close`](crate::Locks::close) has already

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 
-use super::unsupported;
+use super::unsupported_later;
 use super::wait::{Hold, Mode, Pending, Request};
 use crate::acquire::Acquire;
 use crate::address::Address;
@@ -41,15 +41,13 @@ pub trait Line: Send + Sync + 'static {
 
     /// Returns the holder and the waiters. The default fails.
     fn status(&self) -> BoxFuture<'_, Result<Status>> {
-        let refused = unsupported("a status is", self.address().place());
-        Box::pin(std::future::ready(refused))
+        unsupported_later("a status is", self.address().place())
     }
 
     /// Deletes the stored state of the lock, if no caller holds it or waits for it. The default
     /// fails.
     fn remove(&self) -> BoxFuture<'_, Result<Removal>> {
-        let refused = unsupported("`remove` is", self.address().place());
-        Box::pin(std::future::ready(refused))
+        unsupported_later("`remove` is", self.address().place())
     }
 
     /// Returns the status after each change. The default yields one error.
@@ -65,14 +63,12 @@ pub trait Line: Send + Sync + 'static {
     /// Returns how many permits of the semaphore are free at this moment; see
     /// [`Semaphore::available`]. The default fails.
     fn available(&self) -> BoxFuture<'_, Result<u32>> {
-        let refused = unsupported("`available` is", self.address().place());
-        Box::pin(std::future::ready(refused))
+        unsupported_later("`available` is", self.address().place())
     }
 
     /// Changes how many permits the semaphore has. The default fails.
     fn resize(&self, _permits: u32) -> BoxFuture<'_, Result<()>> {
-        let refused = unsupported("`resize` is", self.address().place());
-        Box::pin(std::future::ready(refused))
+        unsupported_later("`resize` is", self.address().place())
     }
 }
 

@@ -24,7 +24,7 @@
 //! 2. A lock that arrives for a dropped wait is released at once. A lock that arrives for a task
 //!    that is not polled is released after [`CLAIM_WINDOW`]. That task tries again when it is
 //!    polled.
-//! 3. No waker is called and no hold is released under the mutex.
+//! 3. No waker is called under the mutex.
 //!
 //! # After a crash
 //!
@@ -107,10 +107,12 @@ pub trait Target: Send + Sync + 'static {
     /// Begins to watch a source. Returns `None` if the source has changed since the attempt.
     fn watch(
         &self,
-        memory: &Self::Memory,
+        _memory: &Self::Memory,
         watcher_id: WatcherId,
         source: &EventSource,
-    ) -> io::Result<Option<WatchId>>;
+    ) -> io::Result<Option<WatchId>> {
+        source.watch(watcher_id)
+    }
 
     /// Returns the error of a step that failed.
     fn io(&self, step: &'static str, error: io::Error) -> Error;
@@ -337,7 +339,7 @@ impl<T: Target> FileWait<T> {
         }
     }
 
-    /// Returns who held the lock at the last attempt.
+    /// Returns the holder at the last attempt, if it is known.
     pub(crate) fn owner(&self) -> Option<Owner> {
         self.shared.state().owner.clone()
     }
@@ -624,10 +626,6 @@ mod tests {
                     within: None,
                 }),
             })
-        }
-
-        fn watch(&self, (): &(), _: WatcherId, _: &EventSource) -> io::Result<Option<WatchId>> {
-            Ok(None)
         }
 
         fn io(&self, step: &'static str, error: io::Error) -> Error {

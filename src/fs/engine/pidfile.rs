@@ -68,7 +68,7 @@ use super::file_wait::{
 };
 use super::owner::{Fate, Recorded, waits_for_itself};
 use super::step::at_named;
-use super::watch::{Seen, WatchId, WatcherId};
+use super::watch::{Seen, WatcherId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::file::{self, FileId};
 use crate::fs::sys::id::Id;
@@ -158,10 +158,6 @@ impl PidFile {
         let stale = |it: &Found| self.judge(it, &mut Memory::default()) == Fate::Gone;
         let found = found.filter(|it| !stale(it));
         Ok(found.map(Found::into_owner))
-    }
-
-    fn io(&self, step: &'static str, error: io::Error) -> Error {
-        Error::io(step, &self.path, error)
     }
 
     fn read(&self, path: &Path) -> Result<Option<Found>> {
@@ -350,15 +346,6 @@ impl Target for PidFile {
             self.sweep();
         }
         Ok(Outcome::Granted(draft.into_hold(self, crashed)))
-    }
-
-    fn watch(
-        &self,
-        _: &Memory,
-        watcher_id: WatcherId,
-        source: &EventSource,
-    ) -> std::io::Result<Option<WatchId>> {
-        source.watch(watcher_id)
     }
 
     fn io(&self, step: &'static str, error: std::io::Error) -> Error {

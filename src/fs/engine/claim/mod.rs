@@ -89,7 +89,7 @@ use super::file_wait::{
 use super::owner;
 use super::state::{next_token, wall_clock_us};
 use super::step::at_named;
-use super::watch::{Seen, WatchId, WatcherId};
+use super::watch::{Seen, WatcherId};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::sys::dir;
@@ -185,10 +185,6 @@ impl Claims {
             config: terms.config,
             ledger,
         }
-    }
-
-    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
-        Error::io(step, &self.directory, error)
     }
 
     /// Returns the baton. Returns `None` if none was seen, after creating one if there is none.
@@ -440,17 +436,8 @@ impl Target for Claims {
         Err(Error::at(ErrorKind::Corrupt, text, &self.directory))
     }
 
-    fn watch(
-        &self,
-        _: &Memory,
-        watcher_id: WatcherId,
-        source: &EventSource,
-    ) -> std::io::Result<Option<WatchId>> {
-        source.watch(watcher_id)
-    }
-
     fn io(&self, step: &'static str, error: std::io::Error) -> Error {
-        Claims::io(self, step, error)
+        Error::io(step, &self.directory, error)
     }
 
     fn place(&self) -> Option<&Path> {
