@@ -22,7 +22,7 @@ async fn main() -> Result<(), Error> {
     }
 }
 
-/// A worker process. Its two tasks queue one after the other, and each holds the lock for a moment.
+/// A worker process. Its two tasks queue in turn, and each holds the lock for a moment.
 async fn work(name: &str, path: &str) -> Result<(), Error> {
     let lock = FifoLock::options().label(name).open(path)?;
     let mut tasks = Vec::new();

@@ -103,8 +103,8 @@ pub trait WriteGuard: Guard + sealed::Granted<Reader = <Self as WriteGuard>::Sha
     /// Turns the writer into a reader. The lock stays held, and no other writer acquires it in
     /// between. Readers at the head of the queue acquire it too.
     ///
-    /// The reader keeps the token of the writer. If the reader dies, the next holder is not told of
-    /// a crash.
+    /// The reader keeps the token of the writer. If the reader dies, this does not count as a crash
+    /// for the next holder.
     ///
     /// # Cancel safety
     ///

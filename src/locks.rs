@@ -59,7 +59,8 @@ pub use url::LockUrl;
 /// - In a text, `&`, `#`, `%` and `@` are written `%26`, `%23`, `%25` and `%40`. A `+` is a plus.
 /// - An option that the place does not have is an error, and so is an option that is given twice.
 ///
-/// [`Locks::options`] sets options in the program. If the URL has the same option, the value in the URL is used.
+/// [`Locks::options`] sets options in the program. If the URL has the same option, the value in the
+/// URL is used.
 ///
 /// Only `namespace` and the database select other locks. With all other options, two programs use
 /// the same lock, for example with different labels or time limits. All programs that use a lock
@@ -263,7 +264,7 @@ impl Locks {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the sweep after the current lock.
+    /// If the future is dropped after its first poll, locks may have been removed.
     ///
     /// # Errors
     ///

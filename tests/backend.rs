@@ -36,7 +36,7 @@ async fn locks_in_a_directory_pass() {
     }
 }
 
-/// A lock that excludes nobody breaks what the suite checks first.
+/// A lock that does not exclude breaks the first promise of the suite.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_fake_lock_does_not_pass() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -303,7 +303,7 @@ impl Row {
         held + parts <= self.parts + more
     }
 
-    /// Grants as much as there is to those who wait.
+    /// Grants what is free to the waiters.
     fn settle(&self, state: &mut State) -> Vec<Waker> {
         let mut woken = Vec::new();
         loop {

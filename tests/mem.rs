@@ -424,7 +424,7 @@ fn a_semaphore_is_resized() {
     assert_eq!(kind_of(resized(2)), ErrorKind::Closed);
 }
 
-/// As on files: the time limit of the options is for those who acquire.
+/// As on files: the time limit of the options is for an acquire only.
 #[test]
 fn a_reduction_waits_longer_than_the_limit_of_the_options() {
     let memory = Memory::options().timeout(Duration::from_millis(1)).build();

@@ -503,7 +503,7 @@ fn p55_what_was_split_off_serves_the_next() {
     assert_eq!(free_slots(&semaphore), 4);
 }
 
-/// Each part is told of its own slot files, also if they were merged or split after the question.
+/// Each part learns of the loss of its own slot files, also after a later merge or split.
 #[test]
 fn p05_parts_are_told_of_their_own_loss() {
     let place = Place::new();

@@ -38,7 +38,7 @@ struct Visit {
     by: By,
 }
 
-/// Who waits or holds: the label of its handle, and its task.
+/// A waiter or holder: the label of its handle, and its task.
 #[derive(Clone)]
 pub(super) struct By {
     label: Option<Arc<str>>,

@@ -19,7 +19,7 @@ pub(crate) enum Which {
     All,
 }
 
-/// The lock, the clocks, and who holds.
+/// The lock, the clocks, and the holders.
 pub(crate) struct Clocks {
     kind: Kind,
     which: Which,
@@ -92,7 +92,7 @@ impl Family {
         Some(family)
     }
 
-    /// In one step, so that nobody reads half of it.
+    /// In one step, so that no process reads half of it.
     fn write_clocks(&self) {
         let new = self.0.site.place.path().join("clocks.new");
         std::fs::write(&new, format!("{:+}\n", self.0.site.seconds)).expect("written");

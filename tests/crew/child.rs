@@ -110,8 +110,8 @@ pub(crate) fn count(what: &str) {
 
 // ---- user -----------------------------------------------------------------------------------------------------------
 
-/// `CREW_AS=uid:gid:group,group`, `CREW_FILES=most`, `CREW_UMASK=octal`. The program sets them itself, so that
-/// its file need not be readable for that user.
+/// Applies `CREW_AS=uid:gid:group,group`, `CREW_FILES=most` and `CREW_UMASK=octal`. The program does
+/// this itself, so that its file need not be readable for that user.
 #[allow(unsafe_code)]
 fn become_user() {
     if let Ok(umask) = std::env::var("CREW_UMASK") {
@@ -136,7 +136,7 @@ fn become_user() {
     assert!(done, "only root can become another user");
 }
 
-/// At most so many open files.
+/// Allows at most this many open files.
 pub(crate) fn limit_files(most: u64) {
     let limit = Rlimit {
         current: Some(most),
@@ -147,10 +147,10 @@ pub(crate) fn limit_files(most: u64) {
 
 // ---- waits ----------------------------------------------------------------------------------------------------------
 
-/// What the holder of a place is told: `release`, `drop` and others.
+/// The orders to a wait or a holder: `release`, `drop` and others.
 pub(crate) type Orders = mpsc::UnboundedReceiver<String>;
 
-/// Tells a wait that nobody polls it until the inner channel says so.
+/// Stops the polls of a wait until the inner channel has a message.
 pub(crate) type Freeze = oneshot::Receiver<oneshot::Receiver<()>>;
 
 struct Place {
@@ -210,7 +210,8 @@ impl Places {
     }
 }
 
-/// Polls once and says whether it must wait. Then waits, with a pause in which nobody polls if that is asked for.
+/// Polls once, and prints whether the caller must wait. Then waits, with a pause without polls if a
+/// freeze is ordered.
 pub(crate) async fn wait<F: Future>(number: u32, future: F, mut freeze: Freeze) -> F::Output {
     let mut future = pin!(future);
     if let Poll::Ready(output) = futures::poll!(&mut future) {

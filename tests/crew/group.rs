@@ -26,7 +26,7 @@ pub(crate) trait Site {
     /// What to print when a test fails.
     fn scene(&self) -> String;
 
-    /// The tickets that stand in line.
+    /// The tickets in the queue.
     fn tickets(&self) -> Vec<PathBuf>;
 
     /// This member ends: what it holds and wants is no longer counted.
@@ -83,7 +83,8 @@ impl<S: Site> Crew<S> {
         self.set("STANCHION_LADDER", "off")
     }
 
-    /// Members look again after an event, not after a new watch. For tests that kill where nothing else happens.
+    /// Members look again after an event, and not after a new watch. For tests that kill a process
+    /// while nothing else happens.
     pub(crate) fn ladder_after_events(&mut self) -> &mut Self {
         self.set("STANCHION_LADDER", "event")
     }
@@ -94,17 +95,18 @@ impl<S: Site> Crew<S> {
         self
     }
 
-    /// The tickets that stand in line.
+    /// The tickets in the queue.
     pub(crate) fn tickets(&self) -> Vec<PathBuf> {
         self.site.tickets()
     }
 
-    /// The place in line is free as soon as the ticket is gone; it goes a moment after its owner is in.
+    /// Waits until no ticket is left. A ticket goes a moment after its owner has acquired.
     pub(crate) fn expect_no_tickets(&self) {
         until("no ticket is left", || self.tickets().is_empty());
     }
 
-    /// A member that wakes takes its own mark off before it looks, and is first from then on.
+    /// Waits until no ticket bears a mark. A member that wakes removes its own mark before it looks, and
+    /// is first from then on.
     pub(crate) fn until_awake(&self) {
         until("no ticket bears a mark", || {
             let marked = |ticket: &PathBuf| std::fs::metadata(ticket).is_ok_and(|it| it.len() > 0);
@@ -225,24 +227,24 @@ impl<S: Site> Crew<S> {
         self.find(|it, _| it == who).1
     }
 
-    /// The next line, whoever says it.
+    /// The next line of any member.
     #[track_caller]
     pub(crate) fn line_of_anyone(&mut self) -> (Who, String) {
         self.find(|_, _| true)
     }
 
-    /// All lines that nobody has asked for yet.
+    /// All lines that the test has not read yet.
     pub(crate) fn said_so_far(&mut self) -> &mut VecDeque<(Who, String)> {
         self.early.extend(self.from.try_iter());
         &mut self.early
     }
 
-    /// Whether a line of this member has come that nobody has asked for yet.
+    /// Whether there is a line of this member that the test has not read yet.
     pub(crate) fn has_spoken(&mut self, who: Who) -> bool {
         self.said_so_far().iter().any(|it| it.0 == who)
     }
 
-    /// Nobody has said anything that was not asked for.
+    /// Every line so far was read.
     #[track_caller]
     pub(crate) fn expect_silence(&mut self) {
         assert!(self.said_so_far().is_empty(), "{}", self.scene());

@@ -44,7 +44,7 @@ pub(crate) fn program_under(starter: &[&str], name: &str) -> Command {
     command
 }
 
-/// Everything that a child program says which is told nothing.
+/// All lines of a child program that gets no orders.
 pub(crate) fn last_words(command: &mut Command) -> Vec<String> {
     let command = command.stdin(Stdio::null()).stderr(Stdio::null());
     let output = command.output().expect("it runs");

@@ -1,4 +1,4 @@
-//! One program: what it is told, what it says, and its end.
+//! One program: its input, its output, and its end.
 
 use std::io::{BufRead, BufReader, Write};
 use std::ops::{Deref, DerefMut};
@@ -56,7 +56,7 @@ impl Process {
         let _ = writeln!(input, "{line}");
     }
 
-    /// Whether it was neither stopped nor killed, and nobody has waited for its end.
+    /// Whether it was neither stopped nor killed, and its end was not awaited.
     pub(crate) fn runs(&self) -> bool {
         !self.stopped && !self.killed && !self.gone
     }

@@ -1,10 +1,10 @@
 //! What a test needs that may be missing: programs, rights, file systems.
 //!
-//! A test takes such a thing by `need!`. Where it is missing the test ends and is *skipped*. The harness
-//! has no skip at run time and counts the test as passed, so each skip is reported in two other ways: a line on
-//! standard error, which the harness does not capture, and a line `test<TAB>reason` in the file
-//! that `STANCHION_SKIPPED` names. `scripts/test` sets that variable and counts the lines at the
-//! end. With `STANCHION_NO_SKIP=1` a skip fails.
+//! A test takes such a thing by `need!`. Where it is missing the test ends and is *skipped*. The
+//! harness has no skip at run time and counts the test as passed, so each skip is reported in two
+//! other ways: a line on standard error, which the harness does not capture, and a line
+//! `test<TAB>reason` in the file that `STANCHION_SKIPPED` names. `scripts/test` sets that variable
+//! and counts the lines at the end. With `STANCHION_NO_SKIP=1` a skip fails.
 #![allow(dead_code, unused_macros)] // Each test binary uses a part.
 
 use std::io::Write;

@@ -136,7 +136,7 @@ fn p10_what_is_new_is_for_those_who_wait() {
     });
 }
 
-/// The one who removes knows a lower limit, and all permits below it are free.
+/// The process that removes knows a lower limit, and all permits below it are free.
 #[test]
 fn p59_a_hold_beyond_the_former_limit_is_in_use() {
     everywhere(2, |mut crew| {

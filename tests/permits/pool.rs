@@ -1,6 +1,7 @@
 //! A crew of [`holder`](super::holder) processes around one semaphore.
 //!
-//! Every `held` line is checked: never more permits are out than there are, and a grant that began after another one's end has the greater token.
+//! Every `held` line is checked. Never more permits are held than there are. A grant that began after
+//! the end of another one has the greater token.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -15,13 +16,13 @@ use crate::holder::NAME;
 /// A wait or a hold of a member.
 pub(crate) type Place = (Who, u32);
 
-/// The semaphore and those who have permits.
+/// The semaphore and its holders.
 pub(crate) struct Pool {
     home: TempDir,
     limit: u32,
     /// What each has asked for, and the greatest token of all that had ended by then.
     asked: HashMap<Place, (u32, u64)>,
-    /// Who has how many permits, and the token.
+    /// How many permits each holder has, and its token.
     out: HashMap<Place, (u32, u64)>,
     /// Told to let go, with its token; has not said yet that it has.
     leaving: HashMap<Place, u64>,
@@ -37,7 +38,7 @@ impl Pool {
         self.home.path().join(format!("{NAME}.queue"))
     }
 
-    /// How many of the slot files somebody has locked, as the kernel lists it: to look disturbs nobody.
+    /// How many of the slot files are locked, by the kernel's list. Reading it locks nothing.
     fn locked_slots(&self) -> usize {
         let locks = std::fs::read_to_string("/proc/locks").expect("the kernel's list");
         let inode = |number: u32| std::fs::metadata(self.slot(number)).map(|it| it.ino());
@@ -139,7 +140,6 @@ impl Crew {
         self.site.queue_dir()
     }
 
-    /// How many of the slot files somebody has locked, as the kernel lists it: to look disturbs nobody.
     pub(crate) fn locked_slots(&self) -> usize {
         self.site.locked_slots()
     }
@@ -171,7 +171,7 @@ impl Crew {
         assert_eq!(held, place);
     }
 
-    /// Gets its permits, at once or after a wait, whoever else gets some.
+    /// Gets its permits, at once or after a wait. Others may get some before.
     #[track_caller]
     pub(crate) fn acquire(&mut self, place: Place, permits: u32) {
         self.request(place, permits);
@@ -191,7 +191,7 @@ impl Crew {
         line != "none" && self.enter(place.0, &line) == place
     }
 
-    /// Who is the next to get permits?
+    /// Waits for the next holder.
     #[track_caller]
     pub(crate) fn next_held(&mut self) -> Place {
         let (who, line) = self.find(|who, line| {
@@ -232,7 +232,7 @@ impl Crew {
         }
     }
 
-    /// The token of who has permits.
+    /// The token of a holder.
     pub(crate) fn token(&self, place: Place) -> u64 {
         self.site.out[&place].1
     }
@@ -260,7 +260,7 @@ impl Crew {
         place
     }
 
-    /// Lets somebody go and waits until it is out.
+    /// Lets a holder release, and waits for it.
     #[track_caller]
     pub(crate) fn release(&mut self, place: Place) {
         self.let_go(place, "release");
@@ -291,7 +291,7 @@ impl Crew {
         assert_eq!(line, format!("cancelled {}", place.1));
     }
 
-    /// All permits can be had at once; whoever died in line is cleared away by this.
+    /// All permits can be acquired at once. This also removes the tickets of dead waiters.
     #[track_caller]
     pub(crate) fn expect_idle(&mut self, who: Who) {
         let limit = self.site.limit;

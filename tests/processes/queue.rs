@@ -1,6 +1,6 @@
 //! A crew of [`taker`](super::taker) processes around one lock.
 //!
-//! Every `held` line is checked: nobody else may be inside, and tokens strictly increase.
+//! Every `held` line is checked: there is no other holder, and tokens strictly increase.
 #![allow(dead_code)] // Each test binary uses a part.
 
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(crate) struct Held {
     pub(crate) reads: bool,
 }
 
-/// Somebody inside.
+/// A holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Inside {
     who: Who,
@@ -36,13 +36,13 @@ struct Inside {
     reads: bool,
 }
 
-/// The lock and those who hold it.
+/// The lock and its holders.
 #[derive(Default)]
 pub(crate) struct Queue {
     lock: PathBuf,
     inside: Vec<Inside>,
     token: u64,
-    /// Since the last writer came in, one died who may have had a token or many, or did not take what it was granted.
+    /// Since the last writer entered, a member died that may have had tokens, or did not take a grant.
     token_may_jump: bool,
     writers_are_unseen: bool,
     _scratch: Option<TempDir>,
@@ -133,7 +133,7 @@ impl Crew {
 
     // ---- lines ------------------------------------------------------------------------------------------------------
 
-    /// Whether a member that was told to go in must wait; else what it has said instead is still to be asked for.
+    /// Whether a member that was ordered to acquire must wait. If not, its line stays to be read.
     pub(crate) fn must_wait(&mut self, who: Who, slot: u32) -> bool {
         let line = self.line(who);
         let waits = line == format!("queued {slot}");
@@ -214,7 +214,7 @@ impl Crew {
         self.enters_by(who, "acquire", slot)
     }
 
-    /// Who is the next to hold the lock?
+    /// Waits for the next holder.
     #[track_caller]
     pub(crate) fn next_held(&mut self) -> Held {
         let (who, line) = self.find(|who, line| {

@@ -239,7 +239,8 @@ fn p48_a_release_of_a_lost_hold_says_so_without_a_server() {
     assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
 }
 
-/// A writer goes on as a reader, whatever `befalls` when it has asked for that; a reader enters beside it, and a writer after both.
+/// A writer becomes a reader, whatever `befalls` after its request. A reader then shares the lock,
+/// and a writer follows both.
 fn downgrades_though(befalls: impl FnOnce(&Server, &Proxy), patience: Duration) {
     let server = need!(Server::start());
     let proxy = Proxy::before(&server);
@@ -280,7 +281,7 @@ fn p47_a_downgrade_is_asked_for_again_on_the_next_connection() {
     );
 }
 
-/// It is asserted as that of a reader, and whoever waits asks again.
+/// The hold is asserted as that of a reader, and each waiter asks again.
 #[test]
 fn p47_a_downgrade_of_a_hold_that_was_forgotten() {
     downgrades_though(

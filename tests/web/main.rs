@@ -320,7 +320,7 @@ fn the_page_says_what_it_does_not_know() {
         "– 0 of this server wait, and 1 elsewhere; at most 8 may"
     );
 
-    // The server dies. What is shown is grey and older by the second, and nobody in it lives on.
+    // The server dies. The page shows the list in grey, with its age, and no time in it goes on.
     drop(listener);
     let says = |said: &str| {
         is(&format!(

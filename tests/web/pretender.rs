@@ -15,7 +15,7 @@ pub(crate) struct Pretender {
     asked: Receiver<TcpStream>,
 }
 
-/// Whoever asked for the line. Dropped, it is left without a word.
+/// The page that asked for the list. Dropped, the connection ends without an answer.
 pub(crate) struct Listener(TcpStream);
 
 impl Pretender {
@@ -41,7 +41,7 @@ impl Pretender {
         Self { port, asked }
     }
 
-    /// The next one who asks for the line.
+    /// The next page that asks for the list.
     pub(crate) fn listener(&self) -> Listener {
         Listener(self.asked.recv_timeout(WATCHDOG).expect("the page asks"))
     }

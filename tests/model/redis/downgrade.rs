@@ -1,25 +1,31 @@
-//! A writer that becomes a reader, on a server: a model of its own, because that of the leases has one exclusive lock.
+//! A writer that becomes a reader, on a server. This is a model of its own, because the model of the
+//! leases has one exclusive lock.
 //!
 //! # What is modelled
 //!
-//! A writer that downgrades, a reader and another writer behind it. The scripts `acquire` and `heartbeat` as far as they concern who shares, each one
-//! step, with the lease, the token and the quarantine after `state` was deleted. The writer has one request at a time, whose answer may take any time. A cut
-//! loses the request or its answer, and the writer asks again. The others are answered at once, and learn of their grant by asking.
+//! A writer that downgrades, with a reader and another writer behind it. The scripts `acquire` and
+//! `heartbeat` are one step each, as far as sharing goes, with the lease, the token and the
+//! quarantine after `state` was deleted. The writer has one request at a time, whose answer may take
+//! any time. A cut loses the request or its answer, and the writer asks again. The others get their
+//! answers at once, and learn of their grants by asking.
 //!
 //! # What is abstracted
 //!
-//! Offers, messages and bypassing, which are the same for all modes and are in the model of the leases. So are late requests of broken connections.
+//! Offers, messages and bypassing. They are the same for all modes, and are in the model of the
+//! leases. The same holds for late requests of broken connections.
 //!
 //! # What is checked
 //!
-//! No writer believes that it is alone beside another believer. Who was told that it shares has one share on the server. The script that makes a
-//! writer a reader leaves nobody at the head who could enter. All can get done.
+//! - No writer believes that it is alone beside another believer.
+//! - A writer with a positive answer to its downgrade has one share on the server.
+//! - After the script of a downgrade, the first waiter cannot enter any more.
+//! - All can end.
 
 use crate::graph::{self, Act, State};
 
-const TWO: &str = "a writer beside somebody else";
-const LIE: &str = "it was told that it shares, and has the lock alone";
-const IDLE: &str = "the head could enter, and was not let in";
+const TWO: &str = "a writer beside another holder";
+const LIE: &str = "a downgrade was confirmed, and the lock is still exclusive";
+const IDLE: &str = "the first waiter could enter, and was not granted the lock";
 
 /// A lease, and how much of it a client believes in.
 const LEASE: u8 = 3;
@@ -48,7 +54,7 @@ enum Mutation {
     AsksAsWriter,
     /// The client takes the answer to a heartbeat for that to its downgrade.
     CountsAnyAnswer,
-    /// A deleted `state` closes the lock for nobody.
+    /// A deleted `state` causes no quarantine.
     NoQuarantine,
 }
 
@@ -59,7 +65,7 @@ enum Stage {
     Held,
     /// A writer that has asked to be a reader.
     Sharing,
-    /// It was told that it is one.
+    /// A writer that has become a reader.
     Shares,
     Done,
 }
@@ -164,7 +170,7 @@ impl World {
         }
     }
 
-    /// Who is first, if it may enter now.
+    /// The first waiter, if it may enter now.
     fn next(&self) -> Option<usize> {
         let waits = (0..N).filter(|&it| self.queue[it] > 0);
         let first = waits.min_by_key(|&it| self.queue[it])?;
