@@ -69,7 +69,7 @@ impl<C: Presence> Pending for PresencePending<C> {
     }
 
     fn address(&self) -> Option<Address> {
-        Some(Address::of_file(self.lock.path()))
+        self.lock.place().map(Address::of_file)
     }
 
     fn ledger(&self) -> Option<&Arc<Ledger>> {

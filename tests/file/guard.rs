@@ -1,10 +1,11 @@
 //! The guard is the open file.
 
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 
 use stanchion::{ErrorKind, FileLock, Loss};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::runtime::Runtime;
 
 use crate::support::{Place, Polled, assert_pending, eventually, in_runtime};
 use crate::{by_events, held, open, queued};
@@ -128,21 +129,32 @@ fn p43_whoever_waits_for_the_writes_hears_of_a_failed_one() {
     }
 }
 
-/// The pool has one thread, and that one is busy: the write has been handed over and has not begun.
+/// A runtime whose pool has one thread.
+fn of_one_thread() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.max_blocking_threads(1).build().expect("a runtime")
+}
+
+/// Keeps the thread of the pool busy until the sender has sent.
+fn keep_busy(runtime: &Runtime) -> Sender<()> {
+    let (go_on, may_go_on) = channel();
+    let (begun, has_begun) = channel();
+    runtime.spawn_blocking(move || {
+        begun.send(()).expect("the test listens");
+        let _ = may_go_on.recv();
+    });
+    has_begun.recv().expect("it has begun");
+    go_on
+}
+
+/// A write that was handed to a busy pool has not begun.
 #[test]
 fn a_guard_dropped_over_a_running_write_stays_locked_until_that_has_ended() {
     let place = Place::new();
     let lock = open(&place, by_events());
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.max_blocking_threads(1).build().expect("a runtime");
+    let runtime = of_one_thread();
     for _ in 0..50 {
-        let (go_on, may_go_on) = channel::<()>();
-        let (begun, has_begun) = channel();
-        runtime.spawn_blocking(move || {
-            begun.send(()).expect("the test listens");
-            let _ = may_go_on.recv();
-        });
-        has_begun.recv().expect("it has begun");
+        let go_on = keep_busy(&runtime);
         let mut waiter = runtime.block_on(async {
             let mut file = lock.acquire().await.expect("free");
             file.write_all(b"the last word").await.expect("handed over");
@@ -171,20 +183,13 @@ fn p05_a_lost_lock_is_not_downgraded() {
     drop(lock.try_acquire().expect("no error").expect("a new file"));
 }
 
-/// As above: what the writer has handed over is written before anybody reads.
+/// A write that was handed to a busy pool is written before a reader enters.
 #[test]
 fn a_downgrade_waits_for_a_running_write() {
     let place = Place::new();
     let lock = open(&place, by_events());
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.max_blocking_threads(1).build().expect("a runtime");
-    let (go_on, may_go_on) = channel::<()>();
-    let (begun, has_begun) = channel();
-    runtime.spawn_blocking(move || {
-        begun.send(()).expect("the test listens");
-        let _ = may_go_on.recv();
-    });
-    has_begun.recv().expect("it has begun");
+    let runtime = of_one_thread();
+    let go_on = keep_busy(&runtime);
     let mut downgrade = runtime.block_on(async {
         let mut file = lock.acquire().await.expect("free");
         file.write_all(b"the last word").await.expect("handed over");

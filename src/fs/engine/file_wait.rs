@@ -126,9 +126,6 @@ pub trait Target: Send + Sync + 'static {
 /// A lock that exists as a name.
 #[doc(hidden)]
 pub trait Presence: Target {
-    /// Returns the path that names the lock.
-    fn path(&self) -> &Path;
-
     fn ledger(&self) -> &Arc<Ledger>;
 }
 

@@ -362,10 +362,6 @@ impl Target for PidFile {
 }
 
 impl Presence for PidFile {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }

@@ -187,6 +187,10 @@ impl Claims {
         }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the baton. Returns `None` if none was seen, after creating one if there is none.
     fn find(&self) -> Result<Option<Baton>> {
         match baton::find(&self.directory) {
@@ -450,10 +454,6 @@ impl Target for Claims {
 }
 
 impl Presence for Claims {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
