@@ -122,27 +122,27 @@ pub use all::{AcquireAll, AllGuards, Request, acquire_all};
 pub use any::{AnyGuard, AnyLock, AnySemaphore, AnySharedLock};
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result};
-pub use fs::atomic::{AtomicFile, CreateAtomic};
-pub use fs::engine::wait::Wait;
-pub use fs::fair::{FifoConfig, FifoOptions};
-pub use fs::fifo::{FifoGuard, FifoLock};
-pub use fs::file::{FileConfig, FileGuard, FileLock, FileOptions};
-pub use fs::flags::{LockFlags, OpenFile, lock, unlock};
-pub use fs::kind::FifoKind;
-pub use fs::named::{LockDir, LockDirConfig, LockDirOptions, LockName, Method, NamedLock, Sweep};
-pub use fs::open::{OpenLocked, open_locked};
-pub use fs::pid::{PidConfig, PidGuard, PidLock, PidOptions};
-pub use fs::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
-pub use fs::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
+pub use existence::pid::{PidConfig, PidGuard, PidLock, PidOptions};
+pub use fair::fifo::{FifoGuard, FifoLock};
+pub use fair::kind::FifoKind;
+pub use fair::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
+pub use fair::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
+pub use fair::{FifoConfig, FifoOptions};
+pub use file::atomic::{AtomicFile, CreateAtomic};
+pub use file::flags::{LockFlags, OpenFile, lock, unlock};
+pub use file::{FileConfig, FileGuard, FileLock, FileOptions};
 pub use guard::{Downgrade, Guard, Permit, Release, WriteGuard};
 pub use lock::{Capabilities, Handle, Lock, Reach, Semaphore, SharedLock, Tokens};
 pub use locks::{LockUrl, Locks, LocksOptions};
 pub use loss::{Loss, Lost};
 pub use mem::{MemGuard, MemLock, MemRwLock, MemSemaphore, Memory, MemoryConfig, MemoryOptions};
+pub use named::open::{OpenLocked, open_locked};
+pub use named::{LockDir, LockDirConfig, LockDirOptions, LockName, Method, NamedLock, Sweep};
 pub use reentrant::{Holder, Lent, Reentrant, ReentrantGuard};
 pub use stats::{Histogram, Stats};
 pub use status::{Changes, Held, Owner, Removal, Status, Waiter, Waiting};
 pub use token::TokenGate;
+pub use watch::wait::Wait;
 
 #[cfg(test)]
 #[path = "../tests/crew/skip.rs"]
@@ -157,23 +157,31 @@ pub mod backend;
 mod backoff;
 mod block;
 mod error;
+mod existence;
+mod fair;
+mod file;
 mod foreign;
-mod fs;
 mod guard;
 mod ledger;
 mod lock;
 mod locks;
 mod loss;
 mod mem;
+mod named;
 mod options;
+mod owner;
+mod path;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
 mod reentrant;
 mod stats;
 mod status;
+mod step;
+mod sys;
 #[cfg(stanchion_test)]
 #[doc(hidden)]
 pub mod testing;
 mod token;
 mod trace;
+mod watch;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::fs::sys::fork::PerProcess;
+use crate::sys::fork::PerProcess;
 
 /// The number of steps in the histogram. The last one is open.
 const STEPS: usize = 28;

@@ -5,15 +5,15 @@
 ///
 /// Two equal answers mean that nothing has happened between them.
 pub fn settled() -> Option<u64> {
-    crate::fs::engine::watch::watch().settled()
+    crate::watch::watch().settled()
 }
 
 /// Returns what [`settled`] waits for.
 pub fn unsettled() -> String {
-    crate::fs::engine::watch::watch().unsettled()
+    crate::watch::watch().unsettled()
 }
 
 /// Returns how often the watch thread has gone to sleep.
 pub fn looks() -> u64 {
-    crate::fs::engine::step::rounds()
+    crate::step::rounds()
 }

@@ -10,10 +10,18 @@ enum Layer {
     Sys,
     /// Words that every backend speaks: errors, guards, the future, delays.
     Face,
-    /// The line and its parts.
-    Engine,
-    /// The locks on files and in memory.
-    Primitive,
+    /// Events, timers, the steps of the protocol, and the identity of this process.
+    Watch,
+    /// The locks in memory.
+    Mem,
+    /// The fair locks on files.
+    Fair,
+    /// The plain lock on a file.
+    File,
+    /// Pid files and claims.
+    Existence,
+    /// A directory of locks by name.
+    Named,
     /// The locks on a Redis server.
     Redis,
     /// `lib.rs` and what stands above all backends.
@@ -21,12 +29,16 @@ enum Layer {
 }
 
 impl Layer {
-    /// The layer of a module, named by its path below the crate: `["fs", "engine", "door"]`.
+    /// The layer of a module, named by its path below the crate: `["fair", "door"]`.
     fn of(module: &[&str]) -> Self {
         match module {
-            ["fs", "sys", ..] => Self::Sys,
-            ["fs", "engine", ..] => Self::Engine,
-            ["fs", ..] | ["mem", ..] => Self::Primitive,
+            ["sys", ..] => Self::Sys,
+            ["watch" | "step" | "owner" | "path", ..] => Self::Watch,
+            ["mem", ..] => Self::Mem,
+            ["fair", ..] => Self::Fair,
+            ["file", ..] => Self::File,
+            ["existence", ..] => Self::Existence,
+            ["named", ..] => Self::Named,
             ["redis", ..] => Self::Redis,
             // It is run on `Locks`.
             ["backend", "conformance", ..] => Self::Root,
@@ -44,9 +56,11 @@ impl Layer {
         match self {
             Self::Sys => other == Self::Sys,
             Self::Face => matches!(other, Self::Sys | Self::Face),
-            Self::Engine => matches!(other, Self::Sys | Self::Face | Self::Engine),
-            // The platform is the engine's business, save for the names of its handles.
-            Self::Primitive => !matches!(other, Self::Root | Self::Redis),
+            // In memory there are no files.
+            Self::Watch | Self::Mem => other <= Self::Watch || other == self,
+            Self::Fair | Self::File | Self::Existence | Self::Named => {
+                other <= self && other != Self::Mem
+            }
             // Of the platform it needs a clock and the host's name.
             Self::Redis => matches!(other, Self::Sys | Self::Face | Self::Redis),
             Self::Root => true,
@@ -61,7 +75,7 @@ struct Source {
 }
 
 impl Source {
-    /// The path of its module: `fs/engine/line/mod.rs` is `fs`, `engine`, `line`.
+    /// The path of its module: `fair/line/mod.rs` is `fair`, `line`.
     fn module(&self) -> Vec<&str> {
         let path = self.name.trim_end_matches(".rs");
         let mut parts: Vec<_> = path.split('/').collect();
@@ -88,9 +102,14 @@ impl Source {
     /// Everything it names by a path that starts at the crate or at a parent, made absolute.
     fn paths(&self) -> Vec<(usize, Vec<String>)> {
         let mut found = Vec::new();
+        let mut inside = false;
         // A module inside a file that takes over the file's names is no arrow.
         let inner = |line: &str| line.starts_with(' ') && line.trim() == "use super::*;";
         for (number, line) in self.code().filter(|(_, line)| !inner(line)) {
+            inside = match line {
+                "}" => false,
+                line => inside || (line.starts_with("mod ") && line.ends_with('{')),
+            };
             for start in ["crate::", "super::"] {
                 let mut rest = line;
                 while let Some(at) = rest.find(start) {
@@ -98,7 +117,7 @@ impl Source {
                     let path = &rest[at..];
                     rest = &rest[at + start.len()..];
                     if before.is_none_or(|it| !it.is_alphanumeric() && it != '_' && it != ':') {
-                        found.push((number, self.absolute(path)));
+                        found.push((number, self.absolute(path, inside)));
                     }
                 }
             }
@@ -106,10 +125,12 @@ impl Source {
         found
     }
 
-    fn absolute(&self, path: &str) -> Vec<String> {
+    /// `inside` says that the path stands in a module inside the file.
+    fn absolute(&self, path: &str, inside: bool) -> Vec<String> {
         let end = path.find(|it: char| !it.is_alphanumeric() && it != '_' && it != ':');
         let words = path[..end.unwrap_or(path.len())].split("::");
         let mut absolute: Vec<String> = self.module().into_iter().map(str::to_owned).collect();
+        absolute.extend(inside.then(|| "inside".to_owned()));
         for word in words.filter(|word| !word.is_empty()) {
             match word {
                 "crate" => absolute.clear(),
@@ -214,10 +235,13 @@ fn the_known_arrows_are_seen() {
         }
     }
     for arrow in [
-        (Layer::Primitive, Layer::Engine),
-        (Layer::Primitive, Layer::Face),
-        (Layer::Engine, Layer::Face),
-        (Layer::Engine, Layer::Sys),
+        (Layer::Watch, Layer::Sys),
+        (Layer::Mem, Layer::Face),
+        (Layer::Fair, Layer::Watch),
+        (Layer::Fair, Layer::Sys),
+        (Layer::File, Layer::Watch),
+        (Layer::Existence, Layer::File),
+        (Layer::Named, Layer::Existence),
         (Layer::Face, Layer::Face),
         (Layer::Redis, Layer::Face),
         (Layer::Redis, Layer::Sys),
@@ -229,13 +253,13 @@ fn the_known_arrows_are_seen() {
 #[test]
 fn the_platform_is_asked_about_in_few_places() {
     let belongs = |name: &str| {
-        let watch = name.starts_with("fs/engine/watch/") || name == "fs/engine/watch.rs";
-        let one = matches!(name, "lib.rs" | "trace.rs" | "fs/engine/step.rs");
+        let watch = name.starts_with("watch/") || name == "watch.rs";
+        let one = matches!(name, "lib.rs" | "trace.rs" | "step.rs");
         // Which backends there are is a matter of features.
         let one = one || matches!(name, "backend.rs" | "locks.rs" | "locks/schemes.rs");
         // The command line offers what the build can do.
         let one = one || matches!(name, "bin/stanchion/main.rs" | "bin/stanchion/options.rs");
-        watch || one || name.starts_with("fs/sys/")
+        watch || one || name.starts_with("sys/")
     };
     // `cfg(test)` and `cfg(doc)` alone ask about no platform and no feature. How a type is serialized
     // can only be said at the type.
@@ -251,15 +275,15 @@ fn the_platform_is_asked_about_in_few_places() {
 
 #[test]
 fn unsafe_code_is_in_the_platform_layer_only() {
-    let belongs = |name: &str| name.starts_with("fs/sys/");
+    let belongs = |name: &str| name.starts_with("sys/");
     let words = ["unsafe ", "unsafe{", "allow(unsafe_code)", "libc::"];
-    assert_none(outside(&words, belongs), "`unsafe` outside fs/sys");
+    assert_none(outside(&words, belongs), "`unsafe` outside sys");
 }
 
 #[test]
 fn operating_system_locks_have_one_home() {
-    let found = outside(&["fs2::"], |name| name == "fs/sys/flock.rs");
-    assert_none(found, "fs2 outside fs/sys/flock.rs");
+    let found = outside(&["fs2::"], |name| name == "sys/flock.rs");
+    assert_none(found, "fs2 outside sys/flock.rs");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use super::{LockUrl, Locks};
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
 use crate::backend::{Engine, Settings};
 use crate::error::Result;
-use crate::fs::named::LockDir;
 use crate::lock::Capabilities;
+use crate::named::LockDir;
 
 /// The locks of a directory in one namespace, or in none.
 struct Directory {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::schemes;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::named::name::percent_decoded;
+use crate::named::name::percent_decoded;
 
 /// The URL of a place of locks, and optionally of one lock there: `file:///run/app#deploy`.
 ///

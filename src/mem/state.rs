@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 use super::line::Grant;
 use crate::backend::Mode;
 use crate::foreign::SafeWaker;
-use crate::fs::engine::owner::identity;
+use crate::owner::identity;
 use crate::status::{Held, Owner, Status, Waiter, Waiting};
 
 /// The last token granted by any lock of this process. Tokens grow even if a queue is dropped and

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::line::Line;
 use crate::foreign::surviving;
-use crate::fs::sys::host;
+use crate::sys::host;
 
 static CLOCK: Clock = Clock {
     due: Mutex::new(Due {

@@ -18,10 +18,10 @@ use super::{RedisLock, RedisRwLock, RedisSemaphore};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::shielded;
-use crate::fs::sys::fork::{PerProcess, generation};
-use crate::fs::sys::host as platform;
-use crate::fs::sys::id::Id;
 use crate::ledger::Ledger;
+use crate::sys::fork::{PerProcess, generation};
+use crate::sys::host as platform;
+use crate::sys::id::Id;
 
 /// The number of shares of a reader-writer lock. A writer takes all of them.
 pub(super) const ALL: u32 = 1_000_000_000;

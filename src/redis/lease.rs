@@ -12,7 +12,7 @@
 use std::ops::Add;
 use std::time::{Duration, Instant};
 
-use crate::fs::sys::host;
+use crate::sys::host;
 
 /// A point in time on this host, in nanoseconds. The clock goes on while the machine is suspended,
 /// if the platform has such a clock.

@@ -23,8 +23,8 @@ use super::replies::Outlook;
 use super::scripts::Keys;
 use crate::error::Error;
 use crate::foreign::SafeWaker;
-use crate::fs::sys::id::Id;
 use crate::loss::Loss;
+use crate::sys::id::Id;
 
 /// One lock on the server.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ const PASSAGES: usize = 6;
 const OWN: [&str; 4] = ["OpenSlot", "TrySlot", "WatchSlot", "MintToken"];
 
 fn all_steps() -> Vec<&'static str> {
-    let source = include_str!("../../src/fs/engine/step.rs");
+    let source = include_str!("../../src/step.rs");
     let (_, behind) = source.split_once("enum Step {").expect("the list of steps");
     let (list, _) = behind.split_once('}').expect("its end");
     let names = list.split(',').filter_map(|line| line.lines().last());

@@ -17,7 +17,7 @@ mod rwlock;
 const PASSAGES: usize = 6;
 
 fn all_steps() -> Vec<&'static str> {
-    let source = include_str!("../../src/fs/engine/step.rs");
+    let source = include_str!("../../src/step.rs");
     let (_, behind) = source.split_once("enum Step {").expect("the list of steps");
     let (list, _) = behind.split_once('}').expect("its end");
     let names = list.split(',').filter_map(|line| line.lines().last());

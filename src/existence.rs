@@ -1,0 +1,8 @@
+//! Locks that are held while a name exists: pid files, and claims (directories or files that one
+//! process creates).
+
+pub(crate) mod claim;
+pub(crate) mod claim_lock;
+pub(crate) mod pending;
+pub(crate) mod pid;
+mod pidfile;

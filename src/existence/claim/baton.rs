@@ -1,0 +1,261 @@
+//! The names in the directory of a claim, and the rename that moves the baton.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::sys::id::Id;
+
+const RECORD: &str = "record.";
+const FREE: &str = "free.";
+/// The directory that contains the baton and nothing else.
+const PLACE: &str = "baton";
+const FRESH: &str = "fresh.";
+/// The number of digits in a name.
+const DIGITS: usize = 20;
+/// A place that was never renamed to `baton` is deleted after this time.
+const OLD: Duration = Duration::from_secs(60);
+
+/// What the baton is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Form {
+    Directory,
+    File,
+}
+
+/// The state that the name of the baton contains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Baton {
+    pub(super) number: u64,
+    pub(super) state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Free(Id),
+    Held(Id),
+}
+
+impl Baton {
+    pub(super) fn free(number: u64) -> Self {
+        let state = State::Free(Id::fresh());
+        Self { number, state }
+    }
+
+    pub(super) fn held(number: u64, id: Id) -> Self {
+        let state = State::Held(id);
+        Self { number, state }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let (digits, rest) = name.split_once('.')?;
+        let plain = digits.len() == DIGITS && digits.bytes().all(|it| it.is_ascii_digit());
+        let number = digits.parse().ok().filter(|_| plain)?;
+        let state = match rest.strip_prefix(FREE) {
+            Some(id) => State::Free(Id::parse(id)?),
+            None => State::Held(Id::parse(rest)?),
+        };
+        Some(Self { number, state })
+    }
+
+    pub(super) fn path(&self, directory: &Path) -> PathBuf {
+        place(directory).join(self.to_string())
+    }
+
+    /// Creates the baton in a new place.
+    pub(super) fn make(&self, fresh: &Path, form: Form) -> io::Result<()> {
+        let path = fresh.join(self.to_string());
+        match form {
+            Form::Directory => std::fs::create_dir(path),
+            Form::File => std::fs::File::create_new(path).map(drop),
+        }
+    }
+
+    /// Returns whether the baton has this name.
+    pub(super) fn is_there(&self, directory: &Path) -> io::Result<bool> {
+        match std::fs::symlink_metadata(self.path(directory)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renames the baton to a name that was never used. Returns `false` if it no longer has this
+    /// name.
+    pub(super) fn rename(&self, to: &Self, directory: &Path) -> io::Result<bool> {
+        match std::fs::rename(self.path(directory), to.path(directory)) {
+            Ok(()) => Ok(true),
+            // A server may have done it, and its answer was lost. The second request then finds
+            // nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => to.is_there(directory),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the baton, if it has this name.
+    pub(super) fn delete(&self, directory: &Path) {
+        self.delete_in(&place(directory));
+    }
+
+    fn delete_in(&self, place: &Path) {
+        let path = place.join(self.to_string());
+        if delete_file(&path).is_err() {
+            let _ = delete_empty(path);
+        }
+    }
+}
+
+impl fmt::Display for Baton {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.number;
+        match &self.state {
+            State::Free(id) => write!(f, "{number:0DIGITS$}.{FREE}{id}"),
+            State::Held(id) => write!(f, "{number:0DIGITS$}.{id}"),
+        }
+    }
+}
+
+/// Returns the place of the baton of a lock.
+pub(super) fn place(directory: &Path) -> PathBuf {
+    directory.join(PLACE)
+}
+
+/// Returns a new name for a place that will be renamed to `baton`.
+pub(super) fn fresh_place(directory: &Path) -> PathBuf {
+    directory.join(format!("{FRESH}{}", Id::fresh()))
+}
+
+/// Returns the baton. A listing during a rename may show both names or none. The greater number is
+/// the newer one.
+///
+/// # Errors
+///
+/// `NotFound` if there is no directory. `NotADirectory` if there is something else, also a link to
+/// a directory.
+pub(super) fn find(directory: &Path) -> io::Result<Option<Baton>> {
+    if !std::fs::symlink_metadata(directory)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    newest_in(&place(directory))
+}
+
+fn newest_in(place: &Path) -> io::Result<Option<Baton>> {
+    if !std::fs::symlink_metadata(place)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    let mut newest: Option<Baton> = None;
+    for entry in std::fs::read_dir(place)? {
+        let name = entry?.file_name();
+        let Some(found) = name.to_str().and_then(Baton::parse) else {
+            continue;
+        };
+        let newer = |it: &Baton| (it.number, is_later(it)) < (found.number, is_later(&found));
+        if newest.as_ref().is_none_or(newer) {
+            newest = Some(found);
+        }
+    }
+    Ok(newest)
+}
+
+/// Returns the IDs of the records in the directory; none if it cannot be listed.
+pub(super) fn records(directory: &Path) -> Vec<Id> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let id = |name: &std::ffi::OsStr| Id::parse(name.to_str()?.strip_prefix(RECORD)?);
+    entries.filter_map(|it| id(&it.file_name())).collect()
+}
+
+/// Returns whether the directory contains files that do not belong to the lock.
+pub(super) fn has_other_files(directory: &Path) -> bool {
+    let mut entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.any(|it| {
+        let name = it.file_name();
+        let Some(name) = name.to_str() else {
+            return true;
+        };
+        let id = name.strip_prefix(RECORD).or(name.strip_prefix(FRESH));
+        it.path() != place(directory) && id.and_then(Id::parse).is_none()
+    })
+}
+
+/// Returns whether this is the later one of two names with the same number: the free one.
+fn is_later(baton: &Baton) -> bool {
+    matches!(baton.state, State::Free(_))
+}
+
+pub(super) fn record_path(directory: &Path, id: &Id) -> PathBuf {
+    directory.join(format!("{RECORD}{id}"))
+}
+
+/// Deletes a place that was never renamed to `baton`.
+pub(super) fn sweep(fresh: &Path) {
+    if let Ok(Some(baton)) = newest_in(fresh) {
+        baton.delete_in(fresh);
+    }
+    let _ = delete_empty(fresh);
+}
+
+/// Deletes a record, or a baton that is a file.
+#[allow(clippy::disallowed_methods)] // A name with an ID is no lock by itself.
+pub(super) fn delete_file(path: impl AsRef<Path>) -> io::Result<()> {
+    std::fs::remove_file(path)
+}
+
+/// Deletes a directory if it is empty. The system does this in one step, so a baton in it is safe.
+#[allow(clippy::disallowed_methods)] // An empty directory is no lock.
+pub(super) fn delete_empty(directory: impl AsRef<Path>) -> io::Result<()> {
+    std::fs::remove_dir(directory)
+}
+
+/// Deletes old places that were never renamed to `baton`, because their creators died.
+pub(super) fn sweep_old(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|it| it.strip_prefix(FRESH));
+        let age = |it: std::fs::Metadata| it.modified().ok()?.elapsed().ok();
+        let age = || entry.metadata().ok().and_then(age);
+        if id.and_then(Id::parse).is_some() && age().is_some_and(|it| it > OLD) {
+            sweep(&entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for baton in [Baton::free(0), Baton::held(u64::MAX, Id::fresh())] {
+            assert_eq!(Baton::parse(&baton.to_string()), Some(baton));
+        }
+    }
+
+    #[test]
+    fn p33_other_names_are_no_batons() {
+        let id = Id::fresh();
+        for name in [
+            String::new(),
+            "free".into(),
+            format!("1.{id}"),
+            format!("+0000000000000000001.{id}"),
+            format!("99999999999999999999.{id}"),
+            format!("{:020}.{}", 1, "x".repeat(32)),
+            format!("{:020}.free.", 1),
+            format!("{:020}.{id}.x", 1),
+            format!(
+                "{:020}.{}",
+                1,
+                id.to_string().to_uppercase().replace('0', "A")
+            ),
+        ] {
+            assert_eq!(Baton::parse(&name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn p49_ids_differ() {
+        let ids: std::collections::HashSet<_> = (0..10_000).map(|_| Id::fresh()).collect();
+        assert_eq!(ids.len(), 10_000);
+    }
+}

@@ -1,0 +1,460 @@
+//! The lock that exists as a name, for places where the operating system's locks do not work.
+//!
+//! # What it is
+//!
+//! A directory that contains one *baton*. The name of the baton contains the whole state: a number,
+//! and either that the lock is free or the ID of its hold. Acquiring, releasing and taking over are
+//! one and the same step: the baton is renamed, from the name that was seen to a name that was
+//! never used. A rename fails if its source is gone. So of all processes that try from one name
+//! exactly one succeeds, and a late one changes nothing. No lock of the operating system, no link
+//! and no exclusive creation is needed.
+//!
+//! # Stored format, version 1
+//!
+//! ```text
+//! deploy.lock.claim/
+//!     baton/
+//!         00001700000000000041.free.ID     the baton: an empty file, or an empty directory; ID is random
+//!         00001700000000000042.ID          the same, held: the number is the fencing token, ID the hold's
+//!     record.ID                            the owner of hold ID, its expiry and its beat; complete before the baton names it
+//!     fresh.ID/                            a place for the baton, with a free one in it, about to be renamed to `baton`
+//! ```
+//!
+//! The place is prepared under a name of its own and renamed to `baton`. The rename succeeds only
+//! if there is no place or an empty one. The place never contains anything but the baton, so it is
+//! empty exactly if there is no baton. The number is the time in microseconds, or one more than the
+//! last number, whichever is greater. So tokens also grow across a removal, unless the clock was
+//! set back.
+//!
+//! # Algorithm
+//!
+//! - **Try.** List. If the baton is free, or its holder is *gone* (its process has provably ended,
+//!   or it has *expired*), write a record, and rename the baton to a greater number with our ID. If
+//!   the source is gone, list again.
+//! - **Former.** A hold of this process from before it executed another program is former. Without
+//!   an expiry it is an error, because the process would wait for itself. It is never taken over as
+//!   gone.
+//! - **Expired.** A holder has expired if its beat has not changed for as long as its own record
+//!   allows. A waiter measures this with its own clock and at least [`LOOKS`] looks. Clocks of two
+//!   processes are never compared. Time between two looks counts only up to a step, so a machine
+//!   that was stopped as a whole takes the lock from no holder.
+//! - **Hold.** With an expiry, the beat is renewed at a third of it. A thread of its own does this,
+//!   so that a task that blocks its runtime keeps the lock.
+//! - **Leave.** Rename the baton to its number and `free`, then delete the record. If the source is
+//!   gone, the lock was taken over, and nothing is changed.
+//! - **Heal.** If there is no baton in the place, for whatever reason, replace the place by a new
+//!   one. If the listing has missed a baton, that fails.
+//! - **Remove.** Acquire the lock. Delete the baton, its place, the record, then the directory.
+//!
+//! # Invariants
+//!
+//! 1. There is at most one baton. It is created in a directory that no other process knows, and
+//!    later only renamed.
+//! 2. No name of a baton is used twice, because IDs are random. So a rename from a name that was
+//!    seen long ago fails, unless nothing has happened since.
+//! 3. The number grows with every grant.
+//! 4. No grant depends on an outdated look: the rename itself decides.
+//! 5. A record is deleted only by its owner, when the baton does not have its ID; by the process
+//!    that has taken the baton from it; or when its owner is gone and is not the holder. So the
+//!    record of the holder exists, and others can learn of its death.
+//!
+//! # After a crash
+//!
+//! At every step the baton is either free or has the ID of a holder that is gone. The holder keeps
+//! its record open for writing, so its death closes the record, which is an event. On another host,
+//! or in another pid namespace, only the expiry shows the death. Without an expiry the lock stays
+//! held forever. A record may remain, or a place that was never renamed. The next process that
+//! acquires the lock deletes records whose process has provably ended, and such places if they are
+//! older than a minute.
+//!
+//! # Fairness
+//!
+//! None: see [`file_wait`](crate::file::wait).
+//!
+//! # Cost
+//!
+//! To acquire: a listing, a file created and written, a rename. To release: a rename and an unlink.
+//! A release wakes all waiters.
+
+use std::io::ErrorKind::{
+    AlreadyExists, DirectoryNotEmpty, NotADirectory, NotFound, PermissionDenied,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fair::state::{next_token, wall_clock_us};
+use crate::file::wait::{
+    EventSource, Outcome, Presence, Refusal, Stillness, Target, WaitConfig, Wakes,
+};
+use crate::ledger::Ledger;
+use crate::owner;
+use crate::status::{Owner, Removal};
+use crate::step::at_named;
+use crate::sys::dir;
+use crate::sys::id::Id;
+use crate::watch::{Seen, WatcherId};
+
+mod baton;
+mod hold;
+mod record;
+mod renewal;
+
+pub(crate) use baton::Form;
+use baton::{Baton, State};
+pub(crate) use hold::Hold;
+use record::{Draft, Record};
+
+/// How many looks must see an unchanged beat before a holder counts as expired.
+const LOOKS: u32 = 4;
+
+/// How often in a row a baton may be gone from where it was seen.
+const TRIES: usize = 1000;
+
+/// One lock.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct Claims {
+    /// The path that names the lock in messages.
+    path: PathBuf,
+    directory: PathBuf,
+    form: Form,
+    expire: Option<Duration>,
+    label: Option<String>,
+    config: WaitConfig,
+    ledger: Arc<Ledger>,
+}
+
+/// The options of a lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) form: Form,
+    pub(crate) expire: Option<Duration>,
+    pub(crate) label: Option<String>,
+    pub(crate) config: WaitConfig,
+}
+
+/// What a waiter remembers from one attempt to the next.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct Memory {
+    draft: Option<Draft>,
+    last: Option<LastBeat>,
+}
+
+/// A beat that does not change.
+#[derive(Debug)]
+struct LastBeat {
+    holder: Id,
+    beat: Vec<u8>,
+    silence: Stillness,
+}
+
+/// Returns the directory of the lock of this path.
+pub(crate) fn claim_directory(path: &Path) -> PathBuf {
+    let mut directory = path.to_path_buf().into_os_string();
+    directory.push(".claim");
+    directory.into()
+}
+
+/// The result of a look at the directory.
+pub(crate) struct Look {
+    pub(crate) holder: Option<Owner>,
+    pub(crate) last_token: u64,
+}
+
+/// Whether the lock can be acquired.
+enum Verdict {
+    /// Take the baton. `true` if its holder died or expired.
+    Take(Baton, bool),
+    Refused(Refusal),
+}
+
+impl Claims {
+    /// Creates the lock of this canonical path.
+    pub(crate) fn new(path: PathBuf, terms: Terms) -> Self {
+        let ledger = Ledger::new("claim", Address::of_file(&path));
+        Self {
+            directory: claim_directory(&path),
+            path,
+            form: terms.form,
+            expire: terms.expire,
+            label: terms.label,
+            config: terms.config,
+            ledger,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the baton. Returns `None` if none was seen, after creating one if there is none.
+    fn find(&self) -> Result<Option<Baton>> {
+        match baton::find(&self.directory) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(error) if error.kind() == NotFound => {
+                let made = dir::make_shared(&self.directory);
+                made.map_err(|e| self.io("create the directory of the claim", e))?;
+            }
+            Err(error) if error.kind() == NotADirectory => {
+                let text = "the claim is not a directory";
+                return Err(Error::at(ErrorKind::InvalidInput, text, &self.directory));
+            }
+            Err(error) => return Err(self.io("list the claim", error)),
+        }
+        self.put_in_place().map(|()| None)
+    }
+
+    /// Creates a place with a free baton, and renames it to where there is no place or an empty
+    /// one.
+    fn put_in_place(&self) -> Result<()> {
+        let fresh = baton::fresh_place(&self.directory);
+        let place = baton::place(&self.directory);
+        let placed = self.prepare_place(&fresh).and_then(|made| {
+            at_named("PlaceClaims")?;
+            // On platforms where a rename never replaces a directory, an empty one must go first.
+            let _ = baton::delete_empty(&place);
+            Ok(made.then(|| std::fs::rename(&fresh, &place)))
+        });
+        if matches!(placed, Ok(Some(Ok(())))) {
+            baton::sweep_old(&self.directory);
+            return Ok(());
+        }
+        baton::sweep(&fresh);
+        match placed {
+            Ok(Some(Err(error))) => match error.kind() {
+                // Another process was faster, has removed the lock, or has deleted our place.
+                NotFound | DirectoryNotEmpty | AlreadyExists => Ok(()),
+                // Windows reports this for a directory that exists.
+                PermissionDenied if place.is_dir() => Ok(()),
+                _ => Err(self.io("put a baton in", error)),
+            },
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.io("create a baton in", error)),
+        }
+    }
+
+    /// Creates a place with a free baton under the name `fresh`. Returns `false` if the lock was
+    /// removed meanwhile.
+    fn prepare_place(&self, fresh: &Path) -> std::io::Result<bool> {
+        let made = dir::make_shared_draft(fresh).and_then(|()| {
+            at_named("MakeBaton")?;
+            Baton::free(wall_clock_us().max(1)).make(fresh, self.form)
+        });
+        match made {
+            Err(error) if error.kind() == NotFound => Ok(false),
+            made => made.map(|()| true),
+        }
+    }
+
+    /// Decides whether the lock can be acquired.
+    fn judge(&self, baton: &Baton, memory: &mut Memory) -> Result<Verdict> {
+        let State::Held(holder) = &baton.state else {
+            return Ok(Verdict::Take(baton.clone(), false));
+        };
+        let record = Record::read(&self.directory, holder);
+        let Some(record) = record.map_err(|e| self.io("read the record of the holder in", e))?
+        else {
+            // Acquired or released meanwhile. If not, another program has deleted the record, and
+            // only the expiry counts.
+            let beat = Vec::new();
+            return Ok(self.judge_by_beat(baton, holder, beat, self.expire, memory));
+        };
+        let limit = record.limit(self.expire);
+        match record.fate() {
+            owner::Fate::Gone => return Ok(Verdict::Take(baton.clone(), !record.is_copy())),
+            // With an expiry its silence frees the lock.
+            owner::Fate::Former if limit.is_none() => {
+                return Err(owner::waits_for_itself(&self.directory));
+            }
+            owner::Fate::Former | owner::Fate::Alive => {}
+        }
+        let verdict = self.judge_by_beat(baton, holder, record.beat().to_vec(), limit, memory);
+        Ok(match verdict {
+            Verdict::Refused(mut refusal) => {
+                refusal.wakes.also(record.events(&self.directory, holder));
+                refusal.owner = Some(record.into_owner());
+                Verdict::Refused(refusal)
+            }
+            Verdict::Take(baton, crashed) => Verdict::Take(baton, crashed && !record.is_copy()),
+        })
+    }
+
+    /// Decides by its beat about a holder that is not known to be gone.
+    fn judge_by_beat(
+        &self,
+        baton: &Baton,
+        holder: &Id,
+        beat: Vec<u8>,
+        limit: Option<Duration>,
+        memory: &mut Memory,
+    ) -> Verdict {
+        let step = limit.map(|limit| limit / LOOKS);
+        let silence = match &mut memory.last {
+            Some(last) if last.holder == *holder && last.beat == beat => {
+                last.silence.look(step.unwrap_or_default())
+            }
+            last => {
+                *last = Some(LastBeat {
+                    holder: holder.clone(),
+                    beat,
+                    silence: Stillness::begin(),
+                });
+                Duration::ZERO
+            }
+        };
+        if limit.is_some_and(|limit| silence >= limit) {
+            return Verdict::Take(baton.clone(), true);
+        }
+        let source = EventSource::Name(baton::place(&self.directory), None, Seen::Baton);
+        Verdict::Refused(Refusal {
+            owner: Some(Owner::unidentified("its record is missing")),
+            wakes: Wakes::Events(vec![source]),
+            within: step,
+        })
+    }
+
+    /// Renames the baton to the name of this hold. Returns `None` if another process was faster.
+    fn take(&self, baton: &Baton, crashed: bool, memory: &mut Memory) -> Result<Option<Hold>> {
+        let Some(draft) = self.draft(memory)? else {
+            return Ok(None);
+        };
+        if baton.number == u64::MAX {
+            let text = "no greater token is left";
+            return Err(Error::at(ErrorKind::Corrupt, text, &self.directory));
+        }
+        // The clock is read after every earlier grant. If the baton has moved since it was seen,
+        // the rename fails.
+        let number = next_token(baton.number, wall_clock_us());
+        let own = Baton::held(number, draft.id().clone());
+        let moved = at_named("TakeBaton").and_then(|()| baton.rename(&own, &self.directory));
+        let begun = |draft| {
+            let hold = Hold::new(self, own.clone(), draft, crashed);
+            hold.map_err(|e| self.io("begin to renew the claim in", e))
+        };
+        match moved {
+            Ok(true) => begun(draft).map(Some),
+            Ok(false) => {
+                memory.draft = Some(draft);
+                Ok(None)
+            }
+            Err(error) => {
+                // The rename may have succeeded all the same. Then the lock is released.
+                if !matches!(own.is_there(&self.directory), Ok(false)) {
+                    drop(begun(draft));
+                }
+                Err(self.io("acquire the claim in", error))
+            }
+        }
+    }
+
+    /// Returns a record of ours in the directory where the baton was seen. Returns `None` if that
+    /// directory is gone.
+    fn draft(&self, memory: &mut Memory) -> Result<Option<Draft>> {
+        let draft = match memory.draft.take() {
+            Some(mut draft) => draft.make_sure().map(|()| draft),
+            None => Draft::write(&self.directory, self.expire, self.label.as_deref()),
+        };
+        match draft {
+            Ok(draft) => Ok(Some(draft)),
+            Err(error) if error.kind() == NotFound => Ok(None),
+            Err(error) => Err(self.io("write a record to", error)),
+        }
+    }
+
+    /// Deletes what other processes left: the records of dead processes, and old places.
+    fn clean_up(&self, own: &Id) {
+        let all = baton::records(&self.directory);
+        for id in all.iter().filter(|id| *id != own) {
+            Record::delete_if_gone(&self.directory, id);
+        }
+        baton::sweep_old(&self.directory);
+    }
+
+    /// Returns the holder and the last token. Changes nothing.
+    pub(crate) fn look(&self) -> Result<Look> {
+        let mut look = Look {
+            holder: None,
+            last_token: 0,
+        };
+        let baton = match baton::find(&self.directory) {
+            Ok(Some(baton)) => baton,
+            Ok(None) => return Ok(look),
+            Err(error) if error.kind() == NotFound => return Ok(look),
+            Err(error) => return Err(self.io("list the claim", error)),
+        };
+        look.last_token = baton.number;
+        if let State::Held(holder) = &baton.state {
+            let record = Record::read(&self.directory, holder);
+            let record = record.map_err(|e| self.io("read the record of the holder in", e))?;
+            look.holder = match record {
+                Some(record) if record.is_gone() => None,
+                Some(record) => Some(record.into_owner()),
+                None => Some(Owner::unidentified("its record is missing")),
+            };
+        }
+        Ok(look)
+    }
+
+    /// Deletes the directory if no process holds the lock.
+    pub(crate) fn remove(&self) -> Result<Removal> {
+        let exists = self.directory.try_exists();
+        if !exists.map_err(|e| self.io("look for the claims in", e))? {
+            return Ok(Removal::Removed);
+        }
+        match self.attempt(&mut Memory::default(), None)? {
+            Outcome::Refused(_) => Ok(Removal::InUse),
+            Outcome::Granted(hold) => hold.remove(),
+        }
+    }
+}
+
+impl Target for Claims {
+    type Hold = Hold;
+    type Memory = Memory;
+
+    fn attempt(&self, memory: &mut Memory, _: Option<WatcherId>) -> Result<Outcome<Hold>> {
+        for _ in 0..TRIES {
+            at_named("ListClaims").map_err(|e| self.io("list the claim", e))?;
+            let Some(baton) = self.find()? else {
+                continue;
+            };
+            match self.judge(&baton, memory)? {
+                Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+                Verdict::Take(baton, crashed) => {
+                    if let Some(hold) = self.take(&baton, crashed, memory)? {
+                        if let State::Held(previous) = &baton.state {
+                            Record::delete(&self.directory, previous);
+                        }
+                        self.clean_up(hold.id());
+                        return Ok(Outcome::Granted(hold));
+                    }
+                }
+            }
+        }
+        let text = "the claim changes too often";
+        Err(Error::at(ErrorKind::Corrupt, text, &self.directory))
+    }
+
+    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
+        Error::io(step, &self.directory, error)
+    }
+
+    fn place(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn config(&self) -> &WaitConfig {
+        &self.config
+    }
+}
+
+impl Presence for Claims {
+    fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}

@@ -1,0 +1,368 @@
+//! One lock on disk, as one process uses it: the path of the door, the queue, and the state record.
+//!
+//! There is no policy here. Each method is one step or a few steps of the protocol
+//! (`docs/protocol.md`), and has the name that the model uses.
+//!
+//! # Invariants
+//!
+//! 1. `state` is written only between [`Disk::enter`] and [`Disk::leave`], with the door and
+//!    `state` itself locked.
+//! 2. The open files are opened anew if the directory is gone, if a listing lacks `state`, or if
+//!    the record says that the lock was removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::door::Door;
+use super::slots::Slots;
+use super::state::{self, Content, Draft, Kind, Record};
+use super::ticket::queue::{Other, Own, Queue, STATE};
+use super::ticket::{Mode, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::step::{self, Step};
+use crate::sys::file::{self, FileId};
+use crate::sys::fork::Private;
+
+/// How often a file that was just opened may turn out to be removed, before this counts as an
+/// error.
+const TRIES: usize = 1000;
+
+mod copies;
+mod hold;
+mod permits;
+mod removal;
+mod share;
+
+pub(crate) use permits::Resized;
+
+/// The paths of one lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) door: PathBuf,
+    pub(crate) queue: PathBuf,
+}
+
+impl Place {
+    /// Returns the paths of the lock file at `door` and of the queue beside it, `<door>.queue`.
+    pub(crate) fn new(door: PathBuf) -> Self {
+        let mut queue = door.clone().into_os_string();
+        queue.push(".queue");
+        Self {
+            door,
+            queue: queue.into(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.queue.join(STATE)
+    }
+}
+
+/// The files of one lock.
+pub(crate) struct Disk {
+    place: Arc<Place>,
+    kind: Kind,
+    /// The slot files, if this is a semaphore.
+    slots: Option<Slots>,
+    queue: Option<Queue>,
+    /// How often the directory was opened. Distinguishes a directory from its successor.
+    opened: u64,
+    state: Option<Private>,
+    /// The identity of the open state file.
+    state_id: Option<FileId>,
+    /// Whether the state file had another name when it was locked.
+    state_linked: bool,
+    draft: Draft,
+    /// The holder that the draft names.
+    words: Option<Arc<str>>,
+    /// Whether this file system was seen to refuse a second lock.
+    excludes: bool,
+}
+
+/// What a process learns when it becomes the holder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entered {
+    pub(crate) token: u64,
+    pub(crate) predecessor_crashed: bool,
+}
+
+/// The position at which a ticket is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakePlace {
+    End,
+    /// At the end of the queue as it was listed last.
+    EndAsListed,
+    First,
+}
+
+/// The result of locking the state file.
+enum StateLock {
+    /// Locked. Contains the record, if there was one.
+    Locked(Option<Record>),
+    /// Refused. The record names this door, so its holder is dying: the kernel has closed the door
+    /// before the state file.
+    Dying,
+    /// Refused. As far as the record shows, the holder entered through another door.
+    Elsewhere,
+}
+
+/// The result of entering with the door locked.
+pub(crate) enum Admission {
+    In(Entered),
+    /// The last holder is dying. Try again soon, and keep the door locked.
+    Dying,
+    /// A process holds the lock through another door, or died before it wrote the record. If this
+    /// lasts, it is the former.
+    Elsewhere,
+}
+
+/// The result of removing a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cleared {
+    Removed,
+    InUse,
+}
+
+impl Disk {
+    pub(crate) fn new(place: Arc<Place>, kind: Kind, slots: Option<Slots>) -> Self {
+        Self {
+            place,
+            kind,
+            slots,
+            queue: None,
+            opened: 0,
+            state: None,
+            state_id: None,
+            state_linked: false,
+            draft: Draft::new(kind),
+            words: None,
+            excludes: false,
+        }
+    }
+
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// Returns the queue directory. Opens it, and creates it if it is missing. `mode` applies if
+    /// the lock file is missing too.
+    fn queue(&mut self, mode: Option<u32>) -> Result<&mut Queue> {
+        if self.queue.is_none() {
+            self.state = None;
+            let door = self.model();
+            let queue = Queue::open(&self.place.queue, &door, || {
+                let opened = Door::open(&door, mode);
+                opened.map_err(|e| Error::io("open the lock file", &door, e))
+            })?;
+            self.queue = Some(queue);
+            self.opened += 1;
+            self.check_kind()?;
+        }
+        // Set just above.
+        let text = "the queue directory is not open";
+        self.queue
+            .as_mut()
+            .ok_or_else(|| Error::at(ErrorKind::Corrupt, text, &self.place.queue))
+    }
+
+    /// Returns the file whose rights decide who may use the lock: the lock file, or the first slot
+    /// file of a semaphore.
+    fn model(&self) -> PathBuf {
+        let slot = self.slots.as_ref().map(|it| it.path(0));
+        slot.unwrap_or_else(|| self.place.door.clone())
+    }
+
+    /// Removes a ticket of this process from the queue.
+    pub(crate) fn give_up(&mut self, own: Own) {
+        if let Some(queue) = &mut self.queue {
+            // If the removal fails, closing the file ends its lock, and the next process reaps the
+            // ticket.
+            let _ = queue.give_up(own);
+        }
+    }
+
+    /// Deletes the spare files of this process.
+    pub(crate) fn drop_spares(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.drop_spares();
+        }
+    }
+
+    /// Closes what is open. The directory or the state file has been removed or replaced.
+    pub(crate) fn reopen(&mut self) {
+        self.queue = None;
+        self.state = None;
+    }
+
+    /// Refuses a lock of another version or kind before anything of it is changed.
+    pub(crate) fn check_kind(&self) -> Result<()> {
+        match self.read_unlocked()? {
+            Some(bytes) => refuse_foreign(&self.place, self.kind, &self.parse(&bytes)),
+            None => Ok(()),
+        }
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Content {
+        state::parse(bytes, self.kind)
+    }
+
+    /// Reads the state file without a lock on it: for status, and to check the kind.
+    pub(crate) fn read_unlocked(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.place.state();
+        let at = |error| Error::io("read the state file", &path, error);
+        let mut buffer = [0; state::LENGTH];
+        let read = match &self.state {
+            Some(file) => state::read(file, self.state_id, &mut buffer).map_err(at)?,
+            None => match file::open_to_read(&path).map_err(at)? {
+                Some(file) => state::read(&file, None, &mut buffer).map_err(at)?,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(buffer[..read].to_vec()))
+    }
+
+    /// Lists the queue. Creates the directory if it is missing.
+    pub(crate) fn list(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
+        self.list_by(mode, Queue::list)
+    }
+
+    /// Does the same as [`list`](Disk::list), and is cheaper if nothing has changed.
+    pub(crate) fn list_if_changed(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
+        self.list_by(mode, Queue::list_if_changed)
+    }
+
+    fn list_by(
+        &mut self,
+        mode: Option<u32>,
+        list: impl Fn(&mut Queue) -> Result<Option<&[Ticket]>>,
+    ) -> Result<&[Ticket]> {
+        for _ in 0..TRIES {
+            step::at(Step::ListQueue);
+            let queue = self.queue(mode)?;
+            if list(queue)?.is_some() {
+                self.forget_old_state()?;
+                return Ok(self.line());
+            }
+            self.reopen();
+        }
+        Err(self.vanishing())
+    }
+
+    /// Lists the queue, and does not create the directory.
+    pub(crate) fn list_existing(&mut self) -> Result<&[Ticket]> {
+        if self.queue.is_none() {
+            self.state = None;
+            self.queue = Queue::open_existing(&self.place.queue, &self.model())?;
+            self.opened += 1;
+            self.check_kind()?;
+        }
+        let alive = match &mut self.queue {
+            Some(queue) => queue.list()?.is_some(),
+            None => return Ok(&[]),
+        };
+        if !alive {
+            self.reopen();
+        } else {
+            self.forget_old_state()?;
+        }
+        Ok(self.line())
+    }
+
+    /// Closes the state file if the listing shows that another file, or none, has its name.
+    fn forget_old_state(&mut self) -> Result<()> {
+        let listed = self.queue.as_ref().and_then(Queue::state_inode);
+        let same = listed.is_some() && listed == self.state_id.map(|id| id.inode);
+        // Some file systems list other inode numbers than they report for open files. There the
+        // path decides.
+        if self.state.is_some() && !same && (listed.is_none() || !self.state_is_current()?) {
+            self.state = None;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// Returns the queue as it was listed last.
+    pub(crate) fn line(&self) -> &[Ticket] {
+        self.queue.as_ref().map_or(&[], Queue::line)
+    }
+
+    /// Returns the queue directory, if it is open.
+    pub(crate) fn open_queue(&self) -> Option<&Queue> {
+        self.queue.as_ref()
+    }
+
+    /// Takes a ticket at the given position.
+    pub(crate) fn take_ticket(
+        &mut self,
+        want: Mode,
+        mode: Option<u32>,
+        words: Option<&Arc<str>>,
+        place: TakePlace,
+    ) -> Result<Own> {
+        let mut listed = place == TakePlace::EndAsListed && self.queue.is_some();
+        for _ in 0..TRIES {
+            let queue = self.queue(mode)?;
+            let taken = if place == TakePlace::First {
+                queue.take_first(want, words)?
+            } else {
+                queue.take(want, words, std::mem::take(&mut listed))?
+            };
+            if let Some(own) = taken {
+                return Ok(own);
+            }
+            self.reopen();
+        }
+        Err(self.vanishing())
+    }
+
+    /// Marks a ticket of this process. Writes through a second descriptor, because its close wakes
+    /// the waiter behind it.
+    pub(crate) fn mark_own(&self, own: &Own) -> Result<()> {
+        let Some(queue) = &self.queue else {
+            return Ok(());
+        };
+        match queue.open_other(own.ticket)? {
+            Other::Open(file) => queue.mark(own.ticket, &file).map(|_| ()),
+            Other::Gone => Ok(()),
+            // The waiters behind it find the mark at their next look.
+            Other::Denied => own
+                .set_mark(true)
+                .map_err(|e| Error::io("mark the ticket in", &self.place.queue, e)),
+        }
+    }
+
+    fn vanishing(&self) -> Error {
+        let text = "the queue directory is removed whenever it is created";
+        Error::at(ErrorKind::Corrupt, text, &self.place.queue)
+    }
+}
+
+/// Returns the kind and the limit of the lock that is recorded at this path. A record of another
+/// version is an error.
+pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u64)>> {
+    let disk = Disk::new(Arc::new(place), Kind::Lock, None);
+    let bytes = disk.read_unlocked()?.unwrap_or_default();
+    match (state::kind_of(&bytes), disk.parse(&bytes)) {
+        (None, Content::Foreign(theirs)) => {
+            let text = format!("this version does not support the lock at this path: {theirs}");
+            let path = disk.place.state();
+            Err(Error::at(ErrorKind::Incompatible, text, path))
+        }
+        (found, _) => Ok(found),
+    }
+}
+
+/// Refuses a lock of another version or kind.
+pub(crate) fn refuse_foreign(place: &Place, kind: Kind, content: &Content) -> Result<()> {
+    let Content::Foreign(theirs) = content else {
+        return Ok(());
+    };
+    let text = format!(
+        "the lock at this path is another one: {theirs}; this one: {}",
+        kind.description()
+    );
+    Err(Error::at(ErrorKind::Incompatible, text, place.state()))
+}

@@ -1,0 +1,105 @@
+//! Removing a lock from disk. A process removes a lock only while it holds it and the queue is
+//! empty, and every process that has its files open can see the removal.
+//!
+//! The steps: overwrite `state` with a tombstone, unlink it, remove the directory, unlink the door,
+//! unlock, close. If the directory cannot be removed, the record is written back. A crash in
+//! between leaves files that the next holder uses or replaces. An unreported crash of an earlier
+//! holder is forgotten with the record, unless the caller wants to keep it. A lock file with
+//! content holds data of other programs and stays. A record with a second name gets no tombstone;
+//! see [`copies`](super::copies).
+
+use super::{Cleared, Disk, StateLock};
+use crate::error::{Error, Result};
+use crate::fair::door::{Door, remove_file};
+use crate::fair::state::{self, Flag, Record};
+use crate::step::{self, Step};
+use crate::sys::file;
+
+impl Disk {
+    /// Removes the lock from disk. The door is locked and current, and the queue was found empty.
+    /// With `keep_crash` nothing is removed while a crash is unreported.
+    pub(crate) fn remove(&mut self, door: Door, keep_crash: bool) -> Result<Cleared> {
+        let result = self.remove_all(&door, keep_crash);
+        let left = door
+            .leave()
+            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e));
+        let cleared = result?;
+        left.map(|()| cleared)
+    }
+
+    fn remove_all(&mut self, door: &Door, keep_crash: bool) -> Result<Cleared> {
+        let record = match self.try_state_as_it_is()? {
+            Some(record) => record,
+            None => match self.refused(door)? {
+                StateLock::Elsewhere => return Err(self.replaced()),
+                _ => return Ok(Cleared::InUse),
+            },
+        };
+        let unreported = keep_crash && record.is_some_and(|record| record.flag != Flag::Clear);
+        let result = match unreported {
+            true => Ok(Cleared::InUse),
+            false => self.remove_locked(record),
+        };
+        self.unlock_state();
+        self.reopen();
+        if result? == Cleared::InUse {
+            return Ok(Cleared::InUse);
+        }
+        step::at(Step::UnlinkDoor);
+        let path = &self.place.door;
+        let at = |e| Error::io("look at the lock file", path, e);
+        let empty = door.file().metadata().map_err(at)?.len() == 0;
+        // Another file under this name is not ours to remove.
+        if empty && door.is_current(path).map_err(at)? {
+            remove_file(path, "remove the lock file")?;
+        }
+        Ok(Cleared::Removed)
+    }
+
+    pub(super) fn remove_locked(&mut self, record: Option<Record>) -> Result<Cleared> {
+        let path = self.place.state();
+        let at = |error| Error::io("write the state file", &path, error);
+        if let Some(queue) = &mut self.queue {
+            queue.clear_spares()?;
+        }
+        let Some(file) = &self.state else {
+            return Ok(Cleared::InUse);
+        };
+        step::at(Step::TombstoneState);
+        let mut kept = [0; state::LENGTH];
+        let length = state::read(file, self.state_id, &mut kept).map_err(at)?;
+        // In a hard-linked copy of the directory this is the record of a lock that stays in use.
+        if !self.state_linked {
+            file::write_at(file, 0, state::REMOVED.as_bytes()).map_err(at)?;
+        }
+        step::at(Step::UnlinkState);
+        remove_file(&path, "remove the state file")?;
+        step::at(Step::RemoveQueue);
+        #[allow(clippy::disallowed_methods)] // the one place
+        let removed = std::fs::remove_dir(&self.place.queue);
+        let error = match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => error,
+            _ => return Ok(Cleared::Removed),
+        };
+        // Write the record back for the next holder. A file that is there already is newer.
+        let there = file::id_at(&path).map_err(at)?.is_some();
+        if record.is_some() && !there {
+            let at = |e| Error::io("write the state file back", &path, e);
+            let Some(queue) = &self.queue else {
+                return Ok(Cleared::InUse);
+            };
+            let (fresh, id) = queue.open_state().map_err(at)?;
+            state::set_file(&mut kept[..length], id.inode);
+            file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
+        }
+        // A process took a ticket meanwhile, or the directory contains other files.
+        if error.kind() == std::io::ErrorKind::DirectoryNotEmpty {
+            return Ok(Cleared::InUse);
+        }
+        Err(Error::io(
+            "remove the queue directory",
+            &self.place.queue,
+            error,
+        ))
+    }
+}

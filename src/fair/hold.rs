@@ -1,0 +1,340 @@
+//! What the guard of a fair lock holds.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use super::Shared;
+use super::line::{Grant, Share, Visit};
+use super::slots::{Permits, Slot};
+use super::ticket::Mode;
+use crate::backend::Hold;
+use crate::error::{Error, ErrorKind, Result};
+use crate::loss::{Loss, Lost};
+use crate::options::{check_merge, check_split, no_writer};
+use crate::sys::file::duplicate_for_exec;
+use crate::trace;
+use crate::watch::loss_watcher::{LossWatcher, loss_of};
+
+/// A grant of a fair lock.
+#[doc(hidden)]
+pub struct FairHold {
+    shared: Arc<Shared>,
+    /// Present until the release.
+    share: Option<Share>,
+    visit: Visit,
+    token: u64,
+    predecessor_crashed: bool,
+    /// Present after the first call of `lost`.
+    asked: OnceLock<Asked>,
+    /// The loss watchers of permits: each permit has a slot file of its own.
+    watchers: OnceLock<Vec<Arc<LossWatcher>>>,
+}
+
+struct Asked {
+    latch: Arc<OnceLock<Loss>>,
+    /// Set when the guard is released without a loss. Other callers may still hold the same lock,
+    /// and lose it later.
+    over: Arc<AtomicBool>,
+}
+
+impl FairHold {
+    pub(super) fn new(shared: Arc<Shared>, grant: Grant) -> Self {
+        Self {
+            share: Some(grant.share),
+            shared,
+            visit: grant.visit,
+            token: grant.token,
+            predecessor_crashed: grant.predecessor_crashed,
+            asked: OnceLock::new(),
+            watchers: OnceLock::new(),
+        }
+    }
+
+    /// Returns the first slot file that is lost, and how it was lost.
+    fn permit_loss(&self) -> Option<(Loss, PathBuf)> {
+        let known = self.watchers.get().into_iter().flatten();
+        let known = known.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
+        let seen = self.slots().filter_map(|slot| {
+            let path = self.shared.line.slot_path(slot.number());
+            loss_of(&path, slot.id()).map(|loss| (loss, path))
+        });
+        known.chain(seen).next()
+    }
+
+    /// Returns the paths of the slot files of these permits.
+    pub(crate) fn slot_paths(&self) -> Vec<PathBuf> {
+        let path = |slot: &Slot| self.shared.line.slot_path(slot.number());
+        self.slots().map(path).collect()
+    }
+
+    /// Returns the same slot files, open.
+    pub(crate) fn slot_files(&self) -> impl Iterator<Item = &File> {
+        self.slots().map(Slot::file)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        let permits = match &self.share {
+            Some(Share::Permits(permits)) => Some(permits),
+            _ => None,
+        };
+        permits.into_iter().flat_map(Permits::iter)
+    }
+
+    /// Resolves when one of the slot files is lost.
+    pub(crate) fn permit_lost(&self) -> Lost {
+        let watchers = self.watchers.get_or_init(|| self.begin_watchers()).clone();
+        Lost::new(std::future::poll_fn(move |cx| {
+            let lost = watchers.iter().map(|it| it.poll(cx.waker()));
+            lost.reduce(|one, other| if one.is_ready() { one } else { other })
+                .unwrap_or(Poll::Pending)
+        }))
+    }
+
+    /// Begins to watch for the loss of each slot file, in the order of the permits.
+    fn begin_watchers(&self) -> Vec<Arc<LossWatcher>> {
+        let events = self.shared.line.has_events();
+        let begin = |slot: &Slot| {
+            let path = self.shared.line.slot_path(slot.number());
+            LossWatcher::begin(path, slot.id(), events)
+        };
+        self.slots().map(begin).collect()
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        match &self.share {
+            Some(Share::Door(door)) => door.file(),
+            _ => unreachable!("the guard of a lock has its door until it is consumed"),
+        }
+    }
+
+    /// Prepares the lock to outlive this program. Returns the files that carry it across `exec`.
+    pub(crate) fn keep_across_exec(&self) -> Result<Vec<File>> {
+        let locked: Vec<_> = match &self.share {
+            Some(Share::Door(door)) => vec![door.file()],
+            _ => self.slot_files().collect(),
+        };
+        let duplicates: io::Result<Vec<_>> = locked.into_iter().map(duplicate_for_exec).collect();
+        let path = self.shared.path();
+        let mut kept = duplicates.map_err(|e| Error::io("duplicate the lock file", path, e))?;
+        // Last, because it clears the held flag: after an error a crash is still reported.
+        kept.extend(self.shared.line.prepare_exec()?);
+        Ok(kept)
+    }
+
+    /// Makes the writer a reader.
+    pub(crate) fn downgrade(&mut self) -> Result<()> {
+        if self.visit.want != Mode::Exclusive || !self.shared.line.shares() {
+            return Err(no_writer(self.place()));
+        }
+        let downgraded = self.shared.line.downgrade();
+        // Set even when the downgrade failed: the drop then releases a reader.
+        self.visit.want = Mode::Shared;
+        downgraded
+    }
+
+    pub(crate) fn give_back(&mut self, listens: bool) -> Result<()> {
+        // Checked now, while there are files to compare. A drop has no caller to inform.
+        let lost = listens.then(|| self.permit_loss()).flatten();
+        let Some(share) = self.share.take() else {
+            return Ok(());
+        };
+        self.watchers
+            .get()
+            .into_iter()
+            .flatten()
+            .for_each(|it| it.end());
+        if let Some(asked) = self.asked.get() {
+            let unlost = asked.latch.get().is_none();
+            asked.over.store(unlost, Ordering::Relaxed);
+        }
+        let released = self.shared.line.release(share, self.visit, listens);
+        match lost {
+            Some((loss, path)) => Err(Error::at(ErrorKind::Lost, loss.to_string(), path)),
+            None => released,
+        }
+    }
+}
+
+impl Hold for FairHold {
+    fn token(&self) -> Option<u64> {
+        Some(self.token)
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        self.predecessor_crashed
+    }
+
+    fn permits(&self) -> u32 {
+        match self.visit.want {
+            Mode::Permits(count) => count,
+            Mode::Exclusive | Mode::Shared => 0,
+        }
+    }
+
+    fn split(&mut self, permits: u32) -> Result<Self> {
+        let left = check_split(permits, self.permits(), self.place())?;
+        self.shared.line.split()?;
+        let part = match &mut self.share {
+            Some(Share::Permits(all)) => Some(Share::Permits(all.split(permits))),
+            _ => None,
+        };
+        self.visit.want = Mode::Permits(left);
+        let watchers = match self.watchers.get_mut() {
+            Some(all) => OnceLock::from(all.split_off(left as usize)),
+            None => OnceLock::new(),
+        };
+        Ok(Self {
+            shared: self.shared.clone(),
+            share: part,
+            visit: Visit {
+                want: Mode::Permits(permits),
+                ..self.visit
+            },
+            asked: OnceLock::new(),
+            watchers,
+            ..*self
+        })
+    }
+
+    fn merge(&mut self, mut other: Self) -> Result<()> {
+        let same = Arc::ptr_eq(&self.shared.line, &other.shared.line);
+        let more = check_merge(same, self.permits(), other.permits(), self.place())?;
+        self.shared.line.merge()?;
+        if self.watchers.get().is_some() || other.watchers.get().is_some() {
+            let added = other
+                .watchers
+                .take()
+                .unwrap_or_else(|| other.begin_watchers());
+            let mut all = self
+                .watchers
+                .take()
+                .unwrap_or_else(|| self.begin_watchers());
+            all.extend(added);
+            self.watchers = OnceLock::from(all);
+        }
+        if let (Some(Share::Permits(all)), Some(Share::Permits(added))) =
+            (&mut self.share, other.share.take())
+        {
+            all.extend(added);
+        }
+        self.visit.want = Mode::Permits(more);
+        self.token = self.token.max(other.token);
+        Ok(())
+    }
+
+    fn poll_downgrade(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(self.downgrade())
+    }
+
+    fn is_held(&self) -> bool {
+        match &self.share {
+            Some(Share::Permits(_)) => self.permit_loss().is_none(),
+            _ => self.shared.line.is_held(self.token),
+        }
+    }
+
+    fn lost(&self) -> Lost {
+        let line = self.shared.line.clone();
+        let latch = match &self.share {
+            Some(Share::Permits(_)) => return self.permit_lost(),
+            Some(Share::Door(_)) => line.watch_for_loss(),
+            None => Arc::default(),
+        };
+        let token = self.token;
+        let asked = self.asked.get_or_init(|| Asked {
+            latch: latch.clone(),
+            over: Arc::default(),
+        });
+        let over = asked.over.clone();
+        Lost::new(std::future::poll_fn(move |cx| {
+            match over.load(Ordering::Relaxed) {
+                true => Poll::Pending,
+                false => line.poll_lost(&latch, token, cx.waker()),
+            }
+        }))
+    }
+
+    fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(self.give_back(true))
+    }
+
+    fn place(&self) -> &Path {
+        self.shared.path()
+    }
+}
+
+impl Drop for FairHold {
+    /// Releases the lock with a few short system calls, or with none when a task of this process is
+    /// next. Errors cannot be returned from here. The closed descriptor frees the lock in any case.
+    fn drop(&mut self) {
+        if let Err(error) = self.give_back(false) {
+            trace::unheard(&self.shared.line.place().door, &error);
+        }
+    }
+}
+
+/// Defines the guard of a fair lock; see [`guard!`](crate::guard::guard).
+macro_rules! fair_guard {
+    ($(#[$about:meta])* $name:ident, token: $token:literal $(, reader: $reader:ident)?) => {
+        crate::guard::guard! {
+            $(#[$about])*
+            ///
+            /// Dropping it releases the lock. The lock goes to the next waiter at once, also
+            /// outside a runtime and while unwinding. In a forked child, dropping it does nothing
+            /// to the parent's lock.
+            ///
+            /// The lock is lost when its file is deleted, renamed or replaced. Even then, no other
+            /// caller can acquire the lock as long as the queue directory exists: new callers get
+            /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). Permits are different: a new
+            /// caller may acquire the permit of a lost slot file.
+            $name holds $crate::fair::hold::FairHold,
+            by $crate::fair::pending::FairPending,
+            token: $token $(, reader: $reader)?
+        }
+
+        impl $name {
+            /// Prepares the lock for `exec`, which replaces this program by another one in the same
+            /// process.
+            ///
+            /// Returns duplicates of the locked files that stay open across `exec`. The new program
+            /// holds the lock as long as it, or a process that it starts, keeps them open.
+            ///
+            /// This call clears the held flag, so the end of the new program is not reported as a
+            /// crash. It also removes the files that this process keeps in the queue.
+            ///
+            /// If `exec` fails, drop the duplicates and continue with the guard. From then on a
+            /// crash of this process is not reported, until the lock is acquired again.
+            ///
+            /// # Errors
+            ///
+            /// - [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be written,
+            ///   or no descriptor is left.
+            /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a forked child, and
+            ///   on platforms without `exec`.
+            ///
+            /// After an error the lock is held as before.
+            pub fn keep_across_exec(&self) -> crate::error::Result<Vec<std::fs::File>> {
+                self.held.hold.keep_across_exec()
+            }
+        }
+    };
+}
+pub(crate) use fair_guard;
+
+/// Lets a guard around a [`FairHold`] lend its open lock file.
+macro_rules! lends_its_file {
+    ($name:ident) => {
+        impl $name {
+            fn file(&self) -> &std::fs::File {
+                self.held.hold.file()
+            }
+        }
+
+        crate::sys::file::lend_file!($name);
+    };
+}
+pub(crate) use lends_its_file;

@@ -1,0 +1,533 @@
+//! [`Line`]: one lock in this process, shared by all its handles, futures and guards.
+//!
+//! A line is a mutex around [`core::Core`]. Its callers are futures that are polled or dropped,
+//! guards that are released, and the watch thread. Wakers are called after the mutex is free.
+//!
+//! All handles on one path share one line. It is found by the canonical path of the directory and
+//! the name of the file, so two spellings of one path lead to the same line.
+//!
+//! # After a fork
+//!
+//! A line belongs to the process that created it. In a forked child its files lead to `/dev/null`,
+//! and its mutex may be locked by a thread that does not exist. So every call asks
+//! [`Line::is_foreign`] first and touches nothing: handles fail, and guards do nothing.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::disk::{Cleared, Disk, Place, Resized};
+use super::door::{self, Probed};
+use super::slots::Slots;
+use super::state::Kind;
+use super::ticket::Mode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::SafeWaker;
+use crate::loss::Loss;
+use crate::path::canonical;
+use crate::stats::{Counts, Stats};
+use crate::status::{Status, Waiting};
+use crate::sys::fork::generation;
+use crate::sys::host;
+use crate::watch::wait::Wait;
+use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
+
+mod agenda;
+mod arrival;
+mod at_door;
+mod at_slots;
+mod bypass;
+mod cohort;
+mod contender;
+mod core;
+mod holders;
+mod inside;
+mod look;
+mod loss;
+mod observer;
+mod permits;
+mod place;
+mod possession;
+mod registry;
+mod report;
+mod sharing;
+mod tail;
+mod turn;
+mod view;
+mod visit;
+mod wakes;
+
+use self::arrival::Arrival;
+use self::core::{Arrived, Core};
+use self::holders::Locks;
+use self::inside::Inside;
+use self::observer::Observers;
+use self::view::Outsiders;
+use self::wakes::Wakes;
+pub(crate) use cohort::Key;
+pub(crate) use observer::Observer;
+pub(crate) use visit::{Caller, Grant, Share, Visit, Wish};
+
+/// What a waiting task asks of the engine. If several tasks of a process wait, the settings of the
+/// first one apply.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// This process and the label, as in the record.
+    pub(crate) words: Arc<str>,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) poll_interval: Duration,
+    pub(crate) claim_window: Duration,
+    pub(crate) wait: Wait,
+    /// Whether a task that would wait for itself gets an error.
+    pub(crate) deadlock_is_error: bool,
+    /// Set once for a handle and all its clones.
+    pub(crate) closed: Arc<AtomicBool>,
+}
+
+/// One lock in this process.
+pub(crate) struct Line {
+    place: Arc<Place>,
+    kind: Kind,
+    generation: u32,
+    watcher_id: WatcherId,
+    queue_changed: Arc<AtomicBool>,
+    tail_watched: Arc<AtomicBool>,
+    shareable: Arc<AtomicBool>,
+    events: bool,
+    counts: Arc<Counts>,
+    observers: Observers,
+    core: Mutex<Core>,
+}
+
+impl Line {
+    /// Returns the line of the lock file at this path. All callers in this process share it.
+    pub(crate) fn of(path: &Path, kind: Kind, slots: Option<Slots>) -> Result<Arc<Self>> {
+        let door = canonical(path)?;
+        let mut registry = registry::registry();
+        if let Some(line) = registry.lines.get(&door).and_then(Weak::upgrade) {
+            if line.kind == kind {
+                drop(registry);
+                line.check_slots(slots.as_ref())?;
+                return Ok(line);
+            }
+            let (theirs, ours) = (line.kind.word(), kind.word());
+            let text = format!("this process has a {theirs} open at this path, not a {ours}");
+            return Err(Error::at(ErrorKind::Incompatible, text, door));
+        }
+        registry.remove_dead();
+        let line = Self::new(door.clone(), kind, slots);
+        registry.lines.insert(door, Arc::downgrade(&line));
+        Ok(line)
+    }
+
+    fn new(door: PathBuf, kind: Kind, slots: Option<Slots>) -> Arc<Self> {
+        let events = host::reports_closes_of(&door);
+        let place = Arc::new(Place::new(door));
+        Arc::new_cyclic(|line: &Weak<Self>| {
+            let watcher_id = watch().enroll(line.clone());
+            let core = Core::new(Disk::new(place.clone(), kind, slots), watcher_id, events);
+            Self {
+                place,
+                kind,
+                generation: generation(),
+                watcher_id,
+                queue_changed: core.queue_changed.clone(),
+                tail_watched: core.tail_watched.clone(),
+                shareable: core.shareable.clone(),
+                events,
+                counts: core.counts.clone(),
+                observers: Observers::default(),
+                core: Mutex::new(core),
+            }
+        })
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Returns what this line has done so far.
+    pub(crate) fn stats(&self) -> Stats {
+        self.counts.snapshot()
+    }
+
+    /// Returns whether file events wake waiters here. Otherwise they poll.
+    pub(crate) fn has_events(&self) -> bool {
+        self.events
+    }
+
+    /// Fails if there can be no lock of this kind at the path.
+    pub(crate) fn check(&self) -> Result<()> {
+        let path = &self.place.door;
+        if let Err(error) = crate::sys::file::check_lock_path(path) {
+            let kind = match error.kind() {
+                std::io::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
+                _ => return Err(Error::io("look at the lock file", path, error)),
+            };
+            return Err(Error::at(
+                kind,
+                format!("no lock can be here: {error}"),
+                path,
+            ));
+        }
+        self.with(|core| core.disk.check_kind()).0
+    }
+
+    /// Returns whether this line was created by the parent, before a fork.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.generation != generation()
+    }
+
+    /// Returns the path of a permit's file.
+    pub(crate) fn slot_path(&self, number: u32) -> PathBuf {
+        let (path, _) = self.with(|core| core.disk.slots_seen().map(|it| it.path(number)));
+        path.unwrap_or_default()
+    }
+
+    /// Returns how many permits there are, as far as this process knows.
+    pub(crate) fn limit(&self) -> u32 {
+        let (limit, _) = self.with(|core| core.disk.slots_seen().map(Slots::limit));
+        limit.unwrap_or(0)
+    }
+
+    /// Returns how many permits there are, after a look at the record.
+    pub(crate) fn current_limit(&self) -> Result<u32> {
+        self.refuse_foreign()?;
+        self.with(|core| core.disk.adopt_limit()).0?;
+        Ok(self.limit())
+    }
+
+    /// Returns how many slots no process has locked.
+    pub(crate) fn available(&self) -> Result<u32> {
+        self.current_limit()?;
+        let (slots, _) = self.with(|core| core.slots_of_others());
+        let locks = Locks::new();
+        let mut free = 0;
+        for slot in slots {
+            let owners = locks.table().owners(&slot);
+            free += u32::from(match owners.listed.is_empty() {
+                true if !owners.all => self.try_slot(&slot)? == Probed::Free,
+                is_free => is_free,
+            });
+        }
+        Ok(free)
+    }
+
+    /// Tries a slot, under the mutex as [`probe`](Self::probe) does.
+    fn try_slot(&self, slot: &Path) -> Result<Probed> {
+        let _core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        door::probe(slot)
+    }
+
+    /// Records another number of permits, and wakes waiters.
+    pub(crate) fn resize(&self, limit: u32, held: u32) -> Result<Resized> {
+        self.refuse_foreign()?;
+        self.with(|core| core.resize(limit, held)).0
+    }
+
+    /// Fails if another limit is recorded.
+    pub(crate) fn check_limit(&self, limit: u32) -> Result<()> {
+        self.with(|core| core.disk.check_limit(limit)).0
+    }
+
+    /// Fails if the semaphore at this path has other slot files or another limit.
+    fn check_slots(&self, theirs: Option<&Slots>) -> Result<()> {
+        let Some(theirs) = theirs else { return Ok(()) };
+        let (same, limit) = self
+            .with(|core| {
+                let ours = core.disk.slots_seen();
+                ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
+            })
+            .0;
+        let text = match same {
+            true if limit == theirs.limit() => return Ok(()),
+            true => format!(
+                "this process has a semaphore of {limit} permits open at this path, not of {}",
+                theirs.limit()
+            ),
+            false => {
+                "this process has a semaphore with other slot files open at this path".to_owned()
+            }
+        };
+        let kind = ErrorKind::Incompatible;
+        Err(Error::at(kind, text, &self.place.door))
+    }
+
+    fn refuse_foreign(&self) -> Result<()> {
+        if self.is_foreign() {
+            let text = "this handle was opened before a fork; open the lock again in the child";
+            return Err(Error::at(ErrorKind::Unsupported, text, &self.place.door));
+        }
+        Ok(())
+    }
+
+    /// Runs one step under the mutex, sets the timer, and calls the wakers that the step leaves.
+    fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = step(&mut core);
+        let armed = self.arm(&mut core);
+        let wakes: Wakes = std::mem::take(&mut core.wakes);
+        let notes = std::mem::take(&mut core.notes);
+        drop(core);
+        if self.observers.any() {
+            self.observers.notify();
+        }
+        wakes.fire();
+        notes.tell(&self.place.door);
+        (result, armed)
+    }
+
+    /// Runs a step that has no caller to report an error to. If its timer cannot be set, the next
+    /// step sets it.
+    fn act(&self, step: impl FnOnce(&mut Core)) {
+        let ((), _) = self.with(step);
+    }
+
+    fn arm(&self, core: &mut Core) -> Result<()> {
+        let Some(due) = core.due() else {
+            return Ok(());
+        };
+        if core.agenda.armed.is_some_and(|armed| armed <= due) {
+            return Ok(());
+        }
+        watch()
+            .arm(self.watcher_id, due)
+            .map_err(|e| Error::io("set a timer for", &self.place.door, e))?;
+        core.agenda.armed = Some(due);
+        Ok(())
+    }
+
+    /// Acquires the lock at once, or begins to wait. The key of a wait must be polled or cancelled.
+    pub(crate) fn enter(
+        &self,
+        settings: &Arc<Settings>,
+        wish: Wish,
+        waker: &Waker,
+        now: Instant,
+    ) -> Result<Entered> {
+        self.refuse_foreign()?;
+        let Wish { want, most, thread } = wish;
+        let by = thread.map_or_else(Caller::of_here, Caller::Thread);
+        let mut waker = Some(SafeWaker::of(waker));
+        let arrival = Arrival {
+            visit: Visit { want, by },
+            most,
+            waker: &mut waker,
+            quiet: self.tail_watched.load(Ordering::Relaxed) && watch().is_quiet(),
+            now,
+        };
+        let (entry, armed) = self.with(|core| core.enter(settings, arrival));
+        match entry? {
+            Arrived::Granted(grant) => Ok(Entered::Granted(grant)),
+            Arrived::Waiting(key) => match armed {
+                Ok(()) => Ok(Entered::Waiting(key)),
+                Err(error) => {
+                    self.cancel(key);
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    pub(crate) fn closed(&self) -> Error {
+        Error::at(ErrorKind::Closed, "the lock was closed", &self.place.door)
+    }
+
+    pub(crate) fn poll(&self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
+        if let Err(error) = self.refuse_foreign() {
+            return Poll::Ready(Err(error));
+        }
+        let mut waker = Some(SafeWaker::of(waker));
+        self.with(|core| core.poll(key, &mut waker, now)).0
+    }
+
+    pub(crate) fn cancel(&self, key: Key) {
+        if !self.is_foreign() {
+            self.act(|core| core.cancel(key));
+        }
+    }
+
+    pub(crate) fn try_enter(&self, settings: &Arc<Settings>, want: Mode) -> Result<Option<Grant>> {
+        self.refuse_foreign()?;
+        let by = Caller::of_here();
+        self.with(|core| core.try_enter(settings, Visit { want, by }))
+            .0
+    }
+
+    /// Releases the lock. In a forked child this only closes the descriptor. If the caller
+    /// `listens`, a look at the path also finds a loss that was not noticed before.
+    pub(crate) fn release(&self, share: Share, visit: Visit, listens: bool) -> Result<()> {
+        if self.is_foreign() {
+            return self.refuse_foreign();
+        }
+        self.with(|core| core.release(share, visit, listens)).0
+    }
+
+    /// Notes that the permits of one guard are now in two.
+    pub(crate) fn split(&self) -> Result<()> {
+        self.refuse_foreign()?;
+        self.act(|core| core.recount(Inside::split));
+        Ok(())
+    }
+
+    /// Notes that the permits of two guards are now in one.
+    pub(crate) fn merge(&self) -> Result<()> {
+        self.refuse_foreign()?;
+        self.act(|core| core.recount(Inside::merge));
+        Ok(())
+    }
+
+    /// Returns whether readers can share this lock.
+    pub(crate) fn shares(&self) -> bool {
+        self.kind == Kind::RwLock
+    }
+
+    /// Turns the writer inside into a reader.
+    pub(crate) fn downgrade(&self) -> Result<()> {
+        self.refuse_foreign()?;
+        self.with(Core::downgrade).0
+    }
+
+    /// Prepares a hold of this process to outlive its program.
+    pub(crate) fn prepare_exec(&self) -> Result<Option<File>> {
+        self.refuse_foreign()?;
+        self.with(Core::prepare_exec).0
+    }
+
+    /// Deletes the spare files when the last handle goes. The drop of the line is too late for
+    /// that: the watch thread may have the last reference, and the process may end before that
+    /// thread is done.
+    pub(crate) fn rest(self: &Arc<Self>) {
+        // The caller has one reference, and that thread may have another.
+        if !self.is_foreign() && Arc::strong_count(self) <= 2 {
+            self.act(Core::rest);
+        }
+    }
+
+    /// Ends the waits of one handle and its clones, and refuses new ones.
+    pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
+        closed.store(true, Ordering::Release);
+        if !self.is_foreign() {
+            self.act(|core| core.close(closed, || self.closed()));
+        }
+    }
+
+    pub(crate) fn remove(&self, keep_crash: bool) -> Result<Cleared> {
+        self.refuse_foreign()?;
+        self.with(|core| core.remove(keep_crash)).0
+    }
+
+    pub(crate) fn is_locked(&self) -> Result<bool> {
+        self.refuse_foreign()?;
+        self.with(|core| core.is_locked()).0
+    }
+
+    pub(crate) fn status(&self) -> Result<Status> {
+        self.look_at(Outsiders::Look, || self.probe())
+    }
+
+    fn look_at(
+        &self,
+        outsiders: Outsiders,
+        probe: impl FnOnce() -> Result<Probed>,
+    ) -> Result<Status> {
+        self.refuse_foreign()?;
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = core.snapshot();
+        drop(core);
+        view::status(&self.place, self.kind, snapshot, outsiders, probe)
+    }
+
+    /// Tries the locks that other processes may hold. This happens under the mutex, so that no task
+    /// of this process meets the probe.
+    fn probe(&self) -> Result<Probed> {
+        self.refuse_foreign()?;
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        core.probe()
+    }
+
+    pub(crate) fn waiting(&self, key: Key) -> Option<Waiting> {
+        if self.is_foreign() {
+            return None;
+        }
+        let (progress, _) = self.with(|core| core.progress(key));
+        Some(view::waiting(&self.place, self.kind, progress?))
+    }
+
+    pub(crate) fn is_held(&self, token: u64) -> bool {
+        !self.is_foreign() && self.with(|core| core.is_held(token)).0
+    }
+
+    /// Prepares [`Line::poll_lost`] for a guard that is out.
+    pub(crate) fn watch_for_loss(&self) -> Arc<OnceLock<Loss>> {
+        if self.is_foreign() {
+            return Arc::default();
+        }
+        self.with(Core::watch_for_loss).0
+    }
+
+    pub(crate) fn poll_lost(
+        &self,
+        latch: &OnceLock<Loss>,
+        token: u64,
+        waker: &Waker,
+    ) -> Poll<Loss> {
+        match latch.get() {
+            Some(loss) => Poll::Ready(*loss),
+            None if self.is_foreign() => Poll::Pending,
+            None => {
+                let mut waker = Some(SafeWaker::of(waker));
+                self.with(|core| core.poll_lost(latch, token, &mut waker)).0
+            }
+        }
+    }
+}
+
+/// The result of [`Line::enter`].
+pub(crate) enum Entered {
+    Granted(Grant),
+    Waiting(Key),
+}
+
+impl Watcher for Line {
+    fn on_event(&self, id: WatchId) {
+        match id.seen {
+            // The flag is set without the mutex, which may be held during several system calls.
+            Seen::Queue => {
+                self.queue_changed.store(true, Ordering::SeqCst);
+                if self.shareable.load(Ordering::SeqCst) && !self.is_foreign() {
+                    self.act(Core::share_if_wanted);
+                }
+                if self.kind == Kind::Semaphore && !self.is_foreign() {
+                    self.act(Core::look_for_more);
+                }
+            }
+            _ if self.is_foreign() => {}
+            _ => {
+                self.act(|core| core.on_event(id));
+                self.act(Core::continue_entry);
+            }
+        }
+    }
+
+    fn on_timer(&self) {
+        if !self.is_foreign() {
+            self.act(Core::on_timer);
+        }
+    }
+}
+
+impl Drop for Line {
+    /// Gives back the watches and the directory's descriptors. No task holds or waits any more.
+    fn drop(&mut self) {
+        if !self.is_foreign() {
+            let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
+            core.end();
+            watch().leave(self.watcher_id);
+        }
+    }
+}

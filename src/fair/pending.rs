@@ -1,0 +1,91 @@
+//! The wait for a fair lock.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::Shared;
+use super::hold::FairHold;
+use super::line::{Entered, Key, Wish};
+use super::ticket::Mode;
+use crate::address::Address;
+use crate::backend::{Pending, Request};
+use crate::error::Result;
+use crate::status::Waiting;
+
+/// The place of one caller in the queue.
+#[doc(hidden)]
+pub struct FairPending {
+    shared: Arc<Shared>,
+    want: Mode,
+    key: Option<Key>,
+    over: bool,
+}
+
+impl FairPending {
+    pub(super) fn new(shared: Arc<Shared>, want: Mode) -> Self {
+        Self {
+            shared,
+            want,
+            key: None,
+            over: false,
+        }
+    }
+}
+
+impl Pending for FairPending {
+    type Grant = FairHold;
+
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<FairHold>>> {
+        let (line, settings) = (&self.shared.line, &self.shared.settings);
+        let result = match self.key {
+            _ if self.over => return Poll::Pending,
+            Some(key) => line.poll(key, cx.waker(), request.now()).map_ok(Some),
+            None if request.try_only => Poll::Ready(line.try_enter(settings, self.want)),
+            None => {
+                let wish = Wish {
+                    want: self.want,
+                    most: request.max_waiting,
+                    thread: request.thread,
+                };
+                match line.enter(settings, wish, cx.waker(), request.now()) {
+                    Ok(Entered::Granted(grant)) => Poll::Ready(Ok(Some(grant))),
+                    Ok(Entered::Waiting(key)) => {
+                        self.key = Some(key);
+                        Poll::Pending
+                    }
+                    Err(error) => Poll::Ready(Err(error)),
+                }
+            }
+        };
+        let Poll::Ready(result) = result else {
+            return Poll::Pending;
+        };
+        self.over = true;
+        let hold = |grant| FairHold::new(self.shared.clone(), grant);
+        Poll::Ready(result.map(|grant| grant.map(hold)))
+    }
+
+    fn leave(&mut self) {
+        if let Some(key) = self.key.take()
+            && !std::mem::replace(&mut self.over, true)
+        {
+            self.shared.line.cancel(key);
+        }
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        let key = self.key.filter(|_| !self.over)?;
+        self.shared.line.waiting(key)
+    }
+
+    fn address(&self) -> Option<Address> {
+        Some(Address::of_file(self.shared.path()))
+    }
+}
+
+impl Drop for FairPending {
+    /// Leaves the queue.
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,557 @@
+//! The slots of a semaphore: n files, each of which is one permit. A process that has the exclusive
+//! OS lock on one of them holds that permit.
+//!
+//! # Algorithm
+//!
+//! Slots are tried from a random one on, so that processes that arrive together do not all begin at
+//! the first one. A locked slot is *in hand* until a guard takes it *out*, and returns to the hand
+//! when the guard is dropped. A slot that is no longer wanted is unlocked and closed, in this
+//! order, like any door: the close is the signal. A waiter keeps the slots that refused it open,
+//! and watches them.
+//!
+//! # Compatibility
+//!
+//! The files are those of portalocker's `BoundedSemaphore`: same names, same locks. Its users lock
+//! any slot that is free, and do not queue.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::PathBuf;
+
+use super::door::{Door, unlink_if_same};
+use crate::error::{Error, Result};
+use crate::step::{self, Step};
+use crate::sys::file::FileId;
+use crate::sys::host;
+use crate::watch::wait::{Ladder, Wait, WakeSource};
+use crate::watch::{Seen, WatchId, WatcherId, watch};
+
+/// One permit: a slot file that this process has locked.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    number: u32,
+    door: Door,
+}
+
+impl Slot {
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.door.id()
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        self.door.file()
+    }
+}
+
+/// Some permits. Mostly one, which needs no allocation.
+#[derive(Debug, Default)]
+pub(crate) struct Permits {
+    first: Option<Slot>,
+    more: Vec<Slot>,
+}
+
+impl Permits {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.first.iter().chain(&self.more)
+    }
+
+    /// Takes out the last `count` permits.
+    pub(crate) fn split(&mut self, count: u32) -> Self {
+        let mut part = Self::default();
+        let last = || self.more.pop().or_else(|| self.first.take());
+        part.extend(std::iter::from_fn(last).take(count as usize));
+        part
+    }
+}
+
+impl Extend<Slot> for Permits {
+    fn extend<I: IntoIterator<Item = Slot>>(&mut self, slots: I) {
+        let mut slots = slots.into_iter();
+        if self.first.is_none() {
+            self.first = slots.next();
+        }
+        self.more.extend(slots);
+    }
+}
+
+impl IntoIterator for Permits {
+    type Item = Slot;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Slot>, std::vec::IntoIter<Slot>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.more)
+    }
+}
+
+/// The pattern of the names of the slot files: the text before and after the number, and its
+/// minimum width.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) before: String,
+    pub(crate) after: String,
+    pub(crate) width: usize,
+}
+
+/// The slots of one semaphore, as one process uses them.
+pub(crate) struct Slots {
+    directory: PathBuf,
+    names: Names,
+    limit: u32,
+    /// Whether the limit is, or was, the recorded one.
+    confirmed: bool,
+    hand: Vec<Slot>,
+    /// How many permits guards have.
+    taken: u32,
+    /// By number: the slots in hand and out.
+    ours: Vec<bool>,
+}
+
+/// A slot that another process has locked. It is open, so that it can be tried again and watched.
+struct RefusedSlot {
+    number: u32,
+    door: Door,
+    source: WakeSource,
+}
+
+/// The slots that the first waiter keeps open while it waits.
+#[derive(Default)]
+pub(crate) struct RefusedSlots {
+    slots: Vec<RefusedSlot>,
+}
+
+impl Slots {
+    pub(crate) fn new(directory: PathBuf, names: Names, limit: u32) -> Self {
+        Self {
+            directory,
+            names,
+            limit,
+            confirmed: false,
+            hand: Vec::new(),
+            taken: 0,
+            ours: Vec::new(),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Returns whether the limit is, or was, the recorded one. Then a different record is a change
+    /// of it.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    pub(crate) fn confirm(&mut self) {
+        self.confirmed = true;
+    }
+
+    /// Returns how many permits this process has, in hand and out.
+    pub(crate) fn ours(&self) -> u32 {
+        // At most the limit at the time.
+        self.hand.len() as u32 + self.taken
+    }
+
+    pub(crate) fn in_hand(&self) -> u32 {
+        self.hand.len() as u32
+    }
+
+    /// Returns whether both have the same slot files.
+    pub(crate) fn are_as(&self, other: &Self) -> bool {
+        (&self.directory, &self.names) == (&other.directory, &other.names)
+    }
+
+    /// Removes the files of the slots in hand. Files with content hold data of other programs, and
+    /// stay.
+    pub(crate) fn unlink(&self) -> Result<()> {
+        for Slot { number, door } in &self.hand {
+            let path = self.path(*number);
+            let facts = door.file().metadata();
+            if facts
+                .map_err(self.io("look at the slot file", *number))?
+                .len()
+                == 0
+            {
+                unlink_if_same(&path, door.id())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the path of a slot file.
+    pub(crate) fn path(&self, number: u32) -> PathBuf {
+        let Names {
+            before,
+            after,
+            width,
+        } = &self.names;
+        self.directory
+            .join(format!("{before}{number:0width$}{after}"))
+    }
+
+    /// Builds the path only if there is an error.
+    fn io(&self, step: &'static str, number: u32) -> impl FnOnce(std::io::Error) -> Error {
+        move |error| Error::io(step, self.path(number), error)
+    }
+
+    /// Locks free slots until `wanted` are in hand. Returns whether they are. For callers that do
+    /// not wait here. Fails if there can never be so many, because this process may not open the
+    /// others.
+    pub(crate) fn gather(&mut self, wanted: u32, mode: Option<u32>) -> Result<bool> {
+        let (_, denied) = self.gather_reachable(wanted, mode)?;
+        self.have(wanted, denied)
+    }
+
+    /// Does the same, and counts slots that cannot be opened as taken.
+    pub(crate) fn gather_reachable(
+        &mut self,
+        wanted: u32,
+        mode: Option<u32>,
+    ) -> Result<(bool, Denied)> {
+        let mut denied = Denied::default();
+        for number in self.others_at_random() {
+            if self.hand.len() as u32 >= wanted {
+                break;
+            }
+            let Some(door) = denied.unless_denied(self.open(number, mode))? else {
+                continue;
+            };
+            if self.lock(number, &door)? {
+                self.keep(Slot { number, door });
+            }
+        }
+        Ok((self.hand.len() as u32 >= wanted, denied))
+    }
+
+    /// Returns whether `wanted` slots are in hand. Fails if there can never be so many.
+    fn have(&self, wanted: u32, denied: Denied) -> Result<bool> {
+        match denied.why {
+            Some(error) if wanted > self.limit.saturating_sub(denied.count) => Err(error),
+            _ => Ok(self.hand.len() as u32 >= wanted),
+        }
+    }
+
+    /// Returns the numbers of all slots that this process does not have, from a random one on.
+    fn others_at_random(&self) -> Vec<u32> {
+        let start = host::monotonic_ns() / 64 % u64::from(self.limit.max(1));
+        let start = u32::try_from(start).unwrap_or(0);
+        let all = (start..self.limit).chain(0..start);
+        all.filter(|it| !self.has(*it)).collect()
+    }
+
+    /// Returns the paths of the slots that this process does not have.
+    pub(crate) fn paths_of_others(&self) -> impl Iterator<Item = PathBuf> {
+        let others = (0..self.limit).filter(|it| !self.has(*it));
+        others.map(|it| self.path(it))
+    }
+
+    fn has(&self, number: u32) -> bool {
+        self.ours.get(number as usize).copied().unwrap_or(false)
+    }
+
+    /// Adds a locked slot to the hand.
+    fn keep(&mut self, slot: Slot) {
+        let index = slot.number as usize;
+        if self.ours.len() <= index {
+            self.ours.resize(index + 1, false);
+        }
+        self.ours[index] = true;
+        self.hand.push(slot);
+    }
+
+    /// Opens a slot file. All slot files are for the same users as the first one.
+    fn open(&self, number: u32, mode: Option<u32>) -> Result<Door> {
+        step::at(Step::OpenSlot);
+        let path = self.path(number);
+        let door = match number {
+            0 => Door::open(&path, mode),
+            _ => Door::open_like(&path, &self.path(0), mode),
+        };
+        door.map_err(|error| Error::io("open the slot file", path, error))
+    }
+
+    /// Tries the lock, and checks that the path still means this file.
+    fn lock(&self, number: u32, door: &Door) -> Result<bool> {
+        step::at(Step::TrySlot);
+        let locked = door.try_lock(false);
+        if !locked.map_err(self.io("lock the slot file", number))? {
+            return Ok(false);
+        }
+        let current = door.is_current(&self.path(number));
+        current.map_err(self.io("look at the slot file", number))
+    }
+
+    /// Opens, watches, compares and tries every slot that this process does not have, until
+    /// `wanted` are in hand. Returns whether they are. For the first waiter. A slot that is still
+    /// watched is tried again only with `look.all`.
+    pub(crate) fn gather_waiting(
+        &mut self,
+        refused: &mut RefusedSlots,
+        wanted: u32,
+        look: Look<'_>,
+    ) -> Result<bool> {
+        let known: HashSet<u32> = refused.slots.iter().map(|it| it.number).collect();
+        let mut denied = Denied::default();
+        for number in self.others_at_random() {
+            if !known.contains(&number)
+                && let Some(door) = denied.unless_denied(self.open(number, look.mode))?
+            {
+                let source = WakeSource::new(look.wait);
+                refused.slots.push(RefusedSlot {
+                    number,
+                    door,
+                    source,
+                });
+            }
+        }
+        let mut index = 0;
+        while let Some(slot) = refused.slots.get_mut(index) {
+            let enough = self.hand.len() as u32 >= wanted;
+            let beyond = slot.number >= self.limit || self.has(slot.number);
+            let mut taken = false;
+            if !beyond && !enough {
+                // The path may mean another file by now, which cannot be opened.
+                let Some(locked) = denied.unless_denied(self.try_one(slot, &look))? else {
+                    slot.stop_watching(look.watcher_id);
+                    refused.slots.swap_remove(index);
+                    continue;
+                };
+                taken = locked;
+            }
+            if !beyond && !taken {
+                index += 1;
+                continue;
+            }
+            slot.stop_watching(look.watcher_id);
+            let RefusedSlot { number, door, .. } = refused.slots.swap_remove(index);
+            if !beyond {
+                self.keep(Slot { number, door });
+            }
+        }
+        self.have(wanted, denied)
+    }
+
+    fn try_one(&self, slot: &mut RefusedSlot, look: &Look<'_>) -> Result<bool> {
+        if matches!(slot.source, WakeSource::Watch(_)) && !look.all {
+            return Ok(false);
+        }
+        loop {
+            if self.lock(slot.number, &slot.door)? {
+                return Ok(true);
+            }
+            step::at(Step::WatchSlot);
+            let fresh =
+                slot.source
+                    .watch(look.watcher_id, slot.door.file(), Seen::Door, look.events);
+            let path = self.path(slot.number);
+            let current = slot.door.is_current(&path);
+            if !current.map_err(self.io("look at the slot file", slot.number))? {
+                slot.stop_watching(look.watcher_id);
+                slot.door = self.open(slot.number, look.mode)?;
+            } else if !fresh {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Takes `count` slots out of the hand, for a guard.
+    pub(crate) fn take(&mut self, count: u32) -> Permits {
+        let before = self.hand.len();
+        let mut permits = Permits::default();
+        permits.extend(std::iter::from_fn(|| self.hand.pop()).take(count as usize));
+        // At most the limit at the time.
+        self.taken += (before - self.hand.len()) as u32;
+        permits
+    }
+
+    /// Returns the slots of a guard to the hand.
+    pub(crate) fn put_back(&mut self, permits: Permits) {
+        for slot in permits {
+            self.taken -= 1;
+            self.hand.push(slot);
+        }
+    }
+
+    /// Unlocks and closes `count` slots in hand, also if a step fails.
+    pub(crate) fn give_back(&mut self, count: u32) -> Result<()> {
+        let mut result = Ok(());
+        for _ in 0..count {
+            let Some(Slot { number, door }) = self.hand.pop() else {
+                break;
+            };
+            if let Some(ours) = self.ours.get_mut(number as usize) {
+                *ours = false;
+            }
+            let left = door
+                .leave()
+                .map_err(self.io("unlock the slot file", number));
+            result = result.and(left);
+        }
+        result
+    }
+
+    /// Unlocks and closes all slots in hand.
+    pub(crate) fn give_all_back(&mut self) -> Result<()> {
+        self.give_back(u32::MAX)
+    }
+
+    /// Sets the number of permits. If a slot in hand is beyond it, gives back all slots in hand and
+    /// returns `false`.
+    pub(crate) fn set_limit(&mut self, limit: u32) -> Result<bool> {
+        self.limit = limit;
+        let beyond = self.hand.iter().any(|it| it.number >= limit);
+        if beyond {
+            self.give_all_back()?;
+        }
+        Ok(!beyond)
+    }
+}
+
+/// The slot files that this process may not open. Others can serve a request without them.
+#[derive(Default)]
+pub(crate) struct Denied {
+    count: u32,
+    /// The error of the first one.
+    why: Option<Error>,
+}
+
+impl Denied {
+    /// Returns what was opened, or `None` if permission was denied.
+    fn unless_denied<T>(&mut self, opened: Result<T>) -> Result<Option<T>> {
+        match opened {
+            Err(error) if is_denied(&error) => {
+                self.count += 1;
+                self.why.get_or_insert(error);
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+}
+
+fn is_denied(error: &Error) -> bool {
+    let denied = std::io::ErrorKind::PermissionDenied;
+    error.io_error().is_some_and(|it| it.kind() == denied)
+}
+
+/// How the first waiter tries the slots.
+pub(crate) struct Look<'a> {
+    pub(crate) watcher_id: WatcherId,
+    pub(crate) events: bool,
+    pub(crate) wait: &'a Wait,
+    pub(crate) mode: Option<u32>,
+    /// Also try slots that are watched and have reported no event.
+    pub(crate) all: bool,
+}
+
+impl RefusedSlot {
+    fn stop_watching(&mut self, watcher_id: WatcherId) {
+        if let WakeSource::Watch(id) = self.source {
+            self.source = WakeSource::Nothing;
+            watch().forget(watcher_id, id);
+        }
+    }
+}
+
+impl RefusedSlots {
+    /// Notes that a watch has fired. Returns `false` if it belongs to none of these slots.
+    pub(crate) fn fired(&mut self, id: WatchId) -> bool {
+        let own = |it: &&mut RefusedSlot| matches!(it.source, WakeSource::Watch(own) if own == id);
+        match self.slots.iter_mut().find(own) {
+            Some(slot) => {
+                slot.source = WakeSource::Nothing;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn is_polling(&self) -> bool {
+        self.slots.iter().any(|it| it.source.is_polling())
+    }
+
+    pub(crate) fn stop_watching(&mut self, watcher_id: WatcherId) {
+        self.slots
+            .iter_mut()
+            .for_each(|it| it.stop_watching(watcher_id));
+    }
+
+    /// Sets the next attempt to a jittered delay, if nothing is watched.
+    pub(crate) fn pace(&mut self, ladder: &mut Ladder) {
+        if let Some(slot) = self.slots.iter_mut().find(|it| it.source.is_polling()) {
+            slot.source.pace(ladder);
+        }
+    }
+}
+
+impl Names {
+    pub(crate) fn has_separator(&self) -> bool {
+        let apart = |text: &str| text.contains(std::path::is_separator);
+        apart(&self.before) || apart(&self.after)
+    }
+
+    /// Parses a pattern such as `{name}.{number:02}.lock`, as Rust or Python writes it. Returns
+    /// `None` without exactly one number.
+    pub(crate) fn parse(pattern: &str, name: &str) -> Option<Self> {
+        let (before, rest) = pattern.split_once("{number")?;
+        let (format, after) = rest.split_once('}')?;
+        let width = match format.strip_prefix(':') {
+            None if format.is_empty() => 0,
+            None => return None,
+            Some("d") => 0,
+            Some(format) => {
+                let digits = format.strip_suffix('d').unwrap_or(format);
+                digits.parse().ok().filter(|width| *width <= 20)?
+            }
+        };
+        // Braces in the name are literal. Those in the pattern are placeholders.
+        let named = |text: &str| {
+            let parts: Vec<&str> = text.split("{name}").collect();
+            let known = parts.iter().all(|it| !it.contains(['{', '}']));
+            known.then(|| parts.join(name))
+        };
+        Some(Self {
+            before: named(before)?,
+            after: named(after)?,
+            width,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name_of(pattern: &str, number: u32) -> Option<String> {
+        let names = Names::parse(pattern, "pool")?;
+        let slots = Slots::new(PathBuf::new(), names, 200);
+        slots.path(number).to_str().map(str::to_owned)
+    }
+
+    #[test]
+    fn patterns_of_both_languages_are_read() {
+        let name = |pattern, number| name_of(pattern, number).expect("a pattern");
+        assert_eq!(name("{name}.{number:02}.lock", 7), "pool.07.lock");
+        assert_eq!(name("{name}.{number:02d}.lock", 123), "pool.123.lock");
+        assert_eq!(name("{number}-{name}", 0), "0-pool");
+        assert_eq!(name("x{number:d}", 4), "x4");
+        let braces = Names::parse("{name}.{number}", "a{name}{").expect("a name like any other");
+        assert_eq!(
+            (braces.before, braces.after),
+            ("a{name}{.".into(), String::new())
+        );
+        for wrong in [
+            "{name}.lock",
+            "{number:x}",
+            "{number}{number}",
+            "{number",
+            "{other}{number}",
+        ] {
+            assert_eq!(name_of(wrong, 1), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! File events and timers for all waiters and holders in this process.
+//!
+//! # What it is
+//!
+//! One thread, and on Linux one inotify instance, for all locks of the process. Both are created at
+//! the first contention. The thread sleeps in the kernel until a watched file has an event or a
+//! timer is due. Then it calls the [`Watcher`] on its own stack. So the lock is tried where the
+//! event arrives, without another hop to a worker of the runtime. The thread belongs to no runtime:
+//! locks continue to work when the runtime that first used them is gone.
+//!
+//! # Algorithm
+//!
+//! - A watch is on an *inode*, through an open descriptor (`/proc/self/fd/N`). It fires **once**:
+//!   the kernel removes it with the event (`IN_ONESHOT`). A watcher that wants more events adds a
+//!   new watch. So no system call is needed to stop a watch that has fired, a release costs its
+//!   next waiter no extra call, and no watch outlives its use.
+//! - An inotify instance has one watch for each inode. All watchers of one inode share it and are
+//!   all called. The kernel's watch is removed when the last of them leaves.
+//! - Timers are a heap under the same mutex. The thread sleeps until the earliest one. A system
+//!   call is needed only if another thread arms an earlier timer during the sleep: it sets a
+//!   `timerfd`, which wakes the thread at that time.
+//! - [`Watch::is_quiet`] answers, with one `FIONREAD`, whether an event may be under way. The
+//!   kernel queues the event of a new file inside the call that creates it. So if no event is
+//!   queued and none is being read, no file was created.
+//!
+//! # Invariants
+//!
+//! 1. Each event that the kernel queues for a live watch reaches all its watchers. If the kernel's
+//!    queue overflowed, [`Seen::Everything`] reaches them instead.
+//! 2. The mutex here is never held while a watcher is called. A watcher may call in with its own
+//!    mutex held.
+//! 3. The flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can return `true`
+//!    again.
+//! 4. No panic ends the thread. Each call and each drop of a watcher catches panics. If the loop
+//!    itself panics, it begins again, and every watcher gets [`Seen::Everything`], because events
+//!    may have been lost.
+//!
+//! # Where there are no events
+//!
+//! Without inotify (not Linux, no free instance, watch or descriptor, or refused by a sandbox)
+//! [`Watch::add`] fails, and the caller polls. Timers then use a condition variable, which needs no
+//! descriptor. [`Watch::failures`] counts failed watches. Without a thread no caller can wait, so
+//! every wait fails with an error.
+//!
+//! # After a fork
+//!
+//! The child has no such thread. It gets a fresh, idle `Watch`, and an instance of its own when it
+//! first needs one.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use crate::foreign::surviving;
+use crate::step;
+use crate::sys::fork::PerProcess;
+use crate::sys::host;
+use crate::sys::refusal::unsupported;
+
+#[cfg(target_os = "linux")]
+mod ends;
+#[cfg(target_os = "linux")]
+mod inotify;
+pub(crate) mod lock_thread;
+pub(crate) mod loss_watcher;
+#[cfg(stanchion_test)]
+mod settled;
+mod timers;
+pub(crate) mod wait;
+
+#[cfg(target_os = "linux")]
+use inotify::Events;
+#[cfg(not(target_os = "linux"))]
+use timers::NoEvents as Events;
+
+/// What a watch is for. It tells the watcher what may have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[doc(hidden)]
+pub enum Seen {
+    /// A ticket was closed or removed.
+    Predecessor,
+    /// The door was closed by any process.
+    Door,
+    /// The name or the attributes of the door changed while it was held.
+    Held,
+    /// A file was created in the queue directory, or the directory was removed or renamed.
+    Queue,
+    /// A file was created or removed in the queue directory, or the directory was removed or
+    /// renamed.
+    Line,
+    /// The state record was written, replaced or removed.
+    Record,
+    /// The record of a holder of a claim or pid file was closed by a process that can write it, or
+    /// lost its name.
+    Claim,
+    /// A name moved in the directory of a claim, or the directory was removed or renamed.
+    Baton,
+    /// A process has ended.
+    Process,
+    /// Events were lost: anything may have happened.
+    Everything,
+}
+
+/// Is called when a watched file changes or a timer is due, on the watch thread.
+pub(crate) trait Watcher: Send + Sync {
+    /// Reports an event. The watch is over. Must be quick for [`Seen::Queue`], because others wait
+    /// for the answer.
+    fn on_event(&self, id: WatchId);
+    fn on_timer(&self);
+}
+
+/// A watch. It is given back with [`Watch::forget`], unless it has fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct WatchId {
+    number: i32,
+    pub(crate) seen: Seen,
+}
+
+impl WatchId {
+    /// Returns the ID of an event that comes from no watch.
+    pub(crate) fn without_watch(seen: Seen) -> Self {
+        Self { number: -1, seen }
+    }
+}
+
+/// The number of a watcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[doc(hidden)]
+pub struct WatcherId(u64);
+
+/// The events and timers of this process.
+pub(crate) struct Watch {
+    table: Mutex<Table>,
+    source: OnceLock<Source>,
+    started: AtomicBool,
+    /// Whether the thread has taken events out of the kernel's queue and has not yet called all
+    /// their watchers.
+    reading: AtomicBool,
+    failures: AtomicU64,
+}
+
+#[derive(Default)]
+struct Table {
+    watchers: HashMap<WatcherId, Enrolled>,
+    next_id: u64,
+    watches: HashMap<i32, Vec<(WatcherId, Seen)>>,
+    timers: BinaryHeap<Reverse<(Instant, WatcherId)>>,
+    /// Until when the thread sleeps, if it sleeps.
+    asleep: Option<Sleeping>,
+}
+
+/// The time at which the thread wakes without an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sleeping {
+    until: Option<Instant>,
+}
+
+struct Enrolled {
+    watcher: Weak<dyn Watcher>,
+    armed: Option<Instant>,
+}
+
+/// What the thread sleeps on.
+enum Source {
+    Events(Events),
+    Timers(timers::Timers),
+}
+
+static WATCH: PerProcess<Watch> = PerProcess::new(Watch::new);
+
+/// Returns the watch of this process. It is idle, without thread or descriptor, until it is first
+/// used.
+pub(crate) fn watch() -> &'static Watch {
+    WATCH.get()
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            table: Mutex::default(),
+            source: OnceLock::new(),
+            started: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Gives a watcher its number. Keeps only a weak reference.
+    pub(crate) fn enroll(&self, watcher: Weak<dyn Watcher>) -> WatcherId {
+        let mut table = self.table();
+        table.next_id += 1;
+        let watcher_id = WatcherId(table.next_id);
+        let armed = None;
+        table
+            .watchers
+            .insert(watcher_id, Enrolled { watcher, armed });
+        watcher_id
+    }
+
+    /// Removes a watcher and its timer. The watcher has given back its watches before.
+    pub(crate) fn leave(&self, watcher_id: WatcherId) {
+        self.table().watchers.remove(&watcher_id);
+    }
+
+    /// Calls a watcher on this thread, with an event that comes from no watch.
+    pub(crate) fn call(&self, watcher_id: WatcherId, id: WatchId) {
+        let watcher = self.table().watcher(watcher_id);
+        if let Some(watcher) = watcher {
+            surviving(|| watcher.on_event(id));
+            drop_watcher(watcher);
+        }
+    }
+
+    /// Watches the inode behind an open descriptor, for one event.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel has no watch or no instance to give. The caller polls instead.
+    pub(crate) fn add(
+        &'static self,
+        watcher_id: WatcherId,
+        file: &File,
+        seen: Seen,
+    ) -> io::Result<WatchId> {
+        let result = self.source().and_then(|source| {
+            let Source::Events(events) = source else {
+                return Err(io::ErrorKind::Unsupported.into());
+            };
+            // Under the mutex, so that the thread cannot look for the entry before it exists.
+            let mut table = self.table();
+            let number = events.add(file, seen)?;
+            table
+                .watches
+                .entry(number)
+                .or_default()
+                .push((watcher_id, seen));
+            Ok(WatchId { number, seen })
+        });
+        if result.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Watches for the end of the process behind the pidfd `process`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Watch::add`].
+    pub(crate) fn add_process(
+        &'static self,
+        watcher_id: WatcherId,
+        process: File,
+    ) -> io::Result<WatchId> {
+        let seen = Seen::Process;
+        let Source::Events(events) = self.source()? else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let mut table = self.table();
+        let number = events.add_process(process)?;
+        table
+            .watches
+            .entry(number)
+            .or_default()
+            .push((watcher_id, seen));
+        Ok(WatchId { number, seen })
+    }
+
+    /// Gives a watch back. Does nothing if it has fired.
+    pub(crate) fn forget(&self, watcher_id: WatcherId, id: WatchId) {
+        let mut table = self.table();
+        let Some(users) = table.watches.get_mut(&id.number) else {
+            return;
+        };
+        if let Some(index) = users.iter().position(|user| *user == (watcher_id, id.seen)) {
+            users.swap_remove(index);
+        }
+        if users.is_empty() {
+            table.watches.remove(&id.number);
+            if let Some(Source::Events(events)) = self.source.get() {
+                events.remove(id.number);
+            }
+        }
+    }
+
+    /// Calls the watcher's timer at `at`, or earlier if an earlier call is due already. Each
+    /// watcher has one timer.
+    pub(crate) fn arm(&'static self, watcher_id: WatcherId, at: Instant) -> io::Result<()> {
+        let source = self.source()?;
+        let mut table = self.table();
+        let Some(enrolled) = table.watchers.get_mut(&watcher_id) else {
+            return Ok(());
+        };
+        if enrolled.armed.is_some_and(|armed| armed <= at) {
+            return Ok(());
+        }
+        enrolled.armed = Some(at);
+        table.timers.push(Reverse((at, watcher_id)));
+        if let Some(sleeping) = &mut table.asleep
+            && sleeping.until.is_none_or(|until| at < until)
+        {
+            sleeping.until = Some(at);
+            source.set_timer(at)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether no event is queued and none is being delivered. Returns `false` if the
+    /// kernel cannot tell.
+    pub(crate) fn is_quiet(&self) -> bool {
+        // In this order: an event leaves the kernel's queue only while `reading` is set, and
+        // `reading` is cleared only after the flags that the event sets.
+        let Some(Source::Events(events)) = self.source.get() else {
+            return false;
+        };
+        events.is_empty() && !self.reading.load(Ordering::SeqCst)
+    }
+
+    /// Returns how often a watch could not be added or events were lost.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the source of events. The first call opens it and starts the thread.
+    fn source(&'static self) -> io::Result<&'static Source> {
+        if self.started.load(Ordering::Acquire)
+            && let Some(source) = self.source.get()
+        {
+            return Ok(source);
+        }
+        // Under the mutex: of several first users, one opens the source and starts the thread.
+        let _table = self.table();
+        let source = match self.source.get() {
+            Some(source) => source,
+            None => {
+                let fresh = Events::open().map_or_else(
+                    |_| Source::Timers(timers::Timers::default()),
+                    Source::Events,
+                );
+                self.source.get_or_init(|| fresh)
+            }
+        };
+        if !self.started.load(Ordering::Acquire) {
+            let thread = std::thread::Builder::new().name("stanchion-watch".into());
+            let started = thread.spawn(move || self.run(source));
+            started.map_err(|error| unsupported("cannot start a thread", error))?;
+            self.started.store(true, Ordering::Release);
+        }
+        Ok(source)
+    }
+
+    /// Runs the thread.
+    fn run(&'static self, source: &'static Source) {
+        host::prepare_helper_thread();
+        let mut lost = false;
+        while surviving(|| self.serve(source, lost)).is_none() {
+            lost = true;
+        }
+    }
+
+    /// Sleeps and calls watchers, without end. `lost` says that events may have been lost before.
+    fn serve(&self, source: &Source, mut lost: bool) {
+        let mut fired = Vec::new();
+        let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
+        loop {
+            step::begin_round();
+            if !lost {
+                let until = self.fall_asleep();
+                lost = source.sleep(until) && {
+                    self.reading.store(true, Ordering::SeqCst);
+                    source.take(&mut fired)
+                };
+            }
+            self.reading.store(true, Ordering::SeqCst);
+            self.collect(&mut fired, std::mem::take(&mut lost), &mut due);
+            step::watch_turns();
+            // Flags first, so that `is_quiet` is right as soon as `reading` is cleared. Then the
+            // slow calls.
+            let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
+            for (watcher, id) in due.iter().filter(quick) {
+                surviving(|| watcher.on_event(*id));
+            }
+            self.reading.store(false, Ordering::SeqCst);
+            for (watcher, id) in due.drain(..) {
+                if id.seen != Seen::Queue {
+                    surviving(|| watcher.on_event(id));
+                }
+                drop_watcher(watcher);
+            }
+            for watcher in self.take_due_timers() {
+                surviving(|| watcher.on_timer());
+                drop_watcher(watcher);
+            }
+        }
+    }
+
+    /// Returns until when the thread sleeps. From here on an earlier timer wakes it.
+    fn fall_asleep(&self) -> Option<Instant> {
+        let mut table = self.table();
+        // Skip timers of watchers that have left, or that were called earlier.
+        while let Some(Reverse((at, watcher_id))) = table.timers.peek().copied()
+            && table.watchers.get(&watcher_id).and_then(|it| it.armed) != Some(at)
+        {
+            table.timers.pop();
+        }
+        let until = table.timers.peek().map(|Reverse((at, _))| *at);
+        table.asleep = Some(Sleeping { until });
+        until
+    }
+
+    /// Turns the numbers of watches into calls to make. The kernel has removed all these watches.
+    fn collect(
+        &self,
+        fired: &mut Vec<i32>,
+        overflowed: bool,
+        due: &mut Vec<(Arc<dyn Watcher>, WatchId)>,
+    ) {
+        let mut table = self.table();
+        table.asleep = None;
+        for number in fired.drain(..) {
+            for (watcher_id, seen) in table.watches.remove(&number).unwrap_or_default() {
+                if !step::is_deaf_to(seen)
+                    && let Some(watcher) = table.watcher(watcher_id)
+                {
+                    due.push((watcher, WatchId { number, seen }));
+                }
+            }
+        }
+        if overflowed {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            let ids: Vec<_> = table.watchers.keys().copied().collect();
+            for watcher in ids.into_iter().filter_map(|id| table.watcher(id)) {
+                for (watcher, seen) in [(watcher.clone(), Seen::Queue), (watcher, Seen::Everything)]
+                {
+                    due.push((watcher, WatchId::without_watch(seen)));
+                }
+            }
+        }
+    }
+
+    fn take_due_timers(&self) -> Vec<Arc<dyn Watcher>> {
+        let mut due = Vec::new();
+        let mut table = self.table();
+        if table.timers.is_empty() {
+            return due;
+        }
+        let now = Instant::now();
+        while let Some(Reverse((at, watcher_id))) = table.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            table.timers.pop();
+            // An entry is void if an earlier one of the same watcher has replaced it.
+            let armed = table
+                .watchers
+                .get_mut(&watcher_id)
+                .is_some_and(|enrolled| enrolled.armed.take_if(|armed| *armed <= now).is_some());
+            if armed && let Some(watcher) = table.watcher(watcher_id) {
+                due.push(watcher);
+            }
+        }
+        due
+    }
+}
+
+/// Drops what may be the last reference to a watcher, and with it everything that the watcher owns.
+fn drop_watcher(watcher: Arc<dyn Watcher>) {
+    surviving(|| drop(watcher));
+}
+
+impl Source {
+    /// Sleeps until an event is queued, until `until`, or until the timer that was set has expired.
+    /// Returns whether there may be events.
+    fn sleep(&self, until: Option<Instant>) -> bool {
+        match self {
+            Self::Events(events) => events.sleep(until),
+            Self::Timers(timers) => {
+                timers.sleep(until);
+                false
+            }
+        }
+    }
+
+    /// Takes the queued events: the numbers of the watches that are over. Returns whether events
+    /// were lost.
+    fn take(&self, fired: &mut Vec<i32>) -> bool {
+        match self {
+            Self::Events(events) => events.take(fired),
+            Self::Timers(_) => false,
+        }
+    }
+
+    fn set_timer(&self, at: Instant) -> io::Result<()> {
+        match self {
+            Self::Events(events) => events.set_timer(at),
+            Self::Timers(timers) => {
+                timers.set(at);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Table {
+    fn watcher(&self, watcher_id: WatcherId) -> Option<Arc<dyn Watcher>> {
+        self.watchers.get(&watcher_id)?.watcher.upgrade()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Caller(Mutex<Sender<Instant>>);
+
+    impl Watcher for Caller {
+        fn on_event(&self, _: WatchId) {}
+
+        fn on_timer(&self) {
+            let to = self.0.lock().expect("no panic");
+            let _ = to.send(Instant::now());
+        }
+    }
+
+    /// The thread sleeps until a late timer, and another watcher sets an earlier one.
+    #[test]
+    fn an_earlier_timer_wakes_the_thread_in_time() {
+        let late = Instant::now() + Duration::from_secs(3600);
+        let (to, from) = channel();
+        let callers = [(); 2].map(|()| Arc::new(Caller(Mutex::new(to.clone()))));
+        let enroll = |it: &Arc<Caller>| watch().enroll(Arc::downgrade(it) as Weak<dyn Watcher>);
+        let [one, other] = [enroll(&callers[0]), enroll(&callers[1])];
+        watch().arm(one, late).expect("a timer");
+        while watch().table().asleep.is_none() {
+            std::thread::yield_now();
+        }
+        let at = Instant::now() + Duration::from_millis(20);
+        watch().arm(other, at).expect("a timer");
+        // Only a hang takes longer.
+        let called = from.recv_timeout(Duration::from_secs(60));
+        assert!(called.expect("the earlier timer") >= at);
+        watch().leave(one);
+        watch().leave(other);
+    }
+
+    #[test]
+    fn an_event_without_a_watch_has_no_number_of_a_watch() {
+        assert!(WatchId::without_watch(Seen::Door).number < 0);
+    }
+}

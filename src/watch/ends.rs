@@ -1,0 +1,86 @@
+//! The ends of processes on Linux. A pidfd becomes readable when all threads of its process have
+//! ended.
+//!
+//! One epoll instance contains all of them, so that a process can be added while the thread sleeps.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::time::Timespec;
+
+use crate::sys::file::above_standard_streams;
+use crate::sys::fork::Private;
+
+/// How many ends one call takes. The rest are found by the next call.
+const AT_ONCE: usize = 16;
+
+pub(super) struct Ends {
+    epoll: Private,
+    open: Mutex<Open>,
+}
+
+/// The watched processes, by the number of the watch. These numbers are negative; the watches of
+/// files are not.
+struct Open {
+    processes: HashMap<i32, Private>,
+    next: i32,
+}
+
+impl Ends {
+    pub(super) fn open() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).and_then(above_standard_streams)?;
+        Ok(Self {
+            epoll: Private::new(File::from(epoll)),
+            open: Mutex::new(Open {
+                processes: HashMap::new(),
+                next: i32::MIN,
+            }),
+        })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.epoll
+    }
+
+    pub(super) fn add(&self, process: File) -> io::Result<i32> {
+        let mut open = self.lock();
+        let number = open.next;
+        let data = EventData::new_u64(u64::from(number.unsigned_abs()));
+        epoll::add(&*self.epoll, &process, data, EventFlags::IN)?;
+        open.processes.insert(number, Private::new(process));
+        // Ends before -1, which means no watch, and begins again. No machine counts that far.
+        open.next = if number < -2 { number + 1 } else { i32::MIN };
+        Ok(number)
+    }
+
+    /// Closing the pidfd removes it from the epoll instance.
+    pub(super) fn remove(&self, number: i32) {
+        self.lock().processes.remove(&number);
+    }
+
+    pub(super) fn take(&self, fired: &mut Vec<i32>) {
+        let empty = epoll::Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        let mut events = [empty; AT_ONCE];
+        let at_once = Timespec::default();
+        let Ok(count) = epoll::wait(&*self.epoll, &mut events, Some(&at_once)) else {
+            return;
+        };
+        let mut open = self.lock();
+        for event in &events[..count] {
+            let absolute = u32::try_from(event.data.u64()).unwrap_or(0);
+            let number = 0_i32.wrapping_sub_unsigned(absolute);
+            open.processes.remove(&number);
+            fired.push(number);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,414 @@
+//! The source of events on Linux: inotify for files, a timerfd for timers, and one `poll` over
+//! both.
+//!
+//! Without a timerfd, a pipe wakes the thread, which then computes its next timeout. Without `poll`
+//! there is no such source.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use super::Seen;
+use super::ends::Ends;
+use crate::sys::dir::proc_path;
+use crate::sys::file::above_standard_streams;
+use crate::sys::fork::Private;
+use crate::sys::refusal::is_refusal;
+
+/// Room for 256 events without a name.
+const BUFFER: usize = 4096;
+/// How long the thread pauses if the kernel cannot let it sleep.
+const PAUSE: Duration = Duration::from_millis(1);
+
+pub(super) struct Events {
+    events: Private,
+    alarm: Alarm,
+    /// Created when the first process is watched.
+    ends: OnceLock<Ends>,
+}
+
+/// Ends the sleep of the thread early, from another thread.
+enum Alarm {
+    /// Wakes the thread at the time that was set.
+    Timer(Private),
+    /// Wakes the thread at once: the read end and the write end of a pipe. The thread then computes
+    /// its timeout anew.
+    Pipe(Private, Private),
+}
+
+impl Alarm {
+    fn open() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_standard_streams);
+        let timer = timer.map_err(io::Error::from);
+        let timer = timer.map(|it| Self::Timer(Private::new(File::from(it))));
+        // A timer that cannot be set is no timer.
+        match timer.and_then(|it| it.set(Instant::now()).map(|()| it)) {
+            Err(error) if is_refusal(&error) => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+                let private =
+                    |it| above_standard_streams(it).map(|it| Private::new(File::from(it)));
+                let (read, write) = (private(read)?, private(write)?);
+                Ok(Self::Pipe(read, write))
+            }
+            timer => timer,
+        }
+    }
+
+    /// Returns the file that becomes readable when the thread is to wake.
+    fn file(&self) -> &File {
+        match self {
+            Self::Timer(timer) => timer,
+            Self::Pipe(read, _) => read,
+        }
+    }
+
+    fn set(&self, at: Instant) -> io::Result<()> {
+        let timer = match self {
+            Self::Timer(timer) => timer,
+            Self::Pipe(_, write) => {
+                return match rustix::io::write(&**write, b"!") {
+                    // A full pipe wakes the thread too.
+                    Ok(_) | Err(Errno::AGAIN) => Ok(()),
+                    Err(error) => Err(error.into()),
+                };
+            }
+        };
+        let mut value = time_left(at);
+        // Zero would disarm the timer.
+        value.tv_nsec = value.tv_nsec.max(1);
+        let it_interval = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let setting = Itimerspec {
+            it_interval,
+            it_value: value,
+        };
+        timerfd_settime(&**timer, TimerfdTimerFlags::empty(), &setting)?;
+        Ok(())
+    }
+}
+
+impl Events {
+    pub(super) fn open() -> io::Result<Self> {
+        crate::step::inotify_allowed()?;
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .and_then(above_standard_streams)?;
+        let events = Self {
+            events: Private::new(File::from(events)),
+            alarm: Alarm::open()?,
+            ends: OnceLock::new(),
+        };
+        // If the thread cannot sleep on descriptors, this source cannot be used.
+        events.poll(Some(Timespec::default()))?;
+        Ok(events)
+    }
+
+    pub(super) fn add(&self, file: &File, seen: Seen) -> io::Result<i32> {
+        crate::step::inotify_allowed()?;
+        let what = match seen {
+            // Both kinds of close: a holder may have opened the file read-only.
+            Seen::Door => WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE,
+            // A ticket ends when its name is removed or, if its owner dies, with the close.
+            Seen::Predecessor => {
+                WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE | WatchFlags::ATTRIB
+            }
+            // A lower link count is a change of attributes.
+            Seen::Held | Seen::Everything | Seen::Process => {
+                WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF
+            }
+            Seen::Queue => {
+                WatchFlags::CREATE
+                    | WatchFlags::MOVED_TO
+                    | WatchFlags::MOVE_SELF
+                    | WatchFlags::DELETE_SELF
+            }
+            Seen::Line => {
+                WatchFlags::CREATE
+                    | WatchFlags::DELETE
+                    | WatchFlags::MOVE
+                    | WatchFlags::MOVE_SELF
+                    | WatchFlags::DELETE_SELF
+            }
+            // Another file may replace one that has a second name.
+            Seen::Record => WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::DELETE_SELF,
+            // Not the closes of readers, which would wake each other endlessly.
+            Seen::Claim => WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF,
+            Seen::Baton => WatchFlags::MOVE | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF,
+        };
+        let mut buffer = [0; 32];
+        let path = proc_path(file, &mut buffer);
+        // MASK_ADD: another watcher in this process may wait for another event of the same inode.
+        let flags = what | WatchFlags::ONESHOT | WatchFlags::MASK_ADD;
+        Ok(inotify::add_watch(&*self.events, path, flags)?)
+    }
+
+    /// Watches for the end of a process. Returns a number that no watch of a file has.
+    pub(super) fn add_process(&self, process: File) -> io::Result<i32> {
+        if let Some(ends) = self.ends.get() {
+            return ends.add(process);
+        }
+        let ends = Ends::open()?;
+        let number = self.ends.get_or_init(|| ends).add(process)?;
+        // The thread may be asleep without it.
+        if let Err(error) = self.set_timer(Instant::now()) {
+            self.remove(number);
+            return Err(error);
+        }
+        Ok(number)
+    }
+
+    pub(super) fn remove(&self, number: i32) {
+        if number < 0 {
+            if let Some(ends) = self.ends.get() {
+                ends.remove(number);
+            }
+            return;
+        }
+        // It may have fired just now, and then it is gone.
+        let _ = inotify::remove_watch(&*self.events, number);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        ioctl_fionread(&*self.events).is_ok_and(|bytes| bytes == 0)
+    }
+
+    pub(super) fn set_timer(&self, at: Instant) -> io::Result<()> {
+        self.alarm.set(at)
+    }
+
+    /// Sleeps. Returns whether there may be events to take.
+    pub(super) fn sleep(&self, until: Option<Instant>) -> bool {
+        self.poll(until.map(time_left)).unwrap_or_else(|_| {
+            // The kernel has no memory at the moment. Wake up without news, but do not spin.
+            #[allow(clippy::disallowed_methods)]
+            // The thread sleeps, and cannot do so in the usual way.
+            std::thread::sleep(PAUSE);
+            true
+        })
+    }
+
+    /// Sleeps until there is something to do. Returns whether there may be events to take.
+    fn poll(&self, timeout: Option<Timespec>) -> io::Result<bool> {
+        let files = PollFd::new(&*self.events, PollFlags::IN);
+        let timer = PollFd::new(self.alarm.file(), PollFlags::IN);
+        let ends = self.ends.get();
+        // The first file twice, if there is no third.
+        let third = ends.map_or_else(|| files.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
+        let mut all = [files, timer, third];
+        match poll(&mut all, timeout.as_ref()) {
+            // A signal is a wake-up without news.
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if all[1].revents().contains(PollFlags::IN) {
+            // A timer reports how often it has expired, in eight bytes.
+            let mut expirations = [0; 8];
+            let _ = rustix::io::read(self.alarm.file(), &mut expirations);
+        }
+        Ok(!all[0].revents().is_empty() || !all[2].revents().is_empty())
+    }
+
+    /// Takes the queued events: the numbers of the watches that are over. Returns whether events
+    /// were lost.
+    pub(super) fn take(&self, fired: &mut Vec<i32>) -> bool {
+        if let Some(ends) = self.ends.get() {
+            ends.take(fired);
+        }
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let mut reader = inotify::Reader::new(&*self.events, &mut buffer);
+        let mut overflowed = false;
+        loop {
+            match reader.next() {
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
+                    overflowed = true;
+                }
+                // The kernel reports the event and the end of the watch as two events. If one
+                // directly follows the other, they count once. Otherwise the second one counts too:
+                // a watch that was added again between the two has the same number, and is over.
+                Ok(event) => {
+                    if fired.last() != Some(&event.wd()) {
+                        fired.push(event.wd());
+                    }
+                }
+                Err(Errno::INTR) => continue,
+                Err(_) => return overflowed,
+            }
+            // The rest is found at the next sleep, which then returns at once.
+            if reader.is_buffer_empty() {
+                return overflowed;
+            }
+        }
+    }
+}
+
+fn time_left(at: Instant) -> Timespec {
+    let delay = at.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: delay.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // The tests play the other processes.
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::sys::file::open_to_watch;
+
+    /// Returns whether this action on a file, or in a directory, is an event for such a watch.
+    fn fires(seen: Seen, of_directory: bool, act: impl FnOnce(&Path)) -> bool {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = place.path().join("directory");
+        std::fs::create_dir(&directory).expect("a directory");
+        let file = directory.join("file");
+        std::fs::write(&file, "x").expect("a file");
+        let watched = match of_directory {
+            true => &directory,
+            false => &file,
+        };
+        let open = open_to_watch(watched).expect("opened").expect("there");
+        let events = Events::open().expect("events");
+        let number = events.add(&open, seen).expect("a watch");
+        assert!(events.is_empty(), "nothing has happened yet");
+        act(&file);
+        let mut fired = Vec::new();
+        events.take(&mut fired);
+        fired.contains(&number)
+    }
+
+    fn create(file: &Path) {
+        std::fs::write(file.with_file_name("other"), "x").expect("a file");
+    }
+
+    fn delete(file: &Path) {
+        std::fs::remove_file(file).expect("deleted");
+    }
+
+    fn rename(file: &Path) {
+        std::fs::rename(file, file.with_file_name("renamed")).expect("renamed");
+    }
+
+    fn rename_directory(file: &Path) {
+        let directory = file.parent().expect("a directory");
+        std::fs::rename(directory, directory.with_file_name("renamed")).expect("renamed");
+    }
+
+    fn close_read_only(file: &Path) {
+        drop(File::open(file).expect("opened"));
+    }
+
+    fn close_writable(file: &Path) {
+        drop(File::options().append(true).open(file).expect("opened"));
+    }
+
+    fn modify(file: &Path) {
+        std::fs::write(file, "y").expect("written");
+    }
+
+    fn set_attribute(file: &Path) {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(file, mode).expect("set");
+    }
+
+    #[test]
+    fn p21_each_watch_hears_what_it_is_for() {
+        type Act = fn(&Path);
+        let on_file: [(Seen, &[Act], &[Act]); 5] = [
+            (
+                Seen::Door,
+                &[close_read_only, close_writable],
+                &[set_attribute, rename],
+            ),
+            (
+                Seen::Predecessor,
+                &[close_read_only, close_writable, delete, set_attribute],
+                &[rename],
+            ),
+            (
+                Seen::Held,
+                &[delete, rename, set_attribute],
+                &[close_read_only, close_writable],
+            ),
+            (
+                Seen::Record,
+                &[modify, set_attribute, delete],
+                &[close_read_only],
+            ),
+            (
+                Seen::Claim,
+                &[close_writable, delete, rename],
+                &[close_read_only],
+            ),
+        ];
+        let on_directory: [(Seen, &[Act], &[Act]); 3] = [
+            (
+                Seen::Queue,
+                &[create, rename, rename_directory],
+                &[delete, close_writable],
+            ),
+            (
+                Seen::Line,
+                &[create, delete, rename, rename_directory],
+                &[close_writable],
+            ),
+            (
+                Seen::Baton,
+                &[rename, rename_directory],
+                &[create, close_writable],
+            ),
+        ];
+        let all = on_file.into_iter().map(|it| (it, false));
+        let all = all.chain(on_directory.into_iter().map(|it| (it, true)));
+        for ((seen, heard, unheard), of_directory) in all {
+            for (number, act) in heard.iter().enumerate() {
+                assert!(fires(seen, of_directory, act), "{seen:?} {number}");
+            }
+            for (number, act) in unheard.iter().enumerate() {
+                assert!(!fires(seen, of_directory, act), "{seen:?} not {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_each_process_is_an_event_of_its_own() {
+        let sleeps = || {
+            let mut child = std::process::Command::new("sleep");
+            child.arg("600").spawn().expect("a child")
+        };
+        let mut children = [sleeps(), sleeps(), sleeps()];
+        let events = Events::open().expect("events");
+        let numbers = children.each_ref().map(|child| {
+            let process = crate::sys::process::open(child.id()).expect("opened");
+            let process = process.expect("it runs");
+            events.add_process(process).expect("a watch")
+        });
+        assert!(numbers.iter().all(|it| *it < 0), "no file's: {numbers:?}");
+        for (child, number) in children.iter_mut().zip(numbers) {
+            child.kill().expect("killed");
+            let mut fired = Vec::new();
+            while fired.is_empty() {
+                // It may wake for the alarm of `add_process` first.
+                events.sleep(Some(Instant::now() + Duration::from_secs(60)));
+                events.take(&mut fired);
+            }
+            assert_eq!(fired, [number]);
+            child.wait().expect("buried");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Tells a holder that it has lost its lock: a locked file was deleted, renamed or replaced, or a
+//! claim was taken over.
+//!
+//! The file that stands for the hold is watched for changes of its name, through a descriptor that
+//! neither reads nor locks. After every event, and once a second, it is compared with what it
+//! should be. The first loss stays.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::{Seen, WatchId, Watcher, WatcherId, watch};
+use crate::foreign::SafeWaker;
+use crate::loss::Loss;
+use crate::sys::file::{self, FileId};
+use crate::sys::fork::generation;
+
+/// How often the file is compared with its path without an event.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+
+/// What is held.
+pub(crate) trait Watched: Send + Sync + 'static {
+    /// Opens the file whose name changes when the lock is lost. Returns `None` if it is not the
+    /// expected file.
+    fn open_to_watch(&self) -> Option<File>;
+
+    /// Returns the loss that is visible now, if any. If the file cannot be looked at, that is no
+    /// loss.
+    fn loss(&self) -> Option<Loss>;
+}
+
+/// A file that was locked under its name.
+pub(crate) struct Named {
+    path: PathBuf,
+    id: FileId,
+}
+
+/// Watches what is held. Begins when a caller first asks for losses.
+pub(crate) struct LossWatcher<S = Named> {
+    watched: S,
+    events: bool,
+    generation: u32,
+    watcher_id: OnceLock<WatcherId>,
+    latch: OnceLock<Loss>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    watch: Option<WatchId>,
+    wakers: Vec<SafeWaker>,
+    over: bool,
+}
+
+/// Returns the loss of the file that was locked as `id` at this path. If the path cannot be looked
+/// at, that is no loss.
+pub(crate) fn loss_of(path: &Path, id: FileId) -> Option<Loss> {
+    match file::id_at(path) {
+        Ok(Some(found)) if found == id => None,
+        Ok(Some(_)) => Some(Loss::Replaced),
+        Ok(None) => Some(Loss::Deleted),
+        Err(_) => None,
+    }
+}
+
+impl Watched for Named {
+    fn open_to_watch(&self) -> Option<File> {
+        let file = file::open_to_watch(&self.path).ok().flatten();
+        file.filter(|it| file::id_of(it).ok() == Some(self.id))
+    }
+
+    fn loss(&self) -> Option<Loss> {
+        loss_of(&self.path, self.id)
+    }
+}
+
+impl LossWatcher {
+    pub(crate) fn begin(path: PathBuf, id: FileId, events: bool) -> Arc<Self> {
+        let watcher = Self::new(Named { path, id }, events);
+        watcher.start();
+        watcher
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.watched.path
+    }
+}
+
+impl<S: Watched> LossWatcher<S> {
+    pub(crate) fn new(watched: S, events: bool) -> Arc<Self> {
+        Arc::new(Self {
+            watched,
+            events,
+            generation: generation(),
+            watcher_id: OnceLock::new(),
+            latch: OnceLock::new(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Begins to watch, at the first call.
+    pub(crate) fn start(self: &Arc<Self>) {
+        // In a forked child the watch belongs to the parent.
+        if self.generation == generation() && self.watcher_id.get().is_none() {
+            let weak = Arc::downgrade(self);
+            self.watcher_id.get_or_init(|| watch().enroll(weak));
+            self.look();
+        }
+    }
+
+    pub(crate) fn watched(&self) -> &S {
+        &self.watched
+    }
+
+    /// Returns the loss that was seen before.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        self.latch.get().copied()
+    }
+
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Loss> {
+        // In a forked child nothing of this is ours, and the mutex may stay locked forever.
+        if self.generation != generation() {
+            return Poll::Pending;
+        }
+        // Declared before the mutex is locked, so that a waker that is not needed is dropped after
+        // it is unlocked.
+        let mut waker = Some(SafeWaker::of(waker));
+        let mut state = self.state();
+        if let Some(loss) = self.latch.get() {
+            return Poll::Ready(*loss);
+        }
+        let known = |it: &SafeWaker| state.wakers.iter().any(|kept| kept.will_wake(it));
+        if !state.over
+            && let Some(waker) = waker.take_if(|it| !known(it))
+        {
+            state.wakers.push(waker);
+        }
+        Poll::Pending
+    }
+
+    /// Reports a loss that was found elsewhere. Does nothing after the release.
+    pub(crate) fn lose(&self, loss: Loss) {
+        let mut state = self.state();
+        if state.over {
+            return;
+        }
+        self.latch.get_or_init(|| loss);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        wakers.into_iter().for_each(SafeWaker::wake);
+    }
+
+    /// Ends the watch at the release. Callers that still wait for a loss stay pending.
+    pub(crate) fn end(&self) {
+        if self.generation != generation() {
+            return;
+        }
+        let mut state = self.state();
+        state.over = true;
+        let wakers = std::mem::take(&mut state.wakers);
+        let watched = state.watch.take();
+        drop(state);
+        drop(wakers);
+        if let Some(watcher_id) = self.watcher_id.get() {
+            if let Some(id) = watched {
+                watch().forget(*watcher_id, id);
+            }
+            watch().leave(*watcher_id);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self) {
+        let Some(watcher_id) = self.watcher_id.get().copied() else {
+            return;
+        };
+        let mut state = self.state();
+        if state.over || self.latch.get().is_some() {
+            return;
+        }
+        if state.watch.is_none() && self.events {
+            // Before the comparison, so that no change is missed in between.
+            let file = self.watched.open_to_watch();
+            state.watch = file.and_then(|it| watch().add(watcher_id, &it, Seen::Held).ok());
+        }
+        drop(state);
+        match self.watched.loss() {
+            Some(loss) => self.lose(loss),
+            None => {
+                // If there is no timer, the watch must suffice.
+                let _ = watch().arm(watcher_id, Instant::now() + COMPARE_EVERY);
+            }
+        }
+    }
+}
+
+impl<S: Watched> Watcher for LossWatcher<S> {
+    fn on_event(&self, id: WatchId) {
+        let mut state = self.state();
+        let over = match state.watch {
+            Some(own) if own == id => state.watch.take(),
+            // Events were lost, so the watch may be over or not.
+            Some(_) if id.seen == Seen::Everything => state.watch.take(),
+            _ => None,
+        };
+        drop(state);
+        if let (Some(own), Some(watcher_id)) = (over.filter(|it| *it != id), self.watcher_id.get())
+        {
+            watch().forget(*watcher_id, own);
+        }
+        self.look();
+    }
+
+    fn on_timer(&self) {
+        self.look();
+    }
+}
