@@ -17,7 +17,7 @@ fn export(stats: &Stats) -> String {
     let counters = [
         ("grants", stats.grants),
         ("waits", stats.waits),
-        ("passed", stats.passed),
+        ("bypassed", stats.bypassed),
     ];
     for (name, count) in counters {
         let _ = writeln!(text, "stanchion_{name}_total {count}");

@@ -171,7 +171,7 @@ async fn line(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Wh
 fn picture(app: &App, status: &Status) -> Value {
     let waiters = status.waiters.iter().map(|waiter| {
         let mut row = person(&waiter.owner);
-        row["passed_over"] = waiter.passed_over.into();
+        row["bypassed"] = waiter.bypassed.into();
         row["here"] = waiter.here.into();
         row["crowd"] = (app.crowds && !waiter.here).into();
         row

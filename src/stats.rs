@@ -32,10 +32,10 @@ pub struct Stats {
     /// How many waits ended without a guard: they were dropped, timed out, were closed, or failed.
     pub abandoned: u64,
     /// How many frozen waiters of other processes were bypassed.
-    pub passed: u64,
+    pub bypassed: u64,
     /// How often this process was frozen when its turn came: it was bypassed, or an offer was not
     /// claimed in time.
-    pub overslept: u64,
+    pub frozen: u64,
     /// How many earlier holders died while they held the lock.
     pub crashes: u64,
     /// How many waits fell back to polling, because nothing could be watched.
@@ -61,8 +61,8 @@ impl Stats {
         self.waits += other.waits;
         self.wait_time.merge(&other.wait_time);
         self.abandoned += other.abandoned;
-        self.passed += other.passed;
-        self.overslept += other.overslept;
+        self.bypassed += other.bypassed;
+        self.frozen += other.frozen;
         self.crashes += other.crashes;
         self.fallbacks += other.fallbacks;
         self.losses += other.losses;
@@ -78,8 +78,8 @@ pub(crate) struct Counts {
     steps: [Counter; STEPS],
     waited_ns: Counter,
     pub(crate) abandoned: Counter,
-    pub(crate) passed: Counter,
-    pub(crate) overslept: Counter,
+    pub(crate) bypassed: Counter,
+    pub(crate) frozen: Counter,
     pub(crate) crashes: Counter,
     pub(crate) fallbacks: Counter,
     pub(crate) losses: Counter,
@@ -170,8 +170,8 @@ impl Counts {
                 sum: Duration::from_nanos(self.waited_ns.get()),
             },
             abandoned: self.abandoned.get(),
-            passed: self.passed.get(),
-            overslept: self.overslept.get(),
+            bypassed: self.bypassed.get(),
+            frozen: self.frozen.get(),
             crashes: self.crashes.get(),
             fallbacks: self.fallbacks.get(),
             losses: self.losses.get(),

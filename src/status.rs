@@ -108,7 +108,7 @@ pub struct Waiter {
     pub owner: Owner,
     /// Whether it is bypassed: it was frozen when its turn came, and other waiters acquire before
     /// it until it wakes. Always `false` on a server.
-    pub passed_over: bool,
+    pub bypassed: bool,
     /// Whether it is a task of this process.
     pub here: bool,
 }
@@ -120,7 +120,7 @@ impl Waiter {
         Self {
             ticket: None,
             owner,
-            passed_over: false,
+            bypassed: false,
             here: false,
         }
     }
@@ -340,8 +340,8 @@ impl fmt::Debug for Changes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// The caller's place in the queue: 1 acquires next. `None` if the lock has no queue.
-    pub place: Option<usize>,
+    /// The caller's position in the queue: 1 acquires next. `None` if the lock has no queue.
+    pub position: Option<usize>,
     /// A holder of the lock, if one is known. It may be an [outsider](Status::outsider). Readers
     /// and holders of permits in other processes are not looked up; [`Status::shared_by`] names
     /// them.
@@ -350,7 +350,7 @@ pub struct Waiting {
     /// the quarantine after a restart, a failover or a flush, because the server may have forgotten
     /// a holder; and the `lock_delay` after a hold that was not released. `None` otherwise, and for
     /// locks on files.
-    pub closed_for: Option<Duration>,
+    pub quarantine: Option<Duration>,
     /// How long the caller has been waiting.
     pub waited: Duration,
     pub(crate) held_by_this_task: bool,
@@ -361,9 +361,9 @@ impl Waiting {
     /// knows.
     pub fn behind(holder: Option<Owner>) -> Self {
         Self {
-            place: None,
+            position: None,
             holder,
-            closed_for: None,
+            quarantine: None,
             waited: Duration::ZERO,
             held_by_this_task: false,
         }
@@ -371,7 +371,7 @@ impl Waiting {
 
     /// Returns the reason for the wait, for people.
     pub(crate) fn why(&self) -> Option<String> {
-        match (&self.holder, self.closed_for) {
+        match (&self.holder, self.quarantine) {
             _ if self.held_by_this_task => Some("held by this task".to_owned()),
             (Some(holder), _) => Some(format!("held by {holder}")),
             (None, Some(left)) => Some(format!(
@@ -395,8 +395,8 @@ impl Waiting {
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = self.place {
-            write!(f, "place {place} in the queue, ")?;
+        if let Some(position) = self.position {
+            write!(f, "position {position} in the queue, ")?;
         }
         write!(f, "waiting for {}", Readable(self.waited))?;
         match self.why() {

@@ -19,9 +19,9 @@ use crate::loss::Loss;
 #[cfg_attr(not(feature = "tracing"), allow(dead_code))]
 pub(crate) enum Note {
     /// Frozen waiters of other processes were bypassed.
-    Passed { tickets: usize },
+    Bypassed { tickets: usize },
     /// This process was bypassed, or its offer was not claimed in time.
-    Overslept,
+    Frozen,
     /// The last holder died while it held the lock.
     PredecessorCrashed { token: u64 },
     /// Nothing can be watched, so this wait polls.
@@ -68,10 +68,10 @@ mod on {
         fn tell(self, lock: &Path) {
             let lock = lock.display();
             match self {
-                Note::Passed { tickets } => {
-                    tracing::warn!(%lock, tickets, "passed over sleepers");
+                Note::Bypassed { tickets } => {
+                    tracing::warn!(%lock, tickets, "bypassed frozen waiters");
                 }
-                Note::Overslept => tracing::warn!(%lock, "was asleep when its turn came"),
+                Note::Frozen => tracing::warn!(%lock, "was frozen when its turn came"),
                 Note::PredecessorCrashed { token } => {
                     tracing::warn!(%lock, token, "the last holder died while it held the lock");
                 }

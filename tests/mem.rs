@@ -176,7 +176,7 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
     let passing = next.finish().expect("after the window");
     let status = lock.status().expect("a status");
     assert_eq!(status.waiters.len(), 1);
-    assert!(status.waiters[0].passed_over);
+    assert!(status.waiters[0].bypassed);
     // Awake again it is first, before who came while it slept.
     let mut late = waits(lock.acquire());
     assert_pending!(sleeper.poll());
@@ -185,7 +185,7 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
             .expect("a status")
             .waiters
             .iter()
-            .all(|it| !it.passed_over)
+            .all(|it| !it.bypassed)
     );
     drop(passing);
     assert_pending!(late.poll());
@@ -208,7 +208,7 @@ fn p64_a_line_of_sleepers_is_passed_at_once() {
             .expect("a status")
             .waiters
             .iter()
-            .all(|it| it.passed_over)
+            .all(|it| it.bypassed)
     );
     for sleeper in &mut sleepers {
         drop(assert_ready!(sleeper.poll()).expect("free, and polled in order"));
@@ -301,7 +301,7 @@ fn the_wait_is_told() {
         let before = waits(lock.acquire());
         let hears = told.clone();
         let wait = lock.acquire().on_wait(move |it| {
-            let words = (it.place, it.held_by_this_task(), it.to_string());
+            let words = (it.position, it.held_by_this_task(), it.to_string());
             hears.lock().expect("not poisoned").push(words);
         });
         let busy = lock.acquire().max_waiting(1).await;

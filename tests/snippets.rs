@@ -91,7 +91,7 @@ mod pieces {
 
     async fn watch(lock: stanchion::FifoLock) -> Done {
         let guard = lock.acquire().on_wait(|line| eprintln!("{line}")).await?;
-        // place 2 in the queue, waiting for 1.0 s, held by pid 4711 "nightly backup" on build7 for 12.0 s
+        // position 2 in the queue, waiting for 1.0 s, held by pid 4711 "nightly backup" on build7 for 12.0 s
 
         let status = lock.status()?; // holder, waiters in order, last token
 

@@ -258,12 +258,12 @@ impl Line {
 
     /// Ends a claim window.
     pub(super) fn tick(&self) {
-        let overslept = self.locked(|state| {
+        let frozen = self.locked(|state| {
             state.tick_is_due = false;
             state.tick()
         });
-        if overslept {
-            Note::Overslept.tell_alone(&self.path);
+        if frozen {
+            Note::Frozen.tell_alone(&self.path);
         }
     }
 

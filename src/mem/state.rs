@@ -276,14 +276,14 @@ impl State {
         for place in self.offered.values_mut() {
             place.marked = true;
         }
-        let overslept = !lapsed.is_empty();
+        let frozen = !lapsed.is_empty();
         self.asleep.extend(lapsed);
         self.asleep.extend(absent);
-        if overslept {
+        if frozen {
             self.call_the_roll();
         }
         self.settle();
-        overslept
+        frozen
     }
 
     /// Wakes all waiters. A waiter that is not polled before the next tick counts as frozen.
@@ -303,7 +303,7 @@ impl State {
             .map(|(number, place)| Waiter {
                 ticket: Some(*number),
                 owner: place.by.owner(place.since.1),
-                passed_over: self.asleep.contains_key(number),
+                bypassed: self.asleep.contains_key(number),
                 here: true,
             })
             .collect();
@@ -329,10 +329,10 @@ impl State {
         let mut holders = self.inside.values().map(|it| it.by.task);
         let first = self.inside.values().next();
         Some(Waiting {
-            place: Some(before.sum::<usize>() + 1),
+            position: Some(before.sum::<usize>() + 1),
             holder: first.map(|it| it.by.owner(it.since)),
             waited: place.since.0.elapsed(),
-            closed_for: None,
+            quarantine: None,
             held_by_this_task: task.is_some() && holders.any(|it| it == task),
         })
     }

@@ -108,7 +108,7 @@ impl Line {
             ticket: None,
             here: record.inbox.trim_start_matches('-').starts_with(own),
             owner,
-            passed_over: false,
+            bypassed: false,
         };
         status.waiters = sight.waiters.into_iter().map(waiter).collect();
         Ok(status)

@@ -100,8 +100,8 @@ impl Pending for RedisPending {
     fn waiting(&self) -> Option<Waiting> {
         let (rank, outlook) = self.place.as_ref()?.outlook()?;
         Some(Waiting {
-            place: Some(rank + 1),
-            closed_for: outlook.closed(),
+            position: Some(rank + 1),
+            quarantine: outlook.closed(),
             ..Waiting::behind(outlook.holder())
         })
     }

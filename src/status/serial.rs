@@ -87,7 +87,7 @@ mod tests {
                 since: Some(old),
                 ..Owner::unidentified("no note")
             },
-            passed_over: true,
+            bypassed: true,
             here: false,
         };
         let status = Status {
@@ -102,7 +102,7 @@ mod tests {
             r#""foreign_pid":false,"host":"build7","label":"a \"b\"\n\u001bä","command":null,"#,
             r#""since":1795324244.380375,"unknown":null},"shared_by":[],"outsider":null,"waiters":["#,
             r#"{"ticket":"18446744073709551615","owner":{"pid":null,"foreign_pid":false,"host":null,"#,
-            r#""label":null,"command":null,"since":-0.000249,"unknown":"no note"},"passed_over":true,"#,
+            r#""label":null,"command":null,"since":-0.000249,"unknown":"no note"},"bypassed":true,"#,
             r#""here":false}],"last_token":7,"polling":false,"watch_failures":0}"#,
         );
         (status, form.to_owned())

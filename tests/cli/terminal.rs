@@ -116,16 +116,16 @@ fn one_line_shows_the_wait_and_goes() {
     let mut holder = site.holder();
     let (mut terminal, other) = need!(Terminal::new());
     let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "echo", "inside"]);
-    let first = terminal.until("place 1 in the queue, ");
+    let first = terminal.until("position 1 in the queue, ");
     assert!(first.starts_with(&format!("{CLEAR}it.lock: ")), "{first:?}");
     // It is told again after a second, in the same place.
-    let second = terminal.until("place 1 in the queue, ");
+    let second = terminal.until("position 1 in the queue, ");
     assert!(
         second.contains(CLEAR) && !second.contains('\n'),
         "{second:?}"
     );
     let drawn = second.split(CLEAR).next().expect("the rest of the line");
-    let length = "it.lock: place 1 in the queue, ".len() + drawn.chars().count();
+    let length = "it.lock: position 1 in the queue, ".len() + drawn.chars().count();
     assert_eq!(
         length,
         usize::from(COLUMNS) - 1,
@@ -174,7 +174,7 @@ fn the_interrupt_key_ends_the_wait() {
     let mut holder = site.holder();
     let (mut terminal, other) = need!(Terminal::new());
     let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "true"]);
-    terminal.until("place 1 in the queue");
+    terminal.until("position 1 in the queue");
     terminal.press(0x03);
     assert_eq!(end(&mut waiting).signal(), Some(2));
     site.until_waiting(0);
@@ -190,7 +190,7 @@ fn a_terminal_that_goes_away_ends_the_wait() {
     let (mut terminal, other) = need!(Terminal::new());
     let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "true"]);
     drop(other);
-    terminal.until("place 1 in the queue");
+    terminal.until("position 1 in the queue");
     drop(terminal);
     assert_eq!(end(&mut waiting).signal(), Some(1));
     site.until_waiting(0);
@@ -259,7 +259,7 @@ fn a_job_that_comes_to_the_foreground_draws() {
     let mut shell = start_in_foreground(&site, &other, &["sh", "-c", &script]);
     site.until_waiting(1);
     terminal.press(b'\n');
-    terminal.until("place 1 in the queue, ");
+    terminal.until("position 1 in the queue, ");
     holder.tell("go");
     assert_eq!(code(&mut shell), Some(0));
 }

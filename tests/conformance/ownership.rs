@@ -98,7 +98,7 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
     assert!(holder.since.is_some_and(|since| since.elapsed().is_ok()));
     assert_eq!(Some(status.last_token), guard.token());
     assert_eq!(status.waiters.len(), 2);
-    assert!(status.waiters.iter().all(|it| it.here && !it.passed_over));
+    assert!(status.waiters.iter().all(|it| it.here && !it.bypassed));
     drop(waiter);
     assert_soon::<S>("one waits", || look().waiters.len() == 1);
     drop(guard);

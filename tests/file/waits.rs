@@ -150,7 +150,7 @@ fn the_wait_is_told_of_without_a_place() {
     let (tell, told) = std::sync::mpsc::channel();
     in_runtime(async {
         let heard = move |line: &stanchion::Waiting| {
-            let _ = tell.send((line.place, line.holder.clone(), line.to_string()));
+            let _ = tell.send((line.position, line.holder.clone(), line.to_string()));
         };
         let wait = std::pin::pin!(lock.acquire().on_wait(heard));
         assert!(futures::poll!(wait).is_pending(), "it is held");

@@ -296,12 +296,12 @@ fn on_wait_tells_the_place_once_a_second() {
         let last = heard().pop().expect("two");
         let holder = last.holder.clone().expect("a holder");
         assert_eq!(
-            (last.place, holder.pid),
+            (last.position, holder.pid),
             (Some(2), Some(std::process::id()))
         );
         assert_eq!(holder.label.as_deref(), Some("builder"));
         assert!(
-            last.to_string().starts_with("place 2 in the queue"),
+            last.to_string().starts_with("position 2 in the queue"),
             "{last}"
         );
         drop(guard);
@@ -325,7 +325,7 @@ fn on_wait_counts_other_processes_as_places() {
         let lock = place.open();
         let (_outsider, _before) = (place.outsider_holds(), place.outsider_waits(1));
         let (told, heard) = std::sync::mpsc::channel();
-        let tell = move |line: &Waiting| told.send(line.place).expect("the test listens");
+        let tell = move |line: &Waiting| told.send(line.position).expect("the test listens");
         let _waiter = Polled::pending(lock.acquire().on_wait(tell));
         assert_eq!(heard.try_recv(), Ok(Some(2)));
     });

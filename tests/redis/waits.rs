@@ -132,7 +132,7 @@ fn the_place_in_line_is_told() {
     let _first = waits(&server, lock.acquire());
     let (tell, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let second = lock.acquire().on_wait(move |waiting| {
-        let _ = tell.send(waiting.place);
+        let _ = tell.send(waiting.position);
     });
     in_runtime(async {
         tokio::select! {

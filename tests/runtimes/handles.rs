@@ -418,7 +418,7 @@ mod stats {
         assert_eq!((stats.grants, stats.waits, stats.in_memory), (3, 2, 2));
         assert_eq!((stats.abandoned, stats.wait_time.count()), (1, 2));
         assert_eq!(
-            stats.crashes + stats.losses + stats.passed + stats.overslept,
+            stats.crashes + stats.losses + stats.bypassed + stats.frozen,
             0
         );
         // Handles on one path count together, and nothing is forgotten with the last one.

@@ -28,7 +28,7 @@ pub(crate) fn lines(picture: &Picture, columns: Option<usize>) -> Vec<String> {
     let holders = picture.alone().into_iter().chain(&status.shared_by);
     let holders = holders.map(|it| row(holder.to_owned(), it, picture.at));
     let waiters = status.waiters.iter().enumerate().map(|(index, it)| {
-        let place = match it.passed_over {
+        let place = match it.bypassed {
             true => format!("{} (bypassed)", index + 1),
             false => (index + 1).to_string(),
         };
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_control_characters_replaced() {
-        let waiters = json!([{ "ticket": null, "owner": { "unknown": "no \x1b note" }, "passed_over": true, "here": false }]);
+        let waiters = json!([{ "ticket": null, "owner": { "unknown": "no \x1b note" }, "bypassed": true, "here": false }]);
         let mut picture = Picture {
             lock: "/a.lock".into(),
             kind: Some(FifoKind::Lock),

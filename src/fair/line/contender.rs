@@ -322,7 +322,7 @@ impl Contender {
                 Ok(Flow::Done(Outcome::TicketGone))
             }
             Place::Behind(ticket) => self.wait_behind(ticket, queue),
-            Place::Head { passed: bypassed } => {
+            Place::Head { bypassed } => {
                 if !self.is_at_the_door() {
                     reap_bypassed(queue, &bypassed)?;
                 }

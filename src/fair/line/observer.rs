@@ -286,7 +286,7 @@ fn same(a: &Status, b: &Status) -> bool {
             == (b.last_token, b.polling, b.watch_failures)
         && a.waiters.len() == b.waiters.len()
         && a.waiters.iter().zip(&b.waiters).all(|(a, b)| {
-            (a.ticket, a.passed_over, a.here) == (b.ticket, b.passed_over, b.here)
+            (a.ticket, a.bypassed, a.here) == (b.ticket, b.bypassed, b.here)
                 && owners(&a.owner, &b.owner)
         })
 }

@@ -20,8 +20,8 @@ impl Core {
     /// Counts and notes what a contender did.
     pub(super) fn note(&mut self, news: News) {
         if news.bypassed > 0 {
-            self.counts.passed.add(news.bypassed as u64);
-            self.notes.push(Note::Passed {
+            self.counts.bypassed.add(news.bypassed as u64);
+            self.notes.push(Note::Bypassed {
                 tickets: news.bypassed,
             });
         }
@@ -35,8 +35,8 @@ impl Core {
     }
 
     pub(super) fn note_frozen(&mut self) {
-        self.counts.overslept.add(1);
-        self.notes.push(Note::Overslept);
+        self.counts.frozen.add(1);
+        self.notes.push(Note::Frozen);
     }
 
     pub(super) fn note_crash(&mut self, entered: Entered) {

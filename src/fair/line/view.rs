@@ -211,10 +211,10 @@ pub(super) fn waiting(place: &Place, kind: Kind, progress: Progress) -> Waiting 
         }),
     };
     Waiting {
-        place: Some(1 + progress.before + foreign),
+        position: Some(1 + progress.before + foreign),
         holder,
         waited: progress.waited,
-        closed_for: None,
+        quarantine: None,
         held_by_this_task: progress.held_by_this_task,
     }
 }
@@ -288,7 +288,7 @@ fn waiters(
         waiters.push(Waiter {
             ticket: Some(ticket.number),
             owner,
-            passed_over: found.marked,
+            bypassed: found.marked,
             here: false,
         });
     }
@@ -296,11 +296,11 @@ fn waiters(
 }
 
 impl Task {
-    fn waiter(&self, ticket: Option<u64>, passed_over: bool) -> Waiter {
+    fn waiter(&self, ticket: Option<u64>, bypassed: bool) -> Waiter {
         Waiter {
             ticket,
             owner: identity().owner(self.label.as_deref(), long_ago(self.since)),
-            passed_over: passed_over || self.frozen,
+            bypassed: bypassed || self.frozen,
             here: true,
         }
     }

@@ -12,7 +12,7 @@ pub(crate) enum Place {
     Behind(Ticket),
     /// No unmarked ticket before it conflicts with it. The marked ones before it were frozen at
     /// their turn. They keep their places, and are first again when they wake.
-    Head { passed: Vec<Ticket> },
+    Head { bypassed: Vec<Ticket> },
 }
 
 /// Returns the position of `mine` in a sorted queue. Calls `marked` only for tickets before it,
@@ -25,15 +25,15 @@ pub(crate) fn place<E>(
     let Ok(index) = line.binary_search(&mine) else {
         return Ok(Place::Missing);
     };
-    let mut passed = Vec::new();
+    let mut bypassed = Vec::new();
     let before = line[..index].iter().rev();
     for &ticket in before.filter(|it| it.mode.conflicts(mine.mode)) {
         if !marked(ticket)? {
             return Ok(Place::Behind(ticket));
         }
-        passed.push(ticket);
+        bypassed.push(ticket);
     }
-    Ok(Place::Head { passed })
+    Ok(Place::Head { bypassed })
 }
 
 /// Returns the number of a new ticket. It is above all numbers in the queue. No earlier ticket had
@@ -64,9 +64,9 @@ mod tests {
         Place::Behind(Ticket::exclusive(number))
     }
 
-    fn head(passed: &[u64]) -> Place {
-        let passed = line(passed);
-        Place::Head { passed }
+    fn head(bypassed: &[u64]) -> Place {
+        let bypassed = line(bypassed);
+        Place::Head { bypassed }
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
                 place(&line, line[index], |it| Ok(marks.contains(&it.number)));
             answer.unwrap_or_else(|never| match never {})
         };
-        let first = || Place::Head { passed: Vec::new() };
+        let first = || Place::Head { bypassed: Vec::new() };
         assert_eq!(place_of(0, &[]), first());
         assert_eq!(place_of(1, &[]), Place::Behind(line[0]));
         assert_eq!(place_of(2, &[]), Place::Behind(line[1]));
@@ -123,8 +123,8 @@ mod tests {
             Place::Behind(line[3]),
             "a writer waits for all"
         );
-        let passed = vec![line[1]];
-        assert_eq!(place_of(3, &[2]), Place::Head { passed });
+        let bypassed = vec![line[1]];
+        assert_eq!(place_of(3, &[2]), Place::Head { bypassed });
         assert_eq!(place_of(4, &[4, 3]), Place::Behind(line[1]));
     }
 
