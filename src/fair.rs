@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::disk::Cleared;
 use self::line::{Line, Observer, Settings};
-use self::state::Kind;
+use self::record::Kind;
 use self::ticket::Mode;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
@@ -26,18 +26,20 @@ use crate::watch::wait::Wait;
 pub(crate) mod disk;
 pub(crate) mod door;
 pub(crate) mod fifo;
-pub(crate) mod hold;
+pub(crate) mod guard;
 pub(crate) mod kind;
 pub(crate) mod line;
 pub(crate) mod options;
 pub(crate) mod pending;
+pub(crate) mod queue_dir;
+pub(crate) mod record;
 pub(crate) mod rwlock;
 pub(crate) mod semaphore;
 pub(crate) mod slots;
-pub(crate) mod state;
+mod spare;
 pub(crate) mod ticket;
 
-use hold::FairHold;
+use guard::FairHold;
 pub use options::{FifoConfig, FifoOptions};
 use pending::FairPending;
 

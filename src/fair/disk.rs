@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::door::Door;
+use super::queue_dir::{Other, Own, QueueDir, STATE};
+use super::record::{self, Content, Draft, Kind, Record};
 use super::slots::Slots;
-use super::state::{self, Content, Draft, Kind, Record};
-use super::ticket::queue::{Other, Own, Queue, STATE};
 use super::ticket::{Mode, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};
@@ -28,10 +28,10 @@ use crate::sys::fork::Private;
 const TRIES: usize = 1000;
 
 mod copies;
-mod hold;
 mod permits;
+mod reader;
 mod removal;
-mod share;
+mod writer;
 
 pub(crate) use permits::Resized;
 
@@ -64,7 +64,7 @@ pub(crate) struct Disk {
     kind: Kind,
     /// The slot files, if this is a semaphore.
     slots: Option<Slots>,
-    queue: Option<Queue>,
+    queue: Option<QueueDir>,
     /// How often the directory was opened. Distinguishes a directory from its successor.
     opened: u64,
     state: Option<Private>,
@@ -146,11 +146,11 @@ impl Disk {
 
     /// Returns the queue directory. Opens it, and creates it if it is missing. `mode` applies if
     /// the lock file is missing too.
-    fn queue(&mut self, mode: Option<u32>) -> Result<&mut Queue> {
+    fn queue(&mut self, mode: Option<u32>) -> Result<&mut QueueDir> {
         if self.queue.is_none() {
             self.state = None;
             let door = self.model();
-            let queue = Queue::open(&self.place.queue, &door, || {
+            let queue = QueueDir::open(&self.place.queue, &door, || {
                 let opened = Door::open(&door, mode);
                 opened.map_err(|e| Error::io("open the lock file", &door, e))
             })?;
@@ -163,6 +163,12 @@ impl Disk {
         self.queue
             .as_mut()
             .ok_or_else(|| Error::at(ErrorKind::Corrupt, text, &self.place.queue))
+    }
+
+    /// Opens the queue directory, and creates it if it is missing. A caller that is about to compete
+    /// for the lock does this first, so that no other caller overtakes it meanwhile.
+    pub(crate) fn prepare(&mut self, mode: Option<u32>) -> Result<()> {
+        self.queue(mode).map(drop)
     }
 
     /// Returns the file whose rights decide who may use the lock: the lock file, or the first slot
@@ -188,6 +194,11 @@ impl Disk {
         }
     }
 
+    /// Returns whether the queue directory or the state file is open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.queue.is_some() || self.state.is_some()
+    }
+
     /// Closes what is open. The directory or the state file has been removed or replaced.
     pub(crate) fn reopen(&mut self) {
         self.queue = None;
@@ -203,18 +214,18 @@ impl Disk {
     }
 
     fn parse(&self, bytes: &[u8]) -> Content {
-        state::parse(bytes, self.kind)
+        record::parse(bytes, self.kind)
     }
 
     /// Reads the state file without a lock on it: for status, and to check the kind.
     pub(crate) fn read_unlocked(&self) -> Result<Option<Vec<u8>>> {
         let path = self.place.state();
         let at = |error| Error::io("read the state file", &path, error);
-        let mut buffer = [0; state::LENGTH];
+        let mut buffer = [0; record::LENGTH];
         let read = match &self.state {
-            Some(file) => state::read(file, self.state_id, &mut buffer).map_err(at)?,
+            Some(file) => record::read(file, self.state_id, &mut buffer).map_err(at)?,
             None => match file::open_to_read(&path).map_err(at)? {
-                Some(file) => state::read(&file, None, &mut buffer).map_err(at)?,
+                Some(file) => record::read(&file, None, &mut buffer).map_err(at)?,
                 None => return Ok(None),
             },
         };
@@ -223,18 +234,18 @@ impl Disk {
 
     /// Lists the queue. Creates the directory if it is missing.
     pub(crate) fn list(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
-        self.list_by(mode, Queue::list)
+        self.list_by(mode, QueueDir::list)
     }
 
     /// Does the same as [`list`](Disk::list), and is cheaper if nothing has changed.
     pub(crate) fn list_if_changed(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
-        self.list_by(mode, Queue::list_if_changed)
+        self.list_by(mode, QueueDir::list_if_changed)
     }
 
     fn list_by(
         &mut self,
         mode: Option<u32>,
-        list: impl Fn(&mut Queue) -> Result<Option<&[Ticket]>>,
+        list: impl Fn(&mut QueueDir) -> Result<Option<&[Ticket]>>,
     ) -> Result<&[Ticket]> {
         for _ in 0..TRIES {
             step::at(Step::ListQueue);
@@ -252,7 +263,7 @@ impl Disk {
     pub(crate) fn list_existing(&mut self) -> Result<&[Ticket]> {
         if self.queue.is_none() {
             self.state = None;
-            self.queue = Queue::open_existing(&self.place.queue, &self.model())?;
+            self.queue = QueueDir::open_existing(&self.place.queue, &self.model())?;
             self.opened += 1;
             self.check_kind()?;
         }
@@ -270,7 +281,7 @@ impl Disk {
 
     /// Closes the state file if the listing shows that another file, or none, has its name.
     fn forget_old_state(&mut self) -> Result<()> {
-        let listed = self.queue.as_ref().and_then(Queue::state_inode);
+        let listed = self.queue.as_ref().and_then(QueueDir::state_inode);
         let same = listed.is_some() && listed == self.state_id.map(|id| id.inode);
         // Some file systems list other inode numbers than they report for open files. There the
         // path decides.
@@ -286,11 +297,11 @@ impl Disk {
 
     /// Returns the queue as it was listed last.
     pub(crate) fn line(&self) -> &[Ticket] {
-        self.queue.as_ref().map_or(&[], Queue::line)
+        self.queue.as_ref().map_or(&[], QueueDir::line)
     }
 
     /// Returns the queue directory, if it is open.
-    pub(crate) fn open_queue(&self) -> Option<&Queue> {
+    pub(crate) fn open_queue(&self) -> Option<&QueueDir> {
         self.queue.as_ref()
     }
 
@@ -334,6 +345,33 @@ impl Disk {
         }
     }
 
+    /// Removes the mark of a ticket of this process, because its waiter is awake. Returns `true` if
+    /// there was one.
+    pub(crate) fn unmark(&self, own: &Own) -> Result<bool> {
+        let at = |step, error| Error::io(step, self.place.queue.join(own.ticket.name()), error);
+        let marked = own
+            .is_marked()
+            .map_err(|e| at("look at the own ticket", e))?;
+        if marked {
+            own.set_mark(false)
+                .map_err(|e| at("unmark the own ticket", e))?;
+        }
+        Ok(marked)
+    }
+
+    /// Returns whether a bypassed ticket has lost its mark: its owner is awake, and first again.
+    pub(crate) fn marks_gone(&self, bypassed: &[Ticket]) -> Result<bool> {
+        let Some(queue) = &self.queue else {
+            return Ok(false);
+        };
+        for &ticket in bypassed {
+            if queue.is_unmarked(ticket)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn vanishing(&self) -> Error {
         let text = "the queue directory is removed whenever it is created";
         Error::at(ErrorKind::Corrupt, text, &self.place.queue)
@@ -345,7 +383,7 @@ impl Disk {
 pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u64)>> {
     let disk = Disk::new(Arc::new(place), Kind::Lock, None);
     let bytes = disk.read_unlocked()?.unwrap_or_default();
-    match (state::kind_of(&bytes), disk.parse(&bytes)) {
+    match (record::kind_of(&bytes), disk.parse(&bytes)) {
         (None, Content::Foreign(theirs)) => {
             let text = format!("this version does not support the lock at this path: {theirs}");
             let path = disk.place.state();

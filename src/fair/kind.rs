@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::disk::{Place, recorded_kind};
-use super::state::Kind;
+use super::record::Kind;
 use crate::error::Result;
 use crate::path::canonical;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Shared;
-use super::hold::FairHold;
-use super::line::{Entered, Key, Wish};
+use super::guard::FairHold;
+use super::line::{Arrived, Key};
 use super::ticket::Mode;
 use crate::address::Address;
 use crate::backend::{Pending, Request};
@@ -16,16 +16,16 @@ use crate::status::Waiting;
 #[doc(hidden)]
 pub struct FairPending {
     shared: Arc<Shared>,
-    want: Mode,
+    mode: Mode,
     key: Option<Key>,
     over: bool,
 }
 
 impl FairPending {
-    pub(super) fn new(shared: Arc<Shared>, want: Mode) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, mode: Mode) -> Self {
         Self {
             shared,
-            want,
+            mode,
             key: None,
             over: false,
         }
@@ -40,22 +40,15 @@ impl Pending for FairPending {
         let result = match self.key {
             _ if self.over => return Poll::Pending,
             Some(key) => line.poll(key, cx.waker(), request.now()).map_ok(Some),
-            None if request.try_only => Poll::Ready(line.try_enter(settings, self.want)),
-            None => {
-                let wish = Wish {
-                    want: self.want,
-                    most: request.max_waiting,
-                    thread: request.thread,
-                };
-                match line.enter(settings, wish, cx.waker(), request.now()) {
-                    Ok(Entered::Granted(grant)) => Poll::Ready(Ok(Some(grant))),
-                    Ok(Entered::Waiting(key)) => {
-                        self.key = Some(key);
-                        Poll::Pending
-                    }
-                    Err(error) => Poll::Ready(Err(error)),
+            None if request.try_only => Poll::Ready(line.try_enter(settings, self.mode)),
+            None => match line.enter(settings, self.mode, request, cx.waker()) {
+                Ok(Arrived::Granted(grant)) => Poll::Ready(Ok(Some(grant))),
+                Ok(Arrived::Waiting(key)) => {
+                    self.key = Some(key);
+                    Poll::Pending
                 }
-            }
+                Err(error) => Poll::Ready(Err(error)),
+            },
         };
         let Poll::Ready(result) = result else {
             return Poll::Pending;

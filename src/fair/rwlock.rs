@@ -11,8 +11,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::hold::{fair_guard, lends_its_file};
-use super::state::Kind;
+use super::guard::{fair_guard, lends_its_file};
+use super::record::Kind;
 use super::ticket::Mode;
 use super::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
 use crate::acquire::Acquire;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::Resized;
-use super::hold::fair_guard;
+use super::guard::fair_guard;
 use super::kind::FifoKind;
 use super::line::Line;
+use super::record::Kind;
 use super::slots::{Names, Slots};
-use super::state::Kind;
 use super::ticket::Mode;
 use super::{FifoConfig, Shared, check_options, fair_methods, in_temporary_directory};
 use crate::acquire::Acquire;

@@ -29,6 +29,17 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
     !met_again && !is_shortage(error)
 }
 
+/// Returns whether no descriptor is left, of this process or of the system.
+#[cfg(unix)]
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_out_of_files(_error: &io::Error) -> bool {
+    false
+}
+
 /// Returns whether no descriptor is left, of this process or of the system, or the disk fails.
 #[cfg(unix)]
 fn is_shortage(error: &io::Error) -> bool {

@@ -399,6 +399,78 @@ mod status {
     }
 }
 
+mod descriptors {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use stanchion::{FifoGuard, FifoLock};
+
+    use super::*;
+
+    /// Runs `body` in a process of its own, which has this many descriptors.
+    fn with_descriptors(most: u64, name: &str, body: impl FnOnce()) {
+        if std::env::var_os("STANCHION_FEW_FILES").is_some() {
+            let limit = Rlimit {
+                current: Some(most),
+                maximum: getrlimit(Resource::Nofile).maximum,
+            };
+            setrlimit(Resource::Nofile, limit).expect("a lower limit");
+            return body();
+        }
+        let mut child = std::process::Command::new(std::env::current_exe().expect("this program"));
+        let name = format!("handles::descriptors::{name}");
+        child.args([name.as_str(), "--exact", "--nocapture"]);
+        let ended = child.env("STANCHION_FEW_FILES", "1").status();
+        assert!(ended.expect("a child").success());
+    }
+
+    fn open_files() -> usize {
+        let files = std::fs::read_dir("/proc/self/fd").expect("a list of descriptors");
+        files.count()
+    }
+
+    fn numbered(place: &Place, number: usize) -> FifoLock {
+        let path = place.path();
+        let directory = path.parent().expect("a directory");
+        FifoLock::open(directory.join(format!("{number}.lock"))).expect("a lock")
+    }
+
+    #[test]
+    fn many_used_handles_need_few_descriptors() {
+        with_descriptors(256, "many_used_handles_need_few_descriptors", || {
+            let place = Place::new();
+            let before = open_files();
+            let locks: Vec<_> = (0..2000).map(|number| numbered(&place, number)).collect();
+            for _ in 0..2 {
+                for lock in &locks {
+                    drop(held(lock));
+                }
+            }
+            let more = open_files() - before;
+            assert!(more <= 2 * 65 + 8, "{more} descriptors for idle handles");
+            assert!(
+                locks
+                    .iter()
+                    .all(|lock| lock.status().is_ok_and(|it| it.waiters.is_empty()))
+            );
+        });
+    }
+
+    /// Sixty idle handles have descriptors that the guards need.
+    #[test]
+    fn idle_handles_give_their_descriptors_back() {
+        with_descriptors(256, "idle_handles_give_their_descriptors_back", || {
+            let place = Place::new();
+            let locks: Vec<_> = (0..60).map(|number| numbered(&place, number)).collect();
+            locks.iter().for_each(|lock| drop(held(lock)));
+            let more: Vec<_> = (60..130).map(|number| numbered(&place, number)).collect();
+            let guards: Vec<FifoGuard> = more.iter().map(held).collect();
+            assert!(guards.iter().all(FifoGuard::is_held));
+            // Those that gave their descriptors back open their files again.
+            drop(guards);
+            locks.iter().for_each(|lock| drop(held(lock)));
+        });
+    }
+}
+
 mod stats {
     use super::*;
 

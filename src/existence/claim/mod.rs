@@ -85,7 +85,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::state::{next_token, wall_clock_us};
+use crate::fair::record::{next_token, wall_clock_us};
 use crate::file::wait::{
     EventSource, Outcome, Presence, Refusal, Stillness, Target, WaitConfig, Wakes,
 };

@@ -15,7 +15,7 @@
 
 use super::Disk;
 use crate::error::{Error, Result};
-use crate::fair::state;
+use crate::fair::record;
 use crate::step::{self, Step};
 use crate::sys::fork::Private;
 use crate::sys::{file, flock};
@@ -55,9 +55,9 @@ impl Disk {
 
     fn write_copy(&self, from: &Private, to: &Private, inode: u64) -> Result<()> {
         let at = |error| Error::io("copy the state file", self.place.state(), error);
-        let mut record = [0; state::LENGTH];
-        let length = state::read(from, self.state_id, &mut record).map_err(at)?;
-        state::set_file(&mut record[..length], inode);
+        let mut record = [0; record::LENGTH];
+        let length = record::read(from, self.state_id, &mut record).map_err(at)?;
+        record::set_file(&mut record[..length], inode);
         file::write_at(to, 0, &record[..length]).map_err(at)
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{Cleared, Disk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fair::record::{self, Content, Flag, Record};
 use crate::fair::slots::Slots;
-use crate::fair::state::{self, Content, Flag, Record};
 use crate::step::{self, Step};
 use crate::sys::file::{self, FileId};
 
@@ -37,6 +37,29 @@ impl Disk {
 
     pub(crate) fn slots_seen(&self) -> Option<&Slots> {
         self.slots.as_ref()
+    }
+
+    /// Returns how many slots are in hand.
+    pub(crate) fn in_hand(&self) -> u32 {
+        self.slots.as_ref().map_or(0, Slots::in_hand)
+    }
+
+    /// Unlocks and closes the slots in hand, except for `kept` of them.
+    pub(crate) fn keep_in_hand(&mut self, kept: u32) -> Result<()> {
+        match &mut self.slots {
+            Some(slots) => slots.give_back(slots.in_hand().saturating_sub(kept)),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails for no permits, and for more than the limit, because that wait could not end.
+    pub(crate) fn check_count(&self, count: u32) -> Result<()> {
+        let limit = self.slots.as_ref().map_or(0, Slots::limit);
+        if (1..=limit).contains(&count) {
+            return Ok(());
+        }
+        let text = format!("cannot acquire {count} permits: the limit is {limit}");
+        Err(Error::at(ErrorKind::InvalidInput, text, &self.place.door))
     }
 
     /// Returns the token of a grant, and reserves `block` more tokens after it. Returns `None` if
@@ -74,8 +97,8 @@ impl Disk {
         }
         slots.confirm();
         let limit = slots.limit();
-        let now = state::wall_clock_us();
-        let token = state::next_token(record.map_or(0, |it| it.token), now);
+        let now = record::wall_clock_us();
+        let token = record::next_token(record.map_or(0, |it| it.token), now);
         self.write_record(limit, token.saturating_add(block), Some(words))?;
         Ok(Some(token))
     }
@@ -153,7 +176,7 @@ impl Disk {
             }
             return Ok(Resized::NotAll);
         }
-        let fresh = || state::next_token(0, state::wall_clock_us());
+        let fresh = || record::next_token(0, record::wall_clock_us());
         let written = self.write_record(limit, record.map_or_else(fresh, |it| it.token), None);
         self.unlock_state();
         written?;

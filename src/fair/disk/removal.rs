@@ -11,7 +11,7 @@
 use super::{Cleared, Disk, StateLock};
 use crate::error::{Error, Result};
 use crate::fair::door::{Door, remove_file};
-use crate::fair::state::{self, Flag, Record};
+use crate::fair::record::{self, Flag, Record};
 use crate::step::{self, Step};
 use crate::sys::file;
 
@@ -66,11 +66,11 @@ impl Disk {
             return Ok(Cleared::InUse);
         };
         step::at(Step::TombstoneState);
-        let mut kept = [0; state::LENGTH];
-        let length = state::read(file, self.state_id, &mut kept).map_err(at)?;
+        let mut kept = [0; record::LENGTH];
+        let length = record::read(file, self.state_id, &mut kept).map_err(at)?;
         // In a hard-linked copy of the directory this is the record of a lock that stays in use.
         if !self.state_linked {
-            file::write_at(file, 0, state::REMOVED.as_bytes()).map_err(at)?;
+            file::write_at(file, 0, record::REMOVED.as_bytes()).map_err(at)?;
         }
         step::at(Step::UnlinkState);
         remove_file(&path, "remove the state file")?;
@@ -89,7 +89,7 @@ impl Disk {
                 return Ok(Cleared::InUse);
             };
             let (fresh, id) = queue.open_state().map_err(at)?;
-            state::set_file(&mut kept[..length], id.inode);
+            record::set_file(&mut kept[..length], id.inode);
             file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
         }
         // A process took a ticket meanwhile, or the directory contains other files.

@@ -31,15 +31,15 @@ pub(super) struct Agenda {
     /// When to look whether the lock is lost.
     compare: Option<Instant>,
     /// The time that is set in the watch thread.
-    pub(super) armed: Option<Instant>,
+    armed: Option<Instant>,
 }
 
 /// What is due now.
 pub(super) struct Due {
-    pub(super) tidy: bool,
-    pub(super) rest: bool,
-    pub(super) tick: bool,
-    pub(super) compare: bool,
+    pub tidy: bool,
+    pub rest: bool,
+    pub tick: bool,
+    pub compare: bool,
 }
 
 impl Agenda {
@@ -62,6 +62,16 @@ impl Agenda {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Returns whether the watch thread must be told of this time.
+    pub(super) fn must_arm(&self, due: Instant) -> bool {
+        self.armed.is_none_or(|armed| due < armed)
+    }
+
+    /// Notes that this time is set in the watch thread.
+    pub(super) fn armed(&mut self, due: Instant) {
+        self.armed = Some(due);
     }
 
     /// Takes the timers that are due.

@@ -1,4 +1,4 @@
-//! How a waiter bypasses the frozen waiters before it.
+//! How a waiter finds out that the waiters before it are frozen, and bypasses them.
 //!
 //! # Algorithm
 //!
@@ -11,14 +11,12 @@
 //! A frozen waiter that wakes removes its mark and is first again. A waiter that counted on a mark
 //! looks at it again after it has locked the door. If the mark is gone, it gives the door back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::at_slots::give_part_back;
-use super::contender::{Cause, Contender, Flow, Outcome, Position};
 use crate::error::{Error, Result};
 use crate::fair::disk::Disk;
 use crate::fair::door::Door;
-use crate::fair::ticket::queue::{Other, Own, Queue};
+use crate::fair::queue_dir::{Other, Own, QueueDir};
 use crate::fair::ticket::{Mode, Ticket};
 use crate::step::{self, Step};
 use crate::watch::wait::{COARSE, after};
@@ -26,8 +24,40 @@ use crate::watch::wait::{COARSE, after};
 /// How often a door that was free may be found locked before it counts as held.
 const REFUSALS: u32 = 4;
 
-/// What was found free, and is locked by us.
-enum Free {
+/// The claim windows of one waiter.
+pub(super) struct Bypass {
+    window: Duration,
+    /// When the next look is due.
+    due: Option<Instant>,
+    count: Option<Count>,
+    /// A door that is kept open from one window to the next. Closing it would wake other waiters.
+    probe: Option<Door>,
+    /// The permission bits of files that have to be created.
+    bits: Option<u32>,
+}
+
+/// How long the door has been free although tickets were before ours. The count starts anew if the
+/// token or those tickets change.
+struct Count {
+    token: u64,
+    /// How many unmarked tickets are before ours, and the first of them.
+    before: (usize, Option<Ticket>),
+    windows: usize,
+    /// How often in a row the door was found locked since then.
+    refusals: u32,
+}
+
+/// The result of a look.
+pub(super) enum Look {
+    Wait,
+    /// Our own ticket has disappeared.
+    TicketGone,
+    /// All waiters before this one are frozen, and what they leave is locked by us.
+    AllFrozen(Free),
+}
+
+/// What was found free.
+pub(super) enum Free {
     Door(Door),
     /// As many slots as the first waiter could have taken. They are in the disk's hand.
     Slots,
@@ -39,34 +69,67 @@ impl Free {
             Self::Door(door) => door
                 .leave()
                 .map_err(|e| Error::io("unlock the lock file", &disk.place().door, e)),
-            Self::Slots => give_part_back(disk, reserved),
+            Self::Slots => disk.keep_in_hand(reserved),
         }
     }
 }
 
-/// How long the door has been free although tickets were before ours. The count starts anew if the
-/// token or those tickets change.
-pub(super) struct BypassCount {
-    token: u64,
-    /// How many unmarked tickets are before ours, and the first of them.
-    before: (usize, Option<Ticket>),
-    windows: usize,
-    /// How often in a row the door was found locked since then.
-    refusals: u32,
-}
+impl Bypass {
+    /// `door` is open and not locked.
+    pub(super) fn new(window: Duration, bits: Option<u32>, door: Option<Door>) -> Self {
+        Self {
+            window,
+            due: after(window),
+            count: None,
+            probe: door,
+            bits,
+        }
+    }
 
-impl Contender {
-    /// Returns whether this waiter is not first, and the door that was locked a window ago still
-    /// is. Then there is nothing to look at. So a waiter that waits long costs one system call a
-    /// window.
+    /// Returns whether the user has switched it on.
+    pub(super) fn is_on(&self) -> bool {
+        self.window != Duration::MAX
+    }
+
+    /// Returns when the next look is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Returns whether a window has ended, and begins the next one.
+    pub(super) fn ends_window(&mut self, now: Instant) -> bool {
+        let ends = self.due.is_some_and(|at| now >= at);
+        if ends {
+            self.due = after(self.window);
+        }
+        ends
+    }
+
+    /// Makes sure that a look is due after this time at the latest.
+    pub(super) fn look_within(&mut self, time: Duration) {
+        if self.due.is_none() {
+            self.due = after(time);
+        }
+    }
+
+    /// Begins to count anew.
+    pub(super) fn forget(&mut self) {
+        self.count = None;
+    }
+
+    /// Returns the open door, if there is one.
+    pub(super) fn take_door(&mut self) -> Option<Door> {
+        self.probe.take()
+    }
+
+    /// Returns whether the door that was locked a window ago still is. Then there is nothing to look
+    /// at. So a waiter that waits long costs one system call a window.
     pub(super) fn is_door_still_locked(&mut self, disk: &Disk) -> Result<bool> {
         let path = &disk.place().door;
         let Some(door) = &self.probe else {
             return Ok(false);
         };
-        if !matches!(self.position, Position::Behind { .. })
-            || !door.is_current(path).unwrap_or(false)
-        {
+        if !door.is_current(path).unwrap_or(false) {
             return Ok(false);
         }
         step::at(Step::Probe);
@@ -85,42 +148,36 @@ impl Contender {
         Ok(false)
     }
 
-    /// Looks once per window whether the waiters before this one are frozen. Reaps marked tickets
-    /// of dead owners.
-    pub(super) fn look_for_bypass(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
-        let windows_off = self.settings.claim_window == Duration::MAX;
-        if windows_off || !matches!(self.position, Position::Behind { .. }) {
-            self.bypass_count = None;
-            return Ok(Outcome::Sleep);
-        }
-        disk.list(self.settings.mode)?;
+    /// Looks whether the waiters before this one are frozen. Reaps marked tickets of dead owners.
+    /// `reserved` permits in hand belong to others.
+    pub(super) fn look(&mut self, own: &Own, disk: &mut Disk, reserved: u32) -> Result<Look> {
+        disk.list(self.bits)?;
         let Some(queue) = disk.open_queue() else {
-            return Ok(Outcome::Sleep);
+            return Ok(Look::Wait);
         };
         if !queue.line().contains(&own.ticket) {
-            self.reset();
-            return Ok(Outcome::TicketGone);
+            return Ok(Look::TicketGone);
         }
         let before = awake_before(queue, own.ticket)?;
         if before.0 == 0 {
-            self.bypass_count = None;
-            return Ok(Outcome::Sleep);
+            self.count = None;
+            return Ok(Look::Wait);
         }
-        let Some(free) = self.find_free(before.1, disk)? else {
-            return Ok(Outcome::Sleep);
+        let Some(free) = self.find_free(before.1, disk, reserved)? else {
+            return Ok(Look::Wait);
         };
         let token = match disk.peek_token() {
             Ok(token) => token,
             Err(error) => {
-                let _ = free.give_back(disk, self.reserved);
+                let _ = free.give_back(disk, reserved);
                 return Err(error);
             }
         };
-        let windows = match &self.bypass_count {
+        let windows = match &self.count {
             Some(then) if then.token == token && then.before == before => then.windows + 1,
             _ => 0,
         };
-        self.bypass_count = Some(BypassCount {
+        self.count = Some(Count {
             token,
             before,
             windows,
@@ -128,58 +185,40 @@ impl Contender {
         });
         if windows < windows_to_bypass(before.0) {
             step::at(Step::GiveBack);
-            free.give_back(disk, self.reserved)?;
-            return Ok(Outcome::Sleep);
+            free.give_back(disk, reserved)?;
+            return Ok(Look::Wait);
         }
-        match free {
-            Free::Door(door) => self.bypass(own, disk, door),
-            Free::Slots => self.bypass_to_slots(own, disk),
-        }
+        self.count = None;
+        Ok(Look::AllFrozen(free))
     }
 
     /// Locks what is free although tickets are before ours; `first` is the first of them.
-    fn find_free(&mut self, first: Option<Ticket>, disk: &mut Disk) -> Result<Option<Free>> {
-        if disk.slots_seen().is_none() {
-            return Ok(self.free_door(disk)?.map(Free::Door));
-        }
+    fn find_free(
+        &mut self,
+        first: Option<Ticket>,
+        disk: &mut Disk,
+        reserved: u32,
+    ) -> Result<Option<Free>> {
+        let Some(slots) = disk.slots() else {
+            return Ok(self.find_free_door(disk)?.map(Free::Door));
+        };
         step::at(Step::Probe);
-        let limit = disk.slots_seen().map_or(1, |it| it.limit());
         let needed = match first.map(|it| it.mode) {
             Some(Mode::Permits(count)) => count,
-            _ => limit,
+            _ => slots.limit(),
         };
-        let wanted = self.reserved.saturating_add(needed);
-        let gathered = match disk.slots() {
-            // This process may never be able to lock as many slots as the first waiter wants. Then
-            // nothing shows that the first waiter is frozen.
-            Some(slots) => slots.gather_reachable(wanted, self.settings.mode)?.0,
-            None => false,
-        };
+        // This process may never be able to lock as many slots as the first waiter wants. Then
+        // nothing shows that the first waiter is frozen.
+        let (gathered, _) = slots.gather_reachable(reserved.saturating_add(needed), self.bits)?;
         if !gathered {
-            give_part_back(disk, self.reserved)?;
+            disk.keep_in_hand(reserved)?;
             self.count_refusal();
         }
         Ok(gathered.then_some(Free::Slots))
     }
 
-    /// Marks the tickets of the frozen waiters before this one, and collects as the first waiter.
-    fn bypass_to_slots(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
-        self.reset();
-        self.bypass_count = None;
-        let marked = mark_all_before(own, disk, self.settings.mode, &mut self.news.bypassed);
-        let flow = marked.and_then(|bypassed| self.approach_slots(disk, bypassed, Cause::Timer));
-        match flow {
-            Ok(Flow::Done(outcome)) => Ok(outcome),
-            Ok(Flow::Again) => Ok(Outcome::Sleep),
-            Err(error) => {
-                let _ = give_part_back(disk, self.reserved);
-                Err(error)
-            }
-        }
-    }
-
     /// Locks the door if it is free.
-    pub(super) fn free_door(&mut self, disk: &Disk) -> Result<Option<Door>> {
+    fn find_free_door(&mut self, disk: &Disk) -> Result<Option<Door>> {
         let path = &disk.place().door;
         let at = |step, error| Error::io(step, path, error);
         step::at(Step::Probe);
@@ -201,7 +240,7 @@ impl Contender {
             return Ok(None);
         }
         if !door.is_current(path).unwrap_or(false) {
-            self.bypass_count = None;
+            self.count = None;
             let _ = door.leave();
             return Ok(None);
         }
@@ -211,52 +250,14 @@ impl Contender {
     /// Counts a refusal. The door may be held, or tried by another waiter at this moment. In the
     /// second case the count must not start anew, or the waiter behind this one would bypass first.
     fn count_refusal(&mut self) {
-        let Some(count) = &mut self.bypass_count else {
+        let Some(count) = &mut self.count else {
             return;
         };
         count.refusals += 1;
         if count.refusals > REFUSALS {
-            self.bypass_count = None;
+            self.count = None;
         } else {
-            self.window_at = after(COARSE * count.refusals);
-        }
-    }
-
-    /// Marks the tickets of the frozen waiters before this one, and enters.
-    pub(super) fn bypass(&mut self, own: &Own, disk: &mut Disk, door: Door) -> Result<Outcome> {
-        self.reset();
-        self.bypass_count = None;
-        let marked = mark_all_before(own, disk, self.settings.mode, &mut self.news.bypassed);
-        let (bypassed, result) = match marked {
-            Ok(bypassed) => (bypassed, Ok(())),
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        let path = disk.place().door.clone();
-        let shared = match self.shares() {
-            true => door.share(),
-            false => Ok(true),
-        };
-        if self.shares() {
-            // Other readers may have found the door locked exclusively at this moment.
-            door.ring(&path);
-        }
-        self.position = Position::Entering { door, bypassed };
-        let shared = shared.map_err(|e| Error::io("share the lock of the lock file", path, e));
-        let result = match result.and(shared) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.give_back();
-                return Ok(Outcome::Sleep);
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            self.give_back();
-            return Err(error);
-        }
-        match self.enter(disk)? {
-            Flow::Done(outcome) => Ok(outcome),
-            Flow::Again => Ok(Outcome::Sleep),
+            self.due = after(COARSE * count.refusals);
         }
     }
 }
@@ -270,28 +271,29 @@ fn windows_to_bypass(before: usize) -> usize {
 
 /// Returns how many unmarked tickets are before ours, and the first of them. Reaps marked tickets
 /// of dead owners.
-fn awake_before(queue: &Queue, own: Ticket) -> Result<(usize, Option<Ticket>)> {
+fn awake_before(queue: &QueueDir, own: Ticket) -> Result<(usize, Option<Ticket>)> {
     let (mut count, mut first) = (0, None);
     for &ticket in queue.line().iter().take_while(|it| **it < own) {
         if !queue.is_marked(ticket)? {
             count += 1;
             first = first.or(Some(ticket));
-        } else if let Other::Open(file) = queue.open_other(ticket)? {
-            queue.reap_if_dead(ticket, &file)?;
+        } else {
+            queue.reap_dead(ticket)?;
         }
     }
     Ok((count, first))
 }
 
 /// Marks the tickets before ours whose owners live, those of readers too, because waiters behind us
-/// count the unmarked ones. Returns those marked tickets that conflict with ours.
-fn mark_all_before(
+/// count the unmarked ones. Counts the new marks, also if a step fails. Returns those marked tickets
+/// that conflict with ours.
+pub(super) fn mark_all_before(
     own: &Own,
     disk: &mut Disk,
-    mode: Option<u32>,
+    bits: Option<u32>,
     marked: &mut usize,
 ) -> Result<Vec<Ticket>> {
-    disk.list(mode)?;
+    disk.list(bits)?;
     let mut bypassed = Vec::new();
     let Some(queue) = disk.open_queue() else {
         return Ok(bypassed);
@@ -312,42 +314,4 @@ fn mark_all_before(
         }
     }
     Ok(bypassed)
-}
-
-/// Removes the mark of our own ticket, because its waiter is awake. Returns `true` if there was
-/// one.
-pub(super) fn unmark(own: &Own, disk: &Disk) -> Result<bool> {
-    let at = |step, error| Error::io(step, disk.place().queue.join(own.ticket.name()), error);
-    let marked = own
-        .is_marked()
-        .map_err(|e| at("look at the own ticket", e))?;
-    if marked {
-        own.set_mark(false)
-            .map_err(|e| at("unmark the own ticket", e))?;
-    }
-    Ok(marked)
-}
-
-/// Reaps those of the marked tickets whose owners are dead. No process watches a marked ticket, so
-/// this wakes no waiter.
-pub(super) fn reap_bypassed(queue: &Queue, bypassed: &[Ticket]) -> Result<()> {
-    for &ticket in bypassed {
-        if let Other::Open(file) = queue.open_other(ticket)? {
-            queue.reap_if_dead(ticket, &file)?;
-        }
-    }
-    Ok(())
-}
-
-/// Returns whether a bypassed ticket has lost its mark: its owner is awake, and first again.
-pub(super) fn marks_gone(disk: &Disk, bypassed: &[Ticket]) -> Result<bool> {
-    let Some(queue) = disk.open_queue() else {
-        return Ok(false);
-    };
-    for &ticket in bypassed {
-        if queue.is_unmarked(ticket)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -11,9 +11,6 @@
 //!    Behind (sleep on its ticket)                                           try again soon
 //! ```
 //!
-//! A contender for permits is `AtSlots` instead, see [`at_slots`](super::at_slots). From there it
-//! enters directly.
-//!
 //! [`Contender::step`] runs at arrival, at every file event and at every timer. It does as much as
 //! it can without waiting: every lock is a try-lock. A file that it sleeps on is *opened, then
 //! watched, then looked at again*, so nothing happens unseen in between.
@@ -21,56 +18,100 @@
 //! After an event it tries along the fine rungs of the [`Ladder`], because the kernel announces the
 //! close of a dying process before it drops the lock. After a new watch it tries along the coarse
 //! rungs: there it misses a close only if the owner is dying at that very moment.
+//!
+//! # At the door
+//!
+//! The door is opened and tried. If that is refused, the door is watched, compared with its path,
+//! and tried again. With the door locked, the contender checks once more that the door is current
+//! and that the waiters it bypasses are still frozen. Then it makes the record its own. Otherwise
+//! it gives the door back and starts again.
+//!
+//! # At the slots
+//!
+//! A contender for permits is `AtSlots` instead. It collects slots until it has enough, and enters
+//! directly. The first waiter keeps what it gets, even if that is only a part of what it wants. No
+//! other process may take permits now. So small requests cannot starve a large one.
+//!
+//! Two waiters may both believe that they are first: a lower number was linked late, or a bypassed
+//! waiter has woken. Each of them could keep a part and wait for the other's part without end. So a
+//! waiter that has a part looks at the queue once per claim window, or every two seconds if windows
+//! are disabled. If it is not first, it gives its part back.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Settings;
-use super::bypass::{BypassCount, reap_bypassed, unmark};
-use super::cohort::CohortId;
-use super::report::News;
+use super::Site;
+use super::bypass::{self, Bypass, Free, mark_all_before};
+use super::cohorts::CohortId;
+use super::request::Settings;
 use crate::backoff::Backoff;
-use crate::error::Result;
-use crate::fair::disk::{Disk, Entered};
+use crate::error::{Error, Result};
+use crate::fair::disk::{Admission, Disk, Entered};
 use crate::fair::door::Door;
-use crate::fair::slots::RefusedSlots;
+use crate::fair::queue_dir::{Other, OtherTicket, Own, QueueDir, Standing};
+use crate::fair::slots::{Look, RefusedSlots};
 use crate::fair::ticket::policy::{self, Place};
-use crate::fair::ticket::queue::{Other, OtherTicket, Own, Queue, Standing};
 use crate::fair::ticket::{Mode, Ticket};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
-use crate::watch::wait::{COARSE, FINE, Ladder, WakeSource, after};
-use crate::watch::{Seen, WatchId, WatcherId, watch};
+use crate::trace::Note;
+use crate::watch::wait::{COARSE, FINE, Ladder, Wait, WakeSource};
+use crate::watch::{Seen, WatchId, watch};
+
+/// After this many rungs of the ladder, the process that has `state` locked counts as alive. The
+/// rungs double from 50 µs on, which makes 200 ms.
+const MOST_REFUSALS: u32 = 12;
+/// How often a waiter that has a part looks whether it is still first, without claim windows.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The wait of one cohort on disk.
-pub(crate) struct Contender {
-    pub(crate) cohort: CohortId,
+pub(super) struct Contender {
+    cohort: CohortId,
     /// What the first task of the cohort wants.
-    pub(super) want: Mode,
-    pub(super) settings: Arc<Settings>,
-    pub(super) watcher_id: WatcherId,
-    pub(super) events: bool,
-    pub(super) position: Position,
-    pub(super) ladder: Ladder,
-    pub(super) window_at: Option<Instant>,
-    pub(super) bypass_count: Option<BypassCount>,
-    /// A door that is kept open from one window to the next. Closing it would wake other waiters.
-    pub(super) probe: Option<Door>,
-    pub(super) news: News,
+    mode: Mode,
+    settings: Arc<Settings>,
+    site: Site,
+    position: Position,
+    ladder: Ladder,
+    bypass: Bypass,
     /// The probable predecessor, from the listing that our number was taken from.
     guess: Option<Ticket>,
-    /// Whether readers of this process are inside, which this waiter may join.
-    pub(super) joins: bool,
-    /// How often in a row another process had `state` locked under a record that names another
-    /// door.
-    pub(super) refusals: u32,
-    /// Whether it climbs the fine rungs because another process is dying.
-    pub(super) retries_fast: bool,
-    /// Permits in hand that belong to others.
-    pub(super) reserved: u32,
+    turn: Turn,
+    /// Whether it has stopped with the door locked, so that its task is woken first.
+    paused: bool,
+    retry: Retry,
+    notes: Vec<Note>,
 }
 
-pub(super) enum Position {
+/// What a step is told.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    pub cause: Cause,
+    /// Whether readers of this process are inside, which a reader may join.
+    pub joins: bool,
+    /// Permits in hand that belong to others.
+    pub reserved: u32,
+}
+
+/// Why a step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A task of this process arrived, left or was polled.
+    Local,
+    Event,
+    Timer,
+}
+
+/// How it enters while another process has `state` locked.
+#[derive(Default)]
+struct Retry {
+    /// How often in a row `state` was locked under a record that names another door.
+    refusals: u32,
+    /// Whether it climbs the fine rungs because another process is dying.
+    fast: bool,
+}
+
+enum Position {
     Fresh,
     Behind {
         ticket: Ticket,
@@ -98,7 +139,7 @@ pub(super) enum Position {
 }
 
 /// The result of a step.
-pub(crate) enum Outcome {
+pub(super) enum Outcome {
     /// There is nothing to do until an event or [`Contender::due`].
     Sleep,
     /// The lock is ours.
@@ -114,83 +155,70 @@ pub(crate) enum Outcome {
 }
 
 /// A contender that has entered.
-pub(crate) struct Entry {
+pub(super) struct Entry {
     /// `None` for a semaphore, whose slots are in the disk's hand.
-    pub(crate) door: Option<Door>,
-    pub(crate) entered: Entered,
+    pub door: Option<Door>,
+    pub entered: Entered,
     /// The marked tickets before ours.
-    pub(crate) bypassed: Vec<Ticket>,
+    pub bypassed: Vec<Ticket>,
 }
 
-pub(super) enum Flow {
+enum Flow {
     Again,
     Done(Outcome),
 }
 
-/// Why a step runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// A task of this process arrived, left or was polled.
-    Local,
-    Event,
-    Timer,
-}
-
 /// What a new contender starts with.
 pub(super) struct Setup {
-    pub(super) cohort: CohortId,
-    pub(super) want: Mode,
-    pub(super) settings: Arc<Settings>,
+    pub cohort: CohortId,
+    pub mode: Mode,
+    pub settings: Arc<Settings>,
     /// A door that is open and not locked.
-    pub(super) door: Option<Door>,
+    pub door: Option<Door>,
     /// The probable predecessor.
-    pub(super) guess: Option<Ticket>,
+    pub guess: Option<Ticket>,
 }
 
 impl Contender {
-    pub(super) fn new(setup: Setup, watcher_id: WatcherId, events: bool) -> Self {
-        let Setup {
-            cohort,
-            want,
-            settings,
-            door,
-            guess,
-        } = setup;
+    pub(super) fn new(setup: Setup, site: Site) -> Self {
+        let settings = setup.settings;
         let mut ladder = Ladder::new(settings.poll_interval);
         ladder.start(COARSE);
         Self {
-            cohort,
-            want,
-            window_at: after(settings.claim_window),
+            cohort: setup.cohort,
+            mode: setup.mode,
+            bypass: Bypass::new(settings.claim_window, settings.mode, setup.door),
             settings,
-            watcher_id,
-            events,
+            site,
             position: Position::Fresh,
             ladder,
-            bypass_count: None,
-            probe: door,
-            news: News::default(),
-            guess,
-            joins: false,
-            refusals: 0,
-            retries_fast: false,
-            reserved: 0,
+            guess: setup.guess,
+            turn: Turn {
+                cause: Cause::Local,
+                joins: false,
+                reserved: 0,
+            },
+            paused: false,
+            retry: Retry::default(),
+            notes: Vec::new(),
         }
     }
 
-    pub(super) fn shares(&self) -> bool {
-        self.want == Mode::Shared
+    pub(super) fn cohort(&self) -> CohortId {
+        self.cohort
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Returns when to step again if nothing happens before.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        match (self.ladder.at, self.window_at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+    pub(super) fn due(&self) -> Option<Instant> {
+        let both = [self.ladder.at, self.bypass.due()];
+        both.into_iter().flatten().min()
     }
 
-    pub(crate) fn is_polling(&self) -> bool {
+    pub(super) fn is_polling(&self) -> bool {
         match &self.position {
             Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
                 source.is_polling()
@@ -200,20 +228,36 @@ impl Contender {
         }
     }
 
+    /// Returns whether no unmarked ticket was before ours at the last look.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_at_the_door() || matches!(self.position, Position::Entering { .. })
+    }
+
+    fn is_at_the_door(&self) -> bool {
+        self.collects() || matches!(self.position, Position::AtDoor { .. })
+    }
+
     /// Returns whether it is the first waiter for permits, which keeps what it gets.
     pub(super) fn collects(&self) -> bool {
         matches!(self.position, Position::AtSlots { .. })
     }
 
+    /// Takes what is to be reported to operators.
+    pub(super) fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Returns whether it has stopped with the door locked and must step again. Asked once.
+    pub(super) fn take_pause(&mut self) -> bool {
+        std::mem::take(&mut self.paused)
+    }
+
     /// Notes that a watch has fired. Returns `false` if the watch is not this contender's.
-    pub(crate) fn fired(&mut self, id: WatchId) -> bool {
-        if let Position::AtSlots { refused, .. } = &mut self.position {
-            return refused.fired(id);
-        }
-        let (Position::Behind { source, .. } | Position::AtDoor { source, .. }) =
-            &mut self.position
-        else {
-            return false;
+    pub(super) fn fired(&mut self, id: WatchId) -> bool {
+        let source = match &mut self.position {
+            Position::AtSlots { refused, .. } => return refused.fired(id),
+            Position::Behind { source, .. } | Position::AtDoor { source, .. } => source,
+            Position::Fresh | Position::Entering { .. } => return false,
         };
         match source {
             WakeSource::Watch(own) if *own == id => {
@@ -226,37 +270,58 @@ impl Contender {
     }
 
     /// Gives up. The caller takes care of the ticket.
-    pub(crate) fn retire(mut self) {
+    pub(super) fn retire(mut self) {
         self.forget_watches();
-        if let Position::Entering { door, .. } =
-            std::mem::replace(&mut self.position, Position::Fresh)
-        {
+        if let Position::Entering { door, .. } = self.position {
             // If the unlock fails, the close releases the lock.
             let _ = door.leave();
         }
     }
 
-    /// Does all that can be done now.
-    pub(crate) fn step(&mut self, own: &Own, disk: &mut Disk, cause: Cause) -> Result<Outcome> {
-        let now = Instant::now();
-        let window = self.window_at.is_some_and(|at| now >= at);
-        if window {
-            self.window_at = after(self.settings.claim_window);
+    /// Gives its watches back.
+    pub(super) fn forget_watches(&mut self) {
+        match &mut self.position {
+            Position::AtSlots { refused, .. } => refused.stop_watching(self.site.watcher_id),
+            // A thread in the blocking lock call stays there. A second thread or an attempt would
+            // use the same open file.
+            Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
+                if let WakeSource::Watch(id) = *source {
+                    *source = WakeSource::Nothing;
+                    watch().forget(self.site.watcher_id, id);
+                }
+            }
+            Position::Fresh | Position::Entering { .. } => {}
         }
-        if cause == Cause::Event {
+    }
+
+    fn reset(&mut self) {
+        drop(self.take_position());
+    }
+
+    /// Starts again. Returns the position until now, without its watches.
+    fn take_position(&mut self) -> Position {
+        self.forget_watches();
+        std::mem::replace(&mut self.position, Position::Fresh)
+    }
+
+    /// Does all that can be done now.
+    pub(super) fn step(&mut self, own: &Own, disk: &mut Disk, turn: Turn) -> Result<Outcome> {
+        self.turn = turn;
+        let (timer, now) = (turn.cause == Cause::Timer, Instant::now());
+        let window = self.bypass.ends_window(now);
+        if turn.cause == Cause::Event {
             self.ladder.start(FINE);
         }
-        let rung = cause == Cause::Timer && self.ladder.at.is_some_and(|at| now >= at);
+        let rung = timer && self.ladder.at.is_some_and(|at| now >= at);
         let slow_poll = rung && self.ladder.is_slowest();
         if rung {
             self.ladder.climb();
-        } else if window && cause == Cause::Timer && self.is_door_still_locked(disk)? {
+        } else if window && timer && self.is_behind() && self.bypass.is_door_still_locked(disk)? {
             return Ok(Outcome::Sleep);
         }
-        let on_event = cause == Cause::Event;
         // On a rung of the ladder nothing was announced, so the predecessor can only have died. The
         // slow poll looks at everything.
-        let mut rung_only = cause == Cause::Timer && !window && !slow_poll;
+        let mut rung_only = timer && !window && !slow_poll;
         // A free door is taken even if our ticket is marked. The mark matters only if the door is
         // locked.
         let mut mark_seen = self.is_first();
@@ -264,47 +329,55 @@ impl Contender {
         let mut look_first = window && disk.slots_seen().is_some();
         loop {
             if !std::mem::replace(&mut mark_seen, true) {
-                self.news.was_bypassed |= unmark(own, disk)?;
+                self.unmark(own, disk)?;
             }
             let flow = match &self.position {
                 Position::Entering { .. } => self.enter(disk)?,
                 // No listing comes first: a lower ticket whose owner was stopped on its way out
                 // must not delay us.
-                Position::AtDoor { .. } => self.try_door(disk, on_event)?,
+                Position::AtDoor { .. } => self.try_door(disk)?,
                 Position::AtSlots { .. } if !std::mem::take(&mut look_first) => {
-                    self.collect(disk, cause)?
+                    self.collect(disk)?
                 }
                 Position::Behind { .. } if rung_only => self.try_before(disk)?,
                 Position::Fresh | Position::Behind { .. } | Position::AtSlots { .. } => {
-                    self.look(own, disk, cause)?
+                    self.look(own, disk)?
                 }
             };
             rung_only = false;
             match flow {
                 Flow::Again => {}
-                Flow::Done(Outcome::Sleep) if self.is_at_the_door() && unmark(own, disk)? => {
-                    self.news.was_bypassed = true;
-                }
+                Flow::Done(Outcome::Sleep)
+                    if self.is_at_the_door() && self.unmark(own, disk)? => {}
                 Flow::Done(Outcome::Sleep) if window => return self.look_for_bypass(own, disk),
                 Flow::Done(outcome) => return Ok(outcome),
             }
         }
     }
 
-    /// Returns whether no unmarked ticket was before ours at the last look.
-    pub(super) fn is_first(&self) -> bool {
-        self.is_at_the_door() || matches!(self.position, Position::Entering { .. })
+    fn is_behind(&self) -> bool {
+        matches!(self.position, Position::Behind { .. })
     }
 
-    fn is_at_the_door(&self) -> bool {
-        matches!(
-            self.position,
-            Position::AtDoor { .. } | Position::AtSlots { .. }
-        )
+    /// Removes the mark of our own ticket, because its waiter is awake. Returns `true` if there was
+    /// one.
+    fn unmark(&mut self, own: &Own, disk: &Disk) -> Result<bool> {
+        let marked = disk.unmark(own)?;
+        if marked && !self.notes.iter().any(|it| matches!(it, Note::Frozen)) {
+            self.notes.push(Note::Frozen);
+        }
+        Ok(marked)
+    }
+
+    /// Notes that nothing can be watched, if that is new.
+    fn note_fallback(&mut self, had_events: bool) {
+        if had_events && self.is_polling() {
+            self.notes.push(Note::Fallback);
+        }
     }
 
     /// Lists the queue and waits for the predecessor, or goes on as the first waiter.
-    pub(super) fn look(&mut self, own: &Own, disk: &mut Disk, cause: Cause) -> Result<Flow> {
+    fn look(&mut self, own: &Own, disk: &mut Disk) -> Result<Flow> {
         if let (Position::Fresh, Some(guess), Some(queue)) =
             (&self.position, self.guess.take(), disk.open_queue())
         {
@@ -324,48 +397,28 @@ impl Contender {
             Place::Behind(ticket) => self.wait_behind(ticket, queue),
             Place::Head { bypassed } => {
                 if !self.is_at_the_door() {
-                    reap_bypassed(queue, &bypassed)?;
+                    for ticket in &bypassed {
+                        queue.reap_dead(*ticket)?;
+                    }
                 }
-                if self.joins {
+                if self.turn.joins {
                     self.reset();
                     return Ok(Flow::Done(Outcome::Joins(bypassed)));
                 }
-                match self.want {
-                    Mode::Permits(_) => self.approach_slots(disk, bypassed, cause),
-                    Mode::Exclusive | Mode::Shared => {
-                        self.approach(disk, bypassed, cause == Cause::Event)
-                    }
+                match self.mode {
+                    Mode::Permits(_) => self.approach_slots(disk, bypassed),
+                    Mode::Exclusive | Mode::Shared => self.approach(disk, bypassed),
                 }
             }
         }
     }
 
-    pub(super) fn wait_behind(&mut self, before: Ticket, queue: &Queue) -> Result<Flow> {
+    fn wait_behind(&mut self, before: Ticket, queue: &QueueDir) -> Result<Flow> {
         let same = matches!(&self.position, Position::Behind { ticket, .. } if *ticket == before);
-        if !same {
-            self.reset();
-            step::at(Step::OpenPredecessor);
-            let (id, file) = match queue.open_other(before)? {
-                Other::Open(file) => (Some(file.id()), Some(file)),
-                Other::Gone => (None, None),
-                Other::Denied => (queue.find(before)?.map(|it| it.id), None),
-            };
-            let Some(id) = id else {
-                return Ok(Flow::Again);
-            };
-            let source = match &file {
-                Some(_) => WakeSource::Nothing,
-                None => WakeSource::Poll(Backoff::default()),
-            };
-            self.news.fell_back |= file.is_none();
-            self.position = Position::Behind {
-                ticket: before,
-                id,
-                file,
-                source,
-            };
-            self.ladder.start(COARSE);
+        if !same && !self.go_behind(before, queue)? {
+            return Ok(Flow::Again);
         }
+        let had_events = !self.is_polling();
         let Position::Behind {
             id, file, source, ..
         } = &mut self.position
@@ -373,26 +426,55 @@ impl Contender {
             return Ok(Flow::Again);
         };
         step::at(Step::WatchPredecessor);
-        let had_events = !source.is_polling();
+        let Site { watcher_id, events } = self.site;
         let fresh = match file {
-            Some(file) => {
-                source.watch(self.watcher_id, file.file(), Seen::Predecessor, self.events)
-            }
+            Some(file) => source.watch(watcher_id, file.file(), Seen::Predecessor, events),
             None => true,
         };
-        self.news.fell_back |= had_events && source.is_polling();
-        if fresh {
+        let standing = if fresh {
             step::at(Step::CheckPredecessor);
-            match queue.still_stands(before, *id)? {
-                Standing::Unmarked => {}
-                Standing::Marked => return Ok(Flow::Again),
-                Standing::Gone => {
-                    self.reset();
-                    return Ok(Flow::Again);
-                }
+            queue.still_stands(before, *id)?
+        } else {
+            Standing::Unmarked
+        };
+        self.note_fallback(had_events);
+        match standing {
+            Standing::Unmarked => self.try_in(queue),
+            Standing::Marked => Ok(Flow::Again),
+            Standing::Gone => {
+                self.reset();
+                Ok(Flow::Again)
             }
         }
-        self.try_in(queue)
+    }
+
+    /// Opens the ticket of the predecessor. Returns `false` if it is gone.
+    fn go_behind(&mut self, before: Ticket, queue: &QueueDir) -> Result<bool> {
+        self.reset();
+        step::at(Step::OpenPredecessor);
+        let (id, file) = match queue.open_other(before)? {
+            Other::Open(file) => (Some(file.id()), Some(file)),
+            Other::Gone => (None, None),
+            Other::Denied => (queue.find(before)?.map(|it| it.id), None),
+        };
+        let Some(id) = id else {
+            return Ok(false);
+        };
+        let source = match &file {
+            Some(_) => WakeSource::Nothing,
+            None => WakeSource::Poll(Backoff::default()),
+        };
+        if file.is_none() {
+            self.notes.push(Note::Fallback);
+        }
+        self.position = Position::Behind {
+            ticket: before,
+            id,
+            file,
+            source,
+        };
+        self.ladder.start(COARSE);
+        Ok(true)
     }
 
     /// Tries the predecessor's ticket without listing, as long as that ticket stands.
@@ -410,7 +492,7 @@ impl Contender {
         }
     }
 
-    fn try_in(&mut self, queue: &Queue) -> Result<Flow> {
+    fn try_in(&mut self, queue: &QueueDir) -> Result<Flow> {
         let Position::Behind {
             ticket,
             file,
@@ -430,23 +512,342 @@ impl Contender {
         Ok(Flow::Done(Outcome::Sleep))
     }
 
-    pub(super) fn reset(&mut self) {
-        self.forget_watches();
-        self.position = Position::Fresh;
+    /// Opens the door as the first waiter, or keeps the one that is open, and tries it.
+    fn approach(&mut self, disk: &mut Disk, now_bypassed: Vec<Ticket>) -> Result<Flow> {
+        if let Position::AtDoor { bypassed, .. } = &mut self.position {
+            *bypassed = now_bypassed;
+            return self.try_door(disk);
+        }
+        self.reset();
+        let path = &disk.place().door;
+        step::at(Step::OpenDoor);
+        let door = match self.bypass.take_door() {
+            Some(door) => door,
+            None => Door::open(path, self.settings.mode)
+                .map_err(|e| Error::io("open the lock file", path, e))?,
+        };
+        let source = WakeSource::new(&self.settings.wait);
+        self.ladder.start(COARSE);
+        self.position = Position::AtDoor {
+            door,
+            source,
+            bypassed: now_bypassed,
+        };
+        self.try_door(disk)
     }
 
-    pub(super) fn forget_watches(&mut self) {
-        if let Position::AtSlots { refused, .. } = &mut self.position {
-            refused.stop_watching(self.watcher_id);
+    fn try_door(&mut self, disk: &mut Disk) -> Result<Flow> {
+        let had_events = !self.is_polling();
+        let shared = self.mode == Mode::Shared;
+        let Position::AtDoor { door, source, .. } = &mut self.position else {
+            return Ok(Flow::Again);
+        };
+        let path = &disk.place().door;
+        let at = |step, error| Error::io(step, path, error);
+        // The first attempt comes before the watch, because after an event the lock is mostly free.
+        // A refusal counts only with a watch in place.
+        loop {
+            step::at(Step::TryDoor);
+            let locked = match source.lock_thread() {
+                Some(lock_thread) => lock_thread.outcome().unwrap_or(Ok(false)),
+                None => door.try_lock(shared),
+            };
+            if locked.map_err(|e| at("lock the lock file", e))? {
+                break;
+            }
+            step::at(Step::WatchDoor);
+            let Site { watcher_id, events } = self.site;
+            if self.settings.wait == Wait::Blocking {
+                source.start_thread(watcher_id, door.file(), shared);
+            }
+            let fresh = source.watch(watcher_id, door.file(), Seen::Door, events);
+            step::at(Step::CheckDoor);
+            let current = door.is_current(path);
+            if !current.map_err(|e| at("look at the lock file", e))? {
+                self.note_fallback(had_events);
+                self.reset();
+                return Ok(Flow::Again);
+            }
+            if !fresh {
+                source.pace(&mut self.ladder);
+                self.note_fallback(had_events);
+                return Ok(Flow::Done(Outcome::Sleep));
+            }
         }
-        // A thread in the blocking lock call stays there. A second thread or an attempt would use
-        // the same open file.
-        if let Position::Behind { source, .. } | Position::AtDoor { source, .. } =
-            &mut self.position
-            && let WakeSource::Watch(id) = *source
+        if let Position::AtDoor { door, bypassed, .. } = self.take_position() {
+            self.position = Position::Entering { door, bypassed };
+        }
+        // The task is woken first, and the rest is done meanwhile. To wake a thread takes longer
+        // than all of it.
+        self.paused = self.turn.cause == Cause::Event;
+        Ok(match self.paused {
+            true => Flow::Done(Outcome::DoorLocked),
+            false => Flow::Again,
+        })
+    }
+
+    /// Returns whether the locked door is current and the bypassed waiters are still frozen.
+    fn is_ours(&self, disk: &Disk) -> Result<bool> {
+        let Position::Entering { door, bypassed, .. } = &self.position else {
+            return Ok(false);
+        };
+        let path = &disk.place().door;
+        step::at(Step::CheckDoor);
+        let current = door.is_current(path);
+        if !current.map_err(|e| Error::io("look at the lock file", path, e))? {
+            return Ok(false);
+        }
+        step::at(Step::CheckMarks);
+        Ok(!disk.marks_gone(bypassed)?)
+    }
+
+    /// Gives the locked door back and starts again.
+    fn give_back(&mut self) {
+        step::at(Step::GiveBack);
+        if let Position::AtDoor { door, .. } | Position::Entering { door, .. } =
+            self.take_position()
         {
-            *source = WakeSource::Nothing;
-            watch().forget(self.watcher_id, id);
+            let _ = door.leave();
         }
     }
+
+    fn enter(&mut self, disk: &mut Disk) -> Result<Flow> {
+        let entered = self.try_to_enter(disk);
+        if entered.is_err() {
+            self.give_back();
+        }
+        entered
+    }
+
+    fn try_to_enter(&mut self, disk: &mut Disk) -> Result<Flow> {
+        let ours = self.is_ours(disk)?;
+        disk.refresh()?;
+        let Position::Entering { door, .. } = &self.position else {
+            return Ok(Flow::Again);
+        };
+        if !ours {
+            self.give_back();
+            return Ok(Flow::Again);
+        }
+        let shared = self.mode == Mode::Shared;
+        let admission = match shared {
+            true => disk.enter_shared(door)?,
+            false => disk.enter(door, &self.settings.words)?,
+        };
+        match admission {
+            Admission::In(entered) => {
+                let Position::Entering { door, bypassed } = self.take_position() else {
+                    return Ok(Flow::Again);
+                };
+                Ok(Flow::Done(Outcome::Entered(Entry {
+                    door: Some(door),
+                    entered,
+                    bypassed,
+                })))
+            }
+            Admission::Dying => {
+                self.retry.refusals = 0;
+                Ok(self.try_again_soon())
+            }
+            Admission::Elsewhere if shared => self.check_replaced(disk),
+            Admission::Elsewhere if self.retry.refusals >= MOST_REFUSALS => Err(disk.replaced()),
+            // The door stays locked.
+            Admission::Elsewhere => {
+                self.retry.refusals += 1;
+                Ok(self.try_again_soon())
+            }
+        }
+    }
+
+    /// Handles a refusal of `state` to a reader, under a record that does not name its door.
+    ///
+    /// The other process is about to make the record name this door, or came through another door.
+    /// After `MOST_REFUSALS` rungs the reader tries to be alone at the door. Only then, and after
+    /// as many rungs again, it knows that the lock file was replaced.
+    fn check_replaced(&mut self, disk: &mut Disk) -> Result<Flow> {
+        let asks = self.retry.refusals >= MOST_REFUSALS;
+        let elsewhere = match &self.position {
+            Position::Entering { door, .. } if asks => is_alone_and_refused(door, disk),
+            _ => Ok(true),
+        };
+        self.give_back();
+        self.retry.refusals = match elsewhere? {
+            true if self.retry.refusals >= 2 * MOST_REFUSALS => return Err(disk.replaced()),
+            true => self.retry.refusals + 1,
+            false => 0,
+        };
+        let flow = self.try_again_soon();
+        if self.retry.refusals == MOST_REFUSALS {
+            self.ladder.start(FINE);
+        }
+        Ok(flow)
+    }
+
+    fn try_again_soon(&mut self) -> Flow {
+        // The door may have been locked without an event, on a rung that is seconds long.
+        if !std::mem::replace(&mut self.retry.fast, true) || self.ladder.at.is_none() {
+            self.ladder.hurry(FINE);
+        }
+        Flow::Done(Outcome::Sleep)
+    }
+
+    /// Begins to collect as the first waiter for permits, or goes on.
+    fn approach_slots(&mut self, disk: &mut Disk, now_bypassed: Vec<Ticket>) -> Result<Flow> {
+        if let Position::AtSlots { bypassed, .. } = &mut self.position {
+            *bypassed = now_bypassed;
+        } else {
+            self.reset();
+            self.ladder.start(COARSE);
+            self.position = Position::AtSlots {
+                refused: RefusedSlots::default(),
+                bypassed: now_bypassed,
+            };
+        }
+        self.collect(disk)
+    }
+
+    fn collect(&mut self, disk: &mut Disk) -> Result<Flow> {
+        let had_events = !self.is_polling();
+        let (Mode::Permits(count), Position::AtSlots { refused, .. }) =
+            (self.mode, &mut self.position)
+        else {
+            return Ok(Flow::Again);
+        };
+        let wanted = self.turn.reserved.saturating_add(count);
+        loop {
+            let look = Look {
+                watcher_id: self.site.watcher_id,
+                events: self.site.events,
+                wait: &self.settings.wait,
+                mode: self.settings.mode,
+                all: self.turn.cause != Cause::Event,
+            };
+            let Some(slots) = disk.slots() else {
+                return Ok(Flow::Again);
+            };
+            if slots.gather_waiting(refused, wanted, look)? {
+                break;
+            }
+            if !disk.adopt_limit()? {
+                disk.check_count(count)?;
+                refused.pace(&mut self.ladder);
+                if disk.in_hand() > self.turn.reserved {
+                    self.bypass.look_within(LOOK_EVERY);
+                }
+                self.note_fallback(had_events);
+                return Ok(Flow::Done(Outcome::Sleep));
+            }
+        }
+        self.enter_with_permits(disk)
+    }
+
+    fn enter_with_permits(&mut self, disk: &mut Disk) -> Result<Flow> {
+        if let Position::AtSlots { bypassed, .. } = &self.position
+            && disk.marks_gone(bypassed)?
+        {
+            disk.keep_in_hand(self.turn.reserved)?;
+            self.reset();
+            return Ok(Flow::Again);
+        }
+        disk.refresh()?;
+        let Some(token) = disk.mint(&self.settings.words, 0)? else {
+            return Ok(self.try_again_soon());
+        };
+        let Position::AtSlots { bypassed, .. } = self.take_position() else {
+            return Ok(Flow::Again);
+        };
+        let predecessor_crashed = false;
+        Ok(Flow::Done(Outcome::Entered(Entry {
+            door: None,
+            entered: Entered {
+                token,
+                predecessor_crashed,
+            },
+            bypassed,
+        })))
+    }
+
+    /// Looks whether the waiters before this one are frozen, and bypasses them if they are.
+    fn look_for_bypass(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
+        if !self.bypass.is_on() || !self.is_behind() {
+            self.bypass.forget();
+            return Ok(Outcome::Sleep);
+        }
+        let free = match self.bypass.look(own, disk, self.turn.reserved)? {
+            bypass::Look::Wait => return Ok(Outcome::Sleep),
+            bypass::Look::TicketGone => {
+                self.reset();
+                return Ok(Outcome::TicketGone);
+            }
+            bypass::Look::AllFrozen(free) => free,
+        };
+        self.reset();
+        let mut tickets = 0;
+        let bypassed = mark_all_before(own, disk, self.settings.mode, &mut tickets);
+        if tickets > 0 {
+            self.notes.push(Note::Bypassed { tickets });
+        }
+        let flow = match free {
+            Free::Door(door) => self.enter_as_bypasser(disk, door, bypassed),
+            Free::Slots => {
+                let flow = bypassed.and_then(|it| self.approach_slots(disk, it));
+                if flow.is_err() {
+                    let _ = disk.keep_in_hand(self.turn.reserved);
+                }
+                flow
+            }
+        };
+        Ok(match flow? {
+            Flow::Done(outcome) => outcome,
+            Flow::Again => Outcome::Sleep,
+        })
+    }
+
+    /// Enters with a door that was locked exclusively to find out whether it was free.
+    fn enter_as_bypasser(
+        &mut self,
+        disk: &mut Disk,
+        door: Door,
+        bypassed: Result<Vec<Ticket>>,
+    ) -> Result<Flow> {
+        let path = disk.place().door.clone();
+        let shared = if self.mode == Mode::Shared {
+            let shared = door.share();
+            // Other readers may have found the door locked exclusively at this moment.
+            door.ring(&path);
+            shared
+        } else {
+            Ok(true)
+        };
+        let (bypassed, marked) = match bypassed {
+            Ok(bypassed) => (bypassed, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        self.position = Position::Entering { door, bypassed };
+        let shared = shared.map_err(|e| Error::io("share the lock of the lock file", path, e));
+        match marked.and(shared) {
+            Ok(true) => self.enter(disk),
+            Ok(false) => {
+                self.give_back();
+                Ok(Flow::Done(Outcome::Sleep))
+            }
+            Err(error) => {
+                self.give_back();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Gives up the share of the door to be alone there. Returns whether that succeeded and `state` is
+/// locked all the same.
+fn is_alone_and_refused(door: &Door, disk: &mut Disk) -> Result<bool> {
+    let path = disk.place().door.clone();
+    let at = |step, error| Error::io(step, &path, error);
+    let alone = door.try_alone().map_err(|e| at("lock the lock file", e))?;
+    let current = || {
+        door.is_current(&path)
+            .map_err(|e| at("look at the lock file", e))
+    };
+    Ok(alone && current()? && disk.is_held_elsewhere(door)?)
 }

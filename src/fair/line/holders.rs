@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::fair::disk::{self, Place};
 use crate::fair::door::Probed;
-use crate::fair::state::{self, Content, Flag, Kind};
+use crate::fair::record::{self, Content, Flag, Kind};
 use crate::owner::{Recorded, of_pid};
 use crate::status::{Held, Owner};
 use crate::sys::process::{self, Locality};
@@ -251,12 +251,12 @@ impl OutsideLook<'_> {
 /// granted.
 pub(super) fn recorded(place: &Place, kind: Kind) -> Result<(Option<Recorded>, u64)> {
     let (record, locality) = read_record(place)?;
-    let content = state::parse(&record, kind);
+    let content = record::parse(&record, kind);
     disk::refuse_foreign(place, kind, &content)?;
     let Content::Ours(found) = content else {
         return Ok((None, 0));
     };
-    let holder = (found.flag == Flag::Held).then(|| state::holder(&record, kind, locality));
+    let holder = (found.flag == Flag::Held).then(|| record::holder(&record, kind, locality));
     let holder = holder.flatten().filter(|it| !it.is_provably_gone());
     Ok((holder, found.token))
 }
@@ -268,7 +268,7 @@ fn read_record(place: &Place) -> Result<(Vec<u8>, Locality)> {
     let Some(file) = file::open_to_read(&path).map_err(at)? else {
         return Ok((Vec::new(), Locality::Unknown));
     };
-    let mut buffer = [0; state::LENGTH];
-    let read = state::read(&file, None, &mut buffer).map_err(at)?;
+    let mut buffer = [0; record::LENGTH];
+    let read = record::read(&file, None, &mut buffer).map_err(at)?;
     Ok((buffer[..read].to_vec(), process::locality_of(&file)))
 }

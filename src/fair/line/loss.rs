@@ -6,114 +6,98 @@
 //! on `state` refuses a second holder. So a loss means that newcomers fail, and not that they are
 //! inside.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
 
-use super::core::Core;
+use super::Site;
+use super::effects::Effects;
+use crate::fair::door::Door;
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
 use crate::trace::Note;
 use crate::watch::loss_watcher::loss_of;
-use crate::watch::{Seen, watch};
+use crate::watch::{Seen, WatchId, watch};
 
-impl Core {
-    /// Returns whether the guard with this token still has the lock.
-    pub(crate) fn is_held(&mut self, token: u64) -> bool {
-        self.look_for_loss(false);
-        self.possession
-            .as_ref()
-            .is_some_and(|it| it.token == token && it.loss.is_none())
+/// What is known of the loss of the present hold, and who waits for it.
+#[derive(Default)]
+pub(super) struct LossState {
+    loss: Option<Loss>,
+    watch: Option<WatchId>,
+    /// Set on a loss of the present grant. It exists once a caller waits for a loss.
+    latch: Option<Arc<OnceLock<Loss>>>,
+    wakers: Vec<SafeWaker>,
+}
+
+impl LossState {
+    pub(super) fn get(&self) -> Option<Loss> {
+        self.loss
     }
 
-    /// Begins to watch for a loss of the present grant.
-    pub(super) fn watch_for_loss(&mut self) -> Arc<OnceLock<Loss>> {
-        self.look_for_loss(false);
-        let (watcher_id, events) = (self.watcher_id, self.events);
-        let Some(possession) = &mut self.possession else {
-            return Arc::default();
-        };
-        let latch = possession.latch.get_or_insert_default().clone();
-        match possession.loss {
-            Some(loss) => {
-                latch.get_or_init(|| loss);
-            }
-            None if possession.held_watch.is_none() && events => {
-                possession.held_watch = possession
-                    .hold
-                    .door()
-                    .and_then(|door| watch().add(watcher_id, door.file(), Seen::Held).ok());
-                // The door may have been moved before the watch was in place.
-                self.look_for_loss(false);
-            }
-            None => {}
+    /// Returns whether a caller waits for a loss.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.wakers.is_empty()
+    }
+
+    /// Returns the latch of the present grant.
+    pub(super) fn latch(&mut self) -> Arc<OnceLock<Loss>> {
+        let latch = self.latch.get_or_insert_default().clone();
+        if let Some(loss) = self.loss {
+            latch.get_or_init(|| loss);
         }
         latch
     }
 
-    pub(super) fn poll_lost(
-        &mut self,
-        latch: &OnceLock<Loss>,
-        token: u64,
-        waker: &mut Option<SafeWaker>,
-    ) -> Poll<Loss> {
-        if let Some(loss) = latch.get() {
-            return Poll::Ready(*loss);
+    /// Begins to watch the door. Returns whether the watch is new; then the caller must look again,
+    /// because the door may have been moved before.
+    pub(super) fn watch(&mut self, door: &Door, site: Site) -> bool {
+        if !site.events || self.watch.is_some() || self.loss.is_some() {
+            return false;
         }
-        let held = self.possession.as_ref().is_some_and(|it| it.token == token);
-        if held && let Some(waker) = waker.take_if(|it| !self.is_known(it)) {
-            self.lost_wakers.push(waker);
-        }
-        if held {
-            self.agenda.compare_later();
-        }
-        Poll::Pending
+        self.watch = watch().add(site.watcher_id, door.file(), Seen::Held).ok();
+        self.watch.is_some()
     }
 
-    fn is_known(&self, waker: &SafeWaker) -> bool {
-        self.lost_wakers.iter().any(|it| it.will_wake(waker))
+    /// Notes that the watch has fired, and is over.
+    pub(super) fn fired(&mut self) {
+        self.watch = None;
     }
 
-    /// Drops the wakers: the guard is released without a loss, so these futures stay pending.
-    pub(super) fn forget_lost_wakers(&mut self) {
-        for waker in self.lost_wakers.drain(..) {
-            self.wakes.discard(Some(waker));
-        }
+    /// Keeps a waker until the loss, unless it is known already.
+    pub(super) fn wait(&mut self, waker: &mut Option<SafeWaker>) {
+        let wakers = &mut self.wakers;
+        wakers.extend(waker.take_if(|it| !wakers.iter().any(|known| known.will_wake(it))));
     }
 
-    /// Compares the door with its path. An error of this look is no loss.
-    pub(super) fn look_for_loss(&mut self, watch_fired: bool) {
-        let Some(possession) = &mut self.possession else {
-            return;
-        };
-        if watch_fired {
-            possession.held_watch = None;
-        }
-        if possession.loss.is_some() {
-            return;
-        }
-        let Some(door) = possession.hold.door().map(|it| it.id()) else {
-            return;
-        };
-        match loss_of(&self.disk.place().door, door) {
-            Some(loss) => self.lose(loss),
-            None if !self.lost_wakers.is_empty() => self.agenda.compare_later(),
-            None => {}
+    /// Compares the door with its path, and records a loss. An error of this look is no loss.
+    pub(super) fn look(&mut self, door: &Door, path: &Path, effects: &mut Effects) {
+        if self.loss.is_none()
+            && let Some(loss) = loss_of(path, door.id())
+        {
+            self.set(loss, effects);
         }
     }
 
     /// Records the loss, and wakes all that wait for it.
-    pub(super) fn lose(&mut self, loss: Loss) {
-        let Some(possession) = &mut self.possession else {
-            return;
-        };
-        possession.loss = Some(loss);
-        self.counts.losses.add(1);
-        self.notes.push(Note::Lost(loss));
-        if let Some(latch) = &possession.latch {
+    pub(super) fn set(&mut self, loss: Loss, effects: &mut Effects) {
+        self.loss = Some(loss);
+        effects.note(Note::Lost(loss));
+        if let Some(latch) = &self.latch {
             latch.get_or_init(|| loss);
         }
-        for waker in self.lost_wakers.drain(..) {
-            self.wakes.push(waker);
+        self.wakers.drain(..).for_each(|it| effects.wake(Some(it)));
+    }
+
+    /// Ends the present grant. The futures that wait for its loss stay pending.
+    pub(super) fn end_grant(&mut self, effects: &mut Effects) {
+        self.latch = None;
+        let wakers = self.wakers.drain(..);
+        wakers.for_each(|it| effects.discard(Some(it)));
+    }
+
+    /// Gives the watch back.
+    pub(super) fn stop(&mut self, site: Site) {
+        if let Some(id) = self.watch.take() {
+            watch().forget(site.watcher_id, id);
         }
     }
 }

@@ -12,92 +12,75 @@
 //! and its mutex may be locked by a thread that does not exist. So every call asks
 //! [`Line::is_foreign`] first and touches nothing: handles fail, and guards do nothing.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use self::core::Core;
+use self::core::view::{self, Outsiders};
+use self::holders::Locks;
+use self::observer::Observers;
+use self::request::Request;
+use self::tail::Flags;
 use super::disk::{Cleared, Disk, Place, Resized};
 use super::door::{self, Probed};
+use super::record::Kind;
 use super::slots::Slots;
-use super::state::Kind;
 use super::ticket::Mode;
+use crate::backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
 use crate::path::canonical;
 use crate::stats::{Counts, Stats};
 use crate::status::{Status, Waiting};
-use crate::sys::fork::generation;
+use crate::sys::fork::{PerProcess, generation};
 use crate::sys::host;
-use crate::watch::wait::Wait;
 use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 
 mod agenda;
-mod arrival;
-mod at_door;
-mod at_slots;
 mod bypass;
-mod cohort;
+mod cohorts;
 mod contender;
 mod core;
+mod effects;
 mod holders;
-mod inside;
-mod look;
+mod idle;
 mod loss;
 mod observer;
-mod permits;
-mod place;
 mod possession;
-mod registry;
-mod report;
-mod sharing;
+mod request;
 mod tail;
-mod turn;
-mod view;
-mod visit;
-mod wakes;
 
-use self::arrival::Arrival;
-use self::core::{Arrived, Core};
-use self::holders::Locks;
-use self::inside::Inside;
-use self::observer::Observers;
-use self::view::Outsiders;
-use self::wakes::Wakes;
-pub(crate) use cohort::Key;
+pub(crate) use cohorts::Key;
+pub(crate) use core::Arrived;
 pub(crate) use observer::Observer;
-pub(crate) use visit::{Caller, Grant, Share, Visit, Wish};
+pub(crate) use request::{Caller, Grant, Settings, Share, Want};
 
-/// What a waiting task asks of the engine. If several tasks of a process wait, the settings of the
-/// first one apply.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// This process and the label, as in the record.
-    pub(crate) words: Arc<str>,
-    pub(crate) label: Option<Arc<str>>,
-    pub(crate) mode: Option<u32>,
-    pub(crate) poll_interval: Duration,
-    pub(crate) claim_window: Duration,
-    pub(crate) wait: Wait,
-    /// Whether a task that would wait for itself gets an error.
-    pub(crate) deadlock_is_error: bool,
-    /// Set once for a handle and all its clones.
-    pub(crate) closed: Arc<AtomicBool>,
+/// The lines of this process, by path.
+static LINES: PerProcess<Mutex<HashMap<PathBuf, Weak<Line>>>> = PerProcess::new(Mutex::default);
+
+/// What a line needs to watch files.
+#[derive(Clone, Copy)]
+struct Site {
+    watcher_id: WatcherId,
+    /// Whether file events can be expected here.
+    events: bool,
 }
 
 /// One lock in this process.
 pub(crate) struct Line {
+    this: Weak<Self>,
     place: Arc<Place>,
     kind: Kind,
     generation: u32,
-    watcher_id: WatcherId,
-    queue_changed: Arc<AtomicBool>,
-    tail_watched: Arc<AtomicBool>,
+    site: Site,
+    flags: Arc<Flags>,
     shareable: Arc<AtomicBool>,
-    events: bool,
     counts: Arc<Counts>,
     observers: Observers,
     core: Mutex<Core>,
@@ -107,10 +90,10 @@ impl Line {
     /// Returns the line of the lock file at this path. All callers in this process share it.
     pub(crate) fn of(path: &Path, kind: Kind, slots: Option<Slots>) -> Result<Arc<Self>> {
         let door = canonical(path)?;
-        let mut registry = registry::registry();
-        if let Some(line) = registry.lines.get(&door).and_then(Weak::upgrade) {
+        let mut lines = LINES.get().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get(&door).and_then(Weak::upgrade) {
             if line.kind == kind {
-                drop(registry);
+                drop(lines);
                 line.check_slots(slots.as_ref())?;
                 return Ok(line);
             }
@@ -118,9 +101,9 @@ impl Line {
             let text = format!("this process has a {theirs} open at this path, not a {ours}");
             return Err(Error::at(ErrorKind::Incompatible, text, door));
         }
-        registry.remove_dead();
+        lines.retain(|_, line| line.strong_count() > 0);
         let line = Self::new(door.clone(), kind, slots);
-        registry.lines.insert(door, Arc::downgrade(&line));
+        lines.insert(door, Arc::downgrade(&line));
         Ok(line)
     }
 
@@ -129,17 +112,17 @@ impl Line {
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let watcher_id = watch().enroll(line.clone());
-            let core = Core::new(Disk::new(place.clone(), kind, slots), watcher_id, events);
+            let site = Site { watcher_id, events };
+            let core = Core::new(Disk::new(place.clone(), kind, slots), site);
             Self {
+                this: line.clone(),
                 place,
                 kind,
                 generation: generation(),
-                watcher_id,
-                queue_changed: core.queue_changed.clone(),
-                tail_watched: core.tail_watched.clone(),
-                shareable: core.shareable.clone(),
-                events,
-                counts: core.counts.clone(),
+                site,
+                flags: core.flags().clone(),
+                shareable: core.shareable().clone(),
+                counts: core.counts().clone(),
                 observers: Observers::default(),
                 core: Mutex::new(core),
             }
@@ -157,7 +140,7 @@ impl Line {
 
     /// Returns whether file events wake waiters here. Otherwise they poll.
     pub(crate) fn has_events(&self) -> bool {
-        self.events
+        self.site.events
     }
 
     /// Fails if there can be no lock of this kind at the path.
@@ -174,7 +157,7 @@ impl Line {
                 path,
             ));
         }
-        self.with(|core| core.disk.check_kind()).0
+        self.with(|core| core.disk().check_kind()).0
     }
 
     /// Returns whether this line was created by the parent, before a fork.
@@ -184,20 +167,20 @@ impl Line {
 
     /// Returns the path of a permit's file.
     pub(crate) fn slot_path(&self, number: u32) -> PathBuf {
-        let (path, _) = self.with(|core| core.disk.slots_seen().map(|it| it.path(number)));
+        let (path, _) = self.with(|core| core.disk().slots_seen().map(|it| it.path(number)));
         path.unwrap_or_default()
     }
 
     /// Returns how many permits there are, as far as this process knows.
     pub(crate) fn limit(&self) -> u32 {
-        let (limit, _) = self.with(|core| core.disk.slots_seen().map(Slots::limit));
+        let (limit, _) = self.with(|core| core.disk().slots_seen().map(Slots::limit));
         limit.unwrap_or(0)
     }
 
     /// Returns how many permits there are, after a look at the record.
     pub(crate) fn current_limit(&self) -> Result<u32> {
         self.refuse_foreign()?;
-        self.with(|core| core.disk.adopt_limit()).0?;
+        self.with(|core| core.disk().adopt_limit()).0?;
         Ok(self.limit())
     }
 
@@ -219,7 +202,7 @@ impl Line {
 
     /// Tries a slot, under the mutex as [`probe`](Self::probe) does.
     fn try_slot(&self, slot: &Path) -> Result<Probed> {
-        let _core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let _core = self.core();
         door::probe(slot)
     }
 
@@ -231,7 +214,7 @@ impl Line {
 
     /// Fails if another limit is recorded.
     pub(crate) fn check_limit(&self, limit: u32) -> Result<()> {
-        self.with(|core| core.disk.check_limit(limit)).0
+        self.with(|core| core.disk().check_limit(limit)).0
     }
 
     /// Fails if the semaphore at this path has other slot files or another limit.
@@ -239,7 +222,7 @@ impl Line {
         let Some(theirs) = theirs else { return Ok(()) };
         let (same, limit) = self
             .with(|core| {
-                let ours = core.disk.slots_seen();
+                let ours = core.disk().slots_seen();
                 ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
             })
             .0;
@@ -265,20 +248,37 @@ impl Line {
         Ok(())
     }
 
-    /// Runs one step under the mutex, sets the timer, and calls the wakers that the step leaves.
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one step under the mutex, sets the timer, and does what the step leaves to do.
     fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
-        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut core = self.core();
         let result = step(&mut core);
         let armed = self.arm(&mut core);
-        let wakes: Wakes = std::mem::take(&mut core.wakes);
-        let notes = std::mem::take(&mut core.notes);
+        let left = core.take_effects();
+        let idle = core.begins_to_idle();
         drop(core);
+        if idle {
+            idle::add(&self.this);
+        }
         if self.observers.any() {
             self.observers.notify();
         }
-        wakes.fire();
-        notes.tell(&self.place.door);
+        left.perform(&self.place.door);
         (result, armed)
+    }
+
+    /// Runs a step, and once more if no descriptor was left and idle lines have given some back.
+    fn with_room<R>(
+        &self,
+        mut step: impl FnMut(&mut Core) -> Result<R>,
+    ) -> (Result<R>, Result<()>) {
+        match self.with(&mut step) {
+            (Err(error), _) if idle::make_room(&error) => self.with(step),
+            other => other,
+        }
     }
 
     /// Runs a step that has no caller to report an error to. If its timer cannot be set, the next
@@ -288,16 +288,12 @@ impl Line {
     }
 
     fn arm(&self, core: &mut Core) -> Result<()> {
-        let Some(due) = core.due() else {
-            return Ok(());
-        };
-        if core.agenda.armed.is_some_and(|armed| armed <= due) {
-            return Ok(());
+        if let Some(due) = core.must_arm() {
+            watch()
+                .arm(self.site.watcher_id, due)
+                .map_err(|e| Error::io("set a timer for", &self.place.door, e))?;
+            core.armed(due);
         }
-        watch()
-            .arm(self.watcher_id, due)
-            .map_err(|e| Error::io("set a timer for", &self.place.door, e))?;
-        core.agenda.armed = Some(due);
         Ok(())
     }
 
@@ -305,32 +301,43 @@ impl Line {
     pub(crate) fn enter(
         &self,
         settings: &Arc<Settings>,
-        wish: Wish,
+        mode: Mode,
+        asked: &backend::Request,
         waker: &Waker,
-        now: Instant,
-    ) -> Result<Entered> {
+    ) -> Result<Arrived> {
         self.refuse_foreign()?;
-        let Wish { want, most, thread } = wish;
-        let by = thread.map_or_else(Caller::of_here, Caller::Thread);
         let mut waker = Some(SafeWaker::of(waker));
-        let arrival = Arrival {
-            visit: Visit { want, by },
-            most,
-            waker: &mut waker,
-            quiet: self.tail_watched.load(Ordering::Relaxed) && watch().is_quiet(),
-            now,
+        let by = asked.thread.map_or_else(Caller::of_here, Caller::Thread);
+        let request = Request {
+            settings,
+            want: Want { mode, by },
+            most: asked.max_waiting,
+            quiet: self.flags.are_quiet(),
+            now: asked.now(),
         };
-        let (entry, armed) = self.with(|core| core.enter(settings, arrival));
-        match entry? {
-            Arrived::Granted(grant) => Ok(Entered::Granted(grant)),
-            Arrived::Waiting(key) => match armed {
-                Ok(()) => Ok(Entered::Waiting(key)),
-                Err(error) => {
-                    self.cancel(key);
-                    Err(error)
-                }
-            },
+        let enter = |core: &mut Core| core.enter(&request, &mut waker);
+        let (arrived, armed) = self.with_room(enter);
+        match (arrived?, armed) {
+            (Arrived::Waiting(key), Err(error)) => {
+                self.cancel(key);
+                Err(error)
+            }
+            (arrived, _) => Ok(arrived),
         }
+    }
+
+    /// Acquires the lock if that needs no wait.
+    pub(crate) fn try_enter(&self, settings: &Arc<Settings>, mode: Mode) -> Result<Option<Grant>> {
+        self.refuse_foreign()?;
+        let by = Caller::of_here();
+        let request = Request {
+            settings,
+            want: Want { mode, by },
+            most: None,
+            quiet: false,
+            now: Instant::now(),
+        };
+        self.with_room(|core| core.try_enter(&request)).0
     }
 
     pub(crate) fn closed(&self) -> Error {
@@ -351,33 +358,26 @@ impl Line {
         }
     }
 
-    pub(crate) fn try_enter(&self, settings: &Arc<Settings>, want: Mode) -> Result<Option<Grant>> {
-        self.refuse_foreign()?;
-        let by = Caller::of_here();
-        self.with(|core| core.try_enter(settings, Visit { want, by }))
-            .0
-    }
-
     /// Releases the lock. In a forked child this only closes the descriptor. If the caller
     /// `listens`, a look at the path also finds a loss that was not noticed before.
-    pub(crate) fn release(&self, share: Share, visit: Visit, listens: bool) -> Result<()> {
+    pub(crate) fn release(&self, share: Share, want: Want, listens: bool) -> Result<()> {
         if self.is_foreign() {
             return self.refuse_foreign();
         }
-        self.with(|core| core.release(share, visit, listens)).0
+        self.with(|core| core.release(share, want, listens)).0
     }
 
     /// Notes that the permits of one guard are now in two.
     pub(crate) fn split(&self) -> Result<()> {
         self.refuse_foreign()?;
-        self.act(|core| core.recount(Inside::split));
+        self.act(|core| core.split());
         Ok(())
     }
 
     /// Notes that the permits of two guards are now in one.
     pub(crate) fn merge(&self) -> Result<()> {
         self.refuse_foreign()?;
-        self.act(|core| core.recount(Inside::merge));
+        self.act(|core| core.merge());
         Ok(())
     }
 
@@ -412,7 +412,7 @@ impl Line {
     pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
         closed.store(true, Ordering::Release);
         if !self.is_foreign() {
-            self.act(|core| core.close(closed, || self.closed()));
+            self.act(|core| core.close(closed));
         }
     }
 
@@ -436,9 +436,7 @@ impl Line {
         probe: impl FnOnce() -> Result<Probed>,
     ) -> Result<Status> {
         self.refuse_foreign()?;
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = core.snapshot();
-        drop(core);
+        let snapshot = self.core().snapshot();
         view::status(&self.place, self.kind, snapshot, outsiders, probe)
     }
 
@@ -446,8 +444,7 @@ impl Line {
     /// of this process meets the probe.
     fn probe(&self) -> Result<Probed> {
         self.refuse_foreign()?;
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-        core.probe()
+        self.core().probe()
     }
 
     pub(crate) fn waiting(&self, key: Key) -> Option<Waiting> {
@@ -487,18 +484,12 @@ impl Line {
     }
 }
 
-/// The result of [`Line::enter`].
-pub(crate) enum Entered {
-    Granted(Grant),
-    Waiting(Key),
-}
-
 impl Watcher for Line {
     fn on_event(&self, id: WatchId) {
         match id.seen {
             // The flag is set without the mutex, which may be held during several system calls.
             Seen::Queue => {
-                self.queue_changed.store(true, Ordering::SeqCst);
+                self.flags.queue_changed();
                 if self.shareable.load(Ordering::SeqCst) && !self.is_foreign() {
                     self.act(Core::share_if_wanted);
                 }
@@ -527,7 +518,29 @@ impl Drop for Line {
         if !self.is_foreign() {
             let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
             core.end();
-            watch().leave(self.watcher_id);
+            watch().leave(self.site.watcher_id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fair::record::Kind;
+
+    fn lines() -> MutexGuard<'static, HashMap<PathBuf, Weak<Line>>> {
+        LINES.get().lock().expect("no panic")
+    }
+
+    #[test]
+    fn p62_a_line_that_is_gone_is_forgotten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = |name| Line::of(&directory.path().join(name), Kind::Lock, None);
+        let line = open("one").expect("a line");
+        let path = line.place().door.clone();
+        assert!(lines().contains_key(&path));
+        drop(line);
+        let _other = open("two").expect("a line");
+        assert!(!lines().contains_key(&path));
     }
 }

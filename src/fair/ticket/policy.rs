@@ -109,7 +109,9 @@ mod tests {
                 place(&line, line[index], |it| Ok(marks.contains(&it.number)));
             answer.unwrap_or_else(|never| match never {})
         };
-        let first = || Place::Head { bypassed: Vec::new() };
+        let first = || Place::Head {
+            bypassed: Vec::new(),
+        };
         assert_eq!(place_of(0, &[]), first());
         assert_eq!(place_of(1, &[]), Place::Behind(line[0]));
         assert_eq!(place_of(2, &[]), Place::Behind(line[1]));

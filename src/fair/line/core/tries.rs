@@ -6,16 +6,12 @@
 //! creates no queue, and removes only the tickets of dead owners.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::arrival::Fast;
-use super::at_slots::give_part_back;
-use super::core::Core;
-use super::{Grant, Settings, Visit};
+use super::{Core, Grant, Mode, Request, Settings};
 use crate::error::{Error, Result};
 use crate::fair::disk::Cleared;
 use crate::fair::door::{self, Door, Probed};
-use crate::fair::ticket::Mode;
 use crate::step::{self, Step};
 
 /// How often a locked door is tried while the record names no holder.
@@ -23,55 +19,59 @@ const TRIES: usize = 16;
 
 impl Core {
     /// Acquires the lock if it is free and no waiter is in the way.
-    pub(crate) fn try_enter(
-        &mut self,
-        settings: &Arc<Settings>,
-        visit: Visit,
-    ) -> Result<Option<Grant>> {
-        let want = visit.want;
-        self.refuse_closed(settings)?;
-        self.refuse_impossible(want)?;
-        if let Mode::Permits(_) = want {
-            if self.others_queue(want)? {
-                return Ok(None);
+    pub(crate) fn try_enter(&mut self, request: &Request<'_>) -> Result<Option<Grant>> {
+        let mode = request.want.mode;
+        self.refuse_closed(request.settings)?;
+        self.refuse_impossible(mode)?;
+        let fast = match mode {
+            Mode::Permits(_) if self.others_queue(mode)? => Fast::Refused,
+            Mode::Permits(count) => {
+                self.saw_queue = false;
+                self.permits_at_once(request, count)?
             }
-            self.saw_queue = false;
-            return self.permits_at_once(settings, visit);
-        }
-        if self.possession.is_some() {
-            return self.try_join(settings, visit);
-        }
-        if self.cohorts.waiting() > 0 || self.others_queue(want)? {
-            return Ok(None);
-        }
-        let mut elsewhere = false;
+            _ if self.possession.is_some() => self.try_join(request)?,
+            _ if self.cohorts.waiting() > 0 || self.others_queue(mode)? => Fast::Refused,
+            _ => self.try_door(request)?,
+        };
+        Ok(match fast {
+            Fast::Granted(grant) => Some(grant),
+            _ => None,
+        })
+    }
+
+    /// Tries the door. The queue has just been listed.
+    fn try_door(&mut self, request: &Request<'_>) -> Result<Fast> {
+        let mut fast = Fast::Refused;
         for _ in 0..TRIES {
-            // The queue has just been listed.
             self.saw_queue = false;
-            let fast = self.fast_path(settings, visit, &mut None)?;
-            elsewhere = matches!(fast, Fast::Elsewhere);
+            fast = self.fast_path(request)?;
             match fast {
-                Fast::Granted(grant) => return Ok(Some(grant)),
+                Fast::Granted(_) => return Ok(fast),
                 // A waiter would try again for a while, because that holder may be dying. This
                 // call fails at once.
-                Fast::Elsewhere if want == Mode::Exclusive => return Err(self.disk.replaced()),
-                Fast::Refused if self.disk.says_held()? => return Ok(None),
-                Fast::Elsewhere | Fast::Dying | Fast::Refused => {}
+                Fast::Elsewhere if request.want.mode == Mode::Exclusive => {
+                    return Err(self.disk.replaced());
+                }
+                Fast::Elsewhere | Fast::Dying => {}
+                Fast::Locked(_) | Fast::Queued | Fast::Refused if self.disk.says_held()? => {
+                    return Ok(fast);
+                }
+                // The door is locked and the record names no holder. Another process only probes
+                // it, enters or leaves.
+                Fast::Locked(_) | Fast::Queued | Fast::Refused => {}
             }
-            // The door is locked and the record names no holder. Another process only probes it,
-            // enters or leaves.
             std::hint::spin_loop();
         }
-        if elsewhere {
-            self.refuse_replaced(settings)?;
+        if matches!(fast, Fast::Elsewhere) {
+            self.refuse_replaced(request.settings)?;
         }
-        Ok(None)
+        Ok(fast)
     }
 
     /// Fails if a holder came through another door. That may be why a reader was refused `state`.
     /// Only a process that is alone at the door can know.
     fn refuse_replaced(&mut self, settings: &Settings) -> Result<()> {
-        let Some(door) = self.lock_current_door(settings, Mode::Exclusive, &mut None)? else {
+        let Ok(door) = self.lock_current_door(settings, Mode::Exclusive)? else {
             return Ok(());
         };
         let elsewhere = self.disk.is_held_elsewhere(&door);
@@ -84,13 +84,13 @@ impl Core {
     }
 
     /// Enters with the readers of this process that are inside.
-    fn try_join(&mut self, settings: &Settings, visit: Visit) -> Result<Option<Grant>> {
-        let want = visit.want;
-        if want != Mode::Shared || !self.admits_readers() || self.others_queue(want)? {
-            return Ok(None);
+    fn try_join(&mut self, request: &Request<'_>) -> Result<Fast> {
+        let mode = request.want.mode;
+        if mode != Mode::Shared || !self.admits_readers() || self.others_queue(mode)? {
+            return Ok(Fast::Refused);
         }
         self.share_if_wanted();
-        Ok(self.join_at_once(settings, visit))
+        Ok(self.join_readers(request))
     }
 
     /// Returns whether a ticket of another process is in the way. Tickets of dead owners are
@@ -101,10 +101,10 @@ impl Core {
         let line = self.disk.list_existing()?.iter();
         let others = line.filter(|it| it.mode.conflicts(want) && !own.contains(it));
         let others = others.copied().collect();
-        let living = self.living(others)?;
-        match living.unknown.into_iter().next() {
-            Some(unknown) if living.known == 0 => Err(unknown),
-            _ => Ok(living.known > 0),
+        let (known, unknown) = self.living(others)?;
+        match unknown.into_iter().next() {
+            Some(unknown) if known == 0 => Err(unknown),
+            _ => Ok(known > 0),
         }
     }
 
@@ -113,7 +113,7 @@ impl Core {
         if let Some(slots) = self.disk.slots() {
             let reserved = slots.in_hand();
             let free = slots.gather(reserved + 1, None)?;
-            return give_part_back(&mut self.disk, reserved).map(|()| !free);
+            return self.disk.keep_in_hand(reserved).map(|()| !free);
         }
         if self.possession.is_some() {
             return Ok(true);
@@ -123,7 +123,7 @@ impl Core {
 
     /// Tries the locks that other processes may hold, for a look that cannot know otherwise: the
     /// lock file, or slot by slot up to the first refusal.
-    pub(super) fn probe(&self) -> Result<Probed> {
+    pub(crate) fn probe(&self) -> Result<Probed> {
         if self.possession.is_some() {
             return Ok(Probed::Exclusive);
         }
@@ -195,6 +195,6 @@ impl Core {
             Ok(true) => self.disk.remove_slots(),
             other => other.map(|_| Cleared::InUse),
         };
-        give_part_back(&mut self.disk, 0).and(cleared)
+        self.disk.keep_in_hand(0).and(cleared)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Admission, Disk, Entered, StateLock, TRIES, refuse_foreign};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::door::Door;
-use crate::fair::state::{self, Content, Flag, Record};
+use crate::fair::record::{self, Content, Flag, Record};
 use crate::step::{self, Step};
 use crate::sys::file::{self, FileId};
 use crate::sys::flock;
@@ -28,8 +28,8 @@ impl Disk {
             self.words = Some(words.clone());
         }
         let last = record.map_or(0, |record| record.token);
-        let now = state::wall_clock_us();
-        let token = state::next_token(last, now);
+        let now = record::wall_clock_us();
+        let token = record::next_token(last, now);
         step::at(Step::WriteHeld);
         let bytes = self.draft.entered(token, door.id(), now);
         let written = match &self.state {
@@ -157,8 +157,8 @@ impl Disk {
         let Some(file) = &self.state else {
             return Ok(Content::Nothing);
         };
-        let mut buffer = [0; state::LENGTH];
-        let read = state::read(file, self.state_id, &mut buffer)
+        let mut buffer = [0; record::LENGTH];
+        let read = record::read(file, self.state_id, &mut buffer)
             .map_err(|e| Error::io("read the state file", self.place.state(), e))?;
         Ok(self.parse(&buffer[..read]))
     }

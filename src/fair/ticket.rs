@@ -9,10 +9,6 @@
 use std::fmt;
 
 pub(crate) mod policy;
-pub(crate) mod queue;
-mod spare;
-
-pub(crate) use spare::file_noted;
 
 /// Larger numbers are no ticket numbers, so that every ticket number has a successor.
 const HIGHEST: u64 = 1 << 63;

@@ -8,23 +8,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::cohort::Key;
-use super::contender::Contender;
-use super::core::Core;
-use super::holders::{Locks, OutsideLook, alone_here, of_slots, recorded, shared_here};
+use super::{Contender, Core, Key};
 use crate::error::Result;
 use crate::fair::disk::Place;
 use crate::fair::door::Probed;
-use crate::fair::state::Kind;
-use crate::fair::ticket::queue::Queue;
-use crate::fair::ticket::{Ticket, file_noted};
+use crate::fair::line::holders::{Locks, OutsideLook, alone_here, of_slots, recorded, shared_here};
+use crate::fair::queue_dir::QueueDir;
+use crate::fair::record::Kind;
+use crate::fair::spare::file_noted;
+use crate::fair::ticket::Ticket;
 use crate::owner::{Recorded, holder_of_file, identity};
 use crate::status::{Owner, Status, Waiter, Waiting};
 use crate::sys::{host, process};
 use crate::watch::watch;
 
 /// What this process knows of the lock.
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     here: Option<Here>,
     /// Its cohorts in order, each with its ticket.
     cohorts: Vec<(Option<Ticket>, Vec<Task>)>,
@@ -53,7 +52,7 @@ struct Task {
 }
 
 /// The position of a waiting task.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     here: Option<Here>,
     /// How many tasks of this process are before it.
     before: usize,
@@ -64,70 +63,53 @@ pub(super) struct Progress {
 }
 
 impl Core {
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let tasks = |id| {
-            let mut tasks = Vec::new();
-            self.cohorts.for_each(id, |_, waiter| {
-                tasks.push(Task {
-                    label: waiter.data.settings.label.clone(),
-                    since: waiter.data.since,
-                    frozen: waiter.is_frozen(),
-                });
+            let members = self.cohorts.members(id);
+            let tasks = members.map(|(_, waiter)| Task {
+                label: waiter.settings.label.clone(),
+                since: waiter.since,
+                frozen: waiter.is_frozen(),
             });
-            tasks
+            tasks.collect()
         };
         let cohorts = self.cohorts.iter().map(|cohort| {
-            let ticket = cohort.ticket.as_ref().map(|own| own.ticket);
-            (ticket, tasks(cohort.id))
+            let ticket = cohort.ticket().map(|own| own.ticket);
+            (ticket, tasks(cohort.id()))
         });
+        let slots = self.disk.slots_seen();
+        let slots = slots.map(|it| (0..it.limit()).map(|number| it.path(number)));
+        let contender = self.contender.as_ref();
         Snapshot {
             here: self.here(),
             cohorts: cohorts.collect(),
             leftovers: self.leftovers.iter().map(|own| own.ticket).collect(),
-            polling: !self.events || self.contender.as_ref().is_some_and(Contender::is_polling),
-            slots: self.slot_paths(),
+            polling: !self.site.events || contender.is_some_and(Contender::is_polling),
+            slots: slots.into_iter().flatten().collect(),
         }
-    }
-
-    /// The files of the permits that this process does not have.
-    pub(super) fn slots_of_others(&self) -> Vec<PathBuf> {
-        let slots = self.disk.slots_seen();
-        let others = slots.into_iter().flat_map(|it| it.paths_of_others());
-        others.collect()
-    }
-
-    fn slot_paths(&self) -> Vec<PathBuf> {
-        let slots = self.disk.slots_seen();
-        let all = slots.map(|it| (0..it.limit()).map(|number| it.path(number)));
-        all.into_iter().flatten().collect()
     }
 
     fn here(&self) -> Option<Here> {
         self.possession.as_ref().map(|possession| Here {
-            claimed: possession.inside.count() > self.cohorts.offered(),
-            shares: !possession.inside.is_exclusive(),
+            claimed: possession.inside().count() > self.cohorts.offered(),
+            shares: !possession.inside().is_exclusive(),
             token: possession.token(),
-            label: possession.label.clone(),
-            since: possession.since,
+            label: possession.label().cloned(),
+            since: possession.since(),
         })
     }
 
     /// Returns the position of a task, as far as memory knows it.
-    pub(super) fn progress(&self, key: Key) -> Option<Progress> {
+    pub(crate) fn progress(&self, key: Key) -> Option<Progress> {
         let waiter = self.cohorts.get(key)?;
-        let ticket = self
-            .cohorts
-            .cohort(waiter.cohort)
-            .and_then(|it| it.ticket.as_ref())
-            .map(|own| own.ticket);
-        let earlier = self.cohorts.iter().take_while(|it| it.id != waiter.cohort);
+        let ticket = self.cohorts.ticket(waiter.cohort());
         Some(Progress {
             here: self.here(),
-            before: earlier.map(|it| it.length).sum::<usize>() + self.cohorts.before(key),
-            ticket,
+            before: self.cohorts.before(key),
+            ticket: ticket.map(|own| own.ticket),
             own: self.own_tickets(),
-            waited: waiter.data.since.elapsed(),
-            held_by_this_task: self.is_held_by(waiter.data.by),
+            waited: waiter.since.elapsed(),
+            held_by_this_task: self.is_held_by(waiter.want.by),
         })
     }
 }
@@ -142,7 +124,7 @@ impl Here {
 
 /// Whether the kernel's list of locks is asked for a holder without a record.
 #[derive(Clone, Copy)]
-pub(super) enum Outsiders {
+pub(crate) enum Outsiders {
     Look,
     /// Not if the lock was granted since then. While a queue moves, the lock is mostly on its way
     /// from one process to the next.
@@ -153,7 +135,7 @@ pub(super) enum Outsiders {
 
 /// Returns holders and waiters. `probe` is called at most once, and only if nothing else shows
 /// whether the lock is held.
-pub(super) fn status(
+pub(crate) fn status(
     place: &Place,
     kind: Kind,
     snapshot: Snapshot,
@@ -199,7 +181,7 @@ pub(super) fn status(
 }
 
 /// Returns what a waiting task reports to its caller.
-pub(super) fn waiting(place: &Place, kind: Kind, progress: Progress) -> Waiting {
+pub(crate) fn waiting(place: &Place, kind: Kind, progress: Progress) -> Waiting {
     let foreign = foreign_before(place, progress.ticket, &progress.own);
     let us = progress.here.as_ref().and_then(|it| it.owner(true));
     let recorded = recorded(place, kind).ok().and_then(|(it, _)| it);
@@ -231,7 +213,7 @@ fn waiters(
     for (_, tasks) in cohorts.iter().filter(|(ticket, _)| ticket.is_none()) {
         waiters.extend(tasks.iter().map(|task| task.waiter(None, false)));
     }
-    let mut queue = Queue::open_existing(&place.queue, &place.door)?;
+    let mut queue = QueueDir::open_existing(&place.queue, &place.door)?;
     let own = cohorts.iter().filter_map(|(ticket, _)| *ticket);
     // Our own tickets are in the order that memory has, also if they have gone or come since.
     let mut line: Vec<_> = own.collect();
@@ -309,7 +291,7 @@ impl Task {
 /// Returns how many tickets of other processes are before ours. Each counts as one waiter.
 fn foreign_before(place: &Place, ticket: Option<Ticket>, own: &[Ticket]) -> usize {
     let Some(ticket) = ticket else { return 0 };
-    let Ok(Some(mut queue)) = Queue::open_existing(&place.queue, &place.door) else {
+    let Ok(Some(mut queue)) = QueueDir::open_existing(&place.queue, &place.door) else {
         return 0;
     };
     let line = queue.list().ok().flatten().unwrap_or_default();

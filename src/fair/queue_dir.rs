@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. A number is never used twice. It is above all listed numbers, and at least the monotonic
-//!    clock in nanoseconds. There is one exception: [`Queue::take_first`] takes a number just below
+//!    clock in nanoseconds. There is one exception: [`QueueDir::take_first`] takes a number just below
 //!    the lowest one, while its process has the door.
 //! 2. A ticket counts from the moment its file is locked. On Linux the file is locked before it has
 //!    its name.
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::spare::{self, Spares, TicketFile};
-use super::{Mode, Ticket, policy};
+use super::ticket::{Mode, Ticket, policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};
 use crate::sys::dir::{Dir, Found, Opened, Unchanged};
@@ -30,7 +30,7 @@ pub(crate) const STATE: &str = "state";
 const TRIES: usize = 1000;
 
 /// An open queue directory, with the queue as it was listed last.
-pub(crate) struct Queue {
+pub(crate) struct QueueDir {
     dir: Dir,
     line: Vec<Ticket>,
     /// Since when `line` is right, if that can be determined.
@@ -51,7 +51,7 @@ pub(crate) struct Own {
     kept: bool,
 }
 
-impl Queue {
+impl QueueDir {
     /// Opens the directory. If it is missing, creates it for the same users as the lock file
     /// `door`, which `make_door` creates if it is missing too.
     pub(crate) fn open<T>(
@@ -306,6 +306,15 @@ impl Queue {
         Ok(true)
     }
 
+    /// Reaps a marked ticket if its owner is dead. No process watches a marked ticket, so this wakes
+    /// no waiter.
+    pub(crate) fn reap_dead(&self, ticket: Ticket) -> Result<()> {
+        match self.open_other(ticket)? {
+            Other::Open(file) => self.reap_if_dead(ticket, &file).map(drop),
+            Other::Gone | Other::Denied => Ok(()),
+        }
+    }
+
     /// Returns whether a ticket has a mark, without opening it. A removed ticket has none.
     pub(crate) fn is_marked(&self, ticket: Ticket) -> Result<bool> {
         Ok(self.find(ticket)?.is_some_and(|found| found.marked))
@@ -531,7 +540,7 @@ mod tests {
         std::fs::write(&door, "").expect("a lock file");
         let path = place.path().join("it.lock.queue");
         Dir::create(&path, &door).expect("a queue");
-        let mut queue = Queue::open_existing(&path, &door)
+        let mut queue = QueueDir::open_existing(&path, &door)
             .expect("opened")
             .expect("there");
         std::fs::remove_dir(&path).expect("removed");

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use super::Shared;
-use super::line::{Grant, Share, Visit};
+use super::line::{Grant, Share, Want};
 use super::slots::{Permits, Slot};
 use super::ticket::Mode;
 use crate::backend::Hold;
@@ -25,7 +25,7 @@ pub struct FairHold {
     shared: Arc<Shared>,
     /// Present until the release.
     share: Option<Share>,
-    visit: Visit,
+    want: Want,
     token: u64,
     predecessor_crashed: bool,
     /// Present after the first call of `lost`.
@@ -46,7 +46,7 @@ impl FairHold {
         Self {
             share: Some(grant.share),
             shared,
-            visit: grant.visit,
+            want: grant.want,
             token: grant.token,
             predecessor_crashed: grant.predecessor_crashed,
             asked: OnceLock::new(),
@@ -127,12 +127,12 @@ impl FairHold {
 
     /// Makes the writer a reader.
     pub(crate) fn downgrade(&mut self) -> Result<()> {
-        if self.visit.want != Mode::Exclusive || !self.shared.line.shares() {
+        if self.want.mode != Mode::Exclusive || !self.shared.line.shares() {
             return Err(no_writer(self.place()));
         }
         let downgraded = self.shared.line.downgrade();
         // Set even when the downgrade failed: the drop then releases a reader.
-        self.visit.want = Mode::Shared;
+        self.want.mode = Mode::Shared;
         downgraded
     }
 
@@ -151,7 +151,7 @@ impl FairHold {
             let unlost = asked.latch.get().is_none();
             asked.over.store(unlost, Ordering::Relaxed);
         }
-        let released = self.shared.line.release(share, self.visit, listens);
+        let released = self.shared.line.release(share, self.want, listens);
         match lost {
             Some((loss, path)) => Err(Error::at(ErrorKind::Lost, loss.to_string(), path)),
             None => released,
@@ -169,7 +169,7 @@ impl Hold for FairHold {
     }
 
     fn permits(&self) -> u32 {
-        match self.visit.want {
+        match self.want.mode {
             Mode::Permits(count) => count,
             Mode::Exclusive | Mode::Shared => 0,
         }
@@ -182,7 +182,7 @@ impl Hold for FairHold {
             Some(Share::Permits(all)) => Some(Share::Permits(all.split(permits))),
             _ => None,
         };
-        self.visit.want = Mode::Permits(left);
+        self.want.mode = Mode::Permits(left);
         let watchers = match self.watchers.get_mut() {
             Some(all) => OnceLock::from(all.split_off(left as usize)),
             None => OnceLock::new(),
@@ -190,9 +190,9 @@ impl Hold for FairHold {
         Ok(Self {
             shared: self.shared.clone(),
             share: part,
-            visit: Visit {
-                want: Mode::Permits(permits),
-                ..self.visit
+            want: Want {
+                mode: Mode::Permits(permits),
+                ..self.want
             },
             asked: OnceLock::new(),
             watchers,
@@ -221,7 +221,7 @@ impl Hold for FairHold {
         {
             all.extend(added);
         }
-        self.visit.want = Mode::Permits(more);
+        self.want.mode = Mode::Permits(more);
         self.token = self.token.max(other.token);
         Ok(())
     }
@@ -291,7 +291,7 @@ macro_rules! fair_guard {
             /// caller can acquire the lock as long as the queue directory exists: new callers get
             /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). Permits are different: a new
             /// caller may acquire the permit of a lost slot file.
-            $name holds $crate::fair::hold::FairHold,
+            $name holds $crate::fair::guard::FairHold,
             by $crate::fair::pending::FairPending,
             token: $token $(, reader: $reader)?
         }

@@ -25,7 +25,7 @@
 use super::{Admission, Disk, Entered, StateLock, TRIES, refuse_foreign};
 use crate::error::{Error, Result};
 use crate::fair::door::Door;
-use crate::fair::state::{self, Content, Flag, Record};
+use crate::fair::record::{self, Content, Flag, Record};
 use crate::step::{self, Step};
 use crate::sys::{file, flock};
 
@@ -139,7 +139,7 @@ impl Disk {
     }
 
     fn write_as_reader(&mut self, door: &Door, found: Option<Record>) -> Result<Entered> {
-        let fresh = || state::next_token(0, state::wall_clock_us());
+        let fresh = || record::next_token(0, record::wall_clock_us());
         let entered = Entered {
             token: found.map_or_else(fresh, |it| it.token),
             predecessor_crashed: found.is_some_and(|it| it.flag != Flag::Clear),

@@ -1,0 +1,326 @@
+//! The arrival of a task: it acquires the lock at once, or joins a cohort and waits.
+//!
+//! A task that arrives first tries the lock of the door, checks that the door is current, and
+//! *then* lists the queue. If no ticket is in its way, the task enters without one. Otherwise it
+//! gives the door back and queues. In the other order, a newcomer could acquire the lock before a
+//! live waiter. If the last look found a queue, the task also lists first, so that it does not
+//! disturb the first waiter.
+//!
+//! A task that queues joins the last cohort of this process, if the ticket of that cohort is the
+//! last in the directory and asks for all that the task wants. An exclusive ticket conflicts with
+//! all others, so any task may share it. A shared ticket conflicts with writers only, so only
+//! readers may share it. If the directory is empty, the task joins the cohort in possession of the
+//! whole lock. Otherwise it takes a new ticket and starts a new cohort. Looking and joining are one
+//! step under the mutex.
+
+use std::task::Poll;
+
+use super::{Arrived, Caller, Cause, Cohort, CohortId, Core, Offer, Request, Settings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fair::disk::{Admission, TakePlace};
+use crate::fair::door::Door;
+use crate::fair::line::request::Grant;
+use crate::fair::queue_dir::Other;
+use crate::fair::ticket::{Mode, Ticket};
+use crate::foreign::SafeWaker;
+use crate::step::{self, Step};
+use crate::trace::Note;
+
+/// The result of an attempt without a ticket.
+pub(super) enum Fast {
+    Granted(Grant),
+    /// The record names a holder that came through another door.
+    Elsewhere,
+    /// Only `state` was locked, by a process that is dying.
+    Dying,
+    /// The door is locked. It stays open, because closing it would wake other waiters.
+    Locked(Door),
+    /// A ticket is in the way, and the queue was listed last.
+    Queued,
+    /// A waiter is in the way, or nothing can be acquired now.
+    Refused,
+}
+
+impl Core {
+    /// Acquires the lock at once, or joins a cohort and waits. Takes the waker if it must be kept.
+    pub(crate) fn enter(
+        &mut self,
+        request: &Request<'_>,
+        waker: &mut Option<SafeWaker>,
+    ) -> Result<Arrived> {
+        let Request { settings, want, .. } = *request;
+        self.refuse_closed(settings)?;
+        self.refuse_impossible(want.mode)?;
+        self.disk.prepare(settings.mode)?;
+        let mut fast = self.acquire_at_once(request, request.quiet)?;
+        if let (false, Some(most)) = (matches!(fast, Fast::Granted(_)), request.most) {
+            let waiting = self.count_waiting(most, settings)?;
+            // The count has reaped dead tickets, so the lock may be free after all.
+            if waiting == 0 {
+                fast = self.acquire_at_once(request, false)?;
+            }
+            if waiting >= most && !matches!(fast, Fast::Granted(_)) {
+                let text = format!("{waiting} already wait, and at most {most} may");
+                return Err(self.error(ErrorKind::Busy, text));
+            }
+        }
+        let (spare, listed) = match fast {
+            Fast::Granted(grant) => return Ok(Arrived::Granted(grant)),
+            Fast::Locked(door) => (Some(door), false),
+            Fast::Queued => (None, true),
+            Fast::Elsewhere | Fast::Dying | Fast::Refused => (None, false),
+        };
+        self.refuse_deadlock(settings, want.by)?;
+        let cohort = self.cohort_to_join(request, listed)?;
+        let key = self.cohorts.join(cohort, want, settings, request.now);
+        let key = key.ok_or_else(|| self.confused())?;
+        self.drive(Cause::Local, spare);
+        match self.poll(key, waker, request.now) {
+            Poll::Ready(result) => result.map(Arrived::Granted),
+            Poll::Pending => Ok(Arrived::Waiting(key)),
+        }
+    }
+
+    /// Acquires the lock without waiting, if no waiter is in the way.
+    fn acquire_at_once(&mut self, request: &Request<'_>, quiet: bool) -> Result<Fast> {
+        match request.want.mode {
+            Mode::Permits(count) => self.permits_at_once(request, count),
+            _ if self.is_idle() => self.fast_path(request),
+            Mode::Shared => self.join_readers_at_once(request, quiet),
+            Mode::Exclusive => Ok(Fast::Refused),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.possession.is_none() && self.cohorts.is_empty()
+    }
+
+    /// Enters without a ticket, if the door is free and no ticket is in the way.
+    pub(super) fn fast_path(&mut self, request: &Request<'_>) -> Result<Fast> {
+        let Request { settings, want, .. } = *request;
+        self.tidy();
+        if self.saw_queue && is_in_the_way(self.disk.list_existing()?, want.mode) {
+            return Ok(Fast::Queued);
+        }
+        self.saw_queue = true;
+        let door = match self.lock_current_door(settings, want.mode)? {
+            Ok(door) => door,
+            Err(locked) => return Ok(Fast::Locked(locked)),
+        };
+        step::at(Step::FastList);
+        let line = self.disk.list_if_changed(settings.mode);
+        let admission = match line.map(|line| is_in_the_way(line, want.mode)) {
+            Ok(false) if want.mode == Mode::Shared => self.disk.enter_shared(&door).map(Some),
+            Ok(false) => self.disk.enter(&door, &settings.words).map(Some),
+            other => other.map(|_| None),
+        };
+        if let Ok(Some(Admission::In(entered))) = admission {
+            self.saw_queue = false;
+            self.possess(Some(door), entered, want.mode, settings.label.clone());
+            let offer = self.let_in(want.mode);
+            return Ok(self.grant_at_once(request, offer));
+        }
+        step::at(Step::GiveBack);
+        let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
+        let refused = match admission? {
+            Some(Admission::Elsewhere) => Fast::Elsewhere,
+            Some(Admission::Dying) => Fast::Dying,
+            Some(Admission::In(_)) | None => Fast::Refused,
+        };
+        left.map(|()| refused)
+    }
+
+    /// Makes the guard of a newcomer that was let in.
+    pub(super) fn grant_at_once(&mut self, request: &Request<'_>, offer: Offer) -> Fast {
+        match self.grant(request.want, offer, request.settings) {
+            Some(grant) => {
+                self.reader_entered(&grant);
+                Fast::Granted(grant)
+            }
+            None => Fast::Refused,
+        }
+    }
+
+    /// Locks the door if it is free, and makes sure that it is current. Returns a door that is
+    /// locked by another process as `Err`.
+    pub(super) fn lock_current_door(
+        &mut self,
+        settings: &Settings,
+        mode: Mode,
+    ) -> Result<std::result::Result<Door, Door>> {
+        loop {
+            step::at(Step::FastOpen);
+            let path = &self.disk.place().door;
+            let door =
+                Door::open(path, settings.mode).map_err(|e| self.io("open the lock file", e))?;
+            step::at(Step::FastTryDoor);
+            if !door
+                .try_lock(mode == Mode::Shared)
+                .map_err(|e| self.io("lock the lock file", e))?
+            {
+                return Ok(Err(door));
+            }
+            step::at(Step::FastCheck);
+            let current = door.is_current(path);
+            if current.as_ref().is_ok_and(|current| *current) {
+                return Ok(Ok(door));
+            }
+            let left = door.leave();
+            current.map_err(|e| self.io("look at the lock file", e))?;
+            left.map_err(|e| self.io("unlock the lock file", e))?;
+        }
+    }
+
+    /// Returns the cohort for a newcomer. Creates it if necessary. `listed` says that the queue has
+    /// just been listed.
+    fn cohort_to_join(&mut self, request: &Request<'_>, listed: bool) -> Result<CohortId> {
+        let Request { settings, want, .. } = *request;
+        let mode = want.mode;
+        if !self.is_idle() {
+            if let Some(cohort) = self.known_tail(request.quiet)
+                && self.cohorts.cohort(cohort).is_some_and(|it| it.takes(mode))
+            {
+                return Ok(cohort);
+            }
+            if let Some(cohort) = self.look_at_tail(settings, mode)? {
+                self.tail.ends_with(Some(cohort));
+                return Ok(cohort);
+            }
+        }
+        let place = match listed {
+            true => TakePlace::EndAsListed,
+            false => TakePlace::End,
+        };
+        let (bits, words) = (settings.mode, Some(&settings.words));
+        let ticket = self.disk.take_ticket(mode, bits, words, place)?;
+        self.tail.ends_with(None);
+        Ok(self.cohorts.add(Some(ticket), mode))
+    }
+
+    /// Returns the cohort of this process that was last at the last look, if no ticket has come
+    /// since.
+    fn known_tail(&self, quiet: bool) -> Option<CohortId> {
+        let cohort = self.tail.cohort(quiet, &self.disk)?;
+        let last = self.cohorts.last().filter(|last| last.id() == cohort)?;
+        // A cohort without a ticket is before all others. So it must not grow while a bypassed
+        // waiter is first.
+        let possession = self.possession.as_ref();
+        let bypasses = possession.is_some_and(|it| !it.bypassed().is_empty());
+        let alone = self.cohorts.iter().nth(1).is_none();
+        (last.ticket().is_some() || (alone && !bypasses)).then_some(cohort)
+    }
+
+    /// Returns the cohort whose ticket is the last, or the one in possession if there is no ticket.
+    /// Returns `None` if a newcomer with this wish must not join it.
+    fn look_at_tail(&mut self, settings: &Settings, mode: Mode) -> Result<Option<CohortId>> {
+        self.tail.watch(settings.mode, &mut self.disk, self.site)?;
+        let leftovers = &self.leftovers;
+        let line = self.disk.list(settings.mode)?;
+        let stands = |ticket: &&Ticket| leftovers.iter().all(|own| own.ticket != **ticket);
+        let Some(last) = line.iter().rfind(stands).copied() else {
+            return Ok(self.cohort_in_possession());
+        };
+        let ours = self
+            .cohorts
+            .last()
+            .filter(|it| it.takes(mode) && it.ticket().is_some_and(|own| own.ticket == last));
+        match ours.map(Cohort::id) {
+            Some(ours) if self.a_ticket_came_late(ours)? => Ok(None),
+            ours => Ok(ours),
+        }
+    }
+
+    /// Returns whether a ticket of another process is before this cohort although the cohort was
+    /// first: it holds the door or tries it. The other process chose its number before we queued,
+    /// and linked the ticket after we looked. The cohort may still enter first, but newcomers must
+    /// come after that ticket.
+    fn a_ticket_came_late(&self, ours: CohortId) -> Result<bool> {
+        let contender = self.contender.as_ref();
+        let tries = contender.is_some_and(|it| it.cohort() == ours && it.is_first());
+        let was_first = tries || self.cohort_served() == Some(ours);
+        let Some(queue) = self.disk.open_queue().filter(|_| was_first) else {
+            return Ok(false);
+        };
+        let own = self.own_tickets();
+        let mine = self.cohorts.ticket(ours).map(|own| own.ticket);
+        let earlier =
+            |it: &&Ticket| mine.is_none_or(|own| **it < own && it.mode.conflicts(own.mode));
+        let before = queue.line().iter().filter(earlier);
+        for ticket in before.filter(|it| !own.contains(it)) {
+            if queue.is_unmarked(*ticket)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the cohort in possession of the whole lock. Creates it when the first task joins.
+    /// Returns `None` if another cohort of this process is behind it.
+    fn cohort_in_possession(&mut self) -> Option<CohortId> {
+        // Where others can enter, the cohort needs a ticket.
+        let whole = self.has_whole();
+        let possession = self.possession.as_mut().filter(|_| whole)?;
+        match (possession.cohort(), self.cohorts.last()) {
+            (Some(known), Some(last)) => (last.id() == known).then_some(known),
+            (None, None) => {
+                let fresh = self.cohorts.add(None, Mode::Exclusive);
+                possession.serve(fresh);
+                Some(fresh)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns how many wait: the tasks of this process, and the tickets of others. The owners of
+    /// those tickets are checked only if the count reaches `most`, because that wakes the waiters
+    /// behind them.
+    fn count_waiting(&mut self, most: usize, settings: &Settings) -> Result<usize> {
+        let own = self.own_tickets();
+        let line = self.disk.list(settings.mode)?;
+        let others = line.iter().filter(|it| !own.contains(it));
+        let others: Vec<_> = others.copied().collect();
+        let mut count = others.len();
+        if count + self.cohorts.waiting() >= most {
+            let (known, unknown) = self.living(others)?;
+            count = known + unknown.len();
+        }
+        Ok(count + self.cohorts.waiting())
+    }
+
+    /// Reaps the tickets of dead owners. Returns how many owners live, and for each ticket that this
+    /// process may not open, the error that says so.
+    pub(super) fn living(&self, tickets: Vec<Ticket>) -> Result<(usize, Vec<Error>)> {
+        let (mut known, mut unknown) = (0, Vec::new());
+        let Some(queue) = self.disk.open_queue() else {
+            return Ok((known, unknown));
+        };
+        for ticket in tickets {
+            match queue.open_other(ticket)? {
+                Other::Open(file) if queue.reap_if_dead(ticket, &file)? => {}
+                Other::Open(_) => known += 1,
+                Other::Gone => {}
+                Other::Denied => unknown.push(queue.denied(ticket)),
+            }
+        }
+        Ok((known, unknown))
+    }
+
+    /// Reports a task or thread that holds the lock and is about to wait for it. Fails if the
+    /// settings ask for that, and on a thread that blocks, because its wait could not end.
+    fn refuse_deadlock(&mut self, settings: &Settings, by: Caller) -> Result<()> {
+        if !self.is_held_by(by) {
+            return Ok(());
+        }
+        self.effects.note(Note::WaitsForItself);
+        if settings.deadlock_is_error || matches!(by, Caller::Thread(_)) {
+            let text = "the caller holds this lock and would wait for itself";
+            return Err(self.error(ErrorKind::Deadlock, text));
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a newcomer with this wish must wait for one of these tickets.
+pub(super) fn is_in_the_way(line: &[Ticket], mode: Mode) -> bool {
+    line.iter().any(|it| it.mode.conflicts(mode))
+}

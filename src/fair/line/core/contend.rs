@@ -1,0 +1,252 @@
+//! The wait of this process in the queue on disk: for which cohort a [`Contender`] waits, what comes
+//! of its steps, and the tickets of waiters that stay when the process leaves.
+
+use super::{
+    Cause, Cohort, CohortId, Contender, Core, Entry, Extent, Outcome, Settings, Setup, Turn,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fair::disk::TakePlace;
+use crate::fair::door::Door;
+use crate::fair::line::idle;
+use crate::fair::ticket::{Mode, Ticket};
+use std::sync::Arc;
+
+impl Core {
+    /// Takes the first cohort with an awake waiter as far as it gets without waiting. `spare` is a
+    /// door that is open and not locked.
+    pub(super) fn drive(&mut self, cause: Cause, mut spare: Option<Door>) {
+        loop {
+            let Some(cohort) = self.cohort_to_drive() else {
+                self.retire();
+                return self.give_surplus();
+            };
+            if self.cohorts.ticket(cohort).is_none() {
+                // All permits were in this process when the cohort was added. There are more now.
+                self.keep_ticket(cohort);
+            }
+            self.take_contender(cohort, &mut spare);
+            match self.step(cohort, cause) {
+                Ok(true) => {
+                    self.yield_slots(cohort);
+                    return self.give_surplus();
+                }
+                Ok(false) => {}
+                Err(error) if idle::make_room(&error) => self.retire(),
+                Err(error) => {
+                    self.retire();
+                    match self.cohorts.front(cohort) {
+                        Some((front, _)) => self.fail(front, error),
+                        None => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the first cohort with an awake waiter, if a contender may wait for it. It may not
+    /// while this process has all there is, nor for the cohort whose turn comes as soon as the
+    /// readers inside have left.
+    fn cohort_to_drive(&self) -> Option<CohortId> {
+        let first = self.cohorts.first_awake()?.id();
+        let may = match &self.possession {
+            None => true,
+            Some(possession) => match possession.extent(&self.disk) {
+                Extent::Share => possession.cohort() != Some(first),
+                extent => !extent.is_whole(),
+            },
+        };
+        may.then_some(first)
+    }
+
+    /// Makes sure that the contender waits for what the first task of this cohort wants.
+    fn take_contender(&mut self, cohort: CohortId, spare: &mut Option<Door>) {
+        let Some((_, front)) = self.cohorts.front(cohort) else {
+            return;
+        };
+        let (mode, settings) = (front.want.mode, &front.settings);
+        let right = |it: &Contender| it.cohort() == cohort && it.mode() == mode;
+        if self.contender.as_ref().is_some_and(right) {
+            return;
+        }
+        let setup = Setup {
+            cohort,
+            mode,
+            settings: settings.clone(),
+            door: spare.take(),
+            guess: self.guess_before(cohort),
+        };
+        self.retire();
+        self.contender = Some(Contender::new(setup, self.site));
+    }
+
+    /// Returns the last ticket before this cohort's own in the last listing, if the cohort must
+    /// wait for it.
+    fn guess_before(&self, cohort: CohortId) -> Option<Ticket> {
+        let own = self.cohorts.ticket(cohort)?.ticket;
+        let last = self.disk.line().last().copied();
+        last.filter(|last| *last < own && last.mode.conflicts(own.mode))
+    }
+
+    /// Runs a step of the contender. Returns `true` if nothing more can be done now.
+    fn step(&mut self, cohort: CohortId, cause: Cause) -> Result<bool> {
+        let reserved = self.reserved_permits();
+        let own = self.cohorts.ticket(cohort);
+        let (Some(contender), Some(own)) = (self.contender.as_mut(), own) else {
+            return Err(self.confused());
+        };
+        let turn = Turn {
+            cause,
+            joins: contender.mode() == Mode::Shared && self.possession.is_some(),
+            reserved,
+        };
+        let outcome = contender.step(own, &mut self.disk, turn);
+        let (wanted, mode) = (contender.mode(), own.ticket.mode);
+        for note in contender.take_notes() {
+            self.effects.note(note);
+        }
+        match outcome? {
+            Outcome::Sleep => Ok(true),
+            Outcome::DoorLocked => {
+                let front = self.cohorts.front(cohort).map(|(key, _)| key);
+                let front = front.and_then(|key| self.cohorts.get_mut(key));
+                self.effects.wake(front.and_then(|it| it.take_waker()));
+                Ok(true)
+            }
+            Outcome::Entered(entry) => {
+                self.retire();
+                self.begin_turn(cohort, wanted, entry);
+                Ok(self.possession.is_none())
+            }
+            Outcome::Joins(bypassed) => {
+                self.retire();
+                self.serve_cohort(cohort, bypassed);
+                Ok(false)
+            }
+            Outcome::TicketGone => {
+                let settings = self.settings_of(cohort);
+                let bits = settings.as_ref().and_then(|it| it.mode);
+                let words = settings.as_ref().map(|it| &it.words);
+                let ticket = self.disk.take_ticket(mode, bits, words, TakePlace::End)?;
+                self.retire();
+                self.tail.ends_with(None);
+                self.cohorts.requeue(cohort, ticket);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Continues a step that stopped at the locked door. It is called after the wakers were called,
+    /// or when a task is polled.
+    pub(crate) fn continue_entry(&mut self) {
+        if self.contender.as_mut().is_some_and(Contender::take_pause) {
+            self.drive(Cause::Local, None);
+        }
+    }
+
+    /// Takes possession for a cohort whose contender has entered, and offers the lock to its tasks.
+    fn begin_turn(&mut self, cohort: CohortId, mode: Mode, entry: Entry) {
+        let label = self.settings_of(cohort).and_then(|it| it.label.clone());
+        let possession = self.possess(entry.door, entry.entered, mode, label);
+        let before = possession.begin_turn(cohort, entry.bypassed);
+        match self.cohorts.front(cohort).map(|(key, _)| key) {
+            Some(front) => {
+                self.offer(front, mode, false);
+                self.serve_behind(mode);
+            }
+            None => _ = self.leave(false),
+        }
+        self.forget_cohort(before.filter(|it| *it != cohort));
+    }
+
+    /// Waiters behind the front may be admitted too, unless a writer is inside. After an error they
+    /// try again.
+    fn serve_behind(&mut self, mode: Mode) {
+        if mode != Mode::Exclusive {
+            let _ = self.serve();
+        }
+    }
+
+    /// Lets the readers of a cohort whose turn has come enter with the readers of this process that
+    /// are inside.
+    fn serve_cohort(&mut self, cohort: CohortId, bypassed: Vec<Ticket>) {
+        if let Some(possession) = &mut self.possession {
+            let before = possession.begin_turn(cohort, bypassed);
+            self.serve_behind(Mode::Shared);
+            self.forget_cohort(before);
+        }
+    }
+
+    fn forget_cohort(&mut self, cohort: Option<CohortId>) {
+        if let Some(cohort) = cohort {
+            self.drop_if_empty(cohort);
+        }
+    }
+
+    /// Marks the tickets of all cohorts except `but` whose waiters are all frozen, so that other
+    /// processes bypass them.
+    pub(super) fn mark_frozen(&mut self, but: Option<CohortId>) {
+        let frozen = self.cohorts.iter().filter(|it| it.is_frozen());
+        let others = frozen.filter(|it| Some(it.id()) != but);
+        for own in others.filter_map(Cohort::ticket) {
+            // Without a mark they are bypassed all the same, after some claim windows.
+            let _ = self.disk.mark_own(own);
+        }
+    }
+
+    /// Makes sure that a cohort with waiters has a ticket when its process leaves. If all its
+    /// waiters are frozen, the ticket is marked, so that other processes bypass it.
+    pub(super) fn keep_ticket(&mut self, id: CohortId) {
+        let Some(cohort) = self.cohorts.cohort(id).filter(|it| !it.is_empty()) else {
+            return;
+        };
+        let frozen = cohort.is_frozen();
+        let mut result = self.take_first_ticket(id);
+        if frozen && let Some(own) = self.cohorts.ticket(id) {
+            result = result.and(self.disk.mark_own(own));
+        }
+        if let Err(error) = result {
+            self.fail_all(id, error);
+        }
+    }
+
+    /// Gives a cohort that has no ticket one before all others. A ticket for permits asks for as
+    /// many as the greatest wish of a waiter. Otherwise other processes would find fewer permits
+    /// free and take that waiter for frozen.
+    pub(super) fn take_first_ticket(&mut self, id: CohortId) -> Result<()> {
+        let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.ticket().is_none()) else {
+            return Ok(());
+        };
+        let permits = |mode| matches!(mode, Mode::Permits(_)).then_some(mode);
+        let wishes = self.cohorts.members(id).map(|(_, it)| it.want.mode);
+        let greatest = wishes.filter_map(permits).max();
+        let mode = greatest.unwrap_or_else(|| cohort.mode());
+        let settings = self.settings_of(id);
+        let bits = settings.as_ref().and_then(|it| it.mode);
+        let words = settings.as_ref().map(|it| &it.words);
+        let ticket = self.disk.take_ticket(mode, bits, words, TakePlace::First)?;
+        self.cohorts.set_ticket(id, ticket);
+        Ok(())
+    }
+
+    /// Returns the settings that apply to a cohort: those of its first task that is awake.
+    fn settings_of(&self, id: CohortId) -> Option<Arc<Settings>> {
+        let front = self.cohorts.front(id);
+        let any = front.or_else(|| self.cohorts.members(id).next());
+        any.map(|(_, waiter)| waiter.settings.clone())
+    }
+
+    /// Ends all waits of a cohort with an error. The first waiter gets the cause, the others an
+    /// error that says only what failed.
+    fn fail_all(&mut self, id: CohortId, error: Error) {
+        let keys: Vec<_> = self.cohorts.members(id).map(|(key, _)| key).collect();
+        let mut error = Some(error);
+        for key in keys {
+            let again = || {
+                let text = "could not keep the ticket of this wait";
+                Error::at(ErrorKind::Io, text, &self.disk.place().queue)
+            };
+            let error = error.take().unwrap_or_else(again);
+            self.fail(key, error);
+        }
+    }
+}

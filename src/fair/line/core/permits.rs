@@ -1,0 +1,225 @@
+//! A semaphore's permits in this process: handed from task to task, kept for the first waiter, or
+//! given back.
+//!
+//! # Algorithm
+//!
+//! Permits that come back are offered to the cohort in possession, task by task, as long as enough
+//! are left for the next one. Small requests do not bypass a large one at the front. If too few are
+//! left, they stay in hand while the cohort is the first in the queue on disk, because no other
+//! process may take permits then. In all other cases they are given back.
+//!
+//! # Tokens
+//!
+//! Each grant has a token of its own. While all permits are in this process, it takes the tokens
+//! from a reserved block. Otherwise it takes each one under the lock on the record.
+
+use super::arrival::{Fast, is_in_the_way};
+use super::{Cause, CohortId, Contender, Core, Entered, Mode, Request, Settings, TakePlace, Want};
+use crate::error::{Error, Result};
+use crate::fair::disk::{Disk, Resized};
+use crate::fair::door::Door;
+use crate::fair::slots::Permits;
+use crate::step::{self, Step};
+
+impl Core {
+    /// Fails for more permits than the limit.
+    pub(super) fn refuse_impossible(&mut self, mode: Mode) -> Result<()> {
+        let Mode::Permits(count) = mode else {
+            return Ok(());
+        };
+        if self.disk.slots_seen().is_none() || self.disk.check_count(count).is_ok() {
+            return Ok(());
+        }
+        self.disk.adopt_limit()?;
+        self.disk.check_count(count)
+    }
+
+    /// Takes permits, if enough are free and no process queues. As on the fast path of a door, it
+    /// takes first and then lists.
+    pub(super) fn permits_at_once(&mut self, request: &Request<'_>, count: u32) -> Result<Fast> {
+        self.tidy();
+        let mode = request.want.mode;
+        if !self.all_waiters_have_offers()
+            || (self.saw_queue && is_in_the_way(self.disk.list_existing()?, mode))
+        {
+            return Ok(Fast::Refused);
+        }
+        let reserved = self.reserved_permits();
+        let taken = self.take_free_permits(request.settings, count, reserved);
+        self.saw_queue = !matches!(taken, Ok(Some(_)));
+        let Ok(Some(token)) = taken else {
+            step::at(Step::GiveBack);
+            let given = self.disk.keep_in_hand(reserved);
+            return taken.and(given.map(|()| Fast::Refused));
+        };
+        let predecessor_crashed = false;
+        let entered = Entered {
+            token,
+            predecessor_crashed,
+        };
+        self.possess(None, entered, mode, request.settings.label.clone());
+        let offer = self.let_in(mode);
+        Ok(self.grant_at_once(request, offer))
+    }
+
+    /// Returns the token for the permits, which are in hand then. Returns `None` if too few are
+    /// free or another process queues.
+    fn take_free_permits(
+        &mut self,
+        settings: &Settings,
+        count: u32,
+        reserved: u32,
+    ) -> Result<Option<u64>> {
+        let wanted = reserved.saturating_add(count);
+        let gather = |disk: &mut Disk| match disk.slots() {
+            Some(slots) => slots.gather(wanted, settings.mode),
+            None => Ok(false),
+        };
+        // The recorded limit may be higher by now.
+        let gathered =
+            gather(&mut self.disk)? || self.disk.adopt_limit()? && gather(&mut self.disk)?;
+        if !gathered {
+            return Ok(None);
+        }
+        step::at(Step::FastList);
+        let own = self.own_tickets();
+        let line = self.disk.list(settings.mode)?;
+        if line.iter().any(|it| !own.contains(it)) {
+            return Ok(None);
+        }
+        self.disk.mint(&settings.words, 0)
+    }
+
+    /// Takes the permits of a guard back.
+    pub(super) fn release_permits(&mut self, permits: Permits, want: Want) -> Result<()> {
+        if let Some(slots) = self.disk.slots() {
+            slots.put_back(permits);
+        }
+        let Some(possession) = &mut self.possession else {
+            return self.give_back_surplus(0, None);
+        };
+        possession.give_back(want);
+        let served = self.serve();
+        let done = match self.is_someone_inside() {
+            true => self.try_give_surplus(),
+            false => self.leave(false).0,
+        };
+        self.drive(Cause::Local, None);
+        served.and(done)
+    }
+
+    /// Notes that the permits of one guard are now in two.
+    pub(crate) fn split(&mut self) {
+        if let Some(possession) = &mut self.possession {
+            possession.split();
+        }
+    }
+
+    /// Notes that the permits of two guards are now in one.
+    pub(crate) fn merge(&mut self) {
+        if let Some(possession) = &mut self.possession {
+            possession.merge();
+        }
+    }
+
+    /// Gives back the permits in hand that no task of this process needs. An error has no caller
+    /// here.
+    pub(super) fn give_surplus(&mut self) {
+        let _ = self.try_give_surplus();
+    }
+
+    fn try_give_surplus(&mut self) -> Result<()> {
+        let possession = self.possession.as_ref();
+        let used = possession.map_or(0, |it| it.inside().permits());
+        self.give_back_surplus(used, self.cohort_served())
+    }
+
+    /// Gives back all permits except those `used`, unless the first waiter of this process collects
+    /// them. `cohort` is the one in possession.
+    pub(super) fn give_back_surplus(&mut self, used: u32, cohort: Option<CohortId>) -> Result<()> {
+        let Some(slots) = self.disk.slots_seen() else {
+            return Ok(());
+        };
+        let surplus = slots.ours().saturating_sub(used);
+        if surplus == 0 || self.collects(cohort) {
+            return Ok(());
+        }
+        // Others can enter from now on. So the cohort needs a ticket, and the reserved tokens are
+        // given back.
+        if self.has_whole()
+            && let Some(cohort) = cohort
+        {
+            self.keep_ticket(cohort);
+        }
+        let settled = match &mut self.possession {
+            Some(possession) => possession.settle_tokens(&mut self.disk),
+            None => Ok(()),
+        };
+        let given = match self.disk.slots() {
+            Some(slots) => slots.give_back(surplus),
+            None => Ok(()),
+        };
+        settled.and(given)
+    }
+
+    /// Returns whether the first waiter of this process is the first of all, and keeps what it
+    /// gets.
+    fn collects(&self, cohort: Option<CohortId>) -> bool {
+        let Some(first) = self.cohorts.first_awake().map(|it| it.id()) else {
+            return false;
+        };
+        let stands = |it: &Contender| it.cohort() == first && it.collects();
+        cohort == Some(first) || self.contender.as_ref().is_some_and(stands)
+    }
+
+    /// Ends the possession of permits by a cohort whose contender is no longer first.
+    pub(super) fn yield_slots(&mut self, cohort: CohortId) {
+        let behind = self.contender.as_ref().is_some_and(|it| !it.is_first());
+        if let Some(possession) = &mut self.possession
+            && possession.door().is_none()
+            && possession.cohort() == Some(cohort)
+            && behind
+        {
+            possession.end_turn();
+        }
+    }
+
+    /// Returns how many permits in hand belong to offers.
+    pub(super) fn reserved_permits(&self) -> u32 {
+        let possession = self.possession.as_ref();
+        let used = possession.map_or(0, |it| it.inside().permits());
+        let slots = self.disk.slots_seen();
+        let out = slots.map_or(0, |it| it.ours() - it.in_hand());
+        used.saturating_sub(out)
+    }
+
+    /// Changes the number of permits, for a caller that has `held` of them.
+    pub(crate) fn resize(&mut self, limit: u32, held: u32) -> Result<Resized> {
+        match self.disk.record_limit(limit, held)? {
+            Resized::Done => {}
+            other => return Ok(other),
+        }
+        // The close of a slot wakes the first waiter.
+        if let Some(path) = self.disk.slots_seen().map(|it| it.path(0)) {
+            let at = |e| Error::io("open the slot file", &path, e);
+            drop(Door::open(&path, None).map_err(at)?);
+        }
+        // A process that has all the former permits is notified only of new tickets. This ticket
+        // announces the change to it.
+        let mode = Mode::Permits(1);
+        let ticket = self.disk.take_ticket(mode, None, None, TakePlace::End)?;
+        self.disk.give_up(ticket);
+        self.settle();
+        Ok(Resized::Done)
+    }
+
+    /// Adopts a new limit: another process has queued, perhaps only to announce more permits.
+    pub(crate) fn look_for_more(&mut self) {
+        if self.has_whole() && !self.all_waiters_have_offers() {
+            // If this fails, the next look comes when permits come back.
+            if self.disk.adopt_limit().is_ok_and(|more| more) {
+                self.settle();
+            }
+        }
+    }
+}

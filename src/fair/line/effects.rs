@@ -1,0 +1,96 @@
+//! What a step under the mutex leaves to do after it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::foreign::SafeWaker;
+use crate::stats::{Counts, counts_of};
+use crate::trace::{Note, Notes};
+
+/// The counters of a line, and what its steps leave to do.
+pub(super) struct Effects {
+    counts: Arc<Counts>,
+    left: Left,
+}
+
+/// Wakers to call or to drop, and notes for operators. All of them are foreign code: a waker that
+/// is dropped may drop the last reference to another future that waits for the same lock.
+#[derive(Default)]
+pub(super) struct Left {
+    wakes: Few,
+    discarded: Few,
+    notes: Notes,
+}
+
+impl Effects {
+    pub(super) fn new() -> Self {
+        Self {
+            counts: counts_of(None),
+            left: Left::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    pub(super) fn wake(&mut self, waker: Option<SafeWaker>) {
+        if let Some(waker) = waker {
+            self.left.wakes.push(waker);
+        }
+    }
+
+    pub(super) fn discard(&mut self, waker: Option<SafeWaker>) {
+        if let Some(waker) = waker {
+            self.left.discarded.push(waker);
+        }
+    }
+
+    /// Counts an event, and keeps it for operators.
+    pub(super) fn note(&mut self, note: Note) {
+        let counts = &self.counts;
+        match note {
+            Note::Bypassed { tickets } => counts.bypassed.add(tickets as u64),
+            Note::Frozen => counts.frozen.add(1),
+            Note::Fallback => counts.fallbacks.add(1),
+            Note::PredecessorCrashed { .. } => counts.crashes.add(1),
+            Note::Lost(_) => counts.losses.add(1),
+            Note::WaitsForItself | Note::Degraded(_) => {}
+        }
+        self.left.notes.push(note);
+    }
+
+    /// Takes out what is left to do.
+    pub(super) fn take(&mut self) -> Left {
+        std::mem::take(&mut self.left)
+    }
+}
+
+impl Left {
+    /// Calls the wakers, and reports the notes. The mutex is free.
+    pub(super) fn perform(self, lock: &Path) {
+        self.wakes.into_iter().for_each(SafeWaker::wake);
+        drop(self.discarded);
+        self.notes.tell(lock);
+    }
+}
+
+/// Some wakers. Mostly one, which needs no allocation.
+#[derive(Default)]
+struct Few {
+    first: Option<SafeWaker>,
+    more: Vec<SafeWaker>,
+}
+
+impl Few {
+    fn push(&mut self, waker: SafeWaker) {
+        match self.first {
+            None => self.first = Some(waker),
+            Some(_) => self.more.push(waker),
+        }
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = SafeWaker> {
+        self.first.into_iter().chain(self.more)
+    }
+}
