@@ -64,6 +64,10 @@ pub(crate) use request::{Caller, Grant, Settings, Share, Want};
 /// The lines of this process, by path.
 static LINES: PerProcess<Mutex<HashMap<PathBuf, Weak<Line>>>> = PerProcess::new(Mutex::default);
 
+fn lines() -> MutexGuard<'static, HashMap<PathBuf, Weak<Line>>> {
+    LINES.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a line needs to watch files.
 #[derive(Clone, Copy)]
 struct Site {
@@ -90,21 +94,21 @@ impl Line {
     /// Returns the line of the lock file at this path. All callers in this process share it.
     pub(crate) fn of(path: &Path, kind: Kind, slots: Option<Slots>) -> Result<Arc<Self>> {
         let door = canonical(path)?;
-        let mut lines = LINES.get().lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.get(&door).and_then(Weak::upgrade) {
-            if line.kind == kind {
-                drop(lines);
-                line.check_slots(slots.as_ref())?;
-                return Ok(line);
-            }
-            let (theirs, ours) = (line.kind.word(), kind.word());
-            let text = format!("this process has a {theirs} open at this path, not a {ours}");
-            return Err(Error::at(ErrorKind::Incompatible, text, door));
+        let mut lines = lines();
+        let Some(line) = lines.get(&door).and_then(Weak::upgrade) else {
+            let line = Self::new(door.clone(), kind, slots);
+            lines.insert(door, Arc::downgrade(&line));
+            return Ok(line);
+        };
+        // Before the line may be dropped, which locks the map.
+        drop(lines);
+        if line.kind == kind {
+            line.check_slots(slots.as_ref())?;
+            return Ok(line);
         }
-        lines.retain(|_, line| line.strong_count() > 0);
-        let line = Self::new(door.clone(), kind, slots);
-        lines.insert(door, Arc::downgrade(&line));
-        Ok(line)
+        let (theirs, ours) = (line.kind.word(), kind.word());
+        let text = format!("this process has a {theirs} open at this path, not a {ours}");
+        Err(Error::at(ErrorKind::Incompatible, text, door))
     }
 
     fn new(door: PathBuf, kind: Kind, slots: Option<Slots>) -> Arc<Self> {
@@ -513,12 +517,21 @@ impl Watcher for Line {
 }
 
 impl Drop for Line {
-    /// Gives back the watches and the directory's descriptors. No task holds or waits any more.
+    /// Gives back the watches and the descriptors, and forgets the line. No task holds or waits any
+    /// more.
     fn drop(&mut self) {
         if !self.is_foreign() {
             let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
             core.end();
             watch().leave(self.site.watcher_id);
+            // A new line may have the path by now.
+            let mut lines = lines();
+            if lines
+                .get(&self.place.door)
+                .is_some_and(|it| it.strong_count() == 0)
+            {
+                lines.remove(&self.place.door);
+            }
         }
     }
 }
@@ -528,19 +541,14 @@ mod tests {
     use super::*;
     use crate::fair::record::Kind;
 
-    fn lines() -> MutexGuard<'static, HashMap<PathBuf, Weak<Line>>> {
-        LINES.get().lock().expect("no panic")
-    }
-
     #[test]
     fn p62_a_line_that_is_gone_is_forgotten() {
         let directory = tempfile::tempdir().expect("a directory");
-        let open = |name| Line::of(&directory.path().join(name), Kind::Lock, None);
-        let line = open("one").expect("a line");
+        let line = Line::of(&directory.path().join("one"), Kind::Lock, None);
+        let line = line.expect("a line");
         let path = line.place().door.clone();
         assert!(lines().contains_key(&path));
         drop(line);
-        let _other = open("two").expect("a line");
         assert!(!lines().contains_key(&path));
     }
 }
