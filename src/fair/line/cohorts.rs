@@ -502,3 +502,117 @@ impl Cohorts {
         self.slots.get_mut(index as usize)?.waiter.as_mut()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::super::request::Caller;
+    use super::*;
+
+    fn settings() -> Arc<Settings> {
+        Arc::new(Settings {
+            words: "".into(),
+            label: None,
+            mode: None,
+            poll_interval: Duration::MAX,
+            claim_window: Duration::from_secs(2),
+            wait: Default::default(),
+            deadlock_is_error: false,
+            closed: Arc::default(),
+        })
+    }
+
+    /// Adds a cohort of this many waiters, each with a waker.
+    fn add(cohorts: &mut Cohorts, count: usize) -> (CohortId, Vec<Key>) {
+        let id = cohorts.add(None, Mode::Exclusive);
+        let want = Want {
+            mode: Mode::Exclusive,
+            by: Caller::Unknown,
+        };
+        let join = |_| {
+            let key = cohorts.join(id, want, &settings(), Instant::now());
+            let key = key.expect("the cohort is there");
+            let waiter = cohorts.get_mut(key).expect("it has joined");
+            waiter.set_waker(SafeWaker::of(Waker::noop()));
+            key
+        };
+        (id, (0..count).map(join).collect())
+    }
+
+    /// Ends a claim window. Returns how many offers have lapsed, and how many waiters were woken.
+    fn tick(cohorts: &mut Cohorts) -> (usize, usize) {
+        let mut woken = 0;
+        let lapsed = cohorts.tick(|_| woken += 1).len();
+        cohorts.begin_window();
+        (lapsed, woken)
+    }
+
+    fn offer(cohorts: &mut Cohorts, to: Key) {
+        let offered = cohorts.offer(to, Offer::default());
+        assert!(offered.is_some());
+    }
+
+    #[test]
+    fn an_offer_lapses_at_the_second_tick() {
+        let mut cohorts = Cohorts::new();
+        let (id, keys) = add(&mut cohorts, 3);
+        offer(&mut cohorts, keys[0]);
+        assert_eq!(tick(&mut cohorts), (0, 0));
+        assert_eq!(tick(&mut cohorts), (1, 2), "the others are woken");
+        assert_eq!(cohorts.front(id).map(|(key, _)| key), Some(keys[1]));
+        assert!(cohorts.note_poll(keys[0]), "it was frozen");
+        assert_eq!(
+            cohorts.front(id).map(|(key, _)| key),
+            Some(keys[0]),
+            "and is first again"
+        );
+        assert_eq!(tick(&mut cohorts), (0, 0), "there is no offer");
+    }
+
+    #[test]
+    fn p64_waiters_that_were_woken_and_not_polled_freeze_in_every_cohort() {
+        let mut cohorts = Cohorts::new();
+        let all = [add(&mut cohorts, 4), add(&mut cohorts, 4)];
+        all.iter()
+            .for_each(|(_, keys)| offer(&mut cohorts, keys[0]));
+        tick(&mut cohorts);
+        assert_eq!(tick(&mut cohorts), (2, 6));
+        for (_, keys) in &all {
+            cohorts.note_poll(keys[3]);
+            offer(&mut cohorts, keys[1]);
+        }
+        tick(&mut cohorts);
+        assert_eq!(
+            tick(&mut cohorts),
+            (2, 0),
+            "the polled one has no waker any more"
+        );
+        for (id, keys) in all {
+            assert_eq!(cohorts.front(id).map(|(key, _)| key), Some(keys[3]));
+            assert!(cohorts.get(keys[2]).is_some_and(Waiter::is_frozen));
+        }
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_from_the_middle_leaves_no_gap() {
+        let mut cohorts = Cohorts::new();
+        let (id, keys) = add(&mut cohorts, 4);
+        offer(&mut cohorts, keys[1]);
+        cohorts.leave(keys[1]).expect("it waits");
+        assert!(cohorts.get(keys[1]).is_none(), "its key names no waiter");
+        assert_eq!((cohorts.waiting(), cohorts.offered()), (3, 0));
+        assert_eq!(cohorts.before(keys[3]), 2);
+        let (_, more) = add(&mut cohorts, 1);
+        assert!(
+            cohorts.get(keys[1]).is_none(),
+            "also when its slot is used again"
+        );
+        assert_eq!(cohorts.before(more[0]), 3);
+        for key in [keys[0], keys[3], keys[2]] {
+            cohorts.leave(key).expect("it waits");
+        }
+        assert!(cohorts.cohort(id).is_some_and(Cohort::is_empty));
+        assert!(cohorts.remove(id).is_none(), "it had no ticket");
+    }
+}
