@@ -160,7 +160,7 @@ async fn main() -> Result<()> {
     })?;
     let locks = Locks::connect("table:").await?;
     let guard = locks.lock("deploy")?.acquire().await?;
-    println!("inside, with token {:?}", guard.token());
+    println!("acquired, with token {:?}", guard.token());
     guard.release().await?;
 
     let report = backend::conformance::run(&locks).await;

@@ -1,7 +1,8 @@
-//! Processes that take part: this program, started again with a role.
+//! The processes that take part: this program, started again with a role.
 //!
-//! Parent and child talk in lines: the child prints `ready`, the parent writes what is to be done, the child prints
-//! what came out. A child ends when its standard input ends, so none outlives a parent that was interrupted.
+//! Parent and child exchange lines. The child prints `ready`. The parent writes an order, the child
+//! prints the result. A child ends when its standard input ends, so it does not outlive an
+//! interrupted parent.
 
 use std::future::Future;
 use std::io::{self, BufRead, BufReader, Write};
@@ -22,7 +23,7 @@ pub(crate) const WORD: &str = "child";
 /// Workers of each runtime.
 const WORKERS: usize = 2;
 
-/// A process that was started, as the parent sees it; killed when dropped.
+/// A started process, as the parent sees it. Killed on drop.
 pub(crate) struct Child {
     process: std::process::Child,
     input: ChildStdin,
@@ -30,7 +31,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a process and waits until it says that it is ready.
+    /// Starts a process and waits until it is ready.
     pub(crate) fn start(role: &str, kind: Kind, path: &Path, numbers: &[u64]) -> io::Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .args([WORD, role, kind.name()])
@@ -107,7 +108,7 @@ impl Child {
         (0..rows).map(|_| row(self.numbers()?)).collect()
     }
 
-    /// `kill -9`, without waiting for the end.
+    /// Sends SIGKILL and does not wait for the end.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
         self.process.kill()
     }
@@ -120,7 +121,7 @@ impl Drop for Child {
     }
 }
 
-/// What a child was started with.
+/// The arguments of a child.
 pub(crate) struct Call {
     pub(crate) path: PathBuf,
     numbers: Vec<u64>,
@@ -133,7 +134,8 @@ impl Call {
         self.numbers.get(index).copied().expect("a missing number")
     }
 
-    /// The next line from the parent. It is read on a thread of its own: a task that waits for it leaves its worker free.
+    /// Returns the next line from the parent. A separate thread reads it, so waiting for it leaves
+    /// the worker free.
     pub(crate) async fn order(&mut self) -> String {
         self.orders.recv().await.expect("the thread never ends")
     }
@@ -202,13 +204,13 @@ fn play<S: Subject>(role: &str, call: Call) {
     }
 }
 
-/// Runs a task on a worker of a multi-thread runtime; this thread only waits for it.
+/// Runs a task on a worker of a multi-thread runtime. This thread only waits for it.
 fn run(task: impl Future<Output = ()> + Send + 'static) {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let outcome = runtime.block_on(runtime.spawn(task));
-    // A peer may still have a thread that waits for a lock: do not wait for that one.
+    // A thread of a peer may still wait for a lock: do not wait for that thread.
     runtime.shutdown_background();
     outcome.expect("the task");
 }
@@ -222,7 +224,7 @@ fn listen() -> mpsc::UnboundedReceiver<String> {
                 return;
             }
         }
-        // The parent has gone, or wants no more of this one.
+        // The parent has ended, or needs this child no longer.
         std::process::exit(0);
     });
     receiver

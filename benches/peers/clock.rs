@@ -1,4 +1,5 @@
-//! The clock that all processes of a host share, statistics of what it showed, and a small random source.
+//! The clock that all processes of a host share, statistics of its times, and a small source of
+//! random numbers.
 
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ pub(crate) fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Sleeps, in a task, until [`now`] shows at least `instant`.
+/// Sleeps, in a task, until [`now`] is at least `instant`.
 pub(crate) async fn sleep_until(instant: u64) {
     let left = Duration::from_nanos(instant.saturating_sub(now()));
     tokio::time::sleep(left).await;
 }
 
-/// The value below which the given share of the samples lies; `None` without samples.
+/// Returns the value below which this share of the samples lies; `None` without samples.
 pub(crate) fn quantile(samples: &[f64], share: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Counts what the process has asked the allocator for, while it is told to count.
+//! Counts the memory that the process allocates, while counting is on.
 
 #![allow(unsafe_code)]
 
@@ -11,13 +11,14 @@ static HEAP: Counting = Counting;
 static COUNTS: AtomicBool = AtomicBool::new(false);
 static BYTES: AtomicI64 = AtomicI64::new(0);
 
-/// Counts from now on. Until then an allocation costs one load more than usual, so that no other figure suffers.
+/// Starts counting. Until then an allocation costs one load more than usual, so other figures are
+/// not affected.
 pub(crate) fn start_counting() {
     BYTES.store(0, Ordering::Relaxed);
     COUNTS.store(true, Ordering::Relaxed);
 }
 
-/// Bytes in use that were not in use when counting began.
+/// Returns the bytes in use that were not in use when counting began.
 pub(crate) fn counted() -> i64 {
     BYTES.load(Ordering::Relaxed)
 }
@@ -30,7 +31,8 @@ fn count(more: usize, less: usize) {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it came; counting touches two atomics and allocates nothing.
+// SAFETY: every call is forwarded unchanged to the system's allocator. Counting uses two atomics
+// and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
@@ -46,13 +48,15 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size, layout.size());
-        // SAFETY: the caller keeps the contract of `realloc`; `old` came from `System`, as everything does.
+        // SAFETY: the caller keeps the contract of `realloc`; `old` came from `System`, as all
+        // memory does.
         unsafe { System.realloc(old, layout, size) }
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
         count(0, layout.size());
-        // SAFETY: the caller keeps the contract of `dealloc`; `old` came from `System`, as everything does.
+        // SAFETY: the caller keeps the contract of `dealloc`; `old` came from `System`, as all
+        // memory does.
         unsafe { System.dealloc(old, layout) }
     }
 }

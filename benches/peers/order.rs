@@ -1,7 +1,8 @@
-//! Who came when and who was served when.
+//! The order of arrivals and of grants.
 //!
-//! Order is promised between calls that do not overlap: one has *arrived* when its first poll has returned, and passes are
-//! counted only against those who had arrived before the other one asked.
+//! Order is guaranteed between calls that do not overlap. A request has *arrived* when its first
+//! poll has returned. A grant overtakes only requests that had arrived before its own request
+//! began.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -33,10 +34,10 @@ impl Grant {
     }
 }
 
-/// How many of the grants passed anybody who was still waiting.
+/// Returns how many of the grants overtook a request that still waited.
 pub(crate) fn passing(grants: &mut [Grant]) -> usize {
     grants.sort_by_key(|grant| grant.acquired);
-    // From the last to the first: the earliest arrival among those who were served later.
+    // From the last to the first: the earliest arrival among those that were granted later.
     let mut earliest = u64::MAX;
     let mut count = 0;
     for grant in grants.iter().rev() {
@@ -46,13 +47,13 @@ pub(crate) fn passing(grants: &mut [Grant]) -> usize {
     count
 }
 
-/// How often anybody was passed: one grant may pass many.
+/// Returns how many requests were overtaken. One grant may overtake many.
 pub(crate) fn passes(grants: &[Grant]) -> usize {
     let passed_by = |grant: &Grant| grants.iter().filter(|later| grant.passed(later)).count();
     grants.iter().map(passed_by).sum()
 }
 
-/// Runs an acquire to its end and notes when it asked, arrived and acquired.
+/// Runs an acquire to its end, and notes when it began, arrived and acquired.
 pub(crate) async fn stamped<T>(acquire: impl Future<Output = T>) -> ([u64; 3], T) {
     let mut acquire = pin!(acquire);
     let asked = now();

@@ -1,4 +1,4 @@
-//! Which jobs run, in which order, with how many samples; and the command line that chooses them.
+//! The jobs, their order and their number of samples, and the command line that chooses them.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,15 +10,16 @@ use crate::jobs;
 use crate::report::{self, Row};
 use crate::subject::Kind;
 
-/// One thing that is measured: its rounds give one number for each of its metrics.
+/// One job: its rounds give one number for each of its metrics.
 pub(crate) struct Job {
     pub(crate) name: &'static str,
-    /// The first is the one that the others are held against.
+    /// The others are compared with the first.
     pub(crate) subjects: &'static [Kind],
     /// Rounds of each subject, in a quick and in a full run.
     pub(crate) rounds: [usize; 2],
     pub(crate) metrics: &'static [Metric],
-    /// Measures one subject once, in the order of `metrics`; [`NOT_MEASURED`] where that makes no sense.
+    /// Measures one subject once, in the order of `metrics`; [`NOT_MEASURED`] if a metric does not
+    /// apply to the subject.
     pub(crate) round: fn(Kind, &Scene) -> io::Result<Vec<f64>>,
 }
 
@@ -30,7 +31,7 @@ pub(crate) struct Metric {
     pub(crate) name: &'static str,
     pub(crate) unit: Unit,
     pub(crate) pick: Pick,
-    /// Whom the ratio is taken to.
+    /// The peer of the ratio.
     pub(crate) peer: Option<Kind>,
     pub(crate) target: Target,
 }
@@ -44,15 +45,15 @@ pub(crate) enum Unit {
     Percent,
 }
 
-/// Which of its rounds stands for a subject.
+/// Which of its rounds represents a subject.
 #[derive(Clone, Copy)]
 pub(crate) enum Pick {
     Median,
-    /// The greatest: where one bad round is a fault.
+    /// The greatest, where one bad round is a fault.
     Worst,
 }
 
-/// What Stanchion must reach.
+/// The target for Stanchion.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     /// Shown for information.
@@ -67,9 +68,9 @@ pub(crate) enum Target {
 /// Where one round plays.
 pub(crate) struct Scene {
     pub(crate) quick: bool,
-    /// A lock that nobody used before.
+    /// A lock that was not used before.
     pub(crate) path: PathBuf,
-    /// Counts rounds, so that each draws other pauses, the same for every subject.
+    /// Counts rounds. Each round has other pauses, the same ones for every subject.
     pub(crate) round: u64,
 }
 
@@ -88,7 +89,7 @@ struct Choice {
 enum Command {
     Measure(Choice),
     Child,
-    /// Started by `cargo test`, which only wants to see that it builds and starts.
+    /// Started by `cargo test`, which only checks that it builds and starts.
     Nothing,
 }
 
@@ -154,7 +155,7 @@ fn measure(choice: &Choice) -> io::Result<()> {
     report::publish(&rows, choice.quick, &load)
 }
 
-/// All rounds of a job, the subjects taking turns.
+/// All rounds of a job. The subjects take turns.
 fn run(job: &Job, quick: bool) -> io::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let rounds = job.rounds[usize::from(!quick)];

@@ -1,5 +1,5 @@
-//! The hand-over between processes as a picture: a bar from zero to the median, a line on to the 99th percentile. The scale is
-//! logarithmic, because a backoff is ten times as slow as a wake-up.
+//! The hand-over between processes as a picture: a bar from zero to the median, and a line to the
+//! 99th percentile. The scale is logarithmic, because a backoff is ten times as slow as a wake-up.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ pub(crate) struct Bar {
     pub(crate) name: &'static str,
     pub(crate) median: f64,
     pub(crate) late: f64,
-    /// Whether it is the one that the picture is about.
+    /// Whether this is Stanchion's bar.
     pub(crate) ours: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel says about a process, asked from outside so that the process is not disturbed.
+//! What the kernel says about a process. The process is not disturbed.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,8 @@ pub(crate) fn threads(process: u32) -> io::Result<usize> {
     Ok(std::fs::read_dir(path(process, "task"))?.count())
 }
 
-/// Nanoseconds its threads have run so far. The scheduler's own count: `utime` and `stime` only know ticks.
+/// Returns the nanoseconds that its threads have run so far. This is the scheduler's count, because
+/// `utime` and `stime` count ticks only.
 pub(crate) fn processor_time(process: u32) -> io::Result<u64> {
     let mut sum = 0;
     for thread in std::fs::read_dir(path(process, "task"))? {
@@ -27,7 +28,7 @@ pub(crate) fn processor_time(process: u32) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// Bytes of it that are in memory.
+/// Returns how many of its bytes are in memory.
 pub(crate) fn resident(process: u32) -> io::Result<u64> {
     let text = std::fs::read_to_string(path(process, "status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -40,7 +40,7 @@ impl Row {
         mine.map(|(_, value)| *value).collect()
     }
 
-    /// What stands for a subject.
+    /// Returns the figure of a subject.
     fn value(&self, kind: Kind) -> Option<f64> {
         let rounds = self.rounds(kind);
         match self.metric.pick {
@@ -55,7 +55,7 @@ impl Row {
         ratio.is_finite().then_some(ratio)
     }
 
-    /// Whether the target is reached; `None` when there is none, or nothing to hold it against.
+    /// Returns whether the target is reached; `None` if there is no target or no value to compare.
     fn met(&self) -> Option<bool> {
         let value = self.value(self.ours)?;
         match self.metric.target {
@@ -120,7 +120,7 @@ impl Row {
     }
 }
 
-/// A number as a reader wants it.
+/// Formats a number.
 fn show(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Nanoseconds if value >= 10_000_000.0 => format!("{} ms", digits(value / 1e6)),
@@ -151,7 +151,8 @@ pub(crate) fn show_all(metrics: &[Metric], values: &[f64]) -> String {
     shown.join(", ")
 }
 
-/// Prints the table and writes `bench/peers.md`, `bench/peers.json` and `bench/handover.svg` in the target directory.
+/// Prints the table, and writes `bench/peers.md`, `bench/peers.json` and `bench/handover.svg` in
+/// the target directory.
 pub(crate) fn publish(rows: &[Row], quick: bool, load: &str) -> io::Result<()> {
     let facts = facts(quick, load);
     let table = tables(rows);
@@ -310,7 +311,8 @@ fn date() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = since.map_or(0, |since| since.as_secs());
     let (days, minutes) = (seconds / 86_400, seconds / 60 % 1_440);
-    // Counted in eras of 400 years from 1 March of the year 0, so that leap days come last in their years.
+    // Counts in eras of 400 years from 1 March of the year 0, so that leap days come last in their
+    // years.
     let shifted = days + 719_468;
     let (era, day) = (shifted / 146_097, shifted % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -1,4 +1,4 @@
-//! The locks that several may have at a time, behind the face of the others: reader-writer locks and semaphores.
+//! The locks that allow several holders, behind the same trait: reader-writer locks and semaphores.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tokio::sync::{
 
 use crate::subject::{Subject, lock_file};
 
-/// Of so many acquires of a mixed contender one writes.
+/// One in so many acquires of a mixed contender writes.
 const WRITES: u64 = 5;
 /// Permits of the semaphores.
 const PERMITS: u32 = 3;
@@ -23,7 +23,7 @@ pub(crate) enum Either<R, W> {
     Writes(W),
 }
 
-/// [`FifoRwLock`]; each contender writes in turn with reading, or only reads.
+/// [`FifoRwLock`]. Each contender alternates between reading and writing, or only reads.
 pub(crate) struct Rw<const MIXED: bool> {
     lock: FifoRwLock,
     turn: u64,
@@ -106,7 +106,7 @@ impl Subject for FlockShared {
 
     async fn acquire(&mut self) -> File {
         let file = lock_file(&self.0);
-        fs2::FileExt::try_lock_shared(&file).expect("nobody writes");
+        fs2::FileExt::try_lock_shared(&file).expect("there is no writer");
         file
     }
 

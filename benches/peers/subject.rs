@@ -1,7 +1,8 @@
-//! The locks that are measured, behind one face.
+//! The locks that are measured, behind one trait.
 //!
-//! A value of a [`Subject`] is one contender: every process, and every task of a process, has its own. The trait is
-//! used by static dispatch only, so that neither a box nor the size of another subject's future shows in the figures.
+//! A value of a [`Subject`] is one contender: every process, and every task of a process, has its
+//! own. The trait is used by static dispatch only, so no box and no other subject's future affects
+//! the figures.
 
 use std::fs::{File, OpenOptions};
 use std::future::Future;
@@ -18,7 +19,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Stanchion,
-    /// The plain lock in its three ways to wait.
+    /// The plain lock with its three ways to wait.
     FileWatch,
     FilePoll,
     FileBlocking,
@@ -26,7 +27,7 @@ pub(crate) enum Kind {
     FdLock,
     Fs2,
     Tokio,
-    /// Locks that several may have.
+    /// Locks that allow several holders.
     RwMixed,
     RwReads,
     TokioRw,
@@ -53,11 +54,11 @@ impl Kind {
         Self::TokioPool,
     ];
 
-    /// Those that exclude other processes.
+    /// The locks that exclude other processes.
     pub(crate) const FILES: [Self; 4] =
         [Self::Stanchion, Self::AsyncFdLock, Self::FdLock, Self::Fs2];
 
-    /// Those beside the fair lock.
+    /// The peers of the fair lock.
     pub(crate) const FAIR: [Self; 5] = [
         Self::Stanchion,
         Self::AsyncFdLock,
@@ -66,7 +67,7 @@ impl Kind {
         Self::Tokio,
     ];
 
-    /// Those that several may have.
+    /// The locks that allow several holders.
     pub(crate) const SHARED: [Self; 6] = [
         Self::RwMixed,
         Self::TokioRw,
@@ -76,7 +77,7 @@ impl Kind {
         Self::FlockShared,
     ];
 
-    /// Those without a queue of their own.
+    /// The locks without a queue of their own.
     pub(crate) const PLAIN: [Self; 6] = [
         Self::FileWatch,
         Self::FilePoll,
@@ -110,7 +111,8 @@ impl Kind {
     }
 }
 
-/// One contender for a lock. A failure of a lock ends the round with a panic: there is nothing to measure then.
+/// One contender for a lock. If a lock fails, the round ends with a panic, because there is nothing
+/// to measure.
 pub(crate) trait Subject: Sized + Send + Sync + 'static {
     type Guard: Send + 'static;
 
@@ -150,7 +152,7 @@ impl Subject for Stanchion {
     }
 }
 
-/// What tells the three ways to wait apart.
+/// The difference between the three ways to wait.
 pub(crate) trait Way: Send + Sync + 'static {
     fn wait() -> Wait;
 }
@@ -207,7 +209,7 @@ pub(crate) fn lock_file(path: &Path) -> File {
     options.open(path).expect("open the lock file")
 }
 
-/// `async-fd-lock`: its future takes the file, its release gives it back.
+/// `async-fd-lock`: its future takes the file, and its release gives the file back.
 pub(crate) struct AsyncFdLock {
     path: PathBuf,
     /// Absent while locked, and after a future was dropped.
@@ -240,8 +242,9 @@ impl Subject for AsyncFdLock {
 
 /// `fd-lock` in `spawn_blocking`.
 ///
-/// Its guard borrows the lock and cannot leave the blocking thread. So the thread forgets it, which leaves the lock taken,
-/// and the release takes the held lock once more, which costs one short system call, to drop a guard that unlocks.
+/// Its guard borrows the lock and cannot leave the blocking thread. So the thread forgets the
+/// guard, and the lock stays held. The release locks the held lock once more, which is one short
+/// system call, and drops that guard to unlock.
 pub(crate) struct FdLock {
     path: PathBuf,
     lock: Option<fd_lock::RwLock<File>>,

@@ -1,4 +1,4 @@
-//! What is measured: the part of the bench. The part of the processes is in `player.rs` and `peer.py`.
+//! The jobs: the part of the bench. The part of the processes is in `player.rs` and `peer.py`.
 
 use std::io;
 use std::time::Duration;
@@ -124,8 +124,8 @@ const OVERTAKES: Job = Job {
     subjects: &EVERYDAY,
     rounds: 3,
     metrics: &[
-        metric("earlier arrivals passed", Unit::Count, Pick::Worst),
-        metric("grants that passed, of 144", Unit::Count, Pick::Worst),
+        metric("earlier requests overtaken", Unit::Count, Pick::Worst),
+        metric("grants that overtook, of 144", Unit::Count, Pick::Worst),
         metric("requests that waited", Unit::Count, Pick::Median),
     ],
     round: overtakes,
@@ -133,8 +133,8 @@ const OVERTAKES: Job = Job {
 
 const CROWD: usize = 12;
 const TURNS: usize = 12;
-/// The longest pause of a process between two turns, in microseconds: shorter than a turn of everybody else, so that a
-/// line forms.
+/// The longest pause of a process between two turns, in microseconds. It is shorter than one turn
+/// of all the others, so a queue forms.
 const BETWEEN_TURNS: u64 = 20_000;
 
 fn overtakes(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {

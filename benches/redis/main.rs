@@ -1,4 +1,5 @@
-//! The locks on a Redis server beside their peers, measured in the same run on a server of the bench's own.
+//! The locks on a Redis server beside their peers, measured in the same run on one server of the
+//! bench.
 //!
 //! ```text
 //! cargo bench --features redis --bench redis                     everything, less than ten minutes
@@ -10,12 +11,12 @@
 //!
 //! | job | what |
 //! |---|---|
-//! | `alone` | acquire and release with nobody else there; what of it is processor time of the server |
+//! | `alone` | acquire and release without contention; the server's processor time for it |
 //! | `handover` | from just before a release until the next *process* holds |
 //! | `storm` | 8 processes without pause: grants a second, and the share of the busiest |
-//! | `overtakes` | 12 processes of 12 rounds: how often a grant passes somebody who came earlier |
+//! | `overtakes` | 12 processes of 12 rounds: how often a grant overtakes an earlier request |
 //! | `crash` | from just before `kill -9` of the holder until the next process holds |
-//! | `line` | a line of 1,000 tasks of one process: grants a second |
+//! | `line` | a queue of 1,000 tasks of one process: grants a second |
 //!
 //! | subject | what |
 //! |---|---|
@@ -24,33 +25,42 @@
 //! | `on-disconnect` | the same with `OnDisconnect::Release` |
 //! | `redis-py` | `redis.lock.Lock` of Python's `redis`: retries each 100 ms, its default |
 //! | `python-redis-lock` | `redis_lock.Lock`: `SET` and `BLPOP` |
-//! | `rslock` | the crate: `SET` with an expiry of ten seconds, tried again after up to 200 ms. Built apart, in `rslock/` |
+//! | `rslock` | the crate: `SET` with an expiry of ten seconds, repeated after up to 200 ms. A separate build, in `rslock/` |
 //!
-//! The Python peers live in a virtual environment that the bench makes under the target directory. Where Python or PyPI cannot be had it says so, and
-//! leaves them out. They may wait for an answer as long as it takes: the limit that redis-py sets by default ends a `BLPOP` too.
+//! The Python peers are in a virtual environment that the bench makes under the target directory.
+//! If Python or PyPI is not available, the bench prints that and leaves them out. They wait for an
+//! answer without limit, because the limit that redis-py sets by default ends a `BLPOP` too.
 //!
 //! # How
 //!
-//! All, the peers too, speak with one `redis-server` through its Unix socket, without persistence. Each process is a real one, with a connection of its
-//! own; the bench tells it by lines what to do. Times are `CLOCK_MONOTONIC`, the same for all of a host. The subjects take turns within each job, round
-//! by round, so that a machine that slows down does so for all; a figure is the median of its rounds, or the worst one where a single bad round is a fault.
-//! Each round has a lock that nobody used before. Behind a figure stands its ratio to `stanchion`.
+//! All subjects use the same `redis-server` through its Unix socket, without persistence. Each
+//! process is real, and has its own connection. The bench sends it orders as lines. Times are
+//! `CLOCK_MONOTONIC`, which all processes of a host share. The subjects take turns within each job,
+//! round by round, so a change of the machine's speed affects all of them. A figure is the median
+//! of its rounds, or the worst round where one bad round is a fault. Each round uses a new lock.
+//! Each figure is followed by its ratio to `stanchion`.
 //!
-//! Before a release or a kill the next process stands in line, as far as the server tells: the queue of ours names it; `BLPOP` counts
-//! among the server's blocked clients; who tries again after a delay has had its first answer. Then comes a pause of up to 100 ms, so that the delays of those who try
-//! again are met anywhere.
+//! Before a release or a kill, the bench waits until the next process is queued. For `stanchion`,
+//! the queue on the server shows it. For `BLPOP`, the server counts it among its blocked clients. A
+//! peer that retries after a delay has had its first answer. Then follows a pause of up to 100 ms,
+//! so that the release falls anywhere within the delay of such a peer.
 //!
-//! For `overtakes` a request has *asked* before its first command was sent, and has *arrived* when the server has certainly seen it: `stanchion` when the
-//! `status()` of its client, which follows the request on the same connection, shows it; the others when their first `SET` was answered. A grant passes an earlier one if
-//! that had arrived before this one asked, and got the lock later. The pauses between the rounds are random, and the same for all subjects.
+//! For `overtakes`, a request is *asked* just before its first command is sent. It has *arrived*
+//! when the server has certainly received it. For `stanchion` that is when the `status()` of its
+//! client shows it, because this call follows the request on the same connection. For the others
+//! that is when their first `SET` was answered. A grant overtakes an earlier request if that had
+//! arrived before this one was asked, and acquired later. The pauses between the rounds are random,
+//! and the same for all subjects.
 //!
 //! # What the numbers do not say
 //!
-//! - A Unix socket has no network in it: over one, the number of round trips counts more.
-//! - `redis-py` and `python-redis-lock` set no expiry by default, so a crash would never heal. In `crash` they have ten seconds, as `stanchion`
-//!   has always; `python-redis-lock` renews it, `redis-py` does not.
-//! - Locks that barge get many grants a second out of one process that takes the lock again while the others sleep.
-//! - Python takes its part of each figure. It is what a user of these libraries has.
+//! - There is no network in a Unix socket. Over a network, the number of round trips counts more.
+//! - `redis-py` and `python-redis-lock` set no expiry by default, so the lock of a dead holder
+//!   would never be free. In `crash` they have ten seconds, as `stanchion` always has.
+//!   `python-redis-lock` renews the lock, `redis-py` does not.
+//! - A lock without order gets many grants a second when one process takes it again and again while
+//!   the others sleep.
+//! - Python is a part of each figure of its libraries, as it is for their users.
 #![allow(clippy::disallowed_methods)] // It plays many processes.
 
 #[cfg(unix)]

@@ -76,7 +76,7 @@ def turns(client, lock, pauses):
 
 
 def main(kind, socket, name, expiry=None):
-    # redis-py gives up on an answer after some seconds by default, also on that of BLPOP.
+    # By default redis-py stops waiting for an answer after some seconds, also for that of BLPOP.
     client = Client(unix_socket_path=socket, socket_timeout=None)
     lock = make(kind, client, name, int(expiry) if expiry else None)
     client.ping()

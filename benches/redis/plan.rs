@@ -1,4 +1,4 @@
-//! Which jobs run, in which order, with how many samples; and the command line that chooses them.
+//! The jobs, their order and their number of samples, and the command line that chooses them.
 
 use std::io;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::server::Server;
 use crate::subject::Kind;
 use crate::table::{self, Row};
 
-/// One thing that is measured: its rounds give one number for each of its metrics.
+/// One job: its rounds give one number for each of its metrics.
 pub(crate) struct Job {
     pub(crate) name: &'static str,
     pub(crate) subjects: &'static [Kind],
@@ -41,11 +41,11 @@ pub(crate) enum Unit {
     Count,
 }
 
-/// Which of its rounds stands for a subject.
+/// Which of its rounds represents a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pick {
     Median,
-    /// The greatest: where one bad round is a fault.
+    /// The greatest, where one bad round is a fault.
     Worst,
 }
 
@@ -54,12 +54,12 @@ pub(crate) struct Scene<'a> {
     pub(crate) server: &'a Server,
     pub(crate) python: Option<&'a Python>,
     pub(crate) rslock: Option<&'a Rslock>,
-    /// A lock that nobody used before.
+    /// A lock that was not used before.
     pub(crate) lock: String,
-    /// Whether it must be free some time after a crash.
+    /// Whether it must become free some time after a crash.
     pub(crate) needs_expiry: bool,
     pub(crate) quick: bool,
-    /// Counts rounds, so that each draws other pauses, the same for every subject.
+    /// Counts rounds. Each round has other pauses, the same ones for every subject.
     pub(crate) round: u64,
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// `None` when this was started by `cargo test`, which only wants to see that it builds and starts.
+/// `None` if started by `cargo test`, which only checks that it builds and starts.
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Choice>, String> {
     let (mut quick, mut jobs, mut asked) = (false, Vec::new(), false);
     while let Some(argument) = arguments.next() {
@@ -175,7 +175,7 @@ fn measure(choice: &Choice) -> io::Result<()> {
     Ok(())
 }
 
-/// What all jobs have in common.
+/// What all jobs share.
 struct Stage<'a> {
     server: &'a Server,
     python: Option<&'a Python>,
@@ -184,7 +184,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// All rounds of a job, the subjects in turn.
+    /// All rounds of a job. The subjects take turns.
     fn play(&self, job: &'static Job) -> io::Result<Vec<Row>> {
         let mut rows: Vec<_> = job
             .metrics
@@ -232,7 +232,7 @@ impl Stage<'_> {
     }
 }
 
-/// A server that has just been started lets in nobody before it is as old as a lease.
+/// A server that has just been started grants nothing until it is as old as a lease.
 async fn grow_old(server: &Server) -> stanchion::Result<()> {
     eprintln!("waiting until the server is as old as a lease");
     let client = RedisClient::connect(server.url()).await?;

@@ -1,4 +1,5 @@
-//! A process that takes part, with a lock of ours. What it is told and answers stands in `process.rs`; `peer.py` is the same in Python.
+//! A process that takes part, with a lock of Stanchion. `process.rs` lists its orders and answers;
+//! `peer.py` is the same in Python.
 
 use std::future::poll_fn;
 use std::io::{self, Write};
@@ -35,7 +36,8 @@ async fn release(guard: RedisGuard) {
     guard.release().await.expect("it was held");
 }
 
-/// Acquires, and tells when the server has certainly seen the request, unless that is granted before.
+/// Acquires. Calls `arrived` when the server has certainly received the request, unless it is
+/// granted before.
 async fn acquire_in_sight(lock: &RedisLock, arrived: impl FnOnce()) -> RedisGuard {
     let mut acquire = pin!(lock.acquire());
     let first = poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx)));
@@ -52,7 +54,7 @@ async fn acquire_in_sight(lock: &RedisLock, arrived: impl FnOnce()) -> RedisGuar
     guard.expect("its turn")
 }
 
-/// Until the lock's own client sees this process in line, or inside.
+/// Waits until the lock's own client sees this process as a waiter or a holder.
 async fn seen(lock: &RedisLock) {
     loop {
         let status = lock.status().await.expect("a status");
@@ -71,7 +73,7 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    // In a task, which is where the code of a service runs.
+    // In a task, as the code of a service.
     let obeyed = runtime.spawn(async move {
         let lock = connect(kind, &url, &name).await;
         obey(lock, listen()).await;
@@ -80,7 +82,7 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Its orders. The process ends with its parent.
+/// Returns the orders. The process ends with its parent.
 fn listen() -> mpsc::UnboundedReceiver<String> {
     let (to, orders) = mpsc::unbounded_channel();
     std::thread::spawn(move || {

@@ -1,14 +1,14 @@
-//! Processes that take part, as the bench sees them.
+//! The processes that take part, as the bench sees them.
 //!
-//! | the bench says | the process answers |
+//! | the bench writes | the process answers |
 //! |---|---|
 //! | (nothing) | `ready` |
-//! | `take` | `waits` when it stands in line, if it has to; `held TIME` |
-//! | `give` | `given TIME`: just before the release, told when that is over |
+//! | `take` | `waits` when it is queued, if it has to wait; `held TIME` |
+//! | `give` | `given TIME`: just before the release, sent when that is over |
 //! | `alone ROUNDS` | `took MEDIAN LATE`: an acquire and release, in nanoseconds |
 //! | `storm END` | `stormed COUNT`: grants until that time |
 //! | `turns PAUSE …` | `turned ASKED ARRIVED ACQUIRED …`, three times for each pause, which are microseconds |
-//! | `line TASKS` | `took TIME`: for so many tasks that stood in line |
+//! | `line TASKS` | `took TIME`: for so many queued tasks |
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -21,10 +21,10 @@ use crate::subject::{Kind, LEASE};
 /// The first argument of a process of this program.
 pub(crate) const WORD: &str = "child";
 
-/// Longer than anything takes; only to turn a hang into an end.
+/// Longer than anything takes. It only turns a hang into a failure.
 const WATCHDOG: Duration = Duration::from_secs(90);
 
-/// A process that was started; killed when dropped.
+/// A started process. Killed on drop.
 pub(crate) struct Process {
     kind: Kind,
     child: Child,
@@ -120,20 +120,20 @@ impl Process {
         self.hear::<1>("held").map(drop)
     }
 
-    /// Asks for a lock that is held, and stands in line when this returns.
+    /// Requests a lock that is held. Returns when the request is queued.
     pub(crate) fn stand_in_line(&mut self, scene: &Scene) -> io::Result<()> {
         self.tell("take")?;
         self.hear::<0>("waits")?;
         let begun = Instant::now();
         while self.kind == Kind::PythonRedisLock && scene.blocked()? == 0 {
             if begun.elapsed() > WATCHDOG {
-                return Err(io::Error::other("nobody blocks at the server"));
+                return Err(io::Error::other("no client is blocked on the server"));
             }
         }
         Ok(())
     }
 
-    /// `kill -9`, without waiting for the end.
+    /// Sends SIGKILL and does not wait for the end.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
         self.child.kill()
     }

@@ -1,11 +1,11 @@
-//! The Python peers, in a virtual environment of the bench's own.
+//! The Python peers, in a virtual environment of the bench.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::subject::Kind;
 
-/// Asks whether the peers can be had, and which they are.
+/// Returns which peers are available, and their versions.
 const VERSIONS: &str = "
 import redis, redis_lock, sys
 from importlib.metadata import version
@@ -19,7 +19,7 @@ pub(crate) struct Python {
 }
 
 impl Python {
-    /// Makes the environment, unless it is there; or says why there is none.
+    /// Makes the environment, unless it exists. Otherwise returns why there is none.
     pub(crate) fn find() -> Result<Self, String> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let directory = target.with_file_name("bench").join("python");
@@ -39,7 +39,7 @@ impl Python {
         Ok(Self { program, versions })
     }
 
-    /// The process of a peer, save the lock at the end of its arguments.
+    /// The command line of a peer, without the lock at the end.
     pub(crate) fn peer(&self, kind: Kind, socket: &str) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/redis/peer.py");
         let mut command = Command::new(&self.program);
@@ -48,7 +48,7 @@ impl Python {
     }
 }
 
-/// What a program says, or the last words of its errors.
+/// Returns the output of a program, or the last line of its errors.
 fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();

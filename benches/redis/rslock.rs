@@ -1,4 +1,4 @@
-//! The peer in Rust, which is built apart; see its `Cargo.toml`.
+//! The peer in Rust. It is built separately; see its `Cargo.toml`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 pub(crate) struct Rslock(PathBuf);
 
 impl Rslock {
-    /// Builds it, unless it is there; or says why there is none.
+    /// Builds it, unless it exists. Otherwise returns why there is none.
     pub(crate) fn find() -> Result<Self, String> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let directory = target.with_file_name("bench").join("rslock");
@@ -29,7 +29,7 @@ impl Rslock {
         Ok(Self(directory.join("release/rslock-peer")))
     }
 
-    /// The process of the peer, save the lock and the expiry at the end of its arguments.
+    /// The command line of the peer, without the lock and the expiry at the end.
     pub(crate) fn peer(&self, url: &str) -> Command {
         let mut command = Command::new(&self.0);
         command.arg(url);

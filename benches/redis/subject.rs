@@ -1,6 +1,6 @@
-//! Who is measured.
+//! The subjects.
 
-/// The default lease of ours, and what the peers are given where they need one, in seconds.
+/// The default lease of Stanchion, and the expiry of the peers that need one, in seconds.
 pub(crate) const LEASE: u64 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

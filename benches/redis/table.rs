@@ -4,7 +4,7 @@ use crate::clock::median;
 use crate::plan::{Metric, Pick, Unit};
 use crate::subject::Kind;
 
-/// One line of it: what each round of each subject gave.
+/// One line of the table: the results of each round of each subject.
 pub(crate) struct Row {
     job: &'static str,
     metric: &'static Metric,
@@ -33,7 +33,7 @@ impl Row {
         }
     }
 
-    /// The figure, and its ratio to ours where that says something.
+    /// The figure, and its ratio to that of Stanchion where it means something.
     fn cell(&self, kind: Kind) -> String {
         let Some(value) = self.value(kind) else {
             return "–".to_owned();
@@ -55,7 +55,7 @@ impl Row {
     }
 }
 
-/// A number as a reader wants it.
+/// Formats a number.
 fn show(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Nanoseconds if value >= 1e9 => format!("{} s", digits(value / 1e9)),

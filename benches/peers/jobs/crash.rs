@@ -1,6 +1,7 @@
-//! From just before `kill -9` of the holder until the task of the next process holds.
+//! Measures from just before `kill -9` of the holder until the task of the next process holds.
 //!
-//! The next holder is killed in turn, for a process that was started and asked meanwhile.
+//! Each new holder is killed in the next round. A new process was started meanwhile and waits for
+//! the lock.
 
 use std::io;
 use std::thread::sleep;
@@ -34,7 +35,7 @@ pub(crate) const JOB: Job = Job {
     round,
 };
 
-/// How long the waiter is left to fall asleep.
+/// How long the waiter has to go idle.
 const SETTLE: Duration = Duration::from_millis(5);
 
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
@@ -56,7 +57,7 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     Ok(values.map(|value| value.unwrap_or(f64::NAN)).to_vec())
 }
 
-/// Starts a process that acquires, says when, and holds until it is killed.
+/// Starts a process that acquires, reports the time, and holds until it is killed.
 pub(super) fn ask(kind: Kind, scene: &Scene) -> io::Result<Child> {
     let mut child = Child::start("hold", kind, &scene.path, &[])?;
     child.tell("ask")?;

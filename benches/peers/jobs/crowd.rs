@@ -1,8 +1,8 @@
-//! What ten thousand waiting tasks of one process cost while another process holds.
+//! What ten thousand waiting tasks of one process cost while another process holds the lock.
 //!
-//! A peer that opens a file for every waiter, and another one for every attempt, runs out of descriptors before. It gets as
-//! many tasks as the limit allows; the table says how many. Its threads are as many as a runtime allows by default, 512,
-//! so that the other tasks do not even wait in the kernel.
+//! A peer that opens a file for every waiter, or for every attempt, runs out of descriptors
+//! earlier. It gets as many tasks as the limit allows, and the table shows how many. Its threads
+//! are limited to 512, the default of a runtime. The other tasks do not even wait in the kernel.
 
 use std::io;
 use std::slice;
@@ -60,7 +60,7 @@ const fn metric(name: &'static str, unit: Unit, target: Target) -> Metric {
 }
 
 const CROWD: u64 = 10_000;
-/// How long the tasks are left to fall asleep.
+/// How long the tasks have to go idle.
 const SETTLE: Duration = Duration::from_millis(500);
 
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {

@@ -1,4 +1,5 @@
-//! Futures dropped at random, in the tasks of two processes that want the same lock: what is left when all have gone.
+//! Futures dropped at random, in the tasks of two processes that use the same lock: what is left at
+//! the end.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -41,11 +42,12 @@ const fn metric(name: &'static str) -> Metric {
     }
 }
 
-/// Of all tasks together; the same in a quick run, because the table names it.
+/// For all tasks together. The same number in a quick run, because the table shows it.
 const ROUNDS: u64 = 20_000;
 const PROCESSES: u64 = 2;
 const TASKS: u64 = 4;
-/// For a peer whose threads still wait for what nobody wants any more, and for what is kept a moment for the next ticket.
+/// Time for the threads of a peer that still wait for dropped futures, and for files that are kept
+/// a moment for the next ticket.
 const SETTLE: Duration = Duration::from_secs(1);
 
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
@@ -54,7 +56,7 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
         Child::start("dropping", kind, &scene.path, &[seed])
     };
     let mut children = (0..PROCESSES).map(start).collect::<io::Result<Vec<_>>>()?;
-    // What is opened once and stays is opened now.
+    // Opens now what is opened once and stays open.
     drop_some(&mut children, 400)?;
     let before = open(&children)?;
     let dropped = drop_some(&mut children, ROUNDS)?;
@@ -68,7 +70,7 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     Ok(vec![dropped as f64, tickets, descriptors, left])
 }
 
-/// Lets the processes play and says how many futures they dropped while these waited.
+/// Runs the processes, and returns how many futures they dropped while these waited.
 fn drop_some(children: &mut [Child], rounds: u64) -> io::Result<u64> {
     for child in children.iter_mut() {
         child.tell(&(rounds / PROCESSES / TASKS).to_string())?;
@@ -85,7 +87,7 @@ fn open(children: &[Child]) -> io::Result<usize> {
     children.iter().map(|child| descriptors(child.id())).sum()
 }
 
-/// Files in the line on disk, save its state.
+/// Returns how many files the queue on disk has, except its state record.
 fn tickets(path: &Path) -> io::Result<usize> {
     let mut queue = PathBuf::from(path).into_os_string();
     queue.push(".queue");
@@ -143,7 +145,7 @@ async fn play<S: Subject>(mut lock: S, rounds: u64, mut random: Random) -> u64 {
     dropped
 }
 
-/// What became of a future.
+/// The end of a future.
 enum End<G> {
     Held(G),
     /// After its first poll.
@@ -152,7 +154,8 @@ enum End<G> {
     Unused,
 }
 
-/// An acquire that ends, or is dropped before its first poll, after a few polls, after a while.
+/// An acquire that completes, or is dropped before its first poll, after a few polls, or after a
+/// while.
 async fn attempt<S: Subject>(lock: &mut S, random: &mut Random) -> End<S::Guard> {
     match random.below(8) {
         0..4 => {

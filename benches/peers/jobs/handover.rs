@@ -1,8 +1,8 @@
-//! From just before a release until the task of the next process holds.
+//! Measures from just before a release until the task of the next process holds.
 //!
-//! Two processes take turns. Whoever holds says so, then sleeps for two milliseconds, notes the time and releases; the
-//! parent, told that one holds, lets the other one ask, so that it has long been asleep in its wait when the release
-//! comes. Nobody but the two is awake between the two timestamps.
+//! Two processes take turns. The holder reports that it holds, sleeps for two milliseconds, notes
+//! the time and releases. On the report, the parent lets the other process acquire, so its wait is
+//! long idle when the release comes. No other process runs between the two timestamps.
 
 use std::io;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) const JOB: Job = Job {
     round,
 };
 
-/// How long a process holds: the other one must be asleep by then.
+/// How long a process holds. The other one must be idle by then.
 const HOLD: Duration = Duration::from_millis(2);
 
 pub(super) fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {

@@ -31,7 +31,7 @@ fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     holder.number()?;
     let start = |_| ask(kind, scene);
     let waiters = (0..WAITERS).map(start).collect::<io::Result<Vec<_>>>()?;
-    // So long that what a waiter does in its first seconds, to be sure that it has missed nothing, is over.
+    // Long enough that the checks of a waiter in its first seconds are over.
     sleep(Duration::from_millis(scene.amount(500, 11_000)));
     let window = Duration::from_millis(scene.amount(1_500, 5_000));
     Ok(vec![share_of_a_core(&waiters, window)?])

@@ -1,4 +1,5 @@
-//! What is measured, one job per module: each has the parent's part, `round`, and the part of its processes, `child`.
+//! The jobs, one per module. Each has the parent's part, `round`, and the part of its processes,
+//! `child`.
 
 use crate::plan::Job;
 

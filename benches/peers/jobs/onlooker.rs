@@ -1,7 +1,7 @@
-//! Eight processes without pause, unwatched and watched: what it costs them to be looked at.
+//! Eight processes that acquire without pause: what it costs them to be observed.
 //!
-//! The onlooker is a process of its own. It follows `changes()` and asks for the `status()` besides, a hundred times
-//! a second. What is given is the time from one grant to the next, all eight processes together.
+//! The observer is a process of its own. It follows `changes()` and calls `status()` a hundred
+//! times a second. The figure is the time from one grant to the next, over all eight processes.
 
 use std::io;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) const JOB: Job = Job {
         shown("from grant to grant, watched", Unit::Nanoseconds),
         shown("its 99th percentile, unwatched", Unit::Nanoseconds),
         shown("its 99th percentile, watched", Unit::Nanoseconds),
-        shown("looks a second, each at the whole line", Unit::PerSecond),
+        shown("calls of `status` a second", Unit::PerSecond),
     ],
     round,
 };
@@ -43,7 +43,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let start = |_| Child::start("throughput", kind, &scene.path, &[]);
     let length = scene.amount(300, 1_000) * 1_000_000;
-    // In turns: which comes first changes from round to round.
+    // In turns: the order changes from round to round.
     let mut intervals = [Vec::new(), Vec::new()];
     let mut looks = 0;
     for half in 0..2 {

@@ -1,4 +1,5 @@
-//! Twelve processes of twelve rounds with random pauses: how often a grant passes somebody who came earlier.
+//! Twelve processes of twelve rounds with random pauses: how often a grant overtakes an earlier
+//! request.
 
 use std::io;
 use std::time::Duration;
@@ -14,8 +15,8 @@ pub(crate) const JOB: Job = Job {
     subjects: &Kind::FILES,
     rounds: [1, 5],
     metrics: &[
-        metric("earlier arrivals passed"),
-        metric("grants that passed anybody, of 144"),
+        metric("earlier requests overtaken"),
+        metric("grants that overtook, of 144"),
     ],
     round,
 };
@@ -33,8 +34,8 @@ const fn metric(name: &'static str) -> Metric {
 const PROCESSES: u64 = 12;
 const TURNS: u64 = 12;
 const HOLD: Duration = Duration::from_millis(2);
-/// The longest pause of a process between two turns, in microseconds: shorter than a turn of everybody else, so that a
-/// line forms.
+/// The longest pause of a process between two turns, in microseconds. It is shorter than one turn
+/// of all the others, so a queue forms.
 const PAUSE: u64 = 20_000;
 
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {

@@ -1,4 +1,5 @@
-//! The plain file lock in its three ways to wait, beside the same peers: what the fair lock is measured by, without the queue.
+//! The plain file lock with its three ways to wait, beside the same peers: the fair lock without
+//! its queue.
 
 use super::{handover, uncontended};
 use crate::plan::{Job, Metric, Pick, Target, Unit};

@@ -1,4 +1,5 @@
-//! The locks that several may have at a time: among tasks beside Tokio's, among processes beside the bare system call.
+//! The locks that allow several holders: among tasks beside Tokio's, among processes beside the
+//! bare system call.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Hand-over among the tasks of one process, all of which want the lock all the time.
+//! Hand-over among the tasks of one process, which all acquire the lock without pause.
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const fn metric(name: &'static str) -> Metric {
 }
 
 pub(super) fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
-    // A thread that has to wake for each costs a hundred times as much.
+    // Waking a thread for each grant costs a hundred times as much.
     let grants = match kind {
         Kind::AsyncFdLock => scene.amount(2_000, 4_000),
         _ => scene.amount(100_000, 200_000),

@@ -1,4 +1,5 @@
-//! Eight processes without pause: how many grants a second, in which order, and shared how evenly.
+//! Eight processes that acquire without pause: grants a second, their order, and how evenly they
+//! are shared.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Acquire and release with nobody else there, again and again in one task.
+//! Acquire and release without contention, repeatedly in one task.
 
 use std::io;
 
@@ -30,7 +30,7 @@ pub(super) fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
 pub(crate) async fn child<S: Subject>(call: Call) {
     let times = call.number(0);
     let mut lock = S::open(&call.path);
-    // Makes the files, the threads and the buffers that stay.
+    // Makes the files, the threads and the buffers that are kept.
     repeat(&mut lock, times / 10).await;
     say("ready");
     let begun = now();

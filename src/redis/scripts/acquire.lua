@@ -1,6 +1,19 @@
--- ARGV: 3 what the lock is, 4 id, 5 wish: 'cost mode drops patience claim-window delay inbox pid host label', and where it matters 6 most waiting or -1, 7 whether only to try,
--- 8 token to re-assert or 0, 9 a turn that it has given back, which may not have been heard yet.
--- Replies {1, token, crashed, blind, turn} granted · {2, place, wake, blind, now, sole, closed} queued · {3} refused · {4, length} too many wait · {5, what, theirs, ours} another lock · {6} somebody else was let in
+-- ARGV:
+--   3 identity of the lock: '<protocol> <kind> <limit> <lease>',
+--   4 id,
+--   5 wish: 'cost mode drops patience claim-window delay inbox pid host label',
+--   6 (optional) the most waiters there may be, or -1,
+--   7 (optional) 1 to try only,
+--   8 (optional) the token of a hold to assert, or 0,
+--   9 (optional) the turn that the waiter gave back last. The server may not have received that
+--   yet.
+-- Replies one of:
+--   {1, token, crashed, blind, turn}: granted
+--   {2, position, wake, blind, now, sole, closed}: queued
+--   {3}: refused
+--   {4, length}: too many waiters
+--   {5, what, theirs, ours}: another lock
+--   {6}: another caller acquired the lock since
 local me, token = ARGV[4], tonumber(ARGV[8] or 0)
 local _, kind, limit, lease = string.match(ARGV[3], '^(%d+) (%a+) (%d+) (%d+)$')
 local first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
@@ -11,7 +24,8 @@ if state then
 end
 S.card, S.limit, S.lease = ARGV[3], tonumber(limit), tonumber(lease)
 if not state then
-  -- Its key was deleted underneath, unless the last one to use it left it free: whoever was inside has a lease's time to say so.
+  -- The key was deleted by hand, unless the last user left the lock free. Earlier holders get one
+  -- lease to assert their holds.
   if fence and not string.find(fence, 'idle', 1, true) then S['until'], S.changed = now + S.lease, true end
   if redis.call('EXISTS', KEYS[5]) == 1 then recount() end
 end
@@ -24,7 +38,7 @@ if r and r.turn > 0 and r.turn == tonumber(ARGV[9]) then
   r = find(me)
 end
 if not (r and r.turn > 0) and reap() then r = find(me) end
--- A writer that becomes a reader asserts its hold with the wish of one.
+-- A writer that becomes a reader asserts its hold with the wish of a reader.
 local shares = r and r.mode == 'x' and string.find(ARGV[5], '^1 s ')
 if shares then
   if r.turn > 0 then
@@ -34,7 +48,7 @@ if shares then
   r.cost, r.mode = 1, 's'
 end
 if r and r.turn > 0 then
-  -- A repetition of a request that was heard, a claim, or a downgrade.
+  -- A repeated request, a claim, or a downgrade.
   r.offered = 0
   hold(r, now + S.lease)
   if shares then grant() end
@@ -50,7 +64,8 @@ end
 if r.cost > S.limit then return {5, 'limit', limit, tostring(r.cost)} end
 
 if token > 0 then
-  -- A holder whose hold is not on record any more. Its token says whether anybody was let in since.
+  -- The hold of this caller is no longer on record. Its token shows whether the lock was granted
+  -- since.
   local last = tonumber(string.match(redis.call('GET', KEYS[6]) or '', '^%d+')) or 0
   if redis.call('ZSCORE', KEYS[4], me) then S.used = S.used - r.cost end
   if S.used + r.cost > S.limit or r.mode ~= 'p' and last > token then
@@ -86,7 +101,7 @@ if r.turn == 0 and (new or not redis.call('ZSCORE', KEYS[2], me)) then
     redis.call('HSET', KEYS[5], me, write(r))
     S.last, S.changed = math.max(S.last, tonumber(r.number)), true
     if not new then
-      -- It was passed over, and may be first again.
+      -- The waiter was bypassed. It is queued again with its old number, and may be first.
       grant(me)
       r = find(me)
     end

@@ -1,4 +1,5 @@
--- The everyday cases first, by fewer steps: one who wants all there is, at a lock that was left by such as this caller, and nothing is overdue.
+-- The common cases, with fewer steps. The request is exclusive, the state was written by a handle
+-- like this one, and nothing is overdue.
 local own = ARGV[3] .. ';' .. ARGV[1] .. ';'
 if state and string.sub(state, 1, #own) == own then
   local last, till, used, due, crashed, drops, sole = string.match(state, '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (.*)$', #own + 1)
@@ -6,7 +7,7 @@ if state and string.sub(state, 1, #own) == own then
   local plain = mode == 'x' and dropped <= drops and tonumber(last) < now and tonumber(till) <= now and now < tonumber(due)
   local turn, id = string.format('%.0f', now), ARGV[4]
   if plain and used == '0' and (ARGV[8] or '0') == '0' and redis.call('EXISTS', KEYS[2]) == 0 then
-    -- Nobody is inside, and nobody waits.
+    -- No holder and no waiter.
     local expiry = now + string.match(ARGV[3], '%d+$')
     if expiry < tonumber(due) then due = string.format('%.0f', expiry) end
     redis.call('SET', KEYS[6], turn)
@@ -16,7 +17,7 @@ if state and string.sub(state, 1, #own) == own then
   end
   if plain and sole ~= '' and drops == '0' and not ARGV[6] and string.sub(sole, 1, #id) ~= id
     and redis.call('HSETNX', KEYS[5], id, turn .. ' 0 0 0 0 ' .. ARGV[5]) == 1 then
-    -- Somebody is inside alone, and this one is new.
+    -- There is one exclusive holder, and this request is new.
     local deadline = now + patience
     redis.call('ZADD', KEYS[2], turn, id)
     redis.call('ZADD', KEYS[3], deadline, id)

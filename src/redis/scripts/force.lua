@@ -1,5 +1,7 @@
--- ARGV: 3 'all', 'idle' or a token. Ends holds against the will of their holders; 'idle' instead deletes all keys when nobody holds or waits.
--- Replies how many holds were ended, or 1 when the keys are gone and 0 when somebody is there.
+-- ARGV: 3 'all', 'idle' or a token.
+-- With 'all' or a token: ends these holds without asking the holders, and replies how many.
+-- With 'idle': deletes all keys if there is no holder and no waiter. Replies 1 if they are deleted,
+-- else 0.
 if state then arrive() end
 reap()
 if ARGV[3] == 'idle' then

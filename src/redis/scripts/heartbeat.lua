@@ -1,7 +1,11 @@
--- ARGV: 3 onwards ids
--- Replies {wake, blind, now, sole, closed, and for each id: code, a, b, c}: 1, token, crashed, turn: holds, renewed · 2, place: waits · 3: passed over · 0: not known
+-- ARGV: 3 and following: ids.
+-- Replies {wake, blind, now, sole, closed}, then four values for each id:
+--   1, token, crashed, turn: the hold is renewed
+--   2, position, 0, 0: waits
+--   3, 0, 0, 0: bypassed
+--   0, 0, 0, 0: unknown
 local reply = {0, 0, 0, '', 0}
--- First the news of those who are alive, then the verdict on those who are not.
+-- First renew the ids of this request, then remove what is overdue.
 if state then
   arrive()
   for i = 3, #ARGV do
@@ -22,7 +26,7 @@ for i = 3, #ARGV do
   local code, a, b, c = 0, 0, 0, 0
   if r and r.turn > 0 then
     if r.offered == '1' then
-      -- Offered by this very script.
+      -- Offered by this run of the script.
       r.offered = 0
       hold(r, now + S.lease)
     end

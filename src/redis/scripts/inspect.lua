@@ -1,7 +1,9 @@
--- ARGV: 3 how many waiters to show; 4 the lease
--- Replies {last token, holders, waiters, doubt, limit}; holders and waiters are {record, age in microseconds}. Writes nothing, so a replica would run it and
--- show what may be old.
--- The doubt is 1 where an acquire would let nobody in now because holders may have been forgotten, 2 where those on record may have been as well; else 0.
+-- ARGV: 3 how many waiters to show, 4 the lease.
+-- Replies {last token, holders, waiters, doubt, limit}. A holder or waiter is {record, age in
+-- microseconds}.
+-- Doubt is 1 if an acquire would now be refused because the server may have forgotten holders. It
+-- is 2 if the recorded holders may be outdated too. Otherwise it is 0.
+-- Writes nothing. A replica would run it on old data, so it refuses to run there.
 local info = redis.pcall('INFO', 'replication')
 if type(info) == 'string' and string.find(info, 'role:slave', 1, true) then return redis.error_reply('READONLY this server is a replica') end
 local holders, waiters = {}, {}
@@ -21,7 +23,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[3]) - 1)) do
     show(waiters, r, r and tonumber(r.number))
   end
 end
--- As `arrive` judges a server, and `acquire` a state that is gone.
+-- Decides as `arrive` does for a server, and as `acquire` does for a missing state.
 local function doubt()
   local run, born = ARGV[1], tonumber(ARGV[2])
   local known = run ~= '-' and run ~= 'ask'

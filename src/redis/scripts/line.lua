@@ -1,5 +1,7 @@
--- ARGV: 1 run id of the server, 'ask' where the caller does not know it, or '-' for no quarantine; 2 when the server was started, in its own microseconds.
--- From here on the state is a table, and these are the steps that change it.
+-- ARGV:
+--   1 run id of the server; 'ask' if the caller does not know it; '-' for no quarantine,
+--   2 start time of the server, in microseconds of its own clock.
+-- This file parses the state into a table, and defines the steps that change it.
 local NEVER = 9007199254740991
 local S = {used = 0, limit = 0, lease = 0, last = 0, due = 0, ['until'] = 0, sole = '', run = '-', blind = 0}
 if state then
@@ -12,10 +14,10 @@ if state then
 end
 local fence = not state and redis.call('GET', KEYS[6])
 if fence then S.last = tonumber(string.match(fence, '^%d+')) or 0 end
--- A clock set back stands still here.
+-- If the server's clock was set back, time stands still here.
 now = math.max(now, S.last)
 
--- A record: what an id asked for, and what it was given.
+-- A record: what an id requested, and what it was granted.
 local function read(id, text)
   local r = {id = id}
   r.number, r.turn, r.token, r.offered, r.crashed, r.cost, r.mode, r.drops, r.patience, r.claim, r.delay, r.inbox, r.owner =
@@ -28,7 +30,8 @@ local function write(r)
   return string.format('%.0f %.0f %.0f %d %d %d %s %s %s %s %s %s %s', r.number, r.turn, r.token, r.offered, r.crashed, r.cost, r.mode, r.drops, r.patience, r.claim, r.delay, r.inbox, r.owner)
 end
 
--- Who takes all shares is written in the state itself, with its expiry; of several each has an entry in `hold` and in `who`.
+-- A holder of all shares is stored in the state, with its expiry. Other holders each have an entry
+-- in `hold` and in `who`.
 local function sole()
   local id, expiry, text = string.match(S.sole, '^(%x+) (%d+) (.*)$')
   local r = id and read(id, text)
@@ -42,7 +45,7 @@ local function find(id)
   return text and read(id, text) or nil
 end
 
--- Puts it among those inside, or keeps it there for longer.
+-- Adds a holder, or renews it.
 local function hold(r, expiry)
   if r.cost == S.limit then
     S.sole = string.format('%s %.0f %s', r.id, expiry, write(r))
@@ -57,14 +60,14 @@ local function hold(r, expiry)
   S.changed = true
 end
 
--- Keeps a waiter's place for as long as it said.
+-- Keeps a queue entry for the waiter's patience.
 local function waits(r)
   local deadline = now + r.patience
   redis.call('ZADD', KEYS[3], deadline, r.id)
   if deadline < S.due then S.due, S.changed = deadline, true end
 end
 
--- Takes it from those inside. Its record as a waiter, if it was one, stays.
+-- Removes a holder. Its record as a waiter stays, if it has one.
 local function leave(r)
   if r.cost == S.limit then S.sole = '' else redis.call('ZREM', KEYS[4], r.id) end
   S.used, S.changed = S.used - r.cost, true
@@ -72,7 +75,7 @@ end
 
 local function hears(r) return string.byte(r.inbox) ~= 45 end
 
--- Takes an offer back that nobody has claimed. Its waiter keeps its number, and is first again when it wakes.
+-- Takes back an unclaimed offer. The waiter keeps its number, and is first again when it is polled.
 local function pass(r)
   leave(r)
   S.crashed = S.crashed or r.crashed == '1'
@@ -84,7 +87,7 @@ local function pass(r)
   end
 end
 
--- Ends a hold that its holder has not given back: it is told of it, and the next one too.
+-- Ends a hold that was not released. Its holder and the next holder are informed.
 local function expire(r)
   leave(r)
   redis.call('HDEL', KEYS[5], r.id)
@@ -94,7 +97,7 @@ local function expire(r)
   if hears(r) then redis.pcall('PUBLISH', r.inbox, 'lost ' .. r.id) end
 end
 
--- After a key was deleted underneath: what is left on record counts.
+-- A key was deleted by hand: counts the shares that are still on record.
 local function recount()
   local r = sole()
   S.used, S.changed = r and r.cost or 0, true
@@ -110,7 +113,7 @@ local function recount()
   end
 end
 
--- Ends what is overdue, if anything may be: `due` is never later than the first of them.
+-- Ends what is overdue. `due` is never later than the first deadline.
 local function reap()
   if S.sole == '' and S.used > 0 and redis.call('EXISTS', KEYS[4]) == 0 then recount() end
   if now < S.due then return false end
@@ -140,7 +143,8 @@ local function reap()
   return true
 end
 
--- Since when nothing was flushed, as far as can be known: whoever was inside a lock that is not on record was let in earlier.
+-- Returns since when nothing was flushed, as far as is known. A lock that is not on record has had
+-- no holder since then.
 local function unflushed()
   local since = redis.call('GET', KEYS[7])
   if not since then
@@ -152,15 +156,16 @@ local function unflushed()
   return tonumber(since) or now
 end
 
--- Those inside, as far as they are on record: up to that place among those who share, -1 for all.
+-- Returns the recorded holders. `last` limits those that share the lock; -1 is for all.
 local function inside(last)
   local all = {sole()}
   for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, last)) do all[#all + 1] = find(id) end
   return all
 end
 
--- Looks which server this is. A lock that was last used on another one, or on this one before it was started again or flushed, lets nobody in for a lease. What is
--- on record may be old: nobody counts as inside before it has said so, with its token. `true` if it is another one.
+-- Checks which server this is. The lock was last used on another server, or before a restart or a
+-- flush: then it grants nothing for one lease. Recorded holds may be outdated, so none counts until
+-- its holder asserts it with its token. Returns `true` if this is another server.
 local function arrive()
   local run, born = ARGV[1], tonumber(ARGV[2])
   if run == 'ask' then
@@ -170,7 +175,8 @@ local function arrive()
       S.blind = 1
       return
     end
-    -- In whole seconds from the beginning of the second in which it was started: it may be younger by one. Negative when its clock was set back.
+    -- The uptime is in whole seconds, so the server may be younger by one second. It is negative if
+    -- the server's clock was set back.
     local up = tonumber(string.match(info, 'uptime_in_seconds:(%-?%d+)')) or 0
     born = now - math.max(up - 1, 0) * 1000000
   end
@@ -185,7 +191,8 @@ local function arrive()
   return true
 end
 
--- Lets one in. Whoever runs this script hears by its reply; another one by its inbox, and must claim.
+-- Grants the lock to a request. The caller of this script gets the grant in the reply. Another
+-- process gets an offer in its inbox, and must claim it.
 local function let_in(r, me)
   local turn = math.max(S.last + 1, now)
   local token, expiry = turn, now + S.lease
@@ -193,9 +200,10 @@ local function let_in(r, me)
   r.offered = 0
   if r.id ~= me then
     local told = string.format('offer %s %.0f %.0f %d', r.id, turn, token, S.crashed and 1 or 0)
-    -- Nobody listens there: its process is gone or cut off. It keeps its number.
+    -- No process listens on this inbox: it died or is disconnected. Its waiter keeps its number.
     if hears(r) and redis.pcall('PUBLISH', r.inbox, told) == 0 then return end
-    -- No longer than its place would be kept: of many who are gone each would cost a window.
+    -- Not longer than the queue entry lasts. Otherwise each of many dead waiters would cost a
+    -- window.
     local deadline = tonumber(redis.call('ZSCORE', KEYS[3], r.id)) or now + r.patience
     expiry, r.offered = math.min(now + r.claim, deadline), 1
   end
@@ -216,7 +224,7 @@ local function grant(me)
   end
 end
 
--- Holders that want to be out as soon as they are cut off: their inbox has no listener.
+-- Ends holds that end with their connection, if no process listens on their inbox.
 local function drop_the_cut_off()
   if not S.drops or S.used == 0 or redis.call('EXISTS', KEYS[2]) == 0 then return end
   for _, r in ipairs(inside(15)) do
@@ -227,10 +235,10 @@ local function drop_the_cut_off()
   end
 end
 
--- For how many microseconds nobody is let in.
+-- Returns for how many microseconds nothing is granted.
 local function closed() return math.max(S['until'] - now, 0) end
 
--- In how many microseconds something may change without anybody's doing; 0 for never.
+-- Returns in how many microseconds the lock may change without a request; 0 for never.
 local function wake()
   local next = S['until'] - now
   if next <= 0 then

@@ -1,6 +1,8 @@
--- ARGV: 3 what is done, 4 id, 5 a turn. 'release': who was inside goes. 'leave': who waited goes, or had not yet taken what it was given. 'pass': it gives back this turn and keeps its
--- place in line, for a future that is not polled.
--- Replies whether it was inside.
+-- ARGV: 3 action, 4 id, 5 a turn.
+--   'release': ends a hold.
+--   'leave': ends a wait, or a grant that was not taken.
+--   'pass': gives back this turn for a future that is not polled. Its queue entry stays.
+-- Replies 1 if the id held the lock, else 0.
 local r = find(ARGV[4])
 local held = r and r.turn > 0
 if ARGV[3] == 'pass' then
@@ -11,13 +13,13 @@ if ARGV[3] == 'pass' then
 elseif r then
   if held then
     leave(r)
-    -- The news of a crash is for the next one.
+    -- The next holder learns of the crash.
     if ARGV[3] == 'leave' and r.crashed == '1' then S.crashed = true end
   else
     redis.call('ZREM', KEYS[2], r.id)
   end
   if not held or r.cost < S.limit or r.turn ~= tonumber(r.number) then
-    -- It has stood in line, or shares.
+    -- It was queued, or it shares the lock.
     redis.call('HDEL', KEYS[5], r.id)
     redis.call('ZREM', KEYS[3], r.id)
   end

@@ -1,11 +1,11 @@
--- The everyday cases first, by fewer steps: one leaves who was inside alone, and nothing is overdue.
+-- The common cases, with fewer steps. The exclusive holder releases, and nothing is overdue.
 if state and ARGV[3] == 'release' then
   local head, last, till, used, due, flags, id, number, turn =
     string.match(state, '^(.*;)(%d+) (%d+) (%d+) (%d+) (%d %d) (%x+) %d+ (%d+) (%d+) ')
   local plain = id == ARGV[4] and now < tonumber(due) and string.sub(head, -#ARGV[1] - 1) == ARGV[1] .. ';'
   local next = plain and redis.call('ZRANGE', KEYS[2], 0, 0)[1]
   if plain and not next and number == turn then
-    -- Nobody waits.
+    -- No waiter.
     redis.call('SET', KEYS[6], last .. ' idle')
     redis.call('SET', KEYS[1], string.format('%s%s %s 0 %s %s ', head, last, till, due, flags), 'EX', TTL)
     return 1
@@ -17,7 +17,7 @@ if state and ARGV[3] == 'release' then
     local listens = cost == used and deadline and string.byte(inbox) ~= 45
     local heard = listens and redis.pcall('PUBLISH', inbox, string.format('offer %s %s %s 0', next, now_text, now_text))
     if type(heard) == 'number' and heard > 0 then
-      -- The next one wants all there is too, and listens.
+      -- The next request is exclusive too, and its process listens.
       local expiry = math.min(now + claim, tonumber(deadline))
       if expiry < tonumber(due) then due = string.format('%.0f', expiry) end
       redis.call('ZREM', KEYS[2], next)

@@ -1,4 +1,5 @@
-//! A process that takes a lock of the crate `rslock`. What it is told and answers stands in `process.rs`; `player.rs` is the same with a lock of ours.
+//! A process that takes a lock of the crate `rslock`. `process.rs` lists its orders and answers;
+//! `player.rs` is the same with a lock of Stanchion.
 //!
 //! `rslock-peer URL LOCK EXPIRY`, the expiry in seconds.
 
@@ -48,7 +49,7 @@ impl Peer {
         lock.await.expect("its turn")
     }
 
-    /// Acquires, and tells when a first attempt has been refused.
+    /// Acquires. Calls `arrived` when a first attempt was refused.
     async fn acquire_in_sight(&self, arrived: impl FnOnce()) -> Lock {
         if let Ok(lock) = self.impatient.lock(&self.name[..], self.expiry).await {
             return lock;
@@ -99,7 +100,7 @@ impl Peer {
     }
 
     async fn obey(self) {
-        // Connects, by a lock that is nobody else's.
+        // Connects by locking a name that no other process uses.
         let own = std::process::id().to_string();
         for manager in [&self.manager, &self.impatient] {
             let lock = manager.lock(own.as_bytes(), self.expiry).await;
@@ -142,7 +143,7 @@ async fn main() {
         panic!("URL LOCK EXPIRY");
     };
     let expiry = Duration::from_secs(expiry.parse().expect("seconds"));
-    // In a task, which is where the code of a service runs.
+    // In a task, as the code of a service.
     let obeyed = tokio::spawn(Peer::new(url, name, expiry).obey());
     obeyed.await.expect("the task");
 }
