@@ -2,7 +2,7 @@
 //! keeps the waits alive, and releases what was dropped. It runs on a thread of its own, so it does
 //! not depend on the caller's runtime.
 //!
-//! A [`Seat`] has what only the actor knows of a wait or hold. A [`Place`] has what the future and
+//! An [`Entry`] has what only the actor knows of a wait or hold. A [`Session`] has what the future and
 //! the guard see too. [`answers`] handles answers, [`reach`] the connection.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,19 +19,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::lease::Stamp;
 use super::link::{Link, Source};
 use super::options::Config;
-use super::place::{Outcome, Place, Stage, Target};
 use super::scripts::Script;
+use super::session::{Outcome, Session, Stage, Target};
 use super::verdict::failure;
 use crate::error::{Error, Result};
 
 mod answers;
+mod entry;
 mod reach;
 mod requests;
-mod seat;
 
 pub(super) use answers::difference;
 
-use seat::{Book, Seat};
+use entry::{Entry, LockEntries};
 
 /// How many ids one heartbeat carries.
 const CHUNK: usize = 128;
@@ -39,18 +39,18 @@ const CHUNK: usize = 128;
 const REPEAT: Duration = Duration::from_millis(50);
 /// How often the actor reads the clock while there are waits or holds: timers stand still while the
 /// machine is suspended.
-const LOOK: Duration = Duration::from_secs(1);
+const CLOCK_CHECK: Duration = Duration::from_secs(1);
 
 /// The requests of handles, futures and guards to the actor.
 pub(super) enum Command {
     /// Acquire, or ask again.
-    Enter(Arc<Place>),
+    Enter(Arc<Session>),
     /// Release, or leave the queue. Replies with an error if the hold was lost.
-    Leave(Arc<Place>, Option<oneshot::Sender<Result<()>>>),
+    Leave(Arc<Session>, Option<oneshot::Sender<Result<()>>>),
     /// Ask the server now whether it is still held.
-    Ensure(Arc<Place>, oneshot::Sender<Result<()>>),
+    Ensure(Arc<Session>, oneshot::Sender<Result<()>>),
     /// Make a writer a reader.
-    Downgrade(Arc<Place>, oneshot::Sender<Result<()>>),
+    Downgrade(Arc<Session>, oneshot::Sender<Result<()>>),
     /// Run a script on a lock, once.
     Call(Call),
     /// Wake all waits, because the client is closed.
@@ -97,7 +97,7 @@ enum Event {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Alarm {
-    Seat(String),
+    Entry(String),
     Beat(String),
     Link,
 }
@@ -115,8 +115,8 @@ pub(super) struct Actor {
     pub(super) pushes: mpsc::WeakUnboundedSender<Command>,
     reach: reach::Reach,
     flights: FuturesUnordered<Flying>,
-    seats: HashMap<String, Seat>,
-    books: HashMap<String, Book>,
+    entries: HashMap<String, Entry>,
+    locks: HashMap<String, LockEntries>,
     alarms: BTreeSet<(Stamp, Alarm)>,
     orders: u64,
     closed: bool,
@@ -144,8 +144,8 @@ impl Actor {
             pushes: parts.pushes,
             reach: reach::Reach::new(),
             flights: FuturesUnordered::new(),
-            seats: HashMap::new(),
-            books: HashMap::new(),
+            entries: HashMap::new(),
+            locks: HashMap::new(),
             alarms: BTreeSet::new(),
             orders: 0,
             closed: false,
@@ -170,7 +170,7 @@ impl Actor {
                 Event::Closed => self.closed = true,
                 Event::Tick => self.ring(),
             }
-            if self.closed && self.seats.is_empty() {
+            if self.closed && self.entries.is_empty() {
                 return;
             }
         }
@@ -208,10 +208,10 @@ impl Actor {
     fn nap(&self) -> Option<Duration> {
         let (at, _) = self.alarms.first()?;
         let nap = at.since(Stamp::now());
-        Some(if self.seats.is_empty() {
+        Some(if self.entries.is_empty() {
             nap
         } else {
-            nap.min(LOOK)
+            nap.min(CLOCK_CHECK)
         })
     }
 
@@ -224,15 +224,15 @@ impl Actor {
                 return;
             };
             match alarm {
-                Alarm::Seat(id) => {
-                    if let Some(seat) = self.seats.get_mut(&id) {
-                        seat.alarm = None;
+                Alarm::Entry(id) => {
+                    if let Some(entry) = self.entries.get_mut(&id) {
+                        entry.alarm = None;
                     }
                     self.seat_rings(&id, now);
                 }
                 Alarm::Beat(name) => {
-                    if let Some(book) = self.books.get_mut(&name) {
-                        book.beat = None;
+                    if let Some(lock) = self.locks.get_mut(&name) {
+                        lock.beat = None;
                     }
                     self.beat(&name, now);
                 }
@@ -243,81 +243,82 @@ impl Actor {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Enter(place) => self.enter(place),
-            Command::Leave(place, reply) => self.leave(&place, reply),
-            Command::Ensure(place, reply) => self.ensure(&place, reply),
-            Command::Downgrade(place, reply) => self.downgrade(&place, reply),
+            Command::Enter(session) => self.enter(session),
+            Command::Leave(session, reply) => self.leave(&session, reply),
+            Command::Ensure(session, reply) => self.ensure(&session, reply),
+            Command::Downgrade(session, reply) => self.downgrade(&session, reply),
             Command::Call(call) => self.call(call),
-            Command::Close => self.seats.values().for_each(|it| it.place.nudge()),
+            Command::Close => self.entries.values().for_each(|it| it.session.nudge()),
             Command::Push(epoch, push) => self.push(epoch, &push),
         }
     }
 
-    fn enter(&mut self, place: Arc<Place>) {
-        let id = place.id.clone();
-        if !self.seats.contains_key(&id) {
+    fn enter(&mut self, session: Arc<Session>) {
+        let id = session.id.clone();
+        if !self.entries.contains_key(&id) {
             self.orders += 1;
-            let name = place.target.keys.state();
-            if !self.books.contains_key(name) {
-                let book = Book {
-                    target: place.target.clone(),
+            let name = session.target.keys.state();
+            if !self.locks.contains_key(name) {
+                let lock = LockEntries {
+                    target: session.target.clone(),
                     ids: BTreeMap::new(),
                     beat: None,
                 };
-                self.books.insert(name.to_owned(), book);
+                self.locks.insert(name.to_owned(), lock);
             }
-            if let Some(book) = self.books.get_mut(name) {
-                book.ids.insert(self.orders, id.clone());
+            if let Some(lock) = self.locks.get_mut(name) {
+                lock.ids.insert(self.orders, id.clone());
             }
-            self.seats.insert(id.clone(), Seat::new(place, self.orders));
+            self.entries
+                .insert(id.clone(), Entry::new(session, self.orders));
         }
         self.ask(&id);
     }
 
     /// Schedules a heartbeat at this time or earlier.
     fn schedule_beat(&mut self, name: &str, at: Stamp) {
-        let Some(book) = self.books.get_mut(name) else {
+        let Some(lock) = self.locks.get_mut(name) else {
             return;
         };
-        match book.beat {
+        match lock.beat {
             Some(planned) if planned <= at => return,
             Some(planned) => _ = self.alarms.remove(&(planned, Alarm::Beat(name.to_owned()))),
             None => {}
         }
-        book.beat = Some(at);
+        lock.beat = Some(at);
         self.alarms.insert((at, Alarm::Beat(name.to_owned())));
     }
 
-    /// Sets the alarm of a seat to the time of its next action.
-    fn schedule_seat(&mut self, id: &str) {
+    /// Sets the alarm of a entry to the time of its next action.
+    fn schedule_entry(&mut self, id: &str) {
         let config = self.config.clone();
-        let Some(seat) = self.seats.get_mut(id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let due = seat.due(&config);
-        if due == seat.alarm {
+        let due = entry.due(&config);
+        if due == entry.alarm {
             return;
         }
-        if let Some(planned) = std::mem::replace(&mut seat.alarm, due) {
-            self.alarms.remove(&(planned, Alarm::Seat(id.to_owned())));
+        if let Some(planned) = std::mem::replace(&mut entry.alarm, due) {
+            self.alarms.remove(&(planned, Alarm::Entry(id.to_owned())));
         }
         if let Some(at) = due {
-            self.alarms.insert((at, Alarm::Seat(id.to_owned())));
+            self.alarms.insert((at, Alarm::Entry(id.to_owned())));
         }
     }
 
     fn forget(&mut self, id: &str) {
-        let Some(seat) = self.seats.remove(id) else {
+        let Some(entry) = self.entries.remove(id) else {
             return;
         };
-        if let Some(planned) = seat.alarm {
-            self.alarms.remove(&(planned, Alarm::Seat(id.to_owned())));
+        if let Some(planned) = entry.alarm {
+            self.alarms.remove(&(planned, Alarm::Entry(id.to_owned())));
         }
-        let name = seat.place.target.keys.state();
-        if let Some(book) = self.books.get_mut(name) {
-            book.ids.remove(&seat.order);
-            if book.ids.is_empty()
-                && let Some(Book { beat: Some(at), .. }) = self.books.remove(name)
+        let name = entry.session.target.keys.state();
+        if let Some(lock) = self.locks.get_mut(name) {
+            lock.ids.remove(&entry.order);
+            if lock.ids.is_empty()
+                && let Some(LockEntries { beat: Some(at), .. }) = self.locks.remove(name)
             {
                 self.alarms.remove(&(at, Alarm::Beat(name.to_owned())));
             }
@@ -325,15 +326,15 @@ impl Actor {
     }
 
     fn fail(&mut self, id: &str, error: Error) {
-        if let Some(seat) = self.seats.get(id) {
-            seat.place.end(Outcome::Failed(error));
+        if let Some(entry) = self.entries.get(id) {
+            entry.session.end(Outcome::Failed(error));
             self.forget(id);
         }
     }
 
     fn fail_with(&mut self, id: &str, error: ::redis::RedisError) {
-        if let Some(seat) = self.seats.get(id) {
-            let error = failure("wait for", &seat.place.target.place, error);
+        if let Some(entry) = self.entries.get(id) {
+            let error = failure("wait for", &entry.session.target.place, error);
             self.fail(id, error);
         }
     }

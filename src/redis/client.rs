@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::actor::{Actor, Call, Command, Parts};
 use super::link::Source;
 use super::options::{Config, Options};
-use super::place::{Place, Target};
 use super::scripts::{self, Keys, Script};
+use super::session::{Session, Target};
 use super::{RedisLock, RedisRwLock, RedisSemaphore};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
@@ -280,9 +280,9 @@ impl Line {
     }
 
     /// Releases a hold or gives up a wait, in the background.
-    pub(super) fn leave(&self, place: &Arc<Place>) {
+    pub(super) fn leave(&self, session: &Arc<Session>) {
         // In a forked child, and without an actor, there is nothing to release.
-        let _ = self.core.send(Command::Leave(place.clone(), None));
+        let _ = self.core.send(Command::Leave(session.clone(), None));
     }
 }
 

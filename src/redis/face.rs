@@ -6,9 +6,9 @@ use super::actor::difference;
 use super::client::{Core, Line};
 use super::link::nonsense;
 use super::pending::RedisPending;
-use super::place::Mode;
-use super::replies::{Record, Sight, count_of};
+use super::replies::{Inspection, Record, count_of};
 use super::scripts::Script;
+use super::session::Mode;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,22 +59,22 @@ impl Line {
         self.acquire(mode, cost, wrong).try_once().await
     }
 
-    /// Looks at the holders and at the first waiters.
-    async fn look(&self, waiters: usize) -> Result<Sight> {
+    /// Returns the holders and the first waiters.
+    async fn inspect(&self, waiters: usize) -> Result<Inspection> {
         let lease = self.core.config.lease.as_micros();
         let wanted = vec![waiters.to_string(), lease.to_string()];
         let value = self.call(Script::Inspect, wanted).await?;
-        Sight::of(&value).ok_or_else(|| nonsense(self.path()))
+        Inspection::of(&value).ok_or_else(|| nonsense(self.path()))
     }
 
     /// Returns how many shares are free.
     pub(super) async fn available(&self) -> Result<u32> {
-        let (sight, limit) = (self.look(1).await?, self.target.limit);
-        if sight.limit != 0 && sight.limit != limit {
-            let text = difference("limit", &sight.limit.to_string(), &limit.to_string());
+        let (inspection, limit) = (self.inspect(1).await?, self.target.limit);
+        if inspection.limit != 0 && inspection.limit != limit {
+            let text = difference("limit", &inspection.limit.to_string(), &limit.to_string());
             return Err(Error::at(ErrorKind::Incompatible, text, self.path()));
         }
-        let taken = sight.taken().ok_or_else(|| {
+        let taken = inspection.taken().ok_or_else(|| {
             let text = "the server may have forgotten holders; it counts them again within a lease";
             Error::at(ErrorKind::Unavailable, text, self.path())
         })?;
@@ -82,18 +82,18 @@ impl Line {
     }
 
     pub(super) async fn status(&self) -> Result<Status> {
-        let sight = self.look(SHOWN).await?;
-        let held = sight.held();
+        let inspection = self.inspect(SHOWN).await?;
+        let held = inspection.held();
         let mut status = Status {
             held,
             unknown: (held == Held::Unknown)
                 .then(|| "the server may have forgotten a holder".into()),
             names_all: held != Held::Unknown,
-            last_token: sight.last_token,
+            last_token: inspection.last_token,
             polling: !self.core.listens,
             ..Status::free()
         };
-        for (record, owner) in sight.holders {
+        for (record, owner) in inspection.holders {
             match record.is_exclusive {
                 true => status.holder = Some(owner),
                 false => status.shared_by.push(owner),
@@ -110,7 +110,7 @@ impl Line {
             owner,
             bypassed: false,
         };
-        status.waiters = sight.waiters.into_iter().map(waiter).collect();
+        status.waiters = inspection.waiters.into_iter().map(waiter).collect();
         Ok(status)
     }
 

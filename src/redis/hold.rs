@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::actor::Command;
 use super::client::{Line, gone};
-use super::place::{Grant, Mode, Place, Wish};
+use super::session::{Grant, Mode, Session, Wish};
 use crate::backend::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::poll_shielded;
@@ -22,9 +22,9 @@ use crate::options::no_writer;
 pub struct RedisHold {
     line: Arc<Line>,
     /// Present until the release.
-    place: Option<Arc<Place>>,
-    /// The same place. It stays after the release, for `is_held` and `lost`.
-    watched: Arc<Place>,
+    session: Option<Arc<Session>>,
+    /// The same session. It stays after the release, for `is_held` and `lost`.
+    watched: Arc<Session>,
     grant: Grant,
     /// The channel that receives the result of the release.
     answer: Option<oneshot::Receiver<Result<()>>>,
@@ -33,11 +33,11 @@ pub struct RedisHold {
 }
 
 impl RedisHold {
-    pub(super) fn new(line: Arc<Line>, place: Arc<Place>, grant: Grant) -> Self {
+    pub(super) fn new(line: Arc<Line>, session: Arc<Session>, grant: Grant) -> Self {
         Self {
             line,
-            watched: place.clone(),
-            place: Some(place),
+            watched: session.clone(),
+            session: Some(session),
             grant,
             answer: None,
             sharing: None,
@@ -118,16 +118,16 @@ impl Hold for RedisHold {
     }
 
     fn lost(&self) -> Lost {
-        let place = self.watched.clone();
+        let session = self.watched.clone();
         Lost::new(std::future::poll_fn(move |context| {
-            place.poll_lost(context)
+            session.poll_lost(context)
         }))
     }
 
     fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        if let Some(place) = self.place.take() {
+        if let Some(session) = self.session.take() {
             let (reply, answer) = oneshot::channel();
-            let command = Command::Leave(place, Some(reply));
+            let command = Command::Leave(session, Some(reply));
             self.line.core.send(command)?;
             self.answer = Some(answer);
         }
@@ -151,8 +151,8 @@ impl Hold for RedisHold {
 impl Drop for RedisHold {
     /// Sends a command to the actor, which releases the hold.
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.line.leave(&place);
+        if let Some(session) = self.session.take() {
+            self.line.leave(&session);
         }
     }
 }

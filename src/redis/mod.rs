@@ -157,11 +157,11 @@ mod link;
 mod lock;
 mod options;
 mod pending;
-mod place;
 mod replies;
 mod rwlock;
 mod scripts;
 mod semaphore;
+mod session;
 mod verdict;
 
 pub use client::RedisClient;

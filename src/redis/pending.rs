@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use super::actor::Command;
 use super::client::Line;
 use super::hold::RedisHold;
-use super::place::{Mode, Outcome, Place, Seen, Wish};
+use super::session::{Mode, Outcome, Seen, Session, Wish};
 use crate::address::Address;
 use crate::backend::{Pending, Request};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +21,7 @@ pub struct RedisPending {
     cost: u32,
     /// The error of an invalid request. The first poll returns it.
     wrong: Option<Error>,
-    place: Option<Arc<Place>>,
+    session: Option<Arc<Session>>,
 }
 
 impl RedisPending {
@@ -31,7 +31,7 @@ impl RedisPending {
             mode,
             cost,
             wrong,
-            place: None,
+            session: None,
         }
     }
 
@@ -45,33 +45,37 @@ impl RedisPending {
         }
     }
 
-    fn look(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<RedisHold>>> {
+    fn poll_session(
+        &mut self,
+        request: &Request,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<RedisHold>>> {
         self.refuse_closed()?;
         if let Some(wrong) = self.wrong.take() {
             return Poll::Ready(Err(wrong));
         }
-        let is_new = self.place.is_none();
-        let place = self.place.get_or_insert_with(|| {
+        let is_new = self.session.is_none();
+        let session = self.session.get_or_insert_with(|| {
             let wish = Wish {
                 mode: self.mode,
                 cost: self.cost,
                 most: request.max_waiting,
                 try_only: request.try_only,
             };
-            Arc::new(Place::new(self.line.target.clone(), wish))
+            Arc::new(Session::new(self.line.target.clone(), wish))
         });
-        let outcome = match place.look(cx) {
+        let outcome = match session.poll(cx) {
             Seen::Pending if !is_new => return Poll::Pending,
             Seen::Pending | Seen::AskAgain => {
-                self.line.core.send(Command::Enter(place.clone()))?;
+                self.line.core.send(Command::Enter(session.clone()))?;
                 return Poll::Pending;
             }
             Seen::Outcome(outcome) => outcome,
         };
         // The actor has ended this wait too.
-        Poll::Ready(match (outcome, self.place.take()) {
-            (Outcome::Granted(grant), Some(place)) => {
-                Ok(Some(RedisHold::new(self.line.clone(), place, grant)))
+        Poll::Ready(match (outcome, self.session.take()) {
+            (Outcome::Granted(grant), Some(session)) => {
+                Ok(Some(RedisHold::new(self.line.clone(), session, grant)))
             }
             (Outcome::Failed(error), _) => Err(error),
             _ => Ok(None),
@@ -83,26 +87,26 @@ impl Pending for RedisPending {
     type Grant = RedisHold;
 
     fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<RedisHold>>> {
-        let looked = self.look(request, cx);
-        if looked.is_ready() {
+        let polled = self.poll_session(request, cx);
+        if polled.is_ready() {
             self.leave();
         }
-        looked
+        polled
     }
 
     /// Sends a command to the actor, which leaves the queue.
     fn leave(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.line.leave(&place);
+        if let Some(session) = self.session.take() {
+            self.line.leave(&session);
         }
     }
 
     fn waiting(&self) -> Option<Waiting> {
-        let (rank, outlook) = self.place.as_ref()?.outlook()?;
+        let (rank, lock_state) = self.session.as_ref()?.lock_state()?;
         Some(Waiting {
             position: Some(rank + 1),
-            quarantine: outlook.closed(),
-            ..Waiting::behind(outlook.holder())
+            quarantine: lock_state.closed(),
+            ..Waiting::behind(lock_state.holder())
         })
     }
 

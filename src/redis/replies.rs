@@ -8,7 +8,7 @@ use crate::status::{Held, Owner};
 
 /// The part of an answer that describes the lock, for a waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outlook {
+pub(super) struct LockState {
     /// The time until the lock may change without a request, in microseconds; 0 for never.
     pub(super) wake: u64,
     /// The lock's clock. Every later offer has a greater [turn](Message::Offer).
@@ -21,7 +21,7 @@ pub(super) struct Outlook {
     heard: SystemTime,
 }
 
-impl Outlook {
+impl LockState {
     fn of(wake: &Value, now: &Value, sole: &Value, closed: &Value) -> Option<Self> {
         Some(Self {
             wake: number(wake)?,
@@ -57,15 +57,15 @@ pub(super) struct Turn {
 
 /// The answer to an acquire.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum AcquireReply {
     Granted {
         grant: Turn,
         blind: bool,
     },
     Queued {
-        place: usize,
+        position: usize,
         blind: bool,
-        outlook: Outlook,
+        lock_state: LockState,
     },
     Refused,
     TooMany(u64),
@@ -109,8 +109,8 @@ impl Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulse {
     Holds(Turn),
-    Waits { place: usize },
-    Passed,
+    Waits { position: usize },
+    Bypassed,
     Unknown,
 }
 
@@ -133,7 +133,7 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
-impl Entry {
+impl AcquireReply {
     pub(super) fn of(value: &Value) -> Option<Self> {
         let parts = value.as_sequence()?;
         let at = |index: usize| parts.get(index).and_then(number);
@@ -148,9 +148,14 @@ impl Entry {
                 blind: at(3)? == 1,
             },
             2 => Self::Queued {
-                place: usize::try_from(at(1)?).ok()?,
+                position: usize::try_from(at(1)?).ok()?,
                 blind: at(3)? == 1,
-                outlook: Outlook::of(parts.get(2)?, parts.get(4)?, parts.get(5)?, parts.get(6)?)?,
+                lock_state: LockState::of(
+                    parts.get(2)?,
+                    parts.get(4)?,
+                    parts.get(5)?,
+                    parts.get(6)?,
+                )?,
             },
             3 => Self::Refused,
             4 => Self::TooMany(at(1)?),
@@ -169,7 +174,7 @@ impl Entry {
 /// and the state of each id.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Beat {
-    pub(super) outlook: Outlook,
+    pub(super) lock_state: LockState,
     pub(super) blind: bool,
     pub(super) pulses: Vec<Pulse>,
 }
@@ -179,7 +184,7 @@ impl Beat {
         let [wake, blind, now, sole, closed, rest @ ..] = value.as_sequence()? else {
             return None;
         };
-        let outlook = Outlook::of(wake, now, sole, closed)?;
+        let lock_state = LockState::of(wake, now, sole, closed)?;
         let rest = rest.iter().map(number).collect::<Option<Vec<_>>>()?;
         let pulse = |it: &[u64]| {
             Some(match *it {
@@ -188,17 +193,17 @@ impl Beat {
                     token,
                     crashed: crashed == 1,
                 }),
-                [2, place, _, _] => Pulse::Waits {
-                    place: usize::try_from(place).ok()?,
+                [2, position, _, _] => Pulse::Waits {
+                    position: usize::try_from(position).ok()?,
                 },
-                [3, ..] => Pulse::Passed,
+                [3, ..] => Pulse::Bypassed,
                 [0, ..] => Pulse::Unknown,
                 _ => return None,
             })
         };
         let pulses = rest.chunks(4).map(pulse).collect::<Option<_>>()?;
         Some(Self {
-            outlook,
+            lock_state,
             blind: number(blind)? == 1,
             pulses,
         })
@@ -274,7 +279,7 @@ impl Record {
 
 /// The answer of `inspect`.
 #[derive(Debug)]
-pub(super) struct Sight {
+pub(super) struct Inspection {
     pub(super) last_token: u64,
     pub(super) holders: Vec<(Record, Owner)>,
     pub(super) waiters: Vec<(Record, Owner)>,
@@ -284,7 +289,7 @@ pub(super) struct Sight {
     pub(super) limit: u32,
 }
 
-impl Sight {
+impl Inspection {
     /// Returns whether the lock is held, if the server knows.
     pub(super) fn held(&self) -> Held {
         match (self.doubt, self.holders.is_empty()) {
@@ -343,23 +348,23 @@ mod tests {
             array(&[7, 1, 1, 1]),
             array(&[1, -5, 0, 0, 0]),
         ] {
-            assert_eq!(Entry::of(&wrong), None, "{wrong:?}");
+            assert_eq!(AcquireReply::of(&wrong), None, "{wrong:?}");
         }
         assert_eq!(Beat::of(&array(&[0])), None);
         assert_eq!(Beat::of(&array(&[0, 0, 0, 0, 0, 9, 0, 0, 0])), None);
         assert_eq!(Beat::of(&array(&[0, 0, 0, 0, 0, 1, 5])), None, "cut short");
-        assert!(Sight::of(&array(&[1, 2, 3])).is_none());
+        assert!(Inspection::of(&array(&[1, 2, 3])).is_none());
     }
 
     #[test]
     fn answers_are_read() {
-        let granted = Entry::of(&array(&[1, 77, 1, 0, 78]));
+        let granted = AcquireReply::of(&array(&[1, 77, 1, 0, 78]));
         let grant = Turn {
             turn: 78,
             token: 77,
             crashed: true,
         };
-        let expected = Entry::Granted {
+        let expected = AcquireReply::Granted {
             grant,
             blind: false,
         };
@@ -375,11 +380,11 @@ mod tests {
         });
         let expected = [
             holds,
-            Pulse::Waits { place: 3 },
-            Pulse::Passed,
+            Pulse::Waits { position: 3 },
+            Pulse::Bypassed,
             Pulse::Unknown,
         ];
-        assert_eq!((beat.outlook.wake, beat.outlook.now), (5, 44));
+        assert_eq!((beat.lock_state.wake, beat.lock_state.now), (5, 44));
         assert_eq!(beat.pulses, expected);
     }
 
@@ -416,14 +421,14 @@ mod tests {
     #[test]
     fn a_holder_is_named_with_its_age() {
         let sole = "ab 90 1 40 41 0 0 1 x 0 2 3 4 inbox:1 77 host the night's backup";
-        let outlook = Outlook {
+        let lock_state = LockState {
             wake: 0,
             now: 3_000_040,
             sole: sole.to_owned(),
             closed: Duration::ZERO,
             heard: SystemTime::now(),
         };
-        let holder = outlook.holder().expect("a holder");
+        let holder = lock_state.holder().expect("a holder");
         assert_eq!(
             (holder.pid, holder.host.as_deref()),
             (Some(77), Some("host"))
@@ -437,9 +442,9 @@ mod tests {
         for nobody in ["", "ab", "ab 90 1 40"] {
             let sole = nobody.to_owned();
             assert_eq!(
-                Outlook {
+                LockState {
                     sole,
-                    ..outlook.clone()
+                    ..lock_state.clone()
                 }
                 .holder(),
                 None

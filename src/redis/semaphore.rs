@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::client::Line;
 use super::face::{is_handle, remote_methods};
 use super::hold::remote_guard;
-use super::place::Mode;
+use super::session::Mode;
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::is_lock;

@@ -7,9 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loss::Loss;
 use crate::redis::lease::{Lease, Stamp};
 use crate::redis::link::nonsense;
-use crate::redis::place::{Grant, Mode, Outcome, Target};
-use crate::redis::replies::{self, Beat, Entry, Message, Outlook, Pulse, Turn};
+use crate::redis::replies::{self, AcquireReply, Beat, LockState, Message, Pulse, Turn};
 use crate::redis::scripts::Script;
+use crate::redis::session::{Grant, Mode, Outcome, Target};
 use crate::redis::verdict::{failure, is_passing};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Actor {
             Err(error) => self.heard_trouble(epoch, error),
         }
         match what {
-            Flight::Acquire(id) => self.entry(&id, sent, result),
+            Flight::Acquire(id) => self.acquire_answered(&id, sent, result),
             Flight::Reassert(id) => self.reasserted(&id, sent, result),
             Flight::Downgrade(id) => self.downgraded(&id, sent, result),
             Flight::Beat(target, ids) => match result {
@@ -57,11 +57,11 @@ impl Actor {
     }
 
     /// Handles the answer to an acquire.
-    fn entry(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
-        let Some(seat) = self.seats.get_mut(id) else {
+    fn acquire_answered(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        if seat.leaving.is_some() || !seat.place.is_asking() {
+        if entry.leaving.is_some() || !entry.session.is_asking() {
             return;
         }
         let value = match result {
@@ -69,45 +69,45 @@ impl Actor {
             Err(error) if is_passing(&error) => return self.mute(id, sent),
             Err(error) => return self.fail_with(id, error),
         };
-        seat.mute_since = None;
-        let target = seat.place.target.clone();
-        match Entry::of(&value) {
-            Some(Entry::Granted { grant, blind }) => {
+        entry.mute_since = None;
+        let target = entry.session.target.clone();
+        match AcquireReply::of(&value) {
+            Some(AcquireReply::Granted { grant, blind }) => {
                 self.doubt_quarantine(blind);
                 self.granted(id, sent, grant);
             }
-            Some(Entry::Queued {
-                place,
+            Some(AcquireReply::Queued {
+                position,
                 blind,
-                outlook,
+                lock_state,
             }) => {
-                let wake = outlook.wake;
-                seat.wait(sent, place, outlook);
+                let wake = lock_state.wake;
+                entry.wait(sent, position, lock_state);
                 self.doubt_quarantine(blind);
                 let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
-                self.plan_beat(&target, interval, place == 0, wake);
-                self.schedule_seat(id);
+                self.plan_beat(&target, interval, position == 0, wake);
+                self.schedule_entry(id);
             }
-            Some(Entry::Refused) => self.finish(id, Outcome::Refused),
-            Some(Entry::TooMany(line)) => {
+            Some(AcquireReply::Refused) => self.finish(id, Outcome::Refused),
+            Some(AcquireReply::TooMany(line)) => {
                 let text = format!("{line} wait already");
                 let error = Error::at(ErrorKind::Busy, text, &target.place);
                 self.finish(id, Outcome::Failed(error));
             }
-            Some(Entry::Other { what, theirs, ours }) => {
+            Some(AcquireReply::Other { what, theirs, ours }) => {
                 let text = difference(&what, &theirs, &ours);
                 let error = Error::at(ErrorKind::Incompatible, text, &target.place);
                 self.finish(id, Outcome::Failed(error));
             }
-            Some(Entry::Superseded) | None => {
+            Some(AcquireReply::Superseded) | None => {
                 self.finish(id, Outcome::Failed(nonsense(&target.place)));
             }
         }
     }
 
     fn finish(&mut self, id: &str, outcome: Outcome) {
-        if let Some(seat) = self.seats.get(id) {
-            seat.place.end(outcome);
+        if let Some(entry) = self.entries.get(id) {
+            entry.session.end(outcome);
             self.forget(id);
         }
     }
@@ -116,11 +116,11 @@ impl Actor {
     fn granted(&mut self, id: &str, sent: Stamp, grant: Turn) {
         let lease = Lease::new(self.config.lease, sent);
         if lease.is_valid(Stamp::now()) {
-            return self.let_in(id, lease, grant);
+            return self.start_hold(id, lease, grant);
         }
         // The answer took too long: the lease is over.
-        if let Some(seat) = self.seats.get(id) {
-            seat.place.ask();
+        if let Some(entry) = self.entries.get(id) {
+            entry.session.ask();
             self.ask(id);
         }
     }
@@ -131,46 +131,47 @@ impl Actor {
     /// of this lease is the claim. The lease is not longer than the server keeps the queue entry,
     /// which the same request renewed.
     fn offered(&mut self, id: &str, grant: Turn) {
-        let Some(seat) = self.seats.get(id).filter(|it| it.place.is_waiting()) else {
+        let Some(entry) = self.entries.get(id).filter(|it| it.session.is_waiting()) else {
             return;
         };
         let now = Stamp::now();
         let window = self.config.claim_window.min(self.config.patience);
-        let lease = seat.vouched.filter(|it| it.before < grant.turn);
+        let lease = entry.vouched.filter(|it| it.before < grant.turn);
         let lease = lease.map(|it| Lease::new(window, it.sent));
         match lease.filter(|lease| lease.is_valid(now)) {
-            Some(lease) => self.let_in(id, lease, grant),
+            Some(lease) => self.start_hold(id, lease, grant),
             None => {
-                let target = seat.place.target.clone();
+                let target = entry.session.target.clone();
                 self.send_beat(&target, vec![id.to_owned()]);
             }
         }
     }
 
-    fn let_in(&mut self, id: &str, lease: Lease, grant: Turn) {
+    /// Starts the lease of a grant, and gives the grant to its future.
+    fn start_hold(&mut self, id: &str, lease: Lease, grant: Turn) {
         let (now, claim_window) = (Stamp::now(), self.config.claim_window);
         let Turn {
             turn,
             token,
             crashed,
         } = grant;
-        let Some(seat) = self.seats.get_mut(id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let (target, place) = (seat.place.target.clone(), seat.place.clone());
-        seat.lease = Some(lease);
-        seat.turn = turn;
-        seat.begun = now;
-        seat.claim_by = now + claim_window;
-        seat.mute_since = None;
+        let (target, session) = (entry.session.target.clone(), entry.session.clone());
+        entry.lease = Some(lease);
+        entry.turn = turn;
+        entry.begun = now;
+        entry.claim_by = now + claim_window;
+        entry.mute_since = None;
         let grant = Grant {
             token,
-            crashed: crashed && place.wish().mode != Mode::Permits,
-            queued: seat.queued,
+            crashed: crashed && session.wish().mode != Mode::Permits,
+            queued: entry.queued,
         };
-        place.grant(grant, lease.lost_at());
+        session.grant(grant, lease.lost_at());
         self.schedule_beat(target.keys.state(), lease.renew_at());
-        self.schedule_seat(id);
+        self.schedule_entry(id);
     }
 
     /// Schedules the next heartbeat: after the usual time, or earlier if this process has the first
@@ -192,112 +193,114 @@ impl Actor {
         };
         self.doubt_quarantine(beat.blind);
         for (id, pulse) in ids.iter().zip(beat.pulses) {
-            self.pulse(id, sent, pulse, &beat.outlook);
+            self.pulse(id, sent, pulse, &beat.lock_state);
         }
     }
 
     fn waits(&self, id: &str) -> bool {
-        self.seats.get(id).is_some_and(|it| it.place.is_waiting())
+        self.entries
+            .get(id)
+            .is_some_and(|it| it.session.is_waiting())
     }
 
-    fn pulse(&mut self, id: &str, sent: Stamp, pulse: Pulse, outlook: &Outlook) {
-        let Some(seat) = self.seats.get_mut(id) else {
+    fn pulse(&mut self, id: &str, sent: Stamp, pulse: Pulse, lock_state: &LockState) {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        if seat.leaving.is_some() {
+        if entry.leaving.is_some() {
             return;
         }
-        seat.mute_since = None;
-        let place = seat.place.clone();
+        entry.mute_since = None;
+        let session = entry.session.clone();
         match pulse {
-            Pulse::Holds(grant) if place.is_waiting() => self.granted(id, sent, grant),
+            Pulse::Holds(grant) if session.is_waiting() => self.granted(id, sent, grant),
             // The server has not received the release of the last offer, or has made a new one.
-            Pulse::Holds(grant) if place.is_passed() => {
-                seat.turn = grant.turn;
+            Pulse::Holds(grant) if session.is_bypassed() => {
+                entry.turn = grant.turn;
                 self.pass_on(id);
             }
             Pulse::Holds(_) => {
-                let asks_again = seat.sharing.is_some();
+                let asks_again = entry.sharing.is_some();
                 self.renewed(id, sent);
                 if asks_again {
                     self.reassert(id);
                 }
             }
-            Pulse::Waits { place: rank } => {
-                seat.wait(sent, rank, outlook.clone());
-                if rank == 0 && outlook.wake > 0 {
+            Pulse::Waits { position: rank } => {
+                entry.wait(sent, rank, lock_state.clone());
+                if rank == 0 && lock_state.wake > 0 {
                     let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
-                    self.plan_beat(&place.target, interval, true, outlook.wake);
+                    self.plan_beat(&session.target, interval, true, lock_state.wake);
                 }
             }
             // It was not connected, or stood still, when its turn came.
-            Pulse::Passed | Pulse::Unknown if place.is_waiting() => {
-                place.ask();
+            Pulse::Bypassed | Pulse::Unknown if session.is_waiting() => {
+                session.ask();
                 self.ask(id);
             }
-            Pulse::Passed | Pulse::Unknown if seat.lease.is_some() => self.reassert(id),
-            Pulse::Passed | Pulse::Unknown => {}
+            Pulse::Bypassed | Pulse::Unknown if entry.lease.is_some() => self.reassert(id),
+            Pulse::Bypassed | Pulse::Unknown => {}
         }
     }
 
     fn renewed(&mut self, id: &str, sent: Stamp) {
-        let Some(seat) = self.seats.get_mut(id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let (now, place, length) = (Stamp::now(), seat.place.clone(), self.config.lease);
-        let Some(lease) = &mut seat.lease else {
+        let (now, session, length) = (Stamp::now(), entry.session.clone(), self.config.lease);
+        let Some(lease) = &mut entry.lease else {
             return;
         };
         lease.renew(length, sent, now);
         let lease = *lease;
-        if lease.is_valid(now) && place.loss().is_none() {
-            place.extend(lease.lost_at());
-            seat.ensure.drain(..).for_each(|it| _ = it.send(Ok(())));
-            self.schedule_beat(place.target.keys.state(), lease.renew_at());
+        if lease.is_valid(now) && session.loss().is_none() {
+            session.extend(lease.lost_at());
+            entry.ensure.drain(..).for_each(|it| _ = it.send(Ok(())));
+            self.schedule_beat(session.target.keys.state(), lease.renew_at());
         }
-        self.schedule_seat(id);
+        self.schedule_entry(id);
     }
 
     /// Asserts a hold that the server has forgotten. The server accepts it if no other caller
     /// acquired the lock since. A lease that is over is not revived.
     pub(super) fn reassert(&mut self, id: &str) {
         let now = Stamp::now();
-        let Some(seat) = self.seats.get(id) else {
+        let Some(entry) = self.entries.get(id) else {
             return;
         };
-        if !seat.lease.is_some_and(|lease| lease.is_valid(now)) {
+        if !entry.lease.is_some_and(|lease| lease.is_valid(now)) {
             return;
         }
-        let place = seat.place.clone();
-        let token = place.with_stage(|stage| match stage {
+        let session = entry.session.clone();
+        let token = session.with_stage(|stage| match stage {
             super::Stage::Held(grant) | super::Stage::Granted(grant) => Some(grant.token),
             _ => None,
         });
-        if let Some(token) = token.filter(|_| place.loss().is_none()) {
-            let arguments = self.acquire_arguments(&place, Some(token), None);
-            let what = match seat.sharing {
+        if let Some(token) = token.filter(|_| session.loss().is_none()) {
+            let arguments = self.acquire_arguments(&session, Some(token), None);
+            let what = match entry.sharing {
                 Some(_) => Flight::Downgrade(id.to_owned()),
                 None => Flight::Reassert(id.to_owned()),
             };
-            self.send(what, Script::Return, &place.target, &arguments);
+            self.send(what, Script::Return, &session.target, &arguments);
         }
     }
 
     fn reasserted(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
-        match result.as_ref().ok().and_then(Entry::of) {
-            Some(Entry::Granted { grant, .. }) => {
-                if let Some(seat) = self.seats.get_mut(id) {
-                    seat.turn = grant.turn;
+        match result.as_ref().ok().and_then(AcquireReply::of) {
+            Some(AcquireReply::Granted { grant, .. }) => {
+                if let Some(entry) = self.entries.get_mut(id) {
+                    entry.turn = grant.turn;
                 }
                 self.renewed(id, sent);
             }
             Some(_) => self.lose(id, Loss::Superseded),
             // The next heartbeat asks again, until the lease ends.
             None => {
-                let Some(seat) = self.seats.get(id) else {
+                let Some(entry) = self.entries.get(id) else {
                     return;
                 };
-                let target = seat.place.target.clone();
+                let target = entry.session.target.clone();
                 self.schedule_beat(target.keys.state(), Stamp::now() + REPEAT);
             }
         }
@@ -306,12 +309,14 @@ impl Actor {
     /// Handles the answer to a downgrade.
     fn downgraded(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
         let shared = matches!(
-            result.as_ref().map(Entry::of),
-            Ok(Some(Entry::Granted { .. }))
+            result.as_ref().map(AcquireReply::of),
+            Ok(Some(AcquireReply::Granted { .. }))
         );
         self.reasserted(id, sent, result);
-        if let Some(seat) = self.seats.get_mut(id)
-            && let Some(reply) = seat.sharing.take_if(|_| shared && seat.place.is_valid())
+        if let Some(entry) = self.entries.get_mut(id)
+            && let Some(reply) = entry
+                .sharing
+                .take_if(|_| shared && entry.session.is_valid())
         {
             let _ = reply.send(Ok(()));
         }
@@ -319,30 +324,30 @@ impl Actor {
 
     /// Loses a hold. A grant that its future has not taken is requested again.
     pub(super) fn lose(&mut self, id: &str, loss: Loss) {
-        let Some(seat) = self.seats.get_mut(id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        if seat.leaving.is_some() || seat.lease.is_none() {
+        if entry.leaving.is_some() || entry.lease.is_none() {
             return;
         }
-        let place = seat.place.clone();
-        if place.lose(loss) {
-            self.tell_loss(&place.target, loss);
-            let seat = self.seats.get_mut(id);
-            let waiting = seat.map(|it| (std::mem::take(&mut it.ensure), it.sharing.take()));
+        let session = entry.session.clone();
+        if session.lose(loss) {
+            self.tell_loss(&session.target, loss);
+            let entry = self.entries.get_mut(id);
+            let waiting = entry.map(|it| (std::mem::take(&mut it.ensure), it.sharing.take()));
             for reply in waiting
                 .into_iter()
                 .flat_map(|(all, one)| all.into_iter().chain(one))
             {
                 let text = loss.to_string();
-                let error = Error::at(ErrorKind::Lost, text, &place.target.place);
+                let error = Error::at(ErrorKind::Lost, text, &session.target.place);
                 let _ = reply.send(Err(error));
             }
-            self.schedule_seat(id);
-        } else if place.is_asking() {
+            self.schedule_entry(id);
+        } else if session.is_asking() {
             // The old grant is released before the wait asks again.
-            seat.lease = None;
-            seat.passed = Some(seat.turn);
+            entry.lease = None;
+            entry.returned = Some(entry.turn);
             self.ask(id);
         }
     }
@@ -366,10 +371,10 @@ impl Actor {
             .iter()
             .for_each(|id| self.fail_with(id, error.clone()));
         for id in ids {
-            let Some(seat) = self.seats.get_mut(id) else {
+            let Some(entry) = self.entries.get_mut(id) else {
                 continue;
             };
-            for reply in std::mem::take(&mut seat.ensure) {
+            for reply in std::mem::take(&mut entry.ensure) {
                 let _ = reply.send(Err(failure("renew", &target.place, error.clone())));
             }
         }
@@ -378,7 +383,7 @@ impl Actor {
     }
 
     fn released(&mut self, id: &str, result: Result<Value, RedisError>) {
-        let Some(leaving) = self.seats.get_mut(id).and_then(|it| it.leaving.as_mut()) else {
+        let Some(leaving) = self.entries.get_mut(id).and_then(|it| it.leaving.as_mut()) else {
             // A grant that went back because its future did not take it.
             return;
         };
@@ -386,12 +391,12 @@ impl Actor {
         let (held, loss, give_up) = (leaving.held, leaving.loss, leaving.give_up);
         // A repeated release finds nothing if the server received the first one.
         let first = leaving.asked == 1;
-        let place = self.seats[id].place.target.place.clone();
+        let place = self.entries[id].session.target.place.clone();
         let lost = |text: String| Err(Error::at(ErrorKind::Lost, text, &place));
         let answer = match (&result, loss) {
             (Err(error), _) if is_passing(error) && Stamp::now() < give_up => {
-                if let Some(seat) = self.seats.get_mut(id)
-                    && let Some(leaving) = &mut seat.leaving
+                if let Some(entry) = self.entries.get_mut(id)
+                    && let Some(leaving) = &mut entry.leaving
                 {
                     leaving.reply = reply;
                 }
@@ -417,54 +422,54 @@ impl Actor {
     }
 
     pub(super) fn seat_rings(&mut self, id: &str, now: Stamp) {
-        let Some(seat) = self.seats.get(id) else {
+        let Some(entry) = self.entries.get(id) else {
             return;
         };
-        if let Some(leaving) = &seat.leaving {
+        if let Some(leaving) = &entry.leaving {
             if now >= leaving.give_up {
-                let error = self.reach.end("release", &seat.place.target.place);
+                let error = self.reach.end("release", &entry.session.target.place);
                 if let Some(reply) = self
-                    .seats
+                    .entries
                     .get_mut(id)
                     .and_then(|it| it.leaving.as_mut()?.reply.take())
                 {
                     let _ = reply.send(Err(error));
                 }
                 self.forget(id);
-            } else if seat.repeat_at.is_some_and(|at| at <= now) {
+            } else if entry.repeat_at.is_some_and(|at| at <= now) {
                 self.send_release(id);
-                self.schedule_seat(id);
+                self.schedule_entry(id);
             } else {
-                self.schedule_seat(id);
+                self.schedule_entry(id);
             }
             return;
         }
-        let (place, claim_by) = (seat.place.clone(), seat.claim_by);
-        let lost = seat.lease.is_some_and(|lease| !lease.is_valid(now));
-        let muted = seat.mute_until(&self.config);
-        if seat.lease.is_some() && now >= claim_by && place.pass() {
+        let (session, claim_by) = (entry.session.clone(), entry.claim_by);
+        let lost = entry.lease.is_some_and(|lease| !lease.is_valid(now));
+        let muted = entry.mute_until(&self.config);
+        if entry.lease.is_some() && now >= claim_by && session.pass() {
             self.pass_on(id);
-        } else if lost && place.loss().is_none() {
+        } else if lost && session.loss().is_none() {
             self.lose(id, Loss::Expired);
         } else if muted.is_some_and(|at| at <= now) {
-            let error = self.reach.end("wait for", &place.target.place);
+            let error = self.reach.end("wait for", &session.target.place);
             self.fail(id, error);
-        } else if self.seats[id].repeat_at.is_some_and(|at| at <= now) {
+        } else if self.entries[id].repeat_at.is_some_and(|at| at <= now) {
             self.ask(id);
         }
-        self.schedule_seat(id);
+        self.schedule_entry(id);
     }
 
     /// The future was not polled in time: the grant goes to the next waiter, and this one keeps its
-    /// place.
+    /// queue entry.
     fn pass_on(&mut self, id: &str) {
-        let Some(seat) = self.seats.get_mut(id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        seat.lease = None;
-        let target = seat.place.target.clone();
-        seat.passed = Some(seat.turn);
-        let words = ["pass".to_owned(), id.to_owned(), seat.turn.to_string()];
+        entry.lease = None;
+        let target = entry.session.target.clone();
+        entry.returned = Some(entry.turn);
+        let words = ["pass".to_owned(), id.to_owned(), entry.turn.to_string()];
         self.send(
             Flight::Release(id.to_owned()),
             Script::Release,
@@ -482,17 +487,17 @@ impl Actor {
     }
 
     pub(super) fn mark_mute(&mut self, id: &str, since: Stamp) {
-        if let Some(seat) = self.seats.get_mut(id) {
-            seat.mute_since.get_or_insert(since);
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.mute_since.get_or_insert(since);
         }
-        self.schedule_seat(id);
+        self.schedule_entry(id);
     }
 
     pub(super) fn repeat(&mut self, id: &str) {
-        if let Some(seat) = self.seats.get_mut(id) {
-            seat.repeat_at = Some(Stamp::now() + REPEAT);
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.repeat_at = Some(Stamp::now() + REPEAT);
         }
-        self.schedule_seat(id);
+        self.schedule_entry(id);
     }
 
     pub(super) fn push(&mut self, epoch: u64, push: &PushInfo) {
@@ -500,11 +505,11 @@ impl Actor {
             let closed = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
             return self.heard_trouble(epoch, &closed.into());
         }
-        let told = match (&push.kind, &push.data[..]) {
+        let message = match (&push.kind, &push.data[..]) {
             (PushKind::Message, [_, message]) => Message::of(message),
             _ => None,
         };
-        match told {
+        match message {
             Some(Message::Offer { id, turn }) => self.offered(&id, turn),
             Some(Message::Lost { id }) => self.lose(&id, Loss::Revoked),
             None => {}

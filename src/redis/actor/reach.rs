@@ -15,7 +15,7 @@ use crate::redis::OnDisconnect;
 use crate::redis::client::host;
 use crate::redis::lease::Stamp;
 use crate::redis::link::{Hello, Link};
-use crate::redis::place::Target;
+use crate::redis::session::Target;
 use crate::redis::verdict::{Remedy, Trouble, Verdict};
 use crate::trace::{Note, Notes};
 
@@ -158,20 +158,20 @@ impl Actor {
     /// Repeats every request that was under way. It changes nothing if the server received the
     /// first one.
     fn ask_for_everything(&mut self) {
-        let mut seats: Vec<_> = self
-            .seats
+        let mut entries: Vec<_> = self
+            .entries
             .values()
-            .map(|it| (it.order, it.place.id.clone(), it.leaving.is_some()))
+            .map(|it| (it.order, it.session.id.clone(), it.leaving.is_some()))
             .collect();
-        seats.sort();
-        for (_, id, leaves) in seats {
+        entries.sort();
+        for (_, id, leaves) in entries {
             match leaves {
                 true => self.send_release(&id),
                 false => self.ask(&id),
             }
-            self.schedule_seat(&id);
+            self.schedule_entry(&id);
         }
-        let names: Vec<_> = self.books.keys().cloned().collect();
+        let names: Vec<_> = self.locks.keys().cloned().collect();
         let now = Stamp::now();
         names.iter().for_each(|name| self.schedule_beat(name, now));
     }
@@ -210,7 +210,7 @@ impl Actor {
             notes.tell(&self.source.address);
         }
         if self.config.on_disconnect == OnDisconnect::Release {
-            let ids: Vec<_> = self.seats.keys().cloned().collect();
+            let ids: Vec<_> = self.entries.keys().cloned().collect();
             ids.iter().for_each(|id| self.lose(id, Loss::Disconnected));
         }
         self.mute_waiters();
@@ -218,8 +218,8 @@ impl Actor {
 
     fn mute_waiters(&mut self) {
         let now = Stamp::now();
-        let waiting = self.seats.values().filter(|it| it.place.is_waiting());
-        let ids: Vec<_> = waiting.map(|it| it.place.id.clone()).collect();
+        let waiting = self.entries.values().filter(|it| it.session.is_waiting());
+        let ids: Vec<_> = waiting.map(|it| it.session.id.clone()).collect();
         ids.iter().for_each(|id| self.mark_mute(id, now));
     }
 

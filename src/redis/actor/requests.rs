@@ -5,32 +5,32 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::seat::Leaving;
+use super::entry::Leaving;
 use super::{Actor, CHUNK, Call, Flight, Landed, REPEAT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::redis::lease::Stamp;
-use crate::redis::place::{Place, Stage, Target};
 use crate::redis::scripts::Script;
+use crate::redis::session::{Session, Stage, Target};
 
 impl Actor {
     /// Sends an acquire, or repeats it.
     pub(super) fn ask(&mut self, id: &str) {
-        let Some(seat) = self.seats.get_mut(id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        seat.repeat_at = None;
-        if seat.leaving.is_some() || !seat.place.is_asking() {
+        entry.repeat_at = None;
+        if entry.leaving.is_some() || !entry.session.is_asking() {
             return;
         }
-        let place = seat.place.clone();
-        let passed = seat.passed;
-        let script = match seat.queued {
+        let session = entry.session.clone();
+        let returned = entry.returned;
+        let script = match entry.queued {
             true => Script::Return,
             false => Script::Acquire,
         };
-        let arguments = self.acquire_arguments(&place, None, passed);
+        let arguments = self.acquire_arguments(&session, None, returned);
         let what = Flight::Acquire(id.to_owned());
-        if !self.send(what, script, &place.target, &arguments) {
+        if !self.send(what, script, &session.target, &arguments) {
             self.mute(id, Stamp::now());
         }
     }
@@ -38,22 +38,22 @@ impl Actor {
     /// Returns the arguments of `acquire.lua`.
     pub(super) fn acquire_arguments(
         &self,
-        place: &Place,
+        session: &Session,
         token: Option<u64>,
-        passed: Option<u64>,
+        returned: Option<u64>,
     ) -> Vec<String> {
-        let wish = place.wish();
+        let wish = session.wish();
         let asked = format!(
             "{} {} {}",
             wish.cost,
             wish.mode.word(),
             self.reach.signature()
         );
-        let mut arguments = vec![place.target.card.clone(), place.id.clone(), asked];
+        let mut arguments = vec![session.target.card.clone(), session.id.clone(), asked];
         let particular = wish.try_only || wish.most.is_some();
-        if particular || token.is_some() || passed.is_some() {
+        if particular || token.is_some() || returned.is_some() {
             let most = wish.most.map_or("-1".to_owned(), |most| most.to_string());
-            let numbers = [token, passed].map(|it| it.unwrap_or(0).to_string());
+            let numbers = [token, returned].map(|it| it.unwrap_or(0).to_string());
             arguments.extend([most, u8::from(wish.try_only).to_string()]);
             arguments.extend(numbers);
         }
@@ -85,13 +85,17 @@ impl Actor {
         true
     }
 
-    pub(super) fn leave(&mut self, place: &Arc<Place>, reply: Option<oneshot::Sender<Result<()>>>) {
-        let (held, loss) = place.give_back();
+    pub(super) fn leave(
+        &mut self,
+        session: &Arc<Session>,
+        reply: Option<oneshot::Sender<Result<()>>>,
+    ) {
+        let (held, loss) = session.give_back();
         // The loss is known already. The release is sent all the same.
         let reply = match (reply, loss) {
             (Some(reply), Some(loss)) => {
                 let text = loss.to_string();
-                let error = Error::at(ErrorKind::Lost, text, &place.target.place);
+                let error = Error::at(ErrorKind::Lost, text, &session.target.place);
                 let _ = reply.send(Err(error));
                 None
             }
@@ -99,56 +103,56 @@ impl Actor {
         };
         let now = Stamp::now();
         let patience = self.config.patience;
-        let Some(seat) = self.seats.get_mut(&place.id) else {
+        let Some(entry) = self.entries.get_mut(&session.id) else {
             return;
         };
-        let give_up = seat.lease.map_or(now + patience, |lease| lease.ends_at());
-        seat.leaving = Some(Leaving {
+        let give_up = entry.lease.map_or(now + patience, |lease| lease.ends_at());
+        entry.leaving = Some(Leaving {
             reply,
             held,
             loss,
             give_up: give_up.max(now + REPEAT),
             asked: 0,
         });
-        self.send_release(&place.id);
+        self.send_release(&session.id);
     }
 
     pub(super) fn send_release(&mut self, id: &str) {
-        let Some(seat) = self.seats.get_mut(id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        seat.repeat_at = None;
-        let target = seat.place.target.clone();
-        let held = seat.leaving.as_ref().is_some_and(|it| it.held);
+        entry.repeat_at = None;
+        let target = entry.session.target.clone();
+        let held = entry.leaving.as_ref().is_some_and(|it| it.held);
         let verb = if held { "release" } else { "leave" };
         let arguments = [verb.to_owned(), id.to_owned()];
         let what = Flight::Release(id.to_owned());
         if !self.send(what, Script::Release, &target, &arguments) {
             self.repeat(id);
-        } else if let Some(seat) = self.seats.get_mut(id)
-            && let Some(leaving) = &mut seat.leaving
+        } else if let Some(entry) = self.entries.get_mut(id)
+            && let Some(leaving) = &mut entry.leaving
         {
             leaving.asked += 1;
         }
     }
 
-    pub(super) fn ensure(&mut self, place: &Place, reply: oneshot::Sender<Result<()>>) {
-        let Some(seat) = self.seats.get_mut(&place.id) else {
+    pub(super) fn ensure(&mut self, session: &Session, reply: oneshot::Sender<Result<()>>) {
+        let Some(entry) = self.entries.get_mut(&session.id) else {
             return;
         };
-        seat.ensure.push(reply);
-        let target = seat.place.target.clone();
-        self.send_beat(&target, vec![place.id.clone()]);
+        entry.ensure.push(reply);
+        let target = entry.session.target.clone();
+        self.send_beat(&target, vec![session.id.clone()]);
     }
 
     /// Asserts the hold of a writer with the wish of a reader, which makes it a reader.
-    pub(super) fn downgrade(&mut self, place: &Place, reply: oneshot::Sender<Result<()>>) {
-        let Some(seat) = self.seats.get_mut(&place.id) else {
+    pub(super) fn downgrade(&mut self, session: &Session, reply: oneshot::Sender<Result<()>>) {
+        let Some(entry) = self.entries.get_mut(&session.id) else {
             return;
         };
-        place.share();
-        seat.sharing = Some(reply);
-        self.reassert(&place.id);
+        session.share();
+        entry.sharing = Some(reply);
+        self.reassert(&session.id);
     }
 
     pub(super) fn call(&mut self, call: Call) {
@@ -171,20 +175,20 @@ impl Actor {
 
     /// Sends a heartbeat with the ids of this client.
     pub(super) fn beat(&mut self, name: &str, now: Stamp) {
-        let Some(book) = self.books.get(name) else {
+        let Some(lock) = self.locks.get(name) else {
             return;
         };
-        let target = book.target.clone();
+        let target = lock.target.clone();
         let (mut ids, mut waits, mut holds) = (Vec::new(), false, false);
-        for id in book.ids.values() {
-            let Some(seat) = self.seats.get(id).filter(|seat| seat.leaving.is_none()) else {
+        for id in lock.ids.values() {
+            let Some(entry) = self.entries.get(id).filter(|entry| entry.leaving.is_none()) else {
                 continue;
             };
-            let (waiting, held) = seat.place.with_stage(|stage| {
+            let (waiting, held) = entry.session.with_stage(|stage| {
                 let held = matches!(stage, Stage::Granted(_) | Stage::Held(_));
-                (matches!(stage, Stage::Waiting | Stage::Passed), held)
+                (matches!(stage, Stage::Waiting | Stage::Bypassed), held)
             });
-            let held = held && seat.renews(&self.config, now);
+            let held = held && entry.renews(&self.config, now);
             waits |= waiting;
             holds |= held;
             if waiting || held {

@@ -9,7 +9,7 @@
 --   yet.
 -- Replies one of:
 --   {1, token, crashed, blind, turn}: granted
---   {2, position, wake, blind, now, sole, closed}: queued
+--   {2, position, wake, blind, now, sole, blocked}: queued
 --   {3}: refused
 --   {4, length}: too many waiters
 --   {5, what, theirs, ours}: another lock
@@ -22,7 +22,7 @@ if state then
   if S.limit ~= tonumber(limit) then return {5, 'limit', tostring(S.limit), limit} end
   if S.lease ~= tonumber(lease) and (S.used > 0 or first) then return {5, 'lease', tostring(S.lease), lease} end
 end
-S.card, S.limit, S.lease = ARGV[3], tonumber(limit), tonumber(lease)
+S.identity, S.limit, S.lease = ARGV[3], tonumber(limit), tonumber(lease)
 if not state then
   -- The key was deleted by hand, unless the last user left the lock free. Earlier holders get one
   -- lease to assert their holds.
@@ -30,11 +30,11 @@ if not state then
   if redis.call('EXISTS', KEYS[5]) == 1 then recount() end
 end
 
-arrive()
+check_server()
 local r = find(me)
 if r and r.turn > 0 and r.turn == tonumber(ARGV[9]) then
-  waits(r)
-  pass(r)
+  keep_waiting(r)
+  take_back(r)
   r = find(me)
 end
 if not (r and r.turn > 0) and reap() then r = find(me) end
@@ -42,7 +42,7 @@ if not (r and r.turn > 0) and reap() then r = find(me) end
 local shares = r and r.mode == 'x' and string.find(ARGV[5], '^1 s ')
 if shares then
   if r.turn > 0 then
-    leave(r)
+    end_hold(r)
     S.used = S.used + 1
   end
   r.cost, r.mode = 1, 's'
@@ -81,7 +81,7 @@ if token > 0 then
   return {1, token, 0, S.blind, token}
 end
 
-drop_the_cut_off()
+expire_disconnected()
 if first then
   grant(me)
   first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
@@ -89,7 +89,7 @@ if first then
 end
 if r.turn == 0 and (new or not redis.call('ZSCORE', KEYS[2], me)) then
   if not first and S.used + r.cost <= S.limit and now >= S['until'] then
-    let_in(r, me)
+    give(r, me)
   elseif ARGV[7] == '1' then
     save()
     return {3}
@@ -111,9 +111,9 @@ if r.turn > 0 then
   save()
   return {1, tonumber(r.token), tonumber(r.crashed), S.blind, r.turn}
 end
-waits(r)
+keep_waiting(r)
 if not first then
   for _, key in ipairs({2, 3, 5}) do redis.call('EXPIRE', KEYS[key], TTL) end
 end
 save()
-return {2, redis.call('ZRANK', KEYS[2], me), wake(), S.blind, now, S.sole, closed()}
+return {2, redis.call('ZRANK', KEYS[2], me), wake(), S.blind, now, S.sole, blocked_for()}

@@ -21,12 +21,12 @@ if state and string.sub(state, 1, #own) == own then
     local deadline = now + patience
     redis.call('ZADD', KEYS[2], turn, id)
     redis.call('ZADD', KEYS[3], deadline, id)
-    local place = redis.call('ZRANK', KEYS[2], id)
-    if place == 0 then
+    local position = redis.call('ZRANK', KEYS[2], id)
+    if position == 0 then
       for _, key in ipairs({2, 3, 5}) do redis.call('EXPIRE', KEYS[key], TTL) end
     end
     if deadline < tonumber(due) then due = string.format('%.0f', deadline) end
     redis.call('SET', KEYS[1], string.format('%s%s %s %s %s %s %s %s', own, turn, till, used, due, crashed, drops, sole), 'EX', TTL)
-    return {2, place, string.match(sole, '^%x+ (%d+)') - now, 0, now, sole, 0}
+    return {2, position, string.match(sole, '^%x+ (%d+)') - now, 0, now, sole, 0}
   end
 end

@@ -2,7 +2,7 @@
 -- With 'all' or a token: ends these holds without asking the holders, and replies how many.
 -- With 'idle': deletes all keys if there is no holder and no waiter. Replies 1 if they are deleted,
 -- else 0.
-if state then arrive() end
+if state then check_server() end
 reap()
 if ARGV[3] == 'idle' then
   if S.used > 0 or redis.call('ZCARD', KEYS[3]) > 0 then
@@ -16,7 +16,7 @@ if ARGV[3] == 'idle' then
   return 1
 end
 local ended = 0
-for _, r in ipairs(inside(-1)) do
+for _, r in ipairs(holders_up_to(-1)) do
   if ARGV[3] == 'all' or r.token == ARGV[3] then
     expire(r)
     ended = ended + 1

@@ -1,5 +1,5 @@
 -- ARGV: 3 and following: ids.
--- Replies {wake, blind, now, sole, closed}, then four values for each id:
+-- Replies {wake, blind, now, sole, blocked}, then four values for each id:
 --   1, token, crashed, turn: the hold is renewed
 --   2, position, 0, 0: waits
 --   3, 0, 0, 0: bypassed
@@ -7,18 +7,18 @@
 local reply = {0, 0, 0, '', 0}
 -- First renew the ids of this request, then remove what is overdue.
 if state then
-  arrive()
+  check_server()
   for i = 3, #ARGV do
     local r = find(ARGV[i])
     if r and r.turn == 0 then
-      waits(r)
+      keep_waiting(r)
     elseif r and (r.expiry or tonumber(redis.call('ZSCORE', KEYS[4], r.id)) or 0) > now then
       r.offered = 0
       hold(r, now + S.lease)
     end
   end
   reap()
-  drop_the_cut_off()
+  expire_disconnected()
   grant()
 end
 for i = 3, #ARGV do
@@ -39,7 +39,7 @@ for i = 3, #ARGV do
   reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = code, a, b, c
 end
 if state then
-  reply[1], reply[2], reply[3], reply[4], reply[5] = wake(), S.blind, now, S.sole, closed()
+  reply[1], reply[2], reply[3], reply[4], reply[5] = wake(), S.blind, now, S.sole, blocked_for()
   save()
 end
 return reply

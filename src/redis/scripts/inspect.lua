@@ -23,12 +23,12 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[3]) - 1)) do
     show(waiters, r, r and tonumber(r.number))
   end
 end
--- Decides as `arrive` does for a server, and as `acquire` does for a missing state.
+-- Decides as `check_server` does for a server, and as `acquire` does for a missing state.
 local function doubt()
   local run, born = ARGV[1], tonumber(ARGV[2])
   local known = run ~= '-' and run ~= 'ask'
   if known and S.run ~= '-' and run ~= S.run then return 2 end
-  if closed() > 0 or (fence and not string.find(fence, 'idle', 1, true)) then return 1 end
+  if blocked_for() > 0 or (fence and not string.find(fence, 'idle', 1, true)) then return 1 end
   if not known or S.run ~= '-' then return 0 end
   local since = math.min(born or now, now)
   if not state and not fence then since = math.max(since, tonumber(redis.call('GET', KEYS[7])) or 0) end

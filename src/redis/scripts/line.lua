@@ -6,8 +6,8 @@ local NEVER = 9007199254740991
 local S = {used = 0, limit = 0, lease = 0, last = 0, due = 0, ['until'] = 0, sole = '', run = '-', blind = 0}
 if state then
   local last, till, used, due, crashed, drops
-  S.card, S.run, last, till, used, due, crashed, drops, S.sole = string.match(state, '^([^;]*);([^;]*);(%d+) (%d+) (%d+) (%d+) (%d) (%d) (.*)$')
-  local protocol, kind, limit, lease = string.match(S.card or state, '^(%d+) (%a+) (%d+) (%d+)')
+  S.identity, S.run, last, till, used, due, crashed, drops, S.sole = string.match(state, '^([^;]*);([^;]*);(%d+) (%d+) (%d+) (%d+) (%d) (%d) (.*)$')
+  local protocol, kind, limit, lease = string.match(S.identity or state, '^(%d+) (%a+) (%d+) (%d+)')
   if protocol ~= '1' then return redis.error_reply('INCOMPATIBLE the protocol version of this lock is ' .. (protocol or 'none') .. ', not 1') end
   S.kind, S.limit, S.lease = kind, tonumber(limit), tonumber(lease)
   S.last, S['until'], S.used, S.due, S.crashed, S.drops = tonumber(last), tonumber(till), tonumber(used), tonumber(due), crashed == '1', drops == '1'
@@ -61,23 +61,23 @@ local function hold(r, expiry)
 end
 
 -- Keeps a queue entry for the waiter's patience.
-local function waits(r)
+local function keep_waiting(r)
   local deadline = now + r.patience
   redis.call('ZADD', KEYS[3], deadline, r.id)
   if deadline < S.due then S.due, S.changed = deadline, true end
 end
 
 -- Removes a holder. Its record as a waiter stays, if it has one.
-local function leave(r)
+local function end_hold(r)
   if r.cost == S.limit then S.sole = '' else redis.call('ZREM', KEYS[4], r.id) end
   S.used, S.changed = S.used - r.cost, true
 end
 
-local function hears(r) return string.byte(r.inbox) ~= 45 end
+local function listens(r) return string.byte(r.inbox) ~= 45 end
 
 -- Takes back an unclaimed offer. The waiter keeps its number, and is first again when it is polled.
-local function pass(r)
-  leave(r)
+local function take_back(r)
+  end_hold(r)
   S.crashed = S.crashed or r.crashed == '1'
   if redis.call('ZSCORE', KEYS[3], r.id) then
     r.turn, r.token, r.offered, r.crashed = 0, 0, 0, 0
@@ -89,12 +89,12 @@ end
 
 -- Ends a hold that was not released. Its holder and the next holder are informed.
 local function expire(r)
-  leave(r)
+  end_hold(r)
   redis.call('HDEL', KEYS[5], r.id)
   redis.call('ZREM', KEYS[3], r.id)
   if r.mode == 'x' then S.crashed = true end
   if r.delay ~= '0' then S['until'] = math.max(S['until'], now + r.delay) end
-  if hears(r) then redis.pcall('PUBLISH', r.inbox, 'lost ' .. r.id) end
+  if listens(r) then redis.pcall('PUBLISH', r.inbox, 'lost ' .. r.id) end
 end
 
 -- A key was deleted by hand: counts the shares that are still on record.
@@ -118,7 +118,7 @@ local function reap()
   if S.sole == '' and S.used > 0 and redis.call('EXISTS', KEYS[4]) == 0 then recount() end
   if now < S.due then return false end
   local function over(r)
-    if r.offered == '1' then pass(r) else expire(r) end
+    if r.offered == '1' then take_back(r) else expire(r) end
   end
   local r = sole()
   if r and r.expiry <= now then
@@ -157,7 +157,7 @@ local function unflushed()
 end
 
 -- Returns the recorded holders. `last` limits those that share the lock; -1 is for all.
-local function inside(last)
+local function holders_up_to(last)
   local all = {sole()}
   for _, id in ipairs(redis.call('ZRANGE', KEYS[4], 0, last)) do all[#all + 1] = find(id) end
   return all
@@ -166,7 +166,7 @@ end
 -- Checks which server this is. The lock was last used on another server, or before a restart or a
 -- flush: then it grants nothing for one lease. Recorded holds may be outdated, so none counts until
 -- its holder asserts it with its token. Returns `true` if this is another server.
-local function arrive()
+local function check_server()
   local run, born = ARGV[1], tonumber(ARGV[2])
   if run == 'ask' then
     local info = redis.pcall('INFO', 'server')
@@ -184,7 +184,7 @@ local function arrive()
   local since = S.run ~= '-' and now or math.min(born, now)
   if not state and not fence then since = math.max(since, unflushed()) end
   if S.run ~= '-' then
-    for _, r in ipairs(inside(-1)) do pass(r) end
+    for _, r in ipairs(holders_up_to(-1)) do take_back(r) end
   end
   S['until'] = math.max(S['until'], since + S.lease)
   S.run, S.changed = run, true
@@ -193,15 +193,15 @@ end
 
 -- Grants the lock to a request. The caller of this script gets the grant in the reply. Another
 -- process gets an offer in its inbox, and must claim it.
-local function let_in(r, me)
+local function give(r, me)
   local turn = math.max(S.last + 1, now)
   local token, expiry = turn, now + S.lease
   if r.mode == 's' then token = tonumber(string.match(redis.call('GET', KEYS[6]) or '', '^%d+')) or turn end
   r.offered = 0
   if r.id ~= me then
-    local told = string.format('offer %s %.0f %.0f %d', r.id, turn, token, S.crashed and 1 or 0)
+    local message = string.format('offer %s %.0f %.0f %d', r.id, turn, token, S.crashed and 1 or 0)
     -- No process listens on this inbox: it died or is disconnected. Its waiter keeps its number.
-    if hears(r) and redis.pcall('PUBLISH', r.inbox, told) == 0 then return end
+    if listens(r) and redis.pcall('PUBLISH', r.inbox, message) == 0 then return end
     -- Not longer than the queue entry lasts. Otherwise each of many dead waiters would cost a
     -- window.
     local deadline = tonumber(redis.call('ZSCORE', KEYS[3], r.id)) or now + r.patience
@@ -220,15 +220,15 @@ local function grant(me)
     local r = find(id)
     if r and (S.used + r.cost > S.limit or now < S['until']) then return end
     redis.call('ZREM', KEYS[2], id)
-    if r then let_in(r, me) end
+    if r then give(r, me) end
   end
 end
 
 -- Ends holds that end with their connection, if no process listens on their inbox.
-local function drop_the_cut_off()
+local function expire_disconnected()
   if not S.drops or S.used == 0 or redis.call('EXISTS', KEYS[2]) == 0 then return end
-  for _, r in ipairs(inside(15)) do
-    if r.drops == '1' and r.offered == '0' and hears(r) then
+  for _, r in ipairs(holders_up_to(15)) do
+    if r.drops == '1' and r.offered == '0' and listens(r) then
       local heard = redis.pcall('PUBSUB', 'NUMSUB', r.inbox)
       if heard[2] == 0 then expire(r) end
     end
@@ -236,7 +236,7 @@ local function drop_the_cut_off()
 end
 
 -- Returns for how many microseconds nothing is granted.
-local function closed() return math.max(S['until'] - now, 0) end
+local function blocked_for() return math.max(S['until'] - now, 0) end
 
 -- Returns in how many microseconds the lock may change without a request; 0 for never.
 local function wake()
@@ -252,5 +252,5 @@ end
 
 local function save()
   if not S.changed then return end
-  redis.call('SET', KEYS[1], string.format('%s;%s;%.0f %.0f %d %.0f %d %d %s', S.card, S.run, S.last, S['until'], S.used, S.due, S.crashed and 1 or 0, S.drops and 1 or 0, S.sole), 'EX', TTL)
+  redis.call('SET', KEYS[1], string.format('%s;%s;%.0f %.0f %d %.0f %d %d %s', S.identity, S.run, S.last, S['until'], S.used, S.due, S.crashed and 1 or 0, S.drops and 1 or 0, S.sole), 'EX', TTL)
 end

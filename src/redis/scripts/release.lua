@@ -7,12 +7,12 @@ local r = find(ARGV[4])
 local held = r and r.turn > 0
 if ARGV[3] == 'pass' then
   if held and r.turn == tonumber(ARGV[5]) then
-    waits(r)
-    pass(r)
+    keep_waiting(r)
+    take_back(r)
   end
 elseif r then
   if held then
-    leave(r)
+    end_hold(r)
     -- The next holder learns of the crash.
     if ARGV[3] == 'leave' and r.crashed == '1' then S.crashed = true end
   else
@@ -25,7 +25,7 @@ elseif r then
   end
 end
 if state then
-  local moved = arrive()
+  local moved = check_server()
   reap()
   grant()
   if held and not moved and S.used == 0 and redis.call('EXISTS', KEYS[2]) == 0 then

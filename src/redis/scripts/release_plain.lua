@@ -11,7 +11,7 @@ if state and ARGV[3] == 'release' then
     return 1
   end
   if next and flags == '0 0' and tonumber(last) < now and tonumber(till) <= now then
-    local place, wish, cost, claim, inbox = string.match(redis.call('HGET', KEYS[5], next) or '', '^(%d+) 0 0 0 0 ((%d+) x %d %d+ (%d+) %d+ (%S+) .*)$')
+    local arrival, wish, cost, claim, inbox = string.match(redis.call('HGET', KEYS[5], next) or '', '^(%d+) 0 0 0 0 ((%d+) x %d %d+ (%d+) %d+ (%S+) .*)$')
     local deadline = redis.call('ZSCORE', KEYS[3], next)
     local now_text = string.format('%.0f', now)
     local listens = cost == used and deadline and string.byte(inbox) ~= 45
@@ -27,7 +27,7 @@ if state and ARGV[3] == 'release' then
       end
       redis.call('SET', KEYS[6], now_text)
       redis.call('SET', KEYS[1], string.format('%s%s %s %s %s 0 0 %s %.0f %s %s %s 1 0 %s',
-        head, now_text, till, used, due, next, expiry, place, now_text, now_text, wish), 'EX', TTL)
+        head, now_text, till, used, due, next, expiry, arrival, now_text, now_text, wish), 'EX', TTL)
       return 1
     end
   end

@@ -8,7 +8,7 @@
 //! | `Asking` | the actor, by an answer |
 //! | `Waiting` | the actor, by an offer or a heartbeat |
 //! | `Granted` | the future takes it, or the actor takes it back when the claim window is over |
-//! | `Passed` | the future, which asks again when it is polled |
+//! | `Bypassed` | the future, which asks again when it is polled |
 //! | `Held` | the guard, by a release or its drop |
 //! | `Over` | nothing |
 
@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 
 use super::client::ALL;
 use super::lease::Stamp;
-use super::replies::Outlook;
+use super::replies::LockState;
 use super::scripts::Keys;
 use crate::error::Error;
 use crate::foreign::SafeWaker;
@@ -80,7 +80,7 @@ pub(super) enum Stage {
     Asking,
     Waiting,
     Granted(Grant),
-    Passed,
+    Bypassed,
     Held(Grant),
     Over,
 }
@@ -93,7 +93,7 @@ pub(super) enum Outcome {
     Failed(Error),
 }
 
-pub(super) struct Place {
+pub(super) struct Session {
     pub(super) id: String,
     pub(super) target: Arc<Target>,
     inner: Mutex<Inner>,
@@ -106,9 +106,9 @@ struct Inner {
     stage: Stage,
     outcome: Option<Outcome>,
     waker: Option<SafeWaker>,
-    /// The place in the queue, counted from 0.
+    /// The position in the queue, counted from 0.
     rank: Option<usize>,
-    outlook: Option<Outlook>,
+    lock_state: Option<LockState>,
     loss: Option<Loss>,
     listeners: Vec<SafeWaker>,
 }
@@ -121,7 +121,7 @@ pub(super) enum Seen {
     Outcome(Outcome),
 }
 
-impl Place {
+impl Session {
     pub(super) fn new(target: Arc<Target>, wish: Wish) -> Self {
         let inner = Inner {
             wish,
@@ -129,7 +129,7 @@ impl Place {
             outcome: None,
             waker: None,
             rank: None,
-            outlook: None,
+            lock_state: None,
             loss: None,
             listeners: Vec::new(),
         };
@@ -157,7 +157,7 @@ impl Place {
 
     // For the future.
 
-    pub(super) fn look(&self, context: &Context<'_>) -> Seen {
+    pub(super) fn poll(&self, context: &Context<'_>) -> Seen {
         // Declared before the mutex is locked, so that the old waker is dropped after it is free.
         let mut waker = Some(SafeWaker::of(context.waker()));
         let mut inner = self.lock();
@@ -170,7 +170,7 @@ impl Place {
                 inner.stage = Stage::Held(grant);
                 return Seen::Outcome(Outcome::Granted(grant));
             }
-            Stage::Passed => {
+            Stage::Bypassed => {
                 inner.stage = Stage::Asking;
                 std::mem::swap(&mut inner.waker, &mut waker);
                 return Seen::AskAgain;
@@ -181,10 +181,10 @@ impl Place {
         Seen::Pending
     }
 
-    /// Returns the place in the queue, counted from 0, and the rest of the last answer.
-    pub(super) fn outlook(&self) -> Option<(usize, Outlook)> {
+    /// Returns the position in the queue, counted from 0, and the rest of the last answer.
+    pub(super) fn lock_state(&self) -> Option<(usize, LockState)> {
         let inner = self.lock();
-        Some((inner.rank?, inner.outlook.clone()?))
+        Some((inner.rank?, inner.lock_state.clone()?))
     }
 
     // For the actor.
@@ -194,8 +194,8 @@ impl Place {
     }
 
     /// Returns whether the grant went back.
-    pub(super) fn is_passed(&self) -> bool {
-        self.with_stage(|stage| matches!(stage, Stage::Passed))
+    pub(super) fn is_bypassed(&self) -> bool {
+        self.with_stage(|stage| matches!(stage, Stage::Bypassed))
     }
 
     /// Returns whether the wait needs an answer of the server.
@@ -208,12 +208,12 @@ impl Place {
     }
 
     /// Records that the wait is in the queue.
-    pub(super) fn queue(&self, rank: usize, outlook: Outlook) {
+    pub(super) fn queue(&self, rank: usize, lock_state: LockState) {
         let mut inner = self.lock();
         if matches!(inner.stage, Stage::Asking | Stage::Waiting) {
             inner.stage = Stage::Waiting;
             inner.rank = Some(rank);
-            inner.outlook = Some(outlook);
+            inner.lock_state = Some(lock_state);
         }
     }
 
@@ -239,7 +239,7 @@ impl Place {
         let mut inner = self.lock();
         let unclaimed = matches!(inner.stage, Stage::Granted(_));
         if unclaimed {
-            inner.stage = Stage::Passed;
+            inner.stage = Stage::Bypassed;
         }
         unclaimed
     }

@@ -9,12 +9,12 @@ use crate::error::Result;
 use crate::loss::Loss;
 use crate::redis::lease::{Lease, Stamp};
 use crate::redis::options::Config;
-use crate::redis::place::{Place, Stage, Target};
-use crate::redis::replies::Outlook;
+use crate::redis::replies::LockState;
+use crate::redis::session::{Session, Stage, Target};
 
 /// The actor's state of a wait or a hold.
-pub(super) struct Seat {
-    pub(super) place: Arc<Place>,
+pub(super) struct Entry {
+    pub(super) session: Arc<Session>,
     /// The order of arrival, to ask again in this order after the server has lost its data.
     pub(super) order: u64,
     pub(super) lease: Option<Lease>,
@@ -22,7 +22,7 @@ pub(super) struct Seat {
     pub(super) turn: u64,
     /// The turn that it gave back last. The `pass` may arrive late, through a connection that is
     /// closed.
-    pub(super) passed: Option<u64>,
+    pub(super) returned: Option<u64>,
     /// When the hold began.
     pub(super) begun: Stamp,
     /// When a grant that its future has not taken goes back.
@@ -65,21 +65,21 @@ pub(super) struct Leaving {
 }
 
 /// All waits and holds of this client on one lock.
-pub(super) struct Book {
+pub(super) struct LockEntries {
     pub(super) target: Arc<Target>,
     pub(super) ids: BTreeMap<u64, String>,
     /// When its next heartbeat is due.
     pub(super) beat: Option<Stamp>,
 }
 
-impl Seat {
-    pub(super) fn new(place: Arc<Place>, order: u64) -> Self {
+impl Entry {
+    pub(super) fn new(session: Arc<Session>, order: u64) -> Self {
         Self {
-            place,
+            session,
             order,
             lease: None,
             turn: 0,
-            passed: None,
+            returned: None,
             begun: Stamp::ZERO,
             claim_by: Stamp::ZERO,
             queued: false,
@@ -94,18 +94,18 @@ impl Seat {
     }
 
     /// Records that it is in the queue, by the answer to a request that was sent at this time.
-    pub(super) fn wait(&mut self, sent: Stamp, rank: usize, outlook: Outlook) {
-        let before = outlook.now;
+    pub(super) fn wait(&mut self, sent: Stamp, rank: usize, lock_state: LockState) {
+        let before = lock_state.now;
         if self.vouched.is_none_or(|it| it.before < before) {
             self.vouched = Some(Vouched { sent, before });
         }
         self.queued = true;
-        self.place.queue(rank, outlook);
+        self.session.queue(rank, lock_state);
     }
 
     /// Returns whether the hold must be renewed.
     pub(super) fn renews(&self, config: &Config, now: Stamp) -> bool {
-        self.place.loss().is_none()
+        self.session.loss().is_none()
             && config
                 .max_hold
                 .is_none_or(|most| now.since(self.begun) < most)
@@ -113,7 +113,7 @@ impl Seat {
 
     /// Returns when a wait fails because the server does not answer it.
     pub(super) fn mute_until(&self, config: &Config) -> Option<Stamp> {
-        let waits = self.place.is_asking() || self.place.is_waiting();
+        let waits = self.session.is_asking() || self.session.is_waiting();
         let since = self.mute_since.filter(|_| waits)?;
         Some(since + config.unavailable_after)
     }
@@ -124,12 +124,12 @@ impl Seat {
             return Some(self.repeat_at.unwrap_or(leaving.give_up));
         }
         let lost_at = self.lease.map(|lease| lease.lost_at());
-        let next = self.place.with_stage(|stage| match stage {
+        let next = self.session.with_stage(|stage| match stage {
             Stage::Granted(_) => Some(lost_at?.min(self.claim_by)),
             Stage::Held(_) => lost_at,
             _ => None,
         });
-        let next = next.filter(|_| self.place.loss().is_none());
+        let next = next.filter(|_| self.session.loss().is_none());
         [next, self.mute_until(config), self.repeat_at]
             .into_iter()
             .flatten()
