@@ -1,6 +1,7 @@
-//! The public seam: every backend passes the suite, and a backend that lies is found out.
+//! The public traits of a backend: every backend passes the suite, and the suite notices each wrong
+//! one.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -36,7 +37,7 @@ async fn locks_in_a_directory_pass() {
     }
 }
 
-/// A lock that does not exclude breaks the first promise of the suite.
+/// A lock that does not exclude breaks the first property of the suite.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_fake_lock_does_not_pass() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -50,7 +51,7 @@ fn assert_broken(report: &Report, promise: &str) {
     assert!(broken.contains(&promise), "{promise}:\n{report}");
 }
 
-/// A promise that a backend breaks.
+/// A property that a backend breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {
     None,
@@ -78,7 +79,7 @@ enum Lie {
     CountsGuards,
 }
 
-/// For each lie, a promise that it breaks.
+/// For each lie, a property that it breaks.
 const LIES: &[(Lie, &str)] = &[
     (Lie::LetsInTwo, "lock: one_caller_holds_it"),
     (Lie::LetsInTwo, "lock: no_two_callers_are_inside"),
@@ -191,7 +192,7 @@ async fn a_backend_that_lies_is_found_out() {
     }
 }
 
-/// The address of a wait is that of its line.
+/// The address of a wait is that of its queue.
 #[tokio::test]
 async fn one_lock_that_is_named_twice_is_refused() {
     let locks = Locks::with_engine(Toy::new(Lie::None));
@@ -203,7 +204,7 @@ async fn one_lock_that_is_named_twice_is_refused() {
     assert_eq!(two.expect("two locks").len(), 2);
 }
 
-/// A whole backend in memory that tells one lie.
+/// A backend in memory that breaks one promise.
 struct Toy {
     lie: Lie,
     rows: Mutex<HashMap<String, Arc<Row>>>,
@@ -318,7 +319,7 @@ impl Row {
                 return woken;
             }
             if self.lie == Lie::LetsInNewcomers {
-                // They may try again, beside everybody else.
+                // The waiters may try again, together with new callers.
                 let wakers = state.waiters.values().map(|it| it.1.clone());
                 return wakers.collect();
             }
@@ -482,7 +483,7 @@ impl Drop for Caller {
     }
 }
 
-/// What a caller holds.
+/// The hold of a caller.
 struct Share {
     row: Arc<Row>,
     parts: u32,

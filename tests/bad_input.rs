@@ -1,7 +1,8 @@
-//! Everything that can stand in the way: at the path, in the queue, in the record, in the file system, in the limits. The
-//! answer is a typed error that names step and path, or healing; never a hang, a panic, or a changed foreign file.
+//! Bad input of every kind: at the path, in the queue, in the record, in the file system, in the
+//! limits. The result is a typed error that names step and path, or a repair. It is never a hang, a
+//! panic, or a change of a foreign file.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "crew/skip.rs"]
 #[macro_use]
@@ -29,7 +30,7 @@ use stanchion::{Error, ErrorKind, FifoLock};
 
 use crew::{WATCHDOG, scratch};
 
-/// Runs a test on a thread of its own: a hang is a failure.
+/// Runs a test on its own thread, so that a hang is a failure.
 fn in_time(test: impl FnOnce() + Send + 'static) {
     let (done, end) = channel();
     let work = std::thread::spawn(move || {
@@ -61,7 +62,7 @@ fn snapshot(directory: &Path) -> Seen {
     seen
 }
 
-/// Opens and takes the lock in every way there is; they must all fail alike.
+/// Opens and acquires the lock in every way. All of them must fail alike.
 fn errors(path: &Path) -> Vec<Error> {
     let lock = match FifoLock::open(path) {
         Ok(lock) => lock,
@@ -75,7 +76,7 @@ fn errors(path: &Path) -> Vec<Error> {
     vec![tried, waited.expect_err("an acquire must fail")]
 }
 
-/// Every way fails with this kind, names the path, and leaves everything as it was.
+/// Every way fails with this kind, names the path, and changes nothing.
 fn assert_refused(home: &Path, path: &Path, kind: ErrorKind, words: &str) {
     let before = snapshot(home);
     for error in errors(path) {
@@ -113,7 +114,7 @@ fn p33_p57_other_things_at_the_path_are_refused_and_untouched() {
         symlink("nowhere", at("dangling")).expect("a dangling link");
         symlink("loop", at("loop")).expect("a link to itself");
         assert!(mknod(&at("pipe"), rustix::fs::FileType::Fifo, 0));
-        // Not bound: an address is short, the path of a checkout may not be.
+        // Not bound, because the path of a checkout may be too long for an address.
         assert!(mknod(&at("socket"), rustix::fs::FileType::Socket, 0));
         for name in ["directory", "link", "dangling", "loop", "pipe", "socket"] {
             let words = match name {
@@ -179,7 +180,7 @@ fn p60_missing_parents_and_long_names_leave_nothing_behind() {
         let at = |name: &str| home.path().join(name);
         std::fs::write(at("file"), "").expect("a file");
         let long = "x".repeat(256);
-        // The lock file would fit, its queue would not.
+        // The lock file's name would fit, the name of its queue would not.
         let nearly = "x".repeat(252);
         for name in ["missing/it.lock", "file/it.lock", &long, &nearly] {
             assert_refused(home.path(), &at(name), ErrorKind::Io, "cannot");
@@ -243,7 +244,7 @@ fn p33_other_things_in_the_place_of_the_queue_are_refused() {
     });
 }
 
-/// A lock that was used, with this in its record.
+/// A used lock with this text in its record.
 fn with_record(content: &[u8]) -> (tempfile::TempDir, FifoLock) {
     let home = scratch();
     let lock = FifoLock::open(home.path().join("it.lock")).expect("a lock");
@@ -349,7 +350,7 @@ fn p66_a_record_that_turns_foreign_later_is_refused_in_every_way() {
             assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
             assert!(error.to_string().contains("limit 5"), "{error}");
         }
-        // The directory's time of change is that of the ticket that came and went.
+        // The directory's time of change is that of the last ticket.
         let contents = |seen: Seen| {
             seen.into_iter()
                 .map(|it| (it.0, it.1.3))
@@ -390,7 +391,7 @@ fn p33_rubbish_in_a_ticket_is_a_mark_and_no_more() {
         drop(lock.try_acquire().expect("no error").expect("free"));
         for content in [&b"p"[..], b"\0", &[b'x'; 100_000]] {
             let ticket = lock.queue_dir().join("00000000000000000001.x");
-            std::fs::write(&ticket, content).expect("a ticket of nobody");
+            std::fs::write(&ticket, content).expect("a ticket without an owner");
             drop(lock.acquire().block().expect("the lock"));
             assert_eq!(
                 lock.remove().expect("no error"),
@@ -416,7 +417,7 @@ fn options_that_cannot_be_meant_are_refused() {
     assert_eq!(none, 0, "nothing is left");
 }
 
-/// In a child program: the environment of a process with threads must not be changed.
+/// In a child program, because the environment of a process with threads must not be changed.
 #[test]
 fn a_name_and_a_relative_temporary_directory() {
     let mut child = crew::program("named");
@@ -426,7 +427,7 @@ fn a_name_and_a_relative_temporary_directory() {
 }
 
 fn named() {
-    let error = FifoLock::named("bare.lock").expect_err("a place nobody knows");
+    let error = FifoLock::named("bare.lock").expect_err("an unknown place");
     crew::child::say(format_args!("{:?} {error}", error.kind()));
 }
 

@@ -1,8 +1,8 @@
-//! Cancelling at random, by the thousand: in the end no ticket, no descriptor and no lock is left.
+//! Thousands of random cancellations: in the end no ticket, no descriptor and no lock is left.
 //!
-//! One test only in this file: it counts the descriptors of the whole process.
+//! This file has only one test, because it counts the descriptors of the whole process.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use support::{Place, Polled, Random, SAFETY, assert_pending, eventually, open_fi
 const TASKS: u64 = 8;
 const ROUNDS: u64 = 2_500;
 
-/// What all tasks share: at most one of them may be inside.
+/// Shared by all tasks. At most one of them may hold the lock.
 #[derive(Default)]
 struct Shared {
     inside: AtomicUsize,
@@ -61,7 +61,7 @@ fn p23_p62_twenty_thousand_cancelled_at_random() {
     eventually("all is given back", || place.descriptors() == 0);
 }
 
-/// Opens what is kept from the first contention on.
+/// Opens the files that are kept from the first contention on.
 fn warm_up(place: &Place, lock: &FifoLock) {
     let guard = lock.try_acquire().expect("no error").expect("free");
     let waiters = [(); 2].map(|()| Polled::new(lock.acquire()));
@@ -127,7 +127,8 @@ async fn yields(turns: u64) {
     }
 }
 
-/// A `select!` in a loop over one pinned future, which keeps its place; half of them give it up in the end.
+/// A `select!` in a loop over one pinned future, which keeps its place in the queue. Half of the
+/// waiters give up in the end.
 async fn in_a_loop(lock: &FifoLock, patience: u64) -> Option<FifoGuard> {
     let mut waiting = Box::pin(lock.acquire());
     for _ in 0..patience {
@@ -152,7 +153,7 @@ async fn within_time(lock: &FifoLock, limit: Duration) -> Option<FifoGuard> {
     lock.acquire().timeout(limit).await.ok()
 }
 
-/// Somebody from outside, who makes the process lose the door now and then.
+/// A holder outside the process, so the process loses the lock file now and then.
 async fn comes_and_goes(door: std::path::PathBuf) {
     for _ in 0..200 {
         let file = std::fs::File::open(&door).expect("the lock file");

@@ -1,6 +1,6 @@
-//! Whoever waits for a lock that he holds himself is told.
+//! A task that waits for a lock that it holds itself gets a report.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,16 +12,16 @@ mod support;
 
 use support::{Place, in_runtime, kind_of};
 
-/// Long enough for a word, short for a test.
+/// Long enough for the report, short for a test.
 const LIMIT: Duration = Duration::from_millis(50);
 
-/// Polls a wait once, in a task: that tells its listener of it.
+/// Polls a wait once, in a task, which calls its listener.
 async fn begins(wait: impl Future) {
     let wait = std::pin::pin!(wait);
     assert!(futures::poll!(wait).is_pending(), "it has to wait");
 }
 
-/// What a task that holds the lock hears while it waits for it.
+/// What is reported to a task that holds the lock and waits for it.
 fn heard(lock: &FifoLock, handed_over: bool) -> Vec<(bool, String)> {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let ear = heard.clone();

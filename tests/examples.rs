@@ -1,6 +1,7 @@
-//! The examples do what they say. Most check themselves, so it is enough that they end well; `web` has tests of its own.
+//! The examples do what they say. Most check themselves, so it is enough that they succeed. `web`
+//! has its own tests.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::process::Command;
 
@@ -130,7 +131,7 @@ fn metrics_counts_every_grant() {
     );
 }
 
-/// Told to stop in the middle of a job it finishes the job, and in the middle of a wait it leaves the line.
+/// A signal during a job lets the job finish. A signal during a wait leaves the queue.
 #[cfg(unix)]
 #[test]
 fn shutdown_stops_wherever_it_is() {
@@ -157,5 +158,5 @@ fn shutdown_stops_wherever_it_is() {
     worker.terminate();
     worker.after("stops");
     worker.ends_well();
-    assert!(lock.status().expect("the line").waiters.is_empty());
+    assert!(lock.status().expect("the status").waiters.is_empty());
 }

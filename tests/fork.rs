@@ -1,6 +1,6 @@
-//! Fork and exec: what a copy of the process may do to the lock of its parent, which is nothing.
+//! Fork and exec: a copy of the process cannot affect the lock of its parent.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "crew/mod.rs"]
 mod crew;
@@ -13,7 +13,7 @@ use crew::Who;
 use queue::{Crew, everywhere};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Takes the lock and keeps the guard where a copy of the process finds it.
+/// Acquires the lock, and keeps the guard where a forked copy finds it.
 fn keep(crew: &mut Crew, who: Who) -> u64 {
     let line = crew.ask(who, "keep");
     let token = line
@@ -22,7 +22,7 @@ fn keep(crew: &mut Crew, who: Who) -> u64 {
     token.parse().expect("a token")
 }
 
-/// A process that the crew did not start itself; ended with the test.
+/// A process that the crew did not start itself. It ends with the test.
 struct Stray(Pid);
 
 impl Stray {
@@ -92,16 +92,17 @@ fn p34_a_forked_child_is_another_process_in_the_line() {
         let holder = crew.start();
         crew.contend(holder);
         let token = keep(&mut crew, holder);
-        assert_eq!(crew.ask(holder, "fork try"), "none", "its parent is inside");
+        assert_eq!(crew.ask(holder, "fork try"), "none", "its parent holds the lock");
         assert_eq!(crew.ask(holder, "fork take"), "waiting");
-        crew::until("the child stands in line", || crew.tickets().len() == 1);
+        crew::until("the child is queued", || crew.tickets().len() == 1);
         crew.tell(holder, "let-go");
         let mut lines = [crew.line(holder), crew.line(holder)];
         lines.sort();
         let got = lines[0].strip_prefix("got ").expect("the child gets it");
         assert!(got.parse::<u64>().expect("a token") > token);
         assert_eq!(lines[1], "let-go");
-        // The child ended by `_exit` with its guard: a death inside, not a lock for ever.
+        // The child ended by `_exit` with its guard: this counts as a crash of a holder, and the
+        // lock is free.
         crew.acquire(holder, 1);
         crew.release(holder, 1);
         crew.expect_no_tickets();
@@ -170,7 +171,7 @@ fn p37_a_killed_holder_with_a_live_program_started_by_exec_frees_the_lock() {
     });
 }
 
-/// What of the lock, its queue and its events is open.
+/// The open files of the lock, its queue and its events.
 fn open_files(crew: &mut Crew, who: Who, command: &str) -> Vec<String> {
     crew.tell(who, command);
     let mut files = Vec::new();

@@ -1,6 +1,6 @@
-//! Which kind of lock lives at a path, and what is refused when another one is meant.
+//! The kind of the lock at a path, and the errors if another kind is opened.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::path::{Path, PathBuf};
 
@@ -27,10 +27,10 @@ fn a_lock_has_a_kind_from_its_first_holder_until_it_is_removed() {
     let (_directory, path) = place();
     assert_eq!(kind_at(&path), None);
     let lock = FifoLock::open(&path).expect("a lock");
-    assert_eq!(kind_at(&path), None, "nobody has had it yet");
+    assert_eq!(kind_at(&path), None, "it was never acquired");
     drop(lock.try_acquire().expect("no error"));
     assert_eq!(kind_at(&path), Some(FifoKind::Lock));
-    lock.remove().expect("nobody has it");
+    lock.remove().expect("it is free");
     assert_eq!(kind_at(&path), None);
 }
 
@@ -42,7 +42,7 @@ fn every_kind_is_told_and_refuses_the_others() {
     drop(lock.try_read().expect("no error"));
     assert_eq!(kind_at(&path), Some(FifoKind::RwLock));
     assert_eq!(refused(FifoLock::open(&path)), ErrorKind::Incompatible);
-    lock.remove().expect("nobody has it");
+    lock.remove().expect("it is free");
     drop(lock);
 
     let semaphore = FifoSemaphore::open(here, NAME, 3).expect("a semaphore");

@@ -1,14 +1,15 @@
-//! The layers of the source, as the design draws them: arrows point down only.
+//! The layers of the source, as the design describes them: a module uses only its own layer and
+//! lower ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Where a file stands. Lower layers know nothing of higher ones.
+/// The layer of a file. A lower layer does not use a higher one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
     /// What the operating system gives.
     Sys,
-    /// Words that every backend speaks: errors, guards, the future, delays.
+    /// What every backend uses: errors, guards, the future, delays.
     Face,
     /// Events, timers, the steps of the protocol, and the identity of this process.
     Watch,
@@ -24,7 +25,7 @@ enum Layer {
     Named,
     /// The locks on a Redis server.
     Redis,
-    /// `lib.rs` and what stands above all backends.
+    /// `lib.rs` and the modules above all backends.
     Root,
 }
 

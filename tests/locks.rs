@@ -1,6 +1,6 @@
 //! Locks by name behind a URL: options, schemes of the program's own, and the end of all handles.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::time::Duration;
 

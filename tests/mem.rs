@@ -1,6 +1,6 @@
 //! Locks in memory: order among unequal requests, sleepers, and what a name means. What they share with all locks is in the conformance suite.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "conformance/support.rs"]
 mod support;

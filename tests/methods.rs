@@ -1,7 +1,7 @@
 //! The table of methods in `docs/methods.md`: each cell that says yes is a call that compiles here, and each that says
 //! `Unsupported` of a lock on this host is an error that was seen.
 #![cfg(feature = "redis")]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use futures::executor::block_on;
 use stanchion::redis::{

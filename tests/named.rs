@@ -1,6 +1,6 @@
 //! Locks with names in a directory, files opened under them, and what is refused.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "conformance/support.rs"]
 mod support;

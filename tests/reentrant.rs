@@ -1,5 +1,5 @@
 //! Re-entry: by whom, and until when.
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "conformance/support.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! The semaphore within one process, polled by hand, with outsiders who take slots or stand in line.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

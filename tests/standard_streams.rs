@@ -1,7 +1,7 @@
 //! A program that has closed stdin, stdout or stderr gives the number to the file that it opens next,
 //! and what it prints then goes into that file. No file of a lock may have such a number.
 #![cfg(target_os = "linux")]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

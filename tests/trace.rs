@@ -1,6 +1,6 @@
 //! What operators are told, with the feature `tracing`.
 #![cfg(all(feature = "tracing", target_os = "linux"))]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

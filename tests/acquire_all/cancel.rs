@@ -1,8 +1,9 @@
-//! All or nothing: whoever gives up, by himself or by an error, leaves every lock free and every line as it was.
+//! All or nothing: a request that ends early, by a drop or an error, leaves every lock free and
+//! every queue as it was.
 
 use super::*;
 
-/// One that waits for the lock `held`, with those before it in its hands.
+/// Returns a request that waits for the lock `held` and holds all locks before it.
 fn stuck(row: &Row, held: usize) -> (FifoGuard, Polled<AcquireAll>) {
     let other = row.take(held);
     let all = Polled::pending(row.want(&[2, 0, 1]));
@@ -30,7 +31,7 @@ fn p23_dropped_at_any_stage_it_leaves_all_free() {
         assert!(all.rings() > 0);
         drop(all);
         row.assert_idle();
-        // Moved on to the next one.
+        // Moved on to the next lock.
         if held < 2 {
             let (other, mut all) = stuck(&row, held);
             let next = row.take(held + 1);
@@ -70,7 +71,8 @@ fn p11_those_behind_move_up_when_it_gives_up() {
 fn p43_one_that_fails_frees_the_others() {
     let row = Row::of(3);
     for (failing, lock) in row.locks.iter().enumerate() {
-        // A handle of its own is closed, once before and once while it waits for it.
+        // One of its handles is closed, once before the call and once while the request waits for
+        // it.
         let closed = FifoLock::open(lock.path()).expect("a lock");
         let requests = || {
             let of = |it: usize| match it == failing {
@@ -94,7 +96,7 @@ fn p43_one_that_fails_frees_the_others() {
     }
 }
 
-/// A wait that can only fail does so before anything is locked or waited for.
+/// A request that is certain to fail does so before it locks or waits.
 #[test]
 fn p43_one_that_has_failed_before_it_began_is_first() {
     let row = Row::of(1);
@@ -119,7 +121,7 @@ fn p43_each_failure_of_a_release_is_told() {
         std::fs::remove_file(row.locks[lost].path()).expect("it is there");
     }
     assert!(!guards.is_held() && guards[1].is_held());
-    // Asked about, so that each guard knows.
+    // The status is read, so each guard knows about the loss.
     drop(guards.lost());
     let error = Polled::new(guards.release()).finish().expect_err("lost");
     assert_eq!(error.kind(), ErrorKind::Lost);
@@ -132,7 +134,7 @@ fn p43_each_failure_of_a_release_is_told() {
     row.assert_idle();
 }
 
-/// The future of a release that is dropped half way.
+/// The future of a release that is dropped in the middle.
 #[test]
 fn p25_a_release_that_is_dropped_releases_all() {
     let row = Row::of(3);

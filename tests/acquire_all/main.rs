@@ -1,5 +1,6 @@
-//! Several locks at once: the order of guards, all or nothing, and what counts as one lock.
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+//! Several locks at once: the order of guards, all or nothing, and which requests count as one
+//! lock.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,7 @@ mod storm;
 
 use support::{Place, Polled, SAFETY, assert_pending, assert_ready, in_runtime, kind_of};
 
-/// Locks side by side in one directory, in the order in which they are taken.
+/// Locks in one directory, in the order in which they are acquired.
 struct Row {
     place: Place,
     locks: Vec<FifoLock>,
@@ -34,7 +35,7 @@ impl Row {
         let place = Place::new();
         let open = |number| {
             let path = place.directory().join(format!("{number:03}.lock"));
-            // No safety net: a wake-up that is lost stays lost.
+            // No safety net: a lost wake-up stays lost.
             let options = FifoLock::options().poll_interval(Duration::MAX);
             options.open(path).expect("a lock")
         };
@@ -42,7 +43,7 @@ impl Row {
         Self { place, locks }
     }
 
-    /// All that is wanted of these locks, in this order.
+    /// Requests all of these locks, in this order.
     fn want(&self, which: &[usize]) -> AcquireAll {
         acquire_all(which.iter().map(|it| self.locks[*it].acquire()))
     }
@@ -57,7 +58,7 @@ impl Row {
         taken.is_some()
     }
 
-    /// Which of them are free, as a pattern to compare.
+    /// Returns which of them are free, in a form that can be compared.
     fn free(&self) -> Vec<bool> {
         (0..self.locks.len()).map(|it| self.is_free(it)).collect()
     }
@@ -120,7 +121,7 @@ fn an_empty_list_is_ready_at_once() {
     assert!(guards.is_empty() && guards.is_held());
     assert_pending!(Polled::new(guards.lost()).poll());
     Polled::new(guards.release()).finish().expect("nothing");
-    // Also without a runtime: there is no wait that would need its timer.
+    // Without a runtime too: no wait needs its timer.
     let limited = nothing().timeout(Duration::from_secs(1));
     assert!(granted(&mut Polled::new(limited)).into_vec().is_empty());
 }
@@ -164,7 +165,7 @@ fn locks_are_taken_in_their_own_order_and_held_meanwhile() {
     }
 }
 
-/// Tells a common list when it is called.
+/// Adds its number to a shared list when it is called.
 struct Named(usize, Arc<Mutex<Vec<usize>>>);
 
 impl Wake for Named {
@@ -222,7 +223,7 @@ fn one_lock_twice_is_refused_before_anything_is_locked() {
     assert_eq!(error.kind(), ErrorKind::Deadlock);
     assert_eq!(error.path(), Some(row.locks[1].path()));
     assert!(row.place.footprint().is_empty(), "something was locked");
-    // Not even when one before it would have to be waited for, or has a limit that needs a runtime.
+    // Also if an earlier lock is held, or has a limit that needs a runtime.
     let other = row.take(0);
     let refused = row.want(&[0, 1, 1]).timeout(Duration::from_secs(1));
     let refused = assert_ready!(Polled::new(refused).poll());
@@ -240,7 +241,7 @@ fn p07_other_spellings_are_the_same_lock() {
         let twice = acquire_all([other.acquire(), lock.acquire()]);
         let refused = assert_ready!(Polled::new(twice).poll());
         assert_eq!(kind_of(refused), ErrorKind::Deadlock, "{name:?}");
-        // Of any form, by a link at the end as well, and whether or not there is a file yet.
+        // Any spelling of the path, also a link at the end, whether the file exists or not.
         let link = place.directory().join("to-it");
         let _ = std::os::unix::fs::symlink(&name, &link);
         let file = FileLock::options().follow_symlinks(true).open(link);
@@ -268,7 +269,7 @@ fn p16_a_limit_of_zero_is_one_attempt_at_each() {
     }
 }
 
-/// A task that has used up its share of a poll is still given all that is free.
+/// A task that has used up its share of a poll still gets all free locks.
 #[test]
 fn p16_a_limit_of_zero_holds_beyond_the_budget_of_a_task() {
     let row = Row::of(200);
@@ -342,7 +343,7 @@ fn the_limits_of_single_requests_count_beside_the_whole() {
     let refused = assert_ready!(Polled::new(acquire_all(own)).poll());
     assert_eq!(kind_of(refused), ErrorKind::Busy);
     assert!(row.is_free(0));
-    // A limit that passed while another lock was waited for leaves one attempt.
+    // If its limit is over while another lock is waited for, one attempt is left.
     in_paused_time(async {
         let first = row.take(0);
         let brief = || two.acquire().timeout(Duration::from_millis(1));

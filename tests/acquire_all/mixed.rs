@@ -25,20 +25,20 @@ fn p41_locks_of_all_kinds_together() {
         assert_eq!(guards.iter().filter(|it| it.token().is_some()).count(), 2);
         assert!(guards[2].downcast_ref::<FifoGuard>().is_none());
         let book = guards[2].downcast_mut::<FileGuard>().expect("the file");
-        book.write_all(b"written inside").await.expect("a write");
-        // Its holder comes in again; nobody else does.
+        book.write_all(b"written under the lock").await.expect("a write");
+        // The task that holds it may acquire it again; other tasks may not.
         let again = reentrant.try_acquire_as(&me).await.expect("no error");
         assert!(again.is_some());
         drop(again);
         assert!(inner.try_acquire().expect("no error").is_none());
         assert!(file.try_acquire().expect("no error").is_none());
         assert!(fifo.try_acquire().expect("no error").is_none());
-        // In another task they are as good.
+        // The guards are valid in another task too.
         let released = tokio::spawn(guards.release()).await.expect("a task");
         released.expect("released");
     });
     let written = std::fs::read(file.path()).expect("it is there");
-    assert_eq!(written, b"written inside");
+    assert_eq!(written, b"written under the lock");
     assert!(inner.try_acquire().expect("no error").is_some());
     assert!(file.try_acquire().expect("no error").is_some());
     place.assert_idle();
@@ -80,7 +80,7 @@ fn readers_and_permits_in_one_list() {
     place.assert_idle();
 }
 
-/// The child program, which dies inside.
+/// The child program, which dies while it holds the lock.
 pub(crate) fn dies_inside() {
     let lock = FifoLock::open(path("DIES_AT")).expect("a lock");
     let guards = granted(&mut Polled::new(acquire_all([lock.acquire()])));
@@ -171,7 +171,7 @@ fn any_guard_says_what_the_guard_inside_says() {
         .finish()
         .expect("released");
     let guard = assert_ready!(waiter.poll()).expect("its turn");
-    // Forgotten twice it is forgotten once.
+    // Erasing the kind twice is the same as erasing it once.
     let guard = AnyGuard::new(AnyGuard::new(guard));
     assert!(told(&guard).0 > Some(token) && told(&guard).1);
     let guard = guard.downcast::<FileGuard>().expect_err("no file");

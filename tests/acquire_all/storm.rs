@@ -1,4 +1,5 @@
-//! Many tasks that want many locks at once, in all orders: nobody waits for ever, and nobody much longer than the rest.
+//! Many tasks that acquire many locks at once, in all orders: every wait ends, and none is much
+//! longer than the rest.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -37,11 +38,11 @@ struct Storm {
     row: Row,
     inside: Vec<AtomicBool>,
     begun: AtomicU64,
-    /// Counted as a clock as well: it stands still when the machine does.
+    /// Also used as a clock, because it stands still when the machine does.
     grants: AtomicU64,
 }
 
-/// How long the waits of one task were, in time and in grants to others.
+/// The length of a task's waits, in time and in grants to others.
 #[derive(Default)]
 struct Waits {
     times: Vec<Duration>,
@@ -84,7 +85,7 @@ impl Storm {
     }
 }
 
-/// Up to `most` different locks, in any order.
+/// Returns up to `most` different locks, in any order.
 fn subset(random: &mut Random, most: u64) -> Vec<usize> {
     let mut all: Vec<_> = (0..LOCKS as usize).collect();
     let size = 1 + random.below(most);
@@ -92,7 +93,8 @@ fn subset(random: &mut Random, most: u64) -> Vec<usize> {
     (0..size).map(&mut draw).collect()
 }
 
-/// Runs it and gives the longest wait over the mean one, in time and in grants to others.
+/// Runs the storm. Returns the longest wait divided by the mean one, in time and in grants to
+/// others.
 fn storm(mut runtime: Builder, most: u64, rounds: u64) -> (f64, f64) {
     let storm = Storm::new(rounds);
     let runtime = runtime.worker_threads(4).enable_time().build();
@@ -130,7 +132,7 @@ fn p63_random_subsets_never_deadlock() {
     }
 }
 
-/// In one thread, where a machine that is busy with something else holds up all alike.
+/// In one thread: if the machine is busy, all tasks are delayed alike.
 #[test]
 fn nobody_waits_much_longer_than_the_rest() {
     for most in [4, 10] {

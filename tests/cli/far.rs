@@ -19,7 +19,8 @@ fn it_is_taken_shown_and_given_back() {
         "-c",
         "echo in $STANCHION_TOKEN; read x",
     ];
-    // A server that was just started grants nothing for one lease: it may have forgotten somebody.
+    // A server that was just started grants nothing for one lease, because it may have forgotten a
+    // holder.
     let mut holder = site.start(&run);
     let token: u64 = holder
         .line_with("in ")

@@ -1,14 +1,14 @@
-//! What users of `flock(1)` type: the same words do the same, or a message says why not.
+//! Command lines of `flock(1)`: the same words have the same effect, or a message says why not.
 
 use crate::program::{End, Site};
 
-/// Both programs, with the words that follow.
+/// Runs both programs with these words.
 #[track_caller]
 fn both(site: &Site, words: &str) -> [End; 2] {
     ["flock", "$PROGRAM run"].map(|program| site.shell(&format!("exec {program} {words}")).end())
 }
 
-/// Both programs end with this code, and without a word.
+/// Both programs end with this code and print nothing.
 #[track_caller]
 fn both_end(site: &Site, words: &str, code: i32) {
     assert_eq!(
@@ -34,7 +34,7 @@ fn a_command_needs_no_dashes_before_it() {
     ] {
         both_end(&site, words, 3);
     }
-    // From its first word on, all words are the command's.
+    // From its first word on, all words belong to the command.
     let command = site.start(&["run", "LOCK", "echo", "-n", "--", "-w"]);
     command.expect("-- -w");
     assert_eq!(command.end(), End::quiet(0));
@@ -60,7 +60,7 @@ fn the_code_of_a_conflict() {
     need!(crate::skip::program("flock"));
     let site = Site::new();
     let mut holder = site.holder();
-    // Without -E: 1 of flock, and one code each of this program.
+    // Without -E: 1 for flock, and one code for each reason of this program.
     for (words, code) in [("-n", 75), ("-w 0.02", 124), ("-w 0", 124)] {
         let [flock, own] = both(&site, &format!("{words} \"$LOCK\" true"));
         assert_eq!(flock, End::quiet(1));
@@ -98,7 +98,7 @@ fn readers_of_both_programs_share() {
     assert_eq!(reader.end(), End::quiet(0));
 }
 
-/// A duration with a unit: longer than the holder holds, so that only its unit decides.
+/// A duration with a unit. It is longer than the hold, so only the unit decides.
 #[test]
 fn a_limit_with_a_unit() {
     let site = Site::new();

@@ -41,7 +41,7 @@ fn without_the_descriptor_the_lock_dies_with_the_program() {
     second.expect("b");
     second.end().expect(0, "died while it held the lock");
     first.tell("go");
-    until("the command has gone on", || site.log() == "a-in b a-out ");
+    until("the command has continued", || site.log() == "a-in b a-out ");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn only_the_command_has_the_descriptor() {
     }
 }
 
-/// With nothing but events to wake the next one: the daemon's copy of the descriptor must not swallow them.
+/// Only events wake the next holder: the daemon's copy of the descriptor must not swallow them.
 #[test]
 fn a_daemon_left_behind_holds_nothing_and_delays_nobody() {
     let site = Site::new();

@@ -1,4 +1,5 @@
-//! Readers and writers, and permits: who may be inside together, what a death leaves, which options fit which lock.
+//! Readers and writers, and permits: who may hold at the same time, what a death leaves, which
+//! options fit which lock.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ pub(crate) fn end(site: &Site, options: &[&str]) -> End {
     run(site, options, "true").end()
 }
 
-/// Inside until it is told a line.
+/// Holds the lock until it gets a line.
 pub(crate) fn inside(site: &Site, options: &[&str]) -> Program {
     let program = run(site, options, HOLD);
     program.expect("in");
@@ -35,7 +36,7 @@ pub(crate) fn let_go(mut program: Program) {
     assert_eq!(program.end(), End::quiet(0));
 }
 
-/// The line, whatever lock it is of.
+/// Returns the status of the lock, of whatever kind.
 fn status(site: &Site) -> Status {
     let path = site.lock();
     let status = match FifoKind::at(&path).expect("a record") {
@@ -65,12 +66,12 @@ pub(crate) fn assert_has(line: &str, pieces: &[&str]) {
     }
 }
 
-/// No ticket stands, and whoever wants everything gets it, without a word of a crash.
+/// No ticket is left. A request for everything is granted, without a report of a crash.
 fn expect_clean(site: &Site, everything: &[&str]) {
     let queue = site.directory().join("it.lock.queue");
     let entries = std::fs::read_dir(queue).expect("a queue");
     let names = entries.map(|it| it.expect("an entry").file_name());
-    // A process that ends may leave a spare file, which is nobody's place in line.
+    // A process that ends may leave a spare file, which is no ticket.
     let spare = |it: &OsString| it.to_string_lossy().starts_with("spare.");
     let names: Vec<_> = names.filter(|it| !spare(it)).collect();
     assert_eq!(names, ["state"], "what is left in the queue");
@@ -167,7 +168,7 @@ fn the_command_finds_its_slots() {
     }
     program.tell("go");
     assert_eq!(program.end(), End::quiet(0));
-    // A lock inside has none.
+    // A nested lock has none.
     let inner = "$PROGRAM run ./other.lock -- sh -c 'echo \"slots: $STANCHION_SLOTS\"'";
     run(&site, &["--permits", "1"], inner).expect("slots: ");
 }
@@ -182,7 +183,8 @@ fn a_bare_name_of_a_semaphore_is_in_the_working_directory() {
     assert!(site.directory().join("pool.00.lock").exists());
 }
 
-/// Who is killed with these options leaves its command inside, and who wants everything waits for it.
+/// If `stanchion` is killed with these options, its command keeps the lock. A request for
+/// everything waits for the command.
 fn kill_leaves_the_lock_to_the_command(options: &[&str], everything: &[&str]) {
     let site = Site::new();
     let mut first = run(&site, options, "echo in; read x; echo first-out >>$LOG");
@@ -272,7 +274,7 @@ fn with_close_everything_dies_with_the_program() {
     }
 }
 
-/// A daemon's copies of the descriptors must not swallow the closes that wake the next ones.
+/// A daemon's copies of the descriptors must not swallow the closes that wake the next waiters.
 #[cfg(target_os = "linux")]
 #[test]
 fn daemons_left_behind_hold_nothing_and_the_next_ones_are_told() {
@@ -301,7 +303,7 @@ fn daemons_left_behind_hold_nothing_and_the_next_ones_are_told() {
         }
         assert!(
             watches.is_empty(),
-            "nobody was told of {watches:?} of {files:?}"
+            "no event for {watches:?} of {files:?}"
         );
         let everything = if options == READ { WRITE } else { options };
         expect_clean(&site, everything);
@@ -352,7 +354,7 @@ fn options_that_do_not_fit_the_lock() {
     expect_clean(&site, &["--permits", "3"]);
 }
 
-/// Both wait at a file that has no record yet, and one of them makes it.
+/// Both wait for a file without a record. Then one of them writes it.
 #[test]
 fn who_waits_for_what_becomes_another_kind_is_told_so() {
     need!(crate::skip::program("flock"));

@@ -45,7 +45,7 @@ fn the_table_names_holder_and_waiters() {
     let first = look.line();
     assert!(first.starts_with("holder "), "{first}");
     assert!(first.contains("night\u{fffd}ly"), "{first}");
-    // A long command is cut: here only its beginning is certain to be seen.
+    // A long command is cut: only its beginning is certain to be shown.
     let program: String = PROGRAM.chars().take(100).collect();
     assert!(first.contains(&program), "{first}");
     let second = look.line();
@@ -55,7 +55,7 @@ fn the_table_names_holder_and_waiters() {
 
     let look = site.start(&["status", "--json", "LOCK"]);
     let line = look.line();
-    // A line of JSON is a status, too.
+    // A line of JSON is a status too.
     let status: Status = serde_json::from_str(&line).expect("a status");
     let owner = status.holder.expect("a holder");
     assert_eq!(owner.label.as_deref(), Some("night\u{1b}ly"));
@@ -73,7 +73,7 @@ fn the_table_names_holder_and_waiters() {
     assert_eq!(waiting.end(), End::quiet(0));
 }
 
-/// A width of more than 65,535 is too much for a format string.
+/// A width of more than 65,535 is too large for a format string.
 #[test]
 fn a_long_command_line_is_cut_for_people_and_whole_for_programs() {
     let site = Site::new();
@@ -135,7 +135,7 @@ fn a_watch_that_nobody_reads_ends() {
     let mut watch =
         site.shell("{ $PROGRAM status --watch \"$LOCK\"; echo $? >&2; } | head -n 1; read x");
     assert!(watch.line().contains("free"));
-    // Its next words find nobody.
+    // Its next output has no reader.
     assert_eq!(site.run("true").end(), End::quiet(0));
     watch.tell("go");
     let expected = End {

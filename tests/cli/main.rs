@@ -1,6 +1,6 @@
 //! The program `stanchion`, as a shell sees it: real processes, exit codes, signals, terminals.
 #![cfg(all(unix, feature = "cli"))]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
 #[macro_use]

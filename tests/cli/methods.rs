@@ -1,8 +1,8 @@
-//! `run --method`: locks without a line and without any lock of the operating system.
+//! `run --method`: locks without a queue and without a lock of the operating system.
 
 use crate::program::{End, Site};
 
-/// Method, the lock's name, and the words that make it.
+/// A method, the name of the lock, and the words that make it.
 const METHODS: [(&str, &str); 3] = [
     ("mkdir", "it.lock"),
     ("create-new", "it.lock"),

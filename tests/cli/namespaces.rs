@@ -1,5 +1,6 @@
-//! Who holds the lock, where the kernel does not name every holder: pid namespaces, a `/proc` that hides things, an overlay of two file
-//! systems. What `status` says is what a try finds. Needs root, `unshare` and `mount`.
+//! The holder of a lock where the kernel does not list every holder: pid namespaces, a `/proc` that
+//! hides processes, an overlay of two file systems. What `status` says must agree with a try. Needs
+//! root, `unshare` and `mount`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::Command;
 use crate::program::{End, PROGRAM, Program, Site};
 use crate::skip::{program, success};
 
-/// A world in which the list of locks is not to be trusted, as a command that enters it.
+/// An environment in which the list of locks is not reliable, as a command that enters it.
 struct World {
     name: &'static str,
     enter: &'static [&'static str],
@@ -61,7 +62,7 @@ const WORLDS: [World; 5] = [
 ];
 
 impl World {
-    /// `None` where it cannot be made.
+    /// `None` if it cannot be made.
     fn made(&self, site: &Site) -> Option<&Self> {
         program("flock")?;
         program("setpriv")?;
@@ -80,7 +81,7 @@ impl World {
         Program::start(self.command(site, PROGRAM, arguments))
     }
 
-    /// What `status` says, and whether a try is refused.
+    /// Returns what `status` says, and whether a try is refused.
     #[track_caller]
     fn look(&self, site: &Site, lock: &Lock) -> (String, bool) {
         let path = site.directory().join(lock.name);
@@ -109,13 +110,13 @@ fn state_of(json: &str) -> String {
     rest.split('"').next().expect("a word").to_owned()
 }
 
-/// A lock, how it is held outside, and what a try must ask for to be refused by that.
+/// A lock, how it is held outside, and which try is refused by that.
 struct Lock {
     name: &'static str,
     method: Option<&'static str>,
     hold: &'static str,
     tried: &'static [&'static str],
-    /// What is said of it.
+    /// What the status says.
     states: &'static [&'static str],
 }
 
@@ -164,7 +165,8 @@ const LOCKS: [Lock; 9] = [
         tried: &[],
         states: &["locked"],
     },
-    // Its `stanchion` is gone, and the command holds on. In another namespace nothing proves that the process on record is gone.
+    // Its `stanchion` has ended, and the command still holds the lock. In another namespace nothing
+    // proves that the process on record has ended.
     Lock {
         name: "inherited.lock",
         method: None,
@@ -191,7 +193,7 @@ const LOCKS: [Lock; 9] = [
 impl Lock {
     fn held(&self, site: &Site) -> Program {
         let hold = self.hold.replace("HOLD", HOLD);
-        // Commands in the background lose their input, unless it is another descriptor's.
+        // Commands in the background lose their input, unless it is on another descriptor.
         let holder = site.shell(&format!("exec 3<&0; {hold}"));
         holder.expect("in");
         holder
@@ -213,7 +215,7 @@ fn p31_the_status_agrees_with_a_try_in_every_namespace() {
             assert!(refused, "{about}");
             holder.tell("go");
             let _ = holder.end();
-            // An inherited lock goes with the command, which may outlive the shell.
+            // The command keeps an inherited lock, and may outlive the shell.
             crate::crew::until("it is free", || {
                 world.look(&site, &lock) == ("free".into(), false)
             });
@@ -221,7 +223,8 @@ fn p31_the_status_agrees_with_a_try_in_every_namespace() {
     }
 }
 
-/// Within a pid namespace of its own the kernel does not list the locks of those that are gone, though their heirs hold on.
+/// In its own pid namespace the kernel does not list the locks of processes that have ended,
+/// although other processes inherited them.
 #[test]
 fn an_inherited_lock_is_seen_beside_its_heir() {
     let site = Site::new();
@@ -277,7 +280,7 @@ fn a_row_says_that_its_pid_is_foreign_or_unknown_and_why() {
     assert_eq!(holder.end(), End::quiet(0));
 }
 
-/// The record of a holder of another namespace proves nothing; that nobody has the lock proves its death.
+/// The record of a holder in another namespace proves nothing. A free lock proves its death.
 #[test]
 fn p31_the_dead_of_another_namespace_are_not_shown() {
     let site = Site::new();
@@ -329,7 +332,7 @@ fn a_watch_sees_who_comes_and_goes_elsewhere() {
     }
 }
 
-/// A user who may read the line, and not the lock file.
+/// A user that may read the queue, but not the lock file.
 #[test]
 fn what_cannot_be_told_is_unknown_and_code_125() {
     let site = Site::new();
@@ -366,7 +369,7 @@ fn what_cannot_be_told_is_unknown_and_code_125() {
         end.expect(125, "cannot tell whether");
         end.expect(125, "Permission denied");
     }
-    // Where the list is whole, it tells.
+    // Where the list is complete, it answers.
     let mut look = site.command("setpriv");
     look.args(&status).arg("--json").arg(site.lock());
     let look = Program::start(look);
@@ -377,7 +380,7 @@ fn what_cannot_be_told_is_unknown_and_code_125() {
     assert_eq!(waiting.end(), End::quiet(0));
 }
 
-/// File systems that go with the test.
+/// File systems that end with the test.
 struct Mounts(Vec<PathBuf>);
 
 impl Mounts {
@@ -399,7 +402,7 @@ impl Drop for Mounts {
     }
 }
 
-/// There `stat` gives files another device than the list of locks does.
+/// There, `stat` and the list of locks show different devices for a file.
 #[test]
 fn the_list_of_locks_is_read_on_an_overlay_of_two_file_systems() {
     let site = Site::new();

@@ -1,5 +1,5 @@
-//! The program as a process: as process 1, with signals blocked, without standard streams, in place of
-//! which the command runs, and nested in itself.
+//! The program as a process: as process 1, with blocked signals, without standard streams, in place
+//! of the command (`--exec`), and nested.
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -7,8 +7,8 @@ use crate::crew::until;
 use crate::program::{End, Program, Site};
 use crate::skip::success;
 
-/// Starts `stanchion` with these arguments as process 1 of a pid namespace; `None` where that is not
-/// allowed. Returns what started it, whose end is that of process 1.
+/// Starts `stanchion` with these arguments as process 1 of a pid namespace; `None` where that is
+/// not allowed. Returns the process that started it, which ends with process 1.
 fn as_process_1(site: &Site, arguments: &str) -> Option<Program> {
     let script = format!("exec unshare -pf --mount-proc \"$PROGRAM\" {arguments}");
     let mut probe = std::process::Command::new("unshare");
@@ -56,7 +56,7 @@ fn process_1_ends_by_the_code_of_a_signal() {
 #[test]
 fn process_1_reaps_orphans() {
     let site = Site::new();
-    // The inner shell ends at once, and its child is an orphan; a zombie would keep its entry.
+    // The inner shell ends at once, so its child is an orphan. A zombie would keep its entry.
     let orphan = "p=$(sh -c 'sleep 0.01 >/dev/null & echo $!'); while [ -e /proc/$p ]; do sleep 0.01; done; echo reaped";
     let script = site.directory().join("orphan.sh");
     std::fs::write(&script, orphan).expect("a script");
@@ -117,7 +117,7 @@ fn without_a_fork_the_command_is_the_process() {
     site.until_waiting(1);
     first.tell("go");
     second.expect("b");
-    // No crash is reported: the command has ended, and nothing was half done.
+    // No crash is reported: the command has ended, and nothing was left half done.
     assert_eq!(second.end(), End::quiet(0));
     assert_eq!(first.end(), End::quiet(0));
     site.expect_clean();
@@ -207,7 +207,8 @@ fn no_fork_is_refused_where_the_command_cannot_hold_the_lock() {
     assert!(site.is_empty());
 }
 
-/// The outer locks, from the outside in, and whether the innermost may be waited for without end.
+/// The outer locks, from the outside in, and whether a wait for the innermost one may have no
+/// limit.
 const NESTED: [(&str, &[&str], &str); 7] = [
     ("it.lock", &["./it.lock"], "it.lock"),
     ("deep", &["./it.lock", "./b.lock", "./c.lock"], "it.lock"),
@@ -254,7 +255,7 @@ fn a_command_that_waits_for_itself_is_warned_at_any_depth() {
 #[test]
 fn other_locks_and_ended_holds_are_no_nesting() {
     let site = Site::new();
-    // What was left behind by a hold that is over waits for another one.
+    // A process left behind by an earlier hold waits for a new one.
     let mut holder = site.holder();
     let stale =
         "STANCHION_HELD=\"1 1 0 $LOCK\" exec \"$PROGRAM\" run --timeout 1.5 \"$LOCK\" -- true";
@@ -262,7 +263,7 @@ fn other_locks_and_ended_holds_are_no_nesting() {
     end.expect(124, "timed out");
     assert!(!end.errors.contains("warning"), "{end:?}");
     holder.tell("go");
-    // Permits enough for both.
+    // Enough permits for both.
     let script = "\"$PROGRAM\" run --of 2 ./s -- \"$PROGRAM\" run --of 2 ./s -- echo in";
     let program = site.shell(script);
     program.expect("in");

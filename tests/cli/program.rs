@@ -1,4 +1,5 @@
-//! Starts the program around a lock of its own, and speaks with it. Waits for lines, for ends, and for conditions only.
+//! Starts the program with its own lock, and exchanges lines with it. Waits only for lines, ends
+//! and conditions.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -15,12 +16,12 @@ use crate::crew::{Member, scratch, until};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_stanchion");
 
-/// A lock in a directory of its own.
+/// A lock in its own directory.
 pub(crate) struct Site {
     directory: TempDir,
 }
 
-/// How a program ended: as the shell says it.
+/// How a program ended, as a shell says it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct End {
     pub(crate) code: i32,
@@ -52,7 +53,7 @@ impl Site {
         entries.next().is_none()
     }
 
-    /// What commands write into `$LOG`.
+    /// What the commands write to `$LOG`.
     pub(crate) fn log(&self) -> String {
         let text = std::fs::read_to_string(self.directory().join("log"));
         text.unwrap_or_default().replace('\n', " ")
@@ -60,7 +61,7 @@ impl Site {
 
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        // Out of the way of a terminal that the tests may have been started from.
+        // In its own session, apart from a terminal that may run the tests.
         command.process_group(0).current_dir(self.directory());
         command.env("LOCK", self.lock()).env("PROGRAM", PROGRAM);
         command.env("LOG", self.directory().join("log"));
@@ -89,14 +90,14 @@ impl Site {
         Program::start(command)
     }
 
-    /// Holds the lock until it is told a line.
+    /// Holds the lock until it gets a line.
     pub(crate) fn holder(&self) -> Program {
         let program = self.run("echo in; read x");
         program.expect("in");
         program
     }
 
-    /// How a program with these arguments ends.
+    /// Returns how a program with these arguments ends.
     pub(crate) fn end_of(&self, arguments: &[&str]) -> End {
         self.start(arguments).end()
     }
@@ -110,7 +111,7 @@ impl Site {
         until("so many wait", || self.status().waiters.len() == count);
     }
 
-    /// No ticket stands, nobody is inside, and the next one hears of no crash.
+    /// No ticket is left, there is no holder, and the next holder is told of no crash.
     pub(crate) fn expect_clean(&self) {
         let queue = self.directory().join("it.lock.queue");
         let entries = std::fs::read_dir(queue).expect("a queue");
@@ -130,7 +131,7 @@ impl End {
         }
     }
 
-    /// With this code, and a message about this.
+    /// It ended with this code and a message that contains this text.
     #[track_caller]
     pub(crate) fn expect(&self, code: i32, about: &str) {
         assert_eq!(self.code, code, "{self:?}");
@@ -160,7 +161,7 @@ impl Program {
         self.member.hear()
     }
 
-    /// The first line that holds these words.
+    /// Returns the first line that contains these words.
     pub(crate) fn line_with(&self, words: &str) -> String {
         loop {
             let line = self.line();
@@ -170,7 +171,7 @@ impl Program {
         }
     }
 
-    /// The exit code; a signal that ended the program itself is minus its number.
+    /// The exit code. For a signal that ended the program itself, minus its number.
     pub(crate) fn code(&mut self) -> i32 {
         until("the program has ended", || self.member.has_ended());
         let status = self.member.end();

@@ -1,4 +1,4 @@
-//! What a command under the lock gets, and what its end gives.
+//! What a command under the lock gets, and the exit code for each way it ends.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn the_commands_own_code_comes_through() {
 #[test]
 fn a_signal_that_ended_the_command_comes_through() {
     let site = Site::new();
-    // It dies of what people send, and tells by its code of the rest.
+    // The program dies of the signals that people send. For other ones it exits with a code.
     for (name, code) in [("TERM", -15), ("INT", -2), ("KILL", 137), ("SEGV", 139)] {
         let script = format!("kill -{name} $$");
         assert_eq!(site.run(&script).end(), End::quiet(code));
@@ -114,7 +114,7 @@ fn who_may_not_wait_says_who_holds() {
 fn who_waits_for_its_own_end_is_told_once() {
     let site = Site::new();
     std::os::unix::fs::symlink(".", site.directory().join("here")).expect("a link");
-    // Long enough for the line to be told of twice.
+    // Long enough for two reports of the queue.
     let inner = |options: &str| {
         let script = format!("$PROGRAM run {options} ./here/it.lock -- true; echo $?");
         let program = site.run(&script);
@@ -154,7 +154,7 @@ fn a_mode_counts_whatever_the_umask() {
     assert_eq!(site.shell(script).end(), End::quiet(0));
     let mode = |path: &Path| path.metadata().expect("a file").permissions().mode();
     assert_eq!(mode(&site.lock()) & 0o777, 0o660);
-    // Another mode changes nothing on a lock that is there.
+    // The mode has no effect on an existing lock.
     let again = site.end_of(&["run", "--mode", "666", "LOCK", "--", "true"]);
     assert_eq!(again, End::quiet(0));
     assert_eq!(mode(&site.lock()) & 0o777, 0o660);

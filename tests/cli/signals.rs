@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::program::{End, Site};
 
-/// A command that says which signals it gets and ends by TERM with code 9.
+/// A command that reports the signals that it gets, and ends by TERM with code 9.
 const HEARS: &str = "\
     sleep 1000 & p=$!
     for it in INT QUIT HUP USR1 USR2; do trap \"echo $it\" $it; done
@@ -21,7 +21,7 @@ fn signals_reach_the_command() {
         (Signal::HUP, "HUP"),
         (Signal::USR1, "USR1"),
         (Signal::USR2, "USR2"),
-        // There is no terminal that would have told the command.
+        // There is no terminal that would have sent it to the command.
         (Signal::INT, "INT"),
         (Signal::QUIT, "QUIT"),
     ] {

@@ -1,4 +1,4 @@
-//! On a terminal: the live line, keys, and a terminal that goes away or is halted.
+//! On a terminal: the live line, keys, and a terminal that closes or is halted.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// `None` without `setsid`, which starts a program on it.
+    /// `None` without `setsid`, which starts a program on the terminal.
     fn new() -> Option<(Self, File)> {
         crate::skip::program("setsid")?;
         let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
@@ -51,7 +51,7 @@ impl Terminal {
         Some((terminal, other.expect("its other side")))
     }
 
-    /// Reads until these words have come; returns everything since the last call, them included.
+    /// Reads until these words have come. Returns everything since the last call, including them.
     fn until(&mut self, words: &str) -> String {
         let begun = Instant::now();
         loop {
@@ -62,7 +62,7 @@ impl Terminal {
             let mut asked = [PollFd::new(&self.user, PollFlags::IN)];
             let limit = Timespec::try_from(WATCHDOG).expect("a short time");
             let ready = poll(&mut asked, Some(&limit)).expect("a look");
-            // A screen that is drawn again and again is no answer.
+            // A screen that is redrawn again and again is no answer.
             let late = ready == 0 || begun.elapsed() > WATCHDOG;
             assert!(!late, "{words:?} does not come after {:?}", self.seen);
             let mut buffer = [0; 1024];
@@ -80,13 +80,13 @@ fn clone(file: &File) -> File {
     file.try_clone().expect("a duplicate")
 }
 
-/// The program in the foreground of a terminal of its own.
+/// The program in the foreground of its own terminal.
 fn in_foreground(site: &Site, other: &File, arguments: &[&str]) -> std::process::Child {
     start_in_foreground(site, other, &[&[PROGRAM], arguments].concat())
 }
 
 fn start_in_foreground(site: &Site, other: &File, words: &[&str]) -> std::process::Child {
-    // A session of its own; `setsid` would only get in the way of a group of its own.
+    // In its own session. `setsid` would conflict with its own process group.
     let mut command = Command::new("setsid");
     command.arg("--ctty").args(words);
     command
@@ -118,7 +118,7 @@ fn one_line_shows_the_wait_and_goes() {
     let mut waiting = in_foreground(&site, &other, &["run", "./it.lock", "--", "echo", "inside"]);
     let first = terminal.until("position 1 in the queue, ");
     assert!(first.starts_with(&format!("{CLEAR}it.lock: ")), "{first:?}");
-    // It is told again after a second, in the same place.
+    // It is reported again after a second, at the same position of the screen.
     let second = terminal.until("position 1 in the queue, ");
     assert!(
         second.contains(CLEAR) && !second.contains('\n'),
@@ -222,14 +222,14 @@ fn a_halted_terminal_does_not_halt_the_wait() {
     let site = Site::new();
     let mut holder = site.holder();
     let (mut terminal, other) = need!(Terminal::new());
-    // Ctrl-S: from here on writes to the terminal wait.
+    // Ctrl-S: from now on writes to the terminal block.
     terminal.press(0x13);
-    let arguments = ["run", "./it.lock", "--", "sh", "-c", "echo inside >>$LOG"];
+    let arguments = ["run", "./it.lock", "--", "sh", "-c", "echo held >>$LOG"];
     let mut waiting = in_foreground(&site, &other, &arguments);
     site.until_waiting(1);
     holder.tell("go");
     assert_eq!(code(&mut waiting), Some(0));
-    assert_eq!(site.log(), "inside ");
+    assert_eq!(site.log(), "held ");
 }
 
 /// With `tostop` a background job that writes to its terminal is stopped.
@@ -239,14 +239,14 @@ fn a_background_job_draws_nothing_and_is_not_stopped() {
     let mut holder = site.holder();
     let (mut terminal, other) = need!(Terminal::new());
     let script = format!(
-        "stty tostop; set -m; {PROGRAM} run ./it.lock -- sh -c 'echo inside >>$LOG' & wait; echo done"
+        "stty tostop; set -m; {PROGRAM} run ./it.lock -- sh -c 'echo held >>$LOG' & wait; echo done"
     );
     let mut shell = start_in_foreground(&site, &other, &["sh", "-c", &script]);
     site.until_waiting(1);
     holder.tell("go");
     let seen = terminal.until("done");
     assert!(!seen.contains(CLEAR), "{seen:?}");
-    assert_eq!(site.log(), "inside ");
+    assert_eq!(site.log(), "held ");
     assert_eq!(code(&mut shell), Some(0));
 }
 

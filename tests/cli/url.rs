@@ -1,11 +1,11 @@
-//! A URL in place of a path: the lock that a program has by `Locks`.
+//! A URL in place of a path: the lock that a program gets from `Locks`.
 
 use stanchion::{FifoRwLock, LockDir, Locks};
 
 use crate::program::{End, Site};
 
 impl Site {
-    /// The URL of a lock in a directory that nobody has made yet.
+    /// The URL of a lock in a directory that does not exist yet.
     fn url(&self, name: &str) -> String {
         format!("file://{}/my%20locks#{name}", self.directory().display())
     }
@@ -97,7 +97,7 @@ fn what_it_cannot_do_is_said() {
     let site = Site::new();
     let here = format!("file://{}", site.directory().display());
     let missing = site.url("a");
-    // Nobody has this name.
+    // No host has this name.
     let far = "redis://:secret@host.invalid#a";
     let far = match cfg!(feature = "redis") {
         true => (far, 125, "connect"),
@@ -121,13 +121,13 @@ fn what_it_cannot_do_is_said() {
             end.expect(code, about);
         }
     }
-    // To look makes nothing.
+    // A status creates nothing.
     site.end_of(&["status", &missing])
         .expect(125, "find the directory");
     site.end_of(&["remove", &missing])
         .expect(125, "find the directory");
     assert!(site.is_empty());
-    // What only begins like one is a path.
+    // It only begins like a URL. It is a path.
     assert_eq!(
         site.end_of(&["run", "./file:x", "--", "true"]),
         End::quiet(0)

@@ -1,4 +1,5 @@
-//! Everything that a shell can do wrong: a clear message, the documented code, nothing left behind.
+//! Everything that a user of a shell can do wrong: a clear message, the documented code, nothing
+//! left behind.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -160,7 +161,7 @@ fn places_where_no_lock_can_be() {
     assert!(site.is_empty());
 }
 
-/// Tokio panics where it cannot make what it needs for signals.
+/// Tokio panics if it cannot make what it needs for signals.
 #[test]
 fn a_panic_is_one_line_and_a_code() {
     let site = Site::new();

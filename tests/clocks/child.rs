@@ -1,4 +1,4 @@
-//! The child program: one lock, on the clocks of libfaketime, used as the standard input says.
+//! The child program: one lock, under the clocks of libfaketime. Its standard input controls it.
 //!
 //! | command | answer |
 //! |---|---|
@@ -20,12 +20,12 @@ use stanchion::{
 use crate::crew::child::{self, Orders, Places, failed, say};
 use crate::one_permit::OnePermit;
 
-/// So often each waiter looks, whatever it is told.
+/// How often each waiter polls.
 const POLL: Duration = Duration::from_millis(10);
-/// Far longer than any test waits, and far shorter than the clocks are set by.
+/// Far longer than any wait of a test, and far shorter than any change of the clocks.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Which lock it is about.
+/// The lock of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Fifo,
@@ -52,7 +52,7 @@ impl Kind {
         format!("{self:?}")
     }
 
-    /// Whether it keeps a line.
+    /// Whether it has a queue.
     pub(crate) fn is_fair(self) -> bool {
         matches!(self, Self::Fifo | Self::RwLock | Self::Semaphore)
     }
@@ -62,7 +62,7 @@ impl Kind {
         !matches!(self, Self::Pid | Self::File)
     }
 
-    /// Whether the next holder hears of a death.
+    /// Whether the next holder is told of a crash.
     pub(crate) fn tells_deaths(self) -> bool {
         !matches!(self, Self::Semaphore | Self::File)
     }

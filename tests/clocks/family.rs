@@ -1,4 +1,4 @@
-//! The parent's side: processes around one lock, and their clocks.
+//! The parent's side: processes that use one lock, and their clocks.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::child::Kind;
 use crate::crew::{Crew, Site, Who, program, scratch, until};
 
-/// So often each waiter must have looked before it counts that nothing has happened.
+/// How often each waiter must have polled before the test concludes that nothing happens.
 const LOOKS: u64 = 10;
 
 /// Which clocks are set.
@@ -49,7 +49,7 @@ impl Site for Clocks {
             .env("LD_PRELOAD", &self.library)
             .env("FAKETIME_TIMESTAMP_FILE", self.file())
             .env("FAKETIME_NO_CACHE", "1")
-            // The times of files are the kernel's.
+            // The times of files come from the kernel.
             .env("NO_FAKE_STAT", "1");
         if self.which == Which::Wall {
             command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
@@ -62,10 +62,10 @@ impl Site for Clocks {
     }
 
     fn scene(&self) -> String {
-        format!("inside: {:?}", self.inside)
+        format!("holder: {:?}", self.inside)
     }
 
-    /// It dies inside.
+    /// It dies while it holds the lock.
     fn forget(&mut self, who: Who) {
         assert_eq!(self.inside.take(), Some(who));
         self.died = true;
@@ -75,7 +75,7 @@ impl Site for Clocks {
 pub(crate) struct Family(Crew<Clocks>);
 
 impl Family {
-    /// `None` where there is no libfaketime.
+    /// `None` without libfaketime.
     pub(crate) fn new(kind: Kind, which: Which) -> Option<Self> {
         let family = Self(Crew::around(Clocks {
             kind,
@@ -92,14 +92,14 @@ impl Family {
         Some(family)
     }
 
-    /// In one step, so that no process reads half of it.
+    /// In one step, so that no process reads a part of it.
     fn write_clocks(&self) {
         let new = self.0.site.place.path().join("clocks.new");
         std::fs::write(&new, format!("{:+}\n", self.0.site.seconds)).expect("written");
         std::fs::rename(new, self.0.site.file()).expect("renamed");
     }
 
-    // ---- processes --------------------------------------------------------------------------------------------------
+    // ---- processes ------------------------------------------------------------------------------
 
     pub(crate) fn start(&mut self) -> Who {
         self.0.site.members.push((Instant::now(), false));
@@ -112,7 +112,7 @@ impl Family {
         self.0.find_of(who, begins)
     }
 
-    /// The process stands still when this returns.
+    /// Stops a process, and waits until it has stopped.
     pub(crate) fn stop(&mut self, who: Who) {
         self.0.stop(who);
     }
@@ -121,9 +121,10 @@ impl Family {
         self.0.go_on(who);
     }
 
-    // ---- clocks -----------------------------------------------------------------------------------------------------
+    // ---- clocks ---------------------------------------------------------------------------------
 
-    /// Sets the clocks so many seconds away from this process's, and waits until all have seen it.
+    /// Sets the clocks this many seconds away from those of this process, and waits until all
+    /// processes see that.
     pub(crate) fn set_clocks(&mut self, seconds: i64) {
         self.0.site.seconds = seconds;
         self.write_clocks();
@@ -148,7 +149,7 @@ impl Family {
         }
     }
 
-    /// All processes stand still while the clocks go forward.
+    /// Stops all processes while the clocks are set forward.
     pub(crate) fn suspend(&mut self, seconds: i64) {
         let running = self.0.running();
         for &who in &running {
@@ -163,13 +164,13 @@ impl Family {
         }
     }
 
-    /// Each waiter that runs looks again, often.
+    /// Waits until each running waiter has polled many times.
     pub(crate) fn everybody_looks(&mut self) {
         let waiters = self.0.running().into_iter();
         let waiters: Vec<Who> = waiters.filter(|it| self.0.site.members[it.0].1).collect();
         for who in waiters {
             let enough = self.looks(who) + LOOKS;
-            until("it looks again", || self.looks(who) >= enough);
+            until("it polls again", || self.looks(who) >= enough);
         }
     }
 
@@ -177,9 +178,9 @@ impl Family {
         self.0.number(who, "looks", "looks ")
     }
 
-    // ---- the lock ---------------------------------------------------------------------------------------------------
+    // ---- the lock -------------------------------------------------------------------------------
 
-    /// Enters at once.
+    /// Acquires at once.
     pub(crate) fn enters(&mut self, who: Who) {
         let line = self.0.ask(who, "acquire");
         self.entered(who, &line);
@@ -190,7 +191,7 @@ impl Family {
         self.0.site.members[who.0].1 = true;
     }
 
-    /// The next to enter is one of these; where there is a line, the first of those who still wait.
+    /// The next holder is one of these. With a queue, it is the first of the remaining waiters.
     pub(crate) fn next_of(&mut self, waiters: &[Who]) -> Who {
         let result = |line: &str| line.starts_with("held") || line.starts_with("failed");
         let (who, line) = self.0.find(|_, line| result(line));
@@ -209,7 +210,7 @@ impl Family {
         let ["held", token, crashed] = words[..] else {
             panic!("{who:?} said {line:?}");
         };
-        assert_eq!(self.0.site.inside, None, "two are inside: {who:?}");
+        assert_eq!(self.0.site.inside, None, "two holders: {who:?}");
         let token: u64 = token.parse().expect("a token");
         if self.0.site.kind.has_tokens() {
             assert!(
@@ -224,7 +225,7 @@ impl Family {
         self.0.site.inside = Some(who);
     }
 
-    /// It holds the lock, and has been told of nothing.
+    /// It holds the lock, and no loss is reported.
     pub(crate) fn still_holds(&mut self, who: Who) {
         assert_eq!(self.0.site.inside, Some(who));
         self.0.command(who, "is-held", "true");
@@ -260,7 +261,7 @@ impl Drop for Family {
     }
 }
 
-/// What the library leaves of a process that was killed.
+/// What the library leaves after a process was killed.
 fn clear_shared(pid: u32) {
     for name in ["faketime_shm_", "sem.faketime_sem_"] {
         let _ = std::fs::remove_file(Path::new("/dev/shm").join(format!("{name}{pid}")));

@@ -1,14 +1,15 @@
-//! P19: whatever happens to the clocks, no decision of a lock on files changes. The wall clock is set forward and back;
-//! the machine is suspended.
+//! P19: no change of the clocks changes a decision of a lock on files. The tests set the wall clock
+//! forward and back, and simulate a suspension of the machine.
 //!
-//! Every process of a test runs on the clocks of libfaketime, which the test sets while they run. A suspension stops all
-//! processes, sets the clocks forward and lets the processes go on: the wall clock alone, as on Linux, where a suspension
-//! does not count for the monotonic clock; or all clocks, as where it does.
+//! Every process of a test uses the clocks of libfaketime, which the test sets while they run. A
+//! suspension stops all processes, sets the clocks forward and continues the processes. It sets the
+//! wall clock alone, as on Linux, where the monotonic clock stops during a suspension. Or it sets
+//! all clocks, as on platforms where that clock continues.
 //!
-//! That a waiter had the opportunity to decide wrongly is known from its watch thread, which must have looked again often
-//! enough after the clocks were set.
+//! A test must give each waiter the opportunity to decide wrongly. So it waits until the watch
+//! thread of the waiter has polled often enough after the clocks were set.
 #![cfg(all(target_os = "linux", stanchion_test))]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
 #[macro_use]
@@ -26,7 +27,8 @@ use family::{Family, Which};
 
 const HOUR: i64 = 3600;
 
-/// Each waiter in its turn, exactly one inside, tokens rise, nobody is taken for dead; the clock goes wherever it likes.
+/// The waiters acquire in turn, there is one holder at a time, tokens rise, and no process is taken
+/// for dead, wherever the clock is set.
 fn the_wall_clock_is_set(kind: Kind) {
     let mut family = need!(Family::new(kind, Which::Wall));
     let [a, b, c] = [family.start(), family.start(), family.start()];
@@ -49,14 +51,14 @@ fn the_wall_clock_is_set(kind: Kind) {
     let last = family.next_of(&[b, c]);
     family.set_clocks(-HOUR);
     family.releases(last);
-    // Nobody is there while the clock is set, and one comes that has never seen another time.
+    // The clock is set while no process runs. The next one has never seen another time.
     family.set_clocks(-2 * HOUR);
     family.enters(a);
     family.releases(a);
     let late = family.start();
     family.enters(late);
     family.queues(b);
-    // A death is a death at any time.
+    // A death is noticed at any time.
     family.set_clocks(HOUR);
     family.kills(late);
     family.next_of(&[b]);
@@ -64,7 +66,7 @@ fn the_wall_clock_is_set(kind: Kind) {
     family.enters(a);
 }
 
-/// A process that is stopped is passed after its claim windows, by no clock but that which counts them.
+/// A stopped process is bypassed after its claim windows. Only the clock that counts them matters.
 fn a_sleeper_is_passed_no_sooner(kind: Kind, which: Which) {
     let mut family = need!(Family::new(kind, which));
     let [a, b, c] = [family.start(), family.start(), family.start()];
@@ -88,7 +90,7 @@ fn a_sleeper_is_passed_no_sooner(kind: Kind, which: Which) {
     family.next_of(&[c]);
 }
 
-/// The machine is suspended three times: with somebody inside, after a hand-over, and with nobody there.
+/// The machine is suspended three times: with a holder, after a hand-over, and with no process.
 fn the_machine_is_suspended(kind: Kind, which: Which) {
     let mut family = need!(Family::new(kind, which));
     let [a, b, c] = [family.start(), family.start(), family.start()];

@@ -1,4 +1,4 @@
-//! Locks whose kind is forgotten, as subjects: each is what it was.
+//! Locks with their kind erased, as subjects: they behave as before.
 
 use std::marker::PhantomData;
 
@@ -6,7 +6,7 @@ use stanchion::{AnyLock, AnySharedLock, Handle, Lock, SharedLock};
 
 use crate::subject::Subject;
 
-/// What forgets the kind of a lock.
+/// What erases the kind of a lock.
 pub(crate) trait Forgets<L>: Lock + 'static {
     fn new(lock: L) -> Self;
 }
@@ -66,7 +66,7 @@ impl<S: Subject, A: Forgets<S::Lock>> Subject for Forgotten<S, A> {
     }
 }
 
-/// The suite cannot see this: a lock that is forgotten twice is wrapped once, and known by its path.
+/// The suite cannot see this: a lock that is erased twice is wrapped once, and keeps its path.
 #[test]
 fn a_forgotten_lock_stays_what_it_is() {
     let place = crate::support::Place::new();

@@ -1,4 +1,4 @@
-//! Cancelling, everywhere: nothing stays behind.
+//! Cancelling at every point: nothing is left.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::subject::{Subject, answer, assert_idle, held, queued, tried, turn};
 use crate::support::{Polled, Random, assert_pending, eventually, in_runtime};
 
 pub(crate) fn p23_dropping_at_every_stage_frees_the_place<S: Subject>() {
-    // Before the first poll, while queued, with the offer made and not claimed.
+    // Before the first poll, while queued, and with an offer that is not claimed.
     for stage in 0..3 {
         let subject = S::new();
         let lock = subject.open_without_polling();
@@ -23,7 +23,7 @@ pub(crate) fn p23_dropping_at_every_stage_frees_the_place<S: Subject>() {
             drop(guard);
         } else {
             drop(guard);
-            // Without a line it may be the other one's turn.
+            // Without a queue the other waiter may be next.
             let turn_of_either = || dropped.rings() > 0 || (!S::FAIR && next.rings() > 0);
             eventually("an offer", turn_of_either);
             drop(dropped);
@@ -85,7 +85,7 @@ pub(crate) fn p25_an_aborted_holder_releases<S: Subject>() {
     assert_idle(&subject);
 }
 
-/// Many come, many leave early; in the end the lock occupies what it did when it was quiet.
+/// Many waiters begin, many leave early. In the end the lock uses as many resources as before.
 pub(crate) fn p62_a_storm_leaves_nothing<S: Subject>() {
     let subject = S::new();
     let lock = subject.open();
@@ -100,13 +100,14 @@ pub(crate) fn p62_a_storm_leaves_nothing<S: Subject>() {
             drop(line.swap_remove(index));
         }
         drop(guard);
-        // In whatever order they are dropped or finished: who is dropped passes on what he was offered.
+        // In any order of drops and grants: a waiter that is dropped passes on its offer.
         let kept = line.split_off(5);
         drop(line);
         drop(kept);
     }
     assert_idle(&subject);
-    // The first contention may open what is kept for the next: a bounded number, not one for each of a thousand.
+    // The first contention may open what is kept for the next: a bounded number, not one for each
+    // of a thousand.
     eventually("few descriptors", || subject.resources() <= quiet + 4);
     drop(lock);
     eventually("all is given back", || subject.resources() == 0);

@@ -1,4 +1,4 @@
-//! `NamedLock` by the two methods that need no lock of the operating system, as subjects.
+//! `NamedLock` with the two methods that need no lock of the operating system, as subjects.
 
 use std::marker::PhantomData;
 use std::path::Path;
@@ -9,7 +9,7 @@ use stanchion::{LockDir, LockDirOptions, Method, NamedLock};
 use crate::subject::Subject;
 use crate::support::Place;
 
-/// Which of the two.
+/// The method.
 pub(crate) trait Form: 'static {
     const METHOD: Method;
 }
@@ -25,7 +25,7 @@ impl Form for File {
     const METHOD: Method = Method::CreateNew;
 }
 
-/// With an expiry, so that it is renewed meanwhile.
+/// With an expiry, so the claim is renewed meanwhile.
 pub(crate) struct Claim<F>(Place, PhantomData<F>);
 
 impl<F: Form> Claim<F> {
@@ -81,7 +81,7 @@ impl<F: Form> Subject for Claim<F> {
         0
     }
 
-    /// Names are random, so they are compared by their ends.
+    /// Names are random, so only their ends are compared.
     fn footprint(&self) -> String {
         let mut names = self.0.footprint();
         let claim = self.0.directory().join("a.lock.claim/baton");

@@ -4,7 +4,7 @@ use stanchion::{AnySemaphore, FifoSemaphore, Guard, Memory, Permit, Semaphore};
 
 use crate::support::{Outsider, Place, Polled, assert_pending, eventually};
 
-/// Insists on a number; a server may hear of a drop later.
+/// Asserts this number of free permits. A server may receive a drop later.
 fn assert_available<S: Semaphore>(semaphore: &S, expected: u32) {
     let available = || {
         let answer = Polled::new(semaphore.available()).finish();
@@ -13,7 +13,7 @@ fn assert_available<S: Semaphore>(semaphore: &S, expected: u32) {
     eventually("that many permits", || available() == expected);
 }
 
-/// `open` opens one semaphore of three permits, each time anew.
+/// `open` opens one semaphore of three permits, with a new handle each time.
 fn counts<S: Semaphore>(open: impl Fn() -> S) {
     let (semaphore, other) = (open(), open());
     let take = |count| Polled::new(semaphore.acquire_many(count)).finish();
@@ -25,10 +25,11 @@ fn counts<S: Semaphore>(open: impl Fn() -> S) {
     drop(one);
     assert_available(&semaphore, 1);
     assert_available(&other, 1);
-    // What is set aside for the waiter may count as held; what it still waits for does not.
+    // A permit that is reserved for the waiter may count as held. A permit that it waits for does
+    // not.
     let mut all = Polled::new(semaphore.acquire_many(3));
     assert_pending!(all.poll().map(drop));
-    eventually("it is in line", || {
+    eventually("it is queued", || {
         let tried = Polled::new(other.try_acquire()).finish();
         tried.expect("no error").is_none()
     });
@@ -58,7 +59,7 @@ fn free_permits_are_counted_on_disk() {
     let open = |name| FifoSemaphore::open(place.directory(), name, 3).expect("a semaphore");
     counts(|| open("a"));
     counts(|| AnySemaphore::from(open("b")));
-    // One of another program, and what a resize of another handle brings.
+    // A permit of another program, and a resize by another handle.
     let semaphore = open("c");
     let permit = semaphore.try_acquire().expect("no error").expect("free");
     let number = |path: std::path::PathBuf| permit.slot_paths() != [path];

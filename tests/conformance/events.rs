@@ -1,9 +1,12 @@
-//! Another program gives the lock back, leaves the line or deletes the lock file: the waiter or holder is woken by the event,
-//! and by nothing else.
+//! Another program releases the lock, leaves the queue or deletes the lock file. The event must
+//! wake the waiter or holder, and nothing else may.
 //!
-//! Each case runs in a process of its own, because all locks of a process share one watch. A case waits until no timer is
-//! set in it, lets the other go, and has its lock when nothing can happen by itself any more; else a wake-up was lost.
-//! It is run as it is, and so that the watch ignores the event (`STANCHION_DEAF`): then it must fail.
+//! Each case runs in its own process, because all locks of a process share one watch. A case waits
+//! until the process has no timer left and then lets the other program act. If the waiter does not
+//! acquire then, a wake-up was lost.
+//!
+//! Each case runs twice: as it is, and with a watch that ignores the event (`STANCHION_DEAF`). The
+//! second run must fail.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -15,7 +18,7 @@ use crate::crew::program;
 use crate::one_permit::OnePermit;
 use crate::support::{Outsider, Place, Polled, assert_pending, eventually};
 
-/// A lock without any safety net.
+/// A lock without a safety net.
 fn fifo(place: &Place) -> AnyLock {
     let options = FifoLock::options().poll_interval(Duration::MAX);
     let options = options.claim_window(Duration::MAX);
@@ -45,7 +48,7 @@ fn file(place: &Place) -> AnyLock {
     AnyLock::new(plain(place))
 }
 
-/// The file whose lock is the lock, which is there after the first use.
+/// The file that is locked. It exists after the first use.
 fn lock_file(place: &Place, lock: &AnyLock) -> PathBuf {
     drop(Polled::new(lock.acquire()).finish().expect("free"));
     let entries = std::fs::read_dir(place.directory()).expect("a directory");
@@ -55,7 +58,7 @@ fn lock_file(place: &Place, lock: &AnyLock) -> PathBuf {
     files.next().expect("a lock file")
 }
 
-/// Nothing but an event can happen from now on.
+/// From now on only an event can wake the waiter.
 fn until_settled() {
     eventually("no timer is set", || {
         stanchion::testing::settled().is_some()
@@ -96,7 +99,7 @@ fn another_program_leaves_the_line(open: fn(&Place) -> AnyLock) {
     drop(waiter.finish().expect("its turn"));
 }
 
-/// The holder of a lock whose file is deleted is told.
+/// The holder of a lock whose file is deleted is informed.
 fn the_lock_file_goes(open: fn(&Place) -> AnyLock) {
     let place = Place::new();
     let lock = open(&place);
@@ -109,7 +112,7 @@ fn the_lock_file_goes(open: fn(&Place) -> AnyLock) {
     assert_eq!(lost.finish(), stanchion::Loss::Deleted);
 }
 
-/// A waiter for a share of a plain lock is woken by a downgrade as by a release.
+/// A downgrade wakes a reader of a plain lock as a release does.
 fn a_writer_becomes_a_reader(open: fn(&Place) -> FileLock) {
     let place = Place::new();
     let lock = open(&place);
@@ -123,7 +126,7 @@ fn a_writer_becomes_a_reader(open: fn(&Place) -> FileLock) {
     drop((waiter.finish().expect("shared"), reader.expect("a reader")));
 }
 
-/// Each case as a child program.
+/// Runs each case as a child program.
 pub(crate) const CASES: &[(&str, fn())] = &[
     ("fifo_door", || another_program_lets_go(fifo)),
     ("fifo_line", || another_program_leaves_the_line(fifo)),
@@ -155,7 +158,7 @@ const DEAF: &[(&str, &[&str])] = &[
 
 fn run(name: &str, deaf: &str) -> Output {
     let mut command = program(name);
-    // No rung of the ladder: nobody dies here.
+    // The ladder has no rungs, because no process dies here.
     command.env("STANCHION_LADDER", "off");
     command.env("STANCHION_DEAF", deaf);
     command.output().expect("the case runs")

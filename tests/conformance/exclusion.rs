@@ -1,4 +1,4 @@
-//! Exclusion: never two inside.
+//! Exclusion: never two holders.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use stanchion::{Guard, Lock};
 use crate::subject::{Subject, assert_idle, held, next_turn, queued, tried, turn};
 use crate::support::{Polled, Random, assert_pending, in_runtime};
 
-/// Updated by reading, giving way to others, and writing: any overlap loses an update.
+/// Reads, yields to others, and writes: any overlap loses an update.
 #[derive(Default)]
 struct Counter(AtomicUsize);
 
@@ -137,7 +137,8 @@ pub(crate) fn p07_all_spellings_of_a_name_are_one_lock<S: Subject>() {
     assert_idle(&subject);
 }
 
-/// Every way to come in, at random, with cancelled ones in between: at most one is inside.
+/// Acquires in every way, at random, with cancelled attempts in between: there is at most one
+/// holder.
 pub(crate) fn p40_no_guard_without_the_lock<S: Subject>() {
     const TASKS: u64 = 32;
     let subject = S::new();

@@ -1,4 +1,5 @@
-//! The fair locks as subjects, their heads waiting in each of three ways. A reader-writer lock is here what it is to its writers.
+//! The fair locks as subjects, with each of the three ways to wait. A reader-writer lock is used by
+//! writers only.
 
 use std::marker::PhantomData;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::subject::Subject;
 use crate::support::Place;
 use crate::way::Way;
 
-/// A lock that keeps a line on disk.
+/// A lock with a queue on disk.
 pub(crate) trait Fair: Lock + Sized + 'static {
     fn open_at(path: &Path, wait: Wait, poll_interval: Option<Duration>) -> Self;
 }

@@ -1,4 +1,4 @@
-//! `FileLock` in its three ways to wait, as subjects.
+//! `FileLock` with its three ways to wait, as subjects.
 
 use std::marker::PhantomData;
 use std::time::Duration;

@@ -1,9 +1,10 @@
-//! One suite for every lock: what each must survive within one process, whatever it is made of.
+//! One suite for every lock: what each must guarantee within one process.
 //!
-//! A lock joins with a [`Subject`](subject::Subject) and one line at the end of this file. Every lock gets every
-//! property: the list below is the only one, and a property that is written but not listed does not compile.
+//! A lock joins with a [`Subject`](subject::Subject) and one line at the end of this file. Every
+//! lock is tested for every property. The list below is the only one: a property that is written
+//! but not listed does not compile.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 #![deny(dead_code)]
 
 #[path = "../crew/skip.rs"]
@@ -41,7 +42,8 @@ mod support;
 mod waiting;
 mod way;
 
-/// Makes one test of every property, for one lock: all that hold without a line, and those of a line for locks that keep one.
+/// Makes one test of each property for one lock: all properties that need no queue, and for a lock
+/// with a queue also those of the queue.
 macro_rules! conforms {
     ($name:ident, $subject:ty) => {
         mod $name {

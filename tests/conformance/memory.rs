@@ -6,7 +6,7 @@ use crate::one_permit::OnePermit;
 use crate::subject::Subject;
 use crate::support::Polled;
 
-/// A kind of lock that a world in memory has.
+/// A kind of lock in a `Memory`.
 pub(crate) trait Kept: Lock + Sized + 'static {
     fn open_in(memory: &Memory, name: &str) -> Self;
 }
@@ -31,7 +31,7 @@ impl Kept for OnePermit<MemSemaphore> {
 
 pub(crate) struct InMemory<L> {
     memory: Memory,
-    /// Of its own, so that the suite can look at what its handles have left.
+    /// Its own handle, for the suite to see what its other handles have left.
     seen: L,
 }
 
@@ -54,7 +54,7 @@ impl<L: Kept> Subject for InMemory<L> {
         self.open()
     }
 
-    /// A name has one spelling: other handles of the same world.
+    /// A name has one spelling: these are other handles of the same `Memory`.
     fn open_by_other_names(&self) -> Vec<L> {
         let clone = self.memory.clone();
         vec![self.open(), L::open_in(&clone, "a")]

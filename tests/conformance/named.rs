@@ -1,4 +1,4 @@
-//! Locks by name as subjects: of a directory, by each method that locks, and behind a URL.
+//! Locks by name as subjects: in a directory, with each method that locks, and behind a URL.
 
 use std::marker::PhantomData;
 use std::path::Path;
@@ -81,7 +81,7 @@ impl<M: By> Subject for Named<M> {
     }
 }
 
-/// The lock `a` behind `mem:NAME`, with a name that is another one for each test: that of a directory.
+/// The lock `a` behind `mem:NAME`. Each test has its own name.
 pub(crate) struct Behind {
     place: Place,
     seen: AnyLock,

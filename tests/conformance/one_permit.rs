@@ -1,4 +1,4 @@
-//! A semaphore of which one permit at a time is acquired, as a lock: for suites of locks.
+//! A semaphore of which one permit at a time is acquired, used as a lock by the suites of locks.
 
 use stanchion::{
     Acquire, Capabilities, Changes, Handle, Lock, Removal, Result, Semaphore, Stats, Status,

@@ -8,7 +8,7 @@ use stanchion::{ErrorKind, Lock};
 use crate::subject::{Subject, Waiter, answer, assert_idle, held, queued, tried};
 use crate::support::{Polled, assert_pending, in_runtime, kind_of};
 
-/// Serves a line of waiters and insists that nobody is served before his turn.
+/// Serves the waiters, and asserts that each acquires in its turn.
 fn assert_served_in_order<S: Subject>(waiters: &mut [Waiter<S>]) {
     for index in 0..waiters.len() {
         for later in &mut waiters[index + 1..] {
@@ -64,7 +64,7 @@ pub(crate) fn p10_a_newcomer_never_passes_a_waiter<S: Subject>() {
     assert_idle(&subject);
 }
 
-/// In the instant of a release the lock belongs to the next in line, though he has not been polled yet.
+/// At the moment of a release the lock belongs to the next waiter, although it was not polled yet.
 pub(crate) fn p10_a_newcomer_never_passes_an_offer<S: Subject>() {
     let subject = S::new();
     let (lock, newcomer) = (subject.open(), subject.open());

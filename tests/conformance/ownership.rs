@@ -1,4 +1,4 @@
-//! Who holds, where a guard may go, and what is told of it.
+//! Who holds a lock, where a guard may go, and what the status shows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use stanchion::{Capabilities, ErrorKind, Guard, Handle, Held, Lock, Tokens};
 use crate::subject::{Subject, assert_idle, assert_soon, held, next_turn, queued, tried, turn};
 use crate::support::{Polled, in_runtime, kind_of};
 
-/// A second acquire of the same task waits as any other does; it errs with its limit and harms nobody.
+/// A second acquire of the same task waits as any other does. It fails when its limit is over, and
+/// affects no other waiter.
 pub(crate) fn p39_acquiring_what_is_held_waits<S: Subject>() {
     let subject = S::new();
     let lock = subject.open();
@@ -90,10 +91,10 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
     let guard = held::<S>(&lock);
     let (waiter, _other) = (queued::<S>(&lock), queued::<S>(&lock));
     let status = look();
-    // Alone, or as one of those who may be inside together.
+    // As the only holder, or as one of several that may hold it together.
     let mut inside = status.holder.into_iter().chain(status.shared_by);
     let holder = inside.next().expect("a holder");
-    assert_eq!(inside.next(), None, "only one is inside");
+    assert_eq!(inside.next(), None, "there is one holder");
     assert_eq!(holder.pid, Some(std::process::id()));
     assert!(holder.since.is_some_and(|since| since.elapsed().is_ok()));
     assert_eq!(Some(status.last_token), guard.token());
@@ -104,14 +105,14 @@ pub(crate) fn the_status_tells_who_holds_and_who_waits<S: Subject>() {
     drop(guard);
 }
 
-/// Whether it is held is never guessed: what the status says is what a try finds.
+/// `held` is never a guess: the status and a try agree.
 pub(crate) fn the_status_agrees_with_a_try<S: Subject>() {
     let subject = S::new();
     let lock = subject.open();
     let look = || Polled::new(lock.status()).finish().expect("a status");
     let is_free = || look().held == Held::No;
     for _ in 0..2 {
-        assert_soon::<S>("nobody holds it", is_free);
+        assert_soon::<S>("the lock is free", is_free);
         let guard = tried::<S>(&lock).expect("it is free");
         let status = look();
         assert_eq!((status.held, status.names_all), (Held::Yes, true));
@@ -119,7 +120,7 @@ pub(crate) fn the_status_agrees_with_a_try<S: Subject>() {
         drop(guard);
         assert_idle(&subject);
     }
-    assert_soon::<S>("nobody holds it", is_free);
+    assert_soon::<S>("the lock is free", is_free);
 }
 
 pub(crate) fn the_capabilities_are_told<S: Subject>() {

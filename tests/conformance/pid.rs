@@ -1,4 +1,4 @@
-//! `PidLock`, told and polling, as subjects.
+//! `PidLock`, with events and with polling, as subjects.
 
 use std::marker::PhantomData;
 use std::time::Duration;

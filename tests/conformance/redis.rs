@@ -1,4 +1,5 @@
-//! The locks on a Redis server as subjects: each place is a server of its own, each handle a client of its own.
+//! The locks on a Redis server as subjects. Each place has its own server, each handle its own
+//! client.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::one_permit::OnePermit;
 use crate::server::Server;
 use crate::subject::Subject;
 
-/// So long that nothing is renewed while a test runs: what must come comes by itself.
+/// Long enough that nothing is renewed during a test, so no wake-up comes from a renewal.
 const LONG: Duration = Duration::from_secs(3600);
 
 const NAME: &str = "conformance";

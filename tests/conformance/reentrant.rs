@@ -1,4 +1,4 @@
-//! A re-entrant lock as a subject: to strangers it is the lock inside.
+//! A re-entrant lock as a subject: for other tasks it is the wrapped lock.
 
 use stanchion::Reentrant;
 

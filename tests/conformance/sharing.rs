@@ -20,12 +20,13 @@ fn queued_to_read<S: Subject<Lock: SharedLock>>(lock: &S::Lock) -> Reader<S> {
     let mut reader = Polled::new(lock.acquire_shared());
     assert_pending!(reader.poll().map(drop));
     if S::REMOTE {
-        assert_soon::<S>("in line", || line() > before);
+        assert_soon::<S>("queued", || line() > before);
     }
     reader
 }
 
-/// Readers at the head of the queue enter, with the token of the writer. A writer behind them waits, and so does a reader behind that one.
+/// Readers at the head of the queue acquire, with the token of the writer. A writer behind them
+/// waits, and so does a reader behind that writer.
 pub(crate) fn a_downgrade_lets_in_the_readers_at_the_head<S: Subject<Lock: SharedLock>>() {
     let subject = S::new();
     let lock = subject.open_without_polling();
@@ -39,7 +40,7 @@ pub(crate) fn a_downgrade_lets_in_the_readers_at_the_head<S: Subject<Lock: Share
         .finish()
         .expect("downgraded");
     assert!(reader.is_held());
-    // Woken, and not by a poll of their own.
+    // They are woken. No poll of their own is needed.
     for (reader, before) in readers.iter().zip(rings) {
         reader.bell.wait_beyond(before);
     }
@@ -87,12 +88,12 @@ pub(crate) fn no_writer_enters_during_a_downgrade<S: Subject<Lock: SharedLock>>(
             alone && reader.is_ok()
         });
         over.store(true, Ordering::SeqCst);
-        assert!(went_well, "the lock was lost, or a writer was let in");
+        assert!(went_well, "the lock was lost, or a writer acquired it");
     });
     assert_idle(&subject);
 }
 
-/// At every stage of it.
+/// At every stage of the downgrade.
 pub(crate) fn a_downgrade_that_is_dropped_releases<S: Subject<Lock: SharedLock>>() {
     let subject = S::new();
     let lock = subject.open();
@@ -123,7 +124,7 @@ pub(crate) fn a_reader_cannot_be_downgraded<S: Subject<Lock: SharedLock>>() {
     assert_idle(&subject);
 }
 
-/// A guard that was never a writer's refuses, and is released.
+/// A guard that was never a writer's fails, and the lock is released.
 #[test]
 fn the_guard_of_an_exclusive_lock_cannot_be_downgraded() {
     let place = crate::support::Place::new();

@@ -1,4 +1,4 @@
-//! What the suite needs to know of a lock, and how it drives one.
+//! What the suite needs from a lock, and how it drives one.
 
 use std::future::Future;
 use std::task::Poll;
@@ -7,45 +7,46 @@ use stanchion::{Acquire, Handle, Lock};
 
 use crate::support::{Polled, assert_pending, assert_ready, eventually};
 
-/// A lock under test. Each value is a place of its own with nothing in it yet.
+/// A lock under test. Each value is a new, empty place of its own.
 pub(crate) trait Subject: Sized + 'static {
     type Lock: Lock + 'static;
 
-    /// Whether it keeps a line.
+    /// Whether it has a queue.
     const FAIR: bool;
 
     /// Whether it gives tokens.
     const TOKENS: bool = Self::FAIR;
 
-    /// Whether who has it tells of itself.
+    /// Whether the status names the holder.
     const NAMES: bool = Self::FAIR;
 
-    /// Whether every step is a journey to a server: nothing is there at the first poll, and a drop is heard later.
+    /// Whether every step is a round trip to a server: no first poll is ready, and a drop takes
+    /// effect later.
     const REMOTE: bool = false;
 
-    /// Whether this machine has what it needs; else the test is skipped.
+    /// Whether this machine has what it needs. Otherwise the test is skipped.
     fn is_possible() -> bool {
         true
     }
 
     fn new() -> Self;
 
-    /// A handle on the one lock of this place; each call opens it anew.
+    /// A handle on the one lock of this place. Each call makes a new handle.
     fn open(&self) -> Self::Lock;
 
-    /// The same, with every safety net switched off, so that a wake-up that is lost stays lost.
+    /// The same without any safety net, so a lost wake-up stays lost.
     fn open_without_polling(&self) -> Self::Lock;
 
-    /// The same lock under all other names that mean it.
+    /// The same lock under all its other names.
     fn open_by_other_names(&self) -> Vec<Self::Lock>;
 
     /// Another lock, beside the first.
     fn open_another(&self) -> Self::Lock;
 
-    /// How many places in line the backend keeps.
+    /// How many queue entries the backend has.
     fn places(&self) -> usize;
 
-    /// Everything about the lock that others can see, in any form that can be compared.
+    /// Everything about the lock that others can see, in a form that can be compared.
     fn footprint(&self) -> String;
 
     /// How many resources of this process the lock occupies: descriptors, connections.
@@ -65,17 +66,18 @@ pub(crate) fn queued<S: Subject>(lock: &S::Lock) -> Waiter<S> {
     let mut waiter = Polled::new(lock.acquire());
     assert_pending!(waiter.poll().map(|it| it.map(drop)));
     if S::REMOTE {
-        eventually("in line", || line() > before);
+        eventually("queued", || line() > before);
     }
     waiter
 }
 
-/// The guard of a lock that is free.
+/// Returns the guard of a free lock.
 pub(crate) fn held<S: Subject>(lock: &S::Lock) -> GuardOf<S> {
     turn::<S>(&mut Polled::new(lock.acquire()))
 }
 
-/// The guard of a waiter whose turn it is: there at once where a release hands over, else as soon as it has come.
+/// Returns the guard of a waiter that is next: at once if a release hands over, else as soon as the
+/// guard has come.
 pub(crate) fn turn<S: Subject>(waiter: &mut Waiter<S>) -> GuardOf<S> {
     let granted = match S::FAIR && !S::REMOTE {
         true => assert_ready!(waiter.poll()),
@@ -84,7 +86,7 @@ pub(crate) fn turn<S: Subject>(waiter: &mut Waiter<S>) -> GuardOf<S> {
     granted.expect("the lock is free")
 }
 
-/// What a future says that has to wait for nobody.
+/// Returns the result of a future that need not wait.
 pub(crate) fn answer<S: Subject, F: Future>(waiter: &mut Polled<F>) -> F::Output {
     match S::REMOTE {
         true => waiter.finish(),
@@ -92,7 +94,7 @@ pub(crate) fn answer<S: Subject, F: Future>(waiter: &mut Polled<F>) -> F::Output
     }
 }
 
-/// Insists that it is so: at once, or as soon as the server has heard.
+/// Asserts a condition: at once, or as soon as the server has received everything.
 pub(crate) fn assert_soon<S: Subject>(what: &str, mut is_so: impl FnMut() -> bool) {
     match S::REMOTE {
         true => eventually(what, is_so),
@@ -100,10 +102,10 @@ pub(crate) fn assert_soon<S: Subject>(what: &str, mut is_so: impl FnMut() -> boo
     }
 }
 
-/// Takes the first of these waiters that has its guard out of them. In a line that is the first one.
+/// Removes the first of these waiters that has its guard. In a queue it must be the first waiter.
 pub(crate) fn next_turn<S: Subject>(waiters: &mut Vec<Waiter<S>>) -> GuardOf<S> {
     let mut found = None;
-    eventually("somebody's turn", || {
+    eventually("one has acquired", || {
         let ready = |it: &mut Waiter<S>| match it.poll() {
             Poll::Ready(granted) => Some(granted.expect("its turn")),
             Poll::Pending => None,
@@ -115,23 +117,23 @@ pub(crate) fn next_turn<S: Subject>(waiters: &mut Vec<Waiter<S>>) -> GuardOf<S> 
         found.is_some()
     });
     let (index, guard) = found.expect("just found");
-    assert!(index == 0 || !S::FAIR, "the first in line is first");
+    assert!(index == 0 || !S::FAIR, "the first in the queue is first");
     waiters.remove(index);
     guard
 }
 
-/// The guard of a lock that is free, or nothing.
+/// Returns the guard of a free lock, or nothing.
 pub(crate) fn tried<S: Subject>(lock: &S::Lock) -> Option<GuardOf<S>> {
     Polled::new(lock.try_acquire()).finish().expect("no error")
 }
 
-/// Nothing is left: no place in line, and the lock can be had at once.
+/// Nothing is left: the queue is empty and the lock is free.
 pub(crate) fn assert_idle<S: Subject>(subject: &S) {
-    assert_soon::<S>("no place in line is left", || subject.places() == 0);
+    assert_soon::<S>("no queue entry is left", || subject.places() == 0);
     let is_free = || tried::<S>(&subject.open()).is_some();
     match S::FAIR && !S::REMOTE {
         true => assert!(is_free(), "it is not free"),
-        // A thread that sits for nobody any more may have it for an instant.
+        // A thread of an abandoned wait may hold it for an instant.
         false => eventually("it is free", is_free),
     }
 }

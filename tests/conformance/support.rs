@@ -1,4 +1,5 @@
-//! What the suites share: a future polled by hand, a place for locks, and somebody from outside who holds or waits.
+//! What the suites share: a future polled by hand, a place for locks, and an outsider that holds or
+//! waits.
 #![allow(dead_code, unused_imports, unused_macros)] // Each test binary uses a part.
 
 use std::collections::BTreeSet;
@@ -12,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use stanchion::{ErrorKind, FifoLock, FifoOptions};
 
-/// Far longer than anything here takes: only keeps a broken lock from hanging the run.
+/// Far longer than anything here takes. It only keeps a broken lock from hanging the run.
 pub(crate) const SAFETY: Duration = Duration::from_secs(60);
 
-/// Takes the value out of a future that must be ready.
+/// Returns the value of a future that must be ready.
 macro_rules! assert_ready {
     ($polled:expr) => {
         match $polled {
@@ -26,7 +27,7 @@ macro_rules! assert_ready {
 }
 pub(crate) use assert_ready;
 
-/// Insists that a future is not ready.
+/// Asserts that a future is not ready.
 macro_rules! assert_pending {
     ($polled:expr) => {
         match $polled {
@@ -57,7 +58,7 @@ impl Bell {
             .wait_timeout_while(rings, SAFETY, |rings| *rings <= before)
             .unwrap_or_else(PoisonError::into_inner);
         drop(rings);
-        assert!(!limit.timed_out(), "nobody was woken");
+        assert!(!limit.timed_out(), "no wake-up came");
     }
 }
 
@@ -68,7 +69,7 @@ impl Wake for Bell {
     }
 }
 
-/// A future that moves only when it is told to.
+/// A future that is polled by hand only.
 pub(crate) struct Polled<F> {
     future: Pin<Box<F>>,
     pub(crate) bell: Arc<Bell>,
@@ -80,7 +81,7 @@ impl<F: Future> Polled<F> {
         Self { future, bell }
     }
 
-    /// Polled once, and it must wait.
+    /// Polls once, and asserts that it must wait.
     #[track_caller]
     pub(crate) fn pending(future: F) -> Self {
         let mut polled = Self::new(future);
@@ -93,7 +94,7 @@ impl<F: Future> Polled<F> {
         self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 
-    /// Polls with another waker than this one's own.
+    /// Polls with another waker than its own.
     pub(crate) fn poll_with(&mut self, waker: &Waker) -> Poll<F::Output> {
         self.future.as_mut().poll(&mut Context::from_waker(waker))
     }
@@ -120,7 +121,7 @@ impl<F: Future> Polled<F> {
     }
 }
 
-/// Looks again and again, giving way to others in between, until it is so.
+/// Checks a condition again and again, and yields in between, until it is true.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
@@ -129,7 +130,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Runs a future on a runtime of its own with several threads.
+/// Runs a future on its own runtime with several threads.
 pub(crate) fn in_runtime<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
@@ -166,7 +167,7 @@ impl Place {
         self.directory().join("a.lock.queue")
     }
 
-    /// Other names that mean the lock file.
+    /// Other names of the lock file.
     pub(crate) fn other_names(&self) -> [PathBuf; 4] {
         let directory = self.directory();
         let deep = directory.join("deep");
@@ -189,14 +190,14 @@ impl Place {
         options.open(self.path()).expect("a lock")
     }
 
-    /// The tickets that stand in line on disk, in order.
+    /// The tickets in the queue on disk, in order.
     pub(crate) fn tickets(&self) -> Vec<String> {
         let names = file_names(&self.queue());
         let is_ticket = |name: &String| name.starts_with(|it: char| it.is_ascii_digit());
         names.into_iter().filter(is_ticket).collect()
     }
 
-    /// The names of everything there is.
+    /// The names of all files.
     pub(crate) fn footprint(&self) -> BTreeSet<String> {
         let mut names = file_names(self.directory());
         for name in file_names(&self.queue()) {
@@ -205,7 +206,7 @@ impl Place {
         names
     }
 
-    /// How many descriptors of this process mean something in here, deleted or not.
+    /// How many descriptors of this process refer to files in here, deleted or not.
     pub(crate) fn descriptors(&self) -> usize {
         open_files()
             .iter()
@@ -213,7 +214,7 @@ impl Place {
             .count()
     }
 
-    /// Somebody who holds the lock without knowing of lines.
+    /// A holder that ignores the queue.
     pub(crate) fn outsider_holds(&self) -> Outsider {
         Outsider::locks(&self.path())
     }
@@ -224,25 +225,25 @@ impl Place {
         Outsider::locks(&self.ticket(number))
     }
 
-    /// The same of one who wants so many permits.
+    /// The same, for this many permits.
     pub(crate) fn outsider_waits_for(&self, number: u64, permits: u32) -> Outsider {
         std::fs::create_dir_all(self.queue()).expect("the queue directory");
         Outsider::locks(&self.queue().join(format!("{number:020}.p{permits}")))
     }
 
-    /// The same of one who wants to read.
+    /// The same, for a reader.
     pub(crate) fn outsider_waits_to_read(&self, number: u64) -> Outsider {
         std::fs::create_dir_all(self.queue()).expect("the queue directory");
         Outsider::locks(&self.queue().join(format!("{number:020}.s")))
     }
 
-    /// What a waiter that was killed leaves behind.
+    /// What a killed waiter leaves behind.
     pub(crate) fn outsider_died_waiting(&self, number: u64) {
         std::fs::create_dir_all(self.queue()).expect("the queue directory");
         drop(open_file(&self.ticket(number)));
     }
 
-    /// The same of one whose ticket's file was to be used again: it has a second name.
+    /// The same, for a waiter whose ticket's file was to be used again: the file has a second name.
     pub(crate) fn outsider_died_waiting_with_a_spare(&self, number: u64) {
         use std::os::unix::fs::MetadataExt;
         self.outsider_died_waiting(number);
@@ -256,7 +257,7 @@ impl Place {
         self.queue().join(format!("{number:020}.x"))
     }
 
-    /// Nothing is left of waiting: no ticket, and the lock can be had at once.
+    /// Asserts that no wait has left anything: there is no ticket, and the lock is free.
     pub(crate) fn assert_idle(&self) {
         assert_eq!(self.tickets(), Vec::<String>::new(), "tickets are left");
         let lock = self.open();
@@ -265,7 +266,8 @@ impl Place {
     }
 }
 
-/// The operating system's lock on a file, held through a descriptor that the crate knows nothing of.
+/// A lock of the operating system on a file, held through a descriptor that the crate does not
+/// know.
 pub(crate) struct Outsider {
     file: File,
     path: PathBuf,
@@ -284,7 +286,7 @@ impl Outsider {
         fs2::FileExt::unlock(&self.file).expect("unlocked");
     }
 
-    /// Takes its ticket away, then unlocks and closes.
+    /// Deletes its ticket, then unlocks and closes.
     pub(crate) fn leaves_the_line(self) {
         std::fs::remove_file(&self.path).expect("its ticket is there");
         self.lets_go();
@@ -307,7 +309,7 @@ fn file_names(directory: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// What the descriptors of this process mean.
+/// The targets of this process's descriptors.
 pub(crate) fn open_files() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc/self/fd").expect("a list of descriptors");
     entries
@@ -315,7 +317,7 @@ pub(crate) fn open_files() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The kind of the error that a call must have ended with.
+/// Returns the kind of the error that a call must have returned.
 pub(crate) fn kind_of<T>(result: stanchion::Result<T>) -> ErrorKind {
     match result {
         Ok(_) => panic!("it went well"),

@@ -1,4 +1,4 @@
-//! Waiting, and how long.
+//! Waiting, with and without limits.
 
 use std::time::{Duration, Instant};
 
@@ -63,15 +63,15 @@ pub(crate) fn p18_extreme_limits_are_honoured<S: Subject>() {
     assert_idle(&subject);
 }
 
-/// Ready at the first poll: there is nothing it could sleep on.
+/// Ready at the first poll: there is nothing to wait for.
 pub(crate) fn p20_a_free_lock_is_entered_at_once<S: Subject>() {
     let subject = S::new();
     let lock = subject.open();
     for _ in 0..100 {
         let mut future = Polled::new(lock.acquire());
         let guard = answer::<S, _>(&mut future).expect("free");
-        assert_eq!(guard.waited(), None, "nobody was before it");
-        // From a server it is the answer that wakes, and nothing else.
+        assert_eq!(guard.waited(), None, "there was no other holder");
+        // On a server, only the answer wakes it.
         assert_eq!(future.rings(), usize::from(S::REMOTE));
         drop(guard);
     }
@@ -89,7 +89,7 @@ pub(crate) fn p21_a_release_wakes_the_next_one_only<S: Subject>() {
         let woken = line.iter().filter(|waiter| waiter.rings() > 0).count();
         assert_eq!(woken, 1);
         guard = assert_ready!(line.remove(0).poll()).expect("woken for good reason");
-        assert!(guard.waited().is_some(), "it stood in line");
+        assert!(guard.waited().is_some(), "it was queued");
     }
     drop(guard);
     assert_idle(&subject);
@@ -114,14 +114,14 @@ pub(crate) fn p21_no_wake_up_is_lost_without_polling<S: Subject>() {
     assert_idle(&subject);
 }
 
-/// What a lock cannot count it refuses at once, also while nobody has it.
+/// A limit that the lock cannot count is refused at once, also while the lock is free.
 pub(crate) fn a_limit_of_waiters_is_kept_or_refused_at_once<S: Subject>() {
     let subject = S::new();
     let lock = subject.open();
     let limited = |most| Polled::new(lock.acquire().max_waiting(most));
     let free = answer::<S, _>(&mut limited(3));
     match S::FAIR {
-        true => drop(free.expect("nobody waits")),
+        true => drop(free.expect("there is no waiter")),
         false => assert_eq!(kind_of(free), ErrorKind::Unsupported),
     }
     assert_idle(&subject);

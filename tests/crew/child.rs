@@ -1,4 +1,4 @@
-//! What child programs have in common: how they start, hear and answer, and the waits that they keep.
+//! What child programs share: how they start, receive and answer, and their waits.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -31,7 +31,7 @@ pub(crate) fn run(programs: &[(&str, fn())]) {
     std::process::exit(0);
 }
 
-/// Prints one line for the parent, in one piece.
+/// Prints one line for the parent, in one write.
 pub(crate) fn say(line: impl Display) {
     let line = format!("@{line}\n");
     let _ = std::io::stdout().write_all(line.as_bytes());
@@ -73,7 +73,7 @@ macro_rules! paced {
 }
 pub(crate) use paced;
 
-/// On a runtime with `CREW_THREADS` threads, or on this one alone.
+/// On a runtime with `CREW_THREADS` threads, or on this thread only.
 pub(crate) fn block_on(program: impl Future<Output = ()>) {
     let mut runtime = match std::env::var("CREW_THREADS") {
         Ok(threads) => {
@@ -89,7 +89,7 @@ pub(crate) fn block_on(program: impl Future<Output = ()>) {
     drop(runtime);
 }
 
-/// What the parent says, until it says `end` or is gone.
+/// Reads the parent's lines, until it sends `end` or is gone.
 pub(crate) fn commands() -> mpsc::UnboundedReceiver<String> {
     let (to, from) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -102,13 +102,13 @@ pub(crate) fn commands() -> mpsc::UnboundedReceiver<String> {
     from
 }
 
-/// Says how many entries this has in `/proc/self`.
+/// Prints how many entries `/proc/self/<what>` has.
 pub(crate) fn count(what: &str) {
     let entries = std::fs::read_dir(format!("/proc/self/{what}")).expect("/proc/self");
     say(format_args!("count {}", entries.count()));
 }
 
-// ---- user -----------------------------------------------------------------------------------------------------------
+// ---- user ---------------------------------------------------------------------------------------
 
 /// Applies `CREW_AS=uid:gid:group,group`, `CREW_FILES=most` and `CREW_UMASK=octal`. The program does
 /// this itself, so that its file need not be readable for that user.
@@ -145,7 +145,7 @@ pub(crate) fn limit_files(most: u64) {
     setrlimit(Resource::Nofile, limit).expect("a lower limit");
 }
 
-// ---- waits ----------------------------------------------------------------------------------------------------------
+// ---- waits --------------------------------------------------------------------------------------
 
 /// The orders to a wait or a holder: `release`, `drop` and others.
 pub(crate) type Orders = mpsc::UnboundedReceiver<String>;
@@ -160,7 +160,7 @@ struct Place {
     thaw: Option<oneshot::Sender<()>>,
 }
 
-/// Waits and what comes of them, each with a number and a task.
+/// The waits and their results. Each has a number and a task.
 #[derive(Default)]
 pub(crate) struct Places(HashMap<u32, Place>);
 

@@ -1,4 +1,4 @@
-//! Several programs around one thing.
+//! Several programs that use one thing.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use super::process::said;
 use super::{Process, WATCHDOG, until};
 
-/// In milliseconds: longer than a process that is awake ever stands still on a busy machine.
+/// In milliseconds. Longer than a running process ever pauses on a busy machine.
 pub(crate) const WINDOW: &str = "800";
 
-/// For a process that must get in without waiting for a window.
+/// For a process that must acquire without waiting for a window.
 pub(crate) const NO_WINDOW: &[(&str, &str)] = &[("CREW_WINDOW", "never")];
 
 /// A member of a crew.
@@ -32,7 +32,7 @@ pub(crate) trait Site {
     /// This member ends: what it holds and wants is no longer counted.
     fn forget(&mut self, who: Who);
 
-    /// The same of one that is killed.
+    /// The same, for a member that is killed.
     fn killed(&mut self, who: Who) {
         self.forget(who);
     }
@@ -61,7 +61,7 @@ impl<S: Site> Crew<S> {
         }
     }
 
-    /// For all members that start from now on.
+    /// For all members that start after this call.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.push((name.into(), value.into()));
         self
@@ -72,24 +72,24 @@ impl<S: Site> Crew<S> {
         all.any(|it| it.0 == name && it.1 == value)
     }
 
-    /// No safety net: everything happens by events or not at all.
+    /// No safety net: only events wake a waiter.
     pub(crate) fn by_events_only(&mut self) -> &mut Self {
         self.set("CREW_POLL", "never").set("CREW_WINDOW", "never")
     }
 
-    /// Members look once, without the ladder (under `--cfg stanchion_test`). Not for tests that
+    /// Members try once, without the ladder (under `--cfg stanchion_test`). Not for tests that
     /// kill: the kernel announces the close of a dying process before it drops the lock.
     pub(crate) fn without_ladder(&mut self) -> &mut Self {
         self.set("STANCHION_LADDER", "off")
     }
 
-    /// Members look again after an event, and not after a new watch. For tests that kill a process
+    /// Members try again after an event, and not after a new watch. For tests that kill a process
     /// while nothing else happens.
     pub(crate) fn ladder_after_events(&mut self) -> &mut Self {
         self.set("STANCHION_LADDER", "event")
     }
 
-    /// Claim windows end a wait for a sleeper, and nothing else does.
+    /// Claim windows bypass a frozen waiter, and nothing else does.
     pub(crate) fn with_windows(mut self) -> Self {
         self.set("CREW_POLL", "never").set("CREW_WINDOW", WINDOW);
         self
@@ -100,12 +100,12 @@ impl<S: Site> Crew<S> {
         self.site.tickets()
     }
 
-    /// Waits until no ticket is left. A ticket goes a moment after its owner has acquired.
+    /// Waits until no ticket is left. A ticket is deleted a moment after its owner has acquired.
     pub(crate) fn expect_no_tickets(&self) {
         until("no ticket is left", || self.tickets().is_empty());
     }
 
-    /// Waits until no ticket bears a mark. A member that wakes removes its own mark before it looks, and
+    /// Waits until no ticket has a mark. A member that wakes removes its mark before it tries, and
     /// is first from then on.
     pub(crate) fn until_awake(&self) {
         until("no ticket bears a mark", || {
@@ -114,7 +114,7 @@ impl<S: Site> Crew<S> {
         });
     }
 
-    // ---- members ----------------------------------------------------------------------------------------------------
+    // ---- members --------------------------------------------------------------------------------
 
     /// Starts a process that is ready.
     pub(crate) fn start(&mut self) -> Who {
@@ -157,13 +157,13 @@ impl<S: Site> Crew<S> {
         self.process(who).pid()
     }
 
-    /// The members that are neither stopped nor dead.
+    /// Returns the members that are neither stopped nor dead.
     pub(crate) fn running(&self) -> Vec<Who> {
         let all = (0..self.members.len()).filter(|it| self.members[*it].runs());
         all.map(Who).collect()
     }
 
-    // ---- lines ------------------------------------------------------------------------------------------------------
+    // ---- lines ----------------------------------------------------------------------------------
 
     /// Sends a command.
     pub(crate) fn tell(&mut self, who: Who, command: &str) {
@@ -177,7 +177,7 @@ impl<S: Site> Crew<S> {
         self.line(who)
     }
 
-    /// Sends a command and insists on the next line.
+    /// Sends a command and asserts the next line.
     #[track_caller]
     pub(crate) fn command(&mut self, who: Who, command: &str, answer: &str) {
         self.tell(who, command);
@@ -198,7 +198,7 @@ impl<S: Site> Crew<S> {
         format!("early: {:?}; {}", self.early, self.site.scene())
     }
 
-    /// The first line that fits.
+    /// Returns the first line that matches.
     #[track_caller]
     pub(crate) fn find(&mut self, mut fits: impl FnMut(Who, &str) -> bool) -> (Who, String) {
         let early = self.early.iter().position(|it| fits(it.0, &it.1));
@@ -214,7 +214,7 @@ impl<S: Site> Crew<S> {
         }
     }
 
-    /// The first line of a member that begins like this.
+    /// Returns the first line of a member that begins like this.
     #[track_caller]
     pub(crate) fn find_of(&mut self, who: Who, begins: &str) -> String {
         self.find(|it, line| it == who && line.starts_with(begins))
@@ -244,20 +244,20 @@ impl<S: Site> Crew<S> {
         self.said_so_far().iter().any(|it| it.0 == who)
     }
 
-    /// Every line so far was read.
+    /// Asserts that the test has read every line.
     #[track_caller]
     pub(crate) fn expect_silence(&mut self) {
         assert!(self.said_so_far().is_empty(), "{}", self.scene());
     }
 
-    /// This line must be the next of this member.
+    /// Asserts that this is the next line of this member.
     #[track_caller]
     pub(crate) fn expect(&mut self, who: Who, line: &str) {
         let found = self.line(who);
         assert_eq!(found, line, "from {who:?}; {}", self.scene());
     }
 
-    /// The number in the answer to a command, which begins like this.
+    /// Returns the number in the answer to a command, after this beginning.
     #[track_caller]
     pub(crate) fn number(&mut self, who: Who, command: &str, begins: &str) -> u64 {
         self.tell(who, command);
@@ -272,22 +272,22 @@ impl<S: Site> Crew<S> {
         self.number(who, &format!("count {what}"), "count ") as usize
     }
 
-    // ---- ends -------------------------------------------------------------------------------------------------------
+    // ---- ends -----------------------------------------------------------------------------------
 
-    /// `kill -9`, and the process is gone when this returns.
+    /// Kills with SIGKILL, and waits for the end.
     #[track_caller]
     pub(crate) fn kill(&mut self, who: Who) {
         self.kill_now(who);
         self.bury(who);
     }
 
-    /// `kill -9`, without waiting for the end.
+    /// Sends SIGKILL and does not wait for the end.
     pub(crate) fn kill_now(&mut self, who: Who) {
         self.site.killed(who);
         self.process_mut(who).kill_now();
     }
 
-    /// Waits for the end of a member that was killed, and takes everything that it has said.
+    /// Waits for the end of a killed member, and returns all its lines.
     #[track_caller]
     pub(crate) fn bury(&mut self, who: Who) {
         self.expect_killed(who);
@@ -309,23 +309,23 @@ impl<S: Site> Crew<S> {
         std::os::unix::process::ExitStatusExt::signal(&self.process_mut(who).end())
     }
 
-    /// Ends a process in good order.
+    /// Ends a process regularly.
     #[track_caller]
     pub(crate) fn end(&mut self, who: Who) {
         self.tell(who, "end");
         self.site.forget(who);
         let status: ExitStatus = self.process_mut(who).end();
-        assert_eq!(status.code(), Some(0), "{who:?} ended in good order");
+        assert_eq!(status.code(), Some(0), "{who:?} ended regularly");
         while self.line(who) != "gone" {}
     }
 
-    /// SIGSTOP, and the process stands still when this returns.
+    /// Sends SIGSTOP, and waits until the process has stopped.
     #[track_caller]
     pub(crate) fn stop(&mut self, who: Who) {
         assert!(self.process_mut(who).stop(), "{who:?} is dead");
     }
 
-    /// Waits until a process has stopped by itself, at a fail point.
+    /// Waits until a process has stopped itself, at a fail point.
     #[track_caller]
     pub(crate) fn expect_stopped(&mut self, who: Who) {
         let stopped = self.process_mut(who).has_stopped();

@@ -1,12 +1,12 @@
-//! Child programs and the tests that lead them.
+//! Child programs and the tests that control them.
 //!
 //! A child program is the test binary itself. It runs one ignored test, `child`, which calls
-//! [`child::run`] with the programs of that binary. The parent writes commands to its standard input, one
-//! a line. The child answers in lines that begin with `@`, because the test harness prints on the
-//! same output. [`Member`] is one program, [`Crew`] several that share something.
+//! [`child::run`] with the programs of that binary. The parent writes commands to its standard
+//! input, one a line. The child answers in lines that begin with `@`, because the test harness
+//! prints on the same output. [`Member`] is one program, [`Crew`] several that share something.
 //!
-//! A test waits for lines, for the end of a process and for what can be seen on disk or in `/proc`,
-//! never for time to pass. The watchdog turns a hang into a failure.
+//! A test waits for lines, for the end of a process and for what can be seen on disk or in `/proc`.
+//! It never waits for time to pass. The watchdog turns a hang into a failure.
 #![allow(dead_code, unused_imports)] // Each test binary uses a part.
 
 pub(crate) mod child;
@@ -32,7 +32,7 @@ pub(crate) fn program(name: &str) -> Command {
     command
 }
 
-/// The same, started by another program, which takes the child's command line as its last arguments.
+/// The same, started by another program, whose last arguments are the child's command line.
 pub(crate) fn program_under(starter: &[&str], name: &str) -> Command {
     let child = program(name);
     let [starter, arguments @ ..] = starter else {
@@ -44,7 +44,7 @@ pub(crate) fn program_under(starter: &[&str], name: &str) -> Command {
     command
 }
 
-/// All lines of a child program that gets no orders.
+/// Returns all lines of a child program that gets no orders.
 pub(crate) fn last_words(command: &mut Command) -> Vec<String> {
     let command = command.stdin(Stdio::null()).stderr(Stdio::null());
     let output = command.output().expect("it runs");
@@ -52,7 +52,7 @@ pub(crate) fn last_words(command: &mut Command) -> Vec<String> {
     text.lines().filter_map(process::said).collect()
 }
 
-/// A directory of this test alone, on a real disk.
+/// A directory for this test only, on a real disk.
 pub(crate) fn scratch() -> TempDir {
     let base = std::env::var("STANCHION_TEST_DIR");
     scratch_in(Path::new(
@@ -64,7 +64,7 @@ pub(crate) fn scratch_in(base: &Path) -> TempDir {
     tempfile::tempdir_in(base).expect("a directory")
 }
 
-/// On disk, and in memory where the system has that.
+/// On disk, and in memory if the system has such a directory.
 pub(crate) fn everywhere(test: impl Fn(TempDir)) {
     test(scratch());
     let memory = Path::new("/dev/shm");
@@ -92,7 +92,7 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     until_ok(|| condition().then_some(()).ok_or(what));
 }
 
-/// The same, with the reason why it is not so.
+/// The same, with the reason why the condition is false.
 #[track_caller]
 pub(crate) fn until_ok<E: std::fmt::Debug>(mut condition: impl FnMut() -> Result<(), E>) {
     let begun = Instant::now();

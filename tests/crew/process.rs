@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::WATCHDOG;
 
-/// A running program. Dropped, it is killed.
+/// A running program. It is killed on drop.
 pub(crate) struct Process {
     child: Child,
     stopped: bool,
@@ -18,7 +18,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program. Each line of its output is heard, and at its end `None`.
+    /// Starts a program. Sends each line of its output, and `None` at its end.
     pub(crate) fn start(
         mut command: Command,
         mut heard: impl FnMut(Option<String>) + Send + 'static,
@@ -45,7 +45,7 @@ impl Process {
         self.child.id()
     }
 
-    /// What it says beside its output, if that was asked for.
+    /// Its standard error, if that was requested.
     pub(crate) fn errors(&mut self) -> ChildStderr {
         self.child.stderr.take().expect("its errors")
     }
@@ -56,7 +56,7 @@ impl Process {
         let _ = writeln!(input, "{line}");
     }
 
-    /// Whether it was neither stopped nor killed, and its end was not awaited.
+    /// Whether it was neither stopped nor killed, and nothing waits for its end.
     pub(crate) fn runs(&self) -> bool {
         !self.stopped && !self.killed && !self.gone
     }
@@ -69,19 +69,20 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("a process to signal");
     }
 
-    /// `kill -9`, and it is gone when this returns.
+    /// Kills with SIGKILL, and waits for the end.
     pub(crate) fn kill(&mut self) {
         self.kill_now();
         self.end();
     }
 
-    /// `kill -9`, without waiting for the end.
+    /// Sends SIGKILL and does not wait for the end.
     pub(crate) fn kill_now(&mut self) {
         self.killed = true;
         self.signal(Signal::KILL);
     }
 
-    /// Waits for its end. Its input stays open: a program that it has started may still read there.
+    /// Waits for its end. Its input stays open, because a program that it has started may still
+    /// read it.
     pub(crate) fn end(&mut self) -> ExitStatus {
         self.gone = true;
         let input = self.child.stdin.take();
@@ -90,15 +91,15 @@ impl Process {
         status
     }
 
-    /// SIGSTOP, and it stands still when this returns; `false` when it died before.
+    /// Sends SIGSTOP and waits until it has stopped. Returns `false` if it died before.
     pub(crate) fn stop(&mut self) -> bool {
         self.signal(Signal::STOP);
         self.has_stopped()
     }
 
-    /// Waits until it stands still, or has ended: `false`.
+    /// Waits until it has stopped. Returns `false` if it has ended.
     pub(crate) fn has_stopped(&mut self) -> bool {
-        // The news stays there for a later wait.
+        // The state stays available to a later wait.
         let news = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let status = waitid(WaitId::Pid(Pid::from_child(&self.child)), news).expect("a child");
         self.stopped = status.expect("a change").stopped();
@@ -110,7 +111,7 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// Whether it has ended, whatever ended it.
+    /// Returns whether it has ended, for whatever reason.
     pub(crate) fn has_ended(&self) -> bool {
         let news = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         let status = || waitid(WaitId::Pid(Pid::from_child(&self.child)), news).expect("a child");
@@ -127,12 +128,12 @@ impl Drop for Process {
     }
 }
 
-/// What a child program says in a line of its output. The harness may have begun that line.
+/// Returns what a child program says in a line of its output. The harness may have begun that line.
 pub(super) fn said(line: &str) -> Option<String> {
     line.split_once('@').map(|it| it.1.to_owned())
 }
 
-/// A program that is led alone.
+/// A program that is controlled alone.
 pub(crate) struct Member {
     process: Process,
     lines: Receiver<String>,
@@ -160,7 +161,7 @@ impl Member {
         Self { process, lines }
     }
 
-    /// Its next line; `None` when it has ended.
+    /// Returns its next line; `None` when it has ended.
     #[track_caller]
     pub(crate) fn next(&self) -> Option<String> {
         match self.lines.recv_timeout(WATCHDOG) {
@@ -170,7 +171,7 @@ impl Member {
         }
     }
 
-    /// The line that must come next.
+    /// Asserts that this is the next line.
     #[track_caller]
     pub(crate) fn hear(&self) -> String {
         self.next().expect("the child lives")
@@ -186,7 +187,7 @@ impl Member {
         self.answer(line).expect("the child lives")
     }
 
-    /// The same of one that may end instead.
+    /// The same, for a program that may end instead.
     #[track_caller]
     pub(crate) fn answer(&mut self, line: &str) -> Option<String> {
         self.tell(line);

@@ -62,7 +62,7 @@ pub(crate) fn success(command: &mut Command, or: &str) -> Option<()> {
     success.then_some(()).or_else(|| skip(or))
 }
 
-/// A Python that has this module: the one that `STANCHION_PYTHON` names, or `python3`.
+/// A Python that has this module: the one in `STANCHION_PYTHON`, or `python3`.
 pub(crate) fn python(module: &str) -> Option<String> {
     let named = std::env::var("STANCHION_PYTHON").ok();
     let python = named.unwrap_or_else(|| "python3".to_owned());

@@ -1,4 +1,5 @@
-//! Files that are replaced as a whole: old or new, never a mix, whatever happens at whichever step.
+//! Files that are replaced as a whole: a reader sees the old or the new content, never a mix,
+//! whatever step fails.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,10 @@ use crate::skip::{skip, success};
 use crate::support::{Place, eventually, in_runtime, kind_of};
 
 const OLD: &str = "the old content, whole";
-/// Longer than any buffer on the way.
+/// Longer than any buffer in between.
 const PIECES: usize = 3000;
 const PIECE: &[u8] = b"one thousand and twenty-four bytes are not needed: this piece will do";
-/// The steps of a commit, as `src/fs/atomic.rs` names them.
+/// The steps of a commit, as `src/file/atomic.rs` names them.
 const STEPS: [&str; 6] = [
     "AtomicCreate",
     "AtomicDress",
@@ -38,7 +39,7 @@ async fn replace(path: &Path) -> Result<(), Error> {
     file.commit().await
 }
 
-/// The child program: replaces the file, and says what came of it.
+/// The child program: replaces the file, and reports the result.
 pub(crate) fn main() {
     match in_runtime(replace(&path("ATOMIC_PATH"))) {
         Ok(()) => say("done"),
@@ -49,7 +50,7 @@ pub(crate) fn main() {
     }
 }
 
-/// Runs the child with a fault; its last words, if it had any.
+/// Runs the child with a fault. Returns its last line, if there is one.
 fn child_with(path: &Path, faults: &[(&str, &str)]) -> String {
     let mut command = program("atomic");
     command
@@ -121,7 +122,7 @@ fn dropped_it_leaves_nothing() {
         let mut file = AtomicFile::create(&path).await.expect("begun");
         file.write_all(b"half").await.expect("written");
         drop(file);
-        // Also a commit that is dropped before it began.
+        // Also a commit that is dropped before its first poll.
         let mut file = AtomicFile::create(&path).await.expect("begun");
         file.write_all(b"half").await.expect("written");
         drop(file.commit());
@@ -131,7 +132,7 @@ fn dropped_it_leaves_nothing() {
     assert_eq!(place.descriptors(), 0);
 }
 
-/// Dropped somewhere in the middle: nothing or all of it.
+/// Dropped at a random point: nothing or all of it.
 #[test]
 fn a_dropped_commit_is_all_or_nothing() {
     for polls in 0..12 {
@@ -202,7 +203,7 @@ fn outside_a_runtime_it_says_so() {
     assert_eq!(kind_of(refused), ErrorKind::Unsupported);
 }
 
-/// Readers look while writers replace: each sees one whole content.
+/// Readers read while writers replace the file: each sees one complete content.
 #[test]
 fn readers_see_old_or_new() {
     const ROUNDS: usize = 40;
@@ -242,7 +243,7 @@ fn readers_see_old_or_new() {
     assert_eq!(names(&place), ["a.lock"]);
 }
 
-/// Many more at once than there are names that are swept.
+/// Many more at once than a sweep deletes.
 #[test]
 fn a_crowd_of_writers_finds_room() {
     let place = Place::new();
@@ -263,7 +264,7 @@ fn a_crowd_of_writers_finds_room() {
     assert_eq!(names(&place), ["a.lock"]);
 }
 
-/// With files that have no name, and where there are none.
+/// With files without a name, and on systems that lack them.
 fn both_ways(test: impl Fn(&[(&str, &str)])) {
     test(&[]);
     test(&[("STANCHION_NO_NAMELESS", "1")]);
@@ -335,7 +336,7 @@ fn p60_a_full_disk_leaves_the_old_one() {
         let mut file = AtomicFile::create(&path).await.expect("begun");
         let written = file.write_all(&new_content()).await;
         let flushed = file.flush().await;
-        // A writer that goes on all the same.
+        // The writer commits although a write has failed.
         let committed = file.commit().await.expect_err("it has a hole");
         let full = committed.io_error().map(std::io::Error::kind);
         assert_eq!(full, Some(std::io::ErrorKind::StorageFull));
@@ -352,8 +353,8 @@ fn p60_a_full_disk_leaves_the_old_one() {
     assert!(content == OLD && entries == 1, "{entries} entries");
 }
 
-/// Writers that drop their file and writers that commit, where temporary names stand as long as the writing: the name of one who
-/// leaves must not take the next one's with it.
+/// Some writers drop their file and others commit, with temporary names that exist during the whole
+/// write. A drop must not delete the temporary name of another writer.
 #[cfg(stanchion_test)]
 #[test]
 fn p01_droppers_and_committers_never_mix() {
@@ -410,7 +411,7 @@ pub(crate) fn crowd() {
     });
 }
 
-/// What a writer that died under a name of its own left, without a lock; and what a living one has.
+/// A dead writer left its temporary file, unlocked. A living one has its own.
 #[test]
 fn only_the_dead_are_cleared_away() {
     let place = Place::new();
@@ -422,7 +423,7 @@ fn only_the_dead_are_cleared_away() {
     };
     for number in [0, 3, 15] {
         std::fs::write(name(number), "left").expect("written");
-        // With the look of a target that may only be read.
+        // As mode of a target that may only be read.
         std::fs::set_permissions(name(number), PermissionsExt::from_mode(0o444)).expect("a mode");
     }
     let alive = std::fs::File::create(name(1)).expect("a file");
@@ -436,8 +437,8 @@ fn only_the_dead_are_cleared_away() {
     drop(alive);
 }
 
-/// The group bits of a file with an access list are its mask. Taken for the group's they would open
-/// the new file to it.
+/// The group bits of a file with an access list are its mask. Used as bits of the group they would
+/// open the new file to it.
 #[cfg(target_os = "linux")]
 #[test]
 fn p58_it_keeps_the_access_list() {
@@ -477,7 +478,7 @@ fn p58_it_keeps_the_access_list() {
     assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
     assert_eq!(after.mode(), before.mode());
     assert_eq!(list(&path), bytes);
-    // Bits that are asked for are all there is.
+    // Explicit mode bits are the only ones.
     in_runtime(async {
         let file = AtomicFile::create(&path).mode(0o640).await.expect("begun");
         file.commit().await.expect("in place");

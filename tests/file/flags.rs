@@ -1,4 +1,4 @@
-//! Locks on files that the caller has open, and `open_locked`.
+//! Locks on files that the caller has opened, and `open_locked`.
 
 use std::fs::File;
 
@@ -28,7 +28,7 @@ fn shared_and_exclusive() {
     let busy = at_once(&two, LockFlags::EXCLUSIVE | now);
     assert_eq!(kind_of(busy), ErrorKind::Busy);
     at_once(&two, LockFlags::UNBLOCK).expect("unlocked");
-    at_once(&one, LockFlags::EXCLUSIVE).expect("changed, nobody else is there");
+    at_once(&one, LockFlags::EXCLUSIVE).expect("changed, there is no other holder");
     let mut waiting = Polled::pending(lock(&two, LockFlags::SHARED));
     unlock(&one).expect("unlocked");
     waiting.finish().expect("its turn");
@@ -45,7 +45,7 @@ fn what_cannot_be_meant_is_refused() {
     }
 }
 
-/// The file stays open, so no close tells those who wait.
+/// The file stays open, so no close wakes the waiters.
 #[test]
 fn an_unlock_is_heard() {
     let place = Place::new();
@@ -70,7 +70,7 @@ fn a_dropped_wait_locks_nothing() {
     unlock(&one).expect("unlocked");
     waiting.bell.wait_beyond(0);
     drop(waiting);
-    at_once(&one, LockFlags::EXCLUSIVE | LockFlags::NON_BLOCKING).expect("given back");
+    at_once(&one, LockFlags::EXCLUSIVE | LockFlags::NON_BLOCKING).expect("released");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Others who lock the same file: `flock(1)`, Python's `fcntl.flock`, `portalocker`. Waits go by events alone.
+//! Other programs that lock the same file: `flock(1)`, Python's `fcntl.flock`, `portalocker`. Only
+//! events wake the waits.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +13,7 @@ use crate::skip::{program, python, success};
 use crate::support::{Place, eventually};
 use crate::{by_events, held, open, queued};
 
-/// A program that says `in` when it has the lock, and lets go when it is told a line.
+/// A program that prints `in` when it has the lock, and releases when it gets a line.
 fn start(command: Command) -> Member {
     let foreign = Member::foreign(command);
     foreign.expect("in");
@@ -22,7 +23,7 @@ fn start(command: Command) -> Member {
 fn flock(path: &Path, options: &[&str]) -> Command {
     let mut command = Command::new("flock");
     command.args(options).arg(path);
-    // `exec`, so that no shell is left with the lock when the program is killed.
+    // With `exec`, so that no shell keeps the lock when the program is killed.
     command.args(["sh", "-c", "echo in; read x; echo out"]);
     command
 }
@@ -50,7 +51,7 @@ with lock:
 print('out'); sys.stdin.readline()
 ";
 
-/// Excluded while it is in; woken when it lets go and when it is killed.
+/// Excluded while the program holds the lock. Woken when it releases and when it is killed.
 fn excludes_and_wakes(place: &Place, command: &dyn Fn() -> Command) {
     for killed in [false, true] {
         let mut foreign = start(command());
@@ -71,14 +72,14 @@ fn flock_of_the_shell() {
     let place = Place::new();
     excludes_and_wakes(&place, &|| {
         let mut command = Command::new("sh");
-        // The shell itself is the holder, so that killing it ends the hold.
+        // The shell itself is the holder, so killing it ends the hold.
         let text = "exec 9>>\"$0\"; flock 9; echo in; read x";
         command.args(["-c", text]).arg(place.path());
         command
     });
 }
 
-/// The other way round: what we hold, they wait for or are refused.
+/// The other way round: the program waits for our lock, or is refused.
 #[test]
 fn flock_waits_for_us_and_shares_with_us() {
     need!(program("flock"));
@@ -91,7 +92,7 @@ fn flock_waits_for_us_and_shares_with_us() {
         let command = flock(&place.path(), &[]);
         move || start(command)
     });
-    eventually("it stands in the lock call", || {
+    eventually("it waits in the lock call", || {
         let locks = std::fs::read_to_string("/proc/locks").expect("the kernel's list");
         locks.contains("->")
     });
@@ -111,7 +112,7 @@ fn flock_waits_for_us_and_shares_with_us() {
     drop((guard, beside, foreign));
 }
 
-/// A holder that had opened the file read-only announces another kind of close.
+/// A holder that opened the file read-only causes another kind of close event.
 #[test]
 fn fcntl_of_python() {
     let program = need!(python("fcntl"));
@@ -122,7 +123,7 @@ fn fcntl_of_python() {
         excludes_and_wakes(&place, &|| script(&program, &place.path(), &text));
     }
     let content = std::fs::read_to_string(place.path()).expect("read");
-    assert_eq!(content, "content", "p46: nobody touches it");
+    assert_eq!(content, "content", "p46: it is unchanged");
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn the_fair_lock_is_excluded_both_ways() {
     drop(waiter.finish().expect("woken by the close"));
 }
 
-/// Prints what the status of `$LOOK_AT` says, and what a try finds.
+/// Prints the status of `$LOOK_AT`, and the result of a try.
 pub(crate) fn main() {
     let lock = FileLock::open(path("LOOK_AT")).expect("a lock");
     let status = lock.status().expect("a status");
@@ -171,7 +172,7 @@ pub(crate) fn main() {
     ));
 }
 
-/// There the kernel's list of locks is empty, whoever has the file locked. Needs root.
+/// There the kernel's list of locks is empty, although the file is locked. Needs root.
 #[test]
 fn the_status_agrees_with_a_try_in_another_pid_namespace() {
     let place = Place::new();

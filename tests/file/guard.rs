@@ -45,7 +45,7 @@ fn it_reads_writes_seeks_and_syncs() {
     assert_eq!(content, "hello, world!!?");
 }
 
-/// A read that was begun and dropped leaves the file where its reader is.
+/// Dropping a read that has begun leaves the position of the file unchanged.
 #[test]
 fn a_dropped_read_moves_nothing() {
     let place = Place::new();
@@ -57,7 +57,7 @@ fn a_dropped_read_moves_nothing() {
             let mut two = [0; 2];
             file.read_exact(&mut two).await.expect("read");
             let mut five = [0; 5];
-            // Mostly dropped while it runs; else it has been read.
+            // Mostly dropped while it runs. Otherwise it has completed.
             let read = futures::poll!(Box::pin(file.read(&mut five)).as_mut()).is_ready();
             let plain = file.as_std().await.expect("plain");
             let place = plain.stream_position().expect("a place");
@@ -66,7 +66,8 @@ fn a_dropped_read_moves_nothing() {
     });
 }
 
-/// Begun in a runtime and gone on with outside: told where that needs the runtime's threads, never a panic.
+/// Begun in a runtime and continued outside. Where that needs the runtime's threads, the error says
+/// so; there is no panic.
 #[test]
 fn a_guard_may_leave_its_runtime() {
     let place = Place::new();
@@ -105,7 +106,7 @@ fn p43_a_release_tells_of_a_failed_write_and_releases() {
     });
 }
 
-/// Also when the write has failed long before anybody asks.
+/// Also when the write failed long before.
 #[test]
 fn p43_whoever_waits_for_the_writes_hears_of_a_failed_one() {
     let place = Place::new();
@@ -129,7 +130,7 @@ fn p43_whoever_waits_for_the_writes_hears_of_a_failed_one() {
     }
 }
 
-/// A runtime whose pool has one thread.
+/// A runtime whose thread pool has one thread.
 fn of_one_thread() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.max_blocking_threads(1).build().expect("a runtime")
@@ -183,7 +184,7 @@ fn p05_a_lost_lock_is_not_downgraded() {
     drop(lock.try_acquire().expect("no error").expect("a new file"));
 }
 
-/// A write that was handed to a busy pool is written before a reader enters.
+/// A write that was handed to a busy pool is completed before a reader acquires.
 #[test]
 fn a_downgrade_waits_for_a_running_write() {
     let place = Place::new();
@@ -265,7 +266,7 @@ fn p05_p48_a_loss_is_told_to_all_and_stays() {
     }
 }
 
-/// Another file has the name by then: it is somebody else's.
+/// By then another file has the name. It is not deleted.
 #[test]
 fn p38_removal_on_release_spares_the_file_of_others() {
     let place = Place::new();

@@ -1,6 +1,7 @@
-//! The plain file lock, the guard that is a file, locks on open files, and files that are replaced as a whole.
+//! The plain file lock, the guard that is a file, locks on open files, and files that are replaced
+//! as a whole.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
 #[macro_use]
@@ -23,7 +24,7 @@ use std::time::Duration;
 use stanchion::{FileGuard, FileLock, FileOptions};
 use support::{Place, Polled};
 
-/// No safety net: a wake-up that is lost stays lost.
+/// No safety net: a lost wake-up stays lost.
 fn by_events() -> FileOptions {
     FileLock::options().poll_interval(Duration::MAX)
 }

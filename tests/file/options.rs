@@ -1,4 +1,4 @@
-//! What the options mean, and what cannot be meant.
+//! What the options do, and which combinations are invalid.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -52,7 +52,7 @@ fn what_readers_would_lose_is_not_shared() {
         }
         let downgraded = Polled::new(held(&lock).downgrade()).finish();
         match word {
-            // That is done before anybody else reads.
+            // That happens before any other caller reads.
             "truncate" => drop(downgraded.expect("a reader")),
             _ => assert_eq!(kind_of(downgraded), ErrorKind::InvalidInput),
         }
@@ -89,7 +89,7 @@ fn a_missing_file_is_made_only_if_it_may_be() {
     drop(held(&lock));
 }
 
-/// The content is the holder's until the lock is held, and gone afterwards.
+/// The content is not changed until the lock is acquired. Then it is truncated.
 #[test]
 fn p46_truncation_comes_after_the_lock() {
     let place = Place::new();
@@ -114,7 +114,7 @@ fn the_mode_is_the_makers_alone() {
         let facts = std::fs::metadata(place.path()).expect("there");
         facts.permissions().mode() & 0o777
     };
-    assert_eq!(mode(), 0o664, "whatever the umask");
+    assert_eq!(mode(), 0o664, "regardless of the umask");
     drop(held(&open(&place, FileLock::options().mode(0o600))));
     assert_eq!(mode(), 0o664, "it was there");
 }
@@ -184,7 +184,7 @@ fn p57_links_are_refused_or_followed_and_nothing_else_is_touched() {
     let eager = FileLock::options().truncate(true).mode(0o600);
     let error = eager.clone().open(place.path()).expect_err("it is a link");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    // One that becomes a link later.
+    // A path that becomes a link later.
     std::fs::remove_file(place.path()).expect("removed");
     let lock = open(&place, eager);
     symlink("victim", place.path()).expect("a link");
@@ -197,7 +197,7 @@ fn p57_links_are_refused_or_followed_and_nothing_else_is_touched() {
     let direct = FileLock::open(&victim).expect("a lock");
     assert!(direct.try_acquire().expect("no error").is_none());
     drop(guard);
-    // To nothing yet, and in a circle.
+    // A dangling link, and a circle.
     std::fs::remove_file(place.path()).expect("removed");
     symlink("deep/../later", place.path()).expect("a link");
     std::fs::create_dir(place.directory().join("deep")).expect("a directory");
@@ -218,7 +218,7 @@ fn p33_what_is_no_file_is_refused_without_a_hang() {
     let kinds = [rustix::fs::FileType::Fifo, rustix::fs::FileType::Socket];
     for kind in kinds {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        // Also when it comes after the lock was opened.
+        // Also a link that is made after the lock was opened.
         for late in [false, true] {
             let make = || rustix::fs::mknodat(rustix::fs::CWD, place.path(), kind, mode, 0);
             if !late {
@@ -260,7 +260,7 @@ fn removing_spares_what_is_held() {
     drop(held(&lock));
 }
 
-/// The holder deletes the file as it leaves; who waited on that one goes on with the next.
+/// The holder deletes the file on release. A waiter on the deleted file continues with the new one.
 #[test]
 fn p04_removal_on_release_lets_nobody_wait_on_a_deleted_file() {
     let place = Place::new();
@@ -271,7 +271,7 @@ fn p04_removal_on_release_lets_nobody_wait_on_a_deleted_file() {
     assert!(!place.path().exists() || !waiters.is_empty());
     while !waiters.is_empty() {
         let mut found = None;
-        crate::support::eventually("somebody's turn", || {
+        crate::support::eventually("one has acquired", || {
             found = waiters.iter_mut().position(|it| match it.poll() {
                 std::task::Poll::Ready(guard) => {
                     let guard = guard.expect("its turn");
@@ -288,7 +288,7 @@ fn p04_removal_on_release_lets_nobody_wait_on_a_deleted_file() {
     assert!(place.footprint().is_empty());
 }
 
-/// The child program of the test below: what each way to lock says.
+/// The child program of the test below: prints the result of each way to lock.
 pub(crate) fn main() {
     let path = path("LOCK_PATH");
     let fair = stanchion::FifoLock::open(&path).expect("a lock");
@@ -308,11 +308,12 @@ pub(crate) fn main() {
     say(format_args!("open {:?}", locked.map_err(|it| it.kind())));
 }
 
-/// A file system that cannot lock, and one that grants every lock: told, never taken for a lock.
+/// A file system that cannot lock, and one that grants every lock: both are reported as
+/// unsupported.
 #[cfg(stanchion_test)]
 #[test]
 fn p61_a_file_system_without_locks_is_detected() {
-    // ENOSYS, ENOLCK, EOPNOTSUPP; and yes to everybody.
+    // ENOSYS, ENOLCK, EOPNOTSUPP; and a system that grants every lock.
     for answer in ["38", "37", "95", "yes"] {
         let place = Place::new();
         let mut command = program("options");
@@ -322,7 +323,7 @@ fn p61_a_file_system_without_locks_is_detected() {
         let said = last_words(&mut command);
         let wanted = ["fair", "plain", "plain"].map(|it| format!("{it} Err(Unsupported)"));
         assert_eq!(said[..3], wanted, "{answer}");
-        // Of an open file nobody can be asked whether a second one is refused.
+        // For an open file there is no way to test whether a second lock is refused.
         let open = if answer == "yes" {
             "open Ok(())"
         } else {

@@ -1,4 +1,5 @@
-//! Many processes on one plain lock: no update is lost, deaths and forks change nothing for the others.
+//! Many processes with one plain lock: no update is lost, and deaths and forks change nothing for
+//! the others.
 
 use std::io::Write;
 
@@ -70,7 +71,8 @@ fn p01_processes_that_wait_in_all_ways_lose_no_update() {
     assert_eq!(number(&place), (PROCESSES * ROUNDS) as u64);
 }
 
-/// Killed at any moment, inside and while they wait: the others go on, by events alone.
+/// Processes are killed at any moment, as holders and as waiters. The others continue, by events
+/// alone.
 #[test]
 fn p28_p29_deaths_hold_up_nobody() {
     let place = Place::new();
@@ -91,7 +93,7 @@ fn p28_p29_deaths_hold_up_nobody() {
     drop(queued_or_held(&lock));
 }
 
-/// A death in the middle of a write leaves what it leaves.
+/// A death during a write may leave a part of it.
 fn number_or_zero(place: &Place) -> u64 {
     let text = std::fs::read_to_string(place.path()).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
@@ -103,7 +105,7 @@ fn queued_or_held(lock: &FileLock) -> stanchion::FileGuard {
         .expect("free")
 }
 
-/// What a copy of the process drops, or leaves behind at its end, is not the parent's.
+/// What a forked copy drops, or leaves at its end, does not change the parent's lock.
 #[test]
 #[allow(unsafe_code)] // fork has no other form
 fn p34_a_forked_child_frees_and_deletes_nothing() {
@@ -111,7 +113,8 @@ fn p34_a_forked_child_frees_and_deletes_nothing() {
     let lock = open(&place, by_events().remove_on_release(true));
     let mut guard = Some(held(&lock));
     let mut waiter = queued(&lock);
-    // SAFETY: the child goes on with this one thread and leaves by `_exit`; the C library makes `malloc` usable in it.
+    // SAFETY: the child continues with this one thread and ends by `_exit`. The C library makes
+    // `malloc` usable in it.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork");
     if pid == 0 {
@@ -120,7 +123,7 @@ fn p34_a_forked_child_frees_and_deletes_nothing() {
         let refused = !held && waiter.poll().is_ready();
         drop(waiter);
         let _ = std::io::stdout().flush();
-        // SAFETY: ends the process without running what belongs to the parent.
+        // SAFETY: ends the process without running the parent's destructors.
         unsafe { libc::_exit(if refused { 0 } else { 1 }) };
     }
     let mut status = 0;

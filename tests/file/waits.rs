@@ -1,4 +1,4 @@
-//! The three ways to wait, and what becomes of waits that nobody comes for.
+//! The three ways to wait, and what happens to futures that are not polled.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn unlock(file: &std::fs::File) {
     fs2::FileExt::unlock(file).expect("unlocked");
 }
 
-/// An unlock without a close announces nothing; only who sits in the lock call hears of it.
+/// An unlock without a close causes no event. Only a thread in the lock call is woken.
 #[test]
 fn blocking_wakes_at_an_unlock_without_a_close() {
     let place = Place::new();
@@ -34,7 +34,7 @@ fn blocking_wakes_at_an_unlock_without_a_close() {
     eventually("the thread has gone", || threads_in_the_lock_call() == 0);
 }
 
-/// Watching finds it by the slow poll.
+/// A watching waiter finds it by the slow poll.
 #[test]
 fn watching_finds_an_unlock_without_a_close() {
     let place = Place::new();
@@ -60,7 +60,8 @@ fn a_lock_that_comes_for_a_dropped_wait_goes_back() {
     }
 }
 
-/// Many more than may sit: the others poll. Neither the pool nor the shutdown of the runtime waits for any of them.
+/// Many more waiters than may block a thread: the others poll. Neither the pool nor the shutdown of
+/// the runtime waits for any of them.
 #[test]
 fn a_thousand_blocked_waiters_leave_the_pool_and_the_shutdown_alone() {
     const WAITERS: usize = 1000;
@@ -90,7 +91,8 @@ fn a_thousand_blocked_waiters_leave_the_pool_and_the_shutdown_alone() {
             .expect("in time")
             .expect("written");
     });
-    // The threads are blocked until the guard goes, so a shutdown that waits for them has no end.
+    // The threads are blocked until the guard is dropped, so a shutdown that waited for them would
+    // never end.
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         drop(runtime);
@@ -103,7 +105,8 @@ fn a_thousand_blocked_waiters_leave_the_pool_and_the_shutdown_alone() {
     eventually("nothing stays open", || place.descriptors() == 0);
 }
 
-/// A future that has the lock and is not polled gives it back after two seconds, and tries again when it is polled.
+/// A future that acquired the lock and is not polled releases it after two seconds. It tries again
+/// when it is polled.
 #[test]
 fn a_lock_that_nobody_comes_for_goes_to_others() {
     let place = Place::new();
@@ -118,10 +121,10 @@ fn a_lock_that_nobody_comes_for_goes_to_others() {
             "kept for it"
         );
         let mut other = queued(&lock);
-        let guard = other.finish().expect("the sleeper's time is over");
+        let guard = other.finish().expect("the unpolled future released it");
         assert_pending!(sleeper.poll().map(drop));
         drop(guard);
-        drop(sleeper.finish().expect("awake again"));
+        drop(sleeper.finish().expect("polled again"));
     }
     eventually("nothing stays open", || place.descriptors() == 0);
 }
@@ -136,7 +139,7 @@ fn a_wait_follows_the_path_to_another_file() {
         let mut waiter = queued(&lock);
         std::fs::rename(place.path(), place.directory().join("aside")).expect("renamed");
         std::fs::write(place.path(), "").expect("written");
-        let guard = waiter.finish().expect("nobody has the new one");
+        let guard = waiter.finish().expect("the new one is free");
         assert!(guard.is_held() && !first.is_held());
         drop((guard, first));
     }
@@ -183,7 +186,7 @@ fn threads_without_a_runtime_can_wait() {
     told.recv().expect("it begins");
     drop(guard);
     thread.join().expect("a thread");
-    // Read and written without a runtime too.
+    // Reads and writes work without a runtime too.
     let mut file = held(&lock);
     let plain = file.blocking_as_std().expect("plain");
     std::io::Write::write_all(plain, b"words").expect("written");
@@ -196,7 +199,7 @@ fn threads_without_a_runtime_can_wait() {
     );
 }
 
-/// Polled once more after the end, by a `select!` in a loop for instance.
+/// Polled once more after the end, for example by a `select!` in a loop.
 #[test]
 fn a_finished_wait_stays_pending() {
     let place = Place::new();
@@ -206,7 +209,7 @@ fn a_finished_wait_stays_pending() {
     assert_pending!(done.poll().map(drop));
 }
 
-/// A waker is foreign code, and may panic: only its own task is the poorer.
+/// A waker is foreign code and may panic. Only its own task is affected.
 #[test]
 fn a_waker_that_panics_stops_nobody_else() {
     struct Panics;
@@ -237,7 +240,7 @@ fn a_waker_that_panics_stops_nobody_else() {
     }
 }
 
-/// Whatever has come to the path in the meantime: a wait that fell asleep looks at it as at the first time.
+/// A wait that was idle checks what is at the path, as at its beginning.
 #[test]
 fn p33_a_sleeper_takes_nothing_that_is_no_file() {
     let place = Place::new();
@@ -248,7 +251,7 @@ fn p33_a_sleeper_takes_nothing_that_is_no_file() {
     drop(guard);
     sleeper.bell.wait_beyond(0);
     let mut other = queued(&plain);
-    drop(other.finish().expect("the sleeper's time is over"));
+    drop(other.finish().expect("the unpolled future released it"));
     std::fs::remove_file(place.path()).expect("removed");
     std::fs::create_dir(place.path()).expect("a directory");
     sleeper.finish().expect_err("it is a directory");

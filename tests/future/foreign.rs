@@ -1,4 +1,5 @@
-//! Wakers that panic, when they are called, dropped or cloned, and that call back: the loss is their own task's alone.
+//! Wakers that panic when they are called, dropped or cloned, and wakers that call the crate: only
+//! their own task is affected.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use crate::crew::child::say;
 use crate::crew::{last_words, program};
 use stanchion::{FifoRwLock, FileLock, LockDir, Memory, Method, PidLock, Reentrant};
 
-/// What a waker does that it must not.
+/// The forbidden actions of a waker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sin {
     /// Panics when it is called, with a value that panics when it is dropped.
@@ -20,7 +21,7 @@ enum Sin {
 
 const SINS: [Sin; 2] = [Sin::Wake, Sin::Drop];
 
-/// The value of a panic that panics again when it is dropped, without end.
+/// The value of a panic that panics when it is dropped, without end.
 struct Chain;
 
 impl Drop for Chain {
@@ -55,7 +56,7 @@ impl Drop for Sinner {
     }
 }
 
-/// Polls once with a waker that the future alone keeps. How often it was called.
+/// Polls once with a waker that only the future keeps. Returns how often it was called.
 fn poll_as<F: Future>(sin: Sin, future: &mut Polled<F>) -> (Arc<AtomicUsize>, Poll<F::Output>) {
     let calls = Arc::<AtomicUsize>::default();
     let sinner = Sinner {
@@ -64,7 +65,7 @@ fn poll_as<F: Future>(sin: Sin, future: &mut Polled<F>) -> (Arc<AtomicUsize>, Po
     };
     let waker = Waker::from(Arc::new(sinner));
     let polled = future.poll_with(&waker);
-    // Dropped here it would panic in the test if the future has not kept it.
+    // If the future has not kept it, this drop would panic in the test.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(waker))) {
         std::mem::forget(payload);
     }
@@ -82,14 +83,15 @@ fn called(calls: &AtomicUsize) -> bool {
     calls.load(Ordering::SeqCst) > 0
 }
 
-/// The watch still tells: a waiter without a slow poll is woken by an event. Its ladder ends with the thread that climbs it.
+/// The watch still works: an event wakes a waiter without a slow poll. Its ladder ends with the
+/// thread that runs it.
 fn assert_the_watch_works() {
     let place = Place::new();
     let outsider = place.outsider_holds();
     let lock = place.open_with(options());
     let mut waiter = queued(&lock);
     outsider.lets_go();
-    drop(waiter.finish().expect("the watch tells"));
+    drop(waiter.finish().expect("the watch works"));
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn one_that_listens_for_a_loss_leaves_the_watch_alone() {
     }
 }
 
-/// Readers of one process are woken together, on the thread of the writer that leaves.
+/// Readers of one process are woken together, on the thread of the writer that releases.
 #[test]
 fn the_wakers_behind_it_are_called_and_the_caller_goes_on() {
     for sin in SINS {
@@ -223,7 +225,7 @@ fn a_memory_lock_goes_on() {
     }
 }
 
-/// The clock of the claim windows calls the wakers of those that stand behind a sleeper.
+/// The thread that ends claim windows calls the wakers of the waiters behind a frozen one.
 #[test]
 fn the_clock_of_memory_locks_goes_on() {
     for sin in SINS {
@@ -237,8 +239,8 @@ fn the_clock_of_memory_locks_goes_on() {
         let (calls, mut next) = waits_as(sin, lock.acquire());
         drop(guard);
         eventually("the call", || called(&calls));
-        drop(next.finish().expect("past the sleeper"));
-        // Another lock, whose sleeper is passed by the same clock.
+        drop(next.finish().expect("past the frozen waiter"));
+        // Another lock. The same thread bypasses its frozen waiter.
         let lock = Memory::options()
             .claim_window(WINDOW)
             .build()
@@ -248,7 +250,7 @@ fn the_clock_of_memory_locks_goes_on() {
         let _other = Polled::pending(lock.acquire());
         let mut next = Polled::pending(lock.acquire());
         drop(guard);
-        drop(next.finish().expect("past the sleeper"));
+        drop(next.finish().expect("past the frozen waiter"));
     }
 }
 
@@ -258,7 +260,7 @@ fn claims_of(path: &std::path::Path) -> std::path::PathBuf {
     path.into()
 }
 
-/// A claim that is taken away tells on the thread that renews all the others.
+/// A claim that is taken away reports its loss on the thread that renews all other claims.
 #[test]
 fn the_renewal_of_claims_goes_on() {
     let expire = Duration::from_millis(300);
@@ -330,7 +332,7 @@ fn an_onlooker_leaves_the_watch_alone() {
     }
 }
 
-/// What a clone that panics does is seen by the task that is polled, and by nobody else.
+/// A panic of a clone reaches the task that is polled, and no other.
 mod clone {
     use super::*;
 
@@ -381,7 +383,8 @@ mod clone {
     }
 }
 
-/// Calls the crate from wherever a waker is called, cloned or dropped: no mutex of ours may be held then.
+/// Calls the crate wherever a waker is called, cloned or dropped. The crate must hold no mutex
+/// then.
 mod callback {
     use super::*;
 
@@ -399,7 +402,7 @@ mod callback {
         }
     }
 
-    /// Clones as a caller does, and so do its drops.
+    /// Clones as a caller does, and their drops too.
     static CALLER: Mutex<Option<Arc<Caller>>> = Mutex::new(None);
 
     fn call() {
@@ -420,7 +423,7 @@ mod callback {
 
     fn waker() -> Waker {
         #[allow(unsafe_code)]
-        // SAFETY: the functions of the table use no data that is theirs alone.
+        // SAFETY: the functions of the table use only shared data.
         unsafe {
             Waker::from_raw(RAW)
         }
@@ -458,7 +461,7 @@ mod callback {
     }
 }
 
-/// The watch thread begins again after a panic, and everybody looks: an event that was taken and not told is made good.
+/// The watch thread starts again after a panic, and every waiter tries again. So no event is lost.
 #[cfg(stanchion_test)]
 #[test]
 fn a_watch_that_panics_begins_again() {

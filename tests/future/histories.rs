@@ -1,7 +1,8 @@
-//! Random histories of one line, held against the simplest model of it: a queue.
+//! Random histories of one lock, compared with the simplest model of it: a queue.
 //!
-//! Waiters of this process come, are polled, and leave, through two handles; waiters of other processes come, leave,
-//! and die in between. After every step, whoever is first and can enter must enter, and nobody else.
+//! Waiters of this process arrive, are polled, and leave, through two handles. Waiters of other
+//! processes arrive, leave and die in between. After every step, the first waiter must acquire if
+//! it can, and no other waiter may.
 
 use std::collections::VecDeque;
 
@@ -55,7 +56,7 @@ impl History {
         assert_eq!(
             handle.try_acquire().expect("no error").is_none(),
             self.is_busy(),
-            "a try goes through exactly when nobody is there"
+            "a try succeeds exactly if there is no holder and no waiter"
         );
         let mut waiter = Polled::new(handle.acquire());
         if self.is_busy() {
@@ -87,7 +88,8 @@ impl History {
             Some(Waits::Theirs(outsider)) if self.random.below(2) == 0 => {
                 outsider.leaves_the_line();
             }
-            // Ours is cancelled; theirs dies: its file is closed, and stays.
+            // A waiter of this process is cancelled. A waiter of another process dies: its file is
+            // closed, and stays on disk.
             _ => {}
         }
     }
@@ -112,7 +114,7 @@ impl History {
 
     fn enter(&mut self, guard: FifoGuard) {
         assert!(guard.token() > self.last_token, "tokens increase");
-        assert!(!guard.predecessor_crashed(), "nobody died inside");
+        assert!(!guard.predecessor_crashed(), "no holder died");
         self.last_token = guard.token();
         self.guard = Some(guard);
     }
@@ -140,7 +142,7 @@ impl History {
             }
         }
         self.guard = None;
-        // What the last of the dead left behind goes with the next one who comes.
+        // The next waiter deletes what the last dead one left behind.
         drop(held(&self.handles[0]));
         self.place.assert_idle();
         drop(self.handles);
@@ -159,8 +161,8 @@ fn p09_p11_p23_random_histories_follow_the_model() {
     }
 }
 
-/// A newcomer that comes in the very instant after somebody of another process stands behind him, whatever the watch
-/// has been told of it by then.
+/// A waiter that arrives just after a waiter of another process must stand behind it, although the
+/// watch may not have received the event yet.
 #[test]
 fn p09_a_newcomer_sees_whoever_has_just_queued() {
     let place = Place::new();
@@ -186,7 +188,7 @@ fn p09_a_newcomer_sees_whoever_has_just_queued() {
     place.assert_idle();
 }
 
-/// Lets a moment pass that is different each time.
+/// Pauses for a moment of varying length.
 fn spin(turns: u64) {
     (0..turns * 8).for_each(|_| std::hint::spin_loop());
 }

@@ -1,8 +1,8 @@
-//! Time limits, limits on the length of the line, and what a waiter is told.
+//! Time limits, limits on the length of the queue, and the reports to a waiter.
 
 use super::*;
 
-/// Polls inside a runtime with a timer, whose clock stands still unless it is moved.
+/// Polls inside a runtime with a timer, whose clock only moves when the test moves it.
 fn in_paused_time<T>(body: impl AsyncFnOnce() -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -44,25 +44,25 @@ fn p16_zero_leaves_no_ticket() {
     place.assert_idle();
 }
 
-/// One attempt is enough to get past the places of the dead.
+/// One attempt skips the tickets of all dead processes.
 #[test]
 fn p16_zero_clears_the_dead_away() {
     let place = Place::new();
     let lock = place.open();
     (1..20).for_each(|number| place.outsider_died_waiting(number));
     let mut future = Polled::new(lock.acquire().timeout(Duration::ZERO));
-    drop(assert_ready!(future.poll()).expect("nobody alive is before it"));
+    drop(assert_ready!(future.poll()).expect("no living waiter is before it"));
     place.assert_idle();
 }
 
-/// Whoever takes a dead waiter's file over must not keep his place alive with it.
+/// A process that takes over a dead waiter's spare file must not make that waiter look alive.
 #[test]
 fn p29_a_dead_waiter_with_a_spare_file_holds_nobody_up() {
     let place = Place::new();
     let lock = with_window(&place, Duration::MAX);
     place.outsider_died_waiting_with_a_spare(1);
     let mut future = Polled::new(lock.acquire().timeout(Duration::ZERO));
-    drop(assert_ready!(future.poll()).expect("nobody alive is before it"));
+    drop(assert_ready!(future.poll()).expect("no living waiter is before it"));
     place.assert_idle();
 }
 
@@ -175,7 +175,7 @@ fn the_limit_of_the_options_and_how_a_call_overrides_it() {
     });
 }
 
-/// A waiter that times out leaves the line as a dropped one does.
+/// A waiter that times out leaves the queue as a dropped one does.
 #[test]
 fn p11_timing_out_moves_the_rest_up() {
     in_paused_time(async || {

@@ -1,6 +1,6 @@
-//! The acquire future, polled by hand: what each poll does, and what dropping it does at each stage.
+//! The acquire future, polled by hand: what each poll does, and what a drop does at each stage.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -25,7 +25,7 @@ use support::{
 
 type Waiter = Polled<Acquire<FifoGuard>>;
 
-/// Longer than a thread that is awake ever stands still on a busy machine.
+/// Longer than a running thread ever pauses on a busy machine.
 const WINDOW: Duration = Duration::from_secs(1);
 
 fn queued(lock: &FifoLock) -> Waiter {
@@ -36,17 +36,17 @@ fn held(lock: &FifoLock) -> FifoGuard {
     assert_ready!(Polled::new(lock.acquire()).poll()).expect("the lock is free")
 }
 
-/// A lock whose sleepers are soon passed over, and who wakes only by events.
+/// A lock with short claim windows, whose waiters wake only by events.
 fn with_window(place: &Place, window: Duration) -> FifoLock {
     place.open_with(options().claim_window(window))
 }
 
-/// No safety net: a wake-up that is lost stays lost.
+/// No safety net: a lost wake-up stays lost.
 fn options() -> FifoOptions {
     FifoLock::options().poll_interval(Duration::MAX)
 }
 
-/// Dropping `dropped` must let `next` in, and leave nothing behind.
+/// Asserts that dropping `dropped` lets `next` acquire, and leaves nothing behind.
 fn assert_moves_up(place: &Place, dropped: Waiter, mut next: Waiter) {
     drop(dropped);
     let guard = next.finish().expect("the next one is served");
@@ -130,7 +130,8 @@ mod shape {
         place.assert_idle();
     }
 
-    /// A wait that met the holder of a replaced lock file, and then acquired, leaves no doubt behind.
+    /// A wait that met the holder of a replaced lock file, and then acquired, does not affect a
+    /// later try.
     #[test]
     fn p40_a_try_after_a_wait_for_a_replaced_file_has_a_guard() {
         let place = Place::new();
@@ -177,7 +178,7 @@ mod shape {
         }
     }
 
-    /// A waker may own anything, also another place in the same line.
+    /// A waker may own anything, also another wait for the same lock.
     #[test]
     fn a_waker_that_owns_a_waiter_can_be_dropped() {
         struct Owner(#[allow(dead_code)] Mutex<Waiter>);
@@ -267,7 +268,8 @@ mod dropped {
         assert_moves_up(&place, queued(&lock), next);
     }
 
-    /// The first of two cohorts goes: the second, behind another process, must not lose its own place.
+    /// The first of two cohorts leaves. The second one, behind another process, must keep its own
+    /// ticket.
     #[test]
     fn p23_between_other_processes() {
         let place = Place::new();
@@ -311,7 +313,7 @@ mod dropped {
         place.assert_idle();
     }
 
-    /// The ticket goes with its last waiter, also while the one who shared it is inside.
+    /// The ticket is deleted with its last waiter, also while a holder still shares it.
     #[test]
     fn p23_last_of_a_cohort_that_is_inside() {
         let place = Place::new();
@@ -354,13 +356,15 @@ mod dropped {
     }
 }
 
-/// The place in line counts from the first poll, also in a task that has used up its share of the runtime.
+/// A waiter is queued from its first poll on, also in a task that has used up its share of the
+/// runtime.
 #[tokio::test]
 async fn p09_a_task_that_must_yield_has_its_place_all_the_same() {
     use std::future::Future;
     let dir = tempfile::tempdir().expect("a directory");
     let lock = stanchion::FifoLock::open(dir.path().join("it.lock")).expect("a lock");
-    // Without ever waiting, until the runtime asks for a pause: that poll is the one meant.
+    // Acquires without waiting until the runtime asks for a pause. The poll after that is the
+    // tested one.
     for _ in 0..1000 {
         let mut acquire = Box::pin(lock.acquire());
         let first = std::future::poll_fn(|cx| std::task::Poll::Ready(acquire.as_mut().poll(cx)));

@@ -1,4 +1,4 @@
-//! Offers that nobody claims: how sleepers are passed, and how they come back.
+//! Unclaimed offers: how frozen waiters are bypassed, and how they come back.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn a_sleeper_that_wakes_is_first_again() {
     let guard = held(&lock);
     let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
     drop(guard);
-    let guard = second.finish().expect("passed the sleeper");
+    let guard = second.finish().expect("bypassed the frozen waiter");
     let mut third = queued(&lock);
     assert_pending!(sleeper.poll());
     drop(guard);
@@ -35,7 +35,7 @@ fn a_sleeper_that_wakes_is_first_again() {
     drop(assert_ready!(third.poll()).expect("then the third"));
 }
 
-/// The one who passed has a ticket of its own, and others of its process stand behind it.
+/// The bypassing waiter has its own ticket, and other waiters of its process are behind it.
 #[test]
 fn a_sleeper_with_an_earlier_ticket_is_first_again() {
     let place = Place::new();
@@ -46,7 +46,7 @@ fn a_sleeper_with_an_earlier_ticket_is_first_again() {
     let (mut second, mut third) = (queued(&lock), queued(&lock));
     between.leaves_the_line();
     outsider.lets_go();
-    let guard = second.finish().expect("passed the sleeper");
+    let guard = second.finish().expect("bypassed the frozen waiter");
     assert_pending!(sleeper.poll());
     drop(guard);
     assert_pending!(third.poll());
@@ -68,7 +68,7 @@ fn p64_when_all_sleep_the_lock_is_free_for_other_processes() {
         let size = |name| std::fs::metadata(place.queue().join(name)).map(|it| it.len());
         tickets.len() == 1 && tickets.iter().all(|it| size(it).is_ok_and(|size| size > 0))
     };
-    eventually("one ticket stands, with a mark", marked);
+    eventually("one ticket is left, with a mark", marked);
     eventually("the lock file is free", || {
         !lock.is_locked().expect("no error")
     });
@@ -91,17 +91,17 @@ fn a_newcomer_passes_a_line_of_sleepers() {
     let guard = held(&lock);
     let mut sleeper = queued(&lock);
     drop(guard);
-    eventually("the sleeper was passed over", || {
+    eventually("the frozen waiter was bypassed", || {
         !lock.is_locked().expect("no error")
     });
     let status = lock.status().expect("status");
     assert!(status.waiters[0].bypassed, "{status:?}");
     let guard = Polled::new(lock.acquire())
         .finish()
-        .expect("nobody is awake");
+        .expect("no waiter is polled");
     assert_pending!(sleeper.poll());
     drop(guard);
-    drop(sleeper.finish().expect("awake again"));
+    drop(sleeper.finish().expect("polled again"));
     drop(sleeper);
     place.assert_idle();
 }
@@ -113,11 +113,11 @@ fn status_tells_who_of_a_cohort_was_passed_over() {
     let guard = held(&lock);
     let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
     drop(guard);
-    let _guard = second.finish().expect("passed the sleeper");
+    let _guard = second.finish().expect("bypassed the frozen waiter");
     let passed = || lock.status().expect("status").waiters[0].bypassed;
     assert!(passed());
     assert_pending!(sleeper.poll());
-    assert!(!passed(), "it is awake");
+    assert!(!passed(), "it was polled");
 }
 
 #[test]
@@ -128,13 +128,13 @@ fn p64_a_thousand_sleepers_cost_a_few_windows() {
     let sleepers: Vec<_> = (0..1000).map(|_| queued(&lock)).collect();
     let mut awake = queued(&lock);
     drop(guard);
-    // A window for each would be a thousand seconds.
-    drop(awake.finish().expect("passed a thousand"));
+    // A window for each of them would take a thousand seconds.
+    drop(awake.finish().expect("bypassed a thousand"));
     drop((awake, sleepers));
     place.assert_idle();
 }
 
-/// The window is the one of the handle that was granted, not of those before it.
+/// The window is that of the granted handle, not that of an earlier one.
 #[test]
 fn a_long_window_of_another_handle_delays_nobody() {
     let place = Place::new();
@@ -144,7 +144,7 @@ fn a_long_window_of_another_handle_delays_nobody() {
     let (mut first, mut sleeper, mut third) = (queued(&patient), queued(&lock), queued(&lock));
     drop(guard);
     drop(assert_ready!(first.poll()).expect("claimed"));
-    drop(third.finish().expect("passed the sleeper"));
+    drop(third.finish().expect("bypassed the frozen waiter"));
     drop(sleeper.finish().expect("awake"));
 }
 
@@ -154,7 +154,7 @@ fn a_window_without_end_passes_nobody() {
     let lock = with_window(&place, Duration::MAX);
     let guard = held(&lock);
     let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
-    // The clock of a lock whose windows do end shows how long "for ever" has lasted.
+    // A lock with windows that end is the clock here: it shows that enough time has passed.
     let (elsewhere, clock) = (Place::new(), WINDOW);
     let other = with_window(&elsewhere, clock);
     let other_guard = held(&other);
@@ -166,7 +166,7 @@ fn a_window_without_end_passes_nobody() {
     drop(assert_ready!(second.poll()).expect("then the second"));
 }
 
-/// Two of other processes stand still before us, and the lock is free.
+/// Two waiters of other processes are stopped before this one, and the lock is free.
 #[test]
 fn p64_sleepers_that_were_passed_are_counted() {
     let place = Place::new();
@@ -174,14 +174,14 @@ fn p64_sleepers_that_were_passed_are_counted() {
     drop(held(&lock));
     let sleepers = [place.outsider_waits(5), place.outsider_waits(6)];
     assert_eq!(lock.stats().bypassed, 0);
-    drop(queued(&lock).finish().expect("passed both"));
+    drop(queued(&lock).finish().expect("bypassed both"));
     assert_eq!(lock.stats().bypassed, 2);
     for sleeper in sleepers {
         sleeper.leaves_the_line();
     }
 }
 
-/// The file of a ticket is used again. Its mark, which another process has put there, is not.
+/// The file of a ticket is used again. Its mark, which another process has set, is not.
 #[test]
 fn p64_the_mark_of_the_last_ticket_is_not_that_of_the_next() {
     let place = Place::new();

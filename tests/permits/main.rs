@@ -1,6 +1,6 @@
 //! The semaphore among real processes: counting, order, deaths, stops, other numbers, and Python's `portalocker`.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
 #[macro_use]

@@ -144,7 +144,7 @@ impl Crew {
         self.site.locked_slots()
     }
 
-    // ---- permits ----------------------------------------------------------------------------------------------------
+    // ---- permits --------------------------------------------------------------------------------
 
     fn wants(&mut self, place: Place, permits: u32) {
         self.site.asked.insert(place, (permits, self.site.ended));

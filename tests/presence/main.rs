@@ -2,7 +2,7 @@
 //! records. On Linux, where a process can be told to be gone.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
 #[macro_use]

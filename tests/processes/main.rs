@@ -2,7 +2,7 @@
 //!
 //! The tests that need fail points exist under `--cfg stanchion_test` only; `scripts/test` sets it.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
 #[macro_use]

@@ -131,7 +131,7 @@ impl Crew {
         self.queue_dir().join("state")
     }
 
-    // ---- lines ------------------------------------------------------------------------------------------------------
+    // ---- lines ----------------------------------------------------------------------------------
 
     /// Whether a member that was ordered to acquire must wait. If not, its line stays to be read.
     pub(crate) fn must_wait(&mut self, who: Who, slot: u32) -> bool {
@@ -194,7 +194,7 @@ impl Crew {
         tasks.filter_map(count).sum::<u64>()
     }
 
-    // ---- locks ------------------------------------------------------------------------------------------------------
+    // ---- locks ----------------------------------------------------------------------------------
 
     /// Queues: must not get the lock at once.
     #[track_caller]

@@ -1,6 +1,6 @@
 //! The locks on a Redis server, each test with a server of its own.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
 #[macro_use]

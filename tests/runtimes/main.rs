@@ -1,6 +1,6 @@
 //! Runtimes that come and go, threads without one, and the life of a handle: close, remove, loss, status.
 
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::sync::Arc;
 use std::time::Duration;

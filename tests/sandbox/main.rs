@@ -4,7 +4,7 @@
 //! lock: contended and in order, after a death, and an `AtomicFile`. What a cell of the table may answer stands in
 //! [`Cell::expects`].
 #![cfg(target_os = "linux")]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;

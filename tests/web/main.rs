@@ -1,7 +1,7 @@
 //! Two copies of the example `web`, real processes, around one lock: what they answer, and what their page shows. Each test around a lock
 //! on files, and, with the feature `redis`, around one on a Redis server; the example knows no difference.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // The tests play those who do what the crate must not.
+#![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::io::Read;
 
