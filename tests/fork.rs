@@ -92,7 +92,11 @@ fn p34_a_forked_child_is_another_process_in_the_line() {
         let holder = crew.start();
         crew.contend(holder);
         let token = keep(&mut crew, holder);
-        assert_eq!(crew.ask(holder, "fork try"), "none", "its parent holds the lock");
+        assert_eq!(
+            crew.ask(holder, "fork try"),
+            "none",
+            "its parent holds the lock"
+        );
         assert_eq!(crew.ask(holder, "fork take"), "waiting");
         crew::until("the child is queued", || crew.tickets().len() == 1);
         crew.tell(holder, "let-go");

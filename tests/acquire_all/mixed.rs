@@ -25,7 +25,9 @@ fn p41_locks_of_all_kinds_together() {
         assert_eq!(guards.iter().filter(|it| it.token().is_some()).count(), 2);
         assert!(guards[2].downcast_ref::<FifoGuard>().is_none());
         let book = guards[2].downcast_mut::<FileGuard>().expect("the file");
-        book.write_all(b"written under the lock").await.expect("a write");
+        book.write_all(b"written under the lock")
+            .await
+            .expect("a write");
         // The task that holds it may acquire it again; other tasks may not.
         let again = reentrant.try_acquire_as(&me).await.expect("no error");
         assert!(again.is_some());

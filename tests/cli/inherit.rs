@@ -41,7 +41,9 @@ fn without_the_descriptor_the_lock_dies_with_the_program() {
     second.expect("b");
     second.end().expect(0, "died while it held the lock");
     first.tell("go");
-    until("the command has continued", || site.log() == "a-in b a-out ");
+    until("the command has continued", || {
+        site.log() == "a-in b a-out "
+    });
 }
 
 #[test]

@@ -301,10 +301,7 @@ fn daemons_left_behind_hold_nothing_and_the_next_ones_are_told() {
             assert!(!event.events().contains(ReadFlags::QUEUE_OVERFLOW));
             watches.retain(|it| *it != event.wd());
         }
-        assert!(
-            watches.is_empty(),
-            "no event for {watches:?} of {files:?}"
-        );
+        assert!(watches.is_empty(), "no event for {watches:?} of {files:?}");
         let everything = if options == READ { WRITE } else { options };
         expect_clean(&site, everything);
         kill_process(daemon, Signal::KILL).expect("the daemon lives");
