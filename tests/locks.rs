@@ -1,4 +1,4 @@
-//! Locks by name behind a URL: options, schemes of the program's own, and the end of all handles.
+//! Locks by name behind a URL: options, user-defined schemes, and the end of all handles.
 
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -55,7 +55,7 @@ fn the_url_counts_more_than_the_program() {
     assert_eq!(label("mem:?label=url").as_deref(), Some("url"));
 }
 
-/// Two programs with other options have the same lock.
+/// Two programs with different options use the same lock.
 #[test]
 fn options_do_not_divide_a_lock() {
     let (_directory, file) = directory();
@@ -123,7 +123,7 @@ fn a_sweep_of_a_directory_keeps_to_the_namespace() {
     assert_eq!(swept, [&long, "a b", "permits"]);
     drop(held);
     assert_eq!(sweep(Duration::ZERO), ["held"]);
-    // What is left is in no namespace: `Other` in addition, which has no name here.
+    // What is left is in no namespace, and `Other`, which has no name here.
     let plain = Polled::new(plain.sweep(Duration::ZERO)).finish();
     assert_eq!(plain.expect("swept").len(), 4);
     let left = std::fs::read_dir(directory.path()).expect("listed");
@@ -165,7 +165,7 @@ fn options_that_cannot_be_meant_are_refused() {
         );
         assert!(!text.contains(['\n', '\0']), "{url}: {text}");
     }
-    // Refused before anything is done.
+    // Refused before anything is created.
     let missing = format!("{file}/new?x=y");
     assert_eq!(kind_of(connect(&missing)), ErrorKind::InvalidInput);
     let new = LockUrl::parse(&missing).expect("a URL");
@@ -177,7 +177,7 @@ fn options_that_cannot_be_meant_are_refused() {
     );
 }
 
-/// The method of a directory is an option too; what the method does not have is refused.
+/// The method of a directory is an option too. Options that the method lacks are refused.
 #[test]
 fn the_method_of_a_directory_is_an_option() {
     let (_directory, file) = directory();
@@ -244,7 +244,7 @@ fn a_program_adds_a_scheme() {
     assert!(text.contains("locks-test:"), "{text}");
 }
 
-/// Also the waits whose handle is gone.
+/// Also the waits whose handle was dropped.
 #[test]
 fn close_ends_all_waits() {
     let (_directory, file) = directory();
@@ -276,7 +276,7 @@ fn close_ends_all_waits() {
     }
 }
 
-/// What was given out and is gone again is forgotten.
+/// A name is forgotten when all its handles are dropped.
 #[test]
 fn handles_that_are_gone_cost_nothing() {
     let locks = connect("mem:").expect("locks");

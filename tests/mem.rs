@@ -1,4 +1,5 @@
-//! Locks in memory: order among unequal requests, sleepers, and what a name means. What they share with all locks is in the conformance suite.
+//! Locks in memory: order among requests of different kinds, frozen waiters, and what a name means.
+//! The conformance suite tests what they share with other locks.
 
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use stanchion::{Acquire, ErrorKind, Held, MemGuard, Memory};
 use support::{Polled, Random, assert_pending, assert_ready, eventually, in_runtime, kind_of};
 
-/// Longer than a thread that is awake ever stands still on a busy machine.
+/// Longer than a running thread ever pauses on a busy machine.
 const WINDOW: Duration = Duration::from_secs(1);
 
 fn waits(wait: Acquire<MemGuard>) -> Polled<Acquire<MemGuard>> {
@@ -74,7 +75,7 @@ fn p55_a_big_request_is_not_passed_by_small_ones() {
     let mut small = waits(workers.acquire());
     assert!(
         workers.try_acquire().expect("no error").is_none(),
-        "one is free, and somebody waits"
+        "one is free, and there is a waiter"
     );
     drop(one);
     assert_pending!(big.poll());
@@ -155,7 +156,7 @@ fn p66_a_name_has_one_kind_as_long_as_it_is_in_use() {
     );
     let token = guard.token();
     drop(guard);
-    let lock = memory.lock("w").expect("nobody uses it any more");
+    let lock = memory.lock("w").expect("its last user is gone");
     assert!(
         enters(lock.acquire()).token() > token,
         "tokens outlive the lock"
@@ -177,7 +178,7 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
     let status = lock.status().expect("a status");
     assert_eq!(status.waiters.len(), 1);
     assert!(status.waiters[0].bypassed);
-    // Awake again it is first, before who came while it slept.
+    // When it is polled again, it is first, before waiters that arrived later.
     let mut late = waits(lock.acquire());
     assert_pending!(sleeper.poll());
     assert!(
@@ -193,7 +194,7 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
     drop(assert_ready!(late.poll()).expect("second"));
 }
 
-/// The roll call: a thousand futures that nobody polls cost a few windows, not a thousand.
+/// A thousand futures that are not polled cost a few windows, not a thousand.
 #[test]
 fn p64_a_line_of_sleepers_is_passed_at_once() {
     let lock = memory().lock("a").expect("a lock");
@@ -215,7 +216,7 @@ fn p64_a_line_of_sleepers_is_passed_at_once() {
     }
 }
 
-/// Who answers the roll call keeps its place.
+/// A waiter that is polled in time keeps its place in the queue.
 #[test]
 fn p64_who_is_awake_is_not_passed() {
     let lock = memory().lock("a").expect("a lock");
@@ -265,7 +266,7 @@ fn p62_wakers_are_dropped_with_their_futures() {
     drop(guard);
 }
 
-/// A waker may own another future of the same line, and drop it when it is called or dropped itself.
+/// A waker may own another future of the same lock, and drop it when it is called or dropped.
 #[test]
 fn p63_foreign_code_is_not_run_under_the_mutex() {
     type Owned = Polled<Acquire<MemGuard>>;
@@ -424,7 +425,7 @@ fn a_semaphore_is_resized() {
     assert_eq!(kind_of(resized(2)), ErrorKind::Closed);
 }
 
-/// As on files: the time limit of the options is for an acquire only.
+/// As on files: the time limit of the options applies to an acquire only.
 #[test]
 fn a_reduction_waits_longer_than_the_limit_of_the_options() {
     let memory = Memory::options().timeout(Duration::from_millis(1)).build();

@@ -1,5 +1,5 @@
-//! The table of methods in `docs/methods.md`: each cell that says yes is a call that compiles here, and each that says
-//! `Unsupported` of a lock on this host is an error that was seen.
+//! The table of methods in `docs/methods.md`. Each cell with a yes is a call that compiles here.
+//! Each `Unsupported` of a lock on this host is an error that the test has seen.
 #![cfg(feature = "redis")]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -71,7 +71,8 @@ const UNSUPPORTED: [(&str, &[&str]); 4] = [
     ("merge", &["RedisPermit"]),
 ];
 
-/// Calls each method of each handle, or names that of a guard, which must compile, and makes the table of them.
+/// Calls each method of each handle, or names that of a guard, so it must compile. Makes the table
+/// from them.
 macro_rules! table {
     ($table:ident: $($method:ident $(($($argument:tt)*))?: $($handle:ident)+;)+) => {
         $(table!(@ $method $(($($argument)*))?: $($handle)+);)+

@@ -1,15 +1,18 @@
-//! A model of the lock that is a baton which is renamed: one system call a step, over the names in its directory.
+//! A model of the lock that is a baton, a file that is renamed. Each step is one system call on the
+//! names in its directory.
 //!
-//! A listing is a moment, or it meets the step of the baton from one name to the next and shows neither. Names that were listed, and numbers
-//! that were read off the clock, may be as old as they like when they are used. Besides: kill -9 anywhere; a holder that is stopped, judged to have expired, and goes
-//! on; a wait that is dropped; `remove`.
+//! A listing is atomic, or it falls between the old and the new name of the baton and shows
+//! neither. Listed names, and numbers read off the clock, may be of any age when they are used.
+//! Besides: kill -9 anywhere; a holder that is stopped, is judged to have expired, and continues; a
+//! wait that is dropped; `remove`.
 //!
-//! A holder is gone when its process is dead, and the model knows which are. The crate calls gone
-//! only what it can prove; a process that executed another program is alive here, and waits as any
-//! other.
+//! A holder is gone when its process is dead, and the model knows which are. The crate calls a
+//! holder gone only if it can prove that. A process that executed another program is alive here,
+//! and waits as any other.
 //!
-//! Checked: one baton; a living holder that was never stopped keeps it; tokens rise, also across a removal; from every state all who live can get
-//! done; then the living have left nothing but a free baton, and a newcomer would get the lock.
+//! Checked: there is one baton. A living holder that was never stopped keeps it. Tokens rise, also
+//! across a removal. From every state all living processes can finish. Then they have left nothing
+//! but a free baton, and a new caller would acquire the lock.
 
 use crate::graph::{Act, State};
 
@@ -23,27 +26,28 @@ const TWO: &str = "two batons";
 const ROBBED: &str = "a living holder was robbed";
 const TOKEN: &str = "a token that is not greater";
 const LEFT: &str = "a record of the living is left";
-const LOCKED: &str = "nobody can ever take it";
+const LOCKED: &str = "it can never be acquired again";
 
-/// A rule that is broken.
+/// A broken rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mutation {
     None,
-    /// Records lie in the directory of the baton, so who finds none there sweeps them away to have it empty.
+    /// Records are in the directory of the baton. So a process that finds no baton deletes them, to
+    /// make the directory empty.
     RecordsWithBaton,
-    /// A record that is missing is written only when the baton has been taken.
+    /// A missing record is written only after the baton was taken.
     SureTooLate,
-    /// Another directory is put in the place of this one, empty or not.
+    /// A new directory replaces this one, empty or not.
     HealsFull,
-    /// The baton gets the free name back that it was taken from.
+    /// On release, the baton gets back the free name that it was taken from.
     OldFreeName,
     /// A release frees the baton whatever its name is.
     FreesAny,
     /// `remove` deletes its record first.
     RecordFirst,
-    /// A token is one more than the last, whatever the time.
+    /// A token is the last one plus one. The time does not count.
     NoTime,
-    /// What proves nothing counts as a death: another boot, or the start of another process.
+    /// What proves nothing counts as a death: another boot, or another start of the process.
     JudgesLiving,
 }
 
@@ -53,7 +57,7 @@ enum Who {
     Held(u8),
 }
 
-/// A name of the baton: number and whose.
+/// A name of the baton: its number and its owner.
 type Name = (u8, Who);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +91,7 @@ struct Process {
     pc: Pc,
     alive: bool,
     stopped: bool,
-    /// Was stopped while it held: it may have been passed.
+    /// It was stopped while it held the lock, so it may have been bypassed.
     slept: bool,
     remover: bool,
     rounds: u8,
@@ -95,7 +99,7 @@ struct Process {
     seen: Option<Name>,
     /// The records that it saw.
     listed: u16,
-    /// Number of a directory of its own that is to be put in place.
+    /// The number of its own directory, which it is about to put in place.
     fresh: u8,
     /// Its token, when it has the baton.
     token: u8,
@@ -122,7 +126,7 @@ struct World {
     fault: Option<&'static str>,
 }
 
-/// Three processes with so many rounds; those marked remove.
+/// Three processes with so many rounds. Those that are marked call `remove`.
 fn world(rounds: [u8; N], removers: [bool; N]) -> World {
     let process = |p: usize| Process {
         pc: Pc::Idle,
@@ -193,7 +197,7 @@ impl World {
         process.alive && !process.slept && inside
     }
 
-    /// Renames the baton; `false` when this is not its name.
+    /// Renames the baton. Returns `false` if it has another name.
     fn rename(&mut self, from: Name, to: Name) -> bool {
         let found = self.batons.iter_mut().find(|it| **it == from);
         found.map(|it| *it = to).is_some()
@@ -204,7 +208,7 @@ impl World {
         self.ids
     }
 
-    /// Whether a newcomer could take it, if need be after a time.
+    /// Returns whether a new caller could acquire it, perhaps after some time.
     fn is_open(&self) -> bool {
         match self.batons.iter().max_by_key(|it| it.0) {
             Some((_, Who::Held(record))) => self.expires || self.is_recorded(*record),
@@ -212,7 +216,7 @@ impl World {
         }
     }
 
-    /// What is not asked for any more is forgotten; numbers mean nothing but their order.
+    /// Clears what is not used any more. Numbers only count by their order.
     fn settle(mut self) -> Self {
         let keep = self.is(Mutation::OldFreeName);
         for process in &mut self.processes {

@@ -1,18 +1,20 @@
-//! Makes equal what only looks different: frees inodes nobody can reach, numbers tickets by rank, sorts the processes.
+//! Makes equivalent states equal: frees unreachable inodes, numbers tickets by rank, sorts the
+//! processes.
 //!
-//! Processes with the same role run the same program, so a state and the same state with two of them exchanged have the
-//! same future. Sorting them keeps one of up to six.
+//! Processes with the same role run the same program. So a state and the same state with two such
+//! processes exchanged have the same future. Sorting them keeps one of up to six.
 
 use crate::kernel::{SHARED, holder};
 use crate::world::{EMPTY, GONE, INODES, N, NONE, TICKETS, World};
 
-/// Frees what nobody can reach. `ranks`: ticket numbers mean nothing but their order.
+/// Frees what is unreachable. `ranks`: ticket numbers only count by their order.
 pub(crate) fn collect(w: &mut World, ranks: bool) {
     collect_tickets(w, ranks);
     collect_inodes(w);
 }
 
-/// Keeps the tickets that are linked, drawn or open, sorted by number, and renames the references to them.
+/// Keeps the tickets that are linked, drawn or open, sorted by number, and updates the references
+/// to them.
 fn collect_tickets(w: &mut World, ranks: bool) {
     let mut kept = [(0_u8, 0_u8); TICKETS];
     let mut count = 0;
@@ -80,7 +82,7 @@ fn collect_inodes(w: &mut World) {
         let index = i as u8;
         if w.doors[i].used && w.door_path != index && !w.procs.iter().any(|p| p.door == index) {
             w.doors[i].used = false;
-            // A record that names it names no door there is.
+            // A record that names a freed door names no door.
             for state in w.states.iter_mut().filter(|state| state.door == index) {
                 state.door = GONE;
             }
@@ -95,7 +97,7 @@ fn collect_inodes(w: &mut World) {
     }
 }
 
-/// Sorts the processes and renames the references to them.
+/// Sorts the processes and updates the references to them.
 pub(crate) fn sort_procs(w: &mut World) {
     let mut order = [0, 1, 2];
     order.sort_by(|&a: &usize, &b: &usize| w.procs[a].cmp(&w.procs[b]));

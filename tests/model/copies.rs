@@ -1,6 +1,6 @@
-//! What a hard-linked copy of the queue (`cp -al`) changes: the state file has a name elsewhere. It
-//! is read as it is, and a process that found it so never writes into it. A process that enters puts
-//! a private copy in its place.
+//! What a hard-linked copy of the queue (`cp -al`) changes: the state file has a second name
+//! elsewhere. A process that finds it so reads the file, but never writes into it. A process that
+//! enters puts a private copy in its place.
 
 use crate::kernel::lock_of;
 use crate::rules::{Mutation, Rules};
@@ -17,8 +17,8 @@ pub(crate) fn snapshot(w: &mut World) -> bool {
     true
 }
 
-/// With the state file locked: notes whether it has another name. Returns where a process that is to
-/// write goes on.
+/// With the state file locked: notes whether it has another name. Returns the next step of a
+/// process that is about to write.
 pub(crate) fn before_write(w: &mut World, p: usize, rules: &Rules) -> Pc {
     if !note_names(w, p) || rules.is(Mutation::WritesLinked) {
         return Pc::WriteHeld;

@@ -1,8 +1,10 @@
-//! Breadth-first search over all states, with a readable trace of the shortest way to the first fault.
+//! Breadth-first search over all states. Prints a readable trace of the shortest way to the first
+//! fault.
 //!
-//! A state seen is kept as a fingerprint of 128 bits and the index of the state it was reached from; whole states are
-//! kept for the current layer only. A trace is found by walking the parents back and then running the steps again: the
-//! states searched are sorted by process, those of the trace are not, so that p0 stays p0 from line to line.
+//! For a state that was seen, the search keeps a fingerprint of 128 bits and the index of its
+//! parent. It keeps whole states for the current layer only. To find a trace, it follows the
+//! parents back and runs the steps again. The searched states are sorted by process. The states of
+//! the trace are not, so p0 stays p0 from line to line.
 
 use std::fmt::Write as _;
 
@@ -27,22 +29,23 @@ pub(crate) enum Act {
     Befell(usize, Event),
     /// Something happened to all.
     Passed(Event),
-    /// Nothing moves any more, and it should not be so.
+    /// Nothing can move any more, which is a fault here.
     Rested(&'static str),
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) states: usize,
     pub(crate) edges: usize,
     pub(crate) depth: usize,
     pub(crate) fault: Fault,
-    /// The way to the fault, empty when there is none.
+    /// The way to the fault; empty if there is none.
     pub(crate) trace: String,
 }
 
-/// Searches everything the scenario can reach, up to the first fault; when one is `wanted`, up to the first of that kind.
+/// Searches everything that the scenario can reach, up to the first fault. If a fault is `wanted`,
+/// up to the first of that kind.
 pub(crate) fn explore(rules: &Rules, wanted: Option<Fault>) -> Outcome {
     let mut seen = Seen::new();
     let mut start = rules.start();
@@ -89,7 +92,7 @@ fn outcome(seen: &Seen, edges: usize, depth: usize, fault: Fault, trace: String)
     }
 }
 
-/// What a process does side by side.
+/// What a process does beside its main program.
 #[derive(Clone, Copy)]
 enum Lane {
     Main,
@@ -108,12 +111,13 @@ const LANES: [Lane; 5] = [
 ];
 
 impl Lane {
-    /// Nobody can count on this step: readers may stay inside for ever, and who asks whether it is alone comes back to where it was.
+    /// No other process can rely on this step. Readers may hold the lock forever. A reader that
+    /// asks whether it is alone returns to the same state.
     fn is_leisure(self, proc: &Proc) -> bool {
         matches!(self, Self::GiveUp) || matches!(self, Self::Main) && shared::stays(proc)
     }
 
-    /// Worth a try?
+    /// Returns whether the step is worth a try.
     fn may_step(self, w: &World, p: usize, rules: &Rules) -> bool {
         match self {
             Self::Main => true,
@@ -135,7 +139,8 @@ impl Lane {
     }
 }
 
-/// All that can happen next. A state where nothing can is judged here: it is the end, or somebody is stuck.
+/// Returns all successors of a state. A state without successors is judged here: it is the end, or
+/// a process is stuck.
 fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let keep = |act: Act, mut w: World, out: &mut Vec<(Act, World)>| {
         canon::collect(&mut w, rules.ranks());
@@ -184,7 +189,7 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     }
 }
 
-/// Nothing moves unless somebody new comes, is woken or killed: is it all right to rest here?
+/// Judges a state in which nothing moves unless a new process comes, or one is continued or killed.
 fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let waiting = |p: usize| {
         let proc = &world.procs[p];
@@ -213,11 +218,11 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let unclean = !world.line_is_empty() || world.states.iter().any(|state| state.held);
     if !stopped && (locked || (unclean && !killed && rules.cancels == 0)) {
         w.fail(Fault::Leftover);
-        out.push((Act::Rested("all is over, not all is given back"), w));
+        out.push((Act::Rested("all are done, and something is not released"), w));
     }
 }
 
-/// The steps from the start to state `number`, one a line.
+/// The steps from the start to state `number`, one per line.
 fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> String {
     let mut world = rules.start();
     let mut text = String::new();
@@ -253,7 +258,7 @@ fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> Stri
     text
 }
 
-/// Who has this lock.
+/// Returns the holders of this lock.
 fn lock(w: &World, lock: u8, fd: Fd) -> String {
     let mut text = if lock & SHARED == 0 { "" } else { "shared by " }.to_owned();
     for q in (0..N).filter(|q| holders(lock) & (1 << q) != 0) {
@@ -266,7 +271,7 @@ fn lock(w: &World, lock: u8, fd: Fd) -> String {
     }
 }
 
-/// Files and locks in one line.
+/// Formats files and locks in one line.
 fn describe(w: &World) -> String {
     let mut text = String::new();
     for (i, door) in w.doors.iter().enumerate().filter(|(_, door)| door.used) {

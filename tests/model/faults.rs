@@ -1,4 +1,5 @@
-//! What happens to processes: kill, stop and continue, cancel, an offer nobody claims, a foreign removal of the door.
+//! What happens to processes: kill, stop and continue, cancel, an unclaimed offer, a foreign
+//! removal of the door.
 
 use crate::rules::Rules;
 use crate::world::{Fd, Life, NONE, Pc, Proc, Report, World, flag};
@@ -6,10 +7,10 @@ use crate::world::{Fd, Life, NONE, Pc, Proc, Report, World, flag};
 /// Something that happens to a process or to the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
-    /// SIGKILL. From here on the kernel closes its descriptors, in any order.
+    /// SIGKILL. The kernel then closes its descriptors, in any order.
     Kill,
-    /// Of a killed process: the close of the own ticket, the predecessor's, the door, the state file, the spare file, the copy of
-    /// the state file.
+    /// Of a killed process: the close of its own ticket, the predecessor's, the door, the state
+    /// file, the spare file, the copy of the state file.
     CloseOwn,
     ClosePred,
     CloseDoor,
@@ -22,9 +23,9 @@ pub(crate) enum Event {
     Continue,
     /// The future is dropped.
     Cancel,
-    /// The future is not polled for a window after its grant was offered.
+    /// The future is not polled for a window after its offer.
     Unclaimed,
-    /// Somebody foreign unlinks the lock file.
+    /// Another program unlinks the lock file.
     Intrude,
     /// A hard-linked copy of the directory is made.
     Snapshot,
@@ -49,7 +50,8 @@ impl Event {
     ];
 }
 
-/// Worth a try? A quick look, so that most of what cannot happen costs no copy of the state.
+/// Quick check whether the event is possible, so that most impossible ones cost no copy of the
+/// state.
 pub(crate) fn may_happen(w: &World, p: usize, event: Event) -> bool {
     let life = w.procs[p].life;
     match event {
@@ -68,7 +70,7 @@ pub(crate) fn may_happen(w: &World, p: usize, event: Event) -> bool {
     }
 }
 
-/// Lets it happen to process `p`; false when it cannot happen now.
+/// Applies the event to process `p`. Returns false if it is not possible now.
 pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bool {
     let proc = w.procs[p];
     let begun = !matches!(proc.pc, Pc::Idle | Pc::Done);
@@ -90,7 +92,7 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
         Event::Continue => proc.life == Life::Stopped && go_on(w, p),
         Event::Cancel => {
             let can = begun && proc.life == Life::Awake && !proc.has(flag::GUARD);
-            // To copy the state file is one call, in which no future is dropped.
+            // Copying the state file is one call, in which no future is dropped.
             let whole = !matches!(proc.pc, Pc::ReplaceState | Pc::DropState);
             can && whole && proc.pc != Pc::Leave && w.cancels > 0 && cancel(w, p)
         }
@@ -102,12 +104,12 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
     }
 }
 
-/// SIGKILL: descriptors without a lock are gone at once, the others follow one by one.
+/// SIGKILL: descriptors without a lock are closed at once, the others one by one.
 fn kill(w: &mut World, p: usize) -> bool {
     w.kills -= 1;
     w.idle = 0;
     if w.procs[p].has(flag::SHARED) {
-        // What he told somebody was perhaps not cleared.
+        // The flag of a crash that it has reported may not be cleared yet.
         if w.procs[p].has(flag::TOLD) && w.report == Report::MustNot {
             w.report = Report::May;
         }
@@ -146,7 +148,7 @@ fn kill(w: &mut World, p: usize) -> bool {
     true
 }
 
-/// One half of the close of a dying process's descriptor: announced, then dropped.
+/// One half of closing a dying process's descriptor: first announced, then dropped.
 fn dying_close(w: &mut World, p: usize, fd: Fd) -> bool {
     if w.procs[p].life != Life::Dying || !w.locks(p, fd) {
         return false;
@@ -173,7 +175,7 @@ fn stop(w: &mut World, p: usize) -> bool {
     true
 }
 
-/// Who is counting windows may pass a process that was asleep in one of them.
+/// A process that counts windows may bypass a process that was stopped in one of them.
 fn may_be_passed(w: &mut World, p: usize) {
     for other in w.procs.iter_mut().filter(|other| other.looks > 0) {
         other.exempt |= 1 << p;
@@ -186,7 +188,7 @@ fn go_on(w: &mut World, p: usize) -> bool {
     true
 }
 
-/// The future is dropped: everything it has is given back.
+/// The future is dropped. It releases everything that it has.
 fn cancel(w: &mut World, p: usize) -> bool {
     w.cancels -= 1;
     w.leaves_line(p);
@@ -203,7 +205,8 @@ fn cancel(w: &mut World, p: usize) -> bool {
     true
 }
 
-/// The offer goes back: marks itself, unlocks, closes, and sleeps until it is polled.
+/// The unclaimed offer is released: the waiter marks itself, unlocks, closes, and waits until it is
+/// polled.
 fn unclaimed(w: &mut World, p: usize) -> bool {
     w.unclaimed -= 1;
     w.idle = 0;
@@ -216,7 +219,7 @@ fn unclaimed(w: &mut World, p: usize) -> bool {
     true
 }
 
-/// Somebody foreign unlinks the lock file.
+/// Another program unlinks the lock file.
 pub(crate) fn intrude(w: &mut World) -> bool {
     if w.intrusions == 0 || w.door_path == NONE {
         return false;

@@ -1,25 +1,26 @@
-//! A search of its own for the small models: every state, breadth-first, and then backwards, whether an end can be reached from each.
+//! A search for the small models: first every state, breadth-first, then backwards, whether each
+//! state can reach an end.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-/// What happened: to or by which process, and in words.
+/// What happened: the process that acted or was affected, and a description.
 pub(crate) type Act = (usize, &'static str);
 
 /// A state of a small model.
 pub(crate) trait State: Clone + Eq + Hash + Debug {
-    /// All that can happen next.
+    /// All successors.
     fn next(&self, out: &mut Vec<(Act, Self)>);
 
-    /// What is wrong with this state, if anything.
+    /// The fault of this state, if there is one.
     fn fault(&self) -> Option<&'static str>;
 
-    /// Whether everybody is done, so that nothing more needs to happen.
+    /// Whether all processes are done, so nothing more needs to happen.
     fn is_end(&self) -> bool;
 }
 
-/// What a search found; the trace leads to the fault.
+/// The result of a search. The trace leads to the fault.
 pub(crate) struct Outcome {
     pub(crate) states: usize,
     pub(crate) fault: Option<&'static str>,
@@ -27,16 +28,16 @@ pub(crate) struct Outcome {
 }
 
 /// A state from which no end can be reached.
-pub(crate) const STUCK: &str = "stuck for ever";
+pub(crate) const STUCK: &str = "stuck forever";
 
 struct Graph<S> {
     states: Vec<S>,
-    /// How each was first reached.
+    /// How each state was first reached.
     from: Vec<(u32, Act)>,
     edges: Vec<(u32, u32)>,
 }
 
-/// Searches everything that can be reached, up to the first fault.
+/// Searches everything that is reachable, up to the first fault.
 pub(crate) fn explore<S: State>(start: S) -> Outcome {
     let mut numbers = HashMap::from([(start.clone(), 0_u32)]);
     let mut graph = Graph {
@@ -103,7 +104,7 @@ impl<S: State> Graph<S> {
     }
 }
 
-/// No state that can be reached is wrong.
+/// Asserts that no reachable state has a fault.
 pub(crate) fn holds<S: State>(start: S) {
     let begun = std::time::Instant::now();
     let outcome = explore(start);
@@ -111,7 +112,7 @@ pub(crate) fn holds<S: State>(start: S) {
     assert_eq!(outcome.fault, None, "\n{}", outcome.trace);
 }
 
-/// What is broken shows, as one of these faults.
+/// Asserts that the broken rule leads to one of these faults.
 pub(crate) fn finds<S: State>(start: S, faults: &[&'static str]) {
     let outcome = explore(start);
     println!("{} states\n{}", outcome.states, outcome.trace);

@@ -1,4 +1,5 @@
-//! What the kernel does for the protocol: try-locks, closes, watches, names; and a few questions about a state.
+//! What the kernel does for the protocol: try-locks, closes, watches, names. Also some questions
+//! about a state.
 
 use crate::world::{EMPTY, Fault, Fd, N, NONE, Proc, StateFile, TICKETS, Ticket, World, flag};
 
@@ -29,7 +30,7 @@ pub(crate) fn holders(lock: u8) -> u8 {
     }
 }
 
-/// Is this lock shared, and process `p` among those who share it?
+/// Returns whether this lock is shared and process `p` is one of its holders.
 fn shares(lock: u8, p: usize) -> bool {
     lock & SHARED != 0 && lock & (1 << p) != 0
 }
@@ -52,39 +53,39 @@ impl World {
         &mut self.tickets[usize::from(self.procs[p].own)]
     }
 
-    /// The place of a ticket in the order of the line: by number, then mode.
+    /// The position of a ticket in the order of the queue: by number, then mode.
     pub(crate) fn place(&self, t: usize) -> u8 {
         self.tickets[t].number * 2 + u8::from(!self.tickets[t].shared)
     }
 
-    /// The inode the name of this ticket stands for.
+    /// The inode that has the name of this ticket.
     pub(crate) fn named_as(&self, t: usize) -> Option<usize> {
         self.lookup(self.place(t))
     }
 
-    /// The inode that stands at this place.
+    /// The inode at this position.
     pub(crate) fn lookup(&self, place: u8) -> Option<usize> {
         self.slots()
             .find(|&t| self.tickets[t].linked && self.place(t) == place)
     }
 
-    /// Does this ticket stand in the way of process `p`? Readers pass each other.
+    /// Returns whether process `p` must wait for this ticket. Readers do not wait for readers.
     pub(crate) fn conflicts(&self, p: usize, t: usize) -> bool {
         self.tickets[t].linked && !(self.procs[p].reads() && self.tickets[t].shared)
     }
 
-    /// The processes with a place in line that process `p` may not pass.
+    /// The queued processes that process `p` may not overtake.
     pub(crate) fn placed_before(&self, p: usize) -> u8 {
         let reads = self.procs[p].reads();
         self.mask(|other| other.has(flag::PLACED) && !(reads && other.reads()))
     }
 
-    /// Is the line without a single ticket?
+    /// Returns whether the queue has no ticket.
     pub(crate) fn line_is_empty(&self) -> bool {
         !self.slots().any(|t| self.tickets[t].linked)
     }
 
-    /// The lock byte of the inode this descriptor has open.
+    /// The lock byte of the inode that this descriptor has open.
     pub(crate) fn lock_behind(&mut self, p: usize, fd: Fd) -> Option<&mut u8> {
         let proc = &self.procs[p];
         let index = match fd {
@@ -106,7 +107,7 @@ impl World {
         })
     }
 
-    /// Does this descriptor hold its lock?
+    /// Returns whether this descriptor holds its lock.
     pub(crate) fn locks(&mut self, p: usize, fd: Fd) -> bool {
         self.lock_behind(p, fd)
             .is_some_and(|lock| *lock == lock_of(p, fd) || shares(*lock, p))
@@ -124,7 +125,8 @@ impl World {
         }
     }
 
-    /// `flock(LOCK_SH | LOCK_NB)`: true when this descriptor shares the lock now. An exclusive one turns without a gap.
+    /// `flock(LOCK_SH | LOCK_NB)`: true if this descriptor shares the lock now. An exclusive lock
+    /// is converted without a gap.
     pub(crate) fn try_share(&mut self, p: usize, fd: Fd) -> bool {
         let mine = lock_of(p, fd);
         match self.lock_behind(p, fd) {
@@ -140,7 +142,7 @@ impl World {
         }
     }
 
-    /// Has this descriptor the lock alone?
+    /// Returns whether this descriptor holds the lock exclusively.
     pub(crate) fn has_whole(&mut self, p: usize, fd: Fd) -> bool {
         let mine = lock_of(p, fd);
         self.lock_behind(p, fd).is_some_and(|lock| *lock == mine)
@@ -155,7 +157,7 @@ impl World {
         }
     }
 
-    /// Lets the lock go if this descriptor holds it.
+    /// Releases the lock if this descriptor holds it.
     pub(crate) fn unlock(&mut self, p: usize, fd: Fd) {
         if self.locks(p, fd) {
             let lock = self.lock_behind(p, fd).expect("it is open");
@@ -168,7 +170,8 @@ impl World {
         }
     }
 
-    /// Is the close of a holder of this lock announced, so that his lock is about to drop?
+    /// Returns whether the close of a holder of this lock is announced, so its lock is about to
+    /// drop.
     pub(crate) fn is_dropping(&self, lock: u8, fd: Fd) -> bool {
         if lock & SHARED == 0 {
             return self.procs[holder(lock)].announced & descriptor(lock).bit() != 0;
@@ -176,7 +179,7 @@ impl World {
         (0..N).any(|q| lock & (1 << q) != 0 && self.procs[q].announced & fd.bit() != 0)
     }
 
-    /// Delivers the close of a descriptor to whoever watches that inode.
+    /// Delivers the close of a descriptor to all processes that watch that inode.
     pub(crate) fn announce(&mut self, p: usize, fd: Fd) {
         let proc = self.procs[p];
         match fd {
@@ -194,7 +197,7 @@ impl World {
         }
     }
 
-    /// An event of a ticket inode, for everybody but the one who caused it.
+    /// An event of a ticket inode, for every process but the one that caused it.
     pub(crate) fn ticket_event(&mut self, p: usize, slot: u8) {
         for (q, other) in self.procs.iter_mut().enumerate() {
             if q != p && other.pred == slot && other.has(flag::PRED_WATCH) {
@@ -203,7 +206,7 @@ impl World {
         }
     }
 
-    /// Forgets a descriptor that is closed, with its watch.
+    /// Forgets a closed descriptor, with its watch.
     pub(crate) fn forget(&mut self, p: usize, fd: Fd) {
         let proc = &mut self.procs[p];
         proc.announced &= !fd.bit();
@@ -223,8 +226,8 @@ impl World {
         }
     }
 
-    /// One half of a close: the announcement, or (when there was one) the end of lock and descriptor. A descriptor
-    /// without a lock is closed in one go. True when it is closed.
+    /// One half of a close: the announcement, or after that the end of lock and descriptor. A
+    /// descriptor without a lock is closed in one step. Returns true when it is closed.
     pub(crate) fn close_half(&mut self, p: usize, fd: Fd) -> bool {
         let announced = self.procs[p].announced & fd.bit() != 0;
         if !announced {
@@ -250,7 +253,7 @@ impl World {
         self.procs[p].door = self.door_path;
     }
 
-    /// A fresh state file under its name.
+    /// A new state file under its name.
     pub(crate) fn create_state(&mut self, token: u8, held: bool) {
         let free = self.states.iter().position(|state| !state.used);
         let free = free.expect("state inodes suffice");
@@ -268,7 +271,7 @@ impl World {
         self.state_path = free as u8;
     }
 
-    /// Keeps the file of its own ticket, which has no name any more, open and locked.
+    /// Keeps the file of its own ticket open and locked. The file has no name any more.
     pub(crate) fn set_aside(&mut self, p: usize) {
         let slot = std::mem::replace(&mut self.procs[p].own, NONE);
         self.procs[p].spare = slot;
@@ -276,14 +279,14 @@ impl World {
         (file.number, file.lock) = (0, lock_of(p, Fd::Spare));
     }
 
-    /// Closes the file it keeps.
+    /// Closes the file that it keeps.
     pub(crate) fn drop_spare(&mut self, p: usize) {
         self.announce(p, Fd::Spare);
         self.unlock(p, Fd::Spare);
         self.forget(p, Fd::Spare);
     }
 
-    /// A ticket that could not get its number: the file it was to be is kept, or was never made.
+    /// A ticket that could not get its number: its file is kept, or was never made.
     pub(crate) fn undraw(&mut self, p: usize) {
         if self.locks(p, Fd::Own) {
             self.set_aside(p);
@@ -291,7 +294,8 @@ impl World {
         self.procs[p].own = NONE;
     }
 
-    /// A slot for a ticket of this number, not yet on disk; or the file that is kept.
+    /// Returns a slot for a ticket of this number: a new one that is not on disk yet, or the kept
+    /// file.
     pub(crate) fn draw(&mut self, p: usize, number: u8) {
         let shared = self.procs[p].reads();
         let spare = std::mem::replace(&mut self.procs[p].spare, NONE);
@@ -322,7 +326,7 @@ impl World {
         (0..N).fold(0, |mask, p| mask | (u8::from(test(&self.procs[p])) << p))
     }
 
-    /// Nobody has to wait for this process any more: it was granted, gave up or died.
+    /// No process has to wait for this one any more: it acquired, gave up or died.
     pub(crate) fn leaves_line(&mut self, p: usize) {
         self.procs[p].clear(flag::PLACED);
         for other in &mut self.procs {

@@ -1,4 +1,4 @@
-//! The head of the line: knocks at the door, enters, holds. And how every grant is judged.
+//! The head of the queue: watches the door, enters, holds. Also how every grant is judged.
 
 use crate::copies;
 use crate::kernel::holders;
@@ -33,7 +33,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// Nobody unmarked is before me: I knock.
+/// There is no unmarked ticket before it, so it is the head.
 pub(crate) fn become_head(w: &mut World, p: usize) -> Taken {
     if w.procs[p].pred != NONE {
         w.close_half(p, Fd::Pred);
@@ -49,7 +49,7 @@ pub(crate) fn become_head(w: &mut World, p: usize) -> Taken {
     go(w, p, Pc::WaitDoor, Step::ListQueue, "I am the head")
 }
 
-/// After the watch: is what I watch still the lock file?
+/// After the watch: is the watched file still the lock file?
 fn check_knock(w: &mut World, p: usize) -> Taken {
     if w.procs[p].door == w.door_path {
         w.procs[p].set(flag::LADDER);
@@ -59,7 +59,7 @@ fn check_knock(w: &mut World, p: usize) -> Taken {
     go(w, p, Pc::OpenDoor, Step::CheckDoor, "another file by now")
 }
 
-/// Asleep, or on the ladder, at the door.
+/// Waits for an event of the door, or tries again on the ladder.
 fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let woken = w.procs[p].has(flag::DOOR_EVENT) || window::is_due(w, p, rules);
     if woken {
@@ -73,7 +73,7 @@ fn wait_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
                 p,
                 next,
                 Step::CheckMarks,
-                "woken: looks for its own mark",
+                "woken: checks for its own mark",
             );
         }
     }
@@ -104,7 +104,7 @@ fn check_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::CheckMarks, Step::CheckDoor, "")
 }
 
-/// Holding the door: do the marks I skipped still stand?
+/// Holding the door: are the skipped marks still there?
 fn check_marks(w: &mut World, p: usize) -> Taken {
     let skip = w.procs[p].skip;
     if marks_gone(w, skip) {
@@ -115,7 +115,7 @@ fn check_marks(w: &mut World, p: usize) -> Taken {
     enter(w, p, Step::CheckMarks, "")
 }
 
-/// Has one of these tickets lost its mark?
+/// Returns whether one of these tickets has lost its mark.
 pub(crate) fn marks_gone(w: &World, skip: u8) -> bool {
     let mut skipped = w.slots().filter(|t| skip & (1 << t) != 0);
     skipped.any(|t| w.named_as(t).is_some_and(|t| !w.tickets[t].mark))
@@ -126,14 +126,15 @@ pub(crate) fn marked(w: &World) -> u8 {
     w.mask(|q| q.own != NONE && w.tickets[usize::from(q.own)].mark)
 }
 
-/// The door is mine: on to the state file. Whether it is the one in use is seen when it is locked.
+/// The door is locked; the state file is next. Whether that file is the current one shows when it
+/// is locked.
 pub(crate) fn enter(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
     let open = w.procs[p].state != NONE;
     let next = if open { at_state(w, p) } else { Pc::OpenState };
     go(w, p, next, step, note)
 }
 
-/// Where to go on with the state file open.
+/// Returns the next step when the state file is open.
 fn at_state(w: &World, p: usize) -> Pc {
     match w.procs[p].reads() {
         true => Pc::ReadState,
@@ -175,7 +176,7 @@ fn lock_state(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, next, Step::LockState, "")
 }
 
-/// Somebody has the state file: a dying one will let it go; a living one holds under another door.
+/// The state file is locked. A dying holder will release it. A living one holds under another door.
 fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if rules.is(Mutation::ReplacedAtOnce) {
         return replaced(w, p, rules, Step::LockState);
@@ -192,10 +193,11 @@ fn state_refused(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// Gives up because somebody holds under another door; a fault if nobody does.
+/// Gives up because a process holds under another door. It is a fault if no process does.
 pub(crate) fn replaced(w: &mut World, p: usize, rules: &Rules, step: Step) -> Taken {
     let others = holders(*w.lock_behind(p, Fd::State)?);
-    // Who removes does not climb the ladder, and may take one who dies before it has written for one who lives.
+    // A remover does not use the ladder. It may take a dying process that has not written yet for a
+    // living one.
     let doubts = w.procs[p].role == Role::Remover;
     let elsewhere = |q: usize| {
         let other = &w.procs[q];
@@ -236,12 +238,12 @@ fn write_held(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::Grant, Step::WriteHeld, "")
 }
 
-/// The guard exists from here on. This is where exclusion, order, token and crash report are judged.
+/// From here on the guard exists. Exclusion, order, token and crash report are judged here.
 fn grant(w: &mut World, p: usize) -> Taken {
     let proc = w.procs[p];
     let disturbs = |q: &Proc| {
         let shares = proc.reads() && q.has(flag::SHARED);
-        // Whoever knows the lock file only is not excluded by another one.
+        // A process that knows the lock file only is not excluded by another lock file.
         let apart = q.role == Role::Outsider && q.door != proc.door;
         q.has(flag::GUARD) && !shares && !apart
     };

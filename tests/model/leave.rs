@@ -1,4 +1,4 @@
-//! Everything that gives something back: release, cancel, a door that turned out to be the wrong one, `remove`.
+//! Everything that releases something: release, cancel, a wrong door, `remove`.
 
 use crate::copies;
 use crate::rules::{Mutation, Rules};
@@ -6,7 +6,7 @@ use crate::shared;
 use crate::steps::{Step, Taken, go};
 use crate::world::{Fd, Life, NONE, Pc, Proc, Report, Role, World, flag};
 
-/// Takes the next step of a process that gives something back.
+/// Takes the next step of a process that releases something.
 pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let taken = match w.procs[p].pc {
         Pc::GiveUnlock => give_unlock(w, p),
@@ -17,7 +17,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     taken
 }
 
-/// First step of a release: the guard is gone, and so is the held flag.
+/// The first step of a release: it drops the guard and the held flag.
 pub(crate) fn release(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = &mut w.procs[p];
     if proc.has(flag::SHARED) && !proc.has(flag::TOLD) {
@@ -29,7 +29,7 @@ pub(crate) fn release(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if proc.has(flag::TOLD) {
         proc.clear(flag::TOLD);
         (state.held, state.found) = (false, false);
-        return Some((Step::ClearHeld, "has told of the crash"));
+        return Some((Step::ClearHeld, "has reported the crash"));
     }
     if proc.has(flag::LATE) {
         proc.clear(flag::LATE);
@@ -61,12 +61,12 @@ fn give_close(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, next, Step::CloseDoor, "")
 }
 
-/// Gives back, in order, whatever the process has except its ticket.
+/// Releases, in order, everything that the process has except its ticket.
 fn leave(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = w.procs[p];
     if proc.has(flag::GIVES_UP) && !w.own(p).mark {
         w.own(p).mark = true;
-        return Some((Step::MarkTicket, "its own: nobody claims the offer"));
+        return Some((Step::MarkTicket, "its own: the offer is unclaimed"));
     }
     if proc.has(flag::WRITTEN) {
         return unwrite(w, p, rules);
@@ -92,7 +92,7 @@ fn leave(w: &mut World, p: usize, rules: &Rules) -> Taken {
     None
 }
 
-/// The held flag was written and no guard came of it: back to what it was.
+/// The held flag was written without a guard: restores its old value.
 fn unwrite(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = &mut w.procs[p];
     let crashed = proc.has(flag::CRASHED) && !rules.is(Mutation::SwallowCrash);
@@ -105,7 +105,7 @@ fn unwrite(w: &mut World, p: usize, rules: &Rules) -> Taken {
 fn leave_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let locked = w.locks(p, Fd::Door);
     if w.procs[p].role == Role::Outsider {
-        // Its process ends: no unlock of its own.
+        // Its process ends without an unlock.
         w.close_half(p, Fd::Door);
         return Some((Step::CloseDoor, "as the kernel does it"));
     }
@@ -126,7 +126,8 @@ fn leave_door(w: &mut World, p: usize, rules: &Rules) -> Taken {
     Some((Step::CloseDoor, ""))
 }
 
-/// The ticket goes any time after the guard exists, or after the call was given up, beside the main program.
+/// The ticket is deleted any time after the guard exists or the call was given up, beside the main
+/// program.
 pub(crate) fn tidy(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = w.procs[p];
     if !matches!(proc.pc, Pc::Held | Pc::Leave) || proc.own == NONE || proc.has(flag::GIVES_UP) {
@@ -154,7 +155,7 @@ pub(crate) fn tidy(w: &mut World, p: usize, rules: &Rules) -> Taken {
     Some((Step::CloseTicket, if closed { "" } else { "announced" }))
 }
 
-/// Ends the round when nothing is left to give back.
+/// Ends the round when nothing is left to release.
 pub(crate) fn finish(w: &mut World, p: usize) {
     let proc = w.procs[p];
     let busy = proc.pc != Pc::Leave
@@ -182,7 +183,7 @@ pub(crate) fn finish(w: &mut World, p: usize) {
     }
 }
 
-/// `remove`, holding door and state with nobody in line.
+/// `remove`, with door and state locked and an empty queue.
 pub(crate) fn remove(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let state = usize::from(w.procs[p].state);
     match w.procs[p].pc {

@@ -2,68 +2,96 @@
 //!
 //! # What is modelled
 //!
-//! Three processes run the protocol, each in one or two rounds of acquire and release. `world.rs` and `kernel.rs` are the kernel: door
-//! inodes, their path, and locks that belong to an open file description; the queue directory with its tickets (number,
-//! name, inode, lock, mark); the state file (token, held flag, tombstone, lock); watches by inode; and closes, which are
-//! *announced* to the watchers before the lock of that descriptor drops. `steps.rs`, `knock.rs`, `leave.rs` and `window.rs`
-//! are the program: one system call a step, under the names the implementation gives its fail points ([`steps::Step`]).
-//! `faults.rs` is what befalls a process at any step: kill -9 (descriptors then close one by one, in any order), SIGSTOP
-//! with or without a SIGCONT, the drop of the future, an offer nobody claims, a stranger who unlinks the lock file, or makes a
-//! hard-linked copy of the queue (`copies.rs`).
-//! `explore.rs` visits every state that any order of all this can reach.
+//! Three processes run the protocol, each in one or two rounds of acquire and release.
 //!
-//! In the scenarios `rw_…` some of the processes are readers: `shared.rs` has what they do otherwise, and what a writer does to
-//! let them in. `semaphore.rs` is a smaller model of its own, with the same search; `pidfile.rs` and `baton.rs` are those of the locks that exist as a name, with
-//! the search of `graph.rs`. So is `redis.rs`, of the leases on a server; its scenarios are called `redis_…`.
+//! - `world.rs` and `kernel.rs` are the kernel: door inodes, their path, and locks that belong to
+//!   an open file description; the queue directory with its tickets (number, name, inode, lock,
+//!   mark); the state file (token, held flag, tombstone, lock); watches by inode; and closes, which
+//!   are *announced* to the watchers before the lock of that descriptor drops.
+//! - `steps.rs`, `knock.rs`, `leave.rs` and `window.rs` are the program: one system call a step,
+//!   under the names of the implementation's fail points ([`steps::Step`]).
+//! - `faults.rs` has what can happen to a process at any step: kill -9 (its descriptors then close
+//!   one by one, in any order), SIGSTOP with or without a SIGCONT, the drop of the future, an
+//!   unclaimed offer, another program that unlinks the lock file or makes a hard-linked copy of the
+//!   queue (`copies.rs`).
+//! - `explore.rs` visits every state that any order of all this can reach.
+//! - In the scenarios `rw_…` some processes are readers. `shared.rs` has the steps that differ for
+//!   them, and the downgrade of a writer.
+//! - `semaphore.rs` is a smaller model of its own, with the same search.
+//! - `pidfile.rs`, `baton.rs` and `redis.rs` are the models of the locks that exist as a name, and
+//!   of the leases on a server. They use the search of `graph.rs`. The scenarios of the server are
+//!   called `redis_…`.
 //!
-//! The slow poll is switched off throughout: a wake-up that is lost shows as a state in which nothing moves.
+//! The slow poll is off everywhere, so a lost wake-up shows as a state in which nothing moves.
 //!
 //! # What is abstracted
 //!
-//! - The *ladder* is a retry that is sure to happen after the announced lock has dropped: a waiter may try at any moment
-//!   while it is on the ladder, and goes to sleep only when no announced close of that inode is still to come.
-//! - A *claim window* goes by when everything else has come to rest; the timers of a window then fire at any moment before
-//!   the next one. Waiters that are awake look in turn ([`rules::Rules::jitter`] lifts that).
-//! - A listing is one step: an entry that stands throughout is in every listing, one that comes or goes meanwhile may or may
-//!   not be. So are a write of the state record, and a check followed by an unlink while the lock that guards it is held.
-//! - A spare file is kept until its process ends; names of spare files, and that others adopt them, are not modelled.
-//! - A process is one waiter: the cohort of tasks behind one ticket is a matter of memory, not of the disk.
-//! - A ticket that is marked and whose owner is dead is skipped, as by the protocol; that somebody reaps it is not modelled.
-//! - Ticket numbers count by their order; tokens by themselves. Processes are interchangeable.
+//! - The *ladder* is a retry that is certain to happen after the announced lock has dropped. A
+//!   waiter may try at any moment while it is on the ladder. It stops only when no announced close
+//!   of that inode is pending.
+//! - A *claim window* ends when nothing else can move. The timers of a window then fire at any
+//!   moment before the next one. Running waiters check in turn ([`rules::Rules::jitter`] lifts
+//!   that).
+//! - A listing is one step. An entry that exists throughout is in every listing. One that comes or
+//!   goes meanwhile may be missing. A write of the state record is one step too, and so is a check
+//!   followed by an unlink under the lock that guards it.
+//! - A spare file is kept until its process ends. Names of spare files, and their adoption by other
+//!   processes, are not modelled.
+//! - A process is one waiter. The cohort of tasks behind one ticket is in memory, not on disk.
+//! - A marked ticket with a dead owner is skipped, as in the protocol. Its reaping is not modelled.
+//! - Ticket numbers count by their order, tokens by their value. Processes are interchangeable.
 //!
 //! # What is checked
 //!
-//! In every state, and named by [`world::Fault`]: never two guards; nobody is granted before one whose ticket was locked
-//! when he began, nor before one whose ticket was locked when his fast path got the door, save past a mark or past one who was
-//! asleep in the windows counted; nobody waits for ever; tokens rise; no ticket is unlinked under its living owner; a death inside is
-//! reported by exactly the next grant; `Replaced` only when somebody holds under another door; a frozen process
-//! costs the line one window more than there are sleeping or dead tickets; no process writes into a state file that had another
-//! name when it locked it; at the end nothing is locked or left.
+//! In every state, with the names of [`world::Fault`]:
 //!
-//! With readers: a writer is alone; order is kept between two of which one is a writer; a reader does not wait where only
-//! readers are inside, although those may stay without end; the death of a writer inside is told once, by the first grant after it unless
-//! another reader has taken charge; that of a reader never; a reader's token never goes back. A process that is refused the state file under
-//! a record that names its door meets only processes that die, stop or are in charge and not inside yet.
+//! - There are never two guards.
+//! - A grant overtakes no waiter whose ticket was locked when the call began, and none whose ticket
+//!   was locked when the fast path got the door. The exceptions are marked waiters, and waiters
+//!   that were stopped in the counted windows.
+//! - Every wait ends.
+//! - Tokens rise.
+//! - No ticket is unlinked under its living owner.
+//! - The death of a holder is reported by exactly the next grant.
+//! - `Replaced` is returned only if a process holds under another door.
+//! - A frozen process delays the queue by at most one window more than there are frozen or dead
+//!   tickets.
+//! - No process writes into a state file that had another name when it was locked.
+//! - At the end nothing is locked or left.
 //!
-//! With outsiders (`outsider.rs`), which share the lock file and know nothing else: a reader does not wait for them, and does not refuse
-//! them, except in the instant in which it passes a sleeper or asks whether it is alone; a writer is not inside with them.
+//! With readers:
 //!
-//! An onlooker (`status`, `is_locked`) opens the lock file, tries it and gives it back: it costs nobody a wake-up or a place.
+//! - A writer is alone.
+//! - Order is kept between two processes if one of them is a writer.
+//! - A reader does not wait where only readers hold the lock, although they may hold it forever.
+//! - The death of a writer that held the lock is reported once: by the first grant after it, unless
+//!   another reader is in charge of it. The death of a reader is never reported.
+//! - A reader's token never goes back.
+//! - A process that is refused the state file, under a record that names its door, meets only
+//!   processes that die, are stopped, or are in charge and not granted yet.
 //!
-//! What readers are not promised: when the one in charge of a death dies too, or gives up while others are inside, those that come may go
-//! in untold until a writer has the lock.
+//! With outsiders (`outsider.rs`), which share the lock file and know nothing else: a reader does
+//! not wait for them. It does not refuse them either, except for the instant in which it bypasses a
+//! frozen waiter or asks whether it is alone. A writer does not hold the lock with them.
+//!
+//! An observer (`status`, `is_locked`) opens the lock file, tries it and releases it. It costs no
+//! process a wake-up or its ticket.
+//!
+//! Readers have no such guarantee in one case. The process in charge of a death dies too, or gives
+//! up while others hold the lock. Then new readers may not learn of the death, until a writer has
+//! the lock.
 //!
 //! # How to read a counter-example
 //!
-//! A line is a step: its number, the process, the step and how it went; after the bar stand the files with the process that
-//! has each lock. `*Kill*` and the like are faults. The last line names what was found wrong. The search is
-//! breadth-first, so there is no shorter way to that fault.
+//! Each line is a step: its number, the process, the step and its result. After the bar are the
+//! files, with the process that holds each lock. `*Kill*` and the like are faults. The last line
+//! names the fault that was found. The search is breadth-first, so there is no shorter way to it.
 //!
 //! # How large
 //!
-//! What runs by default ends within two minutes. `cargo test -p stanchion-model -- --ignored` runs the wide scenarios too. `mutations.rs`
-//! breaks the protocol rule by rule, to show that the model notices; `mutations_shared.rs` does so for readers,
-//! `mutations_copies.rs` for copies.
+//! The default scenarios take less than two minutes. `cargo test -p stanchion-model -- --ignored`
+//! runs the wide scenarios too. `mutations.rs` breaks the protocol rule by rule, to show that the
+//! model notices. `mutations_shared.rs` does that for readers, `mutations_copies.rs` for copies.
 
 mod baton;
 mod canon;
@@ -93,7 +121,7 @@ use explore::explore;
 use rules::{Clock, Rules};
 use world::{Fault, Role};
 
-/// No state of the scenario is wrong.
+/// Asserts that no state of the scenario has a fault.
 fn holds(rules: &Rules) {
     let start = std::time::Instant::now();
     let outcome = explore(rules, None);
@@ -128,7 +156,7 @@ fn windows() -> Rules {
     }
 }
 
-/// Two lockers and one that removes.
+/// Two lockers and one remover.
 fn removing() -> Rules {
     Rules {
         roles: [Role::Locker, Role::Locker, Role::Remover],
@@ -151,21 +179,21 @@ fn modes(modes: &str) -> Rules {
     rules
 }
 
-/// The same and one that removes.
+/// The same and one remover.
 fn removing_of(two: &str) -> Rules {
     let mut rules = modes(two);
     (rules.roles[2], rules.wall) = (Role::Remover, true);
     rules
 }
 
-/// The same and one that looks on.
+/// The same and one observer.
 fn looked_at(two: &str) -> Rules {
     let mut rules = modes(two);
     rules.roles[2] = Role::Onlooker;
     rules
 }
 
-/// A test for each scenario; those marked `wide` take long and run on demand.
+/// A test for each scenario. Those marked `wide` take long and run on demand.
 macro_rules! scenarios {
     ($($(#[doc = $doc:literal])* $name:ident: $base:expr => { $($field:ident: $value:expr),* $(,)? })*) => {
         $(
@@ -199,7 +227,7 @@ scenarios! {
     spare_files_and_kill: linked() => { spares: true, rounds: [2, 2, 1], kills: 1 }
     /// The same, with a dropped future.
     spare_files_and_cancel: linked() => { spares: true, rounds: [2, 2, 1], cancels: 1 }
-    /// Spare files and one that sleeps in line.
+    /// Spare files, and one stopped waiter.
     spare_files_and_sleeper: windows() => {
         spares: true, stops: 1, stops_in_line: true, rounds: [1, 1, 2]
     }
@@ -221,19 +249,19 @@ scenarios! {
     lagging_clock_and_kill: linked() => { clock: Clock::Behind, kills: 1 }
     /// The same, with a second round.
     lagging_clock_twice: linked() => { clock: Clock::Behind, rounds: [1, 1, 2] }
-    /// One is stopped anywhere, and may go on anywhere; timers fire in any order.
+    /// One is stopped anywhere, and may continue anywhere. Timers fire in any order.
     one_sleeper: windows() => { stops: 1, jitter: true }
     /// The same against the fast path.
     one_sleeper_and_fast_path: windows() => { stops: 1, fast: true }
-    /// Two sleep in line.
+    /// Two waiters are stopped.
     two_sleepers: windows() => { stops: 2, stops_in_line: true }
     /// Of two, one is stopped and one killed, anywhere.
     one_sleeper_and_kill: windows() => { stops: 1, kills: 1, rounds: [1, 2, 0] }
-    /// One sleeps in line, one future is dropped anywhere.
+    /// One waiter is stopped, one future is dropped anywhere.
     one_sleeper_and_cancel: windows() => { stops: 1, stops_in_line: true, cancels: 1 }
     /// A kill, with a reaper racing the creator of a ticket.
     kill: created() => { kills: 1 }
-    /// One grant is offered and not claimed.
+    /// One offer is not claimed.
     unclaimed_offer: windows() => { unclaimed: 1 }
     /// `remove` against two lockers.
     remove: removing() => { rounds: [2, 1, 1] }
@@ -241,29 +269,29 @@ scenarios! {
     remove_and_kill: removing() => { kills: 1 }
     /// The same without the fast path, with a dropped future.
     remove_and_cancel: removing() => { fast: false, cancels: 1 }
-    /// Two that remove, and a kill.
+    /// Two removers, and a kill.
     two_removes: removing() => {
         roles: [Role::Locker, Role::Remover, Role::Remover], rounds: [2, 1, 1], kills: 1
     }
-    /// An onlooker tries the door, against two lockers.
+    /// An observer tries the door, with two lockers.
     onlooker: looked_at("WW") => { fast: true, rounds: [2, 1, 2] }
     /// The same, with a kill.
     onlooker_and_kill: looked_at("WW") => { fast: true, kills: 1 }
     /// The same, with a dropped future.
     onlooker_and_cancel: looked_at("WW") => { fast: true, cancels: 1 }
-    /// The same, and one that locks is stopped in line.
+    /// The same, and one locker is stopped while it waits.
     onlooker_and_sleeper: looked_at("WW") => { windows: true, stops: 1, stops_in_line: true }
-    /// A stranger unlinks the lock file.
+    /// Another program unlinks the lock file.
     replaced_door: created() => { intrusions: 1 }
-    /// The same while somebody removes.
+    /// The same during a removal.
     replaced_door_and_remove: removing() => { intrusions: 1, tmpfile: true }
     /// A hard-linked copy of the directory is made, and any one is killed.
     snapshot_and_kill: linked() => { snapshots: 1, kills: 1, rounds: [2, 1, 1] }
     /// The same with two kills, of two.
     snapshot_and_two_kills: linked() => { snapshots: 2, kills: 2, rounds: [2, 2, 0] }
-    /// The same, and a stranger unlinks the lock file.
+    /// The same, and another program unlinks the lock file.
     snapshot_and_replaced_door: linked() => { snapshots: 1, intrusions: 1, fast: true, rounds: [2, 2, 0] }
-    /// The same while somebody removes.
+    /// The same during a removal.
     snapshot_and_remove: removing() => { snapshots: 1, tmpfile: true }
 }
 
@@ -292,17 +320,17 @@ scenarios! {
     rw_two_kills: modes("WR") => { kills: 2, rounds: [2, 2, 0] }
     /// Any future is dropped.
     rw_cancel: modes("WRR") => { cancels: 1 }
-    /// A writer lets readers in.
+    /// A writer downgrades.
     rw_downgrade: modes("WRR") => { downgrades: true, fast: true }
-    /// Two do.
+    /// Two writers do.
     rw_two_downgrades: modes("WWR") => { downgrades: true }
-    /// A writer lets readers in, and one is killed.
+    /// A writer downgrades, and one process is killed.
     rw_downgrade_and_kill: modes("WR") => { downgrades: true, kills: 1, rounds: [2, 2, 0] }
     /// One is stopped anywhere.
     rw_one_sleeper: modes("WRR") => { windows: true, stops: 1 }
     /// One is stopped and one killed, of a writer and a reader.
     rw_one_sleeper_and_kill: modes("WR") => { windows: true, stops: 1, kills: 1, rounds: [1, 2, 0] }
-    /// A stranger unlinks the lock file.
+    /// Another program unlinks the lock file.
     rw_replaced_door: modes("WR") => { intrusions: 1, rounds: [2, 2, 0] }
     /// The same, with a kill.
     rw_replaced_door_and_kill: modes("WR") => { intrusions: 1, kills: 1 , rounds: [1, 2, 0]}
@@ -310,7 +338,7 @@ scenarios! {
     rw_replaced_door_and_stop: modes("WR") => { intrusions: 1, stops: 1, rounds: [1, 2, 0] }
     /// The same with two readers.
     rw_replaced_door_and_stop_of_reader: modes("RR") => { intrusions: 1, stops: 1, rounds: [2, 1, 0] }
-    /// An outsider shares the lock file while readers come to a new lock.
+    /// An outsider shares the lock file while readers acquire a new lock.
     rw_outsider: modes("ORR") => { rounds: [2, 1, 2] }
     /// The same on the fast path.
     rw_outsider_and_fast_path: modes("ORR") => { fast: true, rounds: [1, 1, 2] }
@@ -322,21 +350,21 @@ scenarios! {
     rw_outsider_and_kill_of_writer: modes("OWR") => { kills: 1, rounds: [1, 1, 2] }
     /// The same, with a dropped future.
     rw_outsider_and_cancel: modes("OWR") => { cancels: 1, rounds: [1, 1, 2] }
-    /// The same, and a writer lets readers in.
+    /// The same, and a writer downgrades.
     rw_outsider_and_downgrade: modes("OWR") => { downgrades: true, fast: true }
     /// An outsider, and one is stopped.
     rw_outsider_and_stop: modes("ORR") => { stops: 1 }
-    /// A stranger unlinks the lock file that an outsider shares.
+    /// Another program unlinks the lock file that an outsider shares.
     rw_outsider_and_replaced_door: modes("ORR") => { intrusions: 1 }
-    /// Readers only, of whom one is stopped and one killed.
+    /// Readers only. One is stopped and one is killed.
     rw_readers_stop_and_kill: modes("RRR") => { stops: 1, kills: 1 }
     /// `remove` against an outsider and a reader.
     rw_remove_and_outsider: removing_of("OR") => { rounds: [1, 2, 1] }
-    /// An onlooker tries the door, against a writer and a reader.
+    /// An observer tries the door, with a writer and a reader.
     rw_onlooker: looked_at("WR") => { fast: true }
     /// The same, with a kill.
     rw_onlooker_and_kill: looked_at("WR") => { fast: true, kills: 1 }
-    /// The same, where the writer lets readers in.
+    /// The same, and the writer downgrades.
     rw_onlooker_and_downgrade: looked_at("WR") => { fast: true, downgrades: true, rounds: [2, 1, 1] }
     /// `remove` against a writer and a reader.
     rw_remove: removing_of("WR") => { fast: true }
@@ -348,9 +376,9 @@ scenarios! {
     rw_snapshot: modes("WRR") => { snapshots: 1 }
     /// The same, with a kill.
     rw_snapshot_and_kill: modes("WR") => { snapshots: 1, kills: 1, rounds: [2, 2, 0] }
-    /// The same, and a stranger unlinks the lock file.
+    /// The same, and another program unlinks the lock file.
     rw_snapshot_and_replaced_door: modes("WR") => { snapshots: 1, intrusions: 1, rounds: [2, 2, 0] }
-    /// The same on the fast path, of one that locks.
+    /// The same on the fast path, with one locker.
     rw_remove_and_kill_of_fast_path: removing_of("RW") => { kills: 1, fast: true, rounds: [1, 0, 1] }
 }
 
@@ -361,31 +389,31 @@ scenarios! { wide:
     wide_rw_two_kills: modes("WRR") => { kills: 2 }
     /// A kill and a dropped future.
     wide_rw_kill_and_cancel: modes("WRR") => { kills: 1, cancels: 1 }
-    /// A writer lets readers in, and one is killed.
+    /// A writer downgrades, and one process is killed.
     wide_rw_downgrade_and_kill: modes("WRR") => { downgrades: true, kills: 1 }
-    /// A writer lets readers in, and one is stopped.
+    /// A writer downgrades, and one process is stopped.
     wide_rw_downgrade_and_sleeper: modes("WRR") => { downgrades: true, windows: true, stops: 1 }
     /// One is stopped anywhere; timers fire in any order.
     wide_rw_one_sleeper: modes("WRR") => { windows: true, stops: 1, jitter: true }
     /// One of two writers and a reader is stopped.
     wide_rw_sleeper_of_two_writers: modes("WWR") => { windows: true, stops: 1, jitter: true }
-    /// One is stopped, the others come by the fast path.
+    /// One is stopped, the others use the fast path.
     wide_rw_sleeper_and_fast_path: modes("WRR") => { windows: true, stops: 1, fast: true }
-    /// Two sleep in line.
+    /// Two waiters are stopped.
     wide_rw_two_sleepers: modes("WRR") => { windows: true, stops: 2, stops_in_line: true }
-    /// One sleeps in line, one is killed anywhere.
+    /// One waiter is stopped, one process is killed anywhere.
     wide_rw_sleeper_and_kill: modes("WRR") => {
         windows: true, stops: 1, stops_in_line: true, kills: 1
     }
-    /// One sleeps in line, one future is dropped anywhere.
+    /// One waiter is stopped, one future is dropped anywhere.
     wide_rw_sleeper_and_cancel: modes("WRR") => {
         windows: true, stops: 1, stops_in_line: true, cancels: 1
     }
     /// A kill and a dropped future, with a second round of a reader.
     wide_rw_kill_and_cancel_twice: modes("WRR") => { kills: 1, cancels: 1, rounds: [1, 2, 1] }
-    /// One grant is offered and not claimed.
+    /// One offer is not claimed.
     wide_rw_unclaimed: modes("WRR") => { windows: true, unclaimed: 1 }
-    /// A stranger unlinks the lock file.
+    /// Another program unlinks the lock file.
     wide_rw_replaced_door: modes("WRR") => { intrusions: 1 }
     /// The same with two writers.
     wide_rw_replaced_door_of_two_writers: modes("WWR") => { intrusions: 1 }
@@ -397,19 +425,19 @@ scenarios! { wide:
     wide_rw_replaced_door_and_kill: modes("WRR") => { intrusions: 1, kills: 1 }
     /// The same, and one is stopped.
     wide_rw_replaced_door_and_stop: modes("WRR") => { intrusions: 1, stops: 1 }
-    /// The same, of readers only, of whom one is killed.
+    /// The same with readers only. One is killed.
     wide_rw_replaced_door_and_kill_of_readers: modes("RRR") => { intrusions: 1, kills: 1 }
     /// An outsider shares, and any two are killed.
     wide_rw_outsider_and_two_kills: modes("OWR") => { kills: 2, rounds: [1, 2, 2] }
     /// An outsider, a kill and a dropped future.
     wide_rw_outsider_kill_and_cancel: modes("OWR") => { kills: 1, cancels: 1, rounds: [1, 1, 2] }
-    /// An outsider, and one is stopped; claim windows go by.
+    /// An outsider, and one is stopped; claim windows end.
     wide_rw_outsider_and_sleeper: modes("OWR") => { windows: true, stops: 1 }
     /// The same of readers.
     wide_rw_outsider_and_sleeper_of_readers: modes("ORR") => { windows: true, stops: 1 }
     /// An outsider, a stop and a kill.
     wide_rw_outsider_stop_and_kill: modes("OWR") => { stops: 1, kills: 1 }
-    /// A stranger unlinks the lock file that an outsider shares, and one is killed.
+    /// Another program unlinks the lock file that an outsider shares, and one process is killed.
     wide_rw_outsider_replaced_door_and_kill: modes("OWR") => { intrusions: 1, kills: 1 }
 }
 
@@ -424,24 +452,24 @@ scenarios! { wide:
     wide_kill_and_cancel: linked() => { kills: 1, cancels: 1 }
     /// A dropped future on the fast path.
     wide_fast_path_and_cancel: created() => { fast: true, cancels: 1 }
-    /// One sleeps, tickets are created and then locked.
+    /// One is stopped, tickets are created and then locked.
     wide_sleeper_of_created_tickets: windows() => { stops: 1, tmpfile: false }
-    /// One sleeps, with a second round.
+    /// One is stopped, with a second round.
     wide_sleeper_twice: windows() => { stops: 1, rounds: [1, 1, 2] }
-    /// Two sleep, stopped anywhere.
+    /// Two are stopped, anywhere.
     wide_two_sleepers: windows() => { stops: 2 }
     /// One is stopped and one killed, anywhere.
     wide_sleeper_and_kill: windows() => { stops: 1, kills: 1 }
     /// One is stopped and one future dropped, anywhere.
     wide_sleeper_and_cancel: windows() => { stops: 1, cancels: 1 }
-    /// An unclaimed offer and a sleeper.
+    /// An unclaimed offer and a stop.
     wide_unclaimed_and_sleeper: windows() => { unclaimed: 1, stops: 1 }
     /// An unclaimed offer and a kill.
     wide_unclaimed_and_kill: windows() => { unclaimed: 1, kills: 1 }
     /// An unclaimed offer and a dropped future.
     wide_unclaimed_and_cancel: windows() => { unclaimed: 1, cancels: 1 }
-    /// A stranger unlinks the lock file, and one is killed.
+    /// Another program unlinks the lock file, and one process is killed.
     wide_replaced_door_and_kill: linked() => { intrusions: 1, kills: 1 }
-    /// A stranger unlinks the lock file under the fast path.
+    /// Another program unlinks the lock file during the fast path.
     wide_replaced_door_and_fast_path: created() => { intrusions: 1, fast: true, rounds: [2, 1, 1] }
 }

@@ -1,19 +1,21 @@
-//! The model can fail: each test breaks one rule of the protocol and expects the counter-example that rule closes.
+//! The model can fail: each test breaks one rule of the protocol, and expects the counter-example
+//! that the rule prevents.
 //!
-//! Bounds are as small as the counter-example allows, so a search ends early.
+//! Bounds are as small as the counter-example allows, so each search ends early.
 
 use crate::explore::explore;
 use crate::rules::{Clock, Mutation, Rules};
 use crate::world::{Fault, Role};
 
-/// Unbroken the protocol holds, and the mutation leads to this fault.
+/// Asserts that the protocol holds without the mutation, and that the mutation leads to this fault.
 pub(crate) fn breaks(rules: Rules, mutation: Mutation, fault: Fault) {
     let sound = explore(&rules, None);
     assert_eq!(sound.fault, Fault::None, "unbroken\n{}", sound.trace);
     finds(rules, mutation, fault);
 }
 
-/// The mutation leads to this fault. For rules that are a scenario of their own, which need not be searched twice.
+/// Asserts that the mutation leads to this fault. For rules that are a scenario of their own, which
+/// need no second search.
 pub(crate) fn finds(rules: Rules, mutation: Mutation, fault: Fault) {
     let outcome = explore(&rules.broken(mutation), Some(fault));
     println!("{mutation:?}: {} states\n{}", outcome.states, outcome.trace);
@@ -28,7 +30,7 @@ fn two() -> Rules {
     }
 }
 
-/// Two lockers and one that removes.
+/// Two lockers and one remover.
 fn with_remover() -> Rules {
     Rules {
         roles: [Role::Locker, Role::Locker, Role::Remover],
@@ -52,7 +54,7 @@ fn giving_back_without_closing_loses_the_wake_up() {
     breaks(rules, Mutation::GiveBackWithoutClose, Fault::Stuck);
 }
 
-/// One process locks, another one only looks whether it is free.
+/// One process locks, another one only observes whether it is free.
 #[test]
 fn looking_without_closing_loses_the_wake_up() {
     let rules = Rules {

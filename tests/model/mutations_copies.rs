@@ -1,4 +1,4 @@
-//! The model can fail: what the rules about hard-linked copies are for, rule by rule.
+//! The model can fail: what each rule about hard-linked copies prevents.
 
 use crate::mutations::{breaks, finds};
 use crate::rules::{Mutation, Rules};
@@ -29,7 +29,7 @@ fn a_record_with_two_names_gets_no_tombstone() {
     breaks(rules, Mutation::TombstonesLinked, Fault::Linked);
 }
 
-/// A lock file replaced, and with it a process on its way to a state file that is in use no more.
+/// A replaced lock file, and a process on its way to a state file that is no longer in use.
 #[test]
 fn a_locked_state_file_not_compared_lets_two_in() {
     let rules = Rules {

@@ -1,5 +1,6 @@
-//! A program that knows the lock file only: `flock -s FILE command`. It takes the shared lock, whatever stands in the line or in the record,
-//! stays for as long as it likes, and ends without an unlock of its own.
+//! A program that knows the lock file only: `flock -s FILE command`. It takes the shared lock,
+//! whatever is in the queue or in the record. It holds the lock as long as it likes, and ends
+//! without an unlock.
 
 use crate::kernel::{SHARED, holder};
 use crate::steps::{Step, Taken, go};
@@ -11,7 +12,8 @@ pub(crate) fn open(w: &mut World, p: usize) -> Taken {
     go(w, p, Pc::Outside, Step::Flock, "opens the lock file")
 }
 
-/// Waits in the kernel for the shared lock. Refused by a reader it is refused by one that ought to share.
+/// Waits in the kernel for the shared lock. A refusal by a reader is a fault, because readers
+/// should share.
 pub(crate) fn knock(w: &mut World, p: usize) -> Taken {
     if w.try_share(p, Fd::Door) {
         let door = w.procs[p].door;
@@ -26,7 +28,8 @@ pub(crate) fn knock(w: &mut World, p: usize) -> Taken {
     }
     let lock = w.doors[usize::from(w.procs[p].door)].lock;
     let other = &w.procs[holder(lock)];
-    // To pass a sleeper, and to ask whether one is alone, takes the whole lock for an instant.
+    // Bypassing a frozen waiter, and asking whether it is alone, takes the whole lock for an
+    // instant.
     let asks = matches!(
         other.pc,
         Pc::ProbeSee | Pc::MarkList | Pc::Mark | Pc::PassDoor | Pc::GiveUnlock | Pc::Leave
@@ -38,7 +41,7 @@ pub(crate) fn knock(w: &mut World, p: usize) -> Taken {
     None
 }
 
-/// Would it get the lock now?
+/// Returns whether it would get the lock now.
 pub(crate) fn may_lock(w: &World, p: usize) -> bool {
     let door = w.procs[p].door;
     let lock = if door == NONE {

@@ -1,22 +1,26 @@
-//! A model of the lock that is a pid file: one system call a step, over the names that its records can have.
+//! A model of the lock that is a pid file. Each step is one system call on the names that its
+//! records can have.
 //!
-//! A record is a number; who wrote it is alive or not. A stopped process is one that takes no step
-//! for a while, so every order of steps has it in it. The path may begin with the record of one who
-//! died long ago, whose heir may have died too. A wait ends at any look that is refused. A record
-//! is stale when its process is dead, and the model knows which are. The crate calls stale only
-//! what it can prove; a process that executed another program is alive here, and waits as any
-//! other. A stranger deletes the pid file, but not between a look and the unlink or rename that
-//! relies on it, which no algorithm could bear.
+//! A record is a number; its writer is alive or not. A stopped process is one that takes no step
+//! for a while, so every order of steps includes it. At the beginning the path may have the record
+//! of a process that died long ago, and its successor may have died too. A wait ends at any refused
+//! attempt.
 //!
-//! Checked: a living holder's record stays at the path unless a stranger took it away; nobody meets an error; from every state all who live can get
-//! done; then nothing of the living is left, and nothing of the dead either when nobody was killed.
+//! A record is stale when its process is dead, and the model knows which are. The crate calls a
+//! record stale only if it can prove that. A process that executed another program is alive here,
+//! and waits as any other. Another program may delete the pid file, but not between a check and the
+//! unlink or rename that relies on it, which no algorithm could survive.
+//!
+//! Checked: a living holder's record stays at the path unless another program deleted it. No
+//! process gets an error. From every state all living processes can finish. Then the living have
+//! left nothing, and the dead neither if no process was killed.
 
 use crate::graph::{Act, State};
 
 mod scenarios;
 
 const N: usize = 3;
-/// Records: 0 to 3 are of those who died before, then `ROUNDS` of each process.
+/// Records: 0 to 3 belong to processes that died before, then `ROUNDS` to each process.
 const DEAD: u8 = 4;
 const ROUNDS: u8 = 2;
 const RECORDS: usize = DEAD as usize + N * ROUNDS as usize;
@@ -25,43 +29,43 @@ const TWO: &str = "a holder's record was taken away";
 const ERROR: &str = "an error without a cause";
 const LEFT: &str = "something is left";
 
-/// A rule that is broken.
+/// A broken rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mutation {
     None,
-    /// An heir renames without looking again.
+    /// A successor renames without checking again.
     NoLastLook,
-    /// Who meets a living heir deletes its name.
+    /// A process that meets a living successor deletes its name.
     DeletesHeirs,
-    /// A dead heir is unlinked, not succeeded.
+    /// A dead successor is unlinked, not succeeded.
     UnlinksDeadHeirs,
-    /// A release unlinks whatever is there.
+    /// A release unlinks whatever is at the path.
     NoLookAtRelease,
-    /// The stale record itself is unlinked, and the path taken anew.
+    /// The stale record itself is unlinked, and the path is taken again.
     UnlinksStale,
     /// A rename that finds nothing is an error.
     MissingIsError,
-    /// The sweep deletes what is there without reading it.
+    /// The sweep deletes files without reading them.
     SweepsLiving,
-    /// What proves nothing counts as a death: another boot, or the start of another process.
+    /// What proves nothing counts as a death: another boot, or another start of the process.
     JudgesLiving,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Pc {
     Idle,
-    /// Reads the name it is at.
+    /// Reads the current name.
     Read,
-    /// Unlinks what it saw there. Only in mutations.
+    /// Unlinks the record that it saw there. Only in mutations.
     Unlink,
     Draft,
     Link,
-    /// The heir looks at the name it is heir to.
+    /// The successor checks the name that it is about to replace.
     Look,
     Rename,
     GiveUp,
     Refused,
-    /// Drops what it wrote.
+    /// Deletes its own record.
     Drop,
     /// Holds the lock and reads the n-th leftover.
     Sweep(u8),
@@ -79,10 +83,10 @@ struct Process {
     pc: Pc,
     alive: bool,
     rounds: u8,
-    /// The stale records whose heir it is about to be, from the path inwards.
+    /// The stale records that it is about to succeed, from the path inwards.
     stale: Vec<u8>,
     drafted: bool,
-    /// A stranger took the lock from it.
+    /// Another program took the lock from it.
     robbed: bool,
 }
 
@@ -99,7 +103,7 @@ struct World {
     mutation: Mutation,
 }
 
-/// `dead` is how many died before, each as the heir of the one before.
+/// `dead` is how many processes died before, each as the successor of the one before.
 fn world(dead: u8, rounds: [u8; N], kills: u8) -> World {
     let process = |rounds| Process {
         pc: Pc::Idle,
@@ -140,7 +144,7 @@ impl World {
         record >= DEAD && self.processes[usize::from((record - DEAD) / ROUNDS)].alive
     }
 
-    /// The name that a process is at, so many levels inwards.
+    /// The name at which a process is, this many levels inwards.
     fn name(&mut self, p: usize, level: usize) -> &mut Option<u8> {
         match level {
             0 => &mut self.path,
@@ -153,7 +157,7 @@ impl World {
         self.processes[p].drafted = false;
     }
 
-    /// One step of a process, in words; `None` when it has nothing to do.
+    /// Takes one step of a process, and describes it; `None` if it has nothing to do.
     fn step(&mut self, p: usize) -> Option<&'static str> {
         let own = self.own(p);
         let level = self.processes[p].stale.len();
@@ -247,7 +251,7 @@ impl World {
         }
     }
 
-    /// Its record is at the name it is at.
+    /// Its record is at its current name.
     fn published(&mut self, p: usize, crashed: bool) -> Pc {
         match self.processes[p].stale.len() {
             0 if crashed => Pc::Sweep(0),
@@ -263,7 +267,8 @@ impl World {
         if moved.is_none() && self.mutation == Mutation::MissingIsError {
             return ("rename nothing", Pc::Failed);
         }
-        // Whoever finds nothing under the name of the heir begins again; so does one who has moved another's record.
+        // A process that finds nothing under the name of the successor starts again. So does a
+        // process that has moved another record.
         if moved.is_none() {
             self.processes[p].stale.pop();
             return ("rename nothing", Pc::Read);
@@ -273,7 +278,7 @@ impl World {
         ("succeed", self.published(p, true))
     }
 
-    /// Leftovers by number: the names of heirs, then the drafts.
+    /// Leftovers by number: the names of successors, then the drafts.
     fn leftover(&self, name: u8) -> Option<u8> {
         let draft = usize::from(name).checked_sub(RECORDS);
         match draft {
@@ -289,7 +294,7 @@ impl World {
         }
     }
 
-    /// A listing may show a name or not when it comes or goes meanwhile; what is read decides.
+    /// A listing may miss a name that comes or goes meanwhile. The read decides.
     fn sweep(&self, from: u8) -> (&'static str, Pc) {
         let blind = self.mutation == Mutation::SweepsLiving;
         let gone = |it: &u8| {
@@ -363,7 +368,7 @@ impl State for World {
         }
         let mut w = self.clone();
         if w.intrude() {
-            out.push(((N, "*a stranger deletes it*"), w));
+            out.push(((N, "*another program deletes it*"), w));
         }
     }
 

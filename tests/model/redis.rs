@@ -1,41 +1,62 @@
-//! A model of the leases of the lock on a Redis server: one exclusive lock, one server, two or three clients.
+//! A model of the leases of the lock on a Redis server: one exclusive lock, one server, two or
+//! three clients.
 //!
 //! # What is modelled
 //!
-//! `redis/server.rs` is the scripts, each one step, under the names of `src/redis/scripts`: acquire, heartbeat, release, leave, pass; what is
-//! overdue, the offer to the head and its message, the quarantine by run id, start, witness and fence. `redis/client.rs` is the actor with its
-//! seat, the future and the guard: every answer and message, heartbeats, alarms, a poll, a grant passed on, a hold asserted anew. Requests and
-//! answers of a client are each first in, first out, and so are its messages; a message and an answer are read in any order. Time goes by in steps, in which a
-//! lease is four, a claim window two, three quarters three and one. `redis/steps.rs` has what befalls: a client dies, stands still for as long as it
-//! likes, drops its future, is cut off and connects again, and asks for everything then; requests of the old connection come late; the server's clock
-//! runs ahead; the server is flushed, loses `state`, starts again with all, with nothing, with what was written earlier, or is succeeded by a
-//! replica that knows as much. It finds out late that nobody listens.
+//! - `redis/server.rs` is the scripts, one step each, under the names of `src/redis/scripts`:
+//!   acquire, heartbeat, release, leave, pass; what is overdue; the offer to the head and its
+//!   message; the quarantine by run id, start, witness and fence.
+//! - `redis/client.rs` is the actor with its entry, the future and the guard: every answer and
+//!   message, heartbeats, alarms, a poll, a grant that is passed on, a hold that is asserted.
+//! - The requests of a client arrive in order, and so do its answers and its messages. A message
+//!   and an answer are read in any order.
+//! - Time passes in steps. A lease has four steps, a claim window two. Three quarters of them are
+//!   three and one.
+//! - `redis/steps.rs` has what can happen. A client dies, pauses for any time, or drops its future.
+//!   A client is disconnected, connects again, and then repeats everything. Requests of the old
+//!   connection arrive late. The server's clock runs ahead. The server is flushed, loses `state`,
+//!   or restarts with all its data, none of it, or an older copy. A replica with such data takes
+//!   over. The server notices late that no process listens on an inbox.
 //!
 //! # What is abstracted
 //!
-//! - Deadlines and ages count by what is left of them; numbers and turns by their order; clients are interchangeable, so that in a trace a client may have
-//!   another number in the next line. The lock's clock stands still between arrivals and grants: who is asked twice is told the same `before`.
-//! - What a running client waits for comes before time goes by ([`rules::Rules::delay`] lifts that), as `response_timeout` sees to it; what a stopped one
-//!   waits for, and messages, come at any time. Of more messages than [`rules::Rules::inbox`] those beyond are lost.
-//! - Heartbeats come at any time after the last, alarms before time goes by. Waiters are kept for ever, or given up at any time (`impatient`).
-//! - A request that was not answered in time and is repeated is one that was late on a broken connection. Shares (`redis/downgrade.rs` is of them), `crashed`, `max_hold`, `drops` and
-//!   deletion of all keys by hand, which is a limit that is known, are not modelled. A replica without `state` is one, too.
+//! - Deadlines and ages count by their rest, numbers and turns by their order. Clients are
+//!   interchangeable, so a client may have another number in the next line of a trace. The lock's
+//!   clock does not advance between arrivals and grants: two answers in a row have the same
+//!   `before`.
+//! - What a running client waits for arrives before time passes ([`rules::Rules::delay`] lifts
+//!   that), because of `response_timeout`. Messages, and what a stopped client waits for, arrive at
+//!   any time. Messages beyond [`rules::Rules::inbox`] are lost.
+//! - Heartbeats come at any time after the last one, alarms before time passes. Waiters are kept
+//!   forever, or given up at any time (`impatient`).
+//! - A repeated request without a timely answer is one that was late on a broken connection.
+//! - Not modelled: shares (`redis/downgrade.rs` has them), `crashed`, `max_hold`, `drops`, and the
+//!   deletion of all keys by hand, which is a known limit. A replica without `state` is such a
+//!   deletion too.
 //!
 //! # What is checked
 //!
-//! Never two who hold by their own clocks, asleep or not; tokens rise from one guard to the next; nobody is let in before one in the queue who
-//! came first, whatever number it has now; nobody is let in after it has left, save by a request of a broken connection, which costs a lease; no hold that is over comes back, and none
-//! after another was taken; from every state all who live can get done. So there is no wake-up that is lost for good.
+//! - There are never two holders by their own clocks, paused or not.
+//! - Tokens rise from one guard to the next.
+//! - No grant overtakes a waiter in the queue that arrived first, whatever number that has now.
+//! - No wait is granted after it has left. The exception is a request of a broken connection, which
+//!   costs a lease.
+//! - No hold comes back after its lease, or after a later grant.
+//! - From every state all living clients can finish. So no wake-up is lost for good.
 //!
 //! # What it has found
 //!
-//! Four faults, all mended. What mends them can be switched off by the mutations in `redis/mutations.rs`, which then find them again:
+//! Four faults, all fixed. The mutations in `redis/mutations.rs` switch the fixes off, and the
+//! model finds the faults again:
 //!
-//! - An answer that came too late was never asked about again. Now who gets it asks anew.
-//! - A late pass of a broken connection ended a hold that was granted since. Now a pass names its turn, and who asks next names the turn it gave back.
-//! - On a server with older records, after a restart or on a replica, who was on record was let in by them at once. Now on another server than its last
-//!   nobody counts as inside: holders assert their tokens, and waiters wait.
-//! - A grant that was over was asserted, and came back beside another. Now only what is valid is asserted, and what is over is given back before it asks again.
+//! - An answer that arrived too late was never asked for again. Now the client asks again.
+//! - A late pass of a broken connection ended a hold that was granted since. Now a pass names its
+//!   turn, and the next request names the returned turn.
+//! - On a server with older records, after a restart or on a replica, a recorded holder was granted
+//!   the lock at once. Now a recorded hold does not count on another server than the last one:
+//!   holders assert their tokens, and waiters wait.
+//! - A grant that was over was asserted, and came back beside another one. Now a client asserts
+//!   only what is valid, and returns what is over before it asks again.
 
 mod canon;
 mod client;
@@ -50,7 +71,7 @@ use crate::graph;
 use rules::Rules;
 use world::World;
 
-/// No state of the scenario is wrong.
+/// Asserts that no state of the scenario has a fault.
 fn holds(rules: Rules) {
     graph::holds(World::new(rules));
 }
@@ -65,7 +86,7 @@ const THREE: Rules = Rules {
     ..Rules::new([1, 1, 1])
 };
 
-/// A test for each scenario. Where a reason stands before them they run on demand.
+/// A test for each scenario. Scenarios with a reason before them run on demand.
 macro_rules! scenarios {
     ($(#[$ignore:meta])? : $($(#[doc = $doc:literal])* $name:ident: $base:ident => { $($field:ident: $value:expr),* $(,)? })*) => {
         scenarios! { @ [$(#[$ignore])?] $([$(#[doc = $doc])*] $name $base { $($field: $value),* })* }
@@ -84,9 +105,9 @@ macro_rules! scenarios {
 }
 
 scenarios! { :
-    /// One is let in after the other.
+    /// One acquires after the other.
     redis_two: TWO => { }
-    /// One stands in line twice.
+    /// One queues twice.
     redis_twice: NARROW => { rounds: [2, 1, 0] }
     /// One is stopped anywhere.
     redis_stop: NARROW => { stops: 1 }
@@ -104,18 +125,18 @@ scenarios! { :
     redis_flush: NARROW => { flushes: 1 }
     /// `DEL state`
     redis_delete: NARROW => { deletes: 1 }
-    /// The server starts again and knows everything.
+    /// The server restarts with all its data.
     redis_restart: NARROW => { restarts: 1 }
-    /// It starts again and knows nothing.
+    /// It restarts without data.
     redis_blank: NARROW => { blanks: 1 }
 }
 
 scenarios! { #[ignore = "wide: millions of states"] :
     /// Three.
     wide_redis_three: THREE => { }
-    /// Answers take their time.
+    /// Answers are slow.
     wide_redis_delay: NARROW => { delay: 9 }
-    /// One is stopped, with two requests at a time. What follows is the same for others.
+    /// One is stopped, with two requests at a time. The rest is the same for other clients.
     wide_redis_stop: TWO => { stops: 1 }
     wide_redis_twice: TWO => { rounds: [2, 1, 0] }
     wide_redis_kill: TWO => { kills: 1, leaves: 1 }
@@ -130,7 +151,7 @@ scenarios! { #[ignore = "wide: millions of states"] :
     wide_redis_both_impatient: TWO => { impatient: true }
     /// Two connections break.
     wide_redis_cuts: NARROW => { cuts: 2 }
-    /// What was under way on a connection that broke comes late.
+    /// Requests on a broken connection arrive late.
     wide_redis_late: NARROW => { cuts: 1, late: true }
     /// The same with two requests.
     wide_redis_both_late: TWO => { cuts: 1, late: true }
@@ -142,7 +163,7 @@ scenarios! { #[ignore = "wide: millions of states"] :
     wide_redis_stop_and_delete: NARROW => { stops: 1, deletes: 1 }
     /// One is stopped, and a flush.
     wide_redis_stop_and_flush: NARROW => { stops: 1, flushes: 1 }
-    /// The server starts with what was written earlier.
+    /// The server starts with older data.
     wide_redis_rollback: NARROW => { rollbacks: 1 }
     /// A replica takes over.
     wide_redis_failover: NARROW => { failovers: 1 }

@@ -1,4 +1,5 @@
-//! What a scenario fixes: who takes part, what may go wrong, which form of the protocol runs, and what is broken in it.
+//! What a scenario fixes: its processes, what may go wrong, the form of the protocol, and the
+//! broken rule.
 
 use crate::world::{N, Proc, Role, World};
 
@@ -9,34 +10,36 @@ pub(crate) enum Clock {
     Fine,
     /// Two draws may fall into the same tick.
     Coarse,
-    /// The clock is far behind the tickets: only "highest listed + 1" counts, so a number may come back.
+    /// The clock is far behind the tickets: only "highest listed + 1" counts, so a number may be
+    /// used again.
     Behind,
 }
 
-/// A part of the protocol left out or turned round, to see the model fail.
+/// A part of the protocol left out or reversed, to see the model fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mutation {
-    /// Closes the door's descriptor first and lets the lock go later.
+    /// Closes the door's descriptor first and releases the lock later.
     CloseBeforeUnlock,
-    /// Unlocks a door it does not want and keeps the descriptor.
+    /// Unlocks a door that it does not need, and keeps the descriptor.
     GiveBackWithoutClose,
     /// The fast path lists first and locks then.
     ListThenLock,
     /// A reaper unlinks the name without comparing inodes.
     ReapWithoutCheck,
-    /// One try after an event or a new watch, then sleep.
+    /// One try after an event or a new watch, then no more.
     NoLadder,
-    /// Who has locked the door does not compare it with the path.
+    /// A process that has locked the door does not compare it with the path.
     NoCheckDoor,
     /// The holder does not lock the state file.
     NoStateLock,
-    /// Lets the door go before the state file.
+    /// Releases the door before the state file.
     DoorBeforeState,
     /// A refused state file is `Replaced` at once, also while its holder is dying.
     ReplacedAtOnce,
-    /// A refused state file is taken for the current one, although it may be an old one kept open.
+    /// A refused state file counts as the current one, although it may be an old one that was kept
+    /// open.
     RefusalUnchecked,
-    /// Marks skipped at the last look are taken to stand still.
+    /// Marks that were skipped at the last check count as unchanged.
     MarksNotRechecked,
     /// A refused probe is not tried again before it counts as "not free".
     ProbeWithoutLadder,
@@ -46,29 +49,32 @@ pub(crate) enum Mutation {
     TokenAfterGuard,
     /// A new ticket takes the lowest number that is free.
     LowNumbers,
-    /// Who has just watched the ticket before its own does not look whether it still stands there.
+    /// A process that has just watched its predecessor's ticket does not check that the ticket is
+    /// still there.
     PredecessorUnchecked,
     /// `remove` compares no inode.
     RemoveWithoutCheck,
-    /// A dropped offer clears the held flag whatever it was.
+    /// A dropped offer clears the held flag, whatever it was.
     SwallowCrash,
-    /// The fast path of a reader does not look at the line.
+    /// The fast path of a reader does not check the queue.
     ReaderIgnoresLine,
-    /// A passing reader takes a door that readers share for a free one.
+    /// A bypassing reader treats a door that readers share as free.
     ProbeShared,
-    /// Who turns a guard into a shared one does not ring the door.
+    /// A downgrade does not ring the door.
     NoRing,
-    /// It rings before it turns.
+    /// The ring comes before the downgrade.
     RingTooEarly,
     /// The windows of a reader count only the writers before it.
     ReadersUncounted,
     /// A reader does not lock the state file.
     ReaderWithoutState,
-    /// A reader takes a held flag that nobody has found for a clean record.
+    /// A reader treats an unreported held flag as a clean record.
     HeldIsClean,
-    /// A reader that has unlocked the door to ask for all of it, and is refused, believes that it has its share still.
+    /// A reader has unlocked the door to ask for all of it, and is refused. It still believes that
+    /// it has its share.
     AskKept,
-    /// A reader that was refused the state file for long does not ask whether it is alone at the door.
+    /// A reader that was refused the state file for long does not ask whether it is alone at the
+    /// door.
     NotAsked,
     /// A reader that is alone at the door does not try the state file again.
     AskedOnly,
@@ -76,9 +82,9 @@ pub(crate) enum Mutation {
     ChargeByDoor,
     /// The reader in charge goes by what it read before it had the state file locked.
     ChargeUnread,
-    /// A reader in charge that gives up sets the held flag although others are inside.
+    /// A reader in charge that gives up sets the held flag although others hold the lock.
     GivesUpBeside,
-    /// The reader in charge lets the state file go instead of sharing it.
+    /// The reader in charge releases the state file instead of sharing it.
     ChargeWithoutState,
     /// A reader that shares the state file does not read the record again.
     CleanUnchecked,
@@ -88,7 +94,7 @@ pub(crate) enum Mutation {
     AnyReaderClears,
     /// The reader in charge clears the held flag before its guard is claimed.
     ClearedTooEarly,
-    /// A process that has locked the state file does not look whether it is still in use.
+    /// A process that has locked the state file does not check whether the file is still in use.
     LockedUnchecked,
     /// The same for a reader.
     SharedUnchecked,
@@ -113,23 +119,24 @@ pub(crate) struct Rules {
     pub(crate) fast: bool,
     /// Tickets appear already locked (`O_TMPFILE`, lock, `linkat`).
     pub(crate) tmpfile: bool,
-    /// The file of a ticket that is done is kept, open and locked, for the next one; with `tmpfile` only.
+    /// The file of a finished ticket is kept, open and locked, for the next one; with `tmpfile`
+    /// only.
     pub(crate) spares: bool,
     pub(crate) clock: Clock,
-    /// Tokens lean on a wall clock that moves on; else on the state file alone.
+    /// Tokens use a wall clock that advances. Otherwise they use the state file alone.
     pub(crate) wall: bool,
     /// Claim windows are on.
     pub(crate) windows: bool,
-    /// The timers of one window fire in any order, else in the order of the line.
+    /// The timers of one window fire in any order. Otherwise in the order of the queue.
     pub(crate) jitter: bool,
     pub(crate) kills: u8,
     pub(crate) stops: u8,
-    /// Stops hit those who sleep in line only; else any step.
+    /// Stops affect waiters only. Otherwise any step.
     pub(crate) stops_in_line: bool,
-    /// Grants that are offered and not claimed for a window.
+    /// Offers that are not claimed for a window.
     pub(crate) unclaimed: u8,
     pub(crate) cancels: u8,
-    /// A writer inside may turn its guard into a shared one.
+    /// A writer may downgrade.
     pub(crate) downgrades: bool,
     /// Foreign removals of the lock file.
     pub(crate) intrusions: u8,
@@ -139,7 +146,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Lockers with these many rounds each, nothing goes wrong.
+    /// Lockers with this many rounds each; nothing goes wrong.
     pub(crate) fn new(rounds: [u8; N]) -> Self {
         Self {
             roles: [Role::Locker; N],
@@ -171,19 +178,19 @@ impl Rules {
         }
     }
 
-    /// Is this part broken?
+    /// Returns whether this rule is broken.
     pub(crate) fn is(&self, mutation: Mutation) -> bool {
         self.broken == Some(mutation)
     }
 
-    /// Is it a reader-writer lock?
+    /// Returns whether it is a reader-writer lock.
     pub(crate) fn shared(&self) -> bool {
         self.downgrades
             || self.roles.contains(&Role::Reader)
             || self.roles.contains(&Role::Outsider)
     }
 
-    /// Do ticket numbers mean nothing but their order?
+    /// Returns whether ticket numbers only count by their order.
     pub(crate) fn ranks(&self) -> bool {
         self.clock != Clock::Behind && !self.is(Mutation::LowNumbers)
     }

@@ -1,4 +1,4 @@
-//! The states a search has seen: fingerprints of 128 bits, and for each the state it was reached from.
+//! The states that a search has seen: fingerprints of 128 bits, and the parent of each.
 
 use std::hash::{Hash, Hasher};
 
@@ -70,8 +70,8 @@ pub(crate) fn fingerprint(world: &impl Hash) -> u128 {
     print.finish()
 }
 
-/// The states seen: fingerprints in order of discovery, their parents, and the same fingerprints as an open-addressed
-/// set (0 is a free place).
+/// The states that were seen: fingerprints in order of discovery, their parents, and the same
+/// fingerprints as an open-addressed set (0 marks a free slot).
 pub(crate) struct Seen {
     prints: Vec<u128>,
     parents: Vec<u32>,
@@ -87,7 +87,7 @@ impl Seen {
         }
     }
 
-    /// The number of a state that is new; `None` for one seen before.
+    /// Returns the number of a new state; `None` for one seen before.
     pub(crate) fn insert(&mut self, print: u128, parent: u32) -> Option<u32> {
         if self.prints.len() * 8 > self.set.len() * 5 {
             self.grow();

@@ -1,9 +1,12 @@
-//! A model of the semaphore of its own: `n` slot files, each a door, and tickets for several permits.
+//! A model of the semaphore: `n` slot files, each a door, and tickets for several permits.
 //!
-//! The line, its tickets and marks are those of the lock, whose model checks them; here they belong to their owner. What
-//! is new is spelled out call by call: a head that collects slots and keeps its part, what it gives back and when, the count of free
-//! slots past a sleeper, the token under a state lock held for an instant. Slots are never replaced. Who is
-//! inside may stay there for ever, so whoever could go in beside it and does not is stuck.
+//! The queue, its tickets and marks are those of the lock, whose model checks them. Here they
+//! belong to their owner.
+//!
+//! New here, call by call: a head that collects slots and keeps its part; what it releases, and
+//! when; the count of free slots past a frozen waiter; the token under a state lock held for an
+//! instant. Slots are never replaced. A holder may hold forever, so a waiter that could acquire
+//! beside it and does not is stuck.
 
 mod rules;
 mod search;
@@ -15,7 +18,7 @@ use rules::{Mutation, Rules};
 use search::explore;
 use world::Fault;
 
-/// No state of the scenario is wrong.
+/// Asserts that no state of the scenario has a fault.
 fn holds(rules: &Rules) {
     let start = std::time::Instant::now();
     let outcome = explore(rules, None);
@@ -23,7 +26,7 @@ fn holds(rules: &Rules) {
     assert_eq!(outcome.fault, Fault::None, "\n{}", outcome.trace);
 }
 
-/// The mutation leads to this fault.
+/// Asserts that the mutation leads to this fault.
 fn finds(rules: Rules, mutation: Mutation, fault: Fault) {
     let outcome = explore(&rules.broken(mutation), Some(fault));
     println!("{mutation:?}: {} states\n{}", outcome.states, outcome.trace);
@@ -38,7 +41,7 @@ fn windows(slots: usize, asks: [u8; 3]) -> Rules {
     }
 }
 
-/// A test for each scenario; those marked `wide` take long and run on demand.
+/// A test for each scenario. Those marked `wide` take long and run on demand.
 macro_rules! scenarios {
     ($($(#[doc = $doc:literal])* $name:ident: $base:expr => { $($field:ident: $value:expr),* $(,)? })*) => {
         $(
@@ -70,11 +73,11 @@ scenarios! {
     sem_singles_and_kill: Rules::new(2, [1, 1, 1]) => { kills: 1, fast: true }
     /// Any future is dropped.
     sem_singles_and_cancel: Rules::new(2, [1, 1, 1]) => { cancels: 1 }
-    /// Strangers lock a slot and close it.
+    /// Other programs lock a slot and close it.
     sem_singles_and_strangers: Rules::new(2, [1, 1, 1]) => { strangers: 2 }
     /// One is stopped anywhere.
     sem_singles_and_sleeper: windows(2, [1, 1, 1]) => { stops: 1, jitter: true }
-    /// Two permits, which two heads may each have half of.
+    /// Two permits. Each of two heads may have one of them.
     sem_pairs: windows(2, [2, 2, 1]) => { rounds: [2, 1, 1] }
     /// The fast path against the queue.
     sem_pairs_and_fast_path: windows(2, [2, 2, 1]) => { fast: true }
@@ -84,7 +87,7 @@ scenarios! {
     sem_pairs_and_two_kills: windows(2, [2, 1, 1]) => { kills: 2 }
     /// Any future is dropped.
     sem_pairs_and_cancel: windows(2, [2, 2, 1]) => { cancels: 1, fast: true }
-    /// A stranger locks a slot and closes it.
+    /// Another program locks a slot and closes it.
     sem_pairs_and_stranger: windows(2, [2, 2, 1]) => { strangers: 1 }
     /// One is stopped anywhere.
     sem_pair_and_sleeper: windows(2, [2, 1, 1]) => { stops: 1, jitter: true }
@@ -99,17 +102,17 @@ scenarios! { wide:
     wide_sem_sleeper_and_kill: windows(2, [2, 2, 1]) => { stops: 1, kills: 1 }
     /// One is stopped anywhere, one future dropped.
     wide_sem_sleeper_and_cancel: windows(2, [2, 2, 1]) => { stops: 1, cancels: 1 }
-    /// Two sleep in line.
+    /// Two waiters are stopped.
     wide_sem_two_sleepers: windows(2, [2, 2, 1]) => { stops: 2, stops_in_line: true }
-    /// Two sleep in line, others.
+    /// Two waiters are stopped, with other requests.
     wide_sem_two_sleepers_of_singles: windows(2, [2, 1, 1]) => { stops: 2, stops_in_line: true }
-    /// A sleeper and the fast path.
+    /// A stopped waiter and the fast path.
     wide_sem_sleeper_and_fast_path: windows(2, [2, 2, 1]) => { stops: 1, fast: true }
-    /// Three slots and a sleeper.
+    /// Three slots and a stopped waiter.
     wide_sem_three_and_sleeper: windows(3, [2, 2, 1]) => { stops: 1 }
     /// Three slots and a kill.
     wide_sem_three_and_kill: windows(3, [2, 2, 1]) => { kills: 1 }
-    /// Three slots, all of them asked for.
+    /// Three slots, all of them requested.
     wide_sem_all_three: windows(3, [3, 2, 1]) => { kills: 1 }
 }
 

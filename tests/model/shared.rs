@@ -1,17 +1,21 @@
-//! What is new in the reader-writer lock: a reader at the state file, a guard that turns into a shared one, the ring at the
-//! door; and how the grant of a reader is judged.
+//! What the reader-writer lock adds: a reader at the state file, a downgrade, the ring at the door.
+//! Also how the grant of a reader is judged.
 //!
-//! A reader that finds a *clean* record writes nothing. Another takes *charge*: it locks the state file alone, under the door that it shares,
-//! reads the record again, writes it, and shares the state file.
+//! A reader that finds a *clean* record writes nothing. Any other reader takes *charge*: it locks
+//! the state file alone, under the door that it shares, reads the record again, writes it, and
+//! shares the state file.
 //!
-//! A reader that is refused the state file for long, under a record that does not name its door, cannot tell a reader in charge that stands
-//! still from a holder under another door. It *asks*: it gives up its share and tries to have the door alone. Alone, and refused the
-//! state file still, it knows that the holder is elsewhere.
+//! A reader may be refused the state file for long, under a record that does not name its door. It
+//! cannot distinguish a stopped reader in charge from a holder under another door. So it *asks*: it
+//! gives up its share and tries to lock the door alone. If it succeeds and is still refused the
+//! state file, the holder is under another door.
 //!
-//! The *ladder* at the state file: whoever waits there looks again as soon as that can lead on. That one gives up
-//! after many rungs is the step it takes when whoever has the file will not let it go by itself.
+//! The *ladder* at the state file: a process that waits there checks again as soon as that can
+//! help. It gives up after many rungs. Here it takes that step when the process that has the file
+//! will not release it by itself.
 //!
-//! The held flag has three values: clear; set by a writer; *found* by a reader that is in charge of it and will tell.
+//! The held flag has three values: clear; set by a writer; *found* by a reader that is in charge of
+//! it and will report it.
 
 use crate::copies;
 use crate::kernel::{SHARED, holders};
@@ -25,7 +29,7 @@ pub(crate) fn takes(pc: Pc) -> bool {
     (Pc::ReadState..=Pc::DownRing).contains(&pc)
 }
 
-/// Takes the next step of a reader at the state file, or of whoever turns a lock into a shared one.
+/// Takes the next step of a reader at the state file, or of a downgrade.
 pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     match w.procs[p].pc {
         Pc::ReadState => read_state(w, p, rules),
@@ -60,12 +64,13 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// The state file this process has open.
+/// The state file that this process has open.
 fn state(w: &World, p: usize) -> &StateFile {
     &w.states[usize::from(w.procs[p].state)]
 }
 
-/// Does the record name the door of this process? Without readers the model keeps no door in it, but knows who dies.
+/// Returns whether the record names the door of this process. Without readers the model keeps no
+/// door in the record, but knows which processes die.
 pub(crate) fn names_my_door(w: &World, p: usize, rules: &Rules) -> bool {
     let state = state(w, p);
     if !rules.shared() {
@@ -74,7 +79,7 @@ pub(crate) fn names_my_door(w: &World, p: usize, rules: &Rules) -> bool {
     !state.tombstone && state.door == w.procs[p].door
 }
 
-/// Has a reader through this door nothing to write?
+/// Returns whether a reader through this door has nothing to write.
 fn is_clean(w: &World, p: usize, rules: &Rules) -> bool {
     let state = state(w, p);
     let held = state.held && !state.found && !rules.is(Mutation::HeldIsClean);
@@ -125,13 +130,13 @@ fn share(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::Grant, Step::LockState, "shares it")
 }
 
-/// Is a living reader in charge of a crash?
+/// Returns whether a living reader is in charge of a crash.
 fn is_in_charge(w: &World) -> bool {
     let lives = |q: &Proc| matches!(q.life, Life::Awake | Life::Stopped);
     w.mask(|q| q.reads() && q.has(flag::CRASHED | flag::TOLD) && lives(q)) != 0
 }
 
-/// Refused with the door in hand: along the ladder. On the fast path: into the line.
+/// Refused with the door locked: continues on the ladder. On the fast path it queues.
 pub(crate) fn refused(w: &mut World, p: usize, step: Step) -> Taken {
     if w.procs[p].own == NONE {
         return back(w, p, step);
@@ -139,7 +144,7 @@ pub(crate) fn refused(w: &mut World, p: usize, step: Step) -> Taken {
     go(w, p, Pc::StateLadder, step, "refused")
 }
 
-/// Gives the door back, and tries again from the beginning.
+/// Releases the door, and starts again.
 pub(crate) fn back(w: &mut World, p: usize, step: Step) -> Taken {
     let next = match w.procs[p].own {
         NONE => queue_or_leave(w, p),
@@ -148,7 +153,8 @@ pub(crate) fn back(w: &mut World, p: usize, step: Step) -> Taken {
     give_back(w, p, next, step, "refused: gives the door back")
 }
 
-/// Looks again, first at the door and the marks, as soon as something has changed. A writer gives up in the end.
+/// Checks again, first the door and the marks, as soon as something has changed. A writer gives up
+/// in the end.
 fn ladder(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let lock = *w.lock_behind(p, Fd::State)?;
     let proc = w.procs[p];
@@ -158,7 +164,7 @@ fn ladder(w: &mut World, p: usize, rules: &Rules) -> Taken {
     };
     let old = proc.state != w.state_path && !rules.is(Mutation::RefusalUnchecked);
     if free || old || proc.door != w.door_path || knock::marks_gone(w, proc.skip) {
-        return go(w, p, Pc::CheckDoor, Step::LockState, "looks again");
+        return go(w, p, Pc::CheckDoor, Step::LockState, "checks again");
     }
     let elsewhere = !names_my_door(w, p, rules) && !is_passing(w, lock, rules);
     if elsewhere && !proc.reads() {
@@ -167,7 +173,7 @@ fn ladder(w: &mut World, p: usize, rules: &Rules) -> Taken {
     None
 }
 
-/// The record does not fit: tries to have the state file alone, and then looks at it again.
+/// The record does not match: tries to lock the state file alone, and then reads the record again.
 fn take_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let by_door = rules.is(Mutation::ChargeByDoor) && !w.has_whole(p, Fd::Door);
     if by_door {
@@ -193,7 +199,7 @@ fn take_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, next, Step::TakeCharge, "has it alone")
 }
 
-/// The first design: asks for the whole door, of which it has a share.
+/// The first design: asks for the whole door while it has a share of it.
 fn charge_by_door(w: &mut World, p: usize) -> Taken {
     w.unlock(p, Fd::Door);
     if w.try_lock(p, Fd::Door) {
@@ -206,7 +212,8 @@ fn charge_by_door(w: &mut World, p: usize) -> Taken {
     back(w, p, Step::TakeCharge)
 }
 
-/// The state file is refused, after many rungs too, and the record does not name my door: asks whether the holder is elsewhere.
+/// The state file is refused even after many rungs, and the record does not name its door: asks
+/// whether the holder is elsewhere.
 pub(crate) fn give_up(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let lock = *w.lock_behind(p, Fd::State)?;
     let proc = w.procs[p];
@@ -223,7 +230,8 @@ pub(crate) fn give_up(w: &mut World, p: usize, rules: &Rules) -> Taken {
     knock::replaced(w, p, rules, Step::LockState)
 }
 
-/// Am I alone at the door, and is the state file locked all the same? Whatever comes of it, the door is given back.
+/// Checks whether it is alone at the door while the state file is still locked. Releases the door
+/// in any case.
 fn ask(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let pc = w.procs[p].pc;
     match pc {
@@ -235,7 +243,7 @@ fn ask(w: &mut World, p: usize, rules: &Rules) -> Taken {
             go(w, p, Pc::AskCheck, Step::AskDoor, "is alone at the door")
         }
         Pc::AskDoor if rules.is(Mutation::AskKept) => {
-            go(w, p, Pc::ReadState, Step::AskDoor, "refused: goes on")
+            go(w, p, Pc::ReadState, Step::AskDoor, "refused: continues")
         }
         Pc::AskDoor => back(w, p, Step::AskDoor),
         Pc::AskCheck if w.procs[p].door != w.door_path => back(w, p, Step::CheckDoor),
@@ -261,7 +269,8 @@ fn ask(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// Refused under a record that names my door: nobody but the dying can have it, or else one waits without end.
+/// Refused under a record that names its door: only a dying process may have the state file.
+/// Otherwise this one would wait forever.
 pub(crate) fn judge_refusal(w: &mut World, p: usize, rules: &Rules) {
     let lock = w.lock_behind(p, Fd::State).map_or(0, |lock| *lock);
     let inside = |q: usize| {
@@ -273,7 +282,7 @@ pub(crate) fn judge_refusal(w: &mut World, p: usize, rules: &Rules) {
     }
 }
 
-/// In charge: the record names my door from here on, and a flag that is set is found.
+/// In charge: from here on the record names its door, and a set flag is found.
 pub(crate) fn write_as_reader(w: &mut World, p: usize, rules: &Rules) -> Taken {
     copies::judge_write(w, p);
     let clock = if rules.wall { w.last_token } else { 0 };
@@ -300,8 +309,9 @@ pub(crate) fn write_as_reader(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, next, Step::WriteHeld, "is in charge")
 }
 
-/// Was in charge and has told nobody: the next one is to. It writes that with the state file alone in its hand; refused, because others
-/// read, it leaves the word to the next writer.
+/// It was in charge and has not reported the crash, so the next one must. It writes that with the
+/// state file locked alone. If that is refused because others read, it leaves the report to the
+/// next writer.
 pub(crate) fn untake_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let beside = rules.is(Mutation::GivesUpBeside);
     if w.locks(p, Fd::State) && !w.has_whole(p, Fd::State) && !beside {
@@ -343,7 +353,7 @@ fn turn(w: &mut World, p: usize, fd: Fd, next: Pc) -> Taken {
     go(w, p, next, step, "")
 }
 
-/// Opens the door's path and closes it: whoever sleeps at that file looks again.
+/// Opens the door's path and closes it: every process that waits at that file checks again.
 fn ring(w: &mut World, p: usize, rules: &Rules) {
     if rules.is(Mutation::NoRing) {
         return;
@@ -356,7 +366,7 @@ fn ring(w: &mut World, p: usize, rules: &Rules) {
     }
 }
 
-/// A writer inside lets readers in.
+/// A writer that holds the lock downgrades.
 pub(crate) fn downgrade(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = &mut w.procs[p];
     if proc.role != Role::Locker || proc.has(flag::SHARED) {
@@ -368,10 +378,10 @@ pub(crate) fn downgrade(w: &mut World, p: usize, rules: &Rules) -> Taken {
     proc.token = 0;
     let early = rules.is(Mutation::RingTooEarly);
     let next = if early { Pc::DownRing } else { Pc::DownDoor };
-    go(w, p, next, Step::ClearHeld, "lets readers in")
+    go(w, p, next, Step::ClearHeld, "readers may enter")
 }
 
-/// The guard of a reader: which token, and is it told of a crash?
+/// The guard of a reader: its token, and whether it reports a crash.
 pub(crate) fn judge_grant(w: &mut World, p: usize) {
     let state = *state(w, p);
     if state.token < w.last_token {
@@ -389,13 +399,14 @@ pub(crate) fn judge_grant(w: &mut World, p: usize) {
     }
 }
 
-/// May this process stay where it is for as long as it likes? It is inside, others can come in, and it owes nothing.
+/// Returns whether this process may stay where it is forever: it holds the lock, others can enter,
+/// and it has nothing left to do.
 pub(crate) fn stays(proc: &Proc) -> bool {
     proc.pc == Pc::Held && proc.has(flag::SHARED) && !proc.has(flag::TOLD)
 }
 
-/// Nothing moves but readers may leave: does this process wait for that with good reason? A writer does. A reader
-/// does behind a writer, and when it stands before another door than those inside.
+/// Nothing moves, but readers may release. Returns whether this process waits for that with reason.
+/// A writer does. A reader does behind a writer, or at another door than that of the holders.
 pub(crate) fn excuses(w: &World, p: usize) -> bool {
     let inside = w.mask(|q| q.life == Life::Awake && stays(q));
     let proc = &w.procs[p];
@@ -410,8 +421,8 @@ pub(crate) fn excuses(w: &World, p: usize) -> bool {
     w.mask(before) != 0 || w.mask(elsewhere) != 0
 }
 
-/// Will whoever has the state file let it go by himself? Without readers only the dying do so, for all others have it
-/// together with the door.
+/// Returns whether the process that has the state file will release it by itself. Without readers
+/// only a dying one does, because all others hold it together with the door.
 fn is_passing(w: &World, lock: u8, rules: &Rules) -> bool {
     let dying = |q: usize| w.procs[q].life == Life::Dying || holders(lock) & (1 << q) == 0;
     if rules.shared() {
@@ -421,7 +432,7 @@ fn is_passing(w: &World, lock: u8, rules: &Rules) -> bool {
     }
 }
 
-/// Will all who have this lock let it go by themselves?
+/// Returns whether all that have this lock will release it by themselves.
 pub(crate) fn all_passing(w: &World, lock: u8) -> bool {
     let passing = |q: usize| match w.procs[q].life {
         Life::Awake => !w.procs[q].has(flag::GUARD),

@@ -1,6 +1,6 @@
 //! The names of the steps.
 
-/// The steps, by the names the implementation uses for its fail points.
+/// The steps, with the names of the implementation's fail points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     ListQueue,

@@ -1,8 +1,9 @@
-//! The program of a process, one system call a step: from the call of `acquire` up to the place where it waits for the
-//! ticket before its own. `knock.rs` goes on from there; `leave.rs` has everything that gives something back.
+//! The program of a process, one system call a step: from the call of `acquire` up to the wait for
+//! the predecessor's ticket. `knock.rs` continues from there. `leave.rs` has everything that
+//! releases something.
 //!
-//! A step that cannot be taken now (asleep, or waiting for a lock that is about to drop) is `None`. A refused try-lock
-//! that is simply tried again changes nothing and is no step of its own.
+//! A step that is not possible now (it waits for an event, or for a lock that is about to drop) is
+//! `None`. A refused try-lock that is simply repeated changes nothing and is no step.
 
 use crate::copies;
 use crate::knock;
@@ -14,7 +15,7 @@ pub(crate) use crate::step::Step;
 use crate::window;
 use crate::world::{Fault, Fd, NONE, Pc, Role, World, flag};
 
-/// A step that was taken, with a word on how it went; `None` when it cannot be taken now.
+/// A step that was taken, with its result; `None` if it is not possible now.
 pub(crate) type Taken = Option<(Step, &'static str)>;
 
 /// Takes the next step of process `p`.
@@ -57,13 +58,13 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// Puts the process at its next step and says how this one went.
+/// Sets the next step of the process and returns the result of this one.
 pub(crate) fn go(w: &mut World, p: usize, pc: Pc, step: Step, note: &'static str) -> Taken {
     w.procs[p].pc = pc;
     Some((step, note))
 }
 
-/// Unlocks and closes the door, then goes on at `next`.
+/// Unlocks and closes the door, then continues at `next`.
 pub(crate) fn give_back(
     w: &mut World,
     p: usize,
@@ -75,7 +76,7 @@ pub(crate) fn give_back(
     go(w, p, Pc::GiveUnlock, step, note)
 }
 
-/// The first step of a call: who has a place now comes first.
+/// The first step of a call. Processes that are queued now come first.
 fn begin(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.procs[p].role == Role::Outsider {
         return outsider::open(w, p);
@@ -91,7 +92,7 @@ fn begin(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// An onlooker makes no lock file.
+/// An observer makes no lock file.
 fn probe_open(w: &mut World, p: usize) -> Taken {
     if w.door_path == NONE {
         w.procs[p].pc = Pc::Leave;
@@ -102,7 +103,7 @@ fn probe_open(w: &mut World, p: usize) -> Taken {
     go(w, p, Pc::FastTry, Step::Probe, "opens the door")
 }
 
-/// An onlooker tries the door, then whether it is shared, and gives back at once what it gets.
+/// An observer tries the door, then tries to share it, and releases at once what it gets.
 fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let exclusive = w.procs[p].pc == Pc::FastTry;
     let got = match exclusive {
@@ -155,7 +156,7 @@ fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let ignores = rules.is(Mutation::ReaderIgnoresLine) && w.procs[p].reads();
     if w.slots().any(|t| w.conflicts(p, t)) && !ignores {
         let next = queue_or_leave(w, p);
-        return give_back(w, p, next, Step::FastList, "somebody queues");
+        return give_back(w, p, next, Step::FastList, "another process queues");
     }
     if rules.is(Mutation::ListThenLock) {
         return go(w, p, Pc::FastTry, Step::FastList, "empty");
@@ -163,7 +164,7 @@ fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
     knock::enter(w, p, Step::FastList, "empty")
 }
 
-/// Where the fast path goes on when it was not fast: into the line, or home.
+/// The next step when the fast path fails: queue or return.
 pub(crate) fn queue_or_leave(w: &World, p: usize) -> Pc {
     match w.procs[p].role {
         Role::Locker | Role::Reader => Pc::Draw,
@@ -184,14 +185,14 @@ fn draw(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::Create, Step::ListQueue, "draws a number")
 }
 
-/// Who stands last in this listing will be opened first.
+/// The last ticket of this listing will be opened first.
 fn expect_before(w: &mut World, p: usize) {
     let standing = w.slots().filter(|&t| w.conflicts(p, t));
     let last = standing.max_by_key(|&t| w.place(t));
     w.procs[p].target = last.map_or(NONE, |t| t as u8);
 }
 
-/// The ticket stands: to whom stood last when its number was drawn, or to look who is there.
+/// The ticket has its name. Next it opens the last ticket of its listing, or lists the queue.
 fn placed(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
     let next = match w.procs[p].target {
         NONE => Pc::Look,
@@ -200,7 +201,7 @@ fn placed(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
     go(w, p, next, step, note)
 }
 
-/// The number a listing leads to.
+/// Returns the number after a listing.
 fn number(w: &World, rules: &Rules) -> u8 {
     let linked = || w.slots().filter(|&t| w.tickets[t].linked);
     if rules.is(Mutation::LowNumbers) {
@@ -214,7 +215,7 @@ fn number(w: &World, rules: &Rules) -> u8 {
     highest.unwrap_or(0) + 1
 }
 
-/// With a coarse clock: draws the number somebody else drew in the same tick.
+/// With a coarse clock: draws the number that another process drew in the same tick.
 pub(crate) fn draw_same(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let fits = rules.clock == Clock::Coarse && w.procs[p].pc == Pc::Draw && w.queue;
     let last = w.slots().map(|t| w.tickets[t].number).max()?;
@@ -282,7 +283,7 @@ fn check_ticket(w: &mut World, p: usize) -> Taken {
     )
 }
 
-/// Closes a ticket that was lost, then takes another.
+/// Closes a lost ticket, then takes another one.
 fn retake(w: &mut World, p: usize) -> Taken {
     if w.close_half(p, Fd::Own) {
         return go(w, p, Pc::Draw, Step::CloseTicket, "takes another");
@@ -290,7 +291,7 @@ fn retake(w: &mut World, p: usize) -> Taken {
     go(w, p, Pc::Retake, Step::CloseTicket, "announced")
 }
 
-/// Lists the queue to find the place of its own ticket.
+/// Lists the queue to find the position of its own ticket.
 fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     w.procs[p].clear(flag::PRED_EVENT);
     let own = *w.own(p);
@@ -315,7 +316,8 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
             skip |= u8::from(conflicts) << t;
             continue;
         }
-        // The windows of a reader count the readers before it as well: who is awake among the writers counts them too.
+        // The windows of a reader count the readers before it too, because running writers count
+        // them.
         if !conflicts && rules.is(Mutation::ReadersUncounted) {
             continue;
         }
@@ -337,7 +339,7 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     stay_behind(w, p, before as u8)
 }
 
-/// Somebody is before me: open him, probe the door for him, or try him.
+/// There is a ticket before its own: opens it, probes the door past it, or tries it.
 fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
     let opened = w.procs[p].pred;
     let place = |slot: u8| w.place(usize::from(slot));
@@ -345,7 +347,7 @@ fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
     let proc = &mut w.procs[p];
     if !same_name {
         proc.target = before;
-        return go(w, p, Pc::OpenPred, Step::ListQueue, "somebody is before me");
+        return go(w, p, Pc::OpenPred, Step::ListQueue, "there is a ticket before it");
     }
     if proc.has(flag::LOOK) {
         proc.clear(flag::LOOK);
@@ -355,7 +357,8 @@ fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
     go(w, p, Pc::WaitPred, Step::ListQueue, "still behind")
 }
 
-/// Opens the ticket before its own; the one opened before that is closed, and so is the door of a former head.
+/// Opens the predecessor's ticket. Closes the one that was open before, and the door of a former
+/// head.
 fn open_pred(w: &mut World, p: usize) -> Taken {
     for fd in [Fd::Pred, Fd::Door] {
         if w.lock_behind(p, fd).is_some() {
@@ -377,7 +380,7 @@ fn watch_pred(w: &mut World, p: usize) -> Taken {
     go(w, p, Pc::CheckPred, Step::WatchPredecessor, "")
 }
 
-/// With the watch in place: does it still stand there, unmarked?
+/// With the watch in place: is the ticket still there, and unmarked?
 fn check_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let pred = usize::from(w.procs[p].pred);
     let ticket = w.tickets[pred];
@@ -388,11 +391,11 @@ fn check_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     } else if ticket.mark {
         "marked"
     } else if w.procs[p].has(flag::LOOK) {
-        "stands there; the timer wants a look"
+        "is there; the timer requires a check"
     } else if w.place(pred) >= w.place(own) {
         "behind me"
     } else {
-        return go(w, p, Pc::WaitPred, Step::CheckPredecessor, "stands there");
+        return go(w, p, Pc::WaitPred, Step::CheckPredecessor, "is there");
     };
     if rules.is(Mutation::PredecessorUnchecked) {
         return go(w, p, Pc::WaitPred, Step::CheckPredecessor, note);
@@ -400,7 +403,7 @@ fn check_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::Look, Step::CheckPredecessor, note)
 }
 
-/// Asleep, or on the ladder, at the ticket before its own.
+/// Waits for an event of the predecessor's ticket, or tries again on the ladder.
 fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.procs[p].has(flag::PRED_EVENT) {
         return look(w, p, rules);
@@ -413,7 +416,7 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
                 p,
                 Pc::ReapCheck,
                 Step::TryPredecessor,
-                "got it: nobody owns it",
+                "locked it: its owner is gone",
             );
         }
         return sleep(w, p, Fd::Pred, Step::TryPredecessor, rules);
@@ -426,17 +429,18 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     None
 }
 
-/// The last rung was refused: sleep, unless the lock is announced to drop, for then a later rung gets it.
+/// The last rung was refused: waits, unless the lock is announced to drop, because then a later
+/// rung gets it.
 pub(crate) fn sleep(w: &mut World, p: usize, fd: Fd, step: Step, rules: &Rules) -> Taken {
     let lock = *w.lock_behind(p, fd)?;
     if w.is_dropping(lock, fd) && !rules.is(Mutation::NoLadder) {
         return None;
     }
     w.procs[p].clear(flag::LADDER);
-    Some((step, "refused: sleeps"))
+    Some((step, "refused: waits"))
 }
 
-/// Holding a dead ticket's lock: is its name still this inode?
+/// With the lock of a dead ticket: does its name still belong to this inode?
 fn reap_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let pred = w.procs[p].pred;
     let same = w.named_as(usize::from(pred)) == Some(usize::from(pred));

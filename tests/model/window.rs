@@ -1,4 +1,4 @@
-//! The claim window: probing the door past a sleeper, marking, and finding one's own mark.
+//! The claim window: probing the door past a frozen waiter, marking, and finding its own mark.
 
 use crate::knock::{enter, marked};
 use crate::outsider;
@@ -25,7 +25,8 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// The timer's look: if another ticket is the first before me now, windows are counted anew.
+/// The timer's check: if the first ticket before its own is another one, it counts windows from
+/// zero.
 pub(crate) fn compare(w: &mut World, p: usize, front: u8, behind: u8, rules: &Rules) {
     let proc = &w.procs[p];
     if proc.front != front && !rules.is(Mutation::CountThroughChanges) {
@@ -51,7 +52,7 @@ fn probe_try(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::GiveClose, Step::Probe, "not free")
 }
 
-/// Holding the door for an instant: has the token stood still since the last look?
+/// With the door locked for an instant: has the token not changed since the last check?
 fn probe_see(w: &mut World, p: usize) -> Taken {
     let token = match w.state_path {
         NONE => 0,
@@ -77,7 +78,7 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
     give_back(w, p, Pc::WaitPred, Step::Probe, "waits one more window")
 }
 
-/// Holding the door for good: whom do I pass?
+/// With the door locked for good: which tickets does it bypass?
 fn mark_list(w: &mut World, p: usize) -> Taken {
     let own = *w.own(p);
     if !own.linked {
@@ -91,12 +92,13 @@ fn mark_list(w: &mut World, p: usize) -> Taken {
     let skip = w.slots().filter(passed).fold(0, |mask, t| mask | 1 << t);
     w.procs[p].skip = skip;
     if skip == 0 {
-        return go_in(w, p, Step::ListQueue, "nobody left to pass");
+        return go_in(w, p, Step::ListQueue, "none left to bypass");
     }
-    go(w, p, Pc::Mark, Step::ListQueue, "whom it passes")
+    go(w, p, Pc::Mark, Step::ListQueue, "tickets to bypass")
 }
 
-/// Opens one ticket, writes the mark, closes it: the close is an event for whoever watches that ticket.
+/// Opens one ticket, writes the mark, closes it. The close is an event for every process that
+/// watches that ticket.
 fn mark(w: &mut World, p: usize) -> Taken {
     let skip = w.procs[p].skip;
     if skip == 0 {
@@ -114,7 +116,7 @@ fn mark(w: &mut World, p: usize) -> Taken {
     go(w, p, Pc::Mark, Step::MarkTicket, "")
 }
 
-/// Has passed whoever sleeps: a reader lets the other readers in first.
+/// It has bypassed all frozen waiters. A reader first lets the other readers enter.
 fn go_in(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
     if w.procs[p].reads() {
         return go(w, p, Pc::PassDoor, step, note);
@@ -139,17 +141,17 @@ fn is_quiet(w: &World, p: usize) -> bool {
     }
 }
 
-/// May this process answer its timer? Timers of one length fire in turn: between two looks of one waiter each other
-/// waiter that is awake has had its own, from beginning to end. The order of the line stands for any such turn. With
-/// jitter all that is left is that each looks once a window.
+/// Returns whether this process may handle its timer. Timers of one length fire in turn: between
+/// two checks of one waiter, each other running waiter completes one check. The order of the queue
+/// represents any such turn. With jitter, each waiter only checks once a window.
 pub(crate) fn is_due(w: &World, p: usize, rules: &Rules) -> bool {
     let number = |q: usize| w.place(usize::from(w.procs[q].own));
     let first = |q: usize| w.procs[q].own == NONE || is_quiet(w, q) || number(q) >= number(p);
     w.procs[p].has(flag::DUE) && (rules.jitter || (0..w.procs.len()).all(first))
 }
 
-/// A window goes by: only when everything else has come to rest. All timers become due; between
-/// which steps of others they fire is open. True when it went by.
+/// A window ends, only when nothing else can move. All timers become due, and may fire between any
+/// steps of others. Returns true if it ended.
 pub(crate) fn pass(w: &mut World) -> bool {
     let waiting =
         |proc: &Proc| proc.life == Life::Awake && matches!(proc.pc, Pc::WaitPred | Pc::WaitDoor);

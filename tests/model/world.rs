@@ -1,10 +1,11 @@
-//! The state of the model: what the kernel keeps (inodes, names, locks) and what each process keeps (program counter,
-//! open descriptors, registers). `kernel.rs` has the operations on it.
+//! The state of the model: the kernel's part (inodes, names, locks) and the processes' part
+//! (program counter, open descriptors, registers). `kernel.rs` has the operations on it.
 //!
-//! Everything is a byte, so that a state is small to copy and quick to hash. References between parts are indices; an
-//! index that refers to nothing is [`NONE`]. A lock is a byte too: 0 when free, else the descriptor that holds it, as
-//! [`crate::kernel::lock_of`] packs it, or, with the highest bit, the processes that share it. So "the lock of an open file
-//! description" is literal: another descriptor of the same process does not own it.
+//! Everything is a byte, so that a state is small to copy and quick to hash. References between
+//! parts are indices. An index that refers to nothing is [`NONE`]. A lock is a byte too: 0 if free,
+//! else the descriptor that holds it, as [`crate::kernel::lock_of`] packs it, or, with the highest
+//! bit, the processes that share it. So a lock belongs to an open file description: another
+//! descriptor of the same process does not own it.
 
 use std::hash::{Hash, Hasher};
 
@@ -16,10 +17,10 @@ pub(crate) const TICKETS: usize = 8;
 pub(crate) const INODES: usize = 4;
 /// An index that refers to nothing.
 pub(crate) const NONE: u8 = 0xff;
-/// In a record: a door that is no more.
+/// In a record: a door that does not exist any more.
 pub(crate) const GONE: u8 = 0xfe;
 
-/// What a process was started for.
+/// The role of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Role {
     /// Acquires and releases; of a reader-writer lock: a writer.
@@ -28,18 +29,18 @@ pub(crate) enum Role {
     Reader,
     /// Calls `remove` instead.
     Remover,
-    /// Knows the lock file only: `flock -s`, for as long as it likes.
+    /// Knows the lock file only: `flock -s`, for any time.
     Outsider,
-    /// Looks whether the lock is held, by trying it.
+    /// Checks whether the lock is held, by trying it.
     Onlooker,
 }
 
-/// Is the process able to run?
+/// Whether the process is able to run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Life {
     /// It runs.
     Awake,
-    /// SIGSTOP, or a future nobody polls: its descriptors stay, it does not step.
+    /// SIGSTOP, or a future that is not polled: it keeps its descriptors and takes no step.
     Stopped,
     /// Killed; the kernel is closing its descriptors one by one.
     Dying,
@@ -47,7 +48,7 @@ pub(crate) enum Life {
     Dead,
 }
 
-/// Where a process stands in its program: the step it will take next.
+/// The next step of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Pc {
     Idle,
@@ -118,12 +119,12 @@ pub(crate) enum Pc {
     Done,
 }
 
-/// The descriptors a process may have open.
+/// The descriptors that a process may have open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fd {
     /// Its own ticket.
     Own,
-    /// The ticket before its own.
+    /// Its predecessor's ticket.
     Pred,
     /// The lock file.
     Door,
@@ -131,7 +132,7 @@ pub(crate) enum Fd {
     State,
     /// The file of its last ticket, kept for the next one.
     Spare,
-    /// The state file that is to take the place of one with another name.
+    /// The state file that is to replace one with another name.
     Draft,
 }
 
@@ -166,61 +167,61 @@ pub(crate) mod flag {
     pub(crate) const LADDER: u32 = 1 << 4;
     /// Has written the held flag.
     pub(crate) const WRITTEN: u32 = 1 << 5;
-    /// Found the held flag set by somebody who died.
+    /// Found the held flag set by a process that died.
     pub(crate) const CRASHED: u32 = 1 << 6;
-    /// This look at the queue comes from the claim window's timer.
+    /// This check of the queue comes from the claim window's timer.
     pub(crate) const LOOK: u32 = 1 << 7;
     /// The claim window's timer has fired.
     pub(crate) const DUE: u32 = 1 << 8;
     /// The guard exists.
     pub(crate) const GUARD: u32 = 1 << 9;
-    /// Has a place in line: its ticket stands and is locked, the guard is still to come.
+    /// It is queued: its ticket is linked and locked, and it has no guard yet.
     pub(crate) const PLACED: u32 = 1 << 10;
     /// Was stopped at some time in the current window.
     pub(crate) const SLEPT: u32 = 1 << 11;
     /// Still has to write its token (only in a mutation).
     pub(crate) const LATE: u32 = 1 << 12;
-    /// Gives up an offer nobody claims.
+    /// Gives up an unclaimed offer.
     pub(crate) const GIVES_UP: u32 = 1 << 13;
     /// The guard is a shared one.
     pub(crate) const SHARED: u32 = 1 << 14;
-    /// Has told of a crash and still has to clear the held flag.
+    /// Has reported a crash and still has to clear the held flag.
     pub(crate) const TOLD: u32 = 1 << 15;
-    /// Need not tell of a crash: when it read the record another was in charge of that.
+    /// Need not report a crash: when it read the record, another process was in charge of that.
     pub(crate) const LEFT_TO: u32 = 1 << 16;
-    /// Has read a held flag that nobody has found (only in a mutation).
+    /// Has read a held flag that was not found by a reader in charge (only in a mutation).
     pub(crate) const HELD_SEEN: u32 = 1 << 17;
     /// The state file had another name when it was locked.
     pub(crate) const LINKED: u32 = 1 << 18;
 }
 
-/// One process. The masks of other processes stand last, so that sorting processes hardly depends on them.
+/// One process. The masks of other processes come last, so that sorting hardly depends on them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Proc {
     pub(crate) role: Role,
     pub(crate) life: Life,
     pub(crate) pc: Pc,
-    /// Where to go on after the door was given back.
+    /// The step after the door is released.
     pub(crate) next: Pc,
     /// Rounds left, the current one included.
     pub(crate) rounds: u8,
     /// Slot of its own ticket.
     pub(crate) own: u8,
-    /// Slot of the predecessor it has open.
+    /// Slot of its predecessor's ticket that it has open.
     pub(crate) pred: u8,
     /// Slot of the ticket it is about to open.
     pub(crate) target: u8,
-    /// Door inode it has open.
+    /// Door inode that it has open.
     pub(crate) door: u8,
-    /// State inode it has open.
+    /// State inode that it has open.
     pub(crate) state: u8,
-    /// Slot of the ticket file it keeps without a ticket.
+    /// Slot of the ticket file that it keeps without a ticket.
     pub(crate) spare: u8,
-    /// State inode that it is about to put in the place of the one it has open.
+    /// State inode that is to replace the one that it has open.
     pub(crate) draft: u8,
     /// See [`flag`].
     pub(crate) flags: u32,
-    /// Descriptors whose close is announced while their lock still stands.
+    /// Descriptors whose close is announced while their lock still exists.
     pub(crate) announced: u8,
     /// Token of the grant in hand.
     pub(crate) token: u8,
@@ -228,17 +229,17 @@ pub(crate) struct Proc {
     pub(crate) seen: u8,
     /// Probes in a row that found the door free and that token.
     pub(crate) looks: u8,
-    /// Unmarked tickets below its own at the last look.
+    /// Unmarked tickets below its own at the last check.
     pub(crate) behind: u8,
     /// Slot of the lowest of them.
     pub(crate) front: u8,
-    /// Ticket slots: marks skipped at the last look, or tickets still to be marked.
+    /// Ticket slots: marks that were skipped at the last check, or tickets still to be marked.
     pub(crate) skip: u8,
-    /// Processes that had a place before this one began.
+    /// Processes that were queued before this one began.
     pub(crate) ahead: u8,
-    /// Processes that had a place when the fast path got the door.
+    /// Processes that were queued when the fast path got the door.
     pub(crate) first: u8,
-    /// Processes that may be passed: asleep or marked when it was decided.
+    /// Processes that may be bypassed: stopped or marked when it was decided.
     pub(crate) exempt: u8,
 }
 
@@ -272,12 +273,12 @@ impl Proc {
         }
     }
 
-    /// Does it lock in shared mode?
+    /// Returns whether it locks in shared mode.
     pub(crate) fn reads(&self) -> bool {
         self.role == Role::Reader
     }
 
-    /// Is this bit of [`flag`] set?
+    /// Returns whether this bit of [`flag`] is set.
     pub(crate) fn has(&self, bit: u32) -> bool {
         self.flags & bit != 0
     }
@@ -300,7 +301,7 @@ pub(crate) struct Ticket {
     pub(crate) number: u8,
     /// The mode in its name: shared, else exclusive.
     pub(crate) shared: bool,
-    /// The name stands in the queue directory.
+    /// The name exists in the queue directory.
     pub(crate) linked: bool,
     /// The mark: the file is not empty.
     pub(crate) mark: bool,
@@ -321,53 +322,54 @@ pub(crate) struct StateFile {
     pub(crate) lock: u8,
     pub(crate) token: u8,
     pub(crate) held: bool,
-    /// The third value of the held flag: a reader in charge has found it set and will tell.
+    /// The third value of the held flag: a reader in charge has found it set and will report it.
     pub(crate) found: bool,
     pub(crate) tombstone: bool,
-    /// The door through which the last holder entered; kept with readers only.
+    /// The door through which the last holder entered. Used with readers only.
     pub(crate) door: u8,
     /// It has another name, in a copy of the directory.
     pub(crate) linked: bool,
-    /// The record names another file: it was copied, and tells of no crash here.
+    /// The record names another file: it was copied, and reports no crash here.
     pub(crate) copied: bool,
 }
 
-/// What was found wrong.
+/// The kinds of faults.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Fault {
     /// Nothing.
     None,
     /// Two guards at once, or one without the door.
     Exclusion,
-    /// Somebody was granted before one who had to come first.
+    /// A waiter was granted before one that had to come first.
     Order,
-    /// Somebody waits and nothing is left that could wake him.
+    /// A process waits, and nothing is left that could wake it.
     Stuck,
     /// A token that is not above the one before.
     Token,
     /// A ticket was unlinked under its living owner.
     Reaped,
-    /// A death inside was not reported by exactly the next grant.
+    /// The death of a holder was not reported by exactly the next grant.
     Crash,
-    /// `Replaced` although nobody held under another door.
+    /// `Replaced` although no process held under another door.
     Replaced,
-    /// All is over, and a lock, a ticket or a flag is left behind.
+    /// All are done, and a lock, a ticket or a flag is left.
     Leftover,
     /// A process that shares was refused by a reader.
     Refused,
-    /// A frozen process holds up the line for more windows than promised.
+    /// A frozen process delays the queue for more windows than guaranteed.
     Frozen,
-    /// A state file with another name was written into.
+    /// A process wrote into a state file with another name.
     Linked,
 }
 
-/// May or must the next grant report that its predecessor died inside?
+/// Whether the next grant may or must report that a holder died.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Report {
     MustNot,
     May,
     Must,
-    /// Who was in charge of it died: readers need not, before somebody has the door alone again.
+    /// The process in charge of the report died. Readers need not report, until a process has
+    /// locked the door alone.
     Left,
 }
 
@@ -384,7 +386,7 @@ pub(crate) struct World {
     pub(crate) state_path: u8,
     /// The queue directory exists.
     pub(crate) queue: bool,
-    /// How many kills, stops, cancels and foreign removals of the door may still come.
+    /// How many kills, stops, cancels and foreign removals of the door may still happen.
     pub(crate) kills: u8,
     pub(crate) stops: u8,
     pub(crate) unclaimed: u8,
@@ -395,7 +397,7 @@ pub(crate) struct World {
     /// The highest token granted.
     pub(crate) last_token: u8,
     pub(crate) report: Report,
-    /// Windows gone by with the door free and somebody waiting.
+    /// Windows that ended with the door free and a process waiting.
     pub(crate) idle: u8,
     pub(crate) fault: Fault,
 }
@@ -446,7 +448,7 @@ impl Hash for World {
 }
 
 impl World {
-    /// Nothing on disk, nobody has begun.
+    /// Nothing on disk, and no process has begun.
     pub(crate) fn new(procs: [Proc; N]) -> Self {
         let state = StateFile {
             used: false,

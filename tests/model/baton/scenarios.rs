@@ -1,4 +1,4 @@
-//! What is searched, and what must be found.
+//! The searches, and what they must find.
 
 use super::{LOCKED, Mutation, ROBBED, TOKEN, TWO, World, world};
 use crate::graph::{STUCK, finds, holds};
@@ -6,7 +6,7 @@ use crate::graph::{STUCK, finds, holds};
 const LOCKERS: [bool; 3] = [false; 3];
 const ONE_REMOVES: [bool; 3] = [false, false, true];
 
-/// Nothing is there yet.
+/// Nothing exists yet.
 fn missing(world: World) -> World {
     World {
         outer: false,
@@ -103,7 +103,8 @@ fn baton_is_removed_by_one_that_expires() {
     });
 }
 
-/// Two listings that miss the baton make the sweeper delete the record of a holder; when he dies, nobody knows.
+/// Two listings that miss the baton make the sweeper delete the record of a holder. When the holder
+/// dies, no process can notice it.
 #[test]
 fn baton_beside_records_is_lost_by_the_sweep() {
     let world = World {
@@ -157,7 +158,8 @@ fn baton_removed_after_its_record_locks_out_when_the_remover_dies() {
     finds(world.broken(Mutation::RecordFirst), &[LOCKED, STUCK]);
 }
 
-/// One has made a directory, and puts it in place when another one has come and gone.
+/// One process has made a directory, and puts it in place after another process has acquired and
+/// released.
 #[test]
 fn baton_of_old_brings_tokens_back() {
     let world = missing(world([1, 1, 1], ONE_REMOVES));

@@ -1,4 +1,4 @@
-//! What the processes do, system call by system call.
+//! The program of the processes, system call by system call.
 
 use super::{Mutation, Name, Pc, Process, TOKEN, Who, World};
 
@@ -20,7 +20,7 @@ pub(super) fn leave(process: &mut Process) {
     };
 }
 
-/// A listing that takes its time.
+/// A listing that is not atomic.
 pub(super) fn begin_listing(w: &mut World, p: usize) -> bool {
     let newest = newest(w);
     match (w.processes[p].pc, newest) {
@@ -36,12 +36,12 @@ fn newest(w: &World) -> Option<Name> {
     w.batons.iter().max_by_key(|it| it.0).copied()
 }
 
-/// The time: later than all tokens that were given.
+/// The time. It is later than all tokens so far.
 fn now(w: &World) -> u8 {
     w.granted + 1
 }
 
-/// One step of a process, in words; `None` when it has nothing to do.
+/// Takes one step of a process, and describes it; `None` if it has nothing to do.
 pub(super) fn step(w: &mut World, p: usize) -> Option<&'static str> {
     let own = w.own(p);
     let (what, pc) = match w.processes[p].pc {
@@ -158,7 +158,7 @@ fn judge(w: &mut World, p: usize, found: Option<Name>) -> Pc {
     }
 }
 
-/// Its token is read off the clock when it has seen what it may take.
+/// Reads its token off the clock after it has seen what it may take.
 fn may_take(w: &mut World, p: usize) -> Pc {
     let last = w.processes[p].seen.map_or(0, |it| it.0);
     let time = if w.is(Mutation::NoTime) { 0 } else { now(w) };
@@ -202,7 +202,8 @@ fn refuse(w: &mut World, p: usize) -> Pc {
     Pc::Idle
 }
 
-/// Whoever was stopped is silent; who cannot be told from one who is silent counts as silent.
+/// A holder that was stopped is silent. A holder that cannot be distinguished from a silent one
+/// counts as silent.
 fn read_record(w: &mut World, p: usize) -> Pc {
     let Some((_, Who::Held(holder))) = w.processes[p].seen else {
         return Pc::List;

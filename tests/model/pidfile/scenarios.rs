@@ -1,4 +1,4 @@
-//! What is searched, and what must be found.
+//! The searches, and what they must find.
 
 use super::{ERROR, Mutation, Pc, TWO, World, world};
 use crate::graph;
@@ -52,7 +52,8 @@ fn pid_dead_heir_of_heir() {
     graph::holds(world(3, [1, 1, 1], 0));
 }
 
-/// One has known for long that a record is stale which the path does not bear any more, and whose heirs have died.
+/// A process has seen a stale record long ago. The path does not have it any more, and its
+/// successors have died.
 fn late() -> World {
     let mut world = world(1, [1, 1, 1], 0);
     (world.heirs[2], world.heirs[1]) = (Some(1), Some(3));

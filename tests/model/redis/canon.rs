@@ -1,4 +1,5 @@
-//! One state for all that cannot be told apart: what cannot show any more is forgotten, ticks are numbered by their order, clients are sorted.
+//! Makes equivalent states equal: clears what has no effect any more, numbers ticks by their order,
+//! sorts the clients.
 
 use std::hash::{Hash, Hasher};
 
@@ -30,7 +31,8 @@ impl Server {
 }
 
 impl World {
-    /// Forgets differences that cannot show any more, and numbers arrivals and turns anew, each in their order.
+    /// Clears differences without effect, and numbers arrivals and turns again, each in their
+    /// order.
     pub(super) fn settle(&mut self) {
         let rules = self.rules;
         for client in &mut self.clients {
@@ -118,13 +120,13 @@ impl World {
     }
 }
 
-/// How many of these ticks are below this one.
+/// Returns how many of these ticks are below this one.
 fn rank(used: u64, tick: u8) -> u8 {
     (used & ((1 << tick) - 1)).count_ones() as u8
 }
 
 impl Client {
-    /// Forgets what cannot show any more.
+    /// Clears what has no effect any more.
     fn tidy(&mut self, rules: &Rules) {
         if self.stage == Stage::Done && self.life != Life::Stopped {
             *self = Self {
@@ -159,7 +161,7 @@ impl Client {
         self.tidy_inbound(rules);
     }
 
-    /// What is read without effect has been read.
+    /// Reads now what has no effect when it is read.
     fn tidy_inbound(&mut self, rules: &Rules) {
         while self
             .replies
@@ -195,7 +197,7 @@ impl Client {
         }
     }
 
-    /// Whether an answer says nothing, whenever it is read from here on.
+    /// Returns whether an answer has no effect, whenever it is read from now on.
     fn is_idle(&self, rules: &Rules, reply: &Reply) -> bool {
         let leaves = matches!(self.stage, Stage::Releasing | Stage::Leaving);
         let verb = reply.to.verb;
@@ -219,7 +221,7 @@ impl Client {
     }
 }
 
-/// Many small parts, mixed before they go to the map's hasher, which takes its time for each.
+/// Many small parts, mixed before they reach the map's hasher, which is slow for each part.
 struct Mix(u64);
 
 impl Hasher for Mix {

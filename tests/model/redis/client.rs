@@ -1,4 +1,5 @@
-//! The actor of a client, its future and its guard. The names are those of `src/redis/actor/*.rs` and `src/redis/place.rs`.
+//! The actor of a client, its future and its guard. The names are those of `src/redis/actor/*.rs`
+//! and `src/redis/session.rs`.
 
 use super::rules::{Mutation, Rules};
 use super::world::{Client, Fifo, Life, NONE, Push, Reply, Request, Stage, Verb, Word};
@@ -28,7 +29,7 @@ impl Client {
         self.ask();
     }
 
-    /// The future is polled; says whether its guard is there now.
+    /// Polls the future. Returns whether its guard is there now.
     pub(super) fn poll(&mut self) -> bool {
         match self.stage {
             Stage::Granted if self.valid > 0 => self.stage = Stage::Held,
@@ -38,7 +39,7 @@ impl Client {
         self.stage == Stage::Held
     }
 
-    /// The guard is given back, or the future dropped.
+    /// Drops the guard or the future.
     pub(super) fn leave(&mut self) {
         let held = self.stage == Stage::Held;
         (self.leased, self.beat) = (false, false);
@@ -57,7 +58,7 @@ impl Client {
         }
     }
 
-    /// It was heard that it leaves, or it has given up.
+    /// The server has received that it leaves, or it has given up.
     pub(super) fn forget(&mut self) {
         self.id ^= 1;
         (self.stage, self.rounds) = match self.rounds {
@@ -76,7 +77,8 @@ impl Client {
         }
     }
 
-    /// Whether it may be time for it: some has gone by since the last, of which an answer is there.
+    /// Returns whether a heartbeat may be due: some time has passed since the last one, and its
+    /// answer is there.
     pub(super) fn beats(&self, rules: &Rules) -> bool {
         let asked = self.requests.iter().map(|it| it.verb);
         let mut all = asked.chain(self.replies.iter().map(|it| it.to.verb));
@@ -88,7 +90,7 @@ impl Client {
         self.beat && self.up && old && all.all(|verb| verb != Verb::Beat)
     }
 
-    /// The alarm of its seat, if anything is due.
+    /// The alarm of its entry, if anything is due.
     pub(super) fn rings(&mut self, rules: &Rules) {
         match self.stage {
             Stage::Granted if self.leased && self.claim_by == 0 => {
@@ -102,7 +104,7 @@ impl Client {
         }
     }
 
-    /// Whether time may go by before it does anything.
+    /// Returns whether time may pass before it does anything.
     pub(super) fn has_time(&self, rules: &Rules) -> bool {
         let is_due = match self.stage {
             Stage::Granted => self.claim_by == 0 || self.valid == 0,
@@ -126,7 +128,7 @@ impl Client {
             Stage::Held if self.leased => self.lost = true,
             Stage::Granted if self.leased => {
                 (self.stage, self.leased) = (Stage::Asking, false);
-                // What is over is given back before it asks again.
+                // A grant that is over is returned before it asks again.
                 let keeps = rules.breaks(Mutation::KeepsWhatIsOver);
                 self.given = if keeps { 0 } else { self.token };
                 self.ask();
@@ -166,7 +168,8 @@ impl Client {
     }
 
     fn wait(&mut self, age: u8, before: u8) {
-        // Of answers to one client the later is the newer: the server's clock does not stand still between them as the model's does.
+        // Of two answers to one client the later one is newer, because the server's real clock
+        // advances between them.
         if self.vouched == NONE || self.before <= before {
             (self.vouched, self.before) = (age, before);
         }
@@ -178,7 +181,7 @@ impl Client {
     fn pulse(&mut self, rules: &Rules, word: Word, age: u8, tick: u8) {
         match word {
             Word::In if self.stage == Stage::Waiting => self.granted(rules, age, tick),
-            // It was not heard that it went back, or it was let in again.
+            // The server has not received that the grant was returned, or it granted again.
             Word::In if self.stage == Stage::Passed => {
                 self.given = tick;
                 self.pass_on();
@@ -191,13 +194,13 @@ impl Client {
         }
     }
 
-    /// Whether a hold is asserted that the server has forgotten.
+    /// Returns whether it asserts a hold that the server has forgotten.
     fn asserts(&self, rules: &Rules) -> bool {
         let over = self.valid == 0 && !rules.breaks(Mutation::KeepsWhatIsOver);
         self.leased && !self.lost && !over
     }
 
-    /// What is left of a lease whose request was sent so long ago.
+    /// Returns the rest of a lease whose request was sent this long ago.
     fn rest(rules: &Rules, length: u8, age: u8) -> u8 {
         let age = match rules.breaks(Mutation::LeaseFromReply) {
             true => 0,
@@ -208,7 +211,7 @@ impl Client {
 
     fn granted(&mut self, rules: &Rules, age: u8, token: u8) {
         match Self::rest(rules, rules.lease, age) {
-            // The answer took so long that it says nothing any more.
+            // The answer took too long to be valid.
             0 if rules.breaks(Mutation::NoSecondAsk) => self.beat = true,
             0 => self.enter(),
             valid => self.let_in(rules, valid, token),
@@ -256,7 +259,7 @@ impl Client {
         }
     }
 
-    /// The connection is gone, and what was under way on it, if it does not come late.
+    /// The connection is gone. What was under way on it is lost, unless it arrives late.
     pub(super) fn cut(&mut self, late: bool) {
         if late {
             self.late = self.requests;
@@ -270,7 +273,7 @@ impl Client {
     pub(super) fn kill(&mut self) {
         let requests = self.requests;
         self.cut(false);
-        // What was sent is heard, or not.
+        // What was sent is received, or not.
         (self.requests, self.life, self.stage) = (requests, Life::Dead, Stage::Done);
     }
 

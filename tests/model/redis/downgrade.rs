@@ -40,7 +40,7 @@ enum Mode {
     Shared,
 }
 
-/// A rule that is broken.
+/// A broken rule.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Mutation {
     None,
@@ -48,7 +48,7 @@ enum Mutation {
     KeepsAll,
     /// The script takes the shares back, also the one of the reader.
     FreesAll,
-    /// The script does not look at the queue afterwards.
+    /// The script does not check the queue afterwards.
     NoGrant,
     /// The client asks as the writer that it was.
     AsksAsWriter,
@@ -109,7 +109,7 @@ struct World {
     state: bool,
     until: u8,
     holds: [Option<(Mode, u8)>; N],
-    /// Arrival numbers of those that wait; 0 for the others.
+    /// Arrival numbers of the waiters; 0 for other clients.
     queue: [u8; N],
     fence: u8,
 
@@ -120,7 +120,7 @@ struct World {
     fault: Option<&'static str>,
 }
 
-/// Numbers these anew by their order; 0 stays what it is.
+/// Numbers these again by their order; 0 stays 0.
 fn rank<'a>(numbers: impl Iterator<Item = &'a mut u8>) {
     let numbers: Vec<_> = numbers.collect();
     let mut known: Vec<_> = numbers.iter().map(|it| **it).chain([0]).collect();
@@ -273,7 +273,7 @@ impl World {
 
     // The clients.
 
-    /// Sends a request. That of any client but the writer is answered at once.
+    /// Sends a request. The requests of all clients but the writer are answered at once.
     fn send(&mut self, c: usize, verb: Verb) {
         let flight = Flight {
             verb,
@@ -339,7 +339,7 @@ impl World {
         }
     }
 
-    /// Forgets differences that cannot show any more.
+    /// Clears differences without effect.
     fn settle(&mut self) {
         for client in &mut self.clients {
             if client.stage == Stage::Done {

@@ -1,4 +1,5 @@
-//! The model of the locks on a server can fail: each test breaks one rule and expects what comes of it.
+//! The model of the locks on a server can fail: each test breaks one rule and expects the fault
+//! that it prevents.
 
 use super::rules::{Mutation, Rules};
 use super::server::ORDER;
@@ -39,7 +40,7 @@ fn redis_a_lease_that_counts_from_the_answer_meets_the_next() {
     finds(STOP, Mutation::LeaseFromReply, TWO);
 }
 
-/// The last quarter is for clocks that differ in pace, and for nothing else.
+/// The last quarter is for clocks of different speed, and for nothing else.
 #[test]
 fn redis_a_hold_lost_at_the_end_of_its_lease_meets_the_next_where_clocks_differ() {
     finds(DRIFT, Mutation::LostAtEnd, TWO);
@@ -72,7 +73,7 @@ fn redis_an_offer_that_is_kept_for_the_dead_stops_the_line() {
     finds(KILL, Mutation::KeepsOffers, STUCK);
 }
 
-/// An offer to nobody costs a claim window, and no more.
+/// An offer that no process receives costs a claim window, and no more.
 #[test]
 fn redis_an_offer_that_nobody_hears_is_passed_later() {
     let mutation = Mutation::PublishesBlindly;
@@ -116,7 +117,8 @@ fn redis_without_a_look_at_the_fence_a_deleted_state_lets_two_in() {
     finds(rules, Mutation::NoFence, TWO);
 }
 
-/// A client asserts nothing that is over, and the server lets nothing come back after another: the latter shows only where the former fails.
+/// A client asserts no hold that is over, and the server restores no hold after a later grant. The
+/// second rule shows only where the first one fails.
 #[test]
 fn redis_a_hold_asserted_blindly_comes_back_after_another() {
     let rules = Rules {
@@ -131,26 +133,27 @@ fn redis_a_hold_asserted_blindly_comes_back_after_another() {
     graph::finds(world, &[TWO, TOKEN, SUPERSEDED]);
 }
 
-/// One alone, and a heartbeat does not carry who is asking.
+/// A single client, whose heartbeat does not include a waiter that asks.
 #[test]
 fn redis_an_answer_that_came_too_late_is_the_last_if_it_is_not_asked_for_again() {
     let rounds = [1, 0, 0];
     finds(Rules { rounds, ..STOP }, Mutation::NoSecondAsk, STUCK);
 }
 
-/// The same id asks again on the new connection, and the pass comes after.
+/// The same id asks again on the new connection, and the pass arrives later.
 #[test]
 fn redis_a_late_pass_that_names_no_turn_ends_the_next() {
     finds(LATE, Mutation::PassesAnyTurn, TWO);
 }
 
-/// It is answered with that turn, and the pass comes after.
+/// The answer has that turn, and the pass arrives later.
 #[test]
 fn redis_who_asks_anew_and_does_not_say_what_it_gave_back_is_let_in_by_it() {
     finds(LATE, Mutation::AsksUnnamed, TWO);
 }
 
-/// Who was inside when the copy was made is answered with that turn, though it has given it back and another is inside.
+/// The holder at the time of the copy gets an answer with that turn, although it has released it
+/// and another client holds the lock.
 #[test]
 fn redis_what_is_on_record_from_earlier_lets_two_in() {
     let rules = Rules {
@@ -170,7 +173,8 @@ fn redis_what_a_replica_has_on_record_lets_two_in() {
     finds(rules, Mutation::TrustsRecords, TWO);
 }
 
-/// The server is flushed, with the token of who was let in meanwhile. Either half of the rule would do here: not to assert it, or to give it back.
+/// The server is flushed, together with the token of a later holder. Either half of the rule would
+/// be enough here: not to assert the grant, or to return it.
 #[test]
 fn redis_a_grant_that_is_over_and_kept_comes_back_beside_another() {
     let rules = Rules { flushes: 1, ..STOP };

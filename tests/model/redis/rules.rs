@@ -2,73 +2,74 @@
 
 use super::world::N;
 
-/// A rule that is broken.
+/// A broken rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Mutation {
     #[default]
     None,
-    /// An offer's lease begins when the message comes.
+    /// An offer's lease begins when the message arrives.
     OfferFromArrival,
-    /// An offer is taken for newer than the last answer, whatever its turn says.
+    /// An offer counts as newer than the last answer, whatever its turn is.
     NoTurnCheck,
-    /// A lease begins when the answer comes.
+    /// A lease begins when the answer arrives.
     LeaseFromReply,
     /// A hold is lost at the end of its lease, not after three quarters.
     LostAtEnd,
     /// A renewal revives a lease that was over.
     RevivesLeases,
-    /// A release ends the hold of whoever is inside.
+    /// A release ends the hold of any holder.
     ReleasesAnother,
-    /// Who is passed goes to the end of the line.
+    /// A bypassed waiter goes to the end of the queue.
     PassLosesNumber,
     /// An unclaimed offer is not taken back.
     KeepsOffers,
-    /// An offer is made though nobody listens.
+    /// An offer is made although no process listens.
     PublishesBlindly,
     /// No heartbeats of waiters.
     NoBeats,
-    /// Whoever asks is let in, whatever was forgotten.
+    /// Every request is granted, whatever was forgotten.
     NoQuarantine,
-    /// The quarantine counts from the start of the server also where the state is of another one.
+    /// The quarantine counts from the start of the server, also if the state is from another one.
     FromBorn,
-    /// A server that was flushed is taken for one that never was.
+    /// A flushed server counts as a new one.
     NoWitness,
-    /// A missing state is a new lock, whatever the fence says.
+    /// A missing state is a new lock, whatever the fence is.
     NoFence,
-    /// A hold that was forgotten comes back though another was let in since.
+    /// A forgotten hold is restored although another client was granted since.
     ReassertsBlindly,
-    /// An answer that comes too late is not asked for again.
+    /// An answer that arrives too late is not asked for again.
     NoSecondAsk,
-    /// What is passed is whatever turn there is.
+    /// A pass ends any turn.
     PassesAnyTurn,
-    /// Who asks anew does not say which turn it gave back.
+    /// A request does not name the turn that was returned before.
     AsksUnnamed,
-    /// Who is on record as inside counts as inside on another server, too.
+    /// A recorded holder counts as a holder on another server too.
     TrustsRecords,
-    /// A grant that is over is asserted, and asked for again without giving it back.
+    /// A grant that is over is asserted, and requested again without returning it.
     KeepsWhatIsOver,
 }
 
-/// The lengths, and how often what may happen. What happens is taken off.
+/// The durations, and how often each event may happen. Events that happened are subtracted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Rules {
     pub(super) lease: u8,
     pub(super) window: u8,
-    /// Waits of each client.
+    /// How many waits each client has.
     pub(super) rounds: [u8; N],
-    /// Requests that a client has under way at most.
+    /// How many requests a client may have under way.
     pub(super) flights: usize,
-    /// A waiter may be given up at any time, as if it had not been heard of for long.
+    /// A waiter may be given up at any time, as if the server had not heard from it for long.
     pub(super) impatient: bool,
-    /// Messages that an inbox keeps; what comes beyond is lost.
+    /// How many messages an inbox keeps. Others are lost.
     pub(super) inbox: usize,
-    /// How old what is under way may be before time stands still until it comes; a stopped client's does not count.
+    /// The age at which a message or answer under way must arrive before time passes. That of a
+    /// stopped client does not count.
     pub(super) delay: u8,
     pub(super) kills: u8,
     pub(super) stops: u8,
     /// Broken connections.
     pub(super) cuts: u8,
-    /// What was under way on a broken connection may come late.
+    /// Requests on a broken connection may arrive late.
     pub(super) late: bool,
     /// Dropped futures.
     pub(super) leaves: u8,
@@ -77,14 +78,14 @@ pub(super) struct Rules {
     pub(super) flushes: u8,
     /// `DEL state`
     pub(super) deletes: u8,
-    /// Starts of the server with all it knew, and with nothing.
+    /// Restarts of the server with all its data, and without any.
     pub(super) restarts: u8,
     pub(super) blanks: u8,
-    /// Starts with what was written some time ago, and replicas that know as much and have run for long.
+    /// Restarts with older data, and replicas with older data that have run for long.
     pub(super) rollbacks: u8,
     pub(super) failovers: u8,
     pub(super) mutation: Mutation,
-    /// A second one, for what is guarded twice.
+    /// A second mutation, for what two rules protect.
     pub(super) also: Mutation,
 }
 
@@ -115,7 +116,7 @@ impl Rules {
         }
     }
 
-    /// How much of a lease counts.
+    /// Returns how much of a lease counts.
     pub(super) fn believed(&self, length: u8) -> u8 {
         match self.mutation {
             Mutation::LostAtEnd => length,

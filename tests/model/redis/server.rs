@@ -1,21 +1,21 @@
-//! The scripts, each one step. The names are those of `src/redis/scripts/*.lua`.
+//! The scripts, one step each. The names are those of `src/redis/scripts/*.lua`.
 
 use super::rules::Mutation;
 use super::world::{NONE, Push, Record, Reply, Request, Run, Verb, Word, World};
 
-pub(super) const ORDER: &str = "one who came later is let in first";
-pub(super) const GHOST: &str = "one is let in who has left";
+pub(super) const ORDER: &str = "a later arrival is granted first";
+pub(super) const GHOST: &str = "a wait is granted after it has left";
 
-/// What a script keeps in mind.
+/// The local state of a script.
 struct Script {
-    /// Who runs it, as far as it wants to come in; else `NONE`.
+    /// The client that runs it, if it wants to acquire; else `NONE`.
     me: u8,
     had_state: bool,
     had_fence: bool,
 }
 
 impl World {
-    /// Runs a request of this client, and says what is answered.
+    /// Runs a request of this client, and returns the answer.
     pub(super) fn serve(&mut self, client: usize, to: Request) -> Reply {
         let own = to;
         let to = Request {
@@ -34,7 +34,8 @@ impl World {
         }
     }
 
-    /// Looks which server this is. If it is another one, who is inside has to say so itself, by its token.
+    /// Checks which server this is. On another one, holders have to assert their holds, by their
+    /// tokens.
     fn arrive(&mut self, script: &Script) {
         if self.server.run == Run::Here {
             return;
@@ -55,7 +56,7 @@ impl World {
         (s.run, s.until) = (Run::Here, s.until.max(left));
     }
 
-    /// Whether somebody is inside by a turn that it has given back.
+    /// Returns whether the holder has already returned its turn.
     fn is_given_back(&self, to: Request) -> bool {
         let inside = self.server.sole == to.id;
         let known = to.token == self.server.token;
@@ -87,7 +88,7 @@ impl World {
             .min_by_key(|&id| records[usize::from(id)].number)
     }
 
-    /// It is inside, for a lease from now on, and what it was offered is claimed.
+    /// Renews the hold for a lease from now on, and claims an offer.
     fn renew(&mut self) {
         (self.server.offered, self.server.expiry) = (false, self.rules.lease);
     }
@@ -127,7 +128,7 @@ impl World {
         (Word::Waits, self.clock)
     }
 
-    /// It is neither inside nor in line: it comes, or had been passed.
+    /// The client neither holds nor waits: it is new, or was bypassed.
     fn come(&mut self, script: &Script) {
         let (me, known) = (script.me, self.record(script.me).known);
         let number = match known {
@@ -211,14 +212,16 @@ impl World {
             self.arrive(&script);
             self.grant(&script);
             if inside && self.server.sole == NONE && self.first().is_none() {
-                // The token stays, save where another one was let in and out meanwhile, which cannot be.
+                // The token stays, unless another client was granted and released meanwhile, which
+                // is impossible.
                 (self.server.fence, self.server.idle) = (self.server.token, true);
             }
         }
         (Word::Done, 0)
     }
 
-    /// Who gives back an offer keeps its place, also where it had none because it was let in at once.
+    /// A client that returns an offer keeps its queue entry. It gets one if it had none, because it
+    /// was granted at once.
     fn keep(&mut self, id: u8) {
         let number = self.server.number;
         let record = self.record(id);
@@ -227,7 +230,7 @@ impl World {
         }
     }
 
-    /// Takes back an offer, or a hold that nobody has taken.
+    /// Takes back an offer, or a hold that was not taken.
     fn pass(&mut self) {
         let id = std::mem::replace(&mut self.server.sole, NONE);
         if self.rules.breaks(Mutation::PassLosesNumber) {
@@ -262,12 +265,12 @@ impl World {
         }
     }
 
-    /// Whether anybody may be let in now.
+    /// Returns whether the lock may be granted now.
     fn is_open(&self) -> bool {
         self.server.until == 0 || self.rules.breaks(Mutation::NoQuarantine)
     }
 
-    /// Sends to an inbox; says whether anybody listens there, dead or alive.
+    /// Publishes to an inbox. Returns whether a client listens there, dead or alive.
     fn publish(&mut self, id: u8, turn: u8) -> bool {
         let client = &mut self.clients[usize::from(id / 2)];
         if client.heard && client.up && client.pushes.len() < self.rules.inbox {
@@ -303,7 +306,7 @@ impl World {
         (s.fence, s.idle) = (turn, false);
     }
 
-    /// Nobody comes in who has left, save by what was under way on a connection that had broken.
+    /// No wait is granted after it has left, except by late requests of a broken connection.
     fn check_gone(&mut self, id: u8) {
         if self.gone & (1 << id) != 0 && !self.rules.late {
             self.fail(GHOST);

@@ -1,15 +1,16 @@
-//! All that can happen next: messages arrive, clients go on, time goes by, and what befalls server, clients and connections.
+//! All successors: messages arrive, clients take steps, time passes, and events happen to server,
+//! clients and connections.
 
 use super::rules::Rules;
 use super::world::{Client, Fifo, Life, N, NONE, Record, Run, Server, Stage, World};
 use crate::graph::{Act, State};
 
-pub(super) const TWO: &str = "two are inside";
-pub(super) const SUPERSEDED: &str = "a hold goes on after another was taken";
+pub(super) const TWO: &str = "two holders";
+pub(super) const SUPERSEDED: &str = "a hold continues after a later grant";
 pub(super) const REVIVED: &str = "a hold that was over comes back";
 pub(super) const TOKEN: &str = "a token that is not above the last";
 
-/// Who does what the server does.
+/// The index of the server as the actor of a step.
 const SERVER: usize = N;
 
 type Out = Vec<(Act, World)>;
@@ -44,7 +45,7 @@ impl State for World {
 }
 
 impl World {
-    /// What comes of a step, unless it is nothing.
+    /// The result of a step, unless it has no effect.
     fn add(&self, out: &mut Out, act: Act, step: impl FnOnce(&mut Self)) {
         let mut after = *self;
         step(&mut after);
@@ -54,7 +55,7 @@ impl World {
         }
     }
 
-    /// What befalls, as long as its number allows it.
+    /// Events, as long as the rules allow them.
     fn spend(
         &self,
         out: &mut Out,
@@ -104,7 +105,7 @@ impl World {
                 }
             });
         }
-        // What it then asks for has to have room.
+        // There must be room for what it then asks for.
         let asks = matches!(client.stage, Stage::Waiting | Stage::Granted);
         if client.pushes.len() > 0 && (!asks || client.flights() < rules.flights) {
             self.add(out, (c, "reads a message"), |after| {
@@ -137,7 +138,7 @@ impl World {
                     }
                 });
             }
-            Stage::Held => own(out, "gives back", &Client::leave),
+            Stage::Held => own(out, "releases", &Client::leave),
             Stage::Releasing | Stage::Leaving => own(out, "gives up", &Client::forget),
             _ => {}
         }
@@ -160,7 +161,7 @@ impl World {
         }
     }
 
-    /// A guard is in its caller's hands.
+    /// The caller has the guard.
     fn takes(&mut self, c: usize) {
         let token = self.clients[c].token;
         if token <= self.taken {
@@ -178,7 +179,7 @@ impl World {
             });
         }
         if client.life == Life::Stopped {
-            self.add(out, (c, "goes on"), |after| {
+            self.add(out, (c, "continues"), |after| {
                 after.clients[c].life = Life::Awake
             });
         }
@@ -205,7 +206,7 @@ impl World {
         if client.life == Life::Awake {
             self.spend(
                 out,
-                (c, "stands still"),
+                (c, "is stopped"),
                 |it| &mut it.stops,
                 |after| {
                     after.clients[c].life = Life::Stopped;
@@ -214,7 +215,8 @@ impl World {
         }
     }
 
-    /// Who is not heard of for long loses its place, and whoever may be thought so.
+    /// The server gives up a waiter that it has not heard from for long, and each waiter that may
+    /// look like one.
     fn patience(&self, out: &mut Out) {
         for id in 0..2 * N {
             if self.server.records[id].known && self.rules.impatient {
@@ -225,7 +227,7 @@ impl World {
         }
     }
 
-    /// What befalls the server.
+    /// Events of the server.
     fn server(&self, out: &mut Out) {
         let lease = self.rules.lease;
         let act = |what| (SERVER, what);
@@ -280,7 +282,7 @@ impl World {
         self.copies(out);
     }
 
-    /// What was written some time ago comes back.
+    /// Older data comes back.
     fn copies(&self, out: &mut Out) {
         let lease = self.rules.lease;
         let act = |what| (SERVER, what);
@@ -313,7 +315,7 @@ impl World {
         );
     }
 
-    /// Another server process with these keys; all connections are gone.
+    /// Another server process with these keys. All connections are gone.
     fn begins(&mut self, keys: Server, born: u8) {
         let run = match keys.run {
             Run::Blank => Run::Blank,
@@ -332,7 +334,7 @@ impl World {
         }
     }
 
-    /// What the server does not know any more is not asked of it.
+    /// The server is not asked for what it has forgotten.
     fn forgets(&mut self) {
         self.gone = 0;
         (self.rules.rollbacks, self.rules.failovers) = match self.copy {

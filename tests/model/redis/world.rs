@@ -1,7 +1,9 @@
-//! The state of the model of the locks on a server: the server, the clients, what is under way between them, and time.
+//! The state of the model of the locks on a server: the server, the clients, what is under way
+//! between them, and time.
 //!
-//! There is no absolute time. A deadline is how long it is until then, down to 0; an age is how long ago something was, up to a lease. The
-//! lock's clock, which numbers arrivals and grants, counts by its order only.
+//! There is no absolute time. A deadline is the time until then, down to 0. An age is the time
+//! since then, up to a lease. The lock's clock, which numbers arrivals and grants, counts by its
+//! order only.
 
 use std::fmt;
 
@@ -9,10 +11,10 @@ use super::rules::Rules;
 
 /// Clients in a world.
 pub(super) const N: usize = 3;
-/// Nobody is inside; nothing is written.
+/// No holder, and nothing is written.
 pub(super) const NONE: u8 = 0xff;
 
-/// Requests, answers or messages under way at most.
+/// The most requests, answers or messages under way.
 pub(super) const ROOM: usize = 3;
 
 /// What is under way in one direction, first in, first out.
@@ -65,7 +67,7 @@ pub(super) enum Verb {
 pub(super) struct Request {
     pub(super) verb: Verb,
     pub(super) id: u8,
-    /// The turn that is asserted, or was given back.
+    /// The turn that is asserted, or that was returned.
     pub(super) token: u8,
     /// How long ago it was sent.
     pub(super) age: u8,
@@ -87,11 +89,11 @@ pub(super) enum Word {
 pub(super) struct Reply {
     pub(super) to: Request,
     pub(super) word: Word,
-    /// The token, or the lock's clock at an answer that it waits.
+    /// The token. In an answer that it waits, the lock's clock.
     pub(super) tick: u8,
 }
 
-/// A message to an inbox: an offer and its turn, or 0 for a loss.
+/// A message to an inbox: an offer with its turn, or 0 for a loss.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Push {
     pub(super) id: u8,
@@ -107,7 +109,7 @@ pub(super) enum Stage {
     Granted,
     Passed,
     Held,
-    /// Gives back a guard, or leaves without one.
+    /// Releases a guard, or leaves without one.
     Releasing,
     Leaving,
     Done,
@@ -121,51 +123,52 @@ pub(super) enum Life {
     Dead,
 }
 
-/// A client with one wait or hold: what its actor, future and guard know, and its connection.
+/// A client with one wait or hold: the state of its actor, future and guard, and its connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Client {
     pub(super) life: Life,
     pub(super) stage: Stage,
-    /// Waits after this one.
+    /// How many waits follow this one.
     pub(super) rounds: u8,
-    /// Of its two ids the one of this wait.
+    /// Which of its two ids this wait has.
     pub(super) id: u8,
     pub(super) lost: bool,
     pub(super) token: u8,
-    /// The turn that it has given back, until there is another.
+    /// The turn that it has returned, until there is another one.
     pub(super) given: u8,
-    /// There is a lease, and how long it may be believed in.
+    /// How long its lease is valid, if it has one.
     pub(super) leased: bool,
     pub(super) valid: u8,
-    /// Until an unclaimed grant goes back.
+    /// The time until an unclaimed grant goes back.
     pub(super) claim_by: u8,
-    /// How long ago the last answer that it waits was asked for, or `NONE`; and the lock's clock then.
+    /// How long ago the request for the last answer "you wait" was sent, or `NONE`; and the lock's
+    /// clock then.
     pub(super) vouched: u8,
     pub(super) before: u8,
     /// A heartbeat is planned.
     pub(super) beat: bool,
-    /// The connection stands, as seen by the client.
+    /// Whether the client sees its connection as working.
     pub(super) up: bool,
     /// The server counts a listener on its inbox.
     pub(super) heard: bool,
     pub(super) requests: Fifo<Request>,
     pub(super) replies: Fifo<Reply>,
     pub(super) pushes: Fifo<Push>,
-    /// What was under way on a connection that is gone, and may still come.
+    /// What was under way on a broken connection, and may still arrive.
     pub(super) late: Fifo<Request>,
 }
 
-/// What the server has on record of a waiter.
+/// The server's record of a waiter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Record {
     pub(super) known: bool,
     pub(super) queued: bool,
     pub(super) number: u8,
-    /// The number it was given first. No part of the protocol.
+    /// Its first number. Not a part of the protocol.
     pub(super) came: u8,
 }
 
-/// Which server the state was last used on.
+/// The server on which the state was last used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) enum Run {
     /// `-`
@@ -178,29 +181,30 @@ pub(super) enum Run {
 /// The keys, and what `INFO` says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Server {
-    /// The key `state` is there.
+    /// The key `state` exists.
     pub(super) state: bool,
     pub(super) run: Run,
     pub(super) until: u8,
-    /// Who is inside, and what is on record of it.
+    /// The holder, and its record.
     pub(super) sole: u8,
     pub(super) expiry: u8,
     pub(super) number: u8,
     pub(super) token: u8,
     pub(super) offered: bool,
     pub(super) records: [Record; 2 * N],
-    /// The last token, 0 for no key.
+    /// The last token; 0 if there is no key.
     pub(super) fence: u8,
     pub(super) idle: bool,
-    /// How long until a lease has gone by since the start; since nothing was flushed, `NONE` for no key.
+    /// The time until a lease has passed since the start, and since the last flush; `NONE` if there
+    /// is no key.
     pub(super) born: u8,
     pub(super) witness: u8,
-    /// `INFO commandstats` tells of a flush.
+    /// `INFO commandstats` shows a flush.
     pub(super) flushed: bool,
 }
 
 impl Server {
-    /// One that has run for long and knows nothing.
+    /// A server that has run for long and has no data.
     pub(super) const NEW: Self = Self {
         state: false,
         run: Run::Blank,
@@ -223,7 +227,7 @@ impl Server {
         flushed: false,
     };
 
-    /// Time goes by.
+    /// Time passes.
     pub(super) fn age(&mut self) {
         for left in [&mut self.until, &mut self.expiry, &mut self.born] {
             *left = left.saturating_sub(1);
@@ -238,14 +242,14 @@ impl Server {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct World {
     pub(super) server: Server,
-    /// What a replica has, or what was written to the server's disk.
+    /// The data of a replica, or of the server's disk.
     pub(super) copy: Option<Server>,
     pub(super) clients: [Client; N],
     /// The lock's clock.
     pub(super) clock: u8,
-    /// The greatest token that anybody has taken.
+    /// The greatest token that was taken.
     pub(super) taken: u8,
-    /// The ids that have left, as far as the server was told.
+    /// The ids that have left, as far as the server has received that.
     pub(super) gone: u8,
     pub(super) fault: Option<&'static str>,
     pub(super) rules: Rules,
@@ -284,7 +288,7 @@ impl World {
         self.clock
     }
 
-    /// Time goes by, for all.
+    /// Time passes, for all.
     pub(super) fn pass_time(&mut self) {
         self.server.age();
         if let Some(copy) = &mut self.copy {
@@ -319,14 +323,14 @@ impl Client {
         self.requests.len() + self.replies.len()
     }
 
-    /// Whether it takes itself for the one inside, by its own clock.
+    /// Returns whether it counts as the holder, by its own clock.
     pub(super) fn believes(&self) -> bool {
         let inside = matches!(self.stage, Stage::Granted | Stage::Held);
         inside && self.life != Life::Dead && !self.lost && self.valid > 0
     }
 }
 
-/// One line: the server, then the clients that are not done.
+/// Formats the server, then the clients that are not done, in one line.
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &self.server;

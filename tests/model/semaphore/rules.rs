@@ -2,24 +2,25 @@
 
 use super::world::{Fault, N, Proc, SLOTS, World};
 
-/// A part of the protocol left out or turned round, to see the model fail.
+/// A part of the protocol left out or reversed, to see the model fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mutation {
     /// A head that is not first any more keeps what it has.
     KeepsPart,
-    /// A head that has passed marked tickets keeps no part: it gives back and waits for the next window.
+    /// A head that has bypassed marked tickets keeps no part: it releases it and waits for the next
+    /// window.
     PasserKeepsNoPart,
     /// A slot is closed first and unlocked then.
     CloseBeforeUnlock,
-    /// What is not wanted is unlocked and not closed.
+    /// A slot that is not needed is unlocked and not closed.
     GiveBackWithoutClose,
-    /// One try after an event, then sleep.
+    /// One try after an event, then no more.
     NoLadder,
-    /// The fast path does not look at the line.
+    /// The fast path does not check the queue.
     FastIgnoresLine,
-    /// Marks are not looked at again with the slots in hand.
+    /// Marks are not checked again when the slots are locked.
     MarksNotRechecked,
-    /// One free slot counts as free, however many the first in line asks for.
+    /// One free slot counts as free, however many the first waiter requests.
     OneSlotIsFree,
     /// The token is read and written without the state lock.
     NoStateLock,
@@ -30,21 +31,21 @@ pub(crate) enum Mutation {
 pub(crate) struct Rules {
     /// How many slots there are.
     pub(crate) slots: usize,
-    /// The permits each process asks for, and how often.
+    /// The permits that each process requests, and how often.
     pub(crate) asks: [u8; N],
     pub(crate) rounds: [u8; N],
     /// Acquire tries the slots before it queues.
     pub(crate) fast: bool,
     /// Claim windows are on.
     pub(crate) windows: bool,
-    /// The timers of one window fire in any order, else in the order of the line.
+    /// The timers of one window fire in any order. Otherwise in the order of the queue.
     pub(crate) jitter: bool,
     pub(crate) kills: u8,
     pub(crate) stops: u8,
-    /// Stops hit those who sleep in line only.
+    /// Stops affect waiters only.
     pub(crate) stops_in_line: bool,
     pub(crate) cancels: u8,
-    /// Foreign locks of a slot, closed without an unlock.
+    /// Other programs lock a slot and close it without an unlock.
     pub(crate) strangers: u8,
     pub(crate) broken: Option<Mutation>,
 }
@@ -76,7 +77,7 @@ impl Rules {
         }
     }
 
-    /// Is this part broken?
+    /// Returns whether this rule is broken.
     pub(crate) fn is(&self, mutation: Mutation) -> bool {
         self.broken == Some(mutation)
     }

@@ -1,4 +1,4 @@
-//! Breadth-first search of the semaphore's states, and what befalls its processes.
+//! Breadth-first search of the semaphore's states, and the events of its processes.
 
 use std::fmt::Write as _;
 
@@ -8,17 +8,18 @@ use super::window;
 use super::world::{Fault, Life, N, NOBODY, Pc, Proc, STRANGER, STRANGER_DROPPING, World, flag};
 use crate::seen::{Seen, fingerprint};
 
-/// What happened: to or by which process, and in words.
+/// What happened: the process that acted or was affected, and a description.
 type Act = (Option<usize>, &'static str);
 
-/// What a search found; the way to the fault is empty when there is none.
+/// The result of a search. The way to the fault is empty if there is none.
 pub(crate) struct Outcome {
     pub(crate) states: usize,
     pub(crate) fault: Fault,
     pub(crate) trace: String,
 }
 
-/// Searches everything the scenario can reach, up to the first fault; when one is `wanted`, of that kind.
+/// Searches everything that the scenario can reach, up to the first fault. If a fault is `wanted`,
+/// up to the first of that kind.
 pub(crate) fn explore(rules: &Rules, wanted: Option<Fault>) -> Outcome {
     let mut seen = Seen::new();
     let start = rules.start();
@@ -57,7 +58,7 @@ pub(crate) fn explore(rules: &Rules, wanted: Option<Fault>) -> Outcome {
     }
 }
 
-/// Ticket numbers mean nothing but their order; processes that ask for the same are the same.
+/// Ticket numbers only count by their order. Processes with equal requests are interchangeable.
 fn canonical(world: &World) -> World {
     let mut w = *world;
     let old = w.procs;
@@ -101,7 +102,7 @@ fn canonical(world: &World) -> World {
     w
 }
 
-/// All that can happen next. A state where nothing can is judged here.
+/// Returns all successors. A state without successors is judged here.
 fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let mut moving = false;
     let mut keep = |act: Act, counts: bool, taken: bool, w: World| {
@@ -112,7 +113,7 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     };
     for p in (0..N).filter(|&p| world.procs[p].life == Life::Awake) {
         let mut w = *world;
-        // Who is inside may stay there for ever.
+        // A holder may hold forever.
         let counts = !matches!(world.procs[p].pc, Pc::Idle | Pc::Held);
         if let Some(note) = steps::step(&mut w, p, rules) {
             keep((Some(p), note), counts, true, w);
@@ -144,7 +145,7 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     for i in 0..world.count {
         let mut w = *world;
         let taken = stranger(&mut w, i);
-        keep((None, "*a stranger*"), world.slots[i] != 0, taken, w);
+        keep((None, "*another program*"), world.slots[i] != 0, taken, w);
     }
     let mut w = *world;
     let taken = rules.windows && window::pass(&mut w, rules);
@@ -154,7 +155,8 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     }
 }
 
-/// Nothing moves unless somebody new comes, leaves, is woken or killed: is it all right to rest here?
+/// Judges a state in which nothing moves unless a new process comes, or one leaves, is continued or
+/// killed.
 fn judge_rest(world: &World, out: &mut Vec<(Act, World)>) {
     let mut w = *world;
     if world.mask(|q| q.life == Life::Stopped) != 0 {
@@ -176,7 +178,7 @@ fn judge_rest(world: &World, out: &mut Vec<(Act, World)>) {
     let locked = world.slots.iter().any(|&lock| lock != 0) || world.state != 0;
     if !inside && (locked || (world.mask(|q| q.linked) != 0 && !dead)) {
         w.fail(Fault::Leftover);
-        out.push(((None, "all is over, not all is given back"), w));
+        out.push(((None, "all are done, and something is not released"), w));
     }
 }
 
@@ -206,7 +208,7 @@ fn kill(w: &mut World, p: usize) -> bool {
     true
 }
 
-/// Half the close of a slot, or the end of the ticket's or the state's lock.
+/// One half of closing a slot, or the end of the lock of the ticket or the state.
 fn dying_close(w: &mut World, p: usize, fd: usize) -> bool {
     if w.procs[p].life != Life::Dying {
         return false;
@@ -265,7 +267,7 @@ fn go_on(w: &mut World, p: usize) -> bool {
     true
 }
 
-/// The future is dropped: everything is given back.
+/// The future is dropped. It releases everything.
 fn cancel(w: &mut World, p: usize) -> bool {
     let proc = w.procs[p];
     let over = matches!(proc.pc, Pc::Idle | Pc::Done | Pc::Finish) || proc.next == Pc::Finish;
@@ -289,7 +291,7 @@ fn cancel(w: &mut World, p: usize) -> bool {
     steps::give(w, p, Pc::Finish, "").is_some()
 }
 
-/// A stranger locks a free slot, and closes it without an unlock.
+/// Another program locks a free slot, and closes it without an unlock.
 fn stranger(w: &mut World, i: usize) -> bool {
     match w.slots[i] {
         0 if w.strangers > 0 => {
@@ -306,7 +308,7 @@ fn stranger(w: &mut World, i: usize) -> bool {
     true
 }
 
-/// The steps from the start to state `number`, one a line.
+/// The steps from the start to state `number`, one per line.
 fn trace(rules: &Rules, seen: &Seen, number: u32, wanted: Option<Fault>) -> String {
     let mut world = rules.start();
     let mut text = String::new();

@@ -1,7 +1,7 @@
-//! The program of a process that asks for permits, one system call a step.
+//! The program of a process that requests permits, one system call a step.
 //!
-//! The wait for the ticket before one's own is that of the lock and is checked there; here it ends as soon as that ticket is
-//! gone, marked or its owner dead.
+//! The wait for the predecessor's ticket is that of the lock and is checked there. Here it ends as
+//! soon as that ticket is deleted, marked or its owner is dead.
 
 use super::rules::{Mutation, Rules};
 use super::window;
@@ -46,13 +46,13 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// Puts the process at its next step and says how this one went.
+/// Sets the next step of the process and returns the result of this one.
 pub(crate) fn go(w: &mut World, p: usize, pc: Pc, note: &'static str) -> Taken {
     w.procs[p].pc = pc;
     Some(note)
 }
 
-/// Gives back all slots, then goes on at `next`.
+/// Releases all slots, then continues at `next`.
 pub(crate) fn give(w: &mut World, p: usize, next: Pc, note: &'static str) -> Taken {
     w.procs[p].clear(flag::WATCHES);
     w.procs[p].todo = 0;
@@ -93,19 +93,19 @@ fn fast_try(w: &mut World, p: usize) -> Taken {
 fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.mask(|q| q.linked) != 0 && !rules.is(Mutation::FastIgnoresLine) {
         w.procs[p].ahead = 0;
-        return give(w, p, Pc::Draw, "somebody queues");
+        return give(w, p, Pc::Draw, "another process queues");
     }
-    go(w, p, Pc::LockState, "nobody queues")
+    go(w, p, Pc::LockState, "the queue is empty")
 }
 
-/// Lists the queue for a number: above all that are listed or drawn, for the clock moves on.
+/// Lists the queue for a number above all that are listed or drawn, because the clock advances.
 fn draw(w: &mut World, p: usize) -> Taken {
     let last = w.procs.iter().map(|q| q.number).max();
     w.procs[p].number = last.unwrap_or(0) + 1;
     go(w, p, Pc::Create, "draws a number")
 }
 
-/// Lists the queue to find the place of its own ticket.
+/// Lists the queue to find the position of its own ticket.
 fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if w.procs[p].mark {
         w.procs[p].clear(flag::LOOK);
@@ -128,10 +128,10 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
         w.procs[p].clear(flag::LOOK);
         return window::compare(w, p, front, before.count_ones() as u8);
     }
-    go(w, p, Pc::WaitPred, "somebody is before me")
+    go(w, p, Pc::WaitPred, "there is a ticket before it")
 }
 
-/// Nobody unmarked is before me.
+/// There is no unmarked ticket before it.
 fn become_head(w: &mut World, p: usize) -> Taken {
     let held = w.held(p);
     let proc = &mut w.procs[p];
@@ -143,7 +143,7 @@ fn become_head(w: &mut World, p: usize) -> Taken {
     go(w, p, Pc::Knock, "I am the head")
 }
 
-/// Asleep at the ticket before its own, until that goes.
+/// Waits at its predecessor's ticket, until that is deleted.
 fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let pred = w.procs[usize::from(w.procs[p].pred)];
     let stands = pred.linked && pred.number < w.procs[p].number && !pred.mark;
@@ -161,7 +161,7 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
     None
 }
 
-/// The head: opens and watches all slots, tries those it has not, keeps what it gets.
+/// The head: opens and watches all slots, tries those that it lacks, and keeps what it gets.
 fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = w.procs[p];
     let due = window::is_due(w, p, rules);
@@ -178,7 +178,7 @@ fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
             return give(w, p, Pc::Look, "is not first any more");
         }
         w.procs[p].todo = w.procs[p].open & !w.held(p);
-        return Some("the timer: looks again");
+        return Some("the timer: checks again");
     }
     let unopened = w.all() & !proc.open;
     if unopened != 0 {
@@ -206,13 +206,13 @@ fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
             w,
             p,
             Pc::WaitWindow,
-            "has passed somebody, so keeps no part",
+            "has bypassed a waiter, so keeps no part",
         );
     }
     None
 }
 
-/// With all slots in hand: do the marks I skipped still stand?
+/// With all slots locked: are the skipped marks still there?
 fn check_marks(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let skip = w.procs[p].skip;
     let mine = w.procs[p].number;
@@ -221,7 +221,7 @@ fn check_marks(w: &mut World, p: usize, rules: &Rules) -> Taken {
         w.idle = 0;
         return give(w, p, Pc::Look, "a mark is gone");
     }
-    // Whom it has marked itself a moment ago had better be asleep.
+    // The process that it has just marked should be stopped.
     w.procs[p].exempt |= w.mask(|q| q.mark) & !w.procs[p].marked;
     go(w, p, Pc::LockState, "")
 }
@@ -258,7 +258,7 @@ fn mint(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// The guard exists from here on; here it is judged.
+/// From here on the guard exists. It is judged here.
 fn grant(w: &mut World, p: usize) -> Taken {
     let inside = |q: &Proc| q.has(flag::GUARD) && matches!(q.life, Life::Awake | Life::Stopped);
     let others: u8 = w.procs.iter().filter(|q| inside(q)).map(|q| q.k).sum();
@@ -284,11 +284,11 @@ fn give_one(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if open == 0 {
         let next = w.procs[p].next;
         w.procs[p].next = Pc::Idle;
-        return go(w, p, next, "all slots are given back");
+        return go(w, p, next, "all slots are released");
     }
     let i = open.trailing_zeros() as usize;
     let locked = w.held(p) & (1 << i) != 0;
-    // Who gives back watches nothing, so this register is free (only in a mutation).
+    // A process that releases watches nothing, so this register is free (only in a mutation).
     let closed = w.procs[p].todo & (1 << i) != 0;
     if rules.is(Mutation::CloseBeforeUnlock) && locked && !closed {
         w.announce(Some(p), i);
@@ -308,7 +308,8 @@ fn give_one(w: &mut World, p: usize, rules: &Rules) -> Taken {
     Some("closes a slot")
 }
 
-/// The ticket goes any time after the guard exists or the call was given up, beside the main program.
+/// The ticket is deleted any time after the guard exists or the call was given up, beside the main
+/// program.
 pub(crate) fn tidy(w: &mut World, p: usize) -> Taken {
     let proc = &w.procs[p];
     let over = proc.has(flag::GUARD) || proc.pc == Pc::Finish || proc.next == Pc::Finish;
@@ -321,7 +322,7 @@ pub(crate) fn tidy(w: &mut World, p: usize) -> Taken {
     Some("unlinks its ticket")
 }
 
-/// Ends the round when the ticket is gone too.
+/// Ends the round when the ticket is deleted too.
 fn finish(w: &mut World, p: usize) -> Taken {
     let proc = w.procs[p];
     if proc.linked {

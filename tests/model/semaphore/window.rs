@@ -1,4 +1,5 @@
-//! The claim window of the semaphore: probing the slots past a sleeper, marking, and finding one's own mark.
+//! The claim window of the semaphore: probing the slots past a frozen waiter, marking, and finding
+//! its own mark.
 
 use super::rules::{Mutation, Rules};
 use super::steps::{Taken, give, go};
@@ -23,7 +24,8 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
 }
 
-/// The timer's look: another ticket is the first before me now, or another number of them: windows are counted anew.
+/// The timer's check: if the first ticket before its own is another one, or the number of tickets
+/// has changed, it counts windows from zero.
 pub(crate) fn compare(w: &mut World, p: usize, front: usize, behind: u8) -> Taken {
     let proc = &mut w.procs[p];
     if (proc.front, proc.behind) != (front as u8, behind) {
@@ -42,7 +44,7 @@ fn wanted(w: &World, p: usize, rules: &Rules) -> u8 {
     w.procs[usize::from(w.procs[p].front)].k
 }
 
-/// Opens and tries one slot. One that is only passing through is waited for.
+/// Opens and tries one slot. It waits for a slot that is locked for an instant only.
 fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let todo = w.procs[p].todo;
     if todo == 0 {
@@ -66,7 +68,8 @@ fn probe(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::ProbeSee, "probes a slot: enough are free")
 }
 
-/// Will whoever has this slot let it go by himself, without having been inside?
+/// Returns whether the process that has this slot will release it by itself, without having been
+/// granted.
 fn is_passing(w: &World, i: usize) -> bool {
     let Some(q) = w.slots[i].checked_sub(1).map(usize::from) else {
         return false;
@@ -81,7 +84,7 @@ fn is_passing(w: &World, i: usize) -> bool {
             }
 }
 
-/// Has the token stood still since the last look?
+/// Checks whether the token has not changed since the last check.
 fn probe_see(w: &mut World, p: usize) -> Taken {
     let token = w.token;
     let proc = &mut w.procs[p];
@@ -92,7 +95,7 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
         1
     };
     proc.seen = token;
-    // A quarter more is room for jitter; of three processes that is a window for the third.
+    // A quarter more is for jitter. With three processes that is a window for the third one.
     if proc.looks <= proc.behind + (proc.behind + 2) / 4 {
         return give(w, p, Pc::WaitPred, "waits one more window");
     }
@@ -117,7 +120,7 @@ fn mark(w: &mut World, p: usize) -> Taken {
     Some("marks a ticket")
 }
 
-/// All are marked: it goes on as the head, with what it has locked.
+/// All are marked: it continues as the head, with what it has locked.
 fn go_on(w: &mut World, p: usize) -> Taken {
     let (held, k) = (w.held(p), w.procs[p].k);
     let proc = &mut w.procs[p];
@@ -128,10 +131,10 @@ fn go_on(w: &mut World, p: usize) -> Taken {
     } else {
         Pc::Knock
     };
-    go(w, p, next, "has marked all, goes on as the head")
+    go(w, p, next, "has marked all, continues as the head")
 }
 
-/// Has its token: gives back what it has locked beyond its need.
+/// It has its token: releases what it has locked beyond its need.
 fn spare(w: &mut World, p: usize) -> Taken {
     if w.parts(p) <= w.procs[p].k {
         return go(w, p, Pc::Grant, "needs all it has");
@@ -139,10 +142,10 @@ fn spare(w: &mut World, p: usize) -> Taken {
     let i = w.held(p).trailing_zeros() as usize;
     w.slots[i] = 0;
     w.announce(Some(p), i);
-    Some("gives back what it does not need")
+    Some("releases what it does not need")
 }
 
-/// Asleep until an event or the timer?
+/// Returns whether it waits for an event or the timer.
 fn waits(w: &World, p: usize, rules: &Rules) -> bool {
     let proc = &w.procs[p];
     let keeps = !rules.is(Mutation::PasserKeepsNoPart);
@@ -173,14 +176,15 @@ fn is_quiet(w: &World, p: usize, rules: &Rules) -> bool {
     }
 }
 
-/// May this process answer its timer? In the order of the line, unless there is jitter.
+/// Returns whether this process may handle its timer. In the order of the queue, unless there is
+/// jitter.
 pub(crate) fn is_due(w: &World, p: usize, rules: &Rules) -> bool {
     let number = |q: usize| w.procs[q].number;
     let first = |q: usize| !w.procs[q].linked || is_quiet(w, q, rules) || number(q) >= number(p);
     w.procs[p].has(flag::DUE) && (rules.jitter || (0..N).all(first))
 }
 
-/// A window goes by, when everything else has come to rest. True when it went by.
+/// A window ends, when nothing else can move. Returns true if it ended.
 pub(crate) fn pass(w: &mut World, rules: &Rules) -> bool {
     let waiting = (0..N).fold(0, |mask, p| mask | u8::from(waits(w, p, rules)) << p);
     if waiting == 0
@@ -204,9 +208,11 @@ pub(crate) fn pass(w: &mut World, rules: &Rules) -> bool {
     w.idle += 1;
     let asleep = w.mask(|q| q.life == Life::Stopped).count_ones() as u8;
     let dead = w.mask(|q| q.linked && !q.locked).count_ones() as u8;
-    // Who gives its part back begins to count only then, and may then meet with another that passes at the same time.
+    // A process that releases its part begins to count only then. It may then meet another one that
+    // bypasses at the same time.
     let several = w.procs.iter().any(|q| q.k > 1);
-    // So does who has given its part back because it had passed somebody: it sleeps for that window.
+    // The same for a process that has released its part because it had bypassed a waiter. It waits
+    // for that window.
     let in_hand = |p: usize| w.held(p) != 0 || w.procs[p].pc == Pc::WaitWindow;
     let parts = (0..N).any(|p| waiting & (1 << p) != 0 && in_hand(p));
     if asleep == 0 && w.mask(|q| q.mark) == 0 && !parts {
@@ -217,7 +223,8 @@ pub(crate) fn pass(w: &mut World, rules: &Rules) -> bool {
     true
 }
 
-/// Could the first of those who wait go in, as far as the slots are concerned? Not what a guard or a sleeper has.
+/// Returns whether the slots allow the first waiter to acquire. Slots of guards and of stopped
+/// processes do not count.
 fn is_free(w: &World, waiting: u8) -> bool {
     let taken = |q: &Proc| q.has(flag::GUARD) || q.life == Life::Stopped;
     let taken: u8 = (0..N)

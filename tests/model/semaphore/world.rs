@@ -4,16 +4,16 @@ use std::hash::{Hash, Hasher};
 
 /// Processes in a world.
 pub(crate) const N: usize = 3;
-/// Slots there may be.
+/// The most slots.
 pub(crate) const SLOTS: usize = 3;
-/// A process index that refers to nobody.
+/// A process index that refers to no process.
 pub(crate) const NOBODY: u8 = 0xff;
-/// The lock byte of a slot that a stranger has; 0 is free, else the process and one.
+/// The lock byte of a slot that another program has. 0 is free, else the process plus one.
 pub(crate) const STRANGER: u8 = 0x40;
-/// The same, its close announced.
+/// The same, with its close announced.
 pub(crate) const STRANGER_DROPPING: u8 = 0x41;
 
-/// Is the process able to run?
+/// Whether the process is able to run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Life {
     Awake,
@@ -22,7 +22,7 @@ pub(crate) enum Life {
     Dead,
 }
 
-/// Where a process stands in its program.
+/// The next step of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Pc {
     Idle,
@@ -56,11 +56,11 @@ pub(crate) enum Pc {
 pub(crate) mod flag {
     /// The claim window's timer has fired.
     pub(crate) const DUE: u8 = 1;
-    /// This look comes from that timer.
+    /// This check comes from that timer.
     pub(crate) const LOOK: u8 = 1 << 1;
     /// The guard exists.
     pub(crate) const GUARD: u8 = 1 << 2;
-    /// Has a place in line.
+    /// It is queued.
     pub(crate) const PLACED: u8 = 1 << 3;
     /// Was stopped at some time in the current window.
     pub(crate) const SLEPT: u8 = 1 << 4;
@@ -71,39 +71,40 @@ pub(crate) mod flag {
 /// One process, with its ticket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Proc {
-    /// The permits it asks for.
+    /// The permits that it requests.
     pub(crate) k: u8,
     pub(crate) life: Life,
     pub(crate) pc: Pc,
-    /// Where to go on when the slots are given back.
+    /// The step after the slots are released.
     pub(crate) next: Pc,
     /// Rounds left, the current one included.
     pub(crate) rounds: u8,
     /// The number of its ticket, 0 for none.
     pub(crate) number: u8,
-    /// The ticket's name stands; it is locked; it is marked.
+    /// The ticket has its name; it is locked; it is marked.
     pub(crate) linked: bool,
     pub(crate) locked: bool,
     pub(crate) mark: bool,
     pub(crate) flags: u8,
-    /// Slots it has open; those still to be tried; those whose close is announced.
+    /// Slots that it has open; those still to be tried; those whose close is announced.
     pub(crate) open: u8,
     pub(crate) todo: u8,
     pub(crate) announced: u8,
     pub(crate) token: u8,
-    /// What its probes have seen: token, in how many windows, how many tickets before its own.
+    /// What its probes have seen: the token, in how many windows, and how many tickets before its
+    /// own.
     pub(crate) seen: u8,
     pub(crate) looks: u8,
     pub(crate) behind: u8,
-    /// Whose ticket is the lowest before its own, and whose the next.
+    /// The process with the lowest ticket before its own, and the process with the next one.
     pub(crate) front: u8,
     pub(crate) pred: u8,
-    /// Processes whose marked tickets it passes; those still to be marked.
+    /// Processes whose marked tickets it bypasses; those still to be marked.
     pub(crate) skip: u8,
     pub(crate) marking: u8,
-    /// Processes whose tickets it has marked since it last looked.
+    /// Processes whose tickets it has marked since its last check.
     pub(crate) marked: u8,
-    /// Processes it must not pass, and those it may.
+    /// Processes that it must not bypass, and those that it may.
     pub(crate) ahead: u8,
     pub(crate) exempt: u8,
 }
@@ -157,21 +158,21 @@ impl Proc {
     }
 }
 
-/// What was found wrong.
+/// The kinds of faults.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     None,
-    /// More permits inside than there are.
+    /// More permits are held than there are.
     Exclusion,
-    /// Somebody was granted before one who had to come first.
+    /// A waiter was granted before one that had to come first.
     Order,
-    /// Somebody waits and nothing is left that could wake him.
+    /// A process waits, and nothing is left that could wake it.
     Stuck,
     /// A token that is not above the one before.
     Token,
-    /// All is over, and a lock or a ticket is left behind.
+    /// All are done, and a lock or a ticket is left.
     Leftover,
-    /// A frozen process, or two heads, hold up the line for more windows than promised.
+    /// A frozen process, or two heads, delay the queue for more windows than guaranteed.
     Frozen,
 }
 
@@ -179,10 +180,10 @@ pub(crate) enum Fault {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct World {
     pub(crate) procs: [Proc; N],
-    /// How many slots there are, and who has each.
+    /// How many slots there are, and the holder of each.
     pub(crate) count: usize,
     pub(crate) slots: [u8; SLOTS],
-    /// Who has the state file locked: the process and one.
+    /// The holder of the state file's lock: the process plus one.
     pub(crate) state: u8,
     pub(crate) token: u8,
     pub(crate) minted: u8,
@@ -240,7 +241,7 @@ impl World {
         self.mask(|q| q.linked && !q.mark && q.number < mine)
     }
 
-    /// Of these processes the one with the lowest ticket.
+    /// The one of these processes with the lowest ticket.
     pub(crate) fn lowest(&self, mask: u8) -> Option<usize> {
         let those = (0..N).filter(|q| mask & (1 << q) != 0);
         those.min_by_key(|&q| self.procs[q].number)
@@ -255,7 +256,7 @@ impl World {
         free
     }
 
-    /// The close of a slot: all who watch it look again.
+    /// The close of a slot: all processes that watch it check again.
     pub(crate) fn announce(&mut self, by: Option<usize>, i: usize) {
         for (q, other) in self.procs.iter_mut().enumerate() {
             let mine = Some(q) == by || self.slots[i] == q as u8 + 1;
@@ -265,7 +266,7 @@ impl World {
         }
     }
 
-    /// Is the close of whoever has this slot announced?
+    /// Returns whether the holder of this slot is closing it.
     pub(crate) fn is_dropping(&self, i: usize) -> bool {
         match self.slots[i] {
             0 | STRANGER => false,
@@ -274,7 +275,7 @@ impl World {
         }
     }
 
-    /// Nobody has to wait for this process any more.
+    /// No process has to wait for this one any more.
     pub(crate) fn leaves_line(&mut self, p: usize) {
         self.procs[p].clear(flag::PLACED);
         for other in &mut self.procs {
