@@ -29,7 +29,11 @@ struct Shared {
 
 impl Shared {
     async fn visit(&self, guard: FifoGuard, yields: u64) {
-        assert_eq!(self.inside.fetch_add(1, Ordering::SeqCst), 0, "two inside");
+        assert_eq!(
+            self.inside.fetch_add(1, Ordering::SeqCst),
+            0,
+            "two holders at once"
+        );
         for _ in 0..yields {
             tokio::task::yield_now().await;
         }
@@ -58,7 +62,7 @@ fn p23_p62_twenty_thousand_cancelled_at_random() {
     assert!(served > 1000 && dropped > 1000, "{served} and {dropped}");
     assert_eq!(open_files().len(), before, "{:?}", open_files());
     drop(lock);
-    eventually("all is given back", || place.descriptors() == 0);
+    eventually("everything is released", || place.descriptors() == 0);
 }
 
 /// Opens the files that are kept from the first contention on.

@@ -41,7 +41,7 @@ impl Layer {
             ["existence", ..] => Self::Existence,
             ["named", ..] => Self::Named,
             ["redis", ..] => Self::Redis,
-            // It is run on `Locks`.
+            // It runs on `Locks`.
             ["backend", "conformance", ..] => Self::Root,
             [
                 "error" | "backend" | "backoff" | "loss" | "foreign" | "address" | "block"
@@ -57,12 +57,12 @@ impl Layer {
         match self {
             Self::Sys => other == Self::Sys,
             Self::Face => matches!(other, Self::Sys | Self::Face),
-            // In memory there are no files.
+            // Locks in memory have no files.
             Self::Watch | Self::Mem => other <= Self::Watch || other == self,
             Self::Fair | Self::File | Self::Existence | Self::Named => {
                 other <= self && other != Self::Mem
             }
-            // Of the platform it needs a clock and the host's name.
+            // From the platform it needs a clock and the host's name.
             Self::Redis => matches!(other, Self::Sys | Self::Face | Self::Redis),
             Self::Root => true,
         }
@@ -86,7 +86,8 @@ impl Source {
         parts
     }
 
-    /// Its lines of code, numbered from 1, without comments and without the tests at its end.
+    /// Returns its lines of code, numbered from 1, without comments and without the tests at its
+    /// end.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_code = |line: &str| !line.trim_start().starts_with("//");
         let before_tests = self
@@ -100,11 +101,11 @@ impl Source {
             .map(|(index, line)| (index + 1, line))
     }
 
-    /// Everything it names by a path that starts at the crate or at a parent, made absolute.
+    /// Returns every path that starts at the crate or at a parent, made absolute.
     fn paths(&self) -> Vec<(usize, Vec<String>)> {
         let mut found = Vec::new();
         let mut inside = false;
-        // A module inside a file that takes over the file's names is no arrow.
+        // A module inside a file that imports all names of the file is no dependency.
         let inner = |line: &str| line.starts_with(' ') && line.trim() == "use super::*;";
         for (number, line) in self.code().filter(|(_, line)| !inner(line)) {
             inside = match line {
@@ -126,7 +127,7 @@ impl Source {
         found
     }
 
-    /// `inside` says that the path stands in a module inside the file.
+    /// `inside` means that the path is in a module inside the file.
     fn absolute(&self, path: &str, inside: bool) -> Vec<String> {
         let end = path.find(|it: char| !it.is_alphanumeric() && it != '_' && it != ':');
         let words = path[..end.unwrap_or(path.len())].split("::");
@@ -147,7 +148,8 @@ fn sources() -> Vec<Source> {
     below("src")
 }
 
-/// The files of the protocol's model. It is a member of the workspace, which the published package does not have.
+/// The files of the protocol's model. It is a member of the workspace, and not part of the
+/// published package.
 fn model() -> Vec<Source> {
     let manifest = include_str!("../Cargo.toml");
     if manifest.lines().any(|line| line == "[workspace]") {
@@ -183,7 +185,7 @@ fn read(root: &Path, path: PathBuf) -> Source {
     Source { name, text }
 }
 
-/// Insists that there are no complaints, and shows them all if there are.
+/// Asserts that there are no complaints, and prints them all.
 fn assert_none(complaints: Vec<String>, rule: &str) {
     assert!(
         complaints.is_empty(),
@@ -192,7 +194,8 @@ fn assert_none(complaints: Vec<String>, rule: &str) {
     );
 }
 
-/// Complaints about lines of code that contain one of these, outside the files where they belong.
+/// Returns complaints about lines of code that contain one of these words, outside the files that
+/// may.
 fn outside(words: &[&str], belongs: impl Fn(&str) -> bool) -> Vec<String> {
     let sources = sources();
     let mut complaints = Vec::new();
@@ -213,7 +216,7 @@ fn arrows_point_down_only() {
         let from = Layer::of(&source.module());
         for (number, path) in source.paths() {
             let words: Vec<_> = path.iter().map(String::as_str).collect();
-            // What is named from the crate's root directly is what its users see.
+            // What is named directly from the crate's root is public.
             let to = Layer::of(&words);
             if from != Layer::Root && !from.may_use(to) {
                 let (name, path) = (&source.name, path.join("::"));
@@ -224,7 +227,7 @@ fn arrows_point_down_only() {
     assert_none(complaints, "forbidden arrows");
 }
 
-/// The test above must see the arrows there are.
+/// Checks that the test above sees the dependencies.
 #[test]
 fn the_known_arrows_are_seen() {
     let mut arrows = BTreeMap::<(Layer, Layer), usize>::new();
@@ -256,14 +259,14 @@ fn the_platform_is_asked_about_in_few_places() {
     let belongs = |name: &str| {
         let watch = name.starts_with("watch/") || name == "watch.rs";
         let one = matches!(name, "lib.rs" | "trace.rs" | "step.rs");
-        // Which backends there are is a matter of features.
+        // The set of backends depends on features.
         let one = one || matches!(name, "backend.rs" | "locks.rs" | "locks/schemes.rs");
-        // The command line offers what the build can do.
+        // The command line offers what this build has.
         let one = one || matches!(name, "bin/stanchion/main.rs" | "bin/stanchion/options.rs");
         watch || one || name.starts_with("sys/")
     };
-    // `cfg(test)` and `cfg(doc)` alone ask about no platform and no feature. How a type is serialized
-    // can only be said at the type.
+    // `cfg(test)` and `cfg(doc)` alone depend on no platform and no feature. The serialization of a
+    // type can only be declared at the type.
     let serialized = |line: &str| line.starts_with("src/status.rs") && line.contains("\"serde\"");
     let found = outside(&["cfg(", "cfg!(", "cfg_attr("], belongs);
     let real = found

@@ -51,7 +51,7 @@ fn names_are_listed_as_they_were_given() {
             expected.push(lock.name().clone());
         }
     }
-    // What lies beside them is no lock of a name.
+    // Other files beside them are no locks of a name.
     drop(
         Polled::new(
             FifoSemaphore::options()
@@ -129,7 +129,7 @@ fn a_fake_lock_says_that_it_is_one() {
     );
     assert_pending!(Polled::new(one.lost()).poll());
     assert_ready!(Polled::new(one.release()).poll()).expect("released");
-    // It finds the mistakes that a real one would.
+    // It finds the mistakes that a real one would make.
     let twice = acquire_all([fake.acquire(), fake.acquire()]);
     assert_eq!(
         kind_of(assert_ready!(Polled::new(twice).poll())),
@@ -186,7 +186,7 @@ fn claims_by_directory_and_by_file_exclude_each_other() {
     assert_eq!(fs::read_dir(scratch.path()).expect("listed").count(), 0);
 }
 
-/// What cannot be examined is not gone.
+/// A lock that cannot be examined does not count as gone.
 #[test]
 fn p60_what_cannot_be_looked_at_is_not_removed() {
     let scratch = scratch();
@@ -352,14 +352,14 @@ fn another_name_on_record_is_refused_and_a_part_is_completed() {
         fs::read_to_string(&record).expect("recorded"),
         format!("{name}\n")
     );
-    // Of somebody who died while he wrote it: no name, and no obstacle.
+    // A record that a process was writing when it died: it is no name, and no obstacle.
     for part in ["", "nnn", &name] {
         fs::write(&record, part).expect("written");
         assert_eq!(directory.list().expect("listed"), []);
         directory.lock(None, &name).expect("completed");
         assert_eq!(directory.list().expect("listed"), [lock.name().clone()]);
     }
-    fs::write(&record, "somebody else's\n").expect("written");
+    fs::write(&record, "another program's\n").expect("written");
     assert_eq!(
         kind_of(directory.lock(None, &name)),
         ErrorKind::Incompatible
@@ -411,7 +411,7 @@ fn p60_a_directory_that_vanishes_is_a_clear_error() {
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
         assert_eq!(kind_of(directory.lock(None, "b")), ErrorKind::Io);
         assert_eq!(kind_of(directory.list()), ErrorKind::Io);
-        // Back again, it is as good as new.
+        // The restored directory works as before.
         drop((directory, lock));
         drop(acquired(
             &with(method, &inner).lock(None, "a").expect("a lock"),
@@ -419,12 +419,13 @@ fn p60_a_directory_that_vanishes_is_a_clear_error() {
     }
 }
 
-/// Does this on a thread that has no more rights than others have.
+/// Runs this on a thread without special rights.
 fn as_nobody(act: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             if rustix::process::geteuid().is_root() {
-                // SAFETY: it takes rights from this thread, which ends with the scope, and touches no memory.
+                // SAFETY: it removes rights from this thread, which ends with the scope, and
+                // touches no memory.
                 #[allow(unsafe_code)]
                 unsafe {
                     libc::setfsuid(65_534);
@@ -531,7 +532,7 @@ fn a_file_and_its_named_lock_leave_together() {
         let next = open_locked(&path).lock_dir(&locks).timeout(Duration::ZERO);
         assert_eq!(kind_of(next.await), ErrorKind::TimedOut);
         let status = lock.status().expect("a status");
-        assert_eq!(status.waiters, [], "who gave up has left");
+        assert_eq!(status.waiters, [], "the dropped waiter has left");
         file.release().await.expect("released");
         assert!(lock.try_acquire().expect("no error").is_some());
         assert!(plain.try_acquire().expect("no error").is_some());
@@ -612,7 +613,7 @@ fn a_fake_lock_opens_a_file_that_others_have_locked() {
         assert_eq!(
             kind_of(refused),
             ErrorKind::TimedOut,
-            "its release freed nobody else's lock"
+            "its release freed no other lock"
         );
         let file = open_locked(&path)
             .method(Method::Fake)
@@ -696,7 +697,7 @@ fn what_is_behind_a_url_is_told() {
         "redis+unix:///nowhere/s",
         "etcd://h",
     ] {
-        let error = connect(missing).expect_err("nobody is there");
+        let error = connect(missing).expect_err("no server is there");
         let scheme = missing.split(':').next().expect("a scheme");
         let plain = matches!(scheme, "redis" | "redis+unix") && cfg!(feature = "redis");
         let compiled_in = plain || (scheme == "rediss" && cfg!(feature = "redis-tls"));
@@ -708,7 +709,7 @@ fn what_is_behind_a_url_is_told() {
         let text = error.to_string();
         assert!(compiled_in || text.contains(scheme), "{text}");
         assert!(!text.contains("secret"), "{text}");
-        // The feature that this very URL needs, where it is not there.
+        // The feature that this URL needs, if this build lacks it.
         if text.contains("not compiled in") {
             assert_eq!(text.contains("`redis-tls`"), scheme == "rediss", "{text}");
         }
@@ -762,11 +763,11 @@ fn locks_of_several_backends_are_taken_together() {
     drop(
         Polled::new(acquire_all(waits()))
             .finish()
-            .expect("nothing stays locked"),
+            .expect("everything is released"),
     );
 }
 
-/// The names of these locks, and that there are no other ones.
+/// Asserts that these are the names of all locks.
 fn names(paths: &[std::path::PathBuf]) -> Vec<&str> {
     let names = paths
         .iter()
@@ -814,7 +815,7 @@ fn p59_a_sweep_removes_every_lock_that_no_process_uses_and_nothing_else() {
     let held = of_every_kind(here, "held");
     let with_held = left(here);
     drop(of_every_kind(here, "idle"));
-    // Files of others, which may be locks of theirs, and a semaphore that cannot be recognized.
+    // Files of other programs, which may be their locks, and a semaphore that cannot be recognized.
     fs::write(here.join("foreign.lock"), "").expect("written");
     for foreign in ["foreign.queue", "foreign.claim", "foreign.lock.claim"] {
         fs::create_dir(here.join(foreign)).expect("made");

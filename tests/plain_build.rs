@@ -1,11 +1,11 @@
-//! A build as users make it contains no fail point: the environment of a production process must not decide what its
-//! locks answer.
+//! A build as users make it contains no fail point. The environment of a production process must
+//! not decide what its locks do.
 #![cfg(all(stanchion_test, feature = "cli"))]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the program itself reads or sets, in every build.
+/// The variables that the program itself reads or sets, in every build.
 const PUBLIC: [&str; 4] = [
     "STANCHION_HELD",
     "STANCHION_LOCK",
@@ -29,7 +29,8 @@ fn a_release_build_contains_no_name_of_a_fail_point() {
     assert!(found.is_empty(), "a release build knows {found:?}");
 }
 
-/// Builds the program in release mode, without the flag. Optimisation is off: it could only remove more.
+/// Builds the program in release mode, without the flag. Optimization is off, because it could only
+/// remove more.
 fn build_as_a_user_would() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plain");
     let status = Command::new(env!("CARGO"))
@@ -50,7 +51,7 @@ fn build_as_a_user_would() -> PathBuf {
         .join(format!("stanchion{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// Every environment variable that the sources name and that is not public.
+/// Every environment variable in the sources that is not public.
 fn names_in_the_sources() -> Vec<String> {
     let mut names = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];

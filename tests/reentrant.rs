@@ -1,4 +1,4 @@
-//! Re-entry: by whom, and until when.
+//! Re-entry: which caller may, and until when.
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "conformance/support.rs"]
@@ -41,7 +41,7 @@ fn p42_a_holder_comes_in_again_and_the_last_guard_releases() {
     assert!(third.is_held() && !is_free(&place));
     Polled::new(third.release()).finish().expect("released");
     assert!(is_free(&place));
-    // Afterwards it is a lock like any other to its last holder too.
+    // Afterwards its last holder waits for it like any other task.
     let other = held(&lock, &Holder::new());
     let mut again = Polled::pending(lock.acquire_as(&me));
     drop(other);
@@ -60,9 +60,9 @@ fn p42_nobody_else_comes_in() {
     };
     assert!(!enters(&Holder::new()));
     assert!(enters(&me));
-    // Who shows nothing is a stranger, also to itself.
+    // A caller without a holder is another holder, even for itself.
     let mut stranger = Polled::pending(lock.acquire());
-    // Another handle that was made re-entrant by itself knows nothing of this one's holders.
+    // Another handle that was made re-entrant separately does not know the holders of this one.
     let apart = Reentrant::new(place.open());
     let mut other = Polled::pending(apart.acquire_as(&me));
     drop(guard);
@@ -85,7 +85,7 @@ fn a_scope_shows_its_holder_and_tasks_it_spawns_do_not() {
                 let lock = lock.clone();
                 async move { lock.try_acquire().await.expect("no error").is_none() }
             });
-            assert!(spawned.await.expect("a task"), "a stranger");
+            assert!(spawned.await.expect("a task"), "another holder");
             Holder::new()
                 .scope(async {
                     assert!(lock.try_acquire().await.expect("no error").is_none());
@@ -100,7 +100,7 @@ fn a_scope_shows_its_holder_and_tasks_it_spawns_do_not() {
     assert!(is_free(&place));
 }
 
-/// What `by_task` means: all branches of one task are one holder, and are in at once.
+/// What `by_task` means: all branches of one task are one holder, and acquire at once.
 #[test]
 fn by_task_the_branches_of_a_join_are_one_holder() {
     let place = Place::new();
@@ -135,7 +135,7 @@ fn by_task_the_branches_of_a_join_are_one_holder() {
     assert!(is_free(&place));
 }
 
-/// The first one that is granted lets the other one in, which leaves the line.
+/// The first wait that is granted lets the other one acquire, which leaves the queue.
 #[test]
 fn two_waits_of_one_holder_come_in_together() {
     let place = Place::new();
@@ -156,7 +156,7 @@ fn two_waits_of_one_holder_come_in_together() {
     assert!(is_free(&place));
 }
 
-/// A wait that is dropped must not take the other one's wake-up with it.
+/// A wait that is dropped must not take the wake-up of the other one with it.
 #[test]
 fn a_dropped_wait_takes_nothing_from_the_other_one() {
     let place = Place::new();
@@ -196,7 +196,7 @@ fn p41_guards_move_and_threads_may_share_a_holder() {
     assert!(is_free(&place));
 }
 
-/// Takes and gives back by two threads of one holder and a stranger: never two holders inside.
+/// Two threads of one holder and another task acquire and release: never two holders.
 #[test]
 fn p42_a_storm_of_holders_is_exclusive() {
     let place = Place::new();
@@ -218,7 +218,7 @@ fn p42_a_storm_of_holders_is_exclusive() {
                         let before = inside.lock().expect("a mutex").replace(holder.clone());
                         assert!(before.is_none_or(|it| it == holder), "two holders");
                         std::thread::yield_now();
-                        // Only the last one knows that nobody of the holder is inside any more.
+                        // Only the last guard knows that its holder has no other one.
                         let token = guard.token();
                         assert_eq!(guard.reenter().token(), token);
                         *inside.lock().expect("a mutex") = None;
@@ -231,7 +231,7 @@ fn p42_a_storm_of_holders_is_exclusive() {
     assert!(is_free(&place));
 }
 
-/// As portalocker's `RLock`: each acquire gives the one open file.
+/// As portalocker's `RLock`: each acquire returns the one open file.
 #[test]
 fn every_guard_of_a_holder_lends_the_same_file() {
     let place = Place::new();
@@ -259,7 +259,7 @@ fn every_guard_of_a_holder_lends_the_same_file() {
     });
 }
 
-/// Two loans would be two writers; to wait for oneself would have no end.
+/// Two loans would be two writers. A wait for itself would never end.
 #[test]
 fn p42_a_guard_is_lent_once_at_a_time() {
     let place = Place::new();
@@ -268,7 +268,7 @@ fn p42_a_guard_is_lent_once_at_a_time() {
     let again = guard.reenter();
     let loan = guard.lend().expect("not lent");
     assert!(guard.lend().is_none() && again.lend().is_none());
-    // What is asked meanwhile is answered, and a loss is told after the loan.
+    // Queries work meanwhile, and a loss is reported after the loan.
     assert!(again.is_held());
     let mut lost = Polled::pending(again.lost());
     std::fs::remove_file(place.path()).expect("removed");

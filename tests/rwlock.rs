@@ -1,4 +1,4 @@
-//! The reader-writer lock within one process, polled by hand, with outsiders who stand in line or hold.
+//! The reader-writer lock within one process, polled by hand, with outsiders that queue or hold.
 
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -25,11 +25,11 @@ fn open(place: &Place) -> FifoRwLock {
 }
 
 fn reads(lock: &FifoRwLock) -> FifoReadGuard {
-    assert_ready!(Polled::new(lock.read()).poll()).expect("nobody writes")
+    assert_ready!(Polled::new(lock.read()).poll()).expect("there is no writer")
 }
 
 fn writes(lock: &FifoRwLock) -> FifoWriteGuard {
-    assert_ready!(Polled::new(lock.write()).poll()).expect("nobody is inside")
+    assert_ready!(Polled::new(lock.write()).poll()).expect("there is no holder")
 }
 
 fn wants_to_read(lock: &FifoRwLock) -> Reader {
@@ -45,10 +45,10 @@ fn assert_idle(place: &Place, lock: &FifoRwLock) {
     drop(lock.try_write().expect("no error").expect("it is free"));
     // Now by the operating system.
     let file = File::options().read(true).write(true).open(place.path());
-    fs2::FileExt::try_lock_exclusive(&file.expect("the door")).expect("nobody has it");
+    fs2::FileExt::try_lock_exclusive(&file.expect("the door")).expect("it is free");
 }
 
-/// Whether the operating system lets a stranger share the lock.
+/// Returns whether the operating system lets an outsider share the lock.
 fn a_stranger_may_read(path: &Path) -> bool {
     let file = File::open(path).expect("the door");
     fs2::FileExt::try_lock_shared(&file).is_ok()
@@ -117,7 +117,7 @@ fn p23_a_writer_that_gives_up_lets_the_readers_in() {
     let writer = wants_to_write(&lock);
     let mut later = wants_to_read(&lock);
     drop(writer);
-    let second = later.finish().expect("nobody is in the way");
+    let second = later.finish().expect("it is free");
     drop((first, second));
     assert_idle(&place, &lock);
 }
@@ -149,7 +149,7 @@ fn a_writer_goes_on_as_a_reader() {
     let mut next = wants_to_write(&lock);
     let first = writer.downgrade().expect("no error");
     assert_eq!(first.token(), token);
-    let second = assert_ready!(reader.poll()).expect("let in");
+    let second = assert_ready!(reader.poll()).expect("acquired");
     assert_eq!(second.token(), token, "the last writer's");
     assert_pending!(next.poll());
     drop((first, second));
@@ -180,7 +180,7 @@ fn readers_after_a_writer_share_the_lock_as_soon_as_another_process_queues() {
     let mut reader = wants_to_read(&lock);
     drop(writer);
     let guard = assert_ready!(reader.poll()).expect("its turn");
-    assert!(!a_stranger_may_read(&place.path()), "nobody has asked");
+    assert!(!a_stranger_may_read(&place.path()), "no reader has asked");
     let other = place.outsider_waits_to_read(u64::MAX >> 2);
     eventually("the lock is shared", || a_stranger_may_read(&place.path()));
     drop(guard);
@@ -211,7 +211,7 @@ fn a_reader_minds_no_reader_in_line() {
     assert!(lock.try_read().expect("no error").is_some());
     assert!(
         lock.try_write().expect("no error").is_none(),
-        "he was first"
+        "it was first"
     );
     let mut writer = wants_to_write(&lock);
     other.leaves_the_line();

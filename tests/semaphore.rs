@@ -1,4 +1,4 @@
-//! The semaphore within one process, polled by hand, with outsiders who take slots or stand in line.
+//! The semaphore within one process, polled by hand, with outsiders that take slots or queue.
 
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -39,11 +39,11 @@ fn assert_idle(place: &Place, semaphore: &FifoSemaphore) {
     let all = semaphore.try_acquire_many(semaphore.limit());
     drop(all.expect("no error").expect("all permits are free"));
     for path in semaphore.slot_paths() {
-        drop(Stranger::takes(&path).expect("nobody has it"));
+        drop(Stranger::takes(&path).expect("it is free"));
     }
 }
 
-/// Somebody who takes a slot as portalocker does.
+/// An outsider that takes a slot as portalocker does.
 struct Stranger(File);
 
 impl Stranger {
@@ -118,7 +118,7 @@ fn p55_with_permits_left_elsewhere_a_place_is_seen_on_disk() {
     assert_eq!(
         place.tickets().len(),
         1,
-        "else a newcomer of another process would pass"
+        "otherwise a later request of another process would overtake"
     );
     assert!(place.tickets()[0].ends_with(".p2"));
     let mut small = wants(&semaphore, 1);
@@ -132,7 +132,7 @@ fn p55_with_permits_left_elsewhere_a_place_is_seen_on_disk() {
     assert_idle(&place, &semaphore);
 }
 
-/// A slot that is free, not this permit's.
+/// A free slot, which is not this permit's.
 fn other_slot(semaphore: &FifoSemaphore, permit: &FifoPermit) -> PathBuf {
     let taken = permit.slot_paths();
     let mut slots = semaphore.slot_paths().into_iter();
@@ -405,7 +405,7 @@ fn p38_a_record_that_is_linked_elsewhere_is_not_written_into() {
     assert_eq!(read(&elsewhere), before, "no tombstone");
 }
 
-/// What is promised of [`Permit`], on a semaphore of five and on another one.
+/// What [`Permit`] guarantees, on a semaphore of five and on another one.
 fn permits_are_split_and_merged<S: Semaphore>(five: &S, other: &S) {
     let take = |from: &S, permits| {
         let permit = Polled::new(from.try_acquire_many(permits)).poll();
@@ -415,7 +415,7 @@ fn permits_are_split_and_merged<S: Semaphore>(five: &S, other: &S) {
     let token = four.token();
     assert_eq!(four.permits(), 4);
     for wrong in [0, 4, 5, u32::MAX] {
-        let refused = four.split(wrong).expect_err("one must stay");
+        let refused = four.split(wrong).expect_err("one must remain");
         assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     }
     let mut three = four.split(3).expect("three of four");
@@ -423,7 +423,7 @@ fn permits_are_split_and_merged<S: Semaphore>(five: &S, other: &S) {
     assert_eq!((four.token(), three.token()), (token, token));
     assert!(take(five, 2).is_none(), "a split frees nothing");
 
-    // Each part comes back by itself.
+    // Each part is released by itself.
     drop(four);
     let two = take(five, 2).expect("one was free, one has come back");
     assert!(take(five, 1).is_none());
@@ -441,7 +441,7 @@ fn permits_are_split_and_merged<S: Semaphore>(five: &S, other: &S) {
     assert!(take(five, 5).is_some());
 
     take(five, 5).expect("all are back").forget();
-    assert!(take(five, 1).is_none(), "they stay taken");
+    assert!(take(five, 1).is_none(), "they are still taken");
 }
 
 #[test]
@@ -477,7 +477,8 @@ fn a_lock_has_no_permits() {
     assert!(guard.is_held());
 }
 
-/// Waiters get each part as it comes back, and slots of other processes are right at every step.
+/// Waiters get each part as it is released, and the slots are correct for other processes at every
+/// step.
 #[test]
 fn p55_what_was_split_off_serves_the_next() {
     let place = Place::new();
@@ -519,8 +520,8 @@ fn p05_parts_are_told_of_their_own_loss() {
 
     let gone = third.slot_paths().pop().expect("two slots");
     std::fs::remove_file(gone).expect("removed");
-    eventually("the loss is told", || lost_third.poll().is_ready());
-    eventually("the loss is told", || lost_before.poll().is_ready());
+    eventually("the loss is reported", || lost_third.poll().is_ready());
+    eventually("the loss is reported", || lost_before.poll().is_ready());
     assert_pending!(lost_first.poll());
     assert!(!third.is_held());
     assert!(first.is_held());

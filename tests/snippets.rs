@@ -1,11 +1,12 @@
-//! Every piece of Rust in `README.md` and `docs/` compiles: it stands here as code, and a test compares the two.
+//! Every piece of Rust in `README.md` and `docs/` compiles: this file has a copy of it, and a test
+//! compares the two.
 //!
 //! Values that a piece uses but does not make, such as `lock`, are parameters of its function.
 #![cfg(feature = "redis")]
 
 use std::path::Path;
 
-/// The pieces, laid out as in the documents.
+/// The pieces, as they are laid out in the documents.
 #[rustfmt::skip]
 #[allow(dead_code, unused_variables, reason = "compiled and compared, never run")]
 #[allow(clippy::disallowed_methods, reason = "`tokio::main` blocks")]
@@ -188,7 +189,7 @@ mod pieces {
     async fn back_up(token: u64) {}
 }
 
-/// The pieces of Rust in a document, each without what its lines are indented by.
+/// Returns the pieces of Rust in a document, each without its indentation.
 fn pieces_of(text: &str) -> Vec<String> {
     let mut pieces = Vec::new();
     let mut lines = text.lines();

@@ -1,5 +1,5 @@
-//! A program that has closed stdin, stdout or stderr gives the number to the file that it opens next,
-//! and what it prints then goes into that file. No file of a lock may have such a number.
+//! A program that has closed stdin, stdout or stderr gives the number to the next file that it
+//! opens. What it prints then goes into that file. No file of a lock may have such a number.
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -86,7 +86,7 @@ fn close_standard_streams() {
     }
 }
 
-/// What lies in the directory and has the number of a standard stream, after each step.
+/// After each step, the files of the directory that have the number of a standard stream.
 fn use_everything(directory: &Path) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     let mut look = |what| {

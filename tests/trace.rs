@@ -1,4 +1,4 @@
-//! What operators are told, with the feature `tracing`.
+//! The events for operators, with the feature `tracing`.
 #![cfg(all(feature = "tracing", target_os = "linux"))]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -9,7 +9,7 @@ use stanchion::FifoLock;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-/// What was written, by whatever thread.
+/// What any thread has written.
 #[derive(Clone, Default)]
 struct Paper(Arc<Mutex<Vec<u8>>>);
 
@@ -38,7 +38,7 @@ impl<'a> MakeWriter<'a> for Paper {
     }
 }
 
-/// One test, because a subscriber for all threads can be set once in a process.
+/// One test, because a process can set a subscriber for all threads only once.
 #[tokio::test]
 async fn waits_holds_crashes_and_losses_are_told() {
     let paper = Paper::default();
@@ -58,7 +58,10 @@ async fn waits_holds_crashes_and_losses_are_told() {
         text.contains("stanchion.hold") && text.contains("granted at once"),
         "{text}"
     );
-    assert!(!text.contains("stanchion.wait"), "nobody waited: {text}");
+    assert!(
+        !text.contains("stanchion.wait"),
+        "there was no wait: {text}"
+    );
 
     let waiter = tokio::spawn({
         let lock = lock.clone();
@@ -81,7 +84,7 @@ async fn waits_holds_crashes_and_losses_are_told() {
     assert!(paper.text().contains("lost the lock"), "{}", paper.text());
     drop(second);
 
-    // A record that says "held" with nobody inside is what a crash leaves.
+    // A record that says "held" while the lock is free is what a crash leaves.
     drop(lock.acquire().await.expect("free"));
     let state = lock.queue_dir().join("state");
     let record = std::fs::read_to_string(&state).expect("a record");

@@ -71,7 +71,7 @@ impl Storm {
             waits.grants.push(passed);
             for which in &wanted {
                 let before = self.inside[*which].swap(true, Ordering::SeqCst);
-                assert!(!before, "two inside");
+                assert!(!before, "two holders at once");
             }
             for _ in 0..random.below(3) {
                 tokio::task::yield_now().await;

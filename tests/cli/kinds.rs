@@ -47,7 +47,7 @@ fn status(site: &Site) -> Status {
         }
         _ => FifoLock::open(&path).and_then(|it| it.status()),
     };
-    status.expect("a look")
+    status.expect("a status")
 }
 
 pub(crate) fn until_waiting(site: &Site, count: usize) {

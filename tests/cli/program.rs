@@ -104,7 +104,7 @@ impl Site {
 
     pub(crate) fn status(&self) -> Status {
         let lock = FifoLock::open(self.lock()).expect("open");
-        lock.status().expect("a look")
+        lock.status().expect("a status")
     }
 
     pub(crate) fn until_waiting(&self, count: usize) {

@@ -61,7 +61,7 @@ impl Terminal {
             }
             let mut asked = [PollFd::new(&self.user, PollFlags::IN)];
             let limit = Timespec::try_from(WATCHDOG).expect("a short time");
-            let ready = poll(&mut asked, Some(&limit)).expect("a look");
+            let ready = poll(&mut asked, Some(&limit)).expect("a status");
             // A screen that is redrawn again and again is no answer.
             let late = ready == 0 || begun.elapsed() > WATCHDOG;
             assert!(!late, "{words:?} does not come after {:?}", self.seen);

@@ -110,5 +110,5 @@ pub(crate) fn p62_a_storm_leaves_nothing<S: Subject>() {
     // of a thousand.
     eventually("few descriptors", || subject.resources() <= quiet + 4);
     drop(lock);
-    eventually("all is given back", || subject.resources() == 0);
+    eventually("everything is released", || subject.resources() == 0);
 }

@@ -151,7 +151,11 @@ pub(crate) fn p40_no_guard_without_the_lock<S: Subject>() {
                 let mut random = Random::new(seed);
                 for _ in 0..100 {
                     if let Some(guard) = comes_in(&lock, random.below(4)).await {
-                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two inside");
+                        assert_eq!(
+                            inside.fetch_add(1, Ordering::SeqCst),
+                            0,
+                            "two holders at once"
+                        );
                         tokio::task::yield_now().await;
                         inside.fetch_sub(1, Ordering::SeqCst);
                         drop(guard);

@@ -376,7 +376,7 @@ fn p01_droppers_and_committers_never_mix() {
     let mut looks = 0;
     while crowd
         .iter_mut()
-        .any(|it| it.try_wait().expect("a look").is_none())
+        .any(|it| it.try_wait().expect("a status").is_none())
     {
         let content = std::fs::read(&path).expect("always there");
         let whole = content == OLD.as_bytes()

@@ -223,7 +223,7 @@ fn the_file_can_be_had_with_the_lock_on_it() {
         drop(file);
         drop(waiter.finish().expect("the close has freed it"));
     });
-    eventually("nothing stays open", || place.descriptors() == 0);
+    eventually("every file is closed", || place.descriptors() == 0);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_lock_that_comes_for_a_dropped_wait_goes_back() {
         drop(waiters);
         outsider.lets_go();
         eventually("free", || lock.try_acquire().expect("no error").is_some());
-        eventually("nothing stays open", || place.descriptors() == 0);
+        eventually("every file is closed", || place.descriptors() == 0);
     }
 }
 
@@ -102,7 +102,7 @@ fn a_thousand_blocked_waiters_leave_the_pool_and_the_shutdown_alone() {
     ended.expect("the shutdown does not wait for blocked threads");
     drop(guard);
     eventually("free", || lock.try_acquire().expect("no error").is_some());
-    eventually("nothing stays open", || place.descriptors() == 0);
+    eventually("every file is closed", || place.descriptors() == 0);
 }
 
 /// A future that acquired the lock and is not polled releases it after two seconds. It tries again
@@ -126,7 +126,7 @@ fn a_lock_that_nobody_comes_for_goes_to_others() {
         drop(guard);
         drop(sleeper.finish().expect("polled again"));
     }
-    eventually("nothing stays open", || place.descriptors() == 0);
+    eventually("every file is closed", || place.descriptors() == 0);
 }
 
 #[test]

@@ -146,7 +146,7 @@ impl History {
         drop(held(&self.handles[0]));
         self.place.assert_idle();
         drop(self.handles);
-        eventually("all is given back", || self.place.descriptors() == 0);
+        eventually("everything is released", || self.place.descriptors() == 0);
     }
 }
 

@@ -10,7 +10,7 @@ fn p64_an_offer_that_is_never_claimed_goes_on() {
     let (mut sleeper, mut next) = (queued(&lock), queued(&lock));
     let begun = Instant::now();
     drop(guard);
-    let guard = next.finish().expect("passed the sleeper");
+    let guard = next.finish().expect("bypassed the frozen waiter");
     assert!(begun.elapsed() >= WINDOW, "not before a window has gone by");
     assert_pending!(sleeper.poll());
     drop(guard);
@@ -160,7 +160,7 @@ fn a_window_without_end_passes_nobody() {
     let other_guard = held(&other);
     let (_asleep, mut passes) = (queued(&other), queued(&other));
     drop((guard, other_guard));
-    drop(passes.finish().expect("passed"));
+    drop(passes.finish().expect("bypassed"));
     assert_pending!(second.poll());
     drop(assert_ready!(sleeper.poll()).expect("still offered"));
     drop(assert_ready!(second.poll()).expect("then the second"));

@@ -218,7 +218,10 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
     let unclean = !world.line_is_empty() || world.states.iter().any(|state| state.held);
     if !stopped && (locked || (unclean && !killed && rules.cancels == 0)) {
         w.fail(Fault::Leftover);
-        out.push((Act::Rested("all are done, and something is not released"), w));
+        out.push((
+            Act::Rested("all are done, and something is not released"),
+            w,
+        ));
     }
 }
 

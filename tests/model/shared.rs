@@ -24,7 +24,7 @@ use crate::rules::{Mutation, Rules};
 use crate::steps::{Step, Taken, give_back, go, queue_or_leave};
 use crate::world::{Fault, Fd, Life, N, NONE, Pc, Proc, Report, Role, StateFile, World, flag};
 
-/// Is this a place of the reader-writer lock, or the ladder at the state file?
+/// Returns whether this is a step of the reader-writer lock, or the ladder at the state file.
 pub(crate) fn takes(pc: Pc) -> bool {
     (Pc::ReadState..=Pc::DownRing).contains(&pc)
 }

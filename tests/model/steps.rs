@@ -347,7 +347,13 @@ fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
     let proc = &mut w.procs[p];
     if !same_name {
         proc.target = before;
-        return go(w, p, Pc::OpenPred, Step::ListQueue, "there is a ticket before it");
+        return go(
+            w,
+            p,
+            Pc::OpenPred,
+            Step::ListQueue,
+            "there is a ticket before it",
+        );
     }
     if proc.has(flag::LOOK) {
         proc.clear(flag::LOOK);

@@ -1,11 +1,15 @@
-//! A file in which every task says how many permits it has, so that anybody can count how many are out.
+//! A file in which every task records how many permits it has, so that any process can count the
+//! held permits.
 //!
-//! One region per process: a word that says whether it is *doomed*, then a word per task. The words are 8 bytes: a value, and a number that grows
-//! with every write. A task writes its cell after it has got its permits and clears it before it gives them back, so what the cells
-//! say at one instant is never more than what is out at that instant.
+//! One region per process: a word that says whether it is *doomed*, then a word per task. The words
+//! are 8 bytes: a value, and a number that grows with every write. A task writes its cell after it
+//! has acquired its permits, and clears it before it releases them. So the cells never show more
+//! permits than are held at that instant.
 //!
-//! One instant: the cells are read twice, and both readings are the same, numbers included. Whoever kills a process dooms its region *before* the kill: from then on it is
-//! not counted, because the system gives its permits to others while its cells still speak. Its cells are cleared after its end.
+//! A count is of one instant: the cells are read twice, and both readings are the same, including
+//! the numbers. A test dooms the region of a process *before* it kills the process. From then on
+//! the region does not count, because the system gives its permits to others while its cells still
+//! have values. The cells are cleared after the end of the process.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -18,7 +22,7 @@ pub(crate) const TASKS: usize = 4;
 const REGION: usize = 1 + TASKS;
 const REGIONS: usize = 16;
 const WORDS: usize = REGION * REGIONS;
-/// How often a count is begun again because something moved.
+/// How often a count is repeated because a cell changed.
 const TRIES: usize = 100;
 
 #[derive(Clone)]
@@ -58,7 +62,8 @@ impl Cells {
         words
     }
 
-    /// How many permits were out at one instant of this call; what moves too fast is not more than `limit`.
+    /// Returns how many permits were held at one instant of this call. If the cells change too
+    /// fast, asserts only that they never exceed `limit`.
     pub(crate) fn count(&self, limit: u32) -> u32 {
         let mut before = self.read(0);
         for _ in 0..TRIES {
@@ -85,7 +90,7 @@ impl Cells {
         }
     }
 
-    /// How many rounds each task of a process has done.
+    /// Returns how many rounds each task of a process has completed.
     pub(crate) fn rounds(&self, region: usize) -> [u32; TASKS] {
         let words = self.read(WORDS);
         let mut rounds = [0; TASKS];
@@ -95,12 +100,12 @@ impl Cells {
         rounds
     }
 
-    /// Its process is to be killed: it is not counted any more.
+    /// Its process is about to be killed: it does not count any more.
     pub(crate) fn doom(&self, region: usize, generation: u32) {
         self.write(region * REGION, 1, generation);
     }
 
-    /// Its process has ended: the region is for another one.
+    /// Its process has ended: the region is free for another one.
     pub(crate) fn renew(&self, region: usize, generation: u32) {
         for word in 1..REGION {
             self.write(region * REGION + word, 0, 0);
@@ -117,13 +122,13 @@ fn total(words: &[u64; WORDS]) -> u32 {
 }
 
 impl Cell {
-    /// So many permits are in this task's hands from now on.
+    /// From now on this task has so many permits.
     pub(crate) fn set(&self, permits: u32) {
         let number = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         self.cells.write(self.word, permits, number);
     }
 
-    /// One more wait has come to its end.
+    /// One more wait has ended.
     pub(crate) fn round_done(&self) {
         let rounds = self.rounds.fetch_add(1, Ordering::Relaxed) + 1;
         self.cells.write(WORDS + self.word, rounds, 0);

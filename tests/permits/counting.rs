@@ -1,4 +1,5 @@
-//! Many processes, many tasks, wishes of every size, no order given: never more permits are out than there are, and everybody goes on.
+//! Many processes, many tasks, requests of every size, in no order: never more permits are held
+//! than there are, and every task progresses.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ fn assert_tokens_are_unique(crew: &Crew) -> usize {
     tokens.len()
 }
 
-/// Counts from outside, too, until all have come through.
+/// Counts from outside too, until all have finished.
 fn until_stormed(crew: &mut Crew, cells: &Cells, members: &[Who]) {
     let begun = Instant::now();
     let mut left = members.to_vec();
@@ -94,7 +95,7 @@ fn p52_a_semaphore_of_one() {
     });
 }
 
-/// Two others make it more and fewer all the time.
+/// Two other processes raise and lower the number all the time.
 #[test]
 fn p52_while_the_number_changes() {
     everywhere(6, |mut crew| {
@@ -102,7 +103,7 @@ fn p52_while_the_number_changes() {
         let cells = Cells::open(&cells_of(&crew));
         let members: Vec<Who> = (0..PROCESSES).map(|it| start(&mut crew, it)).collect();
         let resizers = [crew.start(), crew.start()];
-        // Everybody knows the number that is on record before it changes.
+        // All of them learn the recorded number before it changes.
         for &who in members.iter().chain(&resizers) {
             crew.acquire((who, 1), 1);
             crew.release((who, 1));
@@ -139,7 +140,7 @@ fn p52_while_the_number_changes() {
     });
 }
 
-/// The storm in which members are killed: everything about it.
+/// The storm in which members are killed, with all its settings.
 struct Deaths {
     cells: Cells,
     members: Vec<Who>,
@@ -162,7 +163,7 @@ impl Deaths {
         }
     }
 
-    /// Each task of these has come to the end of one more wait.
+    /// Each task of these has completed one more wait.
     fn until_all_go_on(&self, crew: &mut Crew, regions: &[usize]) {
         let before: Vec<_> = regions.iter().map(|it| self.cells.rounds(*it)).collect();
         let begun = Instant::now();
@@ -177,7 +178,7 @@ impl Deaths {
         }
     }
 
-    /// Kills one or two in the middle of what they do, sees that the rest go on, and starts others instead.
+    /// Kills one or two at any point, checks that the rest progress, and starts others instead.
     fn round(&mut self, crew: &mut Crew) -> usize {
         let count = 1 + usize::from(self.dice.below(5) == 0);
         let first = self.dice.below(PROCESSES as u64) as usize;
@@ -225,7 +226,7 @@ fn kill_storm(crew: &mut Crew, kills: usize) {
     deaths.end(crew);
 }
 
-/// `STANCHION_KILLS` says how many, else it is short.
+/// `STANCHION_KILLS` sets the number. Otherwise it is small.
 fn kills() -> usize {
     let text = std::env::var("STANCHION_KILLS").unwrap_or_default();
     text.parse().unwrap_or(60)

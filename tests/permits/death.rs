@@ -1,6 +1,7 @@
-//! Sudden deaths, one at a time: what the dead had goes to the first in line at once, and the order of the rest stays.
+//! Sudden deaths, one at a time: the permits of the dead process go to the first waiter at once,
+//! and the order of the rest is kept.
 //!
-//! All by events alone: no safety poll, no claim windows.
+//! Only events wake the waiters: there is no safety poll and there are no claim windows.
 
 use crate::crew::{Who, until};
 use crate::order::serve_in_order;
@@ -53,7 +54,8 @@ fn p53_of_several_holders_one_dies() {
     });
 }
 
-/// It has two of the three it wants when it dies: those behind it get them, in order.
+/// When it dies, it has two of the three permits that it requested. The waiters behind it get them,
+/// in order.
 #[test]
 fn p29_p53_the_death_of_a_head_that_has_a_part() {
     everywhere(4, |mut crew| {
@@ -78,7 +80,7 @@ fn p29_p53_the_death_of_a_head_that_has_a_part() {
     });
 }
 
-/// The same with a head that leaves alive, and with one that gets the rest.
+/// The same with a head that gives up, and with one that gets the rest.
 #[test]
 fn p23_a_head_that_has_a_part_gives_up_or_gets_the_rest() {
     everywhere(4, |mut crew| {
@@ -113,7 +115,8 @@ fn p23_a_head_that_has_a_part_gives_up_or_gets_the_rest() {
     });
 }
 
-/// Some of five waiters die, and then the holder: the rest are served in order, whatever each wants.
+/// Some of five waiters die, and then the holder. The rest acquire in order, whatever each
+/// requests.
 fn kill_subset(crew: &mut Crew, subset: u32) {
     let holder = crew.start();
     crew.take((holder, 0), 3);
@@ -163,7 +166,8 @@ fn p53_a_crowd_dies() {
         crew.queue((next, 1), 3);
         crew.queue((crowd, 5), 1);
         crew.queue((next, 2), 1);
-        // Has gone by memory: the crowd's third is the first of all and has a part.
+        // The permits went to the crowd's third task in memory. It is first and has a part of its
+        // request.
         crew.release((crowd, 1));
         crew.expect_silence();
         crew.kill(crowd);

@@ -1,4 +1,4 @@
-//! The child program: takes permits as its standard input says, and prints a line for each thing that happened.
+//! The child program: takes permits as its standard input orders, and prints a line for each event.
 //!
 //! | command | answer |
 //! |---|---|
@@ -12,11 +12,11 @@
 //! | `open LIMIT` | `opened` or `unopened kind text`: one more handle, which is closed again |
 //! | `status` | `status polling waiters` |
 //! | `remove` | `removed`, `in-use` or `unremoved kind text` |
-//! | `files N` | `at most n`: of open files from now on |
+//! | `files N` | `at most n`: limits the open files from now on |
 //! | `count WHAT` | `count n`: of `fd` or `task` in `/proc/self` |
 //! | `storm ROUNDS TASKS` | `stormed`; 0 rounds: until `enough` |
-//! | `pester K` | nothing; tries again and again until `enough`, then `pestered n`: so often it got in |
-//! | `end` | the process ends in good order |
+//! | `pester K` | nothing; tries again and again until `enough`, then `pestered n`: the number of grants |
+//! | `end` | the process ends regularly |
 
 use std::future::IntoFuture;
 use std::path::Path;
@@ -31,7 +31,7 @@ use crate::crew::child::{self, Orders, Places, failed, say};
 #[path = "storming.rs"]
 mod storming;
 
-/// What the semaphore of every test is called.
+/// The name of the semaphore in every test.
 pub(crate) const NAME: &str = "pool";
 
 pub(crate) fn main() {

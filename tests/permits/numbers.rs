@@ -1,4 +1,5 @@
-//! How many permits there are: a mismatch is refused, a change is followed, and at no time too many are out.
+//! The number of permits: a mismatch is refused, a change takes effect, and there are never too
+//! many holders.
 
 use crate::crew::{Who, until};
 use crate::pool::{Crew, everywhere};
@@ -45,7 +46,8 @@ fn p56_another_number_is_refused_with_both() {
     });
 }
 
-/// Both were opened before anything was recorded: whoever comes first decides, and the other one is told.
+/// Both were opened before anything was recorded. The first acquire decides, and the other handle
+/// gets an error.
 #[test]
 fn p56_another_number_is_refused_also_where_nothing_was_recorded_yet() {
     for (first, second) in [(3, 4), (3, 2)] {
@@ -100,7 +102,7 @@ fn growth_wakes_those_who_wait_in_other_processes() {
     });
 }
 
-/// The waiter stands behind a hold of its own process, which had all that there were.
+/// The waiter is behind a hold of its own process, which had all permits.
 #[test]
 fn growth_wakes_those_who_wait_for_their_own_process() {
     everywhere(2, |mut crew| {
@@ -118,7 +120,7 @@ fn growth_wakes_those_who_wait_for_their_own_process() {
     });
 }
 
-/// The same, and somebody else comes for the new one.
+/// The same, and another process tries to acquire the new one.
 #[test]
 fn p10_what_is_new_is_for_those_who_wait() {
     everywhere(2, |mut crew| {
@@ -129,14 +131,14 @@ fn p10_what_is_new_is_for_those_who_wait() {
         resize(&mut crew, other, 3);
         until("its place is seen on disk", || crew.tickets().len() == 1);
         let late = crew.start();
-        assert!(!crew.tries((late, 1), 1), "somebody waits for two");
+        assert!(!crew.tries((late, 1), 1), "a waiter requests two");
         crew.release((crowd, 1));
         crew.serve((crowd, 2));
         crew.expect_idle(late);
     });
 }
 
-/// The process that removes knows a lower limit, and all permits below it are free.
+/// The process that removes has a lower limit, and all permits below it are free.
 #[test]
 fn p59_a_hold_beyond_the_former_limit_is_in_use() {
     everywhere(2, |mut crew| {
@@ -205,7 +207,7 @@ fn fewer_permits_wait_until_all_are_back() {
         crew.expect_silence();
         crew.set_limit(2);
         crew.release((b, 1));
-        // Whoever waits behind it may be heard before it.
+        // The line of the waiter behind it may arrive first.
         crew.expect_held((c, 2));
         crew.expect(resizer, "resized 50");
         assert!(!crew.tries((a, 2), 1) && !crew.tries((b, 2), 1));
@@ -240,7 +242,7 @@ fn a_change_that_is_given_up_has_changed_nothing() {
     });
 }
 
-/// Whoever wants more than there are left would stand at the head for ever.
+/// A request for more than the remaining permits would be at the head forever.
 #[test]
 fn a_wish_for_more_than_are_left_is_refused_and_holds_nobody_up() {
     everywhere(3, |mut crew| {
@@ -261,7 +263,7 @@ fn a_wish_for_more_than_are_left_is_refused_and_holds_nobody_up() {
     });
 }
 
-/// The one who makes it fewer knows an older number, under which it would be more.
+/// The process that lowers the number has recorded an older one, so its change would raise that.
 #[test]
 fn fewer_permits_wait_although_the_number_grew_unseen() {
     everywhere(2, |mut crew| {
@@ -282,7 +284,7 @@ fn fewer_permits_wait_although_the_number_grew_unseen() {
     });
 }
 
-/// More are made while it waits, so it has as many as there were, and others may have the new ones.
+/// The number grows while it waits. It then holds the old number, and others may hold the new ones.
 #[test]
 fn fewer_permits_wait_also_for_those_that_have_come_in_between() {
     everywhere(2, |mut crew| {

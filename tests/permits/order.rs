@@ -1,19 +1,20 @@
-//! First come, first served, whatever each wants: among processes and tasks mixed, and against those who come by.
+//! First come, first served, for requests of any size: among processes and tasks mixed, and against
+//! tries.
 
 use std::collections::VecDeque;
 
 use crate::crew::{Dice, Who, until};
 use crate::pool::{Crew, Place, everywhere};
 
-/// All permits have been given back, or will be in this instant: these wait, and are served strictly in this order, as their tokens say. Those who
-/// are inside let go, the first one first, as soon as nobody else fits in beside them.
+/// All permits are released, or are about to be. These waiters acquire strictly in this order, as
+/// their tokens show. The holders release, oldest first, when no other waiter fits beside them.
 pub(crate) fn serve_in_order(crew: &mut Crew, line: &[(Place, u32)]) {
     let (mut inside, mut last) = (VecDeque::new(), 0);
     for &(place, permits) in line {
-        // Lines of different processes may come in any order, so it may be known already.
+        // Lines of different processes arrive in any order, so the grant may be known already.
         while !crew.is_inside(place) && crew.permits_out() + permits > crew.limit() {
             crew.expect_silence();
-            crew.release(inside.pop_front().expect("somebody is inside"));
+            crew.release(inside.pop_front().expect("there is a holder"));
         }
         crew.expect_held_beside(place);
         let token = crew.token(place);
@@ -24,7 +25,7 @@ pub(crate) fn serve_in_order(crew: &mut Crew, line: &[(Place, u32)]) {
     inside.into_iter().for_each(|it| crew.release(it));
 }
 
-/// The line as it must be.
+/// The expected queue.
 struct Line {
     waiting: VecDeque<(Place, u32)>,
     inside: Vec<Place>,
@@ -40,7 +41,8 @@ impl Line {
         self.waiting.push_back((place, permits));
     }
 
-    /// As many from the front as there are permits for, and nobody else, have got in; in this order, as their tokens say.
+    /// As many from the front as there are permits for have acquired, and no others. The order is
+    /// that of the queue, as their tokens show.
     fn expect_the_front(&mut self, crew: &mut Crew) {
         let mut free = crew.limit() - crew.permits_out();
         let mut expected = Vec::new();
@@ -53,10 +55,10 @@ impl Line {
         }
         let mut left = expected.clone();
         while !left.is_empty() {
-            // The lines of different processes may come in any order.
+            // The lines of different processes arrive in any order.
             let held = crew.next_held();
             let found = left.iter().position(|it| *it == held);
-            let found = found.unwrap_or_else(|| panic!("{held:?} passed: {}", crew.scene()));
+            let found = found.unwrap_or_else(|| panic!("{held:?} overtook: {}", crew.scene()));
             left.remove(found);
         }
         for place in expected {
@@ -82,7 +84,8 @@ impl Line {
     }
 }
 
-/// Waiters come, leave and give up at random, of as many processes; whose turn it is is known at every step.
+/// Waiters of many processes arrive, leave and give up at random. The next one is known at every
+/// step.
 fn history(crew: &mut Crew, processes: usize, seed: u64) {
     let members: Vec<Who> = (0..processes).map(|_| crew.start()).collect();
     let mut dice = Dice(seed);
@@ -169,7 +172,8 @@ fn p55_a_big_request_is_not_starved_by_those_who_come_by() {
     });
 }
 
-/// Those who try find the slots locked for an instant, and one another; the head finds them locked by those who try.
+/// Tries find the slots locked for an instant, and find each other. The head finds slots that tries
+/// have locked.
 #[test]
 fn p63_those_who_try_do_not_hide_a_release() {
     everywhere(2, |mut crew| {
@@ -179,7 +183,7 @@ fn p63_those_who_try_do_not_hide_a_release() {
         for who in others {
             crew.tell(who, "pester 1");
         }
-        // They come in between while nobody queues, so each of these waits for them, or not.
+        // A try may succeed while the queue is empty, so each of these may have to wait.
         for _ in 0..50 {
             crew.acquire((a, 1), 2);
             crew.queue((b, 1), 2);

@@ -20,11 +20,11 @@ pub(crate) type Place = (Who, u32);
 pub(crate) struct Pool {
     home: TempDir,
     limit: u32,
-    /// What each has asked for, and the greatest token of all that had ended by then.
+    /// The request of each, and the greatest token of all holds that had ended by then.
     asked: HashMap<Place, (u32, u64)>,
     /// How many permits each holder has, and its token.
     out: HashMap<Place, (u32, u64)>,
-    /// Told to let go, with its token; has not said yet that it has.
+    /// Ordered to release, with its token. The member has not answered yet.
     leaving: HashMap<Place, u64>,
     ended: u64,
 }
@@ -38,7 +38,7 @@ impl Pool {
         self.home.path().join(format!("{NAME}.queue"))
     }
 
-    /// How many of the slot files are locked, by the kernel's list. Reading it locks nothing.
+    /// How many of the slot files are locked, by the kernel's list. Reading the list locks nothing.
     fn locked_slots(&self) -> usize {
         let locks = std::fs::read_to_string("/proc/locks").expect("the kernel's list");
         let inode = |number: u32| std::fs::metadata(self.slot(number)).map(|it| it.ino());
@@ -84,7 +84,7 @@ impl Site for Pool {
         )
     }
 
-    /// Of a grant that it did not live to tell of nothing is known.
+    /// Nothing is known about a grant that it did not report before its death.
     fn forget(&mut self, who: Who) {
         self.out.retain(|place, _| place.0 != who);
         self.asked.retain(|place, _| place.0 != who);
@@ -95,7 +95,7 @@ impl Site for Pool {
 /// Processes around one semaphore.
 pub(crate) type Crew = crew::Crew<Pool>;
 
-/// On disk, and in memory where the system has that.
+/// On disk, and in memory if the system has such a directory.
 pub(crate) fn everywhere(limit: u32, test: impl Fn(Crew)) {
     crew::everywhere(|home| test(Crew::in_home(home, limit)));
 }
@@ -118,7 +118,7 @@ impl Crew {
         crew
     }
 
-    /// There are so many permits now.
+    /// From now on there are so many permits.
     pub(crate) fn set_limit(&mut self, limit: u32) {
         self.site.limit = limit;
         self.set("HOLDER_LIMIT", &limit.to_string());
@@ -155,14 +155,14 @@ impl Crew {
         self.tell(who, &format!("acquire {number} {permits}"));
     }
 
-    /// Queues: must not get its permits at once.
+    /// Queues. Must not acquire at once.
     #[track_caller]
     pub(crate) fn queue(&mut self, place: Place, permits: u32) {
         self.request(place, permits);
         self.expect(place.0, &format!("queued {}", place.1));
     }
 
-    /// Must get its permits at once.
+    /// Must acquire at once.
     #[track_caller]
     pub(crate) fn take(&mut self, place: Place, permits: u32) {
         self.request(place, permits);
@@ -171,7 +171,7 @@ impl Crew {
         assert_eq!(held, place);
     }
 
-    /// Gets its permits, at once or after a wait. Others may get some before.
+    /// Acquires, at once or after a wait. Others may acquire before it.
     #[track_caller]
     pub(crate) fn acquire(&mut self, place: Place, permits: u32) {
         self.request(place, permits);
@@ -183,7 +183,7 @@ impl Crew {
         assert_eq!(held, place);
     }
 
-    /// Tries, and tells whether it got what it wants.
+    /// Tries, and returns whether it acquired.
     #[track_caller]
     pub(crate) fn tries(&mut self, place: Place, permits: u32) -> bool {
         self.wants(place, permits);
@@ -201,21 +201,21 @@ impl Crew {
         self.enter(who, &line)
     }
 
-    /// The next to get permits must be this one.
+    /// Asserts that this one is the next to acquire.
     #[track_caller]
     pub(crate) fn expect_held(&mut self, place: Place) {
         let held = self.next_held();
         assert_eq!(held, place, "{}", self.scene());
     }
 
-    /// The next to get permits must be this one. It gives them back.
+    /// Asserts that this one is the next to acquire, and lets it release.
     #[track_caller]
     pub(crate) fn serve(&mut self, place: Place) {
         self.expect_held(place);
         self.release(place);
     }
 
-    /// This one gets permits, as the next but for others whose turn it is as well.
+    /// Asserts that this one acquires next, possibly after others that may acquire too.
     #[track_caller]
     pub(crate) fn expect_held_beside(&mut self, place: Place) {
         while !self.is_inside(place) {
@@ -223,7 +223,7 @@ impl Crew {
         }
     }
 
-    /// These are the next to get permits; their lines may come in any order.
+    /// Asserts that these are the next to acquire. Their lines may arrive in any order.
     #[track_caller]
     pub(crate) fn until_held(&mut self, places: &[Place]) {
         for _ in places {
@@ -260,7 +260,7 @@ impl Crew {
         place
     }
 
-    /// Lets a holder release, and waits for it.
+    /// Orders a holder to release, and waits for it.
     #[track_caller]
     pub(crate) fn release(&mut self, place: Place) {
         self.let_go(place, "release");
@@ -278,11 +278,11 @@ impl Crew {
     pub(crate) fn expect_released(&mut self, place: Place) {
         let line = self.find_of(place.0, "released");
         assert_eq!(line, format!("released {}", place.1));
-        let token = self.site.leaving.remove(&place).expect("it was told to");
+        let token = self.site.leaving.remove(&place).expect("it was ordered to");
         self.site.ended = self.site.ended.max(token);
     }
 
-    /// Gives up, whatever else this member says before it has.
+    /// Cancels, whatever this member says before.
     #[track_caller]
     pub(crate) fn cancel(&mut self, place: Place) {
         self.site.asked.remove(&place);
@@ -291,7 +291,8 @@ impl Crew {
         assert_eq!(line, format!("cancelled {}", place.1));
     }
 
-    /// All permits can be acquired at once. This also removes the tickets of dead waiters.
+    /// Asserts that all permits can be acquired at once. This also removes the tickets of dead
+    /// waiters.
     #[track_caller]
     pub(crate) fn expect_idle(&mut self, who: Who) {
         let limit = self.site.limit;
@@ -304,7 +305,8 @@ impl Crew {
         self.expect_silence();
     }
 
-    /// Makes a member wait for another process once, so that everything it needs for waiting is there.
+    /// Makes a member wait for another process once, so that it has everything it needs for
+    /// waiting.
     pub(crate) fn contend(&mut self, who: Who) {
         let (other, limit) = (self.start(), self.site.limit);
         self.take((other, 98), limit);

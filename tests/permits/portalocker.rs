@@ -1,7 +1,9 @@
-//! Python's `portalocker.BoundedSemaphore` on the same slots, both ways, by events alone on our side.
+//! Python's `portalocker.BoundedSemaphore` on the same slots, in both directions. Only events wake
+//! the crate's waiters.
 //!
-//! `STANCHION_PYTHON` names a Python that has it; without one these tests are skipped.
-//! [`SCRIPT`] speaks like a member of the crew. Python's semaphores have no weight and no line: one instance has one slot.
+//! `STANCHION_PYTHON` names a Python that has it. Without one, these tests are skipped. [`SCRIPT`]
+//! answers like a member of the crew. Python's semaphores have no weights and no queue: one
+//! instance has one slot.
 
 use std::path::Path;
 use std::process::Command;
@@ -48,7 +50,7 @@ fn start_python(crew: &mut Crew, program: &str) -> Who {
     start_python_on(crew, program, &home)
 }
 
-/// In the home of the crew, on a semaphore in this directory.
+/// In the directory of the crew, on a semaphore in this directory.
 fn start_python_on(crew: &mut Crew, program: &str, directory: &Path) -> Who {
     let mut command = Command::new(program);
     command.args(["-u", "-c", SCRIPT]).current_dir(crew.home());
@@ -60,7 +62,7 @@ fn start_python_on(crew: &mut Crew, program: &str, directory: &Path) -> Who {
     who
 }
 
-/// With a Python beside us, on disk and in memory.
+/// With a Python program, on disk and in memory.
 fn with_python(limit: u32, test: impl Fn(Crew, &str)) {
     let program = need!(python("portalocker"));
     everywhere(limit, |mut crew| {
@@ -99,7 +101,7 @@ print(portalocker.BoundedSemaphore(200, name='x', directory='d').get_filename(12
     let text = String::from_utf8(output.expect("it runs").stdout).expect("text");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], FifoSemaphore::DEFAULT_NAME);
-    // Python says `02d` where Rust says `02`; both are read.
+    // Python writes `02d` where Rust writes `02`. Both are read.
     let pattern = SemaphoreConfig::default().pattern;
     assert_eq!(lines[1].replace("02d", "02"), pattern);
     let open = |directory: &str, name: &str| FifoSemaphore::open(directory, name, 200);
@@ -166,7 +168,7 @@ fn p63_we_are_woken_when_python_gives_its_slot_back() {
             crew.queue((all, 1), 2);
             crew.command(python, "give 2", "gave 2");
             crew.serve((one, 1));
-            // The one that wants all keeps the first until it has the other.
+            // The request for all permits keeps the first one until it has the other.
             python_waits_for_nothing(&mut crew, python);
             crew.command(python, "give 1", "gave 1");
             crew.serve((all, 1));
@@ -176,7 +178,7 @@ fn p63_we_are_woken_when_python_gives_its_slot_back() {
     });
 }
 
-/// What the head of our line has as a part is taken for Python too.
+/// The slots that the head of the queue keeps as its part count as taken for Python too.
 fn python_waits_for_nothing(crew: &mut Crew, python: Who) {
     crate::crew::until("the head has a part", || crew.locked_slots() == 2);
     python_is_refused(crew, python);
@@ -214,7 +216,7 @@ fn p52_an_empty_directory_is_the_working_one_for_both() {
     });
 }
 
-/// A Python that waits, as it does by asking again and again, gets in when we let go or die.
+/// A waiting Python program, which polls, acquires when this side releases or dies.
 #[test]
 fn python_gets_what_we_give_back() {
     with_python(2, |mut crew, program| {

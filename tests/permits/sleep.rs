@@ -1,4 +1,5 @@
-//! Those who sleep when their turn comes are passed and are first again when they wake; and what is left of it all.
+//! Waiters that are frozen when their turn comes are bypassed, and are first again when they
+//! continue. Also what they leave behind.
 
 use crate::crew::{NO_WINDOW, Who, until};
 use crate::order::serve_in_order;
@@ -28,7 +29,7 @@ fn p64_a_stopped_head_is_passed_and_is_first_again() {
     }
 }
 
-/// The sleeper has a part in its hands. Nobody can take that from it; those who need no more than the rest go on.
+/// The frozen waiter keeps its part. The waiters that need no more than the rest acquire.
 #[test]
 fn p64_a_head_that_is_stopped_with_a_part() {
     everywhere(4, |crew| {
@@ -38,7 +39,7 @@ fn p64_a_head_that_is_stopped_with_a_part() {
         crew.take((holder, 1), 1);
         crew.take((holder, 2), 2);
         crew.queue((sleeper, 1), 4);
-        until("it has the one that was free", || crew.locked_slots() == 4);
+        until("it has the free one", || crew.locked_slots() == 4);
         crew.queue((next, 1), 1);
         crew.queue((last, 1), 4);
         crew.stop(sleeper);
@@ -72,7 +73,8 @@ fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
             crew.expect_held((pair[1], 1));
         }
         crew.release((others[4], 1));
-        // A newcomer goes past the mark too, and the sleeper is still first when it wakes.
+        // A newcomer skips the marked ticket too, and the frozen waiter is still first when it
+        // continues.
         crew.acquire((holder, 2), 2);
         crew.go_on(sleeper);
         crew.until_awake();
@@ -99,7 +101,7 @@ fn p64_several_stopped_heads_are_passed() {
         }
         crew.release((holder, 1));
         crew.expect_held((next, 1));
-        // While all are taken they come back, in any order, and keep their places.
+        // While all permits are taken they come back, in any order, and keep their tickets.
         for &who in sleepers.iter().rev() {
             crew.go_on(who);
         }
@@ -116,7 +118,7 @@ fn p64_several_stopped_heads_are_passed() {
     });
 }
 
-/// Its process lives and handles events, but nobody polls the future whose turn it is.
+/// Its process runs and handles events, but the future that is next is not polled.
 #[test]
 fn p64_a_frozen_future_is_passed_and_is_first_again() {
     for wish in [1, 2] {
@@ -140,7 +142,7 @@ fn p64_a_frozen_future_is_passed_and_is_first_again() {
     }
 }
 
-/// Another task of the same process stands behind the frozen one.
+/// Another task of the same process is behind the frozen one.
 #[test]
 fn p64_a_frozen_future_is_passed_by_its_neighbours() {
     everywhere(2, |crew| {
@@ -191,7 +193,7 @@ fn p23_cancelled_at_every_place_in_line() {
     });
 }
 
-/// Frozen with an offer in hand, and then dropped: it goes to the next one.
+/// Frozen with an offer, and then dropped: the offer goes to the next waiter.
 #[test]
 fn p23_an_offer_that_nobody_takes_is_given_back() {
     everywhere(2, |mut crew| {

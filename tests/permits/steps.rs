@@ -1,15 +1,16 @@
-//! Death at every step that a semaphore takes: a victim is killed before the n-th passage of a step, for every step and every n that a scenario
-//! reaches. Afterwards the rest is served in order, somebody new gets everything at once, and no ticket is left.
+//! Death at every step of a semaphore. A victim is killed before the n-th passage of a step, for
+//! every step and every n that a scenario reaches. Afterwards the rest acquire in order, a new
+//! process gets everything at once, and no ticket is left.
 
 use std::collections::BTreeSet;
 
 use crate::crew::{Who, until};
 use crate::pool::Crew;
 
-/// Passages of one step after which a scenario is cut short.
+/// How many passages of one step a scenario kills at.
 const PASSAGES: usize = 6;
 
-/// What only semaphores do.
+/// The steps of semaphores only.
 const OWN: [&str; 4] = ["OpenSlot", "TrySlot", "WatchSlot", "MintToken"];
 
 fn all_steps() -> Vec<&'static str> {
@@ -21,7 +22,7 @@ fn all_steps() -> Vec<&'static str> {
     names.filter(|name| !name.is_empty()).collect()
 }
 
-/// What happens around the victim: `true` when it came through alive.
+/// What happens around the victim. Returns `true` if it survived.
 type Scenario = fn(&mut Crew, Who) -> bool;
 
 const SCENARIOS: [(&str, Scenario); 6] = [
@@ -57,7 +58,7 @@ fn alone(crew: &mut Crew, victim: Who) -> bool {
     lives(crew, victim, &["released 1"])
 }
 
-/// Waits, gets in and out; the one behind it is served whatever becomes of it.
+/// Waits, acquires and releases. The waiter behind it acquires, whatever happens to the victim.
 fn between(crew: &mut Crew, victim: Who, wish: u32, let_in: impl FnOnce(&mut Crew)) -> bool {
     crew.tell(victim, &format!("acquire 1 {wish}"));
     let queued = lives(crew, victim, &["queued 1"]);
@@ -98,7 +99,7 @@ fn past_a_dead_ticket(crew: &mut Crew, victim: Who) -> bool {
     })
 }
 
-/// What one task gives back goes to the other in memory.
+/// A permit that one task releases goes to the other in memory.
 fn two_tasks(crew: &mut Crew, victim: Who) -> bool {
     for (number, answer) in [(1, "held 1 "), (2, "queued 2")] {
         crew.tell(victim, &format!("acquire {number} 3"));
@@ -115,13 +116,13 @@ fn two_tasks(crew: &mut Crew, victim: Who) -> bool {
     lives(crew, victim, &["released 2"])
 }
 
-/// It changes the number to what it is, which takes the same steps.
+/// It sets the number to its present value, which takes the same steps.
 fn more_permits(crew: &mut Crew, victim: Who) -> bool {
     crew.tell(victim, "resize 1 3");
     lives(crew, victim, &["resized 1"])
 }
 
-/// Every passage of one step in one scenario; whether there was any.
+/// Runs every passage of one step in one scenario. Returns whether there was any.
 fn kill_at((name, scenario): (&str, Scenario), step: &str) -> bool {
     for passage in 1..=PASSAGES {
         let order = format!("kill:{step}:{passage}");
@@ -151,7 +152,7 @@ fn kill_at((name, scenario): (&str, Scenario), step: &str) -> bool {
     true
 }
 
-/// Tells in which case a test failed.
+/// Prints the case in which a test failed.
 struct Story(String);
 
 impl Drop for Story {

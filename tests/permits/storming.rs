@@ -1,4 +1,4 @@
-//! What a child does by itself: takes permits in every way there is, and counts what is out while it has some.
+//! A child's own loop: takes permits in every way, and counts the held ones while it has some.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -13,16 +13,16 @@ use crate::cells::{Cell, Cells};
 use crate::crew::Dice;
 use crate::crew::child::{failed, say};
 
-/// A storm of one process, around the cells that `HOLDER_CELLS` names, of which those of the region `HOLDER_REGION` are its own.
+/// A storm of one process, with the cells in `HOLDER_CELLS`. Its own region is `HOLDER_REGION`.
 #[derive(Clone)]
 pub(super) struct Storm {
     semaphore: FifoSemaphore,
     cells: Cells,
     region: usize,
-    /// Every grant appends its token.
+    /// Each grant appends its token.
     tokens: Arc<File>,
     rounds: u64,
-    /// Others change the number of permits meanwhile.
+    /// Other processes change the number of permits meanwhile.
     resized: bool,
     enough: Arc<AtomicBool>,
 }
@@ -63,12 +63,12 @@ impl Storm {
         while !self.is_over(done) {
             done += 1;
             let most = self.semaphore.limit();
-            // Small wishes are more frequent.
+            // Small requests are more frequent.
             let permits = 1 + dice.below(most).min(dice.below(most));
             match self.try_to_get(permits, &mut dice, &cell).await {
                 Ok(Some(permit)) => self.use_it(permit, permits, &mut dice, &cell).await,
                 Ok(None) => {}
-                // There are fewer by now than it wanted.
+                // By now there are fewer permits than it requested.
                 Err(error) if error.kind() == ErrorKind::InvalidInput && self.resized => {}
                 Err(error) => return failed(0, &error),
             }
@@ -97,7 +97,8 @@ impl Storm {
         }
         let mut acquire = Box::pin(self.semaphore.acquire_many(permits));
         if way <= 2 {
-            // Some give up at once, some a while later, perhaps with a part of it or with an offer.
+            // Some are dropped at once, some later, perhaps with a part of the request or with an
+            // offer.
             let patience = dice.below(4);
             for _ in 0..=patience {
                 if let Poll::Ready(result) = futures::poll!(&mut acquire) {
@@ -117,7 +118,7 @@ impl Storm {
         let mut limit = self.semaphore.limit();
         let out = self.cells.count(limit);
         if out > limit && self.resized {
-            // Perhaps there are more by now. Fewer there cannot be, as long as this task has some.
+            // Perhaps there are more by now. There cannot be fewer while this task holds some.
             limit = recorded_limit(&self.semaphore.queue_dir().join("state"));
         }
         if out > limit || permit.slot_paths().len() as u32 != permits {
@@ -141,7 +142,7 @@ impl Storm {
     }
 }
 
-/// As the record says; see `docs/protocol.md`.
+/// As the record shows; see `docs/protocol.md`.
 fn recorded_limit(state: &Path) -> u32 {
     let text = std::fs::read_to_string(state).expect("a record");
     let limit = text
@@ -151,7 +152,7 @@ fn recorded_limit(state: &Path) -> u32 {
     limit.expect("a limit in the record")
 }
 
-/// Tries again and again, on a thread of its own.
+/// Tries again and again, on its own thread.
 pub(super) fn pester(semaphore: FifoSemaphore, permits: u32, enough: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         let mut got_in = 0;

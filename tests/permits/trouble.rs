@@ -7,7 +7,7 @@ use crate::crew::Who;
 use crate::pool::{Crew, everywhere};
 use crate::skip::root;
 
-/// Somebody without rights.
+/// A user without rights.
 const NOBODY: u32 = 60_007;
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ impl Obstacle {
             Self::Symlink => {
                 let victim = path.with_extension("victim");
                 let content = std::fs::read_to_string(victim).expect("p57: it is there");
-                assert_eq!(content, "precious", "p57: nobody touched it");
+                assert_eq!(content, "precious", "p57: it is unchanged");
                 std::fs::remove_file(path).expect("removed");
             }
             Self::DanglingSymlink => {
@@ -60,7 +60,7 @@ impl Obstacle {
     }
 }
 
-/// What is in the way of a wish for everything: `Io` by name, with the path.
+/// The obstacle of a request for everything: `Io`, with the path.
 fn assert_refused(crew: &mut Crew, who: Who, path: &Path) {
     let limit = crew.limit();
     for command in [format!("acquire 1 {limit}"), format!("try 2 {limit}")] {
@@ -97,13 +97,13 @@ fn p54_p33_something_else_is_where_a_slot_should_be() {
     }
 }
 
-/// In one step, so that nobody can make the slot anew in between.
+/// In one step, so that no process can make the slot again in between.
 fn exchange(one: &Path, other: &Path) {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).expect("exchanged");
 }
 
-/// The slot goes bad while somebody waits behind it.
+/// The slot becomes unusable while a waiter is behind it.
 #[test]
 fn p54_a_wait_that_meets_an_obstacle_fails_and_the_next_one_goes_on() {
     for obstacle in OBSTACLES {
@@ -129,7 +129,7 @@ fn p54_a_wait_that_meets_an_obstacle_fails_and_the_next_one_goes_on() {
     }
 }
 
-/// A member that has no more rights than others, in a directory of its own.
+/// A member without special rights, in its own directory.
 fn start_nobody(crew: &mut Crew) -> Who {
     if !rustix::process::geteuid().is_root() {
         return crew.start();
@@ -161,7 +161,7 @@ fn p54_p60_a_read_only_directory() {
     });
 }
 
-/// There are slots, and no queue may be made beside them, or in it.
+/// There are slots, but no queue may be made beside them, or in it.
 #[test]
 fn p54_p60_a_read_only_queue() {
     everywhere(2, |mut crew| {
@@ -210,7 +210,8 @@ fn p54_p18_bad_wishes_and_time_limits_leave_nothing() {
     });
 }
 
-/// A slot file that a user may not open is none for that user. The others serve its requests.
+/// A slot file that a user may not open does not count for that user. The other slots serve its
+/// requests.
 #[test]
 fn p58_a_slot_that_cannot_be_opened_fails_no_request_that_others_can_serve() {
     need!(root());
@@ -241,7 +242,7 @@ fn p58_a_slot_that_cannot_be_opened_fails_no_request_that_others_can_serve() {
     });
 }
 
-/// Root makes a slot file of a user's semaphore: it is the user's.
+/// Root makes a slot file of a user's semaphore. It belongs to the user.
 #[test]
 fn p58_slot_files_are_for_the_users_of_the_first_one() {
     need!(root());
@@ -259,7 +260,7 @@ fn p58_slot_files_are_for_the_users_of_the_first_one() {
         crew.queue((who, 1), 3);
         crew.release((root, 1));
         crew.serve((who, 1));
-        // Nor do the others come first: the first one is made with them.
+        // The order matters: the first one is made together with the others.
         assert_eq!(crew.ask(who, "remove"), "removed");
         crew.take((root, 1), 1);
         assert!(crew.slot(0).exists());
@@ -267,7 +268,7 @@ fn p58_slot_files_are_for_the_users_of_the_first_one() {
     });
 }
 
-/// The slots take the last descriptor, so none is left to look at the queue.
+/// The slots take the last descriptor, so none is left to list the queue.
 #[test]
 fn p54_a_removal_without_descriptors_keeps_no_permit() {
     everywhere(4, |mut crew| {

@@ -1,4 +1,4 @@
-//! The child program: takes locks as its standard input says.
+//! The child program: takes locks as its standard input orders.
 //!
 //! | command | answer |
 //! |---|---|
@@ -7,14 +7,14 @@
 //! | `release` | `released`, or `failed kind text` |
 //! | `is-held` | `yes` or `no` |
 //! | `watch` | `watching`, and when the lock is lost: `lost reason` |
-//! | `race FIRST LAST` | tries the locks `FIRST..LAST` beside its own, keeps what it wins: `won N N …` |
+//! | `race FIRST LAST` | tries the locks `FIRST..LAST` beside its own, keeps those that it wins: `won N N …` |
 //! | `storm ROUNDS` | adds one to a number in a file, that often, under the lock: `stormed` |
 //! | `remove` | `removed` or `in-use`, or `failed kind text`; claims only |
 //! | `status` | `held PID`, the holder's as the lock shows it, or `free` |
 //! | `pid` | its pid as it sees it |
 //! | `exec` | the process executes this program once more, in its place: `ready` |
 //! | `die` | the process ends as by `kill -9` |
-//! | `end` | the process ends in good order |
+//! | `end` | the process ends regularly |
 
 use std::io::BufRead;
 use std::os::unix::process::CommandExt;
@@ -27,7 +27,7 @@ use stanchion::{AnyGuard, AnyLock, LockDir, Method, NamedLock, PidLock, Removal}
 use crate::crew::child::{duration, path, say};
 use crate::family::Kind;
 
-/// The lock of this path, of the kind that the parent wants, with no safety net.
+/// The lock of this path, of the kind that the parent has set, without a safety net.
 fn open(path: &Path) -> AnyLock {
     let method = match Kind::of_child() {
         Kind::Pid => {
@@ -96,7 +96,7 @@ pub(crate) fn main() {
             }
             ["race", first, last] => {
                 let won = runtime.block_on(race(&path, number(first), number(last)));
-                // Held until all have tried: the parent says so.
+                // Held until all have tried. The parent sends a line then.
                 lines.next().expect("a line").expect("a line");
                 drop(won);
                 say("let-go");
@@ -106,7 +106,7 @@ pub(crate) fn main() {
                 runtime.block_on(storm(&counter, &lock, number(rounds)));
             }
             ["remove"] => remove(&lock),
-            ["status"] => match runtime.block_on(lock.status()).expect("a look").holder {
+            ["status"] => match runtime.block_on(lock.status()).expect("a status").holder {
                 Some(owner) => say(format_args!("held {}", owner.pid.unwrap_or(0))),
                 None => say("free"),
             },
@@ -149,7 +149,7 @@ fn number(word: &str) -> usize {
     word.parse().expect("a number")
 }
 
-/// Tries one lock after the other, and tells which it has won.
+/// Tries one lock after the other, and returns those that it has won.
 async fn race(path: &Path, first: usize, last: usize) -> Vec<(usize, AnyGuard)> {
     let mut won = Vec::new();
     for index in first..last {
@@ -163,7 +163,7 @@ async fn race(path: &Path, first: usize, last: usize) -> Vec<(usize, AnyGuard)> 
     won
 }
 
-/// Reads a number, adds one, writes it back: an update that is lost shows.
+/// Reads a number, adds one, writes it back, so that a lost update shows.
 async fn storm(counter: &Path, lock: &AnyLock, rounds: usize) {
     for _ in 0..rounds {
         let guard = lock.acquire().await.expect("the lock");

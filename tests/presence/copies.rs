@@ -12,7 +12,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(cp.status().expect("cp runs").success());
 }
 
-/// The copy is held while the process in it runs, and then free; nobody has died inside.
+/// The copy is held while the process in it runs, and then free. It reports no crash.
 fn a_copy_tells_of_no_crash(kind: Kind) {
     let (directory, path) = place();
     let mut holder = Member::of(kind, &path);
@@ -29,11 +29,11 @@ fn a_copy_tells_of_no_crash(kind: Kind) {
     let mut other = Member::of(kind, &copied);
     assert_eq!(other.ask("try"), "none");
     holder.kill();
-    assert!(!other.acquire().1, "nobody died inside the copy");
+    assert!(!other.acquire().1, "no holder died in the copy");
     other.release();
-    // The original tells of it.
+    // The original reports the crash.
     let mut next = Member::of(kind, &path);
-    assert!(next.acquire().1, "its holder died inside");
+    assert!(next.acquire().1, "its holder died");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Deaths: of holders, of heirs, between any two steps. And stops.
+//! Deaths of holders and of successors, between any two steps. Also stops.
 
 use std::path::Path;
 use std::time::Instant;
@@ -21,20 +21,20 @@ fn the_death_of_a_holder_lets_the_next_one_in(kind: Kind) {
         let line = next.hear();
         took.push(begun.elapsed());
         let (greater, crashed) = held(&line);
-        assert!(crashed, "the last one died inside");
+        assert!(crashed, "the last holder died");
         assert!(
             greater > token || kind == Kind::Pid,
             "{greater} after {token}"
         );
         token = greater;
-        // Its parent asks for it only now: its end frees the lock, not the parent.
+        // Its parent reaps it only now. Its end frees the lock, not the parent.
         holder.end();
         holder = next;
     }
     took.sort();
     let (median, longest) = (took[rounds / 2], took[rounds - 1]);
     println!("{kind:?}: from kill -9 to the next holder: median {median:?}, longest {longest:?}");
-    // With the slow poll off, whoever is not told never comes in at all.
+    // With the slow poll off, a waiter that gets no event never acquires.
 }
 
 #[test]
@@ -61,7 +61,7 @@ pub(crate) fn has_watch(pid: u32) -> bool {
     })
 }
 
-/// Every step of taking, taking over and giving back.
+/// Every step of acquiring, taking over and releasing.
 #[cfg(stanchion_test)]
 fn steps(kind: Kind) -> &'static [&'static str] {
     match kind {
@@ -93,7 +93,7 @@ fn a_death_before_any_step_is_healed(kind: Kind) {
             let at = format!("kill:{step}:{passage}");
             let mut victim = Member::with(kind, &path, &[("STANCHION_AT", &at)]);
             let lived = victim.answer("acquire").is_some() && victim.answer("release").is_some();
-            // A step that is passed only once kills nobody at its second passage.
+            // A step that is passed only once kills no process at its second passage.
             deaths += usize::from(!lived);
             drop(victim);
             let mut next = Member::of(kind, &path);
@@ -176,7 +176,7 @@ fn p38_a_release_deletes_nothing_of_others() {
     let mut holder = Member::of(kind, &path);
     holder.acquire();
     assert_eq!(holder.ask("watch"), "watching");
-    std::fs::remove_file(&path).expect("a stranger deletes it");
+    std::fs::remove_file(&path).expect("another program deletes it");
     holder.expect("lost Deleted");
     let mut next = Member::of(kind, &path);
     next.acquire();
@@ -199,7 +199,7 @@ fn p64_a_stopped_holder_of_a_pid_file_is_never_passed() {
     other.acquire();
 }
 
-/// The resource that the lock protects: it remembers the greatest token, and refuses smaller ones.
+/// The resource that the lock protects. It remembers the greatest token, and refuses smaller ones.
 struct Resource(u64);
 
 impl Resource {
@@ -248,8 +248,7 @@ fn beats(path: &Path) -> u64 {
 fn p47_a_living_holder_is_never_robbed() {
     let all = [Kind::Mkdir, Kind::CreateNew].map(|kind| {
         let (directory, path) = place();
-        // Only a holder that stands still for six seconds counts as silent, however slow the
-        // machine is otherwise.
+        // Only a holder that stops for six seconds counts as silent, however slow the machine is.
         let expire = [("PRESENCE_EXPIRE", "6000")];
         let mut holder = Member::with(kind, &path, &expire);
         holder.acquire();
@@ -258,7 +257,7 @@ fn p47_a_living_holder_is_never_robbed() {
         (directory, path, holder, other)
     });
     for (_directory, path, mut holder, other) in all {
-        // It beats three times in its expiry.
+        // It renews three times in its expiry.
         until("it has lived longer than its expiry", || beats(&path) > 4);
         assert!(other.says_nothing());
         assert_eq!(holder.ask("is-held"), "yes");

@@ -1,4 +1,5 @@
-//! What a process leaves that dies before it has the lock. It goes, though no holder ever died.
+//! What a process leaves that dies before it has the lock. It is deleted, although no holder ever
+//! died.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -10,7 +11,7 @@ use crate::family::{Kind, place};
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 
-/// As if it had stood there for an hour.
+/// As if it were an hour old.
 fn make_old(path: &Path) {
     let file = std::fs::File::open(path).expect("it is there");
     let then = SystemTime::now() - Duration::from_secs(3600);
@@ -55,7 +56,7 @@ fn p59_a_draft_that_was_never_written_goes_when_it_is_old() {
     let mut next = Member::of(Kind::Pid, &path);
     next.acquire();
     assert!(!empty.exists(), "its writer has died");
-    assert!(fresh.exists(), "somebody may be about to write it");
+    assert!(fresh.exists(), "a process may be about to write it");
     assert!(foreign.exists(), "it is no draft");
     next.release();
 }
@@ -71,7 +72,7 @@ fn p59_a_place_that_was_never_put_in_its_place_goes_when_it_is_old() {
         let fresh = claim.join(format!("fresh.{ID}"));
         std::fs::create_dir(&fresh).expect("a directory");
         one.acquire();
-        assert!(fresh.exists(), "somebody may be about to use it");
+        assert!(fresh.exists(), "a process may be about to use it");
         one.release();
         make_old(&fresh);
         one.acquire();

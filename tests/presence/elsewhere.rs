@@ -1,5 +1,5 @@
-//! Other boots, other machines and other views of the processes, played by namespaces: what proves
-//! a death, and what does not. Needs root.
+//! Other boots, other machines and other views of the processes, simulated by namespaces: what
+//! proves a death, and what does not. Needs root.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use crate::skip::{program, root, success};
 
 const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
 
-/// Runs a program in a mount namespace that a script has changed: `$PLACE` is the directory of the
+/// Runs a program in a mount namespace that a script has changed. `$PLACE` is the directory of the
 /// lock.
 fn under(script: &str) -> [String; 6] {
     let script = format!("set -e; {script}; exec \"$@\"");
     ["unshare", "-m", "sh", "-c", &script, "sh"].map(str::to_owned)
 }
 
-/// A member there; without a script one like any other.
+/// A member there. Without a script it is like any other.
 fn member(script: &str, kind: Kind, path: &Path) -> Member {
     if script.is_empty() {
         return Member::of(kind, path);
@@ -48,13 +48,13 @@ const OTHER_BOOT: &str = "echo 11111111-2222-3333-4444-555555555555 > $PLACE/boo
      mount --bind $PLACE/boot /proc/sys/kernel/random/boot_id; \
      rm -f $PLACE/boot";
 
-/// Two IDs of machines.
+/// The IDs of two machines.
 const OWN_MACHINE: &str = "echo 0123456789abcdef0123456789abcdef > $PLACE/machine; \
      mount --bind $PLACE/machine /etc/machine-id; rm -f $PLACE/machine";
 const OTHER_MACHINE: &str = "echo fedcba9876543210fedcba9876543210 > $PLACE/machine; \
      mount --bind $PLACE/machine /etc/machine-id; rm -f $PLACE/machine";
 
-/// A file system of which nothing tells on which machine it is.
+/// A file system that does not show to which machine it belongs.
 const STACKED: &str = "mkdir -p $PLACE/1 $PLACE/2 $PLACE/3; \
      mount -t overlay -o lowerdir=$PLACE/1,upperdir=$PLACE/2,workdir=$PLACE/3 none $PLACE";
 
@@ -62,8 +62,8 @@ const HIDDEN: &str = "mount -t proc -o hidepid=invisible proc /proc";
 const PROCESSES_ONLY: &str = "mount -t proc -o subset=pid proc /proc";
 const NO_PROC: &str = "mount -t tmpfs none /proc";
 
-/// A member that died while it held. Its pid is no other process's, or the last line of the test
-/// shows it.
+/// A member that died while it held the lock. No other process has its pid, or the last line of the
+/// test shows it.
 fn dead_holder(script: &str, kind: Kind, path: &Path) {
     let mut holder = member(script, kind, path);
     holder.acquire();
@@ -81,7 +81,7 @@ fn is_passed(script: &str, kind: Kind, path: &Path) {
     let mut other = member(script, kind, path);
     assert_eq!(other.ask("status"), "free", "{kind:?} {script}");
     let told = other.ask("try");
-    assert!(told != "none", "{kind:?} {script}: not passed");
+    assert!(told != "none", "{kind:?} {script}: not taken over");
     assert!(held(&told).1, "{kind:?} {script}");
     other.release();
 }
@@ -99,8 +99,7 @@ fn p31_another_boot_under_the_same_name_robs_no_living_holder() {
     }
 }
 
-/// The process of another machine is not here, as if it were dead: what is known of its record
-/// decides.
+/// The process of another machine is not here, and so looks dead. The rest of its record decides.
 #[test]
 fn p31_another_boot_proves_a_death_only_on_this_machine_and_on_its_own_disk() {
     let own = OWN_MACHINE;
@@ -130,7 +129,7 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
     });
     let hidden = hidden(HIDDEN);
     let holding = holding("chmod 777 $PLACE; umask 0");
-    // Who holds, and who looks.
+    // The view of the holder, and that of the next process.
     let views = [
         (&*holding, &*hidden),
         ("", PROCESSES_ONLY),
@@ -140,7 +139,7 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
         ("", NO_PROC),
         (NO_PROC, ""),
     ];
-    // A machine's ID tells as much as a boot's where that is hidden.
+    // Where a boot's ID is hidden, a machine's ID shows as much.
     let views = views.map(|(one, two)| {
         let of_one_machine = |script: &str| match script.is_empty() {
             true => OWN_MACHINE.to_owned(),
@@ -163,7 +162,7 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
     }
 }
 
-/// Who waits is told of the end of a process that it cannot see in `/proc`.
+/// A waiter learns of the end of a process that it cannot see in `/proc`.
 #[test]
 fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
     need!(can(&[NO_PROC]));
@@ -180,7 +179,7 @@ fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
     }
 }
 
-/// The start of a process is shifted there.
+/// There, the start time of a process is shifted.
 #[test]
 fn p31_a_holder_in_a_time_namespace_is_not_robbed() {
     let shifted = ["unshare", "-Tf", "--boottime", "1000000", "--kill-child"];
@@ -201,7 +200,7 @@ fn p31_a_holder_in_a_time_namespace_is_not_robbed() {
     }
 }
 
-/// A pid namespace, alive while this is.
+/// A pid namespace. It lives as long as this value.
 struct Space {
     first: Child,
     mounts: PathBuf,
@@ -209,7 +208,7 @@ struct Space {
 }
 
 impl Space {
-    /// One with a `/proc` of its own, or one in it that keeps that.
+    /// A namespace with its own `/proc`, or one in it that keeps that `/proc`.
     fn new(within: Option<&Space>) -> Self {
         let unshare = match within {
             None => vec!["unshare", "-pf", "--kill-child", "--mount-proc"],
@@ -247,7 +246,7 @@ impl Space {
         vec!["nsenter".into(), mounts, pids]
     }
 
-    /// Starts a line of the shell, whose next process has this pid.
+    /// Starts a command of the shell, whose next process has this pid.
     fn start(&self, pid: u32, script: &str) -> Vec<String> {
         let script = format!("echo {} > /proc/sys/kernel/ns_last_pid; {script}", pid - 1);
         let mut line = self.enter();
@@ -255,7 +254,7 @@ impl Space {
         line
     }
 
-    /// Runs a line of the shell; what it has said.
+    /// Runs a command of the shell, and returns its output.
     fn run(&self, line: &[String]) -> String {
         let output = Command::new(&line[0]).args(&line[1..]).output();
         String::from_utf8(output.expect("run").stdout).expect("a text")
@@ -279,7 +278,7 @@ fn child_of(parent: u32) -> Option<u32> {
     })
 }
 
-/// A process of the outer namespace with a pid that means another one in the inner.
+/// A process of the outer namespace with a pid that another process has in the inner one.
 struct Stranger {
     shell: Child,
     start: String,
@@ -321,7 +320,7 @@ impl Stranger {
     }
 }
 
-/// Its numbers are those of other processes.
+/// Its pids belong to other processes.
 #[test]
 fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
     need!(can(&["true"]));
@@ -338,7 +337,7 @@ fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
         holder.acquire();
         assert_ne!(recorded_start(kind, &path), Some(first.start.clone()));
 
-        // The stranger's pid becomes another stranger's.
+        // The pid of this other process now belongs to yet another one.
         let start = first.start.clone();
         first.end(&outer, PID);
         let mut second = Stranger::new(&outer, PID);
@@ -354,7 +353,7 @@ fn p31_the_proc_of_another_pid_namespace_proves_nothing() {
         second.end(&outer, PID);
         assert_eq!(other.ask("try"), "none", "{kind:?}");
 
-        // The kernel itself tells the end.
+        // The kernel itself reports the end.
         holder.tell("die");
         holder.end();
         assert!(held(&other.ask("try")).1, "{kind:?}");

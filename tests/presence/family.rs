@@ -1,4 +1,4 @@
-//! The processes of these tests: which lock each is about, and how it starts.
+//! The processes of these tests: the lock of each, and how it starts.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::crew::{Member, program_under, scratch};
 
-/// Which lock it is about.
+/// The lock of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Pid,
@@ -23,7 +23,7 @@ impl Kind {
         }
     }
 
-    /// What the parent wants of this process.
+    /// The orders of the parent to this process.
     pub(crate) fn of_child() -> Self {
         let name = crate::crew::child::variable("PRESENCE_KIND");
         let all = [Self::Pid, Self::Mkdir, Self::CreateNew];
@@ -42,8 +42,7 @@ impl Member {
         Self::under(&[], kind, path, environment)
     }
 
-    /// The same, started by another program, which takes the child's command line as its last
-    /// arguments.
+    /// The same, started by another program, whose last arguments are the child's command line.
     pub(crate) fn under(
         starter: &[&str],
         kind: Kind,
@@ -58,7 +57,7 @@ impl Member {
         Self::start(command)
     }
 
-    /// Acquires; token, and whether the last holder died inside.
+    /// Acquires. Returns the token, and whether the last holder died.
     pub(crate) fn acquire(&mut self) -> (u64, bool) {
         held(&self.ask("acquire"))
     }
@@ -68,7 +67,7 @@ impl Member {
     }
 }
 
-/// What a line `held TOKEN CRASHED` says.
+/// Parses a line `held TOKEN CRASHED`.
 pub(crate) fn held(line: &str) -> (u64, bool) {
     let words: Vec<_> = line.split_whitespace().collect();
     let ["held", token, crashed] = words[..] else {
@@ -77,7 +76,7 @@ pub(crate) fn held(line: &str) -> (u64, bool) {
     (token.parse().expect("a token"), crashed == "true")
 }
 
-/// What stands beside a lock, by name, without the numbers in them.
+/// Returns the files beside a lock, by name, without the numbers in their names.
 pub(crate) fn left(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).expect("a directory");
     let mut names: Vec<_> = entries
@@ -93,7 +92,7 @@ pub(crate) fn left(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A lock in a directory of its own.
+/// A lock in its own directory.
 pub(crate) fn place() -> (TempDir, PathBuf) {
     let directory = scratch();
     let path = directory.path().join("it.lock");

@@ -1,4 +1,4 @@
-//! Records that others wrote, or that nobody wrote to the end.
+//! Records that other programs wrote, and incomplete records.
 
 use stanchion::{ErrorKind, PidLock, Removal};
 
@@ -10,7 +10,7 @@ fn p33_what_is_no_pid_file_is_left_alone() {
     let (_directory, path) = place();
     let lock = PidLock::open(&path).expect("a lock");
     for content in [
-        &b"hello, I am somebody's letter\n"[..],
+        &b"hello, I am a letter\n"[..],
         &[0xff; 100],
         &[b'7'; 100_000],
     ] {
@@ -75,7 +75,7 @@ fn p31_a_reused_pid_is_not_the_holder() {
     holder.acquire();
     let text = std::fs::read_to_string(&path).expect("its record");
     holder.release();
-    // The same living process, but another start: its pid was reused since.
+    // The same pid with another start time: it was reused since.
     let at = text.find("start=").expect("a start");
     let end = at + text[at..].find(' ').expect("more words");
     let forged = format!("{}start=1{}", &text[..at], &text[end..]);
@@ -83,7 +83,7 @@ fn p31_a_reused_pid_is_not_the_holder() {
     let lock = PidLock::open(&path).expect("a lock");
     assert!(!lock.is_locked().expect("read"));
     assert!(lock.try_acquire().expect("no error").is_some());
-    // And the living one itself is respected.
+    // And the record of the living process itself is respected.
     std::fs::write(&path, &text).expect("written");
     assert!(lock.is_locked().expect("read"));
     assert!(lock.try_acquire().expect("no error").is_none());

@@ -1,5 +1,5 @@
-//! A process that executes itself once more while it holds: pid and start stay, and what it knew is
-//! gone.
+//! A process that executes itself again while it holds a lock: pid and start time stay, and its
+//! memory is gone.
 
 use crate::crew::Member;
 use crate::family::{Kind, held, place};
@@ -59,7 +59,7 @@ fn p47_what_a_process_left_before_it_executed_itself_expires() {
     }
 }
 
-/// One image: two handles of one process are no former and later one.
+/// Within one image: two handles of one process are not an earlier and a later image.
 #[test]
 fn p31_two_locks_of_one_process_meet_as_the_living() {
     let (_directory, path) = place();

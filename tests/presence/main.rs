@@ -1,5 +1,5 @@
-//! Locks that exist as a name, among real processes: breakers of a stale lock, deaths between any two steps, stopped holders, foreign
-//! records. On Linux, where a process can be told to be gone.
+//! Locks that exist as a name, among real processes: takeover of a stale lock, deaths between any
+//! two steps, stopped holders, foreign records. On Linux, where a process can be proved to be gone.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.

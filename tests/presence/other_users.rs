@@ -1,4 +1,5 @@
-//! Other users: whoever comes first, those who may make files in the directory go on. Needs root.
+//! Other users: whichever user is first, the users that may create files in the directory can
+//! continue. Needs root.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ const TEAM: u32 = 60_100;
 const ANN: &str = "60001:60001:60100";
 const BOB: &str = "60002:60002:60100";
 
-/// Paths of a lock, one of them too long for a file name.
+/// Paths of a lock. One of them is too long for a file name.
 fn paths(home: &Path) -> [PathBuf; 2] {
     ["it".to_owned(), "n".repeat(200)].map(|name| home.join(name).with_extension("lock"))
 }
@@ -70,7 +71,7 @@ fn p58_members_of_a_group_share_the_locks_of_their_directory_whatever_the_umask(
     }
 }
 
-/// Nobody who may not make files there gets a right from it.
+/// A user that may not create files there gets no right from it.
 #[test]
 fn p58_the_umask_decides_for_those_who_may_not_use_the_lock() {
     need!(root());

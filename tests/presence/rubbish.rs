@@ -1,4 +1,4 @@
-//! What strangers, full disks and tidy programs do to the files of a lock while it is in use.
+//! What other programs, full disks and cleaners do to the files of a lock in use.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn claim(path: &Path) -> PathBuf {
     path.with_extension("lock.claim")
 }
 
-/// The one entry of the directory whose name begins like this.
+/// Returns the only entry of the directory whose name begins like this.
 fn entry(directory: &Path, prefix: &str) -> PathBuf {
     let found = left(directory)
         .into_iter()
@@ -28,7 +28,7 @@ fn delete(path: &Path) {
     deleted.expect("deleted");
 }
 
-/// One that waits for the lock.
+/// A process that waits for the lock.
 fn waiter(kind: Kind, path: &Path) -> Member {
     let mut member = Member::of(kind, path);
     member.tell("acquire");
@@ -65,7 +65,7 @@ fn p38_a_directory_deleted_under_holder_and_waiter_is_made_again() {
         let mut holder = Member::of(kind, &path);
         let (token, _) = holder.acquire();
         let next = waiter(kind, &path);
-        // In one step: the waiter makes a new one as soon as the baton is gone.
+        // In one step, because the waiter makes a new one as soon as the baton is gone.
         let aside = directory.path().join("aside");
         std::fs::rename(claim(&path), &aside).expect("moved");
         std::fs::remove_dir_all(aside).expect("deleted");
@@ -75,7 +75,7 @@ fn p38_a_directory_deleted_under_holder_and_waiter_is_made_again() {
     }
 }
 
-/// Nothing tells then who holds; nobody goes in before the baton is given back.
+/// Then nothing shows the holder. No other process acquires before the baton is released.
 #[test]
 fn p33_a_record_deleted_under_its_holder_robs_nobody() {
     for kind in CLAIMS {
@@ -154,7 +154,7 @@ fn p57_a_pid_file_replaced_while_somebody_waits_is_an_error() {
     }
 }
 
-/// Every step that can fail for want of space, of descriptors or of rights.
+/// Every step that can fail because of space, descriptors or rights.
 #[cfg(stanchion_test)]
 #[test]
 fn p60_what_fails_on_the_way_leaves_nothing_in_the_way() {
@@ -227,7 +227,7 @@ fn p30_a_death_while_a_claim_is_removed_locks_out_nobody() {
     }
 }
 
-/// A program that tidies up deletes what somebody is about to link.
+/// A cleaner deletes what a process is about to link.
 #[cfg(stanchion_test)]
 #[test]
 fn p33_a_draft_that_is_deleted_is_written_again() {
@@ -243,7 +243,7 @@ fn p33_a_draft_that_is_deleted_is_written_again() {
     assert!(left(directory.path()).is_empty());
 }
 
-/// It has seen a free baton and written its record; meanwhile the lock was removed and made again.
+/// It has seen a free baton and written its record. Meanwhile the lock was removed and made again.
 #[cfg(stanchion_test)]
 #[test]
 fn p49_one_who_comes_late_at_a_claim_made_again_has_a_record_in_it() {
@@ -259,7 +259,7 @@ fn p49_one_who_comes_late_at_a_claim_made_again_has_a_record_in_it() {
         other.release();
         late.signal(rustix::process::Signal::CONT);
         assert!(held(&late.hear()).0 > token);
-        // Its death is told, so its record is there.
+        // Its death is reported, so its record is there.
         late.kill();
         assert!(other.acquire().1);
     }

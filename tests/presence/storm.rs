@@ -1,4 +1,4 @@
-//! Many at once: breakers of one stale lock, and an ordinary crowd.
+//! Many at once: takeovers of one stale lock, and an ordinary crowd.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use crate::child::numbered;
 use crate::crew::{Member, until};
 use crate::family::{Kind, left, place};
 
-/// Processes that break.
+/// Processes that take over.
 const BREAKERS: usize = 8;
 /// Stale locks in one race.
 const RACE: usize = 50;
@@ -16,11 +16,12 @@ fn rounds() -> usize {
     given.map_or(500, |it| it.parse().expect("a number"))
 }
 
-/// What a process leaves that is killed while it holds: every file and directory with its text, relative to the lock's directory.
+/// What a process leaves that is killed while it holds: every file and directory with its text,
+/// relative to the lock's directory.
 struct Stale {
     kind: Kind,
     files: Vec<(PathBuf, Option<String>)>,
-    /// The ID of its hold, as it stands in names and texts.
+    /// The ID of its hold, as it is in names and texts.
     id: String,
 }
 
@@ -57,7 +58,7 @@ impl Stale {
         Self { kind, files, id }
     }
 
-    /// Lays it down once more, as another hold of the same dead process.
+    /// Writes it again, as another hold of the same dead process.
     fn lay_down(&self, path: &Path, number: usize) {
         let fresh = format!("{number:032x}");
         let directory = path.parent().expect("a directory");
@@ -73,14 +74,14 @@ impl Stale {
         }
     }
 
-    /// What a lock leaves that was given back.
+    /// What a released lock leaves.
     fn leaves(&self, directory: &Path) -> usize {
         let left = left(directory);
         match self.kind {
             Kind::Pid => left.len(),
             _ => {
                 let inside = |it: &String| crate::family::left(&directory.join(it)).len();
-                // The baton of each is all there is.
+                // The baton of each is all that is left.
                 let more = left.iter().map(|it| inside(it) - 1);
                 more.sum()
             }
@@ -184,9 +185,9 @@ fn nobody_waits_for_ever_while_processes_are_killed(kind: Kind) {
         text.parse().unwrap_or(0_u64)
     };
     for victim in 0..BREAKERS * 5 {
-        // It goes on before each death, so somebody has taken over from the last one.
+        // It progresses before each death, so a process has taken over from the last one.
         let before = count();
-        until("it goes on", || count() > before + 5);
+        until("it progresses", || count() > before + 5);
         std::mem::replace(&mut crowd[victim % BREAKERS], start()).kill();
     }
     for mut member in crowd {

@@ -1,5 +1,5 @@
-//! POSIX access lists on the lock file and on its directory: the queue is for the same users. Needs
-//! root.
+//! POSIX access lists on the lock file and on its directory: the same users may use the queue.
+//! Needs root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
@@ -49,7 +49,7 @@ fn entries(path: &Path) -> Vec<Entry> {
     room[4..length].chunks_exact(8).map(entry).collect()
 }
 
-/// `None` where the file system has no such lists.
+/// `None` if the file system has no such lists.
 fn set(path: &Path, name: &str, list: &[Entry]) -> Option<()> {
     let set = rustix::fs::setxattr(path, name, &bytes(list), rustix::fs::XattrFlags::empty());
     if set == Err(rustix::io::Errno::NOTSUP) {
@@ -83,7 +83,7 @@ fn p58_a_user_named_in_the_access_list_of_the_lock_file_shares_the_lock() {
         lock_of(&crew, ANN, 0o600);
         need!(set(crew.lock(), ACCESS, &for_one_more(EVE_ID, 6)));
         share(&mut crew, ANN, EVE);
-        // Whoever made it.
+        // Whichever user made it.
         for path in made(&crew) {
             let owner = path.metadata().expect("a file").uid();
             let other = if owner == ANN_ID { EVE_ID } else { ANN_ID };
@@ -95,7 +95,7 @@ fn p58_a_user_named_in_the_access_list_of_the_lock_file_shares_the_lock() {
     });
 }
 
-/// The user who is named comes first, or root: the owner is not shut out.
+/// The named user is first, or root is: the owner is not locked out.
 #[test]
 fn p58_whoever_makes_the_queue_the_owner_and_the_users_named_share_the_lock() {
     need!(root());
@@ -128,7 +128,7 @@ fn p58_a_default_access_list_of_the_directory_shares_its_locks() {
     });
 }
 
-/// With an access list the group's bits of the mode are its mask. The group itself may nothing
+/// With an access list the group's bits of the mode are its mask. The group itself has no right
 /// here.
 #[test]
 fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
@@ -165,11 +165,11 @@ fn p58_the_mask_of_an_access_list_is_not_the_right_of_the_group() {
 }
 
 /// The owner is not in the group of the lock file, and a member of the group makes the queue or
-/// waits once. Only root can give files away, so the owner is named in a list.
+/// waits once. Only root can give files away, so the list names the owner.
 #[test]
 fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
     need!(root());
-    // Of no group but her own.
+    // In no group but her own.
     let ann = "60001:60001";
     everywhere(|mut crew| {
         lock_of(&crew, ann, 0o660);
@@ -191,8 +191,8 @@ fn p58_the_owner_of_the_lock_file_is_not_shut_out_by_a_member_of_its_group() {
     });
 }
 
-/// A list that the directory of the queue passes on gives nobody a right that the lock file does
-/// not.
+/// A list that the directory of the queue inherits gives no user a right that the lock file does
+/// not give.
 #[test]
 fn p58_an_inherited_access_list_does_not_open_the_queue() {
     need!(root());

@@ -1,4 +1,4 @@
-//! When the system has nothing to give: no space, no right to write, no descriptor, no watch.
+//! When a resource is missing: space, the right to write, descriptors, watches.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::crew::scratch;
 use crate::queue::Crew;
 use crate::skip::success;
 
-/// A small file system of its own; `None` where mounting is not allowed.
+/// A small file system. `None` if mounting is not allowed.
 struct Mount(PathBuf, #[allow(dead_code)] tempfile::TempDir);
 
 impl Mount {
@@ -73,7 +73,7 @@ fn p60_a_read_only_file_system_is_a_clear_error() {
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
-/// How many more files the mounted file system takes.
+/// How many more files fit on the mounted file system.
 fn fill(directory: &Path) -> Vec<PathBuf> {
     let paths = (0..).map(|index| directory.join(format!("filler{index}")));
     paths
@@ -103,7 +103,7 @@ fn p60_p43_a_full_disk_is_an_error_at_every_file_and_heals() {
                 assert!(error.to_string().contains("it.lock"), "{error}");
                 assert!(
                     !lock.is_locked().expect("an answer"),
-                    "what was taken is given back"
+                    "what was taken is released"
                 );
             }
         }
@@ -196,7 +196,7 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
         crew.end(poor);
         assert!(
             crew.tickets().is_empty(),
-            "with {most} descriptors a ticket stays"
+            "with {most} descriptors a ticket is left"
         );
     }
     crew.queue(waiter, 1);

@@ -1,6 +1,6 @@
 //! A directory with a lock in it is copied: as a container layer or a backup is (`cp -a`), and with
-//! hard links (`cp -al`). The lock goes on undisturbed, and the copy is a lock of its own as far as
-//! the files allow.
+//! hard links (`cp -al`). The lock works on, and the copy is an independent lock as far as the
+//! files allow.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::crew::{Who, until};
 use crate::queue::{Crew, everywhere};
 
-/// Copies lock file and queue to a directory beside, and gives a crew around the copy.
+/// Copies lock file and queue to another directory, and returns a crew around the copy.
 fn copy(crew: &Crew, how: &str) -> Crew {
     let to = crew.lock().with_file_name("copy");
     std::fs::create_dir(&to).expect("a directory");
@@ -41,7 +41,7 @@ fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).expect("content")
 }
 
-/// Nothing of the lock is there any more.
+/// Asserts that no file of the lock is left.
 fn assert_removed(crew: &mut Crew, who: Who) {
     assert_eq!(crew.ask(who, "remove"), "removed");
     let home = crew.lock().parent().expect("a directory");
@@ -49,7 +49,7 @@ fn assert_removed(crew: &mut Crew, who: Who) {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// The holder, then these, in this order, and no death in between.
+/// The holder, then these, in this order. No crash is reported.
 fn serves(crew: &mut Crew, holder: Who, waiters: &[Who]) {
     crew.release(holder, 1);
     for who in waiters {
@@ -137,7 +137,7 @@ fn a_copy_is_removed_with_all_that_came_with_it() {
         crew.contend(newcomer);
         assert!(
             !spare.exists(),
-            "it is nobody's, and goes with the first ticket of a process"
+            "it has no owner, and is deleted with the first ticket of a process"
         );
     });
 }
@@ -255,7 +255,7 @@ fn p09_a_lock_with_a_linked_copy_keeps_its_order() {
         for who in waiters {
             crew.end(who);
         }
-        // Their tickets stand in the copy still, without a lock.
+        // Their tickets are still in the copy, without a lock.
         assert!(!copied.acquire(other, 1).crashed);
         copied.release(other, 1);
         assert_removed(&mut copied, other);
@@ -284,7 +284,7 @@ fn p38_a_ticket_with_a_name_elsewhere_is_not_used_again() {
         assert_ne!(
             inode(&crew),
             inode(&copied),
-            "else it would stand there for good"
+            "otherwise it would be there forever"
         );
         crew.release(holder, 1);
         crew.expect_held(waiter, 1);
@@ -343,7 +343,7 @@ fn p38_files_of_others_with_names_in_the_queue_are_not_written_into() {
     });
 }
 
-/// The steps of a process that puts a private copy in the place of a record, and those around.
+/// The steps of a process that replaces a record with a private copy, and those around it.
 #[cfg(stanchion_test)]
 const STEPS: [&str; 5] = [
     "LockState",

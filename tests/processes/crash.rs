@@ -1,4 +1,5 @@
-//! Sudden deaths: whoever dies frees its place at once, the next one learns of a death inside, tokens keep growing.
+//! Sudden deaths: a dead process frees its place at once, the next holder learns of the death of a
+//! holder, and tokens keep growing.
 
 use crate::crew::Who;
 use crate::queue::{Crew, everywhere};
@@ -41,7 +42,7 @@ fn p28_the_death_of_a_holder_with_many_tasks_lets_the_next_one_in() {
     });
 }
 
-/// Kills some of four waiters and, at the end, the holder: the rest are served in order.
+/// Kills some of four waiters and, at the end, the holder. The rest acquire in order.
 fn kill_subset(crew: &mut Crew, subset: u32) {
     let holder = crew.start();
     crew.take(holder, 0);
@@ -88,14 +89,14 @@ fn p29_any_subset_dies_while_the_line_moves() {
         for &who in &members[1..] {
             crew.queue(who, 1);
         }
-        // The release and the deaths of its successors meet.
+        // The release and the deaths of its successors happen at once.
         crew.let_go(members[0], 1, "release");
         for index in 0..3 {
             if subset & (1 << index) != 0 {
                 crew.kill_now(members[1 + index]);
             }
         }
-        // Who was killed may have been inside for a moment, and even have said so.
+        // A killed member may have held the lock for a moment, and even have reported that.
         let last = members[5];
         loop {
             let line = crew.line_of_anyone();
@@ -117,13 +118,13 @@ fn p65_exactly_the_next_grant_learns_of_a_death_inside() {
         let victim = crew.start();
         crew.take(victim, 1);
         crew.kill(victim);
-        assert!(crew.take_and_release(a).crashed, "it died inside");
-        assert!(!crew.take_and_release(b).crashed, "told once");
-        assert!(!crew.take_and_release(a).crashed, "told once");
+        assert!(crew.take_and_release(a).crashed, "the holder died");
+        assert!(!crew.take_and_release(b).crashed, "reported once");
+        assert!(!crew.take_and_release(a).crashed, "reported once");
     });
 }
 
-/// A sweep leaves a lock whose next holder is to learn of a death.
+/// A sweep keeps a lock whose next holder must learn of a death.
 #[test]
 fn p65_a_sweep_forgets_no_death() {
     everywhere(|mut crew| {
@@ -207,7 +208,7 @@ fn p65_a_grant_that_nobody_claims_passes_the_word_on() {
         assert_eq!(crew.ask(asleep, "cancel 1"), "cancelled 1");
         assert!(
             crew.expect_held(next, 1).crashed,
-            "the one who let go was never inside"
+            "the dropped waiter never held it"
         );
     });
 }
@@ -231,7 +232,7 @@ fn p49_tokens_grow_over_deaths_and_deleted_records() {
                     std::fs::remove_dir_all(crew.queue_dir()).expect("the queue deleted");
                 }
             }
-            // The crew checks that the token has grown.
+            // The crew asserts that the token has grown.
             crew.acquire(next, 1);
             holder = next;
         }

@@ -1,11 +1,11 @@
-//! The tests of wake-ups, run by a crate that ignores the very events they are about: each of them must fail, and at
-//! once. A test that passes here proves nothing.
+//! The tests of wake-ups, run by a crate that ignores the events that they test. Each of them must
+//! fail, and at once. A test that passes here proves nothing.
 
 use std::process::Command;
 
 const LOST: &str = "a wake-up was lost";
 
-/// Runs a test of this binary so that it ignores these events (`STANCHION_DEAF`).
+/// Runs a test of this binary, which ignores these events (`STANCHION_DEAF`).
 fn fails_without(name: &str, events: &[&str]) {
     for deaf in events {
         let output = Command::new(std::env::current_exe().expect("this program"))

@@ -1,5 +1,5 @@
-//! What happens to the files of a lock under the eyes of several processes: replaced, spelled in another way, looked at
-//! in vain, shared with foreign files.
+//! Changes to the files of a lock while several processes use it: replaced, named in another way,
+//! looked up in vain, mixed with foreign files.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -10,7 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 use crate::crew::{Who, until};
 use crate::queue::{Crew, everywhere};
 
-/// Everything that can be seen of a directory: names, identities, modes, sizes, times of change, contents.
+/// Everything that is visible of a directory: names, inodes, modes, sizes, times of change,
+/// contents.
 pub(crate) fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, u32, u64, i64, Vec<u8>)> {
     let mut seen = BTreeMap::new();
     let mut open = vec![directory.to_owned()];
@@ -77,7 +78,7 @@ fn p12_a_try_against_a_foreign_holder_changes_nothing() {
 #[test]
 fn p46_contenders_never_touch_the_lock_file() {
     everywhere(|mut crew| {
-        std::fs::write(crew.lock(), "somebody's content").expect("a lock file");
+        std::fs::write(crew.lock(), "another program's content").expect("a lock file");
         let facts = |crew: &Crew| snapshot(&home(crew)).remove(crew.lock());
         let before = facts(&crew);
         let members: Vec<Who> = (0..4).map(|_| crew.start()).collect();
@@ -107,7 +108,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
             change(crew.lock(), how);
             crew.command(holder, "release 1", "released 1 Lost");
             crew.nobody_inside();
-            // The new lock file is free, but there is a line before it.
+            // The new lock file is free, but the queue is not empty.
             crew.queue(newcomer, 1);
             for who in waiters.into_iter().rev() {
                 crew.go_on(who);
@@ -397,7 +398,7 @@ fn p14_tickets_of_the_dead_are_cleared_away_whatever_their_number() {
         everywhere(|mut crew| {
             let (user, other) = (crew.start(), crew.start());
             crew.take_and_release(user);
-            std::fs::write(crew.queue_dir().join(name), "").expect("a ticket of nobody");
+            std::fs::write(crew.queue_dir().join(name), "").expect("a ticket without an owner");
             crew.take(user, 1);
             crew.queue(other, 1);
             crew.release(user, 1);
@@ -411,7 +412,8 @@ fn p14_tickets_of_the_dead_are_cleared_away_whatever_their_number() {
     }
 }
 
-/// Kept for the next ticket, and let go when none comes; also where the process has waited or held for longer than that.
+/// Kept for the next ticket, and closed if none comes. The same if the process has waited or held
+/// for longer than that.
 #[cfg(stanchion_test)]
 #[test]
 fn p59_what_is_kept_for_the_next_ticket_goes_without_a_next_ticket() {
@@ -428,7 +430,7 @@ fn p59_what_is_kept_for_the_next_ticket_goes_without_a_next_ticket() {
         crew.queue(waiter, 1);
         crew.release(holder, 1);
         crew.expect_held(waiter, 1);
-        // Its timer has run out while it held, and wakes the thread no more.
+        // Its timer has fired while it held, and does not wake the thread again.
         crew.until_only_events_wake();
         assert_eq!(spares(&crew), 1);
         crew.release(waiter, 1);

@@ -1,21 +1,21 @@
-//! Who may be inside with whom, and how members of a crew read and write.
+//! Who may hold the lock together, and how members of a crew read and write.
 
 use super::{Crew, Held, Inside, Queue};
 use crate::crew::Who;
 
 impl Queue {
-    /// Somebody has come in: alone, or with others who read. A writer's token is greater than all before, a reader's is that of the
-    /// last writer.
+    /// A member has acquired: alone, or with other readers. A writer's token is greater than all
+    /// before. A reader's token is that of the last writer.
     #[track_caller]
     pub(super) fn check_entry(&mut self, held: Held) {
         let shared = held.reads && self.inside.iter().all(|it| it.reads);
         assert!(
             shared || self.inside.is_empty(),
-            "two are inside: {held:?} and {:?}",
+            "two holders: {held:?} and {:?}",
             self.inside
         );
         let fits = match held.reads {
-            // Of the writer before our time nothing is known.
+            // Nothing is known about a writer before the test.
             true if self.token_may_jump || self.writers_are_unseen || self.token == 0 => {
                 held.token >= self.token
             }
@@ -36,7 +36,7 @@ impl Queue {
     pub(super) fn goes_out(&mut self, who: Who, slot: u32) {
         let is_it = |it: &Inside| (it.who, it.slot) == (who, slot);
         let index = self.inside.iter().position(is_it);
-        let index = index.unwrap_or_else(|| panic!("{who:?} {slot} is not inside"));
+        let index = index.unwrap_or_else(|| panic!("{who:?} {slot} is no holder"));
         self.inside.remove(index);
     }
 }
@@ -52,29 +52,29 @@ impl Crew {
         self.has_set("TAKER_KIND", "rwlock")
     }
 
-    /// A writer is granted the lock and never takes it: its token is lost.
+    /// A writer is granted the lock and never takes it, so its token is lost.
     pub(crate) fn a_grant_goes_unclaimed(&mut self) {
         self.site.token_may_jump = true;
     }
 
-    /// From now on some come in whom the crew does not follow.
+    /// From now on there are holders that the crew does not follow.
     pub(crate) fn writers_are_unseen(&mut self) {
         self.site.writers_are_unseen = true;
     }
 
-    /// How many are inside now.
+    /// Returns how many holders there are now.
     pub(crate) fn count_inside(&self) -> usize {
         self.site.inside.len()
     }
 
-    /// Must get in at once, by this command: `read` or `write`, or a try.
+    /// Must acquire at once, by this command: `read` or `write`, or a try.
     #[track_caller]
     pub(crate) fn take_by(&mut self, who: Who, command: &str, slot: u32) -> Held {
         let line = self.ask(who, &format!("{command} {slot}"));
         self.enter(who, &line)
     }
 
-    /// Must get in while nobody goes out, at once or after a wait.
+    /// Must acquire while no holder releases, at once or after a wait.
     #[track_caller]
     pub(crate) fn enters_by(&mut self, who: Who, command: &str, slot: u32) -> Held {
         let line = self.answer(who, &format!("{command} {slot}"), slot);
@@ -108,7 +108,7 @@ impl Crew {
         self.queue_by(who, "write", slot);
     }
 
-    /// This one comes in, whoever else does.
+    /// Waits until this one acquires, whatever others do.
     #[track_caller]
     pub(crate) fn expect_in(&mut self, who: Who, slot: u32) -> Held {
         let begins = format!("held {slot} ");
@@ -116,7 +116,7 @@ impl Crew {
         self.enter(who, &line)
     }
 
-    /// These are the next to come in, in whatever order, and all of them before anybody else.
+    /// Asserts that these are the next to acquire, in any order, and before all others.
     #[track_caller]
     pub(crate) fn expect_together(&mut self, expected: &[(Who, u32)]) -> Vec<Held> {
         let mut left = expected.to_vec();
@@ -131,11 +131,11 @@ impl Crew {
         all
     }
 
-    /// The writer goes on as a reader.
+    /// The writer becomes a reader.
     #[track_caller]
     pub(crate) fn downgrade(&mut self, who: Who, slot: u32) {
         self.site.goes_out(who, slot);
-        // From now on others may come in.
+        // From now on others may acquire.
         let reads = true;
         self.site.inside.push(Inside { who, slot, reads });
         self.tell(who, &format!("downgrade {slot}"));
@@ -145,7 +145,8 @@ impl Crew {
         assert_eq!(token, Some(self.site.token), "{line}");
     }
 
-    /// Nobody is inside or waits any more: a writer gets in at once, and no ticket is left.
+    /// Asserts that there is no holder and no waiter: a writer acquires at once, and no ticket is
+    /// left.
     #[track_caller]
     pub(crate) fn expect_idle(&mut self, witness: Who) -> Held {
         let held = self.writes(witness, 97);
@@ -165,11 +166,12 @@ impl Crew {
     pub(crate) fn cancel(&mut self, who: Who, slot: u32) {
         let cancelled = format!("cancelled {slot}");
         self.tell(who, &format!("cancel {slot}"));
-        // Another task of its process may say first that it has come in.
+        // Another task of its process may report first that it has acquired.
         self.find(|it, line| it == who && line == cancelled);
     }
 
-    /// Of one that may have come in just before it was cancelled, and is out again.
+    /// Forgets a wait that may have been granted just before it was cancelled, and is released
+    /// again.
     pub(crate) fn forget_entry(&mut self, who: Who, slot: u32) {
         let entry = format!("held {slot} ");
         self.said_so_far()

@@ -1,4 +1,5 @@
-//! Looking on: `status` names holder and waiters, `changes` follows the line, and neither disturbs anybody.
+//! Observers: `status` names holder and waiters, `changes` follows the queue, and neither affects
+//! any process.
 
 use futures::StreamExt;
 use stanchion::{Changes, FifoLock, Status};
@@ -14,7 +15,7 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.enable_time().build().expect("a runtime")
 }
 
-/// The next look for which `wanted` holds.
+/// Returns the next status for which `wanted` holds.
 fn next(
     runtime: &tokio::runtime::Runtime,
     changes: &mut Changes,
@@ -24,14 +25,14 @@ fn next(
         let found = async {
             loop {
                 let status = StreamExt::next(changes).await.expect("no end");
-                let status = status.expect("a look");
+                let status = status.expect("a status");
                 if wanted(&status) {
                     return status;
                 }
             }
         };
         let found = tokio::time::timeout(crate::crew::WATCHDOG, found).await;
-        found.expect("the line never came to look like that")
+        found.expect("the queue never reached this state")
     })
 }
 
@@ -39,13 +40,13 @@ fn next(
 fn the_line_is_named_from_outside() {
     everywhere(|mut crew| {
         let holder = crew.start_with(&[("TAKER_LABEL", "the holder")]);
-        let first = crew.start_with(&[("TAKER_LABEL", "first in line")]);
+        let first = crew.start_with(&[("TAKER_LABEL", "first in the queue")]);
         let second = crew.start();
         crew.take(holder, 1);
         crew.queue(first, 1);
         crew.queue(second, 1);
         let status = lock_of(&crew).status().expect("status");
-        let inside = status.holder.expect("somebody is inside");
+        let inside = status.holder.expect("there is a holder");
         assert_eq!(inside.pid, Some(crew.pid(holder)));
         assert_eq!(inside.label.as_deref(), Some("the holder"));
         let command = inside.command.expect("its command line");
@@ -53,7 +54,7 @@ fn the_line_is_named_from_outside() {
         let pids: Vec<_> = status.waiters.iter().map(|it| it.owner.pid).collect();
         assert_eq!(pids, [Some(crew.pid(first)), Some(crew.pid(second))]);
         let waiter = &status.waiters[0].owner;
-        assert_eq!(waiter.label.as_deref(), Some("first in line"));
+        assert_eq!(waiter.label.as_deref(), Some("first in the queue"));
         assert_eq!(waiter.host, inside.host);
         assert!(waiter.command.is_some() && waiter.since.is_some());
         assert_eq!(status.waiters[1].owner.label.as_deref(), Some("taker"));
@@ -81,13 +82,13 @@ fn changes_follow_the_line() {
         next(&runtime, &mut changes, |it| it.waiters.len() == 1);
         crew.queue(third, 1);
         next(&runtime, &mut changes, |it| it.waiters.len() == 2);
-        // A death inside.
+        // The death of a holder.
         crew.kill(holder);
         crew.expect_held(waiter, 1);
         next(&runtime, &mut changes, |it| {
             held_by(it, Some(pids[1])) && it.waiters.len() == 1
         });
-        // A death in line, which announces itself to nobody.
+        // The death of a waiter, which causes no event.
         crew.kill(third);
         next(&runtime, &mut changes, |it| it.waiters.is_empty());
         crew.release(waiter, 1);
@@ -107,7 +108,7 @@ fn an_onlooker_wakes_nobody_and_leaves_nothing() {
             let mut changes = lock_of(&crew).changes();
             next(&runtime, &mut changes, |it| it.waiters.len() == 1);
         }
-        // Its own timers may have woken it; a hundred looks have not.
+        // Its own timers may have woken it. A hundred calls of `status` have not.
         assert!(crew.wake_ups(waiter) - before < 50);
         crew.release(holder, 1);
         crew.serve(waiter, 1);

@@ -1,16 +1,16 @@
-//! Order among processes and tasks: who queued first is served first, whatever happens to the others.
+//! Order among processes and tasks: first come, first served, whatever happens to the others.
 
 use crate::crew::Who;
 use crate::queue::{Crew, everywhere};
 
-/// Each waiter is served in turn and leaves.
+/// Each waiter acquires in turn and releases.
 fn serve(crew: &mut Crew, waiters: &[(Who, u32)]) {
     for &(who, slot) in waiters {
         crew.serve(who, slot);
     }
 }
 
-/// A holder and waiters behind it: each a process, a slot in that process.
+/// A holder and waiters behind it. Each is a process and a slot in that process.
 fn line(crew: &mut Crew, places: &[(usize, u32)]) -> (Who, Vec<(Who, u32)>) {
     let most = places.iter().map(|it| it.0).max().unwrap_or(0);
     let holder = crew.start();
@@ -60,7 +60,7 @@ fn p09_the_holders_own_tasks_do_not_pass_others() {
     everywhere(|mut crew| {
         let (a, b) = (crew.start(), crew.start());
         crew.take(a, 0);
-        // Behind its own hold a task needs no ticket; behind another process it does.
+        // Behind a hold of its own process a task needs no ticket. Behind another process it does.
         crew.queue(a, 1);
         crew.queue(b, 2);
         crew.queue(a, 3);
@@ -119,7 +119,7 @@ fn p10_a_try_does_not_pass_a_live_waiter() {
         assert_eq!(
             crew.ask(newcomer, "try 2"),
             "none",
-            "the door is free, but somebody queues"
+            "the door is free, but a process is queued"
         );
         assert_eq!(
             crew.ask(holder, "try 2"),
@@ -131,10 +131,11 @@ fn p10_a_try_does_not_pass_a_live_waiter() {
     });
 }
 
-/// What takes a waiter out of the line.
+/// What removes a waiter from the queue.
 const LEAVINGS: [&str; 3] = ["kill", "cancel", "time out"];
 
-/// Queues with a limit, which is longer where the machine is so slow that it is over before the first poll.
+/// Queues with a time limit. If the machine is so slow that the limit is over before the first
+/// poll, the next limit is longer.
 fn queue_for_a_while(crew: &mut Crew, who: Who, slot: u32, mut limit: u64) {
     loop {
         crew.tell(who, &format!("acquire {slot} {limit}"));
@@ -187,10 +188,11 @@ fn p11_a_waiter_that_leaves_changes_nothing_for_the_rest() {
                 crew.release(holder, 0);
                 for who in waiters {
                     let held = crew.expect_held(who, 1);
-                    assert!(!held.crashed, "{how}: nobody died inside");
+                    assert!(!held.crashed, "{how}: no holder died");
                     crew.release(who, 1);
                 }
-                // Nobody stands behind the last one to clear its ticket away; the next comer does.
+                // There is no waiter behind the last one to delete its ticket. The next process
+                // deletes it.
                 crew.take_and_release(holder);
                 crew.expect_no_tickets();
             }
@@ -272,8 +274,8 @@ fn p27_a_deadline_holds_behind_a_stopped_process() {
     crew.expect_held(waiter, 1);
 }
 
-/// A holder, two tasks of one process, two other processes, and the first one again. That its third task must not join the
-/// two before, it knows from the event of the queue directory alone.
+/// A holder, two tasks of one process, two other processes, and the first one again. Its third task
+/// must not join the first two. Only the event of the queue directory shows that.
 #[cfg(stanchion_test)]
 fn line_that_returns(crew: &mut Crew) -> (Who, Vec<(Who, u32)>) {
     let (holder, mut waiters) = line(crew, &[(0, 1), (0, 2), (1, 1), (2, 1)]);
@@ -339,7 +341,7 @@ fn p63_a_death_in_the_middle_of_the_line_needs_nothing_but_the_event() {
     });
 }
 
-/// The directory that was watched is gone, and as long as somebody has it open nothing tells so.
+/// The watched directory is gone. As long as a process has it open, no event says so.
 #[test]
 fn p10_a_lock_that_was_removed_and_made_anew_keeps_the_order() {
     everywhere(|mut crew| {

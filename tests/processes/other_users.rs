@@ -1,4 +1,4 @@
-//! Other users: who may use a lock, who may not, and what that leaves on disk. Needs root.
+//! Other users: which users may use a lock, and what that leaves on disk. Needs root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::queue::{Crew, everywhere};
 use crate::skip::root;
 
 pub(crate) const TEAM: u32 = 60_100;
-/// Two users with a group of their own each, both in the team: `user:group:more groups`.
+/// Two users, each with its own group, both in the team: `user:group:more groups`.
 pub(crate) const ANN: &str = "60001:60001:60100";
 pub(crate) const BOB: &str = "60002:60002:60100";
 /// The same two with the team as their first group.
@@ -25,7 +25,7 @@ pub(crate) fn open_to(crew: &Crew, mode: u32, group: u32) {
     std::fs::set_permissions(home(crew), PermissionsExt::from_mode(mode)).expect("a mode");
 }
 
-/// Both hold and wait, each behind the other, and die on each other.
+/// Both hold and wait, each behind the other, and die while the other waits.
 pub(crate) fn share(crew: &mut Crew, ann: &str, bob: &str) {
     let a = crew.start_with(&[("CREW_AS", ann)]);
     let b = crew.start_with(&[("CREW_AS", bob)]);
@@ -38,7 +38,7 @@ pub(crate) fn share(crew: &mut Crew, ann: &str, bob: &str) {
         crew.serve(first, 2);
         assert!(crew.ask(second, "status").starts_with("status false"));
     }
-    // One clears away what the other left when it died.
+    // One deletes what the other left when it died.
     let victim = crew.start_with(&[("CREW_AS", ann)]);
     crew.take(b, 1);
     crew.queue(victim, 1);
@@ -67,7 +67,7 @@ fn p58_two_users_share_a_lock_in_a_directory_of_their_group() {
     need!(root());
     everywhere(|mut crew| {
         crew.set("TAKER_MODE", "660");
-        // Files made here belong to the team, whoever makes them.
+        // Files made here belong to the team, whichever user makes them.
         open_to(&crew, 0o2770, TEAM);
         share(&mut crew, ANN, BOB);
     });
@@ -122,7 +122,8 @@ fn p45_p58_who_may_not_is_told_and_changes_nothing() {
     });
 }
 
-/// Who may use a lock in a sticky directory may not delete it; what he tries must not cost the record.
+/// A user that may use a lock in a sticky directory may not delete it. A failed attempt must not
+/// change the record.
 #[test]
 fn p13_a_removal_that_is_refused_forgets_no_crash() {
     need!(root());
@@ -227,7 +228,8 @@ fn p59_what_stays_is_the_lock_file_and_its_record() {
             names
         };
         assert_eq!(names(home(&crew)), ["it.lock", "it.lock.queue"]);
-        // A file kept for the next ticket may outlive a process that ends in haste; the next process takes it over.
+        // A file that is kept for the next ticket may outlive a process that ends suddenly. The
+        // next process takes it over.
         let (spares, rest): (Vec<_>, Vec<_>) = names(&crew.queue_dir())
             .into_iter()
             .partition(|name| name.starts_with("spare."));
@@ -253,7 +255,7 @@ pub(crate) fn lock_of(crew: &Crew, who: &str, mode: u32) {
     std::fs::set_permissions(crew.lock(), PermissionsExt::from_mode(mode)).expect("a mode");
 }
 
-/// Everything in the queue belongs to the owner of the lock file, and has its bits.
+/// Asserts that everything in the queue belongs to the owner of the lock file, and has its bits.
 fn assert_is_of(crew: &Crew, who: &str, mode: u32) {
     let owner = (number(who, 0), number(who, 1));
     let entries = std::fs::read_dir(crew.queue_dir()).expect("a queue");
@@ -268,7 +270,7 @@ fn assert_is_of(crew: &Crew, who: &str, mode: u32) {
     assert_eq!(queue.mode() & 0o777, enters, "{:o}", queue.mode());
 }
 
-/// Root queues in a user's line, in the middle and at its end, and dies there.
+/// Root queues among a user's waiters, in the middle and at the end, and dies there.
 #[test]
 fn p58_root_waits_once_in_a_users_line() {
     need!(root());
@@ -293,7 +295,7 @@ fn p58_root_waits_once_in_a_users_line() {
             crew.release(root, 1);
             crew.serve(b, 1);
             crew.serve(a, 2);
-            // Its spare files are for the user too.
+            // Its spare files are usable by the user too.
             crew.expect_no_tickets();
             assert_is_of(&crew, ANN, mode);
             crew.end(root);
@@ -304,7 +306,7 @@ fn p58_root_waits_once_in_a_users_line() {
     }
 }
 
-/// The lock file is there, and root is the first to use the lock.
+/// The lock file exists, and root is the first to use the lock.
 #[test]
 fn p58_root_makes_the_queue_of_a_users_lock() {
     need!(root());
@@ -324,7 +326,7 @@ fn p58_root_makes_the_queue_of_a_users_lock() {
     }
 }
 
-/// A ticket as a process of another version may have left it, in a queue of Ann's.
+/// A ticket as a process of another version may have left it, in Ann's queue.
 fn plant(crew: &Crew, name: &str, mode: u32) -> std::fs::File {
     let path = crew.queue_dir().join(name);
     let file = std::fs::File::create(&path).expect("a ticket");
@@ -337,8 +339,8 @@ fn lock(file: &std::fs::File) {
     flock(file, FlockOperation::NonBlockingLockExclusive).expect("the ticket's lock");
 }
 
-/// A lock needs no right to write: a ticket that may only be read is watched, its lock is tried,
-/// and it is reaped.
+/// A lock needs no right to write. A ticket that is read-only is watched, its lock is tried, and it
+/// is reaped.
 #[test]
 fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
     need!(root());
@@ -354,7 +356,7 @@ fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
         drop(living);
         crew.serve(a, 1);
         crew.expect_no_tickets();
-        // Of the dead: whoever tries clears it away.
+        // A ticket of a dead process. A try deletes it.
         drop(plant(&crew, "00000000000000000001.x", 0o644));
         crew.tell(a, "try 3");
         let line = crew.line(a);
@@ -362,8 +364,8 @@ fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
     });
 }
 
-/// One that cannot be opened keeps its place and locks nobody out: who waits passes it as it passes
-/// a sleeper. Who does not wait is told why nothing is known.
+/// A ticket that cannot be opened keeps its place and locks out no user. A waiter bypasses it like
+/// a frozen one. A try gets an error that says why its owner is unknown.
 #[test]
 fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
     need!(root());
@@ -383,8 +385,8 @@ fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
         }
         crew.queue(a, 1);
         crew.serve(a, 1);
-        assert_eq!(crew.tickets().len(), 1, "it stands still");
-        // It goes while somebody waits behind it.
+        assert_eq!(crew.tickets().len(), 1, "it is still there");
+        // It is deleted while a process waits behind it.
         crew.set("CREW_WINDOW", "never");
         let b = crew.start_with(&[("CREW_AS", ANN)]);
         crew.queue(b, 1);
@@ -394,7 +396,7 @@ fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
     });
 }
 
-/// Each of them counts as a waiter for `max_waiting`, beside those that are known to live.
+/// Each of them counts as a waiter for `max_waiting`, like those that are known to live.
 #[test]
 fn p58_max_waiting_counts_tickets_that_cannot_be_opened() {
     need!(root());
@@ -420,7 +422,7 @@ fn p58_max_waiting_counts_tickets_that_cannot_be_opened() {
     });
 }
 
-/// Root makes nothing through a link, and gives nothing away that it has found.
+/// Root creates nothing through a link, and does not change the owner of existing files.
 #[test]
 fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
     need!(root());
@@ -437,7 +439,7 @@ fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
         let before = look(&victim);
         let a = crew.start_with(&[("CREW_AS", ANN)]);
         crew.take_and_release(a);
-        // A link in the place of the record.
+        // A link in place of the record.
         std::fs::remove_file(crew.state()).expect("no record");
         std::os::unix::fs::symlink(&victim, crew.state()).expect("a link");
         let root = crew.start_unready(&[]);
@@ -450,7 +452,7 @@ fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
         assert!(line.contains("symbolic link"), "{line}");
         assert_eq!(look(&victim), before);
         std::fs::remove_file(crew.state()).expect("no link");
-        // A file of root's as a spare file: it is not taken for a ticket, and not given away.
+        // A spare file that belongs to root is not used for a ticket, and keeps its owner.
         let inode = victim.metadata().expect("the victim").ino();
         let spare = crew.queue_dir().join(format!("spare.{inode}"));
         std::fs::rename(&victim, &spare).expect("moved");
@@ -468,7 +470,7 @@ fn p57_root_changes_nothing_that_a_user_has_put_into_the_queue() {
     });
 }
 
-/// What dead processes, or others, have left under the name of a queue that is being made.
+/// What dead processes, or other programs, have left under the name of a queue that is being made.
 #[test]
 fn p57_a_queue_is_made_beside_what_is_in_its_way() {
     need!(root());

@@ -75,7 +75,7 @@ impl Site for Queue {
     fn scene(&self) -> String {
         let state = std::fs::read_to_string(self.directory().join("state")).unwrap_or_default();
         format!(
-            "inside: {:?}; tickets: {:?}; state: {:?}",
+            "holder: {:?}; tickets: {:?}; state: {:?}",
             self.inside,
             self.tickets(),
             state.lines().take(2).collect::<Vec<_>>(),
@@ -95,7 +95,7 @@ impl Site for Queue {
 /// Processes around one lock.
 pub(crate) type Crew = crew::Crew<Queue>;
 
-/// On disk, and in memory where the system has that.
+/// On disk, and in memory if the system has such a directory.
 pub(crate) fn everywhere(test: impl Fn(Crew)) {
     crew::everywhere(|scratch| test(Crew::in_scratch(scratch)));
 }
@@ -111,7 +111,7 @@ impl Crew {
         crew
     }
 
-    /// Around a lock that is somewhere already.
+    /// Around a lock that already exists.
     pub(crate) fn at(lock: &Path) -> Self {
         Self::around(Queue {
             lock: lock.to_owned(),
@@ -133,7 +133,8 @@ impl Crew {
 
     // ---- lines ----------------------------------------------------------------------------------
 
-    /// Whether a member that was ordered to acquire must wait. If not, its line stays to be read.
+    /// Returns whether a member that was ordered to acquire must wait. If not, its line is still to
+    /// be read.
     pub(crate) fn must_wait(&mut self, who: Who, slot: u32) -> bool {
         let line = self.line(who);
         let waits = line == format!("queued {slot}");
@@ -143,7 +144,7 @@ impl Crew {
         waits
     }
 
-    /// Sends a command about a slot and returns what came of it, after a wait or at once.
+    /// Sends a command about a slot and returns its result, after a wait or at once.
     pub(crate) fn answer(&mut self, who: Who, command: &str, slot: u32) -> String {
         self.tell(who, command);
         self.answer_to_acquire(who, slot)
@@ -157,18 +158,20 @@ impl Crew {
         }
     }
 
-    /// The one inside has gone in a way that the crew could not follow.
+    /// The holder has released in a way that the crew could not follow.
     pub(crate) fn nobody_inside(&mut self) {
         self.site.inside.clear();
     }
 
-    /// Whether the record says that a death is still to be reported, and no reader has found it.
+    /// Returns whether the record has a death that is still to be reported, and no reader has found
+    /// it.
     pub(crate) fn says_held(&self) -> bool {
         let record = std::fs::read(self.state()).expect("the record");
         record.get(70) == Some(&b'1')
     }
 
-    /// A witness waits for a short time: it goes in and out, or gives up where a stopped member holds the lock.
+    /// A witness waits for a short time: it acquires and releases, or gives up where a stopped
+    /// member holds the lock.
     pub(crate) fn waits_briefly(&mut self, witness: Who, command: &str) {
         let line = self.answer(witness, &format!("{command} 1 40"), 1);
         if line.starts_with("held") {
@@ -208,7 +211,7 @@ impl Crew {
         self.take_by(who, "acquire", slot)
     }
 
-    /// Gets the lock, at once or after a wait, and as the next of all.
+    /// Acquires, at once or after a wait, and as the next one.
     #[track_caller]
     pub(crate) fn acquire(&mut self, who: Who, slot: u32) -> Held {
         self.enters_by(who, "acquire", slot)
@@ -224,7 +227,7 @@ impl Crew {
         self.enter(who, &line)
     }
 
-    /// The next to hold the lock must be this one.
+    /// Asserts that this is the next holder.
     #[track_caller]
     pub(crate) fn expect_held(&mut self, who: Who, slot: u32) -> Held {
         let held = self.next_held();
@@ -232,7 +235,7 @@ impl Crew {
         held
     }
 
-    /// The next to hold the lock must be this one. It goes out again.
+    /// Asserts that this is the next holder, and lets it release.
     #[track_caller]
     pub(crate) fn serve(&mut self, who: Who, slot: u32) -> Held {
         let held = self.expect_held(who, slot);
@@ -257,7 +260,7 @@ impl Crew {
         held
     }
 
-    /// Lets the one inside go and waits until it is out.
+    /// Orders the holder to release, and waits for it.
     #[track_caller]
     pub(crate) fn release(&mut self, who: Who, slot: u32) {
         self.let_go(who, slot, "release");
@@ -275,7 +278,7 @@ impl Crew {
         assert_eq!(self.find_of(who, "released"), wanted);
     }
 
-    /// Takes and releases at once, without a wait.
+    /// Acquires and releases at once, without a wait.
     #[track_caller]
     pub(crate) fn take_and_release(&mut self, who: Who) -> Held {
         let held = self.take(who, 99);
@@ -283,7 +286,8 @@ impl Crew {
         held
     }
 
-    /// Makes a member wait for another process once, so that everything it needs for waiting is there.
+    /// Makes a member wait for another process once, so that it has everything it needs for
+    /// waiting.
     pub(crate) fn contend(&mut self, who: Who) {
         let other = self.start();
         self.take(other, 98);

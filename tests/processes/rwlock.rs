@@ -1,12 +1,13 @@
-//! Readers and writers of several processes: who may be inside with whom, and in which order they come.
+//! Readers and writers of several processes: which of them may hold the lock together, and in which
+//! order they acquire.
 //!
-//! Unless a test says otherwise there is no safety net: polling and claim windows are switched off.
+//! Unless a test says otherwise there is no safety net: polling and claim windows are off.
 
 use crate::crew::{Dice, Who};
 use crate::files::{home, snapshot};
 use crate::queue::{Crew, everywhere};
 
-/// On disk and in memory, around a reader-writer lock, everything by events.
+/// On disk and in memory, around a reader-writer lock. Only events wake the waiters.
 pub(crate) fn with_readers(test: impl Fn(Crew)) {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
@@ -15,7 +16,7 @@ pub(crate) fn with_readers(test: impl Fn(Crew)) {
     });
 }
 
-/// The same, and a waiter that has tried once looks again for an event only.
+/// The same. A waiter that has tried once tries again after an event only.
 #[cfg(stanchion_test)]
 pub(crate) fn told_once(test: impl Fn(Crew)) {
     with_readers(|mut crew| {
@@ -33,7 +34,7 @@ pub(crate) fn told_of_deaths(test: impl Fn(Crew)) {
     });
 }
 
-/// A member, its slot, and the command by which it came.
+/// A member, its slot, and its command.
 pub(crate) type Place = (Who, u32, &'static str);
 
 /// Queues members in this order: `0r 1w` is a reader of the first and a writer of the second.
@@ -49,7 +50,8 @@ pub(crate) fn queue_all(crew: &mut Crew, members: &[Who], pattern: &str) -> Vec<
     places
 }
 
-/// Each writer comes in alone, adjacent readers together, in the order of the line; each of them leaves when all who may be with it are in.
+/// Each writer acquires alone, adjacent readers acquire together, in the order of the queue. They
+/// release when all that may hold together do.
 pub(crate) fn serve(crew: &mut Crew, places: &[Place]) {
     let reads = |it: &Place| it.2 == "read";
     for group in places.chunk_by(|one, two| reads(one) && reads(two)) {
@@ -103,7 +105,7 @@ fn p03_readers_of_several_processes_overlap_and_a_writer_overlaps_nobody() {
 fn p03_a_new_lock_is_read_by_all_at_once() {
     with_readers(|mut crew| {
         let members = start(&mut crew, 6);
-        // All of them find no record; one makes it.
+        // None of them finds a record. One of them makes it.
         for &who in &members {
             crew.tell(who, "read 1");
         }
@@ -151,7 +153,8 @@ fn p09_p15_the_order_holds_over_tasks_and_processes() {
     with_readers(|mut crew| {
         let members = start(&mut crew, 4);
         for pattern in patterns {
-            // The first member has waiters behind its own hold, in memory as long as nobody else comes.
+            // The first member has waiters behind its own hold. They are only in memory as long as
+            // no other process arrives.
             for holder in [0, 3] {
                 crew.writes(members[holder], 0);
                 let places = queue_all(&mut crew, &members, pattern);
@@ -174,7 +177,8 @@ fn p09_p15_the_order_holds_in_any_mixture() {
                 (0..10).map(|_| format!("{}{} ", below(3), ["r", "r", "w"][below(3) as usize]));
             let pattern: String = words.collect();
             let holder = members[below(3) as usize];
-            // Behind readers a pattern must begin with a writer, else its readers need not wait.
+            // Behind readers a pattern must begin with a writer. Otherwise its readers need not
+            // wait.
             let (how, pattern) = match below(2) {
                 0 => ("read", format!("{}w {pattern}", below(3))),
                 _ => ("write", pattern),
@@ -217,7 +221,7 @@ fn p15_readers_who_never_pause_do_not_starve_a_writer() {
         let readers = start(&mut crew, 3);
         let writer = crew.start();
         for round in 0..20 {
-            // There is always one inside.
+            // There is always a holder.
             crew.reads(readers[0], 0);
             crew.reads(readers[1], 0);
             crew.release(readers[0], 0);
@@ -276,7 +280,7 @@ fn p12_a_try_in_vain_changes_nothing() {
     });
 }
 
-/// What takes a waiter out of the line.
+/// What removes a waiter from the queue.
 const LEAVINGS: [&str; 3] = ["kill", "cancel", "time out"];
 
 fn leave(crew: &mut Crew, (who, slot, _): Place, how: &str) {
@@ -312,11 +316,9 @@ fn p11_p29_a_waiter_that_leaves_changes_nothing_for_the_rest() {
                 leave(&mut crew, places.remove(victim), how);
                 crew.release(holder, 0);
                 serve(&mut crew, &places);
-                // Nobody stands behind the last one to clear its ticket away; the next comer does.
-                assert!(
-                    !crew.expect_idle(holder).crashed,
-                    "{how}: nobody died inside"
-                );
+                // There is no waiter behind the last one to delete its ticket. The next process
+                // deletes it.
+                assert!(!crew.expect_idle(holder).crashed, "{how}: no holder died");
             }
         }
     });
@@ -352,7 +354,7 @@ fn p23_a_writer_that_gives_up_lets_the_readers_behind_it_in_at_once() {
             crew.reads(inside, 1);
             let limit = if how == "time out" { "1000" } else { "" };
             crew.command(writer, &format!("write 1 {limit}"), "queued 1");
-            // Of the process inside, of others, and one behind another.
+            // Readers of the holder's process, of other processes, and one behind another.
             crew.wants_to_read(one, 1);
             crew.wants_to_read(inside, 2);
             crew.wants_to_read(two, 1);

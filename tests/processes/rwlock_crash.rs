@@ -1,5 +1,6 @@
-//! Sudden deaths of readers and writers: whoever dies frees its place at once; of a writer's death inside exactly one is told, a
-//! reader's disturbs nobody.
+//! Sudden deaths of readers and writers. A dead process frees its place at once. The death of a
+//! writer that held the lock is reported to exactly one holder. The death of a reader affects no
+//! other process.
 
 use crate::crew::{Who, until};
 use crate::queue::{Crew, Held};
@@ -34,9 +35,9 @@ fn p28_p65_the_death_of_a_writer_is_told_to_exactly_one_of_the_readers_behind_it
             assert_eq!(crashes(&held), 1, "{held:?}");
             assert!(held.iter().all(|it| it.token == held[0].token));
             crew.release_all(&places);
-            assert!(!crew.expect_held(last, 1).crashed, "told once");
+            assert!(!crew.expect_held(last, 1).crashed, "reported once");
             crew.release(last, 1);
-            assert!(!crew.expect_idle(readers[0]).crashed, "told once");
+            assert!(!crew.expect_idle(readers[0]).crashed, "reported once");
         }
     });
 }
@@ -51,10 +52,10 @@ fn p65_the_death_of_a_writer_is_told_to_the_next_who_comes_by() {
             crew.kill(writer);
             let how = if try_first { "try-read" } else { "read" };
             assert!(crew.take_by(a, how, 1).crashed);
-            assert!(!crew.reads(b, 1).crashed, "told once");
-            assert!(!crew.reads(a, 2).crashed, "told once");
+            assert!(!crew.reads(b, 1).crashed, "reported once");
+            assert!(!crew.reads(a, 2).crashed, "reported once");
             crew.release_all(&[(a, 1), (a, 2), (b, 1)]);
-            assert!(!crew.expect_idle(b).crashed, "told once");
+            assert!(!crew.expect_idle(b).crashed, "reported once");
         }
     });
 }
@@ -66,12 +67,16 @@ fn p28_writers_and_readers_follow_deaths() {
         crew.writes(inside, 1);
         for round in 0..20 {
             let next = crew.start();
-            // A writer dies, a reader follows; that one dies, the last of the readers, a writer follows.
+            // A writer dies, and a reader follows. That reader, the last one, dies, and a writer
+            // follows.
             let (how, after_writer) = [("read", true), ("write", false)][round % 2];
             crew.queue_by(next, how, 1);
             crew.kill_now(inside);
             let held = crew.expect_held(next, 1);
-            assert_eq!(held.crashed, after_writer, "only a writer's death is told");
+            assert_eq!(
+                held.crashed, after_writer,
+                "only a writer's death is reported"
+            );
             inside = next;
         }
     });
@@ -88,7 +93,7 @@ fn p28_the_death_of_one_of_many_readers_disturbs_nobody() {
                 crew.reads(who, 2);
             }
             crew.kill(readers[0]);
-            // A newcomer still gets in beside them, and hears of nothing.
+            // A new reader still acquires beside them, and no crash is reported.
             assert!(!crew.reads(later, 1).crashed);
             crew.wants_to_write(writer, 1);
             crew.wants_to_read(later, 2);
@@ -131,7 +136,7 @@ fn p28_the_death_of_the_last_reader_lets_the_writer_in_at_once() {
     });
 }
 
-/// The process has the whole lock, or has shared it, when it dies with readers inside.
+/// When the process dies, it has the whole lock, or has shared it, with readers as holders.
 #[test]
 fn p28_the_death_of_readers_after_a_writer_of_their_process_is_no_crash() {
     with_readers(|mut crew| {
@@ -163,7 +168,7 @@ fn p28_the_death_of_readers_after_a_writer_of_their_process_is_no_crash() {
     });
 }
 
-/// A writer who followed one of its own process in memory.
+/// A writer that followed one of its own process in memory.
 #[test]
 fn p28_p49_the_death_of_a_writer_amid_hand_overs_in_memory() {
     with_readers(|mut crew| {
@@ -184,7 +189,7 @@ fn p28_p49_the_death_of_a_writer_amid_hand_overs_in_memory() {
     });
 }
 
-/// Kills some of the waiters and, at the end, the writer inside: the rest are served in order.
+/// Kills some of the waiters and, at the end, the writer that holds. The rest acquire in order.
 fn kill_subset(crew: &mut Crew, subset: u32) {
     let holder = crew.start();
     let members: Vec<Who> = (0..5).map(|_| crew.start()).collect();
@@ -201,7 +206,7 @@ fn kill_subset(crew: &mut Crew, subset: u32) {
     let alive: Vec<Place> = alive.map(|it| *it.1).collect();
     serve(crew, &alive);
     let newcomer = crew.start();
-    // It may be there before the last of the dying are gone.
+    // It may acquire before the last of the dying processes are gone.
     let told = crew.enters_by(newcomer, "write", 1).crashed;
     assert_eq!(told, subset == 0b11111, "{subset:b}");
     crew.release(newcomer, 1);
@@ -238,7 +243,7 @@ fn p29_waiters_in_the_middle_die_behind_readers() {
                     alive.push(place);
                 }
             }
-            // Those who read and have no writer before them any more go in beside the ones inside.
+            // Readers without a writer before them acquire beside the holders.
             let first: Vec<_> = alive
                 .iter()
                 .take_while(|it| it.2 == "read")
@@ -246,7 +251,7 @@ fn p29_waiters_in_the_middle_die_behind_readers() {
                 .collect();
             let together: Vec<_> = first.iter().map(|it| (it.0, it.1)).collect();
             let held = crew.expect_together(&together);
-            assert_eq!(crashes(&held), 0, "nobody died inside");
+            assert_eq!(crashes(&held), 0, "no holder died");
             crew.release_all(&together);
             crew.release_all(&[(inside, 0), (also, 0)]);
             serve(&mut crew, &alive[first.len()..]);
@@ -255,7 +260,7 @@ fn p29_waiters_in_the_middle_die_behind_readers() {
     });
 }
 
-/// The one who took up the word of a death dies with it, before or after it was told.
+/// The reader in charge of the report dies with it, before or after it was made.
 #[cfg(stanchion_test)]
 #[test]
 fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
@@ -269,14 +274,14 @@ fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
             crew.wants_to_write(next, 1);
             crew.kill_now(writer);
             let held = crew.expect_held(next, 1);
-            assert!(held.crashed, "{step}: nobody else was told");
+            assert!(held.crashed, "{step}: no other report");
             crew.release(next, 1);
             assert!(!crew.expect_idle(next).crashed);
         }
     });
 }
 
-/// The one who took up the word never claims his grant, while another one reads already.
+/// The reader in charge of the report never claims its grant, while another one already reads.
 #[test]
 fn p03_p65_a_reader_who_gives_up_with_the_word_keeps_nobody_out() {
     with_readers(|mut crew| {
@@ -289,17 +294,17 @@ fn p03_p65_a_reader_who_gives_up_with_the_word_keeps_nobody_out() {
         until("the word is taken up", || !crew.says_held());
         let mut told = usize::from(crew.enters_by(one, "read", 1).crashed);
         crew.cancel(gives_up, 1);
-        // Beside the one inside, who stays.
+        // Beside the holder, which stays.
         told += usize::from(crew.enters_by(two, "read", 1).crashed);
         crew.release_all(&[(one, 1), (two, 1)]);
         told += usize::from(crew.writes(last, 1).crashed);
         crew.release(last, 1);
-        assert_eq!(told, 1, "exactly one is told");
+        assert_eq!(told, 1, "exactly one report");
         assert!(!crew.expect_idle(last).crashed);
     });
 }
 
-/// With nobody beside it, the word goes to the next of all, who reads.
+/// There is no other reader, so the report goes to the next holder, a reader.
 #[test]
 fn p65_a_reader_who_gives_up_with_the_word_passes_it_on() {
     with_readers(|mut crew| {

@@ -1,4 +1,4 @@
-//! The files of a reader-writer lock, replaced under those who use it.
+//! The files of a reader-writer lock, replaced while it is in use.
 
 use crate::crew::Who;
 use crate::files::change;
@@ -7,7 +7,7 @@ use crate::rwlock::with_readers;
 
 const WAYS: [&str; 3] = ["delete", "rename", "replace"];
 
-/// Everybody who comes by the new file is told so, whatever he wants and however he asks.
+/// Every acquire through the new file fails, in every mode and by every method.
 fn all_are_refused(crew: &mut Crew, who: Who) {
     for command in ["try-read 7", "try-write 7", "read 7", "write 7"] {
         let answer = crew.answer(who, command, 7);
@@ -18,7 +18,7 @@ fn all_are_refused(crew: &mut Crew, who: Who) {
     }
 }
 
-/// Lets go of a lock whose file was replaced.
+/// Releases a lock whose file was replaced.
 fn leaves(crew: &mut Crew, who: Who, slot: u32) {
     crew.let_go(who, slot, "release");
     let (begins, line) = (format!("released {slot}"), crew.line(who));
@@ -122,7 +122,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
             change(crew.lock(), how);
             crew.command(holder, "release 1", "released 1 Lost");
             crew.nobody_inside();
-            // The new lock file is free, but there is a line before it.
+            // The new lock file is free, but the queue is not empty.
             crew.wants_to_write(newcomer, 1);
             for who in waiters.into_iter().rev() {
                 crew.go_on(who);
@@ -160,7 +160,7 @@ fn p66_another_kind_is_refused_whoever_is_inside() {
 #[test]
 fn p66_a_lock_that_became_another_kind_is_refused_by_those_who_had_it_open() {
     everywhere(|mut crew| {
-        // Opened when nothing was there.
+        // Opened when the file did not exist.
         let reader = crew.start_with(&[("TAKER_KIND", "rwlock")]);
         let plain = crew.start();
         crew.take_and_release(plain);

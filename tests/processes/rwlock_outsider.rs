@@ -1,5 +1,5 @@
-//! Readers beside a program that shares the lock file without a place in line, as `flock -s` does: shared with shared is always possible,
-//! whatever the record says.
+//! Readers beside a program that shares the lock file without a ticket, as `flock -s` does. Shared
+//! with shared is always possible, whatever is in the record.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::crew::{Who, until};
 use crate::queue::{Crew, Held};
 use crate::rwlock::with_readers;
 
-/// A program that has the lock file shared, until this is dropped.
+/// A program that has the lock file shared, until this value is dropped.
 pub(crate) struct Outsider(File);
 
 impl Outsider {
@@ -26,7 +26,7 @@ impl Outsider {
         locked.is_ok().then_some(outsider)
     }
 
-    /// Waits in the kernel if need be.
+    /// Waits in the kernel if necessary.
     pub(crate) fn shares(lock: &Path) -> Self {
         let outsider = Self::opens(lock);
         flock(&outsider.0, FlockOperation::LockShared).expect("a lock as flock(1) takes it");
@@ -36,7 +36,7 @@ impl Outsider {
 
 impl Drop for Outsider {
     fn drop(&mut self) {
-        // A child that another test is about to start may still have the descriptor for an instant.
+        // A child that another test is about to start may have the descriptor for an instant.
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
@@ -45,10 +45,10 @@ fn crashes(held: &[Held]) -> usize {
     held.iter().filter(|it| it.crashed).count()
 }
 
-/// What stands on disk when the readers come.
+/// The record on disk when the readers arrive.
 const RECORDS: [&str; 5] = ["none", "clean", "crashed", "rubbish", "of another door"];
 
-/// Makes the record so; whether the death of a writer is to be reported.
+/// Writes such a record. Returns whether the death of a writer must be reported.
 fn prepare(crew: &mut Crew, record: &str) -> bool {
     if record != "none" {
         let first = crew.start();
@@ -64,7 +64,7 @@ fn prepare(crew: &mut Crew, record: &str) -> bool {
         }
         "rubbish" => {
             std::fs::write(crew.state(), "rubbish").expect("the record");
-            // The first reader takes the time for it.
+            // The first reader draws its token from the clock.
             crew.a_grant_goes_unclaimed();
         }
         "of another door" => {
@@ -97,9 +97,9 @@ fn p03_p15_readers_come_in_at_once_beside_an_outsider_that_shares() {
                     crew.release(who, 1);
                 }
                 crew.until_only_events_wake();
-                assert!(!crew.has_spoken(writer), "the outsider is inside");
+                assert!(!crew.has_spoken(writer), "the outsider holds it");
                 drop(outsider);
-                assert!(!crew.expect_held(writer, 1).crashed, "told once");
+                assert!(!crew.expect_held(writer, 1).crashed, "reported once");
                 assert!(Outsider::tries(crew.lock()).is_none(), "a writer is alone");
                 crew.release(writer, 1);
                 assert!(!crew.expect_idle(writer).crashed);
@@ -128,7 +128,7 @@ fn p03_many_readers_at_once_come_in_beside_an_outsider_that_shares() {
     }
 }
 
-/// Their turn comes in the line: the writer before them gives up, or dies inside.
+/// Their turn comes in the queue: the writer before them gives up, or dies as the holder.
 #[test]
 fn p09_p15_readers_whose_turn_comes_go_in_beside_an_outsider_that_shares() {
     for record in RECORDS {
@@ -162,11 +162,11 @@ fn p28_p65_readers_and_an_outsider_follow_a_writer_that_dies_inside() {
             let waits = std::thread::spawn(move || Outsider::shares(&lock));
             crew.kill_now(writer);
             let held = crew.expect_together(&[(one, 1), (two, 1)]);
-            let outsider = waits.join().expect("it comes in beside them");
+            let outsider = waits.join().expect("it acquires beside them");
             assert_eq!(crashes(&held), 1, "{held:?}");
             crew.release_all(&[(one, 1), (two, 1)]);
             drop(outsider);
-            assert!(!crew.expect_idle(one).crashed, "told once");
+            assert!(!crew.expect_idle(one).crashed, "reported once");
         }
     });
 }
@@ -185,11 +185,12 @@ fn p65_a_reader_in_charge_that_gives_up_beside_an_outsider_leaves_it_to_the_next
         assert!(crew.enters_by(next, "read", 1).crashed);
         crew.release(next, 1);
         drop(outsider);
-        assert!(!crew.expect_idle(next).crashed, "told once");
+        assert!(!crew.expect_idle(next).crashed, "reported once");
     });
 }
 
-/// A reader in charge stands still in the middle of it. The others wait, and take that for no replaced lock file; an outsider comes in.
+/// A reader in charge is stopped in the middle. The others wait, and do not take that for a
+/// replaced lock file. An outsider acquires.
 #[cfg(stanchion_test)]
 #[test]
 fn p03_a_reader_in_charge_that_stands_still_refuses_no_outsider() {
@@ -200,7 +201,7 @@ fn p03_a_reader_in_charge_that_stands_still_refuses_no_outsider() {
             let (other, tries, clock) = (crew.start(), crew.start(), crew.start());
             crew.tell(charge, "read 1");
             crew.expect_stopped(charge);
-            // Others try so long that they ask whether they are alone.
+            // Others wait so long that they ask whether they are alone.
             crew.wants_to_read(other, 1);
             crew.command(clock, "read 1 2000", "queued 1");
             let line = crew.line(clock);
@@ -210,9 +211,9 @@ fn p03_a_reader_in_charge_that_stands_still_refuses_no_outsider() {
                 "{step}: the record is not made yet"
             );
             assert_eq!(crew.ask(tries, "try-read 1"), "none", "{step}");
-            // Those who ask have the whole lock for an instant.
+            // A reader that asks has the whole lock for an instant.
             let mut outsider = None;
-            until("an outsider comes in", || {
+            until("an outsider acquires", || {
                 outsider = Outsider::tries(crew.lock());
                 outsider.is_some()
             });
@@ -226,7 +227,7 @@ fn p03_a_reader_in_charge_that_stands_still_refuses_no_outsider() {
     }
 }
 
-/// The one in charge is killed between any two of its steps, beside an outsider.
+/// The reader in charge is killed between any two of its steps, beside an outsider.
 #[cfg(stanchion_test)]
 #[test]
 fn p28_p65_a_reader_in_charge_that_dies_beside_an_outsider_keeps_none_out() {

@@ -1,5 +1,5 @@
-//! Readers who come in under a whole lock, after a writer of their own process: the lock is shared as soon as somebody else wants to
-//! read, by events alone.
+//! Readers that acquire under an exclusive lock, after a writer of their own process. The lock
+//! becomes shared as soon as another process wants to read. Only events trigger that.
 
 use crate::crew::Who;
 #[cfg(stanchion_test)]
@@ -175,7 +175,7 @@ fn p15_a_downgrade_with_nobody_there_lets_later_readers_in() {
     });
 }
 
-/// The lock goes round between the modes in one process, while others come and go.
+/// The lock changes modes in one process, while others come and go.
 #[test]
 fn p09_a_downgraded_writer_keeps_later_writers_out() {
     with_readers(|mut crew| {

@@ -1,4 +1,5 @@
-//! Readers and writers who stand still: in line they are passed after their claim windows and are first again; inside never.
+//! Stopped readers and writers: a waiter is bypassed after its claim windows and is first again
+//! afterwards. A holder never is.
 
 use crate::crew::{NO_WINDOW, Who, until};
 use crate::queue::{Crew, everywhere};
@@ -24,7 +25,7 @@ fn p64_a_stopped_writer_is_passed_by_the_readers_behind_it_and_is_first_again() 
             crew.expect_together(&[(one, 1), (two, 1)]);
             crew.go_on(sleeper);
             crew.until_awake();
-            // Awake, it holds back who comes later.
+            // When it continues, it holds back later arrivals.
             crew.wants_to_read(last, 1);
             crew.release_all(&[(one, 1), (two, 1)]);
             crew.serve(sleeper, 1);
@@ -47,7 +48,7 @@ fn p64_a_stopped_reader_is_passed_by_a_writer_and_is_first_again() {
         crew.wants_to_write(last, 1);
         crew.stop(sleeper);
         crew.release(holder, 1);
-        // Beside the sleeper a reader needs no window at all.
+        // Beside the frozen waiter a reader needs no window at all.
         crew.serve(awake, 1);
         crew.expect_held(next, 1);
         crew.go_on(sleeper);
@@ -135,7 +136,7 @@ fn p64_a_frozen_writer_among_readers_of_its_own_process() {
     });
 }
 
-/// The process had the lock alone when its writer fell asleep, so that writer had no place on disk.
+/// The process held the lock alone when its writer was stopped, so that writer had no ticket.
 #[test]
 fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again() {
     with_windows(|mut crew| {
@@ -149,8 +150,8 @@ fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again()
         crew.expect_held(crowd, 2);
         crew.enters_by(other, "read", 1);
         assert_eq!(crew.ask(crowd, "thaw 1"), "thawed 1");
-        // It has been polled by now: whoever comes later comes after it.
-        until("it stands in line", || crew.tickets().len() == 1);
+        // It has been polled by now: later arrivals are behind it.
+        until("it is queued", || crew.tickets().len() == 1);
         crew.until_awake();
         crew.wants_to_read(third, 1);
         crew.wants_to_read(crowd, 3);
@@ -162,7 +163,7 @@ fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again()
     });
 }
 
-/// Inside is inside: a reader that stands still is waited for.
+/// A reader that holds the lock is not bypassed: the others wait for it.
 #[test]
 fn p64_a_stopped_reader_inside_is_never_passed() {
     everywhere(|crew| {
@@ -176,14 +177,17 @@ fn p64_a_stopped_reader_inside_is_never_passed() {
         crew.wants_to_read(later, 1);
         crew.stop(reader);
         crew.release(also, 1);
-        // Many windows go by: a wait that ends by its own limit measures them.
+        // Many windows pass: a wait with its own time limit measures them.
         for command in ["read 1 300", "write 1 300"] {
             crew.command(clock, command, "queued 1");
             let line = crew.line(clock);
             assert!(line.starts_with("failed 1 TimedOut"), "{line}");
         }
         for who in [writer, later] {
-            assert!(!crew.has_spoken(who), "{who:?} passed a reader inside");
+            assert!(
+                !crew.has_spoken(who),
+                "{who:?} overtook a reader that holds"
+            );
         }
         crew.go_on(reader);
         crew.release(reader, 1);
@@ -193,7 +197,8 @@ fn p64_a_stopped_reader_inside_is_never_passed() {
     });
 }
 
-/// All three ways to stand still at once, and the windows of one do not add up with those of the others for ever.
+/// All three ways of being stopped at once. The windows of one do not add up with those of the
+/// others without limit.
 #[test]
 fn p64_sleepers_of_both_kinds_between_the_awake() {
     with_windows(|mut crew| {

@@ -1,5 +1,6 @@
-//! Many processes, many tasks, readers and writers in no order: no reader is inside with a writer, no write is lost, tokens
-//! grow, and nobody waits for ever. What is seen inside is told in `taker_mixed.rs`.
+//! Many processes, many tasks, readers and writers in no order: no reader holds with a writer, no
+//! write is lost, tokens grow, and every wait ends. `taker_mixed.rs` describes what the holders
+//! check.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -7,7 +8,7 @@ use std::io::Write;
 use crate::crew::{Dice, Who};
 use crate::queue::{Crew, everywhere};
 
-/// How much is done.
+/// The size of a storm.
 #[derive(Clone, Copy)]
 struct Size {
     processes: u64,
@@ -17,10 +18,10 @@ struct Size {
     leave: u64,
 }
 
-/// One in so many comes to write.
+/// One in so many rounds writes.
 const WRITES: u64 = 5;
 
-/// What the members of a storm did, in the order in which `mixed` tells it.
+/// What the members of a storm did, in the order in which `mixed` reports it.
 #[derive(Default, Debug)]
 struct Sums([u64; 11]);
 
@@ -47,7 +48,7 @@ impl Sums {
         self.0[1]
     }
 
-    /// The most readers who were seen together.
+    /// The most readers that were seen together.
     fn crowd(&self) -> u64 {
         self.0[4]
     }
@@ -75,7 +76,7 @@ fn begin(crew: &mut Crew, who: Who, index: u64, size: Size) {
     crew.tell(who, &command);
 }
 
-/// Waits until a member has come through.
+/// Waits until a member has finished.
 fn until_through(crew: &mut Crew, who: Who, sums: &mut Sums) {
     loop {
         let line = crew.line(who);
@@ -85,7 +86,7 @@ fn until_through(crew: &mut Crew, who: Who, sums: &mut Sums) {
     }
 }
 
-/// What the writers counted.
+/// The writers' count.
 fn counted(crew: &Crew) -> u64 {
     let bytes = std::fs::read(crew.lock().with_extension("values")).expect("the values");
     u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes"))
@@ -111,7 +112,7 @@ fn storm(crew: &mut Crew, size: Size) -> Sums {
     sums
 }
 
-/// `STANCHION_STORM=50000` asks for so many operations.
+/// `STANCHION_STORM=50000` sets the number of operations.
 fn rounds(processes: u64, tasks: u64, otherwise: u64) -> u64 {
     let asked = std::env::var("STANCHION_STORM").ok();
     let asked = asked.map(|it| it.parse::<u64>().expect("a number"));
@@ -148,7 +149,7 @@ fn p63_a_storm_of_readers_and_writers_needs_nothing_but_events() {
     });
 }
 
-/// Nobody gives up, so that no token is lost: every reader has that of the last writer.
+/// No wait is given up, so no token is lost: every reader has that of the last writer.
 #[test]
 fn p49_every_reader_has_the_token_of_the_last_writer() {
     everywhere(|crew| {
@@ -181,7 +182,7 @@ fn p63_one_reader_or_writer_in_each_process() {
     });
 }
 
-/// Members are killed wherever they are; the rest goes on, and tokens rise.
+/// Members are killed at any point. The rest continue, and tokens rise.
 #[test]
 fn p28_p29_a_storm_in_which_readers_and_writers_are_killed() {
     everywhere(|crew| {
@@ -203,7 +204,7 @@ fn p28_p29_a_storm_in_which_readers_and_writers_are_killed() {
             let index = dice.below(members.len());
             writeln!(killed, "{}", crew.pid(members[index])).expect("written");
             crew.kill_now(members[index]);
-            // As long as this takes, the others go on.
+            // The others continue during this.
             members[index] = crew.start();
             begin(&mut crew, members[index], index as u64, size);
         }
@@ -228,7 +229,7 @@ fn killed_file(crew: &Crew) -> std::fs::File {
     options.open(path).expect("the list of the killed")
 }
 
-/// Of those who were killed nobody has read what they said.
+/// The lines of killed members were not read.
 fn assert_no_violation(crew: &mut Crew) {
     let said = crew.said_so_far();
     let wrong: Vec<_> = said
@@ -238,7 +239,7 @@ fn assert_no_violation(crew: &mut Crew) {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// Members stand still for as long as it takes another one to come in or give up.
+/// Members are stopped for as long as another one takes to acquire or give up.
 #[test]
 fn p64_a_storm_in_which_readers_and_writers_fall_asleep() {
     everywhere(|crew| {

@@ -1,8 +1,9 @@
 //! Proofs that an event, and nothing else, wakes a waiter.
 //!
-//! A crew is *settled* when the watch thread of every member sleeps with no timer set and no event queued: from then on
-//! only what the test does next can wake anybody. A waiter that has not come in when the crew is settled again never
-//! comes in. So a lost wake-up shows at once, and no test has to wait for time to pass.
+//! A crew is *settled* when the watch thread of every member sleeps with no timer set and no event
+//! queued. From then on only the next action of the test can wake a member. A waiter that has not
+//! acquired when the crew is settled again never will. So a lost wake-up shows at once, and no test
+//! has to wait for time to pass.
 
 use super::{Crew, Held};
 use crate::crew::{Who, until, until_ok};
@@ -13,8 +14,8 @@ impl Crew {
         until_ok(|| self.settled());
     }
 
-    /// Whether nothing can happen any more by itself. Asked twice: between two equal rounds of answers all were settled
-    /// at one time.
+    /// Returns whether nothing can happen any more without an event. Asks twice: if two rounds of
+    /// answers are equal, all were settled at one time.
     ///
     /// # Errors
     ///
@@ -46,7 +47,7 @@ impl Crew {
         }
     }
 
-    /// The next to hold the lock must be this one. It has come in as soon as nothing can happen by itself any more, or
+    /// Asserts that this is the next holder. It must acquire before the crew is settled again, or
     /// its wake-up was lost.
     #[track_caller]
     pub(crate) fn expect_woken(&mut self, who: Who, slot: u32) -> Held {
@@ -54,14 +55,14 @@ impl Crew {
         self.expect_held(who, slot)
     }
 
-    /// The same of all of these, who come in together.
+    /// The same for all of these, which acquire together.
     #[track_caller]
     pub(crate) fn expect_all_woken(&mut self, expected: &[(Who, u32)]) {
         self.until_in(expected);
         self.expect_together(expected);
     }
 
-    /// Must get in while nobody goes out, and for an event.
+    /// Must acquire while no holder releases, after an event.
     #[track_caller]
     pub(crate) fn enters_woken(&mut self, who: Who, command: &str, slot: u32) {
         self.tell(who, &format!("{command} {slot}"));
@@ -70,10 +71,11 @@ impl Crew {
         self.enter(who, &line);
     }
 
-    /// Waits until all of these have come in, or failed, or the crew is settled: then a wake-up was lost.
+    /// Waits until all of these have acquired or failed, or the crew is settled: then a wake-up was
+    /// lost.
     #[track_caller]
     fn until_in(&mut self, expected: &[(Who, u32)]) {
-        until("they come in, or never", || {
+        until("they acquire, or never will", || {
             self.have_spoken(expected) || self.settled().is_ok()
         });
         assert!(

@@ -1,7 +1,9 @@
-//! Death at every step of the protocol: a victim is killed before the n-th passage of a step, for every step and every n
-//! that a scenario reaches. Afterwards the rest is served in order, somebody new gets in at once, and no ticket is left.
+//! Death at every step of the protocol. A victim is killed before the n-th passage of a step, for
+//! every step and every n that a scenario reaches. Afterwards the rest acquire in order, a new
+//! process acquires at once, and no ticket is left.
 //!
-//! The steps are read from the engine's own list, so that a new one that no scenario reaches fails a test.
+//! The steps are read from the engine's own list, so a new step that no scenario reaches fails a
+//! test.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +15,8 @@ mod lock;
 #[path = "steps_rwlock.rs"]
 mod rwlock;
 
-/// Passages of one step after which a scenario is cut short; a wait may climb its ladder more often than that.
+/// How many passages of one step a scenario kills at. A wait may use its ladder more often than
+/// that.
 const PASSAGES: usize = 6;
 
 fn all_steps() -> Vec<&'static str> {
@@ -27,15 +30,16 @@ fn all_steps() -> Vec<&'static str> {
         .collect()
 }
 
-/// What happens around the victim: `true` when it came through alive.
+/// What happens around the victim. Returns `true` if it survived.
 pub(super) type Scenario = fn(&mut Crew, &str) -> bool;
 
-/// What is done in one test, so that they can run side by side.
+/// The scenarios of one test, so that several tests can run side by side.
 pub(super) struct Group {
-    /// How often everything is done: deaths meet their witnesses at another instant every time.
+    /// How often everything is done. The moment at which the others notice a death differs each
+    /// time.
     pub(super) times: usize,
     pub(super) scenarios: &'static [(&'static str, Scenario)],
-    /// The steps that these scenarios are there for: all of them are reached here.
+    /// The steps that these scenarios must reach.
     pub(super) reaches: &'static [&'static str],
 }
 
@@ -57,13 +61,13 @@ pub(super) fn lives(crew: &mut Crew, victim: Who, wanted: &str) -> bool {
     }
 }
 
-/// Tells the victim something; its next line must be this one, or its end.
+/// Sends the victim a command. Its next line must be this one, or its end.
 pub(super) fn does(crew: &mut Crew, victim: Who, command: &str, wanted: &str) -> bool {
     crew.tell(victim, command);
     lives(crew, victim, wanted)
 }
 
-/// Goes in, which ends one way or the other, and out again.
+/// Acquires, which succeeds or fails, and releases.
 pub(super) fn goes_in_and_out(crew: &mut Crew, victim: Who) -> bool {
     loop {
         match crew.line(victim).as_str() {
@@ -78,7 +82,7 @@ pub(super) fn goes_in_and_out(crew: &mut Crew, victim: Who) -> bool {
     does(crew, victim, "release 1", "released 1")
 }
 
-/// Was killed at the step it was told, or ends in good order.
+/// It was killed at its step, or ends regularly.
 pub(super) fn end(crew: &mut Crew, victim: Who, alive: bool) -> bool {
     if alive {
         crew.tell(victim, "end");
@@ -88,7 +92,7 @@ pub(super) fn end(crew: &mut Crew, victim: Who, alive: bool) -> bool {
     !killed
 }
 
-/// Somebody new, somebody old: both get in at once, and nothing is left of the dead.
+/// A new process and an old one both acquire at once, and nothing is left of the dead one.
 fn check_repaired(crew: &mut Crew) {
     let (newcomer, other) = (crew.start(), crew.start());
     crew.take(newcomer, 1);
@@ -107,7 +111,7 @@ fn check_repaired(crew: &mut Crew) {
     assert!(!crew.lock().exists() && !crew.queue_dir().exists());
 }
 
-/// Tells in which case a test failed.
+/// Prints the case in which a test failed.
 struct Story(String);
 
 impl Drop for Story {
@@ -118,7 +122,7 @@ impl Drop for Story {
     }
 }
 
-/// Every passage of one step in one scenario; whether there was any.
+/// Runs every passage of one step in one scenario. Returns whether there was any.
 fn kill_at((name, scenario): (&str, Scenario), step: &str) -> bool {
     for passage in 1..=PASSAGES {
         let order = format!("kill:{step}:{passage}");
@@ -140,7 +144,7 @@ fn kill_everywhere(group: &Group) {
     let mut reached = BTreeSet::new();
     for &scenario in group.scenarios {
         let steps = all_steps().into_iter();
-        // The first round finds out what this scenario reaches.
+        // The first round finds out which steps this scenario reaches.
         let own: Vec<_> = steps.filter(|step| kill_at(scenario, step)).collect();
         for _ in 1..group.times {
             for step in &own {
@@ -155,7 +159,7 @@ fn kill_everywhere(group: &Group) {
     assert!(missed.is_empty(), "not reached: {missed:?}");
 }
 
-/// Makes one test of each group, and one that says whether all steps are some group's.
+/// Makes one test of each group, and one that asserts that each step belongs to a group.
 macro_rules! groups {
     ($($test:ident: $group:expr,)*) => {
         $(
@@ -168,7 +172,7 @@ macro_rules! groups {
         #[test]
         fn p30_every_step_is_reached_by_some_group() {
             let reached = [$($group.reaches),*].concat();
-            // Those of a semaphore are demanded by `tests/permits/steps.rs`.
+            // `tests/permits/steps.rs` covers those of a semaphore.
             let of_slots = ["OpenSlot", "TrySlot", "WatchSlot", "MintToken"];
             let steps = all_steps().into_iter().filter(|it| !of_slots.contains(it));
             let missed = steps.filter(|it| !reached.contains(it));

@@ -1,4 +1,4 @@
-//! Death at every step, of one who takes a plain lock.
+//! Death at every step of a process that takes a plain fair lock.
 
 use std::path::Path;
 
@@ -66,12 +66,12 @@ pub(super) const BEHIND: Group = Group {
     ],
 };
 
-/// Those that take their time: claim windows go by.
+/// Scenarios that take time, because claim windows end.
 pub(super) const SLEEPERS: Group = Group {
     times: 5,
     scenarios: &[
-        ("past a sleeper", past_a_sleeper),
-        ("as a sleeper", as_a_sleeper),
+        ("past a frozen waiter", past_a_sleeper),
+        ("as a frozen waiter", as_a_sleeper),
     ],
     reaches: &["Probe", "MarkTicket", "Unmark"],
 };
@@ -126,7 +126,7 @@ fn behind_one(crew: &mut Crew, order: &str, that_dies: bool) -> bool {
     end(crew, victim, alive)
 }
 
-/// The door is free, but a ticket stands: its owner died at the head.
+/// The door is free, but there is a ticket: its owner died at the head.
 fn past_a_dead_ticket(crew: &mut Crew, order: &str) -> bool {
     let (holder, dead) = (crew.start(), crew.start());
     crew.take(holder, 1);
@@ -138,7 +138,7 @@ fn past_a_dead_ticket(crew: &mut Crew, order: &str) -> bool {
 
 fn past_a_sleeper(crew: &mut Crew, order: &str) -> bool {
     let (holder, sleeper) = (crew.start(), crew.start());
-    // So much more patient than the victim that it never passes a live one.
+    // Much more patient than the victim, so it never bypasses a living waiter.
     let last = crew.start_with(&[("CREW_WINDOW", "120")]);
     crew.set("CREW_WINDOW", "40");
     let victim = victim(crew, order);
@@ -166,7 +166,7 @@ fn as_a_sleeper(crew: &mut Crew, order: &str) -> bool {
     crew.expect_held(next, 1);
     if queued {
         crew.go_on(victim);
-        // Its mark goes while the door is locked, or it dies on the way.
+        // Its mark is deleted while the door is locked, or it dies on the way.
         until("it has looked at its mark", || {
             crew.process(victim).has_ended() || crew.tickets().iter().all(|it| is_empty(it))
         });

@@ -1,4 +1,4 @@
-//! Death at every step, of one who reads and writes.
+//! Death at every step of a process that reads and writes.
 
 use crate::crew::until;
 use crate::queue::Crew;
@@ -17,7 +17,7 @@ pub(super) const READING: Group = Group {
     reaches: &["TakeCharge", "WriteHeld", "ShareState"],
 };
 
-/// Those that climb the ladder at the record twice.
+/// Scenarios that use the ladder at the record twice.
 pub(super) const REFUSED: Group = Group {
     times: 1,
     scenarios: &[(
@@ -58,13 +58,13 @@ pub(super) const AMONG_READERS: Group = Group {
     ],
 };
 
-/// Those that take their time: claim windows go by.
+/// Scenarios that take time, because claim windows end.
 pub(super) const SLEEPERS: Group = Group {
     times: 1,
     scenarios: &[
-        ("reading past a sleeper", reading_past_a_sleeper),
-        ("writing past a reader asleep", writing_past_a_reader_asleep),
-        ("as a writer asleep", as_a_writer_asleep),
+        ("reading past a frozen waiter", reading_past_a_sleeper),
+        ("writing past a frozen reader", writing_past_a_reader_asleep),
+        ("as a frozen writer", as_a_writer_asleep),
     ],
     reaches: &["Probe", "MarkTicket", "Unmark", "ShareDoor", "RingDoor"],
 };
@@ -89,7 +89,8 @@ fn reading_after_a_death(crew: &mut Crew, order: &str) -> bool {
     reading_alone(crew, order)
 }
 
-/// An outsider has the lock file shared throughout, and a writer has died. Beside it a reader comes in whatever becomes of the victim.
+/// An outsider shares the lock file all the time, and a writer has died. Beside the outsider a
+/// reader acquires, whatever happens to the victim.
 fn reading_beside_an_outsider(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let outsider = Outsider::shares(crew.lock());
@@ -107,7 +108,8 @@ fn reading_beside_an_outsider(crew: &mut Crew, order: &str) -> bool {
     end(crew, victim, alive)
 }
 
-/// The victim is refused for long by a holder that came through a lock file that is no more, or dies before.
+/// A holder that came through a deleted lock file refuses the victim for long, or the victim dies
+/// before.
 fn reading_under_a_replaced_file(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let (holder, other) = (crew.start(), crew.start());
@@ -132,7 +134,7 @@ fn reading_as_the_next(crew: &mut Crew, order: &str) -> bool {
     crew.wants_to_read(other, 1);
     crew.wants_to_write(last, 1);
     crew.release(holder, 1);
-    // Whether or not the victim comes in beside it.
+    // Whether the victim acquires beside it or not.
     crew.expect_in(other, 1);
     let alive = queued && goes_in_and_out(crew, victim);
     crew.release(other, 1);
@@ -140,14 +142,14 @@ fn reading_as_the_next(crew: &mut Crew, order: &str) -> bool {
     end(crew, victim, alive)
 }
 
-/// Its own reader comes after its own writer, and somebody else reads too.
+/// Its own reader arrives after its own writer, and another process reads too.
 fn lending(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let (other, last) = (crew.start(), crew.start());
     let victim = victim(crew, order);
     let mut alive = does(crew, victim, "write 0", "held 0");
     alive = alive && does(crew, victim, "read 1", "queued 1");
-    // Should nobody be before it any more, it goes straight in.
+    // If there is no waiter before it any more, it acquires at once.
     crew.tell(other, "read 1");
     if alive {
         crew.expect(other, "queued 1");
@@ -185,7 +187,8 @@ fn downgrading(crew: &mut Crew, order: &str) -> bool {
     end(crew, victim, alive)
 }
 
-/// Behind another's writer who gives up its reader goes in with those of its own who are inside.
+/// Behind another process's writer that gives up, its reader acquires together with the readers of
+/// its own process.
 fn joining(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let (writer, last) = (crew.start(), crew.start());
@@ -196,12 +199,13 @@ fn joining(crew: &mut Crew, order: &str) -> bool {
     }
     crew.wants_to_write(writer, 1);
     crew.tell(victim, "read 1");
-    // A writer behind one that died goes in by itself.
+    // A writer behind a dead one acquires by itself.
     alive = lives(crew, victim, "queued 1");
     if alive {
         crew.wants_to_write(last, 1);
         crew.cancel(writer, 1);
-        // The victim may die on a rung of its ladder meanwhile; then the writer came in and left.
+        // The victim may die on a rung of its ladder meanwhile. Then the writer has acquired and
+        // released.
         crew.forget_entry(writer, 1);
         alive = lives(crew, victim, "held 1");
     } else {
@@ -225,12 +229,13 @@ fn writing_among_readers(crew: &mut Crew, order: &str) -> bool {
     crew.reads(two, 1);
     let queued = does(crew, victim, "write 1", "queued 1");
     crew.tell(behind, "read 1");
-    // A writer that has queued may die on a later rung of its ladder, and then holds up nobody.
+    // A writer that has queued may die on a later rung of its ladder. Then it delays no other
+    // waiter.
     let waits = queued && crew.must_wait(behind, 1);
     crew.release(one, 1);
     crew.release(two, 1);
     let alive = queued && goes_in_and_out(crew, victim);
-    assert!(waits || !alive, "a reader has passed a living writer");
+    assert!(waits || !alive, "a reader has overtaken a living writer");
     crew.serve(behind, 1);
     end(crew, victim, alive)
 }
@@ -265,7 +270,7 @@ fn writing_past_a_reader_asleep(crew: &mut Crew, order: &str) -> bool {
 fn past_a_sleeper(crew: &mut Crew, order: &str, awake: &str, asleep: &str) -> bool {
     readers(crew);
     let (holder, sleeper) = (crew.start(), crew.start());
-    // So much more patient than the victim that it never passes a live one.
+    // Much more patient than the victim, so it never bypasses a living waiter.
     let last = crew.start_with(&[("CREW_WINDOW", "120")]);
     crew.set("CREW_WINDOW", "40");
     let victim = victim(crew, order);
@@ -298,7 +303,7 @@ fn as_a_writer_asleep(crew: &mut Crew, order: &str) -> bool {
     crew.expect_held(next, 1);
     if queued {
         crew.go_on(victim);
-        // Its mark goes while the door is locked, or it dies on the way.
+        // Its mark is deleted while the door is locked, or it dies on the way.
         until("it has looked at its mark", || {
             crew.process(victim).has_ended() || crew.tickets().iter().all(|it| is_empty(it))
         });

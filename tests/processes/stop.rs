@@ -1,5 +1,5 @@
-//! Processes that stand still: a stopped waiter delays the rest by its claim windows and is first again afterwards; a
-//! stopped holder is never passed.
+//! Stopped processes: a stopped waiter delays the rest by its claim windows and is first again
+//! afterwards. A stopped holder is never bypassed.
 
 use crate::crew::{NO_WINDOW, Who, until};
 use crate::queue::everywhere;
@@ -46,7 +46,8 @@ fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
             crew.expect_held(pair[1], 1);
         }
         crew.release(others[4], 1);
-        // A newcomer goes past the mark too, and the sleeper is still first when it wakes.
+        // A newcomer skips the marked ticket too, and the frozen waiter is still first when it
+        // continues.
         crew.acquire(holder, 2);
         crew.go_on(sleeper);
         crew.release(holder, 2);
@@ -71,7 +72,7 @@ fn p64_several_stopped_heads_are_passed() {
         }
         crew.release(holder, 1);
         crew.expect_held(next, 1);
-        // While the lock is held they come back, in any order, and keep theirs.
+        // While the lock is held they come back, in any order, and keep their tickets.
         for &who in sleepers.iter().rev() {
             crew.go_on(who);
         }
@@ -118,14 +119,14 @@ fn p64_a_stopped_holder_is_never_passed() {
             crew.queue(who, 1);
         }
         crew.stop(holder);
-        // Many windows go by: a wait that ends by its own limit measures them.
+        // Many windows pass: a wait with its own time limit measures them.
         let clock = crew.start();
         crew.command(clock, "acquire 1 600", "queued 1");
         let line = crew.line(clock);
         assert!(line.starts_with("failed 1 TimedOut"), "{line}");
         assert!(
             waiters.iter().all(|who| !crew.has_spoken(*who)),
-            "the holder was passed"
+            "the holder was bypassed"
         );
         assert_eq!(crew.ask(clock, "try 2"), "none");
         crew.go_on(holder);
@@ -153,9 +154,9 @@ fn p64_a_stopped_sleeper_that_dies_leaves_nothing_behind() {
         assert!(!crew.acquire(holder, 2).crashed);
         crew.release(holder, 2);
         crew.acquire(next, 3);
-        // Whoever waits for a window clears away what no live process stands behind.
+        // A waiter that waits for a window deletes the tickets of dead processes.
         crew.queue(holder, 4);
-        until("only the live ticket stands", || crew.tickets().len() == 1);
+        until("only the live ticket is left", || crew.tickets().len() == 1);
         crew.release(next, 3);
         crew.expect_held(holder, 4);
     });
@@ -207,8 +208,8 @@ fn p64_a_frozen_task_does_not_hold_up_its_own_process() {
     });
 }
 
-/// Stopped in the middle of a step: before its ticket is there it is nobody; afterwards it is a sleeper; with the door in
-/// hand it is a holder.
+/// Stopped in the middle of a step. Before it has a ticket it does not count. With a ticket it is a
+/// frozen waiter. With the door locked it is a holder.
 #[cfg(stanchion_test)]
 mod inside_a_step {
     use crate::queue::{Crew, everywhere};
@@ -252,8 +253,9 @@ mod inside_a_step {
         }
     }
 
-    /// Stopped between the choice of a number and the link: others with higher numbers look, find nobody before them, and may
-    /// go in first. Who comes after the link does not, also not behind one of those others in memory.
+    /// Stopped between drawing a number and linking the ticket. Others with higher numbers find no
+    /// ticket before them, and may acquire first. Processes that arrive after the link may not, and
+    /// they may not join one of those others in memory either.
     #[test]
     fn p10_a_late_ticket_is_passed_only_by_those_before_it() {
         for _ in 0..5 {

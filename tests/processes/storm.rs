@@ -1,4 +1,5 @@
-//! Many processes, many tasks, no order given: nobody is lost, nobody is inside with another, tokens grow.
+//! Many processes, many tasks, in no order: no waiter is lost, there are never two holders, and
+//! tokens grow.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,13 +8,13 @@ use std::time::Instant;
 use crate::crew::{Dice, WATCHDOG, Who};
 use crate::queue::{Crew, everywhere};
 
-/// What the log of a storm says: rounds that were begun and not ended, by the processes that were killed.
+/// What the log of a storm shows: rounds that killed processes began and did not end.
 struct Log {
     rounds: u64,
     broken: u64,
 }
 
-/// Nobody came in while another was inside, unless that one was killed; tokens strictly increase.
+/// There was one holder at a time, except after a kill, and tokens strictly increase.
 fn read_log(lock: &Path, killed: &HashSet<u32>) -> Log {
     let text = std::fs::read_to_string(lock.with_extension("log")).expect("the log");
     let (mut rounds, mut broken, mut last) = (0, 0, 0);
@@ -28,7 +29,7 @@ fn read_log(lock: &Path, killed: &HashSet<u32>) -> Log {
             continue;
         }
         if let Some((_, dead)) = inside {
-            assert!(killed.contains(&dead), "{line} while {dead} was inside");
+            assert!(killed.contains(&dead), "{line} while {dead} held the lock");
             broken += 1;
         }
         assert!(token > last, "{line} after {last}");
@@ -44,7 +45,7 @@ fn counter(lock: &Path) -> u64 {
     text.trim().parse().expect("a number")
 }
 
-/// Waits until every member has come through.
+/// Waits until every member has finished.
 fn until_stormed(crew: &mut Crew, members: &[Who]) {
     for &who in members {
         crew.expect(who, "stormed");
@@ -127,7 +128,7 @@ fn p63_a_storm_in_which_waiters_and_holders_are_killed() {
         }
         until_stormed(&mut crew, &members);
         let log = read_log(crew.lock(), &killed);
-        // A death between the counter and the log leaves a round that counts and is not in the log.
+        // A death between the counter and the log leaves a round that is counted and not logged.
         let counted = counter(crew.lock());
         assert!(counted >= log.rounds && counted <= log.rounds + log.broken);
         assert!(log.rounds >= 8 * 200, "{}", log.rounds);
@@ -138,7 +139,7 @@ fn p63_a_storm_in_which_waiters_and_holders_are_killed() {
     });
 }
 
-/// Each member in turn stands still for as long as it takes another one to come in.
+/// Each member in turn is stopped for as long as another one takes to acquire.
 #[test]
 fn p64_a_storm_in_which_members_fall_asleep() {
     everywhere(|mut crew| {

@@ -1,15 +1,15 @@
-//! The child program of the process tests: takes locks as its standard input says, and prints a line for each thing
-//! that happened.
+//! The child program of the process tests: takes locks as its standard input orders, and prints a
+//! line for each event.
 //!
 //! | command | answer |
 //! |---|---|
 //! | `acquire N [ms]` | `queued N` or nothing, then `held N token crashed waited-ms mode` or `failed N kind text` |
-//! | `at-most N MOST` | as `acquire N`, where at most MOST may wait |
+//! | `at-most N MOST` | as `acquire N`, with at most MOST waiters |
 //! | `write N [ms]`, `read N [ms]` | the same of a reader-writer lock; the mode is `alone` or `read` |
 //! | `release N`, `drop N`, `panic N` | `released N`, `released N kind` on failure |
 //! | `cancel N` | `cancelled N` |
 //! | `freeze N` / `thaw N` | `frozen N` / `thawed N`: the future is kept and not polled in between |
-//! | `downgrade N` | `downgraded N token`: the writer goes on as a reader |
+//! | `downgrade N` | `downgraded N token`: the writer becomes a reader |
 //! | `try N`, `try-write N`, `try-read N` | `held N …` or `none` |
 //! | `is-held N`, `is-locked` | `yes` or `no` |
 //! | `status` | `status polling failures token waiters holder-pid` |
@@ -24,7 +24,7 @@
 //! | `list-files` | one `file target` for each descriptor that a program run by exec finds, then `listed` |
 //! | `spawn` | `spawned pid`: a program run by exec that lives on |
 //! | `fork …` | see [`fork`] |
-//! | `end` | the process ends in good order |
+//! | `end` | the process ends regularly |
 #![allow(dead_code)] // Each test binary uses a part.
 
 use std::fs::OpenOptions;
@@ -233,7 +233,7 @@ fn panic_with(guard: AnyGuard) {
     assert!(unwound.is_err());
 }
 
-/// What was woken before the question has had its turn, and has said what it had to say, before the answer.
+/// Tasks that were woken before the question run, and print their lines, before the answer.
 #[cfg(stanchion_test)]
 async fn settled() {
     let rounds = stanchion::testing::settled();

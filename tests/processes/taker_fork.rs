@@ -1,5 +1,5 @@
-//! What the child program does with `fork`: `fork WHAT` makes a copy of the process that does WHAT and says so on the
-//! shared output.
+//! What the child program does with `fork`: `fork WHAT` makes a copy of the process that does WHAT
+//! and reports on the shared output.
 //!
 //! | command | what the copy does |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | `fork drop` | drops its copy of the guard: `dropped`, then it ends |
 //! | `fork end` | ends at once by `_exit`: `ended` |
 //! | `fork old` | uses its copy of the handle: `old kind` |
-//! | `fork try` | opens the lock anew and tries: `none`, or `got token` |
-//! | `fork take` | opens the lock anew and waits in line: `waiting`, then `got token` |
+//! | `fork try` | opens the lock again and tries: `none`, or `got token` |
+//! | `fork take` | opens the lock again and queues: `waiting`, then `got token` |
 //! | `fork list` | one `file target` for each descriptor, then `listed` |
 
 #![allow(unsafe_code)]
@@ -49,7 +49,8 @@ fn release(guard: FifoGuard) -> stanchion::Result<()> {
 }
 
 fn in_a_copy(what: &str, lock: &FifoLock, kept: &mut Option<FifoGuard>) {
-    // SAFETY: the child goes on with this one thread and leaves by `_exit`; the C library makes `malloc` usable in it.
+    // SAFETY: the child continues with this one thread and ends by `_exit`. The C library makes
+    // `malloc` usable in it.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork");
     if pid != 0 {
@@ -59,7 +60,7 @@ fn in_a_copy(what: &str, lock: &FifoLock, kept: &mut Option<FifoGuard>) {
     if done.is_err() {
         say("the copy panicked");
     }
-    // SAFETY: ends the process without running what belongs to the parent.
+    // SAFETY: ends the process without running the parent's destructors.
     unsafe { libc::_exit(0) };
 }
 
@@ -85,7 +86,7 @@ fn copy(what: &str, lock: &FifoLock, kept: &mut Option<FifoGuard>) {
         "take" => {
             let lock = anew(lock);
             say("waiting");
-            // On a thread of its own: this one is inside the parent's runtime.
+            // On its own thread, because this one is inside the parent's runtime.
             let taken = std::thread::spawn(move || lock.acquire().block());
             let guard = taken.join().expect("a thread").expect("the lock");
             say(format_args!("got {}", guard.token()));

@@ -1,6 +1,7 @@
-//! The kinds of lock that the child program takes, as one: `TAKER_KIND=lock`, which is the default, or `rwlock`.
+//! The kinds of lock that the child program takes, behind one type: `TAKER_KIND=lock`, which is the
+//! default, or `rwlock`.
 //!
-//! A kind joins with a variant of [`AnyLock`] and what its [`Wish`]es mean.
+//! A kind joins with a variant of [`AnyLock`] and the meaning of its [`Wish`]es.
 
 use std::future::Future;
 use std::path::Path;
@@ -19,10 +20,10 @@ pub(super) enum AnyLock {
     RwLock(FifoRwLock),
 }
 
-/// What is asked of a lock, and what a guard has of it.
+/// A request for a lock, and what its guard then has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// All of it, whatever the kind.
+    /// All of it, for any kind.
     Alone,
     Write,
     Read,
@@ -35,10 +36,10 @@ pub(super) enum AnyGuard {
     Reader(FifoReadGuard),
 }
 
-/// A wait in line.
+/// A wait in the queue.
 pub(super) type Waits = Pin<Box<dyn Future<Output = Result<AnyGuard>> + Send>>;
 
-/// Sets what the environment says; the bound of the options' methods cannot be named here.
+/// Sets the options of the environment. The bound of the options' methods cannot be named here.
 macro_rules! configured {
     ($options:expr) => {{
         let mut options = crate::crew::child::paced!($options.label("taker"));
@@ -55,7 +56,7 @@ macro_rules! configured {
     }};
 }
 
-/// Calls the same method of whatever lock it is.
+/// Calls the same method of a lock of any kind.
 macro_rules! of_any {
     ($any:expr, $lock:ident => $call:expr) => {
         match $any {
@@ -77,7 +78,7 @@ impl AnyLock {
         }
     }
 
-    /// For what only the plain lock is asked to do.
+    /// For commands of the plain fair lock only.
     pub(super) fn plain(&self) -> &FifoLock {
         match self {
             Self::Lock(lock) => lock,
@@ -144,7 +145,7 @@ impl AnyLock {
     }
 }
 
-/// Calls the same method of whatever guard it is.
+/// Calls the same method of a guard of any kind.
 macro_rules! of_guard {
     ($any:expr, $guard:ident => $call:expr) => {
         match $any {
@@ -156,7 +157,7 @@ macro_rules! of_guard {
 }
 
 impl AnyGuard {
-    /// What it has, as a word of the protocol between child and parent.
+    /// Its mode, as a word of the protocol between child and parent.
     pub(super) fn mode(&self) -> &'static str {
         match self {
             Self::Alone(_) | Self::Writer(_) => "alone",
@@ -187,7 +188,7 @@ impl AnyGuard {
     pub(super) fn downgrade(self) -> Result<Self> {
         match self {
             Self::Writer(guard) => guard.downgrade().map(Self::Reader),
-            Self::Alone(_) | Self::Reader(_) => panic!("only a writer goes on as a reader"),
+            Self::Alone(_) | Self::Reader(_) => panic!("only a writer can become a reader"),
         }
     }
 }

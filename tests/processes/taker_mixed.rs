@@ -1,17 +1,18 @@
 //! The storm of readers and writers: `mixed ROUNDS TASKS INDEX CROWD WRITES LEAVE`, see [`Plan`].
 //!
-//! What the lock protects shows every overlap that it must not allow. Beside the lock lie three files:
+//! The protected files show every forbidden overlap. There are three files beside the lock:
 //!
-//! - `it.flags`: eight bytes for each task of each process, its pid and whether it reads or writes now. Who goes in sets its own and
-//!   then looks at all the others.
-//! - `it.values`: the pid of a writer who is at work, the token of the last one, how many there were, and that token again, written one after
-//!   the other with pauses.
-//! - `it.killed`: the pids of those whom the parent is about to kill; what these have left behind proves nothing.
+//! - `it.flags`: eight bytes for each task of each process, its pid and whether it reads or writes
+//!   now. A task that acquires sets its own flag and then checks all the others.
+//! - `it.values`: the pid of the current writer, the token of the last one, how many there were,
+//!   and that token again, written one after the other with pauses.
+//! - `it.killed`: the pids of the processes that the parent is about to kill. What they leave
+//!   proves nothing.
 //!
 //! | line | when |
 //! |---|---|
 //! | `beat` | every hundred rounds of a task |
-//! | `violation text` | something was seen that must not be |
+//! | `violation text` | a forbidden state was seen |
 //! | `mixed reads writes downgrades given-up crowd w-count w-sum w-max r-count r-sum r-max` | at the end; `crowd` is the largest number of readers seen together, then waits in microseconds |
 
 use std::fs::{File, OpenOptions};
@@ -27,12 +28,12 @@ const SLOT: usize = 8;
 const READS: u64 = 1 << 32;
 const WRITES: u64 = 2 << 32;
 
-/// What a process does.
+/// The work of a process.
 #[derive(Clone, Copy)]
 struct Plan {
     rounds: u64,
     tasks: u64,
-    /// Which of the processes this is, and how many there are.
+    /// The index of this process, and how many processes there are.
     index: u64,
     crowd: u64,
     /// One round in so many is a write.
@@ -174,7 +175,7 @@ impl Member {
         }
     }
 
-    /// In, by a try or a wait; nothing if it gives up.
+    /// Acquires, by a try or a wait; `None` if the wait is given up.
     async fn arrives(&mut self, wish: Wish) -> Option<stanchion::Result<AnyGuard>> {
         if self.dice.below(16) == 0
             && let Some(done) = self.lock.try_acquire(wish).transpose()
@@ -209,7 +210,7 @@ impl Member {
         self.ground.see(guard.token());
     }
 
-    /// Alone; sometimes goes on as a reader.
+    /// Writes alone, and sometimes becomes a reader.
     async fn write(&mut self, guard: AnyGuard) -> AnyGuard {
         self.ground.go_in(WRITES);
         let token = guard.token();
@@ -220,7 +221,7 @@ impl Member {
             return guard;
         }
         self.tally.downgrades += 1;
-        // Before others may come in.
+        // Before others may acquire.
         self.ground.go_in(READS);
         let guard = guard.downgrade().expect("no error on the way down");
         self.pause().await;
@@ -229,14 +230,14 @@ impl Member {
     }
 }
 
-/// The files that show who is inside with whom.
+/// The files that show which holders overlap.
 struct Ground {
     flags: File,
     values: File,
     killed: std::path::PathBuf,
     own: usize,
     all: usize,
-    /// Nobody gives up: no grant goes unclaimed, and so no token is lost.
+    /// No wait is given up: no offer stays unclaimed, so no token is lost.
     strict: bool,
 }
 
@@ -264,7 +265,7 @@ impl Ground {
         done.expect("the own flag");
     }
 
-    /// Sets the own flag, then looks at all others; returns how many read, with itself.
+    /// Sets its own flag, then checks all others. Returns how many read, including itself.
     fn go_in(&self, what: u64) -> u64 {
         self.flag(what);
         let mut flags = vec![0; self.all * SLOT];
@@ -279,7 +280,7 @@ impl Ground {
             reads += u64::from(flag & READS != 0);
             if what == WRITES || flag & WRITES != 0 {
                 say(format_args!(
-                    "violation {} with {} of {pid} inside",
+                    "violation {} with {} of {pid} at once",
                     what >> 32,
                     flag >> 32
                 ));
@@ -314,7 +315,7 @@ impl Ground {
         done.expect("a value written");
     }
 
-    /// What a reader finds: nobody writes, and the last who did had the reader's token.
+    /// What a reader must find: no writer, and the last one had the reader's token.
     fn see(&self, token: u64) {
         let [writer, one, count, two] = self.values();
         let broken = writer != 0 || one != two;

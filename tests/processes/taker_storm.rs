@@ -1,4 +1,5 @@
-//! The storm of the child program: many tasks go in and out of a lock that is for one alone, some give up waiting.
+//! The storm of the child program: many tasks acquire and release an exclusive lock, and some give
+//! up waiting.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -42,7 +43,7 @@ async fn one_round(lock: &AnyLock, gives_up: bool) {
     }
 }
 
-/// What the lock protects: a counter without any atomics, and a log of who was inside.
+/// What the lock protects: a counter without atomics, and a log of the holders.
 fn inside(lock: &Path, token: u64) {
     let file = |extension| -> PathBuf { lock.with_extension(extension) };
     let open = |path: &Path| OpenOptions::new().append(true).create(true).open(path);

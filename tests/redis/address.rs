@@ -1,4 +1,5 @@
-//! The ways to a server: TCP on either version of the Internet Protocol, with user, password and number of the database.
+//! The ways to a server: TCP with both versions of the Internet Protocol, with user, password and
+//! number of the database.
 
 use stanchion::ErrorKind;
 use stanchion::redis::{Options, RedisClient};
@@ -11,11 +12,11 @@ fn options() -> Options {
     RedisClient::options().quarantine(false)
 }
 
-/// A lock goes from one to the other, and the one that waits is told.
+/// The lock goes from one client to the other, and the waiter is notified.
 fn assert_hands_over(one: &RedisClient, other: &RedisClient) {
     let guard = in_runtime(one.lock("a").acquire()).expect("free");
     let mut next = Polled::pending(other.lock("a").acquire());
-    crate::support::eventually("in line", || {
+    crate::support::eventually("queued", || {
         let status = in_runtime(one.lock("a").status()).expect("a status");
         status.waiters.len() == 1
     });
@@ -93,7 +94,7 @@ fn p45_a_user_and_a_password_open_the_door() {
     }
 }
 
-/// Locks of two databases have nothing to do with each other, and each stays where it is after a reconnect.
+/// Locks of two databases are independent, and each client uses its own database after a reconnect.
 #[test]
 fn p45_each_database_has_its_own_locks() {
     let server = need!(Server::start());
@@ -127,7 +128,7 @@ fn p45_each_database_has_its_own_locks() {
 fn p45_a_port_where_nobody_listens_is_unavailable() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
     let url = format!("redis://{}/", port.expect("a port"));
-    let error = in_runtime(options().connect(url)).expect_err("nobody is there");
+    let error = in_runtime(options().connect(url)).expect_err("no server is there");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 

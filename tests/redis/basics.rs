@@ -1,4 +1,4 @@
-//! The ways in and out of each lock.
+//! Every way to acquire and release each lock.
 
 use stanchion::ErrorKind;
 use stanchion::redis::RedisClient;

@@ -1,4 +1,5 @@
-//! A wait that is given up, at each of its stages: the next one is let in at once, and nothing is left on the server.
+//! A wait that is given up, at each of its stages: the next waiter acquires at once, and nothing is
+//! left on the server.
 
 use std::time::Duration;
 
@@ -11,17 +12,18 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, Random, eventually, in_runtime};
 
-/// So long that nothing ends by itself while a test runs: what must be given back is given back.
+/// Long enough that nothing ends by itself during a test, so it was released.
 const LONG: Duration = Duration::from_secs(600);
 
 fn options() -> Options {
     let options = RedisClient::options().quarantine(false);
     let options = options.lease(LONG).patience(LONG).claim_window(LONG);
-    // A request on a connection that was given up may be heard after the release, which costs a lease: nothing here is given up.
+    // A timeout would give up a request, and the server might receive it after the release, which
+    // costs a lease. So there is no timeout here.
     options.response_timeout(LONG)
 }
 
-/// A server, a client behind a network that obeys, and one beside it.
+/// A server, a client behind a controlled network, and another client beside it.
 struct Stage {
     server: Server,
     proxy: Proxy,
@@ -29,7 +31,7 @@ struct Stage {
     near: RedisClient,
 }
 
-/// A way to ask for everything there is of one lock.
+/// A way to request all shares of one lock.
 type Way = fn(&RedisClient) -> AnyLock;
 
 const WAYS: [Way; 3] = [
@@ -64,9 +66,9 @@ impl Stage {
         queue("a") + queue("b") + queue("c")
     }
 
-    /// The server has heard all that the far client had to say of a wait that was given up. One
-    /// connection keeps its order: the first answer comes after that of the wait, which makes the
-    /// client give the lock back, and the second one after that.
+    /// Waits until the server has received everything that the far client sent about a wait that
+    /// was given up. One connection keeps its order. The first answer arrives after that of the
+    /// wait, which makes the client release the lock. The second answer arrives after the release.
     fn until_heard(&self, way: Way) {
         for _ in 0..2 {
             in_runtime(way(&self.far).status()).expect("a status");
@@ -79,7 +81,7 @@ impl Stage {
         in_runtime(guard.release()).expect("released");
     }
 
-    /// Nothing is left of anybody.
+    /// Asserts that nothing is left.
     fn assert_empty(&self) {
         let semaphore = self.near.semaphore("c", 1).expect("a semaphore");
         let removed = in_runtime(async {
@@ -112,7 +114,7 @@ fn p17_a_future_that_was_never_polled_asks_for_nothing() {
     stage.assert_empty();
 }
 
-/// The request has been sent, or is about to be; the server has not seen it.
+/// The request has been sent, or is about to be. The server has not received it.
 #[test]
 fn p17_given_up_while_the_request_is_on_its_way() {
     let stage = need!(Stage::set());
@@ -127,7 +129,7 @@ fn p17_given_up_while_the_request_is_on_its_way() {
     stage.assert_empty();
 }
 
-/// The server has let it in; the answer never arrives before it is given up.
+/// The server has granted it. The answer does not arrive before the wait is given up.
 #[test]
 fn p17_given_up_while_the_answer_is_on_its_way() {
     let stage = need!(Stage::set());
@@ -135,7 +137,7 @@ fn p17_given_up_while_the_answer_is_on_its_way() {
         stage.proxy.delay(Duration::from_millis(60));
         let waiter = Polled::pending(way(&stage.far).acquire());
         let status = way(&stage.near);
-        eventually("the server has let it in", || {
+        eventually("the server has granted it", || {
             let status = in_runtime(status.status()).expect("a status");
             status.holder.is_some() || !status.shared_by.is_empty()
         });
@@ -147,7 +149,7 @@ fn p17_given_up_while_the_answer_is_on_its_way() {
     stage.assert_empty();
 }
 
-/// The server stands still with the request in its hands.
+/// The server is stopped with the request in its buffer.
 #[test]
 fn p17_given_up_while_the_server_does_nothing() {
     let stage = need!(Stage::set());
@@ -167,8 +169,8 @@ fn p17_given_up_in_line() {
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
         let mut waiter = Polled::pending(way(&stage.far).acquire());
-        eventually("in line", || stage.queued() == 1);
-        // However often it was polled.
+        eventually("queued", || stage.queued() == 1);
+        // Whatever the number of polls.
         for _ in 0..3 {
             assert!(waiter.poll().is_pending());
         }
@@ -180,14 +182,14 @@ fn p17_given_up_in_line() {
     stage.assert_empty();
 }
 
-/// Its turn has come, and it has not heard of it.
+/// Its turn has come, and it has not received the offer.
 #[test]
 fn p17_given_up_when_it_was_offered() {
     let stage = need!(Stage::set());
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
         let mut waiter = Polled::pending(way(&stage.far).acquire());
-        eventually("in line", || stage.queued() == 1);
+        eventually("queued", || stage.queued() == 1);
         stage.proxy.lose(100);
         in_runtime(guard.release()).expect("released");
         assert_eq!(stage.queued(), 0, "its turn has come");
@@ -201,7 +203,8 @@ fn p17_given_up_when_it_was_offered() {
     stage.assert_empty();
 }
 
-/// It has heard of it, and its claim is on the way: the offer has become so old meanwhile that it must be claimed first.
+/// It has received the offer, and its claim is under way. The offer is so old that it must be
+/// claimed first.
 #[test]
 fn p17_given_up_while_it_claims() {
     let stage = need!(Stage::with(
@@ -210,19 +213,19 @@ fn p17_given_up_while_it_claims() {
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
         let mut waiter = Polled::pending(way(&stage.far).acquire());
-        eventually("in line", || stage.queued() == 1);
+        eventually("queued", || stage.queued() == 1);
         stage.server.forget_counts();
         stage.proxy.delay(Duration::from_millis(60));
         in_runtime(guard.release()).expect("released");
         // The release, and then the claim.
         eventually("the claim has come", || stage.server.calls("evalsha") >= 2);
-        // On a slow machine the answer may be there already.
+        // On a slow machine the answer may have arrived already.
         drop(waiter.poll());
         drop(waiter);
         stage.proxy.delay(Duration::ZERO);
         stage.until_heard(way);
         stage.assert_free(way);
-        // Its word may come after the window.
+        // Its message may arrive after the window.
         let alive = ["a", "b", "c"].map(|name| format!("{{stanchion:{name}}}:alive"));
         eventually("it has left", || {
             alive
@@ -233,7 +236,7 @@ fn p17_given_up_while_it_claims() {
     stage.assert_empty();
 }
 
-/// It is inside, and nobody has looked.
+/// It was granted, and its future was not polled since.
 #[test]
 fn p17_given_up_when_it_was_granted_and_not_taken() {
     let stage = need!(Stage::set());
@@ -243,10 +246,10 @@ fn p17_given_up_when_it_was_granted_and_not_taken() {
         waiter.bell.wait_beyond(0);
         drop(waiter);
         stage.assert_free(way);
-        // And after a while in line.
+        // And after some time in the queue.
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");
         let waiter = Polled::pending(way(&stage.far).acquire());
-        eventually("in line", || stage.queued() == 1);
+        eventually("queued", || stage.queued() == 1);
         let rings = waiter.rings();
         in_runtime(guard.release()).expect("released");
         waiter.bell.wait_beyond(rings);
@@ -257,7 +260,8 @@ fn p17_given_up_when_it_was_granted_and_not_taken() {
     stage.assert_empty();
 }
 
-/// A release that is given up goes on from its first poll; one that was never polled is the guard's own.
+/// A release that is given up continues from its first poll on. If it was never polled, the guard's
+/// drop releases.
 #[test]
 fn p17_a_release_that_is_given_up_releases() {
     let stage = need!(Stage::set());
@@ -266,7 +270,7 @@ fn p17_a_release_that_is_given_up_releases() {
             let guard = in_runtime(way(&stage.far).acquire()).expect("free");
             let mut release = Polled::new(guard.release());
             for _ in 0..polls {
-                // The answer may come before the poll ends.
+                // The answer may arrive before the poll ends.
                 drop(release.poll());
             }
             drop(release);
@@ -276,7 +280,7 @@ fn p17_a_release_that_is_given_up_releases() {
     stage.assert_empty();
 }
 
-/// Wherever it happens to be.
+/// At any point.
 #[test]
 fn p17_given_up_at_any_time() {
     let stage = need!(Stage::set());

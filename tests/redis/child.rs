@@ -1,15 +1,16 @@
-//! The child program: takes the lock as its standard input says, and prints a line for each thing that happened; and how it is led.
+//! The child program: takes the lock as its standard input orders, and prints a line for each
+//! event. Also how a test controls it.
 //!
 //! | command | answer |
 //! |---|---|
-//! | `lock`, `read`, `write`, `permit` | `held token crashed` when it is in; later `lost reason` |
+//! | `lock`, `read`, `write`, `permit` | `held token crashed` when it has acquired; later `lost reason` |
 //! | `release` | `released` or `failed kind` |
 //! | `is-held` | `true` or `false` |
 //! | `storm ROUNDS` | `stormed`: so often it has added one to a key, by reading and writing |
-//! | `crowd FIRST COUNT` | so many more wait in line, one behind the other; `in token number` for each, numbered from FIRST |
-//! | `connect` | `connected`: another client, kept |
+//! | `crowd FIRST COUNT` | queues so many more waits, one behind the other; `in token number` for each, numbered from FIRST |
+//! | `connect` | `connected`: another client, which is kept |
 //! | `fork WHAT` | `forked pid`; see [`fork`] |
-//! | `contend PATH` | in and out through the [gate](crate::gate) at this path until `stop`, then `contended` and its [`Tally`](crate::gate::Tally) |
+//! | `contend PATH` | acquires and releases through the [gate](crate::gate) at this path until `stop`, then `contended` and its [`Tally`](crate::gate::Tally) |
 
 use std::time::Duration;
 
@@ -24,23 +25,25 @@ use crate::server::Server;
 #[path = "child_fork.rs"]
 mod fork;
 
-/// The lock that they share.
+/// The lock that all of them use.
 pub(crate) const NAME: &str = "shared by children";
-/// The lease of the children: so long that no hold is lost because the machine is slow, and no longer, because some tests wait for its end.
+/// The lease of the children. It is long enough that no hold is lost because the machine is slow.
+/// It is not longer, because some tests wait for its end.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 
 pub(crate) fn main() {
     child::block_on(obey());
 }
 
-/// As the environment says: the lease and the patience in milliseconds.
+/// The environment sets the lease and the patience, in milliseconds.
 fn options() -> Options {
     let mut options = RedisClient::options()
         .quarantine(std::env::var_os("CHILD_QUARANTINE").is_some())
         .unavailable_after(Duration::from_secs(120))
         .lease(child::duration("CHILD_LEASE").unwrap_or(LEASE));
     if let Some(patience) = child::duration("CHILD_PATIENCE") {
-        // A waiter that is not told finds out by its heartbeat: no claim window ends in the time of a test.
+        // A waiter without a message notices a grant by its heartbeat. No claim window ends during
+        // a test.
         options = options
             .patience(patience)
             .claim_window(Duration::from_secs(3600));
@@ -108,7 +111,7 @@ fn crowd(client: &RedisClient, numbers: &str) {
     let (first, count): (usize, usize) =
         (numbers.next().expect("one"), numbers.next().expect("two"));
     let lock = client.lock(NAME);
-    // On one task, which polls one after the other, so this is their order.
+    // In one task, which polls one after the other, so this is their order.
     let waiters: Vec<_> = (first..first + count)
         .map(|number| (number, lock.acquire()))
         .collect();
@@ -122,7 +125,7 @@ fn crowd(client: &RedisClient, numbers: &str) {
 
 async fn storm(client: &RedisClient, url: &str, rounds: usize) {
     let other = ::redis::Client::open(url).expect("a client");
-    // Its own limit of 500 ms is too short for a machine that is busy.
+    // Its own limit of 500 ms is too short for a busy machine.
     let patient = ::redis::AsyncConnectionConfig::new().set_response_timeout(None);
     let mut other = other
         .get_multiplexed_async_connection_with_config(&patient)
@@ -156,7 +159,7 @@ impl Member {
         Self::start(command)
     }
 
-    /// It is in: its token, and whether the one before crashed.
+    /// Waits until it has acquired. Returns its token, and whether the holder before it crashed.
     pub(crate) fn hear_held(&mut self) -> (u64, bool) {
         let line = self.hear();
         let mut words = line.split(' ');
@@ -171,11 +174,11 @@ impl Member {
         self.hear_held()
     }
 
-    /// Asks, and stands in line.
+    /// Requests, and waits until the request is queued.
     pub(crate) fn queue(&mut self, server: &Server, wish: &str) {
         let before = waiting(server);
         self.tell(wish);
-        crate::support::eventually("in line", || waiting(server) > before);
+        crate::support::eventually("queued", || waiting(server) > before);
     }
 }
 
@@ -183,7 +186,7 @@ pub(crate) fn waiting(server: &Server) -> usize {
     server.ask(&["ZCARD", "{stanchion:shared by children}:queue"])
 }
 
-/// Waits until the server has noticed who is gone: so many clients are left that listen.
+/// Waits until the server has noticed which clients are gone: this many that listen are left.
 pub(crate) fn assert_listeners(server: &Server, count: usize) {
     crate::support::eventually("the dead are noticed", || {
         let inboxes: Vec<String> = server.ask(&["PUBSUB", "CHANNELS", "stanchion:inbox:*"]);

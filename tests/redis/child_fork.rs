@@ -1,10 +1,11 @@
-//! What the child program does with `fork`: `fork WHAT` makes a copy of the process that does WHAT and says so on the shared output.
+//! What the child program does with `fork`: `fork WHAT` makes a copy of the process that does WHAT
+//! and reports on the shared output.
 //!
 //! | command | what the copy does |
 //! |---|---|
 //! | `fork old` | uses its copies of the client and of the guard: one `WAY KIND` for each way, then `old` |
 //! | `fork drop` | drops its copies of the guard, of the client and of a future: `dropped` |
-//! | `fork new` | connects anew and waits in line: `waits`, then `held token`, and lives on until it is killed |
+//! | `fork new` | connects again and queues: `waits`, then `held token`, and lives on until it is killed |
 
 #![allow(unsafe_code)]
 
@@ -18,7 +19,8 @@ use super::{NAME, options};
 use crate::crew::child::say;
 
 pub(super) fn in_a_copy(what: &str, client: &RedisClient, url: &str, guard: &mut Option<AnyGuard>) {
-    // SAFETY: the child goes on with this one thread and leaves by `_exit`; the C library makes `malloc` usable in it.
+    // SAFETY: the child continues with this one thread and ends by `_exit`. The C library makes
+    // `malloc` usable in it.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork");
     if pid != 0 {
@@ -37,11 +39,11 @@ pub(super) fn in_a_copy(what: &str, client: &RedisClient, url: &str, guard: &mut
     if done.is_err() {
         say("the copy panicked");
     }
-    // SAFETY: ends the process without running what belongs to the parent.
+    // SAFETY: ends the process without running the parent's destructors.
     unsafe { libc::_exit(0) };
 }
 
-/// The kind of the error that it ends with at once.
+/// The kind of the error with which it fails at once.
 fn kind_at_once<T>(future: impl Future<Output = stanchion::Result<T>>) -> Option<ErrorKind> {
     let mut context = Context::from_waker(Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
@@ -68,7 +70,7 @@ fn old(client: &RedisClient, guard: &mut Option<AnyGuard>) {
 }
 
 fn new(url: &str) {
-    // On a thread of its own: this one is inside the parent's runtime.
+    // On its own thread, because this one is inside the parent's runtime.
     let url = url.to_owned();
     let anew = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()

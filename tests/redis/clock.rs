@@ -1,4 +1,5 @@
-//! A server whose clock is set: back, forward by less than a lease, forward by more. The clients' clocks are as they are.
+//! A server whose clock is set: back, forward by less than a lease, forward by more. The clocks of
+//! the clients are not changed.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::server::{Server, directory};
 use crate::skip::faketime;
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
-/// Longer than a test lasts: a lease ends by the clock of the server, or not at all.
+/// Longer than a test: a lease ends by the clock of the server, or not at all.
 const LEASE: Duration = Duration::from_secs(600);
 const HOUR: i64 = 3600;
 
@@ -18,7 +19,7 @@ fn options() -> Options {
     RedisClient::options().lease(LEASE)
 }
 
-/// A server with a clock of its own.
+/// A server with its own clock.
 struct Clocked {
     server: Server,
     file: PathBuf,
@@ -27,7 +28,8 @@ struct Clocked {
 impl Clocked {
     fn start() -> Option<Self> {
         let library = faketime()?;
-        // The memory allocator of the server asks for the time while the library is not ready yet, which ends in a loop: another one goes before it.
+        // The memory allocator of the server asks for the time before the library is ready, which
+        // loops forever. So another allocator is loaded before it.
         let libraries = format!("{} libc.so.6", library.display());
         let directory = directory();
         let file = directory.path().join("clock");
@@ -39,7 +41,8 @@ impl Clocked {
                 file.to_str().expect("a plain path").to_owned(),
             ),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
-            // As on a machine whose time of day is set: what counts the time since the start goes on.
+            // As on a machine whose time of day is set: the time since the start advances as
+            // before.
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ];
         let environment = environment
@@ -50,7 +53,7 @@ impl Clocked {
         Some(Self { server, file })
     }
 
-    /// So many milliseconds away from the time of this host.
+    /// Sets the clock this many milliseconds away from the time of this host.
     fn set(&self, milliseconds: i64) {
         let before = self.ahead();
         let sign = if milliseconds < 0 { '-' } else { '+' };
@@ -62,7 +65,7 @@ impl Clocked {
         }
     }
 
-    /// How many milliseconds it is ahead of this host.
+    /// Returns how many milliseconds the clock is ahead of this host.
     fn ahead(&self) -> i64 {
         let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let here = i64::try_from(here.expect("after 1970").as_millis()).expect("before 3000");
@@ -75,7 +78,7 @@ impl Clocked {
     }
 }
 
-/// In one step, so that nobody reads half of it.
+/// In one step, so that no process reads a part of it.
 fn set(file: &Path, text: &str) {
     let new = file.with_extension("new");
     std::fs::write(&new, format!("{text}\n")).expect("written");
@@ -90,13 +93,13 @@ fn in_line(
     let waiter = |_| {
         let before = clocked.queued();
         let waiter = Polled::pending(client.lock("a").acquire());
-        eventually("in line", || clocked.queued() > before);
+        eventually("queued", || clocked.queued() > before);
         waiter
     };
     (0..count).map(waiter).collect()
 }
 
-/// All of them come in, in order, with greater and greater tokens.
+/// All of them acquire, in order, with rising tokens.
 fn assert_in_order(guard: RedisGuard, waiters: &mut [Polled<Acquire<RedisGuard>>]) -> u64 {
     let mut last = guard.token();
     in_runtime(guard.release()).expect("released");
@@ -112,7 +115,7 @@ fn assert_in_order(guard: RedisGuard, waiters: &mut [Polled<Acquire<RedisGuard>>
 #[test]
 fn p51_a_clock_that_is_set_back_loses_nothing_and_keeps_the_order() {
     let clocked = need!(Clocked::start());
-    // So that it has been there for longer than it is set back by.
+    // Waits until the server has run for longer than the clock is set back.
     clocked.set(2 * HOUR * 1000);
     let client = in_runtime(options().connect(clocked.server.url())).expect("a client");
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
@@ -120,7 +123,7 @@ fn p51_a_clock_that_is_set_back_loses_nothing_and_keeps_the_order() {
     let mut waiters = in_line(&clocked, &client, 2);
     clocked.set(HOUR * 1000);
     waiters.extend(in_line(&clocked, &client, 2));
-    // Renewals go on, and the holder keeps its hold.
+    // Renewals continue, and the holder keeps its hold.
     for _ in 0..3 {
         let until = guard.held_until();
         in_runtime(guard.ensure_held()).expect("held");
@@ -128,13 +131,13 @@ fn p51_a_clock_that_is_set_back_loses_nothing_and_keeps_the_order() {
     }
     let last = assert_in_order(guard, &mut waiters);
     assert!(last > early);
-    // Not by an hour: by as many as were let in since.
+    // Not by an hour, but by the number of grants since.
     assert!(last < early + 1_000_000_000, "{early} to {last}");
     let next = in_runtime(client.lock("a").try_acquire()).expect("an answer");
     assert!(next.expect("free").token() > last);
 }
 
-/// A lock that is new to the server, on a server that seems to have been started in the future.
+/// A new lock on a server that seems to have started in the future.
 fn assert_lets_in(connect_first: bool) {
     let clocked = need!(Clocked::start());
     let connect = || in_runtime(options().connect(clocked.server.url())).expect("a client");
@@ -142,7 +145,7 @@ fn assert_lets_in(connect_first: bool) {
     clocked.set(-HOUR * 1000);
     let client = early.unwrap_or_else(connect);
     let mut waiter = Polled::pending(client.lock("a").acquire());
-    eventually("in line", || clocked.queued() == 1);
+    eventually("queued", || clocked.queued() == 1);
     assert!(waiter.poll().is_pending());
     let lease = i64::try_from(LEASE.as_millis()).expect("a lease");
     clocked.set(lease + 2000 - HOUR * 1000);
@@ -169,7 +172,7 @@ fn p51_a_clock_that_is_set_forward_by_less_than_a_lease_loses_nothing() {
     let guard = in_runtime(client.lock("a").acquire()).expect("it is old enough");
     let mut waiters = in_line(&clocked, &client, 3);
     for step in 1..=4 {
-        // Just after a renewal there are two thirds and more left.
+        // Just after a renewal two thirds or more are left.
         in_runtime(guard.ensure_held()).expect("held");
         clocked.set(HOUR * 1000 + step * 100_000);
         in_runtime(guard.ensure_held()).expect("still held");
@@ -178,7 +181,8 @@ fn p51_a_clock_that_is_set_forward_by_less_than_a_lease_loses_nothing() {
     assert_in_order(guard, &mut waiters);
 }
 
-/// The documented limit: the lease ends early by as much. Who was inside hears of it, and its token is the smaller one.
+/// The documented limit: the lease ends early by as much. The holder is informed, and its token is
+/// the smaller one.
 #[test]
 fn p51_a_clock_that_is_set_forward_by_more_than_a_lease_is_a_loss() {
     let clocked = need!(Clocked::start());
@@ -194,7 +198,7 @@ fn p51_a_clock_that_is_set_forward_by_more_than_a_lease_is_a_loss() {
     let loss = in_runtime(guard.lost());
     assert!(matches!(loss, Loss::Revoked | Loss::Superseded), "{loss:?}");
     assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
-    // And back again: no token goes back, and nobody is stuck for an hour.
+    // And back again: no token goes back, and no waiter is stuck for an hour.
     clocked.set(0);
     in_runtime(taken.ensure_held()).expect("held");
     let mut waiters = in_line(&clocked, &mine, 2);

@@ -1,4 +1,5 @@
-//! Many waiters: all come in, in order, whatever happens to some of them; and what they cost the server.
+//! Many waiters: all acquire, in order, whatever happens to some of them. Also what they cost the
+//! server.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +12,12 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime};
 
-/// Each of 200 that are dead would delay the next one by a claim window, 2 s.
+/// Each of 200 dead waiters would delay the next one by a claim window, 2 s.
 const HANG: Duration = Duration::from_secs(60);
 
-/// Longer than a test lasts.
+/// Longer than a test.
 const SLOW: Duration = Duration::from_secs(600);
-/// So few that a client sends them at once.
+/// Few enough that a client sends them at once.
 const HANDFUL: usize = 25;
 
 fn options() -> Options {
@@ -27,7 +28,8 @@ fn queued(server: &Server) -> usize {
     server.ask(&["ZCARD", "{stanchion:a}:queue"])
 }
 
-/// So many of one client, behind all who are in line already. They come in handfuls, so that they arrive as they were polled.
+/// Queues this many waits of one client, behind all that are queued. They begin in groups, so that
+/// they arrive in the order of their polls.
 fn in_line(
     server: &Server,
     client: &RedisClient,
@@ -42,12 +44,13 @@ fn in_line(
         for waiter in handful {
             assert!(waiter.poll().is_pending());
         }
-        eventually("in line", || queued(server) == arrived);
+        eventually("queued", || queued(server) == arrived);
     }
     line
 }
 
-/// Lets one in after the other: the last token, and the longest time from a release to the next one inside.
+/// Serves the waiters in turn. Returns the last token, and the longest time from a release to the
+/// next grant.
 fn serve(
     guard: RedisGuard,
     line: impl IntoIterator<Item = Polled<Acquire<RedisGuard>>>,
@@ -75,7 +78,7 @@ fn serve(
 #[test]
 fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
     let server = need!(Server::start());
-    // Who is not told finds out much later.
+    // A waiter without a message would notice much later.
     let client = server.connect(RedisClient::options().patience(SLOW).claim_window(SLOW));
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
     let line = in_line(&server, &client, 1000);
@@ -85,7 +88,7 @@ fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
     assert_eq!(queued(&server), 0);
 }
 
-/// All at once: who is polled first comes in first, however many there are.
+/// All at once: they acquire in the order of their first polls, however many there are.
 #[test]
 fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
     let server = need!(Server::start());
@@ -95,7 +98,7 @@ fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
     let mut line: Vec<_> = (0..1000).map(|_| Polled::new(lock.acquire())).collect();
     line.iter_mut()
         .for_each(|it| assert!(it.poll().is_pending()));
-    eventually("in line", || queued(&server) == line.len());
+    eventually("queued", || queued(&server) == line.len());
     in_runtime(async {
         guard.release().await.expect("released");
         let one = |(number, mut waiter): (usize, Polled<Acquire<RedisGuard>>)| async move {
@@ -117,16 +120,16 @@ fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
 
 const EACH: usize = 200;
 
-/// So many through this child, behind all who are in line already.
+/// Queues this many waits of this child, behind all that are queued.
 fn stand(server: &Server, child: &mut Member) {
     for first in (0..EACH).step_by(HANDFUL) {
         let before = waiting(server);
         child.tell(&format!("crowd {first} {HANDFUL}"));
-        eventually("in line", || waiting(server) == before + HANDFUL);
+        eventually("queued", || waiting(server) == before + HANDFUL);
     }
 }
 
-/// The next one of a child that comes in: its token, and its number among those of the child.
+/// Waits for the next grant of a child. Returns its token, and its number among the child's waits.
 fn hear_in(child: &mut Member) -> (u64, usize) {
     let line = child.hear();
     let (token, number) = line
@@ -139,7 +142,8 @@ fn hear_in(child: &mut Member) -> (u64, usize) {
     )
 }
 
-/// A thousand of five processes, two of which are killed: one before its first is in, one while its first ones come in.
+/// A thousand waits of five processes, two of which are killed: one before its first grant, one
+/// during its first grants.
 #[test]
 fn p29_processes_killed_in_the_middle_of_a_thousand_delay_nobody() {
     let server = need!(Server::start());
@@ -156,7 +160,7 @@ fn p29_processes_killed_in_the_middle_of_a_thousand_delay_nobody() {
         for expected in 0..count {
             let (token, number) = hear_in(&mut crew[child]);
             assert!(token > last && number == expected, "in order");
-            // Also behind the one that was killed, perhaps while one of its own was inside: that costs a lease.
+            // Also behind the killed one, perhaps while it held the lock: that costs a lease.
             let delay = moved.elapsed();
             assert!(delay < HANG, "{delay:?} before {number} of {child}");
             (last, moved) = (token, Instant::now());
@@ -178,7 +182,7 @@ fn p29_the_last_of_a_hundred_processes_is_not_kept_waiting_by_ninety_eight_dead(
         .collect();
     line.iter_mut().for_each(|it| it.queue(&server, "lock"));
     line[1..99].iter_mut().for_each(|it| it.kill());
-    // From here on a wait for one of them would outlast the test.
+    // From now on a wait for one of them would last longer than the test.
     assert_listeners(&server, 3);
     let mut last = guard.token();
     for index in [0, 99] {
@@ -195,7 +199,7 @@ fn p29_the_last_of_a_hundred_processes_is_not_kept_waiting_by_ninety_eight_dead(
     drop(guard);
 }
 
-/// A host that vanishes closes no connection: its waiters look alive until they are not heard of for so long.
+/// A host that vanishes closes no connection. Its waiters look alive until their patience is over.
 #[test]
 fn p29_fifty_waiters_of_a_host_that_vanished_cost_no_more_than_their_patience() {
     let server = need!(Server::start());
@@ -209,7 +213,7 @@ fn p29_fifty_waiters_of_a_host_that_vanished_cost_no_more_than_their_patience() 
     proxy.stand_still();
     let begun = Instant::now();
     let (token, _) = serve(guard, first.pop());
-    // Each of the dead is offered it, until all of them are overdue.
+    // Each dead waiter gets an offer, until all of them are overdue.
     let next = last[0].finish().expect("its turn");
     let took = begun.elapsed();
     println!("behind 50 of a host that vanished: {took:?}");
@@ -222,7 +226,7 @@ fn p29_fifty_waiters_of_a_host_that_vanished_cost_no_more_than_their_patience() 
 #[test]
 fn a_hand_over_costs_one_message() {
     let server = need!(Server::start());
-    // Nothing is due while this runs.
+    // Nothing is due during this.
     let quiet = || {
         let options = RedisClient::options().lease(SLOW).patience(SLOW);
         options.claim_window(SLOW).response_timeout(SLOW)
@@ -259,7 +263,7 @@ fn waiters_who_wait_cost_one_request_for_each_heartbeat() {
         server.forget_counts();
         let requests = || server.calls("evalsha") + server.calls("eval") + server.calls("ping");
         eventually("some heartbeats", || {
-            assert_eq!(queued(&server), count, "all of them stay in line");
+            assert_eq!(queued(&server), count, "all of them stay queued");
             std::thread::sleep(Duration::from_millis(50));
             requests() >= 5
         });

@@ -1,4 +1,4 @@
-//! A primary that dies and a replica that takes its place, behind an address that stays the same.
+//! A primary that dies, and a replica that takes over, behind an address that does not change.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
-/// So long that no hold is lost because the machine is slow.
+/// Long enough that no hold is lost because the machine is slow.
 const LEASE: Duration = Duration::from_secs(12);
 
 fn options() -> Options {
@@ -21,7 +21,7 @@ fn connect(proxy: &Proxy) -> RedisClient {
     in_runtime(options().connect(proxy.url())).expect("a client")
 }
 
-/// A primary, its replica, and the address that both are behind.
+/// A primary, its replica, and the address of both.
 struct Pair {
     primary: Server,
     replica: Server,
@@ -29,7 +29,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// The primary is old enough to let somebody in, and the replica too.
+    /// The primary is old enough to grant the lock, and so is the replica.
     fn start() -> Option<Self> {
         let primary = Server::start()?;
         let replica = primary.replica();
@@ -43,7 +43,7 @@ impl Pair {
         })
     }
 
-    /// Everything that the primary has been told, the replica knows.
+    /// Waits until the replica has all data of the primary.
     fn catch_up(&self) {
         let offset = |server: &Server, field: &str| {
             let info = server.info("replication");
@@ -56,7 +56,7 @@ impl Pair {
         });
     }
 
-    /// From here on the replica hears nothing more, and nobody knows.
+    /// From now on the replica receives nothing more, and no client knows that.
     fn part(&self) {
         self.catch_up();
         self.replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
@@ -68,14 +68,14 @@ impl Pair {
         self.proxy.lead_to(&self.replica);
     }
 
-    /// A new one follows the one that was promoted.
+    /// A new replica follows the promoted one.
     fn swap(&mut self) {
         let next = self.replica.replica();
         self.primary = std::mem::replace(&mut self.replica, next);
     }
 }
 
-/// Nobody is let in for one lease, and then who is next.
+/// Asserts that nothing is granted for one lease, and then the next waiter acquires.
 fn assert_waits_one_lease(
     newcomer: &mut Polled<stanchion::Acquire<RedisGuard>>,
     since: Instant,
@@ -104,7 +104,8 @@ fn p51_a_hold_that_the_replica_knows_of_goes_on() {
     assert!(!next.predecessor_crashed());
 }
 
-/// The grant was never replicated. The lock itself is known, so nobody is let in before the holder has come back.
+/// The grant was never replicated. The lock itself is on record, so nothing is granted before the
+/// holder has come back.
 #[test]
 fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
     let mut pair = need!(Pair::start());
@@ -120,7 +121,8 @@ fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
     drop(assert_waits_one_lease(&mut newcomer, begun, token));
 }
 
-/// The replica knows of an earlier holder only, who has left since. What is on record of another server counts for nothing: the newer token does.
+/// The replica knows an earlier holder only, which has released since. A record of another server
+/// does not count; the newer token does.
 #[test]
 fn p51_a_hold_goes_on_though_an_earlier_one_is_on_record() {
     let mut pair = need!(Pair::start());
@@ -150,7 +152,7 @@ fn p51_waiters_come_back_in_order_after_a_failover() {
         .iter_mut()
         .for_each(|it| assert!(it.poll().is_pending()));
     let queue = ["ZCARD", "{stanchion:first}:queue"];
-    eventually("in line", || {
+    eventually("queued", || {
         pair.primary.ask::<usize>(&queue) == waiters.len()
     });
     pair.catch_up();

@@ -1,4 +1,5 @@
-//! What a server can do to its locks: each case ends in a typed error, a loss, or a degradation that is told.
+//! What a server can do to its locks. Each case ends in a typed error, a loss, or a reported
+//! degradation.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use stanchion::{ErrorKind, Loss, Result};
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
-/// So long that no hold is lost because the machine is slow.
+/// Long enough that no hold is lost because the machine is slow.
 const LEASE: Duration = Duration::from_secs(12);
 
 fn options() -> Options {
@@ -39,7 +40,7 @@ fn p45_no_server_and_no_url_are_told_apart() {
         "redis",
         "http://localhost/",
         "redis://:x@/a b",
-        // The client would ignore these, and the locks would be in another database.
+        // redis-rs would ignore these, and the locks would be in another database.
         "redis://localhost/?db=2",
         "redis://localhost?protocol=resp3&db",
         "redis://localhost?user=a&pass=b",
@@ -84,7 +85,7 @@ fn p45_a_user_without_scripts_is_refused() {
     assert!(denied(&error), "{error:?}");
 }
 
-/// Without the right to listen waiters ask again and again.
+/// Without the right to listen waiters poll.
 #[test]
 fn a_user_without_pub_sub_waits_by_polling() {
     let server = need!(Server::start());
@@ -163,9 +164,9 @@ fn p51_everything_forgotten_and_nobody_let_in_is_taken_back() {
     let guard = in_runtime(lock.acquire()).expect("free");
     let mut waiter = Polled::pending(lock.acquire());
     let key = "{stanchion:a}:queue";
-    eventually("in line", || server.ask::<usize>(&["ZCARD", key]) == 1);
+    eventually("queued", || server.ask::<usize>(&["ZCARD", key]) == 1);
     server.ask::<()>(&["FLUSHALL"]);
-    // The next heartbeats put the hold and the waiter back.
+    // The next heartbeats restore the hold and the waiter.
     eventually("both are back", || {
         let status = in_runtime(lock.status()).expect("a status");
         status.waiters.len() == 1 && status.holder.is_some()
@@ -183,7 +184,7 @@ fn p51_everything_forgotten_and_somebody_let_in_is_a_loss() {
     let (mine, theirs) = (server.connect(options()), server.connect(options()));
     let guard = in_runtime(mine.lock("a").acquire()).expect("free");
     server.ask::<()>(&["FLUSHALL"]);
-    let other = in_runtime(theirs.lock("a").acquire()).expect("the server knows of nobody");
+    let other = in_runtime(theirs.lock("a").acquire()).expect("the server has no holder on record");
     assert!(other.token() > guard.token(), "tokens tell them apart");
     assert_eq!(loss_of(guard.lost()), Loss::Superseded);
     assert!(!guard.is_held() && guard.held_until().is_none());
@@ -193,7 +194,7 @@ fn p51_everything_forgotten_and_somebody_let_in_is_a_loss() {
     in_runtime(other.release()).expect("released");
 }
 
-/// With quarantine: nobody is let in before those inside had time to come back.
+/// With quarantine: nothing is granted before earlier holders had time to come back.
 #[test]
 fn p51_everything_forgotten_lets_no_second_one_in() {
     let server = need!(Server::start());
@@ -220,7 +221,7 @@ fn p51_a_restart_without_memory_lets_nobody_in_for_a_lease() {
     server.begin_again();
     let lock = quarantined.lock("a");
     let refused = in_runtime(lock.try_acquire()).expect("an answer");
-    assert!(refused.is_none(), "nobody is let in yet");
+    assert!(refused.is_none(), "nothing is granted yet");
     in_runtime(guard.ensure_held()).expect("the holder is known again");
     let token = guard.token();
     in_runtime(guard.release()).expect("released");
@@ -228,7 +229,8 @@ fn p51_a_restart_without_memory_lets_nobody_in_for_a_lease() {
     assert!(next.token() > token);
 }
 
-/// The server remembers everything, but is another run: it lets nobody in for a lease, and knows its holder at once.
+/// The server remembers everything, but is another run. It grants nothing for one lease, and knows
+/// its holder at once.
 #[test]
 fn p51_a_restart_with_memory_keeps_the_hold_and_is_quarantined_too() {
     let mut server = need!(Server::start_with(&[
@@ -279,12 +281,12 @@ fn p51_a_key_deleted_underneath_lets_no_second_one_in() {
 #[test]
 fn p43_keys_of_another_type_are_refused() {
     let server = need!(Server::start());
-    server.ask::<()>(&["SET", "{stanchion:a}:state", "somebody's data"]);
+    server.ask::<()>(&["SET", "{stanchion:a}:state", "another program's data"]);
     let client = server.connect(options());
     let error = in_runtime(client.lock("a").acquire()).expect_err("not a lock");
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
     let kept: String = server.ask(&["GET", "{stanchion:a}:state"]);
-    assert_eq!(kept, "somebody's data");
+    assert_eq!(kept, "another program's data");
 }
 
 #[test]
@@ -323,7 +325,7 @@ fn p50_p66_another_kind_limit_or_lease_is_refused_with_both_values() {
     let lease = text(in_runtime(other.semaphore("a", 3).expect("one").acquire()));
     assert!(lease.contains("12s") && lease.contains("24s"), "{lease}");
     in_runtime(permit.release()).expect("released");
-    // With nobody there a new lease is nobody's business.
+    // Without a holder or waiter, another lease is accepted.
     drop(in_runtime(other.semaphore("a", 3).expect("one").acquire()).expect("free"));
 }
 
@@ -338,7 +340,7 @@ fn p47_a_broken_connection_costs_no_hold_and_no_place() {
         .iter_mut()
         .for_each(|it| assert!(it.poll().is_pending()));
     let queue = "{stanchion:a}:queue";
-    eventually("in line", || server.ask::<usize>(&["ZCARD", queue]) == 3);
+    eventually("queued", || server.ask::<usize>(&["ZCARD", queue]) == 3);
     let before: Vec<String> = server.ask(&["ZRANGE", queue, "0", "-1"]);
     server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     in_runtime(guard.ensure_held()).expect("connected again");
@@ -368,7 +370,7 @@ fn p51_a_server_that_is_gone_ends_in_a_loss() {
     let mut waiter = Polled::pending(lock.acquire());
     server.kill();
     assert_eq!(loss_of(guard.lost()), Loss::Expired);
-    let error = waiter.finish().expect_err("nobody answers");
+    let error = waiter.finish().expect_err("no server answers");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(kind_of(in_runtime(lock.status())), ErrorKind::Unavailable);
 }
@@ -393,11 +395,7 @@ fn p48_a_pause_longer_than_the_lease_is_a_loss_for_all_who_listen() {
     server.ask::<()>(&["CLIENT", "PAUSE", "13000", "ALL"]);
     let (one, other) = in_runtime(async { futures::join!(one, other) });
     assert_eq!((one, other), (Loss::Expired, Loss::Expired));
-    assert_eq!(
-        loss_of(guard.lost()),
-        Loss::Expired,
-        "also those who come later"
-    );
+    assert_eq!(loss_of(guard.lost()), Loss::Expired, "also later callers");
     assert!(!guard.is_held());
 }
 
@@ -418,7 +416,7 @@ fn a_full_memory_is_told() {
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
     let error = in_runtime(client.lock("a").acquire()).expect_err("no memory");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    in_runtime(guard.ensure_held()).expect("who is in stays in");
+    in_runtime(guard.ensure_held()).expect("the holder keeps it");
     in_runtime(guard.release()).expect("released");
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     drop(in_runtime(client.lock("a").acquire()).expect("free"));

@@ -1,4 +1,5 @@
-//! Copies of a process by `fork`: what they inherit is of no use to them and harms nobody.
+//! Copies of a process by `fork`: what they inherit does not work in them, and affects no other
+//! process.
 
 use rustix::process::{Pid, Signal, kill_process};
 use stanchion::redis::RedisClient;
@@ -14,7 +15,7 @@ fn is_free(server: &Server) -> bool {
     tried.expect("an answer").is_some()
 }
 
-/// A copy that the test did not start itself; ended with the test.
+/// A copy that the test did not start itself. It ends with the test.
 struct Stray(Pid);
 
 impl Stray {
@@ -31,7 +32,7 @@ impl Drop for Stray {
     }
 }
 
-/// Lines of a program and of its copy come as they come.
+/// Lines of a program and of its copy arrive in any order.
 fn heard(parent: &mut Member, last: &str) -> Vec<String> {
     let (mut lines, mut forked) = (Vec::new(), false);
     while !forked || lines.last().is_none_or(|it| it != last) {
@@ -68,7 +69,7 @@ fn p34_a_client_from_before_a_fork_is_refused_in_the_child() {
     ]);
     assert_eq!(heard(&mut holder, "old"), expected);
     assert!(!is_free(&server), "nothing was freed");
-    // Closing the copy closed nothing here.
+    // The end of the copy closed nothing here.
     assert_eq!(holder.ask("is-held"), "true");
     assert_eq!(holder.ask("release"), "released");
     holder.hold("lock");
@@ -90,7 +91,7 @@ fn p34_what_a_forked_child_drops_frees_nothing() {
     assert!(token > first && !crashed);
 }
 
-/// The copy has the connection of its parent open, and nobody who listens on it.
+/// The copy has the connection of its parent open, but does not listen on it.
 #[test]
 fn p37_a_killed_holder_with_a_live_forked_child_is_followed_after_its_lease() {
     let server = need!(Server::start());
@@ -99,17 +100,18 @@ fn p37_a_killed_holder_with_a_live_forked_child_is_followed_after_its_lease() {
     holder.tell("fork new");
     let copy = Stray::hear(&mut holder);
     assert_eq!(holder.hear(), "waits");
-    eventually("in line", || waiting(&server) == 1);
+    eventually("queued", || waiting(&server) == 1);
     next.queue(&server, "lock");
     holder.kill();
-    // The copy comes before, and holds as another process does.
+    // The copy queues before, and holds as another process does.
     eventually("the copy is in", || waiting(&server) == 1);
     drop(copy);
     let (token, crashed) = next.hear_held();
     assert!(token > first && crashed);
 }
 
-/// To others it is another process: its waiters are not those of its parent, and what is sent to one does not reach the other.
+/// For others it is another process: its waiters are not those of its parent, and a message to one
+/// does not reach the other.
 #[test]
 fn p34_a_client_made_in_a_forked_child_has_an_inbox_of_its_own() {
     let server = need!(Server::start());
@@ -118,7 +120,7 @@ fn p34_a_client_made_in_a_forked_child_has_an_inbox_of_its_own() {
     parent.tell("fork new");
     let _stray = Stray::hear(&mut parent);
     assert_eq!(parent.hear(), "waits");
-    eventually("in line", || waiting(&server) == 1);
+    eventually("queued", || waiting(&server) == 1);
     assert_eq!(parent.ask("connect"), "connected");
     let channels: Vec<String> = server.ask(&["PUBSUB", "CHANNELS", "stanchion:inbox:*"]);
     assert_eq!(channels.len(), 3, "three clients: {channels:?}");

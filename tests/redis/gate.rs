@@ -1,5 +1,6 @@
-//! A gate that only one may be in, judged by the operating system and not by the server: a file with a lock of the kernel on it, and in it how often
-//! somebody came in and the greatest token so far. And those who contend for it.
+//! A gate that detects overlaps by the operating system, not by the server. It is a file with a
+//! lock of the kernel, which contains the number of entries and the greatest token so far. Also the
+//! processes that contend for it.
 
 use std::fmt;
 use std::fs::File;
@@ -19,18 +20,18 @@ pub(crate) struct Gate {
     path: PathBuf,
 }
 
-/// What one has seen, or all together.
+/// What one process has seen, or all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) entered: u64,
-    /// Somebody else was inside.
+    /// Another process was inside.
     pub(crate) overlaps: u64,
-    /// A token was not greater than all before.
+    /// A token was not greater than all before it.
     pub(crate) fallen: u64,
-    /// Holds that were lost, and told so.
+    /// Holds that were lost, with a report.
     pub(crate) lost: u64,
     pub(crate) unavailable: u64,
-    /// Somebody came in later and before this one was out, and the release said that all was well.
+    /// Another process came in later and before this one was out, and the release reported success.
     pub(crate) fooled: u64,
 }
 
@@ -61,7 +62,7 @@ impl Gate {
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 
-    /// Closing the file is leaving.
+    /// Closing the file releases the gate.
     fn enter(&self, token: u64, tally: &mut Tally) -> File {
         let mut file = self.open();
         if fs2::FileExt::try_lock_exclusive(&file).is_err() {
@@ -73,12 +74,12 @@ impl Gate {
         }
         tally.entered += 1;
         file.rewind().expect("a file");
-        // Of one length, so that nothing is left of what was there before.
+        // Of one length, so nothing of the old text is left.
         write!(file, "{:020} {:020}", entered + 1, token.max(last)).expect("written");
         file
     }
 
-    /// In and out again until `stop`.
+    /// Enters and leaves until `stop`.
     pub(crate) async fn contend(
         &self,
         client: &RedisClient,
@@ -162,7 +163,7 @@ impl FromStr for Tally {
     }
 }
 
-/// Processes that contend for a gate of their own.
+/// Processes that contend for their own gate.
 pub(crate) struct Crowd {
     children: Vec<Member>,
     gate: Gate,
@@ -188,7 +189,8 @@ impl Crowd {
         crowd
     }
 
-    /// Waits until on average each of them came in three times more: whatever happened before is over.
+    /// Waits until on average each of them has entered three times more, so that earlier events are
+    /// over.
     pub(crate) fn go_on(&self) {
         let before = self.gate.entered();
         let more = self.children.len() as u64 * 3;
@@ -198,7 +200,7 @@ impl Crowd {
         });
     }
 
-    /// Ends it: what all of them have seen together.
+    /// Stops them. Returns what all of them have seen together.
     pub(crate) fn end(mut self) -> Tally {
         let mut all = Tally::default();
         self.children.iter_mut().for_each(|it| it.tell("stop"));
@@ -206,7 +208,7 @@ impl Crowd {
             let line = child.hear();
             let tally = line.strip_prefix("contended ").expect("its tally");
             let tally: Tally = tally.parse().expect("numbers");
-            assert!(tally.entered > 0, "nobody is left out");
+            assert!(tally.entered > 0, "every process entered");
             all.entered += tally.entered;
             all.overlaps += tally.overlaps;
             all.fallen += tally.fallen;
@@ -218,7 +220,7 @@ impl Crowd {
     }
 }
 
-/// So many rounds; `STANCHION_STORM=50000` asks for fifty times as many.
+/// Returns so many rounds. `STANCHION_STORM=50000` multiplies them by fifty.
 pub(crate) fn rounds(few: usize) -> usize {
     let asked = std::env::var("STANCHION_STORM").ok();
     let asked: usize = asked.and_then(|it| it.parse().ok()).unwrap_or(0);

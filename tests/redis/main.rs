@@ -1,4 +1,4 @@
-//! The locks on a Redis server, each test with a server of its own.
+//! The locks on a Redis server. Each test has its own server.
 
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 

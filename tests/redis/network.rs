@@ -1,4 +1,5 @@
-//! What a network can do between locks and their server: lose messages, cut connections, be slow, stand still.
+//! What a network can do between locks and their server: lose messages, cut connections, be slow,
+//! stop.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +13,15 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
-/// So long that no hold is lost because the machine is slow.
+/// Long enough that no hold is lost because the machine is slow.
 const LEASE: Duration = Duration::from_secs(12);
-/// Waiters are heard of each third of it. So long that no place is lost because the machine is slow.
+/// Waiters report in each third of it. Long enough that no queue entry is lost because the machine
+/// is slow.
 const PATIENCE: Duration = Duration::from_secs(12);
 
 fn options() -> Options {
     let options = RedisClient::options().quarantine(false).lease(LEASE);
-    // Longer than a lease: a waiter that is cut off for one is still there.
+    // Longer than a lease: a waiter that is disconnected for one is still queued.
     options.unavailable_after(LEASE * 10)
 }
 
@@ -47,7 +49,7 @@ fn queued(server: &Server) -> usize {
     server.ask(&["ZCARD", "{stanchion:a}:queue"])
 }
 
-/// A message that is lost costs no more than a heartbeat: nobody is forgotten, and nobody is passed.
+/// A lost message costs no more than a heartbeat: no waiter is forgotten or overtaken.
 #[test]
 fn p09_lost_messages_cost_a_heartbeat_and_no_place() {
     let server = need!(Server::start());
@@ -61,7 +63,7 @@ fn p09_lost_messages_cost_a_heartbeat_and_no_place() {
     proxy.lose(30);
     let (mut holder, mut longest) = (0, Duration::ZERO);
     for _ in 0..rounds(4) {
-        // All others stand in line, in this order.
+        // All others are queued, in this order.
         let line: Vec<_> = (0..crew.len())
             .map(|it| (holder + 1 + it) % crew.len())
             .collect();
@@ -115,7 +117,7 @@ fn p47_a_slow_network_is_slow_and_nothing_else() {
     waiters
         .iter_mut()
         .for_each(|it| assert!(it.poll().is_pending()));
-    eventually("in line", || queued(&server) == waiters.len());
+    eventually("queued", || queued(&server) == waiters.len());
     // Longer than a lease, by the clock of the server.
     let begun = Instant::now();
     eventually("more than a lease", || {
@@ -133,7 +135,7 @@ fn p47_a_slow_network_is_slow_and_nothing_else() {
     }
 }
 
-/// Answers that come later than a sixth of the lease are none.
+/// Answers that arrive later than a sixth of the lease do not count.
 #[test]
 fn p48_a_network_too_slow_for_the_lease_is_a_loss_in_time() {
     let server = need!(Server::start());
@@ -152,7 +154,8 @@ fn p48_a_network_too_slow_for_the_lease_is_a_loss_in_time() {
     assert!(next.token() > guard.token());
 }
 
-/// Nothing is refused and nothing arrives: the holder has lost before the next one is in, and both go on when the network does.
+/// Nothing is refused and nothing arrives. The holder has lost the lock before the next grant, and
+/// both continue when the network does.
 #[test]
 fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
     let server = need!(Server::start());
@@ -160,9 +163,9 @@ fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
     let (far, near) = (connect(&proxy, options()), server.connect(options()));
     let guard = in_runtime(far.lock("a").acquire()).expect("free");
     let mut waiter = Polled::pending(far.lock("a").acquire());
-    eventually("in line", || queued(&server) == 1);
+    eventually("queued", || queued(&server) == 1);
     let mut next = Polled::pending(near.lock("a").acquire());
-    eventually("in line", || queued(&server) == 2);
+    eventually("queued", || queued(&server) == 2);
     proxy.stand_still();
     let taken = next.finish().expect("its turn");
     assert!(!guard.is_held(), "first the loss, then the next");
@@ -171,8 +174,8 @@ fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
     proxy.go_on();
     drop(in_runtime(far.lock("b").acquire()).expect("connected again"));
     assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
-    // The waiter that was passed comes back, and is let in after this one.
-    eventually("in line again", || queued(&server) == 1);
+    // The bypassed waiter comes back, and acquires after this one.
+    eventually("queued again", || queued(&server) == 1);
     assert!(waiter.poll().is_pending() && taken.is_held());
     in_runtime(taken.release()).expect("released");
     drop(waiter.finish().expect("its turn"));
@@ -185,7 +188,7 @@ fn p45_a_server_that_accepts_and_says_nothing_is_unavailable() {
     proxy.stand_still();
     let error = in_runtime(options().connect(proxy.url())).expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    // Also when it falls silent later.
+    // Also when it stops answering later.
     proxy.go_on();
     let patient = Duration::from_secs(2);
     let client = connect(&proxy, options().unavailable_after(patient));
@@ -200,7 +203,7 @@ fn p45_a_server_that_accepts_and_says_nothing_is_unavailable() {
     drop(in_runtime(client.lock("a").acquire()).expect("connected again"));
 }
 
-/// Shorter than its patience: it keeps its place.
+/// Shorter than its patience, so it stays queued.
 #[test]
 fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
     let server = need!(Server::start());
@@ -209,9 +212,9 @@ fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
     let (far, near) = (connect(&proxy, patient), server.connect(options()));
     let guard = in_runtime(near.lock("a").acquire()).expect("free");
     let mut first = Polled::pending(far.lock("a").acquire());
-    eventually("in line", || queued(&server) == 1);
+    eventually("queued", || queued(&server) == 1);
     let mut second = Polled::pending(near.lock("a").acquire());
-    eventually("in line", || queued(&server) == 2);
+    eventually("queued", || queued(&server) == 2);
     proxy.stand_still();
     proxy.cut();
     proxy.go_on();
@@ -227,7 +230,7 @@ fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
     drop(second.finish().expect("its turn"));
 }
 
-/// It is known to be lost: the server need not be asked.
+/// The loss is known without asking the server.
 #[test]
 fn p48_a_release_of_a_lost_hold_says_so_without_a_server() {
     let server = need!(Server::start());
@@ -239,8 +242,8 @@ fn p48_a_release_of_a_lost_hold_says_so_without_a_server() {
     assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
 }
 
-/// A writer becomes a reader, whatever `befalls` after its request. A reader then shares the lock,
-/// and a writer follows both.
+/// A writer becomes a reader, whatever `befalls` does after its request. A reader then shares the
+/// lock, and a writer follows both.
 fn downgrades_though(befalls: impl FnOnce(&Server, &Proxy), patience: Duration) {
     let server = need!(Server::start());
     let proxy = Proxy::before(&server);
@@ -269,7 +272,7 @@ fn downgrades_though(befalls: impl FnOnce(&Server, &Proxy), patience: Duration) 
     drop(next.finish().expect("the last"));
 }
 
-/// Its request is lost with the connection. A heartbeat on the next one does not stand for it.
+/// Its request is lost with the connection. A heartbeat on the next connection does not replace it.
 #[test]
 fn p47_a_downgrade_is_asked_for_again_on_the_next_connection() {
     downgrades_though(

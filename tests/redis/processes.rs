@@ -1,4 +1,5 @@
-//! Real processes: order, deaths of holders and waiters, and holders that stand still past their lease.
+//! Real processes: order, deaths of holders and waiters, and holders that are stopped past their
+//! lease.
 
 use std::time::{Duration, Instant};
 
@@ -44,13 +45,13 @@ fn p28_a_killed_holder_is_followed_after_its_lease() {
     next.queue(&server, "lock");
     holder.kill();
     let (token, crashed) = next.hear_held();
-    assert!(token > first && crashed, "the next one is told");
+    assert!(token > first && crashed, "the crash is reported");
     assert_eq!(next.ask("release"), "released");
     let (_, crashed) = next.hold("lock");
-    assert!(!crashed, "nobody else is told");
+    assert!(!crashed, "no other report");
 }
 
-/// Dead waiters have no listener any more, so they are passed without a wait.
+/// Dead waiters have no listener any more, so they are bypassed without a wait.
 #[test]
 fn p29_killed_waiters_cost_no_delay() {
     for pattern in [0b0001_u32, 0b0110, 0b0111] {
@@ -69,12 +70,12 @@ fn p29_killed_waiters_cost_no_delay() {
         }
         let dead: u32 = pattern.count_ones();
         assert_listeners(&server, 5 - dead as usize);
-        // From here on a wait for one of them would outlast the test.
+        // From now on a wait for one of them would last longer than the test.
         holder.tell("release");
         for (index, child) in line.iter_mut().enumerate() {
             if pattern & (1 << index) == 0 {
                 let (_, crashed) = child.hear_held();
-                assert!(!crashed, "a waiter was never inside");
+                assert!(!crashed, "a waiter was no holder");
                 assert_eq!(child.ask("release"), "released");
             }
         }
@@ -91,12 +92,12 @@ fn p48_a_holder_that_stood_still_is_told_that_it_has_lost() {
     let (token, _) = next.hear_held();
     assert!(token > first);
     holder.go_on();
-    // The loss may be seen by the clock or heard from the server, whichever comes first.
+    // The loss may be noticed by the clock or by a message, whichever comes first.
     let lost = holder.hear();
     assert!(lost == "lost Expired" || lost == "lost Revoked", "{lost}");
     assert_eq!(holder.ask("is-held"), "false");
     assert_eq!(holder.ask("release"), "failed Lost");
-    assert_eq!(next.ask("is-held"), "true", "its hold is its own");
+    assert_eq!(next.ask("is-held"), "true", "it keeps its hold");
 }
 
 #[test]
@@ -120,11 +121,11 @@ fn p47_a_live_hold_outlasts_its_lease() {
     assert!(token > first && !crashed);
 }
 
-/// With `on_disconnect(Release)` a death is seen by the closed connection.
+/// With `on_disconnect(Release)` the closed connection shows a death.
 #[test]
 fn a_holder_that_is_cut_off_is_followed_before_its_lease_if_it_wants_so() {
     let server = need!(Server::start());
-    // No lease ends in the time of a test.
+    // No lease ends during a test.
     let lease = ("CHILD_LEASE", "3600000");
     let mut holder = Member::spawn_with(&server, &[("CHILD_DROPS", "1"), lease]);
     let mut next = Member::spawn_with(&server, &[lease]);

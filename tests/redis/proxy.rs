@@ -1,5 +1,6 @@
-//! A network of the test's own: a TCP proxy before a server, which on command cuts connections, delays, swallows everything, swallows some of
-//! the server's messages, lets every script fail as it says, or leads to another server.
+//! A controlled network: a TCP proxy before a server. On command it cuts connections, delays, stops
+//! everything, drops some of the server's messages, lets every script fail with an error, or leads
+//! to another server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,18 +16,18 @@ use tokio::time::Instant;
 use crate::server::Server;
 use crate::support::Random;
 
-/// What the network does at the moment.
+/// The present settings of the network.
 #[derive(Clone)]
 struct Weather {
     backend: PathBuf,
     /// Connections of an earlier age are cut.
     age: usize,
     delay: Duration,
-    /// Everything is accepted, and stays where it is.
+    /// Everything is accepted, and nothing is forwarded.
     stands_still: bool,
-    /// So many of 100 messages get lost.
+    /// So many of 100 messages are lost.
     loses: u64,
-    /// What the server answers to every script.
+    /// The server's answer to every script.
     refuses: Option<String>,
 }
 
@@ -75,12 +76,12 @@ impl Proxy {
         format!("redis://{}/", self.address)
     }
 
-    /// Cuts every connection there is. New ones are welcome.
+    /// Cuts all connections. New ones are accepted.
     pub(crate) fn cut(&self) {
         self.weather.send_modify(|it| it.age += 1);
     }
 
-    /// New connections lead to this server; those that are there are cut.
+    /// New connections lead to this server. Existing ones are cut.
     pub(crate) fn lead_to(&self, server: &Server) {
         self.weather.send_modify(|it| {
             it.backend = server.socket().into();
@@ -88,7 +89,7 @@ impl Proxy {
         });
     }
 
-    /// New connections lead to this server; those that are there stay where they are.
+    /// New connections lead to this server. Existing ones are not changed.
     pub(crate) fn lead_newcomers_to(&self, server: &Server) {
         self.weather
             .send_modify(|it| it.backend = server.socket().into());
@@ -104,12 +105,12 @@ impl Proxy {
         self.weather.send_modify(|it| it.refuses = None);
     }
 
-    /// Everything takes so much longer, in both directions.
+    /// Delays everything by this time, in both directions.
     pub(crate) fn delay(&self, by: Duration) {
         self.weather.send_modify(|it| it.delay = by);
     }
 
-    /// From here on nothing arrives; what is under way arrives when it goes on.
+    /// From now on nothing arrives. What is under way arrives when it continues.
     pub(crate) fn stand_still(&self) {
         self.weather.send_modify(|it| it.stands_still = true);
     }
@@ -118,12 +119,12 @@ impl Proxy {
         self.weather.send_modify(|it| it.stands_still = false);
     }
 
-    /// Swallows so many of 100 messages of the server.
+    /// Drops this many of 100 messages of the server.
     pub(crate) fn lose(&self, of_a_hundred: u64) {
         self.weather.send_modify(|it| it.loses = of_a_hundred);
     }
 
-    /// How many messages there were, and how many of them were swallowed.
+    /// Returns how many messages there were, and how many of them were dropped.
     pub(crate) fn messages(&self) -> (usize, usize) {
         let count = |it: &AtomicUsize| it.load(Ordering::SeqCst);
         (count(&self.counts.messages), count(&self.counts.swallowed))
@@ -148,7 +149,7 @@ async fn serve(
     }
 }
 
-/// One connection, from its beginning to its end or to the next cut.
+/// One connection, until it ends or is cut.
 async fn carry(client: TcpStream, mut weather: watch::Receiver<Weather>, counts: Arc<Counts>) {
     let (age, backend) = {
         let now = weather.borrow_and_update();
@@ -157,7 +158,7 @@ async fn carry(client: TcpStream, mut weather: watch::Receiver<Weather>, counts:
     client.set_nodelay(true).expect("a socket");
     let (from_client, to_client) = client.into_split();
     let seed = counts.accepted.fetch_add(1, Ordering::SeqCst) as u64;
-    // Nobody there: the connection is closed as one that was reset.
+    // There is no server: the connection is closed like a reset one.
     let Ok(server) = UnixStream::connect(backend).await else {
         return;
     };
@@ -181,7 +182,7 @@ async fn carry(client: TcpStream, mut weather: watch::Receiver<Weather>, counts:
     }
 }
 
-/// Carries one direction: a reader and a writer, so that a delay costs time and no throughput.
+/// Forwards one direction: a reader and a writer, so that a delay costs time and no throughput.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -213,9 +214,9 @@ async fn pump(
     tokio::join!(read, write);
 }
 
-/// Takes messages out of what a server sends, and leaves everything else as it is.
+/// Removes messages from what a server sends, and changes nothing else.
 struct Sieve {
-    /// The beginning of a frame whose end has not come yet.
+    /// The beginning of an incomplete frame.
     frames: Vec<u8>,
     random: Random,
     counts: Arc<Counts>,
@@ -241,7 +242,8 @@ impl Sieve {
     }
 }
 
-/// Puts another script, which only fails, in the place of every script: the server itself answers, and its answers stay in order.
+/// Replaces every script by one that only fails. The server itself answers, so its answers stay in
+/// order.
 struct Requests(Vec<u8>);
 
 impl Requests {
@@ -269,12 +271,12 @@ fn failing(error: &str) -> Vec<u8> {
     command.get_packed_command()
 }
 
-/// The length of the first RESP3 frame in there, once all of it has come.
+/// The length of the first RESP3 frame in the buffer, if it is complete.
 fn frame(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(2).position(|it| it == b"\r\n")?;
     let mut length = end + 2;
     let number = || std::str::from_utf8(bytes.get(1..end)?).ok()?.parse().ok();
-    // One without a number, or with -1 for nothing, is a single line.
+    // A frame without a number, or with -1 for nothing, is a single line.
     let count: usize = number().unwrap_or(0);
     let parts = match bytes[0] {
         b'$' | b'!' | b'=' if number().is_some() => {
@@ -283,7 +285,7 @@ fn frame(bytes: &[u8]) -> Option<usize> {
         }
         b'*' | b'~' | b'>' => count,
         b'%' => count * 2,
-        // What it says stands before a value of its own.
+        // An attribute comes before a value.
         b'|' => count * 2 + 1,
         _ => 0,
     };

@@ -1,4 +1,4 @@
-//! How long a server that has just been started lets nobody in.
+//! How long a server that has just been started grants nothing.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +12,9 @@ use crate::support::{eventually, in_runtime, kind_of};
 /// A quarter of it is less than the second by which the server may be younger than it says.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// A server tells its age in whole seconds, counted from the beginning of the second in which it was started: it may say one second when it is as old as
-/// a tenth. The holder cannot come back, because it is cut off, and must have lost before another is in.
+/// A server shows its age in whole seconds, counted from the beginning of the second in which it
+/// was started. So it may show one second when it is a tenth of a second old. The holder is
+/// disconnected and cannot come back. It must have lost the lock before the next grant.
 #[test]
 fn p51_a_server_that_looks_older_than_it_is_lets_nobody_in_too_early() {
     let mut server = need!(Server::start());
@@ -43,11 +44,12 @@ fn p51_a_server_that_looks_older_than_it_is_lets_nobody_in_too_early() {
     });
     let near = in_runtime(options.connect(server.url())).expect("a client");
     let next = in_runtime(near.lock("a").acquire()).expect("after the quarantine");
-    assert!(!guard.is_held(), "two are inside");
+    assert!(!guard.is_held(), "two holders");
     assert!(next.token() > guard.token());
 }
 
-/// Whoever was inside before may be inside still: the server does not know, and the status does not say that nobody is.
+/// An earlier holder may still hold the lock. The server does not know, and the status does not say
+/// that the lock is free.
 #[test]
 fn p51_what_a_restarted_server_may_have_forgotten_is_unknown() {
     let mut server = need!(Server::start());
@@ -63,7 +65,7 @@ fn p51_what_a_restarted_server_may_have_forgotten_is_unknown() {
         assert!(why.contains("forgotten"), "{why}");
         assert!(!status.names_all);
         let tried = in_runtime(lock.try_acquire()).expect("an answer");
-        assert!(tried.is_none(), "nor does a try let anybody in");
+        assert!(tried.is_none(), "a try is refused too");
     }
     let semaphore = client.semaphore("b", 3).expect("a semaphore");
     let counted = kind_of(in_runtime(semaphore.available()));

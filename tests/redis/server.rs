@@ -1,5 +1,5 @@
-//! A Redis server of the test's own: its own directory, its own socket, nothing on disk unless asked for, and gone at the end.
-//! `None` where `redis-server` is not installed.
+//! A Redis server for one test, with its own directory and socket. It writes nothing to disk unless
+//! asked, and ends with the test. `None` if `redis-server` is not installed.
 #![allow(dead_code)] // Each test binary uses a part.
 
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens on a socket in its directory; no snapshots, no log of writes.
+    /// Listens on a socket in its directory. No snapshots, no log of writes.
     pub(crate) fn start() -> Option<Self> {
         Self::start_with(&["--save", "", "--appendonly", "no"])
     }
@@ -28,7 +28,7 @@ impl Server {
         Self::start_in(directory(), arguments, &[])
     }
 
-    /// In a directory that is there already, with these variables.
+    /// In an existing directory, with these variables.
     pub(crate) fn start_in(
         directory: tempfile::TempDir,
         arguments: &[&str],
@@ -49,7 +49,7 @@ impl Server {
         Some(server)
     }
 
-    /// One that follows this one, and has heard everything so far.
+    /// A replica of this server, which has received everything so far.
     pub(crate) fn replica(&self) -> Self {
         let port = self.listen("port").to_string();
         self.ask::<()>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
@@ -66,12 +66,12 @@ impl Server {
         replica
     }
 
-    /// Listens on loopback too, on a port that nobody has: `port`, or `tls-port`.
+    /// Also listens on a free loopback port: `port`, or `tls-port`.
     pub(crate) fn listen(&self, setting: &str) -> u16 {
         loop {
             let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
             let port = free.expect("a port").port();
-            // Another may have taken it in between: the server says so.
+            // Another process may have taken it in between. Then the server reports that.
             let taken = self.try_ask::<()>(&["CONFIG", "SET", setting, &port.to_string()]);
             match taken {
                 Ok(()) => return port,
@@ -84,7 +84,7 @@ impl Server {
         self.ask(&["INFO", section])
     }
 
-    /// How often it has run this command since [`Server::forget_counts`].
+    /// Returns how often it has run this command since [`Server::forget_counts`].
     pub(crate) fn calls(&self, command: &str) -> u64 {
         let stats = self.info("commandstats");
         let name = format!("cmdstat_{command}:calls=");
@@ -105,7 +105,7 @@ impl Server {
         }
     }
 
-    /// The end of the server as by a power failure.
+    /// Ends the server as a power failure does.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
@@ -139,7 +139,7 @@ impl Server {
         command(words).query(&mut connection)
     }
 
-    /// Runs a command on a connection of its own.
+    /// Runs a command on its own connection.
     pub(crate) fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_ask(words).expect("an answer")
     }
@@ -150,7 +150,7 @@ impl Server {
         futures::executor::block_on(connecting).expect("a client")
     }
 
-    /// How many connections it has with this name.
+    /// Returns how many connections it has with this name.
     pub(crate) fn connections(&self, name: &str) -> usize {
         let list: String = self.ask(&["CLIENT", "LIST"]);
         let name = format!(" name={name} ");

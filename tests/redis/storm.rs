@@ -1,9 +1,10 @@
-//! What can happen to a server while many processes contend for a lock on it: never are two inside, no token falls, and all go on.
+//! What can happen to a server while many processes contend for a lock on it: there are never two
+//! holders, no token goes back, and all progress.
 
 use crate::gate::{Crowd, Tally, rounds};
 use crate::server::Server;
 
-/// In milliseconds; so long that no hold is lost because the machine is slow.
+/// In milliseconds. Long enough that no hold is lost because the machine is slow.
 const LEASE: &str = "12000";
 
 /// With quarantine, as by default.
@@ -29,7 +30,7 @@ fn p51_a_server_without_memory_that_is_killed_again_and_again_lets_no_two_in() {
     storm_of_restarts(need!(Server::start()));
 }
 
-/// It forgets up to a second.
+/// It loses up to a second of data.
 #[test]
 fn p51_a_server_with_a_log_that_is_killed_again_and_again_lets_no_two_in() {
     storm_of_restarts(need!(Server::start_with(&[
@@ -77,7 +78,7 @@ fn p51_what_disturbs_a_server_lets_no_two_in() {
     assert_eq!((all.lost, all.unavailable), (0, 0), "{all:?}");
 }
 
-/// A pause longer than the lease costs the hold of who is inside.
+/// A pause longer than the lease ends the hold.
 #[test]
 fn p48_pauses_longer_than_the_lease_let_no_two_in() {
     let server = need!(Server::start());
@@ -100,8 +101,8 @@ fn p51_everything_forgotten_again_and_again_lets_no_two_in() {
     assert_safe(crowd.end());
 }
 
-/// The documented limit: a lock whose keys are all deleted by hand looks like a new one, so another may be let in, with a greater token. Who was
-/// inside hears of it.
+/// The documented limit: a lock whose keys are all deleted by hand looks like a new one. So it may
+/// be granted again, with a greater token. The earlier holder is informed.
 #[test]
 fn p51_a_lock_deleted_in_a_storm_is_a_loss_for_who_was_inside() {
     let server = need!(Server::start());
@@ -116,10 +117,10 @@ fn p51_a_lock_deleted_in_a_storm_is_a_loss_for_who_was_inside() {
     }
     let all = crowd.end();
     println!("{all:?}");
-    assert_eq!(all.fooled, 0, "who was robbed is told: {all:?}");
+    assert_eq!(all.fooled, 0, "each loss is reported: {all:?}");
 }
 
-/// One that is overwhelmed answers late: nothing is lost by it.
+/// An overloaded server answers late: nothing is lost by that.
 #[test]
 fn p47_a_server_that_is_busy_again_and_again_loses_nobody() {
     let allowed = ["--save", "", "--enable-debug-command", "local"];

@@ -1,4 +1,4 @@
-//! `rediss://`: a server whose certificate is signed by an authority of the test's own.
+//! `rediss://`: a server whose certificate is signed by an authority of the test.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -79,7 +79,7 @@ impl Secured {
     }
 }
 
-/// An authority, and a server for `localhost` that it vouches for.
+/// An authority, and a server for `localhost` whose certificate it has signed.
 fn certify(path: &Path) {
     let openssl = |words: &str| {
         let mut command = Command::new("openssl");
@@ -110,7 +110,7 @@ fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
     let guard = in_runtime(lock.acquire()).expect("free");
     let mut waiter = Polled::pending(lock.acquire());
     let server = &secured.server;
-    eventually("in line", || {
+    eventually("queued", || {
         server.ask::<usize>(&["ZCARD", "{stanchion:a}:queue"]) == 1
     });
     assert_eq!(server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]), 1);
@@ -119,21 +119,21 @@ fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
     in_runtime(guard.release()).expect("released");
     let next = waiter.finish().expect("its turn");
     assert!(next.token() > token);
-    // The same lock as without.
+    // The same lock as without TLS.
     let plain = server.connect(options());
     let tried = in_runtime(plain.lock("a").try_acquire());
     assert!(tried.expect("an answer").is_none());
     in_runtime(next.release()).expect("released");
 }
 
-/// Without a word about certificates those of the system count; another process has others.
+/// Without settings for certificates, those of the system count. Another process has other ones.
 #[test]
 fn p45_the_authorities_of_the_system_are_trusted() {
     let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let authority = secured.file("authority.crt");
     let authority = authority.to_str().expect("a plain path");
     let (url, server) = (secured.url(), &secured.server);
-    // A sixth of the lease is what an answer may take, and cryptography that is compiled for tests takes its time.
+    // An answer may take a sixth of the lease, and cryptography in a test build is slow.
     let environment = [
         ("CHILD_URL", &*url),
         ("SSL_CERT_FILE", authority),
@@ -152,10 +152,13 @@ fn p45_a_certificate_that_nobody_vouches_for_is_refused() {
     let error = in_runtime(options().connect(secured.url())).expect_err("not trusted");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let text = format!("{error}").to_lowercase();
-    assert!(text.contains("certificate"), "the reason is told: {text}");
+    assert!(
+        text.contains("certificate"),
+        "the error has the reason: {text}"
+    );
 }
 
-/// Vouched for, but another name than the one that was asked for.
+/// Signed, but for another name than the requested one.
 #[test]
 fn p45_a_certificate_of_another_name_is_refused() {
     let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
@@ -168,10 +171,13 @@ fn p45_a_certificate_of_another_name_is_refused() {
     let error = secured.connect(client).expect_err("another name");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let text = format!("{error}").to_lowercase();
-    assert!(text.contains("certificate"), "the reason is told: {text}");
+    assert!(
+        text.contains("certificate"),
+        "the error has the reason: {text}"
+    );
 }
 
-/// The server wants to know who asks.
+/// The server requires a certificate of the client.
 #[test]
 fn p45_a_client_shows_a_certificate_where_one_is_asked_for() {
     let secured = need!(Secured::start(&["--tls-auth-clients", "yes"]));
@@ -193,7 +199,7 @@ fn p45_a_client_shows_a_certificate_where_one_is_asked_for() {
     drop(in_runtime(client.lock("a").acquire()).expect("free"));
 }
 
-/// Plain words to a port that speaks TLS, and TLS to one that speaks plainly.
+/// Plain text to a TLS port, and TLS to a plain port.
 #[test]
 fn p45_one_side_only_with_tls_is_unavailable() {
     let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));

@@ -28,11 +28,7 @@ fn p49_a_script_refuses_the_token_of_a_holder_that_was_robbed() {
         let token = token.to_string();
         server.ask(&["EVAL", SCRIPT, "2", "value", "token", &token, value])
     };
-    assert_eq!(
-        write(late.token(), "early"),
-        1,
-        "nobody else has written yet"
-    );
+    assert_eq!(write(late.token(), "early"), 1, "no other write yet");
     assert_eq!(write(next.token(), "next"), 1);
     assert_eq!(write(next.token(), "next again"), 1);
     assert_eq!(write(late.token(), "late"), 0, "refused");

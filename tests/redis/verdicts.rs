@@ -1,5 +1,5 @@
-//! Answers that mean "not me" or "not now": a waiter keeps its place and a holder its hold until the server serves again, and a server that never does
-//! ends in an error that says what it answered.
+//! Answers that mean "not me" or "not now": waiters stay queued and holders keep their holds until
+//! the server serves again. If it never does, the error has its last answer.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
-/// Nothing ends by itself while a test runs.
+/// Nothing ends by itself during a test.
 const LONG: Duration = Duration::from_secs(600);
-/// How long the server may be of no use where that is the subject.
+/// How long the server may be unusable, where that is the subject.
 const SHORT: Duration = Duration::from_secs(2);
 
 fn options() -> Options {
@@ -25,7 +25,7 @@ fn denied(error: &stanchion::Error) -> bool {
         && error.io_error().map(std::io::Error::kind) == Some(std::io::ErrorKind::PermissionDenied)
 }
 
-/// How often the server has answered with this error.
+/// Returns how often the server has answered with this error.
 fn refusals(server: &Server, code: &str) -> u64 {
     let stats = server.info("errorstats");
     let name = format!("errorstat_{code}:count=");
@@ -41,15 +41,15 @@ fn wait_for_refusals(server: &Server, code: &str) {
     });
 }
 
-/// A client with a hold of one lock, and a place in the line of another.
+/// A client with a hold of one lock, and a queue entry of another.
 struct Stage {
     server: Server,
     client: RedisClient,
     guard: RedisGuard,
-    /// Holds the lock that is waited for.
+    /// Holds the lock that the waiter waits for.
     first: RedisGuard,
     waiter: Polled<Acquire<RedisGuard>>,
-    /// The entry of the waiter on the server.
+    /// The queue entry of the waiter.
     line: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ impl Stage {
         let near = server.connect(options());
         let first = in_runtime(near.lock("line").acquire()).expect("free");
         let waiter = Polled::pending(client.lock("line").acquire());
-        eventually("in line", || queue(&server).len() == 2);
+        eventually("queued", || queue(&server).len() == 2);
         let line = queue(&server);
         Self {
             server,
@@ -81,7 +81,7 @@ impl Stage {
         }
     }
 
-    /// Everything that holds or waits asks again at once.
+    /// Makes every hold and wait ask again at once.
     fn cut(&self) {
         self.server
             .ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
@@ -113,7 +113,7 @@ impl Stage {
     }
 }
 
-/// Who stands in line, and since when.
+/// Returns the queue, with the arrival numbers.
 fn queue(server: &Server) -> Vec<String> {
     let key = "{stanchion:line}:queue";
     server.ask(&["ZRANGE", key, "0", "-1", "WITHSCORES"])
@@ -143,7 +143,7 @@ fn p45_a_server_that_cannot_save_keeps_holds_and_places() {
     let directory: Vec<String> = server.ask(&["CONFIG", "GET", "dir"]);
     let gone = tempfile::tempdir().expect("a directory");
     set(server, "dir", gone.path().to_str().expect("a plain path"));
-    // It cannot be written to: there is none.
+    // The snapshot cannot be written, because its directory does not exist.
     drop(gone);
     let _ = server.try_ask::<()>(&["BGSAVE"]);
     eventually("a failed snapshot", || {
@@ -157,13 +157,14 @@ fn p45_a_server_that_cannot_save_keeps_holds_and_places() {
     });
 }
 
-/// Who is inside stays, who waits keeps its place, and who comes now waits until there is memory.
+/// The holder keeps its hold, the waiter stays queued, and a new request waits until there is
+/// memory.
 #[test]
 fn p45_a_server_without_memory_keeps_holds_and_places() {
     let stage = Stage::set(need!(Server::start()));
     set(&stage.server, "maxmemory", "1");
     stage.cut();
-    in_runtime(stage.guard.ensure_held()).expect("who is inside stays");
+    in_runtime(stage.guard.ensure_held()).expect("the holder keeps it");
     let mut newcomer = Polled::pending(stage.client.lock("new").acquire());
     wait_for_refusals(&stage.server, "OOM");
     assert!(newcomer.poll().is_pending());
@@ -172,7 +173,8 @@ fn p45_a_server_without_memory_keeps_holds_and_places() {
     stage.assert_kept();
 }
 
-/// What was let in or queued before returns without new memory, also where the server has forgotten all of it.
+/// Earlier holders and waiters come back without new memory, also if the server has forgotten
+/// everything.
 #[test]
 fn p45_a_server_without_memory_takes_back_what_it_has_forgotten() {
     let mut stage = Stage::set(need!(Server::start()));
@@ -180,15 +182,16 @@ fn p45_a_server_without_memory_takes_back_what_it_has_forgotten() {
     stage.server.ask::<()>(&["FLUSHALL"]);
     in_runtime(stage.guard.ensure_held()).expect("put back");
     in_runtime(stage.first.ensure_held()).expect("put back");
-    // Only now does the waiter ask: without quarantine it would be let in before the holder is back.
+    // The waiter asks only now. Without quarantine it would be granted the lock before the holder
+    // is back.
     stage.cut();
-    eventually("in line again", || queue(&stage.server).len() == 2);
+    eventually("queued again", || queue(&stage.server).len() == 2);
     assert!(stage.waiter.poll().is_pending());
     in_runtime(stage.first.release()).expect("released");
     drop(stage.waiter.finish().expect("its turn"));
 }
 
-/// A snapshot is read slowly, in a server that goes on answering.
+/// A snapshot is loaded slowly, and the server answers meanwhile.
 #[test]
 fn p45_a_server_that_loads_keeps_holds_and_places() {
     let server = need!(Server::start_with(&[
@@ -227,7 +230,7 @@ impl Stage {
     }
 }
 
-/// A script of somebody that does not end: the server answers nothing, then that it is busy.
+/// Another client's script does not end: the server answers nothing, then that it is busy.
 #[test]
 fn p45_a_server_that_runs_a_script_keeps_holds_and_places() {
     let server = need!(Server::start_with(&[
@@ -251,7 +254,7 @@ fn p45_a_server_that_runs_a_script_keeps_holds_and_places() {
     });
     let mut newcomer = Polled::pending(stage.client.lock("new").acquire());
     let mut refused = 0;
-    // It cannot be asked how often it has refused.
+    // The server cannot be asked how often it has refused.
     eventually("it refuses for a while", || {
         assert!(newcomer.poll().is_pending());
         refused += usize::from(server.try_ask::<String>(&["PING"]).is_err());
@@ -261,7 +264,7 @@ fn p45_a_server_that_runs_a_script_keeps_holds_and_places() {
     server.ask::<()>(&["SCRIPT", "KILL"]);
     busy.join().expect("no panic").expect_err("killed");
     drop(newcomer.finish().expect("served again"));
-    assert_eq!(before, 0, "nobody was woken while it was busy");
+    assert_eq!(before, 0, "no wake-up while it was busy");
     assert!(refusals(server, "BUSY") > 0);
     stage.assert_kept();
 }
@@ -286,7 +289,7 @@ fn p45_a_client_that_may_not_log_in_keeps_holds_and_places() {
     let impatient = options().unavailable_after(SHORT);
     let url = format!("{}?pass=other", server.url());
     let other = in_runtime(impatient.connect(url)).expect("the new password");
-    // The other one knows the password, and then does not either.
+    // The other client knows the password, and later does not either.
     admin(&["CONFIG", "SET", "requirepass", "third"]);
     admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     let error = in_runtime(other.lock("a").acquire()).expect_err("another password");
@@ -300,7 +303,7 @@ fn p45_a_client_that_may_not_log_in_keeps_holds_and_places() {
     stage.assert_kept();
 }
 
-/// There is no room for the connection that is made again.
+/// There is no room for the new connection.
 #[test]
 fn p45_a_server_with_too_many_clients_keeps_holds_and_places() {
     let stage = Stage::set(need!(Server::start()));
@@ -331,7 +334,7 @@ fn p45_a_server_with_too_many_clients_keeps_holds_and_places() {
     stage.assert_kept();
 }
 
-/// Rights that are missing now fail the wait at once; the hold lasts as long as its lease.
+/// Missing rights fail the wait at once. The hold lasts until its lease ends.
 #[test]
 fn p45_a_user_that_loses_its_rights_is_refused_and_keeps_its_hold() {
     let server = need!(Server::start());
@@ -356,7 +359,7 @@ fn p45_a_user_that_loses_its_rights_is_refused_and_keeps_its_hold() {
     in_runtime(guard.release()).expect("released");
 }
 
-/// The server answers each request with this line, behind a network that puts it there.
+/// Each request is answered with this line, which the network inserts.
 #[test]
 fn p45_every_answer_that_may_pass_is_outlasted() {
     let server = need!(Server::start());
@@ -399,7 +402,7 @@ fn p45_every_answer_that_may_pass_is_outlasted() {
     stage.assert_kept();
 }
 
-/// The error names what the server answered last.
+/// The error has the last answer of the server.
 #[test]
 fn p45_every_answer_that_does_not_pass_ends_in_an_error_that_names_it() {
     let server = need!(Server::start());
@@ -429,7 +432,7 @@ fn p45_every_answer_that_does_not_pass_ends_in_an_error_that_names_it() {
         let status = kind_of(in_runtime(client.lock("a").status()));
         assert_eq!(status, expected, "{error}");
         proxy.refuse_nothing();
-        // Until the connection is made again, which may take longer than it is waited for here.
+        // Until the connection is made again, which may take longer than this wait.
         eventually("served again", || {
             let guard = in_runtime(client.lock("a").acquire());
             guard.is_ok_and(|it| in_runtime(it.release()).is_ok())
@@ -437,7 +440,8 @@ fn p45_every_answer_that_does_not_pass_ends_in_an_error_that_names_it() {
     }
 }
 
-/// A holder whose server never serves again hears of it before its lease ends, and of its release what the server answered.
+/// If the server never serves again, its holder learns of the loss before its lease ends. Its
+/// release returns the server's last answer.
 #[test]
 fn p48_a_hold_on_a_server_that_never_serves_again_is_lost_in_time() {
     let server = need!(Server::start());
@@ -453,7 +457,8 @@ fn p48_a_hold_on_a_server_that_never_serves_again_is_lost_in_time() {
     assert_eq!(in_runtime(guard.lost()), Loss::Expired);
 }
 
-/// The greeting of a connection cannot see that it leads to a replica where the user may not call INFO: only scripts are refused. It is not asked without pause.
+/// At its beginning, a connection cannot see that it leads to a replica, because the user may not
+/// call INFO. Only scripts are refused. The client does not ask without pause.
 #[test]
 fn p45_a_replica_that_looks_like_a_primary_is_not_stormed() {
     let server = need!(Server::start());
@@ -474,7 +479,7 @@ fn p45_a_replica_that_looks_like_a_primary_is_not_stormed() {
     drop(in_runtime(client.lock("a").acquire()).expect("a primary again"));
 }
 
-/// What a replica shows may be old.
+/// The data of a replica may be outdated.
 #[test]
 fn p45_a_replica_shows_no_status() {
     let stage = Stage::set(need!(Server::start()));
@@ -489,7 +494,8 @@ fn p45_a_replica_shows_no_status() {
     stage.assert_kept();
 }
 
-/// The old primary lives on as a replica and keeps its connections; only new ones reach the new primary.
+/// The old primary continues as a replica and keeps its connections. Only new connections reach the
+/// new primary.
 #[test]
 fn p51_a_planned_failover_keeps_holds_and_places() {
     let server = need!(Server::start());
@@ -512,7 +518,7 @@ fn p51_a_planned_failover_keeps_holds_and_places() {
         channels.len() == 1
     });
     assert_eq!(queue(&replica), stage.line, "the same place");
-    // Its client has nowhere to go: it was connected to the old one.
+    // Its client has no other address: it was connected to the old primary directly.
     drop(stage.first);
     let near = replica.connect(options());
     in_runtime(near.lock("line").force_release(None)).expect("ended");

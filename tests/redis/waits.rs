@@ -1,4 +1,5 @@
-//! Waits that are not polled, given up, closed, or left behind by their runtime; and how many come in.
+//! Waits that are not polled, given up, closed, or left behind by their runtime. Also limits of
+//! permits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +22,7 @@ fn queued(server: &Server) -> usize {
 fn waits<F: Future>(server: &Server, future: F) -> Polled<F> {
     let before = queued(server);
     let future = Polled::pending(future);
-    eventually("in line", || queued(server) > before);
+    eventually("queued", || queued(server) > before);
     future
 }
 
@@ -37,10 +38,10 @@ fn p64_a_future_that_is_not_polled_is_passed_and_first_again() {
     let mut third = waits(&server, lock.acquire());
     let released = Instant::now();
     drop(guard);
-    let guard = second.finish().expect("the sleeper is passed");
+    let guard = second.finish().expect("the frozen waiter is bypassed");
     assert!(released.elapsed() >= window / 2);
     assert!(sleeper.poll().is_pending(), "its turn is over");
-    eventually("in line again", || queued(&server) == 2);
+    eventually("queued again", || queued(&server) == 2);
     drop(guard);
     let guard = sleeper.finish().expect("first again");
     assert!(third.poll().is_pending());
@@ -66,7 +67,7 @@ fn p23_a_client_without_anybody_ends() {
     assert_eq!(
         (holds, queued(&server)),
         (0, 0),
-        "everything was given back first"
+        "everything was released first"
     );
 }
 
@@ -79,10 +80,10 @@ fn p26_a_runtime_that_ends_frees_what_its_tasks_had() {
     let held = runtime.block_on(lock.acquire()).expect("free");
     let mine = lock.clone();
     runtime.spawn(async move { mine.acquire().await });
-    eventually("in line", || queued(&server) == 1);
+    eventually("queued", || queued(&server) == 1);
     runtime.shutdown_background();
     eventually("its waiter is gone", || queued(&server) == 0);
-    assert!(held.is_held(), "the guard belongs to nobody's runtime");
+    assert!(held.is_held(), "the guard belongs to no runtime");
     drop(held);
     drop(
         Polled::new(lock.acquire())
@@ -104,7 +105,7 @@ fn closing_ends_waits_and_leaves_guards() {
     assert_eq!(kind_of(in_runtime(lock.try_acquire())), ErrorKind::Closed);
     assert!(guard.is_held());
     in_runtime(guard.release()).expect("released");
-    eventually("nobody waits", || queued(&server) == 0);
+    eventually("no waiter", || queued(&server) == 0);
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn too_long_a_line_is_refused() {
     let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
-    let _guard = in_runtime(lock.acquire().max_waiting(0)).expect("nobody is there");
+    let _guard = in_runtime(lock.acquire().max_waiting(0)).expect("there is no other waiter");
     assert_eq!(
         kind_of(in_runtime(lock.acquire().max_waiting(0))),
         ErrorKind::Busy
@@ -120,7 +121,7 @@ fn too_long_a_line_is_refused() {
     let _one = waits(&server, lock.acquire().max_waiting(1));
     let error = in_runtime(lock.acquire().max_waiting(1)).expect_err("one waits");
     assert_eq!(error.kind(), ErrorKind::Busy);
-    assert_eq!(queued(&server), 1, "who is refused leaves nothing");
+    assert_eq!(queued(&server), 1, "a refused request leaves nothing");
 }
 
 #[test]
@@ -185,7 +186,7 @@ fn p52_never_more_than_the_limit_are_inside() {
                     let wanted = 1 + (number + round) % LIMIT as u32;
                     let permits = semaphore.acquire_many(wanted).await.expect("permits");
                     let now = inside.fetch_add(wanted as usize, Ordering::SeqCst) + wanted as usize;
-                    assert!(now <= LIMIT, "{now} inside");
+                    assert!(now <= LIMIT, "{now} holders");
                     tokio::task::yield_now().await;
                     inside.fetch_sub(wanted as usize, Ordering::SeqCst);
                     drop(permits);
@@ -204,7 +205,7 @@ fn p55_a_big_request_is_not_passed_by_small_ones() {
     let one = in_runtime(semaphore.acquire()).expect("free");
     let mut all = waits(&server, semaphore.acquire_many(3));
     let tried = in_runtime(semaphore.try_acquire()).expect("an answer");
-    assert!(tried.is_none(), "two are free, and somebody waits");
+    assert!(tried.is_none(), "two are free, and there is a waiter");
     let mut small = waits(&server, semaphore.acquire());
     drop(one);
     let permits = all.finish().expect("all of them");
@@ -335,7 +336,7 @@ fn an_idle_lock_is_removed_with_all_its_keys() {
     assert!(guard.token() > token);
 }
 
-/// What nobody uses does not stay for ever.
+/// Unused keys expire.
 #[test]
 fn p59_every_key_but_the_token_ends_by_itself() {
     let server = need!(Server::start());

@@ -75,7 +75,7 @@ mod close {
         assert_eq!(kind_of(assert_ready!(unpolled.poll())), ErrorKind::Closed);
         assert_eq!(kind_of(clone.try_acquire()), ErrorKind::Closed);
         assert_eq!(kind_of(clone.acquire().block()), ErrorKind::Closed);
-        assert!(guard.is_held(), "guards that are out stay");
+        assert!(guard.is_held(), "existing guards stay valid");
         drop(guard);
         place.assert_idle();
     }
@@ -109,7 +109,8 @@ mod close {
         place.assert_idle();
     }
 
-    /// The crowd of a closed handle has not been polled yet when others come through another handle.
+    /// The waits on a closed handle have not been polled yet when others arrive through another
+    /// handle.
     #[test]
     fn its_errors_reach_those_whom_they_concern() {
         let place = Place::new();
@@ -130,7 +131,7 @@ mod close {
         place.assert_idle();
     }
 
-    /// Whatever comes first, nobody waits on a closed handle.
+    /// In any order, no wait on a closed handle remains.
     #[test]
     fn it_races_with_newcomers() {
         let place = Place::new();
@@ -272,7 +273,7 @@ mod status {
         assert_eq!(place.descriptors(), 0);
     }
 
-    /// Refused by somebody who knows of no queue: there is none afterwards either.
+    /// Refused because of an outsider, which knows no queue: there is none afterwards either.
     #[test]
     fn p12_a_refused_try_creates_nothing() {
         let place = Place::new();
@@ -384,7 +385,7 @@ mod status {
             let lock = open(&place);
             let guard = held(&lock);
             grows(&guard);
-            // More than one block that is reserved ahead.
+            // More than one block of numbers that is reserved ahead.
             let mut line: Vec<_> = (0..1500).map(|_| queued(&lock)).collect();
             drop(guard);
             for waiter in &mut line {
@@ -493,7 +494,7 @@ mod stats {
             stats.crashes + stats.losses + stats.bypassed + stats.frozen,
             0
         );
-        // Handles on one path count together, and nothing is forgotten with the last one.
+        // Handles on one path count together, and the counts survive the last handle.
         assert_eq!(open(&place).stats(), stats);
         drop(lock);
         let after = stanchion::Stats::of_process();
@@ -502,7 +503,7 @@ mod stats {
     }
 }
 
-/// How many of the files in a lock's directories this process watches.
+/// Returns how many of the files in a lock's directories this process watches.
 #[cfg(target_os = "linux")]
 fn watched(place: &Place) -> usize {
     use std::os::unix::fs::MetadataExt;
@@ -531,7 +532,7 @@ fn p62_an_onlooker_gives_its_watches_back() {
     let mut first = Polled::new(changes.next());
     assert_ready!(first.poll())
         .expect("no end")
-        .expect("a look");
+        .expect("a status");
     drop(first);
     assert!(watched(&place) > before, "it watches");
     drop(changes);
@@ -539,7 +540,7 @@ fn p62_an_onlooker_gives_its_watches_back() {
     drop(guard);
 }
 
-/// A look that shows what the last one has shown is no change.
+/// A status that equals the last one is no change.
 #[test]
 fn an_onlooker_is_told_nothing_twice() {
     let place = Place::new();
@@ -549,11 +550,11 @@ fn an_onlooker_is_told_nothing_twice() {
     let mut first = Polled::new(changes.next());
     assert_ready!(first.poll())
         .expect("no end")
-        .expect("a look");
+        .expect("a status");
     drop(first);
     let mut second = Polled::pending(changes.next());
     for round in 0..3 {
-        // It looks once a second without being told.
+        // It checks once a second without an event.
         second.bell.wait_beyond(round);
         assert_pending!(second.poll());
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What can happen to a lock file, and what the holder must be told.
+/// What can happen to a lock file, and the loss that the holder must get.
 type Accident = (fn(&Place), Loss);
 
 fn each_accident(test: impl Fn(&Place, &dyn Fn(), Loss)) {
@@ -46,7 +46,7 @@ fn p05_the_holder_is_told() {
     });
 }
 
-/// By the event alone, without anybody asking.
+/// By the event alone, without a call.
 #[test]
 fn p05_the_holder_is_told_by_an_event() {
     each_accident(|place, happens, loss| {
@@ -72,7 +72,7 @@ fn p48_a_loss_is_told_to_every_later_caller() {
         }
         assert_eq!(assert_ready!(early.poll()), loss);
         drop(place.outsider_holds());
-        assert!(!guard.is_held(), "lost is lost, whatever stands there now");
+        assert!(!guard.is_held(), "lost is lost, whatever is there now");
         assert_eq!(assert_ready!(Polled::new(guard.lost()).poll()), loss);
     });
 }
@@ -125,7 +125,7 @@ fn a_release_reports_a_loss_and_its_next_one_gets_a_new_file() {
     });
 }
 
-/// Losing is not releasing: whoever comes through the new file is refused while the old holder lives.
+/// A loss is no release: an acquire through the new file is refused while the old holder lives.
 #[test]
 fn p05_no_second_holder_through_a_new_file() {
     each_accident(|place, happens, _| {
@@ -141,7 +141,7 @@ fn p05_no_second_holder_through_a_new_file() {
     });
 }
 
-/// A waiter in front of the old file goes over to the new one.
+/// A waiter at the old file continues at the new one.
 #[test]
 fn p04_a_waiter_follows_the_path() {
     each_accident(|place, happens, _| {
@@ -190,7 +190,7 @@ fn run_stops_its_body_when_the_lock_is_lost() {
     });
 }
 
-/// Touching the file is no loss, and does not make the holder deaf.
+/// Touching the file is no loss, and does not stop the holder's watch.
 #[test]
 fn p05_a_touch_is_no_loss() {
     let place = Place::new();
@@ -209,8 +209,8 @@ fn p05_a_touch_is_no_loss() {
     assert_eq!(assert_ready!(lost.poll()), Loss::Deleted);
 }
 
-/// The directory goes elsewhere with the lock file in it, and no file tells so. Whoever asks hears of it all the same, however
-/// long it has asked.
+/// The directory is moved with the lock file in it, and no file event says so. Each query still
+/// notices it, however often it is repeated.
 #[cfg(stanchion_test)]
 #[test]
 fn p05_a_loss_that_nothing_announces_is_found() {

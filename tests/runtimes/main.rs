@@ -1,4 +1,5 @@
-//! Runtimes that come and go, threads without one, and the life of a handle: close, remove, loss, status.
+//! Runtimes that start and end, threads without one, and the life of a handle: close, remove, loss,
+//! status.
 
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -15,7 +16,7 @@ mod support;
 
 use support::{Place, Polled, Random, SAFETY, assert_pending, assert_ready, eventually, kind_of};
 
-/// No safety net: a wake-up that is lost stays lost.
+/// No safety net: a lost wake-up stays lost.
 fn open(place: &Place) -> FifoLock {
     place.open_with(FifoLock::options().poll_interval(Duration::MAX))
 }
@@ -46,7 +47,7 @@ fn on_each_kind(test: impl Fn(fn() -> Runtime)) {
     test(multi_thread);
 }
 
-/// Spawns a task that comes in and stays; returns when it is inside.
+/// Spawns a task that acquires and holds. Returns when it has acquired.
 fn holds_for_ever(runtime: &Runtime, lock: &FifoLock) {
     let lock = lock.clone();
     let (inside, is_inside) = tokio::sync::oneshot::channel();
@@ -58,7 +59,7 @@ fn holds_for_ever(runtime: &Runtime, lock: &FifoLock) {
     runtime.block_on(is_inside).expect("inside");
 }
 
-/// Spawns a task that waits; returns when it stands in line.
+/// Spawns a task that waits. Returns when it is queued.
 fn waits_for_ever(runtime: &Runtime, lock: &FifoLock) {
     let before = waiters(lock);
     let mine = lock.clone();
@@ -199,7 +200,7 @@ async fn visits(lock: FifoLock, inside: Arc<std::sync::atomic::AtomicUsize>) {
     use std::sync::atomic::Ordering::SeqCst;
     for _ in 0..100 {
         let guard = lock.acquire().await.expect("the lock");
-        assert_eq!(inside.fetch_add(1, SeqCst), 0, "two inside");
+        assert_eq!(inside.fetch_add(1, SeqCst), 0, "two holders at once");
         tokio::task::yield_now().await;
         inside.fetch_sub(1, SeqCst);
         drop(guard);

@@ -52,12 +52,12 @@ impl Boxed {
         assert_eq!(answer, expected, "{}: of {who}", self.what);
     }
 
-    /// A process that is gone, and whose parent has asked for it. Another one takes its number here.
+    /// Kills a process, and reaps it. Another one takes its index here.
     fn kill(&mut self, who: usize) {
         self.members[who] = Member::start((self.start)());
     }
 
-    /// `who` takes it, and the others queue behind.
+    /// `who` acquires, and the others queue behind it.
     fn line_up(&mut self, words: [&str; 3], place: &Path) {
         let place = place.display();
         self.tell(0, &format!("{} {place}", words[0]));
@@ -83,7 +83,7 @@ impl Boxed {
         }
     }
 
-    /// Everything that this kind of lock is for.
+    /// Everything that this kind of lock supports.
     pub(crate) fn works(&mut self, kind: Kind, place: &Path) {
         match kind {
             Kind::Atomic => {
@@ -139,7 +139,7 @@ impl Boxed {
         assert!(left.is_empty(), "{}: {left:?}", self.what);
     }
 
-    /// Who waits gets it after a release and after a death.
+    /// A waiter acquires after a release and after a death.
     fn outlives(&mut self, word: &str, place: &Path) {
         let line = format!("{word} {}", place.display());
         self.tell(0, &line);
@@ -155,7 +155,8 @@ impl Boxed {
         self.release(0);
     }
 
-    /// It cannot work, and says so; what needs the refused call only to wait works until somebody has to.
+    /// It cannot work, and returns an error that says so. If the refused call is needed only for
+    /// waiting, it works until a caller has to wait.
     pub(crate) fn is_refused(&mut self, kind: Kind, place: &Path) {
         let word = match kind {
             Kind::RwLock => "Write".to_owned(),

@@ -1,4 +1,4 @@
-//! A process that installs the filter and then does what the lines on its standard input say.
+//! A process that installs the filter and then runs the orders of its standard input.
 
 use std::future::Future;
 use std::os::unix::process::CommandExt;
@@ -25,7 +25,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Says when it has to wait, then waits on this thread.
+/// Reports when it has to wait, then waits on this thread.
 fn wait<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
@@ -51,8 +51,8 @@ pub(crate) fn main() {
     if !stands {
         filter::install(&calls, number);
     }
-    // Once more from the start, with the filter: the standard library remembers which calls have worked. But the test
-    // harness needs a thread.
+    // Starts itself again, with the filter, because the standard library remembers which calls have
+    // worked. But the test harness needs a thread.
     if !stands && !calls.contains(&filter::Call::Clone3) {
         let mut again = Command::new(std::env::current_exe().expect("this program"));
         again
@@ -69,7 +69,7 @@ pub(crate) fn main() {
     }
 }
 
-/// What the parent says next; nothing when it has gone.
+/// The next order of the parent; `None` when it has ended.
 fn next_line() -> Option<String> {
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line).expect("a line");
@@ -105,7 +105,7 @@ fn parts(path: &Path) -> (&Path, &str) {
     (directory.expect("a directory"), name.expect("a name"))
 }
 
-/// Holds until the parent says otherwise.
+/// Holds until the parent orders otherwise.
 fn hold<G: Guard>(guard: G) -> Result<()> {
     say("held");
     let mut line = String::new();
@@ -120,7 +120,7 @@ fn hold<G: Guard>(guard: G) -> Result<()> {
 /// A file is made, and then replaced or, with `no_clobber`, not.
 fn put(path: &Path, no_clobber: bool) -> Result<()> {
     use tokio::io::AsyncWriteExt;
-    // Without its own descriptors, which are Tokio's affair.
+    // Without its own descriptors, which Tokio manages.
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.expect("a runtime").block_on(async {
         let mut found = String::new();

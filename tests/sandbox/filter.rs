@@ -30,7 +30,7 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    /// Its number; none where the architecture lacks it.
+    /// Its number; `None` if the architecture lacks it.
     fn number(self) -> Option<libc::c_long> {
         Some(match self {
             Self::LinkAt => libc::SYS_linkat,
@@ -62,7 +62,8 @@ impl Call {
         })
     }
 
-    /// The filter's instructions for it, which begin and end with the number of the call at hand.
+    /// The filter's instructions for it. They begin and end with the number of the call in the
+    /// accumulator.
     fn instructions(self, error: i32) -> Vec<libc::sock_filter> {
         let Some(number) = self.number() else {
             return Vec::new();
@@ -72,7 +73,7 @@ impl Call {
         if self != Self::OpenNameless {
             return vec![jump(BPF_EQUAL, number, 0, 1), refuse];
         }
-        // The third argument, in the order of bytes of this machine.
+        // The third argument, in the byte order of this machine.
         let low = if cfg!(target_endian = "big") { 36 } else { 32 };
         let tmpfile = (libc::O_TMPFILE & !libc::O_DIRECTORY).unsigned_abs();
         vec![
@@ -103,7 +104,7 @@ fn jump(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
-/// Refuses these calls to this thread, and to those that it starts, for the rest of their lives.
+/// Refuses these calls to this thread, and to all threads that it starts, until they end.
 pub(crate) fn install(calls: &[Call], error: i32) {
     let mut program = vec![instruction(BPF_LOAD, 0)];
     for call in calls {
@@ -115,7 +116,7 @@ pub(crate) fn install(calls: &[Call], error: i32) {
         filter: program.as_mut_ptr(),
     };
     #[allow(unsafe_code)]
-    // SAFETY: `filter` and the program it points to live until the calls return; the kernel copies them.
+    // SAFETY: `filter` and its program live until the calls return; the kernel copies them.
     let installed = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) == 0

@@ -1,8 +1,9 @@
-//! Sandboxes that refuse system calls: whatever number they answer with, every lock works, or says that it cannot.
+//! Sandboxes that refuse system calls: with any error number, every lock works, or returns an error
+//! that says why it cannot.
 //!
-//! Three processes install a seccomp filter that refuses one call, or a few that belong together, and then use each kind of
-//! lock: contended and in order, after a death, and an `AtomicFile`. What a cell of the table may answer stands in
-//! [`Cell::expects`].
+//! Three processes install a seccomp filter that refuses one call, or a few related calls. Then
+//! they use each kind of lock: contended and in order, after a death, and an `AtomicFile`.
+//! [`Cell::expects`] has the expected result of each cell.
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -52,7 +53,7 @@ const TABLE: &[&[Call]] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Works,
-    /// Fails with `Unsupported`, and says why.
+    /// Fails with `Unsupported`, and gives the reason.
     Unsupported,
 }
 
@@ -60,7 +61,7 @@ enum Expected {
 enum Kind {
     /// An `AtomicFile` that replaces.
     Atomic,
-    /// One that must not.
+    /// An `AtomicFile` that must not replace.
     NoClobber,
     File,
     Fifo,
@@ -70,7 +71,7 @@ enum Kind {
     Claim,
 }
 
-/// Some refused calls and the number that they are refused with.
+/// Some refused calls, and the error number.
 struct Cell {
     calls: &'static [Call],
     number: i32,

@@ -1,4 +1,5 @@
-//! A real browser without a window: Chromium, driven by chromedriver over WebDriver, which is JSON over HTTP.
+//! A real browser without a window: Chromium, controlled by chromedriver over WebDriver, which is
+//! JSON over HTTP.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,10 +10,11 @@ use super::http::ask;
 use crate::crew::{Member, WATCHDOG};
 use crate::skip::program;
 
-/// By this key an answer names an element, says the WebDriver standard.
+/// The key of an element in an answer, by the WebDriver standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Resolves when the condition holds: looks after each change of the page, so nothing is polled.
+/// Resolves when the condition is true. It is checked after each change of the page, so nothing is
+/// polled.
 const WAIT: &str = "
     const done = arguments[arguments.length - 1];
     const fits = () => { CONDITION };
@@ -24,7 +26,7 @@ const WAIT: &str = "
 
 pub(crate) struct Browser {
     driver: Driver,
-    /// Dropped last, when nobody writes there any more.
+    /// Dropped last, when no process writes there any more.
     _profile: tempfile::TempDir,
 }
 
@@ -35,7 +37,7 @@ struct Driver {
 }
 
 impl Browser {
-    /// `None` where Chromium is not installed.
+    /// `None` if Chromium is not installed.
     pub(crate) fn start() -> Option<Self> {
         let (browser, driver) = (program("chromium")?, program("chromedriver")?);
         let profile = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
@@ -115,7 +117,7 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// The driver ends the browser; the driver itself is killed then.
+    /// The driver ends the browser. Then the driver itself is killed.
     fn drop(&mut self) {
         if !self.session.is_empty() {
             let end = || self.ask("DELETE", &self.session, &json!({}));

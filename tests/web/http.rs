@@ -1,5 +1,6 @@
-//! As much of an HTTP client as the tests need. One connection for each request. Answers have a length; a stream of
-//! events comes in chunks instead, each of whole lines, so the lengths between them are lines like others.
+//! As much of an HTTP client as the tests need, with one connection for each request. Answers have
+//! a length. A stream of events comes in chunks of whole lines instead, so the lengths between them
+//! are lines like others.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::crew::WATCHDOG;
 
-/// A request that was sent. Dropping it is going away.
+/// A request that was sent. Dropping it disconnects.
 pub(crate) struct Asked {
     stream: BufReader<TcpStream>,
 }
@@ -70,7 +71,7 @@ impl Asked {
         (status.expect("a status"), headers)
     }
 
-    /// `None` when the server says no more.
+    /// `None` when the server has closed the connection.
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = self.stream.read_line(&mut line).expect("a line");
@@ -84,7 +85,7 @@ impl Answer {
     }
 }
 
-/// The line, as a server tells it.
+/// The queue, as a server sends it.
 pub(crate) struct Line(Asked);
 
 impl Line {
@@ -96,19 +97,19 @@ impl Line {
         Self(asked)
     }
 
-    /// The next picture; `None` when the stream has ended.
+    /// Returns the next update; `None` when the stream has ended.
     pub(crate) fn next(&mut self) -> Option<Value> {
         let begun = Instant::now();
         loop {
-            // The server says that it is alive, now and then, so a time limit on reading is not enough.
-            assert!(begun.elapsed() < WATCHDOG, "the line does not move");
+            // The server also sends signs of life, so a time limit for reading is not enough.
+            assert!(begun.elapsed() < WATCHDOG, "the queue does not change");
             if let Some(data) = self.0.line()?.strip_prefix("data:") {
                 return Some(serde_json::from_str(data).expect("a picture"));
             }
         }
     }
 
-    /// Waits for a picture like that.
+    /// Waits for an update that satisfies a condition.
     pub(crate) fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut seen = Value::Null;
         while let Some(line) = self.next() {

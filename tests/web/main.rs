@@ -1,5 +1,6 @@
-//! Two copies of the example `web`, real processes, around one lock: what they answer, and what their page shows. Each test around a lock
-//! on files, and, with the feature `redis`, around one on a Redis server; the example knows no difference.
+//! Two copies of the example `web`, real processes, with one lock: their answers, and what their
+//! page shows. Each test runs with a lock on files. With the feature `redis` it also runs with a
+//! lock on a Redis server. The example does not know the difference.
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
@@ -149,7 +150,7 @@ fn the_line_shows_holder_and_waiters(place: Place) {
     assert_eq!(seen["server"], scene.b.pid());
     assert_eq!(seen["holder"]["pid"], std::process::id());
     let own = block_on(scene.lock.status())
-        .expect("the line")
+        .expect("the status")
         .holder
         .expect("this test");
     assert_eq!(seen["holder"]["host"], json!(own.host));
@@ -165,7 +166,7 @@ fn the_line_shows_holder_and_waiters(place: Place) {
     }
     assert_eq!(seen["lock"], format!("{}#web", scene.url()));
     drop(guard);
-    line.until("nobody is left", |it| {
+    line.until("the queue is empty", |it| {
         it["holder"].is_null() && pids(it).is_empty()
     });
 }
@@ -175,7 +176,7 @@ fn a_killed_server_holds_up_nobody(place: Place) {
     let mut line = Line::of(scene.b.port);
     let _lost = scene.a.work(LONG);
     let pid = scene.a.pid();
-    let before = line.until("A is inside", |it| it["holder"]["pid"] == pid);
+    let before = line.until("A holds the lock", |it| it["holder"]["pid"] == pid);
     let asked = scene.b.work(0);
     line.until("B waits", |it| pids(it) == [scene.b.pid()]);
 
@@ -188,7 +189,8 @@ fn a_killed_server_holds_up_nobody(place: Place) {
 fn a_server_that_is_told_to_stop_sends_waiters_away(place: Place) {
     let scene = Scene::new(place, 8);
     let _guard = scene.hold();
-    // As browsers do, to be quick later. Before the next one, so that it is accepted when that is answered.
+    // Browsers connect ahead. This connection is made before the next one, so it is accepted when
+    // that one is answered.
     let mut silent = connect(scene.a.port);
     let mut line = Line::of(scene.a.port);
     let waiting = scene.a.work(0);
@@ -200,7 +202,7 @@ fn a_server_that_is_told_to_stop_sends_waiters_away(place: Place) {
     while line.next().is_some() {}
     assert_eq!(silent.read(&mut [0]).expect("an end"), 0);
     scene.a.program.ends_well();
-    // At once, or when the server of the locks has missed it for long enough.
+    // At once, or when the Redis server has not heard from it for long enough.
     let mut left = Line::of(scene.b.port);
     left.until("it is gone", |it| pids(it).is_empty());
 }
@@ -210,16 +212,16 @@ fn a_server_that_is_told_to_stop_finishes_its_work(place: Place) {
     let mut line = Line::of(scene.b.port);
     let before = line.next().expect("a picture")["last_token"].clone();
     let working = scene.a.work(500);
-    line.until("A has been inside", |it| it["last_token"] != before);
+    line.until("A has held the lock", |it| it["last_token"] != before);
 
     scene.a.program.terminate();
     assert!(token(&working.answer()) > 0);
     scene.a.program.ends_well();
-    let left = block_on(scene.lock.status()).expect("the line");
+    let left = block_on(scene.lock.status()).expect("the status");
     assert!(left.holder.is_none(), "{left:?}");
 }
 
-/// The rows of the page: who they are, and what place they show.
+/// The rows of the page: their labels and positions.
 const ROWS: &str = "
     const rows = [...document.querySelectorAll('#line li')];
     const shown = rows.map(it => [+it.dataset.pid, it.querySelector('.place').textContent]);
@@ -240,7 +242,7 @@ fn the_page_moves_with_the_line(place: Place) {
     );
     shows(json!([]));
 
-    // B works, the page's own request waits, and this test behind it.
+    // B works, the page's own request waits, and this test waits behind it.
     let _lost = scene.b.work(LONG);
     shows(json!([[b, "inside"]]));
     browser.run(
@@ -254,7 +256,7 @@ fn the_page_moves_with_the_line(place: Place) {
     shows(json!([[b, "inside"], [a, "1"], [test, "2"]]));
     browser.run(&format!("{ROWS} window.before = rows"), json!([]));
 
-    // The row behind moves up; it is not drawn anew.
+    // The row behind moves up. It is not drawn again.
     scene.b.program.kill();
     shows(json!([[a, "inside"], [test, "1"]]));
     let same = "return rows[1] === before[2]";
@@ -265,13 +267,14 @@ fn the_page_moves_with_the_line(place: Place) {
     drop(last.join().expect("a guard"));
     shows(json!([]));
 
-    // A browser that looks on does not hold up the end of a server, and tells it.
+    // An open page does not delay the end of a server, and is informed of it.
     scene.a.program.terminate();
     scene.a.program.ends_well();
     browser.until("return document.querySelector('body.stale')", json!([]));
 }
 
-/// What the page shows of a line that it does not see now, and of the rows: names, and what counts as one.
+/// What the page shows while it has no connection, and in its rows: names, and which waiters count
+/// as one.
 #[test]
 fn the_page_says_what_it_does_not_know() {
     let browser = need!(Browser::start());
@@ -295,7 +298,7 @@ fn the_page_says_what_it_does_not_know() {
         "last_token": 7, "most": 8,
     });
 
-    // Nothing is known yet, and nothing is claimed.
+    // Nothing is known yet, and nothing is shown as known.
     browser.open(&format!("http://127.0.0.1:{}/", server.port));
     let mut listener = server.listener();
     is("document.querySelector('body.connecting')");
@@ -320,7 +323,8 @@ fn the_page_says_what_it_does_not_know() {
         "– 0 of this server wait, and 1 elsewhere; at most 8 may"
     );
 
-    // The server dies. The page shows the list in grey, with its age, and no time in it goes on.
+    // The server dies. The page shows the last queue in grey, with its age, and its times stand
+    // still.
     drop(listener);
     let says = |said: &str| {
         is(&format!(
@@ -335,7 +339,7 @@ fn the_page_says_what_it_does_not_know() {
     browser.until(&format!("return {older}"), json!([age]));
     assert_eq!(text("#line .holds .time"), time);
 
-    // Another one answers, and then falls silent.
+    // Another server answers, and then stops answering.
     let mut listener = server.listener();
     listener.begin();
     listener.tell(&line);
@@ -343,7 +347,7 @@ fn the_page_says_what_it_does_not_know() {
     says("no news from the server");
     is("document.querySelector('body.stale')");
 
-    // It says that it knows nothing.
+    // The page shows that nothing is known.
     listener.tell(&json!({ "trouble": "no server of locks" }));
     is("document.querySelector('#trouble').textContent === 'no server of locks'");
     says("the lock does not answer");

@@ -1,4 +1,4 @@
-//! A server that has the example's page and tells of the line what the test says, when the test says so.
+//! A server with the example's page. It sends what the test wants, when the test wants it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ pub(crate) struct Pretender {
     asked: Receiver<TcpStream>,
 }
 
-/// The page that asked for the list. Dropped, the connection ends without an answer.
+/// The page that requested the list. If it is dropped, the connection ends without an answer.
 pub(crate) struct Listener(TcpStream);
 
 impl Pretender {
@@ -33,7 +33,7 @@ impl Pretender {
                             return;
                         }
                     }
-                    // A browser may connect and say nothing, to be quick later.
+                    // A browser may connect ahead and send nothing.
                     _ => _ = answer(stream),
                 }
             }
@@ -41,7 +41,7 @@ impl Pretender {
         Self { port, asked }
     }
 
-    /// The next page that asks for the list.
+    /// Waits for the next page that requests the list.
     pub(crate) fn listener(&self) -> Listener {
         Listener(self.asked.recv_timeout(WATCHDOG).expect("the page asks"))
     }

@@ -1,4 +1,4 @@
-//! Two servers, and a lock that the test can take itself: on files, or on a Redis server of its own.
+//! Two servers, and a lock that the test can acquire itself: on files, or on its own Redis server.
 
 use futures::executor::block_on;
 use stanchion::{AnyGuard, AnyLock, Locks};
@@ -12,7 +12,7 @@ pub(crate) struct Scene {
     pub(crate) a: Server,
     pub(crate) b: Server,
     pub(crate) lock: AnyLock,
-    /// Goes last.
+    /// Dropped last.
     place: Place,
 }
 
@@ -34,8 +34,8 @@ impl Place {
         Self::Files(directory.expect("a directory"))
     }
 
-    /// A server that has just been started lets in nobody for as long as the lease that it is asked for, if it does not know the lock yet. So
-    /// the first one asks for a short one.
+    /// A server that has just been started does not know the lock, and grants nothing for a lease.
+    /// So the first acquire has a short lease.
     #[cfg(feature = "redis")]
     pub(crate) fn redis() -> Option<Self> {
         let server = crate::redis_server::Server::start()?;
@@ -78,7 +78,7 @@ impl Scene {
         matches!(self.place, Place::Files(_))
     }
 
-    /// The server of the locks is gone.
+    /// The server of the locks has ended.
     #[cfg(feature = "redis")]
     pub(crate) fn kill_redis(&mut self) {
         match &mut self.place {

@@ -1,4 +1,4 @@
-//! Programs that were started: what they say, line by line, and their end.
+//! Programs that were started: their lines of output, and their end.
 #![allow(dead_code)] // Each test binary uses a part.
 
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::crew::Member;
 
-/// The examples are built beside the tests.
+/// The examples are in a directory beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let profile = test.parent().and_then(|deps| deps.parent());
@@ -26,7 +26,7 @@ impl Member {
         Self::foreign(command)
     }
 
-    /// Waits for a line with this in it, and returns what stands behind.
+    /// Waits for a line with this text, and returns the rest of the line.
     #[track_caller]
     pub(crate) fn after(&self, begin: &str) -> String {
         loop {
@@ -41,7 +41,7 @@ impl Member {
         self.signal(Signal::TERM);
     }
 
-    /// Waits until it has ended well, whatever it says before.
+    /// Waits until it has succeeded, and ignores its output.
     #[track_caller]
     pub(crate) fn ends_well(mut self) {
         while self.next().is_some() {} // the watchdog is there
