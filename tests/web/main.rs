@@ -244,26 +244,26 @@ fn the_page_moves_with_the_line(place: Place) {
 
     // B works, the page's own request waits, and this test waits behind it.
     let _lost = scene.b.work(LONG);
-    shows(json!([[b, "inside"]]));
+    shows(json!([[b, "holds"]]));
     browser.run(
         "document.querySelector('#ms').value = arguments[0]",
         json!([LONG]),
     );
     browser.click("#ask button");
-    shows(json!([[b, "inside"], [a, "1"]]));
+    shows(json!([[b, "holds"], [a, "1"]]));
     let lock = scene.lock.clone();
     let last = std::thread::spawn(move || block_on(lock.acquire()).expect("the lock"));
-    shows(json!([[b, "inside"], [a, "1"], [test, "2"]]));
+    shows(json!([[b, "holds"], [a, "1"], [test, "2"]]));
     browser.run(&format!("{ROWS} window.before = rows"), json!([]));
 
     // The row behind moves up. It is not drawn again.
     scene.b.program.kill();
-    shows(json!([[a, "inside"], [test, "1"]]));
+    shows(json!([[a, "holds"], [test, "1"]]));
     let same = "return rows[1] === before[2]";
     assert_eq!(browser.run(&format!("{ROWS} {same}"), json!([])), true);
 
     browser.click("#asked button"); // the page goes away from its work
-    shows(json!([[test, "inside"]]));
+    shows(json!([[test, "holds"]]));
     drop(last.join().expect("a guard"));
     shows(json!([]));
 
@@ -334,7 +334,7 @@ fn the_page_says_what_it_does_not_know() {
     says("the server does not answer, connecting again");
     is(&format!("{style})).filter.startsWith('grayscale')"));
     let (time, age) = (text("#line .holds .time"), text("#age"));
-    assert!(age.starts_with("This was the line "), "{age}");
+    assert!(age.starts_with("The queue as it was "), "{age}");
     let older = "document.querySelector('#age').textContent !== arguments[0]";
     browser.until(&format!("return {older}"), json!([age]));
     assert_eq!(text("#line .holds .time"), time);
