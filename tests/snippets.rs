@@ -114,7 +114,7 @@ mod pieces {
 
         let downloads = FifoSemaphore::open("./", "downloads", 4)?; // at most four, over all processes
         let permit = downloads.acquire().await?;
-        let big = downloads.acquire_many(2).await?; // later requests for less do not pass it
+        let big = downloads.acquire_many(2).await?; // later requests for less do not overtake it
         Ok(())
     }
 

@@ -37,7 +37,7 @@ use entry::{Entry, LockEntries};
 const CHUNK: usize = 128;
 /// The delay before a request is repeated that failed for a reason that may pass.
 const REPEAT: Duration = Duration::from_millis(50);
-/// How often the actor reads the clock while there are waits or holds: timers stand still while the
+/// How often the actor reads the clock while there are waits or holds: timers stop while the
 /// machine is suspended.
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 

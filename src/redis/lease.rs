@@ -1,4 +1,4 @@
-//! How long a hold counts as valid: pure arithmetic over a clock that goes on while the machine is
+//! How long a hold counts as valid: pure arithmetic over a clock that continues while the machine is
 //! suspended.
 //!
 //! # Invariants
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::host;
 
-/// A point in time on this host, in nanoseconds. The clock goes on while the machine is suspended,
+/// A point in time on this host, in nanoseconds. The clock continues while the machine is suspended,
 /// if the platform has such a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(u64);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_goes_on() {
+    fn the_clock_continues() {
         let begun = Stamp::now();
         assert!(Stamp::now() >= begun);
         let later = begun + Duration::from_secs(5);

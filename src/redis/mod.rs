@@ -30,7 +30,7 @@
 //!   and let it refuse smaller ones, see [`TokenGate`](crate::TokenGate).
 //! - **An unclaimed hold is shorter.** A hold that was handed over and is not claimed yet has a
 //!   lease of only the [claim window](Config::claim_window), counted from the last time the server
-//!   was heard. If the server stands still for more than a second at that time, this hold is lost
+//!   was heard. If the server stops for more than a second at that time, this hold is lost
 //!   sooner than another hold would be. A caller that finds the lock free has a whole lease at
 //!   once.
 //! - **One server.** With replicas, a failover may forget the last moments. The quarantine below
@@ -100,7 +100,7 @@
 //! a writer takes all of them. So one routine serves exclusive, shared and weighted requests.
 //!
 //! *Hand-over.* The script that frees shares grants the lock to the next waiter and publishes to
-//! the inbox of its process. This grant is an *offer*: it stands for a claim window, and a
+//! the inbox of its process. This grant is an *offer*: it lasts for a claim window, and a
 //! heartbeat turns it into a hold.
 //!
 //! The receiver cannot know how old the message is. But the server made the offer after its last

@@ -168,7 +168,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Makes it from an answer, or from one that did not come.
+    /// Makes it from an error answer, or from a missing one.
     pub(super) fn of(error: &RedisError) -> Self {
         let kind = Verdict::of(error).kind;
         Self {
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_as_the_server_sent_it() {
+    fn an_error_has_the_text_of_the_server() {
         let line = "MISCONF Redis is configured to save RDB snapshots";
         let error = failure("wait for", Path::new("a"), said(line));
         assert!(error.to_string().contains(line), "{error}");

@@ -38,7 +38,7 @@ struct Storm {
     row: Row,
     inside: Vec<AtomicBool>,
     begun: AtomicU64,
-    /// Also used as a clock, because it stands still when the machine does.
+    /// Also used as a clock, because it stops when the machine does.
     grants: AtomicU64,
 }
 

@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// An event of a ticket inode, for every process but the one that caused it.
+    /// An event of a ticket inode, for every process except its cause.
     pub(crate) fn ticket_event(&mut self, p: usize, slot: u8) {
         for (q, other) in self.procs.iter_mut().enumerate() {
             if q != p && other.pred == slot && other.has(flag::PRED_WATCH) {

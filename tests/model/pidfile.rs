@@ -3,7 +3,7 @@
 //!
 //! A record is a number; its writer is alive or not. A stopped process is one that takes no step
 //! for a while, so every order of steps includes it. At the beginning the path may have the record
-//! of a process that died long ago, and its successor may have died too. A wait ends at any refused
+//! of a process that died long ago, and its heir may have died too. A wait ends at any refused
 //! attempt.
 //!
 //! A record is stale when its process is dead, and the model knows which are. The crate calls a
@@ -33,11 +33,11 @@ const LEFT: &str = "something is left";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mutation {
     None,
-    /// A successor renames without checking again.
+    /// An heir renames without checking again.
     NoLastLook,
-    /// A process that meets a living successor deletes its name.
+    /// A process that meets a living heir deletes its name.
     DeletesHeirs,
-    /// A dead successor is unlinked, not succeeded.
+    /// A dead heir is unlinked, not replaced.
     UnlinksDeadHeirs,
     /// A release unlinks whatever is at the path.
     NoLookAtRelease,
@@ -60,7 +60,7 @@ enum Pc {
     Unlink,
     Draft,
     Link,
-    /// The successor checks the name that it is about to replace.
+    /// The heir checks the name that it is about to replace.
     Look,
     Rename,
     GiveUp,
@@ -83,7 +83,7 @@ struct Process {
     pc: Pc,
     alive: bool,
     rounds: u8,
-    /// The stale records that it is about to succeed, from the path inwards.
+    /// The stale records that it is about to replace, from the path inwards.
     stale: Vec<u8>,
     drafted: bool,
     /// Another program took the lock from it.
@@ -103,7 +103,7 @@ struct World {
     mutation: Mutation,
 }
 
-/// `dead` is how many processes died before, each as the successor of the one before.
+/// `dead` is how many processes died before, each as the heir of the one before.
 fn world(dead: u8, rounds: [u8; N], kills: u8) -> World {
     let process = |rounds| Process {
         pc: Pc::Idle,
@@ -267,7 +267,7 @@ impl World {
         if moved.is_none() && self.mutation == Mutation::MissingIsError {
             return ("rename nothing", Pc::Failed);
         }
-        // A process that finds nothing under the name of the successor starts again. So does a
+        // A process that finds nothing under the name of the heir starts again. So does a
         // process that has moved another record.
         if moved.is_none() {
             self.processes[p].stale.pop();
@@ -278,7 +278,7 @@ impl World {
         ("succeed", self.published(p, true))
     }
 
-    /// Leftovers by number: the names of successors, then the drafts.
+    /// Leftovers by number: the names of heirs, then the drafts.
     fn leftover(&self, name: u8) -> Option<u8> {
         let draft = usize::from(name).checked_sub(RECORDS);
         match draft {

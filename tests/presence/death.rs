@@ -1,4 +1,4 @@
-//! Deaths of holders and of successors, between any two steps. Also stops.
+//! Deaths of holders and of heirs, between any two steps. Also stops.
 
 use std::path::Path;
 use std::time::Instant;

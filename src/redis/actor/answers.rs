@@ -233,7 +233,7 @@ impl Actor {
                     self.plan_beat(&session.target, interval, true, lock_state.wake);
                 }
             }
-            // It was not connected, or stood still, when its turn came.
+            // It was disconnected or stopped when its turn came.
             Pulse::Bypassed | Pulse::Unknown if session.is_waiting() => {
                 session.ask();
                 self.ask(id);

@@ -19,7 +19,7 @@ use crate::redis::session::Target;
 use crate::redis::verdict::{Remedy, Trouble, Verdict};
 use crate::trace::{Note, Notes};
 
-/// How often an idle connection is tested with a ping, to notice one that is cut off.
+/// How often an idle connection is tested with a ping, to notice a broken one.
 const PING: Duration = Duration::from_secs(10);
 /// How many answers in a row may be missing before the connection counts as dead.
 const PATIENCE: u32 = 2;

@@ -14,7 +14,7 @@ if state then
 end
 local fence = not state and redis.call('GET', KEYS[6])
 if fence then S.last = tonumber(string.match(fence, '^%d+')) or 0 end
--- If the server's clock was set back, time stands still here.
+-- If the server's clock was set back, time does not advance here.
 now = math.max(now, S.last)
 
 -- A record: what an id requested, and what it was granted.

@@ -53,7 +53,7 @@ fn pid_dead_heir_of_heir() {
 }
 
 /// A process has seen a stale record long ago. The path does not have it any more, and its
-/// successors have died.
+/// heirs have died.
 fn late() -> World {
     let mut world = world(1, [1, 1, 1], 0);
     (world.heirs[2], world.heirs[1]) = (Some(1), Some(3));
