@@ -43,7 +43,7 @@ fn heard(lock: &FifoLock, handed_over: bool) -> Vec<(bool, String)> {
 }
 
 #[test]
-fn p42_a_task_that_waits_for_itself_is_told() {
+fn p42_a_task_that_waits_for_itself_gets_a_report() {
     let place = Place::new();
     let heard = heard(&place.open(), false);
     let (held, text) = heard.first().expect("a word");
@@ -115,7 +115,7 @@ fn to_want_more_permits_is_no_fault() {
 }
 
 #[test]
-fn who_waits_for_more_permits_is_not_said_to_wait_for_himself() {
+fn a_wait_for_more_permits_is_no_wait_for_itself() {
     let place = Place::new();
     let semaphore = FifoSemaphore::open(place.directory(), "pool", 2).expect("a semaphore");
     let told = Arc::new(Mutex::new(None));
@@ -135,7 +135,7 @@ fn who_waits_for_more_permits_is_not_said_to_wait_for_himself() {
 }
 
 #[test]
-fn outside_of_tasks_nobody_is_suspected() {
+fn outside_of_tasks_there_is_no_report() {
     let place = Place::new();
     let lock = FifoLock::options().deadlock_is_error(true);
     let lock = lock.open(place.path()).expect("a lock");

@@ -87,7 +87,7 @@ fn p34_a_handle_from_before_a_fork_is_refused_in_the_child() {
 }
 
 #[test]
-fn p34_a_forked_child_is_another_process_in_the_line() {
+fn p34_a_forked_child_is_another_process_in_the_queue() {
     everywhere(|mut crew| {
         let holder = crew.start();
         crew.contend(holder);
@@ -129,7 +129,7 @@ fn p37_a_killed_holder_with_a_live_forked_child_frees_the_lock() {
 }
 
 #[test]
-fn p37_a_killed_waiter_with_a_live_forked_child_leaves_the_line() {
+fn p37_a_killed_waiter_with_a_live_forked_child_leaves_the_queue() {
     everywhere(|mut crew| {
         crew.by_events_only();
         let (holder, victim, next) = (crew.start(), crew.start(), crew.start());

@@ -35,7 +35,7 @@ fn a_lock_has_a_kind_from_its_first_holder_until_it_is_removed() {
 }
 
 #[test]
-fn every_kind_is_told_and_refuses_the_others() {
+fn every_kind_is_reported_and_refuses_the_others() {
     let (directory, path) = place();
     let here = directory.path();
     let lock = FifoRwLock::open(&path).expect("a lock");

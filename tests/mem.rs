@@ -54,7 +54,7 @@ fn p15_readers_and_writers_take_turns_by_arrival() {
 }
 
 #[test]
-fn p15_readers_go_in_when_the_writer_before_them_leaves_the_line() {
+fn p15_readers_acquire_when_the_writer_before_them_leaves_the_queue() {
     let lock = Memory::new().rwlock("a").expect("a lock");
     let inside = enters(lock.read());
     let writer = waits(lock.write());
@@ -68,7 +68,7 @@ fn p15_readers_go_in_when_the_writer_before_them_leaves_the_line() {
 }
 
 #[test]
-fn p55_a_big_request_is_not_passed_by_small_ones() {
+fn p55_a_big_request_is_not_overtaken_by_small_ones() {
     let workers = Memory::new().semaphore("w", 3).expect("a semaphore");
     let (one, two) = (enters(workers.acquire()), enters(workers.acquire()));
     let mut big = waits(workers.acquire_many(3));
@@ -168,10 +168,10 @@ fn memory() -> Memory {
 }
 
 #[test]
-fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
+fn p64_an_unclaimed_offer_goes_to_the_next() {
     let lock = memory().lock("a").expect("a lock");
     let guard = enters(lock.acquire());
-    let mut sleeper = waits(lock.acquire());
+    let mut frozen = waits(lock.acquire());
     let mut next = waits(lock.acquire());
     drop(guard);
     let passing = next.finish().expect("after the window");
@@ -180,7 +180,7 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
     assert!(status.waiters[0].bypassed);
     // When it is polled again, it is first, before waiters that arrived later.
     let mut late = waits(lock.acquire());
-    assert_pending!(sleeper.poll());
+    assert_pending!(frozen.poll());
     assert!(
         lock.status()
             .expect("a status")
@@ -190,16 +190,16 @@ fn p64_an_offer_that_nobody_claims_goes_to_the_next() {
     );
     drop(passing);
     assert_pending!(late.poll());
-    drop(assert_ready!(sleeper.poll()).expect("first again"));
+    drop(assert_ready!(frozen.poll()).expect("first again"));
     drop(assert_ready!(late.poll()).expect("second"));
 }
 
 /// A thousand futures that are not polled cost a few windows, not a thousand.
 #[test]
-fn p64_a_line_of_sleepers_is_passed_at_once() {
+fn p64_a_queue_of_frozen_waiters_is_bypassed_at_once() {
     let lock = memory().lock("a").expect("a lock");
     let guard = enters(lock.acquire());
-    let mut sleepers: Vec<_> = (0..1000).map(|_| waits(lock.acquire())).collect();
+    let mut frozen_waiters: Vec<_> = (0..1000).map(|_| waits(lock.acquire())).collect();
     drop(guard);
     eventually("the lock is free", || {
         lock.try_acquire().expect("no error").is_some()
@@ -211,17 +211,17 @@ fn p64_a_line_of_sleepers_is_passed_at_once() {
             .iter()
             .all(|it| it.bypassed)
     );
-    for sleeper in &mut sleepers {
-        drop(assert_ready!(sleeper.poll()).expect("free, and polled in order"));
+    for frozen in &mut frozen_waiters {
+        drop(assert_ready!(frozen.poll()).expect("free, and polled in order"));
     }
 }
 
 /// A waiter that is polled in time keeps its place in the queue.
 #[test]
-fn p64_who_is_awake_is_not_passed() {
+fn p64_a_polled_waiter_is_not_bypassed() {
     let lock = memory().lock("a").expect("a lock");
     let guard = enters(lock.acquire());
-    let sleeper = waits(lock.acquire());
+    let frozen = waits(lock.acquire());
     let line: Vec<_> = (0..8).map(|_| waits(lock.acquire())).collect();
     let (told, heard) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
@@ -239,19 +239,19 @@ fn p64_who_is_awake_is_not_passed() {
         heard.try_iter().collect::<Vec<_>>(),
         (0..8).collect::<Vec<_>>()
     );
-    drop(sleeper);
+    drop(frozen);
     assert_eq!(lock.status().expect("a status").waiters, []);
 }
 
 #[test]
-fn p64_a_sleeping_reader_and_its_permits_are_passed() {
+fn p64_a_frozen_reader_and_its_permits_are_bypassed() {
     let workers = memory().semaphore("w", 4).expect("a semaphore");
     let all = enters(workers.acquire_many(4));
-    let sleeper = waits(workers.acquire_many(3));
+    let frozen = waits(workers.acquire_many(3));
     let mut next = waits(workers.acquire_many(2));
     drop(all);
     drop(next.finish().expect("after the window"));
-    drop(sleeper);
+    drop(frozen);
     drop(enters(workers.acquire_many(4)));
 }
 
@@ -294,7 +294,7 @@ fn p63_foreign_code_is_not_run_under_the_mutex() {
 }
 
 #[test]
-fn the_wait_is_told() {
+fn the_wait_is_reported() {
     let lock = Memory::new().lock("a").expect("a lock");
     let places = in_runtime(async {
         let told = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -318,7 +318,7 @@ fn the_wait_is_told() {
 }
 
 #[test]
-fn a_task_that_waits_for_itself_is_told() {
+fn a_task_that_waits_for_itself_gets_a_report() {
     let lock = Memory::new().lock("a").expect("a lock");
     let told = in_runtime(async {
         let task = tokio::spawn(async move {
@@ -375,7 +375,7 @@ fn changes_follow_each_step() {
 }
 
 #[test]
-fn a_change_wakes_who_looks_on() {
+fn a_change_wakes_the_observer() {
     let memory = Memory::new();
     let lock = memory.lock("a").expect("a lock");
     let mut changes = lock.changes();

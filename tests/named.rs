@@ -577,7 +577,7 @@ fn p09_files_under_a_named_lock_are_had_in_order() {
 }
 
 #[test]
-fn a_named_lock_that_came_is_given_back_with_the_future() {
+fn a_granted_named_lock_is_released_with_the_future() {
     let scratch = scratch();
     let path = scratch.path().join("notes.txt");
     let outsider = FileLock::open(&path).expect("a lock");
@@ -629,7 +629,7 @@ fn a_fake_lock_opens_a_file_that_others_have_locked() {
 }
 
 #[test]
-fn p48_the_loss_of_the_named_lock_is_told_by_the_file() {
+fn p48_the_loss_of_the_named_lock_is_reported_by_the_file() {
     let scratch = scratch();
     let path = scratch.path().join("notes.txt");
     let locks = scratch.path().join("locks");

@@ -26,7 +26,7 @@ fn is_free(place: &Place) -> bool {
 }
 
 #[test]
-fn p42_a_holder_comes_in_again_and_the_last_guard_releases() {
+fn p42_a_holder_acquires_again_and_the_last_guard_releases() {
     let place = Place::new();
     let (lock, me) = (lock(&place), Holder::new());
     let first = held(&lock, &me);
@@ -50,7 +50,7 @@ fn p42_a_holder_comes_in_again_and_the_last_guard_releases() {
 }
 
 #[test]
-fn p42_nobody_else_comes_in() {
+fn p42_no_other_holder_acquires() {
     let place = Place::new();
     let (lock, me) = (lock(&place), Holder::new());
     let guard = held(&lock, &me);
@@ -137,7 +137,7 @@ fn by_task_the_branches_of_a_join_are_one_holder() {
 
 /// The first wait that is granted lets the other one acquire, which leaves the queue.
 #[test]
-fn two_waits_of_one_holder_come_in_together() {
+fn two_waits_of_one_holder_acquire_together() {
     let place = Place::new();
     let (lock, me) = (lock(&place), Holder::new());
     let guard = held(&lock, &Holder::new());

@@ -49,7 +49,7 @@ fn assert_idle(place: &Place, lock: &FifoRwLock) {
 }
 
 /// Returns whether the operating system lets an outsider share the lock.
-fn a_stranger_may_read(path: &Path) -> bool {
+fn an_outsider_may_read(path: &Path) -> bool {
     let file = File::open(path).expect("the door");
     fs2::FileExt::try_lock_shared(&file).is_ok()
 }
@@ -110,7 +110,7 @@ fn p15_adjacent_readers_enter_together() {
 }
 
 #[test]
-fn p23_a_writer_that_gives_up_lets_the_readers_in() {
+fn p23_a_writer_that_gives_up_grants_the_readers() {
     let place = Place::new();
     let lock = open(&place);
     let first = reads(&lock);
@@ -123,7 +123,7 @@ fn p23_a_writer_that_gives_up_lets_the_readers_in() {
 }
 
 #[test]
-fn p23_an_offer_to_a_reader_that_is_dropped_disturbs_nobody() {
+fn p23_an_offer_to_a_reader_that_is_dropped_affects_no_other() {
     let place = Place::new();
     let lock = open(&place);
     let writer = writes(&lock);
@@ -140,7 +140,7 @@ fn p23_an_offer_to_a_reader_that_is_dropped_disturbs_nobody() {
 }
 
 #[test]
-fn a_writer_goes_on_as_a_reader() {
+fn a_writer_becomes_a_reader() {
     let place = Place::new();
     let lock = open(&place);
     let writer = writes(&lock);
@@ -180,30 +180,30 @@ fn readers_after_a_writer_share_the_lock_as_soon_as_another_process_queues() {
     let mut reader = wants_to_read(&lock);
     drop(writer);
     let guard = assert_ready!(reader.poll()).expect("its turn");
-    assert!(!a_stranger_may_read(&place.path()), "no reader has asked");
+    assert!(!an_outsider_may_read(&place.path()), "no reader has asked");
     let other = place.outsider_waits_to_read(u64::MAX >> 2);
-    eventually("the lock is shared", || a_stranger_may_read(&place.path()));
+    eventually("the lock is shared", || an_outsider_may_read(&place.path()));
     drop(guard);
-    other.leaves_the_line();
+    other.leaves_the_queue();
     assert_idle(&place, &lock);
 }
 
 #[test]
-fn p10_readers_of_this_process_never_pass_a_writer_of_another() {
+fn p10_readers_of_this_process_never_overtake_a_writer_of_another() {
     let place = Place::new();
     let lock = open(&place);
     let guard = reads(&lock);
     let other = place.outsider_waits(1);
     let mut reader = wants_to_read(&lock);
     assert!(lock.try_read().expect("no error").is_none());
-    other.leaves_the_line();
+    other.leaves_the_queue();
     drop(reader.finish().expect("its turn"));
     drop(guard);
     assert_idle(&place, &lock);
 }
 
 #[test]
-fn a_reader_minds_no_reader_in_line() {
+fn a_reader_does_not_wait_for_readers_in_the_queue() {
     let place = Place::new();
     let lock = open(&place);
     let other = place.outsider_waits_to_read(1);
@@ -214,7 +214,7 @@ fn a_reader_minds_no_reader_in_line() {
         "it was first"
     );
     let mut writer = wants_to_write(&lock);
-    other.leaves_the_line();
+    other.leaves_the_queue();
     drop(writer.finish().expect("its turn"));
     assert_idle(&place, &lock);
 }
@@ -260,7 +260,7 @@ fn p66_other_kinds_are_refused_with_both_names() {
 }
 
 #[test]
-fn p05_who_reads_is_told_of_a_loss_and_newcomers_are_refused() {
+fn p05_readers_learn_of_a_loss_and_newcomers_are_refused() {
     let place = Place::new();
     let lock = open(&place);
     let (one, two) = (reads(&lock), reads(&lock));

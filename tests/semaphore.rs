@@ -90,7 +90,7 @@ fn p52_never_more_than_there_are() {
 }
 
 #[test]
-fn p55_a_big_request_at_the_front_is_not_passed() {
+fn p55_a_big_request_at_the_front_is_not_overtaken() {
     let place = Place::new();
     let semaphore = open(&place, 2);
     let (one, two) = (takes(&semaphore, 1), takes(&semaphore, 1));
@@ -140,7 +140,7 @@ fn other_slot(semaphore: &FifoSemaphore, permit: &FifoPermit) -> PathBuf {
 }
 
 #[test]
-fn p23_a_request_that_is_dropped_gives_back_what_it_had() {
+fn p23_a_request_that_is_dropped_releases_what_it_had() {
     let place = Place::new();
     let semaphore = open(&place, 3);
     let one = takes(&semaphore, 1);
@@ -156,7 +156,7 @@ fn p23_a_request_that_is_dropped_gives_back_what_it_had() {
 }
 
 #[test]
-fn p10_a_newcomer_never_passes_a_waiter_of_another_process() {
+fn p10_a_newcomer_never_overtakes_a_waiter_of_another_process() {
     let place = Place::new();
     let semaphore = open(&place, 2);
     let one = takes(&semaphore, 1);
@@ -170,7 +170,7 @@ fn p10_a_newcomer_never_passes_a_waiter_of_another_process() {
         "what comes back is the other one's"
     );
     assert_pending!(late.poll());
-    other.leaves_the_line();
+    other.leaves_the_queue();
     drop(late.finish().expect("its turn"));
     assert_idle(&place, &semaphore);
 }
@@ -261,7 +261,7 @@ fn bad_wishes_are_errors() {
 }
 
 #[test]
-fn p05_who_has_a_permit_is_told_of_its_loss() {
+fn p05_the_holder_of_a_permit_learns_of_its_loss() {
     let place = Place::new();
     let semaphore = open(&place, 2);
     let permit = takes(&semaphore, 1);
@@ -275,7 +275,7 @@ fn p05_who_has_a_permit_is_told_of_its_loss() {
 }
 
 #[test]
-fn p05_a_loss_of_one_of_several_that_nobody_asked_about_is_told_by_release() {
+fn p05_a_loss_of_one_of_several_is_reported_by_release() {
     let place = Place::new();
     let semaphore = open(&place, 3);
     let (two, other) = (takes(&semaphore, 2), takes(&semaphore, 1));
@@ -291,7 +291,7 @@ fn p05_a_loss_of_one_of_several_that_nobody_asked_about_is_told_by_release() {
 }
 
 #[test]
-fn p48_a_loss_that_was_told_stays_one() {
+fn p48_a_loss_that_was_reported_stays_one() {
     let place = Place::new();
     let semaphore = open(&place, 1);
     let permit = takes(&semaphore, 1);
@@ -506,7 +506,7 @@ fn p55_what_was_split_off_serves_the_next() {
 
 /// Each part learns of the loss of its own slot files, also after a later merge or split.
 #[test]
-fn p05_parts_are_told_of_their_own_loss() {
+fn p05_parts_learn_of_their_own_loss() {
     let place = Place::new();
     let semaphore = open(&place, 4);
     let mut first = takes(&semaphore, 3);

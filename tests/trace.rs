@@ -40,7 +40,7 @@ impl<'a> MakeWriter<'a> for Paper {
 
 /// One test, because a process can set a subscriber for all threads only once.
 #[tokio::test]
-async fn waits_holds_crashes_and_losses_are_told() {
+async fn waits_holds_crashes_and_losses_are_reported() {
     let paper = Paper::default();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)

@@ -72,7 +72,7 @@ fn handover(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     holder.hold()?;
     let mut times = Vec::new();
     for _ in 0..scene.amount(20, 50) {
-        next.stand_in_line(scene)?;
+        next.queue(scene)?;
         pause(&mut random);
         holder.tell("give")?;
         let [given] = holder.hear("given")?;
@@ -176,7 +176,7 @@ fn crash(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let mut holder = Process::start(kind, scene)?;
     let mut next = Process::start(kind, scene)?;
     holder.hold()?;
-    next.stand_in_line(scene)?;
+    next.queue(scene)?;
     pause(&mut Random::new(scene.round));
     let killed = now();
     holder.kill()?;

@@ -121,7 +121,7 @@ impl Process {
     }
 
     /// Requests a lock that is held. Returns when the request is queued.
-    pub(crate) fn stand_in_line(&mut self, scene: &Scene) -> io::Result<()> {
+    pub(crate) fn queue(&mut self, scene: &Scene) -> io::Result<()> {
         self.tell("take")?;
         self.hear::<0>("waits")?;
         let begun = Instant::now();

@@ -114,7 +114,7 @@ fn p43_one_that_has_failed_before_it_began_is_first() {
 }
 
 #[test]
-fn p43_each_failure_of_a_release_is_told() {
+fn p43_each_failure_of_a_release_is_reported() {
     let row = Row::of(3);
     let guards = granted(&mut Polled::new(row.want(&[0, 1, 2])));
     for lost in [0, 2] {

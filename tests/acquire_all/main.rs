@@ -361,7 +361,7 @@ fn the_limits_of_single_requests_count_beside_the_whole() {
 }
 
 #[test]
-fn on_wait_tells_of_the_lock_whose_turn_it_is() {
+fn on_wait_reports_the_lock_that_is_waited_for() {
     let row = Row::of(2);
     in_runtime(async {
         let told = Arc::<Mutex<Vec<_>>>::default();

@@ -91,7 +91,7 @@ pub(crate) fn dies_inside() {
 }
 
 #[test]
-fn p65_the_guard_of_the_right_lock_tells_of_a_crash() {
+fn p65_the_guard_of_the_right_lock_reports_a_crash() {
     let row = Row::of(3);
     let mut child = program("dies");
     child.env("DIES_AT", row.locks[1].path());
@@ -151,7 +151,7 @@ fn p42_what_the_holder_has_from_before_comes_at_once() {
 }
 
 #[test]
-fn any_guard_says_what_the_guard_inside_says() {
+fn any_guard_returns_what_its_guard_returns() {
     let place = Place::new();
     let lock = place.open();
     let guard = lock.try_acquire().expect("no error").expect("free");
@@ -186,7 +186,7 @@ fn any_guard_says_what_the_guard_inside_says() {
 }
 
 #[test]
-fn p48_the_first_loss_is_told_for_all() {
+fn p48_the_first_loss_is_reported_for_all() {
     let row = Row::of(3);
     let guards = granted(&mut Polled::new(row.want(&[2, 1, 0])));
     let (mut lost, before) = (Polled::new(guards.lost()), Polled::new(guards.lost()));

@@ -134,7 +134,7 @@ fn p63_random_subsets_never_deadlock() {
 
 /// In one thread: if the machine is busy, all tasks are delayed alike.
 #[test]
-fn nobody_waits_much_longer_than_the_rest() {
+fn no_task_waits_much_longer_than_the_rest() {
     for most in [4, 10] {
         let (_, by_grants) = storm(Builder::new_current_thread(), most, ROUNDS);
         assert!(by_grants < 50.0, "{by_grants}");

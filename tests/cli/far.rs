@@ -5,7 +5,7 @@ use crate::program::{End, Site};
 use crate::redis_server::Server;
 
 #[test]
-fn it_is_taken_shown_and_given_back() {
+fn it_is_acquired_shown_and_released() {
     let site = Site::new();
     let server = need!(Server::start());
     let url = format!("{}#nightly%20job", server.url());

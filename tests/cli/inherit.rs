@@ -69,7 +69,7 @@ fn only_the_command_has_the_descriptor() {
 
 /// Only events wake the next holder: the daemon's copy of the descriptor must not swallow them.
 #[test]
-fn a_daemon_left_behind_holds_nothing_and_delays_nobody() {
+fn a_daemon_left_behind_holds_nothing_and_delays_no_waiter() {
     let site = Site::new();
     let mut crew = Crew::at(&site.lock());
     crew.by_events_only();

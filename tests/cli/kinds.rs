@@ -80,7 +80,7 @@ fn expect_clean(site: &Site, everything: &[&str]) {
 }
 
 #[test]
-fn readers_are_inside_together_and_a_writer_alone_and_in_turn() {
+fn readers_hold_together_and_a_writer_alone_and_in_turn() {
     let site = Site::new();
     let (one, two) = (inside(&site, READ), inside(&site, &["-s"]));
     end(&site, &["-x", "--no-wait"]).expect(75, ": held by pid ");
@@ -277,7 +277,7 @@ fn with_close_everything_dies_with_the_program() {
 /// A daemon's copies of the descriptors must not swallow the closes that wake the next waiters.
 #[cfg(target_os = "linux")]
 #[test]
-fn daemons_left_behind_hold_nothing_and_the_next_ones_are_told() {
+fn daemons_left_behind_hold_nothing_and_the_next_waiters_are_woken() {
     use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
     for options in [READ, &["--permits", "2", "--of", "2"]] {
@@ -353,7 +353,7 @@ fn options_that_do_not_fit_the_lock() {
 
 /// Both wait for a file without a record. Then one of them writes it.
 #[test]
-fn who_waits_for_what_becomes_another_kind_is_told_so() {
+fn a_waiter_for_a_lock_that_becomes_another_kind_fails() {
     need!(crate::skip::program("flock"));
     let site = Site::new();
     std::fs::write(site.lock(), "").expect("a file");
@@ -383,7 +383,7 @@ fn a_name_that_a_semaphore_cannot_have() {
 }
 
 #[test]
-fn who_seems_to_wait_for_its_own_end_is_told() {
+fn a_wait_for_its_own_end_is_reported() {
     let inner = |options: &[&str], inner: &str| {
         let site = Site::new();
         let script = format!("$PROGRAM run {inner} --timeout 1 \"$LOCK\" -- true; echo $?");

@@ -130,7 +130,7 @@ fn a_watch_sees_each_change() {
 }
 
 #[test]
-fn a_watch_that_nobody_reads_ends() {
+fn a_watch_without_a_reader_ends() {
     let site = Site::new();
     let mut watch =
         site.shell("{ $PROGRAM status --watch \"$LOCK\"; echo $? >&2; } | head -n 1; read x");
@@ -146,7 +146,7 @@ fn a_watch_that_nobody_reads_ends() {
 }
 
 #[test]
-fn a_watch_that_nobody_reads_ends_also_while_nothing_happens() {
+fn a_watch_without_a_reader_ends_also_without_changes() {
     let site = Site::new();
     let mut watch =
         site.shell("{ $PROGRAM status --watch \"$LOCK\"; echo $? >&2; } | head -n 1; read x");

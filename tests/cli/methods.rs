@@ -10,7 +10,7 @@ const METHODS: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn one_at_a_time_and_the_status_tells_who() {
+fn one_at_a_time_and_the_status_names_the_holder() {
     for (method, name) in METHODS {
         let site = Site::new();
         let lock = site.directory().join(name);
@@ -46,7 +46,7 @@ fn one_at_a_time_and_the_status_tells_who() {
 }
 
 #[test]
-fn a_dead_holder_is_passed_and_spoken_of() {
+fn a_dead_holder_is_taken_over_and_reported() {
     for (method, name) in METHODS {
         let site = Site::new();
         let lock = site.directory().join(name);
@@ -160,7 +160,7 @@ fn what_does_not_go_together_is_refused() {
 }
 
 #[test]
-fn a_look_by_a_method_makes_no_directory() {
+fn a_status_by_a_method_makes_no_directory() {
     let site = Site::new();
     for task in ["status", "remove"] {
         for (method, name) in METHODS {

@@ -316,7 +316,7 @@ fn p31_the_dead_of_another_namespace_are_not_shown() {
 }
 
 #[test]
-fn a_watch_sees_who_comes_and_goes_elsewhere() {
+fn a_watch_sees_changes_in_another_namespace() {
     let site = Site::new();
     let world = need!(NAMESPACE.made(&site));
     let lock = &LOCKS[1];
@@ -334,7 +334,7 @@ fn a_watch_sees_who_comes_and_goes_elsewhere() {
 
 /// A user that may read the queue, but not the lock file.
 #[test]
-fn what_cannot_be_told_is_unknown_and_code_125() {
+fn an_unknown_state_is_code_125() {
     let site = Site::new();
     let world = need!(NAMESPACE.made(&site));
     assert_eq!(site.run("true").end(), End::quiet(0));

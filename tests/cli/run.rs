@@ -79,7 +79,7 @@ fn commands_run_one_after_the_other_as_they_came() {
 }
 
 #[test]
-fn who_may_not_wait_says_who_holds() {
+fn no_wait_names_the_holder() {
     let site = Site::new();
     let mut holder = site.start(&[
         "run",
@@ -111,7 +111,7 @@ fn who_may_not_wait_says_who_holds() {
 }
 
 #[test]
-fn who_waits_for_its_own_end_is_told_once() {
+fn a_wait_for_its_own_end_is_reported_once() {
     let site = Site::new();
     std::os::unix::fs::symlink(".", site.directory().join("here")).expect("a link");
     // Long enough for two reports of the queue.
@@ -131,7 +131,7 @@ fn who_waits_for_its_own_end_is_told_once() {
 }
 
 #[test]
-fn who_was_left_behind_may_wait_for_the_lock_of_its_past() {
+fn a_process_left_behind_may_wait_for_its_former_lock() {
     let site = Site::new();
     let script = "exec 3<&0; { read x <&3; $PROGRAM run \"$LOCK\" -- echo later; } & echo left";
     let mut first = site.run(script);
@@ -148,7 +148,7 @@ fn who_was_left_behind_may_wait_for_the_lock_of_its_past() {
 }
 
 #[test]
-fn a_mode_counts_whatever_the_umask() {
+fn a_mode_counts_regardless_of_the_umask() {
     let site = Site::new();
     let script = "umask 077; $PROGRAM run --mode 660 \"$LOCK\" -- true";
     assert_eq!(site.shell(script).end(), End::quiet(0));

@@ -200,7 +200,7 @@ fn a_terminal_that_goes_away_ends_the_wait() {
 }
 
 #[test]
-fn a_terminal_that_goes_away_is_told_to_the_command() {
+fn a_closed_terminal_is_signalled_to_the_command() {
     let site = Site::new();
     let (mut terminal, other) = need!(Terminal::new());
     let script = "trap 'echo gone >>$LOG; exit 6' HUP; echo in; while :; do sleep 0.01; done";

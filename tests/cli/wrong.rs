@@ -179,7 +179,7 @@ fn a_panic_is_one_line_and_a_code() {
 }
 
 #[test]
-fn nobody_to_hear_a_message() {
+fn a_message_without_a_reader() {
     let site = Site::new();
     for redirected in ["2>&-", "2>/dev/full", ">&- 2>&- <&-"] {
         let code = |arguments: &str| {

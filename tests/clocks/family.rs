@@ -165,7 +165,7 @@ impl Family {
     }
 
     /// Waits until each running waiter has polled many times.
-    pub(crate) fn everybody_looks(&mut self) {
+    pub(crate) fn all_waiters_poll(&mut self) {
         let waiters = self.0.running().into_iter();
         let waiters: Vec<Who> = waiters.filter(|it| self.0.site.members[it.0].1).collect();
         for who in waiters {

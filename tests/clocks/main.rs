@@ -37,14 +37,14 @@ fn the_wall_clock_is_set(kind: Kind) {
     family.queues(c);
     for seconds in [HOUR, -HOUR, 24 * HOUR] {
         family.set_clocks(seconds);
-        family.everybody_looks();
+        family.all_waiters_poll();
         family.still_holds(a);
     }
     family.releases(a);
     let next = family.next_of(&[b, c]);
     for seconds in [-24 * HOUR, HOUR] {
         family.set_clocks(seconds);
-        family.everybody_looks();
+        family.all_waiters_poll();
         family.still_holds(next);
     }
     family.releases(next);
@@ -67,7 +67,7 @@ fn the_wall_clock_is_set(kind: Kind) {
 }
 
 /// A stopped process is bypassed after its claim windows. Only the clock that counts them matters.
-fn a_sleeper_is_passed_no_sooner(kind: Kind, which: Which) {
+fn a_frozen_waiter_is_bypassed_no_sooner(kind: Kind, which: Which) {
     let mut family = need!(Family::new(kind, which));
     let [a, b, c] = [family.start(), family.start(), family.start()];
     family.enters(a);
@@ -76,11 +76,11 @@ fn a_sleeper_is_passed_no_sooner(kind: Kind, which: Which) {
     family.stop(b);
     family.releases(a);
     family.set_clocks(HOUR);
-    family.everybody_looks();
+    family.all_waiters_poll();
     if which == Which::Wall {
         for seconds in [-HOUR, 2 * HOUR, 3 * HOUR] {
             family.set_clocks(seconds);
-            family.everybody_looks();
+            family.all_waiters_poll();
         }
     }
     family.says_nothing(c);
@@ -98,12 +98,12 @@ fn the_machine_is_suspended(kind: Kind, which: Which) {
     family.queues(b);
     family.queues(c);
     family.suspend(HOUR);
-    family.everybody_looks();
+    family.all_waiters_poll();
     family.still_holds(a);
     family.releases(a);
     let next = family.next_of(&[b, c]);
     family.suspend(2 * HOUR);
-    family.everybody_looks();
+    family.all_waiters_poll();
     family.still_holds(next);
     family.releases(next);
     let last = family.next_of(&[b, c]);
@@ -147,16 +147,16 @@ for_each_kind! {
 }
 
 #[test]
-fn p19_a_sleeper_is_passed_no_sooner_when_the_wall_clock_is_set() {
+fn p19_a_frozen_waiter_is_bypassed_no_sooner_when_the_wall_clock_is_set() {
     for kind in [Kind::Fifo, Kind::RwLock, Kind::Semaphore] {
-        a_sleeper_is_passed_no_sooner(kind, Which::Wall);
+        a_frozen_waiter_is_bypassed_no_sooner(kind, Which::Wall);
     }
 }
 
 #[test]
-fn p19_a_sleeper_is_passed_no_sooner_after_a_suspension() {
+fn p19_a_frozen_waiter_is_bypassed_no_sooner_after_a_suspension() {
     for kind in [Kind::Fifo, Kind::RwLock, Kind::Semaphore] {
-        a_sleeper_is_passed_no_sooner(kind, Which::All);
+        a_frozen_waiter_is_bypassed_no_sooner(kind, Which::All);
     }
 }
 

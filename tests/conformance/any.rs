@@ -68,7 +68,7 @@ impl<S: Subject, A: Forgets<S::Lock>> Subject for Forgotten<S, A> {
 
 /// The suite cannot see this: a lock that is erased twice is wrapped once, and keeps its path.
 #[test]
-fn a_forgotten_lock_stays_what_it_is() {
+fn an_erased_lock_keeps_its_identity() {
     let place = crate::support::Place::new();
     let lock = AnyLock::new(AnyLock::from(place.open()));
     let inner = lock.downcast_ref::<stanchion::FifoLock>();

@@ -71,7 +71,7 @@ fn assert_woken<F: Future>(waiter: &Polled<F>) {
     assert!(waiter.rings() > 0, "a wake-up was lost");
 }
 
-fn another_program_lets_go(open: fn(&Place) -> AnyLock) {
+fn another_program_releases(open: fn(&Place) -> AnyLock) {
     let place = Place::new();
     let lock = open(&place);
     let outsider = Outsider::locks(&lock_file(&place, &lock));
@@ -84,7 +84,7 @@ fn another_program_lets_go(open: fn(&Place) -> AnyLock) {
     drop(waiter.finish().expect("its turn"));
 }
 
-fn another_program_leaves_the_line(open: fn(&Place) -> AnyLock) {
+fn another_program_leaves_the_queue(open: fn(&Place) -> AnyLock) {
     let place = Place::new();
     let lock = open(&place);
     let holds = Outsider::locks(&lock_file(&place, &lock));
@@ -92,7 +92,7 @@ fn another_program_leaves_the_line(open: fn(&Place) -> AnyLock) {
     let mut waiter = Polled::new(lock.acquire());
     assert_pending!(waiter.poll().map(|it| it.map(drop)));
     until_settled();
-    waits.leaves_the_line();
+    waits.leaves_the_queue();
     until_settled();
     holds.lets_go();
     assert_woken(&waiter);
@@ -128,15 +128,15 @@ fn a_writer_becomes_a_reader(open: fn(&Place) -> FileLock) {
 
 /// Runs each case as a child program.
 pub(crate) const CASES: &[(&str, fn())] = &[
-    ("fifo_door", || another_program_lets_go(fifo)),
-    ("fifo_line", || another_program_leaves_the_line(fifo)),
-    ("rwlock_door", || another_program_lets_go(rwlock)),
-    ("rwlock_line", || another_program_leaves_the_line(rwlock)),
-    ("semaphore_slot", || another_program_lets_go(semaphore)),
+    ("fifo_door", || another_program_releases(fifo)),
+    ("fifo_line", || another_program_leaves_the_queue(fifo)),
+    ("rwlock_door", || another_program_releases(rwlock)),
+    ("rwlock_line", || another_program_leaves_the_queue(rwlock)),
+    ("semaphore_slot", || another_program_releases(semaphore)),
     ("semaphore_line", || {
-        another_program_leaves_the_line(semaphore)
+        another_program_leaves_the_queue(semaphore)
     }),
-    ("file_lock", || another_program_lets_go(file)),
+    ("file_lock", || another_program_releases(file)),
     ("file_share", || a_writer_becomes_a_reader(plain)),
     ("fifo_loss", || the_lock_file_goes(fifo)),
     ("rwlock_loss", || the_lock_file_goes(rwlock)),

@@ -150,7 +150,7 @@ pub(crate) fn p40_no_guard_without_the_lock<S: Subject>() {
             tasks.spawn(async move {
                 let mut random = Random::new(seed);
                 for _ in 0..100 {
-                    if let Some(guard) = comes_in(&lock, random.below(4)).await {
+                    if let Some(guard) = acquires_somehow(&lock, random.below(4)).await {
                         assert_eq!(
                             inside.fetch_add(1, Ordering::SeqCst),
                             0,
@@ -168,7 +168,7 @@ pub(crate) fn p40_no_guard_without_the_lock<S: Subject>() {
     assert_idle(&subject);
 }
 
-async fn comes_in<L: Lock>(lock: &L, way: u64) -> Option<L::Guard> {
+async fn acquires_somehow<L: Lock>(lock: &L, way: u64) -> Option<L::Guard> {
     match way {
         0 => lock.try_acquire().await.expect("no error"),
         1 => lock.acquire().timeout(std::time::Duration::ZERO).await.ok(),

@@ -83,7 +83,7 @@ macro_rules! conforms {
                 order::p09_waiters_are_served_in_order,
                 order::p09_handles_and_threads_share_one_line,
                 order::p10_a_newcomer_never_passes_a_waiter,
-                order::p10_a_newcomer_never_passes_an_offer,
+                order::p10_a_newcomer_never_overtakes_an_offer,
                 order::p11_leaving_changes_no_order,
                 order::p11_timing_out_changes_no_order,
                 waiting::p21_a_release_wakes_the_next_one_only,
@@ -95,7 +95,7 @@ macro_rules! conforms {
     ($name:ident, readers share $subject:ty) => {
         mod $name {
             conforms! { @tests $subject:
-                sharing::a_downgrade_lets_in_the_readers_at_the_head,
+                sharing::a_downgrade_grants_the_readers_at_the_head,
                 sharing::no_writer_enters_during_a_downgrade,
                 sharing::a_downgrade_that_is_dropped_releases,
                 sharing::a_reader_cannot_be_downgraded,

@@ -65,7 +65,7 @@ pub(crate) fn p10_a_newcomer_never_passes_a_waiter<S: Subject>() {
 }
 
 /// At the moment of a release the lock belongs to the next waiter, although it was not polled yet.
-pub(crate) fn p10_a_newcomer_never_passes_an_offer<S: Subject>() {
+pub(crate) fn p10_a_newcomer_never_overtakes_an_offer<S: Subject>() {
     let subject = S::new();
     let (lock, newcomer) = (subject.open(), subject.open());
     let guard = held::<S>(&lock);

@@ -27,7 +27,7 @@ fn queued_to_read<S: Subject<Lock: SharedLock>>(lock: &S::Lock) -> Reader<S> {
 
 /// Readers at the head of the queue acquire, with the token of the writer. A writer behind them
 /// waits, and so does a reader behind that writer.
-pub(crate) fn a_downgrade_lets_in_the_readers_at_the_head<S: Subject<Lock: SharedLock>>() {
+pub(crate) fn a_downgrade_grants_the_readers_at_the_head<S: Subject<Lock: SharedLock>>() {
     let subject = S::new();
     let lock = subject.open_without_polling();
     let writer = held::<S>(&lock);

@@ -287,7 +287,7 @@ impl Outsider {
     }
 
     /// Deletes its ticket, then unlocks and closes.
-    pub(crate) fn leaves_the_line(self) {
+    pub(crate) fn leaves_the_queue(self) {
         std::fs::remove_file(&self.path).expect("its ticket is there");
         self.lets_go();
     }

@@ -229,7 +229,7 @@ impl<S: Site> Crew<S> {
 
     /// The next line of any member.
     #[track_caller]
-    pub(crate) fn line_of_anyone(&mut self) -> (Who, String) {
+    pub(crate) fn line_of_any_member(&mut self) -> (Who, String) {
         self.find(|_, _| true)
     }
 

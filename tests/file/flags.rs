@@ -91,7 +91,7 @@ fn files_of_tokio_are_files_too() {
 }
 
 #[test]
-fn open_locked_tells_what_is_wrong_when_it_is_awaited() {
+fn open_locked_returns_errors_when_it_is_awaited() {
     let place = Place::new();
     let nowhere = place.directory().join("no/such/file");
     let error = in_runtime(async { open_locked(&nowhere).await.expect_err("no directory") });

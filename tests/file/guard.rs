@@ -92,7 +92,7 @@ fn a_guard_may_leave_its_runtime() {
 }
 
 #[test]
-fn p43_a_release_tells_of_a_failed_write_and_releases() {
+fn p43_a_release_reports_a_failed_write_and_releases() {
     let place = Place::new();
     std::fs::write(place.path(), "").expect("written");
     let lock = open(&place, FileLock::options().write(false));
@@ -108,7 +108,7 @@ fn p43_a_release_tells_of_a_failed_write_and_releases() {
 
 /// Also when the write failed long before.
 #[test]
-fn p43_whoever_waits_for_the_writes_hears_of_a_failed_one() {
+fn p43_waiting_for_the_writes_reports_a_failed_one() {
     let place = Place::new();
     std::fs::write(place.path(), "").expect("written");
     let lock = open(&place, FileLock::options().write(false));
@@ -227,7 +227,7 @@ fn the_file_can_be_had_with_the_lock_on_it() {
 }
 
 #[test]
-fn p05_p48_a_loss_is_told_to_all_and_stays() {
+fn p05_p48_a_loss_is_reported_to_all_and_stays() {
     for rename in [false, true] {
         let place = Place::new();
         let lock = open(&place, FileLock::options());

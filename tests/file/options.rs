@@ -17,7 +17,7 @@ fn refused(options: FileOptions) -> Error {
 }
 
 #[test]
-fn contradictions_are_told_at_once() {
+fn contradictions_are_refused_at_once() {
     let options = FileLock::options;
     for (wrong, word) in [
         (options().read(false).write(false), "append"),
@@ -120,7 +120,7 @@ fn the_mode_is_the_makers_alone() {
 }
 
 #[test]
-fn who_may_only_read_can_lock() {
+fn a_lock_needs_only_the_right_to_read() {
     let place = Place::new();
     std::fs::write(place.path(), "fixed").expect("written");
     std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o444)).expect("a mode");
@@ -262,7 +262,7 @@ fn removing_spares_what_is_held() {
 
 /// The holder deletes the file on release. A waiter on the deleted file continues with the new one.
 #[test]
-fn p04_removal_on_release_lets_nobody_wait_on_a_deleted_file() {
+fn p04_removal_on_release_leaves_no_waiter_on_a_deleted_file() {
     let place = Place::new();
     let lock = open(&place, crate::by_events().remove_on_release(true));
     let guard = held(&lock);

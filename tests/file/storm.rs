@@ -74,7 +74,7 @@ fn p01_processes_that_wait_in_all_ways_lose_no_update() {
 /// Processes are killed at any moment, as holders and as waiters. The others continue, by events
 /// alone.
 #[test]
-fn p28_p29_deaths_hold_up_nobody() {
+fn p28_p29_deaths_delay_no_waiter() {
     let place = Place::new();
     let mut random = Random::new(28);
     let mut crowd: Vec<Member> = Vec::new();

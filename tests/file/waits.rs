@@ -108,23 +108,23 @@ fn a_thousand_blocked_waiters_leave_the_pool_and_the_shutdown_alone() {
 /// A future that acquired the lock and is not polled releases it after two seconds. It tries again
 /// when it is polled.
 #[test]
-fn a_lock_that_nobody_comes_for_goes_to_others() {
+fn a_lock_that_is_not_taken_goes_to_others() {
     let place = Place::new();
     for wait in [Wait::Watch, Wait::Blocking] {
         let lock = open(&place, by_events().wait(wait));
         let guard = held(&lock);
-        let mut sleeper = queued(&lock);
+        let mut unpolled = queued(&lock);
         drop(guard);
-        sleeper.bell.wait_beyond(0);
+        unpolled.bell.wait_beyond(0);
         assert!(
             lock.try_acquire().expect("no error").is_none(),
             "kept for it"
         );
         let mut other = queued(&lock);
         let guard = other.finish().expect("the unpolled future released it");
-        assert_pending!(sleeper.poll().map(drop));
+        assert_pending!(unpolled.poll().map(drop));
         drop(guard);
-        drop(sleeper.finish().expect("polled again"));
+        drop(unpolled.finish().expect("polled again"));
     }
     eventually("every file is closed", || place.descriptors() == 0);
 }
@@ -146,7 +146,7 @@ fn a_wait_follows_the_path_to_another_file() {
 }
 
 #[test]
-fn the_wait_is_told_of_without_a_place() {
+fn the_wait_is_reported_without_a_position() {
     let place = Place::new();
     let lock = open(&place, FileLock::options());
     let _guard = held(&lock);
@@ -211,7 +211,7 @@ fn a_finished_wait_stays_pending() {
 
 /// A waker is foreign code and may panic. Only its own task is affected.
 #[test]
-fn a_waker_that_panics_stops_nobody_else() {
+fn a_waker_that_panics_stops_no_other() {
     struct Panics;
     impl std::task::Wake for Panics {
         fn wake(self: std::sync::Arc<Self>) {
@@ -242,17 +242,17 @@ fn a_waker_that_panics_stops_nobody_else() {
 
 /// A wait that was idle checks what is at the path, as at its beginning.
 #[test]
-fn p33_a_sleeper_takes_nothing_that_is_no_file() {
+fn p33_an_idle_waiter_takes_nothing_but_a_file() {
     let place = Place::new();
     let lock = open(&place, by_events().create_new(true));
     let guard = held(&lock);
     let plain = open(&place, by_events());
-    let mut sleeper = queued(&plain);
+    let mut unpolled = queued(&plain);
     drop(guard);
-    sleeper.bell.wait_beyond(0);
+    unpolled.bell.wait_beyond(0);
     let mut other = queued(&plain);
     drop(other.finish().expect("the unpolled future released it"));
     std::fs::remove_file(place.path()).expect("removed");
     std::fs::create_dir(place.path()).expect("a directory");
-    sleeper.finish().expect_err("it is a directory");
+    unpolled.finish().expect_err("it is a directory");
 }

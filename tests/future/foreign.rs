@@ -141,7 +141,7 @@ fn one_that_waits_for_a_name_leaves_the_watch_alone() {
 }
 
 #[test]
-fn one_that_is_dropped_gives_back_what_it_has() {
+fn a_dropped_wait_releases_what_it_has() {
     for sin in SINS {
         let place = Place::new();
         let outsider = place.outsider_holds();
@@ -187,7 +187,7 @@ fn one_that_listens_for_a_loss_leaves_the_watch_alone() {
 
 /// Readers of one process are woken together, on the thread of the writer that releases.
 #[test]
-fn the_wakers_behind_it_are_called_and_the_caller_goes_on() {
+fn the_wakers_behind_it_are_called_and_the_caller_continues() {
     for sin in SINS {
         let place = Place::new();
         let lock = FifoRwLock::open(place.path()).expect("a lock");
@@ -207,7 +207,7 @@ fn the_wakers_behind_it_are_called_and_the_caller_goes_on() {
 }
 
 #[test]
-fn a_memory_lock_goes_on() {
+fn a_memory_lock_continues() {
     for sin in SINS {
         let lock = Memory::new().rwlock("a").expect("a lock");
         let writer = lock.try_write().expect("no error").expect("free");
@@ -227,7 +227,7 @@ fn a_memory_lock_goes_on() {
 
 /// The thread that ends claim windows calls the wakers of the waiters behind a frozen one.
 #[test]
-fn the_clock_of_memory_locks_goes_on() {
+fn the_clock_of_memory_locks_continues() {
     for sin in SINS {
         let lock = Memory::options()
             .claim_window(WINDOW)
@@ -235,7 +235,7 @@ fn the_clock_of_memory_locks_goes_on() {
             .lock("a")
             .expect("a lock");
         let guard = lock.try_acquire().expect("no error").expect("free");
-        let _sleeper = Polled::pending(lock.acquire());
+        let _frozen = Polled::pending(lock.acquire());
         let (calls, mut next) = waits_as(sin, lock.acquire());
         drop(guard);
         eventually("the call", || called(&calls));
@@ -262,7 +262,7 @@ fn claims_of(path: &std::path::Path) -> std::path::PathBuf {
 
 /// A claim that is taken away reports its loss on the thread that renews all other claims.
 #[test]
-fn the_renewal_of_claims_goes_on() {
+fn the_renewal_of_claims_continues() {
     let expire = Duration::from_millis(300);
     for sin in SINS {
         let place = Place::new();
@@ -294,7 +294,7 @@ fn the_renewal_of_claims_goes_on() {
 }
 
 #[test]
-fn other_waits_of_a_reentrant_holder_come_in() {
+fn other_waits_of_a_reentrant_holder_acquire() {
     for sin in SINS {
         let place = Place::new();
         let lock = Reentrant::new(place.open_with(options()));
@@ -315,7 +315,7 @@ fn other_waits_of_a_reentrant_holder_come_in() {
 }
 
 #[test]
-fn an_onlooker_leaves_the_watch_alone() {
+fn an_observer_leaves_the_watch_alone() {
     for sin in SINS {
         let place = Place::new();
         let lock = place.open_with(options());
@@ -361,7 +361,7 @@ mod clone {
     }
 
     #[test]
-    fn leaves_no_place_in_line() {
+    fn leaves_no_queue_entry() {
         let place = Place::new();
         let outsider = place.outsider_holds();
         let lock = place.open_with(options());

@@ -48,7 +48,7 @@ impl History {
             _ => self.guard = None,
         }
         self.first_one_enters();
-        self.nobody_else_does();
+        self.no_other_acquires();
     }
 
     fn one_of_ours_comes(&mut self) {
@@ -86,7 +86,7 @@ impl History {
         let index = self.random.below(self.line.len() as u64) as usize;
         match self.line.remove(index) {
             Some(Waits::Theirs(outsider)) if self.random.below(2) == 0 => {
-                outsider.leaves_the_line();
+                outsider.leaves_the_queue();
             }
             // A waiter of this process is cancelled. A waiter of another process dies: its file is
             // closed, and stays on disk.
@@ -119,7 +119,7 @@ impl History {
         self.guard = Some(guard);
     }
 
-    fn nobody_else_does(&mut self) {
+    fn no_other_acquires(&mut self) {
         for waits in &mut self.line {
             if let Waits::Ours(waiter) = waits {
                 assert_pending!(waiter.poll());
@@ -137,7 +137,7 @@ impl History {
         while let Some(first) = self.line.pop_front() {
             self.guard = None;
             match first {
-                Waits::Theirs(outsider) => outsider.leaves_the_line(),
+                Waits::Theirs(outsider) => outsider.leaves_the_queue(),
                 Waits::Ours(mut waiter) => drop(waiter.finish().expect("its turn")),
             }
         }
@@ -164,7 +164,7 @@ fn p09_p11_p23_random_histories_follow_the_model() {
 /// A waiter that arrives just after a waiter of another process must stand behind it, although the
 /// watch may not have received the event yet.
 #[test]
-fn p09_a_newcomer_sees_whoever_has_just_queued() {
+fn p09_a_newcomer_sees_a_waiter_that_has_just_queued() {
     let place = Place::new();
     let lock = with_window(&place, Duration::MAX);
     let guard = held(&lock);
@@ -180,7 +180,7 @@ fn p09_a_newcomer_sees_whoever_has_just_queued() {
             last.here && last.ticket.is_some(),
             "round {round}: {last:?}"
         );
-        outsider.leaves_the_line();
+        outsider.leaves_the_queue();
         line.truncate(1);
     }
     drop(guard);

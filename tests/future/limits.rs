@@ -57,7 +57,7 @@ fn p16_zero_clears_the_dead_away() {
 
 /// A process that takes over a dead waiter's spare file must not make that waiter look alive.
 #[test]
-fn p29_a_dead_waiter_with_a_spare_file_holds_nobody_up() {
+fn p29_a_dead_waiter_with_a_spare_file_delays_no_waiter() {
     let place = Place::new();
     let lock = with_window(&place, Duration::MAX);
     place.outsider_died_waiting_with_a_spare(1);
@@ -211,7 +211,7 @@ fn a_limit_without_a_runtime_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn max_waiting_refuses_a_line_that_is_too_long() {
+fn max_waiting_refuses_a_queue_that_is_too_long() {
     let place = Place::new();
     let lock = place.open();
     let guard = held(&lock);
@@ -241,7 +241,7 @@ fn max_waiting_counts_other_processes() {
     let mut refused = Polled::new(lock.acquire().max_waiting(1));
     assert_eq!(kind_of(assert_ready!(refused.poll())), ErrorKind::Busy);
     let mut joins = Polled::pending(lock.acquire().max_waiting(2));
-    waiting.leaves_the_line();
+    waiting.leaves_the_queue();
     outsider.lets_go();
     drop(joins.finish().expect("served"));
     place.assert_idle();
@@ -275,7 +275,7 @@ fn max_waiting_does_not_count_the_dead() {
 }
 
 #[test]
-fn on_wait_tells_the_place_once_a_second() {
+fn on_wait_reports_the_position_once_a_second() {
     in_paused_time(async || {
         let place = Place::new();
         let lock = place.open_with(FifoLock::options().label("builder"));

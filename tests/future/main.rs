@@ -15,9 +15,9 @@ mod support;
 #[path = "../crew/mod.rs"]
 mod crew;
 mod foreign;
+mod frozen;
 mod histories;
 mod limits;
-mod sleepers;
 
 use support::{
     Bell, Outsider, Place, Polled, SAFETY, assert_pending, assert_ready, eventually, kind_of,
@@ -239,7 +239,7 @@ mod dropped {
     }
 
     #[test]
-    fn p23_at_the_head_while_knocking() {
+    fn p23_at_the_head_while_trying() {
         let place = Place::new();
         let lock = place.open_with(options());
         let outsider = place.outsider_holds();
@@ -263,7 +263,7 @@ mod dropped {
         drop(waiter);
         assert_eq!(place.tickets().len(), 1);
         let next = queued(&lock);
-        before.leaves_the_line();
+        before.leaves_the_queue();
         outsider.lets_go();
         assert_moves_up(&place, queued(&lock), next);
     }
@@ -283,7 +283,7 @@ mod dropped {
         assert_eq!(place.tickets().len(), 2);
         outsider.lets_go();
         assert_pending!(second.poll());
-        behind.leaves_the_line();
+        behind.leaves_the_queue();
         drop(second.finish().expect("served"));
         place.assert_idle();
     }
@@ -301,7 +301,7 @@ mod dropped {
     }
 
     #[test]
-    fn p23_with_the_offer_unclaimed_and_nobody_behind() {
+    fn p23_with_the_offer_unclaimed_and_no_waiter_behind() {
         let place = Place::new();
         let lock = place.open_with(options());
         let outsider = place.outsider_holds();
@@ -315,7 +315,7 @@ mod dropped {
 
     /// The ticket is deleted with its last waiter, also while a holder still shares it.
     #[test]
-    fn p23_last_of_a_cohort_that_is_inside() {
+    fn p23_last_of_a_cohort_that_holds() {
         let place = Place::new();
         let lock = place.open_with(options());
         let outsider = place.outsider_holds();

@@ -215,7 +215,7 @@ fn judge_rest(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
             .tickets
             .iter()
             .any(|ticket| ticket.lock != 0 && descriptor(ticket.lock) != Fd::Spare);
-    let unclean = !world.line_is_empty() || world.states.iter().any(|state| state.held);
+    let unclean = !world.queue_is_empty() || world.states.iter().any(|state| state.held);
     if !stopped && (locked || (unclean && !killed && rules.cancels == 0)) {
         w.fail(Fault::Leftover);
         out.push((

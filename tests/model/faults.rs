@@ -171,12 +171,12 @@ fn stop(w: &mut World, p: usize) -> bool {
     w.idle = 0;
     w.procs[p].life = Life::Stopped;
     w.procs[p].set(flag::SLEPT);
-    may_be_passed(w, p);
+    may_be_bypassed(w, p);
     true
 }
 
 /// A process that counts windows may bypass a process that was stopped in one of them.
-fn may_be_passed(w: &mut World, p: usize) {
+fn may_be_bypassed(w: &mut World, p: usize) {
     for other in w.procs.iter_mut().filter(|other| other.looks > 0) {
         other.exempt |= 1 << p;
     }
@@ -215,7 +215,7 @@ fn unclaimed(w: &mut World, p: usize) -> bool {
     (proc.skip, proc.first) = (0, 0);
     proc.pc = Pc::Leave;
     w.count_anew(p);
-    may_be_passed(w, p);
+    may_be_bypassed(w, p);
     true
 }
 

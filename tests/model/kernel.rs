@@ -81,7 +81,7 @@ impl World {
     }
 
     /// Returns whether the queue has no ticket.
-    pub(crate) fn line_is_empty(&self) -> bool {
+    pub(crate) fn queue_is_empty(&self) -> bool {
         !self.slots().any(|t| self.tickets[t].linked)
     }
 

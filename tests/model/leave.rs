@@ -204,7 +204,7 @@ pub(crate) fn remove(w: &mut World, p: usize, rules: &Rules) -> Taken {
             }
             go(w, p, Pc::RemoveQueue, Step::UnlinkState, "")
         }
-        Pc::RemoveQueue if w.line_is_empty() && w.state_path == NONE => {
+        Pc::RemoveQueue if w.queue_is_empty() && w.state_path == NONE => {
             w.queue = false;
             go(w, p, Pc::CheckRemove, Step::RemoveQueue, "")
         }

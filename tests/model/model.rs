@@ -8,7 +8,7 @@
 //!   an open file description; the queue directory with its tickets (number, name, inode, lock,
 //!   mark); the state file (token, held flag, tombstone, lock); watches by inode; and closes, which
 //!   are *announced* to the watchers before the lock of that descriptor drops.
-//! - `steps.rs`, `knock.rs`, `leave.rs` and `window.rs` are the program: one system call a step,
+//! - `steps.rs`, `head.rs`, `leave.rs` and `window.rs` are the program: one system call a step,
 //!   under the names of the implementation's fail points ([`steps::Step`]).
 //! - `faults.rs` has what can happen to a process at any step: kill -9 (its descriptors then close
 //!   one by one, in any order), SIGSTOP with or without a SIGCONT, the drop of the future, an
@@ -99,8 +99,8 @@ mod copies;
 mod explore;
 mod faults;
 mod graph;
+mod head;
 mod kernel;
-mod knock;
 mod leave;
 mod mutations;
 mod mutations_copies;
@@ -228,7 +228,7 @@ scenarios! {
     /// The same, with a dropped future.
     spare_files_and_cancel: linked() => { spares: true, rounds: [2, 2, 1], cancels: 1 }
     /// Spare files, and one stopped waiter.
-    spare_files_and_sleeper: windows() => {
+    spare_files_and_frozen: windows() => {
         spares: true, stops: 1, stops_in_line: true, rounds: [1, 1, 2]
     }
     /// Any two are killed, anywhere.
@@ -250,15 +250,15 @@ scenarios! {
     /// The same, with a second round.
     lagging_clock_twice: linked() => { clock: Clock::Behind, rounds: [1, 1, 2] }
     /// One is stopped anywhere, and may continue anywhere. Timers fire in any order.
-    one_sleeper: windows() => { stops: 1, jitter: true }
+    one_frozen: windows() => { stops: 1, jitter: true }
     /// The same against the fast path.
-    one_sleeper_and_fast_path: windows() => { stops: 1, fast: true }
+    one_frozen_and_fast_path: windows() => { stops: 1, fast: true }
     /// Two waiters are stopped.
-    two_sleepers: windows() => { stops: 2, stops_in_line: true }
+    two_frozen_waiters: windows() => { stops: 2, stops_in_line: true }
     /// Of two, one is stopped and one killed, anywhere.
-    one_sleeper_and_kill: windows() => { stops: 1, kills: 1, rounds: [1, 2, 0] }
+    one_frozen_and_kill: windows() => { stops: 1, kills: 1, rounds: [1, 2, 0] }
     /// One waiter is stopped, one future is dropped anywhere.
-    one_sleeper_and_cancel: windows() => { stops: 1, stops_in_line: true, cancels: 1 }
+    one_frozen_and_cancel: windows() => { stops: 1, stops_in_line: true, cancels: 1 }
     /// A kill, with a reaper racing the creator of a ticket.
     kill: created() => { kills: 1 }
     /// One offer is not claimed.
@@ -280,7 +280,7 @@ scenarios! {
     /// The same, with a dropped future.
     onlooker_and_cancel: looked_at("WW") => { fast: true, cancels: 1 }
     /// The same, and one locker is stopped while it waits.
-    onlooker_and_sleeper: looked_at("WW") => { windows: true, stops: 1, stops_in_line: true }
+    onlooker_and_frozen: looked_at("WW") => { windows: true, stops: 1, stops_in_line: true }
     /// Another program unlinks the lock file.
     replaced_door: created() => { intrusions: 1 }
     /// The same during a removal.
@@ -327,9 +327,9 @@ scenarios! {
     /// A writer downgrades, and one process is killed.
     rw_downgrade_and_kill: modes("WR") => { downgrades: true, kills: 1, rounds: [2, 2, 0] }
     /// One is stopped anywhere.
-    rw_one_sleeper: modes("WRR") => { windows: true, stops: 1 }
+    rw_one_frozen: modes("WRR") => { windows: true, stops: 1 }
     /// One is stopped and one killed, of a writer and a reader.
-    rw_one_sleeper_and_kill: modes("WR") => { windows: true, stops: 1, kills: 1, rounds: [1, 2, 0] }
+    rw_one_frozen_and_kill: modes("WR") => { windows: true, stops: 1, kills: 1, rounds: [1, 2, 0] }
     /// Another program unlinks the lock file.
     rw_replaced_door: modes("WR") => { intrusions: 1, rounds: [2, 2, 0] }
     /// The same, with a kill.
@@ -392,21 +392,21 @@ scenarios! { wide:
     /// A writer downgrades, and one process is killed.
     wide_rw_downgrade_and_kill: modes("WRR") => { downgrades: true, kills: 1 }
     /// A writer downgrades, and one process is stopped.
-    wide_rw_downgrade_and_sleeper: modes("WRR") => { downgrades: true, windows: true, stops: 1 }
+    wide_rw_downgrade_and_frozen: modes("WRR") => { downgrades: true, windows: true, stops: 1 }
     /// One is stopped anywhere; timers fire in any order.
-    wide_rw_one_sleeper: modes("WRR") => { windows: true, stops: 1, jitter: true }
+    wide_rw_one_frozen: modes("WRR") => { windows: true, stops: 1, jitter: true }
     /// One of two writers and a reader is stopped.
-    wide_rw_sleeper_of_two_writers: modes("WWR") => { windows: true, stops: 1, jitter: true }
+    wide_rw_frozen_of_two_writers: modes("WWR") => { windows: true, stops: 1, jitter: true }
     /// One is stopped, the others use the fast path.
-    wide_rw_sleeper_and_fast_path: modes("WRR") => { windows: true, stops: 1, fast: true }
+    wide_rw_frozen_and_fast_path: modes("WRR") => { windows: true, stops: 1, fast: true }
     /// Two waiters are stopped.
-    wide_rw_two_sleepers: modes("WRR") => { windows: true, stops: 2, stops_in_line: true }
+    wide_rw_two_frozen_waiters: modes("WRR") => { windows: true, stops: 2, stops_in_line: true }
     /// One waiter is stopped, one process is killed anywhere.
-    wide_rw_sleeper_and_kill: modes("WRR") => {
+    wide_rw_frozen_and_kill: modes("WRR") => {
         windows: true, stops: 1, stops_in_line: true, kills: 1
     }
     /// One waiter is stopped, one future is dropped anywhere.
-    wide_rw_sleeper_and_cancel: modes("WRR") => {
+    wide_rw_frozen_and_cancel: modes("WRR") => {
         windows: true, stops: 1, stops_in_line: true, cancels: 1
     }
     /// A kill and a dropped future, with a second round of a reader.
@@ -432,9 +432,9 @@ scenarios! { wide:
     /// An outsider, a kill and a dropped future.
     wide_rw_outsider_kill_and_cancel: modes("OWR") => { kills: 1, cancels: 1, rounds: [1, 1, 2] }
     /// An outsider, and one is stopped; claim windows end.
-    wide_rw_outsider_and_sleeper: modes("OWR") => { windows: true, stops: 1 }
+    wide_rw_outsider_and_frozen: modes("OWR") => { windows: true, stops: 1 }
     /// The same of readers.
-    wide_rw_outsider_and_sleeper_of_readers: modes("ORR") => { windows: true, stops: 1 }
+    wide_rw_outsider_and_frozen_of_readers: modes("ORR") => { windows: true, stops: 1 }
     /// An outsider, a stop and a kill.
     wide_rw_outsider_stop_and_kill: modes("OWR") => { stops: 1, kills: 1 }
     /// Another program unlinks the lock file that an outsider shares, and one process is killed.
@@ -453,17 +453,17 @@ scenarios! { wide:
     /// A dropped future on the fast path.
     wide_fast_path_and_cancel: created() => { fast: true, cancels: 1 }
     /// One is stopped, tickets are created and then locked.
-    wide_sleeper_of_created_tickets: windows() => { stops: 1, tmpfile: false }
+    wide_frozen_of_created_tickets: windows() => { stops: 1, tmpfile: false }
     /// One is stopped, with a second round.
-    wide_sleeper_twice: windows() => { stops: 1, rounds: [1, 1, 2] }
+    wide_frozen_twice: windows() => { stops: 1, rounds: [1, 1, 2] }
     /// Two are stopped, anywhere.
-    wide_two_sleepers: windows() => { stops: 2 }
+    wide_two_frozen_waiters: windows() => { stops: 2 }
     /// One is stopped and one killed, anywhere.
-    wide_sleeper_and_kill: windows() => { stops: 1, kills: 1 }
+    wide_frozen_and_kill: windows() => { stops: 1, kills: 1 }
     /// One is stopped and one future dropped, anywhere.
-    wide_sleeper_and_cancel: windows() => { stops: 1, cancels: 1 }
+    wide_frozen_and_cancel: windows() => { stops: 1, cancels: 1 }
     /// An unclaimed offer and a stop.
-    wide_unclaimed_and_sleeper: windows() => { unclaimed: 1, stops: 1 }
+    wide_unclaimed_and_frozen: windows() => { unclaimed: 1, stops: 1 }
     /// An unclaimed offer and a kill.
     wide_unclaimed_and_kill: windows() => { unclaimed: 1, kills: 1 }
     /// An unclaimed offer and a dropped future.

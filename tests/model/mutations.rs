@@ -116,7 +116,7 @@ fn entering_by_a_stale_door_meets_another_holder() {
 }
 
 #[test]
-fn without_the_state_lock_a_replaced_door_lets_two_in() {
+fn without_the_state_lock_a_replaced_door_allows_two_holders() {
     let rules = Rules {
         intrusions: 1,
         ..two()
@@ -136,7 +136,7 @@ fn a_dying_holder_is_no_replaced_door() {
 }
 
 #[test]
-fn removing_without_a_look_at_the_inode_splits_the_lock() {
+fn removing_without_a_check_of_the_inode_splits_the_lock() {
     let rules = Rules {
         roles: [Role::Locker, Role::Remover, Role::Remover],
         wall: true,
@@ -175,7 +175,7 @@ fn a_dropped_offer_swallows_the_crash() {
 }
 
 #[test]
-fn marks_taken_on_trust_pass_one_who_is_awake() {
+fn marks_taken_on_trust_bypass_a_running_waiter() {
     let rules = Rules {
         windows: true,
         stops: 1,
@@ -186,7 +186,7 @@ fn marks_taken_on_trust_pass_one_who_is_awake() {
 }
 
 #[test]
-fn windows_counted_through_a_change_pass_one_who_is_awake() {
+fn windows_counted_through_a_change_bypass_a_running_waiter() {
     let rules = Rules {
         windows: true,
         jitter: true,
@@ -198,7 +198,7 @@ fn windows_counted_through_a_change_pass_one_who_is_awake() {
 }
 
 #[test]
-fn one_refused_probe_passes_one_who_is_awake() {
+fn one_refused_probe_bypasses_a_running_waiter() {
     let rules = Rules {
         windows: true,
         jitter: true,

@@ -31,7 +31,7 @@ fn a_record_with_two_names_gets_no_tombstone() {
 
 /// A replaced lock file, and a process on its way to a state file that is no longer in use.
 #[test]
-fn a_locked_state_file_not_compared_lets_two_in() {
+fn a_locked_state_file_not_compared_allows_two_holders() {
     let rules = Rules {
         intrusions: 1,
         fast: true,
@@ -41,7 +41,7 @@ fn a_locked_state_file_not_compared_lets_two_in() {
 }
 
 #[test]
-fn a_shared_state_file_not_compared_lets_two_in() {
+fn a_shared_state_file_not_compared_allows_two_holders() {
     let rules = Rules {
         roles: [Role::Locker, Role::Locker, Role::Reader],
         intrusions: 1,
@@ -52,7 +52,7 @@ fn a_shared_state_file_not_compared_lets_two_in() {
 }
 
 #[test]
-fn a_copy_that_is_not_locked_lets_two_in() {
+fn a_copy_that_is_not_locked_allows_two_holders() {
     let rules = Rules {
         intrusions: 1,
         fast: true,

@@ -6,7 +6,7 @@ use crate::rules::{Mutation, Rules};
 use crate::world::{Fault, Role};
 
 #[test]
-fn a_reader_that_ignores_the_line_passes_a_writer() {
+fn a_reader_that_ignores_the_queue_overtakes_a_writer() {
     let rules = Rules {
         fast: true,
         ..modes("WWR")
@@ -136,7 +136,7 @@ fn charge_by_the_whole_door_refuses_an_outsider_that_shares() {
 }
 
 #[test]
-fn charge_by_what_was_read_before_tells_a_crash_twice() {
+fn charge_by_what_was_read_before_reports_a_crash_twice() {
     let rules = Rules {
         kills: 1,
         ..modes("WRR")
@@ -156,7 +156,7 @@ fn charge_given_up_beside_others_keeps_a_reader_out() {
 }
 
 #[test]
-fn a_reader_in_charge_that_stands_still_is_no_replaced_door() {
+fn a_stopped_reader_in_charge_is_no_replaced_door() {
     let rules = Rules {
         stops: 1,
         rounds: [1, 1, 0],
@@ -194,7 +194,7 @@ fn charge_that_lets_the_state_go_meets_a_writer() {
 }
 
 #[test]
-fn charge_given_up_and_not_given_back_leaves_the_next_untold() {
+fn charge_given_up_and_not_returned_loses_the_report() {
     let rules = Rules {
         kills: 1,
         cancels: 1,

@@ -14,7 +14,7 @@ pub(crate) fn open(w: &mut World, p: usize) -> Taken {
 
 /// Waits in the kernel for the shared lock. A refusal by a reader is a fault, because readers
 /// should share.
-pub(crate) fn knock(w: &mut World, p: usize) -> Taken {
+pub(crate) fn try_lock_file(w: &mut World, p: usize) -> Taken {
     if w.try_share(p, Fd::Door) {
         let door = w.procs[p].door;
         let writes = |q: &Proc| q.has(flag::GUARD) && !q.has(flag::SHARED) && q.door == door;

@@ -76,7 +76,7 @@ scenarios! {
     /// Other programs lock a slot and close it.
     sem_singles_and_strangers: Rules::new(2, [1, 1, 1]) => { strangers: 2 }
     /// One is stopped anywhere.
-    sem_singles_and_sleeper: windows(2, [1, 1, 1]) => { stops: 1, jitter: true }
+    sem_singles_and_frozen: windows(2, [1, 1, 1]) => { stops: 1, jitter: true }
     /// Two permits. Each of two heads may have one of them.
     sem_pairs: windows(2, [2, 2, 1]) => { rounds: [2, 1, 1] }
     /// The fast path against the queue.
@@ -90,26 +90,26 @@ scenarios! {
     /// Another program locks a slot and closes it.
     sem_pairs_and_stranger: windows(2, [2, 2, 1]) => { strangers: 1 }
     /// One is stopped anywhere.
-    sem_pair_and_sleeper: windows(2, [2, 1, 1]) => { stops: 1, jitter: true }
+    sem_pair_and_frozen: windows(2, [2, 1, 1]) => { stops: 1, jitter: true }
     /// Three slots, pairs only.
     sem_pairs_of_three: windows(3, [2, 2, 2]) => { }
 }
 
 scenarios! { wide:
     /// One is stopped anywhere, of two that ask for two.
-    wide_sem_sleeper: windows(2, [2, 2, 1]) => { stops: 1, jitter: true }
+    wide_sem_frozen: windows(2, [2, 2, 1]) => { stops: 1, jitter: true }
     /// One is stopped and one killed, anywhere.
-    wide_sem_sleeper_and_kill: windows(2, [2, 2, 1]) => { stops: 1, kills: 1 }
+    wide_sem_frozen_and_kill: windows(2, [2, 2, 1]) => { stops: 1, kills: 1 }
     /// One is stopped anywhere, one future dropped.
-    wide_sem_sleeper_and_cancel: windows(2, [2, 2, 1]) => { stops: 1, cancels: 1 }
+    wide_sem_frozen_and_cancel: windows(2, [2, 2, 1]) => { stops: 1, cancels: 1 }
     /// Two waiters are stopped.
-    wide_sem_two_sleepers: windows(2, [2, 2, 1]) => { stops: 2, stops_in_line: true }
+    wide_sem_two_frozen_waiters: windows(2, [2, 2, 1]) => { stops: 2, stops_in_line: true }
     /// Two waiters are stopped, with other requests.
-    wide_sem_two_sleepers_of_singles: windows(2, [2, 1, 1]) => { stops: 2, stops_in_line: true }
+    wide_sem_two_frozen_waiters_of_singles: windows(2, [2, 1, 1]) => { stops: 2, stops_in_line: true }
     /// A stopped waiter and the fast path.
-    wide_sem_sleeper_and_fast_path: windows(2, [2, 2, 1]) => { stops: 1, fast: true }
+    wide_sem_frozen_and_fast_path: windows(2, [2, 2, 1]) => { stops: 1, fast: true }
     /// Three slots and a stopped waiter.
-    wide_sem_three_and_sleeper: windows(3, [2, 2, 1]) => { stops: 1 }
+    wide_sem_three_and_frozen: windows(3, [2, 2, 1]) => { stops: 1 }
     /// Three slots and a kill.
     wide_sem_three_and_kill: windows(3, [2, 2, 1]) => { kills: 1 }
     /// Three slots, all of them requested.
@@ -164,7 +164,7 @@ fn sem_no_ladder_loses_the_wake_up_of_a_strangers_close() {
 }
 
 #[test]
-fn sem_a_fast_path_that_ignores_the_line_passes_a_waiter() {
+fn sem_a_fast_path_that_ignores_the_queue_overtakes_a_waiter() {
     let rules = Rules {
         fast: true,
         ..Rules::new(2, [2, 1, 1])
@@ -182,7 +182,7 @@ fn sem_tokens_without_the_state_lock_are_given_twice() {
 }
 
 #[test]
-fn sem_marks_taken_on_trust_pass_one_who_is_awake() {
+fn sem_marks_taken_on_trust_bypass_a_running_waiter() {
     let rules = Rules {
         stops: 1,
         ..windows(2, [1, 1, 1])
@@ -200,7 +200,7 @@ fn sem_one_free_slot_is_not_free_for_two() {
 }
 
 #[test]
-fn sem_a_head_that_waits_beside_free_slots_is_passed() {
+fn sem_a_head_that_waits_beside_free_slots_is_bypassed() {
     let rules = Rules {
         stops: 1,
         jitter: true,

@@ -18,8 +18,8 @@
 //! it and will report it.
 
 use crate::copies;
+use crate::head;
 use crate::kernel::{SHARED, holders};
-use crate::knock;
 use crate::rules::{Mutation, Rules};
 use crate::steps::{Step, Taken, give_back, go, queue_or_leave};
 use crate::world::{Fault, Fd, Life, N, NONE, Pc, Proc, Report, Role, StateFile, World, flag};
@@ -50,7 +50,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::PassDoor => turn(w, p, Fd::Door, Pc::PassRing),
         Pc::PassRing => {
             ring(w, p, rules);
-            knock::enter(w, p, Step::RingDoor, "")
+            head::enter(w, p, Step::RingDoor, "")
         }
         Pc::DownDoor => turn(w, p, Fd::Door, Pc::DownState),
         Pc::DownState if rules.is(Mutation::RingTooEarly) => turn(w, p, Fd::State, Pc::Held),
@@ -163,12 +163,12 @@ fn ladder(w: &mut World, p: usize, rules: &Rules) -> Taken {
         false => lock == 0,
     };
     let old = proc.state != w.state_path && !rules.is(Mutation::RefusalUnchecked);
-    if free || old || proc.door != w.door_path || knock::marks_gone(w, proc.skip) {
+    if free || old || proc.door != w.door_path || head::marks_gone(w, proc.skip) {
         return go(w, p, Pc::CheckDoor, Step::LockState, "checks again");
     }
     let elsewhere = !names_my_door(w, p, rules) && !is_passing(w, lock, rules);
     if elsewhere && !proc.reads() {
-        return knock::replaced(w, p, rules, Step::LockState);
+        return head::replaced(w, p, rules, Step::LockState);
     }
     None
 }
@@ -227,7 +227,7 @@ pub(crate) fn give_up(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if is_passing(w, lock, rules) {
         return None;
     }
-    knock::replaced(w, p, rules, Step::LockState)
+    head::replaced(w, p, rules, Step::LockState)
 }
 
 /// Checks whether it is alone at the door while the state file is still locked. Releases the door
@@ -249,7 +249,7 @@ fn ask(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::AskCheck if w.procs[p].door != w.door_path => back(w, p, Step::CheckDoor),
         Pc::AskCheck => go(w, p, Pc::AskState, Step::CheckDoor, ""),
         Pc::AskState if rules.is(Mutation::AskedOnly) => {
-            knock::replaced(w, p, rules, Step::AskState)
+            head::replaced(w, p, rules, Step::AskState)
         }
         Pc::AskState if w.try_lock(p, Fd::State) => {
             go(w, p, Pc::AskFree, Step::AskState, "it is free")
@@ -260,7 +260,7 @@ fn ask(w: &mut World, p: usize, rules: &Rules) -> Taken {
             if old || names_my_door(w, p, rules) || is_passing(w, lock, rules) {
                 return back(w, p, Step::AskState);
             }
-            knock::replaced(w, p, rules, Step::AskState)
+            head::replaced(w, p, rules, Step::AskState)
         }
         _ => {
             w.unlock(p, Fd::State);

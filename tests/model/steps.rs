@@ -1,12 +1,12 @@
 //! The program of a process, one system call a step: from the call of `acquire` up to the wait for
-//! the predecessor's ticket. `knock.rs` continues from there. `leave.rs` has everything that
+//! the predecessor's ticket. `head.rs` continues from there. `leave.rs` has everything that
 //! releases something.
 //!
 //! A step that is not possible now (it waits for an event, or for a lock that is about to drop) is
 //! `None`. A refused try-lock that is simply repeated changes nothing and is no step.
 
 use crate::copies;
-use crate::knock;
+use crate::head;
 use crate::leave;
 use crate::outsider;
 use crate::rules::{Clock, Mutation, Rules};
@@ -50,11 +50,11 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         | Pc::CheckRemove
         | Pc::UnlinkDoor => leave::remove(w, p, rules),
         Pc::Leave | Pc::GiveUnlock | Pc::GiveClose => leave::step(w, p, rules),
-        Pc::Outside => outsider::knock(w, p),
+        Pc::Outside => outsider::try_lock_file(w, p),
         Pc::CopyState | Pc::ReplaceState | Pc::DropState => copies::step(w, p, rules),
         Pc::Done => None,
         pc if shared::takes(pc) => shared::step(w, p, rules),
-        _ => knock::step(w, p, rules),
+        _ => head::step(w, p, rules),
     }
 }
 
@@ -147,7 +147,7 @@ fn fast_check(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return give_back(w, p, Pc::FastOpen, Step::FastCheck, "another file by now");
     }
     if rules.is(Mutation::ListThenLock) {
-        return knock::enter(w, p, Step::FastCheck, "");
+        return head::enter(w, p, Step::FastCheck, "");
     }
     go(w, p, Pc::FastList, Step::FastCheck, "")
 }
@@ -161,7 +161,7 @@ fn fast_list(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if rules.is(Mutation::ListThenLock) {
         return go(w, p, Pc::FastTry, Step::FastList, "empty");
     }
-    knock::enter(w, p, Step::FastList, "empty")
+    head::enter(w, p, Step::FastList, "empty")
 }
 
 /// The next step when the fast path fails: queue or return.
@@ -331,7 +331,7 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
     }
     w.procs[p].skip = skip;
     let (Some(before), Some(front)) = (before, front) else {
-        return knock::become_head(w, p);
+        return head::become_head(w, p);
     };
     if w.procs[p].has(flag::LOOK) && rules.windows {
         window::compare(w, p, front as u8, behind, rules);

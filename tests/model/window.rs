@@ -1,6 +1,6 @@
 //! The claim window: probing the door past a frozen waiter, marking, and finding its own mark.
 
-use crate::knock::{enter, marked};
+use crate::head::{enter, marked};
 use crate::outsider;
 use crate::rules::{Mutation, Rules};
 use crate::shared;

@@ -71,7 +71,7 @@ pub(crate) enum Pc {
     ReapClose,
     OpenDoor,
     WatchDoor,
-    CheckKnock,
+    CheckWatch,
     Unmark,
     WaitDoor,
     CheckDoor,

@@ -8,7 +8,7 @@ use crate::order::serve_in_order;
 use crate::pool::{Crew, everywhere};
 
 #[test]
-fn p28_p53_the_death_of_a_holder_lets_the_next_one_in_at_once() {
+fn p28_p53_the_death_of_a_holder_grants_the_next_waiter_at_once() {
     everywhere(3, |mut crew| {
         crew.by_events_only();
         let mut holder = crew.start();

@@ -79,7 +79,7 @@ fn resize(crew: &mut Crew, who: Who, limit: u32) {
 }
 
 #[test]
-fn growth_wakes_those_who_wait_in_other_processes() {
+fn growth_wakes_waiters_of_other_processes() {
     everywhere(2, |mut crew| {
         crew.by_events_only();
         let (holder, a, b) = (crew.start(), crew.start(), crew.start());
@@ -104,7 +104,7 @@ fn growth_wakes_those_who_wait_in_other_processes() {
 
 /// The waiter is behind a hold of its own process, which had all permits.
 #[test]
-fn growth_wakes_those_who_wait_for_their_own_process() {
+fn growth_wakes_waiters_for_their_own_process() {
     everywhere(2, |mut crew| {
         crew.by_events_only();
         let (crowd, other) = (crew.start(), crew.start());
@@ -122,7 +122,7 @@ fn growth_wakes_those_who_wait_for_their_own_process() {
 
 /// The same, and another process tries to acquire the new one.
 #[test]
-fn p10_what_is_new_is_for_those_who_wait() {
+fn p10_new_permits_are_for_the_waiters() {
     everywhere(2, |mut crew| {
         crew.by_events_only();
         let (crowd, other) = (crew.start(), crew.start());
@@ -244,7 +244,7 @@ fn a_change_that_is_given_up_has_changed_nothing() {
 
 /// A request for more than the remaining permits would be at the head forever.
 #[test]
-fn a_wish_for_more_than_are_left_is_refused_and_holds_nobody_up() {
+fn a_request_for_more_than_are_left_is_refused_and_delays_no_waiter() {
     everywhere(3, |mut crew| {
         crew.by_events_only();
         let (holder, resizer) = (crew.start(), crew.start());
@@ -286,7 +286,7 @@ fn fewer_permits_wait_although_the_number_grew_unseen() {
 
 /// The number grows while it waits. It then holds the old number, and others may hold the new ones.
 #[test]
-fn fewer_permits_wait_also_for_those_that_have_come_in_between() {
+fn fewer_permits_wait_also_for_later_holders() {
     everywhere(2, |mut crew| {
         crew.by_events_only();
         let (holder, other, resizer) = (crew.start(), crew.start(), crew.start());

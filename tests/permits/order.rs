@@ -141,7 +141,7 @@ fn p55_served_strictly_in_order_with_default_times() {
 }
 
 #[test]
-fn p55_a_big_request_is_not_starved_by_those_who_come_by() {
+fn p55_a_big_request_is_not_starved_by_tries() {
     everywhere(3, |mut crew| {
         crew.by_events_only();
         let (holder, big) = (crew.start(), crew.start());
@@ -175,7 +175,7 @@ fn p55_a_big_request_is_not_starved_by_those_who_come_by() {
 /// Tries find the slots locked for an instant, and find each other. The head finds slots that tries
 /// have locked.
 #[test]
-fn p63_those_who_try_do_not_hide_a_release() {
+fn p63_tries_do_not_hide_a_release() {
     everywhere(2, |mut crew| {
         crew.by_events_only();
         let others = [crew.start(), crew.start()];
@@ -202,7 +202,7 @@ fn p63_those_who_try_do_not_hide_a_release() {
 }
 
 #[test]
-fn p10_a_newcomer_does_not_pass_one_who_waits_for_more() {
+fn p10_a_newcomer_does_not_overtake_a_bigger_request() {
     everywhere(4, |mut crew| {
         crew.by_events_only();
         let (holder, big, small) = (crew.start(), crew.start(), crew.start());

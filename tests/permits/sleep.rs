@@ -6,23 +6,23 @@ use crate::order::serve_in_order;
 use crate::pool::{Crew, everywhere};
 
 #[test]
-fn p64_a_stopped_head_is_passed_and_is_first_again() {
+fn p64_a_stopped_head_is_bypassed_and_is_first_again() {
     for wish in [1, 3] {
         everywhere(3, |crew| {
             let mut crew = crew.with_windows();
-            let (holder, sleeper) = (crew.start(), crew.start());
+            let (holder, frozen) = (crew.start(), crew.start());
             let (next, last) = (crew.start(), crew.start());
             crew.take((holder, 1), 3);
-            crew.queue((sleeper, 1), wish);
+            crew.queue((frozen, 1), wish);
             crew.queue((next, 1), 3);
             crew.queue((last, 1), 3);
-            crew.stop(sleeper);
+            crew.stop(frozen);
             crew.release((holder, 1));
             crew.expect_held((next, 1));
-            crew.go_on(sleeper);
+            crew.go_on(frozen);
             crew.until_awake();
             crew.release((next, 1));
-            crew.serve((sleeper, 1));
+            crew.serve((frozen, 1));
             crew.serve((last, 1));
             crew.expect_idle(holder);
         });
@@ -34,19 +34,19 @@ fn p64_a_stopped_head_is_passed_and_is_first_again() {
 fn p64_a_head_that_is_stopped_with_a_part() {
     everywhere(4, |crew| {
         let mut crew = crew.with_windows();
-        let (holder, sleeper) = (crew.start(), crew.start());
+        let (holder, frozen) = (crew.start(), crew.start());
         let (next, last) = (crew.start(), crew.start());
         crew.take((holder, 1), 1);
         crew.take((holder, 2), 2);
-        crew.queue((sleeper, 1), 4);
+        crew.queue((frozen, 1), 4);
         until("it has the free one", || crew.locked_slots() == 4);
         crew.queue((next, 1), 1);
         crew.queue((last, 1), 4);
-        crew.stop(sleeper);
+        crew.stop(frozen);
         crew.release((holder, 1));
         crew.release((holder, 2));
-        crew.go_on(sleeper);
-        crew.serve((sleeper, 1));
+        crew.go_on(frozen);
+        crew.serve((frozen, 1));
         crew.serve((next, 1));
         crew.serve((last, 1));
         crew.expect_idle(holder);
@@ -54,18 +54,18 @@ fn p64_a_head_that_is_stopped_with_a_part() {
 }
 
 #[test]
-fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
+fn p64_after_the_first_bypass_no_waiter_waits_for_it_again() {
     everywhere(2, |crew| {
         let mut crew = crew.with_windows();
-        let (holder, sleeper) = (crew.start(), crew.start());
+        let (holder, frozen) = (crew.start(), crew.start());
         let mut others = vec![crew.start()];
         others.extend((0..4).map(|_| crew.start_with(NO_WINDOW)));
         crew.take((holder, 1), 2);
-        crew.queue((sleeper, 1), 2);
+        crew.queue((frozen, 1), 2);
         for &who in &others {
             crew.queue((who, 1), 2);
         }
-        crew.stop(sleeper);
+        crew.stop(frozen);
         crew.release((holder, 1));
         crew.expect_held((others[0], 1));
         for pair in others.windows(2) {
@@ -76,66 +76,66 @@ fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
         // A newcomer skips the marked ticket too, and the frozen waiter is still first when it
         // continues.
         crew.acquire((holder, 2), 2);
-        crew.go_on(sleeper);
+        crew.go_on(frozen);
         crew.until_awake();
         crew.release((holder, 2));
-        crew.serve((sleeper, 1));
+        crew.serve((frozen, 1));
         crew.expect_idle(holder);
     });
 }
 
 #[test]
-fn p64_several_stopped_heads_are_passed() {
+fn p64_several_stopped_heads_are_bypassed() {
     everywhere(3, |crew| {
         let mut crew = crew.with_windows();
         let holder = crew.start();
         crew.take((holder, 1), 3);
-        let sleepers: Vec<Who> = (0..3).map(|_| crew.start()).collect();
-        for (&who, permits) in sleepers.iter().zip([2, 1, 3]) {
+        let frozen_waiters: Vec<Who> = (0..3).map(|_| crew.start()).collect();
+        for (&who, permits) in frozen_waiters.iter().zip([2, 1, 3]) {
             crew.queue((who, 1), permits);
         }
         let next = crew.start();
         crew.queue((next, 1), 3);
-        for &who in &sleepers {
+        for &who in &frozen_waiters {
             crew.stop(who);
         }
         crew.release((holder, 1));
         crew.expect_held((next, 1));
         // While all permits are taken they come back, in any order, and keep their tickets.
-        for &who in sleepers.iter().rev() {
+        for &who in frozen_waiters.iter().rev() {
             crew.go_on(who);
         }
         crew.until_awake();
         crew.release((next, 1));
-        crew.until_held(&[(sleepers[0], 1), (sleepers[1], 1)]);
-        assert!(crew.token((sleepers[0], 1)) < crew.token((sleepers[1], 1)));
+        crew.until_held(&[(frozen_waiters[0], 1), (frozen_waiters[1], 1)]);
+        assert!(crew.token((frozen_waiters[0], 1)) < crew.token((frozen_waiters[1], 1)));
         crew.expect_silence();
-        crew.release((sleepers[0], 1));
+        crew.release((frozen_waiters[0], 1));
         crew.expect_silence();
-        crew.release((sleepers[1], 1));
-        crew.serve((sleepers[2], 1));
+        crew.release((frozen_waiters[1], 1));
+        crew.serve((frozen_waiters[2], 1));
         crew.expect_idle(holder);
     });
 }
 
 /// Its process runs and handles events, but the future that is next is not polled.
 #[test]
-fn p64_a_frozen_future_is_passed_and_is_first_again() {
+fn p64_a_frozen_future_is_bypassed_and_is_first_again() {
     for wish in [1, 2] {
         everywhere(2, |crew| {
             let mut crew = crew.with_windows();
-            let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
+            let (holder, frozen, next) = (crew.start(), crew.start(), crew.start());
             crew.take((holder, 1), 2);
-            crew.queue((sleeper, 1), wish);
-            crew.command(sleeper, "freeze 1", "frozen 1");
+            crew.queue((frozen, 1), wish);
+            crew.command(frozen, "freeze 1", "frozen 1");
             crew.queue((next, 1), 2);
             crew.queue((next, 2), 2);
             crew.release((holder, 1));
             crew.expect_held((next, 1));
-            crew.command(sleeper, "thaw 1", "thawed 1");
+            crew.command(frozen, "thaw 1", "thawed 1");
             crew.until_awake();
             crew.release((next, 1));
-            crew.serve((sleeper, 1));
+            crew.serve((frozen, 1));
             crew.serve((next, 2));
             crew.expect_idle(holder);
         });
@@ -144,7 +144,7 @@ fn p64_a_frozen_future_is_passed_and_is_first_again() {
 
 /// Another task of the same process is behind the frozen one.
 #[test]
-fn p64_a_frozen_future_is_passed_by_its_neighbours() {
+fn p64_a_frozen_future_is_bypassed_by_its_neighbours() {
     everywhere(2, |crew| {
         let mut crew = crew.with_windows();
         let (holder, crowd, other) = (crew.start(), crew.start(), crew.start());
@@ -168,7 +168,7 @@ fn p64_a_frozen_future_is_passed_by_its_neighbours() {
 }
 
 #[test]
-fn p23_cancelled_at_every_place_in_line() {
+fn p23_cancelled_at_every_position() {
     everywhere(3, |mut crew| {
         crew.by_events_only();
         let (holder, a, b) = (crew.start(), crew.start(), crew.start());
@@ -195,7 +195,7 @@ fn p23_cancelled_at_every_place_in_line() {
 
 /// Frozen with an offer, and then dropped: the offer goes to the next waiter.
 #[test]
-fn p23_an_offer_that_nobody_takes_is_given_back() {
+fn p23_an_offer_that_is_not_taken_is_released() {
     everywhere(2, |mut crew| {
         crew.by_events_only();
         let (holder, frozen, next) = (crew.start(), crew.start(), crew.start());

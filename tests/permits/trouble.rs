@@ -105,7 +105,7 @@ fn exchange(one: &Path, other: &Path) {
 
 /// The slot becomes unusable while a waiter is behind it.
 #[test]
-fn p54_a_wait_that_meets_an_obstacle_fails_and_the_next_one_goes_on() {
+fn p54_a_wait_that_meets_an_obstacle_fails_and_the_next_one_continues() {
     for obstacle in OBSTACLES {
         everywhere(2, |mut crew| {
             crew.by_events_only();

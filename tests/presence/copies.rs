@@ -13,7 +13,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// The copy is held while the process in it runs, and then free. It reports no crash.
-fn a_copy_tells_of_no_crash(kind: Kind) {
+fn a_copy_reports_no_crash(kind: Kind) {
     let (directory, path) = place();
     let mut holder = Member::of(kind, &path);
     holder.acquire();
@@ -37,12 +37,12 @@ fn a_copy_tells_of_no_crash(kind: Kind) {
 }
 
 #[test]
-fn p65_a_copied_pid_file_tells_of_no_crash() {
-    a_copy_tells_of_no_crash(Kind::Pid);
+fn p65_a_copied_pid_file_reports_no_crash() {
+    a_copy_reports_no_crash(Kind::Pid);
 }
 
 #[test]
-fn p65_a_copied_directory_of_claims_tells_of_no_crash() {
-    a_copy_tells_of_no_crash(Kind::Mkdir);
-    a_copy_tells_of_no_crash(Kind::CreateNew);
+fn p65_a_copied_directory_of_claims_reports_no_crash() {
+    a_copy_reports_no_crash(Kind::Mkdir);
+    a_copy_reports_no_crash(Kind::CreateNew);
 }

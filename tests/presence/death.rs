@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::crew::{Member, until};
 use crate::family::{Kind, held, place};
 
-fn the_death_of_a_holder_lets_the_next_one_in(kind: Kind) {
+fn the_death_of_a_holder_grants_the_next_waiter(kind: Kind) {
     let rounds = std::env::var("STANCHION_KILLS").map_or(20, |it| it.parse().expect("a number"));
     let (_directory, path) = place();
     let mut took = Vec::new();
@@ -38,18 +38,18 @@ fn the_death_of_a_holder_lets_the_next_one_in(kind: Kind) {
 }
 
 #[test]
-fn p28_the_death_of_a_holder_lets_the_next_one_in_at_a_pid_file() {
-    the_death_of_a_holder_lets_the_next_one_in(Kind::Pid);
+fn p28_the_death_of_a_holder_grants_the_next_waiter_at_a_pid_file() {
+    the_death_of_a_holder_grants_the_next_waiter(Kind::Pid);
 }
 
 #[test]
-fn p28_the_death_of_a_holder_lets_the_next_one_in_at_a_directory() {
-    the_death_of_a_holder_lets_the_next_one_in(Kind::Mkdir);
+fn p28_the_death_of_a_holder_grants_the_next_waiter_at_a_directory() {
+    the_death_of_a_holder_grants_the_next_waiter(Kind::Mkdir);
 }
 
 #[test]
-fn p28_the_death_of_a_holder_lets_the_next_one_in_at_a_file() {
-    the_death_of_a_holder_lets_the_next_one_in(Kind::CreateNew);
+fn p28_the_death_of_a_holder_grants_the_next_waiter_at_a_file() {
+    the_death_of_a_holder_grants_the_next_waiter(Kind::CreateNew);
 }
 
 /// Whether a process watches a file by inotify.
@@ -152,7 +152,7 @@ fn p32_an_heir_that_is_stopped_is_waited_for_and_then_right() {
 
 #[test]
 #[cfg(stanchion_test)]
-fn p32_one_who_is_stopped_before_it_takes_a_claim_comes_too_late() {
+fn p32_a_process_that_is_stopped_before_it_takes_a_claim_is_too_late() {
     let kind = Kind::Mkdir;
     let (_directory, path) = place();
     let at = [("STANCHION_AT", "stop:TakeBaton:1")];
@@ -186,7 +186,7 @@ fn p38_a_release_deletes_nothing_of_others() {
 }
 
 #[test]
-fn p64_a_stopped_holder_of_a_pid_file_is_never_passed() {
+fn p64_a_stopped_holder_of_a_pid_file_is_never_bypassed() {
     let kind = Kind::Pid;
     let (_directory, path) = place();
     let mut holder = Member::of(kind, &path);

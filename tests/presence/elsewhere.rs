@@ -164,7 +164,7 @@ fn p31_a_hidden_proc_or_none_proves_no_less_and_no_more() {
 
 /// A waiter learns of the end of a process that it cannot see in `/proc`.
 #[test]
-fn p28_the_death_of_a_hidden_holder_lets_the_next_one_in() {
+fn p28_the_death_of_a_hidden_holder_grants_the_next_waiter() {
     need!(can(&[NO_PROC]));
     for (kind, script) in KINDS.map(|kind| (kind, NO_PROC)) {
         let (_directory, path) = place();

@@ -11,7 +11,7 @@ fn executes_itself(member: &mut Member) {
 }
 
 #[test]
-fn p31_a_process_that_executed_itself_is_told_that_it_waits_for_itself() {
+fn p31_a_process_that_executed_itself_learns_that_it_waits_for_itself() {
     for kind in KINDS {
         let (_directory, path) = place();
         let mut holder = Member::of(kind, &path);

@@ -24,7 +24,7 @@ fn held(answer: String) -> bool {
 }
 
 #[test]
-fn p58_root_comes_first_in_a_users_directory_and_the_user_goes_on() {
+fn p58_root_is_first_in_a_users_directory_and_the_user_continues() {
     need!(root());
     for kind in KINDS {
         let home = scratch();
@@ -47,7 +47,7 @@ fn p58_root_comes_first_in_a_users_directory_and_the_user_goes_on() {
 }
 
 #[test]
-fn p58_members_of_a_group_share_the_locks_of_their_directory_whatever_the_umask() {
+fn p58_members_of_a_group_share_the_locks_of_their_directory_with_any_umask() {
     need!(root());
     for kind in KINDS {
         let home = scratch();
@@ -73,7 +73,7 @@ fn p58_members_of_a_group_share_the_locks_of_their_directory_whatever_the_umask(
 
 /// A user that may not create files there gets no right from it.
 #[test]
-fn p58_the_umask_decides_for_those_who_may_not_use_the_lock() {
+fn p58_the_umask_decides_for_users_that_may_not_use_the_lock() {
     need!(root());
     for (umask, others) in [("077", 0), ("022", 5)] {
         for kind in [Kind::Mkdir, Kind::CreateNew] {

@@ -77,7 +77,7 @@ fn p38_a_directory_deleted_under_holder_and_waiter_is_made_again() {
 
 /// Then nothing shows the holder. No other process acquires before the baton is released.
 #[test]
-fn p33_a_record_deleted_under_its_holder_robs_nobody() {
+fn p33_a_record_deleted_under_its_holder_robs_no_process() {
     for kind in CLAIMS {
         let (_directory, path) = place();
         let mut holder = Member::of(kind, &path);
@@ -93,7 +93,7 @@ fn p33_a_record_deleted_under_its_holder_robs_nobody() {
 }
 
 #[test]
-fn p33_an_older_baton_beside_the_newer_one_is_nobodys() {
+fn p33_an_older_baton_beside_the_newer_one_has_no_owner() {
     for kind in CLAIMS {
         let (_directory, path) = place();
         let mut holder = Member::of(kind, &path);
@@ -133,7 +133,7 @@ fn p57_other_things_in_the_place_of_a_claim_are_refused() {
 }
 
 #[test]
-fn p57_a_pid_file_replaced_while_somebody_waits_is_an_error() {
+fn p57_a_pid_file_replaced_during_a_wait_is_an_error() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     for what in ["link", "fifo", "letter"] {
         let (directory, path) = place();
@@ -207,7 +207,7 @@ fn p30_a_release_that_fails_holds_up_others_no_longer_than_its_process_lives() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p30_a_death_while_a_claim_is_removed_locks_out_nobody() {
+fn p30_a_death_while_a_claim_is_removed_locks_out_no_process() {
     for kind in CLAIMS {
         for step in ["TakeBaton", "RemovePlace"] {
             let (_directory, path) = place();
@@ -246,7 +246,7 @@ fn p33_a_draft_that_is_deleted_is_written_again() {
 /// It has seen a free baton and written its record. Meanwhile the lock was removed and made again.
 #[cfg(stanchion_test)]
 #[test]
-fn p49_one_who_comes_late_at_a_claim_made_again_has_a_record_in_it() {
+fn p49_a_late_process_at_a_claim_made_again_has_a_record_in_it() {
     for kind in CLAIMS {
         let (_directory, path) = place();
         let at = [("STANCHION_AT", "stop:TakeBaton:1")];

@@ -89,7 +89,7 @@ impl Stale {
     }
 }
 
-fn one_of_those_who_break_wins(kind: Kind) {
+fn one_takeover_wins(kind: Kind) {
     let (directory, path) = place();
     let stale = Stale::new(kind);
     let start = |_| Member::of(kind, &path);
@@ -128,18 +128,18 @@ fn one_of_those_who_break_wins(kind: Kind) {
 }
 
 #[test]
-fn p32_of_those_who_break_a_stale_pid_file_one_wins() {
-    one_of_those_who_break_wins(Kind::Pid);
+fn p32_one_takeover_of_a_stale_pid_file_wins() {
+    one_takeover_wins(Kind::Pid);
 }
 
 #[test]
-fn p32_of_those_who_break_a_stale_directory_one_wins() {
-    one_of_those_who_break_wins(Kind::Mkdir);
+fn p32_one_takeover_of_a_stale_directory_wins() {
+    one_takeover_wins(Kind::Mkdir);
 }
 
 #[test]
-fn p32_of_those_who_break_a_stale_file_one_wins() {
-    one_of_those_who_break_wins(Kind::CreateNew);
+fn p32_one_takeover_of_a_stale_file_wins() {
+    one_takeover_wins(Kind::CreateNew);
 }
 
 fn no_update_is_lost(kind: Kind) {
@@ -171,7 +171,7 @@ fn p01_no_update_is_lost_by_file() {
     no_update_is_lost(Kind::CreateNew);
 }
 
-fn nobody_waits_for_ever_while_processes_are_killed(kind: Kind) {
+fn every_wait_ends_while_processes_are_killed(kind: Kind) {
     let (_directory, path) = place();
     let start = || {
         let mut member = Member::of(kind, &path);
@@ -199,16 +199,16 @@ fn nobody_waits_for_ever_while_processes_are_killed(kind: Kind) {
 }
 
 #[test]
-fn p29_nobody_waits_for_ever_at_a_pid_file_while_processes_are_killed() {
-    nobody_waits_for_ever_while_processes_are_killed(Kind::Pid);
+fn p29_every_wait_at_a_pid_file_ends_while_processes_are_killed() {
+    every_wait_ends_while_processes_are_killed(Kind::Pid);
 }
 
 #[test]
-fn p29_nobody_waits_for_ever_at_a_directory_while_processes_are_killed() {
-    nobody_waits_for_ever_while_processes_are_killed(Kind::Mkdir);
+fn p29_every_wait_at_a_directory_ends_while_processes_are_killed() {
+    every_wait_ends_while_processes_are_killed(Kind::Mkdir);
 }
 
 #[test]
-fn p29_nobody_waits_for_ever_at_a_file_while_processes_are_killed() {
-    nobody_waits_for_ever_while_processes_are_killed(Kind::CreateNew);
+fn p29_every_wait_at_a_file_ends_while_processes_are_killed() {
+    every_wait_ends_while_processes_are_killed(Kind::CreateNew);
 }

@@ -97,7 +97,7 @@ fn p58_a_user_named_in_the_access_list_of_the_lock_file_shares_the_lock() {
 
 /// The named user is first, or root is: the owner is not locked out.
 #[test]
-fn p58_whoever_makes_the_queue_the_owner_and_the_users_named_share_the_lock() {
+fn p58_the_owner_and_the_named_users_share_the_lock_whichever_makes_the_queue() {
     need!(root());
     for first in [Some(EVE), None] {
         everywhere(|mut crew| {

@@ -205,7 +205,7 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
 }
 
 #[test]
-fn p43_a_wait_that_fails_at_the_door_is_told_and_the_next_one_is_served() {
+fn p43_a_wait_that_fails_at_the_door_returns_the_error_and_the_next_one_acquires() {
     let mut crew = Crew::new();
     let (holder, next) = (crew.start(), crew.start());
     for _ in 0..20 {

@@ -60,7 +60,7 @@ fn serves(crew: &mut Crew, holder: Who, waiters: &[Who]) {
 }
 
 #[test]
-fn p65_a_copy_of_a_held_lock_is_free_and_tells_of_no_crash() {
+fn p65_a_copy_of_a_held_lock_is_free_and_reports_no_crash() {
     everywhere(|mut crew| {
         let holder = crew.start();
         let waiters = [crew.start(), crew.start()];
@@ -80,7 +80,7 @@ fn p65_a_copy_of_a_held_lock_is_free_and_tells_of_no_crash() {
 }
 
 #[test]
-fn p65_a_copy_of_a_crashed_lock_tells_of_no_crash_and_the_lock_does() {
+fn p65_a_copy_of_a_crashed_lock_reports_no_crash_and_the_lock_does() {
     everywhere(|mut crew| {
         let (holder, next) = (crew.start(), crew.start());
         crew.take(holder, 1);
@@ -97,7 +97,7 @@ fn p65_a_copy_of_a_crashed_lock_tells_of_no_crash_and_the_lock_does() {
 }
 
 #[test]
-fn p65_a_copy_of_a_crashed_lock_tells_no_reader_of_a_crash() {
+fn p65_a_copy_of_a_crashed_lock_reports_no_crash_to_readers() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
         let (holder, reader) = (crew.start(), crew.start());
@@ -111,7 +111,7 @@ fn p65_a_copy_of_a_crashed_lock_tells_no_reader_of_a_crash() {
 }
 
 #[test]
-fn p65_a_death_under_a_lock_file_that_was_replaced_is_told() {
+fn p65_a_death_under_a_lock_file_that_was_replaced_is_reported() {
     everywhere(|mut crew| {
         let (holder, next) = (crew.start(), crew.start());
         crew.take(holder, 1);
@@ -181,7 +181,7 @@ fn p38_removal_of_a_linked_copy_leaves_the_record_of_the_lock() {
 }
 
 #[test]
-fn p38_who_enters_in_a_linked_copy_writes_into_a_record_of_its_own() {
+fn p38_a_holder_in_a_linked_copy_writes_into_its_own_record() {
     for kind in ["lock", "rwlock"] {
         everywhere(|mut crew| {
             if kind == "rwlock" {
@@ -224,7 +224,7 @@ fn p38_the_lock_itself_leaves_its_linked_copy_alone() {
 }
 
 #[test]
-fn p65_a_crash_is_told_through_a_record_that_was_linked_meanwhile() {
+fn p65_a_crash_is_reported_through_a_record_that_was_linked_meanwhile() {
     everywhere(|mut crew| {
         let (holder, next) = (crew.start(), crew.start());
         crew.take(holder, 1);
@@ -292,16 +292,16 @@ fn p38_a_ticket_with_a_name_elsewhere_is_not_used_again() {
 }
 
 #[test]
-fn p64_a_ticket_with_a_name_elsewhere_is_passed_and_not_marked() {
+fn p64_a_ticket_with_a_name_elsewhere_is_bypassed_and_not_marked() {
     everywhere(|mut crew| {
         crew.set("CREW_POLL", "never").set("CREW_WINDOW", "100");
-        let (holder, sleeper) = (crew.start(), crew.start());
+        let (holder, frozen) = (crew.start(), crew.start());
         let others = [crew.start(), crew.start()];
         crew.take(holder, 1);
-        crew.queue(sleeper, 1);
+        crew.queue(frozen, 1);
         let ticket = crew.tickets().remove(0);
         let copied = copy(&crew, "-al");
-        crew.stop(sleeper);
+        crew.stop(frozen);
         for who in others {
             crew.queue(who, 1);
         }
@@ -311,8 +311,8 @@ fn p64_a_ticket_with_a_name_elsewhere_is_passed_and_not_marked() {
             assert_eq!(read(&ticket), b"", "others would see the mark as well");
             crew.release(who, 1);
         }
-        crew.go_on(sleeper);
-        crew.serve(sleeper, 1);
+        crew.go_on(frozen);
+        crew.serve(frozen, 1);
         assert!(copied.tickets().iter().all(|it| read(it).is_empty()));
     });
 }

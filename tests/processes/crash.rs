@@ -5,7 +5,7 @@ use crate::crew::Who;
 use crate::queue::{Crew, everywhere};
 
 #[test]
-fn p28_the_death_of_the_holder_lets_the_next_one_in_at_once() {
+fn p28_the_death_of_the_holder_grants_the_next_waiter_at_once() {
     everywhere(|mut crew| {
         crew.by_events_only();
         let mut holder = crew.start();
@@ -22,7 +22,7 @@ fn p28_the_death_of_the_holder_lets_the_next_one_in_at_once() {
 }
 
 #[test]
-fn p28_the_death_of_a_holder_with_many_tasks_lets_the_next_one_in() {
+fn p28_the_death_of_a_holder_with_many_tasks_grants_the_next_waiter() {
     everywhere(|mut crew| {
         crew.by_events_only();
         let (holder, next) = (crew.start(), crew.start());
@@ -80,7 +80,7 @@ fn p29_any_subset_of_the_waiters_dies_with_the_holder() {
 }
 
 #[test]
-fn p29_any_subset_dies_while_the_line_moves() {
+fn p29_any_subset_dies_while_the_queue_moves() {
     for subset in 0..8_u32 {
         let mut crew = Crew::new();
         crew.by_events_only();
@@ -99,7 +99,7 @@ fn p29_any_subset_dies_while_the_line_moves() {
         // A killed member may have held the lock for a moment, and even have reported that.
         let last = members[5];
         loop {
-            let line = crew.line_of_anyone();
+            let line = crew.line_of_any_member();
             if line.0 == last && line.1.starts_with("held") {
                 break;
             }
@@ -111,7 +111,7 @@ fn p29_any_subset_dies_while_the_line_moves() {
 }
 
 #[test]
-fn p65_exactly_the_next_grant_learns_of_a_death_inside() {
+fn p65_exactly_the_next_grant_learns_of_a_holders_death() {
     everywhere(|mut crew| {
         let (a, b) = (crew.start(), crew.start());
         assert!(!crew.take_and_release(a).crashed, "a new lock");
@@ -181,7 +181,7 @@ fn p65_the_death_of_a_waiter_is_no_crash() {
 }
 
 #[test]
-fn p65_in_a_crowd_of_tasks_only_the_first_is_told() {
+fn p65_in_a_crowd_of_tasks_only_the_first_gets_the_report() {
     everywhere(|mut crew| {
         let (victim, crowd) = (crew.start(), crew.start());
         crew.take(victim, 1);
@@ -197,7 +197,7 @@ fn p65_in_a_crowd_of_tasks_only_the_first_is_told() {
 }
 
 #[test]
-fn p65_a_grant_that_nobody_claims_passes_the_word_on() {
+fn p65_an_unclaimed_grant_passes_the_report_on() {
     everywhere(|mut crew| {
         let (victim, asleep, next) = (crew.start(), crew.start(), crew.start());
         crew.take(victim, 1);
@@ -258,7 +258,7 @@ fn p49_tokens_handed_on_in_memory_are_never_given_again() {
 }
 
 #[test]
-fn p65_a_death_is_told_although_the_record_was_deleted_before_it() {
+fn p65_a_death_is_reported_although_the_record_was_deleted_before_it() {
     everywhere(|mut crew| {
         let (a, b, c) = (crew.start(), crew.start(), crew.start());
         crew.take_and_release(b);
@@ -338,7 +338,7 @@ fn p59_deaths_leave_no_heap_of_files() {
 }
 
 #[test]
-fn p13_who_only_looked_does_not_remove_what_is_still_to_be_told() {
+fn p13_an_observer_does_not_remove_a_pending_report() {
     everywhere(|mut crew| {
         let (victim, next) = (crew.start(), crew.start());
         crew.take(victim, 1);

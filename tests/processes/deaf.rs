@@ -29,9 +29,9 @@ fn p21_every_hand_over() {
 }
 
 #[test]
-fn p63_a_death_in_the_middle_of_the_line() {
+fn p63_a_death_in_the_middle_of_the_queue() {
     fails_without(
-        "order::p63_a_death_in_the_middle_of_the_line_needs_nothing_but_the_event",
+        "order::p63_a_death_in_the_middle_of_the_queue_needs_nothing_but_the_event",
         &["door", "predecessor", "door,predecessor", "queue"],
     );
 }
@@ -52,11 +52,11 @@ fn p63_readers_and_writers() {
         &["queue"],
     );
     fails_without(
-        "rwlock_share::p15_a_downgrade_with_nobody_there_lets_later_readers_in",
+        "rwlock_share::p15_a_downgrade_without_waiters_grants_later_readers",
         &["queue"],
     );
     fails_without(
-        "rwlock::p23_a_writer_that_gives_up_lets_the_readers_behind_it_in_at_once",
+        "rwlock::p23_a_writer_that_gives_up_grants_the_readers_behind_it_at_once",
         &["predecessor"],
     );
 }

@@ -107,7 +107,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
             }
             change(crew.lock(), how);
             crew.command(holder, "release 1", "released 1 Lost");
-            crew.nobody_inside();
+            crew.no_holder();
             // The new lock file is free, but the queue is not empty.
             crew.queue(newcomer, 1);
             for who in waiters.into_iter().rev() {
@@ -123,7 +123,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
 }
 
 #[test]
-fn p05_waiters_are_told_of_a_replacement_under_a_live_holder() {
+fn p05_waiters_learn_of_a_replacement_under_a_live_holder() {
     for how in ["delete", "rename", "replace"] {
         everywhere(|mut crew| {
             crew.set("CREW_POLL", "20");
@@ -174,7 +174,7 @@ fn p05_a_replaced_lock_file_is_never_a_second_lock() {
                 "{how}: {answer}"
             );
             crew.command(holder, "release 1", "released 1 Lost");
-            crew.nobody_inside();
+            crew.no_holder();
             crew.take_and_release(other);
         });
     }
@@ -300,7 +300,7 @@ fn p07_names_of_any_bytes() {
 }
 
 #[test]
-fn p10_everybody_sees_who_holds_and_how_many_wait() {
+fn p10_every_process_sees_the_holder_and_the_number_of_waiters() {
     everywhere(|mut crew| {
         let (holder, waiter, witness) = (crew.start(), crew.start(), crew.start());
         let look = |crew: &mut Crew| -> (usize, u32) {
@@ -388,7 +388,7 @@ fn rubbish(queue: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn p14_tickets_of_the_dead_are_cleared_away_whatever_their_number() {
+fn p14_tickets_of_the_dead_are_deleted_with_any_number() {
     for name in [
         "00000000000000000000.x",
         "00000000000000000007.s",

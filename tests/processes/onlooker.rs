@@ -37,7 +37,7 @@ fn next(
 }
 
 #[test]
-fn the_line_is_named_from_outside() {
+fn the_queue_is_named_from_outside() {
     everywhere(|mut crew| {
         let holder = crew.start_with(&[("TAKER_LABEL", "the holder")]);
         let first = crew.start_with(&[("TAKER_LABEL", "first in the queue")]);
@@ -65,7 +65,7 @@ fn the_line_is_named_from_outside() {
 }
 
 #[test]
-fn changes_follow_the_line() {
+fn changes_follow_the_queue() {
     everywhere(|mut crew| {
         let (holder, waiter, third) = (crew.start(), crew.start(), crew.start());
         let pids = [crew.pid(holder), crew.pid(waiter), crew.pid(third)];
@@ -97,7 +97,7 @@ fn changes_follow_the_line() {
 }
 
 #[test]
-fn an_onlooker_wakes_nobody_and_leaves_nothing() {
+fn an_observer_wakes_no_process_and_leaves_nothing() {
     everywhere(|mut crew| {
         let (holder, waiter) = (crew.start(), crew.start());
         crew.take(holder, 1);

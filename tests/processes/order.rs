@@ -56,7 +56,7 @@ fn p09_tasks_and_processes_mixed_are_served_in_the_order_they_queued() {
 }
 
 #[test]
-fn p09_the_holders_own_tasks_do_not_pass_others() {
+fn p09_the_holders_own_tasks_do_not_overtake_others() {
     everywhere(|mut crew| {
         let (a, b) = (crew.start(), crew.start());
         crew.take(a, 0);
@@ -90,7 +90,7 @@ fn p09_the_order_holds_over_several_turns_of_the_same_tasks() {
 }
 
 #[test]
-fn p10_a_newcomer_cannot_pass_in_the_instant_of_release() {
+fn p10_a_newcomer_cannot_overtake_in_the_instant_of_release() {
     everywhere(|mut crew| {
         let (holder, waiter, newcomer) = (crew.start(), crew.start(), crew.start());
         for _ in 0..50 {
@@ -109,7 +109,7 @@ fn p10_a_newcomer_cannot_pass_in_the_instant_of_release() {
 }
 
 #[test]
-fn p10_a_try_does_not_pass_a_live_waiter() {
+fn p10_a_try_does_not_overtake_a_living_waiter() {
     everywhere(|mut crew| {
         let (holder, waiter, newcomer) = (crew.start(), crew.start(), crew.start());
         crew.take(holder, 0);
@@ -224,7 +224,7 @@ fn p11_a_task_that_leaves_its_cohort_changes_nothing_for_the_rest() {
 }
 
 #[test]
-fn p11_the_whole_line_leaves() {
+fn p11_the_whole_queue_leaves() {
     everywhere(|mut crew| {
         crew.by_events_only();
         let (holder, waiters) = line(&mut crew, &[(0, 1), (1, 1), (0, 2), (1, 2)]);
@@ -313,7 +313,7 @@ fn p21_every_hand_over_needs_nothing_but_the_event() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p63_a_death_in_the_middle_of_the_line_needs_nothing_but_the_event() {
+fn p63_a_death_in_the_middle_of_the_queue_needs_nothing_but_the_event() {
     everywhere(|mut crew| {
         crew.by_events_only().ladder_after_events();
         let (holder, waiters) = line_that_returns(&mut crew);

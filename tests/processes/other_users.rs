@@ -86,7 +86,7 @@ fn p58_two_users_share_a_lock_file_made_by_root() {
 }
 
 #[test]
-fn p58_everybody_shares_a_lock_in_a_sticky_directory() {
+fn p58_all_users_share_a_lock_in_a_sticky_directory() {
     need!(root());
     everywhere(|mut crew| {
         crew.set("TAKER_MODE", "666");
@@ -96,7 +96,7 @@ fn p58_everybody_shares_a_lock_in_a_sticky_directory() {
 }
 
 #[test]
-fn p45_p58_who_may_not_is_told_and_changes_nothing() {
+fn p45_p58_a_user_without_rights_gets_an_error_and_changes_nothing() {
     need!(root());
     everywhere(|mut crew| {
         open_to(&crew, 0o775, TEAM);
@@ -272,7 +272,7 @@ fn assert_is_of(crew: &Crew, who: &str, mode: u32) {
 
 /// Root queues among a user's waiters, in the middle and at the end, and dies there.
 #[test]
-fn p58_root_waits_once_in_a_users_line() {
+fn p58_root_waits_once_in_a_users_queue() {
     need!(root());
     for mode in [0o600, 0o644, 0o660] {
         everywhere(|mut crew| {
@@ -367,7 +367,7 @@ fn p58_a_ticket_that_may_only_be_read_is_waited_for_and_reaped() {
 /// A ticket that cannot be opened keeps its place and locks out no user. A waiter bypasses it like
 /// a frozen one. A try gets an error that says why its owner is unknown.
 #[test]
-fn p58_a_ticket_that_cannot_be_opened_is_passed_like_a_sleeper() {
+fn p58_a_ticket_that_cannot_be_opened_is_bypassed_like_a_frozen_waiter() {
     need!(root());
     everywhere(|mut crew| {
         lock_of(&crew, ANN, 0o600);

@@ -159,7 +159,7 @@ impl Crew {
     }
 
     /// The holder has released in a way that the crew could not follow.
-    pub(crate) fn nobody_inside(&mut self) {
+    pub(crate) fn no_holder(&mut self) {
         self.site.inside.clear();
     }
 

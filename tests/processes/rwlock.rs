@@ -18,7 +18,7 @@ pub(crate) fn with_readers(test: impl Fn(Crew)) {
 
 /// The same. A waiter that has tried once tries again after an event only.
 #[cfg(stanchion_test)]
-pub(crate) fn told_once(test: impl Fn(Crew)) {
+pub(crate) fn without_ladder_after_events(test: impl Fn(Crew)) {
     with_readers(|mut crew| {
         crew.without_ladder();
         test(crew);
@@ -27,7 +27,7 @@ pub(crate) fn told_once(test: impl Fn(Crew)) {
 
 /// The same for tests that kill.
 #[cfg(stanchion_test)]
-pub(crate) fn told_of_deaths(test: impl Fn(Crew)) {
+pub(crate) fn with_deaths(test: impl Fn(Crew)) {
     with_readers(|mut crew| {
         crew.ladder_after_events();
         test(crew);
@@ -67,7 +67,7 @@ fn start(crew: &mut Crew, count: usize) -> Vec<Who> {
 }
 
 #[test]
-fn p03_readers_of_several_processes_overlap_and_a_writer_overlaps_nobody() {
+fn p03_readers_of_several_processes_overlap_and_a_writer_overlaps_none() {
     with_readers(|mut crew| {
         let members = start(&mut crew, 4);
         let writer = crew.start();
@@ -193,7 +193,7 @@ fn p09_p15_the_order_holds_in_any_mixture() {
 }
 
 #[test]
-fn p10_a_reader_cannot_pass_a_writer_in_the_instant_of_release() {
+fn p10_a_reader_cannot_overtake_a_writer_in_the_instant_of_release() {
     with_readers(|mut crew| {
         let (holder, writer, newcomer) = (crew.start(), crew.start(), crew.start());
         for round in 0..60 {
@@ -216,7 +216,7 @@ fn p10_a_reader_cannot_pass_a_writer_in_the_instant_of_release() {
 }
 
 #[test]
-fn p15_readers_who_never_pause_do_not_starve_a_writer() {
+fn p15_readers_that_never_pause_do_not_starve_a_writer() {
     with_readers(|mut crew| {
         let readers = start(&mut crew, 3);
         let writer = crew.start();
@@ -241,7 +241,7 @@ fn p15_readers_who_never_pause_do_not_starve_a_writer() {
 }
 
 #[test]
-fn p15_writers_who_never_pause_do_not_starve_a_reader() {
+fn p15_writers_that_never_pause_do_not_starve_a_reader() {
     with_readers(|mut crew| {
         let (one, two, reader) = (crew.start(), crew.start(), crew.start());
         crew.writes(one, 0);
@@ -342,11 +342,11 @@ fn p11_a_task_that_leaves_its_cohort_changes_nothing_for_the_rest() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p23_a_writer_that_gives_up_lets_the_readers_behind_it_in_at_once() {
+fn p23_a_writer_that_gives_up_grants_the_readers_behind_it_at_once() {
     for how in LEAVINGS {
         let told = |test: fn(Crew, &str)| match how {
-            "kill" => told_of_deaths(|crew| test(crew, how)),
-            _ => told_once(|crew| test(crew, how)),
+            "kill" => with_deaths(|crew| test(crew, how)),
+            _ => without_ladder_after_events(|crew| test(crew, how)),
         };
         told(|mut crew, how| {
             let (inside, one, two) = (crew.start(), crew.start(), crew.start());
@@ -373,7 +373,7 @@ fn p23_a_writer_that_gives_up_lets_the_readers_behind_it_in_at_once() {
 #[cfg(stanchion_test)]
 #[test]
 fn p23_a_writer_of_the_readers_own_process_gives_up() {
-    told_once(|mut crew| {
+    without_ladder_after_events(|mut crew| {
         let (a, b) = (crew.start(), crew.start());
         crew.reads(a, 1);
         crew.wants_to_write(a, 2);

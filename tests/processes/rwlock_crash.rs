@@ -5,7 +5,7 @@
 use crate::crew::{Who, until};
 use crate::queue::{Crew, Held};
 #[cfg(stanchion_test)]
-use crate::rwlock::told_of_deaths;
+use crate::rwlock::with_deaths;
 use crate::rwlock::{Place, queue_all, serve, with_readers};
 
 fn crashes(held: &[Held]) -> usize {
@@ -14,8 +14,8 @@ fn crashes(held: &[Held]) -> usize {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p28_p65_the_death_of_a_writer_is_told_to_exactly_one_of_the_readers_behind_it() {
-    told_of_deaths(|mut crew| {
+fn p28_p65_the_death_of_a_writer_is_reported_to_exactly_one_of_the_readers_behind_it() {
+    with_deaths(|mut crew| {
         for _ in 0..5 {
             let writer = crew.start();
             let readers: Vec<Who> = (0..3).map(|_| crew.start()).collect();
@@ -43,7 +43,7 @@ fn p28_p65_the_death_of_a_writer_is_told_to_exactly_one_of_the_readers_behind_it
 }
 
 #[test]
-fn p65_the_death_of_a_writer_is_told_to_the_next_who_comes_by() {
+fn p65_the_death_of_a_writer_is_reported_to_the_next_caller() {
     with_readers(|mut crew| {
         let (a, b) = (crew.start(), crew.start());
         for try_first in [false, true] {
@@ -83,7 +83,7 @@ fn p28_writers_and_readers_follow_deaths() {
 }
 
 #[test]
-fn p28_the_death_of_one_of_many_readers_disturbs_nobody() {
+fn p28_the_death_of_one_of_many_readers_affects_no_other() {
     with_readers(|mut crew| {
         for _ in 0..5 {
             let readers: Vec<Who> = (0..4).map(|_| crew.start()).collect();
@@ -116,8 +116,8 @@ fn p28_the_death_of_one_of_many_readers_disturbs_nobody() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p28_the_death_of_the_last_reader_lets_the_writer_in_at_once() {
-    told_of_deaths(|mut crew| {
+fn p28_the_death_of_the_last_reader_grants_the_writer_at_once() {
+    with_deaths(|mut crew| {
         for round in 0..12 {
             let (one, last, writer) = (crew.start(), crew.start(), crew.start());
             crew.reads(one, 1);
@@ -263,7 +263,7 @@ fn p29_waiters_in_the_middle_die_behind_readers() {
 /// The reader in charge of the report dies with it, before or after it was made.
 #[cfg(stanchion_test)]
 #[test]
-fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
+fn p65_a_reader_that_dies_with_the_report_passes_it_on() {
     with_readers(|mut crew| {
         for step in ["TakeCharge", "WriteHeld", "ShareState", "Grant"] {
             let writer = crew.start();
@@ -283,7 +283,7 @@ fn p65_a_reader_who_dies_with_the_word_passes_it_on() {
 
 /// The reader in charge of the report never claims its grant, while another one already reads.
 #[test]
-fn p03_p65_a_reader_who_gives_up_with_the_word_keeps_nobody_out() {
+fn p03_p65_a_reader_that_gives_up_with_the_report_keeps_no_reader_out() {
     with_readers(|mut crew| {
         let (writer, gives_up) = (crew.start(), crew.start());
         let (one, two, last) = (crew.start(), crew.start(), crew.start());
@@ -306,7 +306,7 @@ fn p03_p65_a_reader_who_gives_up_with_the_word_keeps_nobody_out() {
 
 /// There is no other reader, so the report goes to the next holder, a reader.
 #[test]
-fn p65_a_reader_who_gives_up_with_the_word_passes_it_on() {
+fn p65_a_reader_that_gives_up_with_the_report_passes_it_on() {
     with_readers(|mut crew| {
         let (writer, gives_up, next) = (crew.start(), crew.start(), crew.start());
         crew.writes(writer, 1);

@@ -26,7 +26,7 @@ fn leaves(crew: &mut Crew, who: Who, slot: u32) {
 }
 
 #[test]
-fn p05_nobody_gets_in_by_a_new_file_while_a_writer_is_inside() {
+fn p05_no_process_acquires_by_a_new_file_while_a_writer_holds() {
     for how in WAYS {
         with_readers(|mut crew| {
             let (writer, other) = (crew.start(), crew.start());
@@ -35,7 +35,7 @@ fn p05_nobody_gets_in_by_a_new_file_while_a_writer_is_inside() {
             all_are_refused(&mut crew, other);
             assert_eq!(crew.ask(writer, "is-held 1"), "no");
             crew.command(writer, "release 1", "released 1 Lost");
-            crew.nobody_inside();
+            crew.no_holder();
             crew.reads(other, 1);
             crew.reads(writer, 1);
             crew.release_all(&[(other, 1), (writer, 1)]);
@@ -45,7 +45,7 @@ fn p05_nobody_gets_in_by_a_new_file_while_a_writer_is_inside() {
 }
 
 #[test]
-fn p05_nobody_gets_in_by_a_new_file_while_readers_are_inside() {
+fn p05_no_process_acquires_by_a_new_file_while_readers_hold() {
     for how in WAYS {
         with_readers(|mut crew| {
             let (one, two, other) = (crew.start(), crew.start(), crew.start());
@@ -87,7 +87,7 @@ fn p05_readers_after_a_writer_of_their_process_under_a_replaced_file() {
 }
 
 #[test]
-fn p05_waiters_are_told_of_a_replacement_under_those_inside() {
+fn p05_waiters_learn_of_a_replacement_under_the_holders() {
     for how in WAYS {
         everywhere(|crew| {
             let mut crew = crew.with_readers();
@@ -121,7 +121,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
             }
             change(crew.lock(), how);
             crew.command(holder, "release 1", "released 1 Lost");
-            crew.nobody_inside();
+            crew.no_holder();
             // The new lock file is free, but the queue is not empty.
             crew.wants_to_write(newcomer, 1);
             for who in waiters.into_iter().rev() {
@@ -137,7 +137,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
 }
 
 #[test]
-fn p66_another_kind_is_refused_whoever_is_inside() {
+fn p66_another_kind_is_refused_with_any_holder() {
     with_readers(|mut crew| {
         let owner = crew.start();
         crew.reads(owner, 1);
@@ -158,7 +158,7 @@ fn p66_another_kind_is_refused_whoever_is_inside() {
 }
 
 #[test]
-fn p66_a_lock_that_became_another_kind_is_refused_by_those_who_had_it_open() {
+fn p66_a_lock_that_became_another_kind_is_refused_by_older_handles() {
     everywhere(|mut crew| {
         // Opened when the file did not exist.
         let reader = crew.start_with(&[("TAKER_KIND", "rwlock")]);

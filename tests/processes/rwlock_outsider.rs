@@ -77,7 +77,7 @@ fn prepare(crew: &mut Crew, record: &str) -> bool {
 }
 
 #[test]
-fn p03_p15_readers_come_in_at_once_beside_an_outsider_that_shares() {
+fn p03_p15_readers_acquire_at_once_beside_an_outsider_that_shares() {
     for how in ["read", "try-read"] {
         for record in RECORDS {
             with_readers(|mut crew| {
@@ -109,7 +109,7 @@ fn p03_p15_readers_come_in_at_once_beside_an_outsider_that_shares() {
 }
 
 #[test]
-fn p03_many_readers_at_once_come_in_beside_an_outsider_that_shares() {
+fn p03_many_readers_acquire_at_once_beside_an_outsider_that_shares() {
     for record in RECORDS {
         with_readers(|mut crew| {
             let told = prepare(&mut crew, record);
@@ -130,7 +130,7 @@ fn p03_many_readers_at_once_come_in_beside_an_outsider_that_shares() {
 
 /// Their turn comes in the queue: the writer before them gives up, or dies as the holder.
 #[test]
-fn p09_p15_readers_whose_turn_comes_go_in_beside_an_outsider_that_shares() {
+fn p09_p15_readers_whose_turn_comes_acquire_beside_an_outsider_that_shares() {
     for record in RECORDS {
         with_readers(|mut crew| {
             let told = prepare(&mut crew, record);
@@ -151,7 +151,7 @@ fn p09_p15_readers_whose_turn_comes_go_in_beside_an_outsider_that_shares() {
 }
 
 #[test]
-fn p28_p65_readers_and_an_outsider_follow_a_writer_that_dies_inside() {
+fn p28_p65_readers_and_an_outsider_follow_a_writer_that_dies() {
     with_readers(|mut crew| {
         for _ in 0..5 {
             let (writer, one, two) = (crew.start(), crew.start(), crew.start());
@@ -193,7 +193,7 @@ fn p65_a_reader_in_charge_that_gives_up_beside_an_outsider_leaves_it_to_the_next
 /// replaced lock file. An outsider acquires.
 #[cfg(stanchion_test)]
 #[test]
-fn p03_a_reader_in_charge_that_stands_still_refuses_no_outsider() {
+fn p03_a_stopped_reader_in_charge_refuses_no_outsider() {
     for step in ["WriteHeld", "ShareState"] {
         with_readers(|mut crew| {
             let stops = format!("stop:{step}:1");

@@ -2,14 +2,14 @@
 //! becomes shared as soon as another process wants to read. Only events trigger that.
 
 use crate::crew::Who;
-#[cfg(stanchion_test)]
-use crate::rwlock::told_once;
 use crate::rwlock::with_readers;
+#[cfg(stanchion_test)]
+use crate::rwlock::without_ladder_after_events;
 
 #[cfg(stanchion_test)]
 #[test]
 fn p15_p63_a_reader_of_another_process_gets_in_beside_readers_after_a_writer() {
-    told_once(|mut crew| {
+    without_ladder_after_events(|mut crew| {
         let (a, b, c) = (crew.start(), crew.start(), crew.start());
         for _ in 0..5 {
             crew.writes(a, 0);
@@ -29,8 +29,8 @@ fn p15_p63_a_reader_of_another_process_gets_in_beside_readers_after_a_writer() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p63_the_lender_sleeps_until_somebody_queues() {
-    told_once(|mut crew| {
+fn p63_the_lender_is_idle_until_another_process_queues() {
+    without_ladder_after_events(|mut crew| {
         let (a, b) = (crew.start(), crew.start());
         crew.writes(a, 0);
         crew.wants_to_read(a, 1);
@@ -45,8 +45,8 @@ fn p63_the_lender_sleeps_until_somebody_queues() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p63_who_queued_long_before_is_told() {
-    told_once(|mut crew| {
+fn p63_an_old_waiter_is_woken() {
+    without_ladder_after_events(|mut crew| {
         let (a, b, c) = (crew.start(), crew.start(), crew.start());
         for turn in 0..4 {
             crew.writes(a, 0);
@@ -69,8 +69,8 @@ fn p63_who_queued_long_before_is_told() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p63_a_writer_behind_waits_for_both_and_is_told_of_the_last() {
-    told_once(|mut crew| {
+fn p63_a_writer_behind_waits_for_both_and_is_woken_by_the_last() {
+    without_ladder_after_events(|mut crew| {
         let (a, b, writer) = (crew.start(), crew.start(), crew.start());
         for last in [a, b] {
             crew.writes(a, 0);
@@ -111,7 +111,7 @@ fn a_writer_of_our_own_that_comes_first_keeps_the_lock_whole() {
 #[cfg(stanchion_test)]
 #[test]
 fn p63_that_writer_gives_up_and_the_lock_is_shared() {
-    told_once(|mut crew| {
+    without_ladder_after_events(|mut crew| {
         let (a, b) = (crew.start(), crew.start());
         crew.writes(a, 0);
         crew.wants_to_read(a, 1);
@@ -129,8 +129,8 @@ fn p63_that_writer_gives_up_and_the_lock_is_shared() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p63_a_writer_that_goes_on_as_a_reader_lets_all_readers_in_and_no_writer() {
-    told_once(|mut crew| {
+fn p63_a_downgrade_grants_all_readers_and_no_writer() {
+    without_ladder_after_events(|mut crew| {
         let members: Vec<Who> = (0..5).map(|_| crew.start()).collect();
         let [a, b, c, d, e] = members[..] else {
             unreachable!("five")
@@ -158,8 +158,8 @@ fn p63_a_writer_that_goes_on_as_a_reader_lets_all_readers_in_and_no_writer() {
 
 #[cfg(stanchion_test)]
 #[test]
-fn p15_a_downgrade_with_nobody_there_lets_later_readers_in() {
-    told_once(|mut crew| {
+fn p15_a_downgrade_without_waiters_grants_later_readers() {
+    without_ladder_after_events(|mut crew| {
         let (a, b) = (crew.start(), crew.start());
         for _ in 0..5 {
             crew.writes(a, 0);
@@ -199,7 +199,7 @@ fn p09_a_downgraded_writer_keeps_later_writers_out() {
 #[cfg(stanchion_test)]
 #[test]
 fn p63_the_chain_of_modes_needs_nothing_but_events() {
-    told_once(|mut crew| {
+    without_ladder_after_events(|mut crew| {
         let members: Vec<Who> = (0..6).map(|_| crew.start()).collect();
         let modes = ["write", "read", "read", "write", "read", "write"];
         crew.take_by(members[0], modes[0], 1);

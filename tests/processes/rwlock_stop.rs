@@ -11,24 +11,24 @@ fn with_windows(test: impl Fn(Crew)) {
 }
 
 #[test]
-fn p64_a_stopped_writer_is_passed_by_the_readers_behind_it_and_is_first_again() {
+fn p64_a_stopped_writer_is_bypassed_by_the_readers_behind_it_and_is_first_again() {
     with_windows(|mut crew| {
-        let (holder, sleeper) = (crew.start(), crew.start());
+        let (holder, frozen) = (crew.start(), crew.start());
         let (one, two, last) = (crew.start(), crew.start(), crew.start());
         for how in ["write", "read"] {
             crew.take_by(holder, how, 1);
-            crew.wants_to_write(sleeper, 1);
+            crew.wants_to_write(frozen, 1);
             crew.wants_to_read(one, 1);
             crew.wants_to_read(two, 1);
-            crew.stop(sleeper);
+            crew.stop(frozen);
             crew.release(holder, 1);
             crew.expect_together(&[(one, 1), (two, 1)]);
-            crew.go_on(sleeper);
+            crew.go_on(frozen);
             crew.until_awake();
             // When it continues, it holds back later arrivals.
             crew.wants_to_read(last, 1);
             crew.release_all(&[(one, 1), (two, 1)]);
-            crew.serve(sleeper, 1);
+            crew.serve(frozen, 1);
             crew.serve(last, 1);
             crew.expect_idle(holder);
         }
@@ -36,48 +36,48 @@ fn p64_a_stopped_writer_is_passed_by_the_readers_behind_it_and_is_first_again() 
 }
 
 #[test]
-fn p64_a_stopped_reader_is_passed_by_a_writer_and_is_first_again() {
+fn p64_a_stopped_reader_is_bypassed_by_a_writer_and_is_first_again() {
     with_windows(|mut crew| {
-        let (holder, sleeper) = (crew.start(), crew.start());
+        let (holder, frozen) = (crew.start(), crew.start());
         let awake = crew.start_with(NO_WINDOW);
         let (next, last) = (crew.start(), crew.start());
         crew.writes(holder, 1);
-        crew.wants_to_read(sleeper, 1);
+        crew.wants_to_read(frozen, 1);
         crew.wants_to_read(awake, 1);
         crew.wants_to_write(next, 1);
         crew.wants_to_write(last, 1);
-        crew.stop(sleeper);
+        crew.stop(frozen);
         crew.release(holder, 1);
         // Beside the frozen waiter a reader needs no window at all.
         crew.serve(awake, 1);
         crew.expect_held(next, 1);
-        crew.go_on(sleeper);
+        crew.go_on(frozen);
         crew.until_awake();
         crew.release(next, 1);
-        crew.serve(sleeper, 1);
+        crew.serve(frozen, 1);
         crew.serve(last, 1);
         crew.expect_idle(holder);
     });
 }
 
 #[test]
-fn p64_a_frozen_writer_at_the_head_is_passed_and_is_first_again() {
+fn p64_a_frozen_writer_at_the_head_is_bypassed_and_is_first_again() {
     with_windows(|mut crew| {
-        let (holder, sleeper) = (crew.start(), crew.start());
+        let (holder, frozen) = (crew.start(), crew.start());
         let (one, two) = (crew.start(), crew.start());
         crew.reads(holder, 1);
-        crew.wants_to_write(sleeper, 1);
-        assert_eq!(crew.ask(sleeper, "freeze 1"), "frozen 1");
+        crew.wants_to_write(frozen, 1);
+        assert_eq!(crew.ask(frozen, "freeze 1"), "frozen 1");
         crew.wants_to_read(one, 1);
         crew.wants_to_read(two, 1);
         crew.release(holder, 1);
         crew.a_grant_goes_unclaimed();
         crew.expect_together(&[(one, 1), (two, 1)]);
-        assert_eq!(crew.ask(sleeper, "thaw 1"), "thawed 1");
+        assert_eq!(crew.ask(frozen, "thaw 1"), "thawed 1");
         crew.until_awake();
         crew.wants_to_read(holder, 2);
         crew.release_all(&[(one, 1), (two, 1)]);
-        crew.serve(sleeper, 1);
+        crew.serve(frozen, 1);
         crew.serve(holder, 2);
         crew.expect_idle(one);
     });
@@ -138,7 +138,7 @@ fn p64_a_frozen_writer_among_readers_of_its_own_process() {
 
 /// The process held the lock alone when its writer was stopped, so that writer had no ticket.
 #[test]
-fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again() {
+fn p10_p64_a_writer_stopped_behind_a_hold_of_its_own_process_is_first_again() {
     with_windows(|mut crew| {
         let (crowd, other, third) = (crew.start(), crew.start(), crew.start());
         crew.writes(crowd, 0);
@@ -165,7 +165,7 @@ fn p10_p64_a_writer_that_slept_behind_a_hold_of_its_own_process_is_first_again()
 
 /// A reader that holds the lock is not bypassed: the others wait for it.
 #[test]
-fn p64_a_stopped_reader_inside_is_never_passed() {
+fn p64_a_stopped_reader_that_holds_is_never_bypassed() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
         crew.set("CREW_POLL", "20").set("CREW_WINDOW", "20");
@@ -200,7 +200,7 @@ fn p64_a_stopped_reader_inside_is_never_passed() {
 /// All three ways of being stopped at once. The windows of one do not add up with those of the
 /// others without limit.
 #[test]
-fn p64_sleepers_of_both_kinds_between_the_awake() {
+fn p64_frozen_waiters_of_both_kinds_between_running_ones() {
     with_windows(|mut crew| {
         let holder = crew.start();
         let members: Vec<Who> = (0..6).map(|_| crew.start()).collect();

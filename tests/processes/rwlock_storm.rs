@@ -120,7 +120,7 @@ fn rounds(processes: u64, tasks: u64, otherwise: u64) -> u64 {
 }
 
 #[test]
-fn p03_p01_no_reader_is_ever_inside_with_a_writer() {
+fn p03_p01_no_reader_ever_holds_with_a_writer() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
         crew.set("CREW_THREADS", "2");
@@ -241,7 +241,7 @@ fn assert_no_violation(crew: &mut Crew) {
 
 /// Members are stopped for as long as another one takes to acquire or give up.
 #[test]
-fn p64_a_storm_in_which_readers_and_writers_fall_asleep() {
+fn p64_a_storm_in_which_readers_and_writers_are_stopped() {
     everywhere(|crew| {
         let mut crew = crew.with_readers();
         crew.set("CREW_POLL", "never").set("CREW_WINDOW", "10");

@@ -185,10 +185,10 @@ macro_rules! groups {
 groups! {
     p30_p13_alone_and_as_the_next: lock::ALONE,
     p30_p13_behind_others: lock::BEHIND,
-    p30_p13_among_sleepers: lock::SLEEPERS,
+    p30_p13_among_frozen_waiters: lock::FROZEN,
     p30_p13_reading: rwlock::READING,
     p30_p13_reading_and_writing_in_one_process: rwlock::IN_ONE_PROCESS,
     p30_p13_writing_among_readers: rwlock::AMONG_READERS,
-    p30_p13_reading_and_writing_among_sleepers: rwlock::SLEEPERS,
+    p30_p13_reading_and_writing_among_frozen_waiters: rwlock::FROZEN,
     p30_p13_reading_refused_at_the_record: rwlock::REFUSED,
 }

@@ -67,11 +67,11 @@ pub(super) const BEHIND: Group = Group {
 };
 
 /// Scenarios that take time, because claim windows end.
-pub(super) const SLEEPERS: Group = Group {
+pub(super) const FROZEN: Group = Group {
     times: 5,
     scenarios: &[
-        ("past a frozen waiter", past_a_sleeper),
-        ("as a frozen waiter", as_a_sleeper),
+        ("past a frozen waiter", past_a_frozen_waiter),
+        ("as a frozen waiter", as_a_frozen_waiter),
     ],
     reaches: &["Probe", "MarkTicket", "Unmark"],
 };
@@ -136,26 +136,26 @@ fn past_a_dead_ticket(crew: &mut Crew, order: &str) -> bool {
     alone(crew, order)
 }
 
-fn past_a_sleeper(crew: &mut Crew, order: &str) -> bool {
-    let (holder, sleeper) = (crew.start(), crew.start());
+fn past_a_frozen_waiter(crew: &mut Crew, order: &str) -> bool {
+    let (holder, frozen) = (crew.start(), crew.start());
     // Much more patient than the victim, so it never bypasses a living waiter.
     let last = crew.start_with(&[("CREW_WINDOW", "120")]);
     crew.set("CREW_WINDOW", "40");
     let victim = victim(crew, order);
     crew.take(holder, 1);
-    crew.queue(sleeper, 1);
-    crew.stop(sleeper);
+    crew.queue(frozen, 1);
+    crew.stop(frozen);
     let queued = does(crew, victim, "acquire 1", "queued 1");
     crew.queue(last, 1);
     crew.release(holder, 1);
     let alive = queued && goes_in_and_out(crew, victim);
     crew.serve(last, 1);
-    crew.go_on(sleeper);
-    crew.serve(sleeper, 1);
+    crew.go_on(frozen);
+    crew.serve(frozen, 1);
     end(crew, victim, alive)
 }
 
-fn as_a_sleeper(crew: &mut Crew, order: &str) -> bool {
+fn as_a_frozen_waiter(crew: &mut Crew, order: &str) -> bool {
     let holder = crew.start();
     let next = crew.start_with(&[("CREW_WINDOW", "60")]);
     let victim = victim(crew, order);

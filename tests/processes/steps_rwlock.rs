@@ -59,12 +59,12 @@ pub(super) const AMONG_READERS: Group = Group {
 };
 
 /// Scenarios that take time, because claim windows end.
-pub(super) const SLEEPERS: Group = Group {
+pub(super) const FROZEN: Group = Group {
     times: 1,
     scenarios: &[
-        ("reading past a frozen waiter", reading_past_a_sleeper),
-        ("writing past a frozen reader", writing_past_a_reader_asleep),
-        ("as a frozen writer", as_a_writer_asleep),
+        ("reading past a frozen waiter", reading_past_a_frozen_waiter),
+        ("writing past a frozen reader", writing_past_a_frozen_reader),
+        ("as a frozen writer", as_a_frozen_writer),
     ],
     reaches: &["Probe", "MarkTicket", "Unmark", "ShareDoor", "RingDoor"],
 };
@@ -121,7 +121,7 @@ fn reading_under_a_replaced_file(crew: &mut Crew, order: &str) -> bool {
     let answer = crew.ask(other, "try-read 1");
     assert!(answer.starts_with("failed 1 Replaced"), "{answer}");
     crew.command(holder, "release 1", "released 1 Lost");
-    crew.nobody_inside();
+    crew.no_holder();
     end(crew, victim, alive)
 }
 
@@ -259,36 +259,36 @@ fn giving_up(crew: &mut Crew, order: &str) -> bool {
     end(crew, victim, alive)
 }
 
-fn reading_past_a_sleeper(crew: &mut Crew, order: &str) -> bool {
-    past_a_sleeper(crew, order, "read", "write")
+fn reading_past_a_frozen_waiter(crew: &mut Crew, order: &str) -> bool {
+    past_a_frozen_waiter(crew, order, "read", "write")
 }
 
-fn writing_past_a_reader_asleep(crew: &mut Crew, order: &str) -> bool {
-    past_a_sleeper(crew, order, "write", "read")
+fn writing_past_a_frozen_reader(crew: &mut Crew, order: &str) -> bool {
+    past_a_frozen_waiter(crew, order, "write", "read")
 }
 
-fn past_a_sleeper(crew: &mut Crew, order: &str, awake: &str, asleep: &str) -> bool {
+fn past_a_frozen_waiter(crew: &mut Crew, order: &str, awake: &str, asleep: &str) -> bool {
     readers(crew);
-    let (holder, sleeper) = (crew.start(), crew.start());
+    let (holder, frozen) = (crew.start(), crew.start());
     // Much more patient than the victim, so it never bypasses a living waiter.
     let last = crew.start_with(&[("CREW_WINDOW", "120")]);
     crew.set("CREW_WINDOW", "40");
     let victim = victim(crew, order);
     crew.writes(holder, 1);
-    crew.queue_by(sleeper, asleep, 1);
-    crew.stop(sleeper);
+    crew.queue_by(frozen, asleep, 1);
+    crew.stop(frozen);
     let queued = does(crew, victim, &format!("{awake} 1"), "queued 1");
     crew.queue_by(last, awake, 1);
     crew.release(holder, 1);
     let alive = queued && goes_in_and_out(crew, victim);
     crew.expect_held(last, 1);
-    crew.go_on(sleeper);
+    crew.go_on(frozen);
     crew.release(last, 1);
-    crew.serve(sleeper, 1);
+    crew.serve(frozen, 1);
     end(crew, victim, alive)
 }
 
-fn as_a_writer_asleep(crew: &mut Crew, order: &str) -> bool {
+fn as_a_frozen_writer(crew: &mut Crew, order: &str) -> bool {
     readers(crew);
     let holder = crew.start();
     let next = crew.start_with(&[("CREW_WINDOW", "60")]);

@@ -5,40 +5,40 @@ use crate::crew::{NO_WINDOW, Who, until};
 use crate::queue::everywhere;
 
 #[test]
-fn p64_a_stopped_head_is_passed_and_is_first_again() {
+fn p64_a_stopped_head_is_bypassed_and_is_first_again() {
     everywhere(|crew| {
         let mut crew = crew.with_windows();
-        let (holder, sleeper) = (crew.start(), crew.start());
+        let (holder, frozen) = (crew.start(), crew.start());
         let (next, last) = (crew.start(), crew.start());
         crew.take(holder, 1);
-        crew.queue(sleeper, 1);
+        crew.queue(frozen, 1);
         crew.queue(next, 1);
         crew.queue(last, 1);
-        crew.stop(sleeper);
+        crew.stop(frozen);
         crew.release(holder, 1);
         crew.expect_held(next, 1);
-        crew.go_on(sleeper);
+        crew.go_on(frozen);
         crew.until_awake();
         crew.release(next, 1);
-        crew.serve(sleeper, 1);
+        crew.serve(frozen, 1);
         crew.serve(last, 1);
         crew.expect_no_tickets();
     });
 }
 
 #[test]
-fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
+fn p64_after_the_first_bypass_no_waiter_waits_for_it_again() {
     everywhere(|crew| {
         let mut crew = crew.with_windows();
-        let (holder, sleeper) = (crew.start(), crew.start());
+        let (holder, frozen) = (crew.start(), crew.start());
         let mut others = vec![crew.start()];
         others.extend((0..4).map(|_| crew.start_with(NO_WINDOW)));
         crew.take(holder, 1);
-        crew.queue(sleeper, 1);
+        crew.queue(frozen, 1);
         for &who in &others {
             crew.queue(who, 1);
         }
-        crew.stop(sleeper);
+        crew.stop(frozen);
         crew.release(holder, 1);
         crew.expect_held(others[0], 1);
         for pair in others.windows(2) {
@@ -49,43 +49,43 @@ fn p64_after_the_first_pass_nobody_waits_for_the_sleeper_again() {
         // A newcomer skips the marked ticket too, and the frozen waiter is still first when it
         // continues.
         crew.acquire(holder, 2);
-        crew.go_on(sleeper);
+        crew.go_on(frozen);
         crew.release(holder, 2);
-        crew.expect_held(sleeper, 1);
+        crew.expect_held(frozen, 1);
     });
 }
 
 #[test]
-fn p64_several_stopped_heads_are_passed() {
+fn p64_several_stopped_heads_are_bypassed() {
     everywhere(|crew| {
         let mut crew = crew.with_windows();
         let holder = crew.start();
         crew.take(holder, 1);
-        let sleepers: Vec<Who> = (0..3).map(|_| crew.start()).collect();
-        for &who in &sleepers {
+        let frozen_waiters: Vec<Who> = (0..3).map(|_| crew.start()).collect();
+        for &who in &frozen_waiters {
             crew.queue(who, 1);
         }
         let next = crew.start();
         crew.queue(next, 1);
-        for &who in &sleepers {
+        for &who in &frozen_waiters {
             crew.stop(who);
         }
         crew.release(holder, 1);
         crew.expect_held(next, 1);
         // While the lock is held they come back, in any order, and keep their tickets.
-        for &who in sleepers.iter().rev() {
+        for &who in frozen_waiters.iter().rev() {
             crew.go_on(who);
         }
         crew.until_awake();
         crew.release(next, 1);
-        for who in sleepers {
+        for who in frozen_waiters {
             crew.serve(who, 1);
         }
     });
 }
 
 #[test]
-fn p64_sleepers_between_the_awake() {
+fn p64_frozen_waiters_between_running_ones() {
     everywhere(|crew| {
         let mut crew = crew.with_windows();
         let holder = crew.start();
@@ -110,7 +110,7 @@ fn p64_sleepers_between_the_awake() {
 }
 
 #[test]
-fn p64_a_stopped_holder_is_never_passed() {
+fn p64_a_stopped_holder_is_never_bypassed() {
     everywhere(|mut crew| {
         crew.set("CREW_POLL", "20").set("CREW_WINDOW", "20");
         let (holder, waiters) = (crew.start(), [crew.start(), crew.start()]);
@@ -138,18 +138,18 @@ fn p64_a_stopped_holder_is_never_passed() {
 }
 
 #[test]
-fn p64_a_stopped_sleeper_that_dies_leaves_nothing_behind() {
+fn p64_a_stopped_waiter_that_dies_leaves_nothing_behind() {
     everywhere(|crew| {
         let mut crew = crew.with_windows();
-        let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
+        let (holder, frozen, next) = (crew.start(), crew.start(), crew.start());
         crew.take(holder, 1);
-        crew.queue(sleeper, 1);
+        crew.queue(frozen, 1);
         crew.queue(next, 1);
-        crew.stop(sleeper);
+        crew.stop(frozen);
         crew.release(holder, 1);
         let held = crew.expect_held(next, 1);
         assert!(!held.crashed);
-        crew.kill(sleeper);
+        crew.kill(frozen);
         crew.release(next, 1);
         assert!(!crew.acquire(holder, 2).crashed);
         crew.release(holder, 2);
@@ -163,21 +163,21 @@ fn p64_a_stopped_sleeper_that_dies_leaves_nothing_behind() {
 }
 
 #[test]
-fn p64_a_future_that_nobody_polls_is_passed_and_keeps_its_place() {
+fn p64_a_future_that_is_not_polled_is_bypassed_and_keeps_its_place() {
     everywhere(|crew| {
         let mut crew = crew.with_windows();
-        let (holder, sleeper, next) = (crew.start(), crew.start(), crew.start());
+        let (holder, frozen, next) = (crew.start(), crew.start(), crew.start());
         crew.take(holder, 1);
-        crew.queue(sleeper, 1);
-        assert_eq!(crew.ask(sleeper, "freeze 1"), "frozen 1");
+        crew.queue(frozen, 1);
+        assert_eq!(crew.ask(frozen, "freeze 1"), "frozen 1");
         crew.queue(next, 1);
         crew.release(holder, 1);
         crew.expect_held(next, 1);
         crew.queue(holder, 2);
-        assert_eq!(crew.ask(sleeper, "thaw 1"), "thawed 1");
+        assert_eq!(crew.ask(frozen, "thaw 1"), "thawed 1");
         crew.until_awake();
         crew.release(next, 1);
-        crew.serve(sleeper, 1);
+        crew.serve(frozen, 1);
         crew.expect_held(holder, 2);
     });
 }
@@ -218,36 +218,36 @@ mod inside_a_step {
         everywhere(|crew| {
             let mut crew = crew.with_windows();
             let holder = crew.start();
-            let sleeper = crew.start_with(&[("STANCHION_AT", &format!("stop:{step}:1"))]);
+            let frozen = crew.start_with(&[("STANCHION_AT", &format!("stop:{step}:1"))]);
             crew.take(holder, 1);
-            crew.tell(sleeper, "acquire 1");
-            everyone(&mut crew, holder, sleeper);
+            crew.tell(frozen, "acquire 1");
+            everyone(&mut crew, holder, frozen);
         });
     }
 
     fn is_passed_at(step: &str) {
-        stopped_at(step, |crew, holder, sleeper| {
-            crew.expect_stopped(sleeper);
+        stopped_at(step, |crew, holder, frozen| {
+            crew.expect_stopped(frozen);
             let next = crew.start();
             crew.queue(next, 1);
             crew.release(holder, 1);
             crew.expect_held(next, 1);
-            crew.go_on(sleeper);
-            crew.expect(sleeper, "queued 1");
+            crew.go_on(frozen);
+            crew.expect(frozen, "queued 1");
             crew.release(next, 1);
-            crew.expect_held(sleeper, 1);
+            crew.expect_held(frozen, 1);
         });
     }
 
     #[test]
-    fn p64_a_sleeper_without_a_ticket_is_in_nobodys_way() {
+    fn p64_a_stopped_process_without_a_ticket_delays_no_waiter() {
         for step in ["FastOpen", "FastTryDoor", "ListQueue", "CreateTicket"] {
             is_passed_at(step);
         }
     }
 
     #[test]
-    fn p64_a_sleeper_at_the_door_is_passed() {
+    fn p64_a_stopped_waiter_at_the_door_is_bypassed() {
         for step in ["OpenDoor", "TryDoor", "WatchDoor", "CheckDoor"] {
             is_passed_at(step);
         }
@@ -257,7 +257,7 @@ mod inside_a_step {
     /// ticket before them, and may acquire first. Processes that arrive after the link may not, and
     /// they may not join one of those others in memory either.
     #[test]
-    fn p10_a_late_ticket_is_passed_only_by_those_before_it() {
+    fn p10_a_late_ticket_is_overtaken_only_by_those_before_it() {
         for _ in 0..5 {
             stopped_at("CreateTicket", |crew, holder, late| {
                 crew.expect_stopped(late);
@@ -279,24 +279,24 @@ mod inside_a_step {
     }
 
     #[test]
-    fn p64_a_sleeper_behind_another_is_passed_when_its_turn_comes() {
+    fn p64_a_stopped_waiter_behind_another_is_bypassed_when_its_turn_comes() {
         for step in ["OpenPredecessor", "WatchPredecessor", "TryPredecessor"] {
             everywhere(|crew| {
                 let mut crew = crew.with_windows();
                 let (holder, first, next) = (crew.start(), crew.start(), crew.start());
-                let sleeper = crew.start_with(&[("STANCHION_AT", &format!("stop:{step}:1"))]);
+                let frozen = crew.start_with(&[("STANCHION_AT", &format!("stop:{step}:1"))]);
                 crew.take(holder, 1);
                 crew.queue(first, 1);
-                crew.tell(sleeper, "acquire 1");
-                crew.expect_stopped(sleeper);
+                crew.tell(frozen, "acquire 1");
+                crew.expect_stopped(frozen);
                 crew.queue(next, 1);
                 crew.release(holder, 1);
                 crew.serve(first, 1);
                 crew.expect_held(next, 1);
-                crew.go_on(sleeper);
-                crew.expect(sleeper, "queued 1");
+                crew.go_on(frozen);
+                crew.expect(frozen, "queued 1");
                 crew.release(next, 1);
-                crew.expect_held(sleeper, 1);
+                crew.expect_held(frozen, 1);
             });
         }
     }
@@ -310,23 +310,23 @@ mod inside_a_step {
             "UnlinkTicket",
             "CloseTicket",
         ] {
-            stopped_at(step, |crew, holder, sleeper| {
-                crew.expect(sleeper, "queued 1");
+            stopped_at(step, |crew, holder, frozen| {
+                crew.expect(frozen, "queued 1");
                 crew.release(holder, 1);
-                crew.expect_stopped(sleeper);
+                crew.expect_stopped(frozen);
                 // More than two windows.
                 crew.command(holder, "acquire 2 2000", "queued 2");
                 let line = crew.line(holder);
                 assert!(line.starts_with("failed 2 TimedOut"), "{step}: {line}");
-                crew.go_on(sleeper);
-                crew.serve(sleeper, 1);
+                crew.go_on(frozen);
+                crew.serve(frozen, 1);
                 crew.take_and_release(holder);
             });
         }
     }
 
     #[test]
-    fn p64_stopped_on_the_way_out_with_the_door_free_is_in_nobodys_way() {
+    fn p64_stopped_on_the_way_out_with_the_door_free_delays_no_waiter() {
         everywhere(|crew| {
             let mut crew = crew.with_windows();
             let holder = crew.start_with(&[("STANCHION_AT", "stop:CloseDoor:1")]);

@@ -141,7 +141,7 @@ fn p63_a_storm_in_which_waiters_and_holders_are_killed() {
 
 /// Each member in turn is stopped for as long as another one takes to acquire.
 #[test]
-fn p64_a_storm_in_which_members_fall_asleep() {
+fn p64_a_storm_in_which_members_are_stopped() {
     everywhere(|mut crew| {
         crew.set("CREW_POLL", "never").set("CREW_WINDOW", "10");
         let members: Vec<Who> = (0..6).map(|_| crew.start()).collect();

@@ -298,7 +298,7 @@ impl Ground {
         text.lines().any(|it| it.parse() == Ok(pid))
     }
 
-    fn anybody_was_killed(&self) -> bool {
+    fn any_member_was_killed(&self) -> bool {
         self.killed.exists()
     }
 
@@ -324,7 +324,7 @@ impl Ground {
                 "violation reader {token} sees {writer} {one} {count} {two}"
             ));
         }
-        let strict = self.strict && !self.anybody_was_killed() && one != 0;
+        let strict = self.strict && !self.any_member_was_killed() && one != 0;
         let right = match strict {
             true => token == one,
             false => token >= one.max(two),

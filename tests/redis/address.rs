@@ -125,7 +125,7 @@ fn p45_each_database_has_its_own_locks() {
 }
 
 #[test]
-fn p45_a_port_where_nobody_listens_is_unavailable() {
+fn p45_a_port_without_a_listener_is_unavailable() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
     let url = format!("redis://{}/", port.expect("a port"));
     let error = in_runtime(options().connect(url)).expect_err("no server is there");

@@ -7,7 +7,7 @@ use crate::server::Server;
 use crate::support::in_runtime;
 
 #[test]
-fn a_lock_is_taken_and_given_back() {
+fn a_lock_is_acquired_and_released() {
     let server = need!(Server::start());
     let client = server.connect(RedisClient::options());
     in_runtime(async {
@@ -45,7 +45,7 @@ fn a_body_is_stopped_when_the_lock_is_lost() {
 }
 
 #[test]
-fn several_clients_of_one_process_are_told_apart_from_strangers() {
+fn several_clients_of_one_process_are_distinguished_from_others() {
     let server = need!(Server::start());
     let client = server.connect(RedisClient::options().label("one").client_name("named"));
     assert_eq!(server.connections("named"), 1);

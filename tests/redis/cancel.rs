@@ -164,7 +164,7 @@ fn p17_given_up_while_the_server_does_nothing() {
 }
 
 #[test]
-fn p17_given_up_in_line() {
+fn p17_given_up_in_the_queue() {
     let stage = need!(Stage::set());
     for way in WAYS {
         let guard = in_runtime(way(&stage.near).acquire()).expect("free");

@@ -138,7 +138,7 @@ fn p51_a_clock_that_is_set_back_loses_nothing_and_keeps_the_order() {
 }
 
 /// A new lock on a server that seems to have started in the future.
-fn assert_lets_in(connect_first: bool) {
+fn assert_grants(connect_first: bool) {
     let clocked = need!(Clocked::start());
     let connect = || in_runtime(options().connect(clocked.server.url())).expect("a client");
     let early = connect_first.then(connect);
@@ -154,13 +154,13 @@ fn assert_lets_in(connect_first: bool) {
 }
 
 #[test]
-fn p51_a_clock_that_is_set_back_before_the_start_of_the_server_still_lets_in() {
-    assert_lets_in(true);
+fn p51_a_clock_that_is_set_back_before_the_start_of_the_server_still_grants() {
+    assert_grants(true);
 }
 
 #[test]
-fn p51_a_client_that_comes_while_the_uptime_is_negative_is_let_in() {
-    assert_lets_in(false);
+fn p51_a_client_that_connects_while_the_uptime_is_negative_acquires() {
+    assert_grants(false);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn serve(
 }
 
 #[test]
-fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
+fn p09_a_thousand_waiters_of_one_client_acquire_in_order() {
     let server = need!(Server::start());
     // A waiter without a message would notice much later.
     let client = server.connect(RedisClient::options().patience(SLOW).claim_window(SLOW));
@@ -90,7 +90,7 @@ fn p09_a_thousand_waiters_of_one_client_come_in_in_order() {
 
 /// All at once: they acquire in the order of their first polls, however many there are.
 #[test]
-fn p09_a_thousand_at_once_come_in_as_they_were_polled() {
+fn p09_a_thousand_at_once_acquire_as_they_were_polled() {
     let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
@@ -145,7 +145,7 @@ fn hear_in(child: &mut Member) -> (u64, usize) {
 /// A thousand waits of five processes, two of which are killed: one before its first grant, one
 /// during its first grants.
 #[test]
-fn p29_processes_killed_in_the_middle_of_a_thousand_delay_nobody() {
+fn p29_processes_killed_in_the_middle_of_a_thousand_delay_no_waiter() {
     let server = need!(Server::start());
     let mut crew: Vec<_> = (0..5).map(|_| Member::spawn(&server)).collect();
     let holder = server.connect(options());
@@ -250,7 +250,7 @@ fn a_hand_over_costs_one_message() {
 
 /// All waiters of a client send one request in each third of their patience, not one each.
 #[test]
-fn waiters_who_wait_cost_one_request_for_each_heartbeat() {
+fn waiters_cost_one_request_for_each_heartbeat() {
     let server = need!(Server::start());
     let patience = Duration::from_millis(1500);
     let holder = server.connect(RedisClient::options().lease(SLOW));

@@ -89,7 +89,7 @@ fn assert_waits_one_lease(
 }
 
 #[test]
-fn p51_a_hold_that_the_replica_knows_of_goes_on() {
+fn p51_a_hold_that_the_replica_knows_continues() {
     let mut pair = need!(Pair::start());
     let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
     let guard = in_runtime(mine.lock("first").acquire()).expect("free");
@@ -124,7 +124,7 @@ fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
 /// The replica knows an earlier holder only, which has released since. A record of another server
 /// does not count; the newer token does.
 #[test]
-fn p51_a_hold_goes_on_though_an_earlier_one_is_on_record() {
+fn p51_a_hold_continues_though_an_earlier_one_is_on_record() {
     let mut pair = need!(Pair::start());
     let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
     let early = in_runtime(mine.lock("first").acquire()).expect("free");
@@ -170,7 +170,7 @@ fn p51_waiters_come_back_in_order_after_a_failover() {
 }
 
 #[test]
-fn p45_a_replica_that_is_not_promoted_lets_nobody_in() {
+fn p45_a_replica_that_is_not_promoted_grants_nothing() {
     let mut pair = need!(Pair::start());
     let client = connect(&pair.proxy);
     let guard = in_runtime(client.lock("first").acquire()).expect("free");
@@ -190,7 +190,7 @@ fn p45_a_replica_that_is_not_promoted_lets_nobody_in() {
 }
 
 #[test]
-fn p51_failovers_in_a_storm_let_no_two_in() {
+fn p51_failovers_in_a_storm_allow_no_two_holders() {
     let mut pair = need!(Pair::start());
     let lease = LEASE.as_millis().to_string();
     let url = pair.proxy.url();

@@ -30,7 +30,7 @@ fn denied(error: &stanchion::Error) -> bool {
 }
 
 #[test]
-fn p45_no_server_and_no_url_are_told_apart() {
+fn p45_no_server_and_no_url_are_different_errors() {
     let directory = tempfile::tempdir().expect("a directory");
     let nowhere = format!("redis+unix://{}/none.sock", directory.path().display());
     let error = connect_error(&nowhere, options());
@@ -157,7 +157,7 @@ fn a_forgotten_script_is_sent_again() {
 }
 
 #[test]
-fn p51_everything_forgotten_and_nobody_let_in_is_taken_back() {
+fn p51_everything_forgotten_and_no_grant_since_is_restored() {
     let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
@@ -179,7 +179,7 @@ fn p51_everything_forgotten_and_nobody_let_in_is_taken_back() {
 }
 
 #[test]
-fn p51_everything_forgotten_and_somebody_let_in_is_a_loss() {
+fn p51_everything_forgotten_and_a_grant_since_is_a_loss() {
     let server = need!(Server::start());
     let (mine, theirs) = (server.connect(options()), server.connect(options()));
     let guard = in_runtime(mine.lock("a").acquire()).expect("free");
@@ -196,7 +196,7 @@ fn p51_everything_forgotten_and_somebody_let_in_is_a_loss() {
 
 /// With quarantine: nothing is granted before earlier holders had time to come back.
 #[test]
-fn p51_everything_forgotten_lets_no_second_one_in() {
+fn p51_everything_forgotten_allows_no_second_holder() {
     let server = need!(Server::start());
     let connect = || in_runtime(options().connect(server.url())).expect("a client");
     let (mine, theirs) = (connect(), connect());
@@ -212,7 +212,7 @@ fn p51_everything_forgotten_lets_no_second_one_in() {
 }
 
 #[test]
-fn p51_a_restart_without_memory_lets_nobody_in_for_a_lease() {
+fn p51_a_restart_without_memory_grants_nothing_for_a_lease() {
     let mut server = need!(Server::start());
     let client = server.connect(options());
     let quarantined = in_runtime(options().connect(server.url())).expect("a client");
@@ -263,7 +263,7 @@ fn p51_a_restart_with_memory_keeps_the_hold_and_is_quarantined_too() {
 }
 
 #[test]
-fn p51_a_key_deleted_underneath_lets_no_second_one_in() {
+fn p51_a_deleted_key_allows_no_second_holder() {
     let server = need!(Server::start());
     for part in ["state", "hold", "who"] {
         let client = server.connect(options());
@@ -387,7 +387,7 @@ fn p47_a_pause_shorter_than_the_lease_is_no_loss() {
 }
 
 #[test]
-fn p48_a_pause_longer_than_the_lease_is_a_loss_for_all_who_listen() {
+fn p48_a_pause_longer_than_the_lease_is_a_loss_for_all_listeners() {
     let server = need!(Server::start());
     let client = server.connect(options());
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
@@ -409,7 +409,7 @@ fn a_replica_is_refused() {
 }
 
 #[test]
-fn a_full_memory_is_told() {
+fn a_full_memory_is_reported() {
     let server = need!(Server::start());
     let client = server.connect(options().unavailable_after(Duration::from_secs(1)));
     let guard = in_runtime(client.lock("held").acquire()).expect("free");

@@ -91,7 +91,7 @@ fn p09_lost_messages_cost_a_heartbeat_and_no_place() {
 }
 
 #[test]
-fn p01_connections_that_break_again_and_again_let_no_two_in() {
+fn p01_connections_that_break_again_and_again_allow_no_two_holders() {
     let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let environment = through(&proxy);
@@ -157,7 +157,7 @@ fn p48_a_network_too_slow_for_the_lease_is_a_loss_in_time() {
 /// Nothing is refused and nothing arrives. The holder has lost the lock before the next grant, and
 /// both continue when the network does.
 #[test]
-fn p48_a_holder_behind_a_network_that_stands_still_has_lost_in_time() {
+fn p48_a_holder_behind_a_stopped_network_has_lost_in_time() {
     let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let (far, near) = (connect(&proxy, options()), server.connect(options()));
@@ -205,7 +205,7 @@ fn p45_a_server_that_accepts_and_says_nothing_is_unavailable() {
 
 /// Shorter than its patience, so it stays queued.
 #[test]
-fn p29_a_waiter_behind_a_network_that_stands_still_keeps_its_place() {
+fn p29_a_waiter_behind_a_stopped_network_keeps_its_place() {
     let server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let patient = options().patience(Duration::from_secs(600));

@@ -83,7 +83,7 @@ fn p29_killed_waiters_cost_no_delay() {
 }
 
 #[test]
-fn p48_a_holder_that_stood_still_is_told_that_it_has_lost() {
+fn p48_a_stopped_holder_learns_that_it_has_lost() {
     let server = need!(Server::start());
     let (mut holder, mut next) = (Member::spawn(&server), Member::spawn(&server));
     let (first, _) = holder.hold("lock");

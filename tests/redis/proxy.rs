@@ -296,7 +296,7 @@ fn frame(bytes: &[u8]) -> Option<usize> {
 }
 
 #[test]
-fn frames_are_told_apart() {
+fn frames_are_distinguished() {
     let push = ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\n\r\n\r\n";
     let map = "%2\r\n+a\r\n:1\r\n$-1\r\n*2\r\n_\r\n#t\r\n";
     let attribute = "|1\r\n+a\r\n,1.5\r\n:7\r\n";

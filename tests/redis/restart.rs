@@ -16,7 +16,7 @@ const LEASE: Duration = Duration::from_secs(3);
 /// was started. So it may show one second when it is a tenth of a second old. The holder is
 /// disconnected and cannot come back. It must have lost the lock before the next grant.
 #[test]
-fn p51_a_server_that_looks_older_than_it_is_lets_nobody_in_too_early() {
+fn p51_a_server_that_looks_older_than_it_is_grants_nothing_too_early() {
     let mut server = need!(Server::start());
     let proxy = Proxy::before(&server);
     let options = RedisClient::options().lease(LEASE);

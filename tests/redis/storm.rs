@@ -26,13 +26,13 @@ fn storm_of_restarts(mut server: Server) {
 }
 
 #[test]
-fn p51_a_server_without_memory_that_is_killed_again_and_again_lets_no_two_in() {
+fn p51_a_server_without_memory_that_is_killed_again_and_again_allows_no_two_holders() {
     storm_of_restarts(need!(Server::start()));
 }
 
 /// It loses up to a second of data.
 #[test]
-fn p51_a_server_with_a_log_that_is_killed_again_and_again_lets_no_two_in() {
+fn p51_a_server_with_a_log_that_is_killed_again_and_again_allows_no_two_holders() {
     storm_of_restarts(need!(Server::start_with(&[
         "--appendonly",
         "yes",
@@ -43,7 +43,7 @@ fn p51_a_server_with_a_log_that_is_killed_again_and_again_lets_no_two_in() {
 
 /// Killed before it is as old as the lease, so the quarantine of one run follows that of another.
 #[test]
-fn p51_restarts_within_the_quarantine_let_no_two_in() {
+fn p51_restarts_within_the_quarantine_allow_no_two_holders() {
     let mut server = need!(Server::start_with(&[
         "--appendonly",
         "yes",
@@ -60,7 +60,7 @@ fn p51_restarts_within_the_quarantine_let_no_two_in() {
 }
 
 #[test]
-fn p51_what_disturbs_a_server_lets_no_two_in() {
+fn p51_disturbances_of_a_server_allow_no_two_holders() {
     let server = need!(Server::start());
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(6) {
@@ -80,7 +80,7 @@ fn p51_what_disturbs_a_server_lets_no_two_in() {
 
 /// A pause longer than the lease ends the hold.
 #[test]
-fn p48_pauses_longer_than_the_lease_let_no_two_in() {
+fn p48_pauses_longer_than_the_lease_allow_no_two_holders() {
     let server = need!(Server::start());
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(1) {
@@ -91,7 +91,7 @@ fn p48_pauses_longer_than_the_lease_let_no_two_in() {
 }
 
 #[test]
-fn p51_everything_forgotten_again_and_again_lets_no_two_in() {
+fn p51_everything_forgotten_again_and_again_allows_no_two_holders() {
     let server = need!(Server::start());
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(2) {
@@ -104,7 +104,7 @@ fn p51_everything_forgotten_again_and_again_lets_no_two_in() {
 /// The documented limit: a lock whose keys are all deleted by hand looks like a new one. So it may
 /// be granted again, with a greater token. The earlier holder is informed.
 #[test]
-fn p51_a_lock_deleted_in_a_storm_is_a_loss_for_who_was_inside() {
+fn p51_a_lock_deleted_in_a_storm_is_a_loss_for_its_holder() {
     let server = need!(Server::start());
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(10) {
@@ -122,7 +122,7 @@ fn p51_a_lock_deleted_in_a_storm_is_a_loss_for_who_was_inside() {
 
 /// An overloaded server answers late: nothing is lost by that.
 #[test]
-fn p47_a_server_that_is_busy_again_and_again_loses_nobody() {
+fn p47_a_server_that_is_busy_again_and_again_loses_no_hold() {
     let allowed = ["--save", "", "--enable-debug-command", "local"];
     let server = need!(Server::start_with(&allowed));
     let crowd = Crowd::begin(6, &server, &SAFE);

@@ -147,7 +147,7 @@ fn p45_the_authorities_of_the_system_are_trusted() {
 }
 
 #[test]
-fn p45_a_certificate_that_nobody_vouches_for_is_refused() {
+fn p45_a_certificate_without_a_trusted_signer_is_refused() {
     let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));
     let error = in_runtime(options().connect(secured.url())).expect_err("not trusted");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");

@@ -27,30 +27,30 @@ fn waits<F: Future>(server: &Server, future: F) -> Polled<F> {
 }
 
 #[test]
-fn p64_a_future_that_is_not_polled_is_passed_and_first_again() {
+fn p64_a_future_that_is_not_polled_is_bypassed_and_first_again() {
     let server = need!(Server::start());
     let window = Duration::from_secs(12);
     let client = server.connect(options().claim_window(window).patience(window * 10));
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
-    let mut sleeper = waits(&server, lock.acquire());
+    let mut frozen = waits(&server, lock.acquire());
     let mut second = waits(&server, lock.acquire());
     let mut third = waits(&server, lock.acquire());
     let released = Instant::now();
     drop(guard);
     let guard = second.finish().expect("the frozen waiter is bypassed");
     assert!(released.elapsed() >= window / 2);
-    assert!(sleeper.poll().is_pending(), "its turn is over");
+    assert!(frozen.poll().is_pending(), "its turn is over");
     eventually("queued again", || queued(&server) == 2);
     drop(guard);
-    let guard = sleeper.finish().expect("first again");
+    let guard = frozen.finish().expect("first again");
     assert!(third.poll().is_pending());
     drop(guard);
     drop(third.finish().expect("its turn"));
 }
 
 #[test]
-fn p23_a_client_without_anybody_ends() {
+fn p23_an_unused_client_ends() {
     let server = need!(Server::start());
     let client = server.connect(options().client_name("ends"));
     let lock = client.lock("a");
@@ -109,7 +109,7 @@ fn closing_ends_waits_and_leaves_guards() {
 }
 
 #[test]
-fn too_long_a_line_is_refused() {
+fn too_long_a_queue_is_refused() {
     let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
@@ -125,7 +125,7 @@ fn too_long_a_line_is_refused() {
 }
 
 #[test]
-fn the_place_in_line_is_told() {
+fn the_position_is_reported() {
     let server = need!(Server::start());
     let client = server.connect(options());
     let lock = client.lock("a");
@@ -171,7 +171,7 @@ fn several_locks_are_taken_in_one_order() {
 }
 
 #[test]
-fn p52_never_more_than_the_limit_are_inside() {
+fn p52_there_are_never_more_holders_than_the_limit() {
     const LIMIT: usize = 5;
     let server = need!(Server::start());
     let clients = [server.connect(options()), server.connect(options())];
@@ -198,7 +198,7 @@ fn p52_never_more_than_the_limit_are_inside() {
 }
 
 #[test]
-fn p55_a_big_request_is_not_passed_by_small_ones() {
+fn p55_a_big_request_is_not_overtaken_by_small_ones() {
     let server = need!(Server::start());
     let client = server.connect(options());
     let semaphore = client.semaphore("a", 3).expect("a semaphore");
@@ -215,7 +215,7 @@ fn p55_a_big_request_is_not_passed_by_small_ones() {
 }
 
 #[test]
-fn p54_requests_that_cannot_be_meant_are_refused_and_harm_nobody() {
+fn p54_invalid_requests_are_refused_and_affect_no_other() {
     let server = need!(Server::start());
     let client = server.connect(options());
     let semaphore = client.semaphore("a", 3).expect("a semaphore");
@@ -277,7 +277,7 @@ fn force_ends_a_hold_and_its_holder_hears_of_it() {
 }
 
 #[test]
-fn a_delay_follows_a_hold_that_was_not_given_back() {
+fn a_delay_follows_a_hold_that_was_not_released() {
     let server = need!(Server::start());
     let delay = Duration::from_millis(400);
     let client = server.connect(options().lock_delay(delay));

@@ -112,7 +112,7 @@ mod close {
     /// The waits on a closed handle have not been polled yet when others arrive through another
     /// handle.
     #[test]
-    fn its_errors_reach_those_whom_they_concern() {
+    fn its_errors_reach_the_right_callers() {
         let place = Place::new();
         let (lock, other) = (open(&place), open(&place));
         let guard = held(&lock);
@@ -197,7 +197,7 @@ mod remove {
         let waiting = place.outsider_waits(7);
         assert_eq!(lock.remove().expect("no error"), Removal::InUse);
         assert!(place.ticket(7).exists());
-        waiting.leaves_the_line();
+        waiting.leaves_the_queue();
         let foreign = place.queue().join("notes.txt");
         std::fs::write(&foreign, "not the lock's").expect("written");
         assert_eq!(lock.remove().expect("no error"), Removal::InUse);
@@ -289,7 +289,7 @@ mod status {
     }
 
     #[test]
-    fn it_tells_labels_and_places_in_order() {
+    fn it_shows_labels_and_positions_in_order() {
         let place = Place::new();
         let label = |name: &str| place.open_with(FifoLock::options().label(name));
         let (first, second) = (label("first"), label("second"));
@@ -317,7 +317,7 @@ mod status {
     }
 
     #[test]
-    fn it_tells_tickets_and_other_processes() {
+    fn it_shows_tickets_and_other_processes() {
         let place = Place::new();
         let lock = open(&place);
         let (_outsider, _early) = (place.outsider_holds(), place.outsider_waits(1));
@@ -356,7 +356,7 @@ mod status {
     }
 
     #[test]
-    fn a_holder_that_left_is_not_told() {
+    fn a_holder_that_left_is_not_shown() {
         let place = Place::new();
         let lock = open(&place);
         let guard = held(&lock);
@@ -523,7 +523,7 @@ fn watched(place: &Place) -> usize {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn p62_an_onlooker_gives_its_watches_back() {
+fn p62_an_observer_ends_its_watches() {
     let place = Place::new();
     let lock = open(&place);
     let guard = held(&lock);
@@ -542,7 +542,7 @@ fn p62_an_onlooker_gives_its_watches_back() {
 
 /// A status that equals the last one is no change.
 #[test]
-fn an_onlooker_is_told_nothing_twice() {
+fn an_observer_gets_no_status_twice() {
     let place = Place::new();
     let lock = open(&place);
     let _guard = held(&lock);

@@ -33,7 +33,7 @@ fn replace(place: &Place) {
 }
 
 #[test]
-fn p05_the_holder_is_told() {
+fn p05_the_holder_is_informed() {
     each_accident(|place, happens, loss| {
         let lock = open(place);
         let guard = held(&lock);
@@ -48,7 +48,7 @@ fn p05_the_holder_is_told() {
 
 /// By the event alone, without a call.
 #[test]
-fn p05_the_holder_is_told_by_an_event() {
+fn p05_the_holder_is_informed_by_an_event() {
     each_accident(|place, happens, loss| {
         let lock = open(place);
         let guard = held(&lock);
@@ -60,7 +60,7 @@ fn p05_the_holder_is_told_by_an_event() {
 }
 
 #[test]
-fn p48_a_loss_is_told_to_every_later_caller() {
+fn p48_a_loss_is_reported_to_every_later_caller() {
     each_accident(|place, happens, loss| {
         let lock = open(place);
         let guard = held(&lock);
@@ -78,7 +78,7 @@ fn p48_a_loss_is_told_to_every_later_caller() {
 }
 
 #[test]
-fn p48_a_loss_is_told_to_all_who_wait_for_it() {
+fn p48_a_loss_is_reported_to_all_who_wait_for_it() {
     let place = Place::new();
     let lock = open(&place);
     let guard = held(&lock);

@@ -48,7 +48,7 @@ fn on_each_kind(test: impl Fn(fn() -> Runtime)) {
 }
 
 /// Spawns a task that acquires and holds. Returns when it has acquired.
-fn holds_for_ever(runtime: &Runtime, lock: &FifoLock) {
+fn holds_forever(runtime: &Runtime, lock: &FifoLock) {
     let lock = lock.clone();
     let (inside, is_inside) = tokio::sync::oneshot::channel();
     runtime.spawn(async move {
@@ -60,7 +60,7 @@ fn holds_for_ever(runtime: &Runtime, lock: &FifoLock) {
 }
 
 /// Spawns a task that waits. Returns when it is queued.
-fn waits_for_ever(runtime: &Runtime, lock: &FifoLock) {
+fn waits_forever(runtime: &Runtime, lock: &FifoLock) {
     let before = waiters(lock);
     let mine = lock.clone();
     runtime.spawn(async move { mine.acquire().await });
@@ -81,7 +81,7 @@ fn p26_a_runtime_that_ends_while_holding_frees_the_lock() {
         let place = Place::new();
         let lock = open(&place);
         let runtime = new();
-        holds_for_ever(&runtime, &lock);
+        holds_forever(&runtime, &lock);
         let mut next = queued(&lock);
         drop(runtime);
         drop(next.finish().expect("freed"));
@@ -90,14 +90,14 @@ fn p26_a_runtime_that_ends_while_holding_frees_the_lock() {
 }
 
 #[test]
-fn p26_a_runtime_that_ends_while_waiting_leaves_the_line() {
+fn p26_a_runtime_that_ends_while_waiting_leaves_the_queue() {
     on_each_kind(|new| {
         let place = Place::new();
         let lock = open(&place);
         let guard = held(&lock);
         let runtime = new();
-        waits_for_ever(&runtime, &lock);
-        waits_for_ever(&runtime, &lock);
+        waits_forever(&runtime, &lock);
+        waits_forever(&runtime, &lock);
         let mut next = queued(&lock);
         drop(runtime);
         assert_eq!(waiters(&lock), 1);
@@ -113,7 +113,7 @@ fn p26_a_runtime_that_ends_with_an_offer_unclaimed_passes_it_on() {
     let lock = open(&place);
     let guard = held(&lock);
     let runtime = current_thread();
-    waits_for_ever(&runtime, &lock);
+    waits_forever(&runtime, &lock);
     let mut next = queued(&lock);
     // The task is woken, but its runtime does not run.
     drop(guard);
@@ -128,8 +128,8 @@ fn p26_a_runtime_that_shuts_down_in_the_background_does_so_too() {
     let place = Place::new();
     let lock = open(&place);
     let runtime = multi_thread();
-    holds_for_ever(&runtime, &lock);
-    waits_for_ever(&runtime, &lock);
+    holds_forever(&runtime, &lock);
+    waits_forever(&runtime, &lock);
     let mut next = queued(&lock);
     runtime.shutdown_background();
     drop(next.finish().expect("freed"));
@@ -161,7 +161,7 @@ fn a_lock_outlives_the_runtime_that_used_it_first() {
     for new in [current_thread, multi_thread, current_thread] {
         let outsider = place.outsider_holds();
         let runtime = new();
-        waits_for_ever(&runtime, &lock);
+        waits_forever(&runtime, &lock);
         drop(runtime);
         let next = lock.clone();
         let task = std::thread::spawn(move || new().block_on(next.acquire().into_future()));
@@ -173,7 +173,7 @@ fn a_lock_outlives_the_runtime_that_used_it_first() {
 }
 
 #[test]
-fn p41_several_runtimes_share_a_line() {
+fn p41_several_runtimes_share_a_queue() {
     let place = Place::new();
     let lock = open(&place);
     let inside = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -226,7 +226,7 @@ mod blocking {
     use super::*;
 
     #[test]
-    fn a_thread_waits_in_the_same_line_as_tasks() {
+    fn a_thread_waits_in_the_same_queue_as_tasks() {
         let place = Place::new();
         let lock = open(&place);
         let guard = held(&lock);

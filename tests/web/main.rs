@@ -55,13 +55,13 @@ macro_rules! everywhere {
 everywhere! {
     requests_are_served_in_order_of_arrival
     work_is_done_one_at_a_time
-    a_long_line_is_refused
-    a_client_that_goes_away_leaves_the_line
-    the_line_shows_holder_and_waiters
-    a_killed_server_holds_up_nobody
+    a_long_queue_is_refused
+    a_client_that_disconnects_leaves_the_queue
+    the_queue_shows_holder_and_waiters
+    a_killed_server_delays_no_waiter
     a_server_that_is_told_to_stop_sends_waiters_away
     a_server_that_is_told_to_stop_finishes_its_work
-    the_page_moves_with_the_line
+    the_page_moves_with_the_queue
 }
 
 fn pids(line: &Value) -> Vec<&Value> {
@@ -108,7 +108,7 @@ fn work_is_done_one_at_a_time(place: Place) {
     }
 }
 
-fn a_long_line_is_refused(place: Place) {
+fn a_long_queue_is_refused(place: Place) {
     let scene = Scene::new(place, 2);
     let guard = scene.hold();
     let mut line = Line::of(scene.a.port);
@@ -126,7 +126,7 @@ fn a_long_line_is_refused(place: Place) {
     assert!(token(&first.answer()) < token(&second.answer()));
 }
 
-fn a_client_that_goes_away_leaves_the_line(place: Place) {
+fn a_client_that_disconnects_leaves_the_queue(place: Place) {
     let scene = Scene::new(place, 8);
     let guard = scene.hold();
     let mut line = Line::of(scene.b.port);
@@ -138,7 +138,7 @@ fn a_client_that_goes_away_leaves_the_line(place: Place) {
     assert!(token(&scene.b.work(0).answer()) > 0);
 }
 
-fn the_line_shows_holder_and_waiters(place: Place) {
+fn the_queue_shows_holder_and_waiters(place: Place) {
     let scene = Scene::new(place, 8);
     let guard = scene.hold();
     let mut line = Line::of(scene.b.port);
@@ -171,7 +171,7 @@ fn the_line_shows_holder_and_waiters(place: Place) {
     });
 }
 
-fn a_killed_server_holds_up_nobody(place: Place) {
+fn a_killed_server_delays_no_waiter(place: Place) {
     let mut scene = Scene::new(place, 8);
     let mut line = Line::of(scene.b.port);
     let _lost = scene.a.work(LONG);
@@ -227,7 +227,7 @@ const ROWS: &str = "
     const shown = rows.map(it => [+it.dataset.pid, it.querySelector('.place').textContent]);
 ";
 
-fn the_page_moves_with_the_line(place: Place) {
+fn the_page_moves_with_the_queue(place: Place) {
     let browser = need!(Browser::start());
     let mut scene = Scene::new(place, 8);
     let [a, b, test] = [scene.a.pid(), scene.b.pid(), std::process::id()];
@@ -356,7 +356,7 @@ fn the_page_says_what_it_does_not_know() {
 
 #[cfg(feature = "redis")]
 #[test]
-fn a_server_of_locks_that_is_gone_is_told() {
+fn a_server_of_locks_that_is_gone_is_reported() {
     let mut scene = Scene::new(need!(Place::redis()), 8);
     let mut line = Line::of(scene.a.port);
     line.until("it is there", |it| it["trouble"].is_null());

@@ -140,7 +140,7 @@ fn baton_with_an_old_name_repeats_a_token() {
 }
 
 #[test]
-fn baton_freed_by_one_who_has_expired_is_robbed() {
+fn baton_freed_by_an_expired_holder_is_robbed() {
     let world = World {
         expires: true,
         stops: 1,

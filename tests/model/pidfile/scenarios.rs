@@ -77,7 +77,7 @@ fn pid_stranger() {
 }
 
 #[test]
-fn pid_an_heir_that_does_not_look_again_robs_a_holder() {
+fn pid_an_heir_that_does_not_check_again_robs_a_holder() {
     let world = world(1, [1, 1, 1], 0);
     graph::finds(world.broken(Mutation::NoLastLook), &[TWO]);
 }
@@ -101,7 +101,7 @@ fn pid_unlinking_the_stale_record_robs_a_holder() {
 }
 
 #[test]
-fn pid_releasing_without_a_look_robs_the_next_holder() {
+fn pid_releasing_without_a_check_robs_the_next_holder() {
     let world = World {
         strangers: 1,
         ..world(0, [1, 1, 0], 0)

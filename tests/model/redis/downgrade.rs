@@ -481,12 +481,12 @@ fn redis_a_downgrade_that_keeps_all_shares_is_found() {
 }
 
 #[test]
-fn redis_a_downgrade_that_keeps_no_share_lets_a_writer_in() {
+fn redis_a_downgrade_that_keeps_no_share_grants_a_writer() {
     finds(0, Mutation::FreesAll, TWO);
 }
 
 #[test]
-fn redis_a_downgrade_that_does_not_look_at_the_queue_lets_readers_wait() {
+fn redis_a_downgrade_that_ignores_the_queue_lets_readers_wait() {
     finds(0, Mutation::NoGrant, IDLE);
 }
 
@@ -501,6 +501,6 @@ fn redis_an_answer_to_a_heartbeat_is_none_to_a_downgrade() {
 }
 
 #[test]
-fn redis_without_quarantine_a_deleted_state_lets_a_writer_in_beside_readers() {
+fn redis_without_quarantine_a_deleted_state_grants_a_writer_beside_readers() {
     finds(1, Mutation::NoQuarantine, TWO);
 }

@@ -58,24 +58,24 @@ fn redis_a_late_renewal_brings_back_what_was_over() {
 }
 
 #[test]
-fn redis_a_release_of_anothers_hold_lets_two_in() {
+fn redis_a_release_of_anothers_hold_allows_two_holders() {
     let rounds = [2, 1, 0];
     finds(Rules { rounds, ..NARROW }, Mutation::ReleasesAnother, TWO);
 }
 
 #[test]
-fn redis_who_is_passed_and_loses_its_number_is_overtaken() {
+fn redis_a_bypassed_waiter_without_its_number_is_overtaken() {
     finds(THREE, Mutation::PassLosesNumber, ORDER);
 }
 
 #[test]
-fn redis_an_offer_that_is_kept_for_the_dead_stops_the_line() {
+fn redis_an_offer_that_is_kept_for_the_dead_stops_the_queue() {
     finds(KILL, Mutation::KeepsOffers, STUCK);
 }
 
 /// An offer that no process receives costs a claim window, and no more.
 #[test]
-fn redis_an_offer_that_nobody_hears_is_passed_later() {
+fn redis_an_offer_without_a_listener_is_bypassed_later() {
     let mutation = Mutation::PublishesBlindly;
     holds(Rules { mutation, ..KILL });
 }
@@ -86,7 +86,7 @@ fn redis_a_message_that_came_too_early_is_lost_without_heartbeats() {
 }
 
 #[test]
-fn redis_without_quarantine_a_restart_lets_two_in() {
+fn redis_without_quarantine_a_restart_allows_two_holders() {
     let rules = Rules {
         blanks: 1,
         ..NARROW
@@ -104,12 +104,12 @@ fn redis_a_replica_is_no_older_than_its_state() {
 }
 
 #[test]
-fn redis_without_witness_a_flush_lets_two_in() {
+fn redis_without_witness_a_flush_allows_two_holders() {
     finds(FLUSH, Mutation::NoWitness, TWO);
 }
 
 #[test]
-fn redis_without_a_look_at_the_fence_a_deleted_state_lets_two_in() {
+fn redis_without_the_fence_a_deleted_state_allows_two_holders() {
     let rules = Rules {
         deletes: 1,
         ..NARROW
@@ -148,14 +148,14 @@ fn redis_a_late_pass_that_names_no_turn_ends_the_next() {
 
 /// The answer has that turn, and the pass arrives later.
 #[test]
-fn redis_who_asks_anew_and_does_not_say_what_it_gave_back_is_let_in_by_it() {
+fn redis_a_request_that_names_no_returned_turn_is_granted_by_it() {
     finds(LATE, Mutation::AsksUnnamed, TWO);
 }
 
 /// The holder at the time of the copy gets an answer with that turn, although it has released it
 /// and another client holds the lock.
 #[test]
-fn redis_what_is_on_record_from_earlier_lets_two_in() {
+fn redis_older_records_allow_two_holders() {
     let rules = Rules {
         rollbacks: 1,
         ..NARROW
@@ -165,7 +165,7 @@ fn redis_what_is_on_record_from_earlier_lets_two_in() {
 
 /// The same on a replica.
 #[test]
-fn redis_what_a_replica_has_on_record_lets_two_in() {
+fn redis_records_of_a_replica_allow_two_holders() {
     let rules = Rules {
         failovers: 1,
         ..NARROW

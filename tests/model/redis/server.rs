@@ -57,7 +57,7 @@ impl World {
     }
 
     /// Returns whether the holder has already returned its turn.
-    fn is_given_back(&self, to: Request) -> bool {
+    fn is_returned(&self, to: Request) -> bool {
         let inside = self.server.sole == to.id;
         let known = to.token == self.server.token;
         inside
@@ -105,7 +105,7 @@ impl World {
         if self.server.sole != me {
             self.reap();
         }
-        if self.is_given_back(to) {
+        if self.is_returned(to) {
             self.keep(me);
             self.pass();
         }
@@ -197,7 +197,7 @@ impl World {
         let another = self.rules.breaks(Mutation::ReleasesAnother) && to.verb == Verb::Release;
         let inside = self.server.sole == id || another && self.server.sole != NONE;
         if to.verb == Verb::Pass {
-            if self.is_given_back(to) {
+            if self.is_returned(to) {
                 self.keep(id);
                 self.pass();
             }

@@ -244,7 +244,7 @@ fn bury(w: &mut World, p: usize) {
 
 fn stop(w: &mut World, p: usize, rules: &Rules) -> bool {
     let pc = w.procs[p].pc;
-    let in_line = matches!(pc, Pc::WaitPred | Pc::Knock | Pc::WaitWindow);
+    let in_line = matches!(pc, Pc::WaitPred | Pc::TrySlots | Pc::WaitWindow);
     let can = !matches!(pc, Pc::Idle | Pc::Done) && (in_line || !rules.stops_in_line);
     if w.procs[p].life != Life::Awake || !can {
         return false;

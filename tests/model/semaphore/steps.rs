@@ -30,7 +30,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
             (w.procs[pred].linked, w.idle) = (false, 0);
             go(w, p, Pc::Look, "reaps the ticket before its own")
         }
-        Pc::Knock => knock(w, p, rules),
+        Pc::TrySlots => try_slots(w, p, rules),
         Pc::CheckMarks => check_marks(w, p, rules),
         Pc::LockState | Pc::ReadToken | Pc::WriteToken | Pc::UnlockState => mint(w, p, rules),
         Pc::Grant => grant(w, p),
@@ -140,7 +140,7 @@ fn become_head(w: &mut World, p: usize) -> Taken {
     proc.pred = NOBODY;
     proc.set(flag::WATCHES);
     proc.todo = proc.open & !held;
-    go(w, p, Pc::Knock, "I am the head")
+    go(w, p, Pc::TrySlots, "I am the head")
 }
 
 /// Waits at its predecessor's ticket, until that is deleted.
@@ -162,7 +162,7 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
 }
 
 /// The head: opens and watches all slots, tries those that it lacks, and keeps what it gets.
-fn knock(w: &mut World, p: usize, rules: &Rules) -> Taken {
+fn try_slots(w: &mut World, p: usize, rules: &Rules) -> Taken {
     let proc = w.procs[p];
     let due = window::is_due(w, p, rules);
     if proc.mark && (due || proc.todo != 0) {

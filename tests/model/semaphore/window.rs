@@ -129,7 +129,7 @@ fn go_on(w: &mut World, p: usize) -> Taken {
     let next = if held.count_ones() as u8 >= k {
         Pc::CheckMarks
     } else {
-        Pc::Knock
+        Pc::TrySlots
     };
     go(w, p, next, "has marked all, continues as the head")
 }
@@ -149,14 +149,14 @@ fn spare(w: &mut World, p: usize) -> Taken {
 fn waits(w: &World, p: usize, rules: &Rules) -> bool {
     let proc = &w.procs[p];
     let keeps = !rules.is(Mutation::PasserKeepsNoPart);
-    let knocks = proc.todo == 0 && proc.open == w.all();
+    let has_all = proc.todo == 0 && proc.open == w.all();
     let rest = match proc.pc {
         Pc::WaitPred => {
             let pred = w.procs[usize::from(proc.pred)];
             pred.linked && pred.locked && !pred.mark && pred.number < proc.number
         }
         Pc::WaitWindow => true,
-        Pc::Knock => knocks && (proc.skip == 0 || w.held(p) == 0 || keeps),
+        Pc::TrySlots => has_all && (proc.skip == 0 || w.held(p) == 0 || keeps),
         _ => false,
     };
     proc.life == Life::Awake && rest

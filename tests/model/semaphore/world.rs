@@ -34,7 +34,7 @@ pub(crate) enum Pc {
     Unmark,
     WaitPred,
     Reap,
-    Knock,
+    TrySlots,
     WaitWindow,
     Probe,
     ProbeSee,

@@ -18,9 +18,9 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         }
         Pc::WatchDoor => {
             w.procs[p].set(flag::DOOR_WATCH);
-            go(w, p, Pc::CheckKnock, Step::WatchDoor, "")
+            go(w, p, Pc::CheckWatch, Step::WatchDoor, "")
         }
-        Pc::CheckKnock => check_knock(w, p),
+        Pc::CheckWatch => check_watch(w, p),
         Pc::WaitDoor => wait_door(w, p, rules),
         Pc::CheckDoor => check_door(w, p, rules),
         Pc::CheckMarks => check_marks(w, p),
@@ -50,7 +50,7 @@ pub(crate) fn become_head(w: &mut World, p: usize) -> Taken {
 }
 
 /// After the watch: is the watched file still the lock file?
-fn check_knock(w: &mut World, p: usize) -> Taken {
+fn check_watch(w: &mut World, p: usize) -> Taken {
     if w.procs[p].door == w.door_path {
         w.procs[p].set(flag::LADDER);
         return go(w, p, Pc::WaitDoor, Step::CheckDoor, "");

@@ -3,65 +3,65 @@
 use super::*;
 
 #[test]
-fn p64_an_offer_that_is_never_claimed_goes_on() {
+fn p64_an_offer_that_is_never_claimed_goes_to_the_next() {
     let place = Place::new();
     let lock = with_window(&place, WINDOW);
     let guard = held(&lock);
-    let (mut sleeper, mut next) = (queued(&lock), queued(&lock));
+    let (mut frozen, mut next) = (queued(&lock), queued(&lock));
     let begun = Instant::now();
     drop(guard);
     let guard = next.finish().expect("bypassed the frozen waiter");
     assert!(begun.elapsed() >= WINDOW, "not before a window has gone by");
-    assert_pending!(sleeper.poll());
+    assert_pending!(frozen.poll());
     drop(guard);
-    drop(assert_ready!(sleeper.poll()).expect("its place was kept"));
-    drop(sleeper);
+    drop(assert_ready!(frozen.poll()).expect("its place was kept"));
+    drop(frozen);
     place.assert_idle();
 }
 
 #[test]
-fn a_sleeper_that_wakes_is_first_again() {
+fn a_frozen_waiter_that_is_polled_is_first_again() {
     let place = Place::new();
     let lock = with_window(&place, WINDOW);
     let guard = held(&lock);
-    let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
+    let (mut frozen, mut second) = (queued(&lock), queued(&lock));
     drop(guard);
     let guard = second.finish().expect("bypassed the frozen waiter");
     let mut third = queued(&lock);
-    assert_pending!(sleeper.poll());
+    assert_pending!(frozen.poll());
     drop(guard);
     assert_pending!(third.poll());
-    drop(assert_ready!(sleeper.poll()).expect("before the third"));
+    drop(assert_ready!(frozen.poll()).expect("before the third"));
     drop(assert_ready!(third.poll()).expect("then the third"));
 }
 
 /// The bypassing waiter has its own ticket, and other waiters of its process are behind it.
 #[test]
-fn a_sleeper_with_an_earlier_ticket_is_first_again() {
+fn a_frozen_waiter_with_an_earlier_ticket_is_first_again() {
     let place = Place::new();
     let lock = with_window(&place, WINDOW);
     let outsider = place.outsider_holds();
-    let mut sleeper = queued(&lock);
+    let mut frozen = queued(&lock);
     let between = place.outsider_waits(1 << 62);
     let (mut second, mut third) = (queued(&lock), queued(&lock));
-    between.leaves_the_line();
+    between.leaves_the_queue();
     outsider.lets_go();
     let guard = second.finish().expect("bypassed the frozen waiter");
-    assert_pending!(sleeper.poll());
+    assert_pending!(frozen.poll());
     drop(guard);
     assert_pending!(third.poll());
-    drop(assert_ready!(sleeper.poll()).expect("before the third"));
+    drop(assert_ready!(frozen.poll()).expect("before the third"));
     drop(third.finish().expect("then the third"));
-    drop((sleeper, second, third));
+    drop((frozen, second, third));
     place.assert_idle();
 }
 
 #[test]
-fn p64_when_all_sleep_the_lock_is_free_for_other_processes() {
+fn p64_when_all_are_frozen_the_lock_is_free_for_other_processes() {
     let place = Place::new();
     let lock = with_window(&place, WINDOW);
     let guard = held(&lock);
-    let mut sleepers: Vec<_> = (0..3).map(|_| queued(&lock)).collect();
+    let mut frozen_waiters: Vec<_> = (0..3).map(|_| queued(&lock)).collect();
     drop(guard);
     let marked = || {
         let tickets = place.tickets();
@@ -73,23 +73,23 @@ fn p64_when_all_sleep_the_lock_is_free_for_other_processes() {
         !lock.is_locked().expect("no error")
     });
     let outsider = place.outsider_holds();
-    for sleeper in &mut sleepers {
-        assert_pending!(sleeper.poll());
+    for frozen in &mut frozen_waiters {
+        assert_pending!(frozen.poll());
     }
     outsider.lets_go();
-    for sleeper in &mut sleepers {
-        drop(sleeper.finish().expect("in order again"));
+    for frozen in &mut frozen_waiters {
+        drop(frozen.finish().expect("in order again"));
     }
-    drop(sleepers);
+    drop(frozen_waiters);
     place.assert_idle();
 }
 
 #[test]
-fn a_newcomer_passes_a_line_of_sleepers() {
+fn a_newcomer_bypasses_a_queue_of_frozen_waiters() {
     let place = Place::new();
     let lock = with_window(&place, WINDOW);
     let guard = held(&lock);
-    let mut sleeper = queued(&lock);
+    let mut frozen = queued(&lock);
     drop(guard);
     eventually("the frozen waiter was bypassed", || {
         !lock.is_locked().expect("no error")
@@ -99,61 +99,61 @@ fn a_newcomer_passes_a_line_of_sleepers() {
     let guard = Polled::new(lock.acquire())
         .finish()
         .expect("no waiter is polled");
-    assert_pending!(sleeper.poll());
+    assert_pending!(frozen.poll());
     drop(guard);
-    drop(sleeper.finish().expect("polled again"));
-    drop(sleeper);
+    drop(frozen.finish().expect("polled again"));
+    drop(frozen);
     place.assert_idle();
 }
 
 #[test]
-fn status_tells_who_of_a_cohort_was_passed_over() {
+fn status_shows_which_of_a_cohort_are_bypassed() {
     let place = Place::new();
     let lock = with_window(&place, WINDOW);
     let guard = held(&lock);
-    let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
+    let (mut frozen, mut second) = (queued(&lock), queued(&lock));
     drop(guard);
     let _guard = second.finish().expect("bypassed the frozen waiter");
     let passed = || lock.status().expect("status").waiters[0].bypassed;
     assert!(passed());
-    assert_pending!(sleeper.poll());
+    assert_pending!(frozen.poll());
     assert!(!passed(), "it was polled");
 }
 
 #[test]
-fn p64_a_thousand_sleepers_cost_a_few_windows() {
+fn p64_a_thousand_frozen_waiters_cost_a_few_windows() {
     let place = Place::new();
     let lock = with_window(&place, WINDOW);
     let guard = held(&lock);
-    let sleepers: Vec<_> = (0..1000).map(|_| queued(&lock)).collect();
+    let frozen_waiters: Vec<_> = (0..1000).map(|_| queued(&lock)).collect();
     let mut awake = queued(&lock);
     drop(guard);
     // A window for each of them would take a thousand seconds.
     drop(awake.finish().expect("bypassed a thousand"));
-    drop((awake, sleepers));
+    drop((awake, frozen_waiters));
     place.assert_idle();
 }
 
 /// The window is that of the granted handle, not that of an earlier one.
 #[test]
-fn a_long_window_of_another_handle_delays_nobody() {
+fn a_long_window_of_another_handle_delays_no_waiter() {
     let place = Place::new();
     let patient = with_window(&place, Duration::from_secs(86_400));
     let lock = with_window(&place, WINDOW);
     let guard = held(&lock);
-    let (mut first, mut sleeper, mut third) = (queued(&patient), queued(&lock), queued(&lock));
+    let (mut first, mut frozen, mut third) = (queued(&patient), queued(&lock), queued(&lock));
     drop(guard);
     drop(assert_ready!(first.poll()).expect("claimed"));
     drop(third.finish().expect("bypassed the frozen waiter"));
-    drop(sleeper.finish().expect("awake"));
+    drop(frozen.finish().expect("awake"));
 }
 
 #[test]
-fn a_window_without_end_passes_nobody() {
+fn a_window_without_end_bypasses_no_waiter() {
     let place = Place::new();
     let lock = with_window(&place, Duration::MAX);
     let guard = held(&lock);
-    let (mut sleeper, mut second) = (queued(&lock), queued(&lock));
+    let (mut frozen, mut second) = (queued(&lock), queued(&lock));
     // A lock with windows that end is the clock here: it shows that enough time has passed.
     let (elsewhere, clock) = (Place::new(), WINDOW);
     let other = with_window(&elsewhere, clock);
@@ -162,22 +162,22 @@ fn a_window_without_end_passes_nobody() {
     drop((guard, other_guard));
     drop(passes.finish().expect("bypassed"));
     assert_pending!(second.poll());
-    drop(assert_ready!(sleeper.poll()).expect("still offered"));
+    drop(assert_ready!(frozen.poll()).expect("still offered"));
     drop(assert_ready!(second.poll()).expect("then the second"));
 }
 
 /// Two waiters of other processes are stopped before this one, and the lock is free.
 #[test]
-fn p64_sleepers_that_were_passed_are_counted() {
+fn p64_bypassed_waiters_are_counted() {
     let place = Place::new();
     let lock = with_window(&place, Duration::from_millis(50));
     drop(held(&lock));
-    let sleepers = [place.outsider_waits(5), place.outsider_waits(6)];
+    let frozen_waiters = [place.outsider_waits(5), place.outsider_waits(6)];
     assert_eq!(lock.stats().bypassed, 0);
     drop(queued(&lock).finish().expect("bypassed both"));
     assert_eq!(lock.stats().bypassed, 2);
-    for sleeper in sleepers {
-        sleeper.leaves_the_line();
+    for frozen in frozen_waiters {
+        frozen.leaves_the_queue();
     }
 }
 
