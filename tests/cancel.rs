@@ -75,7 +75,7 @@ fn warm_up(place: &Place, lock: &FifoLock) {
     drop(guard);
     let outsider = place.outsider_holds();
     assert_pending!(Polled::new(lock.acquire()).poll());
-    outsider.lets_go();
+    outsider.release();
     place.assert_idle();
 }
 

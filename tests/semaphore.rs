@@ -59,7 +59,7 @@ impl Stranger {
             .then_some(Self(file))
     }
 
-    fn lets_go(self) {
+    fn release(self) {
         fs2::FileExt::unlock(&self.0).expect("unlocked");
     }
 }
@@ -123,7 +123,7 @@ fn p55_with_permits_left_elsewhere_a_place_is_seen_on_disk() {
     assert!(place.tickets()[0].ends_with(".p2"));
     let mut small = wants(&semaphore, 1);
     assert_eq!(place.tickets().len(), 2, "another wish, another ticket");
-    stranger.lets_go();
+    stranger.release();
     let both = big.finish().expect("enough now");
     assert_pending!(small.poll());
     drop(one);
@@ -150,7 +150,7 @@ fn p23_a_request_that_is_dropped_releases_what_it_had() {
     let mut small = wants(&semaphore, 1);
     drop(big);
     drop(small.finish().expect("its turn"));
-    stranger.lets_go();
+    stranger.release();
     drop(one);
     assert_idle(&place, &semaphore);
 }

@@ -117,8 +117,8 @@ impl Family {
         self.0.stop(who);
     }
 
-    pub(crate) fn go_on(&mut self, who: Who) {
-        self.0.go_on(who);
+    pub(crate) fn resume(&mut self, who: Who) {
+        self.0.resume(who);
     }
 
     // ---- clocks ---------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ impl Family {
         }
         self.set_clocks(seconds);
         for &who in &running {
-            self.go_on(who);
+            self.resume(who);
         }
         for who in running {
             self.check_clocks(who);

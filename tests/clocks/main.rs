@@ -84,7 +84,7 @@ fn a_frozen_waiter_is_bypassed_no_sooner(kind: Kind, which: Which) {
         }
     }
     family.says_nothing(c);
-    family.go_on(b);
+    family.resume(b);
     assert_eq!(family.next_of(&[b, c]), b);
     family.releases(b);
     family.next_of(&[c]);

@@ -69,7 +69,7 @@ fn free_permits_are_counted_on_disk() {
     assert_available(&semaphore, 1);
     Polled::new(open("c").resize(5)).finish().expect("resized");
     assert_available(&semaphore, 3);
-    outsider.lets_go();
+    outsider.release();
     assert_available(&semaphore, 4);
 }
 

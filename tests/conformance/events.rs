@@ -79,7 +79,7 @@ fn another_program_releases(open: fn(&Place) -> AnyLock) {
     assert_pending!(waiter.poll().map(|it| it.map(drop)));
     until_settled();
     assert_eq!(waiter.rings(), 0);
-    outsider.lets_go();
+    outsider.release();
     assert_woken(&waiter);
     drop(waiter.finish().expect("its turn"));
 }
@@ -94,7 +94,7 @@ fn another_program_leaves_the_queue(open: fn(&Place) -> AnyLock) {
     until_settled();
     waits.leaves_the_queue();
     until_settled();
-    holds.lets_go();
+    holds.release();
     assert_woken(&waiter);
     drop(waiter.finish().expect("its turn"));
 }

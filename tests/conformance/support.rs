@@ -282,14 +282,14 @@ impl Outsider {
     }
 
     /// Unlocks, then closes.
-    pub(crate) fn lets_go(self) {
+    pub(crate) fn release(self) {
         fs2::FileExt::unlock(&self.file).expect("unlocked");
     }
 
     /// Deletes its ticket, then unlocks and closes.
     pub(crate) fn leaves_the_queue(self) {
         std::fs::remove_file(&self.path).expect("its ticket is there");
-        self.lets_go();
+        self.release();
     }
 }
 

@@ -332,7 +332,7 @@ impl<S: Site> Crew<S> {
         assert!(stopped, "{who:?} died instead of stopping");
     }
 
-    pub(crate) fn go_on(&mut self, who: Who) {
-        self.process_mut(who).go_on();
+    pub(crate) fn resume(&mut self, who: Who) {
+        self.process_mut(who).resume();
     }
 }

@@ -106,7 +106,7 @@ impl Process {
         self.stopped
     }
 
-    pub(crate) fn go_on(&mut self) {
+    pub(crate) fn resume(&mut self) {
         self.stopped = false;
         self.signal(Signal::CONT);
     }

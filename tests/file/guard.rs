@@ -138,14 +138,14 @@ fn of_one_thread() -> Runtime {
 
 /// Keeps the thread of the pool busy until the sender has sent.
 fn keep_busy(runtime: &Runtime) -> Sender<()> {
-    let (go_on, may_go_on) = channel();
+    let (resume, may_go_on) = channel();
     let (begun, has_begun) = channel();
     runtime.spawn_blocking(move || {
         begun.send(()).expect("the test listens");
         let _ = may_go_on.recv();
     });
     has_begun.recv().expect("it has begun");
-    go_on
+    resume
 }
 
 /// A write that was handed to a busy pool has not begun.
@@ -155,7 +155,7 @@ fn a_guard_dropped_over_a_running_write_stays_locked_until_that_has_ended() {
     let lock = open(&place, by_events());
     let runtime = of_one_thread();
     for _ in 0..50 {
-        let go_on = keep_busy(&runtime);
+        let resume = keep_busy(&runtime);
         let mut waiter = runtime.block_on(async {
             let mut file = lock.acquire().await.expect("free");
             file.write_all(b"the last word").await.expect("handed over");
@@ -165,7 +165,7 @@ fn a_guard_dropped_over_a_running_write_stays_locked_until_that_has_ended() {
         assert!(lock.try_acquire().expect("no error").is_none());
         assert_pending!(waiter.poll().map(drop));
         let before = std::fs::metadata(place.path()).expect("there").len();
-        go_on.send(()).expect("it listens");
+        resume.send(()).expect("it listens");
         let guard = waiter.finish().expect("the write has ended");
         let after = std::fs::metadata(place.path()).expect("there").len();
         assert!(after >= before && after == 13, "written before the unlock");
@@ -190,7 +190,7 @@ fn a_downgrade_waits_for_a_running_write() {
     let place = Place::new();
     let lock = open(&place, by_events());
     let runtime = of_one_thread();
-    let go_on = keep_busy(&runtime);
+    let resume = keep_busy(&runtime);
     let mut downgrade = runtime.block_on(async {
         let mut file = lock.acquire().await.expect("free");
         file.write_all(b"the last word").await.expect("handed over");
@@ -198,7 +198,7 @@ fn a_downgrade_waits_for_a_running_write() {
     });
     assert_pending!(downgrade.poll().map(drop));
     assert!(lock.try_acquire_shared().expect("no error").is_none());
-    go_on.send(()).expect("it listens");
+    resume.send(()).expect("it listens");
     let one = downgrade.finish().expect("the write has ended");
     let two = lock.try_acquire_shared().expect("no error");
     let length = std::fs::metadata(place.path()).expect("there").len();

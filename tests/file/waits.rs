@@ -54,7 +54,7 @@ fn a_lock_that_comes_for_a_dropped_wait_goes_back() {
         let outsider = place.outsider_holds();
         let waiters: Vec<_> = (0..8).map(|_| queued(&lock)).collect();
         drop(waiters);
-        outsider.lets_go();
+        outsider.release();
         eventually("free", || lock.try_acquire().expect("no error").is_some());
         eventually("every file is closed", || place.descriptors() == 0);
     }

@@ -90,7 +90,7 @@ fn assert_the_watch_works() {
     let outsider = place.outsider_holds();
     let lock = place.open_with(options());
     let mut waiter = queued(&lock);
-    outsider.lets_go();
+    outsider.release();
     drop(waiter.finish().expect("the watch works"));
 }
 
@@ -101,7 +101,7 @@ fn one_that_waits_for_an_event_leaves_the_watch_alone() {
         let outsider = place.outsider_holds();
         let lock = place.open_with(options());
         let (calls, mut waiter) = waits_as(sin, lock.acquire());
-        outsider.lets_go();
+        outsider.release();
         eventually("the call", || called(&calls));
         drop(waiter.finish().expect("the lock all the same"));
         assert_the_watch_works();
@@ -118,7 +118,7 @@ fn one_that_waits_for_a_file_lock_leaves_the_watch_alone() {
         let options = FileLock::options().poll_interval(Duration::MAX);
         let lock = options.open(place.path()).expect("a lock");
         let (calls, mut waiter) = waits_as(sin, lock.acquire());
-        outsider.lets_go();
+        outsider.release();
         eventually("the call", || called(&calls));
         drop(waiter.finish().expect("the lock all the same"));
         assert_the_watch_works();
@@ -148,14 +148,14 @@ fn a_dropped_wait_releases_what_it_has() {
         let lock = place.open_with(options());
         let (_, waiter) = waits_as(sin, lock.acquire());
         drop(waiter);
-        outsider.lets_go();
+        outsider.release();
         place.assert_idle();
 
         let file = FileLock::open(place.path()).expect("a lock");
         let outsider = place.outsider_holds();
         let (_, waiter) = waits_as(sin, file.acquire());
         drop(waiter);
-        outsider.lets_go();
+        outsider.release();
         assert!(file.try_acquire().expect("no error").is_some());
         assert_the_watch_works();
     }
@@ -371,7 +371,7 @@ mod clone {
         assert_eq!(place.tickets(), Vec::<String>::new());
         let mut second = queued(&lock);
         polls(&mut second);
-        outsider.lets_go();
+        outsider.release();
         drop(second.finish().expect("its turn"));
         place.assert_idle();
 
@@ -446,7 +446,7 @@ mod callback {
         let mut behind = Polled::new(lock.acquire());
         assert!(behind.poll_with(&waker).is_pending());
         let before = caller.calls.load(Ordering::SeqCst);
-        outsider.lets_go();
+        outsider.release();
         eventually("the call", || caller.calls.load(Ordering::SeqCst) > before);
         let guard = waiter.finish().expect("its turn");
         let mut lost = Polled::new(guard.lost());

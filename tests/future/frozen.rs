@@ -45,7 +45,7 @@ fn a_frozen_waiter_with_an_earlier_ticket_is_first_again() {
     let between = place.outsider_waits(1 << 62);
     let (mut second, mut third) = (queued(&lock), queued(&lock));
     between.leaves_the_queue();
-    outsider.lets_go();
+    outsider.release();
     let guard = second.finish().expect("bypassed the frozen waiter");
     assert_pending!(frozen.poll());
     drop(guard);
@@ -76,7 +76,7 @@ fn p64_when_all_are_frozen_the_lock_is_free_for_other_processes() {
     for frozen in &mut frozen_waiters {
         assert_pending!(frozen.poll());
     }
-    outsider.lets_go();
+    outsider.release();
     for frozen in &mut frozen_waiters {
         drop(frozen.finish().expect("in order again"));
     }
@@ -192,7 +192,7 @@ fn p64_the_mark_of_the_last_ticket_is_not_that_of_the_next() {
         assert_eq!(lock.stats().frozen, 0, "round {round}");
         let tickets = place.tickets();
         std::fs::write(place.queue().join(&tickets[0]), "p").expect("marked");
-        outsider.lets_go();
+        outsider.release();
         drop(waiter.finish().expect("the lock"));
     }
 }

@@ -40,7 +40,7 @@ fn p16_zero_leaves_no_ticket() {
     let mut refused = Polled::new(lock.acquire().timeout(Duration::ZERO));
     assert_eq!(kind_of(assert_ready!(refused.poll())), ErrorKind::TimedOut);
     assert_eq!(place.tickets(), Vec::<String>::new());
-    outsider.lets_go();
+    outsider.release();
     place.assert_idle();
 }
 
@@ -242,7 +242,7 @@ fn max_waiting_counts_other_processes() {
     assert_eq!(kind_of(assert_ready!(refused.poll())), ErrorKind::Busy);
     let mut joins = Polled::pending(lock.acquire().max_waiting(2));
     waiting.leaves_the_queue();
-    outsider.lets_go();
+    outsider.release();
     drop(joins.finish().expect("served"));
     place.assert_idle();
 }
@@ -258,7 +258,7 @@ fn max_waiting_counts_own_tasks_and_the_living_of_other_processes_together() {
     place.outsider_died_waiting(2);
     let mut refused = Polled::new(lock.acquire().max_waiting(2));
     assert_eq!(kind_of(assert_ready!(refused.poll())), ErrorKind::Busy);
-    outsider.lets_go();
+    outsider.release();
     drop(first.finish().expect("served"));
     drop(second.finish().expect("served"));
     place.assert_idle();

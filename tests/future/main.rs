@@ -143,7 +143,7 @@ mod shape {
         let outsider = Outsider::locks(&place.queue().join("state"));
         let mut waiter = Polled::new(lock.acquire());
         assert_pending!(waiter.poll());
-        outsider.lets_go();
+        outsider.release();
         drop(waiter.finish().expect("its turn"));
         let tried = lock.try_acquire().expect("the file is the only one");
         drop(tried.expect("the lock is free"));
@@ -248,7 +248,7 @@ mod dropped {
         drop(waiter);
         assert_eq!(place.tickets().len(), 0, "the ticket goes with the future");
         let mut next = queued(&lock);
-        outsider.lets_go();
+        outsider.release();
         drop(next.finish().expect("served"));
         place.assert_idle();
     }
@@ -264,7 +264,7 @@ mod dropped {
         assert_eq!(place.tickets().len(), 1);
         let next = queued(&lock);
         before.leaves_the_queue();
-        outsider.lets_go();
+        outsider.release();
         assert_moves_up(&place, queued(&lock), next);
     }
 
@@ -281,7 +281,7 @@ mod dropped {
         assert_eq!(place.tickets().len(), 3);
         drop(first);
         assert_eq!(place.tickets().len(), 2);
-        outsider.lets_go();
+        outsider.release();
         assert_pending!(second.poll());
         behind.leaves_the_queue();
         drop(second.finish().expect("served"));
@@ -306,7 +306,7 @@ mod dropped {
         let lock = place.open_with(options());
         let outsider = place.outsider_holds();
         let waiter = queued(&lock);
-        outsider.lets_go();
+        outsider.release();
         waiter.bell.wait_beyond(0);
         drop(waiter);
         drop(place.outsider_holds());
@@ -320,7 +320,7 @@ mod dropped {
         let lock = place.open_with(options());
         let outsider = place.outsider_holds();
         let (mut first, second) = (queued(&lock), queued(&lock));
-        outsider.lets_go();
+        outsider.release();
         let guard = first.finish().expect("served");
         assert_eq!(place.tickets().len(), 1, "the second one's");
         drop(second);
@@ -335,7 +335,7 @@ mod dropped {
         let lock = place.open_with(options());
         let outsider = place.outsider_holds();
         let mut waiter = queued(&lock);
-        outsider.lets_go();
+        outsider.release();
         let guard = waiter.finish().expect("served");
         eventually("the ticket is removed", || place.tickets().is_empty());
         assert!(guard.is_held());

@@ -89,7 +89,7 @@ pub(crate) fn happen(w: &mut World, p: usize, event: Event, rules: &Rules) -> bo
             let place = !rules.stops_in_line || matches!(proc.pc, Pc::WaitPred | Pc::WaitDoor);
             begun && place && proc.life == Life::Awake && w.stops > 0 && stop(w, p)
         }
-        Event::Continue => proc.life == Life::Stopped && go_on(w, p),
+        Event::Continue => proc.life == Life::Stopped && resume(w, p),
         Event::Cancel => {
             let can = begun && proc.life == Life::Awake && !proc.has(flag::GUARD);
             // Copying the state file is one call, in which no future is dropped.
@@ -182,7 +182,7 @@ fn may_be_bypassed(w: &mut World, p: usize) {
     }
 }
 
-fn go_on(w: &mut World, p: usize) -> bool {
+fn resume(w: &mut World, p: usize) -> bool {
     w.idle = 0;
     w.procs[p].life = Life::Awake;
     true

@@ -19,7 +19,7 @@ fn p64_a_stopped_head_is_bypassed_and_is_first_again() {
             crew.stop(frozen);
             crew.release((holder, 1));
             crew.expect_held((next, 1));
-            crew.go_on(frozen);
+            crew.resume(frozen);
             crew.until_awake();
             crew.release((next, 1));
             crew.serve((frozen, 1));
@@ -45,7 +45,7 @@ fn p64_a_head_that_is_stopped_with_a_part() {
         crew.stop(frozen);
         crew.release((holder, 1));
         crew.release((holder, 2));
-        crew.go_on(frozen);
+        crew.resume(frozen);
         crew.serve((frozen, 1));
         crew.serve((next, 1));
         crew.serve((last, 1));
@@ -76,7 +76,7 @@ fn p64_after_the_first_bypass_no_waiter_waits_for_it_again() {
         // A newcomer skips the marked ticket too, and the frozen waiter is still first when it
         // continues.
         crew.acquire((holder, 2), 2);
-        crew.go_on(frozen);
+        crew.resume(frozen);
         crew.until_awake();
         crew.release((holder, 2));
         crew.serve((frozen, 1));
@@ -103,7 +103,7 @@ fn p64_several_stopped_heads_are_bypassed() {
         crew.expect_held((next, 1));
         // While all permits are taken they come back, in any order, and keep their tickets.
         for &who in frozen_waiters.iter().rev() {
-            crew.go_on(who);
+            crew.resume(who);
         }
         crew.until_awake();
         crew.release((next, 1));

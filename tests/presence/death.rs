@@ -142,7 +142,7 @@ fn p32_an_heir_that_is_stopped_is_waited_for_and_then_right() {
     let mut other = Member::of(kind, &path);
     assert_eq!(other.ask("try"), "none");
     other.tell("acquire");
-    heir.go_on();
+    heir.resume();
     assert!(held(&heir.hear()).1);
     assert!(other.says_nothing());
     assert_eq!(heir.ask("is-held"), "yes");
@@ -164,7 +164,7 @@ fn p32_a_process_that_is_stopped_before_it_takes_a_claim_is_too_late() {
     other.release();
     let mut holder = Member::of(kind, &path);
     assert!(holder.acquire().0 > token);
-    late.go_on();
+    late.resume();
     late.expect("none");
     assert_eq!(holder.ask("is-held"), "yes");
 }
@@ -194,7 +194,7 @@ fn p64_a_stopped_holder_of_a_pid_file_is_never_bypassed() {
     assert!(holder.stop());
     let mut other = Member::of(kind, &path);
     assert_eq!(other.ask("try"), "none");
-    holder.go_on();
+    holder.resume();
     holder.release();
     other.acquire();
 }
@@ -225,7 +225,7 @@ fn p48_a_holder_that_was_stopped_beyond_its_expiry_learns_that_it_has_lost() {
         let (new, crashed) = next.acquire();
         assert!(crashed && new > old);
         assert!(resource.writes(new));
-        holder.go_on();
+        holder.resume();
         holder.expect("lost Expired");
         assert!(!resource.writes(old), "a stale token is refused");
         assert_eq!(holder.ask("is-held"), "no");

@@ -311,7 +311,7 @@ fn p64_a_ticket_with_a_name_elsewhere_is_bypassed_and_not_marked() {
             assert_eq!(read(&ticket), b"", "others would see the mark as well");
             crew.release(who, 1);
         }
-        crew.go_on(frozen);
+        crew.resume(frozen);
         crew.serve(frozen, 1);
         assert!(copied.tickets().iter().all(|it| read(it).is_empty()));
     });

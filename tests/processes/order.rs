@@ -126,7 +126,7 @@ fn p10_a_try_does_not_overtake_a_living_waiter() {
             "none",
             "the last holder is a newcomer too"
         );
-        crew.go_on(waiter);
+        crew.resume(waiter);
         crew.expect_held(waiter, 1);
     });
 }
@@ -268,8 +268,8 @@ fn p27_a_deadline_holds_behind_a_stopped_process() {
     queue_for_a_while(&mut crew, late, 2, 20);
     let line = crew.line(late);
     assert!(line.starts_with("failed 2 TimedOut"), "{line}");
-    crew.go_on(waiter);
-    crew.go_on(holder);
+    crew.resume(waiter);
+    crew.resume(holder);
     crew.release(holder, 0);
     crew.expect_held(waiter, 1);
 }

@@ -125,7 +125,7 @@ fn p04_waiters_from_before_a_replacement_converge_on_the_new_file() {
             // The new lock file is free, but the queue is not empty.
             crew.wants_to_write(newcomer, 1);
             for who in waiters.into_iter().rev() {
-                crew.go_on(who);
+                crew.resume(who);
             }
             for who in waiters.into_iter().chain([newcomer]) {
                 assert!(!crew.expect_held(who, 1).crashed);

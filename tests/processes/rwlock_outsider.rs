@@ -217,7 +217,7 @@ fn p03_a_stopped_reader_in_charge_refuses_no_outsider() {
                 outsider = Outsider::tries(crew.lock());
                 outsider.is_some()
             });
-            crew.go_on(charge);
+            crew.resume(charge);
             crew.expect_together(&[(charge, 1), (other, 1)]);
             crew.take_by(tries, "try-read", 1);
             crew.release_all(&[(charge, 1), (other, 1), (tries, 1)]);

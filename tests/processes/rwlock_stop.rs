@@ -23,7 +23,7 @@ fn p64_a_stopped_writer_is_bypassed_by_the_readers_behind_it_and_is_first_again(
             crew.stop(frozen);
             crew.release(holder, 1);
             crew.expect_together(&[(one, 1), (two, 1)]);
-            crew.go_on(frozen);
+            crew.resume(frozen);
             crew.until_awake();
             // When it continues, it holds back later arrivals.
             crew.wants_to_read(last, 1);
@@ -51,7 +51,7 @@ fn p64_a_stopped_reader_is_bypassed_by_a_writer_and_is_first_again() {
         // Beside the frozen waiter a reader needs no window at all.
         crew.serve(awake, 1);
         crew.expect_held(next, 1);
-        crew.go_on(frozen);
+        crew.resume(frozen);
         crew.until_awake();
         crew.release(next, 1);
         crew.serve(frozen, 1);
@@ -189,7 +189,7 @@ fn p64_a_stopped_reader_that_holds_is_never_bypassed() {
                 "{who:?} overtook a reader that holds"
             );
         }
-        crew.go_on(reader);
+        crew.resume(reader);
         crew.release(reader, 1);
         crew.serve(writer, 1);
         crew.serve(later, 1);
@@ -217,7 +217,7 @@ fn p64_frozen_waiters_of_both_kinds_between_running_ones() {
             crew.serve(members[index], 1);
         }
         for index in [0, 2, 4] {
-            crew.go_on(members[index]);
+            crew.resume(members[index]);
             crew.serve(members[index], 1);
         }
         crew.expect_idle(holder);

@@ -264,7 +264,7 @@ fn p64_a_storm_in_which_readers_and_writers_are_stopped() {
         {
             crew.stop(who);
             crew.waits_briefly(witness, command);
-            crew.go_on(who);
+            crew.resume(who);
         }
         let mut sums = Sums::default();
         for &who in &members {

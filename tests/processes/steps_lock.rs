@@ -150,7 +150,7 @@ fn past_a_frozen_waiter(crew: &mut Crew, order: &str) -> bool {
     crew.release(holder, 1);
     let alive = queued && goes_in_and_out(crew, victim);
     crew.serve(last, 1);
-    crew.go_on(frozen);
+    crew.resume(frozen);
     crew.serve(frozen, 1);
     end(crew, victim, alive)
 }
@@ -165,7 +165,7 @@ fn as_a_frozen_waiter(crew: &mut Crew, order: &str) -> bool {
     crew.release(holder, 1);
     crew.expect_held(next, 1);
     if queued {
-        crew.go_on(victim);
+        crew.resume(victim);
         // Its mark is deleted while the door is locked, or it dies on the way.
         until("it has looked at its mark", || {
             crew.process(victim).has_ended() || crew.tickets().iter().all(|it| is_empty(it))

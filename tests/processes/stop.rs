@@ -17,7 +17,7 @@ fn p64_a_stopped_head_is_bypassed_and_is_first_again() {
         crew.stop(frozen);
         crew.release(holder, 1);
         crew.expect_held(next, 1);
-        crew.go_on(frozen);
+        crew.resume(frozen);
         crew.until_awake();
         crew.release(next, 1);
         crew.serve(frozen, 1);
@@ -49,7 +49,7 @@ fn p64_after_the_first_bypass_no_waiter_waits_for_it_again() {
         // A newcomer skips the marked ticket too, and the frozen waiter is still first when it
         // continues.
         crew.acquire(holder, 2);
-        crew.go_on(frozen);
+        crew.resume(frozen);
         crew.release(holder, 2);
         crew.expect_held(frozen, 1);
     });
@@ -74,7 +74,7 @@ fn p64_several_stopped_heads_are_bypassed() {
         crew.expect_held(next, 1);
         // While the lock is held they come back, in any order, and keep their tickets.
         for &who in frozen_waiters.iter().rev() {
-            crew.go_on(who);
+            crew.resume(who);
         }
         crew.until_awake();
         crew.release(next, 1);
@@ -102,7 +102,7 @@ fn p64_frozen_waiters_between_running_ones() {
             crew.serve(waiters[index], 1);
         }
         for index in [0, 2, 4] {
-            crew.go_on(waiters[index]);
+            crew.resume(waiters[index]);
             crew.serve(waiters[index], 1);
         }
         crew.expect_no_tickets();
@@ -129,7 +129,7 @@ fn p64_a_stopped_holder_is_never_bypassed() {
             "the holder was bypassed"
         );
         assert_eq!(crew.ask(clock, "try 2"), "none");
-        crew.go_on(holder);
+        crew.resume(holder);
         crew.release(holder, 1);
         for who in waiters {
             crew.serve(who, 1);
@@ -232,7 +232,7 @@ mod inside_a_step {
             crew.queue(next, 1);
             crew.release(holder, 1);
             crew.expect_held(next, 1);
-            crew.go_on(frozen);
+            crew.resume(frozen);
             crew.expect(frozen, "queued 1");
             crew.release(next, 1);
             crew.expect_held(frozen, 1);
@@ -263,7 +263,7 @@ mod inside_a_step {
                 crew.expect_stopped(late);
                 let early = crew.start();
                 crew.queue(early, 1);
-                crew.go_on(late);
+                crew.resume(late);
                 crew.expect(late, "queued 1");
                 crew.queue(early, 2);
                 crew.release(holder, 1);
@@ -293,7 +293,7 @@ mod inside_a_step {
                 crew.release(holder, 1);
                 crew.serve(first, 1);
                 crew.expect_held(next, 1);
-                crew.go_on(frozen);
+                crew.resume(frozen);
                 crew.expect(frozen, "queued 1");
                 crew.release(next, 1);
                 crew.expect_held(frozen, 1);
@@ -318,7 +318,7 @@ mod inside_a_step {
                 crew.command(holder, "acquire 2 2000", "queued 2");
                 let line = crew.line(holder);
                 assert!(line.starts_with("failed 2 TimedOut"), "{step}: {line}");
-                crew.go_on(frozen);
+                crew.resume(frozen);
                 crew.serve(frozen, 1);
                 crew.take_and_release(holder);
             });
@@ -337,7 +337,7 @@ mod inside_a_step {
             crew.expect_stopped(holder);
             crew.serve(next, 1);
             crew.take_and_release(next);
-            crew.go_on(holder);
+            crew.resume(holder);
             crew.expect_released(holder, 1);
         });
     }

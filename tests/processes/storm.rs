@@ -152,7 +152,7 @@ fn p64_a_storm_in_which_members_are_stopped() {
         for &who in members.iter().cycle().take(24) {
             crew.stop(who);
             crew.waits_briefly(witness, "acquire");
-            crew.go_on(who);
+            crew.resume(who);
         }
         until_stormed(&mut crew, &members);
         let log = read_log(crew.lock(), &HashSet::new());

@@ -119,10 +119,10 @@ fn p17_a_future_that_was_never_polled_asks_for_nothing() {
 fn p17_given_up_while_the_request_is_on_its_way() {
     let stage = need!(Stage::set());
     for way in WAYS {
-        stage.proxy.stand_still();
+        stage.proxy.stop();
         let waiter = Polled::pending(way(&stage.far).acquire());
         drop(waiter);
-        stage.proxy.go_on();
+        stage.proxy.resume();
         stage.until_heard(way);
         stage.assert_free(way);
     }

@@ -121,7 +121,7 @@ fn p09_a_thousand_at_once_acquire_as_they_were_polled() {
 const EACH: usize = 200;
 
 /// Queues this many waits of this child, behind all that are queued.
-fn stand(server: &Server, child: &mut Member) {
+fn queue_handful(server: &Server, child: &mut Member) {
     for first in (0..EACH).step_by(HANDFUL) {
         let before = waiting(server);
         child.tell(&format!("crowd {first} {HANDFUL}"));
@@ -130,7 +130,7 @@ fn stand(server: &Server, child: &mut Member) {
 }
 
 /// Waits for the next grant of a child. Returns its token, and its number among the child's waits.
-fn hear_in(child: &mut Member) -> (u64, usize) {
+fn next_grant(child: &mut Member) -> (u64, usize) {
     let line = child.hear();
     let (token, number) = line
         .strip_prefix("in ")
@@ -150,7 +150,8 @@ fn p29_processes_killed_in_the_middle_of_a_thousand_delay_no_waiter() {
     let mut crew: Vec<_> = (0..5).map(|_| Member::spawn(&server)).collect();
     let holder = server.connect(options());
     let guard = in_runtime(holder.lock(NAME).acquire()).expect("free");
-    crew.iter_mut().for_each(|child| stand(&server, child));
+    crew.iter_mut()
+        .for_each(|child| queue_handful(&server, child));
     crew[1].kill();
     assert_listeners(&server, 5);
     let mut last = guard.token();
@@ -158,7 +159,7 @@ fn p29_processes_killed_in_the_middle_of_a_thousand_delay_no_waiter() {
     in_runtime(guard.release()).expect("released");
     for (child, count) in [(0, EACH), (2, EACH), (3, 3), (4, EACH)] {
         for expected in 0..count {
-            let (token, number) = hear_in(&mut crew[child]);
+            let (token, number) = next_grant(&mut crew[child]);
             assert!(token > last && number == expected, "in order");
             // Also behind the killed one, perhaps while it held the lock: that costs a lease.
             let delay = moved.elapsed();
@@ -210,7 +211,7 @@ fn p29_fifty_waiters_of_a_host_that_vanished_cost_no_more_than_their_patience() 
     let mut first = in_line(&server, &near, 1);
     let vanished = in_line(&server, &far, 50);
     let mut last = in_line(&server, &near, 1);
-    proxy.stand_still();
+    proxy.stop();
     let begun = Instant::now();
     let (token, _) = serve(guard, first.pop());
     // Each dead waiter gets an offer, until all of them are overdue.

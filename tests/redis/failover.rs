@@ -202,7 +202,7 @@ fn p51_failovers_in_a_storm_allow_no_two_holders() {
     let crowd = Crowd::begin(6, &pair.primary, &environment);
     for _ in 0..rounds(2) {
         pair.fail_over();
-        crowd.go_on();
+        crowd.make_progress();
         pair.swap();
     }
     let all = crowd.end();

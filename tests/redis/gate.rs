@@ -185,16 +185,16 @@ impl Crowd {
             gate: Gate::at(&path),
             _directory: directory,
         };
-        crowd.go_on();
+        crowd.make_progress();
         crowd
     }
 
     /// Waits until on average each of them has entered three times more, so that earlier events are
     /// over.
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn make_progress(&self) {
         let before = self.gate.entered();
         let more = self.children.len() as u64 * 3;
-        eventually("all go on", || {
+        eventually("all make progress", || {
             std::thread::sleep(Duration::from_millis(5));
             self.gate.entered() >= before + more
         });

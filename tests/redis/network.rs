@@ -98,7 +98,7 @@ fn p01_connections_that_break_again_and_again_allow_no_two_holders() {
     let crowd = Crowd::begin(6, &server, &as_words(&environment));
     for _ in 0..rounds(12) {
         proxy.cut();
-        crowd.go_on();
+        crowd.make_progress();
     }
     let all = crowd.end();
     assert_eq!((all.overlaps, all.fallen), (0, 0), "{all:?}");
@@ -166,12 +166,12 @@ fn p48_a_holder_behind_a_stopped_network_has_lost_in_time() {
     eventually("queued", || queued(&server) == 1);
     let mut next = Polled::pending(near.lock("a").acquire());
     eventually("queued", || queued(&server) == 2);
-    proxy.stand_still();
+    proxy.stop();
     let taken = next.finish().expect("its turn");
     assert!(!guard.is_held(), "first the loss, then the next");
     assert_eq!(in_runtime(guard.lost()), Loss::Expired);
     assert!(taken.token() > guard.token() && taken.predecessor_crashed());
-    proxy.go_on();
+    proxy.resume();
     drop(in_runtime(far.lock("b").acquire()).expect("connected again"));
     assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
     // The bypassed waiter comes back, and acquires after this one.
@@ -185,21 +185,21 @@ fn p48_a_holder_behind_a_stopped_network_has_lost_in_time() {
 fn p45_a_server_that_accepts_and_says_nothing_is_unavailable() {
     let server = need!(Server::start());
     let proxy = Proxy::before(&server);
-    proxy.stand_still();
+    proxy.stop();
     let error = in_runtime(options().connect(proxy.url())).expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     // Also when it stops answering later.
-    proxy.go_on();
+    proxy.resume();
     let patient = Duration::from_secs(2);
     let client = connect(&proxy, options().unavailable_after(patient));
-    proxy.stand_still();
+    proxy.stop();
     let begun = Instant::now();
     assert_eq!(
         kind_of(in_runtime(client.lock("a").acquire())),
         ErrorKind::Unavailable
     );
     assert!(begun.elapsed() >= patient);
-    proxy.go_on();
+    proxy.resume();
     drop(in_runtime(client.lock("a").acquire()).expect("connected again"));
 }
 
@@ -215,9 +215,9 @@ fn p29_a_waiter_behind_a_stopped_network_keeps_its_place() {
     eventually("queued", || queued(&server) == 1);
     let mut second = Polled::pending(near.lock("a").acquire());
     eventually("queued", || queued(&server) == 2);
-    proxy.stand_still();
+    proxy.stop();
     proxy.cut();
-    proxy.go_on();
+    proxy.resume();
     in_runtime(guard.ensure_held()).expect("held");
     eventually("it listens again", || {
         let listeners: Vec<String> = server.ask(&["PUBSUB", "CHANNELS", "stanchion:inbox:*"]);
@@ -237,7 +237,7 @@ fn p48_a_release_of_a_lost_hold_says_so_without_a_server() {
     let proxy = Proxy::before(&server);
     let client = connect(&proxy, options());
     let guard = in_runtime(client.lock("a").acquire()).expect("free");
-    proxy.stand_still();
+    proxy.stop();
     assert_eq!(in_runtime(guard.lost()), Loss::Expired);
     assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
 }
@@ -258,7 +258,7 @@ fn downgrades_though(befalls: impl FnOnce(&Server, &Proxy), patience: Duration) 
     let mut next = Polled::new(other.write());
     assert!(next.poll().is_pending());
     eventually("it waits", || queued(&server) == 2);
-    proxy.stand_still();
+    proxy.stop();
     let mut downgrade = Polled::new(writer.downgrade());
     assert!(downgrade.poll().is_pending());
     befalls(&server, &proxy);
@@ -278,7 +278,7 @@ fn p47_a_downgrade_is_asked_for_again_on_the_next_connection() {
     downgrades_though(
         |_, proxy| {
             proxy.cut();
-            proxy.go_on();
+            proxy.resume();
         },
         LEASE * 10,
     );
@@ -291,7 +291,7 @@ fn p47_a_downgrade_of_a_hold_that_was_forgotten() {
         |server, proxy| {
             let parts = ["state", "who", "hold"].map(|it| format!("{{stanchion:a}}:{it}"));
             let _: usize = server.ask(&["DEL", &parts[0], &parts[1], &parts[2]]);
-            proxy.go_on();
+            proxy.resume();
         },
         PATIENCE / 12,
     );

@@ -91,7 +91,7 @@ fn p48_a_stopped_holder_learns_that_it_has_lost() {
     assert!(holder.stop());
     let (token, _) = next.hear_held();
     assert!(token > first);
-    holder.go_on();
+    holder.resume();
     // The loss may be noticed by the clock or by a message, whichever comes first.
     let lost = holder.hear();
     assert!(lost == "lost Expired" || lost == "lost Revoked", "{lost}");

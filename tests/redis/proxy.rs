@@ -111,11 +111,11 @@ impl Proxy {
     }
 
     /// From now on nothing arrives. What is under way arrives when it continues.
-    pub(crate) fn stand_still(&self) {
+    pub(crate) fn stop(&self) {
         self.weather.send_modify(|it| it.stands_still = true);
     }
 
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         self.weather.send_modify(|it| it.stands_still = false);
     }
 

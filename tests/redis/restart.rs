@@ -35,7 +35,7 @@ fn p51_a_server_that_looks_older_than_it_is_grants_nothing_too_early() {
             break guard;
         }
     };
-    proxy.stand_still();
+    proxy.stop();
     server.kill();
     left_of_the_second(100);
     server.begin_again();

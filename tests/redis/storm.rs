@@ -20,7 +20,7 @@ fn storm_of_restarts(mut server: Server) {
     for _ in 0..rounds(2) {
         server.kill();
         server.begin_again();
-        crowd.go_on();
+        crowd.make_progress();
     }
     assert_safe(crowd.end());
 }
@@ -55,7 +55,7 @@ fn p51_restarts_within_the_quarantine_allow_no_two_holders() {
         server.kill();
         server.begin_again();
     }
-    crowd.go_on();
+    crowd.make_progress();
     assert_safe(crowd.end());
 }
 
@@ -65,13 +65,13 @@ fn p51_disturbances_of_a_server_allow_no_two_holders() {
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(6) {
         server.ask::<()>(&["SCRIPT", "FLUSH"]);
-        crowd.go_on();
+        crowd.make_progress();
         for kind in ["normal", "pubsub"] {
             server.ask::<u64>(&["CLIENT", "KILL", "TYPE", kind]);
-            crowd.go_on();
+            crowd.make_progress();
         }
         server.ask::<()>(&["CLIENT", "PAUSE", "150", "ALL"]);
-        crowd.go_on();
+        crowd.make_progress();
     }
     let all = crowd.end();
     assert_safe(all);
@@ -85,7 +85,7 @@ fn p48_pauses_longer_than_the_lease_allow_no_two_holders() {
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(1) {
         server.ask::<()>(&["CLIENT", "PAUSE", "13000", "ALL"]);
-        crowd.go_on();
+        crowd.make_progress();
     }
     assert_safe(crowd.end());
 }
@@ -96,7 +96,7 @@ fn p51_everything_forgotten_again_and_again_allows_no_two_holders() {
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(2) {
         server.ask::<()>(&["FLUSHALL"]);
-        crowd.go_on();
+        crowd.make_progress();
     }
     assert_safe(crowd.end());
 }
@@ -113,7 +113,7 @@ fn p51_a_lock_deleted_in_a_storm_is_a_loss_for_its_holder() {
             .chain(keys.iter().map(|it| &it[..]))
             .collect();
         server.ask::<u64>(&words);
-        crowd.go_on();
+        crowd.make_progress();
     }
     let all = crowd.end();
     println!("{all:?}");
@@ -128,7 +128,7 @@ fn p47_a_server_that_is_busy_again_and_again_loses_no_hold() {
     let crowd = Crowd::begin(6, &server, &SAFE);
     for _ in 0..rounds(6) {
         server.ask::<()>(&["DEBUG", "SLEEP", "0.12"]);
-        crowd.go_on();
+        crowd.make_progress();
     }
     let all = crowd.end();
     assert_safe(all);

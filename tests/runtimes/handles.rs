@@ -193,7 +193,7 @@ mod remove {
         drop(held(&lock));
         let outsider = place.outsider_holds();
         assert_eq!(lock.remove().expect("no error"), Removal::InUse);
-        outsider.lets_go();
+        outsider.release();
         let waiting = place.outsider_waits(7);
         assert_eq!(lock.remove().expect("no error"), Removal::InUse);
         assert!(place.ticket(7).exists());
@@ -284,7 +284,7 @@ mod status {
             assert!(lock.try_acquire().expect("no error").is_none());
             assert_eq!(place.footprint(), before);
         }
-        outsider.lets_go();
+        outsider.release();
         place.assert_idle();
     }
 
@@ -346,7 +346,7 @@ mod status {
         assert_eq!(status.holder, None);
         assert_eq!(named.pid, Some(std::process::id()));
         assert!(named.command.is_some() && named.label.is_none());
-        outsider.lets_go();
+        outsider.release();
         let guard = held(&lock);
         let status = lock.status().expect("a status");
         assert!(status.holder.is_some() && status.outsider.is_none());

@@ -149,7 +149,7 @@ fn p04_a_waiter_follows_the_path() {
         let outsider = place.outsider_holds();
         let mut waiter = queued(&lock);
         happens();
-        outsider.lets_go();
+        outsider.release();
         let guard = waiter.finish().expect("the lock");
         assert!(guard.is_held(), "of the file that the path means");
         drop((guard, waiter));

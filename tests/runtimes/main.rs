@@ -166,7 +166,7 @@ fn a_lock_outlives_the_runtime_that_used_it_first() {
         let next = lock.clone();
         let task = std::thread::spawn(move || new().block_on(next.acquire().into_future()));
         eventually("another runtime waits", || waiters(&lock) == 1);
-        outsider.lets_go();
+        outsider.release();
         drop(task.join().expect("a thread").expect("served"));
         place.assert_idle();
     }

@@ -131,7 +131,7 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
         let taken = w.stops > 0 && stop(&mut w, p, rules);
         keep((Some(p), "*Stop*"), false, taken, w);
         let mut w = *world;
-        let taken = go_on(&mut w, p);
+        let taken = resume(&mut w, p);
         keep((Some(p), "*Continue*"), false, taken, w);
         let mut w = *world;
         let taken = w.cancels > 0 && cancel(&mut w, p);
@@ -258,7 +258,7 @@ fn stop(w: &mut World, p: usize, rules: &Rules) -> bool {
     true
 }
 
-fn go_on(w: &mut World, p: usize) -> bool {
+fn resume(w: &mut World, p: usize) -> bool {
     if w.procs[p].life != Life::Stopped {
         return false;
     }

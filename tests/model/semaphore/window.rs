@@ -109,7 +109,7 @@ fn probe_see(w: &mut World, p: usize) -> Taken {
 fn mark(w: &mut World, p: usize) -> Taken {
     let marking = w.procs[p].marking;
     if marking == 0 {
-        return go_on(w, p);
+        return resume(w, p);
     }
     let q = w.lowest(marking).unwrap_or(p);
     w.procs[p].marking = marking & !(1 << q);
@@ -121,7 +121,7 @@ fn mark(w: &mut World, p: usize) -> Taken {
 }
 
 /// All are marked: it continues as the head, with what it has locked.
-fn go_on(w: &mut World, p: usize) -> Taken {
+fn resume(w: &mut World, p: usize) -> Taken {
     let (held, k) = (w.held(p), w.procs[p].k);
     let proc = &mut w.procs[p];
     proc.set(flag::WATCHES);
