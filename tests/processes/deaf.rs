@@ -44,11 +44,11 @@ fn p63_readers_and_writers() {
         &["door", "predecessor"],
     );
     fails_without(
-        &format!("{share}a_writer_behind_waits_for_both_and_is_told_of_the_last"),
+        &format!("{share}a_writer_behind_waits_for_both_and_is_woken_by_the_last"),
         &["door"],
     );
     fails_without(
-        &format!("{share}the_lender_sleeps_until_somebody_queues"),
+        &format!("{share}the_lender_is_idle_until_another_process_queues"),
         &["queue"],
     );
     fails_without(
