@@ -2,8 +2,8 @@
 //! keeps the waits alive, and releases what was dropped. It runs on a thread of its own, so it does
 //! not depend on the caller's runtime.
 //!
-//! An [`Entry`] has what only the actor knows of a wait or hold. A [`Session`] has what the future and
-//! the guard see too. [`answers`] handles answers, [`reach`] the connection.
+//! An [`Entry`] has what only the actor knows of a wait or hold. A [`Session`] has what the future
+//! and the guard see too. [`answers`] handles answers, [`reach`] the connection.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;

@@ -1,5 +1,5 @@
-//! How long a hold counts as valid: pure arithmetic over a clock that continues while the machine is
-//! suspended.
+//! How long a hold counts as valid: pure arithmetic over a clock that continues while the machine
+//! is suspended.
 //!
 //! # Invariants
 //!
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::sys::host;
 
-/// A point in time on this host, in nanoseconds. The clock continues while the machine is suspended,
-/// if the platform has such a clock.
+/// A point in time on this host, in nanoseconds. The clock continues while the machine is
+/// suspended, if the platform has such a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(u64);
 

@@ -110,8 +110,8 @@ pub(crate) fn count(what: &str) {
 
 // ---- user ---------------------------------------------------------------------------------------
 
-/// Applies `CREW_AS=uid:gid:group,group`, `CREW_FILES=most` and `CREW_UMASK=octal`. The program does
-/// this itself, so that its file need not be readable for that user.
+/// Applies `CREW_AS=uid:gid:group,group`, `CREW_FILES=most` and `CREW_UMASK=octal`. The program
+/// does this itself, so that its file need not be readable for that user.
 #[allow(unsafe_code)]
 fn become_user() {
     if let Ok(umask) = std::env::var("CREW_UMASK") {

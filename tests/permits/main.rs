@@ -1,4 +1,5 @@
-//! The semaphore among real processes: counting, order, deaths, stops, other numbers, and Python's `portalocker`.
+//! The semaphore among real processes: counting, order, deaths, stops, other numbers, and Python's
+//! `portalocker`.
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 

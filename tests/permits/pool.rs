@@ -1,7 +1,7 @@
 //! A crew of [`holder`](super::holder) processes around one semaphore.
 //!
-//! Every `held` line is checked. Never more permits are held than there are. A grant that began after
-//! the end of another one has the greater token.
+//! Every `held` line is checked. Never more permits are held than there are. A grant that began
+//! after the end of another one has the greater token.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;

@@ -42,7 +42,8 @@ pub(crate) struct Queue {
     lock: PathBuf,
     inside: Vec<Inside>,
     token: u64,
-    /// Since the last writer entered, a member died that may have had tokens, or did not take a grant.
+    /// Since the last writer acquired, a member died that may have had tokens, or did not take a
+    /// grant.
     token_may_jump: bool,
     writers_are_unseen: bool,
     _scratch: Option<TempDir>,

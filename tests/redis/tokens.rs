@@ -1,4 +1,5 @@
-//! Fencing: the checks that the documentation shows, on a real Redis server and in a real SQL database.
+//! Fencing: the checks that the documentation shows, on a real Redis server and in a real SQL
+//! database.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! A writer that becomes a reader, on a server. This is a model of its own, because the model of the
-//! leases has one exclusive lock.
+//! A writer that becomes a reader, on a server. A separate model, because the model of the leases
+//! has one exclusive lock.
 //!
 //! # What is modelled
 //!
