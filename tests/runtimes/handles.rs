@@ -406,7 +406,7 @@ mod descriptors {
 
     use super::*;
 
-    /// Runs `body` in a process of its own, which has this many descriptors.
+    /// Runs `body` in a separate process with this limit of descriptors.
     fn with_descriptors(most: u64, name: &str, body: impl FnOnce()) {
         if std::env::var_os("STANCHION_FEW_FILES").is_some() {
             let limit = Rlimit {
@@ -455,17 +455,17 @@ mod descriptors {
         });
     }
 
-    /// Sixty idle handles have descriptors that the guards need.
+    /// Idle handles close their files when the guards need the descriptors.
     #[test]
-    fn idle_handles_give_their_descriptors_back() {
-        with_descriptors(256, "idle_handles_give_their_descriptors_back", || {
+    fn idle_handles_release_their_descriptors() {
+        with_descriptors(256, "idle_handles_release_their_descriptors", || {
             let place = Place::new();
             let locks: Vec<_> = (0..60).map(|number| numbered(&place, number)).collect();
             locks.iter().for_each(|lock| drop(held(lock)));
             let more: Vec<_> = (60..130).map(|number| numbered(&place, number)).collect();
             let guards: Vec<FifoGuard> = more.iter().map(held).collect();
             assert!(guards.iter().all(FifoGuard::is_held));
-            // Those that gave their descriptors back open their files again.
+            // These handles open their files again.
             drop(guards);
             locks.iter().for_each(|lock| drop(held(lock)));
         });
