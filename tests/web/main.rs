@@ -320,7 +320,7 @@ fn the_page_says_what_it_does_not_know() {
     );
     assert_eq!(
         text("#count"),
-        "– 0 of this server wait, and 1 elsewhere; at most 8 may"
+        "– 0 wait on this server, and 1 elsewhere; at most 8 may wait"
     );
 
     // The server dies. The page shows the last queue in grey, with its age, and its times stand
