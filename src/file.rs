@@ -24,7 +24,9 @@ use crate::owner::of_pid;
 use crate::path::{canonical, canonical_behind_links};
 use crate::stats::Stats;
 use crate::status::{Changes, Held, Owner, Removal, Status};
-use crate::sys::{Access, file, host};
+use crate::sys::filesystem::FileSystem;
+use crate::sys::lock_table::LockTable;
+use crate::sys::{Access, file};
 use crate::watch::wait::Wait;
 use crate::watch::watch;
 
@@ -124,7 +126,7 @@ impl FileLock {
             }
             _ => Error::io("look at the file", &path, error),
         })?;
-        let events = host::reports_closes_of(&path);
+        let events = FileSystem::around(&path).reports_closes();
         let waits = WaitConfig {
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,
@@ -276,7 +278,7 @@ impl Local for Shared {
     /// tried is [`Held::Unknown`].
     fn status(&self) -> Result<Status> {
         let path = &self.target.path;
-        let owners = host::LockTable::read().owners(path);
+        let owners = LockTable::read().owners(path);
         let named = owners.listed.first().map(|(pid, _)| of_pid(*pid));
         let alone = matches!(owners.listed[..], [(_, false)]);
         let mut unknown = None;

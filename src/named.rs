@@ -13,7 +13,7 @@ use crate::fair::semaphore::{FifoSemaphore, SemaphoreOptions};
 use crate::fair::{Fair, FifoConfig};
 use crate::lock::Capabilities;
 use crate::options::setters;
-use crate::sys::host;
+use crate::sys::filesystem::FileSystem;
 
 mod fake;
 mod lock;
@@ -284,7 +284,7 @@ impl LockDir {
 
     /// Returns what the locks here can and cannot do.
     pub fn capabilities(&self) -> Capabilities {
-        let events = host::reports_closes_in(&self.path);
+        let events = FileSystem::at(&self.path).reports_closes();
         match self.config.method {
             Method::Fifo => Capabilities::of_fair_file_lock(events),
             Method::Os => Capabilities::of_plain_file_lock(events),

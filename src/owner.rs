@@ -41,10 +41,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind};
 use crate::status::Owner;
-use crate::sys::file::{self, FileId};
+use crate::sys::file::FileId;
+use crate::sys::filesystem::{FileSystem, Locality};
 use crate::sys::fork::PerProcess;
-use crate::sys::host;
-use crate::sys::process::{self, Birth, Life, Locality};
+use crate::sys::process::{self, Birth, Facts, Life};
+use crate::sys::{host, lock_table};
 
 /// The longest label and host in a record, in bytes as written.
 const LONGEST: usize = 96;
@@ -57,16 +58,6 @@ pub(crate) struct Identity {
     host: Option<String>,
     /// Read at the first use. Most processes never list a queue.
     command: OnceLock<Option<String>>,
-}
-
-/// What distinguishes a process from others with the same pid. A missing part is unknown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Facts {
-    birth: Birth,
-    boot: Option<String>,
-    space: Option<u64>,
-    machine: Option<String>,
-    image: Option<String>,
 }
 
 /// What became of the process that wrote a record.
@@ -84,13 +75,7 @@ pub(crate) enum Fate {
 pub(crate) fn identity() -> &'static Identity {
     static IDENTITY: PerProcess<Identity> = PerProcess::new(|| Identity {
         pid: std::process::id(),
-        facts: Facts {
-            birth: process::own_birth(),
-            boot: process::boot_id(),
-            space: process::pid_space(),
-            machine: process::machine_id(),
-            image: process::image_id(),
-        },
+        facts: Facts::own(),
         host: host::host_name(),
         command: OnceLock::new(),
     });
@@ -198,7 +183,7 @@ impl Recorded {
     pub(crate) fn is_copy(&self, file: &File, id: FileId) -> bool {
         let other = self.inode.is_some_and(|it| it != id.inode);
         // If a file does not keep its number, another number proves nothing.
-        other && file::keeps_numbers(file)
+        other && FileSystem::of(file).keeps_numbers()
     }
 
     /// Returns the pid, if it means here what it meant to the writer.
@@ -287,14 +272,14 @@ fn same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> Option<bool> {
 
 /// Returns the process that has locked a file, as far as the kernel's list tells.
 pub(crate) fn holder_of_file(path: &Path) -> Option<Owner> {
-    let owners = host::LockTable::read().owners(path);
+    let owners = lock_table::LockTable::read().owners(path);
     owners.listed.first().map(|(pid, _)| of_pid(*pid))
 }
 
 /// Returns the process with this pid of the kernel's list. The list names the process that took the
 /// lock. Its children may still hold it after its death; then the owner is unknown.
 pub(crate) fn of_pid(pid: u32) -> Owner {
-    match host::command_line(pid) {
+    match lock_table::command_line(pid) {
         Some(command) => Owner {
             pid: Some(pid),
             command: Some(command),

@@ -17,7 +17,7 @@ use crate::options::check_pause;
 use crate::path::canonical;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
-use crate::sys::host;
+use crate::sys::filesystem::FileSystem;
 use crate::watch::wait::Wait;
 use crate::watch::watch;
 
@@ -51,7 +51,7 @@ impl ClaimLock {
         let waits = WaitConfig {
             wait: Wait::Watch,
             poll_interval: config.poll_interval,
-            events: host::reports_closes_of(&path),
+            events: FileSystem::around(&path).reports_closes(),
         };
         let terms = Terms {
             form: config.form,

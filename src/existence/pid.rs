@@ -18,7 +18,8 @@ use crate::options::check_pause;
 use crate::path::canonical;
 use crate::stats::Stats;
 use crate::status::{Changes, Owner, Removal, Status};
-use crate::sys::{file, host};
+use crate::sys::file;
+use crate::sys::filesystem::FileSystem;
 use crate::watch::wait::Wait;
 use crate::watch::watch;
 
@@ -142,7 +143,7 @@ impl PidLock {
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
         check_pause("poll_interval", config.poll_interval, &path)?;
-        let events = host::reports_closes_of(&path);
+        let events = FileSystem::around(&path).reports_closes();
         let waits = WaitConfig {
             wait: config.wait.clone(),
             poll_interval: config.poll_interval,

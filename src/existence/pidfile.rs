@@ -72,8 +72,9 @@ use crate::owner::{Fate, Recorded, waits_for_itself};
 use crate::status::Owner;
 use crate::step::at_named;
 use crate::sys::file::{self, FileId};
+use crate::sys::filesystem::{FileSystem, Locality};
 use crate::sys::id::Id;
-use crate::sys::process::{self, Locality};
+use crate::sys::process;
 use crate::sys::replace;
 use crate::watch::{Seen, WatcherId};
 
@@ -169,7 +170,7 @@ impl PidFile {
         let length = file::read_start(&open, &mut text).map_err(at)?;
         text.truncate(length);
         let file = file::id_of(&open).map_err(at)?;
-        let locality = process::locality_of(&open);
+        let locality = FileSystem::of(&open).locality();
         let body = parse(&text, locality)
             .filter(|_| length <= LONGEST)
             .ok_or_else(|| {

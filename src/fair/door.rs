@@ -70,14 +70,14 @@ impl Door {
         let Some(file) = file::open_to_read(path)? else {
             return Ok(None);
         };
-        let (facts, _) = file::facts_of(&file, path)?;
-        Ok(Some(Self::new((file, facts))))
+        let (id, _) = file::facts_of(&file, path)?;
+        Ok(Some(Self::new((file, id))))
     }
 
-    fn new((file, facts): (File, file::Facts)) -> Self {
+    fn new((file, id): (File, FileId)) -> Self {
         Self {
             file: Private::new(file),
-            id: facts.id,
+            id,
         }
     }
 

@@ -19,7 +19,7 @@ use super::spare::{self, Spares, TicketFile};
 use super::ticket::{Mode, Ticket, policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};
-use crate::sys::dir::{Dir, Found, Opened, Unchanged};
+use crate::sys::dir::{Dir, Directory, Found, Opened, Unchanged};
 use crate::sys::file::{self, FileId};
 use crate::sys::fork::Private;
 use crate::sys::{flock, host};
@@ -91,8 +91,7 @@ impl QueueDir {
     /// Opens the state file. Creates it if it is missing, for the same users as the lock file.
     pub(crate) fn open_state(&self) -> io::Result<(File, FileId)> {
         let rights = || self.dir.rights(&self.door);
-        let (file, facts) = self.dir.open_or_make(STATE, rights)?;
-        Ok((file, facts.id))
+        self.dir.open_or_make(STATE, rights)
     }
 
     /// Lists the tickets in order. Returns `None` if the directory has been removed.

@@ -37,7 +37,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::owner::Recorded;
 use crate::sys::file::{self, FileId};
-use crate::sys::process::Locality;
+use crate::sys::filesystem::{FileSystem, Locality};
 
 /// The version of everything on disk; see `docs/protocol.md`.
 const VERSION: u32 = 1;
@@ -321,7 +321,7 @@ pub(crate) fn read(file: &File, id: Option<FileId>, to: &mut [u8; LENGTH]) -> io
     if let Some(named) = file_named_in(bytes) {
         let id = id.map_or_else(|| file::id_of(file), Ok)?;
         // If a file does not keep its number, another number proves nothing.
-        if named != id.inode && file::keeps_numbers(file) {
+        if named != id.inode && FileSystem::of(file).keeps_numbers() {
             clear_flag(bytes);
         }
     }
@@ -487,8 +487,7 @@ mod tests {
         for kind in [Kind::Lock, Kind::RwLock, Kind::Semaphore] {
             let place = tempfile::tempdir().expect("a directory");
             let file = file::open_lock_file(&place.path().join("state"), None);
-            let (file, facts) = file.expect("a file");
-            let own = facts.id;
+            let (file, own) = file.expect("a file");
             let flag_in = |bytes: &[u8]| {
                 file::write_at(&file, 0, bytes).expect("written");
                 let mut found = [0; LENGTH];
@@ -510,7 +509,7 @@ mod tests {
             set_file(&mut bytes, own.inode + 1);
             let copied = flag_in(&bytes);
             // On a file system that renumbers files the flag counts.
-            let wanted = match file::keeps_numbers(&file) {
+            let wanted = match FileSystem::of(&file).keeps_numbers() {
                 true => Flag::Clear,
                 false => Flag::Held,
             };

@@ -13,7 +13,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::sys::dir::{Dir, Opened};
+use crate::sys::dir::{Dir, Directory, Opened};
 use crate::sys::file::{self, FileId};
 use crate::sys::flock;
 use crate::sys::fork::Private;

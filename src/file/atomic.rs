@@ -55,7 +55,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fair::door::unlink_if_same;
 use crate::path::canonical;
 use crate::step;
-use crate::sys::fork::{Private, Registered, generation};
+use crate::sys::fork::{Private, Slot, generation};
 use crate::sys::{file, flock, replace};
 use crate::trace;
 
@@ -94,7 +94,7 @@ const SWEPT: usize = 16;
 pub struct AtomicFile {
     place: Place,
     // Before the file: the registration must be dropped before the file is closed.
-    _entry: Registered,
+    _entry: Slot,
     /// Present until the commit.
     file: Option<tokio::fs::File>,
     /// A write that failed, although its caller got the error: a content with a hole is never put

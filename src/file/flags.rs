@@ -9,8 +9,9 @@ use super::os_lock::{OsLock, Tried};
 use super::wait::{FileWait, WaitConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::file::{announce, duplicate};
+use crate::sys::filesystem::FileSystem;
+use crate::sys::flock;
 use crate::sys::fork::Private;
-use crate::sys::{flock, host};
 use crate::watch::wait::Wait;
 
 /// How often a waiter looks again without an event. This finds processes that unlock the file and
@@ -209,7 +210,7 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
     let config = WaitConfig {
         wait: Wait::Watch,
         poll_interval: POLL_INTERVAL,
-        events: host::reports_close(&file),
+        events: FileSystem::of(&*file).reports_closes(),
     };
     let mut begin = Some((config, file));
     let mut wait = None;

@@ -26,7 +26,7 @@ use crate::loss::{Loss, Lost};
 use crate::options::no_writer;
 use crate::sys::file::{AsOpen, FileId, duplicate, lend_file, open_to_read};
 use crate::sys::flock;
-use crate::sys::fork::{Private, Registered, generation};
+use crate::sys::fork::{Private, Slot, generation};
 use crate::trace;
 use crate::watch::loss_watcher::{LossWatcher, loss_of};
 
@@ -52,7 +52,7 @@ guard! {
 #[doc(hidden)]
 pub struct FileHold {
     // First field: the registration must be dropped before the file is closed.
-    entry: Option<Registered>,
+    entry: Option<Slot>,
     content: Option<Content>,
     /// Whether a read had to wait. If the caller dropped such a read, the file position may be
     /// ahead of what the caller got.

@@ -86,8 +86,8 @@ impl PathLock {
     pub(crate) fn open_unlocked(&self) -> Result<Locked> {
         let file = self.open()?;
         let facts = file::facts_of(&file, &self.path);
-        let (facts, _) = facts.map_err(|e| self.io("look at the file", e))?;
-        Ok(Locked { file, id: facts.id })
+        let (id, _) = facts.map_err(|e| self.io("look at the file", e))?;
+        Ok(Locked { file, id })
     }
 
     /// Opens the file and tries the lock once.
@@ -98,9 +98,8 @@ impl PathLock {
             let locked = locked.map_err(|e| self.io("lock the file", e))?;
             let facts = file::facts_of(&file, &self.path);
             let deleted = match facts.map_err(|e| self.io("look at the file", e)) {
-                Ok((facts, false)) if locked => {
-                    let locked = Locked { file, id: facts.id };
-                    return self.proven(locked).map(First::Locked);
+                Ok((id, false)) if locked => {
+                    return self.proven(Locked { file, id }).map(First::Locked);
                 }
                 Ok((_, deleted)) => deleted,
                 Err(error) => {
@@ -129,10 +128,7 @@ impl PathLock {
         let granted_twice = match file::open_as(&self.path, &access) {
             // The file was renamed, or may not be opened again. Neither proves that locks work.
             Err(_) => false,
-            Ok(second) => {
-                file::id_of(&second).ok() == Some(locked.id)
-                    && flock::try_lock_exclusive(&second).unwrap_or(false)
-            }
+            Ok(second) => flock::is_granted_twice(&locked.file, &second).unwrap_or(false),
         };
         if granted_twice {
             give_back(locked.file, true);

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 
-use super::refusal;
+use super::{file, refusal};
 
 /// Acquires the exclusive lock. Returns `false` if another open file has a lock on this file.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
@@ -20,6 +20,7 @@ pub(crate) fn try_lock_shared(file: &File) -> io::Result<bool> {
     attempt(|| fs2::FileExt::try_lock_shared(file))
 }
 
+/// Does one or the other.
 pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
     match shared {
         true => try_lock_shared(file),
@@ -40,6 +41,13 @@ pub(crate) fn share(file: &File) -> io::Result<bool> {
         unlock(file)?;
     }
     Ok(shared)
+}
+
+/// Returns whether this file system grants the exclusive lock twice. `locked` has the lock, and
+/// `other` was opened at its path. Another file at the path proves nothing.
+pub(crate) fn is_granted_twice(locked: &File, other: &File) -> io::Result<bool> {
+    let same = file::id_of(other).ok() == file::id_of(locked).ok();
+    Ok(same && try_lock_exclusive(other)?)
 }
 
 /// Waits for the lock in the kernel, without end. For threads that have nothing else to do.

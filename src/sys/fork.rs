@@ -16,13 +16,11 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::atfork;
+#[cfg_attr(unix, path = "fork/unix.rs")]
+#[cfg_attr(not(unix), path = "fork/none.rs")]
+mod arm;
 
-/// Returns the number of forks between the first process and this one. A value from before a fork
-/// is stale.
-pub(crate) fn generation() -> u32 {
-    atfork::generation()
-}
+pub(crate) use arm::{Slot, generation};
 
 /// An open file of this process alone. A forked child finds `/dev/null` under its number.
 #[derive(Debug)]
@@ -30,30 +28,24 @@ pub(crate) struct Private {
     // Fields drop in order. The slot drops first: the number of a closed file in the list could
     // mean another file at the next fork. In between, a forked child may keep a copy, but the lock
     // of that file has been released or means nothing.
-    _slot: atfork::Slot,
+    slot: Slot,
     file: File,
 }
 
 impl Private {
     pub(crate) fn new(file: File) -> Self {
-        let slot = atfork::Slot::take(&file);
-        Self { _slot: slot, file }
-    }
-}
-
-/// The entry of a file that another library owns.
-#[derive(Debug)]
-pub(crate) struct Registered(#[allow(dead_code)] atfork::Slot);
-
-impl Private {
-    /// Returns the file and its entry. The entry must be dropped before the file is closed.
-    pub(crate) fn into_parts(self) -> (Registered, File) {
-        (Registered(self._slot), self.file)
+        let slot = Slot::take(&file);
+        Self { slot, file }
     }
 
-    pub(crate) fn from_parts(entry: Registered, file: File) -> Self {
-        let Registered(slot) = entry;
-        Self { _slot: slot, file }
+    /// Returns the file and its entry in the list. The entry must be dropped before the file is
+    /// closed.
+    pub(crate) fn into_parts(self) -> (Slot, File) {
+        (self.slot, self.file)
+    }
+
+    pub(crate) fn from_parts(slot: Slot, file: File) -> Self {
+        Self { slot, file }
     }
 }
 
@@ -89,7 +81,7 @@ impl<T: Send + Sync> PerProcess<T> {
 
     /// Returns the value of this process. The first call creates it. Values are never freed.
     pub(crate) fn get(&'static self) -> &'static T {
-        atfork::notice();
+        arm::notice();
         let generation = generation();
         let seen = self.current.load(Ordering::Acquire);
         if !seen.is_null() {

@@ -9,12 +9,15 @@
 //! | [`flock`] | lock and unlock of an open file, through `fs2` |
 //! | [`file`](mod@file) | opening lock files, file identity, marks, positioned reads and writes |
 //! | [`dir`](mod@dir) | the queue directory: listing, locked tickets, look-ups by name |
+//! | [`filesystem`] | which machines can reach a file, and what its file system reports |
 //! | [`fork`] | what a forked child must not keep |
 //! | [`rights`] | who may use a file: owner, group, permission bits, access list |
 //! | [`replace`] | nameless files, links, and the order in which a new file reaches the disk |
 //! | [`refusal`] | when a refused call is replaced by a simpler one |
-//! | [`host`] | the host's name, clocks, whether files report closes, the kernel's list of locks |
-//! | [`process`] | which process this is, whether another one runs, which machines can reach a file |
+//! | [`host`] | the host's name and clocks |
+//! | [`id`] | unique names |
+//! | [`lock_table`] | the kernel's list of locks |
+//! | [`process`] | which process this is, whether another one runs |
 
 #![allow(unsafe_code)]
 
@@ -30,33 +33,24 @@ pub(crate) struct Access {
     pub(crate) mode: Option<u32>,
 }
 
+pub(crate) mod dir;
+pub(crate) mod file;
+pub(crate) mod filesystem;
 pub(crate) mod flock;
 pub(crate) mod fork;
+pub(crate) mod id;
+pub(crate) mod lock_table;
+pub(crate) mod process;
 pub(crate) mod refusal;
 
-#[cfg_attr(unix, path = "file_unix.rs")]
-#[cfg_attr(windows, path = "file_windows.rs")]
-#[cfg_attr(not(any(unix, windows)), path = "file_other.rs")]
-pub(crate) mod file;
-
-#[cfg_attr(target_os = "linux", path = "dir_linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "dir_portable.rs")]
-pub(crate) mod dir;
-
-#[cfg_attr(target_os = "linux", path = "host_linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "host_portable.rs")]
+#[cfg_attr(target_os = "linux", path = "host/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "host/portable.rs")]
 pub(crate) mod host;
-pub(crate) mod id;
-pub(crate) mod process;
 
-#[cfg_attr(unix, path = "rights_unix.rs")]
-#[cfg_attr(not(unix), path = "rights_other.rs")]
-pub(crate) mod rights;
-
-#[cfg_attr(unix, path = "replace_unix.rs")]
-#[cfg_attr(not(unix), path = "replace_other.rs")]
+#[cfg_attr(unix, path = "replace/unix.rs")]
+#[cfg_attr(not(unix), path = "replace/other.rs")]
 pub(crate) mod replace;
 
-#[cfg_attr(unix, path = "atfork.rs")]
-#[cfg_attr(not(unix), path = "atfork_none.rs")]
-mod atfork;
+#[cfg_attr(unix, path = "rights/unix.rs")]
+#[cfg_attr(not(unix), path = "rights/other.rs")]
+pub(crate) mod rights;

@@ -1,19 +1,10 @@
-//! Which process this is, whether another one still runs, and whether another machine can reach a
-//! file.
+//! Which process this is, and whether another one still runs.
 //!
 //! Each platform has an arm. It provides what its system tells for certain. Everything else is
 //! `None`, and proves nothing.
-//!
-//! | function | what it provides |
-//! |---|---|
-//! | `boot_id` | a value that no two boots share, of this machine or of others |
-//! | `machine_id` | a value that the machine keeps over boots |
-//! | `pid_space` | the set of processes in which a pid means one of them |
-//! | `image_id` | a value that changes at each `exec` |
-//! | `own_birth`, `look` | what distinguishes this process, or another one, from a later process with the same pid |
-//! | `command_line` | the command line of a process, for status |
-//! | `open` | a file that becomes readable when a process ends |
-//! | `locality_of`, `locality_at` | whether a file or directory is out of the reach of other machines |
+
+#[cfg(not(target_os = "linux"))]
+use std::{fs::File, io};
 
 #[cfg_attr(
     any(target_os = "macos", target_os = "freebsd"),
@@ -32,10 +23,25 @@
 )]
 mod arm;
 
-pub(crate) use arm::{
-    boot_id, command_line, image_id, locality_at, locality_of, look, machine_id, open, own_birth,
-    pid_space,
-};
+#[cfg(target_os = "linux")]
+pub(crate) use arm::{command_line, open};
+
+/// Returns what became of the process with a pid.
+pub(crate) use arm::look;
+
+/// What distinguishes a process from others with the same pid. A missing part is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) birth: Birth,
+    /// No two boots share it, of this machine or of others.
+    pub(crate) boot: Option<String>,
+    /// The set of processes in which a pid means one of them.
+    pub(crate) space: Option<u64>,
+    /// The machine keeps it over boots.
+    pub(crate) machine: Option<String>,
+    /// It changes at each `exec`.
+    pub(crate) image: Option<String>,
+}
 
 /// What distinguishes a process from a later one with the same pid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,13 +75,17 @@ pub(crate) enum Life {
     Runs(Birth),
 }
 
-/// Which machines can reach a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Locality {
-    /// Only this one, through a file system on its own disk or in its own memory.
-    ThisMachine,
-    /// Others may, or nothing proves that they cannot.
-    Unknown,
+/// Returns the command line of a process, for status. Only Linux tells.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn command_line(_pid: u32) -> Option<String> {
+    None
+}
+
+/// Returns a file that becomes readable when the process ends, or `None` if it has ended. Only
+/// Linux has such files.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open(_pid: u32) -> io::Result<Option<File>> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Returns whether no process has this pid.
@@ -148,7 +158,7 @@ mod tests {
         let Life::Runs(birth) = look(std::process::id()) else {
             panic!("it has not ended");
         };
-        assert_ne!(birth.is_same(own_birth()), Some(false));
+        assert_ne!(birth.is_same(Facts::own().birth), Some(false));
         // No process has such a number. A platform that cannot tell says that one may.
         assert!(has_ended(i32::MAX as u32 - 3) || cfg!(not(target_os = "linux")));
         assert!(!has_ended(0) && !has_ended(u32::MAX), "these are no pids");

@@ -57,19 +57,20 @@ fn is_shortage(_error: &io::Error) -> bool {
 /// Does the same for a better call through `/proc/self/fd`, where "not found" may also mean that
 /// there is no `/proc`.
 #[cfg(unix)]
-pub(crate) fn is_refusal_by_proc(error: &io::Error) -> bool {
+pub(super) fn is_refusal_by_proc(error: &io::Error) -> bool {
     let missing = error.kind() == io::ErrorKind::NotFound;
     is_refusal(error) || (missing && !std::path::Path::new("/proc/self/fd").exists())
 }
 
 /// Sets permission bits through the descriptor. If that is refused, through its name in `/proc`.
 #[cfg(unix)]
-pub(crate) fn set_bits(file: impl std::os::fd::AsFd, mode: rustix::fs::Mode) -> io::Result<()> {
+pub(super) fn set_bits(file: &std::fs::File, mode: u32) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    let Err(error) = rustix::fs::fchmod(&file, mode).map_err(io::Error::from) else {
+    let mode = super::file::mode_bits(mode);
+    let Err(error) = rustix::fs::fchmod(file, mode).map_err(io::Error::from) else {
         return Ok(());
     };
-    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     match is_refusal(&error) && rustix::fs::chmod(path, mode).is_ok() {
         true => Ok(()),
         false => Err(error),
@@ -79,13 +80,13 @@ pub(crate) fn set_bits(file: impl std::os::fd::AsFd, mode: rustix::fs::Mode) -> 
 /// Does the same for a file whose bits may be narrower than `mode`, but not wider. If it is
 /// refused, the `present` bits stay if they are narrower.
 #[cfg(unix)]
-pub(crate) fn set_bits_or_narrower(
-    file: impl std::os::fd::AsFd,
-    mode: rustix::fs::Mode,
-    present: rustix::fs::Mode,
+pub(super) fn set_bits_or_narrower(
+    file: &std::fs::File,
+    mode: u32,
+    present: u32,
 ) -> io::Result<()> {
     match set_bits(file, mode) {
-        Err(error) if is_refusal(&error) && mode.contains(present) => Ok(()),
+        Err(error) if is_refusal(&error) && present & !mode == 0 => Ok(()),
         set => set,
     }
 }

@@ -26,9 +26,9 @@ use crate::status::Owner;
 use crate::step::at_named;
 use crate::sys::dir;
 use crate::sys::file::{self, FileId};
+use crate::sys::filesystem::{FileSystem, Locality};
 use crate::sys::fork::Private;
 use crate::sys::id::Id;
-use crate::sys::process::{self, Locality};
 use crate::watch::Seen;
 
 const VERSION: &str = "stanchion claim 1";
@@ -60,7 +60,7 @@ impl Record {
         let length = file::read_start(&open, &mut text)?;
         text.truncate(length);
         let file = file::id_of(&open)?;
-        let locality = process::locality_of(&open);
+        let locality = FileSystem::of(&open).locality();
         let mut record = Self::parse(text, file, locality);
         record.copied = record.recorded.is_copy(&open, file);
         Ok(Some(record))

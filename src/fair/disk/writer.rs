@@ -143,8 +143,7 @@ impl Disk {
         let at = |step, error| Error::io(step, &path, error);
         let second = file::open_to_read(&path).map_err(|e| at("open the state file", e))?;
         if let (Some(second), Some(file)) = (second, &self.state)
-            && file::id_of(&second).ok() == file::id_of(file).ok()
-            && flock::try_lock_exclusive(&second).map_err(|e| at("lock the state file", e))?
+            && flock::is_granted_twice(file, &second).map_err(|e| at("lock the state file", e))?
         {
             let text = "this file system grants one lock to two holders";
             return Err(Error::at(ErrorKind::Unsupported, text, path));

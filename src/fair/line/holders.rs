@@ -6,7 +6,7 @@
 //!
 //! 1. The record, if it names a living holder of this pid namespace.
 //! 2. The kernel's list of locks. A process that it names holds the lock. If it names none, this
-//!    proves something only where the list is [whole](host::Owners::all).
+//!    proves something only where the list is [whole](lock_table::Owners::all).
 //! 3. A *probe*: the lock is tried and given back at once. It is the only step that may lock
 //!    anything, and only if the lock is free. It does not name the holder.
 //!
@@ -21,20 +21,20 @@ use crate::fair::door::Probed;
 use crate::fair::record::{self, Content, Flag, Kind};
 use crate::owner::{Recorded, of_pid};
 use crate::status::{Held, Owner};
-use crate::sys::process::{self, Locality};
-use crate::sys::{file, host};
+use crate::sys::filesystem::{FileSystem, Locality};
+use crate::sys::{file, lock_table};
 
 /// The kernel's list of locks, read when it is first needed. While the kernel makes it, every
 /// process that locks a file has to wait.
-pub(super) struct Locks(OnceCell<host::LockTable>);
+pub(super) struct Locks(OnceCell<lock_table::LockTable>);
 
 impl Locks {
     pub(super) fn new() -> Self {
         Self(OnceCell::new())
     }
 
-    pub(super) fn table(&self) -> &host::LockTable {
-        self.0.get_or_init(host::LockTable::read)
+    pub(super) fn table(&self) -> &lock_table::LockTable {
+        self.0.get_or_init(lock_table::LockTable::read)
     }
 }
 
@@ -153,7 +153,7 @@ pub(super) fn of_slots(
 /// Returns those that share the lock: this process first, then the others in the kernel's list,
 /// each once.
 fn named(us: Option<Owner>, listed: &[(u32, bool)]) -> Vec<Owner> {
-    let own = us.is_some().then(host::listed_pid);
+    let own = us.is_some().then(lock_table::listed_pid);
     let mut pids = Vec::new();
     for &(pid, _) in listed {
         if Some(pid) != own && !pids.contains(&pid) {
@@ -270,5 +270,5 @@ fn read_record(place: &Place) -> Result<(Vec<u8>, Locality)> {
     };
     let mut buffer = [0; record::LENGTH];
     let read = record::read(&file, None, &mut buffer).map_err(at)?;
-    Ok((buffer[..read].to_vec(), process::locality_of(&file)))
+    Ok((buffer[..read].to_vec(), FileSystem::of(&file).locality()))
 }

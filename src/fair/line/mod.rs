@@ -38,8 +38,8 @@ use crate::loss::Loss;
 use crate::path::canonical;
 use crate::stats::{Counts, Stats};
 use crate::status::{Status, Waiting};
+use crate::sys::filesystem::FileSystem;
 use crate::sys::fork::{PerProcess, generation};
-use crate::sys::host;
 use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 
 mod agenda;
@@ -112,7 +112,7 @@ impl Line {
     }
 
     fn new(door: PathBuf, kind: Kind, slots: Option<Slots>) -> Arc<Self> {
-        let events = host::reports_closes_of(&door);
+        let events = FileSystem::around(&door).reports_closes();
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let watcher_id = watch().enroll(line.clone());

@@ -18,6 +18,7 @@ use super::possession::Extent;
 use crate::error::Result;
 use crate::fair::disk::Disk;
 use crate::fair::ticket::{Mode, Ticket};
+use crate::sys::dir::Directory;
 use crate::watch::{Seen, WatchId, watch};
 
 /// The last look at the queue, as far as it saves the next one.

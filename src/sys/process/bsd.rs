@@ -1,39 +1,45 @@
-//! Processes and places on macOS and FreeBSD.
+//! Processes on macOS and FreeBSD.
 //!
 //! FreeBSD computes the start of a process from the wall clock, so it changes when the clock is
 //! set. There only the absence of a process proves its end. A FreeBSD process in a jail sees no
 //! process outside, and records no pid space.
 
 use std::ffi::CStr;
-use std::fs::File;
-use std::io;
-use std::path::Path;
 
-use rustix::fs::{StatFs, fstatfs, statfs};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::{Birth, Life, Locality, image_digest, machine_digest};
+use super::{Birth, Facts, Life, image_digest, machine_digest};
 
-/// File systems on a disk or in memory of this machine.
-const LOCAL: [&[u8]; 5] = [b"apfs", b"hfs", b"ufs", b"zfs", b"tmpfs"];
+impl Facts {
+    /// Returns what distinguishes this process.
+    pub(crate) fn own() -> Self {
+        Self {
+            birth: birth_of(std::process::id()),
+            boot: boot_id(),
+            space: pid_space(),
+            machine: machine_id(),
+            image: image_id(),
+        }
+    }
+}
 
 #[cfg(target_os = "macos")]
-pub(crate) fn boot_id() -> Option<String> {
+fn boot_id() -> Option<String> {
     let id = sysctl(c"kern.bootsessionuuid")?;
     let id = String::from_utf8(id).ok()?;
     Some(id.trim_end_matches('\0').to_owned()).filter(|it| !it.is_empty())
 }
 
 #[cfg(target_os = "freebsd")]
-pub(crate) fn boot_id() -> Option<String> {
+fn boot_id() -> Option<String> {
     let id = sysctl(c"kern.boot_id")?;
     let random = id.len() == 16 && id.iter().any(|it| *it != 0);
     random.then(|| id.iter().map(|it| format!("{it:02x}")).collect())
 }
 
 #[cfg(target_os = "macos")]
-pub(crate) fn machine_id() -> Option<String> {
+fn machine_id() -> Option<String> {
     let mut id = [0_u8; 16];
     let at_once = libc::timespec {
         tv_sec: 0,
@@ -46,7 +52,7 @@ pub(crate) fn machine_id() -> Option<String> {
 }
 
 #[cfg(target_os = "freebsd")]
-pub(crate) fn machine_id() -> Option<String> {
+fn machine_id() -> Option<String> {
     let id = sysctl(c"kern.hostuuid")?;
     let id = id.strip_suffix(b"\0").unwrap_or(&id);
     let set = id.len() == 36 && id.iter().any(|it| !matches!(it, b'0' | b'-'));
@@ -55,18 +61,18 @@ pub(crate) fn machine_id() -> Option<String> {
 
 /// All processes see each other's pids.
 #[cfg(target_os = "macos")]
-pub(crate) fn pid_space() -> Option<u64> {
+fn pid_space() -> Option<u64> {
     Some(0)
 }
 
 #[cfg(target_os = "freebsd")]
-pub(crate) fn pid_space() -> Option<u64> {
+fn pid_space() -> Option<u64> {
     (number(c"security.jail.jailed")? == 0).then_some(0)
 }
 
 /// Returns the version of the pid, which the kernel raises at each `exec`.
 #[cfg(target_os = "macos")]
-pub(crate) fn image_id() -> Option<String> {
+fn image_id() -> Option<String> {
     /// `TASK_AUDIT_TOKEN` of `mach/task_info.h`, and the index of the version in a token.
     const FLAVOR: libc::task_flavor_t = 15;
     const VERSION: usize = 7;
@@ -88,15 +94,11 @@ pub(crate) fn image_id() -> Option<String> {
 
 /// Returns the random bytes that the kernel gives to each image that it executes.
 #[cfg(target_os = "freebsd")]
-pub(crate) fn image_id() -> Option<String> {
+fn image_id() -> Option<String> {
     let mut bytes = [0_u8; 64];
     // SAFETY: the call writes at most 64 bytes into `bytes`.
     let status = unsafe { libc::elf_aux_info(libc::AT_CANARY, bytes.as_mut_ptr().cast(), 64) };
     (status == 0 && bytes != [0; 64]).then(|| image_digest(&bytes))
-}
-
-pub(crate) fn own_birth() -> Birth {
-    birth_of(std::process::id())
 }
 
 fn birth_of(pid: u32) -> Birth {
@@ -184,35 +186,4 @@ fn sysctl(name: &CStr) -> Option<Vec<u8>> {
     };
     value.truncate(length);
     (status == 0 && !value.is_empty()).then_some(value)
-}
-
-pub(crate) fn command_line(_pid: u32) -> Option<String> {
-    None
-}
-
-pub(crate) fn open(_pid: u32) -> io::Result<Option<File>> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub(crate) fn locality_of(file: &File) -> Locality {
-    locality(fstatfs(file))
-}
-
-pub(crate) fn locality_at(path: &Path) -> Locality {
-    locality(statfs(path))
-}
-
-fn locality(found: rustix::io::Result<StatFs>) -> Locality {
-    let local = |it: &StatFs| {
-        let flags = u64::from(it.f_flags);
-        #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)] // Its type differs.
-        let marked = flags & libc::MNT_LOCAL as u64 != 0;
-        let name = it.f_fstypename.map(|it| it.to_ne_bytes()[0]);
-        let name = name.split(|it| *it == 0).next().unwrap_or_default();
-        marked && LOCAL.contains(&name)
-    };
-    match found.is_ok_and(|it| local(&it)) {
-        true => Locality::ThisMachine,
-        false => Locality::Unknown,
-    }
 }

@@ -1,24 +1,20 @@
-//! Processes and places on Linux.
+//! Processes on Linux.
 //!
 //! `/proc` may be hidden, mounted in part, not mounted, or that of another pid namespace. So the
 //! kernel's own calls come first (`pidfd_open`, the file system of a pidfd, and its `ioctl`). Of
 //! `/proc` only what certainly describes this pid namespace is used.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags, StatFs, fstat, fstatfs, statfs};
+use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 
-use super::{Birth, Life, Locality, image_digest, machine_digest};
+use super::{Birth, Facts, Life, image_digest, machine_digest};
 use crate::sys::file::above_standard_streams;
-
-/// The file systems of `/proc` and of pidfds, from the kernel's `magic.h`.
-const PROC: u32 = 0x9fa0;
-const PIDFS: u32 = 0x5049_4446;
+use crate::sys::filesystem::FileSystem;
 
 /// `PIDFD_GET_PID_NAMESPACE`, since Linux 6.11.
 const GET_PID_NAMESPACE: libc::c_ulong = 0xff05;
@@ -26,38 +22,31 @@ const GET_PID_NAMESPACE: libc::c_ulong = 0xff05;
 /// `/proc/self/ns/time` in the initial time namespace.
 const INITIAL_TIME: &str = "time:[4026531834]";
 
-/// File systems on a disk or in memory of this machine. A stacked one, such as overlayfs, may lie
-/// on any other.
-const LOCAL: [u32; 19] = [
-    0xEF53,      // ext2, ext3, ext4
-    0x5846_5342, // XFS
-    0x9123_683E, // btrfs
-    0xF2F5_2010, // F2FS
-    0x2FC1_2FC1, // ZFS
-    0xCA45_1A4E, // bcachefs
-    0x0102_1994, // tmpfs
-    0x8584_58F6, // ramfs
-    0x3153_464A, // JFS
-    0x5265_4973, // ReiserFS
-    0x3434,      // NILFS2
-    0x4D44,      // FAT
-    0x2011_BAB0, // exFAT
-    0x7366_746E, // NTFS, ntfs3
-    0x5346_544E, // NTFS, the older driver
-    0x2405_1905, // UBIFS
-    0x72B6,      // JFFS2
-    0x482B,      // HFS+
-    0x137F,      // MINIX
-];
+impl Facts {
+    /// Returns what distinguishes this process.
+    pub(crate) fn own() -> Self {
+        let birth = match look(std::process::id()) {
+            Life::Runs(birth) => birth,
+            Life::Ended => Birth::default(),
+        };
+        Self {
+            birth,
+            boot: boot_id(),
+            space: pid_space(),
+            machine: machine_id(),
+            image: image_id(),
+        }
+    }
+}
 
-pub(crate) fn boot_id() -> Option<String> {
+fn boot_id() -> Option<String> {
     let text = Proc::open()?.read("sys/kernel/random/boot_id")?;
     let text = String::from_utf8(text).ok()?;
     Some(text.trim().to_owned()).filter(|it| !it.is_empty())
 }
 
 /// Returns the ID of systemd or D-Bus. A container has one of its own, or that of its image.
-pub(crate) fn machine_id() -> Option<String> {
+fn machine_id() -> Option<String> {
     ["/etc/machine-id", "/var/lib/dbus/machine-id"]
         .iter()
         .find_map(|path| machine_id_in(&std::fs::read(path).ok()?))
@@ -72,7 +61,7 @@ fn machine_id_in(text: &[u8]) -> Option<String> {
 }
 
 /// Returns the number of the pid namespace.
-pub(crate) fn pid_space() -> Option<u64> {
+fn pid_space() -> Option<u64> {
     let own = open_pidfd(std::process::id()).ok().flatten();
     own.and_then(|it| namespace_of(&it)).or_else(|| {
         // Whatever namespace this `/proc` is of, `self` is this process.
@@ -95,7 +84,7 @@ fn namespace_of(process: &OwnedFd) -> Option<u64> {
 }
 
 /// Returns a digest of the 16 random bytes that the kernel gives to each image that it executes.
-pub(crate) fn image_id() -> Option<String> {
+fn image_id() -> Option<String> {
     // SAFETY: takes a number and returns one.
     let address = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u8; 16];
     if address.is_null() {
@@ -105,13 +94,6 @@ pub(crate) fn image_id() -> Option<String> {
     // they stay until it ends.
     let bytes = unsafe { address.read_unaligned() };
     Some(image_digest(&bytes))
-}
-
-pub(crate) fn own_birth() -> Birth {
-    match look(std::process::id()) {
-        Life::Runs(birth) => birth,
-        Life::Ended => Birth::default(),
-    }
 }
 
 pub(crate) fn look(pid: u32) -> Life {
@@ -148,7 +130,7 @@ pub(crate) fn open(pid: u32) -> std::io::Result<Option<File>> {
 /// Returns the command line of a process of this pid namespace, its arguments separated by spaces.
 pub(crate) fn command_line(pid: u32) -> Option<String> {
     let bytes = Proc::of_this_namespace()?.read(&format!("{pid}/cmdline"))?;
-    crate::sys::host::words_of(&bytes)
+    crate::sys::lock_table::words_of(&bytes)
 }
 
 fn open_pidfd(pid: u32) -> std::io::Result<Option<OwnedFd>> {
@@ -175,7 +157,7 @@ fn has_ended(process: &OwnedFd) -> bool {
 /// not use again before the next boot. Not if inode numbers have 32 bits.
 fn serial_of(process: &OwnedFd) -> Option<u64> {
     let wide = cfg!(target_pointer_width = "64");
-    let own = wide && fstatfs(process).is_ok_and(|it| magic(&it) == PIDFS);
+    let own = wide && FileSystem::of(process).is_pidfs();
     own.then(|| fstat(process).ok().map(|it| it.st_ino))?
 }
 
@@ -186,7 +168,7 @@ impl Proc {
     fn open() -> Option<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open("/proc", flags, Mode::empty()).ok()?;
-        let real = fstatfs(&directory).is_ok_and(|it| magic(&it) == PROC);
+        let real = FileSystem::of(&directory).is_proc();
         real.then_some(Self(directory))
     }
 
@@ -237,32 +219,6 @@ impl Proc {
     }
 }
 
-pub(crate) fn locality_of(file: &File) -> Locality {
-    locality(fstatfs(file.as_fd()))
-}
-
-pub(crate) fn locality_at(path: &Path) -> Locality {
-    locality(statfs(path))
-}
-
-fn locality(found: rustix::io::Result<StatFs>) -> Locality {
-    match found {
-        Ok(it) if LOCAL.contains(&magic(&it)) => Locality::ThisMachine,
-        _ => Locality::Unknown,
-    }
-}
-
-/// Returns the number of a file system. The field is signed, unsigned, wide or narrow by
-/// architecture; the number is its low 32 bits.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::unnecessary_cast
-)]
-fn magic(found: &StatFs) -> u32 {
-    found.f_type as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,12 +251,6 @@ mod tests {
             pid_space().map(|it| format!("pid:[{it}]")),
             "one number"
         );
-        assert!(own_birth().start.is_some());
-    }
-
-    #[test]
-    fn p31_proc_is_no_place_of_this_machine_alone() {
-        assert_eq!(locality_at(Path::new("/proc")), Locality::Unknown);
-        assert_eq!(locality_at(Path::new("/nowhere")), Locality::Unknown);
+        assert!(Facts::own().birth.start.is_some());
     }
 }

@@ -1,20 +1,14 @@
-//! Processes and places on Windows.
+//! Processes on Windows.
 //!
 //! The system has no boot ID. But a process is distinguished from all others by its pid and the
 //! time of its creation, which does not change with the clock. So the machine's ID is enough, if no
 //! other machine can reach the file.
 
-use std::fs::File;
 use std::io;
-use std::os::windows::ffi::OsStrExt;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
-use std::path::Path;
 
 use windows_sys::Win32::Foundation::{
     ERROR_INVALID_PARAMETER, ERROR_SUCCESS, FILETIME, HANDLE, WAIT_OBJECT_0,
-};
-use windows_sys::Win32::Storage::FileSystem::{
-    FILE_NAME_NORMALIZED, GetDriveTypeW, GetFinalPathNameByHandleW, GetVolumePathNameW,
 };
 use windows_sys::Win32::System::Registry::{
     HKEY_LOCAL_MACHINE, RRF_RT_REG_DWORD, RRF_RT_REG_SZ, RRF_SUBKEY_WOW6464KEY, RegGetValueW,
@@ -23,21 +17,29 @@ use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, GetProcessTimes, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION,
     PROCESS_SYNCHRONIZE, WaitForSingleObject,
 };
-use windows_sys::Win32::System::WindowsProgramming::{DRIVE_FIXED, DRIVE_RAMDISK};
 use windows_sys::w;
 
-use super::{Birth, Life, Locality, machine_digest};
+use super::{Birth, Facts, Life, machine_digest};
 
-/// The longest path and value, in units of 16 bits.
-const LONGEST: usize = 32_768;
-
-pub(crate) fn boot_id() -> Option<String> {
-    None
+impl Facts {
+    /// Returns what distinguishes this process.
+    pub(crate) fn own() -> Self {
+        Self {
+            // SAFETY: takes nothing. The handle means this process and need not be closed.
+            birth: birth_of(unsafe { GetCurrentProcess() }),
+            boot: None,
+            // All processes outside containers see each other's pids.
+            space: Some(0),
+            machine: machine_id(),
+            // A process executes one image only.
+            image: None,
+        }
+    }
 }
 
 /// Returns the ID made at installation. A container has the ID of its image, and sees no process
 /// outside, so it has none here.
-pub(crate) fn machine_id() -> Option<String> {
+fn machine_id() -> Option<String> {
     let key = w!("SYSTEM\\CurrentControlSet\\Control");
     if registry(key, w!("ContainerType"), RRF_RT_REG_DWORD).is_some() {
         return None;
@@ -66,21 +68,6 @@ fn registry(key: *const u16, name: *const u16, kind: u32) -> Option<Vec<u8>> {
     };
     value.truncate(length as usize);
     (status == ERROR_SUCCESS).then_some(value)
-}
-
-/// All processes outside containers see each other's pids.
-pub(crate) fn pid_space() -> Option<u64> {
-    Some(0)
-}
-
-/// A process executes one image only.
-pub(crate) fn image_id() -> Option<String> {
-    None
-}
-
-pub(crate) fn own_birth() -> Birth {
-    // SAFETY: takes nothing. The handle means this process and need not be closed.
-    birth_of(unsafe { GetCurrentProcess() })
 }
 
 fn birth_of(process: HANDLE) -> Birth {
@@ -130,51 +117,5 @@ pub(crate) fn look(pid: u32) -> Life {
         // It has ended, and a handle of another process keeps its pid.
         WAIT_OBJECT_0 => Life::Ended,
         _ => Life::Runs(birth_of(process.as_raw_handle())),
-    }
-}
-
-pub(crate) fn command_line(_pid: u32) -> Option<String> {
-    None
-}
-
-pub(crate) fn open(_pid: u32) -> io::Result<Option<File>> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-pub(crate) fn locality_of(file: &File) -> Locality {
-    let mut path = vec![0_u16; LONGEST];
-    let room = LONGEST as u32;
-    // SAFETY: the handle is open. The call writes at most `room` units into `path`, which has as
-    // many.
-    let length = unsafe {
-        GetFinalPathNameByHandleW(
-            file.as_raw_handle(),
-            path.as_mut_ptr(),
-            room,
-            FILE_NAME_NORMALIZED,
-        )
-    };
-    // If the room is too small, this is the room that is needed.
-    match length > 0 && length < room {
-        true => locality(&path[..=length as usize]),
-        false => Locality::Unknown,
-    }
-}
-
-pub(crate) fn locality_at(path: &Path) -> Locality {
-    let path: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
-    locality(&path)
-}
-
-/// Returns the locality of a path that ends with a zero.
-fn locality(path: &[u16]) -> Locality {
-    let mut volume = vec![0_u16; LONGEST];
-    // SAFETY: the path ends with a zero. The call writes at most as many units as `volume` has.
-    let found = unsafe { GetVolumePathNameW(path.as_ptr(), volume.as_mut_ptr(), LONGEST as u32) };
-    // SAFETY: the volume's path ends with a zero, as the call has written it, or is empty.
-    let kind = unsafe { GetDriveTypeW(volume.as_ptr()) };
-    match found != 0 && (kind == DRIVE_FIXED || kind == DRIVE_RAMDISK) {
-        true => Locality::ThisMachine,
-        false => Locality::Unknown,
     }
 }

@@ -19,7 +19,8 @@ use crate::fair::spare::file_noted;
 use crate::fair::ticket::Ticket;
 use crate::owner::{Recorded, holder_of_file, identity};
 use crate::status::{Owner, Status, Waiter, Waiting};
-use crate::sys::{host, process};
+use crate::sys::filesystem::FileSystem;
+use crate::sys::host;
 use crate::watch::watch;
 
 /// What this process knows of the lock.
@@ -223,7 +224,7 @@ fn waiters(
     }
     line.sort_unstable();
     line.dedup();
-    let locality = process::locality_at(&place.queue);
+    let locality = FileSystem::at(&place.queue).locality();
     for ticket in line {
         let found = match &queue {
             Some(queue) => queue.find(ticket)?,

@@ -1,4 +1,4 @@
-//! Lock files on Windows: how they are opened, identified, marked, read and written.
+//! Lock files on Windows.
 //!
 //! A lock is mandatory there: no other process can read or write a locked file. So a mark is not
 //! content but the time of the last write, set close to the epoch, which every handle may change.
@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use winapi_util::file as facts;
 
-use super::Access;
+use super::{FileId, open_existing};
+use crate::sys::Access;
 
 /// Lets a guard lend its open lock file, which its method `file()` returns.
 macro_rules! lend_file {
@@ -48,31 +49,7 @@ const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
 /// The error of reading or writing what another handle has locked.
 const LOCK_VIOLATION: i32 = 33;
 
-/// The identity of a file, whatever its name: volume and index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
-pub struct FileId {
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
-    pub(crate) id: FileId,
-}
-
-pub(crate) fn open_lock_file(path: &Path, _mode: Option<u32>) -> io::Result<(File, Facts)> {
-    checked(options().create(true).open(path)?)
-}
-
-pub(crate) fn open_existing(path: &Path) -> io::Result<Option<(File, Facts)>> {
-    match options().open(path) {
-        Ok(file) => checked(file).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
+/// Opens a file to read it, if there is one.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
     Ok(open_existing(path)?.map(|(file, _)| file))
 }
@@ -97,11 +74,19 @@ pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     options.open(path)
 }
 
-/// Returns what an open file is, and whether its name means another file by now. Fails if it cannot
-/// be locked.
-pub(crate) fn facts_of(file: &File, path: &Path) -> io::Result<(Facts, bool)> {
-    let (_, facts) = checked(file.try_clone()?)?;
-    Ok((facts, id_at(path)? != Some(facts.id)))
+/// Returns the identity of an open file, and whether its name means another file by now. Fails if
+/// it cannot be locked.
+pub(crate) fn facts_of(file: &File, path: &Path) -> io::Result<(FileId, bool)> {
+    let id = id_of_regular(file)?;
+    Ok((id, super::id_at(path)? != Some(id)))
+}
+
+/// Returns the identity of an open file. Fails if it cannot be locked.
+pub(super) fn id_of_regular(file: &File) -> io::Result<FileId> {
+    match file.metadata()?.is_file() {
+        true => id_of(file),
+        false => Err(refused()),
+    }
 }
 
 /// Returns another handle of the same open file.
@@ -117,20 +102,16 @@ pub(crate) fn duplicate_for_exec(_file: &File) -> io::Result<File> {
 /// Does nothing: there are no file events here.
 pub(crate) fn announce(_file: &File) {}
 
-fn options() -> OpenOptions {
+/// Opens what is at this path, without the right to change its content. Returns `None` if nothing
+/// is there.
+fn open_to_look(path: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options.custom_flags(OPEN_REPARSE_POINT);
-    options
-}
-
-/// Returns an open file and what it is. Fails if it cannot be locked.
-pub(crate) fn checked(file: File) -> io::Result<(File, Facts)> {
-    if !file.metadata()?.is_file() {
-        return Err(refused());
+    options.read(true).custom_flags(OPEN_REPARSE_POINT);
+    match options.open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
-    let facts = Facts { id: id_of(&file)? };
-    Ok((file, facts))
 }
 
 fn refused() -> io::Error {
@@ -142,10 +123,6 @@ pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {
-    Ok(look_at(path)?.map(|(id, _)| id))
-}
-
 pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
     let found = facts::information(file)?;
     Ok(FileId {
@@ -155,40 +132,23 @@ pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
 }
 
 /// Returns identity and mark of what is at this path.
-pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
-    match options().write(false).open(path) {
-        Ok(file) => Ok(Some((id_of(&file)?, is_marked(&file)?))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+pub(in crate::sys) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
+    let look = |file| Ok((id_of(&file)?, is_marked(&file)?));
+    open_to_look(path)?.map(look).transpose()
+}
+
+/// Reads at `offset`. A range that another handle has locked reads as empty, because a process that
+/// needs the record has its lock.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    match file.seek_read(buffer, offset) {
+        Err(error) if error.raw_os_error() == Some(LOCK_VIOLATION) => Ok(0),
+        read => read,
     }
 }
 
-/// Fills `buffer` from the start of the file. A range that another handle has locked reads as
-/// empty, because a process that needs the record has its lock.
-pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.seek_read(&mut buffer[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.raw_os_error() == Some(LOCK_VIOLATION) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
-pub(crate) fn write_at(file: &File, offset: u64, mut bytes: &[u8]) -> io::Result<()> {
-    let mut at = offset;
-    while !bytes.is_empty() {
-        let written = file.seek_write(bytes, at)?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        bytes = &bytes[written..];
-        at += written as u64;
-    }
-    Ok(())
+/// Writes at `offset`. Returns how many bytes were written.
+pub(super) fn write_some_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    file.seek_write(bytes, offset)
 }
 
 pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
@@ -209,13 +169,8 @@ pub(crate) fn names_of(_file: &File) -> io::Result<u64> {
     Ok(1)
 }
 
-/// Does the same for what is at a path, with its identity.
+/// Returns the identity of what is at this path, and how many names it has.
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
-    Ok(id_at(path)?.map(|id| (id, 1)))
-}
-
-/// Returns whether a file is known to keep its number for as long as it exists. FAT renumbers files
-/// that move.
-pub(crate) fn keeps_numbers(_file: &File) -> bool {
-    false
+    let id = open_to_look(path)?.map(|file| id_of(&file)).transpose()?;
+    Ok(id.map(|id| (id, 1)))
 }

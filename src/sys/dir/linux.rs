@@ -13,12 +13,13 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::file::{self, Facts, FileId, above_standard_streams};
-use super::flock;
-use super::fork::Private;
-use super::host::reports_close;
-use super::refusal;
-use super::rights::{Rights, name_of};
+use super::{Directory, Found, Opened, Unchanged};
+use crate::sys::file::{self, FileId, above_standard_streams, create_new_in, open_nameless_in};
+use crate::sys::filesystem::FileSystem;
+use crate::sys::flock;
+use crate::sys::fork::Private;
+use crate::sys::refusal;
+use crate::sys::rights::{Rights, name_of};
 
 /// Room for about 250 entries for each system call.
 const LISTING: usize = 8 * 1024;
@@ -36,10 +37,6 @@ const LONGEST_DRAFT: usize = 240;
 /// More than two ticks of the slowest clock, in nanoseconds.
 const STILL_NS: i64 = 25_000_000;
 
-/// The time of the last change of a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unchanged((i64, u32));
-
 /// An open queue directory.
 #[derive(Debug)]
 pub(crate) struct Dir {
@@ -50,33 +47,12 @@ pub(crate) struct Dir {
     buffer: Box<[MaybeUninit<u8>; LISTING]>,
 }
 
-/// The result of a look at a name.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    pub(crate) id: FileId,
-    pub(crate) marked: bool,
-}
-
-/// The result of opening another process's ticket.
-#[derive(Debug)]
-pub(crate) enum Opened {
-    File {
-        file: File,
-        /// Whether it can be marked too.
-        writable: bool,
-    },
-    Gone,
-    /// This process may not open it, so it cannot learn whether the owner lives.
-    Denied,
-}
-
-impl Dir {
-    /// Opens the directory. Returns `None` if there is none.
-    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+impl Directory for Dir {
+    fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
             Ok(descriptor) => Ok(Some(Self {
-                shows_changes: shows_changes(&descriptor),
+                shows_changes: FileSystem::of(&descriptor).shows_changes(),
                 descriptor: File::from(descriptor),
                 path: path.to_path_buf(),
                 buffer: Box::new([MaybeUninit::uninit(); LISTING]),
@@ -86,13 +62,10 @@ impl Dir {
         }
     }
 
-    /// Creates the directory for the same users as the file `door`, which is in the same directory.
-    /// An existing one stays as it is. Does nothing without that file.
-    ///
     /// The directory gets its rights under another name, `PATH.new-N`, so that no process finds it
     /// inaccessible. If the process dies in between, that name stays until another process creates
     /// the directory.
-    pub(crate) fn create(path: &Path, door: &Path) -> io::Result<()> {
+    fn create(path: &Path, door: &Path) -> io::Result<()> {
         let parent = open_parent(path)?;
         let Some(rights) = Rights::at(&parent, Path::new(name_of(door)), door)? else {
             return Ok(());
@@ -100,14 +73,12 @@ impl Dir {
         make_directory(&parent, path, Mode::RWXU, |_| rights)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns who may use the files in here: the users of the lock file, which is looked up beside
-    /// this open directory, wherever its path leads by now. Without a lock file, the users of the
-    /// directory.
-    pub(crate) fn rights(&self, door: &Path) -> io::Result<Rights> {
+    /// Looks the lock file up beside this open directory, wherever its path leads by now.
+    fn rights(&self, door: &Path) -> io::Result<Rights> {
         let beside = Path::new("..").join(name_of(door));
         match Rights::at(&self.descriptor, &beside, door)? {
             Some(rights) => Ok(rights),
@@ -115,23 +86,17 @@ impl Dir {
         }
     }
 
-    /// Returns whether a file that another process has created has these rights, and belongs to a
-    /// user that may have created it.
-    pub(crate) fn is_for(file: &File, rights: &Rights) -> bool {
+    fn is_for(file: &File, rights: &Rights) -> bool {
         rights.are_of(file)
     }
 
-    /// Returns a descriptor to watch.
-    pub(crate) fn descriptor(&self) -> Option<&File> {
+    fn descriptor(&self) -> Option<&File> {
         Some(&self.descriptor)
     }
 
-    /// Returns since when the directory is unchanged, if that can be determined. Two equal answers
-    /// mean that no file was created or removed in between. Much cheaper than a listing.
-    ///
     /// The time of a change is that of the kernel's coarse clock, so two changes in one tick could
     /// look like one. Therefore a directory that has just changed gets `None`.
-    pub(crate) fn unchanged_since(&self) -> Option<Unchanged> {
+    fn unchanged_since(&self) -> Option<Unchanged> {
         let flags = StatxFlags::CTIME | StatxFlags::NLINK;
         let found = fs::statx(&self.descriptor, c"", AtFlags::EMPTY_PATH, flags).ok()?;
         // Inodes of 128 bytes (ext2, ext3, some of ext4) keep whole seconds only, so all changes in
@@ -139,22 +104,19 @@ impl Dir {
         if !self.shows_changes || found.stx_nlink == 0 || found.stx_ctime.tv_nsec == 0 {
             return None;
         }
-        let since = (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec);
+        let since = Unchanged(found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec);
         let now = clock_gettime(ClockId::RealtimeCoarse);
         let age = now
             .tv_sec
             .checked_sub(since.0)?
             .checked_mul(1_000_000_000)?;
         let age = age.checked_add(now.tv_nsec)?.checked_sub(since.1.into())?;
-        (age >= STILL_NS).then_some(Unchanged(since))
+        (age >= STILL_NS).then_some(since)
     }
 
-    /// Calls `each` with the name and the inode of every regular file. Returns `false` if the
-    /// directory has been removed.
-    ///
     /// Reads until the kernel returns no more entries, because a pending signal may end an answer
     /// early.
-    pub(crate) fn list(&mut self, mut each: impl FnMut(&[u8], u64)) -> io::Result<bool> {
+    fn list(&mut self, mut each: impl FnMut(&[u8], u64)) -> io::Result<bool> {
         fs::seek(&self.descriptor, SeekFrom::Start(0))?;
         let mut raw = RawDir::new(&self.descriptor, &mut self.buffer[..]);
         while let Some(entry) = raw.next() {
@@ -178,21 +140,84 @@ impl Dir {
         Ok(true)
     }
 
-    /// Creates a ticket that is locked before any process can see it.
-    ///
-    /// Fails with [`io::ErrorKind::AlreadyExists`] if the name exists, and with
-    /// [`io::ErrorKind::NotFound`] if the directory is gone.
-    pub(crate) fn create_locked(
-        &self,
-        name: &str,
-        rights: &Rights,
-    ) -> io::Result<(Private, FileId)> {
+    fn create_locked(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
         match self.link_locked(name, rights) {
             Err(error) if lacks_tmpfile(&error) => self.create_then_lock(name, rights),
             result => result,
         }
     }
 
+    fn open_existing(&self, name: &str) -> io::Result<Option<(File, FileId)>> {
+        file::open_existing_in(&self.descriptor, name, &self.path.join(name))
+    }
+
+    fn make(&self, name: &str, rights: &Rights) -> io::Result<File> {
+        make_in(&self.descriptor, Path::new(name), rights)
+    }
+
+    fn make_visible(&self, name: &str, rights: &Rights) -> io::Result<File> {
+        create_in(&self.descriptor, Path::new(name), rights)
+    }
+
+    fn link(&self, file: &File, name: &str) -> io::Result<()> {
+        link_in(&self.descriptor, file, Path::new(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::renameat(&self.descriptor, from, &self.descriptor, to)?;
+        Ok(())
+    }
+
+    fn open_ticket(&self, name: &str) -> io::Result<Opened> {
+        let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let open = |access| fs::openat(&self.descriptor, name, access | flags, Mode::empty());
+        let (opened, writable) = match open(OFlags::RDWR) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (open(OFlags::RDONLY), false),
+            opened => (opened, true),
+        };
+        match opened.and_then(above_standard_streams).map(File::from) {
+            // On a network file system only a process that may write a file can lock it
+            // exclusively.
+            Ok(file) if !writable && !FileSystem::of(&file).reports_closes() => Ok(Opened::Denied),
+            Ok(file) => Ok(Opened::File { file, writable }),
+            Err(Errno::NOENT) => Ok(Opened::Gone),
+            Err(Errno::ACCESS | Errno::PERM) => Ok(Opened::Denied),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn find(&self, name: &str) -> io::Result<Option<Found>> {
+        match fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Found {
+                id: FileId::from(&stat),
+                marked: stat.st_size > 0,
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn describe(file: &File, words: &str) {
+        let _ = fs::fsetxattr(file, NOTE, words.as_bytes(), fs::XattrFlags::empty());
+    }
+
+    fn description(&self, name: &str) -> io::Result<String> {
+        let mut words = [0; LONGEST_NOTE];
+        let length = fs::lgetxattr(self.path.join(name), NOTE, &mut words[..])?;
+        String::from_utf8(words[..length].to_vec()).map_err(io::Error::other)
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        #[allow(clippy::disallowed_methods)] // The one place.
+        let removed = fs::unlinkat(&self.descriptor, name, AtFlags::empty());
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Dir {
     /// Creates a file without a name, locks it, then links it.
     fn link_locked(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
         let file = Private::new(nameless(&self.descriptor, rights)?);
@@ -205,115 +230,11 @@ impl Dir {
         self.link(&file, name)?;
         Ok((file, id))
     }
-
-    /// Opens a file that is no ticket, or creates it with these rights, which it has when it
-    /// appears.
-    pub(crate) fn open_or_make(
-        &self,
-        name: &str,
-        rights: impl Fn() -> io::Result<Rights>,
-    ) -> io::Result<(File, Facts)> {
-        let path = self.path.join(name);
-        loop {
-            if let Some(found) = file::open_existing_in(&self.descriptor, name, &path)? {
-                return Ok(found);
-            }
-            match make_in(&self.descriptor, Path::new(name), &rights()?) {
-                // A dangling symbolic link exists for one call and is missing for the other.
-                // Without this check the loop would not end.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    file::check_lock_path(&path)?;
-                }
-                made => return file::checked(made?),
-            }
-        }
-    }
-
-    /// Gives an open file of this directory one more name, which must not exist.
-    pub(crate) fn link(&self, file: &File, name: &str) -> io::Result<()> {
-        link_in(&self.descriptor, file, Path::new(name))
-    }
-
-    /// Renames a file of this directory, in place of the file that has the new name.
-    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::renameat(&self.descriptor, from, &self.descriptor, to)?;
-        Ok(())
-    }
-
-    /// Creates a ticket where files without a name are not supported. Another process may reap it
-    /// before the lock. Then the name or the lock is gone, and the caller takes another number.
-    fn create_then_lock(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
-        let file = create_in(&self.descriptor, Path::new(name), rights)?;
-        let file = Private::new(file);
-        let id = file::id_of(&file)?;
-        let locked = flock::try_lock_exclusive(&file)?;
-        if locked && self.find(name)?.is_some_and(|found| found.id == id) {
-            return Ok((file, id));
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
-    }
-
-    /// Opens another process's ticket to watch it, to try its lock and to mark it.
-    pub(crate) fn open_ticket(&self, name: &str) -> io::Result<Opened> {
-        let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let open = |access| fs::openat(&self.descriptor, name, access | flags, Mode::empty());
-        let (opened, writable) = match open(OFlags::RDWR) {
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (open(OFlags::RDONLY), false),
-            opened => (opened, true),
-        };
-        match opened.and_then(above_standard_streams).map(File::from) {
-            // On a network file system only a process that may write a file can lock it
-            // exclusively.
-            Ok(file) if !writable && !reports_close(&file) => Ok(Opened::Denied),
-            Ok(file) => Ok(Opened::File { file, writable }),
-            Err(Errno::NOENT) => Ok(Opened::Gone),
-            Err(Errno::ACCESS | Errno::PERM) => Ok(Opened::Denied),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Looks at a name without opening the file, which would wake its watchers.
-    pub(crate) fn find(&self, name: &str) -> io::Result<Option<Found>> {
-        match fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Found {
-                id: FileId {
-                    device: stat.st_dev,
-                    inode: stat.st_ino,
-                },
-                marked: stat.st_size > 0,
-            })),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Writes a note on a ticket's file, for status. A file system without extended attributes has
-    /// none.
-    pub(crate) fn describe(file: &File, words: &str) {
-        let _ = fs::fsetxattr(file, NOTE, words.as_bytes(), fs::XattrFlags::empty());
-    }
-
-    /// Returns the note on the file of this name, without opening it.
-    pub(crate) fn description(&self, name: &str) -> io::Result<String> {
-        let mut words = [0; LONGEST_NOTE];
-        let length = fs::lgetxattr(self.path.join(name), NOTE, &mut words[..])?;
-        String::from_utf8(words[..length].to_vec()).map_err(io::Error::other)
-    }
-
-    /// Removes a name. Succeeds if it is gone already.
-    pub(crate) fn unlink(&self, name: &str) -> io::Result<()> {
-        #[allow(clippy::disallowed_methods)] // The one place.
-        let removed = fs::unlinkat(&self.descriptor, name, AtFlags::empty());
-        match removed {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 /// Creates a file beside `model`, for the same users. Returns `None` without a model. Fails with
 /// [`io::ErrorKind::AlreadyExists`] if the name exists.
-pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, Facts)>> {
+pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, FileId)>> {
     let parent = open_parent(path)?;
     let Some(rights) = Rights::at(&parent, Path::new(name_of(model)), model)? else {
         return Ok(None);
@@ -344,17 +265,13 @@ fn make_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
 }
 
 fn nameless(directory: &File, rights: &Rights) -> io::Result<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = fs::openat(directory, c".", flags, rights.unseen());
-    let file = File::from(file.and_then(above_standard_streams)?);
+    let file = open_nameless_in(directory, c".", rights.unseen())?;
     rights.give(&file)?;
     Ok(file)
 }
 
 fn create_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = fs::openat(directory, name, flags, rights.bare());
-    let file = File::from(file.and_then(above_standard_streams)?);
+    let file = create_new_in(directory, name, rights.bare())?;
     let given = rights.give(&file);
     or_undo(directory, name, file, given)
 }
@@ -382,11 +299,8 @@ fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
 /// umask. Fails with [`io::ErrorKind::AlreadyExists`] if the name exists.
 pub(crate) fn make_record(path: &Path) -> io::Result<File> {
     let parent = open_parent(path)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mode = Mode::from_raw_mode(0o666);
     let rights = rights_of_parent(&parent, path)?;
-    let file = fs::openat(&parent, name_of(path), flags, mode);
-    let file = File::from(file.and_then(above_standard_streams)?);
+    let file = create_new_in(&parent, name_of(path), 0o666)?;
     let given = Rights::of(&file).and_then(|made| rights.of_record(&made).give(&file));
     or_undo(&parent, Path::new(name_of(path)), file, given)
 }
@@ -523,22 +437,6 @@ pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
     let _ = write!(rest, "/proc/self/fd/{}", file.as_raw_fd());
     let length = room - rest.len();
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
-}
-
-/// Returns whether every change of a directory sets its time of change on this file system. No
-/// standard requires that; ext4 and tmpfs do it.
-fn shows_changes(directory: impl std::os::fd::AsFd) -> bool {
-    const EXT4: u32 = 0xEF53;
-    const TMPFS: u32 = 0x0102_1994;
-    fs::fstatfs(directory).is_ok_and(|it| {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::unnecessary_cast
-        )]
-        let magic = it.f_type as u32;
-        [EXT4, TMPFS].contains(&magic)
-    })
 }
 
 fn lacks_tmpfile(error: &io::Error) -> bool {

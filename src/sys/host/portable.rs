@@ -1,6 +1,5 @@
-//! The host and what it reports about its files, on platforms that report little.
+//! The host on platforms that tell little.
 
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) fn host_name() -> Option<String> {
@@ -25,47 +24,6 @@ pub(crate) fn sleepless_ns() -> u64 {
     use std::time::Instant;
     static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(BEGUN.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn reports_closes_in(_directory: &Path) -> bool {
-    false
-}
-
-pub(crate) fn reports_closes_of(_path: &Path) -> bool {
-    false
-}
-
-pub(crate) fn reports_close(_file: &std::fs::File) -> bool {
-    false
-}
-
-/// Returns `None`: the platform does not tell.
-pub(crate) fn command_line(_pid: u32) -> Option<String> {
-    None
-}
-
-/// The list of file locks, which only Linux has.
-pub(crate) struct LockTable;
-
-/// The processes that have a file locked: not known here.
-#[derive(Debug, Default)]
-pub(crate) struct Owners {
-    pub(crate) listed: Vec<(u32, bool)>,
-    pub(crate) all: bool,
-}
-
-impl LockTable {
-    pub(crate) fn read() -> Self {
-        Self
-    }
-
-    pub(crate) fn owners(&self, _path: &Path) -> Owners {
-        Owners::default()
-    }
-}
-
-pub(crate) fn listed_pid() -> u32 {
-    std::process::id()
 }
 
 pub(crate) fn prepare_helper_thread() {}

@@ -6,24 +6,19 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, linkat, lstat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, linkat, lstat};
 use rustix::io::Errno;
 
-use super::file::above_standard_streams;
+use super::file::{above_standard_streams, create_new_in, mode_of, refuse_irregular};
 use super::refusal;
 use super::rights::Rights;
-
-fn bits(mode: u32) -> Mode {
-    Mode::from_bits_truncate((mode & 0o777) as _)
-}
 
 /// Opens a file without a name in this directory. It is gone at the latest when its process dies.
 /// Returns `None` if there are no such files.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<File>> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match rustix::fs::open(directory, flags, bits(mode)).and_then(above_standard_streams) {
-        Ok(file) => Ok(Some(File::from(file))),
+    match super::file::open_nameless_in(CWD, directory, mode & 0o777) {
+        Ok(file) => Ok(Some(file)),
         // Not on this file system, not with this kernel, or not in this sandbox.
         Err(error) if refusal::is_refusal(&error.into()) => Ok(None),
         Err(error) => Err(error.into()),
@@ -37,9 +32,7 @@ pub(crate) fn open_nameless(_directory: &Path, _mode: u32) -> io::Result<Option<
 
 /// Creates a file under this name, which must not exist.
 pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::open(path, flags, bits(mode)).and_then(above_standard_streams)?;
-    Ok(File::from(file))
+    Ok(create_new_in(CWD, path, mode & 0o777)?)
 }
 
 /// Opens the temporary file of this name, if there is one.
@@ -119,19 +112,10 @@ pub(crate) fn look_of(path: &Path) -> io::Result<Option<Look>> {
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {}
-        FileType::Symlink => return Err(refused("it is a symbolic link")),
-        _ => return Err(refused("it is not a regular file")),
-    }
-    #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
-    let special = stat.st_mode as u32 & 0o7000;
+    refuse_irregular(&stat)?;
     let rights = Rights::at_path(path)?;
+    let special = mode_of(&stat) & 0o7000;
     Ok(rights.map(|rights| Look { rights, special }))
-}
-
-fn refused(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
 /// Gives a file the rights of the one that it replaces: the same users may use it, and no others.
@@ -147,13 +131,12 @@ pub(crate) fn make_look(file: &File, look: &Look, bits: Option<u32>) -> io::Resu
     if look.special == 0 || !look.rights.have_owner(file)? {
         return Ok(());
     }
-    #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
-    let mode = fstat(file)?.st_mode as u32 & 0o777 | look.special;
-    refusal::set_bits(file, Mode::from_bits_truncate(mode as _))
+    let mode = mode_of(&fstat(file)?) & 0o777 | look.special;
+    refusal::set_bits(file, mode)
 }
 
 pub(crate) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
-    refusal::set_bits(file, bits(mode))
+    refusal::set_bits(file, mode & 0o777)
 }
 
 /// Ensures that changes of names in this directory survive a loss of power.

@@ -24,9 +24,20 @@
 use std::fs::File;
 use std::io;
 
-use rustix::fs::{Gid, Mode, Stat, Uid, fchown, fstat};
+use rustix::fs::{Gid, Stat, Uid, fchown, fstat};
 
+use super::file::mode_of;
 use super::refusal;
+
+#[cfg(not(target_os = "linux"))]
+#[path = "bits.rs"]
+mod bits;
+#[cfg(target_os = "linux")]
+#[path = "list.rs"]
+mod list;
+
+#[cfg(target_os = "linux")]
+pub(super) use list::name_of;
 
 const READ: u32 = 4;
 const WRITE: u32 = 2;
@@ -54,16 +65,16 @@ pub(crate) struct Rights {
 }
 
 impl Rights {
-    #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
     fn of_stat(stat: &Stat) -> Self {
+        let mode = mode_of(stat);
         let class = |id, shift: u32| Class {
             id,
-            bits: (stat.st_mode as u32 >> shift) & 7,
+            bits: (mode >> shift) & 7,
         };
         Self {
             owner: class(stat.st_uid, 6),
             group: class(stat.st_gid, 3),
-            others: stat.st_mode as u32 & 7,
+            others: mode & 7,
             users: Vec::new(),
             groups: Vec::new(),
         }
@@ -149,7 +160,7 @@ impl Rights {
     /// Does the same without an access list. Named users and groups lose their entries, and so do
     /// the owner and the group of the model if the file has others. They then count as members of
     /// the group or as others, so those two classes get no right that one of them lacks.
-    pub(super) fn without_list(&self, user: u32, group: u32) -> Self {
+    fn without_list(&self, user: u32, group: u32) -> Self {
         let bits = match group == self.group.id {
             true => self.group.bits & self.least(user, group, false),
             false => self.others & self.least(user, group, true),
@@ -230,292 +241,17 @@ impl Rights {
     }
 
     /// Returns the bits for the creation of a file that is visible before it has its rights.
-    pub(super) fn bare(&self) -> Mode {
-        mode_bits(self.owner.bits << 6 & 0o600)
+    pub(super) fn bare(&self) -> u32 {
+        self.owner.bits << 6 & 0o600
     }
 }
 
-fn mode_bits(mode: u32) -> Mode {
-    // Permission bits fit into every platform's type for them.
-    Mode::from_bits_truncate((mode & 0o7777) as _)
-}
-
-/// Sets the bits. If this is refused, narrower bits may stay.
-#[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
+/// Sets the bits. If this is refused, narrower bits may stay: the file is for fewer users, never
+/// for more.
 fn set_mode(file: &File, stat: &Stat, mode: u32) -> io::Result<()> {
-    if stat.st_mode as u32 & 0o7777 == mode {
-        return Ok(());
-    }
-    // If it is refused, the file is for fewer users, never for more.
-    let present = mode_bits(stat.st_mode as u32);
-    refusal::set_bits_or_narrower(file, mode_bits(mode), present)
-}
-
-#[cfg(target_os = "linux")]
-mod linux {
-    use std::ffi::OsStr;
-    use std::path::{Path, PathBuf};
-
-    use rustix::fs::{
-        AtFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr, lgetxattr, lstat, statat,
-    };
-    use rustix::io::Errno;
-    use rustix::process::geteuid;
-
-    use super::*;
-
-    const ACCESS: &str = "system.posix_acl_access";
-    const DEFAULT: &str = "system.posix_acl_default";
-    const VERSION: u32 = 2;
-    const ENTRY: usize = 8;
-    /// An access list of 127 entries. A longer one is read with the largest buffer that can be
-    /// needed.
-    const ROOM: usize = 1024;
-    const MOST_ROOM: usize = 65536;
-    /// The ID of entries that name no user or group.
-    const NOBODY: u32 = u32::MAX;
-
-    mod tag {
-        pub(super) const OWNER: u16 = 1;
-        pub(super) const USER: u16 = 2;
-        pub(super) const OWN_GROUP: u16 = 4;
-        pub(super) const GROUP: u16 = 8;
-        pub(super) const MASK: u16 = 16;
-        pub(super) const OTHERS: u16 = 32;
-    }
-
-    impl Rights {
-        /// Returns the rights of the file at this path, or `None` if nothing is.
-        pub(in crate::sys) fn at_path(path: &Path) -> io::Result<Option<Self>> {
-            let stat = match lstat(path) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            let list = read(|value| lgetxattr(path, ACCESS, value));
-            Ok(Some(Self::new(&stat, list)))
-        }
-
-        /// Returns the rights of the file of this name in an open directory, or `None` if there is
-        /// none. `path` is the same file, in case `/proc` cannot be used.
-        pub(crate) fn at(directory: &File, name: &Path, path: &Path) -> io::Result<Option<Self>> {
-            let stat = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            let mut buffer = [0; 32];
-            let mut whole = PathBuf::from(crate::sys::dir::proc_path(directory, &mut buffer));
-            whole.push(name);
-            let list = read(|value| match lgetxattr(&whole, ACCESS, &mut *value) {
-                Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) => lgetxattr(path, ACCESS, value),
-                read => read,
-            });
-            Ok(Some(Self::new(&stat, list)))
-        }
-
-        /// Returns the rights of an open file.
-        pub(crate) fn of(file: &File) -> io::Result<Self> {
-            let list = read(|value| fgetxattr(file, ACCESS, value));
-            Ok(Self::new(&fstat(file)?, list))
-        }
-
-        fn new(stat: &Stat, list: rustix::io::Result<Option<Vec<u8>>>) -> Self {
-            let plain = Self::of_stat(stat);
-            match list {
-                Ok(None) => plain,
-                Ok(Some(bytes)) => plain.clone().listed(&bytes).unwrap_or(plain.unknown()),
-                Err(_) => plain.unknown(),
-            }
-        }
-
-        /// Returns the rights of a file whose list, if it has one, cannot be read. The group's bits
-        /// may be the mask of the list, and others may be allowed more than a named user or group.
-        pub(super) fn unknown(mut self) -> Self {
-            (self.group.bits, self.others) = (0, 0);
-            self
-        }
-
-        pub(super) fn listed(mut self, bytes: &[u8]) -> Option<Self> {
-            let (version, entries) = bytes.split_first_chunk()?;
-            if u32::from_le_bytes(*version) != VERSION || entries.len() % ENTRY != 0 {
-                return None;
-            }
-            let mut mask = 7;
-            for entry in entries.chunks_exact(ENTRY) {
-                let (tag, rest) = entry.split_first_chunk()?;
-                let (bits, rest) = rest.split_first_chunk()?;
-                let bits = u32::from(u16::from_le_bytes(*bits)) & 7;
-                let id = u32::from_le_bytes(*rest.first_chunk()?);
-                match u16::from_le_bytes(*tag) {
-                    tag::OWNER => self.owner.bits = bits,
-                    tag::USER => self.users.push(Class { id, bits }),
-                    tag::OWN_GROUP => self.group.bits = bits,
-                    tag::GROUP => self.groups.push(Class { id, bits }),
-                    tag::MASK => mask = bits,
-                    tag::OTHERS => self.others = bits,
-                    _ => return None,
-                }
-            }
-            let named = self.users.iter_mut().chain(&mut self.groups);
-            named
-                .chain([&mut self.group])
-                .for_each(|it| it.bits &= mask);
-            self.users.sort_unstable();
-            self.groups.sort_unstable();
-            Some(self)
-        }
-
-        pub(super) fn list(&self) -> Vec<u8> {
-            let mut bytes = VERSION.to_le_bytes().to_vec();
-            let mut add = |tag: u16, bits: u32, id: u32| {
-                bytes.extend(tag.to_le_bytes());
-                bytes.extend((bits as u16).to_le_bytes());
-                bytes.extend(id.to_le_bytes());
-            };
-            add(tag::OWNER, self.owner.bits, NOBODY);
-            for user in &self.users {
-                add(tag::USER, user.bits, user.id);
-            }
-            add(tag::OWN_GROUP, self.group.bits, NOBODY);
-            for group in &self.groups {
-                add(tag::GROUP, group.bits, group.id);
-            }
-            if self.has_list() {
-                add(tag::MASK, (self.mode() >> 3) & 7, NOBODY);
-            }
-            add(tag::OTHERS, self.others, NOBODY);
-            bytes
-        }
-
-        /// Returns the bits for the creation of a file that is visible only once it has its rights.
-        pub(in crate::sys) fn unseen(&self) -> Mode {
-            match self.has_list() {
-                true => self.bare(),
-                false => mode_bits(self.mode()),
-            }
-        }
-
-        /// Gives these rights to a file that this process has just created.
-        pub(in crate::sys) fn give(&self, file: &File) -> io::Result<()> {
-            let stat = self.hand_over(file)?;
-            let whole = self.on_file_of(stat.st_uid, stat.st_gid);
-            let bare = self.without_list(stat.st_uid, stat.st_gid);
-            give_bits(file, &stat, whole, bare, 0)
-        }
-
-        /// Does the same for a directory. The right to read becomes the right to enter. Files
-        /// created inside inherit the group, and no access list.
-        pub(in crate::sys) fn give_to_directory(&self, directory: &File) -> io::Result<()> {
-            let stat = self.hand_over(directory)?;
-            let whole = self.on_file_of(stat.st_uid, stat.st_gid).of_directory();
-            let bare = self.without_list(stat.st_uid, stat.st_gid).of_directory();
-            let _ = fremovexattr(directory, DEFAULT);
-            let inherit = if whole.mode() & 0o070 == 0 { 0 } else { 0o2000 };
-            give_bits(directory, &stat, whole, bare, inherit)
-        }
-
-        /// Returns whether a file that another process may have created has exactly these rights,
-        /// and belongs to the owner or to this process's user.
-        pub(in crate::sys) fn are_of(&self, file: &File) -> bool {
-            let (Ok(stat), Ok(rights)) = (fstat(file), Self::of(file)) else {
-                return false;
-            };
-            let known = stat.st_uid == self.owner.id || stat.st_uid == geteuid().as_raw();
-            known && rights == self.on_file_of(stat.st_uid, stat.st_gid)
-        }
-    }
-
-    /// Sets the whole rights, by an access list if one is needed, otherwise by bits. Sets the bare
-    /// rights if there can be no list.
-    fn give_bits(
-        file: &File,
-        stat: &Stat,
-        whole: Rights,
-        bare: Rights,
-        more: u32,
-    ) -> io::Result<()> {
-        // The file may have inherited a list that names others.
-        let inherited = fgetxattr(file, ACCESS, &mut [0; 0][..]).is_ok();
-        if !inherited && !whole.has_list() {
-            return set_mode(file, stat, whole.mode() | more);
-        }
-        if fsetxattr(file, ACCESS, &whole.list(), XattrFlags::empty()).is_ok() {
-            return set_mode(file, &fstat(file)?, whole.mode() | more);
-        }
-        if inherited {
-            fremovexattr(file, ACCESS)?;
-        }
-        set_mode(file, &fstat(file)?, bare.mode() | more)
-    }
-
-    /// Reads the access list. Returns `None` if there is none, or can be none.
-    fn read(
-        get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
-    ) -> rustix::io::Result<Option<Vec<u8>>> {
-        let mut room = [0; ROOM];
-        match get(&mut room) {
-            Ok(length) => Ok(Some(room[..length].to_vec())),
-            Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => Ok(None),
-            Err(Errno::RANGE) => {
-                let mut room = vec![0; MOST_ROOM];
-                let length = get(&mut room)?;
-                room.truncate(length);
-                Ok(Some(room))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Returns the last part of a path: its name in its directory.
-    pub(in crate::sys) fn name_of(path: &Path) -> &OsStr {
-        path.file_name().unwrap_or_default()
-    }
-}
-
-#[cfg(target_os = "linux")]
-pub(super) use linux::name_of;
-
-#[cfg(not(target_os = "linux"))]
-mod portable {
-    use std::path::Path;
-
-    use rustix::fs::{OFlags, lstat, open};
-    use rustix::io::Errno;
-    use rustix::process::geteuid;
-
-    use super::*;
-
-    impl Rights {
-        /// Returns the rights of what is at this path, or `None` if nothing is.
-        pub(in crate::sys) fn at_path(path: &Path) -> io::Result<Option<Self>> {
-            match lstat(path) {
-                Ok(stat) => Ok(Some(Self::of_stat(&stat))),
-                Err(Errno::NOENT) => Ok(None),
-                Err(error) => Err(error.into()),
-            }
-        }
-
-        /// Gives these rights to a file that this process has just created, as far as bits can.
-        pub(in crate::sys) fn give(&self, file: &File) -> io::Result<()> {
-            let stat = fstat(file)?;
-            let bare = self.without_list(stat.st_uid, stat.st_gid);
-            set_mode(file, &stat, bare.mode())
-        }
-
-        /// Does the same for a directory. The right to read becomes the right to enter.
-        pub(in crate::sys) fn give_to_directory(&self, path: &Path) -> io::Result<()> {
-            let careful = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let directory = File::from(open(path, careful, Mode::empty())?);
-            let stat = fstat(&directory)?;
-            if stat.st_uid != geteuid().as_raw() {
-                return Err(io::Error::other(
-                    "another user has put a directory in its place",
-                ));
-            }
-            let bare = self.without_list(stat.st_uid, stat.st_gid);
-            set_mode(&directory, &stat, bare.of_directory().mode())
-        }
+    match mode_of(stat) {
+        present if present == mode => Ok(()),
+        present => refusal::set_bits_or_narrower(file, mode, present),
     }
 }
 

@@ -4,12 +4,12 @@ use std::fs::File;
 
 pub(super) fn notice() {}
 
-pub(super) fn generation() -> u32 {
+pub(crate) fn generation() -> u32 {
     0
 }
 
 #[derive(Debug)]
-pub(super) struct Slot;
+pub(crate) struct Slot;
 
 impl Slot {
     pub(super) fn take(_file: &File) -> Self {

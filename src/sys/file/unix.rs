@@ -1,4 +1,4 @@
-//! Lock files on Unix: how they are opened, identified, marked, read and written.
+//! Lock files on Unix.
 //!
 //! `rustix` replaces the standard library where it matters. On Linux it goes straight to the
 //! kernel, which avoids the C library's cancellation points around open, read and write.
@@ -13,7 +13,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, lstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite};
 
-use super::{Access, refusal};
+use super::{FileId, found};
+use crate::sys::{Access, refusal};
 
 /// Lets a guard lend its open lock file, which its method `file()` returns.
 macro_rules! lend_file {
@@ -42,14 +43,6 @@ macro_rules! lend_files {
 }
 pub(crate) use lend_files;
 
-/// The identity of a file, whatever its name: device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
-pub struct FileId {
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-}
-
 impl From<&Stat> for FileId {
     // The fields have other widths and signs on other Unixes.
     #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
@@ -59,20 +52,6 @@ impl From<&Stat> for FileId {
             inode: stat.st_ino as u64,
         }
     }
-}
-
-/// The result of `fstat` on an open lock file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
-    pub(crate) id: FileId,
-}
-
-/// Opens the lock file. Creates it if it is missing.
-///
-/// Never follows a symbolic link, never blocks on a FIFO, never truncates. A created file gets
-/// exactly the bits `mode`, if given, whatever the umask. An existing file keeps its bits.
-pub(crate) fn open_lock_file(path: &Path, mode: Option<u32>) -> io::Result<(File, Facts)> {
-    open_or_create(path, OFlags::RDWR, mode).and_then(checked)
 }
 
 fn open_or_create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
@@ -99,9 +78,7 @@ fn create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     let file = open(path, access | OFlags::CREATE | OFlags::EXCL, mode);
     let file = file.map_err(|error| plain(error, path))?;
     if let Some(mode) = mode {
-        #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
-        let present = mode_bits(fstat(&file)?.st_mode as u32);
-        refusal::set_bits_or_narrower(&file, mode_bits(mode), present)?;
+        refusal::set_bits_or_narrower(&file, mode & 0o777, mode_of(&fstat(&file)?) & 0o777)?;
     }
     Ok(file)
 }
@@ -122,11 +99,17 @@ pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     }
 }
 
-/// Returns what an open file is, and whether it has lost its last name. Fails if it cannot be
-/// locked.
-pub(crate) fn facts_of(file: &File, _path: &Path) -> io::Result<(Facts, bool)> {
+/// Returns the identity of an open file, and whether it has lost its last name. Fails if it cannot
+/// be locked.
+pub(crate) fn facts_of(file: &File, _path: &Path) -> io::Result<(FileId, bool)> {
     let stat = fstat(file)?;
-    Ok((facts(&stat)?, stat.st_nlink == 0))
+    refuse_irregular(&stat)?;
+    Ok((FileId::from(&stat), stat.st_nlink == 0))
+}
+
+/// Returns the identity of an open file. Fails if it cannot be locked.
+pub(super) fn id_of_regular(file: &File) -> io::Result<FileId> {
+    facts_of(file, Path::new("")).map(|(id, _)| id)
 }
 
 /// Returns another descriptor of the same open file.
@@ -165,39 +148,22 @@ pub(crate) fn announce(file: &File) {
     }
 }
 
-/// Opens a lock file, if there is one.
-pub(crate) fn open_existing(path: &Path) -> io::Result<Option<(File, Facts)>> {
-    found(open(path, OFlags::RDWR, None), path)
-}
-
-/// Does the same for a file in an open directory. `path` is its path, for the error message.
+/// Opens a lock file in an open directory, if there is one. `path` is its path, for the error
+/// message.
 #[cfg(target_os = "linux")]
-pub(crate) fn open_existing_in(
+pub(in crate::sys) fn open_existing_in(
     directory: &File,
     name: &str,
     path: &Path,
-) -> io::Result<Option<(File, Facts)>> {
-    found(
-        open_in(directory, Path::new(name), OFlags::RDWR, None),
-        path,
-    )
-}
-
-fn found(opened: rustix::io::Result<File>, path: &Path) -> io::Result<Option<(File, Facts)>> {
-    match opened {
-        Err(Errno::NOENT) => Ok(None),
-        Ok(file) => checked(file).map(Some),
-        Err(error) => Err(plain(error, path)),
-    }
+) -> io::Result<Option<(File, FileId)>> {
+    let opened = open_in(directory, Path::new(name), OFlags::RDWR, None);
+    found(opened.map_err(|error| plain(error, path)))
 }
 
 /// Opens a file to read it, if there is one. Takes the same precautions as for lock files.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
-    match open(path, OFlags::RDONLY, None) {
-        Err(Errno::NOENT) => Ok(None),
-        Ok(file) => checked(file).map(|(file, _)| Some(file)),
-        Err(error) => Err(plain(error, path)),
-    }
+    let opened = open(path, OFlags::RDONLY, None).map_err(|error| plain(error, path));
+    Ok(found(opened)?.map(|(file, _)| file))
 }
 
 /// Returns a descriptor to watch a file. It does not open the file, so neither this call nor its
@@ -221,11 +187,7 @@ pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
 /// Fails if this path can never be a lock file, before anything is created.
 pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
     match lstat(path) {
-        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(()),
-            FileType::Symlink => Err(refused("it is a symbolic link")),
-            _ => Err(refused("it is not a regular file")),
-        },
+        Ok(stat) => refuse_irregular(&stat),
         Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -242,7 +204,7 @@ fn open_in(
     mode: Option<u32>,
 ) -> rustix::io::Result<File> {
     let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let mode = mode_bits(mode.unwrap_or(0o666));
+    let mode = mode_bits(mode.unwrap_or(0o666) & 0o777);
     loop {
         match rustix::fs::openat(directory, path, access | careful, mode) {
             Err(Errno::INTR) => {}
@@ -251,24 +213,47 @@ fn open_in(
     }
 }
 
-fn mode_bits(mode: u32) -> Mode {
-    // Permission bits fit into every platform's type for them.
-    Mode::from_bits_truncate((mode & 0o777) as _)
+/// Creates a file that must not exist.
+pub(in crate::sys) fn create_new_in(
+    directory: impl AsOpen,
+    name: impl rustix::path::Arg,
+    mode: u32,
+) -> rustix::io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(directory, name, flags, mode_bits(mode));
+    file.and_then(above_standard_streams).map(File::from)
 }
 
-/// Returns an open file and what it is. Fails if it cannot be locked.
-pub(crate) fn checked(file: File) -> io::Result<(File, Facts)> {
-    let facts = facts(&fstat(&file)?)?;
-    Ok((file, facts))
+/// Creates a file without a name. It is gone at the latest when its process dies.
+#[cfg(target_os = "linux")]
+pub(in crate::sys) fn open_nameless_in(
+    directory: impl AsOpen,
+    name: impl rustix::path::Arg,
+    mode: u32,
+) -> rustix::io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, name, flags, mode_bits(mode));
+    file.and_then(above_standard_streams).map(File::from)
 }
 
-fn facts(stat: &Stat) -> io::Result<Facts> {
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(refused("it is not a regular file"));
+/// Converts permission bits into the platform's type for them, into which they fit everywhere.
+pub(in crate::sys) fn mode_bits(mode: u32) -> Mode {
+    Mode::from_bits_truncate((mode & 0o7777) as _)
+}
+
+/// Returns the permission bits of a file, with set-id and sticky bits.
+#[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
+pub(in crate::sys) fn mode_of(stat: &Stat) -> u32 {
+    stat.st_mode as u32 & 0o7777
+}
+
+/// Fails for everything that is not a regular file.
+pub(in crate::sys) fn refuse_irregular(stat: &Stat) -> io::Result<()> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(()),
+        FileType::Symlink => Err(refused("it is a symbolic link")),
+        _ => Err(refused("it is not a regular file")),
     }
-    Ok(Facts {
-        id: FileId::from(stat),
-    })
 }
 
 fn refused(why: &'static str) -> io::Error {
@@ -286,13 +271,8 @@ fn plain(error: Errno, path: &Path) -> io::Error {
     }
 }
 
-/// Returns the identity of what is at this path, or `None` if nothing is. Does not follow a final
-/// link.
-pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {
-    Ok(named_at(path)?.map(|(id, _)| id))
-}
-
-/// Does the same, and returns how many names the file has.
+/// Returns the identity of what is at this path, and how many names it has. Returns `None` if
+/// nothing is there. Does not follow a final link.
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     match look_up(path) {
         Ok(found) => Ok(Some(found)),
@@ -334,42 +314,9 @@ fn names_in(stat: &Stat) -> u64 {
     stat.st_nlink as u64
 }
 
-/// Returns whether a file is known to keep its number for as long as it exists. FAT renumbers files
-/// that have left the cache, and a FUSE or SMB server may do so too.
-#[cfg(target_os = "linux")]
-pub(crate) fn keeps_numbers(file: &File) -> bool {
-    const KNOWN: [u32; 9] = [
-        0xEF53,      // ext2, ext3, ext4
-        0x5846_5342, // XFS
-        0x9123_683E, // btrfs
-        0x0102_1994, // tmpfs
-        0x2FC1_2FC1, // ZFS
-        0xF2F5_2010, // F2FS
-        0xCA45_1A4E, // bcachefs
-        0x794C_7630, // overlayfs
-        0x6969,      // NFS
-    ];
-    rustix::fs::fstatfs(file).is_ok_and(|it| {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::unnecessary_cast
-        )]
-        let magic = it.f_type as u32;
-        KNOWN.contains(&magic)
-    })
-}
-
-/// Does the same. The file systems that are known to be local are those that keep their numbers.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn keeps_numbers(file: &File) -> bool {
-    use super::process::{Locality, locality_of};
-    locality_of(file) == Locality::ThisMachine
-}
-
 /// Returns identity and mark of what is at this path.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
+pub(in crate::sys) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
     match lstat(path) {
         Ok(stat) => Ok(Some((FileId::from(&stat), stat.st_size > 0))),
         Err(Errno::NOENT) => Ok(None),
@@ -387,41 +334,21 @@ pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
     Ok(FileId::from(&fstat(file)?))
 }
 
-/// Fills `buffer` from the start of the file. Returns how many bytes were read.
-pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match pread(file, &mut buffer[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(filled)
+/// Reads at `offset`. Returns how many bytes were read.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    Ok(pread(file, buffer, offset)?)
 }
 
-/// Writes at `offset`, with one system call if the file system allows.
-pub(crate) fn write_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match pwrite(file, bytes, offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                bytes = &bytes[n..];
-                offset += n as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+/// Writes at `offset`. Returns how many bytes were written.
+pub(super) fn write_some_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    Ok(pwrite(file, bytes, offset)?)
 }
 
 /// Marks a ticket as bypassed, or removes the mark. A mark is one byte of content, so that `stat`
 /// shows it.
 pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
     if marked {
-        write_at(file, 0, b"p")
+        super::write_at(file, 0, b"p")
     } else {
         file.set_len(0)
     }

@@ -61,13 +61,15 @@ static HINT: AtomicPtr<Block> = AtomicPtr::new(std::ptr::null_mut());
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static INSTALL: Once = Once::new();
 
-pub(super) fn generation() -> u32 {
+/// Returns the number of forks between the first process and this one. A value from before a fork
+/// is stale.
+pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
 /// An entry of the list. Dropping it frees the entry.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     entry: &'static AtomicI32,
     block: *const Block,
     generation: u32,

@@ -1,0 +1,18 @@
+//! The kernel's list of file locks, which only Linux has.
+
+#[cfg_attr(target_os = "linux", path = "lock_table/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "lock_table/none.rs")]
+mod arm;
+
+#[cfg(target_os = "linux")]
+pub(super) use arm::words_of;
+pub(crate) use arm::{LockTable, command_line, listed_pid};
+
+/// The processes that have a file locked.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    /// Their pids as `/proc` shows them, and whether they share the lock.
+    pub(crate) listed: Vec<(u32, bool)>,
+    /// Whether there are no others.
+    pub(crate) all: bool,
+}
