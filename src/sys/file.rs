@@ -14,16 +14,61 @@ mod arm;
 
 #[cfg(unix)]
 pub(crate) use arm::above_standard_streams;
-#[cfg(not(target_os = "linux"))]
-pub(super) use arm::look_at;
-#[cfg(target_os = "linux")]
-pub(super) use arm::open_existing_in;
 pub(crate) use arm::{
-    AsOpen, announce, check_lock_path, duplicate, duplicate_for_exec, facts_of, id_of, is_marked,
-    lend_file, lend_files, named_at, names_of, open_as, open_to_read, open_to_watch, set_mark,
+    AsOpen, announce, check_lock_path, duplicate, duplicate_for_exec, open_as, open_to_read,
+    set_mark,
 };
 #[cfg(unix)]
-pub(super) use arm::{create_new_in, mode_bits, mode_of, open_nameless_in, refuse_irregular};
+pub(super) use arm::{create_new_in, mode_bits, mode_of, refuse_irregular};
+#[cfg(target_os = "linux")]
+pub(crate) use arm::{named_at, open_to_watch};
+#[cfg(target_os = "linux")]
+pub(super) use arm::{open_existing_in, open_nameless_in};
+
+/// Lets a guard lend its open lock file, which its method `file()` returns.
+macro_rules! lend_file {
+    ($guard:ty) => {
+        #[cfg(unix)]
+        impl std::os::fd::AsFd for $guard {
+            /// Borrows the open, locked lock file.
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.file().as_fd()
+            }
+        }
+
+        #[cfg(windows)]
+        impl std::os::windows::io::AsHandle for $guard {
+            /// Borrows the open, locked lock file.
+            fn as_handle(&self) -> std::os::windows::io::BorrowedHandle<'_> {
+                self.file().as_handle()
+            }
+        }
+    };
+}
+pub(crate) use lend_file;
+
+/// Does the same for a guard with several files, which its method `files()` returns.
+macro_rules! lend_files {
+    ($guard:ty) => {
+        impl $guard {
+            /// Borrows the open, locked files, in the order of [`slot_paths`](Self::slot_paths).
+            /// Not on Windows, which has `as_handles` instead.
+            #[cfg(unix)]
+            pub fn as_fds(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+                self.files().map(std::os::fd::AsFd::as_fd)
+            }
+
+            /// Borrows the open, locked files, in the order of [`slot_paths`](Self::slot_paths).
+            #[cfg(windows)]
+            pub fn as_handles(
+                &self,
+            ) -> impl Iterator<Item = std::os::windows::io::BorrowedHandle<'_>> {
+                self.files().map(std::os::windows::io::AsHandle::as_handle)
+            }
+        }
+    };
+}
+pub(crate) use lend_files;
 
 /// The identity of a file, whatever its name: device and inode, or volume and index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +76,15 @@ pub(super) use arm::{create_new_in, mode_bits, mode_of, open_nameless_in, refuse
 pub struct FileId {
     pub(crate) device: u64,
     pub(crate) inode: u64,
+}
+
+/// What a file is.
+struct Facts {
+    id: FileId,
+    names: u64,
+    regular: bool,
+    /// Whether it is a ticket that was marked as bypassed.
+    marked: bool,
 }
 
 const READ_AND_WRITE: Access = Access {
@@ -70,8 +124,62 @@ fn found(opened: io::Result<File>) -> io::Result<Option<(File, FileId)>> {
 
 /// Returns an open file and its identity. Fails if it cannot be locked.
 pub(super) fn checked(file: File) -> io::Result<(File, FileId)> {
-    let id = arm::id_of_regular(&file)?;
-    Ok((file, id))
+    let facts = regular(&file)?;
+    Ok((file, facts.id))
+}
+
+fn regular(file: &File) -> io::Result<Facts> {
+    match arm::facts_of(file)? {
+        facts if facts.regular => Ok(facts),
+        _ => Err(refused("it is not a regular file")),
+    }
+}
+
+fn refused(why: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, why)
+}
+
+/// Returns the identity of an open file, and whether it was deleted from this path. Fails if it
+/// cannot be locked.
+pub(crate) fn facts_of(file: &File, path: &Path) -> io::Result<(FileId, bool)> {
+    let facts = regular(file)?;
+    // On Windows a file never loses its last name while it is open.
+    let deleted = facts.names == 0 || (cfg!(windows) && id_at(path)? != Some(facts.id));
+    Ok((facts.id, deleted))
+}
+
+/// Returns the identity of an open file.
+pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
+    Ok(arm::facts_of(file)?.id)
+}
+
+/// Returns how many names an open file has.
+pub(crate) fn names_of(file: &File) -> io::Result<u64> {
+    Ok(arm::facts_of(file)?.names)
+}
+
+/// Returns whether an open ticket has a mark.
+pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
+    Ok(arm::facts_of(file)?.marked)
+}
+
+/// Returns the identity of what is at this path, and how many names it has. Returns `None` if
+/// nothing is there. Does not follow a final link.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
+    Ok(arm::facts_at(path)?.map(|it| (it.id, it.names)))
+}
+
+/// Returns identity and mark of what is at this path.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
+    Ok(arm::facts_at(path)?.map(|it| (it.id, it.marked)))
+}
+
+/// Returns `None`: nothing can be watched here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
+    Ok(None)
 }
 
 /// Returns the identity of what is at this path, or `None` if nothing is. Does not follow a final

@@ -13,35 +13,19 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, lstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite};
 
-use super::{FileId, found};
+use super::{Facts, FileId, found, refused};
 use crate::sys::{Access, refusal};
 
-/// Lets a guard lend its open lock file, which its method `file()` returns.
-macro_rules! lend_file {
-    ($guard:ty) => {
-        impl std::os::fd::AsFd for $guard {
-            /// Borrows the open, locked lock file.
-            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-                self.file().as_fd()
-            }
+impl From<&Stat> for Facts {
+    fn from(stat: &Stat) -> Self {
+        Self {
+            id: FileId::from(stat),
+            names: names_in(stat),
+            regular: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+            marked: stat.st_size > 0,
         }
-    };
+    }
 }
-pub(crate) use lend_file;
-
-/// Does the same for a guard with several files, which its method `files()` returns.
-macro_rules! lend_files {
-    ($guard:ty) => {
-        impl $guard {
-            /// Borrows the open, locked files, in the order of [`slot_paths`](Self::slot_paths).
-            /// Not on Windows, which has `as_handles` instead.
-            pub fn as_fds(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
-                self.files().map(std::os::fd::AsFd::as_fd)
-            }
-        }
-    };
-}
-pub(crate) use lend_files;
 
 impl From<&Stat> for FileId {
     // The fields have other widths and signs on other Unixes.
@@ -97,19 +81,6 @@ pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
         (false, true) => open_or_create(path, flags, access.mode),
         (false, false) => open(path, flags, None).map_err(|error| plain(error, path)),
     }
-}
-
-/// Returns the identity of an open file, and whether it has lost its last name. Fails if it cannot
-/// be locked.
-pub(crate) fn facts_of(file: &File, _path: &Path) -> io::Result<(FileId, bool)> {
-    let stat = fstat(file)?;
-    refuse_irregular(&stat)?;
-    Ok((FileId::from(&stat), stat.st_nlink == 0))
-}
-
-/// Returns the identity of an open file. Fails if it cannot be locked.
-pub(super) fn id_of_regular(file: &File) -> io::Result<FileId> {
-    facts_of(file, Path::new("")).map(|(id, _)| id)
 }
 
 /// Returns another descriptor of the same open file.
@@ -176,12 +147,6 @@ pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Returns `None`: nothing can be watched here.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
-    Ok(None)
 }
 
 /// Fails if this path can never be a lock file, before anything is created.
@@ -256,10 +221,6 @@ pub(in crate::sys) fn refuse_irregular(stat: &Stat) -> io::Result<()> {
     }
 }
 
-fn refused(why: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, why)
-}
-
 /// Replaces the kernel's error for links, sockets and devices by a clear one.
 fn plain(error: Errno, path: &Path) -> io::Error {
     match error {
@@ -273,6 +234,7 @@ fn plain(error: Errno, path: &Path) -> io::Error {
 
 /// Returns the identity of what is at this path, and how many names it has. Returns `None` if
 /// nothing is there. Does not follow a final link.
+#[cfg(target_os = "linux")]
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     match look_up(path) {
         Ok(found) => Ok(Some(found)),
@@ -303,35 +265,25 @@ fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
-    lstat(path).map(|stat| (FileId::from(&stat), names_in(&stat)))
-}
-
 // The field has other widths on other Unixes.
 #[allow(clippy::unnecessary_cast)]
 fn names_in(stat: &Stat) -> u64 {
     stat.st_nlink as u64
 }
 
-/// Returns identity and mark of what is at this path.
+/// Returns what is at this path, or `None` if nothing is.
 #[cfg(not(target_os = "linux"))]
-pub(in crate::sys) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
+pub(super) fn facts_at(path: &Path) -> io::Result<Option<Facts>> {
     match lstat(path) {
-        Ok(stat) => Ok(Some((FileId::from(&stat), stat.st_size > 0))),
+        Ok(stat) => Ok(Some(Facts::from(&stat))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Returns how many names an open file has.
-pub(crate) fn names_of(file: &File) -> io::Result<u64> {
-    Ok(names_in(&fstat(file)?))
-}
-
-/// Returns the identity of an open file.
-pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
-    Ok(FileId::from(&fstat(file)?))
+/// Returns what an open file is.
+pub(super) fn facts_of(file: &File) -> io::Result<Facts> {
+    Ok(Facts::from(&fstat(file)?))
 }
 
 /// Reads at `offset`. Returns how many bytes were read.
@@ -352,9 +304,4 @@ pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
     } else {
         file.set_len(0)
     }
-}
-
-/// Returns whether an open ticket has a mark.
-pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
-    Ok(fstat(file)?.st_size > 0)
 }

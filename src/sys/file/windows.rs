@@ -13,36 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use winapi_util::file as facts;
 
-use super::{FileId, open_existing};
+use super::{Facts, FileId, open_existing, refused};
 use crate::sys::Access;
-
-/// Lets a guard lend its open lock file, which its method `file()` returns.
-macro_rules! lend_file {
-    ($guard:ty) => {
-        impl std::os::windows::io::AsHandle for $guard {
-            /// Borrows the open, locked lock file.
-            fn as_handle(&self) -> std::os::windows::io::BorrowedHandle<'_> {
-                self.file().as_handle()
-            }
-        }
-    };
-}
-pub(crate) use lend_file;
-
-/// Does the same for a guard with several files, which its method `files()` returns.
-macro_rules! lend_files {
-    ($guard:ty) => {
-        impl $guard {
-            /// Borrows the open, locked files, in the order of [`slot_paths`](Self::slot_paths).
-            pub fn as_handles(
-                &self,
-            ) -> impl Iterator<Item = std::os::windows::io::BorrowedHandle<'_>> {
-                self.files().map(std::os::windows::io::AsHandle::as_handle)
-            }
-        }
-    };
-}
-pub(crate) use lend_files;
 
 /// `FILE_FLAG_OPEN_REPARSE_POINT`: opens a link itself, not its target.
 const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
@@ -56,7 +28,7 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
 
 pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() => Err(refused()),
+        Ok(found) if !found.is_file() => Err(refused("it is not a regular file")),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -72,21 +44,6 @@ pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     // Permission bits mean nothing here.
     let _ = access.mode;
     options.open(path)
-}
-
-/// Returns the identity of an open file, and whether its name means another file by now. Fails if
-/// it cannot be locked.
-pub(crate) fn facts_of(file: &File, path: &Path) -> io::Result<(FileId, bool)> {
-    let id = id_of_regular(file)?;
-    Ok((id, super::id_at(path)? != Some(id)))
-}
-
-/// Returns the identity of an open file. Fails if it cannot be locked.
-pub(super) fn id_of_regular(file: &File) -> io::Result<FileId> {
-    match file.metadata()?.is_file() {
-        true => id_of(file),
-        false => Err(refused()),
-    }
 }
 
 /// Returns another handle of the same open file.
@@ -114,27 +71,25 @@ fn open_to_look(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn refused() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+/// Returns what is at this path, or `None` if nothing is.
+pub(super) fn facts_at(path: &Path) -> io::Result<Option<Facts>> {
+    let open = open_to_look(path)?;
+    open.map(|file| facts_of(&file)).transpose()
 }
 
-/// Returns `None`: nothing can be watched here.
-pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
-    Ok(None)
-}
-
-pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
+/// Returns what an open file is. It has one name, because nothing is ever linked.
+pub(super) fn facts_of(file: &File) -> io::Result<Facts> {
     let found = facts::information(file)?;
-    Ok(FileId {
-        device: found.volume_serial_number(),
-        inode: found.file_index(),
+    let metadata = file.metadata()?;
+    Ok(Facts {
+        id: FileId {
+            device: found.volume_serial_number(),
+            inode: found.file_index(),
+        },
+        names: 1,
+        regular: metadata.is_file(),
+        marked: metadata.modified()? <= mark(),
     })
-}
-
-/// Returns identity and mark of what is at this path.
-pub(in crate::sys) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
-    let look = |file| Ok((id_of(&file)?, is_marked(&file)?));
-    open_to_look(path)?.map(look).transpose()
 }
 
 /// Reads at `offset`. A range that another handle has locked reads as empty, because a process that
@@ -155,22 +110,7 @@ pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
     file.set_modified(if marked { mark() } else { SystemTime::now() })
 }
 
-pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
-    Ok(file.metadata()?.modified()? <= mark())
-}
-
 /// Returns a time of writing that no real ticket has. Not zero, which Windows reads as "leave it".
 fn mark() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1)
-}
-
-/// Returns 1: files have one name here, because nothing is ever linked.
-pub(crate) fn names_of(_file: &File) -> io::Result<u64> {
-    Ok(1)
-}
-
-/// Returns the identity of what is at this path, and how many names it has.
-pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
-    let id = open_to_look(path)?.map(|file| id_of(&file)).transpose()?;
-    Ok(id.map(|id| (id, 1)))
 }
