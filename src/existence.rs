@@ -2,7 +2,6 @@
 //! process creates).
 
 pub(crate) mod claim;
-pub(crate) mod claim_lock;
-pub(crate) mod pending;
+mod pending;
 pub(crate) mod pid;
-mod pidfile;
+mod stillness;

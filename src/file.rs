@@ -7,7 +7,6 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use self::os_lock::PathLock;
 use self::wait::WaitConfig;
@@ -27,7 +26,6 @@ use crate::status::{Changes, Held, Owner, Removal, Status};
 use crate::sys::filesystem::FileSystem;
 use crate::sys::lock_table::LockTable;
 use crate::sys::{Access, file};
-use crate::watch::wait::Wait;
 use crate::watch::watch;
 
 pub(crate) mod atomic;
@@ -82,8 +80,8 @@ pub struct FileLock {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) target: Arc<PathLock>,
-    pub(crate) config: FileConfig,
+    target: Arc<PathLock>,
+    config: FileConfig,
     ledger: Arc<Ledger>,
 }
 
@@ -126,12 +124,8 @@ impl FileLock {
             }
             _ => Error::io("look at the file", &path, error),
         })?;
-        let events = FileSystem::around(&path).reports_closes();
-        let waits = WaitConfig {
-            wait: config.wait.clone(),
-            poll_interval: config.poll_interval,
-            events,
-        };
+        let system = FileSystem::around(&path);
+        let waits = WaitConfig::new(config.wait.clone(), config.poll_interval, system);
         let access = Access {
             read: config.read,
             write: config.write,
@@ -141,15 +135,9 @@ impl FileLock {
             mode: config.mode,
         };
         let ledger = Ledger::new("file", Address::of_file(&path));
-        let target = PathLock {
-            path,
-            access,
-            config: waits,
-            excludes: AtomicBool::new(false),
-        };
         Ok(Self {
             shared: Arc::new(Shared {
-                target: Arc::new(target),
+                target: Arc::new(PathLock::new(path, access, waits)),
                 config,
                 ledger,
             }),
@@ -251,22 +239,12 @@ impl FileLock {
     /// Returns the path of the file, with every directory in it resolved. Links at its end are
     /// resolved if the options follow links.
     pub fn path(&self) -> &Path {
-        &self.shared.target.path
+        self.shared.target.path()
     }
 
     /// Returns the options of this handle.
     pub fn config(&self) -> &FileConfig {
         &self.shared.config
-    }
-}
-
-impl Shared {
-    fn pushes(&self) -> bool {
-        match self.config.wait {
-            Wait::Watch => self.target.config.events,
-            Wait::Poll(_) => false,
-            Wait::Blocking => true,
-        }
     }
 }
 
@@ -277,7 +255,7 @@ impl Local for Shared {
     /// list names no holder, and cannot name every holder, the lock is tried. A file that cannot be
     /// tried is [`Held::Unknown`].
     fn status(&self) -> Result<Status> {
-        let path = &self.target.path;
+        let path = self.target.path();
         let owners = LockTable::read().owners(path);
         let named = owners.listed.first().map(|(pid, _)| of_pid(*pid));
         let alone = matches!(owners.listed[..], [(_, false)]);
@@ -299,7 +277,7 @@ impl Local for Shared {
             unknown,
             names_all,
             outsider: named.or((held == Held::Yes).then(Owner::unlisted)),
-            polling: !self.pushes(),
+            polling: !self.target.config().has_push(),
             watch_failures: watch().failures(),
             ..Status::free()
         })
@@ -308,11 +286,11 @@ impl Local for Shared {
     /// Removes the file with its content. A process that waits on the deleted file moves to the new
     /// one.
     fn remove(&self) -> Result<Removal> {
-        door::remove_if_free(&self.target.path)
+        door::remove_if_free(self.target.path())
     }
 
     fn changes(&self) -> Changes {
-        Changes::unsupported(&self.target.path)
+        Changes::unsupported(self.target.path())
     }
 
     fn stats(&self) -> Stats {
@@ -324,7 +302,7 @@ impl Local for Shared {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::of_plain_file_lock(self.pushes())
+        Capabilities::of_plain_file_lock(self.target.config().has_push())
     }
 }
 

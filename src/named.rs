@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::backend::Setting;
 use crate::error::{Error, ErrorKind, Result};
-use crate::existence::claim_lock;
+use crate::existence::claim;
 use crate::fair::rwlock::FifoRwLock;
 use crate::fair::semaphore::{FifoSemaphore, SemaphoreOptions};
 use crate::fair::{Fair, FifoConfig};
@@ -288,7 +288,7 @@ impl LockDir {
         match self.config.method {
             Method::Fifo => Capabilities::of_fair_file_lock(events),
             Method::Os => Capabilities::of_plain_file_lock(events),
-            Method::Mkdir | Method::CreateNew => claim_lock::capabilities(events),
+            Method::Mkdir | Method::CreateNew => claim::capabilities(events),
             Method::Fake => fake::capabilities(),
         }
     }

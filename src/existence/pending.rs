@@ -1,4 +1,4 @@
-//! The wait for a lock that exists as a name: a [claim](super::claim_lock) or a [pid file](super::pid).
+//! The wait for a lock that exists as a name: a [claim](super::claim) or a [pid file](super::pid).
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -6,9 +6,15 @@ use std::task::{Context, Poll};
 use crate::address::Address;
 use crate::backend::{Pending, Request};
 use crate::error::Result;
-use crate::file::wait::{FileWait, Outcome, Presence};
+use crate::file::wait::{FileWait, Outcome, Target};
 use crate::ledger::Ledger;
 use crate::status::{self, Owner};
+
+/// A lock that exists as a name.
+#[doc(hidden)]
+pub trait Presence: Target {
+    fn ledger(&self) -> &Arc<Ledger>;
+}
 
 /// The wait of one caller.
 #[doc(hidden)]
@@ -20,7 +26,7 @@ pub struct PresencePending<C: Presence> {
 }
 
 impl<C: Presence> PresencePending<C> {
-    pub(crate) fn new(lock: &Arc<C>) -> Self {
+    pub(super) fn new(lock: &Arc<C>) -> Self {
         Self {
             lock: lock.clone(),
             waiting: None,

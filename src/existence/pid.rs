@@ -1,32 +1,28 @@
-//! The pid file as a lock: the public API of [`pidfile`](super::pidfile).
+//! The pid file as a lock: the public API of [`pidfile`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::pending::PresencePending;
-use super::pidfile::{Memory, PidFile};
+use self::pidfile::{Memory, PidFile, PidHold};
+use super::pending::{Presence, PresencePending};
 use crate::acquire::Acquire;
-use crate::address::Address;
 use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::wait::{Outcome, Target, WaitConfig};
-use crate::ledger::Ledger;
+use crate::file::wait::{Outcome, Target};
+use crate::guard::guard;
 use crate::lock::{Capabilities, Local, is_lock, local_handle};
 use crate::options::check_pause;
 use crate::path::canonical;
 use crate::stats::Stats;
 use crate::status::{Changes, Owner, Removal, Status};
 use crate::sys::file;
-use crate::sys::filesystem::FileSystem;
 use crate::watch::wait::Wait;
 use crate::watch::watch;
 
-mod guard;
 mod options;
+mod pidfile;
 
-pub use guard::PidGuard;
 pub use options::{PidConfig, PidOptions};
 
 /// A lock that is a file with the holder's pid in it. The file exists while the lock is held. No
@@ -143,23 +139,8 @@ impl PidLock {
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
         check_pause("poll_interval", config.poll_interval, &path)?;
-        let events = FileSystem::around(&path).reports_closes();
-        let waits = WaitConfig {
-            wait: config.wait.clone(),
-            poll_interval: config.poll_interval,
-            events,
-        };
-        let ledger = Ledger::new("pid", Address::of_file(&path));
-        let file = PidFile {
-            path,
-            label: config.label.clone(),
-            bare_pids: config.bare_pids,
-            config: waits,
-            swept: AtomicBool::new(false),
-            ledger,
-        };
         Ok(Self {
-            file: Arc::new(file),
+            file: Arc::new(PidFile::new(path, &config)),
             config: Arc::new(config),
         })
     }
@@ -234,13 +215,24 @@ impl PidLock {
 
     /// Returns the path of the file, with every directory in it resolved.
     pub fn path(&self) -> &Path {
-        &self.file.path
+        self.file.path()
     }
 
     /// Returns the options of this handle.
     pub fn config(&self) -> &PidConfig {
         &self.config
     }
+}
+
+guard! {
+    /// A pid file that this process holds.
+    ///
+    /// Dropping it releases the lock: the file is deleted if it is still the same file. In a forked
+    /// child, dropping it does nothing to the parent's lock.
+    ///
+    /// The lock is lost when the file is deleted, renamed or replaced. Other callers can acquire
+    /// the lock then, and a release deletes nothing.
+    PidGuard holds PidHold, by PresencePending<PidFile>
 }
 
 impl Local for PidFile {
@@ -261,15 +253,15 @@ impl Local for PidFile {
     }
 
     fn changes(&self) -> Changes {
-        Changes::unsupported(&self.path)
+        Changes::unsupported(self.path())
     }
 
     fn stats(&self) -> Stats {
-        self.ledger.stats()
+        self.ledger().stats()
     }
 
     fn close(&self) {
-        self.ledger.close();
+        self.ledger().close();
     }
 
     fn capabilities(&self) -> Capabilities {

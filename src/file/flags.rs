@@ -207,11 +207,7 @@ pub async fn lock(file: &impl OpenFile, flags: LockFlags) -> Result<()> {
             "the open file is locked by another one",
         ));
     }
-    let config = WaitConfig {
-        wait: Wait::Watch,
-        poll_interval: POLL_INTERVAL,
-        events: FileSystem::of(&*file).reports_closes(),
-    };
+    let config = WaitConfig::new(Wait::Watch, POLL_INTERVAL, FileSystem::of(&*file));
     let mut begin = Some((config, file));
     let mut wait = None;
     let locked = std::future::poll_fn(|cx| {

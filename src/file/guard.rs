@@ -79,13 +79,14 @@ enum Content {
 
 impl FileHold {
     pub(super) fn new(shared: &Arc<Shared>, locked: Locked, reads: bool) -> Result<Self> {
-        let (entry, file) = locked.file.into_parts();
+        let (file, id) = locked.into_parts();
+        let (entry, file) = file.into_parts();
         let hold = Self {
             entry: Some(entry),
             content: Some(Content::Plain(file)),
             may_be_ahead: false,
             shared: shared.clone(),
-            id: locked.id,
+            id,
             generation: generation(),
             watcher: OnceLock::new(),
             released: None,
@@ -111,7 +112,7 @@ impl FileHold {
     }
 
     fn path(&self) -> &Path {
-        &self.shared.target.path
+        self.shared.target.path()
     }
 
     fn loss(&self) -> Option<Loss> {
@@ -182,7 +183,7 @@ impl FileHold {
         if let Some(watcher) = self.watcher.get() {
             watcher.end();
         }
-        let path = &self.shared.target.path;
+        let path = self.shared.target.path();
         let removed = match self.shared.config.remove_on_release {
             true => unlink_if_same(path, self.id),
             false => Ok(()),
@@ -251,7 +252,7 @@ impl FileGuard {
     pub async fn sync_all(&mut self) -> Result<()> {
         let this = &mut self.held.hold;
         this.refuse_copy()?;
-        let path = &this.shared.target.path;
+        let path = this.shared.target.path();
         let at = |step, error| Error::io(step, path, error);
         if let Some(Content::Async(file)) = &mut this.content {
             let flushed = file.flush().await;
@@ -282,7 +283,7 @@ impl FileGuard {
     pub async fn as_std(&mut self) -> Result<&mut File> {
         let this = &mut self.held.hold;
         this.refuse_copy()?;
-        let path = &this.shared.target.path;
+        let path = this.shared.target.path();
         if let Some(Content::Async(file)) = &mut this.content {
             let flushed = file.flush().await;
             flushed.map_err(|e| Error::io("write to the file", path, e))?;
@@ -468,7 +469,8 @@ impl Hold for FileHold {
 
     fn lost(&self) -> Lost {
         let target = &self.shared.target;
-        let begin = || LossWatcher::begin(target.path.clone(), self.id, target.config.events);
+        let begin =
+            || LossWatcher::begin(target.path().to_owned(), self.id, target.config().events());
         let watcher = self.watcher.get_or_init(begin).clone();
         let mut over = self.over.as_ref().map(AnyGuard::lost);
         Lost::new(std::future::poll_fn(move |cx| {

@@ -36,29 +36,52 @@ use crate::watch::{Seen, WatchId, WatcherId, watch};
 
 /// The lock of the file at a path.
 #[derive(Debug)]
-pub(crate) struct PathLock {
-    pub(crate) path: PathBuf,
-    pub(crate) access: Access,
-    pub(crate) config: WaitConfig,
+pub(super) struct PathLock {
+    path: PathBuf,
+    access: Access,
+    config: WaitConfig,
     /// Whether a second lock was seen to be refused on this file system.
-    pub(crate) excludes: AtomicBool,
+    excludes: AtomicBool,
 }
 
 /// An open file, locked. It is not locked if the caller holds another lock instead.
 #[derive(Debug)]
-pub(crate) struct Locked {
-    pub(crate) file: Private,
-    pub(crate) id: FileId,
+pub(super) struct Locked {
+    file: Private,
+    id: FileId,
+}
+
+impl Locked {
+    pub(super) fn into_parts(self) -> (Private, FileId) {
+        (self.file, self.id)
+    }
 }
 
 /// The result of a first attempt.
-pub(crate) enum First {
+pub(super) enum First {
     Locked(Locked),
     /// Another caller holds the lock. The file is open.
     Refused(Private),
 }
 
 impl PathLock {
+    pub(super) fn new(path: PathBuf, access: Access, config: WaitConfig) -> Self {
+        Self {
+            path,
+            access,
+            config,
+            excludes: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn config(&self) -> &WaitConfig {
+        &self.config
+    }
+
     fn io(&self, step: &'static str, error: std::io::Error) -> Error {
         Error::io(step, &self.path, error)
     }
@@ -83,7 +106,7 @@ impl PathLock {
     }
 
     /// Opens the file without locking it, for a caller that holds another lock instead.
-    pub(crate) fn open_unlocked(&self) -> Result<Locked> {
+    pub(super) fn open_unlocked(&self) -> Result<Locked> {
         let file = self.open()?;
         let facts = file::facts_of(&file, &self.path);
         let (id, _) = facts.map_err(|e| self.io("look at the file", e))?;
@@ -91,7 +114,7 @@ impl PathLock {
     }
 
     /// Opens the file and tries the lock once.
-    pub(crate) fn try_once(&self, shared: bool) -> Result<First> {
+    pub(super) fn try_once(&self, shared: bool) -> Result<First> {
         loop {
             let file = self.open()?;
             let locked = flock::try_lock(&file, shared);
@@ -147,7 +170,7 @@ impl PathLock {
 }
 
 /// An OS lock to wait for.
-pub(crate) enum OsLock {
+pub(super) enum OsLock {
     /// The lock of the file at a path. The path may lead to another file by the time of the grant.
     Path(Arc<PathLock>),
     /// The lock of a file that the caller has open. The file stays open, so its close wakes no
@@ -157,7 +180,7 @@ pub(crate) enum OsLock {
 
 /// The open file, kept between two attempts.
 #[derive(Default)]
-pub(crate) struct Tried {
+pub(super) struct Tried {
     shared: bool,
     file: Option<Private>,
     /// The ID of the open file, once it is known.
@@ -170,7 +193,7 @@ pub(crate) struct Tried {
 
 impl Tried {
     /// Returns the state after an attempt that was refused.
-    pub(crate) fn new(file: Private, shared: bool) -> Self {
+    pub(super) fn new(file: Private, shared: bool) -> Self {
         Self {
             shared,
             file: Some(file),
@@ -193,8 +216,8 @@ impl Tried {
         config: &WaitConfig,
         watcher_id: Option<WatcherId>,
     ) -> Wakes {
-        if config.wait != Wait::Blocking {
-            return Wakes::Events(vec![EventSource::Opened(self.opened)]);
+        if *config.wait() != Wait::Blocking {
+            return Wakes::Event(EventSource::Opened(self.opened));
         }
         let start = |watcher_id| LockThread::start(watcher_id, file, self.shared);
         self.lock_thread = self

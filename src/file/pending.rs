@@ -138,7 +138,7 @@ impl Pending for FilePending {
             return attempt.waiting();
         }
         let shared = self.lock.as_ref().ok()?;
-        Some(Waiting::behind(holder_of_file(&shared.target.path)))
+        Some(Waiting::behind(holder_of_file(shared.target.path())))
     }
 
     fn address(&self) -> Option<Address> {
@@ -146,7 +146,7 @@ impl Pending for FilePending {
             return attempt.address();
         }
         let shared = self.lock.as_ref().ok()?;
-        Some(Address::of_file(&shared.target.path))
+        Some(Address::of_file(shared.target.path()))
     }
 
     fn ledger(&self) -> Option<&Arc<Ledger>> {

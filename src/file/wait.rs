@@ -47,10 +47,10 @@ use std::time::{Duration, Instant};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
-use crate::ledger::Ledger;
 use crate::options::CLAIM_WINDOW;
 use crate::status::Owner;
 use crate::sys::file::{self, FileId};
+use crate::sys::filesystem::FileSystem;
 use crate::sys::fork::generation;
 use crate::sys::process;
 use crate::trace::Note;
@@ -64,16 +64,38 @@ const ROUNDS: usize = 16;
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct WaitConfig {
-    pub(crate) wait: Wait,
-    pub(crate) poll_interval: Duration,
+    wait: Wait,
+    poll_interval: Duration,
     /// Whether file events can be expected.
-    pub(crate) events: bool,
+    events: bool,
 }
 
 impl WaitConfig {
-    /// Returns whether events wake the waiter.
+    /// Waits in this way for a file on this file system.
+    pub(crate) fn new(wait: Wait, poll_interval: Duration, on: FileSystem) -> Self {
+        Self {
+            wait,
+            poll_interval,
+            events: on.reports_closes(),
+        }
+    }
+
+    pub(crate) fn wait(&self) -> &Wait {
+        &self.wait
+    }
+
+    /// Returns whether file events can be expected.
+    pub(crate) fn events(&self) -> bool {
+        self.events
+    }
+
+    /// Returns whether a release wakes the waiter.
     pub(crate) fn has_push(&self) -> bool {
-        self.events && !matches!(self.wait, Wait::Poll(_))
+        match self.wait {
+            Wait::Watch => self.events,
+            Wait::Poll(_) => false,
+            Wait::Blocking => true,
+        }
     }
 }
 
@@ -123,12 +145,6 @@ pub trait Target: Send + Sync + 'static {
     fn config(&self) -> &WaitConfig;
 }
 
-/// A lock that exists as a name.
-#[doc(hidden)]
-pub trait Presence: Target {
-    fn ledger(&self) -> &Arc<Ledger>;
-}
-
 /// The result of an attempt.
 #[doc(hidden)]
 pub enum Outcome<H> {
@@ -150,44 +166,11 @@ pub struct Refusal {
 #[derive(Debug)]
 pub(crate) enum Wakes {
     Events(Vec<EventSource>),
+    /// One event. This needs no allocation.
+    Event(EventSource),
     /// A thread waits in the lock call.
     Thread,
     Nothing,
-}
-
-impl Wakes {
-    /// Adds event sources.
-    pub(crate) fn also(&mut self, more: Vec<EventSource>) {
-        if let Self::Events(sources) = self {
-            sources.extend(more);
-        }
-    }
-}
-
-/// How long a file was seen not to change. The time between two looks counts as at most one step.
-/// While the whole machine is suspended, the other process cannot change the file either.
-#[derive(Debug)]
-pub(crate) struct Stillness {
-    looked: Instant,
-    seen: Duration,
-}
-
-impl Stillness {
-    /// Takes the first look.
-    pub(crate) fn begin() -> Self {
-        Self {
-            looked: Instant::now(),
-            seen: Duration::ZERO,
-        }
-    }
-
-    /// Takes another look. Returns how long the file has not changed.
-    pub(crate) fn look(&mut self, step: Duration) -> Duration {
-        let now = Instant::now();
-        self.seen += now.saturating_duration_since(self.looked).min(step);
-        self.looked = now;
-        self.seen
-    }
 }
 
 /// Something that can be watched.
@@ -519,17 +502,18 @@ impl<T: Target> Shared<T> {
     /// Makes sure that something wakes the waiter. Returns whether the caller must try again,
     /// because a watch is new or its source has changed.
     fn listen(&self, state: &mut State<T>, wakes: &Wakes, watcher_id: WatcherId) -> bool {
-        match wakes {
-            _ if state.polling.is_some() => false,
-            Wakes::Thread => false,
-            Wakes::Events(sources) if self.target.config().events => {
-                self.watch_exactly(state, sources, watcher_id)
-            }
-            Wakes::Events(_) | Wakes::Nothing => {
-                state.polling = Some(Backoff::default());
-                false
-            }
+        let sources = match wakes {
+            _ if state.polling.is_some() => return false,
+            Wakes::Thread => return false,
+            Wakes::Events(sources) => sources,
+            Wakes::Event(source) => std::slice::from_ref(source),
+            Wakes::Nothing => &[],
+        };
+        if sources.is_empty() || !self.target.config().events {
+            state.polling = Some(Backoff::default());
+            return false;
         }
+        self.watch_exactly(state, sources, watcher_id)
     }
 
     fn watch_exactly(
@@ -689,17 +673,5 @@ mod tests {
                 );
             }
         });
-    }
-
-    #[test]
-    fn p19_a_pause_between_two_looks_counts_one_step() {
-        let step = Duration::from_secs(1);
-        let mut still = Stillness::begin();
-        for looks in 1..=3 {
-            // As if the clock had gone on while the process stood still.
-            let before = still.looked.checked_sub(Duration::from_secs(60));
-            still.looked = before.expect("the machine has been up for a minute");
-            assert_eq!(still.look(step), step * looks);
-        }
     }
 }

@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::record::names_record;
+use crate::fair::record::wall_clock_us;
+use crate::step::at_named;
+use crate::sys::dir;
 use crate::sys::id::Id;
 
-const RECORD: &str = "record.";
 const FREE: &str = "free.";
 /// The directory that contains the baton and nothing else.
 const PLACE: &str = "baton";
@@ -27,18 +31,18 @@ pub(crate) enum Form {
 /// The state that the name of the baton contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Baton {
-    pub(super) number: u64,
-    pub(super) state: State,
+    number: u64,
+    state: State,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
+enum State {
     Free(Id),
     Held(Id),
 }
 
 impl Baton {
-    pub(super) fn free(number: u64) -> Self {
+    fn free(number: u64) -> Self {
         let state = State::Free(Id::fresh());
         Self { number, state }
     }
@@ -46,6 +50,19 @@ impl Baton {
     pub(super) fn held(number: u64, id: Id) -> Self {
         let state = State::Held(id);
         Self { number, state }
+    }
+
+    /// Returns the token of the last grant, or of this one.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Returns the ID of the hold, or `None` if the lock is free.
+    pub(super) fn holder(&self) -> Option<&Id> {
+        match &self.state {
+            State::Held(id) => Some(id),
+            State::Free(_) => None,
+        }
     }
 
     fn parse(name: &str) -> Option<Self> {
@@ -64,7 +81,7 @@ impl Baton {
     }
 
     /// Creates the baton in a new place.
-    pub(super) fn make(&self, fresh: &Path, form: Form) -> io::Result<()> {
+    fn make(&self, fresh: &Path, form: Form) -> io::Result<()> {
         let path = fresh.join(self.to_string());
         match form {
             Form::Directory => std::fs::create_dir(path),
@@ -91,6 +108,11 @@ impl Baton {
             Err(error) if error.kind() == io::ErrorKind::NotFound => to.is_there(directory),
             Err(error) => Err(error),
         }
+    }
+
+    /// Renames the baton to a free one. Returns `false` if it no longer has this name.
+    pub(super) fn release(&self, directory: &Path) -> io::Result<bool> {
+        self.rename(&Self::free(self.number), directory)
     }
 
     /// Deletes the baton, if it has this name.
@@ -121,9 +143,48 @@ pub(super) fn place(directory: &Path) -> PathBuf {
     directory.join(PLACE)
 }
 
-/// Returns a new name for a place that will be renamed to `baton`.
-pub(super) fn fresh_place(directory: &Path) -> PathBuf {
-    directory.join(format!("{FRESH}{}", Id::fresh()))
+/// A step that failed, for the message.
+pub(super) type Failed = (&'static str, io::Error);
+
+/// Creates a place with a free baton, and renames it to where there is no place or an empty one.
+pub(super) fn put_in_place(directory: &Path, form: Form) -> Result<(), Failed> {
+    let fresh = directory.join(format!("{FRESH}{}", Id::fresh()));
+    let place = place(directory);
+    let placed = prepare_place(&fresh, form).and_then(|made| {
+        at_named("PlaceClaims")?;
+        // On platforms where a rename never replaces a directory, an empty one must go first.
+        let _ = delete_empty(&place);
+        Ok(made.then(|| std::fs::rename(&fresh, &place)))
+    });
+    if matches!(placed, Ok(Some(Ok(())))) {
+        sweep_old(directory);
+        return Ok(());
+    }
+    sweep(&fresh);
+    match placed {
+        Ok(Some(Err(error))) => match error.kind() {
+            // Another process was faster, has removed the lock, or has deleted our place.
+            NotFound | DirectoryNotEmpty | AlreadyExists => Ok(()),
+            // Windows reports this for a directory that exists.
+            PermissionDenied if place.is_dir() => Ok(()),
+            _ => Err(("put a baton in", error)),
+        },
+        Ok(_) => Ok(()),
+        Err(error) => Err(("create a baton in", error)),
+    }
+}
+
+/// Creates a place with a free baton under the name `fresh`. Returns `false` if the lock was
+/// removed meanwhile.
+fn prepare_place(fresh: &Path, form: Form) -> io::Result<bool> {
+    let made = dir::make_shared_draft(fresh).and_then(|()| {
+        at_named("MakeBaton")?;
+        Baton::free(wall_clock_us().max(1)).make(fresh, form)
+    });
+    match made {
+        Err(error) if error.kind() == NotFound => Ok(false),
+        made => made.map(|()| true),
+    }
 }
 
 /// Returns the baton. A listing during a rename may show both names or none. The greater number is
@@ -158,13 +219,6 @@ fn newest_in(place: &Path) -> io::Result<Option<Baton>> {
     Ok(newest)
 }
 
-/// Returns the IDs of the records in the directory; none if it cannot be listed.
-pub(super) fn records(directory: &Path) -> Vec<Id> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let id = |name: &std::ffi::OsStr| Id::parse(name.to_str()?.strip_prefix(RECORD)?);
-    entries.filter_map(|it| id(&it.file_name())).collect()
-}
-
 /// Returns whether the directory contains files that do not belong to the lock.
 pub(super) fn has_other_files(directory: &Path) -> bool {
     let mut entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -173,8 +227,8 @@ pub(super) fn has_other_files(directory: &Path) -> bool {
         let Some(name) = name.to_str() else {
             return true;
         };
-        let id = name.strip_prefix(RECORD).or(name.strip_prefix(FRESH));
-        it.path() != place(directory) && id.and_then(Id::parse).is_none()
+        let fresh = || name.strip_prefix(FRESH).and_then(Id::parse).is_some();
+        it.path() != place(directory) && !names_record(name) && !fresh()
     })
 }
 
@@ -183,12 +237,8 @@ fn is_later(baton: &Baton) -> bool {
     matches!(baton.state, State::Free(_))
 }
 
-pub(super) fn record_path(directory: &Path, id: &Id) -> PathBuf {
-    directory.join(format!("{RECORD}{id}"))
-}
-
 /// Deletes a place that was never renamed to `baton`.
-pub(super) fn sweep(fresh: &Path) {
+fn sweep(fresh: &Path) {
     if let Ok(Some(baton)) = newest_in(fresh) {
         baton.delete_in(fresh);
     }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::Claims;
 use super::baton::{self, Baton};
-use super::record::{Draft, Record};
-use super::{Claims, renewal};
+use super::record::{self, Draft};
+use super::renewal::{self, Renew};
 use crate::backend;
 use crate::backend::Hold as _;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +32,7 @@ pub struct Hold {
 }
 
 /// The part of a hold that the thread that renews and the thread that watches use too.
-pub(super) struct SharedHold {
+struct SharedHold {
     id: Id,
     expire: Option<Duration>,
     beats: AtomicU64,
@@ -69,7 +70,7 @@ impl Hold {
             id,
             expire: claims.expire,
             beats: AtomicU64::new(0),
-            watcher: LossWatcher::new(held, claims.config.events),
+            watcher: LossWatcher::new(held, claims.config.events()),
             state: Mutex::new(State {
                 draft: Some(draft),
                 confirmed: Instant::now(),
@@ -101,11 +102,10 @@ impl Hold {
         };
         let held = self.shared.watcher.watched();
         let at = |error| Error::io("release the claim in", &held.directory, error);
-        let free = Baton::free(held.own.number);
-        let moved = at_named("FreeBaton").and_then(|()| held.own.rename(&free, &held.directory));
+        let moved = at_named("FreeBaton").and_then(|()| held.own.release(&held.directory));
         let _ = at_named("DeleteRecord");
         match moved {
-            Ok(_) => draft.delete(),
+            Ok(_) => drop(draft),
             // The baton may still have our ID.
             Err(_) => draft.leave_behind(),
         }
@@ -133,12 +133,10 @@ impl Hold {
         let _ = at_named("RemovePlace");
         let _ = baton::delete_empty(baton::place(directory));
         match own.is_there(directory) {
-            Ok(false) => draft.delete(),
+            Ok(false) => drop(draft),
             _ => draft.leave_behind(),
         }
-        for id in baton::records(directory) {
-            Record::delete_if_gone(directory, &id);
-        }
+        record::sweep(directory, None);
         baton::sweep_old(directory);
         match baton::delete_empty(directory) {
             Ok(()) => Ok(Removal::Removed),
@@ -151,7 +149,7 @@ impl Hold {
 
 impl backend::Hold for Hold {
     fn token(&self) -> Option<u64> {
-        Some(self.shared.watcher.watched().own.number)
+        Some(self.shared.watcher.watched().own.number())
     }
 
     /// Returns `true` also if the last holder expired.
@@ -210,22 +208,30 @@ impl SharedHold {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the time from one beat to the next.
-    pub(super) fn pace(&self) -> Option<Duration> {
-        Some(self.expire? / 3)
+    /// Ends the hold. Returns its record, unless it was over before. Callers that still wait for a
+    /// loss stay pending.
+    fn end(&self) -> Option<Draft> {
+        let draft = self.state().draft.take();
+        self.watcher.end();
+        draft
+    }
+}
+
+impl Renew for SharedHold {
+    fn pace(&self) -> Duration {
+        self.expire.map_or(Duration::MAX, |it| it / 3)
     }
 
-    /// Renews the record, and checks that the lock is still held. Returns `false` if the hold is
-    /// over. Runs on the thread that renews.
-    pub(super) fn renew(&self) -> bool {
+    /// Renews the record, and checks that the lock is still held. Runs on the thread that renews.
+    fn renew(&self) -> bool {
         let begun = Instant::now();
-        let Some(writer) = self.state().draft.as_ref().map(Draft::beat_writer) else {
+        let Some(write) = self.state().draft.as_ref().map(Draft::beat_writer) else {
             return false;
         };
         // Not under the mutex, because the file system may take long.
         let count = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
         let held = self.watcher.watched();
-        let outcome = (writer.write(count), held.own.is_there(&held.directory));
+        let outcome = (write(count), held.own.is_there(&held.directory));
         let mut state = self.state();
         let loss = match outcome {
             (_, Ok(false)) => None,
@@ -247,21 +253,13 @@ impl SharedHold {
         self.watcher.lose(loss.unwrap_or_else(|| held.why()));
         false
     }
-
-    /// Ends the hold. Returns its record, unless it was over before. Callers that still wait for a
-    /// loss stay pending.
-    fn end(&self) -> Option<Draft> {
-        let draft = self.state().draft.take();
-        self.watcher.end();
-        draft
-    }
 }
 
 impl HeldBaton {
     /// Returns why the baton no longer has our ID.
     fn why(&self) -> Loss {
         match baton::find(&self.directory) {
-            Ok(Some(baton)) if baton.number > self.own.number => Loss::Expired,
+            Ok(Some(baton)) if baton.number() > self.own.number() => Loss::Expired,
             Ok(Some(_)) => Loss::Replaced,
             Ok(None) | Err(_) => Loss::Deleted,
         }

@@ -76,35 +76,39 @@
 //! To acquire: a listing, a file created and written, a rename. To release: a rename and an unlink.
 //! A release wakes all waiters.
 
-use std::io::ErrorKind::{
-    AlreadyExists, DirectoryNotEmpty, NotADirectory, NotFound, PermissionDenied,
-};
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
+use crate::existence::pending::Presence;
+use crate::existence::stillness::Stillness;
 use crate::fair::record::{next_token, wall_clock_us};
-use crate::file::wait::{
-    EventSource, Outcome, Presence, Refusal, Stillness, Target, WaitConfig, Wakes,
-};
+use crate::file::wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
 use crate::ledger::Ledger;
-use crate::owner;
-use crate::status::{Owner, Removal};
+use crate::lock::{Capabilities, Local};
+use crate::owner::{Fate, waits_for_itself};
+use crate::stats::Stats;
+use crate::status::{Changes, Owner, Removal, Status};
 use crate::step::at_named;
 use crate::sys::dir;
+use crate::sys::filesystem::FileSystem;
 use crate::sys::id::Id;
-use crate::watch::{Seen, WatcherId};
+use crate::watch::wait::Wait;
+use crate::watch::{Seen, WatcherId, watch};
 
 mod baton;
 mod hold;
+mod lock;
 mod record;
 mod renewal;
 
+use baton::Baton;
 pub(crate) use baton::Form;
-use baton::{Baton, State};
-pub(crate) use hold::Hold;
+use hold::Hold;
+pub(crate) use lock::{ClaimLock, capabilities};
 use record::{Draft, Record};
 
 /// How many looks must see an unchanged beat before a holder counts as expired.
@@ -127,13 +131,16 @@ pub struct Claims {
     ledger: Arc<Ledger>,
 }
 
-/// The options of a lock.
+/// How a claim is made and how a waiter waits for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct ClaimConfig {
     pub(crate) form: Form,
+    /// How long a holder may be silent before other processes take the lock over. `None`: forever,
+    /// except when the holder is provably gone.
     pub(crate) expire: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) poll_interval: Duration,
     pub(crate) label: Option<String>,
-    pub(crate) config: WaitConfig,
 }
 
 /// What a waiter remembers from one attempt to the next.
@@ -159,12 +166,6 @@ pub(crate) fn claim_directory(path: &Path) -> PathBuf {
     directory.into()
 }
 
-/// The result of a look at the directory.
-pub(crate) struct Look {
-    pub(crate) holder: Option<Owner>,
-    pub(crate) last_token: u64,
-}
-
 /// Whether the lock can be acquired.
 enum Verdict {
     /// Take the baton. `true` if its holder died or expired.
@@ -173,22 +174,22 @@ enum Verdict {
 }
 
 impl Claims {
-    /// Creates the lock of this canonical path.
-    pub(crate) fn new(path: PathBuf, terms: Terms) -> Self {
-        let ledger = Ledger::new("claim", Address::of_file(&path));
-        Self {
-            directory: claim_directory(&path),
-            path,
-            form: terms.form,
-            expire: terms.expire,
-            label: terms.label,
-            config: terms.config,
-            ledger,
-        }
+    fn path(&self) -> &Path {
+        &self.path
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Creates the lock of this canonical path.
+    fn new(path: PathBuf, config: ClaimConfig) -> Self {
+        let system = FileSystem::around(&path);
+        Self {
+            directory: claim_directory(&path),
+            form: config.form,
+            expire: config.expire,
+            label: config.label,
+            config: WaitConfig::new(Wait::Watch, config.poll_interval, system),
+            ledger: Ledger::new("claim", Address::of_file(&path)),
+            path,
+        }
     }
 
     /// Returns the baton. Returns `None` if none was seen, after creating one if there is none.
@@ -206,116 +207,49 @@ impl Claims {
             }
             Err(error) => return Err(self.io("list the claim", error)),
         }
-        self.put_in_place().map(|()| None)
-    }
-
-    /// Creates a place with a free baton, and renames it to where there is no place or an empty
-    /// one.
-    fn put_in_place(&self) -> Result<()> {
-        let fresh = baton::fresh_place(&self.directory);
-        let place = baton::place(&self.directory);
-        let placed = self.prepare_place(&fresh).and_then(|made| {
-            at_named("PlaceClaims")?;
-            // On platforms where a rename never replaces a directory, an empty one must go first.
-            let _ = baton::delete_empty(&place);
-            Ok(made.then(|| std::fs::rename(&fresh, &place)))
-        });
-        if matches!(placed, Ok(Some(Ok(())))) {
-            baton::sweep_old(&self.directory);
-            return Ok(());
-        }
-        baton::sweep(&fresh);
-        match placed {
-            Ok(Some(Err(error))) => match error.kind() {
-                // Another process was faster, has removed the lock, or has deleted our place.
-                NotFound | DirectoryNotEmpty | AlreadyExists => Ok(()),
-                // Windows reports this for a directory that exists.
-                PermissionDenied if place.is_dir() => Ok(()),
-                _ => Err(self.io("put a baton in", error)),
-            },
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.io("create a baton in", error)),
-        }
-    }
-
-    /// Creates a place with a free baton under the name `fresh`. Returns `false` if the lock was
-    /// removed meanwhile.
-    fn prepare_place(&self, fresh: &Path) -> std::io::Result<bool> {
-        let made = dir::make_shared_draft(fresh).and_then(|()| {
-            at_named("MakeBaton")?;
-            Baton::free(wall_clock_us().max(1)).make(fresh, self.form)
-        });
-        match made {
-            Err(error) if error.kind() == NotFound => Ok(false),
-            made => made.map(|()| true),
-        }
+        let placed = baton::put_in_place(&self.directory, self.form);
+        placed.map_err(|(step, error)| self.io(step, error))?;
+        Ok(None)
     }
 
     /// Decides whether the lock can be acquired.
     fn judge(&self, baton: &Baton, memory: &mut Memory) -> Result<Verdict> {
-        let State::Held(holder) = &baton.state else {
+        let Some(holder) = baton.holder() else {
             return Ok(Verdict::Take(baton.clone(), false));
         };
         let record = Record::read(&self.directory, holder);
-        let Some(record) = record.map_err(|e| self.io("read the record of the holder in", e))?
-        else {
+        let record = record.map_err(|e| self.io("read the record of the holder in", e))?;
+        let limit = match &record {
+            Some(record) => record.limit(self.expire),
             // Acquired or released meanwhile. If not, another program has deleted the record, and
             // only the expiry counts.
-            let beat = Vec::new();
-            return Ok(self.judge_by_beat(baton, holder, beat, self.expire, memory));
+            None => self.expire,
         };
-        let limit = record.limit(self.expire);
-        match record.fate() {
-            owner::Fate::Gone => return Ok(Verdict::Take(baton.clone(), !record.is_copy())),
+        let copied = record.as_ref().is_some_and(Record::is_copy);
+        match record.as_ref().map(Record::fate) {
+            Some(Fate::Gone) => return Ok(Verdict::Take(baton.clone(), !copied)),
             // With an expiry its silence frees the lock.
-            owner::Fate::Former if limit.is_none() => {
-                return Err(owner::waits_for_itself(&self.directory));
-            }
-            owner::Fate::Former | owner::Fate::Alive => {}
+            Some(Fate::Former) if limit.is_none() => return Err(waits_for_itself(&self.directory)),
+            Some(Fate::Former | Fate::Alive) | None => {}
         }
-        let verdict = self.judge_by_beat(baton, holder, record.beat().to_vec(), limit, memory);
-        Ok(match verdict {
-            Verdict::Refused(mut refusal) => {
-                refusal.wakes.also(record.events(&self.directory, holder));
-                refusal.owner = Some(record.into_owner());
-                Verdict::Refused(refusal)
+        let beat = record.as_ref().map_or(&[][..], Record::beat);
+        if has_expired(holder, beat, limit, memory) {
+            return Ok(Verdict::Take(baton.clone(), !copied));
+        }
+        let place = baton::place(&self.directory);
+        let mut sources = vec![EventSource::Name(place, None, Seen::Baton)];
+        let owner = match record {
+            Some(record) => {
+                sources.extend(record.events(&self.directory, holder));
+                record.into_owner()
             }
-            Verdict::Take(baton, crashed) => Verdict::Take(baton, crashed && !record.is_copy()),
-        })
-    }
-
-    /// Decides by its beat about a holder that is not known to be gone.
-    fn judge_by_beat(
-        &self,
-        baton: &Baton,
-        holder: &Id,
-        beat: Vec<u8>,
-        limit: Option<Duration>,
-        memory: &mut Memory,
-    ) -> Verdict {
-        let step = limit.map(|limit| limit / LOOKS);
-        let silence = match &mut memory.last {
-            Some(last) if last.holder == *holder && last.beat == beat => {
-                last.silence.look(step.unwrap_or_default())
-            }
-            last => {
-                *last = Some(LastBeat {
-                    holder: holder.clone(),
-                    beat,
-                    silence: Stillness::begin(),
-                });
-                Duration::ZERO
-            }
+            None => Owner::unidentified("its record is missing"),
         };
-        if limit.is_some_and(|limit| silence >= limit) {
-            return Verdict::Take(baton.clone(), true);
-        }
-        let source = EventSource::Name(baton::place(&self.directory), None, Seen::Baton);
-        Verdict::Refused(Refusal {
-            owner: Some(Owner::unidentified("its record is missing")),
-            wakes: Wakes::Events(vec![source]),
-            within: step,
-        })
+        Ok(Verdict::Refused(Refusal {
+            owner: Some(owner),
+            wakes: Wakes::Events(sources),
+            within: limit.map(|limit| limit / LOOKS),
+        }))
     }
 
     /// Renames the baton to the name of this hold. Returns `None` if another process was faster.
@@ -323,13 +257,13 @@ impl Claims {
         let Some(draft) = self.draft(memory)? else {
             return Ok(None);
         };
-        if baton.number == u64::MAX {
+        if baton.number() == u64::MAX {
             let text = "no greater token is left";
             return Err(Error::at(ErrorKind::Corrupt, text, &self.directory));
         }
         // The clock is read after every earlier grant. If the baton has moved since it was seen,
         // the rename fails.
-        let number = next_token(baton.number, wall_clock_us());
+        let number = next_token(baton.number(), wall_clock_us());
         let own = Baton::held(number, draft.id().clone());
         let moved = at_named("TakeBaton").and_then(|()| baton.rename(&own, &self.directory));
         let begun = |draft| {
@@ -366,42 +300,41 @@ impl Claims {
         }
     }
 
-    /// Deletes what other processes left: the records of dead processes, and old places.
-    fn clean_up(&self, own: &Id) {
-        let all = baton::records(&self.directory);
-        for id in all.iter().filter(|id| *id != own) {
-            Record::delete_if_gone(&self.directory, id);
-        }
-        baton::sweep_old(&self.directory);
-    }
-
     /// Returns the holder and the last token. Changes nothing.
-    pub(crate) fn look(&self) -> Result<Look> {
-        let mut look = Look {
-            holder: None,
-            last_token: 0,
-        };
+    fn look(&self) -> Result<(Option<Owner>, u64)> {
         let baton = match baton::find(&self.directory) {
             Ok(Some(baton)) => baton,
-            Ok(None) => return Ok(look),
-            Err(error) if error.kind() == NotFound => return Ok(look),
+            Ok(None) => return Ok((None, 0)),
+            Err(error) if error.kind() == NotFound => return Ok((None, 0)),
             Err(error) => return Err(self.io("list the claim", error)),
         };
-        look.last_token = baton.number;
-        if let State::Held(holder) = &baton.state {
-            let record = Record::read(&self.directory, holder);
-            let record = record.map_err(|e| self.io("read the record of the holder in", e))?;
-            look.holder = match record {
-                Some(record) if record.is_gone() => None,
-                Some(record) => Some(record.into_owner()),
-                None => Some(Owner::unidentified("its record is missing")),
-            };
-        }
-        Ok(look)
+        let Some(holder) = baton.holder() else {
+            return Ok((None, baton.number()));
+        };
+        let record = Record::read(&self.directory, holder);
+        let record = record.map_err(|e| self.io("read the record of the holder in", e))?;
+        let holder = match record {
+            Some(record) if record.fate() == Fate::Gone => None,
+            Some(record) => Some(record.into_owner()),
+            None => Some(Owner::unidentified("its record is missing")),
+        };
+        Ok((holder, baton.number()))
+    }
+}
+
+impl Local for Claims {
+    fn status(&self) -> Result<Status> {
+        let (holder, last_token) = self.look()?;
+        Ok(Status {
+            last_token,
+            polling: !self.config.has_push(),
+            watch_failures: watch().failures(),
+            ..Status::of_holder(holder)
+        })
     }
 
     /// Deletes the directory if no process holds the lock.
-    pub(crate) fn remove(&self) -> Result<Removal> {
+    fn remove(&self) -> Result<Removal> {
         let exists = self.directory.try_exists();
         if !exists.map_err(|e| self.io("look for the claims in", e))? {
             return Ok(Removal::Removed);
@@ -410,6 +343,22 @@ impl Claims {
             Outcome::Refused(_) => Ok(Removal::InUse),
             Outcome::Granted(hold) => hold.remove(),
         }
+    }
+
+    fn changes(&self) -> Changes {
+        Changes::unsupported(&self.path)
+    }
+
+    fn stats(&self) -> Stats {
+        self.ledger.stats()
+    }
+
+    fn close(&self) {
+        self.ledger.close();
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities(self.config.events())
     }
 }
 
@@ -427,10 +376,11 @@ impl Target for Claims {
                 Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
                 Verdict::Take(baton, crashed) => {
                     if let Some(hold) = self.take(&baton, crashed, memory)? {
-                        if let State::Held(previous) = &baton.state {
+                        if let Some(previous) = baton.holder() {
                             Record::delete(&self.directory, previous);
                         }
-                        self.clean_up(hold.id());
+                        record::sweep(&self.directory, Some(hold.id()));
+                        baton::sweep_old(&self.directory);
                         return Ok(Outcome::Granted(hold));
                     }
                 }
@@ -457,4 +407,21 @@ impl Presence for Claims {
     fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
+}
+
+/// Returns whether a holder that is not known to be gone has been silent for longer than `limit`.
+fn has_expired(holder: &Id, beat: &[u8], limit: Option<Duration>, memory: &mut Memory) -> bool {
+    let step = limit.map_or(Duration::ZERO, |limit| limit / LOOKS);
+    let silence = match &mut memory.last {
+        Some(last) if last.holder == *holder && last.beat == beat => last.silence.look(step),
+        last => {
+            *last = Some(LastBeat {
+                holder: holder.clone(),
+                beat: beat.to_vec(),
+                silence: Stillness::begin(),
+            });
+            Duration::ZERO
+        }
+    };
+    limit.is_some_and(|limit| silence >= limit)
 }

@@ -15,11 +15,10 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::baton::{delete_file, record_path};
 use crate::file::wait::EventSource;
 use crate::owner::{Fate, Recorded, identity};
 use crate::status::Owner;
@@ -27,10 +26,12 @@ use crate::step::at_named;
 use crate::sys::dir;
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
-use crate::sys::fork::Private;
+use crate::sys::fork::{Private, generation};
 use crate::sys::id::Id;
 use crate::watch::Seen;
 
+/// The start of the name of a record. The ID of its hold follows.
+const PREFIX: &str = "record.";
 const VERSION: &str = "stanchion claim 1";
 /// The offset of the beat.
 const BEAT_AT: u64 = VERSION.len() as u64 + 1 + 5;
@@ -97,9 +98,8 @@ impl Record {
         self.copied
     }
 
-    /// Returns whether its process has provably ended.
-    pub(super) fn is_gone(&self) -> bool {
-        self.recorded.is_provably_gone()
+    fn is_gone(&self) -> bool {
+        self.fate() == Fate::Gone
     }
 
     /// Returns after which silence the holder counts as expired: what the record says, else
@@ -127,13 +127,33 @@ impl Record {
 
     /// Deletes the record of a hold that is over.
     pub(super) fn delete(directory: &Path, id: &Id) {
-        let _ = delete_file(record_path(directory, id));
+        #[allow(clippy::disallowed_methods)] // A name with an ID is no lock by itself.
+        let _ = std::fs::remove_file(record_path(directory, id));
     }
+}
 
-    /// Deletes the record if its process has provably ended.
-    pub(super) fn delete_if_gone(directory: &Path, id: &Id) {
-        if matches!(Self::read(directory, id), Ok(Some(record)) if record.is_gone()) {
-            Self::delete(directory, id);
+fn record_path(directory: &Path, id: &Id) -> PathBuf {
+    directory.join(format!("{PREFIX}{id}"))
+}
+
+fn id_in_name(name: &str) -> Option<Id> {
+    Id::parse(name.strip_prefix(PREFIX)?)
+}
+
+/// Returns whether a record has this name.
+pub(super) fn names_record(name: &str) -> bool {
+    id_in_name(name).is_some()
+}
+
+/// Deletes the records of processes that have provably ended, except that of the hold `own`.
+pub(super) fn sweep(directory: &Path, own: Option<&Id>) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let all: Vec<_> = entries
+        .filter_map(|it| id_in_name(it.file_name().to_str()?))
+        .collect();
+    for id in all.iter().filter(|id| Some(*id) != own) {
+        if matches!(Record::read(directory, id), Ok(Some(record)) if record.is_gone()) {
+            Record::delete(directory, id);
         }
     }
 }
@@ -145,7 +165,7 @@ pub(super) struct Draft {
     /// The text, without the file that it is written to.
     text: String,
     file: Option<Arc<Private>>,
-    directory: std::path::PathBuf,
+    directory: PathBuf,
     generation: u32,
 }
 
@@ -168,7 +188,7 @@ impl Draft {
             text,
             file: None,
             directory: directory.to_path_buf(),
-            generation: crate::sys::fork::generation(),
+            generation: generation(),
         };
         at_named("WriteRecord")?;
         draft.create()?;
@@ -200,14 +220,13 @@ impl Draft {
         self.create()
     }
 
-    /// Returns what renews the beat.
-    pub(super) fn beat_writer(&self) -> BeatWriter {
-        BeatWriter(self.file.clone())
-    }
-
-    /// Deletes the record, then closes it.
-    pub(super) fn delete(mut self) {
-        self.clear();
+    /// Returns what writes a beat.
+    pub(super) fn beat_writer(&self) -> impl Fn(u64) -> io::Result<()> + use<> {
+        let file = self.file.clone();
+        move |count| {
+            let file: &File = file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+            file::write_at(file, BEAT_AT, format!("{count:020}").as_bytes())
+        }
     }
 
     /// Closes the record and leaves it. While the baton has its ID, the record tells others whose
@@ -215,29 +234,14 @@ impl Draft {
     pub(super) fn leave_behind(mut self) {
         self.file = None;
     }
-
-    fn clear(&mut self) {
-        if self.generation == crate::sys::fork::generation() && self.file.is_some() {
-            Record::delete(&self.directory, &self.id);
-        }
-        self.file = None;
-    }
-}
-
-/// The record, open to write its beat.
-pub(super) struct BeatWriter(Option<Arc<Private>>);
-
-impl BeatWriter {
-    pub(super) fn write(&self, count: u64) -> io::Result<()> {
-        let file: &File = self.0.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        file::write_at(file, BEAT_AT, format!("{count:020}").as_bytes())
-    }
 }
 
 impl Drop for Draft {
-    /// Deletes the record. In a forked child it belongs to the parent.
+    /// Deletes the record, then closes it. In a forked child it belongs to the parent.
     fn drop(&mut self) {
-        self.clear();
+        if self.generation == generation() && self.file.is_some() {
+            Record::delete(&self.directory, &self.id);
+        }
     }
 }
 
@@ -275,7 +279,7 @@ mod tests {
         let read = || Record::read(place.path(), draft.id()).expect("read");
         let before = read().expect("there");
         assert_eq!(before.limit(None), expire);
-        draft.beat_writer().write(7).expect("written");
+        draft.beat_writer()(7).expect("written");
         let after = read().expect("there");
         assert_ne!(before.beat(), after.beat());
         assert_eq!(before.beat().len(), after.beat().len());

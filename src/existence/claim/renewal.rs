@@ -10,7 +10,6 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::hold::SharedHold;
 use crate::foreign::surviving;
 use crate::sys::fork::PerProcess;
 use crate::sys::host;
@@ -27,7 +26,7 @@ struct Renewals {
 
 #[derive(Default)]
 struct Schedule {
-    due: BTreeMap<(Instant, u64), Weak<SharedHold>>,
+    due: BTreeMap<(Instant, u64), Weak<dyn Renew>>,
     next: u64,
     running: bool,
 }
@@ -37,15 +36,25 @@ static RENEWALS: PerProcess<Renewals> = PerProcess::new(|| Renewals {
     changed: Condvar::new(),
 });
 
+/// A hold with an expiry.
+pub(super) trait Renew: Send + Sync {
+    /// Returns the time from one renewal to the next.
+    fn pace(&self) -> Duration;
+
+    /// Renews the hold. Returns `false` if it is over.
+    fn renew(&self) -> bool;
+}
+
 /// Renews this hold from now on, until it is over.
 ///
 /// # Errors
 ///
 /// Fails if no thread can be started.
-pub(super) fn begin(shared: &Arc<SharedHold>) -> io::Result<()> {
+pub(super) fn begin(shared: &Arc<impl Renew + 'static>) -> io::Result<()> {
+    let shared: Arc<dyn Renew> = shared.clone();
     let renewals = RENEWALS.get();
     let mut schedule = renewals.schedule();
-    schedule.add(shared);
+    schedule.add(&shared);
     if schedule.running {
         drop(schedule);
         renewals.changed.notify_one();
@@ -60,8 +69,8 @@ pub(super) fn begin(shared: &Arc<SharedHold>) -> io::Result<()> {
 }
 
 impl Schedule {
-    fn add(&mut self, shared: &Arc<SharedHold>) {
-        let due = shared.pace().and_then(|it| Instant::now().checked_add(it));
+    fn add(&mut self, shared: &Arc<dyn Renew>) {
+        let due = Instant::now().checked_add(shared.pace());
         // A time beyond the range of the clock means never.
         if let Some(due) = due {
             self.next += 1;

@@ -63,10 +63,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::PidConfig;
+use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::wait::{
-    EventSource, Outcome, Presence, Refusal, Stillness, Target, WaitConfig, Wakes,
-};
+use crate::existence::pending::Presence;
+use crate::existence::stillness::Stillness;
+use crate::file::wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
 use crate::ledger::Ledger;
 use crate::owner::{Fate, Recorded, waits_for_itself};
 use crate::status::Owner;
@@ -81,7 +83,7 @@ use crate::watch::{Seen, WatcherId};
 mod hold;
 
 use hold::Draft;
-pub(crate) use hold::PidHold;
+pub(super) use hold::PidHold;
 
 const VERSION: &str = "stanchion pid 1";
 /// More than the length of any record.
@@ -101,14 +103,14 @@ const TRIES: usize = 1000;
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct PidFile {
-    pub(crate) path: PathBuf,
-    pub(crate) label: Option<String>,
+    path: PathBuf,
+    label: Option<String>,
     /// Whether a record that contains only a pid is judged by the processes of this host.
-    pub(crate) bare_pids: bool,
-    pub(crate) config: WaitConfig,
+    bare_pids: bool,
+    config: WaitConfig,
     /// Whether this handle has deleted the leftovers of dead processes.
-    pub(crate) swept: AtomicBool,
-    pub(crate) ledger: Arc<Ledger>,
+    swept: AtomicBool,
+    ledger: Arc<Ledger>,
 }
 
 /// What a waiter remembers from one attempt to the next.
@@ -149,12 +151,29 @@ enum Published {
 }
 
 impl PidFile {
+    /// Creates the lock of this canonical path.
+    pub(super) fn new(path: PathBuf, config: &PidConfig) -> Self {
+        let system = FileSystem::around(&path);
+        Self {
+            label: config.label.clone(),
+            bare_pids: config.bare_pids,
+            config: WaitConfig::new(config.wait.clone(), config.poll_interval, system),
+            swept: AtomicBool::new(false),
+            ledger: Ledger::new("pid", Address::of_file(&path)),
+            path,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the owner of the record at the path, or `None` if there is none or it is stale.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Corrupt`] for a file that is no pid file.
-    pub(crate) fn holder(&self) -> Result<Option<Owner>> {
+    pub(super) fn holder(&self) -> Result<Option<Owner>> {
         let found = self.read(&self.path)?;
         let stale = |it: &Found| self.judge(it, &mut Memory::default()) == Fate::Gone;
         let found = found.filter(|it| !stale(it));

@@ -1,37 +1,18 @@
-//! The lock that exists as a directory or a file: the public API of
-//! [`claim`](super::claim).
+//! The handle of a claim, with its future and its guard.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claim::{Claims, Form, Hold, Terms};
-use super::pending::PresencePending;
+use super::{ClaimConfig, Claims, Hold};
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::wait::{Presence, Target, WaitConfig};
+use crate::existence::pending::PresencePending;
 use crate::guard::guard;
-use crate::lock::{Capabilities, Local, Reach, is_lock, local_handle};
+use crate::lock::{Capabilities, Reach, is_lock, local_handle};
 use crate::options::check_pause;
 use crate::path::canonical;
-use crate::stats::Stats;
-use crate::status::{Changes, Removal, Status};
-use crate::sys::filesystem::FileSystem;
-use crate::watch::wait::Wait;
-use crate::watch::watch;
-
-/// How a claim is made and how a waiter waits for it.
-#[derive(Clone, Debug)]
-pub(crate) struct ClaimConfig {
-    pub(crate) form: Form,
-    /// How long a holder may be silent before other processes take the lock over. `None`: forever,
-    /// except when the holder is provably gone.
-    pub(crate) expire: Option<Duration>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) poll_interval: Duration,
-    pub(crate) label: Option<String>,
-}
 
 /// A lock that needs nothing from the file system except atomic renames.
 #[derive(Clone)]
@@ -48,20 +29,9 @@ impl ClaimLock {
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
         check_pause("poll_interval", config.poll_interval, &path)?;
-        let waits = WaitConfig {
-            wait: Wait::Watch,
-            poll_interval: config.poll_interval,
-            events: FileSystem::around(&path).reports_closes(),
-        };
-        let terms = Terms {
-            form: config.form,
-            expire: config.expire,
-            label: config.label,
-            config: waits,
-        };
         Ok(Self {
-            claims: Arc::new(Claims::new(path, terms)),
             timeout: config.timeout,
+            claims: Arc::new(Claims::new(path, config)),
         })
     }
 
@@ -82,38 +52,6 @@ impl ClaimLock {
 
 /// With a shorter expiry, a busy machine would take the lock from living holders.
 const SHORTEST: Duration = Duration::from_millis(100);
-
-impl Local for Claims {
-    fn status(&self) -> Result<Status> {
-        let look = self.look()?;
-        Ok(Status {
-            last_token: look.last_token,
-            polling: !self.config().has_push(),
-            watch_failures: watch().failures(),
-            ..Status::of_holder(look.holder)
-        })
-    }
-
-    fn remove(&self) -> Result<Removal> {
-        Claims::remove(self)
-    }
-
-    fn changes(&self) -> Changes {
-        Changes::unsupported(self.path())
-    }
-
-    fn stats(&self) -> Stats {
-        self.ledger().stats()
-    }
-
-    fn close(&self) {
-        self.ledger().close();
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        capabilities(self.config().events)
-    }
-}
 
 /// Returns what a claim can do in a directory with or without file events.
 pub(crate) fn capabilities(events: bool) -> Capabilities {

@@ -75,7 +75,7 @@ impl Draft {
             file: self.file.take(),
             id: self.id,
             crashed,
-            events: lock.config.events,
+            events: lock.config.events(),
             watcher: OnceLock::new(),
             generation: self.generation,
         }
@@ -93,7 +93,7 @@ impl Drop for Draft {
 
 impl PidHold {
     /// Releases the lock. Does nothing if it was released before.
-    pub(crate) fn give_back(&mut self) -> Result<()> {
+    pub(in crate::existence::pid) fn give_back(&mut self) -> Result<()> {
         if let Some(watcher) = self.watcher.take() {
             watcher.end();
         }
