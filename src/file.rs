@@ -32,7 +32,7 @@ pub(crate) mod atomic;
 pub(crate) mod flags;
 mod guard;
 mod options;
-pub(crate) mod os_lock;
+mod os_lock;
 mod pending;
 mod pool;
 pub(crate) mod wait;

@@ -188,7 +188,7 @@ pub enum EventSource {
 
 impl EventSource {
     /// Begins to watch a path or a process. Returns `None` if it has changed.
-    pub(crate) fn watch(&self, watcher_id: WatcherId) -> io::Result<Option<WatchId>> {
+    fn watch(&self, watcher_id: WatcherId) -> io::Result<Option<WatchId>> {
         match self {
             Self::Name(path, expected, seen) => {
                 let Some(found) = file::open_to_watch(path)? else {
@@ -673,5 +673,149 @@ mod tests {
                 );
             }
         });
+    }
+
+    /// A lock on a file that can be watched. It says when it is tried, watched and given back.
+    struct Door {
+        file: tempfile::NamedTempFile,
+        free: AtomicBool,
+        /// It becomes free just before the next watch begins, so that the event is lost.
+        opens_at_watch: AtomicBool,
+        /// It becomes free just after the next refusal, without an event.
+        opens_after_refusal: AtomicBool,
+        /// The attempts of the thread that made it. The watch thread may try at any time.
+        tried_here: AtomicUsize,
+        watched: AtomicUsize,
+        given_back: AtomicUsize,
+        here: std::thread::ThreadId,
+    }
+
+    impl Door {
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                file: tempfile::NamedTempFile::new().expect("a file"),
+                free: AtomicBool::new(false),
+                opens_at_watch: AtomicBool::new(false),
+                opens_after_refusal: AtomicBool::new(false),
+                tried_here: AtomicUsize::new(0),
+                watched: AtomicUsize::new(0),
+                given_back: AtomicUsize::new(0),
+                here: std::thread::current().id(),
+            })
+        }
+
+        fn opens_if(&self, when: &AtomicBool) {
+            if when.swap(false, Ordering::SeqCst) {
+                self.free.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    impl Target for Door {
+        type Hold = ();
+        type Memory = ();
+
+        fn attempt(&self, (): &mut (), _: Option<WatcherId>) -> Result<Outcome<()>> {
+            let here = std::thread::current().id() == self.here;
+            self.tried_here
+                .fetch_add(usize::from(here), Ordering::SeqCst);
+            if self.free.swap(false, Ordering::SeqCst) {
+                return Ok(Outcome::Granted(()));
+            }
+            self.opens_if(&self.opens_after_refusal);
+            let path = self.file.path().to_path_buf();
+            Ok(Outcome::Refused(Refusal {
+                owner: None,
+                wakes: Wakes::Event(EventSource::Name(path, None, Seen::Door)),
+                within: None,
+            }))
+        }
+
+        fn give_back(&self, (): (), (): &mut ()) {
+            self.given_back.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn watch(
+            &self,
+            (): &(),
+            watcher_id: WatcherId,
+            source: &EventSource,
+        ) -> io::Result<Option<WatchId>> {
+            self.opens_if(&self.opens_at_watch);
+            self.watched.fetch_add(1, Ordering::SeqCst);
+            source.watch(watcher_id)
+        }
+
+        fn io(&self, step: &'static str, error: io::Error) -> Error {
+            Error::pathless_io(step, error)
+        }
+
+        fn place(&self) -> Option<&Path> {
+            None
+        }
+
+        fn config(&self) -> &WaitConfig {
+            &CONFIG
+        }
+    }
+
+    fn event(wait: &FileWait<Door>, seen: Seen) {
+        watch().call(wait.watcher_id, WatchId::without_watch(seen));
+    }
+
+    #[test]
+    fn a_release_before_the_watch_begins_is_found_at_once() {
+        let door = Door::new();
+        door.opens_at_watch.store(true, Ordering::SeqCst);
+        let mut wait = FileWait::begin(door.clone(), (), Waker::noop());
+        assert_eq!(door.tried_here.load(Ordering::SeqCst), 2);
+        assert!(wait.poll(Waker::noop()).is_ready());
+    }
+
+    #[test]
+    fn lost_events_renew_the_watches() {
+        let door = Door::new();
+        let mut wait = FileWait::begin(door.clone(), (), Waker::noop());
+        assert_eq!(door.watched.load(Ordering::SeqCst), 1);
+        event(&wait, Seen::Everything);
+        assert_eq!(door.watched.load(Ordering::SeqCst), 2);
+        assert!(wait.poll(Waker::noop()).is_pending());
+    }
+
+    #[test]
+    fn an_event_before_the_release_is_followed_by_attempts() {
+        struct Bell(mpsc::Sender<()>);
+        impl Wake for Bell {
+            fn wake(self: Arc<Self>) {
+                let _ = self.0.send(());
+            }
+        }
+        let door = Door::new();
+        let (bell, rings) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Bell(bell)));
+        let mut wait = FileWait::begin(door.clone(), (), &waker);
+        // As if all attempts after the watch had been made.
+        wait.shared.state().ladder = Ladder::new(Duration::MAX);
+        door.opens_after_refusal.store(true, Ordering::SeqCst);
+        event(&wait, Seen::Door);
+        let rung = rings.recv_timeout(Duration::from_secs(60));
+        rung.expect("the next rung finds it free");
+        assert!(wait.poll(&waker).is_ready());
+    }
+
+    #[test]
+    fn p34_a_wait_from_before_a_fork_ends_and_gives_nothing_back() {
+        let door = Door::new();
+        let mut wait = FileWait::begin(door.clone(), (), Waker::noop());
+        door.free.store(true, Ordering::SeqCst);
+        event(&wait, Seen::Door);
+        // As a forked child sees it.
+        wait.generation = wait.generation.wrapping_add(1);
+        match wait.poll(Waker::noop()) {
+            Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+            other => panic!("{other:?}"),
+        }
+        drop(wait);
+        assert_eq!(door.given_back.load(Ordering::SeqCst), 0);
     }
 }

@@ -27,6 +27,9 @@ fn blocking_wakes_at_an_unlock_without_a_close() {
     fs2::FileExt::lock_exclusive(&file).expect("locked");
     let lock = open(&place, by_events().wait(Wait::Blocking));
     let mut waiter = queued(&lock);
+    eventually("a thread sits in the call", || {
+        threads_in_the_lock_call() > 0
+    });
     unlock(&file);
     let guard = waiter.finish().expect("its turn");
     assert!(guard.waited().is_some());

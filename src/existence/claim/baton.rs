@@ -122,7 +122,9 @@ impl Baton {
 
     fn delete_in(&self, place: &Path) {
         let path = place.join(self.to_string());
-        if delete_file(&path).is_err() {
+        #[allow(clippy::disallowed_methods)] // A name with an ID is no lock by itself.
+        let deleted = std::fs::remove_file(&path);
+        if deleted.is_err() {
             let _ = delete_empty(path);
         }
     }
@@ -243,12 +245,6 @@ fn sweep(fresh: &Path) {
         baton.delete_in(fresh);
     }
     let _ = delete_empty(fresh);
-}
-
-/// Deletes a record, or a baton that is a file.
-#[allow(clippy::disallowed_methods)] // A name with an ID is no lock by itself.
-pub(super) fn delete_file(path: impl AsRef<Path>) -> io::Result<()> {
-    std::fs::remove_file(path)
 }
 
 /// Deletes a directory if it is empty. The system does this in one step, so a baton in it is safe.

@@ -169,7 +169,7 @@ pub(crate) fn claim_directory(path: &Path) -> PathBuf {
 /// Whether the lock can be acquired.
 enum Verdict {
     /// Take the baton. `true` if its holder died or expired.
-    Take(Baton, bool),
+    Take(bool),
     Refused(Refusal),
 }
 
@@ -215,7 +215,7 @@ impl Claims {
     /// Decides whether the lock can be acquired.
     fn judge(&self, baton: &Baton, memory: &mut Memory) -> Result<Verdict> {
         let Some(holder) = baton.holder() else {
-            return Ok(Verdict::Take(baton.clone(), false));
+            return Ok(Verdict::Take(false));
         };
         let record = Record::read(&self.directory, holder);
         let record = record.map_err(|e| self.io("read the record of the holder in", e))?;
@@ -227,14 +227,14 @@ impl Claims {
         };
         let copied = record.as_ref().is_some_and(Record::is_copy);
         match record.as_ref().map(Record::fate) {
-            Some(Fate::Gone) => return Ok(Verdict::Take(baton.clone(), !copied)),
+            Some(Fate::Gone) => return Ok(Verdict::Take(!copied)),
             // With an expiry its silence frees the lock.
             Some(Fate::Former) if limit.is_none() => return Err(waits_for_itself(&self.directory)),
             Some(Fate::Former | Fate::Alive) | None => {}
         }
         let beat = record.as_ref().map_or(&[][..], Record::beat);
         if has_expired(holder, beat, limit, memory) {
-            return Ok(Verdict::Take(baton.clone(), !copied));
+            return Ok(Verdict::Take(!copied));
         }
         let place = baton::place(&self.directory);
         let mut sources = vec![EventSource::Name(place, None, Seen::Baton)];
@@ -374,7 +374,7 @@ impl Target for Claims {
             };
             match self.judge(&baton, memory)? {
                 Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
-                Verdict::Take(baton, crashed) => {
+                Verdict::Take(crashed) => {
                     if let Some(hold) = self.take(&baton, crashed, memory)? {
                         if let Some(previous) = baton.holder() {
                             Record::delete(&self.directory, previous);
