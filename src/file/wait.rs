@@ -688,10 +688,13 @@ mod tests {
         watched: AtomicUsize,
         given_back: AtomicUsize,
         here: std::thread::ThreadId,
+        /// A message for each attempt of another thread.
+        tried_elsewhere: (mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>),
     }
 
     impl Door {
         fn new() -> Arc<Self> {
+            let (sender, receiver) = mpsc::channel();
             Arc::new(Self {
                 file: tempfile::NamedTempFile::new().expect("a file"),
                 free: AtomicBool::new(false),
@@ -701,6 +704,7 @@ mod tests {
                 watched: AtomicUsize::new(0),
                 given_back: AtomicUsize::new(0),
                 here: std::thread::current().id(),
+                tried_elsewhere: (sender, Mutex::new(receiver)),
             })
         }
 
@@ -716,9 +720,10 @@ mod tests {
         type Memory = ();
 
         fn attempt(&self, (): &mut (), _: Option<WatcherId>) -> Result<Outcome<()>> {
-            let here = std::thread::current().id() == self.here;
-            self.tried_here
-                .fetch_add(usize::from(here), Ordering::SeqCst);
+            match std::thread::current().id() == self.here {
+                true => _ = self.tried_here.fetch_add(1, Ordering::SeqCst),
+                false => _ = self.tried_elsewhere.0.send(()),
+            }
             if self.free.swap(false, Ordering::SeqCst) {
                 return Ok(Outcome::Granted(()));
             }
@@ -794,8 +799,14 @@ mod tests {
         let (bell, rings) = mpsc::channel();
         let waker = Waker::from(Arc::new(Bell(bell)));
         let mut wait = FileWait::begin(door.clone(), (), &waker);
-        // As if all attempts after the watch had been made.
-        wait.shared.state().ladder = Ladder::new(Duration::MAX);
+        let tried = door.tried_elsewhere.1.lock().expect("the test's own");
+        // As if this had been the last rung after the watch began. Its timer is still armed.
+        let mut state = wait.shared.state();
+        state.ladder = Ladder::new(Duration::MAX);
+        while tried.try_recv().is_ok() {}
+        drop(state);
+        let last = tried.recv_timeout(Duration::from_secs(60));
+        last.expect("the last rung");
         door.opens_after_refusal.store(true, Ordering::SeqCst);
         event(&wait, Seen::Door);
         let rung = rings.recv_timeout(Duration::from_secs(60));

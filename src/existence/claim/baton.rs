@@ -145,11 +145,9 @@ pub(super) fn place(directory: &Path) -> PathBuf {
     directory.join(PLACE)
 }
 
-/// A step that failed, for the message.
-pub(super) type Failed = (&'static str, io::Error);
-
-/// Creates a place with a free baton, and renames it to where there is no place or an empty one.
-pub(super) fn put_in_place(directory: &Path, form: Form) -> Result<(), Failed> {
+/// Creates a place with a free baton, and renames it to where there is no place or an empty one. An
+/// error comes with the step that failed.
+pub(super) fn put_in_place(directory: &Path, form: Form) -> Result<(), (&'static str, io::Error)> {
     let fresh = directory.join(format!("{FRESH}{}", Id::fresh()));
     let place = place(directory);
     let placed = prepare_place(&fresh, form).and_then(|made| {

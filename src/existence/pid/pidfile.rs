@@ -57,7 +57,7 @@
 //!
 //! To acquire: a file is written, linked and unlinked. To release: one unlink.
 
-use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound};
+use std::io::{self, ErrorKind::NotFound};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,7 +77,6 @@ use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
 use crate::sys::id::Id;
 use crate::sys::process;
-use crate::sys::replace;
 use crate::watch::{Seen, WatcherId};
 
 mod hold;
@@ -301,13 +300,8 @@ impl PidFile {
                 none.insert(draft)
             }
         };
-        match at_named("LinkPid").and_then(|()| replace::publish(&draft.path, at)) {
-            Ok(()) => Ok(true),
-            // A server may have done it, and its answer was lost.
-            Err(error) if error.kind() == AlreadyExists => {
-                let found = file::id_at(at).map_err(|e| self.io("look at the pid file", e))?;
-                Ok(found == Some(draft.id))
-            }
+        match draft.link(at) {
+            Ok(linked) => Ok(linked),
             // Another process has deleted the draft. If the directory is gone, writing another
             // draft reports that.
             Err(error) if error.kind() == NotFound => {

@@ -1,6 +1,6 @@
 //! A record of this process: before it is published, and while it is at the path.
 
-use std::io::{self, ErrorKind::NotFound, Write as _};
+use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -16,6 +16,7 @@ use crate::sys::dir;
 use crate::sys::file::{self, FileId};
 use crate::sys::fork::{Private, generation};
 use crate::sys::id::Id;
+use crate::sys::replace;
 use crate::watch::loss_watcher::LossWatcher;
 
 /// The held lock: our record, open, at the path. Dropping it releases the lock.
@@ -35,9 +36,9 @@ pub struct PidHold {
 /// Our record under a name of its own. Dropping it deletes it.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pub(super) path: PathBuf,
+    path: PathBuf,
     file: Option<Private>,
-    pub(super) id: FileId,
+    id: FileId,
     generation: u32,
 }
 
@@ -66,6 +67,16 @@ impl Draft {
         let written = (&*file).write_all(text.as_bytes());
         draft.file = Some(file);
         written.map(|()| draft)
+    }
+
+    /// Links the record to a name where nothing is. Returns `false` if something is there.
+    pub(super) fn link(&self, at: &Path) -> io::Result<bool> {
+        match at_named("LinkPid").and_then(|()| replace::publish(&self.path, at)) {
+            Ok(()) => Ok(true),
+            // A server may have done it, and its answer was lost.
+            Err(error) if error.kind() == AlreadyExists => Ok(file::id_at(at)? == Some(self.id)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the hold, once the record is at the path.
