@@ -13,8 +13,6 @@ use super::rights::Rights;
 #[cfg_attr(not(target_os = "linux"), path = "dir/portable.rs")]
 mod arm;
 
-#[cfg(target_os = "linux")]
-pub(crate) use arm::proc_path;
 pub(crate) use arm::{Dir, make_like, make_record, make_shared, make_shared_draft};
 
 /// The time of the last change of a directory.

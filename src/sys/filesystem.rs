@@ -43,6 +43,24 @@ pub(crate) enum Locality {
     Unknown,
 }
 
+#[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
+impl FileSystem {
+    /// Returns the file system of an open file.
+    pub(crate) fn of(file: impl std::os::fd::AsFd) -> Self {
+        Self::found(rustix::fs::fstatfs(file))
+    }
+
+    /// Returns the file system of what is at this path.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self::found(rustix::fs::statfs(path))
+    }
+
+    fn found(found: rustix::io::Result<rustix::fs::StatFs>) -> Self {
+        let traits = found.map_or(0, |it| arm::traits_of(&it));
+        Self { traits }
+    }
+}
+
 impl FileSystem {
     /// Returns the file system of the file at this path, which need not exist.
     pub(crate) fn around(path: &Path) -> Self {

@@ -65,12 +65,12 @@ pub(super) fn is_refusal_by_proc(error: &io::Error) -> bool {
 /// Sets permission bits through the descriptor. If that is refused, through its name in `/proc`.
 #[cfg(unix)]
 pub(super) fn set_bits(file: &std::fs::File, mode: u32) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     let mode = super::file::mode_bits(mode);
     let Err(error) = rustix::fs::fchmod(file, mode).map_err(io::Error::from) else {
         return Ok(());
     };
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut buffer = [0; 32];
+    let path = super::file::proc_path(file, &mut buffer);
     match is_refusal(&error) && rustix::fs::chmod(path, mode).is_ok() {
         true => Ok(()),
         false => Err(error),

@@ -21,8 +21,7 @@ use rustix::time::{
 
 use super::Seen;
 use super::ends::Ends;
-use crate::sys::dir::proc_path;
-use crate::sys::file::above_standard_streams;
+use crate::sys::file::{above_standard_streams, proc_path};
 use crate::sys::fork::Private;
 use crate::sys::refusal::is_refusal;
 

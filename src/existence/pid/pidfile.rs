@@ -454,8 +454,7 @@ fn id_in(text: &[u8]) -> Option<String> {
     let readable = std::str::from_utf8(text).ok()?;
     let ours = readable.lines().nth(2)?.strip_prefix(VERSION)?;
     let id = word(ours, "id")?;
-    let plain = id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit());
-    plain.then(|| id.to_owned())
+    Id::parse(id).map(|it| it.to_string())
 }
 
 fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {

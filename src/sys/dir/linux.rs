@@ -14,7 +14,9 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Directory, Found, Opened, Unchanged};
-use crate::sys::file::{self, FileId, above_standard_streams, create_new_in, open_nameless_in};
+use crate::sys::file::{
+    self, FileId, above_standard_streams, create_new_in, open_nameless_in, proc_path,
+};
 use crate::sys::filesystem::FileSystem;
 use crate::sys::flock;
 use crate::sys::fork::Private;
@@ -425,18 +427,6 @@ fn give_rights(
     }
     let given = Rights::of(&directory).and_then(|made| rights(made).give_to_directory(&directory));
     given.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-}
-
-/// Returns `/proc/self/fd/N`: a path that means an open file, whatever its name is by now.
-pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
-    use std::io::Write;
-    use std::os::fd::AsRawFd;
-    let room = buffer.len();
-    let mut rest = &mut buffer[..];
-    // 14 bytes and at most 10 digits: it always fits.
-    let _ = write!(rest, "/proc/self/fd/{}", file.as_raw_fd());
-    let length = room - rest.len();
-    std::str::from_utf8(&buffer[..length]).unwrap_or_default()
 }
 
 fn lacks_tmpfile(error: &io::Error) -> bool {

@@ -107,13 +107,26 @@ pub(crate) fn above_standard_streams(file: OwnedFd) -> rustix::io::Result<OwnedF
     }
 }
 
+/// Returns `/proc/self/fd/N`: a path that means an open file, whatever its name is by now. Not
+/// every system has it.
+pub(crate) fn proc_path<'a>(file: &File, buffer: &'a mut [u8; 32]) -> &'a str {
+    use std::io::Write;
+    let room = buffer.len();
+    let mut rest = &mut buffer[..];
+    // 14 bytes and at most 10 digits: it always fits.
+    let _ = write!(rest, "/proc/self/fd/{}", file.as_raw_fd());
+    let length = room - rest.len();
+    std::str::from_utf8(&buffer[..length]).unwrap_or_default()
+}
+
 /// Wakes those that wait for a close of this file, although it stays open: opens and closes it once
 /// more.
 pub(crate) fn announce(file: &File) {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut buffer = [0; 32];
+    let path = proc_path(file, &mut buffer);
     let careful = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     for access in [OFlags::RDONLY, OFlags::WRONLY] {
-        if rustix::fs::open(&path, access | careful, Mode::empty()).is_ok() {
+        if rustix::fs::open(path, access | careful, Mode::empty()).is_ok() {
             return;
         }
     }

@@ -1,9 +1,6 @@
 //! File systems of Linux, known by their numbers.
 
-use std::os::fd::AsFd;
-use std::path::Path;
-
-use rustix::fs::{StatFs, fstatfs, statfs};
+use rustix::fs::StatFs;
 
 use super::{FileSystem, KEEPS_NUMBERS, LOCAL, NETWORK};
 
@@ -72,28 +69,13 @@ const KNOWN: [(u32, u8); 44] = [
     clippy::cast_sign_loss,
     clippy::unnecessary_cast
 )]
-fn traits_of(found: &StatFs) -> u8 {
+pub(super) fn traits_of(found: &StatFs) -> u8 {
     let number = found.f_type as u32;
     let known = KNOWN.iter().find(|(it, _)| *it == number);
     known.map_or(0, |(_, traits)| *traits)
 }
 
 impl FileSystem {
-    /// Returns the file system of an open file.
-    pub(crate) fn of(file: impl AsFd) -> Self {
-        Self::found(fstatfs(file))
-    }
-
-    /// Returns the file system of what is at this path.
-    pub(crate) fn at(path: &Path) -> Self {
-        Self::found(statfs(path))
-    }
-
-    fn found(found: rustix::io::Result<StatFs>) -> Self {
-        let traits = found.map_or(0, |it| traits_of(&it));
-        Self { traits }
-    }
-
     /// Returns whether `stat` reports device and inode as the kernel itself knows them.
     pub(in crate::sys) fn is_plain(self) -> bool {
         self.has(PLAIN)

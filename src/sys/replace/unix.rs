@@ -3,13 +3,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, linkat, lstat};
 use rustix::io::Errno;
 
-use super::file::{above_standard_streams, create_new_in, mode_of, refuse_irregular};
+use super::file::{above_standard_streams, create_new_in, mode_of, proc_path, refuse_irregular};
 use super::refusal;
 use super::rights::Rights;
 
@@ -54,7 +53,8 @@ pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
 /// Gives a nameless file a name, which must not exist. Returns `false` if that is refused, so that
 /// a file must be created under a name.
 pub(crate) fn name(file: &File, path: &Path) -> io::Result<bool> {
-    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut buffer = [0; 32];
+    let source = proc_path(file, &mut buffer);
     match linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from) {
         Ok(()) => Ok(true),
         Err(error) if refusal::is_refusal_by_proc(&error) => Ok(false),

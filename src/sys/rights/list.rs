@@ -50,7 +50,7 @@ impl Rights {
     ) -> io::Result<Option<Self>> {
         Self::found(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW), || {
             let mut buffer = [0; 32];
-            let mut whole = PathBuf::from(crate::sys::dir::proc_path(directory, &mut buffer));
+            let mut whole = PathBuf::from(crate::sys::file::proc_path(directory, &mut buffer));
             whole.push(name);
             read(|value| match lgetxattr(&whole, ACCESS, &mut *value) {
                 Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) => lgetxattr(path, ACCESS, value),
