@@ -11,6 +11,7 @@ use std::io;
 ///
 /// An error that may be either, such as `EACCES` of a directory, falls back too. The simpler call
 /// then reports it.
+#[cfg(unix)]
 pub(crate) fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     let met_again = matches!(
@@ -47,11 +48,6 @@ fn is_shortage(error: &io::Error) -> bool {
     error
         .raw_os_error()
         .is_some_and(|it| shortages.contains(&it))
-}
-
-#[cfg(not(unix))]
-fn is_shortage(_error: &io::Error) -> bool {
-    false
 }
 
 /// Does the same for a better call through `/proc/self/fd`, where "not found" may also mean that
