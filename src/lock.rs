@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use crate::acquire::Acquire;
+use crate::address::Address;
 use crate::error::Result;
 use crate::guard::{Guard, Permit, WriteGuard};
 use crate::stats::Stats;
@@ -42,6 +43,12 @@ pub trait Handle: fmt::Debug + Send + Sync {
 
     /// Returns what the lock can and cannot do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Returns the address of the lock, if the handle knows it. Otherwise only its waits know it.
+    #[doc(hidden)]
+    fn address(&self) -> Option<Address> {
+        None
+    }
 }
 
 /// An exclusive lock of any backend: while its guard lives, no other caller holds the lock.

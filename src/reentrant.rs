@@ -38,6 +38,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
+use crate::address::Address;
 use crate::any::{AnyLock, becomes_any};
 use crate::backend::Hold;
 use crate::error::Result;
@@ -393,6 +394,10 @@ impl<L: Lock> Handle for Reentrant<L> {
 
     fn capabilities(&self) -> Capabilities {
         self.lock.capabilities()
+    }
+
+    fn address(&self) -> Option<Address> {
+        self.lock.address()
     }
 }
 

@@ -226,6 +226,10 @@ macro_rules! any_handle {
             fn capabilities(&self) -> Capabilities {
                 $any::capabilities(self)
             }
+
+            fn address(&self) -> Option<Address> {
+                self.place.address().cloned()
+            }
         }
 
         impl fmt::Display for $any {
