@@ -43,9 +43,8 @@ pub struct ClaimLock {
 impl ClaimLock {
     pub(crate) fn open(path: &Path, config: ClaimConfig) -> Result<Self> {
         let path = canonical(path)?;
-        if config.expire.is_some_and(|it| it < SHORTEST) {
-            let text = format!("an expiry must be at least {SHORTEST:?}");
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
+        if let Some(expire) = config.expire {
+            check_expiry(expire, &path)?;
         }
         check_pause("poll_interval", config.poll_interval, &path)?;
         let waits = WaitConfig {
@@ -67,6 +66,11 @@ impl ClaimLock {
 
     /// Returns the path that names the lock. The lock's files are in a directory with this name and
     /// `.claim` appended.
+    /// As [`remove`](Local::remove), but keeps a lock whose last holder died.
+    pub(crate) fn remove_unless_crashed(&self) -> Result<Removal> {
+        self.claims.remove_unless_crashed()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.claims.path()
     }
@@ -82,6 +86,15 @@ impl ClaimLock {
 
 /// With a shorter expiry, a busy machine would take the lock from living holders.
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// Refuses an expiry that is too short.
+pub(crate) fn check_expiry(expire: Duration, place: &Path) -> Result<()> {
+    if expire < SHORTEST {
+        let text = format!("invalid expire: must be at least {SHORTEST:?}");
+        return Err(Error::at(ErrorKind::InvalidInput, text, place));
+    }
+    Ok(())
+}
 
 impl Local for Claims {
     fn status(&self) -> Result<Status> {
