@@ -258,6 +258,10 @@ impl Locks {
 
     /// Ends every wait through this value, its clones and their handles with [`ErrorKind::Closed`],
     /// and refuses new waits. Use it for a graceful shutdown. Guards stay valid.
+    ///
+    /// A clone of an inner lock, from [`AnyLock::downcast_ref`], is closed too, unless its type is of
+    /// another crate: such a clone is closed only as long as an `AnyLock` around it lives, or a wait
+    /// of one.
     pub fn close(&self) {
         let given = {
             let mut handles = self.place.handles();

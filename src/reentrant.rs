@@ -44,7 +44,7 @@ use crate::backend::Hold;
 use crate::error::Result;
 use crate::foreign::SafeWaker;
 use crate::guard::{Guard, guard};
-use crate::lock::{Capabilities, Handle, Lock};
+use crate::lock::{Capabilities, Handle, Lock, WeakCore};
 use crate::loss::Lost;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
@@ -398,6 +398,10 @@ impl<L: Lock> Handle for Reentrant<L> {
 
     fn address(&self) -> Option<Address> {
         self.lock.address()
+    }
+
+    fn core(&self) -> Option<WeakCore> {
+        self.lock.core()
     }
 }
 

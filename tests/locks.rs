@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use stanchion::backend::Engine;
-use stanchion::{AnyLock, ErrorKind, Held, LockDir, LockUrl, Locks, Memory, Method, Result};
+use stanchion::{
+    AnyLock, ErrorKind, Held, Lock, LockDir, LockUrl, Locks, MemLock, Memory, Method, NamedLock,
+    Result,
+};
 
 #[path = "conformance/support.rs"]
 mod support;
@@ -345,6 +348,34 @@ fn close_ends_all_waits() {
         drop(guard);
         drop(beside.finish().expect("its turn"));
     }
+}
+
+/// A clone of the inner lock is the same handle, also when the one that was given out is gone.
+#[test]
+fn close_reaches_clones_of_an_inner_lock() {
+    fn closed<L: Lock + Clone + 'static>(locks: Locks) {
+        let clone = |name| {
+            let lock = locks.lock(name).expect("a lock");
+            lock.downcast_ref::<L>().expect("its kind").clone()
+        };
+        let (held, kept) = (clone("a"), clone("b"));
+        let guard = Polled::new(held.acquire()).finish().expect("free");
+        let wait = clone("a").acquire();
+        let mut wait = Polled::new(wait);
+        assert_pending!(wait.poll());
+        locks.close();
+        assert_eq!(kind_of(wait.finish()), ErrorKind::Closed);
+        assert_eq!(
+            kind_of(Polled::new(kept.acquire()).finish()),
+            ErrorKind::Closed
+        );
+        drop(guard);
+    }
+    for method in ["fifo", "os", "mkdir", "create_new"] {
+        let (_directory, file) = directory();
+        closed::<NamedLock>(connect(&format!("{file}?method={method}")).expect("locks"));
+    }
+    closed::<MemLock>(connect("mem:").expect("locks"));
 }
 
 /// A name is forgotten when all its handles are dropped.
