@@ -70,7 +70,7 @@ pub use url::LockUrl;
 ///   | all others | all |
 ///
 ///   `fake` takes the options of every method and ignores them.
-/// - `connect` reports every invalid value, before it creates or connects to anything.
+/// - `connect` refuses an invalid value, before it creates or connects to anything.
 ///
 /// [`Locks::options`] sets options in the program. If the URL has the same option, the value in the
 /// URL is used.
