@@ -159,7 +159,7 @@ impl<G: Guard> Attempt<G> {
                 self.span.begin(|| pending.address());
             }
         }
-        match (&self.enrolled, pending.ledger()) {
+        match (&mut self.enrolled, pending.ledger()) {
             (Some(enrolled), _) => enrolled.renew(cx.waker()),
             (None, Some(ledger)) => self.enrolled = Some(ledger.enroll(cx.waker())),
             (None, None) => {}

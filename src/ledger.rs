@@ -5,6 +5,8 @@
 //!
 //! 1. A wait that is enrolled before `close` is woken by it; one that is enrolled later sees the flag.
 //! 2. No waker is called or dropped under the mutex.
+//! 3. A forked child touches no mutex and no list of its parent. A thread that does not exist in the
+//!    child may have the mutex, and may have stopped in the middle of a change.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +20,7 @@ use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::stats::{Counts, Stats, counts_of};
+use crate::sys::fork::{PerProcess, generation};
 
 /// One handle and its clones.
 #[doc(hidden)]
@@ -26,18 +29,36 @@ pub struct Ledger {
     waits: Mutex<Waits>,
     /// Of all handles of this process on the same lock.
     counts: Arc<Counts>,
+    /// The process that created the handle.
+    generation: u32,
 }
 
+/// The wakers of waits, each with the address of its ledger in memory and a number.
 #[derive(Default)]
 struct Waits {
     last: u64,
-    wakers: BTreeMap<u64, SafeWaker>,
+    wakers: BTreeMap<(usize, u64), SafeWaker>,
 }
+
+/// The waits of this process on handles from before a fork, of all locks.
+static AFTER_FORK: PerProcess<Mutex<Waits>> = PerProcess::new(Mutex::default);
 
 /// A wait that `close` wakes. Dropped, it does so no longer.
 pub(crate) struct Enrolled {
     ledger: Arc<Ledger>,
     number: u64,
+    /// The process that enrolled it.
+    generation: u32,
+}
+
+impl Waits {
+    /// Removes and returns all wakers of a ledger.
+    fn take(&mut self, ledger: usize) -> Vec<SafeWaker> {
+        let range = self.wakers.range((ledger, 0)..=(ledger, u64::MAX));
+        let keys: Vec<_> = range.map(|(key, _)| *key).collect();
+        let wakers = keys.iter().filter_map(|key| self.wakers.remove(key));
+        wakers.collect()
+    }
 }
 
 impl Ledger {
@@ -47,17 +68,27 @@ impl Ledger {
             closed: AtomicBool::new(false),
             waits: Mutex::default(),
             counts: counts_of(Some((kind, address))),
+            generation: generation(),
         })
     }
 
     fn waits(&self) -> MutexGuard<'_, Waits> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+        let waits = match self.generation == generation() {
+            true => &self.waits,
+            false => AFTER_FORK.get(),
+        };
+        waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its part of the keys in [`Waits`].
+    fn key(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        let wakers = std::mem::take(&mut self.waits().wakers);
-        wakers.into_values().for_each(SafeWaker::wake);
+        let wakers = self.waits().take(self.key());
+        wakers.into_iter().for_each(SafeWaker::wake);
     }
 
     pub(crate) fn refuse_closed(&self, place: impl FnOnce() -> PathBuf) -> Result<()> {
@@ -73,11 +104,12 @@ impl Ledger {
         let mut waits = self.waits();
         waits.last += 1;
         let number = waits.last;
-        waits.wakers.insert(number, waker);
+        waits.wakers.insert((self.key(), number), waker);
         drop(waits);
         Enrolled {
             ledger: self.clone(),
             number,
+            generation: generation(),
         }
     }
 
@@ -101,11 +133,15 @@ impl Ledger {
 
 impl Enrolled {
     /// The task may have moved.
-    pub(crate) fn renew(&self, waker: &Waker) {
+    pub(crate) fn renew(&mut self, waker: &Waker) {
+        if self.generation != generation() {
+            *self = self.ledger.enroll(waker);
+            return;
+        }
         // Declared before the mutex is taken, so that what it replaces is dropped after it is free.
         let mut waker = SafeWaker::of(waker);
         let mut waits = self.ledger.waits();
-        if let Some(kept) = waits.wakers.get_mut(&self.number) {
+        if let Some(kept) = waits.wakers.get_mut(&(self.ledger.key(), self.number)) {
             std::mem::swap(kept, &mut waker);
         }
         drop(waits);
@@ -115,8 +151,22 @@ impl Enrolled {
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        let waker = self.ledger.waits().wakers.remove(&self.number);
-        drop(waker);
+        // In a forked child, the entry is the parent's.
+        if self.generation == generation() {
+            let key = (self.ledger.key(), self.number);
+            let waker = self.ledger.waits().wakers.remove(&key);
+            drop(waker);
+        }
+    }
+}
+
+impl Drop for Ledger {
+    /// Leaks the list in a forked child: it may be in the middle of a change.
+    fn drop(&mut self) {
+        if self.generation != generation() {
+            let waits = self.waits.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(std::mem::take(waits));
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::{Arc, Weak};
 
 use crate::acquire::Acquire;
+use crate::address::Address;
 use crate::error::Result;
 use crate::guard::{Guard, Permit, WriteGuard};
 use crate::stats::Stats;
@@ -42,6 +44,40 @@ pub trait Handle: fmt::Debug + Send + Sync {
 
     /// Returns what the lock can and cannot do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Returns the address of the lock, if the handle knows it. Otherwise only its waits know it.
+    #[doc(hidden)]
+    fn address(&self) -> Option<Address> {
+        None
+    }
+
+    /// Returns what all clones of the handle have in common. `None` for handles of other crates.
+    #[doc(hidden)]
+    fn core(&self) -> Option<WeakCore> {
+        None
+    }
+}
+
+/// What all clones of a handle have in common. The clones, their waits and their guards keep it
+/// alive; this value does not.
+#[doc(hidden)]
+pub struct WeakCore(Weak<dyn Local + Send + Sync>);
+
+impl WeakCore {
+    pub(crate) fn of<C: Local + Send + Sync + 'static>(core: &Arc<C>) -> Self {
+        let weak = Arc::downgrade(core);
+        Self(weak)
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(crate) fn close(&self) {
+        if let Some(core) = self.0.upgrade() {
+            core.close();
+        }
+    }
 }
 
 /// An exclusive lock of any backend: while its guard lives, no other caller holds the lock.
@@ -160,6 +196,14 @@ pub(crate) trait Local {
     fn stats(&self) -> Stats;
     fn close(&self);
     fn capabilities(&self) -> Capabilities;
+
+    /// See [`Handle::core`].
+    fn core(self: &Arc<Self>) -> Option<WeakCore>
+    where
+        Self: Sized + Send + Sync + 'static,
+    {
+        Some(WeakCore::of(self))
+    }
 }
 
 /// Defines the methods of [`Handle`] on a handle without `async`, and implements [`Handle`] with
@@ -282,6 +326,10 @@ macro_rules! local_handle {
 
             fn capabilities(&self) -> $crate::lock::Capabilities {
                 $handle::capabilities(self)
+            }
+
+            fn core(&self) -> Option<$crate::lock::WeakCore> {
+                $crate::lock::Local::core(&self.$core)
             }
         }
     )+};

@@ -55,9 +55,22 @@ pub use url::LockUrl;
 /// - A duration has a unit: `250ms`, `10s`, `5m`, `1h`. A number without a unit is an error. No limit
 ///   is `never`.
 /// - `mode` is octal: `660`.
-/// - `method` is `fifo`, `os`, `mkdir`, `create_new` or `fake`; see [`Method`](crate::Method).
+/// - `method` is `fifo`, `os`, `mkdir`, `create_new` or `fake`; see [`Method`](crate::Method). The
+///   spelling `create-new`, as in the program `stanchion`, means `create_new`.
 /// - In a text, `&`, `#`, `%` and `@` are written `%26`, `%23`, `%25` and `%40`. A `+` is a plus.
 /// - An option that the place does not have is an error, and so is an option that is given twice.
+///   In a directory, each option also needs a [`method`](crate::LockDirConfig) that uses it:
+///
+///   | option | methods |
+///   |---|---|
+///   | `expire` | `mkdir`, `create_new` |
+///   | `claim_window` | `fifo` |
+///   | `label` | `fifo`, `mkdir`, `create_new` |
+///   | `mode` | `fifo`, `os` |
+///   | all others | all |
+///
+///   `fake` takes the options of every method and ignores them.
+/// - `connect` refuses an invalid value, before it creates or connects to anything.
 ///
 /// [`Locks::options`] sets options in the program. If the URL has the same option, the value in the
 /// URL is used.
@@ -113,7 +126,7 @@ impl Locks {
     /// # Errors
     ///
     /// - [`ErrorKind::InvalidInput`] if the text is not a valid URL of locks, or has an option that
-    ///   is unknown or invalid.
+    ///   is unknown, has an invalid value, or is not used by the method.
     /// - [`ErrorKind::Unsupported`] if the scheme is unknown, or its feature is not compiled in.
     /// - For `file:`, those of [`LockDir::open`](crate::LockDir::open).
     /// - For a Redis server, those of `redis::RedisClient::connect`.
@@ -245,6 +258,10 @@ impl Locks {
 
     /// Ends every wait through this value, its clones and their handles with [`ErrorKind::Closed`],
     /// and refuses new waits. Use it for a graceful shutdown. Guards stay valid.
+    ///
+    /// A clone of an inner lock, from [`AnyLock::downcast_ref`], is closed too, unless its type is of
+    /// another crate: such a clone is closed only as long as an `AnyLock` around it lives, or a wait
+    /// of one.
     pub fn close(&self) {
         let given = {
             let mut handles = self.place.handles();
@@ -296,7 +313,7 @@ impl fmt::Debug for Locks {
 /// Options for [`Locks`]; created by [`Locks::options`].
 ///
 /// They have the names and meanings of the options in a URL. If the place does not have an option,
-/// `connect` returns an error.
+/// or its method does not use it, `connect` returns an error.
 #[derive(Clone, Default)]
 #[must_use = "options do nothing until a place is connected with them"]
 pub struct LocksOptions {

@@ -15,6 +15,7 @@ use crate::lock::Capabilities;
 use crate::options::setters;
 use crate::sys::filesystem::FileSystem;
 
+mod check;
 mod fake;
 mod lock;
 pub(crate) mod name;
@@ -88,6 +89,10 @@ pub enum Method {
 }
 
 /// The options of a [`LockDir`], with their defaults. [`LockDir::config`] returns them.
+///
+/// An option that the method does not use is an error when the directory is opened.
+/// [`Method::Fake`] is the exception: it takes the options of every method and ignores them, so
+/// that locking can be switched off by the method alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockDirConfig {
@@ -113,10 +118,10 @@ pub struct LockDirConfig {
     /// With [`Method::Fifo`]: see [`FifoConfig::claim_window`](crate::FifoConfig::claim_window).
     /// Default `None`: 2 s. [`Duration::MAX`] switches the bypass off.
     pub claim_window: Option<Duration>,
-    /// The label of holders and waiters in a status. No label by default. [`Method::Os`] and
-    /// [`Method::Fake`] do not show it.
+    /// With every method but [`Method::Os`]: the label of holders and waiters in a status. No label
+    /// by default.
     pub label: Option<String>,
-    /// Permission bits of a lock file that is created; see
+    /// With [`Method::Fifo`] and [`Method::Os`]: permission bits of a lock file that is created; see
     /// [`FifoConfig::mode`](crate::FifoConfig::mode).
     pub mode: Option<u32>,
 }
@@ -129,7 +134,8 @@ impl Setting for Method {
             "fifo" => Self::Fifo,
             "os" => Self::Os,
             "mkdir" => Self::Mkdir,
-            "create_new" => Self::CreateNew,
+            // The program `stanchion` writes it with a hyphen.
+            "create_new" | "create-new" => Self::CreateNew,
             "fake" => Self::Fake,
             _ => return None,
         })
@@ -148,19 +154,31 @@ impl LockDirOptions {
         method plain Method;
         timeout limit;
         expire limit;
-        poll_interval limit;
-        claim_window limit;
+        poll_interval interval;
+        claim_window interval;
         label text;
         mode bits;
     }
 
     /// Opens the directory with these options; see [`LockDir::open`].
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`LockDir::open`].
+    /// - [`ErrorKind::InvalidInput`] for an option that the method does not use, and for an invalid
+    ///   value. Nothing is created then.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<LockDir> {
+        self.check(directory.as_ref())?;
         let path = ensured(directory.as_ref())?;
         Ok(LockDir {
             path: path.into(),
             config: Arc::new(self.config),
         })
+    }
+
+    /// Refuses options that cannot be meant; see [`open`](LockDirOptions::open).
+    fn check(&self, place: &Path) -> Result<()> {
+        self.config.check(place)
     }
 }
 
@@ -223,8 +241,7 @@ impl LockDir {
     ///
     /// - [`ErrorKind::Incompatible`] when the name is in use for another kind of lock or by another
     ///   method, as far as the disk shows it.
-    /// - [`ErrorKind::InvalidInput`] for a name of more than about a million bytes, and for an
-    ///   [`expire`](LockDirConfig::expire) below 100 ms where the method has one.
+    /// - [`ErrorKind::InvalidInput`] for a name of more than about a million bytes.
     /// - Those of [`FifoLock::open`](crate::FifoLock::open).
     pub fn lock<'a>(&self, namespace: impl Into<Option<&'a str>>, name: &str) -> Result<NamedLock> {
         let name = LockName::new(namespace, name);

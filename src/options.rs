@@ -19,6 +19,7 @@ pub(crate) const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 /// | `word` | anything that becomes a `String` | `String` |
 /// | `limit` | `Duration` or `Option<Duration>` | `Option<Duration>` |
 /// | `pause` | `Duration`, or `None` for never | `Duration` |
+/// | `interval` | `Duration`, or `None` for the default; in a URL, `never` is `Duration::MAX` | `Option<Duration>` |
 /// | `bits` | `u32` | `Option<u32>`, in a URL in octal |
 ///
 /// `Config, in a URL: …` also makes `apply`, which sets the fields from the options of a URL.
@@ -56,6 +57,7 @@ macro_rules! setters {
     (@takes text) => { impl Into<String> };
     (@takes word) => { impl Into<String> };
     (@takes limit) => { impl Into<Option<std::time::Duration>> };
+    (@takes interval) => { impl Into<Option<std::time::Duration>> };
     (@takes pause) => { impl Into<Option<std::time::Duration>> };
     (@takes bits) => { u32 };
     (@value plain $value:ident) => { $value };
@@ -63,6 +65,7 @@ macro_rules! setters {
     (@value text $value:ident) => { Some($value.into()) };
     (@value word $value:ident) => { $value.into() };
     (@value limit $value:ident) => { $value.into() };
+    (@value interval $value:ident) => { $value.into() };
     (@value pause $value:ident) => { $value.into().unwrap_or(std::time::Duration::MAX) };
     (@value bits $value:ident) => { Some($value) };
     (@reads plain $type:ty) => { $type };
@@ -70,9 +73,11 @@ macro_rules! setters {
     (@reads text) => { String };
     (@reads word) => { String };
     (@reads limit) => { Option<std::time::Duration> };
+    (@reads interval) => { Option<std::time::Duration> };
     (@reads pause) => { Option<std::time::Duration> };
     (@reads bits) => { $crate::backend::Bits };
     (@read bits $value:ident) => { $value.0 };
+    (@read interval $value:ident) => { $value.unwrap_or(std::time::Duration::MAX) };
     (@read $kind:ident $value:ident) => { $value };
 }
 pub(crate) use setters;

@@ -38,12 +38,13 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
+use crate::address::Address;
 use crate::any::{AnyLock, becomes_any};
 use crate::backend::Hold;
 use crate::error::Result;
 use crate::foreign::SafeWaker;
 use crate::guard::{Guard, guard};
-use crate::lock::{Capabilities, Handle, Lock};
+use crate::lock::{Capabilities, Handle, Lock, WeakCore};
 use crate::loss::Lost;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
@@ -393,6 +394,14 @@ impl<L: Lock> Handle for Reentrant<L> {
 
     fn capabilities(&self) -> Capabilities {
         self.lock.capabilities()
+    }
+
+    fn address(&self) -> Option<Address> {
+        self.lock.address()
+    }
+
+    fn core(&self) -> Option<WeakCore> {
+        self.lock.core()
     }
 }
 

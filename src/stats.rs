@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::sys::fork::PerProcess;
+use crate::sys::fork::{PerProcess, generation};
 
 /// The number of steps in the histogram. The last one is open.
 const STEPS: usize = 28;
@@ -85,6 +85,8 @@ pub(crate) struct Counts {
     pub(crate) losses: Counter,
     /// Locked by writers that no other mutex excludes from each other.
     writers: Mutex<()>,
+    /// The process that created them.
+    generation: u32,
 }
 
 /// What kind of lock it is, and its address.
@@ -126,7 +128,10 @@ pub(crate) fn counts_of(lock: Option<Known>) -> Arc<Counts> {
     {
         return counts;
     }
-    let counts = Arc::<Counts>::default();
+    let counts = Arc::new(Counts {
+        generation: generation(),
+        ..Counts::default()
+    });
     book.live.push((lock, counts.clone()));
     counts
 }
@@ -149,7 +154,10 @@ impl Counter {
 impl Counts {
     /// Counts under a mutex, where nothing else excludes writers from each other.
     pub(crate) fn together(&self, count: impl FnOnce(&Self)) {
-        let _alone = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        // In a forked child, a thread that does not exist there may have the mutex. Then no handle
+        // of the child finds these counts, and a lost one is no loss.
+        let here = self.generation == generation();
+        let _alone = here.then(|| self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         count(self);
     }
 

@@ -14,8 +14,13 @@ use stanchion::backend::{
 };
 use stanchion::{
     AnyLock, AnySemaphore, AnySharedLock, Capabilities, Error, ErrorKind, Held, Locks, Loss, Lost,
-    Owner, Reach, Removal, Result, Status, Tokens, Waiter,
+    Owner, Reach, Reentrant, Removal, Result, Status, Tokens, Waiter,
 };
+
+#[path = "conformance/one_permit.rs"]
+mod one_permit;
+
+use one_permit::OnePermit;
 
 async fn passes(url: &str) {
     let locks = Locks::connect(url).await.expect("locks");
@@ -553,4 +558,51 @@ impl Drop for Share {
                 .for_each(|it| self.row.release(it));
         }
     }
+}
+
+/// A lock whose waits panic when they end.
+struct Brittle;
+
+impl Line for Brittle {
+    fn address(&self) -> Address {
+        Address::new("toy", "", "brittle")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::minimal(Reach::Process)
+    }
+
+    fn enqueue(&self, _: Mode) -> BoxPending {
+        Box::new(BrittleWait)
+    }
+}
+
+struct BrittleWait;
+
+impl Pending for BrittleWait {
+    type Grant = Box<dyn Hold>;
+
+    fn poll(&mut self, _: &Request, _: &mut Context<'_>) -> Poll<Result<Option<Self::Grant>>> {
+        Poll::Pending
+    }
+
+    fn leave(&mut self) {
+        panic!("a wait of this backend ends");
+    }
+}
+
+/// A handle finds its address without a wait, whose end is foreign code.
+#[test]
+fn a_handle_makes_no_wait() {
+    let place = "toy:/brittle";
+    let lock = AnyLock::of_line(Brittle);
+    assert_eq!(lock.to_string(), place);
+    assert_eq!(AnySharedLock::of_line(Brittle).to_string(), place);
+    let semaphore = AnySemaphore::of_line(Brittle);
+    assert_eq!(semaphore.to_string(), place);
+    let reentrant = AnyLock::from(Reentrant::new(lock));
+    assert_eq!(reentrant.to_string(), place);
+    // Only the waits of this handle know the address.
+    let wrapped = AnyLock::new(OnePermit(semaphore));
+    assert_eq!(wrapped.to_string(), place);
 }

@@ -175,6 +175,14 @@ fn p37_a_killed_holder_with_a_live_program_started_by_exec_frees_the_lock() {
     });
 }
 
+/// A thread of the parent may have any mutex at the moment of the fork.
+#[test]
+fn p34_a_wait_dropped_in_a_forked_child_touches_no_mutex_of_the_parent() {
+    let mut crew = Crew::new();
+    let parent = crew.start();
+    assert_eq!(crew.ask(parent, "forks-in-waits"), "all ended");
+}
+
 /// The open files of the lock, its queue and its events.
 fn open_files(crew: &mut Crew, who: Who, command: &str) -> Vec<String> {
     crew.tell(who, command);

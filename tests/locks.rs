@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use stanchion::backend::Engine;
-use stanchion::{AnyLock, ErrorKind, Held, LockDir, LockUrl, Locks, Memory, Method, Result};
+use stanchion::{
+    AnyLock, ErrorKind, Held, Lock, LockDir, LockUrl, Locks, MemLock, Memory, Method, NamedLock,
+    Result,
+};
 
 #[path = "conformance/support.rs"]
 mod support;
@@ -199,6 +202,7 @@ fn the_method_of_a_directory_is_an_option() {
     for (method, name) in names
         .into_iter()
         .zip(["fifo", "os", "mkdir", "create_new", "fake"])
+        .chain([(Method::CreateNew, "create-new")])
     {
         let (directory, file) = self::directory();
         let by_url = connect(&format!("{file}?method={name}")).expect("locks");
@@ -208,6 +212,76 @@ fn the_method_of_a_directory_is_an_option() {
         assert_eq!(by_url.capabilities(), lock.capabilities(), "{name}");
         assert_eq!(by_url.url(), by_type.url());
     }
+}
+
+/// An option that does nothing would be read as one that does something.
+#[test]
+fn an_option_that_the_method_does_not_use_is_refused() {
+    let (_directory, file) = directory();
+    let place = format!("{file}/new");
+    let of = |options: &[(&str, &str)], url: &str| {
+        let set =
+            |all: stanchion::LocksOptions, (name, value): &(&str, &str)| all.set(*name, *value);
+        let options = options.iter().fold(Locks::options(), set);
+        Polled::new(options.connect(url)).finish()
+    };
+    for (method, option, value, users) in [
+        ("fifo", "expire", "1m", "methods mkdir and create_new"),
+        ("os", "expire", "1m", "methods mkdir and create_new"),
+        ("os", "claim_window", "1s", "method fifo"),
+        ("os", "claim_window", "never", "method fifo"),
+        ("os", "label", "a", "methods fifo, mkdir and create_new"),
+        ("mkdir", "claim_window", "1s", "method fifo"),
+        ("mkdir", "mode", "660", "methods fifo and os"),
+        ("create_new", "mode", "660", "methods fifo and os"),
+        ("create-new", "claim_window", "1s", "method fifo"),
+    ] {
+        let whole = format!("{place}?method={method}&{option}={value}");
+        for refused in [
+            of(&[], &whole),
+            of(&[(option, value)], &format!("{place}?method={method}")),
+            of(&[("method", method), (option, value)], &place),
+        ] {
+            let error = refused.expect_err(&whole);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(option) && text.contains(users), "{text}");
+        }
+        // Locking can be switched off without any other change.
+        drop(connect(&format!("{file}?method=fake&{option}={value}")).expect("locks"));
+    }
+    let new = LockUrl::parse(&place).expect("a URL");
+    assert!(!new.directory().expect("a path").exists());
+}
+
+/// A value that no lock can have is an error at once, not at the first lock.
+#[test]
+fn connect_refuses_bad_values() {
+    let (_directory, file) = directory();
+    for (url, option) in [
+        (format!("{file}/new?claim_window=0s"), "claim_window"),
+        (format!("{file}/new?poll_interval=0s"), "poll_interval"),
+        (
+            format!("{file}/new?method=os&poll_interval=0s"),
+            "poll_interval",
+        ),
+        (
+            format!("{file}/new?method=mkdir&poll_interval=0s"),
+            "poll_interval",
+        ),
+        (format!("{file}/new?method=mkdir&expire=99ms"), "expire"),
+        (format!("{file}/new?method=fake&expire=99ms"), "expire"),
+        (format!("{file}/new?mode=1777"), "mode"),
+        (format!("{file}/new?mode=440"), "mode"),
+        (format!("{file}/new?method=os&mode=1777"), "mode"),
+        ("mem:?claim_window=0s".to_owned(), "claim_window"),
+    ] {
+        let error = connect(&url).expect_err(&url);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}: {error}");
+        assert!(error.to_string().contains(option), "{url}: {error}");
+    }
+    let new = LockUrl::parse(&format!("{file}/new")).expect("a URL");
+    assert!(!new.directory().expect("a path").exists());
 }
 
 #[test]
@@ -274,6 +348,34 @@ fn close_ends_all_waits() {
         drop(guard);
         drop(beside.finish().expect("its turn"));
     }
+}
+
+/// A clone of the inner lock is the same handle, also when the one that was given out is gone.
+#[test]
+fn close_reaches_clones_of_an_inner_lock() {
+    fn closed<L: Lock + Clone + 'static>(locks: Locks) {
+        let clone = |name| {
+            let lock = locks.lock(name).expect("a lock");
+            lock.downcast_ref::<L>().expect("its kind").clone()
+        };
+        let (held, kept) = (clone("a"), clone("b"));
+        let guard = Polled::new(held.acquire()).finish().expect("free");
+        let wait = clone("a").acquire();
+        let mut wait = Polled::new(wait);
+        assert_pending!(wait.poll());
+        locks.close();
+        assert_eq!(kind_of(wait.finish()), ErrorKind::Closed);
+        assert_eq!(
+            kind_of(Polled::new(kept.acquire()).finish()),
+            ErrorKind::Closed
+        );
+        drop(guard);
+    }
+    for method in ["fifo", "os", "mkdir", "create_new"] {
+        let (_directory, file) = directory();
+        closed::<NamedLock>(connect(&format!("{file}?method={method}")).expect("locks"));
+    }
+    closed::<MemLock>(connect("mem:").expect("locks"));
 }
 
 /// A name is forgotten when all its handles are dropped.

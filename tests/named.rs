@@ -246,11 +246,32 @@ fn p66_a_claim_and_a_lock_on_a_file_refuse_each_other() {
 fn p18_an_expiry_that_would_rob_the_living_is_refused() {
     let scratch = scratch();
     let options = LockDir::options().method(Method::Mkdir);
-    let directory = options
+    let refused = options
         .expire(Duration::from_millis(10))
         .open(scratch.path());
-    let lock = directory.expect("a directory").lock(None, "a");
-    assert_eq!(kind_of(lock), ErrorKind::InvalidInput);
+    assert_eq!(kind_of(refused), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn an_expiry_without_a_claim_is_refused() {
+    let scratch = scratch();
+    let path = scratch.path().join("notes.txt");
+    let minute = Duration::from_secs(60);
+    in_runtime(async {
+        for open in [
+            open_locked(&path),
+            open_locked(&path).lock_dir(scratch.path().join("locks")),
+            open_locked(&path).method(Method::Fifo),
+            open_locked(&path).method(Method::Os),
+        ] {
+            let error = open.expire(minute).await.expect_err("no claim");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            assert!(error.to_string().contains("expire"), "{error}");
+            assert!(!path.exists(), "nothing is created");
+        }
+        let fake = open_locked(&path).method(Method::Fake);
+        drop(fake.expire(minute).await.expect("not locked"));
+    });
 }
 
 #[test]
@@ -485,10 +506,10 @@ fn p58_the_bits_of_new_files_are_those_that_were_asked_for() {
 fn the_defaults_reach_the_locks() {
     let scratch = scratch();
     for method in [Method::Fifo, Method::Os] {
-        let options = LockDir::options()
-            .method(method)
-            .label("nightly")
-            .timeout(Duration::ZERO);
+        let mut options = LockDir::options().method(method).timeout(Duration::ZERO);
+        if method == Method::Fifo {
+            options = options.label("nightly");
+        }
         let directory = options.open(scratch.path()).expect("a directory");
         assert_eq!(directory.config().timeout, Some(Duration::ZERO));
         let lock = directory

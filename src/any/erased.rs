@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use crate::acquire::Acquire;
 use crate::any::AnyGuard;
 use crate::error::Result;
-use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock};
+use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock, WeakCore};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
@@ -16,13 +16,14 @@ use crate::status::{Changes, Removal, Status};
 type Later<'a, T> = BoxFuture<'a, Result<T>>;
 
 /// [`Handle`] without a type.
-pub(super) trait DynHandle: Any + Send + Sync {
+pub(crate) trait DynHandle: Any + Send + Sync {
     fn status(&self) -> Later<'_, Status>;
     fn remove(&self) -> Later<'_, Removal>;
     fn changes(&self) -> Changes;
     fn stats(&self) -> Stats;
     fn close(&self);
     fn capabilities(&self) -> Capabilities;
+    fn core(&self) -> Option<WeakCore>;
 }
 
 impl<H: Handle + 'static> DynHandle for H {
@@ -49,23 +50,39 @@ impl<H: Handle + 'static> DynHandle for H {
     fn capabilities(&self) -> Capabilities {
         Handle::capabilities(self)
     }
+
+    fn core(&self) -> Option<WeakCore> {
+        Handle::core(self)
+    }
 }
 
 /// A handle that may be gone by now.
-pub(crate) struct WeakHandle(Weak<dyn DynHandle>);
+pub(crate) enum WeakHandle {
+    /// What it has in common with its clones, also with those of the inner lock.
+    Core(WeakCore),
+    /// A handle of another crate.
+    Whole(Weak<dyn DynHandle>),
+}
 
 impl WeakHandle {
     pub(super) fn of(handle: Arc<dyn DynHandle>) -> Self {
-        Self(Arc::downgrade(&handle))
+        match handle.core() {
+            Some(core) => Self::Core(core),
+            None => Self::Whole(Arc::downgrade(&handle)),
+        }
     }
 
     pub(crate) fn is_alive(&self) -> bool {
-        self.0.strong_count() > 0
+        match self {
+            Self::Core(core) => core.is_alive(),
+            Self::Whole(handle) => handle.strong_count() > 0,
+        }
     }
 
     pub(crate) fn close(&self) {
-        if let Some(handle) = self.0.upgrade() {
-            handle.close();
+        match self {
+            Self::Core(core) => core.close(),
+            Self::Whole(handle) => handle.upgrade().into_iter().for_each(|it| it.close()),
         }
     }
 }
@@ -225,6 +242,14 @@ macro_rules! any_handle {
 
             fn capabilities(&self) -> Capabilities {
                 $any::capabilities(self)
+            }
+
+            fn address(&self) -> Option<Address> {
+                self.place.address().cloned()
+            }
+
+            fn core(&self) -> Option<WeakCore> {
+                self.inner.core()
             }
         }
 

@@ -9,8 +9,9 @@ use super::AnyGuard;
 use super::erased::{DynLock, DynSemaphore, DynSharedLock, WeakHandle, any_handle};
 use super::place::Place;
 use crate::acquire::Acquire;
+use crate::address::Address;
 use crate::error::Result;
-use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock, is_lock};
+use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock, WeakCore, is_lock};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
@@ -110,7 +111,7 @@ impl AnyLock {
     /// Erases the kind of a lock. A lock that is already an `AnyLock` stays as it is.
     pub fn new<L: Lock + 'static>(lock: L) -> Self {
         kept(&lock).unwrap_or_else(|| Self {
-            place: Place::of(&Lock::acquire(&lock)),
+            place: Place::of(&lock, || Lock::acquire(&lock)),
             inner: Arc::new(lock),
         })
     }
@@ -157,7 +158,7 @@ impl AnySharedLock {
     /// Erases the kind of a lock. A lock that is already an `AnySharedLock` stays as it is.
     pub fn new<L: SharedLock + 'static>(lock: L) -> Self {
         kept(&lock).unwrap_or_else(|| Self {
-            place: Place::of(&Lock::acquire(&lock)),
+            place: Place::of(&lock, || Lock::acquire(&lock)),
             inner: Arc::new(lock),
         })
     }
@@ -206,7 +207,7 @@ impl AnySemaphore {
     /// is.
     pub fn new<S: Semaphore + 'static>(semaphore: S) -> Self {
         kept(&semaphore).unwrap_or_else(|| Self {
-            place: Place::of(&Semaphore::acquire(&semaphore)),
+            place: Place::of(&semaphore, || Semaphore::acquire(&semaphore)),
             inner: Arc::new(semaphore),
         })
     }

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use tokio::sync::Barrier;
 
 use crate::acquire::Acquire;
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
@@ -363,12 +364,23 @@ async fn one_caller_holds_it(place: Place<AnyLock>) -> Broken {
     is_free_soon(&one).await
 }
 
+/// How many callers compete in one promise.
+const CALLERS: u32 = 8;
+
+/// Returns what lets all callers start together. A caller that starts alone may end before another
+/// one begins, and then competes with no other caller.
+fn start() -> Arc<Barrier> {
+    Arc::new(Barrier::new(CALLERS as usize))
+}
+
 async fn no_two_callers_are_inside(place: Place<AnyLock>) -> Broken {
     let inside = Arc::new(AtomicU32::new(0));
+    let start = start();
     let mut tasks = Vec::new();
-    for number in 0..8_u32 {
-        let (lock, inside) = (place.lock()?, inside.clone());
+    for number in 0..CALLERS {
+        let (lock, inside, start) = (place.lock()?, inside.clone(), start.clone());
         tasks.push(tokio::spawn(async move {
+            start.wait().await;
             for round in 0..20_u32 {
                 let guard = match (number + round) % 4 {
                     0 => ends("a try", lock.try_acquire()).await?,
@@ -757,10 +769,12 @@ async fn readers_share_and_a_writer_does_not(place: Place<AnySharedLock>) -> Bro
 async fn no_writer_is_inside_with_others(place: Place<AnySharedLock>) -> Broken {
     const WRITER: u32 = 1000;
     let inside = Arc::new(AtomicU32::new(0));
+    let start = start();
     let mut tasks = Vec::new();
-    for number in 0..8_u32 {
-        let (lock, inside) = (place.lock()?, inside.clone());
+    for number in 0..CALLERS {
+        let (lock, inside, start) = (place.lock()?, inside.clone(), start.clone());
         tasks.push(tokio::spawn(async move {
+            start.wait().await;
             for round in 0..15_u32 {
                 let writes = (number + round) % 3 == 0;
                 let (wait, weight) = match writes {
@@ -831,10 +845,12 @@ async fn there_are_as_many_permits_as_said(place: Place<AnySemaphore>) -> Broken
 
 async fn no_more_permits_are_held_than_there_are(place: Place<AnySemaphore>) -> Broken {
     let held = Arc::new(AtomicU32::new(0));
+    let start = start();
     let mut tasks = Vec::new();
-    for number in 0..8_u32 {
-        let (semaphore, held) = (place.lock()?, held.clone());
+    for number in 0..CALLERS {
+        let (semaphore, held, start) = (place.lock()?, held.clone(), start.clone());
         tasks.push(tokio::spawn(async move {
+            start.wait().await;
             for round in 0..15_u32 {
                 let permits = (number + round) % 3 + 1;
                 let guard = ends("an acquire", semaphore.acquire_many(permits)).await?;

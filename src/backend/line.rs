@@ -151,6 +151,10 @@ impl Handle for LineLock {
     fn capabilities(&self) -> Capabilities {
         self.line.capabilities()
     }
+
+    fn address(&self) -> Option<Address> {
+        Some(self.line.address())
+    }
 }
 
 impl Lock for LineLock {

@@ -10,6 +10,7 @@ use crate::backend::{Engine, Settings};
 use crate::error::Result;
 use crate::lock::Capabilities;
 use crate::mem::{self, Memory};
+use crate::options::check_pause;
 
 pub(super) fn connect(
     url: &LockUrl,
@@ -20,6 +21,11 @@ pub(super) fn connect(
         Some(name) => options.named(name),
         None => options.build(),
     };
+    check_pause(
+        "claim_window",
+        memory.config().claim_window,
+        url.to_string(),
+    )?;
     Ok(Box::pin(async { Ok(Box::new(memory) as Box<dyn Engine>) }))
 }
 

@@ -122,7 +122,11 @@ impl LockUrl {
         self.name.as_deref()
     }
 
-    /// Returns the options, decoded.
+    /// Returns the options in the query, decoded. Their values may contain a password.
+    pub fn options(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.query.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     pub(super) fn query(&self) -> &BTreeMap<String, String> {
         &self.query
     }
@@ -303,6 +307,14 @@ mod tests {
         assert_eq!(parse("file:///a#").name(), Some(""));
         assert_eq!(parse("mem:x#a%2Fb#c").name(), Some("a/b#c"));
         assert_eq!(parse("file:///a#deploy").to_string(), "file:///a");
+    }
+
+    #[test]
+    fn options_are_decoded() {
+        let url = parse("file:///a?timeout=5s&label=a%20b+c#deploy");
+        let options: Vec<_> = url.options().collect();
+        assert_eq!(options, [("label", "a b+c"), ("timeout", "5s")]);
+        assert_eq!(parse("mem:?").options().count(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A lock that does not lock: it grants every acquire. For programs that can switch locking off.
 #![allow(unreachable_pub)] // Its guard is known as AnyGuard only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -19,12 +19,14 @@ use crate::status::{Changes, Removal, Status, Waiting};
 #[derive(Clone, Debug)]
 pub struct FakeLock {
     /// The file that a real lock would have.
-    path: Arc<Path>,
+    path: Arc<PathBuf>,
 }
 
 impl FakeLock {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: Arc::new(path.to_path_buf()),
+        }
     }
 }
 
@@ -39,7 +41,7 @@ impl FakeLock {
     }
 }
 
-impl Local for Path {
+impl Local for PathBuf {
     fn status(&self) -> Result<Status> {
         Ok(Status {
             excludes: false,
@@ -85,7 +87,7 @@ guard! {
 
 #[doc(hidden)]
 pub struct FakeHold {
-    path: Arc<Path>,
+    path: Arc<PathBuf>,
 }
 
 impl Hold for FakeHold {
@@ -117,7 +119,7 @@ impl Hold for FakeHold {
 
 #[doc(hidden)]
 pub struct FakePending {
-    path: Arc<Path>,
+    path: Arc<PathBuf>,
 }
 
 impl Pending for FakePending {

@@ -17,7 +17,7 @@ use crate::fair::door::remove_file;
 use crate::fair::fifo::FifoLock;
 use crate::fair::kind::FifoKind;
 use crate::file::FileLock;
-use crate::lock::{Capabilities, Local, Lock, is_lock, local_handle};
+use crate::lock::{Capabilities, Handle, Local, Lock, WeakCore, is_lock, local_handle};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
@@ -233,6 +233,11 @@ impl Local for Shared {
 
     fn capabilities(&self) -> Capabilities {
         self.local.capabilities()
+    }
+
+    /// That of the inner lock: its waits do not keep this value alive.
+    fn core(self: &Arc<Self>) -> Option<WeakCore> {
+        Handle::core(&self.lock)
     }
 }
 

@@ -98,21 +98,27 @@ impl OpenLocked {
 
     /// Sets how long a holder may be silent before other processes take the lock over, with
     /// [`Method::Mkdir`] and [`Method::CreateNew`]; see
-    /// [`LockDirConfig::expire`](crate::LockDirConfig::expire).
+    /// [`LockDirConfig::expire`](crate::LockDirConfig::expire). With any other method that locks,
+    /// and without a method, the future fails with [`ErrorKind::InvalidInput`].
     pub fn expire(mut self, silence: impl Into<Option<Duration>>) -> Self {
         self.expire = silence.into();
         self
     }
 
     fn begin(self) -> Result<Acquire<FileGuard>> {
-        let file = FileLock::open(&self.path)?;
         if self.directory.is_none() && self.method.is_none() {
-            return Ok(file.acquire().timeout(self.limit));
+            if self.expire.is_some() {
+                let text = "expire needs Method::Mkdir or Method::CreateNew";
+                return Err(Error::at(ErrorKind::InvalidInput, text, self.path));
+            }
+            return Ok(FileLock::open(&self.path)?.acquire().timeout(self.limit));
         }
-        let own = file.path().parent().unwrap_or(Path::new("/"));
         let method = self.method.unwrap_or_default();
-        let directory = self.directory.as_deref().unwrap_or(own);
         let options = LockDir::options().method(method).expire(self.expire);
+        options.check(&self.path)?;
+        let file = FileLock::open(&self.path)?;
+        let own = file.path().parent().unwrap_or(Path::new("/"));
+        let directory = self.directory.as_deref().unwrap_or(own);
         let directory = options.open(directory)?;
         let name = match directory.path() == own {
             true => file.path().file_name().and_then(|it| it.to_str()),

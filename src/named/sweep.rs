@@ -32,7 +32,8 @@ use crate::status::Removal;
 pub struct Sweep {
     /// The locks that are removed.
     pub removed: Vec<PathBuf>,
-    /// The locks that are unchanged because `remove` returned [`Removal::InUse`].
+    /// The locks that are unchanged because `remove` returned [`Removal::InUse`], or because the
+    /// next holder must learn of a death.
     pub in_use: Vec<PathBuf>,
     /// The locks that are unchanged because they were used recently.
     pub recent: Vec<PathBuf>,
@@ -49,8 +50,7 @@ impl LockDir {
     /// files: plain file locks ([`Method::Os`]), pid files, and semaphores whose slot files do not
     /// have the default names.
     ///
-    /// A fair lock whose last holder died stays until the next holder has learned of it. For claims
-    /// ([`Method::Mkdir`], [`Method::CreateNew`]) the sweep forgets such a death.
+    /// A lock whose last holder died stays until the next holder has learned of it.
     ///
     /// Do not sweep a directory in which programs wait for lock files with plain `flock(2)`. A
     /// program that has opened a lock file before it is removed acquires the deleted file, beside
@@ -200,7 +200,7 @@ fn claim(lock: &Path) -> Result<Option<Remove>> {
     };
     let claim = by_claim(lock, &config)?;
     let is_ours = Local::status(&claim)?.last_token > 0;
-    Ok(is_ours.then(|| Box::new(move || Local::remove(&claim)) as _))
+    Ok(is_ours.then(|| Box::new(move || claim.remove_unless_crashed()) as _))
 }
 
 /// Returns whether a file of the lock changed within this time, or in the future.

@@ -52,4 +52,9 @@ fn what_is_missing_is_said() {
         .expect(2, "#NAME");
     let permits = ["run", "--permits", "2", "redis://127.0.0.1#a", "--", "true"];
     site.end_of(&permits).expect(2, "--of");
+    for task in [&["status"][..], &["remove"], &["run"]] {
+        let rest = ["--method", "mkdir", "redis://127.0.0.1#a", "true"];
+        let rest = &rest[..if task == ["run"] { 4 } else { 3 }];
+        site.end_of(&[task, rest].concat()).expect(2, "--method");
+    }
 }

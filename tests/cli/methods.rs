@@ -45,6 +45,38 @@ fn one_at_a_time_and_the_status_names_the_holder() {
     }
 }
 
+/// A URL of the library writes it `create_new`.
+#[test]
+fn both_spellings_of_a_method_are_one() {
+    let site = Site::new();
+    let lock = site.directory().join("it.lock");
+    let lock = lock.to_str().expect("plain");
+    for method in ["create-new", "create_new"] {
+        let run = ["run", "--method", method, "-w", "5s", lock, "--", "true"];
+        assert_eq!(site.end_of(&run), End::quiet(0));
+        for task in ["status", "remove"] {
+            assert_eq!(site.end_of(&[task, "--method", method, lock]).code, 0);
+        }
+    }
+}
+
+#[test]
+fn an_option_that_the_method_does_not_have_is_refused() {
+    let site = Site::new();
+    let lock = site.directory().join("it.lock");
+    let lock = lock.to_str().expect("plain");
+    for (options, about) in [
+        (&["--expire", "60"][..], "--method"),
+        (&["--expire", "60", "--method", "pid"], "--expire"),
+        (&["--expire", "0.05", "--method", "mkdir"], "expire"),
+        (&["--mode", "660", "--method", "mkdir"], "--mode"),
+    ] {
+        let run = [&["run"], options, &[lock, "--", "true"]].concat();
+        site.end_of(&run).expect(2, about);
+    }
+    assert!(site.is_empty());
+}
+
 #[test]
 fn a_dead_holder_is_taken_over_and_reported() {
     for (method, name) in METHODS {

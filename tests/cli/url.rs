@@ -55,6 +55,34 @@ fn it_is_the_lock_of_the_same_url() {
     assert!(!path.exists());
 }
 
+/// Ignored, an option would lead to another lock, or to another wait.
+#[test]
+fn options_of_a_url_count_or_are_refused() {
+    let site = Site::new();
+    let place = format!("file://{}", site.directory().display());
+    let url = format!("{place}?namespace=web#deploy");
+    let mut holder = site.start(&["run", &url, "--", "sh", "-c", "echo in; read x"]);
+    holder.expect("in");
+    site.start(&["status", &url]).line_with("held");
+    site.start(&["status", &format!("{place}#deploy")])
+        .line_with("free");
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+    assert_eq!(site.end_of(&["remove", &url]), End::quiet(0));
+    for option in ["timeout=5s", "method=mkdir", "mode=660", "unknown=1"] {
+        let url = format!("{place}?{option}#deploy");
+        let (name, _) = option.split_once('=').expect("a value");
+        for task in [
+            &["run", &url, "--", "true"][..],
+            &["status", &url],
+            &["remove", &url],
+        ] {
+            site.end_of(task).expect(2, name);
+        }
+    }
+    assert!(site.is_empty());
+}
+
 #[test]
 fn a_long_name_is_on_record() {
     let site = Site::new();

@@ -3,12 +3,15 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+#[cfg(stanchion_test)]
+use std::process::Stdio;
 
 use stanchion::{AtomicFile, Error, ErrorKind};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use crate::crew::child::{path, say, variable};
+#[cfg(stanchion_test)]
 use crate::crew::{last_words, program};
 use crate::skip::{skip, success};
 use crate::support::{Place, eventually, in_runtime, kind_of};
@@ -18,6 +21,7 @@ const OLD: &str = "the old content, whole";
 const PIECES: usize = 3000;
 const PIECE: &[u8] = b"one thousand and twenty-four bytes are not needed: this piece will do";
 /// The steps of a commit, as `src/file/atomic.rs` names them.
+#[cfg(stanchion_test)]
 const STEPS: [&str; 6] = [
     "AtomicCreate",
     "AtomicDress",
@@ -51,6 +55,7 @@ pub(crate) fn main() {
 }
 
 /// Runs the child with a fault. Returns its last line, if there is one.
+#[cfg(stanchion_test)]
 fn child_with(path: &Path, faults: &[(&str, &str)]) -> String {
     let mut command = program("atomic");
     command
@@ -265,11 +270,13 @@ fn a_crowd_of_writers_finds_room() {
 }
 
 /// With files without a name, and on systems that lack them.
+#[cfg(stanchion_test)]
 fn both_ways(test: impl Fn(&[(&str, &str)])) {
     test(&[]);
     test(&[("STANCHION_NO_NAMELESS", "1")]);
 }
 
+#[cfg(stanchion_test)]
 fn with<'a>(way: &[(&'a str, &'a str)], fault: (&'a str, &'a str)) -> Vec<(&'a str, &'a str)> {
     [way, &[fault]].concat()
 }

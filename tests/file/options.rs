@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use stanchion::{Error, ErrorKind, FileLock, FileOptions, Removal};
 
 use crate::crew::child::{path, say};
+#[cfg(stanchion_test)]
 use crate::crew::{last_words, program};
 use crate::support::{Place, Polled, assert_ready, kind_of};
 use crate::{held, open, queued};

@@ -7,6 +7,7 @@ use std::task::{Poll, RawWaker, RawWakerVTable, Wake};
 
 use super::*;
 use crate::crew::child::say;
+#[cfg(stanchion_test)]
 use crate::crew::{last_words, program};
 use stanchion::{FifoRwLock, FileLock, LockDir, Memory, Method, PidLock, Reentrant};
 

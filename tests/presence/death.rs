@@ -52,6 +52,30 @@ fn p28_the_death_of_a_holder_grants_the_next_waiter_at_a_file() {
     the_death_of_a_holder_grants_the_next_waiter(Kind::CreateNew);
 }
 
+/// The next holder learns of a death although the directory was swept in between.
+#[test]
+fn p59_a_sweep_keeps_the_death_of_a_holder() {
+    for kind in [Kind::Mkdir, Kind::CreateNew] {
+        let (directory, path) = place();
+        let sweep = || {
+            let locks = stanchion::LockDir::open(directory.path()).expect("a directory");
+            locks.sweep(None).expect("swept")
+        };
+        let mut holder = Member::of(kind, &path);
+        let (token, _) = holder.acquire();
+        holder.kill();
+        let kept = sweep();
+        assert_eq!((kept.removed.len(), kept.in_use.len()), (0, 1), "{kept:?}");
+        let mut next = Member::of(kind, &path);
+        let (greater, crashed) = next.acquire();
+        assert!(crashed && greater > token);
+        next.release();
+        assert_eq!(sweep().removed.len(), 1);
+        assert!(!next.acquire().1, "it was reported");
+        next.release();
+    }
+}
+
 /// Whether a process watches a file by inotify.
 pub(crate) fn has_watch(pid: u32) -> bool {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo"));

@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::crew::{Who, until};
+use crate::crew::Who;
+#[cfg(stanchion_test)]
+use crate::crew::until;
 use crate::queue::{Crew, everywhere};
 
 /// Copies lock file and queue to another directory, and returns a crew around the copy.

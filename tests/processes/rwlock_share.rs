@@ -1,6 +1,7 @@
 //! Readers that acquire under an exclusive lock, after a writer of their own process. The lock
 //! becomes shared as soon as another process wants to read. Only events trigger that.
 
+#[cfg(stanchion_test)]
 use crate::crew::Who;
 use crate::rwlock::with_readers;
 #[cfg(stanchion_test)]

@@ -12,12 +12,18 @@
 //! | `fork try` | opens the lock again and tries: `none`, or `got token` |
 //! | `fork take` | opens the lock again and queues: `waiting`, then `got token` |
 //! | `fork list` | one `file target` for each descriptor, then `listed` |
+//! | `forks-in-waits` | many copies, while threads wait for a plain lock: each drops the wait of its parent, and ends one of its own by `close`. `all ended` |
 
 #![allow(unsafe_code)]
 
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use stanchion::{FifoGuard, FifoLock};
+use stanchion::{FifoGuard, FifoLock, FileLock};
 
 use crate::crew::child::say;
 
@@ -35,6 +41,7 @@ pub(super) fn act(words: &[&str], lock: &FifoLock, kept: &mut Option<FifoGuard>)
             other => say(format_args!("let-go {other:?}")),
         },
         ["fork", what] => in_a_copy(what, lock, kept),
+        ["forks-in-waits"] => forks_in_waits(&lock.path().with_extension("plain")),
         _ => panic!("no such command: {words:?}"),
     }
 }
@@ -94,6 +101,86 @@ fn copy(what: &str, lock: &FifoLock, kept: &mut Option<FifoGuard>) {
         "list" => list(),
         _ => panic!("no such copy: {what}"),
     }
+}
+
+/// How many copies. Each one meets another moment of the threads.
+const COPIES: usize = 400;
+
+/// A wake-up that is remembered.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn forks_in_waits(path: &Path) {
+    let lock = FileLock::open(path).expect("a lock");
+    let held = lock.try_acquire().expect("a try").expect("free");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut wait = pin!(lock.acquire());
+                while !over.load(Ordering::SeqCst) {
+                    // Another waker each time.
+                    let waker = Waker::from(Arc::new(Woken::default()));
+                    assert!(
+                        wait.as_mut()
+                            .poll(&mut Context::from_waker(&waker))
+                            .is_pending()
+                    );
+                }
+            });
+        }
+        for copy in 0..COPIES {
+            let ended = copy_with_a_wait(&lock);
+            if ended != 0 {
+                over.store(true, Ordering::SeqCst);
+                say(format_args!("copy {copy} ended with status {ended}"));
+                return;
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+        say("all ended");
+    });
+    drop(held);
+}
+
+/// Returns the status with which the copy ended. A copy that hangs is killed by a signal.
+fn copy_with_a_wait(lock: &FileLock) -> i32 {
+    let mut wait = Box::pin(lock.acquire());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    // SAFETY: as in `in_a_copy`.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork");
+    if pid == 0 {
+        // SAFETY: a plain system call.
+        unsafe { libc::alarm(20) };
+        let close = || {
+            drop(wait);
+            let woken = Arc::new(Woken::default());
+            let waker = Waker::from(woken.clone());
+            let mut own = pin!(lock.acquire());
+            assert!(
+                own.as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+            lock.close();
+            assert!(woken.0.load(Ordering::SeqCst), "closed");
+        };
+        let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(close));
+        // SAFETY: as in `in_a_copy`.
+        unsafe { libc::_exit(i32::from(closed.is_err())) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child, with a pointer to a local.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    status
 }
 
 fn anew(lock: &FifoLock) -> FifoLock {

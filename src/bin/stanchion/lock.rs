@@ -26,6 +26,10 @@ impl AnyLock {
         method: Option<Method>,
     ) -> Result<(Self, Option<FifoKind>), Failure> {
         if let Some(far) = FarAway::meant(&lock)? {
+            if method.is_some() {
+                let text = "--method is for locks on files, not on a server";
+                return Err(Failure::usage(text));
+            }
             let far = far.connect(Want::Alone, None).await?;
             return Ok((Self::Unlined(far), None));
         }

@@ -24,6 +24,8 @@ pub(crate) enum Method {
     /// By a directory that is renamed; LOCK ends in .lock
     Mkdir,
     /// The same by a file
+    // A URL of the library writes it with an underscore.
+    #[value(alias = "create_new")]
     CreateNew,
     /// By a pid file at LOCK
     Pid,
@@ -171,7 +173,8 @@ impl Unlined {
             true => Path::new("."),
             false => directory,
         };
-        let lock = options.open(directory)?.lock(name.namespace(), name.name());
+        let directory = options.open(directory);
+        let lock = directory.and_then(|it| it.lock(name.namespace(), name.name()));
         lock.map_err(|error| match error.kind() {
             // Such as an expiry that is too short.
             ErrorKind::InvalidInput => Failure::usage(error.to_string()),

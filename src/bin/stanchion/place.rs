@@ -70,6 +70,22 @@ fn nameless(url: &LockUrl) -> Failure {
     Failure::usage(text)
 }
 
+/// Returns the namespace of a `file:` URL. Fails for options that the program sets by its own
+/// options.
+fn namespace(url: &LockUrl) -> Result<Option<&str>, Failure> {
+    let mut namespace = None;
+    for (option, value) in url.options() {
+        if option != "namespace" {
+            let text = format!(
+                "the option {option:?} of a file: URL is not for this program: of the options of a URL, it takes namespace only"
+            );
+            return Err(Failure::usage(text));
+        }
+        namespace = Some(value);
+    }
+    Ok(namespace)
+}
+
 /// Returns the path of a path or of a `file:` URL.
 pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> {
     let Some(text) = lock.to_str().filter(|it| is_url(it)) else {
@@ -80,7 +96,7 @@ pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> 
         _ => error.into(),
     })?;
     let (directory, name) = match (url.directory(), name(&url), url.scheme()) {
-        (Some(directory), Some(name), _) => (directory, LockName::new(None, name)),
+        (Some(directory), Some(name), _) => (directory, LockName::new(namespace(&url)?, name)),
         (Some(_), None, _) => return Err(nameless(&url)),
         (None, _, "mem") => {
             let text = "mem: is the memory of one process: no other process can use a lock in it";

@@ -13,6 +13,7 @@ use crate::guard::guard;
 use crate::lock::{Capabilities, Reach, is_lock, local_handle};
 use crate::options::check_pause;
 use crate::path::canonical;
+use crate::status::Removal;
 
 /// A lock that needs nothing from the file system except atomic renames.
 #[derive(Clone)]
@@ -24,15 +25,19 @@ pub struct ClaimLock {
 impl ClaimLock {
     pub(crate) fn open(path: &Path, config: ClaimConfig) -> Result<Self> {
         let path = canonical(path)?;
-        if config.expire.is_some_and(|it| it < SHORTEST) {
-            let text = format!("an expiry must be at least {SHORTEST:?}");
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
+        if let Some(expire) = config.expire {
+            check_expiry(expire, &path)?;
         }
         check_pause("poll_interval", config.poll_interval, &path)?;
         Ok(Self {
             timeout: config.timeout,
             claims: Arc::new(Claims::new(path, config)),
         })
+    }
+
+    /// As [`remove`](crate::lock::Local::remove), but keeps a lock whose last holder died.
+    pub(crate) fn remove_unless_crashed(&self) -> Result<Removal> {
+        self.claims.remove_unless_crashed()
     }
 
     /// Returns the path that names the lock. The lock's files are in a directory with this name and
@@ -52,6 +57,15 @@ impl ClaimLock {
 
 /// With a shorter expiry, a busy machine would take the lock from living holders.
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// Refuses an expiry that is too short.
+pub(crate) fn check_expiry(expire: Duration, place: &Path) -> Result<()> {
+    if expire < SHORTEST {
+        let text = format!("invalid expire: must be at least {SHORTEST:?}");
+        return Err(Error::at(ErrorKind::InvalidInput, text, place));
+    }
+    Ok(())
+}
 
 /// Returns what a claim can do in a directory with or without file events.
 pub(crate) fn capabilities(events: bool) -> Capabilities {

@@ -108,7 +108,7 @@ mod renewal;
 use baton::Baton;
 pub(crate) use baton::Form;
 use hold::Hold;
-pub(crate) use lock::{ClaimLock, capabilities};
+pub(crate) use lock::{ClaimLock, capabilities, check_expiry};
 use record::{Draft, Record};
 
 /// How many looks must see an unchanged beat before a holder counts as expired.
@@ -320,6 +320,68 @@ impl Claims {
         };
         Ok((holder, baton.number()))
     }
+
+    /// Deletes the directory if no process holds the lock, and if the next holder has no death to
+    /// learn of. Takes nothing from a holder that died.
+    pub(crate) fn remove_unless_crashed(&self) -> Result<Removal> {
+        if let Some(removal) = self.removal_in_advance()? {
+            return Ok(removal);
+        }
+        let mut memory = Memory::default();
+        for _ in 0..TRIES {
+            match self.look_to_take(&mut memory)? {
+                None => {}
+                Some((_, Verdict::Refused(_) | Verdict::Take(true))) => {
+                    return Ok(Removal::InUse);
+                }
+                Some((baton, Verdict::Take(false))) => {
+                    if let Some(hold) = self.enter(&baton, false, &mut memory)? {
+                        return hold.remove();
+                    }
+                }
+            }
+        }
+        Err(self.restless())
+    }
+
+    /// Returns the result of a removal that needs no hold.
+    fn removal_in_advance(&self) -> Result<Option<Removal>> {
+        let exists = self.directory.try_exists();
+        if !exists.map_err(|e| self.io("look for the claims in", e))? {
+            return Ok(Some(Removal::Removed));
+        }
+        // A hold would be in vain, and would forget the death of the last holder.
+        Ok(baton::has_other_files(&self.directory).then_some(Removal::InUse))
+    }
+
+    /// Decides whether the lock can be acquired. Returns `None` if no baton was seen.
+    fn look_to_take(&self, memory: &mut Memory) -> Result<Option<(Baton, Verdict)>> {
+        at_named("ListClaims").map_err(|e| self.io("list the claim", e))?;
+        let Some(baton) = self.find()? else {
+            return Ok(None);
+        };
+        let verdict = self.judge(&baton, memory)?;
+        Ok(Some((baton, verdict)))
+    }
+
+    /// Takes the baton, and deletes what dead holders left. Returns `None` if another process was
+    /// faster.
+    fn enter(&self, baton: &Baton, crashed: bool, memory: &mut Memory) -> Result<Option<Hold>> {
+        let Some(hold) = self.take(baton, crashed, memory)? else {
+            return Ok(None);
+        };
+        if let Some(previous) = baton.holder() {
+            Record::delete(&self.directory, previous);
+        }
+        record::sweep(&self.directory, Some(hold.id()));
+        baton::sweep_old(&self.directory);
+        Ok(Some(hold))
+    }
+
+    fn restless(&self) -> Error {
+        let text = "the claim changes too often";
+        Error::at(ErrorKind::Corrupt, text, &self.directory)
+    }
 }
 
 impl Local for Claims {
@@ -335,9 +397,8 @@ impl Local for Claims {
 
     /// Deletes the directory if no process holds the lock.
     fn remove(&self) -> Result<Removal> {
-        let exists = self.directory.try_exists();
-        if !exists.map_err(|e| self.io("look for the claims in", e))? {
-            return Ok(Removal::Removed);
+        if let Some(removal) = self.removal_in_advance()? {
+            return Ok(removal);
         }
         match self.attempt(&mut Memory::default(), None)? {
             Outcome::Refused(_) => Ok(Removal::InUse),
@@ -368,26 +429,17 @@ impl Target for Claims {
 
     fn attempt(&self, memory: &mut Memory, _: Option<WatcherId>) -> Result<Outcome<Hold>> {
         for _ in 0..TRIES {
-            at_named("ListClaims").map_err(|e| self.io("list the claim", e))?;
-            let Some(baton) = self.find()? else {
-                continue;
-            };
-            match self.judge(&baton, memory)? {
-                Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
-                Verdict::Take(crashed) => {
-                    if let Some(hold) = self.take(&baton, crashed, memory)? {
-                        if let Some(previous) = baton.holder() {
-                            Record::delete(&self.directory, previous);
-                        }
-                        record::sweep(&self.directory, Some(hold.id()));
-                        baton::sweep_old(&self.directory);
+            match self.look_to_take(memory)? {
+                None => {}
+                Some((_, Verdict::Refused(refusal))) => return Ok(Outcome::Refused(refusal)),
+                Some((baton, Verdict::Take(crashed))) => {
+                    if let Some(hold) = self.enter(&baton, crashed, memory)? {
                         return Ok(Outcome::Granted(hold));
                     }
                 }
             }
         }
-        let text = "the claim changes too often";
-        Err(Error::at(ErrorKind::Corrupt, text, &self.directory))
+        Err(self.restless())
     }
 
     fn io(&self, step: &'static str, error: std::io::Error) -> Error {
