@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Addresses are ordered, and in the same way in every process. A caller of several locks acquires
 /// them in this order, so the order is part of the protocol.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     backend: &'static str,
     /// The canonical path, or the server.

@@ -1,7 +1,8 @@
 //! Counts of what a lock has done in this process, for metrics.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::address::Address;
@@ -51,7 +52,7 @@ impl Stats {
         let book = Book::open();
         let mut sum = book.past.clone();
         let live = book.live.iter();
-        live.for_each(|(_, counts)| sum.add(&counts.snapshot()));
+        live.for_each(|counts| sum.add(&counts.snapshot()));
         sum
     }
 
@@ -95,9 +96,13 @@ type Known = (&'static str, Address);
 /// The counts of all locks of this process.
 #[derive(Default)]
 struct Book {
-    /// Each with its kind and address, if other handles may find the counts.
-    live: Vec<(Option<Known>, Arc<Counts>)>,
-    /// The sum of those that are gone.
+    /// The counts of locks that are open, and of some that are gone.
+    live: Vec<Arc<Counts>>,
+    /// Those that other handles may find.
+    known: HashMap<Known, Weak<Counts>>,
+    /// How many were left when those that are gone were last removed.
+    left: usize,
+    /// The sum of those that were removed.
     past: Stats,
 }
 
@@ -105,16 +110,28 @@ static BOOK: PerProcess<Mutex<Book>> = PerProcess::new(Mutex::default);
 
 impl Book {
     fn open() -> MutexGuard<'static, Self> {
-        let mut book = BOOK.get().lock().unwrap_or_else(PoisonError::into_inner);
-        let Self { live, past } = &mut *book;
-        live.retain(|(_, counts)| {
-            let alive = Arc::strong_count(counts) > 1;
-            if !alive {
+        BOOK.get().lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&mut self, counts: &Arc<Counts>) {
+        if self.live.len() > 2 * self.left + 64 {
+            self.remove_gone();
+        }
+        self.live.push(counts.clone());
+    }
+
+    fn remove_gone(&mut self) {
+        let Self { live, past, .. } = self;
+        live.retain(|counts| {
+            // The book has one reference.
+            let open = Arc::strong_count(counts) > 1;
+            if !open {
                 past.add(&counts.snapshot());
             }
-            alive
+            open
         });
-        book
+        self.left = live.len();
+        self.known.retain(|_, counts| counts.strong_count() > 0);
     }
 }
 
@@ -122,17 +139,19 @@ impl Book {
 /// `lock` is its kind and address.
 pub(crate) fn counts_of(lock: Option<Known>) -> Arc<Counts> {
     let mut book = Book::open();
-    let known = |(of, counts): &(_, Arc<Counts>)| (*of == lock).then(|| counts.clone());
-    if lock.is_some()
-        && let Some(counts) = book.live.iter().find_map(known)
-    {
+    let known = lock.as_ref().and_then(|it| book.known.get(it)?.upgrade());
+    // A handle has one more reference than the book and this call.
+    if let Some(counts) = known.filter(|it| Arc::strong_count(it) > 2) {
         return counts;
     }
     let counts = Arc::new(Counts {
         generation: generation(),
         ..Counts::default()
     });
-    book.live.push((lock, counts.clone()));
+    book.add(&counts);
+    if let Some(lock) = lock {
+        book.known.insert(lock, Arc::downgrade(&counts));
+    }
     counts
 }
 
@@ -252,6 +271,16 @@ mod tests {
         of.iter()
             .for_each(|us| counts.waited(Duration::from_micros(*us)));
         counts.snapshot().wait_time
+    }
+
+    #[test]
+    fn p62_counts_of_locks_that_are_gone_are_added_up() {
+        let before = Stats::of_process().grants;
+        for _ in 0..1000 {
+            counts_of(None).together(|it| it.grants.add(1));
+        }
+        assert!(Stats::of_process().grants >= before + 1000);
+        assert!(Book::open().live.len() < 500);
     }
 
     #[test]
