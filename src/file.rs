@@ -149,7 +149,7 @@ impl FileLock {
     /// # Cancel safety
     ///
     /// Dropping the future at any point gives up the wait. If the lock arrives for a dropped
-    /// future, it is released at once. This holds for all three ways to [wait](Wait).
+    /// future, it is released at once. This holds for all three ways to [wait](crate::Wait).
     ///
     /// If the lock arrives for a future that is alive but not polled, it is kept for two seconds
     /// while the other waiters wait. Then it is released, and the future tries again when it is
@@ -169,7 +169,7 @@ impl FileLock {
     ///
     /// # Platform notes
     ///
-    /// [`Wait`] describes which waiters are woken and which poll.
+    /// [`Wait`](crate::Wait) describes which waiters are woken and which poll.
     pub fn acquire(&self) -> Acquire<FileGuard> {
         self.wait(FilePending::new(&self.shared, false))
     }
