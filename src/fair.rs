@@ -88,7 +88,7 @@ impl Shared {
         let settings = Settings {
             words: identity().words(config.label.as_deref()).into(),
             label: config.label.as_deref().map(Arc::from),
-            mode: config.mode,
+            bits: config.mode,
             poll_interval: config.poll_interval,
             claim_window: config.claim_window,
             wait: config.wait.clone(),

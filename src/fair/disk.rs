@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::door::Door;
-use super::queue_dir::{Other, Own, QueueDir, STATE};
+use super::queue_dir::{Other, OwnTicket, QueueDir, STATE};
 use super::record::{self, Content, Draft, Kind, Record};
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
@@ -144,14 +144,14 @@ impl Disk {
         &self.place
     }
 
-    /// Returns the queue directory. Opens it, and creates it if it is missing. `mode` applies if
+    /// Returns the queue directory. Opens it, and creates it if it is missing. `bits` applies if
     /// the lock file is missing too.
-    fn queue(&mut self, mode: Option<u32>) -> Result<&mut QueueDir> {
+    fn queue(&mut self, bits: Option<u32>) -> Result<&mut QueueDir> {
         if self.queue.is_none() {
             self.state = None;
             let door = self.model();
             let queue = QueueDir::open(&self.place.queue, &door, || {
-                let opened = Door::open(&door, mode);
+                let opened = Door::open(&door, bits);
                 opened.map_err(|e| Error::io("open the lock file", &door, e))
             })?;
             self.queue = Some(queue);
@@ -167,8 +167,8 @@ impl Disk {
 
     /// Opens the queue directory, and creates it if it is missing. A caller that is about to compete
     /// for the lock does this first, so that no other caller overtakes it meanwhile.
-    pub(crate) fn prepare(&mut self, mode: Option<u32>) -> Result<()> {
-        self.queue(mode).map(drop)
+    pub(crate) fn prepare(&mut self, bits: Option<u32>) -> Result<()> {
+        self.queue(bits).map(drop)
     }
 
     /// Returns the file whose rights decide who may use the lock: the lock file, or the first slot
@@ -179,7 +179,7 @@ impl Disk {
     }
 
     /// Removes a ticket of this process from the queue.
-    pub(crate) fn give_up(&mut self, own: Own) {
+    pub(crate) fn give_up(&mut self, own: OwnTicket) {
         if let Some(queue) = &mut self.queue {
             // If the removal fails, closing the file ends its lock, and the next process reaps the
             // ticket.
@@ -233,26 +233,26 @@ impl Disk {
     }
 
     /// Lists the queue. Creates the directory if it is missing.
-    pub(crate) fn list(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
-        self.list_by(mode, QueueDir::list)
+    pub(crate) fn list(&mut self, bits: Option<u32>) -> Result<&[Ticket]> {
+        self.list_by(bits, QueueDir::list)
     }
 
     /// Does the same as [`list`](Disk::list), and is cheaper if nothing has changed.
-    pub(crate) fn list_if_changed(&mut self, mode: Option<u32>) -> Result<&[Ticket]> {
-        self.list_by(mode, QueueDir::list_if_changed)
+    pub(crate) fn list_if_changed(&mut self, bits: Option<u32>) -> Result<&[Ticket]> {
+        self.list_by(bits, QueueDir::list_if_changed)
     }
 
     fn list_by(
         &mut self,
-        mode: Option<u32>,
+        bits: Option<u32>,
         list: impl Fn(&mut QueueDir) -> Result<Option<&[Ticket]>>,
     ) -> Result<&[Ticket]> {
         for _ in 0..TRIES {
             step::at(Step::ListQueue);
-            let queue = self.queue(mode)?;
+            let queue = self.queue(bits)?;
             if list(queue)?.is_some() {
                 self.forget_old_state()?;
-                return Ok(self.line());
+                return Ok(self.tickets());
             }
             self.reopen();
         }
@@ -276,7 +276,7 @@ impl Disk {
         } else {
             self.forget_old_state()?;
         }
-        Ok(self.line())
+        Ok(self.tickets())
     }
 
     /// Closes the state file if the listing shows that another file, or none, has its name.
@@ -296,8 +296,8 @@ impl Disk {
     }
 
     /// Returns the queue as it was listed last.
-    pub(crate) fn line(&self) -> &[Ticket] {
-        self.queue.as_ref().map_or(&[], QueueDir::line)
+    pub(crate) fn tickets(&self) -> &[Ticket] {
+        self.queue.as_ref().map_or(&[], QueueDir::tickets)
     }
 
     /// Returns the queue directory, if it is open.
@@ -308,18 +308,18 @@ impl Disk {
     /// Takes a ticket at the given position.
     pub(crate) fn take_ticket(
         &mut self,
-        want: Mode,
-        mode: Option<u32>,
+        mode: Mode,
+        bits: Option<u32>,
         words: Option<&Arc<str>>,
         place: TakePlace,
-    ) -> Result<Own> {
+    ) -> Result<OwnTicket> {
         let mut listed = place == TakePlace::EndAsListed && self.queue.is_some();
         for _ in 0..TRIES {
-            let queue = self.queue(mode)?;
+            let queue = self.queue(bits)?;
             let taken = if place == TakePlace::First {
-                queue.take_first(want, words)?
+                queue.take_first(mode, words)?
             } else {
-                queue.take(want, words, std::mem::take(&mut listed))?
+                queue.take(mode, words, std::mem::take(&mut listed))?
             };
             if let Some(own) = taken {
                 return Ok(own);
@@ -331,7 +331,7 @@ impl Disk {
 
     /// Marks a ticket of this process. Writes through a second descriptor, because its close wakes
     /// the waiter behind it.
-    pub(crate) fn mark_own(&self, own: &Own) -> Result<()> {
+    pub(crate) fn mark_own(&self, own: &OwnTicket) -> Result<()> {
         let Some(queue) = &self.queue else {
             return Ok(());
         };
@@ -347,7 +347,7 @@ impl Disk {
 
     /// Removes the mark of a ticket of this process, because its waiter is awake. Returns `true` if
     /// there was one.
-    pub(crate) fn unmark(&self, own: &Own) -> Result<bool> {
+    pub(crate) fn unmark(&self, own: &OwnTicket) -> Result<bool> {
         let at = |step, error| Error::io(step, self.place.queue.join(own.ticket.name()), error);
         let marked = own
             .is_marked()

@@ -28,8 +28,8 @@ pub(crate) struct Door {
 
 impl Door {
     /// Opens the lock file. Creates it if it is missing.
-    pub(crate) fn open(path: &Path, mode: Option<u32>) -> io::Result<Self> {
-        file::open_lock_file(path, mode).map(Self::new)
+    pub(crate) fn open(path: &Path, bits: Option<u32>) -> io::Result<Self> {
+        file::open_lock_file(path, bits).map(Self::new)
     }
 
     /// Opens the lock file, if there is one.
@@ -38,14 +38,14 @@ impl Door {
     }
 
     /// Opens a lock file. If it is missing, creates it for the same users as the `model` beside it,
-    /// which is created with `mode` if it is missing too.
-    pub(crate) fn open_like(path: &Path, model: &Path, mode: Option<u32>) -> io::Result<Self> {
+    /// which is created with `bits` if it is missing too.
+    pub(crate) fn open_like(path: &Path, model: &Path, bits: Option<u32>) -> io::Result<Self> {
         loop {
             if let Some(door) = Self::open_existing(path)? {
                 return Ok(door);
             }
             if file::id_at(model)?.is_none() {
-                drop(Self::open(model, mode)?);
+                drop(Self::open(model, bits)?);
             }
             match dir::make_like(path, model) {
                 Ok(Some(made)) => return Ok(Self::new(made)),

@@ -32,8 +32,8 @@ const TRIES: usize = 1000;
 /// An open queue directory, with the queue as it was listed last.
 pub(crate) struct QueueDir {
     dir: Dir,
-    line: Vec<Ticket>,
-    /// Since when `line` is right, if that can be determined.
+    tickets: Vec<Ticket>,
+    /// Since when `tickets` is right, if that can be determined.
     unchanged: Option<Unchanged>,
     /// The inode that has the name of the state file.
     state_inode: Option<u64>,
@@ -44,7 +44,7 @@ pub(crate) struct QueueDir {
 
 /// A ticket of this process: its file, open and locked.
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct OwnTicket {
     pub(crate) ticket: Ticket,
     file: TicketFile,
     /// Whether the file has its spare name too.
@@ -77,7 +77,7 @@ impl QueueDir {
         Ok(dir.map(|dir| Self {
             door: door.to_path_buf(),
             dir,
-            line: Vec::new(),
+            tickets: Vec::new(),
             unchanged: None,
             state_inode: None,
             spares: Spares::new(),
@@ -97,21 +97,21 @@ impl QueueDir {
     /// Lists the tickets in order. Returns `None` if the directory has been removed.
     pub(crate) fn list(&mut self) -> Result<Option<&[Ticket]>> {
         self.unchanged = None;
-        let (line, state_inode) = (&mut self.line, &mut self.state_inode);
+        let (tickets, state_inode) = (&mut self.tickets, &mut self.state_inode);
         let spares = &mut self.spares;
-        line.clear();
+        tickets.clear();
         spares.forget_names();
         *state_inode = None;
         let alive = self
             .dir
             .list(|name, inode| match Ticket::parse(name) {
-                Some(ticket) => line.push(ticket),
+                Some(ticket) => tickets.push(ticket),
                 None if name == STATE.as_bytes() => *state_inode = Some(inode),
                 None => spares.note(name),
             })
             .map_err(|e| Error::io("list the queue directory", self.dir.path(), e))?;
-        line.sort_unstable();
-        Ok(alive.then_some(&self.line[..]))
+        tickets.sort_unstable();
+        Ok(alive.then_some(&self.tickets[..]))
     }
 
     /// Does the same, and lists only if the directory has changed. The check is an extra cost where
@@ -119,16 +119,16 @@ impl QueueDir {
     pub(crate) fn list_if_changed(&mut self) -> Result<Option<&[Ticket]>> {
         let unchanged = self.dir.unchanged_since();
         if unchanged.is_some() && unchanged == self.unchanged {
-            return Ok(Some(&self.line));
+            return Ok(Some(&self.tickets));
         }
         let alive = self.list()?.is_some();
         self.unchanged = unchanged;
-        Ok(alive.then_some(&self.line[..]))
+        Ok(alive.then_some(&self.tickets[..]))
     }
 
     /// Returns the queue as it was listed last.
-    pub(crate) fn line(&self) -> &[Ticket] {
-        &self.line
+    pub(crate) fn tickets(&self) -> &[Ticket] {
+        &self.tickets
     }
 
     /// Returns the inode of the state file in the last listing, or `None` if it was missing.
@@ -144,7 +144,7 @@ impl QueueDir {
         mode: Mode,
         words: Option<&Arc<str>>,
         mut listed: bool,
-    ) -> Result<Option<Own>> {
+    ) -> Result<Option<OwnTicket>> {
         for _ in 0..TRIES {
             step::at(Step::ListQueue);
             if !std::mem::take(&mut listed) && self.list()?.is_none() {
@@ -153,7 +153,7 @@ impl QueueDir {
             if self.clear_ahead_of_clock()? {
                 continue;
             }
-            let Some(number) = policy::next_number(&self.line, host::monotonic_ns()) else {
+            let Some(number) = policy::next_number(&self.tickets, host::monotonic_ns()) else {
                 self.clear_last()?;
                 continue;
             };
@@ -173,12 +173,12 @@ impl QueueDir {
         &mut self,
         mode: Mode,
         words: Option<&Arc<str>>,
-    ) -> Result<Option<Own>> {
+    ) -> Result<Option<OwnTicket>> {
         for back in 1..TRIES as u64 {
             if self.list()?.is_none() {
                 return Ok(None);
             }
-            let first = self.line.first().map(|first| first.number);
+            let first = self.tickets.first().map(|first| first.number);
             let number = first.map_or_else(host::monotonic_ns, |it| it.saturating_sub(back));
             match self.create(Ticket { number, mode }, words)? {
                 Created::Own(own) => return Ok(Some(own)),
@@ -192,7 +192,7 @@ impl QueueDir {
     /// Reaps the last ticket if its number is above the clock and its owner is dead. Such a ticket
     /// was taken in the same nanosecond, or is a stray file that would raise all later numbers.
     fn clear_ahead_of_clock(&self) -> Result<bool> {
-        let Some(last) = self.line.last().copied() else {
+        let Some(last) = self.tickets.last().copied() else {
             return Ok(false);
         };
         if last.number <= host::monotonic_ns() {
@@ -215,7 +215,7 @@ impl QueueDir {
             match self.dir.link(&file.file, &name) {
                 Ok(()) => {
                     let kept = true;
-                    return Ok(Created::Own(Own { ticket, file, kept }));
+                    return Ok(Created::Own(OwnTicket { ticket, file, kept }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     self.spares.put(file);
@@ -230,7 +230,7 @@ impl QueueDir {
                 let mut file = TicketFile::new(file, id, rights);
                 file.describe(words);
                 let kept = false;
-                Ok(Created::Own(Own { ticket, file, kept }))
+                Ok(Created::Own(OwnTicket { ticket, file, kept }))
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::AlreadyExists => Ok(Created::Taken),
@@ -247,7 +247,7 @@ impl QueueDir {
     /// Frees the highest possible number. If its owner is alive, no process can take a ticket any
     /// more.
     fn clear_last(&mut self) -> Result<()> {
-        let Some(last) = self.line.last().copied() else {
+        let Some(last) = self.tickets.last().copied() else {
             let text = "the monotonic clock is beyond all ticket numbers";
             return Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()));
         };
@@ -401,7 +401,7 @@ impl QueueDir {
 
     /// Removes a ticket of this process: unlinks it, then closes the file or keeps it for the next
     /// ticket.
-    pub(crate) fn give_up(&mut self, own: Own) -> Result<()> {
+    pub(crate) fn give_up(&mut self, own: OwnTicket) -> Result<()> {
         let keep = self.spares.has_room() && (own.kept || self.set_aside(&own));
         step::at(Step::UnlinkTicket);
         let result = self.unlink_if_same(own.ticket, own.file.id);
@@ -416,7 +416,7 @@ impl QueueDir {
     }
 
     /// Gives the ticket's file its spare name. Returns `false` if links are not supported.
-    fn set_aside(&self, own: &Own) -> bool {
+    fn set_aside(&self, own: &OwnTicket) -> bool {
         let file = &own.file;
         self.dir.link(&file.file, &spare::name_of(file.id)).is_ok()
     }
@@ -506,12 +506,12 @@ pub(crate) struct StateDraft {
 }
 
 enum Created {
-    Own(Own),
+    Own(OwnTicket),
     Taken,
     Gone,
 }
 
-impl Own {
+impl OwnTicket {
     pub(crate) fn is_marked(&self) -> io::Result<bool> {
         file::is_marked(&self.file.file)
     }

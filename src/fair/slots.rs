@@ -201,8 +201,8 @@ impl Slots {
     /// Locks free slots until `wanted` are in hand. Returns whether they are. For callers that do
     /// not wait here. Fails if there can never be so many, because this process may not open the
     /// others.
-    pub(crate) fn gather(&mut self, wanted: u32, mode: Option<u32>) -> Result<bool> {
-        let (_, denied) = self.gather_reachable(wanted, mode)?;
+    pub(crate) fn gather(&mut self, wanted: u32, bits: Option<u32>) -> Result<bool> {
+        let (_, denied) = self.gather_reachable(wanted, bits)?;
         self.have(wanted, denied)
     }
 
@@ -210,14 +210,14 @@ impl Slots {
     pub(crate) fn gather_reachable(
         &mut self,
         wanted: u32,
-        mode: Option<u32>,
+        bits: Option<u32>,
     ) -> Result<(bool, Denied)> {
         let mut denied = Denied::default();
         for number in self.others_at_random() {
             if self.hand.len() as u32 >= wanted {
                 break;
             }
-            let Some(door) = denied.unless_denied(self.open(number, mode))? else {
+            let Some(door) = denied.unless_denied(self.open(number, bits))? else {
                 continue;
             };
             if self.lock(number, &door)? {
@@ -264,12 +264,12 @@ impl Slots {
     }
 
     /// Opens a slot file. All slot files are for the same users as the first one.
-    fn open(&self, number: u32, mode: Option<u32>) -> Result<Door> {
+    fn open(&self, number: u32, bits: Option<u32>) -> Result<Door> {
         step::at(Step::OpenSlot);
         let path = self.path(number);
         let door = match number {
-            0 => Door::open(&path, mode),
-            _ => Door::open_like(&path, &self.path(0), mode),
+            0 => Door::open(&path, bits),
+            _ => Door::open_like(&path, &self.path(0), bits),
         };
         door.map_err(|error| Error::io("open the slot file", path, error))
     }
@@ -287,20 +287,20 @@ impl Slots {
 
     /// Opens, watches, compares and tries every slot that this process does not have, until
     /// `wanted` are in hand. Returns whether they are. For the first waiter. A slot that is still
-    /// watched is tried again only with `look.all`.
+    /// watched is tried again only with `options.all`.
     pub(crate) fn gather_waiting(
         &mut self,
         refused: &mut RefusedSlots,
         wanted: u32,
-        look: Look<'_>,
+        options: GatherOptions<'_>,
     ) -> Result<bool> {
         let known: HashSet<u32> = refused.slots.iter().map(|it| it.number).collect();
         let mut denied = Denied::default();
         for number in self.others_at_random() {
             if !known.contains(&number)
-                && let Some(door) = denied.unless_denied(self.open(number, look.mode))?
+                && let Some(door) = denied.unless_denied(self.open(number, options.bits))?
             {
-                let source = WakeSource::new(look.wait);
+                let source = WakeSource::new(options.wait);
                 refused.slots.push(RefusedSlot {
                     number,
                     door,
@@ -315,8 +315,8 @@ impl Slots {
             let mut taken = false;
             if !beyond && !enough {
                 // The path may mean another file by now, which cannot be opened.
-                let Some(locked) = denied.unless_denied(self.try_one(slot, &look))? else {
-                    slot.stop_watching(look.watcher_id);
+                let Some(locked) = denied.unless_denied(self.try_one(slot, &options))? else {
+                    slot.stop_watching(options.watcher_id);
                     refused.slots.swap_remove(index);
                     continue;
                 };
@@ -326,7 +326,7 @@ impl Slots {
                 index += 1;
                 continue;
             }
-            slot.stop_watching(look.watcher_id);
+            slot.stop_watching(options.watcher_id);
             let RefusedSlot { number, door, .. } = refused.slots.swap_remove(index);
             if !beyond {
                 self.keep(Slot { number, door });
@@ -335,8 +335,8 @@ impl Slots {
         self.have(wanted, denied)
     }
 
-    fn try_one(&self, slot: &mut RefusedSlot, look: &Look<'_>) -> Result<bool> {
-        if matches!(slot.source, WakeSource::Watch(_)) && !look.all {
+    fn try_one(&self, slot: &mut RefusedSlot, options: &GatherOptions<'_>) -> Result<bool> {
+        if matches!(slot.source, WakeSource::Watch(_)) && !options.all {
             return Ok(false);
         }
         loop {
@@ -344,14 +344,17 @@ impl Slots {
                 return Ok(true);
             }
             step::at(Step::WatchSlot);
-            let fresh =
-                slot.source
-                    .watch(look.watcher_id, slot.door.file(), Seen::Door, look.events);
+            let fresh = slot.source.watch(
+                options.watcher_id,
+                slot.door.file(),
+                Seen::Door,
+                options.events,
+            );
             let path = self.path(slot.number);
             let current = slot.door.is_current(&path);
             if !current.map_err(self.io("look at the slot file", slot.number))? {
-                slot.stop_watching(look.watcher_id);
-                slot.door = self.open(slot.number, look.mode)?;
+                slot.stop_watching(options.watcher_id);
+                slot.door = self.open(slot.number, options.bits)?;
             } else if !fresh {
                 return Ok(false);
             }
@@ -439,11 +442,11 @@ fn is_denied(error: &Error) -> bool {
 }
 
 /// How the first waiter tries the slots.
-pub(crate) struct Look<'a> {
+pub(crate) struct GatherOptions<'a> {
     pub(crate) watcher_id: WatcherId,
     pub(crate) events: bool,
     pub(crate) wait: &'a Wait,
-    pub(crate) mode: Option<u32>,
+    pub(crate) bits: Option<u32>,
     /// Also try slots that are watched and have reported no event.
     pub(crate) all: bool,
 }

@@ -31,11 +31,11 @@ const NO_DOOR: FileId = FileId {
 
 impl Disk {
     /// Returns the slots, if this is a semaphore.
-    pub(crate) fn slots(&mut self) -> Option<&mut Slots> {
+    pub(crate) fn slots_mut(&mut self) -> Option<&mut Slots> {
         self.slots.as_mut()
     }
 
-    pub(crate) fn slots_seen(&self) -> Option<&Slots> {
+    pub(crate) fn slots(&self) -> Option<&Slots> {
         self.slots.as_ref()
     }
 

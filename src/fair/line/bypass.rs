@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::fair::disk::Disk;
 use crate::fair::door::Door;
-use crate::fair::queue_dir::{Other, Own, QueueDir};
+use crate::fair::queue_dir::{Other, OwnTicket, QueueDir};
 use crate::fair::ticket::{Mode, Ticket};
 use crate::step::{self, Step};
 use crate::watch::wait::{COARSE, after};
@@ -150,12 +150,12 @@ impl Bypass {
 
     /// Looks whether the waiters before this one are frozen. Reaps marked tickets of dead owners.
     /// `reserved` permits in hand belong to others.
-    pub(super) fn look(&mut self, own: &Own, disk: &mut Disk, reserved: u32) -> Result<Look> {
+    pub(super) fn look(&mut self, own: &OwnTicket, disk: &mut Disk, reserved: u32) -> Result<Look> {
         disk.list(self.bits)?;
         let Some(queue) = disk.open_queue() else {
             return Ok(Look::Wait);
         };
-        if !queue.line().contains(&own.ticket) {
+        if !queue.tickets().contains(&own.ticket) {
             return Ok(Look::TicketGone);
         }
         let before = awake_before(queue, own.ticket)?;
@@ -199,7 +199,7 @@ impl Bypass {
         disk: &mut Disk,
         reserved: u32,
     ) -> Result<Option<Free>> {
-        let Some(slots) = disk.slots() else {
+        let Some(slots) = disk.slots_mut() else {
             return Ok(self.find_free_door(disk)?.map(Free::Door));
         };
         step::at(Step::Probe);
@@ -273,7 +273,7 @@ fn windows_to_bypass(before: usize) -> usize {
 /// of dead owners.
 fn awake_before(queue: &QueueDir, own: Ticket) -> Result<(usize, Option<Ticket>)> {
     let (mut count, mut first) = (0, None);
-    for &ticket in queue.line().iter().take_while(|it| **it < own) {
+    for &ticket in queue.tickets().iter().take_while(|it| **it < own) {
         if !queue.is_marked(ticket)? {
             count += 1;
             first = first.or(Some(ticket));
@@ -288,7 +288,7 @@ fn awake_before(queue: &QueueDir, own: Ticket) -> Result<(usize, Option<Ticket>)
 /// count the unmarked ones. Counts the new marks, also if a step fails. Returns those marked tickets
 /// that conflict with ours.
 pub(super) fn mark_all_before(
-    own: &Own,
+    own: &OwnTicket,
     disk: &mut Disk,
     bits: Option<u32>,
     marked: &mut usize,
@@ -298,7 +298,7 @@ pub(super) fn mark_all_before(
     let Some(queue) = disk.open_queue() else {
         return Ok(bypassed);
     };
-    for &ticket in queue.line().iter().take_while(|it| **it < own.ticket) {
+    for &ticket in queue.tickets().iter().take_while(|it| **it < own.ticket) {
         if queue.is_unmarked(ticket)? {
             match queue.open_other(ticket)? {
                 Other::Open(file) if queue.reap_if_dead(ticket, &file)? => {}

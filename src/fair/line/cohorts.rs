@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use super::possession::Offer;
 use super::request::{Settings, Want};
-use crate::fair::queue_dir::Own;
+use crate::fair::queue_dir::OwnTicket;
 use crate::fair::ticket::{Mode, Ticket};
 use crate::foreign::SafeWaker;
 
@@ -75,7 +75,7 @@ struct Slot {
 pub(super) struct Cohort {
     id: CohortId,
     /// The ticket. There is none while the process holds the lock and no other process queues.
-    ticket: Option<Own>,
+    ticket: Option<OwnTicket>,
     /// The mode of its ticket.
     mode: Mode,
     first: u32,
@@ -133,7 +133,7 @@ impl Cohort {
         self.id
     }
 
-    pub(super) fn ticket(&self) -> Option<&Own> {
+    pub(super) fn ticket(&self) -> Option<&OwnTicket> {
         self.ticket.as_ref()
     }
 
@@ -228,7 +228,7 @@ impl Cohorts {
     }
 
     /// Returns the ticket of a cohort.
-    pub(super) fn ticket(&self, id: CohortId) -> Option<&Own> {
+    pub(super) fn ticket(&self, id: CohortId) -> Option<&OwnTicket> {
         self.cohort(id)?.ticket()
     }
 
@@ -239,7 +239,7 @@ impl Cohorts {
     }
 
     /// Adds an empty cohort at the end.
-    pub(super) fn add(&mut self, ticket: Option<Own>, mode: Mode) -> CohortId {
+    pub(super) fn add(&mut self, ticket: Option<OwnTicket>, mode: Mode) -> CohortId {
         self.next_id += 1;
         let id = CohortId(self.next_id);
         self.cohorts.push_back(Cohort {
@@ -256,26 +256,26 @@ impl Cohorts {
     }
 
     /// Removes an empty cohort, and returns its ticket if there still is one.
-    pub(super) fn remove(&mut self, id: CohortId) -> Option<Own> {
+    pub(super) fn remove(&mut self, id: CohortId) -> Option<OwnTicket> {
         let index = self.cohorts.iter().position(|cohort| cohort.id == id)?;
         debug_assert!(self.cohorts[index].is_empty(), "a cohort with waiters");
         self.cohorts.remove(index)?.ticket
     }
 
     /// Gives a cohort a ticket, or another one.
-    pub(super) fn set_ticket(&mut self, id: CohortId, ticket: Own) {
+    pub(super) fn set_ticket(&mut self, id: CohortId, ticket: OwnTicket) {
         if let Some(cohort) = self.cohort_mut(id) {
             cohort.mode = ticket.ticket.mode;
             cohort.ticket = Some(ticket);
         }
     }
 
-    pub(super) fn take_ticket(&mut self, id: CohortId) -> Option<Own> {
+    pub(super) fn take_ticket(&mut self, id: CohortId) -> Option<OwnTicket> {
         self.cohort_mut(id)?.ticket.take()
     }
 
     /// Moves a cohort to the end with a new ticket, because its old one has disappeared.
-    pub(super) fn requeue(&mut self, id: CohortId, ticket: Own) {
+    pub(super) fn requeue(&mut self, id: CohortId, ticket: OwnTicket) {
         if let Some(index) = self.cohorts.iter().position(|cohort| cohort.id == id)
             && let Some(mut cohort) = self.cohorts.remove(index)
         {
@@ -514,7 +514,7 @@ mod tests {
         Arc::new(Settings {
             words: "".into(),
             label: None,
-            mode: None,
+            bits: None,
             poll_interval: Duration::MAX,
             claim_window: Duration::from_secs(2),
             wait: Default::default(),

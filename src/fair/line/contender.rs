@@ -41,16 +41,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Site;
-use super::bypass::{self, Bypass, Free, mark_all_before};
+use super::bypass::{Bypass, Free, Look, mark_all_before};
 use super::cohorts::CohortId;
 use super::request::Settings;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::fair::disk::{Admission, Disk, Entered};
 use crate::fair::door::Door;
-use crate::fair::queue_dir::{Other, OtherTicket, Own, QueueDir, Standing};
-use crate::fair::slots::{Look, RefusedSlots};
-use crate::fair::ticket::policy::{self, Place};
+use crate::fair::queue_dir::{Other, OtherTicket, OwnTicket, QueueDir, Standing};
+use crate::fair::slots::{GatherOptions, RefusedSlots};
+use crate::fair::ticket::policy::{self, Rank};
 use crate::fair::ticket::{Mode, Ticket};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
@@ -76,7 +76,7 @@ pub(super) struct Contender {
     bypass: Bypass,
     /// The probable predecessor, from the listing that our number was taken from.
     guess: Option<Ticket>,
-    turn: Turn,
+    input: StepInput,
     /// Whether it has stopped with the door locked, so that its task is woken first.
     paused: bool,
     retry: Retry,
@@ -85,7 +85,7 @@ pub(super) struct Contender {
 
 /// What a step is told.
 #[derive(Clone, Copy)]
-pub(super) struct Turn {
+pub(super) struct StepInput {
     pub cause: Cause,
     /// Whether readers of this process are inside, which a reader may join.
     pub joins: bool,
@@ -187,13 +187,13 @@ impl Contender {
         Self {
             cohort: setup.cohort,
             mode: setup.mode,
-            bypass: Bypass::new(settings.claim_window, settings.mode, setup.door),
+            bypass: Bypass::new(settings.claim_window, settings.bits, setup.door),
             settings,
             site,
             position: Position::Fresh,
             ladder,
             guess: setup.guess,
-            turn: Turn {
+            input: StepInput {
                 cause: Cause::Local,
                 joins: false,
                 reserved: 0,
@@ -305,11 +305,16 @@ impl Contender {
     }
 
     /// Does all that can be done now.
-    pub(super) fn step(&mut self, own: &Own, disk: &mut Disk, turn: Turn) -> Result<Outcome> {
-        self.turn = turn;
-        let (timer, now) = (turn.cause == Cause::Timer, Instant::now());
+    pub(super) fn step(
+        &mut self,
+        own: &OwnTicket,
+        disk: &mut Disk,
+        input: StepInput,
+    ) -> Result<Outcome> {
+        self.input = input;
+        let (timer, now) = (input.cause == Cause::Timer, Instant::now());
         let window = self.bypass.ends_window(now);
-        if turn.cause == Cause::Event {
+        if input.cause == Cause::Event {
             self.ladder.start(FINE);
         }
         let rung = timer && self.ladder.at.is_some_and(|at| now >= at);
@@ -326,7 +331,7 @@ impl Contender {
         // locked.
         let mut mark_seen = self.is_first();
         // A ticket with a lower number may have come late, and its owner collects permits too.
-        let mut look_first = window && disk.slots_seen().is_some();
+        let mut look_first = window && disk.slots().is_some();
         loop {
             if !std::mem::replace(&mut mark_seen, true) {
                 self.unmark(own, disk)?;
@@ -361,7 +366,7 @@ impl Contender {
 
     /// Removes the mark of our own ticket, because its waiter is awake. Returns `true` if there was
     /// one.
-    fn unmark(&mut self, own: &Own, disk: &Disk) -> Result<bool> {
+    fn unmark(&mut self, own: &OwnTicket, disk: &Disk) -> Result<bool> {
         let marked = disk.unmark(own)?;
         if marked && !self.notes.iter().any(|it| matches!(it, Note::Frozen)) {
             self.notes.push(Note::Frozen);
@@ -377,7 +382,7 @@ impl Contender {
     }
 
     /// Lists the queue and waits for the predecessor, or goes on as the first waiter.
-    fn look(&mut self, own: &Own, disk: &mut Disk) -> Result<Flow> {
+    fn look(&mut self, own: &OwnTicket, disk: &mut Disk) -> Result<Flow> {
         if let (Position::Fresh, Some(guess), Some(queue)) =
             (&self.position, self.guess.take(), disk.open_queue())
         {
@@ -385,23 +390,25 @@ impl Contender {
             // needed in any case.
             return self.wait_behind(guess, queue);
         }
-        disk.list(self.settings.mode)?;
+        disk.list(self.settings.bits)?;
         let Some(queue) = disk.open_queue() else {
             return Ok(Flow::Again);
         };
-        match policy::place(queue.line(), own.ticket, |ticket| queue.is_marked(ticket))? {
-            Place::Missing => {
+        match policy::rank(queue.tickets(), own.ticket, |ticket| {
+            queue.is_marked(ticket)
+        })? {
+            Rank::Missing => {
                 self.reset();
                 Ok(Flow::Done(Outcome::TicketGone))
             }
-            Place::Behind(ticket) => self.wait_behind(ticket, queue),
-            Place::Head { bypassed } => {
+            Rank::Behind(ticket) => self.wait_behind(ticket, queue),
+            Rank::Head { bypassed } => {
                 if !self.is_at_the_door() {
                     for ticket in &bypassed {
                         queue.reap_dead(*ticket)?;
                     }
                 }
-                if self.turn.joins {
+                if self.input.joins {
                     self.reset();
                     return Ok(Flow::Done(Outcome::Joins(bypassed)));
                 }
@@ -523,7 +530,7 @@ impl Contender {
         step::at(Step::OpenDoor);
         let door = match self.bypass.take_door() {
             Some(door) => door,
-            None => Door::open(path, self.settings.mode)
+            None => Door::open(path, self.settings.bits)
                 .map_err(|e| Error::io("open the lock file", path, e))?,
         };
         let source = WakeSource::new(&self.settings.wait);
@@ -579,7 +586,7 @@ impl Contender {
         }
         // The task is woken first, and the rest is done meanwhile. To wake a thread takes longer
         // than all of it.
-        self.paused = self.turn.cause == Cause::Event;
+        self.paused = self.input.cause == Cause::Event;
         Ok(match self.paused {
             true => Flow::Done(Outcome::DoorLocked),
             false => Flow::Again,
@@ -713,25 +720,25 @@ impl Contender {
         else {
             return Ok(Flow::Again);
         };
-        let wanted = self.turn.reserved.saturating_add(count);
+        let wanted = self.input.reserved.saturating_add(count);
         loop {
-            let look = Look {
+            let options = GatherOptions {
                 watcher_id: self.site.watcher_id,
                 events: self.site.events,
                 wait: &self.settings.wait,
-                mode: self.settings.mode,
-                all: self.turn.cause != Cause::Event,
+                bits: self.settings.bits,
+                all: self.input.cause != Cause::Event,
             };
-            let Some(slots) = disk.slots() else {
+            let Some(slots) = disk.slots_mut() else {
                 return Ok(Flow::Again);
             };
-            if slots.gather_waiting(refused, wanted, look)? {
+            if slots.gather_waiting(refused, wanted, options)? {
                 break;
             }
             if !disk.adopt_limit()? {
                 disk.check_count(count)?;
                 refused.pace(&mut self.ladder);
-                if disk.in_hand() > self.turn.reserved {
+                if disk.in_hand() > self.input.reserved {
                     self.bypass.look_within(LOOK_EVERY);
                 }
                 self.note_fallback(had_events);
@@ -745,7 +752,7 @@ impl Contender {
         if let Position::AtSlots { bypassed, .. } = &self.position
             && disk.marks_gone(bypassed)?
         {
-            disk.keep_in_hand(self.turn.reserved)?;
+            disk.keep_in_hand(self.input.reserved)?;
             self.reset();
             return Ok(Flow::Again);
         }
@@ -768,22 +775,22 @@ impl Contender {
     }
 
     /// Looks whether the waiters before this one are frozen, and bypasses them if they are.
-    fn look_for_bypass(&mut self, own: &Own, disk: &mut Disk) -> Result<Outcome> {
+    fn look_for_bypass(&mut self, own: &OwnTicket, disk: &mut Disk) -> Result<Outcome> {
         if !self.bypass.is_on() || !self.is_behind() {
             self.bypass.forget();
             return Ok(Outcome::Sleep);
         }
-        let free = match self.bypass.look(own, disk, self.turn.reserved)? {
-            bypass::Look::Wait => return Ok(Outcome::Sleep),
-            bypass::Look::TicketGone => {
+        let free = match self.bypass.look(own, disk, self.input.reserved)? {
+            Look::Wait => return Ok(Outcome::Sleep),
+            Look::TicketGone => {
                 self.reset();
                 return Ok(Outcome::TicketGone);
             }
-            bypass::Look::AllFrozen(free) => free,
+            Look::AllFrozen(free) => free,
         };
         self.reset();
         let mut tickets = 0;
-        let bypassed = mark_all_before(own, disk, self.settings.mode, &mut tickets);
+        let bypassed = mark_all_before(own, disk, self.settings.bits, &mut tickets);
         if tickets > 0 {
             self.notes.push(Note::Bypassed { tickets });
         }
@@ -792,7 +799,7 @@ impl Contender {
             Free::Slots => {
                 let flow = bypassed.and_then(|it| self.approach_slots(disk, it));
                 if flow.is_err() {
-                    let _ = disk.keep_in_hand(self.turn.reserved);
+                    let _ = disk.keep_in_hand(self.input.reserved);
                 }
                 flow
             }

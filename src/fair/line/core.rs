@@ -43,15 +43,15 @@ use std::time::Instant;
 use super::Site;
 use super::agenda::Agenda;
 use super::cohorts::{Cohort, CohortId, Cohorts, Key};
-use super::contender::{Cause, Contender, Entry, Outcome, Setup, Turn};
-use super::effects::{Effects, Left};
+use super::contender::{Cause, Contender, Entry, Outcome, Setup, StepInput};
+use super::effects::{Deferred, Effects};
 use super::possession::{Extent, Offer, Possession};
 use super::request::{Caller, Grant, Request, Settings, Share, Want};
 use super::tail::{Flags, Tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Disk, Entered, TakePlace};
 use crate::fair::door::Door;
-use crate::fair::queue_dir::Own;
+use crate::fair::queue_dir::OwnTicket;
 use crate::fair::ticket::{Mode, Ticket};
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
@@ -80,7 +80,7 @@ pub(super) struct Core {
     /// Failed waits whose tasks have not been polled yet.
     failures: Vec<(Key, Error)>,
     /// Tickets that are no longer needed.
-    leftovers: Vec<Own>,
+    leftovers: Vec<OwnTicket>,
     tail: Tail,
     /// Whether the last attempt without a ticket met a queue or a locked door.
     saw_queue: bool,
@@ -140,7 +140,7 @@ impl Core {
     }
 
     /// Takes what the last step has left to do, without the mutex.
-    pub(super) fn take_effects(&mut self) -> Left {
+    pub(super) fn take_effects(&mut self) -> Deferred {
         self.effects.take()
     }
 
@@ -182,7 +182,7 @@ impl Core {
     /// holder may want more of them.
     fn is_held_by(&self, by: Caller) -> bool {
         let possession = self.possession.as_ref();
-        let known = by != Caller::Unknown && self.disk.slots_seen().is_none();
+        let known = by != Caller::Unknown && self.disk.slots().is_none();
         known && possession.is_some_and(|it| it.is_held_by(by))
     }
 
@@ -309,10 +309,10 @@ impl Core {
     }
 
     /// Lets one more enter. Returns the offer that its guard is made of.
-    fn let_in(&mut self, mode: Mode) -> Offer {
+    fn admit(&mut self, mode: Mode) -> Offer {
         let possession = self.possession.as_mut();
         Offer {
-            token: possession.map_or(0, |it| it.let_in(mode)),
+            token: possession.map_or(0, |it| it.admit(mode)),
             in_memory: false,
         }
     }
@@ -384,7 +384,7 @@ impl Core {
     fn offer(&mut self, to: Key, mode: Mode, in_memory: bool) {
         let offer = Offer {
             in_memory,
-            ..self.let_in(mode)
+            ..self.admit(mode)
         };
         if let Some(waiter) = self.cohorts.offer(to, offer) {
             self.agenda.offered(waiter.settings.claim_window);
@@ -783,7 +783,7 @@ impl Core {
 
     /// The files of the permits that this process does not have.
     pub(super) fn slots_of_others(&self) -> Vec<PathBuf> {
-        let slots = self.disk.slots_seen();
+        let slots = self.disk.slots();
         let others = slots.into_iter().flat_map(|it| it.paths_of_others());
         others.collect()
     }

@@ -10,15 +10,15 @@ use crate::trace::{Note, Notes};
 /// The counters of a line, and what its steps leave to do.
 pub(super) struct Effects {
     counts: Arc<Counts>,
-    left: Left,
+    deferred: Deferred,
 }
 
 /// Wakers to call or to drop, and notes for operators. All of them are foreign code: a waker that
 /// is dropped may drop the last reference to another future that waits for the same lock.
 #[derive(Default)]
-pub(super) struct Left {
-    wakes: Few,
-    discarded: Few,
+pub(super) struct Deferred {
+    wakes: Wakers,
+    discarded: Wakers,
     notes: Notes,
 }
 
@@ -26,7 +26,7 @@ impl Effects {
     pub(super) fn new() -> Self {
         Self {
             counts: counts_of(None),
-            left: Left::default(),
+            deferred: Deferred::default(),
         }
     }
 
@@ -36,13 +36,13 @@ impl Effects {
 
     pub(super) fn wake(&mut self, waker: Option<SafeWaker>) {
         if let Some(waker) = waker {
-            self.left.wakes.push(waker);
+            self.deferred.wakes.push(waker);
         }
     }
 
     pub(super) fn discard(&mut self, waker: Option<SafeWaker>) {
         if let Some(waker) = waker {
-            self.left.discarded.push(waker);
+            self.deferred.discarded.push(waker);
         }
     }
 
@@ -57,16 +57,16 @@ impl Effects {
             Note::Lost(_) => counts.losses.add(1),
             Note::WaitsForItself | Note::Degraded(_) => {}
         }
-        self.left.notes.push(note);
+        self.deferred.notes.push(note);
     }
 
     /// Takes out what is left to do.
-    pub(super) fn take(&mut self) -> Left {
-        std::mem::take(&mut self.left)
+    pub(super) fn take(&mut self) -> Deferred {
+        std::mem::take(&mut self.deferred)
     }
 }
 
-impl Left {
+impl Deferred {
     /// Calls the wakers, and reports the notes. The mutex is free.
     pub(super) fn perform(self, lock: &Path) {
         self.wakes.into_iter().for_each(SafeWaker::wake);
@@ -77,12 +77,12 @@ impl Left {
 
 /// Some wakers. Mostly one, which needs no allocation.
 #[derive(Default)]
-struct Few {
+struct Wakers {
     first: Option<SafeWaker>,
     more: Vec<SafeWaker>,
 }
 
-impl Few {
+impl Wakers {
     fn push(&mut self, waker: SafeWaker) {
         match self.first {
             None => self.first = Some(waker),

@@ -171,13 +171,13 @@ impl Line {
 
     /// Returns the path of a permit's file.
     pub(crate) fn slot_path(&self, number: u32) -> PathBuf {
-        let (path, _) = self.with(|core| core.disk().slots_seen().map(|it| it.path(number)));
+        let (path, _) = self.with(|core| core.disk().slots().map(|it| it.path(number)));
         path.unwrap_or_default()
     }
 
     /// Returns how many permits there are, as far as this process knows.
     pub(crate) fn limit(&self) -> u32 {
-        let (limit, _) = self.with(|core| core.disk().slots_seen().map(Slots::limit));
+        let (limit, _) = self.with(|core| core.disk().slots().map(Slots::limit));
         limit.unwrap_or(0)
     }
 
@@ -226,7 +226,7 @@ impl Line {
         let Some(theirs) = theirs else { return Ok(()) };
         let (same, limit) = self
             .with(|core| {
-                let ours = core.disk().slots_seen();
+                let ours = core.disk().slots();
                 ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
             })
             .0;
@@ -261,7 +261,7 @@ impl Line {
         let mut core = self.core();
         let result = step(&mut core);
         let armed = self.arm(&mut core);
-        let left = core.take_effects();
+        let deferred = core.take_effects();
         let idle = core.begins_to_idle();
         drop(core);
         if idle {
@@ -270,7 +270,7 @@ impl Line {
         if self.observers.any() {
             self.observers.notify();
         }
-        left.perform(&self.place.door);
+        deferred.perform(&self.place.door);
         (result, armed)
     }
 

@@ -118,7 +118,7 @@ impl Possession {
     }
 
     pub(super) fn extent(&self, disk: &Disk) -> Extent {
-        match (&self.hold, disk.slots_seen()) {
+        match (&self.hold, disk.slots()) {
             (Hold::Door { shared: true, .. }, _) => Extent::Share,
             (Hold::Slots, Some(slots)) => Extent::Permits {
                 ours: slots.ours(),
@@ -189,7 +189,7 @@ impl Possession {
 
     /// Lets one more enter: with an offer, or with a guard that follows at once. Returns the token
     /// for it.
-    pub(super) fn let_in(&mut self, mode: Mode) -> u64 {
+    pub(super) fn admit(&mut self, mode: Mode) -> u64 {
         self.inside.add(mode);
         self.token
     }
@@ -205,7 +205,10 @@ impl Possession {
         self.holders.push(want.by);
         self.label.clone_from(&settings.label);
         let permits = |disk: &mut Disk| match want.mode {
-            Mode::Permits(count) => disk.slots().map(|it| it.take(count)).unwrap_or_default(),
+            Mode::Permits(count) => disk
+                .slots_mut()
+                .map(|it| it.take(count))
+                .unwrap_or_default(),
             Mode::Exclusive | Mode::Shared => Permits::default(),
         };
         Grant {

@@ -17,7 +17,7 @@ pub(crate) struct Settings {
     pub words: Arc<str>,
     pub label: Option<Arc<str>>,
     /// The permission bits of files that have to be created.
-    pub mode: Option<u32>,
+    pub bits: Option<u32>,
     pub poll_interval: Duration,
     pub claim_window: Duration,
     pub wait: Wait,

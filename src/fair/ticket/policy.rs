@@ -4,7 +4,7 @@ use super::Ticket;
 
 /// The position of a ticket in the queue.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Rank {
     /// The ticket is not in the queue: another process removed its file.
     Missing,
     /// This ticket is the nearest unmarked one before it that conflicts with it, and must go first.
@@ -17,29 +17,29 @@ pub(crate) enum Place {
 
 /// Returns the position of `mine` in a sorted queue. Calls `marked` only for tickets before it,
 /// from the nearest one on. A shared ticket waits for exclusive ones only.
-pub(crate) fn place<E>(
-    line: &[Ticket],
+pub(crate) fn rank<E>(
+    tickets: &[Ticket],
     mine: Ticket,
     mut marked: impl FnMut(Ticket) -> Result<bool, E>,
-) -> Result<Place, E> {
-    let Ok(index) = line.binary_search(&mine) else {
-        return Ok(Place::Missing);
+) -> Result<Rank, E> {
+    let Ok(index) = tickets.binary_search(&mine) else {
+        return Ok(Rank::Missing);
     };
     let mut bypassed = Vec::new();
-    let before = line[..index].iter().rev();
+    let before = tickets[..index].iter().rev();
     for &ticket in before.filter(|it| it.mode.conflicts(mine.mode)) {
         if !marked(ticket)? {
-            return Ok(Place::Behind(ticket));
+            return Ok(Rank::Behind(ticket));
         }
         bypassed.push(ticket);
     }
-    Ok(Place::Head { bypassed })
+    Ok(Rank::Head { bypassed })
 }
 
 /// Returns the number of a new ticket. It is above all numbers in the queue. No earlier ticket had
 /// it, because the clock has moved on since. Returns `None` if no numbers are left.
-pub(crate) fn next_number(line: &[Ticket], monotonic_ns: u64) -> Option<u64> {
-    let above = line.last().map_or(0, |last| last.number + 1);
+pub(crate) fn next_number(tickets: &[Ticket], monotonic_ns: u64) -> Option<u64> {
+    let above = tickets.last().map_or(0, |last| last.number + 1);
     Some(above.max(monotonic_ns)).filter(|number| *number <= super::HIGHEST)
 }
 
@@ -52,21 +52,21 @@ mod tests {
         numbers.iter().copied().map(Ticket::exclusive).collect()
     }
 
-    fn place_of(mine: u64, numbers: &[u64], marks: &[u64]) -> Place {
+    fn rank_of(mine: u64, numbers: &[u64], marks: &[u64]) -> Rank {
         let answer: Result<_, Infallible> =
-            place(&line(numbers), Ticket::exclusive(mine), |ticket| {
+            rank(&line(numbers), Ticket::exclusive(mine), |ticket| {
                 Ok(marks.contains(&ticket.number))
             });
         answer.unwrap_or_else(|never| match never {})
     }
 
-    fn behind(number: u64) -> Place {
-        Place::Behind(Ticket::exclusive(number))
+    fn behind(number: u64) -> Rank {
+        Rank::Behind(Ticket::exclusive(number))
     }
 
-    fn head(bypassed: &[u64]) -> Place {
+    fn head(bypassed: &[u64]) -> Rank {
         let bypassed = line(bypassed);
-        Place::Head { bypassed }
+        Rank::Head { bypassed }
     }
 
     #[test]
@@ -77,9 +77,9 @@ mod tests {
             (5, &[5, 6, 7], &[], head(&[])),
             (6, &[5, 6, 7], &[], behind(5)),
             (7, &[5, 6, 7], &[], behind(6)),
-            (7, &[], &[], Place::Missing),
-            (7, &[5, 6], &[], Place::Missing),
-            (7, &[6, 8], &[], Place::Missing),
+            (7, &[], &[], Rank::Missing),
+            (7, &[5, 6], &[], Rank::Missing),
+            (7, &[6, 8], &[], Rank::Missing),
             (7, &[5, 6, 7], &[6], behind(5)),
             (7, &[5, 6, 7], &[5], behind(6)),
             (7, &[5, 6, 7], &[5, 6], head(&[6, 5])),
@@ -88,7 +88,7 @@ mod tests {
             (7, &[0, 7, u64::MAX], &[u64::MAX], behind(0)),
         ];
         for (mine, numbers, marks, expected) in table {
-            let found = place_of(mine, numbers, marks);
+            let found = rank_of(mine, numbers, marks);
             assert_eq!(found, expected, "{mine} in {numbers:?}, marked {marks:?}");
         }
     }
@@ -104,30 +104,30 @@ mod tests {
             ticket(4, Shared),
             ticket(5, Exclusive),
         ];
-        let place_of = |index: usize, marks: &[u64]| {
+        let rank_of = |index: usize, marks: &[u64]| {
             let answer: Result<_, Infallible> =
-                place(&line, line[index], |it| Ok(marks.contains(&it.number)));
+                rank(&line, line[index], |it| Ok(marks.contains(&it.number)));
             answer.unwrap_or_else(|never| match never {})
         };
-        let first = || Place::Head {
+        let first = || Rank::Head {
             bypassed: Vec::new(),
         };
-        assert_eq!(place_of(0, &[]), first());
-        assert_eq!(place_of(1, &[]), Place::Behind(line[0]));
-        assert_eq!(place_of(2, &[]), Place::Behind(line[1]));
+        assert_eq!(rank_of(0, &[]), first());
+        assert_eq!(rank_of(1, &[]), Rank::Behind(line[0]));
+        assert_eq!(rank_of(2, &[]), Rank::Behind(line[1]));
         assert_eq!(
-            place_of(3, &[]),
-            Place::Behind(line[1]),
+            rank_of(3, &[]),
+            Rank::Behind(line[1]),
             "not behind the reader"
         );
         assert_eq!(
-            place_of(4, &[]),
-            Place::Behind(line[3]),
+            rank_of(4, &[]),
+            Rank::Behind(line[3]),
             "a writer waits for all"
         );
         let bypassed = vec![line[1]];
-        assert_eq!(place_of(3, &[2]), Place::Head { bypassed });
-        assert_eq!(place_of(4, &[4, 3]), Place::Behind(line[1]));
+        assert_eq!(rank_of(3, &[2]), Rank::Head { bypassed });
+        assert_eq!(rank_of(4, &[4, 3]), Rank::Behind(line[1]));
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
             let heads = numbers
                 .iter()
                 .filter(|number| !marks.contains(number))
-                .filter(|&&number| matches!(place_of(number, &numbers, &marks), Place::Head { .. }))
+                .filter(|&&number| matches!(rank_of(number, &numbers, &marks), Rank::Head { .. }))
                 .count();
             assert_eq!(heads, usize::from(marks.len() < 5), "marks {marks:?}");
         }

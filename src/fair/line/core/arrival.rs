@@ -51,7 +51,7 @@ impl Core {
         let Request { settings, want, .. } = *request;
         self.refuse_closed(settings)?;
         self.refuse_impossible(want.mode)?;
-        self.disk.prepare(settings.mode)?;
+        self.disk.prepare(settings.bits)?;
         let mut fast = self.acquire_at_once(request, request.quiet)?;
         if let (false, Some(most)) = (matches!(fast, Fast::Granted(_)), request.most) {
             let waiting = self.count_waiting(most, settings)?;
@@ -108,7 +108,7 @@ impl Core {
             Err(locked) => return Ok(Fast::Locked(locked)),
         };
         step::at(Step::FastList);
-        let line = self.disk.list_if_changed(settings.mode);
+        let line = self.disk.list_if_changed(settings.bits);
         let admission = match line.map(|line| is_in_the_way(line, want.mode)) {
             Ok(false) if want.mode == Mode::Shared => self.disk.enter_shared(&door).map(Some),
             Ok(false) => self.disk.enter(&door, &settings.words).map(Some),
@@ -117,7 +117,7 @@ impl Core {
         if let Ok(Some(Admission::In(entered))) = admission {
             self.saw_queue = false;
             self.possess(Some(door), entered, want.mode, settings.label.clone());
-            let offer = self.let_in(want.mode);
+            let offer = self.admit(want.mode);
             return Ok(self.grant_at_once(request, offer));
         }
         step::at(Step::GiveBack);
@@ -152,7 +152,7 @@ impl Core {
             step::at(Step::FastOpen);
             let path = &self.disk.place().door;
             let door =
-                Door::open(path, settings.mode).map_err(|e| self.io("open the lock file", e))?;
+                Door::open(path, settings.bits).map_err(|e| self.io("open the lock file", e))?;
             step::at(Step::FastTryDoor);
             if !door
                 .try_lock(mode == Mode::Shared)
@@ -191,7 +191,7 @@ impl Core {
             true => TakePlace::EndAsListed,
             false => TakePlace::End,
         };
-        let (bits, words) = (settings.mode, Some(&settings.words));
+        let (bits, words) = (settings.bits, Some(&settings.words));
         let ticket = self.disk.take_ticket(mode, bits, words, place)?;
         self.tail.ends_with(None);
         Ok(self.cohorts.add(Some(ticket), mode))
@@ -213,9 +213,9 @@ impl Core {
     /// Returns the cohort whose ticket is the last, or the one in possession if there is no ticket.
     /// Returns `None` if a newcomer with this wish must not join it.
     fn look_at_tail(&mut self, settings: &Settings, mode: Mode) -> Result<Option<CohortId>> {
-        self.tail.watch(settings.mode, &mut self.disk, self.site)?;
+        self.tail.watch(settings.bits, &mut self.disk, self.site)?;
         let leftovers = &self.leftovers;
-        let line = self.disk.list(settings.mode)?;
+        let line = self.disk.list(settings.bits)?;
         let stands = |ticket: &&Ticket| leftovers.iter().all(|own| own.ticket != **ticket);
         let Some(last) = line.iter().rfind(stands).copied() else {
             return Ok(self.cohort_in_possession());
@@ -245,7 +245,7 @@ impl Core {
         let mine = self.cohorts.ticket(ours).map(|own| own.ticket);
         let earlier =
             |it: &&Ticket| mine.is_none_or(|own| **it < own && it.mode.conflicts(own.mode));
-        let before = queue.line().iter().filter(earlier);
+        let before = queue.tickets().iter().filter(earlier);
         for ticket in before.filter(|it| !own.contains(it)) {
             if queue.is_unmarked(*ticket)? {
                 return Ok(true);
@@ -276,7 +276,7 @@ impl Core {
     /// behind them.
     fn count_waiting(&mut self, most: usize, settings: &Settings) -> Result<usize> {
         let own = self.own_tickets();
-        let line = self.disk.list(settings.mode)?;
+        let line = self.disk.list(settings.bits)?;
         let others = line.iter().filter(|it| !own.contains(it));
         let others: Vec<_> = others.copied().collect();
         let mut count = others.len();

@@ -2,7 +2,7 @@
 //! of its steps, and the tickets of waiters that stay when the process leaves.
 
 use super::{
-    Cause, Cohort, CohortId, Contender, Core, Entry, Extent, Outcome, Settings, Setup, Turn,
+    Cause, Cohort, CohortId, Contender, Core, Entry, Extent, Outcome, Settings, Setup, StepInput,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::TakePlace;
@@ -83,7 +83,7 @@ impl Core {
     /// wait for it.
     fn guess_before(&self, cohort: CohortId) -> Option<Ticket> {
         let own = self.cohorts.ticket(cohort)?.ticket;
-        let last = self.disk.line().last().copied();
+        let last = self.disk.tickets().last().copied();
         last.filter(|last| *last < own && last.mode.conflicts(own.mode))
     }
 
@@ -94,12 +94,12 @@ impl Core {
         let (Some(contender), Some(own)) = (self.contender.as_mut(), own) else {
             return Err(self.confused());
         };
-        let turn = Turn {
+        let input = StepInput {
             cause,
             joins: contender.mode() == Mode::Shared && self.possession.is_some(),
             reserved,
         };
-        let outcome = contender.step(own, &mut self.disk, turn);
+        let outcome = contender.step(own, &mut self.disk, input);
         let (wanted, mode) = (contender.mode(), own.ticket.mode);
         for note in contender.take_notes() {
             self.effects.note(note);
@@ -124,7 +124,7 @@ impl Core {
             }
             Outcome::TicketGone => {
                 let settings = self.settings_of(cohort);
-                let bits = settings.as_ref().and_then(|it| it.mode);
+                let bits = settings.as_ref().and_then(|it| it.bits);
                 let words = settings.as_ref().map(|it| &it.words);
                 let ticket = self.disk.take_ticket(mode, bits, words, TakePlace::End)?;
                 self.retire();
@@ -221,7 +221,7 @@ impl Core {
         let greatest = wishes.filter_map(permits).max();
         let mode = greatest.unwrap_or_else(|| cohort.mode());
         let settings = self.settings_of(id);
-        let bits = settings.as_ref().and_then(|it| it.mode);
+        let bits = settings.as_ref().and_then(|it| it.bits);
         let words = settings.as_ref().map(|it| &it.words);
         let ticket = self.disk.take_ticket(mode, bits, words, TakePlace::First)?;
         self.cohorts.set_ticket(id, ticket);

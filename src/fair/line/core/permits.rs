@@ -27,7 +27,7 @@ impl Core {
         let Mode::Permits(count) = mode else {
             return Ok(());
         };
-        if self.disk.slots_seen().is_none() || self.disk.check_count(count).is_ok() {
+        if self.disk.slots().is_none() || self.disk.check_count(count).is_ok() {
             return Ok(());
         }
         self.disk.adopt_limit()?;
@@ -58,7 +58,7 @@ impl Core {
             predecessor_crashed,
         };
         self.possess(None, entered, mode, request.settings.label.clone());
-        let offer = self.let_in(mode);
+        let offer = self.admit(mode);
         Ok(self.grant_at_once(request, offer))
     }
 
@@ -71,8 +71,8 @@ impl Core {
         reserved: u32,
     ) -> Result<Option<u64>> {
         let wanted = reserved.saturating_add(count);
-        let gather = |disk: &mut Disk| match disk.slots() {
-            Some(slots) => slots.gather(wanted, settings.mode),
+        let gather = |disk: &mut Disk| match disk.slots_mut() {
+            Some(slots) => slots.gather(wanted, settings.bits),
             None => Ok(false),
         };
         // The recorded limit may be higher by now.
@@ -83,7 +83,7 @@ impl Core {
         }
         step::at(Step::FastList);
         let own = self.own_tickets();
-        let line = self.disk.list(settings.mode)?;
+        let line = self.disk.list(settings.bits)?;
         if line.iter().any(|it| !own.contains(it)) {
             return Ok(None);
         }
@@ -92,7 +92,7 @@ impl Core {
 
     /// Takes the permits of a guard back.
     pub(super) fn release_permits(&mut self, permits: Permits, want: Want) -> Result<()> {
-        if let Some(slots) = self.disk.slots() {
+        if let Some(slots) = self.disk.slots_mut() {
             slots.put_back(permits);
         }
         let Some(possession) = &mut self.possession else {
@@ -137,7 +137,7 @@ impl Core {
     /// Gives back all permits except those `used`, unless the first waiter of this process collects
     /// them. `cohort` is the one in possession.
     pub(super) fn give_back_surplus(&mut self, used: u32, cohort: Option<CohortId>) -> Result<()> {
-        let Some(slots) = self.disk.slots_seen() else {
+        let Some(slots) = self.disk.slots() else {
             return Ok(());
         };
         let surplus = slots.ours().saturating_sub(used);
@@ -155,7 +155,7 @@ impl Core {
             Some(possession) => possession.settle_tokens(&mut self.disk),
             None => Ok(()),
         };
-        let given = match self.disk.slots() {
+        let given = match self.disk.slots_mut() {
             Some(slots) => slots.give_back(surplus),
             None => Ok(()),
         };
@@ -188,7 +188,7 @@ impl Core {
     pub(super) fn reserved_permits(&self) -> u32 {
         let possession = self.possession.as_ref();
         let used = possession.map_or(0, |it| it.inside().permits());
-        let slots = self.disk.slots_seen();
+        let slots = self.disk.slots();
         let out = slots.map_or(0, |it| it.ours() - it.in_hand());
         used.saturating_sub(out)
     }
@@ -200,7 +200,7 @@ impl Core {
             other => return Ok(other),
         }
         // The close of a slot wakes the first waiter.
-        if let Some(path) = self.disk.slots_seen().map(|it| it.path(0)) {
+        if let Some(path) = self.disk.slots().map(|it| it.path(0)) {
             let at = |e| Error::io("open the slot file", &path, e);
             drop(Door::open(&path, None).map_err(at)?);
         }

@@ -44,7 +44,7 @@ impl Core {
     fn look_for_others(&mut self, settings: &Settings) -> Result<()> {
         let own = self.own_tickets();
         let (disk, site) = (&mut self.disk, self.site);
-        self.tail.look_for_others(&own, settings.mode, disk, site)
+        self.tail.look_for_others(&own, settings.bits, disk, site)
     }
 
     /// Returns whether readers are inside, or have offers, and no waiter of this process is in a
@@ -64,7 +64,7 @@ impl Core {
     pub(super) fn join_readers(&mut self, request: &Request<'_>) -> Fast {
         let offer = Offer {
             in_memory: true,
-            ..self.let_in(Mode::Shared)
+            ..self.admit(Mode::Shared)
         };
         self.grant_at_once(request, offer)
     }

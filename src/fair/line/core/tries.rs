@@ -110,7 +110,7 @@ impl Core {
 
     /// Returns whether any process holds the lock. This is asked of the operating system.
     pub(crate) fn is_locked(&mut self) -> Result<bool> {
-        if let Some(slots) = self.disk.slots() {
+        if let Some(slots) = self.disk.slots_mut() {
             let reserved = slots.in_hand();
             let free = slots.gather(reserved + 1, None)?;
             return self.disk.keep_in_hand(reserved).map(|()| !free);
@@ -127,7 +127,7 @@ impl Core {
         if self.possession.is_some() {
             return Ok(Probed::Exclusive);
         }
-        let Some(slots) = self.disk.slots_seen() else {
+        let Some(slots) = self.disk.slots() else {
             return door::probe(&self.disk.place().door);
         };
         if slots.ours() > 0 {
@@ -152,7 +152,7 @@ impl Core {
         {
             return Ok(Cleared::InUse);
         }
-        if self.disk.slots_seen().is_some() {
+        if self.disk.slots().is_some() {
             return self.remove_slots();
         }
         let place = self.disk.place().clone();
@@ -185,7 +185,7 @@ impl Core {
     fn remove_slots(&mut self) -> Result<Cleared> {
         // Another process may have added permits.
         self.disk.adopt_limit()?;
-        let Some(slots) = self.disk.slots() else {
+        let Some(slots) = self.disk.slots_mut() else {
             return Ok(Cleared::InUse);
         };
         let limit = slots.limit();

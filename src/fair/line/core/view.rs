@@ -78,7 +78,7 @@ impl Core {
             let ticket = cohort.ticket().map(|own| own.ticket);
             (ticket, tasks(cohort.id()))
         });
-        let slots = self.disk.slots_seen();
+        let slots = self.disk.slots();
         let slots = slots.map(|it| (0..it.limit()).map(|number| it.path(number)));
         let contender = self.contender.as_ref();
         Snapshot {
