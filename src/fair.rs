@@ -1,7 +1,8 @@
 //! What the fair locks have in common: opening, waiting and status.
 //!
-//! The queue in this process is in [`line`]. The queue on disk is in [`ticket`] and
-//! `line/contender.rs`. The protocol is in `docs/protocol.md`.
+//! [`line`] is one lock in this process: its waiters in memory, and their wait on disk. [`disk`] is
+//! the same lock on disk: the lock file ([`door`], [`slots`]), the state record ([`record`]) and
+//! the queue ([`queue_dir`], [`ticket`]). The protocol is in `docs/protocol.md`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,8 +69,8 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    /// Removes the lock if it is not in use. With `keep_crash`, a crash that no holder has learned of
-    /// counts as use.
+    /// Removes the lock if it is not in use. With `keep_crash`, a crash that no holder has learned
+    /// of counts as use.
     pub(crate) fn clear(&self, keep_crash: bool) -> Result<Removal> {
         self.line.remove(keep_crash).map(|cleared| match cleared {
             Cleared::Removed => Removal::Removed,

@@ -1,12 +1,16 @@
 //! One lock on disk, as one process uses it: the path of the door, the queue, and the state record.
 //!
 //! There is no policy here. Each method is one step or a few steps of the protocol
-//! (`docs/protocol.md`), and has the name that the model uses.
+//! (`docs/protocol.md`).
+//!
+//! This file has the queue and the open files. [`writer`] and [`reader`] have how a process becomes
+//! the holder and how it leaves, [`permits`] the same for a semaphore, [`removal`] how a lock is
+//! removed, and [`copies`] what a hard-linked copy of the directory needs.
 //!
 //! # Invariants
 //!
-//! 1. `state` is written only between [`Disk::enter`] and [`Disk::leave`], with the door and
-//!    `state` itself locked.
+//! 1. `state` is written only by a process that has it locked exclusively. [`record`] lists the
+//!    exceptions.
 //! 2. The open files are opened anew if the directory is gone, if a listing lacks `state`, or if
 //!    the record says that the lock was removed.
 
@@ -95,14 +99,14 @@ pub(crate) enum TakePlace {
     First,
 }
 
-/// The result of locking the state file.
+/// The result of locking the state file. The door is locked.
 enum StateLock {
     /// Locked. Contains the record, if there was one.
     Locked(Option<Record>),
     /// Refused. The record names this door, so its holder is dying: the kernel has closed the door
     /// before the state file.
     Dying,
-    /// Refused. As far as the record shows, the holder entered through another door.
+    /// Refused. The record names another door, or none.
     Elsewhere,
 }
 
@@ -165,8 +169,8 @@ impl Disk {
             .ok_or_else(|| Error::at(ErrorKind::Corrupt, text, &self.place.queue))
     }
 
-    /// Opens the queue directory, and creates it if it is missing. A caller that is about to compete
-    /// for the lock does this first, so that no other caller overtakes it meanwhile.
+    /// Opens the queue directory, and creates it if it is missing. A newcomer does this before it
+    /// tries the lock, so that this costs no time while it competes with others.
     pub(crate) fn prepare(&mut self, bits: Option<u32>) -> Result<()> {
         self.queue(bits).map(drop)
     }
@@ -199,7 +203,8 @@ impl Disk {
         self.queue.is_some() || self.state.is_some()
     }
 
-    /// Closes what is open. The directory or the state file has been removed or replaced.
+    /// Closes the queue directory and the state file, so that the next use opens them anew. The
+    /// lock is idle, or one of the two has been removed or replaced.
     pub(crate) fn reopen(&mut self) {
         self.queue = None;
         self.state = None;
@@ -291,6 +296,7 @@ impl Disk {
         Ok(())
     }
 
+    /// Returns how often the directory was opened.
     pub(crate) fn opened(&self) -> u64 {
         self.opened
     }
@@ -329,8 +335,8 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// Marks a ticket of this process. Writes through a second descriptor, because its close wakes
-    /// the waiter behind it.
+    /// Marks a ticket of this process. Writes through a second descriptor: the close of that
+    /// descriptor wakes the waiter behind the ticket.
     pub(crate) fn mark_own(&self, own: &OwnTicket) -> Result<()> {
         let Some(queue) = &self.queue else {
             return Ok(());

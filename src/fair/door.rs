@@ -19,11 +19,25 @@ use crate::sys::file::{self, FileId};
 use crate::sys::flock;
 use crate::sys::fork::Private;
 
+/// How often a refused lock is tried before it counts as held. Another probe may have it for an
+/// instant.
+const TRIES: usize = 16;
+
 /// An open lock file, locked or not.
 #[derive(Debug)]
 pub(crate) struct Door {
     file: Private,
     id: FileId,
+}
+
+/// The result of probing a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    Free,
+    /// Other processes share it.
+    Shared,
+    /// One process has it exclusively.
+    Exclusive,
 }
 
 impl Door {
@@ -137,26 +151,12 @@ impl Door {
     }
 }
 
-/// The result of probing a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Probed {
-    Free,
-    /// Other processes share it.
-    Shared,
-    /// One process has it exclusively.
-    Exclusive,
-}
-
 fn is_refusal_to_write(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
     )
 }
-
-/// How often a refused lock is tried before it counts as held. Another probe may have it for an
-/// instant.
-const TRIES: usize = 16;
 
 /// Tries the lock on the file at this path. This does not affect a holder; the first waiter tries
 /// once more. A free lock is held for about a microsecond, and then unlocked and closed like any

@@ -1,4 +1,4 @@
-//! What the guard of a fair lock holds.
+//! What the guard of a fair lock contains: its share of the lock, and how it learns of a loss.
 
 use std::fs::File;
 use std::io;

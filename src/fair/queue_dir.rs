@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! 1. A number is never used twice. It is above all listed numbers, and at least the monotonic
-//!    clock in nanoseconds. There is one exception: [`QueueDir::take_first`] takes a number just below
-//!    the lowest one, while its process has the door.
+//!    clock in nanoseconds. There is one exception: [`QueueDir::take_first`] takes a number just
+//!    below the lowest one.
 //! 2. A ticket counts from the moment its file is locked. On Linux the file is locked before it has
 //!    its name.
 //! 3. Only a process that has locked a ticket unlinks it, after it has seen that name and
@@ -49,6 +49,55 @@ pub(crate) struct OwnTicket {
     file: TicketFile,
     /// Whether the file has its spare name too.
     kept: bool,
+}
+
+/// The result of opening another process's ticket.
+pub(crate) enum Other {
+    Open(OtherTicket),
+    Gone,
+    /// This process may not open it. So it can neither watch the ticket nor learn whether its owner
+    /// lives. The ticket keeps its place. Waiters behind it check whether it still exists, and
+    /// bypass it as they bypass a frozen waiter.
+    Denied,
+}
+
+/// The ticket of another process, open.
+pub(crate) struct OtherTicket {
+    file: Private,
+    id: FileId,
+    /// Whether it can be marked. Read permission is enough to try its lock.
+    writable: bool,
+}
+
+impl OtherTicket {
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+}
+
+/// The present state of a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Unmarked,
+    Marked,
+    Gone,
+}
+
+/// A new file, open and locked, that is to become the state file.
+pub(crate) struct StateDraft {
+    pub(crate) file: Private,
+    pub(crate) id: FileId,
+    name: String,
+}
+
+enum Created {
+    Own(OwnTicket),
+    Taken,
+    Gone,
 }
 
 impl QueueDir {
@@ -167,8 +216,8 @@ impl QueueDir {
         Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()))
     }
 
-    /// Takes a ticket before all others. The caller has the door, gives it up unused, and has no
-    /// ticket with which to stay first.
+    /// Takes a ticket before all others. For a cohort without a ticket, whose process had the whole
+    /// lock and gives up some or all of it.
     pub(crate) fn take_first(
         &mut self,
         mode: Mode,
@@ -305,8 +354,8 @@ impl QueueDir {
         Ok(true)
     }
 
-    /// Reaps a marked ticket if its owner is dead. No process watches a marked ticket, so this wakes
-    /// no waiter.
+    /// Reaps a marked ticket if its owner is dead. No process watches a marked ticket, so this
+    /// wakes no waiter.
     pub(crate) fn reap_dead(&self, ticket: Ticket) -> Result<()> {
         match self.open_other(ticket)? {
             Other::Open(file) => self.reap_if_dead(ticket, &file).map(drop),
@@ -445,7 +494,7 @@ impl QueueDir {
         Ok(())
     }
 
-    /// Looks at a ticket without opening it.
+    /// Looks at the file of a ticket without opening it. Opening it would wake its watchers.
     pub(crate) fn find(&self, ticket: Ticket) -> Result<Option<Found>> {
         self.dir
             .find(&ticket.name())
@@ -460,55 +509,6 @@ impl QueueDir {
     fn path_of(&self, ticket: Ticket) -> PathBuf {
         self.dir.path().join(ticket.name())
     }
-}
-
-/// The result of opening another process's ticket.
-pub(crate) enum Other {
-    Open(OtherTicket),
-    Gone,
-    /// This process may not open it. So it can neither watch the ticket nor learn whether its owner
-    /// lives. The ticket keeps its place. Waiters behind it check whether it still exists, and
-    /// bypass it as they bypass a frozen waiter.
-    Denied,
-}
-
-/// The ticket of another process, open.
-pub(crate) struct OtherTicket {
-    file: Private,
-    id: FileId,
-    /// Whether it can be marked. Read permission is enough to try its lock.
-    writable: bool,
-}
-
-impl OtherTicket {
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
-    pub(crate) fn id(&self) -> FileId {
-        self.id
-    }
-}
-
-/// The present state of a ticket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Unmarked,
-    Marked,
-    Gone,
-}
-
-/// A new file, open and locked, that is to become the state file.
-pub(crate) struct StateDraft {
-    pub(crate) file: Private,
-    pub(crate) id: FileId,
-    name: String,
-}
-
-enum Created {
-    Own(OwnTicket),
-    Taken,
-    Gone,
 }
 
 impl OwnTicket {

@@ -6,10 +6,10 @@
 //! one call:
 //!
 //! ```text
-//! stanchion 1 lock 00000000000000000000           version, kind (lock, rwlock, semaphore), limit (0: none)
-//! token 00001764000000000000 held 1 door 0000000000000065024 0000000000000131083
-//! since 00001764000000000000
-//! pid=4711 start=123456 boot=… ns=… host=… label=…   (spaces)   file=00000000000000131084
+//! stanchion 1 lock 00000000000000000000           version, kind (lock, rwlock, semaphore), limit
+//! (0: none) token 00001764000000000000 held 1 door 0000000000000065024 0000000000000131083 since
+//! 00001764000000000000 pid=4711 start=123456 boot=… ns=… host=… label=…   (spaces)
+//! file=00000000000000131084
 //! ```
 //!
 //! Numbers have 20 digits, so that every field after the first line has a fixed offset.
@@ -24,9 +24,10 @@
 //!
 //! # Invariants
 //!
-//! 1. Only a process that has the door *and* the exclusive OS lock on this file writes it. There is
-//!    one exception: the reader in charge of a crash clears the flag under a shared lock, and no
-//!    other process writes meanwhile.
+//! 1. Only a process that has the door *and* the exclusive OS lock on this file writes it. There
+//!    are three exceptions: the reader in charge of a crash clears the flag under a shared lock,
+//!    and no other process writes meanwhile; a semaphore has no door, and a change of its limit
+//!    needs no slot either; a removal that failed writes the record into a new file.
 //! 2. `token` on disk is never below a token that was granted.
 //! 3. The next holder replaces a record that is empty or invalid. The wall clock then keeps tokens
 //!    growing. A record of another version or kind is never changed.
@@ -43,6 +44,10 @@ use crate::sys::filesystem::{FileSystem, Locality};
 const VERSION: u32 = 1;
 /// The length of a record in bytes.
 pub(crate) const LENGTH: usize = 640;
+
+/// Replaces the first line when the lock is removed, so that processes that have the file open see
+/// it.
+pub(crate) const REMOVED: &str = "stanchion removed\n";
 
 const DIGITS: usize = 20;
 /// A token above this was never granted, because it leaves no room to grow. Such a record is
@@ -307,10 +312,6 @@ fn digits(bytes: &mut [u8], mut value: u64) {
         value /= 10;
     }
 }
-
-/// Replaces the first line when the lock is removed, so that processes that have the file open see
-/// it.
-pub(crate) const REMOVED: &str = "stanchion removed\n";
 
 /// Reads the start of a state file. Returns how many bytes were read. `id` is the identity of the
 /// file, if it is known. The held flag of a record that was copied with its directory reads as

@@ -2,8 +2,8 @@
 //! host.
 //!
 //! This file is the public API. [`fair`](crate::fair) has what all fair locks share. The slot files
-//! are in `engine/slots.rs`, the wait for them is in `engine/line/at_slots.rs`, and permits pass
-//! from task to task in `engine/line/permits.rs`.
+//! are in `slots.rs`, the wait for them is in `line/contender.rs`, and permits pass from task to
+//! task in `line/core/permits.rs`.
 
 use std::fmt;
 use std::fs::File;

@@ -123,6 +123,58 @@ pub(crate) struct RefusedSlots {
     slots: Vec<RefusedSlot>,
 }
 
+/// How the first waiter tries the slots.
+pub(crate) struct GatherOptions<'a> {
+    pub(crate) watcher_id: WatcherId,
+    pub(crate) events: bool,
+    pub(crate) wait: &'a Wait,
+    pub(crate) bits: Option<u32>,
+    /// Also try slots that are watched and have reported no event.
+    pub(crate) all: bool,
+}
+
+/// The slot files that this process may not open. Others can serve a request without them.
+#[derive(Default)]
+pub(crate) struct Denied {
+    count: u32,
+    /// The error of the first one.
+    why: Option<Error>,
+}
+
+impl Names {
+    pub(crate) fn has_separator(&self) -> bool {
+        let apart = |text: &str| text.contains(std::path::is_separator);
+        apart(&self.before) || apart(&self.after)
+    }
+
+    /// Parses a pattern such as `{name}.{number:02}.lock`, as Rust or Python writes it. Returns
+    /// `None` without exactly one number.
+    pub(crate) fn parse(pattern: &str, name: &str) -> Option<Self> {
+        let (before, rest) = pattern.split_once("{number")?;
+        let (format, after) = rest.split_once('}')?;
+        let width = match format.strip_prefix(':') {
+            None if format.is_empty() => 0,
+            None => return None,
+            Some("d") => 0,
+            Some(format) => {
+                let digits = format.strip_suffix('d').unwrap_or(format);
+                digits.parse().ok().filter(|width| *width <= 20)?
+            }
+        };
+        // Braces in the name are literal. Those in the pattern are placeholders.
+        let named = |text: &str| {
+            let parts: Vec<&str> = text.split("{name}").collect();
+            let known = parts.iter().all(|it| !it.contains(['{', '}']));
+            known.then(|| parts.join(name))
+        };
+        Some(Self {
+            before: named(before)?,
+            after: named(after)?,
+            width,
+        })
+    }
+}
+
 impl Slots {
     pub(crate) fn new(directory: PathBuf, names: Names, limit: u32) -> Self {
         Self {
@@ -414,14 +466,6 @@ impl Slots {
     }
 }
 
-/// The slot files that this process may not open. Others can serve a request without them.
-#[derive(Default)]
-pub(crate) struct Denied {
-    count: u32,
-    /// The error of the first one.
-    why: Option<Error>,
-}
-
 impl Denied {
     /// Returns what was opened, or `None` if permission was denied.
     fn unless_denied<T>(&mut self, opened: Result<T>) -> Result<Option<T>> {
@@ -439,16 +483,6 @@ impl Denied {
 fn is_denied(error: &Error) -> bool {
     let denied = std::io::ErrorKind::PermissionDenied;
     error.io_error().is_some_and(|it| it.kind() == denied)
-}
-
-/// How the first waiter tries the slots.
-pub(crate) struct GatherOptions<'a> {
-    pub(crate) watcher_id: WatcherId,
-    pub(crate) events: bool,
-    pub(crate) wait: &'a Wait,
-    pub(crate) bits: Option<u32>,
-    /// Also try slots that are watched and have reported no event.
-    pub(crate) all: bool,
 }
 
 impl RefusedSlot {
@@ -488,40 +522,6 @@ impl RefusedSlots {
         if let Some(slot) = self.slots.iter_mut().find(|it| it.source.is_polling()) {
             slot.source.pace(ladder);
         }
-    }
-}
-
-impl Names {
-    pub(crate) fn has_separator(&self) -> bool {
-        let apart = |text: &str| text.contains(std::path::is_separator);
-        apart(&self.before) || apart(&self.after)
-    }
-
-    /// Parses a pattern such as `{name}.{number:02}.lock`, as Rust or Python writes it. Returns
-    /// `None` without exactly one number.
-    pub(crate) fn parse(pattern: &str, name: &str) -> Option<Self> {
-        let (before, rest) = pattern.split_once("{number")?;
-        let (format, after) = rest.split_once('}')?;
-        let width = match format.strip_prefix(':') {
-            None if format.is_empty() => 0,
-            None => return None,
-            Some("d") => 0,
-            Some(format) => {
-                let digits = format.strip_suffix('d').unwrap_or(format);
-                digits.parse().ok().filter(|width| *width <= 20)?
-            }
-        };
-        // Braces in the name are literal. Those in the pattern are placeholders.
-        let named = |text: &str| {
-            let parts: Vec<&str> = text.split("{name}").collect();
-            let known = parts.iter().all(|it| !it.contains(['{', '}']));
-            known.then(|| parts.join(name))
-        };
-        Some(Self {
-            before: named(before)?,
-            after: named(after)?,
-            width,
-        })
     }
 }
 

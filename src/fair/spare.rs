@@ -3,10 +3,10 @@
 //! Creating and deleting files is expensive under churn. ext4 does not use an inode again for a
 //! minute, and searches longer and longer for a free one (27 µs for each ticket after some seconds,
 //! against 6 µs). So a process keeps the file open and locked under the name `spare.<inode>`, and
-//! links it under the number of its next ticket. Watchers of the file learn of a removed name as
-//! they learn of its close. After a quarter of a second without a ticket the process deletes its
-//! spare files. The spare file of a dead process is adopted by the next process that needs a file,
-//! or is deleted with the queue.
+//! links it under the number of its next ticket. The waiter behind a ticket is woken by the removal
+//! of its name as it is by a close. After a quarter of a second without a ticket the process
+//! deletes its spare files. The spare file of a dead process is adopted by the next process that
+//! needs a file, or is deleted with the queue.
 //!
 //! Spare files are only an optimization. If a step with one fails, a new file is created.
 

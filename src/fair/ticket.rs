@@ -1,5 +1,5 @@
-//! The queue on disk: its tickets, the rule that says which ticket is first, and the queue
-//! directory.
+//! The tickets of the queue on disk: their names, their order, and the rule that says which ticket
+//! is first ([`policy`]). The directory that contains them is [`queue_dir`](super::queue_dir).
 //!
 //! A ticket is a file in the queue directory. Its name is `NNNNNNNNNNNNNNNNNNNN.M`: a number of
 //! twenty digits, and a mode (`x` exclusive, `s` shared, `pK` for K permits). The waiter keeps the

@@ -10,9 +10,9 @@
 //! reports that death, and it clears the flag afterwards.
 //!
 //! A reader that is refused `state` tries again. While the record names this door, the other
-//! process is dying or in charge. Otherwise the holder may also live behind another door. A reader
-//! that must know this first asks to be [alone](Disk::is_held_elsewhere) at the door, because the
-//! reader in charge may be stopped.
+//! process is dying or in charge. Otherwise the holder may have entered through another door, or
+//! another reader is about to take charge, and may be stopped. To tell these apart, a reader first
+//! makes sure that it is alone at the door, and then [asks](Disk::is_held_elsewhere).
 //!
 //! # Invariants
 //!
@@ -43,8 +43,8 @@ enum Tried {
 }
 
 impl Disk {
-    /// Makes a reader that has locked the door shared a holder. Trusts the last listing about which
-    /// file `state` is, as [`Disk::enter`] does.
+    /// Makes the process that has locked the door shared one of the holders. Trusts the last
+    /// listing about which file `state` is, as [`Disk::enter`] does.
     pub(crate) fn enter_shared(&mut self, door: &Door) -> Result<Admission> {
         step::at(Step::LockState);
         let mut refusals = 0;

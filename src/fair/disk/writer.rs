@@ -1,5 +1,5 @@
 //! An exclusive hold on disk: the state file, locked, with the token and the held flag in it.
-//! Readers are in [`share`](super::share).
+//! Readers are in [`reader`](super::reader).
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Disk {
         }))
     }
 
-    /// Locks the current state file for writing, and reads it.
+    /// Locks the current state file exclusively, and reads it. A refusal says why.
     pub(super) fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
         match self.try_state()? {
             Some(record) => Ok(StateLock::Locked(record)),
@@ -55,7 +55,8 @@ impl Disk {
         }
     }
 
-    /// Does the same, without deciding why a lock was refused.
+    /// Does the same, and returns `None` if the lock was refused. The record is `None` if there was
+    /// none.
     pub(super) fn try_state(&mut self) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
             let Some(record) = self.try_state_as_it_is()? else {
@@ -76,7 +77,8 @@ impl Disk {
         Err(self.vanishing())
     }
 
-    /// Does the same for a process that does not write. The file may have a second name.
+    /// Does the same, and accepts a file with a second name. The caller must not write into it
+    /// then.
     pub(super) fn try_state_as_it_is(&mut self) -> Result<Option<Option<Record>>> {
         for _ in 0..TRIES {
             self.open_state()?;
@@ -116,8 +118,8 @@ impl Disk {
     }
 
     /// Reads the record, with the state file locked by us. If the path leads to another file by
-    /// now, this unlocks the old one and reports the record as removed, because a file with a
-    /// second name gets no tombstone.
+    /// now, unlocks and closes the old one, and reports its record as removed. The record itself
+    /// may not say so: a file with a second name gets no tombstone.
     pub(super) fn read_locked(&mut self) -> Result<Content> {
         let path = self.place.state();
         let named = file::named_at(&path);
@@ -151,7 +153,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Reads the record.
+    /// Reads the record of the open state file.
     pub(super) fn read_head(&self) -> Result<Content> {
         let Some(file) = &self.state else {
             return Ok(Content::Nothing);
@@ -162,6 +164,7 @@ impl Disk {
         Ok(self.parse(&buffer[..read]))
     }
 
+    /// Opens the state file, unless it is open. May leave it closed; then the caller tries again.
     pub(super) fn open_state(&mut self) -> Result<()> {
         if self.state.is_some() && self.queue.is_some() {
             return Ok(());
@@ -246,8 +249,8 @@ impl Disk {
             .map_err(|e| Error::io("write the state file", self.place.state(), e))
     }
 
-    /// Writes the last granted token and the flag for the next holder: clear, or held if a crash
-    /// was found and has not been reported yet.
+    /// Writes the last granted token, and the flag without a writer inside: clear, or held or found
+    /// if a crash has not been reported yet.
     pub(crate) fn clear_held(&mut self, token: u64, flag: Flag) -> Result<()> {
         step::at(Step::ClearHeld);
         self.write_flag(token, flag)

@@ -64,7 +64,7 @@ impl Agenda {
             .min()
     }
 
-    /// Returns whether the watch thread must be told of this time.
+    /// Returns whether the watch thread must be armed for this time.
     pub(super) fn must_arm(&self, due: Instant) -> bool {
         self.armed.is_none_or(|armed| due < armed)
     }
@@ -110,7 +110,8 @@ impl Agenda {
         }
     }
 
-    pub(super) fn rest_later(&mut self, now: Instant) {
+    /// Sets the timer that deletes the spare files.
+    fn rest_later(&mut self, now: Instant) {
         self.rest = now.checked_add(REST_AFTER);
     }
 

@@ -86,7 +86,7 @@ impl Bypass {
         }
     }
 
-    /// Returns whether the user has switched it on.
+    /// Returns whether waiters are bypassed at all. A window of `Duration::MAX` switches it off.
     pub(super) fn is_on(&self) -> bool {
         self.window != Duration::MAX
     }
@@ -96,7 +96,7 @@ impl Bypass {
         self.due
     }
 
-    /// Returns whether a window has ended, and begins the next one.
+    /// Returns whether a window has ended. Begins the next one then.
     pub(super) fn ends_window(&mut self, now: Instant) -> bool {
         let ends = self.due.is_some_and(|at| now >= at);
         if ends {
@@ -122,8 +122,8 @@ impl Bypass {
         self.probe.take()
     }
 
-    /// Returns whether the door that was locked a window ago still is. Then there is nothing to look
-    /// at. So a waiter that waits long costs one system call a window.
+    /// Returns whether the door that was locked a window ago is still locked. Then there is nothing
+    /// to look at. So a long wait costs two system calls a window.
     pub(super) fn is_door_still_locked(&mut self, disk: &Disk) -> Result<bool> {
         let path = &disk.place().door;
         let Some(door) = &self.probe else {
@@ -285,8 +285,8 @@ fn awake_before(queue: &QueueDir, own: Ticket) -> Result<(usize, Option<Ticket>)
 }
 
 /// Marks the tickets before ours whose owners live, those of readers too, because waiters behind us
-/// count the unmarked ones. Counts the new marks, also if a step fails. Returns those marked tickets
-/// that conflict with ours.
+/// count the unmarked ones. Counts the new marks, also if a step fails. Returns those marked
+/// tickets that conflict with ours.
 pub(super) fn mark_all_before(
     own: &OwnTicket,
     disk: &mut Disk,

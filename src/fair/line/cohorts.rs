@@ -57,7 +57,7 @@ pub(super) struct Waiter {
     cohort: CohortId,
     /// Whether it let an offer lapse and has not been polled since.
     frozen: bool,
-    /// Its offer, and the number of that offer.
+    /// The number of its offer, and the offer.
     offer: Option<(u64, Offer)>,
     /// Whether it was polled since its cohort was last woken.
     polled: bool,

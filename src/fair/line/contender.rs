@@ -59,7 +59,7 @@ use crate::watch::wait::{COARSE, FINE, Ladder, Wait, WakeSource};
 use crate::watch::{Seen, WatchId, watch};
 
 /// After this many rungs of the ladder, the process that has `state` locked counts as alive. The
-/// rungs double from 50 µs on, which makes 200 ms.
+/// rungs double from 50 µs on, so this takes 200 ms.
 const MOST_REFUSALS: u32 = 12;
 /// How often a waiter that has a part looks whether it is still first, without claim windows.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -83,11 +83,12 @@ pub(super) struct Contender {
     notes: Vec<Note>,
 }
 
-/// What a step is told.
+/// What the caller of a step knows.
 #[derive(Clone, Copy)]
 pub(super) struct StepInput {
     pub cause: Cause,
-    /// Whether readers of this process are inside, which a reader may join.
+    /// Whether the contender is a reader and readers of this process are inside. Then it may join
+    /// them.
     pub joins: bool,
     /// Permits in hand that belong to others.
     pub reserved: u32,
@@ -105,7 +106,7 @@ pub(super) enum Cause {
 /// How it enters while another process has `state` locked.
 #[derive(Default)]
 struct Retry {
-    /// How often in a row `state` was locked under a record that names another door.
+    /// How often in a row `state` was locked and the record named another door.
     refusals: u32,
     /// Whether it climbs the fine rungs because another process is dying.
     fast: bool,
@@ -298,13 +299,13 @@ impl Contender {
         drop(self.take_position());
     }
 
-    /// Starts again. Returns the position until now, without its watches.
+    /// Goes back to the start. Returns the position until now, without its watches.
     fn take_position(&mut self) -> Position {
         self.forget_watches();
         std::mem::replace(&mut self.position, Position::Fresh)
     }
 
-    /// Does all that can be done now.
+    /// Goes on as far as that needs no wait.
     pub(super) fn step(
         &mut self,
         own: &OwnTicket,
@@ -344,7 +345,7 @@ impl Contender {
                 Position::AtSlots { .. } if !std::mem::take(&mut look_first) => {
                     self.collect(disk)?
                 }
-                Position::Behind { .. } if rung_only => self.try_before(disk)?,
+                Position::Behind { .. } if rung_only => self.try_predecessor(disk)?,
                 Position::Fresh | Position::Behind { .. } | Position::AtSlots { .. } => {
                     self.look(own, disk)?
                 }
@@ -446,7 +447,7 @@ impl Contender {
         };
         self.note_fallback(had_events);
         match standing {
-            Standing::Unmarked => self.try_in(queue),
+            Standing::Unmarked => self.reap_or_sleep(queue),
             Standing::Marked => Ok(Flow::Again),
             Standing::Gone => {
                 self.reset();
@@ -485,12 +486,12 @@ impl Contender {
     }
 
     /// Tries the predecessor's ticket without listing, as long as that ticket stands.
-    fn try_before(&mut self, disk: &Disk) -> Result<Flow> {
+    fn try_predecessor(&mut self, disk: &Disk) -> Result<Flow> {
         match (&self.position, disk.open_queue()) {
             (Position::Behind { ticket, id, .. }, Some(queue))
                 if queue.still_stands(*ticket, *id)? == Standing::Unmarked =>
             {
-                self.try_in(queue)
+                self.reap_or_sleep(queue)
             }
             _ => {
                 self.reset();
@@ -499,7 +500,8 @@ impl Contender {
         }
     }
 
-    fn try_in(&mut self, queue: &QueueDir) -> Result<Flow> {
+    /// Reaps the predecessor if its owner is dead. Otherwise sleeps.
+    fn reap_or_sleep(&mut self, queue: &QueueDir) -> Result<Flow> {
         let Position::Behind {
             ticket,
             file,

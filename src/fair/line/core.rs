@@ -1,30 +1,36 @@
-//! The state of one lock in one process, and what its tasks do with it. Everything happens under
-//! the mutex of its [`Line`](super::Line), one call at a time, and no call waits.
+//! The state of one lock in one process, and everything that changes it. Each call runs under the
+//! mutex of the [`Line`](super::Line), and no call waits.
 //!
 //! # Algorithm
 //!
-//! The process is *out* (no task here holds the door) or *in [possession](super::possession)* of
-//! it. While it is out, the first [cohort](super::cohorts) with an awake waiter has a
+//! The process is *out* (it has nothing of the lock) or in [*possession*](super::possession) of it.
+//! While it is out, the first [cohort](super::cohorts) with an awake waiter has a
 //! [contender](super::contender) in the queue on disk. When the contender has entered, the process
-//! is in possession, and the lock goes from task to task of the cohort as an *offer*. The first
-//! task that is awake gets the offer. It claims the offer when it is polled. If its future is
-//! dropped, or a claim window goes by, the offer goes to the next task. When the cohort is empty, or
-//! all its waiters are frozen, the process leaves.
+//! takes possession, and *serves* that cohort: it offers the lock to the first task that is awake.
+//! The task claims the *offer* when it is polled. If its future is dropped, or the offer lapses,
+//! the offer goes to the next task. When no task is left that could get an offer, the process
+//! leaves.
 //!
 //! While the process has the whole lock there is no contender, because there is no more to acquire.
 //! While it has a share, with readers inside, later cohorts queue as if they belonged to another
 //! process. Readers that become first enter with the readers inside.
 //!
-//! This file has the grants, the ends of waits and holds, events and timers. [`arrival`] has the way
-//! in, [`contend`] the wait on disk. [`readers`] and [`permits`] have what is special about them,
-//! [`tries`] the calls that do not wait, [`view`] what others may see.
+//! # Where to read on
+//!
+//! - [`arrival`]: how a task acquires the lock at once, or begins to wait
+//! - [`contend`]: which cohort waits on disk, and what comes of it
+//! - this file: offers and grants, the ends of waits and holds, events, timers, losses
+//! - [`readers`], [`permits`]: what differs for readers and for permits
+//! - [`tries`]: the calls that do not wait
+//! - [`view`]: the status
 //!
 //! # Invariants
 //!
-//! 1. `possession` is set exactly while a guard or an offer of this process has the lock.
+//! 1. Between two calls, `possession` is set exactly while a guard or an offer of this process has
+//!    the lock.
 //! 2. By guards and offers, one writer or any number of readers are inside. They share the door's
 //!    descriptor.
-//! 3. A cohort with waiters has a ticket, or is the cohort in possession.
+//! 3. A cohort with waiters has a ticket, or is the cohort that is served.
 //! 4. A ticket is removed only after its last waiter has its guard (`leftovers`) or has left.
 //! 5. A crash that was found is reported to exactly one guard, or stays on disk.
 //!
@@ -79,7 +85,7 @@ pub(super) struct Core {
     contender: Option<Contender>,
     /// Failed waits whose tasks have not been polled yet.
     failures: Vec<(Key, Error)>,
-    /// Tickets that are no longer needed.
+    /// Tickets that are no longer needed, and not removed yet.
     leftovers: Vec<OwnTicket>,
     tail: Tail,
     /// Whether the last attempt without a ticket met a queue or a locked door.
@@ -139,7 +145,7 @@ impl Core {
         &mut self.disk
     }
 
-    /// Takes what the last step has left to do, without the mutex.
+    /// Takes out what must be done once the mutex is free.
     pub(super) fn take_effects(&mut self) -> Deferred {
         self.effects.take()
     }
@@ -186,9 +192,44 @@ impl Core {
         known && possession.is_some_and(|it| it.is_held_by(by))
     }
 
+    /// Returns how much of the lock this process has.
+    fn extent(&self) -> Option<Extent> {
+        let possession = self.possession.as_ref();
+        possession.map(|it| it.extent(&self.disk))
+    }
+
+    /// Returns whether no other process can enter.
+    fn has_whole(&self) -> bool {
+        self.extent().is_some_and(Extent::is_whole)
+    }
+
+    /// Returns the files of the permits that this process does not have.
+    pub(super) fn slots_of_others(&self) -> Vec<PathBuf> {
+        let slots = self.disk.slots();
+        let others = slots.into_iter().flat_map(|it| it.paths_of_others());
+        others.collect()
+    }
+
+    /// Returns whether a task of this process is inside, with a guard or an offer.
+    fn is_someone_inside(&self) -> bool {
+        let possession = self.possession.as_ref();
+        possession.is_some_and(|it| !it.inside().is_empty())
+    }
+
+    /// Returns the cohort to whose tasks this process offers the lock.
+    fn cohort_served(&self) -> Option<CohortId> {
+        self.possession.as_ref()?.cohort()
+    }
+
+    /// Returns whether no task of this process holds or waits.
+    fn is_at_rest(&self) -> bool {
+        self.possession.is_none() && self.cohorts.waiting() == 0
+    }
+
     // ---- Grants ----
 
-    /// Takes possession of the lock, or of more permits.
+    /// Takes possession of the lock that was entered. Without a door, adds permits to the
+    /// possession that there is.
     fn possess(
         &mut self,
         door: Option<Door>,
@@ -258,7 +299,8 @@ impl Core {
         Some(self.failures.swap_remove(index).1)
     }
 
-    /// Turns the offer into a guard. It must not touch the disk, so the ticket is removed later.
+    /// Turns the offer into a grant. The claim of a writer does not touch the disk, so the ticket
+    /// is removed later.
     fn claim(&mut self, key: Key, offer: Offer, now: Instant) -> Option<Grant> {
         let mut waiter = self.cohorts.leave(key)?;
         self.effects.discard(waiter.take_waker());
@@ -275,7 +317,7 @@ impl Core {
         Some(grant)
     }
 
-    /// Makes the guard of a caller that was let in: the one place for all grants.
+    /// Makes the grant of a caller that was admitted. Every grant is made here.
     fn grant(&mut self, want: Want, offer: Offer, settings: &Settings) -> Option<Grant> {
         let possession = self.possession.as_mut()?;
         let grant = possession.grant(want, offer, settings, &mut self.disk);
@@ -303,12 +345,7 @@ impl Core {
         }
     }
 
-    /// The cohort that is served in memory.
-    fn cohort_served(&self) -> Option<CohortId> {
-        self.possession.as_ref()?.cohort()
-    }
-
-    /// Lets one more enter. Returns the offer that its guard is made of.
+    /// Counts one more task as inside. Returns its offer.
     fn admit(&mut self, mode: Mode) -> Offer {
         let possession = self.possession.as_mut();
         Offer {
@@ -341,8 +378,8 @@ impl Core {
         Ok(())
     }
 
-    /// Returns the next waiter in memory, which is the first of the cohort in possession. There is
-    /// none if a bypassed waiter has woken.
+    /// Returns the waiter that can get the next offer. There is none if a cohort is first that is
+    /// not served, or if a bypassed waiter has woken.
     fn next_in_memory(&self) -> Option<(Key, Mode)> {
         let possession = self.possession.as_ref()?;
         let cohort = possession.cohort()?;
@@ -359,8 +396,8 @@ impl Core {
         admitted.then_some((front, mode))
     }
 
-    /// Makes token and held flag right for the next holder in memory. Returns `false` if that must
-    /// be tried again.
+    /// Makes token and held flag right for the next holder in memory. Returns `false` if the caller
+    /// must try again.
     fn prepare_for(&mut self, next: Key, mode: Mode) -> Result<bool> {
         let (Some(possession), disk) = (&mut self.possession, &mut self.disk) else {
             return Ok(true);
@@ -414,7 +451,7 @@ impl Core {
         self.cohorts.shrink();
     }
 
-    /// Removes a cohort that is empty. Of the cohort in possession it removes only the ticket.
+    /// Removes a cohort that is empty. Of the cohort that is served it removes only the ticket.
     fn drop_if_empty(&mut self, id: CohortId) {
         if !self.cohorts.cohort(id).is_some_and(Cohort::is_empty) {
             return;
@@ -461,8 +498,8 @@ impl Core {
         }
     }
 
-    /// Takes a guard back. Fails with `Lost` if the lock was lost; a loss that was not noticed
-    /// before is reported only if the caller `listens`.
+    /// Takes a guard back. Fails with `Lost` if the lock was lost. Looks for a loss that was not
+    /// noticed before only if the caller `listens`.
     pub(super) fn release(&mut self, share: Share, want: Want, listens: bool) -> Result<()> {
         match share {
             Share::Permits(permits) => return self.release_permits(permits, want),
@@ -490,12 +527,6 @@ impl Core {
             Some(loss) => Err(self.lost(loss)),
             None => served.and(left),
         }
-    }
-
-    /// Returns whether a task of this process is inside, with a guard or an offer.
-    fn is_someone_inside(&self) -> bool {
-        let possession = self.possession.as_ref();
-        possession.is_some_and(|it| !it.inside().is_empty())
     }
 
     fn lost(&self, loss: Loss) -> Error {
@@ -580,7 +611,7 @@ impl Core {
         (left, loss)
     }
 
-    /// Removes the tickets whose tasks have their guards.
+    /// Removes the tickets that are no longer needed.
     fn tidy(&mut self) {
         self.agenda.tidied(!self.leftovers.is_empty());
         while let Some(own) = self.leftovers.pop() {
@@ -656,7 +687,8 @@ impl Core {
         }
     }
 
-    /// Returns when to be called again, if the watch thread does not know it yet.
+    /// Returns when [`on_timer`](Self::on_timer) must be called, if the watch thread does not know
+    /// it yet.
     pub(super) fn must_arm(&mut self) -> Option<Instant> {
         if self.is_at_rest() {
             self.agenda.idle();
@@ -666,14 +698,9 @@ impl Core {
         due.filter(|due| self.agenda.must_arm(*due))
     }
 
-    /// Notes that the watch thread knows it.
+    /// Notes that the watch thread knows this time.
     pub(super) fn armed(&mut self, due: Instant) {
         self.agenda.armed(due);
-    }
-
-    /// Returns whether no task of this process holds or waits.
-    fn is_at_rest(&self) -> bool {
-        self.possession.is_none() && self.cohorts.waiting() == 0
     }
 
     /// Returns whether the line is idle with open files, and not listed yet.
@@ -684,8 +711,8 @@ impl Core {
         begins
     }
 
-    /// Closes the files of an idle line. Returns `false` if it is in use or, unless `all`, if it was
-    /// used since it was last asked.
+    /// Closes the files of an idle line. Returns `false` if it is in use or, unless `all`, if it
+    /// was used since it was last asked.
     pub(super) fn close_files(&mut self, all: bool) -> bool {
         let used = std::mem::take(&mut self.used) && !all;
         if used || !self.is_at_rest() {
@@ -768,23 +795,5 @@ impl Core {
         if possession.loss.is_awaited() {
             self.agenda.compare_later();
         }
-    }
-
-    /// Returns how much of the lock this process has.
-    fn extent(&self) -> Option<Extent> {
-        let possession = self.possession.as_ref();
-        possession.map(|it| it.extent(&self.disk))
-    }
-
-    /// Returns whether no other process can enter.
-    fn has_whole(&self) -> bool {
-        self.extent().is_some_and(Extent::is_whole)
-    }
-
-    /// The files of the permits that this process does not have.
-    pub(super) fn slots_of_others(&self) -> Vec<PathBuf> {
-        let slots = self.disk.slots();
-        let others = slots.into_iter().flat_map(|it| it.paths_of_others());
-        others.collect()
     }
 }

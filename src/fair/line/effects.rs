@@ -1,4 +1,4 @@
-//! What a step under the mutex leaves to do after it.
+//! What a step under the mutex leaves to do until the mutex is free.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::foreign::SafeWaker;
 use crate::stats::{Counts, counts_of};
 use crate::trace::{Note, Notes};
 
-/// The counters of a line, and what its steps leave to do.
+/// The counters of a line, and what its steps have left to do.
 pub(super) struct Effects {
     counts: Arc<Counts>,
     deferred: Deferred,
@@ -34,12 +34,14 @@ impl Effects {
         &self.counts
     }
 
+    /// Calls this waker later.
     pub(super) fn wake(&mut self, waker: Option<SafeWaker>) {
         if let Some(waker) = waker {
             self.deferred.wakes.push(waker);
         }
     }
 
+    /// Drops this waker later.
     pub(super) fn discard(&mut self, waker: Option<SafeWaker>) {
         if let Some(waker) = waker {
             self.deferred.discarded.push(waker);
@@ -67,7 +69,7 @@ impl Effects {
 }
 
 impl Deferred {
-    /// Calls the wakers, and reports the notes. The mutex is free.
+    /// Calls the wakers, and reports the notes. The caller has no mutex locked.
     pub(super) fn perform(self, lock: &Path) {
         self.wakes.into_iter().for_each(SafeWaker::wake);
         drop(self.discarded);

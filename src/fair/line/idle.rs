@@ -1,8 +1,8 @@
 //! The lines of this process that no task uses, and that keep their files open for the next use.
 //!
 //! An idle line has two descriptors: the queue directory and the state file. To open them again
-//! costs several system calls, so a line keeps them, but a process has at most [`MOST`] such lines.
-//! One more closes the files of the line that has been idle longest. If the process runs out of
+//! costs several system calls. So a line keeps them, but only about [`MOST`] lines of a process do.
+//! With one more, a line that has been idle for long closes its files. If the process runs out of
 //! descriptors, all idle lines close their files.
 //!
 //! Nothing here waits for the mutex of another line: a line whose mutex is locked is in use.
@@ -47,8 +47,8 @@ pub(super) fn add(line: &Weak<Line>) {
     }
 }
 
-/// Closes the files of all idle lines if this error says that no descriptor is left. Returns whether
-/// a file was closed, so that the caller can try again.
+/// Closes the files of all idle lines if this error says that no descriptor is left. Returns
+/// whether a file was closed, so that the caller can try again.
 pub(super) fn make_room(error: &Error) -> bool {
     if !error.io_error().is_some_and(is_out_of_files) {
         return false;
@@ -60,8 +60,8 @@ pub(super) fn make_room(error: &Error) -> bool {
     !closed.is_empty()
 }
 
-/// Closes the files of a line. Returns `false` if it is in use or, unless `all`, if it was used since
-/// it was last asked.
+/// Closes the files of a line. Returns `false` if it is in use or, unless `all`, if it was used
+/// since it was last asked.
 fn close(line: &Line, all: bool) -> bool {
     if line.is_foreign() {
         return true;

@@ -62,7 +62,7 @@ impl LossState {
         self.watch = None;
     }
 
-    /// Keeps a waker until the loss, unless it is known already.
+    /// Keeps a waker until the loss, unless one for the same task is kept already.
     pub(super) fn wait(&mut self, waker: &mut Option<SafeWaker>) {
         let wakers = &mut self.wakers;
         wakers.extend(waker.take_if(|it| !wakers.iter().any(|known| known.will_wake(it))));

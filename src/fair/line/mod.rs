@@ -100,7 +100,7 @@ impl Line {
             lines.insert(door, Arc::downgrade(&line));
             return Ok(line);
         };
-        // Before the line may be dropped, which locks the map.
+        // The map is unlocked first, because the drop of a line locks it.
         drop(lines);
         if line.kind == kind {
             line.check_slots(slots.as_ref())?;
@@ -181,7 +181,7 @@ impl Line {
         limit.unwrap_or(0)
     }
 
-    /// Returns how many permits there are, after a look at the record.
+    /// Returns how many permits there are, as the record says now.
     pub(crate) fn current_limit(&self) -> Result<u32> {
         self.refuse_foreign()?;
         self.with(|core| core.disk().adopt_limit()).0?;
@@ -517,8 +517,8 @@ impl Watcher for Line {
 }
 
 impl Drop for Line {
-    /// Gives back the watches and the descriptors, and forgets the line. No task holds or waits any
-    /// more.
+    /// Gives back the watches and the descriptors, and removes the line from the map. No task holds
+    /// or waits any more.
     fn drop(&mut self) {
         if !self.is_foreign() {
             let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);

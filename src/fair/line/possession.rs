@@ -29,6 +29,7 @@ use crate::watch::loss_watcher::loss_of;
 /// How many tokens are reserved on disk at once for hand-overs in memory.
 const BLOCK: u64 = 1024;
 
+/// What this process has of the lock.
 pub(super) struct Possession {
     hold: Hold,
     inside: Inside,
@@ -39,10 +40,10 @@ pub(super) struct Possession {
     reserved: u64,
     /// The held flag on disk.
     flag: bool,
-    /// Whether the last holder died inside and no guard has reported it yet.
+    /// Whether the last holder died while it held the lock, and no guard has reported it yet.
     crashed: bool,
     pub(super) loss: LossState,
-    /// The cohort that is served in memory.
+    /// The cohort that is served: its tasks get the offers.
     cohort: Option<CohortId>,
     /// The tickets that this process bypassed. They are first again as soon as their owners wake.
     bypassed: Vec<Ticket>,
@@ -82,8 +83,8 @@ pub(super) struct Offer {
 }
 
 impl Possession {
-    /// Returns a possession with no task inside. `mode` is what the door was locked for; a semaphore
-    /// has no door.
+    /// Returns a possession with no task inside. `mode` is what the door was locked for; a
+    /// semaphore has no door.
     pub(super) fn new(
         door: Option<Door>,
         entered: Entered,
@@ -149,17 +150,17 @@ impl Possession {
         self.holders.contains(&by)
     }
 
-    /// Returns whether one more may enter whose turn has come.
+    /// Returns whether a task whose turn has come may enter beside those inside.
     pub(super) fn admits(&self, mode: Mode, disk: &Disk) -> bool {
         self.loss.get().is_none() && self.inside.admits(self.extent(disk), mode)
     }
 
-    /// The cohort that is served in memory.
+    /// Returns the cohort that is served.
     pub(super) fn cohort(&self) -> Option<CohortId> {
         self.cohort
     }
 
-    /// The waiters that were bypassed for the present turn.
+    /// Returns the waiters that were bypassed for the present turn.
     pub(super) fn bypassed(&self) -> &[Ticket] {
         &self.bypassed
     }
@@ -182,19 +183,18 @@ impl Possession {
         self.cohort = None;
     }
 
-    /// Serves a cohort that the process has created while it was alone.
+    /// Serves a cohort that was created while this process has the whole lock.
     pub(super) fn serve(&mut self, cohort: CohortId) {
         self.cohort = Some(cohort);
     }
 
-    /// Lets one more enter: with an offer, or with a guard that follows at once. Returns the token
-    /// for it.
+    /// Counts one more task as inside: it gets an offer, or a guard at once. Returns its token.
     pub(super) fn admit(&mut self, mode: Mode) -> u64 {
         self.inside.add(mode);
         self.token
     }
 
-    /// Makes the guard of a caller that was let in.
+    /// Makes the grant of a caller that was admitted.
     pub(super) fn grant(
         &mut self,
         want: Want,

@@ -80,8 +80,8 @@ impl Tail {
         &self.flags
     }
 
-    /// Notes which cohort is the last. Only a look that was made after the watch was set is valid
-    /// later, so there is none after a ticket was taken.
+    /// Notes which cohort is the last. `None` means that the next newcomer must look: a ticket was
+    /// taken, and only a look that is made after the watch was set is valid later.
     pub(super) fn ends_with(&mut self, cohort: Option<CohortId>) {
         self.cohort = cohort;
     }

@@ -9,9 +9,9 @@
 //! A task that queues joins the last cohort of this process, if the ticket of that cohort is the
 //! last in the directory and asks for all that the task wants. An exclusive ticket conflicts with
 //! all others, so any task may share it. A shared ticket conflicts with writers only, so only
-//! readers may share it. If the directory is empty, the task joins the cohort in possession of the
-//! whole lock. Otherwise it takes a new ticket and starts a new cohort. Looking and joining are one
-//! step under the mutex.
+//! readers may share it. If the directory is empty, and the process has the whole lock, the task
+//! joins the cohort that is served. Otherwise it takes a new ticket and starts a new cohort.
+//! Looking and joining are one step under the mutex.
 
 use std::task::Poll;
 
@@ -29,9 +29,9 @@ use crate::trace::Note;
 /// The result of an attempt without a ticket.
 pub(super) enum Fast {
     Granted(Grant),
-    /// The record names a holder that came through another door.
+    /// `state` is locked, and the record names another door.
     Elsewhere,
-    /// Only `state` was locked, by a process that is dying.
+    /// Only `state` is locked, by a process that is dying.
     Dying,
     /// The door is locked. It stays open, because closing it would wake other waiters.
     Locked(Door),
@@ -130,7 +130,7 @@ impl Core {
         left.map(|()| refused)
     }
 
-    /// Makes the guard of a newcomer that was let in.
+    /// Makes the grant of a newcomer that was admitted.
     pub(super) fn grant_at_once(&mut self, request: &Request<'_>, offer: Offer) -> Fast {
         match self.grant(request.want, offer, request.settings) {
             Some(grant) => {
@@ -141,8 +141,8 @@ impl Core {
         }
     }
 
-    /// Locks the door if it is free, and makes sure that it is current. Returns a door that is
-    /// locked by another process as `Err`.
+    /// Locks the door if it is free, and makes sure that it is current. The inner result is the
+    /// locked door, or as `Err` the open door that another process has locked.
     pub(super) fn lock_current_door(
         &mut self,
         settings: &Settings,
@@ -210,15 +210,15 @@ impl Core {
         (last.ticket().is_some() || (alone && !bypasses)).then_some(cohort)
     }
 
-    /// Returns the cohort whose ticket is the last, or the one in possession if there is no ticket.
-    /// Returns `None` if a newcomer with this wish must not join it.
+    /// Looks at the queue. Returns the cohort whose ticket is the last, or the one that is served
+    /// if there is no ticket. Returns `None` if a newcomer with this mode must not join it.
     fn look_at_tail(&mut self, settings: &Settings, mode: Mode) -> Result<Option<CohortId>> {
         self.tail.watch(settings.bits, &mut self.disk, self.site)?;
         let leftovers = &self.leftovers;
         let line = self.disk.list(settings.bits)?;
         let stands = |ticket: &&Ticket| leftovers.iter().all(|own| own.ticket != **ticket);
         let Some(last) = line.iter().rfind(stands).copied() else {
-            return Ok(self.cohort_in_possession());
+            return Ok(self.cohort_served_alone());
         };
         let ours = self
             .cohorts
@@ -231,7 +231,7 @@ impl Core {
     }
 
     /// Returns whether a ticket of another process is before this cohort although the cohort was
-    /// first: it holds the door or tries it. The other process chose its number before we queued,
+    /// first: it has the lock or tries it. The other process chose its number before we queued,
     /// and linked the ticket after we looked. The cohort may still enter first, but newcomers must
     /// come after that ticket.
     fn a_ticket_came_late(&self, ours: CohortId) -> Result<bool> {
@@ -254,9 +254,9 @@ impl Core {
         Ok(false)
     }
 
-    /// Returns the cohort in possession of the whole lock. Creates it when the first task joins.
-    /// Returns `None` if another cohort of this process is behind it.
-    fn cohort_in_possession(&mut self) -> Option<CohortId> {
+    /// Returns the cohort that is served, if this process has the whole lock. Creates it when the
+    /// first task joins. Returns `None` if another cohort of this process is behind it.
+    fn cohort_served_alone(&mut self) -> Option<CohortId> {
         // Where others can enter, the cohort needs a ticket.
         let whole = self.has_whole();
         let possession = self.possession.as_mut().filter(|_| whole)?;
@@ -287,8 +287,8 @@ impl Core {
         Ok(count + self.cohorts.waiting())
     }
 
-    /// Reaps the tickets of dead owners. Returns how many owners live, and for each ticket that this
-    /// process may not open, the error that says so.
+    /// Reaps the tickets of dead owners. Returns how many owners live, and for each ticket that
+    /// this process may not open, the error that says so.
     pub(super) fn living(&self, tickets: Vec<Ticket>) -> Result<(usize, Vec<Error>)> {
         let (mut known, mut unknown) = (0, Vec::new());
         let Some(queue) = self.disk.open_queue() else {
@@ -320,7 +320,7 @@ impl Core {
     }
 }
 
-/// Returns whether a newcomer with this wish must wait for one of these tickets.
+/// Returns whether a newcomer with this mode must wait for one of these tickets.
 pub(super) fn is_in_the_way(line: &[Ticket], mode: Mode) -> bool {
     line.iter().any(|it| it.mode.conflicts(mode))
 }

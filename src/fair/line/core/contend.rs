@@ -1,5 +1,7 @@
-//! The wait of this process in the queue on disk: for which cohort a [`Contender`] waits, what comes
-//! of its steps, and the tickets of waiters that stay when the process leaves.
+//! The wait of this process in the queue on disk: for which cohort a [`Contender`] waits, what
+//! comes of its steps, and the tickets of those that still wait when the process leaves.
+
+use std::sync::Arc;
 
 use super::{
     Cause, Cohort, CohortId, Contender, Core, Entry, Extent, Outcome, Settings, Setup, StepInput,
@@ -9,10 +11,9 @@ use crate::fair::disk::TakePlace;
 use crate::fair::door::Door;
 use crate::fair::line::idle;
 use crate::fair::ticket::{Mode, Ticket};
-use std::sync::Arc;
 
 impl Core {
-    /// Takes the first cohort with an awake waiter as far as it gets without waiting. `spare` is a
+    /// Moves the first cohort with an awake waiter on, as far as that needs no wait. `spare` is a
     /// door that is open and not locked.
     pub(super) fn drive(&mut self, cause: Cause, mut spare: Option<Door>) {
         loop {
@@ -24,7 +25,7 @@ impl Core {
                 // All permits were in this process when the cohort was added. There are more now.
                 self.keep_ticket(cohort);
             }
-            self.take_contender(cohort, &mut spare);
+            self.ensure_contender(cohort, &mut spare);
             match self.step(cohort, cause) {
                 Ok(true) => {
                     self.yield_slots(cohort);
@@ -58,8 +59,8 @@ impl Core {
         may.then_some(first)
     }
 
-    /// Makes sure that the contender waits for what the first task of this cohort wants.
-    fn take_contender(&mut self, cohort: CohortId, spare: &mut Option<Door>) {
+    /// Makes sure that there is a contender for this cohort, and for what its first task wants.
+    fn ensure_contender(&mut self, cohort: CohortId, spare: &mut Option<Door>) {
         let Some((_, front)) = self.cohorts.front(cohort) else {
             return;
         };
@@ -119,7 +120,7 @@ impl Core {
             }
             Outcome::Joins(bypassed) => {
                 self.retire();
-                self.serve_cohort(cohort, bypassed);
+                self.join_inside(cohort, bypassed);
                 Ok(false)
             }
             Outcome::TicketGone => {
@@ -143,7 +144,7 @@ impl Core {
         }
     }
 
-    /// Takes possession for a cohort whose contender has entered, and offers the lock to its tasks.
+    /// Takes possession for a cohort whose contender has entered, and serves it.
     fn begin_turn(&mut self, cohort: CohortId, mode: Mode, entry: Entry) {
         let label = self.settings_of(cohort).and_then(|it| it.label.clone());
         let possession = self.possess(entry.door, entry.entered, mode, label);
@@ -158,17 +159,17 @@ impl Core {
         self.forget_cohort(before.filter(|it| *it != cohort));
     }
 
-    /// Waiters behind the front may be admitted too, unless a writer is inside. After an error they
-    /// try again.
+    /// Offers the lock to the waiters behind the first one too, unless that is a writer. After an
+    /// error they try again.
     fn serve_behind(&mut self, mode: Mode) {
         if mode != Mode::Exclusive {
             let _ = self.serve();
         }
     }
 
-    /// Lets the readers of a cohort whose turn has come enter with the readers of this process that
-    /// are inside.
-    fn serve_cohort(&mut self, cohort: CohortId, bypassed: Vec<Ticket>) {
+    /// Serves a cohort whose turn has come while readers of this process are inside: its readers
+    /// enter with them.
+    fn join_inside(&mut self, cohort: CohortId, bypassed: Vec<Ticket>) {
         if let Some(possession) = &mut self.possession {
             let before = possession.begin_turn(cohort, bypassed);
             self.serve_behind(Mode::Shared);
@@ -176,6 +177,7 @@ impl Core {
         }
     }
 
+    /// Removes the cohort that was served before, if it is empty.
     fn forget_cohort(&mut self, cohort: Option<CohortId>) {
         if let Some(cohort) = cohort {
             self.drop_if_empty(cohort);
@@ -193,8 +195,8 @@ impl Core {
         }
     }
 
-    /// Makes sure that a cohort with waiters has a ticket when its process leaves. If all its
-    /// waiters are frozen, the ticket is marked, so that other processes bypass it.
+    /// Makes sure that a cohort with waiters has a ticket, before its process leaves. If all its
+    /// waiters are frozen, marks the ticket, so that other processes bypass it.
     pub(super) fn keep_ticket(&mut self, id: CohortId) {
         let Some(cohort) = self.cohorts.cohort(id).filter(|it| !it.is_empty()) else {
             return;

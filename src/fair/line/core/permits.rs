@@ -3,7 +3,7 @@
 //!
 //! # Algorithm
 //!
-//! Permits that come back are offered to the cohort in possession, task by task, as long as enough
+//! Permits that come back are offered to the cohort that is served, task by task, as long as enough
 //! are left for the next one. Small requests do not bypass a large one at the front. If too few are
 //! left, they stay in hand while the cohort is the first in the queue on disk, because no other
 //! process may take permits then. In all other cases they are given back.
@@ -135,7 +135,7 @@ impl Core {
     }
 
     /// Gives back all permits except those `used`, unless the first waiter of this process collects
-    /// them. `cohort` is the one in possession.
+    /// them. `cohort` is the one that is served.
     pub(super) fn give_back_surplus(&mut self, used: u32, cohort: Option<CohortId>) -> Result<()> {
         let Some(slots) = self.disk.slots() else {
             return Ok(());
@@ -162,8 +162,8 @@ impl Core {
         settled.and(given)
     }
 
-    /// Returns whether the first waiter of this process is the first of all, and keeps what it
-    /// gets.
+    /// Returns whether the first waiter of this process is the first of all processes, and so keeps
+    /// what it gets.
     fn collects(&self, cohort: Option<CohortId>) -> bool {
         let Some(first) = self.cohorts.first_awake().map(|it| it.id()) else {
             return false;
@@ -172,7 +172,8 @@ impl Core {
         cohort == Some(first) || self.contender.as_ref().is_some_and(stands)
     }
 
-    /// Ends the possession of permits by a cohort whose contender is no longer first.
+    /// Serves a cohort no longer if its contender is not first any more. Its permits in hand are
+    /// surplus then.
     pub(super) fn yield_slots(&mut self, cohort: CohortId) {
         let behind = self.contender.as_ref().is_some_and(|it| !it.is_first());
         if let Some(possession) = &mut self.possession

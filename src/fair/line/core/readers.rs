@@ -1,16 +1,16 @@
 //! Readers of one process: how they enter beside each other, and how a whole lock is shared with
 //! readers of other processes.
 //!
-//! A reader tries the shared lock on the door, and only exclusive tickets are in its way. If readers
-//! of this process are inside and no waiter is in the way, the reader enters with them, without the
-//! door.
+//! A reader tries the shared lock on the door, and only exclusive tickets are in its way. If
+//! readers of this process are inside and no waiter is in the way, the reader enters with them,
+//! without the door.
 //!
 //! After a writer, readers of the same process enter under the exclusive lock on the door. So a
-//! process that is alone hands the lock from readers to writers and back without the disk, except
-//! for the held flag: it always says whether a writer would die inside. As soon as another process
-//! queues, and no writer of this process comes first, the process shares the lock. It turns its
-//! locks into shared ones and closes a descriptor of the door, which wakes the readers that wait
-//! there.
+//! process that is alone hands the lock from readers to writers and back in memory. Only the held
+//! flag is written, because it must always say whether a writer is inside. As soon as another
+//! process queues, and no writer of this process comes first, the process shares the lock. It turns
+//! its locks into shared ones and closes a descriptor of the door, which wakes the readers that
+//! wait there.
 
 use std::sync::atomic::Ordering;
 
@@ -41,6 +41,7 @@ impl Core {
         Ok(self.join_readers(request))
     }
 
+    /// Looks which tickets of other processes are in the queue.
     fn look_for_others(&mut self, settings: &Settings) -> Result<()> {
         let own = self.own_tickets();
         let (disk, site) = (&mut self.disk, self.site);
@@ -139,8 +140,8 @@ impl Core {
         Ok(shared)
     }
 
-    /// Gives the frozen waiters of the cohort in possession a marked ticket, as if this process had
-    /// left. So other processes bypass them until they wake. An error has no caller here; then
+    /// Gives the frozen waiters of the cohort that is served a marked ticket, as if this process
+    /// had left. So other processes bypass them until they wake. An error has no caller here; then
     /// other processes wait until this one leaves.
     fn queue_frozen(&mut self) {
         let Some(id) = self.cohort_served() else {

@@ -39,7 +39,7 @@ impl Core {
         })
     }
 
-    /// Tries the door. The queue has just been listed.
+    /// Tries to enter, several times if the record names no holder. The queue has just been listed.
     fn try_door(&mut self, request: &Request<'_>) -> Result<Fast> {
         let mut fast = Fast::Refused;
         for _ in 0..TRIES {

@@ -19,7 +19,8 @@ use crate::fair::spare::file_noted;
 use crate::fair::ticket::Ticket;
 use crate::owner::{Recorded, holder_of_file, identity};
 use crate::status::{Owner, Status, Waiter, Waiting};
-use crate::sys::filesystem::FileSystem;
+use crate::sys::dir::Found;
+use crate::sys::filesystem::{FileSystem, Locality};
 use crate::sys::host;
 use crate::watch::watch;
 
@@ -37,7 +38,7 @@ pub(crate) struct Snapshot {
 
 /// What this process has of the lock.
 struct Here {
-    /// Whether a guard is out. Otherwise the lock is on its way to a task.
+    /// Whether a guard is out. Otherwise there are only offers.
     claimed: bool,
     /// Whether others may hold it at the same time.
     shares: bool,
@@ -55,7 +56,7 @@ struct Task {
 /// The position of a waiting task.
 pub(crate) struct Progress {
     here: Option<Here>,
-    /// How many tasks of this process are before it.
+    /// How many waiting tasks of this process are before it.
     before: usize,
     ticket: Option<Ticket>,
     own: Vec<Ticket>,
@@ -181,7 +182,7 @@ pub(crate) fn status(
     })
 }
 
-/// Returns what a waiting task reports to its caller.
+/// Returns what a wait reports to its caller.
 pub(crate) fn waiting(place: &Place, kind: Kind, progress: Progress) -> Waiting {
     let foreign = foreign_before(place, progress.ticket, &progress.own);
     let us = progress.here.as_ref().and_then(|it| it.owner(true));
@@ -236,27 +237,50 @@ fn waiters(
             waiters.extend(own.map(|task| task.waiter(Some(ticket.number), marked)));
             continue;
         }
-        let (Some(queue), Some(found)) = (&queue, found) else {
-            continue;
-        };
-        let note = queue.description(ticket);
+        if let (Some(queue), Some(found)) = (&queue, found) {
+            let others = OtherTickets {
+                place,
+                queue,
+                locality,
+                locks,
+            };
+            waiters.extend(others.waiter(ticket, &found));
+        }
+    }
+    Ok(waiters)
+}
+
+/// The tickets of other processes, with what shows who owns them.
+struct OtherTickets<'a> {
+    place: &'a Place,
+    queue: &'a QueueDir,
+    locality: Locality,
+    locks: &'a Locks,
+}
+
+impl OtherTickets<'_> {
+    /// Returns the owner of a ticket as a waiter. Returns `None` if no other process waits with
+    /// this ticket here.
+    fn waiter(&self, ticket: Ticket, found: &Found) -> Option<Waiter> {
+        let note = self.queue.description(ticket);
         let of_file = note.as_deref().ok().and_then(file_noted);
         if of_file.is_some_and(|inode| inode != found.id.inode) {
             // The ticket was copied here with its directory. Its owner waits elsewhere.
-            continue;
+            return None;
         }
-        let noted = note.map(|words| Recorded::parse(&words, 0, locality));
+        let noted = note.map(|words| Recorded::parse(&words, 0, self.locality));
         if noted.as_ref().is_ok_and(Recorded::is_provably_gone) {
-            continue;
+            return None;
         }
         if noted.as_ref().is_ok_and(Recorded::is_this_process) {
             // It was created after the look into memory.
-            continue;
+            return None;
         }
         // The process ID means something here only if it was written here.
         let known = noted.as_ref().is_ok_and(|it| it.pid_here().is_some());
         let of_lock = || {
-            let owners = locks.table().owners(&place.queue.join(ticket.name()));
+            let path = self.place.queue.join(ticket.name());
+            let owners = self.locks.table().owners(&path);
             owners.listed.first().map(|(pid, _)| *pid)
         };
         let locked_by = if known { None } else { of_lock() };
@@ -268,14 +292,13 @@ fn waiters(
             owner.unknown = None;
         }
         owner.since = arrival(ticket);
-        waiters.push(Waiter {
+        Some(Waiter {
             ticket: Some(ticket.number),
             owner,
             bypassed: found.marked,
             here: false,
-        });
+        })
     }
-    Ok(waiters)
 }
 
 impl Task {
