@@ -6,14 +6,16 @@
 //! one call:
 //!
 //! ```text
-//! stanchion 1 lock 00000000000000000000           version, kind (lock, rwlock, semaphore), limit
-//! (0: none) token 00001764000000000000 held 1 door 0000000000000065024 0000000000000131083 since
-//! 00001764000000000000 pid=4711 start=123456 boot=… ns=… host=… label=…   (spaces)
-//! file=00000000000000131084
+//! stanchion 1 lock 00000000000000000000
+//! token 00001764000000000000 held 1 door 00000000000000065024 00000000000000131083
+//! since 00001764000000000000
+//! pid=4711 start=123456 boot=… ns=… host=… label=…   (spaces)   file=00000000000000131084
 //! ```
 //!
 //! Numbers have 20 digits, so that every field after the first line has a fixed offset.
 //!
+//! - The first line has the version, the kind (`lock`, `rwlock` or `semaphore`), and the limit of a
+//!   semaphore. For other kinds the limit is 0.
 //! - `token` is the highest token that may have been granted. A holder that leaves writes the last
 //!   one that was.
 //! - `held` is `1` while an exclusive holder has the lock. A holder that dies leaves it set. A

@@ -6,6 +6,15 @@
 //! All handles on one path share one line. It is found by the canonical path of the directory and
 //! the name of the file, so two spellings of one path lead to the same line.
 //!
+//! # The parts
+//!
+//! - [`core`](self::core): the state, and everything that changes it. Read it first.
+//! - [`cohorts`]: the waiters of this process. [`contender`], [`bypass`]: its wait on disk.
+//! - [`possession`]: what this process has of the lock. [`loss`]: how it learns that it lost it.
+//! - [`request`]: what a caller asks for and gets. [`effects`]: what a step leaves to do.
+//! - [`tail`]: the last look at the queue. [`agenda`]: the timers. [`idle`]: lines without a use.
+//! - [`holders`], [`observer`]: the status, seen from outside.
+//!
 //! # After a fork
 //!
 //! A line belongs to the process that created it. In a forked child its files lead to `/dev/null`,

@@ -212,15 +212,15 @@ impl Core {
     }
 
     /// Gives a cohort that has no ticket one before all others. A ticket for permits asks for as
-    /// many as the greatest wish of a waiter. Otherwise other processes would find fewer permits
+    /// many as its most demanding waiter wants. Otherwise other processes would find fewer permits
     /// free and take that waiter for frozen.
     pub(super) fn take_first_ticket(&mut self, id: CohortId) -> Result<()> {
         let Some(cohort) = self.cohorts.cohort(id).filter(|it| it.ticket().is_none()) else {
             return Ok(());
         };
         let permits = |mode| matches!(mode, Mode::Permits(_)).then_some(mode);
-        let wishes = self.cohorts.members(id).map(|(_, it)| it.want.mode);
-        let greatest = wishes.filter_map(permits).max();
+        let wants = self.cohorts.members(id).map(|(_, it)| it.want.mode);
+        let greatest = wants.filter_map(permits).max();
         let mode = greatest.unwrap_or_else(|| cohort.mode());
         let settings = self.settings_of(id);
         let bits = settings.as_ref().and_then(|it| it.bits);
@@ -230,7 +230,8 @@ impl Core {
         Ok(())
     }
 
-    /// Returns the settings that apply to a cohort: those of its first task that is awake.
+    /// Returns the settings that apply to a cohort: those of its first task that is awake, or of its
+    /// first task.
     fn settings_of(&self, id: CohortId) -> Option<Arc<Settings>> {
         let front = self.cohorts.front(id);
         let any = front.or_else(|| self.cohorts.members(id).next());
