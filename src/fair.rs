@@ -1,8 +1,8 @@
 //! What the fair locks have in common: opening, waiting and status.
 //!
-//! [`line`] is one lock in this process: its waiters in memory, and their wait on disk. [`disk`] is
-//! the same lock on disk: the lock file ([`door`], [`slots`]), the state record ([`record`]) and
-//! the queue ([`queue_dir`], [`ticket`]). The protocol is in `docs/protocol.md`.
+//! [`line`](mod@line) is one lock in this process: its waiters in memory, and their wait on disk.
+//! [`disk`] is the same lock on disk: the lock file ([`door`], [`slots`]), the state record
+//! ([`record`]) and the queue ([`queue_dir`], [`ticket`]). The protocol is in `docs/protocol.md`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //!
 //! # The parts
 //!
-//! - [`core`](self::core): the state, and everything that changes it. Read it first.
+//! - [`core`]: the state, and everything that changes it. Read it first.
 //! - [`cohorts`]: the waiters of this process. [`contender`], [`bypass`]: its wait on disk.
 //! - [`possession`]: what this process has of the lock. [`loss`]: how it learns that it lost it.
 //! - [`request`]: what a caller asks for and gets. [`effects`]: what a step leaves to do.

@@ -230,8 +230,8 @@ impl Core {
         Ok(())
     }
 
-    /// Returns the settings that apply to a cohort: those of its first task that is awake, or of its
-    /// first task.
+    /// Returns the settings that apply to a cohort: those of its first task that is awake, or of
+    /// its first task.
     fn settings_of(&self, id: CohortId) -> Option<Arc<Settings>> {
         let front = self.cohorts.front(id);
         let any = front.or_else(|| self.cohorts.members(id).next());
