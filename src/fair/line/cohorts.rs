@@ -200,10 +200,6 @@ impl Cohorts {
         self.cohorts.iter()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.cohorts.is_empty()
-    }
-
     pub(super) fn cohort(&self, id: CohortId) -> Option<&Cohort> {
         self.cohorts.iter().find(|cohort| cohort.id == id)
     }

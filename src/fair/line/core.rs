@@ -241,6 +241,7 @@ impl Core {
             let token = entered.token;
             self.effects.note(Note::PredecessorCrashed { token });
         }
+        debug_assert!(door.is_none() || self.possession.is_none(), "a second door");
         let more = self.possession.take().filter(|_| door.is_none());
         let possession = match more {
             Some(mut possession) => {
@@ -630,7 +631,7 @@ impl Core {
             }
             Seen::Held => {
                 if let Some(possession) = &mut self.possession {
-                    possession.loss.fired();
+                    possession.loss.fired(id);
                 }
                 self.look_for_loss();
             }
@@ -638,6 +639,9 @@ impl Core {
             Seen::Queue | Seen::Line | Seen::Record => {}
             Seen::Claim | Seen::Baton | Seen::Process => {}
             Seen::Everything => {
+                if let Some(possession) = &mut self.possession {
+                    possession.renew_loss_watch(self.site);
+                }
                 self.look_for_loss();
                 if let Some(contender) = &mut self.contender {
                     contender.forget_watches();

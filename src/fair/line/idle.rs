@@ -30,7 +30,7 @@ fn idle() -> MutexGuard<'static, VecDeque<Weak<Line>>> {
 pub(super) fn add(line: &Weak<Line>) {
     idle().push_back(line.clone());
     // Each line gets one more chance, so that lines in use do not close their files.
-    for _ in 0..=MOST {
+    for _ in 0..=MOST + 1 {
         let oldest = {
             let mut idle = idle();
             if idle.len() <= MOST {

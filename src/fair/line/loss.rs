@@ -57,9 +57,9 @@ impl LossState {
         self.watch.is_some()
     }
 
-    /// Notes that the watch has fired, and is over.
-    pub(super) fn fired(&mut self) {
-        self.watch = None;
+    /// Notes that a watch has fired, and is over. It may be that of an earlier hold.
+    pub(super) fn fired(&mut self, id: WatchId) {
+        self.watch.take_if(|it| *it == id);
     }
 
     /// Keeps a waker until the loss, unless one for the same task is kept already.
@@ -92,6 +92,14 @@ impl LossState {
         self.latch = None;
         let wakers = self.wakers.drain(..);
         wakers.for_each(|it| effects.discard(Some(it)));
+    }
+
+    /// Gives the watch back and begins another one. Does nothing if there is none.
+    pub(super) fn renew(&mut self, door: &Door, site: Site) {
+        if self.watch.is_some() {
+            self.stop(site);
+            self.watch(door, site);
+        }
     }
 
     /// Gives the watch back.

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Site;
 use super::cohorts::CohortId;
 use super::loss::LossState;
 use super::request::{Caller, Grant, Settings, Share, Want};
@@ -143,6 +144,13 @@ impl Possession {
 
     pub(super) fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Watches the door anew for a loss, because events were lost.
+    pub(super) fn renew_loss_watch(&mut self, site: Site) {
+        if let Hold::Door { door, .. } = &self.hold {
+            self.loss.renew(door, site);
+        }
     }
 
     /// Returns whether a guard of this task or thread is out.

@@ -144,11 +144,10 @@ impl Tail {
 
     /// Watches the queue directory, from the second task of a process on.
     pub(super) fn watch(&mut self, bits: Option<u32>, disk: &mut Disk, site: Site) -> Result<()> {
-        if self.flags.changed.swap(false, Ordering::SeqCst) {
-            self.watch = None;
-        }
-        // A removed directory causes no event while a process has it open.
-        if self.opened != disk.opened() {
+        // The watch has fired, or events were lost. A removed directory causes no event while a
+        // process has it open.
+        let changed = self.flags.changed.swap(false, Ordering::SeqCst);
+        if changed || self.opened != disk.opened() {
             self.stop(site);
         }
         if self.watch.is_some() || !site.events {

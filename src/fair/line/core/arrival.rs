@@ -85,14 +85,10 @@ impl Core {
     fn acquire_at_once(&mut self, request: &Request<'_>, quiet: bool) -> Result<Fast> {
         match request.want.mode {
             Mode::Permits(count) => self.permits_at_once(request, count),
-            _ if self.is_idle() => self.fast_path(request),
+            _ if self.is_at_rest() => self.fast_path(request),
             Mode::Shared => self.join_readers_at_once(request, quiet),
             Mode::Exclusive => Ok(Fast::Refused),
         }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.possession.is_none() && self.cohorts.is_empty()
     }
 
     /// Enters without a ticket, if the door is free and no ticket is in the way.
@@ -176,7 +172,7 @@ impl Core {
     fn cohort_to_join(&mut self, request: &Request<'_>, listed: bool) -> Result<CohortId> {
         let Request { settings, want, .. } = *request;
         let mode = want.mode;
-        if !self.is_idle() {
+        if !self.is_at_rest() {
             if let Some(cohort) = self.known_tail(request.quiet)
                 && self.cohorts.cohort(cohort).is_some_and(|it| it.takes(mode))
             {

@@ -35,9 +35,9 @@ impl Core {
                 Err(error) if idle::make_room(&error) => self.retire(),
                 Err(error) => {
                     self.retire();
-                    match self.cohorts.front(cohort) {
-                        Some((front, _)) => self.fail(front, error),
-                        None => return,
+                    // Without a front, the cohort has failed as a whole.
+                    if let Some((front, _)) = self.cohorts.front(cohort) {
+                        self.fail(front, error);
                     }
                 }
             }
@@ -154,7 +154,7 @@ impl Core {
                 self.offer(front, mode, false);
                 self.serve_behind(mode);
             }
-            None => _ = self.leave(false),
+            None => self.settle(),
         }
         self.forget_cohort(before.filter(|it| *it != cohort));
     }
@@ -203,6 +203,9 @@ impl Core {
         };
         let frozen = cohort.is_frozen();
         let mut result = self.take_first_ticket(id);
+        if result.as_ref().is_err_and(idle::make_room) {
+            result = self.take_first_ticket(id);
+        }
         if frozen && let Some(own) = self.cohorts.ticket(id) {
             result = result.and(self.disk.mark_own(own));
         }
