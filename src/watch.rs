@@ -10,12 +10,12 @@
 //!
 //! # Algorithm
 //!
-//! - A watch is on an *inode*, through an open descriptor (`/proc/self/fd/N`). It fires **once**:
-//!   the kernel removes it with the event (`IN_ONESHOT`). A watcher that wants more events adds a
-//!   new watch. So no system call is needed to stop a watch that has fired, a release costs its
-//!   next waiter no extra call, and no watch outlives its use.
-//! - An inotify instance has one watch for each inode. All watchers of one inode share it and are
-//!   all called. The kernel's watch is removed when the last of them leaves.
+//! - A watch is on an *inode*, through an open descriptor (`/proc/self/fd/N`). It fires **once**. A
+//!   watcher that wants more events adds a new watch. So a release costs its next waiter no extra
+//!   call, and no watch outlives its use.
+//! - An inotify instance has one *mark* for each inode. All watches of one inode share it and all
+//!   fire together. Most marks end with the event. The marks of tickets and doors, which are
+//!   watched again and again, are kept and report nothing meanwhile: [`marks`] says how and why.
 //! - Timers are a heap under the same mutex. The thread sleeps until the earliest one. A system
 //!   call is needed only if another thread arms an earlier timer during the sleep: it sets a
 //!   `timerfd`, which wakes the thread at that time.
@@ -31,7 +31,8 @@
 //!    mutex held.
 //! 3. The flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can return `true`
 //!    again.
-//! 4. No panic ends the thread. Each call and each drop of a watcher catches panics. If the loop
+//! 4. A file that no watcher waits for wakes no thread, except once when it is deleted.
+//! 5. No panic ends the thread. Each call and each drop of a watcher catches panics. If the loop
 //!    itself panics, it begins again, and every watcher gets [`Seen::Everything`], because events
 //!    may have been lost.
 //!
@@ -67,6 +68,7 @@ mod ends;
 mod inotify;
 pub(crate) mod lock_thread;
 pub(crate) mod loss_watcher;
+mod marks;
 #[cfg(stanchion_test)]
 mod settled;
 mod timers;
@@ -74,6 +76,7 @@ pub(crate) mod wait;
 
 #[cfg(target_os = "linux")]
 use inotify::Events;
+use marks::{Marks, Report};
 #[cfg(not(target_os = "linux"))]
 use timers::NoEvents as Events;
 
@@ -117,14 +120,18 @@ pub(crate) trait Watcher: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct WatchId {
-    number: i32,
+    /// The kernel's number for the mark. Later watches of the same inode may have the same.
+    mark: i32,
+    /// The number of this watch alone.
+    number: u64,
     pub(crate) seen: Seen,
 }
 
 impl WatchId {
     /// Returns the ID of an event that comes from no watch.
     pub(crate) fn without_watch(seen: Seen) -> Self {
-        Self { number: -1, seen }
+        let (mark, number) = (-1, 0);
+        Self { mark, number, seen }
     }
 }
 
@@ -148,10 +155,19 @@ pub(crate) struct Watch {
 struct Table {
     watchers: HashMap<WatcherId, Enrolled>,
     next_id: u64,
-    watches: HashMap<i32, Vec<(WatcherId, Seen)>>,
+    marks: Marks,
     timers: BinaryHeap<Reverse<(Instant, WatcherId)>>,
     /// Until when the thread sleeps, if it sleeps.
     asleep: Option<Sleeping>,
+}
+
+/// How long the kernel's mark of an inode lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasts {
+    /// Until its first event.
+    Briefly,
+    /// Until the inode is deleted, or until others need the room.
+    Kept,
 }
 
 /// The time at which the thread wakes without an event.
@@ -227,19 +243,41 @@ impl Watch {
         file: &File,
         seen: Seen,
     ) -> io::Result<WatchId> {
-        let result = self.source().and_then(|source| {
-            let Source::Events(events) = source else {
-                return Err(io::ErrorKind::Unsupported.into());
-            };
+        self.add_mark(watcher_id, file, seen, Lasts::Briefly)
+    }
+
+    /// Does the same where the inode will probably be watched again. The caller keeps this
+    /// descriptor open until the watch has fired or was given back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Watch::add`].
+    pub(crate) fn add_kept(
+        &'static self,
+        watcher_id: WatcherId,
+        file: &File,
+        seen: Seen,
+    ) -> io::Result<WatchId> {
+        self.add_mark(watcher_id, file, seen, Lasts::Kept)
+    }
+
+    fn add_mark(
+        &'static self,
+        watcher_id: WatcherId,
+        file: &File,
+        seen: Seen,
+        lasts: Lasts,
+    ) -> io::Result<WatchId> {
+        let result = self.events().and_then(|events| {
             // Under the mutex, so that the thread cannot look for the entry before it exists.
             let mut table = self.table();
-            let number = events.add(file, seen)?;
-            table
-                .watches
-                .entry(number)
-                .or_default()
-                .push((watcher_id, seen));
-            Ok(WatchId { number, seen })
+            let mut added = events.add(file, seen, lasts);
+            // There may be no room because of marks that are kept without a watch.
+            if added.is_err() && table.marks.remove_idle(events) {
+                added = events.add(file, seen, lasts);
+            }
+            let (mark, kept_by) = added?;
+            Ok(table.marks.add(watcher_id, mark, seen, kept_by))
         });
         if result.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -257,35 +295,19 @@ impl Watch {
         watcher_id: WatcherId,
         process: File,
     ) -> io::Result<WatchId> {
-        let seen = Seen::Process;
-        let Source::Events(events) = self.source()? else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
+        let events = self.events()?;
         let mut table = self.table();
-        let number = events.add_process(process)?;
-        table
-            .watches
-            .entry(number)
-            .or_default()
-            .push((watcher_id, seen));
-        Ok(WatchId { number, seen })
+        let mark = events.add_process(process)?;
+        Ok(table.marks.add(watcher_id, mark, Seen::Process, None))
     }
 
     /// Gives a watch back. Does nothing if it has fired.
     pub(crate) fn forget(&self, watcher_id: WatcherId, id: WatchId) {
-        let mut table = self.table();
-        let Some(users) = table.watches.get_mut(&id.number) else {
-            return;
+        let events = match self.source.get() {
+            Some(Source::Events(events)) => Some(events),
+            _ => None,
         };
-        if let Some(index) = users.iter().position(|user| *user == (watcher_id, id.seen)) {
-            users.swap_remove(index);
-        }
-        if users.is_empty() {
-            table.watches.remove(&id.number);
-            if let Some(Source::Events(events)) = self.source.get() {
-                events.remove(id.number);
-            }
-        }
+        self.table().marks.forget(watcher_id, id, events);
     }
 
     /// Calls the watcher's timer at `at`, or earlier if an earlier call is due already. Each
@@ -330,6 +352,13 @@ impl Watch {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn events(&'static self) -> io::Result<&'static Events> {
+        match self.source()? {
+            Source::Events(events) => Ok(events),
+            Source::Timers(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Returns the source of events. The first call opens it and starts the thread.
     fn source(&'static self) -> io::Result<&'static Source> {
         if self.started.load(Ordering::Acquire)
@@ -369,7 +398,7 @@ impl Watch {
 
     /// Sleeps and calls watchers, without end. `lost` says that events may have been lost before.
     fn serve(&self, source: &Source, mut lost: bool) {
-        let mut fired = Vec::new();
+        let mut reports = Vec::new();
         let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
         loop {
             step::begin_round();
@@ -377,11 +406,11 @@ impl Watch {
                 let until = self.fall_asleep();
                 lost = source.sleep(until) && {
                     self.reading.store(true, Ordering::SeqCst);
-                    source.take(&mut fired)
+                    source.take(&mut reports)
                 };
             }
             self.reading.store(true, Ordering::SeqCst);
-            self.collect(&mut fired, std::mem::take(&mut lost), &mut due);
+            self.collect(source, &mut reports, std::mem::take(&mut lost), &mut due);
             step::watch_turns();
             // Flags first, so that `is_quiet` is right as soon as `reading` is cleared. Then the
             // slow calls.
@@ -417,21 +446,22 @@ impl Watch {
         until
     }
 
-    /// Turns the numbers of watches into calls to make. The kernel has removed all these watches.
+    /// Turns the kernel's reports into calls to make.
     fn collect(
         &self,
-        fired: &mut Vec<i32>,
+        source: &Source,
+        reports: &mut Vec<Report>,
         overflowed: bool,
         due: &mut Vec<(Arc<dyn Watcher>, WatchId)>,
     ) {
         let mut table = self.table();
         table.asleep = None;
-        for number in fired.drain(..) {
-            for (watcher_id, seen) in table.watches.remove(&number).unwrap_or_default() {
-                if !step::is_deaf_to(seen)
+        if let Source::Events(events) = source {
+            for (watcher_id, id) in table.marks.fire(reports, events) {
+                if !step::is_deaf_to(id.seen)
                     && let Some(watcher) = table.watcher(watcher_id)
                 {
-                    due.push((watcher, WatchId { number, seen }));
+                    due.push((watcher, id));
                 }
             }
         }
@@ -490,11 +520,10 @@ impl Source {
         }
     }
 
-    /// Takes the queued events: the numbers of the watches that are over. Returns whether events
-    /// were lost.
-    fn take(&self, fired: &mut Vec<i32>) -> bool {
+    /// Takes the reports that the kernel has queued. Returns whether some were lost.
+    fn take(&self, reports: &mut Vec<Report>) -> bool {
         match self {
-            Self::Events(events) => events.take(fired),
+            Self::Events(events) => events.take(reports),
             Self::Timers(_) => false,
         }
     }
@@ -557,6 +586,6 @@ mod tests {
 
     #[test]
     fn an_event_without_a_watch_has_no_number_of_a_watch() {
-        assert!(WatchId::without_watch(Seen::Door).number < 0);
+        assert!(WatchId::without_watch(Seen::Door).mark < 0);
     }
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,9 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::Seen;
 use super::ends::Ends;
+use super::marks::{Descriptor, Report};
+use super::{Lasts, Seen};
 use crate::sys::file::{above_standard_streams, proc_path};
 use crate::sys::fork::Private;
 use crate::sys::refusal::is_refusal;
@@ -116,7 +118,14 @@ impl Events {
         Ok(events)
     }
 
-    pub(super) fn add(&self, file: &File, seen: Seen) -> io::Result<i32> {
+    /// Marks an inode, or widens its mark. Returns the number of the mark and, if the mark is kept,
+    /// the descriptor with which it can be narrowed.
+    pub(super) fn add(
+        &self,
+        file: &File,
+        seen: Seen,
+        lasts: Lasts,
+    ) -> io::Result<(i32, Option<Descriptor>)> {
         crate::step::inotify_allowed()?;
         let what = match seen {
             // Both kinds of close: a holder may have opened the file read-only.
@@ -151,7 +160,26 @@ impl Events {
         let mut buffer = [0; 32];
         let path = proc_path(file, &mut buffer);
         // MASK_ADD: another watcher in this process may wait for another event of the same inode.
-        let flags = what | WatchFlags::ONESHOT | WatchFlags::MASK_ADD;
+        let flags = what | WatchFlags::MASK_ADD;
+        Ok(match lasts {
+            Lasts::Briefly => {
+                let flags = flags | WatchFlags::ONESHOT;
+                (inotify::add_watch(&*self.events, path, flags)?, None)
+            }
+            Lasts::Kept => {
+                let descriptor = Descriptor(file.as_raw_fd());
+                let mark = inotify::add_watch(&*self.events, path, flags)?;
+                (mark, Some(descriptor))
+            }
+        })
+    }
+
+    /// Narrows the mark of the inode behind a descriptor to the end of that inode. Returns the
+    /// number of the mark.
+    pub(super) fn narrow(&self, descriptor: Descriptor) -> io::Result<i32> {
+        let path = format!("/proc/self/fd/{}", descriptor.0);
+        // A mark reports something or does not exist.
+        let flags = WatchFlags::DELETE_SELF;
         Ok(inotify::add_watch(&*self.events, path, flags)?)
     }
 
@@ -221,11 +249,16 @@ impl Events {
         Ok(!all[0].revents().is_empty() || !all[2].revents().is_empty())
     }
 
-    /// Takes the queued events: the numbers of the watches that are over. Returns whether events
-    /// were lost.
-    pub(super) fn take(&self, fired: &mut Vec<i32>) -> bool {
+    /// Returns the path of the text in which the kernel lists the marks.
+    #[cfg(test)]
+    pub(super) fn description(&self) -> String {
+        format!("/proc/self/fdinfo/{}", self.events.as_raw_fd())
+    }
+
+    /// Takes the reports that the kernel has queued. Returns whether some were lost.
+    pub(super) fn take(&self, reports: &mut Vec<Report>) -> bool {
         if let Some(ends) = self.ends.get() {
-            ends.take(fired);
+            ends.take(reports);
         }
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = inotify::Reader::new(&*self.events, &mut buffer);
@@ -235,14 +268,10 @@ impl Events {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
                     overflowed = true;
                 }
-                // The kernel reports the event and the end of the watch as two events. If one
-                // directly follows the other, they count once. Otherwise the second one counts too:
-                // a watch that was added again between the two has the same number, and is over.
-                Ok(event) => {
-                    if fired.last() != Some(&event.wd()) {
-                        fired.push(event.wd());
-                    }
-                }
+                Ok(event) => reports.push(Report {
+                    mark: event.wd(),
+                    gone: event.events().contains(ReadFlags::IGNORED),
+                }),
                 Err(Errno::INTR) => continue,
                 Err(_) => return overflowed,
             }
@@ -283,12 +312,12 @@ mod tests {
         };
         let open = open_to_watch(watched).expect("opened").expect("there");
         let events = Events::open().expect("events");
-        let number = events.add(&open, seen).expect("a watch");
+        let (mark, _) = events.add(&open, seen, Lasts::Briefly).expect("a watch");
         assert!(events.is_empty(), "nothing has happened yet");
         act(&file);
-        let mut fired = Vec::new();
-        events.take(&mut fired);
-        fired.contains(&number)
+        let mut reports = Vec::new();
+        events.take(&mut reports);
+        reports.iter().any(|it| it.mark == mark)
     }
 
     fn create(file: &Path) {
@@ -400,13 +429,14 @@ mod tests {
         assert!(numbers.iter().all(|it| *it < 0), "no file's: {numbers:?}");
         for (child, number) in children.iter_mut().zip(numbers) {
             child.kill().expect("killed");
-            let mut fired = Vec::new();
-            while fired.is_empty() {
+            let mut reports = Vec::new();
+            while reports.is_empty() {
                 // It may wake for the alarm of `add_process` first.
                 events.sleep(Some(Instant::now() + Duration::from_secs(60)));
-                events.take(&mut fired);
+                events.take(&mut reports);
             }
-            assert_eq!(fired, [number]);
+            let (mark, gone) = (number, true);
+            assert_eq!(reports, [Report { mark, gone }]);
             child.wait().expect("buried");
         }
     }

@@ -52,7 +52,16 @@ impl NoEvents {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn add(&self, _: &std::fs::File, _: super::Seen) -> std::io::Result<i32> {
+    pub(super) fn add(
+        &self,
+        _: &std::fs::File,
+        _: super::Seen,
+        _: super::Lasts,
+    ) -> std::io::Result<(i32, Option<super::marks::Descriptor>)> {
+        match *self {}
+    }
+
+    pub(super) fn narrow(&self, _: super::marks::Descriptor) -> std::io::Result<i32> {
         match *self {}
     }
 
@@ -76,7 +85,7 @@ impl NoEvents {
         match *self {}
     }
 
-    pub(super) fn take(&self, _: &mut Vec<i32>) -> bool {
+    pub(super) fn take(&self, _: &mut Vec<super::marks::Report>) -> bool {
         match *self {}
     }
 }
