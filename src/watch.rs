@@ -3,10 +3,16 @@
 //! # What it is
 //!
 //! One thread, and on Linux one inotify instance, for all locks of the process. Both are created at
-//! the first contention. The thread sleeps in the kernel until a watched file has an event or a
-//! timer is due. Then it calls the [`Watcher`] on its own stack. So the lock is tried where the
-//! event arrives, without another hop to a worker of the runtime. The thread belongs to no runtime:
-//! locks continue to work when the runtime that first used them is gone.
+//! the first contention. Events have two readers:
+//!
+//! - The [`reactor`], a task in the runtime of a waiter. It calls the [`Watcher`] on a worker of
+//!   that runtime, and the waiter that is woken runs next on the same worker.
+//! - The thread. It sleeps in the kernel until a timer is due or a watched file has an event. It
+//!   calls timers always. It reads events where there is no reactor, and where the reactor does not
+//!   read them in time. The thread belongs to no runtime: locks continue to work when the runtime
+//!   that first used them is gone or stands still.
+//!
+//! Both call the watcher on their own stack. So the lock is tried where the event arrives.
 //!
 //! # Algorithm
 //!
@@ -19,6 +25,9 @@
 //! - Timers are a heap under the same mutex. The thread sleeps until the earliest one. A system
 //!   call is needed only if another thread arms an earlier timer during the sleep: it sets a
 //!   `timerfd`, which wakes the thread at that time.
+//! - A reader locks a mutex, takes the queued events, sets the flags that they mean, and unlocks.
+//!   Then it makes the slow calls. So the slow calls of two readers may overlap, and may come in
+//!   another order than the events. A watcher looks for itself at each call, so it does not matter.
 //! - [`Watch::is_quiet`] answers, with one `FIONREAD`, whether an event may be under way. The
 //!   kernel queues the event of a new file inside the call that creates it. So if no event is
 //!   queued and none is being read, no file was created.
@@ -27,12 +36,13 @@
 //!
 //! 1. Each event that the kernel queues for a live watch reaches all its watchers. If the kernel's
 //!    queue overflowed, [`Seen::Everything`] reaches them instead.
-//! 2. The mutex here is never held while a watcher is called. A watcher may call in with its own
-//!    mutex held.
+//! 2. The mutex of the table is never held while a watcher is called. A watcher may call in with its
+//!    own mutex held. The mutex of the readers is held while flags are set, and only a reader locks
+//!    it.
 //! 3. The flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can return `true`
 //!    again.
 //! 4. A file that no watcher waits for wakes no thread, except once when it is deleted.
-//! 5. No panic ends the thread. Each call and each drop of a watcher catches panics. If the loop
+//! 5. No panic ends a reader. Each call and each drop of a watcher catches panics. If the loop
 //!    itself panics, it begins again, and every watcher gets [`Seen::Everything`], because events
 //!    may have been lost.
 //!
@@ -45,7 +55,7 @@
 //!
 //! # After a fork
 //!
-//! The child has no such thread. It gets a fresh, idle `Watch`, and an instance of its own when it
+//! The child has no such thread and no reactor. It gets a fresh, idle `Watch`, and an instance of its own when it
 //! first needs one.
 
 use std::cmp::Reverse;
@@ -69,6 +79,11 @@ mod inotify;
 pub(crate) mod lock_thread;
 pub(crate) mod loss_watcher;
 mod marks;
+#[cfg(target_os = "linux")]
+mod reactor;
+#[cfg(not(target_os = "linux"))]
+#[path = "watch/reactor_none.rs"]
+mod reactor;
 #[cfg(stanchion_test)]
 mod settled;
 mod timers;
@@ -77,6 +92,7 @@ pub(crate) mod wait;
 #[cfg(target_os = "linux")]
 use inotify::Events;
 use marks::{Marks, Report};
+use reactor::{Guard, Reactor};
 #[cfg(not(target_os = "linux"))]
 use timers::NoEvents as Events;
 
@@ -108,7 +124,7 @@ pub enum Seen {
     Everything,
 }
 
-/// Is called when a watched file changes or a timer is due, on the watch thread.
+/// Is called when a watched file changes or a timer is due, by a reader of events.
 pub(crate) trait Watcher: Send + Sync {
     /// Reports an event. The watch is over. Must be quick for [`Seen::Queue`], because others wait
     /// for the answer.
@@ -145,9 +161,11 @@ pub(crate) struct Watch {
     table: Mutex<Table>,
     source: OnceLock<Source>,
     started: AtomicBool,
-    /// Whether the thread has taken events out of the kernel's queue and has not yet called all
-    /// their watchers.
+    /// Locked while a reader takes events out of the kernel's queue and sets the flags they mean.
+    reader: Mutex<()>,
+    /// Whether it is locked.
     reading: AtomicBool,
+    reactor: Reactor,
     failures: AtomicU64,
 }
 
@@ -181,6 +199,13 @@ struct Enrolled {
     armed: Option<Instant>,
 }
 
+/// Where there may be something to take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct News {
+    files: bool,
+    ends: bool,
+}
+
 /// What the thread sleeps on.
 enum Source {
     Events(Events),
@@ -201,7 +226,9 @@ impl Watch {
             table: Mutex::default(),
             source: OnceLock::new(),
             started: AtomicBool::new(false),
+            reader: Mutex::new(()),
             reading: AtomicBool::new(false),
+            reactor: Reactor::default(),
             failures: AtomicU64::new(0),
         }
     }
@@ -281,6 +308,8 @@ impl Watch {
         });
         if result.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
+        } else if let Some(Source::Events(events)) = self.source.get() {
+            self.reactor.offer(self, events);
         }
         result
     }
@@ -398,33 +427,18 @@ impl Watch {
 
     /// Sleeps and calls watchers, without end. `lost` says that events may have been lost before.
     fn serve(&self, source: &Source, mut lost: bool) {
-        let mut reports = Vec::new();
-        let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
+        let mut guard = Guard::Listens;
         loop {
             step::begin_round();
+            let mut news = News::default();
             if !lost {
-                let until = self.fall_asleep();
-                lost = source.sleep(until) && {
-                    self.reading.store(true, Ordering::SeqCst);
-                    source.take(&mut reports)
-                };
+                let until = self.fall_asleep(guard.look_at());
+                news = source.sleep(until, guard == Guard::Listens);
+                self.table().asleep = None;
             }
-            self.reading.store(true, Ordering::SeqCst);
-            self.collect(source, &mut reports, std::mem::take(&mut lost), &mut due);
-            step::watch_turns();
-            // Flags first, so that `is_quiet` is right as soon as `reading` is cleared. Then the
-            // slow calls.
-            let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
-            for (watcher, id) in due.iter().filter(quick) {
-                surviving(|| watcher.on_event(*id));
-            }
-            self.reading.store(false, Ordering::SeqCst);
-            for (watcher, id) in due.drain(..) {
-                if id.seen != Seen::Queue {
-                    surviving(|| watcher.on_event(id));
-                }
-                drop_watcher(watcher);
-            }
+            let unread = || news.files || source.is_unread();
+            news.files = lost || guard.reads(&self.reactor, unread);
+            self.turn(source, news, std::mem::take(&mut lost));
             for watcher in self.take_due_timers() {
                 surviving(|| watcher.on_timer());
                 drop_watcher(watcher);
@@ -432,8 +446,57 @@ impl Watch {
         }
     }
 
+    /// Reads all events on a worker of the runtime that the reactor belongs to.
+    #[cfg(target_os = "linux")]
+    fn serve_in_task(&self) {
+        let Some(source) = self.source.get() else {
+            return;
+        };
+        step::begin_round();
+        let files_only = News {
+            files: true,
+            ends: false,
+        };
+        let mut lost = false;
+        loop {
+            match surviving(|| self.turn(source, files_only, lost)) {
+                None => lost = true,
+                // The kernel announces the rest only with the next event, so nothing may be left.
+                Some(true) if source.is_unread() => lost = false,
+                Some(_) => return,
+            }
+        }
+    }
+
+    /// Takes the queued events and calls their watchers. Returns whether there were any.
+    fn turn(&self, source: &Source, take: News, lost: bool) -> bool {
+        let reader = self.reader.lock();
+        let reader = reader.unwrap_or_else(PoisonError::into_inner);
+        self.reading.store(true, Ordering::SeqCst);
+        let mut reports = Vec::new();
+        let lost = source.take(take, &mut reports) || lost;
+        let any = lost || !reports.is_empty();
+        let mut due = self.collect(source, &mut reports, lost);
+        step::watch_turns();
+        // Flags first, so that `is_quiet` is right as soon as `reading` is cleared. Then the slow
+        // calls.
+        let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
+        for (watcher, id) in due.iter().filter(quick) {
+            surviving(|| watcher.on_event(*id));
+        }
+        self.reading.store(false, Ordering::SeqCst);
+        drop(reader);
+        for (watcher, id) in due.drain(..) {
+            if id.seen != Seen::Queue {
+                surviving(|| watcher.on_event(id));
+            }
+            drop_watcher(watcher);
+        }
+        any
+    }
+
     /// Returns until when the thread sleeps. From here on an earlier timer wakes it.
-    fn fall_asleep(&self) -> Option<Instant> {
+    fn fall_asleep(&self, look_at: Option<Instant>) -> Option<Instant> {
         let mut table = self.table();
         // Skip timers of watchers that have left, or that were called earlier.
         while let Some(Reverse((at, watcher_id))) = table.timers.peek().copied()
@@ -441,7 +504,8 @@ impl Watch {
         {
             table.timers.pop();
         }
-        let until = table.timers.peek().map(|Reverse((at, _))| *at);
+        let timer = table.timers.peek().map(|Reverse((at, _))| *at);
+        let until = timer.into_iter().chain(look_at).min();
         table.asleep = Some(Sleeping { until });
         until
     }
@@ -452,10 +516,9 @@ impl Watch {
         source: &Source,
         reports: &mut Vec<Report>,
         overflowed: bool,
-        due: &mut Vec<(Arc<dyn Watcher>, WatchId)>,
-    ) {
+    ) -> Vec<(Arc<dyn Watcher>, WatchId)> {
+        let mut due = Vec::new();
         let mut table = self.table();
-        table.asleep = None;
         if let Source::Events(events) = source {
             for (watcher_id, id) in table.marks.fire(reports, events) {
                 if !step::is_deaf_to(id.seen)
@@ -475,6 +538,7 @@ impl Watch {
                 }
             }
         }
+        due
     }
 
     fn take_due_timers(&self) -> Vec<Arc<dyn Watcher>> {
@@ -509,21 +573,33 @@ fn drop_watcher(watcher: Arc<dyn Watcher>) {
 
 impl Source {
     /// Sleeps until an event is queued, until `until`, or until the timer that was set has expired.
-    /// Returns whether there may be events.
-    fn sleep(&self, until: Option<Instant>) -> bool {
+    /// An event of a file ends the sleep only if the thread `listens`.
+    fn sleep(&self, until: Option<Instant>, listens: bool) -> News {
         match self {
-            Self::Events(events) => events.sleep(until),
+            Self::Events(events) => events.sleep(until, listens),
             Self::Timers(timers) => {
                 timers.sleep(until);
-                false
+                News::default()
             }
         }
     }
 
     /// Takes the reports that the kernel has queued. Returns whether some were lost.
-    fn take(&self, reports: &mut Vec<Report>) -> bool {
+    fn take(&self, take: News, reports: &mut Vec<Report>) -> bool {
         match self {
-            Self::Events(events) => events.take(reports),
+            Self::Events(events) => {
+                if take.ends {
+                    events.take_ends(reports);
+                }
+                take.files && events.take(reports)
+            }
+            Self::Timers(_) => false,
+        }
+    }
+
+    fn is_unread(&self) -> bool {
+        match self {
+            Self::Events(events) => !events.is_empty(),
             Self::Timers(_) => false,
         }
     }

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use rustix::time::{
 
 use super::ends::Ends;
 use super::marks::{Descriptor, Report};
-use super::{Lasts, Seen};
+use super::{Lasts, News, Seen};
 use crate::sys::file::{above_standard_streams, proc_path};
 use crate::sys::fork::Private;
 use crate::sys::refusal::is_refusal;
@@ -114,7 +114,7 @@ impl Events {
             ends: OnceLock::new(),
         };
         // If the thread cannot sleep on descriptors, this source cannot be used.
-        events.poll(Some(Timespec::default()))?;
+        events.poll(Some(Timespec::default()), true)?;
         Ok(events)
     }
 
@@ -217,25 +217,32 @@ impl Events {
         self.alarm.set(at)
     }
 
-    /// Sleeps. Returns whether there may be events to take.
-    pub(super) fn sleep(&self, until: Option<Instant>) -> bool {
-        self.poll(until.map(time_left)).unwrap_or_else(|_| {
-            // The kernel has no memory at the moment. Wake up without news, but do not spin.
-            #[allow(clippy::disallowed_methods)]
-            // The thread sleeps, and cannot do so in the usual way.
-            std::thread::sleep(PAUSE);
-            true
-        })
+    /// Sleeps. An event of a file ends the sleep only if the thread `listens`.
+    pub(super) fn sleep(&self, until: Option<Instant>, listens: bool) -> News {
+        self.poll(until.map(time_left), listens)
+            .unwrap_or_else(|_| {
+                // The kernel has no memory at the moment. Wake up without news, but do not spin.
+                #[allow(clippy::disallowed_methods)]
+                // The thread sleeps, and cannot do so in the usual way.
+                std::thread::sleep(PAUSE);
+                News {
+                    files: listens,
+                    ends: true,
+                }
+            })
     }
 
-    /// Sleeps until there is something to do. Returns whether there may be events to take.
-    fn poll(&self, timeout: Option<Timespec>) -> io::Result<bool> {
-        let files = PollFd::new(&*self.events, PollFlags::IN);
-        let timer = PollFd::new(self.alarm.file(), PollFlags::IN);
+    /// Sleeps until there is something to do. Returns where there may be something to take.
+    fn poll(&self, timeout: Option<Timespec>, listens: bool) -> io::Result<News> {
+        let alarm = PollFd::new(self.alarm.file(), PollFlags::IN);
+        // The alarm stands for what is not there.
+        let files = match listens {
+            true => PollFd::new(&*self.events, PollFlags::IN),
+            false => alarm.clone(),
+        };
         let ends = self.ends.get();
-        // The first file twice, if there is no third.
-        let third = ends.map_or_else(|| files.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
-        let mut all = [files, timer, third];
+        let third = ends.map_or_else(|| alarm.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
+        let mut all = [files, alarm, third];
         match poll(&mut all, timeout.as_ref()) {
             // A signal is a wake-up without news.
             Ok(_) | Err(Errno::INTR) => {}
@@ -246,7 +253,22 @@ impl Events {
             let mut expirations = [0; 8];
             let _ = rustix::io::read(self.alarm.file(), &mut expirations);
         }
-        Ok(!all[0].revents().is_empty() || !all[2].revents().is_empty())
+        Ok(News {
+            files: listens && !all[0].revents().is_empty(),
+            ends: ends.is_some() && !all[2].revents().is_empty(),
+        })
+    }
+
+    /// Returns the number of the descriptor that is readable when there are events of files.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.events.as_raw_fd()
+    }
+
+    /// Takes the ends of processes.
+    pub(super) fn take_ends(&self, reports: &mut Vec<Report>) {
+        if let Some(ends) = self.ends.get() {
+            ends.take(reports);
+        }
     }
 
     /// Returns the path of the text in which the kernel lists the marks.
@@ -257,9 +279,6 @@ impl Events {
 
     /// Takes the reports that the kernel has queued. Returns whether some were lost.
     pub(super) fn take(&self, reports: &mut Vec<Report>) -> bool {
-        if let Some(ends) = self.ends.get() {
-            ends.take(reports);
-        }
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = inotify::Reader::new(&*self.events, &mut buffer);
         let mut overflowed = false;
@@ -432,8 +451,8 @@ mod tests {
             let mut reports = Vec::new();
             while reports.is_empty() {
                 // It may wake for the alarm of `add_process` first.
-                events.sleep(Some(Instant::now() + Duration::from_secs(60)));
-                events.take(&mut reports);
+                events.sleep(Some(Instant::now() + Duration::from_secs(60)), true);
+                events.take_ends(&mut reports);
             }
             let (mark, gone) = (number, true);
             assert_eq!(reports, [Report { mark, gone }]);

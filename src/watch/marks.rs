@@ -417,6 +417,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_mark_that_is_not_known_is_removed() {
+        let mut place = Place::new();
+        let (file, path) = (place.open("a"), place.path("a"));
+        let added = place.events.add(&file, Seen::Door, Lasts::Kept);
+        added.expect("a mark");
+        close(&path);
+        assert_eq!(place.fired(), []);
+        assert_eq!(place.in_kernel(), 0);
+    }
+
     /// The event came before a brief watch turned the mark into one that ends by itself.
     #[test]
     fn an_event_from_before_a_brief_watch_leaves_no_mark_behind() {

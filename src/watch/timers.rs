@@ -81,7 +81,11 @@ impl NoEvents {
         match *self {}
     }
 
-    pub(super) fn sleep(&self, _: Option<Instant>) -> bool {
+    pub(super) fn sleep(&self, _: Option<Instant>, _: bool) -> super::News {
+        match *self {}
+    }
+
+    pub(super) fn take_ends(&self, _: &mut Vec<super::marks::Report>) {
         match *self {}
     }
 
