@@ -199,11 +199,21 @@ struct Enrolled {
     armed: Option<Instant>,
 }
 
-/// Where there may be something to take.
+/// Where there may be something to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct News {
     files: bool,
     ends: bool,
+    /// Whether the thread was woken for a timer that was set meanwhile.
+    alarm: bool,
+}
+
+impl News {
+    const EVERYWHERE: Self = Self {
+        files: true,
+        ends: true,
+        alarm: true,
+    };
 }
 
 /// What the thread sleeps on.
@@ -430,20 +440,40 @@ impl Watch {
         let mut guard = Guard::Listens;
         loop {
             step::begin_round();
-            let mut news = News::default();
-            if !lost {
-                let until = self.fall_asleep(guard.look_at());
-                news = source.sleep(until, guard == Guard::Listens);
-                self.table().asleep = None;
+            let news = match lost {
+                true => News::EVERYWHERE,
+                false => self.sleep(source, &mut guard),
+            };
+            if self.has_work(news) {
+                self.turn(source, news, std::mem::take(&mut lost));
             }
-            let unread = || news.files || source.is_unread();
-            news.files = lost || guard.reads(&self.reactor, unread);
-            self.turn(source, news, std::mem::take(&mut lost));
             for watcher in self.take_due_timers() {
                 surviving(|| watcher.on_timer());
                 drop_watcher(watcher);
             }
         }
+    }
+
+    /// Sleeps until there is something to take or a timer may be due.
+    fn sleep(&self, source: &Source, guard: &mut Guard) -> News {
+        let timer = self.fall_asleep();
+        loop {
+            let until = timer.into_iter().chain(guard.look_at()).min();
+            let mut news = source.sleep(until, *guard == Guard::Listens);
+            let unread = || news.files || source.is_unread();
+            news.files = guard.reads(&self.reactor, unread);
+            // While the reactor reads, the thread uses no mutex that the reactor waits for.
+            if news != News::default() || timer.is_some_and(|at| at <= Instant::now()) {
+                return news;
+            }
+        }
+    }
+
+    /// Notes that the thread is awake. Returns whether it must make a turn.
+    fn has_work(&self, news: News) -> bool {
+        let mut table = self.table();
+        table.asleep = None;
+        news.files || news.ends || table.marks.has_reports()
     }
 
     /// Reads all events on a worker of the runtime that the reactor belongs to.
@@ -455,7 +485,7 @@ impl Watch {
         step::begin_round();
         let files_only = News {
             files: true,
-            ends: false,
+            ..News::default()
         };
         let mut lost = false;
         loop {
@@ -496,7 +526,7 @@ impl Watch {
     }
 
     /// Returns until when the thread sleeps. From here on an earlier timer wakes it.
-    fn fall_asleep(&self, look_at: Option<Instant>) -> Option<Instant> {
+    fn fall_asleep(&self) -> Option<Instant> {
         let mut table = self.table();
         // Skip timers of watchers that have left, or that were called earlier.
         while let Some(Reverse((at, watcher_id))) = table.timers.peek().copied()
@@ -504,8 +534,7 @@ impl Watch {
         {
             table.timers.pop();
         }
-        let timer = table.timers.peek().map(|Reverse((at, _))| *at);
-        let until = timer.into_iter().chain(look_at).min();
+        let until = table.timers.peek().map(|Reverse((at, _))| *at);
         table.asleep = Some(Sleeping { until });
         until
     }
@@ -579,7 +608,10 @@ impl Source {
             Self::Events(events) => events.sleep(until, listens),
             Self::Timers(timers) => {
                 timers.sleep(until);
-                News::default()
+                News {
+                    alarm: true,
+                    ..News::default()
+                }
             }
         }
     }

@@ -227,7 +227,7 @@ impl Events {
                 std::thread::sleep(PAUSE);
                 News {
                     files: listens,
-                    ends: true,
+                    ..News::EVERYWHERE
                 }
             })
     }
@@ -248,7 +248,8 @@ impl Events {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if all[1].revents().contains(PollFlags::IN) {
+        let alarm = all[1].revents().contains(PollFlags::IN);
+        if alarm {
             // A timer reports how often it has expired, in eight bytes.
             let mut expirations = [0; 8];
             let _ = rustix::io::read(self.alarm.file(), &mut expirations);
@@ -256,6 +257,7 @@ impl Events {
         Ok(News {
             files: listens && !all[0].revents().is_empty(),
             ends: ends.is_some() && !all[2].revents().is_empty(),
+            alarm,
         })
     }
 

@@ -24,6 +24,7 @@
 //!    itself, and says so.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use super::{Events, Seen, WatchId, WatcherId};
 
@@ -47,6 +48,8 @@ pub(super) struct Marks {
     known: HashMap<i32, Mark>,
     /// The kept marks without watches. The one that was used last is at the back.
     idle: VecDeque<i32>,
+    /// What the next [`fire`](Self::fire) handles, apart from the kernel's reports.
+    reports: Vec<Report>,
     next: u64,
 }
 
@@ -83,16 +86,29 @@ impl Marks {
         id
     }
 
-    /// Removes a watch, and the mark with its last watch.
+    /// Removes a watch. With its last watch, a kept mark is narrowed and another mark is removed.
     pub(super) fn forget(&mut self, watcher_id: WatcherId, id: WatchId, events: Option<&Events>) {
         let Some(mark) = self.known.get_mut(&id.mark) else {
             return;
         };
         let before = mark.watches.len();
         mark.watches.retain(|it| *it != (watcher_id, id));
-        if mark.watches.is_empty() && before > 0 {
-            self.remove(id.mark, events);
+        if !mark.watches.is_empty() || before == 0 {
+            return;
         }
+        let (Some(descriptor), Some(events)) = (mark.kept_by, events) else {
+            return self.remove(id.mark, events);
+        };
+        if let Some(report) = self.narrow(id.mark, descriptor, events) {
+            self.reports.push(report);
+            // Without the alarm, the report is handled with the next event.
+            let _ = events.set_timer(Instant::now());
+        }
+    }
+
+    /// Returns whether there is something to handle without a report of the kernel.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
     }
 
     /// Returns the watches that these reports end. `reports` is empty afterwards.
@@ -101,6 +117,7 @@ impl Marks {
         reports: &mut Vec<Report>,
         events: &Events,
     ) -> Vec<(WatcherId, WatchId)> {
+        reports.append(&mut self.reports);
         let mut ended = Vec::new();
         let mut next = 0;
         // A report may cause another one.
@@ -287,6 +304,11 @@ mod tests {
         let id = place.keep(ONE, &file);
         place.forget(ONE, id);
         close(&path);
+        assert!(place.events.is_empty(), "not even the end of the mark");
+        assert_eq!(place.in_kernel(), 1);
+        let id = place.add(ONE, &file, Seen::Door, Lasts::Briefly);
+        place.forget(ONE, id);
+        close(&path);
         assert_eq!(place.fired(), []);
         assert_eq!(place.in_kernel(), 0);
     }
@@ -404,6 +426,16 @@ mod tests {
         close(&place.path("a"));
         close(&place.path("b"));
         assert!(place.events.is_empty());
+        // The same when a watch is given back.
+        let one = place.keep(ONE, &a);
+        let other = place.keep(OTHER, &b);
+        place.marks.known.get_mut(&one.mark).expect("known").kept_by =
+            Some(Descriptor(b.as_raw_fd()));
+        place.forget(ONE, one);
+        assert!(place.marks.has_reports());
+        let ended = place.marks.fire(&mut Vec::new(), &place.events);
+        assert_eq!(ended, [(OTHER, other)]);
+        assert!(!place.marks.has_reports());
         // Or it means nothing, or an unknown file.
         let unknown = place.open("c");
         for number in [i32::MAX, unknown.as_raw_fd()] {

@@ -67,6 +67,9 @@ pub(super) struct Reactor {
     /// How many tasks call watchers now.
     busy: AtomicUsize,
     state: Mutex<State>,
+    /// Whether the thread waits for the next look.
+    #[cfg(test)]
+    waits: AtomicBool,
 }
 
 #[derive(Default)]
@@ -88,6 +91,8 @@ impl Default for Reactor {
             turns: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
             state: Mutex::default(),
+            #[cfg(test)]
+            waits: AtomicBool::new(false),
         }
     }
 }
@@ -335,6 +340,8 @@ impl Guard {
             true => Self::Waits { look_at, turns },
             false => Self::Listens,
         };
+        #[cfg(test)]
+        reactor.waits.store(news, Ordering::SeqCst);
         false
     }
 }
@@ -441,14 +448,8 @@ mod tests {
             self.reported().1
         }
 
-        fn until_thread_sleeps(&self) {
-            let sleeps = || {
-                self.watch
-                    .table()
-                    .asleep
-                    .is_some_and(|it| it.until.is_none())
-            };
-            while !sleeps() {
+        fn until_thread_listens(&self) {
+            while self.watch.reactor.waits.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
         }
@@ -490,11 +491,10 @@ mod tests {
         let (file, path) = (place.open("a"), place.path("a"));
         let runtime = workers("worker");
         place.add_in(&runtime, &file);
-        place.until_thread_sleeps();
         for _ in 0..3 {
             close(&path);
             place.reported();
-            place.until_thread_sleeps();
+            place.until_thread_listens();
             place.add(&file);
         }
     }
@@ -630,9 +630,10 @@ mod tests {
         place.reporter.panics.store(2, Ordering::SeqCst);
         for _ in 0..3 {
             close(&path);
-            assert_eq!(place.reported_by(), "worker");
+            assert_eq!(place.reported(), (Seen::Door, "worker".to_owned()));
             place.add(&file);
         }
+        assert_eq!(place.watch.failures(), 0, "no event was lost");
         assert_eq!(place.reporter.panics.load(Ordering::SeqCst), 0);
     }
 
