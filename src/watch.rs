@@ -25,9 +25,10 @@
 //! - Timers are a heap under the same mutex. The thread sleeps until the earliest one. A system
 //!   call is needed only if another thread arms an earlier timer during the sleep: it sets a
 //!   `timerfd`, which wakes the thread at that time.
-//! - A reader locks a mutex, takes the queued events, sets the flags that they mean, and unlocks.
-//!   Then it makes the slow calls. So the slow calls of two readers may overlap, and may come in
-//!   another order than the events. A watcher looks for itself at each call, so it does not matter.
+//! - A reader takes the queued events, sets the flags that they mean, and then makes the slow calls.
+//!   Two readers may do this at the same time, and in another order than that of the events. An
+//!   event ends the watches that are there when it is looked up, and a watcher looks for itself at
+//!   each call. So the order does not matter.
 //! - [`Watch::is_quiet`] answers, with one `FIONREAD`, whether an event may be under way. The
 //!   kernel queues the event of a new file inside the call that creates it. So if no event is
 //!   queued and none is being read, no file was created.
@@ -37,8 +38,7 @@
 //! 1. Each event that the kernel queues for a live watch reaches all its watchers. If the kernel's
 //!    queue overflowed, [`Seen::Everything`] reaches them instead.
 //! 2. The mutex of the table is never held while a watcher is called. A watcher may call in with its
-//!    own mutex held. The mutex of the readers is held while flags are set, and only a reader locks
-//!    it.
+//!    own mutex held.
 //! 3. The flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can return `true`
 //!    again.
 //! 4. A file that no watcher waits for wakes no thread, except once when it is deleted.
@@ -55,14 +55,14 @@
 //!
 //! # After a fork
 //!
-//! The child has no such thread and no reactor. It gets a fresh, idle `Watch`, and an instance of its own when it
-//! first needs one.
+//! The child has no such thread and no reactor. It gets a fresh, idle `Watch`, and an instance of
+//! its own when it first needs one.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -161,10 +161,9 @@ pub(crate) struct Watch {
     table: Mutex<Table>,
     source: OnceLock<Source>,
     started: AtomicBool,
-    /// Locked while a reader takes events out of the kernel's queue and sets the flags they mean.
-    reader: Mutex<()>,
-    /// Whether it is locked.
-    reading: AtomicBool,
+    /// How many readers have taken events out of the kernel's queue and have not yet set the flags
+    /// that these mean.
+    reading: AtomicUsize,
     reactor: Reactor,
     failures: AtomicU64,
 }
@@ -216,6 +215,32 @@ impl News {
     };
 }
 
+/// What a reader does now. It counts from before it takes events until their flags are set. If it
+/// panics in between, it counts until the next time that it has set flags.
+struct Reading<'a> {
+    count: &'a AtomicUsize,
+    counts: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        let counts = false;
+        Self { count, counts }
+    }
+
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.counts, true) {
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.counts) {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
 /// What the thread sleeps on.
 enum Source {
     Events(Events),
@@ -236,8 +261,7 @@ impl Watch {
             table: Mutex::default(),
             source: OnceLock::new(),
             started: AtomicBool::new(false),
-            reader: Mutex::new(()),
-            reading: AtomicBool::new(false),
+            reading: AtomicUsize::new(0),
             reactor: Reactor::default(),
             failures: AtomicU64::new(0),
         }
@@ -374,12 +398,12 @@ impl Watch {
     /// Returns whether no event is queued and none is being delivered. Returns `false` if the
     /// kernel cannot tell.
     pub(crate) fn is_quiet(&self) -> bool {
-        // In this order: an event leaves the kernel's queue only while `reading` is set, and
-        // `reading` is cleared only after the flags that the event sets.
+        // In this order: an event leaves the kernel's queue only while its reader counts, and that
+        // ends only after the flags that the event sets.
         let Some(Source::Events(events)) = self.source.get() else {
             return false;
         };
-        events.is_empty() && !self.reading.load(Ordering::SeqCst)
+        events.is_empty() && self.reading.load(Ordering::SeqCst) == 0
     }
 
     /// Returns how often a watch could not be added or events were lost.
@@ -430,13 +454,14 @@ impl Watch {
     fn run(&'static self, source: &'static Source) {
         host::prepare_helper_thread();
         let mut lost = false;
-        while surviving(|| self.serve(source, lost)).is_none() {
+        let mut reading = Reading::new(&self.reading);
+        while surviving(|| self.serve(source, &mut reading, lost)).is_none() {
             lost = true;
         }
     }
 
     /// Sleeps and calls watchers, without end. `lost` says that events may have been lost before.
-    fn serve(&self, source: &Source, mut lost: bool) {
+    fn serve(&self, source: &Source, reading: &mut Reading<'_>, mut lost: bool) {
         let mut guard = Guard::Listens;
         loop {
             step::begin_round();
@@ -445,7 +470,7 @@ impl Watch {
                 false => self.sleep(source, &mut guard),
             };
             if self.has_work(news) {
-                self.turn(source, news, std::mem::take(&mut lost));
+                self.turn(source, reading, news, std::mem::take(&mut lost));
             }
             for watcher in self.take_due_timers() {
                 surviving(|| watcher.on_timer());
@@ -488,8 +513,9 @@ impl Watch {
             ..News::default()
         };
         let mut lost = false;
+        let mut reading = Reading::new(&self.reading);
         loop {
-            match surviving(|| self.turn(source, files_only, lost)) {
+            match surviving(|| self.turn(source, &mut reading, files_only, lost)) {
                 None => lost = true,
                 // The kernel announces the rest only with the next event, so nothing may be left.
                 Some(true) if source.is_unread() => lost = false,
@@ -499,23 +525,20 @@ impl Watch {
     }
 
     /// Takes the queued events and calls their watchers. Returns whether there were any.
-    fn turn(&self, source: &Source, take: News, lost: bool) -> bool {
-        let reader = self.reader.lock();
-        let reader = reader.unwrap_or_else(PoisonError::into_inner);
-        self.reading.store(true, Ordering::SeqCst);
+    fn turn(&self, source: &Source, reading: &mut Reading<'_>, take: News, lost: bool) -> bool {
+        reading.begin();
         let mut reports = Vec::new();
         let lost = source.take(take, &mut reports) || lost;
         let any = lost || !reports.is_empty();
         let mut due = self.collect(source, &mut reports, lost);
         step::watch_turns();
-        // Flags first, so that `is_quiet` is right as soon as `reading` is cleared. Then the slow
+        // Flags first, so that `is_quiet` is right as soon as the reading ends. Then the slow
         // calls.
         let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
         for (watcher, id) in due.iter().filter(quick) {
             surviving(|| watcher.on_event(*id));
         }
-        self.reading.store(false, Ordering::SeqCst);
-        drop(reader);
+        reading.end();
         for (watcher, id) in due.drain(..) {
             if id.seen != Seen::Queue {
                 surviving(|| watcher.on_event(id));

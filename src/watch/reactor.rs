@@ -24,8 +24,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Either reader may read at any time: they exclude each other by a mutex. So *active* decides
-//!    about speed only.
+//! 1. Either reader may read at any time, also both at once. So *active* decides about speed only.
 //! 2. The thread never sleeps without a limit while it does not listen to the events.
 //! 3. Nothing here is called with the mutex of the table held, and the task is spawned with no
 //!    mutex of this module held.
