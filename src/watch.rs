@@ -715,6 +715,54 @@ mod tests {
         watch().leave(other);
     }
 
+    /// Reports whether its watch is quiet while its flag is set.
+    struct Flag(&'static Watch, Mutex<Sender<bool>>);
+
+    impl Watcher for Flag {
+        fn on_event(&self, _: WatchId) {
+            let to = self.1.lock().expect("no panic");
+            let _ = to.send(self.0.is_quiet());
+        }
+
+        fn on_timer(&self) {}
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[allow(clippy::disallowed_methods)] // The test plays another process.
+    fn it_is_not_quiet_before_the_flag_is_set() {
+        let watch: &'static Watch = Box::leak(Box::new(Watch::new()));
+        let (to, from) = channel();
+        let flag = Arc::new(Flag(watch, Mutex::new(to)));
+        let watcher_id = watch.enroll(Arc::downgrade(&flag) as Weak<dyn Watcher>);
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = File::open(place.path()).expect("opened");
+        let added = watch.add(watcher_id, &directory, Seen::Queue);
+        added.expect("a watch");
+        assert!(watch.is_quiet());
+        std::fs::write(place.path().join("ticket"), "").expect("a file");
+        let quiet = from.recv_timeout(Duration::from_secs(60));
+        assert!(!quiet.expect("an event"));
+        while !watch.is_quiet() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_reader_that_panicked_counts_until_it_has_set_flags() {
+        let count = AtomicUsize::new(0);
+        let [mut one, mut other] = [Reading::new(&count), Reading::new(&count)];
+        one.begin();
+        other.begin();
+        other.end();
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        // As after a panic: it begins again without an end.
+        one.begin();
+        one.end();
+        one.end();
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+
     #[test]
     fn an_event_without_a_watch_has_no_number_of_a_watch() {
         assert!(WatchId::without_watch(Seen::Door).mark < 0);
