@@ -24,7 +24,8 @@
 //!   watched again and again, are kept and report nothing meanwhile: [`marks`] says how and why.
 //! - Timers are a heap under the same mutex. The thread sleeps until the earliest one. A system
 //!   call is needed only if another thread arms an earlier timer during the sleep: it sets a
-//!   `timerfd`, which wakes the thread at that time.
+//!   `timerfd`, which wakes the thread at that time. The reactor makes that call once, after it has
+//!   called the watchers.
 //! - A reader takes the queued events, sets the flags that they mean, and then makes the slow calls.
 //!   Two readers may do this at the same time, and in another order than that of the events. An
 //!   event ends the watches that are there when it is looked up, and a watcher looks for itself at
@@ -58,6 +59,7 @@
 //! The child has no such thread and no reactor. It gets a fresh, idle `Watch`, and an instance of
 //! its own when it first needs one.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fs::File;
@@ -247,6 +249,11 @@ enum Source {
     Timers(timers::Timers),
 }
 
+thread_local! {
+    /// Whether the reactor calls watchers on this thread. It sets the timer after these calls.
+    static DEFERS_TIMERS: Cell<bool> = const { Cell::new(false) };
+}
+
 static WATCH: PerProcess<Watch> = PerProcess::new(Watch::new);
 
 /// Returns the watch of this process. It is idle, without thread or descriptor, until it is first
@@ -388,6 +395,7 @@ impl Watch {
         table.timers.push(Reverse((at, watcher_id)));
         if let Some(sleeping) = &mut table.asleep
             && sleeping.until.is_none_or(|until| at < until)
+            && !DEFERS_TIMERS.get()
         {
             sleeping.until = Some(at);
             source.set_timer(at)?;
@@ -514,13 +522,31 @@ impl Watch {
         };
         let mut lost = false;
         let mut reading = Reading::new(&self.reading);
+        DEFERS_TIMERS.set(true);
         loop {
             match surviving(|| self.turn(source, &mut reading, files_only, lost)) {
                 None => lost = true,
                 // The kernel announces the rest only with the next event, so nothing may be left.
                 Some(true) if source.is_unread() => lost = false,
-                Some(_) => return,
+                Some(_) => break,
             }
+        }
+        DEFERS_TIMERS.set(false);
+        self.set_deferred_timer(source);
+    }
+
+    /// Wakes the thread in time for a timer that was armed while the reactor called watchers. The
+    /// thread, which uses the same mutexes, does not run beside these calls then.
+    #[cfg(target_os = "linux")]
+    fn set_deferred_timer(&self, source: &Source) {
+        let mut table = self.table();
+        let timer = table.next_timer();
+        if let (Some(at), Some(sleeping)) = (timer, &mut table.asleep)
+            && sleeping.until.is_none_or(|until| at < until)
+        {
+            sleeping.until = Some(at);
+            // It worked when the source was opened, and needs nothing that could be used up.
+            let _ = source.set_timer(at);
         }
     }
 
@@ -551,13 +577,7 @@ impl Watch {
     /// Returns until when the thread sleeps. From here on an earlier timer wakes it.
     fn fall_asleep(&self) -> Option<Instant> {
         let mut table = self.table();
-        // Skip timers of watchers that have left, or that were called earlier.
-        while let Some(Reverse((at, watcher_id))) = table.timers.peek().copied()
-            && table.watchers.get(&watcher_id).and_then(|it| it.armed) != Some(at)
-        {
-            table.timers.pop();
-        }
-        let until = table.timers.peek().map(|Reverse((at, _))| *at);
+        let until = table.next_timer();
         table.asleep = Some(Sleeping { until });
         until
     }
@@ -671,6 +691,17 @@ impl Source {
 }
 
 impl Table {
+    /// Returns when the next timer is due.
+    fn next_timer(&mut self) -> Option<Instant> {
+        // Skip timers of watchers that have left, or that were called earlier.
+        while let Some(Reverse((at, watcher_id))) = self.timers.peek().copied()
+            && self.watchers.get(&watcher_id).and_then(|it| it.armed) != Some(at)
+        {
+            self.timers.pop();
+        }
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
     fn watcher(&self, watcher_id: WatcherId) -> Option<Arc<dyn Watcher>> {
         self.watchers.get(&watcher_id)?.watcher.upgrade()
     }

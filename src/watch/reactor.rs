@@ -368,20 +368,31 @@ mod tests {
     struct Reporter {
         to: Mutex<Sender<(Seen, String)>>,
         panics: AtomicU32,
+        /// The timer that an event arms, and what it reports to.
+        timer: Mutex<Option<(Arm, Sender<Instant>)>>,
     }
+
+    type Arm = Box<dyn Fn() + Send>;
 
     impl Watcher for Reporter {
         fn on_event(&self, id: WatchId) {
             let thread = std::thread::current();
             let name = thread.name().unwrap_or_default().to_owned();
             let _ = self.to.lock().expect("no panic").send((id.seen, name));
+            if let Some((arm, _)) = &*self.timer.lock().expect("no panic") {
+                arm();
+            }
             if self.panics.load(Ordering::SeqCst) > 0 {
                 self.panics.fetch_sub(1, Ordering::SeqCst);
                 panic!("a watcher");
             }
         }
 
-        fn on_timer(&self) {}
+        fn on_timer(&self) {
+            if let Some((_, to)) = &*self.timer.lock().expect("no panic") {
+                let _ = to.send(Instant::now());
+            }
+        }
     }
 
     struct Place {
@@ -400,7 +411,8 @@ mod tests {
             let watch: &'static Watch = Box::leak(Box::new(watch));
             let (to, from) = channel();
             let (to, panics) = (Mutex::new(to), AtomicU32::new(0));
-            let reporter = Arc::new(Reporter { to, panics });
+            let timer = Mutex::default();
+            let reporter = Arc::new(Reporter { to, panics, timer });
             let watcher_id = watch.enroll(Arc::downgrade(&reporter) as Weak<dyn Watcher>);
             let directory = tempfile::tempdir().expect("a directory");
             Self {
@@ -634,6 +646,29 @@ mod tests {
         }
         assert_eq!(place.watch.failures(), 0, "no event was lost");
         assert_eq!(place.reporter.panics.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_timer_that_a_watcher_sets_there_is_called() {
+        let place = Place::new(LONG);
+        let (file, path) = (place.open("a"), place.path("a"));
+        let runtime = workers("worker");
+        place.add_in(&runtime, &file);
+        let (to, from) = channel();
+        let (watch, watcher_id) = (place.watch, place.watcher_id);
+        let arm = move || {
+            let at = Instant::now() + Duration::from_millis(20);
+            watch.arm(watcher_id, at).expect("a timer");
+        };
+        *place.reporter.timer.lock().expect("no panic") = Some((Box::new(arm), to));
+        for _ in 0..3 {
+            let before = Instant::now();
+            close(&path);
+            assert_eq!(place.reported_by(), "worker");
+            let called = from.recv_timeout(SAFETY).expect("the timer");
+            assert!(called >= before + Duration::from_millis(20));
+            place.add(&file);
+        }
     }
 
     #[test]
