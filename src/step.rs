@@ -14,7 +14,7 @@
 //! - `STANCHION_LADDER=off` removes all rungs of the ladder, `=event` those after a new watch. Both
 //!   also disable the holder's check once a second.
 //! - `STANCHION_WATCH_PANICS=3` makes the third round of the watch thread panic.
-//! - `STANCHION_FLOCK` is read by `sys/flock.rs`.
+//! - `STANCHION_REACTOR=off` is read by `watch/reactor.rs`, `STANCHION_FLOCK` by `sys/flock.rs`.
 
 /// A system call of the protocol, or a place that stands for one. The fail point fires *before* the
 /// step.

@@ -3,22 +3,33 @@
 //! # What it is
 //!
 //! One thread, and on Linux one inotify instance, for all locks of the process. Both are created at
-//! the first contention. The thread sleeps in the kernel until a watched file has an event or a
-//! timer is due. Then it calls the [`Watcher`] on its own stack. So the lock is tried where the
-//! event arrives, without another hop to a worker of the runtime. The thread belongs to no runtime:
-//! locks continue to work when the runtime that first used them is gone.
+//! the first contention. Events have two readers:
+//!
+//! - The [`reactor`], a task in the runtime of a waiter. It calls the [`Watcher`] on a worker of
+//!   that runtime, and the waiter that is woken runs next on the same worker.
+//! - The thread. It sleeps in the kernel until a timer is due or a watched file has an event. It
+//!   calls timers always. It reads events where there is no reactor, and where the reactor does not
+//!   read them in time. The thread belongs to no runtime: locks continue to work when the runtime
+//!   that first used them is gone or stands still.
+//!
+//! Both call the watcher on their own stack. So the lock is tried where the event arrives.
 //!
 //! # Algorithm
 //!
-//! - A watch is on an *inode*, through an open descriptor (`/proc/self/fd/N`). It fires **once**:
-//!   the kernel removes it with the event (`IN_ONESHOT`). A watcher that wants more events adds a
-//!   new watch. So no system call is needed to stop a watch that has fired, a release costs its
-//!   next waiter no extra call, and no watch outlives its use.
-//! - An inotify instance has one watch for each inode. All watchers of one inode share it and are
-//!   all called. The kernel's watch is removed when the last of them leaves.
+//! - A watch is on an *inode*, through an open descriptor (`/proc/self/fd/N`). It fires **once**. A
+//!   watcher that wants more events adds a new watch. So a release costs its next waiter no extra
+//!   call, and no watch outlives its use.
+//! - An inotify instance has one *mark* for each inode. All watches of one inode share it and all
+//!   fire together. Most marks end with the event. The marks of tickets and doors, which are
+//!   watched again and again, are kept and report nothing meanwhile: [`marks`] says how and why.
 //! - Timers are a heap under the same mutex. The thread sleeps until the earliest one. A system
 //!   call is needed only if another thread arms an earlier timer during the sleep: it sets a
-//!   `timerfd`, which wakes the thread at that time.
+//!   `timerfd`, which wakes the thread at that time. The reactor makes that call once, after it has
+//!   called the watchers.
+//! - A reader takes the queued events, sets the flags that they mean, and then makes the slow calls.
+//!   Two readers may do this at the same time, and in another order than that of the events. An
+//!   event ends the watches that are there when it is looked up, and a watcher looks for itself at
+//!   each call. So the order does not matter.
 //! - [`Watch::is_quiet`] answers, with one `FIONREAD`, whether an event may be under way. The
 //!   kernel queues the event of a new file inside the call that creates it. So if no event is
 //!   queued and none is being read, no file was created.
@@ -27,11 +38,12 @@
 //!
 //! 1. Each event that the kernel queues for a live watch reaches all its watchers. If the kernel's
 //!    queue overflowed, [`Seen::Everything`] reaches them instead.
-//! 2. The mutex here is never held while a watcher is called. A watcher may call in with its own
-//!    mutex held.
+//! 2. The mutex of the table is never held while a watcher is called. A watcher may call in with its
+//!    own mutex held.
 //! 3. The flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can return `true`
 //!    again.
-//! 4. No panic ends the thread. Each call and each drop of a watcher catches panics. If the loop
+//! 4. A file that no watcher waits for wakes no thread, except once when it is deleted.
+//! 5. No panic ends a reader. Each call and each drop of a watcher catches panics. If the loop
 //!    itself panics, it begins again, and every watcher gets [`Seen::Everything`], because events
 //!    may have been lost.
 //!
@@ -44,14 +56,15 @@
 //!
 //! # After a fork
 //!
-//! The child has no such thread. It gets a fresh, idle `Watch`, and an instance of its own when it
-//! first needs one.
+//! The child has no such thread and no reactor. It gets a fresh, idle `Watch`, and an instance of
+//! its own when it first needs one.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -67,6 +80,12 @@ mod ends;
 mod inotify;
 pub(crate) mod lock_thread;
 pub(crate) mod loss_watcher;
+mod marks;
+#[cfg(target_os = "linux")]
+mod reactor;
+#[cfg(not(target_os = "linux"))]
+#[path = "watch/reactor_none.rs"]
+mod reactor;
 #[cfg(stanchion_test)]
 mod settled;
 mod timers;
@@ -74,6 +93,8 @@ pub(crate) mod wait;
 
 #[cfg(target_os = "linux")]
 use inotify::Events;
+use marks::{Marks, Report};
+use reactor::{Guard, Reactor};
 #[cfg(not(target_os = "linux"))]
 use timers::NoEvents as Events;
 
@@ -105,7 +126,7 @@ pub enum Seen {
     Everything,
 }
 
-/// Is called when a watched file changes or a timer is due, on the watch thread.
+/// Is called when a watched file changes or a timer is due, by a reader of events.
 pub(crate) trait Watcher: Send + Sync {
     /// Reports an event. The watch is over. Must be quick for [`Seen::Queue`], because others wait
     /// for the answer.
@@ -117,14 +138,18 @@ pub(crate) trait Watcher: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct WatchId {
-    number: i32,
+    /// The kernel's number for the mark. Later watches of the same inode may have the same.
+    mark: i32,
+    /// The number of this watch alone.
+    number: u64,
     pub(crate) seen: Seen,
 }
 
 impl WatchId {
     /// Returns the ID of an event that comes from no watch.
     pub(crate) fn without_watch(seen: Seen) -> Self {
-        Self { number: -1, seen }
+        let (mark, number) = (-1, 0);
+        Self { mark, number, seen }
     }
 }
 
@@ -138,9 +163,10 @@ pub(crate) struct Watch {
     table: Mutex<Table>,
     source: OnceLock<Source>,
     started: AtomicBool,
-    /// Whether the thread has taken events out of the kernel's queue and has not yet called all
-    /// their watchers.
-    reading: AtomicBool,
+    /// How many readers have taken events out of the kernel's queue and have not yet set the flags
+    /// that these mean.
+    reading: AtomicUsize,
+    reactor: Reactor,
     failures: AtomicU64,
 }
 
@@ -148,10 +174,19 @@ pub(crate) struct Watch {
 struct Table {
     watchers: HashMap<WatcherId, Enrolled>,
     next_id: u64,
-    watches: HashMap<i32, Vec<(WatcherId, Seen)>>,
+    marks: Marks,
     timers: BinaryHeap<Reverse<(Instant, WatcherId)>>,
     /// Until when the thread sleeps, if it sleeps.
     asleep: Option<Sleeping>,
+}
+
+/// How long the kernel's mark of an inode lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasts {
+    /// Until its first event.
+    Briefly,
+    /// Until the inode is deleted, or until others need the room.
+    Kept,
 }
 
 /// The time at which the thread wakes without an event.
@@ -165,10 +200,58 @@ struct Enrolled {
     armed: Option<Instant>,
 }
 
+/// Where there may be something to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct News {
+    files: bool,
+    ends: bool,
+    /// Whether the thread was woken for a timer that was set meanwhile.
+    alarm: bool,
+}
+
+impl News {
+    const EVERYWHERE: Self = Self {
+        files: true,
+        ends: true,
+        alarm: true,
+    };
+}
+
+/// What a reader does now. It counts from before it takes events until their flags are set. If it
+/// panics in between, it counts until the next time that it has set flags.
+struct Reading<'a> {
+    count: &'a AtomicUsize,
+    counts: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        let counts = false;
+        Self { count, counts }
+    }
+
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.counts, true) {
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.counts) {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
 /// What the thread sleeps on.
 enum Source {
     Events(Events),
     Timers(timers::Timers),
+}
+
+thread_local! {
+    /// Whether the reactor calls watchers on this thread. It sets the timer after these calls.
+    static DEFERS_TIMERS: Cell<bool> = const { Cell::new(false) };
 }
 
 static WATCH: PerProcess<Watch> = PerProcess::new(Watch::new);
@@ -185,7 +268,8 @@ impl Watch {
             table: Mutex::default(),
             source: OnceLock::new(),
             started: AtomicBool::new(false),
-            reading: AtomicBool::new(false),
+            reading: AtomicUsize::new(0),
+            reactor: Reactor::default(),
             failures: AtomicU64::new(0),
         }
     }
@@ -227,22 +311,46 @@ impl Watch {
         file: &File,
         seen: Seen,
     ) -> io::Result<WatchId> {
-        let result = self.source().and_then(|source| {
-            let Source::Events(events) = source else {
-                return Err(io::ErrorKind::Unsupported.into());
-            };
+        self.add_mark(watcher_id, file, seen, Lasts::Briefly)
+    }
+
+    /// Does the same where the inode will probably be watched again. The caller keeps this
+    /// descriptor open until the watch has fired or was given back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Watch::add`].
+    pub(crate) fn add_kept(
+        &'static self,
+        watcher_id: WatcherId,
+        file: &File,
+        seen: Seen,
+    ) -> io::Result<WatchId> {
+        self.add_mark(watcher_id, file, seen, Lasts::Kept)
+    }
+
+    fn add_mark(
+        &'static self,
+        watcher_id: WatcherId,
+        file: &File,
+        seen: Seen,
+        lasts: Lasts,
+    ) -> io::Result<WatchId> {
+        let result = self.events().and_then(|events| {
             // Under the mutex, so that the thread cannot look for the entry before it exists.
             let mut table = self.table();
-            let number = events.add(file, seen)?;
-            table
-                .watches
-                .entry(number)
-                .or_default()
-                .push((watcher_id, seen));
-            Ok(WatchId { number, seen })
+            let mut added = events.add(file, seen, lasts);
+            // There may be no room because of marks that are kept without a watch.
+            if added.is_err() && table.marks.remove_idle(events) {
+                added = events.add(file, seen, lasts);
+            }
+            let (mark, kept_by) = added?;
+            Ok(table.marks.add(watcher_id, mark, seen, kept_by))
         });
         if result.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
+        } else if let Some(Source::Events(events)) = self.source.get() {
+            self.reactor.offer(self, events);
         }
         result
     }
@@ -257,35 +365,19 @@ impl Watch {
         watcher_id: WatcherId,
         process: File,
     ) -> io::Result<WatchId> {
-        let seen = Seen::Process;
-        let Source::Events(events) = self.source()? else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
+        let events = self.events()?;
         let mut table = self.table();
-        let number = events.add_process(process)?;
-        table
-            .watches
-            .entry(number)
-            .or_default()
-            .push((watcher_id, seen));
-        Ok(WatchId { number, seen })
+        let mark = events.add_process(process)?;
+        Ok(table.marks.add(watcher_id, mark, Seen::Process, None))
     }
 
     /// Gives a watch back. Does nothing if it has fired.
     pub(crate) fn forget(&self, watcher_id: WatcherId, id: WatchId) {
-        let mut table = self.table();
-        let Some(users) = table.watches.get_mut(&id.number) else {
-            return;
+        let events = match self.source.get() {
+            Some(Source::Events(events)) => Some(events),
+            _ => None,
         };
-        if let Some(index) = users.iter().position(|user| *user == (watcher_id, id.seen)) {
-            users.swap_remove(index);
-        }
-        if users.is_empty() {
-            table.watches.remove(&id.number);
-            if let Some(Source::Events(events)) = self.source.get() {
-                events.remove(id.number);
-            }
-        }
+        self.table().marks.forget(watcher_id, id, events);
     }
 
     /// Calls the watcher's timer at `at`, or earlier if an earlier call is due already. Each
@@ -303,6 +395,7 @@ impl Watch {
         table.timers.push(Reverse((at, watcher_id)));
         if let Some(sleeping) = &mut table.asleep
             && sleeping.until.is_none_or(|until| at < until)
+            && !DEFERS_TIMERS.get()
         {
             sleeping.until = Some(at);
             source.set_timer(at)?;
@@ -313,12 +406,12 @@ impl Watch {
     /// Returns whether no event is queued and none is being delivered. Returns `false` if the
     /// kernel cannot tell.
     pub(crate) fn is_quiet(&self) -> bool {
-        // In this order: an event leaves the kernel's queue only while `reading` is set, and
-        // `reading` is cleared only after the flags that the event sets.
+        // In this order: an event leaves the kernel's queue only while its reader counts, and that
+        // ends only after the flags that the event sets.
         let Some(Source::Events(events)) = self.source.get() else {
             return false;
         };
-        events.is_empty() && !self.reading.load(Ordering::SeqCst)
+        events.is_empty() && self.reading.load(Ordering::SeqCst) == 0
     }
 
     /// Returns how often a watch could not be added or events were lost.
@@ -328,6 +421,13 @@ impl Watch {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn events(&'static self) -> io::Result<&'static Events> {
+        match self.source()? {
+            Source::Events(events) => Ok(events),
+            Source::Timers(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Returns the source of events. The first call opens it and starts the thread.
@@ -362,39 +462,23 @@ impl Watch {
     fn run(&'static self, source: &'static Source) {
         host::prepare_helper_thread();
         let mut lost = false;
-        while surviving(|| self.serve(source, lost)).is_none() {
+        let mut reading = Reading::new(&self.reading);
+        while surviving(|| self.serve(source, &mut reading, lost)).is_none() {
             lost = true;
         }
     }
 
     /// Sleeps and calls watchers, without end. `lost` says that events may have been lost before.
-    fn serve(&self, source: &Source, mut lost: bool) {
-        let mut fired = Vec::new();
-        let mut due: Vec<(Arc<dyn Watcher>, WatchId)> = Vec::new();
+    fn serve(&self, source: &Source, reading: &mut Reading<'_>, mut lost: bool) {
+        let mut guard = Guard::Listens;
         loop {
             step::begin_round();
-            if !lost {
-                let until = self.fall_asleep();
-                lost = source.sleep(until) && {
-                    self.reading.store(true, Ordering::SeqCst);
-                    source.take(&mut fired)
-                };
-            }
-            self.reading.store(true, Ordering::SeqCst);
-            self.collect(&mut fired, std::mem::take(&mut lost), &mut due);
-            step::watch_turns();
-            // Flags first, so that `is_quiet` is right as soon as `reading` is cleared. Then the
-            // slow calls.
-            let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
-            for (watcher, id) in due.iter().filter(quick) {
-                surviving(|| watcher.on_event(*id));
-            }
-            self.reading.store(false, Ordering::SeqCst);
-            for (watcher, id) in due.drain(..) {
-                if id.seen != Seen::Queue {
-                    surviving(|| watcher.on_event(id));
-                }
-                drop_watcher(watcher);
+            let news = match lost {
+                true => News::EVERYWHERE,
+                false => self.sleep(source, &mut guard),
+            };
+            if self.has_work(news) {
+                self.turn(source, reading, news, std::mem::take(&mut lost));
             }
             for watcher in self.take_due_timers() {
                 surviving(|| watcher.on_timer());
@@ -403,35 +487,116 @@ impl Watch {
         }
     }
 
+    /// Sleeps until there is something to take or a timer may be due.
+    fn sleep(&self, source: &Source, guard: &mut Guard) -> News {
+        let timer = self.fall_asleep();
+        loop {
+            let until = timer.into_iter().chain(guard.look_at()).min();
+            let mut news = source.sleep(until, *guard == Guard::Listens);
+            let unread = || news.files || source.is_unread();
+            news.files = guard.reads(&self.reactor, unread);
+            // While the reactor reads, the thread uses no mutex that the reactor waits for.
+            if news != News::default() || timer.is_some_and(|at| at <= Instant::now()) {
+                return news;
+            }
+        }
+    }
+
+    /// Notes that the thread is awake. Returns whether it must make a turn.
+    fn has_work(&self, news: News) -> bool {
+        let mut table = self.table();
+        table.asleep = None;
+        news.files || news.ends || table.marks.has_reports()
+    }
+
+    /// Reads all events on a worker of the runtime that the reactor belongs to.
+    #[cfg(target_os = "linux")]
+    fn serve_in_task(&self) {
+        let Some(source) = self.source.get() else {
+            return;
+        };
+        step::begin_round();
+        let files_only = News {
+            files: true,
+            ..News::default()
+        };
+        let mut lost = false;
+        let mut reading = Reading::new(&self.reading);
+        DEFERS_TIMERS.set(true);
+        loop {
+            match surviving(|| self.turn(source, &mut reading, files_only, lost)) {
+                None => lost = true,
+                // The kernel announces the rest only with the next event, so nothing may be left.
+                Some(true) if source.is_unread() => lost = false,
+                Some(_) => break,
+            }
+        }
+        DEFERS_TIMERS.set(false);
+        self.set_deferred_timer(source);
+    }
+
+    /// Wakes the thread in time for a timer that was armed while the reactor called watchers. The
+    /// thread, which uses the same mutexes, does not run beside these calls then.
+    #[cfg(target_os = "linux")]
+    fn set_deferred_timer(&self, source: &Source) {
+        let mut table = self.table();
+        let timer = table.next_timer();
+        if let (Some(at), Some(sleeping)) = (timer, &mut table.asleep)
+            && sleeping.until.is_none_or(|until| at < until)
+        {
+            sleeping.until = Some(at);
+            // It worked when the source was opened, and needs nothing that could be used up.
+            let _ = source.set_timer(at);
+        }
+    }
+
+    /// Takes the queued events and calls their watchers. Returns whether there were any.
+    fn turn(&self, source: &Source, reading: &mut Reading<'_>, take: News, lost: bool) -> bool {
+        reading.begin();
+        let mut reports = Vec::new();
+        let lost = source.take(take, &mut reports) || lost;
+        let any = lost || !reports.is_empty();
+        let mut due = self.collect(source, &mut reports, lost);
+        step::watch_turns();
+        // Flags first, so that `is_quiet` is right as soon as the reading ends. Then the slow
+        // calls.
+        let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
+        for (watcher, id) in due.iter().filter(quick) {
+            surviving(|| watcher.on_event(*id));
+        }
+        reading.end();
+        for (watcher, id) in due.drain(..) {
+            if id.seen != Seen::Queue {
+                surviving(|| watcher.on_event(id));
+            }
+            drop_watcher(watcher);
+        }
+        any
+    }
+
     /// Returns until when the thread sleeps. From here on an earlier timer wakes it.
     fn fall_asleep(&self) -> Option<Instant> {
         let mut table = self.table();
-        // Skip timers of watchers that have left, or that were called earlier.
-        while let Some(Reverse((at, watcher_id))) = table.timers.peek().copied()
-            && table.watchers.get(&watcher_id).and_then(|it| it.armed) != Some(at)
-        {
-            table.timers.pop();
-        }
-        let until = table.timers.peek().map(|Reverse((at, _))| *at);
+        let until = table.next_timer();
         table.asleep = Some(Sleeping { until });
         until
     }
 
-    /// Turns the numbers of watches into calls to make. The kernel has removed all these watches.
+    /// Turns the kernel's reports into calls to make.
     fn collect(
         &self,
-        fired: &mut Vec<i32>,
+        source: &Source,
+        reports: &mut Vec<Report>,
         overflowed: bool,
-        due: &mut Vec<(Arc<dyn Watcher>, WatchId)>,
-    ) {
+    ) -> Vec<(Arc<dyn Watcher>, WatchId)> {
+        let mut due = Vec::new();
         let mut table = self.table();
-        table.asleep = None;
-        for number in fired.drain(..) {
-            for (watcher_id, seen) in table.watches.remove(&number).unwrap_or_default() {
-                if !step::is_deaf_to(seen)
+        if let Source::Events(events) = source {
+            for (watcher_id, id) in table.marks.fire(reports, events) {
+                if !step::is_deaf_to(id.seen)
                     && let Some(watcher) = table.watcher(watcher_id)
                 {
-                    due.push((watcher, WatchId { number, seen }));
+                    due.push((watcher, id));
                 }
             }
         }
@@ -445,6 +610,7 @@ impl Watch {
                 }
             }
         }
+        due
     }
 
     fn take_due_timers(&self) -> Vec<Arc<dyn Watcher>> {
@@ -479,22 +645,36 @@ fn drop_watcher(watcher: Arc<dyn Watcher>) {
 
 impl Source {
     /// Sleeps until an event is queued, until `until`, or until the timer that was set has expired.
-    /// Returns whether there may be events.
-    fn sleep(&self, until: Option<Instant>) -> bool {
+    /// An event of a file ends the sleep only if the thread `listens`.
+    fn sleep(&self, until: Option<Instant>, listens: bool) -> News {
         match self {
-            Self::Events(events) => events.sleep(until),
+            Self::Events(events) => events.sleep(until, listens),
             Self::Timers(timers) => {
                 timers.sleep(until);
-                false
+                News {
+                    alarm: true,
+                    ..News::default()
+                }
             }
         }
     }
 
-    /// Takes the queued events: the numbers of the watches that are over. Returns whether events
-    /// were lost.
-    fn take(&self, fired: &mut Vec<i32>) -> bool {
+    /// Takes the reports that the kernel has queued. Returns whether some were lost.
+    fn take(&self, take: News, reports: &mut Vec<Report>) -> bool {
         match self {
-            Self::Events(events) => events.take(fired),
+            Self::Events(events) => {
+                if take.ends {
+                    events.take_ends(reports);
+                }
+                take.files && events.take(reports)
+            }
+            Self::Timers(_) => false,
+        }
+    }
+
+    fn is_unread(&self) -> bool {
+        match self {
+            Self::Events(events) => !events.is_empty(),
             Self::Timers(_) => false,
         }
     }
@@ -511,6 +691,17 @@ impl Source {
 }
 
 impl Table {
+    /// Returns when the next timer is due.
+    fn next_timer(&mut self) -> Option<Instant> {
+        // Skip timers of watchers that have left, or that were called earlier.
+        while let Some(Reverse((at, watcher_id))) = self.timers.peek().copied()
+            && self.watchers.get(&watcher_id).and_then(|it| it.armed) != Some(at)
+        {
+            self.timers.pop();
+        }
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
     fn watcher(&self, watcher_id: WatcherId) -> Option<Arc<dyn Watcher>> {
         self.watchers.get(&watcher_id)?.watcher.upgrade()
     }
@@ -555,8 +746,56 @@ mod tests {
         watch().leave(other);
     }
 
+    /// Reports whether its watch is quiet while its flag is set.
+    struct Flag(&'static Watch, Mutex<Sender<bool>>);
+
+    impl Watcher for Flag {
+        fn on_event(&self, _: WatchId) {
+            let to = self.1.lock().expect("no panic");
+            let _ = to.send(self.0.is_quiet());
+        }
+
+        fn on_timer(&self) {}
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[allow(clippy::disallowed_methods)] // The test plays another process.
+    fn it_is_not_quiet_before_the_flag_is_set() {
+        let watch: &'static Watch = Box::leak(Box::new(Watch::new()));
+        let (to, from) = channel();
+        let flag = Arc::new(Flag(watch, Mutex::new(to)));
+        let watcher_id = watch.enroll(Arc::downgrade(&flag) as Weak<dyn Watcher>);
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = File::open(place.path()).expect("opened");
+        let added = watch.add(watcher_id, &directory, Seen::Queue);
+        added.expect("a watch");
+        assert!(watch.is_quiet());
+        std::fs::write(place.path().join("ticket"), "").expect("a file");
+        let quiet = from.recv_timeout(Duration::from_secs(60));
+        assert!(!quiet.expect("an event"));
+        while !watch.is_quiet() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_reader_that_panicked_counts_until_it_has_set_flags() {
+        let count = AtomicUsize::new(0);
+        let [mut one, mut other] = [Reading::new(&count), Reading::new(&count)];
+        one.begin();
+        other.begin();
+        other.end();
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        // As after a panic: it begins again without an end.
+        one.begin();
+        one.end();
+        one.end();
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+
     #[test]
     fn an_event_without_a_watch_has_no_number_of_a_watch() {
-        assert!(WatchId::without_watch(Seen::Door).number < 0);
+        assert!(WatchId::without_watch(Seen::Door).mark < 0);
     }
 }

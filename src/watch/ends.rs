@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 
+use super::marks::Report;
 use crate::sys::file::above_standard_streams;
 use crate::sys::fork::Private;
 
@@ -61,7 +62,7 @@ impl Ends {
         self.lock().processes.remove(&number);
     }
 
-    pub(super) fn take(&self, fired: &mut Vec<i32>) {
+    pub(super) fn take(&self, reports: &mut Vec<Report>) {
         let empty = epoll::Event {
             flags: EventFlags::empty(),
             data: EventData::new_u64(0),
@@ -76,7 +77,10 @@ impl Ends {
             let absolute = u32::try_from(event.data.u64()).unwrap_or(0);
             let number = 0_i32.wrapping_sub_unsigned(absolute);
             open.processes.remove(&number);
-            fired.push(number);
+            reports.push(Report {
+                mark: number,
+                gone: true,
+            });
         }
     }
 

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,9 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::Seen;
 use super::ends::Ends;
+use super::marks::{Descriptor, Report};
+use super::{Lasts, News, Seen};
 use crate::sys::file::{above_standard_streams, proc_path};
 use crate::sys::fork::Private;
 use crate::sys::refusal::is_refusal;
@@ -112,11 +114,18 @@ impl Events {
             ends: OnceLock::new(),
         };
         // If the thread cannot sleep on descriptors, this source cannot be used.
-        events.poll(Some(Timespec::default()))?;
+        events.poll(Some(Timespec::default()), true)?;
         Ok(events)
     }
 
-    pub(super) fn add(&self, file: &File, seen: Seen) -> io::Result<i32> {
+    /// Marks an inode, or widens its mark. Returns the number of the mark and, if the mark is kept,
+    /// the descriptor with which it can be narrowed.
+    pub(super) fn add(
+        &self,
+        file: &File,
+        seen: Seen,
+        lasts: Lasts,
+    ) -> io::Result<(i32, Option<Descriptor>)> {
         crate::step::inotify_allowed()?;
         let what = match seen {
             // Both kinds of close: a holder may have opened the file read-only.
@@ -151,7 +160,26 @@ impl Events {
         let mut buffer = [0; 32];
         let path = proc_path(file, &mut buffer);
         // MASK_ADD: another watcher in this process may wait for another event of the same inode.
-        let flags = what | WatchFlags::ONESHOT | WatchFlags::MASK_ADD;
+        let flags = what | WatchFlags::MASK_ADD;
+        Ok(match lasts {
+            Lasts::Briefly => {
+                let flags = flags | WatchFlags::ONESHOT;
+                (inotify::add_watch(&*self.events, path, flags)?, None)
+            }
+            Lasts::Kept => {
+                let descriptor = Descriptor(file.as_raw_fd());
+                let mark = inotify::add_watch(&*self.events, path, flags)?;
+                (mark, Some(descriptor))
+            }
+        })
+    }
+
+    /// Narrows the mark of the inode behind a descriptor to the end of that inode. Returns the
+    /// number of the mark.
+    pub(super) fn narrow(&self, descriptor: Descriptor) -> io::Result<i32> {
+        let path = format!("/proc/self/fd/{}", descriptor.0);
+        // A mark reports something or does not exist.
+        let flags = WatchFlags::DELETE_SELF;
         Ok(inotify::add_watch(&*self.events, path, flags)?)
     }
 
@@ -189,44 +217,70 @@ impl Events {
         self.alarm.set(at)
     }
 
-    /// Sleeps. Returns whether there may be events to take.
-    pub(super) fn sleep(&self, until: Option<Instant>) -> bool {
-        self.poll(until.map(time_left)).unwrap_or_else(|_| {
-            // The kernel has no memory at the moment. Wake up without news, but do not spin.
-            #[allow(clippy::disallowed_methods)]
-            // The thread sleeps, and cannot do so in the usual way.
-            std::thread::sleep(PAUSE);
-            true
-        })
+    /// Sleeps. An event of a file ends the sleep only if the thread `listens`.
+    pub(super) fn sleep(&self, until: Option<Instant>, listens: bool) -> News {
+        self.poll(until.map(time_left), listens)
+            .unwrap_or_else(|_| {
+                // The kernel has no memory at the moment. Wake up without news, but do not spin.
+                #[allow(clippy::disallowed_methods)]
+                // The thread sleeps, and cannot do so in the usual way.
+                std::thread::sleep(PAUSE);
+                News {
+                    files: listens,
+                    ..News::EVERYWHERE
+                }
+            })
     }
 
-    /// Sleeps until there is something to do. Returns whether there may be events to take.
-    fn poll(&self, timeout: Option<Timespec>) -> io::Result<bool> {
-        let files = PollFd::new(&*self.events, PollFlags::IN);
-        let timer = PollFd::new(self.alarm.file(), PollFlags::IN);
+    /// Sleeps until there is something to do. Returns where there may be something to take.
+    fn poll(&self, timeout: Option<Timespec>, listens: bool) -> io::Result<News> {
+        let alarm = PollFd::new(self.alarm.file(), PollFlags::IN);
+        // The alarm stands for what is not there.
+        let files = match listens {
+            true => PollFd::new(&*self.events, PollFlags::IN),
+            false => alarm.clone(),
+        };
         let ends = self.ends.get();
-        // The first file twice, if there is no third.
-        let third = ends.map_or_else(|| files.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
-        let mut all = [files, timer, third];
+        let third = ends.map_or_else(|| alarm.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
+        let mut all = [files, alarm, third];
         match poll(&mut all, timeout.as_ref()) {
             // A signal is a wake-up without news.
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if all[1].revents().contains(PollFlags::IN) {
+        let alarm = all[1].revents().contains(PollFlags::IN);
+        if alarm {
             // A timer reports how often it has expired, in eight bytes.
             let mut expirations = [0; 8];
             let _ = rustix::io::read(self.alarm.file(), &mut expirations);
         }
-        Ok(!all[0].revents().is_empty() || !all[2].revents().is_empty())
+        Ok(News {
+            files: listens && !all[0].revents().is_empty(),
+            ends: ends.is_some() && !all[2].revents().is_empty(),
+            alarm,
+        })
     }
 
-    /// Takes the queued events: the numbers of the watches that are over. Returns whether events
-    /// were lost.
-    pub(super) fn take(&self, fired: &mut Vec<i32>) -> bool {
+    /// Returns the number of the descriptor that is readable when there are events of files.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.events.as_raw_fd()
+    }
+
+    /// Takes the ends of processes.
+    pub(super) fn take_ends(&self, reports: &mut Vec<Report>) {
         if let Some(ends) = self.ends.get() {
-            ends.take(fired);
+            ends.take(reports);
         }
+    }
+
+    /// Returns the path of the text in which the kernel lists the marks.
+    #[cfg(test)]
+    pub(super) fn description(&self) -> String {
+        format!("/proc/self/fdinfo/{}", self.events.as_raw_fd())
+    }
+
+    /// Takes the reports that the kernel has queued. Returns whether some were lost.
+    pub(super) fn take(&self, reports: &mut Vec<Report>) -> bool {
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = inotify::Reader::new(&*self.events, &mut buffer);
         let mut overflowed = false;
@@ -235,14 +289,10 @@ impl Events {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
                     overflowed = true;
                 }
-                // The kernel reports the event and the end of the watch as two events. If one
-                // directly follows the other, they count once. Otherwise the second one counts too:
-                // a watch that was added again between the two has the same number, and is over.
-                Ok(event) => {
-                    if fired.last() != Some(&event.wd()) {
-                        fired.push(event.wd());
-                    }
-                }
+                Ok(event) => reports.push(Report {
+                    mark: event.wd(),
+                    gone: event.events().contains(ReadFlags::IGNORED),
+                }),
                 Err(Errno::INTR) => continue,
                 Err(_) => return overflowed,
             }
@@ -283,12 +333,12 @@ mod tests {
         };
         let open = open_to_watch(watched).expect("opened").expect("there");
         let events = Events::open().expect("events");
-        let number = events.add(&open, seen).expect("a watch");
+        let (mark, _) = events.add(&open, seen, Lasts::Briefly).expect("a watch");
         assert!(events.is_empty(), "nothing has happened yet");
         act(&file);
-        let mut fired = Vec::new();
-        events.take(&mut fired);
-        fired.contains(&number)
+        let mut reports = Vec::new();
+        events.take(&mut reports);
+        reports.iter().any(|it| it.mark == mark)
     }
 
     fn create(file: &Path) {
@@ -400,13 +450,14 @@ mod tests {
         assert!(numbers.iter().all(|it| *it < 0), "no file's: {numbers:?}");
         for (child, number) in children.iter_mut().zip(numbers) {
             child.kill().expect("killed");
-            let mut fired = Vec::new();
-            while fired.is_empty() {
+            let mut reports = Vec::new();
+            while reports.is_empty() {
                 // It may wake for the alarm of `add_process` first.
-                events.sleep(Some(Instant::now() + Duration::from_secs(60)));
-                events.take(&mut fired);
+                events.sleep(Some(Instant::now() + Duration::from_secs(60)), true);
+                events.take_ends(&mut reports);
             }
-            assert_eq!(fired, [number]);
+            let (mark, gone) = (number, true);
+            assert_eq!(reports, [Report { mark, gone }]);
             child.wait().expect("buried");
         }
     }

@@ -18,7 +18,7 @@ impl Watch {
         let pending = match source {
             // In this order: `reading` is set before an event leaves the kernel's queue. Once it is
             // cleared again, the thread is not asleep until the table is free.
-            Source::Events(_) => !self.is_quiet(),
+            Source::Events(_) => !self.is_quiet() || self.reactor.is_busy(),
             Source::Timers(_) => false,
         };
         let sleeps = table.asleep.is_some_and(|it| it.until.is_none());

@@ -52,7 +52,16 @@ impl NoEvents {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn add(&self, _: &std::fs::File, _: super::Seen) -> std::io::Result<i32> {
+    pub(super) fn add(
+        &self,
+        _: &std::fs::File,
+        _: super::Seen,
+        _: super::Lasts,
+    ) -> std::io::Result<(i32, Option<super::marks::Descriptor>)> {
+        match *self {}
+    }
+
+    pub(super) fn narrow(&self, _: super::marks::Descriptor) -> std::io::Result<i32> {
         match *self {}
     }
 
@@ -72,11 +81,15 @@ impl NoEvents {
         match *self {}
     }
 
-    pub(super) fn sleep(&self, _: Option<Instant>) -> bool {
+    pub(super) fn sleep(&self, _: Option<Instant>, _: bool) -> super::News {
         match *self {}
     }
 
-    pub(super) fn take(&self, _: &mut Vec<i32>) -> bool {
+    pub(super) fn take_ends(&self, _: &mut Vec<super::marks::Report>) {
+        match *self {}
+    }
+
+    pub(super) fn take(&self, _: &mut Vec<super::marks::Report>) -> bool {
         match *self {}
     }
 }

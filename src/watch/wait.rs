@@ -74,7 +74,7 @@ impl WakeSource {
     }
 
     /// Ensures that the file is watched. Returns whether the watch is new; then the caller must try
-    /// again.
+    /// again. The caller keeps the file open until the watch has fired or was given back.
     pub(crate) fn watch(
         &mut self,
         watcher_id: WatcherId,
@@ -86,7 +86,7 @@ impl WakeSource {
             return false;
         }
         let added = if events {
-            watch().add(watcher_id, file, seen)
+            watch().add_kept(watcher_id, file, seen)
         } else {
             Err(std::io::ErrorKind::Unsupported.into())
         };

@@ -41,10 +41,28 @@ fn multi_thread() -> Runtime {
     built.expect("a runtime")
 }
 
-/// Runs the same test on both kinds of runtime.
+/// With I/O, a task of the runtime reads the events.
+fn current_thread_with_io() -> Runtime {
+    let built = Builder::new_current_thread().enable_all().build();
+    built.expect("a runtime")
+}
+
+fn multi_thread_with_io() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    let built = builder.worker_threads(2).enable_all().build();
+    built.expect("a runtime")
+}
+
+const KINDS: [fn() -> Runtime; 4] = [
+    current_thread,
+    multi_thread_with_io,
+    current_thread_with_io,
+    multi_thread,
+];
+
+/// Runs the same test on each kind of runtime.
 fn on_each_kind(test: impl Fn(fn() -> Runtime)) {
-    test(current_thread);
-    test(multi_thread);
+    KINDS.into_iter().for_each(test);
 }
 
 /// Spawns a task that acquires and holds. Returns when it has acquired.
@@ -158,7 +176,7 @@ fn p26_a_guard_works_outside_any_runtime() {
 fn a_lock_outlives_the_runtime_that_used_it_first() {
     let place = Place::new();
     let lock = open(&place);
-    for new in [current_thread, multi_thread, current_thread] {
+    for new in KINDS.into_iter().chain(KINDS) {
         let outsider = place.outsider_holds();
         let runtime = new();
         waits_forever(&runtime, &lock);
@@ -178,7 +196,7 @@ fn p41_several_runtimes_share_a_queue() {
     let lock = open(&place);
     let inside = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        for new in [current_thread, multi_thread, current_thread, multi_thread] {
+        for new in KINDS {
             let (lock, inside) = (lock.clone(), inside.clone());
             scope.spawn(move || {
                 let runtime = new();
@@ -194,6 +212,30 @@ fn p41_several_runtimes_share_a_queue() {
         }
     });
     place.assert_idle();
+}
+
+#[test]
+fn p41_tasks_of_a_local_set_wait() {
+    on_each_kind(|new| {
+        let place = Place::new();
+        let lock = open(&place);
+        let outsider = place.outsider_holds();
+        let (runtime, tasks) = (new(), tokio::task::LocalSet::new());
+        let mine = lock.clone();
+        let task = tasks.spawn_local(async move { mine.acquire().await });
+        let thread = std::thread::spawn(move || {
+            eventually("the task waits", || waiters(&lock) == 1);
+            outsider.release();
+        });
+        drop(
+            tasks
+                .block_on(&runtime, task)
+                .expect("a task")
+                .expect("free"),
+        );
+        thread.join().expect("no panic");
+        place.assert_idle();
+    });
 }
 
 async fn visits(lock: FifoLock, inside: Arc<std::sync::atomic::AtomicUsize>) {

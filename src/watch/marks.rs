@@ -1,0 +1,478 @@
+//! The marks: what the kernel watches for this process, and the watches that share each mark.
+//!
+//! The kernel has one mark for each inode of an inotify instance. There are two kinds:
+//!
+//! - A *brief* mark ends with its first event (`IN_ONESHOT`).
+//! - A *kept* mark stays after its event, and then reports only the end of its inode. If it is the
+//!   inode's last mark, its removal would wake a kernel thread inside the close that fires it, and
+//!   the releaser would pay for that (20 µs). A kept mark costs one system call with each event
+//!   instead: this process *narrows* it before it calls a watcher.
+//!
+//! # Invariants
+//!
+//! 1. A mark without watches is narrowed, or removed. So a file that no caller of this process
+//!    waits for wakes no thread, however often it is closed.
+//! 2. A kept mark is narrowed through the descriptor that the last watch was added with, while the
+//!    table is locked. The owner keeps this descriptor open until the watch has fired or was given
+//!    back, and both need the table.
+//! 3. If the number of that descriptor means another file all the same, the kernel answers with
+//!    another mark. The watches of that mark are called, because it may have missed an event. So a
+//!    mistake costs a wake-up, but loses none.
+//! 4. Each watch has a number of its own. So a watch that is over is never confused with a later
+//!    one on the same mark.
+//! 5. At most [`MAX_IDLE`] marks have no watches. The kernel removes the mark of a deleted inode
+//!    itself, and says so.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::{Events, Seen, WatchId, WatcherId};
+
+/// How many marks are kept without a watch.
+const MAX_IDLE: usize = 64;
+
+/// The number of an open descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Descriptor(pub(super) i32);
+
+/// What the kernel reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) mark: i32,
+    /// Whether the mark itself is gone. Otherwise there was an event.
+    pub(super) gone: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Marks {
+    known: HashMap<i32, Mark>,
+    /// The kept marks without watches. The one that was used last is at the back.
+    idle: VecDeque<i32>,
+    /// What the next [`fire`](Self::fire) handles, apart from the kernel's reports.
+    reports: Vec<Report>,
+    next: u64,
+}
+
+struct Mark {
+    watches: Vec<(WatcherId, WatchId)>,
+    /// With which descriptor the mark is narrowed. `None` for a brief mark.
+    kept_by: Option<Descriptor>,
+}
+
+impl Marks {
+    /// Notes a watch on a mark. The kernel has widened the mark before.
+    pub(super) fn add(
+        &mut self,
+        watcher_id: WatcherId,
+        mark: i32,
+        seen: Seen,
+        kept_by: Option<Descriptor>,
+    ) -> WatchId {
+        self.next += 1;
+        let number = self.next;
+        let id = WatchId { mark, number, seen };
+        let known = self.known.entry(mark).or_insert_with(|| Mark {
+            watches: Vec::new(),
+            kept_by,
+        });
+        // Of an idle mark nothing is left but its number.
+        if known.watches.is_empty() {
+            self.idle.retain(|it| *it != mark);
+            known.kept_by = kept_by;
+        }
+        // One brief watch makes the mark brief.
+        known.kept_by = known.kept_by.and(kept_by);
+        known.watches.push((watcher_id, id));
+        id
+    }
+
+    /// Removes a watch. With its last watch, a kept mark is narrowed and another mark is removed.
+    pub(super) fn forget(&mut self, watcher_id: WatcherId, id: WatchId, events: Option<&Events>) {
+        let Some(mark) = self.known.get_mut(&id.mark) else {
+            return;
+        };
+        let before = mark.watches.len();
+        mark.watches.retain(|it| *it != (watcher_id, id));
+        if !mark.watches.is_empty() || before == 0 {
+            return;
+        }
+        let (Some(descriptor), Some(events)) = (mark.kept_by, events) else {
+            return self.remove(id.mark, events);
+        };
+        if let Some(report) = self.narrow(id.mark, descriptor, events) {
+            self.reports.push(report);
+            // Without the alarm, the report is handled with the next event.
+            let _ = events.set_timer(Instant::now());
+        }
+    }
+
+    /// Returns whether there is something to handle without a report of the kernel.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
+    /// Returns the watches that these reports end. `reports` is empty afterwards.
+    pub(super) fn fire(
+        &mut self,
+        reports: &mut Vec<Report>,
+        events: &Events,
+    ) -> Vec<(WatcherId, WatchId)> {
+        reports.append(&mut self.reports);
+        let mut ended = Vec::new();
+        let mut next = 0;
+        // A report may cause another one.
+        while let Some(report) = reports.get(next).copied() {
+            next += 1;
+            let (watches, other) = self.fire_one(report, events);
+            ended.extend(watches);
+            reports.extend(other);
+        }
+        reports.clear();
+        ended
+    }
+
+    fn fire_one(
+        &mut self,
+        report: Report,
+        events: &Events,
+    ) -> (Vec<(WatcherId, WatchId)>, Option<Report>) {
+        let Report { mark: number, gone } = report;
+        if gone {
+            self.idle.retain(|it| *it != number);
+            let mark = self.known.remove(&number);
+            return (mark.map(|it| it.watches).unwrap_or_default(), None);
+        }
+        let Some(mark) = self.known.get_mut(&number) else {
+            // The event of a watch that was given back meanwhile, or of a brief mark that was not.
+            events.remove(number);
+            return (Vec::new(), None);
+        };
+        let watches = std::mem::take(&mut mark.watches);
+        if watches.is_empty() {
+            // An event from before the mark was narrowed, or the end of the inode.
+            return (watches, None);
+        }
+        let Some(descriptor) = mark.kept_by else {
+            self.known.remove(&number);
+            return (watches, None);
+        };
+        (watches, self.narrow(number, descriptor, events))
+    }
+
+    /// Narrows a mark whose watches have fired. Returns a report about another mark if that one was
+    /// narrowed by mistake.
+    fn narrow(&mut self, number: i32, descriptor: Descriptor, events: &Events) -> Option<Report> {
+        let narrowed = events.narrow(descriptor);
+        if narrowed.as_ref().ok() == Some(&number) {
+            self.keep(number, events);
+            return None;
+        }
+        self.remove(number, Some(events));
+        let other = narrowed.ok()?;
+        if self.known.contains_key(&other) {
+            let gone = false;
+            return Some(Report { mark: other, gone });
+        }
+        // The kernel has removed the mark and made a new one, because a brief watch was added once.
+        events.remove(other);
+        None
+    }
+
+    /// Keeps a mark that is narrowed. Removes the mark that was not used for the longest time if
+    /// there are too many.
+    fn keep(&mut self, number: i32, events: &Events) {
+        self.idle.push_back(number);
+        if self.idle.len() > MAX_IDLE
+            && let Some(oldest) = self.idle.pop_front()
+        {
+            self.remove(oldest, Some(events));
+        }
+    }
+
+    /// Removes all marks without watches, so that the kernel has room for others.
+    pub(super) fn remove_idle(&mut self, events: &Events) -> bool {
+        let idle = std::mem::take(&mut self.idle);
+        for number in &idle {
+            self.remove(*number, Some(events));
+        }
+        !idle.is_empty()
+    }
+
+    fn remove(&mut self, number: i32, events: Option<&Events>) {
+        self.known.remove(&number);
+        if let Some(events) = events {
+            events.remove(number);
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::disallowed_methods)] // The tests play the other processes.
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::path::{Path, PathBuf};
+
+    use super::super::Lasts;
+    use super::*;
+
+    /// One inotify instance with its marks, and a directory of files.
+    struct Place {
+        events: Events,
+        marks: Marks,
+        directory: tempfile::TempDir,
+    }
+
+    const ONE: WatcherId = WatcherId(1);
+    const OTHER: WatcherId = WatcherId(2);
+
+    impl Place {
+        fn new() -> Self {
+            Self {
+                events: Events::open().expect("events"),
+                marks: Marks::default(),
+                directory: tempfile::tempdir().expect("a directory"),
+            }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn open(&self, name: &str) -> File {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false);
+            options.open(self.path(name)).expect("a file")
+        }
+
+        fn add(&mut self, watcher_id: WatcherId, file: &File, seen: Seen, lasts: Lasts) -> WatchId {
+            let (mark, kept_by) = self.events.add(file, seen, lasts).expect("a mark");
+            self.marks.add(watcher_id, mark, seen, kept_by)
+        }
+
+        fn keep(&mut self, watcher_id: WatcherId, file: &File) -> WatchId {
+            self.add(watcher_id, file, Seen::Door, Lasts::Kept)
+        }
+
+        fn forget(&mut self, watcher_id: WatcherId, id: WatchId) {
+            self.marks.forget(watcher_id, id, Some(&self.events));
+        }
+
+        /// Takes all reports, and returns the watches that they end.
+        fn fired(&mut self) -> Vec<(WatcherId, WatchId)> {
+            let (mut fired, mut reports) = (Vec::new(), Vec::new());
+            while !self.events.is_empty() {
+                assert!(!self.events.take(&mut reports), "no report is lost");
+                fired.extend(self.marks.fire(&mut reports, &self.events));
+            }
+            fired
+        }
+
+        /// How many marks the kernel has for this instance.
+        fn in_kernel(&self) -> usize {
+            let text = std::fs::read_to_string(self.events.description()).expect("a text");
+            text.lines().filter(|it| it.starts_with("inotify")).count()
+        }
+    }
+
+    fn close(path: &Path) {
+        drop(File::options().write(true).open(path).expect("opened"));
+    }
+
+    #[test]
+    fn a_mark_without_watches_reports_no_close() {
+        let mut place = Place::new();
+        let (file, path) = (place.open("a"), place.path("a"));
+        let id = place.keep(ONE, &file);
+        close(&path);
+        assert_eq!(place.fired(), [(ONE, id)]);
+        close(&path);
+        drop(file);
+        assert!(place.events.is_empty(), "nobody waits");
+        assert_eq!(place.in_kernel(), 1, "and the mark was kept");
+    }
+
+    #[test]
+    fn a_mark_whose_watch_is_given_back_reports_nothing() {
+        let mut place = Place::new();
+        let (file, path) = (place.open("a"), place.path("a"));
+        let id = place.keep(ONE, &file);
+        let other = place.keep(OTHER, &file);
+        place.forget(ONE, id);
+        close(&path);
+        assert_eq!(place.fired(), [(OTHER, other)], "it is still there");
+        let id = place.keep(ONE, &file);
+        place.forget(ONE, id);
+        close(&path);
+        assert!(place.events.is_empty(), "not even the end of the mark");
+        assert_eq!(place.in_kernel(), 1);
+        let id = place.add(ONE, &file, Seen::Door, Lasts::Briefly);
+        place.forget(ONE, id);
+        close(&path);
+        assert_eq!(place.fired(), []);
+        assert_eq!(place.in_kernel(), 0);
+    }
+
+    #[test]
+    fn a_watch_that_is_over_is_not_a_later_one_of_its_mark() {
+        let mut place = Place::new();
+        let (file, path) = (place.open("a"), place.path("a"));
+        let first = place.keep(ONE, &file);
+        close(&path);
+        assert_eq!(place.fired(), [(ONE, first)]);
+        let second = place.keep(ONE, &file);
+        assert_eq!(first.mark, second.mark, "the mark is the same");
+        assert_ne!(first, second);
+        place.forget(ONE, first);
+        close(&path);
+        assert_eq!(place.fired(), [(ONE, second)]);
+    }
+
+    #[test]
+    fn the_mark_of_a_deleted_file_is_forgotten() {
+        let mut place = Place::new();
+        let (file, path) = (place.open("a"), place.path("a"));
+        place.keep(ONE, &file);
+        close(&path);
+        place.fired();
+        drop(file);
+        std::fs::remove_file(&path).expect("deleted");
+        assert_eq!(place.fired(), []);
+        assert!(place.marks.known.is_empty() && place.marks.idle.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_mark_ends_its_watches() {
+        let mut place = Place::new();
+        let file = place.open("a");
+        let id = place.keep(ONE, &file);
+        drop(file);
+        // The close is taken and lost, as by an overflow.
+        place.events.take(&mut Vec::new());
+        std::fs::remove_file(place.path("a")).expect("deleted");
+        assert_eq!(place.fired(), [(ONE, id)]);
+        assert!(place.marks.known.is_empty() && place.marks.idle.is_empty());
+    }
+
+    #[test]
+    fn few_marks_are_kept() {
+        let mut place = Place::new();
+        let mut last = None;
+        for number in 0..MAX_IDLE + 10 {
+            let name = number.to_string();
+            let file = place.open(&name);
+            let id = place.keep(ONE, &file);
+            close(&place.path(&name));
+            assert_eq!(place.fired(), [(ONE, id)]);
+            last = Some((file, id));
+        }
+        assert_eq!(place.marks.idle.len(), MAX_IDLE);
+        assert_eq!(place.in_kernel(), MAX_IDLE);
+        let (file, id) = last.expect("a file");
+        assert_eq!(place.keep(ONE, &file).mark, id.mark, "the oldest went");
+        assert!(place.marks.remove_idle(&place.events));
+        assert!(!place.marks.remove_idle(&place.events));
+        assert_eq!(place.in_kernel(), 1, "the rest made room");
+    }
+
+    #[test]
+    fn brief_and_kept_watches_share_a_mark() {
+        let orders = [[Lasts::Briefly, Lasts::Kept], [Lasts::Kept, Lasts::Briefly]];
+        for [first, second] in orders {
+            let mut place = Place::new();
+            let (file, path) = (place.open("a"), place.path("a"));
+            // Three rounds: the kernel's mark becomes brief, and then the kept watch comes alone.
+            for alone in [false, true, true] {
+                let mut all = vec![(ONE, place.add(ONE, &file, Seen::Door, first))];
+                if !alone {
+                    all.push((OTHER, place.add(OTHER, &file, Seen::Door, second)));
+                }
+                close(&path);
+                assert_eq!(place.fired(), all);
+                close(&path);
+                assert_eq!(place.fired(), []);
+            }
+        }
+    }
+
+    #[test]
+    fn a_brief_watch_that_was_given_back_leaves_a_brief_mark() {
+        let mut place = Place::new();
+        let (file, path) = (place.open("a"), place.path("a"));
+        let kept = place.keep(ONE, &file);
+        let brief = place.add(OTHER, &file, Seen::Door, Lasts::Briefly);
+        place.forget(OTHER, brief);
+        close(&path);
+        assert_eq!(place.fired(), [(ONE, kept)]);
+        for _ in 0..2 {
+            let kept = place.keep(ONE, &file);
+            close(&path);
+            assert_eq!(place.fired(), [(ONE, kept)]);
+        }
+        assert_eq!(place.in_kernel(), 1);
+    }
+
+    /// An owner breaks its promise: its descriptor is closed, and means another watched file.
+    #[test]
+    fn a_mark_that_was_narrowed_by_mistake_calls_its_watches() {
+        let mut place = Place::new();
+        let (a, b) = (place.open("a"), place.open("b"));
+        let one = place.keep(ONE, &a);
+        let other = place.keep(OTHER, &b);
+        place.marks.known.get_mut(&one.mark).expect("known").kept_by =
+            Some(Descriptor(b.as_raw_fd()));
+        close(&place.path("a"));
+        assert_eq!(place.fired(), [(ONE, one), (OTHER, other)]);
+        close(&place.path("a"));
+        close(&place.path("b"));
+        assert!(place.events.is_empty());
+        // The same when a watch is given back.
+        let one = place.keep(ONE, &a);
+        let other = place.keep(OTHER, &b);
+        place.marks.known.get_mut(&one.mark).expect("known").kept_by =
+            Some(Descriptor(b.as_raw_fd()));
+        place.forget(ONE, one);
+        assert!(place.marks.has_reports());
+        let ended = place.marks.fire(&mut Vec::new(), &place.events);
+        assert_eq!(ended, [(OTHER, other)]);
+        assert!(!place.marks.has_reports());
+        // Or it means nothing, or an unknown file.
+        let unknown = place.open("c");
+        for number in [i32::MAX, unknown.as_raw_fd()] {
+            let one = place.keep(ONE, &a);
+            place.marks.known.get_mut(&one.mark).expect("known").kept_by = Some(Descriptor(number));
+            close(&place.path("a"));
+            assert_eq!(place.fired(), [(ONE, one)]);
+            close(&place.path("a"));
+            assert!(place.events.is_empty());
+            assert_eq!(place.in_kernel(), 1, "that of the file b");
+        }
+    }
+
+    #[test]
+    fn a_mark_that_is_not_known_is_removed() {
+        let mut place = Place::new();
+        let (file, path) = (place.open("a"), place.path("a"));
+        let added = place.events.add(&file, Seen::Door, Lasts::Kept);
+        added.expect("a mark");
+        close(&path);
+        assert_eq!(place.fired(), []);
+        assert_eq!(place.in_kernel(), 0);
+    }
+
+    /// The event came before a brief watch turned the mark into one that ends by itself.
+    #[test]
+    fn an_event_from_before_a_brief_watch_leaves_no_mark_behind() {
+        let mut place = Place::new();
+        let (file, path) = (place.open("a"), place.path("a"));
+        place.keep(ONE, &file);
+        close(&path);
+        let brief = place.add(OTHER, &file, Seen::Door, Lasts::Briefly);
+        assert!(place.fired().contains(&(OTHER, brief)));
+        for _ in 0..3 {
+            close(&path);
+            assert_eq!(place.fired(), []);
+        }
+        assert_eq!(place.in_kernel(), 0);
+    }
+}
