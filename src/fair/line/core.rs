@@ -609,6 +609,9 @@ impl Core {
         }
         self.tidy();
         self.drive(Cause::Local, None);
+        if self.saw_queue {
+            self.effects.yield_to_others();
+        }
         (left, loss)
     }
 

@@ -20,6 +20,7 @@ pub(super) struct Deferred {
     wakes: Wakers,
     discarded: Wakers,
     notes: Notes,
+    yields: bool,
 }
 
 impl Effects {
@@ -62,6 +63,12 @@ impl Effects {
         self.deferred.notes.push(note);
     }
 
+    /// Lets another process run first when the step is over. The kernel mostly puts a process that a
+    /// close has woken on the core of the process that closed.
+    pub(super) fn yield_to_others(&mut self) {
+        self.deferred.yields = true;
+    }
+
     /// Takes out what is left to do.
     pub(super) fn take(&mut self) -> Deferred {
         std::mem::take(&mut self.deferred)
@@ -74,6 +81,9 @@ impl Deferred {
         self.wakes.into_iter().for_each(SafeWaker::wake);
         drop(self.discarded);
         self.notes.tell(lock);
+        if self.yields {
+            std::thread::yield_now();
+        }
     }
 }
 
