@@ -213,8 +213,12 @@ impl Contender {
         self.mode
     }
 
-    /// Returns when to step again if nothing happens before.
+    /// Returns when to step again if nothing happens before. A paused contender steps at once, so
+    /// there is no timer to set while its task wakes up.
     pub(super) fn due(&self) -> Option<Instant> {
+        if self.paused {
+            return None;
+        }
         let both = [self.ladder.at, self.bypass.due()];
         both.into_iter().flatten().min()
     }
