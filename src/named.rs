@@ -176,7 +176,8 @@ impl LockDirOptions {
         })
     }
 
-    /// Refuses options that cannot be meant; see [`open`](LockDirOptions::open).
+    /// Refuses options that have no effect, and values that no lock could use; see
+    /// [`open`](LockDirOptions::open).
     fn check(&self, place: &Path) -> Result<()> {
         self.config.check(place)
     }

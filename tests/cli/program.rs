@@ -111,7 +111,7 @@ impl Site {
         until("so many wait", || self.status().waiters.len() == count);
     }
 
-    /// No ticket is left, there is no holder, and the next holder is told of no crash.
+    /// No ticket is left, there is no holder, and no crash is left for the next holder.
     pub(crate) fn expect_clean(&self) {
         let queue = self.directory().join("it.lock.queue");
         let entries = std::fs::read_dir(queue).expect("a queue");

@@ -62,7 +62,7 @@ impl Kind {
         !matches!(self, Self::Pid | Self::File)
     }
 
-    /// Whether the next holder is told of a crash.
+    /// Whether the next holder learns of a crash.
     pub(crate) fn tells_deaths(self) -> bool {
         !matches!(self, Self::Semaphore | Self::File)
     }

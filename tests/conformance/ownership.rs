@@ -1,4 +1,4 @@
-//! Who holds a lock, where a guard may go, and what the status shows.
+//! The holder of a lock, where a guard may go, and what the status shows.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! - `it.flags`: eight bytes for each task of each process, its pid and whether it reads or writes
 //!   now. A task that acquires sets its own flag and then checks all the others.
 //! - `it.values`: the pid of the current writer, the token of the last one, how many there were,
-//!   and that token again, written one after the other with pauses.
+//!   and that token again, written in this order with pauses.
 //! - `it.killed`: the pids of the processes that the parent is about to kill. What they leave
 //!   proves nothing.
 //!

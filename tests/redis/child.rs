@@ -111,7 +111,7 @@ fn crowd(client: &RedisClient, numbers: &str) {
     let (first, count): (usize, usize) =
         (numbers.next().expect("one"), numbers.next().expect("two"));
     let lock = client.lock(NAME);
-    // In one task, which polls one after the other, so this is their order.
+    // In one task, which polls them in this order.
     let waiters: Vec<_> = (first..first + count)
         .map(|number| (number, lock.acquire()))
         .collect();

@@ -230,13 +230,7 @@ impl Core {
 
     /// Takes possession of the lock that was entered. Without a door, adds permits to the
     /// possession that there is.
-    fn possess(
-        &mut self,
-        door: Option<Door>,
-        entered: Entered,
-        mode: Mode,
-        label: Option<Arc<str>>,
-    ) -> &mut Possession {
+    fn possess(&mut self, door: Option<Door>, entered: Entered, mode: Mode) -> &mut Possession {
         if entered.predecessor_crashed {
             let token = entered.token;
             self.effects.note(Note::PredecessorCrashed { token });
@@ -248,7 +242,7 @@ impl Core {
                 possession.entered_again(entered.token);
                 possession
             }
-            None => Possession::new(door, entered, mode, label),
+            None => Possession::new(door, entered, mode),
         };
         self.possession.insert(possession)
     }

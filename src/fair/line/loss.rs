@@ -18,7 +18,7 @@ use crate::trace::Note;
 use crate::watch::loss_watcher::loss_of;
 use crate::watch::{Seen, WatchId, watch};
 
-/// What is known of the loss of the present hold, and who waits for it.
+/// The loss of the present hold, as far as it is known, and the wakers of its waiters.
 #[derive(Default)]
 pub(super) struct LossState {
     loss: Option<Loss>,

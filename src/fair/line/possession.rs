@@ -48,6 +48,7 @@ pub(super) struct Possession {
     cohort: Option<CohortId>,
     /// The tickets that this process bypassed. They are first again as soon as their owners wake.
     bypassed: Vec<Ticket>,
+    /// The label of the last holder.
     label: Option<Arc<str>>,
     since: Instant,
 }
@@ -86,12 +87,7 @@ pub(super) struct Offer {
 impl Possession {
     /// Returns a possession with no task inside. `mode` is what the door was locked for; a
     /// semaphore has no door.
-    pub(super) fn new(
-        door: Option<Door>,
-        entered: Entered,
-        mode: Mode,
-        label: Option<Arc<str>>,
-    ) -> Self {
+    pub(super) fn new(door: Option<Door>, entered: Entered, mode: Mode) -> Self {
         let shared = mode != Mode::Exclusive;
         Self {
             hold: match door.map(Arc::new) {
@@ -107,7 +103,7 @@ impl Possession {
             loss: LossState::default(),
             cohort: None,
             bypassed: Vec::new(),
-            label,
+            label: None,
             since: Instant::now(),
         }
     }

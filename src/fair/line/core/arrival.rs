@@ -112,7 +112,7 @@ impl Core {
         };
         if let Ok(Some(Admission::In(entered))) = admission {
             self.saw_queue = false;
-            self.possess(Some(door), entered, want.mode, settings.label.clone());
+            self.possess(Some(door), entered, want.mode);
             let offer = self.admit(want.mode);
             return Ok(self.grant_at_once(request, offer));
         }

@@ -146,8 +146,7 @@ impl Core {
 
     /// Takes possession for a cohort whose contender has entered, and serves it.
     fn begin_turn(&mut self, cohort: CohortId, mode: Mode, entry: Entry) {
-        let label = self.settings_of(cohort).and_then(|it| it.label.clone());
-        let possession = self.possess(entry.door, entry.entered, mode, label);
+        let possession = self.possess(entry.door, entry.entered, mode);
         let before = possession.begin_turn(cohort, entry.bypassed);
         match self.cohorts.front(cohort).map(|(key, _)| key) {
             Some(front) => {

@@ -57,7 +57,7 @@ impl Core {
             token,
             predecessor_crashed,
         };
-        self.possess(None, entered, mode, request.settings.label.clone());
+        self.possess(None, entered, mode);
         let offer = self.admit(mode);
         Ok(self.grant_at_once(request, offer))
     }

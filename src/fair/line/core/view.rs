@@ -250,7 +250,7 @@ fn waiters(
     Ok(waiters)
 }
 
-/// The tickets of other processes, with what shows who owns them.
+/// The tickets of other processes, with what shows their owners.
 struct OtherTickets<'a> {
     place: &'a Place,
     queue: &'a QueueDir,
