@@ -43,8 +43,9 @@ enum Tried {
 }
 
 impl Disk {
-    /// Makes the process that has locked the door shared one of the holders. Trusts the last
-    /// listing about which file `state` is, as [`Disk::enter`] does.
+    /// Makes the process that has locked the door shared one of the holders. Reads the open state
+    /// file before it locks it, so it trusts the last listing about which file that is. A caller
+    /// that has waited since then calls [`Disk::refresh`] first.
     pub(crate) fn enter_shared(&mut self, door: &Door) -> Result<Admission> {
         step::at(Step::LockState);
         let mut refusals = 0;

@@ -14,8 +14,8 @@ use crate::sys::fork::Private;
 
 impl Disk {
     /// Makes the process that has locked the door the holder: locks `state`, and writes the token
-    /// and the held flag. Trusts the last listing about which file `state` is. A caller that has
-    /// waited since then calls [`Disk::refresh`] first.
+    /// and the held flag. If another file is named `state` by now, this shows when the open one is
+    /// locked.
     pub(crate) fn enter(&mut self, door: &Door, words: &Arc<str>) -> Result<Admission> {
         step::at(Step::LockState);
         let record = match self.lock_state(door)? {

@@ -634,7 +634,6 @@ impl Contender {
 
     fn try_to_enter(&mut self, disk: &mut Disk) -> Result<Flow> {
         let ours = self.is_ours(disk)?;
-        disk.refresh()?;
         let Position::Entering { door, .. } = &self.position else {
             return Ok(Flow::Again);
         };
@@ -644,7 +643,10 @@ impl Contender {
         }
         let shared = self.mode == Mode::Shared;
         let admission = match shared {
-            true => disk.enter_shared(door)?,
+            true => {
+                disk.refresh()?;
+                disk.enter_shared(door)?
+            }
             false => disk.enter(door, &self.settings.words)?,
         };
         match admission {
@@ -762,7 +764,6 @@ impl Contender {
             self.reset();
             return Ok(Flow::Again);
         }
-        disk.refresh()?;
         let Some(token) = disk.mint(&self.settings.words, 0)? else {
             return Ok(self.try_again_soon());
         };
