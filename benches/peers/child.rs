@@ -11,6 +11,7 @@ use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use tokio::sync::mpsc;
 
+use crate::floor::{EventTask, PipeTask, PipeThread};
 use crate::jobs;
 use crate::shared::{FlockShared, Pool, Rw, TokioPool, TokioRw};
 use crate::subject::{
@@ -20,20 +21,47 @@ use crate::subject::{
 /// The first argument of a child.
 pub(crate) const WORD: &str = "child";
 
+/// The role of a busy loop.
+pub(crate) const BURN: &str = "burn";
+
 /// Workers of each runtime.
 const WORKERS: usize = 2;
 
 /// A started process, as the parent sees it. Killed on drop.
 pub(crate) struct Child {
     process: std::process::Child,
-    input: ChildStdin,
+    /// `None` once the process is to end.
+    input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
 impl Child {
     /// Starts a process and waits until it is ready.
     pub(crate) fn start(role: &str, kind: Kind, path: &Path, numbers: &[u64]) -> io::Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
+        let program = Command::new(std::env::current_exe()?);
+        Self::start_by(program, role, kind, path, numbers)
+    }
+
+    /// Starts a process under a program that observes it, and waits until it is ready.
+    pub(crate) fn start_under(
+        mut observer: Command,
+        role: &str,
+        kind: Kind,
+        path: &Path,
+        numbers: &[u64],
+    ) -> io::Result<Self> {
+        observer.arg(std::env::current_exe()?);
+        Self::start_by(observer, role, kind, path, numbers)
+    }
+
+    fn start_by(
+        mut program: Command,
+        role: &str,
+        kind: Kind,
+        path: &Path,
+        numbers: &[u64],
+    ) -> io::Result<Self> {
+        let mut process = program
             .args([WORD, role, kind.name()])
             .arg(path)
             .args(numbers.iter().map(u64::to_string))
@@ -45,7 +73,7 @@ impl Child {
         let output = BufReader::new(output);
         let mut child = Self {
             process,
-            input,
+            input: Some(input),
             output,
         };
         child.expect("ready")?;
@@ -58,7 +86,8 @@ impl Child {
 
     /// Writes one line.
     pub(crate) fn tell(&mut self, order: &str) -> io::Result<()> {
-        self.input.write_all(format!("{order}\n").as_bytes())
+        let mut input = self.input.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        input.write_all(format!("{order}\n").as_bytes())
     }
 
     /// Waits for one line.
@@ -106,6 +135,12 @@ impl Child {
         };
         let rows = self.number()?;
         (0..rows).map(|_| row(self.numbers()?)).collect()
+    }
+
+    /// Ends the process in order, and waits for the end.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.input = None;
+        self.process.wait().map(drop)
     }
 
     /// Sends SIGKILL and does not wait for the end.
@@ -185,6 +220,9 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
         Kind::FlockShared => play::<FlockShared>(&role, call),
         Kind::Pool => play::<Pool>(&role, call),
         Kind::TokioPool => play::<TokioPool>(&role, call),
+        Kind::PipeThread => play::<PipeThread>(&role, call),
+        Kind::PipeTask => play::<PipeTask>(&role, call),
+        Kind::EventTask => play::<EventTask>(&role, call),
     }
     ExitCode::SUCCESS
 }
@@ -200,7 +238,16 @@ fn play<S: Subject>(role: &str, call: Call) {
         "hold" => run(jobs::crash::child::<S>(call)),
         "crowd" => run(jobs::crowd::child::<S>(call)),
         "dropping" => run(jobs::dropping::child::<S>(call)),
+        BURN => burn(),
         _ => panic!("an unknown role: {role}"),
+    }
+}
+
+/// Runs until the parent needs this child no longer.
+fn burn() {
+    say("ready");
+    loop {
+        std::hint::spin_loop();
     }
 }
 

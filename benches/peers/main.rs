@@ -4,6 +4,8 @@
 //! cargo bench --bench peers                      everything, a few minutes
 //! cargo bench --bench peers -- --quick           everything with fewer samples, less than a minute
 //! cargo bench --bench peers -- --job handover    one job; may be given several times
+//! cargo bench --bench peers -- --busy            with a busy loop beside it for each core
+//! cargo bench --bench peers -- --rounds 100 --subject stanchion --job overtakes
 //! ```
 //!
 //! # What is measured
@@ -20,6 +22,8 @@
 //! | `idle` | processor time of 12 processes that have waited for 11 seconds (half a second in a quick run) |
 //! | `crowd` | descriptors, memory, threads and processor time of 10,000 waiting tasks of one process |
 //! | `dropping` | futures dropped at random: what is left at the end |
+//! | `floor` | the hand-over of what can be no lock for a service: the least that any lock of its kind costs |
+//! | `cost` | system calls and instructions of an acquisition, where `strace` and `perf` can count them |
 //! | `plain-uncontended`, `plain-handover` | the first two for the plain file lock with its three ways to wait |
 //!
 //! The peers are:
@@ -64,6 +68,8 @@
 mod child;
 #[cfg(target_os = "linux")]
 mod clock;
+#[cfg(target_os = "linux")]
+mod floor;
 #[cfg(target_os = "linux")]
 mod heap;
 #[cfg(target_os = "linux")]

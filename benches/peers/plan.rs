@@ -1,11 +1,11 @@
 //! The jobs, their order and their number of samples, and the command line that chooses them.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::child;
+use crate::child::{self, Child};
 use crate::jobs;
 use crate::report::{self, Row};
 use crate::subject::Kind;
@@ -83,7 +83,13 @@ impl Scene {
 
 struct Choice {
     quick: bool,
+    /// Whether busy loops run on all cores beside the measurement.
+    busy: bool,
     jobs: Vec<&'static Job>,
+    /// Only these, if there are any.
+    subjects: Vec<Kind>,
+    /// In place of the rounds of each job.
+    rounds: Option<usize>,
 }
 
 enum Command {
@@ -111,58 +117,97 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn parse(arguments: &mut impl Iterator<Item = String>) -> Result<Command, String> {
-    let (mut quick, mut bench, mut chosen) = (false, false, Vec::new());
+    let mut bench = false;
+    let mut choice = Choice {
+        quick: false,
+        busy: false,
+        jobs: Vec::new(),
+        subjects: Vec::new(),
+        rounds: None,
+    };
     while let Some(word) = arguments.next() {
+        let mut value = || arguments.next().unwrap_or_default();
         match word.as_str() {
             child::WORD => return Ok(Command::Child),
             "--test" => return Ok(Command::Nothing),
             "--bench" => bench = true,
-            "--quick" => quick = true,
-            "--job" => {
-                let name = arguments.next().unwrap_or_default();
-                let job = jobs::ALL.iter().find(|job| job.name == name);
-                chosen.push(*job.ok_or_else(|| usage(&format!("no job {name:?}")))?);
-            }
+            "--quick" => choice.quick = true,
+            "--busy" => choice.busy = true,
+            "--job" => choice.jobs.push(job_of(&value())?),
+            "--subject" => choice.subjects.push(subject_of(&value())?),
+            "--rounds" => choice.rounds = Some(number_of(&value())?),
             _ => return Err(usage(&format!("unknown argument {word:?}"))),
         }
     }
     if !bench {
         return Ok(Command::Nothing);
     }
-    if chosen.is_empty() {
-        chosen = jobs::ALL.to_vec();
+    if choice.jobs.is_empty() {
+        choice.jobs = jobs::ALL.to_vec();
     }
-    let jobs = chosen;
-    Ok(Command::Measure(Choice { quick, jobs }))
+    Ok(Command::Measure(choice))
+}
+
+fn job_of(name: &str) -> Result<&'static Job, String> {
+    let job = jobs::ALL.iter().find(|job| job.name == name);
+    job.copied()
+        .ok_or_else(|| usage(&format!("no job {name:?}")))
+}
+
+fn subject_of(name: &str) -> Result<Kind, String> {
+    Kind::from_name(name).ok_or_else(|| usage(&format!("no subject {name:?}")))
+}
+
+fn number_of(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|it| *it > 0);
+    number.ok_or_else(|| usage(&format!("no number of rounds: {text:?}")))
 }
 
 fn usage(fault: &str) -> String {
-    let names: Vec<_> = jobs::ALL.iter().map(|job| job.name).collect();
+    let jobs: Vec<_> = jobs::ALL.iter().map(|job| job.name).collect();
+    let subjects = Kind::ALL.map(Kind::name);
     format!(
-        "{fault}; usage: [--quick] [--job NAME]…, with jobs {}",
-        names.join(", ")
+        "{fault}; usage: [--quick] [--busy] [--rounds N] [--job NAME]… [--subject NAME]…, \
+         with jobs {}, and subjects {}",
+        jobs.join(", "),
+        subjects.join(", ")
     )
+}
+
+/// Starts a busy loop for each core. They end with the returned handles.
+fn busy_loops() -> io::Result<Vec<Child>> {
+    let cores = std::thread::available_parallelism()?.get();
+    let nowhere = Path::new("");
+    let start = |_| Child::start(child::BURN, Kind::Stanchion, nowhere, &[]);
+    (0..cores).map(start).collect()
 }
 
 fn measure(choice: &Choice) -> io::Result<()> {
     let begun = Instant::now();
     let load = report::load();
     let mut rows = Vec::new();
+    let busy = match choice.busy {
+        true => busy_loops()?,
+        false => Vec::new(),
+    };
     for job in &choice.jobs {
-        rows.extend(run(job, choice.quick)?);
+        rows.extend(run(job, choice)?);
     }
+    drop(busy);
     eprintln!("[{:5.1} s] done", begun.elapsed().as_secs_f64());
     report::publish(&rows, choice.quick, &load)
 }
 
 /// All rounds of a job. The subjects take turns.
-fn run(job: &Job, quick: bool) -> io::Result<Vec<Row>> {
+fn run(job: &Job, choice: &Choice) -> io::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
-    let rounds = job.rounds[usize::from(!quick)];
+    let quick = choice.quick;
+    let rounds = choice.rounds.unwrap_or(job.rounds[usize::from(!quick)]);
+    let chosen = |kind: &&Kind| choice.subjects.is_empty() || choice.subjects.contains(kind);
     let row = |metric: &Metric| Row::new(job.name, job.subjects[0], *metric);
     let mut rows: Vec<Row> = job.metrics.iter().map(row).collect();
     for round in 0..rounds {
-        for kind in job.subjects {
+        for kind in job.subjects.iter().filter(chosen) {
             let begun = Instant::now();
             let path = directory
                 .path()

@@ -198,7 +198,12 @@ fn tables(rows: &[Row]) -> String {
         let rows = rows.iter().filter(|row| kinds.contains(&row.ours));
         (rows.collect::<Vec<_>>(), kinds)
     };
-    let tables = [of(&Kind::FAIR), of(&Kind::SHARED), of(&Kind::PLAIN)];
+    let tables = [
+        of(&Kind::FAIR),
+        of(&Kind::FLOOR),
+        of(&Kind::SHARED),
+        of(&Kind::PLAIN),
+    ];
     let tables = tables.iter().filter(|(rows, _)| !rows.is_empty());
     let tables: Vec<_> = tables.map(|(rows, kinds)| table(rows, kinds)).collect();
     tables.join("\n")

@@ -34,10 +34,14 @@ pub(crate) enum Kind {
     FlockShared,
     Pool,
     TokioPool,
+    /// The least that a hand-over can cost, see [`floor`](crate::floor).
+    PipeThread,
+    PipeTask,
+    EventTask,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Stanchion,
         Self::FileWatch,
         Self::FilePoll,
@@ -52,6 +56,9 @@ impl Kind {
         Self::FlockShared,
         Self::Pool,
         Self::TokioPool,
+        Self::PipeThread,
+        Self::PipeTask,
+        Self::EventTask,
     ];
 
     /// The locks that exclude other processes.
@@ -87,6 +94,9 @@ impl Kind {
         Self::Fs2,
     ];
 
+    /// What a hand-over costs at least.
+    pub(crate) const FLOOR: [Self; 3] = [Self::PipeThread, Self::PipeTask, Self::EventTask];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stanchion => "stanchion",
@@ -103,6 +113,9 @@ impl Kind {
             Self::FlockShared => "flock-shared",
             Self::Pool => "semaphore",
             Self::TokioPool => "tokio-semaphore",
+            Self::PipeThread => "pipe-thread",
+            Self::PipeTask => "pipe-task",
+            Self::EventTask => "event-task",
         }
     }
 

@@ -29,11 +29,30 @@ pub(crate) const JOB: Job = Job {
             unit: Unit::Nanoseconds,
             pick: Pick::Median,
             peer: Some(Kind::AsyncFdLock),
-            target: Target::None,
+            target: Target::AtMostTimesPeer(1.5),
         },
     ],
     round,
 };
+
+/// The same for what is measured as the floor.
+pub(crate) const FLOOR: Job = Job {
+    name: "floor",
+    subjects: &Kind::FLOOR,
+    rounds: [3, 7],
+    metrics: &[floor("median"), floor("99th percentile")],
+    round,
+};
+
+const fn floor(name: &'static str) -> Metric {
+    Metric {
+        name,
+        unit: Unit::Nanoseconds,
+        pick: Pick::Median,
+        peer: None,
+        target: Target::None,
+    }
+}
 
 /// How long a process holds. The other one must be idle by then.
 const HOLD: Duration = Duration::from_millis(2);

@@ -3,6 +3,7 @@
 
 use crate::plan::Job;
 
+pub(crate) mod cost;
 pub(crate) mod crash;
 pub(crate) mod crowd;
 pub(crate) mod dropping;
@@ -17,9 +18,11 @@ pub(crate) mod throughput;
 pub(crate) mod uncontended;
 
 /// All jobs, in the order of the table.
-pub(crate) const ALL: [&Job; 15] = [
+pub(crate) const ALL: [&Job; 17] = [
     &uncontended::JOB,
     &handover::JOB,
+    &handover::FLOOR,
+    &cost::JOB,
     &tasks::JOB,
     &throughput::JOB,
     &onlooker::JOB,
