@@ -131,6 +131,11 @@ pub(crate) trait Watcher: Send + Sync {
     /// Reports an event. The watch is over. Must be quick for [`Seen::Queue`], because others wait
     /// for the answer.
     fn on_event(&self, id: WatchId);
+
+    /// Is called after the tasks that the events have woken could run, if the reactor has read the
+    /// events. For work that would delay them.
+    fn after_events(&self) {}
+
     fn on_timer(&self);
 }
 
@@ -193,6 +198,13 @@ enum Lasts {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Sleeping {
     until: Option<Instant>,
+}
+
+/// A call to make.
+struct Due {
+    watcher_id: WatcherId,
+    watcher: Arc<dyn Watcher>,
+    id: WatchId,
 }
 
 struct Enrolled {
@@ -489,15 +501,21 @@ impl Watch {
 
     /// Sleeps until there is something to take or a timer may be due.
     fn sleep(&self, source: &Source, guard: &mut Guard) -> News {
-        let timer = self.fall_asleep();
+        let mut timer = self.fall_asleep(*guard);
         loop {
-            let until = timer.into_iter().chain(guard.look_at()).min();
+            let look_at = guard.look_at();
+            let until = timer.into_iter().chain(look_at).min();
             let mut news = source.sleep(until, *guard == Guard::Listens);
             let unread = || news.files || source.is_unread();
             news.files = guard.reads(&self.reactor, unread);
-            // While the reactor reads, the thread uses no mutex that the reactor waits for.
-            if news != News::default() || timer.is_some_and(|at| at <= Instant::now()) {
+            let now = Instant::now();
+            if news != News::default() || timer.is_some_and(|at| at <= now) {
                 return news;
+            }
+            // A timer that was armed meanwhile counts on this look. When an event has just woken
+            // the thread, it uses no mutex that the reactor waits for.
+            if look_at.is_some_and(|at| at <= now) {
+                timer = self.fall_asleep(*guard);
             }
         }
     }
@@ -509,11 +527,12 @@ impl Watch {
         news.files || news.ends || table.marks.has_reports()
     }
 
-    /// Reads all events on a worker of the runtime that the reactor belongs to.
+    /// Reads events on a worker of the runtime that the reactor belongs to. Returns the watchers
+    /// that were called.
     #[cfg(target_os = "linux")]
-    fn serve_in_task(&self) {
+    fn serve_in_task(&self) -> Vec<WatcherId> {
         let Some(source) = self.source.get() else {
-            return;
+            return Vec::new();
         };
         step::begin_round();
         let files_only = News {
@@ -523,16 +542,33 @@ impl Watch {
         let mut lost = false;
         let mut reading = Reading::new(&self.reading);
         DEFERS_TIMERS.set(true);
-        loop {
+        let called = loop {
             match surviving(|| self.turn(source, &mut reading, files_only, lost)) {
                 None => lost = true,
-                // The kernel announces the rest only with the next event, so nothing may be left.
-                Some(true) if source.is_unread() => lost = false,
-                Some(_) => break,
+                Some(called) => break called,
             }
-        }
+        };
         DEFERS_TIMERS.set(false);
         self.set_deferred_timer(source);
+        called
+    }
+
+    /// Lets watchers do what they have put off.
+    #[cfg(target_os = "linux")]
+    fn finish(&self, called: Vec<WatcherId>) {
+        for watcher_id in called {
+            let watcher = self.table().watcher(watcher_id);
+            if let Some(watcher) = watcher {
+                surviving(|| watcher.after_events());
+                drop_watcher(watcher);
+            }
+        }
+    }
+
+    /// Returns whether there are events of files to read.
+    #[cfg(target_os = "linux")]
+    fn is_unread(&self) -> bool {
+        self.source.get().is_some_and(Source::is_unread)
     }
 
     /// Wakes the thread in time for a timer that was armed while the reactor called watchers. The
@@ -550,45 +586,50 @@ impl Watch {
         }
     }
 
-    /// Takes the queued events and calls their watchers. Returns whether there were any.
-    fn turn(&self, source: &Source, reading: &mut Reading<'_>, take: News, lost: bool) -> bool {
+    /// Takes the queued events and calls their watchers. Returns those whose tasks may be awake now.
+    fn turn(
+        &self,
+        source: &Source,
+        reading: &mut Reading<'_>,
+        take: News,
+        lost: bool,
+    ) -> Vec<WatcherId> {
         reading.begin();
         let mut reports = Vec::new();
         let lost = source.take(take, &mut reports) || lost;
-        let any = lost || !reports.is_empty();
         let mut due = self.collect(source, &mut reports, lost);
         step::watch_turns();
         // Flags first, so that `is_quiet` is right as soon as the reading ends. Then the slow
         // calls.
-        let quick = |(_, id): &&(_, WatchId)| id.seen == Seen::Queue;
-        for (watcher, id) in due.iter().filter(quick) {
+        let quick = |it: &&Due| it.id.seen == Seen::Queue;
+        for Due { watcher, id, .. } in due.iter().filter(quick) {
             surviving(|| watcher.on_event(*id));
         }
         reading.end();
-        for (watcher, id) in due.drain(..) {
-            if id.seen != Seen::Queue {
-                surviving(|| watcher.on_event(id));
+        let mut called = Vec::new();
+        for due in due.drain(..) {
+            if due.id.seen != Seen::Queue {
+                surviving(|| due.watcher.on_event(due.id));
+                called.push(due.watcher_id);
             }
-            drop_watcher(watcher);
+            drop_watcher(due.watcher);
         }
-        any
+        called.dedup();
+        called
     }
 
-    /// Returns until when the thread sleeps. From here on an earlier timer wakes it.
-    fn fall_asleep(&self) -> Option<Instant> {
+    /// Returns the next timer. From here on an earlier one wakes the thread, unless the thread looks
+    /// before it is due.
+    fn fall_asleep(&self, guard: Guard) -> Option<Instant> {
         let mut table = self.table();
-        let until = table.next_timer();
+        let timer = table.next_timer();
+        let until = timer.into_iter().chain(guard.look_at()).min();
         table.asleep = Some(Sleeping { until });
-        until
+        timer
     }
 
     /// Turns the kernel's reports into calls to make.
-    fn collect(
-        &self,
-        source: &Source,
-        reports: &mut Vec<Report>,
-        overflowed: bool,
-    ) -> Vec<(Arc<dyn Watcher>, WatchId)> {
+    fn collect(&self, source: &Source, reports: &mut Vec<Report>, overflowed: bool) -> Vec<Due> {
         let mut due = Vec::new();
         let mut table = self.table();
         if let Source::Events(events) = source {
@@ -596,17 +637,25 @@ impl Watch {
                 if !step::is_deaf_to(id.seen)
                     && let Some(watcher) = table.watcher(watcher_id)
                 {
-                    due.push((watcher, id));
+                    due.push(Due {
+                        watcher_id,
+                        watcher,
+                        id,
+                    });
                 }
             }
         }
         if overflowed {
             self.failures.fetch_add(1, Ordering::Relaxed);
             let ids: Vec<_> = table.watchers.keys().copied().collect();
-            for watcher in ids.into_iter().filter_map(|id| table.watcher(id)) {
-                for (watcher, seen) in [(watcher.clone(), Seen::Queue), (watcher, Seen::Everything)]
-                {
-                    due.push((watcher, WatchId::without_watch(seen)));
+            for watcher_id in ids {
+                for seen in [Seen::Queue, Seen::Everything] {
+                    let id = WatchId::without_watch(seen);
+                    due.extend(table.watcher(watcher_id).map(|watcher| Due {
+                        watcher_id,
+                        watcher,
+                        id,
+                    }));
                 }
             }
         }

@@ -24,7 +24,7 @@ use crate::step::{self, Step};
 use crate::sys::file::FileId;
 use crate::sys::host;
 use crate::watch::wait::{Ladder, Wait, WakeSource};
-use crate::watch::{Seen, WatchId, WatcherId, watch};
+use crate::watch::{Seen, WatchId, WatcherId};
 
 /// One permit: a slot file that this process has locked.
 #[derive(Debug)]
@@ -487,24 +487,14 @@ fn is_denied(error: &Error) -> bool {
 
 impl RefusedSlot {
     fn stop_watching(&mut self, watcher_id: WatcherId) {
-        if let WakeSource::Watch(id) = self.source {
-            self.source = WakeSource::Nothing;
-            watch().forget(watcher_id, id);
-        }
+        self.source.stop_watching(watcher_id);
     }
 }
 
 impl RefusedSlots {
     /// Notes that a watch has fired. Returns `false` if it belongs to none of these slots.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
-        let own = |it: &&mut RefusedSlot| matches!(it.source, WakeSource::Watch(own) if own == id);
-        match self.slots.iter_mut().find(own) {
-            Some(slot) => {
-                slot.source = WakeSource::Nothing;
-                true
-            }
-            None => false,
-        }
+        self.slots.iter_mut().any(|it| it.source.fired(id))
     }
 
     pub(crate) fn is_polling(&self) -> bool {

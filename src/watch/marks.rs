@@ -3,21 +3,22 @@
 //! The kernel has one mark for each inode of an inotify instance. There are two kinds:
 //!
 //! - A *brief* mark ends with its first event (`IN_ONESHOT`).
-//! - A *kept* mark stays after its event, and then reports only the end of its inode. If it is the
-//!   inode's last mark, its removal would wake a kernel thread inside the close that fires it, and
-//!   the releaser would pay for that (20 µs). A kept mark costs one system call with each event
-//!   instead: this process *narrows* it before it calls a watcher.
+//! - A *kept* mark stays after its event. If it is the inode's last mark, its removal would wake a
+//!   kernel thread inside the close that fires it, and the releaser would pay for that (20 µs). So
+//!   its owner gives the watch back also after it has fired. With the last watch, the mark is
+//!   *narrowed*: it then reports only the end of its inode. That is one system call, and the owner
+//!   makes it when it has time.
 //!
 //! # Invariants
 //!
 //! 1. A mark without watches is narrowed, or removed. So a file that no caller of this process
-//!    waits for wakes no thread, however often it is closed.
-//! 2. A kept mark is narrowed through the descriptor that the last watch was added with, while the
-//!    table is locked. The owner keeps this descriptor open until the watch has fired or was given
-//!    back, and both need the table.
-//! 3. If the number of that descriptor means another file all the same, the kernel answers with
-//!    another mark. The watches of that mark are called, because it may have missed an event. So a
-//!    mistake costs a wake-up, but loses none.
+//!    waits for wakes no thread, however often it is closed. A watch that has fired and was not
+//!    given back yet may cost a wake-up, and nothing else.
+//! 2. A kept mark is narrowed through the descriptor of the watch that is given back, which its
+//!    owner still has open.
+//! 3. The kernel may have removed the mark already, because a brief watch was added once. It then
+//!    answers with another mark. The watches of that mark are called, because it may have missed an
+//!    event.
 //! 4. Each watch has a number of its own. So a watch that is over is never confused with a later
 //!    one on the same mark.
 //! 5. At most [`MAX_IDLE`] marks have no watches. The kernel removes the mark of a deleted inode
@@ -53,10 +54,25 @@ pub(super) struct Marks {
     next: u64,
 }
 
+#[derive(Default)]
 struct Mark {
-    watches: Vec<(WatcherId, WatchId)>,
+    watches: Vec<Watched>,
+}
+
+/// A watch that was not given back yet.
+struct Watched {
+    watcher_id: WatcherId,
+    id: WatchId,
     /// With which descriptor the mark is narrowed. `None` for a brief mark.
     kept_by: Option<Descriptor>,
+    fired: bool,
+}
+
+impl Mark {
+    /// Returns whether it stays after its event: one brief watch makes the mark brief.
+    fn is_kept(&self) -> bool {
+        self.watches.iter().all(|it| it.kept_by.is_some())
+    }
 }
 
 impl Marks {
@@ -71,18 +87,16 @@ impl Marks {
         self.next += 1;
         let number = self.next;
         let id = WatchId { mark, number, seen };
-        let known = self.known.entry(mark).or_insert_with(|| Mark {
-            watches: Vec::new(),
-            kept_by,
-        });
-        // Of an idle mark nothing is left but its number.
+        let known = self.known.entry(mark).or_default();
         if known.watches.is_empty() {
             self.idle.retain(|it| *it != mark);
-            known.kept_by = kept_by;
         }
-        // One brief watch makes the mark brief.
-        known.kept_by = known.kept_by.and(kept_by);
-        known.watches.push((watcher_id, id));
+        known.watches.push(Watched {
+            watcher_id,
+            id,
+            kept_by,
+            fired: false,
+        });
         id
     }
 
@@ -91,12 +105,15 @@ impl Marks {
         let Some(mark) = self.known.get_mut(&id.mark) else {
             return;
         };
-        let before = mark.watches.len();
-        mark.watches.retain(|it| *it != (watcher_id, id));
-        if !mark.watches.is_empty() || before == 0 {
+        let own = |it: &Watched| (it.watcher_id, it.id) == (watcher_id, id);
+        let Some(index) = mark.watches.iter().position(own) else {
+            return;
+        };
+        let own = mark.watches.swap_remove(index);
+        if !mark.watches.is_empty() {
             return;
         }
-        let (Some(descriptor), Some(events)) = (mark.kept_by, events) else {
+        let (Some(descriptor), Some(events)) = (own.kept_by, events) else {
             return self.remove(id.mark, events);
         };
         if let Some(report) = self.narrow(id.mark, descriptor, events) {
@@ -111,56 +128,44 @@ impl Marks {
         !self.reports.is_empty()
     }
 
-    /// Returns the watches that these reports end. `reports` is empty afterwards.
+    /// Returns the watches that these reports fire. `reports` is empty afterwards.
     pub(super) fn fire(
         &mut self,
         reports: &mut Vec<Report>,
         events: &Events,
     ) -> Vec<(WatcherId, WatchId)> {
         reports.append(&mut self.reports);
-        let mut ended = Vec::new();
-        let mut next = 0;
-        // A report may cause another one.
-        while let Some(report) = reports.get(next).copied() {
-            next += 1;
-            let (watches, other) = self.fire_one(report, events);
-            ended.extend(watches);
-            reports.extend(other);
-        }
-        reports.clear();
-        ended
+        let fired = reports.drain(..).map(|it| self.fire_one(it, events));
+        fired.flatten().collect()
     }
 
-    fn fire_one(
-        &mut self,
-        report: Report,
-        events: &Events,
-    ) -> (Vec<(WatcherId, WatchId)>, Option<Report>) {
+    fn fire_one(&mut self, report: Report, events: &Events) -> Vec<(WatcherId, WatchId)> {
         let Report { mark: number, gone } = report;
+        let Some(mark) = self.known.get_mut(&number) else {
+            if !gone {
+                // The event of a watch that was given back meanwhile, or of a brief mark that was
+                // not.
+                events.remove(number);
+            }
+            return Vec::new();
+        };
+        let news = mark.watches.iter_mut().filter(|it| !it.fired);
+        let fired = news.map(|it| {
+            it.fired = true;
+            (it.watcher_id, it.id)
+        });
+        let fired: Vec<_> = fired.collect();
         if gone {
             self.idle.retain(|it| *it != number);
-            let mark = self.known.remove(&number);
-            return (mark.map(|it| it.watches).unwrap_or_default(), None);
-        }
-        let Some(mark) = self.known.get_mut(&number) else {
-            // The event of a watch that was given back meanwhile, or of a brief mark that was not.
-            events.remove(number);
-            return (Vec::new(), None);
-        };
-        let watches = std::mem::take(&mut mark.watches);
-        if watches.is_empty() {
-            // An event from before the mark was narrowed, or the end of the inode.
-            return (watches, None);
-        }
-        let Some(descriptor) = mark.kept_by else {
             self.known.remove(&number);
-            return (watches, None);
-        };
-        (watches, self.narrow(number, descriptor, events))
+        } else if !mark.is_kept() {
+            self.known.remove(&number);
+        }
+        fired
     }
 
-    /// Narrows a mark whose watches have fired. Returns a report about another mark if that one was
-    /// narrowed by mistake.
+    /// Narrows a mark without watches. Returns a report about another mark if that one was narrowed
+    /// in its place.
     fn narrow(&mut self, number: i32, descriptor: Descriptor, events: &Events) -> Option<Report> {
         let narrowed = events.narrow(descriptor);
         if narrowed.as_ref().ok() == Some(&number) {
@@ -268,6 +273,12 @@ mod tests {
             fired
         }
 
+        /// The descriptor of this watch means another file by now.
+        fn mistake(&mut self, id: WatchId, descriptor: i32) {
+            let mark = self.marks.known.get_mut(&id.mark).expect("known");
+            mark.watches[0].kept_by = Some(Descriptor(descriptor));
+        }
+
         /// How many marks the kernel has for this instance.
         fn in_kernel(&self) -> usize {
             let text = std::fs::read_to_string(self.events.description()).expect("a text");
@@ -287,6 +298,9 @@ mod tests {
         close(&path);
         assert_eq!(place.fired(), [(ONE, id)]);
         close(&path);
+        assert_eq!(place.fired(), [], "a watch fires once");
+        place.forget(ONE, id);
+        close(&path);
         drop(file);
         assert!(place.events.is_empty(), "nobody waits");
         assert_eq!(place.in_kernel(), 1, "and the mark was kept");
@@ -301,6 +315,7 @@ mod tests {
         place.forget(ONE, id);
         close(&path);
         assert_eq!(place.fired(), [(OTHER, other)], "it is still there");
+        place.forget(OTHER, other);
         let id = place.keep(ONE, &file);
         place.forget(ONE, id);
         close(&path);
@@ -364,6 +379,7 @@ mod tests {
             let id = place.keep(ONE, &file);
             close(&place.path(&name));
             assert_eq!(place.fired(), [(ONE, id)]);
+            place.forget(ONE, id);
             last = Some((file, id));
         }
         assert_eq!(place.marks.idle.len(), MAX_IDLE);
@@ -419,30 +435,21 @@ mod tests {
         let (a, b) = (place.open("a"), place.open("b"));
         let one = place.keep(ONE, &a);
         let other = place.keep(OTHER, &b);
-        place.marks.known.get_mut(&one.mark).expect("known").kept_by =
-            Some(Descriptor(b.as_raw_fd()));
-        close(&place.path("a"));
-        assert_eq!(place.fired(), [(ONE, one), (OTHER, other)]);
-        close(&place.path("a"));
-        close(&place.path("b"));
-        assert!(place.events.is_empty());
-        // The same when a watch is given back.
-        let one = place.keep(ONE, &a);
-        let other = place.keep(OTHER, &b);
-        place.marks.known.get_mut(&one.mark).expect("known").kept_by =
-            Some(Descriptor(b.as_raw_fd()));
+        place.mistake(one, b.as_raw_fd());
         place.forget(ONE, one);
         assert!(place.marks.has_reports());
-        let ended = place.marks.fire(&mut Vec::new(), &place.events);
-        assert_eq!(ended, [(OTHER, other)]);
+        let fired = place.marks.fire(&mut Vec::new(), &place.events);
+        assert_eq!(fired, [(OTHER, other)]);
         assert!(!place.marks.has_reports());
         // Or it means nothing, or an unknown file.
         let unknown = place.open("c");
         for number in [i32::MAX, unknown.as_raw_fd()] {
             let one = place.keep(ONE, &a);
-            place.marks.known.get_mut(&one.mark).expect("known").kept_by = Some(Descriptor(number));
+            place.mistake(one, number);
             close(&place.path("a"));
             assert_eq!(place.fired(), [(ONE, one)]);
+            place.forget(ONE, one);
+            assert_eq!(place.fired(), [], "only the end of the mark");
             close(&place.path("a"));
             assert!(place.events.is_empty());
             assert_eq!(place.in_kernel(), 1, "that of the file b");

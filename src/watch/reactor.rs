@@ -14,6 +14,10 @@
 //!   has no call that tells. So the task tries it once in each runtime, catches the panic, and
 //!   keeps its message from the panic hook. Where a panic ends the process (`panic = "abort"`), no
 //!   reactor is used.
+//! - The reactor reads the events and calls the watchers, and lets the tasks that these have woken
+//!   run. Only then it does what would have delayed them: it lets the watchers finish
+//!   ([`Watcher::after_events`](super::Watcher::after_events)), and looks whether more events came.
+//!   If a task keeps the worker busy meanwhile, timers do the first, and the thread the second.
 //! - The reactor is *active* from its registration on. The thread then leaves the events to it and
 //!   *stands by*: it still wakes for the first event after a pause, but reads none. It looks again
 //!   after [`PATIENCE`], and goes on to look in these steps while events arrive, without being
@@ -47,7 +51,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id};
 
-use super::{Events, Watch};
+use super::{Events, Watch, WatcherId};
 use crate::foreign::surviving;
 use crate::sys::fork::generation;
 
@@ -156,27 +160,38 @@ impl Task {
             return self.refuse();
         };
         // What was queued before is reported at the registration.
-        poll_fn(|context| self.poll(watch, &events, context)).await;
+        while poll_fn(|context| self.poll_ready(&events, context)).await {
+            loop {
+                let called = self.read(watch);
+                // The tasks that were woken run first, on this worker.
+                tokio::task::yield_now().await;
+                if generation() != 0 {
+                    return;
+                }
+                watch.finish(called);
+                // The kernel announces the rest only with the next event, so nothing may be left.
+                if !watch.is_unread() {
+                    break;
+                }
+            }
+        }
     }
 
-    /// Reads what there is. Is ready when the task has nothing more to do.
-    fn poll(
-        &self,
-        watch: &'static Watch,
-        events: &AsyncFd<Number>,
-        context: &mut Context<'_>,
-    ) -> Poll<()> {
-        while self.is_in_charge(context.waker()) {
-            match ready!(events.poll_read_ready(context)) {
-                // Before the events are read, so that a later one counts as news.
-                Ok(mut ready) => ready.clear_ready(),
-                Err(_) => break,
-            }
-            let _busy = Busy::new(&self.reactor.busy);
-            watch.serve_in_task();
-            self.reactor.turns.fetch_add(1, Ordering::SeqCst);
+    /// Waits for events. Returns `false` when the task has nothing more to do.
+    fn poll_ready(&self, events: &AsyncFd<Number>, context: &mut Context<'_>) -> Poll<bool> {
+        if !self.is_in_charge(context.waker()) {
+            return Poll::Ready(false);
         }
-        Poll::Ready(())
+        let ready = ready!(events.poll_read_ready(context));
+        // Before the events are read, so that a later one counts as news.
+        Poll::Ready(ready.map(|mut ready| ready.clear_ready()).is_ok())
+    }
+
+    fn read(&self, watch: &'static Watch) -> Vec<WatcherId> {
+        let _busy = Busy::new(&self.reactor.busy);
+        let called = watch.serve_in_task();
+        self.reactor.turns.fetch_add(1, Ordering::SeqCst);
+        called
     }
 
     /// Returns `false` if another task has replaced this one.
@@ -313,11 +328,19 @@ impl Guard {
         }
     }
 
+    fn set(&mut self, next: Self, _reactor: &Reactor) {
+        *self = next;
+        #[cfg(test)]
+        _reactor
+            .waits
+            .store(next != Self::Listens, Ordering::SeqCst);
+    }
+
     /// Decides after a sleep whether the thread reads the events now. `unread` says whether there
     /// are any.
     pub(super) fn reads(&mut self, reactor: &Reactor, unread: impl FnOnce() -> bool) -> bool {
         if !reactor.is_active() {
-            *self = Self::Listens;
+            self.set(Self::Listens, reactor);
             return unread();
         }
         let turns = reactor.turns.load(Ordering::SeqCst);
@@ -327,7 +350,7 @@ impl Guard {
                 let unread = unread();
                 if unread && before == turns {
                     reactor.suspend();
-                    *self = Self::Listens;
+                    self.set(Self::Listens, reactor);
                     return true;
                 }
                 unread || before != turns
@@ -335,12 +358,11 @@ impl Guard {
             Self::Listens => unread(),
         };
         let look_at = Instant::now() + reactor.patience;
-        *self = match news {
+        let next = match news {
             true => Self::Waits { look_at, turns },
             false => Self::Listens,
         };
-        #[cfg(test)]
-        reactor.waits.store(news, Ordering::SeqCst);
+        self.set(next, reactor);
         false
     }
 }

@@ -43,7 +43,9 @@ pub(crate) enum WakeSource {
     Watch(WatchId),
     /// A thread waits in the lock call. Nothing else may try the lock of this descriptor meanwhile.
     Thread(LockThread),
-    /// Nothing: no watch was added yet, or it has fired.
+    /// The watch has fired, and was not given back yet.
+    Fired(WatchId),
+    /// No watch was added yet.
     Nothing,
     Poll(Backoff),
 }
@@ -74,7 +76,7 @@ impl WakeSource {
     }
 
     /// Ensures that the file is watched. Returns whether the watch is new; then the caller must try
-    /// again. The caller keeps the file open until the watch has fired or was given back.
+    /// again. The caller keeps the file open until the watch was given back.
     pub(crate) fn watch(
         &mut self,
         watcher_id: WatcherId,
@@ -82,7 +84,7 @@ impl WakeSource {
         seen: Seen,
         events: bool,
     ) -> bool {
-        if !matches!(self, Self::Nothing) {
+        if !matches!(self, Self::Nothing | Self::Fired(_)) {
             return false;
         }
         let added = if events {
@@ -91,8 +93,39 @@ impl WakeSource {
             Err(std::io::ErrorKind::Unsupported.into())
         };
         let fresh = added.is_ok();
+        // The old watch is given back after that, so that the mark is not narrowed in between.
+        self.stop_watching(watcher_id);
         *self = added.map_or_else(|_| Self::Poll(Backoff::default()), Self::Watch);
         fresh
+    }
+
+    /// Notes that a watch has fired. Returns `false` if it is not this one.
+    pub(crate) fn fired(&mut self, id: WatchId) -> bool {
+        match self {
+            Self::Watch(own) if *own == id => {
+                *self = Self::Fired(id);
+                true
+            }
+            Self::Thread(lock_thread) => lock_thread.id() == id,
+            _ => false,
+        }
+    }
+
+    /// Gives the watch back. A thread in the lock call stays there: a second thread or an attempt
+    /// would use the same open file.
+    pub(crate) fn stop_watching(&mut self, watcher_id: WatcherId) {
+        if let Some(id) = self.watch_id() {
+            *self = Self::Nothing;
+            watch().forget(watcher_id, id);
+        }
+    }
+
+    /// Returns the watch that must be given back.
+    pub(crate) fn watch_id(&self) -> Option<WatchId> {
+        match self {
+            Self::Watch(id) | Self::Fired(id) => Some(*id),
+            _ => None,
+        }
     }
 
     pub(crate) fn is_polling(&self) -> bool {

@@ -135,6 +135,8 @@ enum Position {
     /// The door is locked by us.
     Entering {
         door: Door,
+        /// The watch of the door, which is given back later: that would delay the task.
+        watch: Option<WatchId>,
         bypassed: Vec<Ticket>,
     },
 }
@@ -159,6 +161,8 @@ pub(super) enum Outcome {
 pub(super) struct Entry {
     /// `None` for a semaphore, whose slots are in the disk's hand.
     pub door: Option<Door>,
+    /// The watch of the door. It must be given back before the door is closed.
+    pub watch: Option<WatchId>,
     pub entered: Entered,
     /// The marked tickets before ours.
     pub bypassed: Vec<Ticket>,
@@ -259,18 +263,10 @@ impl Contender {
 
     /// Notes that a watch has fired. Returns `false` if the watch is not this contender's.
     pub(super) fn fired(&mut self, id: WatchId) -> bool {
-        let source = match &mut self.position {
-            Position::AtSlots { refused, .. } => return refused.fired(id),
-            Position::Behind { source, .. } | Position::AtDoor { source, .. } => source,
-            Position::Fresh | Position::Entering { .. } => return false,
-        };
-        match source {
-            WakeSource::Watch(own) if *own == id => {
-                *source = WakeSource::Nothing;
-                true
-            }
-            WakeSource::Thread(lock_thread) => lock_thread.id() == id,
-            _ => false,
+        match &mut self.position {
+            Position::AtSlots { refused, .. } => refused.fired(id),
+            Position::Behind { source, .. } | Position::AtDoor { source, .. } => source.fired(id),
+            Position::Fresh | Position::Entering { .. } => false,
         }
     }
 
@@ -285,17 +281,18 @@ impl Contender {
 
     /// Gives its watches back.
     pub(super) fn forget_watches(&mut self) {
+        let watcher_id = self.site.watcher_id;
         match &mut self.position {
-            Position::AtSlots { refused, .. } => refused.stop_watching(self.site.watcher_id),
-            // A thread in the blocking lock call stays there. A second thread or an attempt would
-            // use the same open file.
+            Position::AtSlots { refused, .. } => refused.stop_watching(watcher_id),
             Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
-                if let WakeSource::Watch(id) = *source {
-                    *source = WakeSource::Nothing;
-                    watch().forget(self.site.watcher_id, id);
+                source.stop_watching(watcher_id);
+            }
+            Position::Entering { watch: own, .. } => {
+                if let Some(id) = own.take() {
+                    watch().forget(watcher_id, id);
                 }
             }
-            Position::Fresh | Position::Entering { .. } => {}
+            Position::Fresh => {}
         }
     }
 
@@ -587,9 +584,7 @@ impl Contender {
                 return Ok(Flow::Done(Outcome::Sleep));
             }
         }
-        if let Position::AtDoor { door, bypassed, .. } = self.take_position() {
-            self.position = Position::Entering { door, bypassed };
-        }
+        self.begin_to_enter();
         // The task is woken first, and the rest is done meanwhile. To wake a thread takes longer
         // than all of it.
         self.paused = self.input.cause == Cause::Event;
@@ -597,6 +592,23 @@ impl Contender {
             true => Flow::Done(Outcome::DoorLocked),
             false => Flow::Again,
         })
+    }
+
+    /// Goes on with the door locked.
+    fn begin_to_enter(&mut self) {
+        let position = std::mem::replace(&mut self.position, Position::Fresh);
+        self.position = match position {
+            Position::AtDoor {
+                door,
+                source,
+                bypassed,
+            } => Position::Entering {
+                door,
+                watch: source.watch_id(),
+                bypassed,
+            },
+            other => other,
+        };
     }
 
     /// Returns whether the locked door is current and the bypassed waiters are still frozen.
@@ -650,16 +662,7 @@ impl Contender {
             false => disk.enter(door, &self.settings.words)?,
         };
         match admission {
-            Admission::In(entered) => {
-                let Position::Entering { door, bypassed } = self.take_position() else {
-                    return Ok(Flow::Again);
-                };
-                Ok(Flow::Done(Outcome::Entered(Entry {
-                    door: Some(door),
-                    entered,
-                    bypassed,
-                })))
-            }
+            Admission::In(entered) => Ok(self.entered(entered)),
             Admission::Dying => {
                 self.retry.refusals = 0;
                 Ok(self.try_again_soon())
@@ -670,6 +673,26 @@ impl Contender {
             Admission::Elsewhere => {
                 self.retry.refusals += 1;
                 Ok(self.try_again_soon())
+            }
+        }
+    }
+
+    /// Hands over the door, with its watch.
+    fn entered(&mut self, entered: Entered) -> Flow {
+        match std::mem::replace(&mut self.position, Position::Fresh) {
+            Position::Entering {
+                door,
+                watch,
+                bypassed,
+            } => Flow::Done(Outcome::Entered(Entry {
+                door: Some(door),
+                watch,
+                entered,
+                bypassed,
+            })),
+            other => {
+                self.position = other;
+                Flow::Again
             }
         }
     }
@@ -773,6 +796,7 @@ impl Contender {
         let predecessor_crashed = false;
         Ok(Flow::Done(Outcome::Entered(Entry {
             door: None,
+            watch: None,
             entered: Entered {
                 token,
                 predecessor_crashed,
@@ -837,7 +861,11 @@ impl Contender {
             Ok(bypassed) => (bypassed, Ok(())),
             Err(error) => (Vec::new(), Err(error)),
         };
-        self.position = Position::Entering { door, bypassed };
+        self.position = Position::Entering {
+            door,
+            watch: None,
+            bypassed,
+        };
         let shared = shared.map_err(|e| Error::io("share the lock of the lock file", path, e));
         match marked.and(shared) {
             Ok(true) => self.enter(disk),

@@ -584,6 +584,7 @@ impl Core {
             return (Ok(()), None);
         };
         self.shareable.store(false, Ordering::SeqCst);
+        possession.give_watch_back(self.site);
         possession.loss.stop(self.site);
         possession.loss.end_grant(&mut self.effects);
         self.agenda.left();
@@ -609,8 +610,12 @@ impl Core {
         (left, loss)
     }
 
-    /// Removes the tickets that are no longer needed.
-    fn tidy(&mut self) {
+    /// Does what a grant has put off: removes the tickets that are no longer needed, and gives the
+    /// watch of the door back.
+    pub(super) fn tidy(&mut self) {
+        if let Some(possession) = &mut self.possession {
+            possession.give_watch_back(self.site);
+        }
         self.agenda.tidied(!self.leftovers.is_empty());
         while let Some(own) = self.leftovers.pop() {
             self.disk.give_up(own);

@@ -518,6 +518,12 @@ impl Watcher for Line {
         }
     }
 
+    fn after_events(&self) {
+        if !self.is_foreign() {
+            self.act(Core::tidy);
+        }
+    }
+
     fn on_timer(&self) {
         if !self.is_foreign() {
             self.act(Core::on_timer);

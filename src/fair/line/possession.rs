@@ -26,6 +26,7 @@ use crate::fair::slots::Permits;
 use crate::fair::ticket::{Mode, Ticket};
 use crate::loss::Loss;
 use crate::watch::loss_watcher::loss_of;
+use crate::watch::{WatchId, watch};
 
 /// How many tokens are reserved on disk at once for hand-overs in memory.
 const BLOCK: u64 = 1024;
@@ -44,6 +45,8 @@ pub(super) struct Possession {
     /// Whether the last holder died while it held the lock, and no guard has reported it yet.
     crashed: bool,
     pub(super) loss: LossState,
+    /// The watch through which the process entered, until it is given back.
+    watch: Option<WatchId>,
     /// The cohort that is served: its tasks get the offers.
     cohort: Option<CohortId>,
     /// The tickets that this process bypassed. They are first again as soon as their owners wake.
@@ -101,6 +104,7 @@ impl Possession {
             flag: !shared || entered.predecessor_crashed,
             crashed: entered.predecessor_crashed,
             loss: LossState::default(),
+            watch: None,
             cohort: None,
             bypassed: Vec::new(),
             label: None,
@@ -167,6 +171,18 @@ impl Possession {
     /// Returns the waiters that were bypassed for the present turn.
     pub(super) fn bypassed(&self) -> &[Ticket] {
         &self.bypassed
+    }
+
+    /// Keeps the watch of the door until it is given back.
+    pub(super) fn keep_watch(&mut self, watch: Option<WatchId>) {
+        self.watch = watch;
+    }
+
+    /// Gives the watch of the door back. This must come before the door is closed.
+    pub(super) fn give_watch_back(&mut self, site: Site) {
+        if let Some(id) = self.watch.take() {
+            watch().forget(site.watcher_id, id);
+        }
     }
 
     /// Serves another cohort from now on. Returns the one before.

@@ -147,6 +147,7 @@ impl Core {
     /// Takes possession for a cohort whose contender has entered, and serves it.
     fn begin_turn(&mut self, cohort: CohortId, mode: Mode, entry: Entry) {
         let possession = self.possess(entry.door, entry.entered, mode);
+        possession.keep_watch(entry.watch);
         let before = possession.begin_turn(cohort, entry.bypassed);
         match self.cohorts.front(cohort).map(|(key, _)| key) {
             Some(front) => {
