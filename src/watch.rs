@@ -355,7 +355,8 @@ impl Watch {
         result
     }
 
-    /// Watches for the end of the process behind the pidfd `process`.
+    /// Watches for the end of the process with this pid. Returns `None` if there is no such
+    /// process. All watches of one process share a descriptor.
     ///
     /// # Errors
     ///
@@ -363,12 +364,13 @@ impl Watch {
     pub(crate) fn add_process(
         &'static self,
         watcher_id: WatcherId,
-        process: File,
-    ) -> io::Result<WatchId> {
+        pid: u32,
+    ) -> io::Result<Option<WatchId>> {
         let events = self.events()?;
+        // Under the mutex, so that no watch of the same process is given back in between.
         let mut table = self.table();
-        let mark = events.add_process(process)?;
-        Ok(table.marks.add(watcher_id, mark, Seen::Process, None))
+        let mark = events.add_process(pid)?;
+        Ok(mark.map(|mark| table.marks.add(watcher_id, mark, Seen::Process, None)))
     }
 
     /// Gives a watch back. Does nothing if it has fired.

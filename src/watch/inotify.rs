@@ -183,16 +183,18 @@ impl Events {
         Ok(inotify::add_watch(&*self.events, path, flags)?)
     }
 
-    /// Watches for the end of a process. Returns a number that no watch of a file has.
-    pub(super) fn add_process(&self, process: File) -> io::Result<i32> {
+    /// Watches for the end of the process with this pid. Returns a number that no mark of a file
+    /// has, and the same one as long as the process is watched. Returns `None` if there is no such
+    /// process.
+    pub(super) fn add_process(&self, pid: u32) -> io::Result<Option<i32>> {
         if let Some(ends) = self.ends.get() {
-            return ends.add(process);
+            return ends.add(pid);
         }
         let ends = Ends::open()?;
-        let number = self.ends.get_or_init(|| ends).add(process)?;
+        let number = self.ends.get_or_init(|| ends).add(pid)?;
         // The thread may be asleep without it.
         if let Err(error) = self.set_timer(Instant::now()) {
-            self.remove(number);
+            number.into_iter().for_each(|it| self.remove(it));
             return Err(error);
         }
         Ok(number)
@@ -442,12 +444,13 @@ mod tests {
         };
         let mut children = [sleeps(), sleeps(), sleeps()];
         let events = Events::open().expect("events");
-        let numbers = children.each_ref().map(|child| {
-            let process = crate::sys::process::open(child.id()).expect("opened");
-            let process = process.expect("it runs");
-            events.add_process(process).expect("a watch")
-        });
+        let add = |child: &std::process::Child| {
+            let number = events.add_process(child.id()).expect("a watch");
+            number.expect("it runs")
+        };
+        let numbers = children.each_ref().map(add);
         assert!(numbers.iter().all(|it| *it < 0), "no file's: {numbers:?}");
+        assert_eq!(children.each_ref().map(add), numbers, "one pidfd for each");
         for (child, number) in children.iter_mut().zip(numbers) {
             child.kill().expect("killed");
             let mut reports = Vec::new();
@@ -458,7 +461,12 @@ mod tests {
             }
             let (mark, gone) = (number, true);
             assert_eq!(reports, [Report { mark, gone }]);
+            // It has a pid until it is buried. A new watch reports its end again.
+            let again = add(child);
+            assert_ne!(again, number, "that watch is over");
+            events.remove(again);
             child.wait().expect("buried");
+            assert_eq!(events.add_process(child.id()).expect("no error"), None);
         }
     }
 }

@@ -10,6 +10,7 @@ mod skip;
 
 mod child;
 mod copies;
+mod crowd;
 #[path = "../crew/mod.rs"]
 mod crew;
 mod death;
