@@ -114,7 +114,9 @@ pub(crate) fn main() {
             }
             ["serve"] => {
                 let tasks = std::mem::take(&mut crowd);
-                let tasks = tasks.into_iter().map(|wait| runtime.spawn(pass_through(wait)));
+                let tasks = tasks
+                    .into_iter()
+                    .map(|wait| runtime.spawn(pass_through(wait)));
                 let served = runtime.block_on(join_all(tasks)).len();
                 say(format_args!("served {served}"));
             }

@@ -20,7 +20,9 @@ fn watched(pid: u32) -> usize {
     });
     // The second word is of a pidfd, and of no other descriptor.
     let is_watch = |line: &&str| line.starts_with("inotify wd:") || line.starts_with("Pid:");
-    texts.map(|text| text.lines().filter(is_watch).count()).sum()
+    texts
+        .map(|text| text.lines().filter(is_watch).count())
+        .sum()
 }
 
 fn a_crowd_shares_its_watches(kind: Kind) {

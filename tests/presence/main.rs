@@ -10,9 +10,9 @@ mod skip;
 
 mod child;
 mod copies;
-mod crowd;
 #[path = "../crew/mod.rs"]
 mod crew;
+mod crowd;
 mod death;
 mod drafts;
 mod elsewhere;

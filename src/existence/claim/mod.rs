@@ -517,7 +517,9 @@ mod tests {
         let records = || {
             let entries = std::fs::read_dir(&claims.directory).expect("a list");
             let names = entries.flatten().map(|it| it.file_name());
-            names.filter(|it| it.to_str().is_some_and(record::names_record)).count()
+            names
+                .filter(|it| it.to_str().is_some_and(record::names_record))
+                .count()
         };
         let waiters: Vec<_> = (0..10).map(|_| loser(&claims)).collect();
         assert_eq!(records(), 2, "the holder's and one of a waiter");
