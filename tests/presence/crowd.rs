@@ -28,7 +28,8 @@ fn watched(pid: u32) -> usize {
 fn a_crowd_shares_its_watches(kind: Kind) {
     let (_directory, path) = place();
     let mut holder = Member::of(kind, &path);
-    let mut crowd = Member::of(kind, &path);
+    // A waiter that gets no event never acquires.
+    let mut crowd = Member::with(kind, &path, &[("STANCHION_LADDER", "off")]);
     holder.acquire();
     let before = descriptors(crowd.pid());
     assert_eq!(crowd.ask("crowd 500"), "waiting");
