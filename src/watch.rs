@@ -30,9 +30,9 @@
 //!   Two readers may do this at the same time, and in another order than that of the events. An
 //!   event ends the watches that are there when it is looked up, and a watcher looks for itself at
 //!   each call. So the order does not matter.
-//! - [`Watch::is_quiet`] answers, with one `FIONREAD`, whether an event may be under way. The
-//!   kernel queues the event of a new file inside the call that creates it. So if no event is
-//!   queued and none is being read, no file was created.
+//! - [`Watch::is_quiet`] answers, with one system call ([`unread`]), whether an event may be under
+//!   way. The kernel queues the event of a new file inside the call that creates it. So if no event
+//!   is queued and none is being read, no file was created.
 //!
 //! # Invariants
 //!
@@ -89,6 +89,8 @@ mod reactor;
 #[cfg(stanchion_test)]
 mod settled;
 mod timers;
+#[cfg(target_os = "linux")]
+mod unread;
 pub(crate) mod wait;
 
 #[cfg(target_os = "linux")]
@@ -413,7 +415,7 @@ impl Watch {
         let Some(Source::Events(events)) = self.source.get() else {
             return false;
         };
-        events.is_empty() && self.reading.load(Ordering::SeqCst) == 0
+        events.is_quiet() && self.reading.load(Ordering::SeqCst) == 0
     }
 
     /// Returns how often a watch could not be added or events were lost.

@@ -22,6 +22,7 @@ use rustix::time::{
 
 use super::ends::Ends;
 use super::marks::{Descriptor, Report};
+use super::unread::Unread;
 use super::{Lasts, News, Seen};
 use crate::sys::file::{above_standard_streams, proc_path};
 use crate::sys::fork::Private;
@@ -34,6 +35,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Events {
     events: Private,
+    unread: Unread,
     alarm: Alarm,
     /// Created when the first process is watched.
     ends: OnceLock<Ends>,
@@ -110,6 +112,7 @@ impl Events {
             .and_then(above_standard_streams)?;
         let events = Self {
             events: Private::new(File::from(events)),
+            unread: Unread::default(),
             alarm: Alarm::open()?,
             ends: OnceLock::new(),
         };
@@ -209,6 +212,11 @@ impl Events {
         }
         // It may have fired just now, and then it is gone.
         let _ = inotify::remove_watch(&*self.events, number);
+    }
+
+    /// Returns the same as `is_empty`, for callers that ask very often.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.unread.any(&self.events)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -77,6 +77,10 @@ impl NoEvents {
         match *self {}
     }
 
+    pub(super) fn is_quiet(&self) -> bool {
+        match *self {}
+    }
+
     pub(super) fn set_timer(&self, _: Instant) -> std::io::Result<()> {
         match *self {}
     }
