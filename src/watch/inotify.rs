@@ -38,7 +38,7 @@ pub(super) struct Events {
     unread: Unread,
     alarm: Alarm,
     /// Created when the first process is watched.
-    ends: OnceLock<Ends>,
+    ends: OnceLock<Box<Ends>>,
 }
 
 /// Ends the sleep of the thread early, from another thread.
@@ -194,7 +194,7 @@ impl Events {
             return ends.add(pid);
         }
         let ends = Ends::open()?;
-        let number = self.ends.get_or_init(|| ends).add(pid)?;
+        let number = self.ends.get_or_init(|| Box::new(ends)).add(pid)?;
         // The thread may be asleep without it.
         if let Err(error) = self.set_timer(Instant::now()) {
             number.into_iter().for_each(|it| self.remove(it));
