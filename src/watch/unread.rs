@@ -12,8 +12,9 @@
 //! # Invariants
 //!
 //! 1. One thread at a time asks the epoll instance. A call that finds the list not empty takes the
-//!    list away for a moment, and the kernel lets a second call find it empty then. Other threads
-//!    ask with `FIONREAD` meanwhile.
+//!    list away for a moment, and the kernel may let a second call find it empty then: it looks at
+//!    two fields without a lock. Other threads ask with `FIONREAD` meanwhile. No test notices if
+//!    this is broken: Linux 6.18 showed no such answer in four million calls of four threads.
 //! 2. The inotify instance is reported as long as it has unread events (level-triggered). So an
 //!    answer takes nothing away from the next one.
 
