@@ -20,7 +20,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, FusedFuture, select};
-use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
@@ -210,37 +209,35 @@ impl<G: Guard> Drop for Attempt<G> {
 
 type Teller = Box<dyn FnMut(&Waiting) + Send>;
 
-pin_project! {
-    /// Waits for a lock; resolves to the guard.
-    ///
-    /// Lazy: the place in the queue counts from the first poll. The limit of
-    /// [`timeout`](Acquire::timeout) counts from its call, as in Tokio. Owned: it borrows nothing, so
-    /// it can be stored, spawned and sent.
-    ///
-    /// `await` it, wait on this thread with [`block`](Acquire::block), or [`run`](Acquire::run) a body
-    /// under the lock.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it at any point leaves the queue: the ticket goes, the next waiter moves up, and a lock
-    /// that had just been granted passes to the next waiter at once. So `tokio::select!` and timeouts
-    /// may drop it; only the place in the queue is lost. In a `select!` loop that should keep its
-    /// place, poll one pinned future by reference; it is a `FusedFuture`.
-    ///
-    /// # Runtime
-    ///
-    /// The wait itself needs no runtime. When awaited, a time limit (other than zero) or `on_wait` uses
-    /// Tokio's timer: without a runtime the first poll fails with [`ErrorKind::Unsupported`], and in a
-    /// runtime without `enable_time` it panics, as Tokio's own timers do, whether or not the lock is
-    /// free.
-    #[must_use = "futures do nothing unless awaited"]
-    pub struct Acquire<G: Guard> {
-        state: State<G>,
-        #[pin]
-        sleep: Option<Sleep>,
-        // A result that came while the task had to yield.
-        kept: Option<Result<G>>,
-    }
+/// Waits for a lock; resolves to the guard.
+///
+/// Lazy: the place in the queue counts from the first poll. The limit of
+/// [`timeout`](Acquire::timeout) counts from its call, as in Tokio. Owned: it borrows nothing, so
+/// it can be stored, spawned and sent.
+///
+/// `await` it, wait on this thread with [`block`](Acquire::block), or [`run`](Acquire::run) a body
+/// under the lock.
+///
+/// # Cancel safety
+///
+/// Dropping it at any point leaves the queue: the ticket goes, the next waiter moves up, and a lock
+/// that had just been granted passes to the next waiter at once. So `tokio::select!` and timeouts
+/// may drop it; only the place in the queue is lost. In a `select!` loop that should keep its
+/// place, poll one pinned future by reference; it is a `FusedFuture`.
+///
+/// # Runtime
+///
+/// The wait itself needs no runtime. When awaited, a time limit (other than zero) or `on_wait` uses
+/// Tokio's timer: without a runtime the first poll fails with [`ErrorKind::Unsupported`], and in a
+/// runtime without `enable_time` it panics, as Tokio's own timers do, whether or not the lock is
+/// free.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Acquire<G: Guard> {
+    state: State<G>,
+    // Both are rare, and thousands of these futures may wait.
+    sleep: Option<Pin<Box<Sleep>>>,
+    // A result that came while the task had to yield.
+    kept: Option<Box<Result<G>>>,
 }
 
 /// Everything of an [`Acquire`] except the way it sleeps.
@@ -587,11 +584,11 @@ impl<G: Guard> Acquire<G> {
 impl<G: Guard> Future for Acquire<G> {
     type Output = Result<G>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<G>> {
-        let mut this = self.project();
-        let state = this.state;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<G>> {
+        let this = &mut *self;
+        let state = &mut this.state;
         if let Some(result) = this.kept.take() {
-            return Poll::Ready(result);
+            return Poll::Ready(*result);
         }
         if state.done {
             return Poll::Pending;
@@ -602,7 +599,7 @@ impl<G: Guard> Future for Acquire<G> {
                 // Before the first attempt, so that a missing timer is noticed whether or not the
                 // lock is free.
                 let at = state.limit.earliest(state.teller.as_ref().map(|_| now()));
-                at.map_or(Ok(()), |at| set_alarm(this.sleep.as_mut(), at))
+                at.map_or(Ok(()), |at| set_alarm(&mut this.sleep, at))
             });
             if let Err(error) = begun {
                 return Poll::Ready(Err(state.fail(error)));
@@ -614,7 +611,7 @@ impl<G: Guard> Future for Acquire<G> {
             Poll::Ready(budget) => budget,
             Poll::Pending => {
                 if first && let Poll::Ready(result) = state.poll(cx) {
-                    *this.kept = Some(result);
+                    this.kept = Some(Box::new(result));
                 }
                 return Poll::Pending;
             }
@@ -628,13 +625,11 @@ impl<G: Guard> Future for Acquire<G> {
                 Step::Sleep(None) => return Poll::Pending,
                 Step::Sleep(Some(at)) => at,
             };
-            if let Err(error) = set_alarm(this.sleep.as_mut(), at) {
+            if let Err(error) = set_alarm(&mut this.sleep, at) {
                 return Poll::Ready(Err(state.fail(error)));
             }
-            let ringing = match this.sleep.as_mut().as_pin_mut() {
-                Some(sleep) => sleep.poll(cx).is_ready(),
-                None => false,
-            };
+            let sleep = this.sleep.as_mut();
+            let ringing = sleep.is_some_and(|it| it.as_mut().poll(cx).is_ready());
             if !ringing {
                 return Poll::Pending;
             }
@@ -659,18 +654,18 @@ impl<G: Guard> fmt::Debug for Acquire<G> {
 
 /// Sets the timer, and makes it at the first use. Tokio panics where a timer is made outside a
 /// runtime, so ask first.
-fn set_alarm(mut sleep: Pin<&mut Option<Sleep>>, at: Instant) -> Result<()> {
+fn set_alarm(sleep: &mut Option<Pin<Box<Sleep>>>, at: Instant) -> Result<()> {
     let at = tokio::time::Instant::from_std(at);
-    match sleep.as_mut().as_pin_mut() {
+    match sleep {
         Some(sleep) if sleep.deadline() == at => {}
-        Some(sleep) => sleep.reset(at),
+        Some(sleep) => sleep.as_mut().reset(at),
         None if tokio::runtime::Handle::try_current().is_err() => {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "awaiting with a time limit or on_wait needs a Tokio runtime; `block` needs none",
             ));
         }
-        None => sleep.set(Some(tokio::time::sleep_until(at))),
+        None => *sleep = Some(Box::pin(tokio::time::sleep_until(at))),
     }
     Ok(())
 }

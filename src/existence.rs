@@ -2,6 +2,7 @@
 //! process creates).
 
 pub(crate) mod claim;
+mod keeper;
 mod pending;
 pub(crate) mod pid;
 mod stillness;

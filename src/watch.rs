@@ -30,9 +30,9 @@
 //!   Two readers may do this at the same time, and in another order than that of the events. An
 //!   event ends the watches that are there when it is looked up, and a watcher looks for itself at
 //!   each call. So the order does not matter.
-//! - [`Watch::is_quiet`] answers, with one `FIONREAD`, whether an event may be under way. The
-//!   kernel queues the event of a new file inside the call that creates it. So if no event is
-//!   queued and none is being read, no file was created.
+//! - [`Watch::is_quiet`] answers, with one system call ([`unread`]), whether an event may be under
+//!   way. The kernel queues the event of a new file inside the call that creates it. So if no event
+//!   is queued and none is being read, no file was created.
 //!
 //! # Invariants
 //!
@@ -89,6 +89,8 @@ mod reactor;
 #[cfg(stanchion_test)]
 mod settled;
 mod timers;
+#[cfg(target_os = "linux")]
+mod unread;
 pub(crate) mod wait;
 
 #[cfg(target_os = "linux")]
@@ -367,7 +369,8 @@ impl Watch {
         result
     }
 
-    /// Watches for the end of the process behind the pidfd `process`.
+    /// Watches for the end of the process with this pid. Returns `None` if there is no such
+    /// process. All watches of one process share a descriptor.
     ///
     /// # Errors
     ///
@@ -375,12 +378,13 @@ impl Watch {
     pub(crate) fn add_process(
         &'static self,
         watcher_id: WatcherId,
-        process: File,
-    ) -> io::Result<WatchId> {
+        pid: u32,
+    ) -> io::Result<Option<WatchId>> {
         let events = self.events()?;
+        // Under the mutex, so that no watch of the same process is given back in between.
         let mut table = self.table();
-        let mark = events.add_process(process)?;
-        Ok(table.marks.add(watcher_id, mark, Seen::Process, None))
+        let mark = events.add_process(pid)?;
+        Ok(mark.map(|mark| table.marks.add(watcher_id, mark, Seen::Process, None)))
     }
 
     /// Gives a watch back. Does nothing if it has fired.
@@ -423,7 +427,7 @@ impl Watch {
         let Some(Source::Events(events)) = self.source.get() else {
             return false;
         };
-        events.is_empty() && self.reading.load(Ordering::SeqCst) == 0
+        events.is_quiet() && self.reading.load(Ordering::SeqCst) == 0
     }
 
     /// Returns how often a watch could not be added or events were lost.

@@ -55,8 +55,8 @@ pub use options::{PidConfig, PidOptions};
 /// exclude each other must see one file system. There is no queue. Programs that lock with `flock`
 /// are not excluded. `openlock` for Python respects only holders that are Python processes.
 ///
-/// Each waiter keeps a descriptor open. A path without a directory means the working directory, as
-/// for any file.
+/// However many tasks of a process wait, they use a few descriptors. A path without a directory
+/// means the working directory, as for any file.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

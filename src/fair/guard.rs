@@ -28,17 +28,30 @@ pub struct FairHold {
     want: Want,
     token: u64,
     predecessor_crashed: bool,
-    /// Present after the first call of `lost`.
-    asked: OnceLock<Asked>,
-    /// The loss watchers of permits: each permit has a slot file of its own.
-    watchers: OnceLock<Vec<Arc<LossWatcher>>>,
+    /// Present after the first call of `lost`. In a box, because few callers ask, and a guard is
+    /// moved from function to function.
+    asked: OnceLock<Box<Asked>>,
 }
 
-struct Asked {
-    latch: Arc<OnceLock<Loss>>,
-    /// Set when the guard is released without a loss. Other callers may still hold the same lock,
-    /// and lose it later.
-    over: Arc<AtomicBool>,
+/// How a guard learns of a loss.
+enum Asked {
+    Door {
+        latch: Arc<OnceLock<Loss>>,
+        /// Set when the guard is released without a loss. Other callers may still hold the same
+        /// lock, and lose it later.
+        over: Arc<AtomicBool>,
+    },
+    /// Each permit has a slot file of its own.
+    Permits(Vec<Arc<LossWatcher>>),
+}
+
+impl Asked {
+    fn watchers(&self) -> &[Arc<LossWatcher>] {
+        match self {
+            Self::Permits(watchers) => watchers,
+            Self::Door { .. } => &[],
+        }
+    }
 }
 
 impl FairHold {
@@ -50,13 +63,25 @@ impl FairHold {
             token: grant.token,
             predecessor_crashed: grant.predecessor_crashed,
             asked: OnceLock::new(),
-            watchers: OnceLock::new(),
+        }
+    }
+
+    /// Returns the loss watchers that have begun.
+    fn watchers(&self) -> &[Arc<LossWatcher>] {
+        self.asked.get().map_or(&[], |it| it.watchers())
+    }
+
+    /// Takes the loss watchers out. Begins them first if no caller has asked yet.
+    fn take_watchers(&mut self) -> Vec<Arc<LossWatcher>> {
+        match self.asked.take().map(|it| *it) {
+            Some(Asked::Permits(watchers)) => watchers,
+            _ => self.begin_watchers(),
         }
     }
 
     /// Returns the first slot file that is lost, and how it was lost.
     fn permit_loss(&self) -> Option<(Loss, PathBuf)> {
-        let known = self.watchers.get().into_iter().flatten();
+        let known = self.watchers().iter();
         let known = known.filter_map(|it| it.loss().map(|loss| (loss, it.path().to_path_buf())));
         let seen = self.slots().filter_map(|slot| {
             let path = self.shared.line.slot_path(slot.number());
@@ -86,7 +111,8 @@ impl FairHold {
 
     /// Resolves when one of the slot files is lost.
     pub(crate) fn permit_lost(&self) -> Lost {
-        let watchers = self.watchers.get_or_init(|| self.begin_watchers()).clone();
+        let begin = || Box::new(Asked::Permits(self.begin_watchers()));
+        let watchers = self.asked.get_or_init(begin).watchers().to_vec();
         Lost::new(std::future::poll_fn(move |cx| {
             let lost = watchers.iter().map(|it| it.poll(cx.waker()));
             lost.reduce(|one, other| if one.is_ready() { one } else { other })
@@ -142,14 +168,9 @@ impl FairHold {
         let Some(share) = self.share.take() else {
             return Ok(());
         };
-        self.watchers
-            .get()
-            .into_iter()
-            .flatten()
-            .for_each(|it| it.end());
-        if let Some(asked) = self.asked.get() {
-            let unlost = asked.latch.get().is_none();
-            asked.over.store(unlost, Ordering::Relaxed);
+        self.watchers().iter().for_each(|it| it.end());
+        if let Some(Asked::Door { latch, over }) = self.asked.get().map(Box::as_ref) {
+            over.store(latch.get().is_none(), Ordering::Relaxed);
         }
         let released = self.shared.line.release(share, self.want, listens);
         match lost {
@@ -183,9 +204,11 @@ impl Hold for FairHold {
             _ => None,
         };
         self.want.mode = Mode::Permits(left);
-        let watchers = match self.watchers.get_mut() {
-            Some(all) => OnceLock::from(all.split_off(left as usize)),
-            None => OnceLock::new(),
+        let asked = match self.asked.get_mut().map(Box::as_mut) {
+            Some(Asked::Permits(all)) => {
+                OnceLock::from(Box::new(Asked::Permits(all.split_off(left as usize))))
+            }
+            _ => OnceLock::new(),
         };
         Ok(Self {
             shared: self.shared.clone(),
@@ -194,8 +217,7 @@ impl Hold for FairHold {
                 mode: Mode::Permits(permits),
                 ..self.want
             },
-            asked: OnceLock::new(),
-            watchers,
+            asked,
             ..*self
         })
     }
@@ -204,17 +226,10 @@ impl Hold for FairHold {
         let same = Arc::ptr_eq(&self.shared.line, &other.shared.line);
         let more = check_merge(same, self.permits(), other.permits(), self.place())?;
         self.shared.line.merge()?;
-        if self.watchers.get().is_some() || other.watchers.get().is_some() {
-            let added = other
-                .watchers
-                .take()
-                .unwrap_or_else(|| other.begin_watchers());
-            let mut all = self
-                .watchers
-                .take()
-                .unwrap_or_else(|| self.begin_watchers());
-            all.extend(added);
-            self.watchers = OnceLock::from(all);
+        if self.asked.get().is_some() || other.asked.get().is_some() {
+            let mut all = self.take_watchers();
+            all.extend(other.take_watchers());
+            self.asked = OnceLock::from(Box::new(Asked::Permits(all)));
         }
         if let (Some(Share::Permits(all)), Some(Share::Permits(added))) =
             (&mut self.share, other.share.take())
@@ -245,11 +260,16 @@ impl Hold for FairHold {
             None => Arc::default(),
         };
         let token = self.token;
-        let asked = self.asked.get_or_init(|| Asked {
-            latch: latch.clone(),
-            over: Arc::default(),
+        let asked = self.asked.get_or_init(|| {
+            Box::new(Asked::Door {
+                latch: latch.clone(),
+                over: Arc::default(),
+            })
         });
-        let over = asked.over.clone();
+        let over = match &**asked {
+            Asked::Door { over, .. } => over.clone(),
+            Asked::Permits(_) => Arc::default(),
+        };
         Lost::new(std::future::poll_fn(move |cx| {
             match over.load(Ordering::Relaxed) {
                 true => Poll::Pending,

@@ -82,3 +82,16 @@ impl Drop for FairPending {
         self.leave();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::acquire::Acquire;
+    use crate::fair::fifo::FifoGuard;
+
+    /// Thousands of tasks may wait, and each result is moved through several functions.
+    #[test]
+    fn p64_a_wait_and_its_guard_are_small() {
+        assert!(size_of::<Acquire<FifoGuard>>() <= 304);
+        assert!(size_of::<FifoGuard>() <= 152);
+    }
+}

@@ -47,43 +47,34 @@ impl Slot {
     }
 }
 
-/// Some permits. Mostly one, which needs no allocation.
+/// Some permits.
 #[derive(Debug, Default)]
-pub(crate) struct Permits {
-    first: Option<Slot>,
-    more: Vec<Slot>,
-}
+pub(crate) struct Permits(Vec<Slot>);
 
 impl Permits {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.first.iter().chain(&self.more)
+        self.0.iter()
     }
 
     /// Takes out the last `count` permits.
     pub(crate) fn split(&mut self, count: u32) -> Self {
-        let mut part = Self::default();
-        let last = || self.more.pop().or_else(|| self.first.take());
-        part.extend(std::iter::from_fn(last).take(count as usize));
-        part
+        let left = self.0.len().saturating_sub(count as usize);
+        Self(self.0.split_off(left))
     }
 }
 
 impl Extend<Slot> for Permits {
     fn extend<I: IntoIterator<Item = Slot>>(&mut self, slots: I) {
-        let mut slots = slots.into_iter();
-        if self.first.is_none() {
-            self.first = slots.next();
-        }
-        self.more.extend(slots);
+        self.0.extend(slots);
     }
 }
 
 impl IntoIterator for Permits {
     type Item = Slot;
-    type IntoIter = std::iter::Chain<std::option::IntoIter<Slot>, std::vec::IntoIter<Slot>>;
+    type IntoIter = std::vec::IntoIter<Slot>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.more)
+        self.0.into_iter()
     }
 }
 
@@ -415,11 +406,10 @@ impl Slots {
 
     /// Takes `count` slots out of the hand, for a guard.
     pub(crate) fn take(&mut self, count: u32) -> Permits {
-        let before = self.hand.len();
-        let mut permits = Permits::default();
-        permits.extend(std::iter::from_fn(|| self.hand.pop()).take(count as usize));
+        let left = self.hand.len().saturating_sub(count as usize);
+        let permits = Permits(self.hand.drain(left..).collect());
         // At most the limit at the time.
-        self.taken += (before - self.hand.len()) as u32;
+        self.taken += permits.0.len() as u32;
         permits
     }
 

@@ -52,7 +52,6 @@ use crate::status::Owner;
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::FileSystem;
 use crate::sys::fork::generation;
-use crate::sys::process;
 use crate::trace::Note;
 use crate::watch::wait::{COARSE, FINE, Ladder, Wait, after};
 use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
@@ -199,10 +198,7 @@ impl EventSource {
                 }
                 watch().add(watcher_id, &found, *seen).map(Some)
             }
-            Self::End(pid) => match process::open(*pid)? {
-                Some(process) => watch().add_process(watcher_id, process).map(Some),
-                None => Ok(None),
-            },
+            Self::End(pid) => watch().add_process(watcher_id, *pid),
             Self::Opened(_) => Ok(None),
         }
     }

@@ -3,9 +3,6 @@
 //! Each platform has an arm. It provides what its system tells for certain. Everything else is
 //! `None`, and proves nothing.
 
-#[cfg(not(target_os = "linux"))]
-use std::{fs::File, io};
-
 #[cfg_attr(
     any(target_os = "macos", target_os = "freebsd"),
     path = "process/bsd.rs"
@@ -79,13 +76,6 @@ pub(crate) enum Life {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn command_line(_pid: u32) -> Option<String> {
     None
-}
-
-/// Returns a file that becomes readable when the process ends, or `None` if it has ended. Only
-/// Linux has such files.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn open(_pid: u32) -> io::Result<Option<File>> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Returns whether no process has this pid.

@@ -22,6 +22,7 @@ use rustix::time::{
 
 use super::ends::Ends;
 use super::marks::{Descriptor, Report};
+use super::unread::Unread;
 use super::{Lasts, News, Seen};
 use crate::sys::file::{above_standard_streams, proc_path};
 use crate::sys::fork::Private;
@@ -34,9 +35,10 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Events {
     events: Private,
+    unread: Unread,
     alarm: Alarm,
     /// Created when the first process is watched.
-    ends: OnceLock<Ends>,
+    ends: OnceLock<Box<Ends>>,
 }
 
 /// Ends the sleep of the thread early, from another thread.
@@ -110,6 +112,7 @@ impl Events {
             .and_then(above_standard_streams)?;
         let events = Self {
             events: Private::new(File::from(events)),
+            unread: Unread::default(),
             alarm: Alarm::open()?,
             ends: OnceLock::new(),
         };
@@ -183,16 +186,18 @@ impl Events {
         Ok(inotify::add_watch(&*self.events, path, flags)?)
     }
 
-    /// Watches for the end of a process. Returns a number that no watch of a file has.
-    pub(super) fn add_process(&self, process: File) -> io::Result<i32> {
+    /// Watches for the end of the process with this pid. Returns a number that no mark of a file
+    /// has, and the same one as long as the process is watched. Returns `None` if there is no such
+    /// process.
+    pub(super) fn add_process(&self, pid: u32) -> io::Result<Option<i32>> {
         if let Some(ends) = self.ends.get() {
-            return ends.add(process);
+            return ends.add(pid);
         }
         let ends = Ends::open()?;
-        let number = self.ends.get_or_init(|| ends).add(process)?;
+        let number = self.ends.get_or_init(|| Box::new(ends)).add(pid)?;
         // The thread may be asleep without it.
         if let Err(error) = self.set_timer(Instant::now()) {
-            self.remove(number);
+            number.into_iter().for_each(|it| self.remove(it));
             return Err(error);
         }
         Ok(number)
@@ -207,6 +212,11 @@ impl Events {
         }
         // It may have fired just now, and then it is gone.
         let _ = inotify::remove_watch(&*self.events, number);
+    }
+
+    /// Returns the same as `is_empty`, for callers that ask very often.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.unread.any(&self.events)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -442,12 +452,13 @@ mod tests {
         };
         let mut children = [sleeps(), sleeps(), sleeps()];
         let events = Events::open().expect("events");
-        let numbers = children.each_ref().map(|child| {
-            let process = crate::sys::process::open(child.id()).expect("opened");
-            let process = process.expect("it runs");
-            events.add_process(process).expect("a watch")
-        });
+        let add = |child: &std::process::Child| {
+            let number = events.add_process(child.id()).expect("a watch");
+            number.expect("it runs")
+        };
+        let numbers = children.each_ref().map(add);
         assert!(numbers.iter().all(|it| *it < 0), "no file's: {numbers:?}");
+        assert_eq!(children.each_ref().map(add), numbers, "one pidfd for each");
         for (child, number) in children.iter_mut().zip(numbers) {
             child.kill().expect("killed");
             let mut reports = Vec::new();
@@ -458,7 +469,12 @@ mod tests {
             }
             let (mark, gone) = (number, true);
             assert_eq!(reports, [Report { mark, gone }]);
+            // It has a pid until it is buried. A new watch reports its end again.
+            let again = add(child);
+            assert_ne!(again, number, "that watch is over");
+            events.remove(again);
             child.wait().expect("buried");
+            assert_eq!(events.add_process(child.id()).expect("no error"), None);
         }
     }
 }

@@ -65,7 +65,7 @@ impl NoEvents {
         match *self {}
     }
 
-    pub(super) fn add_process(&self, _: std::fs::File) -> std::io::Result<i32> {
+    pub(super) fn add_process(&self, _: u32) -> std::io::Result<Option<i32>> {
         match *self {}
     }
 
@@ -74,6 +74,10 @@ impl NoEvents {
     }
 
     pub(super) fn is_empty(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
         match *self {}
     }
 

@@ -7,6 +7,9 @@
 //! | `release` | `released`, or `failed kind text` |
 //! | `is-held` | `yes` or `no` |
 //! | `watch` | `watching`, and when the lock is lost: `lost reason` |
+//! | `crowd COUNT` | that many tasks begin to wait, half of them with a handle of their own: `waiting` |
+//! | `drop COUNT` | that many of them are dropped: `dropped` |
+//! | `serve` | the others acquire and release: `served COUNT` |
 //! | `race FIRST LAST` | tries the locks `FIRST..LAST` beside its own, keeps those that it wins: `won N N …` |
 //! | `storm ROUNDS` | adds one to a number in a file, that often, under the lock: `stormed` |
 //! | `remove` | `removed` or `in-use`, or `failed kind text`; claims only |
@@ -19,13 +22,19 @@
 use std::io::BufRead;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
 use std::time::Duration;
 
-use stanchion::{AnyGuard, AnyLock, LockDir, Method, NamedLock, PidLock, Removal};
+use futures::FutureExt;
+use futures::future::join_all;
+use stanchion::{Acquire, AnyGuard, AnyLock, LockDir, Method, NamedLock, PidLock, Removal};
 
 use crate::crew::child::{duration, path, say};
 use crate::family::Kind;
+
+/// A wait that has begun.
+type Waiting = Pin<Box<Acquire<AnyGuard>>>;
 
 /// The lock of this path, of the kind that the parent has set, without a safety net.
 fn open(path: &Path) -> AnyLock {
@@ -70,6 +79,7 @@ pub(crate) fn main() {
         .expect("a runtime");
     let lock = open(&path);
     let mut guard = None;
+    let mut crowd = Vec::new();
     say("ready");
     let mut lines = std::io::stdin().lock().lines();
     while let Some(line) = lines.next() {
@@ -93,6 +103,22 @@ pub(crate) fn main() {
                 let lost = guard.as_ref().expect("held").lost();
                 runtime.spawn(async move { say(format_args!("lost {:?}", lost.await)) });
                 say("watching");
+            }
+            ["crowd", count] => {
+                crowd = runtime.block_on(begin_to_wait(&lock, &path, number(count)));
+                say("waiting");
+            }
+            ["drop", count] => {
+                crowd.truncate(crowd.len() - number(count));
+                say("dropped");
+            }
+            ["serve"] => {
+                let tasks = std::mem::take(&mut crowd);
+                let tasks = tasks
+                    .into_iter()
+                    .map(|wait| runtime.spawn(pass_through(wait)));
+                let served = runtime.block_on(join_all(tasks)).len();
+                say(format_args!("served {served}"));
             }
             ["race", first, last] => {
                 let won = runtime.block_on(race(&path, number(first), number(last)));
@@ -129,6 +155,25 @@ fn once_more() -> Command {
     let mut command = Command::new(program);
     command.args(arguments);
     command
+}
+
+/// Returns that many futures that wait. Every other one has a handle of its own.
+async fn begin_to_wait(lock: &AnyLock, path: &Path, count: usize) -> Vec<Waiting> {
+    let begin = |index| {
+        let handle = match index % 2 {
+            0 => lock.clone(),
+            _ => open(path),
+        };
+        let mut wait = Box::pin(handle.acquire());
+        assert!(wait.as_mut().now_or_never().is_none(), "it waits");
+        wait
+    };
+    (0..count).map(begin).collect()
+}
+
+async fn pass_through(wait: Waiting) {
+    let guard = wait.await.expect("the lock");
+    guard.release().await.expect("released");
 }
 
 fn remove(lock: &AnyLock) {

@@ -12,6 +12,7 @@ mod child;
 mod copies;
 #[path = "../crew/mod.rs"]
 mod crew;
+mod crowd;
 mod death;
 mod drafts;
 mod elsewhere;

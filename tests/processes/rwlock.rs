@@ -215,6 +215,27 @@ fn p10_a_reader_cannot_overtake_a_writer_in_the_instant_of_release() {
     });
 }
 
+/// A process that shares its lock has seen the ticket of the other one. Its own newcomers come after
+/// that ticket, although no later one has come.
+#[test]
+fn p10_a_newcomer_does_not_join_readers_that_share_before_another_process() {
+    with_readers(|mut crew| {
+        let (one, other) = (crew.start(), crew.start());
+        for how in ["read", "write"].repeat(20) {
+            crew.writes(one, 0);
+            crew.wants_to_read(one, 1);
+            crew.release(one, 0);
+            crew.expect_held(one, 1);
+            crew.wants_to_write(other, 2);
+            crew.queue_by(one, how, 3);
+            crew.release(one, 1);
+            crew.serve(other, 2);
+            crew.serve(one, 3);
+            crew.expect_no_tickets();
+        }
+    });
+}
+
 #[test]
 fn p15_readers_that_never_pause_do_not_starve_a_writer() {
     with_readers(|mut crew| {

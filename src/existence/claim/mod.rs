@@ -83,6 +83,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
+use crate::existence::keeper::{Keeper, Keeping};
 use crate::existence::pending::Presence;
 use crate::existence::stillness::Stillness;
 use crate::fair::record::{next_token, wall_clock_us};
@@ -128,6 +129,7 @@ pub struct Claims {
     expire: Option<Duration>,
     label: Option<String>,
     config: WaitConfig,
+    keeper: Keeper,
     ledger: Arc<Ledger>,
 }
 
@@ -148,6 +150,7 @@ pub(crate) struct ClaimConfig {
 #[derive(Debug, Default)]
 pub struct Memory {
     draft: Option<Draft>,
+    keeping: Option<Keeping>,
     last: Option<LastBeat>,
 }
 
@@ -187,6 +190,7 @@ impl Claims {
             expire: config.expire,
             label: config.label,
             config: WaitConfig::new(Wait::Watch, config.poll_interval, system),
+            keeper: Keeper::default(),
             ledger: Ledger::new("claim", Address::of_file(&path)),
             path,
         }
@@ -431,7 +435,10 @@ impl Target for Claims {
         for _ in 0..TRIES {
             match self.look_to_take(memory)? {
                 None => {}
-                Some((_, Verdict::Refused(refusal))) => return Ok(Outcome::Refused(refusal)),
+                Some((_, Verdict::Refused(refusal))) => {
+                    self.keeper.settle(&mut memory.draft, &mut memory.keeping);
+                    return Ok(Outcome::Refused(refusal));
+                }
                 Some((baton, Verdict::Take(crashed))) => {
                     if let Some(hold) = self.enter(&baton, crashed, memory)? {
                         return Ok(Outcome::Granted(hold));
@@ -476,4 +483,49 @@ fn has_expired(holder: &Id, beat: &[u8], limit: Option<Duration>, memory: &mut M
         }
     };
     limit.is_some_and(|limit| silence >= limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A waiter that has written a record, and was refused because another process was faster.
+    fn loser(claims: &Claims) -> Memory {
+        let draft = Draft::write(&claims.directory, None, None);
+        let mut memory = Memory {
+            draft: Some(draft.expect("a record")),
+            ..Memory::default()
+        };
+        let outcome = claims.attempt(&mut memory, None);
+        assert!(matches!(outcome, Ok(Outcome::Refused(_))));
+        memory
+    }
+
+    #[test]
+    fn p62_one_waiter_of_a_handle_keeps_its_record() {
+        let place = tempfile::tempdir().expect("a directory");
+        let config = ClaimConfig {
+            form: Form::File,
+            expire: None,
+            timeout: None,
+            poll_interval: Duration::MAX,
+            label: None,
+        };
+        let claims = Claims::new(place.path().join("it.lock"), config);
+        let outcome = claims.attempt(&mut Memory::default(), None);
+        assert!(matches!(&outcome, Ok(Outcome::Granted(_))));
+        let records = || {
+            let entries = std::fs::read_dir(&claims.directory).expect("a list");
+            let names = entries.flatten().map(|it| it.file_name());
+            names
+                .filter(|it| it.to_str().is_some_and(record::names_record))
+                .count()
+        };
+        let waiters: Vec<_> = (0..10).map(|_| loser(&claims)).collect();
+        assert_eq!(records(), 2, "the holder's and one of a waiter");
+        assert!(waiters[0].draft.is_some());
+        drop(waiters);
+        assert_eq!(records(), 1);
+        assert!(loser(&claims).draft.is_some(), "now another one may");
+    }
 }

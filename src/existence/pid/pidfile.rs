@@ -66,6 +66,7 @@ use std::time::{Duration, SystemTime};
 use super::PidConfig;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
+use crate::existence::keeper::{Keeper, Keeping};
 use crate::existence::pending::Presence;
 use crate::existence::stillness::Stillness;
 use crate::file::wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
@@ -109,6 +110,7 @@ pub struct PidFile {
     config: WaitConfig,
     /// Whether this handle has deleted the leftovers of dead processes.
     swept: AtomicBool,
+    keeper: Keeper,
     ledger: Arc<Ledger>,
 }
 
@@ -117,6 +119,7 @@ pub struct PidFile {
 #[derive(Debug, Default)]
 pub struct Memory {
     draft: Option<Draft>,
+    keeping: Option<Keeping>,
     /// An empty file, and how long it was seen unchanged.
     empty: Option<(String, Stillness)>,
 }
@@ -158,6 +161,7 @@ impl PidFile {
             bare_pids: config.bare_pids,
             config: WaitConfig::new(config.wait.clone(), config.poll_interval, system),
             swept: AtomicBool::new(false),
+            keeper: Keeper::default(),
             ledger: Ledger::new("pid", Address::of_file(&path)),
             path,
         }
@@ -348,6 +352,7 @@ impl Target for PidFile {
         let crashed = match self.publish(&self.path, memory, GENERATIONS)? {
             Published::Done(crashed) => crashed,
             Published::Refused(found) => {
+                self.keeper.settle(&mut memory.draft, &mut memory.keeping);
                 return Ok(Outcome::Refused(self.refusal(*found)));
             }
         };
@@ -471,6 +476,32 @@ fn unlink(path: impl AsRef<Path>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A waiter that has written a record, and was refused because another process was faster.
+    fn loser(lock: &PidFile) -> Memory {
+        let mut memory = Memory {
+            draft: Some(Draft::write(lock).expect("a record")),
+            ..Memory::default()
+        };
+        let outcome = lock.attempt(&mut memory, None);
+        assert!(matches!(outcome, Ok(Outcome::Refused(_))));
+        memory
+    }
+
+    #[test]
+    fn p62_one_waiter_of_a_handle_keeps_its_record() {
+        let place = tempfile::tempdir().expect("a directory");
+        let lock = PidFile::new(place.path().join("it.pid"), &PidConfig::default());
+        let outcome = lock.attempt(&mut Memory::default(), None);
+        assert!(matches!(&outcome, Ok(Outcome::Granted(_))));
+        let files = || std::fs::read_dir(place.path()).expect("a list").count();
+        let waiters: Vec<_> = (0..10).map(|_| loser(&lock)).collect();
+        assert_eq!(files(), 2, "the holder's and one of a waiter");
+        assert!(waiters[0].draft.is_some());
+        drop(waiters);
+        assert_eq!(files(), 1);
+        assert!(loser(&lock).draft.is_some(), "now another one may");
+    }
 
     fn kind(text: &[u8]) -> &'static str {
         match parse(text, Locality::Unknown) {

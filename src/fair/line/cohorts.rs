@@ -482,6 +482,10 @@ impl Cohorts {
             slot.waiter = Some(waiter);
             return index;
         }
+        if self.slots.len() == self.slots.capacity() {
+            // Not to the double size: thousands may wait, and each slot has more than 100 bytes.
+            self.slots.reserve_exact(self.slots.len() / 4 + 8);
+        }
         self.slots.push(Slot {
             waiter: Some(waiter),
             next_free: NONE,

@@ -15,12 +15,20 @@ pub(super) struct Effects {
 
 /// Wakers to call or to drop, and notes for operators. All of them are foreign code: a waker that
 /// is dropped may drop the last reference to another future that waits for the same lock.
+///
+/// Most steps leave nothing or one waker. So a `Deferred` is small, and the rest is in a box.
 #[derive(Default)]
 pub(super) struct Deferred {
-    wakes: Wakers,
-    discarded: Wakers,
-    notes: Notes,
+    wake: Option<SafeWaker>,
+    more: Option<Box<More>>,
     yields: bool,
+}
+
+#[derive(Default)]
+struct More {
+    wakes: Vec<SafeWaker>,
+    discarded: Vec<SafeWaker>,
+    notes: Notes,
 }
 
 impl Effects {
@@ -37,15 +45,17 @@ impl Effects {
 
     /// Calls this waker later.
     pub(super) fn wake(&mut self, waker: Option<SafeWaker>) {
-        if let Some(waker) = waker {
-            self.deferred.wakes.push(waker);
+        match waker {
+            Some(waker) if self.deferred.wake.is_none() => self.deferred.wake = Some(waker),
+            Some(waker) => self.more().wakes.push(waker),
+            None => {}
         }
     }
 
     /// Drops this waker later.
     pub(super) fn discard(&mut self, waker: Option<SafeWaker>) {
         if let Some(waker) = waker {
-            self.deferred.discarded.push(waker);
+            self.more().discarded.push(waker);
         }
     }
 
@@ -60,7 +70,11 @@ impl Effects {
             Note::Lost(_) => counts.losses.add(1),
             Note::WaitsForItself | Note::Degraded(_) => {}
         }
-        self.deferred.notes.push(note);
+        self.more().notes.push(note);
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.deferred.more.get_or_insert_default()
     }
 
     /// Lets another process run first when the step is over. The kernel mostly puts a process that a
@@ -78,31 +92,14 @@ impl Effects {
 impl Deferred {
     /// Calls the wakers, and reports the notes. The caller has no mutex locked.
     pub(super) fn perform(self, lock: &Path) {
-        self.wakes.into_iter().for_each(SafeWaker::wake);
-        drop(self.discarded);
-        self.notes.tell(lock);
+        self.wake.into_iter().for_each(SafeWaker::wake);
+        if let Some(more) = self.more {
+            more.wakes.into_iter().for_each(SafeWaker::wake);
+            drop(more.discarded);
+            more.notes.tell(lock);
+        }
         if self.yields {
             std::thread::yield_now();
         }
-    }
-}
-
-/// Some wakers. Mostly one, which needs no allocation.
-#[derive(Default)]
-struct Wakers {
-    first: Option<SafeWaker>,
-    more: Vec<SafeWaker>,
-}
-
-impl Wakers {
-    fn push(&mut self, waker: SafeWaker) {
-        match self.first {
-            None => self.first = Some(waker),
-            Some(_) => self.more.push(waker),
-        }
-    }
-
-    fn into_iter(self) -> impl Iterator<Item = SafeWaker> {
-        self.first.into_iter().chain(self.more)
     }
 }

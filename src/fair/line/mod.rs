@@ -361,6 +361,11 @@ impl Line {
         if let Err(error) = self.refuse_foreign() {
             return Poll::Ready(Err(error));
         }
+        // A task that was woken mostly has an offer, and then no waker is cloned.
+        let result = self.with(|core| core.poll(key, &mut None, now)).0;
+        if result.is_ready() {
+            return result;
+        }
         let mut waker = Some(SafeWaker::of(waker));
         self.with(|core| core.poll(key, &mut waker, now)).0
     }

@@ -8,6 +8,17 @@
 //! `changed`, because the watch thread sets the flag before the kernel can say quiet again. It is
 //! read before the mutex is locked, because a process that queues after the newcomer has begun is
 //! not before it.
+//!
+//! # Invariant
+//!
+//! A newcomer joins the cohort that was last without a look only if no ticket of another process
+//! has come between that look and the arrival of the newcomer.
+//!
+//! 1. The look came after the present watch was set. A new watch forgets every earlier look.
+//! 2. If a ticket was linked after the watch was set and before the newcomer arrived, its event was
+//!    queued inside that `link`. When the newcomer arrived, the event was unread or being read, and
+//!    the newcomer is not quiet, or the flag was set.
+//! 3. The flag is cleared only together with the watch, and 1 applies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -158,6 +169,8 @@ impl Tail {
         self.opened = disk.opened();
         let directory = disk.open_queue().and_then(|it| it.dir().descriptor());
         if let Some(directory) = directory {
+            // What the former watch has reported is forgotten with it.
+            self.cohort = None;
             self.others = Others::Any;
             self.watch = watch().add(site.watcher_id, directory, Seen::Queue).ok();
             let watched = self.watch.is_some();

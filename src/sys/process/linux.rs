@@ -123,6 +123,8 @@ pub(crate) fn look(pid: u32) -> Life {
     }
 }
 
+/// Returns a file that becomes readable when the process ends, or `None` if there is no such
+/// process. Only Linux has such files.
 pub(crate) fn open(pid: u32) -> std::io::Result<Option<File>> {
     Ok(open_pidfd(pid)?.map(File::from))
 }
