@@ -162,6 +162,9 @@ mod fair;
 mod file;
 mod foreign;
 mod guard;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod lease;
 mod ledger;
 mod lock;
 mod locks;

@@ -137,3 +137,14 @@ mod options;
 mod pending;
 mod session;
 mod store;
+
+pub(crate) use client::{Client, LeaseLock};
+pub(crate) use hold::LeaseHold;
+pub(crate) use locks::{guard, handle, locks};
+pub use options::OnDisconnect;
+pub(crate) use options::{Settings, config};
+pub(crate) use pending::LeasePending;
+pub(crate) use store::{
+    Answer, Doubt, Enter, Entered, Failure, Grant, Heartbeat, Inspection, Leave, Link, LockState,
+    Member, Mismatch, Notice, Notices, Pulse, Remedy, Store, Target, Terms, Tokens,
+};

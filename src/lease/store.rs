@@ -40,7 +40,7 @@
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{fmt, io};
 
 use futures::future::BoxFuture;
@@ -49,7 +49,8 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 use super::actor::Command;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::Tokens;
+pub(crate) use crate::lock::Tokens;
+use crate::status::Owner;
 
 /// A server, or the part of it that has the locks of one client.
 ///
@@ -250,6 +251,24 @@ pub(crate) enum Mismatch {
     Lease(Duration),
 }
 
+impl Mismatch {
+    /// Describes how the recorded lock differs from this handle, whose client has this lease.
+    pub(super) fn describe(&self, target: &Target, lease: Duration) -> String {
+        let (what, theirs, ours) = match self {
+            Self::Kind(theirs) => ("kind", theirs.clone(), target.kind.word().to_owned()),
+            Self::Limit(theirs) => ("limit", theirs.to_string(), target.limit.to_string()),
+            Self::Lease(theirs) => {
+                return format!(
+                    "the lease of this lock is {theirs:?}, not {lease:?}, as long as the lock is in use"
+                );
+            }
+        };
+        format!(
+            "the {what} of this lock is {theirs}, not {ours}; the server keeps this record until the lock is removed or unused for a day"
+        )
+    }
+}
+
 /// The state of a lock, for a waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LockState {
@@ -332,6 +351,20 @@ pub(crate) struct Member {
     pub(crate) label: String,
     /// How long it holds or waits.
     pub(crate) age: Duration,
+}
+
+impl Member {
+    /// Returns the owner, at the time `now` of this host.
+    pub(super) fn owner(self, now: SystemTime) -> Owner {
+        let named = |text: String| (!text.is_empty()).then_some(text);
+        Owner {
+            pid: self.pid,
+            host: named(self.host),
+            label: named(self.label),
+            since: now.checked_sub(self.age),
+            ..Owner::unknown()
+        }
+    }
 }
 
 /// What a connection reports without being asked.
@@ -437,6 +470,16 @@ impl Failure {
         Error::caused_by(kind, step, place, io::Error::new(io_kind, self))
     }
 
+    /// A connection could not be made.
+    pub(super) fn of_connecting(error: &Error) -> Self {
+        let io_kind = error.io_error().map(io::Error::kind);
+        let remedy = match io_kind {
+            Some(io::ErrorKind::TimedOut) => Remedy::Late,
+            _ => Remedy::Reconnect,
+        };
+        Self::new(remedy, error.kind(), error.to_string())
+    }
+
     /// Returns the error of a request that was repeated for too long. `last` is the last failure.
     pub(super) fn end(last: Option<&Self>, step: &'static str, place: &Path) -> Error {
         let (kind, io_kind, text) = match last {
@@ -472,5 +515,29 @@ impl fmt::Display for Failure {
 impl StdError for Failure {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.cause.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_last_failure() {
+        let place = Path::new("a");
+        let full = Failure::new(Remedy::Wait, ErrorKind::Unavailable, "the disk is full");
+        let end = Failure::end(Some(&full), "wait for", place);
+        assert_eq!(end.kind(), ErrorKind::Unavailable);
+        assert!(end.to_string().contains("the disk is full"), "{end}");
+        let denied = Failure::new(Remedy::Reconnect, ErrorKind::Io, "wrong password");
+        let end = Failure::end(Some(&denied), "wait for", place);
+        let io = end.io_error().map(io::Error::kind);
+        assert_eq!(
+            (end.kind(), io),
+            (ErrorKind::Io, Some(io::ErrorKind::PermissionDenied))
+        );
+        let late = Failure::late().error("renew", place);
+        let io = late.io_error().map(io::Error::kind);
+        assert_eq!(io, Some(io::ErrorKind::TimedOut));
     }
 }

@@ -148,24 +148,16 @@
 //! - Martin Kleppmann, *How to do distributed locking* (2016), for tokens.
 //! - Gray and Cheriton, *Leases* (1989), for the holder's side of the clock.
 
-mod actor;
 mod client;
-mod face;
-mod hold;
-mod lease;
-mod link;
-mod lock;
 mod options;
-mod pending;
 mod replies;
-mod rwlock;
 mod scripts;
-mod semaphore;
-mod session;
+mod store;
 mod verdict;
 
-pub use client::RedisClient;
-pub use lock::{RedisGuard, RedisLock};
-pub use options::{Config, OnDisconnect, Options};
-pub use rwlock::{RedisReadGuard, RedisRwLock, RedisWriteGuard};
-pub use semaphore::{RedisPermit, RedisSemaphore};
+pub use crate::lease::OnDisconnect;
+pub use client::{
+    RedisClient, RedisGuard, RedisLock, RedisPermit, RedisReadGuard, RedisRwLock, RedisSemaphore,
+    RedisWriteGuard,
+};
+pub use options::{Config, Options};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::error::Result;
+use crate::lease::clock::{Lease, Stamp};
+use crate::lease::options::Settings;
+use crate::lease::session::{Session, Stage};
+use crate::lease::store::{LockState, Target};
 use crate::loss::Loss;
-use crate::redis::lease::{Lease, Stamp};
-use crate::redis::options::Config;
-use crate::redis::replies::LockState;
-use crate::redis::session::{Session, Stage, Target};
 
 /// The actor's state of a wait or a hold.
 pub(super) struct Entry {
@@ -94,32 +94,32 @@ impl Entry {
     }
 
     /// Records that it is in the queue, by the answer to a request that was sent at this time.
-    pub(super) fn wait(&mut self, sent: Stamp, rank: usize, lock_state: LockState) {
+    pub(super) fn wait(&mut self, sent: Stamp, position: usize, lock_state: LockState) {
         let before = lock_state.now;
         if self.vouched.is_none_or(|it| it.before < before) {
             self.vouched = Some(Vouched { sent, before });
         }
         self.queued = true;
-        self.session.queue(rank, lock_state);
+        self.session.queue(position, lock_state);
     }
 
     /// Returns whether the hold must be renewed.
-    pub(super) fn renews(&self, config: &Config, now: Stamp) -> bool {
+    pub(super) fn renews(&self, settings: &Settings, now: Stamp) -> bool {
         self.session.loss().is_none()
-            && config
+            && settings
                 .max_hold
                 .is_none_or(|most| now.since(self.begun) < most)
     }
 
     /// Returns when a wait fails because the server does not answer it.
-    pub(super) fn mute_until(&self, config: &Config) -> Option<Stamp> {
+    pub(super) fn mute_until(&self, settings: &Settings) -> Option<Stamp> {
         let waits = self.session.is_asking() || self.session.is_waiting();
         let since = self.mute_since.filter(|_| waits)?;
-        Some(since + config.unavailable_after)
+        Some(since + settings.unavailable_after)
     }
 
     /// Returns the time of its next action, if no message arrives.
-    pub(super) fn due(&self, config: &Config) -> Option<Stamp> {
+    pub(super) fn due(&self, settings: &Settings) -> Option<Stamp> {
         if let Some(leaving) = &self.leaving {
             return Some(self.repeat_at.unwrap_or(leaving.give_up));
         }
@@ -130,7 +130,7 @@ impl Entry {
             _ => None,
         });
         let next = next.filter(|_| self.session.loss().is_none());
-        [next, self.mute_until(config), self.repeat_at]
+        [next, self.mute_until(settings), self.repeat_at]
             .into_iter()
             .flatten()
             .min()

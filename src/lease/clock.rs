@@ -12,7 +12,7 @@
 use std::ops::Add;
 use std::time::{Duration, Instant};
 
-use crate::sys::host;
+use super::ambient;
 
 /// A point in time on this host, in nanoseconds. The clock continues while the machine is
 /// suspended, if the platform has such a clock.
@@ -23,7 +23,7 @@ impl Stamp {
     pub(super) const ZERO: Self = Self(0);
 
     pub(super) fn now() -> Self {
-        Self(host::sleepless_ns())
+        Self(ambient::now_ns())
     }
 
     pub(super) fn of_nanos(nanos: u64) -> Self {
