@@ -23,6 +23,8 @@ enum Layer {
     Existence,
     /// A directory of locks by name.
     Named,
+    /// What the locks of all servers share.
+    Lease,
     /// The locks on a Redis server.
     Redis,
     /// `lib.rs` and the modules above all backends.
@@ -40,6 +42,7 @@ impl Layer {
             ["file", ..] => Self::File,
             ["existence", ..] => Self::Existence,
             ["named", ..] => Self::Named,
+            ["lease", ..] => Self::Lease,
             ["redis", ..] => Self::Redis,
             // It runs on `Locks`.
             ["backend", "conformance", ..] => Self::Root,
@@ -63,7 +66,8 @@ impl Layer {
                 other <= self && other != Self::Mem
             }
             // From the platform it needs a clock and the host's name.
-            Self::Redis => matches!(other, Self::Sys | Self::Face | Self::Redis),
+            Self::Lease => matches!(other, Self::Sys | Self::Face | Self::Lease),
+            Self::Redis => matches!(other, Self::Face | Self::Lease | Self::Redis),
             Self::Root => true,
         }
     }
@@ -247,11 +251,40 @@ fn the_known_arrows_are_seen() {
         (Layer::Existence, Layer::File),
         (Layer::Named, Layer::Existence),
         (Layer::Face, Layer::Face),
+        (Layer::Lease, Layer::Face),
+        (Layer::Lease, Layer::Sys),
         (Layer::Redis, Layer::Face),
-        (Layer::Redis, Layer::Sys),
+        (Layer::Redis, Layer::Lease),
     ] {
         assert!(arrows.contains_key(&arrow), "{arrow:?} in {arrows:?}");
     }
+}
+
+/// So each server could be a crate of its own. The traits of a backend and the errors are public.
+#[test]
+fn a_server_uses_only_the_seam_and_the_lease_core() {
+    let mut complaints = Vec::new();
+    let servers = ["redis"];
+    for source in sources() {
+        let Some(&server) = source.module().first().filter(|it| servers.contains(it)) else {
+            continue;
+        };
+        for (number, path) in source.paths() {
+            let allowed = [server, "lease", "backend", "error"];
+            if !path.first().is_some_and(|it| allowed.contains(&&**it)) {
+                let (name, path) = (&source.name, path.join("::"));
+                complaints.push(format!("src/{name}:{number}: {path}"));
+            }
+        }
+    }
+    assert_none(complaints, "a server uses other parts of the crate");
+}
+
+#[test]
+fn the_lease_core_knows_no_server() {
+    let core = |name: &str| !name.starts_with("lease/");
+    let found = outside(&["redis", "Redis", "lua", "Lua", "postgres", "sql"], core);
+    assert_none(found, "a server in the lease core");
 }
 
 #[test]

@@ -111,7 +111,6 @@ pub(super) struct Actor {
 
 /// The parts of a new actor.
 pub(super) struct Parts {
-    pub(super) settings: Arc<Settings>,
     pub(super) terms: Arc<Terms>,
     pub(super) store: Arc<dyn Store>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
@@ -135,6 +134,10 @@ impl Actor {
         let link = actor.connect().await;
         actor.connected(Ok(link?));
         Ok(actor)
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.parts.terms.settings
     }
 
     /// Returns whether the server notifies waiters.
@@ -276,7 +279,7 @@ impl Actor {
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let due = entry.due(&self.parts.settings);
+        let due = entry.due(&self.parts.terms.settings);
         if due == entry.alarm {
             return;
         }

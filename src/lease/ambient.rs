@@ -34,31 +34,6 @@ pub(super) fn seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// The clock and the random numbers of the simulation.
 #[cfg(test)]
-pub(super) mod simulated {
-    use std::cell::RefCell;
-
-    /// Returns nanoseconds, and random bits.
-    pub(in crate::lease) trait World {
-        fn now_ns(&self) -> u64;
-        fn random(&self) -> u64;
-    }
-
-    thread_local! {
-        static WORLD: RefCell<Option<Box<dyn World>>> = const { RefCell::new(None) };
-    }
-
-    /// Replaces the surroundings of this thread, or restores them.
-    pub(in crate::lease) fn set(world: Option<Box<dyn World>>) {
-        WORLD.set(world);
-    }
-
-    pub(super) fn now_ns() -> Option<u64> {
-        WORLD.with_borrow(|world| world.as_ref().map(|it| it.now_ns()))
-    }
-
-    pub(super) fn random() -> Option<u64> {
-        WORLD.with_borrow(|world| world.as_ref().map(|it| it.random()))
-    }
-}
+#[path = "../../tests/lease/simulated.rs"]
+pub(super) mod simulated;

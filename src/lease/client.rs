@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::actor::{Actor, Command, Parts};
-use super::options::{OnDisconnect, Settings};
+use super::options::Settings;
 use super::pending::LeasePending;
 use super::session::Session;
 use super::store::{Answer, Doubt, Inspection, Kind, Link, Member, Mismatch, Store, Target, Terms};
@@ -43,7 +43,6 @@ static HOST: LazyLock<String> = LazyLock::new(|| host::host_name().unwrap_or_def
 /// The handle on the actor.
 pub(crate) struct Client {
     commands: mpsc::UnboundedSender<Command>,
-    settings: Arc<Settings>,
     terms: Arc<Terms>,
     store: Arc<dyn Store>,
     listens: bool,
@@ -64,24 +63,16 @@ impl Client {
     }
 
     /// Makes a client, and the parts of its actor.
-    fn parts(store: Arc<dyn Store>, settings: Settings) -> (Self, Parts) {
+    pub(super) fn parts(store: Arc<dyn Store>, settings: Settings) -> (Self, Parts) {
         let (sender, commands) = mpsc::unbounded_channel();
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
-        let settings = Arc::new(settings);
         let terms = Arc::new(Terms {
             inbox: format!("stanchion:inbox:{}:{number}", PROCESS.get()),
             pid: std::process::id(),
             host: HOST.clone(),
-            label: settings.label.clone().unwrap_or_default(),
-            lease: settings.lease,
-            patience: settings.patience,
-            claim_window: settings.claim_window,
-            lock_delay: settings.lock_delay,
-            ends_on_disconnect: settings.on_disconnect == OnDisconnect::Release,
-            response_timeout: settings.response_timeout,
+            settings,
         });
         let parts = Parts {
-            settings: settings.clone(),
             terms: terms.clone(),
             store: store.clone(),
             commands,
@@ -89,7 +80,6 @@ impl Client {
         };
         let client = Self {
             commands: sender,
-            settings,
             terms,
             store,
             listens: false,
@@ -196,7 +186,7 @@ impl LeaseLock {
         G: Guard + Granted<Pending = LeasePending>,
     {
         let pending = LeasePending::new(self.clone(), mode);
-        Acquire::new(pending, self.client.settings.timeout)
+        Acquire::new(pending, self.client.terms.settings.timeout)
     }
 
     pub(crate) async fn try_acquire<G>(&self, mode: Mode) -> Result<Option<G>>
@@ -239,7 +229,8 @@ impl LeaseLock {
     pub(crate) async fn available(&self) -> Result<u32> {
         let (inspection, limit) = (self.inspect(1).await?, self.target.limit);
         if let Some(theirs) = inspection.limit.filter(|it| *it != limit) {
-            let text = Mismatch::Limit(theirs).describe(&self.target, self.client.settings.lease);
+            let text =
+                Mismatch::Limit(theirs).describe(&self.target, self.client.terms.settings.lease);
             return Err(Error::at(ErrorKind::Incompatible, text, self.path()));
         }
         if inspection.doubt != Doubt::Nothing {

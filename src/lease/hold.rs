@@ -45,6 +45,12 @@ impl LeaseHold {
         }
     }
 
+    /// Returns the id, for the simulation.
+    #[cfg(test)]
+    pub(super) fn id(&self) -> &str {
+        &self.watched.id
+    }
+
     pub(crate) fn held_until(&self) -> Option<Instant> {
         self.is_held().then(|| self.watched.valid_until().instant())
     }

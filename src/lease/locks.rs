@@ -9,7 +9,6 @@ macro_rules! locks {
         $(#[$about_lock:meta])* lock $lock:ident, $guard:ident;
         $(#[$about_rwlock:meta])* rwlock $rwlock:ident, $read:ident, $write:ident;
         $(#[$about_semaphore:meta])* semaphore $semaphore:ident, $permit:ident;
-        token $token:literal;
     ) => {
         $(#[$about_client])*
         #[derive(Clone)]
@@ -131,10 +130,8 @@ macro_rules! locks {
         $crate::lease::handle! { $(#[$about_lock])* $lock => AnyLock }
         $crate::lock::is_lock!($lock: Lock<$guard>, acquire, try_acquire, await);
         $crate::lease::guard! {
-            /// Holds the lock as long as this value lives, or until the lock is
-            #[doc = concat!("[lost](", stringify!($guard), "::lost).")]
-            $guard,
-            token: $token
+            /// Holds the lock as long as this value lives, or until the lock is [lost](Self::lost).
+            $guard
         }
 
         impl $lock {
@@ -145,10 +142,6 @@ macro_rules! locks {
             /// Dropping the future at any point leaves the queue, in the background. If the lock
             /// was granted meanwhile, it goes to the next waiter.
             ///
-            /// If the process dies, its queue entry is free after
-            /// [`patience`](super::Config::patience) at the latest. It is free at once when its
-            /// turn comes and its connection is gone.
-            ///
             /// # Fairness
             ///
             /// First come, first served, by arrival at the server. When its turn comes, a waiter
@@ -157,17 +150,7 @@ macro_rules! locks {
             ///
             /// # Errors
             ///
-            /// - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and
-            ///   [`ErrorKind::Busy`](crate::ErrorKind::Busy) where the caller set a limit.
-            /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not
-            ///   answer, is a replica, or cannot be written to, for
-            ///   [`unavailable_after`](super::Config::unavailable_after).
-            /// - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when the name is in
-            ///   use with another kind or version of lock, another limit, another lease, or data of
-            ///   another type.
-            /// - [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`close`](Self::close).
-            /// - [`ErrorKind::Io`](crate::ErrorKind::Io) with `PermissionDenied` when the user
-            ///   lacks the rights.
+            /// Those of [waits](crate::lease#waits).
             pub fn acquire(&self) -> $crate::acquire::Acquire<$guard> {
                 self.lock.acquire($crate::backend::Mode::Exclusive)
             }
@@ -193,15 +176,15 @@ macro_rules! locks {
         $crate::lock::is_lock!($rwlock: SharedLock<$read>, read, try_read, await);
         $crate::lease::guard! {
             /// Holds the lock as a reader as long as this value lives, or until the lock is
-            #[doc = concat!("[lost](", stringify!($read), "::lost).")]
+            /// [lost](Self::lost).
             $read,
             token: "Returns the fencing token of the last writer before this reader. If there was no writer, returns a number greater than 0. Readers that hold the lock together have the same token."
         }
         $crate::lease::guard! {
             /// Holds the lock as the writer as long as this value lives, or until the lock is
-            #[doc = concat!("[lost](", stringify!($write), "::lost).")]
+            /// [lost](Self::lost).
             $write,
-            token: $token, reader: $read
+            reader: $read
         }
 
         impl $write {
@@ -224,8 +207,7 @@ macro_rules! locks {
         }
 
         impl $rwlock {
-            /// Waits in the queue to read, together with any number of other readers. Otherwise as
-            #[doc = concat!("[`", stringify!($lock), "::acquire`].")]
+            /// Waits in the queue to read, together with any number of other readers. See [waits](crate::lease#waits).
             ///
             /// # Fairness
             ///
@@ -234,13 +216,12 @@ macro_rules! locks {
             ///
             /// # Errors
             ///
-            #[doc = concat!("Those of [`", stringify!($lock), "::acquire`].")]
+            /// Those of [waits](crate::lease#waits).
             pub fn read(&self) -> $crate::acquire::Acquire<$read> {
                 self.lock.acquire($crate::backend::Mode::Shared)
             }
 
-            /// Waits in the queue to write, alone. Otherwise as
-            #[doc = concat!("[`", stringify!($lock), "::acquire`].")]
+            /// Waits in the queue to write, alone. See [waits](crate::lease#waits).
             ///
             /// # Fairness
             ///
@@ -248,7 +229,7 @@ macro_rules! locks {
             ///
             /// # Errors
             ///
-            #[doc = concat!("Those of [`", stringify!($lock), "::acquire`].")]
+            /// Those of [waits](crate::lease#waits).
             pub fn write(&self) -> $crate::acquire::Acquire<$write> {
                 self.lock.acquire($crate::backend::Mode::Exclusive)
             }
@@ -258,7 +239,8 @@ macro_rules! locks {
             ///
             /// # Cancel safety
             ///
-            #[doc = concat!("As for [`", stringify!($lock), "::try_acquire`].")]
+            /// If the future is dropped, a grant that has arrived meanwhile is released in the
+            /// background.
             ///
             /// # Errors
             ///
@@ -272,7 +254,8 @@ macro_rules! locks {
             ///
             /// # Cancel safety
             ///
-            #[doc = concat!("As for [`", stringify!($lock), "::try_acquire`].")]
+            /// If the future is dropped, a grant that has arrived meanwhile is released in the
+            /// background.
             ///
             /// # Errors
             ///
@@ -286,19 +269,17 @@ macro_rules! locks {
         $crate::lock::is_lock!($semaphore: Semaphore<$permit>, await);
         $crate::lease::guard! {
             /// Holds one or more permits as long as this value lives, or until they are
-            #[doc = concat!("[lost](", stringify!($permit), "::lost).")]
-            $permit,
-            token: $token
+            /// [lost](Self::lost).
+            $permit
         }
         $crate::guard::is_permit!($permit);
 
         impl $semaphore {
-            /// Waits in the queue for one permit. Otherwise as
-            #[doc = concat!("[`", stringify!($lock), "::acquire`].")]
+            /// Waits in the queue for one permit. See [waits](crate::lease#waits).
             ///
             /// # Errors
             ///
-            #[doc = concat!("Those of [`", stringify!($lock), "::acquire`].")]
+            /// Those of [waits](crate::lease#waits).
             pub fn acquire(&self) -> $crate::acquire::Acquire<$permit> {
                 self.acquire_many(1)
             }
@@ -318,7 +299,8 @@ macro_rules! locks {
             ///
             /// # Cancel safety
             ///
-            #[doc = concat!("As for [`", stringify!($lock), "::try_acquire`].")]
+            /// If the future is dropped, a grant that has arrived meanwhile is released in the
+            /// background.
             ///
             /// # Errors
             ///
@@ -332,7 +314,8 @@ macro_rules! locks {
             ///
             /// # Cancel safety
             ///
-            #[doc = concat!("As for [`", stringify!($lock), "::try_acquire`].")]
+            /// If the future is dropped, a grant that has arrived meanwhile is released in the
+            /// background.
             ///
             /// # Errors
             ///
@@ -527,6 +510,14 @@ pub(crate) use handle;
 
 /// Defines the guard of a lock on a server; see [`guard!`](crate::guard::guard).
 macro_rules! guard {
+    ($(#[$about:meta])* $name:ident $(, reader: $reader:ident)?) => {
+        $crate::lease::guard! {
+            $(#[$about])*
+            $name,
+            token: "Returns the fencing token. It is greater than the token of every earlier grant. `Capabilities::tokens` says whether this also holds after the server has lost data. Pass it to the resource, and let the resource refuse smaller tokens; see [`TokenGate`](crate::token::TokenGate)."
+            $(, reader: $reader)?
+        }
+    };
     ($(#[$about:meta])* $name:ident, token: $token:literal $(, reader: $reader:ident)?) => {
         $crate::guard::guard! {
             $(#[$about])*

@@ -24,6 +24,24 @@
 //!   closing its connections delay the next waiter by at most their patience, 4 s by default, all
 //!   of them together.
 //!
+//! # Waits
+//!
+//! Dropping the future of a wait leaves the queue, in the background. If the process dies, its
+//! queue entry is free after its patience at the latest, and at once when its turn comes and its
+//! connection is gone.
+//!
+//! A wait fails with these errors:
+//!
+//! - [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) and
+//!   [`ErrorKind::Busy`](crate::ErrorKind::Busy) where the caller set a limit.
+//! - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server does not answer, is
+//!   a replica, or cannot be written to, for the time that the option `unavailable_after` sets.
+//! - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when the name is in use with
+//!   another kind or version of lock, another limit, another lease, or data of another type.
+//! - [`ErrorKind::Closed`](crate::ErrorKind::Closed) after `close`.
+//! - [`ErrorKind::Io`](crate::ErrorKind::Io) with `PermissionDenied` when the user lacks the
+//!   rights.
+//!
 //! # The background thread
 //!
 //! Each client has its own thread with a small runtime. The thread owns the connection, renews the
@@ -136,6 +154,9 @@ mod locks;
 mod options;
 mod pending;
 mod session;
+#[cfg(test)]
+#[path = "../../tests/lease/mod.rs"]
+mod simulation;
 mod store;
 
 pub(crate) use client::{Client, LeaseLock};

@@ -47,6 +47,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc::WeakUnboundedSender;
 
 use super::actor::Command;
+use super::options::Settings;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
 pub(crate) use crate::lock::Tokens;
@@ -142,7 +143,7 @@ impl Kind {
 }
 
 /// One lock on the server. All handles of one name must agree in kind and limit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// The name, with the namespace where the backend has one. It identifies the lock in a store.
     pub(crate) name: String,
@@ -165,7 +166,9 @@ impl Target {
     }
 }
 
-/// What is the same for all requests of a client. The server records it with each id.
+/// What is the same for all requests of a client. The server records it with each id: the inbox, the
+/// process, host and label, patience, claim window, lock delay, and whether the hold ends when the
+/// server finds that nobody listens on the inbox.
 #[derive(Debug)]
 pub(crate) struct Terms {
     /// Where the client listens. The first part is the process: two clients of one process have the
@@ -173,23 +176,13 @@ pub(crate) struct Terms {
     pub(crate) inbox: String,
     pub(crate) pid: u32,
     pub(crate) host: String,
-    pub(crate) label: String,
-    /// How long a hold lasts without a renewal. All users of a lock must have the same lease.
-    pub(crate) lease: Duration,
-    /// How long a queue entry lasts without a heartbeat.
-    pub(crate) patience: Duration,
-    /// How long an offer lasts.
-    pub(crate) claim_window: Duration,
-    /// How long nothing is granted after a hold that was not released.
-    pub(crate) lock_delay: Duration,
-    /// Whether a hold ends when the server finds that nobody listens on the inbox.
-    pub(crate) ends_on_disconnect: bool,
-    /// How long one answer may take.
-    pub(crate) response_timeout: Duration,
+    /// The options. A server needs `lease`, `patience`, `claim_window`, `lock_delay`,
+    /// `on_disconnect` and `label`.
+    pub(crate) settings: Settings,
 }
 
 /// A request for a lock.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Enter {
     /// 128 random bits in hexadecimal digits. They identify the wait and its hold.
     pub(crate) id: String,

@@ -87,7 +87,6 @@ crate::lease::locks! {
     /// # Ok(()) }
     /// ```
     semaphore RedisSemaphore, RedisPermit;
-    token "Returns the fencing token. It is greater than the token of every earlier grant, also if the server has lost data. The exception: the server has lost data and its clock was set back as well. (Readers have the token of the last writer.) The token is the server's time in microseconds since the Unix epoch, or one more than the last token. Pass it to the resource, and let the resource refuse smaller tokens; see [`TokenGate`](crate::TokenGate).";
 }
 
 impl RedisClient {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ::redis::Cmd;
 
 use crate::backend::Mode;
-use crate::lease::{Enter, Leave, Target, Terms};
+use crate::lease::{Enter, Leave, OnDisconnect, Target, Terms};
 
 /// Builds a script from its flags, the common beginning, and its own text. The everyday cases come
 /// before the definitions of the other steps, because most of a script's time goes into those
@@ -62,17 +62,18 @@ fn card(lock: &Target, lease: Duration) -> String {
 /// the connection; patience, claim window and lock delay in microseconds; the inbox, with a dash
 /// before it if the client does not listen; process, host and label.
 pub(super) fn signature(terms: &Terms, listens: bool) -> String {
+    let settings = &terms.settings;
     format!(
         "{} {} {} {} {}{} {} {} {}",
-        u8::from(terms.ends_on_disconnect),
-        terms.patience.as_micros(),
-        terms.claim_window.as_micros(),
-        terms.lock_delay.as_micros(),
+        u8::from(settings.on_disconnect == OnDisconnect::Release),
+        settings.patience.as_micros(),
+        settings.claim_window.as_micros(),
+        settings.lock_delay.as_micros(),
         if listens { "" } else { "-" },
         terms.inbox,
         terms.pid,
         terms.host,
-        terms.label,
+        settings.label.as_deref().unwrap_or_default(),
     )
 }
 

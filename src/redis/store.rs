@@ -137,25 +137,12 @@ fn address_of(address: &ConnectionAddr, db: i64) -> String {
 }
 
 /// The locks of one namespace on a server.
+#[derive(Clone)]
 pub(super) struct RedisStore {
     source: Source,
-    namespace: Arc<str>,
-    client_name: Option<String>,
-    quarantine: bool,
+    config: Config,
     /// Whether it was reported that the server does not show its run id.
     blind: Arc<AtomicBool>,
-}
-
-impl RedisStore {
-    pub(super) fn new(source: Source, config: &Config) -> Self {
-        Self {
-            source,
-            namespace: config.namespace.as_str().into(),
-            client_name: config.client_name.clone(),
-            quarantine: config.quarantine,
-            blind: Arc::default(),
-        }
-    }
 }
 
 impl Store for RedisStore {
@@ -180,41 +167,32 @@ impl Store for RedisStore {
         terms: Arc<Terms>,
         notices: Notices,
     ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
-        let name = || format!("stanchion:{}:{}", terms.host, terms.pid);
-        let hello = Hello {
-            client_name: self.client_name.clone().unwrap_or_else(name),
-            source: self.source.clone(),
-            namespace: self.namespace.clone(),
-            quarantine: self.quarantine,
-            blind: self.blind.clone(),
-            terms,
-            notices,
-        };
-        Box::pin(async move { Ok(Box::new(hello.say().await?) as Box<dyn Link>) })
+        let store = self.clone();
+        Box::pin(async move {
+            let link = store.greet(&terms, notices).await?;
+            Ok(Box::new(link) as Box<dyn Link>)
+        })
     }
 }
 
-/// A connection that is being made.
-struct Hello {
-    source: Source,
-    namespace: Arc<str>,
-    client_name: String,
-    quarantine: bool,
-    blind: Arc<AtomicBool>,
-    terms: Arc<Terms>,
-    notices: Notices,
-}
+impl RedisStore {
+    pub(super) fn new(source: Source, config: &Config) -> Self {
+        Self {
+            source,
+            config: config.clone(),
+            blind: Arc::default(),
+        }
+    }
 
-impl Hello {
     /// Connects, subscribes, loads the scripts, and checks the server.
-    async fn say(self) -> Result<RedisLink> {
+    async fn greet(self, terms: &Terms, notices: Notices) -> Result<RedisLink> {
         let wire: Arc<dyn Wire> = match &self.source.kind {
             SourceKind::Lent(wire) => wire.clone(),
-            SourceKind::Client(client) => self.connect(client).await?,
+            SourceKind::Client(client) => self.open(client, notices.clone()).await?,
         };
         let fails = |error| failure(error).error("greet the server", &self.source.address);
         // All at once: on a slow network, each round trip uses up a part of the leases.
-        let greetings = self.greetings().into_iter();
+        let greetings = self.greetings(terms).into_iter();
         let answers = join_all(greetings.map(|command| self.ask(&wire, command)));
         let mut answers = answers.await.into_iter();
         let mut next = || match answers.next() {
@@ -222,18 +200,22 @@ impl Hello {
             // The user may lack the right to some of these commands.
             answer => Ok(answer.and_then(RedisResult::ok)),
         };
+        let doubt = |text| notices.send(Notice::Degraded(text));
         let mut listens = false;
         if !self.source.is_lent() {
             // Some servers do not support names. Nothing depends on them.
             let _ = next();
             listens = next()?.is_some();
             if !listens {
-                self.doubt("this user may not subscribe: waiters poll");
+                doubt("this user may not subscribe: waiters poll");
             }
         }
         let info = next()?.as_ref().and_then(replies::text);
         let info = InfoDict::new(&info.unwrap_or_default());
         self.examine(&info)?;
+        if evicts(&info) {
+            doubt("maxmemory-policy is not noeviction: the server may forget holders");
+        }
         let mut hashes = Vec::with_capacity(TEXTS.len());
         for _ in TEXTS {
             // If the user may not load scripts, the first use of the script loads it.
@@ -244,22 +226,15 @@ impl Hello {
             wire,
             hashes,
             marks: self.marks(&info),
-            signature: scripts::signature(&self.terms, listens),
-            lease: self.terms.lease,
-            namespace: self.namespace,
-            blind: self.blind,
-            notices: self.notices,
+            signature: scripts::signature(terms, listens),
+            store: self,
+            notices,
             listens,
         })
     }
 
-    /// Reports a problem of the server.
-    fn doubt(&self, text: &'static str) {
-        self.notices.send(Notice::Degraded(text));
-    }
-
     /// Returns the commands at the beginning of a connection, in order.
-    fn greetings(&self) -> Vec<Cmd> {
+    fn greetings(&self, terms: &Terms) -> Vec<Cmd> {
         let command = |words: &[&str]| {
             let mut command = ::redis::cmd(words[0]);
             command.arg(&words[1..]);
@@ -267,16 +242,18 @@ impl Hello {
         };
         let mut all = Vec::new();
         if !self.source.is_lent() {
-            all.push(command(&["CLIENT", "SETNAME", &self.client_name]));
-            all.push(command(&["SUBSCRIBE", &self.terms.inbox]));
+            let name = || format!("stanchion:{}:{}", terms.host, terms.pid);
+            let name = self.config.client_name.clone().unwrap_or_else(name);
+            all.push(command(&["CLIENT", "SETNAME", &name]));
+            all.push(command(&["SUBSCRIBE", &terms.inbox]));
         }
         all.push(command(&["INFO"]));
         all.extend(TEXTS.map(|text| command(&["SCRIPT", "LOAD", text])));
         all
     }
 
-    async fn connect(&self, client: &Client) -> Result<Arc<dyn Wire>> {
-        let (notices, patience) = (self.notices.clone(), self.terms.response_timeout);
+    async fn open(&self, client: &Client, notices: Notices) -> Result<Arc<dyn Wire>> {
+        let patience = self.config.response_timeout;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
             .set_response_timeout(None)
@@ -290,7 +267,7 @@ impl Hello {
     }
 
     async fn ask(&self, wire: &Arc<dyn Wire>, command: Cmd) -> RedisResult<Value> {
-        let answer = in_time(self.terms.response_timeout, wire.call(command)).await;
+        let answer = in_time(self.config.response_timeout, wire.call(command)).await;
         answer?.extract_error()
     }
 
@@ -307,14 +284,14 @@ impl Hello {
             Some([info.get::<String>("run_id")?, born.to_string()])
         };
         let unknown = |word: &str| [word.to_owned(), "0".to_owned()];
-        match (self.quarantine, self.source.is_lent()) {
+        match (self.config.quarantine, self.source.is_lent()) {
             (false, _) => unknown("-"),
             (true, true) => unknown("ask"),
             (true, false) => known().unwrap_or_else(|| unknown("ask")),
         }
     }
 
-    /// Refuses a server that cannot have locks, and reports the problems of any other.
+    /// Refuses a server that cannot have locks.
     fn examine(&self, info: &InfoDict) -> Result<()> {
         let word = |key: &str| info.get::<String>(key).unwrap_or_default();
         let refuse = |kind, text: &str| Err(Error::at(kind, text, &self.source.address));
@@ -330,12 +307,14 @@ impl Hello {
             );
             return refuse(ErrorKind::Unavailable, &text);
         }
-        let policy = word("maxmemory_policy");
-        if !policy.is_empty() && policy != "noeviction" {
-            self.doubt("maxmemory-policy is not noeviction: the server may forget holders");
-        }
         Ok(())
     }
+}
+
+/// Returns whether the server may delete keys when its memory is full.
+fn evicts(info: &InfoDict) -> bool {
+    let policy = info.get::<String>("maxmemory_policy").unwrap_or_default();
+    !policy.is_empty() && policy != "noeviction"
 }
 
 /// Passes a push message of the server on. Fails when the client has ended.
@@ -359,9 +338,7 @@ struct RedisLink {
     marks: [String; 2],
     /// The last part of every wish.
     signature: String,
-    lease: Duration,
-    namespace: Arc<str>,
-    blind: Arc<AtomicBool>,
+    store: RedisStore,
     notices: Notices,
     listens: bool,
 }
@@ -375,7 +352,7 @@ impl RedisLink {
         arguments: Vec<String>,
         read: impl FnOnce(&Value) -> Option<T> + Send + 'static,
     ) -> Answer<T> {
-        let keys = Keys::new(&self.namespace, &lock.name);
+        let keys = Keys::new(&self.store.config.namespace, &lock.name);
         let mut call = keys.call(&self.hashes[script as usize]);
         call.arg(&self.marks[..]).arg(arguments);
         let wire = self.wire.clone();
@@ -395,7 +372,7 @@ impl RedisLink {
     /// Returns what reports, once for each client, that the server does not show its run id. So a
     /// restart is not noticed.
     fn report_blind(&self) -> impl FnOnce(bool) + Send + 'static {
-        let (told, notices) = (self.blind.clone(), self.notices.clone());
+        let (told, notices) = (self.store.blind.clone(), self.notices.clone());
         move |blind| {
             if blind && !told.swap(true, Ordering::Relaxed) {
                 notices.send(Notice::Degraded(
@@ -416,7 +393,7 @@ impl Link for RedisLink {
             true => Script::Return,
             false => Script::Acquire,
         };
-        let arguments = scripts::acquire(lock, request, self.lease, &self.signature);
+        let arguments = scripts::acquire(lock, request, self.store.config.lease, &self.signature);
         let report = self.report_blind();
         self.run(script, lock, arguments, |value| {
             let (entered, blind) = replies::entered(value)?;
@@ -440,7 +417,7 @@ impl Link for RedisLink {
     }
 
     fn inspect(&self, lock: &Target, most_waiters: usize) -> Answer<Inspection> {
-        let lease = self.lease.as_micros();
+        let lease = self.store.config.lease.as_micros();
         let arguments = vec![most_waiters.to_string(), lease.to_string()];
         self.run(Script::Inspect, lock, arguments, replies::inspection)
     }

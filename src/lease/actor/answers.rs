@@ -71,7 +71,7 @@ impl Actor {
                 self.finish(id, refuse(ErrorKind::Busy, text));
             }
             Entered::Mismatch(mismatch) => {
-                let text = mismatch.describe(&target, self.parts.settings.lease);
+                let text = mismatch.describe(&target, self.settings().lease);
                 self.finish(id, refuse(ErrorKind::Incompatible, text));
             }
             Entered::Superseded => self.fail_with(id, Failure::nonsense()),
@@ -87,7 +87,7 @@ impl Actor {
 
     /// The wait is granted, by a request that was sent at this time.
     fn granted(&mut self, id: &str, sent: Stamp, grant: Grant) {
-        let lease = Lease::new(self.parts.settings.lease, sent);
+        let lease = Lease::new(self.settings().lease, sent);
         if lease.is_valid(Stamp::now()) {
             return self.start_hold(id, lease, grant);
         }
@@ -108,11 +108,8 @@ impl Actor {
             return;
         };
         let now = Stamp::now();
-        let window = self
-            .parts
-            .settings
-            .claim_window
-            .min(self.parts.settings.patience);
+        let settings = self.settings();
+        let window = settings.claim_window.min(settings.patience);
         let lease = entry.vouched.filter(|it| it.before < grant.turn);
         let lease = lease.map(|it| Lease::new(window, it.sent));
         match lease.filter(|lease| lease.is_valid(now)) {
@@ -126,7 +123,7 @@ impl Actor {
 
     /// Starts the lease of a grant, and gives the grant to its future.
     fn start_hold(&mut self, id: &str, lease: Lease, mut grant: Grant) {
-        let (now, claim_window) = (Stamp::now(), self.parts.settings.claim_window);
+        let (now, claim_window) = (Stamp::now(), self.settings().claim_window);
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
@@ -204,14 +201,11 @@ impl Actor {
     }
 
     fn renewed(&mut self, id: &str, sent: Stamp) {
+        let (now, length) = (Stamp::now(), self.settings().lease);
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let (now, session, length) = (
-            Stamp::now(),
-            entry.session.clone(),
-            self.parts.settings.lease,
-        );
+        let session = entry.session.clone();
         let Some(lease) = &mut entry.lease else {
             return;
         };
@@ -390,7 +384,7 @@ impl Actor {
         }
         let (session, claim_by) = (entry.session.clone(), entry.claim_by);
         let lost = entry.lease.is_some_and(|lease| !lease.is_valid(now));
-        let muted = entry.mute_until(&self.parts.settings);
+        let muted = entry.mute_until(self.settings());
         if entry.lease.is_some() && now >= claim_by && session.pass() {
             self.pass_on(id);
         } else if lost && session.loss().is_none() {

@@ -183,7 +183,7 @@ impl Actor {
             let lost = Note::Degraded("the server was lost: connecting again");
             lost.tell_alone(self.parts.store.address());
         }
-        if self.parts.settings.on_disconnect == OnDisconnect::Release {
+        if self.settings().on_disconnect == OnDisconnect::Release {
             let ids: Vec<_> = self.entries.keys().cloned().collect();
             ids.iter().for_each(|id| self.lose(id, Loss::Disconnected));
         }

@@ -24,7 +24,7 @@ impl Actor {
             return false;
         };
         let (sent, epoch) = (Stamp::now(), self.reach.epoch());
-        let within = self.parts.settings.answer_within();
+        let within = self.settings().answer_within();
         let answer = answered(within, surviving(|| step(link)));
         self.flights.push(Box::pin(async move {
             let what = land(answer.await);
@@ -87,7 +87,7 @@ impl Actor {
             (reply, _) => reply,
         };
         let now = Stamp::now();
-        let patience = self.parts.settings.patience;
+        let patience = self.settings().patience;
         let Some(entry) = self.entries.get_mut(&session.id) else {
             return;
         };
@@ -187,7 +187,7 @@ impl Actor {
                 let held = matches!(stage, Stage::Granted(_) | Stage::Held(_));
                 (matches!(stage, Stage::Waiting | Stage::Bypassed), held)
             });
-            let held = held && entry.renews(&self.parts.settings, now);
+            let held = held && entry.renews(self.settings(), now);
             waits |= waiting;
             holds |= held;
             if waiting || held {
@@ -203,7 +203,7 @@ impl Actor {
     }
 
     pub(super) fn beat_interval(&self, waits: bool, holds: bool) -> Option<Duration> {
-        let settings = &self.parts.settings;
+        let settings = &self.settings();
         let polls = match self.listens() {
             true => settings.patience / 3,
             false => settings.poll_interval.min(settings.patience / 3),
