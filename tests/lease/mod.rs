@@ -111,6 +111,7 @@ impl Life {
             let caller = Caller {
                 world: world.clone(),
                 client: number,
+                process: process.clone(),
                 lock: lock.clone(),
                 dice: Dice::new(dice.roll()),
             };
@@ -272,6 +273,7 @@ fn kill(world: &Shared, client: usize, life: &mut Life) {
 struct Caller {
     world: Shared,
     client: usize,
+    process: Arc<Cell<Process>>,
     lock: LeaseLock,
     dice: Dice,
 }
@@ -330,6 +332,7 @@ impl Caller {
         let held = Held {
             id: id.clone(),
             client: self.client,
+            process: self.process.clone(),
             shares,
             hold: hold.clone(),
         };

@@ -3,16 +3,16 @@
 //! # Checks
 //!
 //! 1. Whenever the server grants the lock, and whenever a future takes a grant, the holds that are
-//!    valid by the clocks of their own processes leave room for it. So a holder knows of its loss
-//!    before the next grant.
-//! 2. Tokens of exclusive holds increase, in the order in which they are taken.
-//! 3. In a calm run (delays, cancelled futures, and nothing else) no hold is lost, no waiter that
+//!    valid by the clocks of their own processes leave room for it.
+//! 2. By then the others know that they have lost the lock, if their processes run.
+//! 3. Tokens of exclusive holds increase, in the order in which they are taken.
+//! 4. In a calm run (delays, cancelled futures, and nothing else) no hold is lost, no waiter that
 //!    is polled is bypassed, nobody is told of a crash, an id arrives once, and a grant is taken
 //!    soon.
-//! 4. After the last fault, every wait ends, every client ends, and a calm run leaves no record on
+//! 5. After the last fault, every wait ends, every client ends, and a calm run leaves no record on
 //!    the server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -188,6 +188,7 @@ impl Plan {
 pub(super) struct Held {
     pub(super) id: String,
     pub(super) client: usize,
+    pub(super) process: Arc<Cell<Process>>,
     pub(super) shares: u32,
     pub(super) hold: Arc<Cell<LeaseHold>>,
 }
@@ -206,6 +207,8 @@ pub(super) struct World {
     last_token: u64,
     /// The ids that have arrived.
     arrived: BTreeSet<String>,
+    /// When the server granted the lock to each id.
+    granted: BTreeMap<String, Instant>,
     /// Whether faults still happen.
     pub(super) is_faulty: bool,
     pub(super) violations: Vec<String>,
@@ -228,6 +231,7 @@ impl World {
             limit: 1,
             last_token: 0,
             arrived: BTreeSet::new(),
+            granted: BTreeMap::new(),
             is_faulty: true,
             violations: Vec::new(),
             trace: traced.then(String::new),
@@ -286,7 +290,10 @@ impl World {
             self.note(|| format!("server {event:?}"));
             let calm = self.plan.is_calm();
             match event {
-                Event::Granted { id, shares } => self.check_room(&id, shares),
+                Event::Granted { id, shares } => {
+                    self.check_room(&id, shares);
+                    self.granted.insert(id, Instant::now());
+                }
                 Event::Arrived { id, .. } => {
                     let is_new = self.arrived.insert(id.clone());
                     self.require(is_new || !calm, || format!("{id} arrived twice"));
@@ -300,13 +307,22 @@ impl World {
         }
     }
 
-    /// Check 1.
+    /// Checks 1 and 2.
     fn check_room(&mut self, id: &str, shares: u32) {
-        let others = self.held.iter().filter(|it| it.id != id && it.is_valid());
-        let used: u32 = others.map(|it| it.shares).sum();
+        let others = || self.held.iter().filter(|it| it.id != id);
+        let used = |held: &Held| if held.is_valid() { held.shares } else { 0 };
+        let used: u32 = others().map(used).sum();
         let limit = self.limit;
+        let all: u32 = others().map(|it| it.shares).sum();
+        let alone = |it: &&Held| it.shares.max(shares) == limit && all + shares > limit;
+        let unaware = others().filter(alone);
+        let unaware = unaware.into_iter().find(|it| !it.is_valid() && !it.knows());
+        let unaware = unaware.map(|it| it.id.clone());
         self.require(used + shares <= limit, || {
             format!("{id} gets {shares} shares while holds with {used} of {limit} are valid")
+        });
+        self.require(unaware.is_none(), || {
+            format!("{id} gets {shares} shares, and {unaware:?} does not know that it is lost")
         });
     }
 
@@ -317,6 +333,13 @@ impl World {
         let (id, shares, client) = (held.id.clone(), held.shares, held.client);
         self.note(|| format!("client {client} takes {id} with token {token}"));
         self.check_room(&id, shares);
+        let soon = Duration::from_millis(4 * self.plan.slowest + 20);
+        let took = self.granted.get(&id).map(Instant::elapsed);
+        let is_soon = took.is_some_and(|it| it <= soon) || !self.plan.listens;
+        let calm = self.plan.is_calm();
+        self.require(is_soon || !calm, || {
+            format!("{id} takes its grant after {took:?}")
+        });
         if mode == Mode::Exclusive {
             let last = self.last_token;
             self.require(token > last, || {
@@ -325,7 +348,6 @@ impl World {
             self.last_token = token;
         }
         let crashed = held.hold.lock().predecessor_crashed();
-        let calm = self.plan.is_calm();
         self.require(!crashed || !calm, || format!("{id} was told of a crash"));
         self.held.push(held);
     }
@@ -356,6 +378,13 @@ impl Held {
     fn is_valid(&self) -> bool {
         let _here = Here::at(self.client);
         self.hold.lock().is_held()
+    }
+
+    /// Returns whether its process knows that it is lost, or cannot know because it is stopped.
+    fn knows(&self) -> bool {
+        let mut lost = self.hold.lock().lost();
+        let polled = Pin::new(&mut lost).poll(&mut Context::from_waker(Waker::noop()));
+        polled.is_ready() || self.process.lock().stopped
     }
 }
 

@@ -61,9 +61,11 @@ impl Actor {
             } => {
                 let wake = lock_state.wake;
                 entry.wait(sent, position, lock_state);
+                let early = entry.early.take();
                 let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
                 self.plan_beat(&target, interval, wake.filter(|_| position == 0));
                 self.schedule_entry(id);
+                early.into_iter().for_each(|grant| self.offered(id, grant));
             }
             Entered::Refused => self.finish(id, Outcome::Refused),
             Entered::TooMany(line) => {
@@ -92,6 +94,10 @@ impl Actor {
             return self.start_hold(id, lease, grant);
         }
         // The answer took too long: the lease is over.
+        self.ask_again(id);
+    }
+
+    fn ask_again(&mut self, id: &str) {
         if let Some(entry) = self.entries.get(id) {
             entry.session.ask();
             self.ask(id);
@@ -104,12 +110,15 @@ impl Actor {
     /// of this lease is the claim. The lease is not longer than the server keeps the queue entry,
     /// which the same request renewed.
     fn offered(&mut self, id: &str, grant: Grant) {
-        let Some(entry) = self.entries.get(id).filter(|it| it.session.is_waiting()) else {
+        let (now, settings) = (Stamp::now(), self.settings());
+        let window = settings.claim_window.min(settings.patience);
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let now = Stamp::now();
-        let settings = self.settings();
-        let window = settings.claim_window.min(settings.patience);
+        if !entry.session.is_waiting() {
+            entry.early = Some(grant).filter(|_| entry.session.is_asking());
+            return;
+        }
         let lease = entry.vouched.filter(|it| it.before < grant.turn);
         let lease = lease.map(|it| Lease::new(window, it.sent));
         match lease.filter(|lease| lease.is_valid(now)) {
@@ -170,7 +179,10 @@ impl Actor {
         entry.mute_since = None;
         let session = entry.session.clone();
         match pulse {
-            Pulse::Holds(grant) if session.is_waiting() => self.granted(id, sent, grant),
+            Pulse::Holds(grant) if session.is_waiting() => match entry.is_old(grant) {
+                true => self.ask_again(id),
+                false => self.granted(id, sent, grant),
+            },
             // The server has not received the release of the last offer, or has made a new one.
             Pulse::Holds(grant) if session.is_bypassed() => {
                 entry.turn = grant.turn;
@@ -191,10 +203,7 @@ impl Actor {
                 }
             }
             // It was disconnected or stopped when its turn came.
-            Pulse::Bypassed | Pulse::Unknown if session.is_waiting() => {
-                session.ask();
-                self.ask(id);
-            }
+            Pulse::Bypassed | Pulse::Unknown if session.is_waiting() => self.ask_again(id),
             Pulse::Bypassed | Pulse::Unknown if entry.lease.is_some() => self.reassert(id),
             Pulse::Bypassed | Pulse::Unknown => {}
         }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::lease::clock::{Lease, Stamp};
 use crate::lease::options::Settings;
 use crate::lease::session::{Session, Stage};
-use crate::lease::store::{LockState, Target};
+use crate::lease::store::{Grant, LockState, Target};
 use crate::loss::Loss;
 
 /// The actor's state of a wait or a hold.
@@ -31,6 +31,9 @@ pub(super) struct Entry {
     pub(super) queued: bool,
     /// The last answer that said "you wait".
     pub(super) vouched: Option<Vouched>,
+    /// An offer that arrived before the answer that it is queued. Some servers send notices on a
+    /// connection of their own.
+    pub(super) early: Option<Grant>,
     /// When the server stopped answering it.
     pub(super) mute_since: Option<Stamp>,
     /// When to repeat a request.
@@ -84,6 +87,7 @@ impl Entry {
             claim_by: Stamp::ZERO,
             queued: false,
             vouched: None,
+            early: None,
             mute_since: None,
             repeat_at: None,
             leaving: None,
@@ -101,6 +105,13 @@ impl Entry {
         }
         self.queued = true;
         self.session.queue(position, lock_state);
+    }
+
+    /// Returns whether this is a turn that the wait gave back, or one from before the last answer
+    /// that said "you wait". Answers may be handled in another order than that of their steps.
+    pub(super) fn is_old(&self, grant: Grant) -> bool {
+        let before = self.vouched.is_some_and(|it| grant.turn < it.before);
+        before || self.returned == Some(grant.turn)
     }
 
     /// Returns whether the hold must be renewed.
