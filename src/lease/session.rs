@@ -204,6 +204,8 @@ impl Session {
         let unclaimed = matches!(inner.stage, Stage::Granted(_));
         if unclaimed {
             inner.stage = Stage::Bypassed;
+            // The future was polled if the lease ended before the claim window.
+            Self::wake(inner);
         }
         unclaimed
     }

@@ -1,6 +1,7 @@
 //! The network between the clients and the server: every request, answer and notice has its own
 //! delay. Requests of one connection keep their order, answers and notices do not.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -174,8 +175,9 @@ impl World {
 
 impl SimulatedLink {
     /// Carries a request to the server, and the answer back.
-    fn carry<T: Send + 'static>(
+    fn carry<T: Debug + Send + 'static>(
         &self,
+        request: impl Debug,
         mut step: impl FnMut(&mut Server, &Arc<Terms>, u64) -> T + Send + 'static,
     ) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
@@ -184,6 +186,8 @@ impl SimulatedLink {
         if world.cable(link) == Cable::Closed {
             return Box::pin(async { Err(Failure::closed()) });
         }
+        let client = world.connections[link as usize].client;
+        world.note(|| format!("client {client} sends through {link}: {request:?}"));
         let arrival = Instant::now() + world.delay();
         let arrival = arrival.max(world.connections[link as usize].arrival);
         world.connections[link as usize].arrival = arrival;
@@ -208,7 +212,9 @@ impl SimulatedLink {
                 (world.delay(), answer)
             };
             sleep(back.0).await;
-            if shared.lock().cable(link) == Cable::Up {
+            let mut world = shared.lock();
+            if world.cable(link) == Cable::Up {
+                world.note(|| format!("client {client} receives: {:?}", back.1));
                 let _ = reply.send(back.1);
             }
         });
@@ -230,17 +236,23 @@ impl Link for SimulatedLink {
 
     fn enter(&self, lock: &Target, request: &Enter) -> Answer<Entered> {
         let (lock, request, listens) = (lock.clone(), request.clone(), self.listens);
-        self.carry(move |server, terms, now| server.enter(&lock, &request, terms, listens, now))
+        self.carry(request.clone(), move |server, terms, now| {
+            server.enter(&lock, &request, terms, listens, now)
+        })
     }
 
     fn heartbeat(&self, lock: &Target, ids: &[String]) -> Answer<Heartbeat> {
         let (lock, ids) = (lock.clone(), ids.to_vec());
-        self.carry(move |server, terms, now| server.heartbeat(&lock, &ids, terms, now))
+        self.carry(ids.clone(), move |server, terms, now| {
+            server.heartbeat(&lock, &ids, terms, now)
+        })
     }
 
     fn release(&self, lock: &Target, id: &str, how: Leave) -> Answer<bool> {
         let (lock, id) = (lock.clone(), id.to_owned());
-        self.carry(move |server, terms, now| server.release(&lock, &id, how, terms, now))
+        self.carry((id.clone(), how), move |server, terms, now| {
+            server.release(&lock, &id, how, terms, now)
+        })
     }
 
     fn inspect(&self, _: &Target, _: usize) -> Answer<Inspection> {
@@ -256,7 +268,7 @@ impl Link for SimulatedLink {
     }
 
     fn ping(&self) -> Answer<()> {
-        self.carry(|_, _, _| ())
+        self.carry("ping", |_, _, _| ())
     }
 }
 
