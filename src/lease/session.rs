@@ -299,3 +299,54 @@ impl Session {
         (held, loss)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn session() -> Session {
+        let target = Target {
+            name: "a".to_owned(),
+            kind: Kind::Lock,
+            limit: 1,
+            place: PathBuf::from("a"),
+        };
+        let wish = Wish {
+            mode: Mode::Exclusive,
+            max_waiting: None,
+            try_only: false,
+        };
+        Session::new(Arc::new(target), wish)
+    }
+
+    #[test]
+    fn a_future_that_saw_a_grant_too_late_is_woken_when_the_grant_goes_back() {
+        let (session, bell) = (session(), Arc::new(Bell::default()));
+        let waker = Waker::from(bell.clone());
+        let grant = Grant {
+            turn: 1,
+            token: 1,
+            crashed: false,
+        };
+        session.grant(grant, Stamp::now());
+        let seen = session.poll(&Context::from_waker(&waker));
+        assert!(matches!(seen, Seen::Pending), "the lease is over");
+        assert!(session.pass());
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        let seen = session.poll(&Context::from_waker(&waker));
+        assert!(matches!(seen, Seen::AskAgain));
+    }
+}

@@ -544,7 +544,7 @@ impl Step<'_> {
             holder: sole.map(|it| Member {
                 shares: it.shares,
                 is_exclusive: true,
-                inbox: it.terms.inbox.clone(),
+                inbox: String::new(),
                 pid: None,
                 host: String::new(),
                 label: String::new(),
