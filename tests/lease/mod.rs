@@ -97,7 +97,10 @@ impl Life {
         let process = Cell::new(Process::default());
         let store = Arc::new(Simulated::new(world.clone(), number));
         let (client, parts) = Client::parts(store, settings());
-        let actor = async { Ok(Actor::begin(parts).await?.run().await) };
+        let actor = async {
+            Actor::begin(parts).await?.run().await;
+            Ok(())
+        };
         let actor = tokio::spawn(Inside::new(number, process.clone(), actor));
         let client = Arc::new(client);
         let Plan { kind, callers, .. } = world.lock().plan().clone();
