@@ -100,6 +100,11 @@ impl Lease {
     pub(super) fn is_valid(&self, now: Stamp) -> bool {
         now < self.lost_at()
     }
+
+    /// Returns whether there is time to renew it before it counts as lost.
+    pub(super) fn is_fresh(&self, now: Stamp) -> bool {
+        now < self.begun + self.length / 2
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +129,7 @@ mod tests {
         assert_eq!(lease.lost_at(), at(109));
         assert_eq!(lease.ends_at(), at(112));
         assert!(lease.is_valid(at(108)) && !lease.is_valid(at(109)));
+        assert!(lease.is_fresh(at(105)) && !lease.is_fresh(at(106)));
     }
 
     #[test]

@@ -74,10 +74,10 @@
 //!
 //! The receiver cannot know how old the message is. But the server made the offer after its last
 //! answer that said "you wait". So the window of the offer is not over before one window has passed
-//! since the *request* for that answer. In the first three quarters of that time the receiver holds
-//! the lock at once, with a lease of that length, and claims the offer when it renews. A short hold
-//! ends before that, without a claim. After the three quarters the receiver claims first. A caller
-//! that finds the lock free needs no claim.
+//! since the *request* for that answer. In the first half of that time the receiver holds the lock
+//! at once, with a lease of that length, and claims the offer when it renews. A short hold ends
+//! before that, without a claim. After that half the receiver claims first. A caller that finds the
+//! lock free needs no claim.
 //!
 //! *The life of a request:*
 //!

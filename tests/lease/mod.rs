@@ -39,11 +39,11 @@ const FAULTS: Duration = Duration::from_secs(4);
 /// How long everything may take after the last fault.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn settings() -> Settings {
+fn settings(plan: &Plan) -> Settings {
     Settings {
         lease: Duration::from_secs(1),
         patience: Duration::from_millis(600),
-        claim_window: Duration::from_millis(600),
+        claim_window: Duration::from_millis(plan.claim_window),
         max_hold: None,
         lock_delay: Duration::ZERO,
         on_disconnect: OnDisconnect::Keep,
@@ -96,7 +96,7 @@ impl Life {
     fn begin(world: &Shared, number: usize, dice: &mut Dice) -> Self {
         let process = Cell::new(Process::default());
         let store = Arc::new(Simulated::new(world.clone(), number));
-        let (client, parts) = Client::parts(store, settings());
+        let (client, parts) = Client::parts(store, settings(world.lock().plan()));
         let actor = async {
             Actor::begin(parts).await?.run().await;
             Ok(())

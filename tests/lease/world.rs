@@ -99,6 +99,8 @@ pub(super) struct Plan {
     /// 0 is a lock, 1 a reader-writer lock, and more is a semaphore.
     pub(super) kind: u32,
     pub(super) slowest: u64,
+    /// In milliseconds. A short one is over before an answer is late.
+    pub(super) claim_window: u64,
     pub(super) listens: bool,
     pub(super) cancels: u64,
     pub(super) tries: u64,
@@ -141,6 +143,7 @@ impl Plan {
                 _ => dice.between(2, 4) as u32,
             },
             slowest: *[2, 10, 40].get(dice.between(0, 2) as usize).unwrap_or(&2),
+            claim_window: if calm || dice.chance(60) { 400 } else { 60 },
             listens: dice.chance(85),
             cancels: if dice.chance(50) { 20 } else { 0 },
             tries: if dice.chance(30) { 20 } else { 0 },

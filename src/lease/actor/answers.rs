@@ -54,6 +54,8 @@ impl Actor {
         let target = entry.session.target.clone();
         let refuse = |kind, text| Outcome::Failed(Error::at(kind, text, &target.place));
         match answer {
+            // The answer is older than the return of this turn.
+            Entered::Granted(grant) if entry.returned == Some(grant.turn) => self.repeat(id),
             Entered::Granted(grant) => self.granted(id, sent, grant),
             Entered::Queued {
                 position,
@@ -121,7 +123,7 @@ impl Actor {
         }
         let lease = entry.vouched.filter(|it| it.before < grant.turn);
         let lease = lease.map(|it| Lease::new(window, it.sent));
-        match lease.filter(|lease| lease.is_valid(now)) {
+        match lease.filter(|lease| lease.is_fresh(now)) {
             Some(lease) => self.start_hold(id, lease, grant),
             None => {
                 let target = entry.session.target.clone();
