@@ -6,6 +6,10 @@
 //! contains no type of a driver, and no text of a protocol: a backend writes requests and reads
 //! answers in its own form.
 //!
+//! A backend has four parts of its own: a store; an invocation of [`config!`](super::config), which
+//! defines its options; one of [`locks!`](super::locks), which defines its client, its locks and
+//! their guards; and a connector for its URL schemes in `locks/`.
+//!
 //! # What a step must do
 //!
 //! 1. A step is atomic, and changes one lock only. It reads the server's clock once. Its *now* is
@@ -92,8 +96,8 @@ pub(crate) type Answer<T> = BoxFuture<'static, Result<T, Failure>>;
 ///
 /// A method sends its request when it is called, or when the answer is first polled, which is
 /// before the next call. The server receives the requests of one connection in the order of the
-/// calls. The core limits the time of each answer, and drops the answer then. The server may have
-/// run the step all the same.
+/// calls. Answers and notices may come in another order. The core limits the time of each answer,
+/// and drops the answer then. The server may have run the step all the same.
 pub(crate) trait Link: Send + Sync + 'static {
     /// Returns whether the server sends notices to this client. If not, waiters poll.
     fn listens(&self) -> bool;
