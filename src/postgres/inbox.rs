@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::lease::{Notice, Notices};
+use crate::lease::Notice;
 
 #[derive(Clone)]
 pub(super) struct Inbox {
-    notices: Notices,
+    send: Arc<dyn Fn(Notice) + Send + Sync>,
     asking: Arc<Mutex<HashMap<String, Asking>>>,
 }
 
@@ -22,9 +22,10 @@ struct Asking {
 }
 
 impl Inbox {
-    pub(super) fn new(notices: Notices) -> Self {
+    /// `send` passes a message on to the client.
+    pub(super) fn new(send: impl Fn(Notice) + Send + Sync + 'static) -> Self {
         Self {
-            notices,
+            send: Arc::new(send),
             asking: Arc::default(),
         }
     }
@@ -40,7 +41,7 @@ impl Inbox {
         {
             return asking.held_back.push(notice);
         }
-        self.notices.send(notice);
+        (self.send)(notice);
     }
 
     /// Holds messages back for this id, as long as the value lives.
@@ -71,8 +72,36 @@ impl Drop for Request {
             let it = asking.remove(&self.id);
             drop(asking);
             for notice in it.into_iter().flat_map(|it| it.held_back) {
-                self.inbox.notices.send(notice);
+                (self.inbox.send)(notice);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p63_an_offer_waits_for_the_answer_of_its_id_and_for_no_other() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let inbox = Inbox::new({
+            let heard = heard.clone();
+            move |notice| heard.lock().expect("not poisoned").push(notice)
+        });
+        let lost = |id: &str| Notice::Lost { id: id.to_owned() };
+        let (first, again) = (inbox.ask("a"), inbox.ask("a"));
+        for notice in [lost("a"), lost("b"), Notice::Closed] {
+            inbox.hear(notice);
+        }
+        let so_far = || heard.lock().expect("not poisoned").clone();
+        assert_eq!(so_far(), [lost("b"), Notice::Closed]);
+        drop(first);
+        assert_eq!(so_far().len(), 2, "the other request is under way");
+        drop(again);
+        assert_eq!(so_far()[2..], [lost("a")]);
+        inbox.hear(lost("a"));
+        assert_eq!(so_far().len(), 4);
+        assert!(inbox.asking().is_empty(), "nothing is left");
     }
 }

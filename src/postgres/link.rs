@@ -117,7 +117,8 @@ struct PgLink {
 impl PgLink {
     async fn connect(setup: Arc<Setup>, terms: Arc<Terms>, notices: Notices) -> Result<Self> {
         let (hello, heard) = oneshot::channel();
-        let messages = Inbox::new(notices.clone());
+        let sender = notices.clone();
+        let messages = Inbox::new(move |notice| _ = sender.send(notice));
         let source = &setup.source;
         let (steps, ear) = try_join(
             source.for_steps(messages.clone()),

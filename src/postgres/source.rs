@@ -180,7 +180,10 @@ where
             }
             Some(Ok(_)) => {}
             Some(Err(_)) | None => {
-                ear.inbox.hear(Notice::Closed);
+                // A connection that could not listen is dropped, and the other one stays.
+                if ear.hello.is_none() {
+                    ear.inbox.hear(Notice::Closed);
+                }
                 return;
             }
         }

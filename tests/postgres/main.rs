@@ -6,8 +6,21 @@
 #[macro_use]
 mod skip;
 
+mod assertions;
 mod basics;
+mod child;
+#[path = "../crew/mod.rs"]
+mod crew;
+mod faults;
+mod processes;
+mod restart;
 mod server;
 mod steps;
 #[path = "../conformance/support.rs"]
 mod support;
+
+#[test]
+#[ignore = "a child program"]
+fn child() {
+    crew::child::run(&[("postgres", child::main)]);
+}

@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use stanchion::postgres::{Options, PgClient};
@@ -25,6 +26,8 @@ pub(crate) struct Server {
     programs: PathBuf,
     arguments: Vec<String>,
     child: Child,
+    /// For the questions of the test.
+    session: Mutex<Option<Session>>,
 }
 
 /// A signal that ends the server.
@@ -65,6 +68,7 @@ impl Server {
             programs,
             arguments,
             child,
+            session: Mutex::new(None),
         };
         server.wait_until_ready();
         server
@@ -135,9 +139,16 @@ impl Server {
         format!("postgres://{user}@{}/postgres", path.replace('/', "%2F"))
     }
 
-    /// Runs a statement on its own connection. Returns the first column, one line for each row.
+    /// Runs a statement. Returns the first column, one line for each row.
     pub(crate) fn try_ask(&self, sql: &str) -> Result<String, tokio_postgres::Error> {
-        Session::open(&self.url())?.try_ask(sql)
+        let mut kept = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = match kept.take().filter(|it| !it.client.is_closed()) {
+            Some(session) => session,
+            None => Session::open(&self.url())?,
+        };
+        let answer = session.try_ask(sql);
+        *kept = Some(session);
+        answer
     }
 
     #[track_caller]
