@@ -25,8 +25,8 @@ enum Layer {
     Named,
     /// What the locks of all servers share.
     Lease,
-    /// The locks on a Redis server.
-    Redis,
+    /// The locks of one server.
+    Server,
     /// `lib.rs` and the modules above all backends.
     Root,
 }
@@ -43,7 +43,7 @@ impl Layer {
             ["existence", ..] => Self::Existence,
             ["named", ..] => Self::Named,
             ["lease", ..] => Self::Lease,
-            ["redis", ..] => Self::Redis,
+            ["postgres" | "redis", ..] => Self::Server,
             // It runs on `Locks`.
             ["backend", "conformance", ..] => Self::Root,
             [
@@ -67,7 +67,7 @@ impl Layer {
             }
             // From the platform it needs a clock and the host's name.
             Self::Lease => matches!(other, Self::Sys | Self::Face | Self::Lease),
-            Self::Redis => matches!(other, Self::Face | Self::Lease | Self::Redis),
+            Self::Server => matches!(other, Self::Face | Self::Lease | Self::Server),
             Self::Root => true,
         }
     }
@@ -253,8 +253,8 @@ fn the_known_arrows_are_seen() {
         (Layer::Face, Layer::Face),
         (Layer::Lease, Layer::Face),
         (Layer::Lease, Layer::Sys),
-        (Layer::Redis, Layer::Face),
-        (Layer::Redis, Layer::Lease),
+        (Layer::Server, Layer::Face),
+        (Layer::Server, Layer::Lease),
     ] {
         assert!(arrows.contains_key(&arrow), "{arrow:?} in {arrows:?}");
     }
@@ -264,7 +264,7 @@ fn the_known_arrows_are_seen() {
 #[test]
 fn a_server_uses_only_the_seam_and_the_lease_core() {
     let mut complaints = Vec::new();
-    let servers = ["redis"];
+    let servers = ["postgres", "redis"];
     for source in sources() {
         let Some(&server) = source.module().first().filter(|it| servers.contains(it)) else {
             continue;
@@ -291,7 +291,7 @@ fn the_lease_core_knows_no_server() {
 fn the_platform_is_asked_about_in_few_places() {
     let belongs = |name: &str| {
         let watch = name.starts_with("watch/") || name == "watch.rs";
-        let one = matches!(name, "lib.rs" | "trace.rs" | "step.rs");
+        let one = matches!(name, "lib.rs" | "trace.rs" | "step.rs" | "postgres/mod.rs");
         // The set of backends depends on features.
         let one = one || matches!(name, "backend.rs" | "locks.rs" | "locks/schemes.rs");
         // The command line offers what this build has.

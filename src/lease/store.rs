@@ -197,6 +197,7 @@ pub(crate) struct Enter {
     pub(crate) try_only: bool,
     /// Whether the server has answered for this id before. A server that is too full for new ids
     /// accepts this one.
+    #[allow(dead_code)] // Not every server asks.
     pub(crate) is_known: bool,
     /// Asserts a hold that the server may have forgotten: a token that this id was granted. The id
     /// holds the lock again if its shares are free and, except for permits, no greater token was

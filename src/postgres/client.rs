@@ -83,7 +83,6 @@ crate::lease::locks! {
     /// # Ok(()) }
     /// ```
     semaphore PgSemaphore, PgPermit;
-    token "Returns the fencing token. It is greater than the token of every earlier grant, also if the server has lost its last grants. The exception: the server has lost grants and its clock was set back as well. (Readers have the token of the last writer.) The token is the server's time in microseconds since the Unix epoch, or one more than the last token. Pass it to the resource, and let the resource refuse smaller tokens; see [`TokenGate`](crate::TokenGate). In the same database, [`assert_held`](crate::postgres#inside-your-own-transaction) does more.";
 }
 
 impl PgClient {

@@ -13,17 +13,15 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::answers;
-use super::inbox::Inbox;
 use super::source::{HELLO, Source};
 use super::sql::{Calls, VERSION};
 use super::verdict::{failure, is_conflict, refusal};
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::{
-    Answer, Enter, Entered, Failure, Heartbeat, Inspection, Leave, Link, Notice, Notices, Store,
-    Target, Terms,
+    Answer, Enter, Entered, Failure, Heartbeat, Inspection, Leave, Link, Notice, Notices,
+    OnDisconnect, Store, Target, Terms, Tokens,
 };
-use crate::lock::Tokens;
 
 /// How often a step is repeated at once after a conflict of transactions.
 const CONFLICTS: u32 = 3;
@@ -85,7 +83,7 @@ impl Store for PgStore {
     ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
         let setup = self.setup.clone();
         Box::pin(async move {
-            let limit = terms.response_timeout * 5;
+            let limit = terms.settings.response_timeout * 5;
             let limit = if setup.install {
                 limit + INSTALL
             } else {
@@ -108,7 +106,6 @@ struct PgLink {
     steps: Arc<Client>,
     /// Absent if the server does not notify this client.
     ear: Option<Arc<Client>>,
-    messages: Inbox,
     /// What is recorded with each id: inbox, and process, host and label.
     inbox: String,
     owner: String,
@@ -117,12 +114,10 @@ struct PgLink {
 impl PgLink {
     async fn connect(setup: Arc<Setup>, terms: Arc<Terms>, notices: Notices) -> Result<Self> {
         let (hello, heard) = oneshot::channel();
-        let sender = notices.clone();
-        let messages = Inbox::new(move |notice| _ = sender.send(notice));
         let source = &setup.source;
         let (steps, ear) = try_join(
-            source.for_steps(messages.clone()),
-            source.for_notices(messages.clone(), hello),
+            source.for_steps(notices.clone()),
+            source.for_notices(notices.clone(), hello),
         )
         .await?;
         setup.examine(&steps, &ear).await?;
@@ -144,13 +139,12 @@ impl PgLink {
                 "{} {} {}",
                 terms.pid,
                 plain(&terms.host).replace(' ', "-"),
-                plain(&terms.label)
+                plain(terms.settings.label.as_deref().unwrap_or_default())
             ),
             setup,
             terms,
             steps,
             ear,
-            messages,
         })
     }
 
@@ -265,7 +259,7 @@ impl Setup {
         live.await.map_err(refused)?;
         let notified = steps.query_typed("SELECT pg_notify($1, $2)", &arguments);
         notified.await.map_err(refused)?;
-        let arrives = tokio::time::timeout(terms.response_timeout, heard);
+        let arrives = tokio::time::timeout(terms.settings.response_timeout, heard);
         if !matches!(arrives.await, Ok(Ok(()))) {
             return Err(
                 "messages do not reach the listening connection, perhaps because it leads through a pooler: waiters poll",
@@ -364,19 +358,19 @@ impl Link for PgLink {
     }
 
     fn enter(&self, lock: &Target, request: &Enter) -> Answer<Entered> {
-        let terms = &self.terms;
+        let settings = &self.terms.settings;
         let arguments = vec![
             Argument::text(&lock.name),
             Argument::text(lock.kind.word()),
             Argument::number(lock.limit),
-            Argument::micros(terms.lease),
+            Argument::micros(settings.lease),
             Argument::text(&request.id),
             Argument::number(lock.shares(request.mode)),
             Argument::text(letter(request.mode)),
-            Argument::Flag(terms.ends_on_disconnect),
-            Argument::micros(terms.patience),
-            Argument::micros(terms.claim_window),
-            Argument::micros(terms.lock_delay),
+            Argument::Flag(settings.on_disconnect == OnDisconnect::Release),
+            Argument::micros(settings.patience),
+            Argument::micros(settings.claim_window),
+            Argument::micros(settings.lock_delay),
             Argument::text(&self.inbox),
             Argument::text(&self.owner),
             Argument::or(request.max_waiting, -1),
@@ -387,13 +381,7 @@ impl Link for PgLink {
             self.durable(),
         ];
         let read = |text: String| answers::entered(&text);
-        let answer = self.call(|calls| &calls.acquire, arguments, read);
-        let asking = self.messages.ask(&request.id);
-        Box::pin(async move {
-            let answer = answer.await;
-            drop(asking);
-            answer
-        })
+        self.call(|calls| &calls.acquire, arguments, read)
     }
 
     fn heartbeat(&self, lock: &Target, ids: &[String]) -> Answer<Heartbeat> {
@@ -429,7 +417,7 @@ impl Link for PgLink {
         let arguments = vec![
             Argument::text(&lock.name),
             Argument::number(most_waiters),
-            Argument::micros(self.terms.lease),
+            Argument::micros(self.terms.settings.lease),
             self.quarantine(),
         ];
         let (client, setup) = (self.steps.clone(), self.setup.clone());

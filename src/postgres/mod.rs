@@ -97,12 +97,11 @@
 
 mod answers;
 mod client;
-mod inbox;
 mod link;
 mod options;
 mod source;
 mod sql;
-#[cfg(feature = "postgres-tls")]
+#[cfg_attr(not(feature = "postgres-tls"), path = "tls_none.rs")]
 mod tls;
 mod verdict;
 

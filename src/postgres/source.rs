@@ -10,11 +10,10 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 
 use super::answers;
-use super::inbox::Inbox;
-use super::sql;
 use super::verdict::refusal;
+use super::{sql, tls};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::Notice;
+use crate::lease::{Notice, Notices};
 
 /// How long a silent connection lasts before the system tests it, and how often. So a host that
 /// vanished is noticed.
@@ -47,19 +46,27 @@ impl Source {
     }
 
     /// Makes the connection for the steps.
-    pub(super) async fn for_steps(&self, inbox: Inbox) -> Result<Client> {
+    pub(super) async fn for_steps(&self, notices: Notices) -> Result<Client> {
         let config = self.steps.as_ref().unwrap_or(&self.direct);
-        dial(config, &self.address, Ear { inbox, hello: None }).await
+        dial(
+            config,
+            &self.address,
+            Ear {
+                notices,
+                hello: None,
+            },
+        )
+        .await
     }
 
     /// Makes the connection that listens. The channel is told when the own message arrives.
     pub(super) async fn for_notices(
         &self,
-        inbox: Inbox,
+        notices: Notices,
         hello: oneshot::Sender<()>,
     ) -> Result<Client> {
         let hello = Some(hello);
-        dial(&self.direct, &self.address, Ear { inbox, hello }).await
+        dial(&self.direct, &self.address, Ear { notices, hello }).await
     }
 }
 
@@ -78,9 +85,8 @@ fn parsed(url: &str) -> Result<Config> {
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return wrong("the address of a Postgres server needs a host, or ?host=/SOCKET_DIRECTORY");
     }
-    if config.get_ssl_mode() == SslMode::Require && !cfg!(feature = "postgres-tls") {
-        let text = "sslmode=require needs the feature `postgres-tls`, which is not compiled in";
-        return Err(Error::new(ErrorKind::Unsupported, text));
+    if config.get_ssl_mode() == SslMode::Require {
+        tls::connector()?;
     }
     Ok(with_defaults(config))
 }
@@ -109,12 +115,7 @@ fn address_of(config: &Config, schema: &str) -> String {
     let mut text = "postgres://".to_owned();
     let ports = config.get_ports();
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-    let hosts = config.get_hosts().iter().map(|host| match host {
-        Host::Tcp(name) if name.contains(':') => format!("[{name}]"),
-        Host::Tcp(name) => name.clone(),
-        #[cfg(unix)]
-        Host::Unix(path) => path.display().to_string().replace('/', "%2F"),
-    });
+    let hosts = config.get_hosts().iter().map(shown);
     let mut hosts: Vec<_> = hosts.collect();
     if hosts.is_empty() {
         hosts = config
@@ -138,18 +139,32 @@ fn address_of(config: &Config, schema: &str) -> String {
     text
 }
 
+/// Returns a host as in a URL. A directory of sockets is escaped.
+fn shown(host: &Host) -> String {
+    match host {
+        Host::Tcp(name) if name.contains(':') => format!("[{name}]"),
+        Host::Tcp(name) => name.clone(),
+        // Only some platforms have the variant `Unix`, which has a path.
+        #[allow(unreachable_patterns)]
+        other => {
+            let text = format!("{other:?}");
+            let path = text.split('"').nth(1).unwrap_or_default();
+            path.replace('/', "%2F")
+        }
+    }
+}
+
 /// What happens to the messages of a connection.
 struct Ear {
-    inbox: Inbox,
+    notices: Notices,
     hello: Option<oneshot::Sender<()>>,
 }
 
 async fn dial(config: &Config, address: &Path, ear: Ear) -> Result<Client> {
-    #[cfg(feature = "postgres-tls")]
-    if config.get_ssl_mode() == SslMode::Require {
-        return dial_with(config, super::tls::connector()?, address, ear).await;
+    match config.get_ssl_mode() {
+        SslMode::Require => dial_with(config, tls::connector()?, address, ear).await,
+        _ => dial_with(config, NoTls, address, ear).await,
     }
-    dial_with(config, NoTls, address, ear).await
 }
 
 async fn dial_with<T>(config: &Config, tls: T, address: &Path, ear: Ear) -> Result<Client>
@@ -175,14 +190,14 @@ where
                 if message.payload() == HELLO {
                     let _ = ear.hello.take().map(|hello| hello.send(()));
                 } else if let Some(notice) = answers::notice(message.payload()) {
-                    ear.inbox.hear(notice);
+                    ear.notices.send(notice);
                 }
             }
             Some(Ok(_)) => {}
             Some(Err(_)) | None => {
                 // A connection that could not listen is dropped, and the other one stays.
                 if ear.hello.is_none() {
-                    ear.inbox.hear(Notice::Closed);
+                    ear.notices.send(Notice::Closed);
                 }
                 return;
             }
