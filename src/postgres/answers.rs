@@ -44,21 +44,35 @@ impl<'a> Words<'a> {
         })
     }
 
-    /// Reads `<wake> <now> <blocked> <fenced>`. The holder follows later.
+    /// Reads `<wake> <now> <blocked> <fenced>`. The holder of all shares follows later.
     fn lock_state(&mut self) -> Option<LockState> {
         let wake = self.micros()?;
         let (now, closed) = (self.next()?, self.micros()?);
-        self.flag()?;
+        let holder = self.flag()?.then(transaction);
         Some(LockState {
             wake: (!wake.is_zero()).then_some(wake),
             now,
-            holder: None,
+            holder,
             closed,
         })
     }
 
     fn ends(&self) -> Option<()> {
         self.0.is_empty().then_some(())
+    }
+}
+
+/// Returns what holds the lock after its holder has left: a transaction that has asserted the hold,
+/// and goes on.
+fn transaction() -> Member {
+    Member {
+        shares: u32::MAX,
+        is_exclusive: true,
+        inbox: "-".to_owned(),
+        pid: None,
+        host: String::new(),
+        label: "a transaction that has called assert_held".to_owned(),
+        age: Duration::ZERO,
     }
 }
 
@@ -109,7 +123,8 @@ pub(super) fn entered(text: &str) -> Option<Entered> {
         "2" => {
             let position = words.next()?;
             let mut lock_state = words.lock_state()?;
-            lock_state.holder = sole(words.0, lock_state.now)?;
+            let holder = sole(words.0, lock_state.now)?;
+            lock_state.holder = holder.or(lock_state.holder);
             return Some(Entered::Queued {
                 position,
                 lock_state,
@@ -139,7 +154,8 @@ pub(super) fn heartbeat(text: &str, ids: usize) -> Option<Heartbeat> {
     let (numbers, holder) = text.split_once('|')?;
     let mut words = Words(numbers);
     let mut lock_state = words.lock_state()?;
-    lock_state.holder = sole(holder, lock_state.now)?;
+    let holder = sole(holder, lock_state.now)?;
+    lock_state.holder = holder.or(lock_state.holder);
     let mut pulses = Vec::with_capacity(ids);
     for _ in 0..ids {
         let code = words.word()?;
@@ -182,6 +198,9 @@ pub(super) fn inspection(rows: &[(String, String, i64)]) -> Option<Inspection> {
         _ => return None,
     };
     let limit: u32 = lock.next()?;
+    if lock.flag()? && holders.is_empty() {
+        holders.push(transaction());
+    }
     Some(Inspection {
         last_token,
         limit: (limit > 0).then_some(limit),
@@ -302,6 +321,9 @@ mod tests {
         assert_eq!((holder.pid, &*holder.host), (Some(77), "host"));
         assert_eq!(holder.label, "the night's backup");
         assert_eq!(holder.age, Duration::from_secs(3));
+        let fenced = entered("2 0 1 3 0 1 ").expect("well");
+        assert!(matches!(fenced, Entered::Queued { lock_state, .. }
+            if lock_state.holder.as_ref().is_some_and(|it| it.label.contains("assert_held"))));
         let rows = [
             ("l".to_owned(), "41 1 1 0 lock".to_owned(), 0),
             ("h".to_owned(), ENTRY.to_owned(), 5),

@@ -26,7 +26,7 @@ const RIGHTS: &str =
 
 /// The verdict for each code, and what the user can do. A code of two letters is a class, and a row
 /// before it is an exception. Every other code fails with [`ErrorKind::Unavailable`].
-const TABLE: [Row; 36] = [
+const TABLE: [Row; 37] = [
     ("25006", Remedy::Reconnect, ErrorKind::Unavailable, REPLICA),
     ("57P01", Remedy::Reconnect, ErrorKind::Unavailable, ""),
     ("57P02", Remedy::Reconnect, ErrorKind::Unavailable, ""),
@@ -61,6 +61,7 @@ const TABLE: [Row; 36] = [
     ("53200", Remedy::Wait, ErrorKind::Unavailable, ""),
     ("53400", Remedy::Wait, ErrorKind::Unavailable, ""),
     ("53000", Remedy::Wait, ErrorKind::Unavailable, ""),
+    ("54000", Remedy::Wait, ErrorKind::Unavailable, ""),
     ("58", Remedy::Wait, ErrorKind::Unavailable, ""),
     ("42501", Remedy::Fail, ErrorKind::Io, RIGHTS),
     ("3F000", Remedy::Fail, ErrorKind::Unsupported, NOT_INSTALLED),

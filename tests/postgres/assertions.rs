@@ -68,6 +68,9 @@ fn p48_no_take_over_before_the_transaction_has_ended() {
         server.ask("SELECT fenced FROM stanchion.locks") == "t"
     });
     assert!(waiter.poll().is_pending());
+    let status = in_runtime(lock.status()).expect("a status");
+    let holder = status.holder.expect("the transaction").label;
+    assert!(holder.is_some_and(|it| it.contains("assert_held")));
     // Again, in the same transaction: the hold has ended.
     assert_eq!(session.refused(&assertion("a", token)), "SL001");
     session.ask("ROLLBACK");

@@ -12,6 +12,7 @@ mod child;
 #[path = "../crew/mod.rs"]
 mod crew;
 mod faults;
+mod pooler;
 mod processes;
 mod restart;
 mod server;

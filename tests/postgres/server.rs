@@ -248,7 +248,7 @@ pub(crate) fn programs() -> Option<PathBuf> {
     program.parent().map(Path::to_path_buf)
 }
 
-fn as_nobody(command: &mut Command) -> &mut Command {
+pub(crate) fn as_nobody(command: &mut Command) -> &mut Command {
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
