@@ -88,12 +88,12 @@ crate::lease::locks! {
 impl PgClient {
     /// Connects with the default options. The URL is
     /// `postgres://[user[:password]@]host[:port]/database`, or
-    /// `postgres:///database?host=/socket/directory`. It takes the options of `tokio-postgres`, such
-    /// as `sslmode=require` (with the feature `postgres-tls`) and `application_name`. The scheme may
-    /// also be `postgresql`.
+    /// `postgres:///database?host=/socket/directory`. It takes the options of `tokio-postgres`,
+    /// such as `sslmode=require` (with the feature `postgres-tls`) and `application_name`. The
+    /// scheme may also be `postgresql`.
     ///
     /// The database must have the tables and functions of the locks; see the
-    /// [module](crate::postgres#installation). Needs Postgres 14 or newer; tested with 15.
+    /// [module](crate::postgres#installation). Tested with Postgres 15.
     ///
     /// # Cancel safety
     ///
@@ -107,9 +107,9 @@ impl PgClient {
     /// - [`ErrorKind::Io`](crate::ErrorKind::Io) with
     ///   [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong user or password,
     ///   and for a missing right to the schema.
-    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the locks are not installed,
-    ///   when transactions are not read committed by default, and for `sslmode=require` without the
-    ///   feature `postgres-tls`.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the locks are not
+    ///   installed, when transactions are not read committed by default, and for `sslmode=require`
+    ///   without the feature `postgres-tls`.
     /// - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another version of the
     ///   locks is installed.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {

@@ -40,8 +40,8 @@
 //! - A third argument is the [namespace](Config::namespace), if it is not `stanchion`.
 //! - In a semaphore, the transaction puts off all grants of that semaphore.
 //! - A rollback to a savepoint before the call ends the protection. Call it outside of savepoints.
-//! - At `REPEATABLE READ` and `SERIALIZABLE`, the call fails with `40001` if there was a grant after
-//!   the snapshot of the transaction.
+//! - At `REPEATABLE READ` and `SERIALIZABLE`, the call fails with `40001` if there was a grant
+//!   after the snapshot of the transaction.
 //! - The role needs the same rights as for the locks.
 //!
 //! # Installation
@@ -68,9 +68,11 @@
 //!
 //! - **Crash of the server.** Commits of the steps are asynchronous, so a crash may lose the last
 //!   half a second. The next step notices a crash and a failover: one table is not logged, and is
-//!   empty then. Each lock grants nothing for one lease after that, and holders come back with their
-//!   tokens. A clean restart costs nothing. [`Config::durable`] waits for the disk in each step.
-//! - **Failover.** An asynchronous standby may lack the last grants. The quarantine covers that too.
+//!   empty then. Each lock grants nothing for one lease after that, and holders come back with
+//!   their tokens. A clean restart costs nothing. [`Config::durable`] waits for the disk in each
+//!   step.
+//! - **Failover.** An asynchronous standby may lack the last grants. The quarantine covers that
+//!   too.
 //! - **Backups.** A restored backup or a copied database may have holders that are outdated. Run
 //!   `DELETE FROM stanchion.marker` before it is used.
 //! - **Deleted rows.** Do not change the tables by hand.
@@ -83,8 +85,8 @@
 //! Each step is one call of a PL/pgSQL function, and one transaction (`sql/*.sql`). It takes an
 //! advisory lock on the name, which is first come, first served. Then it reads the row of the lock,
 //! reads the server's time once, removes what is overdue, grants from the head of the queue, and
-//! writes the row. A holder of all shares is in that row, so an uncontended acquire changes two rows
-//! and a release changes one, in place. All others have a row in `entries`.
+//! writes the row. A holder of all shares is in that row, so an uncontended acquire changes two
+//! rows and a release changes one, in place. All others have a row in `entries`.
 //!
 //! The row of a lock in `fences` is changed by grants only. `assert_held` takes a share lock on it,
 //! and a grant takes it with `SKIP LOCKED`. So no step waits for a transaction of a user.

@@ -30,8 +30,8 @@ const HOLE: &str = "@schema@";
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidInput`] if the name of the schema is not a lower-case letter or `_`, followed
-/// by up to 61 lower-case letters, digits and `_`.
+/// [`ErrorKind::InvalidInput`] if the name of the schema is not a lower-case letter or `_`,
+/// followed by up to 61 lower-case letters, digits and `_`.
 pub fn schema_sql(schema: &str) -> Result<String> {
     check_schema(schema)?;
     Ok(PARTS.join("\n").replace(HOLE, schema))

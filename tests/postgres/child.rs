@@ -164,7 +164,8 @@ pub(crate) fn waiting(server: &Server) -> usize {
     server.count("SELECT coalesce(sum(waiting), 0) FROM stanchion.locks")
 }
 
-/// Waits until the server has noticed which clients are gone: so many sessions are left that listen.
+/// Waits until the server has noticed which clients are gone: so many sessions are left that
+/// listen.
 pub(crate) fn assert_listeners(server: &Server, count: usize) {
     let sql = "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'";
     crate::support::eventually("the dead are noticed", || server.count(sql) == count);

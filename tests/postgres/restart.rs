@@ -15,8 +15,8 @@ fn options() -> Options {
         .unavailable_after(Duration::from_secs(60))
 }
 
-/// In quarantine, nothing is granted to a new caller. A status is asked once, so it fails as long as
-/// the client is not connected again.
+/// In quarantine, nothing is granted to a new caller. A status is asked once, so it fails as long
+/// as the client is not connected again.
 fn assert_quarantine(client: &PgClient) {
     let lock = client.lock("new");
     eventually("a status", || {

@@ -13,8 +13,8 @@ DECLARE
   t bigint := 0;
 BEGIN
   SELECT number INTO was FROM locks WHERE key = key_;
-  -- The lock on this row puts off grants. In a transaction with a snapshot, this fails with 40001 if
-  -- there was a grant since the snapshot.
+  -- The lock on this row puts off grants. In a transaction with a snapshot, this fails with 40001
+  -- if there was a grant since the snapshot.
   IF shared_ THEN
     PERFORM 1 FROM fences WHERE lock = was FOR KEY SHARE;
   ELSE

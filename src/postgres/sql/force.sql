@@ -1,4 +1,5 @@
--- Ends the hold with this token, or all holds with -1, without asking the holders. Replies how many.
+-- Ends the hold with this token, or all holds with -1, without asking the holders. Replies how
+-- many.
 CREATE OR REPLACE FUNCTION "@schema@".force_release(name_ text, token_ bigint, quarantine_ boolean, durable_ boolean) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = "@schema@", pg_temp AS $body$
 DECLARE
