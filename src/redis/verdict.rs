@@ -271,7 +271,9 @@ mod tests {
     #[test]
     fn p45_the_documented_table_is_this_one() {
         let text = include_str!("../../docs/protocol.md");
-        let rows = text.lines().filter_map(|line| {
+        let chapter = text.split("\n## Redis\n").nth(1).expect("a chapter");
+        let chapter = chapter.split("\n## ").next().unwrap_or(chapter);
+        let rows = chapter.lines().filter_map(|line| {
             let cells: Vec<_> = line.strip_prefix("| `")?.split(" | ").collect();
             let [codes, _, remedy, kind] = cells[..] else {
                 return None;
