@@ -12,7 +12,7 @@
 //! | one holder at a time, in order of arrival, among all tasks of all processes of a host | [`FifoLock`] |
 //! | many readers or one writer, in order of arrival, among tasks and processes | [`FifoRwLock`] |
 //! | at most n holders at a time, in order of arrival, among tasks and processes | [`FifoSemaphore`] |
-//! | the same three among many hosts | `redis::{RedisLock, RedisRwLock, RedisSemaphore}`, with the feature `redis` |
+//! | the same three among many hosts | `redis::{RedisLock, RedisRwLock, RedisSemaphore}`, with the feature `redis`; `postgres::{PgLock, PgRwLock, PgSemaphore}`, with the feature `postgres` |
 //! | a file alone, or shared with other readers, among all programs that lock files | [`FileLock`], [`open_locked`] |
 //! | to lock a file that is already open | [`lock`], [`unlock`] |
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
@@ -109,6 +109,8 @@
 //! | `serde` | `Serialize` and `Deserialize` for [`Status`] and its parts |
 //! | `conformance` | `backend::conformance`: tests for a backend of your own |
 //! | `cli` | the program `stanchion`: `flock(1)` with a queue |
+//! | `postgres` | locks for many hosts, in a Postgres database |
+//! | `postgres-tls` | the same through TLS: `sslmode=require` |
 //! | `redis` | locks for many hosts, on a Redis server |
 //! | `redis-tls` | the same through TLS: `rediss://` |
 //! | `conformance` | `backend::conformance`: a test suite for a [backend] of your own |
@@ -162,6 +164,9 @@ mod fair;
 mod file;
 mod foreign;
 mod guard;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "redis"))))]
+pub mod lease;
 mod ledger;
 mod lock;
 mod locks;
@@ -171,6 +176,9 @@ mod named;
 mod options;
 mod owner;
 mod path;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub mod postgres;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;

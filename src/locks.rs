@@ -17,6 +17,8 @@ use crate::lock::Capabilities;
 
 mod file;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 mod schemes;
@@ -32,6 +34,7 @@ pub use url::LockUrl;
 /// | `mem:` | in memory, separate for each call of `connect` | this value and its clones |
 /// | `mem:NAME` | in memory, shared by all callers that use the same name | this process |
 /// | `redis://HOST`, `rediss://HOST`, `redis+unix:///SOCKET` | on a Redis server, with the feature `redis` (TLS: `redis-tls`); see `redis::RedisClient::connect` | all hosts that reach the server |
+/// | `postgres://HOST/DATABASE`, `postgresql://HOST/DATABASE` | in a Postgres database, with the feature `postgres` (TLS: `postgres-tls`); see `postgres::PgClient::connect` | all hosts that reach the server |
 ///
 /// Any text is a name. At any time a name belongs to only one kind: a lock, a reader-writer lock,
 /// or a semaphore. Cheap to clone.
@@ -51,6 +54,7 @@ pub use url::LockUrl;
 /// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig): `timeout`, `label`, `claim_window` |
 /// | `redis:`, `rediss:` | those of `redis::Config`, and `protocol` of the Redis client |
 /// | `redis+unix:` | the same, and `db`, `user` and `pass` of the Redis client |
+/// | `postgres:`, `postgresql:` | those of `postgres::Config`, and those of the crate `tokio-postgres`, such as `sslmode` and `application_name` |
 ///
 /// - A duration has a unit: `250ms`, `10s`, `5m`, `1h`. A number without a unit is an error. No limit
 ///   is `never`.
@@ -130,6 +134,7 @@ impl Locks {
     /// - [`ErrorKind::Unsupported`] if the scheme is unknown, or its feature is not compiled in.
     /// - For `file:`, those of [`LockDir::open`](crate::LockDir::open).
     /// - For a Redis server, those of `redis::RedisClient::connect`.
+    /// - For a Postgres database, those of `postgres::PgClient::connect`.
     /// - For a scheme of [`register`](Locks::register), those of its connector.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
         Self::options().connect(url).await
@@ -276,8 +281,8 @@ impl Locks {
     /// lock stays if a caller holds it or waits for it.
     ///
     /// In a directory, these are the locks of the namespace, as
-    /// [`LockDir::sweep`](crate::LockDir::sweep) finds them. In memory and on a Redis server there
-    /// is nothing to remove: unused locks vanish by themselves.
+    /// [`LockDir::sweep`](crate::LockDir::sweep) finds them. In memory and on a server there is
+    /// nothing to remove: unused locks vanish by themselves.
     ///
     /// # Cancel safety
     ///

@@ -23,8 +23,10 @@ enum Layer {
     Existence,
     /// A directory of locks by name.
     Named,
-    /// The locks on a Redis server.
-    Redis,
+    /// What the locks of all servers share.
+    Lease,
+    /// The locks of one server.
+    Server,
     /// `lib.rs` and the modules above all backends.
     Root,
 }
@@ -40,7 +42,8 @@ impl Layer {
             ["file", ..] => Self::File,
             ["existence", ..] => Self::Existence,
             ["named", ..] => Self::Named,
-            ["redis", ..] => Self::Redis,
+            ["lease", ..] => Self::Lease,
+            ["postgres" | "redis", ..] => Self::Server,
             // It runs on `Locks`.
             ["backend", "conformance", ..] => Self::Root,
             [
@@ -63,7 +66,8 @@ impl Layer {
                 other <= self && other != Self::Mem
             }
             // From the platform it needs a clock and the host's name.
-            Self::Redis => matches!(other, Self::Sys | Self::Face | Self::Redis),
+            Self::Lease => matches!(other, Self::Sys | Self::Face | Self::Lease),
+            Self::Server => matches!(other, Self::Face | Self::Lease | Self::Server),
             Self::Root => true,
         }
     }
@@ -247,18 +251,47 @@ fn the_known_arrows_are_seen() {
         (Layer::Existence, Layer::File),
         (Layer::Named, Layer::Existence),
         (Layer::Face, Layer::Face),
-        (Layer::Redis, Layer::Face),
-        (Layer::Redis, Layer::Sys),
+        (Layer::Lease, Layer::Face),
+        (Layer::Lease, Layer::Sys),
+        (Layer::Server, Layer::Face),
+        (Layer::Server, Layer::Lease),
     ] {
         assert!(arrows.contains_key(&arrow), "{arrow:?} in {arrows:?}");
     }
+}
+
+/// So each server could be a crate of its own. The traits of a backend and the errors are public.
+#[test]
+fn a_server_uses_only_the_seam_and_the_lease_core() {
+    let mut complaints = Vec::new();
+    let servers = ["postgres", "redis"];
+    for source in sources() {
+        let Some(&server) = source.module().first().filter(|it| servers.contains(it)) else {
+            continue;
+        };
+        for (number, path) in source.paths() {
+            let allowed = [server, "lease", "backend", "error"];
+            if !path.first().is_some_and(|it| allowed.contains(&&**it)) {
+                let (name, path) = (&source.name, path.join("::"));
+                complaints.push(format!("src/{name}:{number}: {path}"));
+            }
+        }
+    }
+    assert_none(complaints, "a server uses other parts of the crate");
+}
+
+#[test]
+fn the_lease_core_knows_no_server() {
+    let core = |name: &str| !name.starts_with("lease/");
+    let found = outside(&["redis", "Redis", "lua", "Lua", "postgres", "sql"], core);
+    assert_none(found, "a server in the lease core");
 }
 
 #[test]
 fn the_platform_is_asked_about_in_few_places() {
     let belongs = |name: &str| {
         let watch = name.starts_with("watch/") || name == "watch.rs";
-        let one = matches!(name, "lib.rs" | "trace.rs" | "step.rs");
+        let one = matches!(name, "lib.rs" | "trace.rs" | "step.rs" | "postgres/mod.rs");
         // The set of backends depends on features.
         let one = one || matches!(name, "backend.rs" | "locks.rs" | "locks/schemes.rs");
         // The command line offers what this build has.

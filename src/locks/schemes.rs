@@ -20,6 +20,7 @@ fn built_in(scheme: &str) -> Option<Result<Arc<Connector>>> {
         "mem" => Some(Ok(Arc::new(memory::connect))),
         "redis" | "redis+unix" => Some(redis("redis", scheme)),
         "rediss" => Some(redis("redis-tls", scheme)),
+        "postgres" | "postgresql" => Some(postgres("postgres", scheme)),
         _ => None,
     }
 }
@@ -29,8 +30,23 @@ fn redis(_: &str, _: &str) -> Result<Arc<Connector>> {
     Ok(Arc::new(super::redis::connect))
 }
 
+#[cfg(feature = "postgres")]
+fn postgres(_: &str, _: &str) -> Result<Arc<Connector>> {
+    Ok(Arc::new(super::postgres::connect))
+}
+
 #[cfg(not(feature = "redis"))]
 fn redis(feature: &str, scheme: &str) -> Result<Arc<Connector>> {
+    lacks(feature, scheme)
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(feature: &str, scheme: &str) -> Result<Arc<Connector>> {
+    lacks(feature, scheme)
+}
+
+#[cfg(not(all(feature = "postgres", feature = "redis")))]
+fn lacks(feature: &str, scheme: &str) -> Result<Arc<Connector>> {
     let text = format!("{scheme}: URLs need the feature `{feature}`, which is not compiled in");
     Err(Error::new(ErrorKind::Unsupported, text))
 }
@@ -47,7 +63,15 @@ pub(super) fn connector(scheme: &str) -> Result<Arc<Connector>> {
 
 /// Returns the error for an unknown scheme.
 pub(super) fn unknown<T>(scheme: &str) -> Result<T> {
-    let mut known = vec!["file:", "mem:", "redis:", "rediss:", "redis+unix:"];
+    let mut known = vec![
+        "file:",
+        "mem:",
+        "postgres:",
+        "postgresql:",
+        "redis:",
+        "rediss:",
+        "redis+unix:",
+    ];
     let registered = registered();
     let others: Vec<_> = registered.keys().map(|it| format!("{it}:")).collect();
     known.extend(others.iter().map(String::as_str));

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use ::redis::Cmd;
 
+use crate::backend::Mode;
+use crate::lease::{Enter, Leave, OnDisconnect, Target, Terms};
+
 /// Builds a script from its flags, the common beginning, and its own text. The everyday cases come
 /// before the definitions of the other steps, because most of a script's time goes into those
 /// definitions.
@@ -50,9 +53,63 @@ pub(super) const TEXTS: [&str; 6] = [
 const PROTOCOL: &str = "1";
 
 /// Returns the first words of the field `state`. All handles of one name must have the same ones.
-/// An exclusive request takes all `limit` shares.
-pub(super) fn card(kind: &str, limit: u32, lease: Duration) -> String {
+fn card(lock: &Target, lease: Duration) -> String {
+    let (kind, limit) = (lock.kind.word(), lock.limit);
     format!("{PROTOCOL} {kind} {limit} {}", lease.as_micros())
+}
+
+/// Returns the part of a wish that is the same for all waits of a client: whether a hold ends with
+/// the connection; patience, claim window and lock delay in microseconds; the inbox, with a dash
+/// before it if the client does not listen; process, host and label.
+pub(super) fn signature(terms: &Terms, listens: bool) -> String {
+    let settings = &terms.settings;
+    format!(
+        "{} {} {} {} {}{} {} {} {}",
+        u8::from(settings.on_disconnect == OnDisconnect::Release),
+        settings.patience.as_micros(),
+        settings.claim_window.as_micros(),
+        settings.lock_delay.as_micros(),
+        if listens { "" } else { "-" },
+        terms.inbox,
+        terms.pid,
+        terms.host,
+        settings.label.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Returns the arguments of `acquire.lua`.
+pub(super) fn acquire(
+    lock: &Target,
+    request: &Enter,
+    lease: Duration,
+    signature: &str,
+) -> Vec<String> {
+    let mode = match request.mode {
+        Mode::Exclusive => "x",
+        Mode::Shared => "s",
+        Mode::Permits(_) => "p",
+    };
+    let wish = format!("{} {mode} {signature}", lock.shares(request.mode));
+    let mut arguments = vec![card(lock, lease), request.id.clone(), wish];
+    let (most, numbers) = (request.max_waiting, [request.token, request.returned]);
+    if request.try_only || most.is_some() || numbers.iter().any(Option::is_some) {
+        arguments.push(most.map_or("-1".to_owned(), |most| most.to_string()));
+        arguments.push(u8::from(request.try_only).to_string());
+        arguments.extend(numbers.map(|it| it.unwrap_or(0).to_string()));
+    }
+    arguments
+}
+
+/// Returns the arguments of `release.lua`.
+pub(super) fn release(id: &str, how: Leave) -> Vec<String> {
+    let (verb, turn) = match how {
+        Leave::Hold => ("release", None),
+        Leave::Wait => ("leave", None),
+        Leave::Pass(turn) => ("pass", Some(turn.to_string())),
+    };
+    let mut arguments = vec![verb.to_owned(), id.to_owned()];
+    arguments.extend(turn);
+    arguments
 }
 
 /// The keys of one lock, all with one hash tag, and the key that all locks of the namespace share.
@@ -60,8 +117,9 @@ pub(super) fn card(kind: &str, limit: u32, lease: Duration) -> String {
 pub(super) struct Keys([String; 7]);
 
 impl Keys {
+    /// `name` includes the namespace.
     pub(super) fn new(namespace: &str, name: &str) -> Self {
-        let own = |part: &str| format!("{{{namespace}:{name}}}:{part}");
+        let own = |part: &str| format!("{{{name}}}:{part}");
         let witness = format!("{namespace}:witness");
         Self([
             own("state"),
@@ -74,19 +132,10 @@ impl Keys {
         ])
     }
 
-    /// Returns the first key, which identifies the lock.
-    pub(super) fn state(&self) -> &str {
-        &self.0[0]
-    }
-
     /// Returns the command that runs a script on these keys, by the hash of the script.
     pub(super) fn call(&self, hash: &str) -> Cmd {
-        self.command("EVALSHA", hash)
-    }
-
-    fn command(&self, verb: &str, script: &str) -> Cmd {
-        let mut command = ::redis::cmd(verb);
-        command.arg(script).arg(self.0.len()).arg(&self.0[..]);
+        let mut command = ::redis::cmd("EVALSHA");
+        command.arg(hash).arg(self.0.len()).arg(&self.0[..]);
         command
     }
 }
@@ -110,7 +159,7 @@ mod tests {
 
     #[test]
     fn all_keys_of_a_lock_have_one_tag() {
-        let Keys(keys) = Keys::new("app", "deploy");
+        let Keys(keys) = Keys::new("app", "app:deploy");
         let (own, common) = keys.split_at(6);
         assert!(own.iter().all(|it| it.starts_with("{app:deploy}:")));
         assert_eq!(common, ["app:witness"]);

@@ -13,36 +13,17 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
-use std::path::Path;
 
 use ::redis::{ErrorKind as Kind, RedisError};
 
-use crate::error::{Error, ErrorKind};
-
-/// What the client does about an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remedy {
-    /// The server does not know the script: sends its text.
-    Resend,
-    /// Not this server, or not on this connection: connects again and repeats the request there.
-    Reconnect,
-    /// Not now: repeats the request a little later.
-    Wait,
-    /// The same request would fail again: the wait fails. A hold lasts until its lease ends.
-    Fail,
-}
-
-/// What an error means: what the client does, and what the caller gets if that does not help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) remedy: Remedy,
-    pub(super) kind: ErrorKind,
-}
+use crate::error::ErrorKind;
+use crate::lease::{Failure, Remedy};
 
 type Row = (&'static str, Remedy, ErrorKind);
 
-/// The verdict for each code. Every other code fails with [`ErrorKind::Unavailable`].
+/// The verdict for each code: what the client does, and what the caller gets if that does not
+/// help. For an unknown script, the remedy counts only if its text does not help either. Every other
+/// code fails with [`ErrorKind::Unavailable`].
 const TABLE: [Row; 25] = [
     ("READONLY", Remedy::Reconnect, ErrorKind::Unavailable),
     ("MASTERDOWN", Remedy::Reconnect, ErrorKind::Unavailable),
@@ -58,7 +39,7 @@ const TABLE: [Row; 25] = [
     ("UNKILLABLE", Remedy::Wait, ErrorKind::Unavailable),
     ("TRYAGAIN", Remedy::Wait, ErrorKind::Unavailable),
     ("CLUSTERDOWN", Remedy::Wait, ErrorKind::Unavailable),
-    ("NOSCRIPT", Remedy::Resend, ErrorKind::Unavailable),
+    ("NOSCRIPT", Remedy::Wait, ErrorKind::Unavailable),
     ("NOPERM", Remedy::Fail, ErrorKind::Io),
     ("DENIED", Remedy::Fail, ErrorKind::Io),
     ("MOVED", Remedy::Fail, ErrorKind::Unsupported),
@@ -71,46 +52,39 @@ const TABLE: [Row; 25] = [
     ("ERR", Remedy::Fail, ErrorKind::Unavailable),
 ];
 
-impl Verdict {
-    pub(super) fn of(error: &RedisError) -> Self {
-        let unavailable = |remedy| Self {
-            remedy,
-            kind: ErrorKind::Unavailable,
-        };
-        let fails = |kind| Self {
-            remedy: Remedy::Fail,
-            kind,
-        };
-        match (error.code(), error.kind()) {
-            (Some(code), _) => Self::of_code(code),
-            (_, Kind::Io) if error.is_timeout() => unavailable(Remedy::Wait),
-            // After bytes that are not the protocol of Redis, the connection is useless.
-            (_, Kind::Io | Kind::Parse) => unavailable(Remedy::Reconnect),
-            (_, Kind::AuthenticationFailed) => Self::of_code("WRONGPASS"),
-            (_, Kind::RESP3NotSupported) => Self::of_code("NOPROTO"),
-            // From a connection that was handed in and chooses its server itself.
-            (
-                _,
-                Kind::MasterNameNotFoundBySentinel
-                | Kind::NoValidReplicasFoundBySentinel
-                | Kind::ClusterConnectionNotFound,
-            ) => unavailable(Remedy::Wait),
-            (_, Kind::InvalidClientConfig) => fails(ErrorKind::InvalidInput),
-            (_, Kind::UnexpectedReturnType) => fails(ErrorKind::Corrupt),
-            _ => fails(ErrorKind::Unavailable),
-        }
-    }
+/// The verdict on an error.
+type Verdict = (Remedy, ErrorKind);
 
-    fn of_code(code: &str) -> Self {
-        let row = TABLE.iter().find(|row| row.0 == code);
-        let (remedy, kind) = row.map_or((Remedy::Fail, ErrorKind::Unavailable), |it| (it.1, it.2));
-        Self { remedy, kind }
+fn verdict(error: &RedisError) -> Verdict {
+    let unavailable = ErrorKind::Unavailable;
+    match (error.code(), error.kind()) {
+        (Some(code), _) => of_code(code),
+        (_, Kind::Io) if error.is_timeout() => (Remedy::Late, unavailable),
+        // After bytes that are not the protocol of Redis, the connection is useless.
+        (_, Kind::Io | Kind::Parse) => (Remedy::Reconnect, unavailable),
+        (_, Kind::AuthenticationFailed) => of_code("WRONGPASS"),
+        (_, Kind::RESP3NotSupported) => of_code("NOPROTO"),
+        // From a connection that was handed in and chooses its server itself.
+        (
+            _,
+            Kind::MasterNameNotFoundBySentinel
+            | Kind::NoValidReplicasFoundBySentinel
+            | Kind::ClusterConnectionNotFound,
+        ) => (Remedy::Wait, unavailable),
+        (_, Kind::InvalidClientConfig) => (Remedy::Fail, ErrorKind::InvalidInput),
+        (_, Kind::UnexpectedReturnType) => (Remedy::Fail, ErrorKind::Corrupt),
+        _ => (Remedy::Fail, unavailable),
     }
 }
 
-/// Returns whether the same request may succeed later, here or on another connection.
-pub(super) fn is_passing(error: &RedisError) -> bool {
-    Verdict::of(error).remedy != Remedy::Fail
+fn of_code(code: &str) -> Verdict {
+    let row = TABLE.iter().find(|row| row.0 == code);
+    row.map_or((Remedy::Fail, ErrorKind::Unavailable), |it| (it.1, it.2))
+}
+
+/// Returns whether the server does not know the script. Then it gets the text of the script.
+pub(super) fn is_unknown_script(error: &RedisError) -> bool {
+    error.code() == Some("NOSCRIPT")
 }
 
 /// Returns whether the user may not use the command, or the server does not know it. Locks work
@@ -120,23 +94,9 @@ pub(super) fn is_refusal(error: &RedisError) -> bool {
 }
 
 /// Converts an error of the server or of the connection.
-pub(super) fn failure(step: &'static str, place: &Path, error: RedisError) -> Error {
-    let kind = Verdict::of(&error).kind;
-    let io_kind = match error.is_timeout() {
-        true => io::ErrorKind::TimedOut,
-        false => io_kind(kind),
-    };
-    Error::caused_by(kind, step, place, io::Error::new(io_kind, Said(error)))
-}
-
-fn io_kind(kind: ErrorKind) -> io::ErrorKind {
-    match kind {
-        ErrorKind::Io => io::ErrorKind::PermissionDenied,
-        ErrorKind::Incompatible | ErrorKind::Corrupt => io::ErrorKind::InvalidData,
-        ErrorKind::Unsupported => io::ErrorKind::Unsupported,
-        ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
-        _ => io::ErrorKind::Other,
-    }
+pub(super) fn failure(error: RedisError) -> Failure {
+    let (remedy, kind) = verdict(&error);
+    Failure::new(remedy, kind, Said(error))
 }
 
 /// An error as the server sent it: its code, then its text.
@@ -159,49 +119,11 @@ impl StdError for Said {
     }
 }
 
-/// The last failure that may pass: the reason why the server does not serve.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    kind: ErrorKind,
-    io_kind: io::ErrorKind,
-    text: String,
-}
-
-impl Trouble {
-    /// Makes it from an error answer, or from a missing one.
-    pub(super) fn of(error: &RedisError) -> Self {
-        let kind = Verdict::of(error).kind;
-        Self {
-            kind,
-            io_kind: io_kind(kind),
-            text: Said(error.clone()).to_string(),
-        }
-    }
-
-    /// Makes it from a connection that could not be made.
-    pub(super) fn of_connecting(error: &Error) -> Self {
-        Self {
-            kind: error.kind(),
-            io_kind: error
-                .io_error()
-                .map_or(io::ErrorKind::Other, io::Error::kind),
-            text: error.to_string(),
-        }
-    }
-
-    /// Returns the error of a request that was repeated for too long.
-    pub(super) fn end(trouble: Option<&Self>, step: &'static str, place: &Path) -> Error {
-        let (kind, io_kind, last) = match trouble {
-            Some(it) => (it.kind, it.io_kind, &*it.text),
-            None => (ErrorKind::Unavailable, io::ErrorKind::Other, "no answer"),
-        };
-        let text = format!("the server did not serve the request in time; last answer: {last}");
-        Error::caused_by(kind, step, place, io::Error::new(io_kind, text))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::path::Path;
+
     use super::*;
 
     /// An error as it comes from the wire.
@@ -214,14 +136,9 @@ mod tests {
         error
     }
 
-    fn verdict(line: &str) -> (Remedy, ErrorKind) {
-        let Verdict { remedy, kind } = Verdict::of(&said(line));
-        (remedy, kind)
-    }
-
     #[test]
     fn p45_each_code_of_a_server_has_its_verdict() {
-        use Remedy::{Fail, Reconnect, Resend, Wait};
+        use Remedy::{Fail, Reconnect, Wait};
         let unavailable = ErrorKind::Unavailable;
         for (line, remedy, kind) in [
             (
@@ -271,7 +188,7 @@ mod tests {
                 unavailable,
             ),
             ("CLUSTERDOWN The cluster is down", Wait, unavailable),
-            ("NOSCRIPT No matching script.", Resend, unavailable),
+            ("NOSCRIPT No matching script.", Wait, unavailable),
             ("NOPERM this user has no permissions", Fail, ErrorKind::Io),
             (
                 "DENIED Redis is running in protected mode",
@@ -306,16 +223,13 @@ mod tests {
             ("ERR this says READONLY and LOADING", Fail, unavailable),
             ("SOMETHING new", Fail, unavailable),
         ] {
-            assert_eq!(verdict(line), (remedy, kind), "{line}");
+            assert_eq!(verdict(&said(line)), (remedy, kind), "{line}");
         }
     }
 
     #[test]
     fn p45_failures_of_the_connection_have_their_verdicts() {
-        let of = |error: RedisError| {
-            let Verdict { remedy, kind } = Verdict::of(&error);
-            (remedy, kind)
-        };
+        let of = |error: RedisError| verdict(&error);
         let io = |kind| RedisError::from(io::Error::from(kind));
         let unavailable = ErrorKind::Unavailable;
         for kind in [
@@ -327,7 +241,7 @@ mod tests {
             assert_eq!(of(io(kind)), (Remedy::Reconnect, unavailable), "{kind:?}");
         }
         let late = io(io::ErrorKind::TimedOut);
-        assert_eq!(of(late), (Remedy::Wait, unavailable));
+        assert_eq!(of(late), (Remedy::Late, unavailable));
         for (kind, remedy, expected) in [
             (Kind::Parse, Remedy::Reconnect, unavailable),
             (Kind::AuthenticationFailed, Remedy::Reconnect, ErrorKind::Io),
@@ -357,7 +271,9 @@ mod tests {
     #[test]
     fn p45_the_documented_table_is_this_one() {
         let text = include_str!("../../docs/protocol.md");
-        let rows = text.lines().filter_map(|line| {
+        let chapter = text.split("\n## Redis\n").nth(1).expect("a chapter");
+        let chapter = chapter.split("\n## ").next().unwrap_or(chapter);
+        let rows = chapter.lines().filter_map(|line| {
             let cells: Vec<_> = line.strip_prefix("| `")?.split(" | ").collect();
             let [codes, _, remedy, kind] = cells[..] else {
                 return None;
@@ -381,9 +297,9 @@ mod tests {
             .iter()
             .map(|(code, remedy, kind)| {
                 let remedy = match remedy {
-                    Remedy::Resend => "sends the text",
+                    Remedy::Wait if *code == "NOSCRIPT" => "sends the text",
                     Remedy::Reconnect => "connects again",
-                    Remedy::Wait => "waits",
+                    Remedy::Wait | Remedy::Late => "waits",
                     Remedy::Fail => "fails",
                 };
                 ((*code).to_owned(), remedy.to_owned(), format!("{kind:?}"))
@@ -397,17 +313,9 @@ mod tests {
     #[test]
     fn an_error_has_the_text_of_the_server() {
         let line = "MISCONF Redis is configured to save RDB snapshots";
-        let error = failure("wait for", Path::new("a"), said(line));
+        let error = failure(said(line)).error("wait for", Path::new("a"));
         assert!(error.to_string().contains(line), "{error}");
-        let end = Trouble::end(Some(&Trouble::of(&said(line))), "wait for", Path::new("a"));
-        assert_eq!(end.kind(), ErrorKind::Unavailable);
-        assert!(end.to_string().contains(line), "{end}");
-        let denied = Trouble::of(&said("WRONGPASS invalid"));
-        let end = Trouble::end(Some(&denied), "wait for", Path::new("a"));
-        let io = end.io_error().map(io::Error::kind);
-        assert_eq!(
-            (end.kind(), io),
-            (ErrorKind::Io, Some(io::ErrorKind::PermissionDenied))
-        );
+        let source = error.io_error().and_then(StdError::source);
+        assert!(source.is_some_and(|it| it.is::<RedisError>()), "{error:?}");
     }
 }

@@ -8,6 +8,7 @@ mod skip;
 
 #[path = "../crew/mod.rs"]
 mod crew;
+mod database;
 mod far;
 mod flock;
 mod inherit;
@@ -17,6 +18,9 @@ mod look;
 mod methods;
 #[cfg(target_os = "linux")]
 mod namespaces;
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+mod postgres_server;
 mod process;
 mod program;
 #[path = "../processes/queue.rs"]

@@ -91,6 +91,11 @@ fn help_shows_what_this_build_can_do() {
             takes_urls && cfg!(feature = "redis"),
             "{help}"
         );
+        assert_eq!(
+            help.contains("postgres://"),
+            takes_urls && cfg!(feature = "postgres"),
+            "{help}"
+        );
         assert!(!help.contains("--unlock"), "{help}");
     }
 }

@@ -29,6 +29,11 @@ mod one_permit;
 mod order;
 mod ownership;
 mod pid;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+mod postgres_server;
 #[cfg(feature = "redis")]
 mod redis;
 mod reentrant;
@@ -178,6 +183,19 @@ mod on_a_server {
     conforms!(redis_rwlock_shared, readers share super::OnServer<super::RedisRwLock>);
     conforms!(any_redis_rwlock_shared, readers share crate::any::Forgotten<super::OnServer<super::RedisRwLock>, stanchion::AnySharedLock>);
     conforms!(redis_semaphore, super::OnServer<super::OnePermit<super::RedisSemaphore>>, with a line in redis_semaphore_line);
+}
+
+#[cfg(feature = "postgres")]
+mod in_a_database {
+    use crate::postgres::InDatabase;
+    use stanchion::postgres::{PgLock, PgRwLock, PgSemaphore};
+
+    use crate::one_permit::OnePermit;
+
+    conforms!(postgres_lock, super::InDatabase<super::PgLock>, with a line in postgres_line);
+    conforms!(postgres_rwlock, super::InDatabase<super::PgRwLock>, with a line in postgres_rwlock_line);
+    conforms!(postgres_rwlock_shared, readers share super::InDatabase<super::PgRwLock>);
+    conforms!(postgres_semaphore, super::InDatabase<super::OnePermit<super::PgSemaphore>>, with a line in postgres_semaphore_line);
 }
 
 #[cfg(all(target_os = "linux", stanchion_test))]

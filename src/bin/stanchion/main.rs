@@ -23,6 +23,8 @@ mod place;
 mod remove;
 #[cfg(unix)]
 mod run;
+#[cfg(feature = "postgres")]
+mod sql;
 mod status;
 mod sweep;
 mod table;
@@ -69,6 +71,8 @@ fn start(options: Options) -> Answer {
             Task::Remove(options) => remove::remove(options).await,
             Task::Sweep(options) => sweep::sweep(&options),
             Task::Completions { shell } => texts::completions(shell),
+            #[cfg(feature = "postgres")]
+            Task::Sql(options) => sql::script(&options),
             Task::Man { of } => texts::manual(of.as_deref()),
         }
     })

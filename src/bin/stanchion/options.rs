@@ -11,12 +11,23 @@ use crate::method::Method;
 use crate::run::options::Run;
 
 /// Help shows only what this build can do.
-pub(crate) const PLACE: &str = if cfg!(feature = "redis") {
-    "Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME or \
-     redis://HOST#NAME: the lock that programs open by that URL and NAME"
-} else {
-    "Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME: the \
-     lock that programs open by that URL and NAME"
+pub(crate) const PLACE: &str = match (cfg!(feature = "postgres"), cfg!(feature = "redis")) {
+    (true, true) => {
+        "Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME, \
+         redis://HOST#NAME or postgres://HOST/DATABASE#NAME: the lock that programs open by that URL and NAME"
+    }
+    (true, false) => {
+        "Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME or \
+         postgres://HOST/DATABASE#NAME: the lock that programs open by that URL and NAME"
+    }
+    (false, true) => {
+        "Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME or \
+         redis://HOST#NAME: the lock that programs open by that URL and NAME"
+    }
+    (false, false) => {
+        "Path of the lock file; the queue is beside it, in LOCK.queue. Or a URL, file:///DIRECTORY#NAME: the \
+         lock that programs open by that URL and NAME"
+    }
 };
 
 const STATUS: &str = "\
@@ -57,6 +68,15 @@ Examples:
   stanchion completions bash > ~/.local/share/bash-completion/completions/stanchion
   stanchion completions zsh > ~/.zfunc/_stanchion";
 
+#[cfg(feature = "postgres")]
+const SQL: &str = "\
+Creates what the locks in a Postgres database need: a schema with tables and functions. Running the
+script again changes nothing. To let a role use the locks: GRANT USAGE ON SCHEMA stanchion TO role.
+
+Examples:
+  stanchion sql --dialect postgres | psql -1 shop
+  stanchion sql --dialect postgres > migrations/20261130_locks.sql";
+
 const MAN: &str = "\
 Examples:
   stanchion man run | man -l -
@@ -87,6 +107,10 @@ pub(crate) enum Task {
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS)]
     Completions { shell: Shell },
+    /// Print the script that installs the locks in a database
+    #[cfg(feature = "postgres")]
+    #[command(after_help = SQL)]
+    Sql(Sql),
     /// Print the manual page of this program, or of one of its commands
     #[command(after_help = MAN)]
     Man {
@@ -126,6 +150,24 @@ pub(crate) struct Sweep {
     pub(crate) older_than: Option<Duration>,
     #[arg(value_name = "DIR", help = "The directory of the locks")]
     pub(crate) directory: PathBuf,
+}
+
+#[cfg(feature = "postgres")]
+#[derive(Debug, Args)]
+pub(crate) struct Sql {
+    /// The kind of database
+    #[arg(long, value_enum)]
+    pub(crate) dialect: Dialect,
+    /// The schema that gets the tables and functions
+    #[arg(long, value_name = "NAME", default_value = "stanchion")]
+    pub(crate) schema: String,
+}
+
+/// A kind of database.
+#[cfg(feature = "postgres")]
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Dialect {
+    Postgres,
 }
 
 /// Parses a number of seconds, or numbers with units.

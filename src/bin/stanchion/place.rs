@@ -19,6 +19,9 @@ pub(crate) enum Purpose {
     Look,
 }
 
+/// The schemes of servers.
+const SERVERS: [&str; 5] = ["redis", "rediss", "redis+unix", "postgres", "postgresql"];
+
 /// The URL of a lock on a server.
 pub(crate) struct FarAway {
     url: LockUrl,
@@ -36,7 +39,7 @@ impl FarAway {
         let Ok(url) = LockUrl::parse(text) else {
             return Ok(None);
         };
-        if !url.scheme().starts_with("redis") {
+        if !SERVERS.contains(&url.scheme()) {
             return Ok(None);
         }
         match (text.split_once('#'), name(&url)) {
@@ -116,10 +119,9 @@ pub(crate) fn path(lock: PathBuf, purpose: Purpose) -> Result<PathBuf, Failure> 
 
 /// Returns whether this is a URL. A path that begins like one can be written `./file:x`.
 fn is_url(text: &str) -> bool {
-    let known = ["file", "mem", "redis", "rediss", "redis+unix"];
     let scheme = text.split_once(':').map(|(scheme, _)| scheme);
-    let is_known =
-        scheme.is_some_and(|it| known.iter().any(|known| it.eq_ignore_ascii_case(known)));
+    let mut known = ["file", "mem"].iter().chain(&SERVERS);
+    let is_known = scheme.is_some_and(|it| known.any(|known| it.eq_ignore_ascii_case(known)));
     is_known || text.contains("://")
 }
 
@@ -163,7 +165,14 @@ mod tests {
         ] {
             assert!(!is_url(path), "{path}");
         }
-        for url in ["file:x", "FILE:///x", "mem:", "redis:x", "http://x"] {
+        for url in [
+            "file:x",
+            "FILE:///x",
+            "mem:",
+            "redis:x",
+            "postgres:x",
+            "http://x",
+        ] {
             assert!(is_url(url), "{url}");
         }
     }

@@ -1,5 +1,5 @@
-//! The actor of a client, its future and its guard. The names are those of `src/redis/actor/*.rs`
-//! and `src/redis/session.rs`.
+//! The actor of a client, its future and its guard. The names are those of `src/lease/actor/*.rs`
+//! and `src/lease/session.rs`.
 
 use super::rules::{Mutation, Rules};
 use super::world::{Client, Fifo, Life, NONE, Push, Reply, Request, Stage, Verb, Word};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::error::Result;
+use crate::lease::clock::{Lease, Stamp};
+use crate::lease::options::Settings;
+use crate::lease::session::{Session, Stage};
+use crate::lease::store::{Grant, LockState, Target};
 use crate::loss::Loss;
-use crate::redis::lease::{Lease, Stamp};
-use crate::redis::options::Config;
-use crate::redis::replies::LockState;
-use crate::redis::session::{Session, Stage, Target};
 
 /// The actor's state of a wait or a hold.
 pub(super) struct Entry {
@@ -31,6 +31,9 @@ pub(super) struct Entry {
     pub(super) queued: bool,
     /// The last answer that said "you wait".
     pub(super) vouched: Option<Vouched>,
+    /// An offer that arrived before the answer that it is queued. Some servers send notices on a
+    /// connection of their own.
+    pub(super) early: Option<Grant>,
     /// When the server stopped answering it.
     pub(super) mute_since: Option<Stamp>,
     /// When to repeat a request.
@@ -84,6 +87,7 @@ impl Entry {
             claim_by: Stamp::ZERO,
             queued: false,
             vouched: None,
+            early: None,
             mute_since: None,
             repeat_at: None,
             leaving: None,
@@ -94,32 +98,39 @@ impl Entry {
     }
 
     /// Records that it is in the queue, by the answer to a request that was sent at this time.
-    pub(super) fn wait(&mut self, sent: Stamp, rank: usize, lock_state: LockState) {
+    pub(super) fn wait(&mut self, sent: Stamp, position: usize, lock_state: LockState) {
         let before = lock_state.now;
         if self.vouched.is_none_or(|it| it.before < before) {
             self.vouched = Some(Vouched { sent, before });
         }
         self.queued = true;
-        self.session.queue(rank, lock_state);
+        self.session.queue(position, lock_state);
+    }
+
+    /// Returns whether this is a turn that the wait gave back, or one from before the last answer
+    /// that said "you wait". Answers may be handled in another order than that of their steps.
+    pub(super) fn is_old(&self, grant: Grant) -> bool {
+        let before = self.vouched.is_some_and(|it| grant.turn < it.before);
+        before || self.returned == Some(grant.turn)
     }
 
     /// Returns whether the hold must be renewed.
-    pub(super) fn renews(&self, config: &Config, now: Stamp) -> bool {
+    pub(super) fn renews(&self, settings: &Settings, now: Stamp) -> bool {
         self.session.loss().is_none()
-            && config
+            && settings
                 .max_hold
                 .is_none_or(|most| now.since(self.begun) < most)
     }
 
     /// Returns when a wait fails because the server does not answer it.
-    pub(super) fn mute_until(&self, config: &Config) -> Option<Stamp> {
+    pub(super) fn mute_until(&self, settings: &Settings) -> Option<Stamp> {
         let waits = self.session.is_asking() || self.session.is_waiting();
         let since = self.mute_since.filter(|_| waits)?;
-        Some(since + config.unavailable_after)
+        Some(since + settings.unavailable_after)
     }
 
     /// Returns the time of its next action, if no message arrives.
-    pub(super) fn due(&self, config: &Config) -> Option<Stamp> {
+    pub(super) fn due(&self, settings: &Settings) -> Option<Stamp> {
         if let Some(leaving) = &self.leaving {
             return Some(self.repeat_at.unwrap_or(leaving.give_up));
         }
@@ -130,7 +141,7 @@ impl Entry {
             _ => None,
         });
         let next = next.filter(|_| self.session.loss().is_none());
-        [next, self.mute_until(config), self.repeat_at]
+        [next, self.mute_until(settings), self.repeat_at]
             .into_iter()
             .flatten()
             .min()

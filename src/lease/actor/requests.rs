@@ -6,13 +6,33 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::entry::Leaving;
-use super::{Actor, CHUNK, Call, Flight, Landed, REPEAT};
+use super::{Actor, CHUNK, Flight, Landed, Purpose, REPEAT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::lease::Stamp;
-use crate::redis::scripts::Script;
-use crate::redis::session::{Session, Stage, Target};
+use crate::foreign::{surviving, surviving_future};
+use crate::lease::clock::Stamp;
+use crate::lease::session::{Session, Stage};
+use crate::lease::store::{Answer, Enter, Failure, Leave, Link, Remedy, Target};
 
 impl Actor {
+    /// Sends a request, if there is a connection. `land` says what the answer belongs to.
+    pub(super) fn send<T: Send + 'static>(
+        &mut self,
+        step: impl FnOnce(&dyn Link) -> Answer<T>,
+        land: impl FnOnce(Result<T, Failure>) -> Flight + Send + 'static,
+    ) -> bool {
+        let Some(link) = self.reach.link() else {
+            return false;
+        };
+        let (sent, epoch) = (Stamp::now(), self.reach.epoch());
+        let within = self.settings().answer_within();
+        let answer = answered(within, surviving(|| step(link)));
+        self.flights.push(Box::pin(async move {
+            let what = land(answer.await);
+            Landed { sent, epoch, what }
+        }));
+        true
+    }
+
     /// Sends an acquire, or repeats it.
     pub(super) fn ask(&mut self, id: &str) {
         let Some(entry) = self.entries.get_mut(id) else {
@@ -22,67 +42,32 @@ impl Actor {
         if entry.leaving.is_some() || !entry.session.is_asking() {
             return;
         }
-        let session = entry.session.clone();
-        let returned = entry.returned;
-        let script = match entry.queued {
-            true => Script::Return,
-            false => Script::Acquire,
-        };
-        let arguments = self.acquire_arguments(&session, None, returned);
-        let what = Flight::Acquire(id.to_owned());
-        if !self.send(what, script, &session.target, &arguments) {
+        if !self.send_enter(id, Purpose::Acquire, None) {
             self.mute(id, Stamp::now());
         }
     }
 
-    /// Returns the arguments of `acquire.lua`.
-    pub(super) fn acquire_arguments(
-        &self,
-        session: &Session,
-        token: Option<u64>,
-        returned: Option<u64>,
-    ) -> Vec<String> {
-        let wish = session.wish();
-        let asked = format!(
-            "{} {} {}",
-            wish.cost,
-            wish.mode.word(),
-            self.reach.signature()
-        );
-        let mut arguments = vec![session.target.card.clone(), session.id.clone(), asked];
-        let particular = wish.try_only || wish.most.is_some();
-        if particular || token.is_some() || returned.is_some() {
-            let most = wish.most.map_or("-1".to_owned(), |most| most.to_string());
-            let numbers = [token, returned].map(|it| it.unwrap_or(0).to_string());
-            arguments.extend([most, u8::from(wish.try_only).to_string()]);
-            arguments.extend(numbers);
-        }
-        arguments
-    }
-
-    /// Sends a request, if there is a connection.
-    pub(super) fn send(
-        &mut self,
-        what: Flight,
-        script: Script,
-        target: &Target,
-        arguments: &[String],
-    ) -> bool {
-        let Some(link) = self.reach.link() else {
+    /// Sends the wish of an entry, with the token of the hold that it asserts.
+    pub(super) fn send_enter(&mut self, id: &str, purpose: Purpose, token: Option<u64>) -> bool {
+        let Some(entry) = self.entries.get(id) else {
             return false;
         };
-        let (sent, epoch) = (Stamp::now(), link.epoch);
-        let answer = link.run(script, &target.keys, arguments);
-        self.flights.push(Box::pin(async move {
-            let result = answer.await;
-            Landed {
-                sent,
-                epoch,
-                what,
-                result,
-            }
-        }));
-        true
+        let wish = entry.session.wish();
+        let target = entry.session.target.clone();
+        let request = Enter {
+            id: id.to_owned(),
+            mode: wish.mode,
+            max_waiting: wish.max_waiting,
+            try_only: wish.try_only,
+            is_known: entry.queued || token.is_some(),
+            token,
+            returned: entry.returned.filter(|_| token.is_none()),
+        };
+        let id = id.to_owned();
+        self.send(
+            |link| link.enter(&target, &request),
+            move |result| Flight::Entered(id, purpose, result),
+        )
     }
 
     pub(super) fn leave(
@@ -102,7 +87,7 @@ impl Actor {
             (reply, _) => reply,
         };
         let now = Stamp::now();
-        let patience = self.config.patience;
+        let patience = self.settings().patience;
         let Some(entry) = self.entries.get_mut(&session.id) else {
             return;
         };
@@ -122,18 +107,26 @@ impl Actor {
             return;
         };
         entry.repeat_at = None;
-        let target = entry.session.target.clone();
         let held = entry.leaving.as_ref().is_some_and(|it| it.held);
-        let verb = if held { "release" } else { "leave" };
-        let arguments = [verb.to_owned(), id.to_owned()];
-        let what = Flight::Release(id.to_owned());
-        if !self.send(what, Script::Release, &target, &arguments) {
+        let how = if held { Leave::Hold } else { Leave::Wait };
+        if !self.send_leave(id, how) {
             self.repeat(id);
         } else if let Some(entry) = self.entries.get_mut(id)
             && let Some(leaving) = &mut entry.leaving
         {
             leaving.asked += 1;
         }
+    }
+
+    pub(super) fn send_leave(&mut self, id: &str, how: Leave) -> bool {
+        let Some(entry) = self.entries.get(id) else {
+            return false;
+        };
+        let (target, landed) = (entry.session.target.clone(), id.to_owned());
+        self.send(
+            |link| link.release(&target, id, how),
+            move |result| Flight::Released(landed, result),
+        )
     }
 
     pub(super) fn ensure(&mut self, session: &Session, reply: oneshot::Sender<Result<()>>) {
@@ -155,22 +148,28 @@ impl Actor {
         self.reassert(&session.id);
     }
 
-    pub(super) fn call(&mut self, call: Call) {
-        let Some(link) = self.reach.link() else {
-            let error = self.reach.end("ask about", &call.target.place);
-            let _ = call.reply.send(Err(error));
+    /// Runs a step once, for a caller outside the actor.
+    pub(in crate::lease) fn call<T: Send + 'static>(
+        &mut self,
+        target: Arc<Target>,
+        reply: oneshot::Sender<Result<T>>,
+        step: impl FnOnce(&dyn Link, &Target) -> Answer<T>,
+    ) {
+        if self.reach.link().is_none() {
+            let error = self.reach.end("ask about", &target.place);
+            let _ = reply.send(Err(error));
             return;
-        };
-        let (sent, epoch) = (Stamp::now(), link.epoch);
-        let answer = link.run(call.script, &call.target.keys, &call.arguments);
-        self.flights.push(Box::pin(async move {
-            Landed {
-                sent,
-                epoch,
-                result: answer.await,
-                what: Flight::Call(call.target, call.reply),
-            }
-        }));
+        }
+        let asked = target.clone();
+        self.send(
+            |link| step(link, &asked),
+            move |result| {
+                let failed = result.as_ref().map(drop).map_err(Failure::clone);
+                let answer = result.map_err(|it| it.error("ask about", &target.place));
+                let _ = reply.send(answer);
+                Flight::Called(failed)
+            },
+        );
     }
 
     /// Sends a heartbeat with the ids of this client.
@@ -188,7 +187,7 @@ impl Actor {
                 let held = matches!(stage, Stage::Granted(_) | Stage::Held(_));
                 (matches!(stage, Stage::Waiting | Stage::Bypassed), held)
             });
-            let held = held && entry.renews(&self.config, now);
+            let held = held && entry.renews(self.settings(), now);
             waits |= waiting;
             holds |= held;
             if waiting || held {
@@ -204,11 +203,12 @@ impl Actor {
     }
 
     pub(super) fn beat_interval(&self, waits: bool, holds: bool) -> Option<Duration> {
+        let settings = &self.settings();
         let polls = match self.listens() {
-            true => self.config.patience / 3,
-            false => self.config.poll_interval.min(self.config.patience / 3),
+            true => settings.patience / 3,
+            false => settings.poll_interval.min(settings.patience / 3),
         };
-        let renewal = self.config.lease / 3;
+        let renewal = settings.lease / 3;
         match (waits, holds) {
             (true, true) => Some(polls.min(renewal)),
             (true, false) => Some(polls),
@@ -218,7 +218,23 @@ impl Actor {
     }
 
     pub(super) fn send_beat(&mut self, target: &Arc<Target>, ids: Vec<String>) {
-        let what = Flight::Beat(target.clone(), ids.clone());
-        self.send(what, Script::Heartbeat, target, &ids);
+        let (asked, landed) = (ids.clone(), target.clone());
+        self.send(
+            |link| link.heartbeat(target, &asked),
+            move |result| Flight::Beat(landed, ids, result),
+        );
+    }
+}
+
+/// Limits the time of an answer. `None` is a request whose sending panicked.
+async fn answered<T>(within: Duration, answer: Option<Answer<T>>) -> Result<T, Failure> {
+    let panicked = || {
+        let text = "the connection panicked";
+        Failure::new(Remedy::Reconnect, ErrorKind::Unavailable, text)
+    };
+    let answer = answer.ok_or_else(panicked)?;
+    match tokio::time::timeout(within, surviving_future(answer)).await {
+        Ok(answer) => answer.unwrap_or_else(|| Err(panicked())),
+        Err(_) => Err(Failure::late()),
     }
 }

@@ -5,31 +5,26 @@
 //! An [`Entry`] has what only the actor knows of a wait or hold. A [`Session`] has what the future
 //! and the guard see too. [`answers`] handles answers, [`reach`] the connection.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ::redis::{PushInfo, RedisResult, Value};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::lease::Stamp;
-use super::link::{Link, Source};
-use super::options::Config;
-use super::scripts::Script;
-use super::session::{Outcome, Session, Stage, Target};
-use super::verdict::failure;
+use super::clock::Stamp;
+use super::options::Settings;
+use super::session::{Outcome, Session, Stage};
+use super::store::{Entered, Failure, Heartbeat, Link, Notice, Store, Target, Terms};
 use crate::error::{Error, Result};
 
 mod answers;
 mod entry;
 mod reach;
 mod requests;
-
-pub(super) use answers::difference;
 
 use entry::{Entry, LockEntries};
 
@@ -51,19 +46,12 @@ pub(super) enum Command {
     Ensure(Arc<Session>, oneshot::Sender<Result<()>>),
     /// Make a writer a reader.
     Downgrade(Arc<Session>, oneshot::Sender<Result<()>>),
-    /// Run a script on a lock, once.
-    Call(Call),
+    /// Run a step once, for a caller that waits for its answer.
+    Call(Box<dyn FnOnce(&mut Actor) + Send>),
     /// Wake all waits, because the client is closed.
     Close,
-    /// A push message of a connection.
-    Push(u64, PushInfo),
-}
-
-pub(super) struct Call {
-    pub(super) script: Script,
-    pub(super) target: Arc<Target>,
-    pub(super) arguments: Vec<String>,
-    pub(super) reply: oneshot::Sender<Result<Value>>,
+    /// A notice of a connection.
+    Notice(u64, Notice),
 }
 
 /// The result of a request.
@@ -71,24 +59,30 @@ struct Landed {
     sent: Stamp,
     epoch: u64,
     what: Flight,
-    result: RedisResult<Value>,
 }
 
 enum Flight {
-    Acquire(String),
+    Entered(String, Purpose, Result<Entered, Failure>),
+    Beat(Arc<Target>, Vec<String>, Result<Heartbeat, Failure>),
+    Released(String, Result<bool, Failure>),
+    /// The caller has its answer.
+    Called(Result<(), Failure>),
+    Ping(Result<(), Failure>),
+}
+
+/// Why a request was sent to enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Acquire,
     /// Asserts a hold that the server has forgotten.
-    Reassert(String),
+    Reassert,
     /// The same, for a writer that becomes a reader.
-    Downgrade(String),
-    Beat(Arc<Target>, Vec<String>),
-    Release(String),
-    Call(Arc<Target>, oneshot::Sender<Result<Value>>),
-    Ping,
+    Downgrade,
 }
 
 enum Event {
-    Landed(Box<Landed>),
-    Connected(Result<Link>),
+    Landed(Landed),
+    Connected(Result<Box<dyn Link>>),
     Command(Command),
     /// All senders of commands are gone.
     Closed,
@@ -103,20 +97,13 @@ enum Alarm {
 }
 
 type Flying = Pin<Box<dyn Future<Output = Landed> + Send>>;
-type Connecting = Pin<Box<dyn Future<Output = Result<Link>> + Send>>;
 
 pub(super) struct Actor {
-    pub(super) config: Arc<Config>,
-    pub(super) source: Source,
-    pub(super) inbox: String,
-    pub(super) client_name: String,
-    pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    /// Passed to new connections, for their push messages.
-    pub(super) pushes: mpsc::WeakUnboundedSender<Command>,
+    parts: Parts,
     reach: reach::Reach,
     flights: FuturesUnordered<Flying>,
-    entries: HashMap<String, Entry>,
-    locks: HashMap<String, LockEntries>,
+    entries: BTreeMap<String, Entry>,
+    locks: BTreeMap<String, LockEntries>,
     alarms: BTreeSet<(Stamp, Alarm)>,
     orders: u64,
     closed: bool,
@@ -124,47 +111,45 @@ pub(super) struct Actor {
 
 /// The parts of a new actor.
 pub(super) struct Parts {
-    pub(super) config: Arc<Config>,
-    pub(super) source: Source,
-    pub(super) inbox: String,
-    pub(super) client_name: String,
+    pub(super) terms: Arc<Terms>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) pushes: mpsc::WeakUnboundedSender<Command>,
+    /// Passed to new connections, for their notices.
+    pub(super) notices: mpsc::WeakUnboundedSender<Command>,
 }
 
 impl Actor {
     /// Connects. Returns the errors of the connection and of the server.
     pub(super) async fn begin(parts: Parts) -> Result<Self> {
         let mut actor = Self {
-            config: parts.config,
-            source: parts.source,
-            inbox: parts.inbox,
-            client_name: parts.client_name,
-            commands: parts.commands,
-            pushes: parts.pushes,
+            parts,
             reach: reach::Reach::new(),
             flights: FuturesUnordered::new(),
-            entries: HashMap::new(),
-            locks: HashMap::new(),
+            entries: BTreeMap::new(),
+            locks: BTreeMap::new(),
             alarms: BTreeSet::new(),
             orders: 0,
             closed: false,
         };
-        let link = actor.hello().say().await?;
-        actor.connected(Ok(link));
+        let link = actor.connect().await;
+        actor.connected(Ok(link?));
         Ok(actor)
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.parts.terms.settings
     }
 
     /// Returns whether the server notifies waiters.
     pub(super) fn listens(&self) -> bool {
-        self.reach.link().is_some_and(|link| link.listens)
+        self.reach.link().is_some_and(Link::listens)
     }
 
     /// Runs until all senders of commands are gone and all holds and waits have ended.
     pub(super) async fn run(mut self) {
         loop {
             match self.next().await {
-                Event::Landed(landed) => self.landed(*landed),
+                Event::Landed(landed) => self.landed(landed),
                 Event::Connected(result) => self.connected(result),
                 Event::Command(command) => self.command(command),
                 Event::Closed => self.closed = true,
@@ -181,14 +166,14 @@ impl Actor {
         let mut sleep = std::pin::pin!(self.nap().map(tokio::time::sleep));
         let Self {
             flights,
-            commands,
+            parts: Parts { commands, .. },
             reach,
             closed,
             ..
         } = self;
         poll_fn(|context| {
             if let Poll::Ready(Some(landed)) = flights.poll_next_unpin(context) {
-                return Poll::Ready(Event::Landed(Box::new(landed)));
+                return Poll::Ready(Event::Landed(landed));
             }
             if !*closed && let Poll::Ready(command) = commands.poll_recv(context) {
                 return Poll::Ready(command.map_or(Event::Closed, Event::Command));
@@ -228,7 +213,7 @@ impl Actor {
                     if let Some(entry) = self.entries.get_mut(&id) {
                         entry.alarm = None;
                     }
-                    self.seat_rings(&id, now);
+                    self.entry_rings(&id, now);
                 }
                 Alarm::Beat(name) => {
                     if let Some(lock) = self.locks.get_mut(&name) {
@@ -247,9 +232,9 @@ impl Actor {
             Command::Leave(session, reply) => self.leave(&session, reply),
             Command::Ensure(session, reply) => self.ensure(&session, reply),
             Command::Downgrade(session, reply) => self.downgrade(&session, reply),
-            Command::Call(call) => self.call(call),
+            Command::Call(call) => call(self),
             Command::Close => self.entries.values().for_each(|it| it.session.nudge()),
-            Command::Push(epoch, push) => self.push(epoch, &push),
+            Command::Notice(epoch, notice) => self.notice(epoch, notice),
         }
     }
 
@@ -257,7 +242,7 @@ impl Actor {
         let id = session.id.clone();
         if !self.entries.contains_key(&id) {
             self.orders += 1;
-            let name = session.target.keys.state();
+            let name = &*session.target.name;
             if !self.locks.contains_key(name) {
                 let lock = LockEntries {
                     target: session.target.clone(),
@@ -289,13 +274,12 @@ impl Actor {
         self.alarms.insert((at, Alarm::Beat(name.to_owned())));
     }
 
-    /// Sets the alarm of a entry to the time of its next action.
+    /// Sets the alarm of an entry to the time of its next action.
     fn schedule_entry(&mut self, id: &str) {
-        let config = self.config.clone();
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let due = entry.due(&config);
+        let due = entry.due(&self.parts.terms.settings);
         if due == entry.alarm {
             return;
         }
@@ -314,7 +298,7 @@ impl Actor {
         if let Some(planned) = entry.alarm {
             self.alarms.remove(&(planned, Alarm::Entry(id.to_owned())));
         }
-        let name = entry.session.target.keys.state();
+        let name = &*entry.session.target.name;
         if let Some(lock) = self.locks.get_mut(name) {
             lock.ids.remove(&entry.order);
             if lock.ids.is_empty()
@@ -332,9 +316,9 @@ impl Actor {
         }
     }
 
-    fn fail_with(&mut self, id: &str, error: ::redis::RedisError) {
+    fn fail_with(&mut self, id: &str, failure: Failure) {
         if let Some(entry) = self.entries.get(id) {
-            let error = failure("wait for", &entry.session.target.place, error);
+            let error = failure.error("wait for", &entry.session.target.place);
             self.fail(id, error);
         }
     }

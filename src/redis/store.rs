@@ -1,53 +1,42 @@
-//! The connection: how it is made, and what the client asks the server at its beginning.
-//! [`verdict`](super::verdict) says what its failures mean.
+//! The connection: how it is made, what the client asks the server at its beginning, and how a step
+//! becomes the call of a script. [`verdict`](super::verdict) says what its failures mean.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::ConnectionLike;
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, InfoDict, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, RedisError, RedisResult, Value,
+    ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult, Value,
 };
-
 use futures::future::join_all;
 
-use super::actor::Command;
+use super::options::Config;
 use super::replies;
-use super::scripts::{self, Script, TEXTS};
-use super::verdict::{Remedy, Verdict, failure, is_refusal};
+use super::scripts::{self, Keys, Script, TEXTS};
+use super::verdict::{failure, is_refusal, is_unknown_script};
+use crate::backend::BoxFuture;
 use crate::error::{Error, ErrorKind, Result};
-use crate::foreign::{surviving, surviving_future};
-use tokio::sync::mpsc::WeakUnboundedSender;
-
-type Answer = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
+use crate::lease::{
+    Answer, Enter, Entered, Failure, Heartbeat, Inspection, Leave, Link, Notice, Notices, Store,
+    Target, Terms, Tokens,
+};
 
 /// How many requests a connection may keep before it has sent them.
 const MOST_REQUESTS: usize = 1 << 20;
 
 /// A connection that can have many requests under way.
 trait Wire: Send + Sync {
-    fn call(&self, command: Cmd) -> Answer;
+    fn call(&self, command: Cmd) -> BoxFuture<'static, RedisResult<Value>>;
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
-    fn call(&self, command: Cmd) -> Answer {
-        // A connection that was handed in is foreign code. Its panic must not end the actor.
-        let connection = surviving(|| self.clone());
-        let asked = surviving_future(async move {
-            let mut connection = connection?;
-            Some(connection.req_packed_command(&command).await)
-        });
-        Box::pin(async {
-            let panicked = || io::Error::other("the connection panicked");
-            asked
-                .await
-                .flatten()
-                .unwrap_or_else(|| Err(panicked().into()))
-        })
+    fn call(&self, command: Cmd) -> BoxFuture<'static, RedisResult<Value>> {
+        let mut connection = self.clone();
+        Box::pin(async move { connection.req_packed_command(&command).await })
     }
 }
 
@@ -56,7 +45,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
 pub(super) struct Source {
     kind: SourceKind,
     /// The address, for errors and to compare locks: `redis://host:port/db`.
-    pub(super) address: PathBuf,
+    address: PathBuf,
 }
 
 #[derive(Clone)]
@@ -119,7 +108,7 @@ impl Source {
     }
 
     /// Returns whether the connection was handed in, so that it cannot be made again.
-    pub(super) fn is_lent(&self) -> bool {
+    fn is_lent(&self) -> bool {
         matches!(self.kind, SourceKind::Lent(_))
     }
 }
@@ -147,47 +136,63 @@ fn address_of(address: &ConnectionAddr, db: i64) -> String {
     }
 }
 
-/// The parameters of a new connection.
-pub(super) struct Hello {
-    pub(super) source: Source,
-    pub(super) inbox: String,
-    pub(super) client_name: String,
-    /// How long an answer may take while the connection is made.
-    pub(super) patience: Duration,
-    /// How long an answer may take after that.
-    pub(super) within: Duration,
-    pub(super) pushes: WeakUnboundedSender<Command>,
-    pub(super) quarantine: bool,
-    /// The number of this connection. Push messages carry it, so that those of an old connection
-    /// are recognized.
-    pub(super) epoch: u64,
-}
-
-/// A connection that works.
+/// The locks of one namespace on a server.
 #[derive(Clone)]
-pub(super) struct Link {
-    wire: Arc<dyn Wire>,
-    hashes: Arc<[String]>,
-    /// The first arguments of every script: the run id of the server, and the time of its start.
-    marks: [String; 2],
-    within: Duration,
-    pub(super) epoch: u64,
-    /// Whether the server notifies this process of offers.
-    pub(super) listens: bool,
-    /// Problems of the server, to be reported.
-    pub(super) doubts: Arc<[&'static str]>,
+pub(super) struct RedisStore {
+    source: Source,
+    config: Config,
+    /// Whether it was reported that the server does not show its run id.
+    blind: Arc<AtomicBool>,
 }
 
-impl Hello {
+impl Store for RedisStore {
+    fn backend(&self) -> &'static str {
+        "redis"
+    }
+
+    fn address(&self) -> &Path {
+        &self.source.address
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens::StrictUnlessReset
+    }
+
+    fn reconnects(&self) -> bool {
+        !self.source.is_lent()
+    }
+
+    fn connect(
+        &self,
+        terms: Arc<Terms>,
+        notices: Notices,
+    ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let link = store.greet(&terms, notices).await?;
+            Ok(Box::new(link) as Box<dyn Link>)
+        })
+    }
+}
+
+impl RedisStore {
+    pub(super) fn new(source: Source, config: &Config) -> Self {
+        Self {
+            source,
+            config: config.clone(),
+            blind: Arc::default(),
+        }
+    }
+
     /// Connects, subscribes, loads the scripts, and checks the server.
-    pub(super) async fn say(self) -> Result<Link> {
+    async fn greet(self, terms: &Terms, notices: Notices) -> Result<RedisLink> {
         let wire: Arc<dyn Wire> = match &self.source.kind {
             SourceKind::Lent(wire) => wire.clone(),
-            SourceKind::Client(client) => self.connect(client).await?,
+            SourceKind::Client(client) => self.open(client, notices.clone()).await?,
         };
-        let fails = |error| failure("greet the server", &self.source.address, error);
+        let fails = |error| failure(error).error("greet the server", &self.source.address);
         // All at once: on a slow network, each round trip uses up a part of the leases.
-        let greetings = self.greetings().into_iter();
+        let greetings = self.greetings(terms).into_iter();
         let answers = join_all(greetings.map(|command| self.ask(&wire, command)));
         let mut answers = answers.await.into_iter();
         let mut next = || match answers.next() {
@@ -195,38 +200,41 @@ impl Hello {
             // The user may lack the right to some of these commands.
             answer => Ok(answer.and_then(RedisResult::ok)),
         };
-        let mut doubts = Vec::new();
+        let doubt = |text| notices.send(Notice::Degraded(text));
         let mut listens = false;
         if !self.source.is_lent() {
             // Some servers do not support names. Nothing depends on them.
             let _ = next();
             listens = next()?.is_some();
             if !listens {
-                doubts.push("this user may not subscribe: waiters poll");
+                doubt("this user may not subscribe: waiters poll");
             }
         }
         let info = next()?.as_ref().and_then(replies::text);
         let info = InfoDict::new(&info.unwrap_or_default());
-        doubts.extend(self.examine(&info)?);
+        self.examine(&info)?;
+        if evicts(&info) {
+            doubt("maxmemory-policy is not noeviction: the server may forget holders");
+        }
         let mut hashes = Vec::with_capacity(TEXTS.len());
         for _ in TEXTS {
             // If the user may not load scripts, the first use of the script loads it.
             let hash = next()?.as_ref().and_then(replies::text);
             hashes.push(hash.unwrap_or_else(|| "0".repeat(40)));
         }
-        Ok(Link {
+        Ok(RedisLink {
             wire,
-            hashes: hashes.into(),
+            hashes,
             marks: self.marks(&info),
-            within: self.within,
-            epoch: self.epoch,
+            signature: scripts::signature(terms, listens),
+            store: self,
+            notices,
             listens,
-            doubts: doubts.into(),
         })
     }
 
     /// Returns the commands at the beginning of a connection, in order.
-    fn greetings(&self) -> Vec<Cmd> {
+    fn greetings(&self, terms: &Terms) -> Vec<Cmd> {
         let command = |words: &[&str]| {
             let mut command = ::redis::cmd(words[0]);
             command.arg(&words[1..]);
@@ -234,36 +242,33 @@ impl Hello {
         };
         let mut all = Vec::new();
         if !self.source.is_lent() {
-            all.push(command(&["CLIENT", "SETNAME", &self.client_name]));
-            all.push(command(&["SUBSCRIBE", &self.inbox]));
+            let name = || format!("stanchion:{}:{}", terms.host, terms.pid);
+            let name = self.config.client_name.clone().unwrap_or_else(name);
+            all.push(command(&["CLIENT", "SETNAME", &name]));
+            all.push(command(&["SUBSCRIBE", &terms.inbox]));
         }
         all.push(command(&["INFO"]));
         all.extend(TEXTS.map(|text| command(&["SCRIPT", "LOAD", text])));
         all
     }
 
-    async fn connect(&self, client: &Client) -> Result<Arc<dyn Wire>> {
-        let (pushes, epoch) = (self.pushes.clone(), self.epoch);
-        let hear = move |push: PushInfo| match pushes.upgrade() {
-            Some(pushes) => pushes.send(Command::Push(epoch, push)).map_err(drop),
-            None => Err(()),
-        };
+    async fn open(&self, client: &Client, notices: Notices) -> Result<Arc<dyn Wire>> {
+        let patience = self.config.response_timeout;
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.patience))
+            .set_connection_timeout(Some(patience))
             .set_response_timeout(None)
             // If the buffer is full, requests may overtake each other.
             .set_pipeline_buffer_size(MOST_REQUESTS)
-            .set_push_sender(hear);
-        let fails = |error| failure("connect to", &self.source.address, error);
+            .set_push_sender(move |push: PushInfo| hear(&notices, &push));
+        let fails = |error| failure(error).error("connect to", &self.source.address);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        match tokio::time::timeout(self.patience * 2, connecting).await {
-            Ok(connected) => Ok(Arc::new(connected.map_err(fails)?)),
-            Err(_) => Err(fails(late())),
-        }
+        let connected = in_time(patience * 2, connecting).await.map_err(fails)?;
+        Ok(Arc::new(connected))
     }
 
     async fn ask(&self, wire: &Arc<dyn Wire>, command: Cmd) -> RedisResult<Value> {
-        answered(self.patience, wire.call(command)).await
+        let answer = in_time(self.config.response_timeout, wire.call(command)).await;
+        answer?.extract_error()
     }
 
     /// Returns the arguments that identify the server. A connection of the client's own leads to
@@ -279,15 +284,15 @@ impl Hello {
             Some([info.get::<String>("run_id")?, born.to_string()])
         };
         let unknown = |word: &str| [word.to_owned(), "0".to_owned()];
-        match (self.quarantine, self.source.is_lent()) {
+        match (self.config.quarantine, self.source.is_lent()) {
             (false, _) => unknown("-"),
             (true, true) => unknown("ask"),
             (true, false) => known().unwrap_or_else(|| unknown("ask")),
         }
     }
 
-    /// Returns an error for a server that cannot have locks, and otherwise its problems.
-    fn examine(&self, info: &InfoDict) -> Result<Vec<&'static str>> {
+    /// Refuses a server that cannot have locks.
+    fn examine(&self, info: &InfoDict) -> Result<()> {
         let word = |key: &str| info.get::<String>(key).unwrap_or_default();
         let refuse = |kind, text: &str| Err(Error::at(kind, text, &self.source.address));
         if word("redis_mode") == "cluster" || word("cluster_enabled") == "1" {
@@ -302,57 +307,148 @@ impl Hello {
             );
             return refuse(ErrorKind::Unavailable, &text);
         }
-        let mut doubts = Vec::new();
-        let policy = word("maxmemory_policy");
-        if !policy.is_empty() && policy != "noeviction" {
-            doubts.push("maxmemory-policy is not noeviction: the server may forget holders");
-        }
-        Ok(doubts)
+        Ok(())
     }
 }
 
-impl Link {
-    /// Runs a script. Fails if the answer does not come in time.
-    pub(super) fn run(
+/// Returns whether the server may delete keys when its memory is full.
+fn evicts(info: &InfoDict) -> bool {
+    let policy = info.get::<String>("maxmemory_policy").unwrap_or_default();
+    !policy.is_empty() && policy != "noeviction"
+}
+
+/// Passes a push message of the server on. Fails when the client has ended.
+fn hear(notices: &Notices, push: &PushInfo) -> Result<(), ()> {
+    let notice = match (&push.kind, &push.data[..]) {
+        (PushKind::Disconnection, _) => Some(Notice::Closed),
+        (PushKind::Message, [_, message]) => replies::notice(message),
+        _ => None,
+    };
+    match notice.is_none_or(|it| notices.send(it)) {
+        true => Ok(()),
+        false => Err(()),
+    }
+}
+
+/// A connection that works.
+struct RedisLink {
+    wire: Arc<dyn Wire>,
+    hashes: Vec<String>,
+    /// The first arguments of every script: the run id of the server, and the time of its start.
+    marks: [String; 2],
+    /// The last part of every wish.
+    signature: String,
+    store: RedisStore,
+    notices: Notices,
+    listens: bool,
+}
+
+impl RedisLink {
+    /// Runs a script, and reads its answer.
+    fn run<T>(
         &self,
         script: Script,
-        keys: &scripts::Keys,
-        arguments: &[String],
-    ) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
+        lock: &Target,
+        arguments: Vec<String>,
+        read: impl FnOnce(&Value) -> Option<T> + Send + 'static,
+    ) -> Answer<T> {
+        let keys = Keys::new(&self.store.config.namespace, &lock.name);
         let mut call = keys.call(&self.hashes[script as usize]);
         call.arg(&self.marks[..]).arg(arguments);
-        let (wire, within) = (self.wire.clone(), self.within);
-        async move {
-            let first = answered(within, wire.call(call.clone())).await;
-            match first {
-                Err(error) if Verdict::of(&error).remedy == Remedy::Resend => {
-                    let full = scripts::with_text(&call, script);
-                    answered(within, wire.call(full)).await
+        let wire = self.wire.clone();
+        Box::pin(async move {
+            let answered = |answer: RedisResult<Value>| answer.and_then(Value::extract_error);
+            let first = answered(wire.call(call.clone()).await);
+            let answer = match first {
+                Err(error) if is_unknown_script(&error) => {
+                    answered(wire.call(scripts::with_text(&call, script)).await)
                 }
                 first => first,
+            };
+            read(&answer.map_err(failure)?).ok_or_else(Failure::nonsense)
+        })
+    }
+
+    /// Returns what reports, once for each client, that the server does not show its run id. So a
+    /// restart is not noticed.
+    fn report_blind(&self) -> impl FnOnce(bool) + Send + 'static {
+        let (told, notices) = (self.store.blind.clone(), self.notices.clone());
+        move |blind| {
+            if blind && !told.swap(true, Ordering::Relaxed) {
+                notices.send(Notice::Degraded(
+                    "the server does not let its scripts call INFO: no quarantine after a restart",
+                ));
             }
         }
     }
+}
 
-    /// Tests whether the server answers.
-    pub(super) fn ping(&self) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
-        answered(self.within, self.wire.call(::redis::cmd("PING")))
+impl Link for RedisLink {
+    fn listens(&self) -> bool {
+        self.listens
+    }
+
+    fn enter(&self, lock: &Target, request: &Enter) -> Answer<Entered> {
+        let script = match request.is_known {
+            true => Script::Return,
+            false => Script::Acquire,
+        };
+        let arguments = scripts::acquire(lock, request, self.store.config.lease, &self.signature);
+        let report = self.report_blind();
+        self.run(script, lock, arguments, |value| {
+            let (entered, blind) = replies::entered(value)?;
+            report(blind);
+            Some(entered)
+        })
+    }
+
+    fn heartbeat(&self, lock: &Target, ids: &[String]) -> Answer<Heartbeat> {
+        let report = self.report_blind();
+        self.run(Script::Heartbeat, lock, ids.to_vec(), |value| {
+            let (heartbeat, blind) = replies::heartbeat(value)?;
+            report(blind);
+            Some(heartbeat)
+        })
+    }
+
+    fn release(&self, lock: &Target, id: &str, how: Leave) -> Answer<bool> {
+        let arguments = scripts::release(id, how);
+        self.run(Script::Release, lock, arguments, replies::flag)
+    }
+
+    fn inspect(&self, lock: &Target, most_waiters: usize) -> Answer<Inspection> {
+        let lease = self.store.config.lease.as_micros();
+        let arguments = vec![most_waiters.to_string(), lease.to_string()];
+        self.run(Script::Inspect, lock, arguments, replies::inspection)
+    }
+
+    fn force_release(&self, lock: &Target, token: Option<u64>) -> Answer<u64> {
+        let whom = token.map_or("all".to_owned(), |it| it.to_string());
+        self.run(Script::Force, lock, vec![whom], replies::number)
+    }
+
+    fn remove(&self, lock: &Target) -> Answer<bool> {
+        let arguments = vec!["idle".to_owned()];
+        self.run(Script::Force, lock, arguments, replies::flag)
+    }
+
+    fn ping(&self) -> Answer<()> {
+        let answer = self.wire.call(::redis::cmd("PING"));
+        Box::pin(async {
+            let answer = answer.await.and_then(Value::extract_error);
+            answer.map(drop).map_err(failure)
+        })
     }
 }
 
-async fn answered(within: Duration, answer: Answer) -> RedisResult<Value> {
-    match tokio::time::timeout(within, answer).await {
-        Ok(answer) => answer?.extract_error(),
-        Err(_) => Err(late()),
+/// Fails if an answer does not come in time.
+async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = RedisResult<T>>,
+) -> RedisResult<T> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(late().into()),
     }
-}
-
-fn late() -> RedisError {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into()
-}
-
-/// Returns the error for an answer that no script of this version gives.
-pub(super) fn nonsense(place: &Path) -> Error {
-    let text = "unexpected answer of the server";
-    Error::at(ErrorKind::Corrupt, text, place)
 }

@@ -12,7 +12,7 @@
 use std::ops::Add;
 use std::time::{Duration, Instant};
 
-use crate::sys::host;
+use super::ambient;
 
 /// A point in time on this host, in nanoseconds. The clock continues while the machine is
 /// suspended, if the platform has such a clock.
@@ -23,7 +23,7 @@ impl Stamp {
     pub(super) const ZERO: Self = Self(0);
 
     pub(super) fn now() -> Self {
-        Self(host::sleepless_ns())
+        Self(ambient::now_ns())
     }
 
     pub(super) fn of_nanos(nanos: u64) -> Self {
@@ -100,6 +100,11 @@ impl Lease {
     pub(super) fn is_valid(&self, now: Stamp) -> bool {
         now < self.lost_at()
     }
+
+    /// Returns whether there is time to renew it before it counts as lost.
+    pub(super) fn is_fresh(&self, now: Stamp) -> bool {
+        now < self.begun + self.length / 2
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +129,7 @@ mod tests {
         assert_eq!(lease.lost_at(), at(109));
         assert_eq!(lease.ends_at(), at(112));
         assert!(lease.is_valid(at(108)) && !lease.is_valid(at(109)));
+        assert!(lease.is_fresh(at(105)) && !lease.is_fresh(at(106)));
     }
 
     #[test]

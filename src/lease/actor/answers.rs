@@ -1,107 +1,84 @@
 //! How the actor handles answers, calls and alarms.
 
-use ::redis::{PushInfo, PushKind, RedisError, Value};
-
-use super::{Actor, Flight, Landed, REPEAT};
-use crate::error::{Error, ErrorKind, Result};
-use crate::loss::Loss;
-use crate::redis::lease::{Lease, Stamp};
-use crate::redis::link::nonsense;
-use crate::redis::replies::{self, AcquireReply, Beat, LockState, Message, Pulse, Turn};
-use crate::redis::scripts::Script;
-use crate::redis::session::{Grant, Mode, Outcome, Target};
-use crate::redis::verdict::{failure, is_passing};
 use std::time::Duration;
 
-/// Describes how the recorded lock of this name differs from this handle.
-pub(in crate::redis) fn difference(what: &str, theirs: &str, ours: &str) -> String {
-    let duration = |text: &str| text.parse().map(Duration::from_micros);
-    match (what, duration(theirs), duration(ours)) {
-        ("lease", Ok(theirs), Ok(ours)) => format!(
-            "the lease of this lock is {theirs:?}, not {ours:?}, as long as the lock is in use"
-        ),
-        _ => format!(
-            "the {what} of this lock is {theirs}, not {ours}; the server keeps this record until the lock is removed or unused for a day"
-        ),
-    }
-}
+use super::{Actor, Flight, Landed, Purpose, REPEAT};
+use crate::backend::Mode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::clock::{Lease, Stamp};
+use crate::lease::session::Outcome;
+use crate::lease::store::{
+    Entered, Failure, Grant, Heartbeat, Leave, LockState, Notice, Pulse, Target,
+};
+use crate::loss::Loss;
+use crate::trace::Note;
 
 impl Actor {
     pub(super) fn landed(&mut self, landed: Landed) {
-        let Landed {
-            sent,
-            epoch,
-            what,
-            result,
-        } = landed;
-        match &result {
-            Ok(_) if matches!(what, Flight::Ping) => self.reach.heard(epoch),
-            Ok(_) => self.reach.served(epoch),
-            Err(error) => self.heard_trouble(epoch, error),
+        let Landed { sent, epoch, what } = landed;
+        match what.failure() {
+            None if matches!(what, Flight::Ping(_)) => self.reach.heard(epoch),
+            None => self.reach.served(epoch),
+            Some(failure) => self.heard_trouble(epoch, failure),
         }
         match what {
-            Flight::Acquire(id) => self.acquire_answered(&id, sent, result),
-            Flight::Reassert(id) => self.reasserted(&id, sent, result),
-            Flight::Downgrade(id) => self.downgraded(&id, sent, result),
-            Flight::Beat(target, ids) => match result {
-                Ok(value) => self.pulses(&target, ids, sent, &value),
-                Err(error) => self.beat_failed(&target, &ids, error),
+            Flight::Entered(id, purpose, result) => match purpose {
+                Purpose::Acquire => self.acquire_answered(&id, sent, result),
+                Purpose::Reassert => self.reasserted(&id, sent, result),
+                Purpose::Downgrade => self.downgraded(&id, sent, result),
             },
-            Flight::Release(id) => self.released(&id, result),
-            Flight::Call(target, reply) => {
-                let answer = result.map_err(|it| failure("ask about", &target.place, it));
-                let _ = reply.send(answer);
-            }
-            Flight::Ping => {}
+            Flight::Beat(target, ids, result) => match result {
+                Ok(beat) if beat.pulses.len() == ids.len() => self.pulses(&ids, sent, &beat),
+                Ok(_) => self.beat_failed(&target, &ids, &Failure::nonsense()),
+                Err(failure) => self.beat_failed(&target, &ids, &failure),
+            },
+            Flight::Released(id, result) => self.released(&id, result),
+            Flight::Called(_) | Flight::Ping(_) => {}
         }
     }
 
     /// Handles the answer to an acquire.
-    fn acquire_answered(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
+    fn acquire_answered(&mut self, id: &str, sent: Stamp, result: Result<Entered, Failure>) {
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
         if entry.leaving.is_some() || !entry.session.is_asking() {
             return;
         }
-        let value = match result {
-            Ok(value) => value,
-            Err(error) if is_passing(&error) => return self.mute(id, sent),
-            Err(error) => return self.fail_with(id, error),
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(failure) if failure.may_pass() => return self.mute(id, sent),
+            Err(failure) => return self.fail_with(id, failure),
         };
         entry.mute_since = None;
         let target = entry.session.target.clone();
-        match AcquireReply::of(&value) {
-            Some(AcquireReply::Granted { grant, blind }) => {
-                self.doubt_quarantine(blind);
-                self.granted(id, sent, grant);
-            }
-            Some(AcquireReply::Queued {
+        let refuse = |kind, text| Outcome::Failed(Error::at(kind, text, &target.place));
+        match answer {
+            // The answer is older than the return of this turn.
+            Entered::Granted(grant) if entry.returned == Some(grant.turn) => self.repeat(id),
+            Entered::Granted(grant) => self.granted(id, sent, grant),
+            Entered::Queued {
                 position,
-                blind,
                 lock_state,
-            }) => {
+            } => {
                 let wake = lock_state.wake;
                 entry.wait(sent, position, lock_state);
-                self.doubt_quarantine(blind);
+                let early = entry.early.take();
                 let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
-                self.plan_beat(&target, interval, position == 0, wake);
+                self.plan_beat(&target, interval, wake.filter(|_| position == 0));
                 self.schedule_entry(id);
+                early.into_iter().for_each(|grant| self.offered(id, grant));
             }
-            Some(AcquireReply::Refused) => self.finish(id, Outcome::Refused),
-            Some(AcquireReply::TooMany(line)) => {
+            Entered::Refused => self.finish(id, Outcome::Refused),
+            Entered::TooMany(line) => {
                 let text = format!("{line} wait already");
-                let error = Error::at(ErrorKind::Busy, text, &target.place);
-                self.finish(id, Outcome::Failed(error));
+                self.finish(id, refuse(ErrorKind::Busy, text));
             }
-            Some(AcquireReply::Other { what, theirs, ours }) => {
-                let text = difference(&what, &theirs, &ours);
-                let error = Error::at(ErrorKind::Incompatible, text, &target.place);
-                self.finish(id, Outcome::Failed(error));
+            Entered::Mismatch(mismatch) => {
+                let text = mismatch.describe(&target, self.settings().lease);
+                self.finish(id, refuse(ErrorKind::Incompatible, text));
             }
-            Some(AcquireReply::Superseded) | None => {
-                self.finish(id, Outcome::Failed(nonsense(&target.place)));
-            }
+            Entered::Superseded => self.fail_with(id, Failure::nonsense()),
         }
     }
 
@@ -113,12 +90,16 @@ impl Actor {
     }
 
     /// The wait is granted, by a request that was sent at this time.
-    fn granted(&mut self, id: &str, sent: Stamp, grant: Turn) {
-        let lease = Lease::new(self.config.lease, sent);
+    fn granted(&mut self, id: &str, sent: Stamp, grant: Grant) {
+        let lease = Lease::new(self.settings().lease, sent);
         if lease.is_valid(Stamp::now()) {
             return self.start_hold(id, lease, grant);
         }
         // The answer took too long: the lease is over.
+        self.ask_again(id);
+    }
+
+    fn ask_again(&mut self, id: &str) {
         if let Some(entry) = self.entries.get(id) {
             entry.session.ask();
             self.ask(id);
@@ -130,15 +111,19 @@ impl Actor {
     /// "you wait". So the window counts as a lease from the request for that answer on. The renewal
     /// of this lease is the claim. The lease is not longer than the server keeps the queue entry,
     /// which the same request renewed.
-    fn offered(&mut self, id: &str, grant: Turn) {
-        let Some(entry) = self.entries.get(id).filter(|it| it.session.is_waiting()) else {
+    fn offered(&mut self, id: &str, grant: Grant) {
+        let (now, settings) = (Stamp::now(), self.settings());
+        let window = settings.claim_window.min(settings.patience);
+        let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let now = Stamp::now();
-        let window = self.config.claim_window.min(self.config.patience);
+        if !entry.session.is_waiting() {
+            entry.early = Some(grant).filter(|_| entry.session.is_asking());
+            return;
+        }
         let lease = entry.vouched.filter(|it| it.before < grant.turn);
         let lease = lease.map(|it| Lease::new(window, it.sent));
-        match lease.filter(|lease| lease.is_valid(now)) {
+        match lease.filter(|lease| lease.is_fresh(now)) {
             Some(lease) => self.start_hold(id, lease, grant),
             None => {
                 let target = entry.session.target.clone();
@@ -148,52 +133,35 @@ impl Actor {
     }
 
     /// Starts the lease of a grant, and gives the grant to its future.
-    fn start_hold(&mut self, id: &str, lease: Lease, grant: Turn) {
-        let (now, claim_window) = (Stamp::now(), self.config.claim_window);
-        let Turn {
-            turn,
-            token,
-            crashed,
-        } = grant;
+    fn start_hold(&mut self, id: &str, lease: Lease, mut grant: Grant) {
+        let (now, claim_window) = (Stamp::now(), self.settings().claim_window);
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
         let (target, session) = (entry.session.target.clone(), entry.session.clone());
         entry.lease = Some(lease);
-        entry.turn = turn;
+        entry.turn = grant.turn;
         entry.begun = now;
         entry.claim_by = now + claim_window;
         entry.mute_since = None;
-        let grant = Grant {
-            token,
-            crashed: crashed && session.wish().mode != Mode::Permits,
-            queued: entry.queued,
-        };
+        grant.crashed &= !matches!(session.wish().mode, Mode::Permits(_));
         session.grant(grant, lease.lost_at());
-        self.schedule_beat(target.keys.state(), lease.renew_at());
+        self.schedule_beat(&target.name, lease.renew_at());
         self.schedule_entry(id);
     }
 
     /// Schedules the next heartbeat: after the usual time, or earlier if this process has the first
     /// waiter and the server announced a change.
-    fn plan_beat(&mut self, target: &Target, interval: Duration, is_head: bool, wake: u64) {
-        let mut after = interval;
-        if is_head && wake > 0 {
-            after = after.min(Duration::from_micros(wake.saturating_add(1000)));
-        }
-        self.schedule_beat(target.keys.state(), Stamp::now() + after);
+    fn plan_beat(&mut self, target: &Target, interval: Duration, wake: Option<Duration>) {
+        let after = wake.map_or(interval, |wake| {
+            interval.min(wake.saturating_add(Duration::from_millis(1)))
+        });
+        self.schedule_beat(&target.name, Stamp::now() + after);
     }
 
-    fn pulses(&mut self, target: &Target, ids: Vec<String>, sent: Stamp, value: &Value) {
-        let Some(beat) = Beat::of(value).filter(|beat| beat.pulses.len() == ids.len()) else {
-            let ids: Vec<_> = ids.into_iter().filter(|id| self.waits(id)).collect();
-            ids.iter()
-                .for_each(|id| self.fail(id, nonsense(&target.place)));
-            return;
-        };
-        self.doubt_quarantine(beat.blind);
-        for (id, pulse) in ids.iter().zip(beat.pulses) {
-            self.pulse(id, sent, pulse, &beat.lock_state);
+    fn pulses(&mut self, ids: &[String], sent: Stamp, beat: &Heartbeat) {
+        for (id, pulse) in ids.iter().zip(&beat.pulses) {
+            self.pulse(id, sent, *pulse, &beat.lock_state);
         }
     }
 
@@ -213,7 +181,10 @@ impl Actor {
         entry.mute_since = None;
         let session = entry.session.clone();
         match pulse {
-            Pulse::Holds(grant) if session.is_waiting() => self.granted(id, sent, grant),
+            Pulse::Holds(grant) if session.is_waiting() => match entry.is_old(grant) {
+                true => self.ask_again(id),
+                false => self.granted(id, sent, grant),
+            },
             // The server has not received the release of the last offer, or has made a new one.
             Pulse::Holds(grant) if session.is_bypassed() => {
                 entry.turn = grant.turn;
@@ -226,28 +197,26 @@ impl Actor {
                     self.reassert(id);
                 }
             }
-            Pulse::Waits { position: rank } => {
-                entry.wait(sent, rank, lock_state.clone());
-                if rank == 0 && lock_state.wake > 0 {
+            Pulse::Waits(position) => {
+                entry.wait(sent, position, lock_state.clone());
+                if position == 0 && lock_state.wake.is_some() {
                     let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
-                    self.plan_beat(&session.target, interval, true, lock_state.wake);
+                    self.plan_beat(&session.target, interval, lock_state.wake);
                 }
             }
             // It was disconnected or stopped when its turn came.
-            Pulse::Bypassed | Pulse::Unknown if session.is_waiting() => {
-                session.ask();
-                self.ask(id);
-            }
+            Pulse::Bypassed | Pulse::Unknown if session.is_waiting() => self.ask_again(id),
             Pulse::Bypassed | Pulse::Unknown if entry.lease.is_some() => self.reassert(id),
             Pulse::Bypassed | Pulse::Unknown => {}
         }
     }
 
     fn renewed(&mut self, id: &str, sent: Stamp) {
+        let (now, length) = (Stamp::now(), self.settings().lease);
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        let (now, session, length) = (Stamp::now(), entry.session.clone(), self.config.lease);
+        let session = entry.session.clone();
         let Some(lease) = &mut entry.lease else {
             return;
         };
@@ -256,7 +225,7 @@ impl Actor {
         if lease.is_valid(now) && session.loss().is_none() {
             session.extend(lease.lost_at());
             entry.ensure.drain(..).for_each(|it| _ = it.send(Ok(())));
-            self.schedule_beat(session.target.keys.state(), lease.renew_at());
+            self.schedule_beat(&session.target.name, lease.renew_at());
         }
         self.schedule_entry(id);
     }
@@ -277,41 +246,37 @@ impl Actor {
             _ => None,
         });
         if let Some(token) = token.filter(|_| session.loss().is_none()) {
-            let arguments = self.acquire_arguments(&session, Some(token), None);
-            let what = match entry.sharing {
-                Some(_) => Flight::Downgrade(id.to_owned()),
-                None => Flight::Reassert(id.to_owned()),
+            let purpose = match entry.sharing {
+                Some(_) => Purpose::Downgrade,
+                None => Purpose::Reassert,
             };
-            self.send(what, Script::Return, &session.target, &arguments);
+            self.send_enter(id, purpose, Some(token));
         }
     }
 
-    fn reasserted(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
-        match result.as_ref().ok().and_then(AcquireReply::of) {
-            Some(AcquireReply::Granted { grant, .. }) => {
+    fn reasserted(&mut self, id: &str, sent: Stamp, result: Result<Entered, Failure>) {
+        match result {
+            Ok(Entered::Granted(grant)) => {
                 if let Some(entry) = self.entries.get_mut(id) {
                     entry.turn = grant.turn;
                 }
                 self.renewed(id, sent);
             }
-            Some(_) => self.lose(id, Loss::Superseded),
+            Ok(_) => self.lose(id, Loss::Superseded),
             // The next heartbeat asks again, until the lease ends.
-            None => {
+            Err(_) => {
                 let Some(entry) = self.entries.get(id) else {
                     return;
                 };
                 let target = entry.session.target.clone();
-                self.schedule_beat(target.keys.state(), Stamp::now() + REPEAT);
+                self.schedule_beat(&target.name, Stamp::now() + REPEAT);
             }
         }
     }
 
     /// Handles the answer to a downgrade.
-    fn downgraded(&mut self, id: &str, sent: Stamp, result: Result<Value, RedisError>) {
-        let shared = matches!(
-            result.as_ref().map(AcquireReply::of),
-            Ok(Some(AcquireReply::Granted { .. }))
-        );
+    fn downgraded(&mut self, id: &str, sent: Stamp, result: Result<Entered, Failure>) {
+        let shared = matches!(result, Ok(Entered::Granted(_)));
         self.reasserted(id, sent, result);
         if let Some(entry) = self.entries.get_mut(id)
             && let Some(reply) = entry
@@ -332,7 +297,7 @@ impl Actor {
         }
         let session = entry.session.clone();
         if session.lose(loss) {
-            self.tell_loss(&session.target, loss);
+            Note::Lost(loss).tell_alone(&session.target.place);
             let entry = self.entries.get_mut(id);
             let waiting = entry.map(|it| (std::mem::take(&mut it.ensure), it.sharing.take()));
             for reply in waiting
@@ -352,76 +317,60 @@ impl Actor {
         }
     }
 
-    fn beat_failed(&mut self, target: &Target, ids: &[String], error: RedisError) {
+    fn beat_failed(&mut self, target: &Target, ids: &[String], failure: &Failure) {
         let now = Stamp::now();
-        if is_passing(&error) {
-            for id in ids
-                .iter()
-                .filter(|id| self.waits(id))
-                .cloned()
-                .collect::<Vec<_>>()
-            {
-                self.mark_mute(&id, now);
+        for id in ids.iter().filter(|id| self.waits(id)).collect::<Vec<_>>() {
+            match failure.may_pass() {
+                true => self.mark_mute(id, now),
+                false => self.fail_with(id, failure.clone()),
             }
-            self.schedule_beat(target.keys.state(), now + REPEAT);
-            return;
         }
-        let waiting: Vec<_> = ids.iter().filter(|id| self.waits(id)).cloned().collect();
-        waiting
-            .iter()
-            .for_each(|id| self.fail_with(id, error.clone()));
-        for id in ids {
+        for id in ids.iter().filter(|_| !failure.may_pass()) {
             let Some(entry) = self.entries.get_mut(id) else {
                 continue;
             };
-            for reply in std::mem::take(&mut entry.ensure) {
-                let _ = reply.send(Err(failure("renew", &target.place, error.clone())));
+            for reply in entry.ensure.drain(..) {
+                let _ = reply.send(Err(failure.clone().error("renew", &target.place)));
             }
         }
         // The next heartbeat tries again. Holds end with their leases.
-        self.schedule_beat(target.keys.state(), now + REPEAT);
+        self.schedule_beat(&target.name, now + REPEAT);
     }
 
-    fn released(&mut self, id: &str, result: Result<Value, RedisError>) {
-        let Some(leaving) = self.entries.get_mut(id).and_then(|it| it.leaving.as_mut()) else {
+    fn released(&mut self, id: &str, result: Result<bool, Failure>) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        let target = entry.session.target.clone();
+        let Some(leaving) = &mut entry.leaving else {
             // A grant that went back because its future did not take it.
             return;
         };
-        let reply = leaving.reply.take();
-        let (held, loss, give_up) = (leaving.held, leaving.loss, leaving.give_up);
+        if result.as_ref().is_err_and(Failure::may_pass) && Stamp::now() < leaving.give_up {
+            return self.repeat(id);
+        }
+        let (reply, held, loss) = (leaving.reply.take(), leaving.held, leaving.loss);
         // A repeated release finds nothing if the server received the first one.
         let first = leaving.asked == 1;
-        let place = self.entries[id].session.target.place.clone();
-        let lost = |text: String| Err(Error::at(ErrorKind::Lost, text, &place));
-        let answer = match (&result, loss) {
-            (Err(error), _) if is_passing(error) && Stamp::now() < give_up => {
-                if let Some(entry) = self.entries.get_mut(id)
-                    && let Some(leaving) = &mut entry.leaving
-                {
-                    leaving.reply = reply;
-                }
-                return self.repeat(id);
-            }
+        let lost = |text: String| Err(Error::at(ErrorKind::Lost, text, &target.place));
+        let answer = match (result, loss) {
             (_, Some(loss)) => lost(loss.to_string()),
-            (Err(error), None) => Err(failure("release", &place, error.clone())),
-            (Ok(value), None) => match replies::count_of(value) {
-                Some(0) if held && first => lost("the hold had ended".to_owned()),
-                Some(_) => Ok(()),
-                None => Err(nonsense(&place)),
-            },
+            (Err(failure), None) => Err(failure.error("release", &target.place)),
+            (Ok(false), None) if held && first => lost("the hold had ended".to_owned()),
+            (Ok(_), None) => Ok(()),
         };
         self.forget(id);
         match (reply, answer) {
             (Some(reply), answer) => _ = reply.send(answer),
             // The loss was reported when it was noticed.
             (None, Err(error)) if held && loss.is_none() => {
-                crate::trace::unheard(&place, &error);
+                crate::trace::unheard(&target.place, &error);
             }
             (None, _) => {}
         }
     }
 
-    pub(super) fn seat_rings(&mut self, id: &str, now: Stamp) {
+    pub(super) fn entry_rings(&mut self, id: &str, now: Stamp) {
         let Some(entry) = self.entries.get(id) else {
             return;
         };
@@ -446,7 +395,7 @@ impl Actor {
         }
         let (session, claim_by) = (entry.session.clone(), entry.claim_by);
         let lost = entry.lease.is_some_and(|lease| !lease.is_valid(now));
-        let muted = entry.mute_until(&self.config);
+        let muted = entry.mute_until(self.settings());
         if entry.lease.is_some() && now >= claim_by && session.pass() {
             self.pass_on(id);
         } else if lost && session.loss().is_none() {
@@ -467,17 +416,11 @@ impl Actor {
             return;
         };
         entry.lease = None;
-        let target = entry.session.target.clone();
-        entry.returned = Some(entry.turn);
-        let words = ["pass".to_owned(), id.to_owned(), entry.turn.to_string()];
-        self.send(
-            Flight::Release(id.to_owned()),
-            Script::Release,
-            &target,
-            &words,
-        );
+        let (target, turn) = (entry.session.target.clone(), entry.turn);
+        entry.returned = Some(turn);
+        self.send_leave(id, Leave::Pass(turn));
         let interval = self.beat_interval(true, false).unwrap_or(REPEAT);
-        self.schedule_beat(target.keys.state(), Stamp::now() + interval);
+        self.schedule_beat(&target.name, Stamp::now() + interval);
     }
 
     /// Handles a request of a wait that the server did not answer.
@@ -500,19 +443,25 @@ impl Actor {
         self.schedule_entry(id);
     }
 
-    pub(super) fn push(&mut self, epoch: u64, push: &PushInfo) {
-        if push.kind == PushKind::Disconnection {
-            let closed = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-            return self.heard_trouble(epoch, &closed.into());
+    pub(super) fn notice(&mut self, epoch: u64, notice: Notice) {
+        match notice {
+            Notice::Offer { id, grant } => self.offered(&id, grant),
+            Notice::Lost { id } => self.lose(&id, Loss::Revoked),
+            Notice::Closed => self.heard_trouble(epoch, &Failure::closed()),
+            Notice::Degraded(what) => {
+                Note::Degraded(what).tell_alone(self.parts.store.address());
+            }
         }
-        let message = match (&push.kind, &push.data[..]) {
-            (PushKind::Message, [_, message]) => Message::of(message),
-            _ => None,
-        };
-        match message {
-            Some(Message::Offer { id, turn }) => self.offered(&id, turn),
-            Some(Message::Lost { id }) => self.lose(&id, Loss::Revoked),
-            None => {}
+    }
+}
+
+impl Flight {
+    fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Entered(_, _, result) => result.as_ref().err(),
+            Self::Beat(_, _, result) => result.as_ref().err(),
+            Self::Released(_, result) => result.as_ref().err(),
+            Self::Called(result) | Self::Ping(result) => result.as_ref().err(),
         }
     }
 }

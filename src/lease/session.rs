@@ -12,67 +12,28 @@
 //! | `Held` | the guard, by a release or its drop |
 //! | `Over` | nothing |
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
-use super::client::ALL;
-use super::lease::Stamp;
-use super::replies::LockState;
-use super::scripts::Keys;
+use super::ambient;
+use super::clock::Stamp;
+use super::store::{Grant, Kind, LockState, Target};
+use crate::backend::Mode;
 use crate::error::Error;
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
-use crate::sys::id::Id;
-
-/// One lock on the server.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub(super) keys: Keys,
-    /// The number of shares. An exclusive request takes all of them.
-    pub(super) limit: u32,
-    /// The first words of the field `state`: protocol, kind, limit and lease.
-    pub(super) card: String,
-    /// Address and name, for errors.
-    pub(super) place: PathBuf,
-}
-
-/// How a caller wants to hold the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Exclusive,
-    Shared,
-    Permits,
-}
-
-impl Mode {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Exclusive => "x",
-            Self::Shared => "s",
-            Self::Permits => "p",
-        }
-    }
-}
+use crate::status::Waiting;
 
 /// The request of a caller.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     pub(super) mode: Mode,
-    pub(super) cost: u32,
     /// Do not queue if this many callers wait.
-    pub(super) most: Option<usize>,
+    pub(super) max_waiting: Option<usize>,
     /// Do not queue at all.
     pub(super) try_only: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub(super) token: u64,
-    pub(super) crashed: bool,
-    /// Whether it was queued before.
-    pub(super) queued: bool,
 }
 
 #[derive(Debug)]
@@ -106,9 +67,8 @@ struct Inner {
     stage: Stage,
     outcome: Option<Outcome>,
     waker: Option<SafeWaker>,
-    /// The position in the queue, counted from 0.
-    rank: Option<usize>,
-    lock_state: Option<LockState>,
+    /// The last answer that said "you wait", and until when the server grants nothing.
+    waiting: Option<(Waiting, Stamp)>,
     loss: Option<Loss>,
     listeners: Vec<SafeWaker>,
 }
@@ -128,13 +88,12 @@ impl Session {
             stage: Stage::Asking,
             outcome: None,
             waker: None,
-            rank: None,
-            lock_state: None,
+            waiting: None,
             loss: None,
             listeners: Vec::new(),
         };
         Self {
-            id: Id::fresh().to_string(),
+            id: ambient::fresh_id(),
             target,
             inner: Mutex::new(inner),
             valid_until: AtomicU64::new(0),
@@ -152,7 +111,7 @@ impl Session {
     /// Returns whether this is a writer of a lock that readers can share.
     pub(super) fn writes(&self) -> bool {
         let wish = self.wish();
-        wish.mode == Mode::Exclusive && wish.cost == ALL
+        wish.mode == Mode::Exclusive && self.target.kind == Kind::RwLock
     }
 
     // For the future.
@@ -181,10 +140,12 @@ impl Session {
         Seen::Pending
     }
 
-    /// Returns the position in the queue, counted from 0, and the rest of the last answer.
-    pub(super) fn lock_state(&self) -> Option<(usize, LockState)> {
-        let inner = self.lock();
-        Some((inner.rank?, inner.lock_state.clone()?))
+    /// Returns the state of the wait, if it has been queued.
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        let (mut waiting, closed_until) = self.lock().waiting.clone()?;
+        let closed = closed_until.since(Stamp::now());
+        waiting.quarantine = (!closed.is_zero()).then_some(closed);
+        Some(waiting)
     }
 
     // For the actor.
@@ -207,13 +168,16 @@ impl Session {
         self.with_stage(|stage| matches!(stage, Stage::Waiting))
     }
 
-    /// Records that the wait is in the queue.
-    pub(super) fn queue(&self, rank: usize, lock_state: LockState) {
+    /// Records that the wait is in the queue, at this position from 0.
+    pub(super) fn queue(&self, position: usize, lock_state: LockState) {
+        let closed_until = Stamp::now() + lock_state.closed;
+        let holder = lock_state.holder.map(|it| it.owner(SystemTime::now()));
+        let mut waiting = Waiting::behind(holder);
+        waiting.position = Some(position + 1);
         let mut inner = self.lock();
         if matches!(inner.stage, Stage::Asking | Stage::Waiting) {
             inner.stage = Stage::Waiting;
-            inner.rank = Some(rank);
-            inner.lock_state = Some(lock_state);
+            inner.waiting = Some((waiting, closed_until));
         }
     }
 
@@ -240,6 +204,8 @@ impl Session {
         let unclaimed = matches!(inner.stage, Stage::Granted(_));
         if unclaimed {
             inner.stage = Stage::Bypassed;
+            // The future was polled if the lease ended before the claim window.
+            Self::wake(inner);
         }
         unclaimed
     }
@@ -269,7 +235,7 @@ impl Session {
     /// Turns the request of a writer into that of a reader.
     pub(super) fn share(&self) {
         let mut inner = self.lock();
-        (inner.wish.mode, inner.wish.cost) = (Mode::Shared, 1);
+        inner.wish.mode = Mode::Shared;
     }
 
     pub(super) fn extend(&self, until: Stamp) {
@@ -331,5 +297,56 @@ impl Session {
         drop(inner);
         drop(listeners);
         (held, loss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn session() -> Session {
+        let target = Target {
+            name: "a".to_owned(),
+            kind: Kind::Lock,
+            limit: 1,
+            place: PathBuf::from("a"),
+        };
+        let wish = Wish {
+            mode: Mode::Exclusive,
+            max_waiting: None,
+            try_only: false,
+        };
+        Session::new(Arc::new(target), wish)
+    }
+
+    #[test]
+    fn a_future_that_saw_a_grant_too_late_is_woken_when_the_grant_goes_back() {
+        let (session, bell) = (session(), Arc::new(Bell::default()));
+        let waker = Waker::from(bell.clone());
+        let grant = Grant {
+            turn: 1,
+            token: 1,
+            crashed: false,
+        };
+        session.grant(grant, Stamp::now());
+        let seen = session.poll(&Context::from_waker(&waker));
+        assert!(matches!(seen, Seen::Pending), "the lease is over");
+        assert!(session.pass());
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        let seen = session.poll(&Context::from_waker(&waker));
+        assert!(matches!(seen, Seen::AskAgain));
     }
 }

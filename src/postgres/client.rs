@@ -1,0 +1,123 @@
+//! The client, and the locks that it opens.
+
+use super::options::Options;
+use crate::error::Result;
+
+crate::lease::locks! {
+    /// Connections to a Postgres server, and the locks in one of its databases.
+    ///
+    /// Cheap to clone. All clones and all their locks share two connections and one background
+    /// thread, however many callers wait. The thread renews the holds and receives the grants. It
+    /// ends with the last clone, lock, future and guard.
+    ///
+    /// ```no_run
+    /// # async fn example() -> stanchion::Result<()> {
+    /// use stanchion::postgres::PgClient;
+    ///
+    /// let client = PgClient::options().install(true).connect("postgres://app@db/shop").await?;
+    /// let guard = client.lock("deploy").acquire().await?;
+    /// println!("fencing token {}", guard.token());
+    /// guard.release().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// In a forked child the client cannot be used: waits fail with
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). Connect again in the child.
+    client PgClient;
+    /// A fair lock with a name in a Postgres database: one holder at a time among all hosts that
+    /// reach the server. Requests are served in the order in which they arrive there.
+    ///
+    /// Created by [`PgClient::lock`](super::PgClient::lock). Cheap to clone.
+    ///
+    /// ```no_run
+    /// # async fn example() -> stanchion::Result<()> {
+    /// use stanchion::postgres::PgClient;
+    ///
+    /// let client = PgClient::options().label("nightly backup").connect("postgres://app@db/shop").await?;
+    /// let lock = client.lock("backup");
+    /// let guard = lock.acquire().on_wait(|line| eprintln!("{line}")).await?;
+    /// tokio::select! {
+    ///     () = back_up(guard.token()) => {}
+    ///     loss = guard.lost() => eprintln!("stopped: {loss}"),
+    /// }
+    /// guard.release().await
+    /// # }
+    /// # async fn back_up(_: u64) {}
+    /// ```
+    lock PgLock, PgGuard;
+    /// A fair reader-writer lock with a name in a Postgres database: any number of readers, or one
+    /// writer, among all hosts that reach the server.
+    ///
+    /// The order is strictly that of arrival. Consecutive readers acquire the lock together. A
+    /// waiting writer holds back the readers that arrive after it.
+    ///
+    /// Created by [`PgClient::rwlock`](super::PgClient::rwlock). Cheap to clone.
+    ///
+    /// ```no_run
+    /// # async fn example(client: stanchion::postgres::PgClient) -> stanchion::Result<()> {
+    /// let lock = client.rwlock("catalogue");
+    /// let (one, two) = (lock.read().await?, lock.read().await?);
+    /// assert!(lock.try_write().await?.is_none(), "readers hold it");
+    /// # drop((one, two));
+    /// # Ok(()) }
+    /// ```
+    rwlock PgRwLock, PgReadGuard, PgWriteGuard;
+    /// A fair semaphore with a name in a Postgres database: at most n permits are held at a time,
+    /// among all hosts that reach the server.
+    ///
+    /// The order is strictly that of arrival: small requests do not overtake a request for many
+    /// permits at the head of the queue.
+    ///
+    /// The number of permits is recorded. A handle with another number is refused until
+    /// [`remove`](PgSemaphore::remove), or a day without use, has cleared the record.
+    ///
+    /// Created by [`PgClient::semaphore`](super::PgClient::semaphore). Cheap to clone.
+    ///
+    /// ```no_run
+    /// # async fn example(client: stanchion::postgres::PgClient) -> stanchion::Result<()> {
+    /// let workers = client.semaphore("workers", 4)?;
+    /// let one = workers.acquire().await?;
+    /// let three = workers.acquire_many(3).await?;
+    /// assert!(workers.try_acquire().await?.is_none());
+    /// # drop((one, three));
+    /// # Ok(()) }
+    /// ```
+    semaphore PgSemaphore, PgPermit;
+}
+
+impl PgClient {
+    /// Connects with the default options. The URL is
+    /// `postgres://[user[:password]@]host[:port]/database`, or
+    /// `postgres:///database?host=/socket/directory`. It takes the options of `tokio-postgres`,
+    /// such as `sslmode=require` (with the feature `postgres-tls`) and `application_name`. The
+    /// scheme may also be `postgresql`.
+    ///
+    /// The database must have the tables and functions of the locks; see the
+    /// [module](crate::postgres#installation). Tested with Postgres 15.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connections that it has opened.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid URL.
+    /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server cannot be
+    ///   reached, is a replica, or is at its connection limit.
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io) with
+    ///   [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong user or password,
+    ///   and for a missing right to the schema.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the locks are not
+    ///   installed, when transactions are not read committed by default, and for `sslmode=require`
+    ///   without the feature `postgres-tls`.
+    /// - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another version of the
+    ///   locks is installed.
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
+        Self::options().connect(url).await
+    }
+
+    /// Returns the default options.
+    pub fn options() -> Options {
+        Options::default()
+    }
+}

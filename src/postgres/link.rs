@@ -1,0 +1,472 @@
+//! The store of the lease core: two connections, and the calls of the steps.
+//!
+//! One connection runs the steps. It may lead through a pooler. The other one listens to the inbox
+//! of the client, and holds the advisory lock that shows other clients that this one lives.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, try_join};
+use tokio::sync::oneshot;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::answers;
+use super::source::{HELLO, Source};
+use super::sql::{Calls, VERSION};
+use super::verdict::{failure, is_conflict, refusal};
+use crate::backend::Mode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::{
+    Answer, Enter, Entered, Failure, Heartbeat, Inspection, Leave, Link, Notice, Notices,
+    OnDisconnect, Store, Target, Terms, Tokens,
+};
+
+/// How often a step is repeated at once after a conflict of transactions.
+const CONFLICTS: u32 = 3;
+/// How often a client removes locks that were not used for [`UNUSED`].
+const TIDY: Duration = Duration::from_secs(3600);
+const UNUSED: Duration = Duration::from_secs(24 * 3600);
+/// How many locks one call removes.
+const TIDIED: i64 = 100;
+/// How long the installation may take.
+const INSTALL: Duration = Duration::from_secs(60);
+/// The advisory lock of the installation.
+const INSTALLING: i64 = 0x5354_414e_4348_494f;
+
+/// The server, and how its locks are used.
+pub(super) struct PgStore {
+    setup: Arc<Setup>,
+}
+
+struct Setup {
+    source: Source,
+    calls: Calls,
+    install: bool,
+    quarantine: bool,
+    durable: bool,
+}
+
+impl PgStore {
+    pub(super) fn new(source: Source, config: &super::Config) -> Result<Self> {
+        let setup = Setup {
+            source,
+            calls: Calls::new(&config.schema)?,
+            install: config.install,
+            quarantine: config.quarantine,
+            durable: config.durable,
+        };
+        Ok(Self {
+            setup: Arc::new(setup),
+        })
+    }
+}
+
+impl Store for PgStore {
+    fn backend(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn address(&self) -> &Path {
+        &self.setup.source.address
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens::StrictUnlessReset
+    }
+
+    fn connect(
+        &self,
+        terms: Arc<Terms>,
+        notices: Notices,
+    ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        let setup = self.setup.clone();
+        Box::pin(async move {
+            let limit = terms.settings.response_timeout * 5;
+            let limit = if setup.install {
+                limit + INSTALL
+            } else {
+                limit
+            };
+            let place = setup.source.address.clone();
+            let connecting = PgLink::connect(setup, terms, notices);
+            match tokio::time::timeout(limit, connecting).await {
+                Ok(link) => link.map(|link| Box::new(link) as Box<dyn Link>),
+                Err(_) => Err(Failure::late().error("connect to", &place)),
+            }
+        })
+    }
+}
+
+/// The two connections.
+struct PgLink {
+    setup: Arc<Setup>,
+    terms: Arc<Terms>,
+    steps: Arc<Client>,
+    /// Absent if the server does not notify this client.
+    ear: Option<Arc<Client>>,
+    /// What is recorded with each id: inbox, and process, host and label.
+    inbox: String,
+    owner: String,
+}
+
+impl PgLink {
+    async fn connect(setup: Arc<Setup>, terms: Arc<Terms>, notices: Notices) -> Result<Self> {
+        let (hello, heard) = oneshot::channel();
+        let source = &setup.source;
+        let (steps, ear) = try_join(
+            source.for_steps(notices.clone()),
+            source.for_notices(notices.clone(), hello),
+        )
+        .await?;
+        setup.examine(&steps, &ear).await?;
+        let ear = match setup.listen(&ear, &steps, &terms, heard).await {
+            Ok(()) => Some(Arc::new(ear)),
+            Err(why) => {
+                notices.send(Notice::Degraded(why));
+                None
+            }
+        };
+        let steps = Arc::new(steps);
+        #[allow(clippy::disallowed_methods)] // The thread of the client has a runtime of its own.
+        tokio::spawn(tidy(Arc::downgrade(&steps), setup.calls.tidy.clone()));
+        let dash = if ear.is_some() { "" } else { "-" };
+        let plain = |text: &str| text.replace('\0', "\u{fffd}");
+        Ok(Self {
+            inbox: format!("{dash}{}", terms.inbox),
+            owner: format!(
+                "{} {} {}",
+                terms.pid,
+                plain(&terms.host).replace(' ', "-"),
+                plain(terms.settings.label.as_deref().unwrap_or_default())
+            ),
+            setup,
+            terms,
+            steps,
+            ear,
+        })
+    }
+
+    /// Calls a function that returns one value.
+    fn call<A, T>(
+        &self,
+        call: fn(&Calls) -> &str,
+        arguments: Vec<Argument>,
+        read: impl Fn(A) -> Option<T> + Send + 'static,
+    ) -> Answer<T>
+    where
+        A: for<'a> tokio_postgres::types::FromSql<'a> + Send,
+        T: Send + 'static,
+    {
+        let (client, setup) = (self.steps.clone(), self.setup.clone());
+        Box::pin(async move {
+            let rows = query(&client, call(&setup.calls), &arguments).await?;
+            let value = rows.first().and_then(|row| row.try_get(0).ok());
+            value.and_then(read).ok_or_else(Failure::nonsense)
+        })
+    }
+
+    fn quarantine(&self) -> Argument {
+        Argument::Flag(self.setup.quarantine)
+    }
+
+    fn durable(&self) -> Argument {
+        Argument::Flag(self.setup.durable)
+    }
+}
+
+impl Setup {
+    /// Checks that the server can have the locks, and installs them if that is wanted.
+    async fn examine(&self, steps: &Client, direct: &Client) -> Result<()> {
+        let place = &self.source.address;
+        let fails = |error| refusal("greet", place, &error);
+        let look = direct.query_typed(&self.calls.look, &[]);
+        let row = look.await.map_err(fails)?.pop();
+        let (replica, installed, isolation): (bool, bool, String) = match &row {
+            Some(row) => read3(row).map_err(fails)?,
+            None => return Err(Failure::nonsense().error("greet", place)),
+        };
+        if replica {
+            let text = "the server is a replica, and locks need the primary";
+            return Err(Error::at(ErrorKind::Unavailable, text, place));
+        }
+        if isolation != "read committed" {
+            let text = format!(
+                "the transactions of this role are {isolation} by default, and locks need read committed: ALTER ROLE role SET default_transaction_isolation = 'read committed'"
+            );
+            return Err(Error::at(ErrorKind::Unsupported, text, place));
+        }
+        if self.install && !installed {
+            self.install(direct).await.map_err(fails)?;
+        }
+        self.check_version(steps).await
+    }
+
+    /// Creates what is missing. Of several processes at once, one does, and the others wait.
+    async fn install(&self, direct: &Client) -> Result<(), tokio_postgres::Error> {
+        let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({INSTALLING})");
+        direct.batch_execute(&begin).await?;
+        let installed = async {
+            let rows = direct.query_typed(&self.calls.look, &[]).await?;
+            let installed = rows
+                .first()
+                .is_some_and(|row| row.try_get(1).unwrap_or(false));
+            if !installed {
+                direct.batch_execute(&self.calls.install).await?;
+            }
+            direct.batch_execute("COMMIT").await
+        };
+        match installed.await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let _ = direct.batch_execute("ROLLBACK").await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn check_version(&self, steps: &Client) -> Result<()> {
+        let place = &self.source.address;
+        let asked = steps.query_typed(&self.calls.protocol, &[]).await;
+        let rows = asked.map_err(|error| refusal("find the locks of", place, &error))?;
+        let version = rows.first().and_then(|row| row.try_get::<_, i32>(0).ok());
+        if version == Some(VERSION) {
+            return Ok(());
+        }
+        let theirs = version.map_or("unknown".to_owned(), |it| it.to_string());
+        let text = format!(
+            "the version of the installed locks is {theirs}, not {VERSION}: use a program of the same version, or another schema"
+        );
+        Err(Error::at(ErrorKind::Incompatible, text, place))
+    }
+
+    /// Listens to the inbox, and tests that a message arrives. Returns why it cannot.
+    async fn listen(
+        &self,
+        ear: &Client,
+        steps: &Client,
+        terms: &Terms,
+        heard: oneshot::Receiver<()>,
+    ) -> Result<(), &'static str> {
+        let refused = |_| "the server does not let this client listen: waiters poll";
+        let listen = format!("LISTEN \"{}\"", terms.inbox);
+        ear.batch_execute(&listen).await.map_err(refused)?;
+        let inbox: &(dyn ToSql + Sync) = &terms.inbox;
+        let hello: &(dyn ToSql + Sync) = &HELLO;
+        let arguments = [(inbox, Type::TEXT), (hello, Type::TEXT)];
+        let live = ear.query_typed(&self.calls.live, &arguments[..1]);
+        live.await.map_err(refused)?;
+        let notified = steps.query_typed("SELECT pg_notify($1, $2)", &arguments);
+        notified.await.map_err(refused)?;
+        let arrives = tokio::time::timeout(terms.settings.response_timeout, heard);
+        if !matches!(arrives.await, Ok(Ok(()))) {
+            return Err(
+                "messages do not reach the listening connection, perhaps because it leads through a pooler: waiters poll",
+            );
+        }
+        // A session of a host that vanished must end soon. Without the right, the server's own
+        // values apply.
+        let _ = ear
+            .batch_execute("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3")
+            .await;
+        Ok(())
+    }
+}
+
+fn read3(row: &Row) -> Result<(bool, bool, String), tokio_postgres::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+}
+
+/// An argument of a step.
+enum Argument {
+    Text(String),
+    Texts(Vec<String>),
+    Number(i64),
+    Flag(bool),
+}
+
+impl Argument {
+    fn text(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+
+    fn number(number: impl TryInto<i64>) -> Self {
+        Self::Number(number.try_into().unwrap_or(i64::MAX))
+    }
+
+    fn micros(duration: Duration) -> Self {
+        Self::number(duration.as_micros())
+    }
+
+    /// An optional number. `none` stands for none.
+    fn or(number: Option<impl TryInto<i64>>, none: i64) -> Self {
+        number.map_or(Self::Number(none), Self::number)
+    }
+
+    fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
+        match self {
+            Self::Text(text) => (text, Type::TEXT),
+            Self::Texts(texts) => (texts, Type::TEXT_ARRAY),
+            Self::Number(number) => (number, Type::INT8),
+            Self::Flag(flag) => (flag, Type::BOOL),
+        }
+    }
+}
+
+/// Runs a step. Repeats it at once if it was undone because of another transaction.
+async fn query(client: &Client, text: &str, arguments: &[Argument]) -> Result<Vec<Row>, Failure> {
+    let typed: Vec<_> = arguments.iter().map(Argument::typed).collect();
+    let mut conflicts = 0;
+    loop {
+        match client.query_typed(text, &typed).await {
+            Err(error) if is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
+            result => return result.map_err(|error| failure(&error)),
+        }
+    }
+}
+
+/// Removes unused locks now and then, as long as the connection lasts. Most clients begin an hour
+/// after they connect, so that short programs do not all do it.
+async fn tidy(client: Weak<Client>, call: String) {
+    use std::hash::{BuildHasher, RandomState};
+    #[allow(clippy::disallowed_methods)] // A task of the client's own runtime.
+    let pause = || tokio::time::sleep(TIDY);
+    if RandomState::new().hash_one(0) & 15 != 0 {
+        pause().await;
+    }
+    let unused = [Argument::micros(UNUSED)];
+    while let Some(connected) = client.upgrade() {
+        let rows = query(&connected, &call, &unused).await.unwrap_or_default();
+        drop(connected);
+        let removed = rows.first().and_then(|row| row.try_get::<_, i64>(0).ok());
+        if removed.is_none_or(|removed| removed < TIDIED) {
+            pause().await;
+        }
+    }
+}
+
+fn letter(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exclusive => "x",
+        Mode::Shared => "s",
+        Mode::Permits(_) => "p",
+    }
+}
+
+impl Link for PgLink {
+    fn listens(&self) -> bool {
+        self.ear.is_some()
+    }
+
+    fn enter(&self, lock: &Target, request: &Enter) -> Answer<Entered> {
+        let settings = &self.terms.settings;
+        let arguments = vec![
+            Argument::text(&lock.name),
+            Argument::text(lock.kind.word()),
+            Argument::number(lock.limit),
+            Argument::micros(settings.lease),
+            Argument::text(&request.id),
+            Argument::number(lock.shares(request.mode)),
+            Argument::text(letter(request.mode)),
+            Argument::Flag(settings.on_disconnect == OnDisconnect::Release),
+            Argument::micros(settings.patience),
+            Argument::micros(settings.claim_window),
+            Argument::micros(settings.lock_delay),
+            Argument::text(&self.inbox),
+            Argument::text(&self.owner),
+            Argument::or(request.max_waiting, -1),
+            Argument::Flag(request.try_only),
+            Argument::or(request.token, 0),
+            Argument::or(request.returned, 0),
+            self.quarantine(),
+            self.durable(),
+        ];
+        let read = |text: String| answers::entered(&text);
+        self.call(|calls| &calls.acquire, arguments, read)
+    }
+
+    fn heartbeat(&self, lock: &Target, ids: &[String]) -> Answer<Heartbeat> {
+        let count = ids.len();
+        let arguments = vec![
+            Argument::text(&lock.name),
+            Argument::Texts(ids.to_vec()),
+            self.quarantine(),
+            self.durable(),
+        ];
+        let read = move |text: String| answers::heartbeat(&text, count);
+        self.call(|calls| &calls.heartbeat, arguments, read)
+    }
+
+    fn release(&self, lock: &Target, id: &str, how: Leave) -> Answer<bool> {
+        let (action, turn) = match how {
+            Leave::Hold => ("release", None),
+            Leave::Wait => ("leave", None),
+            Leave::Pass(turn) => ("pass", Some(turn)),
+        };
+        let arguments = vec![
+            Argument::text(&lock.name),
+            Argument::text(action),
+            Argument::text(id),
+            Argument::or(turn, 0),
+            self.quarantine(),
+            self.durable(),
+        ];
+        self.call(|calls| &calls.release, arguments, Some)
+    }
+
+    fn inspect(&self, lock: &Target, most_waiters: usize) -> Answer<Inspection> {
+        let arguments = vec![
+            Argument::text(&lock.name),
+            Argument::number(most_waiters),
+            Argument::micros(self.terms.settings.lease),
+            self.quarantine(),
+        ];
+        let (client, setup) = (self.steps.clone(), self.setup.clone());
+        Box::pin(async move {
+            let rows = query(&client, &setup.calls.inspect, &arguments).await?;
+            let read = |row: &Row| {
+                Some((
+                    row.try_get(0).ok()?,
+                    row.try_get(1).ok()?,
+                    row.try_get(2).ok()?,
+                ))
+            };
+            let rows: Option<Vec<_>> = rows.iter().map(read).collect();
+            rows.and_then(|rows| answers::inspection(&rows))
+                .ok_or_else(Failure::nonsense)
+        })
+    }
+
+    fn force_release(&self, lock: &Target, token: Option<u64>) -> Answer<u64> {
+        let arguments = vec![
+            Argument::text(&lock.name),
+            Argument::or(token, -1),
+            self.quarantine(),
+            self.durable(),
+        ];
+        let read = |count: i64| u64::try_from(count).ok();
+        self.call(|calls| &calls.force_release, arguments, read)
+    }
+
+    fn remove(&self, lock: &Target) -> Answer<bool> {
+        let arguments = vec![
+            Argument::text(&lock.name),
+            self.quarantine(),
+            self.durable(),
+        ];
+        self.call(|calls| &calls.remove, arguments, Some)
+    }
+
+    /// Tests both connections.
+    fn ping(&self) -> Answer<()> {
+        let (steps, ear) = (self.steps.clone(), self.ear.clone());
+        Box::pin(async move {
+            query(&steps, "SELECT 1", &[]).await?;
+            if let Some(ear) = ear {
+                query(&ear, "SELECT 1", &[]).await?;
+            }
+            Ok(())
+        })
+    }
+}

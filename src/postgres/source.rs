@@ -1,0 +1,247 @@
+//! Where the server is: URLs, and the connections to them.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
+
+use super::answers;
+use super::verdict::refusal;
+use super::{sql, tls};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::{Notice, Notices};
+
+/// How long a silent connection lasts before the system tests it, and how often. So a host that
+/// vanished is noticed.
+const QUIET: Duration = Duration::from_secs(10);
+const TESTS: u32 = 3;
+
+/// The message that a client sends to its own inbox.
+pub(super) const HELLO: &str = "hello";
+
+/// The servers of one client.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// Where the client listens, and installs.
+    direct: Config,
+    /// Where the steps run, if it is another address: a pooler.
+    steps: Option<Config>,
+    /// The address, for errors and to compare locks.
+    pub(super) address: PathBuf,
+}
+
+impl Source {
+    pub(super) fn new(url: &str, steps: Option<&str>, schema: &str) -> Result<Self> {
+        let direct = parsed(url)?;
+        let address = address_of(&direct, schema).into();
+        Ok(Self {
+            steps: steps.map(parsed).transpose()?,
+            direct,
+            address,
+        })
+    }
+
+    /// Makes the connection for the steps.
+    pub(super) async fn for_steps(&self, notices: Notices) -> Result<Client> {
+        let config = self.steps.as_ref().unwrap_or(&self.direct);
+        dial(
+            config,
+            &self.address,
+            Ear {
+                notices,
+                hello: None,
+            },
+        )
+        .await
+    }
+
+    /// Makes the connection that listens. The channel is told when the own message arrives.
+    pub(super) async fn for_notices(
+        &self,
+        notices: Notices,
+        hello: oneshot::Sender<()>,
+    ) -> Result<Client> {
+        let hello = Some(hello);
+        dial(&self.direct, &self.address, Ear { notices, hello }).await
+    }
+}
+
+fn parsed(url: &str) -> Result<Config> {
+    // The URL may contain a password, so the error does not show it.
+    let wrong = |text: &str| Err(Error::new(ErrorKind::InvalidInput, text));
+    let known = ["postgres://", "postgresql://"];
+    let config = match url.parse::<Config>() {
+        Ok(config) if known.iter().any(|it| url.starts_with(it)) => config,
+        _ => {
+            return wrong(
+                "this is no address of a Postgres server: postgres://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?sslmode=require] is one, and postgres:///DATABASE?host=/SOCKET_DIRECTORY",
+            );
+        }
+    };
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return wrong("the address of a Postgres server needs a host, or ?host=/SOCKET_DIRECTORY");
+    }
+    if config.get_ssl_mode() == SslMode::Require {
+        tls::connector()?;
+    }
+    Ok(with_defaults(config))
+}
+
+fn with_defaults(mut config: Config) -> Config {
+    if config.get_application_name().is_none() {
+        config.application_name(format!("stanchion:{}", std::process::id()));
+    }
+    let idle = config.get_keepalives_idle().min(QUIET);
+    let interval = config.get_keepalives_interval().unwrap_or(QUIET / 2);
+    let retries = config.get_keepalives_retries().unwrap_or(TESTS);
+    config
+        .keepalives_idle(idle)
+        .keepalives_interval(interval)
+        .keepalives_retries(retries);
+    // Of several servers, that which accepts writes.
+    if config.get_hosts().len() > 1 {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    config
+}
+
+/// Returns the URL of a server without user and password, and with the schema if it is not the
+/// usual one.
+fn address_of(config: &Config, schema: &str) -> String {
+    let mut text = "postgres://".to_owned();
+    let ports = config.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+    let hosts = config.get_hosts().iter().map(shown);
+    let mut hosts: Vec<_> = hosts.collect();
+    if hosts.is_empty() {
+        hosts = config
+            .get_hostaddrs()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+    }
+    for (index, host) in hosts.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let _ = write!(text, "{comma}{host}:{}", port(index));
+    }
+    let database = config
+        .get_dbname()
+        .or(config.get_user())
+        .unwrap_or_default();
+    let _ = write!(text, "/{database}");
+    if schema != sql::SCHEMA {
+        let _ = write!(text, "?schema={schema}");
+    }
+    text
+}
+
+/// Returns a host as in a URL. A directory of sockets is escaped.
+fn shown(host: &Host) -> String {
+    match host {
+        Host::Tcp(name) if name.contains(':') => format!("[{name}]"),
+        Host::Tcp(name) => name.clone(),
+        // Only some platforms have the variant `Unix`, which has a path.
+        #[allow(unreachable_patterns)]
+        other => {
+            let text = format!("{other:?}");
+            let path = text.split('"').nth(1).unwrap_or_default();
+            path.replace('/', "%2F")
+        }
+    }
+}
+
+/// What happens to the messages of a connection.
+struct Ear {
+    notices: Notices,
+    hello: Option<oneshot::Sender<()>>,
+}
+
+async fn dial(config: &Config, address: &Path, ear: Ear) -> Result<Client> {
+    match config.get_ssl_mode() {
+        SslMode::Require => dial_with(config, tls::connector()?, address, ear).await,
+        _ => dial_with(config, NoTls, address, ear).await,
+    }
+}
+
+async fn dial_with<T>(config: &Config, tls: T, address: &Path, ear: Ear) -> Result<Client>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let connected = config.connect(tls).await;
+    let (client, connection) = connected.map_err(|error| refusal("connect to", address, &error))?;
+    #[allow(clippy::disallowed_methods)] // The thread of the client has a runtime of its own.
+    tokio::spawn(drive(connection, ear));
+    Ok(client)
+}
+
+/// Drives a connection to its end.
+async fn drive<S>(mut connection: Connection<Socket, S>, mut ear: Ear)
+where
+    S: tokio_postgres::tls::TlsStream + Unpin,
+{
+    loop {
+        match std::future::poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(AsyncMessage::Notification(message))) => {
+                if message.payload() == HELLO {
+                    let _ = ear.hello.take().map(|hello| hello.send(()));
+                } else if let Some(notice) = answers::notice(message.payload()) {
+                    ear.notices.send(notice);
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => {
+                // A connection that could not listen is dropped, and the other one stays.
+                if ear.hello.is_none() {
+                    ear.notices.send(Notice::Closed);
+                }
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(url: &str) -> String {
+        let source = Source::new(url, None, sql::SCHEMA).expect("well");
+        source.address.display().to_string()
+    }
+
+    #[test]
+    fn an_address_has_no_secret_and_no_option() {
+        let one = address("postgres://me:secret@db/app?sslmode=disable&application_name=x");
+        assert_eq!(one, "postgres://db:5432/app");
+        let other = address("postgresql://you@db:5432/app?connect_timeout=3");
+        assert_eq!(other, one);
+        let socket = address("postgres:///app?host=/run/postgresql");
+        assert_eq!(socket, "postgres://%2Frun%2Fpostgresql:5432/app");
+        assert_eq!(address("postgres://me@%2Frun%2Fpostgresql/app"), socket);
+        assert_eq!(address("postgres://a:1,b:2/app"), "postgres://a:1,b:2/app");
+        let schema = Source::new("postgres://db/app", None, "other").expect("well");
+        let shown = schema.address.display().to_string();
+        assert_eq!(shown, "postgres://db:5432/app?schema=other");
+    }
+
+    #[test]
+    fn p45_wrong_urls_are_refused_and_not_shown() {
+        for wrong in [
+            "postgres:",
+            "postgres://",
+            "postgres:///app",
+            "postgres://me:secret@db:port/app",
+            "postgres://me:secret@db/app?colour=secret",
+            "host=db user=me password=secret",
+        ] {
+            let error = Source::new(wrong, None, sql::SCHEMA).expect_err(wrong);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The network between the clients and the server: every request, answer and notice has its own
+//! delay. Requests of one connection keep their order, answers and notices do not.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::server::Server;
+use super::world::{Shared, World};
+use crate::backend::BoxFuture;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::{
+    Answer, Enter, Entered, Failure, Heartbeat, Inspection, Leave, Link, Notice, Notices, Store,
+    Target, Terms, Tokens,
+};
+
+/// The server, as one client reaches it.
+pub(super) struct Simulated {
+    world: Shared,
+    client: usize,
+}
+
+impl Simulated {
+    pub(super) fn new(world: Shared, client: usize) -> Self {
+        Self { world, client }
+    }
+}
+
+/// The state of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cable {
+    Up,
+    /// Both sides notice that it is gone.
+    Closed,
+    /// Nothing passes, and no side notices.
+    Silent,
+}
+
+/// A connection that was made.
+pub(super) struct Connection {
+    pub(super) client: usize,
+    pub(super) cable: Cable,
+    notices: Notices,
+    /// When the last request arrives.
+    arrival: Instant,
+}
+
+struct SimulatedLink {
+    world: Shared,
+    number: u64,
+    terms: Arc<Terms>,
+    listens: bool,
+}
+
+impl Store for Simulated {
+    fn backend(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn address(&self) -> &Path {
+        Path::new("simulated:")
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens::Strict
+    }
+
+    fn connect(
+        &self,
+        terms: Arc<Terms>,
+        notices: Notices,
+    ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        let (world, client) = (self.world.clone(), self.client);
+        Box::pin(async move {
+            let (there, back) = {
+                let mut world = world.lock();
+                (world.delay(), world.delay())
+            };
+            sleep(there).await;
+            let number = world.lock().accept(client, &terms, notices);
+            sleep(back).await;
+            let number = number.ok_or_else(|| {
+                let text = "connection refused";
+                Error::at(ErrorKind::Unavailable, text, "simulated:")
+            })?;
+            let listens = world.lock().plan().listens;
+            let link = SimulatedLink {
+                world,
+                number,
+                terms,
+                listens,
+            };
+            Ok(Box::new(link) as Box<dyn Link>)
+        })
+    }
+}
+
+impl World {
+    /// Accepts a connection, if the server runs.
+    fn accept(&mut self, client: usize, terms: &Terms, notices: Notices) -> Option<u64> {
+        if !self.is_up {
+            return None;
+        }
+        let number = self.connections.len() as u64;
+        self.connections.push(Connection {
+            client,
+            cable: Cable::Up,
+            notices,
+            arrival: Instant::now(),
+        });
+        if self.plan().listens {
+            self.server.listen(&terms.inbox, number);
+        }
+        Some(number)
+    }
+
+    fn cable(&self, link: u64) -> Cable {
+        self.connections[link as usize].cable
+    }
+
+    /// Breaks a connection. The server notices it later, or with the client.
+    pub(super) fn cut(&mut self, link: usize, cable: Cable, world: &Shared) {
+        let connection = &mut self.connections[link];
+        if connection.cable != Cable::Up {
+            return;
+        }
+        connection.cable = cable;
+        let notices = connection.notices.clone();
+        let (delay, late) = (self.delay(), self.dice.between(0, 3000));
+        let world = world.clone();
+        tokio::spawn(async move {
+            sleep(delay).await;
+            if cable == Cable::Closed {
+                notices.send(Notice::Closed);
+            } else {
+                sleep(Duration::from_millis(late)).await;
+            }
+            world.lock().server.hang_up(link as u64);
+        });
+    }
+
+    /// Sends what the last step has to send.
+    fn deliver(&mut self, world: &Shared) {
+        for (inbox, notice) in std::mem::take(&mut self.server.sent) {
+            let Some(link) = self.server.hears(&inbox) else {
+                continue;
+            };
+            let faults = self.faults();
+            let copies = if self.dice.chance(faults.lost_notices) {
+                0
+            } else {
+                1 + u64::from(self.dice.chance(faults.doubled_notices))
+            };
+            for _ in 0..copies {
+                let (delay, notice, world) = (self.delay(), notice.clone(), world.clone());
+                tokio::spawn(async move {
+                    sleep(delay).await;
+                    let notices = {
+                        let world = world.lock();
+                        let connection = &world.connections[link as usize];
+                        (connection.cable == Cable::Up).then(|| connection.notices.clone())
+                    };
+                    notices
+                        .into_iter()
+                        .for_each(|it| _ = it.send(notice.clone()));
+                });
+            }
+        }
+    }
+}
+
+impl SimulatedLink {
+    /// Carries a request to the server, and the answer back.
+    fn carry<T: Debug + Send + 'static>(
+        &self,
+        request: impl Debug,
+        mut step: impl FnMut(&mut Server, &Arc<Terms>, u64) -> T + Send + 'static,
+    ) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        let (shared, link, terms) = (self.world.clone(), self.number, self.terms.clone());
+        let mut world = shared.lock();
+        if world.cable(link) == Cable::Closed {
+            return Box::pin(async { Err(Failure::closed()) });
+        }
+        let client = world.connections[link as usize].client;
+        world.note(|| format!("client {client} sends through {link}: {request:?}"));
+        let arrival = Instant::now() + world.delay();
+        let arrival = arrival.max(world.connections[link as usize].arrival);
+        world.connections[link as usize].arrival = arrival;
+        drop(world);
+        tokio::spawn(async move {
+            sleep_until(arrival).await;
+            let back = {
+                let mut world = shared.lock();
+                // What was under way when the connection broke may arrive all the same.
+                let passes = world.cable(link) == Cable::Up || world.dice.chance(30);
+                if !world.is_up || !passes {
+                    return;
+                }
+                let now = world.server_now();
+                let mut answer = step(&mut world.server, &terms, now);
+                let doubled = world.faults().doubled_requests;
+                if world.dice.chance(doubled) {
+                    answer = step(&mut world.server, &terms, now);
+                }
+                world.check_step();
+                world.deliver(&shared);
+                (world.delay(), answer)
+            };
+            sleep(back.0).await;
+            let mut world = shared.lock();
+            if world.cable(link) == Cable::Up {
+                world.note(|| format!("client {client} receives: {:?}", back.1));
+                let _ = reply.send(back.1);
+            }
+        });
+        let silent = self.world.lock().cable(link) == Cable::Silent;
+        Box::pin(async move {
+            match answer.await {
+                Ok(answer) => Ok(answer),
+                Err(_) if silent => std::future::pending().await,
+                Err(_) => Err(Failure::closed()),
+            }
+        })
+    }
+}
+
+impl Link for SimulatedLink {
+    fn listens(&self) -> bool {
+        self.listens
+    }
+
+    fn enter(&self, lock: &Target, request: &Enter) -> Answer<Entered> {
+        let (lock, request, listens) = (lock.clone(), request.clone(), self.listens);
+        self.carry(request.clone(), move |server, terms, now| {
+            server.enter(&lock, &request, terms, listens, now)
+        })
+    }
+
+    fn heartbeat(&self, lock: &Target, ids: &[String]) -> Answer<Heartbeat> {
+        let (lock, ids) = (lock.clone(), ids.to_vec());
+        self.carry(ids.clone(), move |server, terms, now| {
+            server.heartbeat(&lock, &ids, terms, now)
+        })
+    }
+
+    fn release(&self, lock: &Target, id: &str, how: Leave) -> Answer<bool> {
+        let (lock, id) = (lock.clone(), id.to_owned());
+        self.carry((id.clone(), how), move |server, terms, now| {
+            server.release(&lock, &id, how, terms, now)
+        })
+    }
+
+    fn inspect(&self, _: &Target, _: usize) -> Answer<Inspection> {
+        Box::pin(async { Err(Failure::nonsense()) })
+    }
+
+    fn force_release(&self, _: &Target, _: Option<u64>) -> Answer<u64> {
+        Box::pin(async { Err(Failure::nonsense()) })
+    }
+
+    fn remove(&self, _: &Target) -> Answer<bool> {
+        Box::pin(async { Err(Failure::nonsense()) })
+    }
+
+    fn ping(&self) -> Answer<()> {
+        self.carry("ping", |_, _, _| ())
+    }
+}
+
+/// A mutex for a simulation on one thread.
+pub(super) struct Cell<T>(Mutex<T>);
+
+impl<T> Cell<T> {
+    pub(super) fn new(value: T) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(value)))
+    }
+
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+        self.0.try_lock().expect("locked twice")
+    }
+}
