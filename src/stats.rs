@@ -39,7 +39,7 @@ pub struct Stats {
     pub frozen: u64,
     /// How many earlier holders died while they held the lock.
     pub crashes: u64,
-    /// How many waits fell back to polling, because nothing could be watched.
+    /// How many waits fell back to a thread or to polling, because nothing could be watched.
     pub fallbacks: u64,
     /// How often the lock was lost while it was held. Only losses that were looked for are known.
     pub losses: u64,

@@ -198,8 +198,8 @@ pub struct Status {
     pub waiters: Vec<Waiter>,
     /// The greatest fencing token that may have been granted, or 0 if none was.
     pub last_token: u64,
-    /// Whether the waiters of this process poll, because events are unavailable or the options do
-    /// not use them.
+    /// Whether the waiters of this process poll: there are neither events nor threads for them, or
+    /// the options do not use them.
     pub polling: bool,
     /// How often a file could not be watched, or events were lost, since this process started.
     /// Counts all locks.

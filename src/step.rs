@@ -14,7 +14,8 @@
 //! - `STANCHION_LADDER=off` removes all rungs of the ladder, `=event` those after a new watch. Both
 //!   also disable the holder's check once a second.
 //! - `STANCHION_WATCH_PANICS=3` makes the third round of the watch thread panic.
-//! - `STANCHION_REACTOR=off` is read by `watch/reactor.rs`, `STANCHION_FLOCK` by `sys/flock.rs`.
+//! - `STANCHION_REACTOR=off` is read by `watch/reactor.rs`, `STANCHION_FLOCK` by `sys/flock.rs`,
+//!   `STANCHION_WAKE_LOCKS` by `sys/wake_lock/linux.rs`.
 
 /// A system call of the protocol, or a place that stands for one. The fail point fires *before* the
 /// step.
@@ -24,6 +25,8 @@ pub(crate) enum Step {
     CreateTicket,
     OpenPredecessor,
     WatchPredecessor,
+    StartThread,
+    ThreadWakes,
     CheckPredecessor,
     TryPredecessor,
     ReapPredecessor,

@@ -76,7 +76,7 @@ mod on {
                     tracing::warn!(%lock, token, "the last holder died while it held the lock");
                 }
                 Note::Fallback => {
-                    tracing::warn!(%lock, "no file events to be had: waits by polling");
+                    tracing::warn!(%lock, "no file events to be had: waits in a thread, or by polling");
                 }
                 Note::WaitsForItself => {
                     tracing::warn!(%lock, "waits for a lock that it seems to hold itself");

@@ -88,6 +88,7 @@ mod reactor;
 mod reactor;
 #[cfg(stanchion_test)]
 mod settled;
+pub(crate) mod ticket_thread;
 mod timers;
 #[cfg(target_os = "linux")]
 mod unread;

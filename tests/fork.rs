@@ -144,6 +144,31 @@ fn p37_a_killed_waiter_with_a_live_forked_child_leaves_the_queue() {
     });
 }
 
+/// Without file events: the child has copies of no descriptor that a thread waits for, or waits
+/// with.
+#[cfg(stanchion_test)]
+#[test]
+fn p37_a_forked_child_keeps_no_thread_waiting() {
+    everywhere(|mut crew| {
+        crew.by_events_only().set("STANCHION_NO_INOTIFY", "24");
+        let (holder, victim) = (crew.start(), crew.start());
+        let (next, last) = (crew.start(), crew.start());
+        crew.take(holder, 1);
+        for who in [victim, next, last] {
+            crew.queue(who, 1);
+        }
+        let strays = [victim, next].map(|who| {
+            let answer = crew.ask(who, "fork stay");
+            Stray::read(&answer, "forked ")
+        });
+        crew.kill_now(victim);
+        crew.release(holder, 1);
+        crew.serve(next, 1);
+        crew.expect_held(last, 1);
+        strays.iter().for_each(Stray::assert_alive);
+    });
+}
+
 #[cfg(stanchion_test)]
 #[test]
 fn p37_a_release_is_heard_although_a_forked_child_lives() {

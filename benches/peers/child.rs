@@ -233,6 +233,7 @@ fn play<S: Subject>(role: &str, call: Call) {
         "handover" => run(jobs::handover::child::<S>(call)),
         "tasks" => run(jobs::tasks::child::<S>(call)),
         "throughput" => run(jobs::throughput::child::<S>(call)),
+        "processes" => run(jobs::processes::child::<S>(call)),
         "onlooker" => run(jobs::onlooker::child(call)),
         "overtakes" => run(jobs::overtakes::child::<S>(call)),
         "hold" => run(jobs::crash::child::<S>(call)),

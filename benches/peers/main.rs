@@ -16,6 +16,7 @@
 //! | `handover` | from just before a release until the task of the next process holds |
 //! | `tasks` | hand-over among 8 and among 100 tasks of one process |
 //! | `throughput` | 8 processes without pause: grants a second, their order, how evenly they are shared |
+//! | `processes` | 100, 300 and 500 processes without pause: grants a second, the longest wait |
 //! | `onlooker` | from one grant to the next among such processes, with and without an observer |
 //! | `overtakes` | 12 processes of 12 rounds: how often a grant overtakes an earlier request |
 //! | `crash` | from just before `kill -9` of the holder until the next process holds |

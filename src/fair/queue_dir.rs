@@ -22,7 +22,7 @@ use crate::step::{self, Step};
 use crate::sys::dir::{Dir, Directory, Found, Opened, Unchanged};
 use crate::sys::file::{self, FileId};
 use crate::sys::fork::Private;
-use crate::sys::{flock, host};
+use crate::sys::{flock, host, wake_lock};
 
 /// The name of the state file, which is no ticket.
 pub(crate) const STATE: &str = "state";
@@ -76,6 +76,10 @@ impl OtherTicket {
 
     pub(crate) fn id(&self) -> FileId {
         self.id
+    }
+
+    pub(crate) fn into_file(self) -> Private {
+        self.file
     }
 }
 
@@ -261,12 +265,14 @@ impl QueueDir {
         let rights = rights.map_err(|e| Error::io("look at the lock file", &self.door, e))?;
         if let Some(mut file) = self.spares.take(&self.dir, &rights) {
             file.describe(words);
+            wake_lock::take(&file.file, ticket.number);
             match self.dir.link(&file.file, &name) {
                 Ok(()) => {
                     let kept = true;
                     return Ok(Created::Own(OwnTicket { ticket, file, kept }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    wake_lock::release(&file.file, ticket.number);
                     self.spares.put(file);
                     return Ok(Created::Taken);
                 }
@@ -276,6 +282,8 @@ impl QueueDir {
         }
         match self.dir.create_locked(&name, &rights) {
             Ok((file, id)) => {
+                // A thread that looks for it before polls for this ticket.
+                wake_lock::take(&file, ticket.number);
                 let mut file = TicketFile::new(file, id, rights);
                 file.describe(words);
                 let kept = false;
@@ -455,6 +463,8 @@ impl QueueDir {
         step::at(Step::UnlinkTicket);
         let result = self.unlink_if_same(own.ticket, own.file.id);
         step::at(Step::CloseTicket);
+        // The threads that this wakes find that the ticket is gone.
+        wake_lock::release(&own.file.file, own.ticket.number);
         if own.kept && !keep {
             let _ = self.dir.unlink(&spare::name_of(own.file.id));
         }

@@ -71,7 +71,7 @@ macro_rules! lend_files {
 pub(crate) use lend_files;
 
 /// The identity of a file, whatever its name: device and inode, or volume and index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub struct FileId {
     pub(crate) device: u64,

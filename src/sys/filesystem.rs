@@ -85,6 +85,13 @@ impl FileSystem {
         cfg!(target_os = "linux") && !self.has(NETWORK)
     }
 
+    /// Returns whether the blocking lock call returns as soon as the lock is free. On a file system
+    /// of another machine the client may ask once in a while, up to every 30 seconds (NFS), or may
+    /// not block at all (FUSE).
+    pub(crate) fn wakes_lock_calls(self) -> bool {
+        !self.has(NETWORK)
+    }
+
     /// Returns whether a file is known to keep its number for as long as it exists.
     pub(crate) fn keeps_numbers(self) -> bool {
         self.has(KEEPS_NUMBERS)

@@ -7,6 +7,7 @@
 //! | part | what it provides |
 //! |---|---|
 //! | [`flock`] | lock and unlock of an open file, through `fs2` |
+//! | [`wake_lock`] | what wakes a thread when a ticket ends |
 //! | [`file`](mod@file) | opening lock files, file identity, marks, positioned reads and writes |
 //! | [`dir`](mod@dir) | the queue directory: listing, locked tickets, look-ups by name |
 //! | [`filesystem`] | which machines can reach a file, and what its file system reports |
@@ -42,6 +43,7 @@ pub(crate) mod id;
 pub(crate) mod lock_table;
 pub(crate) mod process;
 pub(crate) mod refusal;
+pub(crate) mod wake_lock;
 
 #[cfg_attr(target_os = "linux", path = "host/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "host/portable.rs")]

@@ -1,9 +1,10 @@
 //! Threads that wait in the system's lock call.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Seen, WatchId, WatcherId, watch};
 use crate::foreign::surviving;
@@ -11,7 +12,10 @@ use crate::sys::fork::{PerProcess, Private, generation};
 use crate::sys::{flock, host};
 
 /// How many threads of one process wait in a lock call.
-const MAX_LOCK_THREADS: usize = 64;
+pub(crate) const MAX_LOCK_THREADS: usize = 64;
+/// How long a thread waits for its next job. To start a thread takes longer than most waits between
+/// busy processes.
+const IDLE: Duration = Duration::from_millis(100);
 
 /// A thread that waits in the system's lock call, and calls a watcher when it has the lock.
 ///
@@ -43,18 +47,85 @@ enum Progress {
     Abandoned,
 }
 
-static LOCK_THREADS: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
+/// A wait in a lock call, and what follows it.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads of this process that wait in lock calls, and those that have done so a moment ago
+/// and take the next job.
+#[derive(Default)]
+struct Threads {
+    count: usize,
+    /// How many of them have no job.
+    idle: usize,
+    /// Jobs that idle threads will take. There are never more than these threads.
+    jobs: VecDeque<Job>,
+}
+
+#[derive(Default)]
+struct Pool {
+    threads: Mutex<Threads>,
+    job: Condvar,
+}
+
+static POOL: PerProcess<Pool> = PerProcess::new(Pool::default);
+
+impl Pool {
+    fn threads(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs jobs until there has been none for a while.
+    fn serve(&self, first: Job) {
+        host::prepare_helper_thread();
+        let mut job = Some(first);
+        while let Some(run) = job {
+            surviving(run);
+            job = self.next();
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut threads = self.threads();
+        threads.idle += 1;
+        let no_job = |threads: &mut Threads| threads.jobs.is_empty();
+        let waited = self.job.wait_timeout_while(threads, IDLE, no_job);
+        threads = waited.unwrap_or_else(PoisonError::into_inner).0;
+        threads.idle -= 1;
+        let job = threads.jobs.pop_front();
+        threads.count -= usize::from(job.is_none());
+        job
+    }
+}
+
+/// Lets a thread wait in a lock call. Returns `false` if there are too many, or if no thread can be
+/// started.
+pub(super) fn spawn(run: impl FnOnce() + Send + 'static) -> bool {
+    let pool = POOL.get();
+    let mut threads = pool.threads();
+    if threads.jobs.len() < threads.idle {
+        threads.jobs.push_back(Box::new(run));
+        drop(threads);
+        pool.job.notify_one();
+        return true;
+    }
+    if threads.count >= MAX_LOCK_THREADS {
+        return false;
+    }
+    threads.count += 1;
+    drop(threads);
+    let thread = std::thread::Builder::new().name("stanchion-flock".into());
+    let started = thread.spawn(move || pool.serve(Box::new(run)));
+    if started.is_err() {
+        pool.threads().count -= 1;
+    }
+    started.is_ok()
+}
 
 impl LockThread {
     /// Starts a thread that waits for the lock of this open file. Returns `None` if there are too
     /// many, or if no thread can be started.
     pub(crate) fn start(watcher_id: WatcherId, file: &File, shared: bool) -> Option<Self> {
         let file = Private::new(file.try_clone().ok()?);
-        let count = LOCK_THREADS.get();
-        let more = |old| (old < MAX_LOCK_THREADS).then_some(old + 1);
-        count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .ok()?;
         let progress = Mutex::new(Progress::Waiting);
         let generation = generation();
         let call = Arc::new(LockCall {
@@ -64,18 +135,11 @@ impl LockThread {
             progress,
         });
         let thread_call = call.clone();
-        let thread = std::thread::Builder::new().name("stanchion-flock".into());
-        let started = thread.spawn(move || {
-            host::prepare_helper_thread();
-            surviving(|| thread_call.run(shared));
+        let started = spawn(move || {
+            thread_call.run(shared);
             drop(thread_call);
-            count.fetch_sub(1, Ordering::Relaxed);
         });
-        if started.is_err() {
-            count.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self { call })
+        started.then_some(Self { call })
     }
 
     /// Returns whether the open file is locked now, or why it cannot be. Returns `None` while the

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use super::lock_thread::LockThread;
-use super::{Seen, WatchId, WatcherId, watch};
+use super::{Seen, WatchId, WatcherId, ticket_thread, watch};
 use crate::backoff::Backoff;
 use crate::step;
 
@@ -15,8 +15,9 @@ use crate::step;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Sleeps until the kernel reports that a process closed the file. Falls back to polling if the
-    /// platform or the file system reports no closes.
+    /// Sleeps until the kernel reports that a process closed the file. If it reports no closes, a
+    /// [`FifoLock`](crate::FifoLock) falls back to a thread as with [`Wait::Blocking`], and other
+    /// waits to polling.
     #[default]
     Watch,
     /// Tries again after these delays.
@@ -35,6 +36,9 @@ pub enum Wait {
 pub(crate) const FINE: Duration = Duration::from_micros(50);
 /// The first rung after a new watch.
 pub(crate) const COARSE: Duration = Duration::from_millis(5);
+/// The first rung beside a thread that waits for the lock of a ticket. It serves older processes
+/// only, which keep the file locked for their next ticket.
+pub(crate) const BESIDE_THREAD: Duration = Duration::from_secs(1);
 /// The last rung if the slow poll is disabled.
 const LAST_RUNG: Duration = Duration::from_secs(1);
 
@@ -43,6 +47,8 @@ pub(crate) enum WakeSource {
     Watch(WatchId),
     /// A thread waits in the lock call. Nothing else may try the lock of this descriptor meanwhile.
     Thread(LockThread),
+    /// A thread waits in the lock call of the ticket. The file is the thread's.
+    TicketThread,
     /// The watch has fired, and was not given back yet.
     Fired(WatchId),
     /// No watch was added yet.
@@ -107,6 +113,7 @@ impl WakeSource {
                 true
             }
             Self::Thread(lock_thread) => lock_thread.id() == id,
+            Self::TicketThread => ticket_thread::event() == id,
             _ => false,
         }
     }
@@ -130,6 +137,16 @@ impl WakeSource {
 
     pub(crate) fn is_polling(&self) -> bool {
         matches!(self, Self::Poll(_))
+    }
+
+    /// Starts a thread that waits for the lock of this file, if it could not be watched. If there
+    /// are too many threads, the waiter still polls.
+    pub(crate) fn thread_instead(&mut self, watcher_id: WatcherId, file: &File, shared: bool) {
+        if self.is_polling()
+            && let Some(lock_thread) = LockThread::start(watcher_id, file, shared)
+        {
+            *self = Self::Thread(lock_thread);
+        }
     }
 
     /// Sets the next attempt to a jittered delay, if nothing is watched.

@@ -23,7 +23,7 @@ fn collect_tickets(w: &mut World, ranks: bool) {
         let open = w
             .procs
             .iter()
-            .any(|p| [p.own, p.pred, p.target, p.spare].contains(&s));
+            .any(|p| [p.own, p.pred, p.target, p.spare, p.thread].contains(&s));
         if w.tickets[slot].linked || open {
             kept[count] = (w.tickets[slot].number, s);
             count += 1;
@@ -65,6 +65,7 @@ fn collect_tickets(w: &mut World, ranks: bool) {
         proc.pred = rename(proc.pred);
         proc.target = rename(proc.target);
         proc.spare = rename(proc.spare);
+        proc.thread = rename(proc.thread);
         proc.front = rename(proc.front);
         let skip = proc.skip;
         proc.skip = 0;

@@ -17,6 +17,7 @@ use crate::rules::{Clock, Rules};
 use crate::seen::{Seen, fingerprint};
 use crate::shared;
 use crate::steps::{self, Step, Taken};
+use crate::thread;
 use crate::window;
 use crate::world::{Fault, Fd, Life, N, NONE, Pc, Proc, World, flag};
 
@@ -100,14 +101,16 @@ enum Lane {
     DrawSame,
     Downgrade,
     GiveUp,
+    Thread,
 }
 
-const LANES: [Lane; 5] = [
+const LANES: [Lane; 6] = [
     Lane::Main,
     Lane::Tidy,
     Lane::DrawSame,
     Lane::Downgrade,
     Lane::GiveUp,
+    Lane::Thread,
 ];
 
 impl Lane {
@@ -125,6 +128,7 @@ impl Lane {
             Self::DrawSame => rules.clock == Clock::Coarse,
             Self::Downgrade => rules.downgrades && w.procs[p].pc == Pc::Held,
             Self::GiveUp => w.procs[p].pc == Pc::StateLadder && w.procs[p].reads(),
+            Self::Thread => thread::can_step(w, p),
         }
     }
 
@@ -135,6 +139,7 @@ impl Lane {
             Self::DrawSame => steps::draw_same(w, p, rules),
             Self::Downgrade => shared::downgrade(w, p, rules),
             Self::GiveUp => shared::give_up(w, p, rules),
+            Self::Thread => thread::step(w, p, rules),
         }
     }
 }
@@ -154,7 +159,8 @@ fn successors(world: &World, rules: &Rules, out: &mut Vec<(Act, World)>) {
             }
             let mut w = *world;
             if let Some((step, note)) = lane.step(&mut w, p, rules) {
-                moving |= world.procs[p].pc != Pc::Idle && !lane.is_leisure(&world.procs[p]);
+                let begun = world.procs[p].pc != Pc::Idle || matches!(lane, Lane::Thread);
+                moving |= begun && !lane.is_leisure(&world.procs[p]);
                 keep(Act::Did(p, step, note), w, out);
             }
         }

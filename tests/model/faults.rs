@@ -141,6 +141,7 @@ fn kill(w: &mut World, p: usize) -> bool {
         state: rest.state,
         spare: rest.spare,
         draft: rest.draft,
+        thread: rest.thread,
         announced: rest.announced,
         ..Proc::new(old.role, 0)
     };
@@ -196,7 +197,8 @@ fn cancel(w: &mut World, p: usize) -> bool {
         w.undraw(p);
     }
     let proc = &mut w.procs[p];
-    let keep = flag::WRITTEN | flag::CRASHED | flag::PRED_WATCH | flag::DOOR_WATCH;
+    let watches = flag::PRED_WATCH | flag::DOOR_WATCH;
+    let keep = flag::WRITTEN | flag::CRASHED | watches | flag::THREAD_FREE;
     proc.flags &= keep;
     (proc.ahead, proc.first, proc.skip) = (0, 0, 0);
     (proc.target, proc.next, proc.pc) = (NONE, Pc::Idle, Pc::Leave);

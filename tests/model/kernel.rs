@@ -1,6 +1,7 @@
 //! What the kernel does for the protocol: try-locks, closes, watches, names. Also some questions
 //! about a state.
 
+use crate::thread;
 use crate::world::{EMPTY, Fault, Fd, N, NONE, Proc, StateFile, TICKETS, Ticket, World, flag};
 
 /// The bit of a lock byte that is held in shared mode; the other bits are the processes.
@@ -95,13 +96,14 @@ impl World {
             Fd::State => proc.state,
             Fd::Spare => proc.spare,
             Fd::Draft => proc.draft,
+            Fd::Thread => proc.thread,
         };
         if index == NONE {
             return None;
         }
         let index = usize::from(index);
         Some(match fd {
-            Fd::Own | Fd::Pred | Fd::Spare => &mut self.tickets[index].lock,
+            Fd::Own | Fd::Pred | Fd::Spare | Fd::Thread => &mut self.tickets[index].lock,
             Fd::Door => &mut self.doors[index].lock,
             Fd::State | Fd::Draft => &mut self.states[index].lock,
         })
@@ -186,6 +188,7 @@ impl World {
             Fd::Own => self.ticket_event(p, proc.own),
             Fd::Pred => self.ticket_event(p, proc.pred),
             Fd::Spare => self.ticket_event(p, proc.spare),
+            Fd::Thread => self.ticket_event(p, proc.thread),
             Fd::Door => {
                 for (q, other) in self.procs.iter_mut().enumerate() {
                     if q != p && other.door == proc.door && other.has(flag::DOOR_WATCH) {
@@ -215,6 +218,7 @@ impl World {
             Fd::Pred => {
                 proc.pred = NONE;
                 proc.clear(flag::PRED_WATCH | flag::PRED_EVENT);
+                proc.clear(flag::BEGINS | flag::PRED_FREE);
             }
             Fd::Door => {
                 proc.door = NONE;
@@ -223,6 +227,10 @@ impl World {
             Fd::State => proc.state = NONE,
             Fd::Spare => proc.spare = NONE,
             Fd::Draft => proc.draft = NONE,
+            Fd::Thread => {
+                proc.thread = NONE;
+                proc.clear(flag::THREAD_FREE);
+            }
         }
     }
 
@@ -232,6 +240,9 @@ impl World {
         let announced = self.procs[p].announced & fd.bit() != 0;
         if !announced {
             self.announce(p, fd);
+            if fd == Fd::Own {
+                thread::release(self, self.procs[p].own);
+            }
             if self.locks(p, fd) {
                 self.procs[p].announced |= fd.bit();
                 return false;

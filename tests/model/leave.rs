@@ -4,6 +4,7 @@ use crate::copies;
 use crate::rules::{Mutation, Rules};
 use crate::shared;
 use crate::steps::{Step, Taken, go};
+use crate::thread;
 use crate::world::{Fd, Life, NONE, Pc, Proc, Report, Role, World, flag};
 
 /// Takes the next step of a process that releases something.
@@ -140,6 +141,8 @@ pub(crate) fn tidy(w: &mut World, p: usize, rules: &Rules) -> Taken {
             w.idle = 0;
             if rules.spares {
                 w.ticket_event(p, proc.own);
+            }
+            if rules.spares && !rules.has_threads() {
                 w.set_aside(p);
                 finish(w, p);
                 return Some((Step::UnlinkTicket, "keeps the file"));
@@ -149,6 +152,14 @@ pub(crate) fn tidy(w: &mut World, p: usize, rules: &Rules) -> Taken {
         if w.try_lock(p, Fd::Own) {
             return Some((Step::LockTicket, "to unlink it"));
         }
+    }
+    if rules.spares && rules.has_threads() && !closing && w.locks(p, Fd::Own) {
+        if !rules.is(Mutation::WakeLockKept) {
+            thread::release(w, proc.own);
+        }
+        w.set_aside(p);
+        finish(w, p);
+        return Some((Step::CloseTicket, "keeps the file"));
     }
     let closed = w.close_half(p, Fd::Own);
     finish(w, p);
@@ -174,6 +185,8 @@ pub(crate) fn finish(w: &mut World, p: usize) {
     } else if proc.own == NONE {
         w.leaves_line(p);
         let mut fresh = Proc::new(proc.role, proc.rounds - 1);
+        (fresh.deaf, fresh.old, fresh.thread) = (proc.deaf, proc.old, proc.thread);
+        fresh.set(proc.flags & flag::THREAD_FREE);
         if fresh.rounds > 0 {
             (fresh.state, fresh.spare) = (proc.state, proc.spare);
         } else if proc.spare != NONE {

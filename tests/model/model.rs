@@ -17,6 +17,8 @@
 //! - `explore.rs` visits every state that any order of all this can reach.
 //! - In the scenarios `rw_…` some processes are readers. `shared.rs` has the steps that differ for
 //!   them, and the downgrade of a writer.
+//! - In the scenarios `deaf_…` some processes get no file events. `thread.rs` has what their threads
+//!   do.
 //! - `semaphore.rs` is a smaller model of its own, with the same search.
 //! - `pidfile.rs`, `baton.rs` and `redis.rs` are the models of the locks that exist as a name, and
 //!   of the leases on a server. They use the search of `graph.rs`. The scenarios of the server are
@@ -105,6 +107,7 @@ mod leave;
 mod mutations;
 mod mutations_copies;
 mod mutations_shared;
+mod mutations_thread;
 mod outsider;
 mod pidfile;
 mod redis;
@@ -114,6 +117,7 @@ mod semaphore;
 mod shared;
 mod step;
 mod steps;
+mod thread;
 mod window;
 mod world;
 
@@ -153,6 +157,19 @@ fn windows() -> Rules {
     Rules {
         windows: true,
         ..linked()
+    }
+}
+
+/// The same, and some processes get no file events of tickets.
+fn deaf(deaf: [bool; 3]) -> Rules {
+    Rules { deaf, ..linked() }
+}
+
+/// The same for writers and readers.
+fn deaf_modes(which: &str, deaf: [bool; 3]) -> Rules {
+    Rules {
+        deaf,
+        ..modes(which)
     }
 }
 
@@ -293,6 +310,74 @@ scenarios! {
     snapshot_and_replaced_door: linked() => { snapshots: 1, intrusions: 1, fast: true, rounds: [2, 2, 0] }
     /// The same during a removal.
     snapshot_and_remove: removing() => { snapshots: 1, tmpfile: true }
+}
+
+scenarios! {
+    /// No process gets file events.
+    deaf_queue: deaf([true; 3]) => { rounds: [2, 2, 1] }
+    /// The same, with tickets created and then locked.
+    deaf_queue_of_created_tickets: deaf([true; 3]) => { tmpfile: false }
+    /// The same, where files are used for several tickets.
+    deaf_spare_files: deaf([true; 3]) => { spares: true, rounds: [2, 2, 1] }
+    /// One process gets no file events, and the others keep files.
+    deaf_among_others: deaf([false, false, true]) => { spares: true, rounds: [2, 2, 1] }
+    /// Any one is killed, with spare files.
+    deaf_and_kill: deaf([true; 3]) => { spares: true, kills: 1, rounds: [2, 1, 1] }
+    /// Any two are killed.
+    deaf_and_two_kills: deaf([true; 3]) => { kills: 2 }
+    /// Any two are killed; one of them may have file events.
+    deaf_among_others_and_two_kills: deaf([false, true, true]) => { kills: 2 }
+    /// A future is dropped, and its thread stays.
+    deaf_and_cancel: deaf([true; 3]) => { spares: true, cancels: 1, rounds: [2, 1, 1] }
+    /// The same, with a kill.
+    deaf_kill_and_cancel: deaf([false, true, true]) => { kills: 1, cancels: 1, rounds: [1, 2, 0] }
+    /// One is stopped anywhere, also with a wake lock in its thread.
+    deaf_and_frozen: deaf([true; 3]) => { windows: true, stops: 1 }
+    /// One is stopped and one is killed, of those that queue.
+    deaf_frozen_and_kill: deaf([true; 3]) => {
+        windows: true, stops: 1, kills: 1, rounds: [1, 2, 0]
+    }
+    /// One offer is not claimed.
+    deaf_and_unclaimed: deaf([true; 3]) => { windows: true, unclaimed: 1 }
+    /// Numbers come back.
+    deaf_lagging_clock_and_kill: deaf([true; 3]) => { clock: Clock::Behind, kills: 1 }
+    /// One process runs an older version.
+    deaf_behind_older: deaf([false, true, true]) => {
+        spares: true, old: [true, false, false], rounds: [2, 2, 1]
+    }
+    /// The same, with a kill.
+    deaf_behind_older_and_kill: deaf([false, true, true]) => {
+        spares: true, old: [true, false, false], kills: 1, rounds: [2, 1, 1]
+    }
+    /// Readers wait for one writer.
+    deaf_readers: deaf_modes("WRR", [true; 3]) => { spares: true, rounds: [2, 1, 1] }
+    /// The same, with a kill.
+    deaf_readers_and_kill: deaf_modes("WRR", [false, true, true]) => { kills: 1 }
+}
+
+scenarios! { wide:
+    /// One is stopped and one is killed, anywhere.
+    wide_deaf_frozen_and_kill: deaf([true; 3]) => { windows: true, stops: 1, kills: 1 }
+    /// The same, of which one has file events.
+    wide_deaf_among_others_frozen_and_kill: deaf([false, true, true]) => {
+        windows: true, stops: 1, kills: 1
+    }
+    /// A kill and a dropped future.
+    wide_deaf_kill_and_cancel_twice: deaf([false, true, true]) => {
+        kills: 1, cancels: 1, rounds: [1, 1, 2]
+    }
+    /// The same, with spare files.
+    wide_deaf_kill_and_cancel: deaf([true; 3]) => {
+        spares: true, kills: 1, cancels: 1, rounds: [2, 1, 1]
+    }
+    /// One waiter is stopped, and a future is dropped, whose thread stays.
+    wide_deaf_frozen_and_cancel: deaf([true; 3]) => {
+        windows: true, stops: 1, stops_in_line: true, cancels: 1, rounds: [1, 2, 1]
+    }
+    /// Two waiters are stopped.
+    wide_deaf_two_frozen_waiters: deaf([true; 3]) => {
+        windows: true, stops: 2, stops_in_line: true
+    }
 }
 
 scenarios! {

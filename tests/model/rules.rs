@@ -108,6 +108,14 @@ pub(crate) enum Mutation {
     CopyUnlocked,
     /// The record in it still names the file that it was copied from.
     CopyNamesOther,
+    /// The owner of a ticket does not release its wake lock when it keeps the file.
+    WakeLockKept,
+    /// All tickets of one file have one wake lock.
+    OneWakeLock,
+    /// A ticket whose wake lock is free counts as that of a dead owner.
+    WokenIsDead,
+    /// The call of a thread is lost if its waiter does something else at that moment.
+    CallMissed,
 }
 
 /// One scenario.
@@ -115,6 +123,10 @@ pub(crate) enum Mutation {
 pub(crate) struct Rules {
     pub(crate) roles: [Role; N],
     pub(crate) rounds: [u8; N],
+    /// Which processes get no file events of tickets.
+    pub(crate) deaf: [bool; N],
+    /// Which processes take no wake locks.
+    pub(crate) old: [bool; N],
     /// Acquire tries the door before it queues.
     pub(crate) fast: bool,
     /// Tickets appear already locked (`O_TMPFILE`, lock, `linkat`).
@@ -151,6 +163,8 @@ impl Rules {
         Self {
             roles: [Role::Locker; N],
             rounds,
+            deaf: [false; N],
+            old: [false; N],
             fast: false,
             tmpfile: false,
             spares: false,
@@ -195,11 +209,17 @@ impl Rules {
         self.clock != Clock::Behind && !self.is(Mutation::LowNumbers)
     }
 
+    /// Returns whether threads wait for tickets.
+    pub(crate) fn has_threads(&self) -> bool {
+        self.deaf.contains(&true)
+    }
+
     /// The first state.
     pub(crate) fn start(&self) -> World {
         let mut procs = [Proc::new(Role::Locker, 0); N];
         for (p, proc) in procs.iter_mut().enumerate() {
             *proc = Proc::new(self.roles[p], self.rounds[p]);
+            (proc.deaf, proc.old) = (self.deaf[p], self.old[p]);
         }
         let mut world = World::new(procs);
         world.kills = self.kills;

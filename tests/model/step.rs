@@ -9,6 +9,8 @@ pub(crate) enum Step {
     CheckTicket,
     OpenPredecessor,
     WatchPredecessor,
+    StartThread,
+    ThreadWakes,
     CheckPredecessor,
     TryPredecessor,
     ReapPredecessor,

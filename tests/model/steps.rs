@@ -12,6 +12,7 @@ use crate::outsider;
 use crate::rules::{Clock, Mutation, Rules};
 use crate::shared;
 pub(crate) use crate::step::Step;
+use crate::thread;
 use crate::window;
 use crate::world::{Fault, Fd, NONE, Pc, Role, World, flag};
 
@@ -29,7 +30,7 @@ pub(crate) fn step(w: &mut World, p: usize, rules: &Rules) -> Taken {
         Pc::FastList => fast_list(w, p, rules),
         Pc::Draw => draw(w, p, rules),
         Pc::Create => create(w, p, rules),
-        Pc::LockTicket => lock_ticket(w, p),
+        Pc::LockTicket => lock_ticket(w, p, rules),
         Pc::CheckTicket => check_ticket(w, p),
         Pc::Retake => retake(w, p),
         Pc::Look => look(w, p, rules),
@@ -247,6 +248,9 @@ fn create(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return go(w, p, Pc::Draw, Step::CreateTicket, note);
     }
     w.own(p).linked = true;
+    if rules.tmpfile {
+        thread::take(w, p, rules);
+    }
     // The link count of a file that is used again changes.
     let slot = w.procs[p].own;
     w.ticket_event(p, slot);
@@ -258,11 +262,12 @@ fn create(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, Pc::LockTicket, Step::CreateTicket, "")
 }
 
-fn lock_ticket(w: &mut World, p: usize) -> Taken {
+fn lock_ticket(w: &mut World, p: usize, rules: &Rules) -> Taken {
     if !w.try_lock(p, Fd::Own) {
         w.procs[p].target = NONE;
         return go(w, p, Pc::Retake, Step::LockTicket, "refused");
     }
+    thread::take(w, p, rules);
     if w.own(p).linked {
         w.procs[p].set(flag::PLACED);
     }
@@ -341,6 +346,9 @@ fn look(w: &mut World, p: usize, rules: &Rules) -> Taken {
 
 /// There is a ticket before its own: opens it, probes the door past it, or tries it.
 fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
+    if thread::waits_for(w, p, usize::from(before)) {
+        return stay_with_thread(w, p);
+    }
     let opened = w.procs[p].pred;
     let place = |slot: u8| w.place(usize::from(slot));
     let same_name = opened != NONE && place(opened) == place(before);
@@ -363,6 +371,26 @@ fn stay_behind(w: &mut World, p: usize, before: u8) -> Taken {
     go(w, p, Pc::WaitPred, Step::ListQueue, "still behind")
 }
 
+/// A thread waits for the ticket before its own.
+fn stay_with_thread(w: &mut World, p: usize) -> Taken {
+    if w.procs[p].pred != NONE {
+        w.close_half(p, Fd::Pred);
+    }
+    let proc = &mut w.procs[p];
+    proc.clear(flag::LADDER);
+    if proc.has(flag::LOOK) {
+        proc.clear(flag::LOOK);
+        return go(w, p, Pc::ProbeOpen, Step::ListQueue, "timer: still behind");
+    }
+    go(
+        w,
+        p,
+        Pc::WaitPred,
+        Step::ListQueue,
+        "its thread waits for it",
+    )
+}
+
 /// Opens the predecessor's ticket. Closes the one that was open before, and the door of a former
 /// head.
 fn open_pred(w: &mut World, p: usize) -> Taken {
@@ -373,6 +401,10 @@ fn open_pred(w: &mut World, p: usize) -> Taken {
     }
     let target = std::mem::replace(&mut w.procs[p].target, NONE);
     match w.named_as(usize::from(target)) {
+        Some(t) if thread::waits_for(w, p, t) && w.tickets[t].mark => {
+            go(w, p, Pc::Look, Step::CheckPredecessor, "marked")
+        }
+        Some(t) if thread::waits_for(w, p, t) => stay_with_thread(w, p),
         Some(t) => {
             w.procs[p].pred = t as u8;
             go(w, p, Pc::WatchPred, Step::OpenPredecessor, "")
@@ -382,7 +414,11 @@ fn open_pred(w: &mut World, p: usize) -> Taken {
 }
 
 fn watch_pred(w: &mut World, p: usize) -> Taken {
-    w.procs[p].set(flag::PRED_WATCH | flag::LADDER);
+    w.procs[p].set(flag::LADDER);
+    if thread::begin(w, p) {
+        return go(w, p, Pc::CheckPred, Step::WatchPredecessor, "no events");
+    }
+    w.procs[p].set(flag::PRED_WATCH);
     go(w, p, Pc::CheckPred, Step::WatchPredecessor, "")
 }
 
@@ -415,8 +451,9 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
         return look(w, p, rules);
     }
     if w.procs[p].has(flag::LADDER) {
-        if w.try_lock(p, Fd::Pred) {
-            w.procs[p].clear(flag::LADDER);
+        let trusts = rules.is(Mutation::WokenIsDead) && w.procs[p].has(flag::TRIED);
+        if w.try_lock(p, Fd::Pred) || trusts {
+            w.procs[p].clear(flag::LADDER | flag::TRIED);
             return go(
                 w,
                 p,
@@ -438,6 +475,11 @@ fn wait_pred(w: &mut World, p: usize, rules: &Rules) -> Taken {
 /// The last rung was refused: waits, unless the lock is announced to drop, because then a later
 /// rung gets it.
 pub(crate) fn sleep(w: &mut World, p: usize, fd: Fd, step: Step, rules: &Rules) -> Taken {
+    if fd == Fd::Pred
+        && let Some(started) = thread::start(w, p)
+    {
+        return Some(started);
+    }
     let lock = *w.lock_behind(p, fd)?;
     if w.is_dropping(lock, fd) && !rules.is(Mutation::NoLadder) {
         return None;

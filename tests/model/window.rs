@@ -5,6 +5,7 @@ use crate::outsider;
 use crate::rules::{Mutation, Rules};
 use crate::shared;
 use crate::steps::{Step, Taken, give_back, go};
+use crate::thread;
 use crate::world::{Fault, Fd, Life, NONE, Pc, Proc, World, flag};
 
 /// Takes the next step of a process that probes, marks or unmarks.
@@ -126,6 +127,9 @@ fn go_in(w: &mut World, p: usize, step: Step, note: &'static str) -> Taken {
 
 /// Nothing moves by itself before the next timer.
 fn is_quiet(w: &World, p: usize) -> bool {
+    if thread::can_step(w, p) {
+        return false;
+    }
     let proc = &w.procs[p];
     let urgent = flag::LADDER | flag::DUE | flag::PRED_EVENT | flag::DOOR_EVENT;
     match proc.life {

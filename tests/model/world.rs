@@ -134,17 +134,20 @@ pub(crate) enum Fd {
     Spare,
     /// The state file that is to replace one with another name.
     Draft,
+    /// The predecessor's ticket, of the thread that waits for its wake lock.
+    Thread,
 }
 
 impl Fd {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Own,
         Self::Pred,
         Self::Door,
         Self::State,
         Self::Spare,
         Self::Draft,
+        Self::Thread,
     ];
 
     /// The bit of this descriptor in [`Proc::announced`].
@@ -193,6 +196,14 @@ pub(crate) mod flag {
     pub(crate) const HELD_SEEN: u32 = 1 << 17;
     /// The state file had another name when it was locked.
     pub(crate) const LINKED: u32 = 1 << 18;
+    /// Will start a thread if the predecessor is alive.
+    pub(crate) const BEGINS: u32 = 1 << 19;
+    /// The ticket that it has opened has lost its wake lock since.
+    pub(crate) const PRED_FREE: u32 = 1 << 20;
+    /// The thread has its wake lock.
+    pub(crate) const THREAD_FREE: u32 = 1 << 21;
+    /// Its thread has ended, and the ticket still stood.
+    pub(crate) const TRIED: u32 = 1 << 22;
 }
 
 /// One process. The masks of other processes come last, so that sorting hardly depends on them.
@@ -200,6 +211,10 @@ pub(crate) mod flag {
 pub(crate) struct Proc {
     pub(crate) role: Role,
     pub(crate) life: Life,
+    /// It gets no file events of tickets: threads wait for it.
+    pub(crate) deaf: bool,
+    /// It runs an older version, and takes no wake locks.
+    pub(crate) old: bool,
     pub(crate) pc: Pc,
     /// The step after the door is released.
     pub(crate) next: Pc,
@@ -219,6 +234,8 @@ pub(crate) struct Proc {
     pub(crate) spare: u8,
     /// State inode that is to replace the one that it has open.
     pub(crate) draft: u8,
+    /// Slot of the ticket for whose wake lock a thread waits.
+    pub(crate) thread: u8,
     /// See [`flag`].
     pub(crate) flags: u32,
     /// Descriptors whose close is announced while their lock still exists.
@@ -249,6 +266,8 @@ impl Proc {
         Self {
             role,
             life: Life::Awake,
+            deaf: false,
+            old: false,
             pc: if rounds == 0 { Pc::Done } else { Pc::Idle },
             next: Pc::Idle,
             rounds,
@@ -259,6 +278,7 @@ impl Proc {
             state: NONE,
             spare: NONE,
             draft: NONE,
+            thread: NONE,
             flags: 0,
             announced: 0,
             token: 0,
@@ -305,6 +325,8 @@ pub(crate) struct Ticket {
     pub(crate) linked: bool,
     /// The mark: the file is not empty.
     pub(crate) mark: bool,
+    /// The owner has its wake lock.
+    pub(crate) wake: bool,
     pub(crate) lock: u8,
 }
 
@@ -408,6 +430,7 @@ pub(crate) const EMPTY: Ticket = Ticket {
     shared: false,
     linked: false,
     mark: false,
+    wake: false,
     lock: 0,
 };
 

@@ -31,6 +31,8 @@ mod steps;
 mod stop;
 mod storm;
 mod taker;
+#[cfg(stanchion_test)]
+mod threads;
 
 #[test]
 #[ignore = "a child program"]

@@ -186,6 +186,7 @@ groups! {
     p30_p13_alone_and_as_the_next: lock::ALONE,
     p30_p13_behind_others: lock::BEHIND,
     p30_p13_among_frozen_waiters: lock::FROZEN,
+    p30_p13_without_events: lock::WITHOUT_EVENTS,
     p30_p13_reading: rwlock::READING,
     p30_p13_reading_and_writing_in_one_process: rwlock::IN_ONE_PROCESS,
     p30_p13_writing_among_readers: rwlock::AMONG_READERS,

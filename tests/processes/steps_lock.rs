@@ -66,6 +66,22 @@ pub(super) const BEHIND: Group = Group {
     ],
 };
 
+/// The same where threads wait for the tickets.
+pub(super) const WITHOUT_EVENTS: Group = Group {
+    times: 3,
+    scenarios: &[
+        (
+            "behind another, without events",
+            behind_another_without_events,
+        ),
+        (
+            "behind one that dies, without events",
+            behind_one_that_dies_without_events,
+        ),
+    ],
+    reaches: &["StartThread", "ThreadWakes"],
+};
+
 /// Scenarios that take time, because claim windows end.
 pub(super) const FROZEN: Group = Group {
     times: 5,
@@ -104,6 +120,16 @@ fn behind_another(crew: &mut Crew, order: &str) -> bool {
 }
 
 fn behind_one_that_dies(crew: &mut Crew, order: &str) -> bool {
+    behind_one(crew, order, true)
+}
+
+fn behind_another_without_events(crew: &mut Crew, order: &str) -> bool {
+    crew.set("STANCHION_NO_INOTIFY", "24");
+    behind_one(crew, order, false)
+}
+
+fn behind_one_that_dies_without_events(crew: &mut Crew, order: &str) -> bool {
+    crew.set("STANCHION_NO_INOTIFY", "24");
     behind_one(crew, order, true)
 }
 

@@ -12,19 +12,21 @@ pub(crate) mod idle;
 pub(crate) mod onlooker;
 pub(crate) mod overtakes;
 pub(crate) mod plain;
+pub(crate) mod processes;
 pub(crate) mod sharing;
 pub(crate) mod tasks;
 pub(crate) mod throughput;
 pub(crate) mod uncontended;
 
 /// All jobs, in the order of the table.
-pub(crate) const ALL: [&Job; 17] = [
+pub(crate) const ALL: [&Job; 18] = [
     &uncontended::JOB,
     &handover::JOB,
     &handover::FLOOR,
     &cost::JOB,
     &tasks::JOB,
     &throughput::JOB,
+    &processes::JOB,
     &onlooker::JOB,
     &overtakes::JOB,
     &crash::JOB,

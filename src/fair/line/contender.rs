@@ -55,8 +55,8 @@ use crate::fair::ticket::{Mode, Ticket};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
 use crate::trace::Note;
-use crate::watch::wait::{COARSE, FINE, Ladder, Wait, WakeSource};
-use crate::watch::{Seen, WatchId, watch};
+use crate::watch::wait::{BESIDE_THREAD, COARSE, FINE, Ladder, Wait, WakeSource};
+use crate::watch::{Seen, WatchId, ticket_thread, watch};
 
 /// After this many rungs of the ladder, the process that has `state` locked counts as alive. The
 /// rungs double from 50 µs on, so this takes 200 ms.
@@ -76,6 +76,8 @@ pub(super) struct Contender {
     bypass: Bypass,
     /// The probable predecessor, from the listing that our number was taken from.
     guess: Option<Ticket>,
+    /// The last ticket for which a thread was started.
+    threaded: Option<Ticket>,
     input: StepInput,
     /// Whether it has stopped with the door locked, so that its task is woken first.
     paused: bool,
@@ -198,6 +200,7 @@ impl Contender {
             position: Position::Fresh,
             ladder,
             guess: setup.guess,
+            threaded: None,
             input: StepInput {
                 cause: Cause::Local,
                 joins: false,
@@ -423,8 +426,8 @@ impl Contender {
     }
 
     fn wait_behind(&mut self, before: Ticket, queue: &QueueDir) -> Result<Flow> {
-        let same = matches!(&self.position, Position::Behind { ticket, .. } if *ticket == before);
-        if !same && !self.go_behind(before, queue)? {
+        let stays = self.stays_behind(before);
+        if !stays && !self.go_behind(before, queue)? {
             return Ok(Flow::Again);
         }
         let had_events = !self.is_polling();
@@ -435,19 +438,28 @@ impl Contender {
             return Ok(Flow::Again);
         };
         step::at(Step::WatchPredecessor);
-        let Site { watcher_id, events } = self.site;
+        let Site {
+            watcher_id, events, ..
+        } = self.site;
         let fresh = match file {
             Some(file) => source.watch(watcher_id, file.file(), Seen::Predecessor, events),
-            None => true,
+            None => source.is_polling(),
         };
-        let standing = if fresh {
+        let threads = self.site.threads && self.threaded != Some(before);
+        let begins_thread = threads && source.is_polling() && file.is_some();
+        let standing = if fresh || !stays {
             step::at(Step::CheckPredecessor);
             queue.still_stands(before, *id)?
         } else {
             Standing::Unmarked
         };
+        if self.input.cause == Cause::Event && matches!(source, WakeSource::TicketThread) {
+            // The event was another thread's.
+            self.ladder.start(BESIDE_THREAD);
+        }
         self.note_fallback(had_events);
         match standing {
+            Standing::Unmarked if begins_thread => self.reap_or_start_thread(queue),
             Standing::Unmarked => self.reap_or_sleep(queue),
             Standing::Marked => Ok(Flow::Again),
             Standing::Gone => {
@@ -457,10 +469,31 @@ impl Contender {
         }
     }
 
+    /// Returns whether it waits for this ticket already. A thread that waited for it may have ended.
+    fn stays_behind(&self, before: Ticket) -> bool {
+        match &self.position {
+            Position::Behind {
+                ticket, id, source, ..
+            } if *ticket == before => {
+                let ended =
+                    || !ticket_thread::waits_for(self.site.watcher_id, (ticket.number, *id));
+                !(matches!(source, WakeSource::TicketThread) && ended())
+            }
+            _ => false,
+        }
+    }
+
     /// Opens the ticket of the predecessor. Returns `false` if it is gone.
     fn go_behind(&mut self, before: Ticket, queue: &QueueDir) -> Result<bool> {
         self.reset();
         step::at(Step::OpenPredecessor);
+        if ticket_thread::any()
+            && let Some(found) = queue.find(before)?
+            && ticket_thread::waits_for(self.site.watcher_id, (before.number, found.id))
+        {
+            self.leave_to_thread(before, found.id);
+            return Ok(true);
+        }
         let (id, file) = match queue.open_other(before)? {
             Other::Open(file) => (Some(file.id()), Some(file)),
             Other::Gone => (None, None),
@@ -484,6 +517,18 @@ impl Contender {
         };
         self.ladder.start(COARSE);
         Ok(true)
+    }
+
+    /// Sleeps until the thread that waits for this ticket calls.
+    fn leave_to_thread(&mut self, ticket: Ticket, id: FileId) {
+        self.threaded = Some(ticket);
+        self.position = Position::Behind {
+            ticket,
+            id,
+            file: None,
+            source: WakeSource::TicketThread,
+        };
+        self.ladder.start(BESIDE_THREAD);
     }
 
     /// Tries the predecessor's ticket without listing, as long as that ticket stands.
@@ -522,6 +567,31 @@ impl Contender {
         Ok(Flow::Done(Outcome::Sleep))
     }
 
+    /// Does the same without file events: a thread waits for the ticket.
+    ///
+    /// There is one thread for each ticket. A ticket that still stands after that is reaped. If its
+    /// owner is alive, it has no wake lock, and the contender polls.
+    fn reap_or_start_thread(&mut self, queue: &QueueDir) -> Result<Flow> {
+        let flow = self.reap_or_sleep(queue)?;
+        if let Flow::Done(_) = flow
+            && let Position::Behind {
+                ticket, id, file, ..
+            } = &mut self.position
+            && let Some(open) = file.take()
+        {
+            let (ticket, id) = (*ticket, *id);
+            let started =
+                ticket_thread::start(self.site.watcher_id, (ticket.number, id), open.into_file());
+            self.leave_to_thread(ticket, id);
+            if !started {
+                // It opens the ticket again, and polls.
+                self.reset();
+                return Ok(Flow::Again);
+            }
+        }
+        Ok(flow)
+    }
+
     /// Opens the door as the first waiter, or keeps the one that is open, and tries it.
     fn approach(&mut self, disk: &mut Disk, now_bypassed: Vec<Ticket>) -> Result<Flow> {
         if let Position::AtDoor { bypassed, .. } = &mut self.position {
@@ -547,7 +617,7 @@ impl Contender {
     }
 
     fn try_door(&mut self, disk: &mut Disk) -> Result<Flow> {
-        let had_events = !self.is_polling();
+        let mut had_events = !self.is_polling();
         let shared = self.mode == Mode::Shared;
         let Position::AtDoor { door, source, .. } = &mut self.position else {
             return Ok(Flow::Again);
@@ -566,11 +636,20 @@ impl Contender {
                 break;
             }
             step::at(Step::WatchDoor);
-            let Site { watcher_id, events } = self.site;
+            let Site {
+                watcher_id,
+                events,
+                threads,
+            } = self.site;
             if self.settings.wait == Wait::Blocking {
                 source.start_thread(watcher_id, door.file(), shared);
             }
             let fresh = source.watch(watcher_id, door.file(), Seen::Door, events);
+            if had_events && threads && self.settings.wait == Wait::Watch && source.is_polling() {
+                self.notes.push(Note::Fallback);
+                source.thread_instead(watcher_id, door.file(), shared);
+                had_events = false;
+            }
             step::at(Step::CheckDoor);
             let current = door.is_current(path);
             if !current.map_err(|e| at("look at the lock file", e))? {

@@ -83,6 +83,8 @@ struct Site {
     watcher_id: WatcherId,
     /// Whether file events can be expected here.
     events: bool,
+    /// Whether threads in the blocking lock call may wait instead.
+    threads: bool,
 }
 
 /// One lock in this process.
@@ -121,11 +123,17 @@ impl Line {
     }
 
     fn new(door: PathBuf, kind: Kind, slots: Option<Slots>) -> Arc<Self> {
-        let events = FileSystem::around(&door).reports_closes();
+        let file_system = FileSystem::around(&door);
+        let events = file_system.reports_closes();
+        let threads = file_system.wakes_lock_calls();
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let watcher_id = watch().enroll(line.clone());
-            let site = Site { watcher_id, events };
+            let site = Site {
+                watcher_id,
+                events,
+                threads,
+            };
             let core = Core::new(Disk::new(place.clone(), kind, slots), site);
             Self {
                 this: line.clone(),

@@ -86,7 +86,8 @@ impl Core {
             here: self.here(),
             cohorts: cohorts.collect(),
             leftovers: self.leftovers.iter().map(|own| own.ticket).collect(),
-            polling: !self.site.events || contender.is_some_and(Contender::is_polling),
+            polling: !(self.site.events || self.site.threads)
+                || contender.is_some_and(Contender::is_polling),
             slots: slots.into_iter().flatten().collect(),
         }
     }
