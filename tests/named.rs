@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+#[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -187,6 +188,7 @@ fn claims_by_directory_and_by_file_exclude_each_other() {
 }
 
 /// A lock that cannot be examined does not count as gone.
+#[cfg(unix)]
 #[test]
 fn p60_what_cannot_be_looked_at_is_not_removed() {
     let scratch = scratch();
@@ -387,11 +389,14 @@ fn another_name_on_record_is_refused_and_a_part_is_completed() {
     );
     assert_eq!(directory.list().expect("listed"), []);
     fs::remove_file(&record).expect("removed");
-    std::os::unix::fs::symlink("elsewhere", &record).expect("a link");
-    assert!(
-        directory.lock(None, &name).is_err(),
-        "a link is not followed"
-    );
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("elsewhere", &record).expect("a link");
+        assert!(
+            directory.lock(None, &name).is_err(),
+            "a link is not followed"
+        );
+    }
     assert!(!scratch.path().join("elsewhere").exists());
     assert_eq!(
         kind_of(directory.lock(None, &"n".repeat(2 << 20))),
@@ -441,6 +446,7 @@ fn p60_a_directory_that_vanishes_is_a_clear_error() {
 }
 
 /// Runs this on a thread without special rights.
+#[cfg(target_os = "linux")]
 fn as_nobody(act: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -457,6 +463,7 @@ fn as_nobody(act: impl FnOnce() + Send) {
     });
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn p60_a_read_only_directory_is_a_clear_error() {
     let scratch = scratch();
@@ -484,6 +491,7 @@ fn p60_a_read_only_directory_is_a_clear_error() {
     set_mode(0o755);
 }
 
+#[cfg(unix)]
 #[test]
 fn p58_the_bits_of_new_files_are_those_that_were_asked_for() {
     let scratch = scratch();
