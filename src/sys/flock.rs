@@ -1,4 +1,9 @@
-//! The operating system's lock on an open file. Only this file calls `fs2`.
+//! The operating system's lock on an open file. Only this module calls `fs2`.
+//!
+//! There are two kinds. The lock of the *whole* file is the one that other programs take too: on
+//! lock files and slots. The lock of an *own* file is for files that only this crate uses: state
+//! records, tickets, temporary files. On Unix both are one. On Windows the second leaves the content
+//! free, so that other processes can read and write it. A lock of one kind excludes the other.
 //!
 //! All calls are fully qualified, because `File::unlock` and `File::try_lock` of the standard
 //! library would shadow the trait.
@@ -7,6 +12,10 @@ use std::fs::File;
 use std::io;
 
 use super::{file, refusal};
+
+#[cfg_attr(windows, path = "flock/windows.rs")]
+#[cfg_attr(not(windows), path = "flock/whole.rs")]
+mod arm;
 
 /// Acquires the exclusive lock. Returns `false` if another open file has a lock on this file.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
@@ -28,6 +37,11 @@ pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
     }
 }
 
+/// Acquires the lock of an own file. Returns `false` if another open file has one that excludes it.
+pub(crate) fn try_lock_own(file: &File, shared: bool) -> io::Result<bool> {
+    attempt(|| arm::try_lock_own(file, shared))
+}
+
 /// Converts our exclusive lock into a shared one, without releasing it in between. Returns `false`
 /// if the lock was lost.
 ///
@@ -35,10 +49,17 @@ pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
 /// the BSDs and macOS in `lf_setlock`. Windows gives the same handle a second, shared lock, and the
 /// first unlock releases the exclusive one.
 pub(crate) fn share(file: &File) -> io::Result<bool> {
-    let shared = try_lock_shared(file)?;
-    #[cfg(windows)]
+    converted(file, try_lock_shared(file)?)
+}
+
+/// Does the same with the lock of an own file.
+pub(crate) fn share_own(file: &File) -> io::Result<bool> {
+    converted(file, try_lock_own(file, true)?)
+}
+
+fn converted(file: &File, shared: bool) -> io::Result<bool> {
     if shared {
-        unlock(file)?;
+        arm::drop_exclusive(file)?;
     }
     Ok(shared)
 }
@@ -100,12 +121,10 @@ fn classify(error: io::Error) -> io::Error {
     refusal::unsupported("this system refuses file locks", error)
 }
 
-/// Releases the lock of this descriptor. The waiters learn of it from the close that must follow.
+/// Releases the lock of this descriptor, of either kind. The waiters learn of it from the close that must follow.
 pub(crate) fn unlock(file: &File) -> io::Result<()> {
     loop {
-        #[allow(clippy::disallowed_methods)] // The one place.
-        let result = fs2::FileExt::unlock(file);
-        match result {
+        match arm::unlock(file) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }

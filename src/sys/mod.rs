@@ -17,6 +17,7 @@
 //! | [`host`] | the host's name and clocks |
 //! | [`id`] | unique names |
 //! | [`lock_table`] | the kernel's list of locks |
+//! | [`spelling`] | which names a file may have, and which names mean the same file |
 //! | [`process`] | which process this is, whether another one runs |
 
 #![allow(unsafe_code)]
@@ -42,9 +43,11 @@ pub(crate) mod id;
 pub(crate) mod lock_table;
 pub(crate) mod process;
 pub(crate) mod refusal;
+pub(crate) mod spelling;
 
 #[cfg_attr(target_os = "linux", path = "host/linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "host/portable.rs")]
+#[cfg_attr(all(unix, not(target_os = "linux")), path = "host/unix.rs")]
+#[cfg_attr(windows, path = "host/windows.rs")]
 pub(crate) mod host;
 
 #[cfg_attr(unix, path = "replace/unix.rs")]

@@ -95,6 +95,17 @@ pub(crate) fn duplicate_for_exec(file: &File) -> io::Result<File> {
     Ok(File::from(duplicate))
 }
 
+/// Deletes a file. Its name is free at once.
+pub(crate) fn remove(path: &Path, _beside: &Path) -> io::Result<()> {
+    #[allow(clippy::disallowed_methods)] // The one place on Unix, with `dir`.
+    std::fs::remove_file(path)
+}
+
+/// Renames a file in place of another one.
+pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
 /// The lowest descriptor that is not stdin, stdout or stderr.
 const FIRST_FREE: i32 = 3;
 

@@ -1,24 +1,21 @@
 //! Replacing a file as a whole, on platforms without nameless files, owners and permission bits.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::Path;
+
+use super::file;
 
 pub(crate) fn open_nameless(_directory: &Path, _mode: u32) -> io::Result<Option<File>> {
     Ok(None)
 }
 
 pub(crate) fn create_named(path: &Path, _mode: u32) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).open(path)
+    file::create_new(path)
 }
 
 pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
-    match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(file::open_existing(path)?.map(|(file, _)| file))
 }
 
 pub(crate) fn name(_file: &File, _path: &Path) -> io::Result<bool> {
