@@ -363,7 +363,7 @@ impl Place {
     /// Commits: does everything after the last write.
     fn put(mut self, file: File) -> Result<()> {
         self.dress(&file)?;
-        let synced = step::at_named("AtomicSync").and_then(|()| file.sync_all());
+        let synced = step::at_named("AtomicSync").and_then(|()| file::sync(&file));
         synced.map_err(self.at("sync the new content of"))?;
         // From the link on, the name is ours as long as this lock is held. Where files cannot be
         // locked, no process removes dead files.
@@ -398,8 +398,7 @@ impl Place {
         let copied = from.rewind().and_then(|()| io::copy(&mut from, &mut to));
         copied.map_err(self.at("write the new content of"))?;
         self.dress(&copy)?;
-        copy.sync_all()
-            .map_err(self.at("sync the new content of"))?;
+        file::sync(&copy).map_err(self.at("sync the new content of"))?;
         let number = self.put_in_place(&copy)?;
         let _ = flock::unlock(&copy);
         Ok(number.unwrap_or(0))

@@ -12,14 +12,14 @@ use super::Access;
 #[cfg_attr(windows, path = "file/windows.rs")]
 mod arm;
 
-#[cfg(windows)]
-pub(super) use arm::create_new;
 pub(crate) use arm::{
     AsOpen, announce, check_lock_path, duplicate, duplicate_for_exec, open_as, open_to_read,
-    remove, replace, set_mark,
+    remove, replace, set_mark, sync,
 };
 #[cfg(unix)]
 pub(crate) use arm::{above_standard_streams, proc_path};
+#[cfg(windows)]
+pub(super) use arm::{create_new, open_directory};
 #[cfg(unix)]
 pub(super) use arm::{create_new_in, mode_bits, mode_of, refuse_irregular};
 #[cfg(target_os = "linux")]

@@ -11,6 +11,9 @@
 use std::fs::File;
 use std::io;
 
+#[cfg(windows)]
+use windows_sys::Win32::Foundation::{ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED};
+
 use super::{file, refusal};
 
 #[cfg_attr(windows, path = "flock/windows.rs")]
@@ -114,7 +117,10 @@ fn simulated() -> Option<io::Result<bool>> {
 /// Converts the error of a file system that cannot lock. It has several numbers.
 fn classify(error: io::Error) -> io::Error {
     #[cfg(unix)]
-    if error.raw_os_error() == Some(libc::ENOLCK) {
+    let lacking = [libc::ENOLCK, libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS];
+    #[cfg(windows)]
+    let lacking = [ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED].map(u32::cast_signed);
+    if error.raw_os_error().is_some_and(|it| lacking.contains(&it)) {
         return io::Error::new(io::ErrorKind::Unsupported, error);
     }
     // No other call creates a lock that the processes outside the sandbox see.
@@ -137,5 +143,76 @@ fn is_contention(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(number) => Some(number) == fs2::lock_contended_error().raw_os_error(),
         None => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_system_without_locks_is_no_failure_of_this_lock() {
+        let kind = |number| classify(io::Error::from_raw_os_error(number)).kind();
+        for number in [libc::ENOLCK, libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS] {
+            assert_eq!(kind(number), io::ErrorKind::Unsupported, "{number}");
+        }
+        assert_ne!(kind(libc::EIO), io::ErrorKind::Unsupported);
+    }
+
+    /// Opens a new file twice.
+    fn opened_twice() -> (tempfile::TempDir, [File; 2]) {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = scratch.path().join("file");
+        let files = [(); 2].map(|()| file::open_lock_file(&path, None).expect("a file").0);
+        (scratch, files)
+    }
+
+    #[test]
+    fn both_kinds_of_locks_exclude_each_other() {
+        let (_scratch, [one, other]) = opened_twice();
+        for shared in [false, true] {
+            assert!(try_lock_own(&one, shared).expect("no error"));
+            assert!(!try_lock_exclusive(&other).expect("no error"));
+            assert_eq!(try_lock_shared(&other).expect("no error"), shared);
+            assert_eq!(try_lock_own(&other, true).expect("no error"), shared);
+            let _ = unlock(&other);
+            unlock(&one).expect("unlocked");
+            assert!(try_lock_exclusive(&one).expect("no error"));
+            assert!(!try_lock_own(&other, true).expect("no error"));
+            unlock(&one).expect("unlocked");
+        }
+    }
+
+    #[test]
+    fn an_exclusive_lock_becomes_a_shared_one() {
+        let (_scratch, [one, other]) = opened_twice();
+        type Call = fn(&File) -> io::Result<bool>;
+        let whole: (Call, Call) = (try_lock_exclusive, share);
+        let own: (Call, Call) = (|it| try_lock_own(it, false), share_own);
+        for (lock, share) in [whole, own] {
+            assert!(lock(&one).expect("no error") && share(&one).expect("no error"));
+            assert!(!lock(&other).expect("no error"));
+            assert!(try_lock_shared(&other).expect("no error"));
+            unlock(&other).expect("unlocked");
+            unlock(&one).expect("unlocked");
+            assert!(lock(&other).expect("no error"));
+            unlock(&other).expect("unlocked");
+        }
+    }
+
+    /// Plays what a mandatory lock does: the content is in no locked range, so it can be read and
+    /// written.
+    #[cfg(windows)]
+    #[test]
+    fn the_lock_of_an_own_file_leaves_its_content_free() {
+        let (_scratch, [one, other]) = opened_twice();
+        for shared in [false, true] {
+            assert!(try_lock_own(&one, shared).expect("no error"));
+            assert!(arm::is_free(&other, 1 << 20), "shared: {shared}");
+            unlock(&one).expect("unlocked");
+        }
+        assert!(try_lock_exclusive(&one).expect("no error"));
+        assert!(!arm::is_free(&other, 1 << 20));
     }
 }

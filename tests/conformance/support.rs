@@ -172,7 +172,7 @@ impl Place {
         let directory = self.directory();
         let deep = directory.join("deep");
         std::fs::create_dir_all(&deep).expect("a directory");
-        let link = directory_link(&directory);
+        let link = directory_link(directory);
         [
             directory.join(".").join("a.lock"),
             deep.join("..").join("a.lock"),

@@ -12,7 +12,7 @@ mod copies;
 mod crash;
 #[path = "../crew/mod.rs"]
 mod crew;
-#[cfg(stanchion_test)]
+#[cfg(all(target_os = "linux", stanchion_test))]
 mod deaf;
 #[cfg(unix)]
 mod files;

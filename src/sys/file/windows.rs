@@ -307,6 +307,18 @@ pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Ensures that the content survives a loss of power.
+pub(crate) fn sync(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
+/// Opens a directory to [`sync`] it.
+pub(in crate::sys) fn open_directory(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(FILE_FLAG_BACKUP_SEMANTICS);
+    options.open(path)
+}
+
 pub(crate) fn set_mark(file: &File, marked: bool) -> io::Result<()> {
     file.set_modified(if marked { mark() } else { SystemTime::now() })
 }

@@ -74,3 +74,17 @@ pub(super) fn unlock(file: &File) -> io::Result<()> {
 pub(super) fn drop_exclusive(file: &File) -> io::Result<()> {
     unlock(file)
 }
+
+/// Returns whether no handle has locked any of the first bytes of a file.
+#[cfg(test)]
+pub(super) fn is_free(file: &File, bytes: u32) -> bool {
+    let mut start = offset();
+    start.Anonymous.Anonymous.OffsetHigh = 0;
+    let handle: HANDLE = file.as_raw_handle();
+    // SAFETY: as for the lock.
+    unsafe {
+        let flags = LOCKFILE_EXCLUSIVE_LOCK | LOCKFILE_FAIL_IMMEDIATELY;
+        let locked = LockFileEx(handle, flags, 0, bytes, 0, &raw mut start) != 0;
+        locked && UnlockFileEx(handle, 0, bytes, 0, &raw mut start) != 0
+    }
+}

@@ -50,7 +50,26 @@ pub(crate) fn set_bits(_file: &File, _mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Does nothing: the system keeps this order by itself.
-pub(crate) fn sync_directory(_path: &Path) -> io::Result<()> {
-    Ok(())
+/// Ensures that changes of names in this directory survive a loss of power, if the system allows
+/// this process to write to the directory.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    let Ok(directory) = file::open_directory(path) else {
+        return Ok(());
+    };
+    match directory.sync_all() {
+        // Some file systems do not support it, and report that.
+        Err(error) if is_refusal(&error) => Ok(()),
+        synced => synced,
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let kinds = [
+        Kind::PermissionDenied,
+        Kind::Unsupported,
+        Kind::InvalidInput,
+    ];
+    // `ERROR_INVALID_FUNCTION` has no kind.
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(1)
 }
