@@ -15,7 +15,7 @@ use stanchion::{
     AnyLock, AnySemaphore, AnySharedLock, ErrorKind, FifoLock, FifoRwLock, FifoSemaphore, FileLock,
     Guard, LockDir, LockName, Locks, Method, Removal, Tokens, acquire_all, open_locked,
 };
-use support::{Polled, assert_pending, assert_ready, in_runtime, kind_of};
+use support::{Polled, assert_pending, assert_ready, in_runtime, kind_of, url_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn scratch() -> tempfile::TempDir {
@@ -336,7 +336,7 @@ fn p66_a_name_of_another_kind_is_refused() {
 #[test]
 fn p66_behind_a_url_a_name_has_one_kind_too() {
     let scratch = scratch();
-    let url = format!("file://{}", scratch.path().display());
+    let url = url_of(scratch.path());
     let locks = Polled::new(Locks::connect(url))
         .finish()
         .expect("connected");
@@ -419,7 +419,7 @@ fn p60_a_directory_that_cannot_be_is_a_clear_error() {
     let file = scratch.path().join("file");
     fs::write(&file, "").expect("written");
     assert_eq!(kind_of(LockDir::open(&file)), ErrorKind::InvalidInput);
-    let url = format!("file://{}", file.display());
+    let url = url_of(&file);
     let connected = Polled::new(Locks::connect(url)).finish();
     assert_eq!(kind_of(connected), ErrorKind::InvalidInput);
 }
@@ -683,7 +683,7 @@ fn p48_the_loss_of_the_named_lock_is_reported_by_the_file() {
 fn what_is_behind_a_url_is_told() {
     let scratch = scratch();
     let inner = scratch.path().join("my locks");
-    let url = format!("file://{}/my%20locks", scratch.path().display());
+    let url = format!("{}/my%20locks", url_of(scratch.path()));
     let connect = |url: &str| Polled::new(Locks::connect(url)).finish();
     let locks = connect(&url).expect("connected");
     assert!(inner.is_dir());
@@ -756,7 +756,7 @@ fn locks_of_several_backends_are_taken_together() {
             .expect("connected")
     };
     let memory = connect("mem:");
-    let files = connect(&format!("file://{}", scratch.path().display()));
+    let files = connect(&url_of(scratch.path()));
     let named = with(Method::Os, scratch.path())
         .lock("ns", "b")
         .expect("a lock");
@@ -906,7 +906,8 @@ fn a_sweep_keeps_what_was_used_within_the_time() {
     let at = |name: &str| scratch.path().join(name);
     let age = |name: &str| {
         let time = std::time::SystemTime::now() - Duration::from_secs(7200);
-        let file = fs::File::open(at(name)).expect("a file");
+        let file = fs::File::options().append(true).open(at(name));
+        let file = file.expect("a file");
         file.set_modified(time).expect("a time");
     };
     for name in ["old.lock", "new.lock"] {

@@ -51,7 +51,7 @@ pub(crate) mod spelling;
 pub(crate) mod host;
 
 #[cfg_attr(unix, path = "replace/unix.rs")]
-#[cfg_attr(not(unix), path = "replace/other.rs")]
+#[cfg_attr(windows, path = "replace/windows.rs")]
 pub(crate) mod replace;
 
 #[cfg_attr(unix, path = "rights/unix.rs")]

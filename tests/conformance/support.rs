@@ -312,6 +312,12 @@ fn directory_link(directory: &Path) -> PathBuf {
     directory.join("DEEP").join("..")
 }
 
+/// Returns the URL of a directory: `file:///run/app`, or `file:///C:/app` on Windows.
+pub(crate) fn url_of(directory: &Path) -> String {
+    let path = directory.display().to_string().replace('\\', "/");
+    format!("file:///{}", path.trim_start_matches('/'))
+}
+
 fn file_names(directory: &Path) -> BTreeSet<String> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return BTreeSet::new();

@@ -26,13 +26,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use winapi_util::file as facts;
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_DELETE_PENDING, ERROR_LOCK_VIOLATION, ERROR_SHARING_VIOLATION,
+    GENERIC_READ, GENERIC_WRITE,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     DELETE, FILE_DISPOSITION_FLAG_DELETE, FILE_DISPOSITION_FLAG_IGNORE_READONLY_ATTRIBUTE,
     FILE_DISPOSITION_FLAG_POSIX_SEMANTICS, FILE_DISPOSITION_INFO_EX, FILE_FLAG_BACKUP_SEMANTICS,
     FILE_FLAG_OPEN_REPARSE_POINT, FILE_ID_INFO, FILE_INFO_BY_HANDLE_CLASS, FILE_READ_ATTRIBUTES,
     FILE_STANDARD_INFO, FileDispositionInfoEx, FileIdInfo, FileStandardInfo,
-    GetFileInformationByHandleEx, SetFileInformationByHandle,
+    GetFileInformationByHandleEx, SetFileInformationByHandle, WRITE_DAC,
 };
 
 use super::{Facts, FileId, refused};
@@ -79,15 +80,13 @@ pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     open(path, &options, access.create || access.create_new)
 }
 
-/// Creates a file that must not exist, to be read and written.
+/// Creates a file that must not exist, to be read and written, and to get another access list.
 pub(in crate::sys) fn create_new(path: &Path) -> io::Result<File> {
-    let new = Access {
-        read: true,
-        write: true,
-        create_new: true,
-        ..Access::default()
-    };
-    open_as(path, &new)
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    options.access_mode(GENERIC_READ | GENERIC_WRITE | WRITE_DAC);
+    options.custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
+    open(path, &options, true)
 }
 
 /// Opens a file, and tries again if it may succeed soon.
@@ -332,4 +331,80 @@ fn mark() -> SystemTime {
 /// Returns the latest time that may be read for [`mark`].
 fn latest_mark() -> SystemTime {
     mark() + Duration::from_secs(2 * 86_400)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // The tests play other processes.
+mod tests {
+    use super::*;
+
+    fn scratch() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a directory")
+    }
+
+    #[test]
+    fn a_removed_file_frees_its_name_while_it_is_open() {
+        let scratch = scratch();
+        let directory = scratch.path().join("queue");
+        std::fs::create_dir(&directory).expect("a directory");
+        let path = directory.join("file");
+        let open = create_new(&path).expect("a file");
+        for _ in 0..2 {
+            remove(&path, &directory).expect("removed");
+            assert_eq!(facts_at(&path).expect("no error").map(|it| it.names), None);
+            drop(create_new(&path).expect("the name is free"));
+        }
+        remove(&path, &directory).expect("removed");
+        std::fs::remove_dir(&directory).expect("empty");
+        assert_eq!(facts_of(&open).expect("still open").names, 0);
+        drop(open);
+        assert_eq!(std::fs::read_dir(scratch.path()).expect("it").count(), 0);
+        let gone = remove(&path, &path).expect_err("it is gone");
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_mark_is_a_time() {
+        let scratch = scratch();
+        let file = create_new(&scratch.path().join("ticket")).expect("a file");
+        for marked in [false, true, false] {
+            set_mark(&file, marked).expect("set");
+            assert_eq!(facts_of(&file).expect("facts").marked, marked);
+        }
+    }
+
+    #[test]
+    fn a_file_has_one_identity() {
+        let scratch = scratch();
+        let [one, link, other] = ["one", "link", "other"].map(|it| scratch.path().join(it));
+        let file = create_new(&one).expect("a file");
+        drop(create_new(&other).expect("a file"));
+        std::fs::hard_link(&one, &link).expect("a second name");
+        let id = |path: &Path| facts_at(path).expect("no error").map(|it| it.id);
+        assert_eq!(id(&one), Some(id_of(&file).expect("an identity")));
+        assert_eq!(id(&one), id(&link));
+        assert_ne!(id(&one), id(&other));
+        assert!(id(scratch.path()).is_some(), "a directory has one too");
+    }
+
+    #[test]
+    fn what_prevents_an_open_is_told_apart() {
+        let scratch = scratch();
+        let file = scratch.path().join("file");
+        drop(create_new(&file).expect("a file"));
+        let missing = scratch.path().join("missing");
+        let of = |path: &Path, code: u32| match obstacle(
+            path,
+            io::Error::from_raw_os_error(code.cast_signed()),
+        ) {
+            Obstacle::Passing(_) => "passing".to_owned(),
+            Obstacle::BeingDeleted(_) => "being deleted".to_owned(),
+            Obstacle::Lasting(error) => format!("{:?}", error.kind()),
+        };
+        assert_eq!(of(&file, ERROR_SHARING_VIOLATION), "passing");
+        assert_eq!(of(&file, ERROR_DELETE_PENDING), "being deleted");
+        assert_eq!(of(&file, ERROR_ACCESS_DENIED), "PermissionDenied");
+        assert_eq!(of(&missing, ERROR_ACCESS_DENIED), "being deleted");
+        assert_eq!(of(scratch.path(), ERROR_ACCESS_DENIED), "InvalidInput");
+    }
 }
