@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::spelling;
 
 /// More links in a row count as a cycle.
 const MOST_LINKS: usize = 40;
@@ -18,6 +19,9 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
         let text = "a lock needs a file name";
         return Err(Error::at(ErrorKind::InvalidInput, text, path));
     };
+    if let Some(why) = spelling::refusal(name) {
+        return Err(Error::at(ErrorKind::InvalidInput, why, path));
+    }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -25,7 +29,7 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
     let parent = parent
         .canonicalize()
         .map_err(|e| Error::io("find the directory", parent, e))?;
-    Ok(parent.join(name))
+    Ok(spelling::joined(&parent, name))
 }
 
 /// Does the same behind symbolic links at the path itself, also if the last one leads to nothing

@@ -801,8 +801,10 @@ mod tests {
     }
 
     /// Reports whether its watch is quiet while its flag is set.
+    #[cfg(target_os = "linux")]
     struct Flag(&'static Watch, Mutex<Sender<bool>>);
 
+    #[cfg(target_os = "linux")]
     impl Watcher for Flag {
         fn on_event(&self, _: WatchId) {
             let to = self.1.lock().expect("no panic");

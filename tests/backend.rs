@@ -22,6 +22,12 @@ mod one_permit;
 
 use one_permit::OnePermit;
 
+/// The URL of a directory: `file:///run/app`, or `file:///C:/app` on Windows.
+fn url_of(directory: &Path) -> String {
+    let path = directory.display().to_string().replace('\\', "/");
+    format!("file:///{}", path.trim_start_matches('/'))
+}
+
 async fn passes(url: &str) {
     let locks = Locks::connect(url).await.expect("locks");
     let report = conformance::run(&locks).await;
@@ -38,7 +44,7 @@ async fn locks_in_memory_pass() {
 async fn locks_in_a_directory_pass() {
     for options in ["", "?method=os", "?method=mkdir", "?method=create_new"] {
         let directory = tempfile::tempdir().expect("a directory");
-        passes(&format!("file://{}{options}", directory.path().display())).await;
+        passes(&format!("{}{options}", url_of(directory.path()))).await;
     }
 }
 
@@ -46,7 +52,7 @@ async fn locks_in_a_directory_pass() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_fake_lock_does_not_pass() {
     let directory = tempfile::tempdir().expect("a directory");
-    let url = format!("file://{}?method=fake", directory.path().display());
+    let url = format!("{}?method=fake", url_of(directory.path()));
     let locks = Locks::connect(url).await.expect("locks");
     assert_broken(&conformance::run(&locks).await, "lock: one_caller_holds_it");
 }

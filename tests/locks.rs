@@ -13,7 +13,7 @@ use stanchion::{
 #[path = "conformance/support.rs"]
 mod support;
 
-use support::{Polled, assert_pending, kind_of};
+use support::{Polled, assert_pending, kind_of, url_of};
 
 fn connect(url: &str) -> Result<Locks> {
     Polled::new(Locks::connect(url)).finish()
@@ -29,7 +29,7 @@ fn label_of_holder(lock: &AnyLock) -> Option<String> {
 /// A directory of locks, and its URL.
 fn directory() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().expect("a directory");
-    let url = format!("file://{}", directory.path().display());
+    let url = url_of(directory.path());
     (directory, url)
 }
 

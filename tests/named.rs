@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+#[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use stanchion::{
     AnyLock, AnySemaphore, AnySharedLock, ErrorKind, FifoLock, FifoRwLock, FifoSemaphore, FileLock,
     Guard, LockDir, LockName, Locks, Method, Removal, Tokens, acquire_all, open_locked,
 };
-use support::{Polled, assert_pending, assert_ready, in_runtime, kind_of};
+use support::{Polled, assert_pending, assert_ready, in_runtime, kind_of, url_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn scratch() -> tempfile::TempDir {
@@ -187,6 +188,7 @@ fn claims_by_directory_and_by_file_exclude_each_other() {
 }
 
 /// A lock that cannot be examined does not count as gone.
+#[cfg(unix)]
 #[test]
 fn p60_what_cannot_be_looked_at_is_not_removed() {
     let scratch = scratch();
@@ -334,7 +336,7 @@ fn p66_a_name_of_another_kind_is_refused() {
 #[test]
 fn p66_behind_a_url_a_name_has_one_kind_too() {
     let scratch = scratch();
-    let url = format!("file://{}", scratch.path().display());
+    let url = url_of(scratch.path());
     let locks = Polled::new(Locks::connect(url))
         .finish()
         .expect("connected");
@@ -387,11 +389,14 @@ fn another_name_on_record_is_refused_and_a_part_is_completed() {
     );
     assert_eq!(directory.list().expect("listed"), []);
     fs::remove_file(&record).expect("removed");
-    std::os::unix::fs::symlink("elsewhere", &record).expect("a link");
-    assert!(
-        directory.lock(None, &name).is_err(),
-        "a link is not followed"
-    );
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("elsewhere", &record).expect("a link");
+        assert!(
+            directory.lock(None, &name).is_err(),
+            "a link is not followed"
+        );
+    }
     assert!(!scratch.path().join("elsewhere").exists());
     assert_eq!(
         kind_of(directory.lock(None, &"n".repeat(2 << 20))),
@@ -414,7 +419,7 @@ fn p60_a_directory_that_cannot_be_is_a_clear_error() {
     let file = scratch.path().join("file");
     fs::write(&file, "").expect("written");
     assert_eq!(kind_of(LockDir::open(&file)), ErrorKind::InvalidInput);
-    let url = format!("file://{}", file.display());
+    let url = url_of(&file);
     let connected = Polled::new(Locks::connect(url)).finish();
     assert_eq!(kind_of(connected), ErrorKind::InvalidInput);
 }
@@ -441,6 +446,7 @@ fn p60_a_directory_that_vanishes_is_a_clear_error() {
 }
 
 /// Runs this on a thread without special rights.
+#[cfg(target_os = "linux")]
 fn as_nobody(act: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -457,6 +463,7 @@ fn as_nobody(act: impl FnOnce() + Send) {
     });
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn p60_a_read_only_directory_is_a_clear_error() {
     let scratch = scratch();
@@ -484,6 +491,7 @@ fn p60_a_read_only_directory_is_a_clear_error() {
     set_mode(0o755);
 }
 
+#[cfg(unix)]
 #[test]
 fn p58_the_bits_of_new_files_are_those_that_were_asked_for() {
     let scratch = scratch();
@@ -675,7 +683,7 @@ fn p48_the_loss_of_the_named_lock_is_reported_by_the_file() {
 fn what_is_behind_a_url_is_told() {
     let scratch = scratch();
     let inner = scratch.path().join("my locks");
-    let url = format!("file://{}/my%20locks", scratch.path().display());
+    let url = format!("{}/my%20locks", url_of(scratch.path()));
     let connect = |url: &str| Polled::new(Locks::connect(url)).finish();
     let locks = connect(&url).expect("connected");
     assert!(inner.is_dir());
@@ -748,7 +756,7 @@ fn locks_of_several_backends_are_taken_together() {
             .expect("connected")
     };
     let memory = connect("mem:");
-    let files = connect(&format!("file://{}", scratch.path().display()));
+    let files = connect(&url_of(scratch.path()));
     let named = with(Method::Os, scratch.path())
         .lock("ns", "b")
         .expect("a lock");
@@ -892,6 +900,7 @@ fn p59_a_sweep_removes_every_lock_that_no_process_uses_and_nothing_else() {
     assert!(held.iter().all(Guard::is_held));
 }
 
+#[cfg(unix)] // Elsewhere a directory cannot be opened to set its time.
 #[test]
 fn a_sweep_keeps_what_was_used_within_the_time() {
     let scratch = scratch();

@@ -225,9 +225,12 @@ pub(crate) fn unlink_if_same(path: &Path, id: FileId) -> Result<()> {
 
 /// Deletes a file. Succeeds if it is gone already.
 pub(crate) fn remove_file(path: &Path, step: &'static str) -> Result<()> {
-    #[allow(clippy::disallowed_methods)] // the one place
-    let removed = std::fs::remove_file(path);
-    match removed {
+    remove_file_in(path, path, step)
+}
+
+/// Does the same for a file in a directory that may be removed next.
+pub(crate) fn remove_file_in(directory: &Path, path: &Path, step: &'static str) -> Result<()> {
+    match file::remove(path, directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::io(step, path, error))
         }

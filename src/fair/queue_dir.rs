@@ -352,7 +352,7 @@ impl QueueDir {
         step::at(Step::TryPredecessor);
         let file = &other.file;
         let at = |step, error| Error::io(step, self.path_of(ticket), error);
-        if !flock::try_lock_exclusive(file).map_err(|e| at("try the lock of the ticket", e))? {
+        if !flock::try_lock_own(file, false).map_err(|e| at("try the lock of the ticket", e))? {
             return Ok(false);
         }
         step::at(Step::ReapPredecessor);

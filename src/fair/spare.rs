@@ -211,6 +211,6 @@ fn of_dead_process(dir: &Dir, name: &str) -> Option<(Private, FileId)> {
     };
     let file = Private::new(file);
     let id = file::id_of(&file).ok()?;
-    let ours = flock::try_lock_exclusive(&file).ok()?;
+    let ours = flock::try_lock_own(&file, false).ok()?;
     ours.then_some((file, id))
 }

@@ -303,7 +303,7 @@ impl Place {
             let file = replace::create_named(path, mode)?;
             // Until it is locked, a process that removes dead files takes it for one. Where files
             // cannot be locked, no process removes them.
-            let ours = flock::try_lock_exclusive(&file).unwrap_or(true);
+            let ours = flock::try_lock_own(&file, false).unwrap_or(true);
             let stands = file::id_at(path)? == Some(file::id_of(&file)?);
             Ok((ours && stands).then_some(file))
         })
@@ -363,11 +363,11 @@ impl Place {
     /// Commits: does everything after the last write.
     fn put(mut self, file: File) -> Result<()> {
         self.dress(&file)?;
-        let synced = step::at_named("AtomicSync").and_then(|()| file.sync_all());
+        let synced = step::at_named("AtomicSync").and_then(|()| file::sync(&file));
         synced.map_err(self.at("sync the new content of"))?;
         // From the link on, the name is ours as long as this lock is held. Where files cannot be
         // locked, no process removes dead files.
-        let _ = flock::try_lock_exclusive(&file);
+        let _ = flock::try_lock_own(&file, false);
         let number = match self.put_in_place(&file)? {
             Some(number) => number,
             None => self.put_copy(&file)?,
@@ -398,8 +398,7 @@ impl Place {
         let copied = from.rewind().and_then(|()| io::copy(&mut from, &mut to));
         copied.map_err(self.at("write the new content of"))?;
         self.dress(&copy)?;
-        copy.sync_all()
-            .map_err(self.at("sync the new content of"))?;
+        file::sync(&copy).map_err(self.at("sync the new content of"))?;
         let number = self.put_in_place(&copy)?;
         let _ = flock::unlock(&copy);
         Ok(number.unwrap_or(0))
@@ -458,7 +457,7 @@ impl Place {
         if file::id_at(&temporary.path).map_err(&at)? != Some(temporary.id) {
             return Err(at(io::ErrorKind::NotFound.into()));
         }
-        std::fs::rename(&temporary.path, &self.target).map_err(&at)?;
+        file::replace(&temporary.path, &self.target).map_err(&at)?;
         temporary.renamed = true;
         Ok(Some(temporary.number))
     }
@@ -474,7 +473,7 @@ impl Place {
 /// Removes a temporary file if no process has locked it.
 fn clear_if_dead(path: &Path) {
     if let Ok(Some(file)) = replace::open_named(path)
-        && flock::try_lock_exclusive(&file).unwrap_or(false)
+        && flock::try_lock_own(&file, false).unwrap_or(false)
         && let Ok(id) = file::id_of(&file)
     {
         let _ = unlink_if_same(path, id);

@@ -24,7 +24,7 @@ use crate::fair::door::unlink_if_same;
 use crate::guard::{Downgrade, WriteGuard, guard};
 use crate::loss::{Loss, Lost};
 use crate::options::no_writer;
-use crate::sys::file::{AsOpen, FileId, duplicate, lend_file, open_to_read};
+use crate::sys::file::{AsOpen, FileId, duplicate, lend_file, open_to_read, sync};
 use crate::sys::flock;
 use crate::sys::fork::{Private, Slot, generation};
 use crate::trace;
@@ -265,7 +265,7 @@ impl FileGuard {
             None => return Ok(()),
         };
         let copy = copy.map_err(|e| at("sync the file", e))?;
-        let synced = pool::run(move || copy.sync_all()).await?;
+        let synced = pool::run(move || sync(&copy)).await?;
         synced.map_err(|e| at("sync the file", e))
     }
 

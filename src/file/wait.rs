@@ -773,6 +773,7 @@ mod tests {
         assert!(wait.poll(Waker::noop()).is_ready());
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn lost_events_renew_the_watches() {
         let door = Door::new();

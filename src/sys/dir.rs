@@ -118,7 +118,7 @@ pub(crate) trait Directory: Sized {
     fn create_then_lock(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
         let file = Private::new(self.make_visible(name, rights)?);
         let id = file::id_of(&file)?;
-        let locked = flock::try_lock_exclusive(&file)?;
+        let locked = flock::try_lock_own(&file, false)?;
         if locked && self.find(name)?.is_some_and(|found| found.id == id) {
             return Ok((file, id));
         }

@@ -14,10 +14,12 @@ mod arm;
 
 pub(crate) use arm::{
     AsOpen, announce, check_lock_path, duplicate, duplicate_for_exec, open_as, open_to_read,
-    set_mark,
+    remove, replace, set_mark, sync,
 };
 #[cfg(unix)]
 pub(crate) use arm::{above_standard_streams, proc_path};
+#[cfg(windows)]
+pub(super) use arm::{create_new, open_directory};
 #[cfg(unix)]
 pub(super) use arm::{create_new_in, mode_bits, mode_of, refuse_irregular};
 #[cfg(target_os = "linux")]
@@ -143,7 +145,7 @@ fn refused(why: &'static str) -> io::Error {
 /// cannot be locked.
 pub(crate) fn facts_of(file: &File, path: &Path) -> io::Result<(FileId, bool)> {
     let facts = regular(file)?;
-    // On Windows a file never loses its last name while it is open.
+    // Windows counts no names.
     let deleted = facts.names == 0 || (cfg!(windows) && id_at(path)? != Some(facts.id));
     Ok((facts.id, deleted))
 }

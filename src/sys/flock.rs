@@ -1,4 +1,9 @@
-//! The operating system's lock on an open file. Only this file calls `fs2`.
+//! The operating system's lock on an open file. Only this module calls `fs2`.
+//!
+//! There are two kinds. The lock of the *whole* file is the one that other programs take too: on
+//! lock files and slots. The lock of an *own* file is for files that only this crate uses: state
+//! records, tickets, temporary files. On Unix both are one. On Windows the second leaves the content
+//! free, so that other processes can read and write it. A lock of one kind excludes the other.
 //!
 //! All calls are fully qualified, because `File::unlock` and `File::try_lock` of the standard
 //! library would shadow the trait.
@@ -6,7 +11,14 @@
 use std::fs::File;
 use std::io;
 
+#[cfg(windows)]
+use windows_sys::Win32::Foundation::{ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED};
+
 use super::{file, refusal};
+
+#[cfg_attr(windows, path = "flock/windows.rs")]
+#[cfg_attr(not(windows), path = "flock/whole.rs")]
+mod arm;
 
 /// Acquires the exclusive lock. Returns `false` if another open file has a lock on this file.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
@@ -28,6 +40,11 @@ pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
     }
 }
 
+/// Acquires the lock of an own file. Returns `false` if another open file has one that excludes it.
+pub(crate) fn try_lock_own(file: &File, shared: bool) -> io::Result<bool> {
+    attempt(|| arm::try_lock_own(file, shared))
+}
+
 /// Converts our exclusive lock into a shared one, without releasing it in between. Returns `false`
 /// if the lock was lost.
 ///
@@ -35,10 +52,17 @@ pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
 /// the BSDs and macOS in `lf_setlock`. Windows gives the same handle a second, shared lock, and the
 /// first unlock releases the exclusive one.
 pub(crate) fn share(file: &File) -> io::Result<bool> {
-    let shared = try_lock_shared(file)?;
-    #[cfg(windows)]
+    converted(file, try_lock_shared(file)?)
+}
+
+/// Does the same with the lock of an own file.
+pub(crate) fn share_own(file: &File) -> io::Result<bool> {
+    converted(file, try_lock_own(file, true)?)
+}
+
+fn converted(file: &File, shared: bool) -> io::Result<bool> {
     if shared {
-        unlock(file)?;
+        arm::drop_exclusive(file)?;
     }
     Ok(shared)
 }
@@ -93,19 +117,20 @@ fn simulated() -> Option<io::Result<bool>> {
 /// Converts the error of a file system that cannot lock. It has several numbers.
 fn classify(error: io::Error) -> io::Error {
     #[cfg(unix)]
-    if error.raw_os_error() == Some(libc::ENOLCK) {
+    let lacking = [libc::ENOLCK, libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS];
+    #[cfg(windows)]
+    let lacking = [ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED].map(u32::cast_signed);
+    if error.raw_os_error().is_some_and(|it| lacking.contains(&it)) {
         return io::Error::new(io::ErrorKind::Unsupported, error);
     }
     // No other call creates a lock that the processes outside the sandbox see.
     refusal::unsupported("this system refuses file locks", error)
 }
 
-/// Releases the lock of this descriptor. The waiters learn of it from the close that must follow.
+/// Releases the lock of this descriptor, of either kind. The waiters learn of it from the close that must follow.
 pub(crate) fn unlock(file: &File) -> io::Result<()> {
     loop {
-        #[allow(clippy::disallowed_methods)] // The one place.
-        let result = fs2::FileExt::unlock(file);
-        match result {
+        match arm::unlock(file) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
@@ -118,5 +143,77 @@ fn is_contention(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(number) => Some(number) == fs2::lock_contended_error().raw_os_error(),
         None => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_system_without_locks_is_no_failure_of_this_lock() {
+        let kind = |number| classify(io::Error::from_raw_os_error(number)).kind();
+        for number in [libc::ENOLCK, libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOSYS] {
+            assert_eq!(kind(number), io::ErrorKind::Unsupported, "{number}");
+        }
+        assert_ne!(kind(libc::EIO), io::ErrorKind::Unsupported);
+    }
+
+    /// Opens a new file twice.
+    fn opened_twice() -> (tempfile::TempDir, [File; 2]) {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = scratch.path().join("file");
+        let files = [(); 2].map(|()| file::open_lock_file(&path, None).expect("a file").0);
+        (scratch, files)
+    }
+
+    #[test]
+    fn both_kinds_of_locks_exclude_each_other() {
+        let (_scratch, [one, other]) = opened_twice();
+        for shared in [false, true] {
+            assert!(try_lock_own(&one, shared).expect("no error"));
+            assert!(!try_lock_exclusive(&other).expect("no error"));
+            assert_eq!(try_lock_shared(&other).expect("no error"), shared);
+            assert_eq!(try_lock_own(&other, true).expect("no error"), shared);
+            // It may have a lock of each kind.
+            let _ = (unlock(&other), unlock(&other));
+            unlock(&one).expect("unlocked");
+            assert!(try_lock_exclusive(&one).expect("no error"));
+            assert!(!try_lock_own(&other, true).expect("no error"));
+            unlock(&one).expect("unlocked");
+        }
+    }
+
+    #[test]
+    fn an_exclusive_lock_becomes_a_shared_one() {
+        let (_scratch, [one, other]) = opened_twice();
+        type Call = fn(&File) -> io::Result<bool>;
+        let whole: (Call, Call) = (try_lock_exclusive, share);
+        let own: (Call, Call) = (|it| try_lock_own(it, false), share_own);
+        for (lock, share) in [whole, own] {
+            assert!(lock(&one).expect("no error") && share(&one).expect("no error"));
+            assert!(!lock(&other).expect("no error"));
+            assert!(try_lock_shared(&other).expect("no error"));
+            unlock(&other).expect("unlocked");
+            unlock(&one).expect("unlocked");
+            assert!(lock(&other).expect("no error"));
+            unlock(&other).expect("unlocked");
+        }
+    }
+
+    /// Plays what a mandatory lock does: the content is in no locked range, so it can be read and
+    /// written.
+    #[cfg(windows)]
+    #[test]
+    fn the_lock_of_an_own_file_leaves_its_content_free() {
+        let (_scratch, [one, other]) = opened_twice();
+        for shared in [false, true] {
+            assert!(try_lock_own(&one, shared).expect("no error"));
+            assert!(arm::is_free(&other, 1 << 20), "shared: {shared}");
+            unlock(&one).expect("unlocked");
+        }
+        assert!(try_lock_exclusive(&one).expect("no error"));
+        assert!(!arm::is_free(&other, 1 << 20));
     }
 }

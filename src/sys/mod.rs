@@ -18,6 +18,7 @@
 //! | [`host`] | the host's name and clocks |
 //! | [`id`] | unique names |
 //! | [`lock_table`] | the kernel's list of locks |
+//! | [`spelling`] | which names a file may have, and which names mean the same file |
 //! | [`process`] | which process this is, whether another one runs |
 
 #![allow(unsafe_code)]
@@ -43,14 +44,16 @@ pub(crate) mod id;
 pub(crate) mod lock_table;
 pub(crate) mod process;
 pub(crate) mod refusal;
+pub(crate) mod spelling;
 pub(crate) mod wake_lock;
 
 #[cfg_attr(target_os = "linux", path = "host/linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "host/portable.rs")]
+#[cfg_attr(all(unix, not(target_os = "linux")), path = "host/unix.rs")]
+#[cfg_attr(windows, path = "host/windows.rs")]
 pub(crate) mod host;
 
 #[cfg_attr(unix, path = "replace/unix.rs")]
-#[cfg_attr(not(unix), path = "replace/other.rs")]
+#[cfg_attr(windows, path = "replace/windows.rs")]
 pub(crate) mod replace;
 
 #[cfg_attr(unix, path = "rights/unix.rs")]

@@ -172,8 +172,7 @@ impl Place {
         let directory = self.directory();
         let deep = directory.join("deep");
         std::fs::create_dir_all(&deep).expect("a directory");
-        let link = directory.join("link");
-        std::os::unix::fs::symlink(".", &link).expect("a link");
+        let link = directory_link(directory);
         [
             directory.join(".").join("a.lock"),
             deep.join("..").join("a.lock"),
@@ -244,6 +243,7 @@ impl Place {
     }
 
     /// The same, for a waiter whose ticket's file was to be used again: the file has a second name.
+    #[cfg(unix)]
     pub(crate) fn outsider_died_waiting_with_a_spare(&self, number: u64) {
         use std::os::unix::fs::MetadataExt;
         self.outsider_died_waiting(number);
@@ -299,6 +299,25 @@ fn open_file(path: &Path) -> File {
     options.open(path).expect("the file opens")
 }
 
+/// Returns another name of this directory: a link in it. Not every user may make one on Windows,
+/// which has other names without links.
+fn directory_link(directory: &Path) -> PathBuf {
+    #[cfg(unix)]
+    {
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(".", &link).expect("a link");
+        link
+    }
+    #[cfg(not(unix))]
+    directory.join("DEEP").join("..")
+}
+
+/// Returns the URL of a directory: `file:///run/app`, or `file:///C:/app` on Windows.
+pub(crate) fn url_of(directory: &Path) -> String {
+    let path = directory.display().to_string().replace('\\', "/");
+    format!("file:///{}", path.trim_start_matches('/'))
+}
+
 fn file_names(directory: &Path) -> BTreeSet<String> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return BTreeSet::new();
@@ -309,10 +328,13 @@ fn file_names(directory: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// The targets of this process's descriptors.
+/// The targets of this process's descriptors. Only Linux tells.
 pub(crate) fn open_files() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir("/proc/self/fd").expect("a list of descriptors");
+    let entries = std::fs::read_dir("/proc/self/fd");
+    assert!(entries.is_ok() || !cfg!(target_os = "linux"));
     entries
+        .into_iter()
+        .flatten()
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
         .collect()
 }

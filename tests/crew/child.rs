@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+#[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stanchion::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -112,6 +113,7 @@ pub(crate) fn count(what: &str) {
 
 /// Applies `CREW_AS=uid:gid:group,group`, `CREW_FILES=most` and `CREW_UMASK=octal`. The program
 /// does this itself, so that its file need not be readable for that user.
+#[cfg(unix)]
 #[allow(unsafe_code)]
 fn become_user() {
     if let Ok(umask) = std::env::var("CREW_UMASK") {
@@ -136,7 +138,11 @@ fn become_user() {
     assert!(done, "only root can become another user");
 }
 
+#[cfg(not(unix))]
+fn become_user() {}
+
 /// Allows at most this many open files.
+#[cfg(unix)]
 pub(crate) fn limit_files(most: u64) {
     let limit = Rlimit {
         current: Some(most),

@@ -297,16 +297,8 @@ impl<S: Site> Crew<S> {
     /// Waits for the end of a member that was killed, perhaps by itself.
     #[track_caller]
     pub(crate) fn expect_killed(&mut self, who: Who) {
-        assert_eq!(
-            self.signal_of(who),
-            Some(9),
-            "{who:?} died of another cause"
-        );
-    }
-
-    /// Waits for the end of a process and returns the signal that ended it.
-    pub(crate) fn signal_of(&mut self, who: Who) -> Option<i32> {
-        std::os::unix::process::ExitStatusExt::signal(&self.process_mut(who).end())
+        let killed = self.process_mut(who).was_ended_by_kill();
+        assert!(killed, "{who:?} died of another cause");
     }
 
     /// Ends a process regularly.
@@ -318,7 +310,11 @@ impl<S: Site> Crew<S> {
         assert_eq!(status.code(), Some(0), "{who:?} ended regularly");
         while self.line(who) != "gone" {}
     }
+}
 
+/// What only Unix has.
+#[cfg(unix)]
+impl<S: Site> Crew<S> {
     /// Sends SIGSTOP, and waits until the process has stopped.
     #[track_caller]
     pub(crate) fn stop(&mut self, who: Who) {

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
+#[cfg(unix)]
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::WATCHDOG;
@@ -65,20 +66,16 @@ impl Process {
         self.killed
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("a process to signal");
-    }
-
-    /// Kills with SIGKILL, and waits for the end.
+    /// Kills with SIGKILL, or terminates by handle on Windows. Waits for the end.
     pub(crate) fn kill(&mut self) {
         self.kill_now();
         self.end();
     }
 
-    /// Sends SIGKILL and does not wait for the end.
+    /// Does the same, and does not wait for the end.
     pub(crate) fn kill_now(&mut self) {
         self.killed = true;
-        self.signal(Signal::KILL);
+        self.child.kill().expect("a process to kill");
     }
 
     /// Waits for its end. Its input stays open, because a program that it has started may still
@@ -89,6 +86,28 @@ impl Process {
         let status = self.child.wait().expect("its end");
         self.child.stdin = input;
         status
+    }
+
+    /// Waits for its end, and returns whether it was killed, perhaps by itself.
+    #[cfg(unix)]
+    pub(crate) fn was_ended_by_kill(&mut self) -> bool {
+        std::os::unix::process::ExitStatusExt::signal(&self.end()) == Some(9)
+    }
+
+    /// Waits for its end, and returns whether it was terminated: with exit code 1 by its parent,
+    /// with 9 by itself.
+    #[cfg(windows)]
+    pub(crate) fn was_ended_by_kill(&mut self) -> bool {
+        let expected = if self.killed { 1 } else { 9 };
+        self.end().code() == Some(expected)
+    }
+}
+
+/// What only Unix has.
+#[cfg(unix)]
+impl Process {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a process to signal");
     }
 
     /// Sends SIGSTOP and waits until it has stopped. Returns `false` if it died before.

@@ -229,7 +229,9 @@ fn p49_tokens_grow_over_deaths_and_deleted_records() {
                 }
                 _ => {
                     crew.release(holder, 1);
-                    std::fs::remove_dir_all(crew.queue_dir()).expect("the queue deleted");
+                    let deleted = std::fs::remove_dir_all(crew.queue_dir());
+                    // An open file may keep its name there, and its directory with it.
+                    assert!(deleted.is_ok() || cfg!(windows), "{deleted:?}");
                 }
             }
             // The crew asserts that the token has grown.

@@ -1,7 +1,6 @@
 //! The lock among real processes: order and exclusion, crashes, stops.
 //!
 //! The tests that need fail points exist under `--cfg stanchion_test` only; `scripts/test` sets it.
-#![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
@@ -13,21 +12,26 @@ mod copies;
 mod crash;
 #[path = "../crew/mod.rs"]
 mod crew;
-#[cfg(stanchion_test)]
+#[cfg(all(target_os = "linux", stanchion_test))]
 mod deaf;
+#[cfg(unix)]
 mod files;
 mod onlooker;
 mod order;
 mod queue;
 mod rwlock;
 mod rwlock_crash;
+#[cfg(unix)]
 mod rwlock_files;
+#[cfg(unix)]
 mod rwlock_outsider;
 mod rwlock_share;
+#[cfg(unix)]
 mod rwlock_stop;
 mod rwlock_storm;
-#[cfg(stanchion_test)]
+#[cfg(all(unix, stanchion_test))]
 mod steps;
+#[cfg(unix)]
 mod stop;
 mod storm;
 mod taker;

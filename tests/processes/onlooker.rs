@@ -36,6 +36,7 @@ fn next(
     })
 }
 
+#[cfg(target_os = "linux")] // Other platforms do not name waiters.
 #[test]
 fn the_queue_is_named_from_outside() {
     everywhere(|mut crew| {
@@ -88,14 +89,17 @@ fn changes_follow_the_queue() {
         next(&runtime, &mut changes, |it| {
             held_by(it, Some(pids[1])) && it.waiters.len() == 1
         });
-        // The death of a waiter, which causes no event.
+        // The death of a waiter, which causes no event. Only Linux shows it at once.
         crew.kill(third);
-        next(&runtime, &mut changes, |it| it.waiters.is_empty());
+        if cfg!(target_os = "linux") {
+            next(&runtime, &mut changes, |it| it.waiters.is_empty());
+        }
         crew.release(waiter, 1);
         next(&runtime, &mut changes, |it| held_by(it, None));
     });
 }
 
+#[cfg(target_os = "linux")] // The kernel counts wake-ups.
 #[test]
 fn an_observer_wakes_no_process_and_leaves_nothing() {
     everywhere(|mut crew| {

@@ -108,6 +108,7 @@ fn p10_a_newcomer_cannot_overtake_in_the_instant_of_release() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn p10_a_try_does_not_overtake_a_living_waiter() {
     everywhere(|mut crew| {
@@ -256,6 +257,7 @@ fn p27_a_waiter_keeps_its_own_deadline_behind_others() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn p27_a_deadline_holds_behind_a_stopped_process() {
     let mut crew = Crew::new();

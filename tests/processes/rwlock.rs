@@ -4,6 +4,7 @@
 //! Unless a test says otherwise there is no safety net: polling and claim windows are off.
 
 use crate::crew::{Dice, Who};
+#[cfg(unix)]
 use crate::files::{home, snapshot};
 use crate::queue::{Crew, everywhere};
 
@@ -281,6 +282,7 @@ fn p15_writers_that_never_pause_do_not_starve_a_reader() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn p12_a_try_in_vain_changes_nothing() {
     with_readers(|mut crew| {

@@ -242,7 +242,7 @@ fn p28_p65_a_reader_in_charge_that_dies_beside_an_outsider_keeps_none_out() {
                 crew.tell(dies, "read 1");
                 let mut before = 0;
                 if crew.answer_to_acquire(dies, 1) == "gone" {
-                    crew.signal_of(dies);
+                    crew.process_mut(dies).end();
                 } else {
                     // It had nothing to write.
                     before = 1;

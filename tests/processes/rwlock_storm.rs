@@ -240,6 +240,7 @@ fn assert_no_violation(crew: &mut Crew) {
 }
 
 /// Members are stopped for as long as another one takes to acquire or give up.
+#[cfg(unix)]
 #[test]
 fn p64_a_storm_in_which_readers_and_writers_are_stopped() {
     everywhere(|crew| {

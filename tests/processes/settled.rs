@@ -4,14 +4,21 @@
 //! queued. From then on only the next action of the test can wake a member. A waiter that has not
 //! acquired when the crew is settled again never will. So a lost wake-up shows at once, and no test
 //! has to wait for time to pass.
+//!
+//! Where there are no events, nothing is ever settled. There these tests prove only that the waiter
+//! acquires.
 
 use super::{Crew, Held};
 use crate::crew::{Who, until, until_ok};
 
+const HAS_EVENTS: bool = cfg!(target_os = "linux");
+
 impl Crew {
     /// Waits until nothing but an event can wake any member.
     pub(crate) fn until_only_events_wake(&mut self) {
-        until_ok(|| self.settled());
+        if HAS_EVENTS {
+            until_ok(|| self.settled());
+        }
     }
 
     /// Returns whether nothing can happen any more without an event. Asks twice: if two rounds of
@@ -76,7 +83,7 @@ impl Crew {
     #[track_caller]
     fn until_in(&mut self, expected: &[(Who, u32)]) {
         until("they acquire, or never will", || {
-            self.have_spoken(expected) || self.settled().is_ok()
+            self.have_spoken(expected) || (HAS_EVENTS && self.settled().is_ok())
         });
         assert!(
             self.have_spoken(expected),

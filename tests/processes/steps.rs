@@ -87,7 +87,7 @@ pub(super) fn end(crew: &mut Crew, victim: Who, alive: bool) -> bool {
     if alive {
         crew.tell(victim, "end");
     }
-    let killed = crew.signal_of(victim) == Some(9);
+    let killed = crew.process_mut(victim).was_ended_by_kill();
     assert!(alive || killed, "it died of something else");
     !killed
 }

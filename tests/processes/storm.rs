@@ -140,6 +140,7 @@ fn p63_a_storm_in_which_waiters_and_holders_are_killed() {
 }
 
 /// Each member in turn is stopped for as long as another one takes to acquire.
+#[cfg(unix)]
 #[test]
 fn p64_a_storm_in_which_members_are_stopped() {
     everywhere(|mut crew| {
@@ -175,7 +176,7 @@ fn p59_a_lock_that_its_last_user_removes() {
             }
             until_stormed(&mut crew, &members);
             for &who in &members {
-                assert_eq!(crew.signal_of(who), None);
+                assert!(!crew.process_mut(who).was_ended_by_kill());
             }
         }
         let log = read_log(crew.lock(), &HashSet::new());
@@ -188,6 +189,7 @@ fn p59_a_lock_that_its_last_user_removes() {
     });
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn p62_a_storm_leaves_nothing_open() {
     everywhere(|mut crew| {

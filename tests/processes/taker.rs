@@ -35,6 +35,7 @@ use stanchion::{FifoGuard, Removal};
 
 use crate::crew::child::{self, Orders, Places, failed, say};
 
+#[cfg(unix)]
 #[path = "taker_fork.rs"]
 mod fork;
 #[path = "taker_kind.rs"]
@@ -132,13 +133,18 @@ impl Taker {
                 say("touched");
             }
             "limit" => {
+                #[cfg(unix)]
                 child::limit_files(number(1).expect("a number of files"));
                 say("limited");
             }
+            #[cfg(unix)]
             "umask" => say(format_args!("umask {:o}", umask())),
             "list-files" => list_files(),
             "spawn" => spawn(),
+            #[cfg(unix)]
             _ => fork::act(words, self.lock.plain(), &mut self.kept),
+            #[cfg(not(unix))]
+            _ => panic!("not on this platform: {words:?}"),
         }
     }
 
@@ -275,6 +281,7 @@ fn spawn() {
 }
 
 /// The file mode mask, read by setting it twice.
+#[cfg(unix)]
 fn umask() -> u32 {
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o77));
     rustix::process::umask(mask);

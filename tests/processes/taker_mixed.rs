@@ -16,7 +16,6 @@
 //! | `mixed reads writes downgrades given-up crowd w-count w-sum w-max r-count r-sum r-max` | at the end; `crowd` is the largest number of readers seen together, then waits in microseconds |
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -261,7 +260,7 @@ impl Ground {
     fn flag(&self, what: u64) {
         let at = (self.own * SLOT) as u64;
         let value = (what | u64::from(std::process::id())) * u64::from(what != 0);
-        let done = self.flags.write_all_at(&value.to_le_bytes(), at);
+        let done = write_all_at(&self.flags, &value.to_le_bytes(), at);
         done.expect("the own flag");
     }
 
@@ -311,7 +310,7 @@ impl Ground {
 
     fn set(&self, index: usize, value: u64) {
         let at = (index * SLOT) as u64;
-        let done = self.values.write_all_at(&value.to_le_bytes(), at);
+        let done = write_all_at(&self.values, &value.to_le_bytes(), at);
         done.expect("a value written");
     }
 
@@ -366,8 +365,31 @@ fn number(bytes: &[u8]) -> u64 {
 /// Reads from the start until the buffer is full or the file ends.
 fn read_up_to(file: &File, buffer: &mut [u8]) -> usize {
     let mut end = 0;
-    while let read @ 1.. = file.read_at(&mut buffer[end..], end as u64).expect("read") {
+    while let read @ 1.. = read_at(file, &mut buffer[end..], end as u64).expect("read") {
         end += read;
     }
     end
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, at)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+/// Writes a few bytes, which no disk takes in parts.
+#[cfg(windows)]
+fn write_all_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
+    let written = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
+    assert_eq!(written, bytes.len());
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //! up waiting.
 
 use std::fs::OpenOptions;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 
@@ -66,6 +66,7 @@ fn inside(lock: &Path, token: u64) {
     let value: u64 = text.trim().parse().unwrap_or(0);
     std::thread::yield_now();
     let next = format!("{:020}", value + 1);
-    std::os::unix::fs::FileExt::write_all_at(&counter, next.as_bytes(), 0).expect("one more");
+    counter.rewind().expect("its start");
+    counter.write_all(next.as_bytes()).expect("one more");
     note("out");
 }

@@ -400,6 +400,7 @@ mod status {
     }
 }
 
+#[cfg(target_os = "linux")]
 mod descriptors {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use stanchion::{FifoGuard, FifoLock};

@@ -10,6 +10,7 @@ use super::record::names_record;
 use crate::fair::record::wall_clock_us;
 use crate::step::at_named;
 use crate::sys::dir;
+use crate::sys::file;
 use crate::sys::id::Id;
 
 const FREE: &str = "free.";
@@ -122,9 +123,8 @@ impl Baton {
 
     fn delete_in(&self, place: &Path) {
         let path = place.join(self.to_string());
-        #[allow(clippy::disallowed_methods)] // A name with an ID is no lock by itself.
-        let deleted = std::fs::remove_file(&path);
-        if deleted.is_err() {
+        // A name with an ID is no lock by itself.
+        if file::remove(&path, place).is_err() {
             let _ = delete_empty(path);
         }
     }

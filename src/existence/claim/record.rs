@@ -127,8 +127,8 @@ impl Record {
 
     /// Deletes the record of a hold that is over.
     pub(super) fn delete(directory: &Path, id: &Id) {
-        #[allow(clippy::disallowed_methods)] // A name with an ID is no lock by itself.
-        let _ = std::fs::remove_file(record_path(directory, id));
+        // A name with an ID is no lock by itself.
+        let _ = file::remove(&record_path(directory, id), directory);
     }
 }
 

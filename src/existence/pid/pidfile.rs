@@ -279,7 +279,7 @@ impl PidFile {
         let replaced = self.read(at).and_then(|now| {
             let still = now.is_some_and(|now| now.name == stale.name && now.file == stale.file);
             if still {
-                let renamed = at_named("SucceedPid").and_then(|()| std::fs::rename(heir, at));
+                let renamed = at_named("SucceedPid").and_then(|()| file::replace(heir, at));
                 return match renamed {
                     Ok(()) => Ok(true),
                     // The name was deleted as a leftover: the stale record left the path long ago.
@@ -468,9 +468,9 @@ fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// Deletes a name. Each caller has seen that the name is its own, or that of a dead process.
-#[allow(clippy::disallowed_methods)] // The only function here that deletes.
 fn unlink(path: impl AsRef<Path>) -> io::Result<()> {
-    std::fs::remove_file(path)
+    let path = path.as_ref();
+    file::remove(path, path)
 }
 
 #[cfg(test)]

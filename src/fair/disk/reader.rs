@@ -101,7 +101,7 @@ impl Disk {
         let Some(file) = &self.state else {
             return Ok(false);
         };
-        flock::try_lock_shared(file)
+        flock::try_lock_own(file, true)
             .map_err(|e| Error::io("lock the state file", self.place.state(), e))
     }
 
@@ -167,7 +167,7 @@ impl Disk {
         let Some(file) = &self.state else {
             return Ok(true);
         };
-        flock::share(file)
+        flock::share_own(file)
             .map_err(|e| Error::io("share the lock of the state file", self.place.state(), e))
     }
 

@@ -10,7 +10,7 @@
 
 use super::{Cleared, Disk, StateLock};
 use crate::error::{Error, Result};
-use crate::fair::door::{Door, remove_file};
+use crate::fair::door::{Door, remove_file, remove_file_in};
 use crate::fair::record::{self, Flag, Record};
 use crate::step::{self, Step};
 use crate::sys::file;
@@ -73,7 +73,7 @@ impl Disk {
             file::write_at(file, 0, record::REMOVED.as_bytes()).map_err(at)?;
         }
         step::at(Step::UnlinkState);
-        remove_file(&path, "remove the state file")?;
+        remove_file_in(&self.place.queue, &path, "remove the state file")?;
         step::at(Step::RemoveQueue);
         #[allow(clippy::disallowed_methods)] // the one place
         let removed = std::fs::remove_dir(&self.place.queue);

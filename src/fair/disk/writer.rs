@@ -84,7 +84,7 @@ impl Disk {
             self.open_state()?;
             let Some(file) = &self.state else { continue };
             let at = |step, error| Error::io(step, self.place.state(), error);
-            if !flock::try_lock_exclusive(file).map_err(|e| at("lock the state file", e))? {
+            if !flock::try_lock_own(file, false).map_err(|e| at("lock the state file", e))? {
                 if self.state_is_current()? {
                     return Ok(None);
                 }

@@ -224,7 +224,7 @@ impl Dir {
     fn link_locked(&self, name: &str, rights: &Rights) -> io::Result<(Private, FileId)> {
         let file = Private::new(nameless(&self.descriptor, rights)?);
         let id = file::id_of(&file)?;
-        if !flock::try_lock_exclusive(&file)? {
+        if !flock::try_lock_own(&file, false)? {
             return Err(io::Error::other(
                 "a new file without a name is locked already",
             ));

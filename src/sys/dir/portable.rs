@@ -93,7 +93,7 @@ impl Directory for Dir {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path.join(from), self.path.join(to))
+        file::replace(&self.path.join(from), &self.path.join(to))
     }
 
     fn find(&self, name: &str) -> io::Result<Option<Found>> {
@@ -102,9 +102,8 @@ impl Directory for Dir {
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
-        #[allow(clippy::disallowed_methods)] // The one place.
-        let removed = std::fs::remove_file(self.path.join(name));
-        match removed {
+        // Beside the directory, which may be removed next.
+        match file::remove(&self.path.join(name), &self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

@@ -95,6 +95,27 @@ pub(crate) fn duplicate_for_exec(file: &File) -> io::Result<File> {
     Ok(File::from(duplicate))
 }
 
+/// Deletes a file. Its name is free at once.
+pub(crate) fn remove(path: &Path, _beside: &Path) -> io::Result<()> {
+    #[allow(clippy::disallowed_methods)] // The one place on Unix, with `dir`.
+    std::fs::remove_file(path)
+}
+
+/// Ensures that the content survives a loss of power. The call of macOS, which is stronger than
+/// `fsync`, is not supported by every file system.
+pub(crate) fn sync(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        #[cfg(target_vendor = "apple")]
+        Err(error) if refusal::is_refusal(&error) => Ok(rustix::fs::fsync(file)?),
+        synced => synced,
+    }
+}
+
+/// Renames a file in place of another one.
+pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
 /// The lowest descriptor that is not stdin, stdout or stderr.
 const FIRST_FREE: i32 = 3;
 
@@ -240,6 +261,8 @@ fn plain(error: Errno, path: &Path) -> io::Error {
         // Linux and macOS, FreeBSD, and NetBSD have three different numbers for the refusal of
         // O_NOFOLLOW.
         Errno::LOOP | Errno::MLINK => check_lock_path(path).err().unwrap_or(error.into()),
+        #[cfg(target_os = "netbsd")]
+        Errno::FTYPE => check_lock_path(path).err().unwrap_or(error.into()),
         Errno::NXIO | Errno::ISDIR => refused("it is not a regular file"),
         _ => error.into(),
     }

@@ -8,7 +8,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, linkat, lstat};
 use rustix::io::Errno;
 
-use super::file::{above_standard_streams, create_new_in, mode_of, proc_path, refuse_irregular};
+use super::file::{
+    above_standard_streams, create_new_in, mode_of, proc_path, refuse_irregular, sync,
+};
 use super::refusal;
 use super::rights::Rights;
 
@@ -149,7 +151,7 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
         Err(error) if refusal::is_refusal(&error.into()) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    match directory.sync_all() {
+    match sync(&directory) {
         // Some file systems do not support it, and report that.
         Err(error) if refusal::is_refusal(&error) => Ok(()),
         result => result,
