@@ -49,12 +49,12 @@
 //!
 //! - the keys `{<namespace>:*` and `<namespace>:witness`,
 //! - the channels `stanchion:inbox:*`,
-//! - the commands `evalsha eval script|load info ping subscribe publish client|setname`, and those
-//!   that the scripts use: `time exists expire del`, commands on strings, hashes and sorted sets, and
-//!   `pubsub|numsub` for [`OnDisconnect::Release`].
+//! - the commands `evalsha eval script|load info ping subscribe publish client|setname`, `select` for
+//!   a database other than 0, and those that the scripts use: `time exists expire del`, commands on
+//!   strings, hashes and sorted sets, and `pubsub|numsub` for [`OnDisconnect::Release`].
 //!
 //! Without `subscribe`, waiters poll. Without `info`, there is no quarantine. Trace events report
-//! both.
+//! both. `docs/backends/redis.md` has the whole rule for `ACL SETUSER`.
 //!
 //! # Algorithm
 //!
