@@ -86,9 +86,9 @@
 //! - The lock is the operating system's lock on the file. So no fault in the queue can grant it to
 //!   two holders, and the kernel frees the lock when its holder dies. The next exclusive holder
 //!   learns of the death: [`FifoGuard::predecessor_crashed`].
-//! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems, a thread
-//!   waits for [`FifoLock`] and [`FifoRwLock`], and waiters for permits poll. On network file systems,
-//!   all waiters poll every 1 to 50 ms. Tests run on Linux, and under Wine for Windows.
+//! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems, a
+//!   thread waits for [`FifoLock`] and [`FifoRwLock`], and waiters for permits poll. On network
+//!   file systems, all waiters poll every 1 to 50 ms. Tests run on Linux, and under Wine.
 //! - A *frozen* waiter is stopped, or its future is not polled. It is bypassed after about two
 //!   claim windows, 2 s each by default ([`FifoOptions::claim_window`]). It is first again when it
 //!   wakes. A stopped *holder* is never bypassed.

@@ -1,6 +1,5 @@
-//! Every piece of Rust in `README.md` and `docs/` compiles: this file has a copy of it, and a test
-//! compares the two. A piece that begins with ` ```rust,ignore ` is for crates that the tests do not
-//! have.
+//! Every piece of Rust in `README.md` and `docs` compiles: this file has a copy of it, and a test
+//! compares the two. Pieces with `ignore` behind `rust` use crates that the tests do not have.
 //!
 //! Values that a piece uses but does not make, such as `lock`, are parameters of its function.
 #![cfg(feature = "redis")]

@@ -37,8 +37,8 @@
 //!   come back with their next renewal. If another caller acquired the lock before that, they have
 //!   lost it. Set the server's `maxmemory-policy` to `noeviction`: a trace event warns of any other
 //!   policy.
-//! - **Tokens.** A token is the server's time in microseconds since the Unix epoch, or one more than
-//!   the last token. So tokens increase also if the server has lost data. The exception: the server
+//! - **Tokens.** A token is the server's time in microseconds since the Unix epoch, or one more
+//!   than the last token. So tokens increase also if the server has lost data. The exception: the server
 //!   has lost data and its clock was set back as well.
 //! - **Disconnected waiters.** The server counts the listeners of an inbox when it publishes. So
 //!   the death of a waiter costs nothing where its connection ends with it.
