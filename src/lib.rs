@@ -86,8 +86,9 @@
 //! - The lock is the operating system's lock on the file. So no fault in the queue can grant it to
 //!   two holders, and the kernel frees the lock when its holder dies. The next exclusive holder
 //!   learns of the death: [`FifoGuard::predecessor_crashed`].
-//! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems, and on
-//!   network file systems, waiters poll every 1 to 50 ms. Only Linux is tested.
+//! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems, a
+//!   thread waits for [`FifoLock`] and [`FifoRwLock`], and waiters for permits poll. On network
+//!   file systems, all waiters poll every 1 to 50 ms. Tests run on Linux, and under Wine.
 //! - A *frozen* waiter is stopped, or its future is not polled. It is bypassed after about two
 //!   claim windows, 2 s each by default ([`FifoOptions::claim_window`]). It is first again when it
 //!   wakes. A stopped *holder* is never bypassed.
@@ -107,7 +108,6 @@
 //! |---|---|
 //! | `tracing` | spans for waits and holds; events for bypassed waiters, crashes, fallbacks to polling, and losses |
 //! | `serde` | `Serialize` and `Deserialize` for [`Status`] and its parts |
-//! | `conformance` | `backend::conformance`: tests for a backend of your own |
 //! | `cli` | the program `stanchion`: `flock(1)` with a queue |
 //! | `postgres` | locks for many hosts, in a Postgres database |
 //! | `postgres-tls` | the same through TLS: `sslmode=require` |

@@ -1,5 +1,5 @@
-//! Every piece of Rust in `README.md` and `docs/` compiles: this file has a copy of it, and a test
-//! compares the two.
+//! Every piece of Rust in `README.md` and `docs` compiles: this file has a copy of it, and a test
+//! compares the two. Pieces with `ignore` behind `rust` use crates that the tests do not have.
 //!
 //! Values that a piece uses but does not make, such as `lock`, are parameters of its function.
 #![cfg(feature = "redis")]
@@ -161,6 +161,15 @@ mod pieces {
         Ok(())
     }
 
+    async fn in_memory() -> Done {
+        use stanchion::Locks;
+
+        let locks = Locks::connect("mem:").await?; // in production: "file:///run/app"
+        let guard = locks.lock("deploy")?.acquire().await?;
+        assert!(locks.lock("deploy")?.try_acquire().await?.is_none());
+        Ok(())
+    }
+
     async fn by_url_with_options() -> Done {
         use std::time::Duration;
         use stanchion::Locks;
@@ -181,6 +190,25 @@ mod pieces {
             () = back_up(guard.token()) => guard.release().await?,
             loss = guard.lost() => eprintln!("stopped: {loss}"),
         }
+        Ok(())
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn in_a_database() -> Done {
+        use stanchion::postgres::PgClient;
+
+        let client = PgClient::connect("postgres://app@db/shop").await?;
+        let guard = client.lock("nightly backup").acquire().await?;
+        Ok(())
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn through_a_pooler() -> Done {
+        use stanchion::postgres::PgClient;
+
+        let client =
+        PgClient::options().steps("postgres://app@pgbouncer:6432/shop").connect("postgres://app@db/shop")
+        .await?;
         Ok(())
     }
 
@@ -209,7 +237,8 @@ fn every_piece_of_rust_in_the_documents_compiles() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &Path| std::fs::read_to_string(path).expect("a document");
     let compiled = trimmed(include_str!("snippets.rs").lines());
-    let documents = std::fs::read_dir(root.join("docs")).expect("docs");
+    let documents = ["docs", "docs/backends"].map(|it| std::fs::read_dir(root.join(it)));
+    let documents = documents.into_iter().flat_map(|it| it.expect("docs"));
     let documents = documents.map(|it| it.expect("docs").path());
     let mut found = 0;
     for document in documents.chain([root.join("README.md")]) {

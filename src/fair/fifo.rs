@@ -117,8 +117,9 @@ impl FifoLock {
     ///
     /// # Platform notes
     ///
-    /// On Linux, file events wake the waiters. Elsewhere, and on network file systems, waiters look
-    /// again after 1 to 50 ms.
+    /// On Linux, file events wake the waiters. On other platforms, threads in blocking lock calls
+    /// wake them. On network file systems, and where no thread is left, waiters look again after 1
+    /// to 50 ms.
     ///
     /// # Examples
     ///
