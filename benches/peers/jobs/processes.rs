@@ -54,18 +54,7 @@ const PATIENCE: u64 = 20_000_000_000;
 
 fn round(kind: Kind, scene: &Scene) -> io::Result<Vec<f64>> {
     let mut values = Vec::new();
-    // For measurements by hand.
-    let only = std::env::var("PEERS_SIZE").ok();
-    let only = only.and_then(|it| it.parse::<u64>().ok());
-    let mut sizes = SIZES;
-    if let Some(size) = only {
-        sizes[0] = size;
-    }
-    for size in sizes {
-        if only.is_some() && size != sizes[0] {
-            values.extend([f64::NAN; 2]);
-            continue;
-        }
+    for size in SIZES {
         values.extend(measure(kind, scene, size)?);
     }
     Ok(values)
@@ -75,7 +64,8 @@ fn measure(kind: Kind, scene: &Scene, size: u64) -> io::Result<[f64; 2]> {
     let path = scene.path.with_extension(format!("{size}.lock"));
     let start = |_| Child::start("processes", kind, &path, &[GRANTS / size]);
     let mut children = (0..size).map(start).collect::<io::Result<Vec<_>>>()?;
-    let begin = now() + 200_000_000;
+    // All processes begin together, so they must know the time before that.
+    let begin = now() + (200 + 2 * size) * 1_000_000;
     for child in &mut children {
         child.tell(&begin.to_string())?;
     }
