@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::step;
 
-/// How long after a claim its ticket is removed, so that the removal does not delay the task. The
-/// reactor removes it earlier if it gets to it, and so does a release.
-const TIDY_AFTER: Duration = Duration::from_millis(2);
+/// How long after a claim its ticket is removed, so that the removal does not delay the task. A
+/// release that comes earlier removes it earlier.
+const TIDY_AFTER: Duration = Duration::from_millis(1);
 /// The longest such delay, for holds that mostly end earlier. A shorter timer would then wake the
 /// thread for nothing.
 const TIDY_LATEST: Duration = Duration::from_millis(16);
@@ -154,12 +154,12 @@ mod tests {
         let mut agenda = Agenda::new();
         let now = Instant::now();
         let mut waits = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..6 {
             agenda.claimed(now);
             waits.push(agenda.tidy.map(|at| at - now));
             agenda.left();
         }
-        let expected = [2, 4, 8, 16, 16].map(|it| Some(Duration::from_millis(it)));
+        let expected = [1, 2, 4, 8, 16, 16].map(|it| Some(Duration::from_millis(it)));
         assert_eq!(waits, expected);
         agenda.tidied(false);
         agenda.left();

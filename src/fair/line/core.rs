@@ -610,12 +610,17 @@ impl Core {
         (left, loss)
     }
 
-    /// Does what a grant has put off: removes the tickets that are no longer needed, and gives the
-    /// watch of the door back.
-    pub(super) fn tidy(&mut self) {
+    /// Gives the watch back through which the process entered.
+    pub(super) fn give_watch_back(&mut self) {
         if let Some(possession) = &mut self.possession {
             possession.give_watch_back(self.site);
         }
+    }
+
+    /// Does what a grant has put off: removes the tickets that are no longer needed, and gives the
+    /// watch of the door back.
+    fn tidy(&mut self) {
+        self.give_watch_back();
         self.agenda.tidied(!self.leftovers.is_empty());
         while let Some(own) = self.leftovers.pop() {
             self.disk.give_up(own);

@@ -533,7 +533,7 @@ impl Watcher for Line {
 
     fn after_events(&self) {
         if !self.is_foreign() {
-            self.act(Core::tidy);
+            self.act(Core::give_watch_back);
         }
     }
 
