@@ -137,6 +137,7 @@ pub(crate) trait Watcher: Send + Sync {
 
     /// Is called after the tasks that the events have woken could run, if the reactor has read the
     /// events. For work that would delay them.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // There is no reactor.
     fn after_events(&self) {}
 
     fn on_timer(&self);
