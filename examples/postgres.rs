@@ -58,7 +58,7 @@ async fn write_report(database: &mut Client, token: i64) -> Result<(), tokio_pos
     // Long enough to see other processes wait.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let transaction = database.transaction().await?;
-    // Fails if the lock is lost. Otherwise nobody else acquires it before the commit.
+    // Fails if the lock is lost. Otherwise no other caller acquires it before the commit.
     let held = "SELECT stanchion.assert_held($1, $2)";
     transaction.execute(held, &[&NAME, &token]).await?;
     let insert = "INSERT INTO reports (token) VALUES ($1)";

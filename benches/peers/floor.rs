@@ -24,7 +24,7 @@ use crate::subject::{Subject, lock_file};
 fn pipe_with_token(path: &Path) -> File {
     let mode = Mode::RUSR | Mode::WUSR;
     let made = mknodat(CWD, path, FileType::Fifo, mode, 0).is_ok();
-    // Both ends in one descriptor: the pipe then stays open, whoever leaves.
+    // Both ends in one descriptor: the pipe stays open when the other processes leave.
     let mut file = File::options()
         .read(true)
         .write(true)

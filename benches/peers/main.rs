@@ -23,7 +23,7 @@
 //! | `idle` | processor time of 12 processes that have waited for 11 seconds (half a second in a quick run) |
 //! | `crowd` | descriptors, memory, threads and processor time of 10,000 waiting tasks of one process |
 //! | `dropping` | futures dropped at random: what is left at the end |
-//! | `floor` | the hand-over of what can be no lock for a service: the least that any lock of its kind costs |
+//! | `floor` | a hand-over by a pipe, and by one file event: the least that any lock costs |
 //! | `cost` | system calls and instructions of an acquisition, where `strace` and `perf` can count them |
 //! | `plain-uncontended`, `plain-handover` | the first two for the plain file lock with its three ways to wait |
 //!

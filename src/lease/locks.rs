@@ -207,7 +207,8 @@ macro_rules! locks {
         }
 
         impl $rwlock {
-            /// Waits in the queue to read, together with any number of other readers. See [waits](crate::lease#waits).
+            /// Waits in the queue to read, together with any number of other readers. See
+            /// [waits](crate::lease#waits).
             ///
             /// # Fairness
             ///

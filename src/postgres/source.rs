@@ -59,7 +59,7 @@ impl Source {
         .await
     }
 
-    /// Makes the connection that listens. The channel is told when the own message arrives.
+    /// Makes the connection that listens. Sends to `hello` when a message to itself has arrived.
     pub(super) async fn for_notices(
         &self,
         notices: Notices,

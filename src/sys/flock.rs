@@ -127,7 +127,8 @@ fn classify(error: io::Error) -> io::Error {
     refusal::unsupported("this system refuses file locks", error)
 }
 
-/// Releases the lock of this descriptor, of either kind. The waiters learn of it from the close that must follow.
+/// Releases the lock of this descriptor, of either kind. The waiters learn of it from the close
+/// that must follow.
 pub(crate) fn unlock(file: &File) -> io::Result<()> {
     loop {
         match arm::unlock(file) {

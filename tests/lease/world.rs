@@ -7,7 +7,7 @@
 //! 2. By then the others know that they have lost the lock, if their processes run.
 //! 3. Tokens of exclusive holds increase, in the order in which they are taken.
 //! 4. In a calm run (delays, cancelled futures, and nothing else) no hold is lost, no waiter that
-//!    is polled is bypassed, nobody is told of a crash, an id arrives once, and a grant is taken
+//!    is polled is bypassed, no guard reports a crash, an id arrives once, and a grant is taken
 //!    soon.
 //! 5. After the last fault, every wait ends, every client ends, and a calm run leaves no record on
 //!    the server.
@@ -351,7 +351,7 @@ impl World {
             self.last_token = token;
         }
         let crashed = held.hold.lock().predecessor_crashed();
-        self.require(!crashed || !calm, || format!("{id} was told of a crash"));
+        self.require(!crashed || !calm, || format!("{id} reports a crash"));
         self.held.push(held);
     }
 

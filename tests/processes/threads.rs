@@ -116,8 +116,7 @@ fn p64_a_stopped_waiter_in_front_of_a_thread_is_bypassed() {
     });
 }
 
-/// A thread whose process is stopped with the wake lock is in nobody's way: not in that of another
-/// thread, nor of a newcomer.
+/// A thread whose process is stopped with the wake lock delays no other thread and no newcomer.
 #[test]
 fn p64_a_thread_stopped_with_the_wake_lock_delays_no_waiter() {
     everywhere(|mut crew| {
@@ -136,7 +135,7 @@ fn p64_a_thread_stopped_with_the_wake_lock_delays_no_waiter() {
         crew.release(holder, 1);
         crew.serve(newcomer, 1);
         crew.expect_no_tickets();
-        // The same while it lives: whoever tries finds that the owner of the ticket is dead.
+        // The same while it lives: the next process that tries finds the owner of the ticket dead.
         let dead = crew.start();
         let frozen = crew.start_with(&[("STANCHION_AT", "stop:ThreadWakes:1")]);
         crew.take(holder, 2);
@@ -178,7 +177,8 @@ fn p23_p62_dropped_waits_share_one_thread() {
     });
 }
 
-/// The thread of a wait that was dropped waits on while its ticket is gone, and wakes nobody.
+/// The wake lock of a waiter that leaves ends with its ticket. So the thread behind it wakes, and the
+/// order stays right.
 #[test]
 fn p23_p63_a_waiter_that_leaves_wakes_the_thread_behind_it() {
     without_events(|mut crew| {
@@ -197,7 +197,7 @@ fn p23_p63_a_waiter_that_leaves_wakes_the_thread_behind_it() {
     });
 }
 
-/// An older process takes no wake locks. Waiters behind it poll, and nobody else does.
+/// An older process takes no wake locks. Only waiters behind it poll.
 #[test]
 fn p63_behind_an_older_process_waiters_poll() {
     everywhere(|mut crew| {
