@@ -384,7 +384,7 @@ mod tests {
     /// Longer than any test takes: the thread never loses its patience.
     const LONG: Duration = Duration::from_secs(3600);
     /// Only a hang takes so long.
-    const SAFETY: Duration = Duration::from_secs(60);
+    const SAFETY: Duration = Duration::from_secs(300);
 
     /// Reports each event with the name of the thread that called it.
     struct Reporter {

@@ -31,13 +31,14 @@ impl Counter {
 }
 
 pub(crate) fn p01_no_update_is_lost<S: Subject>() {
-    const TASKS: usize = 64;
     const ROUNDS: usize = 50;
+    // A server takes longer for each round. Without a queue each release wakes all who wait.
+    let tasks_at_once = if S::FAIR && !S::REMOTE { 64 } else { 12 };
     let subject = S::new();
     let counter = Arc::new(Counter::default());
     in_runtime(async {
         let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..TASKS {
+        for _ in 0..tasks_at_once {
             let (lock, counter) = (subject.open(), counter.clone());
             tasks.spawn(async move {
                 for _ in 0..ROUNDS {
@@ -49,7 +50,7 @@ pub(crate) fn p01_no_update_is_lost<S: Subject>() {
         }
         tasks.join_all().await;
     });
-    assert_eq!(counter.sum(), TASKS * ROUNDS);
+    assert_eq!(counter.sum(), tasks_at_once * ROUNDS);
     assert_idle(&subject);
 }
 

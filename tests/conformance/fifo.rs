@@ -8,7 +8,7 @@ use std::time::Duration;
 use stanchion::{FifoLock, FifoRwLock, Lock, Wait};
 
 use crate::subject::Subject;
-use crate::support::Place;
+use crate::support::{Place, WINDOW};
 use crate::way::Way;
 
 /// A lock with a queue on disk.
@@ -20,7 +20,7 @@ macro_rules! is_fair {
     ($lock:ty) => {
         impl Fair for $lock {
             fn open_at(path: &Path, wait: Wait, poll_interval: Option<Duration>) -> Self {
-                let options = <$lock>::options().wait(wait);
+                let options = <$lock>::options().wait(wait).claim_window(WINDOW);
                 let options = match poll_interval {
                     Some(interval) => options.poll_interval(interval),
                     None => options,

@@ -4,7 +4,7 @@ use stanchion::{Lock, MemLock, MemRwLock, MemSemaphore, Memory};
 
 use crate::one_permit::OnePermit;
 use crate::subject::Subject;
-use crate::support::Polled;
+use crate::support::{Polled, WINDOW};
 
 /// A kind of lock in a `Memory`.
 pub(crate) trait Kept: Lock + Sized + 'static {
@@ -41,7 +41,7 @@ impl<L: Kept> Subject for InMemory<L> {
     const FAIR: bool = true;
 
     fn new() -> Self {
-        let memory = Memory::new();
+        let memory = Memory::options().claim_window(WINDOW).build();
         let seen = L::open_in(&memory, "a");
         Self { memory, seen }
     }

@@ -13,6 +13,7 @@ use stanchion::postgres::{PgClient, PgLock, PgRwLock, PgSemaphore};
 use crate::one_permit::OnePermit;
 use crate::postgres_server::Server;
 use crate::subject::Subject;
+use crate::support::WINDOW;
 
 /// Long enough that nothing is renewed during a test, so no wake-up comes from a renewal.
 const LONG: Duration = Duration::from_secs(3600);
@@ -62,7 +63,10 @@ pub(crate) struct InDatabase<L> {
 impl<L> InDatabase<L> {
     fn client(&self, patience: Duration, url: &str) -> PgClient {
         let options = PgClient::options().lease(LONG).patience(patience);
-        let options = options.install(true).schema(&self.schema);
+        let options = options
+            .claim_window(WINDOW)
+            .install(true)
+            .schema(&self.schema);
         futures::executor::block_on(options.connect(url)).expect("a client")
     }
 

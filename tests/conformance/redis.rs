@@ -10,6 +10,7 @@ use stanchion::redis::{RedisClient, RedisLock, RedisRwLock, RedisSemaphore};
 use crate::one_permit::OnePermit;
 use crate::server::Server;
 use crate::subject::Subject;
+use crate::support::WINDOW;
 
 /// Long enough that nothing is renewed during a test, so no wake-up comes from a renewal.
 const LONG: Duration = Duration::from_secs(3600);
@@ -47,6 +48,7 @@ impl<L> OnServer<L> {
             .quarantine(false)
             .client_name(NAME)
             .lease(LONG)
+            .claim_window(WINDOW)
             .patience(patience);
         futures::executor::block_on(options.connect(url)).expect("a client")
     }

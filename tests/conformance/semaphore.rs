@@ -6,14 +6,14 @@ use stanchion::{FifoSemaphore, SemaphoreOptions};
 
 use crate::one_permit::OnePermit;
 use crate::subject::Subject;
-use crate::support::Place;
+use crate::support::{Place, WINDOW};
 
 pub(crate) struct OfOne(Place);
 
 const NAME: &str = "a.lock";
 
 fn options() -> SemaphoreOptions {
-    FifoSemaphore::options().limit(1)
+    FifoSemaphore::options().limit(1).claim_window(WINDOW)
 }
 
 impl OfOne {

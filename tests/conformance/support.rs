@@ -14,7 +14,11 @@ use std::time::{Duration, Instant};
 use stanchion::{ErrorKind, FifoLock, FifoOptions};
 
 /// Far longer than anything here takes. It only keeps a broken lock from hanging the run.
-pub(crate) const SAFETY: Duration = Duration::from_secs(60);
+pub(crate) const SAFETY: Duration = Duration::from_secs(300);
+
+/// The claim window of the suites. A future that a test does not poll keeps its turn, however slow
+/// the machine is.
+pub(crate) const WINDOW: Duration = Duration::from_secs(3600);
 
 /// Returns the value of a future that must be ready.
 macro_rules! assert_ready {

@@ -16,7 +16,7 @@ use stanchion::postgres::{Options, PgClient};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// Far longer than anything here takes.
-pub(crate) const SAFETY: Duration = Duration::from_secs(60);
+pub(crate) const SAFETY: Duration = Duration::from_secs(300);
 
 /// The user and group that run the server for root.
 const NOBODY: u32 = 65534;

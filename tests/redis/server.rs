@@ -9,7 +9,7 @@ use ::redis::{FromRedisValue, ToRedisArgs};
 use stanchion::redis::{Options, RedisClient};
 
 /// Far longer than anything here takes.
-pub(crate) const SAFETY: Duration = Duration::from_secs(60);
+pub(crate) const SAFETY: Duration = Duration::from_secs(300);
 
 pub(crate) struct Server {
     directory: tempfile::TempDir,
